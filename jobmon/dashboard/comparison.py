@@ -25,6 +25,7 @@ class Change:
 
     text: str
     words: str
+    is_increase: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,4 +129,5 @@ def _make_change(difference: float, shown: str, more: str, less: str, other: str
     if not difference:
         return Change(text="± 0", words=f"the same as {other}")
     arrow, word = ("▲", more) if difference > 0 else ("▼", less)
-    return Change(text=f"{arrow} {shown}", words=f"{shown} {word} than {other}")
+    words = f"{shown} {word} than {other}"
+    return Change(text=f"{arrow} {shown}", words=words, is_increase=difference > 0)

@@ -64,23 +64,26 @@ def mark_commands(text: str) -> Markup:
     return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
-def spark(values: list[float | None]) -> str:
-    """A line through the values as the path of an SVG, 100 wide and 24 high.
+MIN_TREND_POINTS = 20
 
-    An unknown value is drawn as a gap, a value between two gaps as a dot. Empty if all are unknown.
+
+def spark(values: list[float | None]) -> str:
+    """A line through the values as the path of an SVG, 100 wide and 24 high; its lower edge is 0.
+
+    It begins at the first known value and ends at the last one. An unknown value is drawn as a gap,
+    a value between two gaps as a dot. Empty with fewer than 20 known values: these show no trend.
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    known = [number for number, value in enumerate(values) if value is not None]
+    if len(known) < MIN_TREND_POINTS:
         return ""
-    top, bottom = max(known), min(known)
-    height = (top - bottom) or 1
-    step = 100 / max(1, len(values) - 1)
+    shown = values[known[0] : known[-1] + 1]
+    top = max(value for value in shown if value is not None) or 1
+    step = 100 / (len(shown) - 1)
     path, before = [], False
-    for number, value in enumerate(values):
+    for number, value in enumerate(shown):
         if value is not None:
-            y = 22 - 20 * (value - bottom) / height
-            path.append(f"{'L' if before else 'M'}{number * step:.1f},{y:.1f}")
-            is_alone = not before and values[number + 1 : number + 2] in ([], [None])
+            path.append(f"{'L' if before else 'M'}{number * step:.1f},{23 - 21 * value / top:.1f}")
+            is_alone = not before and shown[number + 1 : number + 2] in ([], [None])
             path += ["h0"] if is_alone else []
         before = value is not None
     return "".join(path)

@@ -6,48 +6,37 @@ from dataclasses import dataclass
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import capitalize_first, instant, query, type_address
+from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import TypeRow, type_rows
 from jobmon.diagnosis.attention import (
+    UNKNOWN,
     Notice,
     TypeCondition,
     collect_notices,
     describe_unchecked,
     failing_types,
-    is_all_clear,
     run_checks,
     stalled_types,
 )
 from jobmon.diagnosis.evidence import Missing
-from jobmon.diagnosis.forecast import MIN_JOBS, Outlook, forecast_queue
+from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.marks import Mark
 from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import is_filter
 
-NOTICES_SHOWN = 5
+ALL_CLEAR_TEXT = "All clear: no expired leases, stalled types or new dead jobs."
 _LAST_HOUR = {"range": "1h"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShownNotice:
-    """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts.
-
-    The link of a notice about one type leads to the page of the type.
-    """
-
-    level: str
-    text: str
-    link: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
     """Everything that the page shows.
 
-    `more` has the notices that do not fit into the first lines. `not_checked` has a sentence for
-    each reason why checks could not be made. `matching` has the types of each `TypeCondition`.
+    The strip has a notice, too, for each reason why checks could not be made. `matching` has the
+    types of each `TypeCondition`.
     `gaps` are the parts of the window in which runs may be missing, each with the reason. `marks`
     has the deployments and other marks of the window, the newest first; None if they may not be
     read. `uncompared` has a sentence for each reason why tiles have no change. `no_forecast` is why
@@ -57,10 +46,7 @@ class Overview:
 
     total: int
     tiles: list[Tile]
-    notices: list[ShownNotice]
-    more: list[ShownNotice]
-    not_checked: list[str]
-    is_all_clear: bool
+    strip: StatusStrip
     types: list[TypeRow]
     matching: Mapping[str, frozenset[str]]
     has_past: bool
@@ -86,14 +72,12 @@ def overview(facts: Facts) -> Overview:
     """The overview of these facts."""
     checks = run_checks(facts.evidence)
     notices = [_show_notice(notice) for notice in collect_notices(checks)]
-    lines = NOTICES_SHOWN if len(notices) <= NOTICES_SHOWN else NOTICES_SHOWN - 1
+    unchecked = [Chip(level=UNKNOWN, text=text) for text in describe_unchecked(checks)]
+    forecast = forecast_queue(facts.evidence)
     return Overview(
         total=facts.evidence.stats.total,
-        tiles=tiles(facts),
-        notices=notices[:lines],
-        more=notices[lines:],
-        not_checked=list(describe_unchecked(checks)),
-        is_all_clear=is_all_clear(checks),
+        tiles=tiles(facts, forecast),
+        strip=make_strip([*notices, *unchecked], ALL_CLEAR_TEXT),
         types=type_rows(facts),
         matching={
             TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),
@@ -106,21 +90,20 @@ def overview(facts: Facts) -> Overview:
         marks=None if facts.marks is None else list(reversed(facts.marks.shown)),
         omitted_marks=0 if facts.marks is None else facts.marks.omitted,
         uncompared=describe_uncompared(facts),
-        no_forecast=_explain_no_forecast(facts),
+        no_forecast=_explain_no_forecast(facts, forecast),
         is_over=facts.is_over,
     )
 
 
-def _explain_no_forecast(facts: Facts) -> str:
+def _explain_no_forecast(facts: Facts, forecast: Forecast) -> str:
     evidence = facts.evidence
     is_backlog = (evidence.stats.health.due or 0) >= MIN_JOBS
     if not is_backlog or isinstance(evidence.blocks, Missing):
         return ""
-    forecast = forecast_queue(evidence)
     return capitalize_first(forecast.text) if forecast.outlook is Outlook.UNKNOWN else ""
 
 
-def _show_notice(notice: Notice) -> ShownNotice:
+def _show_notice(notice: Notice) -> Chip:
     link = ""
     # A notice is about the last hour, so the page or table that it links to must show that hour.
     if notice.type_name:
@@ -129,7 +112,7 @@ def _show_notice(notice: Notice) -> ShownNotice:
         link = list_address(notice.jobs)
     elif notice.types is not None:
         link = f"/dashboard{query(**_LAST_HOUR, only=notice.types.value)}#types-title"
-    return ShownNotice(level=notice.level.value, text=notice.text, link=link)
+    return Chip(level=notice.level.value, text=notice.text, link=link, since=notice.since)
 
 
 def list_address(jobs: JobFilter) -> str:

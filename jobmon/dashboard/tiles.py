@@ -1,8 +1,9 @@
-"""The overview's tiles: a number each, with a note and a trend."""
+"""The overview's tiles: a number each, with a note and a trend; in two groups."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 
 from jobmon.dashboard.comparison import (
     Change,
@@ -12,9 +13,10 @@ from jobmon.dashboard.comparison import (
 )
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import query
-from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
+from jobmon.diagnosis.attention import HIGH_FAILURE_RATE, MIN_JOBS
 from jobmon.diagnosis.evidence import NO_END_TIMES, Missing
-from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
+from jobmon.diagnosis.forecast import MIN_JOBS as MIN_BACKLOG
+from jobmon.diagnosis.forecast import Forecast, Outlook
 from jobmon.domain import JobStatus, failure_rate
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE, QueueSample
@@ -27,15 +29,24 @@ LINKED_STATUSES = 10
 _KNOWN_STATUSES = frozenset(status.value for status in JobStatus)
 
 
+class TileGroup(StrEnum):
+    """What a tile is about: the jobs that there are now, or what happens to them."""
+
+    NOW = "Now"
+    FLOW = "Flow"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tile:
     """A number with a note and a trend: one value a step, None where it is unknown.
 
     `link` is the query of the list of its jobs. With `since` the value is the age of that instant.
     `scheduled` follows the note, as a link to the schedule.
-    `change` is the difference to the previous period, where both are known.
+    `change` is the difference to the previous period, where both are known. `is_alarming` if it
+    needs action now, whatever the window of the page is; `counts_faults` if more is worse.
     """
 
+    group: TileGroup = TileGroup.NOW
     name: str
     value: str
     note: str = ""
@@ -43,26 +54,28 @@ class Tile:
     link: str = ""
     trend: list[float | None] = field(default_factory=list)
     status: str = ""
-    alarming: bool = False
+    is_alarming: bool = False
+    counts_faults: bool = False
     since: datetime | None = None
     change: Change | None = None
 
 
-def tiles(facts: Facts) -> list[Tile]:
-    """All tiles, in the order of the page."""
+def tiles(facts: Facts, forecast: Forecast | None) -> list[Tile]:
+    """All tiles, in the order of the page; `forecast` is that of the due jobs."""
     return [
-        _queued_tile(facts),
+        _queued_tile(facts, forecast),
         _running_tile(facts),
         _status_tile(facts, "Retrying", JobStatus.FAILED, "awaiting retry"),
         _dead_tile(facts),
         _oldest_queued_tile(facts),
+        *_other_statuses_tile(facts),
+        _enqueued_tile(facts),
         _throughput_tile(facts),
         _failure_rate_tile(facts),
-        *_other_statuses_tile(facts),
     ]
 
 
-def _queued_tile(facts: Facts) -> Tile:
+def _queued_tile(facts: Facts, forecast: Forecast | None) -> Tile:
     health = facts.evidence.stats.health
     note = f"{grouped(health.due)} due (incl. retries)"
     scheduled = f"{grouped(health.scheduled)} scheduled"
@@ -70,8 +83,7 @@ def _queued_tile(facts: Facts) -> Tile:
         is_unknown = "nextRunAt" in facts.evidence.unknown or "scheduled" in health.unknown
         note = "due times unknown" if is_unknown else "due jobs not counted: too many"
         scheduled = ""
-    forecast = forecast_queue(facts.evidence)
-    if has_answer(forecast):
+    if forecast is not None and has_answer(forecast):
         note = f"{grouped(health.due)} due: {forecast.text}"
     tile = _status_tile(facts, "Queued", JobStatus.QUEUED, note)
     return replace(tile, scheduled=scheduled)
@@ -79,7 +91,7 @@ def _queued_tile(facts: Facts) -> Tile:
 
 def has_answer(forecast: Forecast) -> bool:
     """Whether a forecast is worth a note: a few due jobs are usual in a steady queue."""
-    is_backlog = (forecast.backlog or 0) >= MIN_JOBS
+    is_backlog = (forecast.backlog or 0) >= MIN_BACKLOG
     steady = forecast.outlook is Outlook.STEADY and is_backlog
     return steady or forecast.outlook in (Outlook.CLEARS, Outlook.GROWS)
 
@@ -91,7 +103,7 @@ def _running_tile(facts: Facts) -> Tile:
         note = f"{grouped(expired)} with an expired lease"
     elif expired is None or "leaseExpiresAt" in facts.evidence.unknown:
         note = "lease times unknown"
-    return _status_tile(facts, "Running", JobStatus.LEASED, note, alarming=bool(expired))
+    return _status_tile(facts, "Running", JobStatus.LEASED, note, is_alarming=bool(expired))
 
 
 def _dead_tile(facts: Facts) -> Tile:
@@ -101,11 +113,19 @@ def _dead_tile(facts: Facts) -> Tile:
         if facts.page_window.range == "1h" and facts.evidence.new_dead is not None:
             died, is_exact = facts.evidence.new_dead  # as in the notice: the history is a bit older
         note = f"{grouped(died)}{'' if is_exact else '+'} died in {_name_window(facts)}"
-    return _status_tile(facts, "Dead", JobStatus.DLQ, note, alarming=died > 0)
+    return _status_tile(facts, "Dead", JobStatus.DLQ, note, is_alarming=_has_new_dead(facts))
+
+
+def _has_new_dead(facts: Facts) -> bool:
+    """Whether jobs died in the last hour, and are still dead where that is known."""
+    if facts.evidence.new_dead is not None:
+        return facts.evidence.new_dead.value > 0
+    minutes = facts.evidence.minutes
+    return isinstance(minutes, History) and any(step.dlq for step in minutes.activity.values())
 
 
 def _status_tile(
-    facts: Facts, name: str, status: JobStatus, note: str, *, alarming: bool = False
+    facts: Facts, name: str, status: JobStatus, note: str, *, is_alarming: bool = False
 ) -> Tile:
     count = facts.counts.get(status, 0) if facts.evidence.stats.counts is not None else None
     return Tile(
@@ -115,7 +135,8 @@ def _status_tile(
         link=query(status=status.value),
         trend=_sample_trend(facts, lambda sample: sample.status_counts.get(status, 0)),
         status=status.value,
-        alarming=alarming,
+        is_alarming=is_alarming,
+        counts_faults=status is JobStatus.DLQ,
         change=compare_samples(facts, count, lambda sample: sample.status_counts.get(status, 0)),
     )
 
@@ -139,10 +160,29 @@ def _oldest_queued_tile(facts: Facts) -> Tile:
     )
 
 
+def _enqueued_tile(facts: Facts) -> Tile:
+    past, rate, note = facts.past, None, ""
+    if "createdAt" in facts.evidence.unknown:
+        note = "creation times unknown"
+    elif isinstance(past, Missing):
+        note = past.reason
+    else:
+        rate = _current_rate(facts, lambda step: step.enqueued)
+        enqueued = sum(step.enqueued for step in past.activity.values())
+        if facts.is_over:
+            rate = enqueued / (facts.window.length / MINUTE)
+        note = f"{grouped(enqueued)} jobs in {_name_window(facts)}"
+    return Tile(
+        group=TileGroup.FLOW,
+        name="Enqueued",
+        value=per_minute(rate),
+        note=note,
+        trend=[] if rate is None else _trend(facts, past, lambda step: float(step.enqueued)),
+    )
+
+
 def _throughput_tile(facts: Facts) -> Tile:
-    past, minutes, throughput = _attempt_history(facts), facts.evidence.minutes, None
-    if isinstance(minutes, History):
-        throughput = _current_throughput(minutes)
+    past, throughput = _attempt_history(facts), _current_rate(facts, lambda step: step.finished)
     if isinstance(past, Missing):
         note = past.reason
     else:
@@ -151,19 +191,23 @@ def _throughput_tile(facts: Facts) -> Tile:
             throughput = finished / (facts.window.length / MINUTE)
         note = f"{grouped(finished)} attempts in {_name_window(facts)}"
     return Tile(
+        group=TileGroup.FLOW,
         name="Throughput",
         value=per_minute(throughput),
         note=note,
-        trend=_activity_trend(facts, lambda step: float(step.finished)),
+        trend=_trend(facts, past, lambda step: float(step.finished)),
         change=compare_attempts(facts),
     )
 
 
-def _current_throughput(minutes: History[datetime]) -> float | None:
-    """Attempts a minute in the newest minutes; None if not even one minute is counted."""
+def _current_rate(facts: Facts, count: Callable[[Activity], int]) -> float | None:
+    """How many a minute in the newest minutes; None if not even one minute is counted."""
+    minutes = facts.evidence.minutes
+    if isinstance(minutes, Missing):
+        return None
     newest = list(minutes.activity.items())[-THROUGHPUT_MINUTES:]
     length = (minutes.as_of - newest[0][0]) / MINUTE
-    return sum(step.finished for _, step in newest) / length if length > 0 else None
+    return sum(count(step) for _, step in newest) / length if length > 0 else None
 
 
 def _failure_rate_tile(facts: Facts) -> Tile:
@@ -176,14 +220,26 @@ def _failure_rate_tile(facts: Facts) -> Tile:
         rate = failure_rate(failed, finished)
         note = f"of attempts in {_name_window(facts)}"
     return Tile(
+        group=TileGroup.FLOW,
         name="Failure rate",
         value=percent(rate),
         note=note,
         link=query(status=(JobStatus.FAILED.value, JobStatus.DLQ.value)),
-        trend=_activity_trend(facts, lambda step: step.failure_rate),
-        alarming=rate is not None and rate >= HIGH_FAILURE_RATE,
+        trend=_trend(facts, past, lambda step: step.failure_rate),
+        is_alarming=(rate or 0) >= HIGH_FAILURE_RATE and _fails_now(facts),
+        counts_faults=True,
         change=compare_failure_rates(facts),
     )
+
+
+def _fails_now(facts: Facts) -> bool:
+    """Whether many of the attempts of the last hour failed."""
+    minutes = facts.evidence.minutes
+    if isinstance(minutes, Missing):
+        return False
+    finished = sum(step.finished for step in minutes.activity.values())
+    failed = sum(step.failed for step in minutes.activity.values())
+    return finished >= MIN_JOBS and failed >= HIGH_FAILURE_RATE * finished
 
 
 def _other_statuses_tile(facts: Facts) -> Iterator[Tile]:
@@ -211,11 +267,13 @@ def _attempt_history(facts: Facts) -> History[datetime] | Missing:
     return NO_END_TIMES if "finishedAt" in facts.evidence.unknown else facts.past
 
 
-def _activity_trend(
-    facts: Facts, measure: Callable[[Activity], float | None]
+def _trend(
+    facts: Facts,
+    past: History[datetime] | Missing,
+    measure: Callable[[Activity], float | None],
 ) -> list[float | None]:
     """A value for each step that is over; the step in progress would look like a fall."""
-    past, step_length = _attempt_history(facts), facts.window.step
+    step_length = facts.window.step
     if isinstance(past, Missing):
         return []
     return [

@@ -7,15 +7,16 @@ from jobmon.api.evidence import read_history
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.queries import ListQuery
 from jobmon.dashboard.facts import Facts, gather
-from jobmon.dashboard.formatting import query
+from jobmon.dashboard.formatting import capitalize_first, query
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.page_window import PageWindow
+from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, has_answer, tiles
-from jobmon.diagnosis.attention import describe_stall, stalled_types
+from jobmon.diagnosis.attention import Level, describe_stall, stalled_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import WAITING_STATUSES, JobStatus
-from jobmon.humanize import duration, grouped
+from jobmon.humanize import duration, grouped, per_minute
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.series import History, TooManyTypesError
 from jobmon.rollup.windows import Window
@@ -50,11 +51,22 @@ class TypeFacts:
     stalled_for: timedelta | None
 
     @property
-    def notice(self) -> str:
-        """What needs attention, as a sentence without a full stop; empty if nothing does."""
-        if self.stalled_for is None:
-            return ""
-        return f"Stalled: {describe_stall(duration(self.stalled_for / MILLISECOND))}"
+    def strip(self) -> StatusStrip:
+        """Whether the type is stalled, or else whether its backlog clears."""
+        notices, sentence = [], "No job of this type is waiting"
+        if self.stalled_for is not None:
+            text = f"Stalled: {describe_stall(duration(self.stalled_for / MILLISECOND))}"
+            since = self.facts.evidence.stats.as_of - self.stalled_for
+            notices = [Chip(level=Level.BAD.value, text=text, since=since)]
+        forecast = self.forecast
+        if forecast is not None:
+            sentence = capitalize_first(forecast.text)
+            if forecast.arrivals is not None:
+                sentence += (
+                    f" ({per_minute(forecast.arrivals)} enqueued, "
+                    f"{per_minute(forecast.completions)} completed, in the last half hour)"
+                )
+        return make_strip(notices, f"{sentence}.", "quiet")
 
     @property
     def has_end_times(self) -> bool:
@@ -155,7 +167,7 @@ def _count_expired(running: RunningJobs, name: str) -> int | None:
 
 def type_tiles(shown: TypeFacts) -> list[Tile]:
     """The tiles of the overview for one type; their links lead to its jobs only."""
-    return [_restrict_tile(tile, shown) for tile in tiles(shown.facts)]
+    return [_restrict_tile(tile, shown) for tile in tiles(shown.facts, None)]
 
 
 def _restrict_tile(tile: Tile, shown: TypeFacts) -> Tile:

@@ -59,6 +59,7 @@ class TypePage:
             name=name,
             window=window,
             shown_window=window.resolve(current_queue().series, datetime.now(UTC)),
+            is_filter=is_filter(name),
         )
 
     def _render(self, name: str, page_window: PageWindow) -> str:

@@ -118,20 +118,29 @@ def test_mark_commands_escapes_everything_else() -> None:
     assert marked == "&lt;b&gt; `&lt;i&gt;` <code>jobmon init</code>"
 
 
+FLAT: list[float | None] = [5.0] * 20
+FLAT_LINE = "".join(f"L{number * 100 / 19:.1f},2.0" for number in range(1, 20))
+
+
 @pytest.mark.parametrize(
     ("values", "path"),
     [
         ([], ""),
         ([None, None], ""),
-        ([5.0], "M0.0,22.0h0"),  # a single value is drawn
-        ([None, 5.0, None], "M50.0,22.0h0"),
-        ([0.0, 10.0], "M0.0,22.0L100.0,2.0"),
-        ([0.0, None, 10.0, 5.0], "M0.0,22.0h0M66.7,2.0L100.0,12.0"),  # no line over a gap
-        ([3.0, 3.0, None], "M0.0,22.0L50.0,22.0"),
+        ([5.0] * 19, ""),  # too few for a trend
+        (FLAT, "M0.0,2.0" + FLAT_LINE),
+        ([0.0] * 20, ("M0.0,2.0" + FLAT_LINE).replace(",2.0", ",23.0")),  # zero is the lower edge
+        ([None, *FLAT, None, None], "M0.0,2.0" + FLAT_LINE),  # the line has the full width
+        ([*FLAT, None, 2.5, None, 5.0], None),
     ],
 )
-def test_spark_has_gaps_for_unknown_values(values: list[float | None], path: str) -> None:
-    assert spark(values) == path
+def test_spark_is_a_line_from_zero_over_the_full_width(
+    values: list[float | None], path: str | None
+) -> None:
+    if path is not None:
+        assert spark(values) == path
+    else:
+        assert spark(values).endswith("M91.3,12.5h0M100.0,2.0h0")  # no line over a gap
 
 
 @pytest.mark.parametrize(

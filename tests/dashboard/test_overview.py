@@ -15,6 +15,7 @@ from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.forecast import Forecast, forecast_queue
 from jobmon.domain import CappedCount
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tallies, Tally, merge
 from jobmon.rollup.gaps import Gap, GapReason
@@ -126,19 +127,20 @@ def test_tiles_show_the_state_of_the_queue() -> None:
     shown = tiles(
         facts(
             {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
-            activity={10: {"a": tally(30, 10, dlq=2)}, 50: {"b": tally(20)}},
+            activity={10: {"a": tally(30, 10, dlq=2, enqueued=40)}, 50: {"b": tally(20)}},
             due=1_000,
             scheduled=234,
             oldest_queued=NOW - timedelta(minutes=3, seconds=20),
             oldest_queued_by_type={"a": NOW - 3 * MINUTE, "b": NOW - timedelta(seconds=200)},
         )
     )
-    assert {name: (tile.value, tile.note, tile.alarming) for name, tile in shown.items()} == {
+    assert {name: (tile.value, tile.note, tile.is_alarming) for name, tile in shown.items()} == {
         "Queued": ("1,234", "1,000 due (incl. retries)", False),
         "Running": ("5", "no expired leases", False),
         "Retrying": ("0", "awaiting retry", False),
         "Dead": ("6", "2 died in the last hour", True),
         "Oldest queued": ("3 min 20 s", "b", False),
+        "Enqueued": ("0/min", "40 jobs in the last hour", False),
         "Throughput": ("0/min", "60 attempts in the last hour", False),
         "Failure rate": ("17%", "of attempts in the last hour", False),
     }
@@ -194,6 +196,37 @@ def test_dead_tile_has_the_number_of_the_notice(
     )
 
 
+@pytest.mark.parametrize(
+    ("range_name", "steps", "minutes", "new_dead", "alarming"),
+    [
+        ("30d", {10: {"a": tally(0, 30, dlq=1)}}, {}, None, set()),  # that was days ago
+        ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, None, {"Dead"}),
+        ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, CappedCount(0, True), set()),
+        ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(80, 20)}}, None, {"Failure rate"}),
+        ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(81, 19)}}, None, set()),
+        ("1h", {9: {"a": tally(9)}}, {10: {"a": tally(80, 20)}}, None, set()),  # and it shows 0%
+    ],
+)
+def test_tiles_alarm_only_about_the_last_hour(
+    range_name: str,
+    steps: Steps,
+    minutes: Steps,
+    new_dead: CappedCount | None,
+    alarming: set[str],
+) -> None:
+    """Catches red for one job that died in 30 days."""
+    shown = facts({("dlq", "a"): 1}, activity=steps)
+    counted = replace(shown.evidence, minutes=past(minutes), new_dead=new_dead)
+    window = PageWindow.from_range(range_name)
+    found = tiles(replace(shown, evidence=counted, page_window=window))
+    assert {name for name, tile in found.items() if tile.is_alarming} == alarming
+
+
+def test_enqueued_jobs_are_unknown_without_creation_times() -> None:
+    shown = tiles(facts(activity={1: {"a": tally(9)}}, unknown=frozenset({"createdAt"})))
+    assert (shown["Enqueued"].value, shown["Enqueued"].trend) == ("–", [])
+
+
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
     shown = tiles(facts({("queued", "a"): 2_000_000}, due=None, scheduled=None))
     assert shown["Queued"].note == "due jobs not counted: too many"
@@ -242,7 +275,7 @@ def test_oldest_queued_of_an_empty_queue_is_none() -> None:
     shown = tiles(facts())
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "queue empty")
     assert shown["Failure rate"].value == "–"
-    assert not any(tile.alarming for tile in shown.values())
+    assert not any(tile.is_alarming for tile in shown.values())
 
 
 def test_trend_has_a_gap_for_each_step_without_a_sample() -> None:
@@ -278,7 +311,42 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
 
 
 def notices(shown: Facts) -> list[tuple[str, str, str]]:
-    return [(notice.level, notice.text, notice.link) for notice in overview(shown).notices]
+    return [(notice.level, notice.text, notice.link) for notice in overview(shown).strip.chips]
+
+
+def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
+    shown = overview(
+        facts(
+            {("queued", "a"): 900, ("leased", "a"): 1, ("dlq", "a"): 1},
+            activity={1: {"b": tally(0, 40, dlq=1)}},
+            overdue_by_type={"a": NOW - 90 * MINUTE},
+            due=900,
+            expired_leases=1,
+            source="live",
+        )
+    )
+    assert [chip.level for chip in shown.strip.chips] == ["bad"] * 3
+    assert [chip.level for chip in shown.strip.more] == ["watch", "watch", "unknown"]
+    assert shown.strip.problems == 3
+    assert shown.strip.more[-1].text.startswith("Not checked: backlog growth")
+    well = overview(facts(samples={0: sample()})).strip
+    assert (well.chips, well.sentence) == (
+        [],
+        "All clear: no expired leases, stalled types or new dead jobs.",
+    )
+
+
+def test_the_forecast_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Evidence] = []
+
+    def count(given: Evidence) -> Forecast:
+        made.append(given)
+        return forecast_queue(given)
+
+    monkeypatch.setattr("jobmon.dashboard.overview.forecast_queue", count)
+    monkeypatch.setattr("jobmon.dashboard.tiles.forecast_queue", count, raising=False)
+    overview(replace(facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50)))
+    assert len(made) == 1
 
 
 def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
@@ -292,7 +360,7 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
         )
     )
     # A link leads to exactly the jobs or the type that its notice counts.
-    assert {notice.text[:4]: notice.link for notice in shown.notices} == {
+    assert {notice.text[:4]: notice.link for notice in shown.strip.chips} == {
         "Noth": "/dashboard/jobs?condition=due&sort=nextRunAt",
         "tttt": f"/dashboard/types/{name}?range=1h",
         "100%": f"/dashboard/types/{name}?range=1h",
@@ -312,7 +380,8 @@ def test_types_without_a_name_share_one_row_without_a_list() -> None:
         "c": ("?type=c", None, 1),  # its jobs are among the others
         OTHER: ("", {"queued": 4, "dlq": 2}, 34),
     }
-    assert [notice.link for notice in shown.notices] == ["/dashboard/types/%28other%29?range=1h"]
+    links = [chip.link for chip in shown.strip.chips if chip.level != "unknown"]
+    assert links == ["/dashboard/types/%28other%29?range=1h"]
     others = tiles(facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
     assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
 

@@ -826,7 +826,8 @@ def test_first_visit_is_small(admin: Viewer) -> None:
 def test_pages_work_without_the_built_files(
     admin: Viewer, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("icon.svg", "jobmon.css", "jobs.css", "jobmon.js", "charts.js"):
+    styles = ("jobmon.css", "statistics.css", "jobs.css")
+    for name in ("icon.svg", *styles, "jobmon.js", "charts.js"):
         (tmp_path / name).write_bytes((assets.FOLDER / name).read_bytes())
     monkeypatch.setattr(assets, "FOLDER", tmp_path)
     for path in (OVERVIEW, JOBS, "/dashboard/sign-in"):

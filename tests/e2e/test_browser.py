@@ -336,6 +336,7 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     expect(page.locator(".c-type").last).to_have_text("stuck.job")
     expect(page.get_by_label("Condition")).to_have_value("expired")
     page.go_back()
+    notices.get_by_text(re.compile(r"^\d more$")).click()
     notices.get_by_role("link", name="died in the last hour").click()
     expect(page.locator(".count")).to_have_text("1 job")
     expect(page.get_by_label("Finished from")).not_to_have_value("")
@@ -343,13 +344,14 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     expect(page.locator(".count")).to_have_text("1 job")
 
 
-def test_charts_have_labels_and_tooltips_and_keep_their_zoom(
+def test_charts_have_labels_and_values_in_the_legend_and_keep_their_zoom(
     visit: Visits, lone: Stack, admin: str
 ) -> None:
     now = datetime.now(UTC)
     for minutes in range(1, 50):
         started = now - timedelta(minutes=minutes)
         done = job("charted", status="succeeded", createdAt=started, finishedAt=started)
+        done["nextRunAt"] = started - timedelta(seconds=1)
         lone.database.jobs.insert_one(done)
         lone.database.job_attempts.insert_one(
             {"jobId": done["jobId"], "attemptNumber": 1, "status": "succeeded"}
@@ -378,11 +380,18 @@ def test_charts_have_labels_and_tooltips_and_keep_their_zoom(
     )
 
     over = charts.first.locator(".u-over")
-    over.hover(position={"x": 100, "y": 60})
-    tips = page.locator(".tip")
-    expect(tips.first).to_contain_text("succeeded  1")
-    expect(tips.nth(2)).to_be_visible()  # one cursor for all three
-    expect(tips.nth(2)).to_contain_text(re.compile("p50  2.. ms"))
+    over.hover(position={"x": 600, "y": 60})
+    keys, moments = page.locator(".keys-of-chart"), page.locator(".moment")
+    expect(keys.first).to_contain_text("succeeded 1")
+    expect(keys.nth(2)).to_contain_text(re.compile("p50 2.. ms"))
+    expect(moments).to_have_text([re.compile(r", \d\d:\d\d$")] * 3)  # one cursor for all three
+    page.mouse.move(5, 5)
+    expect(moments).to_have_text(["in total", "latest", "latest"])
+    expect(keys.first).to_contain_text("enqueued 49")
+    only = page.get_by_role("button", name="succeeded")
+    only.click()
+    expect(only).to_have_attribute("aria-pressed", "false")
+    only.click()
 
     back = page.get_by_role("button", name="Reset zoom")
     expect(back).to_be_hidden()
@@ -409,7 +418,8 @@ BRIGHT = """chart => {
   const canvas = chart.querySelector("canvas");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   const [red, green, blue] = getComputedStyle(document.documentElement)
-    .getPropertyValue("--succeeded").trim().match(/[0-9a-f]{2}/g).map(hex => parseInt(hex, 16));
+    .getPropertyValue("--chart-succeeded").trim().match(/[0-9a-f]{2}/g)
+    .map(hex => parseInt(hex, 16));
   let found = 0;
   for (let i = 0; i < data.length; i += 4) {
     const near = (a, b) => Math.abs(a - b) < 12;
@@ -419,37 +429,61 @@ BRIGHT = """chart => {
 }"""
 
 
-def chart_columns(values: list[int | None]) -> dict[str, Any]:
-    """The charts' data of an hour of minutes in which nothing is known but these successes."""
+def chart_columns(values: list[int | None], took_ms: int | None = 250) -> dict[str, Any]:
+    """The charts' data of an hour of minutes in which no other count is known."""
     now = int(datetime.now(UTC).timestamp()) // 60 * 60
-    names = ("enqueued", "failed", "dlq")
-    names += tuple(f"{kind}P{rank}" for kind in ("wait", "run") for rank in (50, 95, 99))
-    columns: dict[str, Any] = dict.fromkeys(names, [None] * 60)
+    columns: dict[str, Any] = dict.fromkeys(("enqueued", "failed", "dlq"), [None] * 60)
+    ranks = [f"{kind}P{rank}" for kind in ("wait", "run") for rank in (50, 95, 99)]
+    columns |= dict.fromkeys(ranks, [took_ms] * 60)
     columns |= {"at": list(range(now - 3_600, now, 60)), "succeeded": values, "complete": 59}
     return columns | {"gaps": [], "marks": [], "previous": None}
 
 
-def test_charts_draw_a_single_value_and_no_unknown_ones(visit: Visits, stack: Stack) -> None:
+def test_charts_draw_a_single_value_and_a_sentence_where_there_is_none(
+    visit: Visits, stack: Stack
+) -> None:
     nothing: list[int | None] = [None] * 60
     page = visit(f"{stack.url}/dashboard/sign-in")
     pixels = {}
     for name, values in (
-        ("none", nothing),
         ("single", [*nothing[:30], 7, *nothing[31:]]),
         ("unfinished", [*nothing[:-1], 7]),
     ):
-        data = chart_columns(values)
+        data = chart_columns(values, None)
         page.route("**/dashboard/charts*", lambda route, _, data=data: route.fulfill(json=data))
         page.goto(f"{stack.url}/dashboard")
         charts = page.get_by_role("img")
-        expect(charts).to_have_count(3)
-        label = "succeeded: not known" if name == "none" else "succeeded: 7 in total"
-        expect(charts.first).to_have_attribute("aria-label", re.compile(label))
-        pixels[name] = charts.first.evaluate(BRIGHT)
-    assert pixels["none"] == 0
+        expect(charts).to_have_count(1)
+        expect(charts).to_have_attribute("aria-label", re.compile("succeeded: 7 in total"))
+        pixels[name] = charts.evaluate(BRIGHT)
     assert pixels["single"] > 4
     assert pixels["unfinished"] > 4
-    expect(page.locator(".u-legend .unfinished").first).to_be_hidden()
+    lines = page.locator(".chart .nothing")
+    expect(lines).to_have_text(["No attempt with a known duration ended in the last hour."] * 2)
+    for values, sentence in (
+        (nothing, "Not known in the last hour."),
+        ([0] * 60, "Nothing was enqueued and no attempt ended in the last hour."),
+    ):
+        data = chart_columns(values, None)
+        page.route("**/dashboard/charts*", lambda route, _, data=data: route.fulfill(json=data))
+        page.goto(f"{stack.url}/dashboard")
+        expect(lines.first).to_have_text(sentence)
+        expect(page.locator("canvas")).to_have_count(0)  # and no axis
+
+
+def test_charts_shade_the_time_before_the_first_data(visit: Visits, stack: Stack) -> None:
+    page = visit(f"{stack.url}/dashboard/sign-in")
+    shaded = []
+    for known in (60, 30):
+        data = chart_columns([*[None] * (60 - known), *[5] * known])
+        page.route("**/dashboard/charts*", lambda route, _, data=data: route.fulfill(json=data))
+        page.goto(f"{stack.url}/dashboard")
+        expect(page.get_by_role("img")).to_have_count(3)
+        shade = BRIGHT.replace("--chart-succeeded", "--chart-shade")
+        shaded.append(page.get_by_role("img").first.evaluate(shade))
+        label = page.get_by_role("img").first.get_attribute("aria-label") or ""
+        assert ("No data before" in label) == (known < 60)
+    assert shaded[1] > shaded[0] + 10_000
 
 
 def test_charts_show_marks_and_the_hour_before_and_lead_to_the_jobs_of_a_time(
@@ -470,7 +504,7 @@ def test_charts_show_marks_and_the_hour_before_and_lead_to_the_jobs_of_a_time(
     expect(plot).to_have_attribute(
         "aria-label", re.compile("succeeded, the hour before: 420 in total")
     )
-    expect(chart.locator(".u-legend")).to_contain_text("succeeded, the hour before")
+    expect(chart.locator(".keys-of-chart")).to_contain_text("succeeded, the hour before 420")
     expect(page.locator(".chart .mark")).to_have_count(2 * 3)  # two of one time share a line
     shared = chart.locator(".mark").last
     expect(shared.locator(".text")).to_be_hidden()
@@ -481,10 +515,10 @@ def test_charts_show_marks_and_the_hour_before_and_lead_to_the_jobs_of_a_time(
     over = chart.locator(".u-over")
     box = over.bounding_box()
     assert box
-    position = {"x": box["width"] * 40 / 59, "y": 90}
+    position = {"x": box["width"] * 40.5 / 60, "y": 90}
     over.hover(position=position)
-    expect(chart.locator(".tip")).to_contain_text("succeeded, the hour before  7")
-    expect(chart.locator(".tip")).to_contain_text("▾ <b>v2</b>")
+    expect(chart.locator(".keys-of-chart")).to_contain_text("succeeded, the hour before 7")
+    expect(chart.locator(".moment")).to_contain_text("▾ <b>v2</b>")
     over.click(position=position)
     chart.get_by_role("link", name="Finished").click()
     page.wait_for_url(re.compile("finished_from"))
@@ -510,8 +544,8 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     expect(cursors).to_have_count(3)
     cursor = page.get_by_role("slider", name="Cursor of Throughput")
     cursor.focus()
-    tips = page.locator(".tip")
-    expect(tips.first).to_contain_text("(so far)")  # it begins at the newest step
+    moments, keys = page.locator(".moment"), page.locator(".keys-of-chart")
+    expect(moments.first).to_contain_text("(so far)")  # it begins at the newest step
     for key, index in (
         ("Home", 0),
         ("ArrowLeft", 0),
@@ -523,11 +557,11 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     ):
         cursor.press(key)
         expect(cursor).to_have_attribute("aria-valuenow", str(index))
-    expect(cursor).to_have_attribute("aria-valuetext", re.compile(r"succeeded  40, .*, ▾ v1$"))
-    expect(tips.first).to_contain_text("succeeded  40")
-    expect(tips.nth(1)).to_be_visible()  # one cursor for all three
+    expect(cursor).to_have_attribute("aria-valuetext", re.compile(r"succeeded 40, .*, ▾ v1$"))
+    expect(keys.first).to_contain_text("succeeded 40")
+    expect(moments.nth(1)).to_contain_text("▾ v1")  # one cursor for all three
     cursor.press("Escape")
-    expect(tips.first).to_be_hidden()
+    expect(moments.first).to_have_text("in total")
     cursor.press("Enter")
     finished = page.locator(".chart").first.get_by_role("link", name="Finished")
     expect(finished).to_be_focused()

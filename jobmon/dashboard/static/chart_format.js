@@ -7,16 +7,23 @@ const ROUND = [
   [1000, [1, 2, 5, 10, 20, 30]],
   [60000, [1, 2, 5, 10, 20, 30]],
   [3600000, [1, 2, 3, 6, 12]],
-  [86400000, [1, 2, 5, 10, 20, 50, 100]],
+  [86400000, [1, 2, 5, 10, 20, 50, 100, 200, 500]],
 ];
-export const DURATION_STEPS = ROUND.flatMap(([size, multiples]) => multiples.map((number) => number * size));
+const DURATION_STEPS = ROUND.flatMap(([size, multiples]) => multiples.map((number) => number * size));
+// For a range of many orders of magnitude.
+const MAGNITUDES = [1, 10, 100, 1000, 10000, 60000, 600000, 3600000, 43200000, 432000000, 4320000000];
+const MAX_TICKS = 6;
 export const COUNT_STEPS = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const minute = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
 
 const pad = (number) => String(number).padStart(2, "0");
-const isKnown = (value) => value !== null && value !== undefined;
+
+/** Whether a value is known. */
+export function isKnown(value) {
+  return value !== null && value !== undefined;
+}
 
 /** A number with its thousands grouped; a dash if it is unknown. */
 export function formatCount(value) {
@@ -30,6 +37,24 @@ export function formatMs(ms) {
   if (unit === "min") return `${Math.floor(ms / size)}:${pad(Math.floor((ms % size) / 1000))}`;
   const number = ms / size;
   return `${Number(number.toFixed(unit !== "ms" && number < 10 ? 1 : 0))} ${unit}`;
+}
+
+/** Round durations in ms for a logarithmic axis: the first is at most `low`, the last at least `high`. */
+export function durationSteps(low, high) {
+  const fine = cut(DURATION_STEPS, low, high);
+  return fine.length <= MAX_TICKS ? fine : cut(MAGNITUDES, low, high);
+}
+
+function cut(steps, low, high) {
+  const first = Math.max(0, steps.findLastIndex((step) => step <= low));
+  const last = steps.findIndex((step) => step >= high);
+  return last < 0 ? steps.slice(first) : steps.slice(first, Math.max(last, first + 1) + 1);
+}
+
+/** Labels for such durations: seconds as `0:10` where others are minutes, so that they can be compared. */
+export function formatDurationTicks(ticks) {
+  const hasMinutes = ticks.at(-1) >= 60000;
+  return ticks.map((ms) => (hasMinutes && ms >= 1000 && ms < 60000 ? `0:${pad(ms / 1000)}` : formatMs(ms)));
 }
 
 /** Unix seconds as the date and the minute, in the viewer's time zone. */

@@ -9,17 +9,20 @@ const LINKS = [
   ["Died", "finished", { status: "dlq" }],
   ["Enqueued", "created", {}],
 ];
+const HINT = "Click a time for its jobs.";
 
 /**
  * uPlot plugins to choose a time in the plot in `figure`: links to the jobs of that time in the list
- * `jobs`, if there is one, below the plot. `describe(index)` is the text of a step.
+ * `jobs`, if there is one, below the plot. `describe(index)` is the text of a step, `times()` has the
+ * start of each in Unix seconds. `isFirst` is for the plot that has a hint.
  */
-export function timeLinks(figure, title, jobs, describe) {
+export function timeLinks(figure, title, jobs, describe, times, isFirst) {
   if (!jobs) return [keyboardCursor(figure, title, describe)];
   const line = document.createElement("p");
   line.className = "time-links";
   line.setAttribute("role", "status");
-  const choose = (plot, index) => line.replaceChildren(...makeLinks(plot.data[0], index, jobs));
+  line.textContent = isFirst ? HINT : "";
+  const choose = (plot, index) => line.replaceChildren(...makeLinks(times(), index, jobs));
   const chooseByKey = (plot, index) => {
     choose(plot, index);
     line.querySelector("a").focus();
@@ -32,7 +35,6 @@ function clickable(choose) {
   return {
     hooks: {
       init: (plot) => {
-        plot.over.title = "Click for the jobs of a time";
         plot.over.addEventListener("mousedown", ({ clientX }) => { pressedAt = clientX; });
         plot.over.addEventListener("click", ({ clientX }) => {
           const { idx } = plot.cursor;

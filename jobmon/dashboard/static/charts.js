@@ -1,27 +1,16 @@
-// Draws the charts of a page: throughput, wait time and run time, with one cursor for all, or only errors.
+// The charts of a page: requests their data, draws them with one cursor for all, and keeps them up to date.
 
 /* global uPlot */
-import { markLines, textsBetween } from "./chart_marks.js";
+import { describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotData, restingValues, valuesAt } from "./chart_kinds.js";
+import { makeHead } from "./chart_legend.js";
+import { markLines } from "./chart_marks.js";
+import { colour, isZoomed, makePlot, showLine } from "./chart_plot.js";
+import { shades } from "./chart_shades.js";
 import { timeLinks } from "./chart_times.js";
-import { COUNT_STEPS, DURATION_STEPS, formatCount, formatMinute, formatMs, formatTicks } from "./chart_format.js";
 
 const REFRESH_MS = 10000;
-const HEIGHT = 200;
-const MIN_WIDTH = 260;
+const MIN_WIDTH = 240;
 const PADDING = 30;
-// Each line: the column of its values, its label, and the status whose colour it has. `compared` is
-// the line that is also drawn for the previous period, in grey.
-const OVERVIEW = [
-  {
-    title: "Throughput",
-    format: formatCount,
-    compared: ["succeeded", "succeeded"],
-    lines: [["succeeded", "succeeded", "succeeded"], ["failed", "failed", "failed"], ["enqueued", "enqueued", "queued"], ["dlq", "died", "dlq"]],
-  },
-  { title: "Wait time", format: formatMs, compared: ["waitP95", "p95"], lines: [["waitP50", "p50", "succeeded"], ["waitP95", "p95", "failed"], ["waitP99", "p99", "dlq"]] },
-  { title: "Run time", format: formatMs, compared: ["runP95", "p95"], lines: [["runP50", "p50", "succeeded"], ["runP95", "p95", "failed"], ["runP99", "p99", "dlq"]] },
-];
-const ERRORS = [{ title: "Errors", format: formatCount, compared: ["errors", "errors"], lines: [["errors", "errors", "dlq"]] }];
 // Why there is nothing to draw, by the code of the answer.
 const UNAVAILABLE = {
   collector_unavailable: "No charts of this range: no collector is running. Start one with `jobmon collector`.",
@@ -30,9 +19,10 @@ const UNAVAILABLE = {
 };
 
 const container = document.getElementById("charts");
-const CHARTS = container?.dataset.charts === "errors" ? ERRORS : OVERVIEW;
+const charts = container ? makeCharts(container.dataset.charts) : [];
 const resetButton = makeResetButton();
-let plots = [];
+let drawn = []; // { chart, plot, showStep } of each chart that has something to draw
+let shape = ""; // what decides which elements there are; if it changes, everything is drawn anew
 let etag = "";
 let data = null; // columns of the same length; `complete` is the number of steps that are over
 let requestedAt = 0;
@@ -58,19 +48,27 @@ async function refresh() {
   }
   if (answer.status === 200) {
     etag = answer.headers.get("ETag");
-    const hadPrevious = Boolean(data && data.previous);
     data = await answer.json();
-    if (plots.length && hadPrevious === Boolean(data.previous)) updatePlots();
+    if (shape === describeShape()) update();
     else draw();
   } else if (answer.status === 503 && !data) {
     showMessage(UNAVAILABLE[answer.headers.get("X-Error-Code")] || "No charts: database not responding.");
   }
 }
 
+function describeShape() {
+  return JSON.stringify([Boolean(data.previous), ...charts.map((chart) => explainEmpty(chart, data, when()))]);
+}
+
+function when() {
+  return container.dataset.when || "this range";
+}
+
 function draw() {
-  plots.forEach((plot) => plot.destroy());
+  drawn.forEach(({ plot }) => plot.destroy());
   container.replaceChildren();
-  plots = CHARTS.map(drawChart);
+  shape = describeShape();
+  drawn = charts.flatMap(drawChart);
   container.append(resetButton);
   showResetButton();
 }
@@ -82,92 +80,73 @@ function redraw() {
 function drawChart(chart) {
   const figure = document.createElement("figure");
   figure.className = "chart";
-  const title = document.createElement("h2");
-  title.textContent = chart.title;
-  figure.append(title);
   container.append(figure);
-  const axis = {
-    stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") }, font: "12px system-ui",
+  const empty = explainEmpty(chart, data, when());
+  const { head, show } = makeHead(chart.title, empty ? [] : legendEntries(chart), (number) => toggle(chart, number));
+  figure.append(head);
+  if (empty) {
+    const line = document.createElement("p");
+    line.className = "muted nothing";
+    line.textContent = empty;
+    figure.append(line);
+    return [];
+  }
+  const showStep = (index) => {
+    if (Number.isInteger(index)) show([describeTime(data, index), ...marksAt(data, index)].join(" "), valuesAt(chart, data, index));
+    else show(chart.isDuration ? "latest" : "in total", restingValues(chart, data));
   };
-  const series = chartSeries(chart);
-  const plot = new uPlot({
-    width: measureWidth(figure),
-    height: HEIGHT,
-    plugins: [
-      gapShades(), tooltip(chart), markLines(figure, () => data.marks),
-      ...timeLinks(figure, chart.title, container.dataset.jobs, (index) => describeStep(chart, index)),
-    ],
-    legend: { live: false },
-    cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false } },
-    scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.08] } },
-    axes: [
-      { ...axis, size: 32, values: (_, ticks, axisIndex, space, step) => formatTicks(ticks, step) },
-      { ...axis, size: 58, values: (_, ticks) => ticks.map((tick) => (tick ? chart.format(tick) : "0")), incrs: chart.format === formatMs ? DURATION_STEPS : COUNT_STEPS },
-    ],
-    series: [
-      {}, ...series, ...series.map((line) => ({ ...line, fill: undefined, dash: [3, 4], class: "unfinished" })), ...previousSeries(chart),
-    ],
-  }, plotData(chart), figure);
+  const follow = { hooks: { setScale: showResetButton, setCursor: ({ cursor }) => showStep(cursor.left < 0 ? null : cursor.idx) } };
+  const plot = makePlot(figure, chart, data, measureWidth(figure), [
+    shades(() => data, colour), follow, markLines(figure, () => data.marks),
+    ...timeLinks(figure, chart.title, container.dataset.jobs, (index) => describeStep(chart, data, labels(chart), index), () => data.at, chart === charts[0]),
+  ]);
   plot.root.setAttribute("role", "img");
-  plot.root.setAttribute("aria-label", describe(chart));
-  return plot;
+  plot.root.setAttribute("aria-label", describeChart(chart, data, labels(chart)));
+  chart.lines.forEach((line, number) => { if (chart.hidden.has(line) && !line.isBar) showLine(plot, chart, number, false); });
+  showStep(null);
+  return [{ chart, plot, showStep }];
 }
 
-function chartSeries(chart) {
-  return chart.lines.map(([, label, status], index) => ({
-    label,
-    stroke: colour(status),
-    width: 1.75,
-    fill: chart.format === formatCount && index === 0 ? `${colour(status)}22` : undefined,
-    points: { size: 5, fill: colour(status), show: true, filter: isolatedPoints },
-    spanGaps: false,
-    value: (_, value) => chart.format(value),
-  }));
+function legendEntries(chart) {
+  const entries = chart.lines.map((line) => ({ ...line, isHidden: chart.hidden.has(line) }));
+  return data.previous ? [...entries, { label: labels(chart).at(-1), style: "previous" }] : entries;
 }
 
-function previousSeries(chart) {
-  if (!data.previous) return [];
-  const grey = colour("soft");
-  return [{
-    label: previousLabel(chart), stroke: grey, width: 1.25, alpha: 0.75, points: { size: 4, fill: grey, show: true, filter: isolatedPoints }, spanGaps: false,
-  }];
+function labels(chart) {
+  const own = chart.lines.map(({ label }) => label);
+  return data.previous ? [...own, `${chart.compared[1]}, ${container.dataset.previous}`] : own;
 }
 
-function previousLabel(chart) {
-  return `${chart.compared[1]}, ${container.dataset.previous}`;
+/** Hide a line, or show it again; returns whether it is hidden. */
+function toggle(chart, number) {
+  const line = chart.lines[number];
+  const hide = !chart.hidden.has(line);
+  if (hide) chart.hidden.add(line);
+  else chart.hidden.delete(line);
+  const { plot } = drawn.find((one) => one.chart === chart);
+  if (line.isBar) setData(plot, chart);
+  else showLine(plot, chart, number, !hide);
+  return hide;
 }
 
-/** Each line twice: solid for the steps that are over, and dashed from the last of these to the step in progress. */
-function plotData(chart) {
-  const columns = chart.lines.map(([name]) => data[name]);
-  const { at, complete } = data;
-  const over = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
-  const unfinished = columns.map((values) =>
-    values.map((value, index) => (index >= complete - 1 && values[complete] !== null ? value : null)));
-  const previous = data.previous ? [data.previous[chart.compared[0]]] : [];
-  return [at, ...over, ...unfinished, ...previous];
-}
-
-/** The indexes of values between two unknown ones: no line leads to them, so a point shows them. */
-function isolatedPoints(plot, series) {
-  const values = plot.data[series];
-  const known = (index) => values[index] !== null && values[index] !== undefined;
-  return values.flatMap((_, index) => (known(index) && !known(index - 1) && !known(index + 1) ? [index] : []));
-}
-
-function updatePlots() {
-  plots.forEach((plot, index) => {
-    const zoomed = isZoomed(plot);
-    plot.setData(plotData(CHARTS[index]), !zoomed);
-    if (zoomed) plot.redraw();
-    plot.root.setAttribute("aria-label", describe(CHARTS[index]));
+function update() {
+  drawn.forEach(({ chart, plot, showStep }) => {
+    setData(plot, chart);
+    plot.root.setAttribute("aria-label", describeChart(chart, data, labels(chart)));
+    showStep(plot.cursor.left < 0 ? null : plot.cursor.idx);
   });
 }
 
+function setData(plot, chart) {
+  const zoomed = isZoomed(plot);
+  plot.setData(plotData(chart, data), !zoomed);
+  if (zoomed) plot.redraw();
+}
+
 function resize() {
-  plots.forEach((plot) => {
+  drawn.forEach(({ chart, plot }) => {
     const width = measureWidth(plot.root.parentElement);
-    if (Math.abs(width - plot.width) > 2) plot.setSize({ width, height: HEIGHT });
+    if (Math.abs(width - plot.width) > 2) plot.setSize({ width, height: chart.height });
   });
 }
 
@@ -176,118 +155,23 @@ function makeResetButton() {
   button.type = "button";
   button.className = "reset-zoom";
   button.textContent = "Reset zoom";
-  button.addEventListener("click", () => plots.forEach((plot, index) => plot.setData(plotData(CHARTS[index]))));
+  button.addEventListener("click", () => drawn.forEach(({ chart, plot }) => plot.setData(plotData(chart, data))));
   return button;
 }
 
 function showResetButton() {
-  resetButton.hidden = !plots.some(isZoomed);
-}
-
-function isZoomed(plot) {
-  const [at] = plot.data;
-  if (!at.length || plot.scales.x.min === null) return false;
-  return plot.scales.x.min > at[0] || plot.scales.x.max < at[at.length - 1];
-}
-
-/** A shade behind the parts of the range in which runs may be missing. */
-function gapShades() {
-  return {
-    hooks: {
-      drawClear: (plot) => {
-        const { ctx, bbox } = plot;
-        ctx.save();
-        ctx.beginPath();
-        ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-        ctx.clip();
-        ctx.fillStyle = colour("hover");
-        data.gaps.forEach(([from, to]) => {
-          const left = plot.valToPos(from, "x", true);
-          ctx.fillRect(left, bbox.top, Math.max(2, plot.valToPos(to, "x", true) - left), bbox.height);
-        });
-        ctx.restore();
-      },
-    },
-  };
-}
-
-function isInGap(at) {
-  return data.gaps.some(([from, to]) => at >= from && at < to);
-}
-
-/** A box next to the cursor with the values under it. */
-function tooltip(chart) {
-  const tip = document.createElement("div");
-  tip.className = "tip";
-  tip.hidden = true;
-  return {
-    hooks: {
-      init: (plot) => plot.over.append(tip),
-      setScale: showResetButton,
-      // The legend hides a line together with its dashed end.
-      setSeries: (plot, index, { show }) => {
-        const dashed = index + chart.lines.length;
-        if (show !== undefined && index <= chart.lines.length && plot.series[dashed] && plot.series[dashed].show !== show) plot.setSeries(dashed, { show });
-      },
-      setCursor: (plot) => {
-        const { idx, left, top } = plot.cursor;
-        tip.hidden = idx === null || idx === undefined || left < 0;
-        if (tip.hidden) return;
-        tip.textContent = describeStep(chart, idx).join("\n");
-        tip.style.left = `${placeTip(left, tip.offsetWidth, plot.over)}px`;
-        tip.style.top = `${Math.max(0, Math.min(top, plot.over.clientHeight - 90))}px`;
-      },
-    },
-  };
-}
-
-/** A step of the time axis in lines: its time, its values and its marks. */
-function describeStep(chart, index) {
-  const { at, complete, previous, marks } = data;
-  const values = chart.lines.map(([name, label]) => `${label}  ${chart.format(data[name][index])}`);
-  if (index >= complete) values.push("(so far)");
-  if (previous) values.push(`${previousLabel(chart)}  ${chart.format(previous[chart.compared[0]][index])}`);
-  if (isInGap(at[index])) values.push("(runs may be missing)");
-  return [formatMinute(at[index]), ...values, ...textsBetween(marks, at[index], at[index + 1])];
-}
-
-/** The left edge of a box next to the cursor: right of it or left of it, but always within the chart. */
-function placeTip(cursor, width, over) {
-  const right = cursor + 12;
-  if (right + width <= over.clientWidth) return right;
-  return Math.max(cursor - 12 - width, -over.offsetLeft);
-}
-
-/** The chart in words, for screen readers. */
-function describe(chart) {
-  const lines = chart.lines.map(([name, label]) => describeLine(label, data[name], chart.format));
-  if (data.previous) lines.push(describeLine(previousLabel(chart), data.previous[chart.compared[0]], chart.format));
-  const gaps = data.gaps.length ? " In a part of the range, runs may be missing." : "";
-  return `${chart.title}. ${lines.join("; ")}.${gaps}`;
-}
-
-function describeLine(label, column, format) {
-  const values = column.filter((value) => value !== null);
-  if (!values.length) return `${label}: not known`;
-  if (format === formatCount) return `${label}: ${formatCount(values.reduce((sum, value) => sum + value, 0))} in total`;
-  return `${label}: ${formatMs(values.at(-1))} at the end, ${formatMs(Math.max(...values))} at most`;
+  resetButton.hidden = !drawn.some(({ plot }) => isZoomed(plot));
 }
 
 function showMessage(text) {
-  plots.forEach((plot) => plot.destroy());
-  plots = [];
   const line = document.createElement("p");
-  line.className = "muted";
+  line.className = "muted nothing";
   text.split("`").forEach((span, index) => {
     const code = document.createElement("code");
     code.textContent = span;
     line.append(index % 2 ? code : span);
   });
   container.replaceChildren(line);
-}
-
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
 function measureWidth(figure) {

@@ -32,7 +32,8 @@ export function formatDuration(seconds) {
 
 /**
  * Show every `<time>` of the page: as an age where it has `data-age`, else relative to now within an
- * hour, or within a day where it has `data-as="relative"`.
+ * hour, or within a day where it has `data-as="relative"`. With `data-as="since"` it is the time of
+ * the day, and within the last day only that.
  */
 export function showTimes() {
   document.querySelectorAll("time").forEach(showTime);
@@ -56,7 +57,7 @@ function showTime(element) {
     return;
   }
   const age = (Date.now() - moment) / 1000;
-  const form = CLOCK_FORMS[element.dataset.as];
+  const form = CLOCK_FORMS[element.dataset.as === "since" && age < DAY_S ? "clock" : element.dataset.as];
   if (form) element.textContent = form.format(moment);
   else element.textContent = "age" in element.dataset ? formatDuration(Math.max(0, age)) : formatInstant(moment, age, element.dataset.as === "relative" ? DAY_S : HOUR_S);
   element.title ||= `${withYear.format(moment)}\n${moment.toISOString()}`;

@@ -1,0 +1,152 @@
+// The kinds of charts: the columns that each one draws, and its values in words.
+
+import { formatCount, formatMinute, formatMs, isKnown } from "./chart_format.js";
+import { textsBetween } from "./chart_marks.js";
+
+const LEAST_PX = 2; // the least height of a bar with a value, so that one dead job among thousands shows
+
+// Each line has a column, a label and a style, of which `--chart-STYLE` is the colour. Those with
+// `isBar` are stacked, the first at the bottom; `without` is a column that is drawn as a bar of its own.
+const bar = (column, label, style, without) => ({ column, label, style, without, isBar: true });
+const durations = (title, name) => ({
+  title,
+  height: 160,
+  format: formatMs,
+  isDuration: true,
+  compared: [`${name}P95`, "p95"],
+  lines: [50, 95, 99].map((rank) => ({ column: `${name}P${rank}`, label: `p${rank}`, style: `p${rank}` })),
+  empty: "No attempt with a known duration ended",
+});
+const KINDS = {
+  overview: [
+    {
+      title: "Throughput",
+      height: 190,
+      format: formatCount,
+      compared: ["succeeded", "succeeded"],
+      lines: [
+        bar("succeeded", "succeeded", "succeeded"),
+        bar("failed", "failed", "failed", "dlq"), // the last attempt of a dead job has failed, too
+        bar("dlq", "died", "died"),
+        { column: "enqueued", label: "enqueued", style: "enqueued" },
+      ],
+      empty: "Nothing was enqueued and no attempt ended",
+    },
+    durations("Wait time", "wait"),
+    durations("Run time", "run"),
+  ],
+  errors: [
+    { title: "Errors", height: 190, format: formatCount, compared: ["errors", "errors"], lines: [bar("errors", "errors", "failed")], empty: "No errors" },
+  ],
+};
+
+/** The charts of a page: `overview` or `errors`. The lines that a viewer hides are in `hidden`. */
+export function makeCharts(name) {
+  return (KINDS[name] || KINDS.overview).map((chart) => ({ ...chart, hidden: new Set() }));
+}
+
+/** Why there is nothing to draw, as a sentence; empty if there is something. `when` is the range in words. */
+export function explainEmpty(chart, data, when) {
+  const columns = chart.lines.map(({ column }) => data[column]);
+  if (data.previous) columns.push(data.previous[chart.compared[0]]);
+  if (columns.some((values) => values.some((value) => (chart.isDuration ? isKnown(value) : value > 0)))) return "";
+  const counts = data.succeeded || data.errors;
+  return counts.some(isKnown) ? `${chart.empty} in ${when}.` : `Not known in ${when}.`;
+}
+
+/**
+ * The columns of a plot: the middle of each step, then each line twice: for the steps that are over,
+ * and for the step in progress, to which a line leads from the last step that is over.
+ */
+export function plotData(chart, data) {
+  const { at, complete } = data;
+  const half = (at[1] - at[0]) / 2;
+  const columns = drawnColumns(chart, data);
+  const over = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
+  const unfinished = columns.map((values, number) => {
+    const first = chart.lines[number].isBar ? complete : complete - 1;
+    return values.map((value, index) => (index >= first && isKnown(values[complete]) ? value : null));
+  });
+  const previous = data.previous ? [data.previous[chart.compared[0]]] : [];
+  return [at.map((start) => start + half), ...over, ...unfinished, ...previous];
+}
+
+function drawnColumns(chart, data) {
+  const bars = chart.lines.filter(({ isBar }) => isBar);
+  const heights = bars.map((line) => data.at.map((_, index) => (chart.hidden.has(line) ? 0 : barHeight(line, data, index))));
+  const peak = Math.max(...data.at.map((_, index) => heights.reduce((sum, values) => sum + values[index], 0)));
+  const least = (peak * LEAST_PX) / chart.height;
+  let sums = data.at.map(() => 0);
+  return chart.lines.map((line) => {
+    const values = data[line.column];
+    if (!line.isBar) return chart.isDuration ? values.map((value) => (isKnown(value) ? Math.max(value, 1) : null)) : values;
+    const own = heights[bars.indexOf(line)];
+    sums = sums.map((sum, index) => sum + (own[index] ? Math.max(own[index], least) : 0));
+    return values.map((value, index) => (isKnown(value) ? sums[index] : null));
+  });
+}
+
+function barHeight({ column, without }, data, index) {
+  return Math.max(0, (data[column][index] || 0) - ((without && data[without][index]) || 0));
+}
+
+/** The value of each line at a step, as text, in the order of the lines; then that of the previous period. */
+export function valuesAt(chart, data, index) {
+  const values = chart.lines.map(({ column }) => data[column][index]);
+  if (data.previous) values.push(data.previous[chart.compared[0]][index]);
+  return values.map(chart.format);
+}
+
+/** What the legend has without a step: of counts the sum, of durations the newest value. */
+export function restingValues(chart, data) {
+  const columns = chart.lines.map(({ column }) => data[column].slice(0, chart.isDuration ? data.complete : undefined));
+  if (data.previous) columns.push(data.previous[chart.compared[0]]);
+  return columns.map((values) => {
+    const known = values.filter(isKnown);
+    if (!known.length) return chart.format(null);
+    return chart.format(chart.isDuration ? known.at(-1) : known.reduce((sum, value) => sum + value, 0));
+  });
+}
+
+/** A step in words: its time, and whether it is over or lacks runs. */
+export function describeTime(data, index) {
+  const at = data.at[index];
+  const notes = index >= data.complete ? ["so far"] : [];
+  if (data.gaps.some(([from, to]) => at >= from && at < to)) notes.push("runs may be missing");
+  return formatMinute(at) + (notes.length ? ` (${notes.join(", ")})` : "");
+}
+
+/** A step in words: its time, its values and its marks. `labels` are those of the values. */
+export function describeStep(chart, data, labels, index) {
+  const values = valuesAt(chart, data, index).map((value, number) => `${labels[number]} ${value}`);
+  return [describeTime(data, index), ...values, ...marksAt(data, index)];
+}
+
+/** The index of the first step with a known count; 0 if there is none. */
+export function firstKnownStep({ succeeded, enqueued, errors }) {
+  const counts = succeeded || errors;
+  return Math.max(0, counts.findIndex((count, index) => isKnown(count) || Boolean(enqueued && isKnown(enqueued[index]))));
+}
+
+/** The texts of the marks in a step. */
+export function marksAt({ marks, at }, index) {
+  return textsBetween(marks, at[index], at[index + 1]);
+}
+
+/** The whole chart in words, for screen readers. */
+export function describeChart(chart, data, labels) {
+  const columns = chart.lines.map(({ column }) => data[column]);
+  if (data.previous) columns.push(data.previous[chart.compared[0]]);
+  const lines = columns.map((values, number) => describeLine(labels[number], values, chart));
+  const gaps = data.gaps.length ? " In a part of the range, runs may be missing." : "";
+  const first = firstKnownStep(data);
+  const start = first > 0 ? ` No data before ${formatMinute(data.at[first])}.` : "";
+  return `${chart.title}. ${lines.join("; ")}.${gaps}${start}`;
+}
+
+function describeLine(label, column, { format, isDuration }) {
+  const values = column.filter(isKnown);
+  if (!values.length) return `${label}: not known`;
+  if (!isDuration) return `${label}: ${format(values.reduce((sum, value) => sum + value, 0))} in total`;
+  return `${label}: ${format(values.at(-1))} at the end, ${format(Math.max(...values))} at most`;
+}

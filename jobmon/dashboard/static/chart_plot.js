@@ -1,0 +1,118 @@
+// Plots a chart with uPlot: stacked bars with lines over them, or percentiles on a logarithmic axis.
+
+/* global uPlot */
+import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTicks, isKnown } from "./chart_format.js";
+import { plotData } from "./chart_kinds.js";
+
+const HEADROOM = 1.08;
+const SOLID = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 }; // widths
+const DASHES = { p99: [2, 3] };
+const UNFINISHED = "66"; // the opacity of the bar of the step in progress, as hexadecimal digits
+
+/** Plot `chart` in `figure`, `width` px wide, with these uPlot plugins. */
+export function makePlot(figure, chart, data, width, plugins) {
+  const grid = { stroke: colour("line"), width: 1 };
+  const axis = { stroke: colour("soft"), ticks: { show: false }, font: "12px system-ui" };
+  const options = {
+    width,
+    height: chart.height,
+    padding: [8, 12, 0, 0],
+    plugins,
+    legend: { show: false },
+    cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false }, y: false, points: { show: false } },
+    scales: { x: { range: rangeOfSteps }, y: chart.isDuration ? { distr: 3, range: durationRange } : { range: (_, low, high) => [0, Math.max(high || 0, 1) * HEADROOM] } },
+    axes: [
+      { ...axis, grid: { show: false }, size: 28, values: (_, ticks, axisIndex, space, step) => formatTicks(ticks, step) },
+      chart.isDuration
+        ? { ...axis, grid, size: 52, splits: (_, axisIndex, low, high) => durationSteps(low, high), filter: (_, ticks) => ticks, values: (_, ticks) => formatDurationTicks(ticks) }
+        : { ...axis, grid, size: 52, incrs: COUNT_STEPS, values: (_, ticks) => ticks.map(formatCount) },
+    ],
+    series: [{}, ...chart.lines.map((line) => overSeries(chart, line)), ...chart.lines.map((line) => unfinishedSeries(chart, line)), ...(data.previous ? [previousSeries()] : [])],
+    bands: bandsOf(chart),
+  };
+  return new uPlot(options, plotData(chart, data), figure);
+}
+
+/** Show or hide a line that is no bar, with its unfinished end. */
+export function showLine(plot, chart, number, show) {
+  [number + 1, number + 1 + chart.lines.length].forEach((series) => plot.setSeries(series, { show }));
+}
+
+/** Whether the plot shows only a part of its steps. */
+export function isZoomed(plot) {
+  const [at] = plot.data;
+  return plot.scales.x.min > at[0] || plot.scales.x.max < at.at(-1);
+}
+
+/** The value of a colour token. */
+export function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+function overSeries(chart, { style, isBar }) {
+  const stroke = colour(`chart-${style}`);
+  if (isBar) return barSeries(style === "failed" ? hatch(stroke) : stroke);
+  return {
+    stroke, width: SOLID[style], dash: DASHES[style], spanGaps: false,
+    points: { size: 5, fill: stroke, show: true, filter: isolatedPoints },
+  };
+}
+
+function unfinishedSeries(chart, { style, isBar }) {
+  const stroke = colour(`chart-${style}`);
+  if (isBar) return barSeries(stroke + UNFINISHED);
+  return { stroke, width: SOLID[style], dash: [3, 4], spanGaps: false, points: { size: 5, fill: stroke, show: true, filter: isolatedPoints } };
+}
+
+function barSeries(fill) {
+  return { fill, width: 0, paths: uPlot.paths.bars({ size: [0.85, 60, 1] }), points: { show: false } };
+}
+
+function previousSeries() {
+  const grey = colour("soft");
+  return { stroke: grey, width: 1.25, spanGaps: false, points: { size: 4, fill: grey, show: true, filter: isolatedPoints } };
+}
+
+/** Each bar begins where the one below it ends; percentiles have a band from the 50th to the 95th. */
+function bandsOf(chart) {
+  if (chart.isDuration) return [{ series: [2, 1], fill: colour("chart-band") }];
+  const stacked = chart.lines.filter(({ isBar }) => isBar).map((_, number) => number + 1).slice(1);
+  return [...stacked, ...stacked.map((number) => number + chart.lines.length)].map((upper) => ({ series: [upper, upper - 1] }));
+}
+
+/** Stripes, so that not only the colour distinguishes bars. */
+function hatch(stroke) {
+  const size = 6 * devicePixelRatio;
+  const canvas = document.createElement("canvas");
+  canvas.width = size;
+  canvas.height = size;
+  const context = canvas.getContext("2d");
+  context.fillStyle = `${stroke}55`;
+  context.fillRect(0, 0, size, size);
+  context.strokeStyle = stroke;
+  context.lineWidth = size / 3;
+  [-size, 0, size].forEach((shift) => {
+    context.moveTo(shift - 1, size + 1);
+    context.lineTo(shift + size + 1, -1);
+  });
+  context.stroke();
+  return context.createPattern(canvas, "repeat");
+}
+
+/** The time axis: from the start of the first step to the end of the last one, or what a zoom chose. */
+function rangeOfSteps(plot, low, high) {
+  const [at] = plot.data;
+  const half = (at[1] - at[0]) / 2;
+  return low <= at[0] && high >= at.at(-1) ? [at[0] - half, at.at(-1) + half] : [low, high];
+}
+
+function durationRange(plot, low, high) {
+  const ticks = durationSteps(low || 1, high || 1000);
+  return [ticks[0], ticks.at(-1)];
+}
+
+/** The indexes of values between two unknown ones: no line leads to them, so a point shows them. */
+function isolatedPoints(plot, series) {
+  const values = plot.data[series];
+  return values.flatMap((value, index) => (isKnown(value) && !isKnown(values[index - 1]) && !isKnown(values[index + 1]) ? [index] : []));
+}

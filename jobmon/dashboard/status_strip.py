@@ -1,0 +1,47 @@
+"""The status strip of a page: the worst notices, or a sentence where there is none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmon.diagnosis.attention import ALL_CLEAR, Level
+
+CHIPS_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts.
+
+    The link of a notice about one type leads to the page of the type. `since` is when it began.
+    """
+
+    level: str
+    text: str
+    link: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusStrip:
+    """`chips` are the worst notices, `more` are the others, in order of urgency.
+
+    Without notices, `sentence` is shown, with the mark of its `level`.
+    """
+
+    chips: Sequence[Chip] = ()
+    more: Sequence[Chip] = ()
+    sentence: str = ""
+    level: str = ALL_CLEAR
+
+    @property
+    def problems(self) -> int:
+        """The number of notices that need action."""
+        return sum(chip.level == Level.BAD for chip in (*self.chips, *self.more))
+
+
+def make_strip(notices: Sequence[Chip], sentence: str, level: str = ALL_CLEAR) -> StatusStrip:
+    """The strip of these notices, the worst first, or of the sentence if there is none."""
+    return StatusStrip(
+        chips=notices[:CHIPS_SHOWN], more=notices[CHIPS_SHOWN:], sentence=sentence, level=level
+    )
