@@ -10,7 +10,7 @@ from enum import Enum
 from functools import cache
 from http import HTTPStatus
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Blueprint as FlaskBlueprint
@@ -115,6 +115,13 @@ _FILES = {
 _LISTS = ("/jobs", "/admin/jobs/queue")
 
 
+class _Example(dict[str, Any]):
+    """An example that is not copied with the rest of a route's documentation."""
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+
 class Access(Enum):
     """Who may use the routes of a blueprint."""
 
@@ -148,6 +155,18 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             is_admin = access is Access.ADMIN
             self.before_request(auth.require_admin if is_admin else auth.require_token)
             self.before_request(rate_limit.check)
+
+    def response(
+        self,
+        status: HTTPStatus,
+        schema: type[answers.Answer],
+        *,
+        example: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> Any:
+        """Document and serialize the answer of a view."""
+        shared = None if example is None else _Example(example)
+        return super().response(status, schema, example=shared, **more)
 
     def document_files(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Document that a list can also be answered as a file."""

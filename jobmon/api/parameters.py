@@ -1,7 +1,7 @@
 """What all schemas of query parameters share."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 from webargs.multidictproxy import MultiDictProxy
@@ -17,6 +17,10 @@ class Parameters(Schema):
 
     class Meta:
         unknown = EXCLUDE
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """Itself: each decorator of a route copies the documentation of the ones before."""
+        return self
 
     @validates_schema(pass_original=True)
     def _refuse_repeated(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
