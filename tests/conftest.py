@@ -323,6 +323,13 @@ def api(watched: Database[dict[str, Any]], make_settings: Callable[..., Settings
     return Api(create_app(make_settings(), watched.client))
 
 
+@pytest.fixture(scope="session")
+def idle_api() -> Api:
+    """The service over an empty database, for tests that change neither: they share it."""
+    settings = Settings(mongo_uri="mongodb://127.0.0.1/idle", jwt_secret_key=SECRET, stats_ttl_ms=0)
+    return Api(create_app(settings, mongomock.MongoClient(settings.mongo_uri, tz_aware=True)))
+
+
 @pytest.fixture
 def real_api(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]

@@ -119,9 +119,9 @@ def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve: Any) -> No
     ids=str,
 )
 def test_a_query_without_an_index_is_422_and_names_the_parameter(
-    api: Api, path: str, parameter: str, query: dict[str, Any]
+    idle_api: Api, path: str, parameter: str, query: dict[str, Any]
 ) -> None:
-    answer = api.get_as_admin(path, **query)
+    answer = idle_api.get_as_admin(path, **query)
     assert answer.status_code == 422
     error = answer.json["error"]
     assert error["code"] == "validation_error"

@@ -328,8 +328,8 @@ def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
         )
     ],
 )
-def test_a_text_that_is_no_cursor_is_refused(api: Api, hostile: str) -> None:
-    answer = api.get_as_admin("/admin/jobs/queue", cursor=hostile)
+def test_a_text_that_is_no_cursor_is_refused(idle_api: Api, hostile: str) -> None:
+    answer = idle_api.get_as_admin("/admin/jobs/queue", cursor=hostile)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == ["cursor"]
 
@@ -362,11 +362,13 @@ NOT_OURS = {
 
 
 @pytest.mark.parametrize("cursor", NOT_OURS.values(), ids=NOT_OURS)
-def test_a_cursor_that_no_list_makes_is_422(api: Api, cursor: str) -> None:
+def test_a_cursor_that_no_list_makes_is_422(idle_api: Api, cursor: str) -> None:
     for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
-        answer = api.get_as_admin(path, cursor=cursor)
+        answer = idle_api.get_as_admin(path, cursor=cursor)
         assert answer.status_code == 422, path
-    assert list(api.get_as_admin("/jobs", cursor=cursor).json["error"]["details"]) == ["cursor"]
+    assert list(idle_api.get_as_admin("/jobs", cursor=cursor).json["error"]["details"]) == [
+        "cursor"
+    ]
 
 
 def test_jobs_with_deeply_nested_ids_and_dates_are_visited_once(

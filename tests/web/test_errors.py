@@ -2,23 +2,27 @@
 late, and an answer that reveals internals."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from limits.errors import StorageError
 from limits.strategies import FixedWindowRateLimiter
+from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect, ExecutionTimeout, OperationFailure, WTimeoutError
+from werkzeug.test import TestResponse
 
 from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
-from jobmon.setup.indexes import create_indexes
+from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.jobs import JobStore
 from jobmon.store.lists import JobLists
 from jobmon.web.auth import SESSION_COOKIE
 
-from ..conftest import NEXT_DATE, Api
+from ..conftest import NEXT_DATE, SECRET, Api
+from ..support.commands import database_uri, index_queue
 from ..support.waiting import eventually
 
 QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
@@ -37,29 +41,29 @@ def assert_error(answer: Any, status: int, code: str, *, details: bool = False) 
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_no_token_is_401_before_anything_else_is_checked(api: Api, path: str) -> None:
-    answer = api.get(path, page="nonsense", cursor="!")
+def test_no_token_is_401_before_anything_else_is_checked(idle_api: Api, path: str) -> None:
+    answer = idle_api.get(path, page="nonsense", cursor="!")
     assert_error(answer, 401, "authentication_required")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_an_expired_token_is_401_with_its_own_code(api: Api, path: str) -> None:
-    answer = api.get(path, token=api.token(seconds=-60))
+def test_an_expired_token_is_401_with_its_own_code(idle_api: Api, path: str) -> None:
+    answer = idle_api.get(path, token=idle_api.token(seconds=-60))
     assert_error(answer, 401, "token_expired")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_a_malformed_token_is_401(api: Api, path: str) -> None:
-    answer = api.get(path, token="not.a.token")
+def test_a_malformed_token_is_401(idle_api: Api, path: str) -> None:
+    answer = idle_api.get(path, token="not.a.token")
     assert_error(answer, 401, "token_invalid")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", [QUEUE, STATS])
-def test_a_caller_without_permission_is_403_even_with_a_bad_query(api: Api, path: str) -> None:
-    assert_error(api.get_as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
+def test_a_caller_without_permission_is_403_even_with_a_bad_query(idle_api: Api, path: str) -> None:
+    assert_error(idle_api.get_as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
 
 
 def test_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
@@ -77,19 +81,21 @@ def test_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
 @pytest.mark.parametrize(
     "path", ["/favicon.ico", "/nope", "/admin", "/admin/jobs/none", "/admin/jobs/queue/a", "/jobs/"]
 )
-def test_an_unknown_route_is_404(api: Api, path: str) -> None:
-    assert_error(api.get(path), 404, "not_found")
+def test_an_unknown_route_is_404(idle_api: Api, path: str) -> None:
+    assert_error(idle_api.get(path), 404, "not_found")
 
 
-def test_an_id_may_contain_slashes(api: Api) -> None:
-    assert_error(api.get("/jobs/a/b"), 401, "authentication_required")
-    assert_error(api.get_as_owner("/jobs/a/b", "ada"), 403, "access_denied")
+def test_an_id_may_contain_slashes(idle_api: Api) -> None:
+    assert_error(idle_api.get("/jobs/a/b"), 401, "authentication_required")
+    assert_error(idle_api.get_as_owner("/jobs/a/b", "ada"), 403, "access_denied")
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
 @pytest.mark.parametrize("path", [*PROTECTED, "/healthz", "/readyz"])
-def test_a_method_that_is_not_allowed_is_405_with_allow(api: Api, path: str, method: str) -> None:
-    answer = getattr(api.client, method)(path)
+def test_a_method_that_is_not_allowed_is_405_with_allow(
+    idle_api: Api, path: str, method: str
+) -> None:
+    answer = getattr(idle_api.client, method)(path)
     assert_error(answer, 405, "method_not_allowed")
     assert answer.headers["Allow"] == "GET, HEAD"
 
@@ -120,17 +126,17 @@ def test_a_method_that_is_not_allowed_is_405_with_allow(api: Api, path: str, met
     ],
 )
 def test_a_bad_parameter_is_422_and_is_named(
-    api: Api, path: str, parameter: str, value: Any
+    idle_api: Api, path: str, parameter: str, value: Any
 ) -> None:
-    answer = api.get_as_admin(path, **{parameter: value})
+    answer = idle_api.get_as_admin(path, **{parameter: value})
     error = assert_error(answer, 422, "validation_error", details=True)
     assert list(error["details"]) == [parameter]
     assert all(isinstance(message, str) for message in error["details"][parameter])
     assert parameter in error["message"]
 
 
-def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
-    answer = api.get_as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
+def test_all_bad_parameters_are_named_at_once(idle_api: Api) -> None:
+    answer = idle_api.get_as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
     assert set(answer.json["error"]["details"]) == {"page", "per_page", "status"}
 
 
@@ -144,9 +150,9 @@ def test_all_bad_parameters_are_named_at_once(api: Api) -> None:
     ],
 )
 def test_a_window_outside_of_all_dates_or_given_twice_is_422(
-    api: Api, path: str, query: dict[str, Any], parameter: str
+    idle_api: Api, path: str, query: dict[str, Any], parameter: str
 ) -> None:
-    answer = api.get_as_admin(path, **query)
+    answer = idle_api.get_as_admin(path, **query)
     error = assert_error(answer, 422, "validation_error", details=True)
     assert list(error["details"]) == [parameter]
 
@@ -154,8 +160,8 @@ def test_a_window_outside_of_all_dates_or_given_twice_is_422(
 @pytest.mark.parametrize(
     "query", [{"page": "1", "per_page": "100"}, {"status": ["a", ""]}, {"type": ""}, {"other": "x"}]
 )
-def test_a_good_or_unknown_parameter_is_no_error(api: Api, query: dict[str, Any]) -> None:
-    assert api.get_as_admin(QUEUE, **query).status_code == 200
+def test_a_good_or_unknown_parameter_is_no_error(idle_api: Api, query: dict[str, Any]) -> None:
+    assert idle_api.get_as_admin(QUEUE, **query).status_code == 200
 
 
 def test_too_many_requests_are_429_for_their_owner_only(
@@ -222,10 +228,10 @@ def test_a_database_that_is_unreachable_leaves_healthz_at_200(unreachable: Api) 
     ids=lambda fault: type(fault).__name__,
 )
 def test_a_database_that_fails_or_refuses_is_503(
-    api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception
+    idle_api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     monkeypatch.setattr(JobStore, "get_job", make_failing(fault))
-    answer = api.get_as_admin("/jobs/some-id")
+    answer = idle_api.get_as_admin("/jobs/some-id")
     assert_error(answer, 503, "database_unavailable")
     is_slow = isinstance(fault, ExecutionTimeout)
     assert answer.headers["Retry-After"] == ("10" if is_slow else "2")
@@ -250,27 +256,40 @@ ASKING = [
 ]
 
 
-def answers_while_failing(api: Api, database: Database[dict[str, Any]], code: int) -> Any:
+@pytest.fixture(scope="module")
+def indexed(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Settings]:
+    """The settings of a queue with its indexes and three jobs on the real server."""
+    uri = database_uri(mongod, "test_web_errors")
+    settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0)
+    index_queue(settings)
+    jobs = mongo["test_web_errors"].jobs
+    jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
+    yield settings
+    mongo.drop_database("test_web_errors")
+
+
+def answers_while_failing(
+    settings: Settings, mongo: MongoClient[dict[str, Any]], code: int
+) -> dict[str, TestResponse]:
     """The answers of every route that reads jobs, while all its commands fail with a code."""
-    create_indexes(api.app.extensions["jobmon_connection"])
-    database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(3)])
+    api = Api(create_app(settings))
     commands = ["find", "aggregate", "count", "explain", "getMore"]
     failing = {"failCommands": commands, "errorCode": code, "appName": "jobmon"}
-    admin = database.client.admin
-    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
+    mongo.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
     headers = {"Authorization": f"Bearer {api.token()}"}
     try:
         answers = {path: api.client.get(path, headers=headers) for path in ASKING[:-3]}
         api.client.set_cookie(SESSION_COOKIE, api.token(), path="/dashboard", domain="localhost")
         return answers | {path: api.client.get(path) for path in ASKING[-3:]}
     finally:
-        admin.command("configureFailPoint", "failCommand", mode="off")
+        mongo.admin.command("configureFailPoint", "failCommand", mode="off")
+        api.app.extensions["jobmon_connection"].client.close()
 
 
 def test_a_query_that_takes_too_long_is_503_with_a_hint_on_every_route(
-    real_api: Api, database: Database[dict[str, Any]]
+    indexed: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    for path, answer in answers_while_failing(real_api, database, 50).items():
+    for path, answer in answers_while_failing(indexed, mongo, 50).items():
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), path
         assert "The query took longer" in answer.text, path
         if not path.startswith("/dashboard"):
@@ -323,12 +342,12 @@ DEPLOYMENT_ERRORS = {
 
 @pytest.mark.parametrize("name", DEPLOYMENT_ERRORS)
 def test_an_error_that_the_deployment_causes_is_503(
-    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+    idle_api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     fault = OperationFailure("quoted", DEPLOYMENT_ERRORS[name], {"codeName": name})
     monkeypatch.setattr(JobStore, "get_job", make_failing(fault))
     for path in ("/jobs/some-id", "/dashboard/jobs/some-id"):
-        answer = api.get_as_admin(path)
+        answer = idle_api.get_as_admin(path)
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) > 0
         assert "quoted" not in answer.text
@@ -338,19 +357,19 @@ def test_an_error_that_the_deployment_causes_is_503(
 
 @pytest.mark.parametrize("label", ["SystemOverloadedError", "TransientTransactionError"])
 def test_an_unknown_code_is_503_if_the_server_labels_it_as_transient(
-    api: Api, monkeypatch: pytest.MonkeyPatch, label: str
+    idle_api: Api, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
     fault = OperationFailure("hidden", 999_999, {"errorLabels": [label]})
     monkeypatch.setattr(JobStore, "get_job", make_failing(fault))
-    assert_error(api.get_as_admin("/jobs/some-id"), 503, "database_unavailable")
+    assert_error(idle_api.get_as_admin("/jobs/some-id"), 503, "database_unavailable")
 
 
 # The driver raises another error for each of them, and retries the query after the last one.
 @pytest.mark.parametrize("code", [13, 43, 11601, 10107])
 def test_every_route_answers_503_while_the_database_ends_queries(
-    real_api: Api, database: Database[dict[str, Any]], code: int
+    indexed: Settings, mongo: MongoClient[dict[str, Any]], code: int
 ) -> None:
-    for path, answer in answers_while_failing(real_api, database, code).items():
+    for path, answer in answers_while_failing(indexed, mongo, code).items():
         assert answer.status_code == 503, path
         assert int(answer.headers["Retry-After"]) > 0, path
         if not path.startswith("/dashboard"):
@@ -395,12 +414,13 @@ ACTS: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
 }
 
 
-@pytest.mark.parametrize("act", ACTS)
-@pytest.mark.parametrize("path", [QUEUE, "/dashboard/jobs"])
+@pytest.mark.parametrize(
+    ("path", "act"), [*((QUEUE, act) for act in ACTS), ("/dashboard/jobs", "killOp")]
+)
 def test_a_query_that_is_killed_on_the_server_is_503(
     real_api: Api, database: Database[dict[str, Any]], path: str, act: str
 ) -> None:
-    create_indexes(real_api.app.extensions["jobmon_connection"])
+    database.jobs.create_index(NEWEST_FIRST)  # without it, each query is tried twice
     database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
     answer = Killed(database).during(
         lambda: real_api.get_as_admin(path), lambda opid: ACTS[act](database, opid)
@@ -421,10 +441,13 @@ def test_a_query_that_is_killed_on_the_server_is_503(
     ],
 )
 def test_a_fault_of_jobmon_is_500_without_internals_and_logged_once(
-    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+    idle_api: Api,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: Exception,
 ) -> None:
     monkeypatch.setattr(JobLists, "page", make_failing(fault))
-    answer = api.get_as_admin(QUEUE)
+    answer = idle_api.get_as_admin(QUEUE)
     assert_error(answer, 500, "server_error")
     assert "hidden" not in answer.text + str(answer.headers)
     assert "Traceback" not in answer.text
@@ -440,7 +463,12 @@ def make_failing(fault: Exception) -> Callable[..., Any]:
     return fail
 
 
-def test_no_answer_may_be_cached(api: Api) -> None:
-    for answer in (api.get_as_admin(STATS), api.get(STATS), api.get("/healthz"), api.get("/nope")):
+def test_no_answer_may_be_cached(idle_api: Api) -> None:
+    for answer in (
+        idle_api.get_as_admin(STATS),
+        idle_api.get(STATS),
+        idle_api.get("/healthz"),
+        idle_api.get("/nope"),
+    ):
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
