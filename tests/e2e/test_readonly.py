@@ -127,12 +127,12 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
 
     def get(path: str, who: str = "admin") -> Any:
         headers = {"Authorization": f"Bearer {by[who]}"}
-        for more in ({}, PART) if path.startswith("/dashboard") else ({},):
-            answer = api.client.get(path, headers=headers | more)
-            is_missing = "nothing" in path or "none" in path
-            is_uncounted = answer.status_code == 503 and path.startswith(ONLY_COUNTED)
-            assert answer.status_code < 400 or is_missing or is_uncounted, path
-            assert answer.data is not None  # reads a stream completely
+        # A page with parameters has the queries of its part, which is smaller.
+        answer = api.client.get(path, headers=headers | (PART if "?" in path else {}))
+        is_missing = "nothing" in path or "none" in path
+        is_uncounted = answer.status_code == 503 and path.startswith(ONLY_COUNTED)
+        assert answer.status_code < 400 or is_missing or is_uncounted, path
+        assert answer.data is not None  # reads a stream completely
         return answer
 
     jobs = get("/admin/jobs/queue?per_page=1").json
@@ -305,8 +305,9 @@ def sampled(api: Api, source: str) -> list[dict[str, int]]:
     return [step["statusCounts"] for step in series["data"] if step["statusCounts"] is not None]
 
 
-# Who may read jobmon's own database. The users in `LEAST` have the fewest rights of each kind.
+# Who may read jobmon's own database.
 USERS = {"finder": False, "plain": False, "reader": True, "collector": True}
+# Those with the fewest rights of each kind: what they may do, the others may do, too.
 LEAST = {"finder", "reader"}
 
 
@@ -334,10 +335,10 @@ def test_every_route_works_for_every_documented_user(
         for user, reads_rollups in USERS.items():
             api = apis[user]
             source = "rollup" if collects and reads_rollups else "live"
-            refused = {path: status for path, status in walk(api).items() if status >= 400}
-            uncounted = {path for path in refused if path.startswith(ONLY_COUNTED)}
-            assert refused == (dict.fromkeys(uncounted, 503) if source == "live" else {}), user
             if user in LEAST:
+                refused = {path: status for path, status in walk(api).items() if status >= 400}
+                uncounted = {path for path in refused if path.startswith(ONLY_COUNTED)}
+                assert refused == (dict.fromkeys(uncounted, 503) if source == "live" else {}), user
                 exercise(api, ("1h",))
             assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
             marks = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["marks"]
