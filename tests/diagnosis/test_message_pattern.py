@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobmon.diagnosis.message_pattern import MAX_PATTERN_LENGTH, mask_message
@@ -161,6 +161,7 @@ WORDS = st.sampled_from(
 
 
 @pytest.mark.parametrize("kind", TOKENS)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_mask_message_of_any_value_depends_on_the_words_only(
     kind: str, data: st.DataObject

@@ -24,7 +24,7 @@ from .checks import FuzzedService, captured_logs
 from .requests import make_request
 
 few_examples = settings(
-    max_examples=3,
+    max_examples=2,
     deadline=None,
     derandomize=True,
     database=None,
