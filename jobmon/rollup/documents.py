@@ -116,11 +116,6 @@ class OwnDatabase:
         return self._database[name]
 
     @property
-    def database(self) -> Database[Document]:
-        """The database, for commands."""
-        return self._database
-
-    @property
     def scope(self) -> Document:
         """The fields of every document; a query without `_id` begins with them."""
         return {"queue": self.queue, "format": FORMAT}
