@@ -109,6 +109,14 @@ class JobSummary(Answer):
     lastError = ErrorWithoutStack("Error of the latest failed attempt, without its stack.")
 
 
+class ListedJob(JobSummary):
+    """A job in a page of a list."""
+
+    durationMs = make_field(
+        fields.Integer, "How long its longest run took; only with `sort=-duration`.", optional=True
+    )
+
+
 class Attempt(Answer):
     """One attempt at a job; `durationMs` is null while it runs."""
 
@@ -267,7 +275,7 @@ class JobList(Answer):
     """A page of jobs."""
 
     meta = nested(JobListMeta, "Position of the page in the list.")
-    data = array(JobSummary, "The jobs, in the order of `sort`.")
+    data = array(ListedJob, "The jobs, in the order of `sort`.")
 
 
 class ErrorBody(Answer):

@@ -9,12 +9,13 @@ from flask import Response
 
 from jobmon.api.export import ExportSlots, export
 from jobmon.api.group_jobs import GroupJobFinder
+from jobmon.api.longest_runs import list_longest
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
 from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
 from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
-from jobmon.web.queues import current_queue
+from jobmon.web.queues import WatchedQueue, current_queue
 
 
 class ListPage(NamedTuple):
@@ -46,6 +47,8 @@ class ListResponder:
     def page(self, query: ListQuery) -> ListPage:
         """The requested page."""
         queue = current_queue()
+        if query.by_duration:
+            return _page_longest(queue, query)
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             total = None
@@ -63,26 +66,46 @@ class ListResponder:
                 total = CappedCount(len(page.jobs), True)
             elif total is None:
                 total = queue.stats.count(job_filter)
-        why = job_filter.reason
-        meta = {
-            "page": page.page,
-            "per_page": query.per_page,
-            "total": total.value,
-            "total_is_exact": total.is_exact and not why,
-            "total_pages": math.ceil(total.value / query.per_page),
+        cursors = {
             "next_cursor": page.next_cursor.encode() if page.next_cursor else None,
             "prev_cursor": page.prev_cursor.encode() if page.prev_cursor else None,
-            "reasons": {"data": why} if why else {},
         }
+        meta = _format_meta(page.page, query.per_page, total, job_filter.reason) | cursors
         return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
 
     def export(self, query: ListQuery) -> Response:
         """All matching jobs as a file of `query.format`."""
+        queue = current_queue()
+        if query.by_duration:
+            jobs, why = list_longest(queue, query.job_filter)
+            return export(iter([jobs]), query.format, self._slots, why)
         with _explain_filter_errors():
-            queue = current_queue()
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             batches = queue.lists.batches(job_filter, oldest_first=query.oldest_first)
             return export(batches, query.format, self._slots, job_filter.reason)
+
+
+def _page_longest(queue: WatchedQueue, query: ListQuery) -> ListPage:
+    """A page by its number: these lists have no cursor."""
+    jobs, why = list_longest(queue, query.job_filter)
+    first = (query.page - 1) * query.per_page
+    meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), why)
+    shown = jobs[first : first + query.per_page]
+    return ListPage(jobs=shown, meta=meta, job_filter=query.job_filter)
+
+
+def _format_meta(page: int, per_page: int, total: CappedCount, why: str) -> dict[str, Any]:
+    """The `JobListMeta` of a page without cursors; `why`: why jobs may be missing in the list."""
+    return {
+        "page": page,
+        "per_page": per_page,
+        "total": total.value,
+        "total_is_exact": total.is_exact and not why,
+        "total_pages": math.ceil(total.value / per_page),
+        "next_cursor": None,
+        "prev_cursor": None,
+        "reasons": {"data": why} if why else {},
+    }
 
 
 @contextmanager

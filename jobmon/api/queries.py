@@ -43,6 +43,10 @@ _BY_CREATION = ("-createdAt", "createdAt")
 _BY_OTHER_DATES = tuple(
     sign + name for name in ("nextRunAt", "finishedAt", "leaseExpiresAt") for sign in ("-", "")
 )
+_BY_DURATION = "-duration"
+_WITH_DURATION = frozenset(
+    ("sort", "status", "type", "finished_from", "finished_to", "page", "per_page", "format")
+)
 # The filters by a range of dates.
 _RANGES = ("created", "finished", "due")
 # The filters of the list of all jobs.
@@ -61,11 +65,13 @@ class ListFormat(StrEnum):
 class ListQuery:
     """A request for a list of jobs: which ones, in which order, and which page or file of them.
 
-    With a `cursor` the page is the one after (or before) it, whatever `page` is.
+    With a `cursor` the page is the one after (or before) it, whatever `page` is. `by_duration`: the
+    jobs with the longest runs, which only the filters by status, type and finishedAt can narrow.
     """
 
     job_filter: JobFilter
     oldest_first: bool = False
+    by_duration: bool = False
     cursor: Cursor | None = None
     page: int = 1
     per_page: int = 20
@@ -224,11 +230,13 @@ class _ListParameters(Parameters):
             ),
         )
         field, oldest_first = _read_sort(query)
-        if field not in (None, job_filter.order_field):
+        by_duration = query["sort"] == _BY_DURATION
+        if not by_duration and field not in (None, job_filter.order_field):
             job_filter = replace(job_filter, order_by=field)
         return ListQuery(
             job_filter=job_filter,
             oldest_first=oldest_first,
+            by_duration=by_duration,
             cursor=query["cursor"],
             page=query["page"],
             per_page=query["per_page"],
@@ -301,16 +309,31 @@ class ListParameters(_ListParameters):
     )
     sort = fields.String(
         load_default=default_none,
-        validate=validate.OneOf([*_BY_CREATION, *_BY_OTHER_DATES, ""]),
+        validate=validate.OneOf([*_BY_CREATION, *_BY_OTHER_DATES, _BY_DURATION, ""]),
         **describe(
             "The date to sort by, with a leading `-` the latest first. `nextRunAt` only for "
             "waiting jobs: with `condition=scheduled`, `condition=due`, `due_from`, `due_to` or a "
             "`status` of them (queued, failed). `finishedAt` only for finished jobs: with "
             "`finished_from`, `finished_to` or a `status` of them (succeeded, dlq, cancelled). "
             "`leaseExpiresAt` only for leased jobs. By default the latest first, by the date that "
-            "is filtered by, or else by createdAt."
+            "is filtered by, or else by createdAt. `-duration`: the jobs with the longest runs "
+            "that ended from `finished_from` to `finished_to` (by default in the last 24 hours), "
+            "among the five longest of each type that the collector keeps; only with "
+            "`type` and `status`, and without `cursor`. Without a collector the answer is 503."
         ),
     )
+
+    @validates_schema(pass_original=True)
+    def _check_longest(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
+        if query["sort"] != _BY_DURATION:
+            return
+        others = {*self.fields, "from", "to"} - _WITH_DURATION
+        if wrong := sorted(name for name in others | read_search(given).keys() if given.get(name)):
+            message = (
+                f"-duration cannot be combined with {wrong[0]}: only with status, type, "
+                "finished_from and finished_to."
+            )
+            raise ValidationError({"sort": [message]})
 
 
 class OwnListParameters(_ListParameters):

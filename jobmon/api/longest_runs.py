@@ -1,0 +1,66 @@
+"""The list of the jobs with the longest runs, from the bounded lists that the collector keeps."""
+
+from datetime import timedelta
+from typing import Any
+
+from jobmon.api.slowest import explain_slowest
+from jobmon.api.window_queries import WindowQuery
+from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
+from jobmon.rollup.run_details import SLOWEST, RunDetails, SlowRun
+from jobmon.store.bson_json import to_text
+from jobmon.store.filter import JobFilter
+from jobmon.store.mapping import Document
+from jobmon.store.search import is_prefix
+from jobmon.web.queues import WatchedQueue
+
+MAX_JOBS = 100
+LENGTH = timedelta(days=1)  # of the window, if it has no start
+COVERED = (
+    f"of each type only the {SLOWEST} longest runs that ended in the window are kept, and jobs "
+    "that no longer exist are left out"
+)
+
+
+def list_longest(queue: WatchedQueue, job_filter: JobFilter) -> tuple[list[Document], str]:
+    """At most 100 jobs with `durationMs`, that of the longest run first; and why some are missing.
+
+    The runs ended in the window from `finished_from` to `finished_to`, by default the last 24
+    hours. ApiError 422 or 503 for a window without a history; raises PyMongoError.
+    """
+    start, end = job_filter.finished_from, job_filter.finished_to
+    window = resolve_window(queue.series, WindowQuery(start=start, end=end, length=LENGTH))
+    with explain_history_errors(NO_COLLECTOR):
+        history = queue.runs.read(window)
+    runs = _select_runs(history.details, job_filter)
+    matching = JobFilter(statuses=job_filter.statuses, types=job_filter.types)
+    found = queue.lists.look_up(list(runs), matching)
+    jobs: list[Document] = [
+        job | {"durationMs": runs[job_id].duration_ms}
+        for job, matches in found
+        if matches and (job_id := to_text(job.get("jobId"))) in runs
+    ]
+    jobs.sort(key=lambda job: -int(job["durationMs"]))
+    return jobs, "; ".join(filter(None, (explain_slowest(queue, history), history.doubt, COVERED)))
+
+
+def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRun]:
+    """The longest run of each job by its id, the longest first."""
+    start, end = job_filter.finished_from, job_filter.finished_to
+    found = [
+        run
+        for kind, runs in details.slowest.items()
+        if _is_of_type(kind, job_filter.types)
+        for run in runs[:SLOWEST]
+        if (start is None or run.finished_at >= start) and (end is None or run.finished_at < end)
+    ]
+    found.sort(key=lambda run: (-run.duration_ms, run.finished_at, run.job_id))
+    by_job: dict[str, Any] = {}
+    for run in found:
+        by_job.setdefault(run.job_id, run)
+    return dict(list(by_job.items())[:MAX_JOBS])
+
+
+def _is_of_type(kind: str, types: tuple[str, ...]) -> bool:
+    if not types:
+        return True
+    return any(kind.startswith(name[:-1]) if is_prefix(name) else kind == name for name in types)

@@ -1,0 +1,98 @@
+"""The list of the jobs with the longest runs: catches a wrong order, a job that no filter matches,
+and a list that looks complete."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.api.longest_runs import COVERED
+from jobmon.store.bson_json import to_iso
+
+from ..conftest import Api
+from ..support.error_history import ErrorHistory
+
+QUEUE = "/admin/jobs/queue"
+NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=5)
+TYPES = ("webhook.a", "webhook.b", "mail")
+LONG_AGO = NOW - timedelta(hours=30)
+
+
+@pytest.fixture(autouse=True)
+def _history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve jobs of three types; job n ran for n seconds, and the last one ended long ago."""
+    history = ErrorHistory(NOW)
+    for number in range(12):
+        at = LONG_AGO if number == 11 else NOW - number * timedelta(minutes=1)
+        history.succeed(TYPES[number % 3], "w", at=at, took=timedelta(seconds=number))
+    history.serve(monkeypatch)
+    watched.jobs.insert_many(
+        {
+            "jobId": f"job-{number}",
+            "type": TYPES[number % 3],
+            "status": "dlq" if number == 6 else "succeeded",
+            "finishedAt": NOW,
+        }
+        for number in range(12)
+        if number != 10  # it was deleted
+    )
+
+
+def list_jobs(api: Api, **query: Any) -> tuple[list[int], dict[str, Any]]:
+    answer = api.get_as_admin(QUEUE, sort="-duration", **query)
+    assert answer.status_code == 200, answer.text
+    jobs = answer.json["data"]
+    assert all(job["durationMs"] == 1_000 * int(job["jobId"][4:]) for job in jobs)
+    return [int(job["jobId"][4:]) for job in jobs], answer.json["meta"]
+
+
+def test_list_has_the_longest_runs_of_a_day_first_and_its_limit(api: Api) -> None:
+    numbers, meta = list_jobs(api)
+    assert numbers == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert (meta["total"], meta["total_is_exact"]) == (10, False)
+    assert meta["reasons"] == {"data": COVERED}
+    assert list_jobs(api, per_page=4, page=3)[0] == [1, 0]
+    assert list_jobs(api, per_page=4, page=4)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"type": "mail"}, [8, 5, 2]),
+        ({"type": "webhook.*"}, [9, 7, 6, 4, 3, 1, 0]),
+        ({"type": ["mail", "webhook.b"], "status": "succeeded"}, [8, 7, 5, 4, 2, 1]),
+        ({"status": "dlq"}, [6]),
+        ({"finished_from": to_iso(NOW - timedelta(minutes=5, seconds=30))}, [5, 4, 3, 2, 1, 0]),
+        (
+            {
+                "finished_from": to_iso(LONG_AGO - timedelta(hours=1)),
+                "finished_to": to_iso(LONG_AGO + timedelta(hours=1)),
+            },
+            [11],
+        ),
+    ],
+    ids=str,
+)
+def test_filters_narrow_the_list(api: Api, query: dict[str, Any], expected: list[int]) -> None:
+    assert list_jobs(api, **query)[0] == expected
+
+
+def test_file_has_the_same_jobs_and_the_limit(api: Api) -> None:
+    answer = api.get_as_admin(QUEUE, sort="-duration", type="mail", format="ndjson")
+    *jobs, end = map(json.loads, answer.text.splitlines())
+    assert [job["jobId"] for job in jobs] == ["job-8", "job-5", "job-2"]
+    assert end == {"end": True, "rows": 3, "reason": COVERED}
+
+
+@pytest.mark.parametrize(
+    "query", [{"owner": "ada"}, {"priority": 1}, {"payload.a": "1"}, {"range": "1h"}], ids=str
+)
+def test_other_filters_are_refused(api: Api, query: dict[str, Any]) -> None:
+    answer = api.get_as_admin(QUEUE, sort="-duration", **query)
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["sort"])
+    assert next(iter(query)) in answer.json["error"]["details"]["sort"][0]
+
+
+def test_owner_cannot_sort_by_duration(api: Api) -> None:
+    assert api.get_as_owner("/jobs", "ada", sort="-duration").status_code == 422
