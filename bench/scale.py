@@ -34,6 +34,7 @@ from flask.testing import FlaskClient
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
+from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import PROGRESS, rollup_database
 from jobmon.rollup.reader import RollupReader
@@ -53,6 +54,7 @@ CLIENTS = 32
 DEEP = 450_000
 STOPS_WITHIN_S = 60
 SEARCH_FIELDS = ("payload.reference", "payload.amount")
+FILTERS = ("attempts", "finished", "priority")
 
 
 def fill(uri: str, count: int) -> float:
@@ -64,7 +66,8 @@ def fill(uri: str, count: int) -> float:
     with MongoClient[dict[str, Any]](
         uri
     ) as client:  # without a time limit: an index may take minutes
-        create_indexes(Connection(Settings(mongo_uri=uri, search_fields=SEARCH_FIELDS), client))
+        settings = Settings(mongo_uri=uri, search_fields=SEARCH_FIELDS, filters=FILTERS)
+        create_indexes(Connection(settings, client))
     return time.monotonic() - started
 
 
@@ -91,21 +94,26 @@ def make_job(number: int, created_at: datetime, pick: random.Random) -> dict[str
         "type": f"type-{min(int(pick.expovariate(0.5)), 7)}",
         "status": status,
         "payload": {"reference": f"order/{number}", "amount": number % 1_000},
-        "priority": 0,
+        "priority": pick.choice([0] * 8 + [5, 9]),
         "createdBy": f"user-{number % 1_000}",
         "createdAt": created_at,
         "updatedAt": created_at,
-        "nextRunAt": created_at,
+        # A tenth of the waiting jobs are scheduled.
+        "nextRunAt": created_at + timedelta(days=31) if number % 10 == 0 else created_at,
         "maxAttempts": 5,
-        "attemptCount": 1,
+        "attemptCount": pick.choice([1] * 95 + [2, 2, 3, 3, 5]),
+        "lastError": make_error(pick) if status in ("dlq", "failed") else None,
         "finishedAt": finished_at if status in ("succeeded", "dlq") else None,
     }
 
 
+def make_error(pick: random.Random) -> dict[str, str]:
+    message = f"The bank refused account {pick.randrange(10**9)}."
+    return {"code": f"E_{pick.randrange(20)}", "message": message}
+
+
 def make_attempt(job: dict[str, Any], pick: random.Random) -> dict[str, Any]:
     ran = timedelta(milliseconds=pick.expovariate(0.005))
-    message = f"The bank refused account {pick.randrange(10**9)}."
-    error = {"code": f"E_{pick.randrange(20)}", "message": message}
     return {
         "jobId": job["jobId"],
         "attemptNumber": 1,
@@ -113,7 +121,7 @@ def make_attempt(job: dict[str, Any], pick: random.Random) -> dict[str, Any]:
         "workerId": f"worker-{pick.randrange(8)}",
         "startedAt": max(job["createdAt"], job["finishedAt"] - ran),
         "finishedAt": job["finishedAt"],
-        "error": None if job["status"] == "succeeded" else error,
+        "error": job["lastError"],
     }
 
 
@@ -127,6 +135,7 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
         "JOBMON_BIND": f"127.0.0.1:{port}",
         "JOBMON_QUERY_TIMEOUT_MS": "120000",
         "JOBMON_SEARCH_FIELDS": ",".join(SEARCH_FIELDS),
+        "JOBMON_FILTERS": ",".join(FILTERS),
         "PYTHONPATH": str(Path(__file__).parent),
     }
     command = [sys.executable, "-m", "gunicorn", "--log-level", "warning"]
@@ -342,12 +351,39 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
         "search, by prefix and status": (
             f"/admin/jobs/queue?payload.reference=order/{count // 2}*&status=succeeded&status=dlq"
         ),
+        **list_filters(),
         "a job": f"/jobs/{count // 2:032x}",
         "a due job": f"/jobs/{due['jobId']}",
         "original: stats": "/original/stats",
         "original: first page": "/original/queue",
         "original: by status and type": "/original/queue?status=succeeded&type=type-1",
         "original: 450,000 deep": f"/original/queue?page={depth // 20 + 1}",
+    }
+
+
+def list_filters() -> dict[str, str]:
+    """The paths of the lists by each other filter and order, by name."""
+    now, queue = datetime.now(UTC), "/admin/jobs/queue"
+
+    def format_time(name: str, hours: float) -> str:
+        return f"{name}={now + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+
+    error = make_error(random.Random(1))  # noqa: S311
+    group = classify_error(error | {"code": "E_1"}).id
+    day = f"{format_time('finished_from', -24)}&{format_time('finished_to', 0)}"
+    return {
+        "finished in a day": f"{queue}?{day}",
+        "finished in a day, a type": f"{queue}?{day}&type=type-1",
+        "finished in a day, a type, a code": f"{queue}?{day}&type=type-1&error_code=E_1",
+        "an error code": f"{queue}?error_code=E_1",
+        "a group of errors": f"{queue}?error_group={group}",
+        "scheduled": f"{queue}?condition=scheduled&sort=nextRunAt",
+        "due in a day": f"{queue}?{format_time('due_from', 0)}&{format_time('due_to', 24)}",
+        "three attempts and more": f"{queue}?min_attempts=3",
+        "a priority": f"{queue}?priority=9",
+        "types by their beginning": f"{queue}?type=type-*&status=succeeded",
+        "last finished": f"{queue}?status=succeeded&sort=-finishedAt",
+        "longest runs": f"{queue}?sort=-duration",
     }
 
 
@@ -362,6 +398,7 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
             query_timeout_ms=120_000,
             log_level="ERROR",
             search_fields=SEARCH_FIELDS,
+            filters=FILTERS,
         )
         connection = Connection(settings)
         with collecting(uri) as collector, serving(uri) as (port, web):

@@ -7,9 +7,8 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.list_plan import ListPlanner, get_plan
 
 COUNT_EXACTLY_UP_TO = 10_000
-# Counting takes 0.7 µs a job. Beyond 1,000 jobs it takes longer than reading the page, so the
-# number is kept for a while.
-SHARE_FROM = 1_000
+# Counting takes a query, and 0.7 µs a job. Beyond this number of jobs a total may be a little old.
+SHARE_FROM = 100
 SHARE_S = 2
 KEEP_TOTALS = 1_000
 
@@ -23,7 +22,7 @@ class ListCounter:
         self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
 
     def count(self, job_filter: JobFilter) -> CappedCount:
-        """How many jobs match, up to 10,000; beyond 1,000 as of up to two seconds ago.
+        """How many jobs match, up to 10,000; beyond 100 as of up to two seconds ago.
 
         Raises what `ListPlanner.prepare` does.
         """
