@@ -104,7 +104,7 @@ class ExportSlots:
         self._running: Counter[str] = Counter()
 
     def take(self, caller: str) -> None:
-        """Count a new export of `caller`, who must `release` it; ApiError 429."""
+        """Count an export of `caller`, who must `release` it; raises ApiError 429 if too many."""
         with self._lock:
             if self._running[caller] >= PER_CALLER:
                 raise _too_many("You already have an export running. Try again when it has ended.")
@@ -127,7 +127,7 @@ def _too_many(message: str) -> ApiError:
 def export(
     batches: Iterator[list[Document]], file_format: str, slots: ExportSlots, reason: str = ""
 ) -> Response:
-    """The jobs of all batches as a file, `file_format` being csv or ndjson; ApiError 429.
+    """The jobs of all batches as a file, in the `file_format` csv or ndjson; raises ApiError 429.
 
     `reason`: why jobs may be missing in the batches; it is in the last line of the file.
     The first batch is read before the response begins, so that its faults become normal errors.

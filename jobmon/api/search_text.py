@@ -95,9 +95,8 @@ class SearchText:
 def parse_search(text: str, fields: Sequence[str]) -> SearchText:
     """Read a text; `fields` are the fields of the payload that can be searched.
 
-    A key is one of `KEYS`, or a field, of which the last names of its path are enough if no other
-    field ends so. Its case does not matter. Anything else is a word, also with a colon in it, as
-    ids may have.
+    A key is one of `KEYS`, or a field: the last names of its path are enough if no other field has
+    the same. Its case does not matter. Anything else is a word, even with a colon, as in some ids.
 
     >>> parse_search("status:dead orderId:8425", ["payload.orderId"]).filters
     {'status': ['dlq'], 'payload.orderId': ['8425']}
@@ -162,7 +161,7 @@ def _make_part(parameter: str, raw: str, start: int) -> Part:
 
 
 def _means_a_text(parameter: str, quoted: str) -> bool:
-    """Whether a list of jobs takes this value in quotes for a text, and without for more."""
+    """Whether a value means only this text if it is in quotes, and more values if it is not."""
     is_label = parameter in _LABELS and (quoted in ("null", "") or quoted.endswith("*"))
     return is_label or parameter.startswith(f"{PAYLOAD}.")
 

@@ -37,7 +37,7 @@ class ErrorsQuery:
 
     @classmethod
     def from_request(cls) -> Self:
-        """The query of this request's address; ApiError 422 names a bad parameter."""
+        """The query of this request's address; raises ApiError 422 if a parameter is bad."""
         given = {
             name: request.args.getlist(name) if name in ("type", "status") else request.args[name]
             for name in ("type", "status", "worker", "sort", "cursor")

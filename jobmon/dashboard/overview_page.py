@@ -49,7 +49,7 @@ class OverviewQuery:
 
     @classmethod
     def from_request(cls) -> Self:
-        """The query of this request's address; ApiError 422 names a bad parameter."""
+        """The query of this request's address; raises ApiError 422 if a parameter is bad."""
         window, by = PageWindow.from_request("1h"), request.args.get("by", DEFAULT_SORT)
         if by.removeprefix("-") not in SORTS:
             raise invalid("by", f"One of {', '.join(SORTS)}; with a leading - in descending order.")

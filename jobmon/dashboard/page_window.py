@@ -25,7 +25,7 @@ _BOUNDS = (("from", "to"), ("finished_from", "finished_to"), ("created_from", "c
 
 @dataclass(frozen=True, kw_only=True)
 class PageWindow:
-    """A window between two times, or a `range` such as `24h` until now; `range` is empty if not.
+    """A window between two times, then `range` is empty, or a `range` such as `24h` until now.
 
     window = PageWindow.from_request("1h")
     f"{errors} errors in {window.words}"  # "12 errors in the last hour"
@@ -43,7 +43,7 @@ class PageWindow:
     def from_request(cls, default: str) -> Self:
         """The window that this request's address names, or else the range `default`.
 
-        ApiError 422 names a bad parameter.
+        Raises ApiError 422, which names the parameter, if it is bad.
         """
         names = ("from", "to", "range")
         given = {name: text for name in names if (text := request.args.get(name))}
@@ -60,7 +60,7 @@ class PageWindow:
         return cls(query=replace(query, length=usual.query.length))
 
     def resolve(self, series: SeriesReader, now: datetime) -> Window:
-        """The steps of the window; ApiError 422 if there are none in the retained history."""
+        """The steps of the window; raises ApiError 422 if none is in the retained history."""
         return resolve_window(series, self.query, now)
 
     @property

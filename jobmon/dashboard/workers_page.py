@@ -65,7 +65,7 @@ class WorkersPage:
 
 
 def _read_query() -> WorkerQuery:
-    """The query of this request's address; ApiError 422 names a bad parameter."""
+    """The query of this request's address; raises ApiError 422 if a parameter is bad."""
     given = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
     repeated = {"type": request.args.getlist("type"), "per_page": PER_PAGE}
     try:

@@ -10,9 +10,9 @@ from jobmon.rollup.series import History
 def find_last_finish(
     past: History[datetime] | Missing, step: timedelta
 ) -> tuple[datetime, float] | None:
-    """When the last attempt finished, and attempts a minute in the hour before; None if none.
+    """When the last attempt finished, and attempts a minute in the hour before; None if none did.
 
-    If later steps are not counted yet, it is the end of these.
+    If later steps are not counted yet, one may have finished in them: their end is the time then.
     """
     if isinstance(past, Missing):
         return None
@@ -30,8 +30,8 @@ def find_last_finish(
 def find_first_death(evidence: Evidence) -> datetime | None:
     """Since when jobs have died: the first minute of the last hour in which one did.
 
-    If jobs also died in the ten minutes before, it is the start of the unbroken series of such ten
-    minutes. None if the series is longer than a day, or without history.
+    If jobs also died in the ten minutes before it, and so on, it is the start of the earliest of
+    these ten minutes. None if that was more than a day ago, or without history.
     """
     if isinstance(evidence.minutes, Missing):
         return None

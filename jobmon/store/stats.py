@@ -75,8 +75,8 @@ class QueueStats:
     def type_counts_for(self, types: Collection[str]) -> dict[str, Mapping[str, int] | None] | None:
         """Jobs by type and status, in a table that has a row for each of `types`.
 
-        Where `(other)` is one of `types`, it also counts the types that are not in `types`. None
-        for a type of `types` that is not counted by its name while `(other)` is counted.
+        If `(other)` is one of `types`, its row has all types without a row. The counts of a type
+        are None if they may be in `(other)`.
         """
         if self.counts is None:
             return None
@@ -131,7 +131,7 @@ class CountsByName:
     def __init__(self, mapping: FieldMapping) -> None:
         self._mapping = mapping
         self._statuses, self._types = LabelBudget(MAX_STATUSES, JobStatus), LabelBudget(MAX_TYPES)
-        # Each key once: a map of 100,000 segments has millions of counts.
+        # Counts share their keys: a map of 100,000 segments has millions of counts.
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
 
     def add_up(self, groups: Iterable[Document]) -> Counter[tuple[str, str]]:
