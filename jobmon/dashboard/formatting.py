@@ -95,7 +95,7 @@ def query(**parameters: object) -> str:
     return f"?{urlencode(given, doseq=True)}" if given else ""
 
 
-def job_address(job_id: str, **parameters: object) -> str:
+def job_address(job_id: str, /, **parameters: object) -> str:
     """The address of a job's page. Clients drop `.` and `..` from a path, even percent-encoded."""
     if job_id in ("", ".", ".."):
         # `query` would leave out an empty id.

@@ -12,6 +12,7 @@ from jobmon.api.explaining import read_explanation
 from jobmon.api.jobs import get_callers_job, get_detailed_job
 from jobmon.api.links import list_links
 from jobmon.dashboard import session
+from jobmon.dashboard.job_place import find_place
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.time_axis import time_axis
@@ -66,7 +67,8 @@ class JobPage:
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_job.html", **context))
-        return render_template("dashboard/job.html", **context)
+        # Only when the page is opened: other jobs of the list come and go, but the links stay.
+        return render_template("dashboard/job.html", place_in_list=find_place(document), **context)
 
     def page_by_query(self) -> Response | str:
         """One job whose id a path cannot contain: see `formatting.job_address`."""

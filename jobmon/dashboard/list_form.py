@@ -174,6 +174,12 @@ class ListForm:
         return self.path + query(**kept | changes)
 
     @property
+    def place(self) -> dict[str, Any]:
+        """The parameters of the list that the address of a job's page repeats."""
+        dropped = (*_OF_ONE_PAGE, "per_page")
+        return {name: value for name, value in self.parameters.items() if name not in dropped}
+
+    @property
     def fields(self) -> list[ShownField]:
         """The fields in the line of filters: the usual ones, and those that are set."""
         return [shown for shown in self._show_fields() if shown.field.usual or shown.value]

@@ -53,7 +53,7 @@ class JobListPages:
         parameters, errors = read_parameters(), {}
         query, page = None, None
         try:
-            query = _load_query(parameters, owner)
+            query = load_query(parameters, owner)
             if query.format is not ListFormat.JSON:
                 return self._responder.export(query)
             page = self._responder.page(query)
@@ -90,7 +90,7 @@ class JobListPages:
         return html, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
 
-def _load_query(parameters: dict[str, Any], owner: str | None) -> ListQuery:
+def load_query(parameters: dict[str, Any], owner: str | None) -> ListQuery:
     """The query of these parameters; ValidationError."""
     schema = ListParameters() if owner is None else OwnListParameters()
     is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
@@ -151,7 +151,7 @@ def _find_helpful(form: ListForm, owner: str | None) -> list[Chip]:
 
 def _has_jobs(chip: Chip, owner: str | None) -> bool:
     try:
-        job_filter = _load_query({**chip.rest}, owner).job_filter
+        job_filter = load_query({**chip.rest}, owner).job_filter
         return bool(current_queue().lists.page(job_filter, per_page=1).jobs)
     except (ValidationError, RefusedFilterError, UnknownFieldError):
         return False

@@ -105,7 +105,7 @@ def test_every_listed_id_opens_in_the_api_and_on_the_page(listed: Any) -> None:
             "a", **{"class": "row-link mono"}
         )
     ]
-    assert links == [job_address(job_id) for job_id in shown]
+    assert links == [job_address(job_id, list="all") for job_id in shown]
     for link in links:
         assert viewer.client.get(link).status_code == 200, link
 

@@ -49,6 +49,24 @@ def test_a_page_without_a_session_shows_neither_queue_nor_environment(
             assert not Page(answer.text).all("nav")
 
 
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/dashboard", "overview"),
+        ("/dashboard/jobs", "filters"),
+        ("/dashboard/my", "filters"),
+        ("/dashboard/errors", "filters"),
+        ("/dashboard/workers", "workers"),
+        ("/dashboard/schedule", "schedule"),
+    ],
+)
+def test_second_link_skips_to_what_the_page_is_for(admin: Viewer, path: str, target: str) -> None:
+    page = admin.page(path)
+    first, second = page.all("a", **{"class": "skip"})
+    assert (first["href"], second["href"]) == ("#main", f"#{target}")
+    assert [attrs for _, attrs in page.elements if attrs.get("id") == target]
+
+
 def test_the_docs_follow_the_theme_of_the_pages(admin: Viewer) -> None:
     admin.client.set_cookie("jobmon_theme", "dark", path="/")
     assert admin.page("/docs").elements[0][1]["data-theme"] == "dark"

@@ -680,7 +680,7 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
     cell = page.locator("#job-rows tbody tr").nth(1).locator(".c-type")
     with page.context.expect_page() as opened:
         cell.click(button="middle")
-    expect(opened.value).to_have_url(f"{stack.url}/dashboard/jobs/{second}")
+    expect(opened.value).to_have_url(f"{stack.url}/dashboard/jobs/{second}?list=all&type={kind}")
     opened.value.close()
     box = cell.bounding_box()
     assert box
@@ -691,7 +691,7 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
     assert page.evaluate("getSelection().toString()")
     expect(page).to_have_url(re.compile(r"\?type="))
     cell.click()
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{second}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{second}?list=all&type={kind}")
     page.go_back()
     expect(page.locator("tr.selected .row-link")).to_have_attribute("title", second)
     page.get_by_role("link", name="Jobs", exact=True).click()
@@ -1029,7 +1029,8 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     older, newer = stack.queue.enqueue(kind), stack.queue.enqueue(kind)
-    page = visit(f"{stack.url}/dashboard")
+    options = {"permissions": ["clipboard-read", "clipboard-write"]}
+    page = visit(f"{stack.url}/dashboard", **options)
     keys = page.keyboard
     keys.type("gj")
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
@@ -1058,7 +1059,16 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     keys.press("Shift+P")
     expect(page.get_by_role("button", name="Paused")).to_be_visible()
     keys.press("Enter")
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{newer}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{newer}?list=all&type={kind}")
+    keys.press("n")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{older}?list=all&type={kind}")
+    keys.press("p")
+    expect(page.locator(".id")).to_contain_text(newer)
+    keys.press("c")
+    expect(page.get_by_text("Copied")).to_be_attached()
+    assert page.evaluate("navigator.clipboard.readText()") == newer
+    keys.press("u")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={kind}")
     keys.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     keys.press("Escape")

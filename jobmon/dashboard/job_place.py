@@ -1,0 +1,79 @@
+"""Where a job is in the list that the viewer came from: the way back, and the jobs next to it."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import request
+from marshmallow import ValidationError
+from pymongo.errors import PyMongoError
+
+from jobmon.api.fields import clean_text
+from jobmon.dashboard.formatting import job_address, query
+from jobmon.dashboard.list_form import read_parameters
+from jobmon.dashboard.list_pages import load_query
+from jobmon.store.failures import describe_error
+from jobmon.store.filter import RefusedFilterError, UnknownFieldError
+from jobmon.store.mapping import Document
+from jobmon.web import auth
+from jobmon.web.queues import current_queue
+
+log = logging.getLogger(__name__)
+
+# The parameter that names the list: without it, the viewer came from elsewhere.
+_LIST = "list"
+_OWN = "my"
+_OF_ONE_PAGE = ("page", "per_page", "cursor", "format")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceInList:
+    """The list with its filters, and the pages of the jobs before and after the job.
+
+    Each is an address below that of the queue, None where there is no such job or it is unknown.
+    """
+
+    name: str
+    address: str
+    previous: str | None = None
+    next: str | None = None
+
+
+def find_place(job: Document) -> PlaceInList:
+    """The place of a job, as the store reads it, in the list that this request's address names."""
+    filters = {
+        name: value
+        for name, value in read_parameters().items()
+        if value and name not in _OF_ONE_PAGE
+    }
+    named = request.args.get(_LIST)
+    is_own = named == _OWN or not auth.is_admin()
+    path, name = ("/dashboard/my", "My jobs") if is_own else ("/dashboard/jobs", "Jobs")
+    place = PlaceInList(
+        name=f"{name} (filtered)" if filters else name, address=path + query(**filters)
+    )
+    if named is None:
+        return place
+    ids = _find_neighbors(job, filters, auth.subject() if is_own else None)
+    before, after = (
+        None if found is None else job_address(found, **{_LIST: named}, **filters) for found in ids
+    )
+    return replace(place, previous=before, next=after)
+
+
+def _find_neighbors(
+    job: Document, filters: dict[str, Any], owner: str | None
+) -> tuple[str | None, str | None]:
+    """The ids of the jobs before and after a job; None where they are unknown."""
+    try:
+        list_query = load_query({"status": [], "type": [], **filters}, owner)
+        found = current_queue().lists.find_neighbors(
+            job, list_query.job_filter, oldest_first=list_query.oldest_first
+        )
+    except (ValidationError, RefusedFilterError, UnknownFieldError):
+        return None, None
+    except PyMongoError as error:  # the page can do without
+        log.warning("the jobs next to one were not read: %s", describe_error(error))
+        return None, None
+    before, after = (clean_text(one.get("jobId")) if one is not None else None for one in found)
+    return before, after
