@@ -17,24 +17,30 @@ from urllib.parse import parse_qs, quote, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
+from flask import render_template
 from playwright.sync_api import (
     Locator,
     Page,
+    Request,
     Response,
+    Route,
     ViewportSize,
     expect,
 )
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from jobmon.app import create_app
+from jobmon.dashboard.status_strip import Chip, make_strip
 from jobmon.demo.mongod import Mongod
+from jobmon.diagnosis.attention import Level
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
-from ..conftest import DATE
+from ..conftest import DATE, SECRET
 from ..support.browser import Visits, require_file, sign_in
 from ..support.commands import database_uri
 from ..support.services import ROOT, Web, serving
@@ -342,6 +348,53 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     expect(page.get_by_label("Finished from")).not_to_have_value("")
     page.get_by_label("Finished from").press("Enter")
     expect(page.locator(".count")).to_have_text("1 job")
+
+
+def render_strip(texts: list[str]) -> str:
+    """The strip of these notices."""
+    chips = [Chip(level=Level.BAD, text=text, since=datetime.now(UTC)) for text in texts]
+    app = create_app(Settings(mongo_uri="mongodb://127.0.0.1", jwt_secret_key=SECRET))
+    with app.test_request_context():
+        strip = make_strip(chips, "All clear.")
+        return render_template("dashboard/_status_strip.html", strip=strip)
+
+
+def measure(element: Locator) -> tuple[float, float]:
+    """The upper edge and the height of an element, in pixels."""
+    box = element.bounding_box()
+    assert box
+    return box["y"], box["height"]
+
+
+def test_numbers_stay_in_their_place_with_nine_notices_and_3000_types(
+    visit: Visits, lone: Stack
+) -> None:
+    """Catches bars of text that push the numbers off the screen, and a page that jumps."""
+    lone.database.jobs.insert_many([job(f"kind.{number}") for number in range(3_000)])
+    wide: ViewportSize = {"width": 1_440, "height": 900}
+    page = visit(f"{lone.url}/dashboard/sign-in", viewport=wide, java_script_enabled=False)
+    texts = [f"{number} jobs of a type died: {'long name ' * 12}" for number in range(9)]
+    first, places = page.locator(".tile").first, []
+    for strip in (render_strip([]), render_strip(texts[:1]), render_strip(texts)):
+
+        def show(route: Route, _: Request, strip: str = strip) -> None:
+            answer = route.fetch()
+            section = re.compile('<section class="strip".*?</section>', re.DOTALL)
+            body = section.sub(lambda _: strip, answer.text())
+            route.fulfill(status=answer.status, content_type="text/html", body=body)
+
+        page.route(re.compile(r"/dashboard$"), show)
+        page.goto(f"{lone.url}/dashboard")
+        expect(page.locator("#types tbody tr")).to_have_count(50)
+        assert measure(page.locator(".strip"))[1] <= 88
+        places.append(measure(first))
+    assert places == places[:1] * 3
+    assert sum(places[0]) <= 250
+    page.get_by_text("6 more").click()
+    expect(page.get_by_text(texts[-1])).to_be_visible()
+    assert measure(first) == places[0]
+    page.set_viewport_size(PHONE)
+    assert measure(page.locator(".strip"))[1] <= 88
 
 
 def test_charts_have_labels_and_values_in_the_legend_and_keep_their_zoom(

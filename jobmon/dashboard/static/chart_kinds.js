@@ -2,6 +2,7 @@
 
 import { formatCount, formatMinute, formatMs, isKnown } from "./chart_format.js";
 import { textsBetween } from "./chart_marks.js";
+import { stepLength } from "./window.js";
 
 const LEAST_PX = 2; // the least height of a bar with a value, so that one dead job among thousands shows
 
@@ -60,7 +61,7 @@ export function explainEmpty(chart, data, when) {
  */
 export function plotData(chart, data) {
   const { at, complete } = data;
-  const half = (at[1] - at[0]) / 2;
+  const half = stepLength(at) / 2;
   const columns = drawnColumns(chart, data);
   const over = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
   const unfinished = columns.map((values, number) => {

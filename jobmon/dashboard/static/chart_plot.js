@@ -3,6 +3,7 @@
 /* global uPlot */
 import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTicks, isKnown } from "./chart_format.js";
 import { plotData } from "./chart_kinds.js";
+import { stepLength } from "./window.js";
 
 const HEADROOM = 1.08;
 const SOLID = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 }; // widths
@@ -16,7 +17,7 @@ export function makePlot(figure, chart, data, width, plugins) {
   const options = {
     width,
     height: chart.height,
-    padding: [8, 12, 0, 0],
+    padding: [8, 20, 0, 0],
     plugins,
     legend: { show: false },
     cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false }, y: false, points: { show: false } },
@@ -102,7 +103,7 @@ function hatch(stroke) {
 /** The time axis: from the start of the first step to the end of the last one, or what a zoom chose. */
 function rangeOfSteps(plot, low, high) {
   const [at] = plot.data;
-  const half = (at[1] - at[0]) / 2;
+  const half = stepLength(at) / 2;
   return low <= at[0] && high >= at.at(-1) ? [at[0] - half, at.at(-1) + half] : [low, high];
 }
 

@@ -1,6 +1,5 @@
 // The charts of a page: requests their data, draws them with one cursor for all, and keeps them up to date.
 
-/* global uPlot */
 import { describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotData, restingValues, valuesAt } from "./chart_kinds.js";
 import { makeHead } from "./chart_legend.js";
 import { markLines } from "./chart_marks.js";
