@@ -1269,6 +1269,8 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
         "wrong filter": "/dashboard/jobs?job_id=ab",
         "job": f"/dashboard/jobs/{shown['jobId']}",
         "my jobs": "/dashboard/my",
+        "search": f"/dashboard/find?q={kind[:5]}",
+        "no result": "/dashboard/find?q=never:seen",
         "schedule": "/dashboard/schedule",
         "recurring": "/dashboard/recurring",
         "unknown job": "/dashboard/jobs/never",
