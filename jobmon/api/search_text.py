@@ -19,6 +19,7 @@ KEYS = {
     "owner": "owner",
     "worker": "worker",
     "code": "error_code",
+    "group": "error_group",
     "is": "condition",
     "attempts": "min_attempts",
     "priority": "priority",
@@ -31,7 +32,7 @@ KEYS = {
     "condition": "condition",
 }
 # Keys that only a list of all jobs has.
-OPERATOR_KEYS = ("owner", "worker", "code", "is")
+OPERATOR_KEYS = ("owner", "worker", "code", "group", "is")
 STATUSES = {status.value: status.value for status in JobStatus} | {
     word: status for status, word in JOB_STATUS_WORDS.items()
 }

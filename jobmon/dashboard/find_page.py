@@ -14,7 +14,7 @@ from jobmon.api.search_meanings import (
     find_meanings,
     make_list_query,
 )
-from jobmon.api.search_text import list_keys, shown_key, to_parameters
+from jobmon.api.search_text import list_keys, parse_search, shown_key, to_parameters
 from jobmon.dashboard import session
 from jobmon.dashboard.formatting import (
     error_address,
@@ -24,13 +24,14 @@ from jobmon.dashboard.formatting import (
     worker_address,
 )
 from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.dashboard.queues_page import queue_address
 from jobmon.domain import CappedCount
 from jobmon.humanize import grouped
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import RefusedFilterError, UnknownFieldError
 from jobmon.store.mapping import Document
 from jobmon.web import auth
-from jobmon.web.queues import current_queue
+from jobmon.web.queues import all_queues, current_queue
 
 # The pages by what one types to open them.
 PAGES = {
@@ -62,7 +63,25 @@ class Choice:
 
 
 class FindPage:
-    """The route of the page."""
+    """The routes of the page: of a queue, and of the page with all queues."""
+
+    def queues(self) -> BaseResponse | str:
+        """The only queue whose name has the text, or all in which it can be searched."""
+        session.require_session()
+        text = request.args.get("q", "").strip()
+        queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
+        named = [queue for queue in queues if text.lower() in queue.queue.lower()]
+        if is_part_request():
+            return ""  # the menu of the page has the names
+        if text and len(named) == 1:
+            return redirect(queue_address(named[0]) + "/dashboard")
+        choices = [
+            (queue.queue, f"{queue_address(queue)}/dashboard/find{query(q=text)}")
+            for queue in named or queues
+        ]
+        return render_template(
+            "dashboard/find_queue.html", search=parse_search(text, ()), choices=choices
+        )
 
     def page(self) -> BaseResponse | str:
         """The page that the text means, or all that it may mean; for a script, suggestions."""

@@ -75,7 +75,7 @@ def queue_address(queue: Settings) -> str:
 def is_about_one_queue() -> bool:
     """Whether this request is for a page of a queue that exists, as far as the caller may know."""
     current = current_settings()
-    if current is None or request.path == _PATH:
+    if current is None or request.path.startswith(_PATH):
         return False
     return not auth.is_authenticated() or auth.may_know(current)
 

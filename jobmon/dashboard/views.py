@@ -94,6 +94,7 @@ def blueprint(
         ("/dashboard/schedule", "schedule", schedule.page),
         ("/dashboard/recurring", "recurring", schedule.recurring),
         ("/dashboard/queues", "queues", queues.page),
+        ("/dashboard/queues/find", "find_queue", find.queues),
         ("/dashboard/find", "find", find.page),
         ("/dashboard/sign-in", "sign_in_form", session.sign_in_form),
         ("/dashboard/static/<path:name>", "file", files.serve),

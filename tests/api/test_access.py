@@ -62,6 +62,7 @@ PAGES_OF_SIGNED_IN = {
     "/dashboard": "/dashboard",
     "/dashboard/queues": "/dashboard/queues",
     "/dashboard/find": "/dashboard/find",
+    "/dashboard/queues/find": "/dashboard/queues/find",
 }
 PAGES_OF_ADMINS = {
     "/dashboard/jobs": "/dashboard/jobs",

@@ -29,6 +29,7 @@ EMAIL, ORDER = "payload.customer.email", "payload.orderId"
         ("owner:ada worker:w-1", {"owner": ["ada"], "worker": ["w-1"]}, []),
         ("code:E_1 error:E_2", {"error_code": ["E_1", "E_2"]}, []),
         ("id:a56e", {"job_id": ["a56e"]}, []),
+        ("group:3f0c", {"error_group": ["3f0c"]}, []),
         ("attempts:3 Priority:-5", {"min_attempts": ["3"], "priority": ["-5"]}, []),
         # Fields of the payload: the whole path, or its end.
         ("payload.orderId:8425", {ORDER: ["8425"]}, []),
@@ -100,7 +101,8 @@ def test_shown_key_means_its_parameter() -> None:
     ]
     assert shown_key("payload.type", ("payload.type",)) == "payload.type"
     assert list_keys(FIELDS[:1], is_operator=True) == [
-        *("id", "type", "status", "owner", "worker", "code", "is", "attempts", "priority"),
+        *("id", "type", "status", "owner", "worker", "code", "group", "is"),
+        *("attempts", "priority"),
         "orderId",
     ]
     assert list_keys(FIELDS[:1], is_operator=False) == [

@@ -93,3 +93,17 @@ def test_a_page_of_an_unknown_queue_leads_to_the_list(chief: Viewer) -> None:
     assert "There is no queue of this name." in page.text
     assert "/dashboard/queues" in links(page)
     assert "/queues/nothing/dashboard/jobs" not in links(page)
+
+
+def test_the_search_box_of_the_first_page_leads_to_a_queue(queues: Api, chief: Viewer) -> None:
+    (form,) = Page(chief.get("/dashboard/queues").text).all("form", role="search")
+    address = form["action"]
+    assert address == "/dashboard/queues/find"
+    assert chief.get(f"{address}?q=AYOU").location == "/queues/payouts/dashboard"
+    page = Page(chief.get(f"{address}?q=a56e").text)
+    assert "/queues/mails/dashboard/find?q=a56e" in links(page)
+    assert "/queues/payouts/dashboard/find?q=a56e" in links(page)
+    owner = signed_in(queues, "ada", "user")
+    found = links(Page(owner.get(f"{address}?q=internal").text))
+    assert "/queues/mails/dashboard/find?q=internal" in found
+    assert not [link for link in found if link.startswith("/queues/internal")]
