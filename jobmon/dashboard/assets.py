@@ -1,7 +1,7 @@
 """The static files of the pages, and the policy that forbids loading anything else."""
 
 import hashlib
-from functools import cached_property
+from functools import cache, cached_property
 from http import HTTPStatus
 from pathlib import Path
 
@@ -20,6 +20,20 @@ CONTENT_SECURITY_POLICY = (
 )
 
 
+@cache  # several apps in a process serve the same files
+def _read_files(folder: Path) -> tuple[dict[str, bytes], str]:
+    """The contents of all files below a folder by their paths, and a hash over them."""
+    contents = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    digest = hashlib.blake2b(digest_size=6)
+    for name, content in contents.items():
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return contents, digest.hexdigest()
+
+
 class StaticFiles:
     """The files below `static/`, read when the first one is requested.
 
@@ -29,18 +43,11 @@ class StaticFiles:
 
     @cached_property
     def _contents(self) -> dict[str, bytes]:
-        return {
-            path.relative_to(FOLDER).as_posix(): path.read_bytes()
-            for path in sorted(FOLDER.rglob("*"))
-            if path.is_file()
-        }
+        return _read_files(FOLDER)[0]
 
     @cached_property
     def _version(self) -> str:
-        digest = hashlib.blake2b(digest_size=6)
-        for name, content in self._contents.items():
-            digest.update(f"{name} {len(content)} ".encode() + content)
-        return digest.hexdigest()
+        return _read_files(FOLDER)[1]
 
     def address(self, name: str) -> str:
         """The address of a file; empty if it is not built (`make assets`)."""

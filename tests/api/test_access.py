@@ -185,13 +185,14 @@ def test_every_route_has_a_class_of_callers(api: Api) -> None:
     assert {method for rule in rules for method in rule.methods or ()} == {"GET", "HEAD", "POST"}
 
 
-@pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("path", ANYONE.values())
-def test_open_routes_answer_every_caller_alike(api: Api, path: str, caller: str) -> None:
-    answer, for_nobody = ask(api, path, caller), ask(api, path, "none")
-    assert answer.status_code in {200, 302, 404}
+def test_open_routes_answer_every_caller_alike(api: Api, path: str) -> None:
+    answers = {caller: ask(api, path, caller) for caller in CALLERS}
+    statuses = {answer.status_code for answer in answers.values()}
+    assert statuses in ({200}, {302}, {404})
     if path != "/readyz":  # it has the duration of the ping
-        assert (answer.status_code, answer.data) == (for_nobody.status_code, for_nobody.data)
+        for caller, answer in answers.items():
+            assert answer.data == answers["none"].data, caller
 
 
 def expected_outcome(caller: str, route: Mapping[str, str]) -> tuple[int, str | None]:
@@ -292,9 +293,8 @@ def test_an_odd_id_matches_no_job(api: Api, job_id: str) -> None:
     for caller in ("user", "ops", "admin"):
         assert outcome(api, f"/jobs/{job_id}", caller) == NOT_YOURS
         assert outcome(api, f"/dashboard/jobs/{job_id}", caller) == NOT_YOURS
-    for caller, refused in STRANGERS.items():
-        assert outcome(api, f"/jobs/{job_id}", caller) == refused
-        assert outcome(api, f"/dashboard/jobs/{job_id}", caller) == refused
+    assert outcome(api, f"/jobs/{job_id}", "none") == STRANGERS["none"]
+    assert outcome(api, f"/dashboard/jobs/{job_id}", "none") == STRANGERS["none"]
 
 
 @pytest.mark.parametrize(
