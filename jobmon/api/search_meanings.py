@@ -38,6 +38,8 @@ NO_COLLECTOR = "no collector keeps a history"
 
 Filters = Mapping[str, list[str]]
 
+# The fields of a job that parameters with another name search.
+_FIELDS = {"owner": "createdBy", "error_code": "lastError.code"}
 _ALL, _OWN = ListParameters(), OwnListParameters()
 
 
@@ -222,6 +224,8 @@ class _Finder:
             return CappedCount(known, True)
         if parameter == "status" and self._owner is None:
             return None  # where rules define the status, counting one may read many jobs
+        if not self._queue.known_fields.can_query(_FIELDS.get(parameter, parameter)):
+            return None
         try:
             query = make_list_query({parameter: [value]}, self._owner)
             if self._owner is not None:

@@ -53,6 +53,8 @@ class JobFinder:
         return CappedCount(min(counted, COUNT_UP_TO), counted <= COUNT_UP_TO)
 
     def _read(self, query: Document, limit: int) -> list[Document]:
+        if self._jobs.mapping.translate_keys(indexes.JOB_ID) is None:
+            return []
         try:
             return self._jobs.find(
                 query, _FIELDS, index=indexes.JOB_ID, limit=limit, require_index=True

@@ -8,6 +8,7 @@ const list = document.getElementById("suggestions");
 const announcement = document.getElementById("announcement");
 let active = -1; // index of the option that Enter opens; -1: Enter submits the text
 let found = ""; // the options that the server found, as markup
+let foundFor = ""; // the text for which it found them
 let isPalette = false; // commands come first, and Enter runs the first one
 let timer = 0;
 let request = null;
@@ -60,11 +61,13 @@ function stopLoading() {
 
 async function load() {
   request = new AbortController();
-  const address = `${box.form.action}?${new URLSearchParams({ q: box.value })}`;
+  const text = box.value;
+  const address = `${box.form.action}?${new URLSearchParams({ q: text })}`;
   try {
     const answer = await fetch(address, { headers: { "X-Jobmon-Part": "1" }, signal: request.signal });
     if (!answer.ok) return;
     found = await answer.text();
+    foundFor = text;
   } catch {
     return; // a newer text, or no connection: Enter still submits
   }
@@ -76,13 +79,15 @@ function show() {
   if (document.activeElement !== box) return;
   const chosen = options()[active]?.textContent;
   const text = box.value.trim().toLowerCase();
+  const matching = listCommands(text).map(makeOption);
   list.innerHTML = found;
-  list[isPalette ? "prepend" : "append"](...listCommands(text).map(makeOption));
+  list[isPalette ? "prepend" : "append"](...matching);
   options().forEach((option, index) => { option.id = `suggestion-${index}`; });
   list.hidden = !list.children.length;
   box.setAttribute("aria-expanded", String(!list.hidden));
   const kept = chosen ? options().findIndex((option) => option.textContent === chosen) : -1;
-  activate(kept < 0 && isPalette && text ? 0 : kept);
+  const isFirstGood = isPalette && text && (matching.length || foundFor === box.value);
+  activate(kept < 0 && isFirstGood ? 0 : kept);
   const count = options().length;
   announcement.textContent = count ? `${count} ${count === 1 ? "suggestion" : "suggestions"}` : "No suggestions";
 }

@@ -1,0 +1,71 @@
+"""Suggestions for the search box over HTTP: catches a scan where an index is missing, names that
+are unknown but look like none, and a text that fails."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from ..conftest import NOW, Api
+from ..store.test_queries import profiled
+from ..support.error_history import ErrorHistory
+
+PATH = "/admin/jobs/suggestions"
+
+
+def suggest(api: Api, text: str) -> dict[str, Any]:
+    answer = api.get_as_admin(PATH, q=text)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def test_without_indexes_nothing_is_scanned_and_nothing_found(
+    real_api: Api, database: Database[dict[str, Any]]
+) -> None:
+    database.jobs.insert_many(
+        {"jobId": f"mail-{n}", "type": "mail", "createdBy": "mail", "createdAt": NOW}
+        for n in range(20)
+    )
+    with profiled(database) as entries:
+        answer = suggest(real_api, "mail")
+    assert answer["data"] == []
+    assert answer["meta"]["reasons"].keys() == {"types", "workers", "errors"}
+    assert [entry for entry in entries if entry.get("docsExamined")] == []
+
+
+def test_names_that_the_collector_knows_are_completed(
+    api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    history = ErrorHistory(now)
+    group = history.add(
+        {"code": "E_BANK", "message": "password=hunter2 refused"},
+        worker="bank-1",
+        at=now - timedelta(minutes=3),
+    )
+    history.add("disk full", worker="token=abcdefgh12345678", at=now - timedelta(minutes=2))
+    history.serve(monkeypatch)
+    watched.jobs.insert_one({"jobId": "j", "type": "pay"})
+    found = suggest(api, "bank")["data"]
+    assert {"kind": "error", "value": group, "title": "E_BANK"}.items() <= found[-1].items()
+    assert "hunter2" not in str(found)
+    assert [each["text"] for each in found if each["kind"] == "jobs"] == ["worker:bank-1"]
+    assert [each["value"] for each in suggest(api, "code:e_")["data"]][1:] == ["E_BANK"]
+    # A worker with a secret in its name, and a message with one, are not found by it.
+    assert suggest(api, "abcdefgh12345678")["data"] == []
+    assert suggest(api, "hunter2")["data"] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\0", '"', "::", "type:*", "orderId:*", "\ud7ff:x", "x" * 1_000]
+)
+def test_odd_texts_are_answered(api: Api, text: str) -> None:
+    assert suggest(api, text)["meta"]["reasons"].keys() <= {"types", "workers", "errors"}
+
+
+def test_text_that_is_too_long_is_refused(api: Api) -> None:
+    answer = api.get_as_admin(PATH, q="x" * 1_001)
+    assert answer.status_code == 422
+    assert answer.json["error"]["details"].keys() == {"q"}
