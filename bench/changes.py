@@ -24,7 +24,7 @@ from string import ascii_lowercase
 from typing import Any
 
 from bson import ObjectId
-from pymongo import MongoClient
+from pymongo import MongoClient, UpdateOne
 from pymongo.database import Database
 from scale import SECRET, Client, await_built, collecting, fill, read_cpu_s, read_peak_mib, serving
 
@@ -35,7 +35,8 @@ from jobmon.store.connection import Connection
 from jobmon.web.auth import issue_token
 
 CHANGES_A_SECOND = 1_000
-WRITERS = 8
+WRITERS = 4
+BATCH = 10  # jobs that a writer changes at once
 WORKERS = 20_000
 STACK = "Error: refused\n" + "\n".join(
     f"    at step{number} (/app/src/bank.js:{number}:7)" for number in range(30)
@@ -60,10 +61,10 @@ def write(uri: str, stop: Event, done: Any) -> None:
     def work() -> None:
         started, changes = time.monotonic(), 0
         while not stop.is_set():
-            change_a_job(database)
-            changes += 3
+            change_jobs(database)
+            changes += 3 * BATCH
             with done.get_lock():
-                done.value += 3
+                done.value += 3 * BATCH
             time.sleep(max(0.0, started + changes / pace - time.monotonic()))
 
     threads = [threading.Thread(target=work) for _ in range(WRITERS)]
@@ -74,29 +75,52 @@ def write(uri: str, stop: Event, done: Any) -> None:
     client.close()
 
 
-def change_a_job(database: Database[dict[str, Any]]) -> None:
-    """Write a job that is queued, leased and finished; one in ten fails.
+def change_jobs(database: Database[dict[str, Any]]) -> None:
+    """Write a batch of jobs that are queued, leased and finished; one in ten fails.
 
-    No two failed jobs have the same message, and hardly two jobs the same worker.
+    No two failed jobs have the same message, and hardly two jobs the same worker. Each write is an
+    event of its own, but one command has a batch of them: else the writers take all the CPU.
     """
     jobs, attempts = database.jobs, database.job_attempts
-    job_id, attempt_id, now = ObjectId(), ObjectId(), datetime.now(UTC)
-    common = {"jobId": str(job_id), "type": f"type-{int(now.timestamp()) % 8}"}
+    numbers = [random.randrange(10**9) for _ in range(BATCH)]  # noqa: S311
+    ids, now = [ObjectId() for _ in numbers], datetime.now(UTC)
     owned = {"createdBy": "user-1", "createdAt": now, "updatedAt": now}
-    jobs.insert_one({"_id": job_id, **common, "status": "queued", **owned})
-    number = random.randrange(10**9)  # noqa: S311
-    worker = {"workerId": f"worker-{number % WORKERS}"}
-    running = {"attemptNumber": 1, "status": "running", "startedAt": datetime.now(UTC), **worker}
-    attempts.insert_one({"_id": attempt_id, "jobId": str(job_id), **running})
-    jobs.update_one({"_id": job_id}, {"$set": {"status": "leased", "updatedAt": now}})
-    finished: dict[str, Any] = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
-    if number % 10 == 0:
-        words = " ".join(random.choices(ascii_lowercase, k=12))  # noqa: S311
-        error = {"code": "E_BANK", "message": f"refused {words}", "stack": STACK}
-        finished |= {"status": "failed", "error": error}
-    attempts.update_one({"_id": attempt_id}, {"$set": finished})
-    finished.pop("error", None)
-    jobs.update_one({"_id": job_id}, {"$set": {**finished, "updatedAt": finished["finishedAt"]}})
+    jobs.insert_many(
+        {"_id": job_id, "jobId": str(job_id), "type": f"type-{number % 8}", "status": "queued"}
+        | owned
+        for job_id, number in zip(ids, numbers, strict=True)
+    )
+    running = {"attemptNumber": 1, "status": "running", "startedAt": datetime.now(UTC)}
+    attempts.insert_many(
+        {"_id": job_id, "jobId": str(job_id), "workerId": f"worker-{number % WORKERS}"} | running
+        for job_id, number in zip(ids, numbers, strict=True)
+    )
+    leased = {"$set": {"status": "leased", "updatedAt": now}}
+    jobs.bulk_write([UpdateOne({"_id": job_id}, leased) for job_id in ids])
+    finished = [finish(number) for number in numbers]
+    attempts.bulk_write(
+        [
+            UpdateOne({"_id": job_id}, {"$set": end})
+            for job_id, end in zip(ids, finished, strict=True)
+        ]
+    )
+    ended = [
+        {"status": end["status"], "finishedAt": end["finishedAt"], "updatedAt": end["finishedAt"]}
+        for end in finished
+    ]
+    jobs.bulk_write(
+        [UpdateOne({"_id": job_id}, {"$set": end}) for job_id, end in zip(ids, ended, strict=True)]
+    )
+
+
+def finish(number: int) -> dict[str, Any]:
+    """The fields of a finished attempt: one in ten fails."""
+    now = datetime.now(UTC)
+    if number % 10:
+        return {"status": "succeeded", "finishedAt": now}
+    words = " ".join(random.choices(ascii_lowercase, k=12))  # noqa: S311
+    error = {"code": "E_BANK", "message": f"refused {words}", "stack": STACK}
+    return {"status": "failed", "finishedAt": now, "error": error}
 
 
 @dataclass(frozen=True)
