@@ -148,7 +148,7 @@ class _Finder:
             found = self._queue.finder.find_by_prefix(typed, MAX_OF_A_KIND)
             if len(found) > 1:
                 filters = {**self._filters, "job_id": [typed]}
-                yield self._list_jobs(f"{typed}…", "ids that begin so", filters)
+                yield self._list_jobs(f"{typed}…", "beginning of the id", filters)
             yield from map(_describe_job, found)
 
     def _find_job(self, job_id: str) -> Document | None:

@@ -56,7 +56,8 @@ class Choice:
     def note(self) -> str:
         """What it is, and how many jobs there are, as far as that is known."""
         if (jobs := self.meaning.jobs) is None:
-            return self.meaning.note
+            is_list = self.meaning.kind is MeaningKind.JOBS
+            return f"jobs by {self.meaning.note}" if is_list else self.meaning.note
         unit = "job" if jobs == CappedCount(1, True) else "jobs"
         more = "" if jobs.is_exact else " or more"
         return f"{self.meaning.note}, {grouped(jobs.value)} {unit}{more}"

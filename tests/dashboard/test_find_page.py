@@ -186,3 +186,15 @@ def test_part_has_an_option_for_each_suggestion(shop: Api) -> None:
     assert [option["data-address"] for option in part.all("li", role="option")] == [
         "/dashboard/find?q=status%3Adead"
     ]
+
+
+def test_text_and_names_never_become_markup(shop: Api, watched: Any) -> None:
+    odd = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+    watched.jobs.insert_one(job("c-1", type="t", createdBy=odd, payload={"orderId": odd}))
+    viewer = signed_in(shop)
+    for part in (False, True):
+        page = viewer.page(f"/dashboard/find?{urlencode({'q': odd})}", part=part)
+        assert page.all("li" if part else "a")
+        assert odd in page.text
+        assert not page.all("img")
+        assert not [script for script in page.all("script") if "src" not in script]

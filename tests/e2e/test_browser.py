@@ -1160,6 +1160,7 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={kind}")
     keys.press("Control+k")
     expect(options.filter(has_text="Workers")).to_be_visible()
+    assert all(name.strip() for name in options.locator("span:first-child").all_inner_texts())
     keys.type("err")
     keys.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Errors")

@@ -101,7 +101,7 @@ function close() {
 
 // Links of the menus, the marked links and buttons of the page, the theme and the keys.
 function listCommands(text) {
-  const links = [...document.querySelectorAll(".bar a:not(.brand)")].map((link) => (
+  const links = [...document.querySelectorAll(".bar a:not(.brand, [data-command])")].map((link) => (
     { name: link.textContent.trim(), note: link.closest("#queue-menu") ? "queue" : "page", run: () => link.click() }
   ));
   const marked = [...document.querySelectorAll("[data-command]")].map((element) => (
