@@ -11,6 +11,7 @@ from jobmon.api.queries import ListParameters
 from jobmon.api.search import read_search
 from jobmon.dashboard.formatting import query, status_word
 from jobmon.dashboard.page_window import PRESETS, PageWindow
+from jobmon.domain import JobCondition
 
 Kind = Literal["text", "search", "number", "instant", "choice"]
 
@@ -51,12 +52,18 @@ class ShownField:
     value: str
     error: str = ""
 
+    @property
+    def is_in_line(self) -> bool:
+        """Whether the page shows it without a click; one that has a tab is not repeated."""
+        return self.field.usual or bool(self.value and not has_tab(self.field.name, self.value))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
     """A filter in the address; `rest` are the parameters without it, `address` is their list."""
 
     name: str
+    value: str
     label: str
     text: str
     is_instant: bool
@@ -182,12 +189,12 @@ class ListForm:
     @property
     def fields(self) -> list[ShownField]:
         """The fields in the line of filters: the usual ones, and those that are set."""
-        return [shown for shown in self._show_fields() if shown.field.usual or shown.value]
+        return [shown for shown in self._show_fields() if shown.is_in_line]
 
     @property
     def folded_fields(self) -> list[ShownField]:
         """The fields below "More filters"."""
-        return [shown for shown in self._show_fields() if not shown.field.usual and not shown.value]
+        return [shown for shown in self._show_fields() if not shown.is_in_line]
 
     def _show_fields(self) -> Iterator[ShownField]:
         """A field for each value in the address, and one for each filter without a value."""
@@ -225,9 +232,10 @@ class ListForm:
 
     @property
     def chips(self) -> list[Chip]:
-        """A chip for each filter, except for a single status, which has a tab."""
-        statuses = self.parameters["status"]
-        return [chip for chip in self.filters if chip.name != "status" or len(statuses) > 1]
+        """A chip for each filter, except for the one that has a tab."""
+        filters = self.filters
+        several = sum(chip.name in ("status", "condition") for chip in filters) > 1
+        return [chip for chip in filters if several or not has_tab(chip.name, chip.value)]
 
     @property
     def filters(self) -> list[Chip]:
@@ -244,6 +252,7 @@ class ListForm:
         rest = {**self.parameters, name: left if left or name in REPEATED else ""}
         return Chip(
             name=name,
+            value=value,
             label=LABELS.get(name, name.removeprefix("payload.")),
             text=_word(name, value),
             is_instant=name.endswith(("_from", "_to")),
@@ -251,6 +260,11 @@ class ListForm:
             rest=rest,
             address=self.address(**{name: left}),
         )
+
+
+def has_tab(name: str, value: str) -> bool:
+    """Whether the list has a tab for this value of a filter."""
+    return name == "status" or (name == "condition" and value == JobCondition.SCHEDULED)
 
 
 def _list_values(given: Any) -> list[str]:
