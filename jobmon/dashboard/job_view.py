@@ -75,6 +75,7 @@ class JobView:
     leased_by: str | None = None
     lease_expires_at: Date = None
     finished_at: Date = None
+    longest_run_ms: Number = None  # in a list of the longest runs
     last_error: Error = None
     payload: Any = None
     attempts: list[AttemptView] = field(default_factory=list)
@@ -105,6 +106,7 @@ class JobView:
             leased_by=clean_free_text(job.get("leasedBy")),
             lease_expires_at=clean_date(job.get("leaseExpiresAt")),
             finished_at=clean_date(job.get("finishedAt")),
+            longest_run_ms=clean_number(job.get("durationMs")),
             last_error=_show_error(job, "lastError", stack=detail),
             payload=redact(job.get("payload")) if detail else None,
             attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],

@@ -15,6 +15,7 @@ from jobmon.domain import JobCondition
 
 Kind = Literal["text", "search", "number", "instant", "choice"]
 
+LONGEST_FIRST = "-duration"
 REPEATED = ("status", "type")
 # On a list, the bounds of a time window are those of createdAt.
 _WINDOW = {"from": "created_from", "to": "created_to"}
@@ -96,6 +97,7 @@ FIELDS = (
             "-nextRunAt": "latest due first",
             "-finishedAt": "last finished first",
             "finishedAt": "first finished first",
+            LONGEST_FIRST: "longest run first",
         },
         own=True,
         usual=True,
@@ -110,6 +112,12 @@ FIELDS = (
         choices={"": "any", "due": "due now", "scheduled": "scheduled", "expired": "lease expired"},
     ),
     Field(name="worker", label="Worker"),
+    Field(
+        name="error_group",
+        label="Error group",
+        placeholder="id of a group",
+        needs="lastError.code",
+    ),
     Field(name="min_attempts", label="Attempts at least", kind="number", own=True),
     Field(name="priority", label="Priority", kind="number", needs="priority", own=True),
     Field(name="due_from", label="Due from", kind="instant", needs="nextRunAt", own=True),

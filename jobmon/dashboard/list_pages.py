@@ -1,5 +1,7 @@
 """The pages that list jobs: all of them, and the caller's own."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -13,11 +15,11 @@ from jobmon.api.job_lists import ListPage, ListResponder
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
-from jobmon.dashboard.list_form import Chip, ListForm, choose_fields, read_parameters
+from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm, choose_fields, read_parameters
 from jobmon.dashboard.list_tabs import StatusTabs
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
-from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
+from jobmon.store.filter import JobFilter
 from jobmon.store.labels import is_filter
 from jobmon.store.stats import QueueStats
 from jobmon.web import auth
@@ -65,7 +67,7 @@ class JobListPages:
             errors = error.details or {}
         form = _make_form(parameters, errors, owner)
         stats = _read_stats(owner)
-        tabs = StatusTabs(form, stats, None if page is None else _read_total(page))
+        tabs = StatusTabs(form, stats, _read_total(page, parameters))
         has_schedule = owner is None and current_queue().known_fields.can_query("nextRunAt")
         now = datetime.now(UTC)
         context: dict[str, Any] = {
@@ -76,6 +78,7 @@ class JobListPages:
             "tabs": tabs.list(has_schedule=has_schedule),
             "soon": tabs.link_schedule(now),
             "when_heading": _choose_heading(parameters),
+            "by_duration": parameters.get("sort") == LONGEST_FIRST,
         }
         if page is not None:
             context |= {"meta": page.meta, "jobs": list(map(JobView.from_document, page.jobs))}
@@ -85,17 +88,28 @@ class JobListPages:
                 render_template("dashboard/_jobs.html", is_update=True, **context)
             )
         if page is not None and not page.jobs:
-            context["helpful"] = _find_helpful(form, owner)
+            chips = form.filters[:MAX_SUGGESTIONS]
+            context["helpful"] = [chip for chip in chips if self._has_jobs(chip.rest, owner)]
         html = render_template("dashboard/jobs.html", types=_suggest_types(stats), **context)
         return html, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
+    def _has_jobs(self, parameters: Mapping[str, Any], owner: str | None) -> bool:
+        """Whether the list with these parameters has jobs; False if it is refused."""
+        try:
+            query = replace(load_query(parameters, owner), per_page=1)
+            return bool(self._responder.page(query).jobs)
+        except (ValidationError, ApiError) as error:
+            if isinstance(error, ApiError) and error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            return False
 
-def load_query(parameters: dict[str, Any], owner: str | None) -> ListQuery:
+
+def load_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:
     """The query of these parameters; ValidationError."""
     schema = ListParameters() if owner is None else OwnListParameters()
     is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
     defaults = {"per_page": PER_PAGE} if is_page else {}
-    query: ListQuery = schema.load(defaults | parameters)
+    query: ListQuery = schema.load({**defaults, **parameters})
     return query if owner is None else query.confine_to(owner)
 
 
@@ -118,7 +132,10 @@ def _read_stats(owner: str | None) -> QueueStats | None:
     return stats.cached_stats() if is_part_request() else stats.stats()
 
 
-def _read_total(page: ListPage) -> CappedCount:
+def _read_total(page: ListPage | None, parameters: dict[str, Any]) -> CappedCount | None:
+    """How many jobs the filters match, where that is known."""
+    if page is None or page.meta["reasons"] or parameters.get("sort") == LONGEST_FIRST:
+        return None
     return CappedCount(page.meta["total"], page.meta["total_is_exact"])
 
 
@@ -142,19 +159,6 @@ def _choose_heading(parameters: dict[str, Any]) -> str:
         if statuses and statuses <= set(having):
             return heading
     return "Due, lease or finish"
-
-
-def _find_helpful(form: ListForm, owner: str | None) -> list[Chip]:
-    """The filters of an empty list without which it would have jobs."""
-    return [chip for chip in form.filters[:MAX_SUGGESTIONS] if _has_jobs(chip, owner)]
-
-
-def _has_jobs(chip: Chip, owner: str | None) -> bool:
-    try:
-        job_filter = load_query({**chip.rest}, owner).job_filter
-        return bool(current_queue().lists.page(job_filter, per_page=1).jobs)
-    except (ValidationError, RefusedFilterError, UnknownFieldError):
-        return False
 
 
 def _suggest_types(stats: QueueStats | None) -> list[str]:

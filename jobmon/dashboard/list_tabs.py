@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobmon.dashboard.formatting import capitalize_first, instant, status_word
-from jobmon.dashboard.list_form import ListForm
+from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
 from jobmon.store.labels import OTHER, is_filter
 from jobmon.store.live_stats import UNCOUNTED
@@ -31,7 +31,7 @@ _BY_TYPE = "Scheduled jobs are not counted by type"
 _BY_LABELS = "There are too many statuses or types to count each"
 # Filters and orders that only waiting jobs and only finished jobs have.
 _OF_WAITING = {"due_from", "due_to", "nextRunAt", "-nextRunAt"}
-_OF_FINISHED = {"finished_from", "finished_to", "finishedAt", "-finishedAt", "-duration"}
+_OF_FINISHED = {"finished_from", "finished_to", "finishedAt", "-finishedAt", LONGEST_FIRST}
 
 
 @dataclass(frozen=True, kw_only=True)

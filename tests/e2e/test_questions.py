@@ -1,6 +1,7 @@
 """The questions that an operator asks at night, answered in a browser from the overview: catches an
 answer that needs more than two clicks, or that is not on the page."""
 
+import json
 import os
 import subprocess
 import sys
@@ -274,3 +275,48 @@ def test_which_jobs_of_a_type_were_slowest(
 def test_does_it_clear_by_itself(walk: Callable[[], Walk]) -> None:
     way = walk()
     way.shows("does not clear at this rate")
+
+
+def fill(page: Page, label: str, text: str) -> None:
+    """Type into a filter of the list, which applies at once."""
+    shown = page.url
+    field = page.get_by_label(label, exact=True)
+    field.fill(text)
+    field.press("Enter")
+    expect(page).not_to_have_url(shown)
+
+
+def test_jobs_that_failed_with_a_code_between_two_times_as_a_file(
+    visit: Visits, night: tuple[str, Night]
+) -> None:
+    url, about = night
+    page = visit(f"{url}/dashboard/jobs?type=mail&error_code=E_SMTP", timezone_id="UTC")
+    page.get_by_text("More filters").click()
+    # A field takes whole minutes: one failed every 20 seconds.
+    begin = about.bad_since.replace(second=0, microsecond=0) + 2 * MINUTE
+    fill(page, "Finished from", f"{begin:%Y-%m-%dT%H:%M}")
+    page.get_by_text("More filters").click()
+    fill(page, "Finished before", f"{begin + 2 * MINUTE:%Y-%m-%dT%H:%M}")
+    expect(page.locator("#job-count")).to_have_text("6 jobs")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="NDJSON").click()
+    *jobs, end = map(json.loads, download.value.path().read_text().splitlines())
+    assert end == {"end": True, "rows": 6}
+    assert {(job["type"], job["lastError"]["code"]) for job in jobs} == {("mail", "E_SMTP")}
+
+
+def test_scheduled_jobs_of_the_next_hour(visit: Visits, night: tuple[str, Night]) -> None:
+    page = visit(f"{night[0]}/dashboard/jobs")
+    page.get_by_role("link", name="Scheduled 7").click()
+    page.get_by_role("link", name="hour", exact=True).click()
+    expect(page.locator("#job-rows tbody tr")).to_have_count(7)
+    expect(page.locator("#job-rows td.c-when").first).to_contain_text("due in")
+    expect(page.get_by_role("columnheader", name="Due")).to_be_visible()
+
+
+def test_slow_jobs_only(visit: Visits, night: tuple[str, Night]) -> None:
+    page = visit(f"{night[0]}/dashboard/jobs")
+    page.get_by_label("Order").select_option("longest run first")
+    first = page.locator("#job-rows tbody tr").first
+    expect(first.locator(".row-link")).to_have_attribute("title", night[1].slow)
+    expect(first).to_contain_text("ran 41 s")
