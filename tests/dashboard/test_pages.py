@@ -176,7 +176,7 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
     client = admin.client
 
     def page(path: str, expected: int = 200, /, **query: str) -> Page:
-        answer = client.get(path, query_string=query)
+        answer = client.get(path, query_string=query or None)
         page = Page(answer.text)
         assert answer.status_code == expected, page.text[-600:]
         return page
