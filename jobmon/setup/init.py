@@ -383,7 +383,9 @@ def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
     if planned.state is not State.MISSING:
         return _describe_unchanged(planned)
     estimate = "size unknown" if size is None else f"about {max(size / _MIB, 0.1):,.1f} MiB"
-    return ok("index", f"{planned.index}: would be created, {estimate}")
+    setting = planned.index.setting
+    chosen = f" (for filters of lists: `{setting}` in JOBMON_FILTERS)" if setting else ""
+    return ok("index", f"{planned.index}: would be created, {estimate}{chosen}")
 
 
 def _describe_connection(plan: _Plan, user: User) -> Finding:

@@ -260,6 +260,7 @@ class Index(NamedTuple):
     `field`: the contract's field that it serves, at `path` in the documents; both are None for an
     index that a profile adds. `may_be_unique`: no two documents should have the same keys.
     `partial`: the filter for the only documents that are in the index; None for all.
+    `setting`: its name in JOBMON_FILTERS, if only filters of lists need it.
     """
 
     collection: Collection[Document]
@@ -268,6 +269,7 @@ class Index(NamedTuple):
     field: str | None = None
     path: str | None = None
     partial: Document | None = None
+    setting: str = ""
 
     def __str__(self) -> str:
         fields = (field if order == ASCENDING else f"-{field}" for field, order in self.keys)
@@ -309,8 +311,10 @@ def required_indexes(connection: Connection) -> list[Index]:
 
 def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index | None:
     """The index with the documents' names; None if they lack one of its fields."""
-    keys, first = jobs.mapping.translate_keys(index.keys), index.keys[0][0]
+    keys = jobs.mapping.translate_keys(index.keys)
     if keys is None or not all(map(jobs.mapping.can_query, index.needs)):
         return None
+    field = next(iter(index.partial or dict(index.keys)))
+    ((path, _),) = jobs.mapping.translate_order([(field, ASCENDING)])
     partial = None if index.partial is None else jobs.mapping.translate_query(index.partial)
-    return Index(jobs.collection, keys, False, first, keys[0][0], partial)
+    return Index(jobs.collection, keys, False, field, path, partial, index.setting)

@@ -177,7 +177,7 @@ def test_dead_jobs_without_an_end_make_the_counts_null_instead_of_zero(few: Watc
 def test_without_an_index_on_finishedat_that_no_job_has_counts_are_null(few: WatchedQueue) -> None:
     """`jobmon init` makes no index on a field that no document has."""
     few.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
-    few.database.jobs.drop_index("status_1_finishedAt_1")
+    few.database.jobs.drop_index("status_1_finishedAt_1__id_1")
     assert few.activity() == {"enqueued": 3, "succeeded": None, "failed": None, "dlq": None}
 
 

@@ -188,10 +188,9 @@ def test_parameters_have_bounds_defaults_and_repetition(
     assert set(parameters) - own == {
         "owner",
         "error_code",
+        "error_group",
         "worker",
         "condition",
-        "finished_from",
-        "finished_to",
     }
 
 

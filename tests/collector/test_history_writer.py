@@ -378,7 +378,7 @@ def test_jobs_are_counted_without_an_index_on_a_field_that_no_document_has(
     """Catches a missing index on finishedAt that ends all counting."""
     connection = find_connection(service)
     now = datetime.now(UTC)
-    database.jobs.drop_index("status_1_finishedAt_1")
+    database.jobs.drop_index("status_1_finishedAt_1__id_1")
     database.job_attempts.drop_index("finishedAt_1")
     for number in range(3):
         job = {"jobId": str(number), "status": "dlq", "type": "t", "createdAt": now}

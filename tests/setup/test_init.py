@@ -173,6 +173,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
         "jobs(createdBy, -createdAt, -_id, type)",
         "jobs(createdBy, status, -createdAt, -_id, type)",
         "jobs(lastError.code, -createdAt, -_id, status, type)",
+        "jobs(lastError.code, finishedAt, _id, status, type)",
     }
 
 
@@ -222,6 +223,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
     preview = init(database_uri(mongod, shop), *options, "--dry-run")
     assert preview.exit_code == 0, preview.output
     assert (all_names(mongo, shop.name), shop.command("dbHash")["md5"]) == before
+    assert "MiB (for filters of lists: `attempts` in JOBMON_FILTERS)" in preview.output
     for name in ("reader", "collector"):
         assert f"{name}@{shop.name}: may read jobs" in preview.output
     expected = {
@@ -233,7 +235,7 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
         if outcome == "created"
     }
     assert expected == made
-    assert len(made) == 13
+    assert len(made) == 16
 
 
 def test_init_estimates_are_close_to_real_index_sizes(
@@ -301,9 +303,9 @@ def test_init_options_override_settings(mongod: Mongod, shop: Documents) -> None
         shop[name].insert_one({"_id": "1", "status": "SUCCESS", "date_done": NOW})
     environment = {"PROFILE": "celery", "JOBS_COLLECTION": "results"}
     by_setting = outcomes(init(database_uri(mongod, shop), **environment))
-    assert by_setting["results(status, date_done)"] == "created"
+    assert by_setting["results(status, date_done, _id)"] == "created"
     by_option = outcomes(init(database_uri(mongod, shop), "--jobs", "tasks", **environment))
-    assert by_option["tasks(status, date_done)"] == "created"
+    assert by_option["tasks(status, date_done, _id)"] == "created"
 
 
 def test_init_with_a_profile_grants_only_its_collections(

@@ -49,7 +49,7 @@ def test_remove_drops_only_what_init_created(
     assert preview.exit_code == 0, preview.output
     assert "by_address" in shop.jobs.index_information()
     assert made(mongo, shop)["users"] == with_ours["users"]
-    assert "jobs: status_1_finishedAt_1: would be removed" in preview.output
+    assert "jobs: status_1_finishedAt_1__id_1: would be removed" in preview.output
     removed = init(database_uri(mongod, shop), "--remove")
     assert removed.exit_code == 0, removed.output
     assert "jobs(-createdAt, -_id): kept, `jobmon init` did not create it" in removed.output
@@ -95,8 +95,8 @@ def test_remove_leaves_another_queue_of_the_database_unchanged(
 
 def test_remove_keeps_an_index_that_was_replaced(mongod: Mongod, shop: Documents) -> None:
     assert init(database_uri(mongod, shop)).exit_code == 0
-    shop.jobs.drop_index("status_1_finishedAt_1")
-    shop.jobs.create_index([("finishedAt", 1), ("status", 1)], name="status_1_finishedAt_1")
+    shop.jobs.drop_index("status_1_finishedAt_1__id_1")
+    shop.jobs.create_index([("finishedAt", 1), ("status", 1)], name="status_1_finishedAt_1__id_1")
     result = init(database_uri(mongod, shop), "--remove")
-    assert "jobs: status_1_finishedAt_1: does not exist any more" in result.output
-    assert "status_1_finishedAt_1" in shop.jobs.index_information()
+    assert "jobs: status_1_finishedAt_1__id_1: does not exist any more" in result.output
+    assert "status_1_finishedAt_1__id_1" in shop.jobs.index_information()

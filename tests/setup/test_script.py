@@ -133,7 +133,7 @@ def test_script_creates_the_collections_of_a_new_queue(
     printed = init(database_uri(mongod, shop), *other, "--print")
     run(printed.output, mongo, shop, tmp_path)
     assert {"my-jobs", "my-attempts"} <= set(shop.list_collection_names())
-    assert "status_1_finishedAt_1" in shop["my-jobs"].index_information()
+    assert "status_1_finishedAt_1__id_1" in shop["my-jobs"].index_information()
 
 
 def test_script_of_a_failed_init_is_empty(mongod: Mongod, shop: Documents) -> None:
