@@ -9,7 +9,7 @@ from flask import Response
 
 from jobmon.api.export import ExportSlots, export
 from jobmon.api.group_jobs import GroupJobFinder
-from jobmon.api.longest_runs import list_longest
+from jobmon.api.longest_runs import LongestRunReader
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
 from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
@@ -36,6 +36,7 @@ class ListResponder:
     def __init__(self) -> None:
         self._slots = ExportSlots()
         self._groups = GroupJobFinder()
+        self._longest = LongestRunReader()
 
     def respond(self, query: ListQuery) -> dict[str, Any] | Response:
         """A page as `JobList` serializes it, or the file."""
@@ -48,7 +49,7 @@ class ListResponder:
         """The requested page."""
         queue = current_queue()
         if query.by_duration:
-            return _page_longest(queue, query)
+            return self._page_longest(queue, query)
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             total = None
@@ -77,21 +78,20 @@ class ListResponder:
         """All matching jobs as a file of `query.format`."""
         queue = current_queue()
         if query.by_duration:
-            jobs, why = list_longest(queue, query.job_filter)
+            jobs, why = self._longest.list(queue, query.job_filter)
             return export(iter([jobs]), query.format, self._slots, why)
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             batches = queue.lists.batches(job_filter, oldest_first=query.oldest_first)
             return export(batches, query.format, self._slots, job_filter.reason)
 
-
-def _page_longest(queue: WatchedQueue, query: ListQuery) -> ListPage:
-    """A page by its number: these lists have no cursor."""
-    jobs, why = list_longest(queue, query.job_filter)
-    first = (query.page - 1) * query.per_page
-    meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), why)
-    shown = jobs[first : first + query.per_page]
-    return ListPage(jobs=shown, meta=meta, job_filter=query.job_filter)
+    def _page_longest(self, queue: WatchedQueue, query: ListQuery) -> ListPage:
+        """A page by its number: these lists have no cursor."""
+        jobs, why = self._longest.list(queue, query.job_filter)
+        first = (query.page - 1) * query.per_page
+        meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), why)
+        shown = jobs[first : first + query.per_page]
+        return ListPage(jobs=shown, meta=meta, job_filter=query.job_filter)
 
 
 def _format_meta(page: int, per_page: int, total: CappedCount, why: str) -> dict[str, Any]:

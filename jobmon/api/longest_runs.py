@@ -1,12 +1,13 @@
 """The list of the jobs with the longest runs, from the bounded lists that the collector keeps."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobmon.api.slowest import explain_slowest
 from jobmon.api.window_queries import WindowQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors, resolve_window
 from jobmon.rollup.run_details import SLOWEST, RunDetails, SlowRun
+from jobmon.single_flight import SingleFlightCache
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter
 from jobmon.store.mapping import Document
@@ -14,6 +15,7 @@ from jobmon.store.search import is_prefix
 from jobmon.web.queues import WatchedQueue
 
 MAX_JOBS = 100
+KEEP_S, MAX_KEPT = 2, 20
 LENGTH = timedelta(days=1)  # of the window, if it has no start
 COVERED = (
     f"of each type only the {SLOWEST} longest runs that ended in the window are kept, and jobs "
@@ -21,12 +23,30 @@ COVERED = (
 )
 
 
-def list_longest(queue: WatchedQueue, job_filter: JobFilter) -> tuple[list[Document], str]:
-    """At most 100 jobs with `durationMs`, that of the longest run first; and why some are missing.
+class LongestRuns(NamedTuple):
+    """The jobs, and why others may be missing."""
 
-    The runs ended in the window from `finished_from` to `finished_to`, by default the last 24
-    hours. ApiError 422 or 503 for a window without a history; raises PyMongoError.
-    """
+    jobs: list[Document]
+    reason: str
+
+
+class LongestRunReader:
+    """Lists jobs by their longest run; what was read is shared for two seconds."""
+
+    def __init__(self) -> None:
+        self._lists: SingleFlightCache[LongestRuns] = SingleFlightCache(MAX_KEPT)
+
+    def list(self, queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
+        """At most 100 jobs with `durationMs`, that of the longest run first.
+
+        The runs ended in the window from `finished_from` to `finished_to`, by default the last 24
+        hours. ApiError 422 or 503 for a window without a history; raises PyMongoError.
+        """
+        key = queue.name, job_filter
+        return self._lists.get(key, lambda: _read_longest(queue, job_filter), KEEP_S)
+
+
+def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     start, end = job_filter.finished_from, job_filter.finished_to
     window = resolve_window(queue.series, WindowQuery(start=start, end=end, length=LENGTH))
     with explain_history_errors(NO_COLLECTOR):
@@ -40,7 +60,8 @@ def list_longest(queue: WatchedQueue, job_filter: JobFilter) -> tuple[list[Docum
         if matches and (job_id := to_text(job.get("jobId"))) in runs
     ]
     jobs.sort(key=lambda job: -int(job["durationMs"]))
-    return jobs, "; ".join(filter(None, (explain_slowest(queue, history), history.doubt, COVERED)))
+    reasons = (explain_slowest(queue, history), history.doubt, COVERED)
+    return LongestRuns(jobs, "; ".join(filter(None, reasons)))
 
 
 def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRun]:
