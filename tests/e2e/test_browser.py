@@ -892,7 +892,7 @@ def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
         enqueue(name, 9 - number)
     add_failed(stack, "failing", f"E_{kind[-6:]}", 1)
     page = visit(f"{stack.url}/dashboard?text={kind}")
-    expect(page.get_by_role("img")).to_have_count(3)  # the charts' legends are tables, too
+    expect(page.locator(".chart")).to_have_count(3)
     # The page has a table of errors, too.
     expect(page.get_by_role("region", name="Top errors").locator("tbody tr").first).to_be_visible(
         timeout=20_000
@@ -1298,7 +1298,7 @@ def unfolded(page: Page) -> None:
     """Everything open, with the charts drawn."""
     if page.locator("#charts").count():
         charts = 1 if page.locator("[data-charts=errors]").count() else 3
-        expect(page.get_by_role("img")).to_have_count(charts)
+        expect(page.locator(".chart")).to_have_count(charts)
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
 
 

@@ -96,7 +96,7 @@ function showFreshness() {
   document.documentElement.classList.toggle("is-stale", isStale);
   freshness.classList.toggle("stale", isStale);
   freshness.classList.toggle("fresh", !isStale && !paused && !finished);
-  let text = "";
+  let text;
   if (isStale) text = `${problem} · data ${formatDuration(age)} old`;
   else if (paused) text = `data ${formatDuration(age)} old`;
   else if (finished) text = document.getElementById("finished")?.dataset.note ?? "";
