@@ -148,7 +148,7 @@ def test_past_window_is_not_updated(admin: Viewer, history: ErrorHistory) -> Non
     paths = (*PAGES, group_page(history))
     for path in paths:
         (note,) = admin.page(f"{path}?{PAST}", part=path != "/dashboard").all("span", id="finished")
-        assert note["data-note"] == "past window: not updated"
+        assert note["data-note"] == "past window"
         for live in ("range=7d", f"from={quote(FROM)}"):
             assert not admin.page(f"{path}?{live}").all("span", id="finished")
 

@@ -3,6 +3,7 @@ answer that needs more than two clicks, or that is not on the page."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -18,7 +21,7 @@ from pymongo.database import Database
 
 from jobmon.collector.samples import QueueSamples
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.buckets import QueueSample
+from jobmon.rollup.buckets import QueueSample, floor
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
@@ -320,3 +323,83 @@ def test_slow_jobs_only(visit: Visits, night: tuple[str, Night]) -> None:
     first = page.locator("#job-rows tbody tr").first
     expect(first.locator(".row-link")).to_have_attribute("title", night[1].slow)
     expect(first).to_contain_text("ran 41 s")
+
+
+def read_window(page: Page) -> tuple[datetime, datetime]:
+    """The window that the address names."""
+    given = parse_qs(urlsplit(page.url).query)
+    start, end = (datetime.fromisoformat(given[name][0]) for name in ("from", "to"))
+    return start, end
+
+
+def drag(page: Page, start: float, end: float) -> None:
+    """Drag over the first chart, from one part of its width to another."""
+    box = page.locator(".u-over").first.bounding_box()
+    assert box
+    height = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + start * box["width"], height)
+    page.mouse.down()
+    page.mouse.move(box["x"] + end * box["width"], height, steps=4)
+    page.mouse.up()
+
+
+def test_what_changed_between_two_times(
+    walk: Callable[[], Walk], visit: Visits, night: tuple[str, Night]
+) -> None:
+    """A drag makes the window, and its address shows a colleague the same."""
+    page = walk().page
+    chart = page.get_by_role("img", name="Throughput")
+    expect(chart).to_be_visible(timeout=LATE_MS)
+    drag(page, 0.6, 0.75)
+    page.wait_for_url(re.compile("from="))
+    start, end = read_window(page)
+    assert timedelta(minutes=8) <= end - start <= timedelta(minutes=11)
+    expect(page.locator("#freshness")).to_have_text("past window")
+    expect(chart).to_have_attribute("aria-label", re.compile(r"succeeded: [1-9]\d* in total"))
+    label = chart.get_attribute("aria-label")
+    page.get_by_role("link", name="Errors", exact=True).click()
+    assert read_window(page) == (start, end)
+    page.go_back()
+    colleague = visit(page.url, timezone_id="America/New_York")
+    expect(colleague.get_by_role("img", name="Throughput")).to_have_attribute(
+        "aria-label", label or ""
+    )
+    # The keyboard makes a window, too.
+    colleague.get_by_role("slider", name="Cursor of Throughput").focus()
+    for key in ("Home", "Shift+ArrowRight", "Shift+ArrowRight", "Enter"):
+        colleague.keyboard.press(key)
+    colleague.wait_for_url(re.compile(quote(f"{start + 3 * MINUTE:%Y-%m-%dT%H:%M}:00.000Z")))
+    assert read_window(colleague) == (start, start + 3 * MINUTE)
+
+
+def test_window_is_typed_in_the_time_zone_of_the_viewer(
+    walk: Callable[[], Walk], night: tuple[str, Night]
+) -> None:
+    page = walk().page
+    start = floor(night[1].bad_since - 8 * MINUTE, MINUTE)
+    page.get_by_text("Other times").click()
+    local = start.astimezone(ZoneInfo("Europe/Berlin"))
+    page.get_by_label("From", exact=True).fill(f"{local:%Y-%m-%dT%H:%M}")
+    page.get_by_label("To", exact=True).fill(f"{local + 10 * MINUTE:%Y-%m-%dT%H:%M}")
+    page.get_by_label("Time window").get_by_role("button", name="Show").click()
+    page.wait_for_url(re.compile("from="))
+    assert read_window(page) == (start, start + 10 * MINUTE)
+    expect(page.locator(".window-menu summary")).to_contain_text(f"{local:%H:%M}")
+    page.locator(".window-menu summary").click()
+    expect(page.get_by_label("From", exact=True)).to_have_value(f"{local:%Y-%m-%dT%H:%M}")
+
+
+def test_which_jobs_finished_at_a_time_of_a_chart(walk: Callable[[], Walk]) -> None:
+    way = walk()
+    over = way.page.locator(".u-over").first
+    expect(over).to_be_visible(timeout=LATE_MS)
+    box = over.bounding_box()
+    assert box
+    way.clicks += 1
+    over.click(position={"x": box["width"] * 0.7, "y": box["height"] - 2})
+    way.page.wait_for_url(re.compile("finished_from"))
+    given = parse_qs(urlsplit(way.page.url).query)
+    assert given["status"] == ["succeeded"]
+    bounds = [datetime.fromisoformat(given[f"finished_{name}"][0]) for name in ("from", "to")]
+    assert bounds[1] - bounds[0] == MINUTE
+    expect(way.page.locator("#job-count")).to_have_text("6 jobs")

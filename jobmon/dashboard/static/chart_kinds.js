@@ -2,8 +2,8 @@
 
 import { formatCount, formatMinute, formatMs, isKnown } from "./chart_format.js";
 import { textsBetween } from "./chart_marks.js";
-import { stepLength } from "./window.js";
 
+const NEAR_PX = 5; // to a line
 const LEAST_PX = 2; // the least height of a bar with a value, so that one dead job among thousands shows
 
 // Each line has a column, a label and a style, of which `--chart-STYLE` is the colour. Those with
@@ -60,8 +60,7 @@ export function explainEmpty(chart, data, when) {
  * and for the step in progress, to which a line leads from the last step that is over.
  */
 export function plotData(chart, data) {
-  const { at, complete } = data;
-  const half = stepLength(at) / 2;
+  const { at, complete, step } = data;
   const columns = drawnColumns(chart, data);
   const over = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
   const unfinished = columns.map((values, number) => {
@@ -69,7 +68,7 @@ export function plotData(chart, data) {
     return values.map((value, index) => (index >= first && isKnown(values[complete]) ? value : null));
   });
   const previous = data.previous ? [data.previous[chart.compared[0]]] : [];
-  return [at.map((start) => start + half), ...over, ...unfinished, ...previous];
+  return [at.map((start) => start + step / 2), ...over, ...unfinished, ...previous];
 }
 
 function drawnColumns(chart, data) {
@@ -89,6 +88,17 @@ function drawnColumns(chart, data) {
 
 function barHeight({ column, without }, data, index) {
   return Math.max(0, (data[column][index] || 0) - ((without && data[without][index]) || 0));
+}
+
+/** The column that the plot draws `top` px below its upper edge at a step; empty if there is none. */
+export function columnAt(chart, data, plot, index, top) {
+  if (chart.isDuration) return "";
+  const drawn = drawnColumns(chart, data);
+  const distance = (number) => top - plot.valToPos(drawn[number][index] || 0, "y"); // below its upper end
+  const shown = chart.lines.map((_, number) => number).filter((number) => !chart.hidden.has(chart.lines[number]) && data[chart.lines[number].column][index]);
+  const near = shown.find((number) => !chart.lines[number].isBar && Math.abs(distance(number)) <= NEAR_PX);
+  const within = shown.find((number) => chart.lines[number].isBar && distance(number) >= 0);
+  return chart.lines[near ?? within]?.column || "";
 }
 
 /** The value of each line at a step, as text, in the order of the lines; then that of the previous period. */

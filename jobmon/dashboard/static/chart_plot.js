@@ -3,7 +3,6 @@
 /* global uPlot */
 import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTicks, isKnown } from "./chart_format.js";
 import { plotData } from "./chart_kinds.js";
-import { stepLength } from "./window.js";
 
 const HEADROOM = 1.08;
 const SOLID = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 }; // widths
@@ -21,7 +20,7 @@ export function makePlot(figure, chart, data, width, plugins) {
     plugins,
     legend: { show: false },
     cursor: { sync: { key: "jobmon" }, drag: { x: true, y: false }, y: false, points: { show: false } },
-    scales: { x: { range: rangeOfSteps }, y: chart.isDuration ? { distr: 3, range: durationRange } : { range: (_, low, high) => [0, Math.max(high || 0, 1) * HEADROOM] } },
+    scales: { x: { range: ({ data: [middles] }) => [middles[0] - data.step / 2, middles.at(-1) + data.step / 2] }, y: chart.isDuration ? { distr: 3, range: durationRange } : { range: (_, low, high) => [0, Math.max(high || 0, 1) * HEADROOM] } },
     axes: [
       { ...axis, grid: { show: false }, size: 28, values: (_, ticks, axisIndex, space, step) => formatTicks(ticks, step) },
       chart.isDuration
@@ -37,12 +36,6 @@ export function makePlot(figure, chart, data, width, plugins) {
 /** Show or hide a line that is no bar, with its unfinished end. */
 export function showLine(plot, chart, number, show) {
   [number + 1, number + 1 + chart.lines.length].forEach((series) => plot.setSeries(series, { show }));
-}
-
-/** Whether the plot shows only a part of its steps. */
-export function isZoomed(plot) {
-  const [at] = plot.data;
-  return plot.scales.x.min > at[0] || plot.scales.x.max < at.at(-1);
 }
 
 /** The value of a colour token. */
@@ -98,13 +91,6 @@ function hatch(stroke) {
   });
   context.stroke();
   return context.createPattern(canvas, "repeat");
-}
-
-/** The time axis: from the start of the first step to the end of the last one, or what a zoom chose. */
-function rangeOfSteps(plot, low, high) {
-  const [at] = plot.data;
-  const half = stepLength(at) / 2;
-  return low <= at[0] && high >= at.at(-1) ? [at[0] - half, at.at(-1) + half] : [low, high];
 }
 
 function durationRange(plot, low, high) {

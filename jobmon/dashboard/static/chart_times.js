@@ -1,33 +1,52 @@
-// Choosing a time in a chart, by a click or by the keyboard, shows links to the jobs of that time.
+// Choosing a time in a chart: a click opens its jobs, dragging its window; the keyboard shows links to both.
 
 import { formatMinute } from "./chart_format.js";
 import { keyboardCursor } from "./chart_slider.js";
+import { dragWindow, openSteps, stepLength } from "./window.js";
 
-const DRAG_PX = 4;
-const LINKS = [
-  ["Finished", "finished", {}],
-  ["Died", "finished", { status: "dlq" }],
-  ["Enqueued", "created", {}],
-];
-const HINT = "Click a time for its jobs.";
+const CLICK_PX = 4; // a longer way between press and release is dragging
+// Each with the parameters of the list in which the jobs are.
+const LINKS = {
+  finished: ["Finished", "finished", {}],
+  succeeded: ["Succeeded", "finished", { status: "succeeded" }],
+  dlq: ["Died", "finished", { status: "dlq" }],
+  enqueued: ["Enqueued", "created", {}],
+};
+const HINT = "Click a time for its jobs, drag to see only that time.";
 
 /**
- * uPlot plugins to choose a time in the plot in `figure`: links to the jobs of that time in the list
- * `jobs`, if there is one, below the plot. `describe(index)` is the text of a step, `times()` has the
- * start of each in Unix seconds. `isFirst` is for the plot that has a hint.
+ * uPlot plugins to choose a time in the plot in `figure`: its jobs in the list `jobs`, or without one
+ * the window of its step. `describe(index)` is the text of a step, `times()` has the start of each in
+ * Unix seconds, `columnAt(plot, index, top)` is the column that is drawn there, or empty. `isFirst` is
+ * for the plot that has a hint.
  */
-export function timeLinks(figure, title, jobs, describe, times, isFirst) {
-  if (!jobs) return [keyboardCursor(figure, title, describe)];
+export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFirst }) {
+  const chooseSteps = (first, last) => openSteps(times(), first, last);
+  if (!jobs) {
+    const openStep = (_, index) => chooseSteps(index, index);
+    return [keyboardCursor(figure, title, describe, openStep, chooseSteps), dragWindow(times), clickable(openStep)];
+  }
   const line = document.createElement("p");
   line.className = "time-links";
   line.setAttribute("role", "status");
   line.textContent = isFirst ? HINT : "";
-  const choose = (plot, index) => line.replaceChildren(...makeLinks(times(), index, jobs));
-  const chooseByKey = (plot, index) => {
-    choose(plot, index);
+  const show = (index) => line.replaceChildren(...makeLinks(times(), index, jobs));
+  const showByKey = (_, index) => {
+    show(index);
     line.querySelector("a").focus();
   };
-  return [keyboardCursor(figure, title, describe, chooseByKey), clickable(choose), { hooks: { init: () => figure.append(line) } }];
+  const open = (plot, index, event) => {
+    if (event.pointerType === "touch") { // a tap also shows the values of a time
+      show(index);
+      return;
+    }
+    const address = makeAddress(times(), index, jobs, columnAt(plot, index, plot.cursor.top));
+    if (event.ctrlKey || event.metaKey) window.open(address, "_blank", "noopener");
+    else location.assign(address);
+  };
+  return [
+    keyboardCursor(figure, title, describe, showByKey, chooseSteps), dragWindow(times), clickable(open), { hooks: { init: () => figure.append(line) } },
+  ];
 }
 
 function clickable(choose) {
@@ -36,26 +55,41 @@ function clickable(choose) {
     hooks: {
       init: (plot) => {
         plot.over.addEventListener("mousedown", ({ clientX }) => { pressedAt = clientX; });
-        plot.over.addEventListener("click", ({ clientX }) => {
+        plot.over.addEventListener("click", (event) => {
           const { idx } = plot.cursor;
-          const isDrag = pressedAt === null || Math.abs(clientX - pressedAt) > DRAG_PX; // a drag zooms
-          if (!isDrag && Number.isInteger(idx)) choose(plot, idx);
+          const isDrag = pressedAt === null || Math.abs(event.clientX - pressedAt) > CLICK_PX;
+          if (!isDrag && Number.isInteger(idx)) choose(plot, idx, event);
         });
       },
     },
   };
 }
 
-function makeLinks(at, index, jobs) {
-  const step = at[1] - at[0];
-  const [from, to] = [at[index], at[index] + step].map((seconds) => new Date(seconds * 1000).toISOString());
-  const links = LINKS.flatMap(([label, range, more]) => {
-    const link = document.createElement("a");
-    const address = new URL(jobs, location.href);
-    Object.entries({ [`${range}_from`]: from, [`${range}_to`]: to, ...more }).forEach(([name, value]) => address.searchParams.append(name, value));
-    link.href = address;
-    link.textContent = label;
-    return [link, " "];
-  });
-  return [`${formatMinute(at[index])} to ${formatMinute(at[index] + step).split(", ").at(-1)}: `, ...links];
+/** The address of the jobs of a step: those that a column counts, or all that finished. */
+function makeAddress(times, index, jobs, column) {
+  const bounds = [times[index], times[index] + stepLength(times)].map((seconds) => new Date(seconds * 1000).toISOString());
+  const address = new URL(jobs, location.href);
+  if (column === "failed") { // a failed attempt may be retried: the errors have them all
+    address.pathname = address.pathname.replace(/jobs$/, "errors");
+    ["from", "to"].forEach((name, end) => address.searchParams.append(name, bounds[end]));
+    return address;
+  }
+  const [, date, more] = LINKS[column] || LINKS.finished;
+  ["from", "to"].forEach((name, end) => address.searchParams.append(`${date}_${name}`, bounds[end]));
+  Object.entries(more).forEach(([name, value]) => address.searchParams.append(name, value));
+  return address;
+}
+
+function makeLinks(times, index, jobs) {
+  const links = Object.entries(LINKS).map(([column, [label]]) => makeLink(makeAddress(times, index, jobs, column), label));
+  links.push(makeLink(makeAddress(times, index, jobs, "failed"), "Errors"));
+  const end = times[index] + stepLength(times);
+  return [`${formatMinute(times[index])} to ${formatMinute(end).split(", ").at(-1)}: `, ...links.flatMap((link) => [link, " "])];
+}
+
+function makeLink(address, label) {
+  const link = document.createElement("a");
+  link.href = address;
+  link.textContent = label;
+  return link;
 }

@@ -1,9 +1,9 @@
 // The charts of a page: requests their data, draws them with one cursor for all, and keeps them up to date.
 
-import { describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotData, restingValues, valuesAt } from "./chart_kinds.js";
+import { columnAt, describeChart, describeStep, describeTime, explainEmpty, makeCharts, marksAt, plotData, restingValues, valuesAt } from "./chart_kinds.js";
 import { makeHead } from "./chart_legend.js";
 import { markLines } from "./chart_marks.js";
-import { colour, isZoomed, makePlot, showLine } from "./chart_plot.js";
+import { colour, makePlot, showLine } from "./chart_plot.js";
 import { shades } from "./chart_shades.js";
 import { timeLinks } from "./chart_times.js";
 
@@ -19,7 +19,6 @@ const UNAVAILABLE = {
 
 const container = document.getElementById("charts");
 const charts = container ? makeCharts(container.dataset.charts) : [];
-const resetButton = makeResetButton();
 let drawn = []; // { chart, plot, showStep } of each chart that has something to draw
 let shape = ""; // what decides which elements there are; if it changes, everything is drawn anew
 let etag = "";
@@ -56,7 +55,7 @@ async function refresh() {
 }
 
 function describeShape() {
-  return JSON.stringify([Boolean(data.previous), ...charts.map((chart) => explainEmpty(chart, data, when()))]);
+  return JSON.stringify([Boolean(data.previous), data.step, ...charts.map((chart) => explainEmpty(chart, data, when()))]);
 }
 
 function when() {
@@ -68,8 +67,6 @@ function draw() {
   container.replaceChildren();
   shape = describeShape();
   drawn = charts.flatMap(drawChart);
-  container.append(resetButton);
-  showResetButton();
 }
 
 function redraw() {
@@ -94,10 +91,16 @@ function drawChart(chart) {
     if (Number.isInteger(index)) show([describeTime(data, index), ...marksAt(data, index)].join(" "), valuesAt(chart, data, index));
     else show(chart.isDuration ? "latest" : "in total", restingValues(chart, data));
   };
-  const follow = { hooks: { setScale: showResetButton, setCursor: ({ cursor }) => showStep(cursor.left < 0 ? null : cursor.idx) } };
+  const follow = { hooks: { setCursor: ({ cursor }) => showStep(cursor.left < 0 ? null : cursor.idx) } };
   const plot = makePlot(figure, chart, data, measureWidth(figure), [
     shades(() => data, colour), follow, markLines(figure, () => data.marks),
-    ...timeLinks(figure, chart.title, container.dataset.jobs, (index) => describeStep(chart, data, labels(chart), index), () => data.at, chart === charts[0]),
+    ...timeLinks(figure, chart.title, {
+      jobs: container.dataset.jobs,
+      describe: (index) => describeStep(chart, data, labels(chart), index),
+      times: () => data.at,
+      columnAt: (_, index, top) => columnAt(chart, data, plot, index, top),
+      isFirst: chart === charts[0],
+    }),
   ]);
   plot.root.setAttribute("role", "img");
   plot.root.setAttribute("aria-label", describeChart(chart, data, labels(chart)));
@@ -123,23 +126,17 @@ function toggle(chart, number) {
   if (hide) chart.hidden.add(line);
   else chart.hidden.delete(line);
   const { plot } = drawn.find((one) => one.chart === chart);
-  if (line.isBar) setData(plot, chart);
+  if (line.isBar) plot.setData(plotData(chart, data));
   else showLine(plot, chart, number, !hide);
   return hide;
 }
 
 function update() {
   drawn.forEach(({ chart, plot, showStep }) => {
-    setData(plot, chart);
+    plot.setData(plotData(chart, data));
     plot.root.setAttribute("aria-label", describeChart(chart, data, labels(chart)));
     showStep(plot.cursor.left < 0 ? null : plot.cursor.idx);
   });
-}
-
-function setData(plot, chart) {
-  const zoomed = isZoomed(plot);
-  plot.setData(plotData(chart, data), !zoomed);
-  if (zoomed) plot.redraw();
 }
 
 function resize() {
@@ -147,19 +144,6 @@ function resize() {
     const width = measureWidth(plot.root.parentElement);
     if (Math.abs(width - plot.width) > 2) plot.setSize({ width, height: chart.height });
   });
-}
-
-function makeResetButton() {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "reset-zoom";
-  button.textContent = "Reset zoom";
-  button.addEventListener("click", () => drawn.forEach(({ chart, plot }) => plot.setData(plotData(chart, data))));
-  return button;
-}
-
-function showResetButton() {
-  resetButton.hidden = !drawn.some(({ plot }) => isZoomed(plot));
 }
 
 function showMessage(text) {
