@@ -11,7 +11,7 @@ from jobmon.api.queries import ListParameters
 from jobmon.api.search import read_search
 from jobmon.dashboard.formatting import query, status_word
 from jobmon.dashboard.page_window import PRESETS, PageWindow
-from jobmon.domain import JobCondition
+from jobmon.domain import JobCondition, JobStatus
 
 Kind = Literal["text", "search", "number", "instant", "choice"]
 
@@ -133,6 +133,7 @@ _OWN_ORDERS = {"": "newest first", "createdAt": "oldest first"}
 LABELS = {"status": "Status"} | {field.name: field.label for field in FIELDS}
 _CHOICES = {field.name: field.choices for field in FIELDS}
 _PARAMETER = re.compile(rf"`?\b({'|'.join(LABELS)})\b(?:=(\w+))?`?")
+_STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 
 
 def read_parameters() -> dict[str, Any]:
@@ -209,10 +210,14 @@ class ListForm:
         for field in self._fields:
             values = _list_values(self.parameters.get(field.name))
             shown = ShownField(field=field, value="", error=self._errors.get(field.name, ""))
-            yield from (replace(shown, value=value) for value in values or [""])
-            if field.name == "type" and values:
-                further = replace(field, label="Also type", usual=False)
-                yield replace(shown, field=further, error="")
+            if field.name != "type":
+                yield from (replace(shown, value=value) for value in values or [""])
+                continue
+            yield replace(shown, value=values[0] if values else "")
+            further = ShownField(field=replace(field, label="Also type", usual=False), value="")
+            yield from (replace(further, value=value) for value in values[1:])
+            if values:
+                yield further
 
     @property
     def status_error(self) -> str:
@@ -295,7 +300,8 @@ def _write_sentence(name: str, messages: Any) -> str:
         return "This page link is no longer valid."
     if isinstance(messages, dict):
         messages = [text for texts in messages.values() for text in texts]
-    return _PARAMETER.sub(_write_parameter, " ".join(dict.fromkeys(messages)))
+    sentence = _PARAMETER.sub(_write_parameter, " ".join(dict.fromkeys(messages)))
+    return _STATUS.sub(lambda found: status_word(found[0]), sentence)
 
 
 def _write_parameter(found: re.Match[str]) -> str:

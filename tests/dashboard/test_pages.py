@@ -321,6 +321,11 @@ WRONG = [
     (f"created_from={NEXT_DATE}&created_to={DATE}", 'Must be later than "Created from".'),
     (f"condition=expired&due_to={DATE}", 'Cannot be combined with "Due before".'),
     ("sort=type", "Must be one of"),
+    (
+        "sort=nextRunAt",
+        '"Condition: due now", "Due from", "Due before", or "Status" with queued or',
+    ),
+    ("sort=nextRunAt", "or retrying. Show the newest first"),
     ("cursor=!", "This page link is no longer valid."),
     ("format=xml", "format: Must"),
     ("format=csv&page=2", "page: Cannot"),
