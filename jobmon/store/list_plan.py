@@ -136,11 +136,13 @@ class ListPlanner:
     def _list_uses(self, job_filter: JobFilter) -> list[_Use]:
         """How each index serves the filter; indexes without any of its parts are left out."""
         mapping, parts = self._jobs.mapping, list(job_filter.parts())
-        order = list_order(job_filter.order_field, mapping)
+        order, fields = list_order(job_filter.order_field, mapping), {part.field for part in parts}
         compared = [part for part in parts if not _is_free(part, job_filter, mapping)]
         found: list[_Use] = []
         for index in self._indexes:
-            if _may_use(index, job_filter, mapping) and self._exists(index):
+            if index.keys[0][0] not in (*fields, order[0][0]):
+                continue
+            if _may_use(index, fields, job_filter, mapping) and self._exists(index):
                 use = _inspect(index, parts, compared, order)
                 if use.used or use.is_ordered:
                     found.append(use)
@@ -187,9 +189,7 @@ class ListPlanner:
         if job_filter.min_attempts is not None:
             at_least: list[Document] = [{"$gte": job_filter.min_attempts}]
             for index in self._indexes:
-                if index.keys == indexes.BY_ATTEMPTS and _may_use(
-                    index, job_filter, self._jobs.mapping
-                ):
+                if index.setting == "attempts" and job_filter.min_attempts >= indexes.RETRIED:
                     attempts = self._find_values("attemptCount", index.keys, at_least, MAX_VALUES)
         if types is not None or attempts is not None:
             yield replace(job_filter, type_values=types, attempt_values=attempts)
@@ -300,15 +300,19 @@ def _is_in_order(keys: Keys, order: Keys) -> bool:
     return first in (order, reverse)
 
 
-def _may_use(index: ListIndex, job_filter: JobFilter, mapping: FieldMapping) -> bool:
-    """Whether an index has all jobs that match, and may decide about the answer."""
+def _may_use(
+    index: ListIndex, fields: set[str], job_filter: JobFilter, mapping: FieldMapping
+) -> bool:
+    """Whether an index has all jobs that match, and may decide about the answer.
+
+    `fields`: those that are filtered by.
+    """
     first = index.keys[0][0]
     if index.keys in (indexes.BY_NEXT_RUN, indexes.BY_WAITING, indexes.BY_DUE_TIME):
         return index.keys == _choose_due_index(job_filter, mapping)
-    fields = {part.field for part in job_filter.parts()}
     if index.partial is not None and not fields.issuperset(index.partial or [first]):
         return False
-    if index.keys == indexes.BY_ATTEMPTS and (job_filter.min_attempts or 0) < indexes.RETRIED:
+    if index.setting == "attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
         return False
     # How many jobs of others match is no concern of an owner.
     return not job_filter.is_own or first in ("createdBy", "jobId") or first.startswith("payload.")
