@@ -1263,7 +1263,6 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
         "schedule": "/dashboard/schedule",
         "recurring": "/dashboard/recurring",
         "unknown job": "/dashboard/jobs/never",
-        "no such page": "/dashboard/never",
         "wrong address": "/dashboard?range=2h",
         "sign in": "/dashboard/sign-in",
     }

@@ -90,7 +90,7 @@ def serving(mongo_uri: str, folder: Path, **settings: str) -> Iterator[Web]:
 
 
 class Demo:
-    """A running `jobmon demo` with its state in `folder`."""
+    """A running `jobmon demo` with its state in `folder`, and one worker."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.log = folder / "log"
@@ -101,7 +101,7 @@ class Demo:
                 [sys.executable, "-m", "jobmon.cli", *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=clean_environment(**environment),
+                env=clean_environment(**{"JOBMON_WORKERS": "1"} | environment),
                 start_new_session=True,
             )
 
