@@ -97,6 +97,7 @@ class FindPage:
                 for each in meanings.found
             ],
             "search": meanings.search,
+            "reasons": meanings.reasons,
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_suggestions.html", **context))

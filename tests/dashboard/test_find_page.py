@@ -198,3 +198,9 @@ def test_text_and_names_never_become_markup(shop: Api, watched: Any) -> None:
         assert odd in page.text
         assert not page.all("img")
         assert not [script for script in page.all("script") if "src" not in script]
+
+
+def test_page_without_a_result_names_what_was_not_searched(admin: Viewer) -> None:
+    shown = words(result(admin, "never-seen"))
+    assert "Names of types were not searched: no collector keeps statistics." in shown
+    assert "Names of errors were not searched: no collector keeps a history." in shown
