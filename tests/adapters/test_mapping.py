@@ -370,6 +370,9 @@ def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
             {"owner": "user-1"},
             {"owner": "user-1", "status": "dlq"},
             {"error_code": "E1", "status": "dlq"},
+            {"type": "kind-*", "status": "dlq"},
+            {"finished_from": to_iso(NOW - timedelta(days=9)), "type": "kind-1"},
+            {"status": ["queued", "failed"], "sort": "-nextRunAt"},
             {"created_from": to_iso(tasks.tasks[5]["created_at"]), "status": "queued"},
         ):
             page = tasks.get("/admin/jobs/queue", per_page=2, **query)

@@ -43,6 +43,8 @@ VALUES = [
     ["a", "b"],
     "queued",
     "a b/c?d&e",
+    "webhook.*",
+    "webhook.a",
 ]
 EXPECTED = Counter(
     {
@@ -58,6 +60,8 @@ EXPECTED = Counter(
         "1999-01-02T03:04:05.000Z": 1,
         '["a", "b"]': 1,
         "queued": 1,
+        '"webhook.*"': 1,
+        "webhook.a": 1,
         "a b/c?d&e": 1,
     }
 )

@@ -358,3 +358,20 @@ def test_create_app_with_a_bad_setting_exits_with_one_line(
     printed = capsys.readouterr().err
     assert printed.startswith("jobmon: JOBMON_MONGO_URI")
     assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "filters"),
+    [
+        ("", ()),
+        ("priority", ("priority",)),
+        (" attempts, priority,attempts", ("attempts", "priority")),
+    ],
+)
+def test_filters_are_those_with_indexes_of_their_own(
+    read: Any, given: str, filters: tuple[str, ...]
+) -> None:
+    assert read(**GOOD).filters == ("attempts", "finished")
+    assert read(**GOOD, FILTERS=given).filters == filters
+    with pytest.raises(SettingsError, match="JOBMON_FILTERS: Unknown: owner"):
+        read(**GOOD, FILTERS="attempts,owner")

@@ -44,6 +44,8 @@ def test_a_label_is_short_equal_for_equal_values_and_shows_no_document(
         ("mail", True),
         ("(other) mail", True),
         ("(other)", False),
+        ("webhook.*", True),
+        ("é" * 199 + "*", False),
         ("é" * 200, True),
         ("é" * 201, False),
     ],
