@@ -107,7 +107,7 @@ class ErrorPages:
             "doubt": found.history.doubt,
             "window": window,
             "shown_window": found.window,
-            "is_over": found.window.end <= found.history.as_of,
+            "is_over": found.history.is_final(found.window),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_error.html", **context))
@@ -144,7 +144,7 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
     return {
         "missing": Missing(reason=found.reason) if found.reason else None,
         "rows": rows,
-        "is_over": found.window.end <= found.history.as_of,
+        "is_over": found.history.is_final(found.window),
         "columns": find_columns(rows),
         "groups": len(matching),
         "errors": sum(group.count for group in matching),

@@ -52,7 +52,9 @@ class Facts:
     def is_over(self) -> bool:
         """Whether the window lies in the past and is counted: it will not change any more."""
         past = self.past
-        return self.window.end <= (past.as_of if isinstance(past, History) else datetime.now(UTC))
+        if isinstance(past, Missing):
+            return self.window.end <= datetime.now(UTC)
+        return past.is_complete and self.window.end <= past.as_of
 
 
 def gather(

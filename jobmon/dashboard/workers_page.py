@@ -88,7 +88,7 @@ def _describe(found: FoundWorkers, query: WorkerQuery, page_window: PageWindow) 
         "reasons": found.reasons,
         "now": found.running.as_of,
         "is_complete": found.history is None or found.history.is_complete,
-        "is_over": found.history is not None and found.window.end <= found.history.as_of,
+        "is_over": found.history is not None and found.history.is_final(found.window),
         "page": page,
         "pages": pages,
     }

@@ -39,6 +39,10 @@ class RunHistory:
     no_data_before: datetime | None = None
     untyped_until: datetime | None = None
 
+    def is_final(self, window: Window) -> bool:
+        """Whether `window`, whose details these are, lies in the past and is counted."""
+        return self.is_complete and window.end <= self.as_of
+
     @property
     def doubt(self) -> str:
         """Why runs of the window may not be counted in detail; empty if there is no doubt."""

@@ -227,6 +227,16 @@ def test_enqueued_jobs_are_unknown_without_creation_times() -> None:
     assert (shown["Enqueued"].value, shown["Enqueued"].trend) == ("–", [])
 
 
+def test_window_that_is_still_counted_is_not_over() -> None:
+    """Catches a page that keeps the first numbers of a collector that has just begun."""
+    shown = facts(activity={10: {"a": tally(60)}})
+    over = replace(shown, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
+    assert (shown.is_over, over.is_over) == (False, True)
+    assert tiles(over)["Throughput"].value == "1.2/min"  # of the window, not of now
+    assert isinstance(over.past, History)
+    assert not replace(over, past=replace(over.past, is_complete=False)).is_over
+
+
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
     shown = tiles(facts({("queued", "a"): 2_000_000}, due=None, scheduled=None))
     assert shown["Queued"].note == "due jobs not counted: too many"

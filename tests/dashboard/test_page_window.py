@@ -157,6 +157,9 @@ def test_window_that_is_not_counted_yet_is_updated(admin: Viewer, history: Error
     """Catches the last minutes of a window that are never counted on an open page."""
     history.as_of = START + 30 * MINUTE
     assert not admin.page(f"/dashboard/errors?{PAST}").all("span", id="finished")
+    history.as_of, history.whole = NOW, {"is_complete": False}
+    for path in ("/dashboard/errors", "/dashboard/workers"):
+        assert not admin.page(f"{path}?{PAST}").all("span", id="finished")
 
 
 @pytest.mark.parametrize("path", PAGES)
