@@ -1213,6 +1213,32 @@ def paper(page: Page) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
+def test_printed_page_is_light_names_its_origin_and_has_absolute_times(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    job_id = stack.queue.enqueue(kind, {"text": "x" * 400})
+    page = visit(f"{stack.url}/dashboard/jobs/{job_id}", color_scheme="dark")
+    created = page.locator(".facts time").first
+    expect(created).to_have_text(re.compile(r"\d+ s ago|now"))
+    expect(page.locator(".print-head")).to_be_hidden()
+    page.emulate_media(media="print", color_scheme="dark")
+    expect(created).to_have_text(re.compile(r"\d+ \w{3} \d{4}, \d\d:\d\d:\d\d"))
+    head = page.locator(".print-head")
+    expect(head).to_contain_text(f"Queue: {stack.database.name}.jobs")
+    expect(head).to_contain_text(
+        re.compile(r"Printed by: root\s+Printed at: \d+ \w{3} \d{4}, .* CE?S?T")
+    )
+    expect(page.locator(".bar")).to_be_hidden()
+    expect(page.get_by_role("button")).to_have_count(0)
+    assert paper(page) == "rgb(255, 255, 255)"
+    page.emulate_media(media="screen", color_scheme="dark")
+    expect(created).to_have_text(re.compile(r"\d+ s ago|now"))
+    page.get_by_role("button", name="Open all").click()
+    expect(
+        page.locator("#payload").get_by_text("x" * 400)
+    ).to_be_visible()  # of a text that is folded
+
+
 def test_theme_follows_the_system_or_the_viewer_s_choice(visit: Visits, stack: Stack) -> None:
     light, dark = "rgb(246, 247, 249)", "rgb(17, 22, 29)"
     page = visit(f"{stack.url}/dashboard", color_scheme="dark")

@@ -6,7 +6,8 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 
 function followTheme() {
   const { theme } = root.dataset;
-  root.classList.toggle("dark-mode", theme === "dark" || (theme === "system" && system.matches));
+  const isDark = theme === "dark" || (theme === "system" && system.matches);
+  root.classList.toggle("dark-mode", isDark && !matchMedia("print").matches);
 }
 
 followTheme();

@@ -46,6 +46,7 @@ export function startPrinting() {
     const printed = document.getElementById("printed");
     if (printed) printed.dateTime = new Date().toISOString();
     showTimes();
+    document.dispatchEvent(new Event("jobmon:theme")); // charts: in the colours of paper, then of the screen
   });
 }
 
