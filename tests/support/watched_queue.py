@@ -152,7 +152,7 @@ class WatchedQueue:
 
 
 def drop_derived(detail: Answer) -> None:
-    """Remove what no document holds: the explanation, and the group of each error."""
-    del detail["explanation"], detail["errorGroup"]
+    """Remove what no document holds: explanation and links, and the group of each error."""
+    del detail["explanation"], detail["errorGroup"], detail["links"]
     for attempt in detail["attempts"]:
         del attempt["errorGroup"]
