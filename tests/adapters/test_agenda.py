@@ -288,6 +288,7 @@ def test_init_creates_exactly_these_indexes(agenda: Agenda) -> None:
         "name_1__id_-1",
         "data.user.id_1__id_-1_name_1",
         "lastFinishedAt_1",
+        "name_1_lastFinishedAt_1__id_1",
         "lockedAt_1",
         "failedAt_1_nextRunAt_1",
         "nextRunAt_1__id_1_lastFinishedAt_1",

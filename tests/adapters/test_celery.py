@@ -282,7 +282,8 @@ def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
         "status_1_date_done_-1__id_-1",
         "name_1_date_done_-1__id_-1",
         "status_1_name_1_date_done_-1__id_-1",
-        "status_1_date_done_1",
+        "status_1_date_done_1__id_1",
+        "name_1_status_1_date_done_1__id_1",
     }
     collections = set(celery.database.list_collection_names()) - {"system.profile"}
     assert collections == {"celery_taskmeta", "celery_groupmeta"}
