@@ -3,6 +3,7 @@ added or compared, and details of an earlier version that look as if they were k
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 from bson import encode
@@ -23,6 +24,7 @@ from jobmon.rollup.run_details import (
     fold_details,
     merge_details,
 )
+from jobmon.rollup.run_history import RunHistory
 from jobmon.store.labels import OTHER
 
 from ..conftest import NOW
@@ -192,3 +194,11 @@ def test_unknown_details_stay_unknown_in_comparison_with_others() -> None:
     unknown = RunDetails(is_known=False)
     assert not KNOWN.maximum(unknown).is_known
     assert not unknown.maximum(KNOWN).is_known
+
+
+def test_details_of_a_window_that_begins_before_the_history_are_in_doubt() -> None:
+    """Catches a count of a part of the requested time that looks like all."""
+    known = RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups={})
+    assert known.doubt == ""
+    cut = replace(known, no_data_before=NOW)
+    assert cut.doubt == f"no data is kept from before {NOW:%Y-%m-%d} UTC"
