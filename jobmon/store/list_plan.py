@@ -258,7 +258,10 @@ class ListPlanner:
             message = f"{_MANY}, too many to sort by {job_filter.order_by}. Remove `sort`, or add "
             return RefusedFilterError("sort", message + more + _NARROWER)
         for index in self._indexes:
-            if not index.setting or not index.needs <= {*fields, job_filter.order_field}:
+            mapping = self._jobs.mapping
+            if not index.setting or not _may_use(index, set(fields), job_filter, mapping):
+                continue
+            if not index.needs <= {*fields, job_filter.order_field}:
                 continue
             if not index.is_chosen:
                 message = (

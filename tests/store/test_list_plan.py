@@ -333,6 +333,11 @@ def test_a_filter_whose_index_is_not_chosen_names_the_setting(
     assert f"add `{setting}` to JOBMON_FILTERS and run `jobmon init`" in text
     few = serve().get_as_admin(QUEUE, **query, owner="rare")
     assert few.status_code == 200
+    # That index would not help an owner, nor with one attempt.
+    own = serve().get_as_owner(OWN, "owner-1", **query)
+    assert "JOBMON_FILTERS" not in own.text
+    once = serve().get_as_admin(QUEUE, min_attempts=1)
+    assert "give 2 or more" in once.text
 
 
 def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
