@@ -272,7 +272,7 @@ class FuzzedService:
         for found in self._jobs_with_own_address():
             path = f"/jobs/{quote(found['jobId'], safe='')}"
             detail = parse_strictly(self.get(path).text)
-            assert len(detail) == 21, list(detail)
+            assert len(detail) == 22, list(detail)
             condition = detail.pop("explanation")
             assert len(condition) == 8, condition
             assert isinstance(detail["attemptCount"], float), detail["attemptCount"]

@@ -487,7 +487,7 @@ def test_check_reports_each_state_of_the_collector(
     own["state"].update_one({"name": "stats"}, {"$set": {"at": now + timedelta(hours=1)}})
     assert message().level is Level.OK
     assert message().message.endswith("kept by collector box:1.")
-    worked.client.drop_database(own.database.name)
+    worked.client.drop_database(own["state"].database.name)
     connection.client.close()
 
 

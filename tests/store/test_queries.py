@@ -285,9 +285,9 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
         shown, _ = ask(cursor=second["prev_cursor"])
         assert shown == expected[:3]
     assert_cheap(filled, entries, by_id="job_id" in filters)
-    if "job_id" in filters:  # for each page: the total and the page; the ids are counted once
+    if "job_id" in filters:  # for each page the page; ids and totals are shared for a while
         lists = [entry for entry in entries if "aggregate" in entry["command"]]
-        assert 2 * 5 + 1 <= len(lists) <= 3 * 5  # on a busy machine they are counted again
+        assert 5 <= len(lists) <= 3 * 5  # on a busy machine they are counted again
 
 
 @pytest.mark.parametrize("direction", [-1, 1])
@@ -313,16 +313,19 @@ def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
 
 
 def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[str, Any]]) -> None:
-    for path in ("/admin/jobs/queue", "/jobs"):
-        with profiled(filled) as entries:
-            for form in ("json", "csv"):
-                answer = served.get_as_admin(path, job_id="job-", format=form)
-                assert answer.status_code == 422
-                assert answer.json["error"]["details"] == {
-                    "job_id": ["Matches more than 1,000 jobs: give more of the id."]
-                }
-        read = [entry for entry in entries if "explain" not in entry["command"]]
-        assert {(entry["keysExamined"], entry["docsExamined"]) for entry in read} == {(1_001, 0)}
+    with profiled(filled) as entries:
+        for form in ("json", "csv"):
+            answer = served.get_as_admin("/admin/jobs/queue", job_id="job-", format=form)
+            assert answer.status_code == 422
+            assert answer.json["error"]["details"] == {
+                "job_id": ["Matches more than 1,000 jobs: give more of the id."]
+            }
+    read = [entry for entry in entries if "explain" not in entry["command"]]
+    assert {(entry["keysExamined"], entry["docsExamined"]) for entry in read} == {(1_001, 0)}
+    answer = served.get_as_owner("/jobs", BIG_OWNER, job_id="job-")
+    assert answer.status_code == 422
+    few = served.get_as_owner("/jobs", "nobody", job_id="job-").json  # compared one by one
+    assert (few["data"], few["meta"]["total"]) == ([], 0)
     assert served.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
     assert served.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
 

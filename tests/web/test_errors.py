@@ -145,7 +145,7 @@ def test_all_bad_parameters_are_named_at_once(idle_api: Api) -> None:
     ("query", "parameter"),
     [
         ({"to": "0001-01-01T00:30:00Z"}, "to"),
-        ({"from": "9999-12-31T23:59:59.5Z", "to": "9999-12-31T23:59:59.9Z"}, "from"),
+        ({"from": "9999-12-31T23:59:59.5Z", "to": "9999-12-31T23:59:59.9Z"}, "to"),
         ({"to": [f"{NEXT_DATE}T01:00:00Z", f"{NEXT_DATE}T02:00:00Z"]}, "to"),
     ],
 )
