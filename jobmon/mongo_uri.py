@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any, cast
 
 from marshmallow import ValidationError
@@ -25,6 +26,7 @@ def check_mongo_uri(value: str) -> None:
         raise ValidationError(f"maxStalenessSeconds is less than {_MIN_STALENESS_S}.")
 
 
+@cache  # a hundred queues of one deployment have the same string
 def _parse_options(value: str) -> Mapping[str, Any]:
     """The options of a connection string; the case of a name does not matter.
 
