@@ -28,7 +28,7 @@ class GroupJobFinder:
     def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
         """The filter with `group_jobs`, if it is by a group. They may be five seconds old.
 
-        RefusedFilterError if there is no such group, UnknownFieldError as for other filters.
+        RefusedFilterError if there is no such group, and as for other filters.
         """
         if job_filter.error_group is None or job_filter.group_jobs is not None:
             return job_filter

@@ -12,7 +12,7 @@ from jobmon.api.group_jobs import GroupJobFinder
 from jobmon.api.longest_runs import LongestRunReader
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
-from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
+from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue, current_queue
@@ -112,8 +112,5 @@ def _format_meta(page: int, per_page: int, total: CappedCount, why: str) -> dict
 def _explain_filter_errors() -> Iterator[None]:
     try:
         yield
-    except UnknownFieldError as error:
-        message = "The watched documents have no field for this filter."
-        raise invalid(error.parameter, message) from None
     except RefusedFilterError as error:
         raise invalid(error.parameter, str(error)) from None

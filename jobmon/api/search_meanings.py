@@ -25,7 +25,7 @@ from jobmon.rollup.buckets import HOUR
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import NoCollectorError
 from jobmon.store.bson_json import to_text
-from jobmon.store.filter import JobFilter, RefusedFilterError, UnknownFieldError
+from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.labels import is_filter, label
 from jobmon.store.mapping import Document
 from jobmon.store.stats import QueueStats
@@ -231,7 +231,7 @@ class _Finder:
             if self._owner is not None:
                 return self._queue.stats.count(query.job_filter)
             return self._queue.finder.count(self._queue.lists.prepare(query.job_filter))
-        except (ValidationError, UnknownFieldError, RefusedFilterError):
+        except (ValidationError, RefusedFilterError):
             return None
 
     def _complete_names(self) -> Iterator[Meaning]:

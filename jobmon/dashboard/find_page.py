@@ -28,7 +28,7 @@ from jobmon.dashboard.queues_page import queue_address
 from jobmon.domain import CappedCount
 from jobmon.humanize import grouped
 from jobmon.store.bson_json import to_text
-from jobmon.store.filter import RefusedFilterError, UnknownFieldError
+from jobmon.store.filter import RefusedFilterError
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.queues import all_queues, current_queue
@@ -148,7 +148,7 @@ def _read_first_jobs(meaning: Meaning, owner: str | None) -> list[Document] | No
     try:
         job_filter = make_list_query(meaning.filters, owner).job_filter
         return current_queue().lists.page(job_filter, per_page=2).jobs
-    except (ValidationError, UnknownFieldError, RefusedFilterError):
+    except (ValidationError, RefusedFilterError):
         return None
 
 

@@ -13,7 +13,7 @@ from jobmon.dashboard.formatting import job_address, query
 from jobmon.dashboard.list_form import read_parameters
 from jobmon.dashboard.list_pages import load_query
 from jobmon.store.failures import describe_error
-from jobmon.store.filter import RefusedFilterError, UnknownFieldError
+from jobmon.store.filter import RefusedFilterError
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
@@ -70,7 +70,7 @@ def _find_neighbors(
         found = current_queue().lists.find_neighbors(
             job, list_query.job_filter, oldest_first=list_query.oldest_first
         )
-    except (ValidationError, RefusedFilterError, UnknownFieldError):
+    except (ValidationError, RefusedFilterError):
         return None, None
     except PyMongoError as error:  # the page can do without
         log.warning("the jobs next to one were not read: %s", describe_error(error))

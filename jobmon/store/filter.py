@@ -19,20 +19,19 @@ STATUSES_BY_DATE: dict[str, tuple[str, ...]] = {
 }
 
 
-class UnknownFieldError(ValueError):
-    """The watched documents have no field for the filter `parameter`."""
-
-    def __init__(self, parameter: str) -> None:
-        super().__init__(parameter)
-        self.parameter = parameter
-
-
 class RefusedFilterError(ValueError):
     """The filter `parameter` cannot be served; the message has why, and what to do."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
         self.parameter = parameter
+
+
+class UnknownFieldError(RefusedFilterError):
+    """The watched documents have no field for the filter `parameter`."""
+
+    def __init__(self, parameter: str) -> None:
+        super().__init__(parameter, "The watched documents have no field for this filter.")
 
 
 class WorkerJobs(NamedTuple):

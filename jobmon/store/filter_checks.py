@@ -32,7 +32,7 @@ _REMEDIES = {
 
 
 def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
-    """Raise UnknownFieldError or RefusedFilterError if the documents lack what a filter needs."""
+    """Raise RefusedFilterError if the documents lack what a filter needs."""
     for part in job_filter.parts():
         if part.field in _OPTIONAL and not mapping.can_query(part.field):
             raise UnknownFieldError(part.parameter)

@@ -99,8 +99,7 @@ class ListPlanner:
     def prepare(self, job_filter: JobFilter) -> JobFilter:
         """The filter with its plan, and with what it needs to know of the documents.
 
-        A prepared filter is returned unchanged. UnknownFieldError or RefusedFilterError if the jobs
-        cannot be listed.
+        A prepared filter is returned unchanged. RefusedFilterError if the jobs cannot be listed.
         """
         if job_filter.plan is not None:
             return job_filter
