@@ -344,3 +344,13 @@ class OwnListParameters(_ListParameters):
         wrong = [name for name in _ADMIN_FILTERS if given.get(name)]
         if wrong:
             raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
+
+
+_OF_ALL, _OF_OWNER = ListParameters(), OwnListParameters()
+LIST_PARAMETERS = tuple(field.data_key or name for name, field in _OF_ALL.fields.items())
+
+
+def load_list_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:
+    """The list with these parameters, of all jobs or of an owner's; raises ValidationError."""
+    query: ListQuery = (_OF_ALL if owner is None else _OF_OWNER).load(parameters)
+    return query if owner is None else query.confine_to(owner)

@@ -10,7 +10,7 @@ from functools import cached_property
 from marshmallow import ValidationError
 
 from jobmon.api.fields import redact
-from jobmon.api.queries import MIN_ID_PREFIX, ListParameters, ListQuery, OwnListParameters
+from jobmon.api.queries import MIN_ID_PREFIX, ListQuery, load_list_query
 from jobmon.api.search_text import (
     STATUSES,
     SearchText,
@@ -40,7 +40,6 @@ Filters = Mapping[str, list[str]]
 
 # The fields of a job that parameters with another name search.
 _FIELDS = {"owner": "createdBy", "error_code": "lastError.code"}
-_ALL, _OWN = ListParameters(), OwnListParameters()
 
 
 class MeaningKind(StrEnum):
@@ -106,8 +105,7 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
 
 def make_list_query(filters: Filters, owner: str | None = None) -> ListQuery:
     """The list of jobs with these filters; ValidationError if they cannot be combined."""
-    query: ListQuery = (_ALL if owner is None else _OWN).load(to_parameters(filters))
-    return query if owner is None else query.confine_to(owner)
+    return load_list_query(to_parameters(filters), owner)
 
 
 class _Finder:

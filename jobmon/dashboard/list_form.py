@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from flask import request
 
-from jobmon.api.queries import ListParameters
+from jobmon.api.queries import LIST_PARAMETERS
 from jobmon.api.search import read_search
 from jobmon.dashboard.formatting import query, status_word
-from jobmon.dashboard.page_window import PRESETS, PageWindow
+from jobmon.dashboard.page_window import PRESETS
 from jobmon.domain import JobCondition, JobStatus
 
 Kind = Literal["text", "search", "number", "instant", "choice"]
@@ -81,8 +81,7 @@ FIELDS = (
         name="range",
         label="Created",
         kind="choice",
-        choices={"": "any time"}
-        | {preset: f"last {PageWindow.from_range(preset).name}" for preset in PRESETS},
+        choices={"": "any time"} | {preset.range: f"last {preset.name}" for preset in PRESETS},
         own=True,
         usual=True,
     ),
@@ -138,10 +137,8 @@ _STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 
 def read_parameters() -> dict[str, Any]:
     """The list's parameters in this request's address; empty ones are left out."""
-    names = [field.data_key or name for name, field in ListParameters().fields.items()]
-    single = {
-        _WINDOW.get(name, name): request.args[name] for name in names if request.args.get(name)
-    }
+    given = (name for name in LIST_PARAMETERS if request.args.get(name))
+    single = {_WINDOW.get(name, name): request.args[name] for name in given}
     repeated = {name: list(filter(None, request.args.getlist(name))) for name in REPEATED}
     return single | repeated | read_search(request.args)
 

@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api.job_lists import ListPage, ListResponder
-from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
+from jobmon.api.queries import ListFormat, ListQuery, load_list_query
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm, choose_fields, read_parameters
@@ -105,12 +105,10 @@ class JobListPages:
 
 
 def load_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:
-    """The query of these parameters; ValidationError."""
-    schema = ListParameters() if owner is None else OwnListParameters()
+    """The query of these parameters, with the page's own length; raises ValidationError."""
     is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
     defaults = {"per_page": PER_PAGE} if is_page else {}
-    query: ListQuery = schema.load({**defaults, **parameters})
-    return query if owner is None else query.confine_to(owner)
+    return load_list_query({**defaults, **parameters}, owner)
 
 
 def _make_form(parameters: dict[str, Any], errors: dict[str, Any], owner: str | None) -> ListForm:

@@ -16,7 +16,7 @@ from jobmon.rollup.series import SeriesReader
 from jobmon.rollup.windows import Window
 from jobmon.web.errors import invalid
 
-PRESETS = ("1h", "24h", "7d", "30d")
+_SCHEMA = WindowParameters()
 _MILLISECOND = timedelta(milliseconds=1)
 _UNITS = {"m": "minute", "h": "hour", "d": "day"}
 # On lists the window may be that of another date.
@@ -128,5 +128,8 @@ def find_kept_window() -> Mapping[str, str]:
 
 
 def _parse(given: Mapping[str, str]) -> WindowQuery:
-    query: WindowQuery = WindowParameters().load(given)
+    query: WindowQuery = _SCHEMA.load(given)
     return query
+
+
+PRESETS = tuple(map(PageWindow.from_range, ("1h", "24h", "7d", "30d")))

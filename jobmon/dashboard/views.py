@@ -16,7 +16,7 @@ from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
 from jobmon.dashboard.overview_page import OverviewPage
-from jobmon.dashboard.page_window import PRESETS, PageWindow, describe_steps, find_kept_window
+from jobmon.dashboard.page_window import PRESETS, describe_steps, find_kept_window
 from jobmon.dashboard.parts import is_part_request
 from jobmon.dashboard.queues_page import QueuesPage, current_place, is_about_one_queue, make_menu
 from jobmon.dashboard.schedule_page import SchedulePage
@@ -132,7 +132,7 @@ def _page_context() -> dict[str, Any]:
     return {
         "theme": theme if theme in THEMES else "system",
         "known_statuses": [status.value for status in JobStatus],
-        "preset_windows": [PageWindow.from_range(name) for name in PRESETS],
+        "preset_windows": PRESETS,
         "kept_window": find_kept_window(),
         "signed_in": session.describe_caller(),
         "longest_filter": MAX_LABEL_LENGTH,

@@ -54,9 +54,9 @@ def test_window_is_named_in_words() -> None:
 def test_every_preset_has_between_60_and_168_steps() -> None:
     kept = dict.fromkeys(SPANS, 400 * DAY)
     steps = {}
-    for name in PRESETS:
-        length = PageWindow.from_range(name).query.length
-        steps[name] = length / Window.from_range(NOW - length, NOW, None, kept).step
+    for preset in PRESETS:
+        length = preset.query.length
+        steps[preset.range] = length / Window.from_range(NOW - length, NOW, None, kept).step
     assert steps == {"1h": 60, "24h": 144, "7d": 168, "30d": 120}
 
 
