@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, JobCondition, JobStatus
-from jobmon.store.identity import identity_ranges, identity_values, label_values
+from jobmon.store.identity import identity_values, label_values, match_prefix
 from jobmon.store.mapping import IS_ARRAY, NOT_DATES, Document, Keys
 from jobmon.store.repetition import INTERVAL, IS_SCHEDULE, TIME_OF_DAY
 from jobmon.store.search import SearchTerm, is_prefix, prefix_pattern
@@ -141,6 +141,11 @@ class JobFilter:
         return "finishedAt" if has_range else None
 
     @property
+    def has_due_start(self) -> bool:
+        """Whether it is limited to jobs that are due from some time on: all have a nextRunAt."""
+        return self.condition is JobCondition.SCHEDULED or self.due_from is not None
+
+    @property
     def order_field(self) -> str:
         """The date that orders the list."""
         if self.repeats_by is not None:
@@ -205,8 +210,7 @@ class JobFilter:
             ids = {"_id": {"$in": list(self.group_jobs.ids)}}
             yield Part("error_group", "_id", ids, is_small=True)
         if self.job_id is not None:
-            ranges = [{"jobId": condition} for condition in identity_ranges(self.job_id)]
-            yield Part("job_id", "jobId", {"$or": ranges} if len(ranges) > 1 else ranges[0])
+            yield Part("job_id", "jobId", match_prefix("jobId", self.job_id))
 
     def _select_statuses(self) -> tuple[str, ...] | None:
         """The statuses of the jobs; None for all. A date or a worker is only in jobs with some."""

@@ -1,6 +1,5 @@
 """Checks whether the documents of a queue have what a filter needs."""
 
-from jobmon.domain import JobCondition
 from jobmon.store.filter import (
     STATUSES_BY_DATE,
     JobFilter,
@@ -47,8 +46,8 @@ def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
         raise UnknownFieldError("sort")
     if date is not None and date != order:
         raise RefusedFilterError("sort", f"A list by {date} has no order by {order}.")
-    has_start = job_filter.condition is JobCondition.SCHEDULED or job_filter.due_from is not None
-    if order == "nextRunAt" and not (mapping.has_status or mapping.waits_by_date or has_start):
+    has_order = mapping.has_status or mapping.waits_by_date or job_filter.has_due_start
+    if order == "nextRunAt" and not has_order:
         raise RefusedFilterError("sort", "Needs `condition=scheduled` or `due_from` in this queue.")
     statuses = job_filter.statuses
     if date is None and not (statuses and set(statuses) <= set(STATUSES_BY_DATE[order])):
@@ -60,7 +59,6 @@ def select_dated_statuses(job_filter: JobFilter, mapping: FieldMapping) -> tuple
     date = job_filter.date_field
     if date is None:
         return None
-    is_later = job_filter.condition is JobCondition.SCHEDULED or job_filter.due_from is not None
-    if date == "nextRunAt" and not (is_later or job_filter.due_to is not None):
+    if date == "nextRunAt" and not job_filter.has_due_start and job_filter.due_to is None:
         return None  # without a nextRunAt a job is due
     return mapping.select_statuses(date, STATUSES_BY_DATE[date])

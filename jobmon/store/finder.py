@@ -7,7 +7,7 @@ from jobmon.store import indexes
 from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
-from jobmon.store.identity import identity_ranges, identity_values, is_identity
+from jobmon.store.identity import identity_values, is_identity, match_prefix
 from jobmon.store.list_plan import get_plan
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
@@ -32,8 +32,7 @@ class JobFinder:
 
     def find_by_prefix(self, prefix: str, limit: int) -> list[Document]:
         """The first jobs in the order of the index whose id begins so."""
-        ranges = [{"jobId": condition} for condition in identity_ranges(prefix)]
-        found = self._read({"$or": ranges} if len(ranges) > 1 else ranges[0], limit)
+        found = self._read(match_prefix("jobId", prefix), limit)
         return [job for job in found if (to_text(job.get("jobId")) or "").startswith(prefix)]
 
     def count(self, prepared: JobFilter) -> CappedCount | None:

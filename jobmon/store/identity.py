@@ -39,6 +39,12 @@ def is_identity(value: Any, printed: str) -> bool:
     return known and to_text(value) == printed
 
 
+def match_prefix(field: str, prefix: str) -> dict[str, Any]:
+    """A query for the documents whose identity in `field` is printed with this prefix."""
+    ranges = [{field: condition} for condition in identity_ranges(prefix)]
+    return {"$or": ranges} if len(ranges) > 1 else ranges[0]
+
+
 def identity_ranges(prefix: str) -> list[dict[str, Any]]:
     """Conditions on a field that together match every identity printed with this prefix."""
     ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{LAST_CHARACTER}"}]

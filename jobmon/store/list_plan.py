@@ -17,7 +17,6 @@ from typing import Any
 
 from pymongo.errors import OperationFailure
 
-from jobmon.domain import JobCondition
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
@@ -322,8 +321,7 @@ def _may_use(
 
 def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
     """The index that has waiting jobs by nextRunAt."""
-    has_start = job_filter.condition is JobCondition.SCHEDULED or job_filter.due_from is not None
-    if mapping.has_status or has_start:
+    if mapping.has_status or job_filter.has_due_start:
         return indexes.schedule_index(mapping)
     # Without such an index the server chooses one of the profile.
     return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
