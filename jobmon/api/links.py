@@ -20,14 +20,14 @@ def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]
     Without an address `url` is None, and `reason` has why.
     """
     values = _read_values(settings, job)
+
+    def get_value(field: str) -> Any:
+        if field.startswith(PAYLOAD):
+            return _read_payload(job.get("payload"), field.removeprefix(PAYLOAD).split("."))
+        return values[field]
+
     links: list[dict[str, str | None]] = []
     for link in settings.links:
-
-        def get_value(field: str) -> Any:
-            if field.startswith(PAYLOAD):
-                return _read_payload(job.get("payload"), field.removeprefix(PAYLOAD).split("."))
-            return values[field]
-
         try:
             links.append({"name": link.name, "url": link.fill(get_value), "reason": None})
         except NoLinkError as error:

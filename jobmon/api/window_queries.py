@@ -111,10 +111,7 @@ class ErrorGroupParameters(WindowParameters):
     def _make_query(self, query: dict[str, Any], **_: Any) -> ErrorQuery:
         window = super()._make_query(query)
         return ErrorQuery(
-            start=window.start,
-            end=window.end,
-            length=window.length,
-            types=window.types,
+            **vars(window),
             worker=query.get("worker") or None,
             statuses=frozenset(map(GroupStatus, query.get("status", ()))),
             sort=query.get("sort") or "-count",

@@ -91,10 +91,7 @@ class WorkerParameters(WindowParameters):
     def _make_query(self, query: dict[str, Any], **_: Any) -> WorkerQuery:
         window = super()._make_query(query)
         return WorkerQuery(
-            start=window.start,
-            end=window.end,
-            length=window.length,
-            types=window.types,
+            **vars(window),
             worker=query["worker"] or None,
             text=query["text"] or "",
             sort=query["sort"] or "state",
