@@ -11,7 +11,7 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter
 from jobmon.store.mapping import Document
-from jobmon.store.search import is_prefix
+from jobmon.store.search import matches_filter
 from jobmon.web.queues import WatchedQueue
 
 MAX_JOBS = 100
@@ -66,11 +66,11 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
 
 def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRun]:
     """The longest run of each job by its id, the longest first."""
-    start, end = job_filter.finished_from, job_filter.finished_to
+    start, end, types = job_filter.finished_from, job_filter.finished_to, job_filter.types
     found = [
         run
-        for kind, runs in details.slowest.items()
-        if _is_of_type(kind, job_filter.types)
+        for job_type, runs in details.slowest.items()
+        if not types or any(matches_filter(job_type, given) for given in types)
         for run in runs[:SLOWEST]
         if (start is None or run.finished_at >= start) and (end is None or run.finished_at < end)
     ]
@@ -79,9 +79,3 @@ def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRu
     for run in found:
         by_job.setdefault(run.job_id, run)
     return dict(list(by_job.items())[:MAX_JOBS])
-
-
-def _is_of_type(kind: str, types: tuple[str, ...]) -> bool:
-    if not types:
-        return True
-    return any(kind.startswith(name[:-1]) if is_prefix(name) else kind == name for name in types)

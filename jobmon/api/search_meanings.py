@@ -28,6 +28,7 @@ from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.labels import is_filter, label
 from jobmon.store.mapping import Document
+from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
@@ -208,7 +209,7 @@ class _Finder:
     def _count_by_stats(self, filters: Filters) -> int | None:
         """How many jobs have a status and a type, from the kept statistics of the whole queue."""
         types = filters.get("type", ())
-        has_prefix = any(name.endswith("*") for name in types)
+        has_prefix = any(map(is_prefix, types))
         if self._owner is not None or has_prefix or filters.keys() - {"status", "type"}:
             return None
         stats = self._stats

@@ -9,7 +9,7 @@ from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
 from jobmon.store.labels import OTHER, is_filter
 from jobmon.store.live_stats import UNCOUNTED
-from jobmon.store.search import is_prefix
+from jobmon.store.search import is_prefix, matches_filter
 from jobmon.store.stats import QueueStats
 
 MAX_OTHER_STATUSES = 20
@@ -146,8 +146,7 @@ def _count(stats: QueueStats, status: str, types: Collection[str]) -> int | None
 def _list_types(given: str, labels: Collection[str]) -> list[str]:
     if not is_prefix(given):
         return [given]
-    prefix = given.removesuffix("*")  # a label that ends in `*` is in quotes
-    return [label for label in labels if label.startswith((prefix, f'"{prefix}'))]
+    return [label for label in labels if matches_filter(label, given)]
 
 
 def _count_scheduled(stats: QueueStats) -> tuple[CappedCount | None, str]:

@@ -89,6 +89,14 @@ def is_prefix(text: str) -> bool:
     return text.endswith(_ANY_END)
 
 
+def matches_filter(value_label: str, given: str) -> bool:
+    """Whether a filter by `given`, which may end in `*`, finds what is counted under a label."""
+    if not is_prefix(given):
+        return value_label == given
+    prefix = given.removesuffix(_ANY_END)  # a label that ends in `*` is in quotes
+    return value_label.startswith((prefix, f'"{prefix}'))
+
+
 def prefix_pattern(text: str) -> Regex[str]:
     """The pattern of the strings that a text with `*` means; a range of an index, as anchored."""
     return Regex(f"^{re.escape(_read_string(text))}")

@@ -18,7 +18,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.bson_json import to_iso
-from jobmon.store.search import SearchTerm
+from jobmon.store.labels import label
+from jobmon.store.search import SearchTerm, matches_filter
 
 from ..conftest import DATE, NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
@@ -465,3 +466,11 @@ def test_a_search_finds_jobs_of_mapped_documents_in_list_order(
     used = [entry for entry in entries if "explain" not in entry["command"]]
     assert all(entry["command"]["hint"].get(path) == 1 for entry in used)
     assert not any(entry.get("hasSortStage") for entry in used)
+
+
+def test_a_filter_with_a_star_finds_the_labels_that_begin_so() -> None:
+    labels = [label(value) for value in ("odd", "odd.one", "odd*", "od", "null", None)]
+    assert [one for one in labels if matches_filter(one, "odd*")] == ["odd", "odd.one", '"odd*"']
+    assert [one for one in labels if matches_filter(one, "nu*")] == ['"null"', "null"]
+    assert [one for one in labels if matches_filter(one, "odd")] == ["odd"]
+    assert [one for one in labels if matches_filter(one, '"odd*"')] == ['"odd*"']
