@@ -167,10 +167,8 @@ def _enqueued_tile(facts: Facts) -> Tile:
     elif isinstance(past, Missing):
         note = past.reason
     else:
-        rate = _current_rate(facts, lambda step: step.enqueued)
+        rate = _find_rate(facts, past, lambda step: step.enqueued)
         enqueued = sum(step.enqueued for step in past.activity.values())
-        if facts.is_over:
-            rate = enqueued / (facts.window.length / MINUTE)
         note = f"{grouped(enqueued)} jobs in {_name_window(facts)}"
     return Tile(
         group=TileGroup.FLOW,
@@ -182,26 +180,31 @@ def _enqueued_tile(facts: Facts) -> Tile:
 
 
 def _throughput_tile(facts: Facts) -> Tile:
-    past, throughput = _attempt_history(facts), _current_rate(facts, lambda step: step.finished)
+    past = _attempt_history(facts)
     if isinstance(past, Missing):
         note = past.reason
     else:
         finished = sum(step.finished for step in past.activity.values())
-        if facts.is_over:
-            throughput = finished / (facts.window.length / MINUTE)
         note = f"{grouped(finished)} attempts in {_name_window(facts)}"
     return Tile(
         group=TileGroup.FLOW,
         name="Throughput",
-        value=per_minute(throughput),
+        value=per_minute(_find_rate(facts, past, lambda step: step.finished)),
         note=note,
         trend=_trend(facts, past, lambda step: float(step.finished)),
         change=compare_attempts(facts),
     )
 
 
-def _current_rate(facts: Facts, count: Callable[[Activity], int]) -> float | None:
-    """How many a minute in the newest minutes; None if not even one minute is counted."""
+def _find_rate(
+    facts: Facts, past: History[datetime] | Missing, count: Callable[[Activity], int]
+) -> float | None:
+    """How many a minute: the mean of a window that is over, or else in the newest minutes.
+
+    None if not even one minute is counted.
+    """
+    if facts.is_over and isinstance(past, History):
+        return sum(map(count, past.activity.values())) / (facts.window.length / MINUTE)
     minutes = facts.evidence.minutes
     if isinstance(minutes, Missing):
         return None
