@@ -17,7 +17,7 @@ _LONGEST_NAME = 200
 def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]:
     """Each link of a job, as the store reads it with its attempts: its `name` and `url`.
 
-    Without an address `url` is None, and `reason` has why.
+    If there is no address, `url` is None and `reason` explains it.
     """
     values = _read_values(settings, job)
 

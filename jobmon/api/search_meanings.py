@@ -58,10 +58,10 @@ class MeaningKind(StrEnum):
 class Meaning:
     """Something that a text may mean.
 
-    `value`: the id of a job or of a group of errors, a name, or a key. `title`, `note`: it, and
-    what it is, in words. `text`: the text of the box that means it; None if there is none.
-    `filters`: those of the list of jobs. `jobs`: how many match; None if unknown. Unless
-    `is_exact`, the text is only a part of it.
+    `value`: the id of a job or of a group of errors, a name, or a key. `title`: its name
+    for people. `note`: the kind of thing. `text`: what finds exactly this in the box; None if no
+    text does. `filters`: those of the list of jobs. `jobs`: how many match; None if unknown.
+    `is_exact`: the text is the whole value or name, not only a part.
     """
 
     kind: MeaningKind

@@ -56,7 +56,7 @@ class SuggestionAnswer(Answer):
     value = string("The id of the job or of the group, the name, or the key.")
     title = string("It in words.")
     note = string("What it is, in words.")
-    text = string("The text for `q` that means it; null if there is none.", nullable=True)
+    text = string("The `q` that finds exactly this; null if no text does.", nullable=True)
     filters = mapping(
         fields.List(fields.String()),
         "Parameters of `GET /admin/jobs/queue`, with their values; empty unless it is a list.",
