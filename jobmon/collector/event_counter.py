@@ -34,7 +34,7 @@ from jobmon.collector.job_memory import MAX_RUNNING, MAX_WAITING, NOT_RUN_YET, J
 from jobmon.collector.run_details_counter import RunDetailsCounter, add_run
 from jobmon.collector.run_errors import EndedRun, complete_errors
 from jobmon.collector.run_lists import RunLists
-from jobmon.collector.runs import FinishedRun, HistoryEntry, JobFacts, count_change, find_lost_run
+from jobmon.collector.runs import FinishedRun, HistoryEntry, JobVersion, count_change, find_lost_run
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import MINUTE, SETTLED_AFTER, Tallies, floor
@@ -287,7 +287,7 @@ class EventCounter:
         self._buckets.add(at, entry.type, entry.tally, change.position, add_details)
 
     def _reduce(
-        self, document: Document, at: datetime, facts: JobFacts | None, knows_error: bool
+        self, document: Document, at: datetime, facts: JobVersion | None, knows_error: bool
     ) -> KnownJob:
         """What is remembered of a job, with its error unless that is long.
 

@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from jobmon.collector.leader import LeaseLostError
-from jobmon.collector.runs import JobFacts, read_facts
+from jobmon.collector.runs import JobVersion, read_version
 from jobmon.rollup.documents import LEADER, LEASES, OwnDatabase
 from jobmon.store.failures import classify_failure
 from jobmon.store.mapping import Document
@@ -81,7 +81,7 @@ class JobEvaluator:
             return jobs
         return found
 
-    def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobFacts | None]:
+    def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
         """The facts of each document as of its time; None if it is no job.
 
         Also None, and logged once, if the rules fail for a document. Raises LeaseLostError if the
@@ -105,7 +105,7 @@ class JobEvaluator:
                 )
             return [None]
 
-    def _evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobFacts | None]:
+    def _evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
         given = [document | {CHANGED_AT: at} for document, at in documents]
         pipeline: list[Document] = [
             # The pipeline must start from a document: the lease always exists.
@@ -122,4 +122,4 @@ class JobEvaluator:
         if "error" not in self._rules.facts:
             for (document, _), evaluated in zip(documents, found, strict=True):
                 evaluated["error"] = mapping.to_contract(document).get("lastError")
-        return [read_facts(evaluated, mapping, self._rules) for evaluated in found]
+        return [read_version(evaluated, mapping, self._rules) for evaluated in found]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobmon.collector.runs import JobFacts
+from jobmon.collector.runs import JobVersion
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.store.mapping import Document
 
@@ -24,7 +24,7 @@ class KnownJob:
 
     document: Document
     at: datetime
-    facts: JobFacts | None
+    facts: JobVersion | None
     knows_error: bool
 
 

@@ -49,7 +49,7 @@ class HistoryEntry(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobFacts:
+class JobVersion:
     """What a job's document means at one moment: dates are UTC, None where they are unknown."""
 
     type: str
@@ -67,7 +67,7 @@ class JobFacts:
     repetition: Repetition | None = None
 
 
-def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobFacts | None:
+def read_version(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobVersion | None:
     """A document's facts, which the database evaluated by `rules.facts`; None if it is no job."""
     if not evaluated.get("isJob"):
         return None
@@ -77,7 +77,7 @@ def read_facts(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> J
     if not rules.has_outcome:
         outcome = LAST_OUTCOMES.get(str(status))
     count = evaluated.get("attemptCount")
-    return JobFacts(
+    return JobVersion(
         type=label(evaluated.get("type")),
         status=status,
         is_running=bool(is_running),
@@ -106,7 +106,7 @@ def lacks_error(run: FinishedRun) -> bool:
 
 
 def count_change(
-    change: JobChange, before: JobFacts | None, after: JobFacts | None, rules: RunRules
+    change: JobChange, before: JobVersion | None, after: JobVersion | None, rules: RunRules
 ) -> Iterator[HistoryEntry]:
     """The entries for the activity that a change shows.
 
@@ -137,7 +137,7 @@ def count_change(
 
 
 def _has_ended(
-    change: JobChange, before: JobFacts | None, after: JobFacts, rules: RunRules
+    change: JobChange, before: JobVersion | None, after: JobVersion, rules: RunRules
 ) -> bool:
     """Whether the change ended a run, or wrote the end of one that was not known to run."""
     if after.is_running:
@@ -155,12 +155,12 @@ def _has_ended(
     return rules.has_own_end or before is None or before.finished_at != after.finished_at
 
 
-def _lacks_date(before: JobFacts) -> bool:
+def _lacks_date(before: JobVersion) -> bool:
     """Whether a run had ended, and the job had no date of that."""
     return not before.is_running and before.outcome is not None and before.finished_at is None
 
 
-def _is_leased_anew(change: JobChange, before: JobFacts, rules: RunRules) -> bool:
+def _is_leased_anew(change: JobChange, before: JobVersion, rules: RunRules) -> bool:
     return (
         before.is_running
         and rules.lease_field is not None
@@ -169,7 +169,7 @@ def _is_leased_anew(change: JobChange, before: JobFacts, rules: RunRules) -> boo
     )
 
 
-def _find_end(change: JobChange, after: JobFacts) -> datetime:
+def _find_end(change: JobChange, after: JobVersion) -> datetime:
     """When the run ended: the job's date or, if that is another run's, the change's time."""
     ended, started = after.finished_at, after.started_at
     if ended is None or not _is_near(ended, change.at):
@@ -181,7 +181,7 @@ def _is_near(moment: datetime, at: datetime) -> bool:
     return at - _MAX_DELAY <= moment <= at + _MAX_AHEAD
 
 
-def _make_run_entry(job: JobFacts, outcome: str, ended_at: datetime) -> HistoryEntry:
+def _make_run_entry(job: JobVersion, outcome: str, ended_at: datetime) -> HistoryEntry:
     """The entry of a run whose end the document of its job does not show."""
     run = FinishedRun(
         type=job.type,
@@ -197,7 +197,7 @@ def _make_run_entry(job: JobFacts, outcome: str, ended_at: datetime) -> HistoryE
 
 
 def _make_end_entry(
-    before: JobFacts | None, after: JobFacts, ended_at: datetime, tally: Tally
+    before: JobVersion | None, after: JobVersion, ended_at: datetime, tally: Tally
 ) -> HistoryEntry:
     run = FinishedRun(
         type=after.type,
@@ -213,7 +213,7 @@ def _make_end_entry(
     return HistoryEntry(ended_at, after.type, tally, run)
 
 
-def find_lost_run(before: JobFacts | None, after: JobFacts | None) -> FinishedRun | None:
+def find_lost_run(before: JobVersion | None, after: JobVersion | None) -> FinishedRun | None:
     """The run of a recurring job that never ended: another one has started since.
 
     Its worker died and its lease expired; no change reports that.
@@ -227,7 +227,7 @@ def find_lost_run(before: JobFacts | None, after: JobFacts | None) -> FinishedRu
 
 
 def _tally_end(
-    before: JobFacts | None, after: JobFacts, ended_at: datetime, rules: RunRules
+    before: JobVersion | None, after: JobVersion, ended_at: datetime, rules: RunRules
 ) -> Tally:
     started_at = after.started_at or (before.started_at if before else None)
     tally = _tally_run(str(after.outcome), started_at, ended_at)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobmon.collector.job_changes import JobChange, apply_change, project_events, select_paths
-from jobmon.collector.runs import JobFacts, count_change
+from jobmon.collector.runs import JobVersion, count_change
 from jobmon.rollup.buckets import Tally
 from jobmon.rollup.histogram import bucket
 from jobmon.store.run_rules import RunRules
@@ -24,15 +24,15 @@ def change(operation: str = "update", **more: Any) -> JobChange:
     return JobChange(**given | {"operation": operation, "removed": (), "shortened": {}} | more)
 
 
-def facts(status: str = "queued", **more: Any) -> JobFacts:
+def facts(status: str = "queued", **more: Any) -> JobVersion:
     outcomes = {"succeeded": "succeeded", "failed": "failed", "dlq": "failed"}
     given = {"type": "t", "status": status, "is_running": status == "leased", "attempt": None}
     dates = dict.fromkeys(("started_at", "finished_at", "created_at", "due_at"))
-    return JobFacts(**given | dates | {"outcome": outcomes.get(status)} | more)
+    return JobVersion(**given | dates | {"outcome": outcomes.get(status)} | more)
 
 
 def count(
-    made: JobChange, before: JobFacts | None, after: JobFacts | None, rules: RunRules = RULES
+    made: JobChange, before: JobVersion | None, after: JobVersion | None, rules: RunRules = RULES
 ) -> list[tuple[datetime, str, Tally]]:
     return [shown[:3] for shown in count_change(made, before, after, rules)]
 
