@@ -232,10 +232,6 @@ class ListForm:
         ]
 
     @property
-    def has_errors(self) -> bool:
-        return bool(self._errors)
-
-    @property
     def is_filtered(self) -> bool:
         """Whether the list has fewer jobs than the queue."""
         return any(value for name, value in self.parameters.items() if name not in _NO_FILTERS)
