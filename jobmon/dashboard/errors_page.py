@@ -20,6 +20,7 @@ from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
 from jobmon.rollup.error_registry import ErrorGroup
+from jobmon.rollup.run_history import is_final
 from jobmon.rollup.series import NoCollectorError
 from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue, current_queue
@@ -107,7 +108,7 @@ class ErrorPages:
             "doubt": found.history.doubt,
             "window": window,
             "shown_window": found.window,
-            "is_over": found.history.is_final(found.window),
+            "is_over": is_final(found.window, found.history),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_error.html", **context))
@@ -144,7 +145,7 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
     return {
         "missing": Missing(reason=found.reason) if found.reason else None,
         "rows": rows,
-        "is_over": found.history.is_final(found.window),
+        "is_over": is_final(found.window, found.history),
         "columns": find_columns(rows),
         "groups": len(matching),
         "errors": sum(group.count for group in matching),

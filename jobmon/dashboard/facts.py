@@ -9,6 +9,7 @@ from jobmon.dashboard.page_window import PageWindow
 from jobmon.diagnosis.evidence import START_A_COLLECTOR, Evidence, Missing
 from jobmon.rollup.buckets import DAY, HOUR, QueueSample
 from jobmon.rollup.marks import Marks
+from jobmon.rollup.run_history import is_final
 from jobmon.rollup.series import History, NoCollectorError
 from jobmon.rollup.windows import Window, WindowError
 from jobmon.web.queues import WatchedQueue
@@ -54,7 +55,7 @@ class Facts:
         past = self.past
         if isinstance(past, Missing):
             return self.window.end <= datetime.now(UTC)
-        return past.is_complete and self.window.end <= past.as_of
+        return is_final(self.window, past)
 
 
 def gather(

@@ -21,6 +21,7 @@ from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
+from jobmon.rollup.run_history import is_final
 from jobmon.web.errors import invalid
 from jobmon.web.queues import current_queue
 
@@ -88,7 +89,7 @@ def _describe(found: FoundWorkers, query: WorkerQuery, page_window: PageWindow) 
         "reasons": found.reasons,
         "now": found.running.as_of,
         "is_complete": found.history is None or found.history.is_complete,
-        "is_over": found.history is not None and found.history.is_final(found.window),
+        "is_over": found.history is not None and is_final(found.window, found.history),
         "page": page,
         "pages": pages,
     }

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from jobmon.rollup.buckets import HistoryProgress
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.gaps import Gap
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.run_details import RunDetails, merge_details
-from jobmon.rollup.series import NoCollectorError, SeriesReader
+from jobmon.rollup.series import History, NoCollectorError, SeriesReader
 from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
 
@@ -39,10 +40,6 @@ class RunHistory:
     no_data_before: datetime | None = None
     untyped_until: datetime | None = None
 
-    def is_final(self, window: Window) -> bool:
-        """Whether `window`, whose details these are, lies in the past and is counted."""
-        return self.is_complete and window.end <= self.as_of
-
     @property
     def doubt(self) -> str:
         """Why runs of the window may not be counted in detail; empty if there is no doubt."""
@@ -54,6 +51,11 @@ class RunHistory:
             return "runs may be missing"
         first = self.no_data_before
         return "" if first is None else f"no data is kept from before {first:%Y-%m-%d} UTC"
+
+
+def is_final(window: Window, history: History[Any] | RunHistory) -> bool:
+    """Whether a window lies in the past and is counted: its `history` will not change any more."""
+    return history.is_complete and window.end <= history.as_of
 
 
 class RunHistoryReader:
