@@ -25,7 +25,7 @@ from pymongo import MongoClient
 from scale import end
 
 from jobmon.demo.mongod import Mongod, free_port
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -46,7 +46,9 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
     with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
         settings = Settings(mongo_uri=mongod.uri)
         connection = Connection(settings, client)
-        History(HOURS).fill(client.jobmon, OwnDatabase.from_connection(connection))
+        History(HOURS).fill(
+            client.jobmon, OwnDatabase(rollup_database(connection), connection.queue_key)
+        )
         create_indexes(connection)
     port, log = free_port(), state / "log"
     command = [sys.executable, "-m", "jobmon.cli", "demo", "--port", str(port)]

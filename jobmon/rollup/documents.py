@@ -107,11 +107,6 @@ class OwnDatabase:
         self._reported = set() if reported is None else reported
         self.queue = queue
 
-    @classmethod
-    def from_connection(cls, connection: Connection) -> "OwnDatabase":
-        """The documents of the queue that `connection` watches; raises PyMongoError."""
-        return cls(rollup_database(connection), connection.queue_key)
-
     def __getitem__(self, name: str) -> Collection[Document]:
         return self._database[name]
 

@@ -17,7 +17,7 @@ from jobmon.collector.run_details_counter import RunDetailsCounter
 from jobmon.demo.mongod import Mongod
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.activity import count_activity
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.run_details import merge_details
 from jobmon.settings import Settings
 from jobmon.setup.check import check_deployment
@@ -517,7 +517,7 @@ def test_every_failed_run_that_is_counted_has_a_group(sample: Sample) -> None:
     """Catches an error, or a worker, that cannot be read where runs are counted."""
     connection, end = sample.connection, datetime.now(UTC) + timedelta(days=1)
     counted = count_activity(connection, end - timedelta(days=30), end, timedelta(days=1))
-    own = OwnDatabase.from_connection(connection)
+    own = OwnDatabase(rollup_database(connection), connection.queue_key)
     groups = ErrorGroups(own, Redactor())
     details = RunDetailsCounter(connection, groups).count(counted, timedelta(days=1))
     groups.write()

@@ -72,7 +72,7 @@ class Queue:
         self.connection = Connection(self.settings, client)
         database.create_collection(self.jobs.name)
         create_indexes(self.connection)
-        self.own = OwnDatabase.from_connection(self.connection)
+        self.own = OwnDatabase(rollup_database(self.connection), self.connection.queue_key)
         self.truth: Counts = {}
 
     def count(self, kind: str, name: str) -> None:

@@ -65,7 +65,7 @@ def test_a_change_ends_the_rest_of_a_quiet_queue(
     monkeypatch.setattr(history_writer_module, "REST_AFTER_S", -1)
     monkeypatch.setattr(history_writer_module, "REST_S", 3_600)
     connection, stop, changed = find_connection(service), threading.Event(), threading.Event()
-    own = OwnDatabase.from_connection(connection)
+    own = OwnDatabase(rollup_database(connection), connection.queue_key)
     writer = make_history_writer(connection, changed=changed)
     thread = threading.Thread(target=writer.run, args=[stop])
     thread.start()
@@ -197,8 +197,8 @@ def test_activity_without_a_collector_is_counted_by_the_next_one(
 
 
 def test_minutes_are_deleted_and_hours_stay(service: Api, database: Db) -> None:
-    buckets = rollup_database(find_connection(service)).buckets
-    own = OwnDatabase.from_connection(find_connection(service))
+    rollups = rollup_database(find_connection(service))
+    own, buckets = OwnDatabase(rollups, find_connection(service).queue_key), rollups.buckets
     now = datetime.now(UTC)
     for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
         at = floor(now, DAY) - age * DAY
@@ -395,7 +395,8 @@ def test_progress_is_written_before_missed_spans_are_counted(
     service: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a second write in each round, and a history that is old while others are counted."""
-    own = OwnDatabase.from_connection(find_connection(service))
+    connection = find_connection(service)
+    own = OwnDatabase(rollup_database(connection), connection.queue_key)
     found: list[dict[str, Any] | None] = []
 
     def count_missed(*_: Any) -> bool:

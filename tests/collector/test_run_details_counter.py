@@ -96,7 +96,7 @@ def failed(at: datetime, error: Any, **more: Any) -> dict[str, Any]:
 
 
 def make_counter(connection: Connection) -> tuple[RunDetailsCounter, ErrorGroups]:
-    groups = ErrorGroups(OwnDatabase.from_connection(connection), Redactor())
+    groups = ErrorGroups(OwnDatabase(rollup_database(connection), connection.queue_key), Redactor())
     return RunDetailsCounter(connection, groups), groups
 
 

@@ -39,7 +39,10 @@ def connection(
 
 @pytest.fixture
 def samples(connection: Connection) -> QueueSamples:
-    return QueueSamples(OwnDatabase.from_connection(connection), retention(connection.settings))
+    return QueueSamples(
+        OwnDatabase(rollup_database(connection), connection.queue_key),
+        retention(connection.settings),
+    )
 
 
 def sample(queued: int, oldest_ms: int = 0) -> QueueSample:

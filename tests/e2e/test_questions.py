@@ -22,7 +22,7 @@ from pymongo.database import Database
 from jobmon.collector.samples import QueueSamples
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import QueueSample, floor
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -170,7 +170,7 @@ def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         queue = Queue(client[name], datetime.now(UTC))
         night = Night(queue)
         queue.insert()
-        queue.write_samples(OwnDatabase.from_connection(connection))
+        queue.write_samples(OwnDatabase(rollup_database(connection), connection.queue_key))
         environment = {"JOBMON_MONGO_URI": uri, "JOBMON_ROLLUP_DB": rollups}
         mark = ["mark", "v2.31", "--at", (night.bad_since - MINUTE).isoformat()]
         command = [str(Path(sys.executable).with_name("jobmon")), *mark]

@@ -19,7 +19,7 @@ from jobmon.collector import collector as collector_module
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.buckets import MINUTE
-from jobmon.rollup.documents import FORMAT, OwnDatabase, require_type
+from jobmon.rollup.documents import FORMAT, OwnDatabase, require_type, rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
@@ -49,7 +49,7 @@ class Queue:
 
     @property
     def own(self) -> OwnDatabase:
-        return OwnDatabase.from_connection(self.connection)
+        return OwnDatabase(rollup_database(self.connection), self.connection.queue_key)
 
     @property
     def jobs(self) -> Any:

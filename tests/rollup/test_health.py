@@ -15,7 +15,7 @@ from pymongo.database import Database
 from jobmon.cli import main
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -76,7 +76,7 @@ def test_the_check_fails_without_a_collector_and_passes_with_one(
 def test_the_check_fails_if_stats_or_history_are_old(
     environment: dict[str, str], connection: Connection, name: str, moment: str, message: str
 ) -> None:
-    own, now = OwnDatabase.from_connection(connection), datetime.now(UTC)
+    own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
     until = now + timedelta(hours=1)
     own["leases"].insert_one(own.new("collector", {"holder": "x", "expiresAt": until}))
     own["state"].insert_many(

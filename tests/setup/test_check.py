@@ -20,7 +20,7 @@ from jobmon.cli import main
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.settings import Settings
 from jobmon.setup import fields
 from jobmon.setup.check import check_deployment
@@ -473,7 +473,7 @@ def test_check_reports_each_state_of_the_collector(
     assert "No collector has ever run" in message().message
     assert message().commands == ("jobmon collector",)
     connection = Connection(settings)
-    own, now = OwnDatabase.from_connection(connection), datetime.now(UTC)
+    own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
     build = own.new("build", {"at": now, "counted": 5, "estimated": 1_000})
     own["state"].insert_one(build)
     assert message().message == "A first count is in progress: 5 of about 1,000 jobs."

@@ -8,13 +8,13 @@ from typing import Any
 from jobmon.collector.error_groups import ErrorGroups
 from jobmon.collector.history_writer import HistoryWriter
 from jobmon.redaction.redactor import Redactor
-from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.store.connection import Connection
 
 
 def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter:
     """The writer of the history of the queue that `connection` watches."""
-    own = OwnDatabase.from_connection(connection)
+    own = OwnDatabase(rollup_database(connection), connection.queue_key)
     return HistoryWriter(connection, own, ErrorGroups(own, Redactor()), **options)
 
 
