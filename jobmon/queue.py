@@ -157,8 +157,8 @@ class JobQueue:
     ) -> Lease | None:
         """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
-        The one with the highest priority first, then the one that has been due the longest. Also
-        None if the lease expired before it could be recorded.
+        That is the job with the highest priority; of several, the one that has been due longest.
+        Also None if the lease expired before it could be recorded.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
@@ -183,8 +183,19 @@ class JobQueue:
             sort=[("priority", DESCENDING), ("nextRunAt", ASCENDING)],
             return_document=ReturnDocument.AFTER,
         )
-        if job is None:
+        if job is None or not self._record_start(job, worker_id, now):
             return None
+        return Lease(
+            job_id=job["jobId"],
+            attempt_number=job["attemptCount"],
+            worker_id=worker_id,
+            started_at=now,
+            expires_at=expires_at,
+            job=job,
+        )
+
+    def _record_start(self, job: Document, worker_id: str, now: datetime) -> bool:
+        """Write the attempt of a leased job; False if its end was recorded meanwhile."""
         attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
         running = {
             "status": AttemptStatus.RUNNING.value,
@@ -199,15 +210,8 @@ class JobQueue:
         try:
             self._attempts.replace_one(attempt | not_ended, attempt | running, upsert=True)
         except DuplicateKeyError:
-            return None
-        return Lease(
-            job_id=job["jobId"],
-            attempt_number=job["attemptCount"],
-            worker_id=worker_id,
-            started_at=now,
-            expires_at=expires_at,
-            job=job,
-        )
+            return False
+        return True
 
     def heartbeat(self, lease: Lease, *, lease_ms: int = DEFAULT_LEASE_MS) -> datetime:
         """Extend the lease to `lease_ms` from now; returns its end.
