@@ -79,6 +79,13 @@ def create_app(
     token_commands.register(app)
     rate_limit.register(app, settings)
     admission.register(app, settings, queues)
+    _add_routes(app, queues)
+    compression.register(app)
+    return app
+
+
+def _add_routes(app: Flask, queues: WatchedQueues) -> None:
+    """Add the JSON API and the pages, which share what they read."""
     api = openapi.DocumentedApi(app)
     lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
     for routes in (
@@ -102,5 +109,3 @@ def create_app(
             find=FindPage(),
         )
     )
-    compression.register(app)
-    return app
