@@ -35,11 +35,8 @@ def count_activity(
     tallies: dict[datetime, Tallies] = {}
 
     def find_tally(key: Document) -> Tally:
-        job_type = label(key.get("type"))
         types = tallies.setdefault(floor(key["at"], span), {})
-        if (tally := types.get(job_type)) is None:
-            tally = types[job_type] = Tally()
-        return tally
+        return types.setdefault(label(key.get("type")), Tally())
 
     jobs = jobs or connection.jobs
     if jobs.mapping.has_creation_time:
@@ -57,15 +54,16 @@ def count_activity(
         pipeline = [*source.stages, _group_by_outcome(source)]
         for group in aggregate_by_minute(source.documents, pipeline, source.index):
             outcome = source.read_outcome(group["_id"].get("outcome"))
-            if outcome not in FINAL_ATTEMPT_STATUSES:
-                continue
-            tally = find_tally(group["_id"])
-            tally.outcomes[outcome] += len(group["run"])
-            for histogram, found in ((tally.wait, group["wait"]), (tally.run, group["run"])):
-                for bucket in found:
-                    if bucket is not None:
-                        histogram[int(bucket)] += 1
+            if outcome in FINAL_ATTEMPT_STATUSES:
+                _add_runs(find_tally(group["_id"]), outcome, group)
     return tallies
+
+
+def _add_runs(tally: Tally, outcome: str, group: Document) -> None:
+    """Add the runs of a group of `_group_by_outcome`."""
+    tally.outcomes[outcome] += len(group["run"])
+    for histogram, buckets in ((tally.wait, group["wait"]), (tally.run, group["run"])):
+        histogram.update(int(bucket) for bucket in buckets if bucket is not None)
 
 
 def _group_by_type(moment: str) -> Document:

@@ -5,7 +5,7 @@ one, else from the recorded attempts if there are any, else from the jobs.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pymongo.errors import OperationFailure
@@ -24,7 +24,7 @@ from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.event_log import EVENT_TIME, EventLog
 from jobmon.store.indexes import ATTEMPT_FINISHED, BY_FINISH, attempt_end_index
 from jobmon.store.known_fields import has_finished
-from jobmon.store.mapping import Document, Keys
+from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 _FAILED_ATTEMPTS: Document = {
@@ -91,45 +91,12 @@ def find_run_sources(
     connection: Connection, jobs: ReadCollection, within: Document
 ) -> list[RunSource]:
     """The sources of the runs that finished `within` a range of dates; raises PyMongoError."""
-    outcome_of_jobs = connection.profile.outcome
     attempts, log = connection.attempts, connection.profile.log
     if attempts is not None and log is not None:
         return list(_read_log(attempts, jobs, log, within))
     if attempts is not None and connection.has_recorded_attempts():
         return [_read_attempts(connection, attempts, jobs, within)]
-    has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
-    if outcome_of_jobs is not None:
-        ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
-        failed: Document = {"$expr": {"$eq": [outcome_of_jobs, AttemptStatus.FAILED.value]}}
-        read_outcome: Callable[[Any], str | None] = to_text
-    else:
-        statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
-        ended, index = {"status": {"$in": list(statuses)}, "finishedAt": within}, BY_FINISH
-        failed = {"status": {"$in": [each for each in statuses if each != JobStatus.SUCCEEDED]}}
-
-        def read_outcome(status: Any) -> str | None:
-            return LAST_OUTCOMES.get(to_text(jobs.mapping.to_contract_status(status)))
-
-    due = {"$max": ["$createdAt", "$nextRunAt"]}
-    return [
-        RunSource(
-            documents=jobs,
-            index=index,
-            stages=[{"$match": ended}],
-            type="$type",
-            outcome="$status" if outcome_of_jobs is None else outcome_of_jobs,
-            failed=failed,
-            read_outcome=read_outcome,
-            # A first attempt waited since the job was due; for later ones the wait is unknown.
-            eligible_at={"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]} if has_wait else None,
-            started_at="$startedAt",
-            job_id="$jobId",
-            attempt="$attemptCount",
-            worker="$leasedBy",
-            error_field="lastError",
-            is_exact=False,  # if the job runs again, the start of the run that ended is lost
-        )
-    ]
+    return [_read_jobs(connection, jobs, within)]
 
 
 def aggregate_by_minute(
@@ -178,6 +145,42 @@ def _read_attempts(
     )
 
 
+def _read_jobs(connection: Connection, jobs: ReadCollection, within: Document) -> RunSource:
+    """The last run of each job."""
+    outcome_of_jobs = connection.profile.outcome
+    has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
+    if outcome_of_jobs is not None:
+        ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
+        failed: Document = {"$expr": {"$eq": [outcome_of_jobs, AttemptStatus.FAILED.value]}}
+        read_outcome: Callable[[Any], str | None] = to_text
+    else:
+        statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
+        ended, index = {"status": {"$in": list(statuses)}, "finishedAt": within}, BY_FINISH
+        failed = {"status": {"$in": [each for each in statuses if each != JobStatus.SUCCEEDED]}}
+
+        def read_outcome(status: Any) -> str | None:
+            return LAST_OUTCOMES.get(to_text(jobs.mapping.to_contract_status(status)))
+
+    due = {"$max": ["$createdAt", "$nextRunAt"]}
+    return RunSource(
+        documents=jobs,
+        index=index,
+        stages=[{"$match": ended}],
+        type="$type",
+        outcome="$status" if outcome_of_jobs is None else outcome_of_jobs,
+        failed=failed,
+        read_outcome=read_outcome,
+        # A first attempt waited since the job was due; for later ones the wait is unknown.
+        eligible_at={"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]} if has_wait else None,
+        started_at="$startedAt",
+        job_id="$jobId",
+        attempt="$attemptCount",
+        worker="$leasedBy",
+        error_field="lastError",
+        is_exact=False,  # if the job runs again, the start of the run that ended is lost
+    )
+
+
 def _read_log(
     events: ReadCollection, jobs: ReadCollection, log: EventLog, within: Document
 ) -> Iterator[RunSource]:
@@ -187,53 +190,55 @@ def _read_log(
     their run. For all others, the event that started the run is looked up.
     """
     mapping = events.mapping
-
-    def start_field(field: str) -> Any:
-        return mapping.translate_expression(field, under="_start")
-
-    job_type, look_up_job = mapping.translate_expression("$type"), []
     has_number = mapping.translate_expression("$attemptNumber") is not None
     has_wait = has_number or mapping.translate_expression("$eligibleAt") is not None
+    job_type, look_up_job = mapping.translate_expression("$type"), []
     if job_type is None or has_number:
         look_up_job = _look_up_job(events, jobs)
     if job_type is None:
         job_type = jobs.mapping.translate_expression("$type", under="_job")
-
-    def make(stages: list[Document], **fields: Any) -> RunSource:
-        return RunSource(
-            documents=events,
-            index=EVENT_TIME,
-            stages=[*stages, *look_up_job],
-            type=job_type,
-            outcome="$status",
-            failed=_FAILED_ATTEMPTS,
-            read_outcome=_make_attempt_reader(events),
-            job_id="$jobId",
-            error_field="error",
-            **fields,
-        )
-
     ended = [_match_ended(within), {"$set": {"_started": log.start_expression}}]
-    if not has_wait:
-        yield make(
-            [*ended, {"$match": {"_started": {"$ne": None}}}],
-            eligible_at=None,
-            started_at="$_started",
-            attempt=None,
-            worker="$workerId",
-        )
-        ended.append({"$match": {"_started": None}})
-    number = {"$ifNull": ["$attemptNumber", start_field("$attemptNumber")]}
-    first = _first_eligible_at(jobs, number) if has_number else None
-    yield make(
-        [*ended, *log.look_up_start(events.collection.name, mapping, within["$gte"], "_start")],
-        eligible_at={"$ifNull": ["$eligibleAt", start_field("$eligibleAt"), first]},
-        started_at={
-            "$ifNull": ["$_started", start_field("$startedAt"), start_field("$finishedAt")]
-        },
-        attempt=number,
-        worker={"$ifNull": ["$workerId", start_field("$workerId")]},
+    with_start = RunSource(
+        documents=events,
+        index=EVENT_TIME,
+        stages=[*ended, {"$match": {"_started": {"$ne": None}}}, *look_up_job],
+        type=job_type,
+        outcome="$status",
+        failed=_FAILED_ATTEMPTS,
+        read_outcome=_make_attempt_reader(events),
+        eligible_at=None,
+        started_at="$_started",
+        job_id="$jobId",
+        attempt=None,
+        worker="$workerId",
+        error_field="error",
     )
+    if not has_wait:
+        yield with_start
+        ended.append({"$match": {"_started": None}})
+    look_up_start = log.look_up_start(events.collection.name, mapping, within["$gte"], "_start")
+    stages = [*ended, *look_up_start, *look_up_job]
+    yield replace(with_start, stages=stages, **_find_in_both_events(mapping, jobs, has_number))
+
+
+def _find_in_both_events(
+    mapping: FieldMapping, jobs: ReadCollection, has_number: bool
+) -> dict[str, Any]:
+    """The fields of a `RunSource` that the end of a run has, or else its start (`_start`)."""
+
+    def find_start(field: str) -> Any:
+        return mapping.translate_expression(field, under="_start")
+
+    number = {"$ifNull": ["$attemptNumber", find_start("$attemptNumber")]}
+    first = _first_eligible_at(jobs, number) if has_number else None
+    return {
+        "eligible_at": {"$ifNull": ["$eligibleAt", find_start("$eligibleAt"), first]},
+        "started_at": {
+            "$ifNull": ["$_started", find_start("$startedAt"), find_start("$finishedAt")]
+        },
+        "attempt": number,
+        "worker": {"$ifNull": ["$workerId", find_start("$workerId")]},
+    }
 
 
 def _make_attempt_reader(attempts: ReadCollection) -> Callable[[Any], str | None]:
