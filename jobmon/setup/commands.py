@@ -189,12 +189,8 @@ def init_command(
         for name, password in ((reader, reader_password), (collector, collector_password))
         if name
     ]
-    for user in users:
-        if not (user.password or dry_run or as_script or removes):
-            option = "collector" if user.is_collector else "reader"
-            raise click.UsageError(
-                f"--{option} needs a password: set JOBMON_{option.upper()}_PASSWORD."
-            )
+    if not (dry_run or as_script or removes):
+        _require_passwords(users)
     options = InitOptions(
         users=users,
         replica_set=replica_set,
@@ -203,19 +199,22 @@ def init_command(
         change_passwords=change_passwords,
     )
     run = _choose_action(options, dry_run=dry_run, as_script=as_script, removes=removes)
+    targets: list[InitTarget] = []
     try:
-        settings = replace(Settings.for_init(mongo_uri), rollup_db=rollup_db, state_db=state_db)
+        settings = Settings.for_init(mongo_uri)
+        _refuse_options(settings, queue, names_collections=bool(jobs or attempts), removes=removes)
         settings = replace(
             settings,
+            rollup_db=rollup_db,
+            state_db=state_db,
             jobs_collection=jobs or settings.jobs_collection,
             attempts_collection=attempts or settings.attempts_collection,
         )
-        _refuse_options(settings, queue, names_collections=bool(jobs or attempts), removes=removes)
         targets, notes = find_targets(settings, os.environ.get(OWN_URI, ""), queue)
     except SettingsError as error:
-        targets, notes = [], [refused_setting(error)]
+        notes = [refused_setting(error)]
     except SetupError as error:
-        targets, notes = [], [error.finding]
+        notes = [error.finding]
     levels = {_print_finding(note, err=as_script) for note in notes}
     for target in targets:
         if len(targets) > 1:
@@ -227,6 +226,15 @@ def init_command(
             levels.add(_print_finding(error.finding, err=as_script))
     if Level.PROBLEM in levels:
         sys.exit(1)
+
+
+def _require_passwords(users: list[User]) -> None:
+    for user in users:
+        if not user.password:
+            option = "collector" if user.is_collector else "reader"
+            raise click.UsageError(
+                f"--{option} needs a password: set JOBMON_{option.upper()}_PASSWORD."
+            )
 
 
 def _refuse_options(

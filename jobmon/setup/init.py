@@ -22,7 +22,7 @@ from jobmon.setup.deployment import (
     initiate_replica_set,
     replica_set_config,
 )
-from jobmon.setup.fields import Sample, expected_fields
+from jobmon.setup.fields import ExpectedFields, Sample, expected_fields
 from jobmon.setup.findings import (
     Finding,
     SetupError,
@@ -152,7 +152,29 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
 
 def _start_replica_set(client: MongoClient[Document], replica_set: str) -> Finding:
     name, _, member = replica_set.partition("/")
-    hello = client.admin.command("hello")
+    _refuse_server(client.admin.command("hello"), name)
+    try:
+        made = initiate_replica_set(client, name, member)
+    except TimeoutError as error:
+        raise SetupError(
+            problem("replica set", str(error), remedy="See the log of mongod.")
+        ) from None
+    except OperationFailure as error:
+        if error.code == UNAUTHORIZED:
+            raise
+        raise SetupError(
+            problem(
+                "replica set",
+                f"{replica_set} could not be started: {describe(error)}.",
+                remedy="NAME must be that of --replSet. HOST:PORT must be an address at which the "
+                "server reaches itself.",
+            )
+        ) from None
+    return ok("replica set", f"{name}: {'initiated' if made else 'exists'}")
+
+
+def _refuse_server(hello: Document, name: str) -> None:
+    """Raise SetupError for a server that cannot start the replica set of this name."""
     if (present := hello.get("setName")) not in (None, name):
         raise SetupError(
             problem(
@@ -178,24 +200,6 @@ def _start_replica_set(client: MongoClient[Document], replica_set: str) -> Findi
                 "standalone server jobmon polls.",
             )
         )
-    try:
-        made = initiate_replica_set(client, name, member)
-    except TimeoutError as error:
-        raise SetupError(
-            problem("replica set", str(error), remedy="See the log of mongod.")
-        ) from None
-    except OperationFailure as error:
-        if error.code == UNAUTHORIZED:
-            raise
-        raise SetupError(
-            problem(
-                "replica set",
-                f"{replica_set} could not be started: {describe(error)}.",
-                remedy="NAME must be that of --replSet. HOST:PORT must be an address at which the "
-                "server reaches itself.",
-            )
-        ) from None
-    return ok("replica set", f"{name}: {'initiated' if made else 'exists'}")
 
 
 def _is_initiated(client: MongoClient[Document]) -> bool:
@@ -215,17 +219,11 @@ def _make_plan(settings: Settings, client: MongoClient[Document], options: InitO
     for fields, setting in zip(expected, names, strict=False):
         collection = fields.collection.collection
         kind = deployment.kinds.get(collection.name)
-        if kind is not None:
-            if unfit := explain_unsuitable_kind(collection.full_name, kind, setting):
-                raise SetupError(unfit)
-            sample = Sample(fields)
-            if sample.size:
-                if unusable := sample.explain_unusable():
-                    raise SetupError(unusable)
-                samples[collection.name] = sample
-                continue
         if kind is None:  # a user without the right to read it cannot list it: fail here
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
+        elif sample := _read_sample(fields, kind, setting):
+            samples[collection.name] = sample
+            continue
         is_jobs = fields.collection is connection.jobs
         # The program that writes a log creates its indexes, under names that are not the default.
         if options.create and (is_jobs or connection.profile.log is None):
@@ -253,6 +251,18 @@ def _make_plan(settings: Settings, client: MongoClient[Document], options: InitO
         indexes=plan_indexes(settings, connection, [*samples, *empty], every=options.create),
         notes=notes,
     )
+
+
+def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:
+    """A sample of a collection; None if it is empty. SetupError if its documents are unsuitable."""
+    if unfit := explain_unsuitable_kind(fields.collection.collection.full_name, kind, setting):
+        raise SetupError(unfit)
+    sample = Sample(fields)
+    if not sample.size:
+        return None
+    if unusable := sample.explain_unusable():
+        raise SetupError(unusable)
+    return sample
 
 
 def _explain_no_documents(
