@@ -44,6 +44,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.filter import JobFilter
 from jobmon.store.indexes import BY_STATUS
+from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import JobLists
 from jobmon.web.auth import issue_token
 
@@ -315,7 +316,9 @@ class Cost:
 def list_paths(connection: Connection, count: int) -> dict[str, str]:
     """The requested paths, by name."""
     depth = min(DEEP, count // 2)
-    deep = JobLists(connection, Redactor()).page(JobFilter(), page=depth // 20, per_page=20)
+    deep = JobLists(ListPlanner(connection), Redactor()).page(
+        JobFilter(), page=depth // 20, per_page=20
+    )
     cursor = deep.next_cursor.encode() if deep.next_cursor else ""
 
     # Nearly all of the waiting jobs are ahead of the newest one.

@@ -4,9 +4,9 @@ from jobmon.domain import CappedCount
 from jobmon.rollup.reader import RollupReader
 from jobmon.single_flight import SingleFlight
 from jobmon.store import list_count
-from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 from jobmon.store.list_count import ListCounter
+from jobmon.store.list_plan import ListPlanner
 from jobmon.store.live_stats import LiveStats
 from jobmon.store.stats import QueueStats
 
@@ -14,18 +14,19 @@ from jobmon.store.stats import QueueStats
 class StatsReader:
     """The stats of a queue and the totals of its lists; every method raises PyMongoError.
 
-    >>> stats = StatsReader(connection, RollupReader(connection))
+    >>> stats = StatsReader(ListPlanner(connection), RollupReader(connection))
     >>> stats.stats().status_counts()
     {'queued': 3, …}
     >>> stats.count(JobFilter(statuses=("dlq",)))
     CappedCount(value=7, is_exact=True)
     """
 
-    def __init__(self, connection: Connection, rollup: RollupReader) -> None:
+    def __init__(self, planner: ListPlanner, rollup: RollupReader) -> None:
+        connection = planner.connection
         self._rollup = rollup
         self._live = LiveStats(connection)
         self._live_stats = SingleFlight(self._live.count, connection.settings.stats_ttl_ms)
-        self._lists = ListCounter(connection)
+        self._lists = ListCounter(planner)
 
     def stats(self) -> QueueStats:
         """The collector's stats, or else live ones.

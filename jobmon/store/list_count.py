@@ -2,7 +2,6 @@
 
 from jobmon.domain import CappedCount
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 from jobmon.store.list_plan import ListPlanner, get_plan
 
@@ -16,9 +15,9 @@ KEEP_TOTALS = 1_000
 class ListCounter:
     """Counts the jobs that match a filter; raises PyMongoError."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._jobs = connection.jobs
-        self._planner = ListPlanner(connection)
+    def __init__(self, planner: ListPlanner) -> None:
+        self._jobs = planner.connection.jobs
+        self._planner = planner
         self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
 
     def count(self, job_filter: JobFilter) -> CappedCount:

@@ -87,9 +87,13 @@ class _Use:
 
 
 class ListPlanner:
-    """Prepares filters for the lists of a queue; methods raise PyMongoError."""
+    """Prepares filters for the lists of a queue; methods raise PyMongoError.
+
+    What it finds is kept for two seconds, so that all lists of a queue share one planner.
+    """
 
     def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self._jobs = connection.jobs
         self._indexes = indexes.list_indexes(connection.profile, connection.settings.filters)
         self._few: SingleFlightCache[bool] = SingleFlightCache(MAX_KEPT)

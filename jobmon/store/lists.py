@@ -12,7 +12,6 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
 from jobmon.store.attempts import attempt_count, last_attempt
 from jobmon.store.bson_json import to_json
-from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
 from jobmon.store.identity import identity_values, is_identity
@@ -69,7 +68,7 @@ class JobLists:
 
     def __init__(
         self,
-        connection: Connection,
+        planner: ListPlanner,
         redactor: Redactor,
         *,
         fields: tuple[str, ...] = SUMMARY_FIELDS,
@@ -79,10 +78,10 @@ class JobLists:
         self._redactor = redactor  # for the values in a cursor
         self._fields, self._transform = fields, transform or summarize
         self._require_index = require_index
-        self._jobs = connection.jobs
-        self._planner = ListPlanner(connection)
-        self._worker_jobs = WorkerJobFinder(connection, self._planner)
-        self._by_id = connection.jobs.mapping.orders_by_id
+        self._jobs = planner.connection.jobs
+        self._planner = planner
+        self._worker_jobs = WorkerJobFinder(planner)
+        self._by_id = self._jobs.mapping.orders_by_id
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
         """The filter for several reads: what it needs to know of the jobs is read once.

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from jobmon.domain import CappedCount
 from jobmon.redaction.redactor import Redactor
-from jobmon.store.connection import Connection
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import JobFilter
 from jobmon.store.indexes import recurring_indexes
 from jobmon.store.list_count import ListCounter
+from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import SUMMARY_FIELDS, JobLists, summarize
 from jobmon.store.mapping import Document
 from jobmon.store.truncate import CharacterBudget
@@ -41,19 +41,20 @@ class RecurringJobs:
     only a time of day. A missing index is an OperationFailure.
     """
 
-    def __init__(self, connection: Connection, redactor: Redactor) -> None:
+    def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:
+        connection = planner.connection
         mapping = connection.jobs.mapping
         self._is_recurring = connection.profile.is_recurring
         self._names = tuple(recurring_indexes(mapping))
         repetition = (name for name in mapping.paths if name.startswith("_"))
         self._lists = JobLists(
-            connection,
+            planner,
             redactor,
             fields=(*SUMMARY_FIELDS, "recurring", *repetition),
             transform=_summarize,
             require_index=True,
         )
-        self._counter = ListCounter(connection)
+        self._counter = ListCounter(planner)
 
     @property
     def unknown(self) -> str:

@@ -8,7 +8,6 @@ from pymongo.errors import OperationFailure
 
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_text
-from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter, RefusedFilterError, WorkerJobs
 from jobmon.store.identity import is_identity
 from jobmon.store.list_plan import ListPlanner, get_plan
@@ -27,8 +26,8 @@ NEWEST_ONLY = f"only the worker's newest {MAX_READ:,} attempts are searched"
 class WorkerJobFinder:
     """Finds jobs by the worker of their attempts; raises PyMongoError."""
 
-    def __init__(self, connection: Connection, planner: ListPlanner) -> None:
-        self._planner = planner
+    def __init__(self, planner: ListPlanner) -> None:
+        self._planner, connection = planner, planner.connection
         self._jobs = connection.jobs
         self._attempts = connection.attempts
         self._index = indexes.worker_attempt_index(connection.profile)

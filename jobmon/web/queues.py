@@ -33,6 +33,7 @@ from jobmon.store.finder import JobFinder
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.lease_order import PlaceFinder
+from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import ERROR_FIELDS, JobLists, shorten_last_error
 from jobmon.store.mapping import Document
 from jobmon.store.probe import DatabaseProbe
@@ -91,26 +92,27 @@ class WatchedQueue:
         """The queue that `connection` watches; `own` is the connection to jobmon's databases."""
         rollup = RollupReader(connection, own)
         series = SeriesReader(connection, rollup, series_cache)
+        planner = ListPlanner(connection)
         return cls(
             settings=settings,
             connection=connection,
             probe=DatabaseProbe(connection, settings.server_selection_timeout_ms),
             rollup=rollup,
-            stats=StatsReader(connection, rollup),
+            stats=StatsReader(planner, rollup),
             series=series,
             marks=MarkReader(connection, own, redactor),
             runs=RunHistoryReader(rollup, series),
             jobs=JobStore(connection),
-            lists=JobLists(connection, redactor),
+            lists=JobLists(planner, redactor),
             failed_jobs=JobLists(
-                connection, redactor, fields=ERROR_FIELDS, transform=shorten_last_error
+                planner, redactor, fields=ERROR_FIELDS, transform=shorten_last_error
             ),
             finder=JobFinder(connection),
             places=PlaceFinder(connection),
             known_fields=KnownFields(connection, rollup.counts_changes),
             schedule=ScheduleReader(connection),
             running=RunningJobReader(connection),
-            recurring=RecurringJobs(connection, redactor),
+            recurring=RecurringJobs(planner, redactor),
         )
 
 

@@ -25,6 +25,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 from jobmon.store.identity import identity_values
 from jobmon.store.jobs import JobStore
+from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import JobLists
 from jobmon.store.live_stats import LiveStats
 
@@ -390,7 +391,7 @@ def test_the_jobs_before_and_after_a_job_cost_a_read_each(
     settings = Settings(mongo_uri=database_uri(mongod, filled))
     connection = Connection(settings)
     with connection.client:
-        lists, store = JobLists(connection, Redactor()), JobStore(connection)
+        lists, store = JobLists(ListPlanner(connection), Redactor()), JobStore(connection)
         first = lists.page(job_filter, per_page=3, oldest_first=oldest_first).jobs
         middle = lists.page(job_filter, page=50, per_page=3, oldest_first=oldest_first).jobs
         for shown, position, expected in (

@@ -19,6 +19,7 @@ from jobmon.rollup.buckets import MINUTE
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes, missing_indexes
 from jobmon.store.filter import JobFilter
+from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import JobLists
 from jobmon.store.worker_jobs import MAX_READ, NAMED_ONLY, NEWEST_ONLY
 
@@ -204,6 +205,6 @@ def test_queue_whose_attempts_name_no_worker_has_a_reason(
 
 
 def test_rows_that_a_browser_holds_are_compared_by_the_jobs_of_the_worker(served: Api) -> None:
-    lists = JobLists(served.app.extensions["jobmon_connection"], Redactor())
+    lists = JobLists(ListPlanner(served.app.extensions["jobmon_connection"]), Redactor())
     found = lists.look_up(["done", "of w2"], JobFilter(worker="w1"))
     assert {job["jobId"]: matches for job, matches in found} == {"done": True, "of w2": False}
