@@ -6,9 +6,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
-import jwt
 from environs import Env, EnvError, EnvValidationError
-from limits import parse_many
 from marshmallow import ValidationError, validate
 
 from jobmon.mongo_uri import check_mongo_uri
@@ -89,6 +87,8 @@ def _split_permissions(granted: str) -> frozenset[str]:
 
 
 def _check_rate_limit(value: str) -> None:
+    from limits import parse_many  # noqa: PLC0415 - large, and only the web service needs it
+
     try:
         parse_many(value)
     except ValueError:
@@ -345,6 +345,8 @@ def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
             f"one of {', '.join(allowed)} does"
         )
     if values["jwt_public_key"]:
+        import jwt  # noqa: PLC0415 - large, and only the web service needs it
+
         try:
             named = jwt.get_algorithm_by_name(algorithm)
             too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
