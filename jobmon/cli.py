@@ -1,28 +1,22 @@
-"""The `jobmon` command: its subcommands and their options."""
+"""The `jobmon` command: its subcommands and their options.
+
+A command imports what it needs when it runs, so that `--help` answers at once.
+"""
 
 import logging
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from flask.cli import ScriptInfo
 
-from jobmon import __version__, logs
-from jobmon.api.openapi import render_document
-from jobmon.app import create_app
-from jobmon.collector.collecting import collecting
-from jobmon.collector.mark_writer import write_marks
-from jobmon.demo.stack import StackError, run_stack
-from jobmon.demo.workload import run_workload
-from jobmon.redaction.redactor import Redactor
-from jobmon.rollup.health import are_good, check_collectors
-from jobmon.rollup.marks import Mark, MarkError
-from jobmon.settings import Settings, SettingsError, load_queues, select_queues
-from jobmon.setup.commands import check_command, init_command
+from jobmon import __version__
 from jobmon.signals import await_stop_signal, end_soon, hold_stop_signals
-from jobmon.web.token_commands import revoke_command, token_command
+
+if TYPE_CHECKING:
+    from jobmon.settings import Settings
 
 # The sections of `jobmon --help`, in the order in which people need the commands.
 SECTIONS = {
@@ -33,22 +27,55 @@ SECTIONS = {
 }
 
 
+# The commands of other modules, with the first sentence of their help.
+OTHER_COMMANDS = {
+    "init": "Create the indexes that the monitor needs; also its users and a replica set.",
+    "check": "Check your deployment and print what is missing, with a remedy for each problem.",
+    "token": "Print a token signed with JOBMON_JWT_SECRET_KEY.",
+    "revoke": "Refuse a token before it expires, by its `jti`; sessions made with it end, too.",
+}
+
+
+def _import_command(name: str) -> click.Command:
+    """One of `OTHER_COMMANDS`."""
+    if name in ("init", "check"):
+        from jobmon.setup.commands import check_command, init_command
+
+        return init_command if name == "init" else check_command
+    from jobmon.web.token_commands import revoke_command, token_command
+
+    return token_command if name == "token" else revoke_command
+
+
 class Commands(click.Group):
     """A group whose help has sections; commands without a section are under `Others`."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The names of all commands, also of those that are not imported yet."""
+        return sorted({*super().list_commands(context), *OTHER_COMMANDS})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command with this name, imported if another module defines it."""
+        if name in OTHER_COMMANDS:
+            return _import_command(name)
+        return super().get_command(context, name)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, each command with the first sentence of its help."""
         named = {name for names in SECTIONS.values() for name in names}
         others = tuple(name for name in self.list_commands(context) if name not in named)
         for title, names in (SECTIONS | {"Others": others}).items():
-            rows = [
-                (name, command.get_short_help_str(limit=100))
-                for name in names
-                if (command := self.get_command(context, name)) is not None
-            ]
+            rows = [(name, self._describe(context, name)) for name in names]
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+    def _describe(self, context: click.Context, name: str) -> str:
+        """The first sentence of a command's help, without an import."""
+        if name in OTHER_COMMANDS:
+            return OTHER_COMMANDS[name]
+        command = self.get_command(context, name)
+        return "" if command is None else command.get_short_help_str(limit=100)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,15 +88,15 @@ def main(context: click.Context) -> None:
     to see a sample queue. For your own queue, set JOBMON_MONGO_URI and JOBMON_JWT_SECRET_KEY, and
     run `jobmon check` to see what is missing.
     """
-    needs_key = context.invoked_subcommand != "revoke"  # it may revoke without checking the token
-    # Only the commands that need an app call this.
-    context.obj = ScriptInfo(create_app=lambda: create_app(_read_settings(require_keys=needs_key)))
+    if context.invoked_subcommand in ("token", "revoke"):  # they need an app
+        from flask.cli import ScriptInfo
 
+        from jobmon.app import create_app
 
-main.add_command(check_command)
-main.add_command(init_command)
-main.add_command(token_command)
-main.add_command(revoke_command)
+        needs_key = context.invoked_subcommand == "token"  # a token is revoked unchecked, too
+        context.obj = ScriptInfo(
+            create_app=lambda: create_app(_read_settings(require_keys=needs_key))
+        )
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
@@ -108,6 +135,11 @@ def collector(*, checks: bool) -> None:
     unexpected failure it exits with 1; with several queues, it restarts the collector of the queue
     that failed.
     """
+    from jobmon import logs
+    from jobmon.collector.collecting import collecting
+    from jobmon.rollup.health import are_good, check_collectors
+    from jobmon.settings import load_queues
+
     settings = _read_settings(require_keys=False)
     if checks:
         logs.configure("ERROR")
@@ -135,6 +167,11 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
     JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, like
     the collector's user. It writes nothing else, and needs no key for tokens.
     """
+    from jobmon.collector.mark_writer import write_marks
+    from jobmon.redaction.redactor import Redactor
+    from jobmon.rollup.marks import Mark, MarkError
+    from jobmon.settings import SettingsError, load_queues, select_queues
+
     settings = _read_settings(require_keys=False)
     queues = load_queues(settings)
     try:
@@ -156,6 +193,8 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
 
 def _read_time(text: str | None) -> datetime:
     """A time in ISO 8601, to the millisecond; the present one for None. Raises MarkError."""
+    from jobmon.rollup.marks import MarkError
+
     try:
         moment = datetime.fromisoformat(text) if text is not None else datetime.now(UTC)
         moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
@@ -178,6 +217,9 @@ def demo(port: int, state: Path) -> None:
 
     With JOBMON_MONGO_URI set, it watches that database instead and writes nothing to it.
     """
+    from jobmon.demo.stack import StackError, run_stack
+    from jobmon.settings import SettingsError
+
     try:
         run_stack(port, state)
     except (StackError, SettingsError) as error:
@@ -187,6 +229,10 @@ def demo(port: int, state: Path) -> None:
 @main.command()
 def openapi() -> None:
     """Print the OpenAPI document that `/openapi.json` answers with; needs no settings."""
+    from jobmon.api.openapi import render_document
+    from jobmon.app import create_app
+    from jobmon.settings import Settings
+
     # Nothing connects before the first request, and no setting is part of the document.
     settings = Settings(mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR")
     click.echo(render_document(create_app(settings)), nl=False)
@@ -202,6 +248,9 @@ def openapi() -> None:
 )
 def workload(mongo_uri: str) -> None:
     """Run producers and workers of a sample queue until interrupted."""
+    from jobmon import logs
+    from jobmon.demo.workload import run_workload
+
     hold_stop_signals()
     logs.configure("INFO")
     with run_workload(mongo_uri):
@@ -215,8 +264,10 @@ def _end_with_failure() -> None:
     os._exit(1)
 
 
-def _read_settings(*, require_keys: bool = True) -> Settings:
+def _read_settings(*, require_keys: bool = True) -> "Settings":
     """The settings in the environment; a bad one ends the command with one line."""
+    from jobmon.settings import Settings, SettingsError, load_queues
+
     try:
         settings = Settings.from_env(require_keys=require_keys)
         load_queues(settings)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import pytest
 import yaml
 from bson import json_util
@@ -43,6 +44,7 @@ from .support.waiting import eventually
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMMANDS = main.list_commands(click.Context(main))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 LOCAL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"']*)")
@@ -264,7 +266,7 @@ def check_compose(arguments: list[str]) -> None:
                 assert service in COMPOSE["services"], arguments
                 command = list(words)
                 if command[:1] == ["jobmon"]:
-                    assert command[1] in main.commands, arguments
+                    assert command[1] in COMMANDS, arguments
             case _:
                 raise AssertionError(f"docker compose {word}: {arguments}")
 
@@ -313,7 +315,7 @@ def check_command(line: Line, shell: Shell) -> None:
             shell.run(line)
         case ["jobmon", "run" | "collector"] | ["gunicorn", "wsgi:app"]:
             shell.serve(line)
-        case ["jobmon", command, *_] if command in main.commands or command.startswith("--"):
+        case ["jobmon", command, *_] if command in COMMANDS or command.startswith("--"):
             shell.run_jobmon(line)
         case ["flask", "--app", "wsgi", *_]:
             shell.run(line)
@@ -403,7 +405,7 @@ def test_page_names_of_settings_commands_and_files_exist(page: Path) -> None:
         is_start = any(other.startswith(f"{name}_") for other in known)
         assert name in known or is_start, f"{page.name}: JOBMON_{name}"
     for command in set(re.findall(r"`jobmon ([a-z]+)", text)):
-        assert command in main.commands, f"{page.name}: jobmon {command}"
+        assert command in COMMANDS, f"{page.name}: jobmon {command}"
     for target in set(re.findall(r"`make ([a-z]+)", text)):
         assert target in TARGETS, f"{page.name}: make {target}"
     for path in set(re.findall(r"`((?:jobmon|tests|bench|deploy|docs)/[\w./-]+)(?:::\w+)?`", text)):

@@ -219,9 +219,9 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
 
 
 HELPS = """
-import jobmon.cli, sys
+import click, jobmon.cli, sys
 from click.testing import CliRunner
-for name in jobmon.cli.main.commands:
+for name in jobmon.cli.main.list_commands(click.Context(jobmon.cli.main)):
     helped = CliRunner().invoke(jobmon.cli.main, [name, "--help"])
     sys.exit(name) if helped.exit_code else print(name, len(helped.output))
 print(jobmon.__file__)
