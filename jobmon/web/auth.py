@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store.connection import Connection
+from jobmon.web.checked_tokens import CheckedTokens
 from jobmon.web.claims import find_claim, is_refresh_token, put_claim, root_claim, token_id
 from jobmon.web.errors import ApiError
 from jobmon.web.jwks import KeySet
@@ -69,17 +70,23 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
         JWT_VERIFY_SUB=settings.subject_claim == "sub",
     )
     manager = JWTManager(app)
+    checked = CheckedTokens(settings.jwt_leeway_s)
     if settings.jwt_jwks_url:
         key_set = KeySet(settings.jwt_jwks_url, settings.jwt_algorithm)
+        checked = CheckedTokens(settings.jwt_leeway_s, key_set.find_key)
 
         @manager.decode_key_loader
         def _find_key(header: dict[str, Any], _: dict[str, Any]) -> pyjwt.PyJWK:
             if header.get("alg") != settings.jwt_algorithm:
                 raise RefusedTokenError("algorithm")  # before the provider is requested
-            key = key_set.find_key(header.get("kid"))  # PyJWT has checked that it is a string
+            kid = header.get("kid")  # PyJWT has checked that it is a string
+            key = key_set.find_key(kid)
             if key is None:
                 raise RefusedTokenError("key")
+            g.jobmon_token_key = kid, key
             return key
+
+    app.extensions["jobmon_checked_tokens"] = checked
 
 
 def require_token(*, cookie: bool = False, require_revocation_check: bool = True) -> None:
@@ -141,6 +148,15 @@ def _decode(token: str) -> dict[str, Any]:
     """The claims of a token with the right signature, times, issuer, audience and type."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise RefusedTokenError("size")
+    checked: CheckedTokens = current_app.extensions["jobmon_checked_tokens"]
+    if (known := checked.find_claims(token)) is not None:
+        return known
+    claims = _check(token)
+    checked.add(token, claims, *g.pop("jobmon_token_key", ()))
+    return claims
+
+
+def _check(token: str) -> dict[str, Any]:
     try:
         claims: dict[str, Any] = decode_token(token)
     except pyjwt.DecodeError as error:
