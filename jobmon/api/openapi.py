@@ -20,6 +20,7 @@ from marshmallow import fields
 
 from jobmon.api import answers, examples
 from jobmon.api.fields import OptionalDate
+from jobmon.api.parameters import Parameters
 from jobmon.api.search import document_search
 from jobmon.web import auth, errors, rate_limit
 from jobmon.web.compression import fixed_response
@@ -155,6 +156,11 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             is_admin = access is Access.ADMIN
             self.before_request(auth.require_admin if is_admin else auth.require_token)
             self.before_request(rate_limit.check)
+
+    def arguments(self, schema: type[Parameters], **options: Any) -> Any:
+        """Document and read the parameters of a view."""
+        # Given the class, webargs would make a schema for each request.
+        return super().arguments(schema(), **options)
 
     def response(
         self,
