@@ -1,14 +1,16 @@
 """The answers about jobs, and the parts of which all answers consist, for OpenAPI too."""
 
+from collections.abc import Callable
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
-from marshmallow import EXCLUDE, Schema, fields, pre_dump
+from marshmallow import EXCLUDE, Schema, fields, missing, pre_dump
 
 from jobmon.api.fields import (
     Count,
     DateOrText,
+    DocumentField,
     ErrorWithoutStack,
     ErrorWithStack,
     FreeText,
@@ -86,6 +88,34 @@ class AttemptError(JobError):
 
 class JobSummary(Answer):
     """A job in a list: without its payload and error stacks."""
+
+    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
+        """What marshmallow returns, in a third of the time: a page has up to a hundred jobs."""
+        if many or self.many or type(obj) is not dict:
+            return super().dump(obj, many=many)
+        shown = {}
+        for name, default, show in self._document_fields:
+            value = obj.get(name, default)
+            shown[name] = None if value is None else show(value)
+        for name, field in self._other_fields:
+            value = field.serialize(name, obj)
+            if value is not missing:
+                shown[name] = value
+        return shown
+
+    @cached_property
+    def _document_fields(self) -> list[tuple[str, Any, Callable[[Any], Any]]]:
+        """The fields of the document: name, value if it is missing, and how a value is shown."""
+        return [
+            (name, field.dump_default, field.show)
+            for name, field in self.dump_fields.items()
+            if isinstance(field, DocumentField)
+        ]
+
+    @cached_property
+    def _other_fields(self) -> list[tuple[str, fields.Field[Any]]]:
+        found = self.dump_fields.items()
+        return [(name, field) for name, field in found if not isinstance(field, DocumentField)]
 
     jobId = Text("Public id of the job.")
     type = Text("Type of the job.")

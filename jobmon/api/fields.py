@@ -80,7 +80,7 @@ def clean_error(value: Any, *, stack: bool) -> dict[str, str | None] | None:
 _Clean: TypeAlias = "staticmethod[[Any], Any]"
 
 
-class _DocumentField(fields.Raw):
+class DocumentField(fields.Raw):
     """A field of a watched document: null if missing, otherwise what `clean` returns."""
 
     json_schema: ClassVar[dict[str, Any]] = {}
@@ -90,12 +90,16 @@ class _DocumentField(fields.Raw):
         metadata = {"description": description}
         super().__init__(dump_default=missing, metadata=metadata, **kwargs)
 
-    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+    def show(self, value: Any) -> Any:
+        """A value of the document as JSON; null for None."""
         shown = type(self).clean(value)
         return to_iso(shown) if isinstance(shown, datetime) else shown
 
+    def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return self.show(value)
 
-class Text(_DocumentField):
+
+class Text(DocumentField):
     """A string or null."""
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
@@ -114,6 +118,9 @@ class DateOrText(Text):
     # The schema has no `format`: it may be text, or a year of five digits.
     clean: ClassVar[_Clean] = staticmethod(clean_date)
 
+    def show(self, value: Any) -> Any:
+        return to_iso(value) if type(value) is datetime else super().show(value)
+
 
 class Date(DateOrText):
     """A date that jobmon sets: never null and never text."""
@@ -121,7 +128,7 @@ class Date(DateOrText):
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "format": "date-time"}
 
 
-class Number(_DocumentField):
+class Number(DocumentField):
     """A number or null."""
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["number", "null"]}
@@ -134,13 +141,13 @@ class Count(Number):
     json_schema: ClassVar[dict[str, Any]] = {"type": "integer"}
 
 
-class RedactedJson(_DocumentField):
+class RedactedJson(DocumentField):
     """Any JSON, with the values of secret keys replaced."""
 
     clean: ClassVar[_Clean] = staticmethod(redact)
 
 
-class ErrorWithoutStack(_DocumentField):
+class ErrorWithoutStack(DocumentField):
     """A `JobError` or null."""
 
     json_schema: ClassVar[dict[str, Any]] = {

@@ -12,9 +12,11 @@ from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
 from bson.regex import Regex
+from bson.tz_util import utc
 
 UUID_SUBTYPES = (4, 3)  # 3 was written by old drivers, some with the bytes in another order
 _DECIMAL = Context(prec=34)  # as many digits as a Decimal128 has
+_IN_UTC = (UTC, utc)  # Python's zone and the driver's
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_IN_400_YEARS = 146_097 * 86_400_000  # the Gregorian calendar repeats after that
 
@@ -81,7 +83,9 @@ def to_iso(moment: datetime | DatetimeMS) -> str:
         year = similar.year + 400 * cycles
         shown = f"{year:04d}" if 0 <= year <= 9999 else f"{year:+07d}"
         return f"{shown}{similar.isoformat(timespec='milliseconds')[4:-6]}Z"
-    return to_utc(moment).astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    if moment.tzinfo not in _IN_UTC:
+        moment = to_utc(moment).astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def to_utc(moment: datetime) -> datetime:
