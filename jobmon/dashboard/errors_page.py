@@ -27,6 +27,7 @@ from jobmon.web.queues import WatchedQueue, current_queue
 
 PER_PAGE = 50
 NAMES_ON_PAGE = 20  # types and workers of a group
+_SCHEMA = ErrorListParameters()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class ErrorsQuery:
             if request.args.get(name)
         }
         try:
-            errors: ErrorQuery = ErrorListParameters().load({**given, "per_page": PER_PAGE})
+            errors: ErrorQuery = _SCHEMA.load({**given, "per_page": PER_PAGE})
         except ValidationError as error:
             name = next(iter(error.messages_dict))
             raise invalid(name, "Bad value.") from None

@@ -27,6 +27,7 @@ from jobmon.web.queues import current_queue
 
 PER_PAGE = 50
 PARAMETERS = ("worker", "text", "sort", "page")
+_SCHEMA = WorkerParameters()
 
 
 class WorkersPage:
@@ -70,7 +71,7 @@ def _read_query() -> WorkerQuery:
     given = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
     repeated = {"type": request.args.getlist("type"), "per_page": PER_PAGE}
     try:
-        query: WorkerQuery = WorkerParameters().load(given | repeated)
+        query: WorkerQuery = _SCHEMA.load(given | repeated)
     except ValidationError as error:
         raise invalid(next(iter(error.messages_dict)), "Bad value.") from None
     return query
