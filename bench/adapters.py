@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from bson import ObjectId, json_util
+from filling import STATUSES, fill
 from flask.testing import FlaskClient
 from pymongo import MongoClient
-from scale import SECRET, STATUSES, collecting, fill, read_cpu_s, time_p50
+from scale import SECRET, collecting, read_cpu_s, time_p50
 
 from jobmon.app import create_app
 from jobmon.collector.segments import SegmentMap

@@ -24,9 +24,10 @@ from string import ascii_lowercase
 from typing import Any
 
 from bson import ObjectId
+from filling import fill
 from pymongo import MongoClient, UpdateOne
 from pymongo.database import Database
-from scale import SECRET, Client, await_built, collecting, fill, read_cpu_s, read_peak_mib, serving
+from scale import SECRET, Client, await_built, collecting, read_cpu_s, read_peak_mib, serving
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from changes import change_a_job
+from filling import fill
 from pymongo import MongoClient
 from pymongo.database import Database
-from scale import SECRET, collecting, fill, find_family, read_cpu_s, serving
+from scale import SECRET, collecting, find_family, read_cpu_s, serving
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod

@@ -24,8 +24,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from filling import make_job
 from pymongo import MongoClient
-from scale import SECRET, Client, ask, end, find_family, make_job, read_cpu_s
+from scale import SECRET, Client, ask, end, find_family, read_cpu_s
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, free_port

@@ -21,7 +21,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,9 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import original
-from bson import ObjectId
+from filling import FILTERS, SEARCH_FIELDS, fill, make_error
 from flask.testing import FlaskClient
-from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.diagnosis.error_kinds import classify_error
@@ -39,7 +37,6 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import PROGRESS, rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
-from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
 from jobmon.store.filter import JobFilter
@@ -49,81 +46,9 @@ from jobmon.store.lists import JobLists
 from jobmon.web.auth import issue_token
 
 SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa: S105
-STATUSES = ["succeeded"] * 960 + ["queued"] * 15 + ["dlq"] * 10 + ["failed"] * 10 + ["leased"] * 5
-BATCH = 20_000
 CLIENTS = 32
 DEEP = 450_000
 STOPS_WITHIN_S = 60
-SEARCH_FIELDS = ("payload.reference", "payload.amount")
-FILTERS = ("attempts", "finished", "priority")
-
-
-def fill(uri: str, count: int) -> float:
-    """Insert `count` jobs, an attempt for each finished one, and the indexes; returns seconds."""
-    started = time.monotonic()
-    starts = range(0, count, BATCH)
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill_part, [uri] * len(starts), starts, [count] * len(starts)))
-    with MongoClient[dict[str, Any]](
-        uri
-    ) as client:  # without a time limit: an index may take minutes
-        settings = Settings(mongo_uri=uri, search_fields=SEARCH_FIELDS, filters=FILTERS)
-        create_indexes(Connection(settings, client))
-    return time.monotonic() - started
-
-
-def fill_part(uri: str, start: int, count: int) -> None:
-    """Insert the jobs from number `start` on, a batch of them."""
-    pick = random.Random(start)  # noqa: S311
-    first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
-    numbers = range(start, min(start + BATCH, count))
-    jobs = [make_job(number, first + step * number, pick) for number in numbers]
-    with MongoClient[dict[str, Any]](uri) as client:
-        database = client.get_default_database()
-        database.jobs.insert_many(jobs, ordered=False)
-        attempts = [make_attempt(job, pick) for job in jobs if job["finishedAt"]]
-        database.job_attempts.insert_many(attempts, ordered=False)
-
-
-def make_job(number: int, created_at: datetime, pick: random.Random) -> dict[str, Any]:
-    second = int(created_at.timestamp()).to_bytes(4, "big")
-    status = pick.choice(STATUSES)
-    finished_at = created_at + timedelta(seconds=pick.expovariate(0.1))
-    return {
-        "_id": ObjectId(second + number.to_bytes(8, "big")),
-        "jobId": f"{number:032x}",
-        "type": f"type-{min(int(pick.expovariate(0.5)), 7)}",
-        "status": status,
-        "payload": {"reference": f"order/{number}", "amount": number % 1_000},
-        "priority": pick.choice([0] * 8 + [5, 9]),
-        "createdBy": f"user-{number % 1_000}",
-        "createdAt": created_at,
-        "updatedAt": created_at,
-        # A tenth of the waiting jobs are scheduled.
-        "nextRunAt": created_at + timedelta(days=31) if number % 10 == 0 else created_at,
-        "maxAttempts": 5,
-        "attemptCount": pick.choice([1] * 95 + [2, 2, 3, 3, 5]),
-        "lastError": make_error(pick) if status in ("dlq", "failed") else None,
-        "finishedAt": finished_at if status in ("succeeded", "dlq") else None,
-    }
-
-
-def make_error(pick: random.Random) -> dict[str, str]:
-    message = f"The bank refused account {pick.randrange(10**9)}."
-    return {"code": f"E_{pick.randrange(20)}", "message": message}
-
-
-def make_attempt(job: dict[str, Any], pick: random.Random) -> dict[str, Any]:
-    ran = timedelta(milliseconds=pick.expovariate(0.005))
-    return {
-        "jobId": job["jobId"],
-        "attemptNumber": 1,
-        "status": "succeeded" if job["status"] == "succeeded" else "failed",
-        "workerId": f"worker-{pick.randrange(8)}",
-        "startedAt": max(job["createdAt"], job["finishedAt"] - ran),
-        "finishedAt": job["finishedAt"],
-        "error": job["lastError"],
-    }
 
 
 @contextmanager
