@@ -18,7 +18,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from changes import change_a_job
+from changes import BATCH, change_jobs
 from filling import fill
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -97,7 +97,7 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
             token = issue_token("root", "admin", timedelta(hours=1))
         for number in (0, dashboards):
             stop = threading.Event()
-            writer = threading.Thread(target=change_jobs, args=[client.jobmon, stop])
+            writer = threading.Thread(target=keep_changing, args=[client.jobmon, stop])
             writer.start()
             before, cpu = count_queries(client), sum(map(read_cpu_s, find_family(web)))
             now = time.monotonic()
@@ -122,10 +122,10 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
                 report_answers(pages)
 
 
-def change_jobs(database: Database[dict[str, Any]], stop: threading.Event) -> None:
+def keep_changing(database: Database[dict[str, Any]], stop: threading.Event) -> None:
     """Make some hundred changes a second."""
-    while not stop.wait(0.03):
-        change_a_job(database)
+    while not stop.wait(0.03 * BATCH):
+        change_jobs(database)
 
 
 def count_queries(client: MongoClient[dict[str, Any]]) -> int:
