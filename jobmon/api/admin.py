@@ -24,6 +24,7 @@ from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
 from jobmon.api.windows import explain_history_errors, format_bounds, resolve_window
+from jobmon.diagnosis.evidence import NOT_COUNTED
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import MAX_CACHED_ANSWERS, Activity, Durations, History
@@ -97,7 +98,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
                 {
                     "at": at,
                     **(
-                        _UNCOUNTED_STEP
+                        _NO_ACTIVITY
                         if at in history.uncounted
                         else _format_activity(activity, unknown)
                     ),
@@ -187,14 +188,14 @@ def _format_types(
     data = []
     for job_type in sorted(counts):
         activity = history.activity.get(job_type, idle)
-        rate = round(activity.finished / minutes, 3) if minutes > 0 else 0.0
+        rate = round(activity.finished / minutes, 3) if minutes > 0 else None
         data.append(
             {
                 "type": job_type,
                 "forecast": forecasts.get(job_type),
                 "statusCounts": counts[job_type],
                 "finishedPerMinute": None if "finishedAt" in unknown else rate,
-                **_format_activity(activity, unknown),
+                **(_NO_ACTIVITY if history.is_ahead else _format_activity(activity, unknown)),
             }
         )
     return data
@@ -208,6 +209,7 @@ def _format_window(window: Window, history: History[K]) -> dict[str, Any]:
         "source": history.source,
         "is_complete": history.is_complete,
         "gaps": history.gaps,
+        "reasons": {"data": NOT_COUNTED.reason} if history.is_ahead else {},
     }
 
 
@@ -217,8 +219,8 @@ def _format_marks(marks: Marks | None) -> dict[str, Any]:
     return {"marks": marks.shown, "omitted_marks": marks.omitted}
 
 
-# A step that the collector has not counted yet.
-_UNCOUNTED_STEP: dict[str, Any] = dict.fromkeys(
+# Of a time that is not counted yet.
+_NO_ACTIVITY: dict[str, Any] = dict.fromkeys(
     ("enqueued", "succeeded", "failed", "dlq", "failureRate")
 ) | dict.fromkeys(("waitMs", "runMs"), Durations.from_histogram(Counter()))
 

@@ -40,7 +40,7 @@ class ErrorGroupAnswer(Answer):
     )
     firstSeen = DateOrText("When it was first seen, not only in the window; null if unknown.")
     lastSeen = DateOrText("When one was seen last; null if unknown.")
-    count = integer("Errors in the window.")
+    count = integer("Errors in the window; null if unknown.", nullable=True)
     previousCount = integer(
         "Errors in the window of the same length before it; null if unknown.", nullable=True
     )

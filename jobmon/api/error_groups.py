@@ -29,7 +29,7 @@ from jobmon.diagnosis.error_groups import (
     sort_key,
     summarize_errors,
 )
-from jobmon.diagnosis.evidence import NO_END_TIMES
+from jobmon.diagnosis.evidence import NO_END_TIMES, NOT_COUNTED
 from jobmon.rollup.error_registry import ErrorGroup, FailedJob
 from jobmon.rollup.run_history import ErrorSteps, RunHistory
 from jobmon.rollup.series import MAX_CACHED_ANSWERS
@@ -72,8 +72,9 @@ def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> Fou
     Reads the collector's buckets and its registry of groups: no job.
     """
     history = queue.runs.read(window)
-    if "finishedAt" in queue.known_fields.unknown:
-        reason = NO_END_TIMES.reason
+    is_unknown = "finishedAt" in queue.known_fields.unknown
+    if is_unknown or history.is_ahead:
+        reason = (NO_END_TIMES if is_unknown else NOT_COUNTED).reason
         return FoundErrors(window=window, history=history, errors=errors, reason=reason)
     steps = {
         at: step for at, step in queue.runs.errors_by_step(window).items() if at <= history.as_of
@@ -217,6 +218,10 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
     return {"meta": meta, "data": data}
 
 
+# What is unknown of a group where its errors are.
+_COUNTS = ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend")
+
+
 def _format_window(found: FoundErrors) -> dict[str, Any]:
     window = found.window
     return {
@@ -253,7 +258,8 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
         "workerCounts": fold_names(summary.workers) if summary.workers else None,
         "trend": found.trend(summary.id),
         "jobs": [_format_job(job) for job in (group.jobs if group else ())],
-        "reasons": reasons,
+        **dict.fromkeys(_COUNTS if found.reason else ()),
+        "reasons": reasons | dict.fromkeys(_COUNTS if found.reason else (), found.reason),
     }
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from pymongo.errors import PyMongoError
 
 from jobmon.diagnosis.evidence import (
+    NOT_COUNTED,
     STALLED_AFTER,
     START_A_COLLECTOR,
     STILL_COUNTING,
@@ -136,4 +137,6 @@ def read_history(
         past = read()
     except NoCollectorError as error:
         return Missing.from_error(error, has_collector=evidence.has_collector)
+    if past.is_ahead:
+        return NOT_COUNTED
     return past if past.is_complete or partly else STILL_COUNTING

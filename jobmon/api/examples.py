@@ -178,6 +178,7 @@ _WINDOW: dict[str, Any] = {
             "reason": "stream_lost",
         }
     ],
+    "reasons": {},
 }
 _ACTIVITY = {
     "enqueued": 120,

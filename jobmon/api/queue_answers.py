@@ -237,7 +237,7 @@ class WindowMeta(WindowBounds):
     """The window of an answer, and its counted part."""
 
     step = integer("Length of a step in seconds.")
-    as_of = Date("Activity is counted up to this time.")
+    as_of = Date("Activity is counted up to this time; that of later steps is null.")
     source = string(
         "`rollup`: kept by the collector. `live`: counted for this answer.", enum=["rollup", "live"]
     )
@@ -246,6 +246,9 @@ class WindowMeta(WindowBounds):
         "sums over the window cover the counted part."
     )
     gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
+    reasons = mapping(
+        fields.String(), "`data`: why all activity is null, if the whole window is after `as_of`."
+    )
 
 
 class MarkAnswer(Answer):

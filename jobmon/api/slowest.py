@@ -13,7 +13,7 @@ from jobmon.api.windows import (
     resolve_window,
 )
 from jobmon.api.worker_answers import SlowAttemptList
-from jobmon.diagnosis.evidence import NO_END_TIMES
+from jobmon.diagnosis.evidence import NO_END_TIMES, NOT_COUNTED
 from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.windows import Window
@@ -45,6 +45,8 @@ def explain_slowest(queue: WatchedQueue, history: RunHistory) -> str:
     """Why no slow attempts are known; empty if they are."""
     if "finishedAt" in queue.known_fields.unknown:
         return NO_END_TIMES.reason
+    if history.is_ahead:
+        return NOT_COUNTED.reason
     details = history.details
     return NO_STARTS if details.runs and not details.slowest else ""
 

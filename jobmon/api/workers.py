@@ -17,7 +17,7 @@ from jobmon.api.parameters import optional_text, repeatable_field
 from jobmon.api.window_queries import WindowParameters, WindowQuery
 from jobmon.api.windows import format_bounds, resolve_window
 from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
-from jobmon.diagnosis.evidence import NO_END_TIMES
+from jobmon.diagnosis.evidence import NO_END_TIMES, NOT_COUNTED
 from jobmon.diagnosis.workers import (
     SILENT,
     SORTS,
@@ -175,10 +175,14 @@ def _read_history(
         reasons["attempts"] = NO_END_TIMES.reason
         return None
     try:
-        return queue.runs.read(window)
+        history = queue.runs.read(window)
     except NoCollectorError:
         reasons["attempts"] = NO_COLLECTOR
         return None
+    if history.is_ahead:
+        reasons["attempts"] = NOT_COUNTED.reason
+        return None
+    return history
 
 
 def _explain_attempts(

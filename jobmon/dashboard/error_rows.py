@@ -37,7 +37,7 @@ class ErrorRow:
     since: datetime | None
     first_seen: datetime | None
     last_seen: datetime | None
-    count: int
+    count: int | None
     growth: int | None
     types: list[tuple[str, int]]
     workers: list[tuple[str, int]]
@@ -66,7 +66,7 @@ def make_row(
         since=group.first_seen if group and summary.status is GroupStatus.NEW else None,
         first_seen=group and group.first_seen,
         last_seen=group and group.last_seen,
-        count=summary.count,
+        count=None if found.reason else summary.count,
         growth=summary.growth,
         types=_show_names(summary.types, names),
         workers=_show_names(summary.workers, names),

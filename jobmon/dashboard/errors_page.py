@@ -107,6 +107,7 @@ class ErrorPages:
             ],
             "code_filter": _find_code_filter(queue, sample),
             "doubt": found.history.doubt,
+            "unknown": found.reason,
             "window": window,
             "shown_window": found.window,
             "is_over": is_final(found.window, found.history),

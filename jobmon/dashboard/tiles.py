@@ -201,11 +201,13 @@ def _find_rate(
 ) -> float | None:
     """How many a minute: the mean of a window that is over, or else in the newest minutes.
 
-    None if not even one minute is counted.
+    None if the window is unknown, or not even one minute is counted.
     """
-    if facts.is_over and isinstance(past, History):
-        return sum(map(count, past.activity.values())) / (facts.window.length / MINUTE)
     minutes = facts.evidence.minutes
+    if isinstance(past, Missing):
+        return None
+    if facts.is_over:
+        return sum(map(count, past.activity.values())) / (facts.window.length / MINUTE)
     if isinstance(minutes, Missing):
         return None
     newest = list(minutes.activity.items())[-THROUGHPUT_MINUTES:]

@@ -24,7 +24,8 @@ MAX_CACHED = 50  # answers of all queues of a process; one takes up to 2 MB, usu
 class RunHistory:
     """The details of a window as known at `as_of` (UTC).
 
-    Unless `is_complete`, a collector is still counting the window. `groups` has the groups of
+    Unless `is_complete`, a collector is still counting the window; nothing is known of one that
+    `is_ahead`, after `as_of`. `groups` has the groups of
     errors by id; a group that is missing was seen too long ago. In `gaps` runs may be missing.
     Errors were counted from `counting_since` on; None if they always were. The window begins at
     `no_data_before` if an earlier start was requested than is retained. Before `untyped_until` the
@@ -39,6 +40,7 @@ class RunHistory:
     counting_since: datetime | None = None
     no_data_before: datetime | None = None
     untyped_until: datetime | None = None
+    is_ahead: bool = False
 
     @property
     def doubt(self) -> str:
@@ -93,6 +95,7 @@ class RunHistoryReader:
                 counting_since=self._find_start(progress),
                 no_data_before=window.no_data_before,
                 untyped_until=max(untyped, default=None),
+                is_ahead=window.is_ahead(counted_at),
             )
 
         return self._whole.get((window, counted_at), compute)

@@ -126,7 +126,8 @@ class History(Generic[K]):
 
     Readers get the same object for a window until the collector has counted again. Unless
     `is_complete`, a collector is still counting the window; nothing is known yet of the steps in
-    `uncounted`. In `gaps` runs may be missing, because no attempts are recorded.
+    `uncounted`, nor of the whole window if it `is_ahead`. In `gaps` runs may be missing, because no
+    attempts are recorded.
     """
 
     as_of: datetime
@@ -135,6 +136,7 @@ class History(Generic[K]):
     is_complete: bool = True
     uncounted: frozenset[K] = frozenset()
     gaps: tuple[Gap, ...] = ()
+    is_ahead: bool = False
 
 
 class SeriesCache:
@@ -181,14 +183,21 @@ class SeriesReader:
         def compute() -> History[datetime]:
             if progress is not None:
                 steps = self._read_steps(window, types, progress)
-                uncounted = frozenset(
-                    at for at in steps if not progress.covers(at, at + window.step)
-                )
-                gaps = self.find_gaps(window, progress.counted_at)
-                return History(progress.counted_at, "rollup", steps, not uncounted, uncounted, gaps)
-            now, tallies = self._count_live(window)
-            steps = {at: _sum(tallies.get(at, {}), types) for at in window.steps()}
-            return History(now, "live", steps, gaps=self.find_gaps(window, now, is_live=True))
+                uncounted = {at for at in steps if not progress.covers(at, at + window.step)}
+                as_of, source = progress.counted_at, "rollup"
+            else:
+                as_of, tallies = self._count_live(window)
+                steps = {at: _sum(tallies.get(at, {}), types) for at in window.steps()}
+                uncounted, source = set(), "live"
+            return History(
+                as_of,
+                source,
+                steps,
+                is_complete=not uncounted,
+                uncounted=frozenset(uncounted | {at for at in steps if at >= as_of}),
+                gaps=self.find_gaps(window, as_of, is_live=progress is None),
+                is_ahead=window.is_ahead(as_of),
+            )
 
         counted_at, max_age_s = _validity(progress)
         return self._cache.by_step.get((self, window, types, counted_at), compute, max_age_s)
@@ -215,7 +224,9 @@ class SeriesReader:
                 for job_type, tally in fold_rare_types(tallies).items()
             }
             gaps = self.find_gaps(window, as_of, is_live=progress is None)
-            return History(as_of, source, activity, is_complete, gaps=gaps)
+            return History(
+                as_of, source, activity, is_complete, gaps=gaps, is_ahead=window.is_ahead(as_of)
+            )
 
         counted_at, max_age_s = _validity(progress)
         return self._cache.by_type.get((self, window, counted_at), compute, max_age_s)

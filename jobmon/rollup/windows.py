@@ -92,6 +92,10 @@ class Window:
         """The window of whole steps that contains `start` and `end`."""
         return cls(start=floor(start, step), end=_ceil(end, step), step=step)
 
+    def is_ahead(self, as_of: datetime) -> bool:
+        """Whether it begins after what is counted, up to `as_of`: nothing is known of it."""
+        return self.start >= as_of
+
     def is_retained(self, retention: Mapping[timedelta, timedelta], now: datetime) -> bool:
         """Whether the first step still has its buckets; retention counts whole days."""
         return self.start >= floor(now - retention[self.span], DAY)

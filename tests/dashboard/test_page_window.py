@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from jobmon.dashboard.page_window import PRESETS, PageWindow, describe_steps
+from jobmon.diagnosis.evidence import NOT_COUNTED
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, floor
 from jobmon.rollup.windows import Window
 
@@ -160,6 +161,21 @@ def test_window_that_is_not_counted_yet_is_updated(admin: Viewer, history: Error
     history.as_of, history.whole = NOW, {"is_complete": False}
     for path in ("/dashboard/errors", "/dashboard/workers"):
         assert not admin.page(f"{path}?{PAST}").all("span", id="finished")
+
+
+def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -> None:
+    """Catches a future that looks as if nothing would happen in it."""
+    future = "&".join(
+        f"{name}={quote(f'{at:%FT%TZ}')}"
+        for name, at in (("from", NOW + DAY), ("to", NOW + DAY + HOUR))
+    )
+    for path in (*PAGES, group_page(history)):
+        shown = words(admin.page(f"{path}?{future}"))
+        assert NOT_COUNTED.reason in shown, path
+        assert not re.search(r"\b0 (attempts|jobs|errors|groups|died) in", shown), path
+        assert "this window0" not in shown, path
+    columns = admin.get(f"/dashboard/charts?{future}").json
+    assert set(columns["enqueued"]) == set(columns["succeeded"]) == {None}
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -254,3 +254,16 @@ def test_uncounted_steps_are_marked() -> None:
         frozenset(),
         True,
     )
+
+
+def test_time_after_the_last_count_is_unknown() -> None:
+    """Catches a sum of 0 for a window in the future, and for the steps after the last count."""
+    series = SeriesReader(Any, Rollup())
+    window = Window.from_range(NOW - 2 * MINUTE, NOW + 2 * MINUTE, MINUTE, KEPT)
+    past, later = floor(NOW, MINUTE), {floor(NOW, MINUTE) + ahead * MINUTE for ahead in (1, 2)}
+    history = series.history_by_step(window, ())
+    assert (history.uncounted, history.is_complete, history.is_ahead) == (later, True, False)
+    future = Window.from_range(past + MINUTE, past + HOUR, MINUTE, KEPT)
+    assert series.history_by_step(future, ()).uncounted == frozenset(future.steps())
+    assert series.history_by_step(future, ()).is_ahead
+    assert series.history_by_type(future).is_ahead

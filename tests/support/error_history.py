@@ -108,6 +108,7 @@ class ErrorHistory:
 
     def _read(self, window: Window) -> RunHistory:
         known = {"as_of": self.as_of, "is_complete": True, "groups": self.groups}
+        known["is_ahead"] = window.is_ahead(self.as_of)
         return RunHistory(details=self._count(window.start, window.end), **known | self.whole)
 
     def _split(self, window: Window) -> ErrorSteps:
