@@ -26,12 +26,12 @@ class Parameters(Schema):
     def _refuse_repeated(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
         if not isinstance(given, MultiDictProxy):
             return
-        names = (
+        repeated = {name for name in given if len(given.getlist(name)) > 1}
+        wrong = [
             field.data_key or name
-            for name, field in self.fields.items()
-            if not isinstance(field, fields.List)
-        )
-        wrong = [name for name in names if len(given.getlist(name)) > 1]
+            for name, field in (self.fields.items() if repeated else ())
+            if (field.data_key or name) in repeated and not isinstance(field, fields.List)
+        ]
         if wrong:
             raise ValidationError({name: ["Given more than once."] for name in wrong})
 

@@ -72,19 +72,27 @@ def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool)
 
 
 def attempt_count(job: Document, default: int) -> int:
+    """How many attempts were started, as the job records it; `default` if it does not."""
+    count = recorded_count(job)
+    return default if count is None else count
+
+
+def recorded_count(job: Document) -> int | None:
     """How many attempts were started: by `attemptCount`, or by a number or an array in `attempts`.
 
-    `default` if the job has none of these.
+    None if the job has none of these.
     """
     embedded = job.get("attempts")
     for value in (job.get("attemptCount"), embedded):
         if (number := _whole_number(value)) is not None:
             return number
-    return len(embedded) if isinstance(embedded, list) else default
+    return len(embedded) if isinstance(embedded, list) else None
 
 
 def _whole_number(value: Any) -> int | None:
     """A whole number that every JSON parser reads exactly; None for any other value."""
+    if value is None:
+        return None
     number = value.to_decimal() if isinstance(value, Decimal128) else value
     if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
         return None

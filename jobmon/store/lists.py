@@ -10,7 +10,7 @@ from bson import ObjectId
 from jobmon.domain import MAPPED_JOB_FIELDS, CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
-from jobmon.store.attempts import attempt_count, last_attempt
+from jobmon.store.attempts import last_attempt, recorded_count
 from jobmon.store.bson_json import to_json
 from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
@@ -31,7 +31,8 @@ _MAX_SKIP = 2**31
 SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
 # Of a list of errors.
 ERROR_FIELDS = ("_id", "createdAt", "createdBy", "lastError")
-_SMALL = (datetime, int, float, ObjectId)  # never truncated
+_SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
+_NOT_SHOWN = {"attempts", "startedAt", "attemptCount", "lastError"}  # as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,10 +345,10 @@ def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]
 
 def summarize(job: Document) -> Document:
     """The fields of a job that a list shows, truncated: a hundred jobs may have 16 MB each."""
-    shown = {name: value for name, value in job.items() if name not in ("attempts", "startedAt")}
-    shown["attemptCount"] = attempt_count(job, default=len(last_attempt(job)))
-    error = shown.pop("lastError", None)
-    summary = {name: _truncate(value) for name, value in shown.items()}
+    summary = {name: _truncate(value) for name, value in job.items() if name not in _NOT_SHOWN}
+    count = recorded_count(job)
+    summary["attemptCount"] = len(last_attempt(job)) if count is None else count
+    error = job.get("lastError")
     if isinstance(error, dict):
         summary["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
     else:
@@ -362,6 +363,7 @@ def shorten_last_error(job: Document) -> Document:
 
 def _truncate(value: Any) -> Any:
     """A field, truncated to 10,000 characters."""
-    if value is None or (type(value) is str and len(value) <= MAX_FIELD_LENGTH):
+    kind = type(value)
+    if kind in _SMALL or (kind is str and len(value) <= MAX_FIELD_LENGTH):
         return value
-    return value if isinstance(value, _SMALL) else CharacterBudget(MAX_FIELD_LENGTH).truncate(value)
+    return CharacterBudget(MAX_FIELD_LENGTH).truncate(value)
