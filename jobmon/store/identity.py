@@ -21,7 +21,7 @@ from jobmon.store.labels import label
 
 _LONGEST_NUMBER = 45  # a Decimal128 with its sign and exponent
 _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
-_HEX_DIGITS = 24
+OBJECT_ID_DIGITS = 24
 _HEX = frozenset("0123456789abcdef")
 _UUID = "00000000-0000-0000-0000-000000000000"
 LAST_CHARACTER = "\U0010ffff"  # no id contains it
@@ -48,8 +48,8 @@ def match_prefix(field: str, prefix: str) -> dict[str, Any]:
 def identity_ranges(prefix: str) -> list[dict[str, Any]]:
     """Conditions on a field that together match every identity printed with this prefix."""
     ranges: list[dict[str, Any]] = [{"$gte": prefix, "$lt": f"{prefix}{LAST_CHARACTER}"}]
-    if len(prefix) <= _HEX_DIGITS and _HEX.issuperset(prefix):
-        first, last = (ObjectId(prefix.ljust(_HEX_DIGITS, digit)) for digit in "0f")
+    if len(prefix) <= OBJECT_ID_DIGITS and _HEX.issuperset(prefix):
+        first, last = (ObjectId(prefix.ljust(OBJECT_ID_DIGITS, digit)) for digit in "0f")
         ranges.append({"$gte": first, "$lte": last})
     for first_uuid, last_uuid in zip(
         _parse_uuids(prefix + _UUID[len(prefix) :]),

@@ -32,7 +32,7 @@ SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payloa
 # Of a list of errors.
 ERROR_FIELDS = ("_id", "createdAt", "createdBy", "lastError")
 _SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
-_NOT_SHOWN = {"attempts", "startedAt", "attemptCount", "lastError"}  # as they are
+_NOT_COPIED = {"attempts", "startedAt", "attemptCount", "lastError"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,7 +345,7 @@ def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]
 
 def summarize(job: Document) -> Document:
     """The fields of a job that a list shows, truncated: a hundred jobs may have 16 MB each."""
-    summary = {name: _truncate(value) for name, value in job.items() if name not in _NOT_SHOWN}
+    summary = {name: _truncate(value) for name, value in job.items() if name not in _NOT_COPIED}
     count = recorded_count(job)
     summary["attemptCount"] = len(last_attempt(job)) if count is None else count
     error = job.get("lastError")

@@ -9,7 +9,7 @@ from pymongo.errors import OperationFailure
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError, WorkerJobs
-from jobmon.store.identity import is_identity
+from jobmon.store.identity import OBJECT_ID_DIGITS, is_identity
 from jobmon.store.list_plan import ListPlanner, get_plan
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
@@ -92,12 +92,17 @@ def _list_ids(documents: Iterable[Document]) -> Iterator[Any]:
 
     `identity_values` has more forms, but takes too long for hundreds of ids.
     """
-    ids = {to_text(value): value for each in documents if (value := each.get("jobId")) is not None}
-    for printed, value in ids.items():
-        if not is_identity(value, printed):
+    listed = set()
+    for document in documents:
+        value = document.get("jobId")
+        printed = value if type(value) is str else to_text(value)
+        if value is None or printed in listed:
             continue
-        yield value
-        if type(value) is not str:
+        listed.add(printed)
+        if type(value) is str:
+            yield value
+            if len(value) == OBJECT_ID_DIGITS and ObjectId.is_valid(value):
+                yield ObjectId(value)
+        elif is_identity(value, printed):
+            yield value
             yield printed
-        elif ObjectId.is_valid(value):
-            yield ObjectId(value)
