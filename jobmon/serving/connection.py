@@ -63,6 +63,7 @@ class Connection:
         self._has_space = threading.Condition(threading.Lock())
         self._unsent: deque[memoryview] = deque()
         self._is_lost = False
+        self._holds_next, self._head = False, b""
         self.send_event = selectors.EVENT_WRITE
 
     @property
@@ -97,11 +98,32 @@ class Connection:
         """No bytes; the event loop receives."""
         return b""
 
+    def hold_head(self) -> None:
+        """Send the next data, the head of an answer, together with what follows.
+
+        A packet less is a fifth of the time of a short answer, and the client wakes up only once.
+        """
+        self._holds_next = True
+
+    def send_head(self) -> None:
+        """Send the head if nothing has followed it; raises what `sendall` does."""
+        self._holds_next = False
+        if self._head:
+            self.sendall(b"")
+
     def sendall(self, data: bytes) -> None:
         """Send or keep the data; waits while more than MAX_STREAM_BYTES are unsent.
 
         Raises BrokenPipeError if the client has gone or has stalled.
         """
+        if self._holds_next:
+            self._holds_next, self._head = False, data
+            return
+        head, self._head = self._head, b""
+        if head and len(data) > limits.MAX_JOINED_BYTES:
+            self.sendall(head)
+        elif head:
+            data = head + data
         with self._has_space:
             # The event loop aborts a connection that stalls, which wakes this thread.
             has_space = self._has_space.wait_for(self._takes_more, 2 * limits.STALLED_TIMEOUT_S)

@@ -15,5 +15,7 @@ MAX_STREAM_BYTES = 64 * 1_024  # with more unsent bytes, a thread that streams a
 # Small, to notice progress early: the kernel reports free space once a third is free.
 SEND_BUFFER_BYTES = 256 * 1_024
 RECEIVE_BYTES = 64 * 1_024
+MAX_JOINED_BYTES = 64 * 1_024  # of an answer that is copied to be sent with its head
 SPARE_DESCRIPTORS = 256  # for the database, files and threads
 REPORT_EVERY_S = 10
+NOTIFY_EVERY_S = 1  # the master ends a worker that does not notify it for 30 seconds

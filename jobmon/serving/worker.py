@@ -74,7 +74,7 @@ class BufferedWorker(ThreadWorker):
         self._idle = self.keepalived_conns = WaitingList(self.cfg.keepalive)  # type: ignore[assignment]
         self._received_bytes = 0  # by requests that are not complete
         self._timed_out = self._aborted = 0
-        self._reported_at = -float("inf")
+        self._reported_at = self._notified_at = -float("inf")
         for listener in self.sockets:  # accepted sockets inherit it
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.SEND_BUFFER_BYTES)
         super().init_process()
@@ -93,7 +93,10 @@ class BufferedWorker(ThreadWorker):
         self._finish()
 
     def _run_once(self, timeout_s: float) -> None:
-        self.notify()
+        now = time.monotonic()
+        if now - self._notified_at > limits.NOTIFY_EVERY_S:
+            self.notify()
+            self._notified_at = now
         self.wait_for_and_dispatch_events(timeout_s)
         self._expire()
 
@@ -239,7 +242,11 @@ class BufferedWorker(ThreadWorker):
         too_large = conn.parser.is_too_large
         body = bytes(MAX_BODY_BYTES + 1) if too_large else req.body.read(MAX_BODY_BYTES)
         req.body = io.BytesIO(body)  # type: ignore[assignment]
-        return super().handle_request(req, conn)  # type: ignore[arg-type]
+        conn.hold_head()
+        try:
+            return super().handle_request(req, conn)  # type: ignore[arg-type]
+        finally:
+            conn.send_head()
 
     # Sending
 
