@@ -29,11 +29,12 @@ MIN_JOBS = 20  # fewer attempts give no rate, and fewer queued jobs are no growt
 MIN_GROWTH = 1.2
 # In a time in which three jobs usually finish, by chance none finishes in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
-# The least time without a finished job. Up to a minute more has passed: ends are known by minute.
+# A shorter time without a finished job is no notice. Ends are known by the minute only, so that up
+# to a minute more has passed.
 MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
-NOT_COUNTED = "the jobs could not be counted"
+JOBS_NOT_COUNTED = "the jobs could not be counted"
 
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 
@@ -233,7 +234,7 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     if evidence.ten_minutes.gaps:
         reason = RUNS_MAY_BE_MISSING
     elif evidence.stats.counts is None:
-        reason = NOT_COUNTED
+        reason = JOBS_NOT_COUNTED
     stalled = stalled_types(evidence)
     if not stalled:
         return Check(name=name, not_checked=reason)
@@ -286,7 +287,7 @@ def _check_backlog(evidence: Evidence) -> Check:
     stats = evidence.stats
     counts = stats.status_counts()
     if counts is None:
-        return Check(name=name, not_checked=NOT_COUNTED)
+        return Check(name=name, not_checked=JOBS_NOT_COUNTED)
     if not evidence.samples:
         if stats.source == "rollup":
             return Check(name=name, not_checked="the collector has not taken a sample yet")

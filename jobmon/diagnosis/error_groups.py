@@ -85,7 +85,7 @@ def summarize_errors(
 
 
 def find_status(group: ErrorGroup | None, history: RunHistory) -> GroupStatus | None:
-    """Whether a group is new, goes on or is quiet; None if it is not known."""
+    """Whether a group is new, ongoing or quiet; None if that is not known."""
     if group is None:
         return None
     return group_status(group.first_seen, group.last_seen, history.as_of, history.counting_since)

@@ -15,7 +15,7 @@ from jobmon.diagnosis.stack_frame import find_own_frame
 
 MAX_CODE_LENGTH = 200
 OTHER_MESSAGES = "(other messages)"
-# A group is new for an hour, and goes on while an error was seen in the last quarter of an hour.
+# A group is new for an hour, and ongoing if an error was seen in the last quarter of an hour.
 NEW_FOR, ONGOING_FOR = timedelta(hours=1), timedelta(minutes=15)
 # An error that is first seen so soon after counting began may be older.
 UNCERTAIN_FOR = timedelta(minutes=15)
@@ -38,7 +38,7 @@ class ErrorKind:
 
 
 class GroupStatus(StrEnum):
-    """Whether the errors of a group are new, go on, or have stopped."""
+    """Whether the errors of a group are new, ongoing, or have stopped."""
 
     NEW = "new"
     ONGOING = "ongoing"

@@ -49,7 +49,7 @@ class Evidence:
     """The stats of a queue, and its history up to now.
 
     `hour` and `ten_minutes` are by type, `minutes` is the last hour by the minute, `day` the last
-    24 hours by ten minutes. `blocks` are three times ten minutes from `blocks_start`, each by type.
+    24 hours by ten minutes. `blocks` are three periods of ten minutes from `blocks_start`, by type.
     `samples` are of the last hour. `new_dead` counts the jobs that died since `hour_start`.
     `first_expiry` is when the lease that has been expired the longest ended; None if unknown.
     `leader` is the collector that works now, `first_build` the progress of its first count.

@@ -1,7 +1,7 @@
 """Estimates when a due job starts, and whether jobs of its type are started at all.
 
 Pure functions of a job and of what is known of its queue. Without enough data, or with rates that
-vary, nothing is claimed.
+vary, the answer is unknown.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ RECENT, MIN_EXPECTED = 3 * MINUTE, 3
 
 
 class StartRate(NamedTuple):
-    """How many attempts of a type, and of all other types, started a minute in the half hour."""
+    """Attempts a minute that started in the last half hour: of a type, and of all other types."""
 
     of_type: float
     of_others: float

@@ -1,6 +1,6 @@
 """Explains why a job does not run, and when it will: its condition as a code and in sentences.
 
-Pure functions of a job and of what is known of its queue. What is unknown is not claimed.
+Pure functions of a job and of what is known of its queue.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,7 @@ class ExplanationCode(StrEnum):
     WAITING = "waiting"  # due, as far as is known
     TYPE_STALLED = "type_stalled"  # due, and none of its type runs or has ended lately
     RUNNING = "running"
-    RUNNING_LONG = "running_long"  # longer than 99 % of its type
+    RUNNING_LONG = "running_long"  # longer than 99 % of the runs of its type
     LEASE_EXPIRED = "lease_expired"
     ATTEMPTS_USED_UP = "attempts_used_up"
     DEAD = "dead"  # dead-lettered with attempts left, or with an unknown number of attempts

@@ -1,6 +1,6 @@
 """Forecasts whether the backlog clears at the present rates, and when.
 
-Pure functions of an `Evidence`. Without enough data, or with rates that vary, nothing is claimed.
+Pure functions of an `Evidence`. Without enough data, or with rates that vary, it is unknown.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ BLOCK, BLOCKS = 10 * MINUTE, 3
 # A block may differ from the mean by half, or by three standard deviations of a random count.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # that came or ended in the half hour; fewer give no rate
-# A difference within two standard deviations counts as none. Forecasts reach for up to a day.
+# A difference within two standard deviations counts as none. A forecast is for at most a day.
 NOISE, LONGEST = 2, DAY
 # The share of waiting jobs that may be scheduled for later; with more, the due ones are unknown.
 MAX_SCHEDULED = 0.1
@@ -44,8 +44,8 @@ class Outlook(StrEnum):
 class Forecast:
     """The backlog of due jobs, and what becomes of it.
 
-    `arrivals` and `completions` are a minute, from `start` to `end` (UTC); `reason` explains why
-    the outlook is unknown.
+    `arrivals` and `completions` are rates a minute, from `start` to `end` (UTC); `reason` explains
+    why the outlook is unknown.
     """
 
     outlook: Outlook

@@ -12,7 +12,7 @@ def find_last_finish(
 ) -> tuple[datetime, float] | None:
     """When the last attempt finished, and attempts a minute in the hour before; None if none did.
 
-    If later steps are not counted yet, one may have finished in them: their end is the time then.
+    If later steps are not counted yet, an attempt may have finished in them: then it is their end.
     """
     if isinstance(past, Missing):
         return None
@@ -28,10 +28,10 @@ def find_last_finish(
 
 
 def find_first_death(evidence: Evidence) -> datetime | None:
-    """Since when jobs have died: the first minute of the last hour in which one did.
+    """Since when jobs have died: the first minute of the last hour in which one died.
 
-    If jobs also died in the ten minutes before it, and so on, it is the start of the earliest of
-    these ten minutes. None if that was more than a day ago, or without history.
+    If jobs also died in the ten minutes before it, it goes back in steps of ten minutes, as long as
+    a job died in each. None if that leads back more than a day, or if there is no history.
     """
     if isinstance(evidence.minutes, Missing):
         return None

@@ -45,8 +45,8 @@ class Run:
 class Recurrence:
     """How often a job runs, and its newest runs in their order, missed ones between the others.
 
-    `missed` counts the missed runs; None if that cannot be concluded, for `missed_reason`.
-    `overdue_since`: the job is waiting, and was due then.
+    `missed` counts the missed runs; None if they are unknown, which `missed_reason` explains.
+    `overdue_since`: since when a waiting job has been due.
     """
 
     words: str
@@ -71,8 +71,8 @@ def summarize_recurrence(
 ) -> Recurrence:
     """What the newest runs of a job show at `now`.
 
-    `runs`: in their order. `gaps`: times in which runs may be unknown. `no_history`: why earlier
-    runs are not known; then only the last one is.
+    `runs`: the oldest first. `gaps`: times in which runs may be unknown. `no_history`: why only the
+    last run is known.
     """
     known = list(runs)[-MAX_RUNS:]
     overdue = _find_overdue(job, now)

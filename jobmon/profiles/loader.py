@@ -29,7 +29,7 @@ _MERGED_TABLES = (
     "repetition",
 )
 
-# Tables that change no statistics.
+# Statistics do not depend on these tables.
 _NOT_COUNTED = ("lease", "repetition", "transitions")
 
 
@@ -218,6 +218,6 @@ def _merge(base: Content, changes: Content) -> Content:
 
 
 def _are_elsewhere(base: Content, changes: Content) -> bool:
-    """Whether attempts are in another place than in the base: its paths do not apply there."""
+    """Whether attempts are in another place than in the base, so that its paths do not apply."""
     places = {base.get("in"), changes.get("in", base.get("in"))}
     return len(places) > 1 and not places <= {"job", "log"}

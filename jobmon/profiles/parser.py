@@ -53,7 +53,7 @@ class ParsedLog:
 
     `status`: `running` for an event that starts a run. `fields` has the time of an event as
     `finishedAt`. `same`: the paths whose values the events of one run share. `duration`: the path
-    of the milliseconds that a run took, each `duration_unit` milliseconds long.
+    of a run's duration, which is in units of `duration_unit` milliseconds.
     """
 
     fields: Mapping[str, Source]
@@ -96,7 +96,7 @@ class ParsedLease:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedRepetition:
-    """The paths of how often a recurring job runs; the JSON Schema describes each field."""
+    """The paths that show how often a recurring job runs; the JSON Schema describes each field."""
 
     interval: str | None = None
     time_of_day: str | None = None
@@ -209,7 +209,7 @@ def _check_statuses(names: Iterable[str], statuses: Collection[str], at: KeyPath
         if name not in statuses:
             known = ", ".join(sorted(statuses))
             raise ProfileMistakeError(
-                (*at, index), f"{name!r} is not one of {known}: those that `status` names"
+                (*at, index), f"{name!r} is not a status of this profile; these are: {known}"
             )
 
 
@@ -226,9 +226,11 @@ def _check_fields(fields: Mapping[str, Source]) -> None:
         at = ("fields", name)
         is_date = name in _DATES
         if name in _NEED_PATH and source.path is None:
-            raise ProfileMistakeError(at, "must be a path, for jobs are found by it")
+            raise ProfileMistakeError(at, "must be a path, because jobs are found by it")
         if name == "createdAt" and source.offset is not None:
-            raise ProfileMistakeError(at, "must be a path without plus, for lists are in its order")
+            raise ProfileMistakeError(
+                at, "must be a path without plus, because lists are ordered by it"
+            )
         if source.reading is not None and not is_date:
             raise ProfileMistakeError(at, "is not a date, but its path is in readings")
         if name == "type" and source.expression is None:
@@ -290,7 +292,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
     place, array = spec["in"], spec.get("array")
     for name in ("array", "log"):
         if (place == name) != (name in spec):
-            raise ProfileMistakeError(at, f'{name} is for in = "{name}", which needs it')
+            raise ProfileMistakeError(at, f'{name} and in = "{name}" need each other')
     if "outcome" in spec and place not in ("job", "log"):
         raise ProfileMistakeError((*at, "outcome"), 'is for in = "job" and in = "log"')
     element = whole_job = context
@@ -330,7 +332,7 @@ def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
             raise ProfileMistakeError(at, f"needs {name}")
     status = _parse_attempt_status(spec["status"], context, (*at, "status"), has_default=False)
     if AttemptStatus.SUCCEEDED not in {*status.names.values(), *(r.status for r in status.rules)}:
-        raise ProfileMistakeError((*at, "status"), "needs the events that end a run: succeeded")
+        raise ProfileMistakeError((*at, "status"), "needs succeeded, for events that end a run")
     if any(has_now(rule.when) for rule in status.rules):
         raise ProfileMistakeError((*at, "status"), "must not depend on $now")
     fields = _parse_fields(spec["fields"], context, (*at, "fields"))
@@ -371,7 +373,9 @@ def _check_attempt_paths(
         raise ProfileMistakeError(at, "needs jobId")
     for name in need_path:
         if name in fields and fields[name].path is None:
-            raise ProfileMistakeError((*at, name), "must be a path, for attempts are found by it")
+            raise ProfileMistakeError(
+                (*at, name), "must be a path, because attempts are found by it"
+            )
 
 
 def _parse_events(spec: Mapping[str, Any], context: SourceContext, at: KeyPath) -> ParsedEvents:

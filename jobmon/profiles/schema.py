@@ -1,7 +1,7 @@
 """Checks TOML files against their JSON Schemas, and reports a mistake with its line.
 
-The schemas are published in docs/, so that editors can show their descriptions. Of JSON Schema,
-only the keywords that they use are checked.
+The schemas are published in docs/, so that editors can show their descriptions. It checks only
+those keywords of JSON Schema that these schemas use.
 """
 
 import json
@@ -42,11 +42,11 @@ class ProfileMistakeError(ValueError):
 
 
 class OtherKeyError(ProfileMistakeError):
-    """A key that the schema does not name is not allowed, or has a wrong value."""
+    """A key that the schema does not name: it is not allowed, or its value is wrong."""
 
 
 class TomlError(ValueError):
-    """A file has a mistake, or another file that it names. The message has line and remedy."""
+    """A file, or another file that it names, has a mistake. The message has line and remedy."""
 
     def __init__(self, message: str, *, is_in_other_file: bool = False) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
         key = ".".join(map(str, error.path))
         what = f"{key}: {error}" if key else str(error)
         if isinstance(error, OtherKeyError) and error.path[-1] in schema.get("properties", ()):
-            what += f". Write {error.path[-1]} before the first [table]: it is no key of a table"
+            what += f". Write {error.path[-1]} before the first [table]: it is not a key of a table"
         line = find_line(find_lines(text), error.path)
         is_other = error.is_in_other_file
         raise TomlError(f"line {line}: {what}", is_in_other_file=is_other) from None

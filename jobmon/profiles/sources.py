@@ -131,7 +131,7 @@ def get_value(document: Any, path: str) -> Any:
 
 
 def parse_date(value: Any, reading: str | None) -> Any:
-    """The date for its stored form; a value that has another form is returned unchanged."""
+    """The date in a stored value; a value that has another form is returned unchanged."""
     with suppress(ValueError, OverflowError, TypeError):
         if reading == "iso" and isinstance(value, str):
             moment = datetime.fromisoformat(value)

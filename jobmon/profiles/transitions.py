@@ -1,6 +1,6 @@
 """Parses the `transitions` of a profile: what an action may do to a job's document.
 
-Nothing in jobmon carries them out: the monitor never writes the watched collections.
+Nothing in jobmon makes these changes: the monitor never writes the watched collections.
 """
 
 from collections.abc import Mapping
@@ -84,4 +84,6 @@ def _check_changes(action: str, transition: Transition, at: KeyPath) -> None:
     has_value = any(isinstance(value, RequestedValue) for value in transition.changes.values())
     if has_value != (action in _ACTIONS_WITH_VALUE):
         allowed = " and ".join(_ACTIONS_WITH_VALUE)
-        raise ProfileMistakeError((*at, "set"), f'"$value" is for {allowed}, which need it')
+        raise ProfileMistakeError(
+            (*at, "set"), f'"$value" is for {allowed}: use it there and nowhere else'
+        )

@@ -37,7 +37,7 @@ MARKS = "marks"
 # The documents of `state`: a queue has one of each.
 STATS = "stats"
 BUILD = "build"  # the progress of a first count
-FAILURE = "failure"  # of a collector in a web process, which was started again
+FAILURE = "failure"  # the exception of a collector in a web process, which restarted it
 CHECKPOINT = "checkpoint"
 PROGRESS = "progress"  # of counting the history
 COUNTERS = "counters"
@@ -54,7 +54,7 @@ class MalformedError(ValueError):
 
 
 def require_type(value: Any, *kinds: type[T]) -> T:
-    """`value` if it has one of these types, else MalformedError; a bool is no number."""
+    """`value` if it has one of these types, else MalformedError; a bool is not an int here."""
     if isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds):
         return value
     raise MalformedError(f"{type(value).__name__} instead of {kinds[0].__name__}")
@@ -79,9 +79,9 @@ def state_database(connection: Connection) -> Database[Document]:
 
 
 def describe_missing_right(settings: Settings, database: str, verb: str, command: str) -> str:
-    """That the user of `connect_as_writer` may not read or write (`verb`) a database; who may.
+    """A message: the user of `connect_as_writer` may not `verb` a database, but the collector may.
 
-    `command` is the one to run again, without `jobmon`.
+    `verb`: read or write. `command`: the command to run again, without `jobmon`.
     """
     setting = "JOBMON_ROLLUP_URI" if settings.rollup_uri else "JOBMON_MONGO_URI"
     return (

@@ -18,13 +18,13 @@ from jobmon.store.mapping import Document
 from jobmon.store.read_collection import request_comment
 
 MAX_TEXT, MAX_LINK = 200, 500  # characters
-MAX_SHOWN = 200  # of a window, the newest
-MAX_AHEAD = 5 * MINUTE  # of this machine's clock: those of writers differ
+MAX_SHOWN = 200  # marks of a window: the newest
+MAX_AHEAD = 5 * MINUTE  # a mark may be so far in the future, because clocks differ
 CACHE_S, CACHED_WINDOWS = 1.0, 100
 
 
 class MarkError(ValueError):
-    """A mark that cannot be made, because of its `field`: `text`, `at` or `link`."""
+    """A mark that cannot be made; `field` is the reason: `text`, `at` or `link`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)

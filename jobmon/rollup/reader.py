@@ -307,7 +307,7 @@ def _only_younger(found: tuple[float, T] | None, max_age_s: float) -> T | None:
 
 
 def _age_expression(moment: str) -> Document:
-    """The age of a date in ms; null if it is none."""
+    """The age of a date in ms; null if it is not a date."""
     is_date = {"$eq": [{"$type": moment}, "date"]}
     return {"$cond": [is_date, {"$subtract": ["$$NOW", moment]}, None]}
 

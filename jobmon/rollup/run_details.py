@@ -25,7 +25,7 @@ P = TypeVar("P", bound=tuple[str, str])
 
 
 class ErrorPair(NamedTuple):
-    """A group of errors, and the `subject` whose runs failed so: a type of jobs, or a worker."""
+    """A group of errors, and the `subject` whose runs had them: a type of jobs, or a worker."""
 
     group: str
     subject: str
@@ -241,10 +241,10 @@ def _fold_errors(counts: Counter[ErrorPair]) -> Counter[ErrorPair]:
 
 
 def _fold_pairs(counts: Mapping[P, int], limit: int) -> Iterator[tuple[P, tuple[str, str]]]:
-    """For each pair the names under which it is counted: not more than `limit` different ones.
+    """For each pair the names under which it is counted: at most `limit` different pairs of names.
 
-    First the rare pairs of a group (or worker) are counted as one pair, the group and `(other)`;
-    then rare groups as `(other)` and `(other)`. A group with only one rare pair keeps that.
+    The rare pairs of a group (or worker) are counted together, as the group and `(other)`; a single
+    one keeps its names. Groups beyond the limit are counted as `(other)` and `(other)`.
     """
     if len(counts) <= limit:
         yield from ((pair, pair) for pair in counts)

@@ -140,7 +140,7 @@ def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, .
 
 
 def _read_role_permissions(env: Env, name: str) -> dict[str, frozenset[str]]:
-    """Permissions by role. A file of queues may name others: `load_queues` checks them then."""
+    """Permissions by role. A file of queues may add permissions: then `load_queues` checks them."""
     has_others = bool(env.str("QUEUES", None))
 
     def check(value: Mapping[str, str]) -> None:
@@ -173,7 +173,7 @@ class Settings:
 
     mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
     queues: str | None = _setting(_read_text, None)  # the file that lists several queues
-    # `load_queues` sets these six for each queue in that file.
+    # For each queue in that file, `load_queues` sets these six, and others below.
     queue: str = "default"
     uri_setting: str = "JOBMON_MONGO_URI"  # where `mongo_uri` was set, for messages
     environment: str | None = _setting(_read_text, None, validate=_environment)
@@ -189,7 +189,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     search_fields: tuple[str, ...] = ()
-    # The filters with indexes of their own
+    # The filters that have an index
     filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
@@ -231,7 +231,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise SettingsError for fields that redaction hides or that no index can have."""
-        # The links of a file of queues are checked there.
+        # `load_queues` checks links that are set in a file of queues.
         for setting, check in (
             (self.describe_setting("search_fields"), self.find_search_paths),
             ("JOBMON_LINKS", lambda: check_hidden_fields(self.links, self.redact_keys)),
@@ -332,7 +332,7 @@ def _make_error(error: EnvValidationError) -> SettingsError:
 
 
 def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm` for the source of keys; raises SettingsError unless just one is set."""
+    """The `jwt_algorithm` for the source of keys; SettingsError unless exactly one is set."""
     chosen = [name for name in _KEY_SOURCES if values[name]]
     if len(chosen) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in _KEY_SOURCES)
@@ -341,8 +341,8 @@ def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
     algorithm = values["jwt_algorithm"] or allowed[0]
     if algorithm not in allowed:
         raise SettingsError(
-            f"JOBMON_JWT_ALGORITHM: {algorithm} does not go with JOBMON_{chosen[0].upper()}; "
-            f"one of {', '.join(allowed)} does"
+            f"JOBMON_JWT_ALGORITHM: {algorithm} cannot be used with JOBMON_{chosen[0].upper()}; "
+            f"use one of {', '.join(allowed)}"
         )
     if values["jwt_public_key"]:
         import jwt  # noqa: PLC0415 - large, and only the web service needs it

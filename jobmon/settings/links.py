@@ -55,8 +55,8 @@ class LinkTemplate:
     def fill(self, get_value: Callable[[str], Any]) -> str:
         """The address with the JSON value that `get_value` returns for each field.
 
-        Raises NoLinkError if a value cannot be a part of an address.
-        Each value is percent-encoded, so that it stays one part of the path or the query.
+        Each value is percent-encoded, so that it stays one part of the path or the query. Raises
+        NoLinkError if a value cannot be a part of an address.
         """
         address = _FIELD.sub(lambda found: _encode(found[1], get_value(found[1])), self.template)
         if _has_dot_segment(address):
@@ -65,7 +65,7 @@ class LinkTemplate:
 
 
 def parse_links(text: str) -> tuple[LinkTemplate, ...]:
-    """The links of a text `NAME=ADDRESS,NAME=ADDRESS`. Raises ValidationError."""
+    """The links in a text `NAME=ADDRESS,NAME=ADDRESS`. Raises ValidationError."""
     parts = [part.partition("=") for part in _SEPARATOR.split(text) if part.strip()]
     if not all(equals for _, equals, _ in parts):
         raise ValidationError("Not of the form NAME=ADDRESS,NAME=ADDRESS.")
@@ -107,7 +107,7 @@ def _find_fault(template: str) -> str | None:
         return fault
     sample = _FIELD.sub("x", template)
     if not _URL_CHARACTERS.fullmatch(sample):
-        return "An address has no blanks, quotes, braces or backslashes: percent-encode them."
+        return "Blanks, quotes, braces and backslashes are not allowed: percent-encode them."
     try:
         scheme, host = urlsplit(template)[:2]
     except ValueError:
@@ -121,7 +121,7 @@ def _find_fault(template: str) -> str | None:
     if not _HOST.fullmatch(host):
         return "Not an address with a host."
     if _has_dot_segment(sample):
-        return "The path of an address has no . or .. parts."
+        return "The parts . and .. are not allowed in the path."
     return None
 
 

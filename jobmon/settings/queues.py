@@ -44,7 +44,7 @@ def queues_schema() -> dict[str, Any]:
 def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Settings, ...]:
     """The settings of each watched queue, the default one first.
 
-    Without JOBMON_QUEUES, it is the one that `settings` describe. Raises SettingsError with the
+    Without JOBMON_QUEUES, `settings` are those of the only queue. Raises SettingsError with the
     file, the line and what is allowed. Without `require_uris`, `mongo_uri` is empty if the
     environment does not have the queue's `uri_variable`.
     """
@@ -68,7 +68,7 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
 
 
 def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ...]:
-    """The queue with this name, or all queues of the table with it; raises SettingsError."""
+    """The queue with this name, or all queues of the table with this name; raises SettingsError."""
     for chosen in (
         tuple(queue for queue in queues if queue.queue == name),
         tuple(queue for queue in queues if queue.queue.startswith(f"{name}.")),

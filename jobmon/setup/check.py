@@ -74,7 +74,7 @@ def check_deployment(
 
 
 def check_settings(settings: Settings, watched: str) -> Iterator[Finding]:
-    """Report how tokens are checked; `watched` is what is watched, with its verb."""
+    """Report how tokens are checked; `watched` begins the sentence "… watched": `jobs is`."""
     yield _describe_settings(settings, watched)
     try:
         require_shared_storage(settings, settings.workers)

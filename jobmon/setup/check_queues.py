@@ -1,6 +1,6 @@
 """`jobmon check` of several queues: each one, and jobmon's own databases once.
 
-Queues are checked at the same time, so that all deployments that do not answer cost one timeout.
+Queues are checked at the same time: all deployments that do not answer take one timeout together.
 Findings are in the order of the file.
 """
 
@@ -21,9 +21,9 @@ _AT_ONCE = 32
 
 
 def check_queues(settings: Settings, name: str | None = None) -> Iterator[Finding]:
-    """Check all queues, or the one with this name; each finding about one has its name.
+    """Check all queues, or the one with this name; a finding about a queue has its name.
 
-    Without JOBMON_QUEUES it checks the only one. Raises SettingsError if the file has a mistake.
+    Without JOBMON_QUEUES it checks the only queue. Raises SettingsError if the file has a mistake.
     """
     if settings.queues is None:
         yield from check_deployment(settings)
@@ -57,7 +57,7 @@ def _check_own(own: Connection) -> Iterator[Finding]:
 
 
 class _QueueChecks:
-    """Checks queues one by one; a deployment that did not answer is not asked again."""
+    """Checks one queue after the other; a deployment that did not answer is not queried again."""
 
     def __init__(self, own: Connection | None) -> None:
         self._own = own

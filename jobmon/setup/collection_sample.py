@@ -32,7 +32,7 @@ _MAX_DEPTH = 3
 MAX_WORDS = 40
 _MAX_WORD_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
-# The only form of dates in texts that can be searched by.
+# The only form of a date in a text by which documents can be searched.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # Numbers of these sizes are dates between 2001 and 2100, if the field's name is a date's.
 _FIRST, _LAST = 978_307_200, 4_102_444_800

@@ -27,7 +27,7 @@ from jobmon.store.failures import ALREADY_INITIALIZED, UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 
-_MAX_SEARCHED = 50  # of other collections, and of databases, searched for jobs
+_MAX_SEARCHED = 50  # other collections, and databases, are searched for jobs
 _MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
 _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
 COLLECTION_SETTINGS = ("jobs_collection", "attempts_collection")
@@ -105,7 +105,7 @@ class Deployment:
     def init_command(self, option: str = "") -> str:
         """The command line of `jobmon init` for this queue, with placeholders for secrets.
 
-        `option`: `--create`, or the kind of user to create: `--reader` or `--collector`.
+        `option`: `--create`, or for the user to create `--reader` or `--collector`.
         """
         words = [*self._list_variables(), f"{ADMIN_URI}='{self._make_admin_uri()}'", "jobmon init"]
         if self.settings.queues is not None and self.settings.queue:

@@ -29,8 +29,8 @@ _MAX_NAMES = 20  # of fields in one message
 class Field:
     """A field of the contract: its types, and the consequence if documents lack it.
 
-    With `statuses`, only documents with one of them need it. `alternative` is a field that serves
-    as well. jobmon is of little use without an `essential` field.
+    With `statuses`, only documents with one of them need it. `alternative` is a field that can take
+    its place. jobmon is of little use without an `essential` field.
     """
 
     name: str
@@ -83,7 +83,7 @@ def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ..
     """The fields that jobs should have, by the profile."""
     if settings.profile == Settings.profile:
         return JOB_FIELDS
-    # Other programs write the other fields only sometimes, and in several forms.
+    # Other programs do not always write the other fields, and have several forms of them.
     return tuple(
         replace(field, essential=True, statuses=())
         for field in JOB_FIELDS
@@ -156,7 +156,7 @@ _LIMITS = {
 
 
 def computed_fields(mapping: FieldMapping) -> list[str]:
-    """Fields that are shown but that no index can serve, each with the consequence."""
+    """Fields that are only shown, because no index can serve them, each with the consequence."""
     return [
         f"{name} ({limit})"
         for name, limit in _LIMITS.items()
@@ -183,7 +183,7 @@ def find_used_paths(
         empty = ["missing", "null"] if filled else ["missing"]
         is_there: Document = {"$not": [{"$in": [{"$type": f"${path}"}, empty]}]}
         if leaf and parent:
-            # Through an array, a path is an array of what its elements have.
+            # A path through an array is the array of its elements' values.
             is_there = {"$and": [is_there, {"$ne": [f"${path}", []]}]}
             if not filled:
                 is_there = {"$or": [is_there, {"$eq": [{"$type": f"${parent}"}, "null"]}]}

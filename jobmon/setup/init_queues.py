@@ -60,7 +60,7 @@ class _DatabaseAddress:
 def find_targets(
     settings: Settings, own_uri: str, name: str | None
 ) -> tuple[list[InitTarget], list[Finding]]:
-    """The queues to prepare, and findings about queues that may be meant and are left out.
+    """The queues to prepare, and findings about queues that are left out.
 
     `settings` have the administrator's connection string; `own_uri` is JOBMON_MONGO_URI, or empty.
     Without JOBMON_QUEUES there is one; with it and without a `name`, all queues in the

@@ -12,14 +12,14 @@ from jobmon.setup.findings import Finding, warning
 from jobmon.store.connection import Connection
 from jobmon.store.conversions import list_paths
 
-# Another check reports these.
+# Another check reports these fields.
 _CHECKED = ("jobId", "createdAt")
 
 
 def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
     """A warning with the paths in a profile's own file that no job of a sample has.
 
-    Shipped profiles have optional paths, also those that the file takes over from one.
+    Paths of shipped profiles are optional, also those that the file inherits.
     """
     if profile in shipped_profiles():
         return
@@ -50,7 +50,7 @@ def _list_keys(file: ProfileFile, collection: str) -> dict[tuple[str, str], None
         found.setdefault((key, path))
     inputs = {path for _, path in found}
     for path in file.content.get("readings", {}):
-        # In an array, or in JSON text, which the database cannot read.
+        # A path inside an array or JSON text is left out: the database cannot search there.
         if not any(path.startswith(f"{outer}.") for outer in inputs):
             found.setdefault(("readings", path))
     return found

@@ -237,8 +237,8 @@ class _Proposer:
                 )
                 return JobStatus.FAILED, f"unsure: they have {due.path} and no {ended.path}"
         self._doubts.append(
-            f"whether a job with the status {word} is tried again cannot be seen: set it to failed "
-            "(a retry is due) or dlq (it is not); until then it keeps its name"
+            f"the documents do not show whether a job with the status {word} is tried again: set "
+            "it to failed (it is) or dlq (it is not); until then it keeps its name"
         )
         return None
 

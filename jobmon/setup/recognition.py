@@ -15,13 +15,14 @@ Content = dict[str, Any]
 
 _CONTRACT = "jobmon"  # the profile of jobmon's own documents
 _REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
-# The share of documents that have what the program always writes; the collection may hold others.
+# The share of documents that have all fields that the program always writes.
 _ALWAYS, _MOSTLY = 0.95, 0.5
-# The least share of a profile's fields; `_NAMED` is for PROBABLE under the program's own name.
+# The least share of a profile's fields; `_NAMED` is enough for PROBABLE in a collection with the
+# name that the program gives it.
 _CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
 _KNOWN_STATUSES = 0.8
 _MIN_DISTINCTIVE = 2
-# Names that any program may use, so they do not distinguish one.
+# Names that any program may use, so that they do not show which program it is.
 _COMMON = frozenset(
     {
         *MAPPED_JOB_FIELDS,
@@ -78,7 +79,7 @@ def recognize(
 
 
 def profiles_with_log(name: str) -> Iterator[ProfileFile]:
-    """The shipped profiles that read the same jobs as a shipped one, and a log of their runs."""
+    """The shipped profiles that read the same jobs as this one, and also a log of their runs."""
 
     def list_others(profile: ProfileFile) -> Content:
         return {key: value for key, value in profile.content.items() if key != "attempts"}
@@ -116,7 +117,7 @@ def _match(
     used = _used_fields(profile.content)
     present = used & sample.top_level
     distinctive = present - _COMMON
-    # A date in a form of its own distinguishes, too.
+    # A date in an unusual form also shows which program it is.
     dated = {source.path for source in parsed.fields.values() if source.reading} & present
     has_name = sample.collection == profile.collection and name != _CONTRACT
     if not (name == _CONTRACT or has_name or len(distinctive) + len(dated) >= _MIN_DISTINCTIVE):
@@ -186,12 +187,12 @@ def _list_spec_paths(spec: Any) -> Iterator[str]:
 
 
 def _is_constant(path: str) -> bool:
-    """Whether `$` and the path is a constant of a profile's file."""
+    """Whether a path, with `$` before it, is a constant of a profile's file."""
     return path in ("null", "now", "collection") or path.startswith("const.")
 
 
 def _share_of_always(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:
-    """The share of the documents that have what every document of the program has.
+    """The share of the documents that have the fields that the program always writes.
 
     0 if a date has another form than the profile reads.
     """

@@ -35,7 +35,7 @@ class QueueRoles:
 
     database: str
     collections: Sequence[str]
-    own_databases: Sequence[str]  # jobmon's own; none where another deployment has them
+    own_databases: Sequence[str]  # jobmon's own; empty if they are in another deployment
 
     @property
     def reader(self) -> str:
@@ -103,8 +103,8 @@ def create_users(
 ) -> Iterator[Finding]:
     """Create users of the watched database, or grant the role to existing ones.
 
-    The roles must exist. A user keeps its other roles, and its password if `jobmon init` did not
-    create it, unless `change_passwords`. Raises PyMongoError.
+    The roles must exist. An existing user keeps its other roles. It keeps its password if `jobmon
+    init` did not create it, unless `change_passwords`. Raises PyMongoError.
     """
     database = client[roles.database]
     for user in users:

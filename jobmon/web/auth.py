@@ -78,7 +78,7 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
         @manager.decode_key_loader
         def _find_key(header: dict[str, Any], _: dict[str, Any]) -> pyjwt.PyJWK:
             if header.get("alg") != settings.jwt_algorithm:
-                raise RefusedTokenError("algorithm")  # before the provider is requested
+                raise RefusedTokenError("algorithm")  # before the provider is queried
             kid = header.get("kid")  # PyJWT has checked that it is a string
             key = key_set.find_key(kid)
             if key is None:
@@ -242,9 +242,9 @@ def require_admin(*, require_revocation_check: bool = True) -> None:
 
 
 def require_any_permission(*, require_revocation_check: bool = True) -> None:
-    """Let a request pass only with a permission of any queue; else raise ApiError 401, 403 or 404.
+    """Let a request pass only with the permission of a queue; else raise ApiError 401, 403 or 404.
 
-    Below a queue's path, only with the permission of this queue.
+    Below the path of a queue, only with the permission of this queue.
     """
     if named_queue() is not None:
         require_admin(require_revocation_check=require_revocation_check)
@@ -265,7 +265,10 @@ def require_permission() -> None:
 
 
 def require_owners() -> None:
-    """Raise ApiError 404, as for no such queue, to owners if the queue is closed to them."""
+    """Raise ApiError 404 if the queue is closed to owners and the caller has no permission for it.
+
+    It is the answer for a queue that does not exist.
+    """
     settings = current_settings()
     if settings is not None and not may_know(settings):
         raise no_such_queue()

@@ -112,7 +112,7 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         (
             'type = "kind"',
             '[attempts]\nin = "array"',
-            'line 10: attempts: array is for in = "array", which needs it',
+            'line 10: attempts: array and in = "array" need each other',
         ),
         (
             'type = "kind"',
@@ -127,7 +127,7 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         (
             'type = "kind"',
             '[attempts]\nin = "log"',
-            'line 10: attempts: log is for in = "log", which needs it',
+            'line 10: attempts: log and in = "log" need each other',
         ),
         (
             'type = "kind"',
@@ -176,7 +176,7 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         (
             'type = "kind"',
             '[attempts]\nin = "collection"\nfields.jobId = { length = "a" }',
-            "line 12: attempts.fields.jobId: must be a path, for attempts are found by it",
+            "line 12: attempts.fields.jobId: must be a path, because attempts are found by it",
         ),
         (
             'type = "kind"',
@@ -285,7 +285,7 @@ def test_a_key_below_a_table_that_belongs_above_it_is_explained(
     name = key.partition(" ")[0]
     text = GOOD.replace("[fields]\n", f"{table}\n{key}\n")
     assert load_error(tmp_path, text).endswith(
-        f". Write {name} before the first [table]: it is no key of a table"
+        f". Write {name} before the first [table]: it is not a key of a table"
     )
 
 
