@@ -209,7 +209,7 @@ def _check_statuses(names: Iterable[str], statuses: Collection[str], at: KeyPath
         if name not in statuses:
             known = ", ".join(sorted(statuses))
             raise ProfileMistakeError(
-                (*at, index), f"{name!r} is not a status of this profile; these are: {known}"
+                (*at, index), f"{name!r} is not one of {known}: the statuses of this profile"
             )
 
 

@@ -105,7 +105,7 @@ def post_fork(_: Any, worker: Any) -> None:
     stopping.exit_while_booting(worker)
     folder = os.environ.get(_METRICS_FOLDER)
     if folder and not metrics_folder.has_space(folder):
-        # prometheus_client reads the variable on import: this worker keeps its counts to itself.
+        # prometheus_client reads the variable on import: without it, the counts stay in memory.
         worker.jobmon_metrics_folder = os.environ.pop(_METRICS_FOLDER)
 
 
@@ -116,7 +116,7 @@ def on_exit(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """With JOBMON_COLLECTOR, let each worker try to be the collector; one of them is."""
+    """With JOBMON_COLLECTOR, let each worker try to be the collector; one of them becomes it."""
     if folder := getattr(worker, "jobmon_metrics_folder", None):
         os.environ[_METRICS_FOLDER] = folder  # so that its /metrics has the others' counts
     worker.jobmon_resources = ExitStack()

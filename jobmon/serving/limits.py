@@ -1,6 +1,7 @@
 """The bounds of a gunicorn worker: how long it waits for clients, and how many bytes it keeps."""
 
-# To receive a request: from the connection (kept alive: from the first byte) to the last byte.
+# For receiving a request: from the connection to the last byte; if it was kept alive, from the
+# first byte.
 REQUEST_TIMEOUT_S = 5
 STALLED_TIMEOUT_S = 20  # until a client accepts more of an answer
 LINGER_S = 2  # until a client closes the connection after the last answer

@@ -50,7 +50,7 @@ class _ChunkScanner:
         self._overhead = 0
 
     def scan(self, data: bytes) -> bool:
-        """Whether the body ends in `data`, or waiting for its end is useless."""
+        """Whether the body ends in `data`, or it is useless to wait for its end."""
         at = 0
         while at < len(data):
             if self._skip:
@@ -115,7 +115,7 @@ class RequestBuffer(RequestParser):
         return bool(self._head) or self._request is not None
 
     def receive(self, data: bytes) -> bool:
-        """Add bytes; whether the request is complete now, or waiting for its end is useless."""
+        """Add bytes; returns whether the request is complete, or it is useless to wait for more."""
         if self._request is None:
             self._head += data
             if not self._head_ends():

@@ -121,7 +121,7 @@ def _find_fault(template: str) -> str | None:
     if not _HOST.fullmatch(host):
         return "Not an address with a host."
     if _has_dot_segment(sample):
-        return "The parts . and .. are not allowed in the path."
+        return "The path of an address has no . or .. parts."
     return None
 
 

@@ -35,7 +35,7 @@ class UnknownFieldError(RefusedFilterError):
 
 
 class WorkerJobs(NamedTuple):
-    """The ids of the jobs that a worker runs or ran; None if only the jobs that name it are known.
+    """The ids of the jobs that a worker runs or ran; None if only jobs that name it can be found.
 
     `reason`: why there may be others; empty if these are all.
     """
@@ -53,9 +53,9 @@ class GroupJobs(NamedTuple):
 
 @dataclass(frozen=True)
 class ListPlan:
-    """How a list is read: by an index, which has the jobs in list order unless `is_sorted`.
+    """How a list is read: by an index that has the jobs in list order.
 
-    `is_sorted`: the index finds at most 1,000 jobs, which are sorted in memory.
+    If `is_sorted`, the index finds at most 1,000 jobs instead, which are sorted in memory.
     """
 
     index: Keys
@@ -81,18 +81,18 @@ class JobFilter:
     """Which jobs to list; a job has to match every field that is given.
 
     `statuses`, `types`: any of these labels, `null` for a missing one; empty for all. A type that
-    ends in `*` means all texts that begin so.
+    ends in `*` means all texts with this beginning.
     `owner`: the printed createdBy. A createdBy that is an array belongs to nobody, but MongoDB
     finds it by each element; `may_have_arrays` excludes such jobs, at the cost of reading each job.
-    `is_own`: the owner asks; a refusal then depends on no job of others.
+    `is_own`: the caller is the owner; then a refusal must not depend on jobs of others.
     `created_from`, `finished_from`, `due_from` (inclusive) and `…_to` (exclusive): aware dates. A
     value that is no date is in no range. `due_…` is the nextRunAt of waiting jobs.
-    `error_code`: the code of the newest error. `error_group`: the id of its group, with its jobs in
-    `group_jobs`. `worker`: the leasedBy, a text; or with `worker_jobs`, these jobs.
+    `error_code`: the code of the newest error. `error_group`: the id of its group, whose jobs are
+    in `group_jobs`. `worker`: the text in leasedBy; with `worker_jobs`, these jobs instead.
     `job_id`: a prefix of the printed id. `condition`: at the time of the query.
-    `min_attempts`: the least attemptCount. `priority`: exactly this one.
-    `order_by`: `createdAt`, or a date that only jobs with some statuses have: `STATUSES_BY_DATE`.
-    None: the date that is filtered by, otherwise createdAt.
+    `min_attempts`: the least attemptCount. `priority`: exactly this priority.
+    `order_by`: the date that orders the list, `createdAt` or one of `STATUSES_BY_DATE`. None: the
+    date that is filtered by, otherwise createdAt.
     `repeats_by`: recurring jobs whose schedule is at the path of this name, by nextRunAt.
     `search`: values of different fields of the payload; a job has to match each.
     """
@@ -120,13 +120,13 @@ class JobFilter:
     search: tuple[SearchTerm, ...] = ()
     # What `ListPlanner` adds to a prepared filter.
     plan: ListPlan | None = field(default=None, compare=False)
-    # The statuses with which the jobs have the date, as far as the documents' mapping is known.
+    # The statuses with which jobs have the date in this queue; None for all.
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
     # The statuses with which the jobs name a worker; None for all.
     worker_statuses: tuple[str, ...] | None = field(default=None, compare=False)
     worker_jobs: WorkerJobs | None = field(default=None, compare=False)
     group_jobs: GroupJobs | None = field(default=None, compare=False)
-    # The values that occur, in place of a beginning of types and of a least number of attempts.
+    # The values that occur in the range of a type with `*`, and of `min_attempts`.
     type_values: tuple[str, ...] | None = field(default=None, compare=False)
     attempt_values: tuple[int | float, ...] | None = field(default=None, compare=False)
 
@@ -142,7 +142,7 @@ class JobFilter:
 
     @property
     def has_due_start(self) -> bool:
-        """Whether it is limited to jobs that are due from some time on: all have a nextRunAt."""
+        """Whether it is limited to jobs that are due from some time on, and so have a nextRunAt."""
         return self.condition is JobCondition.SCHEDULED or self.due_from is not None
 
     @property
@@ -213,7 +213,7 @@ class JobFilter:
             yield Part("job_id", "jobId", match_prefix("jobId", self.job_id))
 
     def _select_statuses(self) -> tuple[str, ...] | None:
-        """The statuses of the jobs; None for all. A date or a worker is only in jobs with some."""
+        """The statuses of the jobs; None for all. Only jobs with some have a date, or a worker."""
         limits = [self.statuses] if self.statuses else []
         if self.repeats_by is None:
             dates = {self.date_field, self.order_by}

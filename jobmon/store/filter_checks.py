@@ -9,7 +9,7 @@ from jobmon.store.filter import (
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.search import is_prefix
 
-# If the documents lack one of these, the filter is refused. By any other field no job matches then.
+# A filter by one of these is refused if the documents lack it. By any other field no job matches.
 _OPTIONAL = (
     "nextRunAt",
     "leaseExpiresAt",

@@ -1,8 +1,8 @@
 """Remembers tokens whose signature and claims were checked.
 
-To check a token takes longer than most queries. What depends on time is compared with the clock at
-each use, and a key of the identity provider with its present keys. A token is remembered by a hash,
-and only if it was accepted, so that callers without one cannot fill the memory.
+Checking a token takes longer than most queries. At each use, its times are compared with the clock,
+and the identity provider's key with its present keys. A token is remembered by a hash, and only if
+it was accepted, so that callers without one cannot fill the memory.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ class _CheckedToken:
 
 
 class CheckedTokens:
-    """The claims of tokens that were accepted, up to `MAX_TOKENS` of those that were used last.
+    """The claims of the last `MAX_TOKENS` tokens that were accepted and used.
 
-    `find_key`: the identity provider's key with an id, if there is a provider. `leeway_s`: by how
-    much its clock may be wrong.
+    `find_key` returns the identity provider's key with an id; None without a provider. `leeway_s`:
+    by how much its clock may be wrong.
     """
 
     def __init__(self, leeway_s: float, find_key: FindKey | None = None) -> None:
@@ -44,9 +44,9 @@ class CheckedTokens:
         self._tokens: OrderedDict[bytes, _CheckedToken] = OrderedDict()
 
     def find_claims(self, token: str) -> dict[str, Any] | None:
-        """The claims of a token that would be accepted now, too; None if it must be checked.
+        """The claims of a token that would be accepted again; None if it must be checked.
 
-        They are shared: do not change them. Raises what `find_key` does.
+        They are shared: do not change them. Raises what `find_key` raises.
         """
         name, now = _hash(token), time.time()
         with self._lock:

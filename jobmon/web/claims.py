@@ -38,7 +38,7 @@ def put_claim(claims: dict[str, Any], path: str, value: str) -> None:
 
 
 def is_refresh_token(claims: dict[str, Any]) -> bool:
-    """Whether a token only serves to obtain others; issuers name its type differently."""
+    """Whether a token is only for obtaining other tokens; issuers name its type differently."""
     types = [
         str(value).lower()
         for name, value in claims.items()

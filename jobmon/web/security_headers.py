@@ -7,7 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from jobmon.settings import Settings
 
-# For all answers but pages: a browser runs nothing in them, and shows them in no frame.
+# For all answers except pages: a browser runs nothing in them, and shows them in no frame.
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",

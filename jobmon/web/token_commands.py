@@ -16,7 +16,7 @@ from jobmon.web.claims import token_id
 from jobmon.web.errors import ApiError
 from jobmon.web.revocation import RevokedTokens
 
-_GRACE_S = 3_600  # an entry outlives its token by this, for clocks that differ
+_GRACE_S = 3_600  # an entry is kept so much longer than its token, because clocks differ
 
 
 def register(app: Flask) -> None:
