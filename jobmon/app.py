@@ -10,6 +10,7 @@ from jobmon import __version__, logs, tracing
 from jobmon.api import admin, health, jobs, metrics, openapi
 from jobmon.api import queues as queue_list
 from jobmon.api.job_lists import ListResponder
+from jobmon.api.own_counts import OwnCounter
 from jobmon.api.queues import QueueSummaries
 from jobmon.api.workers import WorkerReader
 from jobmon.dashboard import views
@@ -88,8 +89,9 @@ def _add_routes(app: Flask, queues: WatchedQueues) -> None:
     """Add the JSON API and the pages, which share what they read."""
     api = openapi.DocumentedApi(app)
     lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
+    counter = OwnCounter()
     for routes in (
-        jobs.blueprint(lists),
+        jobs.blueprint(lists, counter),
         admin.blueprint(lists, workers, len(queues)),
         queue_list.blueprint(summaries),
         health.blueprint(app.extensions["jobmon_revoked"]),
@@ -99,8 +101,8 @@ def _add_routes(app: Flask, queues: WatchedQueues) -> None:
     app.register_blueprint(
         views.blueprint(
             overview=OverviewPage(),
-            jobs=JobListPages(lists),
-            job=JobPage(),
+            jobs=JobListPages(lists, counter),
+            job=JobPage(lists),
             errors=ErrorPages(),
             workers=WorkersPage(workers),
             types=TypePage(lists, workers),

@@ -18,8 +18,10 @@ from jobmon.api import (
 from jobmon.api.answers import JobList
 from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.job_lists import ListResponder
+from jobmon.api.jobs import document_refusal, get_callers_job
+from jobmon.api.neighbors import NeighborsAnswer, find_neighbors
 from jobmon.api.openapi import Access, Routes
-from jobmon.api.queries import ListParameters, ListQuery
+from jobmon.api.queries import ListParameters, ListQuery, NeighborParameters, NeighborQuery
 from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
@@ -58,6 +60,19 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
         JOBMON_SEARCH_FIELDS is a parameter, too: `payload.orderId=8425`.
         """
         return lists.respond(query)
+
+    @routes.get("/neighbors")
+    @routes.doc(operationId="getNeighbors")
+    @routes.arguments(NeighborParameters, location="query")
+    @document_refusal(routes)
+    @routes.response(HTTPStatus.OK, NeighborsAnswer, example=examples.NEIGHBORS)
+    def neighbors(query: NeighborQuery) -> dict[str, Any]:
+        """Get the jobs before and after a job in the list of all jobs.
+
+        The filters and the order are those of `GET /admin/jobs/queue`. The job need not match them
+        any more.
+        """
+        return find_neighbors(lists, query.list_query, get_callers_job(query.job_id))
 
     @routes.get("/stats")
     @routes.doc(operationId="getStats")

@@ -163,6 +163,19 @@ QUEUE_LIST = {
     ]
 }
 
+NEIGHBORS: dict[str, Any] = {
+    "previousJobId": None,
+    "nextJobId": "7d0b6c1e-58a2-4f0e-9a57-0c4d4e0f7b11",
+    "reasons": {},
+}
+
+OWN_COUNTS = {
+    "statusCounts": JOB_STATS["statusCounts"],
+    "totalJobs": JOB_STATS["totalJobs"],
+    "reasons": {},
+    "asOf": "2026-11-24T01:12:10.004Z",
+}
+
 _WINDOW: dict[str, Any] = {
     "from": "2026-11-24T00:13:00.000Z",
     "to": "2026-11-24T01:13:00.000Z",

@@ -17,6 +17,9 @@ from jobmon.store.mapping import Document
 from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue, current_queue
 
+NOT_IN_LIST = "the job is not in the list of the longest runs"
+NO_ORDER = "no index has the jobs beyond this one in the order of the list"
+
 
 class ListPage(NamedTuple):
     """The documents of a page, its `JobListMeta`, and the prepared filter that they match."""
@@ -24,6 +27,14 @@ class ListPage(NamedTuple):
     jobs: list[Document]
     meta: dict[str, Any]
     job_filter: JobFilter
+
+
+class Neighbors(NamedTuple):
+    """The jobs before and after a job in a list, None at its ends; `reason`: why none is known."""
+
+    previous: Document | None
+    next: Document | None
+    reason: str = ""
 
 
 class ListResponder:
@@ -73,6 +84,24 @@ class ListResponder:
         }
         meta = _format_meta(page.page, query.per_page, total, job_filter.reason) | cursors
         return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
+
+    def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
+        """The jobs before and after a job, as the store reads it, in the whole list.
+
+        Two queries for one job each, or a look into the list of the longest runs.
+        """
+        queue = current_queue()
+        if query.by_duration:
+            jobs, _ = self._longest.list(queue, query.job_filter)
+            place = next((at for at, one in enumerate(jobs) if one["_id"] == job["_id"]), None)
+            if place is None:
+                return Neighbors(None, None, NOT_IN_LIST)
+            around = [None, *jobs, None]
+            return Neighbors(around[place], around[place + 2])
+        with _explain_filter_errors():
+            job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
+            found = queue.lists.find_neighbors(job, job_filter, oldest_first=query.oldest_first)
+        return Neighbors(None, None, NO_ORDER) if found is None else Neighbors(*found)
 
     def export(self, query: ListQuery) -> Response:
         """All matching jobs as a file of `query.format`."""

@@ -8,14 +8,21 @@ from typing import Any
 from flask import Response
 from werkzeug.routing import BaseConverter
 
-from jobmon.api import examples
+from jobmon.api import examples, own_counts
 from jobmon.api.answers import Error, JobDetail, JobList
 from jobmon.api.error_links import add_error_groups
 from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.links import list_links
+from jobmon.api.neighbors import NeighborsAnswer, find_neighbors
 from jobmon.api.openapi import Access, Routes
-from jobmon.api.queries import JobParameters, ListQuery, OwnListParameters
+from jobmon.api.queries import (
+    JobParameters,
+    ListQuery,
+    NeighborQuery,
+    OwnListParameters,
+    OwnNeighborParameters,
+)
 from jobmon.api.recurring import find_repetition
 from jobmon.store.mapping import Document
 from jobmon.web import auth
@@ -40,8 +47,8 @@ class RestOfPath(BaseConverter):
     part_isolating = False
 
 
-def blueprint(lists: ListResponder) -> Routes:
-    """`/jobs`, `/jobs/{jobId}`, and `/job` for ids that no path can hold."""
+def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
+    """`/jobs`, `/jobs/{jobId}`, and `/job` for ids that no path can hold, with routes below."""
     routes = Routes("jobs", __name__, access=Access.SIGNED_IN)
     routes.before_request(auth.require_owners)
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
@@ -61,15 +68,9 @@ def blueprint(lists: ListResponder) -> Routes:
         return lists.respond(query.confine_to(auth.subject()))
 
     def document_job(view: Callable[..., Document]) -> Callable[..., Any]:
-        view = routes.alt_response(
-            HTTPStatus.FORBIDDEN,
-            schema=Error,
-            description="No such job, or not the caller's: the same answer for both.",
-            example=examples.ERRORS["access_denied"],
-        )(view)
         documented: Callable[..., Any] = routes.response(
             HTTPStatus.OK, JobDetail, example=examples.JOB_DETAIL
-        )(view)
+        )(document_refusal(routes)(view))
         return documented
 
     @routes.get("/jobs/<anything:job_id>", parameters=[JOB_ID])
@@ -90,7 +91,32 @@ def blueprint(lists: ListResponder) -> Routes:
         """
         return get_detailed_job(job_id)
 
+    @routes.get("/job/neighbors")
+    @routes.doc(operationId="getOwnNeighbors")
+    @routes.arguments(OwnNeighborParameters, location="query")
+    @document_refusal(routes)
+    @routes.response(HTTPStatus.OK, NeighborsAnswer, example=examples.NEIGHBORS)
+    def own_neighbors(query: NeighborQuery) -> dict[str, Any]:
+        """Get the jobs before and after a job in the list of the caller's own jobs.
+
+        The filters and the order are those of `GET /jobs`. The job need not match them any more.
+        """
+        own = query.list_query.confine_to(auth.subject())
+        return find_neighbors(lists, own, get_callers_job(query.job_id))
+
+    own_counts.add_routes(routes, counter)
     return routes
+
+
+def document_refusal(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for views about one job: documents the answer to those who may not see it."""
+    documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
+        HTTPStatus.FORBIDDEN,
+        schema=Error,
+        description="No such job, or not the caller's: the same answer for both.",
+        example=examples.ERRORS["access_denied"],
+    )
+    return documented
 
 
 def get_detailed_job(job_id: str) -> Document:

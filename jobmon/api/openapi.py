@@ -112,8 +112,8 @@ _FILES = {
 }
 
 
-# The routes that answer with lists of jobs, and have the parameters of a search.
-_LISTS = ("/jobs", "/admin/jobs/queue")
+# The routes about lists of jobs, which have the parameters of a search.
+_LISTS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
 
 
 class _Example(dict[str, Any]):

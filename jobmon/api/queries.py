@@ -45,7 +45,7 @@ _BY_OTHER_DATES = tuple(
 )
 _BY_DURATION = "-duration"
 _WITH_DURATION = frozenset(
-    ("sort", "status", "type", "finished_from", "finished_to", "page", "per_page", "format")
+    ("sort", "status", "type", "finished_from", "finished_to", "page", "per_page", "format", "id")
 )
 # The filters by a range of dates.
 _RANGES = ("created", "finished", "due")
@@ -92,8 +92,8 @@ class JobParameters(Parameters):
         return str(given["id"])
 
 
-class _ListParameters(Parameters):
-    """The parameters that all lists of jobs have. An empty filter is no filter."""
+class _FilterParameters(Parameters):
+    """The filters and the order that all lists of jobs have. An empty filter is no filter."""
 
     # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
     status = repeatable_field("Jobs with this status", 10)
@@ -148,28 +148,6 @@ class _ListParameters(Parameters):
             "latest first, by the date that is filtered by, or else by createdAt."
         ),
     )
-    page = PlainInteger(
-        load_default=1,
-        validate=validate.Range(min=1),
-        **describe("Number of the page, from 1. For deep pages `cursor` is cheaper."),
-    )
-    per_page = PlainInteger(
-        load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
-    )
-    cursor = CursorText(
-        load_default=default_none,
-        **describe(
-            "The `next_cursor` or `prev_cursor` of a list with the same `sort`. Overrides `page`."
-        ),
-    )
-    format = fields.String(
-        load_default=ListFormat.JSON.value,
-        validate=validate.OneOf([*ListFormat, ""]),
-        **describe(
-            "`json` for a page; `csv` or `ndjson` for all matching jobs as a file, without "
-            "`page`, `per_page` and `cursor`."
-        ),
-    )
 
     @validates_schema(pass_original=True)
     def _check_combinations(
@@ -180,14 +158,6 @@ class _ListParameters(Parameters):
             wrong["job_id"] = [f"Must have at least {MIN_ID_PREFIX} characters."]
         if messages := [text for name in query["type"] if (text := explain_unsearchable(name))]:
             wrong["type"] = messages
-        if (cursor := query["cursor"]) is not None:
-            field, oldest_first = _read_sort(query)
-            if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
-                wrong["cursor"] = ["Made by a list with another sort."]
-        if query["format"] in (ListFormat.CSV, ListFormat.NDJSON):
-            for name in ("page", "per_page", "cursor"):
-                if given.get(name):
-                    wrong[name] = [f"Cannot be combined with format={query['format']}."]
         wrong |= check_search(read_search(given))
         if wrong:
             raise ValidationError(wrong)
@@ -237,11 +207,52 @@ class _ListParameters(Parameters):
             job_filter=job_filter,
             oldest_first=oldest_first,
             by_duration=by_duration,
-            cursor=query["cursor"],
-            page=query["page"],
-            per_page=query["per_page"],
-            format=ListFormat(query["format"] or ListFormat.JSON),
+            cursor=query.get("cursor"),
+            page=query.get("page", 1),
+            per_page=query.get("per_page", 20),
+            format=ListFormat(query.get("format") or ListFormat.JSON),
         )
+
+
+class _PageParameters(_FilterParameters):
+    """Which page of a list, or a file of it."""
+
+    page = PlainInteger(
+        load_default=1,
+        validate=validate.Range(min=1),
+        **describe("Number of the page, from 1. For deep pages `cursor` is cheaper."),
+    )
+    per_page = PlainInteger(
+        load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
+    )
+    cursor = CursorText(
+        load_default=default_none,
+        **describe(
+            "The `next_cursor` or `prev_cursor` of a list with the same `sort`. Overrides `page`."
+        ),
+    )
+    format = fields.String(
+        load_default=ListFormat.JSON.value,
+        validate=validate.OneOf([*ListFormat, ""]),
+        **describe(
+            "`json` for a page; `csv` or `ndjson` for all matching jobs as a file, without "
+            "`page`, `per_page` and `cursor`."
+        ),
+    )
+
+    @validates_schema(pass_original=True)
+    def _check_page(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
+        wrong = {}
+        if (cursor := query["cursor"]) is not None:
+            field, oldest_first = _read_sort(query)
+            if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
+                wrong["cursor"] = ["Made by a list with another sort."]
+        if query["format"] in (ListFormat.CSV, ListFormat.NDJSON):
+            for name in ("page", "per_page", "cursor"):
+                if given.get(name):
+                    wrong[name] = [f"Cannot be combined with format={query['format']}."]
+        if wrong:
+            raise ValidationError(wrong)
 
 
 def _find_start(query: dict[str, Any]) -> datetime | None:
@@ -276,8 +287,8 @@ def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
     return wrong
 
 
-class ListParameters(_ListParameters):
-    """The parameters of a list of all jobs."""
+class _AdminFilters(_FilterParameters):
+    """The filters of a list of all jobs."""
 
     owner = optional_text(
         "Jobs whose createdBy is exactly this text, as lists print it.", max_length=1_000
@@ -336,14 +347,47 @@ class ListParameters(_ListParameters):
             raise ValidationError({"sort": [message]})
 
 
-class OwnListParameters(_ListParameters):
-    """The parameters of a list of the caller's own jobs."""
+class _OwnFilters(_FilterParameters):
+    """The filters of a list of the caller's own jobs."""
 
     @validates_schema(pass_original=True)
     def _refuse_admin_filters(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
         wrong = [name for name in _ADMIN_FILTERS if given.get(name)]
         if wrong:
             raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
+
+
+class ListParameters(_AdminFilters, _PageParameters):
+    """The parameters of a list of all jobs."""
+
+
+class OwnListParameters(_OwnFilters, _PageParameters):
+    """The parameters of a list of the caller's own jobs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighborQuery:
+    """A request for the jobs next to the job with this id in a list."""
+
+    job_id: str
+    list_query: ListQuery
+
+
+class _NeighborParameters(_FilterParameters):
+    id = fields.String(required=True, **describe("The job's id, as lists print it."))
+
+    @post_load(pass_original=True)
+    def _make_query(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> Any:
+        list_query = super()._make_query(query, given)
+        return NeighborQuery(job_id=query["id"], list_query=list_query)
+
+
+class NeighborParameters(_AdminFilters, _NeighborParameters):
+    """A job, and the filters and the order of a list of all jobs."""
+
+
+class OwnNeighborParameters(_OwnFilters, _NeighborParameters):
+    """A job, and the filters and the order of a list of the caller's own jobs."""
 
 
 _OF_ALL, _OF_OWNER = ListParameters(), OwnListParameters()

@@ -9,6 +9,7 @@ from flask import Response, jsonify, render_template, request
 
 from jobmon.api.answers import JobDetail
 from jobmon.api.explaining import read_explanation
+from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import get_callers_job, get_detailed_job
 from jobmon.api.links import list_links
 from jobmon.dashboard import session
@@ -45,6 +46,9 @@ class RawJson:
 class JobPage:
     """The routes of the page of one job."""
 
+    def __init__(self, lists: ListResponder) -> None:
+        self._lists = lists
+
     def page(self, job_id: str) -> Response | str:
         """One job, for its owner or an admin; with `format=json` as the API returns it."""
         session.require_session()
@@ -68,7 +72,8 @@ class JobPage:
         if is_part_request():
             return conditional_response(render_template("dashboard/_job.html", **context))
         # Only when the page is opened: other jobs of the list come and go, but the links stay.
-        return render_template("dashboard/job.html", place_in_list=find_place(document), **context)
+        place = find_place(self._lists, document)
+        return render_template("dashboard/job.html", place_in_list=place, **context)
 
     def page_by_query(self) -> Response | str:
         """One job whose id a path cannot contain: see `formatting.job_address`."""

@@ -8,15 +8,15 @@ from flask import request
 from marshmallow import ValidationError
 from pymongo.errors import PyMongoError
 
-from jobmon.api.fields import clean_text
+from jobmon.api.job_lists import ListResponder
+from jobmon.api.neighbors import find_neighbors
 from jobmon.dashboard.formatting import job_address, query
 from jobmon.dashboard.list_form import read_parameters
 from jobmon.dashboard.list_pages import load_query
 from jobmon.store.failures import describe_error
-from jobmon.store.filter import RefusedFilterError
 from jobmon.store.mapping import Document
 from jobmon.web import auth
-from jobmon.web.queues import current_queue
+from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class PlaceInList:
     next: str | None = None
 
 
-def find_place(job: Document) -> PlaceInList:
+def find_place(lists: ListResponder, job: Document) -> PlaceInList:
     """The place of a job, as the store reads it, in the list that this request's address names."""
     filters = {
         name: value
@@ -54,7 +54,7 @@ def find_place(job: Document) -> PlaceInList:
     )
     if named is None:
         return place
-    ids = _find_neighbors(job, filters, auth.subject() if is_own else None)
+    ids = _find_neighbors(lists, job, filters, auth.subject() if is_own else None)
     before, after = (
         None if found is None else job_address(found, **{_LIST: named}, **filters) for found in ids
     )
@@ -62,18 +62,15 @@ def find_place(job: Document) -> PlaceInList:
 
 
 def _find_neighbors(
-    job: Document, filters: dict[str, Any], owner: str | None
+    lists: ListResponder, job: Document, filters: dict[str, Any], owner: str | None
 ) -> tuple[str | None, str | None]:
     """The ids of the jobs before and after a job; None where they are unknown."""
     try:
         list_query = load_query({"status": [], "type": [], **filters}, owner)
-        found = current_queue().lists.find_neighbors(
-            job, list_query.job_filter, oldest_first=list_query.oldest_first
-        )
-    except (ValidationError, RefusedFilterError):
+        found = find_neighbors(lists, list_query, job)
+    except (ValidationError, ApiError):  # the list is refused, or has no collector
         return None, None
     except PyMongoError as error:  # the page can do without
         log.warning("the jobs next to one were not read: %s", describe_error(error))
         return None, None
-    before, after = (clean_text(one.get("jobId")) if one is not None else None for one in found)
-    return before, after
+    return found["previousJobId"], found["nextJobId"]

@@ -237,6 +237,11 @@ class ListForm:
         return any(value for name, value in self.parameters.items() if name not in _NO_FILTERS)
 
     @property
+    def is_by_status_and_type(self) -> bool:
+        """Whether it filters by nothing else: the jobs of each status are counted then."""
+        return {chip.name for chip in self.filters} <= {"status", "type", "condition"}
+
+    @property
     def chips(self) -> list[Chip]:
         """A chip for each filter, except for the one that has a tab."""
         filters = self.filters

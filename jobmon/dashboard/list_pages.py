@@ -12,6 +12,7 @@ from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.api.job_lists import ListPage, ListResponder
+from jobmon.api.own_counts import OwnCounter
 from jobmon.api.queries import ListFormat, ListQuery, load_list_query
 from jobmon.dashboard import session
 from jobmon.dashboard.job_view import JobView
@@ -37,8 +38,9 @@ Page = BaseResponse | str | tuple[str, int]
 class JobListPages:
     """The routes of the lists of jobs."""
 
-    def __init__(self, responder: ListResponder) -> None:
+    def __init__(self, responder: ListResponder, counter: OwnCounter) -> None:
         self._responder = responder
+        self._counter = counter
 
     def all_jobs(self) -> Page:
         """All jobs, for an admin."""
@@ -67,7 +69,11 @@ class JobListPages:
             errors = error.details or {}
         form = _make_form(parameters, errors, owner)
         stats = _read_stats(owner)
-        tabs = StatusTabs(form, stats, _read_total(page, parameters))
+        own_counts = None
+        if owner is not None and page is not None and form.is_by_status_and_type:
+            types = tuple(sorted({*parameters["type"]} - {""}))
+            own_counts = self._counter.count(current_queue(), owner, types)
+        tabs = StatusTabs(form, stats or own_counts, _read_total(page, parameters))
         has_schedule = owner is None and current_queue().known_fields.can_query("nextRunAt")
         now = datetime.now(UTC)
         context: dict[str, Any] = {

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jobmon.api.own_counts import TOTAL, OwnCounts
 from jobmon.dashboard.formatting import capitalize_first, instant, status_word
 from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
@@ -53,10 +54,13 @@ class Tab:
 class StatusTabs:
     """The tabs of the list with the filters of `form`.
 
-    Without `stats` only the tab of the list has a number, its `total`.
+    `stats` are those of the queue, or the counts of an owner. Without them only the tab of the
+    list has a number, its `total`.
     """
 
-    def __init__(self, form: ListForm, stats: QueueStats | None, total: CappedCount | None) -> None:
+    def __init__(
+        self, form: ListForm, stats: QueueStats | OwnCounts | None, total: CappedCount | None
+    ) -> None:
         self._form = form
         self._stats = stats
         self._total = total
@@ -65,8 +69,9 @@ class StatusTabs:
 
     def list(self, *, has_schedule: bool) -> list[Tab]:
         """All jobs, each known status, and the others that occur or are chosen."""
-        counted = ((self._stats and self._stats.status_counts()) or {}).keys()
-        others = sorted(filter(is_filter, counted - set(JobStatus)))[:MAX_OTHER_STATUSES]
+        stats = self._stats
+        counted = stats.status_counts() if isinstance(stats, QueueStats) else None
+        others = sorted(filter(is_filter, {*(counted or ())} - {*JobStatus}))[:MAX_OTHER_STATUSES]
         chosen = self._form.parameters["status"]
         names = dict.fromkeys([*_KNOWN, *((status, "") for status in (*others, *chosen))])
         if not has_schedule:
@@ -101,8 +106,11 @@ class StatusTabs:
             return self._total, ""
         if self._stats is None:
             return None, ""
-        if {chip.name for chip in self._form.filters} - {"status", "type", "condition"}:
+        if not self._form.is_by_status_and_type:
             return None, _BY_FILTERS
+        if isinstance(self._stats, OwnCounts):
+            own = self._stats.by_status.get(status) if status else self._stats.total
+            return own, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
         if condition:
             is_of_types = bool(self._form.parameters["type"])
             return (None, _BY_TYPE) if is_of_types else _count_scheduled(self._stats)

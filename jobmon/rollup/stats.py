@@ -43,6 +43,10 @@ class StatsReader:
         """The number of jobs by the collection's metadata."""
         return self._live.estimated_total()
 
+    def count_up_to(self, job_filter: JobFilter, limit: int) -> CappedCount:
+        """How many jobs match, up to `limit`, in the list's own index; raises as `count` does."""
+        return self._lists.count(job_filter, limit)
+
     def count(self, job_filter: JobFilter) -> CappedCount:
         """How many jobs match; raises what `ListPlanner.prepare` does.
 

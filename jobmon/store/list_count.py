@@ -20,18 +20,21 @@ class ListCounter:
         self._planner = planner
         self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
 
-    def count(self, job_filter: JobFilter) -> CappedCount:
-        """How many jobs match, up to 10,000; beyond 100 as of up to two seconds ago.
+    def count(self, job_filter: JobFilter, limit: int | None = None) -> CappedCount:
+        """How many jobs match, up to `limit` or else 10,000; beyond 100 as of two seconds ago.
 
         Raises what `ListPlanner.prepare` does.
         """
+        limit = COUNT_EXACTLY_UP_TO if limit is None else limit
         prepared = self._planner.prepare(job_filter)
         counted = self._totals.get(
-            prepared, lambda: self._count(prepared), SHARE_S, keep=lambda count: count > SHARE_FROM
+            (prepared, limit),
+            lambda: self._count(prepared, limit),
+            SHARE_S,
+            keep=lambda count: count > SHARE_FROM,
         )
-        is_exact = counted <= COUNT_EXACTLY_UP_TO
-        return CappedCount(min(counted, COUNT_EXACTLY_UP_TO), is_exact)
+        return CappedCount(min(counted, limit), counted <= limit)
 
-    def _count(self, job_filter: JobFilter) -> int:
+    def _count(self, job_filter: JobFilter, limit: int) -> int:
         index = get_plan(job_filter).index
-        return self._jobs.count(job_filter.match(), index=index, limit=COUNT_EXACTLY_UP_TO + 1)
+        return self._jobs.count(job_filter.match(), index=index, limit=limit + 1)

@@ -153,17 +153,17 @@ class JobLists:
 
     def find_neighbors(
         self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
-    ) -> tuple[Document | None, Document | None]:
+    ) -> tuple[Document | None, Document | None] | None:
         """The jobs before and after a job in a list, which it need not match any more.
 
-        Each is None at an end of the list, and where the jobs beyond another one cannot be queried
+        Each is None at an end of the list. None where the jobs beyond another one cannot be queried
         (see `store.cursor`). Two queries for one job each. Raises what `prepare` does.
         """
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
         cursor = self._make_cursor(job, job_filter, has_keyset, 1, oldest_first)
         if cursor.by_page or cursor.at is None:
-            return None, None
+            return None
         before, after = (
             self._read(job_filter, side, 1, ascending=side.ascending)
             for side in (replace(cursor, backwards=True), cursor)

@@ -41,10 +41,11 @@ ANYONE = {
     "/dashboard/static/v-<version>/<path:name>": "/dashboard/static/v-0/jobmon.css",
     "/dashboard/<anything:_path>": "/dashboard/nothing/here",
 }
-SIGNED_IN = {"/jobs": "/jobs", "/queues": "/queues"}
+SIGNED_IN = {"/jobs": "/jobs", "/queues": "/queues", "/job/counts": "/job/counts"}
 ADMINS = {
     "/metrics": "/metrics",
     "/admin/jobs/queue": "/admin/jobs/queue",
+    "/admin/jobs/neighbors": "/admin/jobs/neighbors?id=adas",
     "/admin/jobs/stats": "/admin/jobs/stats",
     "/admin/jobs/schedule": "/admin/jobs/schedule",
     "/admin/jobs/slowest": "/admin/jobs/slowest",
@@ -56,7 +57,11 @@ ADMINS = {
     "/admin/jobs/timeseries": "/admin/jobs/timeseries",
     "/admin/jobs/types": "/admin/jobs/types",
 }
-OWNERS = {"/jobs/<anything:job_id>": "/jobs/{}", "/job": "/job?id={}"}
+OWNERS = {
+    "/jobs/<anything:job_id>": "/jobs/{}",
+    "/job": "/job?id={}",
+    "/job/neighbors": "/job/neighbors?id={}",
+}
 PAGES_OF_SIGNED_IN = {
     "/dashboard/my": "/dashboard/my",
     "/dashboard": "/dashboard",
@@ -316,7 +321,13 @@ def comparable(answer: Any) -> tuple[int, bytes, dict[str, str]]:
 
 
 def test_another_owners_job_and_a_missing_job_get_the_same_bytes(api: Api) -> None:
-    for path in ("/jobs/{}", "/job?id={}", "/dashboard/jobs/{}", "/dashboard/job?id={}"):
+    for path in (
+        "/jobs/{}",
+        "/job?id={}",
+        "/job/neighbors?id={}",
+        "/dashboard/jobs/{}",
+        "/dashboard/job?id={}",
+    ):
         for headers in ({}, PART, {"Accept-Encoding": "br, gzip"}, {"If-None-Match": "*"}):
             foreign, missing = (
                 comparable(ask(api, path.format(name), "user", **headers))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from jobmon.api.own_counts import OwnCounts
 from jobmon.dashboard.list_form import ListForm
 from jobmon.dashboard.list_tabs import StatusTabs, Tab
 from jobmon.domain import CappedCount
@@ -39,7 +40,7 @@ def make_stats(counts: dict[tuple[str, str], int] | None = COUNTS, **health: Any
 
 
 def make_tabs(
-    stats: QueueStats | None, total: CappedCount | None = None, **given: Any
+    stats: QueueStats | OwnCounts | None, total: CappedCount | None = None, **given: Any
 ) -> dict[str, Tab]:
     parameters = {"status": [], "type": []} | given
     tabs = StatusTabs(ListForm("/jobs", parameters, (), {}), stats, total)
@@ -115,3 +116,18 @@ def test_scheduled_jobs_have_links_to_those_that_are_due_soon() -> None:
     tabs = StatusTabs(ListForm("/jobs", parameters, (), {}), None, None)
     assert list(tabs.link_schedule(now)) == ["hour", "24 hours", "7 days"]
     assert "condition=scheduled&due_to=" in tabs.link_schedule(now)["hour"]
+
+
+def test_tabs_of_an_owner_have_the_own_counts() -> None:
+    own = OwnCounts(
+        as_of=datetime.now(UTC),
+        total=CappedCount(10_000, False),
+        by_status={"queued": CappedCount(1_000, False), "dlq": CappedCount(3, True)},
+        reasons={"queued": "there are more than 1,000", "failed": "no index"},
+    )
+    tabs = make_tabs(own, CappedCount(2, True), status=["leased"])
+    shown = {label: (tab.count, tab.is_exact, tab.reason) for label, tab in tabs.items()}
+    assert shown["All"] == (10_000, False, "")
+    assert shown["Queued"] == (1_000, False, "There are more than 1,000")
+    assert (shown["Running"], shown["Dead"]) == ((2, True, ""), (3, True, ""))
+    assert shown["Retrying"] == (None, True, "No index")

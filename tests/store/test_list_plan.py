@@ -1,6 +1,7 @@
 """How each list is read, on the real server: catches a list that scans the collection or sorts more
 than a few jobs, a wrong job or order, and a refusal that does not name what to change."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from jobmon.api import own_counts
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
@@ -372,3 +374,23 @@ def test_an_owner_combines_filters_only_among_own_jobs(
     many = api.get_as_owner(OWN, "owner-1", min_attempts=3)  # in total fewer than 200
     assert list(many.json["error"]["details"]) == ["min_attempts"]
     assert api.get_as_owner(OWN, "owner-1", type="webhook.*").status_code == 200
+
+
+def test_own_jobs_are_counted_in_the_keys_of_the_owner(
+    api: Api, filled: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a count that reads jobs, or the keys of all jobs of a status."""
+    monkeypatch.setattr(own_counts, "COUNTED_UP_TO", 50)
+    with profiled(filled) as entries:
+        answer = api.get_as_owner("/job/counts", "owner-1").json
+    own = Counter(job["status"] for job in ALL if job["createdBy"] == "owner-1")
+    assert answer["totalJobs"] == own.total()
+    assert answer["statusCounts"] == {
+        status: min(own[status], 50) for status in answer["statusCounts"]
+    }
+    assert {"succeeded": "there are more than 50"}.items() <= answer["reasons"].items()
+    counts = [entry for entry in entries if "aggregate" in entry["command"]]
+    assert all("createdBy" in entry["planSummary"] for entry in counts)
+    assert all(entry["docsExamined"] == 0 for entry in counts)
+    of_status = [entry for entry in counts if "status" in str(entry["command"]["pipeline"][0])]
+    assert sum(entry["keysExamined"] for entry in of_status) <= 6 * 53

@@ -402,10 +402,11 @@ def test_the_jobs_before_and_after_a_job_cost_a_read_each(
             assert job is not None
             with profiled(filled) as entries:
                 found = lists.find_neighbors(job, job_filter, oldest_first=oldest_first)
+            assert found is not None
             assert [one and one["jobId"] for one in found] == expected
             assert_cheap(filled, entries)
         by_id = JobFilter(job_id="1234")  # sorted in memory: no job beyond another one is known
-        assert lists.find_neighbors(job, by_id) == (None, None)
+        assert lists.find_neighbors(job, by_id) is None
 
 
 def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) -> None:

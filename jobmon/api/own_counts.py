@@ -1,0 +1,113 @@
+"""How many jobs an owner has, by status: for the JSON route and the tabs of the list."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from marshmallow import fields, post_load
+
+from jobmon.api import examples
+from jobmon.api.answers import Answer, integer, mapping
+from jobmon.api.fields import Date
+from jobmon.api.openapi import Routes
+from jobmon.api.parameters import Parameters, repeatable_field
+from jobmon.domain import CappedCount, JobStatus
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.web import auth
+from jobmon.web.queues import WatchedQueue, current_queue
+
+# Of each status: for all of them, fewer jobs are counted than for the total of a list.
+COUNTED_UP_TO = 1_000
+KEEP_S, MAX_KEPT = 2, 1_000
+TOTAL = "totalJobs"
+
+
+class OwnCountParameters(Parameters):
+    """Which of the caller's own jobs are counted."""
+
+    type = repeatable_field("Only jobs of this type, or with `text*` of such types", 20)
+
+    @post_load
+    def _make_types(self, query: dict[str, Any], **_: Any) -> tuple[str, ...]:
+        return tuple(sorted({*query["type"]} - {""}))
+
+
+class OwnCountsAnswer(Answer):
+    """The caller's own jobs by status."""
+
+    statusCounts = mapping(
+        fields.Integer(allow_none=True),
+        f"Jobs by status, each counted up to {COUNTED_UP_TO:,}. Null if unknown.",
+    )
+    totalJobs = integer("The caller's jobs, counted up to 10,000; null if unknown.", nullable=True)
+    reasons = mapping(
+        fields.String(),
+        "By status, or `totalJobs`: why the number is null, or only a lower bound.",
+    )
+    asOf = Date("When they were counted: at most two seconds ago.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnCounts:
+    """An owner's jobs at `as_of` (UTC): all, and by status; `reasons` as in the answer."""
+
+    as_of: datetime
+    total: CappedCount | None
+    by_status: Mapping[str, CappedCount]
+    reasons: Mapping[str, str]
+
+
+class OwnCounter:
+    """Counts the jobs of owners; what was counted is shared for two seconds."""
+
+    def __init__(self) -> None:
+        self._kept: SingleFlightCache[OwnCounts] = SingleFlightCache(MAX_KEPT)
+
+    def count(self, queue: WatchedQueue, owner: str, types: tuple[str, ...] = ()) -> OwnCounts:
+        """The owner's jobs of these types (all, if there are none); raises PyMongoError.
+
+        A count for each status in the index that its list uses, up to 1,000 jobs.
+        """
+        key = queue.name, owner, types
+        return self._kept.get(key, lambda: _count(queue, owner, types), KEEP_S)
+
+
+def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnCounts:
+    counts: dict[str, CappedCount] = {}
+    reasons: dict[str, str] = {}
+    as_of, own = datetime.now(UTC), JobFilter(owner=owner, is_own=True, types=types)
+    for name in (TOTAL, *(status.value for status in JobStatus)):
+        try:
+            if name == TOTAL:
+                counts[name] = queue.stats.count(own)
+            else:
+                of_status = replace(own, statuses=(name,))
+                counts[name] = queue.stats.count_up_to(of_status, COUNTED_UP_TO)
+        except RefusedFilterError as error:
+            reasons[name] = str(error)
+        else:
+            if not counts[name].is_exact:
+                reasons[name] = f"there are more than {counts[name].value:,}"
+    return OwnCounts(as_of=as_of, total=counts.pop(TOTAL, None), by_status=counts, reasons=reasons)
+
+
+def add_routes(routes: Routes, counter: OwnCounter) -> None:
+    """Add `/job/counts` to the routes of owners."""
+
+    @routes.get("/job/counts")
+    @routes.doc(operationId="countOwnJobs")
+    @routes.arguments(OwnCountParameters, location="query")
+    @routes.response(HTTPStatus.OK, OwnCountsAnswer, example=examples.OWN_COUNTS)
+    def own_counts(types: tuple[str, ...]) -> dict[str, Any]:
+        """Count the caller's own jobs by status."""
+        found = counter.count(current_queue(), auth.subject(), types)
+        known = {name: count.value for name, count in found.by_status.items()}
+        return {
+            "statusCounts": {status.value: known.get(status) for status in JobStatus},
+            TOTAL: None if found.total is None else found.total.value,
+            "reasons": found.reasons,
+            "asOf": found.as_of,
+        }

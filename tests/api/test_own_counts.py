@@ -1,0 +1,45 @@
+"""`GET /job/counts`: catches a count of others' jobs, an unknown number that is 0, and a count that
+grows with the number of jobs."""
+
+from typing import Any
+
+import pytest
+
+from jobmon.api import own_counts
+
+from ..conftest import Api
+
+ROUTE = "/job/counts"
+
+
+@pytest.fixture
+def jobs(watched: Any) -> None:
+    own = [("queued", "mail"), ("queued", "pay"), ("dlq", "mail"), ("odd", "mail")]
+    watched.jobs.insert_many(
+        {"jobId": f"{owner}-{number}", "status": status, "type": kind, "createdBy": owner}
+        for owner, times in (("ada", 1), ("bob", 3))
+        for number, (status, kind) in enumerate(own * times)
+    )
+
+
+@pytest.mark.usefixtures("jobs")
+def test_own_jobs_are_counted_by_status(api: Api) -> None:
+    answer = api.get_as_owner(ROUTE, "ada").json
+    nothing = dict.fromkeys(("leased", "failed", "succeeded", "cancelled"), 0)
+    assert answer["statusCounts"] == nothing | {"queued": 2, "dlq": 1}
+    assert (answer["totalJobs"], answer["reasons"]) == (4, {})
+    mail = api.get_as_owner(ROUTE, "ada", type=["mail", "x"]).json
+    assert mail["statusCounts"] == nothing | {"queued": 1, "dlq": 1}
+    assert api.get_as_owner(ROUTE, "ada", type="p*").json["totalJobs"] == 1
+    assert api.get(ROUTE, token=api.token("root")).json["totalJobs"] == 0
+
+
+@pytest.mark.usefixtures("jobs")
+def test_many_jobs_are_a_lower_bound_with_the_reason(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_counts, "COUNTED_UP_TO", 2)
+    answer = api.get_as_owner(ROUTE, "bob").json
+    assert answer["statusCounts"]["queued"] == answer["statusCounts"]["dlq"] == 2
+    assert answer["reasons"] == dict.fromkeys(("queued", "dlq"), "there are more than 2")
+    assert answer["totalJobs"] == 12
