@@ -263,7 +263,7 @@ def open_counted_changes(
     seen_until: datetime | None,
     stop: threading.Event,
 ) -> Changes:
-    """The changes from now on, with `events` prepared to count them.
+    """The changes from now on, with `events` prepared for them: it must begin to count them.
 
     Without a change stream `events` records that, and counts nothing. `seen_until`: the time up to
     which changes were counted before; None if they were not.
@@ -275,7 +275,7 @@ def open_counted_changes(
         if now is None or changes.token is None:
             events.record_missing_stream()
         else:
-            events.begin(now, changes.token["_data"], seen_until)
+            events.prepare(now, changes.token["_data"], seen_until)
     except BaseException:
         changes.close()
         raise

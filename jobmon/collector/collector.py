@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from jobmon.collector.changes import Changes, StreamLostError, open_changes, open_counted_changes
+from jobmon.collector.changes import Changes, StreamLostError
 from jobmon.collector.checkpoint import Checkpoint, Checkpoints, IncompleteCheckpointError
 from jobmon.collector.counters import Counters
 from jobmon.collector.due_changes import DueChanges
@@ -25,6 +25,7 @@ from jobmon.collector.error_log import RepeatedErrorLog
 from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.history_writer import HistoryWriter
 from jobmon.collector.leader import LeaderLease, LeaseLostError
+from jobmon.collector.run_counting import RunCounting
 from jobmon.collector.samples import QueueSamples
 from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
@@ -43,7 +44,6 @@ WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: after every other read of 
 CHECKPOINT_EVERY_S = 60.0
 CHECKPOINT_PAUSE = 20  # the pause is this many times as long as writing one took
 READ_FOR_S = 1.0  # the longest time of reading changes before stats are written
-COUNT_FOR_S = 0.5  # counting runs must not delay the stats
 SAMPLE_EVERY_S = 10.0
 RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if folded types can be named
 REPORT_BUILD_EVERY_S = 1.0
@@ -136,7 +136,8 @@ class Collector:
                     except StreamLostError as error:
                         log.warning("counting all jobs again, the change stream ended: %s", error)
                         changes.close()
-                        changes = self._open_changes(self._seen_until)
+                        changes = self._runs.open_changes(self._runs.seen_until, self._stop)
+                        self._runs.begin()
                     segments = None
         finally:
             changes.close()
@@ -152,13 +153,18 @@ class Collector:
         # With an event log, runs are counted from it alone, even while it is empty.
         has_log = self._connection.profile.log is not None
         counts_events = not has_log and not self._connection.has_recorded_attempts()
-        self._events = (
+        events = (
             EventCounter(self._connection, self._own, self._lease.renew, self._groups)
             if counts_events
             else None
         )
+        self._runs = RunCounting(self._connection, events, self._share)
         checkpoint, reason = self._load_checkpoint()
-        if checkpoint is not None and checkpoint.token:
+        if checkpoint is None or not checkpoint.token:
+            pass
+        elif not self._runs.can_resume(checkpoint):
+            reason = "runs were not counted from changes until the checkpoint"
+        else:
             try:
                 return self._resume(checkpoint, checkpoint.token)
             except StreamLostError as error:
@@ -167,7 +173,8 @@ class Collector:
                 reason = f"the checkpoint cannot be read: {type(error).__name__}"
         if reason:
             log.warning("counting all jobs again, %s", reason)
-        return None, self._open_changes(None if checkpoint is None else checkpoint.seen_until)
+        seen_until = None if checkpoint is None else checkpoint.seen_until
+        return None, self._runs.open_changes(seen_until, self._stop)
 
     def _load_checkpoint(self) -> tuple[Checkpoint | None, str]:
         """The checkpoint, or None with the reason why a stored one is not used."""
@@ -187,22 +194,7 @@ class Collector:
         if not self._due_changes.is_needed:
             segments = SegmentMap(self._connection.jobs)
             segments.load(checkpoint.segments, self._lease.renew)
-        if self._events is not None:
-            if checkpoint.seen_until is None or self._events.boundary is None:
-                return segments, self._open_changes(checkpoint.seen_until)
-            self._events.resume(token["_data"], checkpoint.jobs, checkpoint.seen_until)
-        fields = None if self._events is None else self._events.rules.heads
-        return segments, open_changes(self._connection.jobs, token, self._stop, fields=fields)
-
-    def _open_changes(self, seen_until: datetime | None) -> Changes:
-        """The changes from now on; `seen_until` as in `open_counted_changes`."""
-        jobs = self._connection.jobs
-        if self._events is None:
-            return open_changes(jobs, None, self._stop)
-        changes = open_counted_changes(self._connection, self._events, seen_until, self._stop)
-        if self._events.boundary is None:
-            self._events = None
-        return changes
+        return segments, self._runs.resume(checkpoint, token, self._stop)
 
     @contextmanager
     def _counting_history(self) -> Iterator[None]:
@@ -217,6 +209,7 @@ class Collector:
 
         def count() -> None:
             self._share.await_start()
+            self._runs.has_begun.wait()
             while not stop.is_set():
                 try:
                     writer = HistoryWriter(
@@ -224,7 +217,7 @@ class Collector:
                         self._own,
                         self._groups,
                         update_counters,
-                        self._events,
+                        self._runs.events,
                         changed=self._changed,
                         slots=self._share.history_slots(self._connection),
                     )
@@ -245,6 +238,7 @@ class Collector:
         finally:
             stop.set()
             self._changed.set()
+            self._runs.has_begun.set()
             thread.join(STOP_TIMEOUT_S)
 
     def _raise_failure(self) -> None:
@@ -276,20 +270,17 @@ class Collector:
             if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
                 self._write_stats(segments, as_of, at)
                 written_at = now
-            if self._events is not None:
-                self._events.count(COUNT_FOR_S)
-                if written_at == now and self._connection.has_recorded_attempts():
-                    self._events.stop()
-                    self._events = None
+            self._runs.count(may_stop=written_at == now)
             unsaved = unsaved or changed
-            is_due = now > save_at and not self._share.is_starting()
-            if is_due and not self._checkpoints.is_saving():
+            may_save = not (self._share.is_starting() or self._runs.is_waiting)
+            if may_save and now > save_at and not self._checkpoints.is_saving():
                 save_at = now + self._start_saving(segments, changes, has_changed=unsaved)
                 unsaved = False
             if now > rename_at and segments.has_free_names:
                 log.info("counting all jobs again, since all types can be named now")
                 return
-        self._checkpoints.save(self._make_checkpoint(segments, changes))
+        if not self._runs.is_waiting:
+            self._checkpoints.save(self._make_checkpoint(segments, changes))
 
     def _read_changes(self, segments: SegmentMap, changes: Changes) -> tuple[datetime, datetime]:
         """Read changes to the end of the stream, or for a second.
@@ -301,8 +292,8 @@ class Collector:
         until, has_room = time.monotonic() + READ_FOR_S, True
         while True:
             events = changes.next_batch(segments)
-            if self._events is not None:
-                has_room = self._events.add(events, is_end=changes.is_at_end)
+            if self._runs.events is not None:
+                has_room = self._runs.events.add(events, is_end=changes.is_at_end)
             if changes.is_at_end or not has_room or time.monotonic() > until:
                 break
         if changes.seen_until is not None:
@@ -314,7 +305,7 @@ class Collector:
     def _start_saving(self, segments: SegmentMap, changes: Changes, *, has_changed: bool) -> float:
         """Save a checkpoint, or only its position; returns the pause until the next one in s."""
         if not has_changed:
-            self._checkpoints.move(changes.token, self._seen_until)
+            self._checkpoints.move(changes.token, self._runs.seen_until)
             return CHECKPOINT_EVERY_S
         pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE)
         self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
@@ -322,13 +313,8 @@ class Collector:
 
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
         """What was counted, and the token of the last change in it."""
-        jobs = [] if self._events is None else self._events.dump()
-        return Checkpoint(segments.dump(), changes.token, jobs, self._seen_until)
-
-    @property
-    def _seen_until(self) -> datetime | None:
-        """The time up to which the `EventCounter` has counted."""
-        return None if self._events is None else self._events.seen_until
+        jobs = self._runs.dump()
+        return Checkpoint(segments.dump(), changes.token, jobs, self._runs.seen_until)
 
     def _build(self) -> SegmentMap:
         """Count all jobs; changes wait in the stream meanwhile."""
@@ -344,6 +330,7 @@ class Collector:
             self._raise_failure()
             if self._is_over():
                 raise _StoppedError
+            self._runs.begin_in_turn()
             if time.monotonic() >= reported_at + REPORT_BUILD_EVERY_S:
                 reported_at = time.monotonic()
                 log.info("first count: %d of about %d jobs", counted, estimated)

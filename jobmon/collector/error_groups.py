@@ -68,6 +68,8 @@ class ErrorGroups:
     def write(self) -> None:
         """Store the groups that changed."""
         with self._lock:
+            if not (self._changed or self._removed):
+                return
             groups = self._load()
             changed = [groups[name] for name in self._changed if name in groups]
             if changed:

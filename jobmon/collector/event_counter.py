@@ -52,6 +52,8 @@ WRITE_EVERY_S = 1.0
 # The counter is behind if it has not reached the end of the stream for this long.
 BEHIND_AFTER_S = 15.0
 MAX_PENDING = 20_000
+# A stream that was prepared is begun within this time: a server keeps snapshots for five minutes.
+BEGIN_WITHIN_S = 60.0
 MAX_ERROR_BYTES = 2_000  # a longer error is not remembered
 # The pause until waiting jobs are loaded again is this many times as long as loading took.
 LOAD_PAUSE_FACTOR = 20
@@ -71,9 +73,10 @@ class _AppliedChange(NamedTuple):
 class EventCounter:
     """Counts the changes of a queue that its collector reads from a change stream.
 
-    The collector calls `begin` for a new stream or `resume` for a continued one, then `add` for
-    each batch of events and `count` after it. Methods raise PyMongoError, and LeaseLostError if
-    another collector counts. `renew` is called between the parts of longer work.
+    The collector calls `prepare` for a new stream or `resume` for a continued one, then `add` for
+    each batch of events and `count` after it. A new stream is counted only after `begin`. Methods
+    raise PyMongoError, and LeaseLostError if another collector counts. `renew` is called between
+    the parts of longer work.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class EventCounter:
         self._buckets = EventBuckets(own)
         self._run_lists = RunLists(own, groups.redactor)
         self._pending: deque[Document] = deque()
+        self._prepared: tuple[Timestamp, str] | None = None  # where `begin` must begin
+        self._begin_by = math.inf
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""
         self._write_at = self._load_at = 0.0
@@ -146,14 +151,35 @@ class EventCounter:
             )
             self._renew()
 
-    def begin(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
-        """Count changes after `at` (cluster time), and earlier activity from documents.
+    def prepare(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
+        """Keep the events of a new stream, with the changes after `at` (cluster time), for `begin`.
 
         `seen_until`: the time up to which changes were counted before; None if they were not.
         """
-        self.count()
+        if self.must_begin:  # the kept events of the stream before are older than `at`
+            self._pending.clear()
+            self._end_at = None
+        else:
+            self.count()
+            self.write()
+        self._prepared, self.seen_until = (at, position), seen_until
+        self._begin_by = time.monotonic() + BEGIN_WITHIN_S
+
+    @property
+    def must_begin(self) -> bool:
+        """Whether a stream was prepared, but is not counted yet."""
+        return self._prepared is not None
+
+    @property
+    def is_begin_urgent(self) -> bool:
+        """Whether too many events are kept, or the server will soon forget the time to begin at."""
+        return len(self._pending) >= MAX_PENDING or time.monotonic() > self._begin_by
+
+    def begin(self) -> None:
+        """Count the prepared stream from now on, and earlier activity from documents."""
+        assert self._prepared is not None  # noqa: S101
+        (at, position), seen_until = self._prepared, self.seen_until
         moment, jobs = at.as_datetime(), self._evaluator.snapshot(at)
-        self.write()
         self._position = position
         self._memory = JobMemory()
         running = self.rules.select_running(jobs.mapping)
@@ -169,7 +195,7 @@ class EventCounter:
             gap = Gap(start=start, end=moment, reason=GapReason.STREAM_LOST)
         history = self._history.close(moment).add(gap)
         self._write_history(EventHistory(boundary=boundary, gaps=history.gaps))
-        self.seen_until = moment
+        self.seen_until, self._prepared = moment, None
         self.write()
 
     def _count_documents(

@@ -21,6 +21,8 @@ RENEW_EVERY_S = 1.0
 _KEPT_MS = 3_600_000  # how long the entry of a dead process is kept
 # How many histories a deployment counts at once: at the start, stats must not wait for them.
 HISTORY_SLOTS = 4
+# How many queues of a deployment begin to count their changes at once: their stats wait meanwhile.
+BEGIN_SLOTS = 4
 STATS_FIRST_S = 15.0  # the longest wait for first stats: a first count may take minutes
 
 
@@ -45,6 +47,7 @@ class Share:
         self._history_slots = {
             queue.mongo_uri: threading.Semaphore(HISTORY_SLOTS) for queue in queues
         }
+        self._begin_slots = {queue.mongo_uri: threading.Semaphore(BEGIN_SLOTS) for queue in queues}
         self._lock = threading.Condition()
         self._starting = dict[str, float]()  # queue without stats -> since when
         self._has_started = set[str]()
@@ -106,6 +109,17 @@ class Share:
     def history_slots(self, watched: Connection) -> threading.Semaphore:
         """A limit of how many histories of this queue's deployment are counted at once."""
         return self._history_slots[watched.settings.mongo_uri]
+
+    @contextmanager
+    def try_to_begin(self, watched: Connection) -> Iterator[bool]:
+        """Whether a queue may begin to count its changes in this block, so that few do at once."""
+        slots = self._begin_slots[watched.settings.mongo_uri]
+        is_allowed = slots.acquire(blocking=False)
+        try:
+            yield is_allowed
+        finally:
+            if is_allowed:
+                slots.release()
 
     def run(self, database: Callable[[], Database[Document]], stop: threading.Event) -> None:
         """Renew this process's entry and its leases until `stop` is set; then delete the entry."""

@@ -21,7 +21,7 @@ from jobmon.collector.history_writer import HistoryWriter
 from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
 from jobmon.demo.mongod import Mongod, free_port
-from jobmon.rollup.documents import CHECKPOINT, LEADER, STATS
+from jobmon.rollup.documents import CHECKPOINT, EVENTS, LEADER, STATS
 from jobmon.rollup.health import CollectorHealth, are_good, check_collectors
 from jobmon.settings import Settings, load_queues
 from jobmon.setup.indexes import create_indexes
@@ -186,6 +186,38 @@ def test_other_work_does_not_wait_for_a_long_first_count(
     monkeypatch.setattr(share_module, "STATS_FIRST_S", 0.01)
     share.await_start()
     eventually(lambda: not share.is_starting())
+
+
+def test_runs_are_counted_from_changes_after_the_stats_of_all_queues(
+    settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches stats of a hundred queues that wait until the waiting jobs of all are read."""
+    starting = Event()
+    starting.set()
+    monkeypatch.setattr(Share, "is_starting", lambda _: starting.is_set())
+    names = {"name": {"$in": [EVENTS, CHECKPOINT]}}
+    with collecting(replace(load_queues(settings)[1], queues=None)):
+        eventually(lambda: counted_types(rollups) == {NAMES[0]})
+    assert not rollups.state.count_documents(names), "what was not counted is not resumed either"
+    with collecting(replace(load_queues(settings)[1], queues=None)):
+        eventually(lambda: counted_types(rollups) == {NAMES[0]})
+        starting.clear()
+        eventually(lambda: rollups.state.count_documents(names) == 2)
+
+
+def test_few_queues_of_a_deployment_begin_to_count_runs_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches stats that get old because all queues read their waiting jobs at the same time."""
+    monkeypatch.setattr(share_module, "BEGIN_SLOTS", 1)
+    away, one, other = (Connection(queue) for queue in load_queues(settings)[:3])
+    share = Share(load_queues(settings))
+    with share.try_to_begin(one) as first, share.try_to_begin(other) as second:
+        assert (first, second) == (True, False)
+        with share.try_to_begin(away) as elsewhere:
+            assert elsewhere
+    with share.try_to_begin(other) as later:
+        assert later
 
 
 def test_the_first_checkpoint_is_written_after_the_first_stats(

@@ -306,6 +306,19 @@ def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
         watch.await_right_counts(within_s=10)
 
 
+def test_a_checkpoint_from_when_attempts_were_recorded_is_not_used_without_them(
+    watch: Watch,
+) -> None:
+    """Catches counts of then, with a stream that begins only now."""
+    attempts = watch.jobs.database.job_attempts
+    watch.jobs.insert_many([job() for _ in range(5)])
+    attempts.insert_one({"jobId": "j", "status": "succeeded"})
+    watch.collect_once()
+    attempts.delete_many({})
+    watch.jobs.update_many({}, {"$set": {"status": "succeeded"}})
+    watch.collect_once()
+
+
 def test_an_incomplete_checkpoint_is_not_used(watch: Watch) -> None:
     watch.jobs.insert_many([job() for _ in range(50)])
     watch.collect_once()

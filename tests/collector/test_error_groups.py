@@ -102,8 +102,7 @@ def test_groups_keep_first_and_last_time_through_restarts_recounts_and_two_colle
     own: OwnDatabase,
 ) -> None:
     first, second = make_groups(own), make_groups(own)
-    second.group([])
-    second.write()  # it has read that there are no groups
+    second.delete_unseen(NOW)  # it has read that there are no groups
     first.group([make_run("E", minutes, job=f"j{minutes}") for minutes in range(3)])
     first.write()
     sample = read(own)["E"]

@@ -368,10 +368,14 @@ class Reading:
         self.stop = threading.Event()
 
     def begin(self) -> None:
+        self.prepare()
+        self.counter.begin()
+
+    def prepare(self) -> None:
         at = self.queue.connection.cluster_time()
         assert at is not None
         self.open(None, Timestamp(at.time, at.inc + 1))
-        self.counter.begin(at, self.changes.token["_data"], None)
+        self.counter.prepare(at, self.changes.token["_data"], None)
 
     def open(self, token: dict[str, Any] | None, start: Timestamp | None = None) -> None:
         fields = self.counter.rules.heads
@@ -392,6 +396,12 @@ class Reading:
 
     def read(self) -> None:
         """Count all changes so far, and store the counts."""
+        self.keep()
+        self.counter.count()
+        self.counter.write()
+
+    def keep(self) -> None:
+        """Read all changes so far, without counting them."""
         segments, until = (
             SegmentMap(self.queue.connection.jobs),
             self.queue.connection.cluster_time(),
@@ -401,8 +411,6 @@ class Reading:
         while not self.changes.token or self.changes.token["_data"] < last:
             events = self.changes.next_batch(segments)
             self.counter.add(events, is_end=self.changes.is_at_end)
-        self.counter.count()
-        self.counter.write()
 
     def counts(self) -> Counts:
         found = {}
@@ -432,6 +440,53 @@ def test_crash_between_counts_and_token_neither_doubles_nor_loses(agenda: Queue)
     second.resume(checkpoint)
     second.read()
     assert second.counts() == agenda.truth
+
+
+def test_changes_before_the_beginning_are_counted_once(agenda: Queue) -> None:
+    """Catches a run that the documents and the kept changes both show, or neither."""
+    running = agenda.add("slow")
+    agenda.start(running)
+    reading = Reading(agenda)
+    reading.prepare()
+    for number in range(3):
+        agenda.run("mail", fails=number == 1, remove=number == 2)
+    agenda.end(running, "slow")
+    reading.keep()
+    assert reading.counts() == {}
+    reading.counter.begin()
+    agenda.run("late", remove=True)
+    reading.read()
+    assert reading.counts() == agenda.truth
+    assert not reading.counter.is_begin_urgent
+    assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
+
+
+def test_a_stream_that_is_lost_before_the_beginning_is_replaced(agenda: Queue) -> None:
+    reading = Reading(agenda)
+    reading.prepare()
+    agenda.run("mail")
+    reading.keep()
+    reading.prepare()
+    agenda.run("mail", fails=True, remove=True)
+    reading.counter.begin()
+    reading.read()
+    assert reading.counts() == agenda.truth
+
+
+def test_the_beginning_is_urgent_before_the_memory_is_full_or_the_snapshot_is_gone(
+    agenda: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Reading(agenda)
+    reading.prepare()
+    assert not reading.counter.is_begin_urgent
+    with monkeypatch.context() as patch:
+        patch.setattr(event_counter_module, "MAX_PENDING", 1)
+        agenda.run("mail")
+        reading.keep()
+        assert reading.counter.is_begin_urgent
+    monkeypatch.setattr(event_counter_module, "BEGIN_WITHIN_S", -1.0)
+    reading.prepare()
+    assert reading.counter.is_begin_urgent
 
 
 def test_of_two_collectors_one_counts(agenda: Queue) -> None:

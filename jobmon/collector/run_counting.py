@@ -1,0 +1,92 @@
+"""Decides whether, and from when on, a collector counts the runs of its queue from changes."""
+
+import threading
+from datetime import datetime
+
+from jobmon.collector.changes import Changes, open_changes, open_counted_changes
+from jobmon.collector.checkpoint import Checkpoint
+from jobmon.collector.event_counter import EventCounter
+from jobmon.collector.share import Share
+from jobmon.store.connection import Connection
+from jobmon.store.mapping import Document
+
+COUNT_FOR_S = 0.5  # counting runs must not delay the stats
+
+
+class RunCounting:
+    """Counts runs by `events`; that is None if attempts are recorded, or without a change stream.
+
+    A first count begins only after the stats of all queues are written, because it takes longer
+    than they do. Methods raise PyMongoError, and LeaseLostError if another collector counts.
+    """
+
+    def __init__(self, connection: Connection, events: EventCounter | None, share: Share) -> None:
+        self._connection = connection
+        self._share = share
+        self.events = events
+        self.has_begun = threading.Event()  # or nothing is counted from changes
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether changes are kept to be counted later: no checkpoint may be written."""
+        return self.events is not None and self.events.must_begin
+
+    @property
+    def seen_until(self) -> datetime | None:
+        """The time up to which changes are counted; None if they are not."""
+        return None if self.events is None else self.events.seen_until
+
+    def open_changes(self, seen_until: datetime | None, stop: threading.Event) -> Changes:
+        """The changes from now on; `seen_until` as in `open_counted_changes`."""
+        if self.events is None:
+            return open_changes(self._connection.jobs, None, stop)
+        changes = open_counted_changes(self._connection, self.events, seen_until, stop)
+        if not self.events.must_begin:
+            self.events = None
+        return changes
+
+    def can_resume(self, checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint has what is needed to go on counting runs."""
+        if self.events is None:
+            return True
+        return checkpoint.seen_until is not None and self.events.boundary is not None
+
+    def resume(self, checkpoint: Checkpoint, token: Document, stop: threading.Event) -> Changes:
+        """The changes since this checkpoint.
+
+        Raises StreamLostError, and for a malformed checkpoint KeyError or TypeError.
+        """
+        jobs, events = self._connection.jobs, self.events
+        if events is None or checkpoint.seen_until is None:
+            return open_changes(jobs, token, stop)
+        events.resume(token["_data"], checkpoint.jobs, checkpoint.seen_until)
+        return open_changes(jobs, token, stop, fields=events.rules.heads)
+
+    def begin(self) -> None:
+        """Begin to count the changes that were prepared, if any."""
+        if self.events is not None and self.events.must_begin:
+            self.events.begin()
+        self.has_begun.set()
+
+    def begin_in_turn(self) -> None:
+        """Begin if no queue waits for its first stats and few others begin, or if it is urgent."""
+        if self.events is None or not self.events.must_begin or self.events.is_begin_urgent:
+            self.begin()
+        elif not self._share.is_starting():
+            with self._share.try_to_begin(self._connection) as is_allowed:
+                if is_allowed:
+                    self.begin()
+
+    def count(self, *, may_stop: bool) -> None:
+        """Count the changes that were read; with `may_stop`, only until attempts are recorded."""
+        self.begin_in_turn()
+        if self.events is None or self.events.must_begin:
+            return
+        self.events.count(COUNT_FOR_S)
+        if may_stop and self._connection.has_recorded_attempts():
+            self.events.stop()
+            self.events = None
+
+    def dump(self) -> list[Document]:
+        """The jobs to remember in a checkpoint; all changes are counted first."""
+        return [] if self.events is None else self.events.dump()
