@@ -48,7 +48,7 @@ class StatsReader:
         return self._lists.count(job_filter, limit)
 
     def count(self, job_filter: JobFilter) -> CappedCount:
-        """How many jobs match; raises what `ListPlanner.prepare` does.
+        """How many jobs match; raises what `ListPlanner.prepare` raises.
 
         Up to 10,000 jobs are counted in the list's own index. A larger number is taken from the
         stats, if they have it and counting them needs no scan of documents.

@@ -80,8 +80,8 @@ class Connection:
 
         For a secondary it is the time of its last write, in whole seconds: up to ten seconds ago
         where nothing is written. If several secondaries may be read, it is the earliest of theirs.
-        The driver may learn of another server during a read: ask before and after it, and take the
-        earlier time.
+        The driver may find another server during a read: call this before and after the read, and
+        take the earlier time.
         """
         now, client = datetime.now(UTC), self.reachable_client
         preference = self._choose_read_preference(client)

@@ -85,7 +85,7 @@ def match_creation_time(condition: Any) -> Any:
     if condition == "date":  # of a $type
         return "objectId"
     if isinstance(condition, datetime):
-        # An id has whole seconds: those from 3.5 s on are those from 4 s on.
+        # An id has whole seconds: the first one after 3.5 s has 4 s.
         seconds = math.ceil(to_utc(condition).timestamp())
         bounded = min(max(seconds, 0), 0xFFFF_FFFF)
         return ObjectId(f"{bounded:08x}" + "0" * 16)

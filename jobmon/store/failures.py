@@ -24,7 +24,7 @@ class Failure(Enum):
     """A failure that the deployment causes: the same query may succeed later."""
 
     UNREACHABLE = "unreachable"
-    """No server is reachable, or the one that was asked is stopping or no longer primary."""
+    """No server is reachable, or the queried one is stopping or no longer primary."""
     INTERRUPTED = "interrupted"
     """The server ended the query: killed, its cursor or collection is gone, a lock, no disk."""
     TOO_SLOW = "too slow"

@@ -31,7 +31,7 @@ class JobFinder:
         return next((job for job in found if is_identity(job.get("jobId"), job_id)), None)
 
     def find_by_prefix(self, prefix: str, limit: int) -> list[Document]:
-        """The first jobs in the order of the index whose id begins so."""
+        """The first jobs, in the order of the index, whose id begins with this text."""
         found = self._read(match_prefix("jobId", prefix), limit)
         return [job for job in found if (to_text(job.get("jobId")) or "").startswith(prefix)]
 

@@ -35,8 +35,8 @@ BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # with the type: reads no 
 BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
 BY_DUE_TIME: Keys = SOONEST_FIRST
 BY_FINISH: Keys = [_STATUS, *FIRST_FINISHED]
-# Only for filters: see `FILTERS`. The number of attempts and the error are those of few jobs; the
-# priority never changes, so that a change of a job costs nothing.
+# Only for filters: see `FILTERS`. Few jobs have several attempts or an error, and a priority never
+# changes, so that these indexes cost little when a job changes.
 BY_ATTEMPTS: Keys = [("attemptCount", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_PRIORITY: Keys = [("priority", ASCENDING), *NEWEST_FIRST]
 BY_TYPE_AND_FINISH: Keys = [_TYPE, _STATUS, *FIRST_FINISHED]
@@ -169,7 +169,7 @@ def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
 def worker_index(mapping: FieldMapping) -> Keys | None:
     """The partial index of the jobs that name a worker.
 
-    None if no document does, or only jobs with some statuses, which are found by these.
+    None if no document names one, or if only jobs with some statuses do: their status finds these.
     """
     if not mapping.can_query("leasedBy") or "leasedBy" in mapping.only_in:
         return None

@@ -1,4 +1,4 @@
-"""The labels under which statuses, types and workers are counted and filtered for."""
+"""The labels by which statuses, types and workers are counted and filtered."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -23,7 +23,7 @@ from jobmon.store.read_collection import is_bad_hint
 MAX_AHEAD = 10_000
 # Documents that are read instead, where no field holds the status.
 MAX_READ = 1_000
-# More jobs ahead than these are read once for all callers. The number for one job is kept, too.
+# If more jobs are ahead, they are read once for all callers. The number for one job is kept, too.
 SHARE_FROM, SHARE_S, SHARE_DUE_S = 200, 1, 5
 KEEP_PLACES = 1_000
 KEEP_DUE = 20  # of a queue and process; one takes up to 2 MB

@@ -23,7 +23,7 @@ class ListCounter:
     def count(self, job_filter: JobFilter, limit: int | None = None) -> CappedCount:
         """How many jobs match, up to `limit` or else 10,000; beyond 100 as of two seconds ago.
 
-        Raises what `ListPlanner.prepare` does.
+        Raises what `ListPlanner.prepare` raises.
         """
         limit = COUNT_EXACTLY_UP_TO if limit is None else limit
         prepared = self._planner.prepare(job_filter)

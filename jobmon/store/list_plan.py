@@ -1,14 +1,13 @@
 """Decides how a list of jobs is read: by which index, or why not.
 
-Each filter is a condition on one field, and each index has fields, so that a new filter needs a
-condition in `JobFilter.parts`, and an index in `store.indexes`. A list is served by an index
+A filter has parts, each a condition on one field (`JobFilter.parts`). A list is read by an index
 
-1. that has exactly its jobs in list order, or whose keys have the other fields, too: then no job is
-   read that is not shown;
-2. by which at most 1,000 jobs match a part of the filter: these are compared one by one, and sorted
-   in memory.
+1. whose keys are in list order and show which jobs match: then only jobs that are shown are read;
+2. or by which at most 1,000 jobs match some parts: these are compared one by one, and sorted in
+   memory.
 
-Otherwise it is refused, with what to change.
+Otherwise the list is refused, with what to change. A new filter needs a part, and an index in
+`store.indexes`.
 """
 
 from collections.abc import Iterator
@@ -29,13 +28,13 @@ from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.read_collection import is_bad_hint
 from jobmon.store.search import is_prefix
 
-# Of jobs that no index has in list order, or that are compared one by one.
+# The most jobs that are compared one by one, or sorted in memory.
 MAX_MATCHES = 1_000
-# Of jobs that may be searched without the index of a field.
+# The most jobs of a queue that may be searched without the index of a field.
 MAX_SCANNED = 10_000
-# Values that an index merges without sorting: together with ten statuses, MongoDB allows 20.
+# The most values of a range: with ten statuses, MongoDB merges so many from an index unsorted.
 MAX_VALUES = 20
-# How long it is known that few jobs match, and which values occur.
+# For how long it is kept whether few jobs match, and which values occur.
 KEEP_S, MAX_KEPT = 2.0, 1_000
 
 _MANY = f"More than {MAX_MATCHES:,} jobs match"
@@ -100,7 +99,7 @@ class ListPlanner:
         self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_KEPT)
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
-        """The filter with its plan, and with what it needs to know of the documents.
+        """The filter with its plan, and with what else it needs to know of the queue.
 
         A prepared filter is returned unchanged. RefusedFilterError if the jobs cannot be listed.
         """
@@ -139,7 +138,7 @@ class ListPlanner:
         """How each index serves the filter; indexes without any of its parts are left out."""
         mapping, parts = self._jobs.mapping, list(job_filter.parts())
         order, fields = list_order(job_filter.order_field, mapping), {part.field for part in parts}
-        compared = [part for part in parts if not _is_free(part, job_filter, mapping)]
+        compared = [part for part in parts if not _has_no_index(part, job_filter, mapping)]
         found: list[_Use] = []
         for index in self._indexes:
             if index.keys[0][0] not in (*fields, order[0][0]):
@@ -176,7 +175,7 @@ class ListPlanner:
         return self._few.get((tuple(use.index.keys), job_filter), count, KEEP_S)
 
     def _list_forms(self, job_filter: JobFilter) -> Iterator[JobFilter]:
-        """The filter, and the same one with the values that occur in place of a range.
+        """The filter, and then the same filter with the values that occur in place of a range.
 
         An index has the jobs of single values in list order, but not those of a range.
         """
@@ -319,7 +318,7 @@ def _may_use(
         return False
     if index.setting == "attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
         return False
-    # How many jobs of others match is no concern of an owner.
+    # An owner must not learn how many jobs of others match.
     return not job_filter.is_own or first in ("createdBy", "jobId") or first.startswith("payload.")
 
 
@@ -331,7 +330,7 @@ def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
     return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
 
 
-def _is_free(part: Part, job_filter: JobFilter, mapping: FieldMapping) -> bool:
+def _has_no_index(part: Part, job_filter: JobFilter, mapping: FieldMapping) -> bool:
     """Whether a part may be compared in any number of jobs, because no index can have it."""
     match part.field:
         case "status":  # follows from the dates, as far as these are filtered by

@@ -51,7 +51,7 @@ class JobPage:
 
 
 class _PageSlice(NamedTuple):
-    """The jobs of a page, and whether the list has others before and behind them."""
+    """The jobs of a page, and whether the list has others before and after them."""
 
     jobs: list[Document]
     page: int
@@ -85,9 +85,9 @@ class JobLists:
         self._by_id = self._jobs.mapping.orders_by_id
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
-        """The filter for several reads: what it needs to know of the jobs is read once.
+        """The filter for several reads: what it needs to know of the queue is read once.
 
-        Raises what `ListPlanner.prepare` does.
+        Raises what `ListPlanner.prepare` raises.
         """
         return self._planner.prepare(self._resolve(job_filter))
 
@@ -105,9 +105,8 @@ class JobLists:
         `oldest_first`.
 
         With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
-        the list that made it. That costs the same at any depth, whereas a page number skips index
-        keys. With the `total` of this filter, a page past the end needs no query. Raises what
-        `prepare` does.
+        its list. That costs the same at any depth, whereas a page number skips index keys. With the
+        `total` of this filter, a page past the end needs no query. Raises what `prepare` raises.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
             if page.next_cursor is not None:
@@ -136,7 +135,7 @@ class JobLists:
     ) -> Iterator[list[Document]]:
         """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
 
-        Raises what `prepare` does, before the first batch.
+        Raises what `prepare` raises, before the first batch.
         """
         job_filter = self.prepare(job_filter)
         cursor, page = None, 0

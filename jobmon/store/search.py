@@ -28,7 +28,7 @@ class SearchTerm:
 
     `field`: its declared name, `payload.orderId`. A text means every value that is written so: the
     string itself, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
-    strings that begin so. A text in double quotes means only strings, and `*` in it is a character.
+    strings with this beginning. In double quotes a text means only the string, and `*` is a letter.
 
     >>> SearchTerm(field="payload.orderId", texts=("8425",)).condition()
     {'$in': ['8425', 8425]}
@@ -41,7 +41,7 @@ class SearchTerm:
 
     @property
     def has_prefix(self) -> bool:
-        """Whether strings are searched by their beginning, which an index has in another order."""
+        """Whether strings are searched by their beginning: an index has these in another order."""
         return any(map(is_prefix, self.texts))
 
     def hide(self, is_secret: Callable[[str], bool]) -> "SearchTerm":
