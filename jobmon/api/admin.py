@@ -1,6 +1,8 @@
 """`/admin/jobs/…`: the routes for operators of the queue."""
 
 from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -108,20 +110,8 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
 
         def make_answer() -> dict[str, Any]:
             samples = {} if query.types else series.samples(window)
-            unknown = queue.known_fields.unknown
-            data = [
-                {
-                    "at": at,
-                    **(
-                        _NO_ACTIVITY
-                        if at in history.uncounted
-                        else _format_activity(activity, unknown)
-                    ),
-                    **_format_sample(samples.get(at)),
-                }
-                for at, activity in history.activity.items()
-            ]
             meta = _format_window(window, history) | _format_marks(marks)
+            data = _format_steps(history, samples, queue.known_fields.unknown)
             return {"meta": meta, "data": data}
 
         return series_response.respond(history, make_answer, marks)
@@ -188,6 +178,21 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
         "asOf": stats.as_of,
         "source": stats.source,
     }
+
+
+def _format_steps(
+    history: History[datetime],
+    samples: Mapping[datetime, QueueSample],
+    unknown: frozenset[str],
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "at": at,
+            **(_NO_ACTIVITY if at in history.uncounted else _format_activity(activity, unknown)),
+            **_format_sample(samples.get(at)),
+        }
+        for at, activity in history.activity.items()
+    ]
 
 
 def _format_types(

@@ -26,9 +26,9 @@ class GroupJobFinder:
         self._found: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_KEPT)
 
     def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
-        """The filter with `group_jobs`, if it is by a group. They may be five seconds old.
+        """The filter with `group_jobs`, if it has an `error_group`; they may be five seconds old.
 
-        RefusedFilterError if there is no such group, and as for other filters.
+        RefusedFilterError if there is no such group, or if the other filters are refused.
         """
         if job_filter.error_group is None or job_filter.group_jobs is not None:
             return job_filter

@@ -120,7 +120,7 @@ def document_refusal(routes: Routes) -> Callable[[Callable[..., Any]], Callable[
 
 
 def get_detailed_job(job_id: str) -> Document:
-    """The job with this id as `JobDetail` serializes it. Raises what `get_callers_job` does."""
+    """The job with this id as `JobDetail` serializes it. Raises what `get_callers_job` raises."""
     job, now = get_callers_job(job_id), datetime.now(UTC)
     queue = current_queue()
     explanation = dump_explanation(read_explanation(queue, job, now), now)

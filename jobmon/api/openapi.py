@@ -26,7 +26,6 @@ from jobmon.web import auth, errors, rate_limit
 from jobmon.web.compression import fixed_response
 from jobmon.web.queues import WatchedQueues
 
-RENEW = "jobmon openapi > docs/openapi.json"
 BEARER = "bearer"
 
 _ABOUT = """\

@@ -390,11 +390,11 @@ class OwnNeighborParameters(_OwnFilters, _NeighborParameters):
     """A job, and the filters and the order of a list of the caller's own jobs."""
 
 
-_OF_ALL, _OF_OWNER = ListParameters(), OwnListParameters()
-LIST_PARAMETERS = tuple(field.data_key or name for name, field in _OF_ALL.fields.items())
+_ALL_JOBS, _OWN_JOBS = ListParameters(), OwnListParameters()
+LIST_PARAMETERS = tuple(field.data_key or name for name, field in _ALL_JOBS.fields.items())
 
 
 def load_list_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:
     """The list with these parameters, of all jobs or of an owner's; raises ValidationError."""
-    query: ListQuery = (_OF_ALL if owner is None else _OF_OWNER).load(parameters)
+    query: ListQuery = (_ALL_JOBS if owner is None else _OWN_JOBS).load(parameters)
     return query if owner is None else query.confine_to(owner)

@@ -224,7 +224,7 @@ class QueueMetrics:
             families.gauge("jobmon_backlog_clears_seconds", about, clears_in.total_seconds())
 
     def _add_errors(self, queue: WatchedQueue, families: Families) -> None:
-        """Add how many groups of errors are new, go on or are quiet; nothing if unknown."""
+        """Add how many groups of errors are new, ongoing or quiet; nothing if unknown."""
 
         def count() -> dict[GroupStatus, int]:
             history = queue.runs.read_groups()

@@ -35,7 +35,7 @@ from jobmon.web.queues import QueueReading, WatchedQueue, WatchedQueues, all_que
 log = logging.getLogger(__name__)
 
 SHARED_MS = 500
-# A summary is read again two seconds after it was read, or ten times as long as reading it took.
+# A summary is kept for two seconds, or for ten times as long as it took to read.
 KEPT_S, PAUSE_FACTOR = 2.0, 10
 # For queues that do not answer: the first time, later, and how long the last summary is shown.
 WAIT_S, SHORT_WAIT_S, SHOWN_S = 1.5, 0.2, 10.0

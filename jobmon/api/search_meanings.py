@@ -39,7 +39,7 @@ NO_COLLECTOR = "no collector keeps a history"
 
 Filters = Mapping[str, list[str]]
 
-# The fields of a job that parameters with another name search.
+# The fields of a job that have another name than their parameter.
 _FIELDS = {"owner": "createdBy", "error_code": "lastError.code"}
 
 
@@ -59,8 +59,8 @@ class Meaning:
     """Something that a text may mean.
 
     `value`: the id of a job or of a group of errors, a name, or a key. `title`: its name
-    for people. `note`: the kind of thing. `text`: what finds exactly this in the box; None if no
-    text does. `filters`: those of the list of jobs. `jobs`: how many match; None if unknown.
+    for people. `note`: the kind of thing. `text`: the text of the box that finds exactly this; None
+    if there is none. `filters`: those of the list of jobs. `jobs`: how many match; None if unknown.
     `is_exact`: the text is the whole value or name, not only a part.
     """
 
@@ -131,14 +131,14 @@ class _Finder:
             yield from self._find_values()
             yield from self._read_each_word()
         elif not search.problems:
-            yield self._list_jobs(search.text, "filters", self._filters, is_exact=True)
+            yield self._make_list(search.text, "filters", self._filters, is_exact=True)
         if self._owner is None:
             yield from self._complete_names()
             yield from self._find_errors()
         yield from self._complete_keys()
 
     def _find_ids(self) -> Iterator[Meaning]:
-        """The job with this id, and the first jobs whose id begins so."""
+        """The job with this id, and the first jobs whose id begins with this text."""
         typed = self._filters.get("job_id", [self._words])[0]
         for text in dict.fromkeys(filter(None, (self._search.text, typed))):
             if (job := self._find_job(text)) is not None:
@@ -147,7 +147,7 @@ class _Finder:
             found = self._queue.finder.find_by_prefix(typed, MAX_OF_A_KIND)
             if len(found) > 1:
                 filters = {**self._filters, "job_id": [typed]}
-                yield self._list_jobs(f"{typed}…", "beginning of the id", filters)
+                yield self._make_list(f"{typed}…", "beginning of the id", filters)
             yield from map(_describe_job, found)
 
     def _find_job(self, job_id: str) -> Document | None:
@@ -172,7 +172,7 @@ class _Finder:
                 note = shown_key(parameter, self._fields)
                 filters = {**self._filters, parameter: [value]}
                 yield replace(
-                    self._list_jobs(_show(parameter, value), note, filters, is_exact=True),
+                    self._make_list(_show(parameter, value), note, filters, is_exact=True),
                     jobs=None if self._filters or parameter == "worker" else count,
                 )
             if self._owner is None and parameter in ("type", "worker"):
@@ -189,9 +189,9 @@ class _Finder:
             if status is None and not ((count := self._count("type", word)) and count.value):
                 return
             filters.setdefault("type" if status is None else "status", []).append(status or word)
-        yield self._list_jobs(self._search.text, "filters", filters, is_exact=True)
+        yield self._make_list(self._search.text, "filters", filters, is_exact=True)
 
-    def _list_jobs(
+    def _make_list(
         self, title: str, note: str, filters: Filters, *, is_exact: bool = False
     ) -> Meaning:
         known = self._count_by_stats(filters)
@@ -234,7 +234,7 @@ class _Finder:
             return None
 
     def _complete_names(self) -> Iterator[Meaning]:
-        """The lists of jobs with a name that contains the last part of the text."""
+        """The lists of jobs with a status, type or worker that contains the end of the text."""
         last = self._search.parts[-1]
         text, parameters = last.value, [last.parameter]
         if not last.parameter:
@@ -249,7 +249,7 @@ class _Finder:
                 if has_list:
                     filters = {**others, parameter: [*others.get(parameter, ()), name]}
                     note = shown_key(parameter, self._fields)
-                    yield self._list_jobs(_show(parameter, name), note, filters)
+                    yield self._make_list(_show(parameter, name), note, filters)
                 is_first = number == 0 and not any(others.values())
                 if parameter in ("type", "worker") and (is_first or not has_list):
                     yield _describe_page(parameter, name)
@@ -296,7 +296,7 @@ class _Finder:
                 text = self._search.replace_last(f"{key}:")
                 yield Meaning(kind=MeaningKind.KEY, value=key, title=text, note="filter", text=text)
 
-    # --- What is kept
+    # --- What the collector keeps
 
     @cached_property
     def _stats(self) -> QueueStats | None:

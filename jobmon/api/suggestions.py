@@ -54,9 +54,9 @@ class SuggestionAnswer(Answer):
         enum=[kind.value for kind in MeaningKind],
     )
     value = string("The id of the job or of the group, the name, or the key.")
-    title = string("It in words.")
-    note = string("What it is, in words.")
-    text = string("The `q` that finds exactly this; null if no text does.", nullable=True)
+    title = string("Its name for people.")
+    note = string("The kind of thing, for people.")
+    text = string("The `q` that finds exactly this; null if there is none.", nullable=True)
     filters = mapping(
         fields.List(fields.String()),
         "Parameters of `GET /admin/jobs/queue`, with their values; empty unless it is a list.",
@@ -65,7 +65,7 @@ class SuggestionAnswer(Answer):
     jobsIsExact = boolean(
         f"Whether `jobs` is exact. Jobs that have to be counted are counted up to {COUNT_UP_TO}."
     )
-    isExact = boolean("Whether the text means it; otherwise it is only a part of it.")
+    isExact = boolean("Whether the text is its whole value or name, and not only a part.")
 
 
 class SuggestionMeta(Answer):
