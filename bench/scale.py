@@ -51,9 +51,13 @@ DEEP = 450_000
 STOPS_WITHIN_S = 60
 
 
+# gunicorn's arguments for jobmon's routes and the original ones.
+JOBMON = ("--config", "python:jobmon.serving.gunicorn_config", "original:create()")
+
+
 @contextmanager
-def serving(uri: str) -> Iterator[tuple[int, int]]:
-    """Run gunicorn with jobmon's routes and the original ones; yields its port and process id."""
+def serving(uri: str, app: tuple[str, ...] = JOBMON) -> Iterator[tuple[int, int]]:
+    """Run gunicorn with these arguments; yields its port and process id."""
     port = free_port()
     environment = dict(os.environ) | {
         "JOBMON_MONGO_URI": uri,
@@ -65,7 +69,7 @@ def serving(uri: str) -> Iterator[tuple[int, int]]:
         "PYTHONPATH": str(Path(__file__).parent),
     }
     command = [sys.executable, "-m", "gunicorn", "--log-level", "warning"]
-    command += ["--config", "python:jobmon.serving.gunicorn_config", "original:create()"]
+    command += ["--bind", environment["JOBMON_BIND"], *app]
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115
     process = subprocess.Popen(command, env=environment, stderr=log)
     try:
