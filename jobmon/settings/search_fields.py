@@ -28,6 +28,8 @@ def find_search_paths(
         raise ValidationError(f"More than {MAX_SEARCH_FIELDS} fields: each needs an index.")
     if twice := [name for name, count in Counter(fields).items() if count > 1]:
         raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+    if not fields:  # `SecretKeys` is slow to create, and there may be a hundred queues
+        return {}
     keys = SecretKeys(redact_keys)
     return {name: _find_path(name, payload, keys) for name in fields}
 
