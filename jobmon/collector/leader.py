@@ -35,7 +35,8 @@ def make_holder() -> str:
 class LeaseGroup:
     """The leases of the many queues of a process, renewed together by one thread.
 
-    A lease is renewed only if its collector requests it: if that hangs, its lease ends.
+    A lease is renewed only if its collector has requested it since the last time, or has taken it:
+    if the collector hangs, its lease ends.
     """
 
     def __init__(self, holder: str) -> None:
@@ -62,7 +63,7 @@ class LeaseGroup:
             for lease in leases.find(ours)
         }
         with self._lock:
-            self._renewals = renewed
+            self._renewals |= renewed
 
 
 class _Renewal(NamedTuple):
@@ -106,6 +107,8 @@ class LeaderLease:
         if lease is None or lease["holder"] != self.holder:
             return False
         self._last = _Renewal(sent_at, lease["expiresAt"] - _LEASE, time.monotonic())
+        if self._group is not None:  # a first count may take longer than until the next request
+            self._group.request(self._key["_id"])
         return True
 
     def database_time(self) -> datetime:

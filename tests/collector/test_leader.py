@@ -87,11 +87,15 @@ def test_a_group_renews_the_leases_whose_collectors_work(
     )
     for lease in (works, hangs):
         assert lease.take()
+    expired = {"expiresAt": {"$lte": LONG_AGO}}
+    database.leases.update_many({}, {"$set": {"expiresAt": LONG_AGO}})
+    group.renew(database.leases)
+    assert not database.leases.count_documents(expired), "those that were just taken"
     database.leases.update_many({}, {"$set": {"expiresAt": LONG_AGO}})
     works.renew()
     group.renew(database.leases)
-    expired = {"expiresAt": {"$lte": LONG_AGO}}
     assert [lease["queue"] for lease in database.leases.find(expired)] == ["hangs"]
+    group.renew(database.leases)  # of no lease
     monkeypatch.setattr(leader_module, "GROUP_IS_LATE_AFTER_S", 3_600)
     monkeypatch.setattr(LeaderLease, "take", None)
     works.renew()
