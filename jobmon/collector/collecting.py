@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars
 from jobmon.collector.collector import RETRY_AFTER_S, STOP_TIMEOUT_S, Collector
 from jobmon.collector.error_log import RepeatedErrorLog
 from jobmon.collector.share import Share
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import FAILURE, OwnDatabase, connect_as_writer, rollup_database
 from jobmon.settings import Settings, load_queues
 from jobmon.store.client import DatabaseClient
@@ -42,6 +43,7 @@ def collecting(
     # Majority reads: no event would undo the count of a change that a failover rolled back.
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
     own, share = connect_as_writer(settings), Share(queues)
+    redactor = Redactor(settings.redact_keys)
     fail = on_failure if len(queues) == 1 else None
 
     def work(queue: Settings) -> None:
@@ -52,7 +54,7 @@ def collecting(
         while not stop.is_set():
             started = time.monotonic()
             try:
-                Collector(watched, rollup_database(own), stop, share).run()
+                Collector(watched, rollup_database(own), stop, share, redactor).run()
             except PyMongoError as error:  # also raised at the start, if DNS fails
                 waiting.log(error)
                 stop.wait(RETRY_AFTER_S)

@@ -67,11 +67,13 @@ class Collector:
         rollups: Database[Document],
         stop: threading.Event,
         share: Share,
+        redactor: Redactor,
     ) -> None:
         self._connection = connection
         self._rollups = rollups
         self._stop = stop
         self._share = share
+        self._redactor = redactor
         self._must_release = False  # whether to release the lease to another process
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
@@ -148,8 +150,7 @@ class Collector:
         The segments are None if all jobs must be counted. The changes are those from now on if no
         checkpoint can be used.
         """
-        redactor = Redactor(self._connection.settings.redact_keys)
-        self._groups = ErrorGroups(self._own, redactor)
+        self._groups = ErrorGroups(self._own, self._redactor)
         # With an event log, runs are counted from it alone, even while it is empty.
         has_log = self._connection.profile.log is not None
         counts_events = not has_log and not self._connection.has_recorded_attempts()
@@ -321,11 +322,11 @@ class Collector:
         jobs = self._connection.jobs
         self._due_changes.restart(self._lease.database_time())
         segments = SegmentMap(jobs)
-        estimated = jobs.estimated_count()
         started = reported_at = time.monotonic()
+        estimated: int | None = None  # only a long count is reported
 
         def report(counted: int) -> None:
-            nonlocal reported_at
+            nonlocal reported_at, estimated
             self._lease.renew()
             self._raise_failure()
             if self._is_over():
@@ -333,13 +334,15 @@ class Collector:
             self._runs.begin_in_turn()
             if time.monotonic() >= reported_at + REPORT_BUILD_EVERY_S:
                 reported_at = time.monotonic()
+                estimated = jobs.estimated_count() if estimated is None else estimated
                 log.info("first count: %d of about %d jobs", counted, estimated)
                 self._own.write_state(BUILD, {"counted": counted, "estimated": estimated})
 
         segments.build(report)
         took_s = time.monotonic() - started
         log.info("first count: all %d jobs in %.1f s", segments.totals.total(), took_s)
-        self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
+        if estimated is not None:
+            self._own[STATE].delete_one({"_id": self._own.id(BUILD)})
         return segments
 
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:

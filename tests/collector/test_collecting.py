@@ -21,6 +21,7 @@ from jobmon.collector.history_writer import HistoryWriter
 from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
 from jobmon.demo.mongod import Mongod, free_port
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import CHECKPOINT, EVENTS, LEADER, STATS
 from jobmon.rollup.health import CollectorHealth, are_good, check_collectors
 from jobmon.settings import Settings, load_queues
@@ -241,7 +242,7 @@ def test_the_health_of_a_queue_without_changes_is_read_less_often(
     settings: Settings, rollups: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = Connection(load_queues(settings)[1])
-    collector = Collector(connection, rollups, Event(), Share([settings]))
+    collector = Collector(connection, rollups, Event(), Share([settings]), Redactor())
     segments, read = SegmentMap(connection.jobs), list[datetime]()
     monkeypatch.setattr(collector_module, "HEALTH_PAUSE_FACTOR", 0)
     monkeypatch.setattr(

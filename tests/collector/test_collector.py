@@ -36,6 +36,7 @@ from jobmon.collector.collector import Collector
 from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
 from jobmon.demo.mongod import Mongod
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup import stats_document as stats_document_module
 from jobmon.rollup.documents import rollup_database
 from jobmon.rollup.reader import RollupReader
@@ -372,7 +373,9 @@ def test_two_collectors_stay_right_when_one_ends(watch: Watch) -> None:
     stops = [threading.Event(), threading.Event()]
     threads = [
         threading.Thread(
-            target=Collector(watch.connection, watch.rollups, stop, Share([watch.settings])).run
+            target=Collector(
+                watch.connection, watch.rollups, stop, Share([watch.settings]), Redactor()
+            ).run
         )
         for stop in stops
     ]
