@@ -198,9 +198,7 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
         MALLOC_ARENA_MAX="2",
     )
     try:
-        eventually(
-            lambda: fetch_status(web.port, "/readyz", "", by_tls=by_tls) == "200", within_s=60
-        )
+        eventually(lambda: fetch_status(web.port, "/readyz", "", by_tls=by_tls) == "200")
         yield web
     finally:
         end_process(web.process, within_s=40)
@@ -246,7 +244,7 @@ def holding(port: int, holder: Holder) -> Iterator[None]:
     thread = threading.Thread(target=hold)
     thread.start()
     if holder.clients:
-        eventually(lambda: len(held) >= holder.clients * 0.9 or is_over.wait(0.1), within_s=60)
+        eventually(lambda: len(held) >= holder.clients * 0.9 or is_over.wait(0.1))
     yield
     is_over.set()
     thread.join()

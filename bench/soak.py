@@ -190,10 +190,8 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     web = Web(uri, folder, **environment)
     running.callback(web.stop)
     writers.start()
-    eventually(web.answers, within_s=60)
-    eventually(
-        lambda: Answer(web.port, "/admin/jobs/stats", token).json["source"] == "rollup", within_s=60
-    )
+    eventually(web.answers)
+    eventually(lambda: Answer(web.port, "/admin/jobs/stats", token).json["source"] == "rollup")
     generate_load(web.port, token, 0, 5, 16)  # warm
     full = generate_load(web.port, token, 0, 20, 32)
     rate = full.codes.total() / 20

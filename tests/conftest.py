@@ -40,6 +40,7 @@ from jobmon.web.auth import issue_token
 
 from .support.commands import database_uri
 from .support.processes import adopt_orphans, await_no_descendants
+from .support.waiting import PATIENCE_S
 
 # Types that a query may name although no document in mongomock has them.
 TYPE_MAP.update(
@@ -119,18 +120,21 @@ def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
 Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 
 
+# How long examples take is no property of the code.
+hypothesis.settings.register_profile(
+    "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 # Without shrinking, which can take minutes on a real server. Every run has the same examples, so
 # that a new failure is caused by the change.
 hypothesis.settings.register_profile(
     "ci",
+    hypothesis.settings.get_profile("local"),
     derandomize=True,
-    deadline=None,
     database=None,
     print_blob=True,
     phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
 )
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 * 2**30
@@ -181,7 +185,7 @@ def _check_no_process_is_left() -> Iterator[None]:
     """Fail if a process outlives the tests. The first fixture is the last one to end."""
     adopt_orphans()
     yield
-    left = await_no_descendants(within_s=10)
+    left = await_no_descendants(PATIENCE_S)
     assert not left, f"processes are left: {left}"
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from .support.waiting import PATIENCE_S
+
 CHECK = Path(__file__).parents[1] / ".ci/dates.py"
 YEAR = 2026
 
@@ -30,6 +32,8 @@ def test_dates_check_finds_fixed_dates(tmp_path: Path, source: str, found: bool)
     (tmp_path / "tests/deep").mkdir(parents=True)
     (tmp_path / "tests/deep/test_x.py").write_text(source)
     command = [sys.executable, str(CHECK), str(tmp_path)]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    checked = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert checked.returncode == found, checked.stdout + checked.stderr
     assert ("tests/deep/test_x.py:" in checked.stdout) == found

@@ -39,7 +39,7 @@ from jobmon.store.connection import Connection
 from .conftest import SECRET, Api
 from .support.commands import database_uri
 from .support.processes import end_process, run
-from .support.waiting import eventually
+from .support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -156,7 +156,7 @@ class Shell:
     def _run_in_bash(self, text: str, line: Line) -> str:
         done = run(
             ["bash", "-c", text],
-            timeout=60,
+            timeout=PATIENCE_S,
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -245,7 +245,7 @@ def has_fresh_statistics(shell: Shell) -> bool:
         ["curl", "-s", f"http://127.0.0.1:{shell.port}/readyz"],
         check=False,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     return b'"isFresh":true' in ready.stdout
 

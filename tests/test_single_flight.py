@@ -10,7 +10,7 @@ import pytest
 from jobmon import single_flight as shared_module
 from jobmon.single_flight import SingleFlight, SingleFlightCache
 
-from .support.waiting import eventually
+from .support.waiting import PATIENCE_S, eventually
 
 
 def test_value_that_is_not_to_be_kept_is_computed_again() -> None:
@@ -33,7 +33,7 @@ class Slow:
 
     def __call__(self) -> int:
         self.calls += 1
-        assert self.may_end.wait(20)
+        assert self.may_end.wait(PATIENCE_S)
         return self._outcome()
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from ..support.waiting import PATIENCE_S
+
 HERE = Path(__file__).parent
-LONGEST_S = 40
 Ids = dict[str, Any]
 
 
 def _finish(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    texts = {"capture_output": True, "text": True, "timeout": LONGEST_S}
+    texts = {"capture_output": True, "text": True, "timeout": PATIENCE_S}
     return subprocess.run(command, check=False, **texts, **options)
 
 

@@ -154,7 +154,7 @@ def test_a_queue_whose_server_does_not_answer_is_down_and_hides_no_other(
         settings = make_settings(
             mongo_uri=database_uri(mongod, database),
             queues=str(file),
-            server_selection_timeout_ms=300,
+            server_selection_timeout_ms=1_000,
         )
         api = Api(create_app(settings))
         found = samples(api.get_as_admin("/metrics").text)

@@ -36,7 +36,7 @@ from jobmon.store.probe import DatabaseHealth
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..conftest import NOW
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -341,19 +341,19 @@ class Blocked(Answering, Rollup):
         self.released = Event()
 
     def check(self) -> DatabaseHealth:
-        self.released.wait(30)
+        self.released.wait(PATIENCE_S)
         return super().check()
 
     def stats(self) -> QueueStats:
-        self.released.wait(30)
+        self.released.wait(PATIENCE_S)
         return super().stats()
 
 
 @pytest.fixture
 def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
     """Something that does not answer in time."""
-    monkeypatch.setattr(queue_metrics, "CHECK_WITHIN_S", 0.3)
-    monkeypatch.setattr(queue_metrics, "SCRAPE_WITHIN_S", 0.6)
+    monkeypatch.setattr(queue_metrics, "CHECK_WITHIN_S", 1)
+    monkeypatch.setattr(queue_metrics, "SCRAPE_WITHIN_S", 2)
     blocked = Blocked()
     yield blocked
     blocked.released.set()

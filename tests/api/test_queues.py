@@ -17,7 +17,7 @@ from jobmon.web.queues import WatchedQueue
 
 from ..conftest import NOW, Api
 from ..support.queues import serve_queues
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 STATISTICS = (
     "statusCounts",
@@ -164,7 +164,7 @@ def test_a_queue_that_does_not_answer_delays_no_other(
     def wait(queue: WatchedQueue, *arguments: Any) -> Any:
         if queue.name == "silent" and silent.is_set():
             reads.append(time.monotonic())
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE_S)
         return gather(queue, *arguments)
 
     monkeypatch.setattr(queues_module, "gather_evidence", wait)
@@ -191,7 +191,7 @@ def test_a_slow_queue_is_shown_once_it_was_read(
 
     def read_slowly(queue: WatchedQueue, *arguments: Any) -> Any:
         found = gather(queue, *arguments)
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
         return found
 
     go_on = threading.Event()

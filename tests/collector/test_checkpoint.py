@@ -14,7 +14,7 @@ from jobmon.rollup.documents import CHECKPOINTS, OwnDatabase
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.stats import CountsByName
 
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 CHECKPOINT = Checkpoint(
     [
@@ -54,7 +54,7 @@ def test_a_checkpoint_is_written_while_the_collector_goes_on(
     write = OwnDatabase.write
 
     def write_slowly(*arguments: Any) -> bool:
-        assert goes_on.wait(10)
+        assert goes_on.wait(PATIENCE_S)
         return write(*arguments)
 
     monkeypatch.setattr(OwnDatabase, "write", write_slowly)

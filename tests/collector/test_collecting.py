@@ -64,7 +64,7 @@ def settings(mongod: Mongod, database: Documents, tmp_path: Path) -> Settings:
         mongo_uri=database_uri(mongod, database),
         rollup_db=f"{database.name}_rollups",
         queues=str(path),
-        server_selection_timeout_ms=300,
+        server_selection_timeout_ms=1_000,
     )
 
 

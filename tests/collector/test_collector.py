@@ -51,10 +51,9 @@ from ..conftest import NOW, SECRET, Api
 from ..fuzz.documents import REFERENCE, Value, binary, code_with_scope, document, int32, raw, text
 from ..support.commands import database_uri
 from ..support.processes import end_process
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 LONG_AGO = NOW - timedelta(days=2_000)
-WITHIN_S = 10  # after the last change: 2 s are promised, but other tests run at the same time
 Counts = dict[tuple[str, str], int]
 
 
@@ -78,14 +77,14 @@ class Watch:
         stats = self.reader.stats()
         return None if stats is None else dict(stats.counts or {})
 
-    def await_right_counts(self, within_s: float = WITHIN_S) -> None:
+    def await_right_counts(self) -> None:
         truth = self.truth()
-        eventually(lambda: self.stats() == truth, within_s)
+        eventually(lambda: self.stats() == truth)
 
     def collect_once(self) -> None:
         """Run a collector until its stats are right."""
         with collecting(self.settings):
-            self.await_right_counts(within_s=10)
+            self.await_right_counts()
 
 
 @pytest.fixture
@@ -190,11 +189,11 @@ def test_stats_after_any_changes_equal_a_recount(
 def test_many_jobs_are_split_into_segments_and_merged_again(collected: Watch) -> None:
     collected.jobs.insert_many([job(_id=number) for number in range(9_000)])
     collected.jobs.insert_many([job(type=f"t{number % 8}") for number in range(9_000)])
-    collected.await_right_counts(within_s=20)
+    collected.await_right_counts()
     collected.jobs.update_many({"type": "t3"}, {"$set": {"status": "succeeded"}})
-    collected.await_right_counts(within_s=20)
+    collected.await_right_counts()
     collected.jobs.delete_many({"_id": {"$gte": 100, "$lt": 8_900}})
-    collected.await_right_counts(within_s=20)
+    collected.await_right_counts()
 
 
 ODD_IDS = [
@@ -221,10 +220,10 @@ def test_a_change_of_a_job_with_any_id_is_counted(collected: Watch) -> None:
             collected.jobs.insert_one(RawBSONDocument(raw(fields)))
             taken += 1
     collected.jobs.insert_many([{"_id": number, "status": "queued"} for number in range(3_000)])
-    eventually(lambda: collected.stats() == {("queued", "null"): 3_000 + taken}, WITHIN_S)
+    eventually(lambda: collected.stats() == {("queued", "null"): 3_000 + taken})
     collected.jobs.update_many({"n": {"$gte": 0}}, {"$set": {"status": "dlq"}})
     expected = {("queued", "null"): 3_000, ("dlq", "null"): taken}
-    eventually(lambda: collected.stats() == expected, WITHIN_S)
+    eventually(lambda: collected.stats() == expected)
 
 
 def test_a_first_count_finds_a_job_with_any_id(
@@ -251,9 +250,9 @@ def test_a_dropped_and_refilled_collection_is_counted_again(collected: Watch) ->
     collected.jobs.insert_many([job() for _ in range(50)])
     collected.await_right_counts()
     collected.jobs.drop()
-    collected.await_right_counts(within_s=5)
+    collected.await_right_counts()
     collected.jobs.insert_many([job(status="dlq") for _ in range(30)])
-    collected.await_right_counts(within_s=5)
+    collected.await_right_counts()
 
 
 def test_a_dropped_rollup_database_is_written_again(collected: Watch) -> None:
@@ -261,7 +260,7 @@ def test_a_dropped_rollup_database_is_written_again(collected: Watch) -> None:
     collected.await_right_counts()
     collected.rollups.client.drop_database(collected.rollups.name)
     collected.jobs.insert_one(job(status="leased"))
-    collected.await_right_counts(within_s=5)
+    collected.await_right_counts()
 
 
 def test_a_restart_resumes_from_the_checkpoint_and_sees_changes_since(
@@ -287,12 +286,12 @@ def test_types_get_the_names_of_types_that_are_gone(
     with collecting(watch.settings):
         for number in range(10):  # never more than one at a time
             watch.jobs.insert_one(job(type=f"t{number}"))
-            watch.await_right_counts(within_s=10)
+            watch.await_right_counts()
             watch.jobs.delete_many({})
         watch.jobs.insert_many([job(type=f"u{number}") for number in range(6)])
         eventually(lambda: ("queued", "(other)") in (watch.stats() or {}))
         watch.jobs.delete_many({"type": {"$in": ["u0", "u1", "u2", "u3"]}})
-        watch.await_right_counts(within_s=10)
+        watch.await_right_counts()
 
 
 def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
@@ -304,7 +303,7 @@ def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
         patch.setattr(stats_document_module, "dump_counts", lambda _: huge)
         eventually(lambda: "larger than a document may be" in caplog.text)
         patch.undo()
-        watch.await_right_counts(within_s=10)
+        watch.await_right_counts()
 
 
 def test_a_checkpoint_from_when_attempts_were_recorded_is_not_used_without_them(
@@ -339,7 +338,7 @@ def test_types_beyond_the_limit_are_folded_also_after_a_restart(
 
     def becomes(**counts: int) -> None:
         expected = {("queued", kind.replace("rest", "(other)")): n for kind, n in counts.items()}
-        eventually(lambda: watch.stats() == expected, 10)
+        eventually(lambda: watch.stats() == expected)
 
     watch.jobs.insert_many([job(type=f"t{number % 3}") for number in range(30)])
     watch.jobs.insert_many([job(type=f"t{number % 5}") for number in range(70)])
@@ -382,14 +381,14 @@ def test_two_collectors_stay_right_when_one_ends(watch: Watch) -> None:
     for thread in threads:
         thread.start()
     watch.jobs.insert_many([job() for _ in range(100)])
-    watch.await_right_counts(within_s=10)
+    watch.await_right_counts()
     working = watch.rollups.state.find_one({"name": "stats"})["collector"]
     for stop, thread in zip(stops, threads, strict=True):
         stop.set()
         thread.join()
         watch.jobs.insert_one(job(status="leased"))
         if stop is stops[0]:
-            watch.await_right_counts(within_s=15)
+            watch.await_right_counts()
     assert working
 
 
@@ -419,7 +418,7 @@ def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch:
             )
             if number == 20:
                 first.kill()
-        watch.await_right_counts(within_s=15)
+        watch.await_right_counts()
 
 
 def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Watch) -> None:
@@ -446,7 +445,7 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
             state.delete_one({"name": "stats"})
     enqueued = watch.jobs.count_documents({})
     with collecting(watch.settings):
-        watch.await_right_counts(within_s=10)
+        watch.await_right_counts()
         eventually(lambda: sum(counted["events"] for counted in buckets.find({"span": 86_400})))
         for span in (60, 600, 3_600, 21_600, 86_400):
             eventually(lambda span=span: count_enqueued(watch, span) >= enqueued)
@@ -481,7 +480,7 @@ def test_routes_agree_with_a_full_recount(
         stats = api.get_as_admin("/admin/jobs/stats").json
         return stats["source"] == "rollup" and stats["totalJobs"] == count()
 
-    eventually(agrees, WITHIN_S)
+    eventually(agrees)
     stats = api.get_as_admin("/admin/jobs/stats").json
     known = {name: n for name, n in stats["statusCounts"].items() if n}
     assert known == {status: count(status) for status in statuses}
@@ -509,7 +508,7 @@ def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
     api, count, go_on = Api(create_app(watch.settings)), SegmentMap._count, threading.Event()
 
     def held_up(self: SegmentMap, row: Any, low: Any, high: Any) -> Any:
-        assert low is None or go_on.wait(20)
+        assert low is None or go_on.wait(PATIENCE_S)
         return count(self, row, low, high)
 
     monkeypatch.setattr(SegmentMap, "_count", held_up)
@@ -547,12 +546,12 @@ def test_a_primary_that_steps_down_only_interrupts(
         watch = Watch(client.shop, make_settings(mongo_uri=server.uri.replace("/?", "/shop?")))
         watch.jobs.insert_many([job() for _ in range(100)])
         with collecting(watch.settings):
-            watch.await_right_counts(within_s=10)
+            watch.await_right_counts()
             client.admin.command("replSetStepDown", 1, force=True)
             eventually(lambda: client.admin.command("hello")["isWritablePrimary"])
             watch.jobs.delete_many({})
             watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
-            watch.await_right_counts(within_s=15)
+            watch.await_right_counts()
         watch.connection.client.close()
 
 
@@ -568,13 +567,13 @@ def test_a_standalone_server_is_polled_and_swept(
         create_indexes(watch.connection)
         watch.jobs.insert_many([job() for _ in range(2_500)])
         with collecting(watch.settings):
-            watch.await_right_counts(within_s=10)
+            watch.await_right_counts()
             now = datetime.now(UTC)
             watch.jobs.update_many({}, {"$set": {"status": "dlq", "updatedAt": now}})
             watch.jobs.insert_one(job(updatedAt=now))
             watch.await_right_counts()
             watch.jobs.delete_many({"status": "dlq"})  # without a new updatedAt
-            watch.await_right_counts(within_s=8)
+            watch.await_right_counts()
         watch.connection.client.close()
 
 
@@ -614,7 +613,7 @@ def test_a_database_that_refuses_writes_is_still_read(
         assert logged == ["the collector waits, the database refuses: OutOfDiskSpace"]
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
-    collected.await_right_counts(within_s=15)
+    collected.await_right_counts()
     api.app.extensions["jobmon_connection"].client.close()
 
 

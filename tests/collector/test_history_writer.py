@@ -189,7 +189,7 @@ def test_activity_without_a_collector_is_counted_by_the_next_one(
     with counting(service):
         eventually(lambda: service.get_as_admin(SERIES).json["meta"]["source"] == "rollup")
         days = {"from": iso(now - 12 * DAY), "to": iso(now), "step": 86_400}
-        eventually(lambda: total(service, **days)["succeeded"] == 4, within_s=60)
+        eventually(lambda: total(service, **days)["succeeded"] == 4)
         day = {"from": iso(now - DAY), "to": iso(now), "step": 3_600}
         assert total(service, **day) == {"enqueued": 2, "succeeded": 2, "failed": 0, "dlq": 0}
         minutes = {"from": iso(now - timedelta(hours=21)), "to": iso(now), "step": 60}

@@ -27,7 +27,7 @@ from jobmon.store.lists import JobLists
 from ..conftest import DATE, NEXT_DATE, NOW, Api
 from ..support.commands import database_uri
 from ..support.pages import Page, Viewer
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 from .conftest import Make, signed_in
 
 OVERVIEW, JOBS, PARTS = "/dashboard", "/dashboard/jobs", ("/dashboard/overview", "/dashboard/jobs")
@@ -292,7 +292,7 @@ def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.Monke
 
     def slowly(reader: StatsReader) -> Any:
         reads.append(None)
-        assert may_end.wait(20)
+        assert may_end.wait(PATIENCE_S)
         return stats(reader)
 
     monkeypatch.setattr(StatsReader, "stats", slowly)

@@ -56,7 +56,6 @@ PHONE: ViewportSize = {"width": 360, "height": 740}
 # In the second frame from now: the charts follow the width of the window in the next one.
 WIDER = """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(
   () => done(document.documentElement.scrollWidth > innerWidth))))"""
-SOON_MS = 3_000  # a change shows within 2 s; the third is for a busy machine
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}</td>"
 
 
@@ -194,7 +193,7 @@ def test_expired_session_gives_the_reason_and_returns_to_the_page(
     page = visit(f"{stack.url}/dashboard/sign-in?then={quote(asked)}", token=None)
     paste(page, token(seconds=-2))  # it is accepted for five seconds more
     expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
-    expect(page.get_by_role("alert")).to_contain_text("Your session has expired", timeout=15_000)
+    expect(page.get_by_role("alert")).to_contain_text("Your session has expired")
     paste(page, admin)
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq&sort=createdAt")
     expect(page.locator("#status-tabs [aria-current]")).to_contain_text("Dead")
@@ -293,14 +292,14 @@ def test_tile_leads_to_its_jobs_and_its_number_of_scheduled_ones_to_the_schedule
     expect(page).to_have_url(f"{lone.url}/dashboard/jobs?status=queued")
 
 
-def test_overview_shows_a_change_within_two_seconds_and_requests_304s_without_one(
+def test_overview_shows_a_change_by_itself_and_requests_304s_without_one(
     visit: Visits, stack: Stack, kind: str
 ) -> None:
     stack.queue.enqueue(kind)
     page = visit(f"{stack.url}/dashboard?text={kind}")
     page.evaluate("window.notReloaded = true")
     queued = page.get_by_role("row", name=kind).locator(".c-queued")
-    expect(queued).to_have_text("1", timeout=SOON_MS)
+    expect(queued).to_have_text("1")
     statuses: list[int] = []
 
     def record(response: Response) -> None:
@@ -315,7 +314,7 @@ def test_overview_shows_a_change_within_two_seconds_and_requests_304s_without_on
         ):
             pass
     stack.queue.enqueue(kind)
-    expect(queued).to_have_text("2", timeout=SOON_MS)
+    expect(queued).to_have_text("2")
     assert page.evaluate("window.notReloaded")
     assert statuses.count(304) >= 2
 
@@ -334,7 +333,7 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     notices = page.get_by_role("region", name="Needs attention")
     expect(notices).to_contain_text("1 job stuck: its lease expired")
     stalled = "still.job is stalled: oldest due job waiting 30 min, none finished in 10 min"
-    expect(notices).to_contain_text(stalled, timeout=15_000)  # the known fields are cached for 10 s
+    expect(notices).to_contain_text(stalled)  # the known fields are cached for 10 s
     expect(notices).to_contain_text("1 job died in the last hour: dead.job")
     expect(notices).to_contain_text("No collector is running")
     expect(page).to_have_title("● 4 problems · Overview · jobmon")
@@ -636,7 +635,7 @@ def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: S
     find.press_sequentially("alp")
     lone.database.jobs.insert_one(job("alpha"))
     alphas = page.get_by_role("row", name="alpha").locator(".c-queued")
-    expect(alphas).to_have_text("3", timeout=SOON_MS)
+    expect(alphas).to_have_text("3")
     expect(find).to_have_value("alp")  # an update keeps what the viewer types
     find.press("Enter")
     expect(types).to_have_text(["alpha"])
@@ -789,13 +788,13 @@ def test_row_under_the_pointer_stays_in_place_while_jobs_arrive(
     first = stack.queue.enqueue(kind)
     page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
     second = stack.queue.enqueue(kind)
-    expect(page.locator("#job-rows tbody tr")).to_have_count(2, timeout=SOON_MS)  # by itself
+    expect(page.locator("#job-rows tbody tr")).to_have_count(2)  # by itself
     row = page.locator("#job-rows tbody tr").first
     row.hover()
     place = row.bounding_box()
     third = stack.queue.enqueue(kind)
     assert stack.queue.cancel(second)
-    expect(row.locator(".status")).to_have_text("cancelled", timeout=SOON_MS)
+    expect(row.locator(".status")).to_have_text("cancelled")
     button = page.get_by_role("button", name="Show 1 newer job")
     expect(button).to_be_visible()
     assert ids(page) == [second, first]
@@ -822,7 +821,7 @@ def test_held_rows_that_no_longer_match_show_their_status(
     stack.database.jobs.insert_many([job(kind, jobId=name, **running) for name in names])
     page = visit(f"{stack.url}/dashboard/jobs?type={kind}&status=leased")
     rows = page.locator("#job-rows tbody tr")
-    expect(rows).to_have_count(4, timeout=SOON_MS)
+    expect(rows).to_have_count(4)
     expect(held(page)).to_have_count(0)
     order = ids(page)
     rows.nth(2).hover()
@@ -831,18 +830,18 @@ def test_held_rows_that_no_longer_match_show_their_status(
     stack.database.jobs.update_one({"jobId": names[0]}, {"$set": done})
     stack.database.jobs.delete_one({"jobId": names[1]})
     row = {name: page.locator(f'[id="job-{name}"]') for name in names}
-    expect(row[names[0]].locator(".status")).to_have_text("succeeded", timeout=SOON_MS)
-    expect(row[names[1]].locator(".status")).to_have_text("deleted", timeout=SOON_MS)
+    expect(row[names[0]].locator(".status")).to_have_text("succeeded")
+    expect(row[names[1]].locator(".status")).to_have_text("deleted")
     expect(page.locator("#job-rows tr.unmatched")).to_have_count(2)
     expect(page.locator(".count")).to_have_text("2 jobs")
     assert ids(page) == order
     page.mouse.move(5, 5)
-    expect(rows).to_have_count(2, timeout=SOON_MS)
+    expect(rows).to_have_count(2)
     expect(held(page)).to_have_count(0)
     page.locator("#job-rows .row-link").first.focus()
     expect(page.locator("#freshness")).to_have_text("live · rows held: focus in the table")
     stack.database.jobs.update_many({"type": kind}, {"$set": {"status": "dlq"}})
-    expect(page.locator("#job-rows tr.unmatched")).to_have_count(2, timeout=SOON_MS)
+    expect(page.locator("#job-rows tr.unmatched")).to_have_count(2)
     expect(page.locator(".count")).to_have_text("0 jobs")
     expect(page.locator("#job-rows .row-link").first).to_be_focused()
     page.keyboard.press("Escape")
@@ -882,30 +881,26 @@ def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
     page = visit(f"{stack.url}/dashboard?text={kind}")
     expect(page.locator(".chart")).to_have_count(3)
     # The page has a table of errors, too.
-    expect(page.get_by_role("region", name="Top errors").locator("tbody tr").first).to_be_visible(
-        timeout=20_000
-    )
+    expect(page.get_by_role("region", name="Top errors").locator("tbody tr").first).to_be_visible()
     types = page.locator("#types tbody th")
-    expect(types).to_have_text(names, timeout=SOON_MS)
+    expect(types).to_have_text(names)
     row = page.locator("#types tbody tr").nth(1)
     row.locator(".c-queued").hover()
     expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
     enqueue(names[2], 20)
     last = page.locator("#types tbody tr").nth(2).locator(".c-queued")
-    expect(last).to_have_text("27", timeout=SOON_MS)
+    expect(last).to_have_text("27")
     expect(types).to_have_text(names)
     page.mouse.move(5, 5)
-    expect(types).to_have_text([names[2], names[0], names[1]], timeout=SOON_MS)
+    expect(types).to_have_text([names[2], names[0], names[1]])
     link = types.get_by_role("link", name=names[1])
     link.focus()
     enqueue(names[1], 40)
-    expect(page.get_by_role("row", name=names[1]).locator(".c-queued")).to_have_text(
-        "48", timeout=SOON_MS
-    )
+    expect(page.get_by_role("row", name=names[1]).locator(".c-queued")).to_have_text("48")
     expect(types).to_have_text([names[2], names[0], names[1]])
     expect(link).to_be_focused()
     link.blur()
-    expect(types.first).to_have_text(names[1], timeout=SOON_MS)
+    expect(types.first).to_have_text(names[1])
 
 
 def test_back_restores_the_filters_of_the_list(visit: Visits, stack: Stack, kind: str) -> None:
@@ -1011,12 +1006,12 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     expect(deep).to_contain_text("password [redacted]")
 
     lease = eventually(lambda: queue.lease("worker-8", types=[kind]))
-    expect(steps.locator("strong").first).to_have_text("Lease expires", timeout=SOON_MS)
+    expect(steps.locator("strong").first).to_have_text("Lease expires")
     expect(verdict).to_contain_text("Attempt 2 of 3 started")
     expect(trace).to_be_visible()  # opened details stay open
     expect(deep).to_have_js_property("open", True)
     queue.report_success(lease)
-    expect(page.locator(".heading .status")).to_have_text("succeeded", timeout=SOON_MS)
+    expect(page.locator(".heading .status")).to_have_text("succeeded")
     expect(steps.locator("strong").first).to_have_text("Succeeded")
     expect(verdict).to_contain_text("Attempt 2 succeeded")
     expect(page.get_by_role("button", name="Pause")).to_have_count(0)
@@ -1043,23 +1038,25 @@ def test_job_page_shows_that_its_job_was_deleted(visit: Visits, stack: Stack, ki
     expect(page.locator("#freshness")).to_have_text("live")
     stack.database.jobs.delete_one({"jobId": job_id})
     gone = page.get_by_role("alert")
-    expect(gone).to_contain_text("This job no longer exists", timeout=SOON_MS)
+    expect(gone).to_contain_text("This job no longer exists")
     expect(gone).to_have_count(1)
     expect(page.locator("#freshness")).to_have_text("")
     expect(page.locator("#job")).to_have_class("ended")
 
 
 def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, kind: str) -> None:
-    shown = job(kind, status="leased", leasedBy="w2", leaseExpiresAt=datetime.now(UTC))
-    shown["leaseExpiresAt"] += timedelta(seconds=4)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    shown = job(kind, status="leased", leasedBy="w2", leaseExpiresAt=later)
     stack.database.jobs.insert_one(shown)
     page = visit(f"{stack.url}/dashboard/jobs/{shown['jobId']}")
     step = page.locator(".timeline > li").first
-    expect(step).to_have_text(re.compile(r"Lease expires in \d s \(w2\)"))
+    expect(step).to_have_text(re.compile(r"Lease expires in \d+ min \(w2\)"))
     expect(page).to_have_title(f"running · {kind} · jobmon")
-    expect(page.get_by_text("lease expired", exact=True)).to_be_visible(timeout=8_000)
+    soon = datetime.now(UTC) + timedelta(seconds=3)  # it expires without a further write
+    stack.database.jobs.update_one({"_id": shown["_id"]}, {"$set": {"leaseExpiresAt": soon}})
+    expect(page.get_by_text("lease expired", exact=True)).to_be_visible()
     expect(page).to_have_title(f"lease expired · {kind} · jobmon")
-    expect(step).to_have_text(re.compile(r"Lease expired \d s ago \(w2\)|Lease expired now"))
+    expect(step).to_have_text(re.compile(r"Lease expired \d+ s ago \(w2\)|Lease expired now"))
     assert step.evaluate("one => getComputedStyle(one).color") == "rgb(179, 38, 30)"
 
 
@@ -1368,7 +1365,7 @@ def test_errors_lead_from_the_overview_to_the_cause_the_stack_and_a_job(
     page = visit(f"{stack.url}/dashboard")
     top = page.get_by_role("region", name="Top errors")
     row = top.get_by_role("row").filter(has_text=code)
-    expect(row).to_contain_text("account <value> is refused", timeout=20_000)
+    expect(row).to_contain_text("account <value> is refused")
     expect(row).to_contain_text("new since")
     expect(row).to_contain_text(f"{kind} 60")
     row.locator(".row-link").click()
@@ -1389,7 +1386,7 @@ def test_empty_queue_shows_what_to_check(visit: Visits, lone: Stack) -> None:
     expect(page.get_by_role("heading", name="The queue is empty")).to_be_visible()
     expect(page.get_by_text("JOBMON_MONGO_URI")).to_be_visible()
     lone.queue.enqueue("first.one")
-    expect(page.get_by_role("row", name="first.one")).to_be_visible(timeout=SOON_MS)
+    expect(page.get_by_role("row", name="first.one")).to_be_visible()
     expect(page.get_by_role("heading", name="The queue is empty")).to_have_count(0)
     page.goto(f"{lone.url}/dashboard/jobs?type=another")
     expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
@@ -1409,7 +1406,7 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     os.kill(lone.mongod.pid, signal.SIGSTOP)
     try:
         stale = re.compile(r"Database not responding · data \d+ s old")
-        expect(page.locator("#freshness")).to_have_text(stale, timeout=15_000)
+        expect(page.locator("#freshness")).to_have_text(stale)
         expect(tile(page, "Queued")).to_have_text("1")
         expect(page.locator("html")).to_have_class(re.compile(r"\bis-stale\b"))
         other = visit(f"{lone.url}/dashboard/jobs")
@@ -1417,10 +1414,10 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
         expect(other.get_by_role("navigation", name="Main", exact=True)).to_be_visible()
     finally:
         os.kill(lone.mongod.pid, signal.SIGCONT)
-    expect(page.locator("#freshness")).to_have_text("live", timeout=15_000)
-    expect(other.get_by_role("heading", level=1)).to_have_text("Jobs", timeout=15_000)
+    expect(page.locator("#freshness")).to_have_text("live")
+    expect(other.get_by_role("heading", level=1)).to_have_text("Jobs")
     lone.queue.enqueue("kept.one")
-    expect(tile(page, "Queued")).to_have_text("2", timeout=SOON_MS)
+    expect(tile(page, "Queued")).to_have_text("2")
 
 
 def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, kind: str) -> None:
@@ -1471,7 +1468,7 @@ def test_content_of_a_job_never_becomes_markup(visit: Visits, stack: Stack, kind
         | {"startedAt": datetime.now(UTC), "error": hostile["lastError"]}
     )
     page = visit(f"{stack.url}/dashboard?text={kind}")
-    expect(page.locator("#types tbody th")).to_have_count(2, timeout=SOON_MS)
+    expect(page.locator("#types tbody th")).to_have_count(2)
     paths = [
         f"/dashboard?text={kind}{quote(HOSTILE)}",
         f"/dashboard/jobs?type={quote(hostile['type'])}&type={kind}",
@@ -1490,5 +1487,5 @@ def test_content_of_a_job_never_becomes_markup(visit: Visits, stack: Stack, kind
             assert "7*7" in page.locator("main").inner_html(), path
     expect(page.locator(".timeline")).to_contain_text(HOSTILE)
     stack.database.jobs.update_one({"jobId": hostile["jobId"]}, {"$set": {"priority": 77}})
-    expect(page.locator(".facts")).to_contain_text("77", timeout=SOON_MS)  # also by script
+    expect(page.locator(".facts")).to_contain_text("77")  # also by script
     assert page.locator("main img, main script, main [onerror]").count() == 0

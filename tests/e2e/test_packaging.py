@@ -25,7 +25,7 @@ from ..conftest import SECRET
 from ..support.commands import database_uri
 from ..support.processes import end_process, run
 from ..support.services import clean_environment
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "jobmon/dashboard"
@@ -99,7 +99,9 @@ def test_checkout_with_only_requirements_serves_without_assets(
     )
     environment.pop("PYTHONPATH", None)
     token = [str(venv / "bin/flask"), "--app", "wsgi", "token", "--sub", "a", "--role", "admin"]
-    made = run(token, timeout=60, cwd=sources, env=environment, stdout=subprocess.PIPE, text=True)
+    made = run(
+        token, timeout=PATIENCE_S, cwd=sources, env=environment, stdout=subprocess.PIPE, text=True
+    )
     with log.open("w") as output:
         process = subprocess.Popen(
             [str(venv / "bin/gunicorn"), "wsgi:app"],
@@ -109,10 +111,10 @@ def test_checkout_with_only_requirements_serves_without_assets(
             start_new_session=True,
         )
     try:
-        eventually(lambda: is_healthy(url), within_s=60)
+        eventually(lambda: is_healthy(url))
         for path in ("/dashboard", "/dashboard/jobs", "/docs", "/admin/jobs/stats"):
             bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
-            with urlopen(Request(url + path, headers=bearer), timeout=20) as answer:
+            with urlopen(Request(url + path, headers=bearer), timeout=PATIENCE_S) as answer:
                 assert answer.status == 200, path
     finally:
         end_process(process)
@@ -123,7 +125,7 @@ def test_checkout_with_only_requirements_serves_without_assets(
 
 def is_healthy(url: str) -> bool:
     try:
-        with urlopen(f"{url}/healthz", timeout=5) as answer:
+        with urlopen(f"{url}/healthz", timeout=PATIENCE_S) as answer:
             return answer.status == 200
     except OSError:
         return False

@@ -28,7 +28,7 @@ from ..conftest import Api
 from ..support.commands import database_uri
 from ..support.processes import end_process
 from ..support.services import Web, serving
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 ASKED = 20
 
@@ -43,8 +43,8 @@ def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
     (state / "token").write_text(token)
     scrape = {
         "job_name": "jobmon",
-        "scrape_interval": "500ms",
-        "scrape_timeout": "500ms",
+        "scrape_interval": "2s",
+        "scrape_timeout": "2s",
         "authorization": {"credentials_file": str(state / "token")},
         "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
     }
@@ -70,7 +70,7 @@ def ask(port: int, query: str) -> dict[str, float]:
     """The values by their only label, or by "" without one; empty while Prometheus starts."""
     try:
         url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(query)}"
-        with urlopen(url, timeout=5) as answer:
+        with urlopen(url, timeout=PATIENCE_S) as answer:
             found = json.load(answer)["data"]["result"]
     except OSError:
         return {}
@@ -98,7 +98,9 @@ def work(queue: JobQueue) -> None:
 
 def scrape(web: Web, token: str) -> str:
     url = f"{web.url}/metrics"
-    with urlopen(Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=10) as answer:
+    with urlopen(
+        Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=PATIENCE_S
+    ) as answer:
         return answer.read().decode()
 
 

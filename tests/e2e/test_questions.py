@@ -34,7 +34,6 @@ from ..support.waiting import eventually
 
 Document = dict[str, Any]
 MINUTE = timedelta(minutes=1)
-LATE_MS = 15_000  # the history counts, and the page asks, every few seconds on a busy machine
 
 
 class Queue:
@@ -177,7 +176,7 @@ def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         subprocess.run(command, env=os.environ | environment, check=True)
         with serving(uri, tmp_path_factory.mktemp("night"), **settings) as web:
             counted = {"name": "progress", "completeUntil": {"$ne": None}}
-            eventually(lambda: client[rollups].state.find_one(counted), within_s=60)
+            eventually(lambda: client[rollups].state.find_one(counted))
             yield web.url, night
         client.drop_database(name)
         client.drop_database(rollups)
@@ -200,7 +199,7 @@ class Walk:
     def shows(self, *texts: str, where: Locator | None = None) -> None:
         """Wait until the page shows these texts."""
         for text in texts:
-            expect(where or self.main).to_contain_text(text, timeout=LATE_MS)
+            expect(where or self.main).to_contain_text(text)
 
 
 @pytest.fixture
@@ -349,7 +348,7 @@ def test_what_changed_between_two_times(
     """A drag makes the window, and its address shows a colleague the same."""
     page = walk().page
     chart = page.get_by_role("img", name="Throughput")
-    expect(chart).to_be_visible(timeout=LATE_MS)
+    expect(chart).to_be_visible()
     drag(page, 0.6, 0.75)
     page.wait_for_url(re.compile("from="))
     start, end = read_window(page)
@@ -392,7 +391,7 @@ def test_window_is_typed_in_the_time_zone_of_the_viewer(
 def test_which_jobs_finished_at_a_time_of_a_chart(walk: Callable[[], Walk]) -> None:
     way = walk()
     over = way.page.locator(".u-over").first
-    expect(over).to_be_visible(timeout=LATE_MS)
+    expect(over).to_be_visible()
     box = over.bounding_box()
     assert box
     way.clicks += 1

@@ -21,7 +21,7 @@ from jobmon.demo.mongod import Mongod
 from ..conftest import SECRET, Api
 from ..support.commands import database_uri
 from ..support.services import ROOT, Web, serving
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 CACHED_S = 2  # the list of revoked tokens
 WORKERS = 2
@@ -68,7 +68,7 @@ def test_a_revoked_token_opens_no_worker_after_two_seconds(
 def ask(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, str]:
     """Send a request line, Host and `headers`; returns the status and the whole answer."""
     lines = [line + b" HTTP/1.1", b"Host: localhost", b"Connection: close", *headers]
-    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE_S) as connection:
         with suppress(ConnectionError):  # refused before it was read completely
             connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         answer = b""

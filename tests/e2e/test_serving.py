@@ -22,7 +22,7 @@ from jobmon.store.cursor import NEWEST_FIRST
 from ..conftest import Api
 from ..support.commands import database_uri
 from ..support.services import Web, serving
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 CLIENTS = 50
 REQUESTS = 4  # of each client, one of each route
@@ -44,11 +44,15 @@ def test_fifty_clients_get_right_answers_only(web: Web, real_api: Api) -> None:
     token = real_api.token()
     answers: Counter[object] = Counter()
 
+    def status(path: str) -> int | None:
+        """None if there were too many requests at once for this machine."""
+        return None if (found := web.get(path, token)) == 503 else found
+
     def ask(client: int) -> None:
         for number in range(REQUESTS):
             path = ROUTES[(client + number) % len(ROUTES)]
             try:
-                answers[web.get(path, token)] += 1
+                answers[eventually(lambda path=path: status(path))] += 1  # type: ignore[misc]
             except OSError as error:
                 answers[repr(error)] += 1
 
@@ -60,6 +64,7 @@ def test_fifty_clients_get_right_answers_only(web: Web, real_api: Api) -> None:
     assert dict(answers) == {200: CLIENTS * REQUESTS}
     log = web.stop()
     assert "opened before fork" not in log
+    assert "unreachable" not in log
     assert "Traceback" not in log
 
 
@@ -77,7 +82,10 @@ def test_sigterm_lets_a_running_request_finish(
         )
         request.start()
         admin.command(
-            "waitForFailPoint", "failCommand", timesEntered=entered["count"] + 1, maxTimeMS=10_000
+            "waitForFailPoint",
+            "failCommand",
+            timesEntered=entered["count"] + 1,
+            maxTimeMS=1_000 * PATIENCE_S,
         )
         log = web.stop()
         request.join()
@@ -90,7 +98,7 @@ def test_sigterm_lets_a_running_request_finish(
 
 def get_by_http_1_0(web: Web, path: str, headers: dict[str, str]) -> list[bytes]:
     """The lines of a body as an HTTP/1.0 proxy gets it: it ends with the connection."""
-    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE_S) as connection:
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         connection.sendall(f"GET {path} HTTP/1.0\r\n{fields}\r\n".encode())
         received = b""
@@ -111,7 +119,7 @@ def test_an_export_that_breaks_off_never_looks_whole(
     # The first batch is one query; the first query of the second one fails.
     fault = {"failCommands": ["find"], "errorCode": 50, "appName": "jobmon"}
     fault |= {"namespace": f"{database.name}.jobs"}
-    connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", web.port, timeout=PATIENCE_S)
     fail = partial(database.client.admin.command, "configureFailPoint", "failCommand")
     fail(mode={"skip": 1}, data=fault)
     try:
@@ -145,7 +153,7 @@ def test_stopping_under_load_breaks_no_connection(
 
     def ask(number: int) -> None:
         keeps_alive = number % 4 == 0
-        connection = HTTPConnection("127.0.0.1", web.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", web.port, timeout=PATIENCE_S)
         while not is_over.wait(0.1):
             if connection.sock is None:
                 try:
@@ -175,7 +183,7 @@ def test_stopping_under_load_breaks_no_connection(
     if stop is signal.SIGHUP:
         before = web.workers()
         web.process.send_signal(stop)
-        eventually(lambda: before.isdisjoint(web.workers()), within_s=60)
+        eventually(lambda: before.isdisjoint(web.workers()))
         is_over.set()
     elif stop is signal.SIGUSR2:
         before = web.workers()
@@ -183,10 +191,10 @@ def test_stopping_under_load_breaks_no_connection(
         (master,) = eventually(lambda: web.workers() - before)
         try:
             # Its first worker exists; connections wait in the kernel until it accepts them.
-            eventually(lambda: web.workers(master), within_s=60)
+            eventually(lambda: web.workers(master))
             web.stop()
             answered = outcomes["200"]
-            eventually(lambda: outcomes["200"] > answered + 20, within_s=60)
+            eventually(lambda: outcomes["200"] > answered + 20)
             is_over.set()
         finally:
             os.kill(master, signal.SIGTERM)
@@ -202,7 +210,7 @@ def test_stopping_under_load_breaks_no_connection(
 def test_preload_is_refused_in_one_line(mongod: Mongod, tmp_path: Path) -> None:
     """Catches workers that count for themselves because the app was created before the fork."""
     web = Web(mongod.uri, tmp_path, GUNICORN_CMD_ARGS="--preload")
-    assert web.process.wait(timeout=60) != 0
+    assert web.process.wait(timeout=PATIENCE_S) != 0
     log = web.log.read_text()
     assert any("--preload" in line and line.startswith("jobmon:") for line in log.splitlines())
     assert "Booting worker" not in log

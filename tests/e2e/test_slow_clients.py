@@ -7,12 +7,12 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo.database import Database
+from pymongo import MongoClient
 
 from jobmon.dashboard import views
 from jobmon.demo.mongod import Mongod
@@ -20,9 +20,8 @@ from jobmon.serving import limits
 
 from ..conftest import Api
 from ..support.certificates import Authority
-from ..support.commands import database_uri
 from ..support.services import Web, serving
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 FORM = (
     b"POST /dashboard/session HTTP/1.1\r\nHost: localhost\r\n"
@@ -31,13 +30,36 @@ FORM = (
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 LAST = HEALTH + b"Connection: close\r\n\r\n"
 ALL_THREADS = 80  # of the one worker
-PATIENCE_S = 20
+
+
+@contextmanager
+def serving_with(mongod: Mongod, folder: Path, **changed: int) -> Iterator[Web]:
+    """A service with one worker, over the database `slow`, with these limits of its own."""
+    lines = [
+        "from jobmon.serving import limits",
+        "from jobmon.serving.gunicorn_config import *",
+        *(f"limits.{name} = {value}" for name, value in changed.items()),
+    ]
+    config = folder / "gunicorn.conf.py"
+    config.write_text("\n".join(lines))
+    settings = {"JOBMON_THREADS": "2", "GUNICORN_CMD_ARGS": f"--config {config}"}
+    with serving(mongod.uri.replace("/?", "/slow?"), folder, **settings) as web:
+        yield web
 
 
 @pytest.fixture(scope="module")
 def served(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """A service with one worker, for tests that leave nothing behind."""
-    with serving(mongod.uri, tmp_path_factory.mktemp("slow"), JOBMON_THREADS="2") as web:
+    """For clients that are slow only because the machine is: they are never late."""
+    late = dict.fromkeys(("REQUEST_TIMEOUT_S", "STALLED_TIMEOUT_S"), 10 * PATIENCE_S)
+    with serving_with(mongod, tmp_path_factory.mktemp("slow"), **late) as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def impatient(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """It disconnects a client that stalls sooner than usual."""
+    folder = tmp_path_factory.mktemp("impatient")
+    with serving_with(mongod, folder, STALLED_TIMEOUT_S=5) as web:
         yield web
 
 
@@ -83,38 +105,38 @@ SLOW = {
 }
 
 
-def test_clients_that_send_slowly_delay_nobody_and_get_408(served: Web) -> None:
+def test_clients_that_send_slowly_delay_nobody_and_get_408(impatient: Web) -> None:
     """Catches a thread or an event loop that waits for a client, and a late request whose
     answer is not a 408 in the form of errors."""
     # All kinds at the same time, and of each more than there are threads.
     with ExitStack() as held:
         head, body, idle = (
-            held.enter_context(connect(served, opening))
+            held.enter_context(connect(impatient, opening))
             for opening in (HEALTH, FORM + b"Content-Length: 9\r\n\r\n1234", b"")
         )
         clients = {
-            held.enter_context(connect(served, opening)): (kind, drip)
+            held.enter_context(connect(impatient, opening)): (kind, drip)
             for kind, (opening, drip) in SLOW.items()
             for _ in range(ALL_THREADS + 10)
         }
 
         def kinds_left() -> set[str]:
-            assert served.get("/healthz", "") == 200
-            assert served.get("/openapi.json", "") == 200
+            assert impatient.get("/healthz", "") == 200
+            assert impatient.get("/openapi.json", "") == 200
             for client, (_, drip) in list(clients.items()):
                 if _has_ended(client, drip):
                     del clients[client]
             return {kind for kind, _ in clients.values()}
 
         # Each has the time for a request, no more.
-        eventually(lambda: not kinds_left(), within_s=limits.REQUEST_TIMEOUT_S + PATIENCE_S)
+        eventually(lambda: not kinds_left())
         for client in (head, body):
             fields, content = read_all(client).split(b"\r\n\r\n")
             assert statuses(fields) == [408]
             assert b"Connection: close" in fields
             assert json.loads(content)["error"]["code"] == "request_timeout"
         assert read_all(idle) == b""  # there was no request to answer
-    assert served.get("/healthz", "") == 200
+    assert impatient.get("/healthz", "") == 200
 
 
 def _has_ended(client: socket.socket, drip: bytes) -> bool:
@@ -231,7 +253,7 @@ def test_unfinished_requests_have_a_bound_in_bytes(served: Web) -> None:
         openings = [HEALTH] * 50 + [request[:-1]] * (kept + 20)
         clients = [held.enter_context(connect(served, opening)) for opening in openings]
         expected = ["closed"] * (len(clients) - kept) + ["open"] * kept
-        eventually(lambda: [_state(client) for client in clients] == expected, within_s=5)
+        eventually(lambda: [_state(client) for client in clients] == expected)
         for client in (clients[-kept], clients[-1]):
             client.sendall(request[-1:])
             assert statuses(read_all(client)) == [303]
@@ -263,7 +285,7 @@ def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
             limits.MAX_UNSENT_BYTES // size,
             limits.MAX_UNSENT_BYTES // (size - kernel_bytes) + 1,
         )
-        eventually(lambda: len(list(sockets.iterdir())) - before in kept, within_s=5)
+        eventually(lambda: len(list(sockets.iterdir())) - before in kept)
         assert len(read_all(clients[-1])) > size
         with suppress(ConnectionResetError):
             assert len(read_all(clients[0])) < size
@@ -288,29 +310,22 @@ def test_clients_that_disconnect_early_leave_nothing_behind(served: Web) -> None
 
 
 def test_an_export_that_nobody_reads_ends_and_frees_its_slot(
-    mongod: Mongod, database: Database[dict[str, Any]], api: Api, tmp_path: Path
+    impatient: Web, mongo: MongoClient[dict[str, Any]], api: Api
 ) -> None:
-    database.jobs.insert_many(
+    mongo.slow.jobs.insert_many(
         {"jobId": f"job-{number}", "createdBy": "ada", "type": "x" * 2_000}
         for number in range(1_500)
     )
-    impatient = tmp_path / "gunicorn.conf.py"  # a client that stalls is disconnected sooner
-    impatient.write_text(
-        "from jobmon.serving import limits\nfrom jobmon.serving.gunicorn_config import *\n"
-        "limits.STALLED_TIMEOUT_S = 2\n"
-    )
-    settings = {"JOBMON_THREADS": "2", "GUNICORN_CMD_ARGS": f"--config {impatient}"}
     ada, bob = api.token("ada", "user"), api.token("bob", "user")
     export = "/jobs?format=ndjson"
-    with serving(database_uri(mongod, database), tmp_path, **settings) as web:
-        with ExitStack() as held:
-            for _ in range(4):
-                lines = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
-                held.enter_context(connect_narrow(web, lines.encode()))
-            eventually(lambda: web.get(export, ada) == 429)
-            assert web.get(export, bob) == 200  # one caller does not stop the exports of others
-            eventually(lambda: web.get(export, ada) == 200)
-        assert "Traceback" not in web.stop()
+    with ExitStack() as held:
+        for _ in range(4):
+            lines = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
+            held.enter_context(connect_narrow(impatient, lines.encode()))
+        eventually(lambda: impatient.get(export, ada) == 429)
+        assert impatient.get(export, bob) == 200  # one caller does not stop the exports of others
+        eventually(lambda: impatient.get(export, ada) == 200)
+    assert "Traceback" not in impatient.log.read_text()
 
 
 def test_over_tls_half_a_handshake_delays_nobody(mongod: Mongod, tmp_path: Path) -> None:
@@ -333,7 +348,7 @@ def test_over_tls_half_a_handshake_delays_nobody(mongod: Mongod, tmp_path: Path)
             return False
 
     try:
-        eventually(answers, within_s=60)
+        eventually(answers)
         with ExitStack() as held:
             for opening in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"):
                 for _ in range(ALL_THREADS):

@@ -24,7 +24,7 @@ from ..conftest import SECRET
 from ..support.commands import database_uri
 from ..support.processes import descendants
 from ..support.services import Demo, clean_environment
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 
 def run_curl(line: str) -> Any:
@@ -43,7 +43,7 @@ def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 
 def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
-    eventually(demo.is_ready, within_s=60)
+    eventually(demo.is_ready)
     links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
     stats, dead, own, one, refused = demo.curl_lines()
     assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own)]
@@ -64,7 +64,7 @@ def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
 def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
     demo: Demo,
 ) -> None:
-    eventually(demo.is_ready, within_s=60)
+    eventually(demo.is_ready)
     token = re.search(r"Bearer (\S+)'", demo.curl_lines()[0]).group(1)
     eventually(lambda: run_curl(demo.curl_lines()[0])["totalJobs"] >= 250)  # the first burst
     started = set(descendants(demo.process.pid))
@@ -76,7 +76,7 @@ def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
 
     again = Demo(demo.log.parent)
     try:
-        eventually(again.is_ready, within_s=60)
+        eventually(again.is_ready)
         line = re.sub(r"Bearer \S+'", f"Bearer {token}'", again.curl_lines()[0])
         assert run_curl(line)["totalJobs"] >= 250  # the first run's jobs, read with its token
     finally:
@@ -120,7 +120,7 @@ def test_configured_database_is_watched_and_not_written(
     uri = database_uri(mongod, database)
     demo = Demo(tmp_path, JOBMON_MONGO_URI=uri, JOBMON_JWT_SECRET_KEY=SECRET)
     try:
-        eventually(demo.is_ready, within_s=60)
+        eventually(demo.is_ready)
         stats, _, own, *_ = demo.curl_lines()
         assert run_curl(stats)["totalJobs"] == 1
         assert [job["jobId"] for job in run_curl(own)["data"]] == ["mine"]
@@ -140,5 +140,5 @@ def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         env=clean_environment(**environment),
-        timeout=60,
+        timeout=PATIENCE_S,
     )

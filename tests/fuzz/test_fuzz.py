@@ -20,6 +20,7 @@ from pymongo import MongoClient
 from jobmon.demo.mongod import Mongod
 
 from ..support.processes import run
+from ..support.waiting import PATIENCE_S
 from .checks import FuzzedService, captured_logs
 from .requests import make_request
 
@@ -78,7 +79,7 @@ def test_hypothesis_in_ci_does_not_shrink_examples() -> None:
     )
     done = run(
         [sys.executable, "-c", program],
-        timeout=60,
+        timeout=PATIENCE_S,
         cwd=ROOT,
         env=os.environ | {"CI": "true"},
         stdout=subprocess.PIPE,

@@ -30,7 +30,7 @@ from jobmon.store.queue_key import queue_key
 from ..conftest import NOW, Api
 from ..support.commands import database_uri
 from ..support.history import make_history_writer
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 Db = Database[dict[str, Any]]
 LONG_AGO = NOW - timedelta(days=5_000)
@@ -69,7 +69,7 @@ class Queue:
         return None if types is None else {kind: n.get("queued", 0) for kind, n in types.items()}
 
     def becomes(self, **types: int) -> None:
-        eventually(lambda: self.counted() == types, 30)
+        eventually(lambda: self.counted() == types)
 
     def statuses(self) -> list[int]:
         """The statuses of all routes that read stats."""
@@ -390,7 +390,7 @@ def test_no_text_of_a_watched_document_is_a_key_or_stops_the_collector(
         )
     total = queue.jobs.count_documents({})
     with collecting(queue.settings) as failed:
-        eventually(lambda: (queue.counted() or {}).get("a\0b"), 30)
+        eventually(lambda: (queue.counted() or {}).get("a\0b"))
         eventually(lambda: RollupReader(queue.connection).totals())
         stats = queue.api.get_as_admin("/admin/jobs/stats").json
         assert (stats["source"], stats["totalJobs"]) == ("rollup", total)
@@ -464,7 +464,7 @@ def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
     monkeypatch.setattr(getattr(collector_module, where[0]), where[1], fail)
     called = threading.Event()
     with collecting(queue.settings, called.set) as failed:
-        assert called.wait(20)
+        assert called.wait(PATIENCE_S)
         assert failed.is_set()
     (record,) = [each for each in caplog.records if each.message == "the collector failed"]
     assert record.exc_info is not None
@@ -486,7 +486,7 @@ def test_in_a_web_process_a_failed_collector_starts_again(
 
         patch.setattr(collector_module.SegmentMap, "recount", fail)
         with collecting(queue.settings) as failed:
-            assert failed.wait(20)
+            assert failed.wait(PATIENCE_S)
             queue.becomes(a=3)
             ready = queue.api.get("/readyz").json["checks"]["rollup"]
             assert ready == {"isFresh": True, "failure": "RuntimeError"}

@@ -21,7 +21,7 @@ from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
 from ..support.commands import database_uri
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 Db = Database[dict[str, Any]]
 # A collector whose history thread raises an unexpected exception.
@@ -111,7 +111,7 @@ def test_an_unexpected_failure_ends_the_process_with_1_and_its_stack(
         env=dict(os.environ) | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 1

@@ -588,7 +588,7 @@ def test_check_reports_a_collector_connection_that_fails(
     away = "mongodb://ada:5ecret@127.0.0.1:1/shop"
     for rollup_uri in (away, reader.replace("readerpw", "no5ecret")):
         settings = make_settings(
-            mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=300
+            mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=1_000
         )
         found = list(check_deployment(settings))
         finding = only(found, "rights", Level.PROBLEM)

@@ -18,6 +18,7 @@ from jobmon.setup.deployment import replica_set_config
 from jobmon.setup.script import replica_set_line
 
 from ..support.commands import all_names, database_uri, init
+from ..support.waiting import PATIENCE_S
 
 NODE = shutil.which("node")
 EMULATOR = Path(__file__).parent / "mongosh.js"
@@ -67,7 +68,7 @@ def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     for sent in json.loads(done.stdout):

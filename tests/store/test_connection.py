@@ -27,7 +27,7 @@ from jobmon.store.failures import AUTHENTICATION_FAILED
 
 from ..conftest import NOW, SECRET, Api
 from ..support.nameserver import HOST, NAME, NameServer, name_server
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_forked_process_has_connections_of_its_own(mongod: Mongod) -> None:
         [sys.executable, "-c", FORK, mongod.uri],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -248,7 +248,7 @@ def test_concurrent_callers_cause_one_dns_query_at_a_time(
         assert names.questions <= 10, "each try asks anew, callers do not"
         ended = threading.Thread(target=connection.close)
         ended.start()
-        ended.join(10)
+        ended.join(PATIENCE_S)
         assert not ended.is_alive()
     finally:
         connection.close()

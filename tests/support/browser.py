@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
+
+from .waiting import PATIENCE_S
 
 # The same engine without windows: a new page takes a quarter of the CPU.
 HEADLESS = shutil.which("chromium-headless-shell")
@@ -27,6 +29,7 @@ FLAGS = (
 )
 # The browser logs these statuses as errors; some pages are meant to have them.
 EXPECTED = re.compile(r"(responded with a status of|Status Error Code) (401|403|404|422|503)")
+expect.set_options(timeout=1_000 * PATIENCE_S)
 VIEWER = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
 
 
@@ -42,7 +45,7 @@ def require_file(thing: Path, what: str) -> None:
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
     """A profile of a viewer in Berlin, or with these options of playwright."""
     context = browser.new_context(**VIEWER | options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(1_000 * PATIENCE_S)
     return context
 
 

@@ -39,7 +39,7 @@ from ..conftest import SECRET
 from .commands import index_queue
 from .processes import end_process
 from .services import ROOT, Web
-from .waiting import eventually
+from .waiting import PATIENCE_S, eventually
 
 TYPES = ("email.send", "payout.execute", "webhook.deliver")
 RETRY = RetryPolicy(base_ms=50, cap_ms=200)
@@ -109,7 +109,7 @@ class ReplicaSet:
                     return member
         return None
 
-    def await_primary(self, within_s: float = 60) -> Mongod:
+    def await_primary(self, within_s: float = PATIENCE_S) -> Mongod:
         """Wait for a primary and return it."""
         deadline = time.monotonic() + within_s
         while (member := self.primary()) is None:
@@ -117,7 +117,7 @@ class ReplicaSet:
             time.sleep(0.05)
         return member
 
-    def await_writable(self, within_s: float = 60) -> float:
+    def await_writable(self, within_s: float = PATIENCE_S) -> float:
         """Wait until a majority accepts writes; returns that moment of the monotonic clock.
 
         A new primary may have to wait until another member leaves the old one.
@@ -133,7 +133,7 @@ class ReplicaSet:
             assert time.monotonic() < deadline, f"no majority in {within_s} s"
             time.sleep(0.05)
 
-    def await_all(self, within_s: float = 60) -> None:
+    def await_all(self, within_s: float = PATIENCE_S) -> None:
         """Wait until every member is primary or secondary."""
         deadline = time.monotonic() + within_s
         while True:
@@ -271,7 +271,7 @@ class Writers:
         self.workers[index] = self._start_worker(self._next)
         self._next += 1
 
-    def drain(self, within_s: float = 60) -> None:
+    def drain(self, within_s: float = PATIENCE_S) -> None:
         """Stop producing; wait until every job is finished and every attempt is recorded."""
         self.stop_producing()
         jobs, attempts = self.database.jobs, self.database.job_attempts
@@ -351,7 +351,9 @@ def run_worker(uri: str, worker_id: str) -> None:
 class Answer:
     """The answer to a GET; its status is 0 if the connection broke."""
 
-    def __init__(self, port: int, path: str, token: str = "", timeout_s: float = 30) -> None:
+    def __init__(
+        self, port: int, path: str, token: str = "", timeout_s: float = PATIENCE_S
+    ) -> None:
         started = time.monotonic()
         self.path, self.sent_at, self.status, self.body = path, started, 0, b""
         self.retry_after = None
@@ -474,7 +476,7 @@ class Viewers:
 
 
 def await_recovery(
-    port: int, token: str, writers: Writers, within_s: float = 60
+    port: int, token: str, writers: Writers, within_s: float = PATIENCE_S
 ) -> tuple[float, float]:
     """Wait until jobmon has recovered; returns two moments of the monotonic clock.
 
@@ -632,18 +634,17 @@ class SystemUnderLoad:
         time.sleep(seconds)
 
     def check_all_threads_answer(self, workers: int, threads: int) -> None:
-        """AssertionError unless as many parallel requests as there are threads all get 200."""
-        answers: list[Answer] = []
+        """AssertionError if as many parallel requests as there are threads never all get 200."""
+        at_once = workers * threads
 
-        def send() -> None:
-            answers.append(Answer(self.port, "/admin/jobs/queue?per_page=1", self.token))
+        def send(_: int) -> str:
+            return Answer(self.port, "/admin/jobs/queue?per_page=1", self.token).code
 
-        senders = [threading.Thread(target=send) for _ in range(workers * threads)]
-        for thread in senders:
-            thread.start()
-        for thread in senders:
-            thread.join()
-        assert Counter(answer.code for answer in answers) == {"200": workers * threads}
+        def all_answer() -> bool:
+            return set(pool.map(send, range(at_once))) == {"200"}
+
+        with ThreadPoolExecutor(at_once) as pool:
+            eventually(all_answer)  # a slow machine refuses some, if one worker gets most of them
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .waiting import PATIENCE_S
+
 
 def end_process(
     process: subprocess.Popen[Any],
     number: signal.Signals | None = signal.SIGTERM,
-    within_s: float = 30,
+    within_s: float = PATIENCE_S,
 ) -> int:
     """Send a signal (None: SIGKILL) and return the exit code.
 
@@ -38,7 +40,7 @@ def kill(process: subprocess.Popen[Any]) -> None:
         # A group outlives its leader: its id is not reused while it has members.
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 def run(command: list[str], timeout: float, **options: Any) -> subprocess.CompletedProcess[Any]:

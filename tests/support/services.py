@@ -14,7 +14,7 @@ from jobmon.demo.mongod import free_port
 
 from ..conftest import SECRET
 from .processes import child_processes, end_process
-from .waiting import eventually
+from .waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ class Web:
         """The status of a GET with a token and headers; OSError if the connection breaks."""
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
@@ -83,7 +83,7 @@ def serving(mongo_uri: str, folder: Path, **settings: str) -> Iterator[Web]:
     """Run a `Web`; the block starts when it answers."""
     web = Web(mongo_uri, folder, **settings)
     try:
-        eventually(web.answers, within_s=60)
+        eventually(web.answers)
         yield web
     finally:
         web.stop()

@@ -21,7 +21,7 @@ from jobmon.web import admission
 from jobmon.web.admission import MAX_BODY_BYTES, MAX_LARGE_WAITING, ConcurrencyLimit
 
 from ..conftest import Api
-from ..support.waiting import eventually
+from ..support.waiting import PATIENCE_S, eventually
 
 JOB = "/jobs/some-id"
 
@@ -34,7 +34,7 @@ def test_acquire_without_a_free_slot_or_a_place_in_the_queue_is_refused_at_once(
         eventually(lambda: limit._queue)
         assert limit.acquire() is False
         limit.release()
-        assert waiting.result(timeout=10) is True
+        assert waiting.result(timeout=PATIENCE_S) is True
     limit.release()
     assert limit.acquire() is True
 
@@ -87,7 +87,7 @@ def busy(
 
     def slow(*_: Any, **__: Any) -> None:
         held.append(1)
-        assert go_on.wait(20)
+        assert go_on.wait(PATIENCE_S)
 
     monkeypatch.setattr(JobStore, "get_job", slow)
     with ThreadPoolExecutor(2) as threads:
@@ -140,7 +140,7 @@ def test_one_large_document_at_a_time_is_in_memory(
     def slow(schema: JobDetail, job: dict[str, Any], **options: Any) -> Any:
         if job["jobId"] == "large":
             held.append(1)
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE_S)
             held.pop()
         return dump(schema, job, **options)
 

@@ -14,6 +14,7 @@ from jobmon.web.queues import READERS, QueueReading
 
 from ..conftest import Api
 from ..support.queues import serve_queues
+from ..support.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -144,15 +145,15 @@ class Reads:
     def __call__(self, queue: Any) -> int:
         self.begun[queue.name] += 1
         if queue.settings.mongo_uri == "frozen":
-            self.released.wait(30)
+            self.released.wait(PATIENCE_S)
         return self.begun[queue.name]
 
 
 def test_a_deployment_that_does_not_answer_delays_no_other() -> None:
     read, well = Reads(), queues_in("well", 20)
     reading = QueueReading[int](read)
-    found = reading.read([*queues_in("frozen", 20), *well], within_s=0.5)
-    assert found == dict.fromkeys((queue.name for queue in well), 1)
+    queues, names = [*queues_in("frozen", 20), *well], {queue.name for queue in well}
+    eventually(lambda: reading.read(queues, within_s=0.5).keys() == names)
     read.released.set()
 
 
@@ -161,18 +162,19 @@ def test_a_queue_is_not_read_again_before_the_last_read_has_ended() -> None:
     reading = QueueReading[int](read)
     for _ in range(3):
         assert reading.read(frozen, within_s=0.1) == {}
-    assert read.begun == dict.fromkeys((queue.name for queue in frozen[:READERS]), 1)
+    expected = dict.fromkeys((queue.name for queue in frozen[:READERS]), 1)
+    eventually(lambda: read.begun == expected)
     read.released.set()
     # The reads that waited are shared, too; only then does a new one begin.
-    assert reading.read(frozen, within_s=10).keys() == {queue.name for queue in frozen}
-    assert set(reading.read(frozen, within_s=10).values()) == {2}
+    assert reading.read(frozen, within_s=PATIENCE_S).keys() == {queue.name for queue in frozen}
+    assert set(reading.read(frozen, within_s=PATIENCE_S).values()) == {2}
 
 
 def test_queues_of_a_deployment_are_read_side_by_side() -> None:
     """Catches a hundred queues of a distant deployment that are read one after the other."""
-    together = Barrier(READERS, timeout=10)
+    together = Barrier(READERS, timeout=PATIENCE_S)
     reading = QueueReading[int](lambda _: together.wait())
-    assert len(reading.read(queues_in("distant", 3 * READERS), within_s=10)) == 3 * READERS
+    assert len(reading.read(queues_in("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS
 
 
 def test_a_read_that_raises_is_logged_and_takes_no_other_along(
@@ -181,7 +183,7 @@ def test_a_read_that_raises_is_logged_and_takes_no_other_along(
     bad, good = queues_in("same", 2)
     reading = QueueReading[float](lambda queue: 1 / (queue is not bad))
     for _ in range(2):
-        assert reading.read([bad, good], within_s=10) == {good.name: 1}
+        assert reading.read([bad, good], within_s=PATIENCE_S) == {good.name: 1}
     assert caplog.messages == ["the queue same0 could not be read"] * 2
     assert "ZeroDivisionError" in caplog.text
 
@@ -189,5 +191,5 @@ def test_a_read_that_raises_is_logged_and_takes_no_other_along(
 def test_what_a_read_logs_has_the_queue() -> None:
     reading = QueueReading[Any](lambda _: get_contextvars().get("queue"))
     queues = queues_in("same", 2 * READERS)
-    assert reading.read(queues, within_s=10) == {queue.name: queue.name for queue in queues}
+    assert reading.read(queues, within_s=PATIENCE_S) == {queue.name: queue.name for queue in queues}
     assert "queue" not in get_contextvars()
