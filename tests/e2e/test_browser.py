@@ -95,8 +95,8 @@ def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iter
         settings = {
             "JOBMON_STATS_TTL_MS": "0",
             "JOBMON_THREADS": "8",
-            "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "500",
-            "JOBMON_QUERY_TIMEOUT_MS": "500",
+            "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "1000",
+            "JOBMON_QUERY_TIMEOUT_MS": "2000",
         }
         with serving(uri, folder, **settings) as web:
             yield Stack(web, client.jobmon, own)
@@ -1045,15 +1045,16 @@ def test_job_page_shows_that_its_job_was_deleted(visit: Visits, stack: Stack, ki
 
 
 def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, kind: str) -> None:
-    later = datetime.now(UTC) + timedelta(hours=1)
+    later = datetime.now(UTC) + timedelta(minutes=30)
     shown = job(kind, status="leased", leasedBy="w2", leaseExpiresAt=later)
     stack.database.jobs.insert_one(shown)
     page = visit(f"{stack.url}/dashboard/jobs/{shown['jobId']}")
     step = page.locator(".timeline > li").first
     expect(step).to_have_text(re.compile(r"Lease expires in \d+ min \(w2\)"))
     expect(page).to_have_title(f"running · {kind} · jobmon")
-    soon = datetime.now(UTC) + timedelta(seconds=3)  # it expires without a further write
-    stack.database.jobs.update_one({"_id": shown["_id"]}, {"$set": {"leaseExpiresAt": soon}})
+    now = datetime.now(UTC)
+    soon = {"leaseExpiresAt": now + timedelta(seconds=3), "updatedAt": now}  # it expires by itself
+    stack.database.jobs.update_one({"_id": shown["_id"]}, {"$set": soon})
     expect(page.get_by_text("lease expired", exact=True)).to_be_visible()
     expect(page).to_have_title(f"lease expired · {kind} · jobmon")
     expect(step).to_have_text(re.compile(r"Lease expired \d+ s ago \(w2\)|Lease expired now"))

@@ -16,7 +16,7 @@ from ..support.commands import database_uri
 @pytest.fixture
 def slow_api(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Any) -> Any:
     uri = database_uri(mongod, database)
-    app = create_app(make_settings(mongo_uri=uri, slow_query_ms=100))
+    app = create_app(make_settings(mongo_uri=uri, slow_query_ms=1_000))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
 
@@ -37,13 +37,13 @@ def test_a_slow_query_is_logged_without_its_values(
     database.jobs.create_index([("createdAt", -1), ("_id", -1)])
     database.jobs.insert_one({"jobId": "a", "createdBy": "someone-secret"})
     admin = database.client.admin
-    data = slowed(database, "find", 150)
+    data = slowed(database, "find", 1_050)
     admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)
     with capture_logs() as lines:
         assert slow_api.get_as_owner("/jobs", "someone-secret").status_code == 200
     (line,) = [line for line in lines if line["event"] == "slow query"]
     assert (line["log_level"], line["command"], line["collection"]) == ("warning", "find", "jobs")
-    assert (line["outcome"], line["duration_ms"] >= 150) == ("succeeded", True)
+    assert (line["outcome"], line["duration_ms"] >= 1_000) == ("succeeded", True)
     assert line["index"] == "{'createdBy': 1, 'createdAt': -1, '_id': -1, 'type': 1}"
     assert line["shape"] == '{"$and": [{"createdBy": {"$in": "?"}}, {}]}'
     assert "someone-secret" not in str(line)
@@ -53,7 +53,7 @@ def test_a_query_that_reaches_its_time_limit_is_logged(
     slow_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     data = {"failCommands": ["aggregate"], "errorCode": 50, "namespace": f"{database.name}.jobs"}
-    data |= {"blockConnection": True, "blockTimeMS": 150}
+    data |= {"blockConnection": True, "blockTimeMS": 1_050}
     database.client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
     try:
         with capture_logs() as lines:

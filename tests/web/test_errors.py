@@ -401,6 +401,8 @@ class Killed:
             "appName": "jobmon",
             "ns": f"{self._database.name}.jobs",
             "failpointMsg": WAITS,
+            # The server looks for a drop only every 10 ms of a query.
+            "microsecs_running": {"$gte": 50_000},
         }
         operations = [{"$currentOp": {"allUsers": True}}, {"$match": own_query}]
         return next(self._database.client.admin.aggregate(operations), None)
