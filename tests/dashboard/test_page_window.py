@@ -149,7 +149,7 @@ def test_past_window_is_not_updated(admin: Viewer, history: ErrorHistory) -> Non
     paths = (*PAGES, group_page(history))
     for path in paths:
         (note,) = admin.page(f"{path}?{PAST}", part=path != "/dashboard").all("span", id="finished")
-        assert note["data-note"] == "past window"
+        assert note["data-note"] == "past window, not updated"
         for live in ("range=7d", f"from={quote(FROM)}"):
             assert not admin.page(f"{path}?{live}").all("span", id="finished")
 
@@ -199,10 +199,10 @@ def test_bad_window_is_named(admin: Viewer, path: str, query: str, parameter: st
 def test_window_before_the_retained_history_is_shown_from_there(service: Make) -> None:
     admin = signed_in(service(day_retention_days=40, hour_retention_days=3))
     shown = words(admin.page("/dashboard?range=90d"))
-    assert f"No data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in shown
+    assert f"no data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in shown
     month = words(admin.page("/dashboard?range=30d"))
     assert "steps of 1 d: shorter ones of this time are no longer kept" in month
-    assert "No data before" not in month
+    assert "no data before" not in month
 
 
 def test_list_shows_a_window_as_the_times_of_creation(admin: Viewer, watched: Any) -> None:

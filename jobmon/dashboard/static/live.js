@@ -2,6 +2,7 @@
 
 /* global htmx, Idiomorph */
 import { heldJobIds, keepRowOrder, markSelectedRow, reasonToHold, updateRows } from "./rows.js";
+import { followTables } from "./table_heads.js";
 import { formatDuration, showTimes } from "./times.js";
 
 const SLOW_MS = 4000;
@@ -42,7 +43,7 @@ export function startUpdates() {
   document.addEventListener("visibilitychange", () => { if (!document.hidden) update(); });
   // A field keeps what the viewer types, an opened `<details>` stays open, and charts draw themselves.
   Idiomorph.defaults.ignoreActiveValue = true;
-  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => name !== "data-fits" && !(name === "open" && node.tagName === "DETAILS");
   Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "charts";
   document.addEventListener("htmx:configRequest", prepareRequest);
   document.addEventListener("htmx:beforeSwap", prepareSwap);
@@ -53,6 +54,7 @@ export function startUpdates() {
     showState();
     showTimes();
     markSelectedRow();
+    followTables();
   });
 }
 

@@ -1,0 +1,22 @@
+// The heads of tables stick below the header of the page, where the table fits into its frame: such a
+// frame does not scroll by itself.
+
+const root = document.documentElement;
+const header = document.querySelector(".bar");
+const observer = new ResizeObserver((entries) => entries.forEach(({ target }) => markFrame(target.closest(".scroll"))));
+const observed = new WeakSet();
+
+if (header) new ResizeObserver(() => root.style.setProperty("--bar-height", `${header.offsetHeight}px`)).observe(header);
+
+/** Follow the size of every framed table; call it again when a page has new ones. */
+export function followTables() {
+  document.querySelectorAll(".scroll, .scroll > .rows").forEach((element) => {
+    if (observed.has(element)) return;
+    observed.add(element);
+    observer.observe(element);
+  });
+}
+
+function markFrame(frame) {
+  frame?.toggleAttribute("data-fits", frame.scrollWidth <= frame.clientWidth);
+}
