@@ -392,6 +392,11 @@ def test_numbers_stay_in_their_place_with_nine_notices_and_3000_types(
     page.get_by_text("6 more").click()
     expect(page.get_by_text(texts[-1])).to_be_visible()
     assert measure(first) == places[0]
+    past = datetime.now(UTC) - timedelta(hours=3)
+    end = past + timedelta(hours=1)
+    page.goto(f"{lone.url}/dashboard?from={past:%FT%H:%MZ}&to={end:%FT%H:%MZ}")
+    expect(page.locator("#types tbody tr")).to_have_count(50)
+    assert measure(first) == places[0]
     page.set_viewport_size(PHONE)
     assert measure(page.locator(".strip"))[1] <= 88
 
@@ -736,6 +741,24 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
     expect(page.locator("tr.selected .row-link")).to_have_attribute("title", second)
     page.get_by_role("link", name="Jobs", exact=True).click()
     expect(page.locator("tr.selected")).to_have_count(0)
+
+
+def test_head_of_a_table_sticks_and_covers_no_row_with_the_focus(
+    visit: Visits, stack: Stack, kind: str
+) -> None:
+    """Catches a long table without its head, and a focused link below it (WCAG 2.4.11)."""
+    stack.database.jobs.insert_many([job(f"{kind}.{number:02}") for number in range(20)])
+    page = visit(f"{stack.url}/dashboard?by=type&text={kind}")
+    page.set_viewport_size({"width": 1_280, "height": 400})
+    rows, head = page.locator("#types tbody tr"), page.locator("#types thead th").first
+    expect(rows).to_have_count(20)
+    rows.last.scroll_into_view_if_needed()
+    header = sum(measure(page.locator(".bar")))
+    eventually(lambda: abs(measure(head)[0] - header) < 1)
+    rows.nth(1).locator(".row-link").focus()
+    assert measure(rows.nth(1).locator(".row-link"))[0] >= sum(measure(head)) - 1
+    rows.nth(1).locator(".c-wait").click()
+    expect(page).to_have_url(re.compile(rf"/dashboard/types/{re.escape(kind)}\.01\?"))
 
 
 def test_date_filter_is_in_the_viewer_s_zone_and_sent_as_an_instant(
