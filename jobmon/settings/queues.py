@@ -21,7 +21,7 @@ from typing import Any
 from marshmallow import ValidationError
 
 from jobmon.mongo_uri import check_mongo_uri
-from jobmon.profiles import ProfileError, load_profile, shipped_profiles
+from jobmon.profiles import ProfileError, ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
 from jobmon.settings.environment import ADMIN_DASHBOARD, MistakePlace, Settings, SettingsError
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, make_links
@@ -105,18 +105,7 @@ def _parse_queue(
     for first, second in (("uri", "uri_variable"), ("collection", "collections")):
         if first in table and second in table:
             raise ProfileMistakeError((name, second), f"not together with {first}")
-    profile = table.get("profile", Settings.profile)
-    if profile not in shipped_profiles():
-        profile = str(folder / profile)
-    try:
-        file = load_profile(profile)
-    except ProfileError as error:
-        raise ProfileMistakeError(
-            (name, "profile"), str(error), is_in_other_file=error.is_in_file
-        ) from None
-    if "attempts_collection" in table and file.attempts_collection is None:
-        message = f"the profile {file.name} has no collection of attempts"
-        raise ProfileMistakeError((name, "attempts_collection"), message)
+    file = _load_profile(name, table, folder)
     search_fields = tuple(table.get("search_fields", ()))
     try:
         payload = file.parse(table.get("collection", file.collection)).fields.get("payload")
@@ -129,7 +118,7 @@ def _parse_queue(
         queue=name,
         mongo_uri=uri,
         uri_setting=uri_setting,
-        profile=profile,
+        profile=file.name,
         attempts_collection=table.get("attempts_collection")
         or file.attempts_collection
         or Settings.attempts_collection,
@@ -146,6 +135,22 @@ def _parse_queue(
         full_name = f"{name}.{collection}"
         _require_name(full_name, (name, "collections", number))
         yield replace(common, queue=full_name, jobs_collection=collection)
+
+
+def _load_profile(name: str, table: Table, folder: Path) -> ProfileFile:
+    profile = table.get("profile", Settings.profile)
+    if profile not in shipped_profiles():
+        profile = str(folder / profile)
+    try:
+        file = load_profile(profile)
+    except ProfileError as error:
+        raise ProfileMistakeError(
+            (name, "profile"), str(error), is_in_other_file=error.is_in_file
+        ) from None
+    if "attempts_collection" in table and file.attempts_collection is None:
+        message = f"the profile {file.name} has no collection of attempts"
+        raise ProfileMistakeError((name, "attempts_collection"), message)
+    return file
 
 
 def _parse_links(settings: Settings, name: str, table: Table) -> tuple[LinkTemplate, ...]:
