@@ -15,7 +15,10 @@ from jobmon.store.short_errors import make_short_error_expression
 
 # The time of a change, added to the documents that are evaluated.
 CHANGED_AT = "_changedAt"
-_JOB_FIELDS = ("type", "status", "startedAt", "finishedAt", "createdAt", "nextRunAt")
+_JOB_FIELDS = (
+    *("jobId", "type", "status", "leasedBy", "attemptCount"),
+    *("startedAt", "finishedAt", "createdAt", "nextRunAt"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +55,7 @@ class RunRules:
         cls, events: ParsedEvents, jobs: FieldMapping, outcome: Any, *, is_recurring: bool
     ) -> "RunRules":
         """The rules for jobs with this mapping; `outcome` computes how the last run ended."""
-        facts = {name: jobs.translate_expression(f"${name}") for name in _JOB_FIELDS}
-        facts["attemptCount"] = jobs.translate_expression("$attemptCount")
-        facts["outcome"] = outcome
-        facts["jobId"] = jobs.translate_expression("$jobId")
-        facts["leasedBy"] = jobs.translate_expression("$leasedBy")
-        facts["isJob"] = to_expression(jobs.where) if jobs.where else {"$literal": True}
-        if repetition := make_repetition_expression(jobs.paths):
-            facts["repetition"] = repetition
-        if events.running is not None:
-            facts["isRunning"] = to_expression(events.running)
+        facts = _make_facts(events, jobs) | {"outcome": outcome}
         finished = jobs.paths.get("finishedAt")
         # If each update sets finishedAt, then each update would be counted as the end of a run.
         by_default = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
@@ -116,6 +110,17 @@ class RunRules:
         if self.running is None:
             return jobs.translate_filter({"status": JobStatus.LEASED.value})
         return {"$and": [jobs.where, self.running]} if jobs.where else self.running
+
+
+def _make_facts(events: ParsedEvents, jobs: FieldMapping) -> dict[str, Any]:
+    """The expressions of the facts, except those of the outcome and of the error."""
+    facts = {name: jobs.translate_expression(f"${name}") for name in _JOB_FIELDS}
+    facts["isJob"] = to_expression(jobs.where) if jobs.where else {"$literal": True}
+    if repetition := make_repetition_expression(jobs.paths):
+        facts["repetition"] = repetition
+    if events.running is not None:
+        facts["isRunning"] = to_expression(events.running)
+    return facts
 
 
 def _evaluate_at_change(expression: Any) -> Any:
