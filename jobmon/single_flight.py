@@ -5,26 +5,32 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 UNUSED_AFTER_S = 30.0
+# With this `rest`, a computation takes at most a tenth of the time, however many callers there are.
+TENTH = 9.0
+MAX_REST_S = 30.0
 
 
 class SingleFlight(Generic[T]):
     """Runs `compute` at most once at a time; callers during a run get its result.
 
-    A value is kept for `ttl_ms`. A failure is raised for every caller that waited for it and is
-    not kept, so that a slow database gets one query and not one for each viewer.
+    A value is kept for `ttl_ms`, or for `rest` times as long as its computation took (30 seconds
+    at most), if that is longer. A failure is raised for every caller that waited for it and is not
+    kept, so that a slow database gets one query and not one for each viewer.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()
     """
 
-    def __init__(self, compute: Callable[[], T], ttl_ms: int) -> None:
+    def __init__(self, compute: Callable[[], T], ttl_ms: int, rest: float = 0.0) -> None:
         self._compute = compute
         self._ttl_s = ttl_ms / 1_000
+        self._rest = rest
         self._lock = threading.Lock()
         self._running: Future[T] | None = None
         self._kept: tuple[T, float] | None = None
@@ -48,6 +54,7 @@ class SingleFlight(Generic[T]):
         return running.result()
 
     def _run(self, outcome: Future[T]) -> None:
+        started = time.monotonic()
         try:
             value = self._compute()
         except BaseException as error:  # noqa: BLE001 - result() raises it again
@@ -57,8 +64,24 @@ class SingleFlight(Generic[T]):
         else:
             with self._lock:
                 self._running = None
-                self._kept = (value, time.monotonic() + self._ttl_s)
+                now = time.monotonic()
+                kept_s = max(self._ttl_s, _rest_s(self._rest, now - started))
+                self._kept = (value, now + kept_s)
             outcome.set_result(value)
+
+
+def _rest_s(rest: float, took_s: float) -> float:
+    return min(rest * took_s, MAX_REST_S)
+
+
+@dataclass
+class _Kept(Generic[T]):
+    """A value, when its computation began, when it was last used, and how long it rests."""
+
+    value: Future[T]
+    begun_at: float
+    used_at: float
+    rest_s: float = 0.0
 
 
 class SingleFlightCache(Generic[T]):
@@ -73,8 +96,7 @@ class SingleFlightCache(Generic[T]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()
-        # By key: the value, when it was computed, when it was last used; in the order of last use.
-        self._values: dict[Hashable, tuple[Future[T], float, float]] = {}
+        self._values: dict[Hashable, _Kept[T]] = {}  # in the order of last use
 
     def get(
         self,
@@ -82,43 +104,45 @@ class SingleFlightCache(Generic[T]):
         compute: Callable[[], T],
         max_age_s: float = math.inf,
         *,
+        rest: float = 0.0,
         keep: Callable[[T], bool] = lambda _: True,
     ) -> T:
         """The kept value, unless it is older than `max_age_s`, or a new one.
 
-        A value for which `keep` is false is shared only by the callers who wait for it. Raises
-        what `compute` raised.
+        `rest`: as for `SingleFlight`. A value for which `keep` is false is shared only by the
+        callers who wait for it. Raises what `compute` raised.
         """
         now = time.monotonic()
         with self._lock:
             kept = self._values.pop(key, None)
-            is_first = kept is None or now - kept[1] >= max_age_s
+            is_first = kept is None or now - kept.begun_at >= max(max_age_s, kept.rest_s)
             if kept is None or is_first:
-                kept = Future(), now, now
-            value = kept[0]
-            self._values[key] = value, kept[1], now
+                kept = _Kept(Future(), now, now)
+            kept.used_at = now
+            self._values[key] = kept
             self._evict(now - UNUSED_AFTER_S)
         if is_first:
             try:
                 computed = compute()
             except BaseException as error:  # noqa: BLE001 - result() raises it again
-                self._drop(key, value)
-                value.set_exception(error)
+                self._drop(key, kept)
+                kept.value.set_exception(error)
             else:
+                kept.rest_s = _rest_s(rest, time.monotonic() - now)
                 if not keep(computed):
-                    self._drop(key, value)
-                value.set_result(computed)
-        return value.result()
+                    self._drop(key, kept)
+                kept.value.set_result(computed)
+        return kept.value.result()
 
-    def _drop(self, key: Hashable, value: Future[T]) -> None:
+    def _drop(self, key: Hashable, kept: _Kept[T]) -> None:
         with self._lock:
-            kept = self._values.get(key)
-            if kept is not None and kept[0] is value:
+            if self._values.get(key) is kept:
                 del self._values[key]
 
     def _evict(self, used_before: float) -> None:
         while True:
             oldest = next(iter(self._values))
-            if len(self._values) <= self._size and self._values[oldest][2] >= used_before:
+            is_used = self._values[oldest].used_at >= used_before
+            if len(self._values) <= self._size and is_used:
                 return
             del self._values[oldest]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobmon import single_flight as shared_module
-from jobmon.single_flight import SingleFlight, SingleFlightCache
+from jobmon.single_flight import TENTH, SingleFlight, SingleFlightCache
 
 from .support.waiting import PATIENCE_S, eventually
 
@@ -101,6 +101,32 @@ def test_a_value_is_kept_until_its_ttl_is_over(monkeypatch: pytest.MonkeyPatch) 
     now += 0.001
     assert shared.kept() is None
     assert shared.get() == 1
+
+
+@pytest.mark.parametrize(("took_s", "kept_s"), [(0.1, 2.0), (0.9, 8.1), (5.0, 30.0)])
+def test_a_value_is_kept_in_proportion_to_what_it_took(
+    monkeypatch: pytest.MonkeyPatch, took_s: float, kept_s: float
+) -> None:
+    """Catches a count that keeps the database busy as long as anybody looks."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def compute() -> float:
+        nonlocal now
+        now += took_s
+        return now
+
+    shared, cache = SingleFlight(compute, 2_000, TENTH), SingleFlightCache[float](9)
+    first = shared.get()
+    now += kept_s - 0.01
+    assert shared.get() == first
+    now += 0.02
+    assert shared.get() > first
+    begun_at, first = now, cache.get("q", compute, 2, rest=TENTH)
+    now = begun_at + kept_s - 0.01
+    assert cache.get("q", compute, 2, rest=TENTH) == first
+    now = begun_at + kept_s + 0.01
+    assert cache.get("q", compute, 2, rest=TENTH) > first
 
 
 def test_without_a_ttl_every_caller_gets_a_new_value() -> None:

@@ -26,14 +26,14 @@ from jobmon.rollup.histogram import Histogram, percentiles
 from jobmon.rollup.reader import RollupReader
 from jobmon.rollup.step_cache import StepCache
 from jobmon.rollup.windows import Window
-from jobmon.single_flight import SingleFlightCache
+from jobmon.single_flight import TENTH, SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.labels import OTHER
 from jobmon.store.read_collection import is_bad_hint
 
 # The cost of counting a window live grows with its activity.
 MAX_LIVE_WINDOW = timedelta(hours=6)
-LIVE_TTL_S = 2.0  # for which callers share a live count
+LIVE_TTL_S = 2.0  # for which callers share a live count; longer if it takes long
 # Of all queues of a process; an answer takes about 20 KiB, a step about 500 bytes.
 MAX_CACHED_ANSWERS = 200
 MAX_CACHED_STEPS = 20_000
@@ -200,7 +200,8 @@ class SeriesReader:
             )
 
         counted_at, max_age_s = _validity(progress)
-        return self._cache.by_step.get((self, window, types, counted_at), compute, max_age_s)
+        key = (self, window, types, counted_at)
+        return self._cache.by_step.get(key, compute, max_age_s, rest=TENTH)
 
     def history_by_type(self, window: Window) -> History[str]:
         """The activity of each type in the whole window; sources as in `history_by_step`.
@@ -229,7 +230,7 @@ class SeriesReader:
             )
 
         counted_at, max_age_s = _validity(progress)
-        return self._cache.by_type.get((self, window, counted_at), compute, max_age_s)
+        return self._cache.by_type.get((self, window, counted_at), compute, max_age_s, rest=TENTH)
 
     def samples(self, window: Window) -> dict[datetime, QueueSample]:
         """The newest sample of each step, by the step's start, where a collector took one."""

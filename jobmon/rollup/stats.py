@@ -2,7 +2,7 @@
 
 from jobmon.domain import CappedCount
 from jobmon.rollup.reader import RollupReader
-from jobmon.single_flight import SingleFlight
+from jobmon.single_flight import TENTH, SingleFlight
 from jobmon.store import list_count
 from jobmon.store.filter import JobFilter
 from jobmon.store.list_count import ListCounter
@@ -25,13 +25,14 @@ class StatsReader:
         connection = planner.connection
         self._rollup = rollup
         self._live = LiveStats(connection)
-        self._live_stats = SingleFlight(self._live.count, connection.settings.stats_ttl_ms)
+        self._live_stats = SingleFlight(self._live.count, connection.settings.stats_ttl_ms, TENTH)
         self._lists = ListCounter(planner)
 
     def stats(self) -> QueueStats:
         """The collector's stats, or else live ones.
 
-        A process counts live by one query at a time, and keeps the result for JOBMON_STATS_TTL_MS.
+        A process counts live by one query at a time. It keeps the result for JOBMON_STATS_TTL_MS,
+        and longer if a count takes long, so that it counts at most a tenth of the time.
         """
         return self._rollup.stats() or self._live_stats.get()
 
