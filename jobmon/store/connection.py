@@ -112,7 +112,7 @@ class Connection:
 
     @property
     def collection_names(self) -> list[str]:
-        """The names of the watched collections, that of the jobs first."""
+        """The names of the watched collections, the jobs first."""
         watched = (self.jobs, self.attempts)
         return [collection.collection.name for collection in watched if collection is not None]
 

@@ -62,7 +62,7 @@ class LabelBudget:
         self._labels.update(labels)
 
     def forget(self, *, all_but: Iterable[str]) -> None:
-        """Free all labels but these; none is freed while `(other)` is one of these."""
+        """Free all labels except these; nothing is freed while `(other)` is in use."""
         if len(self._labels) < self._limit:
             return
         used = set(all_but)

@@ -71,8 +71,8 @@ class _OrderKey:
 class _DueJobs:
     """The waiting jobs that differ only in the last field of the order, a date.
 
-    `before` counts the jobs that are ahead of all of them, by type label. `dates` are those of each
-    type label, sorted; a missing one is the first. After `horizon` some may be missing.
+    `before` counts the jobs that are ahead of all of them, by type label. `dates` has the sorted
+    dates of each type label; a missing date is the first. After `horizon` some may be missing.
     """
 
     before: Counter[str]

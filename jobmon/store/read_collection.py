@@ -44,7 +44,7 @@ class ReadCollection:
     """A collection that can only be read; every method raises PyMongoError.
 
     Queries, orders and indexes are given, and documents returned, with the contract's names. The
-    index is a hint: without it a query runs all the same, and a warning is logged once.
+    index is a hint: without it a query still runs, and a warning is logged once.
 
         jobs.find({"status": "dlq"}, ("jobId",), index=BY_STATUS, order=NEWEST_FIRST, limit=20)
     """
@@ -341,7 +341,7 @@ def request_comment() -> dict[str, Any]:
 
 def is_bad_hint(error: OperationFailure) -> bool:
     """Whether a query failed only because the index that it hints at does not exist."""
-    # The message decides, too: the server reports many other faults with the code BadValue.
+    # The code alone does not show it: the server reports many other faults as BadValue.
     return error.code in (BAD_VALUE, INDEX_NOT_FOUND) and "hint" in str(error).lower()
 
 

@@ -73,7 +73,7 @@ class RunningJobReader:
         return self._shared.get()
 
     def find_first_expiry(self) -> datetime | None:
-        """When the lease that has been expired the longest ended; None if none has, or if unknown.
+        """When the lease that expired first ended; None if no lease has expired, or if unknown.
 
         Reads one key of the index (status, leaseExpiresAt).
         """
@@ -113,7 +113,7 @@ class RunningJobReader:
     def _look_up_starts(self, jobs: list[Document]) -> dict[tuple[str, int], datetime]:
         """When attempts started, by job id and number, for jobs that do not hold it themselves.
 
-        Index: (jobId, attemptNumber), of which each job and number is one key.
+        Index: (jobId, attemptNumber), one key for each job and number.
         """
         without = [
             job

@@ -26,8 +26,8 @@ _END_OF_INT64 = 2**63
 class SearchTerm:
     """The jobs that have any of `texts` in a field of the payload, which may be inside arrays.
 
-    `field`: its declared name, `payload.orderId`. A text means every value that is written so: the
-    string itself, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
+    `field`: its declared name, `payload.orderId`. A text means any value that is written like it: a
+    string, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
     strings with this beginning. In double quotes a text means only the string, and `*` is a letter.
 
     >>> SearchTerm(field="payload.orderId", texts=("8425",)).condition()
