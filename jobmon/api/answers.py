@@ -1,4 +1,4 @@
-"""The answers about jobs, and the parts of which all answers consist, for OpenAPI too."""
+"""The answers about jobs, and the parts of all answers; OpenAPI documents them."""
 
 from collections.abc import Callable
 from datetime import datetime

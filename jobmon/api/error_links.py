@@ -40,7 +40,7 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
 def _find_known(queue: WatchedQueue, errors: list[Any]) -> list[str | None]:
     try:
         return find_error_groups(queue, errors)
-    except PyMongoError as error:  # the job can be shown all the same
+    except PyMongoError as error:  # the job can be shown without them
         log.error("no groups of the errors of a job: %s", describe_error(error))
         return [None] * len(errors)
 

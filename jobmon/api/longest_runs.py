@@ -37,7 +37,7 @@ class LongestRunReader:
         self._lists: SingleFlightCache[LongestRuns] = SingleFlightCache(MAX_KEPT)
 
     def list(self, queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
-        """At most 100 jobs with `durationMs`, that of the longest run first.
+        """At most 100 jobs, each with the `durationMs` of its longest run, the longest first.
 
         The runs ended in the window from `finished_from` to `finished_to`, by default the last 24
         hours. ApiError 422 or 503 for a window without a history; raises PyMongoError.

@@ -237,7 +237,7 @@ class WindowMeta(WindowBounds):
     """The window of an answer, and its counted part."""
 
     step = integer("Length of a step in seconds.")
-    as_of = Date("Activity is counted up to this time; that of later steps is null.")
+    as_of = Date("Activity is counted up to this time; later steps are null.")
     source = string(
         "`rollup`: kept by the collector. `live`: counted for this answer.", enum=["rollup", "live"]
     )

@@ -247,7 +247,7 @@ class QueueMetrics:
         if health.expired_leases is not None:
             about = "Leased jobs whose lease has expired."
             families.gauge("jobmon_expired_leases", about, health.expired_leases)
-        # A lower bound, so that alerts go on firing.
+        # A lower bound, so that alerts still fire.
         due = MAX_COUNTED if health.too_many_due else health.due
         if due is not None:
             about = "Waiting jobs that are due; at most 500,000 if as many are scheduled."

@@ -48,9 +48,9 @@ def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
             "name": name,
             "description": (
                 f"Jobs with this value in `{name}`, also inside an array: the text, or a number, "
-                "ObjectId, UUID, boolean or date that is written so. `text*` matches texts that "
-                'begin with it, `"text"` (in quotes) only that text. Repeat it to match any of '
-                "several values. Only in queues that have this field in JOBMON_SEARCH_FIELDS."
+                "ObjectId, UUID, boolean or date that is written like it. `text*` matches texts "
+                'that begin with it, `"text"` (in quotes) only that text. Repeat it to match any '
+                "of several values. Only in queues that have this field in JOBMON_SEARCH_FIELDS."
             ),
             "schema": {"type": "array", "items": text, "maxItems": MAX_VALUES},
             "style": "form",

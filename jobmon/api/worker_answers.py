@@ -39,7 +39,7 @@ class WorkerAnswer(Answer):
     """A worker: what it runs now, and its attempts in the window.
 
     `(other)` sums up the workers that were not counted by name. A field is null where it is
-    unknown: `meta.reasons` explains it. With `type`, the attempts are those of these types.
+    unknown: `meta.reasons` explains it. With `type`, only attempts of these types count.
     """
 
     name = FreeText("Its name, as in `leasedBy` of its jobs, at most 200 characters.")

@@ -1,4 +1,4 @@
-"""Lists the groups of errors of a window: how often, whether new, of which types and workers."""
+"""Lists the groups of errors of a window: their counts, status, types and workers."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -115,7 +115,7 @@ def _drop_cut_parts(text: Any) -> Any:
 
 
 def _drop_last_word(text: str) -> str:
-    """A text without its last word and a number before it, of which the word may be a part."""
+    """A text without its last word, and without a number before it that the word may continue."""
     end = len(text)
     while end and not _ends_word(text[end - 1]):
         end -= 1

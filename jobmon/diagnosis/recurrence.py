@@ -129,7 +129,7 @@ def _find_missed(
     if any(gap.clip(start, end) for gap in gaps):
         return []
     start, end = start + timetable.slack, end + timetable.slack
-    # The last of these times is that of the next run, or of the overdue one: it is not missed.
+    # The last of these times belongs to the next or the overdue run, which is not missed.
     count = timetable.count_due(start, end, MAX_COUNTED + 1) - 1
     if count < 1:
         return []

@@ -31,7 +31,7 @@ def refuse_before_stopping(server: Any) -> None:
     stop = signal.getsignal(signal.SIGTERM)
 
     def refuse_and_stop(number: int, frame: Any) -> None:
-        # Sockets that systemd or another master shares must go on accepting.
+        # Sockets that systemd or another master shares must still accept.
         is_last = not (server.reexec_pid or server.master_pid or server.systemd)
         if os.getpid() == server.pid and is_last and not server.cfg.reuse_port:
             refuse_connections(server.LISTENERS)

@@ -1,6 +1,6 @@
-"""A sample of a collection's documents: which fields they have, of which types, with which words.
+"""A sample of a collection's documents: their fields, with types and words.
 
-It never keeps a document, nor a text that is long or one of many.
+It keeps no document, no long text, and no text of a field that has many different ones.
 """
 
 import re

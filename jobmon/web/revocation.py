@@ -1,7 +1,7 @@
 """The list of revoked tokens, which are refused before they expire.
 
-The web service reads it, as a user that can only read; `jobmon revoke` writes it. Its database is
-not the one of the rollups, which can be dropped at any time: a revoked token must stay revoked.
+The web service reads it, as a user that can only read; `jobmon revoke` writes it. It is not in the
+rollups' database, which can be dropped at any time: a revoked token must stay revoked.
 """
 
 import logging
