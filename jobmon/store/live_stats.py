@@ -108,7 +108,8 @@ class LiveStats:
             queued.update(
                 {job_type: n for (status, job_type), n in counts.items() if status == _QUEUED}
             )
-        waiting = self._count_waiting(now, all_waiting, unknown)
+        readable = _find_readable(unchanged)
+        waiting = self._count_waiting(now, all_waiting, unknown, are_dates="due" in readable)
         types = [job_type for job_type, _ in queued.most_common(MAX_AGES)]
         is_any_queued = self._has_any(JobStatus.QUEUED, counts)
         if unchanged is not None:
@@ -125,7 +126,9 @@ class LiveStats:
         return QueueHealth(
             estimated_total=(unchanged and unchanged.estimated_total)
             or self._estimate_total(counts),
-            expired_leases=self._count_expired_leases(counts, now, unknown),
+            expired_leases=self._count_expired_leases(
+                counts, now, unknown, are_dates="expired_leases" in readable
+            ),
             due=waiting.due,
             scheduled=waiting.scheduled,
             too_many_due=waiting.too_many_due,
@@ -142,8 +145,15 @@ class LiveStats:
         return self._jobs.estimated_count()
 
     def _count_expired_leases(
-        self, counts: Mapping[tuple[str, str], int] | None, now: datetime, unknown: dict[str, str]
+        self,
+        counts: Mapping[tuple[str, str], int] | None,
+        now: datetime,
+        unknown: dict[str, str],
+        *,
+        are_dates: bool,
     ) -> int | None:
+        """The leased jobs whose lease has ended; `are_dates`: each leaseExpiresAt is a date."""
+
         def count(when: Document) -> int:
             query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": when}
             return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
@@ -154,7 +164,7 @@ class LiveStats:
         if not can_query:
             unknown["expired_leases"] = "the documents do not record when a lease ends"
             return None
-        expired, unreadable = count({"$lt": now}), count({"$type": NOT_DATES})
+        expired, unreadable = count({"$lt": now}), 0 if are_dates else count({"$type": NOT_DATES})
         if unreadable:
             why = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
             unknown["expired_leases"] = why
@@ -173,10 +183,17 @@ class LiveStats:
         return "createdAt of the queued jobs is not a date, or missing"
 
     def _count_waiting(
-        self, now: datetime, all_waiting: int | None, unknown: dict[str, str]
+        self,
+        now: datetime,
+        all_waiting: int | None,
+        unknown: dict[str, str],
+        *,
+        are_dates: bool,
     ) -> _WaitingCounts:
         """The due and the scheduled jobs: the fewer of both are counted, and the others are the
         remaining waiting jobs. So a huge backlog, or a huge schedule, is not counted.
+
+        `are_dates`: each nextRunAt is a date.
         """
         both = ("due", "scheduled")
         if all_waiting == 0:
@@ -190,7 +207,8 @@ class LiveStats:
             counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
             return CappedCount(counted, counted < MAX_COUNTED)
 
-        unreadable, later = count({"$type": NOT_DATES}), count({"$gt": now})
+        unreadable = CappedCount(0, True) if are_dates else count({"$type": NOT_DATES})
+        later = count({"$gt": now})
         if unreadable.value:
             more = "" if unreadable.is_exact else " and more"
             why = f"nextRunAt of {unreadable.value:,}{more} waiting jobs is not a date"
@@ -276,3 +294,8 @@ class LiveStats:
         found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
         created_at = found[0].get("createdAt") if found else None
         return read_date(created_at)
+
+
+def _find_readable(health: QueueHealth | None) -> set[str]:
+    """The fields of this health that are known exactly: all dates that they need can be read."""
+    return set() if health is None else {"due", "expired_leases"} - health.unknown.keys()

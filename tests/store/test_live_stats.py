@@ -51,3 +51,33 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     assert later.overdue_by_type == {"b": NOW + timedelta(minutes=1)}
     assert later.oldest_queued_by_type == {"a": since, "b": since}
     assert (later.oldest_queued, later.estimated_total) == (since, 2)
+
+
+def test_whether_dates_can_be_read_is_asked_once_for_unchanged_jobs(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches two queries more for each queue every few seconds, also where nothing changes."""
+    ends = NOW + timedelta(minutes=1)
+    watched.jobs.insert_one({"status": "leased", "type": "a", "leaseExpiresAt": ends})
+    watched.jobs.insert_one({"status": "queued", "type": "a", "nextRunAt": ends})
+    stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
+    counts.update({("leased", "a"): 1, ("queued", "a"): 1})
+    asked = list[Any]()
+    count = ReadCollection.count
+
+    def count_and_note(jobs: ReadCollection, query: Any, **options: Any) -> int:
+        asked.append(query)
+        return count(jobs, query, **options)
+
+    monkeypatch.setattr(ReadCollection, "count", count_and_note)
+    first = stats.health(counts, NOW)
+    assert (len(asked), first.due, first.expired_leases) == (4, 0, 0)
+    later = stats.health(counts, NOW + timedelta(minutes=2), first)
+    assert (len(asked), later.due, later.expired_leases) == (6, 1, 1)
+    # Where some cannot be read, the reason is found again.
+    watched.jobs.update_many({}, {"$set": {"leaseExpiresAt": "x", "nextRunAt": "x"}})
+    odd = stats.health(counts, NOW)
+    assert stats.health(counts, NOW, odd).unknown == odd.unknown
+    assert {"due", "scheduled", "expired_leases"} <= odd.unknown.keys()
