@@ -271,7 +271,7 @@ class Collector:
             if changed or now > written_at + WRITE_AT_LEAST_EVERY_S:
                 self._write_stats(segments, as_of, at)
                 written_at = now
-            self._runs.count(may_stop=written_at == now)
+            self._runs.count()
             unsaved = unsaved or changed
             may_save = not (self._share.is_starting() or self._runs.is_waiting)
             if may_save and now > save_at and not self._checkpoints.is_saving():

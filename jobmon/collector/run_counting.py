@@ -1,6 +1,7 @@
 """Decides whether, and from when on, a collector counts the runs of its queue from changes."""
 
 import threading
+import time
 from datetime import datetime
 
 from jobmon.collector.changes import Changes, open_changes, open_counted_changes
@@ -10,6 +11,7 @@ from jobmon.collector.share import Share
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
+LOOK_EVERY_S = 5.0  # for a first recorded attempt
 COUNT_FOR_S = 0.5  # counting runs must not delay the stats
 
 
@@ -24,6 +26,7 @@ class RunCounting:
         self._connection = connection
         self._share = share
         self.events = events
+        self._look_at = time.monotonic() + LOOK_EVERY_S
         self.has_begun = threading.Event()  # or nothing is counted from changes
 
     @property
@@ -77,15 +80,17 @@ class RunCounting:
                 if is_allowed:
                     self.begin()
 
-    def count(self, *, may_stop: bool) -> None:
-        """Count the changes that were read; with `may_stop`, only until attempts are recorded."""
+    def count(self) -> None:
+        """Count the changes that were read, until attempts are recorded."""
         self.begin_in_turn()
         if self.events is None or self.events.must_begin:
             return
         self.events.count(COUNT_FOR_S)
-        if may_stop and self._connection.has_recorded_attempts():
-            self.events.stop()
-            self.events = None
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            if self._connection.has_recorded_attempts():
+                self.events.stop()
+                self.events = None
 
     def dump(self) -> list[Document]:
         """The jobs to remember in a checkpoint; all changes are counted first."""
