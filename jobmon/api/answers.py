@@ -40,7 +40,7 @@ class Answer(Schema):
         field_obj.required = not field_obj.metadata.get("optional", False)
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """Itself: each decorator of a route copies the documentation of the ones before."""
+        """The schema itself: each decorator of a route copies the documentation so far."""
         return self
 
 
@@ -199,7 +199,7 @@ class ExplanationAnswer(Answer):
         enum=[code.value for code in ExplanationCode],
     )
     text = string("One or two sentences for people, as of this answer.")
-    since = DateOrText("When this condition began: due, started, expired or ended since then.")
+    since = DateOrText("When this condition began: when the job was due, started, expired, ended.")
     until = DateOrText("When it ends: nextRunAt of an early job, leaseExpiresAt of a running one.")
     ahead = integer(
         "Due jobs that workers take before it, in the order of the queue; counted up to "
@@ -217,8 +217,8 @@ class RecurringRun(Answer):
     """A run of a recurring job, or missed runs that were due one after the other."""
 
     status = string(
-        "running, succeeded, failed or expired; or `missed`: due by the job's interval, but no run "
-        "began until another was due.",
+        "running, succeeded, failed or expired; or `missed`: due by the job's interval, and no run "
+        "began before the next one was due.",
         nullable=True,
     )
     at = DateOrText("When the run started, or when the first of the missed ones was due.")

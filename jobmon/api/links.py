@@ -68,9 +68,9 @@ def _read_payload(payload: Any, path: list[str]) -> Any:
 
 
 def _select(value: Any, path: list[str]) -> Any:
-    """The part of a document that decides about the value at a path: a payload may have 16 MB.
+    """Only the part of a document that decides what is at a path: a payload may have 16 MB.
 
-    The short texts next to a value may be the key by which redaction hides it.
+    It has the short texts next to a value, because one of them may be a name that redaction hides.
     """
     if isinstance(value, dict) and path:
         key, *inner = path

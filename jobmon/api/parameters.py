@@ -19,7 +19,7 @@ class Parameters(Schema):
         unknown = EXCLUDE
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """Itself: each decorator of a route copies the documentation of the ones before."""
+        """The schema itself: each decorator of a route copies the documentation so far."""
         return self
 
     @validates_schema(pass_original=True)

@@ -118,14 +118,13 @@ class _FilterParameters(Parameters):
     )
     due_from = OptionalDate(
         **describe(
-            "Waiting jobs that may be leased from this time on, or from a later one, in order of "
-            f"nextRunAt. {ISO}"
+            f"Waiting jobs with a nextRunAt at this time or later, in order of nextRunAt. {ISO}"
         )
     )
     due_to = OptionalDate(
         **describe(
-            "Waiting jobs that may be leased from a time before this one, which is after "
-            f"`due_from`, in order of nextRunAt. {ISO}"
+            "Waiting jobs with a nextRunAt before this time, which is after `due_from`, in order "
+            f"of nextRunAt. {ISO}"
         )
     )
     min_attempts = OptionalInteger(
