@@ -56,7 +56,8 @@ RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, SETTLED_AFTER: 120.0}
 # so counting usually needs at most a fortieth of a core of the database.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
-# A further pause if no job has changed for `REST_AFTER_S`: an attempt may be written after its job.
+# A further pause if no job has changed for `REST_AFTER_S`: until then an attempt may still be
+# written after its job.
 REST_S = 4.0
 REST_AFTER_S = 10.0
 INDEX_RETRY_S = 10.0
@@ -197,7 +198,7 @@ class HistoryWriter:
                 self._write_sums(larger, first, end)
 
     def _write_progress(self, now: datetime, *, is_complete: bool) -> None:
-        """Store that young minutes and counters are counted, and whether older spans are, too."""
+        """Store when young minutes and counters were counted, and how much of the older spans."""
         fields = {**self._own.scope, "name": PROGRESS, "countedAt": now, "countersAt": now}
         fields |= {"countedFrom": self._counted_from} | (
             {"completeUntil": now} if is_complete else {}
