@@ -12,7 +12,8 @@ def find_last_finish(
 ) -> tuple[datetime, float] | None:
     """When the last attempt finished, and attempts a minute in the hour before; None if none did.
 
-    If later steps are not counted yet, an attempt may have finished in them: then it is their end.
+    If later steps are not counted yet, an attempt may have finished in them: then the time is the
+    end of these steps.
     """
     if isinstance(past, Missing):
         return None
@@ -30,8 +31,8 @@ def find_last_finish(
 def find_first_death(evidence: Evidence) -> datetime | None:
     """Since when jobs have died: the first minute of the last hour in which one died.
 
-    If jobs also died in the ten minutes before it, it goes back in steps of ten minutes, as long as
-    a job died in each. None if that leads back more than a day, or if there is no history.
+    If jobs also died in each of the periods of ten minutes before it, it is the start of the first
+    such period. None if that is more than a day ago, or if there is no history.
     """
     if isinstance(evidence.minutes, Missing):
         return None
