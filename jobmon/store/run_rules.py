@@ -92,7 +92,7 @@ class RunRules:
 
     @cached_property
     def error_paths(self) -> tuple[str, ...]:
-        """The fields that only the error of the last run is computed from."""
+        """The fields that are read only for the error of the last run."""
         return tuple(path for path in self.paths if path not in self.remembered)
 
     @cached_property
