@@ -69,7 +69,8 @@ def make_row(
         count=None if found.reason else summary.count,
         growth=summary.growth,
         types=_show_names(summary.types, names),
-        workers=_show_names(summary.workers, names),
+        # On the page of one worker the others would only confuse.
+        workers=[] if found.errors.worker else _show_names(summary.workers, names),
         trend=[float(count) for count, is_known in trend if is_known],
     )
 

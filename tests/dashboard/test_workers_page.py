@@ -64,7 +64,7 @@ def test_name_of_a_worker_leads_to_its_own_page(admin: Viewer) -> None:
     assert "Top errors" in shown
     errors = words(admin.page(f"{PAGE}?worker=w1"))
     assert "timeout" in errors
-    assert "ErrorCountChangeWorkersFirst seenLast seen" in errors  # types and trend are unknown
+    assert "ErrorCountChangeFirst seenLast seen" in errors  # types and trend are unknown
     assert "No such worker in this window" in words(admin.page(f"{PAGE}?worker=none"))
 
 
