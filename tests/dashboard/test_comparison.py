@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
+from urllib.parse import quote
 
 import pytest
 from pymongo import MongoClient
 
+from jobmon.api.window_queries import WindowQuery
 from jobmon.dashboard.charts import previous_columns
 from jobmon.dashboard.facts import Facts, Previous, read_previous
 from jobmon.dashboard.overview import overview
+from jobmon.dashboard.page_window import PageWindow
 from jobmon.demo.mongod import Mongod
 from jobmon.diagnosis.evidence import Missing
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample
@@ -101,6 +104,21 @@ def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
         "Retrying": ("± 0", "the same as an hour ago"),
         "Dead": ("± 0", "the same as an hour ago"),
     }
+
+
+def test_any_window_is_compared_with_the_time_before() -> None:
+    """Catches the words of the last hour for another window, and present jobs next to past ones."""
+    query = WindowQuery(start=START, end=START + HOUR)
+    shown = facts({("dlq", "a"): 3}, activity={10: {"a": tally(60)}}, samples={0: sample(dlq=1)})
+    over = replace(past({10: {"a": tally(60)}}), as_of=START + 2 * HOUR)
+    window = replace(shown, page_window=PageWindow(query=query), past=over)
+    previous = make_previous({50: {"b": tally(40)}}, m59=sample(dlq=2))
+    words = {"Throughput": ("▲ 50%", "50% more attempts than in the time before")}
+    rate = {"Failure rate": ("± 0", "the same as in the time before")}
+    assert compared(window, previous) == words | rate
+    assert reasons(window, previous) == [
+        "Jobs by status are not compared with the time before: they are as of now."
+    ]
 
 
 def test_nothing_is_compared_without_the_choice() -> None:
@@ -260,5 +278,11 @@ def test_page_and_charts_compare_what_the_api_has_of_both_windows(queue: Watched
     window = {"from": start.isoformat(), "to": (start + HOUR).isoformat(), "step": 60}
     steps = queue.get("/admin/jobs/timeseries", **window)["data"]
     assert [step["succeeded"] for step in steps] == charts["previous"]["succeeded"][:60]
+    end = datetime.now(UTC) - 5 * MINUTE
+    window = f"from={quote(f'{end - HOUR:%FT%TZ}')}&to={quote(f'{end:%FT%TZ}')}"
+    shown = admin.get(f"/dashboard?compare=previous&{window}").text
+    assert "75% fewer attempts than in the time before" in shown
+    columns = admin.get(f"/dashboard/charts?compare=previous&{window}").json
+    assert (sum(columns["succeeded"]), sum(columns["previous"]["succeeded"])) == (3, 9)
     month = admin.get("/dashboard?compare=previous&range=30d").text
     assert "Set JOBMON_HOUR_RETENTION_DAYS to 61 or more." in month

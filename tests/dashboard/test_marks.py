@@ -4,6 +4,7 @@ markup, and a page that shows no marks where they could not be read."""
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
+from urllib.parse import quote
 
 import pytest
 
@@ -13,6 +14,7 @@ from jobmon.rollup.marks import Mark, MarkReader
 from jobmon.store.connection import Connection
 
 from ..conftest import Api
+from ..support.error_history import ErrorHistory
 from ..support.pages import Viewer
 
 OVERVIEW = "/dashboard"
@@ -51,6 +53,37 @@ def test_charts_and_list_have_the_marks_of_the_range(api: Api, admin: Viewer) ->
     )
     assert page.count(f'href="{link}" rel="noopener noreferrer"') == 7
     assert "<summary>2 more</summary>" in page
+
+
+def test_marks_are_those_of_the_window_on_every_chart(
+    api: Api, admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a deployment of another time in a chart, or one that is missing there."""
+    history = ErrorHistory(datetime.now(UTC))
+    group = history.add("timeout", "mail", at=datetime.now(UTC))
+    history.serve(monkeypatch)
+    times = store(api, "v0", "v1", "v2", "v3")
+    start, end = (quote(f"{at:%FT%TZ}") for at in (times[1], times[1] + timedelta(seconds=1)))
+    window = f"from={start}&to={end}"  # widened to its minute
+    for path in (
+        f"/dashboard/charts?{window}",
+        f"/dashboard/charts?type=mail&{window}",
+        f"/dashboard/errors/{group}/chart?{window}",
+    ):
+        assert [mark["text"] for mark in admin.get(path).json["marks"]] == ["v1"], path
+    page = admin.page(f"{OVERVIEW}?{window}")
+    assert "v1" in page.text
+    assert "v2" not in page.text
+
+
+def test_time_of_a_mark_leads_to_the_time_since_then(api: Api, admin: Viewer) -> None:
+    newest = store(api, "v1", "v2")[-1]
+    link = next(one for one in admin.page(OVERVIEW).all("a") if one.get("class") == "at")
+    assert link["href"] == f"?from={quote(f'{newest:%FT%T}.000Z')}"
+    page = admin.page(f"{OVERVIEW}{link['href']}")
+    assert f"{newest:%F %H:%M} to now" in " ".join(page.text.split())
+    assert "v2" in page.text
+    assert "v1" not in page.text
 
 
 def test_older_marks_that_are_not_shown_are_counted(

@@ -163,6 +163,42 @@ def test_window_that_is_not_counted_yet_is_updated(admin: Viewer, history: Error
         assert not admin.page(f"{path}?{PAST}").all("span", id="finished")
 
 
+def find_since_link(page: Page) -> str:
+    (link,) = page.all("a", **{"class": "since"})
+    return link["href"] or ""
+
+
+def test_since_of_a_notice_leads_to_the_time_since_then(admin: Viewer, watched: Any) -> None:
+    """Catches "since 14:05" that shows another time than that."""
+    expired = floor(NOW - HOUR, MINUTE).replace(second=7)
+    lease = {"leasedBy": "w1", "leaseExpiresAt": expired}
+    watched.jobs.insert_one({"jobId": "1", "type": "mail", "status": "leased", **lease})
+    link = find_since_link(admin.page("/dashboard?by=type&range=7d"))
+    assert link == f"?from={quote(f'{expired:%FT%T}.000Z')}"
+    page = admin.page(f"/dashboard{link}")
+    assert f"{expired:%F %H:%M} to now" in words(page)
+    assert find_since_link(page) == link
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/dashboard/types/mail", "mail"), ("/dashboard/type?name=..", "..")]
+)
+def test_since_of_a_stalled_type_keeps_the_type(
+    admin: Viewer, watched: Any, monkeypatch: pytest.MonkeyPatch, path: str, name: str
+) -> None:
+    watched.jobs.insert_one({"jobId": "1", "type": name, "status": "queued"})
+    monkeypatch.setattr("jobmon.dashboard.type_facts.stalled_types", lambda _: {name: 3 * HOUR})
+    link = find_since_link(admin.page(path))
+    given = parse_qs(urlsplit(link).query)
+    since = datetime.fromisoformat(given.pop("from")[0])
+    assert abs(datetime.now(UTC) - 3 * HOUR - since) < MINUTE
+    assert given == ({} if name == "mail" else {"name": [name]})
+    page = admin.page(path.partition("?")[0] + link)
+    assert f"{since:%F %H:%M} to now" in words(page)
+    assert page.all("h1")
+    assert name in words(page)
+
+
 def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -> None:
     """Catches a future that looks as if nothing would happen in it."""
     future = "&".join(
