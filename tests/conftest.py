@@ -39,6 +39,7 @@ from jobmon.settings import Settings
 from jobmon.web.auth import issue_token
 
 from .support.commands import database_uri
+from .support.preloaded import stop_server
 from .support.processes import adopt_orphans, await_no_descendants
 from .support.waiting import PATIENCE_S
 
@@ -185,6 +186,7 @@ def _check_no_process_is_left() -> Iterator[None]:
     """Fail if a process outlives the tests. The first fixture is the last one to end."""
     adopt_orphans()
     yield
+    stop_server()
     left = await_no_descendants(PATIENCE_S)
     assert not left, f"processes are left: {left}"
 

@@ -4,7 +4,6 @@ any change to the jobs and any fault of the collector or its database."""
 import os
 import struct
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -50,6 +49,7 @@ from jobmon.store.labels import label
 from ..conftest import NOW, SECRET, Api
 from ..fuzz.documents import REFERENCE, Value, binary, code_with_scope, document, int32, raw, text
 from ..support.commands import database_uri
+from ..support.preloaded import start_python
 from ..support.processes import end_process
 from ..support.waiting import PATIENCE_S, eventually
 
@@ -398,11 +398,8 @@ def collector_process(watch: Watch) -> subprocess.Popen[bytes]:
         "JOBMON_ROLLUP_DB": watch.settings.rollup_db,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobmon.cli", "collector"],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
+    with open(os.devnull, "w") as nowhere:
+        return start_python("jobmon.cli", "collector", env=environment, stderr=nowhere)
 
 
 def test_a_collector_killed_at_any_moment_is_replaced_and_nothing_is_lost(watch: Watch) -> None:

@@ -4,7 +4,6 @@ or two count, and a worker or a long run that is missing."""
 import os
 import random
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -41,6 +40,7 @@ from jobmon.store.labels import OTHER
 from ..conftest import NOW, SECRET
 from ..support.commands import database_uri
 from ..support.history import writing_history
+from ..support.preloaded import start_python
 from ..support.processes import end_process
 from ..support.waiting import eventually
 
@@ -454,5 +454,5 @@ def start_collector(connection: Connection) -> subprocess.Popen[bytes]:
         "JOBMON_ROLLUP_DB": connection.settings.rollup_db,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    command = [sys.executable, "-m", "jobmon.cli", "collector"]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    with open(os.devnull, "w") as nowhere:
+        return start_python("jobmon.cli", "collector", env=environment, stderr=nowhere)

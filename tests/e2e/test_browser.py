@@ -43,7 +43,8 @@ from jobmon.store.connection import Connection
 from ..conftest import DATE, SECRET
 from ..support.browser import Visits, require_file, sign_in
 from ..support.commands import database_uri
-from ..support.services import ROOT, Web, serving
+from ..support.preloaded import ROOT
+from ..support.services import Web, serving
 from ..support.waiting import eventually
 from .conftest import token
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from ..conftest import Api, serve_over_http
 from ..support.browser import CHROMIUM, FLAGS, require_file
-from ..support.services import ROOT
+from ..support.preloaded import ROOT
 
 VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
 

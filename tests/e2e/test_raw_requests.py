@@ -20,7 +20,8 @@ from jobmon.demo.mongod import Mongod
 
 from ..conftest import SECRET, Api
 from ..support.commands import database_uri
-from ..support.services import ROOT, Web, serving
+from ..support.preloaded import ROOT
+from ..support.services import Web, serving
 from ..support.waiting import PATIENCE_S, eventually
 
 CACHED_S = 2  # the list of revoked tokens

@@ -3,8 +3,6 @@
 A replica set of three real servers, a proxy that cuts or delays, writers that use the queue
 library, and viewers that check every answer against the writers' own counts.
 `tests/e2e/test_faults.py` uses it for seconds, `bench/faults.py` for minutes.
-
-    python -m tests.support.faults URI WORKER-ID       # one queue worker, until it is killed
 """
 
 import json
@@ -13,7 +11,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -31,19 +28,19 @@ import jwt
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from jobmon.demo.mongod import Mongod, die_with_parent, free_port
-from jobmon.queue import JobQueue, LeaseLostError, RetryPolicy
+from jobmon.demo.mongod import Mongod, free_port
+from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 
 from ..conftest import SECRET
 from .commands import index_queue
+from .preloaded import start_python
 from .processes import end_process
-from .services import ROOT, Web
+from .queue_worker import RETRY
+from .services import Web
 from .waiting import PATIENCE_S, eventually
 
 TYPES = ("email.send", "payout.execute", "webhook.deliver")
-RETRY = RetryPolicy(base_ms=50, cap_ms=200)
-LEASE_MS = 2_000
 FRESH_S = 5.0  # jobmon does not show older statistics of the collector
 Document = dict[str, Any]
 
@@ -316,36 +313,8 @@ class Writers:
         return True
 
     def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.support.faults", self._uri, f"worker-{number}"],
-            cwd=ROOT,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
-        )
-
-
-def run_worker(uri: str, worker_id: str) -> None:
-    """Lease and report jobs until killed, even while the database fails."""
-    client = MongoClient[Document](uri, serverSelectionTimeoutMS=1_000)
-    queue = JobQueue(client.get_default_database(), retry=RETRY)
-    recover_at = 0.0
-    while True:
-        try:
-            if time.monotonic() > recover_at:
-                recover_at = time.monotonic() + 0.5
-                queue.recover()
-            lease = queue.lease(worker_id, lease_ms=LEASE_MS)
-            if lease is None:
-                time.sleep(0.02)
-                continue
-            time.sleep(random.uniform(0.0, 0.02))
-            if random.random() < 0.2:
-                queue.report_failure(lease, "ETIMEDOUT", "no answer")
-            else:
-                queue.report_success(lease)
-        except LeaseLostError:
-            continue
-        except PyMongoError:
-            time.sleep(0.1)
+        arguments = (self._uri, f"worker-{number}")
+        return start_python("tests.support.queue_worker", *arguments, env=dict(os.environ))
 
 
 class Answer:
@@ -576,13 +545,7 @@ def run_collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Pope
 
     def start() -> subprocess.Popen[bytes]:
         with log.open("a") as stderr:
-            return subprocess.Popen(
-                [sys.executable, "-m", "jobmon.cli", "collector"],
-                env=environment,
-                cwd=ROOT,
-                stderr=stderr,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
-            )
+            return start_python("jobmon.cli", "collector", env=environment, stderr=stderr)
 
     process = start()
 
@@ -674,7 +637,3 @@ def admin_token() -> str:
     claims = {"sub": "root", "role": "admin", "type": "access", "exp": time.time() + 86_400}
     claims |= {"iat": time.time(), "nbf": time.time(), "jti": str(uuid.uuid4()), "fresh": False}
     return jwt.encode(claims, SECRET, "HS256")
-
-
-if __name__ == "__main__":
-    run_worker(sys.argv[1], sys.argv[2])

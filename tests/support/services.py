@@ -13,10 +13,9 @@ from typing import Any
 from jobmon.demo.mongod import free_port
 
 from ..conftest import SECRET
+from .preloaded import start_python
 from .processes import child_processes, end_process
 from .waiting import PATIENCE_S, eventually
-
-ROOT = Path(__file__).parents[2]
 
 
 class Web:
@@ -37,12 +36,7 @@ class Web:
             **settings,
         }
         with self.log.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "wsgi:app"],
-                cwd=ROOT,
-                env=environment,
-                stderr=stderr,
-            )
+            self.process = start_python("gunicorn", "wsgi:app", env=environment, stderr=stderr)
 
     @property
     def url(self) -> str:

@@ -1,0 +1,148 @@
+"""Starts Python programs as forks of a process that has already imported most of their modules.
+
+The imports take a second of CPU in each of two hundred processes. A program that is about its own
+start or its imports is started as usual.
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from jobmon.demo.mongod import die_with_parent
+
+from .processes import adopt_orphans
+
+ROOT = Path(__file__).parents[2]
+# Nothing that reads the environment at its import: not prometheus_client, nor the configuration.
+MODULES = (
+    "gunicorn.app.wsgiapp",
+    "gunicorn.workers.gthread",
+    "jobmon.api.admin",
+    "jobmon.collector.collecting",
+    "jobmon.dashboard.views",
+    "jobmon.serving.worker",
+)
+
+
+def start_python(module: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start `python -m module arguments` in the checkout.
+
+    Of the options of `Popen` it has `env`, `stdout`, `stderr` and `start_new_session`.
+    """
+    if sys.platform == "linux":
+        return _PreloadedProcess(module, *arguments, **options)
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, **options)
+
+
+class _PreloadedProcess(subprocess.Popen[bytes]):
+    """A process that was forked; its standard input is empty."""
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        env: dict[str, str],
+        stdout: IO[Any] | None = None,
+        stderr: IO[Any] | None = None,
+        start_new_session: bool = False,
+    ) -> None:
+        # What `Popen` sets; its own constructor would start a program.
+        self.args = [sys.executable, "-m", module, *arguments]
+        self.stdin = self.stdout = self.stderr = None
+        self.returncode = None  # type: ignore[assignment]
+        self._waitpid_lock = threading.Lock()
+        request = {"argv": [module, *arguments], "env": env, "session": start_new_session}
+        self.pid = _server.fork(
+            json.dumps(request).encode(),
+            1 if stdout is None else stdout.fileno(),
+            2 if stderr is None else stderr.fileno(),
+        )
+        self._child_created = True
+
+
+class _Server:
+    """The process that forks; it is started at the first request."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def fork(self, request: bytes, *outputs: int) -> int:
+        """The id of a new process, a child of this one."""
+        with self._lock:
+            if self._socket is None:
+                adopt_orphans()
+                self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                command = [sys.executable, "-m", __name__, str(its.fileno())]
+                with its:
+                    self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[its.fileno()])
+            socket.send_fds(self._socket, [request], outputs)
+            return int(self._socket.recv(100))
+
+    def stop(self) -> None:
+        if self._socket is not None and self._process is not None:
+            self._socket.close()
+            self._process.wait()
+
+
+_server = _Server()
+stop_server = _server.stop
+
+
+def _serve(server: socket.socket) -> dict[str, Any]:
+    """Fork for each request; returns it in the new process, and never in this one."""
+    while True:
+        message, outputs, *_ = socket.recv_fds(server, 2**20, 2)
+        if not message:
+            os._exit(0)
+        reading, writing = os.pipe()
+        # The process in between ends at once: then the tests' process is the parent.
+        if not (process := os.fork()):
+            between = os.getpid()
+            if child := os.fork():
+                os.write(writing, str(child).encode())
+                os._exit(0)
+            while os.getppid() == between:
+                time.sleep(0.001)
+            die_with_parent()
+            for number, output in enumerate(outputs, start=1):
+                os.dup2(output, number)
+            for used in (*outputs, reading, writing):
+                os.close(used)
+            server.close()
+            return dict(json.loads(message))
+        os.waitpid(process, 0)
+        server.send(os.read(reading, 100))
+        for used in (*outputs, reading, writing):
+            os.close(used)
+
+
+def _run() -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+    assert not {"prometheus_client", "jobmon.serving.gunicorn_config"} & sys.modules.keys()
+    gc.collect()
+    gc.freeze()
+    request = _serve(socket.socket(fileno=int(sys.argv[1])))
+    os.environ.clear()
+    os.environ.update(request["env"])
+    if request["session"]:
+        os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    module, *arguments = request["argv"]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _run()
