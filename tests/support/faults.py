@@ -398,11 +398,11 @@ class Viewers:
 
     def _send_requests(self, start: int) -> None:
         paths = islice(cycle(self.PATHS), start, None)
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(0.2):
             self._record(Answer(self._port, next(paths), self._token))
 
     def _check_health(self) -> None:
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(0.3):
             answer = Answer(self._port, "/healthz")
             self._record(answer)
 
@@ -471,7 +471,7 @@ def await_recovery(
         else:
             in_a_row, reason = 0, repr(answer.body[:300])
         assert time.monotonic() < deadline, f"not recovered in {within_s} s: {reason}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def await_full_count(

@@ -26,7 +26,7 @@ def run_worker(uri: str, worker_id: str) -> None:
                 queue.recover()
             lease = queue.lease(worker_id, lease_ms=LEASE_MS)
             if lease is None:
-                time.sleep(0.02)
+                time.sleep(0.1)
                 continue
             time.sleep(random.uniform(0.0, 0.02))
             if random.random() < 0.2:
