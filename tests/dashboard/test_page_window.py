@@ -187,11 +187,11 @@ def test_since_of_a_stalled_type_keeps_the_type(
     admin: Viewer, watched: Any, monkeypatch: pytest.MonkeyPatch, path: str, name: str
 ) -> None:
     watched.jobs.insert_one({"jobId": "1", "type": name, "status": "queued"})
-    monkeypatch.setattr("jobmon.dashboard.type_facts.stalled_types", lambda _: {name: 3 * HOUR})
+    monkeypatch.setattr("jobmon.dashboard.type_facts.stalled_types", lambda _: {name: HOUR})
     link = find_since_link(admin.page(path))
     given = parse_qs(urlsplit(link).query)
     since = datetime.fromisoformat(given.pop("from")[0])
-    assert abs(datetime.now(UTC) - 3 * HOUR - since) < MINUTE
+    assert abs(datetime.now(UTC) - HOUR - since) < MINUTE
     assert given == ({} if name == "mail" else {"name": [name]})
     page = admin.page(path.partition("?")[0] + link)
     assert f"{since:%F %H:%M} to now" in words(page)

@@ -353,7 +353,7 @@ def test_what_changed_between_two_times(
     page.wait_for_url(re.compile("from="))
     start, end = read_window(page)
     assert timedelta(minutes=8) <= end - start <= timedelta(minutes=11)
-    expect(page.locator("#freshness")).to_have_text("past window")
+    expect(page.locator("#freshness")).to_have_text("past window, not updated")
     expect(chart).to_have_attribute("aria-label", re.compile(r"succeeded: [1-9]\d* in total"))
     label = chart.get_attribute("aria-label")
     page.get_by_role("link", name="Errors", exact=True).click()
