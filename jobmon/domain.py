@@ -66,7 +66,7 @@ def failure_rate(failed: int, finished: int) -> float | None:
     return failed / finished if finished else None
 
 
-# The fields of a job (contract, section 1).
+# The fields of a job.
 JOB_FIELDS = (
     "jobId",
     "type",

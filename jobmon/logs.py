@@ -47,7 +47,7 @@ _ESCAPED_IN_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # keep
 
 _FIRST_KEYS = ("timestamp", "level", "logger", "event")
 
-# Commands that configure no logging print their result; Python would print our warnings with it.
+# Without this, Python prints our warnings among the results of commands without `configure`.
 logging.getLogger("jobmon").addHandler(logging.NullHandler())
 
 

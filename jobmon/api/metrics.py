@@ -91,7 +91,7 @@ def register(app: Flask, settings: Settings) -> None:
     def metrics() -> Response:
         """All metrics, in the format that the scraper prefers.
 
-        For the queues whose permission the token has; below a queue's path, only for it.
+        Below a queue's path of this queue, else of all queues that the token may read.
         """
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
         registry.register(Scrape(reader.read(_scraped_queues(settings))))

@@ -71,7 +71,7 @@ def find_python_error(stack: str) -> str:
 
 
 def _find_other_frame(stack: str) -> str | None:
-    """The first own frame of the root cause, which the JVM prints last; else of its effects."""
+    """The first own frame of the last cause that has one: the JVM prints the root cause last."""
     found = (next(_iter_other_frames(part), None) for part in reversed(_CAUSE.split(stack)))
     return next(filter(None, found), None)
 
@@ -101,12 +101,12 @@ def _iter_other_frames(stack: str) -> Iterator[str]:
 
 
 def _is_own_file(file: str) -> bool:
-    """Whether a file is one's own: older versions of Node.js print theirs without a folder."""
+    """Whether a file is no library: older versions of Node.js print their own without a folder."""
     return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
 
 
 def _shorten(file: str) -> str:
-    """The end of a path: where a release is installed does not distinguish errors."""
+    """The end of a path: errors do not differ by the folder in which a release is installed."""
     return "/".join(re.split(r"[\\/]", file)[-_PATH_PARTS:])
 
 

@@ -171,8 +171,8 @@ def find_used_paths(
 ) -> set[str]:
     """The paths that occur in about 3,000 documents: the newest, the oldest and random ones.
 
-    `error.code` also occurs where `error` is null: it is null until something fails. With `filled`
-    only those count that have a value other than null.
+    `error.code` is also found where `error` is null, because that is null until a job fails.
+    With `filled` a path is found only where its value is not null.
     """
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     if not names:

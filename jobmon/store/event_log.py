@@ -26,7 +26,7 @@ class EventLog:
     """How the events of a log belong together.
 
     `same`: the paths whose values the events of one run share. The mapping of the log has a run's
-    duration as `DURATION`, each `duration_unit` milliseconds long, and the time of an event as
+    duration as `DURATION`, in units of `duration_unit` milliseconds, and the time of an event as
     `finishedAt`.
     """
 

@@ -29,7 +29,7 @@ _MAX_SKIP = 2**31
 
 # A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
 SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
-# Of a list of errors.
+# The fields that a list of errors reads.
 ERROR_FIELDS = ("_id", "createdAt", "createdBy", "lastError")
 _SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
 _NOT_COPIED = {"attempts", "startedAt", "attemptCount", "lastError"}
@@ -156,7 +156,7 @@ class JobLists:
         """The jobs before and after a job in a list, which it need not match any more.
 
         Each is None at an end of the list. None where the jobs beyond another one cannot be queried
-        (see `store.cursor`). Two queries for one job each. Raises what `prepare` does.
+        (see `store.cursor`). Two queries for one job each. Raises what `prepare` raises.
         """
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
@@ -278,7 +278,7 @@ class JobLists:
         return _select_owned(jobs, job_filter)
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
-        """The jobs of a filter whose index has 1,000 at most, in another order."""
+        """The jobs of a filter that finds at most 1,000, sorted in memory."""
         mapping = self._jobs.mapping
         if order[-1][0] != "_id":  # equal dates need an order, too
             order = [*order, ("_id", order[0][1])]

@@ -1,6 +1,6 @@
 """Shortens errors, in Python or in the database: the result is the same.
 
-Of a text with several lines both ends are kept, because it may be a stack: Python prints the frame
+A text of several lines keeps both ends, because it may be a stack: Python prints the frame
 that raised the error last, as the JVM does with the root cause; others print it first.
 """
 

@@ -49,7 +49,7 @@ class WorkerJobFinder:
         return WorkerJobs(ids, "" if is_complete else NEWEST_ONLY)
 
     def _read_attempts(self, attempts: ReadCollection, index: Keys, worker: str) -> list[Document]:
-        """The newest attempts of the worker; none if no attempt names one and has no index."""
+        """The newest attempts of the worker; none without their index if none names a worker."""
         try:
             return attempts.find(
                 {"workerId": worker},
