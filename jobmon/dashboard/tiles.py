@@ -169,7 +169,8 @@ def _enqueued_tile(facts: Facts) -> Tile:
     else:
         rate = _find_rate(facts, past, lambda step: step.enqueued)
         enqueued = sum(step.enqueued for step in past.activity.values())
-        note = f"{grouped(enqueued)} jobs in {_name_window(facts)}"
+        jobs = "job" if enqueued == 1 else "jobs"
+        note = f"{grouped(enqueued)} {jobs} in {_name_window(facts)}"
     return Tile(
         group=TileGroup.FLOW,
         name="Enqueued",
@@ -185,7 +186,8 @@ def _throughput_tile(facts: Facts) -> Tile:
         note = past.reason
     else:
         finished = sum(step.finished for step in past.activity.values())
-        note = f"{grouped(finished)} attempts in {_name_window(facts)}"
+        attempts = "attempt" if finished == 1 else "attempts"
+        note = f"{grouped(finished)} {attempts} in {_name_window(facts)}"
     return Tile(
         group=TileGroup.FLOW,
         name="Throughput",
