@@ -353,6 +353,7 @@ def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
         "marks": [],
         "omitted_marks": 0,
         "no_data_before": None,
+        "reasons": {},
     }
     assert [step["at"][11:16] for step in answer["data"]] == [
         "03:00",
