@@ -186,13 +186,17 @@ def test_stats_after_any_changes_equal_a_recount(
     collected.await_right_counts()
 
 
-def test_many_jobs_are_split_into_segments_and_merged_again(collected: Watch) -> None:
-    collected.jobs.insert_many([job(_id=number) for number in range(9_000)])
-    collected.jobs.insert_many([job(type=f"t{number % 8}") for number in range(9_000)])
+def test_many_jobs_are_split_into_segments_and_merged_again(
+    collected: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, jobs in (("SEGMENT_JOBS", 100), ("SPLIT_ABOVE", 200), ("MERGE_BELOW", 50)):
+        monkeypatch.setattr(segments_module, name, jobs)
+    collected.jobs.insert_many([job(_id=number) for number in range(900)])
+    collected.jobs.insert_many([job(type=f"t{number % 8}") for number in range(900)])
     collected.await_right_counts()
     collected.jobs.update_many({"type": "t3"}, {"$set": {"status": "succeeded"}})
     collected.await_right_counts()
-    collected.jobs.delete_many({"_id": {"$gte": 100, "$lt": 8_900}})
+    collected.jobs.delete_many({"_id": {"$gte": 10, "$lt": 890}})
     collected.await_right_counts()
 
 
