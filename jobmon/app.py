@@ -35,6 +35,7 @@ from jobmon.web import (
     token_commands,
 )
 from jobmon.web import queues as queue_paths
+from jobmon.web.json_text import JSONProvider
 from jobmon.web.queues import WatchedQueues
 
 # gunicorn does not restart a process with this code: a new attempt cannot fix a bad setting.
@@ -65,8 +66,7 @@ def create_app(
         OPENAPI_VERSION="3.1.0",
         PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token
     )
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.json = JSONProvider(app)
     app.extensions["jobmon_settings"] = settings
     redactor = app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
     queues = WatchedQueues(settings, watched, redactor, client)

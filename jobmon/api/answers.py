@@ -91,8 +91,10 @@ class JobSummary(Answer):
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """What marshmallow returns, in a third of the time: a page has up to a hundred jobs."""
-        if many or self.many or type(obj) is not dict:
-            return super().dump(obj, many=many)
+        if self.many if many is None else many:
+            return [self.dump(job, many=False) for job in obj]
+        if type(obj) is not dict:
+            return super().dump(obj, many=False)
         shown = {}
         for name, default, show in self._document_fields:
             value = obj.get(name, default)

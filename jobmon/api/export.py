@@ -7,7 +7,6 @@ connection; a reader behind an HTTP/1.0 proxy sees only that the marker is missi
 import csv
 import errno
 import io
-import json
 import logging
 import re
 import threading
@@ -27,6 +26,7 @@ from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
+from jobmon.web.json_text import dump_json
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +70,12 @@ def _escape_formula(value: Any) -> Any:
 
 
 def _render_ndjson(jobs: list[dict[str, Any]]) -> str:
-    return "".join(f"{json.dumps(job, ensure_ascii=False)}\n" for job in jobs)
+    return "".join(f"{dump_json(job)}\n" for job in jobs)
 
 
 def _render_ndjson_end(rows: int, reason: str) -> str:
     end = {"end": True, "rows": rows} | ({"reason": reason} if reason else {})
-    return f"{json.dumps(end)}\n"
+    return f"{dump_json(end)}\n"
 
 
 class _Layout(NamedTuple):

@@ -1,0 +1,34 @@
+"""Writes JSON by orjson, ten times as fast as Python's own module."""
+
+import json
+from typing import Any
+
+import orjson
+from flask.json.provider import DefaultJSONProvider
+
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+
+
+class JSONProvider(DefaultJSONProvider):
+    """Flask's own, but with `dump_json`, and keys in the order in which they are given."""
+
+    sort_keys = False
+    ensure_ascii = False
+
+    def dumps(self, obj: Any, **options: Any) -> str:
+        """`obj` as JSON, by Flask's own provider if it is to be indented."""
+        options.pop("separators", None)  # without blanks, which is what Flask asks for
+        return super().dumps(obj, **options) if options else dump_json(obj)
+
+
+def dump_json(value: Any) -> str:
+    """`value` as JSON without blanks; TypeError for a value that JSON does not have."""
+    try:
+        return orjson.dumps(value, _default, _OPTIONS).decode()
+    except TypeError:
+        # orjson has no integers beyond 64 bits, and no half of a surrogate pair.
+        text = json.dumps(value, default=_default, ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="replace").decode()
+
+
+_default = DefaultJSONProvider.default

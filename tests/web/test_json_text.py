@@ -1,0 +1,44 @@
+"""How JSON is written: catches a value that makes an answer fail, or text that is no JSON."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+
+from jobmon.web.json_text import JSONProvider, dump_json
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"b": 1, "a": [None, True, 1.5, "ä\u2028\x00"]},
+        {7: "seven", False: "no", None: "nothing"},
+        2**63,
+        -(2**70),
+        {"nested": [{"large": 10**40}]},
+    ],
+)
+def test_it_writes_what_python_writes_without_blanks(value: Any) -> None:
+    assert dump_json(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    assert dump_json({"text": "a\ud800b", "large": 2**70}) == f'{{"text":"a?b","large":{2**70}}}'
+
+
+def test_other_values_are_written_as_flask_writes_them() -> None:
+    app, number = Flask("test"), UUID(int=7)
+    app.json = JSONProvider(app)
+    moment = datetime.now(UTC)
+    with app.test_request_context():
+        answer = app.json.response({"id": number, "at": moment})
+        assert answer.get_data(as_text=True).count(" ") == 5  # those of the date
+        assert answer.json == json.loads(app.json.dumps({"id": number, "at": moment}, indent=2))
+
+
+def test_a_value_that_json_does_not_have_is_refused() -> None:
+    with pytest.raises(TypeError):
+        dump_json({"value": object()})
