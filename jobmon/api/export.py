@@ -7,6 +7,7 @@ connection; a reader behind an HTTP/1.0 proxy sees only that the marker is missi
 import csv
 import errno
 import io
+import json
 import logging
 import re
 import threading
@@ -75,7 +76,7 @@ def _render_ndjson(jobs: list[dict[str, Any]]) -> str:
 
 def _render_ndjson_end(rows: int, reason: str) -> str:
     end = {"end": True, "rows": rows} | ({"reason": reason} if reason else {})
-    return f"{dump_json(end)}\n"
+    return f"{json.dumps(end)}\n"  # with the documented blanks
 
 
 class _Layout(NamedTuple):

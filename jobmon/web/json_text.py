@@ -17,7 +17,7 @@ class JSONProvider(DefaultJSONProvider):
 
     def dumps(self, obj: Any, **options: Any) -> str:
         """`obj` as JSON, by Flask's own provider if it is to be indented."""
-        options.pop("separators", None)  # without blanks, which is what Flask asks for
+        options.pop("separators", None)  # Flask's are without blanks, too
         return super().dumps(obj, **options) if options else dump_json(obj)
 
 

@@ -39,7 +39,7 @@ ADDED = {"attempts", "explanation", "links", "reasons", "repetition", "isRecurri
 
 
 @pytest.mark.parametrize("schema", [JobSummary(), ListedJob(), JobDetail()], ids=type)
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_job_is_serialized_as_marshmallow_does(schema: JobSummary, value: Any) -> None:
     job = dict.fromkeys(schema.dump_fields.keys() - ADDED - {"durationMs"}, value)
     attempt = {"startedAt": value, "finishedAt": NOW, "error": value}

@@ -72,7 +72,7 @@ def test_list_has_the_longest_runs_of_a_day_first_and_its_limit(api: Api) -> Non
             [11],
         ),
     ],
-    ids=str,
+    ids=["type", "types", "types and status", "status", "finished", "finished within"],
 )
 def test_filters_narrow_the_list(api: Api, query: dict[str, Any], expected: list[int]) -> None:
     assert list_jobs(api, **query)[0] == expected

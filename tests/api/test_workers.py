@@ -129,7 +129,7 @@ def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> N
         ({"sort": "name", "per_page": 2, "page": 2}, ["w3"]),
         ({"from": to_iso(NOW - 4 * HOUR)}, ["w3", "w1", "w2", "long gone"]),
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: list[str]) -> None:
     assert names(get(api, **query)) == expected

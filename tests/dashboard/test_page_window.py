@@ -226,6 +226,7 @@ def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -
         ("range=0h", "range"),
         (f"range=1h&from={quote(FROM)}", "range"),
     ],
+    ids=["a word", "reversed", "too early", "too late", "years", "no length", "twice"],
 )
 def test_bad_window_is_named(admin: Viewer, path: str, query: str, parameter: str) -> None:
     page = admin.page(f"{path}?{query}", 422)
