@@ -20,8 +20,9 @@ class SingleFlight(Generic[T]):
     """Runs `compute` at most once at a time; callers during a run get its result.
 
     A value is kept for `ttl_ms`, or for `rest` times as long as its computation took (30 seconds
-    at most), if that is longer. A failure is raised for every caller that waited for it and is not
-    kept, so that a slow database gets one query and not one for each viewer.
+    at most), if that is longer; with a `ttl_ms` of 0 it is not kept. A failure is raised for every
+    caller that waited for it and is not kept, so that a slow database gets one query and not one
+    for each viewer.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()
@@ -65,23 +66,23 @@ class SingleFlight(Generic[T]):
             with self._lock:
                 self._running = None
                 now = time.monotonic()
-                kept_s = max(self._ttl_s, _rest_s(self._rest, now - started))
+                kept_s = _keep_s(self._ttl_s, self._rest, now - started)
                 self._kept = (value, now + kept_s)
             outcome.set_result(value)
 
 
-def _rest_s(rest: float, took_s: float) -> float:
-    return min(rest * took_s, MAX_REST_S)
+def _keep_s(ttl_s: float, rest: float, took_s: float) -> float:
+    return max(ttl_s, min(rest * took_s, MAX_REST_S)) if ttl_s else 0.0
 
 
 @dataclass
 class _Kept(Generic[T]):
-    """A value, when its computation began, when it was last used, and how long it rests."""
+    """A value, when its computation began, how long that took, and when it was last used."""
 
     value: Future[T]
     begun_at: float
     used_at: float
-    rest_s: float = 0.0
+    took_s: float = 0.0
 
 
 class SingleFlightCache(Generic[T]):
@@ -115,7 +116,7 @@ class SingleFlightCache(Generic[T]):
         now = time.monotonic()
         with self._lock:
             kept = self._values.pop(key, None)
-            is_first = kept is None or now - kept.begun_at >= max(max_age_s, kept.rest_s)
+            is_first = kept is None or now - kept.begun_at >= _keep_s(max_age_s, rest, kept.took_s)
             if kept is None or is_first:
                 kept = _Kept(Future(), now, now)
             kept.used_at = now
@@ -128,7 +129,7 @@ class SingleFlightCache(Generic[T]):
                 self._drop(key, kept)
                 kept.value.set_exception(error)
             else:
-                kept.rest_s = _rest_s(rest, time.monotonic() - now)
+                kept.took_s = time.monotonic() - now
                 if not keep(computed):
                     self._drop(key, kept)
                 kept.value.set_result(computed)
