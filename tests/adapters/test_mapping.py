@@ -11,7 +11,7 @@ from bson import ObjectId
 from pymongo import MongoClient
 
 from jobmon.collector import changes as changes_module
-from jobmon.collector import collector as collector_module
+from jobmon.collector import run_counting
 from jobmon.collector.changes import PolledChanges
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
@@ -284,7 +284,7 @@ def test_counts_of_the_collector_are_right(
 ) -> None:
     if changes == "polled":
         polled = lambda jobs, _, stop, **__: PolledChanges(jobs, stop)  # noqa: E731
-        for module in (changes_module, collector_module):
+        for module in (changes_module, run_counting):
             monkeypatch.setattr(module, "open_changes", polled)
         monkeypatch.setattr(changes_module, "SWEEP_S", 100_000.0)
         tasks.database.tasks.create_index("updated_at")

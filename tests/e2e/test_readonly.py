@@ -129,7 +129,7 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
         headers = {"Authorization": f"Bearer {by[who]}"}
         # A page with parameters has the queries of its part, which is smaller.
         answer = api.client.get(path, headers=headers | (PART if "?" in path else {}))
-        is_missing = "nothing" in path or "none" in path
+        is_missing = "nothing" in path or "none" in path or "adas" in path
         is_uncounted = answer.status_code == 503 and path.startswith(ONLY_COUNTED)
         assert answer.status_code < 400 or is_missing or is_uncounted, path
         assert answer.data is not None  # reads a stream completely
@@ -147,6 +147,8 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
         get(path.format(job_id))
         get(path.format("none"))
         get(path.format("none"), "owner")
+    for path in ("/admin/jobs/neighbors", "/job/neighbors"):
+        get(f"{path}?id={job_id}")
     for query in (
         "status=queued",
         "status=queued&type=email.send",
@@ -181,7 +183,8 @@ def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
     """An address of every route, by method; fails for a route with an unknown parameter."""
     values = {"job_id": job_id, "name": "jobmon.css", "version": "0", "_path": "nothing"}
     values["group_id"] = "(other)"
-    queries = dict.fromkeys(("/job", "/dashboard/job"), f"?id={job_id}")
+    by_id = ("/job", "/job/neighbors", "/admin/jobs/neighbors", "/dashboard/job")
+    queries = dict.fromkeys(by_id, f"?id={job_id}")
     found: dict[str, list[str]] = {"GET": [], "POST": []}
     for rule in api.app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:<>]+:)?(\w+)>", lambda match: values[match[1]], rule.rule)
