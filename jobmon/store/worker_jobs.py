@@ -6,11 +6,12 @@ from typing import Any
 from bson import ObjectId
 from pymongo.errors import OperationFailure
 
+from jobmon.single_flight import SingleFlightCache
 from jobmon.store import indexes
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError, WorkerJobs
 from jobmon.store.identity import OBJECT_ID_DIGITS, is_identity
-from jobmon.store.list_plan import ListPlanner, get_plan
+from jobmon.store.list_plan import KEEP_S, MAX_KEPT, ListPlanner, get_plan
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -31,12 +32,16 @@ class WorkerJobFinder:
         self._jobs = connection.jobs
         self._attempts = connection.attempts
         self._index = indexes.worker_attempt_index(connection.profile)
+        self._found: SingleFlightCache[WorkerJobs] = SingleFlightCache(MAX_KEPT)
 
     def find(self, worker: str) -> WorkerJobs:
-        """The jobs of the worker's newest attempts, and those that name it.
+        """The jobs of the worker's newest attempts, and those that name it; kept for two seconds.
 
         Index: (workerId, startedAt); RefusedFilterError if it is missing.
         """
+        return self._found.get(worker, lambda: self._find(worker), KEEP_S)
+
+    def _find(self, worker: str) -> WorkerJobs:
         attempts = self._attempts
         if attempts is None or self._index is None:
             return WorkerJobs(None, NAMED_ONLY)
