@@ -45,6 +45,7 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
         raise RefusedFilterError("error_group", message)
     ids: tuple[Any, ...] = ()
     jobs: list[Document] = []
+    order = ""
     for candidates in _list_candidates(queue, job_filter, group.code):
         jobs = queue.failed_jobs.page(candidates, per_page=MAX_SEARCHED + 1).jobs
         searched = jobs[:MAX_SEARCHED]
@@ -52,9 +53,10 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
         ids = tuple(
             job["_id"] for job, found in zip(searched, groups, strict=True) if found == group_id
         )
+        order = candidates.order_field
         if ids:
             break
-    return GroupJobs(ids, NEWEST_ONLY if len(jobs) > MAX_SEARCHED else "")
+    return GroupJobs(ids, NEWEST_ONLY if len(jobs) > MAX_SEARCHED else "", order)
 
 
 def _list_candidates(

@@ -1,9 +1,9 @@
 """The filter of a list of jobs: which jobs match, and the condition on each field."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, JobCondition, JobStatus
 from jobmon.store.identity import identity_values, label_values, match_prefix
@@ -45,10 +45,14 @@ class WorkerJobs(NamedTuple):
 
 
 class GroupJobs(NamedTuple):
-    """The `_id`s of jobs whose error belongs to a group; `reason` as in `WorkerJobs`."""
+    """The `_id`s of jobs whose error belongs to a group, the latest by `order_field` first.
+
+    `reason` as in `WorkerJobs`.
+    """
 
     ids: tuple[Any, ...]
     reason: str = ""
+    order_field: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,16 @@ class JobFilter:
         """Why jobs may be missing in the list of a prepared filter; empty if none are."""
         found = (self.worker_jobs, self.group_jobs)
         return "; ".join(each.reason for each in found if each is not None and each.reason)
+
+    def select_latest(self, count: int) -> Self | None:
+        """The same filter with the latest `count` jobs of its group.
+
+        None if there are not so many, or if their order is not the list's.
+        """
+        group = self.group_jobs
+        if group is None or len(group.ids) <= count or group.order_field != self.order_field:
+            return None
+        return replace(self, group_jobs=group._replace(ids=group.ids[:count]))
 
     @property
     def is_by_status_and_type(self) -> bool:

@@ -279,6 +279,10 @@ class JobLists:
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
         """The jobs of a filter that finds at most 1,000, sorted in memory."""
+        if order[0][1] < 0 and (latest := job_filter.select_latest(2 * (skip + limit))) is not None:
+            jobs = self._sort(latest, order, limit, skip)
+            if len(jobs) == limit:  # else too many of them do not match any more
+                return jobs
         mapping = self._jobs.mapping
         if order[-1][0] != "_id":  # equal dates need an order, too
             order = [*order, ("_id", order[0][1])]

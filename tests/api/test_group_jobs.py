@@ -11,6 +11,7 @@ from pymongo.errors import AutoReconnect
 from jobmon.api import group_jobs
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
 from jobmon.rollup.run_history import RunHistoryReader
+from jobmon.store.filter import JobFilter
 
 from ..conftest import Api
 from ..support.error_history import ErrorHistory
@@ -95,6 +96,33 @@ def test_list_of_a_group_of_many_jobs_has_the_reason_why_some_may_be_missing(
     assert (meta["total_is_exact"], meta["reasons"]) == (False, {"data": group_jobs.NEWEST_ONLY})
     *_, end = api.get_as_admin(QUEUE, error_group=group, format="ndjson").text.splitlines()
     assert json.loads(end) == {"end": True, "rows": 2, "reason": group_jobs.NEWEST_ONLY}
+
+
+def test_a_page_of_few_jobs_reads_only_the_latest_of_a_group(
+    api: Api, history: ErrorHistory, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = history.add(ERRORS[0], at=NOW)
+    read: list[int] = []
+    match = JobFilter.match
+
+    def spy(job_filter: JobFilter) -> Any:
+        if job_filter.group_jobs is not None:
+            read.append(len(job_filter.group_jobs.ids))
+        return match(job_filter)
+
+    monkeypatch.setattr(JobFilter, "match", spy)
+
+    def list_one(**query: Any) -> list[str]:
+        read.clear()
+        return ids(api.get_as_admin(QUEUE, error_group=group, per_page=1, **query))
+
+    assert (list_one(), min(read)) == (expected(20), 4)
+    assert (list_one(sort="createdAt"), min(read)) == (expected(0), 6)
+    assert list_one(page=6) == expected(0)
+    # Three of them are gone while the group's jobs are kept.
+    watched.jobs.delete_many({"jobId": {"$in": expected(20, 16, 12)}})
+    assert list_one() == expected(8)
+    assert list_one(page=2) == expected(4)
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
