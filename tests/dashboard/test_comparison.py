@@ -272,7 +272,8 @@ def test_page_and_charts_compare_what_the_api_has_of_both_windows(queue: Watched
     assert "not compared" in page()  # jobs by status: no sample is that old
     charts = admin.get("/dashboard/charts?compare=previous").json
     assert sum(charts["previous"]["succeeded"]) == 9
-    assert sum(admin.get("/dashboard/charts").json["succeeded"]) == 3
+    # The youngest minute may be null: it is not counted yet.
+    assert sum(filter(None, admin.get("/dashboard/charts").json["succeeded"])) == 3
     assert admin.get("/dashboard/charts").json["previous"] is None
     start = datetime.fromtimestamp(charts["at"][0], UTC) - HOUR
     window = {"from": start.isoformat(), "to": (start + HOUR).isoformat(), "step": 60}

@@ -412,10 +412,10 @@ class FuzzedService:
         series = parse_strictly(self.get("/admin/jobs/timeseries", **window).text)
         types = parse_strictly(self.get("/admin/jobs/types", **window).text)
         for name in ("enqueued", "succeeded", "failed", "dlq"):
-            total = sum(step[name] for step in series["data"])
+            total = sum(step[name] or 0 for step in series["data"])
             assert total == sum(kind[name] for kind in types["data"]), name
         created = {"createdAt": {"$gte": NOW - HOUR, "$lt": NOW + HOUR, "$not": {"$type": "array"}}}
-        enqueued = sum(step["enqueued"] for step in series["data"])
+        enqueued = sum(step["enqueued"] or 0 for step in series["data"])
         assert enqueued == self.database.jobs.count_documents(created), enqueued
         activity = count_activity(self.connection, NOW - 2 * DAY, NOW + 2 * DAY, HOUR)
         for tallies in activity.values():
