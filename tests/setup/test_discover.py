@@ -77,14 +77,7 @@ def make_run(number: int) -> Document:
 
 
 @pytest.fixture
-def search(
-    mongod: Mongod, database: Documents, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Discovery]:
-    """Search the test's database only: other tests' databases are on the same server."""
-    monkeypatch.setattr(
-        MongoClient, "list_database_names", lambda _: [database.name, "admin", "config"]
-    )
-
+def search(mongod: Mongod, database: Documents) -> Callable[..., Discovery]:
     def run(only: str | None = None) -> Discovery:
         return discover(database_uri(mongod, database), "JOBMON_MONGO_URI", set(), only)
 

@@ -1,0 +1,22 @@
+"""Databases of other tests are on the same server; a search for jobs must not find them."""
+
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+_list_all = MongoClient.list_database_names
+
+
+@pytest.fixture(autouse=True)
+def _list_own_databases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients list the server's own databases and those whose names begin as the test's."""
+    if "database" not in request.fixturenames:
+        return
+    starts = (request.getfixturevalue("database").name, "admin", "config", "local")
+
+    def list_own(client: MongoClient[Any], *arguments: Any, **options: Any) -> list[str]:
+        names = _list_all(client, *arguments, **options)
+        return [name for name in names if name.startswith(starts)]
+
+    monkeypatch.setattr(MongoClient, "list_database_names", list_own)
