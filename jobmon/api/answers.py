@@ -95,10 +95,10 @@ class JobSummary(Answer):
             return [self.dump(job, many=False) for job in obj]
         if type(obj) is not dict:
             return super().dump(obj, many=False)
-        shown = {}
-        for name, default, show in self._document_fields:
-            value = obj.get(name, default)
-            shown[name] = None if value is None else show(value)
+        shown, get = {}, obj.get
+        for name, default, plain, show in self._document_fields:
+            value = get(name, default)
+            shown[name] = value if type(value) in plain else show(value)
         for name, field in self._other_fields:
             value = field.serialize(name, obj)
             if value is not missing:
@@ -106,10 +106,10 @@ class JobSummary(Answer):
         return shown
 
     @cached_property
-    def _document_fields(self) -> list[tuple[str, Any, Callable[[Any], Any]]]:
+    def _document_fields(self) -> list[tuple[str, Any, frozenset[type], Callable[[Any], Any]]]:
         """The fields of the document: name, value if it is missing, and how a value is shown."""
         return [
-            (name, field.dump_default, field.show)
+            (name, field.dump_default, field.plain, field.show)
             for name, field in self.dump_fields.items()
             if isinstance(field, DocumentField)
         ]

@@ -10,6 +10,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import NoneType
 from typing import Any, ClassVar, TypeAlias
 
 from bson import DBRef
@@ -81,10 +82,14 @@ _Clean: TypeAlias = "staticmethod[[Any], Any]"
 
 
 class DocumentField(fields.Raw):
-    """A field of a watched document: null if missing, otherwise what `clean` returns."""
+    """A field of a watched document: null if missing, otherwise what `clean` returns.
+
+    Values of the types in `plain` are shown unchanged, without a call of `show`.
+    """
 
     json_schema: ClassVar[dict[str, Any]] = {}
     clean: ClassVar[_Clean]
+    plain: ClassVar[frozenset[type]] = frozenset({NoneType})
 
     def __init__(self, description: str, *, missing: Any = None, **kwargs: Any) -> None:
         metadata = {"description": description}
@@ -104,12 +109,14 @@ class Text(DocumentField):
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
     clean: ClassVar[_Clean] = staticmethod(clean_text)
+    plain: ClassVar[frozenset[type]] = frozenset({NoneType, str})
 
 
 class FreeText(Text):
     """A string or null, with secrets replaced."""
 
     clean: ClassVar[_Clean] = staticmethod(clean_free_text)
+    plain: ClassVar[frozenset[type]] = frozenset({NoneType})
 
 
 class DateOrText(Text):
@@ -117,6 +124,7 @@ class DateOrText(Text):
 
     # The schema has no `format`: it may be text, or a year of five digits.
     clean: ClassVar[_Clean] = staticmethod(clean_date)
+    plain: ClassVar[frozenset[type]] = frozenset({NoneType})
 
     def show(self, value: Any) -> Any:
         return to_iso(value) if type(value) is datetime else super().show(value)
@@ -133,6 +141,7 @@ class Number(DocumentField):
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["number", "null"]}
     clean: ClassVar[_Clean] = staticmethod(clean_number)
+    plain: ClassVar[frozenset[type]] = frozenset({NoneType, int})
 
 
 class Count(Number):

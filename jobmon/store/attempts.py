@@ -82,8 +82,10 @@ def recorded_count(job: Document) -> int | None:
 
     None if the job has none of these.
     """
-    embedded = job.get("attempts")
-    for value in (job.get("attemptCount"), embedded):
+    count, embedded = job.get("attemptCount"), job.get("attempts")
+    if type(count) is int and 0 <= count <= MAX_COUNT:  # what nearly every job has
+        return count
+    for value in (count, embedded):
         if (number := _whole_number(value)) is not None:
             return number
     return len(embedded) if isinstance(embedded, list) else None

@@ -16,7 +16,7 @@ from bson.tz_util import utc
 
 UUID_SUBTYPES = (4, 3)  # 3 was written by old drivers, some with the bytes in another order
 _DECIMAL = Context(prec=34)  # as many digits as a Decimal128 has
-_IN_UTC = (UTC, utc)  # Python's zone and the driver's
+_IN_UTC = (utc, UTC)  # the driver's zone and Python's
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS_IN_400_YEARS = 146_097 * 86_400_000  # the Gregorian calendar repeats after that
 
@@ -83,9 +83,20 @@ def to_iso(moment: datetime | DatetimeMS) -> str:
         year = similar.year + 400 * cycles
         shown = f"{year:04d}" if 0 <= year <= 9999 else f"{year:+07d}"
         return f"{shown}{similar.isoformat(timespec='milliseconds')[4:-6]}Z"
+    if moment.tzinfo is None:
+        return moment.isoformat("T", "milliseconds") + "Z"
     if moment.tzinfo not in _IN_UTC:
-        moment = to_utc(moment).astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+        moment = moment.astimezone(UTC)
+    # Half the time of `isoformat`, which also formats the zone.
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (  # noqa: UP031
+        moment.year,
+        moment.month,
+        moment.day,
+        moment.hour,
+        moment.minute,
+        moment.second,
+        moment.microsecond // 1_000,
+    )
 
 
 def to_utc(moment: datetime) -> datetime:

@@ -342,13 +342,18 @@ class JobLists:
 
 def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
     """The jobs of the filter's owner, compared by bytes: the database may use a collation."""
-    owner = job_filter.owner
-    return [job for job in jobs if owner is None or is_identity(job.get("createdBy"), owner)]
+    if (owner := job_filter.owner) is None:
+        return jobs
+    return [job for job in jobs if is_identity(job.get("createdBy"), owner)]
 
 
 def summarize(job: Document) -> Document:
     """The fields of a job that a list shows, truncated: a hundred jobs may have 16 MB each."""
-    summary = {name: _truncate(value) for name, value in job.items() if name not in _NOT_COPIED}
+    summary = {
+        name: value if type(value) in _SMALL else _truncate(value)
+        for name, value in job.items()
+        if name not in _NOT_COPIED
+    }
     count = recorded_count(job)
     summary["attemptCount"] = len(last_attempt(job)) if count is None else count
     error = job.get("lastError")
@@ -367,6 +372,6 @@ def shorten_last_error(job: Document) -> Document:
 def _truncate(value: Any) -> Any:
     """A field, truncated to 10,000 characters."""
     kind = type(value)
-    if kind in _SMALL or (kind is str and len(value) <= MAX_FIELD_LENGTH):
+    if (kind is str and len(value) <= MAX_FIELD_LENGTH) or kind in _SMALL:
         return value
     return CharacterBudget(MAX_FIELD_LENGTH).truncate(value)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from bson import Decimal128, ObjectId
+from bson import Binary, Code, DBRef, Decimal128, Int64, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 from bson.tz_util import utc
 from flask import Flask
@@ -18,7 +18,10 @@ VALUES: list[Any] = [
     None,
     "",
     "text",
+    "password=hunter2",
+    Code("text", {}),
     0,
+    Int64(7),
     True,
     1.5,
     float("nan"),
@@ -29,6 +32,10 @@ VALUES: list[Any] = [
     DatetimeMS(2**60),
     ObjectId(),
     Decimal128("1.50"),
+    Binary(b"text"),
+    Regex("text"),
+    Timestamp(7, 1),
+    DBRef("jobs", 7),
     ["text", {"password": "secret"}],
     {"code": "E1", "message": NOW, "stack": "at line 1"},
 ]
