@@ -1,0 +1,156 @@
+"""What a row of an export costs, in proportion to a bare loop over pymongo with orjson.
+
+    .venv/bin/python bench/exports.py --jobs 50000 200000
+
+Exports all jobs as NDJSON and as CSV in one process, for jobmon's own documents and for those of a
+profile. The bare loop reads the same fields and serializes them, and does nothing else. Prints the
+rows a second of this thread's CPU time (the median of interleaved rounds), the ratios of each round
+to the bare loop, and the peak memory of a process that only exports.
+"""
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from adapters import BATCH, CASES, fill_part, read_templates
+from filling import fill
+from flask.testing import FlaskClient
+from pymongo import DESCENDING, MongoClient
+from scale import SECRET, read_peak_mib
+
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.setup.init import InitOptions, run_init
+from jobmon.web.auth import issue_token
+
+Document = dict[str, Any]
+PROFILES = ("jobmon", "agenda")
+FORMATS = ("ndjson", "csv")
+ROUNDS = 5
+
+
+def prepare(uri: str, profile: str, count: int) -> Settings:
+    """Fill a database with jobs of a profile; returns the settings to watch it."""
+    settings = Settings(
+        mongo_uri=uri, profile=profile, jwt_secret_key=SECRET, log_level="ERROR", stats_ttl_ms=0
+    )
+    if (case := CASES[profile]) is None:
+        fill(uri, count)
+        return settings
+    sample, collection = case
+    settings = replace(settings, jobs_collection=collection)
+    templates = read_templates(uri, settings, sample)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        parts = [
+            pool.submit(fill_part, uri, collection, templates, start, count)
+            for start in range(0, count, BATCH)
+        ]
+        for part in parts:
+            part.result()
+    run_init(settings, InitOptions())
+    return settings
+
+
+class Exporter:
+    """Exports all jobs of a queue in this process; each method returns the number of rows."""
+
+    def __init__(self, settings: Settings) -> None:
+        app = create_app(settings)
+        with app.app_context():
+            token = issue_token("root", "admin", timedelta(hours=9))
+        self._client: FlaskClient = app.test_client()
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._mongo = MongoClient[Document](settings.mongo_uri)
+        self._jobs = self._mongo.get_default_database()[settings.jobs_collection]
+        self._payload = "data" if settings.profile == "agenda" else "payload"
+        self._order = "_id" if settings.profile == "agenda" else "createdAt"
+
+    def export(self, file_format: str) -> int:
+        """The whole file by the route."""
+        path = f"/admin/jobs/queue?format={file_format}"
+        answer = self._client.get(path, headers=self._headers)
+        lines = sum(chunk.count(b"\n") for chunk in answer.iter_encoded())
+        answer.close()
+        return lines - (2 if file_format == "csv" else 1)
+
+    def loop(self) -> int:
+        """The bare loop."""
+        found = self._jobs.find({}, {self._payload: 0}).sort(self._order, DESCENDING)
+        option = orjson.OPT_APPEND_NEWLINE
+        return sum(1 for job in found if orjson.dumps(job, str, option))
+
+    def work(self, name: str) -> Callable[[], int]:
+        """The export in a format, or the `bare loop`."""
+        return (lambda: self.export(name)) if name in FORMATS else self.loop
+
+
+def measure_rate(work: Callable[[], int], count: int) -> float:
+    """Rows a second of this thread's CPU time."""
+    started = time.thread_time()
+    if (rows := work()) != count:
+        raise RuntimeError(f"{rows:,} rows instead of {count:,}")
+    return count / (time.thread_time() - started)
+
+
+def measure_peak_mib(settings: Settings, name: str) -> int:
+    """The peak memory of a process that does this once."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_read_peak_mib, (settings, name))
+
+
+def _read_peak_mib(settings: Settings, name: str) -> int:
+    Exporter(settings).work(name)()
+    return read_peak_mib([os.getpid()])
+
+
+def measure(server: Mongod, profile: str, count: int) -> None:
+    """Print a row for each format and for the bare loop; the database is dropped afterwards."""
+    uri = server.uri.replace("/?", f"/{profile}_{count}?")
+    settings = prepare(uri, profile, count)
+    names = ("bare loop", *FORMATS)
+    exporter = Exporter(settings)
+    rates = [
+        {name: measure_rate(exporter.work(name), count) for name in names} for _ in range(ROUNDS)
+    ]
+    for name in names:
+        rate = statistics.median(found[name] for found in rates)
+        ratio = statistics.median(found[name] / found["bare loop"] for found in rates)
+        peak = measure_peak_mib(settings, name)
+        cells = (profile, f"{count:,}", name, f"{rate:,.0f}/s", f"{ratio:.2f}", f"{peak} MiB")
+        print(f"| {' | '.join(cells)} |", flush=True)
+    with MongoClient[Document](uri) as client:
+        client.drop_database(client.get_default_database().name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, nargs="+", default=[50_000, 200_000])
+    parser.add_argument("--profiles", nargs="+", default=list(PROFILES), choices=list(CASES))
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
+    try:
+        with Mongod(folder, cache_gb=2) as server:
+            print("| profile | jobs | | rows a second of CPU | to the bare loop | peak memory |")
+            print("| --- | --- | --- | --- | --- | --- |")
+            for profile in arguments.profiles:
+                for count in arguments.jobs:
+                    measure(server, profile, count)
+    finally:
+        shutil.rmtree(folder)
+    print(f"load of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
