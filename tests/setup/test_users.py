@@ -207,12 +207,12 @@ def root_uri(server: Mongod, database: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("database", "jobs", "attempts"),
+    ("name", "jobs", "attempts"),
     [("store", "jobs", "job_attempts"), ("shop", "mails", "mail_attempts")],
     ids=["other database", "same database"],
 )
 def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
-    initiated: Mongod, database: str, jobs: str, attempts: str
+    initiated: Mongod, name: str, jobs: str, attempts: str
 ) -> None:
     """Both queues have the same names of users: in one database they are the same users."""
     with MongoClient(root_uri(initiated, "shop")) as root:
@@ -223,7 +223,7 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
         before = root.admin.command(ours)["roles"]
         result = init_as(
             initiated,
-            root_uri(initiated, database),
+            root_uri(initiated, name),
             *("--create", "--reader", "reader", "--collector", "collector"),
             *("--jobs", jobs, "--attempts", attempts),
         )
@@ -232,10 +232,10 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
     with MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client:
         assert client.shop.jobs.find_one({"none": 1}) is None
         assert client.shop.job_attempts.find_one({"none": 1}) is None
-    second = uri(initiated, "reader", "replicaSet=rs0").replace("/shop", f"/{database}")
+    second = uri(initiated, "reader", "replicaSet=rs0").replace("/shop", f"/{name}")
     with MongoClient(second) as client:
-        assert client[database][jobs].find_one({"none": 1}) is None
-        assert client[database][attempts].find_one({"none": 1}) is None
+        assert client[name][jobs].find_one({"none": 1}) is None
+        assert client[name][attempts].find_one({"none": 1}) is None
 
 
 def test_init_with_other_settings_only_adds_rights(initiated: Mongod) -> None:
