@@ -37,6 +37,27 @@ class JobCondition(StrEnum):
     EXPIRED = "expired"  # leased, but the lease is past its end
 
 
+class JobAction(StrEnum):
+    """What a person may have done to a job; which ones a queue has depends on its library."""
+
+    RETRY = "retry"  # a job that failed, is dead or was cancelled: run it again, now
+    RUN_NOW = "run_now"  # a job that waits for its time: make it due
+    RESCHEDULE = "reschedule"  # a waiting job: another time
+    PRIORITIZE = "prioritize"  # a waiting job: another priority
+    CANCEL = "cancel"  # a waiting or a running job
+    RELEASE = "release"  # a job whose lease has expired
+    DISABLE = "disable"  # a recurring job: skip its runs
+    ENABLE = "enable"
+    DELETE = "delete"  # a finished job
+
+
+class TypeAction(StrEnum):
+    """What a person may have done to a type of jobs."""
+
+    PAUSE = "pause_type"  # workers take no job of it
+    RESUME = "resume_type"
+
+
 class AttemptStatus(StrEnum):
     """The status of one attempt at a job."""
 
@@ -52,6 +73,18 @@ FINAL_STATUSES = (JobStatus.SUCCEEDED.value, JobStatus.DLQ.value, JobStatus.CANC
 FINAL_ATTEMPT_STATUSES = tuple(
     status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING
 )
+# The statuses of the jobs of `jobmon.queue` that an action changes.
+ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
+    JobAction.RETRY: (JobStatus.FAILED.value, JobStatus.DLQ.value, JobStatus.CANCELLED.value),
+    JobAction.RUN_NOW: WAITING_STATUSES,
+    JobAction.RESCHEDULE: WAITING_STATUSES,
+    JobAction.PRIORITIZE: WAITING_STATUSES,
+    JobAction.CANCEL: (*WAITING_STATUSES, JobStatus.LEASED.value),
+    JobAction.RELEASE: (JobStatus.LEASED.value,),
+    JobAction.DELETE: FINAL_STATUSES,
+}
+# The collection of `jobmon.queue` and its document that lists the paused types.
+CONTROLS, PAUSED = "job_controls", "paused"
 
 
 class CappedCount(NamedTuple):

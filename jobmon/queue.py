@@ -15,6 +15,7 @@ small part of a lease.
 """
 
 import random
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,36 +24,49 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from jobmon.domain import WAITING_STATUSES, AttemptStatus, JobStatus
+from jobmon.domain import (
+    CONTROLS,
+    PAUSED,
+    WAITING_STATUSES,
+    AttemptStatus,
+    JobAction,
+    JobStatus,
+)
+from jobmon.queue_changes import (
+    ATTEMPT_ENDS,
+    CANCELLED,
+    DEFAULT_MAX_ATTEMPTS,
+    JobChange,
+    RefusedActionError,
+    RetryPolicy,
+    attempt_number,
+    decide_change,
+    describe_attempt_end,
+    finish_fields,
+    schedule_retry,
+)
+
+__all__ = [
+    "JobChange",
+    "JobQueue",
+    "Lease",
+    "LeaseLostError",
+    "RefusedActionError",
+    "RetryPolicy",
+]
 
 Document = dict[str, Any]
 
 DEFAULT_LEASE_MS = 30_000
-DEFAULT_MAX_ATTEMPTS = 5
 _MAX_RECOVERED = 1_000
+PAUSES_FOR_S = 1.0  # how old a worker's list of the paused types may be
+_UNAUTHORIZED = 13
 
 
 class LeaseLostError(Exception):
     """The worker no longer holds the job: the lease expired, or the job was cancelled."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """How long to wait before the next attempt: doubled each time, capped, with jitter."""
-
-    base_ms: int = 1_000
-    cap_ms: int = 3_600_000
-
-    def delay_ms(self, attempt_number: int, chance: float) -> int:
-        """The delay after attempt `attempt_number` (1, 2, …) failed; `chance` is in [0, 1).
-
-        The delay lies between half and all of base * 2^(n-1), so that jobs that failed together
-        do not come back together.
-        """
-        full = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
-        return round(full / 2 + chance * full / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +90,7 @@ class JobQueue:
         *,
         jobs: str = "jobs",
         attempts: str = "job_attempts",
+        controls: str = CONTROLS,
         retry: RetryPolicy | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         chance: Callable[[], float] = random.random,
@@ -83,6 +98,8 @@ class JobQueue:
         options = database.codec_options.with_options(tz_aware=True)
         self._jobs = database.get_collection(jobs, codec_options=options)
         self._attempts = database.get_collection(attempts, codec_options=options)
+        self._controls = database.get_collection(controls, codec_options=options)
+        self._paused: tuple[float, list[str]] | None = None
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self._chance = chance
@@ -158,7 +175,8 @@ class JobQueue:
         """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
         That is the job with the highest priority; of several, the one that has been due longest.
-        Also None if the lease expired before it could be recorded.
+        Also None if the lease expired before it could be recorded. Jobs of a paused type are not
+        leased: the list of these is read once a second.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
@@ -167,8 +185,11 @@ class JobQueue:
             "status": {"$in": list(WAITING_STATUSES)},
             "nextRunAt": {"$not": {"$gt": now}},
         }
+        paused = self.list_paused_types()
         if types is not None:
-            due["type"] = {"$in": list(types)}
+            due["type"] = {"$in": [name for name in types if name not in paused]}
+        elif paused:
+            due["type"] = {"$nin": paused}
         job = self._jobs.find_one_and_update(
             due,
             {
@@ -226,7 +247,7 @@ class JobQueue:
     def report_success(self, lease: Lease) -> None:
         """Report that the job is done; raises LeaseLostError and changes nothing if it is lost."""
         now = self._now()
-        self._change_held(lease, now, _finish_fields(JobStatus.SUCCEEDED, now))
+        self._change_held(lease, now, finish_fields(JobStatus.SUCCEEDED, now))
         self._end_attempt(lease.job, AttemptStatus.SUCCEEDED, now, None)
 
     def report_failure(
@@ -239,7 +260,8 @@ class JobQueue:
         """
         now = self._now()
         error = {"code": code, "message": message, "stack": stack}
-        status, change = self._schedule_retry(lease.job, now, retry=retry)
+        chance = self._chance()
+        status, change = schedule_retry(lease.job, now, self._retry, chance, may_retry=retry)
         self._change_held(lease, now, change | {"lastError": error})
         self._end_attempt(lease.job, AttemptStatus.FAILED, now, error)
         return status
@@ -252,10 +274,10 @@ class JobQueue:
         now = self._now()
         before = self._jobs.find_one_and_update(
             {"jobId": job_id, "status": {"$in": [*WAITING_STATUSES, JobStatus.LEASED.value]}},
-            {"$set": _finish_fields(JobStatus.CANCELLED, now) | {"updatedAt": now}},
+            {"$set": finish_fields(JobStatus.CANCELLED, now) | {"updatedAt": now}},
         )
         if before is not None and before["status"] == JobStatus.LEASED.value:
-            self._end_attempt(before, AttemptStatus.FAILED, now, _CANCELLED)
+            self._end_attempt(before, AttemptStatus.FAILED, now, CANCELLED)
         return before is not None
 
     def recover(self) -> int:
@@ -265,19 +287,69 @@ class JobQueue:
         up, goes to the dead-letter queue. Run it every few seconds, anywhere, in any number of
         processes. Returns how many leases it released, at most 1,000 a call.
         """
-        recovered = 0
         now = self._now()
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}}
-        for job in self._jobs.find(expired).sort("leaseExpiresAt").limit(_MAX_RECOVERED):
-            _, change = self._schedule_retry(job, now, retry=True)
-            lease = ("_id", "status", "leasedBy", "leaseExpiresAt", "attemptCount")
-            held = {field: job.get(field) for field in lease}
-            change |= {"lastError": _LEASE_EXPIRED, "updatedAt": now}
-            if self._jobs.update_one(held, {"$set": change}).modified_count:
-                recovered += 1
-                self._end_attempt(job, AttemptStatus.EXPIRED, now, _LEASE_EXPIRED)
+        found = self._jobs.find(expired).sort("leaseExpiresAt").limit(_MAX_RECOVERED)
+        recovered = sum(map(self._release, found))
         self._complete_lost_reports(now)
         return recovered
+
+    def _release(self, job: Document) -> bool:
+        try:
+            return self.apply(self.decide(JobAction.RELEASE, job))
+        except RefusedActionError:  # the clock was set back meanwhile
+            return False
+
+    def decide(
+        self, action: JobAction, job: Document, value: Any = None, *, anew: bool = False
+    ) -> JobChange:
+        """What an action does to a job, which was read with all fields but the payload.
+
+        `value`: the time (UTC) for `reschedule`, the number for `prioritize`. With `anew`, a retry
+        gives the job as many attempts as it had at first; without, those that are left, and at
+        least one. Nothing is written. Raises RefusedActionError.
+
+            change = queue.decide(JobAction.RETRY, job)
+            made = queue.apply(change)  # False if the job has changed since it was read
+        """
+        chance = self._chance() if action is JobAction.RELEASE else 0.0
+        return decide_change(
+            action, job, value, now=self._now(), retry=self._retry, chance=chance, anew=anew
+        )
+
+    def apply(self, change: JobChange, *, mark: Document | None = None) -> bool:
+        """Make a change that `decide` returned; False if the job is not as it was decided on.
+
+        `mark` is stored in the job as `lastAction`. The document of an attempt that ends follows.
+        """
+        if change.fields is None:
+            is_made = bool(self._jobs.delete_one(change.expected).deleted_count)
+            if is_made:
+                self._attempts.delete_many({"jobId": change.job["jobId"]})
+            return is_made
+        fields = change.fields if mark is None else change.fields | {"lastAction": mark}
+        is_made = bool(self._jobs.update_one(change.expected, {"$set": fields}).matched_count)
+        was_running = change.expected["status"] == JobStatus.LEASED.value
+        if is_made and was_running and change.action in ATTEMPT_ENDS:
+            status, error = ATTEMPT_ENDS[change.action]
+            self._end_attempt(change.job, status, change.fields["updatedAt"], error)
+        return is_made
+
+    def list_paused_types(self) -> list[str]:
+        """The types whose jobs are not leased, as of at most a second ago.
+
+        A user who may not read the list pauses nothing.
+        """
+        now = time.monotonic()
+        if self._paused is None or now - self._paused[0] > PAUSES_FOR_S:
+            try:
+                found = self._controls.find_one({"_id": PAUSED})
+            except OperationFailure as error:
+                if error.code != _UNAUTHORIZED:
+                    raise
+                found = None
+            self._paused = now, list((found or {}).get("types", ()))
+        return self._paused[1]
 
     def _now(self) -> datetime:
         # MongoDB stores milliseconds; a value compared later must not be more precise.
@@ -299,20 +371,6 @@ class JobQueue:
                 f"of job {lease.job_id}"
             )
 
-    def _schedule_retry(
-        self, job: Document, now: datetime, *, retry: bool
-    ) -> tuple[JobStatus, Document]:
-        attempt_number = _attempt_number(job)
-        if not retry or attempt_number >= job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS):
-            return JobStatus.DLQ, _finish_fields(JobStatus.DLQ, now)
-        delay = timedelta(milliseconds=self._retry.delay_ms(attempt_number, self._chance()))
-        return JobStatus.FAILED, {
-            "status": JobStatus.FAILED.value,
-            "nextRunAt": now + delay,
-            "leasedBy": None,
-            "leaseExpiresAt": None,
-        }
-
     def _end_attempt(
         self, held: Document, status: AttemptStatus, now: datetime, error: Document | None
     ) -> None:
@@ -321,7 +379,7 @@ class JobQueue:
         An upsert, because its worker may have died between leasing and recording the start.
         """
         self._attempts.update_one(
-            {"jobId": held["jobId"], "attemptNumber": _attempt_number(held)},
+            {"jobId": held["jobId"], "attemptNumber": attempt_number(held)},
             {
                 "$set": {"status": status.value, "finishedAt": now, "error": error},
                 "$setOnInsert": {
@@ -340,38 +398,9 @@ class JobQueue:
         jobs = {job["jobId"]: job for job in self._jobs.find({"jobId": {"$in": job_ids}})}
         for attempt in attempts:
             job = jobs.get(attempt["jobId"])
-            if job is not None and _attempt_number(job) != attempt["attemptNumber"]:
+            if job is not None and attempt_number(job) != attempt["attemptNumber"]:
                 job = None  # it has a newer attempt: the outcome of this one is not known any more
             if job is None or job["status"] != JobStatus.LEASED.value:
                 self._attempts.update_one(
-                    {"_id": attempt["_id"], **running}, {"$set": _attempt_end(job, now)}
+                    {"_id": attempt["_id"], **running}, {"$set": describe_attempt_end(job, now)}
                 )
-
-
-_CANCELLED = {"code": "cancelled", "message": "The job was cancelled.", "stack": None}
-_LEASE_EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}
-
-
-def _finish_fields(status: JobStatus, now: datetime) -> Document:
-    return {"status": status.value, "finishedAt": now, "leasedBy": None, "leaseExpiresAt": None}
-
-
-def _attempt_number(job: Document) -> int:
-    return int(job.get("attemptCount") or 1)
-
-
-def _attempt_end(job: Document | None, now: datetime) -> Document:
-    """The end of an attempt, from the fields of its job, which is not leased.
-
-    Without a job the attempt is `expired`.
-    """
-    if job is None:
-        return {"status": AttemptStatus.EXPIRED.value, "finishedAt": now, "error": _LEASE_EXPIRED}
-    error = job.get("lastError")
-    if job["status"] == JobStatus.SUCCEEDED.value:
-        status, error = AttemptStatus.SUCCEEDED, None
-    elif error == _LEASE_EXPIRED:
-        status = AttemptStatus.EXPIRED
-    else:
-        status = AttemptStatus.FAILED
-    return {"status": status.value, "finishedAt": job.get("updatedAt"), "error": error}

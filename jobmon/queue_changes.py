@@ -1,0 +1,171 @@
+"""What an action does to a job of `jobmon.queue`: pure functions of the job's document."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobmon.domain import ACTION_STATUSES, AttemptStatus, JobAction, JobStatus
+
+Document = dict[str, Any]
+
+DEFAULT_MAX_ATTEMPTS = 5
+CANCELLED = {"code": "cancelled", "message": "The job was cancelled.", "stack": None}
+LEASE_EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}
+# How an action ends the attempt that runs.
+ATTEMPT_ENDS: dict[JobAction, tuple[AttemptStatus, Document]] = {
+    JobAction.CANCEL: (AttemptStatus.FAILED, CANCELLED),
+    JobAction.RELEASE: (AttemptStatus.EXPIRED, LEASE_EXPIRED),
+}
+
+
+class RefusedActionError(ValueError):
+    """The job is not in a state that the action changes; the message has the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobChange:
+    """A change of a job that was decided on, but is not made yet.
+
+    `expected`: the values of the fields on which it was decided. It is made only if the job still
+    has them. `fields`: the new values; None to delete the job.
+    """
+
+    action: JobAction
+    job: Document
+    expected: Document
+    fields: Document | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How long to wait before the next attempt: doubled each time, capped, with jitter."""
+
+    base_ms: int = 1_000
+    cap_ms: int = 3_600_000
+
+    def delay_ms(self, attempt_number: int, chance: float) -> int:
+        """The delay after attempt `attempt_number` (1, 2, …) failed; `chance` is in [0, 1).
+
+        The delay lies between half and all of base * 2^(n-1), so that jobs that failed together
+        do not come back together.
+        """
+        full = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
+        return round(full / 2 + chance * full / 2)
+
+
+def decide_change(
+    action: JobAction,
+    job: Document,
+    value: Any,
+    *,
+    now: datetime,
+    retry: RetryPolicy,
+    chance: float,
+    anew: bool,
+) -> JobChange:
+    """What an action does to a job: see `JobQueue.decide`."""
+    if job.get("status") not in ACTION_STATUSES.get(action, ()):
+        raise RefusedActionError(f"it is {job.get('status')}")
+    expected = _list_expected(action, job)
+    if action is JobAction.DELETE:
+        return JobChange(action=action, job=job, expected=expected, fields=None)
+    if action is JobAction.RELEASE:
+        expires_at = job.get("leaseExpiresAt")
+        if not isinstance(expires_at, datetime) or expires_at > now:
+            raise RefusedActionError("its lease has not expired")
+        _, fields = schedule_retry(job, now, retry, chance)
+        fields["lastError"] = LEASE_EXPIRED
+    else:
+        fields = _decide_fields(action, job, value, now, anew=anew)
+    fields["updatedAt"] = now
+    return JobChange(action=action, job=job, expected=expected, fields=fields)
+
+
+def schedule_retry(
+    job: Document, now: datetime, retry: RetryPolicy, chance: float, *, may_retry: bool = True
+) -> tuple[JobStatus, Document]:
+    """The status and the fields of a leased job whose attempt failed."""
+    number = attempt_number(job)
+    if not may_retry or number >= job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS):
+        return JobStatus.DLQ, finish_fields(JobStatus.DLQ, now)
+    since_anew = max(1, number - int(job.get("attemptsBefore") or 0))
+    return JobStatus.FAILED, {
+        "status": JobStatus.FAILED.value,
+        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(since_anew, chance)),
+        "leasedBy": None,
+        "leaseExpiresAt": None,
+    }
+
+
+def finish_fields(status: JobStatus, now: datetime) -> Document:
+    """The fields of a job that gets a final status."""
+    return {"status": status.value, "finishedAt": now, "leasedBy": None, "leaseExpiresAt": None}
+
+
+def _list_expected(action: JobAction, job: Document) -> Document:
+    """The fields on which an action is decided. A heartbeat must not prevent a cancellation."""
+    names = ["_id", "status", "leasedBy", "attemptCount"]
+    if action is not JobAction.CANCEL or job["status"] != JobStatus.LEASED.value:
+        names += ["leaseExpiresAt", "updatedAt", "nextRunAt", "priority"]
+    return {name: job.get(name) for name in names}
+
+
+def _decide_fields(
+    action: JobAction, job: Document, value: Any, now: datetime, *, anew: bool
+) -> Document:
+    """The new values of a job for an action; raises RefusedActionError if it has them."""
+    match action:
+        case JobAction.CANCEL:
+            return finish_fields(JobStatus.CANCELLED, now)
+        case JobAction.RETRY:
+            return _retry_fields(job, now, anew=anew)
+        case JobAction.PRIORITIZE:
+            changed: Document = {"priority": value}
+        case JobAction.RUN_NOW:
+            due_at = job.get("nextRunAt")
+            if not isinstance(due_at, datetime) or due_at <= now:
+                raise RefusedActionError("it is due already")
+            changed = {"nextRunAt": now}
+        case _:
+            changed = {"nextRunAt": value}
+    if all(job.get(name) == new for name, new in changed.items()):
+        raise RefusedActionError("it has this value already")
+    return changed
+
+
+def _retry_fields(job: Document, now: datetime, *, anew: bool) -> Document:
+    """The new values of a job that is run again. Its attempts keep their numbers."""
+    fields: Document = {
+        "status": JobStatus.QUEUED.value,
+        "nextRunAt": now,
+        "finishedAt": None,
+        "leasedBy": None,
+        "leaseExpiresAt": None,
+    }
+    made = int(job.get("attemptCount") or 0)
+    if anew:
+        at_first = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS) - (job.get("attemptsBefore") or 0)
+        fields |= {"maxAttempts": made + max(1, at_first), "attemptsBefore": made}
+    return fields
+
+
+def attempt_number(job: Document) -> int:
+    """The number of the present attempt of a leased job."""
+    return int(job.get("attemptCount") or 1)
+
+
+def describe_attempt_end(job: Document | None, now: datetime) -> Document:
+    """The end of an attempt, from the fields of its job, which is not leased.
+
+    Without a job the attempt is `expired`.
+    """
+    if job is None:
+        return {"status": AttemptStatus.EXPIRED.value, "finishedAt": now, "error": LEASE_EXPIRED}
+    error = job.get("lastError")
+    if job["status"] == JobStatus.SUCCEEDED.value:
+        status, error = AttemptStatus.SUCCEEDED, None
+    elif error == LEASE_EXPIRED:
+        status = AttemptStatus.EXPIRED
+    else:
+        status = AttemptStatus.FAILED
+    return {"status": status.value, "finishedAt": job.get("updatedAt"), "error": error}
