@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "To try it": ("demo",),
     "To set it up": ("init", "check", "token", "revoke"),
-    "To run it": ("run", "collector", "mark"),
+    "To run it": ("run", "collector", "actor", "mark"),
     "To build on it": ("openapi", "workload"),
 }
 
@@ -151,6 +151,27 @@ def collector(*, checks: bool) -> None:
     hold_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
     with collecting(settings, _end_with_failure):
+        await_stop_signal()
+        end_soon()
+
+
+@main.command()
+def actor() -> None:
+    """Carry out the actions on jobs that people have requested, in a process of its own.
+
+    It is the only part of jobmon that writes the watched jobs, as the user in
+    JOBMON_ACTOR_MONGO_URI, by default JOBMON_MONGO_URI. You may start several: one of them works
+    for each queue, and another takes over when it ends. It needs no key for tokens. After an
+    unexpected failure it exits with 1. docs/actions.md describes it.
+    """
+    from jobmon import logs
+    from jobmon.actor.acting import acting
+    from jobmon.settings import load_queues
+
+    settings = _read_settings(require_keys=False)
+    hold_stop_signals()
+    logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
+    with acting(settings, _end_with_failure):
         await_stop_signal()
         end_soon()
 

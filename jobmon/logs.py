@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -83,12 +83,13 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
     logging.getLogger("pymongo").setLevel(logging.INFO)
 
 
-def find_secrets(settings: Settings, queues: Iterable[Settings]) -> set[str]:
+def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     """The secrets in the settings of a process and of its queues.
 
     These are the key for tokens and the passwords in connection strings.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
+    uris += (queue.actor_mongo_uri for queue in (settings, *queues))
     uris += (queue.mongo_uri for queue in queues)
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
     found = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}

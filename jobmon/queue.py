@@ -318,7 +318,7 @@ class JobQueue:
         )
 
     def apply(self, change: JobChange, *, mark: Document | None = None) -> bool:
-        """Make a change that `decide` returned; False if the job is not as it was decided on.
+        """Make a change that `decide` returned; False if the job has changed since it was read.
 
         `mark` is stored in the job as `lastAction`. The document of an attempt that ends follows.
         """

@@ -78,13 +78,22 @@ class LeaderLease:
     """Who may write the rollup: one holder at a time, by the database's clock.
 
     With a `group` the group's thread renews it; it renews itself only if the group is late.
+    Other work has a lease of another `name`, maybe in another `collection`.
     """
 
-    def __init__(self, own: OwnDatabase, holder: str, group: LeaseGroup | None = None) -> None:
+    def __init__(
+        self,
+        own: OwnDatabase,
+        holder: str,
+        group: LeaseGroup | None = None,
+        *,
+        name: str = LEADER,
+        collection: str = LEASES,
+    ) -> None:
         self._group = group
-        self._leases = own[LEASES]
-        self._key: Document = {"_id": own.id(LEADER)}
-        self._scope: Document = {**own.scope, "name": LEADER}
+        self._leases = own[collection]
+        self._key: Document = {"_id": own.id(name)}
+        self._scope: Document = {**own.scope, "name": name}
         self.holder = holder
         self._last: _Renewal | None = None
 

@@ -12,6 +12,7 @@ from marshmallow import ValidationError, validate
 from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, ProfileFile, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
+from jobmon.settings.actions import ACTION_PERMISSIONS, OWNER_ACTIONS
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 from jobmon.settings.search_fields import find_search_paths
@@ -133,6 +134,17 @@ def _check_filters(names: list[str]) -> None:
         raise ValidationError(f"Unknown: {', '.join(unknown)}. Known: {', '.join(FILTERS)}.")
 
 
+def _check_owner_actions(names: list[str]) -> None:
+    if unknown := [name for name in map(str.strip, names) if name and name not in OWNER_ACTIONS]:
+        allowed = ", ".join(OWNER_ACTIONS)
+        raise ValidationError(f"Owners cannot be given {', '.join(unknown)}, only: {allowed}.")
+
+
+def _read_owner_actions(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    given = env.list(name, list(default), validate=_check_owner_actions) or []
+    return tuple(stripped for name in given if (stripped := name.strip()))
+
+
 def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
     """The names of filters; an empty text means none."""
     given = env.list(name, list(default), validate=_check_filters) or []
@@ -144,9 +156,11 @@ def _read_role_permissions(env: Env, name: str) -> dict[str, frozenset[str]]:
     has_others = bool(env.str("QUEUES", None))
 
     def check(value: Mapping[str, str]) -> None:
-        unknown = frozenset().union(*map(_split_permissions, value.values())) - {ADMIN_DASHBOARD}
+        known = {ADMIN_DASHBOARD, *ACTION_PERMISSIONS}
+        unknown = frozenset().union(*map(_split_permissions, value.values())) - known
         if unknown and not has_others:
-            raise ValidationError(f"Permissions are {ADMIN_DASHBOARD}.")
+            names = ", ".join((ADMIN_DASHBOARD, *ACTION_PERMISSIONS))
+            raise ValidationError(f"Permissions are {names}.")
 
     configured = read_pairs(env, name, check)
     return DEFAULT_ROLES | {role: _split_permissions(names) for role, names in configured.items()}
@@ -199,6 +213,15 @@ class Settings:
     minute_retention_days: int = _setting(Env.int, 2, validate=_positive)
     hour_retention_days: int = _setting(Env.int, 35, validate=_positive)
     day_retention_days: int = _setting(Env.int, 400, validate=_positive)
+    # Actions on jobs: requested in the web service, carried out by `jobmon actor`
+    actions: bool = _setting(Env.bool, False)
+    actor_mongo_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
+    actions_per_second: int = _setting(Env.int, 500, validate=_positive)
+    actions_expire_minutes: int = _setting(Env.int, 15, validate=_positive)
+    actions_approval_above: int | None = _setting(Env.int, None, validate=validate.Range(min=0))
+    actions_retention_days: int = _setting(Env.int, 90, validate=_positive)
+    actions_allow_delete: bool = _setting(Env.bool, False)
+    owner_actions: tuple[str, ...] = _setting(_read_owner_actions, ())
     # Queries
     server_selection_timeout_ms: int = _setting(Env.int, 2_000, validate=_positive)
     query_timeout_ms: int = _setting(Env.int, 5_000, validate=_positive)

@@ -23,6 +23,7 @@ from marshmallow import ValidationError
 from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
+from jobmon.settings.actions import ACTION_PERMISSIONS
 from jobmon.settings.environment import ADMIN_DASHBOARD, MistakePlace, Settings, SettingsError
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, make_links
 from jobmon.settings.search_fields import find_search_paths
@@ -196,7 +197,7 @@ def _find_uri(
 
 
 def _require_known_permissions(settings: Settings, queues: tuple[Settings, ...]) -> None:
-    known = {ADMIN_DASHBOARD} | {queue.permission for queue in queues}
+    known = {ADMIN_DASHBOARD, *ACTION_PERMISSIONS} | {queue.permission for queue in queues}
     granted = frozenset[str]().union(*settings.role_permissions.values())
     if unknown := granted - known:
         raise SettingsError(

@@ -1,0 +1,95 @@
+"""Counts the jobs that an action would change, with a sample, before it is requested."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from jobmon.actions.request import MAX_JOBS
+from jobmon.actions.support import ActionSupport
+from jobmon.actions.target import Target, narrow_filter
+from jobmon.actions.vocabulary import RequestError
+from jobmon.domain import JobAction, JobCondition
+from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.store.list_count import ListCounter
+from jobmon.store.lists import JobLists
+from jobmon.store.mapping import Document
+
+SAMPLE = 5
+# The jobs of these actions have to be in a state that depends on the time.
+_CONDITIONS = {JobAction.RUN_NOW: JobCondition.SCHEDULED, JobAction.RELEASE: JobCondition.EXPIRED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionPreview:
+    """How many jobs an action would change now, and the first of them as lists show them.
+
+    `unsuitable`: how many of the selected jobs it would not change; None for a filter.
+    """
+
+    count: int
+    sample: list[Document]
+    unsuitable: int | None = None
+
+
+class ActionPreviewer:
+    """Counts for the confirmation of a request; reads only, and raises PyMongoError.
+
+    previewer = ActionPreviewer(lists, ListCounter(planner), support)
+    previewer.preview("retry", Target(job_filter=JobFilter(statuses=("dlq",))))
+    """
+
+    def __init__(self, lists: JobLists, counter: ListCounter, support: ActionSupport) -> None:
+        self._lists = lists
+        self._counter = counter
+        self._support = support
+
+    def preview(self, action: str, target: Target, owner: str | None = None) -> ActionPreview:
+        """The jobs that an action would change; with `owner`, only that owner's.
+
+        RequestError if the queue lacks the action, or for more than a million jobs;
+        RefusedFilterError for a filter that no index serves.
+        """
+        self._support.require(action)
+        if target.types:
+            return ActionPreview(count=len(target.types), sample=[])
+        if target.job_filter is None:
+            found = self._lists.look_up(target.job_ids, JobFilter(), owner)
+            statuses = self._support.statuses[action]
+            jobs = [job for job, _ in found if job.get("status") in statuses]
+            unsuitable = len(target.job_ids) - len(jobs)
+            return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE], unsuitable=unsuitable)
+        job_filter = select_jobs(action, target.job_filter, self._support)
+        if job_filter is None:
+            return ActionPreview(count=0, sample=[])
+        if owner is not None:
+            job_filter = replace(job_filter, owner=owner, is_own=True)
+        count = self._counter.count(job_filter, MAX_JOBS)
+        if not count.is_exact:
+            message = f"More than {MAX_JOBS:,} jobs match: use a filter that fewer jobs match."
+            raise RequestError("expected", message)
+        page = self._lists.page(job_filter, per_page=SAMPLE)
+        return ActionPreview(count=count.value, sample=page.jobs)
+
+
+def select_jobs(
+    action: str,
+    job_filter: JobFilter,
+    support: ActionSupport,
+    created_before: datetime | None = None,
+) -> JobFilter | None:
+    """The filter for those of its jobs that an action may change; None if there are none.
+
+    With `created_before`, only for jobs that are older.
+    """
+    if job_filter.error_group is not None:
+        message = "Use an error code, or select jobs of the group."
+        raise RefusedFilterError("error_group", message)
+    narrowed = narrow_filter(job_filter, support.statuses[action])
+    if narrowed is None:
+        return None
+    condition = _CONDITIONS.get(JobAction(action))
+    if condition is not None and narrowed.condition is None:
+        narrowed = replace(narrowed, condition=condition)
+    if created_before is not None:
+        end = narrowed.created_to
+        narrowed = replace(narrowed, created_to=min(end or created_before, created_before))
+    return narrowed

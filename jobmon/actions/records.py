@@ -1,0 +1,215 @@
+"""The records of requests in jobmon's own database: how both sides write and find them.
+
+Records are only ever inserted. The web service inserts what persons decide, into a collection
+where its user may do nothing else; the actor inserts what it did, into collections of its own. So
+neither can change what the other has recorded.
+"""
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
+
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from jobmon.actions.request import Person, to_milliseconds
+from jobmon.rollup.documents import OwnDatabase, require_type
+from jobmon.store.mapping import Document
+
+# The collections, all in JOBMON_STATE_DB. Into the first one the web service inserts.
+DECISIONS = "action_decisions"
+PROGRESS = "action_progress"
+OUTCOMES = "action_outcomes"
+ACTOR_LEASES = "action_leases"
+
+
+class Decision(StrEnum):
+    """What persons record."""
+
+    REQUESTED = "requested"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    STOPPED = "stopped"
+
+
+class Progress(StrEnum):
+    """What the actor records."""
+
+    CLAIMED = "claimed"  # with a copy of the request
+    INTENT = "intent"  # the changes of a batch that it is about to make
+    BATCH = "batch"  # a batch is done; with the sums of all batches
+    INTERRUPTED = "interrupted"  # it goes on only when a person resumes the request
+    EXPIRED = "expired"
+    FINISHED = "finished"  # or stopped, or refused; with the sums
+
+
+class Result(StrEnum):
+    """What became of one job of a request."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    POSSIBLE = "possible"  # of a dry run: it would have been done
+
+
+_DUPLICATE_KEY = 11_000
+# A request has at most one record of each of these kinds.
+_ONCE = {Decision.REQUESTED, Decision.APPROVED, Decision.REJECTED, Decision.STOPPED} | {
+    Progress.CLAIMED,
+    Progress.EXPIRED,
+    Progress.FINISHED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A record of a request, except those about single batches. `by`: None for the actor's."""
+
+    kind: Decision | Progress
+    at: datetime
+    by: Person | None = None
+    reason: str = ""
+    details: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, stored: Document) -> Self:
+        """The record in a document; raises MalformedError, KeyError or ValueError for others."""
+        kind = require_type(stored["kind"], str)
+        is_decision = kind in list(Decision)
+        return cls(
+            kind=Decision(kind) if is_decision else Progress(kind),
+            at=require_type(stored["at"], datetime),
+            by=Person.load(stored["by"]) if is_decision else None,
+            reason=require_type(stored.get("reason", ""), str),
+            details=stored,
+        )
+
+
+class ActionRecords:
+    """The records of one queue's requests; methods raise PyMongoError."""
+
+    def __init__(self, own: OwnDatabase, retention_days: int) -> None:
+        self.own = own
+        self._retention = timedelta(days=retention_days)
+
+    def create_indexes(self) -> None:
+        """Create the indexes; the user must be allowed to."""
+        of_request = self.own.index("request", "kind", "number")
+        for name in (DECISIONS, PROGRESS):
+            self.own[name].create_index(of_request)
+            self.own[name].create_index("expiresAt", expireAfterSeconds=0)
+        self.own[DECISIONS].create_index(self.own.index("kind", "at", "request"))
+        self.own[OUTCOMES].create_index(self.own.index("request", "result", "_id"))
+        self.own[OUTCOMES].create_index(self.own.index("jobId", "at"))
+        self.own[OUTCOMES].create_index("expiresAt", expireAfterSeconds=0)
+
+    def add_decision(
+        self, request_id: str, kind: Decision, by: Person, fields: Document | None = None
+    ) -> bool:
+        """Record what a person decided; False if this was decided before."""
+        return self._add(DECISIONS, request_id, kind, {"by": by.dump(), **(fields or {})})
+
+    def add_progress(
+        self, request_id: str, kind: Progress, fields: Document, number: int | None = None
+    ) -> bool:
+        """Record what the actor did; False if it is recorded already. `number`: of a batch."""
+        return self._add(PROGRESS, request_id, kind, fields, number)
+
+    def _add(
+        self,
+        collection: str,
+        request_id: str,
+        kind: Decision | Progress,
+        fields: Document,
+        number: int | None = None,
+    ) -> bool:
+        suffix = "" if kind in _ONCE else f"/{secrets.token_hex(4) if number is None else number}"
+        record = {
+            "request": request_id,
+            "kind": kind.value,
+            "at": to_milliseconds(datetime.now(UTC)),
+            "expiresAt": datetime.now(UTC) + self._retention,
+            **({} if number is None else {"number": number}),
+            **fields,
+        }
+        try:
+            self.own[collection].insert_one(self.own.new(f"{request_id}/{kind}{suffix}", record))
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def add_outcomes(self, request_id: str, outcomes: Iterable[Document]) -> None:
+        """Record what became of jobs; of two outcomes of a job the first one is kept.
+
+        An outcome has `key` (the job's _id), `jobId` (printed), `result`, `reason`, `before`,
+        `after` and `dryRun`.
+        """
+        now = datetime.now(UTC)
+        documents = [
+            {
+                "_id": {"request": self.own.id(request_id), "key": outcome["key"]},
+                **self.own.scope,
+                "request": request_id,
+                "at": to_milliseconds(now),
+                "expiresAt": now + self._retention,
+                **outcome,
+            }
+            for outcome in outcomes
+        ]
+        if not documents:
+            return
+        try:
+            self.own[OUTCOMES].insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            if any(each["code"] != _DUPLICATE_KEY for each in error.details["writeErrors"]):
+                raise
+
+    def find_done(self, request_id: str, keys: list[Any]) -> list[Any]:
+        """Those of the jobs' `_id`s for which an outcome of the request is recorded."""
+        ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
+        found = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
+        return [document["key"] for document in found]
+
+    def count_outcomes(self, request_id: str) -> dict[str, int]:
+        """The number of jobs with each result. Index: request, result."""
+        query = {**self.own.scope, "request": request_id}
+        grouped = self.own[OUTCOMES].aggregate(
+            [{"$match": query}, {"$group": {"_id": "$result", "count": {"$sum": 1}}}]
+        )
+        return {group["_id"]: group["count"] for group in grouped}
+
+    def list_records(self, request_ids: list[str]) -> dict[str, list[Document]]:
+        """All records of requests except those of batches, in order of time, by the request."""
+        kinds = [kind.value for kind in (*Decision, *Progress)]
+        kinds = [kind for kind in kinds if kind not in (Progress.INTENT, Progress.BATCH)]
+        query = {**self.own.scope, "request": {"$in": request_ids}, "kind": {"$in": kinds}}
+        found = [document for name in (DECISIONS, PROGRESS) for document in self._find(name, query)]
+        found.sort(key=lambda document: document["at"])
+        return {
+            request_id: [document for document in found if document["request"] == request_id]
+            for request_id in request_ids
+        }
+
+    def _find(self, name: str, query: Document) -> Iterator[Document]:
+        def load(document: Document) -> Document:
+            Record.load(document)
+            return document
+
+        yield from self.own.read(name, self.own[name].find(query), load)
+
+    def find_last(self, request_id: str, kind: Progress) -> Document | None:
+        """The last intent or batch of a request."""
+        query = {**self.own.scope, "request": request_id, "kind": kind.value}
+        return self.own[PROGRESS].find_one(query, sort=[("number", -1)])
+
+    def list_requested(
+        self, since: datetime, limit: int = 0, before: datetime | None = None
+    ) -> list[str]:
+        """The ids of the requests of a time, the newest first. Index: kind, at, request."""
+        bounds = {"$gte": since} | ({} if before is None else {"$lt": before})
+        query = {**self.own.scope, "kind": Decision.REQUESTED.value, "at": bounds}
+        found = self.own[DECISIONS].find(query, {"_id": False, "request": True})
+        return [document["request"] for document in found.sort("at", -1).limit(limit)]

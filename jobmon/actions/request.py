@@ -1,0 +1,164 @@
+"""A request for an action: what a person wants to be done, to which jobs, and why."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from jobmon.actions.target import Target, TargetKind
+from jobmon.actions.vocabulary import ACTIONS, RequestError, ValueKind
+from jobmon.domain import JobAction
+from jobmon.rollup.documents import MalformedError, require_type
+from jobmon.store.mapping import Document
+
+MAX_REASON = 500  # characters
+MAX_KEY = 200
+MAX_PRIORITY = 2**31 - 1
+# More jobs than that cannot be confirmed with their count: the filter has to be narrower.
+MAX_JOBS = 1_000_000
+ID_FORM = re.compile("[0-9a-f]{20}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Who made a request or decided on it: the subject and role of a token, and the address."""
+
+    subject: str
+    role: str | None = None
+    address: str | None = None
+
+    def dump(self) -> Document:
+        """The stored form."""
+        return {"subject": self.subject, "role": self.role, "address": self.address}
+
+    @classmethod
+    def load(cls, stored: Any) -> Self:
+        """The person that `dump` stored; raises MalformedError or KeyError for others."""
+        document = require_type(stored, dict)
+        return cls(
+            subject=require_type(document["subject"], str),
+            role=require_type(document.get("role"), str, type(None)),
+            address=require_type(document.get("address"), str, type(None)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionRequest:
+    """A request. Times are in UTC, to the millisecond. May raise RequestError.
+
+    `run_at`: the new time for `reschedule`. `anew`: for `retry`, as many attempts as at first;
+    otherwise those that are left, and at least one. `owner`: only jobs of this owner. `expected`:
+    the number of jobs that the person confirmed. `valid_s`: how long it waits for an actor before
+    it expires. `needs_approval`: by another person. `dry_run`: nothing is changed, only recorded
+    what would be.
+    """
+
+    action: str
+    target: Target
+    by: Person
+    expected: int
+    reason: str = ""
+    run_at: datetime | None = None
+    priority: int | None = None
+    anew: bool = False
+    owner: str | None = None
+    dry_run: bool = False
+    needs_approval: bool = False
+    valid_s: int = 900
+    at: datetime = field(default_factory=lambda: to_milliseconds(datetime.now(UTC)))
+    id: str = field(default_factory=lambda: secrets.token_hex(10))
+
+    def __post_init__(self) -> None:
+        kind = ACTIONS.get(self.action)
+        if kind is None:
+            raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")
+        if kind.is_for_types != (self.target.kind is TargetKind.TYPES):
+            what = "types of jobs" if kind.is_for_types else "jobs"
+            raise RequestError("action", f"{self.action} is for {what}.")
+        self._check_value(kind.value)
+        if self.anew and self.action != JobAction.RETRY:
+            raise RequestError("anew", "Only a retry can start anew.")
+        if not 0 <= self.expected <= MAX_JOBS:
+            message = f"More than {MAX_JOBS:,} jobs: use a filter that fewer jobs match."
+            raise RequestError("expected", message)
+        if len(self.reason) > MAX_REASON or not self.reason.replace("\n", "").isprintable():
+            message = f"At most {MAX_REASON} characters, all of them printable."
+            raise RequestError("reason", message)
+        if not self.reason.strip() and not self.target.is_single and not self.dry_run:
+            raise RequestError("reason", "Required for more than one job.")
+
+    def _check_value(self, kind: ValueKind | None) -> None:
+        for value, own_kind, name in (
+            (self.run_at, ValueKind.TIME, "run_at"),
+            (self.priority, ValueKind.PRIORITY, "priority"),
+        ):
+            if kind is own_kind and value is None:
+                raise RequestError(name, f"Required for {self.action}.")
+            if kind is not own_kind and value is not None:
+                raise RequestError(name, f"Not for {self.action}.")
+        if self.run_at is not None and self.run_at.tzinfo is None:
+            raise RequestError("run_at", "Needs an offset or Z.")
+        if self.priority is not None and abs(self.priority) > MAX_PRIORITY:
+            raise RequestError("priority", f"Must be within ±{MAX_PRIORITY:,}.")
+
+    @property
+    def value(self) -> datetime | int | None:
+        """The time or the priority that it gives."""
+        return self.priority if self.run_at is None else self.run_at
+
+    def dump(self) -> Document:
+        """The stored fields."""
+        return {
+            "request": self.id,
+            "action": self.action,
+            "target": self.target.dump(),
+            "by": self.by.dump(),
+            "expected": self.expected,
+            "reason": self.reason,
+            "runAt": self.run_at,
+            "priority": self.priority,
+            "anew": self.anew,
+            "owner": self.owner,
+            "dryRun": self.dry_run,
+            "needsApproval": self.needs_approval,
+            "validS": self.valid_s,
+            "at": self.at,
+        }
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any]) -> Self:
+        """The request that `dump` stored; raises MalformedError, RequestError or KeyError."""
+        request_id = require_type(stored["request"], str)
+        if not ID_FORM.fullmatch(request_id):
+            raise MalformedError("the id of a request has another form")
+        return cls(
+            id=request_id,
+            action=require_type(stored["action"], str),
+            target=Target.load(stored["target"]),
+            by=Person.load(stored["by"]),
+            expected=require_type(stored["expected"], int),
+            reason=require_type(stored["reason"], str),
+            run_at=require_type(stored.get("runAt"), datetime, type(None)),
+            priority=require_type(stored.get("priority"), int, type(None)),
+            anew=require_type(stored["anew"], bool),
+            owner=require_type(stored.get("owner"), str, type(None)),
+            dry_run=require_type(stored["dryRun"], bool),
+            needs_approval=require_type(stored["needsApproval"], bool),
+            valid_s=require_type(stored["validS"], int),
+            at=require_type(stored["at"], datetime),
+        )
+
+
+def make_id(subject: str, key: str) -> str:
+    """The id of a subject's request with this idempotency key: the same for the same key."""
+    if not key or len(key) > MAX_KEY or not key.isprintable():
+        raise RequestError("idempotency_key", f"Must have 1 to {MAX_KEY} printable characters.")
+    return hashlib.sha256(f"{len(subject)} {subject} {key}".encode()).hexdigest()[:20]
+
+
+def to_milliseconds(moment: datetime) -> datetime:
+    """The moment as MongoDB stores it."""
+    return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)

@@ -1,0 +1,254 @@
+"""Files requests for actions, and reads their states: the side of the web service."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import bson
+from bson import MaxKey, MinKey
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
+
+from jobmon.actions.records import OUTCOMES, ActionRecords, Decision, Progress, Result
+from jobmon.actions.request import ActionRequest, Person, make_id
+from jobmon.actions.state import ActionState, Phase, conclude_state
+from jobmon.actions.vocabulary import RequestError
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.store.connection import Connection
+from jobmon.store.mapping import Document
+
+MAX_LISTED = 100
+_CODEC: CodecOptions[Document] = CodecOptions(
+    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
+
+
+class RequestConflictError(Exception):
+    """The request is not in a phase in which this can be decided; the message has the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOutcome:
+    """What became of one job of a request. `before`, `after`: the fields that changed."""
+
+    request_id: str
+    job_id: str | None
+    result: str
+    reason: str
+    at: datetime
+    before: Document
+    after: Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomePage:
+    """Outcomes in the order of their jobs' _ids; `next_after` is None on the last page."""
+
+    outcomes: list[JobOutcome]
+    next_after: str | None = None
+
+
+class ActionRequests:
+    """The requests of the queue of `connection`, in the databases of the connection `own`.
+
+    Its user may insert decisions and read; it can change and delete nothing. Methods raise
+    PyMongoError.
+
+        requests = ActionRequests(connection, own, redactor)
+        state = requests.file(ActionRequest(action="retry", target=target, …), key="7d1c")
+        requests.pause(state.request.id, person)
+    """
+
+    def __init__(self, connection: Connection, own: Connection, redactor: Redactor) -> None:
+        self._connection = connection
+        self._own = own
+        self._redactor = redactor
+        self._reported: set[tuple[str, str]] = set()
+
+    @property
+    def records(self) -> ActionRecords:
+        """The records of this queue."""
+        own = OwnDatabase(state_database(self._own), self._connection.queue_key, self._reported)
+        return ActionRecords(own, self._connection.settings.actions_retention_days)
+
+    def file(self, request: ActionRequest, key: str | None = None) -> ActionState:
+        """File a request. The same subject's request with the same idempotency `key` is returned.
+
+        Secrets in the reason are hidden. The settings decide on its validity and on whether it
+        needs an approval. RequestError if the key was used for another request.
+        """
+        settings, records = self._connection.settings, self.records
+        above = settings.actions_approval_above
+        if key is not None:
+            request = replace(request, id=make_id(request.by.subject, key))
+        request = replace(
+            request,
+            reason=self._redactor.redact(request.reason.strip()),
+            valid_s=60 * settings.actions_expire_minutes,
+            needs_approval=above is not None and request.expected > above and not request.dry_run,
+        )
+        stored = {name: value for name, value in request.dump().items() if name != "request"}
+        if not records.add_decision(request.id, Decision.REQUESTED, request.by, stored):
+            found = self.get(request.id)
+            if found is None or not _is_same(found.request, request):
+                raise RequestError("idempotency_key", "Was used for another request.")
+            return found
+        return conclude_state(request, (), None, request.at)
+
+    def get(self, request_id: str) -> ActionState | None:
+        """A request with its state; None if there is none with this id."""
+        return next(iter(read_states(self.records, [request_id])), None)
+
+    def list_recent(self, *, limit: int = 50, before: datetime | None = None) -> list[ActionState]:
+        """The newest requests, at most 100; those made before a time, to read further pages."""
+        records, now = self.records, datetime.now(UTC)
+        since = now - timedelta(days=self._connection.settings.actions_retention_days)
+        ids = records.list_requested(since, min(limit, MAX_LISTED), before)
+        return read_states(records, ids)
+
+    def list_outcomes(
+        self,
+        request_id: str,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        result: Result | None = None,
+    ) -> OutcomePage:
+        """The outcomes of a request's jobs, only with this result if given.
+
+        `after`: the `next_after` of the page before; RequestError for another text.
+        """
+        own = self.records.own
+        ids = {"request": own.id(request_id)}
+        bounds: Document = {"$gte": ids | {"key": MinKey()}, "$lte": ids | {"key": MaxKey()}}
+        if after is not None:
+            bounds = {"$gt": ids | {"key": _decode_key(after)}, "$lte": bounds["$lte"]}
+        query: Document = {"_id": bounds}
+        if result is not None:
+            query |= {**own.scope, "request": request_id, "result": result.value}
+        found = own[OUTCOMES].find(query).sort("_id", 1).limit(limit + 1)
+        documents = list(found.max_time_ms(self._connection.max_time_ms))
+        page = documents[:limit]
+        return OutcomePage(
+            outcomes=list(own.read(OUTCOMES, page, _load_outcome)),
+            next_after=_encode_key(page[-1]["key"]) if len(documents) > limit else None,
+        )
+
+    def list_job_outcomes(
+        self, job_id: str, limit: int = 50
+    ) -> list[tuple[JobOutcome, ActionRequest]]:
+        """What requests did with a job, by its printed id, the newest first; no dry runs."""
+        records = self.records
+        query = {**records.own.scope, "jobId": job_id, "dryRun": False}
+        found = records.own[OUTCOMES].find(query).sort("at", -1).limit(limit)
+        limited = found.max_time_ms(self._connection.max_time_ms)
+        outcomes = list(records.own.read(OUTCOMES, limited, _load_outcome))
+        ids = list(dict.fromkeys(outcome.request_id for outcome in outcomes))
+        requests = {state.request.id: state.request for state in read_states(records, ids)}
+        return [
+            (outcome, requests[outcome.request_id])
+            for outcome in outcomes
+            if outcome.request_id in requests
+        ]
+
+    def approve(self, request_id: str, by: Person, reason: str = "") -> ActionState:
+        """Approve a request that needs it; RequestConflictError for one's own."""
+        state = self._require(request_id, (Phase.AWAITING_APPROVAL,))
+        if state.request.by.subject == by.subject:
+            raise RequestConflictError("Another person has to approve it.")
+        return self._decide(request_id, Decision.APPROVED, by, reason)
+
+    def reject(self, request_id: str, by: Person, reason: str = "") -> ActionState:
+        """Reject a request that needs an approval."""
+        self._require(request_id, (Phase.AWAITING_APPROVAL,))
+        return self._decide(request_id, Decision.REJECTED, by, reason)
+
+    def pause(self, request_id: str, by: Person, reason: str = "") -> ActionState:
+        """Pause a request, after the batch that runs."""
+        self._require(request_id, (Phase.WAITING, Phase.RUNNING))
+        return self._decide(request_id, Decision.PAUSED, by, reason)
+
+    def resume(self, request_id: str, by: Person, reason: str = "") -> ActionState:
+        """Resume a request that a person paused or the actor interrupted."""
+        self._require(request_id, (Phase.PAUSED,))
+        return self._decide(request_id, Decision.RESUMED, by, reason)
+
+    def stop(self, request_id: str, by: Person, reason: str = "") -> ActionState:
+        """Stop a request for good, after the batch that runs; what is done stays done."""
+        open_phases = (Phase.AWAITING_APPROVAL, Phase.WAITING, Phase.RUNNING, Phase.PAUSED)
+        self._require(request_id, open_phases)
+        return self._decide(request_id, Decision.STOPPED, by, reason)
+
+    def _require(self, request_id: str, phases: Sequence[Phase]) -> ActionState:
+        state = self.get(request_id)
+        if state is None:
+            raise RequestConflictError("There is no such request.")
+        if state.phase not in phases:
+            raise RequestConflictError(f"The request is {state.phase.replace('_', ' ')}.")
+        return state
+
+    def _decide(self, request_id: str, kind: Decision, by: Person, reason: str) -> ActionState:
+        text = self._redactor.redact(reason.strip())
+        self.records.add_decision(request_id, kind, by, {"reason": text})
+        state = self.get(request_id)
+        assert state is not None  # noqa: S101 - records are never deleted before they expire
+        return state
+
+
+def read_states(
+    records: ActionRecords, request_ids: Sequence[str], approval_above: int | None = None
+) -> list[ActionState]:
+    """The states of requests, in the same order; without those that cannot be read.
+
+    Requests for more than `approval_above` jobs need an approval in any case.
+    """
+    now, found = datetime.now(UTC), records.list_records(list(request_ids))
+    states = []
+    for request_id in request_ids:
+        stored = found[request_id]
+        requested = [each for each in stored if each["kind"] == Decision.REQUESTED]
+        loaded = list(records.own.read("a request", requested, ActionRequest.load))
+        if not loaded:
+            continue
+        request = loaded[0]
+        if approval_above is not None and request.expected > approval_above and not request.dry_run:
+            request = replace(request, needs_approval=True)
+        is_running = any(each["kind"] == Progress.CLAIMED for each in stored) and not any(
+            each["kind"] == Progress.FINISHED for each in stored
+        )
+        last = records.find_last(request_id, Progress.BATCH) if is_running else None
+        states.append(conclude_state(request, stored, last, now))
+    return states
+
+
+def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
+    """Whether two requests are for the same, whenever they were made, and from where."""
+    return replace(first, at=second.at, by=second.by) == second
+
+
+def _encode_key(key: Any) -> str:
+    return base64.urlsafe_b64encode(bson.encode({"key": key})).decode().rstrip("=")
+
+
+def _decode_key(encoded: str) -> Any:
+    try:
+        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars="-_", validate=True)
+        return bson.decode(raw, _CODEC)["key"]
+    except (binascii.Error, BSONError, KeyError, UnicodeError):
+        raise RequestError("after", "Not the place of a page.") from None
+
+
+def _load_outcome(stored: Document) -> JobOutcome:
+    return JobOutcome(
+        request_id=stored["request"],
+        job_id=stored["jobId"],
+        result=stored["result"],
+        reason=stored["reason"],
+        at=stored["at"],
+        before=stored["before"],
+        after=stored["after"],
+    )

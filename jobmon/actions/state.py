@@ -1,0 +1,200 @@
+"""The state of a request, concluded from its records."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from jobmon.actions.records import Decision, Progress, Record, Result
+from jobmon.actions.request import ActionRequest
+from jobmon.store.mapping import Document
+
+# How long a request waits for its approval, and how long a person may pause it.
+APPROVAL_VALID = timedelta(hours=24)
+PAUSE_VALID = timedelta(days=7)
+# Older requests are over, whatever is recorded.
+LONGEST = APPROVAL_VALID + PAUSE_VALID + timedelta(days=1)
+
+
+class Phase(StrEnum):
+    """Where a request is."""
+
+    AWAITING_APPROVAL = "awaiting_approval"
+    WAITING = "waiting"  # for an actor
+    RUNNING = "running"
+    PAUSED = "paused"  # also before it runs
+    STOPPING = "stopping"  # after the present batch
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    REFUSED = "refused"  # by the actor, with the reason
+
+
+OVER = (Phase.FINISHED, Phase.STOPPED, Phase.REJECTED, Phase.EXPIRED, Phase.REFUSED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """How many jobs have which result so far."""
+
+    done: int = 0
+    skipped: int = 0
+    possible: int = 0  # of a dry run
+
+    @property
+    def total(self) -> int:
+        """The jobs with a result."""
+        return self.done + self.skipped + self.possible
+
+    def dump(self) -> dict[str, int]:
+        """The counts by result."""
+        return {
+            Result.DONE.value: self.done,
+            Result.SKIPPED.value: self.skipped,
+            Result.POSSIBLE.value: self.possible,
+        }
+
+    def add(self, results: Iterable[str]) -> "Counts":
+        """These counts and those of further results."""
+        more = Counter(results)
+        return Counts.load({name: count + more[name] for name, count in self.dump().items()})
+
+    @classmethod
+    def load(cls, counts: Mapping[str, int]) -> "Counts":
+        """The counts in a record of the actor; those that are missing are 0."""
+        return cls(**{result.value: int(counts.get(result.value, 0)) for result in Result})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionState:
+    """A request with its phase; `reason` is why it is paused, expired, rejected or refused.
+
+    `progress_at`: when the actor last recorded anything. `history`: all records except those of
+    batches, in order of time.
+    """
+
+    request: ActionRequest
+    phase: Phase
+    reason: str = ""
+    counts: Counts = Counts()
+    claimed_at: datetime | None = None
+    progress_at: datetime | None = None
+    ended_at: datetime | None = None
+    history: tuple[Record, ...] = field(default=(), repr=False)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be done for it."""
+        return self.phase in OVER
+
+    @property
+    def expected(self) -> int:
+        """The number of jobs that the person confirmed."""
+        return self.request.expected
+
+
+def conclude_state(
+    request: ActionRequest,
+    stored: Iterable[Document],
+    last_batch: Document | None,
+    now: datetime,
+) -> ActionState:
+    """The state of a request at `now`, from its records in order of time."""
+    history = tuple(Record.load(document) for document in stored)
+    first = {record.kind: record for record in reversed(history)}
+    counts, progress_at = Counts(), None
+    claimed, finished = first.get(Progress.CLAIMED), first.get(Progress.FINISHED)
+    if finished is not None:
+        counts = Counts.load(finished.details["counts"])
+    elif last_batch is not None:
+        counts, progress_at = Counts.load(last_batch["counts"]), last_batch["at"]
+    elif claimed is not None:
+        progress_at = claimed.at
+    phase, reason, ended_at = _conclude_phase(request, history, first, now)
+    return ActionState(
+        request=request,
+        phase=phase,
+        reason=reason,
+        counts=counts,
+        claimed_at=None if claimed is None else claimed.at,
+        progress_at=progress_at,
+        ended_at=ended_at,
+        history=history,
+    )
+
+
+def _conclude_phase(
+    request: ActionRequest,
+    history: Sequence[Record],
+    first: Mapping[Decision | Progress, Record],
+    now: datetime,
+) -> tuple[Phase, str, datetime | None]:
+    """The phase, its reason, and since when the request is over."""
+    if (finished := first.get(Progress.FINISHED)) is not None:
+        return Phase(finished.details["phase"]), finished.reason, finished.at
+    if (expired := first.get(Progress.EXPIRED)) is not None:
+        return Phase.EXPIRED, expired.reason, expired.at
+    is_claimed = Progress.CLAIMED in first
+    if (stopped := first.get(Decision.STOPPED)) is not None:
+        return (Phase.STOPPING, "", None) if is_claimed else (Phase.STOPPED, "", stopped.at)
+    if not is_claimed:
+        if (rejected := first.get(Decision.REJECTED)) is not None:
+            return Phase.REJECTED, rejected.reason, rejected.at
+        return _conclude_waiting(request, history, now)
+    return _conclude_running(history, now)
+
+
+def _conclude_waiting(
+    request: ActionRequest, history: Sequence[Record], now: datetime
+) -> tuple[Phase, str, datetime | None]:
+    starts_at = request.at
+    if request.needs_approval:
+        approval = find_approval(request, history)
+        if approval is None:
+            until = request.at + APPROVAL_VALID
+            if now > until:
+                return Phase.EXPIRED, "Nobody approved it within a day.", until
+            return Phase.AWAITING_APPROVAL, "", None
+        starts_at = approval.at
+    switched = _find_switch(history)
+    if switched is not None and switched.kind is Decision.PAUSED:
+        until = switched.at + PAUSE_VALID
+        return (Phase.EXPIRED, _PAUSED_LONG, until) if now > until else (Phase.PAUSED, "", None)
+    if switched is not None:
+        starts_at = max(starts_at, switched.at)
+    until = starts_at + timedelta(seconds=request.valid_s)
+    if now > until:
+        return Phase.EXPIRED, f"No actor took it within {request.valid_s // 60} minutes.", until
+    return Phase.WAITING, "", None
+
+
+_PAUSED_LONG = "It was paused for more than a week."
+
+
+def _conclude_running(
+    history: Sequence[Record], now: datetime
+) -> tuple[Phase, str, datetime | None]:
+    switched = _find_switch(history)
+    if switched is None or switched.kind is Decision.RESUMED:
+        return Phase.RUNNING, "", None
+    until = switched.at + PAUSE_VALID
+    if now > until:
+        return Phase.EXPIRED, _PAUSED_LONG, until
+    return Phase.PAUSED, switched.reason, None
+
+
+def _find_switch(history: Sequence[Record]) -> Record | None:
+    """The last record that pauses or resumes."""
+    kinds = (Decision.PAUSED, Decision.RESUMED, Progress.INTERRUPTED)
+    return next((record for record in reversed(history) if record.kind in kinds), None)
+
+
+def find_approval(request: ActionRequest, history: Iterable[Record]) -> Record | None:
+    """The approval by another person than the one who made the request."""
+    approvals = (record for record in history if record.kind is Decision.APPROVED)
+    others = (
+        record for record in approvals if record.by and record.by.subject != request.by.subject
+    )
+    return next(others, None)

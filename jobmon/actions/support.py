@@ -1,0 +1,76 @@
+"""Which actions the jobs of a queue have: by jobmon's own library, or by a profile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jobmon.actions.vocabulary import ACTIONS, RequestError
+from jobmon.domain import ACTION_STATUSES, JobAction, TypeAction
+from jobmon.profiles.transitions import Transition
+from jobmon.settings import Settings
+from jobmon.store.profiles import Profile
+
+NO_TRANSITIONS = "The profile of this queue declares no transitions, so its jobs cannot be changed."
+CELERY = "Celery's results are only what its workers report: changing one does not run its task."
+NO_DELETION = "Deletion is switched off: set JOBMON_ACTIONS_ALLOW_DELETE=true."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionSupport:
+    """The statuses of the jobs that each action changes; `reason`: why there is no action.
+
+    `transitions`: those of the profile; None for the documents of jobmon's own library.
+    """
+
+    statuses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reason: str = ""
+    transitions: Mapping[str, Transition] | None = None
+    has_type_actions: bool = False
+
+    def has(self, action: str) -> bool:
+        """Whether the queue has this action."""
+        if action in list(TypeAction):
+            return self.has_type_actions
+        return action in self.statuses
+
+    def list_actions(self, status: str | None = None) -> list[str]:
+        """The actions, for jobs with this status if given, in the order of the vocabulary."""
+        return [
+            name
+            for name in ACTIONS
+            if self.has(name) and (status is None or status in self.statuses.get(name, ()))
+        ]
+
+    def require(self, action: str) -> None:
+        """Raise RequestError with the reason unless the queue has this action."""
+        if not self.has(action):
+            available = ", ".join(self.list_actions())
+            message = self.reason or f"This queue does not have it. It has: {available}."
+            if action == JobAction.DELETE and not self.reason:
+                message = NO_DELETION
+            raise RequestError("action", message)
+
+
+def find_support(settings: Settings) -> ActionSupport:
+    """The actions of a queue with these settings."""
+    profile = Profile.from_settings(settings)
+    if profile.jobs.is_identity and (profile.attempts is None or profile.attempts.is_identity):
+        statuses = {action.value: found for action, found in ACTION_STATUSES.items()}
+        return ActionSupport(statuses=_drop_deletion(settings, statuses), has_type_actions=True)
+    file = settings.read_profile()
+    transitions = file.parse(settings.jobs_collection).transitions
+    if not transitions:
+        is_celery = "celery" in (file.name, file.base)
+        return ActionSupport(reason=CELERY if is_celery else NO_TRANSITIONS, transitions={})
+    found = {name: transition.statuses for name, transition in transitions.items()}
+    if not settings.actions_allow_delete:
+        # An action that deletes a document needs a right that the actor does not have.
+        found = {name: kept for name, kept in found.items() if not transitions[name].deletes}
+    return ActionSupport(statuses=found, transitions=transitions)
+
+
+def _drop_deletion(
+    settings: Settings, statuses: dict[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    if settings.actions_allow_delete:
+        return statuses
+    return {name: kept for name, kept in statuses.items() if name != JobAction.DELETE}

@@ -1,0 +1,142 @@
+"""What a request is about: single jobs, all jobs that match a filter, or types of jobs."""
+
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from jobmon.actions.vocabulary import RequestError
+from jobmon.domain import JobCondition
+from jobmon.rollup.documents import MalformedError, require_type
+from jobmon.store.filter import JobFilter
+from jobmon.store.mapping import Document
+from jobmon.store.search import SearchTerm
+
+MAX_IDS = 1_000
+MAX_TYPES = 100
+MAX_ID_LENGTH = 1_000  # characters
+
+_TEXT_LISTS = ("statuses", "types")
+_TEXTS = ("owner", "error_code", "error_group", "worker", "job_id", "order_by")
+_DATES = (
+    *("created_from", "created_to", "finished_from", "finished_to"),
+    *("due_from", "due_to"),
+)
+_NUMBERS = ("min_attempts", "priority")
+
+
+class TargetKind(StrEnum):
+    """How the jobs of a request are chosen."""
+
+    IDS = "ids"
+    FILTER = "filter"
+    TYPES = "types"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Exactly one of: jobs by their printed ids, a filter of a list, types. May raise RequestError.
+
+    Target(job_ids=("a1", "a2")); Target(job_filter=JobFilter(statuses=("dlq",)))
+    """
+
+    job_ids: tuple[str, ...] = ()
+    job_filter: JobFilter | None = None
+    types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = (bool(self.job_ids), self.job_filter is not None, bool(self.types))
+        if given.count(True) != 1:
+            raise RequestError("ids", "Give either ids, a filter or types.")
+        if len(self.job_ids) > MAX_IDS:
+            raise RequestError("ids", f"At most {MAX_IDS:,} ids; use a filter for more jobs.")
+        if any(not job_id or len(job_id) > MAX_ID_LENGTH for job_id in self.job_ids):
+            raise RequestError("ids", f"An id has 1 to {MAX_ID_LENGTH:,} characters.")
+        if len(set(self.job_ids)) != len(self.job_ids):
+            raise RequestError("ids", "An id is given twice.")
+        if len(self.types) > MAX_TYPES:
+            raise RequestError("type", f"At most {MAX_TYPES} types.")
+
+    @property
+    def kind(self) -> TargetKind:
+        """Which of the three it is."""
+        if self.job_filter is not None:
+            return TargetKind.FILTER
+        return TargetKind.IDS if self.job_ids else TargetKind.TYPES
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is at most one job or type."""
+        return self.job_filter is None and len(self.job_ids) + len(self.types) == 1
+
+    def dump(self) -> Document:
+        """The stored form."""
+        if self.job_filter is not None:
+            return {"filter": dump_filter(self.job_filter)}
+        return {"ids": list(self.job_ids)} if self.job_ids else {"types": list(self.types)}
+
+    @classmethod
+    def load(cls, stored: Any) -> Self:
+        """The target that `dump` stored; raises MalformedError, KeyError or RequestError."""
+        document = require_type(stored, dict)
+        if "filter" in document:
+            return cls(job_filter=load_filter(document["filter"]))
+        return cls(
+            job_ids=_load_texts(document.get("ids", [])),
+            types=_load_texts(document.get("types", [])),
+        )
+
+
+def dump_filter(job_filter: JobFilter) -> Document:
+    """The conditions of a filter as plain values: dates stay dates, other values are JSON."""
+    stored: Document = {
+        name: getattr(job_filter, name)
+        for name in (*_TEXTS, *_DATES, *_NUMBERS)
+        if getattr(job_filter, name) is not None
+    }
+    stored |= {name: list(value) for name in _TEXT_LISTS if (value := getattr(job_filter, name))}
+    if job_filter.condition is not None:
+        stored["condition"] = job_filter.condition.value
+    if job_filter.is_own:
+        stored["is_own"] = True
+    if job_filter.search:
+        stored["search"] = [
+            {"field": term.field, "texts": list(term.texts)} for term in job_filter.search
+        ]
+    return stored
+
+
+def load_filter(stored: Any) -> JobFilter:
+    """The filter that `dump_filter` stored; raises MalformedError or KeyError for others."""
+    document = require_type(stored, dict)
+    known = {field.name for field in fields(JobFilter)}
+    if unknown := document.keys() - known:
+        raise MalformedError(f"unknown condition {sorted(unknown)[0]}")
+    given: dict[str, Any] = {
+        name: require_type(document[name], kind)
+        for names, kind in ((_TEXTS, str), (_DATES, datetime), (_NUMBERS, int))
+        for name in names
+        if name in document
+    }
+    given |= {name: _load_texts(document[name]) for name in _TEXT_LISTS if name in document}
+    if "condition" in document:
+        given["condition"] = JobCondition(document["condition"])
+    search = tuple(
+        SearchTerm(field=require_type(term["field"], str), texts=_load_texts(term["texts"]))
+        for term in document.get("search", [])
+    )
+    return JobFilter(**given, search=search, is_own=bool(document.get("is_own", False)))
+
+
+def narrow_filter(job_filter: JobFilter, statuses: tuple[str, ...]) -> JobFilter | None:
+    """The filter for those of its jobs that have one of these statuses; None if there are none.
+
+    An action changes only jobs with some statuses: the others need not be read.
+    """
+    given = job_filter.statuses or statuses
+    narrowed = tuple(status for status in given if status in statuses)
+    return replace(job_filter, statuses=narrowed) if narrowed else None
+
+
+def _load_texts(stored: Any) -> tuple[str, ...]:
+    return tuple(require_type(text, str) for text in require_type(stored, list))

@@ -1,0 +1,76 @@
+"""The actions: their names, the permission that each needs, and the words of messages and pages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from jobmon.domain import JobAction, TypeAction
+from jobmon.settings.actions import (
+    JOBS_CANCEL,
+    JOBS_DELETE,
+    JOBS_EDIT,
+    JOBS_RETRY,
+)
+
+
+class RequestError(ValueError):
+    """A request that cannot be filed; `field` is the parameter that has to be changed."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ValueKind(StrEnum):
+    """What else a request has to give."""
+
+    TIME = "time"
+    PRIORITY = "priority"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionKind:
+    """An action: `label` is for a button, `done` for a sentence such as "retried by ada".
+
+    `permission`: what a role needs. `value`: what the request has to give besides the jobs.
+    """
+
+    name: str
+    label: str
+    done: str
+    permission: str
+    value: ValueKind | None = None
+
+    @property
+    def is_for_types(self) -> bool:
+        """Whether it changes types of jobs, and not jobs."""
+        return self.name in list(TypeAction)
+
+
+_KINDS = (
+    ActionKind(name=JobAction.RETRY, label="Retry", done="retried", permission=JOBS_RETRY),
+    ActionKind(name=JobAction.RUN_NOW, label="Run now", done="made due", permission=JOBS_EDIT),
+    ActionKind(
+        name=JobAction.RESCHEDULE,
+        label="Reschedule",
+        done="rescheduled",
+        permission=JOBS_EDIT,
+        value=ValueKind.TIME,
+    ),
+    ActionKind(
+        name=JobAction.PRIORITIZE,
+        label="Set priority",
+        done="given another priority",
+        permission=JOBS_EDIT,
+        value=ValueKind.PRIORITY,
+    ),
+    ActionKind(name=JobAction.CANCEL, label="Cancel", done="cancelled", permission=JOBS_CANCEL),
+    ActionKind(name=JobAction.RELEASE, label="Release", done="released", permission=JOBS_RETRY),
+    ActionKind(name=JobAction.DISABLE, label="Disable", done="disabled", permission=JOBS_EDIT),
+    ActionKind(name=JobAction.ENABLE, label="Enable", done="enabled", permission=JOBS_EDIT),
+    ActionKind(name=JobAction.DELETE, label="Delete", done="deleted", permission=JOBS_DELETE),
+    ActionKind(name=TypeAction.PAUSE, label="Pause", done="paused", permission=JOBS_EDIT),
+    ActionKind(name=TypeAction.RESUME, label="Resume", done="resumed", permission=JOBS_EDIT),
+)
+ACTIONS: Mapping[str, ActionKind] = MappingProxyType({kind.name: kind for kind in _KINDS})

@@ -1,0 +1,1 @@
+"""Carries out requests for actions: the only part of jobmon that writes watched collections."""

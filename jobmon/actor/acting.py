@@ -1,0 +1,107 @@
+"""Runs actors in threads of this process, one for each queue whose jobs it may change."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pymongo.errors import OperationFailure, PyMongoError
+from structlog.contextvars import bind_contextvars
+
+from jobmon.actions.records import ActionRecords
+from jobmon.actions.support import find_support
+from jobmon.actor.actor import Actor
+from jobmon.collector.error_log import RepeatedErrorLog
+from jobmon.collector.leader import make_holder
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.settings import Settings, load_queues
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+from jobmon.store.failures import is_unauthorized
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0
+STOP_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def acting(
+    settings: Settings,
+    on_failure: Callable[[], None] | None = None,
+    reached: Callable[[str], None] = lambda _: None,
+) -> Iterator[None]:
+    """Run an actor for each queue, with connections of its own.
+
+    An unexpected exception is logged with its stack; then `on_failure` is called. `reached`: as in
+    `Actor`.
+    """
+    queues = [_connect_as_actor(queue) for queue in load_queues(settings)]
+    stop = threading.Event()
+    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
+    own = Connection(_connect_as_actor(settings))
+    redactor, holder = Redactor(settings.redact_keys), make_holder()
+
+    def work(queue: Settings) -> None:
+        if settings.queues is not None:
+            bind_contextvars(queue=queue.queue)
+        watched = Connection(queue, clients[queue.mongo_uri])
+        waiting = RepeatedErrorLog(logging.ERROR, "the actor waits")
+        has_indexes = False
+        while not stop.is_set():
+            try:
+                if not has_indexes:
+                    _create_indexes(watched, own)
+                    has_indexes = True
+                Actor(watched, own, redactor, stop, holder=holder, reached=reached).run()
+            except PyMongoError as error:
+                waiting.log(error)
+                stop.wait(RETRY_AFTER_S)
+            except Exception:
+                log.exception("the actor failed")
+                if on_failure is not None:
+                    on_failure()
+                return
+
+    threads = [
+        threading.Thread(target=work, args=(queue,), name="actor", daemon=True)
+        for queue in _select_supported(queues)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        until = time.monotonic() + STOP_TIMEOUT_S
+        for thread in threads:
+            thread.join(timeout=max(0.0, until - time.monotonic()))
+        for client in clients.values():
+            client.close()
+        own.close()
+
+
+def _connect_as_actor(settings: Settings) -> Settings:
+    return replace(settings, mongo_uri=settings.actor_mongo_uri or settings.mongo_uri)
+
+
+def _select_supported(queues: Sequence[Settings]) -> Iterator[Settings]:
+    for queue in queues:
+        support = find_support(queue)
+        if support.list_actions():
+            yield queue
+        else:
+            log.warning("no actions for the queue %s: %s", queue.queue, support.reason)
+
+
+def _create_indexes(watched: Connection, own: Connection) -> None:
+    """Create the indexes of the records; a user of `jobmon init --actor` may not, and has them."""
+    records = OwnDatabase(state_database(own), watched.queue_key)
+    try:
+        ActionRecords(records, watched.settings.actions_retention_days).create_indexes()
+    except OperationFailure as error:
+        if not is_unauthorized(error):
+            raise

@@ -1,0 +1,244 @@
+"""Takes the requests of one queue and carries them out: a batch of each, in turn."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from jobmon.actions.records import ACTOR_LEASES, ActionRecords, Progress
+from jobmon.actions.request import ActionRequest
+from jobmon.actions.requests import read_states
+from jobmon.actions.state import LONGEST, ActionState, Counts, Phase
+from jobmon.actions.support import find_support
+from jobmon.actions.target import TargetKind
+from jobmon.actions.vocabulary import RequestError
+from jobmon.actor.batches import BatchRunner, OverLimitError, Settling
+from jobmon.actor.job_changes import make_job_changes
+from jobmon.actor.targets import TargetReader
+from jobmon.actor.type_pauses import change_types
+from jobmon.collector.leader import LeaderLease, LeaseLostError
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.store.connection import Connection
+from jobmon.store.filter import RefusedFilterError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+BATCH = 100
+LEASE_NAME = "actor"
+_LEASE_RETRY_S = 1.0
+# How many more jobs than confirmed may be changed: some match only after they were counted.
+_MORE_SHARE, _MORE_LEAST = 0.1, 10
+OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
+AWAY = "The actor was away for {minutes} minutes."
+
+
+class Actor:
+    """The actor of one queue. Of several, the one that has the lease works.
+
+    `connection` is that of a user who may write the watched jobs, `own` the connection to jobmon's
+    own databases. `reached` is called with the name of each step of a batch: for tests.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        own: Connection,
+        redactor: Redactor,
+        stop: threading.Event,
+        *,
+        holder: str,
+        reached: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._connection = connection
+        self._settings = connection.settings
+        self._stop = stop
+        self._reached = reached
+        self._support = find_support(connection.settings)
+        self._reader = TargetReader(connection, self._support, redactor)
+        database = OwnDatabase(state_database(own), connection.queue_key)
+        self._records = ActionRecords(database, self._settings.actions_retention_days)
+        self._lease = LeaderLease(database, holder, name=LEASE_NAME, collection=ACTOR_LEASES)
+        self._over: set[str] = set()  # requests for which nothing is left to do
+
+    def run(self) -> None:
+        """Work until `stop` is set; raises PyMongoError."""
+        try:
+            while not self._stop.is_set():
+                if not self._lease.take():
+                    self._stop.wait(_LEASE_RETRY_S)
+                    continue
+                self._over.clear()
+                try:
+                    self.settle_all()
+                    while not self._stop.is_set():
+                        self._lease.renew()
+                        if not self.run_round():
+                            self._stop.wait(POLL_S)
+                except LeaseLostError:
+                    log.warning("another actor works on this queue now")
+        finally:
+            if self._stop.is_set():
+                self.release()
+
+    def release(self) -> None:
+        """Let another actor take over at once."""
+        self._lease.release()
+
+    def run_round(self) -> bool:
+        """Run a batch of each open request, the oldest request first; False if there was none."""
+        has_worked = False
+        for state in self._list_open():
+            if self._stop.is_set():
+                break
+            self._lease.renew()
+            started = time.monotonic()
+            number = self._advance(state)
+            has_worked = has_worked or number is not None
+            if number:
+                due_s = number / self._settings.actions_per_second
+                self._stop.wait(max(0.0, due_s - (time.monotonic() - started)))
+        return has_worked
+
+    def _list_open(self) -> list[ActionState]:
+        """The requests for which something is left to do, the oldest first."""
+        ids = self._records.list_requested(datetime.now(UTC) - LONGEST)
+        left = [request_id for request_id in reversed(ids) if request_id not in self._over]
+        states = read_states(self._records, left, self._settings.actions_approval_above)
+        found = {state.request.id for state in states}
+        self._over.update(request_id for request_id in left if request_id not in found)
+        self._over.intersection_update(ids)
+        return states
+
+    def settle_all(self) -> None:
+        """Complete what an actor before this one left open, before anything else is changed."""
+        for state in self._list_open():
+            if state.claimed_at is None or state.request.target.kind is TargetKind.TYPES:
+                continue
+            if state.phase is Phase.RUNNING and not self._is_away(state):
+                self._make_runner(state.request).settle(Settling.COMPLETE)
+            elif state.phase in (Phase.RUNNING, Phase.PAUSED):
+                self._make_runner(state.request).settle(Settling.WAIT)
+
+    def _advance(self, state: ActionState) -> int | None:
+        """Do what is next for a request; the number of jobs, or None if nothing was to be done."""
+        match state.phase:
+            case Phase.WAITING:
+                return self._claim(state)
+            case Phase.RUNNING:
+                return self._continue(state)
+            case Phase.STOPPING:
+                if state.request.target.kind is not TargetKind.TYPES:
+                    self._make_runner(state.request).settle(Settling.STOP)
+                self._finish(state.request, Phase.STOPPED)
+                return 0
+            case Phase.AWAITING_APPROVAL | Phase.PAUSED:
+                return None
+            case Phase.EXPIRED:
+                if state.request.id not in self._over and not _is_recorded(state):
+                    fields = {"reason": state.reason}
+                    self._records.add_progress(state.request.id, Progress.EXPIRED, fields)
+                    log.warning("request %s expired: %s", state.request.id, state.reason)
+        self._over.add(state.request.id)
+        return None
+
+    def _claim(self, state: ActionState) -> int | None:
+        request = state.request
+        copy = {"copy": request.dump(), "actor": self._lease.holder}
+        if not self._records.add_progress(request.id, Progress.CLAIMED, copy):
+            return None
+        log.info(
+            "request %s: %s for %d jobs by %s",
+            request.id,
+            request.action,
+            request.expected,
+            request.by.subject,
+        )
+        try:
+            self._support.require(request.action)
+        except RequestError as error:
+            self._finish(request, Phase.REFUSED, str(error))
+            return 0
+        return self._continue(state)
+
+    def _continue(self, state: ActionState) -> int | None:
+        request = state.request
+        if self._is_away(state):
+            away = datetime.now(UTC) - (state.progress_at or request.at)
+            reason = AWAY.format(minutes=int(away.total_seconds() // 60))
+            self._interrupt(request, reason)
+            return None
+        if request.target.kind is TargetKind.TYPES:
+            outcomes = list(change_types(self._connection, request))
+            self._records.add_outcomes(request.id, outcomes)
+            self._finish(request, Phase.FINISHED)
+            return 0
+        runner = self._make_runner(request)
+        last = runner.settle(Settling.COMPLETE)
+        if last is not None and last["position"] is None:
+            self._finish(request, Phase.FINISHED)
+            return 0
+        before = Counts() if last is None else Counts.load(last["counts"])
+        size = min(BATCH, self._settings.actions_per_second)
+        try:
+            end = runner.run(last, size, self._find_limit(state, before))
+        except OverLimitError:
+            reason = OVER_LIMIT.format(expected=request.expected)
+            self._interrupt(request, reason, is_over_limit=True)
+            return None
+        except (RefusedFilterError, RequestError) as error:
+            self._finish(request, Phase.REFUSED, str(error))
+            return 0
+        if end["position"] is None:
+            self._finish(request, Phase.FINISHED)
+        return Counts.load(end["counts"]).total - before.total
+
+    def _find_limit(self, state: ActionState, before: Counts) -> int | None:
+        """How many more jobs may be changed; None if that is not limited."""
+        request = state.request
+        is_lifted = any(
+            record.kind is Progress.INTERRUPTED and record.details.get("isOverLimit")
+            for record in state.history
+        )
+        if request.target.kind is not TargetKind.FILTER or is_lifted:
+            return None
+        more = max(_MORE_LEAST, int(request.expected * _MORE_SHARE))
+        return request.expected + more - before.done - before.possible
+
+    def _is_away(self, state: ActionState) -> bool:
+        """Whether nothing was done for so long that nobody may expect the request to go on."""
+        times = [record.at for record in state.history]
+        times += [state.progress_at] if state.progress_at else []
+        valid = timedelta(seconds=state.request.valid_s)
+        return state.claimed_at is not None and datetime.now(UTC) - max(times) > valid
+
+    def _interrupt(
+        self, request: ActionRequest, reason: str, *, is_over_limit: bool = False
+    ) -> None:
+        fields = {"reason": reason, "isOverLimit": is_over_limit}
+        self._records.add_progress(request.id, Progress.INTERRUPTED, fields)
+        log.warning("request %s is interrupted: %s", request.id, reason)
+
+    def _finish(self, request: ActionRequest, phase: Phase, reason: str = "") -> None:
+        counts = Counts.load(self._records.count_outcomes(request.id))
+        fields = {"phase": phase.value, "reason": reason, "counts": counts.dump()}
+        self._records.add_progress(request.id, Progress.FINISHED, fields)
+        self._over.add(request.id)
+        log.info(
+            "request %s is %s: %d done, %d skipped%s",
+            request.id,
+            phase,
+            counts.done,
+            counts.skipped,
+            f" ({reason})" if reason else "",
+        )
+
+    def _make_runner(self, request: ActionRequest) -> BatchRunner:
+        changes = make_job_changes(self._connection, self._support, request)
+        return BatchRunner(self._records, self._reader, changes, request, self._reached)
+
+
+def _is_recorded(state: ActionState) -> bool:
+    return any(record.kind is Progress.EXPIRED for record in state.history)

@@ -1,0 +1,215 @@
+"""Carries out a request batch by batch, so that each job is changed at most once.
+
+Before a batch its changes are recorded (the intent), after it the outcome of each job. An actor
+that finds an intent without its batch examines each of its jobs: a job that is still unchanged
+is changed now; one that proves the change counts as done; any other one is skipped.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from jobmon.actions.records import ActionRecords, Progress, Result
+from jobmon.actions.request import ActionRequest
+from jobmon.actions.state import Counts
+from jobmon.actions.target import TargetKind
+from jobmon.actor.job_changes import JobChanges, PlannedChange, ReadJob, encode_key
+from jobmon.actor.targets import Batch, TargetReader, is_changed_since
+from jobmon.domain import JobStatus
+from jobmon.queue_changes import RefusedActionError
+from jobmon.store.identity import is_identity
+from jobmon.store.mapping import Document
+
+GONE = "there is no such job"
+CHANGED = "changed between the decision and the update"
+CHANGED_SINCE = "changed after the request was made"
+UNKNOWN = "changed before its outcome was recorded"
+STOPPED = "the request was stopped"
+NOT_OWNED = "it belongs to another owner"
+
+
+class Settling(Enum):
+    """What to do with the jobs of an open batch that do not prove their change."""
+
+    COMPLETE = "complete"  # change them now
+    WAIT = "wait"  # the batch stays open
+    STOP = "stop"  # skip them
+
+
+class OverLimitError(Exception):
+    """More jobs match than the person confirmed."""
+
+
+@dataclass
+class _Decisions:
+    """What is to be done with the jobs of a batch."""
+
+    changes: list[PlannedChange] = field(default_factory=list)
+    outcomes: list[Document] = field(default_factory=list)
+
+    def add(self, key: Any, job_id: str | None, result: Result, reason: str = "") -> None:
+        self.outcomes.append(_make_outcome(key, job_id, result, reason))
+
+
+class BatchRunner:
+    """Runs the batches of one request; methods raise PyMongoError.
+
+    `reached` is called at each step with its name.
+    """
+
+    def __init__(
+        self,
+        records: ActionRecords,
+        reader: TargetReader,
+        changes: JobChanges,
+        request: ActionRequest,
+        reached: Callable[[str], None],
+    ) -> None:
+        self._records = records
+        self._reader = reader
+        self._changes = changes
+        self._request = request
+        self._reached = reached
+
+    def settle(self, settling: Settling) -> Document | None:
+        """Examine the last batch if its end is not recorded; returns the record of the last end."""
+        last = self._records.find_last(self._request.id, Progress.BATCH)
+        intent = self._records.find_last(self._request.id, Progress.INTENT)
+        if intent is None or (last is not None and last["number"] >= intent["number"]):
+            return last
+        changes = [PlannedChange.load(stored) for stored in intent["changes"]]
+        done = self._records.find_done(self._request.id, [change.key for change in changes])
+        known = {encode_key(key) for key in done}
+        left = [change for change in changes if encode_key(change.key) not in known]
+        found = self._changes.read([change.key for change in left])
+        outcomes = [
+            outcome
+            for change in left
+            if (outcome := self._examine(change, found.get(encode_key(change.key)), settling))
+        ]
+        self._add_outcomes([*intent["outcomes"], *outcomes])
+        if settling is Settling.WAIT:
+            return last
+        return self._end(intent, Counts.load(self._records.count_outcomes(self._request.id)))
+
+    def _examine(
+        self, change: PlannedChange, present: ReadJob | None, settling: Settling
+    ) -> Document | None:
+        if present is not None and self._changes.is_made(present, change):
+            return self._describe(change, Result.DONE)
+        if settling is Settling.COMPLETE:
+            is_made = self._changes.apply(change)
+            return self._describe(change, Result.DONE if is_made else Result.SKIPPED, UNKNOWN)
+        if settling is Settling.STOP:
+            return self._describe(change, Result.SKIPPED, STOPPED)
+        return None
+
+    def run(self, last: Document | None, size: int, limit: int | None) -> Document:
+        """Run the next batch after `last`; returns the record of its end.
+
+        `limit`: how many jobs may still be changed. Raises OverLimitError before the batch that
+        would exceed it, RefusedFilterError if the jobs cannot be listed.
+        """
+        position = {} if last is None else last["position"]
+        batch = self._reader.read(self._request, position, size)
+        decisions = self._decide(batch)
+        if limit is not None and len(decisions.changes) > limit:
+            raise OverLimitError
+        intent: Document = {
+            "number": 1 if last is None else last["number"] + 1,
+            "position": batch.position,
+            "changes": [] if self._request.dry_run else [c.dump() for c in decisions.changes],
+            "outcomes": decisions.outcomes,
+        }
+        if self._request.dry_run:
+            intent["outcomes"] += [self._describe(c, Result.POSSIBLE) for c in decisions.changes]
+        self._records.add_progress(
+            self._request.id, Progress.INTENT, intent, number=intent["number"]
+        )
+        self._reached("intent")
+        made = [] if self._request.dry_run else list(self._make(decisions.changes))
+        outcomes = [*intent["outcomes"], *made]
+        self._reached("changed")
+        self._add_outcomes(outcomes)
+        self._reached("outcomes")
+        before = Counts() if last is None else Counts.load(last["counts"])
+        return self._end(intent, before.add(outcome["result"] for outcome in outcomes))
+
+    def _decide(self, batch: Batch) -> _Decisions:
+        """What to do with each job of a batch that has no outcome yet."""
+        decisions = _Decisions()
+        done = self._records.find_done(self._request.id, [*batch.keys, *batch.missing])
+        known = {encode_key(key) for key in done}
+        for job_id in batch.missing:
+            if encode_key(job_id) not in known:
+                decisions.add(job_id, job_id, Result.SKIPPED, GONE)
+        keys = [key for key in batch.keys if encode_key(key) not in known]
+        found = self._changes.read(keys)
+        for key in keys:
+            present = found.get(encode_key(key))
+            if present is None:
+                decisions.add(key, None, Result.SKIPPED, GONE)
+                continue
+            try:
+                self._refuse(present)
+                decisions.changes.append(self._changes.plan(present))
+            except RefusedActionError as error:
+                decisions.add(key, present.job_id, Result.SKIPPED, str(error))
+        return decisions
+
+    def _refuse(self, present: ReadJob) -> None:
+        """Raise RefusedActionError for a job that is not meant by the request."""
+        request, job = self._request, present.job
+        if request.owner is not None and not is_identity(job.get("createdBy"), request.owner):
+            raise RefusedActionError(NOT_OWNED)
+        is_filter = request.target.kind is TargetKind.FILTER
+        # Of a running job, each heartbeat is a change.
+        if (
+            is_filter
+            and job.get("status") != JobStatus.LEASED
+            and is_changed_since(job, request.at)
+        ):
+            raise RefusedActionError(CHANGED_SINCE)
+
+    def _make(self, changes: Iterable[PlannedChange]) -> Iterable[Document]:
+        for change in changes:
+            is_made = self._changes.apply(change)
+            self._reached("job")
+            if not is_made:
+                # Another actor may have made it while this one was suspended.
+                found = self._changes.read([change.key]).get(encode_key(change.key))
+                is_made = found is not None and self._changes.is_made(found, change)
+            yield self._describe(change, Result.DONE if is_made else Result.SKIPPED, CHANGED)
+
+    def _describe(self, change: PlannedChange, result: Result, reason: str = "") -> Document:
+        if result is Result.SKIPPED:
+            return _make_outcome(change.key, change.job_id, result, reason)
+        after = {} if change.deletes else change.new_values
+        outcome = _make_outcome(change.key, change.job_id, result, "")
+        return outcome | {"before": dict(change.before), "after": after}
+
+    def _add_outcomes(self, outcomes: list[Document]) -> None:
+        dry_run = {"dryRun": self._request.dry_run}
+        self._records.add_outcomes(self._request.id, [each | dry_run for each in outcomes])
+
+    def _end(self, intent: Document, counts: Counts) -> Document:
+        """Record the end of a batch, with the sums of all outcomes so far."""
+        end: Document = {
+            "number": intent["number"],
+            "position": intent["position"],
+            "counts": counts.dump(),
+        }
+        self._records.add_progress(self._request.id, Progress.BATCH, end, number=end["number"])
+        return end
+
+
+def _make_outcome(key: Any, job_id: str | None, result: Result, reason: str) -> Document:
+    return {
+        "key": key,
+        "jobId": job_id,
+        "result": result.value,
+        "reason": reason,
+        "before": {},
+        "after": {},
+    }

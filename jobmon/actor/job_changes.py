@@ -1,0 +1,302 @@
+"""What an action does to one job's document: by jobmon's library, or by a profile."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol, Self
+
+import bson
+from pymongo import ReadPreference, WriteConcern
+from pymongo.collection import Collection
+
+from jobmon.actions.request import ActionRequest, to_milliseconds
+from jobmon.actions.support import ActionSupport
+from jobmon.domain import JobAction
+from jobmon.profiles.conditions import Now, encode_date, resolve_now
+from jobmon.profiles.transitions import RequestedValue, Transition
+from jobmon.queue import JobQueue
+from jobmon.queue_changes import JobChange, RefusedActionError
+from jobmon.store.bson_json import to_text
+from jobmon.store.connection import Connection
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import SIMPLE_COLLATION
+
+# The records of an action do not contain these: they are large, and may hold secrets.
+_NOT_RECORDED = ("payload", "lastError")
+_NOT_READ = ("payload", "attempts", "lastError")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedChange:
+    """A conditional update of one document, in the documents' names; None is also a missing value.
+
+    It is made only if the document still has the values in `expected`. `deletes`: it is deleted.
+    """
+
+    key: Any
+    job_id: str | None
+    expected: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    removals: tuple[str, ...] = ()
+    deletes: bool = False
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def new_values(self) -> Document:
+        """The changed fields with their new values, for the records."""
+        changed = dict(self.values) | dict.fromkeys(self.removals)
+        return {name: value for name, value in changed.items() if name not in _NOT_RECORDED}
+
+    def dump(self) -> Document:
+        """The stored form, for an actor that continues after this one."""
+        return {
+            "key": self.key,
+            "jobId": self.job_id,
+            "expected": dict(self.expected),
+            "values": dict(self.values),
+            "removals": list(self.removals),
+            "deletes": self.deletes,
+            "before": dict(self.before),
+        }
+
+    @classmethod
+    def load(cls, stored: Document) -> Self:
+        """The change that `dump` stored."""
+        return cls(
+            key=stored["key"],
+            job_id=stored["jobId"],
+            expected=stored["expected"],
+            values=stored["values"],
+            removals=tuple(stored["removals"]),
+            deletes=stored["deletes"],
+            before=stored["before"],
+        )
+
+
+@dataclass(frozen=True)
+class ReadJob:
+    """A job's document, and the same with the contract's names."""
+
+    document: Document
+    job: Document
+
+    @property
+    def job_id(self) -> str | None:
+        """The id as lists print it."""
+        return to_text(self.job.get("jobId"))
+
+
+class JobChanges(Protocol):
+    """Plans and makes the changes for one request; methods raise PyMongoError."""
+
+    def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
+        """The jobs with these `_id`s, from the primary, by `encode_key`."""
+
+    def plan(self, found: ReadJob) -> PlannedChange:
+        """What the request does to a job; RefusedActionError if the job does not allow it."""
+
+    def apply(self, change: PlannedChange) -> bool:
+        """Make a change; False if the document has changed since it was read."""
+
+    def is_made(self, found: ReadJob, change: PlannedChange) -> bool:
+        """Whether the document proves that the change was made for this request."""
+
+
+def make_job_changes(
+    connection: Connection, support: ActionSupport, request: ActionRequest
+) -> JobChanges:
+    """How the jobs of a queue are changed for a request, as the user of `connection`."""
+    if support.transitions is None:
+        return OwnJobChanges(connection, request)
+    return ProfileJobChanges(connection, request, support.transitions[request.action])
+
+
+def encode_key(key: Any) -> bytes:
+    """An `_id` as a dictionary's key."""
+    return bson.encode({"key": key})
+
+
+def _writable_jobs(connection: Connection) -> Collection[Document]:
+    return connection.jobs.collection.with_options(
+        read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority")
+    )
+
+
+class OwnJobChanges:
+    """Changes of the documents of `jobmon.queue`, by its own transitions.
+
+    A changed job has a field `lastAction` with the id of the self._request.
+    """
+
+    def __init__(self, connection: Connection, request: ActionRequest) -> None:
+        self._connection = connection
+        self._request = request
+
+    def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
+        """As in `JobChanges`."""
+        found = _writable_jobs(self._connection).find({"_id": {"$in": list(keys)}}, {"payload": 0})
+        limited = found.max_time_ms(self._connection.max_time_ms)
+        return {encode_key(each["_id"]): ReadJob(each, each) for each in limited}
+
+    def plan(self, found: ReadJob) -> PlannedChange:
+        """As in `JobChanges`."""
+        job = found.job
+        if not isinstance(job.get("jobId"), str):
+            raise RefusedActionError("its jobId is no text")
+        change = self._queue.decide(
+            JobAction(self._request.action), job, self._request.value, anew=self._request.anew
+        )
+        values = change.fields or {}
+        return PlannedChange(
+            key=job["_id"],
+            job_id=job["jobId"],
+            expected=change.expected,
+            values=values,
+            deletes=change.fields is None,
+            before={name: job.get(name) for name in values if name not in _NOT_RECORDED},
+        )
+
+    def apply(self, change: PlannedChange) -> bool:
+        """As in `JobChanges`."""
+        mark = {
+            "id": self._request.id,
+            "action": self._request.action,
+            "by": self._request.by.subject,
+            "at": to_milliseconds(datetime.now(UTC)),
+        }
+        own = JobChange(
+            action=JobAction(self._request.action),
+            job={"jobId": change.job_id, **change.before, **change.expected},
+            expected=dict(change.expected),
+            fields=None if change.deletes else dict(change.values),
+        )
+        return self._queue.apply(own, mark=mark)
+
+    def is_made(self, found: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
+        """As in `JobChanges`."""
+        mark = found.document.get("lastAction")
+        return isinstance(mark, dict) and mark.get("id") == self._request.id
+
+    @property
+    def _queue(self) -> JobQueue:
+        settings, database = self._connection.settings, self._connection.database
+        return JobQueue(
+            database.with_options(
+                read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority")
+            ),
+            jobs=settings.jobs_collection,
+            attempts=settings.attempts_collection,
+        )
+
+
+class ProfileJobChanges:
+    """Changes of another library's documents, by the transitions of their profile."""
+
+    def __init__(
+        self, connection: Connection, request: ActionRequest, transition: Transition
+    ) -> None:
+        self._connection = connection
+        self._mapping = connection.jobs.mapping
+        self._request = request
+        self._transition = transition
+
+    def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
+        """As in `JobChanges`."""
+        transition = self._transition
+        names = [*self._mapping.paths, *self._mapping.reads, "status", "_id"]
+        projection = self._mapping.projection(set(names) - set(_NOT_READ))
+        for path in _list_changed(transition):
+            if not any(path.startswith(f"{read}.") or path == read for read in projection):
+                projection[path] = True
+        query = self._mapping.translate_filter({"_id": {"$in": list(keys)}})
+        if transition.when:
+            now = datetime.now(UTC)
+            query = {"$and": [query, resolve_now(transition.when, now)]}
+        found = _writable_jobs(self._connection).find(query, projection, collation=SIMPLE_COLLATION)
+        limited = found.max_time_ms(self._connection.max_time_ms)
+        return {
+            encode_key(each["_id"]): ReadJob(each, self._mapping.to_contract(each))
+            for each in limited
+        }
+
+    def plan(self, found: ReadJob) -> PlannedChange:
+        """As in `JobChanges`."""
+        transition, document = self._transition, found.document
+        status = found.job.get("status")
+        if status not in transition.statuses:
+            raise RefusedActionError(f"it is {status}")
+        now = to_milliseconds(datetime.now(UTC))
+        values = {
+            path: _make_value(value, self._request, now)
+            for path, value in transition.changes.items()
+        }
+        for path, amount in transition.increments.items():
+            present = _find_value(document, path)
+            values[path] = (present if isinstance(present, int | float) else 0) + amount
+        before = {path: _find_value(document, path) for path in _list_changed(transition)}
+        is_same = all(before[path] == value for path, value in values.items())
+        if is_same and not transition.deletes and not any(before[p] for p in transition.removals):
+            raise RefusedActionError("it has this value already")
+        return PlannedChange(
+            key=document["_id"],
+            job_id=found.job_id,
+            expected={
+                path: value
+                for path in (*self._state_paths(), *before)
+                if not isinstance(value := _find_value(document, path), dict | list)
+            },
+            values=values,
+            removals=transition.removals,
+            deletes=transition.deletes,
+            before=before,
+        )
+
+    def apply(self, change: PlannedChange) -> bool:
+        """As in `JobChanges`."""
+        jobs, transition = _writable_jobs(self._connection), self._transition
+        # The status is compared once more by its rules: it may depend on fields that have no name.
+        status = self._mapping.translate_filter({"status": {"$in": list(transition.statuses)}})
+        query = {"$and": [{"_id": change.key}, dict(change.expected), status]}
+        if change.deletes:
+            deleted = jobs.delete_one(query, collation=SIMPLE_COLLATION)
+            return bool(deleted.deleted_count)
+        update: Document = {"$set": dict(change.values)} if change.values else {}
+        if change.removals:
+            update["$unset"] = dict.fromkeys(change.removals, "")
+        return bool(jobs.update_one(query, update, collation=SIMPLE_COLLATION).matched_count)
+
+    def is_made(self, found: ReadJob, change: PlannedChange) -> bool:
+        """As in `JobChanges`. There is no mark: the changed fields have exactly the new values."""
+        if change.deletes:
+            return False
+        present = {path: _find_value(found.document, path) for path in change.before}
+        wanted = dict(change.values) | dict.fromkeys(change.removals)
+        return present == wanted
+
+    def _state_paths(self) -> list[str]:
+        """The paths of the fields that show a job's state."""
+        return [path for name, path in self._mapping.paths.items() if name not in _NOT_READ]
+
+
+def _list_changed(transition: Transition) -> tuple[str, ...]:
+    return (*transition.changes, *transition.removals, *transition.increments)
+
+
+def _make_value(value: Any, request: ActionRequest, now: datetime) -> Any:
+    match value:
+        case Now():
+            return encode_date(now, value.reading)
+        case RequestedValue() if isinstance(request.value, datetime):
+            return encode_date(request.value, value.reading)
+        case RequestedValue():
+            return request.value
+        case _:
+            return value
+
+
+def _find_value(document: Any, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(document, dict):
+            return None
+        document = document.get(part)
+    return document

@@ -1,0 +1,91 @@
+"""Finds the jobs of a request, batch by batch, each from the place where the last one ended."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jobmon.actions.preview import select_jobs
+from jobmon.actions.request import ActionRequest
+from jobmon.actions.support import ActionSupport
+from jobmon.redaction.redactor import Redactor
+from jobmon.store.bson_json import to_text
+from jobmon.store.connection import Connection
+from jobmon.store.cursor import Cursor
+from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
+from jobmon.store.identity import identity_values
+from jobmon.store.indexes import JOB_ID
+from jobmon.store.list_plan import MAX_MATCHES, ListPlanner, get_plan
+from jobmon.store.lists import JobLists
+from jobmon.store.mapping import Document
+
+NO_PLACE = "Its list has no places from which it could be continued: select single jobs."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The `_id`s of some jobs of a request, and selected ids that no job has.
+
+    `position`: where the next batch begins; None if this is the last one.
+    """
+
+    keys: list[Any]
+    missing: list[str]
+    position: Document | None
+
+
+class TargetReader:
+    """Reads the jobs of requests to one queue; methods raise PyMongoError."""
+
+    def __init__(self, connection: Connection, support: ActionSupport, redactor: Redactor) -> None:
+        self._connection = connection
+        self._support = support
+        dates = ("createdAt", *STATUSES_BY_DATE)
+        self._lists = JobLists(
+            ListPlanner(connection), redactor, fields=("_id", *dates), transform=lambda job: job
+        )
+
+    def read(self, request: ActionRequest, position: Document, size: int) -> Batch:
+        """The next jobs from a position on; `{}` is the beginning.
+
+        Raises RefusedFilterError for a filter whose jobs cannot be listed.
+        """
+        job_filter = request.target.job_filter
+        if job_filter is None:
+            return self._read_selected(request.target.job_ids, position.get("index", 0), size)
+        has_dates = self._connection.jobs.mapping.has_creation_time
+        selected = select_jobs(
+            request.action, job_filter, self._support, request.at if has_dates else None
+        )
+        if selected is None:
+            return Batch(keys=[], missing=[], position=None)
+        return self._read_matching(self._lists.prepare(selected), position.get("cursor"), size)
+
+    def _read_selected(self, job_ids: tuple[str, ...], start: int, size: int) -> Batch:
+        ids = job_ids[start : start + size]
+        values = [value for job_id in ids for value in identity_values(job_id)]
+        found = self._connection.jobs.find(
+            {"jobId": {"$in": values}}, ("_id", "jobId"), index=JOB_ID
+        )
+        by_id = {to_text(job.get("jobId")): job["_id"] for job in found}
+        end = start + size
+        return Batch(
+            keys=[by_id[job_id] for job_id in ids if job_id in by_id],
+            missing=[job_id for job_id in ids if job_id not in by_id],
+            position={"index": end} if end < len(job_ids) else None,
+        )
+
+    def _read_matching(self, job_filter: JobFilter, encoded: str | None, size: int) -> Batch:
+        cursor = None if encoded is None else Cursor.decode(encoded)
+        if get_plan(job_filter).is_sorted:  # at most so many match, and they have no places
+            size = MAX_MATCHES
+        page = self._lists.page(job_filter, per_page=size, oldest_first=True, cursor=cursor)
+        if page.next_cursor is not None and page.next_cursor.by_page:
+            raise RefusedFilterError("sort", NO_PLACE)
+        following = None if page.next_cursor is None else {"cursor": page.next_cursor.encode()}
+        return Batch(keys=[job["_id"] for job in page.jobs], missing=[], position=following)
+
+
+def is_changed_since(job: Document, moment: datetime) -> bool:
+    """Whether a job that does not run was changed after a moment, as far as it shows that."""
+    changed_at = job.get("updatedAt")
+    return isinstance(changed_at, datetime) and changed_at > moment

@@ -1,0 +1,44 @@
+"""Pauses and resumes types of jobs: `jobmon.queue` leases no job of a paused type."""
+
+from collections.abc import Iterator
+
+from pymongo import ReadPreference, ReturnDocument, WriteConcern
+
+from jobmon.actions.records import Result
+from jobmon.actions.request import ActionRequest
+from jobmon.domain import CONTROLS, PAUSED, TypeAction
+from jobmon.store.connection import Connection
+from jobmon.store.mapping import Document
+
+NO_CHANGE = "it has this state already"
+
+
+def change_types(connection: Connection, request: ActionRequest) -> Iterator[Document]:
+    """Pause or resume the types of a request; yields an outcome for each. Raises PyMongoError.
+
+    Doing it twice changes nothing, so it needs no record of what was begun.
+    """
+    pauses = request.action == TypeAction.PAUSE
+    controls = connection.database.get_collection(
+        CONTROLS, read_preference=ReadPreference.PRIMARY, write_concern=WriteConcern("majority")
+    )
+    for name in request.target.types:
+        if request.dry_run:
+            before = controls.find_one({"_id": PAUSED})
+        else:
+            update = {"$addToSet": {"types": name}} if pauses else {"$pull": {"types": name}}
+            before = controls.find_one_and_update(
+                {"_id": PAUSED}, update, upsert=True, return_document=ReturnDocument.BEFORE
+            )
+        was_paused = name in (before or {}).get("types", ())
+        result = Result.POSSIBLE if request.dry_run else Result.DONE
+        is_same = was_paused == pauses
+        yield {
+            "key": name,
+            "jobId": None,
+            "result": Result.SKIPPED if is_same else result,
+            "reason": NO_CHANGE if is_same else "",
+            "before": {} if is_same else {"type": name, "paused": was_paused},
+            "after": {} if is_same else {"type": name, "paused": pauses},
+            "dryRun": request.dry_run,
+        }

@@ -1,0 +1,137 @@
+"""A queue of `jobmon.queue` on the real server, with requests for actions and an actor."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.requests import ActionRequests
+from jobmon.actions.state import ActionState
+from jobmon.actions.target import Target
+from jobmon.actor.actor import Actor
+from jobmon.demo.mongod import Mongod
+from jobmon.queue import JobQueue
+from jobmon.redaction.redactor import Redactor
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
+
+from ..conftest import SECRET
+from ..support.commands import database_uri, index_queue
+from ..support.watched_queue import temporary_database
+
+ADA, BOB = Person(subject="ada", role="admin", address="10.0.0.1"), Person(subject="bob")
+OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "action_leases")
+
+
+class ActingQueue:
+    """A queue, the requests to it, and an actor that a test lets work."""
+
+    def __init__(self, settings: Settings, database: Database[dict[str, Any]]) -> None:
+        self.settings = settings
+        self.database = database
+        self.queue = JobQueue(database)
+        self.jobs = database.jobs
+        self.connection = Connection(settings)
+        self.requests = self.open_requests()
+
+    def open_requests(self, **changes: Any) -> ActionRequests:
+        """The requests with changed settings."""
+        connection = self.connection
+        if changes:
+            connection = Connection(replace(self.settings, **changes), self.connection.client)
+        return ActionRequests(connection, connection, Redactor(()))
+
+    def make_actor(self, reached: Callable[[str], None] = lambda _: None, **changes: Any) -> Actor:
+        """An actor; call its `settle_all` and `run_round`, or `run`."""
+        connection = Connection(replace(self.settings, **changes), self.connection.client)
+        stop = threading.Event()
+        holder = f"test-{id(stop)}"
+        return Actor(connection, connection, Redactor(()), stop, holder=holder, reached=reached)
+
+    def act(self, **changes: Any) -> None:
+        """Let an actor work until nothing is left to do, and release its lease."""
+        actor = self.make_actor(**{"actions_per_second": 1_000_000} | changes)
+        actor.settle_all()
+        while actor.run_round():
+            pass
+        actor.release()
+
+    def file(self, action: str, target: Target | str, **given: Any) -> ActionState:
+        """File a request of ada's for a target, or for the job with this id."""
+        if isinstance(target, str):
+            target = Target(job_ids=(target,))
+        values = {"by": ADA, "expected": 1, "reason": "the provider is back"} | given
+        return self.requests.file(ActionRequest(action=action, target=target, **values))
+
+    def add(self, job_id: str, status: str = "queued", **fields: Any) -> str:
+        """Add a job that was brought into a status by a worker."""
+        self.queue.enqueue(fields.pop("type", "mail"), job_id=job_id, max_attempts=1)
+        if status in ("leased", "dlq"):
+            lease = self.queue.lease("w1")
+            assert lease is not None
+            assert lease.job_id == job_id
+            if status == "dlq":
+                self.queue.report_failure(lease, "EHOST", "no answer")
+        if status == "cancelled":
+            self.queue.cancel(job_id)
+        if fields:
+            self.jobs.update_one({"jobId": job_id}, {"$set": fields})
+        return job_id
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        found = self.jobs.find_one({"jobId": job_id})
+        assert found is not None
+        return found
+
+    def state(self, filed: ActionState) -> ActionState:
+        """The present state of a request."""
+        found = self.requests.get(filed.request.id)
+        assert found is not None
+        return found
+
+    def outcomes(self, filed: ActionState) -> dict[str | None, tuple[str, str]]:
+        """The result and reason of each job of a request."""
+        page = self.requests.list_outcomes(filed.request.id, limit=10_000)
+        return {each.job_id: (each.result, each.reason) for each in page.outcomes}
+
+
+@pytest.fixture(scope="session")
+def _indexed(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> Iterator[tuple[Settings, Database[dict[str, Any]]]]:
+    with temporary_database(mongo) as database:
+        settings = Settings(
+            mongo_uri=database_uri(mongod, database),
+            jwt_secret_key=SECRET,
+            actions=True,
+            rollup_db=f"{database.name}_rollups",
+            state_db=database.name,
+        )
+        index_queue(settings)
+        JobQueue(database).create_indexes()
+        acting = ActingQueue(settings, database)
+        acting.requests.records.create_indexes()
+        acting.connection.close()
+        yield settings, database
+
+
+@pytest.fixture
+def acting(_indexed: tuple[Settings, Database[dict[str, Any]]]) -> Iterator[ActingQueue]:
+    """An empty queue with the indexes of `jobmon init`."""
+    settings, database = _indexed
+    queue = ActingQueue(settings, database)
+    yield queue
+    queue.connection.close()
+    for name in ("jobs", "job_attempts", "job_controls", *OWN_COLLECTIONS):
+        database[name].delete_many({})
+
+
+def all_dead(**given: Any) -> Target:
+    """All dead jobs, or those that also match other filters."""
+    return Target(job_filter=JobFilter(statuses=("dlq",), **given))

@@ -1,0 +1,125 @@
+"""The actor on a real server: catches a job that is changed twice, forced or lost, an outcome that
+does not match the document, and a request that is carried out although it must not be."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobmon.actions.records import Decision
+from jobmon.actions.state import Phase
+from jobmon.actions.target import Target
+
+from ..conftest import NOW
+from .conftest import ADA, BOB, ActingQueue, all_dead
+
+LATER = NOW + timedelta(days=9)
+
+
+def test_retry_of_a_dead_job_lets_a_worker_run_it_again(acting: ActingQueue) -> None:
+    acting.add("dead", "dlq")
+    filed = acting.file("retry", "dead")
+    assert filed.phase is Phase.WAITING
+    acting.act()
+    job, state = acting.job("dead"), acting.state(filed)
+    assert (job["status"], job["finishedAt"], job["lastError"]["code"]) == ("queued", None, "EHOST")
+    assert (job["lastAction"]["id"], job["lastAction"]["by"]) == (filed.request.id, "ada")
+    assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, 1, 0)
+    lease = acting.queue.lease("w2")
+    assert lease is not None
+    assert lease.attempt_number == 2
+    ((outcome, request),) = acting.requests.list_job_outcomes("dead")
+    assert (outcome.before["status"], outcome.after["status"]) == ("dlq", "queued")
+    assert (request.by, request.reason) == (ADA, "the provider is back")
+
+
+def test_retry_of_a_filter_takes_each_dead_job_once(acting: ActingQueue) -> None:
+    for number in range(250):
+        acting.add(f"dead-{number}", "dlq", type="mail" if number % 2 else "report")
+    acting.add("waits")
+    filed = acting.file("retry", all_dead(types=("mail",)), expected=125)
+    acting.act()
+    state = acting.state(filed)
+    assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, 125, 0)
+    assert acting.jobs.count_documents({"status": "queued", "type": "mail"}) == 126
+    assert acting.jobs.count_documents({"status": "dlq", "type": "report"}) == 125
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "given", "expected"),
+    [
+        ("cancel", "queued", {}, {"status": "cancelled"}),
+        ("cancel", "leased", {}, {"status": "cancelled", "leasedBy": None}),
+        (
+            "reschedule",
+            "queued",
+            {"run_at": NOW + timedelta(days=9)},
+            {"nextRunAt": NOW + timedelta(days=9)},
+        ),
+        ("prioritize", "queued", {"priority": 7}, {"priority": 7, "status": "queued"}),
+        ("retry", "cancelled", {"anew": True}, {"status": "queued", "maxAttempts": 1}),
+    ],
+)
+def test_action_sets_the_fields_of_its_transition(
+    acting: ActingQueue, action: str, status: str, given: dict, expected: dict
+) -> None:
+    acting.add("job", status)
+    filed = acting.file(action, "job", **given)
+    acting.act()
+    job = acting.job("job")
+    assert {name: job[name] for name in expected} == expected
+    assert acting.outcomes(filed) == {"job": ("done", "")}
+
+
+def test_selected_jobs_that_do_not_allow_an_action_are_skipped_with_the_reason(
+    acting: ActingQueue,
+) -> None:
+    acting.add("dead", "dlq")
+    acting.add("waits")
+    filed = acting.file("retry", Target(job_ids=("dead", "waits", "missing")), expected=3)
+    acting.act()
+    assert acting.outcomes(filed) == {
+        "dead": ("done", ""),
+        "waits": ("skipped", "it is queued"),
+        "missing": ("skipped", "there is no such job"),
+    }
+
+
+def test_dry_run_changes_nothing_and_records_what_it_would(acting: ActingQueue) -> None:
+    acting.add("dead", "dlq")
+    before = acting.job("dead")
+    filed = acting.file("retry", all_dead(), dry_run=True)
+    acting.act()
+    assert acting.job("dead") == before
+    assert acting.outcomes(filed) == {"dead": ("possible", "")}
+    assert acting.requests.list_job_outcomes("dead") == []
+
+
+def test_a_request_that_waited_too_long_expires(acting: ActingQueue) -> None:
+    acting.add("dead", "dlq")
+    filed = acting.file("retry", "dead", at=datetime.now(UTC) - timedelta(minutes=16))
+    assert acting.state(filed).phase is Phase.EXPIRED
+    acting.act()
+    state = acting.state(filed)
+    assert (state.phase, state.reason) == (Phase.EXPIRED, "No actor took it within 15 minutes.")
+    assert acting.job("dead")["status"] == "dlq"
+    assert [record.kind for record in state.history] == ["requested", "expired"]
+
+
+def test_a_request_above_the_limit_waits_for_the_approval_of_another_person(
+    acting: ActingQueue,
+) -> None:
+    acting.add("dead", "dlq")
+    requests = acting.open_requests(actions_approval_above=0)
+    acting.requests = requests
+    filed = acting.file("retry", "dead")
+    acting.act(actions_approval_above=0)
+    assert acting.state(filed).phase is Phase.AWAITING_APPROVAL
+    # The records of a person who approves an own request do not count, however they were written.
+    requests.records.add_decision(filed.request.id, Decision.APPROVED, ADA)
+    acting.act(actions_approval_above=0)
+    assert acting.job("dead")["status"] == "dlq"
+    acting.database.action_decisions.delete_one({"kind": "approved"})
+    requests.approve(filed.request.id, BOB)
+    acting.act(actions_approval_above=0)
+    assert acting.state(filed).phase is Phase.FINISHED
+    assert acting.job("dead")["status"] == "queued"
