@@ -14,9 +14,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+import orjson
 import structlog
 from pymongo.errors import PyMongoError
 from structlog.typing import EventDict, Processor
@@ -46,6 +47,7 @@ _ESCAPED_ON_TERMINAL = re.compile(f"[\\x00-\\x1f{_MISLEADING}]")
 _ESCAPED_IN_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # keeps line feeds, tabs
 
 _FIRST_KEYS = ("timestamp", "level", "logger", "event")
+_PLAIN = {str, int, float, bool, type(None)}
 
 # Without this, Python prints our warnings among the results of commands without `configure`.
 logging.getLogger("jobmon").addHandler(logging.NullHandler())
@@ -101,8 +103,11 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 
     def __init__(self, *, readable: bool) -> None:
         self.secrets: set[str] = set()
+        self._is_readable = readable
         render: list[Processor] = [
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            structlog.processors.JSONRenderer(
+                ensure_ascii=False, default=str, separators=(",", ":")
+            ),
             _escape_json,
         ]
         if readable:
@@ -120,10 +125,31 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
             ],
         )
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        is_event = hasattr(record, "_logger") and not self._is_readable  # structlog's
+        line = self._format_plain(cast(EventDict, record.msg)) if is_event else None
+        return super().format(record) if line is None else line
+
+    def _format_plain(self, event: EventDict) -> str | None:
+        """The line of an event, such as a request, that has nothing to hide; None for any other.
+
+        All of its texts are searched at once, in a third of the time that one by one takes.
+        """
+        if not _PLAIN.issuperset(map(type, event.values())):
+            return None
+        texts = "\n".join([value for value in event.values() if type(value) is str])
+        if self._hide(texts) != texts:
+            return None
+        try:
+            line = orjson.dumps(_put_first_keys(event)).decode()
+        except TypeError:  # half of a surrogate pair, or a number beyond 64 bits
+            return None
+        return _escape_json(None, "", line)
+
     def _hide_secrets(self, _: Any, __: str, event: EventDict) -> EventDict:
         """The event without secrets, its first keys in order."""
-        first = {name: event[name] for name in _FIRST_KEYS if name in event}
-        hidden: dict[str, Any] = _change_texts({**first, **event}, self._hide)
+        hidden: dict[str, Any] = _change_texts(_put_first_keys(event), self._hide)
         return hidden
 
     def _hide(self, text: str) -> str:
@@ -132,6 +158,11 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
         for pattern, replacement in _SECRET_PATTERNS:
             text = pattern.sub(replacement, text)
         return text
+
+
+def _put_first_keys(event: EventDict) -> EventDict:
+    """The event with its first keys in order."""
+    return {**{name: event[name] for name in _FIRST_KEYS if name in event}, **event}
 
 
 def _change_texts(value: Any, change: Callable[[str], str]) -> Any:

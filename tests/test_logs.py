@@ -162,3 +162,27 @@ def test_configure_keeps_handlers_of_others(monkeypatch: pytest.MonkeyPatch) -> 
     logs.configure("DEBUG")
     assert (root.handlers, root.level) == (before, level)
     assert logging.getLogger("pymongo").level == logging.INFO
+
+
+def test_an_event_is_one_line_without_secrets() -> None:
+    """Catches the short way for plain events: one with a secret, an odd text or a nested value."""
+    formatter = LogFormatter(readable=False)
+    formatter.secrets.add("the-key-of-tokens")
+
+    def read_line(**fields: Any) -> dict[str, Any]:
+        record = logging.LogRecord("some", 20, "", 0, "", (), None)
+        event = {"logger": "some", "event": "request", "level": "info", "timestamp": "now"}
+        record.__dict__ |= {"msg": event | fields, "_logger": None, "_name": "info"}
+        line = formatter.format(record)
+        assert "\u202e" not in line
+        values: dict[str, Any] = json.loads(line)
+        assert list(values)[:4] == ["timestamp", "level", "logger", "event"]
+        return {name: values[name] for name in fields}
+
+    plain = {"user": "ü", "status": 200, "duration_ms": 1.5, "reason": None, "is_late": True}
+    assert read_line(**plain) == plain
+    assert read_line(user=f"Bearer {TOKEN}") == {"user": "Bearer [redacted]"}
+    assert read_line(user="x the-key-of-tokens", number=2) == {"user": "x [redacted]", "number": 2}
+    assert read_line(user="a\u202eb\n{") == {"user": "a\u202eb\n{"}
+    assert read_line(user="\ud800", number=2**70) == {"user": "\ud800", "number": 2**70}
+    assert read_line(nested=[TOKEN, {"a": 1}]) == {"nested": ["[redacted]", {"a": 1}]}
