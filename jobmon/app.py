@@ -1,6 +1,7 @@
 """Creates the web service: `create_app` connects all of its parts."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask
@@ -42,6 +43,14 @@ from jobmon.web.queues import WatchedQueues
 EXIT_BAD_SETTINGS = 3
 
 
+class _Service(Flask):
+    """A Flask without async views: Flask would inspect each function again for each request."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself."""
+        return func
+
+
 def create_app(
     settings: Settings | None = None, client: MongoClient[dict[str, Any]] | None = None
 ) -> Flask:
@@ -59,7 +68,7 @@ def create_app(
     except SettingsError as error:
         sys.stderr.write(f"jobmon: {error}\n")
         raise SystemExit(EXIT_BAD_SETTINGS) from None
-    app = Flask(__name__, static_folder=None)
+    app = _Service(__name__, static_folder=None)
     app.config.update(
         API_TITLE="jobmon",
         API_VERSION=__version__,

@@ -49,8 +49,6 @@ def instrument(app: Flask) -> None:
 
 def current_ids() -> dict[str, str]:
     """`trace_id` and `span_id` of the current span, for the log; empty without one."""
-    if not is_enabled():
-        return {}
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra
     except ImportError:

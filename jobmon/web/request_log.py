@@ -5,8 +5,9 @@ it, every line that the request logs, and every query, as its `comment` in Mongo
 """
 
 import re
+import secrets
 import time
-import uuid
+from functools import partial
 
 import structlog
 from flask import Flask, Response, g, request
@@ -24,30 +25,32 @@ log = structlog.get_logger("jobmon.request")
 
 def register(app: Flask) -> None:
     """Give each request its id, and log it once it is answered: an export when it has been sent."""
+    is_traced = tracing.is_enabled()
     app.before_request(_begin)
-    app.after_request(_end)
+    app.after_request(partial(_end, is_traced=is_traced))
 
 
 def _begin() -> None:
     caller_id = request.headers.get(REQUEST_ID, "")
     clear_contextvars()  # now, not when a request ends: an export that is still sent keeps its id
     is_usable = _WELL_FORMED.fullmatch(caller_id) is not None
-    bind_contextvars(request_id=caller_id if is_usable else uuid.uuid4().hex)
+    bind_contextvars(request_id=caller_id if is_usable else secrets.token_hex(16))
     g.jobmon_began = time.perf_counter()
 
 
-def _end(response: Response) -> Response:
-    response.headers[REQUEST_ID] = get_contextvars()["request_id"]
+def _end(response: Response, *, is_traced: bool) -> Response:
+    response.headers.add(REQUEST_ID, get_contextvars()["request_id"])
+    rule = request.url_rule
     line = {
         "method": request.method,
-        "route": request.url_rule.rule if request.url_rule is not None else None,
+        "route": None if rule is None else rule.rule,
         **({"queue": queue} if (queue := named_queue()) else {}),
         "status": response.status_code,
-        **({"code": g.jobmon_error_code} if "jobmon_error_code" in g else {}),
+        **({"code": code} if (code := g.get("jobmon_error_code")) else {}),
         **({"reason": reason} if (reason := auth.refusal_reason()) else {}),
         "user": auth.subject() if auth.is_authenticated() else None,
         "address": request.remote_addr,
-        **tracing.current_ids(),
+        **(tracing.current_ids() if is_traced else {}),
     }
     began = g.jobmon_began
 

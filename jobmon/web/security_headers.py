@@ -9,12 +9,12 @@ from jobmon.settings import Settings
 
 # For all answers except pages: a browser runs nothing in them, and shows them in no frame.
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_ALWAYS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_ALWAYS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
 _TLS_FOR_A_YEAR = "max-age=31536000; includeSubDomains"
 
 
@@ -33,12 +33,13 @@ def register(app: Flask, settings: Settings) -> None:
 
 def _protect(response: Response) -> Response:
     # An answer about jobs is for one caller at one moment.
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("Content-Security-Policy", _POLICY)
-    response.headers.update(_ALWAYS)
+    headers = response.headers
+    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Content-Security-Policy", _POLICY)
+    headers.extend(_ALWAYS)  # no view sets them, so nothing has to be replaced
     # Flask's routing redirects an empty path.
     if response.status_code == HTTPStatus.PERMANENT_REDIRECT:
         response.location, response.data = "/", b""
     if request.is_secure:  # must not be sent over plain HTTP (RFC 6797)
-        response.headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
+        headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
     return response
