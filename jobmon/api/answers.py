@@ -1,16 +1,14 @@
 """The answers about jobs, and the parts of all answers; OpenAPI documents them."""
 
-from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property, partial
 from typing import Any, Self, TypeVar
 
-from marshmallow import EXCLUDE, Schema, fields, missing, pre_dump
+from marshmallow import EXCLUDE, Schema, fields
 
 from jobmon.api.fields import (
     Count,
     DateOrText,
-    DocumentField,
     ErrorWithoutStack,
     ErrorWithStack,
     FreeText,
@@ -19,6 +17,7 @@ from jobmon.api.fields import (
     Text,
     describe,
 )
+from jobmon.api.serializing import FieldPlan, plan_fields, serialize
 from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.rollup.recurring_runs import MAX_RUNS
 from jobmon.store.bson_json import to_utc
@@ -42,6 +41,20 @@ class Answer(Schema):
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         """The schema itself: each decorator of a route copies the documentation so far."""
         return self
+
+    def prepare(self, obj: Any) -> Any:
+        """What is serialised in place of `obj`: a mapping, or an object with attributes."""
+        return obj
+
+    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
+        """What marshmallow returns: see `api.serializing`."""
+        if self.many if many is None else many:
+            return [serialize(self._plans, self.prepare(each)) for each in obj]
+        return serialize(self._plans, self.prepare(obj))
+
+    @cached_property
+    def _plans(self) -> list[FieldPlan]:
+        return plan_fields(self)
 
 
 def make_field(field_type: type[F], description: str, **options: Any) -> F:
@@ -88,36 +101,6 @@ class AttemptError(JobError):
 
 class JobSummary(Answer):
     """A job in a list: without its payload and error stacks."""
-
-    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
-        """What marshmallow returns, in a third of the time: a page has up to a hundred jobs."""
-        if self.many if many is None else many:
-            return [self.dump(job, many=False) for job in obj]
-        if type(obj) is not dict:
-            return super().dump(obj, many=False)
-        shown, get = {}, obj.get
-        for name, default, plain, show in self._document_fields:
-            value = get(name, default)
-            shown[name] = value if type(value) in plain else show(value)
-        for name, field in self._other_fields:
-            value = field.serialize(name, obj)
-            if value is not missing:
-                shown[name] = value
-        return shown
-
-    @cached_property
-    def _document_fields(self) -> list[tuple[str, Any, frozenset[type], Callable[[Any], Any]]]:
-        """The fields of the document: name, value if it is missing, and how a value is shown."""
-        return [
-            (name, field.dump_default, field.plain, field.show)
-            for name, field in self.dump_fields.items()
-            if isinstance(field, DocumentField)
-        ]
-
-    @cached_property
-    def _other_fields(self) -> list[tuple[str, fields.Field[Any]]]:
-        found = self.dump_fields.items()
-        return [(name, field) for name, field in found if not isinstance(field, DocumentField)]
 
     jobId = Text("Public id of the job.")
     type = Text("Type of the job.")
@@ -167,9 +150,9 @@ class Attempt(Answer):
         nullable=True,
     )
 
-    @pre_dump
-    def _measure(self, attempt: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return measure_attempt(attempt)
+    def prepare(self, obj: dict[str, Any]) -> dict[str, Any]:
+        """The attempt with its durations."""
+        return measure_attempt(obj)
 
 
 def measure_attempt(attempt: dict[str, Any]) -> dict[str, Any]:
@@ -250,9 +233,9 @@ class RepetitionAnswer(Answer):
     )
     reasons = mapping(fields.String(), "By field name: why it is null or not complete.")
 
-    @pre_dump
-    def _format(self, found: Any, **_: Any) -> dict[str, Any]:
-        fields_of_answer: dict[str, Any] = found.to_answer()
+    def prepare(self, obj: Any) -> dict[str, Any]:
+        """The fields of a `Repetition`."""
+        fields_of_answer: dict[str, Any] = obj.to_answer()
         return fields_of_answer
 
 

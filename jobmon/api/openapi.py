@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from enum import Enum
-from functools import cache
+from functools import cache, wraps
 from http import HTTPStatus
 from threading import Lock
 from typing import Any, Self
 
 from apispec.ext.marshmallow import MarshmallowPlugin, resolver
 from flask import Blueprint as FlaskBlueprint
-from flask import Flask, Response, current_app
+from flask import Flask, Response, current_app, request
 from flask_smorest import Api, Blueprint
 from marshmallow import fields
 
@@ -24,6 +24,7 @@ from jobmon.api.parameters import Parameters
 from jobmon.api.search import document_search
 from jobmon.web import auth, errors, rate_limit
 from jobmon.web.compression import fixed_response
+from jobmon.web.json_text import encode_json
 from jobmon.web.queues import WatchedQueues
 
 BEARER = "bearer"
@@ -142,8 +143,33 @@ _SHARED_ERRORS = {
 _SHARED_ERRORS[Access.ADMIN] = (*_SHARED_ERRORS[Access.SIGNED_IN], HTTPStatus.FORBIDDEN)
 
 
+class _ParameterReader:
+    """Reads the parameters of a view with their schema, in place of webargs.
+
+    webargs looks up every parameter that a request does not have.
+    """
+
+    DEFAULT_VALIDATION_STATUS = HTTPStatus.UNPROCESSABLE_ENTITY.value
+
+    @staticmethod
+    def use_args(schema: Parameters, *, location: str) -> Callable[..., Any]:
+        """A decorator for views: the parameters follow the view's other arguments."""
+        assert location == "query"  # noqa: S101 - jobmon's routes have no others
+
+        def decorate(view: Callable[..., Any]) -> Any:
+            @wraps(view)
+            def read(*args: Any, **kwargs: Any) -> Any:
+                return view(*args, schema.read(request.args), **kwargs)
+
+            return read
+
+        return decorate
+
+
 class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
     """A blueprint whose routes require `access`, also in their documentation."""
+
+    ARGUMENTS_PARSER = _ParameterReader()
 
     def __init__(
         self, name: str, import_name: str, *, access: Access, url_prefix: str | None = None
@@ -158,7 +184,6 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
     def arguments(self, schema: type[Parameters], **options: Any) -> Any:
         """Document and read the parameters of a view."""
-        # Given the class, webargs would make a schema for each request.
         return super().arguments(schema(), **options)
 
     def response(
@@ -170,8 +195,21 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         **more: Any,
     ) -> Any:
         """Document and serialize the answer of a view."""
-        shared = None if example is None else _Example(example)
-        return super().response(status, schema, example=shared, **more)
+        shared, serializer = None if example is None else _Example(example), schema()
+        document = super().response(status, serializer, example=shared, **more)
+
+        def decorate(view: Callable[..., Any]) -> Any:
+            @wraps(view)
+            def respond(*args: Any, **kwargs: Any) -> Response:
+                answer = view(*args, **kwargs)
+                if isinstance(answer, Response):
+                    return answer
+                text = encode_json(serializer.dump(answer))
+                return Response(text, status, mimetype="application/json")
+
+            return document(respond)
+
+        return decorate
 
     def document_files(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Document that a list can also be answered as a file."""

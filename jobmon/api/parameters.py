@@ -1,38 +1,94 @@
 """What all schemas of query parameters share."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
-from webargs.multidictproxy import MultiDictProxy
+from marshmallow import (
+    EXCLUDE,
+    Schema,
+    ValidationError,
+    fields,
+    missing,
+    validate,
+    validates_schema,
+)
+from werkzeug.datastructures import MultiDict
 
 from jobmon.api.fields import TimeSpan, default_none, describe
+from jobmon.api.search import is_search
 from jobmon.store.labels import MAX_LABEL_LENGTH
+from jobmon.web.errors import invalid_parameters
 
 ISO = "ISO 8601; UTC if it has no offset."
 
 
+class GivenParameters(dict[str, Any]):
+    """The parameters of a request: a text for each name, a list for those that may be repeated.
+
+    `repeated`: the names that were given more than once.
+    """
+
+    def __init__(self, values: Mapping[str, Any], repeated: Collection[str]) -> None:
+        super().__init__(values)
+        self.repeated = repeated
+
+
 class Parameters(Schema):
-    """Query parameters: unknown ones are ignored, and only a list may be given repeatedly."""
+    """Query parameters: unknown ones are ignored, and only a list may be given repeatedly.
+
+    Most requests have few of many parameters. So marshmallow reads those that are given, and the
+    others have their defaults from the start.
+    """
 
     class Meta:
         unknown = EXCLUDE
+
+    def __init__(self) -> None:
+        super().__init__()
+        loaded = self.load_fields
+        self.partial = frozenset(name for name, field in loaded.items() if not field.required)
+        self._defaults = {
+            name: field.load_default
+            for name, field in loaded.items()
+            if field.load_default is not missing
+        }
+        self._repeatable = {
+            field.data_key or name
+            for name, field in loaded.items()
+            if isinstance(field, fields.List)
+        }
+        self.dict_class = self._copy_defaults  # type: ignore[assignment] # called for each load
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         """The schema itself: each decorator of a route copies the documentation so far."""
         return self
 
+    def read(self, arguments: MultiDict[str, str]) -> Any:
+        """What the parameters of a request mean; raises ApiError 422 for bad ones."""
+        given = GivenParameters(
+            {
+                name: texts if name in self._repeatable or is_search(name) else texts[0]
+                for name, texts in arguments.lists()
+            },
+            [name for name, texts in arguments.lists() if len(texts) > 1],
+        )
+        try:
+            return self.load(given)
+        except ValidationError as error:
+            raise invalid_parameters(dict(error.messages_dict)) from None
+
+    def _copy_defaults(self) -> dict[str, Any]:
+        return {
+            name: default() if callable(default) else default
+            for name, default in self._defaults.items()
+        }
+
     @validates_schema(pass_original=True)
     def _refuse_repeated(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        if not isinstance(given, MultiDictProxy):
+        if not isinstance(given, GivenParameters) or not given.repeated:
             return
-        repeated = {name for name in given if len(given.getlist(name)) > 1}
-        wrong = [
-            field.data_key or name
-            for name, field in (self.fields.items() if repeated else ())
-            if (field.data_key or name) in repeated and not isinstance(field, fields.List)
-        ]
-        if wrong:
+        known = {field.data_key or name for name, field in self.fields.items()} - self._repeatable
+        if wrong := known.intersection(given.repeated):
             raise ValidationError({name: ["Given more than once."] for name in wrong})
 
 

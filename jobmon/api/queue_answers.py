@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from marshmallow import fields, pre_dump
+from marshmallow import fields
 
 from jobmon.api.answers import (
     Answer,
@@ -47,12 +47,11 @@ class ForecastAnswer(Answer):
     start = DateOrText("Start of the window of these rates.", data_key="from")
     end = DateOrText("End of that window.", data_key="to")
 
-    @pre_dump
-    def format_forecast(self, forecast: Forecast | dict[str, Any], **_: Any) -> dict[str, Any]:
+    def prepare(self, obj: Forecast | dict[str, Any]) -> dict[str, Any]:
         """The fields of a `Forecast`."""
-        if isinstance(forecast, dict):
-            return forecast
-        clears_in = forecast.clears_in
+        if isinstance(obj, dict):
+            return obj
+        forecast, clears_in = obj, obj.clears_in
         return {
             "outlook": forecast.outlook.value,
             "text": forecast.text,

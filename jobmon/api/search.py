@@ -14,11 +14,16 @@ MAX_LENGTH = 1_000  # in characters
 _NAME = re.compile(r"payload(?:[.\[].*)?", re.DOTALL)
 
 
+def is_search(name: str) -> bool:
+    """Whether a parameter searches the payload."""
+    return _NAME.fullmatch(name) is not None
+
+
 def read_search(given: Mapping[str, Any]) -> dict[str, list[str]]:
     """The texts to search for, by parameter; empty ones are left out."""
     found = {}
-    for name in filter(_NAME.fullmatch, given):
-        values = given.getlist(name) if hasattr(given, "getlist") else given[name]
+    for name in filter(is_search, given):
+        values = given[name]
         texts = [values] if isinstance(values, str) else values
         if texts := list(dict.fromkeys(filter(None, texts))):
             found[name] = texts

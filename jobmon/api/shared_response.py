@@ -4,10 +4,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, current_app
+from flask import Response
 from marshmallow import Schema
 
 from jobmon.single_flight import SingleFlightCache
+from jobmon.web.json_text import encode_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class SharedResponse:
         """The response about `subject`; `make_answer` is called unless it is cached."""
 
         def serialize() -> bytes:
-            return current_app.json.dumps(self._schema.dump(make_answer())).encode()
+            return encode_json(self._schema.dump(make_answer()))
 
         text = self._texts.get((_IdentityKey(subject), version), serialize)
         return Response(text, mimetype="application/json")

@@ -4,13 +4,14 @@ A fault is logged once, with its cause; the caller gets neither stack nor query.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
 from pymongo.errors import PyMongoError
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, UnprocessableEntity
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from jobmon.store.client import DatabaseUnreachableError
 from jobmon.store.failures import Failure, classify_failure, describe_error
@@ -95,6 +96,15 @@ def invalid(parameter: str, *messages: str) -> ApiError:
     return _validation_error({parameter: list(messages)})
 
 
+def invalid_parameters(messages: Mapping[str, Any]) -> ApiError:
+    """422 with marshmallow's messages by parameter; by position in one that may be repeated."""
+    flat = {}
+    for parameter, found in messages.items():
+        nested = found.values() if isinstance(found, dict) else [found]
+        flat[parameter] = list(dict.fromkeys(text for texts in nested for text in texts))
+    return _validation_error(flat)
+
+
 def register(app: Flask) -> None:
     """Answer every exception as an ApiError."""
     app.register_error_handler(Exception, lambda error: _answer(explain(error)))
@@ -138,27 +148,12 @@ def _validation_error(details: dict[str, Any]) -> ApiError:
 
 
 def _explain_http_error(error: HTTPException) -> ApiError:
-    if isinstance(error, UnprocessableEntity) and hasattr(error, "data"):
-        return _validation_error(_flatten_messages(error.data["messages"]))
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     code, message = _CODES.get(status, (status.name.lower(), error.description or status.phrase))
     headers = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return ApiError(status, code, message, headers=headers)
-
-
-def _flatten_messages(messages: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    """{parameter: messages} from webargs' {location: {parameter: messages}}.
-
-    For a parameter that may be repeated webargs has {position: messages} in place of messages.
-    """
-    flat: dict[str, list[str]] = {}
-    for parameters in messages.values():
-        for parameter, found in parameters.items():
-            nested = found.values() if isinstance(found, dict) else [found]
-            flat[parameter] = list(dict.fromkeys(text for texts in nested for text in texts))
-    return flat
 
 
 def _explain_database_error(error: PyMongoError) -> ApiError:

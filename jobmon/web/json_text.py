@@ -21,14 +21,19 @@ class JSONProvider(DefaultJSONProvider):
         return super().dumps(obj, **options) if options else dump_json(obj)
 
 
-def dump_json(value: Any) -> str:
+def encode_json(value: Any) -> bytes:
     """`value` as JSON without blanks; TypeError for a value that JSON does not have."""
     try:
-        return orjson.dumps(value, _default, _OPTIONS).decode()
+        return orjson.dumps(value, _default, _OPTIONS)
     except TypeError:
         # orjson has no integers beyond 64 bits, and no half of a surrogate pair.
         text = json.dumps(value, default=_default, ensure_ascii=False, separators=(",", ":"))
-        return text.encode(errors="replace").decode()
+        return text.encode(errors="replace")
+
+
+def dump_json(value: Any) -> str:
+    """`encode_json` as a text."""
+    return encode_json(value).decode()
 
 
 _default = DefaultJSONProvider.default

@@ -1,5 +1,8 @@
-"""How jobs are serialized: catches a list that answers otherwise than its marshmallow schema."""
+"""How answers are serialized: catches one that differs from what its marshmallow schema makes."""
 
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,8 +13,20 @@ from bson.tz_util import utc
 from flask import Flask
 from marshmallow import Schema
 
-from jobmon.api.answers import JobDetail, JobSummary, ListedJob
+from jobmon.api import examples
+from jobmon.api.answers import (
+    Answer,
+    Error,
+    JobDetail,
+    JobList,
+    JobListMeta,
+    JobSummary,
+    ListedJob,
+)
+from jobmon.api.error_answers import ErrorGroupList
+from jobmon.api.queue_answers import JobStats, QueueList, TimeSeries, TypeList, WindowBounds
 from jobmon.redaction.redactor import Redactor
+from jobmon.store.bson_json import to_iso
 
 NOW = datetime.now(UTC)
 VALUES: list[Any] = [
@@ -43,15 +58,86 @@ VALUES: list[Any] = [
 
 # What jobmon adds to a document, and never holds another type.
 ADDED = {"attempts", "explanation", "links", "reasons", "repetition", "isRecurring", "errorGroup"}
+JOB_SCHEMAS: list[JobSummary] = [JobSummary(), ListedJob(), JobDetail()]
 
 
-@pytest.mark.parametrize("schema", [JobSummary(), ListedJob(), JobDetail()], ids=type)
+@pytest.fixture(autouse=True)
+def context() -> Iterator[None]:
+    app = Flask("test")
+    app.extensions["jobmon_redactor"] = Redactor(())
+    with app.app_context():
+        yield
+
+
+def dump_by_marshmallow(schema: Answer, value: Any) -> Any:
+    """What marshmallow's own code returns, at every depth."""
+
+    def dump(inner: Answer, obj: Any, *, many: bool | None = None) -> Any:
+        return Schema.dump(
+            inner, map(inner.prepare, obj) if many else inner.prepare(obj), many=many
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Answer, "dump", dump)
+        return schema.dump(value)
+
+
+@pytest.mark.parametrize("schema", JOB_SCHEMAS, ids=type)
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_job_is_serialized_as_marshmallow_does(schema: JobSummary, value: Any) -> None:
     job = dict.fromkeys(schema.dump_fields.keys() - ADDED - {"durationMs"}, value)
     attempt = {"startedAt": value, "finishedAt": NOW, "error": value}
-    app = Flask("test")
-    app.extensions["jobmon_redactor"] = Redactor(())
-    with app.app_context():
-        for given in ({}, job, job | {"attempts": [attempt], "durationMs": 7, "other": value}):
-            assert schema.dump(given) == Schema.dump(schema, given)
+    for given in ({}, job, job | {"attempts": [attempt], "durationMs": 7, "other": value}):
+        assert schema.dump(given) == dump_by_marshmallow(schema, given)
+
+
+@pytest.mark.parametrize("schema", JOB_SCHEMAS, ids=type)
+def test_any_documents_are_serialized_as_marshmallow_does(schema: JobSummary) -> None:
+    pick = random.Random(7)
+    names = sorted(schema.dump_fields.keys() - ADDED - {"durationMs"})
+    for _ in range(300):
+        few = pick.sample(names, pick.randrange(len(names)))
+        job = {name: pick.choice(VALUES) for name in few}
+        assert schema.dump(job) == dump_by_marshmallow(schema, job), job
+
+
+@pytest.mark.parametrize(
+    ("schema", "example"),
+    [
+        (JobList(), examples.JOB_LIST),
+        (JobDetail(), examples.JOB_DETAIL | {"repetition": None}),
+        (JobStats(), examples.JOB_STATS),
+        (QueueList(), examples.QUEUE_LIST),
+        (TimeSeries(), examples.SERIES),
+        (TypeList(), examples.TYPE_LIST),
+        (ErrorGroupList(), examples.ERROR_LIST),
+        (Error(), examples.ERRORS["not_found"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_answer_is_serialized_as_marshmallow_does(schema: Answer, example: Any) -> None:
+    """Catches a type of field, nested or in a list, whose values are shown otherwise."""
+    answer = rename_keys(schema, example)
+    assert schema.dump(answer) == dump_by_marshmallow(schema, answer)
+
+
+def rename_keys(schema: Answer, example: Any) -> Any:
+    """The example with the names of attributes, as views return it."""
+    keys = {field.data_key: name for name, field in schema.dump_fields.items()}
+    return {keys.get(key) or key: value for key, value in example.items()}
+
+
+@dataclass
+class Window:
+    start: datetime
+    end: datetime
+
+
+def test_an_object_is_serialized_by_its_attributes() -> None:
+    shown = WindowBounds().dump(Window(NOW, NOW))
+    assert shown["from"] == shown["to"] == to_iso(NOW)
+
+
+def test_a_value_of_another_type_is_converted() -> None:
+    meta = {"page": "3", "next_cursor": 7, "reasons": {1: 2}}
+    assert JobListMeta().dump(meta) == {"page": 3, "next_cursor": "7", "reasons": {"1": "2"}}

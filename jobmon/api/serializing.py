@@ -1,0 +1,84 @@
+"""Serialises answers as marshmallow's `dump` does, in a fraction of the time.
+
+marshmallow looks up every value through several functions. Here each field is read once, when its
+schema is first used: most values stay unchanged, the others are shown by one function.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import NoneType
+from typing import Any, NamedTuple
+
+from marshmallow import Schema, fields, missing
+
+from jobmon.api.fields import DocumentField
+
+Show = Callable[[Any], Any]
+
+_NULL = frozenset({NoneType})
+
+
+class FieldPlan(NamedTuple):
+    """How a field is serialised: a value of a type in `plain` stays unchanged, any other is
+    what `show` returns."""
+
+    name: str  # of the value
+    key: str  # in the answer
+    default: Any  # `missing`: the answer then lacks the key
+    plain: frozenset[type]
+    show: Show
+
+
+def plan_fields(schema: Schema) -> list[FieldPlan]:
+    """The plan of each field of a schema, in order."""
+    return [
+        FieldPlan(name, field.data_key or name, field.dump_default, *_find_show(field))
+        for name, field in schema.dump_fields.items()
+    ]
+
+
+def serialize(plans: list[FieldPlan], value: Any) -> dict[str, Any]:
+    """A mapping, or an object with attributes, by the plans of its fields."""
+    read = value.get if isinstance(value, Mapping) else partial(getattr, value)
+    shown = {}
+    for name, key, default, plain, show in plans:
+        found = read(name, default)
+        if type(found) in plain:
+            shown[key] = found
+        elif found is not missing:
+            shown[key] = show(found)
+    return shown
+
+
+def _find_show(field: fields.Field[Any]) -> tuple[frozenset[type], Show]:
+    match field:
+        case DocumentField():
+            return field.plain, field.show
+        case fields.Nested():
+            return _NULL, partial(field.schema.dump, many=field.many)
+        case fields.List():
+            return _NULL, partial(_show_list, *_find_show(field.inner))
+        case fields.Dict(value_field=fields.Field() as inner):
+            return _NULL, partial(_show_mapping, *_find_show(inner))
+        case fields.String():
+            return _NULL | {str}, partial(_show_by_marshmallow, field)
+        case fields.Integer():
+            return _NULL | {int}, partial(_show_by_marshmallow, field)
+        case fields.Boolean():
+            return _NULL | {bool}, partial(_show_by_marshmallow, field)
+        case _:
+            return _NULL, partial(_show_by_marshmallow, field)
+
+
+def _show_list(plain: frozenset[type], show: Show, values: Any) -> list[Any]:
+    return [value if type(value) in plain else show(value) for value in values]
+
+
+def _show_mapping(plain: frozenset[type], show: Show, values: Any) -> dict[str, Any]:
+    return {
+        str(key): value if type(value) in plain else show(value) for key, value in values.items()
+    }
+
+
+def _show_by_marshmallow(field: fields.Field[Any], value: Any) -> Any:
+    return field._serialize(value, "", None)  # what `dump` calls
