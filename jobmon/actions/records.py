@@ -22,7 +22,7 @@ from jobmon.store.mapping import Document
 DECISIONS = "action_decisions"
 PROGRESS = "action_progress"
 OUTCOMES = "action_outcomes"
-ACTOR_LEASES = "action_leases"
+ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the lease of the actor that works
 
 
 class Decision(StrEnum):
@@ -204,6 +204,11 @@ class ActionRecords:
         """The last intent or batch of a request."""
         query = {**self.own.scope, "request": request_id, "kind": kind.value}
         return self.own[PROGRESS].find_one(query, sort=[("number", -1)])
+
+    def has_actor(self) -> bool:
+        """Whether an actor works for this queue now, by the database's clock."""
+        query = {"_id": self.own.id(ACTOR), "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
+        return self.own[ACTOR_LEASES].find_one(query, {"_id": True}) is not None
 
     def list_requested(
         self, since: datetime, limit: int = 0, before: datetime | None = None

@@ -18,10 +18,12 @@ from jobmon.actions.state import ActionState, Phase, conclude_state
 from jobmon.actions.vocabulary import RequestError
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 MAX_LISTED = 100
+ACTOR_CACHE_MS = 2_000
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
@@ -68,6 +70,7 @@ class ActionRequests:
         self._own = own
         self._redactor = redactor
         self._reported: set[tuple[str, str]] = set()
+        self._has_actor = SingleFlight(self._find_actor, ACTOR_CACHE_MS)
 
     @property
     def records(self) -> ActionRecords:
@@ -98,6 +101,13 @@ class ActionRequests:
                 raise RequestError("idempotency_key", "Was used for another request.")
             return found
         return conclude_state(request, (), None, request.at)
+
+    def has_actor(self) -> bool:
+        """Whether an actor works for this queue; without one, requests only wait and expire.
+
+        The answer is kept for two seconds.
+        """
+        return self._has_actor.get()
 
     def get(self, request_id: str) -> ActionState | None:
         """A request with its state; None if there is none with this id."""
@@ -182,6 +192,9 @@ class ActionRequests:
         open_phases = (Phase.AWAITING_APPROVAL, Phase.WAITING, Phase.RUNNING, Phase.PAUSED)
         self._require(request_id, open_phases)
         return self._decide(request_id, Decision.STOPPED, by, reason)
+
+    def _find_actor(self) -> bool:
+        return self.records.has_actor()
 
     def _require(self, request_id: str, phases: Sequence[Phase]) -> ActionState:
         state = self.get(request_id)

@@ -49,28 +49,36 @@ class ActionKind:
 
 
 _KINDS = (
-    ActionKind(name=JobAction.RETRY, label="Retry", done="retried", permission=JOBS_RETRY),
-    ActionKind(name=JobAction.RUN_NOW, label="Run now", done="made due", permission=JOBS_EDIT),
+    ActionKind(name=JobAction.RETRY.value, label="Retry", done="retried", permission=JOBS_RETRY),
     ActionKind(
-        name=JobAction.RESCHEDULE,
+        name=JobAction.RUN_NOW.value, label="Run now", done="made due", permission=JOBS_EDIT
+    ),
+    ActionKind(
+        name=JobAction.RESCHEDULE.value,
         label="Reschedule",
         done="rescheduled",
         permission=JOBS_EDIT,
         value=ValueKind.TIME,
     ),
     ActionKind(
-        name=JobAction.PRIORITIZE,
+        name=JobAction.PRIORITIZE.value,
         label="Set priority",
         done="given another priority",
         permission=JOBS_EDIT,
         value=ValueKind.PRIORITY,
     ),
-    ActionKind(name=JobAction.CANCEL, label="Cancel", done="cancelled", permission=JOBS_CANCEL),
-    ActionKind(name=JobAction.RELEASE, label="Release", done="released", permission=JOBS_RETRY),
-    ActionKind(name=JobAction.DISABLE, label="Disable", done="disabled", permission=JOBS_EDIT),
-    ActionKind(name=JobAction.ENABLE, label="Enable", done="enabled", permission=JOBS_EDIT),
-    ActionKind(name=JobAction.DELETE, label="Delete", done="deleted", permission=JOBS_DELETE),
-    ActionKind(name=TypeAction.PAUSE, label="Pause", done="paused", permission=JOBS_EDIT),
-    ActionKind(name=TypeAction.RESUME, label="Resume", done="resumed", permission=JOBS_EDIT),
+    ActionKind(
+        name=JobAction.CANCEL.value, label="Cancel", done="cancelled", permission=JOBS_CANCEL
+    ),
+    ActionKind(
+        name=JobAction.RELEASE.value, label="Release", done="released", permission=JOBS_RETRY
+    ),
+    ActionKind(
+        name=JobAction.DISABLE.value, label="Disable", done="disabled", permission=JOBS_EDIT
+    ),
+    ActionKind(name=JobAction.ENABLE.value, label="Enable", done="enabled", permission=JOBS_EDIT),
+    ActionKind(name=JobAction.DELETE.value, label="Delete", done="deleted", permission=JOBS_DELETE),
+    ActionKind(name=TypeAction.PAUSE.value, label="Pause", done="paused", permission=JOBS_EDIT),
+    ActionKind(name=TypeAction.RESUME.value, label="Resume", done="resumed", permission=JOBS_EDIT),
 )
 ACTIONS: Mapping[str, ActionKind] = MappingProxyType({kind.name: kind for kind in _KINDS})

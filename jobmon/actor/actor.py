@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from jobmon.actions.records import ACTOR_LEASES, ActionRecords, Progress
+from jobmon.actions.records import ACTOR, ACTOR_LEASES, ActionRecords, Progress
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.requests import read_states
 from jobmon.actions.state import LONGEST, ActionState, Counts, Phase
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 BATCH = 100
-LEASE_NAME = "actor"
 _LEASE_RETRY_S = 1.0
 # How many more jobs than confirmed may be changed: some match only after they were counted.
 _MORE_SHARE, _MORE_LEAST = 0.1, 10
@@ -60,7 +59,7 @@ class Actor:
         self._reader = TargetReader(connection, self._support, redactor)
         database = OwnDatabase(state_database(own), connection.queue_key)
         self._records = ActionRecords(database, self._settings.actions_retention_days)
-        self._lease = LeaderLease(database, holder, name=LEASE_NAME, collection=ACTOR_LEASES)
+        self._lease = LeaderLease(database, holder, name=ACTOR, collection=ACTOR_LEASES)
         self._over: set[str] = set()  # requests for which nothing is left to do
 
     def run(self) -> None:
@@ -74,7 +73,6 @@ class Actor:
                 try:
                     self.settle_all()
                     while not self._stop.is_set():
-                        self._lease.renew()
                         if not self.run_round():
                             self._stop.wait(POLL_S)
                 except LeaseLostError:
@@ -88,8 +86,12 @@ class Actor:
         self._lease.release()
 
     def run_round(self) -> bool:
-        """Run a batch of each open request, the oldest request first; False if there was none."""
+        """Run a batch of each open request, the oldest request first; False if there was none.
+
+        Raises LeaseLostError if another actor works, PyMongoError.
+        """
         has_worked = False
+        self._lease.renew()
         for state in self._list_open():
             if self._stop.is_set():
                 break

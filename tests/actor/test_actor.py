@@ -123,3 +123,12 @@ def test_a_request_above_the_limit_waits_for_the_approval_of_another_person(
     acting.act(actions_approval_above=0)
     assert acting.state(filed).phase is Phase.FINISHED
     assert acting.job("dead")["status"] == "queued"
+
+
+def test_requests_show_whether_an_actor_works(acting: ActingQueue) -> None:
+    assert acting.open_requests().has_actor() is False
+    actor = acting.make_actor()
+    actor.run_round()
+    assert acting.open_requests().has_actor() is True
+    actor.release()
+    assert acting.open_requests().has_actor() is False

@@ -1,0 +1,199 @@
+"""`jobmon act`: requests an action from a terminal or a script, and can wait for its end."""
+
+import getpass
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from pymongo.errors import PyMongoError
+
+from jobmon.actions.preview import ActionPreview, ActionPreviewer
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.requests import ActionRequests
+from jobmon.actions.state import ActionState, Phase
+from jobmon.actions.support import find_support
+from jobmon.actions.target import Target
+from jobmon.actions.vocabulary import ACTIONS, RequestError
+from jobmon.redaction.redactor import Redactor
+from jobmon.settings import Settings, SettingsError, load_queues, select_queues
+from jobmon.store.connection import Connection
+from jobmon.store.failures import describe_error, is_unauthorized
+from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.store.list_count import ListCounter
+from jobmon.store.list_plan import ListPlanner
+from jobmon.store.lists import JobLists
+
+POLL_S = 0.5
+_NO_RIGHT = (
+    "the user of JOBMON_MONGO_URI may not store requests: `jobmon init --actor USER --reader USER` "
+    "grants it to the web service's user."
+)
+
+
+class Moment(click.ParamType[datetime]):
+    """A time in ISO 8601; UTC if it has no offset."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
+        """The time, to the millisecond."""
+        try:
+            moment = datetime.fromisoformat(value)
+            moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail("is no time in ISO 8601, such as 2026-01-31T02:40Z", param, ctx)
+        return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)
+
+
+@click.command("act")
+@click.argument("action", type=click.Choice(list(ACTIONS)))
+@click.option("--id", "job_ids", multiple=True, help="This job; the option can be repeated.")
+@click.option("--status", "statuses", multiple=True, help="Jobs with this status.")
+@click.option("--type", "types", multiple=True, help="Jobs of this type, or `text*`.")
+@click.option("--owner", help="Jobs of this owner.")
+@click.option("--worker", help="Jobs that this worker runs or ran.")
+@click.option("--error-code", help="Jobs whose newest error has this code.")
+@click.option("--error-group", help="Jobs whose newest error belongs to this group.")
+@click.option("--created-from", type=Moment(), help="Jobs created at this time or later.")
+@click.option("--created-to", type=Moment(), help="Jobs created before this time.")
+@click.option("--run-at", type=Moment(), help="The new time, for reschedule.")
+@click.option("--priority", type=int, help="The new priority, for prioritize.")
+@click.option("--anew", is_flag=True, help="Retry with as many attempts as at first.")
+@click.option("--reason", default="", help="Why; required for more than one job.")
+@click.option("--as", "subject", help="Your name in the records; by default that of your account.")
+@click.option("--key", help="An idempotency key: a request with the same key is made once.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; record what would be done.")
+@click.option("--yes", is_flag=True, help="Request it without a confirmation.")
+@click.option("--wait", is_flag=True, help="Print the progress until the request is over.")
+@click.option("--queue", metavar="NAME", help="Of the queues in JOBMON_QUEUES, this one.")
+def act_command(action: str, **given: Any) -> None:
+    """Request an ACTION on jobs, which `jobmon actor` carries out, with a record of each.
+
+    Give ids or filters of jobs; for pause_type and resume_type only --type. The user in
+    JOBMON_MONGO_URI must be able to store requests, as the web service's user is after `jobmon
+    init --actor`. It needs no key for tokens. With --wait it exits with 1 unless the request is
+    finished.
+    """
+    try:
+        settings = Settings.from_env(require_keys=False)
+        queues = load_queues(settings)
+        if given["queue"] is not None:
+            queues = select_queues(queues, given["queue"])
+        session = _Session.open(settings, queues[0])
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        _run(session, action, given)
+    except RequestError as error:
+        option = error.field.replace("_", "-").removesuffix("s")
+        raise click.ClickException(f"not requested: {option}: {error}") from None
+    except RefusedFilterError as error:
+        raise click.ClickException(f"not requested: {error.parameter}: {error}") from None
+    except PyMongoError as error:
+        reason = _NO_RIGHT if is_unauthorized(error) else describe_error(error)
+        raise click.ClickException(f"not requested: {reason}") from None
+    finally:
+        session.close()
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What a request to one queue needs."""
+
+    requests: ActionRequests
+    previewer: ActionPreviewer
+    close: Callable[[], None]
+
+    @classmethod
+    def open(cls, settings: Settings, queue: Settings) -> "_Session":
+        connection, own = Connection(queue), Connection(settings)
+        planner, redactor = ListPlanner(connection), Redactor(settings.redact_keys)
+
+        def close() -> None:
+            connection.close()
+            own.close()
+
+        return cls(
+            ActionRequests(connection, own, redactor),
+            ActionPreviewer(JobLists(planner, redactor), ListCounter(planner), find_support(queue)),
+            close,
+        )
+
+
+def _run(session: _Session, action: str, given: dict[str, Any]) -> None:
+    target = _make_target(action, given)
+    preview = session.previewer.preview(action, target)
+    _print_preview(action, preview)
+    if not given["dry_run"] and not given["yes"]:
+        click.confirm("Request it?", abort=True)
+    state = session.requests.file(
+        ActionRequest(
+            action=action,
+            target=target,
+            by=Person(subject=given["subject"] or getpass.getuser(), role="terminal"),
+            expected=preview.count,
+            reason=given["reason"],
+            run_at=given["run_at"],
+            priority=given["priority"],
+            anew=given["anew"],
+            dry_run=given["dry_run"],
+        ),
+        key=given["key"],
+    )
+    click.echo(f"requested: {state.request.id} ({_describe_phase(state)})")
+    if not session.requests.has_actor():
+        click.echo("No actor works for this queue: start `jobmon actor`.", err=True)
+    if given["wait"]:
+        sys.exit(_wait(session.requests, state))
+
+
+def _make_target(action: str, given: dict[str, Any]) -> Target:
+    names = ("owner", "worker", "error_code", "error_group", "created_from", "created_to")
+    filters = {name: given[name] for name in names if given[name] is not None}
+    if ACTIONS[action].is_for_types:
+        if filters or given["statuses"] or given["job_ids"]:
+            raise RequestError("type", f"{action} takes only --type.")
+        return Target(types=given["types"])
+    if given["job_ids"]:
+        if filters or given["statuses"] or given["types"]:
+            raise RequestError("id", "Give either ids or filters.")
+        return Target(job_ids=given["job_ids"])
+    if not filters and not given["statuses"] and not given["types"]:
+        raise RequestError("id", "Give ids, or at least one filter.")
+    statuses, types = tuple(given["statuses"]), tuple(given["types"])
+    return Target(job_filter=JobFilter(statuses=statuses, types=types, **filters))
+
+
+def _print_preview(action: str, preview: ActionPreview) -> None:
+    click.echo(f"{action}: {preview.count:,} {'job' if preview.count == 1 else 'jobs'}")
+    if preview.unsuitable:
+        click.echo(f"  {preview.unsuitable:,} of the given ids will be skipped")
+    for job in preview.sample:
+        parts = (job.get("jobId"), job.get("type"), job.get("status"), job.get("createdAt"))
+        click.echo("  " + "  ".join(str(part) for part in parts if part is not None))
+    if preview.count > len(preview.sample) > 0:
+        click.echo("  …")
+
+
+def _describe_phase(state: ActionState) -> str:
+    text = state.phase.value.replace("_", " ")
+    return f"{text}: {state.reason}" if state.reason else text
+
+
+def _wait(requests: ActionRequests, state: ActionState) -> int:
+    """Print the progress until the request is over; returns the exit code."""
+    shown = ""
+    while True:
+        counts = state.counts
+        did = f"{counts.possible:,} possible" if state.request.dry_run else f"{counts.done:,} done"
+        line = f"{_describe_phase(state)}: {did}, {counts.skipped:,} skipped"
+        if line != shown:
+            click.echo(shown := line)
+        if state.is_over:
+            return 0 if state.phase is Phase.FINISHED else 1
+        time.sleep(POLL_S)
+        state = requests.get(state.request.id) or state

@@ -1,0 +1,28 @@
+"""An actor in a process of its own, which kills itself: `python -m tests.support.dying_actor
+STEP NUMBER`, with the settings in the environment. It dies when it reaches the step that often."""
+
+import itertools
+import os
+import signal
+import sys
+import time
+
+from jobmon.actor.acting import acting
+from jobmon.settings import Settings
+
+
+def run_until_step(step: str, number: int) -> None:
+    """Act until the step was reached `number` times; 0 for ever."""
+    times = itertools.count(1)
+
+    def die_there(reached: str) -> None:
+        if reached == step and next(times) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with acting(Settings.from_env(require_keys=False), reached=die_there):
+        while True:
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    run_until_step(sys.argv[1], int(sys.argv[2]))
