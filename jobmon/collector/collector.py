@@ -25,6 +25,7 @@ from jobmon.collector.error_log import RepeatedErrorLog
 from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.history_writer import HistoryWriter
 from jobmon.collector.leader import LeaderLease, LeaseLostError
+from jobmon.collector.milestone_writer import MilestoneWriter
 from jobmon.collector.run_counting import RunCounting
 from jobmon.collector.samples import QueueSamples
 from jobmon.collector.segments import SegmentMap
@@ -120,6 +121,7 @@ class Collector:
             self._due_changes = DueChanges(self._connection)
             self._samples = QueueSamples(self._own, retention(self._connection.settings))
             self._checkpoints = Checkpoints(self._own, self._lease.renew)
+            self._milestones = MilestoneWriter(self._own, self._connection.jobs.mapping)
 
     def _is_over(self) -> bool:
         """Whether to end the work: the process stops, or holds more leases than its share."""
@@ -348,7 +350,10 @@ class Collector:
     def _write_stats(self, segments: SegmentMap, as_of: datetime, at: datetime) -> None:
         """Write the stats; `as_of` is their time, `at` the same moment by the database's clock."""
         health = self._read_health(segments, as_of)
-        document = dump_stats(segments.totals, health, as_of)
+        if not self._share.is_starting():
+            self._milestones.write(segments)
+        milestones = self._milestones.find_changes(segments)
+        document = dump_stats(segments.totals, health, as_of, milestones)
         self._own.write_state(STATS, {**document, "collector": self._lease.holder}, at)
         self._share.report_stats(self._own.queue)
         if time.monotonic() >= self._sample_due_at and not self._share.is_starting():

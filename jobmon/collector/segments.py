@@ -3,27 +3,42 @@
 A segment has about a thousand jobs. A change, also a deletion, has the _id of its job, so that the
 job's segment can be counted again. Counting is idempotent: a change may be seen twice or late, and
 nothing is remembered about single jobs. New jobs have ascending ObjectIds, so the jobs that change
-are mostly in few segments.
+are mostly in few segments. Each segment also has its first and last createdAt, for `milestones`.
 """
 
 import math
+import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from bson import Binary, Code, DBRef, Decimal128, ObjectId
-from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
 from bson.datetime_ms import DatetimeMS
 
+from jobmon.collector.id_types import (
+    ID_TYPES,
+    OTHER_TYPE,
+    OTHER_TYPES,
+    SORTED_ALIKE,
+    IdType,
+    date_key,
+    find_id_types,
+    is_lossy,
+)
 from jobmon.rollup.stats_document import Counts, dump_counts, load_counts
-from jobmon.store.bson_json import to_utc
 from jobmon.store.labels import MAX_TYPES, OTHER
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection
 from jobmon.store.stats import COUNT_BY_STATUS_AND_TYPE, CountsByName
+
+# The first and the last createdAt. A value that sorts before all dates stands for a missing one.
+_TIMES: Document = {
+    "first": {"$min": {"$ifNull": ["$createdAt", False]}},
+    "last": {"$max": "$createdAt"},
+}
+_COUNT_WITH_TIMES: Document = {"$group": COUNT_BY_STATUS_AND_TYPE["$group"] | _TIMES}
 
 SEGMENT_JOBS = 1_000
 SPLIT_ABOVE = 2 * SEGMENT_JOBS
@@ -32,77 +47,22 @@ MERGE_BELOW = SEGMENT_JOBS // 2
 _BY_ID: Keys = [("_id", 1)]
 
 
-def _number_key(value: Any) -> Any:
-    if isinstance(value, Decimal128):
-        decimal = value.to_decimal()
-        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises on a signalling one
-    return -math.inf if math.isnan(value) else value
+class TimeRange(NamedTuple):
+    """The first and the last createdAt of some jobs, in ms since 1970.
+
+    Infinite if one of them has no date: it may be anywhere in the list.
+    """
+
+    first: float
+    last: float
+
+    def join(self, other: Self) -> Self:
+        """The times of all these jobs."""
+        return self._replace(first=min(self.first, other.first), last=max(self.last, other.last))
 
 
-def _date_key(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return int(DatetimeMS(to_utc(value)))
-    return int(value)
-
-
-def _binary_key(value: Any) -> tuple[int, int, bytes]:
-    return len(value), value.subtype if isinstance(value, Binary) else 0, bytes(value)
-
-
-@dataclass(frozen=True)
-class _Type:
-    """A BSON type of an _id. `key` orders its values as MongoDB does; None: one segment has all."""
-
-    name: str
-    python_types: tuple[type, ...]
-    key: Callable[[Any], Any] | None
-
-
-_OBJECT = _Type("object", (dict,), None)
-_TYPES = (
-    _Type("objectId", (ObjectId,), lambda value: value.binary),
-    _Type("string", (str,), lambda value: value.encode()),
-    _Type("bool", (bool,), int),
-    _Type("number", (int, float, Decimal128), _number_key),
-    _Type("date", (datetime, DatetimeMS), _date_key),
-    _Type("binData", (bytes, Binary), _binary_key),
-    _OBJECT,
-)
-_OTHER = _Type("other", (), None)
-_OTHER_NAMES = [
-    "null",
-    "timestamp",
-    "javascript",
-    "javascriptWithScope",
-    "dbPointer",
-    "minKey",
-    "maxKey",
-]
-# BSON types that MongoDB sorts with a type, and that Python decodes like it.
-_SORTED_ALIKE = {"string": ["symbol"]}
-
-
-def _find_types(job_id: Any) -> list[_Type]:
-    """The types that an _id with this decoded value may have."""
-    match job_id:
-        case Code():  # a str to Python
-            return [_OTHER]
-        case DBRef():  # a document, or the deprecated type
-            return [_OBJECT, _OTHER]
-        case _:
-            fits = (each for each in _TYPES if isinstance(job_id, each.python_types))
-            return [next(fits, _OTHER)]
-
-
-def _is_lossy(job_id: Any) -> bool:
-    """Whether decoding may have lost a part of an _id, so that its order is unknown."""
-    match job_id:
-        case str():
-            return "\ufffd" in job_id
-        case Binary():
-            return job_id.subtype in (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
-        case _:
-            return False
+_NO_TIMES = TimeRange(math.inf, -math.inf)  # of no jobs
+_ANY_TIME = TimeRange(-math.inf, math.inf)
 
 
 @dataclass
@@ -111,12 +71,33 @@ class Segment:
 
     low: Any = None
     counts: Counts = field(default_factory=Counter)
+    times: TimeRange | None = None  # not read yet
+
+
+class _Counted(NamedTuple):
+    counts: Counts
+    times: TimeRange | None
+
+
+class SegmentRange(NamedTuple):
+    """A segment of the jobs from `low` to before `high`; None for no bound.
+
+    `place`: the type of their _ids, and the number of the segment in it. `has_bounds`: comparing
+    the _id with the bounds finds these jobs and no others.
+    """
+
+    place: tuple[str, int]
+    low: Any
+    high: Any
+    counts: Counts
+    times: TimeRange | None
+    has_bounds: bool
 
 
 class _TypeSegments:
     """The segments of one type, in order."""
 
-    def __init__(self, bson_type: _Type) -> None:
+    def __init__(self, bson_type: IdType) -> None:
         self.bson_type = bson_type
         self.segments = [Segment()]
         self._keys: list[Any] = []  # of every segment but the first
@@ -133,7 +114,9 @@ class _TypeSegments:
         self._keys.insert(index - 1, self._key(segment.low))
 
     def merge_into_left(self, index: int) -> None:
-        self.segments[index - 1].counts += self.segments[index].counts
+        left, right = self.segments[index - 1 : index + 1]
+        left.counts += right.counts
+        left.times = left.times and right.times and left.times.join(right.times)
         del self.segments[index], self._keys[index - 1]
 
     def bounds(self, index: int) -> tuple[Any, Any]:
@@ -142,15 +125,23 @@ class _TypeSegments:
         return self.segments[index].low, following[0].low if following else None
 
     def match(self, low: Any, high: Any) -> Document:
-        if self.bson_type is _OTHER:
-            return {"_id": {"$type": _OTHER_NAMES}}
+        if self.bson_type is OTHER_TYPE:
+            return {"_id": {"$type": OTHER_TYPES}}
         bounds = {"$gte": low, "$lt": high}
         given = {operator: value for operator, value in bounds.items() if value is not None}
         if self.bson_type.name == "number" and low is None and given:
             given = {"$type": "number", "$not": {"$gte": high}}  # also finds NaN, $lt does not
         # A comparison finds only values of its own type; without one, name the type.
         name = self.bson_type.name
-        return {"_id": given or {"$type": [name, *_SORTED_ALIKE.get(name, [])]}}
+        return {"_id": given or {"$type": [name, *SORTED_ALIKE.get(name, [])]}}
+
+    def ranges(self) -> Iterator[SegmentRange]:
+        """Every segment, in order."""
+        for index, segment in enumerate(self.segments):
+            low, high = self.bounds(index)
+            has_bounds = low is not None or (high is not None and self.bson_type.name != "number")
+            place = self.bson_type.name, index
+            yield SegmentRange(place, low, high, segment.counts, segment.times, has_bounds)
 
     def _key(self, value: Any) -> Any:
         assert self.bson_type.key is not None  # noqa: S101
@@ -158,16 +149,47 @@ class _TypeSegments:
 
 
 class SegmentMap:
-    """The counts of all jobs; `totals` is always the sum of the segments."""
+    """The counts of all jobs; `totals` is always the sum of the segments.
+
+    With `keeps_times`, segments that are counted again also get their times, which takes a third
+    longer. `changes`: at most how many jobs have changed since `reset_changes`; `oldest_change`:
+    the first createdAt in the segments of these jobs, as in `TimeRange`.
+    """
 
     def __init__(self, jobs: ReadCollection) -> None:
         self._jobs = jobs
-        self._rows = {bson_type.name: _TypeSegments(bson_type) for bson_type in (*_TYPES, _OTHER)}
+        self._rows = {
+            bson_type.name: _TypeSegments(bson_type) for bson_type in (*ID_TYPES, OTHER_TYPE)
+        }
         self._dirty_ids: list[Any] = []
         self._dirty_segments: set[tuple[str, int]] = set()
         self._swept_to = 0
         self._by_name = CountsByName(jobs.mapping)
         self.totals: Counts = Counter()
+        self.keeps_times = False
+        self.changes, self.oldest_change = 0, math.inf
+
+    def reset_changes(self) -> None:
+        """Count changes from now on."""
+        self.changes, self.oldest_change = 0, math.inf
+
+    def ranges(self) -> Iterator[SegmentRange]:
+        """Every segment, by the type of its _ids and in their order."""
+        for row in self._rows.values():
+            yield from row.ranges()
+
+    def read_times(self, until: float) -> bool:
+        """Read times that are not known yet until then (monotonic); whether all are known now."""
+        for row in self._rows.values():
+            for index in row.indexes():
+                segment = row.segments[index]
+                if segment.times is None:
+                    if time.monotonic() >= until:
+                        return False
+                    match = {"$match": row.match(*row.bounds(index))}
+                    stages = [match, {"$group": {"_id": None} | _TIMES}]
+                    segment.times = _find_times(self._jobs.aggregate(stages, index=_BY_ID))
+        return True
 
     def mark(self, job_id: Any) -> None:
         """Mark the job with this _id: it was changed, inserted or deleted."""
@@ -190,7 +212,7 @@ class SegmentMap:
             low = None
             while True:
                 middle = self._find_split(row, low, None)
-                self._replace_counts(row.segments[-1], self._count(row, low, middle))
+                self._replace(row.segments[-1], self._count(row, low, middle))
                 progress(self.totals.total())
                 if middle is None:
                     break
@@ -199,13 +221,13 @@ class SegmentMap:
 
     def _find_used_rows(self) -> Collection[_TypeSegments]:
         """The rows that may have jobs: one, if the first and the last _id have the same type."""
-        types = list[_Type]()
+        types = list[IdType]()
         for order in (1, -1):
             found = self._jobs.find({}, ("_id",), index=_BY_ID, order=[("_id", order)], limit=1)
             if not found:
                 return ()
-            types += _find_types(found[0]["_id"])
-        is_one = len(set(types)) == 1 and types[0] is not _OTHER
+            types += find_id_types(found[0]["_id"])
+        is_one = len(set(types)) == 1 and types[0] is not OTHER_TYPE
         return [self._rows[types[0].name]] if is_one else self._rows.values()
 
     def recount(self) -> int:
@@ -213,13 +235,17 @@ class SegmentMap:
 
         After a failure of the database all of them are still marked.
         """
-        marked = self._dirty_segments | set(self._find_marked())
+        changed = set(self._find_marked())
+        marked = self._dirty_segments | changed
         self._by_name.forget(all_but=self.totals)
         # From the right: a split or a merge then moves only segments that are counted already.
         for name, index in sorted(marked, reverse=True):
             row = self._rows[name]
-            self._replace_counts(row.segments[index], self._count(row, *row.bounds(index)))
+            segment, counted = row.segments[index], self._count(row, *row.bounds(index))
+            self._record_change(segment, counted, is_certain=(name, index) in changed)
+            self._replace(segment, counted)
             self._resize(row, index)
+        self.changes += len(self._dirty_ids)
         self._dirty_ids.clear()
         self._dirty_segments.clear()
         return len(marked)
@@ -233,7 +259,12 @@ class SegmentMap:
     def dump(self) -> list[Document]:
         """The stored form of the segments."""
         return [
-            {"type": name, "low": segment.low, "counts": dump_counts(segment.counts)}
+            {
+                "type": name,
+                "low": segment.low,
+                "counts": dump_counts(segment.counts),
+                "times": segment.times,
+            }
             for name, row in self._rows.items()
             for segment in row.segments
         ]
@@ -243,7 +274,9 @@ class SegmentMap:
         for document in documents:
             row = self._rows[document["type"]]
             counts = self._by_name.learn(load_counts(document["counts"]))
-            segment = Segment(document["low"], counts)
+            times = document.get("times")
+            known = None if times is None else TimeRange(*times)
+            segment = Segment(document["low"], counts, known)
             if segment.low is None:
                 row.segments[0] = segment
             else:
@@ -254,9 +287,9 @@ class SegmentMap:
     def _find_marked(self) -> Iterator[tuple[str, int]]:
         """Type and index of the segments that may contain the marked jobs."""
         for job_id in self._dirty_ids:
-            for bson_type in _find_types(job_id):
+            for bson_type in find_id_types(job_id):
                 row = self._rows[bson_type.name]
-                for index in row.indexes() if _is_lossy(job_id) else [row.find(job_id)]:
+                for index in row.indexes() if is_lossy(job_id) else [row.find(job_id)]:
                     yield bson_type.name, index
 
     def _resize(self, row: _TypeSegments, index: int) -> None:
@@ -279,8 +312,8 @@ class SegmentMap:
             return False
         left, right = self._count(row, low, middle), self._count(row, middle, high)
         row.insert(index + 1, Segment(middle))
-        self._replace_counts(row.segments[index], left)
-        self._replace_counts(row.segments[index + 1], right)
+        self._replace(row.segments[index], left)
+        self._replace(row.segments[index + 1], right)
         return True
 
     def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
@@ -292,12 +325,36 @@ class SegmentMap:
         )
         return found[0]["_id"] if found else None
 
-    def _count(self, row: _TypeSegments, low: Any, high: Any) -> Counts:
-        pipeline: list[Document] = [{"$match": row.match(low, high)}, COUNT_BY_STATUS_AND_TYPE]
-        return self._by_name.add_up(self._jobs.aggregate(pipeline, index=_BY_ID))
+    def _count(self, row: _TypeSegments, low: Any, high: Any) -> _Counted:
+        count = _COUNT_WITH_TIMES if self.keeps_times else COUNT_BY_STATUS_AND_TYPE
+        groups = self._jobs.aggregate([{"$match": row.match(low, high)}, count], index=_BY_ID)
+        times = _find_times(groups) if self.keeps_times else None
+        return _Counted(self._by_name.add_up(groups), times)
 
-    def _replace_counts(self, segment: Segment, counts: Counts) -> None:
+    def _record_change(self, segment: Segment, counted: _Counted, *, is_certain: bool) -> None:
+        """Record how a segment differs; `is_certain`: a job in it was marked."""
+        if segment.times is None or counted.times is None:
+            self.oldest_change = -math.inf
+        elif is_certain or segment.times != counted.times or segment.counts != counted.counts:
+            first = min(segment.times.first, counted.times.first)
+            self.oldest_change = min(self.oldest_change, first)
+        if not is_certain:
+            fewer, more = segment.counts - counted.counts, counted.counts - segment.counts
+            self.changes += fewer.total() + more.total()
+
+    def _replace(self, segment: Segment, counted: _Counted) -> None:
         self.totals.subtract(segment.counts)
-        self.totals.update(counts)
+        self.totals.update(counted.counts)
         self.totals += Counter()  # drops zeros
-        segment.counts = counts
+        segment.counts, segment.times = counted
+
+
+def _find_times(groups: Iterable[Document]) -> TimeRange:
+    """The times of all these groups of jobs."""
+    found = _NO_TIMES
+    for group in groups:
+        first, last = group["first"], group["last"]
+        are_dates = all(isinstance(value, datetime | DatetimeMS) for value in (first, last))
+        times = TimeRange(date_key(first), date_key(last)) if are_dates else _ANY_TIME
+        found = found.join(times)
+    return found

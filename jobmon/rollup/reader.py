@@ -45,13 +45,15 @@ from jobmon.rollup.error_registry import (
     load_error_group,
 )
 from jobmon.rollup.gaps import EventHistory, load_event_history
+from jobmon.rollup.milestone_document import MILESTONES, load_milestones
 from jobmon.rollup.recurring_runs import RECURRING_RUNS, RecordedRun, load_runs, run_list_name
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
-from jobmon.single_flight import SingleFlight
+from jobmon.single_flight import SingleFlight, SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
+from jobmon.store.milestones import Milestones
 from jobmon.store.read_collection import request_comment
 from jobmon.store.stats import QueueStats
 
@@ -90,6 +92,7 @@ class RollupReader:
         self._stats = SingleFlight(self._read_stats, CACHE_MS)
         self._progress = SingleFlight(self._read_progress, CACHE_MS)
         self._totals = SingleFlight(self._read_totals, CACHE_MS)
+        self._milestones: SingleFlightCache[Milestones | None] = SingleFlightCache(1)
         self._is_readable = True
 
     @property
@@ -103,6 +106,15 @@ class RollupReader:
         The same object until newer ones are read.
         """
         return self._stats.get()
+
+    def milestones(self, version: str) -> Milestones | None:
+        """The milestones of the lists with this version; None if others are stored. Index: _id."""
+
+        def read() -> Milestones | None:
+            found = self._find(MILESTONES, load_milestones)
+            return found[1] if found is not None and found[0] == version else None
+
+        return self._milestones.get(version, read, keep=lambda found: found is not None)
 
     def progress(self) -> HistoryProgress | None:
         """How much of the history is counted; None if no collector counts it now."""

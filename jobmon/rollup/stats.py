@@ -4,6 +4,7 @@ from jobmon.domain import CappedCount
 from jobmon.rollup.reader import RollupReader
 from jobmon.single_flight import TENTH, SingleFlight
 from jobmon.store import list_count
+from jobmon.store.deep_pages import PageGuide
 from jobmon.store.filter import JobFilter
 from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
@@ -43,6 +44,23 @@ class StatsReader:
     def estimated_total(self) -> int:
         """The number of jobs by the collection's metadata."""
         return self._live.estimated_total()
+
+    def find_page_guide(self, job_filter: JobFilter) -> PageGuide | None:
+        """What is known of a list, for its pages by number; None if it has to be counted."""
+        stats = self.cached_stats() if job_filter.is_by_status_and_type else None
+        if stats is None:
+            return None
+        total = stats.count_matching(job_filter.statuses, job_filter.types)
+        if total is None or total <= list_count.COUNT_EXACTLY_UP_TO:
+            return None
+        changes = stats.milestones
+        milestones = None if changes is None else self._rollup.milestones(changes.version)
+        return PageGuide(
+            total=total,
+            is_current=stats.source == "rollup",
+            milestones=milestones,
+            changes=changes,
+        )
 
     def count_up_to(self, job_filter: JobFilter, limit: int) -> CappedCount:
         """How many jobs match, up to `limit`, in the list's own index; raises as `count` does."""

@@ -6,16 +6,24 @@ from datetime import datetime
 from typing import Any
 
 from jobmon.rollup.documents import require_type
+from jobmon.rollup.milestone_document import dump_changes, load_changes
 from jobmon.store.mapping import Document
+from jobmon.store.milestones import MilestoneChanges
 from jobmon.store.stats import QueueHealth, QueueStats
 
 Counts = Counter[tuple[str, str]]  # jobs by (status, type), as in `QueueStats`
 
 
-def dump_stats(counts: Counts, health: QueueHealth, as_of: datetime) -> Document:
+def dump_stats(
+    counts: Counts,
+    health: QueueHealth,
+    as_of: datetime,
+    milestones: MilestoneChanges | None = None,
+) -> Document:
     """The stored form."""
     return {
         "asOf": as_of,
+        "milestones": dump_changes(milestones),
         "counts": dump_counts(counts),
         "health": {
             "estimatedTotal": health.estimated_total,
@@ -40,6 +48,7 @@ def load_stats(document: Document) -> QueueStats:
         source="rollup",
         counts=counts,
         total=counts.total(),
+        milestones=load_changes(document.get("milestones")),
         health=QueueHealth(
             estimated_total=require_type(health["estimatedTotal"], int),
             expired_leases=_load_number(health["expiredLeases"]),

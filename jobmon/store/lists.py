@@ -1,6 +1,6 @@
 """Lists of jobs, page by page or all of them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from jobmon.store import indexes
 from jobmon.store.attempts import last_attempt, recorded_count
 from jobmon.store.bson_json import to_json
 from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order
+from jobmon.store.deep_pages import DeepPages, FoundPage, PageGuide, PageStart
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.list_plan import ListPlanner, get_plan
@@ -37,12 +38,16 @@ _NOT_COPIED = {"attempts", "startedAt", "attemptCount", "lastError"}
 
 @dataclass(frozen=True, kw_only=True)
 class JobPage:
-    """One page of a list; `next_cursor` is None on the last page, `prev_cursor` on the first."""
+    """One page of a list; `next_cursor` is None on the last page, `prev_cursor` on the first.
+
+    `max_shift`: by how many places it may begin earlier or later; None if that is unknown.
+    """
 
     jobs: list[Document]
     page: int
     next_cursor: Cursor | None
     prev_cursor: Cursor | None
+    max_shift: int | None = 0
 
     @property
     def is_whole_list(self) -> bool:
@@ -58,6 +63,7 @@ class _PageSlice(NamedTuple):
     oldest_first: bool
     is_first: bool
     is_last: bool
+    max_shift: int | None = 0
 
 
 class JobLists:
@@ -83,6 +89,7 @@ class JobLists:
         self._planner = planner
         self._worker_jobs = WorkerJobFinder(planner)
         self._by_id = self._jobs.mapping.orders_by_id
+        self._pages = DeepPages(self._jobs, self._read)
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
         """The filter for several reads: what it needs to know of the queue is read once.
@@ -100,13 +107,15 @@ class JobLists:
         oldest_first: bool = False,
         cursor: Cursor | None = None,
         total: CappedCount | None = None,
+        guide: PageGuide | None = None,
     ) -> JobPage:
         """A page of the jobs that match, in the order of the filter's date: the latest first unless
         `oldest_first`.
 
         With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
         its list. That costs the same at any depth, whereas a page number skips index keys. With the
-        `total` of this filter, a page past the end needs no query. Raises what `prepare` raises.
+        `total` of this filter, a page past the end needs no query; with its `guide`, few keys are
+        skipped at any depth. Raises what `prepare` raises, and BusyPagesError.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
             if page.next_cursor is not None:
@@ -118,7 +127,8 @@ class JobLists:
             found = self._read_beyond(cursor, job_filter, per_page, has_keyset)
         else:
             end = total.value if total is not None and total.is_exact else _MAX_SKIP
-            found = self._read_page(job_filter, page, per_page, oldest_first, end)
+            guide = guide if has_keyset and job_filter.order_field == "createdAt" else None
+            found = self._read_page(job_filter, page, per_page, oldest_first, end=end, guide=guide)
         ends = [
             self._make_cursor(job, job_filter, has_keyset, found.page, found.oldest_first)
             for job in found.jobs[:1] + found.jobs[-1:]
@@ -128,6 +138,7 @@ class JobLists:
             page=found.page,
             next_cursor=ends[-1] if ends and not found.is_last else None,
             prev_cursor=replace(ends[0], backwards=True) if ends and not found.is_first else None,
+            max_shift=found.max_shift,
         )
 
     def batches(
@@ -220,13 +231,17 @@ class JobLists:
         page: int,
         per_page: int,
         oldest_first: bool,
+        *,
         end: int = _MAX_SKIP,
+        guide: PageGuide | None = None,
     ) -> _PageSlice:
         """The jobs of a page by its number; none if the page begins at position `end` or later."""
-        jobs, skip = [], (page - 1) * per_page
+        skip, limit, found = (page - 1) * per_page, per_page + 1, FoundPage([])
         if skip < end:
-            jobs = self._read(job_filter, None, per_page + 1, ascending=oldest_first, skip=skip)
-        return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, len(jobs) <= per_page)
+            found = self._pages.read(job_filter, guide, skip, limit, ascending=oldest_first)
+        jobs = found.jobs
+        is_last = len(jobs) <= per_page
+        return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, is_last, found.max_shift)
 
     def _read_beyond(
         self, cursor: Cursor, job_filter: JobFilter, per_page: int, has_keyset: bool
@@ -247,20 +262,24 @@ class JobLists:
     def _read(
         self,
         job_filter: JobFilter,
-        cursor: Cursor | None,
+        start: Cursor | PageStart | None,
         limit: int,
         *,
         ascending: bool,
         skip: int = 0,
     ) -> list[Document]:
-        """Jobs in ascending or descending order: the first ones, or those beyond `cursor`."""
+        """Jobs in ascending or descending order: the first ones, or those beyond `start`."""
         direction, plan = 1 if ascending else -1, get_plan(job_filter)
         ascending_order = list_order(job_filter.order_field, self._jobs.mapping)
         order = [(name, direction) for name, _ in ascending_order]
         if plan.is_sorted:
             return self._sort(job_filter, order, limit, skip)
         by_id = self._by_id and job_filter.order_field == "createdAt"
-        parts = [({}, order)] if cursor is None else cursor.queries_beyond(by_id=by_id)
+        parts: Iterable[tuple[Document, Keys]] = [({}, order)]
+        if isinstance(start, PageStart):
+            parts = [(start.query(), order)]
+        elif start is not None:
+            parts = start.queries_beyond(by_id=by_id)
         jobs: list[Document] = []
         for part, part_order in parts:
             jobs += self._jobs.find(

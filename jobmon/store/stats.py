@@ -8,6 +8,7 @@ from datetime import datetime
 from jobmon.domain import JobStatus
 from jobmon.store.labels import MAX_STATUSES, MAX_TYPES, OTHER, LabelBudget
 from jobmon.store.mapping import Document, FieldMapping
+from jobmon.store.milestones import MilestoneChanges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class QueueStats:
     `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 5,000
     types the others are counted as `(other)`. `source` is `rollup` (by the collector), `live`
     (counted now) or `estimate`: counting ran into its time limit, so `counts` is None and `total`
-    is the number of jobs by the collection's metadata.
+    is the number of jobs by the collection's metadata. `milestones`: the newest milestones of the
+    lists, if there are any.
     """
 
     as_of: datetime
@@ -53,6 +55,7 @@ class QueueStats:
     counts: Mapping[tuple[str, str], int] | None
     total: int
     health: QueueHealth
+    milestones: MilestoneChanges | None = None
 
     def status_counts(self) -> dict[str, int] | None:
         """Jobs by status: each known status, also with no job, and each unknown one that occurs."""

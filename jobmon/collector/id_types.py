@@ -1,0 +1,86 @@
+"""The BSON types of _ids, and the order of their values: that of MongoDB's index."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from bson import Binary, Code, DBRef, Decimal128, ObjectId
+from bson.binary import OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE
+from bson.datetime_ms import DatetimeMS
+
+from jobmon.store.bson_json import to_utc
+
+
+def _number_key(value: Any) -> Any:
+    if isinstance(value, Decimal128):
+        decimal = value.to_decimal()
+        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises on a signalling one
+    return -math.inf if math.isnan(value) else value
+
+
+def date_key(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return int(DatetimeMS(to_utc(value)))
+    return int(value)
+
+
+def _binary_key(value: Any) -> tuple[int, int, bytes]:
+    return len(value), value.subtype if isinstance(value, Binary) else 0, bytes(value)
+
+
+@dataclass(frozen=True)
+class IdType:
+    """A BSON type of an _id. `key` orders its values as MongoDB does; None: one segment has all."""
+
+    name: str
+    python_types: tuple[type, ...]
+    key: Callable[[Any], Any] | None
+
+
+_OBJECT = IdType("object", (dict,), None)
+ID_TYPES = (
+    IdType("objectId", (ObjectId,), lambda value: value.binary),
+    IdType("string", (str,), lambda value: value.encode()),
+    IdType("bool", (bool,), int),
+    IdType("number", (int, float, Decimal128), _number_key),
+    IdType("date", (datetime, DatetimeMS), date_key),
+    IdType("binData", (bytes, Binary), _binary_key),
+    _OBJECT,
+)
+OTHER_TYPE = IdType("other", (), None)
+OTHER_TYPES = [
+    "null",
+    "timestamp",
+    "javascript",
+    "javascriptWithScope",
+    "dbPointer",
+    "minKey",
+    "maxKey",
+]
+# BSON types that MongoDB sorts with a type, and that Python decodes like it.
+SORTED_ALIKE = {"string": ["symbol"]}
+
+
+def find_id_types(job_id: Any) -> list[IdType]:
+    """The types that an _id with this decoded value may have."""
+    match job_id:
+        case Code():  # a str to Python
+            return [OTHER_TYPE]
+        case DBRef():  # a document, or the deprecated type
+            return [_OBJECT, OTHER_TYPE]
+        case _:
+            fits = (each for each in ID_TYPES if isinstance(job_id, each.python_types))
+            return [next(fits, OTHER_TYPE)]
+
+
+def is_lossy(job_id: Any) -> bool:
+    """Whether decoding may have lost a part of an _id, so that its order is unknown."""
+    match job_id:
+        case str():
+            return "\ufffd" in job_id
+        case Binary():
+            return job_id.subtype in (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
+        case _:
+            return False

@@ -1,0 +1,164 @@
+"""Counts milestones of the lists from the segments, without a query, and stores them."""
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from jobmon.collector.segments import SegmentMap, SegmentRange, TimeRange
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.milestone_document import MILESTONES, dump_milestones
+from jobmon.rollup.stats_document import Counts
+from jobmon.store.mapping import FieldMapping
+from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milestones
+
+MIN_JOBS = 20_000  # in fewer jobs, skipping index keys takes few milliseconds
+MAX_MILESTONES = 512
+MAX_NUMBERS = 20_000  # in a document: a number for each milestone and label
+MAX_LABELS = 400  # beyond, the jobs are counted by status only
+# The most segments of a milestone with jobs on both sides: a request counts their older jobs.
+MAX_SHARED = 4
+READ_TIMES_SHARE = 0.1  # of the time, until the times of all segments are read
+MAX_READ_TIMES_S = 0.2  # stats wait so long for it
+WRITE_EVERY_S = 20.0
+RETRY_AFTER_S = 3_600.0  # if there are no milestones
+PAUSE = 50  # the pause is this many times as long as counting and writing took
+# Milliseconds since 1970 that a datetime can hold.
+_MIN_MS = int(datetime(2, 1, 1, tzinfo=UTC).timestamp() * 1_000)
+_MAX_MS = int(datetime(9998, 1, 1, tzinfo=UTC).timestamp() * 1_000)
+
+_Timed = tuple[TimeRange, SegmentRange]
+
+
+class MilestoneWriter:
+    """Stores the milestones of a queue's lists while its jobs change, a few times a minute."""
+
+    def __init__(self, own: OwnDatabase, mapping: FieldMapping) -> None:
+        self._own = own
+        path, name = mapping.paths.get("createdAt"), "createdAt"
+        # Lists are in the order of the stored values, so these have to be dates.
+        is_stored = name not in mapping.readings and name not in mapping.offsets
+        self._has_dates = path is not None and is_stored and mapping.has_creation_time
+        self._by_id = mapping.orders_by_id
+        self._segments: SegmentMap | None = None
+        self._version: str | None = None
+        self._due_at = self._called_at = 0.0
+
+    def write(self, segments: SegmentMap) -> None:
+        """Count and store the milestones, if jobs have changed since and the last pause is over.
+
+        The times of the segments are read first, little by little.
+        """
+        started = time.monotonic()
+        since_s, self._called_at = started - self._called_at, started
+        if segments is not self._segments:  # nothing is known of the changes since the last ones
+            self._segments, self._version, self._due_at = segments, None, started
+        is_due = started >= self._due_at and (self._version is None or segments.changes > 0)
+        if not self._has_dates or not is_due or segments.totals.total() < MIN_JOBS:
+            return
+        segments.keeps_times = True
+        if not segments.read_times(started + min(READ_TIMES_SHARE * since_s, MAX_READ_TIMES_S)):
+            return
+        found = count_milestones(segments)
+        if not found.found or (self._by_id and not _has_only_object_ids(segments)):
+            # The order of the _ids is not that of the lists.
+            segments.keeps_times, self._version = False, None
+            self._due_at = started + RETRY_AFTER_S
+            return
+        version = uuid.uuid4().hex
+        self._own.write_state(MILESTONES, dump_milestones(version, found))
+        self._version = version
+        segments.reset_changes()
+        self._due_at = started + max(WRITE_EVERY_S, PAUSE * (time.monotonic() - started))
+
+    def find_changes(self, segments: SegmentMap) -> MilestoneChanges | None:
+        """What has changed since the stored milestones; None if there are none."""
+        if self._version is None or segments is not self._segments:
+            return None
+        return MilestoneChanges(self._version, segments.changes, segments.oldest_change)
+
+
+@dataclass
+class _Sweep:
+    """The segments up to a moment, which only moves on: those before it, and those around it.
+
+    `by_first`, `by_last`: all segments in the order of their first and of their last time.
+    """
+
+    labels: dict[tuple[str, str | None], int]
+    by_first: list[_Timed]
+    by_last: list[_Timed]
+    opened: int = 0
+    closed: int = 0
+    around: dict[tuple[str, int], SegmentRange] = field(default_factory=dict)
+    older: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.older = [0] * len(self.labels)
+
+    def move_to(self, at_ms: float) -> None:
+        """Move to a later moment."""
+        while self.opened < len(self.by_first) and self.by_first[self.opened][0].first < at_ms:
+            _, segment = self.by_first[self.opened]
+            self.around[segment.place] = segment
+            self.opened += 1
+        while self.closed < len(self.by_last) and self.by_last[self.closed][0].last < at_ms:
+            _, segment = self.by_last[self.closed]
+            del self.around[segment.place]
+            for (status, job_type), count in segment.counts.items():
+                column = self.labels.get((status, job_type))
+                self.older[self.labels[status, None] if column is None else column] += count
+            self.closed += 1
+
+
+def count_milestones(segments: SegmentMap) -> Milestones:
+    """The milestones of all lists by status and type; the times of all segments must be known.
+
+    A segment whose jobs are all older than a milestone is counted; so are none of its jobs if all
+    are newer. Where more than `MAX_SHARED` segments have both, there is no milestone.
+    """
+    labels = _choose_labels(segments.totals)
+    known = [(each.times, each) for each in segments.ranges() if each.times and each.counts]
+    by_first = sorted(known, key=lambda timed: timed[0].first)
+    by_last = sorted(known, key=lambda timed: timed[0].last)
+    sweep = _Sweep(labels, by_first, by_last)
+    step = segments.totals.total() / min(MAX_MILESTONES, MAX_NUMBERS // max(1, len(labels)))
+    found, passed, due, last_ms = [], 0, step, float(_MIN_MS)
+    for times, segment in by_first:
+        at_ms = times.first
+        if passed >= due and last_ms < at_ms < _MAX_MS:
+            sweep.move_to(at_ms)
+            around = list(sweep.around.values())
+            if len(around) <= MAX_SHARED and all(each.has_bounds for each in around):
+                uncounted = sum(each.counts.total() for each in around)
+                ranges = tuple(_join_ranges(around))
+                found.append(Milestone(int(at_ms), tuple(sweep.older), uncounted, ranges))
+                due, last_ms = passed + step, at_ms
+        passed += segment.counts.total()
+    return Milestones(tuple(labels), tuple(found))
+
+
+def _has_only_object_ids(segments: SegmentMap) -> bool:
+    """Whether the order of _ids is that of the times in them."""
+    return all(each.place[0] == "objectId" for each in segments.ranges() if each.counts)
+
+
+def _choose_labels(totals: Counts) -> dict[tuple[str, str | None], int]:
+    """The labels that are counted, each with its column."""
+    labels: Iterable[tuple[str, str | None]] = totals
+    if len(totals) > MAX_LABELS:
+        labels = ((status, None) for status, _ in totals)
+    return {label: column for column, label in enumerate(dict.fromkeys(labels))}
+
+
+def _join_ranges(segments: list[SegmentRange]) -> Iterator[IdRange]:
+    """The _ids of these segments; those that follow each other are one range."""
+    by_place = {segment.place: segment for segment in segments}
+    for (name, number), segment in by_place.items():
+        if (name, number - 1) in by_place:
+            continue
+        last = segment
+        while (following := by_place.get((name, last.place[1] + 1))) is not None:
+            last = following
+        yield IdRange(segment.low, last.high)

@@ -1,0 +1,79 @@
+"""The milestones of a queue's lists as a document."""
+
+import struct
+import zlib
+from typing import Any
+
+from jobmon.rollup.documents import require_type
+from jobmon.store.mapping import Document
+from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milestones
+
+# The name of the document in `state`.
+MILESTONES = "milestones"
+
+
+def dump_milestones(version: str, milestones: Milestones) -> Document:
+    """The stored form."""
+    numbers = [number for milestone in milestones.found for number in milestone.older]
+    return {
+        "version": version,
+        "labels": [list(label) for label in milestones.labels],
+        "times": [milestone.at_ms for milestone in milestones.found],
+        "older": zlib.compress(struct.pack(f"<{len(numbers)}Q", *numbers)),
+        "uncounted": [milestone.uncounted for milestone in milestones.found],
+        "ranges": [[list(each) for each in milestone.ranges] for milestone in milestones.found],
+    }
+
+
+def load_milestones(document: Document) -> tuple[str, Milestones]:
+    """Version and milestones that `dump_milestones` stored.
+
+    Raises MalformedError, KeyError or ValueError for others.
+    """
+    labels = tuple(map(_load_label, require_type(document["labels"], list)))
+    columns = [require_type(document[name], list) for name in ("times", "uncounted", "ranges")]
+    size = 8 * len(labels)
+    packed = _decompress(require_type(document["older"], bytes), size * len(columns[0]))
+    found = [
+        Milestone(
+            at_ms=require_type(at_ms, int),
+            older=struct.unpack_from(f"<{len(labels)}Q", packed, number * size),
+            uncounted=require_type(uncounted, int),
+            ranges=tuple(IdRange(low, high) for low, high in require_type(ranges, list)),
+        )
+        for number, (at_ms, uncounted, ranges) in enumerate(zip(*columns, strict=True))
+    ]
+    return require_type(document["version"], str), Milestones(labels, tuple(found))
+
+
+def dump_changes(changes: MilestoneChanges | None) -> Document | None:
+    """The stored form, a part of the stats."""
+    return None if changes is None else changes._asdict()
+
+
+def load_changes(dumped: Any) -> MilestoneChanges | None:
+    """What `dump_changes` stored; raises MalformedError or KeyError for others."""
+    if dumped is None:
+        return None
+    fields = require_type(dumped, dict)
+    return MilestoneChanges(
+        version=require_type(fields["version"], str),
+        jobs=require_type(fields["jobs"], int),
+        oldest_ms=require_type(fields["oldest_ms"], int, float),
+    )
+
+
+def _decompress(packed: bytes, size: int) -> bytes:
+    """The unpacked bytes; ValueError unless they have this size."""
+    try:
+        unpacked = zlib.decompressobj().decompress(packed, size + 1)
+    except zlib.error as error:
+        raise ValueError("not compressed numbers") from error
+    if len(unpacked) != size:
+        raise ValueError("not as many numbers as milestones")
+    return unpacked
+
+
+def _load_label(dumped: Any) -> tuple[str, str | None]:
+    status, job_type = require_type(dumped, list)
+    return require_type(status, str), None if job_type is None else require_type(job_type, str)

@@ -1,0 +1,178 @@
+"""Reads pages by their number, skipping few index keys where milestones of the list are known."""
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from jobmon.single_flight import SingleFlightCache
+from jobmon.store.filter import JobFilter
+from jobmon.store.list_plan import get_plan
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milestones
+from jobmon.store.read_collection import ReadCollection
+
+# Skipping so many index keys takes about two milliseconds.
+MAX_CHEAP_SKIP = 5_000
+# Skipping more takes the database long: a process reads few such pages at a time.
+FAR_SKIP, MAX_FAR_PAGES = 100_000, 2
+
+_BY_ID: Keys = [("_id", 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageGuide:
+    """What is known of a list by the newest stats: its `total`, and milestones.
+
+    `changes`: what has changed since the milestones; None without them. `is_current`: whether the
+    total is the collector's, of the last seconds.
+    """
+
+    total: int
+    is_current: bool
+    milestones: Milestones | None = None
+    changes: MilestoneChanges | None = None
+
+
+class PageStart(NamedTuple):
+    """Where to begin: `skip` jobs beyond a date, or beyond the end of the list if `at` is None.
+
+    `ascending`: the direction; if it is not the list's, the jobs have to be reversed. `limit`: how
+    many jobs there are to read. `max_shift`: by how many places the page may be off; None if that
+    is unknown.
+    """
+
+    at: datetime | None
+    skip: int
+    ascending: bool
+    limit: int
+    max_shift: int | None
+
+    def query(self) -> Document:
+        """The query for the jobs beyond the date."""
+        if self.at is None:
+            return {}
+        # Not an expression: the index alone decides it, so that skipping reads no documents.
+        return {"createdAt": {"$gte" if self.ascending else "$lt": self.at}}
+
+
+class FoundPage(NamedTuple):
+    """The jobs of a page; `max_shift` as in `PageStart`."""
+
+    jobs: list[Document]
+    max_shift: int | None = 0
+
+
+class BusyPagesError(Exception):
+    """This process is reading as many pages far from the first as it may."""
+
+
+class ReadJobs(Protocol):
+    """Reads the first `limit` jobs of a list after `skip` jobs, or those beyond `start`."""
+
+    def __call__(
+        self,
+        job_filter: JobFilter,
+        start: PageStart | None,
+        limit: int,
+        *,
+        ascending: bool,
+        skip: int = 0,
+    ) -> list[Document]: ...
+
+
+class DeepPages:
+    """Reads pages of lists by their number with `read`; raises PyMongoError and BusyPagesError."""
+
+    def __init__(self, jobs: ReadCollection, read: ReadJobs) -> None:
+        self._jobs = jobs
+        self._read = read
+        self._far_pages: SingleFlightCache[list[Document]] = SingleFlightCache(MAX_FAR_PAGES)
+        self._far_slots = threading.BoundedSemaphore(MAX_FAR_PAGES)
+
+    def read(
+        self,
+        job_filter: JobFilter,
+        guide: PageGuide | None,
+        skip: int,
+        limit: int,
+        *,
+        ascending: bool,
+    ) -> FoundPage:
+        """Up to `limit` jobs after the first `skip` of a list.
+
+        `guide` is for a list by status and type in the order of createdAt, whose jobs beyond a date
+        can be queried.
+        """
+        start = None
+        if guide is not None:
+            start = self._find_start(job_filter, guide, skip, limit, ascending=ascending)
+        if start is not None:
+            jobs = self._read(
+                job_filter, start, start.limit, ascending=start.ascending, skip=start.skip
+            )
+            if len(jobs) == start.limit:  # else some have no date, and are not beyond a milestone
+                in_order = jobs if start.ascending == ascending else jobs[::-1]
+                return FoundPage(in_order, start.max_shift)
+        return FoundPage(self._skip(job_filter, skip, limit, ascending=ascending))
+
+    def _skip(
+        self, job_filter: JobFilter, skip: int, limit: int, *, ascending: bool
+    ) -> list[Document]:
+        """The jobs after the first `skip`; callers of the same far page share one query."""
+
+        def read() -> list[Document]:
+            return self._read(job_filter, None, limit, ascending=ascending, skip=skip)
+
+        def read_far() -> list[Document]:
+            if not self._far_slots.acquire(blocking=False):
+                raise BusyPagesError
+            try:
+                return read()
+            finally:
+                self._far_slots.release()
+
+        if skip < FAR_SKIP or get_plan(job_filter).is_sorted:
+            return read()
+        key = job_filter, skip, limit, ascending
+        return self._far_pages.get(key, read_far, keep=lambda _: False)
+
+    def _find_start(
+        self, job_filter: JobFilter, guide: PageGuide, skip: int, limit: int, *, ascending: bool
+    ) -> PageStart | None:
+        """Where to begin; None if the jobs have to be skipped from the beginning of the list."""
+        left = guide.total - skip
+        if skip <= MAX_CHEAP_SKIP or left <= 0:
+            return None
+        limit = min(limit, left)
+        if left <= MAX_CHEAP_SKIP:
+            shift = 0 if guide.is_current else None
+            return PageStart(None, left - limit, not ascending, limit, shift)
+        if guide.milestones is None or guide.changes is None:
+            return None
+        older = skip if ascending else left
+        found = guide.milestones.find(
+            older, job_filter.statuses, job_filter.types, after=not ascending
+        )
+        if found is None:
+            return None
+        milestone, counted = found
+        counted += sum(self._count_older(job_filter, milestone, each) for each in milestone.ranges)
+        distance = older - counted if ascending else counted - older
+        if distance < 0:  # jobs have changed in the last moment
+            return None
+        shift = _find_shift(milestone, guide.changes)
+        return PageStart(milestone.moment, distance, ascending, limit, shift)
+
+    def _count_older(self, job_filter: JobFilter, milestone: Milestone, ids: IdRange) -> int:
+        """How many jobs of a range of _ids are older than a milestone. Index: _id."""
+        bounds = {"$gte": ids.low, "$lt": ids.high}
+        given: dict[str, Any] = {sign: end for sign, end in bounds.items() if end is not None}
+        is_older = {"$expr": {"$lt": ["$createdAt", {"$literal": milestone.moment}]}}
+        query: Document = {"$and": [job_filter.match(), {"_id": given}, is_older]}
+        return self._jobs.count(query, index=_BY_ID)
+
+
+def _find_shift(milestone: Milestone, changes: MilestoneChanges) -> int:
+    """By how many places a page is off that is found from this milestone."""
+    return 0 if milestone.at_ms <= changes.oldest_ms else changes.jobs
