@@ -283,7 +283,14 @@ class JobListMeta(Answer):
     total_pages = integer("Number of pages that `total` makes.")
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     prev_cursor = string("`cursor` of the previous page; null on the first page.", nullable=True)
-    reasons = mapping(fields.String(), "`data`: why jobs may be missing in the list.")
+    page_is_exact = boolean(
+        "Whether the page begins at its place in the list as `total` counts it. If not, "
+        "`reasons.page` names by how many places it may be off."
+    )
+    reasons = mapping(
+        fields.String(),
+        "`data`: why jobs may be missing in the list. `page`: why the page may not be exact.",
+    )
 
 
 class JobList(Answer):

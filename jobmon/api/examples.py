@@ -52,6 +52,7 @@ JOB_LIST = {
         "total_pages": 1,
         "next_cursor": None,
         "prev_cursor": None,
+        "page_is_exact": True,
         "reasons": {},
     },
     "data": [_SUMMARY],

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from flask import Response
@@ -12,9 +13,10 @@ from jobmon.api.group_jobs import GroupJobFinder
 from jobmon.api.longest_runs import LongestRunReader
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
+from jobmon.store.deep_pages import BusyPagesError
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
-from jobmon.web.errors import invalid
+from jobmon.web.errors import RETRY_SLOW_AFTER_S, ApiError, invalid
 from jobmon.web.queues import WatchedQueue, current_queue
 
 NOT_IN_LIST = "the job is not in the list of the longest runs"
@@ -63,9 +65,11 @@ class ListResponder:
             return self._page_longest(queue, query)
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
-            total = None
-            if query.cursor is None and query.page > 1:  # the page may be past the end
-                total = queue.stats.count(job_filter)
+            total = guide = None
+            if query.cursor is None and query.page > 1:  # the page may be past the end, or far
+                guide = queue.stats.find_page_guide(job_filter)
+                known = None if guide is None else CappedCount(guide.total, True)
+                total = known or queue.stats.count(job_filter)
             page = queue.lists.page(
                 job_filter,
                 page=query.page,
@@ -73,6 +77,7 @@ class ListResponder:
                 oldest_first=query.oldest_first,
                 cursor=query.cursor,
                 total=total,
+                guide=guide,
             )
             if page.is_whole_list:
                 total = CappedCount(len(page.jobs), True)
@@ -83,6 +88,8 @@ class ListResponder:
             "prev_cursor": page.prev_cursor.encode() if page.prev_cursor else None,
         }
         meta = _format_meta(page.page, query.per_page, total, job_filter.reason) | cursors
+        if page.max_shift != 0:
+            meta |= _explain_shift(meta["reasons"], page.max_shift)
         return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
 
     def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
@@ -133,8 +140,20 @@ def _format_meta(page: int, per_page: int, total: CappedCount, why: str) -> dict
         "total_pages": math.ceil(total.value / per_page),
         "next_cursor": None,
         "prev_cursor": None,
+        "page_is_exact": True,
         "reasons": {"data": why} if why else {},
     }
+
+
+def _explain_shift(reasons: dict[str, str], max_shift: int | None) -> dict[str, Any]:
+    """The part of `JobListMeta` about a page that may begin some places earlier or later."""
+    why = "no collector counts the jobs, and some may have changed since they were counted"
+    if max_shift is not None:
+        why = (
+            f"found by counts that are some seconds old; {max_shift:,} jobs may have changed "
+            "since, and the page may begin so many places earlier or later"
+        )
+    return {"page_is_exact": False, "reasons": reasons | {"page": why}}
 
 
 @contextmanager
@@ -143,3 +162,9 @@ def _explain_filter_errors() -> Iterator[None]:
         yield
     except RefusedFilterError as error:
         raise invalid(error.parameter, str(error)) from None
+    except BusyPagesError:
+        message = "Other pages far from 1 are being read. Follow `next_cursor`, or try again."
+        headers = {"Retry-After": str(RETRY_SLOW_AFTER_S)}
+        raise ApiError(
+            HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers
+        ) from None

@@ -138,7 +138,7 @@ def _read_stats(owner: str | None) -> QueueStats | None:
 
 def _read_total(page: ListPage | None, parameters: dict[str, Any]) -> CappedCount | None:
     """How many jobs the filters match, where that is known."""
-    if page is None or page.meta["reasons"] or parameters.get("sort") == LONGEST_FIRST:
+    if page is None or "data" in page.meta["reasons"] or parameters.get("sort") == LONGEST_FIRST:
         return None
     return CappedCount(page.meta["total"], page.meta["total_is_exact"])
 
