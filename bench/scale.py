@@ -31,6 +31,7 @@ import original
 from filling import FILTERS, SEARCH_FIELDS, fill, make_error
 from flask.testing import FlaskClient
 
+from jobmon.collector.milestone_writer import MIN_JOBS
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.redaction.redactor import Redactor
@@ -135,8 +136,7 @@ class Client:
     """
 
     def __init__(self, port: int, path: str, token: str) -> None:
-        self._path = path
-        self._port = port
+        self._path, self._port = path, port
         self._socket: socket.socket | None = None
         headers = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n"
         self._request = f"GET {path} HTTP/1.1\r\n{headers}".encode()
@@ -245,11 +245,9 @@ class Cost:
 def list_paths(connection: Connection, count: int) -> dict[str, str]:
     """The requested paths, by name."""
     depth = min(DEEP, count // 2)
-    deep = JobLists(ListPlanner(connection), Redactor()).page(
-        JobFilter(), page=depth // 20, per_page=20
-    )
+    lists = JobLists(ListPlanner(connection), Redactor())
+    deep = lists.page(JobFilter(), page=depth // 20, per_page=20)
     cursor = deep.next_cursor.encode() if deep.next_cursor else ""
-
     # Nearly all of the waiting jobs are ahead of the newest one.
     (due,) = connection.jobs.find(
         {"status": "queued"}, ("jobId",), index=BY_STATUS, order=NEWEST_FIRST, limit=1
@@ -265,6 +263,8 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
         "by rare status": "/admin/jobs/queue?status=dlq",
         "by type": "/admin/jobs/queue?type=type-3",
         "450,000 deep by cursor": f"/admin/jobs/queue?cursor={cursor}",
+        "half way by number": f"/admin/jobs/queue?page={count // 40}",
+        "the last page": f"/admin/jobs/queue?page={-(-count // 20)}",
         "one owner's jobs": "/jobs",
         "time series, an hour": "/admin/jobs/timeseries",
         "time series, a day": f"/admin/jobs/timeseries{format_start(1)}",
@@ -357,18 +357,20 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
 
 
 def await_built(connection: Connection, collector: int) -> None:
-    """Wait for the first count of jobs and history, and print what it took."""
+    """Wait for the first count of jobs, history and milestones, and print what each took."""
     reader, started = RollupReader(connection), time.monotonic()
-    while reader.stats() is None:
-        time.sleep(0.1)
-    took_s = time.monotonic() - started
-    print(f"first count: {took_s:.1f} s, {read_cpu_s(collector):.1f} s CPU", flush=True)
-    while "completeUntil" not in (
-        rollup_database(connection).state.find_one({"name": PROGRESS}) or {}
-    ):
-        time.sleep(0.1)
-    took_s = time.monotonic() - started
-    print(f"history: {took_s:.1f} s, {read_cpu_s(collector):.1f} s CPU", flush=True)
+    state = rollup_database(connection).state
+
+    def wait(name: str, condition: Callable[[], object]) -> None:
+        while not condition():
+            time.sleep(0.1)
+        took_s = time.monotonic() - started
+        print(f"{name}: {took_s:.1f} s, {read_cpu_s(collector):.1f} s CPU", flush=True)
+
+    wait("first count", reader.stats)
+    wait("history", lambda: "completeUntil" in (state.find_one({"name": PROGRESS}) or {}))
+    if connection.jobs.estimated_count() >= MIN_JOBS:
+        wait("milestones", lambda: (stats := reader.stats()) and stats.milestones)
 
 
 def main() -> None:

@@ -219,7 +219,7 @@ class _PageParameters(_FilterParameters):
     page = PlainInteger(
         load_default=1,
         validate=validate.Range(min=1),
-        **describe("Number of the page, from 1. For deep pages `cursor` is cheaper."),
+        **describe("Number of the page, from 1. Far from 1 `cursor` may be cheaper."),
     )
     per_page = PlainInteger(
         load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
