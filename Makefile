@@ -12,13 +12,18 @@ NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
 LOCK := deploy/requirements.lock
 
-.PHONY: run test lint lock audit sbom bench assets screenshots format clean
+.PHONY: run test retest lint lock audit sbom bench assets screenshots format clean
 
 run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
 
 test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest
+
+# The failed tests once more, one after the other.
+retest:
+	@echo 'Running the failed tests again, alone. Mend those that pass now: they depend on load or on others.'
+	$(BIN)/pytest --last-failed --last-failed-no-failures=none --numprocesses=1
 
 lint: .venv/dev $(NODE_TOOLS)
 	$(BIN)/ruff check .
