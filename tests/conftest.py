@@ -301,6 +301,17 @@ for name in ("find", "count_documents", "estimated_document_count"):
     )
 
 
+_with_options = mongomock.Collection.with_options
+
+
+def _set_options(collection: Any, codec_options: Any = None, **options: Any) -> Any:
+    """mongomock decodes nothing."""
+    return _with_options(collection, **options) if options else collection
+
+
+mongomock.Collection.with_options = _set_options
+
+
 def _answer_explain(method: Callable[..., Any]) -> Callable[..., Any]:
     """mongomock does not support explain: answer with a plan with a multikey index."""
     plan = {"multiKeyPaths": {name: [name] for name in ("createdAt", "createdBy")}}

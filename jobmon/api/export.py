@@ -12,11 +12,12 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from flask import Flask, Response, current_app, request
@@ -27,7 +28,7 @@ from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
-from jobmon.web.json_text import dump_json
+from jobmon.web.json_text import encode_line
 
 log = logging.getLogger(__name__)
 
@@ -35,65 +36,70 @@ log = logging.getLogger(__name__)
 MAX_EXPORTS = 4
 PER_CALLER = 1  # so that one caller cannot take all exports
 RETRY_AFTER_S = 10
+CHUNK_ROWS = 125  # about 64 KiB, at most some 20 MB
 
 _COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
 _CSV_COLUMNS = [*_COLUMNS, "lastErrorCode", "lastErrorMessage"]
 _CSV_END = "#end"
+_pick_columns = itemgetter(*_COLUMNS)
 # Spreadsheets trim blanks, drop invisible characters and read full-width forms as ASCII ones.
 _FORMULA = re.compile(
     r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]"
 )
 
 
-def _render_csv(jobs: list[dict[str, Any]]) -> str:
-    rows = []
-    for job in jobs:
-        error = job["lastError"] or {}
-        values = [*(job[name] for name in _COLUMNS), error.get("code"), error.get("message")]
-        rows.append([_escape_formula(value) for value in values])
-    return _write_csv(rows)
+def _render_csv(jobs: Iterable[dict[str, Any]]) -> bytes:
+    return _write_csv(map(_make_cells, jobs))
 
 
-def _render_csv_end(rows: int, reason: str) -> str:
+def _make_cells(job: dict[str, Any]) -> list[Any]:
+    error = job["lastError"] or {}
+    return [
+        # A letter or a digit begins no formula: this spares most cells the search.
+        value if type(value) is not str or value[:1].isalnum() else _escape_formula(value)
+        for value in (*_pick_columns(job), error.get("code"), error.get("message"))
+    ]
+
+
+def _render_csv_end(rows: int, reason: str) -> bytes:
     return _write_csv([[_CSV_END, rows, reason or None, *[None] * (len(_CSV_COLUMNS) - 3)]])
 
 
-def _write_csv(rows: list[list[Any]]) -> str:
-    text = io.StringIO()
+def _write_csv(rows: Iterable[list[Any]]) -> bytes:
+    text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    return text.getvalue()
+    return text.getvalue().encode(errors="replace")
 
 
-def _escape_formula(value: Any) -> Any:
-    """`value`, with a quote in front if a spreadsheet would run it or it looks like the end row."""
-    is_harmful = isinstance(value, str) and (_FORMULA.match(value) or value == _CSV_END)
-    return f"'{value}" if is_harmful else value
+def _escape_formula(text: str) -> str:
+    """`text`, with a quote in front if a spreadsheet would run it or it looks like the end row."""
+    return f"'{text}" if _FORMULA.match(text) or text == _CSV_END else text
 
 
-def _render_ndjson(jobs: list[dict[str, Any]]) -> str:
-    return "".join(f"{dump_json(job)}\n" for job in jobs)
+def _render_ndjson(jobs: Iterable[dict[str, Any]]) -> bytes:
+    return b"".join(map(encode_line, jobs))
 
 
-def _render_ndjson_end(rows: int, reason: str) -> str:
+def _render_ndjson_end(rows: int, reason: str) -> bytes:
     end = {"end": True, "rows": rows} | ({"reason": reason} if reason else {})
-    return f"{json.dumps(end)}\n"  # with the documented blanks
+    return f"{json.dumps(end)}\n".encode()  # with the documented blanks
 
 
 class _Layout(NamedTuple):
-    """Parts of a file: its header, a batch of `JobSummary` rows, and its end.
+    """Parts of a file: its header, some `JobSummary` rows, and its end.
 
     The end has the number of rows, and the reason why jobs may be missing, if there is one.
     """
 
     mimetype: str
-    header: str
-    render: Callable[[list[dict[str, Any]]], str]
-    end: Callable[[int, str], str]
+    header: bytes
+    render: Callable[[Iterable[dict[str, Any]]], bytes]
+    end: Callable[[int, str], bytes]
 
 
 _LAYOUTS = {
     "csv": _Layout("text/csv", _write_csv([_CSV_COLUMNS]), _render_csv, _render_csv_end),
-    "ndjson": _Layout("application/x-ndjson", "", _render_ndjson, _render_ndjson_end),
+    "ndjson": _Layout("application/x-ndjson", b"", _render_ndjson, _render_ndjson_end),
 }
 
 
@@ -141,33 +147,33 @@ def export(
         slot = stack.pop_all()  # released once: at the end of the file, or when the caller leaves
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     layout = _LAYOUTS[file_format]
-    text = _render(app, batches, layout, str(request.endpoint), reason)
-    response = Response(_hold_slot(slot, text), mimetype=layout.mimetype)
+    content = _render(app, batches, layout, str(request.endpoint), reason)
+    response = Response(_hold_slot(slot, content), mimetype=layout.mimetype)
     response.call_on_close(slot.close)
     name = f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{file_format}"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 
-def _hold_slot(slot: ExitStack, text: Iterator[str]) -> Iterator[str]:
+def _hold_slot(slot: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
     with slot:
-        yield from text
+        yield from content
 
 
 def _render(
     app: Flask, batches: Iterator[list[Document]], layout: _Layout, endpoint: str, reason: str
-) -> Iterator[str]:
-    schema = JobSummary(many=True)
+) -> Iterator[bytes]:
+    show = JobSummary().dump
     rows = 0
     if layout.header:
         yield layout.header
     try:
         for batch in batches:
-            with app.app_context():  # the request has ended
-                text = layout.render(schema.dump(batch))
+            for start in range(0, len(batch), CHUNK_ROWS):
+                with app.app_context():  # the request has ended
+                    chunk = layout.render(map(show, batch[start : start + CHUNK_ROWS]))
+                yield chunk
             rows += len(batch)
-            if text:
-                yield text
     except PyMongoError as error:
         log.error("%s: export aborted: %s", endpoint, describe_error(error))
         # gunicorn then closes the connection without the last chunk.

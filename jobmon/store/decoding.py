@@ -19,6 +19,7 @@ _DECODED: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=bson.DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="replace",
 )
+_WITH_NAIVE_DATES = _DECODED.with_options(tz_aware=False)
 
 # Decoded and encoded as an answer, a document may need thirty times its size in memory.
 LARGE_BYTES = 256 * 1_024
@@ -47,11 +48,20 @@ class _Decoded(RawBSONDocument):
         return decode(data)  # type: ignore[return-value] # all readers expect a dict
 
 
-# For a client's `document_class`: `decode` is called for each document that it reads.
+class _DecodedWithNaiveDates(RawBSONDocument):
+    """The same, but the dates have no time zone."""
+
+    def __new__(cls, data: bytes, _: Any = None) -> Self:
+        return decode(data, _WITH_NAIVE_DATES)  # type: ignore[return-value]
+
+
+# For a client's `document_class`: `decode` is called for each reply that it reads.
 Decoded = cast(type[dict[str, Any]], _Decoded)
+# For a collection: decodes dates in a third of the time.
+WITH_NAIVE_DATES = CodecOptions(cast(type[dict[str, Any]], _DecodedWithNaiveDates))
 
 
-def decode(data: bytes) -> dict[str, Any]:
+def decode(data: bytes, options: CodecOptions[dict[str, Any]] = _DECODED) -> dict[str, Any]:
     """A document as a dict; never raises for a document that a server stores.
 
     Dates are aware, in UTC, and `DatetimeMS` outside of the years 1 to 9999. Text that is not UTF-8
@@ -60,11 +70,11 @@ def decode(data: bytes) -> dict[str, Any]:
     if len(data) > LARGE_BYTES and (check := before_large.get()) is not None:
         check()
     try:
-        return bson.decode(data, _DECODED)
+        return bson.decode(data, options)
     except InvalidBSON:
         repaired = bytearray(data)
         _repair(repaired)
-        return bson.decode(repaired, _DECODED)
+        return bson.decode(repaired, options)
 
 
 def _repair(data: bytearray, at: int = 0) -> int:

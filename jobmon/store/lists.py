@@ -33,7 +33,7 @@ SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payloa
 # The fields that a list of errors reads.
 ERROR_FIELDS = ("_id", "createdAt", "createdBy", "lastError")
 _SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
-_NOT_COPIED = {"attempts", "startedAt", "attemptCount", "lastError"}
+_NOT_SHOWN = ("attempts", "startedAt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +146,18 @@ class JobLists:
     ) -> Iterator[list[Document]]:
         """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
 
-        Raises what `prepare` raises, before the first batch.
+        Dates are in UTC but have no time zone: decoding them takes a third of the time. Raises what
+        `prepare` raises, before the first batch.
         """
         job_filter = self.prepare(job_filter)
         cursor, page = None, 0
         while jobs := self._read(
-            job_filter, cursor, BATCH, ascending=oldest_first, skip=0 if cursor else page * BATCH
+            job_filter,
+            cursor,
+            BATCH,
+            ascending=oldest_first,
+            skip=0 if cursor else page * BATCH,
+            naive_dates=True,
         ):
             yield jobs
             if len(jobs) < BATCH:
@@ -267,6 +273,7 @@ class JobLists:
         *,
         ascending: bool,
         skip: int = 0,
+        naive_dates: bool = False,
     ) -> list[Document]:
         """Jobs in ascending or descending order: the first ones, or those beyond `start`."""
         direction, plan = 1 if ascending else -1, get_plan(job_filter)
@@ -290,6 +297,7 @@ class JobLists:
                 skip=skip,
                 limit=limit - len(jobs),
                 require_index=self._require_index,
+                naive_dates=naive_dates,
                 transform=self._transform,
             )
             if len(jobs) >= limit:
@@ -367,20 +375,24 @@ def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]
 
 
 def summarize(job: Document) -> Document:
-    """The fields of a job that a list shows, truncated: a hundred jobs may have 16 MB each."""
-    summary = {
-        name: value if type(value) in _SMALL else _truncate(value)
-        for name, value in job.items()
-        if name not in _NOT_COPIED
-    }
+    """`job` with the fields that a list shows, truncated: a hundred jobs may have 16 MB each.
+
+    It is changed in place, because an export does this for each row.
+    """
     count = recorded_count(job)
-    summary["attemptCount"] = len(last_attempt(job)) if count is None else count
-    error = job.get("lastError")
+    job["attemptCount"] = len(last_attempt(job)) if count is None else count
+    error = job.pop("lastError", None)
+    for name in _NOT_SHOWN:
+        job.pop(name, None)
+    for name, value in job.items():
+        kind = type(value)
+        if len(value) > MAX_FIELD_LENGTH if kind is str else kind not in _SMALL:
+            job[name] = _truncate(value)
     if isinstance(error, dict):
-        summary["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
+        job["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
     else:
-        summary["lastError"] = _truncate(error)
-    return summary
+        job["lastError"] = _truncate(error)
+    return job
 
 
 def shorten_last_error(job: Document) -> Document:

@@ -13,6 +13,7 @@ from pymongo.errors import ExecutionTimeout, OperationFailure
 from pymongo.read_concern import ReadConcern
 from structlog.contextvars import get_contextvars
 
+from jobmon.store.decoding import WITH_NAIVE_DATES
 from jobmon.store.failures import BAD_VALUE, INDEX_NOT_FOUND
 from jobmon.store.mapping import IS_ARRAY, Document, FieldMapping, Keys
 
@@ -78,16 +79,21 @@ class ReadCollection:
         skip: int = 0,
         limit: int = 0,
         require_index: bool = False,
+        naive_dates: bool = False,
         transform: Transform = _identity,
     ) -> list[Document]:
         """The documents with these `fields`, or with all; `limit` 0 means no limit.
 
         `transform` is applied to each document before the next one is read, so that large ones need
-        not be kept. With `require_index`, a missing index is an OperationFailure.
+        not be kept. With `require_index`, a missing index is an OperationFailure. With
+        `naive_dates`, dates have no time zone: then decoding takes a third of the time.
         """
+        collection = self.collection
+        if naive_dates:
+            collection = collection.with_options(codec_options=WITH_NAIVE_DATES)
 
         def run(hint: Hint) -> list[Document]:
-            found = self.collection.find(
+            found = collection.find(
                 self.mapping.translate_filter(query),
                 self.mapping.projection(fields),
                 sort=self.mapping.translate_order(order or []) or None,

@@ -7,6 +7,7 @@ import orjson
 from flask.json.provider import DefaultJSONProvider
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+_LINE_OPTIONS = _OPTIONS | orjson.OPT_APPEND_NEWLINE
 
 
 class JSONProvider(DefaultJSONProvider):
@@ -23,12 +24,22 @@ class JSONProvider(DefaultJSONProvider):
 
 def encode_json(value: Any) -> bytes:
     """`value` as JSON without blanks; TypeError for a value that JSON does not have."""
+    return _encode(value, _OPTIONS)
+
+
+def encode_line(value: Any) -> bytes:
+    """`encode_json` with the end of a line."""
+    return _encode(value, _LINE_OPTIONS)
+
+
+def _encode(value: Any, options: int) -> bytes:
     try:
-        return orjson.dumps(value, _default, _OPTIONS)
+        return orjson.dumps(value, _default, options)
     except TypeError:
         # orjson has no integers beyond 64 bits, and no half of a surrogate pair.
         text = json.dumps(value, default=_default, ensure_ascii=False, separators=(",", ":"))
-        return text.encode(errors="replace")
+        end = "\n" if options & orjson.OPT_APPEND_NEWLINE else ""
+        return f"{text}{end}".encode(errors="replace")
 
 
 def dump_json(value: Any) -> str:

@@ -5,22 +5,43 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from bson import ObjectId
+from flask import Flask
+from marshmallow import Schema
 from pymongo import MongoClient
+from pymongo.database import Database
 from pymongo.errors import AutoReconnect, ExecutionTimeout
 
-from jobmon.api.export import MAX_EXPORTS
+from jobmon.api.answers import JobSummary
+from jobmon.api.export import _FORMULA, MAX_EXPORTS
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store import lists as lists_module
-from jobmon.store.lists import JobLists
+from jobmon.store.lists import SUMMARY_FIELDS, JobLists, summarize
+from jobmon.web.json_text import dump_json
 
 from ..conftest import DATE, NOW, SECRET, Api
+from ..fuzz.documents import (
+    JOB,
+    NOW_MS,
+    NULL,
+    PLANTED,
+    Dice,
+    Value,
+    date,
+    document,
+    insertable,
+    int32,
+    planted,
+    text,
+)
 from ..support.commands import database_uri
 
 QUEUE = "/admin/jobs/queue"
@@ -150,13 +171,90 @@ def test_no_job_looks_like_the_end_of_a_file(api: Api, watched: Any) -> None:
 def test_a_cell_is_never_a_formula(api: Api, watched: Any, value: str, cell: str) -> None:
     job = {"jobId": value, "type": value, "lastError": {"code": value, "message": value}}
     watched.jobs.insert_one({**job, "priority": -7})
-    text = api.get_as_admin(QUEUE, format="csv").text
-    row, _ = csv.DictReader(io.StringIO(text, newline=""))
+    table = api.get_as_admin(QUEUE, format="csv").text
+    row, _ = csv.DictReader(io.StringIO(table, newline=""))
     names = ("jobId", "type", "lastErrorCode", "lastErrorMessage")
     assert [row[name] for name in names] == [cell] * 4
     assert row["priority"] == "-7"
     line, _ = api.get_as_admin(QUEUE, format="ndjson").text.splitlines()
     assert json.loads(line)["jobId"] == value
+
+
+# An Agenda job: names of its fields, each with usual values.
+AGENDA_JOB = {
+    b"name": [text("email.send")],
+    b"data": [document((b"password", planted()))],
+    b"priority": [int32(0)],
+    b"nextRunAt": [date(NOW_MS), NULL],
+    b"lastRunAt": [date(NOW_MS)],
+    b"lastFinishedAt": [date(NOW_MS + 5), date(NOW_MS - 5)],
+    b"lastModifiedBy": [text("worker-1")],
+    b"lockedAt": [date(NOW_MS), NULL],
+    b"failedAt": [date(NOW_MS + 5), NULL],
+    b"failReason": [text("password=hunter2"), text("x" * 20_000)],
+    b"failCount": [int32(2)],
+    b"repeatInterval": [text("5 minutes"), NULL],
+}
+ODD_JOBS = 150
+
+
+def read_by_schema(app: Flask) -> list[dict[str, Any]]:
+    """All jobs as marshmallow itself shows them, with aware dates."""
+    jobs = app.extensions["jobmon_connection"].jobs.find({}, SUMMARY_FIELDS, transform=summarize)
+    schema = JobSummary()
+    with app.app_context():
+        shown = [Schema.dump(schema, job) for job in jobs]
+    return [json.loads(dump_json(job)) for job in shown]
+
+
+@pytest.mark.parametrize(
+    ("profile", "collection", "fields"),
+    [("jobmon", "jobs", JOB | {b"priority": [int32(5)]}), ("agenda", "agendaJobs", AGENDA_JOB)],
+    ids=["jobmon", "agenda"],
+)
+def test_rows_of_odd_jobs_are_those_of_the_schema(
+    mongod: Mongod,
+    database: Database[dict[str, Any]],
+    profile: str,
+    collection: str,
+    fields: dict[bytes, list[Value]],
+) -> None:
+    """Catches a fast path that shows a value, a missing field or a secret in another way."""
+    for number in range(ODD_JOBS):
+        ids = {"_id": Value(0x07, ObjectId().binary), "jobId": text(f"job-{number}")}
+        database[collection].insert_one(insertable(Dice(number).fields(fields), **ids))
+    settings = Settings(
+        mongo_uri=database_uri(mongod, database),
+        jwt_secret_key=SECRET,
+        profile=profile,
+        jobs_collection=collection,
+    )
+    api = Api(create_app(settings))
+    with closing(api.app.extensions["jobmon_connection"].client):
+        expected = {job["jobId"]: job for job in read_by_schema(api.app)}
+        assert len(expected) == ODD_JOBS
+
+        lines = api.get_as_admin(QUEUE, format="ndjson").text
+        *jobs, end = map(json.loads, lines.removesuffix("\n").split("\n"))
+        assert {job["jobId"]: job for job in jobs} == expected
+        assert end == {"end": True, "rows": ODD_JOBS}
+
+        table = api.get_as_admin(QUEUE, format="csv").text
+        *rows, _ = csv.DictReader(io.StringIO(table, newline=""))
+        cells = {row["jobId"].removeprefix("'"): row for row in rows}
+        for job_id, job in expected.items():
+            for name, cell in flatten(job).items():
+                assert cells[job_id][name] in (cell, f"'{cell}")
+        for text_of_file in (lines, table):
+            assert PLANTED not in text_of_file
+            assert "hunter2" not in text_of_file
+
+
+def test_a_letter_or_a_digit_begins_no_formula() -> None:
+    """Catches a character that spares a cell the search, although a spreadsheet skips it."""
+    risky = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
+    assert len(risky) > 50
+    assert not [character for character in risky if character.isalnum()]
 
 
 def make_batches(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | None = None) -> Any:
