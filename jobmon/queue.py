@@ -317,10 +317,13 @@ class JobQueue:
             action, job, value, now=self._now(), retry=self._retry, chance=chance, anew=anew
         )
 
-    def apply(self, change: JobChange, *, mark: Document | None = None) -> bool:
+    def apply(
+        self, change: JobChange, *, mark: Document | None = None, may_insert: bool = True
+    ) -> bool:
         """Make a change that `decide` returned; False if the job has changed since it was read.
 
-        `mark` is stored in the job as `lastAction`. The document of an attempt that ends follows.
+        `mark` is stored in the job as `lastAction`. The document of an attempt that ends follows;
+        unless `may_insert`, only if its start was recorded: an insert needs a right of its own.
         """
         if change.fields is None:
             is_made = bool(self._jobs.delete_one(change.expected).deleted_count)
@@ -332,7 +335,8 @@ class JobQueue:
         was_running = change.expected["status"] == JobStatus.LEASED.value
         if is_made and was_running and change.action in ATTEMPT_ENDS:
             status, error = ATTEMPT_ENDS[change.action]
-            self._end_attempt(change.job, status, change.fields["updatedAt"], error)
+            now = change.fields["updatedAt"]
+            self._end_attempt(change.job, status, now, error, may_insert=may_insert)
         return is_made
 
     def list_paused_types(self) -> list[str]:
@@ -372,23 +376,24 @@ class JobQueue:
             )
 
     def _end_attempt(
-        self, held: Document, status: AttemptStatus, now: datetime, error: Document | None
+        self,
+        held: Document,
+        status: AttemptStatus,
+        now: datetime,
+        error: Document | None,
+        *,
+        may_insert: bool = True,
     ) -> None:
         """Record how the present attempt of `held`, a leased job, ended.
 
         An upsert, because its worker may have died between leasing and recording the start.
         """
-        self._attempts.update_one(
-            {"jobId": held["jobId"], "attemptNumber": attempt_number(held)},
-            {
-                "$set": {"status": status.value, "finishedAt": now, "error": error},
-                "$setOnInsert": {
-                    "workerId": held.get("leasedBy"),
-                    "startedAt": held.get("updatedAt"),
-                },
-            },
-            upsert=True,
-        )
+        attempt = {"jobId": held["jobId"], "attemptNumber": attempt_number(held)}
+        change = {"$set": {"status": status.value, "finishedAt": now, "error": error}}
+        if may_insert:
+            start = {"workerId": held.get("leasedBy"), "startedAt": held.get("updatedAt")}
+            change["$setOnInsert"] = start
+        self._attempts.update_one(attempt, change, upsert=may_insert)
 
     def _complete_lost_reports(self, now: datetime) -> None:
         """End attempts that are recorded as running although their job is no longer leased."""

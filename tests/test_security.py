@@ -5,7 +5,7 @@ import ast
 import re
 from pathlib import Path
 
-from jobmon.setup.users import QueueRoles
+from jobmon.setup.users import ActionRights, QueueRoles, UserKind
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/security.md").read_text()
@@ -173,3 +173,41 @@ def test_the_roles_are_those_of_init() -> None:
             ("the jobs and the attempts", jobs["actions"]),
             ("jobmon's own databases", own["actions"]),
         ]
+
+
+def test_the_rights_for_actions_are_those_of_init() -> None:
+    begin = TEXT.index("### What actions change")
+    section = TEXT[begin : TEXT.index("With the profile of another library", begin)]
+    rows = re.findall(r"^\|(.*)\| (.*) \| (`.*) \|$", section, re.MULTILINE)
+    written = [re.findall(r"`(\w+)`", actions) for _, _, actions in rows]
+    names = ["jobs", "job_attempts"]
+    roles = {
+        may_delete: QueueRoles(
+            "shop",
+            names,
+            ["state"],
+            ActionRights(collections=names, may_delete=may_delete, state_db="state"),
+        )
+        for may_delete in (False, True)
+    }
+    plain, deleting = (
+        {
+            privilege["resource"]["collection"]: privilege["actions"]
+            for privilege in roles[may_delete].privileges[roles[may_delete].name(UserKind.ACTOR)]
+        }
+        for may_delete in (False, True)
+    )
+    reader = roles[False].privileges[roles[False].name(UserKind.READER)]
+    without = QueueRoles("shop", names, ["state"])
+    assert reader[:-1] == without.privileges[without.name(UserKind.READER)]
+    assert without.name(UserKind.ACTOR) not in without.privileges
+    decisions, jobs, controls, found, progress, leases = written
+    assert reader[-1]["resource"] == {"db": "state", "collection": "action_decisions"}
+    assert reader[-1]["actions"] == decisions
+    assert plain["jobs"] == plain["job_attempts"] == ["find", "update"]
+    assert deleting["jobs"] == deleting["job_attempts"]
+    assert jobs == ["find", "update", "JOBMON_ACTIONS_ALLOW_DELETE", "remove"]
+    assert (plain["job_controls"], plain["action_decisions"]) == (controls, found)
+    assert plain["action_progress"] == plain["action_outcomes"] == progress
+    assert plain["action_leases"] == leases
+    assert len(plain) == 7

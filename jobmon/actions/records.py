@@ -15,14 +15,29 @@ from typing import Any, Self
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from jobmon.actions.request import Person, to_milliseconds
-from jobmon.rollup.documents import OwnDatabase, require_type
-from jobmon.store.mapping import Document
+from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
+from jobmon.store.mapping import Document, Keys
 
 # The collections, all in JOBMON_STATE_DB. Into the first one the web service inserts.
 DECISIONS = "action_decisions"
 PROGRESS = "action_progress"
 OUTCOMES = "action_outcomes"
 ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the lease of the actor that works
+
+
+_EXPIRY: tuple[Keys, Document] = ([("expiresAt", 1)], {"expireAfterSeconds": 0})
+_OF_REQUEST: tuple[Keys, Document] = (index_keys("request", "kind", "number"), {})
+# The indexes: the collection, the keys, and the options.
+RECORD_INDEXES: tuple[tuple[str, Keys, Document], ...] = (
+    (DECISIONS, *_OF_REQUEST),
+    (DECISIONS, index_keys("kind", "at", "request"), {}),
+    (DECISIONS, *_EXPIRY),
+    (PROGRESS, *_OF_REQUEST),
+    (PROGRESS, *_EXPIRY),
+    (OUTCOMES, index_keys("request", "result", "_id"), {}),
+    (OUTCOMES, index_keys("jobId", "at"), {}),
+    (OUTCOMES, *_EXPIRY),
+)
 
 
 class Decision(StrEnum):
@@ -97,14 +112,8 @@ class ActionRecords:
 
     def create_indexes(self) -> None:
         """Create the indexes; the user must be allowed to."""
-        of_request = self.own.index("request", "kind", "number")
-        for name in (DECISIONS, PROGRESS):
-            self.own[name].create_index(of_request)
-            self.own[name].create_index("expiresAt", expireAfterSeconds=0)
-        self.own[DECISIONS].create_index(self.own.index("kind", "at", "request"))
-        self.own[OUTCOMES].create_index(self.own.index("request", "result", "_id"))
-        self.own[OUTCOMES].create_index(self.own.index("jobId", "at"))
-        self.own[OUTCOMES].create_index("expiresAt", expireAfterSeconds=0)
+        for name, keys, options in RECORD_INDEXES:
+            self.own[name].create_index(keys, **options)
 
     def add_decision(
         self, request_id: str, kind: Decision, by: Person, fields: Document | None = None

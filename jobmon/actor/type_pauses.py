@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pymongo import ReadPreference, ReturnDocument, WriteConcern
+from pymongo import ReadPreference, WriteConcern
 
 from jobmon.actions.records import Result
 from jobmon.actions.request import ActionRequest
@@ -27,9 +27,9 @@ def change_types(connection: Connection, request: ActionRequest) -> Iterator[Doc
             before = controls.find_one({"_id": PAUSED})
         else:
             update = {"$addToSet": {"types": name}} if pauses else {"$pull": {"types": name}}
-            before = controls.find_one_and_update(
-                {"_id": PAUSED}, update, upsert=True, return_document=ReturnDocument.BEFORE
-            )
+            before = controls.find_one_and_update({"_id": PAUSED}, update)
+            if before is None:  # `jobmon init --actor` creates it: the actor may not
+                before = controls.find_one_and_update({"_id": PAUSED}, update, upsert=True)
         was_paused = name in (before or {}).get("types", ())
         result = Result.POSSIBLE if request.dry_run else Result.DONE
         is_same = was_paused == pauses

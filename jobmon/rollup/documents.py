@@ -91,6 +91,11 @@ def describe_missing_right(settings: Settings, database: str, verb: str, command
     )
 
 
+def index_keys(*fields: str) -> Keys:
+    """The keys of an index on these fields of a queue's documents."""
+    return [("queue", 1), ("format", 1), *((field, 1) for field in fields)]
+
+
 class OwnDatabase:
     """The documents of one queue, in this version's format, in jobmon's own database.
 
@@ -125,7 +130,7 @@ class OwnDatabase:
 
     def index(self, *fields: str) -> Keys:
         """The keys of an index on these fields of the queue's documents."""
-        return [("queue", 1), ("format", 1), *((field, 1) for field in fields)]
+        return index_keys(*fields)
 
     def find_state(self, name: str, load: Callable[[Document], T]) -> T | None:
         """A loaded document of `state`; None if there is none that this version understands."""

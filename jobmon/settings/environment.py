@@ -327,6 +327,7 @@ class Settings:
             values["queues"] = _read_text(env, "QUEUES", None)
             values["filters"] = _read_filters(env, "FILTERS", DEFAULT_FILTERS)
             values["redact_keys"] = _read_names(env, "REDACT_KEYS", DEFAULT_REDACT_KEYS)
+            values["actions_allow_delete"] = env.bool("ACTIONS_ALLOW_DELETE", False)
             env.str("JWT_SECRET_KEY", None, validate=_check_secret_length)
         _raise_errors(env)
         return cls(mongo_uri=mongo_uri, **values)

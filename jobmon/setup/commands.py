@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
 from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
 from jobmon.setup.init_queues import OWN_URI, InitTarget, find_targets
 from jobmon.setup.removal import remove, script_removal
-from jobmon.setup.users import User
+from jobmon.setup.users import User, UserKind
 
 
 @click.command("check")
@@ -117,6 +118,13 @@ def _print_finding(finding: Finding, *, err: bool = False) -> Level:
     show_envvar=True,
     help="Better set in the environment.",
 )
+@click.option("--actor", metavar="USER", help="Create this user for the actor: docs/actions.md.")
+@click.option(
+    "--actor-password",
+    envvar="JOBMON_ACTOR_PASSWORD",
+    show_envvar=True,
+    help="Better set in the environment.",
+)
 @click.option(
     "--change-passwords",
     is_flag=True,
@@ -160,6 +168,8 @@ def init_command(
     reader_password: str | None,
     collector: str | None,
     collector_password: str | None,
+    actor: str | None,
+    actor_password: str | None,
     change_passwords: bool,
     create: bool,
     unique: bool,
@@ -182,13 +192,11 @@ def init_command(
         raise click.UsageError("--write needs --discover.")
     if mongo_uri is None:
         raise click.UsageError("Missing option '--mongo-uri' (env var: 'JOBMON_ADMIN_MONGO_URI').")
-    if reader and reader == collector:
-        raise click.UsageError("--reader and --collector need two names.")
-    users = [
-        User(name=name, password=password, is_collector=name == collector)
-        for name, password in ((reader, reader_password), (collector, collector_password))
-        if name
-    ]
+    users = _list_users(
+        (UserKind.READER, reader, reader_password),
+        (UserKind.COLLECTOR, collector, collector_password),
+        (UserKind.ACTOR, actor, actor_password),
+    )
     if not (dry_run or as_script or removes):
         _require_passwords(users)
     options = InitOptions(
@@ -228,12 +236,22 @@ def init_command(
         sys.exit(1)
 
 
+def _list_users(*given: tuple[UserKind, str | None, str | None]) -> list[User]:
+    """The users to create, from kinds, names and passwords."""
+    users = [
+        User(name=name, kind=kind, password=password) for kind, name, password in given if name
+    ]
+    for user, other in combinations(users, 2):
+        if user.name == other.name:
+            raise click.UsageError(f"--{user.kind} and --{other.kind} need two names.")
+    return users
+
+
 def _require_passwords(users: list[User]) -> None:
     for user in users:
         if not user.password:
-            option = "collector" if user.is_collector else "reader"
             raise click.UsageError(
-                f"--{option} needs a password: set JOBMON_{option.upper()}_PASSWORD."
+                f"--{user.kind} needs a password: set JOBMON_{user.kind.upper()}_PASSWORD."
             )
 
 

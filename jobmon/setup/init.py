@@ -5,11 +5,15 @@ settings, and at a missing right.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from jobmon.actions.records import RECORD_INDEXES
+from jobmon.actions.support import find_support
+from jobmon.domain import CONTROLS, PAUSED
+from jobmon.rollup.documents import state_database
 from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import (
@@ -41,7 +45,15 @@ from jobmon.setup.indexes import (
     plan_indexes,
 )
 from jobmon.setup.search_fields import find_unused_fields
-from jobmon.setup.users import QueueRoles, User, connection_string, create_roles, create_users
+from jobmon.setup.users import (
+    ActionRights,
+    QueueRoles,
+    User,
+    UserKind,
+    connection_string,
+    create_roles,
+    create_users,
+)
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.indexes import Index
@@ -50,6 +62,11 @@ from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 from jobmon.web.revocation import RevokedTokens
 
 _MIB = 1 << 20
+# Where the connection string of a user is set, instead of in JOBMON_MONGO_URI.
+_URI_SETTINGS = {
+    UserKind.COLLECTOR: "JOBMON_ROLLUP_URI",
+    UserKind.ACTOR: "JOBMON_ACTOR_MONGO_URI",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +115,8 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
         yield from _create_indexes(plan, options)
         if options.has_own_databases:
             yield from _create_revocations(plan)
+        if plan.roles.actions is not None:
+            yield _prepare_actions(plan, plan.roles.actions)
         for user in options.users:
             yield _describe_connection(plan, user)
 
@@ -148,6 +167,7 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
         yield from script.index_lines(
             plan.missing, plan.deployment.settings.state_db, unique=options.unique
         )
+        yield from script.action_lines(plan.roles)
 
 
 def _start_replica_set(client: MongoClient[Document], replica_set: str) -> Finding:
@@ -245,12 +265,54 @@ def _make_plan(settings: Settings, client: MongoClient[Document], options: InitO
         notes += find_unused_fields(settings, connection)
     return _Plan(
         deployment=deployment,
-        roles=deployment.roles,
+        roles=replace(deployment.roles, actions=_find_action_rights(deployment, options)),
         samples=samples,
         new_collections=new_collections,
         indexes=plan_indexes(settings, connection, [*samples, *empty], every=options.create),
         notes=notes,
     )
+
+
+def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionRights | None:
+    """The rights of an actor's user, if one is to be created; SetupError if it could do nothing."""
+    if all(user.kind is not UserKind.ACTOR for user in options.users):
+        return None
+    settings = deployment.settings
+    support = find_support(settings)
+    if not support.list_actions():
+        raise SetupError(
+            problem("actions", support.reason, remedy="Leave out --actor for this queue.")
+        )
+    is_own = support.transitions is None
+    names = deployment.connection.collection_names
+    return ActionRights(
+        # Only the library of jobmon records in the attempts how an action ends one.
+        collections=names if is_own else names[:1],
+        has_controls=is_own,
+        may_delete=settings.actions_allow_delete,
+        state_db=settings.state_db if deployment.has_own_databases else None,
+    )
+
+
+def _prepare_actions(plan: _Plan, actions: ActionRights) -> Finding:
+    """Create the indexes of the records of actions, and the list of paused types."""
+    connection = plan.deployment.connection
+    try:
+        if actions.has_controls:
+            controls = connection.database[CONTROLS]
+            created = {"$setOnInsert": {"types": list[str]()}}
+            controls.update_one({"_id": PAUSED}, created, upsert=True)
+        if actions.state_db is not None:
+            for name, keys, how in RECORD_INDEXES:
+                state_database(connection)[name].create_index(keys, **how)
+    except OperationFailure as error:
+        return warning(
+            "actions",
+            f"The records of actions could not be prepared: {describe(error)}.",
+            remedy="Use a user who may create collections and indexes in "
+            f"{plan.roles.database} and {plan.deployment.settings.state_db}.",
+        )
+    return ok("actions", "the records of actions, and the list of paused types: exist")
 
 
 def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:
@@ -404,7 +466,7 @@ def _describe_connection(plan: _Plan, user: User) -> Finding:
         deployment.settings.mongo_uri, user.name, plan.roles.database, deployment.replica_set
     )
     setting = deployment.settings.uri_setting
-    whose = "collector" if user.is_collector else "web service"
-    if user.is_collector and setting == Settings.uri_setting:
-        setting = "JOBMON_ROLLUP_URI"
+    if setting == Settings.uri_setting and user.kind in _URI_SETTINGS:
+        setting = _URI_SETTINGS[user.kind]
+    whose = "web service" if user.kind is UserKind.READER else user.kind
     return ok("connection", f"{whose}: {setting}='{uri}'")

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jobmon.actions.records import RECORD_INDEXES
+from jobmon.domain import CONTROLS, PAUSED
 from jobmon.setup.indexes import MADE_INDEXES, MadeIndexes, default_name, index_options
 from jobmon.setup.users import MADE_BY, QueueRoles, User
 from jobmon.store.indexes import Index
@@ -69,6 +71,22 @@ def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Ite
         )
 
 
+def action_lines(roles: QueueRoles) -> Iterator[str]:
+    """Lines that create the indexes of the records of actions, and the list of paused types."""
+    actions = roles.actions
+    if actions is None:
+        return
+    if actions.has_controls:
+        controls = f"{_database(roles.database)}.getCollection({_js(CONTROLS)})"
+        key, created = {"_id": PAUSED}, {"$setOnInsert": {"types": list[str]()}}
+        yield f"{controls}.updateOne({_js(key)}, {_js(created)}, {{upsert: true}});"
+    if actions.state_db is not None:
+        for name, keys, options in RECORD_INDEXES:
+            place = f"{_database(actions.state_db)}.getCollection({_js(name)})"
+            named = {"name": "_".join(f"{field}_{order}" for field, order in keys), **options}
+            yield f"{place}.createIndex({_js(dict(keys))}, {_js(named)});"
+
+
 def collection_line(database: str, name: str) -> str:
     """A line that creates an empty collection if it does not exist."""
     place = _database(database)
@@ -89,7 +107,7 @@ def removal_lines(
     admin, database = _database("admin"), _database(roles.database)
     for user in users:
         yield f"{database}.dropUser({_js(user['user'])});"
-    for name in roles.privileges:
+    for name in roles.names:
         yield f"if ({admin}.getRole({_js(name)})) {admin}.dropRole({_js(name)});"
     entries = f"{_database(state_db)}.getCollection({_js(MADE_INDEXES)})"
     for entry in made:

@@ -1,19 +1,23 @@
-"""Creates the roles and users of one watched queue: they may read it and never write it.
+"""Creates the roles and users of one watched queue: only the actor's user may write it.
 
 Only `remove_users` removes rights, and only those that `jobmon init` granted.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from urllib.parse import quote_plus
 
 from pymongo import MongoClient
 
+from jobmon.actions.records import ACTOR_LEASES, DECISIONS, OUTCOMES, PROGRESS
+from jobmon.domain import CONTROLS
 from jobmon.setup.findings import Finding, ok, split_uri, warning
 from jobmon.store.mapping import Document
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
+ACTOR_ROLE = "jobmonActor"
 # The actions of MongoDB's roles; `jobmon check` needs the last two for reading.
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
@@ -25,40 +29,92 @@ _ADMIN_ONLY_OPTIONS = frozenset(
 )
 
 
+class UserKind(StrEnum):
+    """The process that a user is for; its name is also that of the option of `jobmon init`."""
+
+    READER = "reader"
+    COLLECTOR = "collector"
+    ACTOR = "actor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionRights:
+    """What the actor's user may write in the watched database: documents of these collections.
+
+    `has_controls`: also the list of paused types. `may_delete`: it may delete documents, too.
+    `state_db`: where the records of actions are; None if that is in another deployment.
+    """
+
+    collections: Sequence[str]
+    has_controls: bool = True
+    may_delete: bool = False
+    state_db: str | None = None
+
+
 @dataclass(frozen=True)
 class QueueRoles:
-    """The two roles of the queue in `database`, whose first collection holds the jobs.
+    """The roles of the queue in `database`, whose first collection holds the jobs.
 
     They are roles of `admin`, because they span several databases. They are named after the queue,
-    so that the setup of one queue never changes the roles of another.
+    so that the setup of one queue never changes the roles of another. Only with `actions` there is
+    a role for an actor.
     """
 
     database: str
     collections: Sequence[str]
     own_databases: Sequence[str]  # jobmon's own; empty if they are in another deployment
+    actions: ActionRights | None = None
+
+    def name(self, kind: UserKind) -> str:
+        """The name of the role for users of a kind; `jobmon revoke` needs the collector's, too."""
+        prefixes = {
+            UserKind.READER: READER_ROLE,
+            UserKind.COLLECTOR: COLLECTOR_ROLE,
+            UserKind.ACTOR: ACTOR_ROLE,
+        }
+        return f"{prefixes[kind]}.{self.database}.{self.collections[0]}"
 
     @property
-    def reader(self) -> str:
-        """The name of the role for the web service."""
-        return f"{READER_ROLE}.{self.database}.{self.collections[0]}"
-
-    @property
-    def collector(self) -> str:
-        """The name of the collector's role; `jobmon revoke` needs it as well."""
-        return f"{COLLECTOR_ROLE}.{self.database}.{self.collections[0]}"
+    def names(self) -> list[str]:
+        """The names of all roles that there may be."""
+        return [self.name(kind) for kind in UserKind]
 
     @property
     def privileges(self) -> dict[str, list[Document]]:
-        """All privileges of each role; none of them writes to `database`."""
-        watched: list[Document] = [
-            {"resource": {"db": self.database, "collection": name}, "actions": list(READING)}
-            for name in self.collections
-        ]
-        own = [{"db": name, "collection": ""} for name in self.own_databases]
-        return {
-            role: [*watched, *({"resource": name, "actions": list(actions)} for name in own)]
-            for role, actions in ((self.reader, ("find",)), (self.collector, WRITING))
+        """All privileges of each role; only the actor's writes to `database`."""
+        watched = [self._grant(self.database, name, READING) for name in self.collections]
+        granted = {
+            self.name(kind): [
+                *watched,
+                *(self._grant(own, "", rights) for own in self.own_databases),
+            ]
+            for kind, rights in ((UserKind.READER, ("find",)), (UserKind.COLLECTOR, WRITING))
         }
+        if self.actions is not None:
+            if self.actions.state_db is not None:
+                decisions = self._grant(self.actions.state_db, DECISIONS, ("find", "insert"))
+                granted[self.name(UserKind.READER)].append(decisions)
+            granted[self.name(UserKind.ACTOR)] = [*self._list_actor_rights(self.actions)]
+        return granted
+
+    def _list_actor_rights(self, actions: ActionRights) -> Iterator[Document]:
+        removal = ("remove",) if actions.may_delete else ()
+        for name in self.collections:
+            rights = ("update", *removal) if name in actions.collections else ()
+            yield self._grant(self.database, name, ("find", *rights))
+        if actions.has_controls:
+            yield self._grant(self.database, CONTROLS, ("find", "update"))
+        if actions.state_db is not None:
+            yield self._grant(actions.state_db, DECISIONS, ("find",))
+            yield self._grant(actions.state_db, PROGRESS, ("find", "insert"))
+            yield self._grant(actions.state_db, OUTCOMES, ("find", "insert"))
+            lease = ("find", "insert", "update", "remove")
+            yield self._grant(actions.state_db, ACTOR_LEASES, lease)
+
+    @staticmethod
+    def _grant(database: str, collection: str, actions: Iterable[str]) -> Document:
+        resource = {"db": database, "collection": collection}
+        return {"resource": resource, "actions": list(actions)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +122,21 @@ class User:
     """A user to create; `password` may be None if the user is only described."""
 
     name: str
-    is_collector: bool = False
+    kind: UserKind = UserKind.READER
     password: str | None = None
 
     def role(self, roles: QueueRoles) -> Document:
         """The role to grant, in MongoDB's form."""
-        return {"role": roles.collector if self.is_collector else roles.reader, "db": "admin"}
+        return {"role": roles.name(self.kind), "db": "admin"}
 
     def describe(self, roles: QueueRoles) -> str:
         """`jobmon@shop: may read jobs and job_attempts, read jobmon_rollups`."""
         text = f"{self.name}@{roles.database}: may read {' and '.join(roles.collections)}"
+        if self.kind is UserKind.ACTOR and roles.actions is not None:
+            verb = "update and delete" if roles.actions.may_delete else "update"
+            return f"{text}, {verb} documents of {' and '.join(roles.actions.collections)}"
         if roles.own_databases:
-            verb = "write" if self.is_collector else "read"
+            verb = "write" if self.kind is UserKind.COLLECTOR else "read"
             text += f", {verb} {' and '.join(roles.own_databases)}"
         return text
 
@@ -172,7 +231,7 @@ def remove_users(
             others = _list_other_roles(user, roles)
             why = "has other roles" if others else "was not created by `jobmon init`"
             yield ok("user", f"{name}: kept, without the role; it {why}")
-    for role in admin.command("rolesInfo", sorted(roles.privileges))["roles"]:
+    for role in admin.command("rolesInfo", sorted(roles.names))["roles"]:
         if not dry_run:
             admin.command("dropRole", role["role"])
         yield ok("role", f"{role['role']}: {outcome}")
@@ -185,7 +244,7 @@ def _list_users(client: MongoClient[Document], roles: QueueRoles) -> list[Docume
 
 
 def _list_other_roles(user: Document, roles: QueueRoles) -> list[Document]:
-    names = roles.privileges.keys()
+    names = roles.names
     return [role for role in user["roles"] if role["db"] != "admin" or role["role"] not in names]
 
 

@@ -22,7 +22,7 @@ from jobmon.demo.workload import run_workload
 from jobmon.settings import Settings
 from jobmon.setup.deployment import initiate_replica_set
 from jobmon.setup.indexes import create_indexes
-from jobmon.setup.users import QueueRoles, User, create_roles, create_users
+from jobmon.setup.users import QueueRoles, User, UserKind, create_roles, create_users
 from jobmon.store.connection import Connection
 
 from ..api import test_access as access
@@ -93,11 +93,11 @@ def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         guarded = Guarded(server, authority, stranger)
         with guarded.root() as root:
             users = [
-                User(name=name, password=password, is_collector=name == "collector")
+                User(name=name, password=password, kind=UserKind(name))
                 for name, password in PASSWORDS.items()
             ]
             assert len([*create_roles(root, ROLES), *create_users(root, ROLES, users)]) == 4
-            role = {"role": ROLES.reader, "db": "admin"}
+            role = {"role": ROLES.name(UserKind.READER), "db": "admin"}
             root["$external"].command("createUser", guarded.subject, roles=[role])
             for name, collections in (("finder", COLLECTIONS), ("half", COLLECTIONS[:1])):
                 privileges = [
@@ -432,7 +432,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "updateUser": command("updateUser", "reader", roles=["root"]),
     "grantRoles": command("grantRolesToUser", "reader", roles=[{"role": "root", "db": "admin"}]),
     "createRole": command("createRole", "planted", privileges=[], roles=[], on="admin"),
-    "updateRole": command("updateRole", ROLES.reader, roles=["root"], on="admin"),
+    "updateRole": command("updateRole", ROLES.name(UserKind.READER), roles=["root"], on="admin"),
     "profile": command("profile", 2),
     "setParameter": command("setParameter", 1, notablescan=True, on="admin"),
     "shutdown": command("shutdown", on="admin"),

@@ -14,12 +14,19 @@ from click.testing import CliRunner, Result
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.requests import ActionRequests
+from jobmon.actions.target import Target
+from jobmon.actor.acting import acting
 from jobmon.app import create_app
 from jobmon.cli import main
 from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
-from jobmon.queue import JobQueue
+from jobmon.queue import JobQueue, LeaseLostError
+from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
 
 from ..conftest import NOW, SECRET, Api
 from ..support.commands import all_names, database_uri, init, problems
@@ -482,3 +489,154 @@ def test_init_of_all_queues_gives_one_user_the_rights_on_each(
         assert client.shop.one.find_one({"none": 1}) is None
         assert client.shop.two_attempts.find_one({"none": 1}) is None
         assert client.jobmon_rollups.state.find_one({"none": 1}) is None
+
+
+@pytest.fixture(scope="module")
+def actor_server(initiated: Mongod) -> Mongod:
+    """The server after `jobmon init --actor`."""
+    environment = {
+        "JOBMON_ADMIN_MONGO_URI": uri(initiated, "root", "authSource=admin&replicaSet=rs0"),
+        "JOBMON_ACTOR_PASSWORD": "actorpw",
+    }
+    result = CliRunner().invoke(main, ["init", "--create", "--actor", "actor"], env=environment)
+    assert result.exit_code == 0, result.output
+    for line in (
+        "ok       role         jobmonActor.shop.jobs: created",
+        "ok       user         actor@shop: may read jobs and job_attempts, "
+        "update documents of jobs and job_attempts: created",
+    ):
+        assert line in result.output.splitlines()
+    assert "actor: JOBMON_ACTOR_MONGO_URI='mongodb://actor:PASSWORD@" in result.output
+    return initiated
+
+
+def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> None:
+    """Each process with its own user: who requests, who acts, and who reads the records."""
+    settings = Settings(
+        mongo_uri=uri(actor_server, "reader", "replicaSet=rs0"),
+        actor_mongo_uri=uri(actor_server, "actor", "replicaSet=rs0"),
+        jwt_secret_key=SECRET,
+    )
+    web = Connection(settings)
+    requests = ActionRequests(web, web, Redactor(()))
+    with MongoClient(uri(actor_server, "root", "authSource=admin&replicaSet=rs0")) as root:
+        queue = JobQueue(root.shop)
+        queue.enqueue("report", job_id="held")
+        held = queue.lease("worker-1")
+        queue.enqueue("mail", job_id="dead")
+        lease = queue.lease("worker-1")
+        assert held
+        assert lease
+        queue.report_failure(lease, "E", "no answer", retry=False)
+        ada = Person(subject="ada")
+
+        def make_request(action: str, target: Target) -> ActionRequest:
+            return ActionRequest(action=action, target=target, by=ada, expected=1, reason="back")
+
+        with acting(settings):
+            filed = [
+                requests.file(make_request(action, target))
+                for action, target in (
+                    ("retry", Target(job_filter=JobFilter(statuses=("dlq",), types=("mail",)))),
+                    ("cancel", Target(job_ids=("held",))),
+                    ("pause_type", Target(types=("mail",))),
+                )
+            ]
+            ids = [state.request.id for state in filed]
+
+            def list_counts() -> list[int] | None:
+                states = [requests.get(request_id) for request_id in ids]
+                done = [state for state in states if state is not None and state.is_over]
+                return [state.counts.done for state in done] if len(done) == 3 else None
+
+            assert eventually(list_counts) == [1, 1, 1]
+        assert root.shop.jobs.find_one({"jobId": "dead"})["status"] == "queued"
+        with pytest.raises(LeaseLostError):
+            queue.report_success(held)
+        attempt = root.shop.job_attempts.find_one({"jobId": "held"})
+        assert (attempt["status"], attempt["error"]["code"]) == ("failed", "cancelled")
+        assert JobQueue(root.shop).lease("worker-2") is None
+        root.shop.job_controls.update_one({}, {"$set": {"types": []}})
+    assert requests.list_job_outcomes("dead")[0][1].by == ada
+    web.close()
+
+
+CHANGE = {"updates": [{"q": {}, "u": {"$set": {"a": 1}}, "multi": True}]}
+UPSERT = {"updates": [{"q": {"_id": 0}, "u": {"$set": {"a": 1}}, "upsert": True}]}
+DELETION = {"deletes": [{"q": {}, "limit": 0}]}
+INSERT = {"documents": [{"a": 1}]}
+# What the actor and the web service may not do: (database, command, collection, arguments).
+ACTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
+    *(("shop", "insert", name, INSERT) for name in ("jobs", "job_attempts", "job_controls")),
+    *(("shop", "update", name, UPSERT) for name in ("jobs", "job_attempts", "job_controls")),
+    *(("shop", "delete", name, DELETION) for name in ("jobs", "job_attempts", "job_controls")),
+    ("shop", "findAndModify", "jobs", {"query": {}, "remove": True}),
+    ("shop", "drop", "jobs", {}),
+    ("shop", "createIndexes", "jobs", {"indexes": [{"key": {"a": 1}, "name": "a"}]}),
+    ("shop", "collMod", "jobs", {"validator": {"a": 1}}),
+    ("shop", "aggregate", "jobs", {"pipeline": [{"$merge": "jobs"}], "cursor": {}}),
+    ("shop", "aggregate", "jobs", {"pipeline": [{"$out": "stolen"}], "cursor": {}}),
+    ("shop", "find", "customers", {}),
+    ("jobmon_state", "insert", "action_decisions", INSERT),
+    ("jobmon_state", "find", "revoked_tokens", {}),
+    *(
+        ("jobmon_state", command, name, how)
+        for name in ("action_decisions", "action_progress", "action_outcomes")
+        for command, how in (("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
+    ),
+    *(
+        ("jobmon_state", "createIndexes", name, {"indexes": [{"key": {"a": 1}, "name": "a"}]})
+        for name in ("action_progress", "action_outcomes")
+    ),
+    ("jobmon_state", "drop", "action_outcomes", {}),
+    ("jobmon_rollups", "find", "state", {}),
+    ("jobmon_rollups", "insert", "state", INSERT),
+]
+READER_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
+    *(
+        ("shop", command, name, how)
+        for name in ("jobs", "job_attempts", "job_controls")
+        for command, how in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
+    ),
+    ("jobmon_state", "update", "action_decisions", CHANGE),
+    ("jobmon_state", "update", "action_decisions", UPSERT),
+    ("jobmon_state", "delete", "action_decisions", DELETION),
+    ("jobmon_state", "drop", "action_decisions", {}),
+    *(
+        ("jobmon_state", command, name, how)
+        for name in ("action_progress", "action_outcomes", "action_leases", "revoked_tokens")
+        for command, how in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("user", "refused"),
+    [("actor", ACTOR_MAY_NOT), ("reader", READER_MAY_NOT)],
+    ids=["actor", "reader"],
+)
+def test_the_server_refuses_what_neither_actor_nor_web_service_needs(
+    actor_server: Mongod, user: str, refused: list[tuple[str, str, str, dict[str, Any]]]
+) -> None:
+    with MongoClient[dict[str, Any]](uri(actor_server, user, "replicaSet=rs0")) as client:
+        for database, command, collection, how in refused:
+            with pytest.raises(OperationFailure) as caught:
+                client[database].command(command, collection, **how)
+            assert caught.value.code == 13, (command, collection, how)
+
+
+def test_only_the_setting_for_deletion_lets_the_actor_delete(actor_server: Mongod) -> None:
+    environment = {
+        "JOBMON_ADMIN_MONGO_URI": uri(actor_server, "root", "authSource=admin&replicaSet=rs0"),
+        "JOBMON_ACTOR_PASSWORD": "actorpw",
+        "JOBMON_ACTIONS_ALLOW_DELETE": "true",
+    }
+    other = ("--create", "--jobs", "others", "--actor", "deleter")
+    result = CliRunner().invoke(main, ["init", *other], env=environment)
+    assert "update and delete documents of others and job_attempts" in result.output
+    with MongoClient[dict[str, Any]](
+        f"mongodb://deleter:actorpw@{actor_server.address}/shop?replicaSet=rs0"
+    ) as client:
+        client.shop.others.delete_one({"jobId": "none"})
+        with pytest.raises(OperationFailure, match="not authorized"):
+            client.shop.job_controls.delete_one({"jobId": "none"})

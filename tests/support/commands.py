@@ -42,6 +42,7 @@ def init(uri: str, *options: str, **settings: str) -> Result:
         "JOBMON_STATE_DB": f"{name}_state",
         "JOBMON_READER_PASSWORD": "readerpw",
         "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
+        "JOBMON_ACTOR_PASSWORD": "actorpw",
     }
     given = {f"JOBMON_{name}": value for name, value in settings.items()}
     result = CliRunner().invoke(main, ["init", *options], env=environment | given)
