@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from bson import Timestamp
 from pymongo import MongoClient, ReadPreference
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import NotPrimaryError
 from pymongo.read_preferences import _ServerMode
@@ -34,6 +35,7 @@ class Connection:
             client = DatabaseClient(settings, client)
         self._client = client
         self._queue_key: str | None = None
+        self._database: Database[Document] | None = None  # the last one
         self.profile = Profile.from_settings(settings)
         self.jobs = self._read_collection(settings.jobs_collection, self.profile.jobs)
         # None where attempts are not recorded.
@@ -64,9 +66,11 @@ class Connection:
         Raises DatabaseUnreachableError.
         """
         client = self.reachable_client
-        return client.get_default_database(
-            DEFAULT_DATABASE, read_preference=self._choose_read_preference(client)
-        )
+        preference, known = self._choose_read_preference(client), self._database
+        if known is None or known.client is not client or known.read_preference != preference:
+            known = client.get_default_database(DEFAULT_DATABASE, read_preference=preference)
+            self._database = known
+        return known
 
     def own_database(self, name: str) -> Database[Document]:
         """A database of jobmon's own in the same deployment, always read from the primary.
@@ -151,4 +155,13 @@ class Connection:
         self.reachable_client.admin.command("ping")
 
     def _read_collection(self, name: str, mapping: FieldMapping) -> ReadCollection:
-        return ReadCollection(lambda: self.database[name], mapping, self.settings.query_timeout_ms)
+        known: Collection[Document] | None = None
+
+        def find_collection() -> Collection[Document]:
+            nonlocal known
+            database = self.database
+            if known is None or known.database is not database:
+                known = database[name]
+            return known
+
+        return ReadCollection(find_collection, mapping, self.settings.query_timeout_ms)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, JobCondition, JobStatus
@@ -172,7 +173,7 @@ class JobFilter:
             return None
         return replace(self, group_jobs=group._replace(ids=group.ids[:count]))
 
-    @property
+    @cached_property
     def is_by_status_and_type(self) -> bool:
         """Whether it filters by status and type only: then the stats may have its count."""
         shown = JobFilter(statuses=self.statuses, types=self.types, order_by=self.order_by)

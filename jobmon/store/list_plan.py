@@ -95,6 +95,7 @@ class ListPlanner:
         self.connection = connection
         self._jobs = connection.jobs
         self._indexes = indexes.list_indexes(connection.profile, connection.settings.filters)
+        self._prepared: SingleFlightCache[JobFilter] = SingleFlightCache(MAX_KEPT)
         self._few: SingleFlightCache[bool] = SingleFlightCache(MAX_KEPT)
         self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_KEPT)
 
@@ -105,6 +106,11 @@ class ListPlanner:
         """
         if job_filter.plan is not None:
             return job_filter
+        if job_filter.is_by_status_and_type:
+            return self._prepared.get(job_filter, lambda: self._prepare(job_filter), KEEP_S)
+        return self._prepare(job_filter)
+
+    def _prepare(self, job_filter: JobFilter) -> JobFilter:
         mapping = self._jobs.mapping
         require_fields(job_filter, mapping)
         for term in job_filter.search:

@@ -69,8 +69,8 @@ class _PageSlice(NamedTuple):
 class JobLists:
     """Reads lists of the watched jobs; PyMongoError when they cannot be read.
 
-    The jobs have `fields`, each as `transform` returns it; by default what a list shows. With
-    `require_index`, a missing index is an OperationFailure.
+    The jobs have `fields`, each as `transform` returns it; by default what a list shows, and dates
+    may be naive. With `require_index`, a missing index is an OperationFailure.
     """
 
     def __init__(
@@ -157,7 +157,6 @@ class JobLists:
             BATCH,
             ascending=oldest_first,
             skip=0 if cursor else page * BATCH,
-            naive_dates=True,
         ):
             yield jobs
             if len(jobs) < BATCH:
@@ -273,7 +272,6 @@ class JobLists:
         *,
         ascending: bool,
         skip: int = 0,
-        naive_dates: bool = False,
     ) -> list[Document]:
         """Jobs in ascending or descending order: the first ones, or those beyond `start`."""
         direction, plan = 1 if ascending else -1, get_plan(job_filter)
@@ -297,7 +295,7 @@ class JobLists:
                 skip=skip,
                 limit=limit - len(jobs),
                 require_index=self._require_index,
-                naive_dates=naive_dates,
+                naive_dates=self._transform is summarize,
                 transform=self._transform,
             )
             if len(jobs) >= limit:

@@ -59,6 +59,9 @@ class ReadCollection:
         self._collection = collection
         self.mapping = mapping
         self.max_time_ms = max_time_ms
+        self._projections: dict[tuple[str, ...], Any] = {}
+        self._all_fields = mapping.projection(None)
+        self._naive: tuple[Collection[Document], Collection[Document]] | None = None
         self._warned: set[str] = set()
         self._look_up_collation: tuple[float, dict[str, Any]] | None = None
         self._without_arrays: dict[tuple[str, str], tuple[float, bool]] = {}
@@ -88,14 +91,12 @@ class ReadCollection:
         not be kept. With `require_index`, a missing index is an OperationFailure. With
         `naive_dates`, dates have no time zone: then decoding takes a third of the time.
         """
-        collection = self.collection
-        if naive_dates:
-            collection = collection.with_options(codec_options=WITH_NAIVE_DATES)
+        collection = self._naive_collection if naive_dates else self.collection
 
         def run(hint: Hint) -> list[Document]:
             found = collection.find(
                 self.mapping.translate_filter(query),
-                self.mapping.projection(fields),
+                self._project(fields),
                 sort=self.mapping.translate_order(order or []) or None,
                 skip=skip,
                 limit=limit,
@@ -106,6 +107,23 @@ class ReadCollection:
             return [transform(self.mapping.to_contract(document)) for document in found]
 
         return self._run_with_index(index, run, require_index=require_index)
+
+    @property
+    def _naive_collection(self) -> Collection[Document]:
+        """The collection, read with naive dates."""
+        collection, known = self.collection, self._naive
+        if known is None or known[0] is not collection:
+            naive = collection.with_options(codec_options=WITH_NAIVE_DATES)
+            known = self._naive = collection, naive
+        return known[1]
+
+    def _project(self, fields: Iterable[str] | None) -> Any:
+        """The projection that reads these fields; kept for tuples, which are constants."""
+        if not isinstance(fields, tuple):
+            return self.mapping.projection(fields)
+        if (known := self._projections.get(fields)) is None:
+            known = self._projections[fields] = self.mapping.projection(fields)
+        return known
 
     def look_up(
         self,
@@ -124,7 +142,7 @@ class ReadCollection:
         """
         found = self.collection.find(
             self.mapping.translate_filter(query),
-            self.mapping.projection(None),
+            self._all_fields,
             sort=self.mapping.translate_order(order or []) or None,
             batch_size=limit + 1,
             **self._limits("max_time_ms") | self._choose_collation(by),
