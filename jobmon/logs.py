@@ -12,7 +12,8 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -96,6 +97,26 @@ def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
     found = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
+
+
+def log_event(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
+    """Log an event at INFO, as structlog does, in half of its time: for what each request logs."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    record = logging.LogRecord(logger.name, logging.INFO, "", 0, "", (), None)
+    # The form that structlog gives to the records of its events.
+    record.__dict__ |= {
+        "msg": {
+            "timestamp": datetime.now(UTC).isoformat()[:-6] + "Z",
+            "level": "info",
+            "logger": logger.name,
+            "event": event,
+            **fields,
+        },
+        "_logger": logger,
+        "_name": "info",
+    }
+    logger.handle(record)
 
 
 class LogFormatter(structlog.stdlib.ProcessorFormatter):

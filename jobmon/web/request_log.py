@@ -4,23 +4,24 @@ The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new on
 it, every line that the request logs, and every query, as its `comment` in MongoDB.
 """
 
+import logging
 import re
 import secrets
 import time
 from functools import partial
+from typing import Any
 
-import structlog
 from flask import Flask, Response, g, request
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
-from jobmon import tracing
+from jobmon import logs, tracing
 from jobmon.web import auth
 from jobmon.web.queues import named_queue
 
 REQUEST_ID = "X-Request-ID"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
-log = structlog.get_logger("jobmon.request")
+log = logging.getLogger("jobmon.request")
 
 
 def register(app: Flask) -> None:
@@ -39,9 +40,10 @@ def _begin() -> None:
 
 
 def _end(response: Response, *, is_traced: bool) -> Response:
-    response.headers.add(REQUEST_ID, get_contextvars()["request_id"])
+    request_id = get_contextvars()["request_id"]
+    response.headers.add(REQUEST_ID, request_id)
     rule = request.url_rule
-    line = {
+    line: dict[str, Any] = {
         "method": request.method,
         "route": None if rule is None else rule.rule,
         **({"queue": queue} if (queue := named_queue()) else {}),
@@ -51,11 +53,13 @@ def _end(response: Response, *, is_traced: bool) -> Response:
         "user": auth.subject() if auth.is_authenticated() else None,
         "address": request.remote_addr,
         **(tracing.current_ids() if is_traced else {}),
+        "request_id": request_id,
     }
     began = g.jobmon_began
 
     def write_line() -> None:
-        log.info("request", **line, duration_ms=round((time.perf_counter() - began) * 1_000, 1))
+        line["duration_ms"] = round((time.perf_counter() - began) * 1_000, 1)
+        logs.log_event(log, "request", line)
 
     if response.is_streamed:
         response.call_on_close(write_line)

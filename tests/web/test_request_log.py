@@ -4,36 +4,34 @@ a caller forges a line of the log, and a query without its request's id."""
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import structlog
 from pymongo.database import Database
-from structlog.testing import capture_logs
 
 from ..conftest import Api
+from ..support.request_lines import capture_requests
 
 STATS = "/admin/jobs/stats"
 
 
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
-    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as captured:
+    with capture_requests() as captured:
         yield captured
-
-
-def requests(lines: list[Any]) -> list[Any]:
-    return [line for line in lines if line["event"] == "request"]
 
 
 def test_a_request_is_one_line_with_user_route_and_duration(api: Api, lines: list[Any]) -> None:
     answer = api.get_as_owner("/jobs/some-id", "alice")
-    (line,) = requests(lines)
+    (line,) = lines
     duration_ms = line.pop("duration_ms")
     assert 0 < duration_ms < 60_000
+    assert datetime.fromisoformat(line.pop("timestamp")) <= datetime.now(UTC)
     assert line == {
+        "level": "info",
+        "logger": "jobmon.request",
         "event": "request",
-        "log_level": "info",
         "method": "GET",
         "route": "/jobs/<anything:job_id>",
         "status": 403,
@@ -52,13 +50,13 @@ def test_a_request_without_token_or_route_is_one_line(
     api: Api, lines: list[Any], path: str, status: int, route: str | None
 ) -> None:
     assert api.get(path).status_code == status
-    (line,) = requests(lines)
+    (line,) = lines
     assert (line["status"], line["route"], line["user"]) == (status, route, None)
 
 
 def test_a_forged_token_names_no_user(api: Api, lines: list[Any]) -> None:
     api.get("/jobs", token=api.token("alice", "user")[:-3] + "abc")
-    assert requests(lines)[0]["user"] is None
+    assert lines[0]["user"] is None
 
 
 def test_an_export_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -> None:
@@ -67,7 +65,7 @@ def test_an_export_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -
     sent = answer.get_data()
     answer.close()
     assert json.loads(sent.splitlines()[0])["jobId"] == "a"
-    assert len(requests(lines)) == 1
+    assert len(lines) == 1
 
 
 def test_the_id_is_the_callers_or_a_new_one(api: Api) -> None:

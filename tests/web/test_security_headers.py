@@ -10,7 +10,6 @@ import mongomock
 import pytest
 from flask import Flask
 from pymongo.errors import AutoReconnect
-from structlog.testing import capture_logs
 
 from jobmon import logs
 from jobmon.app import create_app
@@ -21,6 +20,7 @@ from jobmon.store.jobs import JobStore
 from ..api import test_access as access
 from ..conftest import SECRET, Api, unconfigured_log
 from ..support.pages import PART
+from ..support.request_lines import capture_requests
 from .test_auth import CLAIMS, signed, time_from_now
 
 Answered = list[tuple[str, Any]]  # each answer with its request
@@ -245,9 +245,9 @@ ONE_PROXY = {
 
 def logged(ask: Callable[[], Any]) -> list[Any]:
     """The request lines that are logged while `ask` runs."""
-    with capture_logs() as lines:
+    with capture_requests() as lines:
         ask()
-    return [line for line in lines if line["event"] == "request"]
+    return lines
 
 
 def perceive(api: Api, **headers: str) -> tuple[str, bool, bool]:

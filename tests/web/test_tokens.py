@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
 from jwt.warnings import InsecureKeyLengthWarning
-from structlog.testing import capture_logs
 
 from jobmon.app import create_app
 from jobmon.settings import Settings
 from jobmon.web import auth
 
 from ..conftest import SECRET, Api
+from ..support.request_lines import capture_requests
 from .test_auth import (
     CLAIMS,
     EC_KEY,
@@ -587,9 +587,9 @@ def test_only_the_log_names_the_reason_of_a_refusal(
     service: Make, reason: str, code: str, token: str
 ) -> None:
     api = service(jwt_issuer="https://id", jwt_audience="jobmon")
-    with capture_logs() as lines:
+    with capture_requests() as lines:
         assert opened(api, token) == (401, code, "Bearer")
-    (line,) = [line for line in lines if line["event"] == "request"]
+    (line,) = lines
     assert (line["code"], line["reason"], line["user"]) == (code, reason, None)
     assert len(token) < 5 or token not in str(lines)
 
@@ -629,7 +629,7 @@ def test_the_subject_is_read_from_the_configured_claim(
     service: Make, path: str, claims: dict[str, Any]
 ) -> None:
     api = service(subject_claim=path)
-    with capture_logs() as lines:
+    with capture_requests() as lines:
         assert opened(api, raw({"alg": "HS256"}, claims)) == 200
         assert opened(api, api.token("ada", "user")) == 200
         assert opened(api, signed({"sub": "ada"})) == INVALID

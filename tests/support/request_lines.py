@@ -1,0 +1,21 @@
+"""The lines that requests log."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def capture_requests() -> Iterator[list[dict[str, Any]]]:
+    """The fields of each request that is answered within the context, in a list that grows."""
+    logger, lines = logging.getLogger("jobmon.request"), list[dict[str, Any]]()
+    handler, level = logging.Handler(), logger.level
+    handler.emit = lambda record: lines.append(dict(record.msg))  # type: ignore[method-assign, call-overload]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
