@@ -226,6 +226,10 @@ class ProfileJobChanges:
         if status not in transition.statuses:
             raise RefusedActionError(f"it is {status}")
         now = to_milliseconds(datetime.now(UTC))
+        expires_at = found.job.get("leaseExpiresAt")
+        has_expired = isinstance(expires_at, datetime) and expires_at <= now
+        if self._request.action == JobAction.RELEASE and not has_expired:
+            raise RefusedActionError("its lease has not expired")
         values = {
             path: _make_value(value, self._request, now)
             for path, value in transition.changes.items()

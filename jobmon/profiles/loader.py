@@ -139,10 +139,9 @@ class ProfileFile:
                 attempts["status"] = {"names": dict(attempt_statuses)}
             changes["attempts"] = attempts
         content = _merge(self.content, changes)
-        if fields or statuses:  # transitions would write to the profile's own fields
-            content.pop("transitions", None)
-        if statuses or fields.keys() - {"createdBy"}:  # another program, with an order of its own
+        if statuses or fields.keys() - {"createdBy"}:  # another program: its order is unknown
             content.pop("lease", None)
+            content.pop("transitions", None)  # they would write to the profile's own fields
         return replace(self, content=content)
 
     def parse(self, collection: str) -> ParsedProfile:

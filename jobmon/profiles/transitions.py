@@ -1,6 +1,6 @@
 """Parses the `transitions` of a profile: what an action may do to a job's document.
 
-Nothing in jobmon makes these changes: the monitor never writes the watched collections.
+Only the actor makes these changes, for requests of people.
 """
 
 from collections.abc import Mapping

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pymongo.database import Database
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
+from jobmon.actions.support import find_support
 from jobmon.actions.target import Target
 from jobmon.actor.actor import Actor
 from jobmon.demo.mongod import Mongod
@@ -38,7 +40,12 @@ class ActingQueue:
         self.queue = JobQueue(database)
         self.jobs = database.jobs
         self.connection = Connection(settings)
+        self.support = find_support(settings)
         self.requests = self.open_requests()
+
+    @staticmethod
+    def now() -> datetime:
+        return datetime.now(UTC)
 
     def open_requests(self, **changes: Any) -> ActionRequests:
         """The requests with changed settings."""

@@ -48,6 +48,19 @@ def run_agenda() -> Callable[..., Ids]:
     return run
 
 
+@pytest.fixture(scope="session")
+def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., Ids]:
+    """Let Agenda of a version run the due jobs with these names; how often each ran."""
+
+    def run(version: str, uri: str, *names: str) -> Ids:
+        done = _finish(["node", str(HERE / "agenda_runs.mjs"), version, uri, *names])
+        assert done.returncode == 0, done.stderr
+        runs: Ids = json.loads(done.stdout)
+        return runs
+
+    return run
+
+
 def _install_agenda() -> None:
     """Install the packages of Agenda, unless they are installed; in one process at a time."""
     locked, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"

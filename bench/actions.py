@@ -1,0 +1,280 @@
+"""All dead jobs retried by a filter, while workers run and the actor is killed at random.
+
+    .venv/bin/python -m bench.actions --jobs 100000
+
+Checks by the server's oplog and the records that each job was retried once or skipped with its
+reason, and prints the latencies of the read routes before and meanwhile. Exits with 1 if a check
+fails.
+"""
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+
+from jobmon.actions.records import OUTCOMES
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.requests import ActionRequests
+from jobmon.actions.state import ActionState
+from jobmon.actions.target import Target
+from jobmon.demo.mongod import Mongod
+from jobmon.queue import JobQueue
+from jobmon.redaction.redactor import Redactor
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
+from tests.conftest import SECRET
+from tests.support.faults import admin_token
+from tests.support.services import clean_environment, serving
+
+PATHS = (
+    "/admin/jobs/stats",
+    "/admin/jobs/queue?status=dlq",
+    "/admin/jobs/queue?status=queued",
+    "/admin/jobs/types",
+    "/admin/jobs/timeseries",
+    "/dashboard/overview",
+)
+READ_EVERY_S = 0.1
+QUIET_S = 20  # without an action, to compare with
+KILL_AFTER_S = (1.0, 8.0)
+BATCH = 5_000
+
+
+def fill(uri: str, count: int) -> None:
+    """Add dead jobs of ten types, created in the last day."""
+    with MongoClient[dict[str, Any]](uri) as client:
+        jobs = client.get_default_database().jobs
+        now = datetime.now(UTC)
+        for start in range(0, count, BATCH):
+            jobs.insert_many(
+                {
+                    "jobId": f"dead-{number:07}",
+                    "type": f"type-{number % 10}",
+                    "status": "dlq",
+                    "payload": {"to": "ada@example.com", "number": number},
+                    "priority": 0,
+                    "createdBy": f"user-{number % 100}",
+                    "createdAt": now - timedelta(days=1) + timedelta(milliseconds=number),
+                    "updatedAt": now - timedelta(minutes=5),
+                    "nextRunAt": now - timedelta(days=1),
+                    "maxAttempts": 3,
+                    "attemptCount": 3,
+                    "leasedBy": None,
+                    "leaseExpiresAt": None,
+                    "finishedAt": now - timedelta(minutes=5),
+                    "lastError": {"code": "EHOST", "message": "no answer", "stack": None},
+                }
+                for number in range(start, min(start + BATCH, count))
+            )
+
+
+def work(uri: str, name: str, pause_s: float) -> None:
+    """Lease and report jobs until killed: one in twenty dies again."""
+    with MongoClient[dict[str, Any]](uri) as client:
+        queue = JobQueue(client.get_default_database())
+        while True:
+            if lease := queue.lease(name):
+                if random.random() < 0.05:  # noqa: S311
+                    queue.report_failure(lease, "EHOST", "no answer")
+                else:
+                    queue.report_success(lease)
+            time.sleep(pause_s)
+
+
+class Readers:
+    """Threads that read the routes all the time; `take` returns the latencies since the last."""
+
+    def __init__(self, web: Any, token: str) -> None:
+        self._web, self._token = web, token
+        self._lock = threading.Lock()
+        self._latencies_ms: list[float] = []
+        self.statuses: Counter[int] = Counter()
+        for offset in range(2):
+            threading.Thread(target=self._read, args=(offset,), daemon=True).start()
+
+    def take(self) -> list[float]:
+        with self._lock:
+            taken, self._latencies_ms = self._latencies_ms, []
+        return sorted(taken)
+
+    def _read(self, offset: int) -> None:
+        for number in range(offset, sys.maxsize):
+            started = time.perf_counter()
+            try:
+                status = self._web.get(PATHS[number % len(PATHS)], self._token)
+            except OSError:
+                if self._web.process.poll() is not None:
+                    return
+                status = 0
+            took_ms = (time.perf_counter() - started) * 1_000
+            with self._lock:
+                self._latencies_ms.append(took_ms)
+                self.statuses[status] += 1
+            time.sleep(READ_EVERY_S)
+
+
+def describe(latencies_ms: list[float]) -> str:
+    """The number, the median, and the 99th percentile."""
+    cuts = statistics.quantiles(latencies_ms, n=100)
+    return f"{len(latencies_ms):,} reads, median {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms"
+
+
+def kill_until_over(
+    environment: dict[str, str], requests: ActionRequests, request_id: str, log: Path
+) -> tuple[int, ActionState]:
+    """Run actors and kill each after some seconds; returns the kills and the end state."""
+    kills = 0
+    with log.open("w") as stderr:
+        while True:
+            command = [sys.executable, "-m", "jobmon.cli", "actor"]
+            actor = subprocess.Popen(command, env=environment, stderr=stderr)
+            # The lease of the one before ends only after four seconds.
+            until = time.monotonic() + 6 + random.uniform(*KILL_AFTER_S)  # noqa: S311
+            while time.monotonic() < until:
+                state = requests.get(request_id)
+                assert state is not None  # noqa: S101
+                if state.is_over:
+                    actor.kill()
+                    actor.wait()
+                    return kills, state
+                time.sleep(0.5)
+            actor.kill()
+            actor.wait()
+            kills += 1
+            print(f"  kill {kills}: {state.counts.total:,} jobs, {state.phase}", flush=True)
+
+
+def find_mistakes(
+    client: MongoClient[dict[str, Any]], settings: Settings, request_id: str
+) -> list[str]:
+    """Compare the oplog, the jobs and the outcomes."""
+    database = client.get_default_database()
+    namespace = database.jobs.full_name
+    changes: Counter[Any] = Counter()
+    # A new mark, another one, or a part of one.
+    for field in ("i.lastAction", "u.lastAction", "slastAction"):
+        query = {"ns": namespace, "op": "u", f"o.diff.{field}": {"$exists": True}}
+        for entry in client["local"]["oplog.rs"].find(query, {"o2": True}):
+            changes[entry["o2"]["_id"]] += 1
+    outcomes = client[settings.state_db][OUTCOMES]
+    results = {each["key"]: each for each in outcomes.find({"request": request_id})}
+    keys = {job["_id"] for job in database.jobs.find({}, {"_id": True})}
+    mistakes = []
+    if missing := keys - results.keys():
+        mistakes.append(f"{len(missing):,} jobs without an outcome")
+    if twice := [key for key, times in changes.items() if times > 1]:
+        mistakes.append(f"{len(twice):,} jobs were changed twice")
+    done = {key for key, outcome in results.items() if outcome["result"] == "done"}
+    if wrong := done ^ changes.keys():
+        mistakes.append(f"{len(wrong):,} outcomes do not match the oplog")
+    reasons = Counter(each["reason"] for each in results.values() if each["result"] == "skipped")
+    if reasons[""]:
+        mistakes.append("jobs were skipped without a reason")
+    print(f"outcomes: {len(done):,} done; skipped: {dict(reasons) or 'none'}")
+    twice_run = database.job_attempts.aggregate(
+        [
+            {"$group": {"_id": {"job": "$jobId"}, "runs": {"$sum": 1}}},
+            {"$group": {"_id": "$runs", "jobs": {"$sum": 1}}},
+        ]
+    )
+    runs = {group["_id"]: group["jobs"] for group in twice_run}
+    print(f"runs by workers meanwhile: {runs}")
+    return mistakes
+
+
+def measure(count: int, workers: int) -> list[str]:
+    """The whole run; returns the mistakes."""
+    folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
+    processes: list[Any] = []
+    try:
+        with Mongod(folder / "data") as server:
+            uri = server.uri.replace("/?", "/shop?")
+            settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, actions=True)
+            connection = Connection(replace(settings, query_timeout_ms=60_000))
+            create_indexes(connection)
+            client = MongoClient[dict[str, Any]](uri)
+            JobQueue(client.get_default_database()).create_indexes()
+            fill(uri, count)
+            environment = clean_environment(JOBMON_MONGO_URI=uri, JOBMON_LOG_LEVEL="WARNING")
+            collector = [sys.executable, "-m", "jobmon.cli", "collector"]
+            processes.append(subprocess.Popen(collector, env=environment))
+            for number in range(workers):
+                process = multiprocessing.Process(target=work, args=(uri, f"w{number}", 0.05))
+                process.start()
+                processes.append(process)
+            with serving(uri, folder, JOBMON_WORKERS="2", JOBMON_THREADS="8") as web:
+                return _act(web, connection, client, environment, count=count, folder=folder)
+    finally:
+        for process in processes:
+            process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _act(
+    web: Any,
+    connection: Connection,
+    client: MongoClient[dict[str, Any]],
+    environment: dict[str, str],
+    *,
+    count: int,
+    folder: Path,
+) -> list[str]:
+    readers = Readers(web, admin_token())
+    time.sleep(10)  # the collector starts
+    readers.take()
+    time.sleep(QUIET_S)
+    print(f"without an action: {describe(readers.take())}", flush=True)
+    requests = ActionRequests(connection, connection, Redactor(()))
+    requests.records.create_indexes()
+    filed = requests.file(
+        ActionRequest(
+            action="retry",
+            target=Target(job_filter=JobFilter(statuses=("dlq",))),
+            by=Person(subject="ada"),
+            expected=count,
+            reason="the provider is back",
+        )
+    )
+    started = time.monotonic()
+    kills, state = kill_until_over(environment, requests, filed.request.id, folder / "actor.log")
+    took_s = time.monotonic() - started
+    print(
+        f"{count:,} jobs in {took_s:.0f} s with {kills} kills: {state.phase}, "
+        f"{state.counts.done:,} done, {state.counts.skipped:,} skipped"
+    )
+    print(f"meanwhile: {describe(readers.take())}; statuses {dict(readers.statuses)}")
+    mistakes = find_mistakes(client, connection.settings, filed.request.id)
+    if state.counts.total != count:
+        mistakes.append(f"{state.counts.total:,} outcomes in total")
+    return mistakes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    print(f"{os.cpu_count()} cores")
+    mistakes = measure(given.jobs, given.workers)
+    print("\n".join(mistakes) or "no mistakes")
+    sys.exit(1 if mistakes else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Actions on Agenda's jobs, as Agenda's own code would write them: catches a job that Agenda does
+not run afterwards, a field that it does not know, and a change of a job that it runs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from jobmon.actions.support import find_support
+from jobmon.actions.target import Target
+from jobmon.actions.vocabulary import RequestError
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.store.filter import JobFilter
+
+from ..actor.conftest import ActingQueue
+from ..conftest import SECRET
+from ..support.commands import database_uri, index_queue
+from ..support.watched_queue import temporary_database
+
+
+@pytest.mark.parametrize("version", ["5", "6"])
+def test_agenda_runs_the_jobs_that_actions_made_due(
+    mongod: Mongod,
+    mongo: MongoClient[dict[str, Any]],
+    run_agenda: Callable[..., dict[str, str]],
+    run_due_jobs: Callable[..., dict[str, int]],
+    version: str,
+) -> None:
+    with temporary_database(mongo) as database:
+        uri = database_uri(mongod, database)
+        ids = run_agenda(version, uri)
+        settings = Settings(
+            mongo_uri=uri,
+            profile="agenda",
+            jobs_collection="agendaJobs",
+            jwt_secret_key=SECRET,
+            rollup_db=f"{database.name}_rollups",
+            state_db=database.name,
+        )
+        index_queue(settings)
+        acting = ActingQueue(settings, database)
+        before = {job["name"]: job for job in database.agendaJobs.find()}
+        filed = [
+            acting.file("retry", ids["fails"]),
+            acting.file("run_now", ids["scheduled"]),
+            acting.file("enable", ids["disabled"]),
+            acting.file("prioritize", ids["repeats"], priority=7),
+        ]
+        acting.act()
+        for each in filed:
+            assert set(acting.outcomes(each).values()) == {("done", "")}
+        made_due = acting.file("run_now", ids["disabled"])
+        # Selected jobs that Agenda runs, or that did not fail, are not changed.
+        refused = acting.file("release", ids["runs"])
+        kept = acting.file("retry", ids["succeeds"])
+        acting.act()
+        assert acting.outcomes(made_due)[ids["disabled"]] == ("done", "")
+        assert acting.outcomes(refused) == {ids["runs"]: ("skipped", "its lease has not expired")}
+        assert acting.outcomes(kept) == {ids["succeeds"]: ("skipped", "it is succeeded")}
+        after = {job["name"]: job for job in database.agendaJobs.find()}
+        assert after["runs"] == before["runs"]
+        changed = {
+            name: {
+                field
+                for field in after[name].keys() | before[name].keys()
+                if after[name].get(field) != before[name].get(field)
+            }
+            for name in after
+        }
+        assert {name: fields for name, fields in changed.items() if fields} == {
+            "fails": {"nextRunAt"},
+            "scheduled": {"nextRunAt"},
+            "disabled": {"nextRunAt", "disabled"},
+            "repeats": {"priority"},
+        }
+        with pytest.raises(RequestError, match="It has: retry, run_now"):
+            acting.support.require("cancel")  # Agenda's deletes the document
+        acting.connection.close()
+        runs = run_due_jobs(version, uri, "fails", "scheduled", "disabled")
+        assert runs == {"fails": 1, "scheduled": 1, "disabled": 1}
+
+
+def test_agenda_jobs_are_deleted_only_with_the_setting(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    with temporary_database(mongo) as database:
+        settings = Settings(
+            mongo_uri=database_uri(mongod, database),
+            profile="agenda",
+            jobs_collection="agendaJobs",
+            jwt_secret_key=SECRET,
+            state_db=database.name,
+            actions_allow_delete=True,
+        )
+        acting = ActingQueue(settings, database)
+        index_queue(settings)
+        due = {"name": "mail", "nextRunAt": None, "lockedAt": None, "failedAt": None}
+        waiting = [{**due, "nextRunAt": acting.now()} for _ in range(3)]
+        kept = {**due, "lastFinishedAt": acting.now()}
+        database.agendaJobs.insert_many([*waiting, kept])
+        filed = acting.file("cancel", Target(job_filter=JobFilter(types=("mail",))), expected=3)
+        acting.act()
+        assert [result for result, _ in acting.outcomes(filed).values()] == ["done"] * 3
+        assert [job["_id"] for job in database.agendaJobs.find()] == [kept["_id"]]
+        acting.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [("celery", "Celery's results are only what"), ("hangfire", "declares no transitions")],
+)
+def test_queues_without_transitions_have_no_actions_and_the_reason(
+    make_settings: Callable[..., Settings], profile: str, message: str
+) -> None:
+    support = find_support(replace(make_settings(), profile=profile))
+    assert support.list_actions() == []
+    with pytest.raises(RequestError, match=message):
+        support.require("retry")
