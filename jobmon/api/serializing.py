@@ -39,7 +39,8 @@ def plan_fields(schema: Schema) -> list[FieldPlan]:
 
 def serialize(plans: list[FieldPlan], value: Any) -> dict[str, Any]:
     """A mapping, or an object with attributes, by the plans of its fields."""
-    read = value.get if isinstance(value, Mapping) else partial(getattr, value)
+    is_mapping = type(value) is dict or isinstance(value, Mapping)
+    read = value.get if is_mapping else partial(getattr, value)
     shown = {}
     for name, key, default, plain, show in plans:
         found = read(name, default)

@@ -166,8 +166,13 @@ def parse_duration(text: str, at: KeyPath) -> timedelta:
 
 def _make_path_source(path: str, context: SourceContext) -> Source:
     reading = context.find_reading(path)
+
+    def read(document: Document) -> Any:
+        value = get_value(document, path) if "." in path else document.get(path)
+        return value if reading is None else parse_date(value, reading)
+
     return Source(
-        read=lambda document: parse_date(get_value(document, path), reading),
+        read=read,
         inputs=(path,),
         expression=to_date_expression(f"${path}", reading),
         path=path,

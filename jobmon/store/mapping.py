@@ -33,6 +33,7 @@ Keys = list[tuple[str, int]]
 _CLAUSE_LISTS = ("$and", "$or", "$nor")
 _MATCH_NONE: Document = {"_id": {"$in": []}}
 NO_STATUS = label(None)
+_MISSING = object()
 # BSON types that a document may have instead of a date; each is one range of an index.
 NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
 # A condition: the field, or a document that contains it, is an array.
@@ -239,15 +240,15 @@ class FieldMapping:
         if self.is_identity:
             return document
         job: Document = {"_id": document["_id"]} if "_id" in document else {}
-        for name, path in self.paths.items():
-            found, value = _get_at_path(document, path)
-            if found:
-                offset, stored = self.offsets.get(name), value
-                if name in self.readings:
-                    value = parse_date(value, self.readings[name])
-                    if name in STORED_DATES:
-                        job[STORED_DATES[name]] = stored
-                job[name] = value + offset if offset and isinstance(value, datetime) else value
+        for name, path, is_nested, offset, reading in self._stored_fields:
+            get = _get_at_path if is_nested else dict.get
+            if (value := get(document, path, _MISSING)) is _MISSING:
+                continue
+            if reading is not None:
+                if name in STORED_DATES:
+                    job[STORED_DATES[name]] = value
+                value = parse_date(value, reading)
+            job[name] = value + offset if offset and isinstance(value, datetime) else value
         if self.orders_by_id:
             job["createdAt"] = creation_time(document.get("_id"))
         if "_status" in document:
@@ -257,6 +258,14 @@ class FieldMapping:
         if not self.has_creation_time:
             job["_at"] = job.pop("createdAt", None)
         return self.complete(document, job)
+
+    @cached_property
+    def _stored_fields(self) -> list[tuple[str, str, bool, timedelta | None, str | None]]:
+        """Name, path, whether that has dots, offset and reading of each field with a path."""
+        return [
+            (name, path, "." in path, self.offsets.get(name), self.readings.get(name))
+            for name, path in self.paths.items()
+        ]
 
     def to_contract_status(self, value: Any) -> Any:
         """The contract's status for a document's status; None if it is missing."""
@@ -376,14 +385,13 @@ def _matches(constant: Any, value: Any) -> bool:
     return bool(constant == value)
 
 
-def _get_at_path(document: Document, path: str) -> tuple[bool, Any]:
-    """Whether the document has a value at a path, and the value."""
+def _get_at_path(document: Document, path: str, default: Any) -> Any:
     value: Any = document
     for part in path.split("."):
         if not isinstance(value, dict) or part not in value:
-            return False, None
+            return default
         value = value[part]
-    return True, value
+    return value
 
 
 def _split_path(path: str) -> list[str]:
