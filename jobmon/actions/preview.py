@@ -3,11 +3,13 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from jobmon.actions.group_jobs import GroupJobs
 from jobmon.actions.request import MAX_JOBS
 from jobmon.actions.support import ActionSupport
 from jobmon.actions.target import Target, narrow_filter
 from jobmon.actions.vocabulary import RequestError
 from jobmon.domain import JobAction, JobCondition
+from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_count import ListCounter
 from jobmon.store.lists import JobLists
@@ -33,14 +35,23 @@ class ActionPreview:
 class ActionPreviewer:
     """Counts for the confirmation of a request; reads only, and raises PyMongoError.
 
-    previewer = ActionPreviewer(lists, ListCounter(planner), support)
-    previewer.preview("retry", Target(job_filter=JobFilter(statuses=("dlq",))))
+    `groups` is needed for filters with an `error_group`.
+
+        previewer = ActionPreviewer(lists, ListCounter(planner), support)
+        previewer.preview("retry", Target(job_filter=JobFilter(statuses=("dlq",))))
     """
 
-    def __init__(self, lists: JobLists, counter: ListCounter, support: ActionSupport) -> None:
+    def __init__(
+        self,
+        lists: JobLists,
+        counter: ListCounter,
+        support: ActionSupport,
+        groups: GroupJobs | None = None,
+    ) -> None:
         self._lists = lists
         self._counter = counter
         self._support = support
+        self._groups = groups
 
     def preview(self, action: str, target: Target, owner: str | None = None) -> ActionPreview:
         """The jobs that an action would change; with `owner`, only that owner's.
@@ -62,12 +73,22 @@ class ActionPreviewer:
             return ActionPreview(count=0, sample=[])
         if owner is not None:
             job_filter = replace(job_filter, owner=owner, is_own=True)
+        if target.job_filter.error_group is not None:
+            return self._preview_group(job_filter, target.job_filter.error_group)
         count = self._counter.count(job_filter, MAX_JOBS)
         if not count.is_exact:
             message = f"More than {MAX_JOBS:,} jobs match: use a filter that fewer jobs match."
             raise RequestError("expected", message)
         page = self._lists.page(job_filter, per_page=SAMPLE)
         return ActionPreview(count=count.value, sample=page.jobs)
+
+    def _preview_group(self, job_filter: JobFilter, group_id: str) -> ActionPreview:
+        if self._groups is None:
+            raise RefusedFilterError("error_group", "Use an error code, or select jobs.")
+        jobs = self._groups.find(job_filter, group_id)
+        ids = [job_id for job in jobs[:SAMPLE] if (job_id := to_text(job.get("jobId")))]
+        sample = [job for job, _ in self._lists.look_up(ids, JobFilter())]
+        return ActionPreview(count=len(jobs), sample=sample)
 
 
 def select_jobs(
@@ -78,11 +99,9 @@ def select_jobs(
 ) -> JobFilter | None:
     """The filter for those of its jobs that an action may change; None if there are none.
 
-    With `created_before`, only for jobs that are older.
+    With `created_before`, only for jobs that are older. It has no `error_group`: see `GroupJobs`.
     """
-    if job_filter.error_group is not None:
-        message = "Use an error code, or select jobs of the group."
-        raise RefusedFilterError("error_group", message)
+    job_filter = replace(job_filter, error_group=None)
     narrowed = narrow_filter(job_filter, support.statuses[action])
     if narrowed is None:
         return None

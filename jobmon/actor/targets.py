@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from jobmon.actions.group_jobs import GroupJobs
 from jobmon.actions.preview import select_jobs
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.support import ActionSupport
@@ -39,10 +40,9 @@ class TargetReader:
     def __init__(self, connection: Connection, support: ActionSupport, redactor: Redactor) -> None:
         self._connection = connection
         self._support = support
-        dates = ("createdAt", *STATUSES_BY_DATE)
-        self._lists = JobLists(
-            ListPlanner(connection), redactor, fields=("_id", *dates), transform=lambda job: job
-        )
+        planner, dates = ListPlanner(connection), ("createdAt", *STATUSES_BY_DATE)
+        self._lists = JobLists(planner, redactor, fields=("_id", *dates), transform=lambda job: job)
+        self._groups = GroupJobs(planner, redactor)
 
     def read(self, request: ActionRequest, position: Document, size: int) -> Batch:
         """The next jobs from a position on; `{}` is the beginning.
@@ -58,7 +58,13 @@ class TargetReader:
         )
         if selected is None:
             return Batch(keys=[], missing=[], position=None)
-        return self._read_matching(self._lists.prepare(selected), position.get("cursor"), size)
+        encoded = position.get("cursor")
+        if job_filter.error_group is None:
+            jobs, following = _read_matching(self._lists, selected, encoded, size)
+        else:
+            jobs, following = _read_matching(self._groups.lists, selected, encoded, size)
+            jobs = self._groups.select(jobs, job_filter.error_group)
+        return Batch(keys=[job["_id"] for job in jobs], missing=[], position=following)
 
     def _read_selected(self, job_ids: tuple[str, ...], start: int, size: int) -> Batch:
         ids = job_ids[start : start + size]
@@ -74,15 +80,22 @@ class TargetReader:
             position={"index": end} if end < len(job_ids) else None,
         )
 
-    def _read_matching(self, job_filter: JobFilter, encoded: str | None, size: int) -> Batch:
-        cursor = None if encoded is None else Cursor.decode(encoded)
-        if get_plan(job_filter).is_sorted:  # at most so many match, and they have no places
-            size = MAX_MATCHES
-        page = self._lists.page(job_filter, per_page=size, oldest_first=True, cursor=cursor)
-        if page.next_cursor is not None and page.next_cursor.by_page:
-            raise RefusedFilterError("sort", NO_PLACE)
-        following = None if page.next_cursor is None else {"cursor": page.next_cursor.encode()}
-        return Batch(keys=[job["_id"] for job in page.jobs], missing=[], position=following)
+
+def _read_matching(
+    lists: JobLists, job_filter: JobFilter, encoded: str | None, size: int
+) -> tuple[list[Document], Document | None]:
+    """The next jobs of a list, and the position after them; None at the end."""
+    cursor, prepared = (
+        None if encoded is None else Cursor.decode(encoded),
+        lists.prepare(job_filter),
+    )
+    if get_plan(prepared).is_sorted:  # at most so many match, and they have no places
+        size = MAX_MATCHES
+    page = lists.page(prepared, per_page=size, oldest_first=True, cursor=cursor)
+    if page.next_cursor is not None and page.next_cursor.by_page:
+        raise RefusedFilterError("sort", NO_PLACE)
+    following = None if page.next_cursor is None else {"cursor": page.next_cursor.encode()}
+    return page.jobs, following
 
 
 def is_changed_since(job: Document, moment: datetime) -> bool:

@@ -31,7 +31,7 @@ _MAX_SKIP = 2**31
 # A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
 SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
 # The fields that a list of errors reads.
-ERROR_FIELDS = ("_id", "createdAt", "createdBy", "lastError")
+ERROR_FIELDS = ("_id", "jobId", "createdAt", "createdBy", "lastError")
 _SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
 _NOT_SHOWN = ("attempts", "startedAt")
 

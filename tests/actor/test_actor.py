@@ -5,9 +5,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobmon.actions.group_jobs import GroupJobs
+from jobmon.actions.preview import ActionPreviewer
 from jobmon.actions.records import Decision
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
+from jobmon.diagnosis.error_kinds import classify_error, fold_kind
+from jobmon.diagnosis.error_texts import prepare_error
+from jobmon.redaction.redactor import Redactor
+from jobmon.store.filter import RefusedFilterError
+from jobmon.store.list_count import ListCounter
+from jobmon.store.list_plan import ListPlanner
+from jobmon.store.lists import JobLists
 
 from ..conftest import NOW
 from .conftest import ADA, BOB, ActingQueue, all_dead
@@ -132,3 +141,26 @@ def test_requests_show_whether_an_actor_works(acting: ActingQueue) -> None:
     assert acting.open_requests().has_actor() is True
     actor.release()
     assert acting.open_requests().has_actor() is False
+
+
+def test_retry_of_a_group_of_errors_takes_only_jobs_whose_error_belongs_to_it(
+    acting: ActingQueue,
+) -> None:
+    for number in range(6):
+        error = {"code": "E", "message": f"no answer from host {number}", "stack": None}
+        if number % 2:
+            error["message"] = f"the disk {number} is full"
+        acting.add(f"dead-{number}", "dlq", lastError=error)
+    error = {"code": "E", "message": "no answer from host 9", "stack": None}
+    kind = classify_error(prepare_error(error, None, Redactor(())))
+    target = all_dead(error_group=kind.id)
+    planner = ListPlanner(acting.connection)
+    lists, groups = JobLists(planner, Redactor(())), GroupJobs(planner, Redactor(()))
+    previewer = ActionPreviewer(lists, ListCounter(planner), acting.support, groups)
+    preview = previewer.preview("retry", target)
+    assert (preview.count, len(preview.sample)) == (3, 3)
+    filed = acting.file("retry", target, expected=preview.count)
+    acting.act()
+    assert acting.outcomes(filed) == dict.fromkeys(("dead-0", "dead-2", "dead-4"), ("done", ""))
+    with pytest.raises(RefusedFilterError, match="several kinds"):
+        previewer.preview("retry", all_dead(error_group=fold_kind(kind).id))
