@@ -3,6 +3,7 @@ twice, also after a crash, with two collectors, and when the change stream is lo
 
 import copy
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ NAMES = ("enqueued", "succeeded", "failed", "dlq")
 
 
 def now() -> datetime:
+    """The time, at least a millisecond after the last one: writing the same time is no change."""
+    time.sleep(0.001)
     return datetime.now(UTC)
 
 
