@@ -204,6 +204,7 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
         "To try it",
         "To set it up",
         "To run it",
+        "To act on jobs",
         "To build on it",
     ]
     commands = re.findall(r"^  (\w+) +\S", "".join(rows for _, rows in sections), re.MULTILINE)
@@ -215,6 +216,8 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
         "run",
         "collector",
         "mark",
+        "act",
+        "actor",
         "openapi",
         "workload",
     }
@@ -243,7 +246,7 @@ def test_every_command_prints_its_help(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     *helps, file = done.stdout.splitlines()
     assert file == str(installed / "jobmon/__init__.py")  # not the checkout
-    assert len(helps) == 10
+    assert len(helps) == 12
     assert all(int(line.split()[1]) > 100 for line in helps)
 
 
