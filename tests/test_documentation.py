@@ -51,7 +51,7 @@ LOCAL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"']*)")
 COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
 # Set for gunicorn, for `jobmon init` and in .env; every other name is a field of Settings.
 OTHER_SETTINGS = {"BIND", "PORT", "MONGOD", "ADMIN_MONGO_URI", "READER_PASSWORD"}
-OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
+OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "ACTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
 
 ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # variables before a command, for it alone
 

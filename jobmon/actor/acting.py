@@ -85,7 +85,10 @@ def acting(
 
 
 def _connect_as_actor(settings: Settings) -> Settings:
-    return replace(settings, mongo_uri=settings.actor_mongo_uri or settings.mongo_uri)
+    """The settings with the actor's user, unless the queue has a connection string of its own."""
+    if settings.actor_mongo_uri is None or settings.uri_setting != Settings.uri_setting:
+        return settings
+    return replace(settings, mongo_uri=settings.actor_mongo_uri)
 
 
 def _select_supported(queues: Sequence[Settings]) -> Iterator[Settings]:
