@@ -274,7 +274,7 @@ class Collector:
                 self._write_stats(segments, as_of, at)
                 written_at = now
             self._runs.count()
-            unsaved = unsaved or changed
+            unsaved = unsaved or changed or segments.has_new_times
             may_save = not (self._share.is_starting() or self._runs.is_waiting)
             if may_save and now > save_at and not self._checkpoints.is_saving():
                 save_at = now + self._start_saving(segments, changes, has_changed=unsaved)

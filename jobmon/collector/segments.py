@@ -151,9 +151,10 @@ class _TypeSegments:
 class SegmentMap:
     """The counts of all jobs; `totals` is always the sum of the segments.
 
-    With `keeps_times`, segments that are counted again also get their times, which takes a third
-    longer. `changes`: at most how many jobs have changed since `reset_changes`; `oldest_change`:
-    the first createdAt in the segments of these jobs, as in `TimeRange`.
+    With `keeps_times`, segments that are counted again also get their times, which takes a quarter
+    longer. `has_new_times`: whether times were read since the last `dump`. `changes`: at most how
+    many jobs have changed since `reset_changes`; `oldest_change`: the first createdAt in the
+    segments of these jobs, as in `TimeRange`.
     """
 
     def __init__(self, jobs: ReadCollection) -> None:
@@ -166,7 +167,7 @@ class SegmentMap:
         self._swept_to = 0
         self._by_name = CountsByName(jobs.mapping)
         self.totals: Counts = Counter()
-        self.keeps_times = False
+        self.keeps_times = self.has_new_times = False
         self.changes, self.oldest_change = 0, math.inf
 
     def reset_changes(self) -> None:
@@ -189,6 +190,7 @@ class SegmentMap:
                     match = {"$match": row.match(*row.bounds(index))}
                     stages = [match, {"$group": {"_id": None} | _TIMES}]
                     segment.times = _find_times(self._jobs.aggregate(stages, index=_BY_ID))
+                    self.has_new_times = True
         return True
 
     def mark(self, job_id: Any) -> None:
@@ -258,6 +260,7 @@ class SegmentMap:
 
     def dump(self) -> list[Document]:
         """The stored form of the segments."""
+        self.has_new_times = False
         return [
             {
                 "type": name,

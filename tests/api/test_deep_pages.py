@@ -239,6 +239,52 @@ def test_pages_after_a_change_are_exact_only_where_no_older_job_has_changed(
     assert (shown, meta["page_is_exact"]) == (truth[294:], True)
 
 
+def change_any(queue: Any, pick: random.Random, number: int) -> ObjectId:
+    """Insert, delete or change a job; returns its _id."""
+    job_id = ObjectId(pick.randrange(JOBS).to_bytes(12, "big"))
+    match pick.choice(["insert", "delete", "status", "date"]):
+        case "insert":
+            job_id = ObjectId((JOBS + number).to_bytes(12, "big"))
+            seconds = pick.choice([JOBS // 7 + number, pick.randrange(JOBS // 7)])
+            new = {"type": "type-1", "createdAt": NOW + timedelta(seconds=seconds)}
+            queue.insert_one({"_id": job_id, "jobId": f"new-{number}", "status": "dlq"} | new)
+        case "delete":
+            queue.delete_one({"_id": job_id})
+        case "status":
+            queue.update_one({"_id": job_id}, {"$set": {"status": "dlq"}})
+        case "date":
+            moved = NOW + timedelta(seconds=pick.randrange(JOBS // 7))
+            queue.update_one({"_id": job_id}, {"$set": {"createdAt": moved}})
+    return job_id
+
+
+def test_a_page_after_any_changes_is_exact_or_off_by_no_more_than_it_reports(
+    queue: Any, collect: Any
+) -> None:
+    """Catches a change that moves a page further than the reason of the page reports."""
+    pick = random.Random(11)
+    queue.insert_many(make_jobs("producers"))
+    collector, api = collect()
+    exact = shifted = 0
+    for number in range(12):
+        collector.change(*(change_any(queue, pick, 10 * number + each) for each in range(2)))
+        for sort, status in (("-createdAt", None), ("createdAt", None), ("-createdAt", "dlq")):
+            query = {} if status is None else {"status": status}
+            truth = list_ids(queue, query, 1 if sort == "createdAt" else -1)
+            for page in range(2, len(truth) // PER_PAGE, 4):
+                shown, meta = read_page(api, page, per_page=PER_PAGE, sort=sort, **query)
+                place = truth.index(shown[0])
+                assert shown == truth[place : place + PER_PAGE]
+                shift = abs(place - PER_PAGE * (page - 1))
+                most = 0
+                if not meta["page_is_exact"]:
+                    most = int(meta["reasons"]["page"].split("; ")[1].split()[0])
+                assert shift <= most, (number, sort, status, page)
+                exact, shifted = exact + meta["page_is_exact"], shifted + (shift > 0)
+    assert exact
+    assert shifted
+
+
 def test_the_page_of_jobs_links_the_last_page_and_marks_a_page_that_is_not_exact(
     queue: Any, collect: Any
 ) -> None:
