@@ -159,7 +159,7 @@ class _ParameterReader:
         def decorate(view: Callable[..., Any]) -> Any:
             @wraps(view)
             def read(*args: Any, **kwargs: Any) -> Any:
-                return view(*args, schema.read(request.args), **kwargs)
+                return view(*args, schema.read(request), **kwargs)
 
             return read
 

@@ -1,8 +1,9 @@
 """What all schemas of query parameters share."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from flask import Request
 from marshmallow import (
     EXCLUDE,
     Schema,
@@ -20,6 +21,9 @@ from jobmon.store.labels import MAX_LABEL_LENGTH
 from jobmon.web.errors import invalid_parameters
 
 ISO = "ISO 8601; UTC if it has no offset."
+
+
+MAX_KEPT, MAX_KEPT_LENGTH = 200, 500
 
 
 class GivenParameters(dict[str, Any]):
@@ -40,11 +44,15 @@ class Parameters(Schema):
     others have their defaults from the start.
     """
 
+    # Whether the meaning is an object that nobody changes, and depends on the time only by `range`.
+    kept: ClassVar[bool] = False
+
     class Meta:
         unknown = EXCLUDE
 
     def __init__(self) -> None:
         super().__init__()
+        self._meanings: dict[bytes, Any] = {}
         loaded = self.load_fields
         self.partial = frozenset(name for name, field in loaded.items() if not field.required)
         self._defaults = {
@@ -63,8 +71,23 @@ class Parameters(Schema):
         """The schema itself: each decorator of a route copies the documentation so far."""
         return self
 
-    def read(self, arguments: MultiDict[str, str]) -> Any:
-        """What the parameters of a request mean; raises ApiError 422 for bad ones."""
+    def read(self, request: Request) -> Any:
+        """What the parameters of a request mean; raises ApiError 422 for bad ones.
+
+        The last meanings of schemas that are `kept` are remembered: pages and programs send the
+        same query again and again.
+        """
+        text = request.query_string
+        if (known := self._meanings.get(text)) is not None:
+            return known
+        meaning = self._parse(request.args)
+        if self.kept and "range" not in request.args and len(text) <= MAX_KEPT_LENGTH:
+            if len(self._meanings) >= MAX_KEPT:
+                self._meanings.clear()
+            self._meanings[text] = meaning
+        return meaning
+
+    def _parse(self, arguments: MultiDict[str, str]) -> Any:
         given = GivenParameters(
             {
                 name: texts if name in self._repeatable or is_search(name) else texts[0]

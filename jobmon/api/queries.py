@@ -95,6 +95,8 @@ class JobParameters(Parameters):
 class _FilterParameters(Parameters):
     """The filters and the order that all lists of jobs have. An empty filter is no filter."""
 
+    kept = True
+
     # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
     status = repeatable_field("Jobs with this status", 10)
     type = repeatable_field(

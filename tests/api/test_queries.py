@@ -3,10 +3,13 @@
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from flask import Flask, request
 from marshmallow import ValidationError
 
+from jobmon.api.parameters import MAX_KEPT
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import MINUTE
@@ -84,3 +87,36 @@ def test_cursor_of_another_sort_names_the_cursor() -> None:
         with pytest.raises(ValidationError) as refused:
             ListParameters().load(wrong)
         assert list(refused.value.messages_dict) == ["cursor"]
+
+
+def test_a_repeated_query_has_the_same_meaning_but_a_range_ends_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches a remembered range, whose window would stay where it was."""
+    parameters = ListParameters()
+
+    def read(text: str) -> ListQuery:
+        with Flask("test").test_request_context(f"/?{text}"):
+            query: ListQuery = parameters.read(request)
+            return query
+
+    assert read("status=dlq") is read("status=dlq")
+    assert read("status=dlq").job_filter.statuses == ("dlq",)
+    assert read("").job_filter.statuses == ()
+    for text in ("range=15m", "r%61nge=15m"):
+        before = read(text).job_filter.created_from
+        later = datetime.now(UTC) + timedelta(hours=1)
+        with monkeypatch.context() as patch:
+            patch.setattr("jobmon.api.queries.datetime", Mock(now=Mock(return_value=later)))
+            after = read(text).job_filter.created_from
+        assert before is not None
+        assert after is not None
+        assert after - before >= timedelta(minutes=59)
+
+
+def test_remembered_queries_are_bounded() -> None:
+    parameters = ListParameters()
+    for number in range(3 * MAX_KEPT):
+        with Flask("test").test_request_context(f"/?page={number + 1}"):
+            assert parameters.read(request).page == number + 1
+    assert len(parameters._meanings) <= MAX_KEPT
