@@ -1,59 +1,145 @@
-"""What jobmon adds to a request: its rates in proportion to those of the bare stack.
+"""What jobmon adds to a request: its rates in proportion to those of other services.
 
     .venv/bin/python bench/overhead.py --jobs 1000000
 
-Runs jobmon and the bare stack (`bare.py`) under gunicorn, two workers of eight threads each, on the
-same database with a collector. 32 clients request one of them and then the other, five times.
-Prints the median rates, and the median of the rounds' ratios.
+Runs jobmon, the bare stack (`bare.py`) and Express (`express.mjs`) on the same database with a
+collector: two processes each, those of Python with eight threads. 32 clients request one of them
+and then the other, five times. Prints the median rates, and the median of the rounds' ratios.
+Where npm cannot install its packages, the row of Express is left out.
 """
 
 import argparse
+import os
 import shutil
 import signal
 import statistics
+import subprocess
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from filling import fill
-from scale import SECRET, await_built, collecting, list_paths, measure_rate, serving
+from scale import SECRET, ask, await_built, collecting, end, list_paths, measure_rate, serving
 
 from jobmon.app import create_app
-from jobmon.demo.mongod import Mongod
+from jobmon.demo.mongod import Mongod, free_port
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.web.auth import issue_token
 
 BARE = ("--workers", "2", "--threads", "8", "--worker-class", "gthread", "bare:app")
+EXPRESS = ("express", "mongodb", "jsonwebtoken")
+OVERVIEW = "/dashboard/overview?range=1h&by=-queued"
 ROUNDS, ROUND_S = 5, 3.0
+STARTS_WITHIN_S = 30
 
 
-def measure(uri: str, count: int) -> None:
+class Request(NamedTuple):
+    """What is requested of a service; with `has_cache`, by clients that have the last answer."""
+
+    port: int
+    path: str
+    has_cache: bool = False
+
+    def measure_rate(self, token: str) -> float:
+        return measure_rate(self.port, self.path, token, ROUND_S, has_cache=self.has_cache)
+
+
+def measure(uri: str, count: int, folder: Path) -> None:
     """Print a row for each answer."""
     settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR")
     connection = Connection(settings)
-    with collecting(uri) as collector, serving(uri) as (port, _), serving(uri, BARE) as (bare, _):
+    with (
+        collecting(uri) as collector,
+        serving(uri) as (port, _),
+        serving(uri, BARE) as (bare, _),
+        serving_express(uri, folder) as express,
+    ):
         await_built(connection, collector)
         app = create_app(settings)
         with app.app_context():
             token = issue_token("user-7", "admin", timedelta(hours=9))
         paths = list_paths(connection, count)
-        queue = paths["first page"]
-        print("| 32 clients | jobmon | bare stack | jobmon / bare |\n| --- | --- | --- | --- |")
+        queue, job = paths["first page"], paths["a job"]
+        print("| 32 clients | jobmon | compared with | jobmon / other |\n| --- | --- | --- | --- |")
         for name, path in {
-            "a job with its attempts": paths["a job"],
+            "a job with its attempts": job,
             "first page, 20 jobs": queue,
             "first page, 100 jobs": f"{queue}?per_page=100",
             "by status and type": paths["by status and type"],
         }.items():
-            rates = [
-                [measure_rate(each, path, token, ROUND_S) for each in (port, bare)]
-                for _ in range(ROUNDS)
-            ]
-            ratio = statistics.median(own / other for own, other in rates)
-            own, other = map(statistics.median, zip(*rates, strict=True))
-            print(f"| {name} | {own:,.0f}/s | {other:,.0f}/s | {ratio:.2f} |", flush=True)
+            compare(name, "bare stack", Request(port, path), Request(bare, path), token)
+        cursor = Request(port, paths["450,000 deep by cursor"])
+        compare(
+            "by cursor, far down", "bare stack's first page", cursor, Request(bare, queue), token
+        )
+        if express is not None:
+            compare(
+                "a job with its attempts",
+                "Express",
+                Request(port, job),
+                Request(express, job),
+                token,
+            )
+        alive = Request(port, "/healthz")
+        compare("stats", "/healthz", Request(port, paths["stats"]), alive, token)
+        unchanged = Request(port, OVERVIEW, has_cache=True)
+        compare("an unchanged overview (304)", "/healthz", unchanged, alive, token)
+        file = Request(port, "/openapi.json", has_cache=True)
+        compare("an unchanged file (304)", "/healthz", file, alive, token)
+        compare("/healthz", "bare stack's", alive, Request(bare, "/healthz"), token)
     connection.client.close()
+
+
+def compare(name: str, what: str, own: Request, other: Request, token: str) -> None:
+    """Print the row of a request to jobmon and another one."""
+    rates = [[each.measure_rate(token) for each in (own, other)] for _ in range(ROUNDS)]
+    ratio = statistics.median(first / second for first, second in rates)
+    first, second = map(statistics.median, zip(*rates, strict=True))
+    print(f"| {name} | {first:,.0f}/s | {what}: {second:,.0f}/s | {ratio:.2f} |", flush=True)
+
+
+@contextmanager
+def serving_express(uri: str, folder: Path) -> Iterator[int | None]:
+    """Run `express.mjs`; yields its port, None where it cannot be installed."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    folder = folder / "express"
+    folder.mkdir()
+    if npm is None or node is None or not _install(npm, folder):
+        print("Express is not measured: npm cannot install its packages", flush=True)
+        yield None
+        return
+    script = shutil.copy(Path(__file__).parent / "express.mjs", folder)
+    port = free_port()
+    environment = dict(os.environ) | {
+        "JOBMON_MONGO_URI": uri,
+        "JOBMON_JWT_SECRET_KEY": SECRET,
+        "NODE_ENV": "production",
+        "PORT": str(port),
+    }
+    process = subprocess.Popen([node, script], env=environment, cwd=folder)
+    try:
+        until = time.monotonic() + STARTS_WITHIN_S
+        while True:
+            try:
+                ask(port, "/healthz", "")
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+        yield port
+    finally:
+        end(process)
+
+
+def _install(npm: str, folder: Path) -> bool:
+    command = [npm, "install", "--no-audit", "--no-fund", "--silent", *EXPRESS]
+    return subprocess.run(command, cwd=folder, check=False).returncode == 0
 
 
 def main() -> None:
@@ -66,7 +152,7 @@ def main() -> None:
         with Mongod(folder, cache_gb=2) as server:
             uri = server.uri.replace("/?", "/jobmon?")
             print(f"{count:,} jobs: filled in {fill(uri, count):.0f} s", flush=True)
-            measure(uri, count)
+            measure(uri, count, folder)
     finally:
         shutil.rmtree(folder)
 
