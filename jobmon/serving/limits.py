@@ -20,3 +20,4 @@ MAX_JOINED_BYTES = 64 * 1_024  # of an answer that is copied to be sent with its
 SPARE_DESCRIPTORS = 256  # for the database, files and threads
 REPORT_EVERY_S = 10
 NOTIFY_EVERY_S = 1  # the master ends a worker that does not notify it for 30 seconds
+EXPIRE_EVERY_S = 0.05  # how often connections that waited too long are looked for

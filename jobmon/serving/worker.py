@@ -74,7 +74,7 @@ class BufferedWorker(ThreadWorker):
         self._idle = self.keepalived_conns = WaitingList(self.cfg.keepalive)  # type: ignore[assignment]
         self._received_bytes = 0  # by requests that are not complete
         self._timed_out = self._aborted = 0
-        self._reported_at = self._notified_at = -float("inf")
+        self._reported_at = self._notified_at = self._expired_at = -float("inf")
         for listener in self.sockets:  # accepted sockets inherit it
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.SEND_BUFFER_BYTES)
         super().init_process()
@@ -98,7 +98,9 @@ class BufferedWorker(ThreadWorker):
             self.notify()
             self._notified_at = now
         self.wait_for_and_dispatch_events(timeout_s)
-        self._expire()
+        if now - self._expired_at > limits.EXPIRE_EVERY_S:
+            self._expire()
+            self._expired_at = now
 
     def _finish(self) -> None:
         """Answer all clients that connected before the sockets close, within graceful_timeout."""
@@ -177,6 +179,8 @@ class BufferedWorker(ThreadWorker):
                 self._receive(connection)
             case Stage.LINGERING:
                 self._linger(connection)
+            case Stage.WORKING if not connection.unsent_bytes:
+                self._watch(connection, 0)  # the client has sent more: it is read later
             case Stage.WORKING | Stage.FLUSHING:
                 self._flush(connection)
 
@@ -221,9 +225,11 @@ class BufferedWorker(ThreadWorker):
         return None
 
     def _start_work(self, connection: Connection) -> None:
-        """Let a thread answer the request that was received."""
+        """Let a thread answer the request that was received.
+
+        The poller still waits for its bytes: mostly none come before the answer.
+        """
         self._stop_receiving(connection)
-        self._watch(connection, 0)
         connection.stage = Stage.WORKING
         self.enqueue_req(connection)  # type: ignore[arg-type]
 
