@@ -18,6 +18,7 @@ from jobmon.actions.state import ActionState, Phase, conclude_state
 from jobmon.actions.vocabulary import RequestError
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
@@ -85,14 +86,13 @@ class ActionRequests:
         needs an approval. RequestError if the key was used for another request.
         """
         settings, records = self._connection.settings, self.records
-        above = settings.actions_approval_above
         if key is not None:
             request = replace(request, id=make_id(request.by.subject, key))
         request = replace(
             request,
             reason=self._redactor.redact(request.reason.strip()),
             valid_s=60 * settings.actions_expire_minutes,
-            needs_approval=above is not None and request.expected > above and not request.dry_run,
+            needs_approval=_needs_approval(request, settings),
         )
         stored = {name: value for name, value in request.dump().items() if name != "request"}
         if not records.add_decision(request.id, Decision.REQUESTED, request.by, stored):
@@ -111,14 +111,14 @@ class ActionRequests:
 
     def get(self, request_id: str) -> ActionState | None:
         """A request with its state; None if there is none with this id."""
-        return next(iter(read_states(self.records, [request_id])), None)
+        return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
     def list_recent(self, *, limit: int = 50, before: datetime | None = None) -> list[ActionState]:
         """The newest requests, at most 100; those made before a time, to read further pages."""
         records, now = self.records, datetime.now(UTC)
         since = now - timedelta(days=self._connection.settings.actions_retention_days)
         ids = records.list_requested(since, min(limit, MAX_LISTED), before)
-        return read_states(records, ids)
+        return read_states(records, ids, self._connection.settings)
 
     def list_outcomes(
         self,
@@ -158,7 +158,10 @@ class ActionRequests:
         limited = found.max_time_ms(self._connection.max_time_ms)
         outcomes = list(records.own.read(OUTCOMES, limited, _load_outcome))
         ids = list(dict.fromkeys(outcome.request_id for outcome in outcomes))
-        requests = {state.request.id: state.request for state in read_states(records, ids)}
+        requests = {
+            state.request.id: state.request
+            for state in read_states(records, ids, self._connection.settings)
+        }
         return [
             (outcome, requests[outcome.request_id])
             for outcome in outcomes
@@ -213,11 +216,12 @@ class ActionRequests:
 
 
 def read_states(
-    records: ActionRecords, request_ids: Sequence[str], approval_above: int | None = None
+    records: ActionRecords, request_ids: Sequence[str], settings: Settings
 ) -> list[ActionState]:
     """The states of requests, in the same order; without those that cannot be read.
 
-    Requests for more than `approval_above` jobs need an approval in any case.
+    The settings limit how long a request is valid, and decide whether it needs an approval: the
+    record may be another program's.
     """
     now, found = datetime.now(UTC), records.list_records(list(request_ids))
     states = []
@@ -228,14 +232,22 @@ def read_states(
         if not loaded:
             continue
         request = loaded[0]
-        if approval_above is not None and request.expected > approval_above and not request.dry_run:
-            request = replace(request, needs_approval=True)
+        request = replace(
+            request,
+            valid_s=min(request.valid_s, 60 * settings.actions_expire_minutes),
+            needs_approval=request.needs_approval or _needs_approval(request, settings),
+        )
         is_running = any(each["kind"] == Progress.CLAIMED for each in stored) and not any(
             each["kind"] == Progress.FINISHED for each in stored
         )
         last = records.find_last(request_id, Progress.BATCH) if is_running else None
         states.append(conclude_state(request, stored, last, now))
     return states
+
+
+def _needs_approval(request: ActionRequest, settings: Settings) -> bool:
+    above = settings.actions_approval_above
+    return above is not None and request.expected > above and not request.dry_run
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:

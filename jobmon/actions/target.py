@@ -1,6 +1,6 @@
 """What a request is about: single jobs, all jobs that match a filter, or types of jobs."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -23,6 +23,7 @@ _DATES = (
     *("due_from", "due_to"),
 )
 _NUMBERS = ("min_attempts", "priority")
+_STORED = {*_TEXT_LISTS, *_TEXTS, *_DATES, *_NUMBERS, "condition", "is_own", "search"}
 
 
 class TargetKind(StrEnum):
@@ -109,8 +110,7 @@ def dump_filter(job_filter: JobFilter) -> Document:
 def load_filter(stored: Any) -> JobFilter:
     """The filter that `dump_filter` stored; raises MalformedError or KeyError for others."""
     document = require_type(stored, dict)
-    known = {field.name for field in fields(JobFilter)}
-    if unknown := document.keys() - known:
+    if unknown := document.keys() - _STORED:
         raise MalformedError(f"unknown condition {sorted(unknown)[0]}")
     given: dict[str, Any] = {
         name: require_type(document[name], kind)

@@ -108,7 +108,7 @@ class Actor:
         """The requests for which something is left to do, the oldest first."""
         ids = self._records.list_requested(datetime.now(UTC) - LONGEST)
         left = [request_id for request_id in reversed(ids) if request_id not in self._over]
-        states = read_states(self._records, left, self._settings.actions_approval_above)
+        states = read_states(self._records, left, self._settings)
         found = {state.request.id for state in states}
         self._over.update(request_id for request_id in left if request_id not in found)
         self._over.intersection_update(ids)

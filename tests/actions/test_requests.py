@@ -1,0 +1,202 @@
+"""Requests and the state that follows from their records: catches a request that is carried out
+although nobody may expect it, a filter that is stored as another one, and a self-approval."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.actions.records import Decision, Progress
+from jobmon.actions.request import MAX_JOBS, ActionRequest, Person, make_id
+from jobmon.actions.state import Phase, conclude_state
+from jobmon.actions.target import Target, dump_filter, load_filter, narrow_filter
+from jobmon.actions.vocabulary import ACTIONS, RequestError
+from jobmon.domain import JobCondition
+from jobmon.rollup.documents import MalformedError
+from jobmon.store.filter import JobFilter
+from jobmon.store.search import SearchTerm
+
+from ..conftest import NOW
+
+ADA, BOB = Person(subject="ada", role="admin", address="::1"), Person(subject="bob")
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+COUNTS = {"done": 3, "skipped": 1, "possible": 0}
+
+
+def make(**given: Any) -> ActionRequest:
+    target = Target(job_filter=JobFilter(statuses=("dlq",)))
+    values = {"action": "retry", "target": target, "by": ADA, "expected": 5, "reason": "back"}
+    return ActionRequest(**(values | {"at": NOW} | given))
+
+
+def record(kind: Decision | Progress, at: datetime = NOW, **fields: Any) -> dict[str, Any]:
+    by = {"by": fields.pop("by", ADA).dump()} if isinstance(kind, Decision) else {}
+    return {"kind": kind.value, "at": at, **by, **fields}
+
+
+FINISHED = record(Progress.FINISHED, counts=COUNTS, phase="finished")
+CLAIMED, PAUSED = record(Progress.CLAIMED), record(Decision.PAUSED)
+CASES: dict[str, tuple[list[dict[str, Any]], timedelta, Phase]] = {
+    "new": ([], 14 * MINUTE, Phase.WAITING),
+    "too old": ([], 16 * MINUTE, Phase.EXPIRED),
+    "claimed in time": ([CLAIMED], 16 * MINUTE, Phase.RUNNING),
+    "paused before it runs": ([PAUSED], DAY, Phase.PAUSED),
+    "resumed late": ([PAUSED, record(Decision.RESUMED, NOW + DAY)], DAY + MINUTE, Phase.WAITING),
+    "resumed too long ago": ([PAUSED, record(Decision.RESUMED)], 16 * MINUTE, Phase.EXPIRED),
+    "paused while it runs": ([CLAIMED, PAUSED], DAY, Phase.PAUSED),
+    "paused for too long": ([CLAIMED, PAUSED], 8 * DAY, Phase.EXPIRED),
+    "interrupted": ([CLAIMED, record(Progress.INTERRUPTED, reason="away")], DAY, Phase.PAUSED),
+    "goes on": ([CLAIMED, PAUSED, record(Decision.RESUMED)], DAY, Phase.RUNNING),
+    "stopped before it runs": ([record(Decision.STOPPED)], MINUTE, Phase.STOPPED),
+    "to be stopped": ([CLAIMED, record(Decision.STOPPED)], MINUTE, Phase.STOPPING),
+    "stopped": (
+        [CLAIMED, record(Decision.STOPPED), FINISHED | {"phase": "stopped"}],
+        MINUTE,
+        Phase.STOPPED,
+    ),
+    "finished": ([CLAIMED, FINISHED], DAY, Phase.FINISHED),
+    "refused": ([CLAIMED, FINISHED | {"phase": "refused"}], DAY, Phase.REFUSED),
+    "expired": ([record(Progress.EXPIRED)], MINUTE, Phase.EXPIRED),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_state_follows_from_the_records(case: str) -> None:
+    records, age, phase = CASES[case]
+    state = conclude_state(make(), records, None, NOW + age)
+    assert state.phase is phase
+    assert state.is_over == (phase in ("finished", "stopped", "refused", "expired"))
+
+
+@pytest.mark.parametrize(
+    ("records", "age", "phase"),
+    [
+        ([], MINUTE, Phase.AWAITING_APPROVAL),
+        ([], 25 * timedelta(hours=1), Phase.EXPIRED),
+        ([record(Decision.APPROVED, by=ADA)], MINUTE, Phase.AWAITING_APPROVAL),
+        ([record(Decision.APPROVED, by=BOB)], MINUTE, Phase.WAITING),
+        (
+            [record(Decision.APPROVED, NOW + timedelta(hours=9), by=BOB)],
+            timedelta(hours=9.2),
+            Phase.WAITING,
+        ),
+        ([record(Decision.APPROVED, by=BOB)], 16 * MINUTE, Phase.EXPIRED),
+        ([record(Decision.REJECTED, by=BOB)], MINUTE, Phase.REJECTED),
+    ],
+    ids=["none", "none in time", "own", "of another", "late", "not taken", "rejected"],
+)
+def test_state_of_a_request_that_needs_an_approval(
+    records: list[dict[str, Any]], age: timedelta, phase: Phase
+) -> None:
+    assert conclude_state(make(needs_approval=True), records, None, NOW + age).phase == phase
+
+
+def test_counts_are_those_of_the_last_batch_until_the_end() -> None:
+    batch = {"counts": COUNTS | {"done": 2}, "at": NOW + MINUTE}
+    running = conclude_state(make(), [CLAIMED], batch, NOW)
+    assert (running.counts.total, running.progress_at) == (3, NOW + MINUTE)
+    assert conclude_state(make(), [CLAIMED, FINISHED], batch, NOW).counts.done == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"action": "explode"}, "action"),
+        ({"action": "pause_type"}, "action"),
+        ({"reason": " "}, "reason"),
+        ({"reason": "a\x1b[2Jb"}, "reason"),
+        ({"reason": "x" * 501}, "reason"),
+        ({"expected": MAX_JOBS + 1}, "expected"),
+        ({"run_at": NOW}, "run_at"),
+        ({"action": "reschedule"}, "run_at"),
+        ({"action": "reschedule", "run_at": NOW.replace(tzinfo=None)}, "run_at"),
+        ({"action": "prioritize"}, "priority"),
+        ({"action": "prioritize", "priority": 2**31}, "priority"),
+        ({"action": "cancel", "anew": True}, "anew"),
+    ],
+)
+def test_a_wrong_request_names_the_field(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        make(**given)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"job_ids": ("a",), "types": ("mail",)},
+        {"job_ids": tuple(map(str, range(1_001)))},
+        {"job_ids": ("a", "a")},
+        {"job_ids": ("",)},
+        {"types": tuple(map(str, range(101)))},
+    ],
+    ids=["nothing", "two kinds", "too many", "twice", "empty", "too many types"],
+)
+def test_a_wrong_target_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(RequestError):
+        Target(**given)
+
+
+def test_a_reason_is_not_required_for_one_job_or_a_dry_run() -> None:
+    make(reason="", target=Target(job_ids=("a",)))
+    make(reason="", dry_run=True)
+
+
+FILTERS = [
+    JobFilter(),
+    JobFilter(statuses=("dlq", "failed"), types=("mail", "a*"), owner="ada", is_own=True),
+    JobFilter(created_from=NOW, created_to=NOW + DAY, finished_from=NOW, due_to=NOW),
+    JobFilter(error_code="7", error_group="g", worker="w1", job_id="abcd", min_attempts=2),
+    JobFilter(condition=JobCondition.DUE, priority=-3, order_by="nextRunAt"),
+    JobFilter(search=(SearchTerm(field="payload.to", texts=("ada@*", "8425")),)),
+]
+
+
+@pytest.mark.parametrize("job_filter", FILTERS, ids=map(str, range(len(FILTERS))))
+def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None:
+    for target in (Target(job_filter=job_filter), Target(job_ids=("a", "b"))):
+        request = make(target=target, owner="ada")
+        assert ActionRequest.load(request.dump()) == request
+    assert load_filter(dump_filter(job_filter)) == job_filter
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"statuses": "dlq"},
+        {"created_from": "yesterday"},
+        {"owner": {"$gt": ""}},
+        {"plan": {}},
+        {"match": 1},
+        {"search": [{"field": "payload.to", "texts": [{"$gt": ""}]}]},
+        {"condition": "never"},
+        [],
+    ],
+    ids=str,
+)
+def test_a_stored_filter_with_anything_else_is_refused(stored: Any) -> None:
+    """A web service's user can insert any document: the actor must not run its operators."""
+    with pytest.raises((MalformedError, ValueError)):
+        load_filter(stored)
+
+
+def test_a_filter_is_narrowed_to_the_statuses_of_an_action() -> None:
+    statuses = ("failed", "dlq")
+    assert narrow_filter(JobFilter(), statuses) == JobFilter(statuses=statuses)
+    both = JobFilter(statuses=("dlq", "queued"))
+    assert narrow_filter(both, statuses) == JobFilter(statuses=("dlq",))
+    assert narrow_filter(JobFilter(statuses=("queued",)), statuses) is None
+
+
+def test_the_same_key_of_another_person_is_another_request() -> None:
+    assert make_id("ada", "k1") == make_id("ada", "k1")
+    assert len({make_id("ada", "k1"), make_id("ada", "k2"), make_id("bob", "k1")}) == 3
+    assert make_id("a", "b c") != make_id("a b", "c")
+
+
+def test_every_action_has_a_label_and_a_permission() -> None:
+    for name, kind in ACTIONS.items():
+        assert kind.name == name
+        assert kind.permission.startswith("JOBS_")
+        assert kind.label[0].isupper()
