@@ -123,6 +123,7 @@ def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
             "total_pages": 1,
             "next_cursor": None,
             "prev_cursor": None,
+            "page_is_exact": True,
             "reasons": {},
         },
         "data": [SUMMARY],

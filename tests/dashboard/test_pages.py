@@ -206,7 +206,8 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
 
 def _parse_list(text: str) -> dict[str, Any]:
     job = JobView(id=text, type="t", status="s", attempt_count=1)
-    meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1, "reasons": {}}
+    meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
+    meta |= {"page_is_exact": False, "reasons": {"page": text}}
     return {
         "form": ListForm(JOBS, {"status": [], "type": []}, (), {}),
         "meta": meta,
