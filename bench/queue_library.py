@@ -45,7 +45,7 @@ class Round(NamedTuple):
 
 
 def fill(database: Database[Document], count: int) -> None:
-    """Insert waiting jobs, which are all due; the last one has a type of its own."""
+    """Insert waiting jobs, which are all due; the last two have a type of their own."""
     JobQueue(database).create_indexes()
     now, pick = datetime.now(UTC), random.Random(1)  # noqa: S311
 
@@ -53,10 +53,10 @@ def fill(database: Database[Document], count: int) -> None:
         at = now - timedelta(seconds=(count - number) / 10)
         return {
             "jobId": f"{number:032x}",
-            "type": "rare" if number == count - 1 else f"type-{number % TYPES}",
+            "type": "rare" if number >= count - 2 else f"type-{number % TYPES}",
             "status": "queued",
             "payload": {"reference": f"order/{number}", "text": "x" * 60},
-            "priority": 0 if number == count - 1 else pick.choice([0] * 8 + [5, 9]),
+            "priority": 0 if number >= count - 2 else pick.choice([0] * 8 + [5, 9]),
             "createdBy": f"user-{number % 1_000}",
             "createdAt": at,
             "updatedAt": at,
@@ -205,7 +205,7 @@ def examine(database: Database[Document], run: Callable[[], object]) -> str:
 
 
 def print_plans(database: Database[Document], count: int) -> None:
-    """What one lease examines, for any type, for one type, and for the newest job's type."""
+    """What one lease examines, for any type, for one type, and for the type of the last two."""
     queue = JobQueue(database)
     queue.list_paused_types()
     for name, types in {
@@ -218,7 +218,7 @@ def print_plans(database: Database[Document], count: int) -> None:
 
 
 def contend(uri: str, workers: int) -> list[str]:
-    """The jobs that some threads leased until there were none."""
+    """The jobs that some threads leased, until no job was left."""
     with MongoClient[Document](uri) as client, ThreadPoolExecutor(workers) as pool:
         queue = JobQueue(client.get_default_database())
 
@@ -272,6 +272,9 @@ def main() -> None:
                     fill(database, count)
                     for workers in arguments.workers:
                         measure_rates(uri, count, workers)
+                    print_plans(database, count)
+                    JobQueue(database).create_indexes(by_type=True)
+                    print("with the index by type:")
                     print_plans(database, count)
                     client.drop_database(database.name)
     finally:

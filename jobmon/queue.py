@@ -104,8 +104,12 @@ class JobQueue:
         self._clock = clock
         self._chance = chance
 
-    def create_indexes(self) -> None:
-        """Create the indexes that leasing and recovery need."""
+    def create_indexes(self, *, by_type: bool = False) -> None:
+        """Create the indexes that leasing and recovery need.
+
+        With `by_type`, also the one for `lease` with `types`: without it, that reads the index keys
+        of all more urgent jobs. It is written at each change of a job's status.
+        """
         self._jobs.create_index([("jobId", ASCENDING)], unique=True)
         # The order of `lease`. The type makes it the index by which jobmon counts the jobs ahead.
         self._jobs.create_index(
@@ -116,6 +120,10 @@ class JobQueue:
                 ("type", ASCENDING),
             ]
         )
+        if by_type:
+            self._jobs.create_index(
+                [("status", 1), ("type", 1), ("priority", -1), ("nextRunAt", 1)]
+            )
         self._jobs.create_index([("status", ASCENDING), ("leaseExpiresAt", ASCENDING)])
         self._attempts.create_index(
             [("jobId", ASCENDING), ("attemptNumber", ASCENDING)], unique=True

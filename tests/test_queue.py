@@ -137,6 +137,27 @@ def test_a_worker_gets_only_the_requested_types(queue: JobQueue) -> None:
     assert leased(queue, types=["b", "c"]).job_id == wanted
 
 
+@pytest.mark.parametrize("types", [None, ["rare"], ["rare", "other"]], ids=str)
+def test_a_lease_reads_a_few_index_keys_however_many_jobs_wait(
+    queue: JobQueue, database: Db, types: list[str] | None
+) -> None:
+    """Catches a lease that reads the keys of all more urgent jobs."""
+    queue.create_indexes(by_type=True)
+    urgent = {"type": "common", "status": "queued", "priority": 9}
+    database.jobs.insert_many(
+        urgent | {"jobId": str(number), "nextRunAt": NOW - timedelta(seconds=number + 1)}
+        for number in range(300)
+    )
+    queue.enqueue("rare")
+    queue.list_paused_types()
+    database.command("profile", 2)
+    leased(queue, types=types)
+    database.command("profile", 0)
+    found = database.system.profile.find_one({"command.findAndModify": "jobs"})
+    assert found is not None
+    assert found["keysExamined"] <= 10
+
+
 @pytest.mark.parametrize("more", [{}, {"nextRunAt": None}])
 def test_a_job_of_another_program_is_due_without_a_date(
     queue: JobQueue, database: Db, more: dict[str, Any]
