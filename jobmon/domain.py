@@ -49,6 +49,7 @@ class JobAction(StrEnum):
     DISABLE = "disable"  # a recurring job: skip its runs
     ENABLE = "enable"
     DELETE = "delete"  # a finished job
+    UNDO = "undo"  # a job that an action changed, and nobody since: the values before it
 
 
 class TypeAction(StrEnum):
@@ -82,6 +83,7 @@ ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.CANCEL: (*WAITING_STATUSES, JobStatus.LEASED.value),
     JobAction.RELEASE: (JobStatus.LEASED.value,),
     JobAction.DELETE: FINAL_STATUSES,
+    JobAction.UNDO: (*WAITING_STATUSES, JobStatus.CANCELLED.value),
 }
 # The collection of `jobmon.queue` and its document that lists the paused types.
 CONTROLS, PAUSED = "job_controls", "paused"

@@ -313,9 +313,9 @@ class JobQueue:
     ) -> JobChange:
         """What an action does to a job, which was read with all fields but the payload.
 
-        `value`: the time (UTC) for `reschedule`, the number for `prioritize`. With `anew`, a retry
-        gives the job as many attempts as it had at first; without, those that are left, and at
-        least one. Nothing is written. Raises RefusedActionError.
+        `value`: the time (UTC) for `reschedule`, the number for `prioritize`, the earlier fields
+        for `undo`. With `anew`, a retry gives the job as many attempts as it had at first; without,
+        those that are left, and at least one. Nothing is written. Raises RefusedActionError.
 
             change = queue.decide(JobAction.RETRY, job)
             made = queue.apply(change)  # False if the job has changed since it was read

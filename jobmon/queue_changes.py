@@ -69,6 +69,10 @@ def decide_change(
     expected = _list_expected(action, job)
     if action is JobAction.DELETE:
         return JobChange(action=action, job=job, expected=expected, fields=None)
+    if action is JobAction.UNDO:
+        return JobChange(
+            action=action, job=job, expected=expected, fields=dict(value) | {"updatedAt": now}
+        )
     if action is JobAction.RELEASE:
         expires_at = job.get("leaseExpiresAt")
         if not isinstance(expires_at, datetime) or expires_at > now:

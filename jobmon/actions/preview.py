@@ -60,6 +60,9 @@ class ActionPreviewer:
         RefusedFilterError for a filter that no index serves.
         """
         self._support.require(action)
+        if target.request_id is not None:
+            message = "The jobs of an earlier request are those that it changed."
+            raise RequestError("request", message)
         if target.types:
             return ActionPreview(count=len(target.types), sample=[])
         if target.job_filter is None:

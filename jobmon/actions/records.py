@@ -182,6 +182,21 @@ class ActionRecords:
         found = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
         return [document["key"] for document in found]
 
+    def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
+        """The outcomes of jobs that a request changed, in the order of the `_id`s; from a place on.
+
+        Index: request, result, _id.
+        """
+        query: Document = {**self.own.scope, "request": request_id, "result": Result.DONE.value}
+        if after is not None:
+            query["_id"] = {"$gt": {"request": self.own.id(request_id), "key": after}}
+        return list(self.own[OUTCOMES].find(query).sort("_id", 1).limit(limit))
+
+    def find_outcomes(self, request_id: str, keys: Iterable[Any]) -> list[Document]:
+        """The outcomes of a request for the jobs with these `_id`s."""
+        ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
+        return list(self.own[OUTCOMES].find({"_id": {"$in": ids}}))
+
     def count_outcomes(self, request_id: str) -> dict[str, int]:
         """The number of jobs with each result. Index: request, result."""
         query = {**self.own.scope, "request": request_id}

@@ -78,6 +78,8 @@ class ActionRequest:
         if kind.is_for_types != (self.target.kind is TargetKind.TYPES):
             what = "types of jobs" if kind.is_for_types else "jobs"
             raise RequestError("action", f"{self.action} is for {what}.")
+        if (self.action == JobAction.UNDO) != (self.target.kind is TargetKind.REQUEST):
+            raise RequestError("action", "undo, and only undo, is for an earlier request.")
         self._check_value(kind.value)
         if self.anew and self.action != JobAction.RETRY:
             raise RequestError("anew", "Only a retry can start anew.")

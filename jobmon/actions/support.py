@@ -33,11 +33,16 @@ class ActionSupport:
         return action in self.statuses
 
     def list_actions(self, status: str | None = None) -> list[str]:
-        """The actions, for jobs with this status if given, in the order of the vocabulary."""
+        """The actions, for jobs with this status if given, in the order of the vocabulary.
+
+        Without `undo`, which is for an earlier request.
+        """
         return [
             name
             for name in ACTIONS
-            if self.has(name) and (status is None or status in self.statuses.get(name, ()))
+            if name != JobAction.UNDO
+            and self.has(name)
+            and (status is None or status in self.statuses.get(name, ()))
         ]
 
     def require(self, action: str) -> None:

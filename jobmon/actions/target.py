@@ -32,11 +32,13 @@ class TargetKind(StrEnum):
     IDS = "ids"
     FILTER = "filter"
     TYPES = "types"
+    REQUEST = "request"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Exactly one of: jobs by their printed ids, a filter of a list, types. May raise RequestError.
+    """Exactly one of: jobs by their printed ids, a filter of a list, types, and the jobs that an
+    earlier request changed, by its id. May raise RequestError.
 
     Target(job_ids=("a1", "a2")); Target(job_filter=JobFilter(statuses=("dlq",)))
     """
@@ -44,11 +46,12 @@ class Target:
     job_ids: tuple[str, ...] = ()
     job_filter: JobFilter | None = None
     types: tuple[str, ...] = ()
+    request_id: str | None = None
 
     def __post_init__(self) -> None:
-        given = (bool(self.job_ids), self.job_filter is not None, bool(self.types))
-        if given.count(True) != 1:
-            raise RequestError("ids", "Give either ids, a filter or types.")
+        others = (self.job_filter is not None, self.request_id is not None)
+        if [bool(self.job_ids), bool(self.types), *others].count(True) != 1:
+            raise RequestError("ids", "Give either ids, a filter, types or a request.")
         if len(self.job_ids) > MAX_IDS:
             raise RequestError("ids", f"At most {MAX_IDS:,} ids; use a filter for more jobs.")
         if any(not job_id or len(job_id) > MAX_ID_LENGTH for job_id in self.job_ids):
@@ -63,17 +66,21 @@ class Target:
         """Which of the three it is."""
         if self.job_filter is not None:
             return TargetKind.FILTER
+        if self.request_id is not None:
+            return TargetKind.REQUEST
         return TargetKind.IDS if self.job_ids else TargetKind.TYPES
 
     @property
     def is_single(self) -> bool:
         """Whether it is at most one job or type."""
-        return self.job_filter is None and len(self.job_ids) + len(self.types) == 1
+        return len(self.job_ids) + len(self.types) == 1
 
     def dump(self) -> Document:
         """The stored form."""
         if self.job_filter is not None:
             return {"filter": dump_filter(self.job_filter)}
+        if self.request_id is not None:
+            return {"request": self.request_id}
         return {"ids": list(self.job_ids)} if self.job_ids else {"types": list(self.types)}
 
     @classmethod
@@ -82,6 +89,8 @@ class Target:
         document = require_type(stored, dict)
         if "filter" in document:
             return cls(job_filter=load_filter(document["filter"]))
+        if "request" in document:
+            return cls(request_id=require_type(document["request"], str))
         return cls(
             job_ids=_load_texts(document.get("ids", [])),
             types=_load_texts(document.get("types", [])),

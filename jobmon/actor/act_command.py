@@ -18,6 +18,7 @@ from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.support import find_support
 from jobmon.actions.target import Target
 from jobmon.actions.vocabulary import ACTIONS, RequestError
+from jobmon.domain import JobAction
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, load_queues, select_queues
 from jobmon.store.connection import Connection
@@ -50,7 +51,7 @@ class Moment(click.ParamType[datetime]):
 
 
 @click.command("act")
-@click.argument("action", type=click.Choice(list(ACTIONS)))
+@click.argument("action", type=click.Choice([name for name in ACTIONS if name != JobAction.UNDO]))
 @click.option("--id", "job_ids", multiple=True, help="This job; the option can be repeated.")
 @click.option("--status", "statuses", multiple=True, help="Jobs with this status.")
 @click.option("--type", "types", multiple=True, help="Jobs of this type, or `text*`.")

@@ -56,9 +56,9 @@ class Actor:
         self._stop = stop
         self._reached = reached
         self._support = find_support(connection.settings)
-        self._reader = TargetReader(connection, self._support, redactor)
         database = OwnDatabase(state_database(own), connection.queue_key)
         self._records = ActionRecords(database, self._settings.actions_retention_days)
+        self._reader = TargetReader(connection, self._records, self._support, redactor)
         self._lease = LeaderLease(database, holder, name=ACTOR, collection=ACTOR_LEASES)
         self._over: set[str] = set()  # requests for which nothing is left to do
 
@@ -238,7 +238,7 @@ class Actor:
         )
 
     def _make_runner(self, request: ActionRequest) -> BatchRunner:
-        changes = make_job_changes(self._connection, self._support, request)
+        changes = make_job_changes(self._connection, self._records, self._support, request)
         return BatchRunner(self._records, self._reader, changes, request, self._reached)
 
 

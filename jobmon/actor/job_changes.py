@@ -9,9 +9,10 @@ import bson
 from pymongo import ReadPreference, WriteConcern
 from pymongo.collection import Collection
 
+from jobmon.actions.records import ActionRecords
 from jobmon.actions.request import ActionRequest, to_milliseconds
 from jobmon.actions.support import ActionSupport
-from jobmon.domain import JobAction
+from jobmon.domain import JobAction, JobStatus
 from jobmon.profiles.conditions import Now, encode_date, resolve_now
 from jobmon.profiles.transitions import RequestedValue, Transition
 from jobmon.queue import JobQueue
@@ -23,6 +24,7 @@ from jobmon.store.read_collection import SIMPLE_COLLATION
 
 # The records of an action do not contain these: they are large, and may hold secrets.
 _NOT_RECORDED = ("payload", "lastError")
+NOT_LAST = "it has changed since that request"
 _NOT_READ = ("payload", "attempts", "lastError")
 
 
@@ -103,11 +105,11 @@ class JobChanges(Protocol):
 
 
 def make_job_changes(
-    connection: Connection, support: ActionSupport, request: ActionRequest
+    connection: Connection, records: ActionRecords, support: ActionSupport, request: ActionRequest
 ) -> JobChanges:
     """How the jobs of a queue are changed for a request, as the user of `connection`."""
     if support.transitions is None:
-        return OwnJobChanges(connection, request)
+        return OwnJobChanges(connection, records, request)
     return ProfileJobChanges(connection, request, support.transitions[request.action])
 
 
@@ -128,13 +130,21 @@ class OwnJobChanges:
     A changed job has a field `lastAction` with the id of the self._request.
     """
 
-    def __init__(self, connection: Connection, request: ActionRequest) -> None:
+    def __init__(
+        self, connection: Connection, records: ActionRecords, request: ActionRequest
+    ) -> None:
         self._connection = connection
+        self._records = records
         self._request = request
+        self._undone: dict[bytes, Document] = {}  # the outcomes of the request that is undone
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
         """As in `JobChanges`."""
-        found = _writable_jobs(self._connection).find({"_id": {"$in": list(keys)}}, {"payload": 0})
+        keys = list(keys)
+        if (undone := self._request.target.request_id) is not None:
+            outcomes = self._records.find_outcomes(undone, keys)
+            self._undone = {encode_key(outcome["key"]): outcome for outcome in outcomes}
+        found = _writable_jobs(self._connection).find({"_id": {"$in": keys}}, {"payload": 0})
         limited = found.max_time_ms(self._connection.max_time_ms)
         return {encode_key(each["_id"]): ReadJob(each, each) for each in limited}
 
@@ -143,9 +153,10 @@ class OwnJobChanges:
         job = found.job
         if not isinstance(job.get("jobId"), str):
             raise RefusedActionError("its jobId is no text")
-        change = self._queue.decide(
-            JobAction(self._request.action), job, self._request.value, anew=self._request.anew
-        )
+        action = JobAction(self._request.action)
+        is_undo = action is JobAction.UNDO
+        value = self._find_values_before(job) if is_undo else self._request.value
+        change = self._queue.decide(action, job, value, anew=self._request.anew)
         values = change.fields or {}
         return PlannedChange(
             key=job["_id"],
@@ -155,6 +166,20 @@ class OwnJobChanges:
             deletes=change.fields is None,
             before={name: job.get(name) for name in values if name not in _NOT_RECORDED},
         )
+
+    def _find_values_before(self, job: Document) -> Document:
+        """The fields before the undone action; RefusedActionError if the job has changed since."""
+        outcome = self._undone.get(encode_key(job["_id"]))
+        mark = job.get("lastAction")
+        is_last = isinstance(mark, dict) and mark.get("id") == self._request.target.request_id
+        if outcome is None or not is_last:
+            raise RefusedActionError(NOT_LAST)
+        after, before = outcome["after"], outcome["before"]
+        if any(job.get(name) != value for name, value in after.items()):
+            raise RefusedActionError(NOT_LAST)
+        if before.get("status") == JobStatus.LEASED.value:
+            raise RefusedActionError("a worker ran it")
+        return {name: value for name, value in before.items() if name != "updatedAt"}
 
     def apply(self, change: PlannedChange) -> bool:
         """As in `JobChanges`."""

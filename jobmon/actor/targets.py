@@ -6,6 +6,7 @@ from typing import Any
 
 from jobmon.actions.group_jobs import GroupJobs
 from jobmon.actions.preview import select_jobs
+from jobmon.actions.records import ActionRecords
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.support import ActionSupport
 from jobmon.redaction.redactor import Redactor
@@ -37,7 +38,14 @@ class Batch:
 class TargetReader:
     """Reads the jobs of requests to one queue; methods raise PyMongoError."""
 
-    def __init__(self, connection: Connection, support: ActionSupport, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        records: ActionRecords,
+        support: ActionSupport,
+        redactor: Redactor,
+    ) -> None:
+        self._records = records
         self._connection = connection
         self._support = support
         planner, dates = ListPlanner(connection), ("createdAt", *STATUSES_BY_DATE)
@@ -49,6 +57,8 @@ class TargetReader:
 
         Raises RefusedFilterError for a filter whose jobs cannot be listed.
         """
+        if request.target.request_id is not None:
+            return self._read_changed(request.target.request_id, position.get("after"), size)
         job_filter = request.target.job_filter
         if job_filter is None:
             return self._read_selected(request.target.job_ids, position.get("index", 0), size)
@@ -65,6 +75,12 @@ class TargetReader:
             jobs, following = _read_matching(self._groups.lists, selected, encoded, size)
             jobs = self._groups.select(jobs, job_filter.error_group)
         return Batch(keys=[job["_id"] for job in jobs], missing=[], position=following)
+
+    def _read_changed(self, request_id: str, after: Any, size: int) -> Batch:
+        found = self._records.list_done(request_id, after, size)
+        keys = [outcome["key"] for outcome in found]
+        position = {"after": keys[-1]} if len(found) == size else None
+        return Batch(keys=keys, missing=[], position=position)
 
     def _read_selected(self, job_ids: tuple[str, ...], start: int, size: int) -> Batch:
         ids = job_ids[start : start + size]

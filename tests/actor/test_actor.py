@@ -164,3 +164,27 @@ def test_retry_of_a_group_of_errors_takes_only_jobs_whose_error_belongs_to_it(
     assert acting.outcomes(filed) == dict.fromkeys(("dead-0", "dead-2", "dead-4"), ("done", ""))
     with pytest.raises(RefusedFilterError, match="several kinds"):
         previewer.preview("retry", all_dead(error_group=fold_kind(kind).id))
+
+
+def test_undo_restores_jobs_that_nothing_has_changed_since(acting: ActingQueue) -> None:
+    for number in range(3):
+        acting.add(f"dead-{number}", "dlq")
+    before_all = {job["jobId"]: job for job in acting.jobs.find()}
+    retried = acting.file("retry", all_dead(), expected=3, anew=True)
+    acting.act()
+    lease = acting.queue.lease("w1")
+    assert lease is not None
+    target = Target(request_id=retried.request.id)
+    undone = acting.file("undo", target, expected=3)
+    acting.act()
+    results = acting.outcomes(undone)
+    assert results.pop(lease.job_id) == ("skipped", "it has changed since that request")
+    assert len(results) == 2
+    assert set(results.values()) == {("done", "")}
+    restored = acting.job(next(job_id for job_id in results if job_id))
+    before = before_all[restored["jobId"]]
+    changed = {"updatedAt", "lastAction"}
+    assert {name for name in restored if restored[name] != before.get(name)} == changed
+    again = acting.file("undo", target, expected=3)
+    acting.act()
+    assert {result for result, _ in acting.outcomes(again).values()} == {"skipped"}
