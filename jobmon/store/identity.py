@@ -29,7 +29,13 @@ LAST_CHARACTER = "\U0010ffff"  # no id contains it
 
 def identity_values(printed: str) -> list[Any]:
     """The values that a text means as an id or an owner; MongoDB finds no two of them equal."""
-    return [printed, *_parse_object_ids(printed), *_parse_numbers(printed), *_parse_uuids(printed)]
+    return list(_parse_identity(printed))
+
+
+@lru_cache(maxsize=1_000)
+def _parse_identity(printed: str) -> tuple[Any, ...]:
+    # A request needs the values of an id for the job and for its attempts.
+    return (printed, *_parse_object_ids(printed), *_parse_numbers(printed), *_parse_uuids(printed))
 
 
 def is_identity(value: Any, printed: str) -> bool:
