@@ -144,21 +144,28 @@ def kill_until_over(
         while True:
             command = [sys.executable, "-m", "jobmon.cli", "actor"]
             actor = subprocess.Popen(command, env=environment, stderr=stderr)
-            until = sys.float_info.max  # until it has begun, which takes longer on a busy machine
-            while time.monotonic() < until:
-                state = requests.get(request_id)
-                assert state is not None  # noqa: S101
-                if state.is_over:
-                    actor.kill()
-                    actor.wait()
-                    return kills, state
-                if state.counts.total > before and until == sys.float_info.max:
-                    until = time.monotonic() + random.uniform(*KILL_AFTER_S)  # noqa: S311
-                time.sleep(0.2)
-            actor.kill()
-            actor.wait()
+            try:
+                state = _watch(requests, request_id, before)
+            finally:
+                actor.kill()
+                actor.wait()
+            if state.is_over:
+                return kills, state
             kills, before = kills + 1, state.counts.total
             print(f"  kill {kills}: {state.counts.total:,} jobs, {state.phase}", flush=True)
+
+
+def _watch(requests: ActionRequests, request_id: str, before: int) -> ActionState:
+    """The state at the end, or some seconds after the actor has begun: more than `before` jobs."""
+    until = sys.float_info.max  # it begins later on a busy machine
+    while True:
+        state = requests.get(request_id)
+        assert state is not None  # noqa: S101
+        if state.is_over or time.monotonic() > until:
+            return state
+        if state.counts.total > before and until == sys.float_info.max:
+            until = time.monotonic() + random.uniform(*KILL_AFTER_S)  # noqa: S311
+        time.sleep(0.2)
 
 
 def find_mistakes(
