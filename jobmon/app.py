@@ -8,7 +8,7 @@ from flask import Flask
 from pymongo import MongoClient
 
 from jobmon import __version__, logs, tracing
-from jobmon.api import admin, health, jobs, metrics, openapi
+from jobmon.api import actions, admin, health, jobs, metrics, openapi
 from jobmon.api import queues as queue_list
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.own_counts import OwnCounter
@@ -89,20 +89,24 @@ def create_app(
     token_commands.register(app)
     rate_limit.register(app, settings)
     admission.register(app, settings, queues)
-    _add_routes(app, queues)
+    _add_routes(app, queues, has_actions=settings.actions)
     compression.register(app)
     return app
 
 
-def _add_routes(app: Flask, queues: WatchedQueues) -> None:
+def _add_routes(app: Flask, queues: WatchedQueues, *, has_actions: bool) -> None:
     """Add the JSON API and the pages, which share what they read."""
     api = openapi.DocumentedApi(app)
     lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
     counter = OwnCounter()
+    job_routes = jobs.blueprint(lists, counter)
+    if has_actions:
+        actions.add_owner_route(job_routes)
     for routes in (
-        jobs.blueprint(lists, counter),
+        job_routes,
         admin.blueprint(lists, workers, len(queues)),
         queue_list.blueprint(summaries),
+        *([actions.blueprint()] if has_actions else ()),
         health.blueprint(app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)

@@ -255,13 +255,18 @@ def demo(port: int, state: Path) -> None:
 
 @main.command()
 def openapi() -> None:
-    """Print the OpenAPI document that `/openapi.json` answers with; needs no settings."""
+    """Print the OpenAPI document that `/openapi.json` answers with; needs no settings.
+
+    It has all routes, also those that need JOBMON_ACTIONS.
+    """
     from jobmon.api.openapi import render_document
     from jobmon.app import create_app
     from jobmon.settings import Settings
 
     # Nothing connects before the first request, and no setting is part of the document.
-    settings = Settings(mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR")
+    settings = Settings(
+        mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR", actions=True
+    )
     click.echo(render_document(create_app(settings)), nl=False)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar
 
 from marshmallow import EXCLUDE, Schema, fields
 
+from jobmon.actions.vocabulary import ACTIONS
 from jobmon.api.fields import (
     Count,
     DateOrText,
@@ -247,6 +248,28 @@ class LinkAnswer(Answer):
     reason = string("Why there is no address; otherwise null.", nullable=True)
 
 
+class DoneAction(Answer):
+    """What a request did with a job."""
+
+    requestId = string("Id of the request.")
+    action = string("The action.", enum=list(ACTIONS))
+    result = string("`done` or `skipped`.", enum=["done", "skipped"])
+    skipReason = string("Why it was skipped; otherwise empty.")
+    at = DateOrText("When.")
+    by = string("Who requested it; null for owners of the job, unless it was they.", nullable=True)
+    reason = string("Why it was requested; null as `by`.", nullable=True)
+
+
+class JobActions(Answer):
+    """What may be done with a job, and what was done."""
+
+    possible = fields.List(
+        fields.String(), **describe("The actions that the caller may request for it now.")
+    )
+    done = array(DoneAction, "What requests did, the newest first: at most 50.", nullable=True)
+    reasons = mapping(fields.String(), "By field name: why it is null.")
+
+
 class JobDetail(JobSummary):
     """A job with its payload and its attempts."""
 
@@ -270,6 +293,11 @@ class JobDetail(JobSummary):
     )
     explanation = nested(ExplanationAnswer, "Why the job does not run, and when it will.")
     links = array(LinkAnswer, "Links to other systems, as JOBMON_LINKS defines them.")
+    actions = nested(
+        JobActions,
+        "What may be done with it, and what was; only with JOBMON_ACTIONS.",
+        optional=True,
+    )
     reasons = mapping(fields.String(), "By field name: why the field is not complete.")
 
 

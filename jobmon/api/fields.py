@@ -232,7 +232,7 @@ class TimeSpan(fields.String):
         return int(text[:-1]) * self._units[text[-1]]
 
 
-class _EncodedCursor(fields.String):
+class EncodedCursor(fields.String):
     """A cursor as an opaque text of at most `max_length`; an empty value means none."""
 
     max_length: ClassVar[int]
@@ -253,7 +253,7 @@ class _EncodedCursor(fields.String):
             raise ValidationError("Not a cursor of a list.") from None
 
 
-class CursorText(_EncodedCursor):
+class CursorText(EncodedCursor):
     """A `Cursor` in its encoded form."""
 
     max_length = 4_096
@@ -263,7 +263,7 @@ class CursorText(_EncodedCursor):
         return Cursor.decode(encoded)
 
 
-class SortCursor(_EncodedCursor):
+class SortCursor(EncodedCursor):
     """The `SortKey` of an entry of a list in its encoded form."""
 
     max_length = 400

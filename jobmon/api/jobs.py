@@ -12,6 +12,7 @@ from jobmon.api import examples, own_counts
 from jobmon.api.answers import Error, JobDetail, JobList
 from jobmon.api.error_links import add_error_groups
 from jobmon.api.explaining import dump_explanation, read_explanation
+from jobmon.api.job_actions import describe_actions
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.links import list_links
 from jobmon.api.neighbors import NeighborsAnswer, find_neighbors
@@ -124,7 +125,10 @@ def get_detailed_job(job_id: str) -> Document:
     job, now = get_callers_job(job_id), datetime.now(UTC)
     queue = current_queue()
     explanation = dump_explanation(read_explanation(queue, job, now), now)
-    return {**job, "explanation": explanation, "links": list_links(queue.settings, job)}
+    detail = {**job, "explanation": explanation, "links": list_links(queue.settings, job)}
+    if queue.actions is not None:
+        detail["actions"] = describe_actions(queue, job, now)
+    return detail
 
 
 def get_callers_job(job_id: str) -> Document:

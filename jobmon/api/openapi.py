@@ -19,6 +19,7 @@ from flask_smorest import Api, Blueprint
 from marshmallow import fields
 
 from jobmon.api import answers, examples
+from jobmon.api.body import Body
 from jobmon.api.fields import OptionalDate
 from jobmon.api.parameters import Parameters
 from jobmon.api.search import document_search
@@ -48,6 +49,8 @@ _TAGS = {
     "jobs": "The caller's jobs.",
     "admin": "The whole queue, for roles with its permission: ADMIN_DASHBOARD by default.",
     "queues": "All watched queues.",
+    "actions": "Actions on jobs: requests, which an actor carries out, and their records. Only "
+    "with JOBMON_ACTIONS; otherwise these paths are a 404.",
     "health": "Liveness and readiness probes, without a token.",
 }
 
@@ -152,9 +155,9 @@ class _ParameterReader:
     DEFAULT_VALIDATION_STATUS = HTTPStatus.UNPROCESSABLE_ENTITY.value
 
     @staticmethod
-    def use_args(schema: Parameters, *, location: str) -> Callable[..., Any]:
+    def use_args(schema: Parameters | Body, *, location: str) -> Callable[..., Any]:
         """A decorator for views: the parameters follow the view's other arguments."""
-        assert location == "query"  # noqa: S101 - jobmon's routes have no others
+        assert (location == "json") == isinstance(schema, Body)  # noqa: S101
 
         def decorate(view: Callable[..., Any]) -> Any:
             @wraps(view)
@@ -182,8 +185,8 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             self.before_request(auth.require_admin if is_admin else auth.require_token)
             self.before_request(rate_limit.check)
 
-    def arguments(self, schema: type[Parameters], **options: Any) -> Any:
-        """Document and read the parameters of a view."""
+    def arguments(self, schema: type[Parameters | Body], **options: Any) -> Any:
+        """Document and read the parameters or the body of a view."""
         return super().arguments(schema(), **options)
 
     def response(

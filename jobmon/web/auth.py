@@ -298,6 +298,16 @@ def is_admin() -> bool:
     return _has_permission(g.jobmon_claims)
 
 
+def has_permission(permission: str) -> bool:
+    """Whether a role of the request's token grants this permission."""
+    return permission in _granted_permissions(g.jobmon_claims)
+
+
+def describe_roles() -> str | None:
+    """The roles of the request's token, separated by commas; None if it has none."""
+    return ", ".join(_read_roles(g.jobmon_claims)) or None
+
+
 def may_see(queue: Settings) -> bool:
     """Whether a role of the request's token grants the permission of this queue."""
     return queue.permission in _granted_permissions(g.jobmon_claims)
@@ -320,10 +330,15 @@ def _needed_permission() -> str:
 
 def _granted_permissions(claims: dict[str, Any]) -> frozenset[str]:
     settings: Settings = current_app.extensions["jobmon_settings"]
+    granted = (settings.role_permissions.get(role) for role in _read_roles(claims))
+    return frozenset[str]().union(*filter(None, granted))
+
+
+def _read_roles(claims: dict[str, Any]) -> list[str]:
+    settings: Settings = current_app.extensions["jobmon_settings"]
     claim = find_claim(claims, settings.role_claim)
     roles = claim if isinstance(claim, list) else [claim]
-    granted = (settings.role_permissions.get(role) for role in roles if isinstance(role, str))
-    return frozenset[str]().union(*filter(None, granted))
+    return [role for role in roles if isinstance(role, str)]
 
 
 def issue_token(subject: str, role: str, lifetime: timedelta) -> str:

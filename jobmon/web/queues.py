@@ -20,6 +20,10 @@ from flask import Flask, current_app, g, request
 from pymongo import MongoClient
 from structlog.contextvars import bind_contextvars
 
+from jobmon.actions.group_jobs import GroupJobs
+from jobmon.actions.preview import ActionPreviewer
+from jobmon.actions.requests import ActionRequests
+from jobmon.actions.support import ActionSupport, find_support
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.marks import MarkReader
 from jobmon.rollup.reader import RollupReader
@@ -33,6 +37,7 @@ from jobmon.store.finder import JobFinder
 from jobmon.store.jobs import JobStore
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.lease_order import PlaceFinder
+from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import ERROR_FIELDS, JobLists, shorten_last_error
 from jobmon.store.mapping import Document
@@ -54,8 +59,20 @@ StartResponse = Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class QueueActions:
+    """The actions that a queue has, their requests, and what counts the jobs of one."""
+
+    support: ActionSupport
+    requests: ActionRequests
+    previewer: ActionPreviewer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class WatchedQueue:
-    """A queue's settings, and what reads it. Nothing connects before the first query."""
+    """A queue's settings, and what reads it. Nothing connects before the first query.
+
+    `actions`: None unless JOBMON_ACTIONS is set.
+    """
 
     settings: Settings
     connection: Connection
@@ -74,6 +91,7 @@ class WatchedQueue:
     schedule: ScheduleReader
     running: RunningJobReader
     recurring: RecurringJobs
+    actions: QueueActions | None
 
     @property
     def name(self) -> str:
@@ -93,6 +111,17 @@ class WatchedQueue:
         rollup = RollupReader(connection, own)
         series = SeriesReader(connection, rollup, series_cache)
         planner = ListPlanner(connection)
+        lists = JobLists(planner, redactor)
+        actions = None
+        if settings.actions:
+            support = find_support(settings)
+            actions = QueueActions(
+                support=support,
+                requests=ActionRequests(connection, own, redactor),
+                previewer=ActionPreviewer(
+                    lists, ListCounter(planner), support, GroupJobs(planner, redactor)
+                ),
+            )
         return cls(
             settings=settings,
             connection=connection,
@@ -103,7 +132,7 @@ class WatchedQueue:
             marks=MarkReader(connection, own, redactor),
             runs=RunHistoryReader(rollup, series),
             jobs=JobStore(connection),
-            lists=JobLists(planner, redactor),
+            lists=lists,
             failed_jobs=JobLists(
                 planner, redactor, fields=ERROR_FIELDS, transform=shorten_last_error
             ),
@@ -113,6 +142,7 @@ class WatchedQueue:
             schedule=ScheduleReader(connection),
             running=RunningJobReader(connection),
             recurring=RecurringJobs(planner, redactor),
+            actions=actions,
         )
 
 

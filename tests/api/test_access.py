@@ -19,6 +19,12 @@ from pymongo.monitoring import CommandListener
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import ADMIN_DASHBOARD, Settings
+from jobmon.settings.actions import (
+    ACTION_PERMISSIONS,
+    JOBS_APPROVE,
+    JOBS_CANCEL,
+    JOBS_RETRY,
+)
 from jobmon.store import indexes
 from jobmon.web.auth import SESSION_COOKIE
 from jobmon.web.revocation import REVOKED
@@ -27,6 +33,8 @@ from ..conftest import SECRET, Api
 from ..support.commands import database_uri
 from ..support.error_history import ErrorHistory
 from ..support.pages import PART, Page
+
+RETRY_ADAS = {"action": "retry", "ids": ["adas"]}
 
 # Every route, with one of its addresses. The job `adas` is owned by ada, `bobs` by bob.
 ANYONE = {
@@ -87,6 +95,46 @@ PAGES_OF_OWNERS = {
     "/dashboard/job": "/dashboard/job?id={}",
 }
 FORMS = {"/dashboard/session", "/dashboard/sign-out"}
+
+# The further routes with JOBMON_ACTIONS. Of each a method, an address and a body; `{}` is the id of
+# a request for a retry of `adas`. The permission that it needs besides the queue's own.
+ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
+    ("GET", "/admin/actions"): ("/admin/actions", None, None),
+    ("GET", "/admin/actions/<string(length=20):action_id>"): ("/admin/actions/{}", None, None),
+    ("GET", "/admin/actions/<string(length=20):action_id>/outcomes"): (
+        "/admin/actions/{}/outcomes",
+        None,
+        None,
+    ),
+    ("POST", "/admin/actions"): ("/admin/actions", RETRY_ADAS, JOBS_RETRY),
+    ("POST", "/admin/actions/preview"): ("/admin/actions/preview", RETRY_ADAS, JOBS_RETRY),
+    ("POST", "/admin/actions/<string(length=20):action_id>/approve"): (
+        "/admin/actions/{}/approve",
+        {},
+        JOBS_APPROVE,
+    ),
+    ("POST", "/admin/actions/<string(length=20):action_id>/reject"): (
+        "/admin/actions/{}/reject",
+        {},
+        JOBS_APPROVE,
+    ),
+    ("POST", "/admin/actions/<string(length=20):action_id>/pause"): (
+        "/admin/actions/{}/pause",
+        {},
+        JOBS_RETRY,
+    ),
+    ("POST", "/admin/actions/<string(length=20):action_id>/resume"): (
+        "/admin/actions/{}/resume",
+        {},
+        JOBS_RETRY,
+    ),
+    ("POST", "/admin/actions/<string(length=20):action_id>/stop"): (
+        "/admin/actions/{}/stop",
+        {},
+        JOBS_RETRY,
+    ),
+}
+OWNER_ACTION = ("POST", "/job/actions")
 
 # The status and code that each caller without a valid token gets.
 STRANGERS = {
@@ -224,6 +272,119 @@ def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], call
             assert outcome(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
         header = {} if TOKENS[caller] is None else {"Authorization": f"Bearer {TOKENS[caller]}"}
         assert api.client.head(path, headers=header).status_code == expected[0], path
+
+
+@pytest.fixture(scope="module")
+def acting() -> tuple[Api, str]:
+    """The service with actions, and the id of a request for a retry of `adas`."""
+    queue = frozenset({ADMIN_DASHBOARD})
+    settings = Settings(
+        mongo_uri="mongodb://127.0.0.1/watched",
+        jwt_secret_key=SECRET,
+        actions=True,
+        owner_actions=("retry",),
+        role_permissions={
+            "admin": queue | set(ACTION_PERMISSIONS),
+            "reader": queue,
+            "retrier": queue | {JOBS_RETRY},
+            "canceller": queue | {JOBS_CANCEL},
+            "approver": queue | {JOBS_APPROVE},
+            "no queue": frozenset(ACTION_PERMISSIONS),
+        },
+    )
+    client: Any = mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
+    client.watched.jobs.insert_many(
+        {"jobId": name, "createdBy": owner, "status": "dlq"}
+        for name, owner in (("adas", "ada"), ("bobs", "bob"))
+    )
+    client[settings.state_db][REVOKED].insert_one({"_id": "revoked"})
+    api = Api(create_app(settings, client))
+    bearer = {"Authorization": f"Bearer {signed('root', 'admin')}"}
+    filed = api.client.post("/admin/actions", json=RETRY_ADAS, headers=bearer)
+    return api, filed.json["id"]
+
+
+def send(api: Api, method: str, path: str, token: str | None, body: Any) -> tuple[int, str | None]:
+    """Status and code of the answer."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    answer = api.client.open(path, method=method, json=body, headers=headers)
+    code = answer.json["error"]["code"] if answer.status_code >= 400 else None
+    return answer.status_code, code
+
+
+ROLES = {
+    "admin": {JOBS_RETRY, JOBS_CANCEL, JOBS_APPROVE},
+    "reader": set(),
+    "retrier": {JOBS_RETRY},
+    "canceller": {JOBS_CANCEL},
+    "approver": {JOBS_APPROVE},
+    "no queue": None,
+    "user": None,
+}
+
+
+@pytest.mark.parametrize("caller", [*STRANGERS, *ROLES])
+@pytest.mark.parametrize("route", ACTION_ROUTES, ids=" ".join)
+def test_a_route_for_actions_answers_only_callers_with_its_permission(
+    acting: tuple[Api, str], route: tuple[str, str], caller: str
+) -> None:
+    api, request_id = acting
+    address, body, needed = ACTION_ROUTES[route]
+    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    outcome = send(api, route[0], address.format(request_id), token, body)
+    if caller in STRANGERS:
+        assert outcome == STRANGERS[caller]
+        return
+    granted = ROLES[caller]
+    if granted is None or (needed is not None and needed not in granted):
+        assert outcome == NOT_ADMIN
+        return
+    # A decision may come too late.
+    assert outcome in ((200, None), (201, None), (409, "conflict"))
+
+
+@pytest.mark.parametrize("job", ["adas", "bobs", "none"])
+@pytest.mark.parametrize(
+    ("caller", "action"),
+    [(caller, "retry") for caller in (*STRANGERS, *ROLES)] + [("user", "cancel")],
+)
+def test_an_action_on_a_job_is_filed_for_its_owner_and_for_those_with_the_permission(
+    acting: tuple[Api, str], caller: str, action: str, job: str
+) -> None:
+    api, _ = acting
+    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    outcome = send(api, "POST", f"/job/actions?id={job}", token, {"action": action})
+    if caller in STRANGERS:
+        assert outcome == STRANGERS[caller]
+    elif action == "cancel" or (ROLES[caller] not in (None,) and JOBS_RETRY not in ROLES[caller]):
+        assert outcome == NOT_ADMIN  # before the job is read: the answer is the same for every job
+    elif job == "none" or (ROLES[caller] is None and job != "adas"):
+        assert outcome == NOT_YOURS
+    else:
+        assert outcome == (201, None)
+
+
+def test_without_actions_no_route_for_them_exists(api: Api, acting: tuple[Api, str]) -> None:
+    def list_routes(service: Api) -> set[tuple[str, str]]:
+        return {
+            (method, rule.rule)
+            for rule in service.app.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD"}
+        }
+
+    more = list_routes(acting[0]) - list_routes(api)
+    assert {route for route in more if "dashboard" not in route[1]} == {
+        *ACTION_ROUTES,
+        OWNER_ACTION,
+    }
+    for method, address, body in (
+        ("GET", "/admin/actions", None),
+        ("POST", "/admin/actions", RETRY_ADAS),
+        ("POST", "/admin/actions/preview", RETRY_ADAS),
+        ("POST", "/job/actions?id=adas", {"action": "retry"}),
+    ):
+        assert send(api, method, address, TOKENS["admin"], body) == (404, "not_found")
+    assert "actions" not in ask(api, "/jobs/adas", "admin").json
 
 
 JOBS = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas": "olga", "none": 0}

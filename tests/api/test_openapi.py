@@ -48,6 +48,12 @@ ODD = [
 
 
 @pytest.fixture
+def api(watched: Any, make_settings: Callable[..., Settings]) -> Api:
+    """The service with all routes."""
+    return Api(create_app(make_settings(actions=True), watched.client))
+
+
+@pytest.fixture
 def document(api: Api) -> dict[str, Any]:
     answer = api.get("/openapi.json")
     assert (answer.status_code, answer.content_type) == (200, "application/json")
@@ -56,7 +62,9 @@ def document(api: Api) -> dict[str, Any]:
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, methods in document["paths"].items():
-        yield path, methods["get"]
+        for method in ("get", "post"):
+            if method in methods:
+                yield path, {**methods[method], "method": method}
 
 
 def resolve(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
@@ -83,9 +91,11 @@ def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     Draft202012Validator(root, format_checker=formats).validate(value)
 
 
-def check_answer(document: dict[str, Any], path: str, answer: Any) -> dict[str, Any]:
+def check_answer(
+    document: dict[str, Any], path: str, answer: Any, method: str = "get"
+) -> dict[str, Any]:
     """Check status, media type, headers and body of an answer; returns the body."""
-    responses = document["paths"][path]["get"]["responses"]
+    responses = document["paths"][path][method]["responses"]
     assert str(answer.status_code) in responses
     response = resolve(document, responses[str(answer.status_code)])
     for name, header in response.get("headers", {}).items():
@@ -110,6 +120,17 @@ def test_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     OpenAPIV31SpecValidator(document).validate()
 
 
+def test_document_without_actions_has_no_route_for_them(
+    document: dict[str, Any], make_settings: Callable[..., Settings], watched: Any
+) -> None:
+    plain = Api(create_app(make_settings(), watched.client)).get("/openapi.json").json
+    kept = {path: about for path, about in document["paths"].items() if "action" not in path}
+    assert plain["paths"] == kept
+    assert len(document["paths"]) == len(kept) + 10
+    assert all(set(methods) <= {"get", "parameters"} for methods in kept.values())
+    assert [tag["name"] for tag in document["tags"] if tag not in plain["tags"]] == ["actions"]
+
+
 def test_checked_in_document_is_up_to_date() -> None:
     now = CliRunner().invoke(main, ["openapi"])
     assert now.exit_code == 0
@@ -123,13 +144,13 @@ def test_checked_in_document_is_up_to_date() -> None:
 def test_every_json_route_is_documented_with_its_methods(
     api: Api, document: dict[str, Any]
 ) -> None:
-    routes = {
-        re.sub("<(?:anything:)?(.+)>", r"{\1}", rule.rule): set(rule.methods or ()) - {"HEAD"}
-        for rule in api.app.url_map.iter_rules()
-        if rule.endpoint.split(".")[0] not in UNDOCUMENTED
-    }
+    routes: dict[str, set[str]] = {}
+    for rule in api.app.url_map.iter_rules():
+        if rule.endpoint.split(".")[0] not in UNDOCUMENTED:
+            path = re.sub("<(?:[^:>]+:)?([a-z_]+)>", r"{\1}", rule.rule)
+            routes.setdefault(path, set()).update(set(rule.methods or ()) - {"HEAD"})
     documented = {
-        path: {"GET"} if set(methods) - {"parameters"} == {"get"} else set()
+        path: {method.upper() for method in methods if method != "parameters"}
         for path, methods in document["paths"].items()
     }
     assert documented == routes
@@ -168,7 +189,10 @@ def test_names_follow_one_convention(document: dict[str, Any]) -> None:
     for path, operation in operations(document):
         shared = document["paths"][path].get("parameters", [])
         for parameter in [*operation.get("parameters", []), *shared]:
-            assert re.fullmatch("[a-z]+(_[a-z]+)*", parameter["name"]), (path, parameter["name"])
+            form = (
+                "[A-Z][a-z]+(-[A-Z][a-z]+)*" if parameter["in"] == "header" else "[a-z]+(_[a-z]+)*"
+            )
+            assert re.fullmatch(form, parameter["name"]), (path, parameter["name"])
 
 
 def test_parameters_have_bounds_defaults_and_repetition(
@@ -232,14 +256,18 @@ def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
 def test_documented_security_matches_the_routes(api: Api, document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     for path, operation in operations(document):
-        address = path.replace("{job_id}", "some-id")
-        answer = api.get(address)
+        method = operation["method"]
+        address = path.replace("{job_id}", "some-id").replace("{action_id}", "0" * 20)
+        answer = api.client.open(address, method=method)
         needs_token = operation["security"] == [{"bearer": []}]
         assert (answer.status_code == 401) == needs_token, path
         assert needs_token == (path not in ("/healthz", "/readyz"))
-        check_answer(document, path, answer)
+        check_answer(document, path, answer, method)
         if path.startswith("/admin"):
-            check_answer(document, path, api.get_as_owner(address, "ada"))
+            header = {"Authorization": f"Bearer {api.token('ada', 'user')}"}
+            refused = api.client.open(address, method=method, headers=header)
+            assert refused.status_code == 403, path
+            check_answer(document, path, refused, method)
 
 
 def request_everything(api: Api, document: dict[str, Any], ids: list[str]) -> None:

@@ -1,0 +1,280 @@
+"""The answers about requests for actions, and how their fields are made."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from marshmallow import fields
+
+from jobmon.actions.preview import ActionPreview
+from jobmon.actions.records import Decision, Progress, Record, Result
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.requests import JobOutcome
+from jobmon.actions.state import ActionState, Phase
+from jobmon.actions.target import Target, TargetKind
+from jobmon.actions.vocabulary import ACTIONS
+from jobmon.api.answers import (
+    Answer,
+    JobSummary,
+    array,
+    boolean,
+    integer,
+    nested,
+    string,
+)
+from jobmon.api.fields import DateOrText, RedactedJson, Text, describe
+from jobmon.store.bson_json import to_iso
+from jobmon.store.filter import JobFilter
+
+# The decisions that are possible in a phase.
+DECISIONS: dict[Phase, tuple[str, ...]] = {
+    Phase.AWAITING_APPROVAL: ("approve", "reject", "stop"),
+    Phase.WAITING: ("pause", "stop"),
+    Phase.RUNNING: ("pause", "stop"),
+    Phase.PAUSED: ("resume", "stop"),
+}
+_ACTION = "The action."
+_BY = "Who made the request."
+
+
+class PersonAnswer(Answer):
+    """Who requested or decided something."""
+
+    subject = string("The `sub` of the token.")
+    role = string("The roles of the token.", nullable=True)
+    address = string("The address of the client.", nullable=True)
+
+
+class ActionTarget(Answer):
+    """Which jobs or types a request is about."""
+
+    kind = string("How they were chosen.", enum=list(TargetKind))
+    ids = fields.List(fields.String(), **describe("Ids of jobs, or null.", nullable=True))
+    filter = RedactedJson("The filters by name, as in the request; or null.")
+    types = fields.List(fields.String(), **describe("Types of jobs, or null.", nullable=True))
+
+
+class ActionRecord(Answer):
+    """A step of a request: what a person decided, or what the actor did."""
+
+    kind = string("Which step.", enum=[kind.value for kind in (*Decision, *Progress)])
+    at = DateOrText("When it was recorded.")
+    by = nested(PersonAnswer, "Who decided; null for the actor.", nullable=True)
+    reason = string("Why.")
+
+
+class ActionAnswer(Answer):
+    """A request for an action, and what has been done."""
+
+    id = string("Id of the request.")
+    action = string(_ACTION, enum=list(ACTIONS))
+    phase = string(
+        "Where the request is. `waiting`: for an actor. `refused`: by the actor.",
+        enum=list(Phase),
+    )
+    phaseReason = string("Why it is paused, expired, rejected or refused; otherwise empty.")
+    target = nested(ActionTarget, "Which jobs or types it is about.")
+    by = nested(PersonAnswer, _BY)
+    at = DateOrText("When it was made.")
+    reason = string("Why, as the person wrote it; secrets are replaced.")
+    expected = integer("The number of jobs or types that the person confirmed.")
+    done = integer("Jobs or types that were changed.")
+    skipped = integer("Jobs that were not changed: each outcome has the reason.")
+    possible = integer("Of a dry run: jobs that would have been changed.")
+    runAt = DateOrText("Of `reschedule`: the new time.")
+    priority = integer("Of `prioritize`: the new priority.", nullable=True)
+    isAnew = boolean("Of `retry`: whether the job gets as many attempts as at first.")
+    isDryRun = boolean("Whether nothing is changed.")
+    isApprovalNeeded = boolean("Whether another person has to approve it.")
+    claimedAt = DateOrText("When an actor began; null before.")
+    progressAt = DateOrText("When the actor last recorded progress.")
+    endedAt = DateOrText("Since when it is over.")
+
+
+class ActionDetail(ActionAnswer):
+    """A request for an action with its history."""
+
+    isActorRunning = boolean(
+        "Whether an actor is running. Without one, requests wait, and expire after a while."
+    )
+    decisions = fields.List(
+        fields.String(),
+        **describe("What the caller may decide now: paths below this request."),
+    )
+    history = array(ActionRecord, "The steps, in order of time.")
+
+
+class ActionListMeta(Answer):
+    """Position of a page of requests."""
+
+    next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
+    is_actor_running = boolean("Whether an actor is running.")
+
+
+class ActionList(Answer):
+    """A page of requests, the newest first."""
+
+    meta = nested(ActionListMeta, "Position of the page.")
+    data = array(ActionAnswer, "The requests.")
+
+
+class ActionPreviewAnswer(Answer):
+    """What a request would do now; nothing is stored."""
+
+    action = string(_ACTION, enum=list(ACTIONS))
+    text = string("What will be done, in words.")
+    warnings = fields.List(fields.String(), **describe("What to know before, in words."))
+    count = integer("How many jobs or types would be changed now: `expected` of the request.")
+    unsuitable = integer(
+        "How many of the ids would not be changed; null for a filter.", nullable=True
+    )
+    isReasonNeeded = boolean("Whether the request needs a `reason`.")
+    isApprovalNeeded = boolean("Whether another person has to approve it.")
+    isActorRunning = boolean("Whether an actor is running.")
+    expiresAfterMinutes = integer("How long a request waits for an actor.")
+    sample = array(JobSummary, "The first of these jobs.")
+
+
+class JobOutcomeAnswer(Answer):
+    """What became of one job of a request."""
+
+    jobId = Text("Id of the job; null for a type.")
+    result = string("The result; `possible`: of a dry run.", enum=list(Result))
+    reason = string("Why it was skipped; otherwise empty.")
+    at = DateOrText("When.")
+    before = RedactedJson("The fields that were changed, before.")
+    after = RedactedJson("The same fields, after.")
+
+
+class OutcomeListMeta(Answer):
+    """Position of a page of outcomes."""
+
+    next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
+
+
+class OutcomeList(Answer):
+    """A page of the outcomes of a request."""
+
+    meta = nested(OutcomeListMeta, "Position of the page.")
+    data = array(JobOutcomeAnswer, "The outcomes, in order of the jobs' `_id`.")
+
+
+def format_person(person: Person) -> dict[str, Any]:
+    """The fields of a `Person`."""
+    return {"subject": person.subject, "role": person.role, "address": person.address}
+
+
+def format_target(target: Target) -> dict[str, Any]:
+    """The fields of an `ActionTarget`."""
+    return {
+        "kind": target.kind.value,
+        "ids": list(target.job_ids) or None,
+        "filter": None if target.job_filter is None else list_filters(target.job_filter),
+        "types": list(target.types) or None,
+    }
+
+
+_FILTERS = (
+    *("owner", "error_code", "error_group", "worker", "job_id"),
+    *("created_from", "created_to", "finished_from", "finished_to", "due_from", "due_to"),
+    *("min_attempts", "priority"),
+)
+
+
+def list_filters(job_filter: JobFilter) -> dict[str, Any]:
+    """The parameters of a list with these filters: texts, and lists of texts."""
+    given: dict[str, Any] = {
+        "status": list(job_filter.statuses) or None,
+        "type": list(job_filter.types) or None,
+        "condition": job_filter.condition and job_filter.condition.value,
+        **{name: _write_value(getattr(job_filter, name)) for name in _FILTERS},
+        **{term.field: list(term.texts) for term in job_filter.search},
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _write_value(value: Any) -> str | None:
+    if value is None:
+        return None
+    return to_iso(value) if isinstance(value, datetime) else str(value)
+
+
+def format_state(state: ActionState) -> dict[str, Any]:
+    """The fields of an `Action`."""
+    request = state.request
+    return {
+        "id": request.id,
+        "action": request.action,
+        "phase": state.phase.value,
+        "phaseReason": state.reason,
+        "target": format_target(request.target),
+        "by": format_person(request.by),
+        "at": request.at,
+        "reason": request.reason,
+        "expected": request.expected,
+        "done": state.counts.done,
+        "skipped": state.counts.skipped,
+        "possible": state.counts.possible,
+        "runAt": request.run_at,
+        "priority": request.priority,
+        "isAnew": request.anew,
+        "isDryRun": request.dry_run,
+        "isApprovalNeeded": request.needs_approval,
+        "claimedAt": state.claimed_at,
+        "progressAt": state.progress_at,
+        "endedAt": state.ended_at,
+    }
+
+
+def format_history(history: Iterable[Record]) -> list[dict[str, Any]]:
+    """The fields of each `ActionRecord`."""
+    return [
+        {
+            "kind": record.kind.value,
+            "at": record.at,
+            "by": None if record.by is None else format_person(record.by),
+            "reason": record.reason,
+        }
+        for record in history
+    ]
+
+
+def format_preview(
+    action: str, preview: ActionPreview, text: str, warnings: list[str]
+) -> dict[str, Any]:
+    """The fields of an `ActionPreview` that follow from what was counted."""
+    return {
+        "action": action,
+        "text": text,
+        "warnings": warnings,
+        "count": preview.count,
+        "unsuitable": preview.unsuitable,
+        "sample": preview.sample,
+    }
+
+
+def format_outcome(outcome: JobOutcome) -> dict[str, Any]:
+    """The fields of a `JobOutcome`."""
+    return {
+        "jobId": outcome.job_id,
+        "result": outcome.result,
+        "reason": outcome.reason,
+        "at": outcome.at,
+        "before": outcome.before,
+        "after": outcome.after,
+    }
+
+
+def format_done(
+    outcome: JobOutcome, request: ActionRequest, *, shows_person: bool
+) -> dict[str, Any]:
+    """The fields of a `DoneAction`."""
+    return {
+        "requestId": request.id,
+        "action": request.action,
+        "result": outcome.result,
+        "skipReason": outcome.reason,
+        "at": outcome.at,
+        "by": request.by.subject if shows_person else None,
+        "reason": request.reason if shows_person else None,
+    }

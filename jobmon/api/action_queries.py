@@ -1,0 +1,327 @@
+"""Reads requests for actions: each schema checks a body once and makes one typed object."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from marshmallow import ValidationError, fields, post_load, validate
+
+from jobmon.actions.records import Result
+from jobmon.actions.request import MAX_JOBS, MAX_PRIORITY, MAX_REASON
+from jobmon.actions.requests import RequestConflictError
+from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
+from jobmon.actions.vocabulary import ACTIONS, RequestError
+from jobmon.api.body import Body
+from jobmon.api.fields import EncodedCursor, OptionalDate, PlainInteger, default_none, describe
+from jobmon.api.parameters import Parameters, optional_text
+from jobmon.api.queries import LIST_PARAMETERS, load_list_query
+from jobmon.api.search import is_search
+from jobmon.store.filter import RefusedFilterError
+from jobmon.web.errors import ApiError, invalid
+
+# The parameters of a list that do not choose its jobs.
+_NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
+_REPEATED = ("status", "type")
+# The fields of a body by the names that the core has for them.
+_FIELD_NAMES = {
+    "run_at": "runAt",
+    "anew": "isAnew",
+    "type": "types",
+    "after": "cursor",
+    "idempotency_key": "Idempotency-Key",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionOrder:
+    """What a caller wants to be done; `expected`: the confirmed number of jobs, if given."""
+
+    action: str
+    target: Target
+    expected: int | None = None
+    reason: str = ""
+    run_at: datetime | None = None
+    priority: int | None = None
+    anew: bool = False
+    dry_run: bool = False
+
+    @property
+    def value(self) -> datetime | int | None:
+        """The time or the priority that it gives."""
+        return self.priority if self.run_at is None else self.run_at
+
+
+class _Flag(fields.Boolean):
+    """true or false, and no other value that looks like one."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class _WholeNumber(fields.Integer):
+    """A number of JSON without a fraction."""
+
+    def _validated(self, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class _Moment(OptionalDate):
+    """ISO 8601; UTC if it has no offset."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str) or not value:
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE)
+        return super()._deserialize(value, *args, **kwargs)
+
+
+class _ListFilter(fields.Field[dict[str, Any]]):
+    """The filters of `GET /admin/jobs/queue` by name."""
+
+    json_schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "additionalProperties": {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+        },
+    }
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValidationError("Must be an object.")
+        return {name: _read_values(name, given) for name, given in value.items()}
+
+
+def _read_values(name: str, given: Any) -> Any:
+    """A text, or a list of texts where a list is expected; raises ValidationError."""
+    # An unknown name must not be ignored: the action would change more jobs than was meant.
+    if name in _NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
+        raise ValidationError(f"Has no filter {name[:100]}.")
+    values = given if isinstance(given, list) else [given]
+    if any(not isinstance(text, str) for text in values):
+        raise ValidationError(f"The values of {name[:100]} must be texts.")
+    if name in _REPEATED or is_search(name):
+        return values
+    if len(values) != 1:
+        raise ValidationError(f"{name} can have one value only.")
+    return values[0]
+
+
+def _reason_field() -> fields.String:
+    return fields.String(
+        load_default="",
+        validate=validate.Length(max=MAX_REASON),
+        **describe("Why; shown in the records and on the timeline of each job."),
+    )
+
+
+class ActionBody(Body):
+    """What is to be done, and to which jobs: exactly one of `ids`, `filter` and `types`."""
+
+    action = fields.String(
+        required=True,
+        validate=validate.OneOf(tuple(ACTIONS)),
+        **describe("The action."),
+    )
+    ids = fields.List(
+        fields.String(validate=validate.Length(1, MAX_ID_LENGTH)),
+        validate=validate.Length(1, MAX_IDS),
+        **describe("Ids of jobs, as lists print them."),
+    )
+    filter = _ListFilter(
+        **describe(
+            "All jobs that match: the filters of `GET /admin/jobs/queue` by name, without those of "
+            "pages and order. Only jobs in a status that the action changes are meant."
+        )
+    )
+    types = fields.List(
+        fields.String(validate=validate.Length(1, 200)),
+        validate=validate.Length(1, MAX_TYPES),
+        **describe("Types of jobs, for `pause_type` and `resume_type`."),
+    )
+    expected = _WholeNumber(
+        load_default=default_none,
+        validate=validate.Range(0, MAX_JOBS),
+        **describe(
+            "With a filter: the `count` of the preview that was confirmed. If more jobs match, "
+            "beyond a tenth, the request is paused."
+        ),
+    )
+    reason = _reason_field()
+    run_at = _Moment(data_key="runAt", **describe("For `reschedule`: the new time."))
+    priority = _WholeNumber(
+        load_default=default_none,
+        validate=validate.Range(-MAX_PRIORITY, MAX_PRIORITY),
+        **describe("For `prioritize`: the new priority."),
+    )
+    anew = _Flag(
+        data_key="isAnew",
+        load_default=False,
+        **describe(
+            "For `retry`: with as many attempts as at first, instead of those that are left."
+        ),
+    )
+    dry_run = _Flag(
+        data_key="isDryRun",
+        load_default=False,
+        **describe("Record what would be done, and change nothing."),
+    )
+
+    @post_load
+    def _make_order(self, given: dict[str, Any], **_: Any) -> ActionOrder:
+        job_filter = None
+        if "filter" in given:
+            try:
+                job_filter = load_list_query(given["filter"], None).job_filter
+            except ValidationError as error:
+                messages = error.messages_dict
+                raise ValidationError(
+                    {f"filter.{name}": found for name, found in messages.items()}
+                ) from None
+        with explain_request_errors():
+            target = Target(
+                job_ids=tuple(given.get("ids", ())),
+                job_filter=job_filter,
+                types=tuple(given.get("types", ())),
+            )
+        return ActionOrder(
+            action=given["action"],
+            target=target,
+            expected=given["expected"],
+            reason=given["reason"],
+            run_at=given["run_at"],
+            priority=given["priority"],
+            anew=given["anew"],
+            dry_run=given["dry_run"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneJobOrder:
+    """What a caller wants to be done to a job that the address names."""
+
+    action: str
+    reason: str
+    anew: bool
+
+    def aim_at(self, job_id: str) -> ActionOrder:
+        """The order for a job."""
+        return ActionOrder(
+            action=self.action,
+            target=Target(job_ids=(job_id,)),
+            reason=self.reason,
+            anew=self.anew,
+        )
+
+
+class OwnActionBody(Body):
+    """What is to be done to one job."""
+
+    action = fields.String(
+        required=True, validate=validate.OneOf(tuple(ACTIONS)), **describe("The action.")
+    )
+    reason = _reason_field()
+    anew = _Flag(
+        data_key="isAnew",
+        load_default=False,
+        **describe("For `retry`: as in `POST /admin/actions`."),
+    )
+
+    @post_load
+    def _make_order(self, given: dict[str, Any], **_: Any) -> OneJobOrder:
+        return OneJobOrder(action=given["action"], reason=given["reason"], anew=given["anew"])
+
+
+class DecisionBody(Body):
+    """Why a person decides so."""
+
+    is_required = False
+
+    reason = _reason_field()
+
+    @post_load
+    def _make_reason(self, given: dict[str, Any], **_: Any) -> str:
+        return str(given["reason"])
+
+
+class _TimeCursor(EncodedCursor):
+    """The time of the last request of a page."""
+
+    max_length = 40
+    json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
+
+    def decode(self, encoded: str) -> datetime:
+        moment = datetime.fromisoformat(encoded)
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment.astimezone(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestListQuery:
+    """A page of requests: those made before a time."""
+
+    before: datetime | None = None
+    per_page: int = 20
+
+
+class RequestListParameters(Parameters):
+    """Which page of the requests."""
+
+    per_page = PlainInteger(
+        load_default=20, validate=validate.Range(1, 100), **describe("Requests per page.")
+    )
+    cursor = _TimeCursor(load_default=default_none, **describe("The `next_cursor` of a page."))
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> RequestListQuery:
+        return RequestListQuery(before=query["cursor"], per_page=query["per_page"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutcomeQuery:
+    """A page of the outcomes of a request."""
+
+    after: str | None = None
+    result: Result | None = None
+    per_page: int = 100
+
+
+class OutcomeParameters(Parameters):
+    """Which outcomes of a request."""
+
+    result = fields.String(
+        load_default=default_none,
+        validate=validate.OneOf([*Result, ""]),
+        **describe("Only jobs with this result; `possible`: of a dry run."),
+    )
+    per_page = PlainInteger(
+        load_default=100, validate=validate.Range(1, 1_000), **describe("Jobs per page.")
+    )
+    cursor = optional_text("The `next_cursor` of a page.", max_length=4_096)
+
+    @post_load
+    def _make_query(self, query: dict[str, Any], **_: Any) -> OutcomeQuery:
+        return OutcomeQuery(
+            after=query["cursor"] or None,
+            result=Result(query["result"]) if query["result"] else None,
+            per_page=query["per_page"],
+        )
+
+
+@contextmanager
+def explain_request_errors() -> Iterator[None]:
+    """Answer the errors of the core: 422 that names the field, 409 for a conflict."""
+    try:
+        yield
+    except RequestError as error:
+        raise invalid(_FIELD_NAMES.get(error.field, error.field), str(error)) from None
+    except RefusedFilterError as error:
+        raise invalid(f"filter.{error.parameter}", str(error)) from None
+    except RequestConflictError as error:
+        raise ApiError(HTTPStatus.CONFLICT, "conflict", str(error)) from None

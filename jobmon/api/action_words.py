@@ -1,0 +1,85 @@
+"""What an action will do, in words."""
+
+from jobmon import humanize
+from jobmon.actions.support import ActionSupport
+from jobmon.api.action_queries import ActionOrder
+from jobmon.domain import JobAction, TypeAction
+from jobmon.store.bson_json import to_iso
+
+# What follows after "1 job" or "812 jobs".
+_EFFECTS = {
+    JobAction.RETRY: "will be queued again and may run at once",
+    JobAction.RUN_NOW: "will be due now instead of at the planned time",
+    JobAction.RESCHEDULE: "will be due at {value}",
+    JobAction.PRIORITIZE: "will have {value}",
+    JobAction.CANCEL: "will be cancelled and not run any more",
+    JobAction.RELEASE: "will be taken from a worker whose lease has expired",
+    JobAction.DISABLE: "will be disabled: the next runs are skipped",
+    JobAction.ENABLE: "will be enabled",
+    JobAction.DELETE: "will be deleted",
+}
+_TYPE_EFFECTS = {
+    TypeAction.PAUSE: "Workers will take no more jobs of {types}; jobs that run go on.",
+    TypeAction.RESUME: "Workers will take jobs of {types} again.",
+}
+_NOTES = {
+    JobAction.CANCEL: "A job that runs loses its lease: its worker may still finish its work, but "
+    "the result is not recorded.",
+    JobAction.RELEASE: "Each is retried after a delay, or becomes dead if no attempt is left.",
+    JobAction.DELETE: "This cannot be undone.",
+}
+_ATTEMPTS = "Each keeps the attempts that are left, and has at least one."
+_ATTEMPTS_ANEW = "Each gets as many attempts as at first."
+_SHOWN_TYPES = 3
+
+
+def describe_action(order: ActionOrder, count: int, support: ActionSupport) -> str:
+    """What will happen to `count` jobs or types, in one or two sentences."""
+    if order.target.types:
+        return _TYPE_EFFECTS[TypeAction(order.action)].format(types=_name_types(order))
+    effect = _EFFECTS[JobAction(order.action)].format(value=_write_value(order))
+    sentences = [f"{count_jobs(count)} {effect}."]
+    if support.transitions is None:  # the rules of jobmon's own library
+        if order.action == JobAction.RETRY:
+            sentences.append(_ATTEMPTS_ANEW if order.anew else _ATTEMPTS)
+        elif order.action in _NOTES:
+            sentences.append(_NOTES[JobAction(order.action)])
+    elif order.action == JobAction.DELETE:
+        sentences.append(_NOTES[JobAction.DELETE])
+    return " ".join(sentences)
+
+
+def count_jobs(count: int) -> str:
+    """`1 job`, `812 jobs`."""
+    return f"{humanize.grouped(count)} {'job' if count == 1 else 'jobs'}"
+
+
+def _name_types(order: ActionOrder) -> str:
+    types = order.target.types
+    names = ", ".join(types[:_SHOWN_TYPES])
+    others = len(types) - _SHOWN_TYPES
+    return f"{names} and {others} more types" if others > 0 else f"the type {names}"
+
+
+def _write_value(order: ActionOrder) -> str:
+    if order.run_at is not None:
+        return to_iso(order.run_at)
+    if order.action == JobAction.RESCHEDULE:
+        return "the time that you choose"
+    return "another priority" if order.priority is None else f"the priority {order.priority}"
+
+
+def list_warnings(unsuitable: int | None, *, has_actor: bool, expires_minutes: int) -> list[str]:
+    """What to know before the request is made, each as a sentence."""
+    warnings = []
+    if unsuitable:
+        verb = "is" if unsuitable == 1 else "are"
+        warnings.append(
+            f"{humanize.grouped(unsuitable)} of the selected jobs {verb} in another state, "
+            "and will be skipped."
+        )
+    if not has_actor:
+        warnings.append(
+            f"No actor is running: the request waits, and expires after {expires_minutes} minutes."
+        )
+    return warnings

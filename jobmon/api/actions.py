@@ -1,0 +1,237 @@
+"""`/admin/actions/…`: the routes for actions on jobs, only with JOBMON_ACTIONS."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from flask import request
+
+from jobmon.actions.state import ActionState
+from jobmon.api import examples
+from jobmon.api.action_answers import (
+    ActionDetail,
+    ActionList,
+    ActionPreviewAnswer,
+    OutcomeList,
+    format_history,
+    format_outcome,
+    format_preview,
+    format_state,
+)
+from jobmon.api.action_queries import (
+    ActionBody,
+    ActionOrder,
+    DecisionBody,
+    OneJobOrder,
+    OutcomeParameters,
+    OutcomeQuery,
+    OwnActionBody,
+    RequestListParameters,
+    RequestListQuery,
+    explain_request_errors,
+)
+from jobmon.api.action_words import describe_action, list_warnings
+from jobmon.api.answers import Error
+from jobmon.api.job_actions import (
+    decide,
+    file_order,
+    find_request,
+    list_decisions,
+    queue_actions,
+    require_right,
+)
+from jobmon.api.jobs import document_refusal, get_callers_job
+from jobmon.api.openapi import Access, Routes
+from jobmon.api.queries import JobParameters
+from jobmon.store.bson_json import to_iso
+from jobmon.web import auth
+from jobmon.web.queues import current_queue
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+_KEY = {
+    "name": IDEMPOTENCY_KEY,
+    "in": "header",
+    "description": "A text of your choice. The same text of the same caller makes one request, "
+    "however often it is sent.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+}
+_ACTION_ID = {
+    "name": "action_id",
+    "in": "path",
+    "required": True,
+    "description": "Id of the request.",
+    "schema": {"type": "string", "minLength": 20, "maxLength": 20},
+    "example": examples.ACTION["id"],
+}
+# A request can be decided on in these ways: the summary of each route.
+_DECISIONS = {
+    "approve": "Approve a request that needs it: another person than the one who made it.",
+    "reject": "Reject a request that needs an approval.",
+    "pause": "Pause a request, after the batch that runs.",
+    "resume": "Resume a request that was paused.",
+    "stop": "Stop a request for good, after the batch that runs; what is done stays done.",
+}
+
+
+def blueprint() -> Routes:
+    """The routes below `/admin/actions`; all need the permission of the queue."""
+    routes = Routes("actions", __name__, access=Access.ADMIN, url_prefix="/admin/actions")
+
+    @routes.post("/preview")
+    @routes.doc(operationId="previewAction")
+    @routes.arguments(ActionBody, location="json", example=examples.ACTION_BODY)
+    @routes.response(HTTPStatus.OK, ActionPreviewAnswer, example=examples.ACTION_PREVIEW)
+    def preview(order: ActionOrder) -> dict[str, Any]:
+        """Count the jobs that a request would change now; nothing is stored."""
+        return make_preview(order)
+
+    @routes.post("")
+    @routes.doc(operationId="requestAction", parameters=[_KEY])
+    @routes.arguments(ActionBody, location="json", example=examples.ACTION_BODY)
+    @routes.response(HTTPStatus.CREATED, ActionDetail, example=examples.ACTION)
+    def file(order: ActionOrder) -> dict[str, Any]:
+        """Request an action; an actor carries it out.
+
+        It needs the permission of the action, too: JOBS_RETRY (`retry`, `release`), JOBS_CANCEL,
+        JOBS_DELETE, or JOBS_EDIT for all others. A `reason` is required for more than one job.
+        """
+        require_right(order.action)
+        return format_detail(file_order(order, request.headers.get(IDEMPOTENCY_KEY)))
+
+    @routes.get("")
+    @routes.doc(operationId="listActions")
+    @routes.arguments(RequestListParameters, location="query")
+    @routes.response(HTTPStatus.OK, ActionList, example=examples.ACTION_LIST)
+    def actions(query: RequestListQuery) -> dict[str, Any]:
+        """List the requests, the newest first: who, when, from where, what, why, and how far."""
+        found, next_cursor = list_requests(query)
+        return {
+            "meta": {
+                "next_cursor": next_cursor,
+                "is_actor_running": queue_actions().requests.has_actor(),
+            },
+            "data": [format_state(state) for state in found],
+        }
+
+    @routes.get("/<string(length=20):action_id>", parameters=[_ACTION_ID])
+    @routes.doc(operationId="getAction")
+    @_document_missing(routes)
+    @routes.response(HTTPStatus.OK, ActionDetail, example=examples.ACTION)
+    def action(action_id: str) -> dict[str, Any]:
+        """Get a request with its progress and its history."""
+        return format_detail(find_request(action_id))
+
+    @routes.get("/<string(length=20):action_id>/outcomes", parameters=[_ACTION_ID])
+    @routes.doc(operationId="listOutcomes")
+    @routes.arguments(OutcomeParameters, location="query")
+    @_document_missing(routes)
+    @routes.response(HTTPStatus.OK, OutcomeList, example=examples.OUTCOME_LIST)
+    def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any]:
+        """List what became of each job of a request: the changed fields, or why it was skipped."""
+        find_request(action_id)
+        with explain_request_errors():
+            page = queue_actions().requests.list_outcomes(
+                action_id, after=query.after, limit=query.per_page, result=query.result
+            )
+        return {
+            "meta": {"next_cursor": page.next_after},
+            "data": [format_outcome(outcome) for outcome in page.outcomes],
+        }
+
+    for name, summary in _DECISIONS.items():
+        _add_decision(routes, name, summary)
+    return routes
+
+
+def _add_decision(routes: Routes, name: str, summary: str) -> None:
+    def decided(reason: str, action_id: str) -> dict[str, Any]:
+        return format_detail(decide(action_id, name, reason))
+
+    decided.__name__, decided.__doc__ = name, summary
+    documented = routes.response(HTTPStatus.OK, ActionDetail, example=examples.ACTION)(decided)
+    documented = _document_missing(routes)(_document_conflict(routes)(documented))
+    documented = routes.arguments(
+        DecisionBody, location="json", required=False, example={"reason": "wrong filter"}
+    )(documented)
+    documented = routes.doc(operationId=f"{name}Action")(documented)
+    routes.route(
+        f"/<string(length=20):action_id>/{name}", methods=["POST"], parameters=[_ACTION_ID]
+    )(documented)
+
+
+def add_owner_route(routes: Routes) -> None:
+    """Add the route for owners to those of jobs."""
+
+    @routes.post("/job/actions")
+    @routes.doc(operationId="requestJobAction", parameters=[_KEY])
+    @routes.arguments(JobParameters, location="query")
+    @routes.arguments(OwnActionBody, location="json", example={"action": "retry"})
+    @document_refusal(routes)
+    @routes.response(HTTPStatus.CREATED, ActionDetail, example=examples.ACTION)
+    def job_action(job_id: str, order: OneJobOrder) -> dict[str, Any]:
+        """Request an action on one job, as its owner or an operator.
+
+        Only with JOBMON_ACTIONS; owners, only the actions in JOBMON_OWNER_ACTIONS.
+        """
+        require_right(order.action)
+        get_callers_job(job_id)
+        owner = None if auth.is_admin() else auth.subject()
+        key = request.headers.get(IDEMPOTENCY_KEY)
+        return format_detail(file_order(order.aim_at(job_id), key, owner))
+
+
+def make_preview(order: ActionOrder) -> dict[str, Any]:
+    """The fields of an `ActionPreview`; raises ApiError 403 and 422."""
+    require_right(order.action)
+    actions, settings = queue_actions(), current_queue().settings
+    owner = None if auth.is_admin() else auth.subject()
+    with explain_request_errors():
+        found = actions.previewer.preview(order.action, order.target, owner)
+    has_actor, minutes = actions.requests.has_actor(), settings.actions_expire_minutes
+    text = describe_action(order, found.count, actions.support)
+    warnings = list_warnings(found.unsuitable, has_actor=has_actor, expires_minutes=minutes)
+    above = settings.actions_approval_above
+    return {
+        **format_preview(order.action, found, text, warnings),
+        "isReasonNeeded": not order.target.is_single,
+        "isApprovalNeeded": above is not None and found.count > above,
+        "isActorRunning": has_actor,
+        "expiresAfterMinutes": minutes,
+    }
+
+
+def list_requests(query: RequestListQuery) -> tuple[list[ActionState], str | None]:
+    """A page of the requests, and the cursor of the next one."""
+    found = queue_actions().requests.list_recent(limit=query.per_page, before=query.before)
+    is_full = len(found) == query.per_page
+    return found, to_iso(found[-1].request.at) if is_full else None
+
+
+def format_detail(state: ActionState) -> dict[str, Any]:
+    """The fields of an `ActionDetail`."""
+    return {
+        **format_state(state),
+        "isActorRunning": queue_actions().requests.has_actor(),
+        "decisions": list_decisions(state),
+        "history": format_history(state.history),
+    }
+
+
+def _document_missing(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
+        HTTPStatus.NOT_FOUND,
+        schema=Error,
+        description="There is no such request, or its records have expired.",
+        example=examples.ERRORS["not_found"],
+    )
+    return documented
+
+
+def _document_conflict(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
+        HTTPStatus.CONFLICT,
+        schema=Error,
+        description="The request is not in a phase in which this can be decided.",
+        example=examples.ERRORS["conflict"],
+    )
+    return documented

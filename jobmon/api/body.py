@@ -1,0 +1,38 @@
+"""Reads JSON bodies of requests."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from marshmallow import RAISE, Schema, ValidationError
+from werkzeug.wrappers import Request
+
+from jobmon.web.errors import invalid, invalid_parameters
+
+
+class Body(Schema):
+    """An object in the body of a request. Unknown fields are refused: one may be a typing error."""
+
+    is_required: ClassVar[bool] = True
+
+    class Meta:
+        unknown = RAISE
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        """The schema itself: each decorator of a route copies the documentation so far."""
+        return self
+
+    def read(self, request: Request) -> Any:
+        """What the body of a request means; raises ApiError 422."""
+        if not self.is_required and not request.get_data():
+            return self.read_fields({})
+        given = request.get_json(force=True, silent=True)
+        if not isinstance(given, dict):
+            raise invalid("body", "Must be a JSON object.")
+        return self.read_fields(given)
+
+    def read_fields(self, given: Mapping[str, Any]) -> Any:
+        """What the fields of a body mean; raises ApiError 422."""
+        try:
+            return self.load(given)
+        except ValidationError as error:
+            raise invalid_parameters(dict(error.messages_dict)) from None

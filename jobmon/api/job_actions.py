@@ -1,0 +1,202 @@
+"""What the caller may have done to a job now, and what requests did with it."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from flask import request
+from pymongo.errors import PyMongoError
+
+from jobmon.actions.preview import select_jobs
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.requests import ActionRequests
+from jobmon.actions.state import ActionState
+from jobmon.actions.vocabulary import ACTIONS
+from jobmon.api.action_answers import DECISIONS, format_done
+from jobmon.api.action_queries import ActionOrder, explain_request_errors
+from jobmon.domain import JobAction
+from jobmon.settings.actions import JOBS_APPROVE
+from jobmon.store.failures import describe_error
+from jobmon.store.mapping import Document
+from jobmon.web import auth
+from jobmon.web.errors import ApiError, invalid
+from jobmon.web.queues import QueueActions, WatchedQueue, current_queue
+
+log = structlog.get_logger("jobmon.actions")
+
+MAX_DONE = 50  # of a job
+NOT_READ = "the records of actions cannot be read"
+_DECISION_KINDS = ("approve", "reject")
+
+
+def queue_actions() -> QueueActions:
+    """The actions of the request's queue; raises ApiError 404 if they are switched off."""
+    actions = current_queue().actions
+    if actions is None:
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing at this address.")
+    return actions
+
+
+def may_request(action: str) -> bool:
+    """Whether the caller may request an action: by a permission, or as an owner by the settings.
+
+    The owner's right is for own jobs only.
+    """
+    if auth.is_admin():
+        return auth.has_permission(ACTIONS[action].permission)
+    return action in current_queue().settings.owner_actions
+
+
+def require_right(action: str) -> None:
+    """Raise ApiError 403 unless the caller may request an action."""
+    if not may_request(action):
+        raise _denied(ACTIONS[action].permission)
+
+
+def _denied(permission: str) -> ApiError:
+    return ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {permission}.")
+
+
+def list_possible(job: Document, now: datetime) -> list[str]:
+    """The actions that the caller may request for a job in its present state."""
+    actions = current_queue().actions
+    if actions is None or job.get("jobId") is None:
+        return []
+    names = actions.support.list_actions(str(job.get("status")))
+    return [name for name in names if may_request(name) and _fits(name, job, now)]
+
+
+def _fits(action: str, job: Document, now: datetime) -> bool:
+    """Whether the dates of a job allow an action."""
+    field = {JobAction.RUN_NOW.value: "nextRunAt", JobAction.RELEASE.value: "leaseExpiresAt"}
+    at = job.get(field[action]) if action in field else None
+    if action == JobAction.RUN_NOW:
+        return isinstance(at, datetime) and at.replace(tzinfo=at.tzinfo or UTC) > now
+    if action == JobAction.RELEASE:
+        return isinstance(at, datetime) and at.replace(tzinfo=at.tzinfo or UTC) <= now
+    return True
+
+
+def read_done(queue: WatchedQueue, job_id: Any) -> tuple[list[dict[str, Any]] | None, str]:
+    """What requests did with a job, as `DoneAction` has it, or None and why it is unknown.
+
+    Operators see who requested it and why, and owners only of their own requests.
+    """
+    if queue.actions is None or not isinstance(job_id, str):
+        return [], ""
+    try:
+        found = queue.actions.requests.list_job_outcomes(job_id, MAX_DONE)
+    except PyMongoError as error:
+        log.error("actions of a job not read", error=describe_error(error))
+        return None, NOT_READ
+    is_admin, subject = auth.is_admin(), auth.subject()
+    return [
+        format_done(outcome, made, shows_person=is_admin or made.by.subject == subject)
+        for outcome, made in found
+    ], ""
+
+
+def describe_actions(queue: WatchedQueue, job: Document, now: datetime) -> dict[str, Any]:
+    """The fields of `JobActions`."""
+    done, reason = read_done(queue, job.get("jobId"))
+    reasons = {"done": reason} if reason else {}
+    return {"possible": list_possible(job, now), "done": done, "reasons": reasons}
+
+
+def make_person() -> Person:
+    """The caller, for the records."""
+    return Person(subject=auth.subject(), role=auth.describe_roles(), address=request.remote_addr)
+
+
+def file_order(order: ActionOrder, key: str | None, owner: str | None = None) -> ActionState:
+    """File a request of the caller, whose right was checked; with `owner`, for own jobs only.
+
+    ApiError 422 for what cannot be requested.
+    """
+    queue, actions = current_queue(), queue_actions()
+    with explain_request_errors():
+        actions.support.require(order.action)
+        made = ActionRequest(
+            action=order.action,
+            target=order.target,
+            by=make_person(),
+            expected=_find_expected(queue, actions, order),
+            reason=order.reason,
+            run_at=order.run_at,
+            priority=order.priority,
+            anew=order.anew,
+            dry_run=order.dry_run,
+            owner=owner,
+        )
+        state = actions.requests.file(made, key)
+    log.info(
+        "action requested",
+        request=state.request.id,
+        action=order.action,
+        target=order.target.kind.value,
+        expected=state.expected,
+        dry_run=order.dry_run,
+        user=state.request.by.subject,
+        address=state.request.by.address,
+    )
+    return find_request(state.request.id)  # with its history
+
+
+def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrder) -> int:
+    """The number of jobs or types of an order: for a filter the one that was confirmed."""
+    target = order.target
+    if target.job_filter is None:
+        return len(target.job_ids) + len(target.types)
+    if order.expected is None:
+        raise invalid("expected", "Required with a filter: the count of the preview.")
+    selected = select_jobs(order.action, target.job_filter, actions.support)
+    if selected is None:
+        raise invalid("filter.status", f"No job in this status can be changed by {order.action}.")
+    queue.lists.prepare(selected)
+    return order.expected
+
+
+def decide(request_id: str, decision: str, reason: str) -> ActionState:
+    """Record a decision of the caller: `approve`, `reject`, `pause`, `resume` or `stop`.
+
+    ApiError 404 if there is no such request, 403 without the right, 409 if it is too late.
+    """
+    requests = queue_actions().requests
+    state = find_request(request_id)
+    if not may_decide(state, decision):
+        by_approver = decision in _DECISION_KINDS
+        raise _denied(JOBS_APPROVE if by_approver else ACTIONS[state.request.action].permission)
+    with explain_request_errors():
+        decided: ActionState = getattr(requests, decision)(request_id, make_person(), reason)
+    log.info("action decided", request=request_id, decision=decision, user=auth.subject())
+    return decided
+
+
+def may_decide(state: ActionState, decision: str) -> bool:
+    """Whether the caller has the right for a decision, whatever the request's phase is."""
+    if decision in _DECISION_KINDS:
+        return auth.has_permission(JOBS_APPROVE)
+    return auth.has_permission(ACTIONS[state.request.action].permission)
+
+
+def list_decisions(state: ActionState) -> list[str]:
+    """What the caller may decide now."""
+    is_own = state.request.by.subject == auth.subject()
+    return [
+        decision
+        for decision in DECISIONS.get(state.phase, ())
+        if auth.is_admin()
+        and may_decide(state, decision)
+        and not (is_own and decision == "approve")
+    ]
+
+
+def find_request(request_id: str) -> ActionState:
+    """A request of the queue; raises ApiError 404 if there is none with this id."""
+    requests: ActionRequests = queue_actions().requests
+    state = requests.get(request_id)
+    if state is None:
+        message = "There is no such request, or its records have expired."
+        raise ApiError(HTTPStatus.NOT_FOUND, "not_found", message)
+    return state

@@ -1,0 +1,300 @@
+"""The routes for actions: catches a filter that means more jobs than its text, a request without
+its reason or count, and an answer or a job that does not show what was filed and done."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import mongomock
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect
+from werkzeug.test import TestResponse
+
+from jobmon.actions.records import ActionRecords, Progress
+from jobmon.actions.requests import ActionRequests
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import ADMIN_DASHBOARD, Settings
+from jobmon.settings.actions import ACTION_PERMISSIONS
+
+from ..conftest import NOW, Api
+from ..support.commands import database_uri
+from .test_openapi import check_answer
+
+ROLES = {
+    "admin": frozenset({ADMIN_DASHBOARD, *ACTION_PERMISSIONS}),
+    "reader": frozenset({ADMIN_DASHBOARD}),
+}
+DEAD = {"status": ["dlq"]}
+ALL_DEAD = {"action": "retry", "filter": DEAD, "expected": 3, "reason": "the provider is back"}
+
+
+class ActionApi(Api):
+    """The service with actions, over jobs in memory."""
+
+    def __init__(self, settings: Settings, mongo: Any = None) -> None:
+        mongo = mongo or mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
+        super().__init__(create_app(settings, mongo))
+        self.database = mongo.get_default_database()
+        self.document = self.get("/openapi.json").json
+
+    def post(
+        self, path: str, body: Any = None, role: str = "admin", subject: str = "ada", key: str = ""
+    ) -> TestResponse:
+        headers = {"Authorization": f"Bearer {self.token(subject, role)}"}
+        if key:
+            headers["Idempotency-Key"] = key
+        answer = self.client.post(path, json=body, headers=headers)
+        if "{" not in path and answer.status_code < 300:
+            route = path.partition("?")[0].split("/")
+            documented = "/".join("{action_id}" if len(part) == 20 else part for part in route)
+            check_answer(self.document, documented, answer, "post")
+        return answer
+
+    def read(self, path: str, role: str = "admin", subject: str = "ada", **query: Any) -> Any:
+        answer = self.get(path, token=self.token(subject, role), **query)
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+    def add(self, *ids: str, **fields: Any) -> None:
+        self.database.jobs.insert_many(
+            {"jobId": job_id, "status": "dlq", "type": "mail", "createdAt": NOW} | fields
+            for job_id in ids
+        )
+
+    @property
+    def records(self) -> ActionRecords:
+        """The records, as an actor writes them."""
+        with self.app.test_request_context():
+            queues = self.app.extensions["jobmon_queues"]
+            return queues.open(queues.default).actions.requests.records
+
+    def report(self, request_id: str, job_id: str, **fields: Any) -> None:
+        """Record what an actor did with a job."""
+        outcome = {"key": job_id, "jobId": job_id, "result": "done", "reason": "", "dryRun": False}
+        changed = {"before": {"status": "dlq"}, "after": {"status": "queued"}}
+        self.records.add_outcomes(request_id, [outcome | changed | fields])
+
+
+@pytest.fixture
+def make_api(make_settings: Callable[..., Settings]) -> Callable[..., ActionApi]:
+    def make(**given: Any) -> ActionApi:
+        api = ActionApi(make_settings(actions=True, role_permissions=ROLES, **given))
+        api.add("d1", "d2", "d3", createdBy="bob")
+        api.add("q1", status="queued")
+        return api
+
+    return make
+
+
+@pytest.fixture
+def acting(make_api: Callable[..., ActionApi]) -> ActionApi:
+    return make_api()
+
+
+def test_preview_counts_what_would_change_and_stores_nothing(acting: ActionApi) -> None:
+    body = {"action": "retry", "ids": ["d1", "q1", "none"]}
+    answer = acting.post("/admin/actions/preview", body).json
+    assert (answer["count"], answer["unsuitable"], answer["isReasonNeeded"]) == (1, 2, True)
+    assert answer["text"].startswith("1 job will be queued again")
+    assert answer["warnings"] == [
+        "2 of the selected jobs are in another state, and will be skipped.",
+        "No actor is running: the request waits, and expires after 15 minutes.",
+    ]
+    answer = acting.post("/admin/actions/preview", {"action": "retry", "filter": {}}).json
+    assert (answer["count"], answer["unsuitable"]) == (3, None)
+    assert {job["jobId"] for job in answer["sample"]} == {"d1", "d2", "d3"}
+    assert acting.read("/admin/actions")["data"] == []
+
+
+def test_filed_request_is_listed_with_who_when_what_and_why(acting: ActionApi) -> None:
+    filed = acting.post("/admin/actions", ALL_DEAD)
+    assert filed.status_code == 201
+    (listed,) = acting.read("/admin/actions", role="reader")["data"]
+    assert listed["by"] == {"subject": "ada", "role": "admin", "address": "127.0.0.1"}
+    assert (listed["phase"], listed["expected"]) == ("waiting", 3)
+    assert listed["target"]["filter"] == DEAD
+    detail = acting.read(f"/admin/actions/{listed['id']}")
+    assert detail == filed.json
+    assert [record["kind"] for record in detail["history"]] == ["requested"]
+    assert (detail["decisions"], detail["isActorRunning"]) == (["pause", "stop"], False)
+    # A reader sees it, and may decide nothing.
+    assert acting.read(f"/admin/actions/{listed['id']}", role="reader")["decisions"] == []
+
+
+def test_same_key_makes_one_request(acting: ActionApi) -> None:
+    first, second = (acting.post("/admin/actions", ALL_DEAD, key="k1").json for _ in range(2))
+    assert first["id"] == second["id"]
+    other = acting.post("/admin/actions", ALL_DEAD | {"expected": 4}, key="k1")
+    assert (other.status_code, list(other.json["error"]["details"])) == (422, ["Idempotency-Key"])
+    assert len(acting.read("/admin/actions")["data"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ([1], "body"),
+        ({}, "action"),
+        ({"action": "explode", "ids": ["d1"]}, "action"),
+        ({"action": "disable", "ids": ["d1"]}, "action"),  # not in this queue
+        ({"action": "delete", "ids": ["d1"]}, "action"),  # switched off
+        ({"action": "retry"}, "ids"),
+        ({"action": "retry", "ids": ["d1"], "filter": DEAD}, "ids"),
+        ({"action": "retry", "ids": ["d1", "d1"], "reason": "x"}, "ids"),
+        ({"action": "retry", "ids": ["d1", "d2"]}, "reason"),
+        ({"action": "retry", "ids": ["d1"], "reason": "a\x00b"}, "reason"),
+        ({"action": "retry", "ids": ["d1"], "isAnew": 1}, "isAnew"),
+        ({"action": "retry", "ids": ["d1"], "reasons": "a typing error"}, "reasons"),
+        ({"action": "cancel", "ids": ["d1"], "isAnew": True}, "isAnew"),
+        ({"action": "reschedule", "ids": ["d1"]}, "runAt"),
+        ({"action": "prioritize", "ids": ["d1"], "priority": "1"}, "priority"),
+        ({"action": "pause_type", "ids": ["d1"]}, "action"),
+        ({"action": "retry", "filter": DEAD, "reason": "x"}, "expected"),
+        ({"action": "retry", "filter": DEAD, "expected": 3}, "reason"),
+        ({"action": "retry", "filter": {"status": "queued"}, "expected": 1}, "filter.status"),
+        ({"action": "retry", "filter": {"state": "dlq"}, "expected": 3}, "filter"),
+        ({"action": "retry", "filter": {"per_page": "5"}, "expected": 3}, "filter"),
+        ({"action": "retry", "filter": {"owner": {"$ne": 1}}, "expected": 3}, "filter"),
+        ({"action": "retry", "filter": {"owner": ["a", "b"]}, "expected": 3}, "filter"),
+        ({"action": "retry", "filter": {"range": "x"}, "expected": 3}, "filter.range"),
+        ({"action": "retry", "filter": {"payload.x": "1"}, "expected": 3}, "filter.payload.x"),
+    ],
+)
+def test_bad_request_is_refused_with_the_field_and_not_filed(
+    acting: ActionApi, body: Any, field: str
+) -> None:
+    answer = acting.post("/admin/actions", body)
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [field])
+    assert acting.read("/admin/actions")["data"] == []
+
+
+def test_decisions_change_the_phase_and_come_too_late_at_last(acting: ActionApi) -> None:
+    request_id = acting.post("/admin/actions", ALL_DEAD).json["id"]
+    for decision, phase in (("pause", "paused"), ("resume", "waiting"), ("stop", "stopped")):
+        answer = acting.post(f"/admin/actions/{request_id}/{decision}", {"reason": "wait"})
+        assert (answer.status_code, answer.json["phase"]) == (200, phase)
+    late = acting.post(f"/admin/actions/{request_id}/pause")
+    assert (late.status_code, late.json["error"]["code"]) == (409, "conflict")
+    history = acting.read(f"/admin/actions/{request_id}")["history"]
+    assert [step["kind"] for step in history] == ["requested", "paused", "resumed", "stopped"]
+    assert {step["reason"] for step in history[1:]} == {"wait"}
+    missing = acting.post(f"/admin/actions/{'0' * 20}/stop")
+    assert (missing.status_code, missing.json["error"]["code"]) == (404, "not_found")
+
+
+def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) -> None:
+    api = make_api(actions_approval_above=2)
+    assert api.post("/admin/actions/preview", ALL_DEAD).json["isApprovalNeeded"] is True
+    filed = api.post("/admin/actions", ALL_DEAD).json
+    assert (filed["phase"], filed["decisions"]) == ("awaiting_approval", ["reject", "stop"])
+    own = api.post(f"/admin/actions/{filed['id']}/approve")
+    assert (own.status_code, own.json["error"]["code"]) == (409, "conflict")
+    approved = api.post(f"/admin/actions/{filed['id']}/approve", subject="bob")
+    assert approved.json["phase"] == "waiting"
+
+
+def test_requests_are_listed_in_pages(acting: ActionApi) -> None:
+    filed = [
+        acting.post("/admin/actions", {"action": "retry", "ids": [f"d{number}"]}).json["id"]
+        for number in (1, 2, 3)
+    ]
+    first = acting.read("/admin/actions", per_page=2)
+    second = acting.read("/admin/actions", per_page=2, cursor=first["meta"]["next_cursor"])
+    listed = [one["id"] for page in (first, second) for one in page["data"]]
+    assert listed == filed[::-1]
+    assert second["meta"]["next_cursor"] is None
+
+
+def test_outcomes_show_changes_without_secrets_in_pages(
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
+) -> None:
+    uri = database_uri(mongod, database)
+    settings = make_settings(
+        mongo_uri=uri, state_db=database.name, actions=True, role_permissions=ROLES
+    )
+    acting = ActionApi(settings, MongoClient(uri, tz_aware=True))
+    request_id = acting.post("/admin/actions", ALL_DEAD | {"filter": {}}).json["id"]
+    acting.report(request_id, "d1", before={"status": "dlq", "password": "p"})
+    acting.report(request_id, "d2", result="skipped", reason="it is queued")
+    address = f"/admin/actions/{request_id}/outcomes"
+    page = acting.read(address, per_page=1)
+    (outcome,) = page["data"]
+    assert (outcome["jobId"], outcome["result"]) == ("d1", "done")
+    assert outcome["before"] == {"status": "dlq", "password": "[redacted]"}
+    (skipped,) = acting.read(address, cursor=page["meta"]["next_cursor"])["data"]
+    assert (skipped["jobId"], skipped["reason"]) == ("d2", "it is queued")
+    wrong = acting.get(address, token=acting.token("ada"), cursor="!")
+    assert (wrong.status_code, list(wrong.json["error"]["details"])) == (422, ["cursor"])
+    acting.database.client.close()
+
+
+def test_job_shows_what_was_done_to_it_and_what_is_possible(
+    make_api: Callable[..., ActionApi],
+) -> None:
+    api = make_api(owner_actions=("retry",))
+    request_id = api.post("/admin/actions", ALL_DEAD).json["id"]
+    api.report(request_id, "d1")
+    actions = api.read("/jobs/d1")["actions"]
+    assert actions["possible"] == ["retry"]
+    assert [(one["action"], one["by"], one["reason"]) for one in actions["done"]] == [
+        ("retry", "ada", "the provider is back")
+    ]
+    assert api.read("/jobs/d1", role="reader")["actions"]["possible"] == []
+    # The owner sees that it was retried, but not by whom and why.
+    own = api.read("/jobs/d1", role="user", subject="bob")["actions"]
+    assert own["possible"] == ["retry"]
+    assert [(one["action"], one["by"], one["reason"]) for one in own["done"]] == [
+        ("retry", None, None)
+    ]
+    # Run now is for jobs with a time in the future.
+    assert "run_now" not in api.read("/jobs/q1")["actions"]["possible"]
+    assert {"cancel", "reschedule"} <= {*api.read("/jobs/q1")["actions"]["possible"]}
+
+
+def test_job_is_shown_if_the_records_cannot_be_read(
+    acting: ActionApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise AutoReconnect("away")
+
+    monkeypatch.setattr(ActionRequests, "list_job_outcomes", fail)
+    actions = acting.read("/jobs/d1")["actions"]
+    assert actions["done"] is None
+    assert actions["reasons"] == {"done": "the records of actions cannot be read"}
+
+
+def test_request_of_an_owner_is_limited_to_own_jobs(make_api: Callable[..., ActionApi]) -> None:
+    api = make_api(owner_actions=("retry",))
+    answer = api.post("/job/actions?id=d1", {"action": "retry"}, role="user", subject="bob")
+    assert answer.status_code == 201
+    stored = api.records.own["action_decisions"].find_one({"kind": "requested"})
+    assert stored is not None
+    assert (stored["owner"], stored["target"]) == ("bob", {"ids": ["d1"]})
+
+
+def test_log_has_who_requested_what_without_the_reason(
+    acting: ActionApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "jobmon.actions"):
+        filed = acting.post("/admin/actions", ALL_DEAD | {"reason": "password=hunter2"}).json
+    text = "".join(record.getMessage() for record in caplog.records)
+    assert all(part in text for part in (filed["id"], "retry", "ada", "127.0.0.1"))
+    assert "hunter2" not in text
+    assert "hunter2" not in filed["reason"]
+
+
+def test_actor_is_reported_while_its_lease_lasts(
+    acting: ActionApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ActionRequests, "has_actor", lambda _: True)
+    assert acting.post("/admin/actions/preview", ALL_DEAD).json["warnings"] == []
+    filed = acting.post("/admin/actions", ALL_DEAD).json
+    acting.records.add_progress(filed["id"], Progress.CLAIMED, {})
+    counts = {"done": 3, "skipped": 0, "possible": 0}
+    acting.records.add_progress(
+        filed["id"], Progress.FINISHED, {"phase": "finished", "counts": counts}
+    )
+    detail = acting.read(f"/admin/actions/{filed['id']}")
+    assert (detail["phase"], detail["done"], detail["isActorRunning"]) == ("finished", 3, True)
