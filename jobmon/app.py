@@ -15,6 +15,7 @@ from jobmon.api.own_counts import OwnCounter
 from jobmon.api.queues import QueueSummaries
 from jobmon.api.workers import WorkerReader
 from jobmon.dashboard import views
+from jobmon.dashboard.actions_page import ActionPages
 from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
@@ -122,5 +123,6 @@ def _add_routes(app: Flask, queues: WatchedQueues, *, has_actions: bool) -> None
             schedule=SchedulePage(lists),
             queues=QueuesPage(summaries),
             find=FindPage(),
+            actions=ActionPages() if has_actions else None,
         )
     )

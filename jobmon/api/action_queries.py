@@ -23,8 +23,8 @@ from jobmon.store.filter import RefusedFilterError
 from jobmon.web.errors import ApiError, invalid
 
 # The parameters of a list that do not choose its jobs.
-_NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
-_REPEATED = ("status", "type")
+NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
+REPEATED = ("status", "type")
 # The fields of a body by the names that the core has for them.
 _FIELD_NAMES = {
     "run_at": "runAt",
@@ -100,12 +100,12 @@ class _ListFilter(fields.Field[dict[str, Any]]):
 def _read_values(name: str, given: Any) -> Any:
     """A text, or a list of texts where a list is expected; raises ValidationError."""
     # An unknown name must not be ignored: the action would change more jobs than was meant.
-    if name in _NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
+    if name in NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
         raise ValidationError(f"Has no filter {name[:100]}.")
     values = given if isinstance(given, list) else [given]
     if any(not isinstance(text, str) for text in values):
         raise ValidationError(f"The values of {name[:100]} must be texts.")
-    if name in _REPEATED or is_search(name):
+    if name in REPEATED or is_search(name):
         return values
     if len(values) != 1:
         raise ValidationError(f"{name} can have one value only.")

@@ -12,6 +12,7 @@ from jobmon.api.fields import clean_free_text
 from jobmon.api.window_queries import ErrorListParameters, ErrorQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
 from jobmon.dashboard import session
+from jobmon.dashboard.action_buttons import list_group_buttons, write_filter
 from jobmon.dashboard.charts import mark_columns
 from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
 from jobmon.dashboard.page_window import PageWindow
@@ -19,6 +20,7 @@ from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
+from jobmon.domain import JobStatus
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_history import is_final
 from jobmon.rollup.series import NoCollectorError
@@ -108,6 +110,8 @@ class ErrorPages:
             "code_filter": _find_code_filter(queue, sample),
             "doubt": found.history.doubt,
             "unknown": found.reason,
+            "actions": list_group_buttons(),
+            "group_filter": _write_group_filter(queue, group_id, sample),
             "window": window,
             "shown_window": found.window,
             "is_over": is_final(found.window, found.history),
@@ -155,6 +159,13 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
         "next_cursor": next_cursor,
         "has_workers": any(group.workers for group in matching) or bool(query.errors.worker),
     }
+
+
+def _write_group_filter(queue: WatchedQueue, group_id: str, sample: ErrorGroup | None) -> str:
+    """The filter for the dead jobs of a group; the code spares comparing the errors of others."""
+    code = _find_code_filter(queue, sample)
+    dead = [JobStatus.DLQ.value]
+    return write_filter({"status": dead, "error_group": group_id, "error_code": code})
 
 
 def _find_code_filter(queue: WatchedQueue, sample: ErrorGroup | None) -> str:

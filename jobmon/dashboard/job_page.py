@@ -9,15 +9,17 @@ from flask import Response, jsonify, render_template, request
 
 from jobmon.api.answers import JobDetail
 from jobmon.api.explaining import read_explanation
+from jobmon.api.job_actions import read_done
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import get_callers_job, get_detailed_job
 from jobmon.api.links import list_links
 from jobmon.dashboard import session
+from jobmon.dashboard.action_buttons import list_job_buttons
 from jobmon.dashboard.job_place import find_place
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.time_axis import time_axis
-from jobmon.dashboard.timeline import is_finished, timeline
+from jobmon.dashboard.timeline import add_actions, is_finished, timeline
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
@@ -57,12 +59,15 @@ class JobPage:
             return jsonify(JobDetail().dump(get_detailed_job(job_id)))
         document, now = get_callers_job(job_id), datetime.now(UTC)
         job = JobView.from_document(document, detail=True)
+        done, not_read = read_done(current_queue(), document.get("jobId"))
         context = {
             "job": job,
+            "actions": list_job_buttons(document, now),
+            "actions_not_read": not_read,
             "explanation": read_explanation(current_queue(), document, now),
             "links": list_links(current_queue().settings, document),
             "raw": RawJson.dump(job.payload),
-            "steps": timeline(job, now),
+            "steps": add_actions(timeline(job, now), done or []),
             "newest_attempt": f"attempt-{len(job.attempts)}",
             "axis": time_axis(job, now),
             "lease_expired": job.has_expired_lease(now),

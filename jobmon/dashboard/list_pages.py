@@ -15,6 +15,7 @@ from jobmon.api.job_lists import ListPage, ListResponder
 from jobmon.api.own_counts import OwnCounter
 from jobmon.api.queries import ListFormat, ListQuery, load_list_query
 from jobmon.dashboard import session
+from jobmon.dashboard.action_buttons import list_selection_buttons, write_filter
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm, choose_fields, read_parameters
 from jobmon.dashboard.list_tabs import StatusTabs
@@ -84,6 +85,8 @@ class JobListPages:
             "tabs": tabs.list(has_schedule=has_schedule),
             "soon": tabs.link_schedule(now),
             "when_heading": _choose_heading(parameters),
+            "actions": [] if owner is not None else list_selection_buttons(parameters),
+            "filter": write_filter(parameters),
             "by_duration": parameters.get("sort") == LONGEST_FIRST,
         }
         if page is not None:

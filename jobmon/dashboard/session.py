@@ -110,7 +110,7 @@ def sign_in() -> BaseResponse:
 
     Every answer is a redirect, so that reloading the page does not send the token again.
     """
-    _require_same_origin()
+    require_same_origin()
     token = bare_token(request.form.get("token", ""))
     then = own_path(request.form.get("then", ""))
     if not token:
@@ -141,7 +141,7 @@ def _refuse(code: str, then: str) -> BaseResponse:
 
 def sign_out() -> BaseResponse:
     """Delete the cookie."""
-    _require_same_origin()
+    require_same_origin()
     response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
     response.delete_cookie(auth.session_cookie_name(), **_cookie_options())
     return response
@@ -175,7 +175,7 @@ def _cookie_options() -> dict[str, Any]:
     }
 
 
-def _require_same_origin() -> None:
+def require_same_origin() -> None:
     """Refuse a form that another site sends (CSRF).
 
     Over TLS and to localhost, browsers send `Sec-Fetch-Site`. Without it, the origin of the page is

@@ -1,11 +1,14 @@
 """The timeline of a job for its page, the newest step first: what it does next, and its past."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from jobmon.actions.records import Result
+from jobmon.actions.vocabulary import ACTIONS
+from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
 from jobmon.diagnosis.message_pattern import mask_message
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, AttemptStatus, JobStatus
@@ -51,6 +54,41 @@ def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
     attempts = list(_list_attempts(job))[::-1]
     shown = [*attempts[:1], *_fold(attempts[1:])]
     return [*_list_next(job, now), *_list_end(job), *shown, *_list_start(job)]
+
+
+def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) -> list[TimelineStep]:
+    """The steps with what requests did with the job, as `DoneAction` has it, by time."""
+    merged = list(steps)
+    for action in done:
+        if action["result"] != Result.DONE:
+            continue
+        at, by = action["at"], f"by {action['by']}" if action["by"] else ""
+        step = TimelineStep(
+            key=f"action-{action['requestId']}",
+            name=capitalize_first(ACTIONS[action["action"]].done),
+            at=at,
+            status="other",
+            note=": ".join(filter(None, (by, action["reason"]))),
+        )
+        position = _find_position(merged, at)
+        if _is_same_step(step, merged[position : position + 1]):
+            merged[position] = replace(merged[position], note=step.note)
+        else:
+            merged.insert(position, step)
+    return merged
+
+
+def _is_same_step(action: TimelineStep, older: list[TimelineStep]) -> bool:
+    """Whether the job's end is this action, such as a cancellation."""
+    return any(step.key == "end" and step.name == action.name and not step.note for step in older)
+
+
+def _find_position(steps: list[TimelineStep], at: datetime) -> int:
+    """Before the newest step that is not later."""
+    for position, step in enumerate(steps):
+        if not step.to_come and isinstance(step.at, datetime) and step.at <= at:
+            return position
+    return len(steps)
 
 
 def is_finished(job: JobView) -> bool:

@@ -11,6 +11,7 @@ from jobmon.api.job_lists import ListResponder
 from jobmon.api.slowest import explain_slowest
 from jobmon.api.workers import WorkerQuery, WorkerReader
 from jobmon.dashboard import session
+from jobmon.dashboard.action_buttons import list_type_buttons
 from jobmon.dashboard.error_rows import describe_missing, read_top_errors
 from jobmon.dashboard.overview import GAPS
 from jobmon.dashboard.page_window import PageWindow
@@ -60,6 +61,7 @@ class TypePage:
             window=window,
             shown_window=window.resolve(current_queue().series, datetime.now(UTC)),
             is_filter=is_filter(name),
+            actions=list_type_buttons(),
         )
 
     def _render(self, name: str, page_window: PageWindow) -> str:

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon import humanize
 from jobmon.api.jobs import RestOfPath
 from jobmon.dashboard import formatting, session
+from jobmon.dashboard.actions_page import ActionPages
 from jobmon.dashboard.assets import CONTENT_SECURITY_POLICY, StaticFiles
 from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.find_page import FindPage
@@ -58,8 +59,9 @@ def blueprint(
     schedule: SchedulePage,
     queues: QueuesPage,
     find: FindPage,
+    actions: ActionPages | None,
 ) -> Blueprint:
-    """The pages at `/` and below `/dashboard`."""
+    """The pages at `/` and below `/dashboard`; those about actions only with `actions`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
     routes.register_error_handler(Exception, _error_page)
@@ -103,9 +105,22 @@ def blueprint(
         ("/dashboard/<anything:_path>", "unknown", _raise_not_found),
     ):
         routes.add_url_rule(path, name, view)
+    if actions is not None:
+        _add_action_pages(routes, actions)
     routes.add_url_rule("/dashboard/session", view_func=session.sign_in, methods=["POST"])
     routes.add_url_rule("/dashboard/sign-out", view_func=session.sign_out, methods=["POST"])
     return routes
+
+
+def _add_action_pages(routes: Blueprint, actions: ActionPages) -> None:
+    one = "/dashboard/actions/<string(length=20):action_id>"
+    routes.add_url_rule("/dashboard/actions", "actions", actions.requests)
+    routes.add_url_rule("/dashboard/actions", "file_action", actions.file, methods=["POST"])
+    confirm = "/dashboard/actions/confirm"
+    routes.add_url_rule(confirm, "confirm_action", actions.confirm, methods=["GET", "POST"])
+    routes.add_url_rule(one, "action", actions.request)
+    routes.add_url_rule(f"{one}/toast", "action_toast", actions.toast)
+    routes.add_url_rule(one, "decide_action", actions.decide, methods=["POST"])
 
 
 def _redirect_home() -> BaseResponse:
@@ -142,6 +157,7 @@ def _page_context() -> dict[str, Any]:
         "menu": make_menu(),
         "place": current_place(),
         "now": datetime.now(UTC),
+        "has_actions": current_app.extensions["jobmon_settings"].actions,
         "is_about_one_queue": is_about_one_queue(),
         "all_queues": root_path() + "/dashboard/queues",
     }

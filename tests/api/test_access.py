@@ -16,6 +16,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.monitoring import CommandListener
 
+from jobmon.actions.requests import ActionRequests, OutcomePage
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import ADMIN_DASHBOARD, Settings
@@ -135,6 +136,22 @@ ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ),
 }
 OWNER_ACTION = ("POST", "/job/actions")
+_ONE = "/dashboard/actions/<string(length=20):action_id>"
+_RETRY_FORM = {"action": "retry", "id": "adas"}
+# The same for pages. An owner may use them for one job of their own, and for their own request.
+ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
+    ("GET", "/dashboard/actions"): ("/dashboard/actions", None, None),
+    ("GET", _ONE): ("/dashboard/actions/{}", None, None),
+    ("GET", f"{_ONE}/toast"): ("/dashboard/actions/{}/toast", None, None),
+    ("POST", _ONE): ("/dashboard/actions/{}", {"decision": "pause"}, JOBS_RETRY),
+    ("GET", "/dashboard/actions/confirm"): (
+        "/dashboard/actions/confirm?action=retry&id=adas",
+        None,
+        JOBS_RETRY,
+    ),
+    ("POST", "/dashboard/actions/confirm"): ("/dashboard/actions/confirm", _RETRY_FORM, JOBS_RETRY),
+    ("POST", "/dashboard/actions"): ("/dashboard/actions", _RETRY_FORM, JOBS_RETRY),
+}
 
 # The status and code that each caller without a valid token gets.
 STRANGERS = {
@@ -343,6 +360,35 @@ def test_a_route_for_actions_answers_only_callers_with_its_permission(
     assert outcome in ((200, None), (201, None), (409, "conflict"))
 
 
+@pytest.mark.parametrize("caller", [*STRANGERS, *ROLES])
+@pytest.mark.parametrize("route", ACTION_PAGES, ids=" ".join)
+def test_a_page_about_actions_opens_only_with_its_permission(
+    acting: tuple[Api, str],
+    route: tuple[str, str],
+    caller: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api, request_id = acting
+    monkeypatch.setattr(  # mongomock cannot list them
+        ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=[])
+    )
+    address, form, needed = ACTION_PAGES[route]
+    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    client = api.app.test_client()
+    if token is not None:
+        client.set_cookie(SESSION_COOKIE, token, path="/dashboard")
+    status = client.open(address.format(request_id), method=route[0], data=form).status_code
+    if caller in STRANGERS:
+        assert status == 401
+    elif ROLES[caller] is None:
+        # `adas` is their job, but the request is another's.
+        assert (status in (200, 303)) == (needed == JOBS_RETRY and route[1] != _ONE)
+    else:
+        is_granted = needed is None or needed in ROLES[caller]
+        assert (status in (200, 303, 409)) == is_granted
+        assert is_granted or status == 403
+
+
 @pytest.mark.parametrize("job", ["adas", "bobs", "none"])
 @pytest.mark.parametrize(
     ("caller", "action"),
@@ -373,10 +419,7 @@ def test_without_actions_no_route_for_them_exists(api: Api, acting: tuple[Api, s
         }
 
     more = list_routes(acting[0]) - list_routes(api)
-    assert {route for route in more if "dashboard" not in route[1]} == {
-        *ACTION_ROUTES,
-        OWNER_ACTION,
-    }
+    assert more == {*ACTION_ROUTES, *ACTION_PAGES, OWNER_ACTION}
     for method, address, body in (
         ("GET", "/admin/actions", None),
         ("POST", "/admin/actions", RETRY_ADAS),

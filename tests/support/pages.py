@@ -73,6 +73,12 @@ class Viewer:
     def post(self, path: str, form: dict[str, Any] | None = None, **headers: str) -> TestResponse:
         return self.client.post(path, data=form, headers=_header_names(headers))
 
+    def page_of_form(self, path: str, form: dict[str, Any], status: int = 200) -> Page:
+        """The page that answers a form."""
+        answer = self.post(path, form)
+        assert answer.status_code == status, answer.text
+        return Page(answer.text)
+
     def page(self, path: str, status: int = 200, *, part: bool = False) -> Page:
         answer = self.get(path, part=part)
         assert answer.status_code == status, answer.text

@@ -41,9 +41,9 @@ export function startUpdates() {
   pauseButton.hidden = finished;
   pauseButton.addEventListener("click", togglePause);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) update(); });
-  // A field keeps what the viewer types, an opened `<details>` stays open, and charts draw themselves.
+  // A field keeps what the viewer types, a row its selection, an opened `<details>` stays open, and charts draw themselves.
   Idiomorph.defaults.ignoreActiveValue = true;
-  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => name !== "data-fits" && !(name === "open" && node.tagName === "DETAILS");
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => name !== "data-fits" && !(name === "checked" && node.closest(".c-select")) && !(name === "open" && node.tagName === "DETAILS");
   Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => node.id !== "charts";
   document.addEventListener("htmx:configRequest", prepareRequest);
   document.addEventListener("htmx:beforeSwap", prepareSwap);

@@ -1,0 +1,101 @@
+"""Reads the forms of pages that request an action."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from werkzeug.datastructures import MultiDict
+
+from jobmon.actions.request import MAX_PRIORITY
+from jobmon.api.action_queries import REPEATED, ActionBody, ActionOrder
+from jobmon.api.search import is_search
+from jobmon.web.errors import invalid
+
+ALL, NOTHING = "all", "Select a job first."
+_BODY = ActionBody()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionForm:
+    """The fields of a form, as texts: one step asks what the step before has left open."""
+
+    action: str
+    ids: tuple[str, ...] = ()
+    filter: str = ""
+    types: tuple[str, ...] = ()
+    expected: str = ""
+    reason: str = ""
+    run_at: str = ""
+    priority: str = ""
+    anew: bool = False
+    dry_run: bool = False
+    key: str = ""
+    then: str = ""
+
+    @classmethod
+    def read(cls, values: MultiDict[str, str]) -> "ActionForm":
+        """The form of a request; of a list either the selected jobs or all."""
+        is_all = values.get("scope") == ALL
+        single = {
+            name: values.get(name, "")
+            for name in ("action", "expected", "reason", "run_at", "priority", "key", "then")
+        }
+        return cls(
+            **single,
+            ids=() if is_all else tuple(dict.fromkeys(values.getlist("id"))),
+            filter=values.get("filter", "") if values.get("scope", ALL) == ALL else "",
+            types=tuple(values.getlist("type")),
+            anew=bool(values.get("anew")),
+            dry_run=bool(values.get("dry_run")),
+        )
+
+    def make_order(self) -> ActionOrder:
+        """What the form means; raises ApiError 422."""
+        if not self.ids and not self.types and not self.is_for_filter:
+            raise invalid("ids", NOTHING)
+        body: dict[str, Any] = {"action": self.action, "reason": self.reason.replace("\r\n", "\n")}
+        if self.ids:
+            body["ids"] = list(self.ids)
+        elif self.types:
+            body["types"] = list(self.types)
+        else:
+            body["filter"] = _read_filter(self.filter)
+        for name, text in (("expected", self.expected), ("priority", self.priority)):
+            if text:
+                body[name] = _read_number(name, text)
+        if self.run_at:
+            body["runAt"] = self.run_at
+        body |= {"isAnew": self.anew, "isDryRun": self.dry_run}
+        order: ActionOrder = _BODY.read_fields(body)
+        return order
+
+    @property
+    def is_for_filter(self) -> bool:
+        """Whether it is about all jobs of a list; one without filters sends `?`."""
+        return bool(self.filter)
+
+    @property
+    def hidden(self) -> list[tuple[str, str]]:
+        """The fields that choose the jobs, for the next step."""
+        chosen = [("id", job_id) for job_id in self.ids] + [("type", name) for name in self.types]
+        return [*chosen, *([("filter", self.filter)] if self.is_for_filter else [])]
+
+
+def _read_number(name: str, text: str) -> int:
+    stripped = text.strip().removeprefix("-")
+    if not stripped.isascii() or not stripped.isdigit() or len(stripped) > len(str(MAX_PRIORITY)):
+        raise invalid(name, "Not a whole number.")
+    return int(text)
+
+
+def _read_filter(text: str) -> Mapping[str, Any]:
+    """The filters in a query string: a text for each, a list for those that may be repeated."""
+    try:
+        given = parse_qs(text.removeprefix("?"), max_num_fields=200)
+    except ValueError:
+        raise invalid("filter", "Too many filters.") from None
+    return {
+        name: values if name in REPEATED or is_search(name) or len(values) > 1 else values[0]
+        for name, values in given.items()
+    }

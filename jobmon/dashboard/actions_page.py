@@ -1,0 +1,252 @@
+"""The pages about actions: the confirmation of a request, its progress, and all requests."""
+
+import secrets
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, redirect, render_template, request, url_for
+from marshmallow import ValidationError
+from werkzeug.wrappers import Response as BaseResponse
+
+from jobmon.actions.records import Result
+from jobmon.actions.state import ActionState, Phase
+from jobmon.actions.vocabulary import ACTIONS, ActionKind
+from jobmon.api.action_answers import list_filters
+from jobmon.api.action_queries import ActionOrder, RequestListParameters, RequestListQuery
+from jobmon.api.actions import list_requests, make_preview
+from jobmon.api.fields import redact
+from jobmon.api.job_actions import (
+    decide,
+    file_order,
+    find_request,
+    list_decisions,
+    queue_actions,
+    require_right,
+)
+from jobmon.api.jobs import get_callers_job
+from jobmon.dashboard import session
+from jobmon.dashboard.action_forms import ActionForm
+from jobmon.dashboard.formatting import query as write_query
+from jobmon.dashboard.job_view import JobView
+from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.web import auth
+from jobmon.web.errors import ApiError, invalid
+from jobmon.web.queues import current_queue
+
+PER_PAGE, OUTCOMES_SHOWN = 50, 50
+TOAST_HEADER = "X-Jobmon-Location"  # where a script goes on after a request
+PHASE_WORDS = {
+    Phase.AWAITING_APPROVAL: "needs an approval",
+    Phase.WAITING: "waiting for an actor",
+    Phase.STOPPING: "stopping",
+}
+# The colour of a phase: that of a status of jobs.
+PHASE_COLOURS = {
+    Phase.RUNNING: "leased",
+    Phase.STOPPING: "leased",
+    Phase.WAITING: "queued",
+    Phase.AWAITING_APPROVAL: "failed",
+    Phase.PAUSED: "failed",
+    Phase.FINISHED: "succeeded",
+    Phase.EXPIRED: "dlq",
+    Phase.REFUSED: "dlq",
+}
+DECISION_WORDS = {
+    "approve": "Approve",
+    "reject": "Reject",
+    "pause": "Pause",
+    "resume": "Resume",
+    "stop": "Stop for good",
+}
+_LISTS = RequestListParameters()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionView:
+    """A request as the pages show it."""
+
+    state: ActionState
+
+    @property
+    def kind(self) -> ActionKind:
+        """The action."""
+        return ACTIONS[self.state.request.action]
+
+    @property
+    def what(self) -> str:
+        """`812 jobs`, `2 types`."""
+        count = self.state.expected
+        noun = "type" if self.kind.is_for_types else "job"
+        return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+    @property
+    def phase(self) -> str:
+        """The phase in words."""
+        return PHASE_WORDS.get(self.state.phase, self.state.phase.value)
+
+    @property
+    def colour(self) -> str:
+        """The status of jobs whose colour the phase has."""
+        return PHASE_COLOURS.get(self.state.phase, "cancelled")
+
+    @property
+    def filters(self) -> dict[str, Any] | None:
+        """The filters as parameters of a list; None if the request has no filter."""
+        job_filter = self.state.request.target.job_filter
+        return None if job_filter is None else list_filters(job_filter)
+
+    @property
+    def list_address(self) -> str:
+        """The address of the list of these jobs in their present state."""
+        return "/dashboard/jobs" + write_query(**self.filters or {})
+
+
+class ActionPages:
+    """The routes of the pages about actions."""
+
+    def requests(self) -> Response | str:
+        """All requests, the newest first."""
+        session.require_admin()
+        actions, query = queue_actions(), _read_list_query()
+        found, next_cursor = list_requests(query)
+        context = {
+            "requests": [ActionView(state=state) for state in found],
+            "next_cursor": next_cursor,
+            "is_first": query.before is None,
+            "has_actor": actions.requests.has_actor(),
+            "expires_minutes": current_queue().settings.actions_expire_minutes,
+        }
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_actions.html", **context))
+        return render_template("dashboard/actions.html", **context)
+
+    def request(self, action_id: str) -> Response | str:
+        """One request with its progress, for an admin or the one who made it."""
+        shown = _find_visible(action_id)
+        requests = queue_actions().requests
+        result = request.args.get("result")
+        chosen = Result(result) if result in list(Result) else None
+        page = requests.list_outcomes(action_id, limit=OUTCOMES_SHOWN, result=chosen)
+        context = {
+            "shown": shown,
+            "decisions": [(name, DECISION_WORDS[name]) for name in list_decisions(shown.state)],
+            "outcomes": [
+                replace(outcome, before=redact(outcome.before), after=redact(outcome.after))
+                for outcome in page.outcomes
+            ],
+            "has_more": page.next_after is not None,
+            "chosen_result": chosen,
+            "has_actor": requests.has_actor(),
+            "expires_minutes": current_queue().settings.actions_expire_minutes,
+        }
+        if is_part_request():
+            return conditional_response(render_template("dashboard/_action.html", **context))
+        return render_template("dashboard/action.html", **context)
+
+    def toast(self, action_id: str) -> str:
+        """The progress of a request in one line, for a script."""
+        return render_template("dashboard/_toast.html", shown=_find_visible(action_id))
+
+    def confirm(self) -> BaseResponse | str | tuple[str, int]:
+        """What a form would do, with the question whether it is to be done; stores nothing."""
+        session.require_session()
+        if request.method == "POST":
+            session.require_same_origin()
+        form = ActionForm.read(request.values)
+        _require_own(form)
+        return _render_confirmation(replace(form, key=secrets.token_hex(10), expected=""))
+
+    def file(self) -> BaseResponse | str | tuple[str, int]:
+        """Request what was confirmed. A script gets the line of its progress, or where to go."""
+        session.require_session()
+        session.require_same_origin()
+        form = ActionForm.read(request.form)
+        try:
+            order = form.make_order()
+            require_right(order.action)
+            _require_own(form)
+            owner = None if auth.is_admin() else auth.subject()
+            state = file_order(order, form.key or None, owner)
+        except ApiError as error:
+            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            return _render_confirmation(form, error)
+        address = url_for("dashboard.action", action_id=state.request.id)
+        if not is_part_request():
+            return redirect(address, HTTPStatus.SEE_OTHER)
+        shown = ActionView(state=state)
+        headers = {} if state.request.target.is_single else {TOAST_HEADER: address}
+        return Response(
+            render_template("dashboard/_toast.html", shown=shown), HTTPStatus.CREATED, headers
+        )
+
+    def decide(self, action_id: str) -> BaseResponse:
+        """Approve, reject, pause, resume or stop a request, and show it again."""
+        session.require_admin()
+        session.require_same_origin()
+        decision = request.form.get("decision", "")
+        if decision not in DECISION_WORDS:
+            raise invalid("decision", "Unknown.")
+        decide(action_id, decision, "")
+        return redirect(url_for("dashboard.action", action_id=action_id), HTTPStatus.SEE_OTHER)
+
+
+def _read_list_query() -> RequestListQuery:
+    try:
+        query: RequestListQuery = _LISTS.load(
+            {"per_page": PER_PAGE, "cursor": request.args.get("cursor", "")}
+        )
+    except ValidationError:
+        raise invalid("cursor", "This page link is no longer valid.") from None
+    return query
+
+
+def _find_visible(action_id: str) -> ActionView:
+    """A request that the caller may see; for others than admins the same 403 for all."""
+    session.require_session()
+    if auth.is_admin():
+        return ActionView(state=find_request(action_id))
+    state = queue_actions().requests.get(action_id)
+    if state is None or state.request.by.subject != auth.subject():
+        message = "Request not found or access denied."
+        raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", message)
+    return ActionView(state=state)
+
+
+def _require_own(form: ActionForm) -> None:
+    """Owners request actions for one job of their own; raises ApiError 403."""
+    if auth.is_admin():
+        return
+    if form.action in ACTIONS:
+        require_right(form.action)
+    if len(form.ids) != 1 or form.is_for_filter or form.types:
+        auth.require_permission()
+    get_callers_job(form.ids[0])
+
+
+def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tuple[str, int] | str:
+    """The form with what it would do; with an error the messages about its fields."""
+    messages = (error.details or {}) if error else {}
+    try:
+        # Only what was chosen is counted, whatever is wrong with the other fields.
+        chosen = ActionForm(
+            action=form.action, ids=form.ids, filter=form.filter, types=form.types, anew=form.anew
+        )
+        order: ActionOrder | None = chosen.make_order()
+        preview = make_preview(order) if order else None
+    except ApiError as wrong:
+        if wrong.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        order, preview, messages = None, None, wrong.details or {}
+    context = {
+        "form": form,
+        "kind": ACTIONS.get(form.action),
+        "preview": preview,
+        "sample": list(map(JobView.from_document, preview["sample"])) if preview else [],
+        "messages": messages,
+        "then": session.own_path(form.then) or url_for("dashboard.home"),
+    }
+    name = "_confirm.html" if is_part_request() else "confirm.html"
+    page = render_template(f"dashboard/{name}", **context)
+    return (page, HTTPStatus.UNPROCESSABLE_ENTITY) if messages else page

@@ -1,0 +1,214 @@
+// Actions on jobs: the selection of rows, the question before a request, and its progress on any page.
+// Without scripts the same forms lead to pages.
+
+const PART = { "X-Jobmon-Part": "1" };
+const STORED = "jobmon_toasts"; // addresses of requests whose progress the viewer has not dismissed
+const MAX_TOASTS = 4;
+const toasts = document.getElementById("toasts");
+const dialog = document.createElement("dialog");
+let lastChecked = null; // for a range with Shift
+
+start();
+
+function start() {
+  dialog.id = "confirm";
+  dialog.setAttribute("aria-labelledby", "confirm-title");
+  document.body.append(dialog);
+  document.addEventListener("submit", submit);
+  document.addEventListener("formdata", writeInUtc);
+  document.addEventListener("click", click);
+  document.addEventListener("change", showSelection);
+  document.addEventListener("keydown", pressKey);
+  document.addEventListener("htmx:afterSwap", showSelection);
+  document.addEventListener("jobmon:tick", updateToasts);
+  showToasts();
+  showSelection();
+  showZone(document);
+  setInterval(() => { if (!document.querySelector("[data-live]")) updateToasts(); }, 1000);
+}
+
+// Requests
+
+async function submit(event) {
+  const form = event.target;
+  const isQuestion = "confirm" in form.dataset;
+  if (!isQuestion && !(dialog.contains(form) && "file" in form.dataset)) return;
+  event.preventDefault();
+  const buttons = form.querySelectorAll("button");
+  const body = new URLSearchParams(new FormData(form, event.submitter));
+  buttons.forEach((button) => { button.disabled = true; });
+  try {
+    const response = await fetch(form.getAttribute("action"), { method: "POST", body, headers: PART });
+    await (isQuestion ? showQuestion(response) : showRequest(response));
+  } catch {
+    showProblem("jobmon not responding. Try again.");
+  } finally {
+    buttons.forEach((button) => { button.disabled = false; });
+    showSelection();
+  }
+}
+
+async function showQuestion(response) {
+  if (response.status === 401) location.reload();
+  else if (response.status === 200 || response.status === 422) openDialog(await response.text());
+  else showProblem(`Not possible: ${response.headers.get("X-Error-Code") ?? response.status}`);
+}
+
+async function showRequest(response) {
+  if (response.status === 401) location.reload();
+  else if (response.status === 422) openDialog(await response.text());
+  else if (response.status !== 201) showProblem(`Not requested: ${response.headers.get("X-Error-Code") ?? response.status}`);
+  else {
+    const next = response.headers.get("X-Jobmon-Location");
+    const shown = addToast(await response.text());
+    dialog.close();
+    document.querySelectorAll(".c-select input").forEach((box) => { box.checked = false; });
+    if (next) location.assign(next);
+    else shown?.querySelector("a")?.focus();
+  }
+}
+
+function openDialog(html) {
+  dialog.innerHTML = html;
+  showZone(dialog);
+  if (!dialog.open) dialog.showModal();
+  const first = dialog.querySelector("[aria-invalid], input:not([type=hidden]):not([type=checkbox]), textarea");
+  first?.focus();
+}
+
+// Times are entered in the viewer's zone, and sent in UTC.
+function showZone(part) {
+  part.querySelectorAll("[data-zone]").forEach((zone) => { zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone; });
+  part.querySelectorAll("[data-utc]").forEach((field) => {
+    const moment = new Date(field.dataset.utc);
+    if (Number.isNaN(moment.getTime())) return;
+    field.value = new Date(moment - 60_000 * moment.getTimezoneOffset()).toISOString().slice(0, 16);
+  });
+}
+
+function writeInUtc({ target, formData }) {
+  target.querySelectorAll("[data-utc]").forEach((field) => {
+    const moment = new Date(field.value);
+    if (!Number.isNaN(moment.getTime())) formData.set(field.name, moment.toISOString());
+  });
+}
+
+function showProblem(text) {
+  dialog.replaceChildren();
+  const heading = Object.assign(document.createElement("h1"), { id: "confirm-title", textContent: text });
+  const close = Object.assign(document.createElement("button"), { type: "button", textContent: "Close" });
+  close.dataset.close = "";
+  dialog.append(heading, close);
+  if (!dialog.open) dialog.showModal();
+}
+
+// Progress
+
+function storedToasts() {
+  return JSON.parse(sessionStorage.getItem(STORED) ?? "[]");
+}
+
+function store(addresses) {
+  sessionStorage.setItem(STORED, JSON.stringify(addresses.slice(-MAX_TOASTS)));
+}
+
+function addToast(html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html").querySelector("[data-toast]");
+  if (!fresh) return null;
+  const shown = findToast(fresh.dataset.toast);
+  if (!shown) {
+    toasts.append(fresh);
+    store([...storedToasts().filter((address) => address !== fresh.dataset.toast), fresh.dataset.toast]);
+  } else if (shown.outerHTML !== fresh.outerHTML) {
+    shown.toggleAttribute("data-over", "over" in fresh.dataset);
+    for (const part of ["p", "progress"]) replacePart(shown, fresh, part);
+  }
+  return shown ?? fresh;
+}
+
+// The link and the button keep the focus.
+function replacePart(shown, fresh, part) {
+  const [before, after] = [shown.querySelector(part), fresh.querySelector(part)];
+  if (!before || !after) before?.remove();
+  else if (part === "progress") before.value = after.value;
+  else if (before.textContent !== after.textContent) before.lastChild.replaceWith(...[...after.childNodes].slice(1));
+}
+
+function findToast(address) {
+  return [...toasts.children].find((toast) => toast.dataset.toast === address);
+}
+
+async function fetchToast(address) {
+  try {
+    const response = await fetch(address, { headers: PART });
+    if (response.ok) addToast(await response.text());
+    else if (response.status < 500 && response.status !== 429) removeToast(address);
+  } catch {
+    // The page shows that jobmon does not respond.
+  }
+}
+
+// The page of a request shows more than its line.
+async function showToasts() {
+  removeToast(document.querySelector("[data-request]")?.dataset.request);
+  for (const address of storedToasts()) await fetchToast(address);
+}
+
+function updateToasts() {
+  if (document.hidden) return;
+  [...toasts.children].filter((toast) => !("over" in toast.dataset)).forEach((toast) => fetchToast(toast.dataset.toast));
+}
+
+function removeToast(address) {
+  findToast(address)?.remove();
+  store(storedToasts().filter((stored) => stored !== address));
+}
+
+// Selection
+
+function boxes() {
+  return [...document.querySelectorAll("#job-rows .c-select input[name=id]")];
+}
+
+function showSelection() {
+  const form = document.getElementById("selection");
+  if (!form) return;
+  const all = boxes();
+  const count = all.filter((box) => box.checked).length;
+  const scope = form.querySelector("[name=scope]:checked")?.value;
+  document.getElementById("selected-count").textContent = count ? `(${count})` : "";
+  form.querySelectorAll("button").forEach((button) => { button.disabled = scope === "selected" && !count; });
+  const head = document.querySelector("[data-select-all]");
+  if (!head) return;
+  head.checked = count > 0 && count === all.length;
+  head.indeterminate = count > 0 && count < all.length;
+}
+
+function click(event) {
+  if (event.target.closest("[data-dismiss]")) removeToast(event.target.closest("[data-toast]").dataset.toast);
+  else if (dialog.contains(event.target) && event.target.closest("[data-close]")) {
+    event.preventDefault();
+    dialog.close();
+  } else if (event.target.matches("[data-select-all]")) {
+    boxes().forEach((box) => { box.checked = event.target.checked; });
+    showSelection();
+  } else if (event.target.matches(".c-select input[name=id]")) selectRange(event);
+}
+
+function selectRange(event) {
+  const all = boxes();
+  const [from, to] = [all.findIndex((box) => box.value === lastChecked), all.indexOf(event.target)];
+  if (event.shiftKey && from >= 0) {
+    all.slice(Math.min(from, to), Math.max(from, to) + 1).forEach((box) => { box.checked = event.target.checked; });
+  }
+  lastChecked = event.target.value;
+  showSelection();
+}
+
+function pressKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches("textarea, select, input:not([type=checkbox]):not([type=radio])")) return;
+  if (event.key !== "r" && event.key !== "x") return;
+  const box = event.key === "x" && document.querySelector("tr.selected .c-select input");
+  (box || document.querySelector(`.act [data-key="${event.key}"]`))?.click();
+}

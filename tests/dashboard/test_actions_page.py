@@ -1,0 +1,312 @@
+"""The pages about actions: catches a button without the right or the state for it, a
+confirmation of other jobs than those that are requested, and a form that another site sends."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.actions.records import ActionRecords
+from jobmon.actions.requests import ActionRequests, JobOutcome, OutcomePage
+from jobmon.settings import ADMIN_DASHBOARD
+from jobmon.settings.actions import ACTION_PERMISSIONS, JOBS_CANCEL
+
+from ..conftest import NOW, Api
+from ..support.pages import PART, Page, Viewer
+from .conftest import Make, signed_in
+
+ROLES = {
+    "admin": frozenset({ADMIN_DASHBOARD, *ACTION_PERMISSIONS}),
+    "reader": frozenset({ADMIN_DASHBOARD}),
+    "canceller": frozenset({ADMIN_DASHBOARD, JOBS_CANCEL}),
+}
+CONFIRM, FILE = "/dashboard/actions/confirm", "/dashboard/actions"
+
+
+@pytest.fixture
+def make(service: Make, watched: Any) -> Make:
+    def make(**given: Any) -> Api:
+        watched.jobs.delete_many({})
+        watched.jobs.insert_many(
+            {"jobId": job_id, "status": status, "type": "mail", "createdAt": NOW} | more
+            for job_id, status, more in (
+                ("dead-1", "dlq", {"createdBy": "ada"}),
+                ("dead-2", "dlq", {"createdBy": "bob"}),
+                ("later", "queued", {"nextRunAt": datetime.now(UTC) + timedelta(days=1)}),
+                ("ended", "succeeded", {}),
+            )
+        )
+        return service(**{"actions": True, "role_permissions": ROLES} | given)
+
+    return make
+
+
+@pytest.fixture
+def api(make: Make) -> Api:
+    return make()
+
+
+@pytest.fixture
+def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[JobOutcome]:
+    """The outcomes of every request; mongomock cannot list them."""
+    found: list[JobOutcome] = []
+    monkeypatch.setattr(
+        ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=found)
+    )
+    return found
+
+
+def buttons(page: Page) -> list[str | None]:
+    return [button["value"] for button in page.all("button", name="action")]
+
+
+def hidden(page: Page) -> dict[str, str]:
+    return {str(field["name"]): str(field["value"]) for field in page.all("input", type="hidden")}
+
+
+def file(viewer: Viewer, **form: Any) -> str:
+    """File a request from its confirmation; returns the address of its page."""
+    given = hidden(viewer.page_of_form(CONFIRM, form)) | {"reason": "back"} | form
+    answer = viewer.post(FILE, given)
+    assert answer.status_code == 303, answer.text
+    return str(answer.location)
+
+
+def test_job_has_a_button_for_each_possible_action_of_the_caller(api: Api) -> None:
+    admin = signed_in(api)
+    assert buttons(admin.page("/dashboard/jobs/dead-1")) == ["retry"]
+    waiting = ["run_now", "reschedule", "prioritize", "cancel"]
+    assert buttons(admin.page("/dashboard/jobs/later")) == waiting
+    assert buttons(admin.page("/dashboard/jobs/ended")) == []
+    assert buttons(signed_in(api, role="canceller").page("/dashboard/jobs/later")) == ["cancel"]
+    assert buttons(signed_in(api, role="reader").page("/dashboard/jobs/later")) == []
+
+
+def test_owner_has_the_buttons_of_the_setting(make: Make) -> None:
+    api = make(owner_actions=("retry",))
+    ada = signed_in(api, "ada", "user")
+    assert buttons(ada.page("/dashboard/jobs/dead-1")) == ["retry"]
+    assert buttons(ada.page("/dashboard/my")) == []
+    assert buttons(signed_in(make(), "ada", "user").page("/dashboard/jobs/dead-1")) == []
+
+
+def test_list_has_boxes_and_buttons_only_for_those_who_may_act(api: Api) -> None:
+    admin = signed_in(api)
+    page = admin.page("/dashboard/jobs?status=dlq")
+    assert [box["value"] for box in page.all("input", type="checkbox", form="selection")] == [
+        "dead-2",
+        "dead-1",
+    ]
+    assert buttons(page) == ["retry"]
+    assert hidden(page)["filter"] == "?status=dlq"
+    assert "delete" not in buttons(admin.page("/dashboard/jobs"))
+    reader = signed_in(api, role="reader").page("/dashboard/jobs?status=dlq")
+    assert (buttons(reader), reader.all("input", form="selection")) == ([], [])
+
+
+def test_list_of_the_longest_runs_does_not_offer_all_that_match(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its filters match more jobs than it has."""
+    monkeypatch.setattr(
+        "jobmon.api.longest_runs.LongestRunReader.list", lambda *_: ([{"jobId": "a"}], "")
+    )
+    page = signed_in(api).page("/dashboard/jobs?sort=-duration")
+    assert [radio["value"] for radio in page.all("input", name="scope")] == ["selected"]
+
+
+def test_without_actions_no_page_mentions_them(service: Make, watched: Any) -> None:
+    watched.jobs.insert_one({"jobId": "dead", "status": "dlq", "createdAt": NOW})
+    admin = signed_in(service(role_permissions=ROLES))
+    for path in ("/dashboard/jobs", "/dashboard/jobs/dead", "/dashboard/types/mail"):
+        text = admin.get(path).text
+        assert "dashboard/actions" not in text
+        assert "actions.js" not in text
+    assert admin.get("/dashboard/actions").status_code == 404
+    assert admin.post(FILE, {"action": "retry", "id": "dead"}).status_code == 405
+
+
+def test_confirmation_counts_and_names_what_will_be_done(api: Api) -> None:
+    admin = signed_in(api)
+    form = {"action": "retry", "id": ["dead-1", "dead-2", "ended"], "scope": "selected"}
+    page = admin.page_of_form(CONFIRM, form | {"filter": "?status=dlq"})
+    assert "Retry 2 jobs?" in page.text
+    assert "1 of the selected jobs is in another state" in page.text
+    assert "No actor is running" in page.text
+    assert "dead-1" in page.text
+    assert hidden(page)["expected"] == "2"
+    assert "filter" not in hidden(page)
+    assert page.all("textarea", name="reason")[0].keys() >= {"required"}
+    everything = admin.page_of_form(CONFIRM, form | {"filter": "?status=dlq", "scope": "all"})
+    assert hidden(everything)["filter"] == "?status=dlq"
+    assert "id" not in hidden(everything)
+
+
+def test_confirmed_request_is_filed_once_and_shown(
+    api: Api, outcomes: list[JobOutcome], watched: Any
+) -> None:
+    admin = signed_in(api)
+    page = admin.page_of_form(CONFIRM, {"action": "retry", "filter": "?type=mail&status=dlq"})
+    form = hidden(page) | {"reason": "<b>back</b>"}
+    first, second = (admin.post(FILE, form) for _ in range(2))
+    assert first.status_code == second.status_code == 303
+    assert first.location == second.location
+    outcomes.append(
+        JobOutcome(
+            request_id="",
+            job_id="dead-1",
+            result="done",
+            reason="",
+            at=NOW,
+            before={"status": "dlq", "password": "p1"},
+            after={"status": "queued", "password": "p2"},
+        )
+    )
+    shown = admin.page(first.location)
+    assert "Retry 2 jobs" in shown.text
+    assert "waiting for an actor" in shown.text
+    assert "<b>back</b>" in shown.text
+    assert re.search(r"status:\s+dlq\s+→\s+queued", shown.text)
+    assert "p1" not in shown.text
+    listed = admin.page("/dashboard/actions")
+    assert listed.text.count("Retry 2 jobs") == 1
+    assert all(part in listed.text for part in ("root", "127.0.0.1", "<b>back</b>"))
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"action": "retry", "scope": "selected", "filter": "?status=dlq"}, "Select a job first."),
+        ({"action": "explode", "id": "dead-1"}, "Must be one of"),
+        ({"action": "delete", "id": "dead-1"}, "Deletion is switched off"),
+        ({"action": "retry", "filter": "?stats=dlq"}, "Has no filter stats."),
+        ({"action": "retry", "filter": "?payload.x=1"}, "payload.x"),
+    ],
+)
+def test_form_that_cannot_be_requested_is_explained(
+    api: Api, form: dict[str, Any], message: str
+) -> None:
+    assert message in signed_in(api).page_of_form(CONFIRM, form, 422).text
+
+
+def test_missing_reason_and_value_keep_what_was_entered(api: Api) -> None:
+    admin = signed_in(api)
+    form = {"action": "retry", "filter": "?status=dlq"}
+    given = hidden(admin.page_of_form(CONFIRM, form))
+    page = admin.page_of_form(FILE, given | {"anew": "1"}, 422)
+    assert "Required for more than one job." in page.text
+    assert page.all("input", name="anew")[0].keys() >= {"checked"}
+    assert hidden(page)["key"] == given["key"]
+    page = admin.page_of_form(FILE, {"action": "prioritize", "id": "later", "priority": "1e9"}, 422)
+    assert "Not a whole number." in page.text
+    page = admin.page_of_form(FILE, {"action": "reschedule", "id": "later"}, 422)
+    assert "Required for reschedule." in page.text
+    assert admin.page("/dashboard/actions").text.count("Retry") == 0
+
+
+def test_script_gets_the_line_of_one_job_and_the_page_of_several(api: Api) -> None:
+    admin = signed_in(api)
+    one = admin.client.post(FILE, data={"action": "retry", "id": "dead-1"}, headers=PART)
+    assert (one.status_code, "X-Jobmon-Location" in one.headers) == (201, False)
+    (toast,) = Page(one.text).all("div", **{"class": "toast"})
+    assert admin.page(str(toast["data-toast"])).all("div", **{"class": "toast"})
+    several = {"action": "retry", "id": ["dead-1", "dead-2"], "reason": "x"}
+    answer = admin.client.post(FILE, data=several, headers=PART)
+    assert answer.headers["X-Jobmon-Location"].startswith("/dashboard/actions/")
+    question = admin.client.post(CONFIRM, data=several, headers=PART)
+    assert "<html" not in question.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Sec_Fetch_Site": "cross-site"}, {"Origin": "https://attacker.example"}],
+    ids=lambda headers: next(iter(headers)),
+)
+def test_forms_of_other_sites_are_refused(api: Api, headers: dict[str, str]) -> None:
+    admin = signed_in(api)
+    address = file(admin, action="retry", id="dead-1")
+    for path, form in (
+        (CONFIRM, {"action": "retry", "id": "dead-1"}),
+        (FILE, {"action": "retry", "id": "dead-1"}),
+        (address, {"decision": "stop"}),
+    ):
+        assert admin.post(path, form, **headers).status_code == 403
+    assert "waiting for an actor" in admin.page("/dashboard/actions").text
+
+
+def test_decisions_are_offered_by_phase_and_permission(
+    make: Make, outcomes: list[JobOutcome]
+) -> None:
+    api = make(actions_approval_above=1)
+    admin = signed_in(api)
+    address = file(admin, action="retry", filter="?status=dlq")
+
+    def offered(viewer: Viewer) -> list[str | None]:
+        return [button["value"] for button in viewer.page(address).all("button", name="decision")]
+
+    other = signed_in(api, "bob")
+    assert (offered(admin), offered(other)) == (["reject", "stop"], ["approve", "reject", "stop"])
+    assert offered(signed_in(api, role="reader")) == []
+    refused = signed_in(api, role="reader").post(address, {"decision": "approve"})
+    assert refused.status_code == 403
+    assert other.post(address, {"decision": "approve"}).status_code == 303
+    assert offered(admin) == ["pause", "stop"]
+    admin.post(address, {"decision": "stop"})
+    assert offered(admin) == []
+    assert admin.post(address, {"decision": "pause"}).status_code == 409
+    assert admin.post(address, {"decision": "file"}).status_code == 422
+
+
+def test_owner_sees_own_requests_only(make: Make, outcomes: list[JobOutcome]) -> None:
+    api = make(owner_actions=("retry",))
+    ada, bob = signed_in(api, "ada", "user"), signed_in(api, "bob", "user")
+    address = file(ada, action="retry", id="dead-1")
+    assert "Retry 1 job" in ada.page(address).text
+    missing = re.sub("[0-9a-f]{20}$", "0" * 20, address)
+    for path in (address, f"{address}/toast"):
+        foreign, none = bob.get(path), bob.get(path.replace(address, missing))
+        assert (foreign.status_code, none.status_code) == (403, 403)
+        assert foreign.data == none.data
+    assert ada.get("/dashboard/actions").status_code == 403
+    # One job of their own, and nothing else.
+    for form in (
+        {"action": "retry", "id": "dead-2"},
+        {"action": "retry", "id": ["dead-1", "dead-2"]},
+        {"action": "retry", "filter": "?status=dlq"},
+        {"action": "pause_type", "type": "mail"},
+        {"action": "cancel", "id": "dead-1"},
+    ):
+        assert ada.post(CONFIRM, form).status_code == 403, form
+        assert ada.post(FILE, form | {"reason": "x"}).status_code == 403, form
+
+
+def test_timeline_shows_an_action_between_the_attempts(
+    api: Api, monkeypatch: pytest.MonkeyPatch, outcomes: list[JobOutcome]
+) -> None:
+    admin = signed_in(api)
+    address = file(admin, action="retry", id="dead-1", reason="provider is back")
+    with api.app.test_request_context():
+        queues = api.app.extensions["jobmon_queues"]
+        records: ActionRecords = queues.open(queues.default).actions.requests.records
+    done = {"key": 1, "jobId": "dead-1", "result": "done", "reason": "", "dryRun": False}
+    records.add_outcomes(address.rpartition("/")[2], [done | {"before": {}, "after": {}}])
+    text = " ".join(admin.page("/dashboard/jobs/dead-1").text.split())
+    assert "Retried by root: provider is back" in text
+    assert text.index("Retried by root") < text.index("Enqueued")
+
+
+def test_type_page_pauses_a_type(api: Api) -> None:
+    page = signed_in(api).page("/dashboard/types/mail")
+    assert buttons(page) == ["pause_type", "resume_type"]
+    question = signed_in(api).page_of_form(CONFIRM, {"action": "pause_type", "type": "mail"})
+    assert "Workers will take no more jobs of the type mail" in question.text
+    assert hidden(question)["type"] == "mail"
+
+
+def test_pages_of_a_queue_keep_its_path(api: Api) -> None:
+    viewer = signed_in(api)
+    page = Page(viewer.post(f"/queues/default{CONFIRM}", {"action": "retry", "id": "dead-1"}).text)
+    assert page.all("form", **{"data-file": None})[0]["action"] == f"/queues/default{FILE}"
+    answer = viewer.post(f"/queues/default{FILE}", {"action": "retry", "id": "dead-1"})
+    assert answer.location.startswith(f"/queues/default{FILE}/")
