@@ -52,6 +52,7 @@ class ActionTarget(Answer):
     ids = fields.List(fields.String(), **describe("Ids of jobs, or null.", nullable=True))
     filter = RedactedJson("The filters by name, as in the request; or null.")
     types = fields.List(fields.String(), **describe("Types of jobs, or null.", nullable=True))
+    requestId = string("Of `undo`: the earlier request; or null.", nullable=True)
 
 
 class ActionRecord(Answer):
@@ -99,7 +100,7 @@ class ActionDetail(ActionAnswer):
     )
     decisions = fields.List(
         fields.String(),
-        **describe("What the caller may decide now: paths below this request."),
+        **describe("What the caller may do now, `undo` included: paths below this request."),
     )
     history = array(ActionRecord, "The steps, in order of time.")
 
@@ -171,6 +172,7 @@ def format_target(target: Target) -> dict[str, Any]:
         "ids": list(target.job_ids) or None,
         "filter": None if target.job_filter is None else list_filters(target.job_filter),
         "types": list(target.types) or None,
+        "requestId": target.request_id,
     }
 
 

@@ -19,12 +19,15 @@ from jobmon.api.fields import EncodedCursor, OptionalDate, PlainInteger, default
 from jobmon.api.parameters import Parameters, optional_text
 from jobmon.api.queries import LIST_PARAMETERS, load_list_query
 from jobmon.api.search import is_search
+from jobmon.domain import JobAction
 from jobmon.store.filter import RefusedFilterError
 from jobmon.web.errors import ApiError, invalid
 
 # The parameters of a list that do not choose its jobs.
 NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
 REPEATED = ("status", "type")
+# An undo has a route of its own.
+CHOICES = tuple(name for name in ACTIONS if name != JobAction.UNDO)
 # The fields of a body by the names that the core has for them.
 _FIELD_NAMES = {
     "run_at": "runAt",
@@ -125,7 +128,7 @@ class ActionBody(Body):
 
     action = fields.String(
         required=True,
-        validate=validate.OneOf(tuple(ACTIONS)),
+        validate=validate.OneOf(CHOICES),
         **describe("The action."),
     )
     ids = fields.List(
@@ -223,7 +226,7 @@ class OwnActionBody(Body):
     """What is to be done to one job."""
 
     action = fields.String(
-        required=True, validate=validate.OneOf(tuple(ACTIONS)), **describe("The action.")
+        required=True, validate=validate.OneOf(CHOICES), **describe("The action.")
     )
     reason = _reason_field()
     anew = _Flag(
@@ -235,6 +238,31 @@ class OwnActionBody(Body):
     @post_load
     def _make_order(self, given: dict[str, Any], **_: Any) -> OneJobOrder:
         return OneJobOrder(action=given["action"], reason=given["reason"], anew=given["anew"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoOrder:
+    """Why an earlier request is to be undone, and whether only to record what would be."""
+
+    reason: str = ""
+    dry_run: bool = False
+
+
+class UndoBody(Body):
+    """Why an earlier request is to be undone."""
+
+    is_required = False
+
+    reason = _reason_field()
+    dry_run = _Flag(
+        data_key="isDryRun",
+        load_default=False,
+        **describe("Record what would be done, and change nothing."),
+    )
+
+    @post_load
+    def _make_order(self, given: dict[str, Any], **_: Any) -> UndoOrder:
+        return UndoOrder(**given)
 
 
 class DecisionBody(Body):

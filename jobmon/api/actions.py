@@ -28,6 +28,8 @@ from jobmon.api.action_queries import (
     OwnActionBody,
     RequestListParameters,
     RequestListQuery,
+    UndoBody,
+    UndoOrder,
     explain_request_errors,
 )
 from jobmon.api.action_words import describe_action, list_warnings
@@ -39,6 +41,7 @@ from jobmon.api.job_actions import (
     list_decisions,
     queue_actions,
     require_right,
+    undo,
 )
 from jobmon.api.jobs import document_refusal, get_callers_job
 from jobmon.api.openapi import Access, Routes
@@ -137,6 +140,21 @@ def blueprint() -> Routes:
             "meta": {"next_cursor": page.next_after},
             "data": [format_outcome(outcome) for outcome in page.outcomes],
         }
+
+    @routes.post("/<string(length=20):action_id>/undo", parameters=[_ACTION_ID])
+    @routes.doc(operationId="undoAction", parameters=[_KEY])
+    @routes.arguments(UndoBody, location="json", required=False, example={"reason": "too early"})
+    @_document_conflict(routes)
+    @_document_missing(routes)
+    @routes.response(HTTPStatus.CREATED, ActionDetail, example=examples.ACTION)
+    def undo_action(order: UndoOrder, action_id: str) -> dict[str, Any]:
+        """Request that a request which is over is taken back.
+
+        Each job gets back the values before it, unless it has changed since: then it is skipped.
+        Needs JOBS_EDIT and the permission of the earlier action. Not every queue and action has it.
+        """
+        key = request.headers.get(IDEMPOTENCY_KEY)
+        return format_detail(undo(action_id, order.reason, key, dry_run=order.dry_run))
 
     for name, summary in _DECISIONS.items():
         _add_decision(routes, name, summary)

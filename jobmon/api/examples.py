@@ -460,6 +460,7 @@ _REQUEST = {
         "ids": None,
         "filter": {"status": ["dlq"], "type": ["payout.execute"]},
         "types": None,
+        "requestId": None,
     },
     "by": _PERSON,
     "at": "2026-11-24T01:12:10.004Z",

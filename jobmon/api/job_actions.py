@@ -12,6 +12,7 @@ from jobmon.actions.preview import select_jobs
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
+from jobmon.actions.target import Target
 from jobmon.actions.vocabulary import ACTIONS
 from jobmon.api.action_answers import DECISIONS, format_done
 from jobmon.api.action_queries import ActionOrder, explain_request_errors
@@ -28,6 +29,14 @@ log = structlog.get_logger("jobmon.actions")
 MAX_DONE = 50  # of a job
 NOT_READ = "the records of actions cannot be read"
 _DECISION_KINDS = ("approve", "reject")
+# Each job that nobody changed since gets back the values before it.
+_UNDOABLE = (
+    JobAction.RETRY,
+    JobAction.RUN_NOW,
+    JobAction.RESCHEDULE,
+    JobAction.PRIORITIZE,
+    JobAction.CANCEL,
+)
 
 
 def queue_actions() -> QueueActions:
@@ -146,6 +155,8 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
 def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrder) -> int:
     """The number of jobs or types of an order: for a filter the one that was confirmed."""
     target = order.target
+    if target.request_id is not None:
+        return order.expected or 0
     if target.job_filter is None:
         return len(target.job_ids) + len(target.types)
     if order.expected is None:
@@ -183,6 +194,8 @@ def may_decide(state: ActionState, decision: str) -> bool:
 def list_decisions(state: ActionState) -> list[str]:
     """What the caller may decide now."""
     is_own = state.request.by.subject == auth.subject()
+    if may_undo(state):
+        return ["undo"]
     return [
         decision
         for decision in DECISIONS.get(state.phase, ())
@@ -190,6 +203,48 @@ def list_decisions(state: ActionState) -> list[str]:
         and may_decide(state, decision)
         and not (is_own and decision == "approve")
     ]
+
+
+def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False) -> ActionState:
+    """File a request that takes back what an earlier one did.
+
+    ApiError 404 if there is none, 403 without the right, 409 if nothing of it can be taken back.
+    """
+    state = find_request(request_id)
+    for permission in _list_undo_permissions(state):
+        if not auth.has_permission(permission):
+            raise _denied(permission)
+    if not _has_undo(state):
+        message = "Nothing of this request can be undone."
+        raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
+    target = Target(request_id=request_id)
+    done = state.counts.done
+    order = ActionOrder(
+        action=JobAction.UNDO.value, target=target, expected=done, reason=reason, dry_run=dry_run
+    )
+    return file_order(order, key)
+
+
+def may_undo(state: ActionState) -> bool:
+    """Whether the caller may have a request taken back."""
+    return (
+        auth.is_admin()
+        and _has_undo(state)
+        and all(map(auth.has_permission, _list_undo_permissions(state)))
+    )
+
+
+def _list_undo_permissions(state: ActionState) -> tuple[str, str]:
+    return ACTIONS[JobAction.UNDO].permission, ACTIONS[state.request.action].permission
+
+
+def _has_undo(state: ActionState) -> bool:
+    return (
+        state.request.action in _UNDOABLE
+        and state.is_over
+        and state.counts.done > 0
+        and queue_actions().support.has(JobAction.UNDO)
+    )
 
 
 def find_request(request_id: str) -> ActionState:

@@ -21,8 +21,10 @@ from jobmon.api.job_actions import (
     file_order,
     find_request,
     list_decisions,
+    may_undo,
     queue_actions,
     require_right,
+    undo,
 )
 from jobmon.api.jobs import get_callers_job
 from jobmon.dashboard import session
@@ -130,7 +132,12 @@ class ActionPages:
         page = requests.list_outcomes(action_id, limit=OUTCOMES_SHOWN, result=chosen)
         context = {
             "shown": shown,
-            "decisions": [(name, DECISION_WORDS[name]) for name in list_decisions(shown.state)],
+            "decisions": [
+                (name, DECISION_WORDS[name])
+                for name in list_decisions(shown.state)
+                if name in DECISION_WORDS
+            ],
+            "may_undo": may_undo(shown.state),
             "outcomes": [
                 replace(outcome, before=redact(outcome.before), after=redact(outcome.after))
                 for outcome in page.outcomes
@@ -172,14 +179,35 @@ class ActionPages:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise
             return _render_confirmation(form, error)
-        address = url_for("dashboard.action", action_id=state.request.id)
-        if not is_part_request():
-            return redirect(address, HTTPStatus.SEE_OTHER)
-        shown = ActionView(state=state)
-        headers = {} if state.request.target.is_single else {TOAST_HEADER: address}
-        return Response(
-            render_template("dashboard/_toast.html", shown=shown), HTTPStatus.CREATED, headers
-        )
+        return _answer_filed(state)
+
+    def undo(self, action_id: str) -> BaseResponse | str | tuple[str, int]:
+        """Ask whether a request is to be taken back; with the `key` of that question, file it."""
+        session.require_admin()
+        session.require_same_origin()
+        shown, error = ActionView(state=find_request(action_id)), None
+        key, reason = request.form.get("key"), request.form.get("reason", "")
+        if key:
+            try:
+                state = undo(action_id, reason, key, dry_run=bool(request.form.get("dry_run")))
+                return _answer_filed(state)
+            except ApiError as wrong:
+                if wrong.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                    raise
+                error = wrong
+        if not may_undo(shown.state):
+            message = "Nothing of this request can be undone, or not by you."
+            raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
+        context = {
+            "shown": shown,
+            "key": key or secrets.token_hex(10),
+            "reason": reason,
+            "messages": (error.details or {}) if error else {},
+            "has_actor": queue_actions().requests.has_actor(),
+            "expires_minutes": current_queue().settings.actions_expire_minutes,
+        }
+        page = _render_question("undo", context)
+        return (page, HTTPStatus.UNPROCESSABLE_ENTITY) if error else page
 
     def decide(self, action_id: str) -> BaseResponse:
         """Approve, reject, pause, resume or stop a request, and show it again."""
@@ -190,6 +218,23 @@ class ActionPages:
             raise invalid("decision", "Unknown.")
         decide(action_id, decision, "")
         return redirect(url_for("dashboard.action", action_id=action_id), HTTPStatus.SEE_OTHER)
+
+
+def _answer_filed(state: ActionState) -> BaseResponse:
+    """The page of a new request; for a script the line of one job, or where the page is."""
+    address = url_for("dashboard.action", action_id=state.request.id)
+    if not is_part_request():
+        return redirect(address, HTTPStatus.SEE_OTHER)
+    headers = {} if state.request.target.is_single else {TOAST_HEADER: address}
+    toast = render_template("dashboard/_toast.html", shown=ActionView(state=state))
+    return Response(toast, HTTPStatus.CREATED, headers)
+
+
+def _render_question(name: str, context: dict[str, Any]) -> str:
+    """A question before a request: a page, or for a script the content of its dialog."""
+    if is_part_request():
+        return render_template(f"dashboard/_{name}.html", **context)
+    return render_template("dashboard/confirm.html", question=name, **context)
 
 
 def _read_list_query() -> RequestListQuery:
@@ -247,6 +292,5 @@ def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tup
         "messages": messages,
         "then": session.own_path(form.then) or url_for("dashboard.home"),
     }
-    name = "_confirm.html" if is_part_request() else "confirm.html"
-    page = render_template(f"dashboard/{name}", **context)
+    page = _render_question("confirm", context)
     return (page, HTTPStatus.UNPROCESSABLE_ENTITY) if messages else page

@@ -120,6 +120,7 @@ def _add_action_pages(routes: Blueprint, actions: ActionPages) -> None:
     routes.add_url_rule(confirm, "confirm_action", actions.confirm, methods=["GET", "POST"])
     routes.add_url_rule(one, "action", actions.request)
     routes.add_url_rule(f"{one}/toast", "action_toast", actions.toast)
+    routes.add_url_rule(f"{one}/undo", "undo_action", actions.undo, methods=["POST"])
     routes.add_url_rule(one, "decide_action", actions.decide, methods=["POST"])
 
 

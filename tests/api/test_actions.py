@@ -17,7 +17,7 @@ from jobmon.actions.requests import ActionRequests
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import ADMIN_DASHBOARD, Settings
-from jobmon.settings.actions import ACTION_PERMISSIONS
+from jobmon.settings.actions import ACTION_PERMISSIONS, JOBS_RETRY
 
 from ..conftest import NOW, Api
 from ..support.commands import database_uri
@@ -26,6 +26,7 @@ from .test_openapi import check_answer
 ROLES = {
     "admin": frozenset({ADMIN_DASHBOARD, *ACTION_PERMISSIONS}),
     "reader": frozenset({ADMIN_DASHBOARD}),
+    "retrier": frozenset({ADMIN_DASHBOARD, JOBS_RETRY}),
 }
 DEAD = {"status": ["dlq"]}
 ALL_DEAD = {"action": "retry", "filter": DEAD, "expected": 3, "reason": "the provider is back"}
@@ -70,6 +71,14 @@ class ActionApi(Api):
         with self.app.test_request_context():
             queues = self.app.extensions["jobmon_queues"]
             return queues.open(queues.default).actions.requests.records
+
+    def finish(self, request_id: str, done: int) -> None:
+        """Record that an actor changed so many jobs."""
+        counts = {"done": done, "skipped": 0, "possible": 0}
+        self.records.add_progress(request_id, Progress.CLAIMED, {})
+        self.records.add_progress(
+            request_id, Progress.FINISHED, {"phase": "finished", "counts": counts}
+        )
 
     def report(self, request_id: str, job_id: str, **fields: Any) -> None:
         """Record what an actor did with a job."""
@@ -138,6 +147,7 @@ def test_same_key_makes_one_request(acting: ActionApi) -> None:
         ([1], "body"),
         ({}, "action"),
         ({"action": "explode", "ids": ["d1"]}, "action"),
+        ({"action": "undo", "ids": ["d1"]}, "action"),  # has a route of its own
         ({"action": "disable", "ids": ["d1"]}, "action"),  # not in this queue
         ({"action": "delete", "ids": ["d1"]}, "action"),  # switched off
         ({"action": "retry"}, "ids"),
@@ -182,6 +192,26 @@ def test_decisions_change_the_phase_and_come_too_late_at_last(acting: ActionApi)
     assert {step["reason"] for step in history[1:]} == {"wait"}
     missing = acting.post(f"/admin/actions/{'0' * 20}/stop")
     assert (missing.status_code, missing.json["error"]["code"]) == (404, "not_found")
+
+
+def test_request_that_is_over_is_taken_back_once_it_changed_jobs(acting: ActionApi) -> None:
+    earlier = acting.post("/admin/actions", ALL_DEAD).json["id"]
+    early = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "x"})
+    assert (early.status_code, early.json["error"]["code"]) == (409, "conflict")
+    acting.finish(earlier, done=2)
+    assert acting.read(f"/admin/actions/{earlier}")["decisions"] == ["undo"]
+    assert acting.read(f"/admin/actions/{earlier}", role="retrier")["decisions"] == []
+    refused = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "x"}, role="retrier")
+    assert refused.status_code == 403
+    without = acting.post(f"/admin/actions/{earlier}/undo")
+    assert (without.status_code, list(without.json["error"]["details"])) == (422, ["reason"])
+    filed = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "too early"})
+    assert filed.status_code == 201
+    assert (filed.json["action"], filed.json["expected"]) == ("undo", 2)
+    assert filed.json["target"]["requestId"] == earlier
+    # An undo is not undone.
+    acting.finish(filed.json["id"], done=2)
+    assert acting.read(f"/admin/actions/{filed.json['id']}")["decisions"] == []
 
 
 def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) -> None:
@@ -291,10 +321,6 @@ def test_actor_is_reported_while_its_lease_lasts(
     monkeypatch.setattr(ActionRequests, "has_actor", lambda _: True)
     assert acting.post("/admin/actions/preview", ALL_DEAD).json["warnings"] == []
     filed = acting.post("/admin/actions", ALL_DEAD).json
-    acting.records.add_progress(filed["id"], Progress.CLAIMED, {})
-    counts = {"done": 3, "skipped": 0, "possible": 0}
-    acting.records.add_progress(
-        filed["id"], Progress.FINISHED, {"phase": "finished", "counts": counts}
-    )
+    acting.finish(filed["id"], done=3)
     detail = acting.read(f"/admin/actions/{filed['id']}")
     assert (detail["phase"], detail["done"], detail["isActorRunning"]) == ("finished", 3, True)

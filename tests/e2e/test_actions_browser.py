@@ -114,7 +114,7 @@ def test_selected_dead_jobs_are_retried_and_their_timeline_shows_by_whom(
     expect(page.locator(".timeline")).to_contain_text("Retried by root: provider is back")
 
 
-def test_all_jobs_of_an_error_group_are_retried(
+def test_all_jobs_of_an_error_group_are_retried_and_taken_back(
     stack: ActingStack, visit: Visits, kind: str
 ) -> None:
     code = f"E{uuid.uuid4().hex[:6].upper()}"
@@ -129,6 +129,10 @@ def test_all_jobs_of_an_error_group_are_retried(
     answer_question(page, "fixed", "Retry 30 jobs")
     expect(page.locator("#action")).to_contain_text("30 retried of 30 jobs")
     assert stack.count(kind, "queued") == 30
+    page.get_by_role("button", name="Undo").click()
+    answer_question(page, "too early", "Undo 30 jobs")
+    expect(page.locator("#action")).to_contain_text("30 taken back of 30 jobs")
+    assert stack.count(kind, "dlq") == 30
 
 
 def test_line_of_a_request_stays_until_it_is_dismissed(
