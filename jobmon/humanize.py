@@ -9,6 +9,11 @@ def grouped(number: float | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`3 members`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def duration(ms: float | None) -> str:
     """Milliseconds in at most two units: `850 ms`, `2.5 s`, `3 min 20 s`, `2 d`."""
     if ms is None:

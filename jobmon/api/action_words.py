@@ -38,7 +38,7 @@ def describe_action(order: ActionOrder, count: int, support: ActionSupport) -> s
     if order.target.types:
         return _TYPE_EFFECTS[TypeAction(order.action)].format(types=_name_types(order))
     effect = _EFFECTS[JobAction(order.action)].format(value=_write_value(order))
-    sentences = [f"{count_jobs(count)} {effect}."]
+    sentences = [f"{humanize.count(count, 'job')} {effect}."]
     if support.transitions is None:  # the rules of jobmon's own library
         if order.action == JobAction.RETRY:
             sentences.append(_ATTEMPTS_ANEW if order.anew else _ATTEMPTS)
@@ -47,11 +47,6 @@ def describe_action(order: ActionOrder, count: int, support: ActionSupport) -> s
     elif order.action == JobAction.DELETE:
         sentences.append(_NOTES[JobAction.DELETE])
     return " ".join(sentences)
-
-
-def count_jobs(count: int) -> str:
-    """`1 job`, `812 jobs`."""
-    return f"{humanize.grouped(count)} {'job' if count == 1 else 'jobs'}"
 
 
 def _name_types(order: ActionOrder) -> str:

@@ -32,6 +32,7 @@ from jobmon.dashboard.action_forms import ActionForm
 from jobmon.dashboard.formatting import query as write_query
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
+from jobmon.humanize import count
 from jobmon.web import auth
 from jobmon.web.errors import ApiError, invalid
 from jobmon.web.queues import current_queue
@@ -78,9 +79,7 @@ class ActionView:
     @property
     def what(self) -> str:
         """`812 jobs`, `2 types`."""
-        count = self.state.expected
-        noun = "type" if self.kind.is_for_types else "job"
-        return f"{count:,} {noun if count == 1 else noun + 's'}"
+        return count(self.state.expected, "type" if self.kind.is_for_types else "job")
 
     @property
     def phase(self) -> str:

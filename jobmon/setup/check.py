@@ -12,6 +12,7 @@ from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from jobmon.collector.changes import SWEEP_S
 from jobmon.diagnosis.evidence import CREATE_INDEXES, READ_THE_LOG, START_A_COLLECTOR
+from jobmon.humanize import count
 from jobmon.profiles import load_profile
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
@@ -25,7 +26,6 @@ from jobmon.setup.deployment import (
 from jobmon.setup.fields import Sample, computed_fields, expected_fields
 from jobmon.setup.findings import (
     Finding,
-    count,
     describe,
     describe_address,
     ok,

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from pymongo.errors import AutoReconnect, PyMongoError
 
+from jobmon.humanize import count
 from jobmon.settings import Settings, load_queues, select_queues
 from jobmon.setup.check import NO_USER, DeploymentCheck, check_deployment, check_settings
 from jobmon.setup.deployment import Deployment
-from jobmon.setup.findings import Finding, Level, count, describe_address, ok, unreachable
+from jobmon.setup.findings import Finding, Level, describe_address, ok, unreachable
 from jobmon.setup.rights import check_own_databases
 from jobmon.store.connection import Connection
 

@@ -10,12 +10,12 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure, PyMongoError
 
+from jobmon.humanize import count
 from jobmon.profiles import load_profile
 from jobmon.settings import MAPPING_SETTINGS, Settings
 from jobmon.setup.findings import (
     Finding,
     SetupError,
-    count,
     format_setting,
     problem,
     split_uri,

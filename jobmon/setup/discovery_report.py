@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
+from jobmon.humanize import count
 from jobmon.setup.collection_sample import CollectionSample
-from jobmon.setup.findings import SetupError, count, problem, split_uri
+from jobmon.setup.findings import SetupError, problem, split_uri
 from jobmon.setup.recognition import Certainty
 
 _SHOWN_OTHERS = 20

@@ -165,8 +165,3 @@ def format_setting(value: object) -> str:
 def printable(text: str) -> str:
     """A text of another program, safe for a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:60])
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """`3 members`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

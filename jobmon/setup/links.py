@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from jobmon.humanize import count
 from jobmon.settings import Settings
 from jobmon.settings.links import PAYLOAD
 from jobmon.setup.fields import find_used_paths
-from jobmon.setup.findings import Finding, count, ok, warning
+from jobmon.setup.findings import Finding, ok, warning
 from jobmon.store.connection import Connection
 
 

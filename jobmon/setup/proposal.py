@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pymongo.errors import PyMongoError
 
 from jobmon.domain import JobStatus
+from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
 from jobmon.setup.collection_sample import CollectionSample, SampledField
-from jobmon.setup.findings import count
 from jobmon.setup.recognition import Certainty
 from jobmon.setup.vocabulary import (
     ATTEMPT_ARRAYS,
