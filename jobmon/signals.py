@@ -1,4 +1,4 @@
-"""Ends a command soon after SIGINT or SIGTERM, even if something blocks."""
+"""Ends a command and its threads soon after SIGINT or SIGTERM, even if something blocks."""
 
 import logging
 import os
@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,22 @@ def await_stop_signal() -> None:
     """Wait for a stop signal; one that is pending already counts."""
     while not signal.sigpending() & STOP_SIGNALS:
         time.sleep(_POLL_EVERY_S)
+
+
+@contextmanager
+def running_threads(
+    threads: Sequence[threading.Thread], stop: threading.Event, within_s: float
+) -> Iterator[None]:
+    """Run threads until the end of the block; then set `stop`, and wait for them for so long."""
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        until = time.monotonic() + within_s
+        for thread in threads:
+            thread.join(timeout=max(0.0, until - time.monotonic()))
 
 
 def end_soon() -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from jobmon.collector.leader import make_holder
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings, load_queues
+from jobmon.signals import running_threads
 from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
 from jobmon.store.failures import is_unauthorized
@@ -70,15 +70,10 @@ def acting(
         threading.Thread(target=work, args=(queue,), name="actor", daemon=True)
         for queue in _select_supported(queues)
     ]
-    for thread in threads:
-        thread.start()
     try:
-        yield
+        with running_threads(threads, stop, STOP_TIMEOUT_S):
+            yield
     finally:
-        stop.set()
-        until = time.monotonic() + STOP_TIMEOUT_S
-        for thread in threads:
-            thread.join(timeout=max(0.0, until - time.monotonic()))
         for client in clients.values():
             client.close()
         own.close()

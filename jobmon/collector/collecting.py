@@ -16,6 +16,7 @@ from jobmon.collector.share import Share
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import FAILURE, OwnDatabase, connect_as_writer, rollup_database
 from jobmon.settings import Settings, load_queues
+from jobmon.signals import running_threads
 from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
 
@@ -74,15 +75,10 @@ def collecting(
     if len(queues) > 1:
         tasks.append(partial(share.run, lambda: rollup_database(own), stop))
     threads = [threading.Thread(target=task, name="collector", daemon=True) for task in tasks]
-    for thread in threads:
-        thread.start()
     try:
-        yield failed
+        with running_threads(threads, stop, STOP_TIMEOUT_S):
+            yield failed
     finally:
-        stop.set()
-        until = time.monotonic() + STOP_TIMEOUT_S
-        for thread in threads:
-            thread.join(timeout=max(0.0, until - time.monotonic()))
         for client in clients.values():
             client.close()
         own.close()
