@@ -242,3 +242,23 @@ class ActionRecords:
         query = {**self.own.scope, "kind": Decision.REQUESTED.value, "at": bounds}
         found = self.own[DECISIONS].find(query, {"_id": False, "request": True})
         return [document["request"] for document in found.sort("at", -1).limit(limit)]
+
+
+def make_outcome(
+    key: Any,
+    job_id: str | None,
+    result: Result,
+    reason: str = "",
+    *,
+    before: Document | None = None,
+    after: Document | None = None,
+) -> Document:
+    """An outcome for `ActionRecords.add_outcomes`, without its `dryRun`."""
+    return {
+        "key": key,
+        "jobId": job_id,
+        "result": result.value,
+        "reason": reason,
+        "before": before or {},
+        "after": after or {},
+    }

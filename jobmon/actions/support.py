@@ -1,6 +1,6 @@
 """Which actions the jobs of a queue have: by jobmon's own library, or by a profile."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from jobmon.actions.vocabulary import ACTIONS, RequestError
@@ -60,22 +60,23 @@ def find_support(settings: Settings) -> ActionSupport:
     profile = Profile.from_settings(settings)
     if profile.jobs.is_identity and (profile.attempts is None or profile.attempts.is_identity):
         statuses = {action.value: found for action, found in ACTION_STATUSES.items()}
-        return ActionSupport(statuses=_drop_deletion(settings, statuses), has_type_actions=True)
+        allowed = _drop_deletions(settings, statuses, {JobAction.DELETE.value})
+        return ActionSupport(statuses=allowed, has_type_actions=True)
     file = settings.read_profile()
     transitions = file.parse(settings.jobs_collection).transitions
     if not transitions:
         is_celery = "celery" in (file.name, file.base)
         return ActionSupport(reason=CELERY if is_celery else NO_TRANSITIONS, transitions={})
     found = {name: transition.statuses for name, transition in transitions.items()}
-    if not settings.actions_allow_delete:
-        # An action that deletes a document needs a right that the actor does not have.
-        found = {name: kept for name, kept in found.items() if not transitions[name].deletes}
-    return ActionSupport(statuses=found, transitions=transitions)
+    deleting = {name for name, transition in transitions.items() if transition.deletes}
+    allowed = _drop_deletions(settings, found, deleting)
+    return ActionSupport(statuses=allowed, transitions=transitions)
 
 
-def _drop_deletion(
-    settings: Settings, statuses: dict[str, tuple[str, ...]]
+def _drop_deletions(
+    settings: Settings, statuses: dict[str, tuple[str, ...]], deleting: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
+    """Leave out what deletes a document, unless that is allowed: the actor has no right to it."""
     if settings.actions_allow_delete:
         return statuses
-    return {name: kept for name, kept in statuses.items() if name != JobAction.DELETE}
+    return {name: kept for name, kept in statuses.items() if name not in deleting}

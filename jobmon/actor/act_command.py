@@ -12,13 +12,14 @@ import click
 from pymongo.errors import PyMongoError
 
 from jobmon.actions.preview import ActionPreview, ActionPreviewer
-from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.request import ActionRequest, Person, to_milliseconds
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.support import find_support
 from jobmon.actions.target import Target
 from jobmon.actions.vocabulary import ACTIONS, RequestError
 from jobmon.domain import JobAction
+from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings, SettingsError, load_queues, select_queues
 from jobmon.store.connection import Connection
@@ -47,7 +48,7 @@ class Moment(click.ParamType[datetime]):
             moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail("is no time in ISO 8601, such as 2026-01-31T02:40Z", param, ctx)
-        return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)
+        return to_milliseconds(moment)
 
 
 @click.command("act")
@@ -170,7 +171,7 @@ def _make_target(action: str, given: dict[str, Any]) -> Target:
 
 
 def _print_preview(action: str, preview: ActionPreview) -> None:
-    click.echo(f"{action}: {preview.count:,} {'job' if preview.count == 1 else 'jobs'}")
+    click.echo(f"{action}: {count(preview.count, 'job')}")
     if preview.unsuitable:
         click.echo(f"  {preview.unsuitable:,} of the given ids will be skipped")
     for job in preview.sample:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from jobmon.actions.records import ActionRecords, Progress, Result
+from jobmon.actions.records import ActionRecords, Progress, Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Counts
 from jobmon.actions.target import TargetKind
@@ -49,7 +49,7 @@ class _Decisions:
     outcomes: list[Document] = field(default_factory=list)
 
     def add(self, key: Any, job_id: str | None, result: Result, reason: str = "") -> None:
-        self.outcomes.append(_make_outcome(key, job_id, result, reason))
+        self.outcomes.append(make_outcome(key, job_id, result, reason))
 
 
 class BatchRunner:
@@ -79,8 +79,7 @@ class BatchRunner:
         if intent is None or (last is not None and last["number"] >= intent["number"]):
             return last
         changes = [PlannedChange.load(stored) for stored in intent["changes"]]
-        done = self._records.find_done(self._request.id, [change.key for change in changes])
-        known = {encode_key(key) for key in done}
+        known = self._find_known([change.key for change in changes])
         left = [change for change in changes if encode_key(change.key) not in known]
         found = self._changes.read([change.key for change in left])
         outcomes = [
@@ -139,8 +138,7 @@ class BatchRunner:
     def _decide(self, batch: Batch) -> _Decisions:
         """What to do with each job of a batch that has no outcome yet."""
         decisions = _Decisions()
-        done = self._records.find_done(self._request.id, [*batch.keys, *batch.missing])
-        known = {encode_key(key) for key in done}
+        known = self._find_known([*batch.keys, *batch.missing])
         for job_id in batch.missing:
             if encode_key(job_id) not in known:
                 decisions.add(job_id, job_id, Result.SKIPPED, GONE)
@@ -157,6 +155,10 @@ class BatchRunner:
             except RefusedActionError as error:
                 decisions.add(key, present.job_id, Result.SKIPPED, str(error))
         return decisions
+
+    def _find_known(self, keys: list[Any]) -> set[bytes]:
+        """Those of the jobs' `_id`s for which an outcome is recorded, encoded."""
+        return set(map(encode_key, self._records.find_done(self._request.id, keys)))
 
     def _refuse(self, present: ReadJob) -> None:
         """Raise RefusedActionError for a job that is not meant by the request."""
@@ -184,10 +186,11 @@ class BatchRunner:
 
     def _describe(self, change: PlannedChange, result: Result, reason: str = "") -> Document:
         if result is Result.SKIPPED:
-            return _make_outcome(change.key, change.job_id, result, reason)
+            return make_outcome(change.key, change.job_id, result, reason)
         after = {} if change.deletes else change.new_values
-        outcome = _make_outcome(change.key, change.job_id, result, "")
-        return outcome | {"before": dict(change.before), "after": after}
+        return make_outcome(
+            change.key, change.job_id, result, before=dict(change.before), after=after
+        )
 
     def _add_outcomes(self, outcomes: list[Document]) -> None:
         dry_run = {"dryRun": self._request.dry_run}
@@ -202,14 +205,3 @@ class BatchRunner:
         }
         self._records.add_progress(self._request.id, Progress.BATCH, end, number=end["number"])
         return end
-
-
-def _make_outcome(key: Any, job_id: str | None, result: Result, reason: str) -> Document:
-    return {
-        "key": key,
-        "jobId": job_id,
-        "result": result.value,
-        "reason": reason,
-        "before": {},
-        "after": {},
-    }

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pymongo import ReadPreference, WriteConcern
 
-from jobmon.actions.records import Result
+from jobmon.actions.records import Result, make_outcome
 from jobmon.actions.request import ActionRequest
 from jobmon.domain import CONTROLS, PAUSED, TypeAction
 from jobmon.store.connection import Connection
@@ -31,14 +31,14 @@ def change_types(connection: Connection, request: ActionRequest) -> Iterator[Doc
             if before is None:  # `jobmon init --actor` creates it: the actor may not
                 before = controls.find_one_and_update({"_id": PAUSED}, update, upsert=True)
         was_paused = name in (before or {}).get("types", ())
-        result = Result.POSSIBLE if request.dry_run else Result.DONE
-        is_same = was_paused == pauses
-        yield {
-            "key": name,
-            "jobId": None,
-            "result": Result.SKIPPED if is_same else result,
-            "reason": NO_CHANGE if is_same else "",
-            "before": {} if is_same else {"type": name, "paused": was_paused},
-            "after": {} if is_same else {"type": name, "paused": pauses},
-            "dryRun": request.dry_run,
-        }
+        if was_paused == pauses:
+            outcome = make_outcome(name, None, Result.SKIPPED, NO_CHANGE)
+        else:
+            outcome = make_outcome(
+                name,
+                None,
+                Result.POSSIBLE if request.dry_run else Result.DONE,
+                before={"type": name, "paused": was_paused},
+                after={"type": name, "paused": pauses},
+            )
+        yield outcome | {"dryRun": request.dry_run}
