@@ -7,7 +7,7 @@ from typing import Any
 from flask import request
 
 from jobmon.actions.state import ActionState
-from jobmon.api import examples
+from jobmon.api import action_examples, examples
 from jobmon.api.action_answers import (
     ActionDetail,
     ActionList,
@@ -64,7 +64,7 @@ _ACTION_ID = {
     "required": True,
     "description": "Id of the request.",
     "schema": {"type": "string", "minLength": 20, "maxLength": 20},
-    "example": examples.ACTION["id"],
+    "example": action_examples.ACTION["id"],
 }
 # A request can be decided on in these ways: the summary of each route.
 _DECISIONS = {
@@ -82,16 +82,16 @@ def blueprint() -> Routes:
 
     @routes.post("/preview")
     @routes.doc(operationId="previewAction")
-    @routes.arguments(ActionBody, location="json", example=examples.ACTION_BODY)
-    @routes.response(HTTPStatus.OK, ActionPreviewAnswer, example=examples.ACTION_PREVIEW)
+    @routes.arguments(ActionBody, location="json", example=action_examples.ACTION_BODY)
+    @routes.response(HTTPStatus.OK, ActionPreviewAnswer, example=action_examples.ACTION_PREVIEW)
     def preview(order: ActionOrder) -> dict[str, Any]:
         """Count the jobs that a request would change now; nothing is stored."""
         return make_preview(order)
 
     @routes.post("")
     @routes.doc(operationId="requestAction", parameters=[_KEY])
-    @routes.arguments(ActionBody, location="json", example=examples.ACTION_BODY)
-    @routes.response(HTTPStatus.CREATED, ActionDetail, example=examples.ACTION)
+    @routes.arguments(ActionBody, location="json", example=action_examples.ACTION_BODY)
+    @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def file(order: ActionOrder) -> dict[str, Any]:
         """Request an action; an actor carries it out.
 
@@ -104,7 +104,7 @@ def blueprint() -> Routes:
     @routes.get("")
     @routes.doc(operationId="listActions")
     @routes.arguments(RequestListParameters, location="query")
-    @routes.response(HTTPStatus.OK, ActionList, example=examples.ACTION_LIST)
+    @routes.response(HTTPStatus.OK, ActionList, example=action_examples.ACTION_LIST)
     def actions(query: RequestListQuery) -> dict[str, Any]:
         """List the requests, the newest first: who, when, from where, what, why, and how far."""
         found, next_cursor = list_requests(query)
@@ -119,7 +119,7 @@ def blueprint() -> Routes:
     @routes.get("/<string(length=20):action_id>", parameters=[_ACTION_ID])
     @routes.doc(operationId="getAction")
     @_document_missing(routes)
-    @routes.response(HTTPStatus.OK, ActionDetail, example=examples.ACTION)
+    @routes.response(HTTPStatus.OK, ActionDetail, example=action_examples.ACTION)
     def action(action_id: str) -> dict[str, Any]:
         """Get a request with its progress and its history."""
         return format_detail(find_request(action_id))
@@ -128,7 +128,7 @@ def blueprint() -> Routes:
     @routes.doc(operationId="listOutcomes")
     @routes.arguments(OutcomeParameters, location="query")
     @_document_missing(routes)
-    @routes.response(HTTPStatus.OK, OutcomeList, example=examples.OUTCOME_LIST)
+    @routes.response(HTTPStatus.OK, OutcomeList, example=action_examples.OUTCOME_LIST)
     def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any]:
         """List what became of each job of a request: the changed fields, or why it was skipped."""
         find_request(action_id)
@@ -146,7 +146,7 @@ def blueprint() -> Routes:
     @routes.arguments(UndoBody, location="json", required=False, example={"reason": "too early"})
     @_document_conflict(routes)
     @_document_missing(routes)
-    @routes.response(HTTPStatus.CREATED, ActionDetail, example=examples.ACTION)
+    @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def undo_action(order: UndoOrder, action_id: str) -> dict[str, Any]:
         """Request that a request which is over is taken back.
 
@@ -166,7 +166,9 @@ def _add_decision(routes: Routes, name: str, summary: str) -> None:
         return format_detail(decide(action_id, name, reason))
 
     decided.__name__, decided.__doc__ = name, summary
-    documented = routes.response(HTTPStatus.OK, ActionDetail, example=examples.ACTION)(decided)
+    documented = routes.response(HTTPStatus.OK, ActionDetail, example=action_examples.ACTION)(
+        decided
+    )
     documented = _document_missing(routes)(_document_conflict(routes)(documented))
     documented = routes.arguments(
         DecisionBody, location="json", required=False, example={"reason": "wrong filter"}
@@ -185,7 +187,7 @@ def add_owner_route(routes: Routes) -> None:
     @routes.arguments(JobParameters, location="query")
     @routes.arguments(OwnActionBody, location="json", example={"action": "retry"})
     @document_refusal(routes)
-    @routes.response(HTTPStatus.CREATED, ActionDetail, example=examples.ACTION)
+    @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def job_action(job_id: str, order: OneJobOrder) -> dict[str, Any]:
         """Request an action on one job, as its owner or an operator.
 

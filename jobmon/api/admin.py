@@ -11,6 +11,7 @@ from flask import Response
 from jobmon.api import (
     error_groups,
     examples,
+    queue_examples,
     recurring,
     schedule,
     slowest,
@@ -78,7 +79,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
 
     @routes.get("/stats")
     @routes.doc(operationId="getStats")
-    @routes.response(HTTPStatus.OK, JobStats, example=examples.JOB_STATS)
+    @routes.response(HTTPStatus.OK, JobStats, example=queue_examples.JOB_STATS)
     def queue_stats() -> Response:
         """Get statistics of the whole queue.
 
@@ -94,7 +95,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     @routes.get("/timeseries")
     @routes.doc(operationId="getTimeSeries")
     @routes.arguments(TimeSeriesParameters, location="query")
-    @routes.response(HTTPStatus.OK, TimeSeries, example=examples.SERIES)
+    @routes.response(HTTPStatus.OK, TimeSeries, example=queue_examples.SERIES)
     def timeseries(query: WindowQuery) -> Response:
         """Get the activity of the queue by step: jobs enqueued, attempts by outcome, durations.
 
@@ -119,7 +120,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     @routes.get("/types")
     @routes.doc(operationId="listTypes")
     @routes.arguments(WindowParameters, location="query")
-    @routes.response(HTTPStatus.OK, TypeList, example=examples.TYPE_LIST)
+    @routes.response(HTTPStatus.OK, TypeList, example=queue_examples.TYPE_LIST)
     def types(query: WindowQuery) -> Response:
         """List the types of jobs: jobs by status now, and activity in a window.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Response
 
-from jobmon.api import examples
+from jobmon.api import examples, run_examples
 from jobmon.api.answers import Error
 from jobmon.api.error_answers import MAX_NAMES, ErrorGroupInWindow, ErrorGroupList
 from jobmon.api.fields import SortCursor, redact
@@ -109,7 +109,7 @@ GROUP_ID = {
     "required": True,
     "description": "Id of the group, from the list of groups.",
     "schema": {"type": "string"},
-    "example": examples.ERROR_DETAIL["data"]["id"],
+    "example": run_examples.ERROR_DETAIL["data"]["id"],
 }
 
 
@@ -120,7 +120,7 @@ def add_routes(routes: Routes) -> None:
     @routes.get("/errors")
     @routes.doc(operationId="listErrorGroups")
     @routes.arguments(ErrorListParameters, location="query")
-    @routes.response(HTTPStatus.OK, ErrorGroupList, example=examples.ERROR_LIST)
+    @routes.response(HTTPStatus.OK, ErrorGroupList, example=run_examples.ERROR_LIST)
     def errors(query: ErrorQuery) -> Response:
         """List the groups of errors: what fails, how often, since when, in which types.
 
@@ -147,7 +147,7 @@ def add_routes(routes: Routes) -> None:
         description="There is no such group, or it was seen too long ago.",
         example=examples.ERRORS["not_found"],
     )
-    @routes.response(HTTPStatus.OK, ErrorGroupInWindow, example=examples.ERROR_DETAIL)
+    @routes.response(HTTPStatus.OK, ErrorGroupInWindow, example=run_examples.ERROR_DETAIL)
     def error_group(query: ErrorQuery, group_id: str) -> dict[str, Any]:
         """Get a group of errors, with the message and the stack of one of them."""
         queue = current_queue()

@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import fields, post_load
 
-from jobmon.api import examples
+from jobmon.api import queue_examples
 from jobmon.api.answers import Answer, integer, mapping
 from jobmon.api.fields import Date
 from jobmon.api.openapi import Routes
@@ -100,7 +100,7 @@ def add_routes(routes: Routes, counter: OwnCounter) -> None:
     @routes.get("/job/counts")
     @routes.doc(operationId="countOwnJobs")
     @routes.arguments(OwnCountParameters, location="query")
-    @routes.response(HTTPStatus.OK, OwnCountsAnswer, example=examples.OWN_COUNTS)
+    @routes.response(HTTPStatus.OK, OwnCountsAnswer, example=queue_examples.OWN_COUNTS)
     def own_counts(types: tuple[str, ...]) -> dict[str, Any]:
         """Count the caller's own jobs by status."""
         found = counter.count(current_queue(), auth.subject(), types)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pymongo.errors import PyMongoError
 
-from jobmon.api import examples
+from jobmon.api import queue_examples
 from jobmon.api.evidence import gather_evidence
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queue_answers import QueueList
@@ -172,7 +172,7 @@ def blueprint(summaries: QueueSummaries) -> Routes:
 
     @routes.get("/queues")
     @routes.doc(operationId="listQueues")
-    @routes.response(HTTPStatus.OK, QueueList, example=examples.QUEUE_LIST)
+    @routes.response(HTTPStatus.OK, QueueList, example=queue_examples.QUEUE_LIST)
     def queues() -> dict[str, Any]:
         """List the watched queues, each with its notices and main statistics.
 

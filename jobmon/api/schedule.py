@@ -6,7 +6,7 @@ from typing import Any
 from flask import Response
 from marshmallow import fields
 
-from jobmon.api import examples
+from jobmon.api import queue_examples
 from jobmon.api.answers import Answer, array, boolean, counts, integer, mapping, string
 from jobmon.api.fields import Date, describe
 from jobmon.api.openapi import Routes
@@ -54,7 +54,7 @@ def add_routes(routes: Routes, queues: int) -> None:
 
     @routes.get("/schedule")
     @routes.doc(operationId="getSchedule")
-    @routes.response(HTTPStatus.OK, ScheduleAnswer, example=examples.SCHEDULE)
+    @routes.response(HTTPStatus.OK, ScheduleAnswer, example=queue_examples.SCHEDULE)
     def schedule() -> Response:
         """Get how many jobs are due in the next hour, day and week.
 

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-from jobmon.api import examples
+from jobmon.api import run_examples
 from jobmon.api.openapi import Routes
 from jobmon.api.window_queries import TypeWindowParameters, WindowQuery
 from jobmon.api.windows import (
@@ -28,7 +28,7 @@ def add_routes(routes: Routes) -> None:
     @routes.get("/slowest")
     @routes.doc(operationId="listSlowestAttempts")
     @routes.arguments(TypeWindowParameters, location="query")
-    @routes.response(HTTPStatus.OK, SlowAttemptList, example=examples.SLOWEST_LIST)
+    @routes.response(HTTPStatus.OK, SlowAttemptList, example=run_examples.SLOWEST_LIST)
     def slowest(query: WindowQuery) -> dict[str, Any]:
         """List the slowest attempts that ended in a window.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from marshmallow import fields, post_load, validate
 
-from jobmon.api import examples
+from jobmon.api import run_examples
 from jobmon.api.fields import PlainInteger, describe, redact
 from jobmon.api.openapi import Routes
 from jobmon.api.parameters import optional_text, repeatable_field
@@ -233,7 +233,7 @@ def add_routes(routes: Routes, reader: WorkerReader) -> None:
     @routes.get("/workers")
     @routes.doc(operationId="listWorkers")
     @routes.arguments(WorkerParameters, location="query")
-    @routes.response(HTTPStatus.OK, WorkerList, example=examples.WORKER_LIST)
+    @routes.response(HTTPStatus.OK, WorkerList, example=run_examples.WORKER_LIST)
     def workers(query: WorkerQuery) -> dict[str, Any]:
         """List the workers: what each runs now and ran in a window, silent ones first.
 

@@ -13,7 +13,7 @@ from bson.tz_util import utc
 from flask import Flask
 from marshmallow import Schema
 
-from jobmon.api import examples
+from jobmon.api import examples, queue_examples, run_examples
 from jobmon.api.answers import (
     Answer,
     Error,
@@ -106,11 +106,11 @@ def test_any_documents_are_serialized_as_marshmallow_does(schema: JobSummary) ->
     [
         (JobList(), examples.JOB_LIST),
         (JobDetail(), examples.JOB_DETAIL | {"repetition": None}),
-        (JobStats(), examples.JOB_STATS),
-        (QueueList(), examples.QUEUE_LIST),
-        (TimeSeries(), examples.SERIES),
-        (TypeList(), examples.TYPE_LIST),
-        (ErrorGroupList(), examples.ERROR_LIST),
+        (JobStats(), queue_examples.JOB_STATS),
+        (QueueList(), queue_examples.QUEUE_LIST),
+        (TimeSeries(), queue_examples.SERIES),
+        (TypeList(), queue_examples.TYPE_LIST),
+        (ErrorGroupList(), run_examples.ERROR_LIST),
         (Error(), examples.ERRORS["not_found"]),
     ],
     ids=lambda value: type(value).__name__,
