@@ -12,13 +12,17 @@ NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
 LOCK := deploy/requirements.lock
 
-.PHONY: run test retest lint lock audit sbom bench assets screenshots format clean
+.PHONY: run test test-long retest lint lock audit sbom bench assets screenshots format clean
 
 run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
 
 test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest
+
+# What takes long and rarely fails: faults of servers and processes, packages, fuzzing, other tools.
+test-long: .venv/dev $(NODE_TOOLS) $(ASSETS)
+	$(BIN)/pytest -m long
 
 # The failed tests once more, one after the other.
 retest:

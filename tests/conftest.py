@@ -142,9 +142,7 @@ MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 * 2**30
 
 LONGEST = (
     "tests/e2e/test_browser.py",
-    "tests/e2e/test_faults.py",
     "tests/e2e/test_readonly.py",
-    "tests/e2e/test_packaging.py",
     "tests/collector/test_collector.py",
     "tests/e2e/test_serving.py",
     "tests/test_documentation.py",

@@ -27,6 +27,8 @@ from ..support.commands import database_uri, index_queue
 from ..support.services import serving
 from ..support.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,6 +12,8 @@ from ..conftest import Api, serve_over_http
 from ..support.browser import CHROMIUM, FLAGS, require_file
 from ..support.preloaded import ROOT
 
+pytestmark = pytest.mark.long
+
 VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
 
 

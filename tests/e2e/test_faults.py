@@ -48,6 +48,8 @@ from ..support.processes import child_processes
 from ..support.services import Web, serving
 from ..support.waiting import eventually
 
+pytestmark = pytest.mark.long
+
 # A read stops there before its first document.
 HELD_FIND = "waitInFindBeforeMakingBatch"
 STATS, QUEUE = "/admin/jobs/stats", "/admin/jobs/queue?per_page=1"

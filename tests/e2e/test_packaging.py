@@ -27,6 +27,8 @@ from ..support.processes import end_process, run
 from ..support.services import clean_environment
 from ..support.waiting import PATIENCE_S, eventually
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 DASHBOARD = "jobmon/dashboard"
 SOURCES = ("jobmon", "setup.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")

@@ -20,6 +20,8 @@ from ..conftest import SECRET
 from ..support.processes import end_process
 from ..support.waiting import PATIENCE_S, eventually
 
+pytestmark = pytest.mark.long
+
 # Two seconds are documented and measured by hand, a busy machine may need ten times as long. An end
 # that waits for the database or for gunicorn to kill a worker would take `HANGS_S`.
 WITHIN_S = 60

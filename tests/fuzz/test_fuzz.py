@@ -24,6 +24,8 @@ from ..support.waiting import PATIENCE_S
 from .checks import FuzzedService, captured_logs
 from .requests import make_request
 
+pytestmark = pytest.mark.long
+
 few_examples = settings(
     max_examples=2,
     deadline=None,
