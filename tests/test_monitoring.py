@@ -5,7 +5,9 @@ panel with an unknown metric.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from string import Template
@@ -194,19 +196,41 @@ def test_alerts_about_a_queue_name_it() -> None:
         assert ALERTS[name]["annotations"]["summary"].startswith("Queue {{ $labels.queue }}: ")
 
 
-def test_an_unreachable_service_has_an_alert_of_its_own(tmp_path: Path) -> None:
+def test_an_unreachable_service_has_an_alert_whatever_its_job_is_called(tmp_path: Path) -> None:
+    """Catches a job of another name that is not watched, and one that another job hides."""
     name, rule = "JobmonDown", ALERTS["JobmonDown"]
 
-    def alert(labels: Labels) -> list[dict[str, Any]]:
-        labels = {"job": "jobmon", **labels, **rule["labels"]}
-        return [{"exp_labels": labels, "exp_annotations": rule["annotations"]}]
+    def alert(place: str, **labels: str) -> dict[str, Any]:
+        summary = f"Prometheus cannot scrape jobmon{place}."
+        return {
+            "exp_labels": labels | rule["labels"],
+            "exp_annotations": rule["annotations"] | {"summary": summary},
+        }
 
-    one, other = (f'up{{job="jobmon",instance="{instance}"}}' for instance in ("a", "b"))
+    one, other = (
+        f'up{{job="{job}",app="jobmon",instance="a"}}' for job in ("shop/jobmon", "crm/monitor")
+    )
+    down = alert(" (job shop/jobmon, a)", job="shop/jobmon", app="jobmon", instance="a")
+    gone = alert(" (job shop/jobmon)", job="shop/jobmon")
+    foreign = 'up{job="web",instance="a"}'
     tests = [
-        unit_test(name, {one: "0x90", other: "1x90"}, alert({"instance": "a"})),
-        unit_test(name, {one: "1x90", other: "1x90"}, []),
-        unit_test(name, {}, alert({})),
+        unit_test(name, {one: "0x90", other: "1x90"}, [down]),
+        unit_test(name, {one: "1x90", other: "1x90", foreign: "0x90"}, []),
+        unit_test(name, {one: "1x40 stale", other: "1x90"}, [gone]),
+        unit_test(name, {foreign: "1x90"}, [alert("", app="jobmon")]),
     ]
+    run_promtool(tmp_path, tests)
+
+
+def test_alerts_of_several_jobs_are_kept_apart(tmp_path: Path) -> None:
+    """Catches a rule that counts queues of one name in several jobs as one queue."""
+    tests = []
+    for name, (firing, quiet, more) in CASES.items():
+        series = from_two_services(firing, "mails") | {
+            series.replace('job="jobmon"', 'job="staging"'): values
+            for series, values in from_two_services(quiet, "mails").items()
+        }
+        tests.append(unit_test(name, series, [alert_of(name, "mails", more)]))
     run_promtool(tmp_path, tests)
 
 
@@ -265,9 +289,40 @@ def test_prometheus_configuration_passes_promtool(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def amtool(*arguments: str) -> str:
+    """The output of Alertmanager's command."""
+    tool = shutil.which("amtool")
+    if tool is None:
+        assert not os.environ.get("CI"), (
+            "amtool is missing: apt-get install prometheus-alertmanager"
+        )
+        pytest.skip("no amtool")
+    done = subprocess.run([tool, *arguments], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("severity", "receiver"), [("critical", "pager"), ("warning", "channel")])
+def test_alertmanager_example_routes_alerts_by_severity(severity: str, receiver: str) -> None:
+    file = str(ROOT / "deploy/prometheus/alertmanager.yml")
+    amtool("check-config", file)
+    labels = (f"severity={severity}", "alertname=JobmonDeadLetters", "job=jobmon")
+    routed = amtool("config", "routes", "test", f"--config.file={file}", *labels)
+    assert routed.split() == [receiver]
+    assert severity in {rule["labels"]["severity"] for rule in ALERTS.values()}
+
+
+def test_alertmanager_example_names_alerts_that_exist() -> None:
+    config = yaml.safe_load((ROOT / "deploy/prometheus/alertmanager.yml").read_text())
+    (inhibition,) = config["inhibit_rules"]
+    names = re.findall(r"Jobmon\w+", " ".join(inhibition["source_matchers"]))
+    assert names
+    assert set(names) <= set(ALERTS)
+
+
 @pytest.mark.parametrize("alert", ALERTS)
 def test_alert_annotations_link_to_the_runbook_section(alert: str) -> None:
-    path, _, anchor = ALERTS[alert]["annotations"]["runbook"].partition("#")
+    path, _, anchor = ALERTS[alert]["annotations"]["runbook_url"].partition("#")
     headings = re.findall(r"^## (\w+)$", (ROOT / path).read_text(), re.MULTILINE)
     assert alert in headings
     assert anchor == alert.lower()
@@ -299,17 +354,39 @@ def test_rules_and_panels_use_only_exposed_metrics(api: Api) -> None:
         assert names <= known, expression
 
 
-def test_panels_show_the_chosen_queues_one_by_one(tmp_path: Path) -> None:
+def test_dashboard_can_be_imported_into_any_grafana() -> None:
+    """Catches a data source that exists only in the compose file's Grafana."""
+    dashboard = json.loads(DASHBOARD.read_text())
+    source, job, queue = dashboard["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+    )
+    for variable, query in (
+        (job, "label_values(jobmon_queue_scraped, job)"),
+        (queue, 'label_values(jobmon_queue_scraped{job=~"$job"}, queue)'),
+    ):
+        assert (variable["multi"], variable["includeAll"]) == (True, True)
+        assert variable["query"]["query"] == query
+    users = [job, queue, *dashboard["panels"]]
+    users += [target for panel in dashboard["panels"] for target in panel["targets"]]
+    for user in users:
+        assert user["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def test_panels_show_the_chosen_jobs_and_queues_one_by_one(tmp_path: Path) -> None:
     """Catches an expression that Prometheus refuses, or that adds a queue nobody has chosen."""
-    (variable,) = json.loads(DASHBOARD.read_text())["templating"]["list"]
-    assert (variable["name"], variable["multi"], variable["includeAll"]) == ("queue", True, True)
     rules = []
     for expression in panel_expressions():
-        filters = re.findall(r'\bjobmon_(?!http_)\w+({queue=~"\$queue"[,}])?', expression)
+        filters = re.findall(
+            r'\bjobmon_(?!http_)\w+({job=~"\$job",queue=~"\$queue"[,}])?', expression
+        )
         assert all(filters), expression
+        assert all(re.findall(r'\bjobmon_http_\w+({job=~"\$job"})?', expression)), expression
         for grouping in re.findall(r"max by \(([^)]+)\)", expression):
-            assert "queue" in grouping.split(", "), expression
-        complete = expression.replace("$queue", ".*")
+            assert {"job", "queue"} <= set(grouping.split(", ")), expression
+        complete = expression.replace("$queue", ".*").replace("$job", ".*")
         rules.append({"record": f"panel:{len(rules)}", "expr": complete})
     file = tmp_path / "panels.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
