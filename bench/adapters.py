@@ -34,7 +34,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.rollup.documents import PROGRESS, rollup_database
 from jobmon.rollup.reader import RollupReader
 from jobmon.settings import Settings
-from jobmon.setup.init import InitOptions, run_init
+from jobmon.setup.init import run_init
+from jobmon.setup.init_plan import InitOptions
 from jobmon.store.connection import Connection
 from jobmon.store.live_stats import LiveStats
 from jobmon.web.auth import issue_token

@@ -32,7 +32,8 @@ from scale import SECRET, read_peak_mib
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
-from jobmon.setup.init import InitOptions, run_init
+from jobmon.setup.init import run_init
+from jobmon.setup.init_plan import InitOptions
 from jobmon.web.auth import issue_token
 
 Document = dict[str, Any]

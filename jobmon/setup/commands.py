@@ -15,7 +15,8 @@ from jobmon.setup.check_queues import check_queues
 from jobmon.setup.discover import discover
 from jobmon.setup.discovery_report import describe_discovery, write_files
 from jobmon.setup.findings import Finding, Level, SetupError, refused_setting
-from jobmon.setup.init import InitOptions, preview_init, run_init, script_init
+from jobmon.setup.init import preview_init, run_init, script_init
+from jobmon.setup.init_plan import InitOptions
 from jobmon.setup.init_queues import OWN_URI, InitTarget, find_targets
 from jobmon.setup.removal import remove, script_removal
 from jobmon.setup.users import User, UserKind

@@ -1,6 +1,5 @@
 """Inspects a deployment: its kind, its collections, and the user who is signed in."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from jobmon.setup.findings import (
 )
 from jobmon.setup.users import QueueRoles
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
-from jobmon.store.failures import ALREADY_INITIALIZED, UNAUTHORIZED
+from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 
@@ -33,7 +32,6 @@ _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunA
 COLLECTION_SETTINGS = ("jobs_collection", "attempts_collection")
 ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the administrator's connection string
 _SERVER_SELECTION_MS = 10_000  # the default for that connection string
-_PRIMARY_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -231,28 +229,3 @@ def _looks_like_jobs(deployment: Deployment, name: str) -> bool:
         return any(len(fields & document.keys()) >= _MIN_COMMON_FIELDS for document in newest)
     except OperationFailure:
         return False
-
-
-def replica_set_config(name: str, member: str) -> Document:
-    """A replica set of one member (host:port)."""
-    return {"_id": name, "members": [{"_id": 0, "host": member}]}
-
-
-def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
-    """Initiate replica set `name` with `member` (host:port); False if it was initiated before.
-
-    Returns when there is a primary; raises TimeoutError if there is none within a minute.
-    """
-    try:
-        client.admin.command("replSetInitiate", replica_set_config(name, member))
-        initiated = True
-    except OperationFailure as error:
-        if error.code != ALREADY_INITIALIZED:
-            raise
-        initiated = False
-    deadline = time.monotonic() + _PRIMARY_TIMEOUT_S
-    while not client.admin.command("hello")["isWritablePrimary"]:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"Replica set {name} has no primary.")
-        time.sleep(0.2)
-    return initiated

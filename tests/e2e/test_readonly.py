@@ -20,8 +20,8 @@ from jobmon.collector.collecting import collecting
 from jobmon.demo.mongod import Mongod
 from jobmon.demo.workload import run_workload
 from jobmon.settings import Settings
-from jobmon.setup.deployment import initiate_replica_set
 from jobmon.setup.indexes import create_indexes
+from jobmon.setup.replica_set import initiate_replica_set
 from jobmon.setup.users import QueueRoles, User, UserKind, create_roles, create_users
 from jobmon.store.connection import Connection
 

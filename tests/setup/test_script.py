@@ -14,7 +14,7 @@ from pymongo.database import Database
 
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
-from jobmon.setup.deployment import replica_set_config
+from jobmon.setup.replica_set import replica_set_config
 from jobmon.setup.script import replica_set_line
 
 from ..support.commands import all_names, database_uri, init

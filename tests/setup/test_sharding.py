@@ -11,7 +11,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, SetupError
-from jobmon.setup.init import InitOptions, run_init
+from jobmon.setup.init import run_init
+from jobmon.setup.init_plan import InitOptions
 
 from ..conftest import NOW
 from ..support.mongos import Router

@@ -19,7 +19,8 @@ from jobmon.collector.collecting import collecting
 from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
-from jobmon.setup.init import InitOptions, run_init
+from jobmon.setup.init import run_init
+from jobmon.setup.init_plan import InitOptions
 from jobmon.store.client import DatabaseClient, select_one_router
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST

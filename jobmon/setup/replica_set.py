@@ -1,0 +1,96 @@
+"""Initiates a replica set of one member, for `jobmon init --replica-set`."""
+
+import time
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
+
+from jobmon.setup.findings import Finding, SetupError, describe, ok, problem
+from jobmon.store.failures import ALREADY_INITIALIZED, UNAUTHORIZED
+from jobmon.store.mapping import Document
+from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
+
+_PRIMARY_TIMEOUT_S = 60
+
+
+def replica_set_config(name: str, member: str) -> Document:
+    """A replica set of one member (host:port)."""
+    return {"_id": name, "members": [{"_id": 0, "host": member}]}
+
+
+def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
+    """Initiate replica set `name` with `member` (host:port); False if it was initiated before.
+
+    Returns when there is a primary; raises TimeoutError if there is none within a minute.
+    """
+    try:
+        client.admin.command("replSetInitiate", replica_set_config(name, member))
+        initiated = True
+    except OperationFailure as error:
+        if error.code != ALREADY_INITIALIZED:
+            raise
+        initiated = False
+    deadline = time.monotonic() + _PRIMARY_TIMEOUT_S
+    while not client.admin.command("hello")["isWritablePrimary"]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Replica set {name} has no primary.")
+        time.sleep(0.2)
+    return initiated
+
+
+def is_initiated(client: MongoClient[Document]) -> bool:
+    """Whether the server is a member of a replica set that was initiated."""
+    return "setName" in client.admin.command("hello")
+
+
+def start_replica_set(client: MongoClient[Document], replica_set: str) -> Finding:
+    """Initiate a replica set (NAME/HOST:PORT), unless it was before. Raises SetupError."""
+    name, _, member = replica_set.partition("/")
+    _refuse_server(client.admin.command("hello"), name)
+    try:
+        made = initiate_replica_set(client, name, member)
+    except TimeoutError as error:
+        raise SetupError(
+            problem("replica set", str(error), remedy="See the log of mongod.")
+        ) from None
+    except OperationFailure as error:
+        if error.code == UNAUTHORIZED:
+            raise
+        raise SetupError(
+            problem(
+                "replica set",
+                f"{replica_set} could not be initiated: {describe(error)}.",
+                remedy="NAME must be that of --replSet. HOST:PORT must be an address at which the "
+                "server reaches itself.",
+            )
+        ) from None
+    return ok("replica set", f"{name}: {'initiated' if made else 'exists'}")
+
+
+def _refuse_server(hello: Document, name: str) -> None:
+    """Raise SetupError for a server that cannot be a member of the replica set of this name."""
+    if (present := hello.get("setName")) not in (None, name):
+        raise SetupError(
+            problem(
+                "replica set",
+                f"The server is in the replica set {present}, not in {name}.",
+                remedy=f"Use --replica-set {present}/HOST:PORT, or leave the option out.",
+            )
+        )
+    if deployment_name(hello) == SHARDED_CLUSTER:
+        raise SetupError(
+            problem(
+                "replica set",
+                "The server is the mongos of a sharded cluster.",
+                remedy="Leave out --replica-set: each shard is a replica set already.",
+            )
+        )
+    if "setName" not in hello and "isreplicaset" not in hello:
+        raise SetupError(
+            problem(
+                "replica set",
+                "The server was not started as a member of a replica set.",
+                remedy=f"Start mongod with --replSet {name}, or leave out --replica-set: on a "
+                "standalone server jobmon polls.",
+            )
+        )
