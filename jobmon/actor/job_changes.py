@@ -13,7 +13,8 @@ from jobmon.actions.records import ActionRecords
 from jobmon.actions.request import ActionRequest, to_milliseconds
 from jobmon.actions.support import ActionSupport
 from jobmon.domain import JobAction, JobStatus
-from jobmon.profiles.conditions import Now, encode_date, resolve_now
+from jobmon.profiles.conditions import Now, resolve_now
+from jobmon.profiles.stored_values import encode_date
 from jobmon.profiles.transitions import RequestedValue, Transition
 from jobmon.queue import JobQueue
 from jobmon.queue_changes import JobChange, RefusedActionError

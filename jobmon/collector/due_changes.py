@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from jobmon.collector.segments import SegmentMap
-from jobmon.profiles.conditions import encode_date
+from jobmon.profiles.stored_values import encode_date
 from jobmon.store.connection import Connection
 from jobmon.store.read_collection import SIMPLE_COLLATION, request_comment
 

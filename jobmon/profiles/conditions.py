@@ -6,23 +6,21 @@ a document. Reduced to the clauses that `select_indexable` returns, it finds doc
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.stored_values import PER_SECOND, encode_date
 from jobmon.profiles.toml_lines import KeyPath
 
 Query = dict[str, Any]
 
-# The units of dates that are stored as numbers.
-PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 # The largest difference between this machine's clock and the database's.
 _MARGIN = timedelta(minutes=5)
 _LISTS = ("$and", "$or", "$nor")
 _COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$type", "$not", "$size")
 _ISO = "%Y-%m-%dT%H:%M:%S.%LZ"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,6 @@ class Now:
         if self.reading == "iso":
             return {"$dateToString": {"date": "$$NOW", "format": _ISO}}
         return {"$multiply": [{"$toLong": "$$NOW"}, PER_SECOND[self.reading] / 1_000]}
-
-
-def encode_date(moment: datetime, reading: str | None) -> Any:
-    """A date in its stored form: `reading` is date, iso, seconds, …; None means date."""
-    if reading in (None, "date"):
-        return moment
-    if reading == "iso":
-        milliseconds = moment.isoformat(timespec="milliseconds")
-        return milliseconds.replace("+00:00", "Z")
-    microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
-    unit = 1_000_000 // PER_SECOND[str(reading)]
-    whole, rest = divmod(microseconds, unit)
-    return whole if rest == 0 else microseconds / unit
 
 
 def parse_query(

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
-from jobmon.profiles.conditions import PER_SECOND, Query, has_now
+from jobmon.profiles.conditions import Query, has_now
 from jobmon.profiles.schema import OtherKeyError, ProfileMistakeError, profile_schema
 from jobmon.profiles.sources import Source, SourceContext, parse_source
+from jobmon.profiles.stored_values import PER_SECOND
 from jobmon.profiles.toml_lines import KeyPath
 from jobmon.profiles.transitions import Transition, parse_transition
 

@@ -5,15 +5,13 @@ has an aggregation expression for it.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from jobmon.profiles.conditions import (
-    PER_SECOND,
     Query,
     list_elements,
     parse_expression,
@@ -22,13 +20,16 @@ from jobmon.profiles.conditions import (
     to_expression,
 )
 from jobmon.profiles.schema import ProfileMistakeError
+from jobmon.profiles.stored_values import (
+    get_value,
+    parse_date,
+    parse_duration,
+    set_value,
+    to_date_expression,
+)
 from jobmon.profiles.toml_lines import KeyPath
 
 Document = Mapping[str, Any]
-
-_INDEX = re.compile("-?[0-9]{1,9}")
-_UNITS = {"ms": 0.001, "s": 1, "min": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|min|h|d)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,54 +117,6 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     return replace(source, only_in=tuple(spec.get("only_in", ())))
 
 
-def get_value(document: Any, path: str) -> Any:
-    """The value at a path, or None. A number is the index of an element: `log.-1` is the last."""
-    value = document
-    for part in path.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and _INDEX.fullmatch(part):
-            index = int(part)
-            value = value[index] if -len(value) <= index < len(value) else None
-        else:
-            return None
-    return value
-
-
-def parse_date(value: Any, reading: str | None) -> Any:
-    """The date in a stored value; a value that has another form is returned unchanged."""
-    with suppress(ValueError, OverflowError, TypeError):
-        if reading == "iso" and isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if reading in PER_SECOND and isinstance(value, int | float):
-            whole, part = divmod(value, PER_SECOND[reading])
-            microseconds = part * (1_000_000 / PER_SECOND[reading])
-            return datetime.fromtimestamp(int(whole), UTC) + timedelta(microseconds=microseconds)
-    return value
-
-
-def to_date_expression(reference: Any, reading: str | None) -> Any:
-    """`parse_date` as an aggregation expression, but null for a value that has another form."""
-    if reading is None:
-        return reference
-    if reading == "iso":
-        return {"$convert": {"input": reference, "to": "date", "onError": None, "onNull": None}}
-    milliseconds = {"$multiply": [reference, 1_000 / PER_SECOND[reading]]}
-    whole = {"$convert": {"input": milliseconds, "to": "long", "onError": None, "onNull": None}}
-    date = {"$convert": {"input": whole, "to": "date", "onError": None, "onNull": None}}
-    return {"$cond": [{"$isNumber": reference}, date, None]}
-
-
-def parse_duration(text: str, at: KeyPath) -> timedelta:
-    """The duration in a text such as `10 min`; raises ProfileMistakeError."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        units = ", ".join(_UNITS)
-        raise ProfileMistakeError(at, f"{text!r} is not a duration such as 10 min (units: {units})")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
 def _make_path_source(path: str, context: SourceContext) -> Source:
     reading = context.find_reading(path)
 
@@ -224,7 +177,7 @@ def _compute_inputs(source: Source) -> Source:
     def read(document: Document) -> Any:
         values: dict[str, Any] = {}
         for path, name in names.items():
-            _set_value(values, path, document.get(name))
+            set_value(values, path, document.get(name))
         return source.read(values)
 
     return replace(source, read=read, computed={name: f"${path}" for path, name in names.items()})
@@ -401,13 +354,3 @@ def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPat
         expression=expression,
         computed={"$cond": [condition, {"is": {"$literal": True}, "v": inner.computed}, None]},
     )
-
-
-def _set_value(document: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
-        inner = document.setdefault(part, {})
-        if not isinstance(inner, dict):
-            return
-        document = inner
-    document[last] = value

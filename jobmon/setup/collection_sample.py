@@ -18,8 +18,8 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from jobmon.profiles.conditions import PER_SECOND
 from jobmon.profiles.schema import profile_schema
+from jobmon.profiles.stored_values import PER_SECOND
 from jobmon.store.decoding import decode
 from jobmon.store.labels import label
 from jobmon.store.mapping import Document

@@ -7,7 +7,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from jobmon.profiles.conditions import encode_date
+from jobmon.profiles.stored_values import encode_date
 from jobmon.store.bson_json import to_utc
 
 

@@ -15,7 +15,7 @@ from bson.regex import Regex
 
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS, WAITING_STATUSES
 from jobmon.profiles.conditions import resolve_now
-from jobmon.profiles.sources import parse_date
+from jobmon.profiles.stored_values import parse_date
 from jobmon.store.conversions import (
     creation_time,
     match_creation_time,

@@ -6,7 +6,8 @@ from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
 from jobmon.profiles.parser import ParsedAttempts, ParsedProfile
-from jobmon.profiles.sources import Source, get_value
+from jobmon.profiles.sources import Source
+from jobmon.profiles.stored_values import get_value
 from jobmon.store.attempts import last_attempt
 from jobmon.store.bson_json import to_utc
 from jobmon.store.labels import label

@@ -8,7 +8,6 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from jobmon.profiles.conditions import (
-    encode_date,
     list_index_fields,
     negate_query,
     parse_query,
@@ -16,6 +15,7 @@ from jobmon.profiles.conditions import (
     select_indexable,
     to_expression,
 )
+from jobmon.profiles.stored_values import encode_date
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon.profiles.conditions import encode_date
 from jobmon.profiles.sources import SourceContext, parse_source
+from jobmon.profiles.stored_values import encode_date
 
 AT = datetime.now(UTC).replace(microsecond=123_000)
 CONTEXT = SourceContext(

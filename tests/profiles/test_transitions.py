@@ -9,7 +9,8 @@ from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
 from jobmon.profiles import ProfileError, load_profile
-from jobmon.profiles.conditions import Now, encode_date
+from jobmon.profiles.conditions import Now
+from jobmon.profiles.stored_values import encode_date
 from jobmon.profiles.transitions import RequestedValue, Transition
 
 from ..adapters.test_samples import load_sample
