@@ -19,7 +19,6 @@ from jobmon.api import (
     workers,
 )
 from jobmon.api.answers import JobList
-from jobmon.api.evidence import read_forecast, read_type_forecasts
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import document_refusal, get_callers_job
 from jobmon.api.neighbors import NeighborsAnswer, find_neighbors
@@ -30,6 +29,7 @@ from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery
 from jobmon.api.windows import explain_history_errors, format_bounds, resolve_window
 from jobmon.diagnosis.evidence import NOT_COUNTED
+from jobmon.diagnosis.evidence_reader import read_forecast, read_type_forecasts
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import MAX_CACHED_ANSWERS, Activity, Durations, History

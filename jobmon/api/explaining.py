@@ -8,7 +8,6 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
-from jobmon.api.evidence import gather_blocks, read_history
 from jobmon.api.fields import clean_free_text, clean_number, clean_text
 from jobmon.diagnosis.evidence import (
     COUNTED_TOGETHER,
@@ -17,6 +16,7 @@ from jobmon.diagnosis.evidence import (
     Evidence,
     Missing,
 )
+from jobmon.diagnosis.evidence_reader import gather_blocks, read_history
 from jobmon.diagnosis.expected_start import RECENT, is_stalled
 from jobmon.diagnosis.explanation import (
     MIN_RUNS,

@@ -18,9 +18,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from pymongo.errors import OperationFailure, PyMongoError
 
-from jobmon.api.evidence import gather_forecast_evidence
 from jobmon.diagnosis.error_groups import count_statuses
 from jobmon.diagnosis.error_kinds import GroupStatus
+from jobmon.diagnosis.evidence_reader import gather_forecast_evidence
 from jobmon.diagnosis.forecast import Forecast, Outlook, forecast_queue
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, JobStatus
 from jobmon.rollup.buckets import Tally

@@ -10,7 +10,6 @@ from typing import Any, Self
 from pymongo.errors import PyMongoError
 
 from jobmon.api import queue_examples
-from jobmon.api.evidence import gather_evidence
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queue_answers import QueueList
 from jobmon.diagnosis.attention import (
@@ -22,6 +21,7 @@ from jobmon.diagnosis.attention import (
     summary_level,
 )
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence_reader import gather_evidence
 from jobmon.diagnosis.forecast import Forecast, forecast_queue
 from jobmon.domain import failure_rate
 from jobmon.rollup.buckets import HOUR, MINUTE

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from jobmon.api.evidence import gather_evidence, read_history
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.diagnosis.evidence import START_A_COLLECTOR, Evidence, Missing
+from jobmon.diagnosis.evidence_reader import gather_evidence, read_history
 from jobmon.rollup.buckets import DAY, HOUR, QueueSample
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.run_history import is_final

@@ -8,7 +8,6 @@ from typing import Self
 from flask import Response, json, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon.api.evidence import gather_evidence
 from jobmon.dashboard import session
 from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
 from jobmon.dashboard.error_rows import read_top_errors
@@ -19,6 +18,7 @@ from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Missing
+from jobmon.diagnosis.evidence_reader import gather_evidence
 from jobmon.rollup.series import NoCollectorError, TooManyTypesError
 from jobmon.single_flight import SingleFlightCache
 from jobmon.web import auth

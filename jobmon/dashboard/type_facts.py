@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from jobmon.api.evidence import read_history
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.queries import ListQuery
 from jobmon.dashboard.facts import Facts, gather
@@ -14,6 +13,7 @@ from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, has_answer, tiles
 from jobmon.diagnosis.attention import Level, describe_stall, stalled_types
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence_reader import read_history
 from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.humanize import duration, grouped, per_minute

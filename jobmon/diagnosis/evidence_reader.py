@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pymongo.errors import PyMongoError
 
@@ -28,12 +28,15 @@ from jobmon.diagnosis.forecast import (
     forecast_types,
 )
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, floor
-from jobmon.rollup.series import History, NoCollectorError
+from jobmon.rollup.series import History, NoCollectorError, SeriesReader
+from jobmon.rollup.stats import StatsReader
 from jobmon.rollup.windows import Window
+from jobmon.store.connection import Connection
 from jobmon.store.failures import describe_error
 from jobmon.store.filter import UnknownFieldError
+from jobmon.store.known_fields import KnownFields
+from jobmon.store.running_jobs import RunningJobReader
 from jobmon.store.stats import QueueStats
-from jobmon.web.queues import WatchedQueue
 
 log = logging.getLogger(__name__)
 K = TypeVar("K")
@@ -42,7 +45,30 @@ T = TypeVar("T")
 NOT_READ = Forecast(outlook=Outlook.UNKNOWN, reason="the history could not be read")
 
 
-def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
+class EvidenceSources(Protocol):
+    """What reads a queue, for the evidence: the web service and the collector have one of each."""
+
+    @property
+    def name(self) -> str:
+        """The queue's name, for the log."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def stats(self) -> StatsReader: ...
+
+    @property
+    def series(self) -> SeriesReader: ...
+
+    @property
+    def running(self) -> RunningJobReader: ...
+
+    @property
+    def known_fields(self) -> KnownFields: ...
+
+
+def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
     """Read everything that the checks of the queue need; raises PyMongoError."""
     series = queue.series
     hour = series.window(now - HOUR, now, MINUTE)
@@ -73,7 +99,7 @@ def gather_evidence(queue: WatchedQueue, now: datetime) -> Evidence:
     )
 
 
-def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
+def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
     """Read only what a forecast needs; raises PyMongoError."""
     evidence = gather_blocks(queue, stats, now)
     if isinstance(evidence.blocks, Missing):
@@ -83,7 +109,7 @@ def gather_forecast_evidence(queue: WatchedQueue, stats: QueueStats, now: dateti
     return replace(evidence, samples=queue.series.samples(window))
 
 
-def gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evidence:
+def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
     """The evidence for a forecast, but without samples; no history is counted live."""
     series = queue.series
     # The newest whole minutes: the present one is still being counted.
@@ -109,18 +135,18 @@ def gather_blocks(queue: WatchedQueue, stats: QueueStats, now: datetime) -> Evid
     return replace(evidence, blocks=tuple(blocks))
 
 
-def read_forecast(queue: WatchedQueue, stats: QueueStats) -> Forecast:
+def read_forecast(queue: EvidenceSources, stats: QueueStats) -> Forecast:
     """The forecast of a queue with these stats; unknown where the history cannot be read."""
     return _forecast(queue, stats, forecast_queue, NOT_READ)
 
 
-def read_type_forecasts(queue: WatchedQueue, stats: QueueStats) -> dict[str, Forecast]:
+def read_type_forecasts(queue: EvidenceSources, stats: QueueStats) -> dict[str, Forecast]:
     """The forecast of each type that has waiting jobs; empty if the history cannot be read."""
     return _forecast(queue, stats, forecast_types, {})
 
 
 def _forecast(
-    queue: WatchedQueue, stats: QueueStats, make: Callable[[Evidence], T], default: T
+    queue: EvidenceSources, stats: QueueStats, make: Callable[[Evidence], T], default: T
 ) -> T:
     try:
         return make(gather_forecast_evidence(queue, stats, datetime.now(UTC)))
