@@ -73,7 +73,7 @@ def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes
     os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
     if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
         os.environ["JOBMON_JWT_SECRET_KEY"] = _load_secret(state / "jwt-secret")
-    with_sample = "JOBMON_MONGO_URI" not in os.environ
+    with_sample = not {"JOBMON_MONGO_URI", "JOBMON_MONGO_URI_FILE"} & set(os.environ)
     if with_sample:
         os.environ.setdefault("JOBMON_COLLECTOR", "true")
         os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))

@@ -1,14 +1,10 @@
 """The settings: from the environment, and from a file that lists several queues."""
 
-from jobmon.settings.environment import (
-    ADMIN_DASHBOARD,
-    MistakePlace,
-    Settings,
-    SettingsError,
-    require_mongo_uri,
-)
+from jobmon.settings.environment import ADMIN_DASHBOARD, Settings, require_mongo_uri
 from jobmon.settings.mapping import MAPPING_SETTINGS
+from jobmon.settings.mistakes import MistakePlace, SettingsError
 from jobmon.settings.queues import load_queues, select_queues
+from jobmon.settings.secret_files import read_variable
 
 __all__ = [
     "ADMIN_DASHBOARD",
@@ -17,6 +13,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "load_queues",
+    "read_variable",
     "require_mongo_uri",
     "select_queues",
 ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -15,48 +14,26 @@ from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
 from jobmon.settings.actions import ACTION_PERMISSIONS, OWNER_ACTIONS
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
+from jobmon.settings.mistakes import MistakePlace, SettingsError
 from jobmon.settings.search_fields import find_search_paths
+from jobmon.settings.secret_files import open_environment
+from jobmon.settings.token_keys import (
+    KEY_SOURCES,
+    check_secret_length,
+    choose_algorithm,
+    read_algorithm,
+    read_pem,
+)
 
 ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
 DEFAULT_ROLES = {"admin": frozenset({ADMIN_DASHBOARD})}
 
-SHARED_SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
-PUBLIC_KEY_ALGORITHMS = (
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-)
-MIN_SECRET_BYTES = 32
-_KEY_SOURCES = ("jwt_secret_key", "jwt_public_key", "jwt_jwks_url")
 MAX_LEEWAY_S = 300  # for clock differences; it lengthens the life of every token
 # The filters whose indexes can be chosen: docs/operations.md has their cost.
 FILTERS = ("attempts", "finished", "priority")
 DEFAULT_FILTERS = ("attempts", "finished")
 METRICS = ("token", "open", "off")  # who may scrape
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-
-class MistakePlace(StrEnum):
-    """Where a setting has to be corrected."""
-
-    ENVIRONMENT = "environment"
-    QUEUES_FILE = "queues_file"  # the file that JOBMON_QUEUES names
-    PROFILE_FILE = "profile_file"
-
-
-class SettingsError(Exception):
-    """A setting is missing or bad. The message is one line that names it, without its value."""
-
-    def __init__(self, message: str, place: MistakePlace = MistakePlace.ENVIRONMENT) -> None:
-        super().__init__(message)
-        self.place = place
 
 
 _positive = validate.Range(min=1)
@@ -76,11 +53,6 @@ def require_mongo_uri(value: str, source: str) -> None:
         check_mongo_uri(value)
     except ValidationError as error:
         raise SettingsError(f"{source}: {error.messages[0]}") from None
-
-
-def _check_secret_length(value: str) -> None:
-    if len(value.encode()) < MIN_SECRET_BYTES:
-        raise ValidationError(f"Shorter than {MIN_SECRET_BYTES} bytes.")
 
 
 def _split_permissions(granted: str) -> frozenset[str]:
@@ -110,19 +82,6 @@ def _read_links(env: Env, name: str, default: tuple[LinkTemplate, ...]) -> tuple
 
     env.str(name, "", validate=parse)
     return links
-
-
-def _read_algorithm(env: Env, name: str, _: str) -> str | None:
-    """The algorithm; None if none is set, because the default depends on the source of keys."""
-    return env.str(
-        name, None, validate=validate.OneOf(SHARED_SECRET_ALGORITHMS + PUBLIC_KEY_ALGORITHMS)
-    )
-
-
-def _read_pem(env: Env, name: str, _: None) -> str | None:
-    """A PEM key; many tools that set an environment can write line ends only as `\\n`."""
-    value = env.str(name, None)
-    return value.replace("\\n", "\n") if value else None
 
 
 def _read_names(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
@@ -228,9 +187,9 @@ class Settings:
     slow_query_ms: int = _setting(Env.int, 500, validate=_positive)
     stats_ttl_ms: int = _setting(Env.int, 2_000, validate=validate.Range(min=0))
     # Tokens
-    jwt_algorithm: str = _setting(_read_algorithm, "HS256")
-    jwt_secret_key: str | None = _setting(Env.str, None, secret=True, validate=_check_secret_length)
-    jwt_public_key: str | None = _setting(_read_pem, None)
+    jwt_algorithm: str = _setting(read_algorithm, "HS256")
+    jwt_secret_key: str | None = _setting(Env.str, None, secret=True, validate=check_secret_length)
+    jwt_public_key: str | None = _setting(read_pem, None)
     jwt_jwks_url: str | None = _setting(Env.str, None, validate=_http_url)
     jwt_issuer: str | None = _setting(_read_text, None)
     jwt_audience: str | None = _setting(_read_text, None)
@@ -300,7 +259,7 @@ class Settings:
 
         Without `require_keys` no key for tokens needs to be set: only the web service uses one.
         """
-        env = Env(eager=False)
+        env = open_environment()
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
             for setting in fields(cls):
@@ -309,8 +268,8 @@ class Settings:
                     read = setting.metadata["read"]
                     values[setting.name] = read(env, setting.name.upper(), *default)
         _raise_errors(env)
-        if require_keys or any(values[name] for name in _KEY_SOURCES):
-            values |= _choose_algorithm(values)
+        if require_keys or any(values[name] for name in KEY_SOURCES):
+            values |= choose_algorithm(values)
         return cls(**values | {"jwt_algorithm": values["jwt_algorithm"] or cls.jwt_algorithm})
 
     @classmethod
@@ -321,14 +280,14 @@ class Settings:
         too: the web service would not start with it.
         """
         require_mongo_uri(mongo_uri, "JOBMON_ADMIN_MONGO_URI")
-        env = Env(eager=False)
+        env = open_environment()
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
             values["queues"] = _read_text(env, "QUEUES", None)
             values["filters"] = _read_filters(env, "FILTERS", DEFAULT_FILTERS)
             values["redact_keys"] = _read_names(env, "REDACT_KEYS", DEFAULT_REDACT_KEYS)
             values["actions_allow_delete"] = env.bool("ACTIONS_ALLOW_DELETE", False)
-            env.str("JWT_SECRET_KEY", None, validate=_check_secret_length)
+            env.str("JWT_SECRET_KEY", None, validate=check_secret_length)
         _raise_errors(env)
         return cls(mongo_uri=mongo_uri, **values)
 
@@ -353,31 +312,3 @@ def _make_error(error: EnvValidationError) -> SettingsError:
     )
     place = MistakePlace.PROFILE_FILE if is_in_file else MistakePlace.ENVIRONMENT
     return SettingsError("; ".join(texts), place)
-
-
-def _choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm` for the source of keys; SettingsError unless exactly one is set."""
-    chosen = [name for name in _KEY_SOURCES if values[name]]
-    if len(chosen) != 1:
-        names = ", ".join(f"JOBMON_{name.upper()}" for name in _KEY_SOURCES)
-        raise SettingsError(f"Set exactly one of {names} ({len(chosen)} are set)")
-    allowed = SHARED_SECRET_ALGORITHMS if values["jwt_secret_key"] else PUBLIC_KEY_ALGORITHMS
-    algorithm = values["jwt_algorithm"] or allowed[0]
-    if algorithm not in allowed:
-        raise SettingsError(
-            f"JOBMON_JWT_ALGORITHM: {algorithm} cannot be used with JOBMON_{chosen[0].upper()}; "
-            f"use one of {', '.join(allowed)}"
-        )
-    if values["jwt_public_key"]:
-        import jwt  # noqa: PLC0415 - large, and only the web service needs it
-
-        try:
-            named = jwt.get_algorithm_by_name(algorithm)
-            too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
-        except (jwt.InvalidKeyError, TypeError, ValueError):
-            raise SettingsError(
-                f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
-            ) from None
-        if too_short:
-            raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
-    return {"jwt_algorithm": algorithm}

@@ -9,7 +9,6 @@ Each table is one queue, the first one the default queue:
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,9 +23,11 @@ from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
 from jobmon.settings.actions import ACTION_PERMISSIONS
-from jobmon.settings.environment import ADMIN_DASHBOARD, MistakePlace, Settings, SettingsError
+from jobmon.settings.environment import ADMIN_DASHBOARD, Settings
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, make_links
+from jobmon.settings.mistakes import MistakePlace, SettingsError
 from jobmon.settings.search_fields import find_search_paths
+from jobmon.settings.secret_files import read_variable
 
 # A queue's name is a segment of paths, and a label of metrics.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -181,7 +182,7 @@ def _find_uri(
     """The connection string of a queue and where it is set; the messages do not repeat it."""
     if "uri_variable" in table:
         key, source = "uri_variable", str(table["uri_variable"])
-        uri = os.environ.get(source, "")
+        uri = read_variable(source) or ""
         if not uri and require_uris:
             raise ProfileMistakeError((name, key), f"the environment has no {source}")
     elif "uri" in table:

@@ -1,16 +1,16 @@
 """The commands `jobmon check` and `jobmon init`: their options, and how they print findings."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import click
 
-from jobmon.settings import Settings, SettingsError
+from jobmon.settings import Settings, SettingsError, read_variable
 from jobmon.setup.check_queues import check_queues
 from jobmon.setup.discover import discover
 from jobmon.setup.discovery_report import describe_discovery, write_files
@@ -20,6 +20,8 @@ from jobmon.setup.init_plan import InitOptions
 from jobmon.setup.init_queues import OWN_URI, InitTarget, find_targets
 from jobmon.setup.removal import remove, script_removal
 from jobmon.setup.users import User, UserKind
+
+Command = Callable[..., Any]
 
 
 @click.command("check")
@@ -77,12 +79,26 @@ def _print_finding(finding: Finding, *, err: bool = False) -> Level:
     return finding.level
 
 
+def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], Command]:
+    """An option whose value may also be in a variable, or in the file that `{variable}_FILE` names.
+
+    Like a variable that is empty, an empty file counts as no value.
+    """
+
+    def read_file() -> str | None:
+        try:
+            return read_variable(variable) or None
+        except SettingsError as error:
+            raise click.UsageError(str(error)) from None
+
+    return click.option(flag, envvar=variable, show_envvar=True, default=read_file, help=text)
+
+
 @click.command("init")
-@click.option(
+@_secret_option(
     "--mongo-uri",
-    envvar="JOBMON_ADMIN_MONGO_URI",
-    show_envvar=True,
-    help="The watched database, with a user who may write to it.  [required]",
+    "JOBMON_ADMIN_MONGO_URI",
+    "The watched database, with a user who may write to it.  [required]",
 )
 @click.option(
     "--discover",
@@ -106,26 +122,13 @@ def _print_finding(finding: Finding, *, err: bool = False) -> Level:
 @click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
 @click.option("--replica-set", metavar="NAME/HOST:PORT", help="Start this replica set first.")
 @click.option("--reader", metavar="USER", help="Create this read-only user for the web service.")
-@click.option(
-    "--reader-password",
-    envvar="JOBMON_READER_PASSWORD",
-    show_envvar=True,
-    help="Better set in the environment.",
-)
+@_secret_option("--reader-password", "JOBMON_READER_PASSWORD", "Better set in the environment.")
 @click.option("--collector", metavar="USER", help="Create this user for the collector.")
-@click.option(
-    "--collector-password",
-    envvar="JOBMON_COLLECTOR_PASSWORD",
-    show_envvar=True,
-    help="Better set in the environment.",
+@_secret_option(
+    "--collector-password", "JOBMON_COLLECTOR_PASSWORD", "Better set in the environment."
 )
 @click.option("--actor", metavar="USER", help="Create this user for the actor: docs/actions.md.")
-@click.option(
-    "--actor-password",
-    envvar="JOBMON_ACTOR_PASSWORD",
-    show_envvar=True,
-    help="Better set in the environment.",
-)
+@_secret_option("--actor-password", "JOBMON_ACTOR_PASSWORD", "Better set in the environment.")
 @click.option(
     "--change-passwords",
     is_flag=True,
@@ -219,7 +222,7 @@ def init_command(
             jobs_collection=jobs or settings.jobs_collection,
             attempts_collection=attempts or settings.attempts_collection,
         )
-        targets, notes = find_targets(settings, os.environ.get(OWN_URI, ""), queue)
+        targets, notes = find_targets(settings, read_variable(OWN_URI) or "", queue)
     except SettingsError as error:
         notes = [refused_setting(error)]
     except SetupError as error:
@@ -293,15 +296,17 @@ def _choose_action(
 def _discover(mongo_uri: str | None, own: set[str], only: str | None, folder: Path | None) -> None:
     """Print the queues of a deployment; with `folder`, also write their files."""
     source = "JOBMON_ADMIN_MONGO_URI" if mongo_uri else "JOBMON_MONGO_URI"
-    uri = mongo_uri or os.environ.get("JOBMON_MONGO_URI")
-    if not uri:
-        raise click.UsageError("--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI.")
     try:
+        uri = mongo_uri or read_variable("JOBMON_MONGO_URI")
+        if not uri:
+            raise click.UsageError("--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI.")
         found = discover(uri, source, own, only)
         click.echo("\n".join(describe_discovery(found)))
         if folder is not None:
             click.echo("")
             for line in write_files(found, folder):
                 click.echo(line)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
     except SetupError as error:
         sys.exit(_print_finding(error.finding) is Level.PROBLEM)

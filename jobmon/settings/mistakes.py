@@ -1,0 +1,19 @@
+"""What is raised for a setting that is missing or bad."""
+
+from enum import StrEnum
+
+
+class MistakePlace(StrEnum):
+    """Where a setting has to be corrected."""
+
+    ENVIRONMENT = "environment"
+    QUEUES_FILE = "queues_file"  # the file that JOBMON_QUEUES names
+    PROFILE_FILE = "profile_file"
+
+
+class SettingsError(Exception):
+    """A setting is missing or bad. The message is one line that names it, without its value."""
+
+    def __init__(self, message: str, place: MistakePlace = MistakePlace.ENVIRONMENT) -> None:
+        super().__init__(message)
+        self.place = place

@@ -1,0 +1,72 @@
+"""The keys that check tokens: from where they come, and with which algorithm they are used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from environs import Env
+from marshmallow import ValidationError, validate
+
+from jobmon.settings.mistakes import SettingsError
+
+SHARED_SECRET_ALGORITHMS = ("HS256", "HS384", "HS512")
+PUBLIC_KEY_ALGORITHMS = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+)
+MIN_SECRET_BYTES = 32
+KEY_SOURCES = ("jwt_secret_key", "jwt_public_key", "jwt_jwks_url")
+
+
+def check_secret_length(value: str) -> None:
+    """Raise ValidationError for a secret that is too short."""
+    if len(value.encode()) < MIN_SECRET_BYTES:
+        raise ValidationError(f"Shorter than {MIN_SECRET_BYTES} bytes.")
+
+
+def read_algorithm(env: Env, name: str, _: str) -> str | None:
+    """The algorithm; None if none is set, because the default depends on the source of keys."""
+    return env.str(
+        name, None, validate=validate.OneOf(SHARED_SECRET_ALGORITHMS + PUBLIC_KEY_ALGORITHMS)
+    )
+
+
+def read_pem(env: Env, name: str, _: None) -> str | None:
+    """A PEM key; many tools that set an environment can write line ends only as `\\n`."""
+    value = env.str(name, None)
+    return value.replace("\\n", "\n") if value else None
+
+
+def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
+    """The `jwt_algorithm` for the source of keys; SettingsError unless exactly one is set."""
+    chosen = [name for name in KEY_SOURCES if values[name]]
+    if len(chosen) != 1:
+        names = ", ".join(f"JOBMON_{name.upper()}" for name in KEY_SOURCES)
+        raise SettingsError(f"Set exactly one of {names} ({len(chosen)} are set)")
+    allowed = SHARED_SECRET_ALGORITHMS if values["jwt_secret_key"] else PUBLIC_KEY_ALGORITHMS
+    algorithm = values["jwt_algorithm"] or allowed[0]
+    if algorithm not in allowed:
+        raise SettingsError(
+            f"JOBMON_JWT_ALGORITHM: {algorithm} cannot be used with JOBMON_{chosen[0].upper()}; "
+            f"use one of {', '.join(allowed)}"
+        )
+    if values["jwt_public_key"]:
+        import jwt  # noqa: PLC0415 - large, and only the web service needs it
+
+        try:
+            named = jwt.get_algorithm_by_name(algorithm)
+            too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
+        except (jwt.InvalidKeyError, TypeError, ValueError):
+            raise SettingsError(
+                f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
+            ) from None
+        if too_short:
+            raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
+    return {"jwt_algorithm": algorithm}
