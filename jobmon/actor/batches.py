@@ -17,7 +17,7 @@ from jobmon.actions.target import TargetKind
 from jobmon.actor.job_changes import JobChanges, PlannedChange, ReadJob, encode_key
 from jobmon.actor.targets import Batch, TargetReader, is_changed_since
 from jobmon.domain import JobStatus
-from jobmon.queue_changes import RefusedActionError
+from jobmon.queue import RefusedActionError
 from jobmon.store.identity import is_identity
 from jobmon.store.mapping import Document
 

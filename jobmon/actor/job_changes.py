@@ -16,8 +16,7 @@ from jobmon.domain import JobAction, JobStatus
 from jobmon.profiles.conditions import Now, resolve_now
 from jobmon.profiles.stored_values import encode_date
 from jobmon.profiles.transitions import RequestedValue, Transition
-from jobmon.queue import JobQueue
-from jobmon.queue_changes import JobChange, RefusedActionError
+from jobmon.queue import JobChange, JobQueue, RefusedActionError
 from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document

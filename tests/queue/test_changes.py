@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from jobmon import queue as queue_module
 from jobmon.domain import ACTION_STATUSES, JobAction, JobStatus
 from jobmon.queue import JobQueue, LeaseLostError, RefusedActionError
+from jobmon.queue import job_queue as queue_module
 
-from .conftest import NOW
+from ..conftest import NOW
 
 Db = Database[dict[str, Any]]
 LATER = NOW + timedelta(hours=1)
@@ -148,7 +148,7 @@ def test_jobs_of_a_paused_type_are_not_leased(
     assert queue.lease("w1", types=["mail"]) is None
     database.job_controls.update_one({}, {"$set": {"types": []}})
     assert queue.lease("w1") is None  # the list is at most a second old
-    monkeypatch.setattr(queue_module, "PAUSES_FOR_S", -1.0)
+    monkeypatch.setattr(queue_module, "PAUSED_TYPES_MAX_AGE_S", -1.0)
     lease = queue.lease("w1", types=["mail"])
     assert lease is not None
     assert lease.job_id == "mail"

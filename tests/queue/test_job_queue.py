@@ -16,9 +16,9 @@ from jobmon.demo.mongod import Mongod
 from jobmon.domain import JobStatus
 from jobmon.queue import JobQueue, Lease, LeaseLostError, RetryPolicy
 
-from .conftest import NOW
-from .support.processes import end_process
-from .support.waiting import eventually
+from ..conftest import NOW
+from ..support.processes import end_process
+from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
 EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}
@@ -542,7 +542,7 @@ def test_a_worker_that_stalls_before_the_first_record_does_not_reopen_its_attemp
 ) -> None:
     queue.enqueue("t")
     stalled = JobQueue(database, clock=Clock())
-    record, ended = stalled._attempts.replace_one, []
+    record, ended = stalled._attempts._collection.replace_one, []
 
     def stall(*arguments: Any, **options: Any) -> Any:
         lost = database.jobs.find_one({"status": "leased"})
@@ -550,7 +550,7 @@ def test_a_worker_that_stalls_before_the_first_record_does_not_reopen_its_attemp
         ended.extend(attempts(database))
         return record(*arguments, **options)
 
-    monkeypatch.setattr(stalled._attempts, "replace_one", stall)
+    monkeypatch.setattr(stalled._attempts._collection, "replace_one", stall)
     assert stalled.lease("w0") is None
     assert ended[0]["finishedAt"] == (NOW if lose is cancel else NOW + timedelta(minutes=1))
     assert attempts(database) == ended

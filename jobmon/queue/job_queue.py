@@ -1,18 +1,4 @@
-"""The job queue for producers and workers: enqueue, lease, report. The monitor never imports it.
-
-Every transition is one atomic, conditional update of the job, so two workers can never hold one
-job, and a report from a worker that lost its lease changes nothing. The attempt's own document
-is written right after; if the process crashes between the two, `recover` completes the record.
-
-    queue = JobQueue(MongoClient(uri).jobmon)
-    queue.create_indexes()
-    queue.enqueue("email.send", {"to": "ada@example.com"}, created_by="ada")
-    if lease := queue.lease("worker-1"):
-        queue.report_success(lease)
-
-Times are those of this machine's clock, in UTC: the clocks of all workers must agree to within a
-small part of a lease.
-"""
+"""`JobQueue`: each change of a job is one conditional update, then the attempt's record follows."""
 
 import random
 import time
@@ -24,44 +10,26 @@ from typing import Any
 
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import OperationFailure
 
-from jobmon.domain import (
-    CONTROLS,
-    PAUSED,
-    WAITING_STATUSES,
-    AttemptStatus,
-    JobAction,
-    JobStatus,
-)
-from jobmon.queue_changes import (
+from jobmon.domain import CONTROLS, PAUSED, WAITING_STATUSES, AttemptStatus, JobAction, JobStatus
+from jobmon.queue.attempts import MAX_RECOVERED, AttemptRecords
+from jobmon.queue.changes import (
     ATTEMPT_ENDS,
     CANCELLED,
     DEFAULT_MAX_ATTEMPTS,
     JobChange,
     RefusedActionError,
     RetryPolicy,
-    attempt_number,
     decide_change,
-    describe_attempt_end,
     finish_fields,
     schedule_retry,
 )
 
-__all__ = [
-    "JobChange",
-    "JobQueue",
-    "Lease",
-    "LeaseLostError",
-    "RefusedActionError",
-    "RetryPolicy",
-]
-
 Document = dict[str, Any]
 
 DEFAULT_LEASE_MS = 30_000
-_MAX_RECOVERED = 1_000
-PAUSES_FOR_S = 1.0  # how old a worker's list of the paused types may be
+PAUSED_TYPES_MAX_AGE_S = 1.0
 _UNAUTHORIZED = 13
 
 
@@ -97,7 +65,7 @@ class JobQueue:
     ) -> None:
         options = database.codec_options.with_options(tz_aware=True)
         self._jobs = database.get_collection(jobs, codec_options=options)
-        self._attempts = database.get_collection(attempts, codec_options=options)
+        self._attempts = AttemptRecords(database.get_collection(attempts, codec_options=options))
         self._controls = database.get_collection(controls, codec_options=options)
         self._paused: tuple[float, list[str]] | None = None
         self._retry = retry or RetryPolicy()
@@ -125,13 +93,7 @@ class JobQueue:
                 [("status", 1), ("type", 1), ("priority", -1), ("nextRunAt", 1)]
             )
         self._jobs.create_index([("status", ASCENDING), ("leaseExpiresAt", ASCENDING)])
-        self._attempts.create_index(
-            [("jobId", ASCENDING), ("attemptNumber", ASCENDING)], unique=True
-        )
-        self._attempts.create_index(
-            [("status", ASCENDING)],
-            partialFilterExpression={"status": AttemptStatus.RUNNING.value},
-        )
+        self._attempts.create_indexes()
 
     def enqueue(
         self,
@@ -212,7 +174,7 @@ class JobQueue:
             sort=[("priority", DESCENDING), ("nextRunAt", ASCENDING)],
             return_document=ReturnDocument.AFTER,
         )
-        if job is None or not self._record_start(job, worker_id, now):
+        if job is None or not self._attempts.record_start(job, worker_id, now):
             return None
         return Lease(
             job_id=job["jobId"],
@@ -222,25 +184,6 @@ class JobQueue:
             expires_at=expires_at,
             job=job,
         )
-
-    def _record_start(self, job: Document, worker_id: str, now: datetime) -> bool:
-        """Write the attempt of a leased job; False if its end was recorded meanwhile."""
-        attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
-        running = {
-            "status": AttemptStatus.RUNNING.value,
-            "workerId": worker_id,
-            "eligibleAt": job.get("nextRunAt"),
-            "startedAt": now,
-            "finishedAt": None,
-            "error": None,
-        }
-        # Never replace an end recorded since: this worker may have stalled and lost the lease.
-        not_ended = {"finishedAt": {"$not": {"$gte": now}}}
-        try:
-            self._attempts.replace_one(attempt | not_ended, attempt | running, upsert=True)
-        except DuplicateKeyError:
-            return False
-        return True
 
     def heartbeat(self, lease: Lease, *, lease_ms: int = DEFAULT_LEASE_MS) -> datetime:
         """Extend the lease to `lease_ms` from now; returns its end.
@@ -256,7 +199,7 @@ class JobQueue:
         """Report that the job is done; raises LeaseLostError and changes nothing if it is lost."""
         now = self._now()
         self._change_held(lease, now, finish_fields(JobStatus.SUCCEEDED, now))
-        self._end_attempt(lease.job, AttemptStatus.SUCCEEDED, now, None)
+        self._attempts.record_end(lease.job, AttemptStatus.SUCCEEDED, now, None)
 
     def report_failure(
         self, lease: Lease, code: str, message: str, *, stack: str | None = None, retry: bool = True
@@ -271,7 +214,7 @@ class JobQueue:
         chance = self._chance()
         status, change = schedule_retry(lease.job, now, self._retry, chance, may_retry=retry)
         self._change_held(lease, now, change | {"lastError": error})
-        self._end_attempt(lease.job, AttemptStatus.FAILED, now, error)
+        self._attempts.record_end(lease.job, AttemptStatus.FAILED, now, error)
         return status
 
     def cancel(self, job_id: str) -> bool:
@@ -285,7 +228,7 @@ class JobQueue:
             {"$set": finish_fields(JobStatus.CANCELLED, now) | {"updatedAt": now}},
         )
         if before is not None and before["status"] == JobStatus.LEASED.value:
-            self._end_attempt(before, AttemptStatus.FAILED, now, CANCELLED)
+            self._attempts.record_end(before, AttemptStatus.FAILED, now, CANCELLED)
         return before is not None
 
     def recover(self) -> int:
@@ -297,9 +240,9 @@ class JobQueue:
         """
         now = self._now()
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}}
-        found = self._jobs.find(expired).sort("leaseExpiresAt").limit(_MAX_RECOVERED)
+        found = self._jobs.find(expired).sort("leaseExpiresAt").limit(MAX_RECOVERED)
         recovered = sum(map(self._release, found))
-        self._complete_lost_reports(now)
+        self._attempts.complete_lost_reports(self._jobs, now)
         return recovered
 
     def _release(self, job: Document) -> bool:
@@ -336,7 +279,7 @@ class JobQueue:
         if change.fields is None:
             is_made = bool(self._jobs.delete_one(change.expected).deleted_count)
             if is_made:
-                self._attempts.delete_many({"jobId": change.job["jobId"]})
+                self._attempts.delete(change.job["jobId"])
             return is_made
         fields = change.fields if mark is None else change.fields | {"lastAction": mark}
         is_made = bool(self._jobs.update_one(change.expected, {"$set": fields}).matched_count)
@@ -344,7 +287,7 @@ class JobQueue:
         if is_made and was_running and change.action in ATTEMPT_ENDS:
             status, error = ATTEMPT_ENDS[change.action]
             now = change.fields["updatedAt"]
-            self._end_attempt(change.job, status, now, error, may_insert=may_insert)
+            self._attempts.record_end(change.job, status, now, error, may_insert=may_insert)
         return is_made
 
     def list_paused_types(self) -> list[str]:
@@ -353,7 +296,7 @@ class JobQueue:
         A user who may not read the list pauses nothing.
         """
         now = time.monotonic()
-        if self._paused is None or now - self._paused[0] > PAUSES_FOR_S:
+        if self._paused is None or now - self._paused[0] > PAUSED_TYPES_MAX_AGE_S:
             try:
                 found = self._controls.find_one({"_id": PAUSED})
             except OperationFailure as error:
@@ -382,38 +325,3 @@ class JobQueue:
                 f"{lease.worker_id} no longer holds attempt {lease.attempt_number} "
                 f"of job {lease.job_id}"
             )
-
-    def _end_attempt(
-        self,
-        held: Document,
-        status: AttemptStatus,
-        now: datetime,
-        error: Document | None,
-        *,
-        may_insert: bool = True,
-    ) -> None:
-        """Record how the present attempt of `held`, a leased job, ended.
-
-        An upsert, because its worker may have died between leasing and recording the start.
-        """
-        attempt = {"jobId": held["jobId"], "attemptNumber": attempt_number(held)}
-        change = {"$set": {"status": status.value, "finishedAt": now, "error": error}}
-        if may_insert:
-            start = {"workerId": held.get("leasedBy"), "startedAt": held.get("updatedAt")}
-            change["$setOnInsert"] = start
-        self._attempts.update_one(attempt, change, upsert=may_insert)
-
-    def _complete_lost_reports(self, now: datetime) -> None:
-        """End attempts that are recorded as running although their job is no longer leased."""
-        running = {"status": AttemptStatus.RUNNING.value}
-        attempts = list(self._attempts.find(running).limit(_MAX_RECOVERED))
-        job_ids = [attempt["jobId"] for attempt in attempts]
-        jobs = {job["jobId"]: job for job in self._jobs.find({"jobId": {"$in": job_ids}})}
-        for attempt in attempts:
-            job = jobs.get(attempt["jobId"])
-            if job is not None and attempt_number(job) != attempt["attemptNumber"]:
-                job = None  # it has a newer attempt: the outcome of this one is not known any more
-            if job is None or job["status"] != JobStatus.LEASED.value:
-                self._attempts.update_one(
-                    {"_id": attempt["_id"], **running}, {"$set": describe_attempt_end(job, now)}
-                )

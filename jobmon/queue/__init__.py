@@ -1,0 +1,27 @@
+"""The job queue for producers and workers: enqueue, lease, report. The monitor never imports it.
+
+Every transition is one atomic, conditional update of the job, so two workers can never hold one
+job, and a report from a worker that lost its lease changes nothing. The attempt's own document
+is written right after; if the process crashes between the two, `recover` completes the record.
+
+    queue = JobQueue(MongoClient(uri).jobmon)
+    queue.create_indexes()
+    queue.enqueue("email.send", {"to": "ada@example.com"}, created_by="ada")
+    if lease := queue.lease("worker-1"):
+        queue.report_success(lease)
+
+Times are those of this machine's clock, in UTC: the clocks of all workers must agree to within a
+small part of a lease.
+"""
+
+from jobmon.queue.changes import JobChange, RefusedActionError, RetryPolicy
+from jobmon.queue.job_queue import JobQueue, Lease, LeaseLostError
+
+__all__ = [
+    "JobChange",
+    "JobQueue",
+    "Lease",
+    "LeaseLostError",
+    "RefusedActionError",
+    "RetryPolicy",
+]

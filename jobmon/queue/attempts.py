@@ -1,0 +1,90 @@
+"""The records of attempts: one document for each run of a job, written after the job's own."""
+
+from datetime import datetime
+from typing import Any
+
+from pymongo import ASCENDING
+from pymongo.collection import Collection
+from pymongo.errors import DuplicateKeyError
+
+from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.queue.changes import attempt_number, describe_attempt_end
+
+Document = dict[str, Any]
+
+MAX_RECOVERED = 1_000
+
+
+class AttemptRecords:
+    """The collection of attempts."""
+
+    def __init__(self, collection: Collection[Document]) -> None:
+        self._collection = collection
+
+    def create_indexes(self) -> None:
+        """Create the indexes that writing and recovery need."""
+        self._collection.create_index(
+            [("jobId", ASCENDING), ("attemptNumber", ASCENDING)], unique=True
+        )
+        self._collection.create_index(
+            [("status", ASCENDING)],
+            partialFilterExpression={"status": AttemptStatus.RUNNING.value},
+        )
+
+    def delete(self, job_id: str) -> None:
+        """Delete the attempts of a job."""
+        self._collection.delete_many({"jobId": job_id})
+
+    def record_start(self, job: Document, worker_id: str, now: datetime) -> bool:
+        """Write the attempt of a leased job; False if its end was recorded meanwhile."""
+        attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
+        running = {
+            "status": AttemptStatus.RUNNING.value,
+            "workerId": worker_id,
+            "eligibleAt": job.get("nextRunAt"),
+            "startedAt": now,
+            "finishedAt": None,
+            "error": None,
+        }
+        # Never replace an end recorded since: this worker may have stalled and lost the lease.
+        not_ended = {"finishedAt": {"$not": {"$gte": now}}}
+        try:
+            self._collection.replace_one(attempt | not_ended, attempt | running, upsert=True)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    def record_end(
+        self,
+        job: Document,
+        status: AttemptStatus,
+        now: datetime,
+        error: Document | None,
+        *,
+        may_insert: bool = True,
+    ) -> None:
+        """Record how the present attempt of a job ended. `job` has its fields while it was leased.
+
+        An upsert, because its worker may have died between leasing and recording the start.
+        """
+        attempt = {"jobId": job["jobId"], "attemptNumber": attempt_number(job)}
+        change = {"$set": {"status": status.value, "finishedAt": now, "error": error}}
+        if may_insert:
+            start = {"workerId": job.get("leasedBy"), "startedAt": job.get("updatedAt")}
+            change["$setOnInsert"] = start
+        self._collection.update_one(attempt, change, upsert=may_insert)
+
+    def complete_lost_reports(self, jobs: Collection[Document], now: datetime) -> None:
+        """End attempts that are recorded as running although their job is no longer leased."""
+        running = {"status": AttemptStatus.RUNNING.value}
+        attempts = list(self._collection.find(running).limit(MAX_RECOVERED))
+        job_ids = [attempt["jobId"] for attempt in attempts]
+        found = {job["jobId"]: job for job in jobs.find({"jobId": {"$in": job_ids}})}
+        for attempt in attempts:
+            job = found.get(attempt["jobId"])
+            if job is not None and attempt_number(job) != attempt["attemptNumber"]:
+                job = None  # it has a newer attempt: how this one ended is unknown
+            if job is None or job["status"] != JobStatus.LEASED.value:
+                self._collection.update_one(
+                    {"_id": attempt["_id"], **running}, {"$set": describe_attempt_end(job, now)}
+                )
