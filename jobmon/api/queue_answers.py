@@ -17,8 +17,8 @@ from jobmon.api.answers import (
     string,
 )
 from jobmon.api.fields import Date, DateOrText, describe
-from jobmon.diagnosis.attention import ALL_CLEAR, UNKNOWN, Level
 from jobmon.diagnosis.forecast import Forecast, Outlook
+from jobmon.diagnosis.notices import ALL_CLEAR, UNKNOWN, Level
 from jobmon.rollup.gaps import GapReason
 from jobmon.rollup.marks import MAX_SHOWN
 from jobmon.store.labels import MAX_STATUSES, MAX_TYPES

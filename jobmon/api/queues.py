@@ -12,17 +12,17 @@ from pymongo.errors import PyMongoError
 from jobmon.api import queue_examples
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queue_answers import QueueList
-from jobmon.diagnosis.attention import (
+from jobmon.diagnosis.attention import run_checks
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.evidence_reader import gather_evidence
+from jobmon.diagnosis.forecast import Forecast, forecast_queue
+from jobmon.diagnosis.notices import (
     UNKNOWN,
     Notice,
     collect_notices,
     describe_unchecked,
-    run_checks,
     summary_level,
 )
-from jobmon.diagnosis.evidence import Evidence, Missing
-from jobmon.diagnosis.evidence_reader import gather_evidence
-from jobmon.diagnosis.forecast import Forecast, forecast_queue
 from jobmon.domain import failure_rate
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.series import History

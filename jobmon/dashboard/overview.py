@@ -9,18 +9,16 @@ from jobmon.dashboard.formatting import capitalize_first, instant, query, type_a
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import TypeRow, type_rows
-from jobmon.diagnosis.attention import (
+from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
+from jobmon.diagnosis.evidence import Missing
+from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
+from jobmon.diagnosis.notices import (
     UNKNOWN,
     Notice,
     TypeCondition,
     collect_notices,
     describe_unchecked,
-    failing_types,
-    run_checks,
-    stalled_types,
 )
-from jobmon.diagnosis.evidence import Missing
-from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.marks import Mark
 from jobmon.rollup.series import History

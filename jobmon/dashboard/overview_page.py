@@ -16,9 +16,9 @@ from jobmon.dashboard.overview import overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
-from jobmon.diagnosis.attention import TypeCondition
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.evidence_reader import gather_evidence
+from jobmon.diagnosis.notices import TypeCondition
 from jobmon.rollup.series import NoCollectorError, TooManyTypesError
 from jobmon.single_flight import SingleFlightCache
 from jobmon.web import auth

@@ -7,7 +7,7 @@ from flask import Response, render_template, request
 from jobmon.api.queues import QueueSummaries, QueueSummary, list_queues
 from jobmon.dashboard import session
 from jobmon.dashboard.parts import conditional_response, is_part_request
-from jobmon.diagnosis.attention import UNKNOWN, Level
+from jobmon.diagnosis.notices import UNKNOWN, Level
 from jobmon.settings import Settings
 from jobmon.web import auth
 from jobmon.web.queues import all_queues, current_queue, current_settings, root_path

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from jobmon.diagnosis.attention import ALL_CLEAR, Level
+from jobmon.diagnosis.notices import ALL_CLEAR, Level
 
 CHIPS_SHOWN = 3
 

@@ -11,10 +11,11 @@ from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, has_answer, tiles
-from jobmon.diagnosis.attention import Level, describe_stall, stalled_types
+from jobmon.diagnosis.attention import describe_stall, stalled_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.evidence_reader import read_history
 from jobmon.diagnosis.forecast import Forecast, forecast_types
+from jobmon.diagnosis.notices import Level
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.humanize import duration, grouped, per_minute
 from jobmon.rollup.buckets import HOUR, MINUTE

@@ -3,10 +3,7 @@
 Pure functions of an `Evidence`. An unknown value raises no alarm and is never reported as fine.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import timedelta
 
 from jobmon.diagnosis.evidence import (
     READ_THE_LOG,
@@ -17,6 +14,7 @@ from jobmon.diagnosis.evidence import (
     Missing,
     died_since,
 )
+from jobmon.diagnosis.notices import Check, CheckKind, Level, Notice, TypeCondition
 from jobmon.diagnosis.onset import find_first_death, find_last_finish
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
@@ -39,53 +37,6 @@ JOBS_NOT_COUNTED = "the jobs could not be counted"
 _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 
 
-class Level(StrEnum):
-    """How urgent a notice is."""
-
-    BAD = "bad"
-    WATCH = "watch"
-
-
-# The levels of a queue without notices: all checks were made, or not all.
-ALL_CLEAR, UNKNOWN = "ok", "unknown"
-
-
-class TypeCondition(StrEnum):
-    """The condition of the types that a notice counts."""
-
-    STALLED = "stalled"
-    FAILING = "failing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Notice:
-    """Something that needs attention, and a filter for exactly the jobs or types that it counts.
-
-    `since` is when it began, UTC; None if that is unknown. `type_name` is the type if the notice
-    counts only one.
-    """
-
-    level: Level
-    text: str
-    since: datetime | None = None
-    jobs: JobFilter | None = None
-    types: TypeCondition | None = None
-    type_name: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A question about a queue; without notices the answer is fine.
-
-    `not_checked` is the reason why it was not checked, or not completely; `remedy` is what to do.
-    """
-
-    name: str
-    notices: tuple[Notice, ...] = ()
-    not_checked: str = ""
-    remedy: str = ""
-
-
 def run_checks(evidence: Evidence) -> list[Check]:
     """All checks, the most urgent first."""
     return [
@@ -98,12 +49,6 @@ def run_checks(evidence: Evidence) -> list[Check]:
         _check_failures(evidence),
         _check_collector(evidence),
     ]
-
-
-def collect_notices(checks: list[Check]) -> list[Notice]:
-    """The notices of all checks, the worst first."""
-    notices = [notice for check in checks for notice in check.notices]
-    return sorted(notices, key=lambda notice: notice.level is not Level.BAD)
 
 
 def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
@@ -149,36 +94,36 @@ def failing_types(evidence: Evidence) -> dict[str, float]:
     return dict(sorted(rates.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _skip_check(name: str, missing: Missing) -> Check:
-    return Check(name=name, not_checked=missing.reason, remedy=missing.remedy)
+def _skip_check(kind: CheckKind, missing: Missing) -> Check:
+    return Check(kind=kind, not_checked=missing.reason, remedy=missing.remedy)
 
 
 def _check_finishing(evidence: Evidence) -> Check:
     """Whether any job finishes while jobs are due."""
-    name = "whether jobs finish"
+    kind = CheckKind.FINISHING
     if isinstance(evidence.minutes, Missing):
-        return _skip_check(name, evidence.minutes)
+        return _skip_check(kind, evidence.minutes)
     health, as_of = evidence.stats.health, evidence.minutes.as_of
     if health.due is None and not health.overdue_by_type:
         reason = health.unknown.get("due", "it is unknown when jobs are due")
-        return Check(name=name, not_checked=reason)
+        return Check(kind=kind, not_checked=reason)
     longest = min(health.overdue_by_type.values(), default=None)
     if longest is None or health.due == 0 or evidence.stats.as_of - longest < MIN_OVERDUE:
-        return Check(name=name)
+        return Check(kind=kind)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
     gaps += evidence.minutes.gaps
     stopped = find_last_finish(evidence.minutes, MINUTE) or find_last_finish(
         evidence.day, 10 * MINUTE
     )
     if not stopped:
-        return Check(name=name, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
+        return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
     since, rate = stopped
     silent = as_of - since
     is_long = rate * (silent / MINUTE) >= MIN_EXPECTED_JOBS or silent >= STALLED_AFTER
     if silent < MIN_SILENCE or not is_long:
-        return Check(name=name)
+        return Check(kind=kind)
     if any(gap.clip(since, as_of) for gap in gaps):
-        return Check(name=name, not_checked=RUNS_MAY_BE_MISSING)
+        return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING)
     due = health.due
     jobs = "jobs are" if due is None else "1 job is" if due == 1 else f"{grouped(due)} jobs are"
     text = (
@@ -186,28 +131,32 @@ def _check_finishing(evidence: Evidence) -> Check:
         f"(usually {per_minute(rate)})"
     )
     notice = Notice(
-        level=Level.BAD, text=text, since=since, jobs=JobFilter(condition=JobCondition.DUE)
+        level=Level.BAD,
+        text=text,
+        since=since,
+        jobs=JobFilter(condition=JobCondition.DUE),
+        count=due,
     )
-    return Check(name=name, notices=(notice,))
+    return Check(kind=kind, notices=(notice,))
 
 
 def _check_counts(evidence: Evidence) -> Check:
-    name = "counts by status"
+    kind = CheckKind.COUNTS
     if evidence.stats.counts is not None:
-        return Check(name=name)
+        return Check(kind=kind)
     text = "Counting the jobs takes too long: only their estimated number is known"
-    return Check(name=name, notices=(Notice(level=Level.BAD, text=text),))
+    return Check(kind=kind, notices=(Notice(level=Level.BAD, text=text),))
 
 
 def _check_leases(evidence: Evidence) -> Check:
-    name = "expired leases"
+    kind = CheckKind.LEASES
     health = evidence.stats.health
     reason = health.unknown.get("expired_leases", "")
     expired = health.expired_leases
     if expired is None:
-        return Check(name=name, not_checked=reason or "it is unknown when leases expire")
+        return Check(kind=kind, not_checked=reason or "it is unknown when leases expire")
     if not expired:
-        return Check(name=name, not_checked=reason)
+        return Check(kind=kind, not_checked=reason)
     text = (
         "1 job stuck: its lease expired and no worker has picked it up"
         if expired == 1
@@ -220,14 +169,15 @@ def _check_leases(evidence: Evidence) -> Check:
         text=text,
         since=evidence.first_expiry,
         jobs=JobFilter(condition=JobCondition.EXPIRED),
+        count=expired,
     )
-    return Check(name=name, notices=(notice,), not_checked=reason)
+    return Check(kind=kind, notices=(notice,), not_checked=reason)
 
 
 def _check_stalled_types(evidence: Evidence) -> Check:
-    name = "stalled types"
+    kind = CheckKind.STALLED
     if isinstance(evidence.ten_minutes, Missing):
-        return _skip_check(name, evidence.ten_minutes)
+        return _skip_check(kind, evidence.ten_minutes)
     health = evidence.stats.health
     reason = health.unknown.get("due") if health.due is None else None
     reason = reason or health.unknown.get("overdue_by_type", "")
@@ -237,7 +187,7 @@ def _check_stalled_types(evidence: Evidence) -> Check:
         reason = JOBS_NOT_COUNTED
     stalled = stalled_types(evidence)
     if not stalled:
-        return Check(name=name, not_checked=reason)
+        return Check(kind=kind, not_checked=reason)
     job_type, waited = next(iter(stalled.items()))
     since = evidence.stats.as_of - waited
     if len(stalled) == 1:
@@ -247,6 +197,8 @@ def _check_stalled_types(evidence: Evidence) -> Check:
             since=since,
             jobs=JobFilter(types=(job_type,), condition=JobCondition.DUE),
             type_name=job_type,
+            count=1,
+            counted=frozenset(stalled),
         )
     else:
         notice = Notice(
@@ -255,21 +207,23 @@ def _check_stalled_types(evidence: Evidence) -> Check:
             f"the longest for {_format_minutes(waited)}",
             since=since,
             types=TypeCondition.STALLED,
+            count=len(stalled),
+            counted=frozenset(stalled),
         )
-    return Check(name=name, notices=(notice,), not_checked=reason)
+    return Check(kind=kind, notices=(notice,), not_checked=reason)
 
 
 def _check_new_dead(evidence: Evidence) -> Check:
-    name = "new dead jobs"
+    kind = CheckKind.DEAD
     if isinstance(evidence.hour, Missing):
-        return _skip_check(name, evidence.hour)
+        return _skip_check(kind, evidence.hour)
     dead = {job_type: step.dlq for job_type, step in evidence.hour.activity.items() if step.dlq}
     missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     if not dead:
-        return Check(name=name, not_checked=missing)
+        return Check(kind=kind, not_checked=missing)
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)
     if not count:  # all were retried or deleted
-        return Check(name=name, not_checked=missing)
+        return Check(kind=kind, not_checked=missing)
     most = max(dead, key=lambda job_type: (dead[job_type], job_type))
     how = "mostly" if dead[most] * 2 > sum(dead.values()) else "most of them"
     how = "all" if len(dead) == 1 else how
@@ -278,51 +232,58 @@ def _check_new_dead(evidence: Evidence) -> Check:
     if count == 1 and len(dead) == 1:
         text = f"1 job died in the last hour: {most}"
     shown = died_since(evidence.hour_start) if evidence.new_dead else None
-    notice = Notice(level=Level.BAD, text=text, since=find_first_death(evidence), jobs=shown)
-    return Check(name=name, notices=(notice,), not_checked=missing)
+    notice = Notice(
+        level=Level.BAD,
+        text=text,
+        since=find_first_death(evidence),
+        jobs=shown,
+        count=count,
+        counted=frozenset(dead),
+    )
+    return Check(kind=kind, notices=(notice,), not_checked=missing)
 
 
 def _check_backlog(evidence: Evidence) -> Check:
-    name = "backlog growth"
+    kind = CheckKind.BACKLOG
     stats = evidence.stats
     counts = stats.status_counts()
     if counts is None:
-        return Check(name=name, not_checked=JOBS_NOT_COUNTED)
+        return Check(kind=kind, not_checked=JOBS_NOT_COUNTED)
     if not evidence.samples:
         if stats.source == "rollup":
-            return Check(name=name, not_checked="the collector has not taken a sample yet")
+            return Check(kind=kind, not_checked="the collector has not taken a sample yet")
         if evidence.has_collector:
             reason = "the collector's statistics are not up to date"
-            return Check(name=name, not_checked=reason, remedy=READ_THE_LOG)
+            return Check(kind=kind, not_checked=reason, remedy=READ_THE_LOG)
         reason, remedy = "no collector is running", START_A_COLLECTOR
-        return Check(name=name, not_checked=reason, remedy=remedy)
+        return Check(kind=kind, not_checked=reason, remedy=remedy)
     first = min(evidence.samples)
     age = stats.as_of - first
     if age < MIN_SAMPLE_AGE:
-        return Check(name=name, not_checked="the first sample is too recent to compare with")
+        return Check(kind=kind, not_checked="the first sample is too recent to compare with")
     was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
     # Jobs that are scheduled for later are queued, too, but are no backlog yet.
     due = now if stats.health.due is None else min(now, stats.health.due)
     if due <= was + MIN_JOBS or due <= was * MIN_GROWTH:
-        return Check(name=name)
+        return Check(kind=kind)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
     since = max(
         at for at, sample in evidence.samples.items() if sample.status_counts.get(_QUEUED, 0) <= was
     )
     jobs = JobFilter(statuses=(_QUEUED,))
-    notice = Notice(level=Level.WATCH, text=text, since=since, jobs=jobs)
-    return Check(name=name, notices=(notice,))
+    notice = Notice(level=Level.WATCH, text=text, since=since, jobs=jobs, count=now)
+    return Check(kind=kind, notices=(notice,))
 
 
 def _check_failures(evidence: Evidence) -> Check:
-    name = "failure rates"
+    kind = CheckKind.FAILURES
     if isinstance(evidence.hour, Missing):
-        return _skip_check(name, evidence.hour)
+        return _skip_check(kind, evidence.hour)
     missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     failing = failing_types(evidence)
     if not failing:
-        return Check(name=name, not_checked=missing)
+        return Check(kind=kind, not_checked=missing)
     job_type, rate = next(iter(failing.items()))
     if len(failing) == 1:
         text = f"{percent(rate)} of {job_type} attempts failed in the last hour"
@@ -336,14 +297,16 @@ def _check_failures(evidence: Evidence) -> Check:
         text=text,
         types=TypeCondition.FAILING,
         type_name=job_type if len(failing) == 1 else "",
+        count=len(failing),
+        counted=frozenset(failing),
     )
-    return Check(name=name, notices=(notice,), not_checked=missing)
+    return Check(kind=kind, notices=(notice,), not_checked=missing)
 
 
 def _check_collector(evidence: Evidence) -> Check:
-    name = "the collector"
+    kind = CheckKind.COLLECTOR
     if evidence.stats.source == "rollup":
-        return Check(name=name)
+        return Check(kind=kind)
     if evidence.first_build is not None:
         counted, estimated = (evidence.first_build[key] for key in ("counted", "estimated"))
         text = (
@@ -355,37 +318,9 @@ def _check_collector(evidence: Evidence) -> Check:
     else:
         text = "No collector is running: jobs are counted at each request. "
         text += START_A_COLLECTOR
-    return Check(name=name, notices=(Notice(level=Level.WATCH, text=text),))
+    return Check(kind=kind, notices=(Notice(level=Level.WATCH, text=text),))
 
 
 def _format_minutes(length: timedelta) -> str:
     """A duration in whole minutes, so that a notice changes once a minute, not every second."""
     return duration(length // MINUTE * 60_000)
-
-
-def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]:
-    """The reason, the remedy and the names of checks that were not made, or not completely."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for check in checks:
-        if check.not_checked:
-            found.setdefault((check.not_checked, check.remedy), []).append(check.name)
-    for (reason, remedy), names in found.items():
-        yield reason, remedy, names
-
-
-def describe_unchecked(checks: list[Check]) -> Iterator[str]:
-    """A sentence for each reason why checks were not made, or not completely."""
-    for reason, remedy, names in group_by_reason(checks):
-        yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
-
-
-def is_all_clear(checks: list[Check]) -> bool:
-    """Whether every check was made and no check has a notice."""
-    return not any(check.notices or check.not_checked for check in checks)
-
-
-def summary_level(checks: list[Check]) -> str:
-    """The level of the worst notice; without one ALL_CLEAR, or UNKNOWN if a check was not made."""
-    if notices := collect_notices(checks):
-        return notices[0].level.value
-    return ALL_CLEAR if is_all_clear(checks) else UNKNOWN

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from jobmon.diagnosis.attention import (
+from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
+from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
+from jobmon.diagnosis.notices import (
+    KINDS_BY_TYPE,
     Check,
+    CheckKind,
     Notice,
     TypeCondition,
     collect_notices,
-    failing_types,
     group_by_reason,
     is_all_clear,
-    run_checks,
-    stalled_types,
 )
-from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample, Tally, floor
 from jobmon.rollup.gaps import Gap, GapReason
@@ -512,3 +512,19 @@ def test_the_worst_notices_come_first() -> None:
     assert [notice.level for notice in notices(given)] == ["bad", "bad", "watch", "watch"]
     checks: Callable[[Evidence], list[Check]] = run_checks
     assert not is_all_clear(checks(given))
+
+
+def test_notices_by_type_name_the_types_that_they_count() -> None:
+    """Catches a notification that misses a second type, or one filtered by a type that is not."""
+    steps: dict[int, Step] = {59: {"a": (0, 40, 2), "b": (40, 0, 0), "c": (0, 40, 0)}}
+    by_kind = {
+        check.kind: (notice.count, notice.counted)
+        for check in run_checks(evidence({("leased", "a"): 1}, steps, expired_leases=3))
+        for notice in check.notices
+    }
+    assert by_kind == {
+        CheckKind.LEASES: (3, frozenset()),
+        CheckKind.DEAD: (2, frozenset("a")),
+        CheckKind.FAILURES: (2, frozenset("ac")),
+    }
+    assert {kind for kind, (_, counted) in by_kind.items() if counted} <= KINDS_BY_TYPE

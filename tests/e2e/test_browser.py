@@ -33,8 +33,8 @@ from pymongo.database import Database
 from jobmon.app import create_app
 from jobmon.dashboard.status_strip import Chip, make_strip
 from jobmon.demo.mongod import Mongod
-from jobmon.diagnosis.attention import Level
 from jobmon.diagnosis.error_kinds import classify_error
+from jobmon.diagnosis.notices import Level
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes

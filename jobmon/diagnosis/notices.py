@@ -1,0 +1,126 @@
+"""What a check of a queue is about, its notices, and the worst of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from jobmon.store.filter import JobFilter
+
+
+class Level(StrEnum):
+    """How urgent a notice is."""
+
+    BAD = "bad"
+    WATCH = "watch"
+
+
+# The levels of a queue without notices: all checks were made, or not all.
+ALL_CLEAR, UNKNOWN = "ok", "unknown"
+
+
+class CheckKind(StrEnum):
+    """What a check is about: the same for all texts of its notices."""
+
+    FINISHING = "nothing_finishes"
+    LEASES = "expired_leases"
+    STALLED = "stalled_types"
+    DEAD = "new_dead_jobs"
+    COUNTS = "jobs_not_counted"
+    BACKLOG = "backlog_growth"
+    FAILURES = "failure_rates"
+    COLLECTOR = "collector"
+
+
+# Their notices name the types that they count; those of the others are about the whole queue.
+KINDS_BY_TYPE = frozenset({CheckKind.STALLED, CheckKind.DEAD, CheckKind.FAILURES})
+
+
+class TypeCondition(StrEnum):
+    """The condition of the types that a notice counts."""
+
+    STALLED = "stalled"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something that needs attention, and a filter for exactly the jobs or types that it counts.
+
+    `since` is when it began, UTC; None if that is unknown. `type_name` is the type if the notice
+    counts only one. `count` is how many jobs or types it counts, None if that is unknown; `counted`
+    are the types of `KINDS_BY_TYPE`.
+    """
+
+    level: Level
+    text: str
+    since: datetime | None = None
+    jobs: JobFilter | None = None
+    types: TypeCondition | None = None
+    type_name: str = ""
+    count: int | None = None
+    counted: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A question about a queue; without notices the answer is fine.
+
+    `not_checked` is the reason why it was not checked, or not completely; `remedy` is what to do.
+    """
+
+    kind: CheckKind
+    notices: tuple[Notice, ...] = ()
+    not_checked: str = ""
+    remedy: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+        return _NAMES[self.kind]
+
+
+_NAMES = {
+    CheckKind.FINISHING: "whether jobs finish",
+    CheckKind.LEASES: "expired leases",
+    CheckKind.STALLED: "stalled types",
+    CheckKind.DEAD: "new dead jobs",
+    CheckKind.COUNTS: "counts by status",
+    CheckKind.BACKLOG: "backlog growth",
+    CheckKind.FAILURES: "failure rates",
+    CheckKind.COLLECTOR: "the collector",
+}
+
+
+def collect_notices(checks: list[Check]) -> list[Notice]:
+    """The notices of all checks, the worst first."""
+    notices = [notice for check in checks for notice in check.notices]
+    return sorted(notices, key=lambda notice: notice.level is not Level.BAD)
+
+
+def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]:
+    """The reason, the remedy and the names of checks that were not made, or not completely."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for check in checks:
+        if check.not_checked:
+            found.setdefault((check.not_checked, check.remedy), []).append(check.name)
+    for (reason, remedy), names in found.items():
+        yield reason, remedy, names
+
+
+def describe_unchecked(checks: list[Check]) -> Iterator[str]:
+    """A sentence for each reason why checks were not made, or not completely."""
+    for reason, remedy, names in group_by_reason(checks):
+        yield f"Not checked: {', '.join(names)} ({reason}). {remedy}".rstrip()
+
+
+def is_all_clear(checks: list[Check]) -> bool:
+    """Whether every check was made and no check has a notice."""
+    return not any(check.notices or check.not_checked for check in checks)
+
+
+def summary_level(checks: list[Check]) -> str:
+    """The level of the worst notice; without one ALL_CLEAR, or UNKNOWN if a check was not made."""
+    if notices := collect_notices(checks):
+        return notices[0].level.value
+    return ALL_CLEAR if is_all_clear(checks) else UNKNOWN
