@@ -31,6 +31,7 @@ from jobmon.web import (
     admission,
     auth,
     compression,
+    proxies,
     rate_limit,
     request_log,
     security_headers,
@@ -82,7 +83,8 @@ def create_app(
     queues = WatchedQueues(settings, watched, redactor, client)
     app.extensions["jobmon_connection"] = queues.own
     queue_paths.register(app, queues)
-    security_headers.register(app, settings)
+    proxies.register(app, settings)
+    security_headers.register(app)
     tracing.instrument(app)
     request_log.register(app)
     metrics.register(app, settings)

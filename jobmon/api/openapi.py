@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from enum import Enum
-from functools import cache, wraps
+from functools import lru_cache, wraps
 from http import HTTPStatus
 from threading import Lock
 from typing import Any, Self
@@ -26,7 +26,7 @@ from jobmon.api.search import document_search
 from jobmon.web import auth, errors, rate_limit
 from jobmon.web.compression import fixed_response
 from jobmon.web.json_text import encode_json
-from jobmon.web.queues import WatchedQueues
+from jobmon.web.queues import WatchedQueues, root_path
 
 BEARER = "bearer"
 
@@ -116,6 +116,7 @@ _FILES = {
 
 
 # The routes about lists of jobs, which have the parameters of a search.
+_MAX_ROOTS = 4  # documents that are kept: one for each path below which proxies serve jobmon
 _LISTS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
 
 
@@ -251,17 +252,9 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     def __init__(self, app: Flask) -> None:
         self.undocumented: list[Callable[[], None]] = []
         self._lock = Lock()
-        servers = [
-            {"url": "/", "description": "The default queue."},
-            {
-                "url": "/queues/{queue}",
-                "description": "One of several queues: `GET /queues` lists them.",
-                "variables": {"queue": {"default": "default"}},
-            },
-        ]
         info = {"description": _ABOUT, "license": {"name": "MIT", "identifier": "MIT"}}
         plugin = MarshmallowPlugin(schema_name_resolver=_name_component)
-        options = {"info": info, "servers": servers, "marshmallow_plugin": plugin}
+        options = {"info": info, "servers": [], "marshmallow_plugin": plugin}
         super().__init__(app, spec_kwargs=options)
         converter = self.ma_plugin.converter
         converter.add_attribute_function(_describe_field)
@@ -280,12 +273,13 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         components.schema("AttemptError", schema=answers.AttemptError)
         components.schema("JobError", schema=answers.JobError)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The whole document."""
+    def to_dict(self, root: str = "") -> dict[str, Any]:
+        """The whole document, for a service below the path `root`; empty if it has none."""
         with self._lock:
             while self.undocumented:
                 self.undocumented.pop(0)()
             document: dict[str, Any] = deepcopy(self.spec.to_dict())
+        document["servers"] = _list_servers(root)
         self._add_search_fields(document)
         return document
 
@@ -316,6 +310,17 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
             self.spec.components.response(status.name, response)
 
 
+def _list_servers(root: str) -> list[dict[str, Any]]:
+    return [
+        {"url": root or "/", "description": "The default queue."},
+        {
+            "url": f"{root}/queues/{{queue}}",
+            "description": "One of several queues: `GET /queues` lists them.",
+            "variables": {"queue": {"default": "default"}},
+        },
+    ]
+
+
 def _name_component(schema: Any) -> str:
     """The public name of an answer: `Forecast` for `ForecastAnswer`."""
     return resolver(schema).removesuffix("Answer")
@@ -332,22 +337,22 @@ def _describe_parameter(_: Any, field: fields.Field[Any], **__: Any) -> dict[str
     return {"allowEmptyValue": True} if isinstance(field, OptionalDate) else {}
 
 
-def render_document(app: Flask) -> str:
+def render_document(app: Flask, root: str = "") -> str:
     """The document as JSON text with a final newline; always the same for the same routes."""
     api: DocumentedApi = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
-    return json.dumps(api.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(api.to_dict(root), indent=2, ensure_ascii=False) + "\n"
 
 
 def blueprint() -> FlaskBlueprint:
     """`GET /openapi.json`, without a token: it holds no data."""
     routes = FlaskBlueprint("openapi", __name__)
 
-    @cache  # no route is added after the first request
-    def text() -> bytes:
-        return render_document(current_app).encode()
+    @lru_cache(_MAX_ROOTS)  # no route is added after the first request
+    def text(root: str) -> bytes:
+        return render_document(current_app, root).encode()
 
     @routes.get("/openapi.json")
     def openapi_json() -> Response:
-        return fixed_response(text(), "application/json")
+        return fixed_response(text(root_path()), "application/json")
 
     return routes

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon.dashboard.parts import is_part_request
 from jobmon.web import auth, rate_limit
 from jobmon.web.errors import ApiError, explain
+from jobmon.web.proxies import cookie_name, cookie_path
 from jobmon.web.queues import all_queues, root_path
 
 Page = tuple[str, int, Mapping[str, str]]
@@ -51,6 +52,10 @@ _REFUSALS = {
     "identity_provider_unavailable": "The token cannot be checked now. Try again.",
     "database_unavailable": "Database not responding: the token cannot be checked now. Try again.",
 }
+_PROXY_HINT = (
+    " If it is jobmon's own form, the proxy in front changes the host: let it pass on the host with"
+    " its port in Host, or in X-Forwarded-Host with JOBMON_TRUSTED_PROXIES set."
+)
 _OTHER_REFUSAL = "Sign-in failed. Try again."
 
 
@@ -125,7 +130,9 @@ def sign_in() -> BaseResponse:
     max_age = None
     if left_s is not None:
         max_age = max(1, round(min(left_s + KEEP_EXPIRED_S, MAX_COOKIE_AGE_S)))
-    response.set_cookie(auth.session_cookie_name(), token, max_age=max_age, **_cookie_options())
+    response.set_cookie(
+        cookie_name(auth.SESSION_COOKIE), token, max_age=max_age, **_cookie_options()
+    )
     return response
 
 
@@ -143,7 +150,7 @@ def sign_out() -> BaseResponse:
     """Delete the cookie."""
     require_same_origin()
     response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
-    response.delete_cookie(auth.session_cookie_name(), **_cookie_options())
+    response.delete_cookie(cookie_name(auth.SESSION_COOKIE), **_cookie_options())
     return response
 
 
@@ -160,7 +167,9 @@ def home_address() -> str:
 
 def own_path(target: str) -> str:
     """`target` if a browser resolves it to the address of a page, else an empty text."""
-    if not target.isprintable() or "\\" in target or not _OWN_PATH.fullmatch(target):
+    root = root_path()
+    is_below_root = target.startswith(root) and _OWN_PATH.fullmatch(target, len(root))
+    if not target.isprintable() or "\\" in target or not is_below_root:
         return ""
     segments = urlsplit(target).path.split("/")
     return "" if any(unquote(segment) in (".", "..") for segment in segments) else target
@@ -171,7 +180,7 @@ def _cookie_options() -> dict[str, Any]:
         "httponly": True,
         "samesite": "Strict",
         "secure": request.is_secure,
-        "path": "/",  # the pages of all queues use it; the JSON routes do not read it
+        "path": cookie_path(),  # the pages of all queues use it; the JSON routes do not read it
     }
 
 
@@ -182,11 +191,11 @@ def require_same_origin() -> None:
     compared with the host of the request.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    message = "This form was sent from another site."
     if site is not None:
         foreign = site not in ("same-origin", "none")
     else:
         foreign = origin is not None and origin.partition("://")[2] != request.host
+        message += _PROXY_HINT
     if foreign:
-        raise ApiError(
-            HTTPStatus.FORBIDDEN, "permission_denied", "This form was sent from another site."
-        )
+        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", message)

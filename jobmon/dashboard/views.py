@@ -27,9 +27,11 @@ from jobmon.domain import JobStatus
 from jobmon.store.failures import Failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, label
 from jobmon.web.errors import ApiError, explain
+from jobmon.web.proxies import cookie_name, cookie_path
 from jobmon.web.queues import named_queue, root_path
 
 THEMES = ("light", "dark")
+THEME_COOKIE = "jobmon_theme"
 # The style sheet of the API's viewer contains its icons.
 DOCS_POLICY = CONTENT_SECURITY_POLICY.replace("img-src 'self'", "img-src 'self' data:")
 FILTERS = (
@@ -144,9 +146,11 @@ def _docs() -> Response:
 
 def _page_context() -> dict[str, Any]:
     """What every template may use."""
-    theme = request.cookies.get("__Host-jobmon_theme" if request.is_secure else "jobmon_theme")
+    theme = request.cookies.get(cookie_name(THEME_COOKIE))
     return {
         "theme": theme if theme in THEMES else "system",
+        "theme_cookie": cookie_name(THEME_COOKIE),
+        "cookie_path": cookie_path(),
         "known_statuses": [status.value for status in JobStatus],
         "preset_windows": PRESETS,
         "kept_window": find_kept_window(),

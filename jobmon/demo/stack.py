@@ -191,7 +191,7 @@ def _get(port: int, path: str, token: str = "") -> Any:
 
 
 def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> None:
-    url = f"http://{HOST}:{port}"
+    url = f"http://{HOST}:{port}{settings.path_prefix or ''}"
     watched = "the sample workload" if with_sample else "the database in JOBMON_MONGO_URI"
     lines = [f"\njobmon serves {watched} at {url}\n"]
     if settings.jwt_secret_key is None:

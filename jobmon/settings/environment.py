@@ -15,6 +15,7 @@ from jobmon.settings.actions import ACTION_PERMISSIONS, OWNER_ACTIONS
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 from jobmon.settings.mistakes import MistakePlace, SettingsError
+from jobmon.settings.path_prefix import check_path_prefix
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import open_environment
 from jobmon.settings.token_keys import (
@@ -82,6 +83,12 @@ def _read_links(env: Env, name: str, default: tuple[LinkTemplate, ...]) -> tuple
 
     env.str(name, "", validate=parse)
     return links
+
+
+def _read_path_prefix(env: Env, name: str, _: None) -> str | None:
+    """A path without a final slash; None if none is set, empty for the root."""
+    value = _read_text(env, name, None, validate=check_path_prefix)
+    return None if value is None else value.rstrip("/")
 
 
 def _read_names(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
@@ -210,6 +217,7 @@ class Settings:
     metrics: str = _setting(Env.str, "token", validate=validate.OneOf(METRICS))
     metrics_max_types: int = _setting(Env.int, 100, validate=_positive)
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
+    path_prefix: str | None = _setting(_read_path_prefix, None)
 
     def __post_init__(self) -> None:
         """Raise SettingsError for fields that redaction hides or that no index can have."""

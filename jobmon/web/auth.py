@@ -24,6 +24,7 @@ from jobmon.web.checked_tokens import CheckedTokens
 from jobmon.web.claims import find_claim, is_refresh_token, put_claim, root_claim, token_id
 from jobmon.web.errors import ApiError
 from jobmon.web.jwks import KeySet
+from jobmon.web.proxies import cookie_name
 from jobmon.web.queues import (
     all_queues,
     current_queue,
@@ -34,8 +35,6 @@ from jobmon.web.queues import (
 from jobmon.web.revocation import RevokedTokens
 
 SESSION_COOKIE = "jobmon_session"
-# Used over TLS: browsers accept a cookie with this prefix only from the host itself.
-SECURE_SESSION_COOKIE = "__Host-jobmon_session"
 # The length of a header line; a longer token is refused before it is parsed.
 MAX_TOKEN_LENGTH = 8_190
 # The `typ` of access tokens (RFC 7519, RFC 9068); other tokens of the same keys are refused.
@@ -125,11 +124,6 @@ def read_claims(token: str) -> dict[str, Any]:
         return _decode(token)
 
 
-def session_cookie_name() -> str:
-    """The name of the session's cookie: over TLS one that no other host can set."""
-    return SECURE_SESSION_COOKIE if request.is_secure else SESSION_COOKIE
-
-
 def _find_token(*, cookie: bool) -> str:
     """The request's only token: the header's, or the cookie's if the header has none."""
     fields = [field.split() for field in request.headers.get("Authorization", "").split(",")]
@@ -138,7 +132,7 @@ def _find_token(*, cookie: bool) -> str:
         if len(bearers) > 1 or len(bearers[0]) != 1:
             raise RefusedTokenError("form")
         return bearers[0][0]
-    token = request.cookies.get(session_cookie_name()) if cookie else None
+    token = request.cookies.get(cookie_name(SESSION_COOKIE)) if cookie else None
     if not token:
         raise NoAuthorizationError("No token")
     return token

@@ -1,11 +1,10 @@
-"""Headers that protect every answer, and trust in the headers of proxies."""
+"""Headers that protect every answer."""
 
 from http import HTTPStatus
 
 from flask import Flask, Response, request
-from werkzeug.middleware.proxy_fix import ProxyFix
 
-from jobmon.settings import Settings
+from jobmon.web.queues import root_path
 
 # For all answers except pages: a browser runs nothing in them, and shows them in no frame.
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -18,17 +17,10 @@ _ALWAYS = (
 _TLS_FOR_A_YEAR = "max-age=31536000; includeSubDomains"
 
 
-def register(app: Flask, settings: Settings) -> None:
-    """Protect every answer of the app, and trust `JOBMON_TRUSTED_PROXIES` proxies.
-
-    Call it before any route is added.
-    """
+def register(app: Flask) -> None:
+    """Protect every answer of the app. Call it before any route is added."""
     app.url_map.merge_slashes = False  # else `//jobs` redirects to the Host that the caller sent
     app.after_request(_protect)
-    if proxies := settings.trusted_proxies:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
-        )
 
 
 def _protect(response: Response) -> Response:
@@ -39,7 +31,7 @@ def _protect(response: Response) -> Response:
     headers.extend(_ALWAYS)  # no view sets them, so nothing has to be replaced
     # Flask's routing redirects an empty path.
     if response.status_code == HTTPStatus.PERMANENT_REDIRECT:
-        response.location, response.data = "/", b""
+        response.location, response.data = f"{root_path()}/", b""
     if request.is_secure:  # must not be sent over plain HTTP (RFC 6797)
         headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
     return response

@@ -73,6 +73,7 @@ def test_settings_read_every_variable(read: Any) -> None:
         METRICS="open",
         METRICS_MAX_TYPES="7",
         TRUSTED_PROXIES="2",
+        PATH_PREFIX="/tools/jobmon/",
         WORKERS="3",
         JOB_FIELDS="createdBy=kwargs.user_id,jobId=_id",
         ATTEMPT_FIELDS="startedAt=began",
@@ -109,6 +110,7 @@ def test_settings_read_every_variable(read: Any) -> None:
         metrics="open",
         metrics_max_types=7,
         trusted_proxies=2,
+        path_prefix="/tools/jobmon",
         workers=3,
         job_fields={"createdBy": "kwargs.user_id", "jobId": "_id"},
         attempt_fields={"startedAt": "began"},
@@ -151,6 +153,19 @@ def test_settings_read_every_variable(read: Any) -> None:
         ("METRICS_MAX_TYPES", "0"),
         ("TRUSTED_PROXIES", "-1"),
         ("TRUSTED_PROXIES", "10.0.0.1"),
+        ("PATH_PREFIX", "jobmon"),
+        ("PATH_PREFIX", "//jobmon"),
+        ("PATH_PREFIX", "/jobmon//"),
+        ("PATH_PREFIX", "/a/../jobmon"),
+        ("PATH_PREFIX", "/./jobmon"),
+        ("PATH_PREFIX", "/job mon"),
+        ("PATH_PREFIX", "/jobmon\n"),
+        ("PATH_PREFIX", "/%6aobmon"),
+        ("PATH_PREFIX", '/"><script>'),
+        ("PATH_PREFIX", "https://tools.example/jobmon"),
+        ("PATH_PREFIX", "/" + 200 * "x"),
+        ("PATH_PREFIX", "/jobs"),
+        ("PATH_PREFIX", "/queues/jobmon"),
         ("PROFILE", "sidekiq"),
         ("JOB_FIELDS", "color=colour"),
         ("JOB_FIELDS", "jobId"),
@@ -175,6 +190,13 @@ def test_settings_with_a_bad_value_are_refused_by_name_without_the_value(
     assert f"JOBMON_{name}" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "hidden" not in str(refused.value)
+
+
+def test_path_prefix_of_the_root_differs_from_none(read: Any) -> None:
+    """Only without the setting may a trusted proxy's header choose the prefix."""
+    given = {"/": "", "/jobs.v2": "/jobs.v2", "/a-b/c_d~/..e/": "/a-b/c_d~/..e"}
+    assert {value: read(**GOOD, PATH_PREFIX=value).path_prefix for value in given} == given
+    assert read(PATH_PREFIX="").path_prefix is None
 
 
 @pytest.mark.parametrize(

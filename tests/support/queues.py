@@ -30,10 +30,13 @@ ROLES = {
 }
 
 
-def serve_queues(watched: Database[dict[str, Any]], folder: Path, text: str = FILE) -> Api:
+def serve_queues(
+    watched: Database[dict[str, Any]], folder: Path, text: str = FILE, **more: Any
+) -> Api:
     """The service over the queues in a file with this text.
 
-    Each queue of `FILE` has a job of ada's, whose id and type are the queue's name.
+    Each queue of `FILE` has a job of ada's, whose id and type are the queue's name. `more` are
+    other settings.
     """
     path = folder / "queues.toml"
     path.write_text(text)
@@ -47,5 +50,6 @@ def serve_queues(watched: Database[dict[str, Any]], folder: Path, text: str = FI
         stats_ttl_ms=0,
         queues=str(path),
         role_permissions=ROLES,
+        **more,
     )
     return Api(create_app(settings, watched.client))

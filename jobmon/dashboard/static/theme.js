@@ -15,10 +15,9 @@ export function startTheme() {
 export function switchTheme() {
   const theme = THEMES[(THEMES.indexOf(root.dataset.theme) + 1) % THEMES.length];
   root.dataset.theme = theme;
-  const cookie = location.protocol === "https:"
-    ? `__Host-jobmon_theme=${theme}; Path=/; Secure`
-    : `jobmon_theme=${theme}; Path=/`;
-  document.cookie = `${cookie}; Max-Age=31536000; SameSite=Lax`;
+  const { themeCookie, cookiePath } = root.dataset;
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `${themeCookie}=${theme}; Path=${cookiePath}${secure}; Max-Age=31536000; SameSite=Lax`;
   showTheme();
   document.dispatchEvent(new Event("jobmon:theme"));
 }

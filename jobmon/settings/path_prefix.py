@@ -1,0 +1,30 @@
+"""The path below which a proxy serves jobmon: `/jobmon` in `https://tools.example/jobmon/jobs`."""
+
+import re
+
+from marshmallow import ValidationError
+
+# The first parts of jobmon's own paths. Below `/jobs`, `/jobs/42` would have two meanings.
+OWN_PATHS = frozenset(
+    ("admin", "dashboard", "docs", "healthz", "job", "jobs", "metrics", "openapi.json", "queues")
+) | {"readyz"}
+_MAX_LENGTH = 200
+# Nothing that a browser reads as another host or path, or that needs escaping in a page.
+_FORM = re.compile(r"(/(?!\.\.?(/|\Z))[A-Za-z0-9._~-]+)*/?")
+
+
+def is_path_prefix(value: str) -> bool:
+    """Whether a text is a path of plain segments, such as `/tools/jobmon`; `/` and none are."""
+    return len(value) <= _MAX_LENGTH and _FORM.fullmatch(value) is not None
+
+
+def check_path_prefix(value: str) -> None:
+    """Raise ValidationError if jobmon cannot be served below this path."""
+    if not is_path_prefix(value):
+        raise ValidationError(
+            "Not a path such as /jobmon: it begins with /, has letters, digits and . _ ~ - "
+            f"between single slashes, no part . or .., and at most {_MAX_LENGTH} characters."
+        )
+    first = value.strip("/").partition("/")[0]
+    if first in OWN_PATHS:
+        raise ValidationError(f"jobmon has a path /{first} of its own: choose another one.")

@@ -1,0 +1,282 @@
+"""Below a path of a proxy: catches an address that leaves the path, a header that changes links
+without trust or in a bad form, and a path that is served only with or only without the prefix."""
+
+import re
+from collections.abc import Callable
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from jobmon.app import create_app
+from jobmon.settings import Settings
+from jobmon.settings.path_prefix import OWN_PATHS
+from jobmon.web.proxies import external_address
+
+from ..conftest import Api
+from ..dashboard.conftest import signed_in
+from ..support.pages import Page, Viewer
+from ..support.queues import serve_queues
+
+PREFIX = "/tools/jobmon"
+TLS = {"base_url": "https://tools.example"}
+# Attributes and texts of pages that are addresses of this host.
+OWN_ADDRESS = re.compile(r"""=["'](/[^"' ]*)""")
+
+
+@pytest.fixture
+def make(watched: Any, make_settings: Callable[..., Settings], monkeypatch: Any) -> Any:
+    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
+    watched.jobs.insert_one({"jobId": "a/b", "type": "mail", "status": "dlq", "createdBy": "ada"})
+
+    def make(**given: Any) -> Api:
+        return Api(create_app(make_settings(**given), watched.client))
+
+    return make
+
+
+ACTIONS = {
+    "actions": True,
+    "role_permissions": {"admin": frozenset({"ADMIN_DASHBOARD", "JOBS_RETRY"})},
+}
+PAGES = [
+    "/dashboard",
+    "/dashboard/overview",
+    "/dashboard/jobs",
+    "/dashboard/jobs/a%2Fb",
+    "/dashboard/my",
+    "/dashboard/errors",
+    "/dashboard/workers",
+    "/dashboard/types/mail",
+    "/dashboard/schedule",
+    "/dashboard/recurring",
+    "/dashboard/find?q=status:dlq",
+    "/dashboard/find?q=mail",
+    "/dashboard/queues",
+    "/dashboard/actions",
+    "/dashboard/actions/confirm?action=retry&id=a%2Fb",
+    "/dashboard/sign-in",
+    "/dashboard/missing",
+    "/docs",
+]
+
+
+def read_addresses(html: str) -> set[str]:
+    return set(OWN_ADDRESS.findall(html)) | {
+        address for address in Page(html).addresses() if address.startswith("/")
+    }
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["prefix removed", "prefix kept"])
+@pytest.mark.parametrize("queue", ["", "/queues/default"])
+def test_every_address_of_a_page_begins_with_the_prefix(
+    make: Any, queue: str, removed: bool
+) -> None:
+    viewer = signed_in(make(path_prefix=PREFIX, **ACTIONS))
+    start = queue if removed else PREFIX + queue
+    for page in PAGES:
+        answer = viewer.get(start + page)
+        assert answer.status_code in (200, 302, 404, 422), page
+        found = read_addresses(answer.text) | {answer.headers.get("Location", PREFIX)}
+        outside = {each for each in found if not f"{each}/".startswith(f"{PREFIX}/")}
+        assert not outside, page
+        assert answer.status_code == 302 or len(found) > 5, page
+
+
+def test_every_linked_page_and_file_answers_below_the_prefix(make: Any) -> None:
+    viewer = signed_in(make(path_prefix=PREFIX, **ACTIONS))
+    pages = [viewer.get(page).text for page in PAGES]
+    forms = {form["action"] for page in pages for form in Page(page).all("form", method="post")}
+    found = {address.partition("#")[0] for page in pages for address in Page(page).addresses()}
+    for address in sorted(each for each in found - forms if each.startswith("/")):
+        assert viewer.get(address).status_code in (200, 302), address
+    assert len(found) > 60
+
+
+def test_redirects_of_the_root_keep_the_prefix(make: Any) -> None:
+    viewer = signed_in(make(path_prefix=PREFIX))
+    for path in ("", "/", PREFIX, f"{PREFIX}/", f"{PREFIX}/dashboard/"):
+        raw = {"environ_overrides": {"PATH_INFO": path}}
+        location = viewer.client.get("/", **raw).headers["Location"]
+        assert location in (f"{PREFIX}/dashboard", f"{PREFIX}/"), path
+    for outside in (f"{PREFIX}s/dashboard", "/tools/dashboard", f"{PREFIX}{PREFIX}/dashboard"):
+        assert viewer.get(outside).status_code == 404
+
+
+def test_no_prefix_can_begin_like_a_path_of_jobmon(make: Any) -> None:
+    """Catches a new route below which a prefix would have two meanings."""
+    routes = make(actions=True).app.url_map.iter_rules()
+    assert {route.rule.split("/")[1] for route in routes} | {"queues"} == OWN_PATHS | {""}
+
+
+def test_probes_and_the_api_answer_with_and_without_the_prefix(make: Any) -> None:
+    api = make(path_prefix=PREFIX, metrics="open")
+    for path in ("/healthz", "/readyz", "/metrics", "/admin/jobs/stats", "/jobs", "/queues"):
+        for prefix in ("", PREFIX):
+            assert api.get(prefix + path, token=api.token()).status_code == 200, prefix + path
+
+
+def test_several_queues_keep_prefix_and_queue(watched: Any, tmp_path: Path) -> None:
+    api = serve_queues(watched, tmp_path, path_prefix=PREFIX)
+    viewer = signed_in(api, role="chief")
+    assert viewer.get(f"{PREFIX}/").location == f"{PREFIX}/dashboard/queues"
+    everything = viewer.page(f"{PREFIX}/dashboard/queues")
+    assert f"{PREFIX}/queues/payouts/dashboard" in everything.addresses()
+    one = viewer.page(f"{PREFIX}/queues/payouts/dashboard/jobs")
+    assert f"{PREFIX}/queues/payouts/dashboard/jobs/payouts?list=all" in one.addresses()
+    assert f"{PREFIX}/queues/mails/dashboard/jobs" in one.addresses()
+    for sheet in one.all("link", rel="stylesheet"):
+        assert str(sheet["href"]).startswith(f"{PREFIX}/dashboard/static/v-")
+    found = viewer.get(f"{PREFIX}/dashboard/queues/find?q=payouts")
+    assert found.location == f"{PREFIX}/queues/payouts/dashboard"
+
+
+def test_openapi_document_names_the_servers_below_the_prefix(make: Any) -> None:
+    api = make(path_prefix=PREFIX)
+    for path in ("/openapi.json", f"{PREFIX}/queues/default/openapi.json"):
+        servers = [server["url"] for server in api.get(path).json["servers"]]
+        assert servers == [PREFIX, f"{PREFIX}/queues/{{queue}}"]
+    assert [server["url"] for server in make().get("/openapi.json").json["servers"]] == [
+        "/",
+        "/queues/{queue}",
+    ]
+
+
+def read_cookie(answer: Any) -> Any:
+    (header,) = answer.headers.getlist("Set-Cookie")
+    (cookie,) = SimpleCookie(header).values()
+    return cookie
+
+
+def test_session_cookie_is_sent_below_the_prefix_only(make: Any) -> None:
+    api = make(path_prefix=PREFIX)
+    for at, name in (({}, "jobmon_session"), (TLS, "__Secure-jobmon_session")):
+        client = api.app.test_client()
+        form = {"token": api.token(), "then": f"{PREFIX}/queues/default/dashboard/jobs?page=1"}
+        signed_in = client.post(f"{PREFIX}/dashboard/session", data=form, **at)
+        assert signed_in.location == form["then"]
+        cookie = read_cookie(signed_in)
+        assert (cookie.key, cookie["path"], cookie["secure"]) == (name, PREFIX, bool(at) or "")
+        for path, status in (("/dashboard", 200), ("/queues/default/dashboard", 200)):
+            assert client.get(PREFIX + path, **at).status_code == status
+        assert client.get("/dashboard", **at).status_code == 401  # the browser has not sent it
+        gone = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **at))
+        assert (gone.key, gone["path"], gone["max-age"]) == (name, PREFIX, "0")
+        assert client.get(f"{PREFIX}/dashboard", **at).status_code == 401
+
+
+def test_theme_is_kept_in_a_cookie_of_the_prefix(make: Any) -> None:
+    client = make(path_prefix=PREFIX).app.test_client()
+    (html,) = Page(client.get("/dashboard/sign-in", **TLS).text).all("html")
+    name, path = html["data-theme-cookie"], html["data-cookie-path"]
+    assert (name, path) == ("__Secure-jobmon_theme", PREFIX)
+    client.set_cookie(str(name), "dark", path=PREFIX, domain="tools.example")
+    (html,) = Page(client.get(f"{PREFIX}/dashboard/sign-in", **TLS).text).all("html")
+    assert html["data-theme"] == "dark"
+
+
+def test_sign_in_leads_back_to_a_page_below_the_prefix(make: Any) -> None:
+    stranger = Viewer(make(path_prefix=PREFIX).app)
+    page = stranger.page(f"{PREFIX}/dashboard/jobs?status=dlq", 401)
+    (then,) = page.all("input", name="then")
+    assert then["value"] == f"{PREFIX}/dashboard/jobs?status=dlq"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/dashboard",
+        "//evil.example/dashboard",
+        f"{PREFIX}//evil.example",
+        f"{PREFIX}/../dashboard",
+        f"{PREFIX}s/dashboard",
+        f"{PREFIX}/other",
+        f"https://evil.example{PREFIX}/dashboard",
+    ],
+)
+def test_sign_in_leads_to_no_page_outside_the_prefix(make: Any, target: str) -> None:
+    app: Flask = make(path_prefix=PREFIX).app
+    client = app.test_client()
+    token = Api(app).token()
+    answer = client.post("/dashboard/session", data={"token": token, "then": target})
+    assert answer.location == f"{PREFIX}/dashboard"
+
+
+def find_prefix(api: Api, *values: str, path: str = "/dashboard/sign-in") -> str:
+    """The prefix of the addresses of a page, for a request with these X-Forwarded-Prefix lines."""
+    headers = [("X-Forwarded-Prefix", value) for value in values]
+    answer = api.client.get(path, headers=headers)
+    assert answer.status_code == 200
+    (form,) = Page(answer.text).all("form", id="sign-in")
+    return str(form["action"]).removesuffix("/dashboard/session")
+
+
+def test_forwarded_prefix_is_read_from_a_trusted_proxy_only(make: Any) -> None:
+    unset, one, two = make(), make(trusted_proxies=1), make(trusted_proxies=2)
+    assert find_prefix(unset, PREFIX) == ""
+    assert find_prefix(one) == ""
+    assert find_prefix(one, PREFIX) == PREFIX
+    assert find_prefix(one, f"{PREFIX}/") == PREFIX
+    assert find_prefix(two, PREFIX) == PREFIX  # one of two proxies removes a path
+    # The nearest proxy adds its value after what it has received.
+    assert find_prefix(one, f"/forged, {PREFIX}") == PREFIX
+    assert find_prefix(one, "/forged", PREFIX) == PREFIX
+
+
+def test_setting_is_stronger_than_the_header_of_a_proxy(make: Any) -> None:
+    api = make(trusted_proxies=1, path_prefix=PREFIX)
+    assert find_prefix(api, "/other") == PREFIX
+    assert find_prefix(make(trusted_proxies=1, path_prefix=""), "/other") == ""
+
+
+def test_path_that_a_proxy_has_removed_is_not_removed_again(make: Any) -> None:
+    """Else `/jobmon/jobmon/metrics` is a way around a proxy that forbids `/jobmon/metrics`."""
+    api = make(trusted_proxies=1, metrics="open")
+    headers = {"X-Forwarded-Prefix": PREFIX}
+    assert api.client.get("/metrics", headers=headers).status_code == 200
+    assert api.client.get(f"{PREFIX}/metrics", headers=headers).status_code == 404
+
+
+BAD = [
+    "//evil.example",
+    "/\\evil.example",
+    "https://evil.example",
+    "evil.example",
+    "/a//b",
+    "/a/../b",
+    "/..",
+    "/.",
+    "/a/./b",
+    '/"><script>alert(1)</script>',
+    "/javascript:alert(1)",
+    "/a b",
+    "/a?b",
+    "/a#b",
+    "/%2f%2fevil.example",
+    "/a;b",
+    "/@evil.example",
+    "/ä",
+    "/" + "x" * 200,
+]
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_forwarded_prefix_in_a_bad_form_changes_nothing(make: Any, value: str) -> None:
+    api = make(trusted_proxies=1)
+    header = {"X-Forwarded-Prefix": value.encode().decode("latin-1")}
+    for path in ("/", "/dashboard/", "/dashboard/sign-in", "/docs", "/openapi.json"):
+        plain, answer = api.client.get(path), api.client.get(path, headers=header)
+        assert answer.data == plain.data, path
+        assert answer.headers.get("Location") == plain.headers.get("Location"), path
+
+
+def test_external_address_has_scheme_host_port_and_prefix(make: Any) -> None:
+    api, found = make(trusted_proxies=1, path_prefix=PREFIX), []
+    api.app.add_url_rule("/here", view_func=lambda: found.append(external_address("/x")) or "")
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "tools.example:8443"}
+    for path in ("/here", f"{PREFIX}/queues/default/here"):
+        api.client.get(path, headers=headers)
+        api.client.get(path)
+    assert found == 2 * [f"https://tools.example:8443{PREFIX}/x", f"http://localhost{PREFIX}/x"]
