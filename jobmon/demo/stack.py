@@ -97,8 +97,8 @@ def _require_free(port: int) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise StackError(
-                f"Port {port} is in use: try `make run PORT={port + 1}`, "
-                "or `docker compose --profile demo up`."
+                f"Port {port} is in use: try `jobmon demo --port {port + 1}`, "
+                f"or in a checkout `make run PORT={port + 1}`."
             ) from None
 
 
@@ -116,8 +116,8 @@ def _sample_database(state: Path) -> Iterator[str]:
         mongod = Mongod(state / "mongodb").start()
     except MongodUnavailableError as error:
         raise StackError(
-            f"{error}. Instead, run `docker compose --profile demo up`, or use your own queue: "
-            "`JOBMON_MONGO_URI=mongodb://… make run`."
+            f"{error}. To look at your own queue instead, which is only read: "
+            "`JOBMON_MONGO_URI=mongodb://… jobmon demo`."
         ) from None
     try:
         uri = mongod.uri.replace("/?", "/jobmon?")

@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from jobmon import __version__
 from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
@@ -199,7 +200,7 @@ Jobmon = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Path) -> None:
-    assert jobmon("--version").stdout == "jobmon, version 0.1.0\n"
+    assert jobmon("--version").stdout == f"jobmon, version {__version__}\n"
     page = jobmon("--help").stdout
     sections = re.findall(r"^(\w.+):\n((?:  .+\n)+)", page.partition("Options:")[2], re.MULTILINE)
     assert [title for title, _ in sections] == [

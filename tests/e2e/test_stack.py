@@ -91,12 +91,12 @@ def test_port_in_use_prints_one_line_with_alternatives(tmp_path: Path) -> None:
         result = run_demo("--port", str(port), "--state", str(tmp_path))
     assert result.returncode == 1
     assert result.stderr == (
-        f"Error: Port {port} is in use: try `make run PORT={port + 1}`, "
-        "or `docker compose --profile demo up`.\n"
+        f"Error: Port {port} is in use: try `jobmon demo --port {port + 1}`, "
+        f"or in a checkout `make run PORT={port + 1}`.\n"
     )
 
 
-def test_platform_without_mongod_prints_one_line_with_alternatives(
+def test_demo_without_mongod_prints_one_line_with_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = tmp_path / "sitecustomize.py"
@@ -105,8 +105,8 @@ def test_platform_without_mongod_prints_one_line_with_alternatives(
         "--port", str(free_port()), "--state", str(tmp_path), PYTHONPATH=str(tmp_path)
     )
     assert result.returncode == 1
-    assert result.stderr.startswith("Error: no embedded MongoDB for this platform")
-    assert "docker compose" in result.stderr
+    assert result.stderr.startswith("Error: No MongoDB server to start: install")
+    assert "`mongo-jobmon[demo]`" in result.stderr
     assert "JOBMON_MONGO_URI" in result.stderr
     assert result.stderr.count("\n") == 1
 
