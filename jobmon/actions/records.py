@@ -229,10 +229,16 @@ class ActionRecords:
         query = {**self.own.scope, "request": request_id, "kind": kind.value}
         return self.own[PROGRESS].find_one(query, sort=[("number", -1)])
 
-    def has_actor(self) -> bool:
-        """Whether an actor works for this queue now, by the database's clock."""
-        query = {"_id": self.own.id(ACTOR), "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
-        return self.own[ACTOR_LEASES].find_one(query, {"_id": True}) is not None
+    def find_actor_absence_s(self) -> float | None:
+        """Seconds since the lease of this queue's last actor ended, by the database's clock.
+
+        0 while an actor works; None if none has worked yet.
+        """
+        late_ms = {"$max": [0, {"$subtract": ["$$NOW", "$expiresAt"]}]}
+        found = self.own[ACTOR_LEASES].aggregate(
+            [{"$match": {"_id": self.own.id(ACTOR)}}, {"$project": {"lateMs": late_ms}}]
+        )
+        return next((lease["lateMs"] / 1_000 for lease in found), None)
 
     def list_requested(
         self, since: datetime, limit: int = 0, before: datetime | None = None

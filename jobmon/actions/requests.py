@@ -25,6 +25,7 @@ from jobmon.store.mapping import Document
 
 MAX_LISTED = 100
 ACTOR_CACHE_MS = 2_000
+ACTOR_ABSENCE_S = 60  # so long a restart of the actor may take before pages have no buttons
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
@@ -71,7 +72,7 @@ class ActionRequests:
         self._own = own
         self._redactor = redactor
         self._reported: set[tuple[str, str]] = set()
-        self._has_actor = SingleFlight(self._find_actor, ACTOR_CACHE_MS)
+        self._absence_s = SingleFlight(self._find_absence_s, ACTOR_CACHE_MS)
 
     @property
     def records(self) -> ActionRecords:
@@ -107,7 +108,12 @@ class ActionRequests:
 
         The answer is kept for two seconds.
         """
-        return self._has_actor.get()
+        return self._absence_s.get() == 0
+
+    def had_actor(self) -> bool:
+        """Whether an actor worked for this queue within the last minute, kept for two seconds."""
+        absence_s = self._absence_s.get()
+        return absence_s is not None and absence_s <= ACTOR_ABSENCE_S
 
     def get(self, request_id: str) -> ActionState | None:
         """A request with its state; None if there is none with this id."""
@@ -196,8 +202,8 @@ class ActionRequests:
         self._require(request_id, open_phases)
         return self._decide(request_id, Decision.STOPPED, by, reason)
 
-    def _find_actor(self) -> bool:
-        return self.records.has_actor()
+    def _find_absence_s(self) -> float | None:
+        return self.records.find_actor_absence_s()
 
     def _require(self, request_id: str, phases: Sequence[Phase]) -> ActionState:
         state = self.get(request_id)

@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from pymongo.errors import OperationFailure, PyMongoError
 from structlog.contextvars import bind_contextvars
@@ -39,10 +38,10 @@ def acting(
     An unexpected exception is logged with its stack; then `on_failure` is called. `reached`: as in
     `Actor`.
     """
-    queues = [_connect_as_actor(queue) for queue in load_queues(settings)]
+    queues = [queue.as_actor() for queue in load_queues(settings)]
     stop = threading.Event()
     clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
-    own = Connection(_connect_as_actor(settings))
+    own = Connection(settings.as_actor())
     redactor, holder = Redactor(settings.redact_keys), make_holder()
 
     def work(queue: Settings) -> None:
@@ -77,13 +76,6 @@ def acting(
         for client in clients.values():
             client.close()
         own.close()
-
-
-def _connect_as_actor(settings: Settings) -> Settings:
-    """The settings with the actor's user, unless the queue has a connection string of its own."""
-    if settings.actor_mongo_uri is None or settings.uri_setting != Settings.uri_setting:
-        return settings
-    return replace(settings, mongo_uri=settings.actor_mongo_uri)
 
 
 def _select_supported(queues: Sequence[Settings]) -> Iterator[Settings]:

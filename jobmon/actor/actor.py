@@ -83,7 +83,7 @@ class Actor:
 
     def release(self) -> None:
         """Let another actor take over at once."""
-        self._lease.release()
+        self._lease.end()
 
     def run_round(self) -> bool:
         """Run a batch of each open request, the oldest request first; False if there was none.

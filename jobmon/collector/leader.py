@@ -143,3 +143,8 @@ class LeaderLease:
     def release(self) -> None:
         """Let another collector take over at once."""
         self._leases.delete_one({**self._key, "holder": self.holder})
+
+    def end(self) -> None:
+        """Let another take over at once, as `release`; the time of the end stays recorded."""
+        ended: Document = {"expiresAt": {"$subtract": ["$$NOW", 1]}}
+        self._leases.update_one({**self._key, "holder": self.holder}, [{"$set": ended}])

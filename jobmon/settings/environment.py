@@ -1,7 +1,7 @@
 """Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
 from typing import Any, cast
 
@@ -255,6 +255,12 @@ class Settings:
             return f"JOBMON_{name.upper()}"
         key = "collection" if name == "jobs_collection" else name
         return f"`{key}` of {self.queue} in JOBMON_QUEUES"
+
+    def as_actor(self) -> "Settings":
+        """With the actor's user, unless the queue has a connection string of its own."""
+        if self.actor_mongo_uri is None or self.uri_setting != Settings.uri_setting:
+            return self
+        return replace(self, mongo_uri=self.actor_mongo_uri)
 
     @property
     def has_key(self) -> bool:

@@ -16,6 +16,7 @@ from jobmon.humanize import count
 from jobmon.profiles import load_profile
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
+from jobmon.setup.actor_check import check_actor, check_requester
 from jobmon.setup.collection_sample import read_sample
 from jobmon.setup.deployment import (
     COLLECTION_SETTINGS,
@@ -119,6 +120,7 @@ class DeploymentCheck:
             "attempts": self._find_logs,
             "changes": self._check_changes,
             "collector": self._check_collector,
+            "actor": self._check_actor,
         }
         for name, check in checks.items():
             try:
@@ -297,6 +299,12 @@ class DeploymentCheck:
         if self._connection.profile.attempts is None:
             message += " Runs are counted from the jobs, without those that jobs overwrite."
         yield warning("changes", message, remedy=remedy)
+
+    def _check_actor(self) -> Iterator[Finding]:
+        if self._deployment.has_own_databases:
+            yield from check_requester(self._deployment)
+        if self._own is not None:
+            yield from check_actor(self._deployment, self._own)
 
     def _check_collector(self) -> Iterator[Finding]:
         if self._own is None:

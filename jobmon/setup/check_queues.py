@@ -12,6 +12,7 @@ from pymongo.errors import AutoReconnect, PyMongoError
 
 from jobmon.humanize import count
 from jobmon.settings import Settings, load_queues, select_queues
+from jobmon.setup.actor_check import check_requester
 from jobmon.setup.check import NO_USER, DeploymentCheck, check_deployment, check_settings
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, Level, describe_address, ok, unreachable
@@ -53,6 +54,7 @@ def _check_own(own: Connection) -> Iterator[Finding]:
         where = describe_address(settings.mongo_uri)
         yield ok("database", f"{where} has jobmon's own databases: {deployment.describe_kind()}.")
         yield from check_own_databases(deployment)
+        yield from check_requester(deployment)
     except (PyMongoError, OSError, ValueError) as error:
         yield unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
 

@@ -9,6 +9,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure, PyMongoError
 
+from jobmon.actions.support import ActionSupport
 from jobmon.humanize import count
 from jobmon.profiles import load_profile
 from jobmon.settings import MAPPING_SETTINGS, Settings
@@ -20,7 +21,7 @@ from jobmon.setup.findings import (
     split_uri,
     unreachable,
 )
-from jobmon.setup.users import QueueRoles
+from jobmon.setup.users import ActionRights, QueueRoles, UserKind
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -82,6 +83,18 @@ class Deployment:
         own = [self.settings.rollup_db, self.settings.state_db] if self.has_own_databases else []
         return QueueRoles(self.connection.database.name, self.connection.collection_names, own)
 
+    def list_action_rights(self, support: ActionSupport) -> ActionRights:
+        """What the user of an actor for this queue may write; the queue must have actions."""
+        is_own = support.transitions is None
+        names = self.connection.collection_names
+        return ActionRights(
+            # Only the library of jobmon records in the attempts how an action ends one.
+            collections=names if is_own else names[:1],
+            has_controls=is_own,
+            may_delete=self.settings.actions_allow_delete,
+            state_db=self.settings.state_db if self.has_own_databases else None,
+        )
+
     @property
     def replica_set(self) -> str | None:
         """The name of the replica set; None for other kinds."""
@@ -103,12 +116,12 @@ class Deployment:
     def init_command(self, option: str = "") -> str:
         """The command line of `jobmon init` for this queue, with placeholders for secrets.
 
-        `option`: `--create`, or for the user to create `--reader` or `--collector`.
+        `option`: `--create`, or for the user to create `--reader`, `--collector` or `--actor`.
         """
         words = [*self._list_variables(), f"{ADMIN_URI}='{self._make_admin_uri()}'", "jobmon init"]
         if self.settings.queues is not None and self.settings.queue:
             words.append(f"--queue {self.settings.queue}")
-        if option in ("--reader", "--collector"):
+        if option.removeprefix("--") in list(UserKind):
             words.insert(-1, f"JOBMON_{option.removeprefix('--').upper()}_PASSWORD=…")
             words.append(f"{option} USER")
         elif option:

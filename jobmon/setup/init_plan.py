@@ -97,21 +97,12 @@ def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionR
     """The rights of an actor's user, if one is to be created; SetupError if it could do nothing."""
     if all(user.kind is not UserKind.ACTOR for user in options.users):
         return None
-    settings = deployment.settings
-    support = find_support(settings)
+    support = find_support(deployment.settings)
     if not support.list_actions():
         raise SetupError(
             problem("actions", support.reason, remedy="Leave out --actor for this queue.")
         )
-    is_own = support.transitions is None
-    names = deployment.connection.collection_names
-    return ActionRights(
-        # Only the library of jobmon records in the attempts how an action ends one.
-        collections=names if is_own else names[:1],
-        has_controls=is_own,
-        may_delete=settings.actions_allow_delete,
-        state_db=settings.state_db if deployment.has_own_databases else None,
-    )
+    return deployment.list_action_rights(support)
 
 
 def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:

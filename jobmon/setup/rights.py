@@ -14,11 +14,11 @@ from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.web.revocation import REVOKED
 
-_WRITES = frozenset(
+WRITES = frozenset(
     {"insert", "update", "remove", "createIndex", "dropIndex", "dropCollection", "collMod"}
     | {"dropDatabase", "renameCollectionSameDB", "convertToCapped", "bypassDocumentValidation"}
 )
-_OWN_WRITES = frozenset({"insert", "update", "remove"})
+OWN_WRITES = frozenset({"insert", "update", "remove"})
 
 
 def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iterator[Finding]:
@@ -38,7 +38,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
         return
     for watched in deployment.watched:
         actions = granted_actions(deployment.privileges, watched.database.name, watched.name)
-        if writes := sorted(actions & _WRITES):
+        if writes := sorted(actions & WRITES):
             yield warning(
                 "rights",
                 f"The user may also change {watched.name} ({', '.join(writes)}); "
@@ -130,7 +130,7 @@ def _collector_rights(deployment: Deployment) -> Finding:
     refused = [
         database
         for database, collection in own.items()
-        if not granted_actions(privileges, database, collection) >= _OWN_WRITES
+        if not granted_actions(privileges, database, collection) >= OWN_WRITES
     ]
     if not refused:
         both = " and ".join(own)

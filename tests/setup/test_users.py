@@ -25,6 +25,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue, LeaseLostError
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
+from jobmon.setup.check import check_deployment
+from jobmon.setup.findings import Finding, Level
 from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 
@@ -623,6 +625,49 @@ def test_the_server_refuses_what_neither_actor_nor_web_service_needs(
             with pytest.raises(OperationFailure) as caught:
                 client[database].command(command, collection, **how)
             assert caught.value.code == 13, (command, collection, how)
+
+
+def check_actions(server: Mongod, *, web: str, actor: str, options: str = "") -> list[Finding]:
+    """What `jobmon check` reports about actions with these users."""
+    settings = Settings(
+        mongo_uri=uri(server, web, f"replicaSet=rs0{options}"),
+        actor_mongo_uri=uri(server, actor, f"replicaSet=rs0{options}"),
+        actions=True,
+    )
+    return [each for each in check_deployment(settings) if each.check == "actor"]
+
+
+def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_server: Mongod) -> None:
+    web, actor, _ = check_actions(actor_server, web="reader", actor="actor")
+    assert (web.level, web.message) == (
+        Level.OK,
+        "The web service's user may store requests, and change no record.",
+    )
+    assert (actor.level, actor.message) == (
+        Level.OK,
+        "User actor@shop may do what the actor needs.",
+    )
+    web, actor, extra, _ = check_actions(actor_server, web="collector", actor="reader")
+    assert (web.level, "may also change records of actions" in web.message) == (
+        Level.WARNING,
+        True,
+    )
+    assert (actor.level, actor.message[:61]) == (
+        Level.PROBLEM,
+        "The actor's user may not update in jobs, update in job_attemp",
+    )
+    assert "insert in action_progress" in actor.message
+    assert "may also insert in action_decisions; the actor does" in extra.message
+    assert "--actor USER" in actor.commands[0]
+
+
+def test_check_warns_of_an_administrator_as_the_user_of_the_actor(actor_server: Mongod) -> None:
+    options = "&authSource=admin"
+    web, actor, _ = check_actions(actor_server, web="root", actor="root", options=options)
+    assert (web.level, actor.level) == (Level.WARNING, Level.WARNING)
+    assert "collMod in jobs, convertToCapped in jobs" in actor.message
+    assert "remove in jobs" in actor.message
+    assert "update in jobs," not in actor.message
 
 
 def test_only_the_setting_for_deletion_lets_the_actor_delete(actor_server: Mongod) -> None:

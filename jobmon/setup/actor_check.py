@@ -1,0 +1,154 @@
+"""Checks what actions on jobs need: a user for requests, a user for the actor, and an actor."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+from pymongo.errors import PyMongoError
+
+from jobmon.actions.records import DECISIONS, OUTCOMES, PROGRESS, ActionRecords
+from jobmon.actions.support import find_support
+from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.settings import Settings
+from jobmon.setup.deployment import Deployment
+from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
+from jobmon.setup.rights import OWN_WRITES, WRITES
+from jobmon.setup.users import UserKind
+from jobmon.store.connection import Connection
+from jobmon.store.mapping import Document
+
+ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
+
+
+def check_requester(deployment: Deployment) -> Iterator[Finding]:
+    """Report whether the web service can store requests, and cannot do what an actor does.
+
+    `deployment` is that of jobmon's own databases.
+    """
+    settings = deployment.settings
+    if settings.actor_mongo_uri is not None and settings.has_key:
+        yield warning(
+            "actor",
+            f"{ACTOR_URI} is set together with the key for tokens: a web service with these "
+            "settings has the connection string of a user who may change jobs.",
+            remedy="Set it only in the environment of `jobmon actor`.",
+        )
+    if not settings.actions or not deployment.users:
+        return
+    decided, *acted = (
+        granted_actions(deployment.privileges, settings.state_db, name)
+        for name in (DECISIONS, PROGRESS, OUTCOMES)
+    )
+    if missing := {"find", "insert"} - decided:
+        yield problem(
+            "actor",
+            f"The web service's user may not {' and '.join(sorted(missing))} in "
+            f"{settings.state_db}.{DECISIONS}: no action can be requested.",
+            remedy="Run `jobmon init --actor USER`: it also grants this to the queue's readers.",
+            commands=(deployment.init_command("--actor"),),
+        )
+    elif (decided & OWN_WRITES) - {"insert"} or any(granted & OWN_WRITES for granted in acted):
+        yield warning(
+            "actor",
+            "The web service's user may also change records of actions in "
+            f"{settings.state_db}; it needs only the right to insert into {DECISIONS}.",
+            remedy="Create a user with `jobmon init --actor USER --reader USER`.",
+        )
+    else:
+        yield ok("actor", "The web service's user may store requests, and change no record.")
+
+
+def check_actor(deployment: Deployment, own: Connection) -> Iterator[Finding]:
+    """Report the rights of the actor's user, if it is known here, and when an actor worked.
+
+    Nothing without JOBMON_ACTIONS and JOBMON_ACTOR_MONGO_URI. `own` is the connection to jobmon's
+    own databases. Raises PyMongoError.
+    """
+    settings = deployment.settings
+    if not settings.actions and settings.actor_mongo_uri is None:
+        return
+    support = find_support(settings)
+    if not support.list_actions():
+        yield ok("actor", f"There are no actions for this queue. {support.reason}")
+        return
+    has_own_uri = settings.uri_setting != Settings.uri_setting
+    # The web service has another user for such a queue, in the same variable.
+    if settings.actor_mongo_uri is not None and not (has_own_uri and settings.has_key):
+        yield from _check_user(deployment, own)
+    yield _check_presence(deployment, own)
+
+
+def _check_user(deployment: Deployment, own: Connection) -> Iterator[Finding]:
+    """Compare the rights of the actor's user with those that `jobmon init --actor` grants."""
+    watched_as, own_as = deployment.settings.as_actor(), own.settings.as_actor()
+    try:
+        users, watched = _read_privileges(watched_as)
+        same = watched_as.mongo_uri == own_as.mongo_uri
+        own_privileges = watched if same else _read_privileges(own_as)[1]
+    except (PyMongoError, OSError, ValueError) as error:
+        setting = watched_as.uri_setting
+        setting = ACTOR_URI if setting == Settings.uri_setting else setting
+        message = f"The actor's connection does not work: {describe(error)}."
+        yield problem("actor", message, remedy=f"Correct {setting}.")
+        return
+    if not users:  # another check reports that there is no authentication
+        return
+    missing, extra = [], []
+    state_db = deployment.settings.state_db
+    for database, name, needed in _list_needed(deployment):
+        privileges = own_privileges if database == state_db else watched
+        granted = granted_actions(privileges, database, name)
+        missing += [f"{action} in {name}" for action in sorted(needed - granted)]
+        extra += [f"{action} in {name}" for action in sorted((granted & WRITES) - needed)]
+    if missing:
+        yield problem(
+            "actor",
+            f"The actor's user may not {', '.join(missing)}.",
+            remedy="Run `jobmon init --actor` to grant it; it never removes a right.",
+            commands=(deployment.init_command("--actor"),),
+        )
+    if extra:
+        yield warning(
+            "actor",
+            f"The actor's user may also {', '.join(extra)}; the actor does not need that.",
+            remedy="Create a user with `jobmon init --actor`.",
+            commands=(deployment.init_command("--actor"),),
+        )
+    if not missing and not extra:
+        yield ok("actor", f"User {users[0]['user']}@{users[0]['db']} may do what the actor needs.")
+
+
+def _read_privileges(settings: Settings) -> tuple[list[Document], list[Document]]:
+    """The user who is signed in, and all privileges; both empty without authentication."""
+    with Connection(settings).client as client:
+        status = client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
+    return status["authenticatedUsers"], status["authenticatedUserPrivileges"]
+
+
+def _list_needed(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:
+    """What `jobmon init --actor` grants: the database, the collection and the actions of each."""
+    rights = deployment.list_action_rights(find_support(deployment.settings))
+    actions = replace(rights, state_db=deployment.settings.state_db)
+    roles = replace(deployment.roles, actions=actions)
+    for privilege in roles.privileges[roles.name(UserKind.ACTOR)]:
+        resource = privilege["resource"]
+        yield resource["db"], resource["collection"], set(privilege["actions"])
+
+
+def _check_presence(deployment: Deployment, own: Connection) -> Finding:
+    settings = deployment.settings
+    database = OwnDatabase(state_database(own), deployment.connection.queue_key)
+    absence_s = ActionRecords(database, settings.actions_retention_days).find_actor_absence_s()
+    if absence_s == 0:
+        return ok("actor", "An actor works for this queue.")
+    message = "No actor has ever worked for this queue"
+    if absence_s is not None:
+        ended = timedelta(seconds=round(absence_s))
+        message = f"No actor works for this queue; the last one ended {ended} (h:mm:ss) ago"
+    return warning(
+        "actor",
+        f"{message}: pages have no buttons for actions, and a request expires after "
+        f"{settings.actions_expire_minutes} minutes.",
+        remedy=f"Start one, with the user of `jobmon init --actor` in {ACTOR_URI}.",
+        commands=("jobmon actor",),
+    )
