@@ -38,10 +38,10 @@ def acting(
     An unexpected exception is logged with its stack; then `on_failure` is called. `reached`: as in
     `Actor`.
     """
-    queues = [queue.as_actor() for queue in load_queues(settings)]
+    queues = [queue.choose_actor_uri() for queue in load_queues(settings)]
     stop = threading.Event()
     clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
-    own = Connection(settings.as_actor())
+    own = Connection(settings.choose_actor_uri())
     redactor, holder = Redactor(settings.redact_keys), make_holder()
 
     def work(queue: Settings) -> None:

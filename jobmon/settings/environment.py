@@ -256,8 +256,8 @@ class Settings:
         key = "collection" if name == "jobs_collection" else name
         return f"`{key}` of {self.queue} in JOBMON_QUEUES"
 
-    def as_actor(self) -> "Settings":
-        """With the actor's user, unless the queue has a connection string of its own."""
+    def choose_actor_uri(self) -> "Settings":
+        """The settings as the actor's user, unless the queue has a connection string of its own."""
         if self.actor_mongo_uri is None or self.uri_setting != Settings.uri_setting:
             return self
         return replace(self, mongo_uri=self.actor_mongo_uri)

@@ -80,7 +80,7 @@ def check_actor(deployment: Deployment, own: Connection) -> Iterator[Finding]:
 
 def _check_user(deployment: Deployment, own: Connection) -> Iterator[Finding]:
     """Compare the rights of the actor's user with those that `jobmon init --actor` grants."""
-    watched_as, own_as = deployment.settings.as_actor(), own.settings.as_actor()
+    watched_as, own_as = deployment.settings.choose_actor_uri(), own.settings.choose_actor_uri()
     try:
         users, watched = _read_privileges(watched_as)
         same = watched_as.mongo_uri == own_as.mongo_uri
