@@ -8,7 +8,6 @@ parses and answers the requests. docs/architecture.md has the details.
 
 import errno
 import io
-import logging
 import resource
 import selectors
 import socket
@@ -25,23 +24,10 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from jobmon.serving import limits
 from jobmon.serving.connection import Connection, Stage, WaitingList
+from jobmon.serving.slow_clients import TIMEOUT_ANSWER, SlowClientLog
 from jobmon.web.admission import MAX_BODY_BYTES
 
-log = logging.getLogger(__name__)
-
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_TIMEOUT_BODY = (
-    b'{"error":{"code":"request_timeout",'
-    b'"message":"The request was not received within %d seconds."}}\n' % limits.REQUEST_TIMEOUT_S
-)
-_TIMEOUT_ANSWER = (
-    b"HTTP/1.1 408 Request Timeout\r\n"
-    b"Content-Type: application/json\r\n"
-    b"Content-Length: %d\r\n"
-    b"Cache-Control: no-store\r\n"
-    b"X-Content-Type-Options: nosniff\r\n"
-    b"Connection: close\r\n\r\n%s" % (len(_TIMEOUT_BODY), _TIMEOUT_BODY)
-)
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -73,8 +59,8 @@ class BufferedWorker(ThreadWorker):
         # gunicorn reads its length to decide whether one more connection is kept alive.
         self._idle = self.keepalived_conns = WaitingList(self.cfg.keepalive)  # type: ignore[assignment]
         self._received_bytes = 0  # by requests that are not complete
-        self._timed_out = self._aborted = 0
-        self._reported_at = self._notified_at = self._expired_at = -float("inf")
+        self._slow_clients = SlowClientLog()
+        self._notified_at = self._expired_at = -float("inf")
         for listener in self.sockets:  # accepted sockets inherit it
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.SEND_BUFFER_BYTES)
         super().init_process()
@@ -339,14 +325,14 @@ class BufferedWorker(ThreadWorker):
             self._close(connection)
         for connection in self._sending.expired():
             self._abort(connection)
-        self._report()
+        self._slow_clients.report()
 
     def _time_out(self, connection: Connection) -> None:
-        self._timed_out += 1
+        self._slow_clients.timed_out += 1
         self._stop_receiving(connection)
         try:
             if connection.parser.has_begun:
-                connection.raw.send(_TIMEOUT_ANSWER)
+                connection.raw.send(TIMEOUT_ANSWER)
         except OSError:
             self._close(connection)
         else:
@@ -363,7 +349,7 @@ class BufferedWorker(ThreadWorker):
                 return
 
     def _abort(self, connection: Connection) -> None:
-        self._aborted += 1
+        self._slow_clients.closed += 1
         self._close(connection)
 
     def _close(self, connection: Connection) -> None:
@@ -386,17 +372,3 @@ class BufferedWorker(ThreadWorker):
         else:
             self.poller.modify(connection.raw, events, partial(self._handle_event, connection))
         connection.events = events
-
-    def _report(self) -> None:
-        """Log how many clients were too slow, at most every ten seconds."""
-        if not (self._timed_out or self._aborted):
-            return
-        if time.monotonic() - self._reported_at < limits.REPORT_EVERY_S:
-            return
-        log.warning(
-            "slow clients: %d requests not received in time, %d connections closed",
-            self._timed_out,
-            self._aborted,
-        )
-        self._timed_out = self._aborted = 0
-        self._reported_at = time.monotonic()
