@@ -21,9 +21,14 @@ from jobmon.api import (
 from jobmon.api.answers import JobList
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import document_refusal, get_callers_job
-from jobmon.api.neighbors import NeighborsAnswer, find_neighbors
+from jobmon.api.neighbors import (
+    NeighborParameters,
+    NeighborQuery,
+    NeighborsAnswer,
+    find_neighbors,
+)
 from jobmon.api.openapi import Access, Routes
-from jobmon.api.queries import ListParameters, ListQuery, NeighborParameters, NeighborQuery
+from jobmon.api.queries import ListParameters, ListQuery
 from jobmon.api.queue_answers import JobStats, TimeSeries, TypeList
 from jobmon.api.shared_response import SharedResponse
 from jobmon.api.window_queries import TimeSeriesParameters, WindowParameters, WindowQuery

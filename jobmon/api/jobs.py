@@ -15,14 +15,17 @@ from jobmon.api.explaining import dump_explanation, read_explanation
 from jobmon.api.job_actions import describe_actions
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.links import list_links
-from jobmon.api.neighbors import NeighborsAnswer, find_neighbors
+from jobmon.api.neighbors import (
+    NeighborQuery,
+    NeighborsAnswer,
+    OwnNeighborParameters,
+    find_neighbors,
+)
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import (
     JobParameters,
     ListQuery,
-    NeighborQuery,
     OwnListParameters,
-    OwnNeighborParameters,
 )
 from jobmon.api.recurring import find_repetition
 from jobmon.store.mapping import Document

@@ -1,16 +1,45 @@
 """The jobs before and after a job in a list: for the JSON routes and for the page of the job."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from marshmallow import fields
+from marshmallow import fields, post_load
 
 from jobmon.api.answers import Answer, mapping, string
-from jobmon.api.fields import clean_text
+from jobmon.api.fields import clean_text, describe
 from jobmon.api.job_lists import ListResponder
-from jobmon.api.queries import ListQuery
+from jobmon.api.queries import AdminFilters, FilterParameters, ListQuery, OwnFilters
 from jobmon.store.mapping import Document
 
 NO_ID = "the job there has no id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighborQuery:
+    """A request for the jobs next to the job with this id in a list."""
+
+    job_id: str
+    list_query: ListQuery
+
+
+class _NeighborParameters(FilterParameters):
+    """A job, and the filters and the order of a list."""
+
+    id = fields.String(required=True, **describe("The job's id, as lists print it."))
+
+    @post_load(pass_original=True)
+    def _make_query(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> Any:
+        list_query = super()._make_query(query, given)
+        return NeighborQuery(job_id=query["id"], list_query=list_query)
+
+
+class NeighborParameters(AdminFilters, _NeighborParameters):
+    """A job, and the filters and the order of a list of all jobs."""
+
+
+class OwnNeighborParameters(OwnFilters, _NeighborParameters):
+    """A job, and the filters and the order of a list of the caller's own jobs."""
 
 
 class NeighborsAnswer(Answer):

@@ -92,7 +92,7 @@ class JobParameters(Parameters):
         return str(given["id"])
 
 
-class _FilterParameters(Parameters):
+class FilterParameters(Parameters):
     """The filters and the order that all lists of jobs have. An empty filter is no filter."""
 
     kept = True
@@ -215,7 +215,7 @@ class _FilterParameters(Parameters):
         )
 
 
-class _PageParameters(_FilterParameters):
+class _PageParameters(FilterParameters):
     """Which page of a list, or a file of it."""
 
     page = PlainInteger(
@@ -288,7 +288,7 @@ def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
     return wrong
 
 
-class _AdminFilters(_FilterParameters):
+class AdminFilters(FilterParameters):
     """The filters of a list of all jobs."""
 
     owner = optional_text(
@@ -348,7 +348,7 @@ class _AdminFilters(_FilterParameters):
             raise ValidationError({"sort": [message]})
 
 
-class _OwnFilters(_FilterParameters):
+class OwnFilters(FilterParameters):
     """The filters of a list of the caller's own jobs."""
 
     @validates_schema(pass_original=True)
@@ -358,37 +358,12 @@ class _OwnFilters(_FilterParameters):
             raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
 
 
-class ListParameters(_AdminFilters, _PageParameters):
+class ListParameters(AdminFilters, _PageParameters):
     """The parameters of a list of all jobs."""
 
 
-class OwnListParameters(_OwnFilters, _PageParameters):
+class OwnListParameters(OwnFilters, _PageParameters):
     """The parameters of a list of the caller's own jobs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeighborQuery:
-    """A request for the jobs next to the job with this id in a list."""
-
-    job_id: str
-    list_query: ListQuery
-
-
-class _NeighborParameters(_FilterParameters):
-    id = fields.String(required=True, **describe("The job's id, as lists print it."))
-
-    @post_load(pass_original=True)
-    def _make_query(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> Any:
-        list_query = super()._make_query(query, given)
-        return NeighborQuery(job_id=query["id"], list_query=list_query)
-
-
-class NeighborParameters(_AdminFilters, _NeighborParameters):
-    """A job, and the filters and the order of a list of all jobs."""
-
-
-class OwnNeighborParameters(_OwnFilters, _NeighborParameters):
-    """A job, and the filters and the order of a list of the caller's own jobs."""
 
 
 _ALL_JOBS, _OWN_JOBS = ListParameters(), OwnListParameters()
