@@ -1,4 +1,7 @@
-"""Converts conditions and expressions between the contract's values and those of documents."""
+"""Converts conditions and expressions between the contract's values and those of documents.
+
+Also reads the values at paths of documents.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -6,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
+from bson.regex import Regex
 
 from jobmon.profiles.stored_values import encode_date
 from jobmon.store.bson_json import to_utc
@@ -75,6 +79,7 @@ def to_stored(condition: Any, reading: str) -> Any:
 
 
 def creation_time(value: Any) -> datetime | None:
+    """The creation time that an ObjectId holds, in whole seconds; None for any other value."""
     return value.generation_time if isinstance(value, ObjectId) else None
 
 
@@ -90,3 +95,26 @@ def match_creation_time(condition: Any) -> Any:
         bounded = min(max(seconds, 0), 0xFFFF_FFFF)
         return ObjectId(f"{bounded:08x}" + "0" * 16)
     return condition
+
+
+def matches_constant(constant: Any, value: Any) -> bool:
+    """Whether a value of a query, or a pattern, matches a constant."""
+    if isinstance(value, Regex):
+        return isinstance(constant, str) and value.try_compile().match(constant) is not None
+    return bool(constant == value)
+
+
+def get_at_path(document: dict[str, Any], path: str, default: Any) -> Any:
+    """The value at a path with dots; `default` if the document has none there."""
+    value: Any = document
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return default
+        value = value[part]
+    return value
+
+
+def split_path(path: str) -> list[str]:
+    """The path and the paths that contain it: `a`, `a.b` and `a.b.c` for `a.b.c`."""
+    parts = path.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]

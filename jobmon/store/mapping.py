@@ -11,16 +11,17 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from bson.regex import Regex
-
 from jobmon.domain import ATTEMPT_FIELDS, JOB_FIELDS, MAPPED_JOB_FIELDS, WAITING_STATUSES
 from jobmon.profiles.conditions import resolve_now
 from jobmon.profiles.stored_values import parse_date
 from jobmon.store.conversions import (
     creation_time,
+    get_at_path,
     match_creation_time,
+    matches_constant,
     prefix_expression,
     replace_references,
+    split_path,
     subtract_offset,
     to_stored,
 )
@@ -228,7 +229,7 @@ class FieldMapping:
         names = set(all_fields if fields is None else fields)
         paths = {path for name in names if (path := self._find_path(name)) is not None}
         paths = paths.union(*(self.reads.get(name, ()) for name in names)) - {"_id"}
-        outer = {path for path in paths if paths.isdisjoint(_split_path(path)[:-1])}
+        outer = {path for path in paths if paths.isdisjoint(split_path(path)[:-1])}
         has_id = any(self._find_path(name) == "_id" for name in names)
         read: Document = {"_id": has_id} | dict.fromkeys(sorted(outer), True)
         if "status" in names and self.derived is not None:
@@ -241,7 +242,7 @@ class FieldMapping:
             return document
         job: Document = {"_id": document["_id"]} if "_id" in document else {}
         for name, path, is_nested, offset, reading in self._stored_fields:
-            get = _get_at_path if is_nested else dict.get
+            get = get_at_path if is_nested else dict.get
             if (value := get(document, path, _MISSING)) is _MISSING:
                 continue
             if reading is not None:
@@ -299,7 +300,7 @@ class FieldMapping:
         if path == "_id" and name == "createdAt":
             return {"_id": match_creation_time(condition)}
         if condition == IS_ARRAY and "." in path:
-            return {"$or": [{part: condition} for part in _split_path(path)]}
+            return {"$or": [{part: condition} for part in split_path(path)]}
         return {path: condition}
 
     def _match_status(self, condition: Any) -> Document:
@@ -320,7 +321,7 @@ class FieldMapping:
         """A query for one of these values in a field without a path."""
         values = condition["$in"] if isinstance(condition, dict) else [condition]
         if name in self.constants:
-            is_match = any(_matches(self.constants[name], value) for value in values)
+            is_match = any(matches_constant(self.constants[name], value) for value in values)
             return {} if is_match else _MATCH_NONE
         if paths := self.alternatives.get(name):
             others = [value for value in values if value is not None]
@@ -376,25 +377,3 @@ class FieldMapping:
             return prefix_expression(self.expressions[name], prefix)
         path = self.paths.get(head)
         return None if path is None else f"{prefix}{path}{dot}{tail}"
-
-
-def _matches(constant: Any, value: Any) -> bool:
-    """Whether a value of a query, or a pattern, matches a constant."""
-    if isinstance(value, Regex):
-        return isinstance(constant, str) and value.try_compile().match(constant) is not None
-    return bool(constant == value)
-
-
-def _get_at_path(document: Document, path: str, default: Any) -> Any:
-    value: Any = document
-    for part in path.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return default
-        value = value[part]
-    return value
-
-
-def _split_path(path: str) -> list[str]:
-    """The path and the paths that contain it: `a`, `a.b` and `a.b.c` for `a.b.c`."""
-    parts = path.split(".")
-    return [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
