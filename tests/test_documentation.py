@@ -46,7 +46,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 COMMANDS = main.list_commands(click.Context(main))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 LOCAL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"']*)")
 COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
 # Set for gunicorn, for `jobmon init` and in .env; every other name is a field of Settings.
