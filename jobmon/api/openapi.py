@@ -25,7 +25,7 @@ from jobmon.api.parameters import Parameters
 from jobmon.api.search import document_search
 from jobmon.web import auth, errors, rate_limit
 from jobmon.web.compression import fixed_response
-from jobmon.web.json_text import encode_json
+from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueues, root_path
 
 BEARER = "bearer"
@@ -208,7 +208,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
                 answer = view(*args, **kwargs)
                 if isinstance(answer, Response):
                     return answer
-                text = encode_json(serializer.dump(answer))
+                text = encode_line(serializer.dump(answer))
                 return Response(text, status, mimetype="application/json")
 
             return document(respond)

@@ -8,7 +8,7 @@ from flask import Response
 from marshmallow import Schema
 
 from jobmon.single_flight import SingleFlightCache
-from jobmon.web.json_text import encode_json
+from jobmon.web.json_text import encode_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class SharedResponse:
         """The response about `subject`; `make_answer` is called unless it is cached."""
 
         def serialize() -> bytes:
-            return encode_json(self._schema.dump(make_answer()))
+            return encode_line(self._schema.dump(make_answer()))
 
         text = self._texts.get((_IdentityKey(subject), version), serialize)
         return Response(text, mimetype="application/json")

@@ -28,6 +28,8 @@ from jobmon.api.queue_answers import JobStats, QueueList, TimeSeries, TypeList, 
 from jobmon.redaction.redactor import Redactor
 from jobmon.store.bson_json import to_iso
 
+from ..conftest import Api
+
 NOW = datetime.now(UTC)
 VALUES: list[Any] = [
     None,
@@ -141,3 +143,9 @@ def test_an_object_is_serialized_by_its_attributes() -> None:
 def test_a_value_of_another_type_is_converted() -> None:
     meta = {"page": "3", "next_cursor": 7, "reasons": {1: 2}}
     assert JobListMeta().dump(meta) == {"page": 3, "next_cursor": "7", "reasons": {"1": "2"}}
+
+
+@pytest.mark.parametrize("path", ["/admin/jobs/queue", "/admin/jobs/stats", "/healthz", "/nowhere"])
+def test_an_answer_ends_with_a_line_feed(api: Api, path: str) -> None:
+    """Catches an answer of curl that is followed by the prompt on the same line."""
+    assert api.get_as_admin(path).data.endswith(b"}\n")
