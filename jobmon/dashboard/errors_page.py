@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from flask import Response, json, render_template, request
+from flask import Response, render_template, request
 from marshmallow import ValidationError
 
 from jobmon.api.error_groups import FoundErrors, find_group, read_errors, select_page
@@ -25,6 +25,7 @@ from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_history import is_final
 from jobmon.rollup.series import NoCollectorError
 from jobmon.web.errors import invalid
+from jobmon.web.json_text import dump_json
 from jobmon.web.queues import WatchedQueue, current_queue
 
 PER_PAGE = 50
@@ -140,7 +141,7 @@ class ErrorPages:
             "marks": mark_columns(queue.marks.find(window.start, window.end)),
             "previous": None,
         }
-        return conditional_response(json.dumps(columns), "application/json")
+        return conditional_response(dump_json(columns), "application/json")
 
 
 def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from flask import Response, json, redirect, render_template, request, url_for
+from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard import session
@@ -23,6 +23,7 @@ from jobmon.rollup.series import NoCollectorError, TooManyTypesError
 from jobmon.single_flight import SingleFlightCache
 from jobmon.web import auth
 from jobmon.web.errors import invalid, unavailable
+from jobmon.web.json_text import dump_json
 from jobmon.web.queues import current_queue
 
 # For this long, viewers of the same overview share one answer.
@@ -152,4 +153,4 @@ class OverviewPage:
         columns["previous"] = (
             previous_columns(previous.past, unknown) if isinstance(previous, Previous) else None
         )
-        return json.dumps(columns)
+        return dump_json(columns)
