@@ -13,7 +13,7 @@ NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 LOCK := deploy/requirements.lock
 MANIFESTS := deploy/kubernetes
 
-.PHONY: run test test-long retest lint lock audit sbom bench assets screenshots format clean
+.PHONY: run test test-long retest lint lock audit sbom dist release bench assets screenshots format clean
 
 run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
@@ -42,6 +42,7 @@ lint: .venv/dev $(NODE_TOOLS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[bi]*.yml
 
 assets: $(ASSETS)
@@ -71,6 +72,16 @@ manifests: .venv/bin/helm
 	$(BIN)/helm template jobmon deploy/helm/jobmon --namespace jobmon --set init.hook=false \
 		--output-dir build/manifests >build/helm.log 2>&1 || { cat build/helm.log; exit 1; }
 	@mv build/manifests/jobmon/templates/*.yaml $(MANIFESTS)/
+
+# Wheel and sdist, with the dates of the commit in them, bills of materials, and checksums of all.
+dist: sbom
+	rm -f dist/*.whl dist/*.tar.gz dist/SHA256SUMS
+	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(BIN)/python -m build --outdir dist
+	cd dist && sha256sum *.whl *.tar.gz *.json >SHA256SUMS
+
+# `make release VERSION=1.2.3`: tests, commits, tags and builds a version, and pushes nothing.
+release: .venv/dev $(NODE_TOOLS) $(ASSETS)
+	$(BIN)/python .ci/release.py make '$(VERSION)'
 
 bench: .venv/demo
 	$(BIN)/python bench/scale.py

@@ -448,7 +448,7 @@ def test_page_names_of_settings_commands_and_files_exist(page: Path) -> None:
         assert is_known, f"{page.name}: JOBMON_{name}"
     for command in set(re.findall(r"`jobmon ([a-z]+)", text)):
         assert command in COMMANDS, f"{page.name}: jobmon {command}"
-    for target in set(re.findall(r"`make ([a-z]+)", text)):
+    for target in set(re.findall(r"`make ([a-z-]+)", text)):
         assert target in TARGETS, f"{page.name}: make {target}"
     for path in set(re.findall(r"`((?:jobmon|tests|bench|deploy|docs)/[\w./-]+)(?:::\w+)?`", text)):
         assert (ROOT / path).exists(), f"{page.name}: {path}"

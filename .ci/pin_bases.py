@@ -1,0 +1,56 @@
+"""Print deploy/Dockerfile with each base image pinned by its present digest; needs docker buildx.
+
+    python .ci/pin_bases.py >Dockerfile.pinned
+
+The Dockerfile in the repository has tags, so that an update of a base is used at the next build.
+A released image is built from digests, and the printed file records which ones.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+DOCKERFILE = Path(__file__).parents[1] / "deploy/Dockerfile"
+BASE = re.compile(
+    r"^FROM(?P<options>(?: --\S+)*) (?P<image>\S+)(?P<name> AS (\S+))?$",
+    re.MULTILINE | re.IGNORECASE,
+)
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def resolve(image: str) -> str:
+    """The digest of an image for all platforms; raises ValueError if the registry has none."""
+    command = ["docker", "buildx", "imagetools", "inspect", "--format={{.Manifest.Digest}}", image]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    digest = done.stdout.strip()
+    if done.returncode or not DIGEST.fullmatch(digest):
+        raise ValueError(f"{image}: no digest: {(done.stderr or digest).strip()}")
+    return digest
+
+
+def pin(dockerfile: str) -> str:
+    """The Dockerfile with `image:tag@digest` for every base that is not a stage of its own."""
+    stages = {match[4] for match in BASE.finditer(dockerfile) if match[4]}
+    images = {match["image"] for match in BASE.finditer(dockerfile)} - stages
+    digests = {image: resolve(image) for image in sorted(images)}
+
+    def pinned(match: re.Match[str]) -> str:
+        image = match["image"]
+        suffix = f"@{digests[image]}" if image in digests else ""
+        return f"FROM{match['options']} {image}{suffix}{match['name'] or ''}"
+
+    return BASE.sub(pinned, dockerfile)
+
+
+def main() -> int:
+    try:
+        print(pin(DOCKERFILE.read_text()), end="")
+    except ValueError as error:
+        print(f"pin_bases: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""`make release`, and what its workflows run.
+
+Catches a release of untested or uncommitted files, a version that differs between places, a tag
+without its changelog, and a base image that a released image does not pin.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import jobmon
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = ROOT / ".github/workflows"
+CHANGELOG = """# Changelog
+
+## [Unreleased]
+
+### Added
+
+- A thing that users notice.
+
+## [0.1.0] - {date}
+
+- The first one.
+"""
+PROGRAM = '#!/bin/sh\necho "$(basename "$0") $*" >>"$LOG"\n'
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def write_program(path: Path, text: str = PROGRAM) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A small repository with the files of a release, in which 0.1.0 is released."""
+    folder = tmp_path / "checkout"
+    (folder / "docs").mkdir(parents=True)
+    (folder / "jobmon").mkdir()
+    (folder / "docs/openapi.json").write_text("old\n")
+    (folder / "CHANGELOG.md").write_text(CHANGELOG)
+    (folder / "jobmon/__init__.py").write_text('__version__ = "0.1.0"  # read by others\n')
+    (folder / "jobmon/cli.py").write_text("import jobmon\nprint('version', jobmon.__version__)\n")
+    (folder / ".gitignore").write_text("__pycache__\n")
+    (folder / "deploy/helm/jobmon").mkdir(parents=True)
+    (folder / "deploy/helm/jobmon/Chart.yaml").write_text("version: 0.1.0\nappVersion: 0.1.0\n")
+    write_program(folder / ".ci/run")
+    shutil.copy(ROOT / ".ci/release.py", folder / ".ci/release.py")
+    write_program(tmp_path / "programs/make")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message=first")
+    git(folder, "tag", "v0.1.0")
+    return folder
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    names = ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")
+    return {
+        **os.environ,
+        **dict.fromkeys(names, "ada@example.com"),
+        "PATH": f"{folder.parent}/programs:{os.environ['PATH']}",
+        "LOG": f"{folder.parent}/log",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **more,
+    }
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env=environment(folder),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def release(checkout: Path) -> Run:
+    """Runs .ci/release.py in the small repository."""
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(checkout / ".ci/release.py"), *arguments],
+            env=environment(checkout, **more),
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_release_tests_commits_tags_and_builds(release: Run, checkout: Path) -> None:
+    done = release("make", "0.2.0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == (
+        "Made v0.2.0. To publish it: git push --atomic origin main v0.2.0"
+    )
+    log = (checkout.parent / "log").read_text().splitlines()
+    assert [line.strip() for line in log] == [
+        "make manifests",
+        "run",
+        "make test-long",
+        "make dist",
+    ]
+    assert git(checkout, "status", "--porcelain") == ""
+    assert git(checkout, "log", "-1", "--format=%s") == "release: 0.2.0"
+    assert git(checkout, "rev-list", "-n1", "v0.2.0") == git(checkout, "rev-parse", "HEAD")
+    tagged = git(checkout, "tag", "--list", "--format=%(contents)", "v0.2.0")
+    assert tagged == "jobmon 0.2.0\n\n### Added\n\n- A thing that users notice."
+    assert (checkout / "docs/openapi.json").read_text() == "version 0.2.0\n"
+    assert (checkout / "jobmon/__init__.py").read_text() == (
+        '__version__ = "0.2.0"  # read by others\n'
+    )
+    chart = (checkout / "deploy/helm/jobmon/Chart.yaml").read_text()
+    assert chart == "version: 0.2.0\nappVersion: 0.2.0\n"
+    changelog = (checkout / "CHANGELOG.md").read_text()
+    assert re.search(r"## \[Unreleased\]\n\n## \[0\.2\.0\] - [\d-]{10}\n\n### Added", changelog)
+    assert release("notes", "0.2.0").stdout == "### Added\n\n- A thing that users notice.\n"
+    assert release("check", "v0.2.0").returncode == 0
+    assert release("check", "v0.3.0").returncode == 1
+
+
+def test_release_whose_tests_fail_changes_nothing(release: Run, checkout: Path) -> None:
+    write_program(checkout.parent / "programs/bash", "#!/bin/sh\nexit 3\n")
+    done = release("make", "0.2.0")
+    assert done.returncode == 1
+    assert done.stderr == "release: bash .ci/run failed with 3: see above.\n"
+    assert (checkout.parent / "log").read_text() == "make manifests\n"
+    assert git(checkout, "status", "--porcelain") == ""
+    assert git(checkout, "log", "-1", "--format=%s") == "first"
+    assert git(checkout, "tag") == "v0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("", "'' is not a version such as 1.2.3."),
+        ("v0.2.0", "'v0.2.0' is not a version such as 1.2.3."),
+        ("0.2", "'0.2' is not a version such as 1.2.3."),
+        ("0.1.0", "0.1.0 is not newer than 0.1.0."),
+        ("0.0.9", "0.0.9 is not newer than 0.1.0."),
+    ],
+)
+def test_release_of_a_wrong_version_is_refused(release: Run, version: str, reason: str) -> None:
+    done = release("make", version)
+    assert (done.returncode, done.stderr) == (1, f"release: {reason}\n")
+
+
+def test_release_with_uncommitted_files_is_refused(release: Run, checkout: Path) -> None:
+    (checkout / "new.py").touch()
+    done = release("make", "0.2.0")
+    assert done.returncode == 1
+    assert done.stderr == "release: Commit or remove these changes first:\n?? new.py\n"
+
+
+def test_release_of_another_branch_is_refused(release: Run, checkout: Path) -> None:
+    git(checkout, "switch", "--quiet", "--create", "fix")
+    assert release("make", "0.2.0").stderr == (
+        "release: Releases are made on main, and this is fix.\n"
+    )
+
+
+def test_release_without_changes_for_users_is_refused(release: Run, checkout: Path) -> None:
+    assert release("make", "0.2.0").returncode == 0
+    assert release("make", "0.3.0").stderr == (
+        "release: CHANGELOG.md has nothing under [Unreleased].\n"
+    )
+
+
+def test_links_of_the_readme_are_absolute_on_pypi(release: Run, checkout: Path) -> None:
+    source = "https://example.com/ada/jobmon"
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout / name)
+    assert release("links", source).returncode == 0
+    text = (checkout / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert all(target.startswith(("https://", "#")) for target in targets)
+    assert f"({source}/raw/v0.1.0/docs/overview.png)" in text
+    assert f"({source}/blob/v0.1.0/docs/adapters.md)" in text
+    assert f'Source = "{source}"\n' in (checkout / "pyproject.toml").read_text()
+
+
+def test_changelog_and_openapi_are_ready_for_a_release() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert changelog.count("\n## [Unreleased]\n") == 1
+    chart = yaml.safe_load((ROOT / "deploy/helm/jobmon/Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == jobmon.__version__
+    openapi = json.loads((ROOT / "docs/openapi.json").read_text())
+    assert openapi["info"]["version"] == jobmon.__version__
+
+
+DOCKER = """#!/bin/sh
+for image; do :; done
+case $image in
+    node:*) printf 'sha256:%064d' 1 ;;
+    python:*) printf 'sha256:%064d' 2 ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+def pin_bases(folder: Path, docker: str) -> subprocess.CompletedProcess[str]:
+    write_program(folder / "programs/docker", docker)
+    return subprocess.run(
+        [sys.executable, str(ROOT / ".ci/pin_bases.py")],
+        env=os.environ | {"PATH": f"{folder}/programs:{os.environ['PATH']}"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_released_image_pins_every_base(tmp_path: Path) -> None:
+    done = pin_bases(tmp_path, DOCKER)
+    assert done.returncode == 0, done.stderr
+    bases = re.findall(r"^FROM .*?([\w./]+:\S+)", done.stdout, re.MULTILINE)
+    assert len(bases) > 2
+    for base in bases:
+        digit = 1 if base.startswith("node") else 2
+        assert base.endswith(f"@sha256:{digit:064}")
+    unpinned = re.sub(r"@sha256:\d{64}", "", done.stdout)
+    assert unpinned == (ROOT / "deploy/Dockerfile").read_text()
+
+
+def test_base_without_a_digest_ends_the_build(tmp_path: Path) -> None:
+    done = pin_bases(tmp_path, "#!/bin/sh\necho no such manifest >&2\nexit 1\n")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(r"pin_bases: \S+: no digest: no such manifest\n", done.stderr)
+
+
+def test_workflows_of_a_release_have_only_the_rights_that_they_use() -> None:
+    """zizmor checks more; this is about who may publish."""
+    release, image = (
+        yaml.safe_load((WORKFLOWS / name).read_text()) for name in ("release.yml", "image.yml")
+    )
+    assert release["permissions"] == image["permissions"] == {}
+    jobs = release["jobs"]
+    assert jobs["pypi"]["permissions"] == {"id-token": "write"}
+    assert jobs["pypi"]["environment"] == "pypi"
+    assert set(jobs["pypi"]["needs"]) == set(jobs["image"]["needs"]) == {"suite", "build"}
+    assert image["jobs"]["image"]["permissions"] == jobs["image"]["permissions"]
