@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -112,8 +113,7 @@ class ActionRequests:
 
     def had_actor(self) -> bool:
         """Whether an actor worked for this queue within the last minute, kept for two seconds."""
-        absence_s = self._absence_s.get()
-        return absence_s is not None and absence_s <= ACTOR_ABSENCE_S
+        return self._absence_s.get() <= ACTOR_ABSENCE_S
 
     def get(self, request_id: str) -> ActionState | None:
         """A request with its state; None if there is none with this id."""
@@ -202,8 +202,9 @@ class ActionRequests:
         self._require(request_id, open_phases)
         return self._decide(request_id, Decision.STOPPED, by, reason)
 
-    def _find_absence_s(self) -> float | None:
-        return self.records.find_actor_absence_s()
+    def _find_absence_s(self) -> float:
+        absence_s = self.records.find_actor_absence_s()
+        return math.inf if absence_s is None else absence_s
 
     def _require(self, request_id: str, phases: Sequence[Phase]) -> ActionState:
         state = self.get(request_id)

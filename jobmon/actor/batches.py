@@ -26,7 +26,6 @@ CHANGED = "changed between the decision and the update"
 CHANGED_SINCE = "changed after the request was made"
 UNKNOWN = "changed before its outcome was recorded"
 STOPPED = "the request was stopped"
-NOT_OWNED = "it belongs to another owner"
 
 
 class Settling(Enum):
@@ -164,7 +163,7 @@ class BatchRunner:
         """Raise RefusedActionError for a job that is not meant by the request."""
         request, job = self._request, present.job
         if request.owner is not None and not is_identity(job.get("createdBy"), request.owner):
-            raise RefusedActionError(NOT_OWNED)
+            raise RefusedActionError(GONE)  # an owner must not learn that it exists
         is_filter = request.target.kind is TargetKind.FILTER
         # Of a running job, each heartbeat is a change.
         if (

@@ -14,7 +14,7 @@ from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import Cursor
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
-from jobmon.store.identity import identity_values
+from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.indexes import JOB_ID
 from jobmon.store.list_plan import MAX_MATCHES, ListPlanner, get_plan
 from jobmon.store.lists import JobLists
@@ -61,7 +61,7 @@ class TargetReader:
             return self._read_changed(request.target.request_id, position.get("after"), size)
         job_filter = request.target.job_filter
         if job_filter is None:
-            return self._read_selected(request.target.job_ids, position.get("index", 0), size)
+            return self._read_selected(request, position.get("index", 0), size)
         has_dates = self._connection.jobs.mapping.has_creation_time
         selected = select_jobs(
             request.action, job_filter, self._support, request.at if has_dates else None
@@ -82,13 +82,19 @@ class TargetReader:
         position = {"after": keys[-1]} if len(found) == size else None
         return Batch(keys=keys, missing=[], position=position)
 
-    def _read_selected(self, job_ids: tuple[str, ...], start: int, size: int) -> Batch:
+    def _read_selected(self, request: ActionRequest, start: int, size: int) -> Batch:
+        """Selected jobs. Those of other owners than the request's count as missing."""
+        job_ids, owner = request.target.job_ids, request.owner
         ids = job_ids[start : start + size]
         values = [value for job_id in ids for value in identity_values(job_id)]
         found = self._connection.jobs.find(
-            {"jobId": {"$in": values}}, ("_id", "jobId"), index=JOB_ID
+            {"jobId": {"$in": values}}, ("_id", "jobId", "createdBy"), index=JOB_ID
         )
-        by_id = {to_text(job.get("jobId")): job["_id"] for job in found}
+        by_id = {
+            to_text(job.get("jobId")): job["_id"]
+            for job in found
+            if owner is None or is_identity(job.get("createdBy"), owner)
+        }
         end = start + size
         return Batch(
             keys=[by_id[job_id] for job_id in ids if job_id in by_id],

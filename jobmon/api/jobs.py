@@ -1,6 +1,6 @@
 """`GET /jobs/{jobId}` and `GET /jobs`: the routes for owners of jobs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +28,7 @@ from jobmon.api.queries import (
     OwnListParameters,
 )
 from jobmon.api.recurring import find_repetition
+from jobmon.store.filter import JobFilter
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
@@ -134,6 +135,16 @@ def get_detailed_job(job_id: str) -> Document:
     return detail
 
 
+def require_own_job(job_ids: Collection[str]) -> None:
+    """Raise ApiError 403, as `get_callers_job` does, unless one of the jobs is the caller's own."""
+    if not current_queue().lists.look_up(job_ids, JobFilter(), auth.subject()):
+        raise _denied()
+
+
+def _denied() -> ApiError:
+    return ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
+
+
 def get_callers_job(job_id: str) -> Document:
     """The job with this id if the caller may see it.
 
@@ -142,6 +153,6 @@ def get_callers_job(job_id: str) -> Document:
     queue, is_admin = current_queue(), auth.is_admin()
     found = queue.jobs.get_job(job_id, owner=None if is_admin else auth.subject())
     if found is None:
-        raise ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
+        raise _denied()
     found = add_error_groups(queue, found, may_see=is_admin)
     return {**found, "repetition": find_repetition(queue, found)}

@@ -1,18 +1,30 @@
-"""The buttons for actions on a page: only those that are possible and that the caller may use."""
+"""The buttons for actions on a page: only those that are possible and that the caller may use.
+
+There are none while no actor works: nobody should wonder why nothing happens after a click.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
+
+import structlog
+from pymongo.errors import PyMongoError
 
 from jobmon.actions.vocabulary import ACTIONS, ActionKind
 from jobmon.api.action_queries import NO_FILTERS
 from jobmon.api.job_actions import list_possible, may_request
 from jobmon.domain import JobAction, JobCondition, JobStatus
+from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
+log = structlog.get_logger("jobmon.actions")
+
+NO_ACTOR = "No actions are possible now: no actor is running."
+NOT_READ = "No actions are possible now: their records cannot be read."
 # The actions on jobs with a condition of a list.
 _BY_CONDITION = {
     JobCondition.EXPIRED.value: (JobAction.RELEASE.value, JobAction.CANCEL.value),
@@ -24,37 +36,62 @@ _BY_CONDITION = {
 }
 
 
-def list_job_buttons(job: Document, now: datetime) -> list[ActionKind]:
+@dataclass(frozen=True, kw_only=True)
+class ActionButtons:
+    """The buttons of a page; `reason`: why there are none, though the caller may request some."""
+
+    kinds: tuple[ActionKind, ...] = ()
+    reason: str = ""
+
+
+def list_job_buttons(job: Document, now: datetime) -> ActionButtons:
     """The actions for a job as the store reads it."""
-    return [ACTIONS[name] for name in list_possible(job, now)]
+    return _require_actor([ACTIONS[name] for name in list_possible(job, now)])
 
 
-def list_selection_buttons(parameters: Mapping[str, Any]) -> list[ActionKind]:
-    """The actions for the jobs of a list with these parameters; none for those who are no admin."""
+def list_selection_buttons(parameters: Mapping[str, Any], *, own: bool = False) -> ActionButtons:
+    """The actions for the jobs of a list with these parameters; `own`: of the caller's own jobs."""
     actions = current_queue().actions
-    if actions is None or not auth.is_admin():
-        return []
+    if actions is None or not (own or auth.is_admin()):
+        return ActionButtons()
     given = parameters.get("status") or [None]
     possible = {name for status in given for name in actions.support.list_actions(status)}
     chosen = _BY_CONDITION.get(parameters.get("condition") or "", tuple(ACTIONS))
-    return [
-        kind
-        for name, kind in ACTIONS.items()
-        if name in possible and name in chosen and not kind.is_for_types and may_request(name)
-    ]
+    return _require_actor(
+        [
+            kind
+            for name, kind in ACTIONS.items()
+            if name in possible and name in chosen and not kind.is_for_types and may_request(name)
+        ]
+    )
 
 
-def list_type_buttons() -> list[ActionKind]:
+def list_type_buttons() -> ActionButtons:
     """The actions for a type of jobs."""
     actions = current_queue().actions
     if actions is None or not actions.support.has_type_actions:
-        return []
-    return [kind for kind in ACTIONS.values() if kind.is_for_types and may_request(kind.name)]
+        return ActionButtons()
+    return _require_actor(
+        [kind for kind in ACTIONS.values() if kind.is_for_types and may_request(kind.name)]
+    )
 
 
-def list_group_buttons() -> list[ActionKind]:
+def list_group_buttons() -> ActionButtons:
     """The actions for the dead jobs of a group of errors."""
     return list_selection_buttons({"status": [JobStatus.DLQ.value]})
+
+
+def _require_actor(kinds: list[ActionKind]) -> ActionButtons:
+    """Buttons for these actions, if an actor works or worked a moment ago."""
+    actions = current_queue().actions
+    if actions is None or not kinds:
+        return ActionButtons()
+    try:
+        has_actor = actions.requests.had_actor()
+    except PyMongoError as error:
+        log.error("actor not found", error=describe_error(error))
+        return ActionButtons(reason=NOT_READ)
+    return ActionButtons(kinds=tuple(kinds)) if has_actor else ActionButtons(reason=NO_ACTOR)
 
 
 def write_filter(parameters: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.actions.records import Result
 from jobmon.actions.state import ActionState, Phase
+from jobmon.actions.target import MAX_IDS
 from jobmon.actions.vocabulary import ACTIONS, ActionKind
 from jobmon.api.action_answers import list_filters
 from jobmon.api.action_queries import ActionOrder, RequestListParameters, RequestListQuery
@@ -26,7 +27,7 @@ from jobmon.api.job_actions import (
     require_right,
     undo,
 )
-from jobmon.api.jobs import get_callers_job
+from jobmon.api.jobs import require_own_job
 from jobmon.dashboard import session
 from jobmon.dashboard.action_forms import ActionForm
 from jobmon.dashboard.formatting import query as write_query
@@ -259,14 +260,20 @@ def _find_visible(action_id: str) -> ActionView:
 
 
 def _require_own(form: ActionForm) -> None:
-    """Owners request actions for one job of their own; raises ApiError 403."""
+    """Owners request actions for jobs of their own; raises ApiError 403, and 422 for too many ids.
+
+    The actor skips those of several jobs that are not the caller's, as if they did not exist.
+    """
     if auth.is_admin():
         return
     if form.action in ACTIONS:
         require_right(form.action)
-    if len(form.ids) != 1 or form.is_for_filter or form.types:
+    if form.is_for_filter or form.types:
         auth.require_permission()
-    get_callers_job(form.ids[0])
+    if len(form.ids) > MAX_IDS:
+        raise invalid("ids", f"At most {MAX_IDS:,}.")
+    if form.ids:
+        require_own_job(form.ids)
 
 
 def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tuple[str, int] | str:

@@ -85,7 +85,7 @@ class JobListPages:
             "tabs": tabs.list(has_schedule=has_schedule),
             "soon": tabs.link_schedule(now),
             "when_heading": _choose_heading(parameters),
-            "actions": [] if owner is not None else list_selection_buttons(parameters),
+            "actions": list_selection_buttons(parameters, own=owner is not None),
             "filter": write_filter(parameters),
             "by_duration": parameters.get("sort") == LONGEST_FIRST,
         }

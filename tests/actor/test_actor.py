@@ -188,3 +188,16 @@ def test_undo_restores_jobs_that_nothing_has_changed_since(acting: ActingQueue) 
     again = acting.file("undo", target, expected=3)
     acting.act()
     assert {result for result, _ in acting.outcomes(again).values()} == {"skipped"}
+
+
+def test_an_owners_request_skips_jobs_of_others_as_if_there_were_none(acting: ActingQueue) -> None:
+    acting.add("own", "dlq", createdBy="ada")
+    acting.add("foreign", "dlq", createdBy="bob")
+    ids = ("own", "foreign", "none")
+    filed = acting.file("retry", Target(job_ids=ids), owner="ada")
+    acting.act()
+    missing = ("skipped", "there is no such job")
+    assert acting.outcomes(filed) == {"own": ("done", ""), "foreign": missing, "none": missing}
+    keys = {each["key"] for each in acting.database.action_outcomes.find({"result": "skipped"})}
+    assert keys == {"foreign", "none"}  # the order of the outcomes shows no difference, too
+    assert acting.job("foreign")["status"] == "dlq"

@@ -16,6 +16,7 @@ from flask import render_template
 from jobmon.app import create_app
 from jobmon.collector.collecting import collecting
 from jobmon.dashboard import assets, overview_page
+from jobmon.dashboard.action_buttons import ActionButtons
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.list_form import ListForm
 from jobmon.demo.mongod import Mongod
@@ -184,7 +185,7 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
         return page
 
     with api.app.test_request_context(JOBS):
-        link = render_template("dashboard/_jobs.html", **_parse_list(text))
+        link = render_template("dashboard/_jobs.html", actions=ActionButtons(), **_parse_list(text))
     address = next(address for address in Page(link).addresses() if address.startswith(f"{JOBS}/"))
     return {
         "overview": page(OVERVIEW, text=text),
