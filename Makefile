@@ -13,7 +13,7 @@ NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 LOCK := deploy/requirements.lock
 MANIFESTS := deploy/kubernetes
 
-.PHONY: run test test-long retest lint lock audit sbom dist release bench assets screenshots format clean
+.PHONY: run test test-long test-containers retest lint lock audit sbom dist release bench assets screenshots format clean
 
 run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
@@ -24,6 +24,10 @@ test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 # What takes long and rarely fails: faults of servers and processes, packages, fuzzing, other tools.
 test-long: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest -m long
+
+# The image and every service of the compose file; skipped where no Docker engine answers.
+test-containers: .venv/dev
+	$(BIN)/pytest -m containers --numprocesses=0 tests/e2e/test_containers.py
 
 # The failed tests once more, one after the other.
 retest:
@@ -47,12 +51,12 @@ lint: .venv/dev $(NODE_TOOLS)
 
 assets: $(ASSETS)
 
-# The packages of the image with their hashes: the newest releases that requirements.txt allows, for
+# The packages of the image with their hashes: the newest releases that pyproject.toml allows, for
 # Python 3.11 or later on any machine. The lock names no registry, so that a mirror works too.
 lock: .venv/dev
 	$(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command 'make lock' --output-file $(LOCK) requirements.txt
+		--custom-compile-command 'make lock' --output-file $(LOCK) --extra all pyproject.toml
 
 # Known vulnerabilities in the shipped packages; prints NOT CHECKED if there are no advisories.
 audit: .venv/dev

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", " ")
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 JOBMON_SERVICES = {
-    name: it for name, it in COMPOSE["services"].items() if it.get("image") == "jobmon"
+    name: it for name, it in COMPOSE["services"].items() if "JOBMON_IMAGE" in it.get("image", "")
 }
 
 
@@ -103,8 +103,9 @@ def test_init_failure_ends_compose_up() -> None:
         assert waits == {"condition": "service_completed_successfully"}
 
 
-def test_metrics_token_is_an_ignored_file() -> None:
+@pytest.mark.parametrize("secret", COMPOSE["secrets"])
+def test_secret_is_an_ignored_file(secret: str) -> None:
     """Catches a secret from the environment: compose writes it into the read-only container."""
-    file = COMPOSE["secrets"]["metrics_token"]["file"]
+    file = COMPOSE["secrets"][secret]["file"]
     assert file in (ROOT / ".gitignore").read_text().splitlines()
     assert file in (ROOT / "docs/metrics.md").read_text()

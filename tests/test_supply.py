@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from packaging.utils import canonicalize_name
 from .conftest import DATE, serve_over_http
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "deploy/requirements.lock").read_text()
 # Name, release, marker and hashes of each entry.
 ENTRIES = re.findall(
@@ -36,6 +38,8 @@ PAGES = json.loads((ROOT / "jobmon/dashboard/package-lock.json").read_text())["p
 
 def test_lock_pins_every_requirement_within_its_range() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
+    extras = PROJECT["optional-dependencies"]
+    lines += [line for name in Requirement(extras["all"][0]).extras for line in extras[name]]
     requirements = [
         Requirement(line.partition("#")[0]) for line in lines if not line.startswith("#")
     ]

@@ -1,0 +1,244 @@
+"""The image and the whole compose file, really run: `make test-containers`.
+
+The tests share one stack and run in order. Each leaves it as it found it: with every service up.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener, urlopen
+
+import pytest
+
+from ..support.compose import Stack, docker, find_engine
+from ..support.waiting import eventually
+
+pytestmark = pytest.mark.containers
+
+MAX_ADDED_MB = 80
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    if find_engine() is None:
+        pytest.skip("no Docker engine answers")
+    stack = Stack(tmp_path_factory.mktemp("compose"))
+    revision = "--build-arg=VERSION=1.2.3", "--build-arg=REVISION=abc"
+    build = "build", "--file=deploy/Dockerfile", f"--tag={stack.image}", *revision, "."
+    docker(*build, cwd=stack.folder)
+    try:
+        yield stack
+    finally:
+        stack.down("--volumes")
+        docker("image", "rm", "--force", stack.image)
+
+
+@pytest.fixture(scope="module")
+def running(stack: Stack) -> Stack:
+    """The stack with the sample workload, and with figures of its collector."""
+    stack.up("demo")
+    stack.await_stats(stack.token())
+    return stack
+
+
+@pytest.fixture
+def token(running: Stack) -> str:
+    return running.token()
+
+
+def run_python(stack: Stack, service: str, code: str) -> str:
+    """What this code prints in the service's container, with its errors."""
+    return stack.execute(service, "python", "-c", code, check=False)
+
+
+def test_image_has_a_numeric_user_a_health_check_and_labels(stack: Stack) -> None:
+    (image,) = json.loads(docker("image", "inspect", stack.image).stdout)
+    config, labels = image["Config"], image["Config"]["Labels"]
+    assert config["User"] == "10001"
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+    assert config["Cmd"] == ["gunicorn", "wsgi:app"]
+    prefix = "org.opencontainers.image."
+    assert (labels[f"{prefix}version"], labels[f"{prefix}revision"]) == ("1.2.3", "abc")
+    base = labels[f"{prefix}base.name"].rpartition("/")[2]
+    (below,) = json.loads(docker("image", "inspect", base).stdout)
+    assert (image["Size"] - below["Size"]) / 1e6 < MAX_ADDED_MB
+
+
+def test_image_has_consistent_packages_the_extras_and_the_assets(stack: Stack) -> None:
+    run = "run", "--rm", stack.image
+    assert "No broken requirements" in docker(*run, "pip", "check").stdout
+    code = (
+        "import pathlib, opentelemetry.sdk, jobmon.dashboard as pages;"
+        "print((pathlib.Path(pages.__file__).parent / 'static/vendor/htmx.min.js').exists())"
+    )
+    assert docker(*run, "python", "-c", code).stdout.strip() == "True"
+
+
+def test_container_without_settings_ends_with_the_reason(stack: Stack) -> None:
+    ended = docker("run", "--rm", stack.image, check=False)
+    assert ended.returncode != 0
+    lines = (ended.stdout + ended.stderr).strip().splitlines()
+    assert len(lines) <= 2  # gunicorn's own, and the reason
+    assert lines[-1].startswith("jobmon: JOBMON_MONGO_URI")
+
+
+def test_example_settings_without_secrets_are_refused_by_name(stack: Stack) -> None:
+    answer = stack.compose("--env-file", ".env.example", "config", "--quiet", check=False)
+    assert re.search(r"MONGO_ROOT_PASSWORD.+see \.env\.example", answer), answer
+
+
+def test_stack_comes_up_with_users_indexes_and_changing_figures(running: Stack, token: str) -> None:
+    assert running.inspect("init", "{{.State.ExitCode}}") == "0"
+    log = running.compose("logs", "init")
+    assert len(re.findall(r"user .*: may read", log)) == 2
+    assert len(re.findall(r"index .*: created", log)) >= 10
+    for service in ("mongo", "web", "collector"):
+        eventually(lambda s=service: running.inspect(s, "{{.State.Health.Status}}") == "healthy")
+    before = running.await_stats(token)["totalJobs"]
+    eventually(lambda: running.await_stats(token)["totalJobs"] > before)
+    for service in ("web", "collector"):
+        assert "Problems: 0" in running.execute(service, "jobmon", "check")
+
+
+def test_token_signs_in_and_the_page_shows_the_queue(running: Stack, token: str) -> None:
+    browser = build_opener(HTTPCookieProcessor(CookieJar()))
+    address = f"http://127.0.0.1:{running.port}/dashboard"
+    form = urlencode({"token": token, "then": ""}).encode()
+    with browser.open(f"{address}/session", form, timeout=30) as answer:
+        assert answer.url == address
+        assert "email.send" in answer.read().decode()
+
+
+def test_services_have_no_rights_on_their_container(running: Stack) -> None:
+    for service in ("web", "collector", "workload"):
+        status = running.execute(service, "cat", "/proc/1/status")
+        assert re.search(r"^CapBnd:\s+0{16}$", status, re.MULTILINE), service
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE), service
+        assert re.search(r"^Uid:\s+10001\s", status, re.MULTILINE), service
+        for folder in ("/app", "/", "/usr/local/bin"):
+            code = f"open('{folder}/written', 'w')"
+            assert "Read-only file system" in run_python(running, service, code), folder
+        assert run_python(running, service, "open('/tmp/written', 'w'); print(1)").strip() == "1"
+
+
+@pytest.mark.parametrize("service", ["web", "collector"])
+@pytest.mark.parametrize("write", ["insert_one({})", "delete_many({})", "drop()"])
+def test_user_of_a_reading_service_cannot_write_jobs(
+    running: Stack, service: str, write: str
+) -> None:
+    code = (
+        "import os, pymongo; uri = os.environ['JOBMON_MONGO_URI'];"
+        f"pymongo.MongoClient(uri).get_default_database().jobs.{write}"
+    )
+    assert "not authorized" in run_python(running, service, code)
+
+
+def test_actor_retries_a_dead_job_on_request(running: Stack, token: str) -> None:
+    running.up("demo", "actions")
+
+    def find_dead() -> list[Any]:
+        _, answer = running.request("/admin/jobs/queue?status=dlq&per_page=1", token)
+        return answer["data"] if answer else []
+
+    (job,) = eventually(find_dead)
+    body = {"action": "retry", "ids": [job["jobId"]]}
+    status, filed = running.request("/admin/actions", token, body)
+    assert status in (201, 202), filed
+
+    def has_ended() -> dict[str, Any] | None:
+        _, answer = running.request(f"/admin/actions/{filed['id']}", token)
+        return answer if answer and answer["endedAt"] else None
+
+    ended = eventually(has_ended)
+    assert ended is not None
+    assert ended["done"] == 1
+
+
+@pytest.mark.parametrize("service", ["web", "collector", "mongo"])
+def test_killed_service_comes_back_with_figures(running: Stack, token: str, service: str) -> None:
+    running.kill(service)
+    running.await_stats(token)
+    assert running.inspect(service, "{{.State.Status}}") == "running"
+
+
+def test_stopped_collector_is_replaced_by_live_figures(running: Stack, token: str) -> None:
+    running.compose("stop", "collector")
+    running.await_stats(token, "live")
+    running.compose("start", "collector")
+    running.await_stats(token)
+
+
+def test_down_and_up_keep_the_jobs_and_init_changes_nothing(running: Stack, token: str) -> None:
+    _, answer = running.request("/admin/jobs/queue?status=succeeded&per_page=1", token)
+    (job,) = answer["data"]
+    before = running.await_stats(token)["totalJobs"]
+    running.down()
+    running.up("demo")
+    assert running.await_stats(token)["totalJobs"] >= before
+    assert running.request(f"/jobs/{job['jobId']}", token)[0] == 200
+    log = running.compose("logs", "init")
+    assert "rs0: exists" in log
+    assert not re.search(r"index .*: created", log)
+
+
+def test_changed_secrets_take_effect_and_end_old_tokens(running: Stack, token: str) -> None:
+    old = running.rotate("JOBMON_READER_PASSWORD", "JOBMON_COLLECTOR_PASSWORD")
+    running.up("demo")
+    running.await_stats(token)
+    old += running.rotate("JOBMON_JWT_SECRET_KEY")
+    running.up("demo")
+    eventually(lambda: running.request("/admin/jobs/stats", token)[0] == 401)
+    running.await_stats(running.token())
+    log = running.compose("--profile=demo", "logs", "--no-color")
+    for secret in [*old, *running.secrets]:
+        assert secret not in log
+
+
+def test_revoked_token_is_refused(running: Stack) -> None:
+    token = running.token("somebody")
+    running.await_stats(token)
+    running.execute("collector", "jobmon", "revoke", "--sub", "somebody")
+    eventually(lambda: running.request("/admin/jobs/stats", token)[0] == 401)
+
+
+def test_prometheus_scrapes_web_and_evaluates_the_rules(running: Stack, token: str) -> None:
+    for name, value in ((".metrics-token", token), (".grafana-password", "correct horse")):
+        (running.folder / name).write_text(value)
+        (running.folder / name).chmod(0o644)
+    running.up("demo", "monitoring")
+
+    def ask(path: str) -> Any:
+        try:
+            with urlopen(f"http://127.0.0.1:{running.prometheus_port}{path}", timeout=10) as answer:
+                return json.load(answer)["data"]
+        except OSError:
+            return None
+
+    def is_scraped() -> bool:
+        targets = (ask("/api/v1/targets") or {}).get("activeTargets", [])
+        return "up" in [target["health"] for target in targets]
+
+    def has_rules() -> bool:
+        groups = (ask("/api/v1/rules") or {}).get("groups", [])
+        rules = [rule for group in groups for rule in group["rules"]]
+        return bool(rules) and {rule["health"] for rule in rules} == {"ok"}
+
+    eventually(is_scraped)
+    eventually(has_rules)
+    for service in ("prometheus", "grafana"):
+        assert running.inspect(service, "{{.HostConfig.ReadonlyRootfs}}") == "true"
+        assert running.inspect(service, "{{.State.Status}} {{.RestartCount}}") == "running 0"
+
+
+def test_down_leaves_no_volume_behind(running: Stack) -> None:
+    """Catches an anonymous volume that each `down` leaves on the machine."""
+    names = f"--filter=name={running.project}"
+    before = set(docker("volume", "ls", "--quiet").stdout.split())
+    running.down("--volumes")
+    assert docker("ps", "--all", "--quiet", names).stdout == ""
+    left = set(docker("volume", "ls", "--quiet").stdout.split())
+    assert [name for name in left if running.project in name] == []
+    assert left <= before
