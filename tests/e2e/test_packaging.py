@@ -24,8 +24,8 @@ from jobmon.demo.mongod import Mongod, free_port
 
 from ..conftest import SECRET
 from ..support.commands import database_uri
-from ..support.processes import end_process, run
-from ..support.services import clean_environment
+from ..support.processes import descendants, end_process, run
+from ..support.services import Demo, clean_environment
 from ..support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.long
@@ -339,6 +339,40 @@ def test_installed_service_serves_its_pages_and_their_assets(served: str) -> Non
     for path in loaded | {f"{base}/{name}" for name in VENDORED}:
         assert len(fetch(served + path)) > 100, path
     assert '"openapi": "3.1.0"' in fetch(f"{served}/openapi.json")
+
+
+def test_wheel_alone_runs_the_demo_with_uvx(wheel: Path, mongod: Mongod, tmp_path: Path) -> None:
+    """As `uvx --from './mongo_jobmon-….whl[demo]' jobmon demo` in an empty folder."""
+    program = (sys.executable, "-m", "uv", "tool", "run", "--isolated", "--from", f"{wheel}[demo]")
+    environment = {"PYTHONPATH": "", "VIRTUAL_ENV": ""}
+    # This downloads the packages, if need be.
+    run(
+        [*program, "jobmon", "--version"],
+        timeout=300,
+        cwd=tmp_path,
+        env=clean_environment(**environment),
+    )
+    demo = Demo(tmp_path, program=(*program, "jobmon"), cwd=tmp_path, **environment)
+    try:
+        eventually(demo.is_ready)
+        url = f"http://127.0.0.1:{demo.port}"
+        html = fetch(f"{url}/dashboard/sign-in")
+        vendored = re.findall(r'(?:src|href)="(/[^"]+/vendor/[^"]+)"', html)
+        assert vendored
+        assert all(len(fetch(url + path)) > 1_000 for path in vendored)
+        token = re.findall(r"admin's token:\n(\S+)", demo.output())[0]
+        bearer = {"Authorization": f"Bearer {token}"}
+
+        def counts_jobs() -> bool:
+            with urlopen(Request(f"{url}/admin/jobs/stats", headers=bearer)) as answer:
+                return bool(json.load(answer)["totalJobs"])
+
+        eventually(counts_jobs)
+        commands = descendants(demo.process.pid).values()
+        assert not [command for command in commands if str(ROOT) in command]
+    finally:
+        code = end_process(demo.process)
+    assert code == 0, demo.output()
 
 
 def test_editable_install_builds_no_assets(sources: Path, tmp_path: Path) -> None:

@@ -84,15 +84,26 @@ def serving(mongo_uri: str, folder: Path, **settings: str) -> Iterator[Web]:
 
 
 class Demo:
-    """A running `jobmon demo` with its state in `folder`, and one worker."""
+    """A running `jobmon demo` with its state in `folder`, and one worker.
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    `program` is the command line that runs `jobmon`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        program: tuple[str, ...] = (sys.executable, "-m", "jobmon.cli"),
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
         self.log = folder / "log"
         self.port = free_port()
         command = ["demo", "--port", str(self.port), "--state", str(folder / "state")]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jobmon.cli", *command],
+                [*program, *command],
+                cwd=cwd,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=clean_environment(**{"JOBMON_WORKERS": "1"} | environment),
