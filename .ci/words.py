@@ -44,6 +44,7 @@ PHRASES = {
     r"\bnothing that is not\b|\bwhat is not\b": "rewrite the sentence",
     r"\bmake-believe\b": "in-memory",
     r"\bas (?:it is|they are|it was)\b": "unchanged",
+    r"\banew\b": "again, reset",
     r"\bwhoever\b|\bwhatever it is\b": "the caller, any",
     r"\bof it\b(?= (?:is|are|was)\b)": "rewrite the sentence",
     r"\bfor want of\b|\bin vain\b|\bin all\b": "without, in total",

@@ -63,7 +63,7 @@ class Progress(StrEnum):
 
 
 class Result(StrEnum):
-    """What became of one job of a request."""
+    """The outcome of one job of a request."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -151,7 +151,7 @@ class ActionRecords:
         return True
 
     def add_outcomes(self, request_id: str, outcomes: Iterable[Document]) -> None:
-        """Record what became of jobs; of two outcomes of a job the first one is kept.
+        """Record the outcomes of jobs; a second outcome of a job is ignored.
 
         An outcome has `key` (the job's _id), `jobId` (printed), `result`, `reason`, `before`,
         `after` and `dryRun`.

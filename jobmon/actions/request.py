@@ -49,11 +49,11 @@ class Person:
 class ActionRequest:
     """A request. Times are in UTC, to the millisecond. May raise RequestError.
 
-    `run_at`: the new time for `reschedule`. `anew`: for `retry`, as many attempts as at first;
-    otherwise those that are left, and at least one. `owner`: only jobs of this owner. `expected`:
-    the number of jobs that the person confirmed. `valid_s`: how long it waits for an actor before
-    it expires. `needs_approval`: by another person. `dry_run`: nothing is changed, only recorded
-    what would be.
+    `run_at`: the new time for `reschedule`. `reset_attempts`: for `retry`, as many attempts as at
+    first; otherwise those that are left, and at least one. `owner`: only jobs of this owner.
+    `expected`: the number of jobs that the person confirmed. `valid_s`: how long it waits for an
+    actor before it expires. `needs_approval`: by another person. `dry_run`: change nothing, and
+    record what would be done.
     """
 
     action: str
@@ -63,7 +63,7 @@ class ActionRequest:
     reason: str = ""
     run_at: datetime | None = None
     priority: int | None = None
-    anew: bool = False
+    reset_attempts: bool = False
     owner: str | None = None
     dry_run: bool = False
     needs_approval: bool = False
@@ -81,8 +81,8 @@ class ActionRequest:
         if (self.action == JobAction.UNDO) != (self.target.kind is TargetKind.REQUEST):
             raise RequestError("action", "undo, and only undo, is for an earlier request.")
         self._check_value(kind.value)
-        if self.anew and self.action != JobAction.RETRY:
-            raise RequestError("anew", "Only a retry can start anew.")
+        if self.reset_attempts and self.action != JobAction.RETRY:
+            raise RequestError("reset_attempts", "Only for a retry.")
         if not 0 <= self.expected <= MAX_JOBS:
             message = f"More than {MAX_JOBS:,} jobs: use a filter that fewer jobs match."
             raise RequestError("expected", message)
@@ -122,7 +122,7 @@ class ActionRequest:
             "reason": self.reason,
             "runAt": self.run_at,
             "priority": self.priority,
-            "anew": self.anew,
+            "resetAttempts": self.reset_attempts,
             "owner": self.owner,
             "dryRun": self.dry_run,
             "needsApproval": self.needs_approval,
@@ -145,7 +145,7 @@ class ActionRequest:
             reason=require_type(stored["reason"], str),
             run_at=require_type(stored.get("runAt"), datetime, type(None)),
             priority=require_type(stored.get("priority"), int, type(None)),
-            anew=require_type(stored["anew"], bool),
+            reset_attempts=require_type(stored["resetAttempts"], bool),
             owner=require_type(stored.get("owner"), str, type(None)),
             dry_run=require_type(stored["dryRun"], bool),
             needs_approval=require_type(stored["needsApproval"], bool),

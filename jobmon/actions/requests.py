@@ -38,7 +38,7 @@ class RequestConflictError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class JobOutcome:
-    """What became of one job of a request. `before`, `after`: the fields that changed."""
+    """The outcome of one job of a request. `before`, `after`: the fields that changed."""
 
     request_id: str
     job_id: str | None

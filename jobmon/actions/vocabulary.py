@@ -79,7 +79,7 @@ _KINDS = (
     ActionKind(name=JobAction.ENABLE.value, label="Enable", done="enabled", permission=JOBS_EDIT),
     ActionKind(name=JobAction.DELETE.value, label="Delete", done="deleted", permission=JOBS_DELETE),
     # The permission for the action of the earlier request is needed, too.
-    ActionKind(name=JobAction.UNDO.value, label="Undo", done="taken back", permission=JOBS_EDIT),
+    ActionKind(name=JobAction.UNDO.value, label="Undo", done="undone", permission=JOBS_EDIT),
     ActionKind(name=TypeAction.PAUSE.value, label="Pause", done="paused", permission=JOBS_EDIT),
     ActionKind(name=TypeAction.RESUME.value, label="Resume", done="resumed", permission=JOBS_EDIT),
 )

@@ -64,7 +64,7 @@ class Moment(click.ParamType[datetime]):
 @click.option("--created-to", type=Moment(), help="Jobs created before this time.")
 @click.option("--run-at", type=Moment(), help="The new time, for reschedule.")
 @click.option("--priority", type=int, help="The new priority, for prioritize.")
-@click.option("--anew", is_flag=True, help="Retry with as many attempts as at first.")
+@click.option("--reset-attempts", is_flag=True, help="Retry with as many attempts as at first.")
 @click.option("--reason", default="", help="Why; required for more than one job.")
 @click.option("--as", "subject", help="Your name in the records; by default that of your account.")
 @click.option("--key", help="An idempotency key: a request with the same key is made once.")
@@ -141,7 +141,7 @@ def _run(session: _Session, action: str, given: dict[str, Any]) -> None:
             reason=given["reason"],
             run_at=given["run_at"],
             priority=given["priority"],
-            anew=given["anew"],
+            reset_attempts=given["reset_attempts"],
             dry_run=given["dry_run"],
         ),
         key=given["key"],

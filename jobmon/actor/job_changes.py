@@ -156,7 +156,7 @@ class OwnJobChanges:
         action = JobAction(self._request.action)
         is_undo = action is JobAction.UNDO
         value = self._find_values_before(job) if is_undo else self._request.value
-        change = self._queue.decide(action, job, value, anew=self._request.anew)
+        change = self._queue.decide(action, job, value, reset_attempts=self._request.reset_attempts)
         values = change.fields or {}
         return PlannedChange(
             key=job["_id"],

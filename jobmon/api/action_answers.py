@@ -84,7 +84,7 @@ class ActionAnswer(Answer):
     possible = integer("Of a dry run: jobs that would have been changed.")
     runAt = DateOrText("Of `reschedule`: the new time.")
     priority = integer("Of `prioritize`: the new priority.", nullable=True)
-    isAnew = boolean("Of `retry`: whether the job gets as many attempts as at first.")
+    isReset = boolean("Of `retry`: whether the job gets as many attempts as at first.")
     isDryRun = boolean("Whether nothing is changed.")
     isApprovalNeeded = boolean("Whether another person has to approve it.")
     claimedAt = DateOrText("When an actor began; null before.")
@@ -137,7 +137,7 @@ class ActionPreviewAnswer(Answer):
 
 
 class JobOutcomeAnswer(Answer):
-    """What became of one job of a request."""
+    """The outcome of one job of a request."""
 
     jobId = Text("Id of the job; null for a type.")
     result = string("The result; `possible`: of a dry run.", enum=list(Result))
@@ -161,7 +161,7 @@ class OutcomeList(Answer):
 
 
 def format_person(person: Person) -> dict[str, Any]:
-    """The fields of a `Person`."""
+    """The fields of a `PersonAnswer`."""
     return {"subject": person.subject, "role": person.role, "address": person.address}
 
 
@@ -202,7 +202,7 @@ def _write_value(value: Any) -> str | None:
 
 
 def format_state(state: ActionState) -> dict[str, Any]:
-    """The fields of an `Action`."""
+    """The fields of an `ActionAnswer`."""
     request = state.request
     return {
         "id": request.id,
@@ -219,7 +219,7 @@ def format_state(state: ActionState) -> dict[str, Any]:
         "possible": state.counts.possible,
         "runAt": request.run_at,
         "priority": request.priority,
-        "isAnew": request.anew,
+        "isReset": request.reset_attempts,
         "isDryRun": request.dry_run,
         "isApprovalNeeded": request.needs_approval,
         "claimedAt": state.claimed_at,
@@ -244,7 +244,7 @@ def format_history(history: Iterable[Record]) -> list[dict[str, Any]]:
 def format_preview(
     action: str, preview: ActionPreview, text: str, warnings: list[str]
 ) -> dict[str, Any]:
-    """The fields of an `ActionPreview` that follow from what was counted."""
+    """The fields of an `ActionPreviewAnswer` that follow from what was counted."""
     return {
         "action": action,
         "text": text,
@@ -256,7 +256,7 @@ def format_preview(
 
 
 def format_outcome(outcome: JobOutcome) -> dict[str, Any]:
-    """The fields of a `JobOutcome`."""
+    """The fields of a `JobOutcomeAnswer`."""
     return {
         "jobId": outcome.job_id,
         "result": outcome.result,

@@ -43,7 +43,7 @@ _REQUEST = {
     "possible": 0,
     "runAt": None,
     "priority": None,
-    "isAnew": False,
+    "isReset": False,
     "isDryRun": False,
     "isApprovalNeeded": False,
     "claimedAt": "2026-11-24T01:12:11.100Z",

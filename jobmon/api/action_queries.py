@@ -31,7 +31,7 @@ CHOICES = tuple(name for name in ACTIONS if name != JobAction.UNDO)
 # The fields of a body by the names that the core has for them.
 _FIELD_NAMES = {
     "run_at": "runAt",
-    "anew": "isAnew",
+    "reset_attempts": "isReset",
     "type": "types",
     "after": "cursor",
     "idempotency_key": "Idempotency-Key",
@@ -48,7 +48,7 @@ class ActionOrder:
     reason: str = ""
     run_at: datetime | None = None
     priority: int | None = None
-    anew: bool = False
+    reset_attempts: bool = False
     dry_run: bool = False
 
     @property
@@ -162,8 +162,8 @@ class ActionBody(Body):
         validate=validate.Range(-MAX_PRIORITY, MAX_PRIORITY),
         **describe("For `prioritize`: the new priority."),
     )
-    anew = _Flag(
-        data_key="isAnew",
+    reset_attempts = _Flag(
+        data_key="isReset",
         load_default=False,
         **describe(
             "For `retry`: with as many attempts as at first, instead of those that are left."
@@ -199,7 +199,7 @@ class ActionBody(Body):
             reason=given["reason"],
             run_at=given["run_at"],
             priority=given["priority"],
-            anew=given["anew"],
+            reset_attempts=given["reset_attempts"],
             dry_run=given["dry_run"],
         )
 
@@ -210,7 +210,7 @@ class OneJobOrder:
 
     action: str
     reason: str
-    anew: bool
+    reset_attempts: bool
 
     def aim_at(self, job_id: str) -> ActionOrder:
         """The order for a job."""
@@ -218,7 +218,7 @@ class OneJobOrder:
             action=self.action,
             target=Target(job_ids=(job_id,)),
             reason=self.reason,
-            anew=self.anew,
+            reset_attempts=self.reset_attempts,
         )
 
 
@@ -229,15 +229,17 @@ class OwnActionBody(Body):
         required=True, validate=validate.OneOf(CHOICES), **describe("The action.")
     )
     reason = _reason_field()
-    anew = _Flag(
-        data_key="isAnew",
+    reset_attempts = _Flag(
+        data_key="isReset",
         load_default=False,
         **describe("For `retry`: as in `POST /admin/actions`."),
     )
 
     @post_load
     def _make_order(self, given: dict[str, Any], **_: Any) -> OneJobOrder:
-        return OneJobOrder(action=given["action"], reason=given["reason"], anew=given["anew"])
+        return OneJobOrder(
+            action=given["action"], reason=given["reason"], reset_attempts=given["reset_attempts"]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

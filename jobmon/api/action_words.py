@@ -29,7 +29,7 @@ _NOTES = {
     JobAction.DELETE: "This cannot be undone.",
 }
 _ATTEMPTS = "Each keeps the attempts that are left, and has at least one."
-_ATTEMPTS_ANEW = "Each gets as many attempts as at first."
+_ATTEMPTS_RESET = "Each gets as many attempts as at first."
 _SHOWN_TYPES = 3
 
 
@@ -41,7 +41,7 @@ def describe_action(order: ActionOrder, count: int, support: ActionSupport) -> s
     sentences = [f"{humanize.count(count, 'job')} {effect}."]
     if support.transitions is None:  # the rules of jobmon's own library
         if order.action == JobAction.RETRY:
-            sentences.append(_ATTEMPTS_ANEW if order.anew else _ATTEMPTS)
+            sentences.append(_ATTEMPTS_RESET if order.reset_attempts else _ATTEMPTS)
         elif order.action in _NOTES:
             sentences.append(_NOTES[JobAction(order.action)])
     elif order.action == JobAction.DELETE:

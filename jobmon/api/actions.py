@@ -130,7 +130,7 @@ def blueprint() -> Routes:
     @_document_missing(routes)
     @routes.response(HTTPStatus.OK, OutcomeList, example=action_examples.OUTCOME_LIST)
     def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any]:
-        """List what became of each job of a request: the changed fields, or why it was skipped."""
+        """List the outcome of each job of a request: the changed fields, or why it was skipped."""
         find_request(action_id)
         with explain_request_errors():
             page = queue_actions().requests.list_outcomes(
@@ -148,9 +148,9 @@ def blueprint() -> Routes:
     @_document_missing(routes)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def undo_action(order: UndoOrder, action_id: str) -> dict[str, Any]:
-        """Request that a request which is over is taken back.
+        """Undo a request that is over, by a request of its own.
 
-        Each job gets back the values before it, unless it has changed since: then it is skipped.
+        Each job gets its earlier values back, unless it has changed since: then it is skipped.
         Needs JOBS_EDIT and the permission of the earlier action. Not every queue and action has it.
         """
         key = request.headers.get(IDEMPOTENCY_KEY)

@@ -134,7 +134,7 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
             reason=order.reason,
             run_at=order.run_at,
             priority=order.priority,
-            anew=order.anew,
+            reset_attempts=order.reset_attempts,
             dry_run=order.dry_run,
             owner=owner,
         )
@@ -206,9 +206,9 @@ def list_decisions(state: ActionState) -> list[str]:
 
 
 def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False) -> ActionState:
-    """File a request that takes back what an earlier one did.
+    """File a request that undoes an earlier one.
 
-    ApiError 404 if there is none, 403 without the right, 409 if nothing of it can be taken back.
+    ApiError 404 if there is none, 403 without the right, 409 if it cannot be undone.
     """
     state = find_request(request_id)
     for permission in _list_undo_permissions(state):
@@ -226,7 +226,7 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
 
 
 def may_undo(state: ActionState) -> bool:
-    """Whether the caller may have a request taken back."""
+    """Whether the caller may undo a request."""
     return (
         auth.is_admin()
         and _has_undo(state)

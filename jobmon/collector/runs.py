@@ -122,7 +122,7 @@ def count_change(
     created = after.created_at if rules.has_creation_time else None
     if change.operation == "insert" and created and _is_near(created, change.at):
         yield HistoryEntry(created, after.type, Tally(enqueued=1))
-    if before is not None and _is_leased_anew(change, before, rules):
+    if before is not None and _is_leased_again(change, before, rules):
         expired = AttemptStatus.EXPIRED.value
         tally = Tally(outcomes=Counter([expired]))
         yield _make_run_entry(before, expired, change.at)._replace(tally=tally)
@@ -160,7 +160,7 @@ def _lacks_date(before: JobVersion) -> bool:
     return not before.is_running and before.outcome is not None and before.finished_at is None
 
 
-def _is_leased_anew(change: JobChange, before: JobVersion, rules: RunRules) -> bool:
+def _is_leased_again(change: JobChange, before: JobVersion, rules: RunRules) -> bool:
     return (
         before.is_running
         and rules.lease_field is not None

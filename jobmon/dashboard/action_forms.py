@@ -28,7 +28,7 @@ class ActionForm:
     reason: str = ""
     run_at: str = ""
     priority: str = ""
-    anew: bool = False
+    reset_attempts: bool = False
     dry_run: bool = False
     key: str = ""
     then: str = ""
@@ -46,7 +46,7 @@ class ActionForm:
             ids=() if is_all else tuple(dict.fromkeys(values.getlist("id"))),
             filter=values.get("filter", "") if values.get("scope", ALL) == ALL else "",
             types=tuple(values.getlist("type")),
-            anew=bool(values.get("anew")),
+            reset_attempts=bool(values.get("reset_attempts")),
             dry_run=bool(values.get("dry_run")),
         )
 
@@ -66,7 +66,7 @@ class ActionForm:
                 body[name] = _read_number(name, text)
         if self.run_at:
             body["runAt"] = self.run_at
-        body |= {"isAnew": self.anew, "isDryRun": self.dry_run}
+        body |= {"isReset": self.reset_attempts, "isDryRun": self.dry_run}
         order: ActionOrder = _BODY.read_fields(body)
         return order
 

@@ -182,7 +182,7 @@ class ActionPages:
         return _answer_filed(state)
 
     def undo(self, action_id: str) -> BaseResponse | str | tuple[str, int]:
-        """Ask whether a request is to be taken back; with the `key` of that question, file it."""
+        """Ask whether to undo a request; with the `key` of that question, file it."""
         session.require_admin()
         session.require_same_origin()
         shown, error = ActionView(state=find_request(action_id)), None
@@ -282,7 +282,11 @@ def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tup
     try:
         # Only what was chosen is counted, whatever is wrong with the other fields.
         chosen = ActionForm(
-            action=form.action, ids=form.ids, filter=form.filter, types=form.types, anew=form.anew
+            action=form.action,
+            ids=form.ids,
+            filter=form.filter,
+            types=form.types,
+            reset_attempts=form.reset_attempts,
         )
         order: ActionOrder | None = chosen.make_order()
         preview = make_preview(order) if order else None

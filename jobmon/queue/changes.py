@@ -61,7 +61,7 @@ def decide_change(
     now: datetime,
     retry: RetryPolicy,
     chance: float,
-    anew: bool,
+    reset_attempts: bool,
 ) -> JobChange:
     """What an action does to a job: see `JobQueue.decide`."""
     if job.get("status") not in ACTION_STATUSES.get(action, ()):
@@ -80,7 +80,7 @@ def decide_change(
         _, fields = schedule_retry(job, now, retry, chance)
         fields["lastError"] = LEASE_EXPIRED
     else:
-        fields = _decide_fields(action, job, value, now, anew=anew)
+        fields = _decide_fields(action, job, value, now, reset_attempts=reset_attempts)
     fields["updatedAt"] = now
     return JobChange(action=action, job=job, expected=expected, fields=fields)
 
@@ -92,10 +92,10 @@ def schedule_retry(
     number = attempt_number(job)
     if not may_retry or number >= job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS):
         return JobStatus.DLQ, finish_fields(JobStatus.DLQ, now)
-    since_anew = max(1, number - int(job.get("attemptsBefore") or 0))
+    since_reset = max(1, number - int(job.get("attemptsBefore") or 0))
     return JobStatus.FAILED, {
         "status": JobStatus.FAILED.value,
-        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(since_anew, chance)),
+        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(since_reset, chance)),
         "leasedBy": None,
         "leaseExpiresAt": None,
     }
@@ -115,14 +115,14 @@ def _list_expected(action: JobAction, job: Document) -> Document:
 
 
 def _decide_fields(
-    action: JobAction, job: Document, value: Any, now: datetime, *, anew: bool
+    action: JobAction, job: Document, value: Any, now: datetime, *, reset_attempts: bool
 ) -> Document:
     """The new values of a job for an action; raises RefusedActionError if it has them."""
     match action:
         case JobAction.CANCEL:
             return finish_fields(JobStatus.CANCELLED, now)
         case JobAction.RETRY:
-            return _retry_fields(job, now, anew=anew)
+            return _retry_fields(job, now, reset_attempts=reset_attempts)
         case JobAction.PRIORITIZE:
             changed: Document = {"priority": value}
         case JobAction.RUN_NOW:
@@ -137,7 +137,7 @@ def _decide_fields(
     return changed
 
 
-def _retry_fields(job: Document, now: datetime, *, anew: bool) -> Document:
+def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Document:
     """The new values of a job that is run again. Its attempts keep their numbers."""
     fields: Document = {
         "status": JobStatus.QUEUED.value,
@@ -147,7 +147,7 @@ def _retry_fields(job: Document, now: datetime, *, anew: bool) -> Document:
         "leaseExpiresAt": None,
     }
     made = int(job.get("attemptCount") or 0)
-    if anew:
+    if reset_attempts:
         at_first = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS) - (job.get("attemptsBefore") or 0)
         fields |= {"maxAttempts": made + max(1, at_first), "attemptsBefore": made}
     return fields

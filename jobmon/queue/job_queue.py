@@ -252,20 +252,27 @@ class JobQueue:
             return False
 
     def decide(
-        self, action: JobAction, job: Document, value: Any = None, *, anew: bool = False
+        self, action: JobAction, job: Document, value: Any = None, *, reset_attempts: bool = False
     ) -> JobChange:
         """What an action does to a job, which was read with all fields but the payload.
 
         `value`: the time (UTC) for `reschedule`, the number for `prioritize`, the earlier fields
-        for `undo`. With `anew`, a retry gives the job as many attempts as it had at first; without,
-        those that are left, and at least one. Nothing is written. Raises RefusedActionError.
+        for `undo`. With `reset_attempts`, a retry gives the job as many attempts as it had at
+        first; without, those that are left, and at least one. Nothing is written. Raises
+        RefusedActionError.
 
             change = queue.decide(JobAction.RETRY, job)
             made = queue.apply(change)  # False if the job has changed since it was read
         """
         chance = self._chance() if action is JobAction.RELEASE else 0.0
         return decide_change(
-            action, job, value, now=self._now(), retry=self._retry, chance=chance, anew=anew
+            action,
+            job,
+            value,
+            now=self._now(),
+            retry=self._retry,
+            chance=chance,
+            reset_attempts=reset_attempts,
         )
 
     def apply(

@@ -112,7 +112,7 @@ def test_counts_are_those_of_the_last_batch_until_the_end() -> None:
         ({"action": "reschedule", "run_at": NOW.replace(tzinfo=None)}, "run_at"),
         ({"action": "prioritize"}, "priority"),
         ({"action": "prioritize", "priority": 2**31}, "priority"),
-        ({"action": "cancel", "anew": True}, "anew"),
+        ({"action": "cancel", "reset_attempts": True}, "reset_attempts"),
     ],
 )
 def test_a_wrong_request_names_the_field(given: dict[str, Any], field: str) -> None:

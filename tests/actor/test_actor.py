@@ -65,7 +65,7 @@ def test_retry_of_a_filter_takes_each_dead_job_once(acting: ActingQueue) -> None
             {"nextRunAt": NOW + timedelta(days=9)},
         ),
         ("prioritize", "queued", {"priority": 7}, {"priority": 7, "status": "queued"}),
-        ("retry", "cancelled", {"anew": True}, {"status": "queued", "maxAttempts": 1}),
+        ("retry", "cancelled", {"reset_attempts": True}, {"status": "queued", "maxAttempts": 1}),
     ],
 )
 def test_action_sets_the_fields_of_its_transition(
@@ -170,7 +170,7 @@ def test_undo_restores_jobs_that_nothing_has_changed_since(acting: ActingQueue) 
     for number in range(3):
         acting.add(f"dead-{number}", "dlq")
     before_all = {job["jobId"]: job for job in acting.jobs.find()}
-    retried = acting.file("retry", all_dead(), expected=3, anew=True)
+    retried = acting.file("retry", all_dead(), expected=3, reset_attempts=True)
     acting.act()
     lease = acting.queue.lease("w1")
     assert lease is not None

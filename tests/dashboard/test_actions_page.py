@@ -257,9 +257,9 @@ def test_missing_reason_and_value_keep_what_was_entered(api: Api) -> None:
     admin = signed_in(api)
     form = {"action": "retry", "filter": "?status=dlq"}
     given = hidden(admin.page_of_form(CONFIRM, form))
-    page = admin.page_of_form(FILE, given | {"anew": "1"}, 422)
+    page = admin.page_of_form(FILE, given | {"reset_attempts": "1"}, 422)
     assert "Required for more than one job." in page.text
-    assert page.all("input", name="anew")[0].keys() >= {"checked"}
+    assert page.all("input", name="reset_attempts")[0].keys() >= {"checked"}
     assert hidden(page)["key"] == given["key"]
     page = admin.page_of_form(FILE, {"action": "prioritize", "id": "later", "priority": "1e9"}, 422)
     assert "Not a whole number." in page.text

@@ -131,7 +131,7 @@ def test_all_jobs_of_an_error_group_are_retried_and_taken_back(
     assert stack.count(kind, "queued") == 30
     page.get_by_role("button", name="Undo").click()
     answer_question(page, "too early", "Undo 30 jobs")
-    expect(page.locator("#action")).to_contain_text("30 taken back of 30 jobs")
+    expect(page.locator("#action")).to_contain_text("30 undone of 30 jobs")
     assert stack.count(kind, "dlq") == 30
 
 

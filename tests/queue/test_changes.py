@@ -89,7 +89,7 @@ def test_cancel_of_a_running_job_is_not_prevented_by_its_heartbeat(
     assert (attempt["status"], attempt["error"]["code"]) == ("failed", "cancelled")
 
 
-def test_a_retry_continues_or_starts_anew(queue: JobQueue, database: Db) -> None:
+def test_a_retry_continues_or_resets_its_attempts(queue: JobQueue, database: Db) -> None:
     queue.enqueue("mail", job_id="job", max_attempts=2)
     kill(queue)
     queue.apply(queue.decide(JobAction.RETRY, read(database)))
@@ -100,13 +100,13 @@ def test_a_retry_continues_or_starts_anew(queue: JobQueue, database: Db) -> None
     assert lease.attempt_number == 3
     assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ  # one attempt at least, no more
     for made in (3, 5):
-        queue.apply(queue.decide(JobAction.RETRY, read(database), anew=True))
+        queue.apply(queue.decide(JobAction.RETRY, read(database), reset_attempts=True))
         job = read(database)
         assert (job["maxAttempts"], job["attemptsBefore"]) == (made + 2, made)
         lease = queue.lease("w1")
         assert lease is not None
         assert queue.report_failure(lease, "E", "no") is JobStatus.FAILED
-        # The delay begins anew, too: that of a first attempt.
+        # The delay begins again, too: that of a first attempt.
         assert read(database)["nextRunAt"] == NOW + timedelta(milliseconds=750)
         database.jobs.update_one({}, {"$set": {"nextRunAt": NOW}})
         lease = queue.lease("w1")

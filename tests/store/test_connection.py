@@ -245,7 +245,7 @@ def test_concurrent_callers_cause_one_dns_query_at_a_time(
     try:
         with ThreadPoolExecutor(40) as pool:
             assert set(pool.map(ask, range(200))) == {"UnresolvedHostError"}
-        assert names.questions <= 10, "each try asks anew, callers do not"
+        assert names.questions <= 10, "each try asks again, callers do not"
         ended = threading.Thread(target=connection.close)
         ended.start()
         ended.join(PATIENCE_S)
