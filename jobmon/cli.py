@@ -144,7 +144,7 @@ def collector(*, checks: bool) -> None:
     from jobmon import logs
     from jobmon.collector.collecting import collecting
     from jobmon.rollup.health import are_good, check_collectors
-    from jobmon.settings import load_queues
+    from jobmon.settings import SettingsError, load_queues
 
     settings = _read_settings(require_keys=False)
     if checks:
@@ -156,9 +156,12 @@ def collector(*, checks: bool) -> None:
         sys.exit(0 if are_good(found) else 1)
     hold_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
-    with collecting(settings, _end_with_failure):
-        await_stop_signal()
-        end_soon()
+    try:
+        with collecting(settings, _end_with_failure):
+            await_stop_signal()
+            end_soon()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

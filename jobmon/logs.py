@@ -25,6 +25,7 @@ from structlog.typing import EventDict, Processor
 
 from jobmon.redaction.forms import REDACTED, TOKENS
 from jobmon.settings import Settings
+from jobmon.settings.receivers import find_address_secrets
 from jobmon.store.failures import describe_error
 
 # A shorter secret would be found in ordinary words.
@@ -89,13 +90,20 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
 def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     """The secrets in the settings of a process and of its queues.
 
-    These are the key for tokens and the passwords in connection strings.
+    These are the key for tokens, the passwords in connection strings, and what may be a token in
+    the addresses of notifications.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
     uris += (queue.actor_mongo_uri for queue in (settings, *queues))
     uris += (queue.mongo_uri for queue in queues)
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
-    found = {settings.jwt_secret_key or "", *passwords, *map(unquote, passwords)}
+    found = {
+        settings.jwt_secret_key or "",
+        settings.notify_secret or "",
+        *passwords,
+        *map(unquote, passwords),
+    }
+    found.update(*(find_address_secrets(receiver.url) for receiver in settings.notify_urls))
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
 
 

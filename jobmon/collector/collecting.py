@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars
 from jobmon.collector.collector import RETRY_AFTER_S, STOP_TIMEOUT_S, Collector
 from jobmon.collector.error_log import RepeatedErrorLog
 from jobmon.collector.share import Share
+from jobmon.notify.notifications import Notifications
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import FAILURE, OwnDatabase, connect_as_writer, rollup_database
 from jobmon.settings import Settings, load_queues
@@ -37,7 +38,8 @@ def collecting(
 
     An unexpected exception is logged with its stack and sets the yielded event. If there is one
     queue, `on_failure` is called then. Without it, or with several queues, the collector is started
-    again after a pause, and the other queues are not affected.
+    again after a pause, and the other queues are not affected. Raises SettingsError if a receiver
+    of notifications cannot be used.
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
@@ -45,6 +47,7 @@ def collecting(
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
     own, share = connect_as_writer(settings), Share(queues)
     redactor = Redactor(settings.redact_keys)
+    notifications = Notifications(settings, own, redactor)
     fail = on_failure if len(queues) == 1 else None
 
     def work(queue: Settings) -> None:
@@ -55,7 +58,14 @@ def collecting(
         while not stop.is_set():
             started = time.monotonic()
             try:
-                Collector(watched, rollup_database(own), stop, share, redactor).run()
+                Collector(
+                    watched,
+                    rollup_database(own),
+                    stop,
+                    share,
+                    redactor,
+                    notifications=notifications,
+                ).run()
             except PyMongoError as error:  # also raised at the start, if DNS fails
                 waiting.log(error)
                 stop.wait(RETRY_AFTER_S)
@@ -79,6 +89,7 @@ def collecting(
         with running_threads(threads, stop, STOP_TIMEOUT_S):
             yield failed
     finally:
+        notifications.close()
         for client in clients.values():
             client.close()
         own.close()

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 
 from pymongo.database import Database
@@ -30,6 +30,7 @@ from jobmon.collector.run_counting import RunCounting
 from jobmon.collector.samples import QueueSamples
 from jobmon.collector.segments import SegmentMap
 from jobmon.collector.share import Share
+from jobmon.notify.notifications import Notifications
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.buckets import QueueSample, retention
 from jobmon.rollup.documents import BUILD, STATE, STATS, OwnDatabase
@@ -69,12 +70,15 @@ class Collector:
         stop: threading.Event,
         share: Share,
         redactor: Redactor,
+        *,
+        notifications: Notifications | None = None,
     ) -> None:
         self._connection = connection
         self._rollups = rollups
         self._stop = stop
         self._share = share
         self._redactor = redactor
+        self._notifications = notifications
         self._must_release = False  # whether to release the lease to another process
         self._live_stats = LiveStats(connection)
         self._health: QueueHealth | None = None
@@ -131,7 +135,7 @@ class Collector:
     def _work(self) -> None:
         segments, changes = self._start()
         try:
-            with self._counting_history():
+            with self._counting_history(), self._notifying():
                 while not self._is_over():
                     try:
                         is_new = segments is None
@@ -243,6 +247,12 @@ class Collector:
             self._changed.set()
             self._runs.has_begun.set()
             thread.join(STOP_TIMEOUT_S)
+
+    def _notifying(self) -> AbstractContextManager[None]:
+        if self._notifications is None:
+            return nullcontext()
+        clock = self._lease.database_time
+        return self._notifications.running(self._connection, self._own, clock)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -42,6 +42,7 @@ CHECKPOINT = "checkpoint"
 PROGRESS = "progress"  # of counting the history
 COUNTERS = "counters"
 EVENTS = "events"  # which part of the history is counted from changes, and its gaps
+NOTIFICATIONS = "notifications"  # what each receiver got
 # The document of `leases`.
 LEADER = "collector"
 

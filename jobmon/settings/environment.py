@@ -16,6 +16,7 @@ from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
 from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 from jobmon.settings.mistakes import MistakePlace, SettingsError
 from jobmon.settings.path_prefix import check_path_prefix
+from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, read_receivers
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import open_environment
 from jobmon.settings.token_keys import (
@@ -46,6 +47,9 @@ _claim_path = validate.Regexp(
     r"[^.\s]+(\.[^.\s]+)*$", error="Not a claim or a path of claims, such as realm_access.roles."
 )
 _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
+_public_url = validate.And(
+    _http_url, validate.Regexp(r"[^?#@]*$", error="Without a user, a query and a fragment.")
+)
 
 
 def require_mongo_uri(value: str, source: str) -> None:
@@ -72,6 +76,17 @@ def _check_rate_limit(value: str) -> None:
 def _read_text(env: Env, name: str, default: str | None, **options: Any) -> str | None:
     """A text; an empty one counts as not set."""
     return env.str(name, default, **options) or default
+
+
+def _check_signing_secret(value: str) -> None:
+    if value:
+        decode_signing_secret(value)
+
+
+def _read_public_url(env: Env, name: str, _: None) -> str | None:
+    """An address without a final slash."""
+    value = _read_text(env, name, None, validate=lambda value: value and _public_url(value))
+    return value.rstrip("/") if value else None
 
 
 def _read_links(env: Env, name: str, default: tuple[LinkTemplate, ...]) -> tuple[LinkTemplate, ...]:
@@ -188,6 +203,14 @@ class Settings:
     actions_retention_days: int = _setting(Env.int, 90, validate=_positive)
     actions_allow_delete: bool = _setting(Env.bool, False)
     owner_actions: tuple[str, ...] = _setting(_read_owner_actions, ())
+    # Notifications, sent by the collector
+    notify_urls: tuple[ReceiverAddress, ...] = _setting(read_receivers, (), secret=True)
+    notify_secret: str | None = _setting(
+        _read_text, None, secret=True, validate=_check_signing_secret
+    )
+    notify_delay_s: int = _setting(Env.int, 120, validate=validate.Range(0, 86_400))
+    notify_repeat_hours: int = _setting(Env.int, 24, validate=validate.Range(0, 8_760))
+    public_url: str | None = _setting(_read_public_url, None)
     # Queries
     server_selection_timeout_ms: int = _setting(Env.int, 2_000, validate=_positive)
     query_timeout_ms: int = _setting(Env.int, 5_000, validate=_positive)
@@ -220,7 +243,12 @@ class Settings:
     path_prefix: str | None = _setting(_read_path_prefix, None)
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for fields that redaction hides or that no index can have."""
+        """Raise SettingsError for fields that redaction hides or that no index can have.
+
+        Also for a webhook without a secret that signs it.
+        """
+        if self.notify_secret is None and any(each.is_webhook for each in self.notify_urls):
+            raise SettingsError("JOBMON_NOTIFY_SECRET: not set. It signs what webhooks receive")
         # `load_queues` checks links that are set in a file of queues.
         for setting, check in (
             (self.describe_setting("search_fields"), self.find_search_paths),

@@ -1,0 +1,119 @@
+"""A message about a queue, as text and as JSON. It has no payload, no error and no job."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import orjson
+
+from jobmon.diagnosis.notices import Level
+from jobmon.humanize import count
+from jobmon.notify.tracking import Change, News
+from jobmon.settings import Settings
+
+_WORDS = {
+    Change.BEGINS: "New",
+    Change.WORSE: "Worse",
+    Change.CONTINUES: "Still",
+    Change.OVER: "Over",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sender:
+    """The queue that a message is about. `url`: its page; None without JOBMON_PUBLIC_URL."""
+
+    queue: str
+    environment: str | None
+    url: str | None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Sender":
+        """The sender for a queue with these settings."""
+        url = settings.public_url
+        if url is not None:
+            path = "" if settings.queues is None else f"/queues/{quote(settings.queue, safe='')}"
+            url = f"{url}{path}/dashboard"
+        return cls(queue=settings.queue, environment=settings.environment, url=url)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """News of a queue, or a test without news. `id` is the same whenever it is sent again."""
+
+    id: str
+    made_at: datetime
+    sender: Sender
+    news: Sequence[News] = ()
+
+    @property
+    def level(self) -> Level | None:
+        """The level of the worst problem; None if all of them are over, and for a test."""
+        levels = {item.problem.level for item in self.news if item.change is not Change.OVER}
+        return next((level for level in Level if level in levels), None)
+
+    def render_title(self) -> str:
+        """One line: `[PROD] payouts: 3 jobs stuck: …`, or how many notices there are."""
+        if not self.news:
+            subject = "this is a test of notifications"
+        elif len(self.news) == 1:
+            subject = f"{_prefix(self.news[0])}{self.news[0].problem.text}"
+        elif self.level is None:
+            subject = f"{count(len(self.news), 'notice')} over"
+        else:
+            subject = count(len(self.news), "notice")
+        environment = "" if self.sender.environment is None else f"[{self.sender.environment}] "
+        return f"{environment}jobmon, {self.sender.queue}: {subject}"
+
+    def render_text(self) -> str:
+        """A line for each of the news, and the address of the page."""
+        lines = [_format_line(item) for item in self.news] or ["This is a test of notifications."]
+        if self.sender.url is not None:
+            lines.append(self.sender.url)
+        return "\n".join(lines)
+
+    def render_json(self) -> bytes:
+        """The body for a webhook: the same bytes whenever it is sent again."""
+        data = {
+            "queue": self.sender.queue,
+            "environment": self.sender.environment,
+            "url": self.sender.url,
+            "level": self.level,
+            "text": f"{self.render_title()}\n{self.render_text()}",
+            "notices": [
+                {
+                    "change": item.change,
+                    "kind": item.problem.kind,
+                    "level": item.problem.level,
+                    "text": item.problem.text,
+                    "since": item.problem.since,
+                    "endedAt": item.ended_at,
+                    "count": item.problem.count,
+                    "types": sorted(item.problem.types),
+                }
+                for item in self.news
+            ],
+        }
+        kind = "jobmon.notices" if self.news else "jobmon.test"
+        document = {"type": kind, "timestamp": self.made_at, "data": data}
+        return orjson.dumps(document, option=orjson.OPT_UTC_Z | orjson.OPT_OMIT_MICROSECONDS)
+
+
+def _prefix(item: News) -> str:
+    return "" if item.change is Change.BEGINS else f"{_WORDS[item.change].lower()}: "
+
+
+def _format_line(item: News) -> str:
+    times = []
+    if item.problem.since is not None:
+        times.append(f"since {_format_time(item.problem.since)}")
+    if item.ended_at is not None:
+        times.append(f"until {_format_time(item.ended_at)}")
+    suffix = f" ({', '.join(times)})" if times else ""
+    urgent = " (urgent)" if item.problem.level is Level.BAD and item.change != Change.OVER else ""
+    return f"{_WORDS[item.change]}{urgent}: {item.problem.text}{suffix}"
+
+
+def _format_time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

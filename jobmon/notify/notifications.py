@@ -1,0 +1,56 @@
+"""The notifications of all queues that a process collects."""
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from jobmon.notify.delivery import open_receivers
+from jobmon.notify.notifier import Notifier, QueueSources
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.settings import Settings
+from jobmon.signals import running_threads
+from jobmon.store.connection import Connection
+
+STOP_TIMEOUT_S = 2.0  # an outcome that is not recorded by then is sent again
+
+
+class Notifications:
+    """The receivers of a process. Raises SettingsError if one of them cannot be used."""
+
+    def __init__(self, settings: Settings, own: Connection, redactor: Redactor) -> None:
+        self._own = own
+        self._redactor = redactor
+        self._receivers = open_receivers(settings)
+
+    @contextmanager
+    def running(
+        self, watched: Connection, database: OwnDatabase, clock: Callable[[], datetime]
+    ) -> Iterator[None]:
+        """Notify about a queue in a thread of its own until the end of the block.
+
+        `clock`: the time of `database`. Only the collector that has the queue's lease may do this.
+        """
+        if not self._receivers:
+            yield
+            return
+        notifier = Notifier(
+            QueueSources.open(watched, self._own),
+            database,
+            self._receivers,
+            self._redactor,
+            clock=clock,
+        )
+        stop, context = threading.Event(), contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run, args=(notifier.run, stop), name="notify", daemon=True
+        )
+        with running_threads([thread], stop, STOP_TIMEOUT_S):
+            yield
+
+    def close(self) -> None:
+        """End the threads of the receivers."""
+        for receiver in self._receivers:
+            receiver.close()

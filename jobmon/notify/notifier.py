@@ -1,0 +1,296 @@
+"""Notifies people about one queue: checks it, and sends each receiver what is new to it.
+
+Each attempt to send is recorded before it begins, and its outcome after it. If the process ends
+between the two, the next collector sends the same message with the same id again: a receiver gets
+each message at least once.
+"""
+
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from pymongo.errors import PyMongoError
+
+from jobmon.diagnosis.evidence_reader import EvidenceSources, gather_evidence
+from jobmon.notify.delivery import Receiver
+from jobmon.notify.message import Message, Sender
+from jobmon.notify.problems import Findings, find_problems
+from jobmon.notify.state import Pending, ReceiverState, StateStore
+from jobmon.notify.tracking import Timing, list_news, record_sent, track
+from jobmon.notify.webhook import DeliveryError
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase
+from jobmon.rollup.notification_health import ReceiverHealth
+from jobmon.rollup.reader import RollupReader
+from jobmon.rollup.series import SeriesReader
+from jobmon.rollup.stats import StatsReader
+from jobmon.store.connection import Connection
+from jobmon.store.failures import describe_error
+from jobmon.store.known_fields import KnownFields
+from jobmon.store.list_plan import ListPlanner
+from jobmon.store.running_jobs import RunningJobReader
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+CHECK_EVERY_S = 15.0
+CHECK_PAUSE = 20  # the pause is this many times as long as a check took
+# The first one is longer than an attempt, so that two collectors do not send at the same time.
+FIRST_RETRY, LAST_RETRY = timedelta(seconds=20), timedelta(minutes=5)
+# An older message that was not delivered is written again, from what is known then.
+REWRITE_AFTER = timedelta(hours=1)
+STOP_TIMEOUT_S = 1.0  # for an attempt whose outcome would be recorded
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueueSources:
+    """What a collector reads for the checks: an `EvidenceSources`."""
+
+    name: str
+    connection: Connection
+    stats: StatsReader
+    series: SeriesReader
+    running: RunningJobReader
+    known_fields: KnownFields
+
+    @classmethod
+    def open(cls, watched: Connection, own: Connection) -> Self:
+        """The queue that `watched` reads; `own` is the connection to jobmon's own databases."""
+        rollup = RollupReader(watched, own)
+        return cls(
+            name=watched.settings.queue,
+            connection=watched,
+            stats=StatsReader(ListPlanner(watched), rollup),
+            series=SeriesReader(watched, rollup),
+            running=RunningJobReader(watched),
+            known_fields=KnownFields(watched, rollup.counts_changes),
+        )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    message_id: str
+    outcome: Future[None]
+
+
+class Notifier:
+    """Notifies about a queue while this process collects it.
+
+    `clock`: the database's time. Use one object in one thread:
+
+        Notifier(sources, own, receivers, redactor, clock=lease.database_time).run(stop)
+    """
+
+    def __init__(
+        self,
+        sources: EvidenceSources,
+        own: OwnDatabase,
+        receivers: Sequence[Receiver],
+        redactor: Redactor,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        settings = sources.connection.settings
+        self._sources = sources
+        self._store = StateStore(own)
+        self._receivers = [each for each in receivers if each.address.accepts_queue(sources.name)]
+        self._redactor = redactor
+        self._clock = clock
+        self._sender = Sender.from_settings(settings)
+        hours = settings.notify_repeat_hours
+        self._timing = Timing(
+            delay=timedelta(seconds=settings.notify_delay_s),
+            repeat=timedelta(hours=hours) if hours else None,
+        )
+        self._version: int | None = None  # None: the state has to be read
+        self._states: dict[str, ReceiverState] = {}
+        self._is_changed = False
+        self._due: set[str] = set()  # the receivers whose attempt is recorded next
+        self._attempts: dict[str, _Attempt] = {}
+        self._check_at = 0.0
+        self._failures: dict[str, str] = {}  # the last one of each step that was logged
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; a failure is logged once, and work goes on."""
+        if not self._receivers:
+            return
+        while not stop.is_set():
+            self.step()
+            stop.wait(TICK_S)
+        self._try("store the last notifications", self._finish)
+
+    def step(self) -> None:
+        """Check the queue if that is due, and begin what has to be sent."""
+        if self._version is None and not self._try("read what was sent", self._load):
+            return
+        self._record_outcomes()
+        if time.monotonic() >= self._check_at:
+            # Without the result of a check, what is known is sent nevertheless.
+            self._try("check the queue", self._check)
+        self._choose_attempts()
+        self._try("store what is sent", self._save)
+
+    def _try(self, what: str, action: Callable[[], None]) -> bool:
+        """Whether an action succeeded; its failure is logged, unless that was just done."""
+        try:
+            action()
+        except Exception as error:  # the collector counts on without notifications
+            is_known = isinstance(error, PyMongoError)
+            failure = (
+                describe_error(error) if isinstance(error, PyMongoError) else repr(type(error))
+            )
+            if self._failures.get(what) != failure:
+                text = "notifications cannot %s: %s"
+                log.error(text, what, failure, exc_info=None if is_known else error)
+            self._failures[what] = failure
+            return False
+        self._failures.pop(what, None)
+        return True
+
+    def _load(self) -> None:
+        stored = self._store.load()
+        states = {state.health.name: state for state in stored.receivers}
+        names = [receiver.name for receiver in self._receivers]
+        self._states = {
+            name: states.get(name) or ReceiverState(health=ReceiverHealth(name=name))
+            for name in names
+        }
+        self._version, self._is_changed, self._due = stored.version, False, set()
+
+    def _check(self) -> None:
+        """Track what the checks of the queue find; nothing while there are no statistics."""
+        if self._sources.series.rollup.stats() is None:
+            return
+        started = time.monotonic()
+        self._check_at = started + CHECK_EVERY_S
+        evidence = gather_evidence(self._sources, datetime.now(UTC))
+        if evidence.stats.source != "rollup":  # they have just become too old
+            return
+        now = self._clock()
+        for receiver in self._receivers:
+            findings = find_problems(evidence, receiver.address, self._redactor)
+            self._follow(receiver.name, findings, now)
+        took_s = time.monotonic() - started
+        self._check_at = started + max(CHECK_EVERY_S, took_s * CHECK_PAUSE)
+
+    def _follow(self, name: str, findings: Findings, now: datetime) -> None:
+        """Update what is tracked for a receiver, and write its next message if there is news."""
+        state = self._states[name]
+        tracked = track(state.tracked, findings, now, self._timing)
+        pending = state.pending
+        if pending is not None and name not in self._attempts:
+            is_old = not pending.made_at > now - REWRITE_AFTER
+            pending = None if is_old else pending
+        if pending is None:
+            news = tuple(list_news(tracked, findings, now, self._timing))
+            if news:
+                new_id = f"msg_{uuid.uuid4().hex}"
+                pending = Pending(id=new_id, made_at=now, news=news, retry_at=now)
+                if state.pending is not None:  # not sooner than before
+                    pending = replace(
+                        pending,
+                        attempts=state.pending.attempts,
+                        retry_at=state.pending.retry_at,
+                    )
+        self._update(name, replace(state, tracked=tracked, pending=pending))
+
+    def _choose_attempts(self) -> None:
+        now = self._clock()
+        for name, state in self._states.items():
+            pending = state.pending
+            if pending is None or name in self._attempts or name in self._due:
+                continue
+            # A clock that was set back delays nothing longer than a failure would.
+            if now < pending.retry_at <= now + 2 * LAST_RETRY:
+                continue
+            wait = min(FIRST_RETRY * 2 ** min(pending.attempts, 10), LAST_RETRY)
+            wait *= random.uniform(0.9, 1.1)  # noqa: S311 - no secret
+            pending = replace(pending, attempts=pending.attempts + 1, retry_at=now + wait)
+            self._update(name, replace(state, pending=pending))
+            self._due.add(name)
+
+    def _save(self) -> None:
+        """Store the state if it has changed; then begin the attempts that are recorded in it."""
+        assert self._version is not None  # noqa: S101
+        if not self._is_changed:
+            return
+        if not self._store.save(self._states.values(), self._version):
+            log.warning("another collector has sent notifications: reading what it stored")
+            self._version = None
+            return
+        self._version += 1
+        self._is_changed = False
+        for receiver in self._receivers:
+            pending = self._states[receiver.name].pending
+            if receiver.name in self._due and pending is not None:
+                message = Message(
+                    id=pending.id, made_at=pending.made_at, sender=self._sender, news=pending.news
+                )
+                self._attempts[receiver.name] = _Attempt(pending.id, receiver.submit(message))
+        self._due.clear()
+
+    def _record_outcomes(self) -> None:
+        for name, attempt in list(self._attempts.items()):
+            if not attempt.outcome.done():
+                continue
+            del self._attempts[name]
+            error = attempt.outcome.exception()
+            state = self._states[name]
+            if state.pending is None or state.pending.id != attempt.message_id:
+                continue  # another collector has recorded it
+            if error is None:
+                self._update(name, self._record_success(state, state.pending))
+            else:
+                reason = str(error) if isinstance(error, DeliveryError) else type(error).__name__
+                self._update(name, self._record_failure(state, reason))
+
+    def _record_success(self, state: ReceiverState, pending: Pending) -> ReceiverState:
+        health = state.health
+        log.info("notified %s of %d notices", health.name, len(pending.news))
+        if health.failing_since is not None:
+            log.warning("notifications reach %s again", health.name)
+        return replace(
+            state,
+            tracked=record_sent(state.tracked, list(pending.news), self._clock()),
+            pending=None,
+            health=replace(health, sent=health.sent + 1, failing_since=None, reason=""),
+        )
+
+    def _record_failure(self, state: ReceiverState, reason: str) -> ReceiverState:
+        health = state.health
+        if health.reason != reason:
+            log.error("a notification did not reach %s, it is sent again: %s", health.name, reason)
+        return replace(
+            state,
+            health=replace(
+                health,
+                failures=health.failures + 1,
+                failing_since=health.failing_since or self._clock(),
+                reason=reason,
+            ),
+        )
+
+    def _update(self, name: str, state: ReceiverState) -> None:
+        if state != self._states[name]:
+            self._states[name] = state
+            self._is_changed = True
+
+    def _finish(self) -> None:
+        """Cancel what was not begun, wait a moment for the others, and record the outcomes."""
+        until = time.monotonic() + STOP_TIMEOUT_S
+        for name, attempt in list(self._attempts.items()):
+            if attempt.outcome.cancel():
+                del self._attempts[name]
+                continue
+            while not attempt.outcome.done() and time.monotonic() < until:
+                time.sleep(0.02)
+        if self._version is not None:
+            self._record_outcomes()
+            self._save()

@@ -1,0 +1,98 @@
+"""The notices of a queue as one receiver gets them: by kind, and only those of its types."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from jobmon.diagnosis.attention import run_checks
+from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind, Level
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.series import History
+from jobmon.settings.receivers import ReceiverAddress
+
+MAX_TYPES = 100
+MAX_TEXT_LENGTH = 500
+_NOT_SELECTED = Missing(reason="it is about all types")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A notice without what only pages need.
+
+    `since` is UTC; None if unknown. `count`: jobs or types; None if unknown. `types`: those that it
+    counts; empty for a notice about the whole queue, and if there are more than 100.
+    """
+
+    kind: CheckKind
+    level: Level
+    text: str
+    since: datetime | None = None
+    count: int | None = None
+    types: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The problems of a queue, and the kinds that could not be checked: these may have problems."""
+
+    problems: Mapping[CheckKind, Problem] = field(default_factory=dict)
+    unknown: frozenset[CheckKind] = frozenset()
+
+
+def find_problems(evidence: Evidence, receiver: ReceiverAddress, redactor: Redactor) -> Findings:
+    """What the pages show, as far as a receiver gets it."""
+    kinds = frozenset(CheckKind)
+    if receiver.types:
+        evidence, kinds = _select_types(evidence, receiver.types), KINDS_BY_TYPE
+    problems, unknown = {}, set()
+    for check in run_checks(evidence):
+        if check.kind not in kinds:
+            continue
+        for notice in check.notices:
+            if receiver.level in (notice.level, Level.WATCH):
+                text = redactor.redact(notice.text[:MAX_TEXT_LENGTH])
+                few = len(notice.counted) <= MAX_TYPES
+                problems[check.kind] = Problem(
+                    kind=check.kind,
+                    level=notice.level,
+                    text=text,
+                    since=notice.since,
+                    count=notice.count,
+                    types=frozenset(map(redactor.redact, notice.counted if few else ())),
+                )
+        if check.not_checked:
+            unknown.add(check.kind)
+    return Findings(problems, frozenset(unknown))
+
+
+def _select_types(evidence: Evidence, patterns: Sequence[str]) -> Evidence:
+    """The evidence of only the types that match a pattern; what has no types is left out."""
+
+    def select(by_type: Mapping[str, T]) -> dict[str, T]:
+        return {
+            name: value
+            for name, value in by_type.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
+
+    def select_history(history: History[str] | Missing) -> History[str] | Missing:
+        if isinstance(history, Missing):
+            return history
+        return replace(history, activity=select(history.activity))
+
+    health = evidence.stats.health
+    return replace(
+        evidence,
+        stats=replace(
+            evidence.stats,
+            health=replace(health, overdue_by_type=select(health.overdue_by_type)),
+        ),
+        hour=select_history(evidence.hour),
+        ten_minutes=select_history(evidence.ten_minutes),
+        minutes=_NOT_SELECTED,
+        new_dead=None,
+    )

@@ -1,0 +1,183 @@
+"""What each receiver got, in jobmon's own database: a restart neither repeats nor forgets it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+
+from jobmon.diagnosis.notices import CheckKind, Level
+from jobmon.notify.problems import Problem
+from jobmon.notify.tracking import Change, News, Tracked, TrackedProblems
+from jobmon.rollup.documents import NOTIFICATIONS, STATE, OwnDatabase, require_type
+from jobmon.rollup.notification_health import (
+    ReceiverHealth,
+    dump_receiver_health,
+    load_receiver_health,
+)
+from jobmon.store.mapping import Document
+
+_NONE = type(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A message that was not delivered yet. It keeps its id and its news until it is.
+
+    `attempts` includes one that has begun. The next one is due at `retry_at`.
+    """
+
+    id: str
+    made_at: datetime
+    news: tuple[News, ...]
+    attempts: int = 0
+    retry_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverState:
+    """What a receiver got of a queue, and the message that is on its way."""
+
+    health: ReceiverHealth
+    tracked: TrackedProblems = field(default_factory=dict)
+    pending: Pending | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotificationState:
+    """The state of all receivers of a queue; `version` counts its writes, -1 before the first."""
+
+    version: int = -1
+    receivers: tuple[ReceiverState, ...] = ()
+
+
+class StateStore:
+    """Reads and writes the state of a queue; raises PyMongoError."""
+
+    def __init__(self, own: OwnDatabase) -> None:
+        self._own = own
+
+    def load(self) -> NotificationState:
+        """The stored state; an empty one if there is none. A malformed one is deleted."""
+        found = self._own[STATE].find_one({"_id": self._own.id(NOTIFICATIONS)})
+        loaded = next(self._own.read(NOTIFICATIONS, [found], _load_state), None)
+        if loaded is None and found is not None:
+            self._own[STATE].delete_one({"_id": found["_id"]})
+        return loaded or NotificationState()
+
+    def save(self, receivers: Iterable[ReceiverState], version: int) -> bool:
+        """Store a state with the next version; False if another process has written meanwhile."""
+        fields = {"version": version + 1, "receivers": list(map(_dump_receiver, receivers))}
+        document = self._own.new(NOTIFICATIONS, fields)
+        if version < 0:
+            try:
+                self._own[STATE].insert_one(document)
+            except DuplicateKeyError:
+                return False
+            return True
+        same = {"_id": document["_id"], "version": version}
+        return self._own[STATE].replace_one(same, document).matched_count == 1
+
+
+def _dump_receiver(state: ReceiverState) -> Document:
+    pending = state.pending
+    return dump_receiver_health(state.health) | {
+        "tracked": [
+            {
+                "problem": _dump_problem(entry.problem),
+                "seenAt": entry.seen_at,
+                "isConfirmed": entry.is_confirmed,
+                "reportedAt": entry.reported_at,
+                "worseAt": entry.worse_at,
+                "goneAt": entry.gone_at,
+            }
+            for entry in state.tracked.values()
+        ],
+        "pending": pending
+        and {
+            "id": pending.id,
+            "madeAt": pending.made_at,
+            "attempts": pending.attempts,
+            "retryAt": pending.retry_at,
+            "news": [
+                {
+                    "change": item.change.value,
+                    "problem": _dump_problem(item.problem),
+                    "endedAt": item.ended_at,
+                }
+                for item in pending.news
+            ],
+        },
+    }
+
+
+def _dump_problem(problem: Problem) -> Document:
+    return {
+        "kind": problem.kind.value,
+        "level": problem.level.value,
+        "text": problem.text,
+        "since": problem.since,
+        "count": problem.count,
+        "types": sorted(problem.types),
+    }
+
+
+def _load_state(document: Document) -> NotificationState:
+    return NotificationState(
+        version=require_type(document["version"], int),
+        receivers=tuple(map(_load_receiver, document["receivers"])),
+    )
+
+
+def _load_receiver(document: Document) -> ReceiverState:
+    tracked = [_load_tracked(entry) for entry in document["tracked"]]
+    pending = document["pending"]
+    return ReceiverState(
+        health=load_receiver_health(document),
+        tracked={entry.problem.kind: entry for entry in tracked},
+        pending=None if pending is None else _load_pending(pending),
+    )
+
+
+def _load_tracked(entry: Document) -> Tracked:
+    return Tracked(
+        problem=_load_problem(entry["problem"]),
+        seen_at=require_type(entry["seenAt"], datetime),
+        is_confirmed=require_type(entry["isConfirmed"], bool),
+        reported_at=_load_time(entry["reportedAt"]),
+        worse_at=_load_time(entry["worseAt"]),
+        gone_at=_load_time(entry["goneAt"]),
+    )
+
+
+def _load_pending(pending: Document) -> Pending:
+    return Pending(
+        id=require_type(pending["id"], str),
+        made_at=require_type(pending["madeAt"], datetime),
+        attempts=require_type(pending["attempts"], int),
+        retry_at=require_type(pending["retryAt"], datetime),
+        news=tuple(
+            News(
+                change=Change(item["change"]),
+                problem=_load_problem(item["problem"]),
+                ended_at=_load_time(item["endedAt"]),
+            )
+            for item in pending["news"]
+        ),
+    )
+
+
+def _load_problem(problem: Document) -> Problem:
+    return Problem(
+        kind=CheckKind(problem["kind"]),
+        level=Level(problem["level"]),
+        text=require_type(problem["text"], str),
+        since=_load_time(problem["since"]),
+        count=require_type(problem["count"], int, _NONE),
+        types=frozenset(require_type(name, str) for name in problem["types"]),
+    )
+
+
+def _load_time(value: Any) -> datetime | None:
+    return require_type(value, datetime, _NONE)

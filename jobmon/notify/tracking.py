@@ -1,0 +1,170 @@
+"""Decides what a receiver is sent: when a problem begins, gets worse, lasts for long, and ends.
+
+Pure functions of what was tracked before, what is found now, and the time. The time is the
+database's, so that a wrong clock of a machine neither sends a message again nor holds it back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from jobmon.diagnosis.notices import CheckKind, Level
+from jobmon.notify.problems import Findings, Problem
+
+# A problem that returns within this time has not ended.
+CLEAR_FOR = timedelta(minutes=5)
+WORSE_FACTOR, MIN_WORSE = 2, 10  # twice as many jobs or types, and ten more
+
+
+class Change(StrEnum):
+    """Why a problem is in a message."""
+
+    BEGINS = "begins"
+    WORSE = "worse"
+    CONTINUES = "continues"
+    OVER = "over"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """`delay`: how long a change must last. `repeat`: when an open problem is sent again, if ever.
+
+    `clear_for`: how long a problem must be gone until it is over.
+    """
+
+    delay: timedelta
+    repeat: timedelta | None = None
+    clear_for: timedelta = CLEAR_FOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """A problem that a receiver got, or will get if it lasts.
+
+    `problem`: as last reported, or else as first seen at `seen_at`. `is_confirmed`: it lasted
+    longer than the delay, so that it is reported even if it has ended meanwhile. `worse_at`,
+    `gone_at`: since when it is worse than reported, or gone.
+    """
+
+    problem: Problem
+    seen_at: datetime
+    is_confirmed: bool = False
+    reported_at: datetime | None = None
+    worse_at: datetime | None = None
+    gone_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """A line of a message. `ended_at`: when it was found to be over."""
+
+    change: Change
+    problem: Problem
+    ended_at: datetime | None = None
+
+
+TrackedProblems = Mapping[CheckKind, Tracked]
+
+
+def track(
+    tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
+) -> dict[CheckKind, Tracked]:
+    """What is tracked after a check. A kind that could not be checked is neither new nor gone."""
+    updated: dict[CheckKind, Tracked] = {}
+    for kind in CheckKind:
+        entry, problem = tracked.get(kind), findings.problems.get(kind)
+        if entry is not None:
+            entry = _limit_to_past(entry, now)
+        if problem is not None:
+            entry = _update(entry or Tracked(problem=problem, seen_at=now), problem, now, timing)
+        elif entry is not None and kind in findings.unknown:
+            entry = replace(entry, gone_at=None)
+        elif entry is not None:
+            entry = replace(entry, gone_at=entry.gone_at or now) if entry.is_confirmed else None
+        if entry is not None:
+            updated[kind] = entry
+    return updated
+
+
+def list_news(
+    tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
+) -> list[News]:
+    """What has to be sent now, the most urgent first; empty if nothing."""
+    news = []
+    for kind, entry in tracked.items():
+        problem = findings.problems.get(kind)
+        if entry.gone_at is not None:
+            if now >= entry.gone_at + timing.clear_for:
+                news.append(News(change=Change.OVER, problem=entry.problem, ended_at=entry.gone_at))
+        elif problem is not None and (change := _find_change(entry, now, timing)) is not None:
+            news.append(News(change=change, problem=problem))
+    return sorted(
+        news, key=lambda item: (item.change is Change.OVER, item.problem.level is not Level.BAD)
+    )
+
+
+def record_sent(
+    tracked: TrackedProblems, news: list[News], now: datetime
+) -> dict[CheckKind, Tracked]:
+    """What is tracked after a receiver got these news."""
+    updated = dict(tracked)
+    for item in news:
+        kind, problem = item.problem.kind, item.problem
+        entry = updated.pop(kind, None)
+        if item.change is Change.OVER:
+            if entry is not None and entry.gone_at is None:  # it has returned
+                updated[kind] = Tracked(problem=entry.problem, seen_at=now)
+            continue
+        entry = entry or Tracked(problem=problem, seen_at=now)
+        if item.change is Change.WORSE and problem.types and entry.problem.types:
+            # A type that comes and goes is news only once.
+            problem = replace(problem, types=problem.types | entry.problem.types)
+        updated[kind] = replace(
+            entry, problem=problem, is_confirmed=True, reported_at=now, worse_at=None
+        )
+    return {kind: updated[kind] for kind in CheckKind if kind in updated}
+
+
+def _update(entry: Tracked, problem: Problem, now: datetime, timing: Timing) -> Tracked:
+    is_confirmed = entry.is_confirmed or now >= entry.seen_at + timing.delay
+    worse_at = None
+    if entry.reported_at is not None and _is_worse(problem, entry.problem):
+        worse_at = entry.worse_at or now
+    return replace(entry, is_confirmed=is_confirmed, worse_at=worse_at, gone_at=None)
+
+
+def _find_change(entry: Tracked, now: datetime, timing: Timing) -> Change | None:
+    if entry.reported_at is None:
+        return Change.BEGINS if entry.is_confirmed else None
+    if entry.worse_at is not None and now >= entry.worse_at + timing.delay:
+        return Change.WORSE
+    if timing.repeat is not None and now >= entry.reported_at + timing.repeat:
+        return Change.CONTINUES
+    return None
+
+
+def _is_worse(problem: Problem, reported: Problem) -> bool:
+    """Whether a problem is more urgent than reported, has another type, or is twice as large."""
+    if problem.level is Level.BAD and reported.level is not Level.BAD:
+        return True
+    if reported.types and problem.types - reported.types:
+        return True
+    if problem.count is None or reported.count is None:
+        return False
+    return problem.count >= max(WORSE_FACTOR * reported.count, reported.count + MIN_WORSE)
+
+
+def _limit_to_past(entry: Tracked, now: datetime) -> Tracked:
+    """The entry without times in the future: the clock was set back."""
+
+    def limit(moment: datetime | None) -> datetime | None:
+        return None if moment is None else min(moment, now)
+
+    return replace(
+        entry,
+        seen_at=min(entry.seen_at, now),
+        reported_at=limit(entry.reported_at),
+        worse_at=limit(entry.worse_at),
+        gone_at=limit(entry.gone_at),
+    )

@@ -1,0 +1,43 @@
+"""Whether the notifications of a queue are delivered: read from what the collector stores."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobmon.rollup.documents import require_type
+from jobmon.store.mapping import Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverHealth:
+    """The deliveries to a receiver so far.
+
+    While they fail, `failing_since` (UTC) and `reason` are set.
+    """
+
+    name: str
+    sent: int = 0
+    failures: int = 0
+    failing_since: datetime | None = None
+    reason: str = ""
+
+
+def dump_receiver_health(health: ReceiverHealth) -> Document:
+    """The stored fields."""
+    return {
+        "name": health.name,
+        "sent": health.sent,
+        "failures": health.failures,
+        "failingSince": health.failing_since,
+        "reason": health.reason,
+    }
+
+
+def load_receiver_health(document: Document) -> ReceiverHealth:
+    """What `dump_receiver_health` stored; raises MalformedError or KeyError for others."""
+    return ReceiverHealth(
+        name=require_type(document["name"], str),
+        sent=require_type(document["sent"], int),
+        failures=require_type(document["failures"], int),
+        failing_since=require_type(document["failingSince"], datetime, type(None)),
+        reason=require_type(document["reason"], str),
+    )

@@ -1,0 +1,149 @@
+"""The receivers of notifications, as JOBMON_NOTIFY_URLS lists them."""
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from urllib.parse import unquote_plus, urlsplit
+
+from environs import Env
+from marshmallow import ValidationError
+
+LEVELS = ("bad", "watch")
+WEBHOOK_SCHEMES = ("http", "https")
+SIGNING_PREFIX = "whsec_"  # of Standard Webhooks: the secret follows in Base64
+MIN_SIGNING_BYTES = 24
+MAX_RECEIVERS = 20
+_OPTIONS = ("name", "level", "types", "queues")
+_OPTION = re.compile(r"([?&])jobmon_(\w*)=([^&\s]*)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiverAddress:
+    """Where to send notifications, and which ones.
+
+    `url` is a secret: it may have a token. `name` appears in the log and in metrics. `level` is the
+    least urgent level. `types` and `queues` are patterns such as `mail.*`; empty for all.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    level: str = "watch"
+    types: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+
+    @property
+    def is_webhook(self) -> bool:
+        """Whether it gets signed JSON over HTTP."""
+        return urlsplit(self.url).scheme.lower() in WEBHOOK_SCHEMES
+
+    def accepts_queue(self, queue: str) -> bool:
+        """Whether it gets the notifications of a queue."""
+        return not self.queues or any(fnmatchcase(queue, pattern) for pattern in self.queues)
+
+
+def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...]:
+    """The receivers in an environment variable; `env` keeps the mistakes."""
+    receivers: tuple[ReceiverAddress, ...] = ()
+
+    def parse(value: str) -> None:
+        nonlocal receivers
+        receivers = parse_receivers(value)
+
+    env.str(name, "", validate=parse)
+    return receivers
+
+
+def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
+    """The receivers in a text with addresses between blanks or line ends.
+
+    Raises ValidationError, whose message names an address by its position, because it is a secret.
+    """
+    parsed = [_parse_address(number, word) for number, word in enumerate(text.split(), start=1)]
+    if len(parsed) > MAX_RECEIVERS:
+        raise ValidationError(f"More than {MAX_RECEIVERS} addresses.")
+    given = Counter(options["name"] for _, options in parsed if "name" in options)
+    if twice := [name for name, count in given.items() if count > 1]:
+        raise ValidationError(f"Two addresses have the jobmon_name {twice[0]}.")
+    used = set(given)
+    return tuple(_make_receiver(url, options, used) for url, options in parsed)
+
+
+def decode_signing_secret(secret: str) -> bytes:
+    """The key of JOBMON_NOTIFY_SECRET: its bytes, or those after `whsec_` in Base64.
+
+    Raises ValidationError.
+    """
+    key = secret.encode()
+    if secret.startswith(SIGNING_PREFIX):
+        try:
+            key = base64.b64decode(secret.removeprefix(SIGNING_PREFIX), validate=True)
+        except ValueError:
+            raise ValidationError(f"Not Base64 after {SIGNING_PREFIX}.") from None
+    if len(key) < MIN_SIGNING_BYTES:
+        raise ValidationError(f"Shorter than {MIN_SIGNING_BYTES} bytes.")
+    return key
+
+
+def find_address_secrets(url: str) -> set[str]:
+    """The parts of an address that may be a token or a password."""
+    parts = urlsplit(url)
+    # The services of Apprise have tokens in every part; the host of a webhook is no secret.
+    words = re.split(r"[/?&=#:@]+", url.partition("://")[2])
+    tokens = {word for word in words if len(word) >= 16 and word != parts.hostname}
+    return {url, unquote_plus(parts.password or ""), parts.password or "", *tokens} - {""}
+
+
+def _parse_address(number: int, word: str) -> tuple[str, Mapping[str, str]]:
+    """The address without jobmon's own options, and these options."""
+    options = {name: unquote_plus(value) for _, name, value in _OPTION.findall(word)}
+    if unknown := options.keys() - set(_OPTIONS):
+        known = ", ".join(f"jobmon_{name}" for name in _OPTIONS)
+        raise ValidationError(
+            f"Address {number}: unknown option jobmon_{min(unknown)}. Known: {known}."
+        )
+    if options.get("level", "watch") not in LEVELS:
+        raise ValidationError(f"Address {number}: jobmon_level is {' or '.join(LEVELS)}.")
+    if "name" in options and not _NAME.fullmatch(options["name"]):
+        raise ValidationError(
+            f"Address {number}: jobmon_name has 1 to 60 letters, digits, '_', '.' and '-'."
+        )
+    url = _OPTION.sub(lambda found: "?" if found[1] == "?" else "", word)
+    url = url.replace("?&", "?").removesuffix("?")
+    try:
+        is_address = bool(_SCHEME.match(url) and (urlsplit(url).netloc or urlsplit(url).path))
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ValidationError(f"Address {number}: not of the form https://… or SERVICE://….")
+    return url, options
+
+
+def _make_receiver(url: str, options: Mapping[str, str], used: set[str]) -> ReceiverAddress:
+    parts = urlsplit(url)
+    kind = parts.scheme.lower()
+    # Not the host of other services: it may be a token.
+    default = (parts.hostname or kind) if kind in WEBHOOK_SCHEMES else kind
+    default = re.sub(r"[^A-Za-z0-9_.-]", "-", default)[:50].lstrip("_.-") or kind
+    name = options.get("name", default)
+    if "name" not in options:
+        number = 1
+        while name in used:
+            number += 1
+            name = f"{default}-{number}"
+    used.add(name)
+    return ReceiverAddress(
+        name=name,
+        url=url,
+        level=options.get("level", "watch"),
+        types=_split(options.get("types", "")),
+        queues=_split(options.get("queues", "")),
+    )
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(word for part in text.split(",") if (word := part.strip()))

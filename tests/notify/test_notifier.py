@@ -1,0 +1,383 @@
+"""Notifications of one queue over real HTTP: catches one that is sent twice, or that is lost."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import wait
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect
+
+from jobmon.diagnosis.evidence import Evidence
+from jobmon.notify import notifier as notifier_module
+from jobmon.notify.delivery import Receiver, open_receivers
+from jobmon.notify.notifier import LAST_RETRY, Notifier
+from jobmon.notify.state import StateStore
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import NOTIFICATIONS, OwnDatabase
+from jobmon.settings import Settings
+from jobmon.settings.receivers import parse_receivers
+
+from ..conftest import NOW
+from ..diagnosis.test_attention import evidence
+from ..support.receiver import SIGNING_SECRET, WebhookReceiver
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+FINE, STUCK = evidence(), evidence(expired_leases=3)
+
+
+@dataclass
+class Queue:
+    """A queue whose checks find what the test sets, and the database of its collectors."""
+
+    settings: Settings
+    own: OwnDatabase
+    found: Evidence | Exception = FINE
+    now: Any = NOW
+
+    def start(self) -> "Collector":
+        """Another collector, which begins with what is stored."""
+        return Collector(self, open_receivers(self.settings))
+
+
+class Collector:
+    """The notifications of a collector, whose steps the test makes."""
+
+    def __init__(self, queue: Queue, receivers: list[Receiver]) -> None:
+        sources = MagicMock()
+        sources.name = "default"
+        sources.connection.settings = queue.settings
+        self.receivers = receivers
+        self.queue = queue
+        self.notifier = Notifier(
+            sources, queue.own, receivers, Redactor(), clock=lambda: self.queue.now
+        )
+
+    def check(self, after: timedelta = timedelta()) -> None:
+        """Check the queue some time later, and deliver what there is."""
+        self.begin(after)
+        wait([each.outcome for each in self.notifier._attempts.values()])
+        self.notifier.step()
+
+    def begin(self, after: timedelta = timedelta()) -> None:
+        """Check the queue some time later; the process may end before an answer comes."""
+        self.queue.now += after
+        self.notifier._check_at = 0.0
+        self.notifier.step()
+
+    def health(self, name: str = "127.0.0.1") -> Any:
+        stored = StateStore(self.queue.own).load()
+        return next(each.health for each in stored.receivers if each.health.name == name)
+
+
+@pytest.fixture
+def make_queue(
+    watched: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Queue]:
+    def make(*urls: str, **given: Any) -> Queue:
+        settings = make_settings(
+            notify_urls=parse_receivers(" ".join(urls)), notify_secret=SIGNING_SECRET, **given
+        )
+        queue = Queue(settings, OwnDatabase(watched, "q"))
+
+        def gather(*_: Any) -> Evidence:
+            if isinstance(queue.found, Exception):
+                raise queue.found
+            return queue.found
+
+        monkeypatch.setattr(notifier_module, "gather_evidence", gather)
+        return queue
+
+    return make
+
+
+@pytest.fixture
+def queue(receiver: WebhookReceiver, make_queue: Callable[..., Queue]) -> Queue:
+    return make_queue(receiver.url)
+
+
+def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    collector = queue.start()
+    queue.found = STUCK
+    collector.check()
+    assert receiver.received == []
+    collector.check(2 * MINUTE)
+    for _ in range(10):
+        collector.check(MINUTE)
+    queue.found = FINE
+    collector.check(MINUTE)
+    collector.check(5 * MINUTE)
+    collector.check(MINUTE)
+    assert [each.changes for each in receiver.received] == [
+        [("begins", "expired_leases")],
+        [("over", "expired_leases")],
+    ]
+    first, second = (each.id for each in receiver.received)
+    assert first != second
+    assert (collector.health().sent, collector.health().failures) == (2, 0)
+
+
+def test_another_collector_sends_nothing_twice_and_forgets_nothing(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    queue.found = STUCK
+    queue.start().check()
+    queue.start().check(2 * MINUTE)  # the delay goes on although the process was replaced
+    for _ in range(3):
+        queue.start().check(MINUTE)
+    queue.found = FINE
+    queue.start().check(MINUTE)
+    queue.start().check(5 * MINUTE)
+    queue.start().check(MINUTE)
+    assert [each.changes for each in receiver.received] == [
+        [("begins", "expired_leases")],
+        [("over", "expired_leases")],
+    ]
+
+
+def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    """At least once: the receiver recognises the id."""
+    queue.found = STUCK
+    first = queue.start()
+    first.check()
+    first.begin(2 * MINUTE)
+    wait([each.outcome for each in first.notifier._attempts.values()])  # then it dies
+    second = queue.start()
+    second.check(timedelta(seconds=15))
+    assert len(receiver.received) == 1  # the first one could still be sending
+    second.check(timedelta(seconds=10))
+    third = queue.start()
+    third.check(MINUTE)
+    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]] * 2
+    assert receiver.received[0].id == receiver.received[1].id
+    assert receiver.received[0].body == receiver.received[1].body
+    assert third.health().sent == 1
+
+
+def test_a_receiver_that_is_away_gets_one_message_late_and_then_what_changed(
+    queue: Queue, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten minutes, by the clock of the database: the receiver gets no flood when it is back."""
+    receiver.status, queue.found = 503, STUCK
+    collector = queue.start()
+    with caplog.at_level(logging.INFO, logger="jobmon.notify"):
+        for _ in range(48):  # twelve minutes
+            collector.check(timedelta(seconds=15))
+    attempts = len(receiver.received)
+    assert 4 <= attempts <= 6  # after about 20, 40, 80, 160 and 300 seconds
+    assert len({each.id for each in receiver.received}) == 1
+    health = collector.health()
+    assert (health.sent, health.failures, health.reason) == (0, attempts, "it answered HTTP 503")
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [
+        "a notification did not reach 127.0.0.1, it is sent again: it answered HTTP 503"
+    ]
+    receiver.status = 204
+    queue.found = evidence(expired_leases=3, due=0, known=False)  # another problem has begun
+    for _ in range(40):
+        collector.check(timedelta(seconds=15))
+    delivered = receiver.received[attempts:]
+    assert [each.changes for each in delivered] == [
+        [("begins", "expired_leases")],
+        [("begins", "jobs_not_counted")],
+    ]
+    assert delivered[0].id == receiver.received[0].id
+    health = collector.health()
+    assert (health.sent, health.failing_since, health.reason) == (2, None, "")
+
+
+def test_a_problem_that_ended_while_the_receiver_was_away_is_not_forgotten(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    receiver.status, queue.found = 500, STUCK
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    queue.found = FINE
+    for _ in range(30):
+        collector.check(MINUTE)
+    receiver.status = 200
+    begun = len(receiver.received)
+    for _ in range(12):
+        queue.start().check(MINUTE)
+    assert [each.changes for each in receiver.received[begun:]] == [
+        [("begins", "expired_leases")],
+        [("over", "expired_leases")],
+    ]
+
+
+def test_an_undelivered_message_is_written_anew_after_an_hour(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    """Catches a receiver that gets the state of last week when it is back."""
+    receiver.status, queue.found = 500, STUCK
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    queue.found = evidence(expired_leases=99)
+    for _ in range(70):
+        collector.check(MINUTE)
+    receiver.status = 200
+    begun = len(receiver.received)
+    for _ in range(6):
+        collector.check(MINUTE)
+    (delivered,) = receiver.received[begun:]
+    assert delivered.id != receiver.received[0].id
+    assert [notice["count"] for notice in delivered.notices] == [99]
+
+
+def test_a_receiver_that_hangs_delays_no_other(
+    receiver: WebhookReceiver, make_queue: Callable[..., Queue]
+) -> None:
+    other = WebhookReceiver()
+    with other.running():
+        queue = make_queue(f"{receiver.url}?jobmon_name=hangs", f"{other.url}?jobmon_name=other")
+        queue.found = STUCK
+        receiver.answers.clear()
+        collector = queue.start()
+        collector.begin()
+        collector.begin(2 * MINUTE)
+        wait([collector.notifier._attempts["other"].outcome])
+        for _ in range(3):
+            collector.begin(10 * MINUTE)  # its own message is sent only once
+        assert [each.changes for each in other.received] == [[("begins", "expired_leases")]]
+        assert collector.notifier._attempts.keys() == {"hangs"}
+        assert len(receiver.received) == 1
+        receiver.answers.set()
+        collector.check()
+        assert collector.health("hangs").sent == collector.health("other").sent == 1
+
+
+def test_two_collectors_that_believe_to_be_the_leader_do_not_both_send(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    """Catches a second message of a process that was paused and has not noticed its lost lease."""
+    queue.found = STUCK
+    first, second = queue.start(), queue.start()
+    first.check()
+    second.check()
+    queue.now += 2 * MINUTE
+    for collector in (first, second, first, second):
+        collector.check()
+    first.check(MINUTE)
+    second.check(MINUTE)
+    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
+
+
+def test_a_clock_that_jumps_neither_repeats_nor_delays_a_message(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    queue.found = STUCK
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    collector.check(-10 * HOUR)
+    collector.check(10 * HOUR)
+    assert len(receiver.received) == 1
+    receiver.status, queue.found = 500, FINE
+    collector.check()
+    collector.check(5 * MINUTE)
+    failed = len(receiver.received)
+    receiver.status = 200
+    collector.check(-10 * HOUR)  # the time of the next attempt is now far in the future
+    assert [each.changes for each in receiver.received[failed:]] == [[("over", "expired_leases")]]
+    assert LAST_RETRY < HOUR
+
+
+def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
+    queue: Queue, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.found = STUCK
+    collector = queue.start()
+    collector.check()
+    save = StateStore.save
+
+    def fail(*_: Any) -> bool:
+        raise AutoReconnect("down")
+
+    monkeypatch.setattr(StateStore, "save", fail)
+    collector.check(2 * MINUTE)
+    assert receiver.received == []  # each attempt is recorded first
+    monkeypatch.setattr(StateStore, "save", save)
+    collector.begin(MINUTE)
+    wait([each.outcome for each in collector.notifier._attempts.values()])
+    monkeypatch.setattr(StateStore, "save", fail)
+    collector.check(MINUTE)  # delivered, but not recorded yet
+    monkeypatch.setattr(StateStore, "save", save)
+    collector.check(MINUTE)
+    assert len(receiver.received) == 1
+    assert collector.health().sent == 1
+
+
+def test_a_check_that_fails_stops_no_message(
+    queue: Queue, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status, queue.found = 500, STUCK
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    receiver.status, queue.found = 200, ValueError("with a payload")
+    collector.check(MINUTE)
+    collector.check(MINUTE)
+    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]] * 2
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert sum("cannot check the queue" in line for line in lines) == 1
+
+
+def test_stats_that_are_too_old_change_nothing(queue: Queue, receiver: WebhookReceiver) -> None:
+    """Catches "over" from a live count that lacks what a collector counts, or an alarm about it."""
+    queue.found = STUCK
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    queue.found = replace(FINE, leader=None, stats=replace(FINE.stats, source="live"))
+    for _ in range(10):
+        collector.check(MINUTE)
+    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
+
+
+def test_a_malformed_state_is_replaced(queue: Queue, receiver: WebhookReceiver) -> None:
+    state = queue.own["state"]
+    state.insert_one(queue.own.new(NOTIFICATIONS, {"version": "x", "receivers": 3}))
+    queue.found = STUCK
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    assert len(receiver.received) == 1
+    assert collector.health().sent == 1
+
+
+def test_a_receiver_gets_only_the_levels_and_queues_of_its_address(
+    receiver: WebhookReceiver, make_queue: Callable[..., Queue]
+) -> None:
+    queue = make_queue(f"{receiver.url}?jobmon_level=bad", f"{receiver.url}?jobmon_queues=other")
+    queue.found = evidence({}, {59: {"a": (0, 40, 0)}})
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    assert receiver.received == []
+    queue.found = STUCK
+    collector.check()
+    collector.check(2 * MINUTE)
+    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
+    assert len(StateStore(queue.own).load().receivers) == 1
+
+
+def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookReceiver) -> None:
+    queue.found = STUCK
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    stored = str(queue.own["state"].find_one({"name": NOTIFICATIONS}))
+    assert "/hook" not in stored
+    assert SIGNING_SECRET not in stored

@@ -1,0 +1,210 @@
+"""What a receiver is sent: catches a message that is sent twice, never, or too early."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from jobmon.diagnosis.notices import CheckKind, Level
+from jobmon.notify.problems import Findings, Problem
+from jobmon.notify.tracking import (
+    CLEAR_FOR,
+    Timing,
+    Tracked,
+    list_news,
+    record_sent,
+    track,
+)
+
+from ..conftest import NOW
+
+S, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+TIMING = Timing(delay=2 * MINUTE, repeat=24 * HOUR)
+STUCK = Problem(kind=CheckKind.LEASES, level=Level.BAD, text="3 jobs stuck", count=3)
+GROWING = Problem(kind=CheckKind.BACKLOG, level=Level.WATCH, text="Backlog growing", count=100)
+FAILING = Problem(
+    kind=CheckKind.FAILURES, level=Level.WATCH, text="a fails", count=1, types=frozenset("a")
+)
+
+
+class Receiver:
+    """A receiver that gets everything at once, by a clock that the test moves."""
+
+    def __init__(self, timing: Timing = TIMING) -> None:
+        self.now = NOW
+        self.timing = timing
+        self.tracked: dict[CheckKind, Tracked] = {}
+
+    def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
+        """The changes and kinds that are sent after a check that finds these problems."""
+        found = Findings({each.kind: each for each in problems}, unknown)
+        self.tracked = track(self.tracked, found, self.now, self.timing)
+        news = list_news(self.tracked, found, self.now, self.timing)
+        self.tracked = record_sent(self.tracked, news, self.now)
+        return [f"{item.change} {item.problem.kind}" for item in news]
+
+    def check_for(self, length: timedelta, *problems: Problem) -> list[tuple[timedelta, str]]:
+        """What is sent while the same is found every 15 seconds, with the time of each."""
+        start, sent = self.now, []
+        while self.now < start + length:
+            sent += [(self.now - start, line) for line in self.check(*problems)]
+            self.now += 15 * S
+        return sent
+
+
+def test_a_problem_is_sent_once_after_the_delay_and_again_after_a_day() -> None:
+    receiver = Receiver()
+    assert receiver.check_for(26 * HOUR, STUCK) == [
+        (2 * MINUTE, "begins expired_leases"),
+        (24 * HOUR + 2 * MINUTE, "continues expired_leases"),
+    ]
+
+
+def test_without_a_repeat_a_problem_is_sent_only_once() -> None:
+    receiver = Receiver(replace(TIMING, repeat=None))
+    assert receiver.check_for(26 * HOUR, STUCK) == [(2 * MINUTE, "begins expired_leases")]
+
+
+def test_a_problem_that_vanishes_within_the_delay_is_never_sent() -> None:
+    receiver = Receiver()
+    assert receiver.check_for(2 * MINUTE, STUCK) == []
+    assert receiver.check_for(HOUR) == []
+    assert receiver.tracked == {}
+
+
+def test_a_problem_is_over_when_it_was_gone_for_five_minutes() -> None:
+    receiver = Receiver()
+    receiver.check_for(10 * MINUTE, STUCK)
+    assert receiver.check_for(HOUR) == [(CLEAR_FOR, "over expired_leases")]
+    assert receiver.tracked == {}
+    assert receiver.check_for(3 * MINUTE, STUCK) == [(2 * MINUTE, "begins expired_leases")]
+
+
+def test_a_problem_that_returns_soon_is_the_same_one() -> None:
+    receiver = Receiver()
+    receiver.check_for(10 * MINUTE, STUCK)
+    for _ in range(5):
+        assert receiver.check_for(4 * MINUTE) == []
+        assert receiver.check_for(MINUTE, STUCK) == []
+
+
+def test_problems_that_are_due_together_are_one_message_the_worst_first() -> None:
+    receiver = Receiver()
+    receiver.check(GROWING, STUCK)
+    receiver.now += 2 * MINUTE
+    assert receiver.check(GROWING, STUCK) == ["begins expired_leases", "begins backlog_growth"]
+
+
+def test_a_check_that_was_not_made_is_neither_news_nor_an_end() -> None:
+    """Catches "over" after a fail-over, while the history is not counted yet."""
+    receiver, unknown = Receiver(), frozenset({CheckKind.LEASES})
+    receiver.check_for(3 * MINUTE, STUCK)
+    for _ in range(100):
+        assert receiver.check(unknown=unknown) == []
+        receiver.now += MINUTE
+    receiver.check()
+    receiver.now += CLEAR_FOR
+    assert receiver.check(unknown=unknown) == []
+    receiver.check()
+    receiver.now += CLEAR_FOR
+    assert receiver.check() == ["over expired_leases"]
+
+
+def test_twice_as_many_jobs_are_worse_but_a_few_more_are_not() -> None:
+    receiver = Receiver()
+    receiver.check_for(3 * MINUTE, STUCK)
+    assert receiver.check_for(3 * MINUTE, replace(STUCK, count=12)) == []
+    assert receiver.check_for(3 * MINUTE, replace(STUCK, count=13)) == [
+        (2 * MINUTE, "worse expired_leases")
+    ]
+    assert receiver.check_for(3 * MINUTE, replace(STUCK, count=25)) == []
+    assert receiver.check_for(3 * MINUTE, replace(STUCK, count=26)) == [
+        (2 * MINUTE, "worse expired_leases")
+    ]
+    assert receiver.check_for(3 * MINUTE, replace(STUCK, count=None)) == []
+
+
+def test_a_problem_that_is_worse_only_for_a_moment_is_not_sent() -> None:
+    receiver = Receiver()
+    receiver.check_for(3 * MINUTE, STUCK)
+    for _ in range(5):
+        assert receiver.check_for(MINUTE, replace(STUCK, count=100)) == []
+        assert receiver.check_for(MINUTE, STUCK) == []
+
+
+def test_another_type_is_worse_even_if_there_are_as_many() -> None:
+    """Catches a second type that fails unnoticed because the first one has recovered."""
+    receiver = Receiver()
+    receiver.check_for(3 * MINUTE, FAILING)
+    other = replace(FAILING, types=frozenset("b"))
+    assert receiver.check_for(3 * MINUTE, other) == [(2 * MINUTE, "worse failure_rates")]
+    assert receiver.check_for(HOUR, FAILING) == []  # a type that comes and goes is no news
+    assert receiver.check_for(HOUR, other) == []
+
+
+def test_a_more_urgent_level_is_worse() -> None:
+    receiver = Receiver()
+    receiver.check_for(3 * MINUTE, GROWING)
+    assert receiver.check_for(3 * MINUTE, replace(GROWING, level=Level.BAD)) == [
+        (2 * MINUTE, "worse backlog_growth")
+    ]
+
+
+def test_a_clock_that_is_set_back_repeats_and_delays_nothing() -> None:
+    receiver = Receiver()
+    receiver.check(GROWING)
+    receiver.check_for(10 * MINUTE, STUCK, GROWING)
+    receiver.now -= 10 * HOUR
+    assert receiver.check_for(HOUR, STUCK, GROWING) == []
+    assert receiver.check_for(HOUR) == [
+        (CLEAR_FOR, "over expired_leases"),
+        (CLEAR_FOR, "over backlog_growth"),
+    ]
+
+
+def test_a_clock_that_is_set_back_within_the_delay_begins_it_anew() -> None:
+    receiver = Receiver()
+    receiver.check_for(MINUTE, STUCK)
+    receiver.now -= 10 * HOUR
+    assert receiver.check_for(HOUR, STUCK) == [(2 * MINUTE, "begins expired_leases")]
+
+
+class AwayReceiver(Receiver):
+    """A receiver that does not answer: nothing is recorded as sent."""
+
+    def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
+        before = self.tracked
+        sent = super().check(*problems, unknown=unknown)
+        found = Findings({each.kind: each for each in problems}, unknown)
+        self.tracked = track(before, found, self.now, self.timing)
+        return sent
+
+
+def test_a_problem_that_came_and_went_while_the_receiver_was_away_is_sent_later() -> None:
+    away = AwayReceiver()
+    away.check_for(3 * MINUTE, STUCK)
+    away.check_for(7 * MINUTE)
+    back = Receiver()
+    back.now, back.tracked = away.now, away.tracked
+    found = Findings()
+    news = list_news(track(back.tracked, found, back.now, TIMING), found, back.now, TIMING)
+    assert [(item.change, item.problem, item.ended_at) for item in news] == [
+        ("over", STUCK, NOW + 3 * MINUTE)
+    ]
+    assert back.check() == ["over expired_leases"]
+    assert back.tracked == {}
+
+
+def test_a_problem_that_returned_before_its_end_was_delivered_begins_again() -> None:
+    receiver = Receiver()
+    receiver.check_for(3 * MINUTE, STUCK)
+    receiver.check()
+    receiver.now += CLEAR_FOR
+    found = Findings()
+    tracked = track(receiver.tracked, found, receiver.now, TIMING)
+    news = list_news(tracked, found, receiver.now, TIMING)
+    assert [item.change for item in news] == ["over"]
+    # It takes a minute to deliver this, and the problem returns meanwhile.
+    again = Findings({STUCK.kind: STUCK})
+    tracked = track(tracked, again, receiver.now + MINUTE, TIMING)
+    delivered_at: datetime = receiver.now + 2 * MINUTE
+    receiver.tracked, receiver.now = record_sent(tracked, news, delivered_at), delivered_at
+    assert receiver.check_for(3 * MINUTE, STUCK) == [(2 * MINUTE, "begins expired_leases")]

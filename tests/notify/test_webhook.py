@@ -1,0 +1,151 @@
+"""Signed webhooks: catches a wrong signature, a followed redirect, and an address in a reason."""
+
+import base64
+import hashlib
+import hmac
+import json
+import socket
+import time
+from datetime import timedelta
+
+import pytest
+
+from jobmon.diagnosis.notices import CheckKind, Level
+from jobmon.notify import webhook
+from jobmon.notify.message import Message, Sender
+from jobmon.notify.problems import Problem
+from jobmon.notify.tracking import Change, News
+from jobmon.notify.webhook import DeliveryError, send_webhook, sign
+from jobmon.settings.receivers import decode_signing_secret
+
+from ..conftest import NOW
+from ..support.receiver import SIGNING_SECRET, WebhookReceiver
+
+KEY = decode_signing_secret(SIGNING_SECRET)
+STUCK = Problem(
+    kind=CheckKind.LEASES,
+    level=Level.BAD,
+    text="3 jobs stuck",
+    since=NOW - timedelta(minutes=5),
+    count=3,
+)
+FAILING = Problem(
+    kind=CheckKind.FAILURES, level=Level.WATCH, text="50% of a failed", types=frozenset("ba")
+)
+SENDER = Sender(queue="mail", environment="PROD", url="https://jobs.example/queues/mail/dashboard")
+MESSAGE = Message(
+    id="msg_1",
+    made_at=NOW,
+    sender=SENDER,
+    news=[
+        News(change=Change.BEGINS, problem=STUCK),
+        News(change=Change.OVER, problem=FAILING, ended_at=NOW),
+    ],
+)
+
+
+def test_a_signature_is_the_one_of_the_standard() -> None:
+    """The example of the specification of Standard Webhooks."""
+    key = decode_signing_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookReceiver) -> None:
+    began = int(time.time())
+    send_webhook(receiver.url, KEY, MESSAGE)
+    (request,) = receiver.received
+    sent_at = int(request.headers["webhook-timestamp"])
+    assert began <= sent_at <= time.time()
+    expected = hmac.digest(KEY, f"msg_1.{sent_at}.".encode() + request.body, hashlib.sha256)
+    assert request.headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
+    assert request.id == "msg_1"
+    assert request.headers["content-type"] == "application/json"
+    assert "authorization" not in request.headers
+    stamp = f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
+    since = f"{NOW - timedelta(minutes=5):%Y-%m-%d %H:%M} UTC"
+    assert json.loads(request.body) == {
+        "type": "jobmon.notices",
+        "timestamp": stamp,
+        "data": {
+            "queue": "mail",
+            "environment": "PROD",
+            "url": SENDER.url,
+            "level": "bad",
+            "text": "[PROD] jobmon, mail: 2 notices\n"
+            f"New (urgent): 3 jobs stuck (since {since})\n"
+            f"Over: 50% of a failed (until {NOW:%Y-%m-%d %H:%M} UTC)\n{SENDER.url}",
+            "notices": [
+                {
+                    "change": "begins",
+                    "kind": "expired_leases",
+                    "level": "bad",
+                    "text": "3 jobs stuck",
+                    "since": f"{NOW - timedelta(minutes=5):%Y-%m-%dT%H:%M:%SZ}",
+                    "endedAt": None,
+                    "count": 3,
+                    "types": [],
+                },
+                {
+                    "change": "over",
+                    "kind": "failure_rates",
+                    "level": "watch",
+                    "text": "50% of a failed",
+                    "since": None,
+                    "endedAt": stamp,
+                    "count": None,
+                    "types": ["a", "b"],
+                },
+            ],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("news", "title"),
+    [
+        ([], "[PROD] jobmon, mail: this is a test of notifications"),
+        (MESSAGE.news[:1], "[PROD] jobmon, mail: 3 jobs stuck"),
+        (MESSAGE.news[1:], "[PROD] jobmon, mail: over: 50% of a failed"),
+        ([*MESSAGE.news[1:]] * 2, "[PROD] jobmon, mail: 2 notices over"),
+    ],
+    ids=["test", "one", "over", "all over"],
+)
+def test_a_title_is_the_notice_or_their_number(news: list[News], title: str) -> None:
+    assert Message(id="m", made_at=NOW, sender=SENDER, news=news).render_title() == title
+
+
+def test_credentials_of_an_address_are_sent_as_a_header(receiver: WebhookReceiver) -> None:
+    send_webhook(receiver.url.replace("://", "://me:p%40ss@") + "?a=b#c", KEY, MESSAGE)
+    (request,) = receiver.received
+    assert request.path == "/hook?a=b"
+    assert base64.b64decode(request.headers["authorization"].split()[1]) == b"me:p@ss"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
+    """Catches the message, with its credentials, at an address that another server chose."""
+    receiver.status, receiver.headers = status, {"Location": receiver.url.replace("hook", "other")}
+    with pytest.raises(DeliveryError) as caught:
+        send_webhook(receiver.url, KEY, MESSAGE)
+    assert str(caught.value) == f"it answered HTTP {status} (redirects are not followed)"
+    assert [request.path for request in receiver.received] == ["/hook"]
+
+
+def test_failures_have_a_reason_without_the_address(
+    receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.status = 500
+    with pytest.raises(DeliveryError, match=r"^it answered HTTP 500$"):
+        send_webhook(receiver.url, KEY, MESSAGE)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/secret-token"
+        with pytest.raises(DeliveryError, match=r"^connection refused$"):
+            send_webhook(url, KEY, MESSAGE)
+    with pytest.raises(DeliveryError, match=r"^not reachable \(gaierror\)$"):
+        send_webhook("http://secret-token.invalid/", KEY, MESSAGE)
+    monkeypatch.setattr(webhook, "TIMEOUT_S", 0.2)
+    receiver.answers.clear()
+    with pytest.raises(DeliveryError, match=r"^no answer in 0 s$"):
+        send_webhook(receiver.url, KEY, MESSAGE)

@@ -1,0 +1,123 @@
+"""Receivers of notifications: catches a secret in a message, and an option that is lost."""
+
+import base64
+
+import pytest
+from marshmallow import ValidationError
+
+from jobmon.settings import Settings, SettingsError
+from jobmon.settings.receivers import (
+    MAX_RECEIVERS,
+    ReceiverAddress,
+    decode_signing_secret,
+    find_address_secrets,
+    parse_receivers,
+)
+
+TOKEN = "T1JJ3T3L2-A1BRTD4JD-TIiajkdnlazkcOXrIdevi7FQ"
+
+
+def test_addresses_keep_their_own_options_and_lose_those_of_jobmon() -> None:
+    assert parse_receivers(
+        "https://hooks.example/a?jobmon_level=bad&b=c&jobmon_types=mail.*,pdf\n"
+        f"slack://{TOKEN}/#ops?jobmon_name=oncall&jobmon_queues=pay*  json://x/?-k=v&jobmon_level=watch"
+    ) == (
+        ReceiverAddress(
+            name="hooks.example",
+            url="https://hooks.example/a?b=c",
+            level="bad",
+            types=("mail.*", "pdf"),
+        ),
+        ReceiverAddress(name="oncall", url=f"slack://{TOKEN}/#ops", queues=("pay*",)),
+        ReceiverAddress(name="json", url="json://x/?-k=v"),
+    )
+
+
+def test_addresses_of_the_same_kind_get_different_names_without_a_token() -> None:
+    text = f"slack://{TOKEN}/#a slack://{TOKEN}/#b https://h.example/{TOKEN} https://u:p@h.example/"
+    assert [receiver.name for receiver in parse_receivers(text)] == [
+        "slack",
+        "slack-2",
+        "h.example",
+        "h.example-2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hooks.example", "Address 1: not of the form https://… or SERVICE://…."),
+        ("https://a.b/ https://", "Address 2: not of the form https://… or SERVICE://…."),
+        ("https://[a/", "Address 1: not of the form https://… or SERVICE://…."),
+        ("https://a.b/?jobmon_level=high", "Address 1: jobmon_level is bad or watch."),
+        (
+            "https://a.b/?jobmon_type=mail",
+            "Address 1: unknown option jobmon_type. Known: jobmon_name, jobmon_level, "
+            "jobmon_types, jobmon_queues.",
+        ),
+        (
+            "https://a.b/?jobmon_name=a%20b",
+            "Address 1: jobmon_name has 1 to 60 letters, digits, '_', '.' and '-'.",
+        ),
+        (
+            "https://a.b/?jobmon_name=x https://c.d/?jobmon_name=x",
+            "Two addresses have the jobmon_name x.",
+        ),
+        ("https://a.b/ " * (MAX_RECEIVERS + 1), "More than 20 addresses."),
+    ],
+    ids=["scheme", "host", "bracket", "level", "option", "name", "twice", "many"],
+)
+def test_a_bad_address_is_named_by_its_position(text: str, message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        parse_receivers(text)
+    assert caught.value.messages == [message]
+
+
+def test_a_receiver_of_some_queues_accepts_only_these() -> None:
+    some = ReceiverAddress(name="a", url="https://a/", queues=("pay*", "mail"))
+    assert [name for name in ("payouts", "mail", "mails") if some.accepts_queue(name)] == [
+        "payouts",
+        "mail",
+    ]
+    assert ReceiverAddress(name="a", url="https://a/").accepts_queue("any")
+
+
+def test_a_signing_secret_may_be_plain_or_in_the_form_of_standard_webhooks() -> None:
+    key = bytes(range(24))
+    assert decode_signing_secret("whsec_" + base64.b64encode(key).decode()) == key
+    assert decode_signing_secret("x" * 24) == b"x" * 24
+    for bad in ("x" * 23, "whsec_" + "?" * 40, "whsec_" + base64.b64encode(key[:23]).decode()):
+        with pytest.raises(ValidationError) as caught:
+            decode_signing_secret(bad)
+        assert bad not in str(caught.value)
+
+
+def test_the_secrets_of_an_address_are_its_tokens_but_not_the_host_of_a_webhook() -> None:
+    url = f"https://user:s%40crets@hooks.example.com/services/{TOKEN}?key=0123456789abcdef"
+    assert find_address_secrets(url) == {url, "s%40crets", "s@crets", TOKEN, "0123456789abcdef"}
+
+
+def test_settings_of_receivers_are_hidden_and_need_a_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment = {
+        "MONGO_URI": "mongodb://db/shop",
+        "NOTIFY_URLS": f"https://h.example/{TOKEN}",
+        "PUBLIC_URL": "https://jobs.example/mon/",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(f"JOBMON_{name}", value)
+    with pytest.raises(SettingsError, match="JOBMON_NOTIFY_SECRET: not set"):
+        Settings.from_env(require_keys=False)
+    monkeypatch.setenv("JOBMON_NOTIFY_SECRET", "short")
+    with pytest.raises(SettingsError, match="JOBMON_NOTIFY_SECRET: Shorter than 24 bytes"):
+        Settings.from_env(require_keys=False)
+    monkeypatch.setenv("JOBMON_NOTIFY_SECRET", "s" * 24)
+    settings = Settings.from_env(require_keys=False)
+    assert settings.public_url == "https://jobs.example/mon"
+    assert TOKEN not in repr(settings)
+    assert "s" * 24 not in repr(settings)
+    assert TOKEN not in repr(settings.notify_urls)
+    monkeypatch.setenv("JOBMON_PUBLIC_URL", "https://user@jobs.example/")
+    with pytest.raises(SettingsError, match="JOBMON_PUBLIC_URL: Without a user"):
+        Settings.from_env(require_keys=False)
