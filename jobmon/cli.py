@@ -229,7 +229,7 @@ def _read_time(text: str | None) -> datetime:
         moment = datetime.fromisoformat(text) if text is not None else datetime.now(UTC)
         moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise MarkError("at", "is no time in ISO 8601, such as 2026-01-31T02:40Z") from None
+        raise MarkError("at", "is not a time in ISO 8601, such as 2026-01-31T02:40Z") from None
     return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)
 
 

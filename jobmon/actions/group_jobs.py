@@ -11,7 +11,7 @@ from jobmon.store.lists import ERROR_FIELDS, JobLists, shorten_last_error
 from jobmon.store.mapping import Document
 
 MAX_COMPARED = 20_000  # jobs whose error is compared before a request: 0.1 ms each
-_MANY = (
+_TOO_MANY = (
     f"More than {MAX_COMPARED:,} jobs would have to be compared: add error_code, type, or "
     "created_from and created_to."
 )
@@ -21,8 +21,8 @@ _FOLDED = "This group has errors of several kinds: use error_code instead."
 class GroupJobs:
     """Reads the jobs of groups of errors; methods raise PyMongoError.
 
-    A group is found by the error alone. So nothing but the jobs has to be read, and no job is left
-    out because it is old.
+    The error alone decides the group. So only the jobs have to be read, and an old job is found,
+    too.
     """
 
     def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:
@@ -39,7 +39,7 @@ class GroupJobs:
         for batch in self.lists.batches(job_filter):
             compared += len(batch)
             if compared > MAX_COMPARED:
-                raise RefusedFilterError("error_group", _MANY)
+                raise RefusedFilterError("error_group", _TOO_MANY)
             found += self.select(batch, group_id)
         return found
 

@@ -18,21 +18,20 @@ from jobmon.actions.request import Person, to_milliseconds
 from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
 from jobmon.store.mapping import Document, Keys
 
-# The collections, all in JOBMON_STATE_DB. Into the first one the web service inserts.
+# The collections, all in JOBMON_STATE_DB. The web service inserts into the first one only.
 DECISIONS = "action_decisions"
 PROGRESS = "action_progress"
 OUTCOMES = "action_outcomes"
 ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the lease of the actor that works
 
-
 _EXPIRY: tuple[Keys, Document] = ([("expiresAt", 1)], {"expireAfterSeconds": 0})
-_OF_REQUEST: tuple[Keys, Document] = (index_keys("request", "kind", "number"), {})
+_REQUEST_ORDER: tuple[Keys, Document] = (index_keys("request", "kind", "number"), {})
 # The indexes: the collection, the keys, and the options.
 RECORD_INDEXES: tuple[tuple[str, Keys, Document], ...] = (
-    (DECISIONS, *_OF_REQUEST),
+    (DECISIONS, *_REQUEST_ORDER),
     (DECISIONS, index_keys("kind", "at", "request"), {}),
     (DECISIONS, *_EXPIRY),
-    (PROGRESS, *_OF_REQUEST),
+    (PROGRESS, *_REQUEST_ORDER),
     (PROGRESS, *_EXPIRY),
     (OUTCOMES, index_keys("request", "result", "_id"), {}),
     (OUTCOMES, index_keys("jobId", "at"), {}),
@@ -183,7 +182,7 @@ class ActionRecords:
         return [document["key"] for document in found]
 
     def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
-        """The outcomes of jobs that a request changed, in the order of the `_id`s; from a place on.
+        """The outcomes of jobs that a request changed, in the order of their `_id`s after this one.
 
         Index: request, result, _id.
         """

@@ -26,7 +26,7 @@ from jobmon.store.mapping import Document
 
 MAX_LISTED = 100
 ACTOR_CACHE_MS = 2_000
-ACTOR_ABSENCE_S = 60  # so long a restart of the actor may take before pages have no buttons
+ACTOR_ABSENCE_S = 60  # a restart of the actor may take this long before pages have no buttons
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
@@ -136,7 +136,7 @@ class ActionRequests:
     ) -> OutcomePage:
         """The outcomes of a request's jobs, only with this result if given.
 
-        `after`: the `next_after` of the page before; RequestError for another text.
+        `after`: the `next_after` of the previous page; RequestError for another text.
         """
         own = self.records.own
         ids = {"request": own.id(request_id)}
@@ -258,7 +258,7 @@ def _needs_approval(request: ActionRequest, settings: Settings) -> bool:
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
-    """Whether two requests are for the same, whenever they were made, and from where."""
+    """Whether two requests differ at most in their time and their person."""
     return replace(first, at=second.at, by=second.by) == second
 
 

@@ -11,14 +11,15 @@ from jobmon.actions.request import ActionRequest
 from jobmon.store.mapping import Document
 
 # How long a request waits for its approval, and how long a person may pause it.
-APPROVAL_VALID = timedelta(hours=24)
-PAUSE_VALID = timedelta(days=7)
-# Older requests are over, whatever is recorded.
-LONGEST = APPROVAL_VALID + PAUSE_VALID + timedelta(days=1)
+MAX_APPROVAL_WAIT = timedelta(hours=24)
+MAX_PAUSE = timedelta(days=7)
+# An older request is over, even if no record of its end was stored.
+MAX_AGE = MAX_APPROVAL_WAIT + MAX_PAUSE + timedelta(days=1)
+_PAUSED_TOO_LONG = "It was paused for more than a week."
 
 
 class Phase(StrEnum):
-    """Where a request is."""
+    """The phase of a request."""
 
     AWAITING_APPROVAL = "awaiting_approval"
     WAITING = "waiting"  # for an actor
@@ -153,15 +154,15 @@ def _conclude_waiting(
     if request.needs_approval:
         approval = find_approval(request, history)
         if approval is None:
-            until = request.at + APPROVAL_VALID
+            until = request.at + MAX_APPROVAL_WAIT
             if now > until:
                 return Phase.EXPIRED, "Nobody approved it within a day.", until
             return Phase.AWAITING_APPROVAL, "", None
         starts_at = approval.at
     switched = _find_switch(history)
     if switched is not None and switched.kind is Decision.PAUSED:
-        until = switched.at + PAUSE_VALID
-        return (Phase.EXPIRED, _PAUSED_LONG, until) if now > until else (Phase.PAUSED, "", None)
+        until = switched.at + MAX_PAUSE
+        return (Phase.EXPIRED, _PAUSED_TOO_LONG, until) if now > until else (Phase.PAUSED, "", None)
     if switched is not None:
         starts_at = max(starts_at, switched.at)
     until = starts_at + timedelta(seconds=request.valid_s)
@@ -170,18 +171,15 @@ def _conclude_waiting(
     return Phase.WAITING, "", None
 
 
-_PAUSED_LONG = "It was paused for more than a week."
-
-
 def _conclude_running(
     history: Sequence[Record], now: datetime
 ) -> tuple[Phase, str, datetime | None]:
     switched = _find_switch(history)
     if switched is None or switched.kind is Decision.RESUMED:
         return Phase.RUNNING, "", None
-    until = switched.at + PAUSE_VALID
+    until = switched.at + MAX_PAUSE
     if now > until:
-        return Phase.EXPIRED, _PAUSED_LONG, until
+        return Phase.EXPIRED, _PAUSED_TOO_LONG, until
     return Phase.PAUSED, switched.reason, None
 
 

@@ -63,7 +63,7 @@ class Target:
 
     @property
     def kind(self) -> TargetKind:
-        """Which of the three it is."""
+        """How the jobs are chosen."""
         if self.job_filter is not None:
             return TargetKind.FILTER
         if self.request_id is not None:

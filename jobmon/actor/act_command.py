@@ -47,7 +47,7 @@ class Moment(click.ParamType[datetime]):
             moment = datetime.fromisoformat(value)
             moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
         except (ValueError, OverflowError):
-            self.fail("is no time in ISO 8601, such as 2026-01-31T02:40Z", param, ctx)
+            self.fail("is not a time in ISO 8601, such as 2026-01-31T02:40Z", param, ctx)
         return to_milliseconds(moment)
 
 

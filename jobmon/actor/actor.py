@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from jobmon.actions.records import ACTOR, ACTOR_LEASES, ActionRecords, Progress
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.requests import read_states
-from jobmon.actions.state import LONGEST, ActionState, Counts, Phase
+from jobmon.actions.state import MAX_AGE, ActionState, Counts, Phase
 from jobmon.actions.support import find_support
 from jobmon.actions.target import TargetKind
 from jobmon.actions.vocabulary import RequestError
@@ -31,7 +31,7 @@ _LEASE_RETRY_S = 1.0
 # How many more jobs than confirmed may be changed: some match only after they were counted.
 _MORE_SHARE, _MORE_LEAST = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
-AWAY = "The actor was away for {minutes} minutes."
+NO_ACTOR = "No actor worked for {minutes} minutes."
 
 
 class Actor:
@@ -106,7 +106,7 @@ class Actor:
 
     def _list_open(self) -> list[ActionState]:
         """The requests for which something is left to do, the oldest first."""
-        ids = self._records.list_requested(datetime.now(UTC) - LONGEST)
+        ids = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
         left = [request_id for request_id in reversed(ids) if request_id not in self._over]
         states = read_states(self._records, left, self._settings)
         found = {state.request.id for state in states}
@@ -119,7 +119,7 @@ class Actor:
         for state in self._list_open():
             if state.claimed_at is None or state.request.target.kind is TargetKind.TYPES:
                 continue
-            if state.phase is Phase.RUNNING and not self._is_away(state):
+            if state.phase is Phase.RUNNING and not self._is_stale(state):
                 self._make_runner(state.request).settle(Settling.COMPLETE)
             elif state.phase in (Phase.RUNNING, Phase.PAUSED):
                 self._make_runner(state.request).settle(Settling.WAIT)
@@ -167,9 +167,9 @@ class Actor:
 
     def _continue(self, state: ActionState) -> int | None:
         request = state.request
-        if self._is_away(state):
-            away = datetime.now(UTC) - (state.progress_at or request.at)
-            reason = AWAY.format(minutes=int(away.total_seconds() // 60))
+        if self._is_stale(state):
+            idle = datetime.now(UTC) - (state.progress_at or request.at)
+            reason = NO_ACTOR.format(minutes=int(idle.total_seconds() // 60))
             self._interrupt(request, reason)
             return None
         if request.target.kind is TargetKind.TYPES:
@@ -209,8 +209,8 @@ class Actor:
         more = max(_MORE_LEAST, int(request.expected * _MORE_SHARE))
         return request.expected + more - before.done - before.possible
 
-    def _is_away(self, state: ActionState) -> bool:
-        """Whether nothing was done for so long that nobody may expect the request to go on."""
+    def _is_stale(self, state: ActionState) -> bool:
+        """Whether nothing was done for so long that a person has to resume the request."""
         times = [record.at for record in state.history]
         times += [state.progress_at] if state.progress_at else []
         valid = timedelta(seconds=state.request.valid_s)

@@ -28,7 +28,7 @@ NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
 REPEATED = ("status", "type")
 # An undo has a route of its own.
 CHOICES = tuple(name for name in ACTIONS if name != JobAction.UNDO)
-# The fields of a body by the names that the core has for them.
+# The names in a body of fields that `jobmon.actions` names differently.
 _FIELD_NAMES = {
     "run_at": "runAt",
     "reset_attempts": "isReset",
@@ -40,7 +40,7 @@ _FIELD_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ActionOrder:
-    """What a caller wants to be done; `expected`: the confirmed number of jobs, if given."""
+    """What a caller wants to do; `expected`: the confirmed number of jobs, if given."""
 
     action: str
     target: Target
@@ -139,7 +139,7 @@ class ActionBody(Body):
     filter = _ListFilter(
         **describe(
             "All jobs that match: the filters of `GET /admin/jobs/queue` by name, without those of "
-            "pages and order. Only jobs in a status that the action changes are meant."
+            "pages and order. The action changes only those with a suitable status."
         )
     )
     types = fields.List(
@@ -151,8 +151,8 @@ class ActionBody(Body):
         load_default=default_none,
         validate=validate.Range(0, MAX_JOBS),
         **describe(
-            "With a filter: the `count` of the preview that was confirmed. If more jobs match, "
-            "beyond a tenth, the request is paused."
+            "With a filter: the `count` of the preview that was confirmed. If more jobs "
+            "match than this number and a tenth, the request is paused."
         ),
     )
     reason = _reason_field()
@@ -206,13 +206,13 @@ class ActionBody(Body):
 
 @dataclass(frozen=True, kw_only=True)
 class OneJobOrder:
-    """What a caller wants to be done to a job that the address names."""
+    """What a caller wants to do to a job that the address names."""
 
     action: str
     reason: str
     reset_attempts: bool
 
-    def aim_at(self, job_id: str) -> ActionOrder:
+    def for_job(self, job_id: str) -> ActionOrder:
         """The order for a job."""
         return ActionOrder(
             action=self.action,
@@ -268,7 +268,7 @@ class UndoBody(Body):
 
 
 class DecisionBody(Body):
-    """Why a person decides so."""
+    """The reason of a decision."""
 
     is_required = False
 
@@ -346,7 +346,7 @@ class OutcomeParameters(Parameters):
 
 @contextmanager
 def explain_request_errors() -> Iterator[None]:
-    """Answer the errors of the core: 422 that names the field, 409 for a conflict."""
+    """Answer the errors of `jobmon.actions`: 422 that names the field, 409 for a conflict."""
     try:
         yield
     except RequestError as error:

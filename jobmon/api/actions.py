@@ -197,7 +197,7 @@ def add_owner_route(routes: Routes) -> None:
         get_callers_job(job_id)
         owner = None if auth.is_admin() else auth.subject()
         key = request.headers.get(IDEMPOTENCY_KEY)
-        return format_detail(file_order(order.aim_at(job_id), key, owner))
+        return format_detail(file_order(order.for_job(job_id), key, owner))
 
 
 def make_preview(order: ActionOrder) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the caller may have done to a job now, and what requests did with it."""
+"""Files requests of the caller, and finds which ones a job or a request allows."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -26,10 +26,10 @@ from jobmon.web.queues import QueueActions, WatchedQueue, current_queue
 
 log = structlog.get_logger("jobmon.actions")
 
-MAX_DONE = 50  # of a job
+MAX_DONE = 50  # outcomes that are shown of a job
 NOT_READ = "the records of actions cannot be read"
 _DECISION_KINDS = ("approve", "reject")
-# Each job that nobody changed since gets back the values before it.
+# These can be undone: each job that has not changed since gets its earlier values back.
 _UNDOABLE = (
     JobAction.RETRY,
     JobAction.RUN_NOW,
@@ -73,10 +73,10 @@ def list_possible(job: Document, now: datetime) -> list[str]:
     if actions is None or job.get("jobId") is None:
         return []
     names = actions.support.list_actions(str(job.get("status")))
-    return [name for name in names if may_request(name) and _fits(name, job, now)]
+    return [name for name in names if may_request(name) and _dates_allow(name, job, now)]
 
 
-def _fits(action: str, job: Document, now: datetime) -> bool:
+def _dates_allow(action: str, job: Document, now: datetime) -> bool:
     """Whether the dates of a job allow an action."""
     field = {JobAction.RUN_NOW.value: "nextRunAt", JobAction.RELEASE.value: "leaseExpiresAt"}
     at = job.get(field[action]) if action in field else None
@@ -185,7 +185,7 @@ def decide(request_id: str, decision: str, reason: str) -> ActionState:
 
 
 def may_decide(state: ActionState, decision: str) -> bool:
-    """Whether the caller has the right for a decision, whatever the request's phase is."""
+    """Whether the caller has the right for a decision, in any phase of the request."""
     if decision in _DECISION_KINDS:
         return auth.has_permission(JOBS_APPROVE)
     return auth.has_permission(ACTIONS[state.request.action].permission)
@@ -215,7 +215,7 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
         if not auth.has_permission(permission):
             raise _denied(permission)
     if not _has_undo(state):
-        message = "Nothing of this request can be undone."
+        message = "This request cannot be undone."
         raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
     target = Target(request_id=request_id)
     done = state.counts.done

@@ -12,13 +12,14 @@ from jobmon.api.action_queries import REPEATED, ActionBody, ActionOrder
 from jobmon.api.search import is_search
 from jobmon.web.errors import invalid
 
-ALL, NOTHING = "all", "Select a job first."
+ALL = "all"
+NO_SELECTION = "Select a job first."
 _BODY = ActionBody()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionForm:
-    """The fields of a form, as texts: one step asks what the step before has left open."""
+    """The fields of a form, as texts. The confirmation requests those that are still missing."""
 
     action: str
     ids: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ class ActionForm:
     def make_order(self) -> ActionOrder:
         """What the form means; raises ApiError 422."""
         if not self.ids and not self.types and not self.is_for_filter:
-            raise invalid("ids", NOTHING)
+            raise invalid("ids", NO_SELECTION)
         body: dict[str, Any] = {"action": self.action, "reason": self.reason.replace("\r\n", "\n")}
         if self.ids:
             body["ids"] = list(self.ids)

@@ -39,7 +39,7 @@ from jobmon.web.errors import ApiError, invalid
 from jobmon.web.queues import current_queue
 
 PER_PAGE, OUTCOMES_SHOWN = 50, 50
-TOAST_HEADER = "X-Jobmon-Location"  # where a script goes on after a request
+TOAST_HEADER = "X-Jobmon-Location"  # the address that a script opens after a request
 PHASE_WORDS = {
     Phase.AWAITING_APPROVAL: "needs an approval",
     Phase.WAITING: "waiting for an actor",
@@ -196,7 +196,7 @@ class ActionPages:
                     raise
                 error = wrong
         if not may_undo(shown.state):
-            message = "Nothing of this request can be undone, or not by you."
+            message = "This request cannot be undone, or not by you."
             raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
         context = {
             "shown": shown,

@@ -64,7 +64,7 @@ def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
         (("delete", "--id", "a", "--yes"), "JOBMON_ACTIONS_ALLOW_DELETE=true"),
         (("disable", "--id", "a", "--yes"), "This queue does not have it."),
         (("retry", "--id", "a", "--status", "dlq", "--yes"), "Give either ids or filters."),
-        (("retry", "--id", "a", "--run-at", "soon"), "is no time in ISO 8601"),
+        (("retry", "--id", "a", "--run-at", "soon"), "is not a time in ISO 8601"),
     ],
 )
 def test_act_refuses_with_the_option_that_is_wrong(

@@ -110,8 +110,8 @@ def test_a_time_with_an_offset_is_stored_in_utc(run: Run, state: Documents) -> N
     [
         (("v1\x07",), "text contains U+0007, a character that is not printed."),
         ((" ",), "text is empty."),
-        (("v1", "--at", "yesterday"), "at is no time in ISO 8601, such as"),
-        (("v1", "--at", "9999-12-31T23:59-12:00"), "at is no time in ISO 8601, such as"),
+        (("v1", "--at", "yesterday"), "at is not a time in ISO 8601, such as"),
+        (("v1", "--at", "9999-12-31T23:59-12:00"), "at is not a time in ISO 8601, such as"),
         (("v1", "--at", "9999-12-31"), "at is in the future."),
         (("v1", "--at", "1999-12-31"), "at is before the retained history (400 days)."),
         (("v1", "--link", "javascript:1"), "link must be an address such as https://"),
