@@ -198,4 +198,4 @@ def require_same_origin() -> None:
         foreign = origin is not None and origin.partition("://")[2] != request.host
         message += _PROXY_HINT
     if foreign:
-        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", message)
+        raise ApiError(HTTPStatus.FORBIDDEN, "foreign_form", message)

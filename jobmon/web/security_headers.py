@@ -32,6 +32,7 @@ def _protect(response: Response) -> Response:
     # Flask's routing redirects an empty path.
     if response.status_code == HTTPStatus.PERMANENT_REDIRECT:
         response.location, response.data = f"{root_path()}/", b""
-    if request.is_secure:  # must not be sent over plain HTTP (RFC 6797)
+    # Not over plain HTTP (RFC 6797), and not for a host that has other programs.
+    if request.is_secure and not root_path():
         headers["Strict-Transport-Security"] = _TLS_FOR_A_YEAR
     return response

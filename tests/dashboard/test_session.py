@@ -429,3 +429,21 @@ def test_page_without_the_identity_provider_is_503_and_keeps_the_session(service
     assert int(answer.headers["Retry-After"]) > 0
     assert "Set-Cookie" not in answer.headers
     assert "cannot be checked now" in viewer.get("/dashboard/jobs").text
+
+
+def test_form_whose_host_a_proxy_has_changed_names_the_headers_to_pass_on(service: Make) -> None:
+    """nginx's `$host` has no port; without TLS, browsers send no Sec-Fetch-Site."""
+    stranger = Viewer(service(trusted_proxies=1).app)
+    form = {"Origin": "http://tools.example:8080", "Host": "tools.example"}
+    refused = stranger.post(SIGN_IN, {"token": "x"}, **form)
+    assert refused.status_code == 403
+    page = Page(refused.text).text
+    assert "from another site" in page
+    for name in ("Host", "X-Forwarded-Host", "JOBMON_TRUSTED_PROXIES"):
+        assert name in page
+    assert "administrator" not in page
+    for passed in (
+        {"Host": "tools.example:8080"},
+        {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "tools.example:8080"},
+    ):
+        assert stranger.post(SIGN_IN, {"token": "x"}, **form | passed).status_code == 303

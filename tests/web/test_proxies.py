@@ -280,3 +280,9 @@ def test_external_address_has_scheme_host_port_and_prefix(make: Any) -> None:
         api.client.get(path, headers=headers)
         api.client.get(path)
     assert found == 2 * [f"https://tools.example:8443{PREFIX}/x", f"http://localhost{PREFIX}/x"]
+
+
+def test_strict_transport_security_of_a_shared_host_is_left_to_the_proxy(make: Any) -> None:
+    for prefix, expected in ((PREFIX, False), ("", True)):
+        answer = make(path_prefix=prefix).client.get("/healthz", **TLS)
+        assert ("Strict-Transport-Security" in answer.headers) is expected

@@ -384,7 +384,7 @@ def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
         ),
         (
             lambda: api.client.post(sign_in, data=form, headers={"Origin": "https://evil.example"}),
-            ("POST", sign_in, 403, "permission_denied", None),
+            ("POST", sign_in, 403, "foreign_form", None),
         ),
         (lambda: api.client.post(sign_in, data=form), ("POST", sign_in, 303, None, known)),
     ]
