@@ -50,7 +50,9 @@ ALL = {
     "imagePullSecrets[0].name": "registry",
     "ingress.enabled": "true",
     "ingress.className": "nginx",
+    "ingress.path": "/jobmon",
     "ingress.tlsSecret": "jobmon-tls",
+    "monitoring.dashboard.enabled": "true",
     "monitoring.prometheusRule.enabled": "true",
     "monitoring.serviceMonitor.enabled": "true",
     "networkPolicy.mongoTo[0].ipBlock.cidr": "10.0.0.0/8",
@@ -124,9 +126,7 @@ def test_chart_passes_helm_lint() -> None:
 
 def test_chart_has_the_version_of_jobmon() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == __version__
-    assert [image["newTag"] for image in kustomization["images"]] == [__version__]
 
 
 @pytest.mark.parametrize("values", [{}, ALL], ids=["default", "everything"])
@@ -261,6 +261,15 @@ def test_actor_is_off_by_default_and_turns_actions_on(default: Objects, complete
     assert not allows_actions(complete, "collector")
 
 
+def test_ingress_path_is_the_prefix_of_all_addresses(complete: Objects, default: Objects) -> None:
+    """Catches links that leave the path, and so lead to another service of the host."""
+    (rule,) = only(complete, "Ingress")["spec"]["rules"]
+    assert [each["path"] for each in rule["http"]["paths"]] == ["/jobmon"]
+    prefix = {"name": "JOBMON_PATH_PREFIX", "value": "/jobmon"}
+    assert prefix in container(complete, "web")["env"]
+    assert "env" not in container(default, "web")
+
+
 def test_numbers_and_files_reach_every_process(complete: Objects) -> None:
     """Catches a number as 2e+06, and a hook that needs an object which is made after it."""
     for name in COMPONENTS:
@@ -330,6 +339,13 @@ def test_service_monitor_gives_targets_the_labels_of_the_rules(complete: Objects
     assert 'up{app="jobmon"}' in RULES.read_text()
     (other,) = only(render(ALL, release="crm"), "ServiceMonitor")["spec"]["endpoints"]
     assert {"targetLabel": "job", "replacement": "tools/crm-jobmon"} in other["relabelings"]
+
+
+def test_grafana_finds_the_shipped_dashboard(complete: Objects) -> None:
+    config = only(complete, "ConfigMap")
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    shipped = (ROOT / "deploy/grafana/dashboards/jobmon.json").read_text()
+    assert json.loads(config["data"]["jobmon.json"]) == json.loads(shipped)
 
 
 def test_prometheus_rule_has_the_shipped_alerts_with_links(tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ spec:
       {{- if and $values.actor.enabled (has .component (list "web" "actor")) }}
       {{- $settings = merge (dict) $settings (dict "JOBMON_ACTIONS" "true") }}
       {{- end }}
+      {{- if and $values.ingress.enabled (ne $values.ingress.path "/") (eq .component "web") }}
+      {{- $settings = merge (dict) $settings (dict "JOBMON_PATH_PREFIX" $values.ingress.path) }}
+      {{- end }}
       {{- if or $settings $values.env }}
       env:
         {{- range $name, $value := $settings }}
