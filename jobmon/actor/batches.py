@@ -22,6 +22,8 @@ from jobmon.store.identity import is_identity
 from jobmon.store.mapping import Document
 
 GONE = "there is no such job"
+DELETED = "gone: deleted by this request or by another program"
+MALFORMED = "its fields have values that the action cannot use"
 CHANGED = "changed between the decision and the update"
 CHANGED_SINCE = "changed after the request was made"
 UNKNOWN = "changed before its outcome was recorded"
@@ -96,9 +98,12 @@ class BatchRunner:
     ) -> Document | None:
         if present is not None and self._changes.is_made(present, change):
             return self._describe(change, Result.DONE)
+        if present is None and change.deletes:
+            return self._describe(change, Result.DONE, DELETED)
         if settling is Settling.COMPLETE:
-            is_made = self._changes.apply(change)
-            return self._describe(change, Result.DONE if is_made else Result.SKIPPED, UNKNOWN)
+            if self._changes.apply(change):
+                return self._describe(change, Result.DONE)
+            return self._describe(change, Result.SKIPPED, UNKNOWN)
         if settling is Settling.STOP:
             return self._describe(change, Result.SKIPPED, STOPPED)
         return None
@@ -153,6 +158,8 @@ class BatchRunner:
                 decisions.changes.append(self._changes.plan(present))
             except RefusedActionError as error:
                 decisions.add(key, present.job_id, Result.SKIPPED, str(error))
+            except (TypeError, ValueError, ArithmeticError):  # one odd document stops no request
+                decisions.add(key, present.job_id, Result.SKIPPED, MALFORMED)
         return decisions
 
     def _find_known(self, keys: list[Any]) -> set[bytes]:
@@ -175,20 +182,24 @@ class BatchRunner:
 
     def _make(self, changes: Iterable[PlannedChange]) -> Iterable[Document]:
         for change in changes:
-            is_made = self._changes.apply(change)
+            is_made, reason = self._changes.apply(change), CHANGED
             self._reached("job")
             if not is_made:
                 # Another actor may have made it while this one was suspended.
                 found = self._changes.read([change.key]).get(encode_key(change.key))
                 is_made = found is not None and self._changes.is_made(found, change)
-            yield self._describe(change, Result.DONE if is_made else Result.SKIPPED, CHANGED)
+                reason = CHANGED if found is not None else GONE
+            if is_made:
+                yield self._describe(change, Result.DONE)
+            else:
+                yield self._describe(change, Result.SKIPPED, reason)
 
     def _describe(self, change: PlannedChange, result: Result, reason: str = "") -> Document:
         if result is Result.SKIPPED:
             return make_outcome(change.key, change.job_id, result, reason)
         after = {} if change.deletes else change.new_values
         return make_outcome(
-            change.key, change.job_id, result, before=dict(change.before), after=after
+            change.key, change.job_id, result, reason, before=dict(change.before), after=after
         )
 
     def _add_outcomes(self, outcomes: list[Document]) -> None:

@@ -141,7 +141,7 @@ class JobOutcomeAnswer(Answer):
 
     jobId = Text("Id of the job; null for a type.")
     result = string("The result; `possible`: of a dry run.", enum=list(Result))
-    reason = string("Why it was skipped; otherwise empty.")
+    reason = string("Why it was skipped, or why it is uncertain; otherwise empty.")
     at = DateOrText("When.")
     before = RedactedJson("The fields that were changed, before.")
     after = RedactedJson("The same fields, after.")

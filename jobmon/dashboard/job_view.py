@@ -83,6 +83,12 @@ class JobView:
     repetition: dict[str, Any] | None = None  # as the API returns it
     missing_attempts: str | None = None  # why some are missing; None if none is
 
+    @property
+    def attempts_limit(self) -> Number:
+        """`max_attempts`, unless more were made: a retry may have allowed them."""
+        most, made = self.max_attempts, self.attempt_count
+        return None if most is not None and made is not None and made > most else most
+
     def has_expired_lease(self, now: datetime) -> bool:
         """Whether a worker holds the job although its lease has expired."""
         expires = self.lease_expires_at

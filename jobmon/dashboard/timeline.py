@@ -198,15 +198,15 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
             alarming=expired,
         )
     elif job.status in WAITING_STATUSES and job.next_run_at:
-        count = job.attempt_count
+        count, most = job.attempt_count, job.max_attempts
         number = None if count is None else count + 1
-        most = job.max_attempts
+        of_most = f" of {_format_number(most)}" if number is None or (most or 0) >= number else ""
         yield TimelineStep(
             key="next",
             name="Next retry" if job.status == JobStatus.FAILED else "Due",
             at=job.next_run_at,
             status=job.status,
-            note=f"attempt {_format_number(number)} of {_format_number(most)}" if most else "",
+            note=f"attempt {_format_number(number)}{of_most}" if most else "",
             to_come=True,
         )
 

@@ -146,10 +146,12 @@ def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Docu
         "leasedBy": None,
         "leaseExpiresAt": None,
     }
-    made = int(job.get("attemptCount") or 0)
+    made, before = int(job.get("attemptCount") or 0), job.get("attemptsBefore") or 0
+    most = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS)
     if reset_attempts:
-        at_first = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS) - (job.get("attemptsBefore") or 0)
-        fields |= {"maxAttempts": made + max(1, at_first), "attemptsBefore": made}
+        fields |= {"maxAttempts": made + max(1, most - before), "attemptsBefore": made}
+    elif made >= most:  # their difference stays the number of attempts at first
+        fields |= {"maxAttempts": made + 1, "attemptsBefore": before + made + 1 - most}
     return fields
 
 

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from pymongo.errors import NotPrimaryError
 
 from jobmon.actions.state import Phase
-from jobmon.actor.batches import UNKNOWN
+from jobmon.actor.batches import DELETED, GONE, MALFORMED, UNKNOWN
 
 from .conftest import ActingQueue, all_dead
 
@@ -39,7 +39,7 @@ def fill(acting: ActingQueue) -> None:
     )
 
 
-def die(acting: ActingQueue, step: str, number: int) -> None:
+def die(acting: ActingQueue, step: str, number: int, **more: str) -> None:
     """Run an actor in a process that kills itself at the `number`th time of a step."""
     settings = {
         "JOBMON_MONGO_URI": acting.settings.mongo_uri,
@@ -48,7 +48,7 @@ def die(acting: ActingQueue, step: str, number: int) -> None:
         "JOBMON_ACTIONS_PER_SECOND": "100000",
     }
     command = [sys.executable, "-m", "tests.support.dying_actor", step, str(number)]
-    done = subprocess.run(command, env=os.environ | settings, check=False, timeout=120)
+    done = subprocess.run(command, env=os.environ | settings | more, check=False, timeout=120)
     assert done.returncode == -9
     # Its lease need not end first: tests have no time for that.
     acting.database.action_leases.delete_many({})
@@ -108,6 +108,36 @@ def test_jobs_that_moved_on_after_a_crash_are_done_or_skipped_with_the_reason(
     assert (state.counts.done, state.counts.skipped) == (JOBS - 2, 2)
     assert acting.job("dead-099")["status"] == "dlq"
     assert acting.job(lease.job_id)["status"] == "succeeded"
+
+
+def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(acting: ActingQueue) -> None:
+    """No document is left that could prove the deletion; the intent was recorded before."""
+    fill(acting)
+    filed = acting.file("delete", "dead-000")
+    die(acting, "job", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
+    assert acting.jobs.count_documents({"jobId": "dead-000"}) == 0
+    acting.act(actions_allow_delete=True)
+    assert acting.outcomes(filed) == {"dead-000": ("done", DELETED)}
+    assert acting.state(filed).counts.done == 1
+
+
+def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gone(
+    acting: ActingQueue,
+) -> None:
+    acting.add("dead", "dlq")
+    filed = acting.file("retry", "dead")
+    actor = acting.make_actor(lambda step: step == "intent" and acting.jobs.delete_many({}))
+    while actor.run_round():
+        pass
+    assert acting.outcomes(filed) == {"dead": ("skipped", GONE)}
+
+
+def test_a_document_with_odd_values_is_skipped_and_stops_no_request(acting: ActingQueue) -> None:
+    acting.add("odd", "dlq", attemptCount="many")
+    acting.add("dead", "dlq")
+    filed = acting.file("retry", all_dead(), expected=2)
+    acting.act()
+    assert acting.outcomes(filed) == {"odd": ("skipped", MALFORMED), "dead": ("done", "")}
 
 
 def test_a_worker_that_takes_the_job_between_decision_and_update_keeps_it(

@@ -62,6 +62,10 @@ ENQUEUED = ("Enqueued", "", False)
             [("Due", "attempt ? of 3", True)],
         ),
         (
+            {"next_run_at": instant(9), "attempt_count": 3},
+            [("Due", "attempt 4", True)],
+        ),
+        (
             {"status": "leased", "leased_by": "w1", "lease_expires_at": instant(9)},
             [("Lease expires", "w1", True)],
         ),

@@ -95,6 +95,8 @@ def test_a_retry_continues_or_resets_its_attempts(queue: JobQueue, database: Db)
     queue.apply(queue.decide(JobAction.RETRY, read(database)))
     kill(queue)
     queue.apply(queue.decide(JobAction.RETRY, read(database)))
+    # The page must not show attempt 3 of 2.
+    assert read(database)["maxAttempts"] == read(database)["attemptCount"] + 1 == 3
     lease = queue.lease("w1")
     assert lease is not None
     assert lease.attempt_number == 3

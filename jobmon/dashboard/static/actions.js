@@ -175,7 +175,7 @@ function showSelection() {
   if (!form) return;
   const all = boxes();
   const count = all.filter((box) => box.checked).length;
-  const scope = form.querySelector("[name=scope]:checked")?.value;
+  const scope = form.querySelector("[name=scope]:checked, [name=scope][type=hidden]")?.value;
   document.getElementById("selected-count").textContent = count ? `(${count})` : "";
   form.querySelectorAll("button").forEach((button) => { button.disabled = scope === "selected" && !count; });
   const head = document.querySelector("[data-select-all]");
