@@ -16,14 +16,14 @@ from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milest
 MIN_JOBS = 20_000  # in fewer jobs, skipping index keys takes few milliseconds
 MAX_MILESTONES = 512
 MAX_NUMBERS = 20_000  # in a document: a number for each milestone and label
-MAX_LABELS = 400  # beyond, the jobs are counted by status only
+MAX_LABELS = 400  # with more, the jobs are counted by status only
 # The most segments of a milestone with jobs on both sides: a request counts their older jobs.
 MAX_SHARED = 4
-READ_TIMES_SHARE = 0.1  # of the time, until the times of all segments are read
-MAX_READ_TIMES_S = 0.2  # stats wait so long for it
+READ_TIMES_SHARE = 0.1  # the share of the time for reading the times of all segments
+MAX_READ_TIMES_S = 0.2  # stats wait for it at most this long
 WRITE_EVERY_S = 20.0
 RETRY_AFTER_S = 3_600.0  # if there are no milestones
-PAUSE = 50  # the pause is this many times as long as counting and writing took
+PAUSE_FACTOR = 50  # the pause is this many times as long as counting and writing took
 # Milliseconds since 1970 that a datetime can hold.
 _MIN_MS = int(datetime(2, 1, 1, tzinfo=UTC).timestamp() * 1_000)
 _MAX_MS = int(datetime(9998, 1, 1, tzinfo=UTC).timestamp() * 1_000)
@@ -70,7 +70,7 @@ class MilestoneWriter:
         self._own.write_state(MILESTONES, dump_milestones(version, found))
         self._version = version
         segments.reset_changes()
-        self._due_at = started + max(WRITE_EVERY_S, PAUSE * (time.monotonic() - started))
+        self._due_at = started + max(WRITE_EVERY_S, PAUSE_FACTOR * (time.monotonic() - started))
 
     def find_changes(self, segments: SegmentMap) -> MilestoneChanges | None:
         """What has changed since the stored milestones; None if there are none."""
@@ -81,9 +81,10 @@ class MilestoneWriter:
 
 @dataclass
 class _Sweep:
-    """The segments up to a moment, which only moves on: those before it, and those around it.
+    """Divides the segments at a moment that only moves forward.
 
-    `by_first`, `by_last`: all segments in the order of their first and of their last time.
+    `older`: the jobs of all segments before it, by label. `around`: the segments with jobs on both
+    sides of it. `by_first`, `by_last`: all segments in the order of their first and last time.
     """
 
     labels: dict[tuple[str, str | None], int]
@@ -115,8 +116,8 @@ class _Sweep:
 def count_milestones(segments: SegmentMap) -> Milestones:
     """The milestones of all lists by status and type; the times of all segments must be known.
 
-    A segment whose jobs are all older than a milestone is counted; so are none of its jobs if all
-    are newer. Where more than `MAX_SHARED` segments have both, there is no milestone.
+    The jobs of a segment count as older if all of them are, and not at all if all are newer. Where
+    more than `MAX_SHARED` segments have both, there is no milestone.
     """
     labels = _choose_labels(segments.totals)
     known = [(each.times, each) for each in segments.ranges() if each.times and each.counts]

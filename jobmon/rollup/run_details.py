@@ -178,13 +178,6 @@ class RunDetails:
             for worker, tallies in found.items()
         }
 
-    def count_by_group(self) -> Counter[str]:
-        """Failed runs by group of errors."""
-        groups: Counter[str] = Counter()
-        for (group, _), count in self.by_type.items():
-            groups[group] += count
-        return groups
-
 
 def _sum_tallies(tallies: Iterable[WorkerTally]) -> WorkerTally:
     total = WorkerTally()

@@ -67,7 +67,7 @@ class RunHistoryReader:
     read once for each count of the collector, and shared by all viewers.
 
         window = series.window(start, end, None)
-        runs.read(window).details.count_by_group()  # Counter({'3f0c…': 12})
+        runs.read(window).details.failed  # 12
     """
 
     def __init__(self, rollup: RollupReader, series: SeriesReader) -> None:

@@ -12,9 +12,9 @@ from jobmon.store.mapping import Document, Keys
 from jobmon.store.milestones import IdRange, Milestone, MilestoneChanges, Milestones
 from jobmon.store.read_collection import ReadCollection
 
-# Skipping so many index keys takes about two milliseconds.
+# Skipping this many index keys takes about two milliseconds.
 MAX_CHEAP_SKIP = 5_000
-# Skipping more takes the database long: a process reads few such pages at a time.
+# Skipping more takes the database long: a process reads at most two such pages at a time.
 FAR_SKIP, MAX_FAR_PAGES = 100_000, 2
 
 _BY_ID: Keys = [("_id", 1)]
@@ -22,10 +22,10 @@ _BY_ID: Keys = [("_id", 1)]
 
 @dataclass(frozen=True, kw_only=True)
 class PageGuide:
-    """What is known of a list by the newest stats: its `total`, and milestones.
+    """What the newest stats contain about a list: its `total`, and milestones.
 
-    `changes`: what has changed since the milestones; None without them. `is_current`: whether the
-    total is the collector's, of the last seconds.
+    `changes`: what has changed since the milestones; None without them. `is_current`: whether a
+    collector counted the total in the last seconds.
     """
 
     total: int
@@ -174,5 +174,5 @@ class DeepPages:
 
 
 def _find_shift(milestone: Milestone, changes: MilestoneChanges) -> int:
-    """By how many places a page is off that is found from this milestone."""
+    """By at most how many places a page that is found from this milestone is off."""
     return 0 if milestone.at_ms <= changes.oldest_ms else changes.jobs

@@ -65,9 +65,9 @@ class Milestones:
     ) -> tuple[Milestone, int] | None:
         """The milestone nearest to a place of a list, and how many jobs of the list are older.
 
-        `position`: how many jobs of the list are older than that place. The milestone is certainly
-        not before it, or, with `after` false, not after it. The jobs in its ranges are not counted.
-        None without such a milestone, or if the types are not counted.
+        `position`: how many jobs of the list are older than that place. With `after` the milestone
+        is at the place or newer, else at the place or older, however its uncounted jobs are
+        divided. None without such a milestone, or if the types are not counted.
         """
         if types and any(job_type is None for _, job_type in self.labels):
             return None

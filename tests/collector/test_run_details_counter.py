@@ -39,6 +39,7 @@ from jobmon.store.labels import OTHER
 
 from ..conftest import NOW, SECRET
 from ..support.commands import database_uri
+from ..support.error_counts import count_by_group
 from ..support.history import writing_history
 from ..support.preloaded import start_python
 from ..support.processes import end_process
@@ -266,7 +267,7 @@ def test_runs_of_one_time_without_a_job_keep_their_own_errors(
     at = floor(NOW, HOUR) + MINUTE
     add_attempts(database, *(failed(at, error, jobId=None, workerId=None) for error in ERRORS))
     kinds = Counter(classify_error(error).id for error in ERRORS)
-    assert count_details(connection).count_by_group() == kinds
+    assert count_by_group(count_details(connection)) == kinds
 
 
 def test_failed_runs_that_are_not_found_again_are_counted_as_other(
@@ -279,10 +280,10 @@ def test_failed_runs_that_are_not_found_again_are_counted_as_other(
     database.job_attempts.delete_many({"error.code": "E_BANK"})
     counter = make_counter(connection)[0]
     timeout = classify_error(ERRORS[0]).id
-    groups = counter.count(counted, MINUTE)[at].count_by_group()
+    groups = count_by_group(counter.count(counted, MINUTE)[at])
     assert groups == {OTHER: 2, timeout: 1}
     database.job_attempts.delete_many({})
-    assert counter.count(counted, MINUTE)[at].count_by_group() == {OTHER: 3}
+    assert count_by_group(counter.count(counted, MINUTE)[at]) == {OTHER: 3}
 
 
 def test_groups_are_bounded_for_each_code_and_in_all(
@@ -297,7 +298,7 @@ def test_groups_are_bounded_for_each_code_and_in_all(
     add_attempts(database, *(failed(at + MINUTE, {"code": word, "message": "m"}) for word in words))
     details = count_details(connection)
     groups = RollupReader(connection).error_groups()
-    counts = details.count_by_group()
+    counts = count_by_group(details)
     noisy = [group for group in groups.values() if group.code == "E_NOISE"]
     assert len(groups) == 6
     assert sorted(counts[group.id] for group in noisy) == [1, 1, 1, 33]
@@ -370,7 +371,7 @@ def read_counts(connection: Connection, step: timedelta) -> Counts | None:
             parts.update({ErrorPair(group, kind): n for kind, n in counts.items()})
     details = whole.details
     runs = Counter({pair: tally.runs for pair, tally in details.worker_types.items()})
-    return (details.count_by_group(), runs) if parts == details.by_type else None
+    return (count_by_group(details), runs) if parts == details.by_type else None
 
 
 def has_counts(connection: Connection, step: timedelta, expected: Counts) -> bool:

@@ -15,6 +15,7 @@ from jobmon.rollup.error_registry import load_error_group
 from jobmon.rollup.run_details import merge_details
 from jobmon.store.labels import OTHER
 
+from ..support.error_counts import count_by_group
 from .test_event_counter import Queue, Reading, agenda, make_queue, now
 
 __all__ = ["agenda", "make_queue"]  # fixtures
@@ -35,7 +36,7 @@ def count_messages(queue: Queue) -> Counter[str]:
     groups = {group.id: group for group in map(load_error_group, queue.own["errors"].find())}
     buckets = map(load_bucket_details, queue.own["buckets"].find({"span": 60}))
     counts: Counter[str] = Counter()
-    for group, count in merge_details(buckets).count_by_group().items():
+    for group, count in count_by_group(merge_details(buckets)).items():
         counts[group if group == OTHER else groups[group].pattern[:8]] += count
     return counts
 

@@ -1,0 +1,13 @@
+"""What tests count in the details of runs."""
+
+from collections import Counter
+
+from jobmon.rollup.run_details import RunDetails
+
+
+def count_by_group(details: RunDetails) -> Counter[str]:
+    """Failed runs by group of errors."""
+    groups: Counter[str] = Counter()
+    for (group, _), count in details.by_type.items():
+        groups[group] += count
+    return groups
