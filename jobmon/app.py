@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 from pymongo import MongoClient
@@ -41,6 +41,9 @@ from jobmon.web import queues as queue_paths
 from jobmon.web.json_text import JSONProvider
 from jobmon.web.queues import WatchedQueues
 
+if TYPE_CHECKING:
+    from jobmon.dashboard.provider_sign_in import ProviderSignIn
+
 # gunicorn does not restart a process with this code: a new attempt cannot fix a bad setting.
 EXIT_BAD_SETTINGS = 3
 
@@ -67,6 +70,7 @@ def create_app(
         settings = settings or Settings.from_env()
         watched = load_queues(settings)
         logs.configure(settings.log_level, logs.find_secrets(settings, watched))
+        sign_in = _open_sign_in(settings)
     except SettingsError as error:
         sys.stderr.write(f"jobmon: {error}\n")
         raise SystemExit(EXIT_BAD_SETTINGS) from None
@@ -92,12 +96,33 @@ def create_app(
     token_commands.register(app)
     rate_limit.register(app, settings)
     admission.register(app, settings, queues)
-    _add_routes(app, queues, has_actions=settings.actions)
+    _add_routes(app, queues, sign_in, has_actions=settings.actions)
     compression.register(app)
     return app
 
 
-def _add_routes(app: Flask, queues: WatchedQueues, *, has_actions: bool) -> None:
+def _open_sign_in(settings: Settings) -> "ProviderSignIn | None":
+    """The routes to sign in at the identity provider of the settings; None without one.
+
+    Raises SettingsError if the extra package for it is not installed.
+    """
+    if settings.oidc_issuer is None:
+        return None
+    try:
+        # Only with a provider: Authlib is an extra, and takes time to import.
+        from jobmon.dashboard.provider_sign_in import ProviderSignIn  # noqa: PLC0415
+        from jobmon.web.oidc import IdentityProvider  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"JOBMON_OIDC_ISSUER: the package {error.name} is missing: "
+            "pip install 'mongo-jobmon[oidc]'"
+        ) from None
+    return ProviderSignIn(IdentityProvider(settings), settings.oidc_session_hours)
+
+
+def _add_routes(
+    app: Flask, queues: WatchedQueues, sign_in: "ProviderSignIn | None", *, has_actions: bool
+) -> None:
     """Add the JSON API and the pages, which share what they read."""
     api = openapi.DocumentedApi(app)
     lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
@@ -126,5 +151,6 @@ def _add_routes(app: Flask, queues: WatchedQueues, *, has_actions: bool) -> None
             queues=QueuesPage(summaries),
             find=FindPage(),
             actions=ActionPages() if has_actions else None,
+            sign_in=sign_in,
         )
     )

@@ -90,8 +90,8 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
 def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     """The secrets in the settings of a process and of its queues.
 
-    These are the key for tokens, the passwords in connection strings, and what may be a token in
-    the addresses of notifications.
+    These are the keys for tokens, the client secret, the passwords in connection strings, and what
+    may be a token in the addresses of notifications.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
     uris += (queue.actor_mongo_uri for queue in (settings, *queues))
@@ -99,6 +99,7 @@ def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
     found = {
         settings.jwt_secret_key or "",
+        settings.oidc_client_secret or "",
         settings.notify_secret or "",
         *passwords,
         *map(unquote, passwords),

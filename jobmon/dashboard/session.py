@@ -11,15 +11,17 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from flask import Response, redirect, render_template, request, url_for
+from flask import Response, current_app, redirect, render_template, request, url_for
 from pymongo.errors import PyMongoError
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard.parts import is_part_request
+from jobmon.settings import Settings
 from jobmon.web import auth, rate_limit
 from jobmon.web.errors import ApiError, explain
 from jobmon.web.proxies import cookie_name, cookie_path
 from jobmon.web.queues import all_queues, root_path
+from jobmon.web.sessions import is_session_token
 
 Page = tuple[str, int, Mapping[str, str]]
 
@@ -43,13 +45,15 @@ _MESSAGES = {
     "token_expired": "Your session has expired. Sign in again to return to this page.",
     "token_invalid": "Your session is no longer valid. Sign in again.",
 }
-NO_TOKEN, TOO_LONG = "no_token", "token_too_long"
+NO_TOKEN, TOO_LONG, SIGNED_OUT_HERE = "no_token", "token_too_long", "signed_out_here"
 _REFUSALS = {
     NO_TOKEN: "Paste a token first.",
     TOO_LONG: "This token is too long for a cookie. Request one with fewer claims.",
     "token_expired": "This token has expired. Request a new one.",
     "token_invalid": "Token not accepted. Request a new one.",
     "identity_provider_unavailable": "The token cannot be checked now. Try again.",
+    SIGNED_OUT_HERE: "You are signed out of jobmon. The identity provider does not answer: you may "
+    "still be signed in there.",
     "database_unavailable": "Database not responding: the token cannot be checked now. Try again.",
 }
 _PROXY_HINT = (
@@ -86,27 +90,68 @@ def describe_caller() -> dict[str, Any] | None:
 def sign_in_page(error: ApiError) -> BaseResponse | Page:
     """The answer to a request without a valid session: the sign-in form, which leads back.
 
-    A script that requests a part of a page has to reload the page.
+    A script that requests a part of a page has to reload the page. A session that can be renewed is
+    renewed first: a redirect leads there and back, for parts as well.
     """
+    if renewal := _find_renewal(error):
+        return renewal
     if is_part_request():
         headers = {**error.headers, "HX-Refresh": "true"}
         return Response(status=HTTPStatus.UNAUTHORIZED, headers=headers)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
         # A link on another site: the browser sends the cookie only with a request of our own page.
-        return render_template("dashboard/arrive.html"), HTTPStatus.OK, {}
+        return render_arrival(request_address()), HTTPStatus.OK, {}
     message = _MESSAGES.get(error.code, "")
-    page = render_template(
-        "dashboard/sign_in.html", message=message, then=own_path(request_address())
-    )
-    return page, error.status, error.headers
+    return render_sign_in(message, own_path(request_address())), error.status, error.headers
+
+
+def render_arrival(address: str, link: str = "Continue to jobmon") -> str:
+    """A page that leads to an address at once, and has a link to it."""
+    return render_template("dashboard/arrive.html", address=address, link=link)
+
+
+def _find_renewal(error: ApiError) -> BaseResponse | None:
+    """Where the session of an expired token may be renewed; the way back is part of the address."""
+    is_expired = error.code == "token_expired" and request.method == "GET"
+    if not is_expired or find_provider() is None or not is_provider_session():
+        return None
+    renewal = f"{root_path()}/dashboard/oidc/renew?then={quote(request_address())}"
+    return redirect(renewal, HTTPStatus.SEE_OTHER)
+
+
+def is_provider_session() -> bool:
+    """Whether the browser's session, valid or not, began at the identity provider."""
+    return is_session_token(request.cookies.get(cookie_name(auth.SESSION_COOKIE), ""))
+
+
+def find_provider() -> str | None:
+    """The host of the identity provider where people sign in; None without one."""
+    settings: Settings = current_app.extensions["jobmon_settings"]
+    return urlsplit(settings.oidc_issuer).hostname if settings.oidc_issuer else None
 
 
 def sign_in_form() -> str:
     """The form for a token, with the reason if one was refused."""
-    then, refused = own_path(request.args.get("then", "")), request.args.get("refused")
+    refused = request.args.get("refused")
     message = _REFUSALS.get(refused, _OTHER_REFUSAL) if refused else ""
+    by_token = bool(refused) and refused != SIGNED_OUT_HERE
+    then = own_path(request.args.get("then", ""))
+    return render_sign_in(message, then, failed=bool(message), by_token=by_token)
+
+
+def render_sign_in(message: str, then: str, *, failed: bool = False, by_token: bool = False) -> str:
+    """The page with all ways to sign in, which leads to `then`.
+
+    `failed`: the message is about a failure, `by_token`: of a token that a person pasted.
+    """
     return render_template(
-        "dashboard/sign_in.html", message=message, then=then, failed=bool(message)
+        "dashboard/sign_in.html",
+        message=message,
+        then=then,
+        failed=failed,
+        by_token=by_token,
+        provider=find_provider(),
+        start=f"{root_path()}/dashboard/oidc/start" + (f"?then={quote(then)}" if then else ""),
     )
 
 
@@ -127,13 +172,18 @@ def sign_in() -> BaseResponse:
     except (ApiError, PyMongoError) as error:
         return _refuse(explain(error).code, then)
     response = redirect(then or home_address(), HTTPStatus.SEE_OTHER)
+    set_session(response, token, left_s)
+    return response
+
+
+def set_session(response: BaseResponse, token: str, left_s: float | None) -> None:
+    """Keep a token, which expires in `left_s` seconds (None: never), as the browser's session."""
     max_age = None
     if left_s is not None:
         max_age = max(1, round(min(left_s + KEEP_EXPIRED_S, MAX_COOKIE_AGE_S)))
     response.set_cookie(
         cookie_name(auth.SESSION_COOKIE), token, max_age=max_age, **_cookie_options()
     )
-    return response
 
 
 def bare_token(pasted: str) -> str:
@@ -150,8 +200,18 @@ def sign_out() -> BaseResponse:
     """Delete the cookie."""
     require_same_origin()
     response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
-    response.delete_cookie(cookie_name(auth.SESSION_COOKIE), **_cookie_options())
+    delete_session(response)
     return response
+
+
+def delete_session(response: BaseResponse) -> None:
+    """Have the browser delete the cookie of its session."""
+    response.delete_cookie(cookie_name(auth.SESSION_COOKIE), **_cookie_options())
+
+
+def sign_out_address() -> str:
+    """Where the form to sign out leads: with a provider, the session there ends, too."""
+    return root_path() + ("/dashboard/oidc/sign-out" if find_provider() else "/dashboard/sign-out")
 
 
 def request_address() -> str:

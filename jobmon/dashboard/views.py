@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
@@ -29,6 +29,9 @@ from jobmon.store.labels import MAX_LABEL_LENGTH, label
 from jobmon.web.errors import ApiError, explain
 from jobmon.web.proxies import cookie_name, cookie_path
 from jobmon.web.queues import named_queue, root_path
+
+if TYPE_CHECKING:
+    from jobmon.dashboard.provider_sign_in import ProviderSignIn
 
 THEMES = ("light", "dark")
 THEME_COOKIE = "jobmon_theme"
@@ -62,8 +65,9 @@ def blueprint(
     queues: QueuesPage,
     find: FindPage,
     actions: ActionPages | None,
+    sign_in: "ProviderSignIn | None",
 ) -> Blueprint:
-    """The pages at `/` and below `/dashboard`; those about actions only with `actions`."""
+    """The pages at `/` and below `/dashboard`; some only with `actions` or `sign_in`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
     routes.register_error_handler(Exception, _error_page)
@@ -109,6 +113,8 @@ def blueprint(
         routes.add_url_rule(path, name, view)
     if actions is not None:
         _add_action_pages(routes, actions)
+    if sign_in is not None:
+        sign_in.add_routes(routes)
     routes.add_url_rule("/dashboard/session", view_func=session.sign_in, methods=["POST"])
     routes.add_url_rule("/dashboard/sign-out", view_func=session.sign_out, methods=["POST"])
     return routes
@@ -164,6 +170,7 @@ def _page_context() -> dict[str, Any]:
         "now": datetime.now(UTC),
         "has_actions": current_app.extensions["jobmon_settings"].actions,
         "is_about_one_queue": is_about_one_queue(),
+        "sign_out_address": session.sign_out_address(),
         "all_queues": root_path() + "/dashboard/queues",
     }
 

@@ -19,6 +19,7 @@ from jobmon.settings.path_prefix import check_path_prefix
 from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, read_receivers
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import open_environment
+from jobmon.settings.sign_in import DEFAULT_SCOPES, check_issuer, check_scopes, check_sign_in
 from jobmon.settings.token_keys import (
     KEY_SOURCES,
     check_secret_length,
@@ -230,6 +231,12 @@ class Settings:
         default_factory=DEFAULT_ROLES.copy, metadata={"read": _read_role_permissions}
     )
     redact_keys: tuple[str, ...] = _setting(_read_names, DEFAULT_REDACT_KEYS)
+    # Sign-in at an identity provider (OpenID Connect); `check_sign_in` checks these together.
+    oidc_issuer: str | None = _setting(_read_text, None, validate=check_issuer)
+    oidc_client_id: str | None = _setting(_read_text, None)
+    oidc_client_secret: str | None = _setting(_read_text, None, secret=True)
+    oidc_scopes: str = _setting(Env.str, DEFAULT_SCOPES, validate=check_scopes)
+    oidc_session_hours: int = _setting(Env.int, 12, validate=validate.Range(1, 720))
     # The web service
     workers: int = _setting(Env.int, 2, validate=_positive)
     threads: int = _setting(Env.int, 8, validate=_positive)
@@ -312,6 +319,7 @@ class Settings:
         _raise_errors(env)
         if require_keys or any(values[name] for name in KEY_SOURCES):
             values |= choose_algorithm(values)
+        check_sign_in(values)
         return cls(**values | {"jwt_algorithm": values["jwt_algorithm"] or cls.jwt_algorithm})
 
     @classmethod

@@ -33,6 +33,7 @@ from jobmon.web.queues import (
     no_such_queue,
 )
 from jobmon.web.revocation import RevokedTokens
+from jobmon.web.sessions import SessionKeys, is_session_token
 
 SESSION_COOKIE = "jobmon_session"
 # The length of a header line; a longer token is refused before it is parsed.
@@ -54,6 +55,7 @@ class RefusedTokenError(Exception):
 def register(app: Flask, settings: Settings, connection: Connection) -> None:
     """Configure the keys of tokens and the claims that a token must have."""
     app.extensions["jobmon_revoked"] = RevokedTokens(connection)
+    app.extensions["jobmon_session_keys"] = SessionKeys(settings) if settings.oidc_issuer else None
     app.config.update(
         JWT_ALGORITHM=settings.jwt_algorithm,
         JWT_DECODE_ALGORITHMS=[settings.jwt_algorithm],
@@ -151,6 +153,20 @@ def _decode(token: str) -> dict[str, Any]:
 
 
 def _check(token: str) -> dict[str, Any]:
+    sessions: SessionKeys | None = current_app.extensions["jobmon_session_keys"]
+    if sessions is not None and is_session_token(token):
+        claims = sessions.read_token(token)
+    else:
+        claims = _check_bearer(token)
+    subject = _find_subject(claims)
+    if not isinstance(subject, str) or not subject:
+        raise RefusedTokenError("claim")
+    subject.encode()  # UnicodeEncodeError for half a surrogate pair
+    return claims
+
+
+def _check_bearer(token: str) -> dict[str, Any]:
+    """The claims of a token that was signed with the configured key."""
     try:
         claims: dict[str, Any] = decode_token(token)
     except pyjwt.DecodeError as error:
@@ -161,10 +177,6 @@ def _check(token: str) -> dict[str, Any]:
     is_access_token = isinstance(token_type, str) and token_type.lower() in _ACCESS_TOKEN_TYPES
     if not is_access_token or is_refresh_token(claims):
         raise RefusedTokenError("type")
-    subject = _find_subject(claims)
-    if not isinstance(subject, str) or not subject:
-        raise RefusedTokenError("claim")
-    subject.encode()  # UnicodeEncodeError for half a surrogate pair
     return claims
 
 

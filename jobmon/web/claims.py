@@ -28,7 +28,7 @@ def find_claim(claims: Any, path: str) -> Any:
     return next((value for value in found if value is not None), None)
 
 
-def put_claim(claims: dict[str, Any], path: str, value: str) -> None:
+def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
     """Set the value that `find_claim` finds at a path."""
     name = root_claim(path)
     if name == path:

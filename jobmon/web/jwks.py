@@ -8,16 +8,11 @@ import json
 import logging
 import threading
 import time
-import urllib.request
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from io import BufferedReader, RawIOBase
-from socket import socket
 from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlsplit
 
 import jwt
 
+from jobmon.web.download import FAILURES, download
 from jobmon.web.errors import unavailable
 
 log = logging.getLogger(__name__)
@@ -26,11 +21,10 @@ KEYS_REFRESH_S = 150  # older keys are used, and fetched again meanwhile
 KEYS_LIFESPAN_S = 300  # even older keys are used only while the provider does not answer
 KEYS_COOLDOWN_S = 5  # between the starts of two fetches
 KEYS_TIMEOUT_S = 2.0  # for a whole fetch, its redirects included
-MAX_KEYS_BYTES = 512 * 1_024
 # Requests that wait for an unknown key; without a bound, forged tokens could hold all threads.
 MAX_WAITING = 4
 
-_FAILURES = (OSError, HTTPException, ValueError, RecursionError, jwt.PyJWTError)
+_FAILURES = (*FAILURES, jwt.PyJWTError)
 
 
 class KeySet:
@@ -106,7 +100,7 @@ class KeySet:
     def _fetch(self, done: threading.Event) -> None:
         keys: tuple[jwt.PyJWK, ...] = ()
         try:
-            document = json.loads(_download(self._url, time.monotonic() + KEYS_TIMEOUT_S))
+            document = json.loads(download(self._url, time.monotonic() + KEYS_TIMEOUT_S))
             keys = _parse_keys(document, self._algorithm)
             if not keys:
                 raise ValueError(f"the answer has no key for {self._algorithm}")
@@ -145,78 +139,3 @@ def _parse_key(data: Any, algorithm: str) -> jwt.PyJWK | None:
         return jwt.PyJWK(data, algorithm)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         return None  # a key of another kind, or malformed
-
-
-def _download(url: str, deadline: float) -> bytes:
-    """The body at `url`, by the environment's proxies; raises OSError after `deadline`."""
-    opener = urllib.request.build_opener(_DeadlineHandler(deadline), _SafeRedirects())
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310
-    with opener.open(request, timeout=KEYS_TIMEOUT_S) as answer:
-        body: bytes = answer.read(MAX_KEYS_BYTES + 1)
-    if len(body) > MAX_KEYS_BYTES:
-        raise ValueError(f"the answer is longer than {MAX_KEYS_BYTES} bytes")
-    return body
-
-
-class _DeadlineReader(RawIOBase):
-    """Reads a socket until a deadline; a socket's own timeout restarts at each byte."""
-
-    def __init__(self, connection: socket, deadline: float) -> None:
-        self._connection = connection
-        self._stream = connection.makefile("rb", buffering=0)
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        self._connection.settimeout(left)
-        return self._stream.readinto(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._stream.close()
-        super().close()
-
-
-class _DeadlineHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens http and https URLs whose answers are read until a deadline."""
-
-    def __init__(self, deadline: float) -> None:
-        urllib.request.HTTPSHandler.__init__(self)
-
-        class Response(HTTPResponse):
-            def __init__(self, sock: socket, *arguments: Any, **options: Any) -> None:
-                super().__init__(sock, *arguments, **options)
-                self.fp.close()
-                self.fp = BufferedReader(_DeadlineReader(sock, deadline))
-
-        self._response_class = Response
-
-    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(self._make_connector(HTTPConnection), req)
-
-    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(self._make_connector(HTTPSConnection), req)
-
-    def _make_connector(self, connection_type: type[HTTPConnection]) -> Any:
-        def connect(*arguments: Any, **options: Any) -> HTTPConnection:
-            connection = connection_type(*arguments, **options)
-            connection.response_class = self._response_class
-            return connection
-
-        return connect
-
-
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https, and to http only from http."""
-
-    def redirect_request(  # noqa: PLR0917 - the library's signature
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        if urlsplit(newurl).scheme not in {"https", req.type}:
-            raise URLError("the address redirects away from https")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)

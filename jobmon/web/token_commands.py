@@ -15,6 +15,7 @@ from jobmon.web.auth import issue_token, read_claims
 from jobmon.web.claims import token_id
 from jobmon.web.errors import ApiError
 from jobmon.web.revocation import RevokedTokens
+from jobmon.web.sessions import ENDS_AT
 
 _GRACE_S = 3_600  # an entry is kept so much longer than its token, because clocks differ
 
@@ -92,10 +93,12 @@ def _read_token(token: str) -> tuple[str, datetime | None]:
         claims = read_claims(token)
     except ApiError as error:
         raise click.ClickException(f"nothing to revoke: {error.message}") from None
+    if "exp" not in claims:
+        return token_id(claims), None
+    # A session continues after its token, with tokens of the same id.
+    ends_at = max(int(claims["exp"]), int(claims.get(ENDS_AT, 0)))
     try:
-        until = (
-            datetime.fromtimestamp(int(claims["exp"]) + _GRACE_S, UTC) if "exp" in claims else None
-        )
+        until = datetime.fromtimestamp(ends_at + _GRACE_S, UTC)
     except (OverflowError, ValueError):  # after the year 9999
         until = None
     return token_id(claims), until

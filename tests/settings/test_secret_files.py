@@ -38,7 +38,8 @@ def test_settings_are_read_from_files_without_their_line_ends(write: Any) -> Non
 
 def test_every_secret_setting_can_be_in_a_file(write: Any) -> None:
     """Catches a secret that is read in another way than the others."""
-    write(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET)
+    write(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET, JOBMON_OIDC_CLIENT_SECRET=SECRET)
+    write(JOBMON_OIDC_ISSUER="https://id.example", JOBMON_OIDC_CLIENT_ID="jobmon")
     secrets = [field.name for field in dataclasses.fields(Settings) if not field.repr]
     assert {"mongo_uri", "jwt_secret_key", "actor_mongo_uri"} <= set(secrets)
     for name in secrets:

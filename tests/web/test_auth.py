@@ -22,6 +22,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from jobmon.app import create_app
 from jobmon.settings import ADMIN_DASHBOARD, Settings
+from jobmon.web import download
 from jobmon.web import jwks as jwks_module
 
 from ..conftest import SECRET, Api
@@ -399,9 +400,9 @@ def test_a_token_without_a_kid_is_accepted_if_one_key_is_for_the_algorithm(
 
 def test_a_redirect_to_keys_is_followed_but_not_away_from_https(provider: Provider) -> None:
     provider.redirect = provider.url
-    assert jwks_module._download(provider.url, time.monotonic() + PATIENCE_S)
+    assert download.download(provider.url, time.monotonic() + PATIENCE_S)
     request = urllib.request.Request("https://id.example/keys")
-    redirects = jwks_module._SafeRedirects()
+    redirects = download._SafeRedirects()
     for target in (provider.url, "ftp://id.example/keys", "file:///etc/passwd"):
         with pytest.raises(urllib.error.URLError):
             redirects.redirect_request(request, None, 302, "", Message(), target)

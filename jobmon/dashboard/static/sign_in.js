@@ -11,6 +11,7 @@ export function startSignIn() {
   if (!token) return;
   history.replaceState(null, "", location.pathname + location.search);
   form.elements.token.value = token;
+  form.closest("details")?.setAttribute("open", "");
   const button = form.querySelector("button");
   button.textContent = `Sign in as ${readSubject(token) ?? "an unknown user"}`;
   button.focus();

@@ -1,0 +1,221 @@
+"""Sign-in at an identity provider, from the pages: start, return, renewal and sign-out.
+
+While a person is at the provider, what has to be remembered is sealed in a cookie. So is what the
+provider gave: it is sent only to the routes here, which renew a session once its token has expired.
+"""
+
+import hashlib
+import time
+from dataclasses import asdict, replace
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, current_app, redirect, request, url_for
+from pymongo.errors import PyMongoError
+from werkzeug.wrappers import Response
+
+from jobmon.dashboard import session
+from jobmon.dashboard.parts import is_part_request
+from jobmon.single_flight import SingleFlightCache
+from jobmon.web import auth
+from jobmon.web.errors import ApiError, explain
+from jobmon.web.oidc import Identity, IdentityProvider, SignInFlow
+from jobmon.web.proxies import external_address
+from jobmon.web.queues import root_path
+from jobmon.web.sessions import Session, SessionKeys
+
+FLOW_AGE_S = 600  # how long a person may take to sign in at the provider
+MAX_FLOWS = 5  # sign-ins that were begun in other tabs; each has a cookie
+# Tabs send their requests at the same time: all get what the first one received for its token.
+RENEWED_FOR_S = 30.0
+# A session that needs another renewal so soon would never end to need one.
+MIN_RENEWAL_S = 10
+
+_BASE = "/dashboard/oidc"
+_FLOW, _PROVIDER = "jobmon_flow_", "jobmon_provider"
+
+
+class ProviderSignIn:
+    """The routes below `/dashboard/oidc`, for one provider."""
+
+    def __init__(self, provider: IdentityProvider, session_hours: int) -> None:
+        self._provider = provider
+        self._session_hours = session_hours
+        self._renewals = SingleFlightCache[Identity](size=200)
+
+    def add_routes(self, routes: Blueprint) -> None:
+        """Add the routes to those of the pages."""
+        routes.add_url_rule(f"{_BASE}/start", "start_sign_in", self.start)
+        routes.add_url_rule(f"{_BASE}/callback", "finish_sign_in", self.finish)
+        routes.add_url_rule(f"{_BASE}/renew", "renew_session", self.renew)
+        routes.add_url_rule(f"{_BASE}/sign-out", "end_session", self.sign_out, methods=["POST"])
+
+    def start(self) -> Response:
+        """Send the person to the provider."""
+        then = session.own_path(request.args.get("then", ""))
+        try:
+            flow = self._provider.begin(external_address(f"{_BASE}/callback"))
+        except ApiError as error:
+            return _refuse(error, then)
+        response = redirect(flow.address, HTTPStatus.SEE_OTHER)
+        begun = [name for name in request.cookies if name.startswith(_cookie_name(_FLOW))]
+        for name in begun if len(begun) >= MAX_FLOWS else ():
+            response.delete_cookie(name, **_cookie_options("Lax"))
+        sealed = _keys().seal("flow", asdict(replace(flow, address="")) | {"then": then})
+        # Lax: the browser comes back from another site.
+        response.set_cookie(
+            _flow_cookie(flow.state), sealed, max_age=FLOW_AGE_S, **_cookie_options("Lax")
+        )
+        return response
+
+    def finish(self) -> Response:
+        """Begin a session for the person whom the provider sends back with a code."""
+        cookie = _flow_cookie(request.args.get("state", ""))
+        remembered = _keys().unseal("flow", request.cookies.get(cookie, ""), FLOW_AGE_S)
+        if remembered is None:
+            return _refuse(_failure("This sign-in was not started here, or too long ago."))
+        then = remembered.pop("then")
+        try:
+            identity = self._receive(SignInFlow(**remembered))
+            started = Session.begin(self._session_hours, **_provider_fields(identity))
+            arrival = session.render_arrival(then or session.home_address())
+            response: Response = current_app.make_response(arrival)
+            _keep(response, started, identity)
+        except (ApiError, PyMongoError) as error:
+            response = _refuse(explain(error), then)
+        response.delete_cookie(cookie, **_cookie_options("Lax"))
+        return response
+
+    def _receive(self, flow: SignInFlow) -> Identity:
+        """Who signed in; raises ApiError if the provider refused the person."""
+        self._provider.check_sender(request.args.get("iss"))
+        code, error = request.args.get("code"), request.args.get("error")
+        if error is not None or not code:
+            reason = error if error and error.isascii() and error.isidentifier() else "no code"
+            raise ApiError(
+                HTTPStatus.FORBIDDEN,
+                "sign_in_refused",
+                f"The identity provider did not sign you in ({reason[:40]}).",
+            )
+        return self._provider.finish(code, flow)
+
+    def renew(self) -> Response:
+        """Continue a session whose token has expired, and lead back to the page or its part."""
+        then = session.own_path(request.args.get("then", "")) or session.home_address()
+        try:
+            auth.require_token(cookie=True)
+            return redirect(then, HTTPStatus.SEE_OTHER)  # another request has renewed it
+        except ApiError as error:
+            if error.code != "token_expired":
+                return _refuse(error, then)
+        known = _read_provider_cookie()
+        if known is None or known.refresh_token is None:
+            return _refuse(_expired(), then)
+        if time.time() - known.renewed_at < MIN_RENEWAL_S:
+            return _refuse(_failure("The clocks of jobmon's machines differ too much."), then)
+        try:
+            identity = self._renewals.get(
+                hashlib.sha256(known.refresh_token.encode()).digest(),
+                lambda: self._provider.renew(known.refresh_token or "", known.provider_subject),
+                RENEWED_FOR_S,
+            )
+            renewed = replace(
+                known,
+                renewed_at=time.time(),
+                refresh_token=identity.refresh_token or known.refresh_token,
+                id_token=identity.id_token or known.id_token,
+            )
+            response = redirect(then, HTTPStatus.SEE_OTHER)
+            _keep(response, renewed, identity)
+        except (ApiError, PyMongoError) as error:
+            return _refuse(explain(error), then)
+        return response
+
+    def sign_out(self) -> Response:
+        """End the session here and, if it began there, at the provider."""
+        session.require_same_origin()
+        known = _read_provider_cookie() if session.is_provider_session() else None
+        form = url_for("dashboard.sign_in_form")
+        address: str | None = form
+        if known is not None:
+            try:
+                address = self._provider.sign_out_address(
+                    known.id_token, external_address("/dashboard/sign-in")
+                )
+            except ApiError:  # it is logged; the session here ends in any case
+                address = url_for("dashboard.sign_in_form", refused=session.SIGNED_OUT_HERE)
+        # Not a redirect: a form of a page may lead only to addresses of jobmon.
+        page = session.render_arrival(address or form, "Sign out at the identity provider")
+        response = current_app.make_response(page)
+        session.delete_session(response)
+        response.delete_cookie(_cookie_name(_PROVIDER), **_cookie_options("Strict"))
+        return response
+
+
+def _read_provider_cookie() -> Session | None:
+    return _keys().unseal_session(request.cookies.get(_cookie_name(_PROVIDER), ""))
+
+
+def _provider_fields(identity: Identity) -> dict[str, Any]:
+    return {
+        "provider_subject": identity.provider_subject,
+        "refresh_token": identity.refresh_token,
+        "id_token": identity.id_token,
+    }
+
+
+def _keep(response: Response, kept: Session, identity: Identity) -> None:
+    """Set the cookies of a session; raises ApiError 401 if it was revoked."""
+    keys = _keys()
+    token = keys.issue_token(kept, identity.subject, identity.roles, identity.lifetime_s)
+    session.set_session(response, token, auth.accept_token(token))
+    sealed = keys.seal_session(kept, session.MAX_COOKIE_BYTES)
+    response.set_cookie(
+        _cookie_name(_PROVIDER),
+        sealed,
+        max_age=max(1, int(kept.ends_at - time.time())),
+        **_cookie_options("Strict"),
+    )
+
+
+def _refuse(error: ApiError, then: str = "") -> Response:
+    """The sign-in form with the reason, and no redirect, so that nothing repeats by itself."""
+    explain(error)  # for the request's line in the log
+    if is_part_request() and error.status == HTTPStatus.UNAUTHORIZED:
+        return current_app.make_response(session.sign_in_page(error))
+    page = session.render_sign_in(error.message, then, failed=True)
+    headers = {name: text for name, text in error.headers.items() if name != "WWW-Authenticate"}
+    return current_app.make_response((page, error.status, headers))
+
+
+def _failure(message: str) -> ApiError:
+    return ApiError(HTTPStatus.BAD_REQUEST, "sign_in_failed", f"{message} Sign in again.")
+
+
+def _expired() -> ApiError:
+    message = "Your session has expired. Sign in again to return to this page."
+    return ApiError(HTTPStatus.UNAUTHORIZED, "session_expired", message)
+
+
+def _keys() -> SessionKeys:
+    keys: SessionKeys = current_app.extensions["jobmon_session_keys"]
+    return keys
+
+
+def _flow_cookie(state: str) -> str:
+    return _cookie_name(_FLOW) + hashlib.sha256(state.encode()).hexdigest()[:16]
+
+
+def _cookie_name(name: str) -> str:
+    """Not with the prefix `__Host-`, which requires the path `/`."""
+    return f"__Secure-{name}" if request.is_secure else name
+
+
+def _cookie_options(samesite: str) -> dict[str, Any]:
+    """They are sent only to the routes here, which are below no queue."""
+    return {
+        "httponly": True,
+        "samesite": samesite,
+        "secure": request.is_secure,
+        "path": root_path() + _BASE,
+    }

@@ -1,0 +1,143 @@
+"""Sessions of people who signed in at an identity provider: what jobmon issues, signs and seals.
+
+A session has a token that is checked like any other, and what the provider gave, sealed in a
+cookie: the server keeps nothing. Both keys are derived from a secret in the settings.
+"""
+
+import base64
+import json
+import secrets
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import jwt
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from jobmon.settings import Settings
+from jobmon.web.claims import put_claim
+
+KEY_ID = "jobmon-session"  # the `kid` of the tokens of sessions
+ENDS_AT = "session_ends_at"  # the claim after which the session is not continued, in epoch seconds
+_ALGORITHM = "HS256"
+_MAX_UNSEALED_BYTES = 64 * 1_024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A session from sign-in to its end; all its tokens have the same id, and are revoked by it.
+
+    Times are in seconds since 1970, UTC. `refresh_token` and `id_token` are the provider's, and
+    `provider_subject` is the `sub` that it knows the person by.
+    """
+
+    id: str
+    began_at: int
+    ends_at: int
+    renewed_at: float
+    provider_subject: str
+    refresh_token: str | None
+    id_token: str | None
+
+    @classmethod
+    def begin(cls, hours: int, **given: Any) -> "Session":
+        """A new session of so many hours at most."""
+        now = int(time.time())
+        ends_at = now + hours * 3_600
+        session_id = secrets.token_urlsafe(16)
+        return cls(id=session_id, began_at=now, ends_at=ends_at, renewed_at=now, **given)
+
+
+class SessionKeys:
+    """Signs the tokens of sessions, and seals what only jobmon may read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        secret = settings.jwt_secret_key or settings.oidc_client_secret or ""
+        self._signing_key = _derive_key(secret, "session tokens")
+        self._sealing = Fernet(base64.urlsafe_b64encode(_derive_key(secret, "sealed cookies")))
+
+    def issue_token(
+        self, session: Session, subject: str, roles: Sequence[str], lifetime_s: float
+    ) -> str:
+        """A token that expires after `lifetime_s`, at the end of the session at the latest.
+
+        It is `iat` when the session began, so that `jobmon revoke --sub` ends the whole session.
+        """
+        claims: dict[str, Any] = {
+            "iat": session.began_at,
+            "exp": min(int(time.time() + lifetime_s), session.ends_at),
+            "jti": session.id,
+            ENDS_AT: session.ends_at,
+        }
+        put_claim(claims, self._settings.role_claim, list(roles))
+        put_claim(claims, self._settings.subject_claim, subject)
+        return jwt.encode(claims, self._signing_key, _ALGORITHM, {"kid": KEY_ID})
+
+    def read_token(self, token: str) -> dict[str, Any]:
+        """The claims of a valid token of a session; raises jwt.PyJWTError for any other."""
+        options: Any = {"require": ["exp", "iat", "jti", ENDS_AT], "verify_sub": False}
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            self._signing_key,
+            [_ALGORITHM],
+            options=options,
+            leeway=self._settings.jwt_leeway_s,
+        )
+        return claims
+
+    def seal(self, purpose: str, content: Any) -> str:
+        """Encrypt a JSON value as a text for a cookie."""
+        packed = zlib.compress(json.dumps([purpose, content]).encode())
+        return self._sealing.encrypt(packed).decode()
+
+    def seal_session(self, session: Session, max_length: int) -> str:
+        """Encrypt a session, without the provider's tokens for which there is no room.
+
+        Without the ID token the provider may ask at sign-out; without the refresh token the session
+        ends with its token.
+        """
+        without_id = replace(session, id_token=None)
+        for smaller in (session, without_id, replace(without_id, refresh_token=None)):
+            sealed = self.seal("session", asdict(smaller))
+            if len(sealed) <= max_length:
+                break
+        return sealed
+
+    def unseal(self, purpose: str, sealed: str, max_age_s: int | None = None) -> Any:
+        """The JSON value that `seal` encrypted for the same purpose; None for any other text."""
+        try:
+            packed = self._sealing.decrypt(sealed.encode(errors="replace"), max_age_s)
+        except InvalidToken:
+            return None
+        unpacking = zlib.decompressobj()
+        sealed_for, content = json.loads(unpacking.decompress(packed, _MAX_UNSEALED_BYTES))
+        return content if sealed_for == purpose else None
+
+    def unseal_session(self, sealed: str) -> Session | None:
+        """The session that was sealed as `session`, if it has not ended."""
+        content = self.unseal("session", sealed)
+        if content is None or content.get("ends_at", 0) <= time.time():
+            return None
+        try:
+            return Session(**content)
+        except TypeError:  # of another version of jobmon
+            return None
+
+
+def is_session_token(token: str) -> bool:
+    """Whether a token, which is not verified here, names the key of sessions."""
+    try:
+        return jwt.get_unverified_header(token).get("kid") == KEY_ID
+    except jwt.PyJWTError:
+        return False
+
+
+def _derive_key(secret: str, purpose: str) -> bytes:
+    """32 bytes that reveal nothing about the secret or about the key of another purpose."""
+    info = f"jobmon {purpose}".encode()
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret.encode())

@@ -1,0 +1,258 @@
+"""What a provider states about a person: catches a role or subject that is not found where a
+provider has it, or that is taken from a token of somebody else.
+
+The claims are those that Keycloak, Entra ID, Auth0 and Cognito document."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from jobmon.settings import Settings
+from jobmon.web.errors import ApiError
+from jobmon.web.oidc import Identity, IdentityProvider, read_discovery
+
+from ..support import identity_provider
+from ..support.identity_provider import CLIENT_ID, CLIENT_SECRET
+
+BACK = "https://jobs.example/dashboard/oidc/callback"
+READ = frozenset({"ADMIN_DASHBOARD"})
+ROLES = {"admin": READ, "Jobs.Admin": READ, "/platform/on call": READ}
+Fake = identity_provider.IdentityProvider
+SignIn = Callable[..., Identity]
+
+
+@pytest.fixture
+def provider() -> Iterator[Fake]:
+    with Fake.listening() as provider:
+        yield provider
+
+
+@pytest.fixture
+def connect(make_settings: Callable[..., Settings], provider: Fake) -> Any:
+    def connect(**given: Any) -> IdentityProvider:
+        settings = {
+            "oidc_issuer": provider.issuer,
+            "oidc_client_id": CLIENT_ID,
+            "oidc_client_secret": CLIENT_SECRET,
+            "role_permissions": ROLES,
+        }
+        return IdentityProvider(make_settings(**settings | given))
+
+    return connect
+
+
+@pytest.fixture
+def sign_in(connect: Any, provider: Fake) -> SignIn:
+    def sign_in(**given: Any) -> Identity:
+        client = connect(**given)
+        flow = client.begin(BACK)
+        code = provider.authorize(flow.address).partition("code=")[2].partition("&")[0]
+        identity: Identity = client.finish(code, flow)
+        return identity
+
+    return sign_in
+
+
+def test_keycloak_has_realm_roles_in_the_access_token(provider: Fake, sign_in: SignIn) -> None:
+    provider.claims = {"preferred_username": "ada", "azp": CLIENT_ID}
+    provider.access_claims = {
+        "azp": CLIENT_ID,
+        "typ": "Bearer",
+        "realm_access": {"roles": ["offline_access", "admin", "uma_authorization"]},
+        "resource_access": {"jobmon": {"roles": ["Jobs.Admin"]}, "account": {"roles": ["x"]}},
+    }
+    given = {"role_claim": "realm_access.roles", "subject_claim": "preferred_username"}
+    identity = sign_in(**given)
+    assert (identity.subject, identity.roles) == ("ada", ("admin",))
+    identity = sign_in(role_claim="resource_access.jobmon.roles")
+    assert (identity.subject, identity.roles) == (provider.subject, ("Jobs.Admin",))
+
+
+def test_entra_has_app_roles_and_groups_in_the_id_token(provider: Fake, sign_in: SignIn) -> None:
+    provider.claims = {
+        "oid": "00000000-0000-0000-66f3-3332eca7ea81",
+        "preferred_username": "ada@shop.example",
+        "roles": ["Jobs.Admin", "Other"],
+        "groups": ["admin"],
+    }
+    provider.access_claims = {"iss": "https://sts.example/another", "roles": ["admin"]}
+    identity = sign_in(role_claim="roles", subject_claim="oid")
+    assert identity.subject == "00000000-0000-0000-66f3-3332eca7ea81"
+    assert identity.roles == ("Jobs.Admin",)
+    assert sign_in(role_claim="groups").roles == ("admin",)
+
+
+def test_auth0_has_roles_in_a_claim_that_is_a_url(provider: Fake, sign_in: SignIn) -> None:
+    provider.subject = "auth0|5f7c8ec7c33c6c004bbafe82"
+    provider.claims = {"https://company.example/roles": ["admin", "Jobs.Admin"]}
+    identity = sign_in(role_claim="https://company.example/roles")
+    assert identity.subject == "auth0|5f7c8ec7c33c6c004bbafe82"
+    assert identity.roles == ("admin", "Jobs.Admin")
+
+
+def test_cognito_has_groups_in_a_claim_with_a_colon(provider: Fake, sign_in: SignIn) -> None:
+    provider.claims = {"cognito:groups": ["admin", "eu-west-1_Google"], "cognito:username": "ada"}
+    identity = sign_in(role_claim="cognito:groups", subject_claim="cognito:username")
+    assert (identity.subject, identity.roles) == ("ada", ("admin",))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("admin", ("admin",)),
+        (["admin", "admin", "/platform/on call"], ("admin", "/platform/on call")),
+        (["visitor"], ()),
+        (["Admin", 7, None, ["admin"], {"admin": 1}], ()),
+        ({"admin": True}, ()),
+        (None, ()),
+        ("admin Jobs.Admin", ()),
+    ],
+)
+def test_roles_are_those_that_have_permissions(
+    provider: Fake, sign_in: SignIn, value: Any, expected: tuple[str, ...]
+) -> None:
+    provider.claims = {"role": value}
+    assert sign_in().roles == expected
+
+
+def test_claims_that_no_token_has_come_from_userinfo(provider: Fake, sign_in: SignIn) -> None:
+    provider.claims = {}
+    provider.userinfo = {"groups": ["admin"], "email": "ada@shop.example"}
+    identity = sign_in(role_claim="groups", subject_claim="email")
+    assert (identity.subject, identity.roles) == ("ada@shop.example", ("admin",))
+    provider.claims = {"groups": [], "email": "ada@shop.example"}
+    provider.requests.clear()
+    assert sign_in(role_claim="groups", subject_claim="email").roles == ()
+    assert "/userinfo" not in provider.requests  # the ID token has both
+
+
+def test_claims_about_another_person_are_ignored(provider: Fake, sign_in: SignIn) -> None:
+    provider.claims = {}
+    provider.userinfo = {"sub": "eve", "role": ["admin"]}
+    provider.access_claims = {"sub": "eve", "role": ["admin"]}
+    assert sign_in().roles == ()
+
+
+def test_access_token_that_the_provider_did_not_sign_is_ignored(
+    provider: Fake, sign_in: SignIn
+) -> None:
+    provider.claims = {}
+    provider.access_claims = {"role": ["admin"]}
+    assert sign_in().roles == ("admin",)
+    provider.access_claims = {"role": ["admin"], "iss": "https://evil.example"}
+    assert sign_in().roles == ()
+
+
+def test_person_without_the_subject_claim_is_refused(provider: Fake, sign_in: SignIn) -> None:
+    provider.claims = {"email": 7}
+    for claim in ("email", "employee.id"):
+        with pytest.raises(ApiError) as caught:
+            sign_in(subject_claim=claim)
+        assert (caught.value.status, claim in caught.value.message) == (502, True)
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "gives_refresh_token", "expected_s"),
+    [(300, True, 300), (1, True, 60), (86_400, True, 3_600), (86_400, False, 86_400)],
+)
+def test_identity_is_valid_as_long_as_the_providers_tokens(
+    provider: Fake, sign_in: SignIn, expires_in: int, gives_refresh_token: bool, expected_s: int
+) -> None:
+    provider.expires_in, provider.gives_refresh_token = expires_in, gives_refresh_token
+    assert sign_in().lifetime_s == expected_s
+
+
+def test_identity_without_a_named_lifetime_is_valid_as_long_as_its_id_token(
+    provider: Fake, sign_in: SignIn
+) -> None:
+    provider.expires_in = None
+    provider.claims = {"exp": int(time.time()) + 900}
+    assert 840 <= sign_in().lifetime_s <= 900
+
+
+def test_renewal_without_an_id_token_reads_the_access_token_and_userinfo(
+    connect: Any, provider: Fake, sign_in: SignIn
+) -> None:
+    provider.renews_id_token = False
+    provider.access_claims = {"role": ["admin"]}
+    first = sign_in()
+    renewed = connect().renew(first.refresh_token, first.provider_subject)
+    assert (renewed.subject, renewed.roles, renewed.id_token) == ("ada", ("admin",), None)
+    provider.access_claims, provider.userinfo = None, {"role": ["Jobs.Admin"]}
+    renewed = connect().renew(first.refresh_token, first.provider_subject)
+    assert renewed.roles == ("Jobs.Admin",)
+    provider.userinfo = None
+    with pytest.raises(ApiError):  # nothing states who it is
+        connect().renew(first.refresh_token, first.provider_subject)
+
+
+def test_client_secret_is_posted_where_the_header_is_not_offered(
+    provider: Fake, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.document = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
+    forms = []
+    exchange = provider.exchange
+
+    def record(form: dict[str, str], authorization: str) -> tuple[int, bytes]:
+        forms.append(form)
+        assert authorization == ""
+        expected = "Basic am9ibW9uOmEgY2xpZW50IHNlY3JldCBvZiB0aGlydHktdHdvIGJ5dGVz"
+        return exchange(form, expected)
+
+    monkeypatch.setattr(provider, "exchange", record)
+    assert sign_in().subject == "ada"
+    assert forms[0]["client_secret"] == CLIENT_SECRET
+
+
+def test_discovery_is_read_once_and_again_after_a_while(
+    connect: Any, provider: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, path = connect(), "/.well-known/openid-configuration"
+    for _ in range(3):
+        client.begin(BACK)
+    assert provider.requests.count(path) == 1
+    monkeypatch.setattr("jobmon.web.oidc.DISCOVERY_REFRESH_S", 0)
+    client.begin(BACK)
+    assert provider.requests.count(path) == 2
+    provider.status = 500  # the known document is used meanwhile
+    assert client.begin(BACK).address.startswith(f"{provider.issuer}/authorize?")
+    provider.status = 0
+    provider.document = {"authorization_endpoint": f"{provider.issuer}/new"}
+    assert client.begin(BACK).address.startswith(f"{provider.issuer}/new?")
+
+
+def test_every_start_has_values_of_its_own(connect: Any) -> None:
+    client = connect()
+    flows = [client.begin(BACK) for _ in range(20)]
+    for name in ("state", "nonce", "code_verifier"):
+        values = {getattr(flow, name) for flow in flows}
+        assert len(values) == 20
+        assert min(map(len, values)) >= 43  # RFC 7636, 4.1
+
+
+def test_provider_that_hangs_leaves_threads_for_others(
+    connect: Any, provider: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(threads=2)
+    monkeypatch.setattr("jobmon.web.oidc.MAX_WAIT_S", 0.01)
+    with client._at_once, pytest.raises(ApiError) as caught:
+        client.begin(BACK)
+    assert caught.value.status == 503
+    assert client.begin(BACK)
+
+
+def test_secret_of_the_client_stays_in_its_own_request(provider: Fake, sign_in: SignIn) -> None:
+    """Catches a header that Authlib adds to the ones that all its requests share."""
+    from authlib.oauth2.client import DEFAULT_HEADERS  # noqa: PLC0415
+
+    sign_in()
+    assert "Authorization" not in DEFAULT_HEADERS
+
+
+def test_document_of_the_issuer_is_found_with_and_without_a_final_slash(provider: Fake) -> None:
+    without = provider.issuer
+    assert read_discovery(without)["issuer"] == without
+    provider.document = {"issuer": f"{without}/"}
+    assert read_discovery(f"{without}/")["issuer"] == f"{without}/"

@@ -1,0 +1,157 @@
+"""Tokens and sealed cookies of sessions: catches one that was forged, that is for another purpose,
+or that a browser would drop because it is too large."""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+import pytest
+
+from jobmon.app import create_app
+from jobmon.settings import Settings
+from jobmon.web import sessions as sessions_module
+from jobmon.web.sessions import Session, SessionKeys, is_session_token
+from jobmon.web.token_commands import _read_token
+
+from ..conftest import SECRET, Api
+from .test_auth import EC_KEY, KEY, STATS, Provider, outcome, pem, sign_token
+
+Make = Callable[..., Settings]
+OIDC = {
+    "oidc_issuer": "https://id.example",
+    "oidc_client_id": "jobmon",
+    "oidc_client_secret": "a client secret of thirty-two bytes",
+}
+
+
+@pytest.fixture
+def keys(make_settings: Make) -> SessionKeys:
+    return SessionKeys(make_settings(**OIDC))
+
+
+def begin(**given: Any) -> Session:
+    fields = {"provider_subject": "7", "refresh_token": "refresh", "id_token": "id"} | given
+    return Session.begin(12, **fields)
+
+
+def test_token_has_subject_and_roles_at_the_paths_of_the_settings(make_settings: Make) -> None:
+    paths = {"role_claim": "realm_access.roles", "subject_claim": "https://id.example/user"}
+    keys = SessionKeys(make_settings(**OIDC, **paths))
+    session = begin()
+    claims = keys.read_token(keys.issue_token(session, "ada", ["admin", "ops"], 300))
+    assert claims["realm_access"] == {"roles": ["admin", "ops"]}
+    assert claims["https://id.example/user"] == "ada"
+    assert (claims["jti"], claims["iat"]) == (session.id, session.began_at)
+    assert claims["session_ends_at"] == session.ends_at == session.began_at + 12 * 3_600
+
+
+def test_token_never_outlives_its_session(keys: SessionKeys) -> None:
+    session = begin()
+    assert keys.read_token(keys.issue_token(session, "a", [], 10**9))["exp"] == session.ends_at
+
+
+def test_forged_token_is_refused(keys: SessionKeys, make_settings: Make) -> None:
+    now = int(time.time())
+    claims = {"iat": now, "exp": now + 60, "jti": "x", "session_ends_at": now + 60, "sub": "root"}
+    header = {"kid": sessions_module.KEY_ID}
+    for key, algorithm in ((SECRET, "HS256"), (None, "none"), (KEY, "RS256")):
+        forged = jwt.encode(claims, key, algorithm, header)
+        assert is_session_token(forged)
+        with pytest.raises(jwt.PyJWTError):
+            keys.read_token(forged)
+    other = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
+    with pytest.raises(jwt.InvalidSignatureError):
+        keys.read_token(other.issue_token(begin(), "root", ["admin"], 60))
+    for name in claims.keys() - {"sub"}:
+        partly = {other_name: claims[other_name] for other_name in claims if other_name != name}
+        with pytest.raises(jwt.MissingRequiredClaimError):
+            keys.read_token(jwt.encode(partly, keys._signing_key, "HS256", header))
+
+
+def test_sealed_text_is_read_only_for_its_purpose(keys: SessionKeys, make_settings: Make) -> None:
+    sealed = keys.seal("flow", {"state": "x"})
+    assert keys.unseal("flow", sealed) == {"state": "x"}
+    assert keys.unseal("session", sealed) is None
+    assert keys.unseal_session(sealed) is None
+    other = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
+    changed = [sealed[:-4] + "AAAA", sealed[:40], "", "é", "a.b.c", other.seal("flow", {})]
+    for text in changed:
+        assert keys.unseal("flow", text) is None, text
+    assert keys.unseal("flow", sealed, max_age_s=-1) is None
+
+
+def test_sealed_session_is_read_until_it_ends(keys: SessionKeys) -> None:
+    session = begin()
+    assert keys.unseal_session(keys.seal_session(session, 4_000)) == session
+    ended = replace(session, ends_at=int(time.time()) - 1)
+    assert keys.unseal_session(keys.seal_session(ended, 4_000)) is None
+    of_another_version = keys.seal("session", {"id": "x", "ends_at": session.ends_at})
+    assert keys.unseal_session(of_another_version) is None
+
+
+def test_sealed_session_leaves_out_what_has_no_room(keys: SessionKeys) -> None:
+    long = secrets.token_urlsafe(4_000)
+    for given, kept in (
+        ({"id_token": long}, ("refresh", None)),
+        ({"id_token": long, "refresh_token": long}, (None, None)),
+        ({"refresh_token": long}, (None, None)),
+    ):
+        sealed = keys.seal_session(begin(**given), 4_000)
+        assert len(sealed) <= 4_000
+        session = keys.unseal_session(sealed)
+        assert session is not None
+        assert (session.refresh_token, session.id_token) == kept, given
+
+
+@pytest.fixture
+def provider() -> Any:
+    with Provider.listening() as provider:
+        yield provider
+
+
+def test_session_is_accepted_with_every_source_of_keys(
+    watched: Any, make_settings: Make, provider: Provider
+) -> None:
+    """Catches a token of a session that is checked with the keys of other tokens."""
+    for given in (
+        {},
+        {"jwt_secret_key": None, "jwt_public_key": pem(EC_KEY), "jwt_algorithm": "ES256"},
+        {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"},
+        {"jwt_issuer": "https://another.example", "jwt_audience": "another"},
+    ):
+        api = Api(create_app(make_settings(**OIDC, **given), watched.client))
+        keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
+        token = keys.issue_token(begin(), "root", ["admin"], 300)
+        assert [outcome(api, token) for _ in range(2)] == [200, 200], given
+        assert outcome(api, keys.issue_token(begin(), "root", [], 300)) == "permission_denied"
+        assert outcome(api, keys.issue_token(begin(), "root", ["admin"], -60)) == "token_expired"
+    # The second use of a session's token needs no key of the provider.
+    provider.broken = True
+    assert outcome(api, token) == 200
+
+
+def test_without_a_provider_no_session_is_accepted(
+    watched: Any, make_settings: Make, keys: SessionKeys, provider: Provider
+) -> None:
+    api = Api(create_app(make_settings(), watched.client))
+    assert outcome(api, keys.issue_token(begin(), "root", ["admin"], 300)) == "token_invalid"
+    given = {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"}
+    api = Api(create_app(make_settings(**OIDC, **given), watched.client))
+    # A token of the provider that names the key of sessions is none.
+    assert outcome(api, sign_token(sessions_module.KEY_ID), STATS) == "token_invalid"
+
+
+def test_revoked_token_stays_revoked_until_its_session_ends(
+    watched: Any, make_settings: Make
+) -> None:
+    """Catches a revocation that is forgotten while the session can still be renewed."""
+    api = Api(create_app(make_settings(**OIDC), watched.client))
+    session = begin()
+    with api.app.test_request_context():
+        keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
+        found, until = _read_token(keys.issue_token(session, "ada", [], 60))
+    assert (found, until) == (session.id, datetime.fromtimestamp(session.ends_at + 3_600, UTC))
