@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "To try it": ("demo",),
     "To set it up": ("init", "check", "token", "revoke"),
-    "To run it": ("run", "collector", "mark"),
+    "To run it": ("run", "collector", "notify", "mark"),
     "To act on jobs": ("act", "actor"),
     "To build on it": ("openapi", "workload"),
 }
@@ -33,6 +33,7 @@ OTHER_COMMANDS = {
     "init": "Create the indexes that the monitor needs; also its users and a replica set.",
     "check": "Check your deployment and print what is missing, with a remedy for each problem.",
     "act": "Request an ACTION on jobs, which `jobmon actor` carries out, with a record of each.",
+    "notify": "Show how many notifications reached each receiver; --test sends a test message.",
     "token": "Print a token signed with JOBMON_JWT_SECRET_KEY.",
     "revoke": "Refuse a token before it expires, by its `jti`; sessions made with it end, too.",
 }
@@ -48,6 +49,10 @@ def _import_command(name: str) -> click.Command:
         from jobmon.actor.act_command import act_command
 
         return act_command
+    if name == "notify":
+        from jobmon.notify.notify_command import notify_command
+
+        return notify_command
     from jobmon.web.token_commands import revoke_command, token_command
 
     return token_command if name == "token" else revoke_command

@@ -39,6 +39,7 @@ from jobmon.store.connection import Connection
 from .conftest import SECRET, Api
 from .support.commands import database_uri
 from .support.processes import end_process, run
+from .support.receiver import WebhookReceiver
 from .support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +117,7 @@ class Shell:
     ) -> None:
         self.folder = folder
         self.job_id = ""
+        self.webhook = ""  # a receiver of notifications
         self.mongod = mongod
         self.database = database
         self.port = port
@@ -148,6 +150,7 @@ class Shell:
         """The text with the addresses and the id of this service, and without its secret."""
         text = re.sub(r"/jobs/[0-9a-f-]{36}", f"/jobs/{self.job_id}", text)
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
+        text = text.replace("https://hooks.example.com/jobmon", self.webhook)
         text = text.replace(
             "127.0.0.1:27017/yourdatabase", f"{self.mongod.address}/{self.database}"
         )
@@ -234,9 +237,12 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
     )
     shell = Shell(mongod, database.name, port, home, environment)
     shell.job_id = job_id
+    receiver = WebhookReceiver()
+    shell.webhook = receiver.url
     try:
         eventually(lambda: has_fresh_statistics(shell))
-        yield shell
+        with receiver.running():
+            yield shell
     finally:
         end_process(web)
         connection.client.close()

@@ -7,7 +7,8 @@ from typing import Any
 from pymongo.errors import PyMongoError
 
 from jobmon.api import examples
-from jobmon.api.answers import Answer, Error, boolean, integer, nested, number, string
+from jobmon.api.answers import Answer, Error, array, boolean, integer, nested, number, string
+from jobmon.api.fields import Date
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.failures import Failure, classify_failure
@@ -59,11 +60,28 @@ class RollupCheck(Answer):
     )
 
 
+class FailingReceiver(Answer):
+    """A receiver of notifications that messages do not reach."""
+
+    name = string("Its name.")
+    since = Date("When messages began to fail.")
+    reason = string("Why the last one was not delivered.")
+
+
+class NotificationCheck(Answer):
+    """State of the notifications; they never make the service unready."""
+
+    failing = array(FailingReceiver, "Receivers that messages do not reach.")
+
+
 class ReadinessChecks(Answer):
     """Results of the checks."""
 
     database = nested(DatabaseCheck, "The watched database.")
     rollup = nested(RollupCheck, "The collector.")
+    notifications = nested(
+        NotificationCheck, "The notifications, if the collector sends any.", optional=True
+    )
 
 
 class Readiness(Answer):
@@ -119,7 +137,11 @@ def blueprint(revoked: RevokedTokens) -> Routes:
             check["reason"] = database.reason
         return {
             "status": "ready",
-            "checks": {"database": check, "rollup": _check_rollup(queue.rollup)},
+            "checks": {
+                "database": check,
+                "rollup": _check_rollup(queue.rollup),
+                **_check_notifications(queue.rollup),
+            },
         }
 
     return routes
@@ -162,3 +184,17 @@ def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
 def _describe_failure(rollup: RollupReader) -> dict[str, str]:
     failure = rollup.failure()
     return {} if failure is None else {"failure": failure}
+
+
+def _check_notifications(rollup: RollupReader) -> dict[str, Any]:
+    try:
+        receivers = rollup.notifications()
+    except Exception as error:  # the probe answers even if the document is malformed
+        log.error("could not read the notifications for readiness", exc_info=error)
+        return {}
+    failing = [
+        {"name": each.name, "since": each.failing_since, "reason": each.reason}
+        for each in receivers
+        if each.failing_since is not None
+    ]
+    return {"notifications": {"failing": failing}} if receivers else {}

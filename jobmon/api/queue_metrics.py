@@ -163,7 +163,13 @@ class QueueMetrics:
 
     def _read_details(self, queue: WatchedQueue) -> _Details:
         parts, missing = [], None
-        for add in (self._add_estimate, self._add_rollup, self._add_forecast, self._add_errors):
+        for add in (
+            self._add_estimate,
+            self._add_rollup,
+            self._add_forecast,
+            self._add_errors,
+            _add_notifications,
+        ):
             part = Families(queue.name)
             try:
                 add(queue, part)
@@ -306,6 +312,20 @@ class QueueMetrics:
             families.histogram("jobmon_attempt_wait_seconds", about, tally.wait, type=job_type)
             about = "Time from an attempt's start to its end, within 4 %, by type."
             families.histogram("jobmon_attempt_run_seconds", about, tally.run, type=job_type)
+
+
+def _add_notifications(queue: WatchedQueue, families: Families) -> None:
+    """Add the deliveries to each receiver; nothing if the collector sends no notifications."""
+    for each in queue.rollup.notifications():
+        about = "Messages that reached a receiver of notifications."
+        families.counter("jobmon_notifications_sent_total", about, each.sent, receiver=each.name)
+        about = "Attempts to send a message that failed, by receiver."
+        families.counter(
+            "jobmon_notification_failures_total", about, each.failures, receiver=each.name
+        )
+        about = "Whether messages do not reach a receiver now."
+        is_failing = each.failing_since is not None
+        families.gauge("jobmon_notifications_failing", about, is_failing, receiver=each.name)
 
 
 def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:

@@ -30,6 +30,7 @@ from jobmon.rollup.documents import (
     FAILURE,
     LEADER,
     LEASES,
+    NOTIFICATIONS,
     PROGRESS,
     SAMPLES,
     STATE,
@@ -46,6 +47,7 @@ from jobmon.rollup.error_registry import (
 )
 from jobmon.rollup.gaps import EventHistory, load_event_history
 from jobmon.rollup.milestone_document import MILESTONES, load_milestones
+from jobmon.rollup.notification_health import ReceiverHealth, load_receiver_health
 from jobmon.rollup.recurring_runs import RECURRING_RUNS, RecordedRun, load_runs, run_list_name
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.stats_document import load_stats
@@ -157,6 +159,14 @@ class RollupReader:
             return _load_age(document), require_type(document["exception"], str)
 
         return _only_younger(self._find(FAILURE, load), MAX_FAILURE_AGE_S)
+
+    def notifications(self) -> list[ReceiverHealth]:
+        """The deliveries to each receiver of notifications; empty if there are none."""
+
+        def load(document: Document) -> list[ReceiverHealth]:
+            return list(map(load_receiver_health, document["receivers"]))
+
+        return self._find(NOTIFICATIONS, load) or []
 
     def leader(self) -> str | None:
         """The collector that works now; None if none does."""

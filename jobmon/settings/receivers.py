@@ -124,11 +124,9 @@ def _parse_address(number: int, word: str) -> tuple[str, Mapping[str, str]]:
 
 
 def _make_receiver(url: str, options: Mapping[str, str], used: set[str]) -> ReceiverAddress:
-    parts = urlsplit(url)
-    kind = parts.scheme.lower()
-    # Not the host of other services: it may be a token.
-    default = (parts.hostname or kind) if kind in WEBHOOK_SCHEMES else kind
-    default = re.sub(r"[^A-Za-z0-9_.-]", "-", default)[:50].lstrip("_.-") or kind
+    # Nothing else of an address: `/readyz` shows the name to anybody, and the host may be a token.
+    scheme = urlsplit(url).scheme.lower()
+    default = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
     name = options.get("name", default)
     if "name" not in options:
         number = 1

@@ -25,6 +25,7 @@ from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.rollup.buckets import QueueSample, Tally
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.histogram import bucket
+from jobmon.rollup.notification_health import ReceiverHealth
 from jobmon.rollup.reader import Totals
 from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import RunHistory
@@ -100,6 +101,9 @@ class Rollup:
 
     def history_age_s(self) -> float:
         return 2.5
+
+    def notifications(self) -> list[ReceiverHealth]:
+        return [ReceiverHealth(name="slack", sent=3)]
 
     def estimated_total(self) -> int:
         return 17

@@ -25,6 +25,7 @@ from jobmon.settings.receivers import parse_receivers
 from ..conftest import NOW
 from ..diagnosis.test_attention import evidence
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
+from ..support.waiting import eventually
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 FINE, STUCK = evidence(), evidence(expired_leases=3)
@@ -69,7 +70,7 @@ class Collector:
         self.notifier._check_at = 0.0
         self.notifier.step()
 
-    def health(self, name: str = "127.0.0.1") -> Any:
+    def health(self, name: str = "webhook") -> Any:
         stored = StateStore(self.queue.own).load()
         return next(each.health for each in stored.receivers if each.health.name == name)
 
@@ -180,7 +181,7 @@ def test_a_receiver_that_is_away_gets_one_message_late_and_then_what_changed(
     assert (health.sent, health.failures, health.reason) == (0, attempts, "it answered HTTP 503")
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [
-        "a notification did not reach 127.0.0.1, it is sent again: it answered HTTP 503"
+        "a notification did not reach webhook, it is sent again: it answered HTTP 503"
     ]
     receiver.status = 204
     queue.found = evidence(expired_leases=3, due=0, known=False)  # another problem has begun
@@ -248,6 +249,7 @@ def test_a_receiver_that_hangs_delays_no_other(
         collector.begin()
         collector.begin(2 * MINUTE)
         wait([collector.notifier._attempts["other"].outcome])
+        eventually(lambda: receiver.received)
         for _ in range(3):
             collector.begin(10 * MINUTE)  # its own message is sent only once
         assert [each.changes for each in other.received] == [[("begins", "expired_leases")]]

@@ -4,9 +4,12 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import socket
 import time
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +116,24 @@ def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookR
 )
 def test_a_title_is_the_notice_or_their_number(news: list[News], title: str) -> None:
     assert Message(id="m", made_at=NOW, sender=SENDER, news=news).render_title() == title
+
+
+def test_the_documented_verification_accepts_only_what_was_signed(
+    receiver: WebhookReceiver,
+) -> None:
+    """Runs the ten lines of docs/notifications.md."""
+    page = (Path(__file__).parents[2] / "docs/notifications.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    send_webhook(receiver.url, KEY, MESSAGE)
+    (request,) = receiver.received
+    verify, headers = names["verify"], request.headers
+    assert verify(SIGNING_SECRET, headers, request.body)
+    assert not verify(SIGNING_SECRET, headers, request.body + b" ")
+    assert not verify("whsec_" + "A" * 32, headers, request.body)
+    old = str(int(headers["webhook-timestamp"]) - 301)
+    assert not verify(SIGNING_SECRET, headers | {"webhook-timestamp": old}, request.body)
 
 
 def test_credentials_of_an_address_are_sent_as_a_header(receiver: WebhookReceiver) -> None:

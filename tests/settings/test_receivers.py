@@ -23,7 +23,7 @@ def test_addresses_keep_their_own_options_and_lose_those_of_jobmon() -> None:
         f"slack://{TOKEN}/#ops?jobmon_name=oncall&jobmon_queues=pay*  json://x/?-k=v&jobmon_level=watch"
     ) == (
         ReceiverAddress(
-            name="hooks.example",
+            name="webhook",
             url="https://hooks.example/a?b=c",
             level="bad",
             types=("mail.*", "pdf"),
@@ -38,8 +38,8 @@ def test_addresses_of_the_same_kind_get_different_names_without_a_token() -> Non
     assert [receiver.name for receiver in parse_receivers(text)] == [
         "slack",
         "slack-2",
-        "h.example",
-        "h.example-2",
+        "webhook",
+        "webhook-2",
     ]
 
 

@@ -1,0 +1,93 @@
+"""`jobmon notify`: shows what the receivers got, and sends them a test message."""
+
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import click
+from pymongo.errors import PyMongoError
+
+from jobmon import logs
+from jobmon.humanize import count
+from jobmon.notify.delivery import Receiver, open_receivers
+from jobmon.notify.message import Message, Sender
+from jobmon.notify.webhook import DeliveryError
+from jobmon.rollup.documents import connect_as_writer
+from jobmon.rollup.notification_health import ReceiverHealth
+from jobmon.rollup.reader import RollupReader
+from jobmon.settings import Settings, SettingsError, load_queues
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+from jobmon.store.failures import describe_error
+
+
+@click.command("notify")
+@click.option("--test", "tests", is_flag=True, help="Send a test message to each receiver.")
+def notify_command(*, tests: bool) -> None:
+    """Show how many notifications reached each receiver; --test sends a test message.
+
+    Run it with the settings of the collector. It exits with 1 if messages do not reach a receiver.
+    """
+    try:
+        settings = Settings.from_env(require_keys=False)
+        queues, receivers = load_queues(settings), open_receivers(settings)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    if not receivers:
+        raise click.ClickException("JOBMON_NOTIFY_URLS is not set")
+    logs.configure("ERROR", logs.find_secrets(settings, queues))
+    results = _send_tests(queues[0], receivers) if tests else _read_health(settings, queues)
+    click.echo("\n".join(line for line, _ in results))
+    sys.exit(0 if all(is_good for _, is_good in results) else 1)
+
+
+def _send_tests(settings: Settings, receivers: list[Receiver]) -> list[tuple[str, bool]]:
+    """A line for each receiver, and whether it took the message."""
+    message = Message(
+        id=f"msg_{uuid.uuid4().hex}",
+        made_at=datetime.now(UTC),
+        sender=Sender.from_settings(settings),
+    )
+
+    def send(receiver: Receiver) -> tuple[str, bool]:
+        try:
+            receiver.send_now(message)
+        except DeliveryError as error:
+            return f"{receiver.name}: not sent, {error}", False
+        return f"{receiver.name}: sent", True
+
+    with ThreadPoolExecutor(len(receivers)) as pool:
+        return list(pool.map(send, receivers))
+
+
+def _read_health(settings: Settings, queues: tuple[Settings, ...]) -> list[tuple[str, bool]]:
+    """Lines for each queue, and whether messages reach the receiver."""
+    own = connect_as_writer(settings)
+    clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
+    lines: list[tuple[str, bool]] = []
+    try:
+        for queue in queues:
+            reader = RollupReader(Connection(queue, clients[queue.mongo_uri]), own)
+            try:
+                found = reader.notifications()
+            except PyMongoError as error:
+                lines.append((f"{queue.queue}: {describe_error(error)}", False))
+                continue
+            lines += [_describe(queue.queue, health) for health in found] or [
+                (f"{queue.queue}: nothing was sent yet", True)
+            ]
+    finally:
+        own.close()
+        for client in clients.values():
+            client.close()
+    return lines
+
+
+def _describe(queue: str, health: ReceiverHealth) -> tuple[str, bool]:
+    line = f"{queue}, {health.name}: {count(health.sent, 'message')} sent"
+    if health.failures:
+        line += f", {count(health.failures, 'attempt')} failed"
+    if health.failing_since is not None:
+        line += f"; failing since {health.failing_since:%Y-%m-%d %H:%M} UTC: {health.reason}"
+    return line, health.failing_since is None

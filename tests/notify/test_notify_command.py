@@ -1,0 +1,118 @@
+"""`jobmon notify`: catches a receiver that looks fine, and an address that is printed."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from prometheus_client.parser import text_string_to_metric_families
+from pymongo import MongoClient
+
+from jobmon.cli import main
+from jobmon.demo.mongod import Mongod
+from jobmon.notify.state import ReceiverState, StateStore
+from jobmon.rollup.documents import OwnDatabase, rollup_database
+from jobmon.rollup.notification_health import ReceiverHealth
+
+from ..conftest import NOW
+from ..support.receiver import SIGNING_SECRET, WebhookReceiver
+from ..support.watched_queue import WatchedQueue, temporary_database
+
+SINCE = NOW - timedelta(minutes=7)
+HEALTH = [
+    ReceiverHealth(name="slack", sent=3),
+    ReceiverHealth(name="hook", failures=1, failing_since=SINCE, reason="it answered HTTP 500"),
+]
+
+
+@pytest.fixture
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+    with temporary_database(mongo) as database:
+        queue = WatchedQueue(mongod, database)
+        yield queue
+        queue.close()
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    def run(*arguments: str, **settings: str) -> Result:
+        environment = {f"JOBMON_{name}": value for name, value in settings.items()}
+        defaults = {"JOBMON_MONGO_URI": "mongodb://127.0.0.1/unused"}
+        return CliRunner().invoke(main, ["notify", *arguments], env=defaults | environment)
+
+    return run
+
+
+def test_a_test_message_reaches_each_receiver_or_has_a_reason(
+    run: Callable[..., Result], receiver: WebhookReceiver
+) -> None:
+    other = WebhookReceiver()
+    other.status = 404
+    with other.running():
+        urls = f"{receiver.url} {other.url}?jobmon_name=other"
+        done = run("--test", NOTIFY_URLS=urls, NOTIFY_SECRET=SIGNING_SECRET, ENVIRONMENT="PROD")
+    assert done.output.splitlines() == ["webhook: sent", "other: not sent, it answered HTTP 404"]
+    assert done.exit_code == 1
+    (request,) = receiver.received
+    assert b'"type":"jobmon.test"' in request.body
+    assert b"[PROD] jobmon, default: this is a test of notifications" in request.body
+    done = run("--test", NOTIFY_URLS=receiver.url, NOTIFY_SECRET=SIGNING_SECRET)
+    assert (done.output, done.exit_code) == ("webhook: sent\n", 0)
+
+
+def test_without_receivers_or_a_secret_the_command_names_the_setting(
+    run: Callable[..., Result], receiver: WebhookReceiver
+) -> None:
+    assert run("--test").output == "Error: JOBMON_NOTIFY_URLS is not set\n"
+    done = run("--test", NOTIFY_URLS=receiver.url)
+    assert "JOBMON_NOTIFY_SECRET: not set" in done.output
+    assert receiver.url not in done.output
+    assert done.exit_code == 1
+
+
+def test_failures_are_in_the_command_in_readyz_and_in_metrics(
+    queue: WatchedQueue, run: Callable[..., Result], receiver: WebhookReceiver
+) -> None:
+    settings = {
+        "MONGO_URI": queue.settings.mongo_uri,
+        "ROLLUP_DB": queue.settings.rollup_db,
+        "NOTIFY_URLS": receiver.url,
+        "NOTIFY_SECRET": SIGNING_SECRET,
+    }
+    done = run(**settings)
+    assert (done.output, done.exit_code) == ("default: nothing was sent yet\n", 0)
+    assert "notifications" not in queue.get("/readyz")["checks"]
+    own = OwnDatabase(rollup_database(queue.connection), queue.connection.queue_key)
+    StateStore(own).save([ReceiverState(health=health) for health in HEALTH], -1)
+    done = run(**settings)
+    assert done.output.splitlines() == [
+        "default, slack: 3 messages sent",
+        f"default, hook: 0 messages sent, 1 attempt failed; failing since {SINCE:%Y-%m-%d %H:%M} "
+        "UTC: it answered HTTP 500",
+    ]
+    assert done.exit_code == 1
+    assert queue.get("/readyz")["checks"]["notifications"] == {
+        "failing": [
+            {
+                "name": "hook",
+                "since": f"{SINCE:%Y-%m-%dT%H:%M:%S.000Z}",
+                "reason": "it answered HTTP 500",
+            }
+        ]
+    }
+    text = queue.api.get_as_admin("/metrics").text
+    found = {
+        (sample.name, sample.labels["receiver"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if "notification" in sample.name
+    }
+    assert found == {
+        ("jobmon_notifications_sent_total", "slack"): 3,
+        ("jobmon_notifications_sent_total", "hook"): 0,
+        ("jobmon_notification_failures_total", "slack"): 0,
+        ("jobmon_notification_failures_total", "hook"): 1,
+        ("jobmon_notifications_failing", "slack"): 0,
+        ("jobmon_notifications_failing", "hook"): 1,
+    }
