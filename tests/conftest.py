@@ -299,6 +299,25 @@ for name in ("find", "count_documents", "estimated_document_count"):
     )
 
 
+_aggregate = mongomock.Collection.aggregate
+
+
+def _join(collection: Any, pipeline: list[dict[str, Any]], **options: Any) -> Any:
+    """mongomock does not support a pipeline in $lookup."""
+    options = {"session": None}
+    *first, last = pipeline or [{}]
+    if "pipeline" not in (lookup := last.get("$lookup", {})):
+        return _aggregate(collection, pipeline, **options)
+    others = collection.database[lookup["from"]]
+    return [
+        document | {lookup["as"]: list(_aggregate(others, lookup["pipeline"], **options))}
+        for document in _aggregate(collection, first, **options)
+    ]
+
+
+mongomock.Collection.aggregate = _join
+
+
 _with_options = mongomock.Collection.with_options
 
 

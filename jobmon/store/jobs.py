@@ -1,5 +1,7 @@
 """Reads one job with its attempts."""
 
+from collections.abc import Callable
+
 from jobmon.domain import ATTEMPT_FIELDS
 from jobmon.store.attempts import (
     MAX_ATTEMPTS_SHOWN,
@@ -10,6 +12,7 @@ from jobmon.store.attempts import (
 )
 from jobmon.store.bson_json import to_text
 from jobmon.store.connection import Connection
+from jobmon.store.id_lookup import IdLookup
 from jobmon.store.identity import identity_values, is_identity, match_any
 from jobmon.store.indexes import attempt_index
 from jobmon.store.mapping import Document, FieldMapping
@@ -26,10 +29,12 @@ class JobStore:
     """Reads single jobs; PyMongoError when the watched collections cannot be read."""
 
     def __init__(self, connection: Connection) -> None:
-        self._jobs = connection.jobs
-        self._attempts = connection.attempts
+        self._jobs = IdLookup(connection.jobs)
+        self._attempts = None if connection.attempts is None else IdLookup(connection.attempts)
         self._profile = connection.profile
         self._max_read = MAX_ATTEMPTS_SHOWN if self._profile.log is None else _MAX_EVENTS
+        # Of attempts, or of their events: the newest first.
+        self._newest_first = [(name, -1) for name, _ in attempt_index(self._profile)[1:]]
 
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
@@ -42,19 +47,19 @@ class JobStore:
         texts are kept up to 10 million characters in total, the newest attempt first; after that,
         2,000 characters of each field. Index: (jobId).
         """
-        query = _match_identity("jobId", job_id)
+        query = _match_id(job_id)
         if owner is not None:
-            query |= _match_identity("createdBy", owner)
+            query["createdBy"] = match_any(identity_values(owner))
 
         def is_requested(job: Document) -> bool:
             owns = owner is None or is_identity(job.get("createdBy"), owner)
             return owns and is_identity(job.get("jobId"), job_id)
 
-        found = self._jobs.look_up(query, by="jobId", accept=is_requested, limit=1)
-        if not found:
+        found = self._read_job(job_id, query, is_requested)
+        if found is None:
             return None
-        (job,) = found
-        log, recorded = self._profile.log, self._read_recorded(job_id, self._max_read)
+        job, recorded = found
+        log = self._profile.log
         attempts = self._list_attempts(recorded, job)
         count = attempt_count(job, default=len(attempts))
         if log is not None:  # a log may have more runs than the job counts
@@ -70,6 +75,25 @@ class JobStore:
             "attemptCount": count,
             "reasons": {} if reason is None else {"attempts": reason},
         }
+
+    def _read_job(
+        self, job_id: str, query: Document, accept: Callable[[Document], bool]
+    ) -> tuple[Document, list[Document]] | None:
+        """A job that matches, with the newest attempts or events of it in their order."""
+        if self._attempts is not None:
+            joined = self._jobs.find_joined(
+                query,
+                self._attempts,
+                _match_id(job_id),
+                limit=self._max_read,
+                order=self._newest_first,
+            )
+            if joined is not None:
+                accepted = ((job, found) for job, found in joined if accept(job))
+                job, found = next(accepted, (None, []))
+                return None if job is None else (job, _keep_recorded(found, job_id))
+        jobs = self._jobs.find(query, accept, limit=1)
+        return (jobs[0], self._read_recorded(job_id, self._max_read)) if jobs else None
 
     def list_runs(self, job: Document, limit: int) -> list[Document]:
         """The newest attempts of a job that a list has read, in their order: recorded ones only.
@@ -90,7 +114,8 @@ class JobStore:
             embedded = self._list_embedded_attempts(job)
             return embedded if embedded or self._profile.reads_last_attempt else last_attempt(job)
         attempts = recorded if log is None else log.pair(recorded, job)
-        if self._attempts is not None and not self._attempts.mapping.can_query("attemptNumber"):
+        mapping = self._profile.attempts
+        if mapping is not None and not mapping.can_query("attemptNumber"):
             attempts = number_attempts(attempts, job, is_complete=len(recorded) < self._max_read)
         return attempts
 
@@ -98,22 +123,12 @@ class JobStore:
         """The newest attempts of a job, or events of them, in their order."""
         if self._attempts is None:
             return []
-        budget = CharacterBudget(MAX_ATTEMPTS_LENGTH)
-
-        def truncate(attempt: Document) -> Document:
-            return {
-                name: budget.truncate(value, at_least=MIN_FIELD_LENGTH)
-                for name, value in attempt.items()
-            }
-
-        order = attempt_index(self._profile)[1:]
-        return self._attempts.look_up(
-            _match_identity("jobId", job_id),
-            by="jobId",
-            accept=lambda attempt: is_identity(attempt.get("jobId"), job_id),
+        return self._attempts.find(
+            _match_id(job_id),
+            lambda attempt: is_identity(attempt.get("jobId"), job_id),
             limit=limit,
-            order=[(name, -1) for name, _ in order],
-            transform=truncate,
+            order=self._newest_first,
+            transform=_Truncation(),
         )[::-1]
 
     def _list_embedded_attempts(self, job: Document) -> list[Document]:
@@ -121,11 +136,8 @@ class JobStore:
         embedded = job.get("attempts")
         if not isinstance(embedded, list):
             return []
-        mapping = (
-            _CONTRACT
-            if self._attempts is None or self._profile.log is not None
-            else self._attempts.mapping
-        )
+        mapping = self._profile.attempts if self._profile.log is None else None
+        mapping = mapping or _CONTRACT
         return [
             {"attemptNumber": number, **mapping.to_contract(attempt)}
             for number, attempt in enumerate(embedded, start=1)
@@ -133,6 +145,26 @@ class JobStore:
         ][-MAX_ATTEMPTS_SHOWN:]
 
 
-def _match_identity(field: str, printed: str) -> Document:
-    """A query for the values that a printed text means in a field."""
-    return {field: match_any(identity_values(printed))}
+def _match_id(job_id: str) -> Document:
+    """A query for the values that the printed id of a job means."""
+    return {"jobId": match_any(identity_values(job_id))}
+
+
+class _Truncation:
+    """Truncates the attempts of a job, the newest first, to a total length."""
+
+    def __init__(self) -> None:
+        self._budget = CharacterBudget(MAX_ATTEMPTS_LENGTH)
+
+    def __call__(self, attempt: Document) -> Document:
+        return {
+            name: self._budget.truncate(value, at_least=MIN_FIELD_LENGTH)
+            for name, value in attempt.items()
+        }
+
+
+def _keep_recorded(newest_first: list[Document], job_id: str) -> list[Document]:
+    """The attempts with exactly this id, truncated, in their order."""
+    truncate = _Truncation()
+    kept = [one for one in newest_first if is_identity(one.get("jobId"), job_id)]
+    return list(map(truncate, kept))[::-1]

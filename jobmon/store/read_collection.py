@@ -4,7 +4,6 @@ time limit, the simple collation, and a comment that names the request."""
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,7 +24,6 @@ Transform = Callable[[Document], Document]
 _SNAPSHOT = ReadConcern("snapshot")
 # Strings are compared by their bytes, whatever collation the collection has.
 SIMPLE_COLLATION = {"locale": "simple"}
-_KEEP_COLLATION_S = 60.0
 _KEEP_ARRAYS_S = 1.0
 _KEEP_INDEXES_S = 10.0
 
@@ -60,10 +58,8 @@ class ReadCollection:
         self.mapping = mapping
         self.max_time_ms = max_time_ms
         self._projections: dict[tuple[str, ...], Any] = {}
-        self._all_fields = mapping.projection(None)
         self._naive: tuple[Collection[Document], Collection[Document]] | None = None
         self._warned: set[str] = set()
-        self._look_up_collation: tuple[float, dict[str, Any]] | None = None
         self._without_arrays: dict[tuple[str, str], tuple[float, bool]] = {}
         self._indexed: dict[str, tuple[float, bool]] = {}
 
@@ -102,7 +98,7 @@ class ReadCollection:
                 limit=limit,
                 batch_size=limit,
                 hint=hint,
-                **self._limits("max_time_ms"),
+                **self.limits("max_time_ms"),
             )
             return [transform(self.mapping.to_contract(document)) for document in found]
 
@@ -124,57 +120,6 @@ class ReadCollection:
         if (known := self._projections.get(fields)) is None:
             known = self._projections[fields] = self.mapping.projection(fields)
         return known
-
-    def look_up(
-        self,
-        query: Document,
-        *,
-        by: str,
-        accept: Callable[[Document], bool],
-        limit: int,
-        order: Keys | None = None,
-        transform: Transform = _identity,
-    ) -> list[Document]:
-        """The first `limit` documents that match and that `accept` returns true for.
-
-        `query` is for values of the field `by`, and is served by the index on that field, whatever
-        its collation. A collation that is not simple matches more values: `accept` compares them.
-        """
-        found = self.collection.find(
-            self.mapping.translate_filter(query),
-            self._all_fields,
-            sort=self.mapping.translate_order(order or []) or None,
-            batch_size=limit + 1,
-            **self._limits("max_time_ms") | self._choose_collation(by),
-        )
-        accepted: list[Document] = []
-        with closing(found):
-            for stored in found:
-                document = self.mapping.to_contract(stored)
-                if accept(document):
-                    accepted.append(transform(document))
-                    if len(accepted) == limit:
-                        break
-        return accepted
-
-    def _choose_collation(self, by: str) -> dict[str, Any]:
-        """The simple collation, unless the index on `by` has another collation.
-
-        Such an index serves no exact comparison. The index on `_id` always has the collation of the
-        collection.
-        """
-        now = time.monotonic()
-        known = self._look_up_collation
-        if known is None or known[0] < now - _KEEP_COLLATION_S:
-            planned = self._explain({"filter": self.mapping.translate_filter({by: ""})})
-            # A mongos answers with the plan of each shard.
-            plans = planned["winningPlan"].get("shards") or [planned]
-            serves = all(
-                "collation" in plan and "COLLSCAN" not in str(plan["winningPlan"]) for plan in plans
-            )
-            known = now, {"collation": None if serves else SIMPLE_COLLATION}
-            self._look_up_collation = known
-        return known[1]
 
     def aggregate(
         self,
@@ -198,7 +143,7 @@ class ReadCollection:
             options = _drop_none({"hint": hint, "batchSize": batch_size})
 
             def run_on(collection: Collection[Document]) -> list[Document]:
-                found = collection.aggregate(stages, **options, **self._limits())
+                found = collection.aggregate(stages, **options, **self.limits())
                 return [transform(document) for document in found]
 
             if snapshot:
@@ -224,7 +169,7 @@ class ReadCollection:
         def run(hint: Hint) -> int:
             options = _drop_none({"hint": hint, "limit": limit})
             translated = self.mapping.translate_filter(query)
-            return self.collection.count_documents(translated, **options, **self._limits())
+            return self.collection.count_documents(translated, **options, **self.limits())
 
         return self._run_with_index(index, run, require_index=require_index)
 
@@ -238,7 +183,7 @@ class ReadCollection:
         """Read one _id by its index, and no document; PyMongoError where that is refused."""
 
         def run(hint: Hint) -> list[Document]:
-            limits = self._limits("max_time_ms")
+            limits = self.limits("max_time_ms")
             return list(self.collection.find({}, {"_id": True}, limit=1, hint=hint, **limits))
 
         self._run_with_index([("_id", 1)], run)
@@ -252,7 +197,7 @@ class ReadCollection:
             try:
                 self._run_hinted(
                     keys or [],
-                    lambda hint: self._explain({"filter": find, **_drop_none({"hint": hint})}),
+                    lambda hint: self.explain({"filter": find, **_drop_none({"hint": hint})}),
                 )
                 exists = True
             except OperationFailure as error:
@@ -284,11 +229,11 @@ class ReadCollection:
         def run(hint: Hint) -> Any:
             options = _drop_none({"hint": hint})
             find = {"filter": {}, "collation": SIMPLE_COLLATION, **options}
-            return self._explain(find)["winningPlan"]
+            return self.explain(find)["winningPlan"]
 
         return self._run_with_index(index, run)
 
-    def _explain(self, find: Document) -> Document:
+    def explain(self, find: Document) -> Document:
         """The planner's answer for a find. The driver's own `explain` would also run the query.
 
         The primary answers: no secondary has an array in an index before the primary has it.
@@ -302,7 +247,8 @@ class ReadCollection:
         planned: Document = answer["queryPlanner"]
         return planned
 
-    def _limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
+    def limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
+        """The options that each query has: its time limit, the simple collation, a comment."""
         return {max_time: self.max_time_ms, "collation": SIMPLE_COLLATION} | request_comment()
 
     def _run_with_index(

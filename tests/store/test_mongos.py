@@ -24,6 +24,7 @@ from jobmon.setup.init_plan import InitOptions
 from jobmon.store.client import DatabaseClient, select_one_router
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST
+from jobmon.store.id_lookup import IdLookup
 from jobmon.store.queue_key import deployment_name
 
 from ..conftest import NOW, Api
@@ -108,8 +109,7 @@ def test_an_index_of_shards_with_a_collation_is_used(
     database.jobs.create_index("jobId")
     database.jobs.insert_one(make_job(1))
     connection = Connection(settings)
-    query = {"jobId": "job-1"}
-    found = connection.jobs.look_up(query, by="jobId", accept=lambda _: True, limit=1)
+    found = IdLookup(connection.jobs).find({"jobId": "job-1"}, lambda _: True, limit=1)
     connection.close()
     assert found[0]["jobId"] == "job-1"
     finds = [command for router in routers for command in router.commands if "find" in command]

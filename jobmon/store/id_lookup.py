@@ -1,0 +1,112 @@
+"""Looks up the documents of one job by its id, by their index on it, whatever its collation."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from jobmon.store.failures import DOCUMENT_TOO_LARGE
+from jobmon.store.mapping import Document, Keys
+from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, Transform
+
+ID = "jobId"
+_KEEP_COLLATION_S = 60.0
+_JOINED = "_joined"
+_JOIN_TOO_LARGE = (*DOCUMENT_TOO_LARGE, 4_568)
+
+
+class IdLookup:
+    """Looks up documents by the field `jobId`; PyMongoError when they cannot be read.
+
+    A collation that is not simple matches more values of it than are meant. So there is always an
+    `accept`, which compares them.
+
+        IdLookup(connection.jobs).find({"jobId": "a"}, lambda job: job["jobId"] == "a", limit=1)
+    """
+
+    def __init__(self, collection: ReadCollection) -> None:
+        self._documents = collection
+        self._mapping = collection.mapping
+        self._all_fields = collection.mapping.projection(None)
+        self._collation: tuple[float, dict[str, Any] | None] | None = None
+
+    def find(
+        self,
+        query: Document,
+        accept: Callable[[Document], bool],
+        *,
+        limit: int,
+        order: Keys | None = None,
+        transform: Transform = lambda document: document,
+    ) -> list[Document]:
+        """The first `limit` documents that match and that `accept` returns true for.
+
+        `transform` is applied to each document before the next one is read.
+        """
+        found = self._documents.collection.find(
+            self._mapping.translate_filter(query),
+            self._all_fields,
+            sort=self._mapping.translate_order(order or []) or None,
+            batch_size=limit + 1,
+            **self._documents.limits("max_time_ms") | {"collation": self._choose_collation()},
+        )
+        accepted: list[Document] = []
+        with closing(found):
+            for stored in found:
+                document = self._mapping.to_contract(stored)
+                if accept(document):
+                    accepted.append(transform(document))
+                    if len(accepted) == limit:
+                        break
+        return accepted
+
+    def find_joined(
+        self, query: Document, others: "IdLookup", other_query: Document, *, limit: int, order: Keys
+    ) -> list[tuple[Document, list[Document]]] | None:
+        """The documents that match, each with the first `limit` of `others` that match.
+
+        One command takes the driver a third of the time of two, and the server two thirds. None if
+        they cannot be joined: an index has a collation, or the others have more than 16 MB.
+        """
+        if any(each._choose_collation() is None for each in (self, others)):
+            return None
+        order = others._mapping.translate_order(order)
+        joined = {
+            "from": others._documents.collection.name,
+            "pipeline": [*others._stages(other_query), {"$sort": dict(order)}, {"$limit": limit}],
+            "as": _JOINED,
+        }
+        stages = [*self._stages(query), {"$lookup": joined}]
+        try:
+            found = list(self._documents.collection.aggregate(stages, **self._documents.limits()))
+        except OperationFailure as error:
+            if error.code not in _JOIN_TOO_LARGE:
+                raise
+            return None
+        matching = [list(map(others._mapping.to_contract, job.pop(_JOINED))) for job in found]
+        return list(zip(map(self._mapping.to_contract, found), matching, strict=True))
+
+    def _stages(self, query: Document) -> list[Document]:
+        """The aggregation that reads what `find` reads."""
+        match: Document = {"$match": self._mapping.translate_filter(query)}
+        return [match, {"$project": self._all_fields}] if self._all_fields else [match]
+
+    def _choose_collation(self) -> dict[str, Any] | None:
+        """The simple collation; None, for the collection's own, if the index has another one.
+
+        Such an index serves no exact comparison. The index on `_id` always has the collation of the
+        collection.
+        """
+        now, known = time.monotonic(), self._collation
+        if known is None or known[0] < now - _KEEP_COLLATION_S:
+            by_id = {"filter": self._mapping.translate_filter({ID: ""})}
+            planned = self._documents.explain(by_id)
+            # A mongos answers with the plan of each shard.
+            plans = planned["winningPlan"].get("shards") or [planned]
+            serves = all(
+                "collation" in plan and "COLLSCAN" not in str(plan["winningPlan"]) for plan in plans
+            )
+            known = self._collation = now, None if serves else SIMPLE_COLLATION
+        return known[1]

@@ -1,0 +1,80 @@
+"""The lookup of a job with its attempts by one command, on the real server: catches a join that
+fails for more than 16 MB, and one that compares ids by a collation."""
+
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+from jobmon.store.id_lookup import IdLookup
+from jobmon.store.jobs import JobStore
+from jobmon.store.mapping import Document
+
+from ..conftest import database_uri
+
+IGNORES_CASE = {"locale": "en", "strength": 2}
+
+
+@pytest.fixture
+def connection(mongod: Mongod, database: Database[Document]) -> Any:
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
+    with connection.client:
+        yield connection
+
+
+def join(connection: Connection) -> list[tuple[Document, list[Document]]] | None:
+    assert connection.attempts is not None
+    jobs, attempts, query = IdLookup(connection.jobs), IdLookup(connection.attempts), {"jobId": "a"}
+    order = [("attemptNumber", -1)]
+    return jobs.find_joined(query, attempts, query, limit=2, order=order)
+
+
+def add_attempts(database: Database[Document], count: int, **more: Any) -> None:
+    database.job_attempts.insert_many(
+        [{"jobId": "a", "attemptNumber": number, **more} for number in range(1, count + 1)]
+    )
+
+
+def test_newest_attempts_are_read_with_their_job(
+    connection: Connection, database: Database[Document]
+) -> None:
+    database.jobs.insert_many([{"jobId": "a", "type": "mail"}, {"jobId": "A"}])
+    add_attempts(database, 3)
+    joined = join(connection)
+    assert joined is not None
+    ((job, attempts),) = joined
+    assert (job["jobId"], job["type"]) == ("a", "mail")
+    assert [attempt["attemptNumber"] for attempt in attempts] == [3, 2]
+
+
+def test_attempts_of_more_than_16_mb_are_read_by_themselves(
+    connection: Connection, database: Database[Document]
+) -> None:
+    database.jobs.insert_one({"jobId": "a"})
+    add_attempts(database, 2, error={"stack": "x" * 9_000_000})
+    assert join(connection) is None
+    job = JobStore(connection).get_job("a")
+    assert job is not None
+    lengths = [len(attempt["error"]["stack"]) for attempt in job["attempts"]]
+    assert [attempt["attemptNumber"] for attempt in job["attempts"]] == [1, 2]
+    assert lengths[0] < 1_100_000  # 10 million in total
+    assert lengths[1] == 9_000_000
+
+
+@pytest.mark.parametrize("collected", ["jobs", "job_attempts"])
+def test_ids_are_not_compared_by_a_collation(
+    connection: Connection, database: Database[Document], collected: str
+) -> None:
+    database.create_collection(collected, collation=IGNORES_CASE)
+    database[collected].create_index("jobId")
+    database.jobs.insert_many([{"jobId": "A", "type": "other"}, {"jobId": "a", "type": "mail"}])
+    add_attempts(database, 1)
+    database.job_attempts.insert_one({"jobId": "A", "attemptNumber": 7})
+    assert join(connection) is None
+    job = JobStore(connection).get_job("a")
+    assert job is not None
+    assert job["type"] == "mail"
+    assert [attempt["attemptNumber"] for attempt in job["attempts"]] == [1]
