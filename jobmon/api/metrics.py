@@ -57,13 +57,19 @@ class RequestMetrics:
             buckets=HTTP_BUCKETS,
             registry=None,
         )
+        self._of_routes: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, response: Response) -> Response:
         """Count a request. Labels are bounded: the route's rule, a known method, a status."""
-        route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
+        route = UNMATCHED if (rule := request.url_rule) is None else rule.rule
         method = request.method if request.method in _METHODS else OTHER_METHOD
-        self._requests.labels(route, method, str(response.status_code)).inc()
-        self._seconds.labels(route, method).observe(time.perf_counter() - g.jobmon_began)
+        key = route, method, response.status_code
+        if (metrics := self._of_routes.get(key)) is None:
+            number = self._requests.labels(route, method, str(response.status_code))
+            metrics = self._of_routes[key] = number, self._seconds.labels(route, method)
+        number, seconds = metrics
+        number.inc()
+        seconds.observe(time.perf_counter() - g.jobmon_began)
         return response
 
     def register(self, registry: CollectorRegistry) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from flask import Flask, Response, g, request
-from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from jobmon import logs, tracing
 from jobmon.web import auth
@@ -32,15 +32,16 @@ def register(app: Flask) -> None:
 
 
 def _begin() -> None:
-    caller_id = request.headers.get(REQUEST_ID, "")
+    request_id = request.headers.get(REQUEST_ID)
     clear_contextvars()  # now, not when a request ends: an export that is still sent keeps its id
-    is_usable = _WELL_FORMED.fullmatch(caller_id) is not None
-    bind_contextvars(request_id=caller_id if is_usable else secrets.token_hex(16))
-    g.jobmon_began = time.perf_counter()
+    if request_id is None or _WELL_FORMED.fullmatch(request_id) is None:
+        request_id = secrets.token_hex(16)
+    bind_contextvars(request_id=request_id)
+    g.jobmon_request_id, g.jobmon_began = request_id, time.perf_counter()
 
 
 def _end(response: Response, *, is_traced: bool) -> Response:
-    request_id = get_contextvars()["request_id"]
+    request_id = g.jobmon_request_id
     response.headers.add(REQUEST_ID, request_id)
     rule = request.url_rule
     line: dict[str, Any] = {
