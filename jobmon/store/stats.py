@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from jobmon.domain import JobStatus
 from jobmon.store.labels import MAX_STATUSES, MAX_TYPES, OTHER, LabelBudget
@@ -102,6 +103,12 @@ class QueueStats:
             return None
         return self.age_ms(self.health.oldest_queued)
 
+    @cached_property
+    def _labels(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The statuses and the types of the counts."""
+        counts = self.counts or {}
+        return frozenset(key[0] for key in counts), frozenset(key[1] for key in counts)
+
     def count_matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
         """How many jobs have any of `statuses` and any of `types`; an empty collection means all.
 
@@ -109,16 +116,16 @@ class QueueStats:
         """
         if self.counts is None:
             return None
-        for requested, counted in (
-            (statuses, {status for status, _ in self.counts}),
-            (types, {job_type for _, job_type in self.counts}),
-        ):
+        if not statuses and not types:
+            return self.total
+        all_statuses, all_types = self._labels
+        for requested, counted in ((statuses, all_statuses), (types, all_types)):
             if OTHER in counted and not (counted - {OTHER}).issuperset(requested):
                 return None
         return sum(
-            count
-            for (status, job_type), count in self.counts.items()
-            if (not statuses or status in statuses) and (not types or job_type in types)
+            self.counts.get((status, job_type), 0)
+            for status in frozenset(statuses) or all_statuses
+            for job_type in frozenset(types) or all_types
         )
 
 
