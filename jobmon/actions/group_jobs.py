@@ -18,7 +18,7 @@ _TOO_MANY = (
 _FOLDED = "This group has errors of several kinds: use error_code instead."
 
 
-class GroupJobs:
+class GroupJobReader:
     """Reads the jobs of groups of errors; methods raise PyMongoError.
 
     The error alone decides the group. So only the jobs have to be read, and an old job is found,

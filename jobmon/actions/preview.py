@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from jobmon.actions.group_jobs import GroupJobs
+from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.request import MAX_JOBS
 from jobmon.actions.support import ActionSupport
 from jobmon.actions.target import Target, narrow_filter
@@ -46,7 +46,7 @@ class ActionPreviewer:
         lists: JobLists,
         counter: ListCounter,
         support: ActionSupport,
-        groups: GroupJobs | None = None,
+        groups: GroupJobReader | None = None,
     ) -> None:
         self._lists = lists
         self._counter = counter
@@ -102,7 +102,8 @@ def select_jobs(
 ) -> JobFilter | None:
     """The filter for those of its jobs that an action may change; None if there are none.
 
-    With `created_before`, only for jobs that are older. It has no `error_group`: see `GroupJobs`.
+    With `created_before`, only for jobs that are older. It has no `error_group`: `GroupJobReader`
+    selects these jobs.
     """
     job_filter = replace(job_filter, error_group=None)
     narrowed = narrow_filter(job_filter, support.statuses[action])

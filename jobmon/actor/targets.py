@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jobmon.actions.group_jobs import GroupJobs
+from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import select_jobs
 from jobmon.actions.records import ActionRecords
 from jobmon.actions.request import ActionRequest
@@ -50,7 +50,7 @@ class TargetReader:
         self._support = support
         planner, dates = ListPlanner(connection), ("createdAt", *STATUSES_BY_DATE)
         self._lists = JobLists(planner, redactor, fields=("_id", *dates), transform=lambda job: job)
-        self._groups = GroupJobs(planner, redactor)
+        self._groups = GroupJobReader(planner, redactor)
 
     def read(self, request: ActionRequest, position: Document, size: int) -> Batch:
         """The next jobs from a position on; `{}` is the beginning.

@@ -12,9 +12,9 @@ from itertools import chain
 from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, STATE, OwnDatabase, require_type
 from jobmon.store.mapping import Document
 
-_SEGMENTS_A_DOCUMENT = 100
-_COUNTS_A_DOCUMENT = 10_000  # if names of types have 200 characters
-_JOBS_A_DOCUMENT = 200
+_SEGMENTS_PER_DOCUMENT = 100
+_COUNTS_PER_DOCUMENT = 10_000  # if names of types have 200 characters
+_JOBS_PER_DOCUMENT = 200
 
 
 class IncompleteCheckpointError(Exception):
@@ -113,19 +113,19 @@ class Checkpoints:
 def _split(segments: list[Document]) -> Iterator[list[Document]]:
     """The segments in parts that fit into a document each."""
     part: list[Document] = []
-    left = _COUNTS_A_DOCUMENT
+    left = _COUNTS_PER_DOCUMENT
     for segment in segments:
         left -= len(segment["counts"])
-        if part and (left < 0 or len(part) == _SEGMENTS_A_DOCUMENT):
+        if part and (left < 0 or len(part) == _SEGMENTS_PER_DOCUMENT):
             yield part
-            part, left = [], _COUNTS_A_DOCUMENT - len(segment["counts"])
+            part, left = [], _COUNTS_PER_DOCUMENT - len(segment["counts"])
         part.append(segment)
     yield part
 
 
 def _split_jobs(jobs: list[Document]) -> Iterator[list[Document]]:
-    for start in range(0, len(jobs), _JOBS_A_DOCUMENT):
-        yield jobs[start : start + _JOBS_A_DOCUMENT]
+    for start in range(0, len(jobs), _JOBS_PER_DOCUMENT):
+        yield jobs[start : start + _JOBS_PER_DOCUMENT]
 
 
 def _load_head(document: Document) -> tuple[str, int, Document | None, datetime | None]:

@@ -32,7 +32,7 @@ class Facts:
     """The present evidence, and a window of the past: by step, by type, its samples and marks.
 
     `page_window` is the window as the address names it, `window` has its steps. `marks` is None
-    where they may not be read, `previous` where no comparison is wanted.
+    where they may not be read, `previous` where no comparison is requested.
     """
 
     evidence: Evidence

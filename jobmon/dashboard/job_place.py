@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 # The parameter that names the list: without it, the viewer came from elsewhere.
 _LIST = "list"
 _OWN = "my"
-_OF_ONE_PAGE = ("page", "per_page", "cursor", "format")
+_PAGE_PARAMETERS = ("page", "per_page", "cursor", "format")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def find_place(lists: ListResponder, job: Document) -> PlaceInList:
     filters = {
         name: value
         for name, value in read_parameters().items()
-        if value and name not in _OF_ONE_PAGE
+        if value and name not in _PAGE_PARAMETERS
     }
     named = request.args.get(_LIST)
     is_own = named == _OWN or not auth.is_admin()
@@ -70,7 +70,7 @@ def _find_neighbors(
         found = find_neighbors(lists, list_query, job)
     except (ValidationError, ApiError):  # the list is refused, or has no collector
         return None, None
-    except PyMongoError as error:  # the page can do without
+    except PyMongoError as error:  # the page is complete without them
         log.warning("the jobs next to one were not read: %s", describe_error(error))
         return None, None
     return found["previousJobId"], found["nextJobId"]

@@ -37,7 +37,7 @@ MAX_VALUES = 20
 # For how long it is kept whether few jobs match, and which values occur.
 KEEP_S, MAX_KEPT = 2.0, 1_000
 
-_MANY = f"More than {MAX_MATCHES:,} jobs match"
+_TOO_MANY = f"More than {MAX_MATCHES:,} jobs match"
 _NARROWER = "created_from and created_to, or a filter that fewer jobs match."
 _NO_INDEX = "Its index is missing, and there are many jobs: run `jobmon init`."
 # Which field a refusal names: the first one of these that is filtered by.
@@ -262,7 +262,9 @@ class ListPlanner:
             use.serves for use in self._list_uses(replace(job_filter, order_by=None))
         ):
             more = "finished_from, " if job_filter.order_by == "finishedAt" else ""
-            message = f"{_MANY}, too many to sort by {job_filter.order_by}. Remove `sort`, or add "
+            message = (
+                f"{_TOO_MANY}, too many to sort by {job_filter.order_by}. Remove `sort`, or add "
+            )
             return RefusedFilterError("sort", message + more + _NARROWER)
         for index in self._indexes:
             mapping = self._jobs.mapping
@@ -272,7 +274,7 @@ class ListPlanner:
                 continue
             if not index.is_chosen:
                 message = (
-                    f"{_MANY}, and its index is not chosen: add `{index.setting}` to "
+                    f"{_TOO_MANY}, and its index is not chosen: add `{index.setting}` to "
                     f"JOBMON_FILTERS and run `jobmon init`, or add {_NARROWER}"
                 )
                 return RefusedFilterError(fields.get(index.keys[0][0], parameter), message)
@@ -374,10 +376,10 @@ def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
         remedy = ", too many to combine with other filters. Add created_from and created_to"
         if term.has_prefix:
             remedy = ". Give more of the value, or add created_from and created_to"
-        return f"{_MANY}{remedy}, another search field, or a filter that fewer jobs match."
+        return f"{_TOO_MANY}{remedy}, another search field, or a filter that fewer jobs match."
     if parameter == "type":
-        return f"{_MANY}, of more than {MAX_VALUES} types: give more of the type."
+        return f"{_TOO_MANY}, of more than {MAX_VALUES} types: give more of the type."
     if parameter == "min_attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
-        return f"{_MANY}: give {indexes.RETRIED} or more, or add {_NARROWER}"
+        return f"{_TOO_MANY}: give {indexes.RETRIED} or more, or add {_NARROWER}"
     what = "no index finds them" if parts == 1 else "no index has these filters together"
-    return f"{_MANY}, and {what}. Add {_NARROWER}"
+    return f"{_TOO_MANY}, and {what}. Add {_NARROWER}"

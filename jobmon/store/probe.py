@@ -34,7 +34,7 @@ class DatabaseHealth:
     `answers`: a server answered. `ping_ms`: how long that took. `readable`: whether the user may
     read the watched collections, None if unknown. `reason`: why `readable` is not True, without
     secrets. `ready` is also true for a server that answers a ping but is too busy to read a
-    document in time: another instance of jobmon would have the same trouble.
+    document in time: another instance of jobmon would have the same problem.
     """
 
     ping_ms: float | None = None

@@ -119,7 +119,7 @@ class KeySet:
 def _parse_keys(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
     """The keys in a JWKS document that can check signatures by `algorithm`.
 
-    Raises ValueError if it is no JWKS document.
+    Raises ValueError if it is not a JWKS document.
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):

@@ -20,7 +20,7 @@ from flask import Flask, current_app, g, request
 from pymongo import MongoClient
 from structlog.contextvars import bind_contextvars
 
-from jobmon.actions.group_jobs import GroupJobs
+from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreviewer
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.support import ActionSupport, find_support
@@ -119,7 +119,7 @@ class WatchedQueue:
                 support=support,
                 requests=ActionRequests(connection, own, redactor),
                 previewer=ActionPreviewer(
-                    lists, ListCounter(planner), support, GroupJobs(planner, redactor)
+                    lists, ListCounter(planner), support, GroupJobReader(planner, redactor)
                 ),
             )
         return cls(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobmon.actions.group_jobs import GroupJobs
+from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreviewer
 from jobmon.actions.records import Decision
 from jobmon.actions.state import Phase
@@ -155,7 +155,7 @@ def test_retry_of_a_group_of_errors_takes_only_jobs_whose_error_belongs_to_it(
     kind = classify_error(prepare_error(error, None, Redactor(())))
     target = all_dead(error_group=kind.id)
     planner = ListPlanner(acting.connection)
-    lists, groups = JobLists(planner, Redactor(())), GroupJobs(planner, Redactor(()))
+    lists, groups = JobLists(planner, Redactor(())), GroupJobReader(planner, Redactor(()))
     previewer = ActionPreviewer(lists, ListCounter(planner), acting.support, groups)
     preview = previewer.preview("retry", target)
     assert (preview.count, len(preview.sample)) == (3, 3)

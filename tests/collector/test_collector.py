@@ -338,7 +338,7 @@ def test_types_beyond_the_limit_are_folded_also_after_a_restart(
     limit_types(monkeypatch, 3)
     monkeypatch.setattr(segments_module, "SEGMENT_JOBS", 10)
     monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
-    monkeypatch.setattr(checkpoint_module, "_COUNTS_A_DOCUMENT", 5)
+    monkeypatch.setattr(checkpoint_module, "_COUNTS_PER_DOCUMENT", 5)
 
     def becomes(**counts: int) -> None:
         expected = {("queued", kind.replace("rest", "(other)")): n for kind, n in counts.items()}
