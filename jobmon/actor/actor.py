@@ -13,7 +13,7 @@ from jobmon.actions.state import MAX_AGE, ActionState, Counts, Phase
 from jobmon.actions.support import find_support
 from jobmon.actions.target import TargetKind
 from jobmon.actions.vocabulary import RequestError
-from jobmon.actor.batches import BatchRunner, OverLimitError, Settling
+from jobmon.actor.batches import BatchRunner, OverLimitError, Recovery
 from jobmon.actor.job_changes import make_job_changes
 from jobmon.actor.targets import TargetReader
 from jobmon.actor.type_pauses import change_types
@@ -71,7 +71,7 @@ class Actor:
                     continue
                 self._over.clear()
                 try:
-                    self.settle_all()
+                    self.recover_all()
                     while not self._stop.is_set():
                         if not self.run_round():
                             self._stop.wait(POLL_S)
@@ -114,15 +114,15 @@ class Actor:
         self._over.intersection_update(ids)
         return states
 
-    def settle_all(self) -> None:
-        """Complete what an actor before this one left open, before anything else is changed."""
+    def recover_all(self) -> None:
+        """Examine the batches that an earlier actor left, before anything else is changed."""
         for state in self._list_open():
             if state.claimed_at is None or state.request.target.kind is TargetKind.TYPES:
                 continue
             if state.phase is Phase.RUNNING and not self._is_stale(state):
-                self._make_runner(state.request).settle(Settling.COMPLETE)
+                self._make_runner(state.request).recover(Recovery.COMPLETE)
             elif state.phase in (Phase.RUNNING, Phase.PAUSED):
-                self._make_runner(state.request).settle(Settling.WAIT)
+                self._make_runner(state.request).recover(Recovery.WAIT)
 
     def _advance(self, state: ActionState) -> int | None:
         """Do what is next for a request; the number of jobs, or None if nothing was to be done."""
@@ -133,7 +133,7 @@ class Actor:
                 return self._continue(state)
             case Phase.STOPPING:
                 if state.request.target.kind is not TargetKind.TYPES:
-                    self._make_runner(state.request).settle(Settling.STOP)
+                    self._make_runner(state.request).recover(Recovery.STOP)
                 self._finish(state.request, Phase.STOPPED)
                 return 0
             case Phase.AWAITING_APPROVAL | Phase.PAUSED:
@@ -178,7 +178,7 @@ class Actor:
             self._finish(request, Phase.FINISHED)
             return 0
         runner = self._make_runner(request)
-        last = runner.settle(Settling.COMPLETE)
+        last = runner.recover(Recovery.COMPLETE)
         if last is not None and last["position"] is None:
             self._finish(request, Phase.FINISHED)
             return 0

@@ -30,8 +30,8 @@ UNKNOWN = "changed before its outcome was recorded"
 STOPPED = "the request was stopped"
 
 
-class Settling(Enum):
-    """What to do with the jobs of an open batch that do not prove their change."""
+class Recovery(Enum):
+    """What to do, in a batch that an actor left, with the jobs that do not prove their change."""
 
     COMPLETE = "complete"  # change them now
     WAIT = "wait"  # the batch stays open
@@ -73,8 +73,11 @@ class BatchRunner:
         self._request = request
         self._reached = reached
 
-    def settle(self, settling: Settling) -> Document | None:
-        """Examine the last batch if its end is not recorded; returns the record of the last end."""
+    def recover(self, recovery: Recovery) -> Document | None:
+        """Examine the jobs of the last batch, if an actor stopped before it recorded the end.
+
+        Returns the record of the last batch that has ended.
+        """
         last = self._records.find_last(self._request.id, Progress.BATCH)
         intent = self._records.find_last(self._request.id, Progress.INTENT)
         if intent is None or (last is not None and last["number"] >= intent["number"]):
@@ -86,25 +89,25 @@ class BatchRunner:
         outcomes = [
             outcome
             for change in left
-            if (outcome := self._examine(change, found.get(encode_key(change.key)), settling))
+            if (outcome := self._examine(change, found.get(encode_key(change.key)), recovery))
         ]
         self._add_outcomes([*intent["outcomes"], *outcomes])
-        if settling is Settling.WAIT:
+        if recovery is Recovery.WAIT:
             return last
         return self._end(intent, Counts.load(self._records.count_outcomes(self._request.id)))
 
     def _examine(
-        self, change: PlannedChange, present: ReadJob | None, settling: Settling
+        self, change: PlannedChange, present: ReadJob | None, recovery: Recovery
     ) -> Document | None:
         if present is not None and self._changes.is_made(present, change):
             return self._describe(change, Result.DONE)
         if present is None and change.deletes:
             return self._describe(change, Result.DONE, DELETED)
-        if settling is Settling.COMPLETE:
+        if recovery is Recovery.COMPLETE:
             if self._changes.apply(change):
                 return self._describe(change, Result.DONE)
             return self._describe(change, Result.SKIPPED, UNKNOWN)
-        if settling is Settling.STOP:
+        if recovery is Recovery.STOP:
             return self._describe(change, Result.SKIPPED, STOPPED)
         return None
 
@@ -167,12 +170,12 @@ class BatchRunner:
         return set(map(encode_key, self._records.find_done(self._request.id, keys)))
 
     def _refuse(self, present: ReadJob) -> None:
-        """Raise RefusedActionError for a job that is not meant by the request."""
+        """Raise RefusedActionError for a job that the request is not for."""
         request, job = self._request, present.job
         if request.owner is not None and not is_identity(job.get("createdBy"), request.owner):
             raise RefusedActionError(GONE)  # an owner must not learn that it exists
         is_filter = request.target.kind is TargetKind.FILTER
-        # Of a running job, each heartbeat is a change.
+        # Each heartbeat changes a running job: that does not count.
         if (
             is_filter
             and job.get("status") != JobStatus.LEASED

@@ -55,7 +55,7 @@ class ActingQueue:
         return ActionRequests(connection, connection, Redactor(()))
 
     def make_actor(self, reached: Callable[[str], None] = lambda _: None, **changes: Any) -> Actor:
-        """An actor; call its `settle_all` and `run_round`, or `run`."""
+        """An actor; call its `recover_all` and `run_round`, or `run`."""
         connection = Connection(replace(self.settings, **changes), self.connection.client)
         stop = threading.Event()
         holder = f"test-{id(stop)}"
@@ -64,7 +64,7 @@ class ActingQueue:
     def act(self, **changes: Any) -> None:
         """Let an actor work until nothing is left to do, and release its lease."""
         actor = self.make_actor(**{"actions_per_second": 1_000_000} | changes)
-        actor.settle_all()
+        actor.recover_all()
         while actor.run_round():
             pass
         actor.release()
