@@ -10,10 +10,14 @@ ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
 # The linter of the pages' scripts, and axe for the tests; neither is shipped.
 NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
+# Warnings are failures: a page that is missing in the navigation, a link without a target.
+SITE := $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs/site \
+	--doctree-dir build/site-cache . build/site
+
 LOCK := deploy/requirements.lock
 MANIFESTS := deploy/kubernetes
 
-.PHONY: run test test-long test-containers retest lint lock audit sbom dist release bench assets screenshots format clean
+.PHONY: run test test-long test-containers retest lint lock audit sbom dist release docs bench assets screenshots format clean
 
 run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
@@ -46,6 +50,7 @@ lint: .venv/dev $(NODE_TOOLS)
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(SITE)
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[bi]*.yml
 
@@ -86,6 +91,10 @@ dist: sbom
 # `make release VERSION=1.2.3`: tests, commits, tags and builds a version, and pushes nothing.
 release: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/python .ci/release.py make '$(VERSION)'
+
+# The documentation site: open build/site/index.html.
+docs: .venv/dev
+	$(SITE)
 
 bench: .venv/demo
 	$(BIN)/python bench/scale.py
