@@ -217,11 +217,11 @@ def test_probes_restart_hung_processes_and_stop_requests_that_would_fail(default
     }
     assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
     check = COMPOSE["collector"]["healthcheck"]["test"][1:]
-    for probe in ("livenessProbe", "readinessProbe"):
-        assert collector[probe]["exec"]["command"] == check
-    # Longer than a restart of MongoDB takes: a collector waits for its database.
-    patience_s = collector["livenessProbe"]["periodSeconds"]
-    assert patience_s * collector["livenessProbe"]["failureThreshold"] >= 900
+    assert collector["readinessProbe"]["exec"]["command"] == check
+    for probe in (collector["startupProbe"], collector["livenessProbe"]):
+        assert probe["exec"]["command"] == check
+        # Longer than a restart of MongoDB takes: a collector waits for its database.
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
 
 
 def test_web_pods_end_after_the_last_request_arrived(default: Objects) -> None:
@@ -369,6 +369,7 @@ def test_prometheus_rule_has_the_shipped_alerts_with_links(tmp_path: Path) -> No
         ("web.existingSecret=", "at '/web/existingSecret': minLength"),
         ("settings.JOBMON_MONGO_URI=x", "settings.JOBMON_MONGO_URI: a secret belongs in"),
         ("settings.MAILS_MONGO_URI=x", "settings.MAILS_MONGO_URI: a secret belongs in"),
+        ("settings.JOBMON_OIDC_CLIENT_SECRET=x", "a secret belongs in the existingSecret"),
     ],
 )
 def test_mistakes_in_values_are_refused(option: str, message: str) -> None:

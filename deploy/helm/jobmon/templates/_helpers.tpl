@@ -34,7 +34,7 @@ labels:
 {{- define "jobmon.pod" -}}
 {{- $values := .root.Values -}}
 {{- range $name, $_ := $values.settings }}
-{{- if regexMatch "(_URI|_PASSWORD|_SECRET_KEY|_SECRET)$" $name }}
+{{- if regexMatch "(_URI|_PASSWORD|_SECRET_KEY|_SECRET|_NOTIFY_URLS)$" $name }}
 {{- fail (printf "settings.%s: a secret belongs in the existingSecret of each process that needs it" $name) }}
 {{- end }}
 {{- end -}}
