@@ -87,7 +87,7 @@ def test_each_job_is_changed_once_if_the_actor_is_killed(
     assert acting.jobs.count_documents({"lastAction.id": filed.request.id}) == JOBS
 
 
-def test_jobs_that_moved_on_after_a_crash_are_done_or_skipped_with_the_reason(
+def test_jobs_that_changed_after_a_crash_are_done_or_skipped_with_the_reason(
     acting: ActingQueue,
 ) -> None:
     fill(acting)

@@ -180,7 +180,7 @@ def test_bad_request_is_refused_with_the_field_and_not_filed(
     assert acting.read("/admin/actions")["data"] == []
 
 
-def test_decisions_change_the_phase_and_come_too_late_at_last(acting: ActionApi) -> None:
+def test_decisions_change_the_phase_and_are_refused_once_it_is_over(acting: ActionApi) -> None:
     request_id = acting.post("/admin/actions", ALL_DEAD).json["id"]
     for decision, phase in (("pause", "paused"), ("resume", "waiting"), ("stop", "stopped")):
         answer = acting.post(f"/admin/actions/{request_id}/{decision}", {"reason": "wait"})
@@ -194,7 +194,7 @@ def test_decisions_change_the_phase_and_come_too_late_at_last(acting: ActionApi)
     assert (missing.status_code, missing.json["error"]["code"]) == (404, "not_found")
 
 
-def test_request_that_is_over_is_taken_back_once_it_changed_jobs(acting: ActionApi) -> None:
+def test_request_that_is_over_can_be_undone_if_it_changed_jobs(acting: ActionApi) -> None:
     earlier = acting.post("/admin/actions", ALL_DEAD).json["id"]
     early = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "x"})
     assert (early.status_code, early.json["error"]["code"]) == (409, "conflict")

@@ -114,7 +114,7 @@ def test_selected_dead_jobs_are_retried_and_their_timeline_shows_by_whom(
     expect(page.locator(".timeline")).to_contain_text("Retried by root: provider is back")
 
 
-def test_all_jobs_of_an_error_group_are_retried_and_taken_back(
+def test_all_jobs_of_an_error_group_are_retried_and_undone(
     stack: ActingStack, visit: Visits, kind: str
 ) -> None:
     code = f"E{uuid.uuid4().hex[:6].upper()}"

@@ -44,7 +44,7 @@ def test_decide_refuses_each_action_for_jobs_with_another_status(queue: JobQueue
                 queue.decide(action, {"status": status.value}, values.get(action))
 
 
-def test_disable_is_no_action_of_these_jobs(queue: JobQueue) -> None:
+def test_disable_is_refused_for_jobs_of_the_library(queue: JobQueue) -> None:
     with pytest.raises(RefusedActionError):
         queue.decide(JobAction.DISABLE, {"status": "queued"})
 
