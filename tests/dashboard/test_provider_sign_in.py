@@ -15,7 +15,7 @@ import pytest
 from jobmon.app import create_app
 from jobmon.dashboard import provider_sign_in
 from jobmon.settings import Settings
-from jobmon.web import oidc
+from jobmon.web import oidc_protocol
 from jobmon.web.auth import SESSION_COOKIE
 from jobmon.web.sessions import Session, SessionKeys
 
@@ -332,7 +332,7 @@ def test_rotated_key_is_fetched(
 ) -> None:
     assert sign_in(viewer, provider).status_code == 200
     provider.keys, provider.signing_key = {"two": make_key("two")}, "two"
-    monkeypatch.setattr(oidc, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(oidc_protocol, "KEYS_COOLDOWN_S", 0)
     assert sign_in(viewer, provider).status_code == 200
     provider.keys["two"] = make_key("three")  # under the same id
     assert sign_in(viewer, provider).status_code == 200
@@ -638,7 +638,8 @@ def test_app_without_authlib_ends_with_a_line_that_names_the_package(
 ) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "authlib"]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "jobmon.web.oidc")
+    for name in ("oidc", "oidc_protocol"):
+        monkeypatch.delitem(sys.modules, f"jobmon.web.{name}")
     settings = make_settings(
         oidc_issuer="https://id.example", oidc_client_id="x", oidc_client_secret="y" * 32
     )

@@ -11,7 +11,8 @@ import pytest
 
 from jobmon.settings import Settings
 from jobmon.web.errors import ApiError
-from jobmon.web.oidc import Identity, IdentityProvider, read_discovery
+from jobmon.web.oidc import Identity, IdentityProvider
+from jobmon.web.oidc_protocol import read_discovery
 
 from ..support import identity_provider
 from ..support.identity_provider import CLIENT_ID, CLIENT_SECRET
