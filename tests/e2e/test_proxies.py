@@ -322,13 +322,14 @@ def test_pages_behind_other_proxies(
                 check_forged_headers(case)
 
 
-def ask(case: Case, path: str, **headers: str) -> tuple[int, str, str]:
-    """The status, `Location` and body of a request to a site without TLS."""
+def ask(case: Case, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, str]:
+    """The status, headers and body of the answer of a site without TLS."""
     connection = HTTPConnection("127.0.0.1", case.site.port, timeout=PATIENCE_S)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("GET", path, headers={"Host": case.site.origin.partition("//")[2]} | named)
+    named |= {"Host": case.site.origin.partition("//")[2]}
+    connection.request(method, path, headers=named)
     answer = connection.getresponse()
-    found = answer.status, answer.getheader("Location", ""), answer.read().decode()
+    found = answer.status, answer.headers, answer.read().decode()
     connection.close()
     return found
 
@@ -336,11 +337,22 @@ def ask(case: Case, path: str, **headers: str) -> tuple[int, str, str]:
 def check_forged_headers(case: Case) -> None:
     """What a caller sends in the headers of proxies changes nothing."""
     forged = {"X_Forwarded_Prefix": "/evil", "X_Forwarded_Host": "evil.example"}
+    forged |= {"X_Forwarded_Proto": "https"}
     for path in ("/", "/dashboard/", "/dashboard", "/docs", "/openapi.json"):
-        plain = ask(case, case.path + path)
-        assert plain == ask(case, case.path + path, **forged)
-        assert plain[0] in (200, 302, 401)
-        assert not plain[1] or plain[1].startswith(f"{case.path}/")
+        status, headers, text = ask(case, case.path + path)
+        other_status, other_headers, other_text = ask(case, case.path + path, **forged)
+        assert (status, headers["Location"], text) == (
+            other_status,
+            other_headers["Location"],
+            other_text,
+        )
+        assert status in (200, 302, 401)
+        assert (headers["Location"] or case.path).startswith(case.path)
+    sign_out = f"{case.path}/dashboard/sign-out"
+    accepted = ask(case, sign_out, "POST", Origin=case.site.origin, **forged)
+    assert (accepted[0], accepted[1]["Location"]) == (303, f"{case.path}/dashboard/sign-in")
+    assert accepted[1]["Set-Cookie"].startswith("jobmon_session=;")
+    assert ask(case, sign_out, "POST", Origin="http://evil.example", **forged)[0] == 403
 
 
 def test_nginx_replaces_what_callers_forge(nginx: tuple[Browser, dict[str, Case]]) -> None:
@@ -358,5 +370,5 @@ def test_nginx_with_http_1_0_passes_on_lists_files_and_redirects(
     assert (status, [job["jobId"] for job in json.loads(text)["data"]]) == (200, ["the-one-job"])
     status, _, text = ask(case, f"{PATH}/admin/jobs/queue?format=csv", **bearer)
     assert (status, text.count("the-one-job")) == (200, 1)
-    status, location, _ = ask(case, PATH)
-    assert (status, location) == (301, f"{PATH}/")
+    status, headers, _ = ask(case, PATH)
+    assert (status, headers["Location"]) == (301, f"{PATH}/")
