@@ -196,29 +196,40 @@ def test_alerts_about_a_queue_name_it() -> None:
         assert ALERTS[name]["annotations"]["summary"].startswith("Queue {{ $labels.queue }}: ")
 
 
-def test_an_unreachable_service_has_an_alert_whatever_its_job_is_called(tmp_path: Path) -> None:
+def test_unreachable_services_have_alerts_whatever_their_job_is_called(tmp_path: Path) -> None:
     """Catches a job of another name that is not watched, and one that another job hides."""
-    name, rule = "JobmonDown", ALERTS["JobmonDown"]
 
-    def alert(place: str, **labels: str) -> dict[str, Any]:
-        summary = f"Prometheus cannot scrape jobmon{place}."
-        return {
-            "exp_labels": labels | rule["labels"],
-            "exp_annotations": rule["annotations"] | {"summary": summary},
-        }
+    def up(job: str, instance: str) -> str:
+        return f'up{{job="{job}",app="jobmon",instance="{instance}"}}'
 
-    one, other = (
-        f'up{{job="{job}",app="jobmon",instance="a"}}' for job in ("shop/jobmon", "crm/monitor")
-    )
-    down = alert(" (job shop/jobmon, a)", job="shop/jobmon", app="jobmon", instance="a")
-    gone = alert(" (job shop/jobmon)", job="shop/jobmon")
+    def alert(name: str, text: str, **labels: str) -> list[dict[str, Any]]:
+        rule = ALERTS[name]
+        summary = f"Prometheus cannot scrape jobmon{text}."
+        annotations = rule["annotations"] | {"summary": summary}
+        return [{"exp_labels": labels | rule["labels"], "exp_annotations": annotations}]
+
+    shop, second, crm = up("shop/jobmon", "a"), up("shop/jobmon", "b"), up("crm/monitor", "a")
     foreign = 'up{job="web",instance="a"}'
-    tests = [
-        unit_test(name, {one: "0x90", other: "1x90"}, [down]),
-        unit_test(name, {one: "1x90", other: "1x90", foreign: "0x90"}, []),
-        unit_test(name, {one: "1x40 stale", other: "1x90"}, [gone]),
-        unit_test(name, {foreign: "1x90"}, [alert("", app="jobmon")]),
+    down = alert("JobmonDown", ": job shop/jobmon", job="shop/jobmon")
+    one_down = alert(
+        "JobmonInstanceDown",
+        " at a (job shop/jobmon). Other web services of the job answer",
+        job="shop/jobmon",
+        instance="a",
+        app="jobmon",
+    )
+    cases: list[tuple[Series, list[dict[str, Any]], list[dict[str, Any]]]] = [
+        ({shop: "1x90", second: "1x90", crm: "1x90", foreign: "0x90"}, [], []),
+        ({shop: "0x90", second: "1x90", crm: "1x90"}, [], one_down),
+        ({shop: "0x90", second: "0x90", crm: "1x90"}, down, []),
+        ({shop: "1x40 stale", second: "1x40 stale", crm: "1x90"}, down, []),
+        ({shop: "1x40 stale", second: "1x90"}, [], []),  # a pod was replaced
+        ({foreign: "1x90"}, alert("JobmonDown", "", app="jobmon"), []),
     ]
+    tests = []
+    for series, all_down, some_down in cases:
+        tests.append(unit_test("JobmonDown", series, all_down))
+        tests.append(unit_test("JobmonInstanceDown", series, some_down))
     run_promtool(tmp_path, tests)
 
 
@@ -273,7 +284,7 @@ def test_alerts_on_unusual_series_fire_only_when_they_should(tmp_path: Path) -> 
 
 
 def test_alerts_all_have_cases() -> None:
-    assert {*CASES, "JobmonDown"} == set(ALERTS)
+    assert {*CASES, "JobmonDown", "JobmonInstanceDown"} == set(ALERTS)
 
 
 def test_prometheus_configuration_passes_promtool(tmp_path: Path) -> None:
