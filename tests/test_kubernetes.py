@@ -27,6 +27,7 @@ from .api.test_queue_metrics import promtool
 from .conftest import SECRET
 from .support.commands import database_uri
 from .support.processes import end_process
+from .support.proxies import read_blocks
 from .support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[1]
@@ -268,6 +269,15 @@ def test_ingress_path_is_the_prefix_of_all_addresses(complete: Objects, default:
     prefix = {"name": "JOBMON_PATH_PREFIX", "value": "/jobmon"}
     assert prefix in container(complete, "web")["env"]
     assert "env" not in container(default, "web")
+
+
+def test_ingress_of_the_page_about_proxies_is_the_charts() -> None:
+    (block,) = read_blocks("yaml", "Kubernetes")
+    ingress = yaml.safe_load(block)
+    for version in VERSIONS:
+        kubernetes_validate.validate(ingress, version, strict=True)
+    values = {"ingress.enabled": "true", "ingress.host": "tools.example", "ingress.path": "/jobmon"}
+    assert ingress["spec"] == only(render(values), "Ingress")["spec"]
 
 
 def test_numbers_and_files_reach_every_process(complete: Objects) -> None:
