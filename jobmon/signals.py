@@ -36,7 +36,7 @@ def await_stop_signal() -> None:
 def running_threads(
     threads: Sequence[threading.Thread], stop: threading.Event, within_s: float
 ) -> Iterator[None]:
-    """Run threads until the end of the block; then set `stop`, and wait for them for so long."""
+    """Run threads until the end of the block; then set `stop`, and wait `within_s` at most."""
     for thread in threads:
         thread.start()
     try:

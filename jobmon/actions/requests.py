@@ -197,7 +197,7 @@ class ActionRequests:
         return self._decide(request_id, Decision.RESUMED, by, reason)
 
     def stop(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Stop a request for good, after the batch that runs; what is done stays done."""
+        """Stop a request permanently, after the batch that runs; what is done stays done."""
         open_phases = (Phase.AWAITING_APPROVAL, Phase.WAITING, Phase.RUNNING, Phase.PAUSED)
         self._require(request_id, open_phases)
         return self._decide(request_id, Decision.STOPPED, by, reason)

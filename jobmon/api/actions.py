@@ -72,7 +72,7 @@ _DECISIONS = {
     "reject": "Reject a request that needs an approval.",
     "pause": "Pause a request, after the batch that runs.",
     "resume": "Resume a request that was paused.",
-    "stop": "Stop a request for good, after the batch that runs; what is done stays done.",
+    "stop": "Stop a request permanently, after the batch that runs; what is done stays done.",
 }
 
 

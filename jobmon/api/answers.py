@@ -44,7 +44,7 @@ class Answer(Schema):
         return self
 
     def prepare(self, obj: Any) -> Any:
-        """What is serialised in place of `obj`: a mapping, or an object with attributes."""
+        """What is serialized in place of `obj`: a mapping, or an object with attributes."""
         return obj
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:

@@ -151,7 +151,7 @@ def _explain_shift(reasons: dict[str, str], max_shift: int | None) -> dict[str, 
     if max_shift is not None:
         why = (
             f"found by counts that are some seconds old; {max_shift:,} jobs may have changed "
-            "since, and the page may begin so many places earlier or later"
+            "since, and the page may begin up to that many places earlier or later"
         )
     return {"page_is_exact": False, "reasons": reasons | {"page": why}}
 

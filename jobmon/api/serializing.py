@@ -1,4 +1,4 @@
-"""Serialises answers as marshmallow's `dump` does, in a fraction of the time.
+"""Serializes answers as marshmallow's `dump` does, in a fraction of the time.
 
 marshmallow looks up every value through several functions. Here each field is read once, when its
 schema is first used: most values stay unchanged, the others are shown by one function.
@@ -19,7 +19,7 @@ _NULL = frozenset({NoneType})
 
 
 class FieldPlan(NamedTuple):
-    """How a field is serialised: a value of a type in `plain` stays unchanged, any other is
+    """How a field is serialized: a value of a type in `plain` stays unchanged, any other is
     what `show` returns."""
 
     name: str  # of the value

@@ -340,7 +340,7 @@ class HistoryWriter:
         )
 
     def _delete_expired(self, now: datetime) -> None:
-        """Delete buckets past their retention, by whole days, hence once a day."""
+        """Delete buckets past their retention, by whole days, so once a day."""
         if floor(now, DAY) == self._expired_on:
             return
         for span, kept_for in self._retention.items():

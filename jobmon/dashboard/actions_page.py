@@ -61,7 +61,7 @@ DECISION_WORDS = {
     "reject": "Reject",
     "pause": "Pause",
     "resume": "Resume",
-    "stop": "Stop for good",
+    "stop": "Stop permanently",
 }
 _LISTS = RequestListParameters()
 

@@ -74,7 +74,7 @@ class Forecast:
 
 
 class Flow(NamedTuple):
-    """How many jobs came, and how many ended for good, in one block."""
+    """How many jobs came, and how many got a final status, in one block."""
 
     arrived: int
     completed: int

@@ -132,7 +132,7 @@ class Notifier:
             return
         self._record_outcomes()
         if time.monotonic() >= self._check_at:
-            # Without the result of a check, what is known is sent nevertheless.
+            # If the check fails, what is known is still sent.
             self._try("check the queue", self._check)
         self._choose_attempts()
         self._try("store what is sent", self._save)

@@ -40,7 +40,7 @@ _CARD_DECODER = json.JSONDecoder(parse_int=_read_int)
 class Redactor:
     """Replaces the values of secret keys, and texts with the form of a secret.
 
-    In doubt it hides a value: hiding too much is a nuisance, hiding too little is a leak.
+    In doubt it hides a value: hiding too much costs time, hiding too little is a leak.
 
     >>> Redactor().redact({"apiKey": "x", "note": "password=x", "size": 1})
     {'apiKey': '[redacted]', 'note': 'password=[redacted]', 'size': 1}

@@ -22,7 +22,7 @@ from jobmon.store.mapping import Document
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 # Each is made of spans of the length before it, so that an answer never needs many buckets.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
-# A minute is recounted for so long: clocks of writers differ, and a recovery ends an attempt late.
+# A minute is recounted for this long: writers' clocks differ, and a recovery ends attempts late.
 SETTLED_AFTER = 15 * MINUTE
 # Fewer than `MAX_TYPES`: a bucket needs up to 5 KB a type and 5 MB of details with names of 200
 # characters of 4 bytes, and a document has at most 16 MB.

@@ -183,7 +183,7 @@ def _read_documents(collection: Collection[RawBSONDocument], query: Document) ->
     with newest:
         yield from _take(newest)
     stages = [{"$match": query}, {"$sample": {"size": HALF_SAMPLE}}]
-    # If this fails, at a time limit or at a deleted document, the newest documents must suffice.
+    # If this fails, at a time limit or at a deleted document, the newest documents must be enough.
     with suppress(OperationFailure), collection.aggregate(stages[not query :], **limits) as random:
         yield from _take(random)
 

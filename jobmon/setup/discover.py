@@ -142,7 +142,7 @@ class _Search:
         proposal = None
         if recognition is None or recognition.certainty is Certainty.POSSIBLE:
             proposal = propose(sample, resample)
-        if recognition is not None and not _is_surer(proposal, recognition):
+        if recognition is not None and not _is_more_certain(proposal, recognition):
             if recognition.attempts_collection is not None:
                 attempts.add((sample.database, recognition.attempts_collection))
             candidate = Candidate(
@@ -206,8 +206,8 @@ def _read_other(database: Database[Document], collection: str) -> CollectionSamp
         return CollectionSample(database.name, collection)
 
 
-def _is_surer(proposal: Proposal | None, recognition: Recognition) -> bool:
-    """Whether the proposed profile is surer than the recognized one."""
+def _is_more_certain(proposal: Proposal | None, recognition: Recognition) -> bool:
+    """Whether the proposed profile is more certain than the recognized one."""
     order = list(Certainty)
     if proposal is None or proposal.certainty is None or proposal.profile is None:
         return False

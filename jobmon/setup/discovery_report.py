@@ -53,7 +53,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
-    """What was found, the surest queues first.
+    """What was found, the most certain queues first.
 
     `others`: collections that have a sign of a queue but are no queue, each with the reason.
     `limits`: what was not searched, and why.

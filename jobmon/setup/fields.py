@@ -201,7 +201,7 @@ def find_used_paths(
                     [*sample, {"$group": group}], maxTimeMS=watched.max_time_ms
                 )
             )
-        except ExecutionTimeout:  # the other samples must suffice
+        except ExecutionTimeout:  # the other samples must be enough
             continue
         found |= {path for row in rows for name, path in names.items() if row[name]}
     return found

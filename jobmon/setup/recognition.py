@@ -1,4 +1,4 @@
-"""Recognises the documents of programs for which jobmon has a profile."""
+"""Recognizes the documents of programs for which jobmon has a profile."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -166,7 +166,7 @@ class JobFilter:
     def select_latest(self, count: int) -> Self | None:
         """The same filter with the latest `count` jobs of its group.
 
-        None if there are not so many, or if their order is not the list's.
+        None if the group has no more than these, or if their order is not the list's.
         """
         group = self.group_jobs
         if group is None or len(group.ids) <= count or group.order_field != self.order_field:

@@ -32,7 +32,7 @@ from jobmon.store.search import is_prefix
 MAX_MATCHES = 1_000
 # The most jobs of a queue that may be searched without the index of a field.
 MAX_SCANNED = 10_000
-# The most values of a range: with ten statuses, MongoDB merges so many from an index unsorted.
+# The most values of a range: with ten statuses, MongoDB merges this many without sorting.
 MAX_VALUES = 20
 # For how long it is kept whether few jobs match, and which values occur.
 KEEP_S, MAX_KEPT = 2.0, 1_000

@@ -110,7 +110,7 @@ class RevokedTokens:
             if subject is not None:
                 yield f"sub {subject}", f"issued before {_read_before(entry).isoformat()}"
             elif isinstance(entry["_id"], str):
-                until = "for good"
+                until = "forever"
                 if isinstance(expires_at, datetime):
                     until = f"until {expires_at.isoformat()}"
                 yield entry["_id"], until

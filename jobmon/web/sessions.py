@@ -45,7 +45,7 @@ class Session:
 
     @classmethod
     def begin(cls, hours: int, **given: Any) -> "Session":
-        """A new session of so many hours at most."""
+        """A new session that ends after `hours` at the latest."""
         now = int(time.time())
         ends_at = now + hours * 3_600
         session_id = secrets.token_urlsafe(16)

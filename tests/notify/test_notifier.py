@@ -147,7 +147,7 @@ def test_another_collector_sends_nothing_twice_and_forgets_nothing(
 def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """At least once: the receiver recognises the id."""
+    """At least once: the receiver recognizes the id."""
     queue.found = STUCK
     first = queue.start()
     first.check()

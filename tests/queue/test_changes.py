@@ -29,7 +29,7 @@ def read(database: Db, job_id: str = "job") -> dict[str, Any]:
 
 
 def kill(queue: JobQueue, times: int = 1) -> None:
-    """Lease the job, and let its attempt fail for good."""
+    """Lease the job, and let its attempt fail without a retry."""
     for _ in range(times):
         lease = queue.lease("w1")
         assert lease is not None

@@ -59,7 +59,7 @@ def test_create_indexes_creates_each_once(
     assert not any(index.get("unique") for index in database.jobs.list_indexes())
 
 
-def test_create_indexes_recognises_an_equal_index_with_another_name(
+def test_create_indexes_recognizes_an_equal_index_with_another_name(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index([("createdAt", -1), ("_id", -1)], name="by_mongoose")

@@ -145,7 +145,7 @@ def test_the_list_shows_what_is_revoked_and_until_when(api: Api, run: Run) -> No
     assert run("revoke", "--list").output == ""
     run("revoke", "b")
     run("revoke", "--token-stdin", stdin=signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800}))
-    assert run("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tfor good\n"
+    assert run("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tforever\n"
     run("revoke", "--sub", "ada")
     assert run("revoke", "--list").output.splitlines()[2].startswith("sub ada\tissued before 20")
 
