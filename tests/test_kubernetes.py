@@ -79,9 +79,10 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool, *arguments], check=False, capture_output=True, text=True)
 
 
-def render(values: dict[str, str] | None = None, release: str = "jobmon") -> Objects:
-    """The objects that the chart makes with these values."""
+def render(values: dict[str, str] | None = None, release: str = "jobmon", *files: str) -> Objects:
+    """The objects that the chart makes with these values, and with values from `name=path`."""
     options = [f"--set={name}={value}" for name, value in (values or {}).items()]
+    options += [f"--set-file={file}" for file in files]
     done = helm("template", release, str(CHART), "--namespace", "tools", *options)
     assert done.returncode == 0, done.stderr
     return [it for it in yaml.safe_load_all(done.stdout) if it]
@@ -369,6 +370,18 @@ def test_prometheus_rule_has_the_shipped_alerts_with_links(tmp_path: Path) -> No
     command = [promtool(), "check", "rules", str(file)]
     checked = subprocess.run(command, check=False, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_prometheus_rule_can_have_rules_of_another_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.yml"
+    rule = {
+        "alert": "Own",
+        "expr": "up == 0",
+        "annotations": {"summary": "{{ $labels.job }}, down"},
+    }
+    file.write_text(yaml.safe_dump({"groups": [{"name": "own", "rules": [rule]}]}))
+    spec = only(render(ALL, "jobmon", f"monitoring.prometheusRule.file={file}"), "PrometheusRule")
+    assert spec["spec"] == yaml.safe_load(file.read_text())
 
 
 @pytest.mark.parametrize(
