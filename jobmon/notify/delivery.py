@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from functools import partial
 
 from jobmon.notify.message import Message
+from jobmon.notify.services import AppriseReceiver
 from jobmon.notify.webhook import DeliveryError, send_webhook
-from jobmon.settings import Settings, SettingsError
+from jobmon.settings import Settings
 from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret
 
 log = logging.getLogger(__name__)
@@ -83,4 +84,4 @@ def _choose_sender(address: ReceiverAddress, settings: Settings) -> Send:
     if address.is_webhook:
         key = decode_signing_secret(settings.notify_secret or "")
         return partial(send_webhook, address.url, key)
-    raise SettingsError(f"JOBMON_NOTIFY_URLS: {address.name} is not an address with https://")
+    return AppriseReceiver(address).send

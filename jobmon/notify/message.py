@@ -40,18 +40,17 @@ class Sender:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """News of a queue, or a test without news. `id` is the same whenever it is sent again."""
+    """News of a queue, or a test without news. `id` is the same whenever it is sent again.
+
+    `level`: that of the worst problem that is open, also of those in earlier messages; None if
+    none is.
+    """
 
     id: str
     made_at: datetime
     sender: Sender
     news: Sequence[News] = ()
-
-    @property
-    def level(self) -> Level | None:
-        """The level of the worst problem; None if all of them are over, and for a test."""
-        levels = {item.problem.level for item in self.news if item.change is not Change.OVER}
-        return next((level for level in Level if level in levels), None)
+    level: Level | None = None
 
     def render_title(self) -> str:
         """One line: `[PROD] payouts: 3 jobs stuck: …`, or how many notices there are."""
@@ -59,7 +58,7 @@ class Message:
             subject = "this is a test of notifications"
         elif len(self.news) == 1:
             subject = f"{_prefix(self.news[0])}{self.news[0].problem.text}"
-        elif self.level is None:
+        elif all(item.change is Change.OVER for item in self.news):
             subject = f"{count(len(self.news), 'notice')} over"
         else:
             subject = count(len(self.news), "notice")

@@ -23,7 +23,7 @@ from jobmon.notify.delivery import Receiver
 from jobmon.notify.message import Message, Sender
 from jobmon.notify.problems import Findings, find_problems
 from jobmon.notify.state import Pending, ReceiverState, StateStore
-from jobmon.notify.tracking import Timing, list_news, record_sent, track
+from jobmon.notify.tracking import Timing, find_open_level, list_news, record_sent, track
 from jobmon.notify.webhook import DeliveryError
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase
@@ -43,7 +43,7 @@ TICK_S = 1.0
 CHECK_EVERY_S = 15.0
 CHECK_PAUSE = 20  # the pause is this many times as long as a check took
 # The first one is longer than an attempt, so that two collectors do not send at the same time.
-FIRST_RETRY, LAST_RETRY = timedelta(seconds=20), timedelta(minutes=5)
+FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
 # An older message that was not delivered is written again, from what is known then.
 REWRITE_AFTER = timedelta(hours=1)
 STOP_TIMEOUT_S = 1.0  # for an attempt whose outcome would be recorded
@@ -191,8 +191,13 @@ class Notifier:
         if pending is None:
             news = tuple(list_news(tracked, findings, now, self._timing))
             if news:
-                new_id = f"msg_{uuid.uuid4().hex}"
-                pending = Pending(id=new_id, made_at=now, news=news, retry_at=now)
+                pending = Pending(
+                    id=f"msg_{uuid.uuid4().hex}",
+                    made_at=now,
+                    news=news,
+                    level=find_open_level(record_sent(tracked, news, now)),
+                    retry_at=now,
+                )
                 if state.pending is not None:  # not sooner than before
                     pending = replace(
                         pending,
@@ -231,7 +236,11 @@ class Notifier:
             pending = self._states[receiver.name].pending
             if receiver.name in self._due and pending is not None:
                 message = Message(
-                    id=pending.id, made_at=pending.made_at, sender=self._sender, news=pending.news
+                    id=pending.id,
+                    made_at=pending.made_at,
+                    sender=self._sender,
+                    news=pending.news,
+                    level=pending.level,
                 )
                 self._attempts[receiver.name] = _Attempt(pending.id, receiver.submit(message))
         self._due.clear()
@@ -258,7 +267,7 @@ class Notifier:
             log.warning("notifications reach %s again", health.name)
         return replace(
             state,
-            tracked=record_sent(state.tracked, list(pending.news), self._clock()),
+            tracked=record_sent(state.tracked, pending.news, self._clock()),
             pending=None,
             health=replace(health, sent=health.sent + 1, failing_since=None, reason=""),
         )

@@ -23,14 +23,15 @@ _NONE = type(None)
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A message that was not delivered yet. It keeps its id and its news until it is.
+    """A message that was not delivered yet. It keeps its id and its content until it is.
 
-    `attempts` includes one that has begun. The next one is due at `retry_at`.
+    `level` as in `Message`. `attempts` includes one that has begun; the next is due at `retry_at`.
     """
 
     id: str
     made_at: datetime
     news: tuple[News, ...]
+    level: Level | None
     attempts: int = 0
     retry_at: datetime
 
@@ -98,6 +99,7 @@ def _dump_receiver(state: ReceiverState) -> Document:
         and {
             "id": pending.id,
             "madeAt": pending.made_at,
+            "level": pending.level and pending.level.value,
             "attempts": pending.attempts,
             "retryAt": pending.retry_at,
             "news": [
@@ -155,6 +157,7 @@ def _load_pending(pending: Document) -> Pending:
     return Pending(
         id=require_type(pending["id"], str),
         made_at=require_type(pending["madeAt"], datetime),
+        level=None if pending["level"] is None else Level(pending["level"]),
         attempts=require_type(pending["attempts"], int),
         retry_at=require_type(pending["retryAt"], datetime),
         news=tuple(

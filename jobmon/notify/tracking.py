@@ -4,7 +4,7 @@ Pure functions of what was tracked before, what is found now, and the time. The 
 database's, so that a wrong clock of a machine neither sends a message again nor holds it back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -104,8 +104,14 @@ def list_news(
     )
 
 
+def find_open_level(tracked: TrackedProblems) -> Level | None:
+    """The level of the worst problem that a receiver got and that is not over; None if none is."""
+    levels = {entry.problem.level for entry in tracked.values() if entry.reported_at is not None}
+    return next((level for level in Level if level in levels), None)
+
+
 def record_sent(
-    tracked: TrackedProblems, news: list[News], now: datetime
+    tracked: TrackedProblems, news: Sequence[News], now: datetime
 ) -> dict[CheckKind, Tracked]:
     """What is tracked after a receiver got these news."""
     updated = dict(tracked)

@@ -17,6 +17,7 @@ from gunicorn.glogging import Logger
 
 from jobmon import logs
 from jobmon.collector.collecting import collecting
+from jobmon.notify.delivery import open_receivers
 from jobmon.serving import metrics_folder, stopping
 from jobmon.settings import Settings, SettingsError, load_queues
 from jobmon.signals import end_soon
@@ -72,6 +73,8 @@ def on_starting(server: Any) -> None:
         settings = Settings.from_env()
         require_shared_storage(settings, server.cfg.workers)
         logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
+        if settings.collector:
+            open_receivers(settings)
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
     if not _SCRIPTS.is_dir():

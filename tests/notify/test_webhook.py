@@ -44,6 +44,7 @@ MESSAGE = Message(
         News(change=Change.BEGINS, problem=STUCK),
         News(change=Change.OVER, problem=FAILING, ended_at=NOW),
     ],
+    level=Level.BAD,
 )
 
 

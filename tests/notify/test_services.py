@@ -1,0 +1,195 @@
+"""Apprise and real servers: catches an address that is refused, and a secret in the log."""
+
+import email
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from email import policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from apprise import Apprise, NotifyBase
+
+from jobmon.demo.mongod import free_port
+from jobmon.diagnosis.notices import Level
+from jobmon.notify import services
+from jobmon.notify.delivery import Receiver, open_receivers
+from jobmon.notify.webhook import DeliveryError
+from jobmon.settings import Settings, SettingsError
+from jobmon.settings.receivers import parse_receivers
+
+from ..support.receiver import WebhookReceiver
+from .test_webhook import MESSAGE
+
+PAGE = Path(__file__).parents[2] / "docs/notifications.md"
+PASSWORD = "a-very-secret-password"
+
+Open = Callable[[str], Receiver]
+
+
+class MailServer:
+    """A mail server that keeps what it gets; while `refuses`, it takes nothing."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.recipients: list[str] = []
+        self.refuses = False
+        self.port = free_port()
+
+    async def handle_DATA(self, _: Any, __: Any, envelope: Any) -> str:  # noqa: N802
+        if self.refuses:
+            return "451 Try again later"
+        parsed = email.message_from_bytes(envelope.content, policy=policy.default)
+        assert isinstance(parsed, EmailMessage)
+        self.mails.append(parsed)
+        self.recipients += envelope.rcpt_tos
+        return "250 OK"
+
+
+@pytest.fixture
+def mail() -> Iterator[MailServer]:
+    server = MailServer()
+    controller = Controller(server, hostname="127.0.0.1", port=server.port)
+    controller.start()
+    yield server
+    controller.stop()
+
+
+@pytest.fixture
+def open_one(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Open]:
+    # Apprise waits seconds between two messages to a service.
+    monkeypatch.setattr(NotifyBase, "request_rate_per_sec", 0)
+    opened: list[Receiver] = []
+
+    def make(url: str) -> Receiver:
+        opened.extend(open_receivers(make_settings(notify_urls=parse_receivers(url))))
+        return opened[-1]
+
+    yield make
+    for receiver in opened:
+        receiver.close()
+
+
+@pytest.fixture
+def mail_url(mail: MailServer) -> str:
+    return f"mailto://127.0.0.1:{mail.port}?from=jobmon@example.com&to=ops@example.com&format=text"
+
+
+def test_a_mail_has_all_notices_and_a_title(
+    open_one: Open, mail: MailServer, mail_url: str
+) -> None:
+    open_one(mail_url).submit(MESSAGE).result()
+    (received,) = mail.mails
+    assert mail.recipients == ["ops@example.com"]
+    assert "jobmon@example.com" in received["From"]
+    assert received["Subject"] == "[PROD] jobmon, mail: 2 notices"
+    lines = received.get_content().split()
+    assert " ".join(lines) == " ".join(MESSAGE.render_text().split())
+
+
+def test_a_mail_server_that_is_down_and_back_gets_the_message(
+    open_one: Open, mail: MailServer, mail_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = open_one(mail_url)
+    mail.refuses = True
+    for _ in range(3):
+        with pytest.raises(DeliveryError, match=r"^the service did not take it$"):
+            receiver.submit(MESSAGE).result()
+    lines = [record.getMessage() for record in caplog.records if record.name == "apprise"]
+    assert len(lines) == len(set(lines)) > 0  # once, not at each attempt
+    mail.refuses = False
+    receiver.submit(MESSAGE).result()
+    assert len(mail.mails) == 1
+
+
+def test_a_service_over_http_gets_the_type_and_no_redirect_is_followed(
+    open_one: Open, receiver: WebhookReceiver
+) -> None:
+    service = open_one(receiver.url.replace("http://", "json://"))
+    messages = [
+        MESSAGE,
+        replace(MESSAGE, level=Level.WATCH),
+        replace(MESSAGE, level=None),
+        replace(MESSAGE, news=[], level=None),
+    ]
+    for message in messages:
+        service.submit(message).result()
+    found = [json.loads(each.body) for each in receiver.received]
+    assert [each["type"] for each in found] == ["failure", "warning", "success", "info"]
+    assert found[0]["title"] == "[PROD] jobmon, mail: 2 notices"
+    assert found[0]["message"].splitlines() == MESSAGE.render_text().splitlines()
+    receiver.status, receiver.headers = 307, {"Location": receiver.url + "/other"}
+    with pytest.raises(DeliveryError):
+        service.submit(MESSAGE).result()
+    assert {each.path.rstrip("/") for each in receiver.received} == {"/hook"}
+
+
+def test_an_attempt_ends_although_the_service_does_not_answer(
+    open_one: Open, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "TIMEOUT_S", 0.3)
+    service = open_one(receiver.url.replace("http://", "json://"))
+    receiver.answers.clear()
+    with pytest.raises(DeliveryError):
+        service.submit(MESSAGE).result()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"slack://{PASSWORD}/too/short",
+        f"unknown-service://{PASSWORD}",
+        f"mailto://user:{PASSWORD}@127.0.0.1?from=nobody",
+    ],
+    ids=["slack", "unknown", "mail"],
+)
+def test_an_address_that_apprise_refuses_ends_the_start_without_its_secret(
+    open_one: Open, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(SettingsError) as caught:
+        open_one(url)
+    name = url.partition(":")[0]
+    assert f"Apprise does not accept the address of {name}" in str(caught.value)
+    assert PASSWORD not in str(caught.value) + caplog.text
+
+
+def test_without_apprise_a_service_is_refused_and_webhooks_work(
+    open_one: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(SettingsError) as caught:
+        open_one("slack://a/b/c")
+    assert str(caught.value) == (
+        "JOBMON_NOTIFY_URLS: slack needs Apprise: pip install 'mongo-jobmon[notify]'"
+    )
+
+
+def test_nothing_of_a_message_or_an_address_is_logged(
+    open_one: Open, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = receiver.url.replace("http://", f"json://user:{PASSWORD}@").replace(
+        "/hook", "/token-1234"
+    )
+    receiver.status = 500
+    with caplog.at_level(logging.DEBUG):
+        service = open_one(url)
+        caplog.set_level(logging.DEBUG)
+        with pytest.raises(DeliveryError) as caught:
+            service.submit(MESSAGE).result()
+    shown = caplog.text + str(caught.value)
+    assert not [text for text in (PASSWORD, "token-1234", "3 jobs stuck") if text in shown]
+
+
+def test_the_examples_of_the_documentation_are_addresses_of_their_services(open_one: Open) -> None:
+    found = re.findall(r"^ +export JOBMON_NOTIFY_URLS='(\w+://[^']+)'", PAGE.read_text(), re.M)
+    examples = [url for url in found if not url.startswith("https")]
+    names = {Apprise.instantiate(open_one(url).address.url).service_name for url in examples}
+    assert {str(name) for name in names} == {"Slack", "E-Mail", "Pager Duty"}
