@@ -82,9 +82,15 @@ def require_admin() -> None:
 
 
 def describe_caller() -> dict[str, Any] | None:
-    """The caller for the head of a page: `sub` and `is_admin`; None without a valid token."""
+    """The caller for the head of a page; None without a valid token.
+
+    `sub`, `is_admin`, and `has_session`: whether there is a session that the caller can end.
+    """
     caller = auth.caller()
-    return {"sub": caller[0], "is_admin": caller[1]} if caller else None
+    if caller is None:
+        return None
+    has_session = not auth.is_named_by_proxy()
+    return {"sub": caller[0], "is_admin": caller[1], "has_session": has_session}
 
 
 def sign_in_page(error: ApiError) -> BaseResponse | Page:

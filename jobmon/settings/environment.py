@@ -19,7 +19,15 @@ from jobmon.settings.path_prefix import check_path_prefix
 from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, read_receivers
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import open_environment
-from jobmon.settings.sign_in import DEFAULT_SCOPES, check_issuer, check_scopes, check_sign_in
+from jobmon.settings.sign_in import (
+    DEFAULT_SCOPES,
+    check_header_name,
+    check_issuer,
+    check_scopes,
+    check_sign_in,
+    check_trusted_header,
+    read_networks,
+)
 from jobmon.settings.token_keys import (
     KEY_SOURCES,
     check_secret_length,
@@ -107,8 +115,8 @@ def _read_path_prefix(env: Env, name: str, _: None) -> str | None:
     return None if value is None else value.rstrip("/")
 
 
-def _read_names(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(env.list(name, list(default)) or ())
+def _read_names(env: Env, name: str, default: tuple[str, ...], **options: Any) -> tuple[str, ...]:
+    return tuple(env.list(name, list(default), **options) or ())
 
 
 def _check_filters(names: list[str]) -> None:
@@ -247,6 +255,10 @@ class Settings:
     metrics: str = _setting(Env.str, "token", validate=validate.OneOf(METRICS))
     metrics_max_types: int = _setting(Env.int, 100, validate=_positive)
     trusted_proxies: int = _setting(Env.int, 0, validate=validate.Range(min=0))
+    # A proxy that names the person in a header; `check_trusted_header` checks these together.
+    trusted_user_header: str | None = _setting(_read_text, None, validate=check_header_name)
+    trusted_groups_header: str | None = _setting(_read_text, None, validate=check_header_name)
+    trusted_header_from: tuple[str, ...] = _setting(read_networks, ())
     path_prefix: str | None = _setting(_read_path_prefix, None)
 
     def __post_init__(self) -> None:
@@ -320,6 +332,7 @@ class Settings:
         if require_keys or any(values[name] for name in KEY_SOURCES):
             values |= choose_algorithm(values)
         check_sign_in(values)
+        check_trusted_header(values)
         return cls(**values | {"jwt_algorithm": values["jwt_algorithm"] or cls.jwt_algorithm})
 
     @classmethod

@@ -1,8 +1,11 @@
-"""The settings of sign-in at an identity provider (OpenID Connect), checked together."""
+"""The settings of sign-in at an identity provider or by a proxy, checked together."""
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from environs import Env
 from marshmallow import ValidationError, validate
 
 from jobmon.settings.mistakes import SettingsError
@@ -45,3 +48,42 @@ def check_sign_in(values: Mapping[str, Any]) -> None:
             f"JOBMON_OIDC_CLIENT_SECRET: shorter than {MIN_SECRET_BYTES} bytes: request a longer "
             "one, or set JOBMON_JWT_SECRET_KEY, which signs sessions"
         )
+
+
+def check_header_name(value: str) -> None:
+    """Raise ValidationError for a text that is no name of a header; an empty one is accepted."""
+    if value and not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", value):
+        raise ValidationError("Not the name of a header, such as X-Forwarded-User.")
+
+
+def read_networks(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    """IP addresses and networks, separated by commas."""
+    given = env.list(name, list(default), validate=_check_networks) or []
+    return tuple(stripped for text in given if (stripped := text.strip()))
+
+
+def _check_networks(texts: list[str]) -> None:
+    for text in filter(None, map(str.strip, texts)):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            raise ValidationError(
+                f"{text!r} is no address and no network, such as 10.0.0.0/24."
+            ) from None
+
+
+def check_trusted_header(values: Mapping[str, Any]) -> None:
+    """Raise SettingsError if a header would be trusted from everywhere, or has no use."""
+    if not values["trusted_user_header"]:
+        for name in ("trusted_groups_header", "trusted_header_from"):
+            if values[name]:
+                setting = f"JOBMON_{name.upper()}"
+                raise SettingsError(f"{setting}: also set JOBMON_TRUSTED_USER_HEADER")
+        return
+    if not values["trusted_header_from"]:
+        raise SettingsError(
+            "JOBMON_TRUSTED_USER_HEADER: also set JOBMON_TRUSTED_HEADER_FROM, the addresses of the "
+            "proxy: anybody else can send this header"
+        )
+    if not values["trusted_proxies"]:
+        raise SettingsError("JOBMON_TRUSTED_USER_HEADER: also set JOBMON_TRUSTED_PROXIES")

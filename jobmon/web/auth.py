@@ -34,6 +34,7 @@ from jobmon.web.queues import (
 )
 from jobmon.web.revocation import RevokedTokens
 from jobmon.web.sessions import SessionKeys, is_session_token
+from jobmon.web.trusted_header import TrustedHeader
 
 SESSION_COOKIE = "jobmon_session"
 # The length of a header line; a longer token is refused before it is parsed.
@@ -55,6 +56,8 @@ class RefusedTokenError(Exception):
 def register(app: Flask, settings: Settings, connection: Connection) -> None:
     """Configure the keys of tokens and the claims that a token must have."""
     app.extensions["jobmon_revoked"] = RevokedTokens(connection)
+    has_header = settings.trusted_user_header is not None
+    app.extensions["jobmon_trusted_header"] = TrustedHeader(settings) if has_header else None
     app.extensions["jobmon_session_keys"] = SessionKeys(settings) if settings.oidc_issuer else None
     app.config.update(
         JWT_ALGORITHM=settings.jwt_algorithm,
@@ -93,11 +96,15 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
 def require_token(*, cookie: bool = False, require_revocation_check: bool = True) -> None:
     """Let a request pass only with a valid token; otherwise raise ApiError 401.
 
-    The token is in the `Authorization` header or, for pages (`cookie`), in the session's cookie. If
+    The token is in the `Authorization` header or, for pages (`cookie`), in the session's cookie. To
+    pages a trusted proxy may name the person instead: then the session is the proxy's concern. If
     the list of revoked tokens cannot be read, PyMongoError is raised; without
     `require_revocation_check` the request passes.
     """
     with _refusing_with_401():
+        if cookie and (claims := _read_trusted_header()) is not None:
+            g.jobmon_claims, g.jobmon_is_named_by_proxy = claims, True
+            return
         claims = _decode(_find_token(cookie=cookie))
         try:
             _refuse_revoked(claims)
@@ -126,11 +133,23 @@ def read_claims(token: str) -> dict[str, Any]:
         return _decode(token)
 
 
+def _read_trusted_header() -> dict[str, Any] | None:
+    """The claims of the person whom a trusted proxy names, unless the request has a token."""
+    trusted: TrustedHeader | None = current_app.extensions["jobmon_trusted_header"]
+    if trusted is None or not trusted.is_sent(request) or _find_bearers():
+        return None
+    return trusted.read_claims(request)
+
+
+def _find_bearers() -> list[list[str]]:
+    """The bearer tokens in the header, each as the words after `Bearer`."""
+    fields = [field.split() for field in request.headers.get("Authorization", "").split(",")]
+    return [field[1:] for field in fields if field and field[0].lower() == "bearer"]
+
+
 def _find_token(*, cookie: bool) -> str:
     """The request's only token: the header's, or the cookie's if the header has none."""
-    fields = [field.split() for field in request.headers.get("Authorization", "").split(",")]
-    bearers = [field[1:] for field in fields if field and field[0].lower() == "bearer"]
-    if bearers:
+    if bearers := _find_bearers():
         if len(bearers) > 1 or len(bearers[0]) != 1:
             raise RefusedTokenError("form")
         return bearers[0][0]
@@ -206,6 +225,9 @@ def _refusing_with_401() -> Iterator[None]:
     try:
         yield
     except NoAuthorizationError:
+        trusted: TrustedHeader | None = current_app.extensions["jobmon_trusted_header"]
+        if trusted is not None and trusted.is_sent(request):
+            g.jobmon_refusal_reason = "proxy"  # not from a trusted address, or no plain name
         raise _unauthorized("authentication_required", "A bearer token is required.") from None
     except (RefusedTokenError, JWTExtendedException, pyjwt.PyJWTError, *_ODD_CLAIM_ERRORS) as error:
         g.jobmon_refusal_reason = _classify_refusal(error)
@@ -292,6 +314,11 @@ def caller() -> tuple[str, bool] | None:
     """
     claims = g.get("jobmon_claims") or g.get("jobmon_unconfirmed_claims")
     return (str(_find_subject(claims)), _has_permission(claims)) if claims else None
+
+
+def is_named_by_proxy() -> bool:
+    """Whether a trusted proxy named the caller: then jobmon has no session to end."""
+    return "jobmon_is_named_by_proxy" in g
 
 
 def subject() -> str:

@@ -150,3 +150,34 @@ def test_a_proxy_is_trusted_with_the_setting(uri: str, tmp_path: Path) -> None:
         lines = [json.loads(line) for line in log.splitlines()]
         asked = [line["address"] for line in lines if line.get("route") == "/jobs"]
         assert asked == ["203.0.113.9", "127.0.0.1"]
+
+
+def test_a_person_is_named_only_by_the_proxy_and_only_once(uri: str, tmp_path: Path) -> None:
+    """Catches a spelling of the header, or a second one, that a client adds to the proxy's."""
+    user, groups = b"X-Auth-User: root", b"X-Auth-Groups: admin"
+    settings = {
+        "JOBMON_TRUSTED_PROXIES": "1",
+        "JOBMON_TRUSTED_USER_HEADER": "X-Auth-User",
+        "JOBMON_TRUSTED_GROUPS_HEADER": "X-Auth-Groups",
+    }
+    page = b"GET /dashboard/jobs"
+    own = {"JOBMON_TRUSTED_HEADER_FROM": "127.0.0.1"}
+    with serving(uri, tmp_path, **settings, **own) as web:
+        assert ask(web, page, user, groups)[0] == 200
+        assert ask(web, page, user)[0] == 403
+        for headers in (
+            (b"X_Auth_User: root", b"X_Auth_Groups: admin"),
+            (b"X-Auth_User: root", groups),
+            (b"X-Auth-User: eve", user, groups),
+            (user, b"x-auth-user: eve", groups),
+            (b"X-Auth-User : root", groups),
+            (b"X-Auth-User:", groups),
+        ):
+            assert ask(web, page, *headers)[0] in (400, 401), headers
+        # With another spelling a client adds no group to those of the proxy.
+        assert ask(web, page, user, b"X-Auth-Groups: staff", b"X_Auth_Groups: admin")[0] == 403
+    (tmp_path / "other").mkdir()
+    elsewhere = {"JOBMON_TRUSTED_HEADER_FROM": "10.9.9.9"}
+    with serving(uri, tmp_path / "other", **settings, **elsewhere) as web:
+        for forwarded in (b"X-A: x", b"X-Forwarded-For: 10.9.9.9", b"Forwarded: for=10.9.9.9"):
+            assert ask(web, page, user, groups, forwarded)[0] == 401

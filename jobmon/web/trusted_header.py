@@ -1,0 +1,64 @@
+"""The person that a proxy in front names in a header, after it has signed the person in itself.
+
+Anybody can send such a header. It counts only on connections from the addresses in the settings,
+where nobody but the proxy is, and only if the proxy has replaced what its client sent.
+"""
+
+import ipaddress
+import time
+from typing import Any
+
+from flask import Request
+
+from jobmon.settings import Settings
+from jobmon.web.claims import put_claim
+
+MAX_LENGTH = 1_000
+
+
+class TrustedHeader:
+    """Reads the headers of JOBMON_TRUSTED_USER_HEADER and JOBMON_TRUSTED_GROUPS_HEADER."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._user = settings.trusted_user_header or ""
+        self._groups = settings.trusted_groups_header
+        self._networks = [ipaddress.ip_network(text) for text in settings.trusted_header_from]
+
+    def is_sent(self, request: Request) -> bool:
+        """Whether a request names a person, from wherever it comes."""
+        return self._user in request.headers
+
+    def read_claims(self, request: Request) -> dict[str, Any] | None:
+        """The claims of the named person, as a token would have them; None if none is trusted.
+
+        The values of a header that is sent twice are joined by a comma: such a user is refused.
+        """
+        user = _decode(request.headers.get(self._user, ""))
+        if not user or "," in user or not self._is_from_proxy(request):
+            return None
+        sent = _decode(request.headers.get(self._groups, "")) if self._groups else ""
+        groups = [name for group in sent.split(",") if (name := group.strip())]
+        claims: dict[str, Any] = {"iat": int(time.time()), "jti": None}
+        put_claim(claims, self._settings.role_claim, groups)
+        put_claim(claims, self._settings.subject_claim, user)
+        return claims
+
+    def _is_from_proxy(self, request: Request) -> bool:
+        """Whether the connection itself is from a trusted address, whatever the headers have."""
+        original = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
+        try:
+            peer = ipaddress.ip_address(original.get("REMOTE_ADDR") or "")
+        except ValueError:
+            return False
+        mapped = getattr(peer, "ipv4_mapped", None)
+        return any((mapped or peer) in network for network in self._networks)
+
+
+def _decode(value: str) -> str:
+    """A header's value as text: WSGI has its bytes as Latin-1. Empty if it is not plain text."""
+    try:
+        text = value.encode("latin-1").decode().strip()
+    except UnicodeError:
+        return ""
+    return text if text.isprintable() and len(text) <= MAX_LENGTH else ""

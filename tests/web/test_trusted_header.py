@@ -1,0 +1,207 @@
+"""A person whom a proxy names in a header: catches a name that anybody else has sent."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobmon.app import create_app
+from jobmon.settings import Settings, SettingsError
+
+from ..conftest import Api
+from ..support.request_lines import capture_requests
+
+PROXY = "10.1.2.3"
+HEADERS = {
+    "trusted_user_header": "X-Auth-User",
+    "trusted_groups_header": "X-Auth-Groups",
+    "trusted_header_from": ("10.1.2.0/24", "2001:db8::7"),
+    "trusted_proxies": 1,
+}
+ROOT = {"X-Auth-User": "root", "X-Auth-Groups": "staff, admin"}
+PAGE, ROUTE = "/dashboard/jobs", "/admin/jobs/queue"
+
+
+@pytest.fixture
+def service(watched: Any, make_settings: Callable[..., Settings]) -> Callable[..., Api]:
+    def make(**given: Any) -> Api:
+        return Api(create_app(make_settings(**HEADERS | given), watched.client))
+
+    return make
+
+
+@pytest.fixture
+def api(service: Callable[..., Api]) -> Api:
+    return service()
+
+
+def ask(
+    api: Api, headers: dict[str, str] = ROOT, peer: str = PROXY, path: str = PAGE, **options: Any
+) -> Any:
+    """The answer to a request on a connection from `peer`."""
+    environment = {"REMOTE_ADDR": peer}
+    return api.client.get(path, headers=headers, environ_overrides=environment, **options)
+
+
+def test_person_named_by_the_proxy_has_the_roles_of_the_groups(api: Api) -> None:
+    page = ask(api)
+    assert page.status_code == 200
+    assert '<bdi class="who">root</bdi>' in page.text
+    assert "Sign out" not in page.text  # the session is the proxy's
+    assert "Set-Cookie" not in page.headers
+    assert ask(api, {"X-Auth-User": "ada", "X-Auth-Groups": "staff"}).status_code == 403
+    assert ask(api, {"X-Auth-User": "ada"}).status_code == 403
+    assert ask(api, {"X-Auth-User": "ada"}, path="/dashboard/my").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "203.0.113.9",
+        "10.1.3.3",
+        "127.0.0.1",
+        "2001:db8::8",
+        "",
+        "unix",
+        "10.1.2.3, 10.1.2.3",
+    ],
+)
+def test_name_from_any_other_address_is_ignored(api: Api, peer: str) -> None:
+    assert ask(api, peer=peer).status_code == 401
+    # What the caller claims about its own address changes nothing.
+    forged = ROOT | {"X-Forwarded-For": PROXY, "Forwarded": f"for={PROXY}", "X-Real-Ip": PROXY}
+    assert ask(api, forged, peer=peer).status_code == 401
+
+
+@pytest.mark.parametrize("peer", [PROXY, "::ffff:10.1.2.3", "2001:db8::7"])
+def test_address_of_the_caller_does_not_matter_to_the_proxys_own(api: Api, peer: str) -> None:
+    assert ask(api, ROOT | {"X-Forwarded-For": "203.0.113.9"}, peer=peer).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "",
+        " ",
+        "eve,root",  # a header that was sent twice
+        "root, ",
+        "ro\u00adot",
+        "ro\tot",
+        "\u00e9",  # Latin-1, no UTF-8
+        "x" * 1_001,
+    ],
+    ids=["empty", "space", "twice", "comma", "invisible", "tab", "latin1", "long"],
+)
+def test_name_that_is_not_plain_is_refused(api: Api, user: str) -> None:
+    assert ask(api, ROOT | {"X-Auth-User": user}).status_code == 401
+
+
+def test_name_in_utf8_is_read(api: Api) -> None:
+    header = "Zoë".encode().decode("latin-1")
+    assert '<bdi class="who">Zoë</bdi>' in ask(api, ROOT | {"X-Auth-User": header}).text
+
+
+def test_header_is_for_pages_only(api: Api) -> None:
+    """Catches a way for another site to use the JSON API with the proxy's session."""
+    for path in (ROUTE, "/jobs", "/metrics", "/queues"):
+        assert ask(api, path=path).status_code == 401, path
+
+
+def test_forms_of_other_sites_are_refused(service: Callable[..., Api]) -> None:
+    api = service(actions=True)
+    for origin in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        answer = api.client.post(
+            "/dashboard/actions",
+            headers=ROOT | origin,
+            environ_overrides={"REMOTE_ADDR": PROXY},
+            data={"action": "retry", "id": "x"},
+        )
+        assert answer.status_code == 403
+
+
+def test_token_in_the_header_counts_and_a_cookie_does_not(api: Api) -> None:
+    bearer = {"Authorization": f"Bearer {api.token('ada', 'user')}"}
+    assert ask(api, ROOT | bearer).status_code == 403
+    assert ask(api, ROOT | {"Authorization": "Bearer a.b.c"}).status_code == 401
+    assert ask(api, ROOT | {"Authorization": "Basic cm9vdDpyb290"}).status_code == 200
+    # The cookie of somebody who signed in before.
+    api.client.set_cookie("jobmon_session", api.token("ada", "user"))
+    assert ask(api).status_code == 200
+    assert ask(api, {}).status_code == 403
+    assert ask(api, peer="203.0.113.9").status_code == 403
+
+
+def test_without_the_setting_no_header_is_read(service: Callable[..., Api]) -> None:
+    nothing = {"trusted_user_header": None, "trusted_groups_header": None}
+    assert ask(service(**nothing, trusted_header_from=())).status_code == 401
+    no_groups = service(trusted_groups_header=None)
+    assert ask(no_groups).status_code == 403
+    assert ask(no_groups, path="/dashboard/my").status_code == 200
+
+
+def test_claims_are_where_the_settings_have_them(service: Callable[..., Api]) -> None:
+    paths = {"role_claim": "realm_access.roles", "subject_claim": "email"}
+    page = ask(service(**paths))
+    assert page.status_code == 200
+    assert '<bdi class="who">root</bdi>' in page.text
+
+
+def test_log_names_the_reason_of_a_refusal(api: Api) -> None:
+    with capture_requests() as lines:
+        ask(api, peer="203.0.113.9")
+        ask(api)
+        ask(api, {})
+    assert [(line["status"], line.get("reason"), line["user"]) for line in lines] == [
+        (401, "proxy", None),
+        (200, None, "root"),
+        (401, None, None),
+    ]
+
+
+GOOD = {
+    "MONGO_URI": "mongodb://db/shop",
+    "JWT_SECRET_KEY": "0123456789abcdef0123456789abcdef",
+    "TRUSTED_USER_HEADER": "X-Forwarded-User",
+    "TRUSTED_GROUPS_HEADER": "X-Forwarded-Groups",
+    "TRUSTED_HEADER_FROM": "10.0.0.0/24, 2001:db8::1",
+    "TRUSTED_PROXIES": "1",
+}
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def read(**environment: str) -> Settings:
+        for name, value in (GOOD | environment).items():
+            monkeypatch.setenv(f"JOBMON_{name}", value)
+        return Settings.from_env()
+
+    return read
+
+
+def test_settings_name_headers_and_addresses(read: Any) -> None:
+    settings = read()
+    assert settings.trusted_user_header == "X-Forwarded-User"
+    assert settings.trusted_groups_header == "X-Forwarded-Groups"
+    assert settings.trusted_header_from == ("10.0.0.0/24", "2001:db8::1")
+    empty = dict.fromkeys(("TRUSTED_USER_HEADER", "TRUSTED_GROUPS_HEADER"), "")
+    assert read(**empty, TRUSTED_HEADER_FROM="").trusted_user_header is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"TRUSTED_HEADER_FROM": ""}, "JOBMON_TRUSTED_USER_HEADER: also set JOBMON_TRUSTED_HEADER"),
+        ({"TRUSTED_PROXIES": "0"}, "JOBMON_TRUSTED_USER_HEADER: also set JOBMON_TRUSTED_PROXIES"),
+        ({"TRUSTED_USER_HEADER": ""}, "JOBMON_TRUSTED_GROUPS_HEADER: also set"),
+        ({"TRUSTED_USER_HEADER": "X_User"}, "JOBMON_TRUSTED_USER_HEADER: Not the name of a header"),
+        ({"TRUSTED_USER_HEADER": "X-User: x"}, "JOBMON_TRUSTED_USER_HEADER: Not the name"),
+        ({"TRUSTED_HEADER_FROM": "proxy"}, "JOBMON_TRUSTED_HEADER_FROM: 'proxy' is no address"),
+        ({"TRUSTED_HEADER_FROM": "10.0.0.1/24"}, "JOBMON_TRUSTED_HEADER_FROM: '10.0.0.1/24'"),
+    ],
+)
+def test_header_that_anybody_could_send_is_refused_at_the_start(
+    read: Any, environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"^{re.escape(message)}"):
+        read(**environment)
