@@ -15,11 +15,11 @@ from pymongo.errors import PyMongoError
 from jobmon.actions.vocabulary import ACTIONS, ActionKind
 from jobmon.api.action_queries import NO_FILTERS
 from jobmon.api.job_actions import list_possible, may_request
-from jobmon.domain import JobAction, JobCondition, JobStatus
-from jobmon.store.failures import describe_error
+from jobmon.domain import JobAction, JobCondition, JobStatus, TypeAction
+from jobmon.store.failures import describe_error, is_unauthorized
 from jobmon.store.mapping import Document
 from jobmon.web import auth
-from jobmon.web.queues import current_queue
+from jobmon.web.queues import WatchedQueue, current_queue
 
 log = structlog.get_logger("jobmon.actions")
 
@@ -66,14 +66,31 @@ def list_selection_buttons(parameters: Mapping[str, Any], *, own: bool = False) 
     )
 
 
-def list_type_buttons() -> ActionButtons:
-    """The actions for a type of jobs."""
+def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
+    """The actions for a type of jobs; both if it is not known whether the type is paused."""
     actions = current_queue().actions
     if actions is None or not actions.support.has_type_actions:
         return ActionButtons()
+    chosen = {
+        None: (TypeAction.PAUSE, TypeAction.RESUME),
+        True: (TypeAction.RESUME,),
+        False: (TypeAction.PAUSE,),
+    }
     return _require_actor(
-        [kind for kind in ACTIONS.values() if kind.is_for_types and may_request(kind.name)]
+        [ACTIONS[name] for name in chosen[is_paused] if may_request(ACTIONS[name].name)]
     )
+
+
+def find_paused_types(queue: WatchedQueue) -> frozenset[str] | None:
+    """The paused types; None if the queue has none by its kind, or they cannot be read."""
+    if queue.actions is None or queue.actions.paused_types is None:
+        return None
+    try:
+        return queue.actions.paused_types.find()
+    except PyMongoError as error:
+        if not is_unauthorized(error):  # `jobmon check` reports that
+            log.error("paused types not read", error=describe_error(error))
+        return None
 
 
 def list_group_buttons() -> ActionButtons:

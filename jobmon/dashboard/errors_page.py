@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Self
 
 from flask import Response, render_template, request
 from marshmallow import ValidationError
 
+from jobmon.actions.target import Target
+from jobmon.actions.vocabulary import RequestError
 from jobmon.api.error_groups import FoundErrors, find_group, read_errors, select_page
 from jobmon.api.fields import clean_free_text
 from jobmon.api.window_queries import ErrorListParameters, ErrorQuery
@@ -15,6 +18,7 @@ from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_group_buttons, write_filter
 from jobmon.dashboard.charts import mark_columns
 from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
+from jobmon.dashboard.formatting import error_address
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.diagnosis.error_groups import ErrorFilter
@@ -24,12 +28,16 @@ from jobmon.domain import JobStatus
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_history import is_final
 from jobmon.rollup.series import NoCollectorError
+from jobmon.single_flight import TENTH, SingleFlightCache
+from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.web.errors import invalid
 from jobmon.web.json_text import dump_json
 from jobmon.web.queues import WatchedQueue, current_queue
 
 PER_PAGE = 50
 NAMES_ON_PAGE = 20  # types and workers of a group
+COUNTED_S = 10  # so long the number of a group's dead jobs is kept
+KEPT_COUNTS = 100
 _SCHEMA = ErrorListParameters()
 
 
@@ -63,6 +71,9 @@ def _read_errors(queue: WatchedQueue, window: PageWindow) -> FoundErrors:
 
 class ErrorPages:
     """The routes of the pages about errors."""
+
+    def __init__(self) -> None:
+        self._dead: SingleFlightCache[int | None] = SingleFlightCache(KEPT_COUNTS)
 
     def all_groups(self) -> Response | str:
         """The groups of a window."""
@@ -113,6 +124,8 @@ class ErrorPages:
             "unknown": found.reason,
             "actions": list_group_buttons(),
             "group_filter": _write_group_filter(queue, group_id, sample),
+            "dead": None,
+            "then": "",
             "window": window,
             "shown_window": found.window,
             "is_over": is_final(found.window, found.history),
@@ -120,6 +133,29 @@ class ErrorPages:
         if is_part_request():
             return conditional_response(render_template("dashboard/_error.html", **context))
         return render_template("dashboard/error_group.html", **context)
+
+    def actions(self, group_id: str) -> Response:
+        """The buttons for the dead jobs of a group, with their number if it can be counted."""
+        session.require_admin()
+        queue, window = current_queue(), PageWindow.from_request("24h")
+        _, sample = find_group(queue, _read_errors(queue, window), group_id)
+        buttons, code = list_group_buttons(), _find_code_filter(queue, sample) or None
+        dead = None
+        if buttons.kinds:
+            job_filter = JobFilter(
+                statuses=(JobStatus.DLQ.value,), error_group=group_id, error_code=code
+            )
+            count = partial(_count_dead, queue, buttons.kinds[0].name, job_filter)
+            key = request.script_root, job_filter
+            dead = self._dead.get(key, count, COUNTED_S, rest=TENTH)
+        part = render_template(
+            "dashboard/_group_actions.html",
+            actions=buttons,
+            group_filter=_write_group_filter(queue, group_id, sample),
+            dead=dead,
+            then=error_address(group_id, window.parameters),
+        )
+        return conditional_response(part)
 
     def chart(self, group_id: str) -> Response:
         """The errors of a group by step of a window, in the form of the overview's charts."""
@@ -142,6 +178,16 @@ class ErrorPages:
             "previous": None,
         }
         return conditional_response(dump_json(columns), "application/json")
+
+
+def _count_dead(queue: WatchedQueue, action: str, job_filter: JobFilter) -> int | None:
+    """How many jobs of a group an action would change; None if too many have to be compared."""
+    if queue.actions is None:
+        return None
+    try:
+        return queue.actions.previewer.preview(action, Target(job_filter=job_filter)).count
+    except (RefusedFilterError, RequestError):
+        return None
 
 
 def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard import session
+from jobmon.dashboard.action_buttons import find_paused_types, list_type_buttons
 from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
 from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
@@ -89,6 +90,7 @@ class OverviewPage:
             window=query.window,
             shown_window=query.window.resolve(current_queue().series, datetime.now(UTC)),
             parameters=query.parameters,
+            may_resume=bool(list_type_buttons(is_paused=True).kinds),
         )
 
     def part(self) -> Response:
@@ -118,11 +120,14 @@ class OverviewPage:
         shown = overview(facts)
         only = shown.matching[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)
+        paused = find_paused_types(queue) or frozenset()
         return render_template(
             "dashboard/_overview.html",
             shown=shown,
             rows=rows[:TYPES_SHOWN],
             count=len(rows),
+            paused=paused,
+            paused_elsewhere=sorted(paused - {row.name for row in rows[:TYPES_SHOWN]}),
             top=read_top_errors(queue, query.window, facts.window),
             window=query.window,
             parameters=query.parameters,

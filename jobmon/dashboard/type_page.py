@@ -11,7 +11,7 @@ from jobmon.api.job_lists import ListResponder
 from jobmon.api.slowest import explain_slowest
 from jobmon.api.workers import WorkerQuery, WorkerReader
 from jobmon.dashboard import session
-from jobmon.dashboard.action_buttons import list_type_buttons
+from jobmon.dashboard.action_buttons import ActionButtons, find_paused_types, list_type_buttons
 from jobmon.dashboard.error_rows import describe_missing, read_top_errors
 from jobmon.dashboard.overview import GAPS
 from jobmon.dashboard.page_window import PageWindow
@@ -24,7 +24,7 @@ from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_
 from jobmon.rollup.series import History, NoCollectorError
 from jobmon.rollup.windows import Window
 from jobmon.single_flight import SingleFlightCache
-from jobmon.store.labels import is_filter
+from jobmon.store.labels import OTHER, is_filter
 from jobmon.web.queues import WatchedQueue, current_queue
 
 SHARED_S = 1  # for which viewers of the same type share one answer
@@ -61,8 +61,15 @@ class TypePage:
             window=window,
             shown_window=window.resolve(current_queue().series, datetime.now(UTC)),
             is_filter=is_filter(name),
-            actions=list_type_buttons(),
+            **_describe_pause(name),
         )
+
+    def actions(self) -> Response:
+        """Whether the type in the parameter `name` is paused, and the buttons for it."""
+        session.require_admin()
+        name = request.args.get("name", "")
+        part = render_template("dashboard/_type_actions.html", name=name, **_describe_pause(name))
+        return conditional_response(part)
 
     def _render(self, name: str, page_window: PageWindow) -> str:
         """Shared by all viewers: it must contain nothing about a caller."""
@@ -97,6 +104,14 @@ class TypePage:
             "no_workers": next(filter(None, map(found.reasons.get, _WORKER_REASONS)), ""),
             "now": found.running.as_of,
         }
+
+
+def _describe_pause(name: str) -> Mapping[str, Any]:
+    if name == OTHER or not is_filter(name):
+        return {"is_paused": None, "actions": ActionButtons()}
+    paused = find_paused_types(current_queue())
+    is_paused = None if paused is None else name in paused
+    return {"is_paused": is_paused, "actions": list_type_buttons(is_paused=is_paused)}
 
 
 def _list_slowest(queue: WatchedQueue, window: Window, name: str) -> Mapping[str, Any]:

@@ -113,6 +113,9 @@ def blueprint(
         routes.add_url_rule(path, name, view)
     if actions is not None:
         _add_action_pages(routes, actions)
+        routes.add_url_rule("/dashboard/type-actions", "type_actions", types.actions)
+        group = "/dashboard/errors/<group_id>/actions"
+        routes.add_url_rule(group, "error_actions", errors.actions)
     if sign_in is not None:
         sign_in.add_routes(routes)
     routes.add_url_rule("/dashboard/session", view_func=session.sign_in, methods=["POST"])

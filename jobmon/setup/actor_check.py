@@ -8,6 +8,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.actions.records import DECISIONS, OUTCOMES, PROGRESS, ActionRecords
 from jobmon.actions.support import find_support
+from jobmon.domain import CONTROLS
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
@@ -71,11 +72,27 @@ def check_actor(deployment: Deployment, own: Connection) -> Iterator[Finding]:
     if not support.list_actions():
         yield ok("actor", f"There are no actions for this queue. {support.reason}")
         return
+    if support.has_type_actions:
+        yield from _check_controls(deployment)
     has_own_uri = settings.uri_setting != Settings.uri_setting
     # The web service has another user for such a queue, in the same variable.
     if settings.actor_mongo_uri is not None and not (has_own_uri and settings.has_key):
         yield from _check_user(deployment, own)
     yield _check_presence(deployment, own)
+
+
+def _check_controls(deployment: Deployment) -> Iterator[Finding]:
+    """A warning if the web service's user may not read which types are paused."""
+    database = deployment.connection.database.name
+    if deployment.users and "find" not in granted_actions(
+        deployment.privileges, database, CONTROLS
+    ):
+        yield warning(
+            "actor",
+            f"The web service's user may not read {CONTROLS}: pages do not show paused types.",
+            remedy="Run `jobmon init --actor USER`: it also grants this to the queue's readers.",
+            commands=(deployment.init_command("--actor"),),
+        )
 
 
 def _check_user(deployment: Deployment, own: Connection) -> Iterator[Finding]:

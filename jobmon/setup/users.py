@@ -94,6 +94,9 @@ class QueueRoles:
             if self.actions.state_db is not None:
                 decisions = self._grant(self.actions.state_db, DECISIONS, ("find", "insert"))
                 granted[self.name(UserKind.READER)].append(decisions)
+            if self.actions.has_controls:
+                controls = self._grant(self.database, CONTROLS, ("find",))
+                granted[self.name(UserKind.READER)].append(controls)
             granted[self.name(UserKind.ACTOR)] = [*self._list_actor_rights(self.actions)]
         return granted
 

@@ -41,6 +41,7 @@ from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import ERROR_FIELDS, JobLists, shorten_last_error
 from jobmon.store.mapping import Document
+from jobmon.store.paused_types import PausedTypes
 from jobmon.store.probe import DatabaseProbe
 from jobmon.store.recurring import RecurringJobs
 from jobmon.store.running_jobs import RunningJobReader
@@ -60,11 +61,15 @@ StartResponse = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueueActions:
-    """The actions that a queue has, their requests, and what counts the jobs of one."""
+    """The actions that a queue has, their requests, and what counts the jobs of one.
+
+    `paused_types`: None if types of this queue cannot be paused.
+    """
 
     support: ActionSupport
     requests: ActionRequests
     previewer: ActionPreviewer
+    paused_types: PausedTypes | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,6 +126,7 @@ class WatchedQueue:
                 previewer=ActionPreviewer(
                     lists, ListCounter(planner), support, GroupJobReader(planner, redactor)
                 ),
+                paused_types=PausedTypes(connection) if support.has_type_actions else None,
             )
         return cls(
             settings=settings,

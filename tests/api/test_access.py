@@ -149,6 +149,12 @@ ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/dashboard/actions"): ("/dashboard/actions", None, None),
     ("GET", _ONE): ("/dashboard/actions/{}", None, None),
     ("GET", f"{_ONE}/toast"): ("/dashboard/actions/{}/toast", None, None),
+    ("GET", "/dashboard/type-actions"): ("/dashboard/type-actions?name=mail", None, None),
+    ("GET", "/dashboard/errors/<group_id>/actions"): (
+        "/dashboard/errors/(other)/actions",
+        None,
+        None,
+    ),
     ("POST", _ONE): ("/dashboard/actions/{}", {"decision": "pause"}, JOBS_RETRY),
     ("POST", f"{_ONE}/undo"): ("/dashboard/actions/{}/undo", {"key": "k"}, JOBS_EDIT),
     ("GET", "/dashboard/actions/confirm"): (

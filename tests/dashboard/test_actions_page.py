@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from jobmon.actions import requests
 from jobmon.actions.records import ActionRecords
 from jobmon.actions.requests import ActionRequests, JobOutcome, OutcomePage
 from jobmon.settings import ADMIN_DASHBOARD
 from jobmon.settings.actions import ACTION_PERMISSIONS, JOBS_CANCEL
+from jobmon.store import paused_types
 
 from ..conftest import NOW, Api
 from ..support.pages import PART, Page, Viewer
@@ -361,7 +362,7 @@ def test_timeline_shows_an_action_between_the_attempts(
 
 def test_type_page_pauses_a_type(api: Api) -> None:
     page = signed_in(api).page("/dashboard/types/mail")
-    assert buttons(page) == ["pause_type", "resume_type"]
+    assert buttons(page) == ["pause_type"]
     question = signed_in(api).page_of_form(CONFIRM, {"action": "pause_type", "type": "mail"})
     assert "Workers will take no more jobs of the type mail" in question.text
     assert hidden(question)["type"] == "mail"
@@ -373,3 +374,60 @@ def test_pages_of_a_queue_keep_its_path(api: Api) -> None:
     assert page.all("form", **{"data-file": None})[0]["action"] == f"/queues/default{FILE}"
     answer = viewer.post(f"/queues/default{FILE}", {"action": "retry", "id": "dead-1"})
     assert answer.location.startswith(f"/queues/default{FILE}/")
+
+
+def pause(watched: Any, *names: str) -> None:
+    watched.job_controls.replace_one({"_id": "paused"}, {"types": [*names]}, upsert=True)
+
+
+@pytest.fixture
+def _fresh_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paused_types, "CACHE_MS", 0)
+
+
+@pytest.mark.usefixtures("_fresh_pauses")
+def test_type_page_shows_whether_the_type_is_paused_and_offers_the_other_state(
+    api: Api, watched: Any
+) -> None:
+    admin, part = signed_in(api), "/dashboard/type-actions?name=mail"
+    for path in ("/dashboard/types/mail", part):
+        pause(watched, "other")
+        assert buttons(admin.page(path)) == ["pause_type"]
+        assert admin.page(path).all("span", **{"class": "paused"}) == []
+        pause(watched, "mail")
+        assert buttons(admin.page(path)) == ["resume_type"]
+        assert len(admin.page(path).all("span", **{"class": "paused"})) == 1
+    assert hidden(admin.page(part)) == {"type": "mail", "then": "/dashboard/types/mail"}
+    assert buttons(signed_in(api, role="reader").page("/dashboard/types/mail")) == []
+
+
+@pytest.mark.usefixtures("_fresh_pauses")
+def test_type_page_offers_both_states_if_the_paused_types_cannot_be_read(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any) -> None:
+        raise OperationFailure("not authorized", 13)
+
+    monkeypatch.setattr(paused_types.PausedTypes, "find", refuse)
+    page = signed_in(api).page("/dashboard/types/mail")
+    assert buttons(page) == ["pause_type", "resume_type"]
+    assert signed_in(api).get("/dashboard").status_code == 200
+
+
+@pytest.mark.usefixtures("_fresh_pauses")
+def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
+    api: Api, watched: Any
+) -> None:
+    pause(watched, "mail", "gone")
+    page = signed_in(api).page("/dashboard")
+    assert len(page.all("span", **{"class": "paused"})) == 2
+    assert "Other paused types: gone" in page.text
+    links = [link["href"] or "" for link in page.all("a", **{"class": "resume"})]
+    assert [link.partition("&then")[0] for link in links] == [
+        f"{CONFIRM}?action=resume_type&type={name}" for name in ("mail", "gone")
+    ]
+    assert page.all("div", id="overview", **{"class": "may-resume"})
+    reader = signed_in(api, role="reader").page("/dashboard")
+    assert not reader.all("div", id="overview", **{"class": "may-resume"})
+    pause(watched)
+    assert signed_in(api).page("/dashboard/overview?by=type").all("a", **{"class": "resume"}) == []

@@ -124,7 +124,7 @@ def test_all_jobs_of_an_error_group_are_retried_and_undone(
     assert group is not None
     page = visit(f"{stack.url}/dashboard/errors")
     page.get_by_role("link", name=re.compile(code)).click()
-    page.get_by_role("button", name="Retry the dead jobs").click()
+    page.get_by_role("button", name="Retry these 30 dead jobs").click()
     expect(page.get_by_role("heading", name="Retry 30 jobs?")).to_be_visible()
     answer_question(page, "fixed", "Retry 30 jobs")
     expect(page.locator("#action")).to_contain_text("30 retried of 30 jobs")

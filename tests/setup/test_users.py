@@ -647,7 +647,9 @@ def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_serve
         Level.OK,
         "User actor@shop may do what the actor needs.",
     )
-    web, actor, extra, _ = check_actions(actor_server, web="collector", actor="reader")
+    found = check_actions(actor_server, web="collector", actor="reader")
+    web, controls, actor, extra, _ = found
+    assert "may not read job_controls" in controls.message
     assert (web.level, "may also change records of actions" in web.message) == (
         Level.WARNING,
         True,
