@@ -1,8 +1,8 @@
-"""Makes the pictures of the README: the demo with a plausible past, in a headless Chromium.
+"""Makes the README's pictures and recording: a demo with a plausible past, in a headless Chromium.
 
     make screenshots
 
-Writes docs/overview.png, docs/jobs.png and docs/job-dark.png.
+Writes docs/overview.png, docs/jobs.png, docs/job-dark.png and docs/tour.webp.
 """
 
 import os
@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 from past import History
 from playwright.sync_api import Page, expect, sync_playwright
 from pymongo import MongoClient
+from recording import record_tour
 from scale import end
 
 from jobmon.demo.mongod import Mongod, free_port
@@ -34,7 +35,11 @@ from jobmon.store.mapping import Document
 DOCS = Path(__file__).parents[1] / "docs"
 WIDE = {"width": 1280, "height": 800}
 HOURS = 1.5
-CHROMIUM = os.environ.get("CHROMIUM", shutil.which("chromium"))
+CHROMIUM = (
+    os.environ.get("CHROMIUM")
+    or shutil.which("chromium-headless-shell")
+    or shutil.which("chromium")
+)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 COLLECTED_MS = 120_000
 SETTLED_MS = 15_000  # history is counted after the jobs
@@ -101,6 +106,8 @@ def main() -> None:
             page.locator(".row-link").first.click()
             expect(page.locator("#payload")).to_be_visible()
             take(page, "job-dark")
+            page.emulate_media(color_scheme="light")
+            record_tour(page, url, DOCS / "tour.webp")
         browser.close()
 
 
