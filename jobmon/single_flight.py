@@ -20,9 +20,9 @@ class SingleFlight(Generic[T]):
     """Runs `compute` at most once at a time; callers during a run get its result.
 
     A value is kept for `ttl_ms`, or for `rest` times as long as its computation took (30 seconds
-    at most), if that is longer; with a `ttl_ms` of 0 it is not kept. A failure is raised for every
-    caller that waited for it and is not kept, so that a slow database gets one query and not one
-    for each viewer.
+    at most), if that is longer. With a `ttl_ms` of 0 it is not kept. A failure is raised for every
+    caller that waited for it, and is not kept. So a slow database gets one query, and not one for
+    each viewer.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()

@@ -1,6 +1,6 @@
 """Field types of the JSON API: how values are shown and how parameters are read.
 
-A watched document may hold anything in any field, so a field of an answer never fails: a missing
+A watched document may hold anything in any field. So a field of an answer never fails: a missing
 value is null, and a value of another type is shown as text. The pages use the `clean_…` functions
 too. `json_schema` is the OpenAPI schema of a field, where its marshmallow type does not imply it.
 """

@@ -206,8 +206,8 @@ class TypeStats(Activity):
 class Gap(Answer):
     """A part of the window in which runs may be missing.
 
-    Only for queues that record no attempts: their runs are counted from changes of the jobs or,
-    where these are not known, from the jobs, which hold only their last run.
+    Only for queues that record no attempts. Their runs are counted from changes of the jobs. For a
+    time without known changes they are counted from the jobs, which hold only their last run.
     """
 
     start = Date("Start of the gap.", data_key="from")

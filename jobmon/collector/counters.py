@@ -1,9 +1,11 @@
 """Keeps totals of activity for Prometheus, which never fall and are the same for every reader.
 
 One document holds them. `closed` is the sum of all hours before `openSince`, which are not counted
-again. The hours since then, one or two, are read at each update, so a total is always a sum of
-buckets: a recount, a crash or a long pause neither loses nor doubles anything. An hour is added to
-`closed` and `openSince` moves in one write, long before retention deletes the hour's bucket.
+again. The hours since then, one or two, are read at each update. So a total is always a sum of
+buckets, and a recount, a crash or a long pause neither loses nor doubles anything. An hour is
+added to `closed` and `openSince` moves in one write, long before retention deletes the hour's
+bucket.
+
 `totals` is the maximum of each total so far: if a recount finds less (jobs were deleted), the
 counter pauses until the sum has caught up. For Prometheus a counter that falls has restarted.
 """

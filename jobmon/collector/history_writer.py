@@ -52,8 +52,8 @@ Bucket = tuple[datetime, Tallies, RunDetails]  # its start, and what it contains
 
 # Seconds between counts of minutes up to this age; the current minute is counted every time.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, SETTLED_AFTER: 120.0}
-# The pause between two counts is this many times as long as the last one took, up to `MAX_PAUSE_S`:
-# so counting usually needs at most a fortieth of a core of the database.
+# The pause between two counts is this many times as long as the last one took, up to `MAX_PAUSE_S`.
+# So counting usually needs at most a fortieth of a core of the database.
 PAUSE_FACTOR = 40
 MAX_PAUSE_S = 15.0
 # A further pause if no job has changed for `REST_AFTER_S`: until then an attempt may still be

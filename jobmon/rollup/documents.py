@@ -1,7 +1,7 @@
 """jobmon's own documents: each belongs to one watched queue and has a format version.
 
-Any number of queues, and two versions of jobmon during an upgrade, share one database without
-seeing each other's documents: queue and format are part of each `_id` and lead each index.
+The queue and the format are in each `_id` and at the beginning of each index. So any number of
+queues, and two versions of jobmon during an upgrade, share one database.
 """
 
 import logging

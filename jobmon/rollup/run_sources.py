@@ -1,7 +1,7 @@
 """Finds where a queue records its finished runs, and makes the first stages of an aggregation.
 
-All runs come from one place, so that none is counted twice: from the event log if the queue has
-one, else from the recorded attempts if there are any, else from the jobs.
+All runs come from one place, so that none is counted twice. That is the event log if the queue has
+one, else the recorded attempts if there are any, else the jobs.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,9 +1,9 @@
 """The gunicorn worker: a thread works only on a request that has been received completely.
 
-gunicorn's threaded worker gives a thread to each connection from its first byte to the last byte of
-the answer, so that clients that send or read slowly hold all threads. Here the worker's event loop
-receives requests within a time limit and sends what clients have not read yet. gunicorn's own code
-parses and answers the requests. docs/architecture.md has the details.
+gunicorn's threaded worker gives a thread to each connection, from its first byte to the last byte
+of the answer. So clients that send or read slowly can hold all threads. Here the worker's event
+loop receives requests within a time limit, and sends what clients have not read yet. gunicorn's own
+code parses and answers the requests. docs/architecture.md has the details.
 """
 
 import errno

@@ -46,8 +46,8 @@ class QueueStats:
 
     `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 5,000
     types the others are counted as `(other)`. `source` is `rollup` (by the collector), `live`
-    (counted now) or `estimate`: counting ran into its time limit, so `counts` is None and `total`
-    is the number of jobs by the collection's metadata. `milestones`: the newest milestones of the
+    (counted now) or `estimate`. In an estimate `counts` is None, because counting ran into its time
+    limit, and `total` is from the collection's metadata. `milestones`: the newest milestones of the
     lists, if there are any.
     """
 

@@ -39,7 +39,7 @@ class ConcurrencyLimit:
     """A semaphore with `slots`, whose queue has a limited length and is first come, first served.
 
     With `per_key`, callers with the same key take at most that many slots, and half of the places
-    in the queue: if their work is slow, the others still have slots.
+    in the queue. So if their work is slow, the others still have slots.
 
     >>> limit = ConcurrencyLimit(8)
     >>> if limit.acquire():
