@@ -199,11 +199,12 @@ def test_the_rights_for_actions_are_those_of_init() -> None:
     )
     reader = roles[False].privileges[roles[False].name(UserKind.READER)]
     without = QueueRoles("shop", names, ["state"])
-    assert reader[:-1] == without.privileges[without.name(UserKind.READER)]
+    assert reader[:-2] == without.privileges[without.name(UserKind.READER)]
     assert without.name(UserKind.ACTOR) not in without.privileges
-    decisions, jobs, controls, found, progress, leases = written
-    assert reader[-1]["resource"] == {"db": "state", "collection": "action_decisions"}
-    assert reader[-1]["actions"] == decisions
+    decisions, paused, jobs, controls, found, progress, leases = written
+    assert reader[-2]["resource"] == {"db": "state", "collection": "action_decisions"}
+    assert reader[-1]["resource"] == {"db": "shop", "collection": "job_controls"}
+    assert [right["actions"] for right in reader[-2:]] == [decisions, paused]
     assert plain["jobs"] == plain["job_attempts"] == ["find", "update"]
     assert deleting["jobs"] == deleting["job_attempts"]
     assert jobs == ["find", "update", "JOBMON_ACTIONS_ALLOW_DELETE", "remove"]
