@@ -39,7 +39,7 @@ from jobmon.store.connection import Connection
 from .conftest import SECRET, Api
 from .support.commands import database_uri
 from .support.processes import end_process, run
-from .support.receiver import WebhookReceiver
+from .support.receiver import SIGNING_SECRET, WebhookReceiver
 from .support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ class Shell:
     ) -> None:
         self.folder = folder
         self.job_id = ""
-        self.webhook = ""  # a receiver of notifications
+        self.webhook = ""  # the address of a receiver of notifications
         self.mongod = mongod
         self.database = database
         self.port = port
@@ -238,7 +238,8 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
     shell = Shell(mongod, database.name, port, home, environment)
     shell.job_id = job_id
     receiver = WebhookReceiver()
-    shell.webhook = receiver.url
+    shell.webhook = shell.environment["JOBMON_NOTIFY_URLS"] = receiver.url
+    shell.environment["JOBMON_NOTIFY_SECRET"] = SIGNING_SECRET
     try:
         eventually(lambda: has_fresh_statistics(shell))
         with receiver.running():

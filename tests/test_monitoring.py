@@ -52,6 +52,7 @@ DUE, COLLECTOR, DATABASE = (
 )
 GROWS = series_of_service("jobmon_backlog_grows")
 NEW_ERRORS = f'jobmon_error_groups{{{SERVICE},status="new"}}'
+FAILING = f'jobmon_notifications_failing{{{SERVICE},receiver="slack"}}'
 AGE, LEASES = (
     series_of_service("jobmon_counters_age_seconds"),
     series_of_service("jobmon_expired_leases"),
@@ -141,6 +142,11 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {SCRAPED: "0x90", DATABASE: "1x90"},
         {SCRAPED: "1x90", DATABASE: "1x90"},
         {},
+    ),
+    "JobmonNotificationsFailing": (
+        {FAILING: "0x40 1x50"},
+        {FAILING: "0x50 1x40"},
+        {"receiver": "slack"},
     ),
 }
 
