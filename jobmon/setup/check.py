@@ -43,6 +43,7 @@ from jobmon.setup.rights import check_rights, find_refused_actions
 from jobmon.setup.script import create_index_line
 from jobmon.setup.search_fields import check_search_fields
 from jobmon.setup.sharding import check_sharding
+from jobmon.setup.sign_in_check import check_sign_in
 from jobmon.store.connection import Connection
 from jobmon.store.failures import NOT_A_REPLICA_SET, UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -75,12 +76,16 @@ def check_deployment(
 
 
 def check_settings(settings: Settings, watched: str) -> Iterator[Finding]:
-    """Report how tokens are checked; `watched` begins the sentence "… watched": `jobs is`."""
+    """Report how tokens are checked, and whether people can sign in.
+
+    `watched` begins the sentence "… watched": `jobs is`.
+    """
     yield _describe_settings(settings, watched)
     try:
         require_shared_storage(settings, settings.workers)
     except SettingsError as error:
         yield refused_setting(error)
+    yield from check_sign_in(settings)
 
 
 class DeploymentCheck:

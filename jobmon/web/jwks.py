@@ -101,7 +101,7 @@ class KeySet:
         keys: tuple[jwt.PyJWK, ...] = ()
         try:
             document = json.loads(download(self._url, time.monotonic() + KEYS_TIMEOUT_S))
-            keys = _parse_keys(document, self._algorithm)
+            keys = parse_keys(document, self._algorithm)
             if not keys:
                 raise ValueError(f"the answer has no key for {self._algorithm}")
         except _FAILURES as error:
@@ -116,7 +116,7 @@ class KeySet:
             done.set()
 
 
-def _parse_keys(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
+def parse_keys(document: Any, algorithm: str) -> tuple[jwt.PyJWK, ...]:
     """The keys in a JWKS document that can check signatures by `algorithm`.
 
     Raises ValueError if it is not a JWKS document.
