@@ -132,16 +132,16 @@ class QueueMetrics:
         """
         until = time.monotonic() + SCRAPE_WITHIN_S
         checked = self._checks.read(queues, CHECK_WITHIN_S)
-        away = {name for name, database in checked.items() if not database.answers}
-        answering = [queue for queue in queues if queue.name in checked.keys() - away]
+        unreachable = {name for name, database in checked.items() if not database.answers}
+        answering = [queue for queue in queues if queue.name in checked.keys() - unreachable]
         details = self._details.read(answering, until - time.monotonic())
         found: list[Families] = []
         missing: dict[str, str | None] = {}
         for name in (queue.name for queue in queues):
             detail = details.get(name) or _Details((), _TOO_SLOW)
-            if name not in away:  # the probe reports that
+            if name not in unreachable:  # the probe reports that
                 missing[name] = detail.missing
-            is_complete = name not in away and detail.missing is None
+            is_complete = name not in unreachable and detail.missing is None
             found += [_describe(name, checked.get(name), is_complete=is_complete), *detail.parts]
         self._report(missing)
         return found
@@ -153,7 +153,7 @@ class QueueMetrics:
             for name, reason in missing.items()
             if reason and name not in self._reported
         }
-        ended = {name for name in self._reported if missing.get(name, "away") is None}
+        ended = {name for name in self._reported if missing.get(name, "unreachable") is None}
         self._reported = self._reported - ended | begun.keys()
         if begun:
             reasons = [f"{name}: {reason}" for name, reason in islice(begun.items(), MAX_REASONS)]

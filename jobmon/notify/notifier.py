@@ -141,7 +141,7 @@ class Notifier:
         """Whether an action succeeded; its failure is logged, unless that was just done."""
         try:
             action()
-        except Exception as error:  # the collector counts on without notifications
+        except Exception as error:  # the collector goes on counting without notifications
             is_known = isinstance(error, PyMongoError)
             failure = (
                 describe_error(error) if isinstance(error, PyMongoError) else repr(type(error))

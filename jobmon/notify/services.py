@@ -75,7 +75,7 @@ def _choose_type(message: Message) -> "NotifyType":
 
 
 class _RepeatFilter(logging.Filter):
-    """Keeps a message that was not logged in the last hour: a receiver may be away for days."""
+    """Keeps a message that was not logged in the last hour: a receiver may not answer for days."""
 
     def __init__(self) -> None:
         super().__init__()

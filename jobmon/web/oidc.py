@@ -1,6 +1,6 @@
 """Sign-in at an identity provider by OpenID Connect: authorization code with PKCE, and refresh.
 
-A provider that is slow or away holds few threads, and none for long.
+A provider that is slow or does not answer holds few threads, and none for long.
 """
 
 import logging
@@ -77,7 +77,7 @@ class IdentityProvider:
 
     def begin(self, redirect_uri: str) -> SignInFlow:
         """Where to send a person who wants to sign in."""
-        with self._asking() as protocol:
+        with self._open_protocol() as protocol:
             flow = {name: generate_token(48) for name in ("state", "nonce", "code_verifier")}
             address, _ = protocol.open_client().create_authorization_url(
                 protocol.metadata["authorization_endpoint"], redirect_uri=redirect_uri, **flow
@@ -91,7 +91,7 @@ class IdentityProvider:
 
     def finish(self, code: str, flow: SignInFlow) -> Identity:
         """Who signed in, for a code that the provider gave."""
-        with self._asking() as protocol:
+        with self._open_protocol() as protocol:
             answer = protocol.open_client().fetch_token(
                 protocol.metadata["token_endpoint"],
                 grant_type="authorization_code",
@@ -105,7 +105,7 @@ class IdentityProvider:
 
     def renew(self, refresh_token: str, provider_subject: str) -> Identity:
         """The same person as now known to the provider, with new tokens."""
-        with self._asking() as protocol:
+        with self._open_protocol() as protocol:
             answer = protocol.open_client().refresh_token(
                 protocol.metadata["token_endpoint"], refresh_token=refresh_token
             )
@@ -113,7 +113,7 @@ class IdentityProvider:
 
     def sign_out_address(self, id_token: str | None, return_to: str) -> str | None:
         """Where a person signs out at the provider; None if it offers nothing for that."""
-        with self._asking() as protocol:
+        with self._open_protocol() as protocol:
             if not protocol.metadata.get("end_session_endpoint"):
                 return None
             made = protocol.create_logout_url(
@@ -124,10 +124,10 @@ class IdentityProvider:
             return str(made["url"])
 
     @contextmanager
-    def _asking(self) -> Iterator[Protocol]:
+    def _open_protocol(self) -> Iterator[Protocol]:
         """The protocol with the provider's addresses; every failure within becomes an ApiError."""
         if not self._at_once.acquire(timeout=MAX_WAIT_S):
-            raise _away()
+            raise _unreachable()
         try:
             yield self._load_protocol()
         except OAuthError as error:
@@ -143,7 +143,7 @@ class IdentityProvider:
             raise _failed("no_json") from None
         except FAILURES as error:
             log.error("the identity provider does not answer: %s", error)
-            raise _away() from None
+            raise _unreachable() from None
         finally:
             self._at_once.release()
 
@@ -223,7 +223,7 @@ def _read_lifetime(answer: Claims, found: list[Claims]) -> float:
     return min(lifetime, MAX_RENEWED_LIFETIME_S) if answer.get("refresh_token") else lifetime
 
 
-def _away() -> ApiError:
+def _unreachable() -> ApiError:
     message = "The identity provider does not answer. Try again."
     return unavailable("identity_provider_unavailable", message)
 
