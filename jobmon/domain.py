@@ -3,8 +3,10 @@
 Plain Python: nothing here knows Flask, MongoDB or any other library.
 """
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class JobStatus(StrEnum):
@@ -85,6 +87,33 @@ ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.DELETE: FINAL_STATUSES,
     JobAction.UNDO: (*WAITING_STATUSES, JobStatus.CANCELLED.value),
 }
+# Further conditions of these jobs, for a list: `explain_refusal` has the same for one job.
+ACTION_CONDITIONS = {
+    JobAction.RUN_NOW: JobCondition.SCHEDULED,
+    JobAction.RELEASE: JobCondition.EXPIRED,
+}
+
+
+def explain_refusal(action: str, job: Mapping[str, Any], now: datetime) -> str | None:
+    """Why the dates of a job, which has a status for the action, do not allow it; None if they do.
+
+    Everything that offers, counts or makes changes of single jobs uses this rule.
+    """
+    if action == JobAction.RUN_NOW:
+        due = _read_date(job, "nextRunAt")
+        return None if due and due > now else "it is due already"
+    if action == JobAction.RELEASE:
+        expires = _read_date(job, "leaseExpiresAt")
+        return None if expires and expires <= now else "its lease has not expired"
+    return None
+
+
+def _read_date(job: Mapping[str, Any], name: str) -> datetime | None:
+    """A date of a job in UTC; None for another value."""
+    value = job.get(name)
+    return value.replace(tzinfo=value.tzinfo or UTC) if isinstance(value, datetime) else None
+
+
 # The collection of `jobmon.queue` and its document that lists the paused types.
 CONTROLS, PAUSED = "job_controls", "paused"
 

@@ -1,7 +1,36 @@
 """The words of the contract: catches a status that is missing or misspelt."""
 
-from jobmon.domain import JobStatus
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobmon.domain import JobStatus, explain_refusal
+
+from .conftest import NOW
+
+SECOND = timedelta(seconds=1)
 
 
 def test_the_statuses_are_the_contracts() -> None:
     assert [*JobStatus] == ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("action", "job", "reason"),
+    [
+        ("run_now", {"nextRunAt": NOW + SECOND}, None),
+        ("run_now", {"nextRunAt": (NOW + SECOND).replace(tzinfo=None)}, None),
+        ("run_now", {"nextRunAt": NOW}, "it is due already"),
+        ("run_now", {"nextRunAt": None}, "it is due already"),
+        ("release", {"leaseExpiresAt": NOW}, None),
+        ("release", {"leaseExpiresAt": NOW + SECOND}, "its lease has not expired"),
+        ("release", {"leaseExpiresAt": "soon"}, "its lease has not expired"),
+        ("retry", {"nextRunAt": NOW + SECOND}, None),
+    ],
+    ids=["later", "without a zone", "due", "no date", "expired", "held", "no lease", "any date"],
+)
+def test_dates_of_a_job_allow_an_action_or_not(
+    action: str, job: dict[str, Any], reason: str | None
+) -> None:
+    assert explain_refusal(action, job, NOW) == reason

@@ -1,14 +1,14 @@
 """Counts the jobs that an action would change, with a sample, before it is requested."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.request import MAX_JOBS
 from jobmon.actions.support import ActionSupport
 from jobmon.actions.target import Target, narrow_filter
 from jobmon.actions.vocabulary import RequestError
-from jobmon.domain import JobAction, JobCondition
+from jobmon.domain import ACTION_CONDITIONS, JobAction, explain_refusal
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_count import ListCounter
@@ -16,8 +16,6 @@ from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 
 SAMPLE = 5
-# The jobs of these actions have to be in a state that depends on the time.
-_CONDITIONS = {JobAction.RUN_NOW: JobCondition.SCHEDULED, JobAction.RELEASE: JobCondition.EXPIRED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +65,12 @@ class ActionPreviewer:
             return ActionPreview(count=len(target.types), sample=[])
         if target.job_filter is None:
             found = self._lists.look_up(target.job_ids, JobFilter(), owner)
-            statuses = self._support.statuses[action]
-            jobs = [job for job, _ in found if job.get("status") in statuses]
+            statuses, now = self._support.statuses[action], datetime.now(UTC)
+            jobs = [
+                job
+                for job, _ in found
+                if job.get("status") in statuses and not explain_refusal(action, job, now)
+            ]
             unsuitable = len(target.job_ids) - len(jobs)
             return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE], unsuitable=unsuitable)
         job_filter = select_jobs(action, target.job_filter, self._support)
@@ -109,7 +111,7 @@ def select_jobs(
     narrowed = narrow_filter(job_filter, support.statuses[action])
     if narrowed is None:
         return None
-    condition = _CONDITIONS.get(JobAction(action))
+    condition = ACTION_CONDITIONS.get(JobAction(action))
     if condition is not None and narrowed.condition is None:
         narrowed = replace(narrowed, condition=condition)
     if created_before is not None:

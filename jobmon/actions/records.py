@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
@@ -100,6 +100,13 @@ class Record:
             reason=require_type(stored.get("reason", ""), str),
             details=stored,
         )
+
+
+class RequestPlace(NamedTuple):
+    """A place in the list of requests: the next page begins after this request."""
+
+    at: datetime
+    request_id: str
 
 
 class ActionRecords:
@@ -240,13 +247,17 @@ class ActionRecords:
         return next((lease["lateMs"] / 1_000 for lease in found), None)
 
     def list_requested(
-        self, since: datetime, limit: int = 0, before: datetime | None = None
+        self, since: datetime, limit: int = 0, before: RequestPlace | None = None
     ) -> list[str]:
         """The ids of the requests of a time, the newest first. Index: kind, at, request."""
-        bounds = {"$gte": since} | ({} if before is None else {"$lt": before})
-        query = {**self.own.scope, "kind": Decision.REQUESTED.value, "at": bounds}
+        query: Document = {**self.own.scope, "kind": Decision.REQUESTED.value}
+        query["at"] = {"$gte": since} | ({} if before is None else {"$lte": before.at})
+        if before is not None:
+            same_time = {"at": before.at, "request": {"$lt": before.request_id}}
+            query["$or"] = [{"at": {"$lt": before.at}}, same_time]
         found = self.own[DECISIONS].find(query, {"_id": False, "request": True})
-        return [document["request"] for document in found.sort("at", -1).limit(limit)]
+        newest_first = found.sort([("at", -1), ("request", -1)])
+        return [document["request"] for document in newest_first.limit(limit)]
 
 
 def make_outcome(

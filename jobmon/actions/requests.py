@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import bson
@@ -13,19 +14,27 @@ from bson import MaxKey, MinKey
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 
-from jobmon.actions.records import OUTCOMES, ActionRecords, Decision, Progress, Result
+from jobmon.actions.records import (
+    OUTCOMES,
+    ActionRecords,
+    Decision,
+    Progress,
+    RequestPlace,
+    Result,
+)
 from jobmon.actions.request import ActionRequest, Person, make_id
 from jobmon.actions.state import ActionState, Phase, conclude_state
 from jobmon.actions.vocabulary import RequestError
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
-from jobmon.single_flight import SingleFlight
+from jobmon.single_flight import SingleFlight, SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 MAX_LISTED = 100
 ACTOR_CACHE_MS = 2_000
+KEPT_JOBS = 200  # whose outcomes are kept for open pages
 ACTOR_ABSENCE_S = 60  # a restart of the actor may take this long before pages have no buttons
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -73,6 +82,9 @@ class ActionRequests:
         self._own = own
         self._redactor = redactor
         self._reported: set[tuple[str, str]] = set()
+        self._job_outcomes: SingleFlightCache[list[tuple[JobOutcome, ActionRequest]]] = (
+            SingleFlightCache(KEPT_JOBS)
+        )
         self._absence_s = SingleFlight(self._find_absence_s, ACTOR_CACHE_MS)
 
     @property
@@ -119,8 +131,10 @@ class ActionRequests:
         """A request with its state; None if there is none with this id."""
         return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
-    def list_recent(self, *, limit: int = 50, before: datetime | None = None) -> list[ActionState]:
-        """The newest requests, at most 100; those made before a time, to read further pages."""
+    def list_recent(
+        self, *, limit: int = 50, before: RequestPlace | None = None
+    ) -> list[ActionState]:
+        """The newest requests, at most 100; those after a place, to read further pages."""
         records, now = self.records, datetime.now(UTC)
         since = now - timedelta(days=self._connection.settings.actions_retention_days)
         ids = records.list_requested(since, min(limit, MAX_LISTED), before)
@@ -155,9 +169,16 @@ class ActionRequests:
         )
 
     def list_job_outcomes(
-        self, job_id: str, limit: int = 50
+        self, job_id: str, limit: int = 50, max_age_s: float = 0.0
     ) -> list[tuple[JobOutcome, ActionRequest]]:
-        """What requests did with a job, by its printed id, the newest first; no dry runs."""
+        """What requests did with a job, by its printed id, the newest first; no dry runs.
+
+        The answer may be `max_age_s` old.
+        """
+        read = partial(self._read_job_outcomes, job_id, limit)
+        return self._job_outcomes.get((job_id, limit), read, max_age_s)
+
+    def _read_job_outcomes(self, job_id: str, limit: int) -> list[tuple[JobOutcome, ActionRequest]]:
         records = self.records
         query = {**records.own.scope, "jobId": job_id, "dryRun": False}
         found = records.own[OUTCOMES].find(query).sort("at", -1).limit(limit)

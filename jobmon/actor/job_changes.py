@@ -12,7 +12,7 @@ from pymongo.collection import Collection
 from jobmon.actions.records import ActionRecords
 from jobmon.actions.request import ActionRequest, to_milliseconds
 from jobmon.actions.support import ActionSupport
-from jobmon.domain import JobAction, JobStatus
+from jobmon.domain import JobAction, JobStatus, explain_refusal
 from jobmon.profiles.conditions import Now, resolve_now
 from jobmon.profiles.stored_values import encode_date
 from jobmon.profiles.transitions import RequestedValue, Transition
@@ -251,10 +251,8 @@ class ProfileJobChanges:
         if status not in transition.statuses:
             raise RefusedActionError(f"it is {status}")
         now = to_milliseconds(datetime.now(UTC))
-        expires_at = found.job.get("leaseExpiresAt")
-        has_expired = isinstance(expires_at, datetime) and expires_at <= now
-        if self._request.action == JobAction.RELEASE and not has_expired:
-            raise RefusedActionError("its lease has not expired")
+        if reason := explain_refusal(self._request.action, found.job, now):
+            raise RefusedActionError(reason)
         values = {
             path: _make_value(value, self._request, now)
             for path, value in transition.changes.items()

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, post_load, validate
 
-from jobmon.actions.records import Result
-from jobmon.actions.request import MAX_JOBS, MAX_PRIORITY, MAX_REASON
+from jobmon.actions.records import RequestPlace, Result
+from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON, ActionRequest
 from jobmon.actions.requests import RequestConflictError
 from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
 from jobmon.actions.vocabulary import ACTIONS, RequestError
@@ -20,6 +20,7 @@ from jobmon.api.parameters import Parameters, optional_text
 from jobmon.api.queries import LIST_PARAMETERS, load_list_query
 from jobmon.api.search import is_search
 from jobmon.domain import JobAction
+from jobmon.store.bson_json import to_iso
 from jobmon.store.filter import RefusedFilterError
 from jobmon.web.errors import ApiError, invalid
 
@@ -279,24 +280,30 @@ class DecisionBody(Body):
         return str(given["reason"])
 
 
-class _TimeCursor(EncodedCursor):
-    """The time of the last request of a page."""
+class _RequestCursor(EncodedCursor):
+    """The last request of a page: its time and id."""
 
-    max_length = 40
+    max_length = 60
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
 
-    def decode(self, encoded: str) -> datetime:
-        moment = datetime.fromisoformat(encoded)
-        if moment.tzinfo is None:
+    def decode(self, encoded: str) -> RequestPlace:
+        time, _, request_id = encoded.partition("_")
+        moment = datetime.fromisoformat(time)
+        if moment.tzinfo is None or not ID_FORM.fullmatch(request_id):
             raise ValueError
-        return moment.astimezone(UTC)
+        return RequestPlace(moment.astimezone(UTC), request_id)
+
+
+def encode_place(request: ActionRequest) -> str:
+    """The cursor of the page that begins after a request."""
+    return f"{to_iso(request.at)}_{request.id}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestListQuery:
-    """A page of requests: those made before a time."""
+    """A page of requests: those after a place."""
 
-    before: datetime | None = None
+    before: RequestPlace | None = None
     per_page: int = 20
 
 
@@ -306,7 +313,7 @@ class RequestListParameters(Parameters):
     per_page = PlainInteger(
         load_default=20, validate=validate.Range(1, 100), **describe("Requests per page.")
     )
-    cursor = _TimeCursor(load_default=default_none, **describe("The `next_cursor` of a page."))
+    cursor = _RequestCursor(load_default=default_none, **describe("The `next_cursor` of a page."))
 
     @post_load
     def _make_query(self, query: dict[str, Any], **_: Any) -> RequestListQuery:

@@ -30,6 +30,7 @@ from jobmon.api.action_queries import (
     RequestListQuery,
     UndoBody,
     UndoOrder,
+    encode_place,
     explain_request_errors,
 )
 from jobmon.api.action_words import describe_action, list_warnings
@@ -46,7 +47,6 @@ from jobmon.api.job_actions import (
 from jobmon.api.jobs import document_refusal, get_callers_job
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import JobParameters
-from jobmon.store.bson_json import to_iso
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
@@ -224,7 +224,7 @@ def list_requests(query: RequestListQuery) -> tuple[list[ActionState], str | Non
     """A page of the requests, and the cursor of the next one."""
     found = queue_actions().requests.list_recent(limit=query.per_page, before=query.before)
     is_full = len(found) == query.per_page
-    return found, to_iso(found[-1].request.at) if is_full else None
+    return found, encode_place(found[-1].request) if is_full else None
 
 
 def format_detail(state: ActionState) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Files requests of the caller, and finds which ones a job or a request allows."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +16,7 @@ from jobmon.actions.target import Target
 from jobmon.actions.vocabulary import ACTIONS
 from jobmon.api.action_answers import DECISIONS, format_done
 from jobmon.api.action_queries import ActionOrder, explain_request_errors
-from jobmon.domain import JobAction
+from jobmon.domain import JobAction, explain_refusal
 from jobmon.settings.actions import JOBS_APPROVE
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
@@ -73,29 +73,22 @@ def list_possible(job: Document, now: datetime) -> list[str]:
     if actions is None or job.get("jobId") is None:
         return []
     names = actions.support.list_actions(str(job.get("status")))
-    return [name for name in names if may_request(name) and _dates_allow(name, job, now)]
+    return [name for name in names if may_request(name) and not explain_refusal(name, job, now)]
 
 
-def _dates_allow(action: str, job: Document, now: datetime) -> bool:
-    """Whether the dates of a job allow an action."""
-    field = {JobAction.RUN_NOW.value: "nextRunAt", JobAction.RELEASE.value: "leaseExpiresAt"}
-    at = job.get(field[action]) if action in field else None
-    if action == JobAction.RUN_NOW:
-        return isinstance(at, datetime) and at.replace(tzinfo=at.tzinfo or UTC) > now
-    if action == JobAction.RELEASE:
-        return isinstance(at, datetime) and at.replace(tzinfo=at.tzinfo or UTC) <= now
-    return True
-
-
-def read_done(queue: WatchedQueue, job_id: Any) -> tuple[list[dict[str, Any]] | None, str]:
+def read_done(
+    queue: WatchedQueue, job: Document, max_age_s: float = 0.0
+) -> tuple[list[dict[str, Any]] | None, str]:
     """What requests did with a job, as `DoneAction` has it, or None and why it is unknown.
 
-    Operators see who requested it and why, and owners only of their own requests.
+    Operators see who requested it and why, and owners only of their own requests. `max_age_s`: the
+    answer may be as old as that.
     """
+    job_id = job.get("jobId")
     if queue.actions is None or not isinstance(job_id, str):
         return [], ""
     try:
-        found = queue.actions.requests.list_job_outcomes(job_id, MAX_DONE)
+        found = queue.actions.requests.list_job_outcomes(job_id, MAX_DONE, max_age_s)
     except PyMongoError as error:
         log.error("actions of a job not read", error=describe_error(error))
         return None, NOT_READ
@@ -108,7 +101,7 @@ def read_done(queue: WatchedQueue, job_id: Any) -> tuple[list[dict[str, Any]] | 
 
 def describe_actions(queue: WatchedQueue, job: Document, now: datetime) -> dict[str, Any]:
     """The fields of `JobActions`."""
-    done, reason = read_done(queue, job.get("jobId"))
+    done, reason = read_done(queue, job)
     reasons = {"done": reason} if reason else {}
     return {"possible": list_possible(job, now), "done": done, "reasons": reasons}
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from flask import Response, jsonify, render_template, request
@@ -20,10 +20,13 @@ from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.time_axis import time_axis
 from jobmon.dashboard.timeline import add_actions, is_finished, timeline
+from jobmon.domain import JobStatus
+from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
 MAX_RAW_LENGTH = 20_000  # in characters
+JUST_CHANGED, UNCHANGED_AGE_S = timedelta(seconds=30), 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,17 @@ class RawJson:
         return cls(text=text, is_cut=False)
 
 
+def _choose_age_s(job: Document, now: datetime) -> float:
+    """How old the records of what requests did with a job may be.
+
+    They are read every time while the job has just been changed, other than by heartbeats.
+    """
+    at = job.get("updatedAt")
+    if not isinstance(at, datetime) or job.get("status") == JobStatus.LEASED:
+        return UNCHANGED_AGE_S
+    return 0.0 if now - at.replace(tzinfo=at.tzinfo or UTC) < JUST_CHANGED else UNCHANGED_AGE_S
+
+
 class JobPage:
     """The routes of the page of one job."""
 
@@ -59,7 +73,7 @@ class JobPage:
             return jsonify(JobDetail().dump(get_detailed_job(job_id)))
         document, now = get_callers_job(job_id), datetime.now(UTC)
         job = JobView.from_document(document, detail=True)
-        done, not_read = read_done(current_queue(), document.get("jobId"))
+        done, not_read = read_done(current_queue(), document, _choose_age_s(document, now))
         context = {
             "job": job,
             "actions": list_job_buttons(document, now),

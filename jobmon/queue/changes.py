@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from jobmon.domain import ACTION_STATUSES, AttemptStatus, JobAction, JobStatus
+from jobmon.domain import ACTION_STATUSES, AttemptStatus, JobAction, JobStatus, explain_refusal
 
 Document = dict[str, Any]
 
@@ -73,10 +73,9 @@ def decide_change(
         return JobChange(
             action=action, job=job, expected=expected, fields=dict(value) | {"updatedAt": now}
         )
+    if reason := explain_refusal(action, job, now):
+        raise RefusedActionError(reason)
     if action is JobAction.RELEASE:
-        expires_at = job.get("leaseExpiresAt")
-        if not isinstance(expires_at, datetime) or expires_at > now:
-            raise RefusedActionError("its lease has not expired")
         _, fields = schedule_retry(job, now, retry, chance)
         fields["lastError"] = LEASE_EXPIRED
     else:
@@ -126,9 +125,6 @@ def _decide_fields(
         case JobAction.PRIORITIZE:
             changed: Document = {"priority": value}
         case JobAction.RUN_NOW:
-            due_at = job.get("nextRunAt")
-            if not isinstance(due_at, datetime) or due_at <= now:
-                raise RefusedActionError("it is due already")
             changed = {"nextRunAt": now}
         case _:
             changed = {"nextRunAt": value}

@@ -7,7 +7,7 @@ import pytest
 
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreviewer
-from jobmon.actions.records import Decision
+from jobmon.actions.records import Decision, RequestPlace
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
@@ -201,3 +201,14 @@ def test_an_owners_request_skips_jobs_of_others_as_if_there_were_none(acting: Ac
     keys = {each["key"] for each in acting.database.action_outcomes.find({"result": "skipped"})}
     assert keys == {"foreign", "none"}  # the order of the outcomes shows no difference, too
     assert acting.job("foreign")["status"] == "dlq"
+
+
+def test_requests_of_the_same_millisecond_are_listed_once_each(acting: ActingQueue) -> None:
+    at = datetime.now(UTC).replace(microsecond=0)
+    ids = {acting.file("retry", f"job-{number}", at=at).request.id for number in range(5)}
+    listed: list[str] = []
+    place = None
+    while page := acting.requests.list_recent(limit=2, before=place):
+        listed += [state.request.id for state in page]
+        place = RequestPlace(page[-1].request.at, page[-1].request.id)
+    assert listed == sorted(ids, reverse=True)

@@ -431,3 +431,23 @@ def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
     assert not reader.all("div", id="overview", **{"class": "may-resume"})
     pause(watched)
     assert signed_in(api).page("/dashboard/overview?by=type").all("a", **{"class": "resume"}) == []
+
+
+def test_open_page_of_a_job_reads_its_records_only_while_it_changes(
+    api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a query each second for every open page."""
+    reads: list[str] = []
+
+    def read(_: Any, job_id: str, limit: int) -> list[Any]:
+        reads.append(job_id)
+        return []
+
+    monkeypatch.setattr(ActionRequests, "_read_job_outcomes", read)
+    admin = signed_in(api)
+    present = datetime.now(UTC)
+    for expected, changed_at in ((1, present - timedelta(days=1)), (4, present)):
+        watched.jobs.update_one({"jobId": "dead-1"}, {"$set": {"updatedAt": changed_at}})
+        for _ in range(3):
+            assert admin.get("/dashboard/jobs/dead-1", part=True).status_code == 200
+        assert len(reads) == expected
