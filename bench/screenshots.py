@@ -2,9 +2,10 @@
 
     make screenshots
 
-Writes docs/overview.png, docs/jobs.png, docs/job-dark.png and docs/tour.webp.
+Writes docs/overview.png, docs/jobs.png, docs/job-dark.png, docs/top.png and docs/tour.webp.
 """
 
+import asyncio
 import os
 import re
 import shutil
@@ -14,13 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
+import httpx
 from past import History
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pymongo import MongoClient
 from recording import record_tour
 from scale import end
@@ -31,6 +34,8 @@ from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
+from jobmon.terminal.client import ApiClient
+from jobmon.terminal.top import Top
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDE = {"width": 1280, "height": 800}
@@ -43,6 +48,7 @@ CHROMIUM = (
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 COLLECTED_MS = 120_000
 SETTLED_MS = 15_000  # history is counted after the jobs
+TERMINAL, READ_S = (110, 30), 5
 
 
 @contextmanager
@@ -76,6 +82,27 @@ def take(page: Page, name: str) -> None:
     print(f"{file}: {file.stat().st_size / 1_024:.0f} KB")
 
 
+def take_terminal(browser: Browser, url: str, token: str) -> None:
+    """The picture of `jobmon top` with the errors of the last hour."""
+
+    async def draw() -> str:
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=url, headers=headers) as http:
+            top = Top(ApiClient(http), "1h")
+            async with top.run_test(size=TERMINAL) as viewer:
+                await viewer.press("2")
+                await viewer.pause(READ_S)
+                return top.export_screenshot(title="jobmon top")
+
+    with ThreadPoolExecutor(1) as pool:  # this thread has Playwright's event loop
+        drawing = pool.submit(asyncio.run, draw()).result()
+    page = browser.new_page()
+    page.set_content(f"<style>body {{ margin: 0; width: 1100px }}</style>{drawing}")
+    picture = DOCS / "top.png"
+    page.locator("svg").screenshot(path=picture)
+    print(f"{picture}: {picture.stat().st_size / 1_024:.0f} KB")
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
     before = datetime.now(UTC) - timedelta(minutes=10)
@@ -106,6 +133,7 @@ def main() -> None:
             page.locator(".row-link").first.click()
             expect(page.locator("#payload")).to_be_visible()
             take(page, "job-dark")
+            take_terminal(browser, url, token)
             page.emulate_media(color_scheme="light")
             record_tour(page, url, DOCS / "tour.webp")
         browser.close()

@@ -23,6 +23,7 @@ SECTIONS = {
     "To try it": ("demo",),
     "To set it up": ("init", "check", "token", "revoke"),
     "To run it": ("run", "collector", "notify", "mark"),
+    "To look at it": ("top", "stats", "jobs", "job", "errors", "mcp"),
     "To act on jobs": ("act", "actor"),
     "To build on it": ("openapi", "workload"),
 }
@@ -35,6 +36,12 @@ OTHER_COMMANDS = {
     "act": "Request an ACTION on jobs, which `jobmon actor` carries out, with a record of each.",
     "notify": "Show how many notifications reached each receiver; --test sends a test message.",
     "token": "Print a token signed with JOBMON_JWT_SECRET_KEY.",
+    "top": "Watch the queue in the terminal: counts, types, errors, workers, jobs.",
+    "stats": "Print what is due, running, failing and dead, what needs attention, and the types.",
+    "jobs": "Print jobs, the newest first; with the filters of the API.",
+    "job": "Print one job: why it does not run, its error and its attempts.",
+    "errors": "Print the errors of a window in groups that have the same cause.",
+    "mcp": "Answer an assistant's questions by the Model Context Protocol.",
     "revoke": "Refuse a token before it expires, by its `jti`; sessions made with it end, too.",
 }
 
@@ -53,9 +60,26 @@ def _import_command(name: str) -> click.Command:
         from jobmon.notify.notify_command import notify_command
 
         return notify_command
+    if name in SECTIONS["To look at it"]:
+        return _import_terminal_command(name)
     from jobmon.web.token_commands import revoke_command, token_command
 
     return token_command if name == "token" else revoke_command
+
+
+def _import_terminal_command(name: str) -> click.Command:
+    extra = "mcp" if name == "mcp" else "terminal"
+    try:
+        from jobmon.terminal import commands
+
+        if extra == "mcp":
+            import mcp  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"`jobmon {name}` needs {error.name}: pip install 'mongo-jobmon[{extra}]'"
+        ) from None
+    command: click.Command = getattr(commands, f"{name}_command")
+    return command
 
 
 class Commands(click.Group):

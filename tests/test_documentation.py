@@ -53,7 +53,7 @@ COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
 # Set for gunicorn, for `jobmon init` and in .env; every other name is a field of Settings.
 OTHER_SETTINGS = {"BIND", "PORT", "MONGOD", "ADMIN_MONGO_URI", "READER_PASSWORD"}
 OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "ACTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
-OTHER_SETTINGS |= {"IMAGE"}
+OTHER_SETTINGS |= {"IMAGE", "TOKEN", "URL"}
 
 ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # variables before a command, for it alone
 

@@ -28,7 +28,13 @@ NAVIGATION = {
         "docs/scaling",
     ],
     "Adapters": ["docs/adapters"],
-    "Operate": ["docs/operations", "docs/metrics", "docs/runbook", "docs/notifications"],
+    "Operate": [
+        "docs/operations",
+        "docs/terminal",
+        "docs/metrics",
+        "docs/runbook",
+        "docs/notifications",
+    ],
     "Act": ["docs/actions"],
     "Security": ["docs/security"],
     "Reference": [

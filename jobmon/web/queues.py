@@ -215,6 +215,11 @@ class WatchedQueues:
                 )
             return self._opened[name]
 
+    def close(self) -> None:
+        """Close every client; no queue can be read after that."""
+        for client in self._clients.values():
+            client.close()
+
 
 class QueuePath:
     """WSGI middleware that moves `/queues/{name}` from the path to SCRIPT_NAME.

@@ -207,6 +207,7 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
         "To try it",
         "To set it up",
         "To run it",
+        "To look at it",
         "To act on jobs",
         "To build on it",
     ]
@@ -219,6 +220,13 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
         "run",
         "collector",
         "mark",
+        "notify",
+        "top",
+        "stats",
+        "jobs",
+        "job",
+        "errors",
+        "mcp",
         "act",
         "actor",
         "openapi",
@@ -249,7 +257,7 @@ def test_every_command_prints_its_help(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     *helps, file = done.stdout.splitlines()
     assert file == str(installed / "jobmon/__init__.py")  # not the checkout
-    assert len(helps) == 12
+    assert len(helps) == 19
     assert all(int(line.split()[1]) > 100 for line in helps)
 
 

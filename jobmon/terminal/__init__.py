@@ -1,0 +1,1 @@
+"""Answers for people in a terminal and for assistants, all from the documented JSON API."""

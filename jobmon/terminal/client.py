@@ -1,0 +1,188 @@
+"""Asks the JSON API: over HTTP with a token, or in this process from a database."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues, read_variable
+
+TIMEOUT_S = 15
+# Of the token for the API in this process, which nobody else gets.
+LIFETIME = timedelta(days=30)
+# How the settings begin that define who may call a service, and how often.
+_ABOUT_CALLERS = ("jwt_", "oidc_", "rate_limit", "role_", "subject_", "trusted_")
+
+Parameters = dict[str, Any]
+
+
+class AnswerError(Exception):
+    """There is no answer, or a refusal. The message is one line for people."""
+
+
+class ApiClient:
+    """The answers of one queue, or of the default queue."""
+
+    def __init__(self, http: httpx.Client, queue: str | None = None) -> None:
+        """`http` has the address and the token."""
+        self.address = str(http.base_url).rstrip("/")
+        self.queue = queue
+        self._http = http
+        self._prefix = "" if queue is None else f"/queues/{quote(queue, safe='')}"
+
+    def get_stats(self) -> dict[str, Any]:
+        """`GET /admin/jobs/stats`."""
+        return self.get("/admin/jobs/stats")
+
+    def get_types(self, window: str) -> dict[str, Any]:
+        """`GET /admin/jobs/types` of a window such as `1h`."""
+        return self.get("/admin/jobs/types", range=window)
+
+    def get_errors(self, **parameters: Any) -> dict[str, Any]:
+        """`GET /admin/jobs/errors`."""
+        return self.get("/admin/jobs/errors", **parameters)
+
+    def get_workers(self, **parameters: Any) -> dict[str, Any]:
+        """`GET /admin/jobs/workers`."""
+        return self.get("/admin/jobs/workers", **parameters)
+
+    def get_schedule(self) -> dict[str, Any]:
+        """`GET /admin/jobs/schedule`."""
+        return self.get("/admin/jobs/schedule")
+
+    def get_jobs(self, **filters: Any) -> dict[str, Any]:
+        """A page of jobs: of all owners for a caller who may see them, else of the caller."""
+        try:
+            return self.get("/admin/jobs/queue", **filters)
+        except _ForbiddenError:
+            return self.get("/jobs", **filters)
+
+    def get_job(self, job_id: str) -> dict[str, Any]:
+        """`GET /job`: a job with its attempts and why it does not run."""
+        return self.get("/job", id=job_id)
+
+    def get_queue(self) -> dict[str, Any]:
+        """The entry of the queue in `GET /queues`, with its notices."""
+        queues: list[dict[str, Any]] = self.get("/queues", own=False)["data"]
+        for entry in queues:
+            if entry["name"] == self.queue or (self.queue is None and entry["isDefault"]):
+                return entry
+        raise AnswerError(f"there is no queue {self.queue!r}")
+
+    def get(self, path: str, *, own: bool = True, **parameters: Any) -> dict[str, Any]:
+        """The JSON of an answer. Parameters that are None are left out. Raises AnswerError.
+
+        With `own` the answer is about the client's queue.
+        """
+        given = {name: value for name, value in parameters.items() if value is not None}
+        try:
+            answer = self._http.get((self._prefix if own else "") + path, params=given)
+        except httpx.TimeoutException:
+            raise AnswerError(f"no answer from {self.address} in {TIMEOUT_S} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise AnswerError(f"no answer from {self.address}: {error}") from None
+        try:
+            content = answer.json()
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise AnswerError(
+                f"{self.address} is no jobmon: it answers {path} with {answer.status_code}"
+            )
+        if answer.is_success:
+            return content
+        reason = _describe_refusal(content, answer.status_code)
+        raise (_ForbiddenError if answer.status_code == httpx.codes.FORBIDDEN else AnswerError)(
+            reason
+        )
+
+
+class _ForbiddenError(AnswerError):
+    """The caller lacks the permission."""
+
+
+def _describe_refusal(content: dict[str, Any], status: int) -> str:
+    error = content.get("error")
+    if not isinstance(error, dict):
+        return f"the answer is {status}"
+    details = error.get("details")
+    reasons = [
+        f"{field}: {' '.join(map(str, texts)) if isinstance(texts, list) else texts}"
+        for field, texts in (details.items() if isinstance(details, dict) else ())
+    ]
+    return " ".join([str(error.get("message")), *reasons])
+
+
+@contextmanager
+def open_client(url: str | None, queue: str | None = None) -> Iterator[ApiClient]:
+    """A client of the service at `url`, or without one of the database in JOBMON_MONGO_URI.
+
+    The token for a service is JOBMON_TOKEN, or is in the file JOBMON_TOKEN_FILE: other users of the
+    machine can read the arguments of a command. A user of the database needs no token, and sees
+    what an admin sees. Raises AnswerError or SettingsError.
+    """
+    if url is None:
+        with _open_database(queue) as client:
+            yield client
+        return
+    token = read_variable("JOBMON_TOKEN")
+    if not token:
+        raise SettingsError("JOBMON_TOKEN: set it to a token of `jobmon token`")
+    headers = {"Authorization": f"Bearer {token.strip()}"}
+    try:
+        http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise AnswerError(f"{url} is no address: {error}") from None
+    with http:
+        yield ApiClient(http, queue)
+
+
+@contextmanager
+def _open_database(queue: str | None) -> Iterator[ApiClient]:
+    from jobmon.app import create_app
+    from jobmon.web.auth import issue_token
+
+    try:
+        settings = Settings.from_env(require_keys=False)
+    except SettingsError as error:
+        if "JOBMON_MONGO_URI" not in str(error):
+            raise
+        raise SettingsError(
+            "set JOBMON_URL to the address of a jobmon and JOBMON_TOKEN, "
+            "or JOBMON_MONGO_URI to read the database"
+        ) from None
+    permissions = {each.permission for each in load_queues(settings)} | {ADMIN_DASHBOARD}
+    # A service for this process alone: its key is new, and nothing limits its only caller.
+    changed: dict[str, Any] = {
+        each.name: each.default
+        for each in fields(Settings)
+        if each.name.startswith(_ABOUT_CALLERS) and each.default is not MISSING
+    }
+    changed |= {
+        "jwt_secret_key": secrets.token_hex(32),
+        "role_permissions": {"admin": frozenset(permissions)},
+        "path_prefix": None,
+        "actions": False,
+        "log_level": "CRITICAL",
+    }
+    own = replace(settings, **changed)
+    app = create_app(own)
+    with app.app_context():
+        token = issue_token("terminal", "admin", LIFETIME)
+    http = httpx.Client(
+        transport=httpx.WSGITransport(app=app, raise_app_exceptions=False),
+        base_url="http://localhost",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=TIMEOUT_S,
+    )
+    client = ApiClient(http, queue)
+    client.address = "the database"
+    try:
+        yield client
+    finally:
+        app.extensions["jobmon_queues"].close()

@@ -1,0 +1,175 @@
+"""The commands that print answers: `jobmon stats`, `jobs`, `job`, `errors`, and those that stay."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec
+
+import click
+from rich.console import Console, RenderableType
+
+from jobmon.settings import SettingsError
+from jobmon.terminal.client import AnswerError, ApiClient, open_client
+from jobmon.terminal.tables import (
+    describe_reasons,
+    show_errors,
+    show_job,
+    show_jobs,
+    show_stats,
+    show_types,
+)
+
+P = ParamSpec("P")
+
+PIPE_WIDTH = 240  # where there is no terminal
+
+window_option = click.option(
+    "--range", "window", default="1h", show_default=True, help="The window: 15m, 1h, 24h, 7d, …"
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the API's answer, for programs."
+)
+
+
+def client_command(
+    function: Callable[Concatenate[ApiClient, P], None],
+) -> click.Command:
+    """A command with the options of the connection; the function gets a client first."""
+
+    def run(url: str | None, queue: str | None, *args: P.args, **kwargs: P.kwargs) -> None:
+        with _connecting(url, queue) as client:
+            function(client, *args, **kwargs)
+
+    update_wrapper(run, function)
+    command = click.command()(run)
+    command.params += [
+        click.Option(
+            ["--url"],
+            envvar="JOBMON_URL",
+            show_envvar=True,
+            help="The address of a jobmon; the token is in JOBMON_TOKEN. "
+            "Without it the database in JOBMON_MONGO_URI is read.",
+        ),
+        click.Option(["--queue"], help="One of several queues, by its name."),
+    ]
+    return command
+
+
+@contextmanager
+def _connecting(url: str | None, queue: str | None) -> Iterator[ApiClient]:
+    """A client; what it cannot do ends the command with one line."""
+    try:
+        with open_client(url, queue) as client:
+            yield client
+    except (AnswerError, SettingsError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@client_command
+@window_option
+@json_option
+def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
+    """Print what is due, running, failing and dead, what needs attention, and the types."""
+    stats, queue, types = client.get_stats(), client.get_queue(), client.get_types(window)
+    if as_json:
+        _print_json({"stats": stats, "queue": queue, "types": types})
+        return
+    _print(show_stats(stats, queue), "", show_types(types["data"]))
+
+
+@client_command
+@click.option("--status", multiple=True, help="Such as dlq; may be given several times.")
+@click.option("--type", multiple=True, help="May be given several times.")
+@click.option("--owner", help="The `createdBy` of the jobs.")
+@click.option("--condition", help="due, scheduled or expired.")
+@click.option("--error-code", help="The code of the last error.")
+@click.option("--error-group", help="The id of a group of `jobmon errors`.")
+@click.option("--worker", help="Jobs that this worker runs or ran.")
+@click.option("--created-from", help="In ISO 8601.")
+@click.option("--created-to", help="In ISO 8601.")
+@click.option("--sort", help="Such as -createdAt.")
+@click.option("--limit", "per_page", default=20, show_default=True, type=click.IntRange(1, 100))
+@click.option("--cursor", help="The cursor of the next page, which is printed below a full page.")
+@json_option
+def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None:
+    """Print jobs, the newest first; with the filters of the API."""
+    given = {name: list(v) if isinstance(v, tuple) else v for name, v in filters.items()}
+    answer = client.get_jobs(**given)
+    if as_json:
+        _print_json(answer)
+        return
+    _print(show_jobs(answer["data"]))
+    meta = answer["meta"]
+    shown, total = len(answer["data"]), meta.get("total")
+    summary = f"{shown:,} of {'an unknown number of' if total is None else f'{total:,}'} jobs"
+    if total is not None and not meta.get("total_is_exact", True):
+        summary = f"{shown:,} of at least {total:,} jobs"
+    click.echo(summary)
+    if cursor := meta.get("next_cursor"):
+        click.echo(f"The next page: --cursor {cursor}")
+
+
+@client_command
+@click.argument("job_id", metavar="ID")
+@json_option
+def job_command(client: ApiClient, /, *, job_id: str, as_json: bool) -> None:
+    """Print one job: why it does not run, its error and its attempts."""
+    job = client.get_job(job_id)
+    if as_json:
+        _print_json(job)
+        return
+    _print(show_job(job))
+
+
+@client_command
+@window_option
+@click.option("--type", help="Only errors of this type.")
+@click.option("--worker", help="Only errors of this worker.")
+@click.option("--limit", "per_page", default=20, show_default=True, type=click.IntRange(1, 100))
+@json_option
+def errors_command(client: ApiClient, /, *, window: str, as_json: bool, **filters: Any) -> None:
+    """Print the errors of a window in groups that have the same cause."""
+    answer = client.get_errors(range=window, **filters)
+    if as_json:
+        _print_json(answer)
+        return
+    _print(show_errors(answer["data"]))
+    meta = answer["meta"]
+    click.echo(f"{len(answer['data']):,} of {meta['total']:,} groups")
+    for line in describe_reasons(meta.get("reasons")):
+        click.echo(line)
+
+
+@client_command
+@window_option
+def top_command(client: ApiClient, /, *, window: str) -> None:
+    """Watch the queue in the terminal: counts, types, errors, workers, jobs. Press ? for keys."""
+    from jobmon.terminal.top import Top  # slow to import
+
+    Top(client, window).run()
+
+
+@client_command
+def mcp_command(client: ApiClient, /) -> None:
+    """Answer an assistant's questions by the Model Context Protocol.
+
+    It uses standard input and output. It only reads, and sees what the token may see.
+    """
+    from jobmon.terminal.assistant import make_server  # its package is an extra of its own
+
+    make_server(client).run("stdio")
+
+
+def _print_json(answer: Any) -> None:
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def _print(*renderables: RenderableType) -> None:
+    # A pipe gets whole lines: a program that reads them has no width.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    for renderable in renderables:
+        console.print(renderable)

@@ -1,0 +1,285 @@
+"""Answers of the API as tables for a terminal. Texts of jobs cannot control the terminal."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from jobmon import humanize
+from jobmon.domain import JOB_STATUS_WORDS, JobStatus
+
+STYLES = {
+    "bad": "bold red",
+    "watch": "yellow",
+    "leased": "cyan",
+    "succeeded": "green",
+    "failed": "yellow",
+    "dlq": "red",
+    "cancelled": "dim",
+}
+MARKS = {"bad": "!", "watch": "~"}
+ID_WIDTHS = {"job": 36, "group": 16}  # so that an id can be copied
+UNKNOWN = humanize.grouped(None)  # a dash
+
+
+def write_plain(value: object) -> str:
+    """A value in one line, with `\\x1b` instead of a character that could control the terminal.
+
+    None is a dash.
+    """
+    text = UNKNOWN if value is None else str(value)
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def name_status(status: object) -> Text:
+    """A status in the word for people, in its color; another program's unchanged."""
+    known = str(status)
+    return Text(write_plain(JOB_STATUS_WORDS.get(known, known)), STYLES.get(known, ""))
+
+
+def write_time(iso: str | None, now: datetime | None = None) -> str:
+    """A time in UTC and how long ago it was: `13:44:30 (16 s ago)`; with its date if not today."""
+    if iso is None:
+        return UNKNOWN
+    try:
+        moment = datetime.fromisoformat(iso).astimezone(UTC)
+    except ValueError:
+        return write_plain(iso)
+    now = now or datetime.now(UTC)
+    form = "%H:%M:%S" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%S"
+    passed_ms = (now - moment).total_seconds() * 1_000
+    distance = humanize.duration(abs(passed_ms))
+    return f"{moment:{form}} ({f'in {distance}' if passed_ms < 0 else f'{distance} ago'})"
+
+
+def show_stats(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> RenderableType:
+    """The counts of a queue with its notices, as the overview shows them."""
+    counts = Table.grid(padding=(0, 3))
+    tiles = list(list_tiles(stats))
+    counts.add_row(*(Text(label, style="dim") for label, _, _ in tiles))
+    counts.add_row(*(Text(number, style=f"bold {style}") for _, number, style in tiles))
+    lines: list[RenderableType] = [counts, Text(describe_pace(stats, queue))]
+    lines += show_notices(queue)
+    lines += [Text(line, style="dim") for line in describe_reasons(stats.get("reasons"))]
+    return Group(*lines)
+
+
+def list_tiles(stats: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    """The label, number and style of each count."""
+    yield "due", humanize.grouped(stats["dueJobs"]), ""
+    yield "scheduled", humanize.grouped(stats["scheduledJobs"]), ""
+    counts = stats["statusCounts"] or {}
+    for status in JobStatus:
+        if status is not JobStatus.QUEUED:
+            number = counts.get(status.value) if stats["statusCounts"] is not None else None
+            style = STYLES.get(status.value, "") if number else ""
+            yield JOB_STATUS_WORDS[status.value], humanize.grouped(number), style
+
+
+def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
+    """How old the oldest due job is, what workers finish and fail, and when the backlog ends."""
+    parts = [
+        f"oldest due job: {humanize.duration(stats['oldestQueuedJobAgeMs'])}",
+        f"expired leases: {humanize.grouped(stats['expiredLeases'])}",
+        f"finished: {humanize.per_minute(queue.get('finishedPerMinute'))}",
+        f"failing: {humanize.percent(queue.get('failureRate'))}",
+    ]
+    backlog = write_plain((stats.get("forecast") or {}).get("text"))
+    source = write_plain(stats["source"])
+    lines = (
+        " · ".join(parts),
+        f"backlog: {backlog}",
+        f"as of {write_time(stats['asOf'])}, {source}",
+    )
+    return "\n".join(lines)
+
+
+def show_notices(queue: Mapping[str, Any]) -> list[Text]:
+    """What needs attention, what was not checked; a sentence where nothing does."""
+    notices = queue.get("notices")
+    if notices is None:
+        return [Text("notices: unknown", style="yellow")]
+    shown = [
+        Text(
+            f"{MARKS.get(notice['level'], '-')} {write_plain(notice['text'])}",
+            STYLES.get(notice["level"], ""),
+        )
+        for notice in notices
+    ]
+    unchecked = [Text(write_plain(text), style="dim") for text in queue.get("unchecked") or ()]
+    if not shown and not unchecked:
+        return [Text("nothing needs attention", style="green")]
+    return [*shown, *unchecked]
+
+
+def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:
+    """Why values are unknown, a line each."""
+    return [f"{name}: {write_plain(reason)}" for name, reason in (reasons or {}).items()]
+
+
+def show_types(types: Iterable[Mapping[str, Any]]) -> Table:
+    """The types of a window, as the overview's table."""
+    table = make_table(
+        "type", ">queued", ">running", ">retrying", ">dead", ">finished", ">failing", ">p95 wait",
+        ">p95 run",
+    )  # fmt: skip
+    for row in types:
+        table.add_row(*type_cells(row))
+    return table
+
+
+def type_cells(row: Mapping[str, Any]) -> list[Text]:
+    """The cells of a type."""
+    counts = row["statusCounts"] or {}
+    numbers = [
+        Text(humanize.grouped(counts.get(status, 0) if row["statusCounts"] is not None else None))
+        for status in ("queued", "leased", "failed", "dlq")
+    ]
+    return [
+        Text(write_plain(row["type"])),
+        *numbers,
+        Text(humanize.per_minute(row["finishedPerMinute"])),
+        Text(humanize.percent(row["failureRate"])),
+        Text(humanize.duration((row["waitMs"] or {}).get("p95"))),
+        Text(humanize.duration((row["runMs"] or {}).get("p95"))),
+    ]
+
+
+def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> Table:
+    """A list of jobs."""
+    table = make_table("job", "type", "status", ">attempts", "owner", "created", "error")
+    for job in jobs:
+        table.add_row(*job_cells(job))
+    return table
+
+
+def job_cells(job: Mapping[str, Any]) -> list[Text]:
+    """The cells of a job."""
+    error = job.get("lastError") or {}
+    return [
+        Text(write_plain(job["jobId"])),
+        Text(write_plain(job["type"])),
+        name_status(job["status"]),
+        Text(f"{write_plain(job['attemptCount'])}/{write_plain(job['maxAttempts'])}"),
+        Text(write_plain(job.get("createdBy"))),
+        Text(write_time(job["createdAt"])),
+        Text(write_plain(error.get("code") or error.get("message") or "")),
+    ]
+
+
+def show_errors(groups: Iterable[Mapping[str, Any]]) -> Table:
+    """The groups of errors of a window."""
+    table = make_table(">count", ">before", "code", "message", "types", "last seen", "group")
+    for group in groups:
+        table.add_row(*error_cells(group))
+    return table
+
+
+def error_cells(group: Mapping[str, Any]) -> list[Text]:
+    """The cells of a group of errors."""
+    types = group.get("typeCounts") or {}
+    return [
+        Text(humanize.grouped(group["count"]), "bold"),
+        Text(humanize.grouped(group["previousCount"])),
+        Text(write_plain(group["code"]), "red" if group["status"] == "new" else ""),
+        Text(write_plain(group["pattern"])),
+        Text(write_plain(", ".join(types))),
+        Text(write_time(group["lastSeen"])),
+        Text(write_plain(group["id"])),
+    ]
+
+
+def show_workers(workers: Iterable[Mapping[str, Any]]) -> Table:
+    """The workers of a window."""
+    table = make_table("worker", "state", ">attempts", ">failing", ">p95 run", "runs", "last seen")
+    for worker in workers:
+        table.add_row(*worker_cells(worker))
+    return table
+
+
+def worker_cells(worker: Mapping[str, Any]) -> list[Text]:
+    """The cells of a worker."""
+    running = ", ".join(sorted({str(job["type"]) for job in worker.get("jobs") or ()}))
+    return [
+        Text(write_plain(worker["name"])),
+        Text(write_plain(worker["state"]), "" if worker["state"] == "running" else "yellow"),
+        Text(humanize.grouped(worker["attempts"])),
+        Text(humanize.percent(worker["failureRate"])),
+        Text(humanize.duration((worker["runMs"] or {}).get("p95"))),
+        Text(write_plain(running)),
+        Text(write_time(worker["lastSeen"])),
+    ]
+
+
+def show_job(job: Mapping[str, Any]) -> RenderableType:
+    """One job: why it does not run, its times, its error and its attempts."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column()
+    for label, value in {
+        "job": Text(write_plain(job["jobId"]), "bold"),
+        "type": Text(write_plain(job["type"])),
+        "status": name_status(job["status"]),
+        "owner": Text(write_plain(job.get("createdBy"))),
+        "priority": Text(write_plain(job["priority"])),
+        "attempts": Text(
+            f"{write_plain(job['attemptCount'])} of {write_plain(job['maxAttempts'])}"
+        ),
+        "created": Text(write_time(job["createdAt"])),
+        "runs next": Text(write_time(job["nextRunAt"])),
+        "leased by": Text(write_plain(job["leasedBy"])),
+        "lease ends": Text(write_time(job["leaseExpiresAt"])),
+        "finished": Text(write_time(job["finishedAt"])),
+    }.items():
+        if value.plain != UNKNOWN:
+            facts.add_row(label, value)
+    parts: list[RenderableType] = [facts]
+    if text := (job.get("explanation") or {}).get("text"):
+        parts.append(Text(f"\n{write_plain(text)}", style="bold"))
+    if error := job.get("lastError"):
+        parts.append(Text(f"\n{_describe_error(error)}", style="red"))
+    if attempts := job.get("attempts"):
+        parts += [Text(), _show_attempts(attempts)]
+    parts += [Text(line, style="dim") for line in describe_reasons(job.get("reasons"))]
+    return Group(*parts)
+
+
+def _show_attempts(attempts: Iterable[Mapping[str, Any]]) -> Table:
+    table = make_table(">attempt", "status", "worker", "started", ">waited", ">ran", "error")
+    for attempt in attempts:
+        error = attempt.get("error")
+        status = str(attempt["status"])
+        table.add_row(
+            Text(write_plain(attempt["attemptNumber"])),
+            Text(write_plain(status), STYLES.get(status, "")),
+            Text(write_plain(attempt["workerId"])),
+            Text(write_time(attempt["startedAt"])),
+            Text(humanize.duration(attempt["waitMs"])),
+            Text(humanize.duration(attempt["durationMs"])),
+            Text(_describe_error(error) if error else ""),
+        )
+    return table
+
+
+def _describe_error(error: Mapping[str, Any]) -> str:
+    parts = [write_plain(error[name]) for name in ("code", "message") if error.get(name)]
+    return ": ".join(parts)
+
+
+def make_table(*heads: str) -> Table:
+    """An empty table; a head that begins with `>` is of a column with numbers."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for head in heads:
+        table.add_column(
+            head.removeprefix(">"),
+            justify="right" if head[0] == ">" else "left",
+            overflow="fold",
+            min_width=ID_WIDTHS.get(head),
+        )
+    return table

@@ -1,0 +1,346 @@
+"""`jobmon top`: a queue in the terminal, kept up to date."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Footer, Static, TabbedContent, TabPane
+
+from jobmon.domain import JobStatus
+from jobmon.terminal.client import AnswerError, ApiClient
+from jobmon.terminal.tables import (
+    error_cells,
+    job_cells,
+    show_job,
+    show_stats,
+    type_cells,
+    worker_cells,
+    write_plain,
+)
+
+REFRESH_S = 2.0
+ROWS = 50
+MAX_NOTICES = 3
+STATUSES = (None, *(status.value for status in JobStatus))
+
+
+@dataclass(frozen=True)
+class View:
+    """What the viewer chose to see."""
+
+    tab: str
+    window: str
+    filters: Mapping[str, str]  # of the jobs
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class Tab:
+    """A tab with a table: how its rows are read, drawn and named."""
+
+    title: str
+    heads: tuple[str, ...]
+    read: Callable[[ApiClient, "View"], Mapping[str, Any]]
+    cells: Callable[[Mapping[str, Any]], list[Text]]
+    key: str  # the field of a row that names it
+    filter: str | None  # the filter of jobs that a row leads to; None if it is a job
+
+
+TABS = {
+    "types": Tab(
+        "Types",
+        ("type", "queued", "running", "retrying", "dead", "finished", "failing", "p95 wait",
+         "p95 run"),
+        lambda client, view: client.get_types(view.window),
+        type_cells, "type", "type",
+    ),
+    "errors": Tab(
+        "Errors",
+        ("count", "before", "code", "message", "types", "last seen", "group"),
+        lambda client, view: client.get_errors(range=view.window, per_page=ROWS),
+        error_cells, "id", "error_group",
+    ),
+    "workers": Tab(
+        "Workers",
+        ("worker", "state", "attempts", "failing", "p95 run", "runs", "last seen"),
+        lambda client, view: client.get_workers(range=view.window, per_page=ROWS),
+        worker_cells, "name", "worker",
+    ),
+    "jobs": Tab(
+        "Jobs",
+        ("job", "type", "status", "attempts", "owner", "created", "error"),
+        lambda client, view: client.get_jobs(per_page=ROWS, cursor=view.cursor, **view.filters),
+        job_cells, "jobId", None,
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Reading:
+    """What was read for a view, or why it could not be read."""
+
+    view: View
+    summary: RenderableType | None = None
+    rows: Iterable[Mapping[str, Any]] = ()
+    next_cursor: str | None = None
+    failure: str | None = None
+
+
+class JobScreen(ModalScreen[None]):
+    """One job, kept up to date."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,u", "app.pop_screen", "Back"),
+        Binding("j", "scroll(1)", "Down", show=False),
+        Binding("k", "scroll(-1)", "Up", show=False),
+    ]
+
+    def __init__(self, client: ApiClient, job_id: str) -> None:
+        super().__init__()
+        self._client, self._job_id = client, job_id
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll():
+            yield Static("…", id="job")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.load()
+        self.set_interval(REFRESH_S, self.load)
+
+    def action_scroll(self, lines: int) -> None:
+        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
+
+    @work(thread=True, exclusive=True)
+    def load(self) -> None:
+        """Read the job in a thread and show it."""
+        try:
+            shown: RenderableType = show_job(self._client.get_job(self._job_id))
+        except AnswerError as error:
+            shown = Text(write_plain(error), style="red")
+        self.app.call_from_thread(self.query_one("#job", Static).update, shown)
+
+
+class Top(App[None]):
+    """The counts and notices of a queue above four tables."""
+
+    TITLE = "jobmon"
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    #summary { height: auto; max-height: 50%; padding: 0 1; }
+    #note { height: auto; padding: 0 1; color: $text-error; }
+    Screen { overflow: hidden; }
+    TabbedContent { height: 1fr; }
+    ContentSwitcher { height: 1fr; }
+    TabPane { padding: 0; height: 1fr; }
+    DataTable { height: 1fr; }
+    JobScreen { align: center middle; }
+    JobScreen VerticalScroll {
+        width: 96%; height: 90%; padding: 0 1; border: round $primary; background: $surface;
+    }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "open('types')", "Types"),
+        Binding("2", "open('errors')", "Errors"),
+        Binding("3", "open('workers')", "Workers"),
+        Binding("4", "open('jobs')", "Jobs"),
+        Binding("s", "switch_status", "Status"),
+        Binding("x", "clear_filters", "All jobs"),
+        Binding("n", "turn_page(1)", "Next", show=False),
+        Binding("p", "turn_page(-1)", "Previous", show=False),
+        Binding("j", "move(1)", "Down", show=False),
+        Binding("k", "move(-1)", "Up", show=False),
+        Binding("P", "pause", "Pause"),
+        Binding("question_mark", "help", "Keys"),
+        Binding("q", "quit", "Quit"),
+    ]
+
+    def __init__(self, client: ApiClient, window: str) -> None:
+        super().__init__()
+        self._client, self._range = client, window
+        self._job_filters: dict[str, str] = {}
+        self._cursors: list[str | None] = [None]  # of the pages up to the one shown
+        self._next_cursor: str | None = None
+        self._paused = False
+
+    def compose(self) -> ComposeResult:
+        yield Static("…", id="summary")
+        yield Static("", id="note")
+        with TabbedContent(id="tabs"):
+            for name, tab in TABS.items():
+                with TabPane(tab.title, id=name):
+                    yield DataTable(cursor_type="row", zebra_stripes=True)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        for name, tab in TABS.items():
+            self._table(name).add_columns(*tab.heads)
+        self._focus_table()
+        self.load()
+        self.set_interval(REFRESH_S, self._load_again)
+
+    def _load_again(self) -> None:
+        if not self._paused:
+            self.load()
+
+    @property
+    def tab(self) -> str:
+        """The name of the tab that is shown."""
+        return self.query_one(TabbedContent).active or "types"
+
+    def _table(self, name: str) -> DataTable[Text]:
+        return self.query_one(f"#{name}").query_one(DataTable)
+
+    @property
+    def view(self) -> View:
+        """What is shown now."""
+        return View(self.tab, self._range, dict(self._job_filters), self._cursors[-1])
+
+    @work(thread=True, exclusive=True)
+    def load(self) -> None:
+        """Read what is shown in a thread, and show it."""
+        view = self.view
+        try:
+            stats, queue = self._client.get_stats(), self._client.get_queue()
+            answer = TABS[view.tab].read(self._client, view)
+        except AnswerError as error:
+            reading = Reading(view, failure=str(error))
+        else:
+            reading = Reading(
+                view,
+                summary=show_stats(stats, _limit_notices(queue)),
+                rows=answer["data"],
+                next_cursor=answer["meta"].get("next_cursor"),
+            )
+        self.call_from_thread(self._show, reading)
+
+    def _show(self, reading: Reading) -> None:
+        if reading.view != self.view:  # the viewer chose another one: that is being read
+            return
+        note = "paused" if self._paused else ""
+        if reading.failure is not None:
+            note = f"not up to date: {write_plain(reading.failure)}"
+        self.query_one("#note", Static).update(Text(note))
+        if reading.failure is None:
+            heading = " ".join(filter(None, (self._client.address, self._client.queue)))
+            shown = Group(Text(heading, style="bold"), reading.summary or "")
+            self.query_one("#summary", Static).update(shown)
+            self._next_cursor = reading.next_cursor
+            self._fill(reading.view.tab, reading.rows)
+
+    def _fill(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the rows; the cursor stays on its row, or else at its place."""
+        table, tab = self._table(name), TABS[name]
+        place = table.cursor_row
+        chosen = self._chosen_key(name)
+        table.clear()
+        for row in rows:
+            key = str(row[tab.key])
+            if key not in table.rows:
+                table.add_row(*tab.cells(row), key=key)
+        if chosen is not None and chosen in table.rows:
+            place = table.get_row_index(chosen)
+        table.move_cursor(row=min(place, max(table.row_count - 1, 0)), animate=False)
+
+    def _chosen_key(self, name: str) -> str | None:
+        table = self._table(name)
+        if not table.row_count:
+            return None
+        return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Open a job, or the jobs of a type, an error or a worker."""
+        key, name = event.row_key.value, self.tab
+        if key is None:
+            return
+        if (chosen := TABS[name].filter) is None:
+            self.push_screen(JobScreen(self._client, key))
+        else:
+            self._choose({chosen: key})
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        """Fill the tab that is shown now."""
+        self._focus_table()
+        self.load()
+
+    def action_open(self, name: str) -> None:
+        """Show a tab."""
+        self.query_one(TabbedContent).active = name
+
+    def action_switch_status(self) -> None:
+        """Show the jobs of the next status."""
+        now = STATUSES.index(self._job_filters.get("status"))
+        others = {name: value for name, value in self._job_filters.items() if name != "status"}
+        status = STATUSES[(now + 1) % len(STATUSES)]
+        self._choose(others | ({"status": status} if status else {}))
+
+    def action_clear_filters(self) -> None:
+        """Show all jobs."""
+        self._choose({})
+
+    def _choose(self, filters: dict[str, str]) -> None:
+        self._job_filters, self._cursors = filters, [None]
+        self._name_jobs()
+        if self.tab == "jobs":
+            self.load()
+        else:
+            self.action_open("jobs")
+
+    def _name_jobs(self) -> None:
+        chosen = ", ".join(
+            f"{name} {write_plain(value)}" for name, value in self._job_filters.items()
+        )
+        page = f", page {len(self._cursors)}" if len(self._cursors) > 1 else ""
+        title = f"Jobs: {chosen or 'all'}{page}"
+        self.query_one(TabbedContent).get_tab("jobs").label = Text(title)
+
+    def action_turn_page(self, step: int) -> None:
+        """Show the next or the previous page of jobs."""
+        if self.tab != "jobs":
+            return
+        if step > 0 and self._next_cursor is not None:
+            self._cursors.append(self._next_cursor)
+        elif step < 0 and len(self._cursors) > 1:
+            self._cursors.pop()
+        else:
+            return
+        self._next_cursor = None
+        self.load()
+
+    def action_move(self, rows: int) -> None:
+        """Move the cursor of the table."""
+        table = self._table(self.tab)
+        table.move_cursor(row=table.cursor_row + rows, animate=False)
+
+    def action_pause(self) -> None:
+        """Stop reading, or go on."""
+        self._paused = not self._paused
+        self.query_one("#note", Static).update(Text("paused" if self._paused else ""))
+
+    def action_help(self) -> None:
+        """Show what the keys do."""
+        self.notify(
+            "1-4 tables · j k move · Enter opens · Esc goes back · s next status of the jobs · "
+            "x all jobs · n p pages of jobs · P pause · q quit",
+            title="Keys",
+            timeout=15,
+        )
+
+    def _focus_table(self) -> None:
+        self._table(self.tab).focus()
+
+
+def _limit_notices(queue: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry of a queue with so many notices that the table has room."""
+    notices = queue.get("notices") or []
+    if len(notices) <= MAX_NOTICES:
+        return queue
+    more = {"level": "watch", "text": f"and {len(notices) - MAX_NOTICES} more"}
+    return {**queue, "notices": [*notices[:MAX_NOTICES], more]}

@@ -1,0 +1,101 @@
+"""`jobmon mcp`: catches a tool that an assistant cannot use, that writes, or that leaks."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from pymongo.database import Database
+
+from jobmon.terminal.assistant import make_server
+from jobmon.terminal.client import ApiClient
+
+from ..conftest import Api, serve_over_http
+from .conftest import make_client
+
+
+def call(client: ApiClient, tool: str, **arguments: Any) -> Any:
+    async def ask() -> Any:
+        async with Client(make_server(client)) as assistant:
+            return await assistant.call_tool(tool, arguments)
+
+    return asyncio.run(ask())
+
+
+def test_every_tool_only_reads_and_is_described(client: ApiClient) -> None:
+    async def ask() -> Any:
+        async with Client(make_server(client)) as assistant:
+            return (await assistant.list_tools()).tools
+
+    tools = asyncio.run(ask())
+    assert {tool.name for tool in tools} == {
+        "queue_overview", "error_groups", "explain_job", "list_jobs", "workers", "schedule",
+    }  # fmt: skip
+    for tool in tools:
+        assert tool.annotations.read_only_hint is True
+        assert tool.description.endswith(".")
+
+
+def test_tools_give_the_answers_of_the_api(client: ApiClient) -> None:
+    overview = call(client, "queue_overview").structured_content
+    assert overview["stats"]["statusCounts"]["dlq"] == 1
+    assert overview["queue"]["notices"][0]["level"] == "bad"
+    job = call(client, "explain_job", job_id="dead").structured_content
+    assert job["payload"] == {"apiKey": "[redacted]"}
+    assert job["attempts"][0]["workerId"] == "w-1"
+    found = call(client, "list_jobs", status="dlq", limit=1_000).structured_content
+    assert [job["jobId"] for job in found["data"]] == ["dead"]
+    assert not call(client, "schedule").is_error
+    for tool in ("error_groups", "workers"):
+        assert "collector" in call(client, tool).content[0].text
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("explain_job", {"job_id": "no-such-job"}),
+        ("list_jobs", {"status": "odd"}),
+        ("list_jobs", {"cursor": "odd"}),
+        ("queue_overview", {"window": "1y"}),
+    ],
+)
+def test_bad_question_is_an_error_for_the_assistant(
+    client: ApiClient, tool: str, arguments: dict[str, Any]
+) -> None:
+    answer = call(client, tool, **arguments)
+    assert answer.is_error
+    assert answer.content[0].text
+
+
+def test_owner_s_assistant_sees_their_own_jobs_only(
+    api: Api, queue: Database[dict[str, Any]]
+) -> None:
+    own = make_client(api, subject="bob", role="user")
+    found = call(own, "list_jobs").structured_content
+    assert [job["jobId"] for job in found["data"]] == ["dead"]
+    for tool, arguments in (
+        ("queue_overview", {}),
+        ("workers", {}),
+        ("explain_job", {"job_id": "queued-0"}),
+    ):
+        assert call(own, tool, **arguments).is_error
+
+
+def test_command_speaks_the_protocol_on_its_standard_streams(
+    api: Api, queue: Database[dict[str, Any]], make_settings: Callable[..., Any]
+) -> None:
+    async def ask(url: str) -> Any:
+        command = StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "jobmon.cli", "mcp"],
+            env=dict(os.environ) | {"JOBMON_URL": url, "JOBMON_TOKEN": api.token()},
+        )
+        async with Client(stdio_client(command)) as assistant:
+            return await assistant.call_tool("explain_job", {"job_id": "dead"})
+
+    with serve_over_http(api.app) as url:
+        assert asyncio.run(ask(url)).structured_content["status"] == "dlq"

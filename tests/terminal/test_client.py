@@ -1,0 +1,123 @@
+"""The client of the API: catches a token that leaks, and a failure without a reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pymongo.database import Database
+
+from jobmon.settings import Settings, SettingsError
+from jobmon.terminal.client import AnswerError, ApiClient, open_client
+
+from ..conftest import SECRET, Api, serve_over_http
+from ..support.commands import database_uri
+from .conftest import make_client
+
+
+def answer_with(answer: httpx.Response | Exception) -> ApiClient:
+    def handle(_request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    http = httpx.Client(transport=httpx.MockTransport(handle), base_url="http://away.test")
+    return ApiClient(http)
+
+
+def test_client_reads_each_answer_of_the_api(client: ApiClient) -> None:
+    assert client.get_stats()["statusCounts"]["queued"] == 3
+    assert client.get_queue()["name"] == "default"
+    assert client.get_job("dead")["payload"] == {"apiKey": "[redacted]"}
+    assert [job["jobId"] for job in client.get_jobs(status="dlq", owner=None)["data"]] == ["dead"]
+    both = client.get_jobs(status=["dlq", "queued"])["data"]
+    assert len(both) == 4
+
+
+def test_owner_gets_their_own_jobs(api: Api, queue: Database[dict[str, Any]]) -> None:
+    own = make_client(api, subject="bob", role="user")
+    assert [job["jobId"] for job in own.get_jobs()["data"]] == ["dead"]
+    with pytest.raises(AnswerError, match="This needs ADMIN_DASHBOARD"):
+        own.get_stats()
+    with pytest.raises(AnswerError):
+        own.get_job("queued-0")
+
+
+def test_refusal_names_the_parameter(client: ApiClient) -> None:
+    with pytest.raises(AnswerError, match=r"per_page: Must be"):
+        client.get_jobs(per_page=0)
+    with pytest.raises(AnswerError, match="no queue 'other'"):
+        ApiClient(client._http, "other").get_queue()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (httpx.ConnectError("refused"), "no answer from http://away.test: refused"),
+        (httpx.ReadTimeout("late"), "no answer from http://away.test in 15 s"),
+        (httpx.Response(200, text="<html>"), "is no jobmon: it answers /admin/jobs/stats with 200"),
+        (httpx.Response(302, headers={"Location": "https://elsewhere.test"}), "with 302"),
+        (httpx.Response(500, json={"odd": 1}), "the answer is 500"),
+        (httpx.Response(503, json={"error": {"message": "Too busy."}}), "Too busy."),
+    ],
+)
+def test_failure_is_one_line_with_its_reason(
+    answer: httpx.Response | Exception, message: str
+) -> None:
+    with pytest.raises(AnswerError) as caught:
+        answer_with(answer).get_stats()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_service_is_asked_with_the_token_in_a_file(
+    api: Api, queue: Database[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(api.token() + "\n")
+    monkeypatch.setenv("JOBMON_TOKEN_FILE", str(tmp_path / "token"))
+    with serve_over_http(api.app) as url, open_client(url) as client:
+        assert client.address == url
+        assert client.get_stats()["totalJobs"] == 4
+
+
+def test_service_without_a_token_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOBMON_TOKEN", raising=False)
+    with pytest.raises(SettingsError, match="JOBMON_TOKEN"), open_client("http://away.test"):
+        pass
+
+
+def test_nothing_to_ask_names_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOBMON_MONGO_URI", raising=False)
+    with pytest.raises(SettingsError, match=r"JOBMON_URL .+ JOBMON_MONGO_URI"), open_client(None):
+        pass
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {},
+        {"JOBMON_ROLE_PERMISSIONS": "boss=ADMIN_DASHBOARD,admin=JOBS_RETRY"},
+        {"JOBMON_ROLE_CLAIM": "realm.role", "JOBMON_JWT_AUDIENCE": "shop"},
+        {"JOBMON_PATH_PREFIX": "/jobmon", "JOBMON_RATE_LIMIT": "1/day"},
+    ],
+    ids=["plain", "roles", "claims", "web"],
+)
+def test_database_is_read_whatever_the_service_requires_of_callers(
+    setting: dict[str, str],
+    mongod: Any,
+    database: Database[dict[str, Any]],
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database.jobs.insert_one({"jobId": "one", "type": "mail", "status": "queued"})
+    uri = database_uri(mongod, database)
+    own = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **setting}
+    for name in ("ROLLUP_DB", "STATE_DB"):
+        own[f"JOBMON_{name}"] = getattr(make_settings(mongo_uri=uri), name.lower())
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    with open_client(None) as client:
+        for _ in range(2):
+            assert client.get_stats()["totalJobs"] == 1
+        assert client.get_job("one")["type"] == "mail"

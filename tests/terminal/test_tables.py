@@ -1,0 +1,132 @@
+"""Tables: catches a text that controls the terminal, and an unknown number shown as 0."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from jobmon.terminal.client import ApiClient
+from jobmon.terminal.tables import (
+    show_errors,
+    show_job,
+    show_jobs,
+    show_notices,
+    show_stats,
+    show_types,
+    write_plain,
+    write_time,
+)
+
+from ..conftest import NOW
+from .conftest import HOSTILE
+
+
+def draw(renderable: RenderableType, width: int = 200) -> str:
+    console = Console(width=width, force_terminal=True, color_system=None, highlight=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    return captured.get()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        ("", ""),
+        (0, "0"),
+        ("a\nb", "a\\nb"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\u202ex", "\\u202ex"),
+        ("Grüße 你", "Grüße 你"),
+    ],
+)
+def test_text_is_one_line_without_control_characters(value: object, text: str) -> None:
+    assert write_plain(value) == text
+
+
+@pytest.mark.parametrize(
+    ("passed", "text"),
+    [
+        (timedelta(seconds=90), "02:58:30 (1 min 30 s ago)"),
+        (timedelta(seconds=-90), "03:01:30 (in 1 min 30 s)"),
+    ],
+)
+def test_time_has_its_distance(passed: timedelta, text: str) -> None:
+    assert write_time((NOW - passed).isoformat(), NOW) == text
+
+
+def test_time_of_another_day_has_its_date() -> None:
+    before = NOW - timedelta(days=2)
+    assert write_time(before.isoformat(), NOW) == f"{before:%Y-%m-%d %H:%M:%S} (2 d ago)"
+    assert write_time(None) == "–"
+    assert write_time("+012026-01-01T00:00:00Z") == "+012026-01-01T00:00:00Z"
+
+
+def test_job_cannot_control_the_terminal(client: ApiClient) -> None:
+    for shown in (
+        show_job(client.get_job("dead")),
+        show_jobs(client.get_jobs()["data"]),
+        show_types([make_type(HOSTILE)]),
+    ):
+        text = draw(shown)
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "\u202e" not in text
+        assert "x\\x1b[2J\\x1b]0;owned\\x07\\u202ey[red]z" in text  # no markup either
+
+
+def test_job_shows_its_explanation_error_and_attempts(client: ApiClient) -> None:
+    text = draw(show_job(client.get_job("dead")))
+    assert "dead" in text.splitlines()[0]
+    assert client.get_job("dead")["explanation"]["text"].split(":")[0] in text
+    assert "E1: " in text
+    assert "w-1" in text
+    assert "2 s" in text
+    assert "s3cret" not in text
+
+
+def test_list_keeps_ids_whole_in_a_narrow_terminal(client: ApiClient) -> None:
+    (job, *_) = client.get_jobs(status="dlq")["data"]
+    job["jobId"] = "0" * 36
+    assert "0" * 36 in draw(show_jobs([job]), width=80)
+
+
+def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
+    stats, queue = client.get_stats(), client.get_queue()
+    known = draw(show_stats(stats, queue))
+    assert known.splitlines()[1].split()[:2] == ["3", "0"]
+    unknown = stats | {"dueJobs": None, "statusCounts": None, "oldestQueuedJobAgeMs": None}
+    unknown |= {"reasons": {"dueJobs": "it took too long"}}
+    text = draw(show_stats(unknown, queue))
+    assert set(text.splitlines()[1].split()) <= {"–", "0"}
+    assert "oldest due job: –" in text
+    assert "dueJobs: it took too long" in text
+    assert draw(show_types([make_type("a") | {"statusCounts": None}])).split()[-8] == "–"
+
+
+def test_calm_is_reported_only_if_all_was_checked() -> None:
+    def lines(**queue: Any) -> list[str]:
+        return [text.plain for text in show_notices(queue)]
+
+    bad = {"level": "bad", "text": "12 jobs died"}
+    assert lines(notices=[bad], unchecked=[]) == ["! 12 jobs died"]
+    assert lines(notices=[], unchecked=["Not checked: leases."]) == ["Not checked: leases."]
+    assert lines(notices=[], unchecked=[]) == ["nothing needs attention"]
+    assert lines(notices=None) == ["notices: unknown"]
+
+
+def test_error_groups_show_count_growth_and_cause() -> None:
+    group = {
+        "id": "54247c54f044c45f", "code": "E1", "pattern": "no <number>", "status": "new",
+        "count": 1_234, "previousCount": 0, "typeCounts": {"mail": 1_234}, "lastSeen": None,
+    }  # fmt: skip
+    cells = draw(show_errors([group])).splitlines()[1].split()
+    assert cells == ["1,234", "0", "E1", "no", "<number>", "mail", "–", "54247c54f044c45f"]
+
+
+def make_type(name: str) -> dict[str, Any]:
+    return {
+        "type": name, "statusCounts": {"queued": 2}, "finishedPerMinute": 1.0,
+        "failureRate": None, "waitMs": {"p95": None}, "runMs": {"p95": 5},
+    }  # fmt: skip
