@@ -30,10 +30,10 @@ from jobmon.api.job_actions import (
 from jobmon.api.jobs import require_own_job
 from jobmon.dashboard import session
 from jobmon.dashboard.action_forms import ActionForm
-from jobmon.dashboard.formatting import query as write_query
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.humanize import count
+from jobmon.page_addresses import query as write_query
 from jobmon.web import auth
 from jobmon.web.errors import ApiError, invalid
 from jobmon.web.queues import current_queue

@@ -6,11 +6,11 @@ from datetime import datetime
 
 from jobmon.api.error_groups import FoundErrors, fold_names, read_errors
 from jobmon.api.fields import redact
-from jobmon.dashboard.formatting import error_address, query
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.diagnosis.error_groups import ErrorFilter, ErrorSummary
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
+from jobmon.page_addresses import error_address, query
 from jobmon.rollup.series import NoCollectorError
 from jobmon.rollup.windows import Window
 from jobmon.store.labels import OTHER

@@ -18,13 +18,13 @@ from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_group_buttons, write_filter
 from jobmon.dashboard.charts import mark_columns
 from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
-from jobmon.dashboard.formatting import error_address
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.error_kinds import GroupStatus
 from jobmon.diagnosis.evidence import Missing
 from jobmon.domain import JobStatus
+from jobmon.page_addresses import error_address
 from jobmon.rollup.error_registry import ErrorGroup
 from jobmon.rollup.run_history import is_final
 from jobmon.rollup.series import NoCollectorError

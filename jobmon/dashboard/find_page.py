@@ -16,17 +16,11 @@ from jobmon.api.search_meanings import (
 )
 from jobmon.api.search_text import list_keys, parse_search, shown_key, to_parameters
 from jobmon.dashboard import session
-from jobmon.dashboard.formatting import (
-    error_address,
-    job_address,
-    query,
-    type_address,
-    worker_address,
-)
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.queues_page import queue_address
 from jobmon.domain import CappedCount
 from jobmon.humanize import grouped
+from jobmon.page_addresses import error_address, job_address, query, type_address, worker_address
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import RefusedFilterError
 from jobmon.store.mapping import Document

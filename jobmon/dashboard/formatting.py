@@ -1,10 +1,8 @@
-"""Statuses, instants, trends and addresses as the templates need them."""
+"""Statuses, times, trends and names as the templates need them."""
 
 import re
 from binascii import crc32
-from collections.abc import Mapping
 from datetime import datetime
-from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
 
@@ -21,7 +19,6 @@ _ENVIRONMENTS = {
     "dev": {"dev", "develop", "development", "test", "testing", "local", "sandbox", "demo"},
 }
 _OTHER_COLOURS = 4
-NO_WINDOW: Mapping[str, str] = {}
 _COMMAND = re.compile(r"`(jobmon [a-z]+)`")
 
 
@@ -30,13 +27,6 @@ def status_word(status: str | None) -> str:
     if status is None:
         return "none"
     return STATUS_WORDS.get(status, status)
-
-
-def instant(moment: str | datetime | None) -> str:
-    """An instant in ISO 8601, for `<time datetime>`."""
-    if isinstance(moment, datetime):
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return moment or ""
 
 
 def local_minute(moment: str | None) -> str:
@@ -87,39 +77,3 @@ def spark(values: list[float | None]) -> str:
             path += ["h0"] if is_alone else []
         before = value is not None
     return "".join(path)
-
-
-def query(**parameters: object) -> str:
-    """A query string of the parameters that are not empty; a tuple is repeated."""
-    given = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
-    return f"?{urlencode(given, doseq=True)}" if given else ""
-
-
-def job_address(job_id: str, /, **parameters: object) -> str:
-    """The address of a job's page. Clients drop `.` and `..` from a path, even percent-encoded."""
-    if job_id in ("", ".", ".."):
-        # `query` would leave out an empty id.
-        return (
-            f"/dashboard/job?{urlencode({'id': job_id})}{query(**parameters).replace('?', '&', 1)}"
-        )
-    return f"/dashboard/jobs/{quote(job_id, safe='')}{query(**parameters)}"
-
-
-def worker_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
-    """The address of the page of a worker; `window` is the query of a time window."""
-    return f"/dashboard/workers{query(worker=name, **window)}"
-
-
-def type_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
-    """The address of the page of a type, by its label; for `.` and `..` see `job_address`.
-
-    `window` is the query of a time window.
-    """
-    if name in (".", ".."):
-        return f"/dashboard/type{query(name=name, **window)}"
-    return f"/dashboard/types/{quote(name, safe='')}{query(**window)}"
-
-
-def error_address(group_id: str, window: Mapping[str, str] = NO_WINDOW) -> str:
-    """The address of the page of a group of errors; `window` is the query of a time window."""
-    return f"/dashboard/errors/{quote(group_id, safe='')}{query(**window)}"

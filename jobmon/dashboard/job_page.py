@@ -95,5 +95,5 @@ class JobPage:
         return render_template("dashboard/job.html", place_in_list=place, **context)
 
     def page_by_query(self) -> Response | str:
-        """One job whose id a path cannot contain: see `formatting.job_address`."""
+        """One job whose id a path cannot contain: see `page_addresses.job_address`."""
         return self.page(request.args.get("id", ""))

@@ -10,9 +10,9 @@ from pymongo.errors import PyMongoError
 
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.neighbors import find_neighbors
-from jobmon.dashboard.formatting import job_address, query
 from jobmon.dashboard.list_form import read_parameters
 from jobmon.dashboard.list_pages import load_query
+from jobmon.page_addresses import job_address, query
 from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth

@@ -9,9 +9,10 @@ from flask import request
 
 from jobmon.api.queries import LIST_PARAMETERS
 from jobmon.api.search import read_search
-from jobmon.dashboard.formatting import query, status_word
+from jobmon.dashboard.formatting import status_word
 from jobmon.dashboard.page_window import PRESETS
 from jobmon.domain import JobCondition, JobStatus
+from jobmon.page_addresses import query
 
 Kind = Literal["text", "search", "number", "instant", "choice"]
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobmon.api.own_counts import TOTAL, OwnCounts
-from jobmon.dashboard.formatting import capitalize_first, instant, status_word
+from jobmon.dashboard.formatting import capitalize_first, status_word
 from jobmon.dashboard.list_form import LONGEST_FIRST, ListForm
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, CappedCount, JobCondition, JobStatus
+from jobmon.page_addresses import instant
 from jobmon.store.labels import OTHER, is_filter
 from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.search import is_prefix, matches_filter

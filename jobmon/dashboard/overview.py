@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
-from jobmon.dashboard.formatting import capitalize_first, instant, query, type_address
+from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import TypeRow, type_rows
 from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
+from jobmon.diagnosis.notice_address import find_notice_address
 from jobmon.diagnosis.notices import (
     UNKNOWN,
     Notice,
@@ -22,11 +23,8 @@ from jobmon.diagnosis.notices import (
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.marks import Mark
 from jobmon.rollup.series import History
-from jobmon.store.filter import JobFilter
-from jobmon.store.labels import is_filter
 
 ALL_CLEAR_TEXT = "All clear: no expired leases, stalled types or new dead jobs."
-_LAST_HOUR = {"range": "1h"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,26 +100,5 @@ def _explain_no_forecast(facts: Facts, forecast: Forecast) -> str:
 
 
 def _show_notice(notice: Notice) -> Chip:
-    link = ""
-    # A notice is about the last hour, so the page or table that it links to must show that hour.
-    if notice.type_name:
-        link = type_address(notice.type_name, _LAST_HOUR)
-    elif notice.jobs is not None:
-        link = list_address(notice.jobs)
-    elif notice.types is not None:
-        link = f"/dashboard{query(**_LAST_HOUR, only=notice.types.value)}#types-title"
+    link = find_notice_address(notice)
     return Chip(level=notice.level.value, text=notice.text, link=link, since=notice.since)
-
-
-def list_address(jobs: JobFilter) -> str:
-    """The address of the list of these jobs; empty if a type's name is too long for a filter."""
-    if not all(is_filter(kind) for kind in jobs.types):
-        return ""
-    parameters = query(
-        status=jobs.statuses,
-        type=jobs.types,
-        condition=jobs.condition.value if jobs.condition else "",
-        finished_from=instant(jobs.finished_from),
-        sort=jobs.order_field if jobs.condition else "",  # the first ones wait the longest
-    )
-    return f"/dashboard/jobs{parameters}"

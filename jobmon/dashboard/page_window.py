@@ -10,8 +10,8 @@ from marshmallow import ValidationError
 
 from jobmon.api.window_queries import WindowParameters, WindowQuery
 from jobmon.api.windows import resolve_window
-from jobmon.dashboard.formatting import instant
 from jobmon.humanize import duration
+from jobmon.page_addresses import instant
 from jobmon.rollup.series import SeriesReader
 from jobmon.rollup.windows import Window
 from jobmon.web.errors import invalid

@@ -12,13 +12,13 @@ from jobmon.dashboard.comparison import (
     compare_samples,
 )
 from jobmon.dashboard.facts import Facts
-from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE, MIN_JOBS
 from jobmon.diagnosis.evidence import NO_END_TIMES, Missing
 from jobmon.diagnosis.forecast import MIN_JOBS as MIN_BACKLOG
 from jobmon.diagnosis.forecast import Forecast, Outlook
 from jobmon.domain import JobStatus, failure_rate
 from jobmon.humanize import duration, grouped, per_minute, percent
+from jobmon.page_addresses import query
 from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.queries import ListQuery
 from jobmon.dashboard.facts import Facts, gather
-from jobmon.dashboard.formatting import capitalize_first, query
+from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
@@ -18,6 +18,7 @@ from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.diagnosis.notices import Level
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.humanize import duration, grouped, per_minute
+from jobmon.page_addresses import query
 from jobmon.rollup.buckets import HOUR, MINUTE
 from jobmon.rollup.series import History, TooManyTypesError
 from jobmon.rollup.windows import Window

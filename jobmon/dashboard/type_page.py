@@ -43,7 +43,7 @@ class TypePage:
         self._answers: SingleFlightCache[str] = SingleFlightCache(KEPT_ANSWERS)
 
     def page_by_query(self) -> Response | str:
-        """A type that a path cannot contain: see `formatting.type_address`."""
+        """A type that a path cannot contain: see `page_addresses.type_address`."""
         return self.page(request.args.get("name", ""))
 
     def page(self, name: str) -> Response | str:

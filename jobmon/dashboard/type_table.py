@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobmon.dashboard.facts import Facts
-from jobmon.dashboard.formatting import query
 from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
 from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import JobStatus
+from jobmon.page_addresses import query
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, current_app, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from jobmon import humanize
+from jobmon import humanize, page_addresses
 from jobmon.api.jobs import RestOfPath
 from jobmon.dashboard import formatting, session
 from jobmon.dashboard.actions_page import ActionPages
@@ -43,7 +43,7 @@ FILTERS = (
     humanize.percent,
     humanize.per_minute,
     formatting.status_word,
-    formatting.instant,
+    page_addresses.instant,
     formatting.local_minute,
     formatting.capitalize_first,
     formatting.environment_kind,
@@ -76,11 +76,11 @@ def blueprint(
     for template_filter in FILTERS:
         routes.add_app_template_filter(template_filter)
     files = StaticFiles()
-    routes.add_app_template_global(formatting.query)
-    routes.add_app_template_global(formatting.job_address)
-    routes.add_app_template_global(formatting.worker_address)
-    routes.add_app_template_global(formatting.type_address)
-    routes.add_app_template_global(formatting.error_address)
+    routes.add_app_template_global(page_addresses.query)
+    routes.add_app_template_global(page_addresses.job_address)
+    routes.add_app_template_global(page_addresses.worker_address)
+    routes.add_app_template_global(page_addresses.type_address)
+    routes.add_app_template_global(page_addresses.error_address)
     routes.add_app_template_global(describe_steps)
     routes.add_app_template_global(files.address, "asset")
     for path, name, view in (

@@ -6,10 +6,10 @@ from datetime import datetime
 from jobmon.api.fields import clean_free_text, redact
 from jobmon.api.worker_answers import JOBS_SHOWN
 from jobmon.api.workers import FoundWorkers, run_durations
-from jobmon.dashboard.formatting import error_address
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.diagnosis.workers import SILENT, Worker
 from jobmon.domain import failure_rate
+from jobmon.page_addresses import error_address
 from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob
 

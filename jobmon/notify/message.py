@@ -22,11 +22,15 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """The queue that a message is about. `url`: its page; None without JOBMON_PUBLIC_URL."""
+    """The queue that a message is about. `url`: of its pages; None without JOBMON_PUBLIC_URL."""
 
     queue: str
     environment: str | None
     url: str | None
+
+    def find_page(self, address: str = "/dashboard") -> str | None:
+        """The URL of a page of the queue, by default of its overview; None if that is unknown."""
+        return None if self.url is None or not address else f"{self.url}{address}"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Sender":
@@ -34,7 +38,7 @@ class Sender:
         url = settings.public_url
         if url is not None:
             path = "" if settings.queues is None else f"/queues/{quote(settings.queue, safe='')}"
-            url = f"{url}{path}/dashboard"
+            url = f"{url}{path}"
         return cls(queue=settings.queue, environment=settings.environment, url=url)
 
 
@@ -66,18 +70,21 @@ class Message:
         return f"{environment}jobmon, {self.sender.queue}: {subject}"
 
     def render_text(self) -> str:
-        """A line for each of the news, and the address of the page."""
-        lines = [_format_line(item) for item in self.news] or ["This is a test of notifications."]
-        if self.sender.url is not None:
-            lines.append(self.sender.url)
-        return "\n".join(lines)
+        """A line for each of the news, then the page that shows it, and at the end the overview."""
+        lines: list[str | None] = [] if self.news else ["This is a test of notifications."]
+        for item in self.news:
+            lines.append(_format_line(item))
+            if item.change is not Change.OVER:
+                lines.append(self.sender.find_page(item.problem.address))
+        lines.append(self.sender.find_page())
+        return "\n".join(line for line in lines if line is not None)
 
     def render_json(self) -> bytes:
         """The body for a webhook: the same bytes whenever it is sent again."""
         data = {
             "queue": self.sender.queue,
             "environment": self.sender.environment,
-            "url": self.sender.url,
+            "url": self.sender.find_page(),
             "level": self.level,
             "text": f"{self.render_title()}\n{self.render_text()}",
             "notices": [
@@ -90,6 +97,7 @@ class Message:
                     "endedAt": item.ended_at,
                     "count": item.problem.count,
                     "types": sorted(item.problem.types),
+                    "url": self.sender.find_page(item.problem.address),
                 }
                 for item in self.news
             ],

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from jobmon.diagnosis.attention import run_checks
 from jobmon.diagnosis.evidence import Evidence, Missing
+from jobmon.diagnosis.notice_address import find_notice_address
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind, Level
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.series import History
@@ -24,7 +25,8 @@ class Problem:
     """A notice without what only pages need.
 
     `since` is UTC; None if unknown. `count`: jobs or types; None if unknown. `types`: those that it
-    counts; empty for a notice about the whole queue, and if there are more than 100.
+    counts; empty for a notice about the whole queue, and if there are more than 100. `address`: the
+    page that shows them; empty if there is none.
     """
 
     kind: CheckKind
@@ -33,6 +35,7 @@ class Problem:
     since: datetime | None = None
     count: int | None = None
     types: frozenset[str] = frozenset()
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def find_problems(evidence: Evidence, receiver: ReceiverAddress, redactor: Redac
                     since=notice.since,
                     count=notice.count,
                     types=frozenset(map(redactor.redact, notice.counted if few else ())),
+                    # A secret in a type's name would make it one of no page.
+                    address=redactor.redact(find_notice_address(notice)),
                 )
         if check.not_checked:
             unknown.add(check.kind)

@@ -122,6 +122,7 @@ def _dump_problem(problem: Problem) -> Document:
         "since": problem.since,
         "count": problem.count,
         "types": sorted(problem.types),
+        "address": problem.address,
     }
 
 
@@ -179,6 +180,7 @@ def _load_problem(problem: Document) -> Problem:
         since=_load_time(problem["since"]),
         count=require_type(problem["count"], int, _NONE),
         types=frozenset(require_type(name, str) for name in problem["types"]),
+        address=require_type(problem["address"], str),
     )
 
 

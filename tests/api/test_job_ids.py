@@ -9,7 +9,7 @@ import pytest
 from bson import Binary, Decimal128, Int64, ObjectId
 from pymongo.database import Database
 
-from jobmon.dashboard.formatting import job_address
+from jobmon.page_addresses import job_address
 
 from ..conftest import NOW, Api
 from ..dashboard.conftest import signed_in

@@ -6,14 +6,13 @@ import pytest
 
 from jobmon.dashboard.formatting import (
     environment_kind,
-    instant,
     local_minute,
     mark_commands,
-    query,
     spark,
     status_word,
 )
 from jobmon.humanize import duration, grouped, percent
+from jobmon.page_addresses import instant, query
 
 from ..conftest import DATE, NOW
 

@@ -34,6 +34,8 @@ def test_a_receiver_of_everything_gets_what_the_pages_show() -> None:
     failures = found.problems[CheckKind.FAILURES]
     assert (failures.level, failures.count) == (Level.WATCH, 2)
     assert failures.types == {"mail.a", "pdf"}
+    assert found.problems[CheckKind.LEASES].address.startswith("/dashboard/jobs?condition=expired")
+    assert failures.address == "/dashboard?range=1h&only=failing#types-title"
 
 
 def test_a_receiver_of_urgent_notices_gets_no_others() -> None:

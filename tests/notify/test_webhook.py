@@ -31,11 +31,12 @@ STUCK = Problem(
     text="3 jobs stuck",
     since=NOW - timedelta(minutes=5),
     count=3,
+    address="/dashboard/jobs?condition=expired",
 )
 FAILING = Problem(
     kind=CheckKind.FAILURES, level=Level.WATCH, text="50% of a failed", types=frozenset("ba")
 )
-SENDER = Sender(queue="mail", environment="PROD", url="https://jobs.example/queues/mail/dashboard")
+SENDER = Sender(queue="mail", environment="PROD", url="https://jobs.example/queues/mail")
 MESSAGE = Message(
     id="msg_1",
     made_at=NOW,
@@ -74,11 +75,13 @@ def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookR
         "data": {
             "queue": "mail",
             "environment": "PROD",
-            "url": SENDER.url,
+            "url": "https://jobs.example/queues/mail/dashboard",
             "level": "bad",
             "text": "[PROD] jobmon, mail: 2 notices\n"
             f"New (urgent): 3 jobs stuck (since {since})\n"
-            f"Over: 50% of a failed (until {NOW:%Y-%m-%d %H:%M} UTC)\n{SENDER.url}",
+            "https://jobs.example/queues/mail/dashboard/jobs?condition=expired\n"
+            f"Over: 50% of a failed (until {NOW:%Y-%m-%d %H:%M} UTC)\n"
+            "https://jobs.example/queues/mail/dashboard",
             "notices": [
                 {
                     "change": "begins",
@@ -89,6 +92,7 @@ def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookR
                     "endedAt": None,
                     "count": 3,
                     "types": [],
+                    "url": "https://jobs.example/queues/mail/dashboard/jobs?condition=expired",
                 },
                 {
                     "change": "over",
@@ -99,6 +103,7 @@ def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookR
                     "endedAt": stamp,
                     "count": None,
                     "types": ["a", "b"],
+                    "url": None,
                 },
             ],
         },

@@ -1,0 +1,34 @@
+"""The page that shows exactly the jobs or types that a notice counts."""
+
+from jobmon.diagnosis.notices import Notice
+from jobmon.page_addresses import instant, query, type_address
+from jobmon.store.filter import JobFilter
+from jobmon.store.labels import is_filter
+
+_LAST_HOUR = {"range": "1h"}
+
+
+def find_notice_address(notice: Notice) -> str:
+    """The address of that page; empty if there is none."""
+    # A notice is about the last hour, so the page or table that it links to must show that hour.
+    if notice.type_name:
+        return type_address(notice.type_name, _LAST_HOUR)
+    if notice.jobs is not None:
+        return _list_address(notice.jobs)
+    if notice.types is not None:
+        return f"/dashboard{query(**_LAST_HOUR, only=notice.types.value)}#types-title"
+    return ""
+
+
+def _list_address(jobs: JobFilter) -> str:
+    """The address of the list of these jobs; empty if a type's name is too long for a filter."""
+    if not all(is_filter(kind) for kind in jobs.types):
+        return ""
+    parameters = query(
+        status=jobs.statuses,
+        type=jobs.types,
+        condition=jobs.condition.value if jobs.condition else "",
+        finished_from=instant(jobs.finished_from),
+        sort=jobs.order_field if jobs.condition else "",  # the first ones wait the longest
+    )
+    return f"/dashboard/jobs{parameters}"
