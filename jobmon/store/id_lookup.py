@@ -72,13 +72,16 @@ class IdLookup:
         """
         if any(each._choose_collation() is None for each in (self, others)):
             return None
-        order = others._mapping.translate_order(order)
+        first: list[Document] = [
+            {"$sort": dict(others._mapping.translate_order(order))},
+            {"$limit": limit},
+        ]
         joined = {
             "from": others._documents.collection.name,
-            "pipeline": [*others._stages(other_query), {"$sort": dict(order)}, {"$limit": limit}],
+            "pipeline": others._stages(other_query, *first),
             "as": _JOINED,
         }
-        stages = [*self._stages(query), {"$lookup": joined}]
+        stages = self._stages(query, {"$lookup": joined})
         try:
             found = list(self._documents.collection.aggregate(stages, **self._documents.limits()))
         except OperationFailure as error:
@@ -88,10 +91,11 @@ class IdLookup:
         matching = [list(map(others._mapping.to_contract, job.pop(_JOINED))) for job in found]
         return list(zip(map(self._mapping.to_contract, found), matching, strict=True))
 
-    def _stages(self, query: Document) -> list[Document]:
-        """The aggregation that reads what `find` reads."""
+    def _stages(self, query: Document, *more: Document) -> list[Document]:
+        """An aggregation that reads what `find` reads, with `more` stages before its projection."""
         match: Document = {"$match": self._mapping.translate_filter(query)}
-        return [match, {"$project": self._all_fields}] if self._all_fields else [match]
+        fields = self._all_fields and self._all_fields | {_JOINED: True}
+        return [match, *more, {"$project": fields}] if fields else [match, *more]
 
     def _choose_collation(self) -> dict[str, Any] | None:
         """The simple collation; None, for the collection's own, if the index has another one.
