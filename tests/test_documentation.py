@@ -516,3 +516,15 @@ def test_readme_answers_have_the_keys_of_real_ones(shell: Shell) -> None:
         line = Line(block[0][2:], f"README.md:{start}")
         real = json.loads(shell.run(line)).keys()
         assert real - {"actions"} == answer.keys()  # by default a job has none
+
+
+def test_architecture_names_every_module() -> None:
+    """Catches a module that a newcomer does not find in the table of packages."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    table = page[page.index("## Packages") : page.index("Imports go one way")]
+    blocks = re.split(r"^  (?=[\w.]+)", table, flags=re.MULTILINE)
+    packages = {block.partition("/")[0]: set(re.findall(r"\w+", block)) for block in blocks}
+    for module in (ROOT / "jobmon").glob("*/*.py"):
+        if module.stem != "__init__":
+            assert module.stem in packages[module.parent.name], module
+    assert {file.stem for file in (ROOT / "jobmon").glob("*.py")} <= set(re.findall(r"\w+", table))
