@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,6 +245,38 @@ def test_base_without_a_digest_ends_the_build(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert re.fullmatch(r"pin_bases: \S+: no digest: no such manifest\n", done.stderr)
+
+
+def test_supported_versions_are_those_that_the_workflow_tests() -> None:
+    jobs = yaml.safe_load((WORKFLOWS / "ci.yml").read_text())["jobs"]
+    tested = {
+        "Python": jobs["suite"]["strategy"]["matrix"]["python"],
+        "MongoDB": jobs["mongodb"]["strategy"]["matrix"]["mongodb"],
+    }
+    page = (ROOT / "docs/versions.md").read_text()
+    for name, versions in tested.items():
+        assert f"| {name} | {', '.join(versions)} |" in page
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "Programming Language :: Python :: "
+    classified = [it.removeprefix(prefix) for it in project["classifiers"] if prefix in it]
+    assert classified == tested["Python"]
+    assert project["requires-python"] == f">={classified[0]}"
+
+
+def test_texts_install_only_names_that_are_ours() -> None:
+    """Catches `pip install jobmon[…]`: anybody could register that name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("jobmon/**/*.py")]
+    found = {
+        (name, path.name)
+        for path in files
+        for name in re.findall(r"pip(?:x)? install ['\"]?([\w.-]+)", path.read_text())
+        if name not in (".", "pre-commit") and not name.startswith("-")
+    }
+    assert len(found) > 1
+    assert {name for name, _ in found} == {project["name"]}
+    dependent = re.findall(r"[\w-]*jobmon\[", (ROOT / "pyproject.toml").read_text())
+    assert set(dependent) == {f"{project['name']}["}
 
 
 def test_workflows_of_a_release_have_only_the_rights_that_they_use() -> None:
