@@ -1,0 +1,94 @@
+"""Actions in a service of several queues, from the HTTP request to the job: catches a request that
+is carried out in another queue, or is shown there."""
+
+from pathlib import Path
+from typing import Any
+
+import jwt
+from pymongo import MongoClient
+
+from jobmon.actor.acting import acting
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.queue import JobQueue
+from jobmon.settings import ADMIN_DASHBOARD, Settings, load_queues
+from jobmon.settings.actions import JOBS_EDIT, JOBS_RETRY
+
+from ..conftest import SECRET, Api
+from ..support.commands import database_uri, index_queue
+from ..support.waiting import eventually
+from ..support.watched_queue import temporary_database
+
+QUEUES = """
+[one]
+[two]
+collection = "second"
+attempts_collection = "second_attempts"
+permission = "SECOND"
+"""
+ROLES = {
+    "admin": frozenset({ADMIN_DASHBOARD, "SECOND", JOBS_RETRY, JOBS_EDIT}),
+    "first": frozenset({ADMIN_DASHBOARD, JOBS_RETRY}),
+}
+
+
+def add_dead(queue: JobQueue, job_id: str) -> None:
+    queue.enqueue("mail", job_id=job_id, max_attempts=1)
+    lease = queue.lease("w1")
+    assert lease is not None
+    queue.report_failure(lease, "E", "no answer")
+
+
+def test_requests_of_several_queues_change_only_the_jobs_of_their_own(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "queues.toml"
+    file.write_text(QUEUES)
+    with temporary_database(mongo) as database:
+        settings = Settings(
+            mongo_uri=database_uri(mongod, database),
+            queues=str(file),
+            jwt_secret_key=SECRET,
+            actions=True,
+            role_permissions=ROLES,
+            rollup_db=f"{database.name}_rollups",
+            state_db=database.name,
+        )
+        for queue in load_queues(settings):
+            index_queue(queue)
+        first = JobQueue(database)
+        second = JobQueue(database, jobs="second", attempts="second_attempts")
+        for queue_library in (first, second):
+            queue_library.create_indexes()
+            for job_id in ("same", "kept"):
+                add_dead(queue_library, job_id)
+        app = create_app(settings)
+        api = Api(app)
+
+        def post(path: str, body: dict[str, Any], role: str = "admin") -> Any:
+            token = jwt.encode({"sub": "ada", "role": role, "exp": 2**33}, SECRET, "HS256")
+            return api.client.post(path, json=body, headers={"Authorization": f"Bearer {token}"})
+
+        def read(path: str) -> Any:
+            token = jwt.encode({"sub": "ada", "role": "admin", "exp": 2**33}, SECRET, "HS256")
+            return api.get(path, token=token)
+
+        def statuses(collection: str) -> dict[str, str]:
+            return {job["jobId"]: job["status"] for job in database[collection].find()}
+
+        with acting(settings):
+            retry = {"action": "retry", "ids": ["same"]}
+            assert post("/queues/two/admin/actions", retry, "first").status_code == 403
+            filed = post("/queues/two/admin/actions", retry).json["id"]
+            address = f"/queues/two/admin/actions/{filed}"
+            eventually(lambda: read(address).json["phase"] == "finished")
+            assert statuses("second") == {"same": "queued", "kept": "dlq"}
+            assert statuses("jobs") == {"same": "dlq", "kept": "dlq"}
+            assert read(f"/queues/one/admin/actions/{filed}").status_code == 404
+            assert read("/queues/one/admin/actions").json["data"] == []
+            done = read("/queues/one/jobs/same").json["actions"]["done"]
+            assert done == []
+            filed = post("/admin/actions", retry).json["id"]  # of the first queue
+            eventually(lambda: read(f"/admin/actions/{filed}").json["phase"] == "finished")
+            assert statuses("jobs") == {"same": "queued", "kept": "dlq"}
+        app.extensions["jobmon_connection"].client.close()

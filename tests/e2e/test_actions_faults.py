@@ -1,0 +1,97 @@
+"""Actions on a replica set of three whose primary steps down between two jobs of a batch: catches a
+job that is changed twice or never, and an actor that does not continue on the new primary."""
+
+from collections import Counter
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient, ReadPreference
+from pymongo.errors import PyMongoError
+
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.requests import ActionRequests
+from jobmon.actions.target import Target
+from jobmon.actor.acting import acting
+from jobmon.queue import JobQueue
+from jobmon.redaction.redactor import Redactor
+from jobmon.settings import Settings
+from jobmon.setup.indexes import create_indexes
+from jobmon.store.connection import Connection
+from jobmon.store.filter import JobFilter
+
+from ..support.faults import ReplicaSet
+from ..support.waiting import eventually
+
+pytestmark = pytest.mark.long
+
+JOBS = 1_000
+STEP_DOWN_AT = (150, 555)  # jobs after which the primary steps down, in the middle of a batch
+
+
+def fill(client: MongoClient[dict[str, Any]]) -> None:
+    now = datetime.now(UTC)
+    dead = {"type": "mail", "status": "dlq", "createdAt": now, "updatedAt": now}
+    dead |= {"finishedAt": now, "nextRunAt": now, "priority": 0, "attemptCount": 1}
+    client.jobmon.jobs.insert_many(
+        {"jobId": f"dead-{number:04}", "maxAttempts": 1} | dead for number in range(JOBS)
+    )
+
+
+def count_changes(client: MongoClient[dict[str, Any]]) -> Counter[Any]:
+    """How often each job was queued again, by the oplog of the present primary."""
+    oplog = client.get_database("local", read_preference=ReadPreference.PRIMARY)["oplog.rs"]
+    query = {"ns": "jobmon.jobs", "op": "u", "o.diff.u.status": "queued"}
+    return Counter(entry["o2"]["_id"] for entry in oplog.find(query))
+
+
+def test_primary_that_steps_down_between_two_jobs_loses_and_repeats_none(tmp_path: Path) -> None:
+    with (
+        ReplicaSet(tmp_path, election_ms=1_000) as servers,
+        MongoClient[dict[str, Any]](servers.uri, w="majority") as client,
+    ):
+        settings = Settings(mongo_uri=servers.uri, actions=True, actions_per_second=100_000)
+        connection = Connection(settings)
+        create_indexes(connection)
+        JobQueue(client.jobmon).create_indexes()
+        fill(client)
+        requests = ActionRequests(connection, connection, Redactor(()))
+        reached = Counter[str]()
+        primaries = [servers.await_primary().address]
+
+        def step_down(step: str) -> None:
+            reached[step] += 1
+            if step == "job" and reached[step] in STEP_DOWN_AT:
+                servers.step_down()
+                primaries.append(servers.await_primary().address)
+
+        with acting(settings, reached=step_down):
+            filed = requests.file(
+                ActionRequest(
+                    action="retry",
+                    target=Target(job_filter=JobFilter(statuses=("dlq",))),
+                    by=Person(subject="ada"),
+                    expected=JOBS,
+                    reason="the provider is back",
+                )
+            )
+
+            def is_over() -> bool:
+                with suppress(PyMongoError):  # between two primaries
+                    state = requests.get(filed.request.id)
+                    return state is not None and state.is_over
+                return False
+
+            eventually(is_over)
+        state = requests.get(filed.request.id)
+        assert state is not None
+        assert (state.phase, state.counts.done, state.counts.skipped) == ("finished", JOBS, 0)
+        assert len(primaries) == 1 + len(STEP_DOWN_AT)
+        assert all(first != second for first, second in pairwise(primaries))
+        changes = count_changes(client)
+        assert (len(changes), set(changes.values())) == (JOBS, {1})
+        assert client.jobmon.jobs.count_documents({"lastAction.id": filed.request.id}) == JOBS
+        connection.close()
