@@ -3,11 +3,14 @@
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+
+from pymongo.errors import PyMongoError
 
 from jobmon.notify.delivery import open_receivers
 from jobmon.notify.notifier import Notifier, QueueSources
+from jobmon.notify.state import StateStore
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase
 from jobmon.settings import Settings
@@ -33,13 +36,17 @@ class Notifications:
 
         `clock`: the time of `database`. Only the collector that has the queue's lease may do this.
         """
-        if not self._receivers:
+        name = watched.settings.queue
+        receivers = [each for each in self._receivers if each.address.accepts_queue(name)]
+        if not receivers:
+            with suppress(PyMongoError):  # the collector's own work reports it
+                StateStore(database).clear_failures()
             yield
             return
         notifier = Notifier(
             QueueSources.open(watched, self._own),
             database,
-            self._receivers,
+            receivers,
             self._redactor,
             clock=clock,
         )

@@ -100,7 +100,7 @@ class Notifier:
         settings = sources.connection.settings
         self._sources = sources
         self._store = StateStore(own)
-        self._receivers = [each for each in receivers if each.address.accepts_queue(sources.name)]
+        self._receivers = receivers
         self._redactor = redactor
         self._clock = clock
         self._sender = Sender.from_settings(settings)
@@ -119,8 +119,6 @@ class Notifier:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a failure is logged once, and work goes on."""
-        if not self._receivers:
-            return
         while not stop.is_set():
             self.step()
             stop.wait(TICK_S)

@@ -80,6 +80,12 @@ class StateStore:
         same = {"_id": document["_id"], "version": version}
         return self._own[STATE].replace_one(same, document).matched_count == 1
 
+    def clear_failures(self) -> None:
+        """Forget failures of receivers to which nothing is sent any more: no alert shall remain."""
+        fine = {"receivers.$[].failingSince": None, "receivers.$[].reason": ""}
+        key = {"_id": self._own.id(NOTIFICATIONS)}
+        self._own[STATE].update_one(key, {"$set": fine, "$inc": {"version": 1}})
+
 
 def _dump_receiver(state: ReceiverState) -> Document:
     pending = state.pending

@@ -1,6 +1,10 @@
 """`jobmon notify`: catches a receiver that looks fine, and an address that is printed."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,12 +15,19 @@ from pymongo import MongoClient
 
 from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
+from jobmon.notify.message import Sender
+from jobmon.notify.notifications import Notifications
 from jobmon.notify.state import ReceiverState, StateStore
+from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, rollup_database
 from jobmon.rollup.notification_health import ReceiverHealth
+from jobmon.settings import Settings
+from jobmon.settings.receivers import parse_receivers
 
 from ..conftest import NOW
+from ..support.processes import run as run_process
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
+from ..support.waiting import PATIENCE_S
 from ..support.watched_queue import WatchedQueue, temporary_database
 
 SINCE = NOW - timedelta(minutes=7)
@@ -116,3 +127,56 @@ def test_failures_are_in_the_command_in_readyz_and_in_metrics(
         ("jobmon_notifications_failing", "slack"): 0,
         ("jobmon_notifications_failing", "hook"): 1,
     }
+
+
+def test_a_receiver_that_is_removed_does_not_fail_for_ever(
+    queue: WatchedQueue, receiver: WebhookReceiver
+) -> None:
+    """Catches an alert that stays after the address that caused it has been removed."""
+    database = rollup_database(queue.connection)
+    own = OwnDatabase(database, queue.connection.queue_key)
+    StateStore(own).save([ReceiverState(health=health) for health in HEALTH], -1)
+    urls = parse_receivers(f"{receiver.url}?jobmon_queues=other")
+    settings = replace(queue.settings, notify_urls=urls, notify_secret=SIGNING_SECRET)
+    notifications = Notifications(settings, queue.connection, Redactor())
+    with notifications.running(queue.connection, own, lambda: NOW):
+        assert queue.get("/readyz")["checks"]["notifications"] == {"failing": []}
+    stored = StateStore(own).load()
+    assert [(each.health.name, each.health.sent) for each in stored.receivers] == [
+        ("slack", 3),
+        ("hook", 0),
+    ]
+    notifications.close()
+
+
+def test_the_pages_of_a_queue_in_a_file_are_below_its_path(
+    make_settings: Callable[..., Settings],
+) -> None:
+    given: dict[str, Any] = {"public_url": "https://jobs.example/mon", "queue": "pay.outs"}
+    assert Sender.from_settings(make_settings(**given)).find_page() == (
+        "https://jobs.example/mon/dashboard"
+    )
+    several = Sender.from_settings(make_settings(**given, queues="queues.toml"))
+    assert several.find_page("/dashboard/jobs?a=b") == (
+        "https://jobs.example/mon/queues/pay.outs/dashboard/jobs?a=b"
+    )
+    assert several.find_page("") is None
+    assert Sender.from_settings(make_settings()).find_page() is None
+
+
+def test_a_collector_with_a_bad_address_does_not_start() -> None:
+    """Catches a pager that is silent because of a typing error, until it is needed."""
+    secret = "T0000AAAA-B0000BBBB"
+    environment = dict(os.environ) | {
+        "JOBMON_MONGO_URI": "mongodb://127.0.0.1/unused",
+        "JOBMON_NOTIFY_URLS": f"slack://{secret}",
+    }
+    command = [sys.executable, "-m", "jobmon.cli", "collector"]
+    done = run_process(
+        command, PATIENCE_S, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 1
+    assert done.stdout.decode() == (
+        "Error: JOBMON_NOTIFY_URLS: Apprise does not accept the address of slack: "
+        "https://appriseit.com/services/ has the form for each service\n"
+    )
