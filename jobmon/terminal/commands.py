@@ -14,12 +14,13 @@ from rich.console import Console, RenderableType
 from jobmon.settings import SettingsError
 from jobmon.terminal.client import AnswerError, ApiClient, open_client
 from jobmon.terminal.tables import (
+    ERRORS,
+    JOBS,
+    TYPES,
     describe_reasons,
-    show_errors,
     show_job,
-    show_jobs,
+    show_list,
     show_stats,
-    show_types,
 )
 
 P = ParamSpec("P")
@@ -77,7 +78,7 @@ def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
     if as_json:
         _print_json({"stats": stats, "queue": queue, "types": types})
         return
-    _print(show_stats(stats, queue), "", show_types(types["data"]))
+    _print(show_stats(stats, queue), "", show_list(TYPES, types["data"]))
 
 
 @client_command
@@ -101,7 +102,7 @@ def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None
     if as_json:
         _print_json(answer)
         return
-    _print(show_jobs(answer["data"]))
+    _print(show_list(JOBS, answer["data"]))
     meta = answer["meta"]
     shown, total = len(answer["data"]), meta.get("total")
     summary = f"{shown:,} of {'an unknown number of' if total is None else f'{total:,}'} jobs"
@@ -136,7 +137,7 @@ def errors_command(client: ApiClient, /, *, window: str, as_json: bool, **filter
     if as_json:
         _print_json(answer)
         return
-    _print(show_errors(answer["data"]))
+    _print(show_list(ERRORS, answer["data"]))
     meta = answer["meta"]
     click.echo(f"{len(answer['data']):,} of {meta['total']:,} groups")
     for line in describe_reasons(meta.get("reasons")):

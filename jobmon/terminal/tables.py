@@ -1,8 +1,8 @@
 """Answers of the API as tables for a terminal. Texts of jobs cannot control the terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -23,6 +23,21 @@ STYLES = {
 MARKS = {"bad": "!", "watch": "~"}
 ID_WIDTHS = {"job": 36, "group": 16}  # so that an id can be copied
 UNKNOWN = humanize.grouped(None)  # a dash
+
+
+class Columns(NamedTuple):
+    """The columns of a list: a head that begins with `>` is of numbers. `cells` makes a row."""
+
+    heads: tuple[str, ...]
+    cells: Callable[[Mapping[str, Any]], list[Text]]
+
+
+def show_list(columns: Columns, rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Types, jobs, errors or workers as a table: `show_list(JOBS, answer["data"])`."""
+    table = _make_table(*columns.heads)
+    for row in rows:
+        table.add_row(*columns.cells(row))
+    return table
 
 
 def write_plain(value: object) -> str:
@@ -123,18 +138,7 @@ def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:
     return [f"{name}: {write_plain(reason)}" for name, reason in (reasons or {}).items()]
 
 
-def show_types(types: Iterable[Mapping[str, Any]]) -> Table:
-    """The types of a window, as the overview's table."""
-    table = make_table(
-        "type", ">queued", ">running", ">retrying", ">dead", ">finished", ">failing", ">p95 wait",
-        ">p95 run",
-    )  # fmt: skip
-    for row in types:
-        table.add_row(*type_cells(row))
-    return table
-
-
-def type_cells(row: Mapping[str, Any]) -> list[Text]:
+def _type_cells(row: Mapping[str, Any]) -> list[Text]:
     """The cells of a type."""
     counts = row["statusCounts"] or {}
     numbers = [
@@ -151,15 +155,7 @@ def type_cells(row: Mapping[str, Any]) -> list[Text]:
     ]
 
 
-def show_jobs(jobs: Iterable[Mapping[str, Any]]) -> Table:
-    """A list of jobs."""
-    table = make_table("job", "type", "status", ">attempts", "owner", "created", "error")
-    for job in jobs:
-        table.add_row(*job_cells(job))
-    return table
-
-
-def job_cells(job: Mapping[str, Any]) -> list[Text]:
+def _job_cells(job: Mapping[str, Any]) -> list[Text]:
     """The cells of a job."""
     error = job.get("lastError") or {}
     return [
@@ -173,15 +169,7 @@ def job_cells(job: Mapping[str, Any]) -> list[Text]:
     ]
 
 
-def show_errors(groups: Iterable[Mapping[str, Any]]) -> Table:
-    """The groups of errors of a window."""
-    table = make_table(">count", ">before", "code", "message", "types", "last seen", "group")
-    for group in groups:
-        table.add_row(*error_cells(group))
-    return table
-
-
-def error_cells(group: Mapping[str, Any]) -> list[Text]:
+def _error_cells(group: Mapping[str, Any]) -> list[Text]:
     """The cells of a group of errors."""
     types = group.get("typeCounts") or {}
     return [
@@ -195,15 +183,7 @@ def error_cells(group: Mapping[str, Any]) -> list[Text]:
     ]
 
 
-def show_workers(workers: Iterable[Mapping[str, Any]]) -> Table:
-    """The workers of a window."""
-    table = make_table("worker", "state", ">attempts", ">failing", ">p95 run", "runs", "last seen")
-    for worker in workers:
-        table.add_row(*worker_cells(worker))
-    return table
-
-
-def worker_cells(worker: Mapping[str, Any]) -> list[Text]:
+def _worker_cells(worker: Mapping[str, Any]) -> list[Text]:
     """The cells of a worker."""
     running = ", ".join(sorted({str(job["type"]) for job in worker.get("jobs") or ()}))
     return [
@@ -251,7 +231,7 @@ def show_job(job: Mapping[str, Any]) -> RenderableType:
 
 
 def _show_attempts(attempts: Iterable[Mapping[str, Any]]) -> Table:
-    table = make_table(">attempt", "status", "worker", "started", ">waited", ">ran", "error")
+    table = _make_table(">attempt", "status", "worker", "started", ">waited", ">ran", "error")
     for attempt in attempts:
         error = attempt.get("error")
         status = str(attempt["status"])
@@ -272,8 +252,7 @@ def _describe_error(error: Mapping[str, Any]) -> str:
     return ": ".join(parts)
 
 
-def make_table(*heads: str) -> Table:
-    """An empty table; a head that begins with `>` is of a column with numbers."""
+def _make_table(*heads: str) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
     for head in heads:
         table.add_column(
@@ -283,3 +262,26 @@ def make_table(*heads: str) -> Table:
             min_width=ID_WIDTHS.get(head),
         )
     return table
+
+
+TYPES = Columns(
+    (
+        "type",
+        ">queued",
+        ">running",
+        ">retrying",
+        ">dead",
+        ">finished",
+        ">failing",
+        ">p95 wait",
+        ">p95 run",
+    ),
+    _type_cells,
+)
+JOBS = Columns(("job", "type", "status", ">attempts", "owner", "created", "error"), _job_cells)
+ERRORS = Columns(
+    (">count", ">before", "code", "message", "types", "last seen", "group"), _error_cells
+)
+WORKERS = Columns(
+    ("worker", "state", ">attempts", ">failing", ">p95 run", "runs", "last seen"), _worker_cells
+)

@@ -16,12 +16,13 @@ from textual.widgets import DataTable, Footer, Static, TabbedContent, TabPane
 from jobmon.domain import JobStatus
 from jobmon.terminal.client import AnswerError, ApiClient
 from jobmon.terminal.tables import (
-    error_cells,
-    job_cells,
+    ERRORS,
+    JOBS,
+    TYPES,
+    WORKERS,
+    Columns,
     show_job,
     show_stats,
-    type_cells,
-    worker_cells,
     write_plain,
 )
 
@@ -43,43 +44,41 @@ class View:
 
 @dataclass(frozen=True)
 class Tab:
-    """A tab with a table: how its rows are read, drawn and named."""
+    """A tab with a list: how its rows are read and drawn."""
 
     title: str
-    heads: tuple[str, ...]
-    read: Callable[[ApiClient, "View"], Mapping[str, Any]]
-    cells: Callable[[Mapping[str, Any]], list[Text]]
+    columns: Columns
+    read: Callable[[ApiClient, View], Mapping[str, Any]]
     key: str  # the field of a row that names it
     filter: str | None  # the filter of jobs that a row leads to; None if it is a job
 
 
 TABS = {
     "types": Tab(
-        "Types",
-        ("type", "queued", "running", "retrying", "dead", "finished", "failing", "p95 wait",
-         "p95 run"),
-        lambda client, view: client.get_types(view.window),
-        type_cells, "type", "type",
+        "Types", TYPES, lambda client, view: client.get_types(view.window), "type", "type"
     ),
     "errors": Tab(
         "Errors",
-        ("count", "before", "code", "message", "types", "last seen", "group"),
+        ERRORS,
         lambda client, view: client.get_errors(range=view.window, per_page=ROWS),
-        error_cells, "id", "error_group",
+        "id",
+        "error_group",
     ),
     "workers": Tab(
         "Workers",
-        ("worker", "state", "attempts", "failing", "p95 run", "runs", "last seen"),
+        WORKERS,
         lambda client, view: client.get_workers(range=view.window, per_page=ROWS),
-        worker_cells, "name", "worker",
+        "name",
+        "worker",
     ),
     "jobs": Tab(
         "Jobs",
-        ("job", "type", "status", "attempts", "owner", "created", "error"),
+        JOBS,
         lambda client, view: client.get_jobs(per_page=ROWS, cursor=view.cursor, **view.filters),
-        job_cells, "jobId", None,
+        "jobId",
+        None,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -181,7 +180,8 @@ class Top(App[None]):
 
     def on_mount(self) -> None:
         for name, tab in TABS.items():
-            self._table(name).add_columns(*tab.heads)
+            heads = [head.removeprefix(">") for head in tab.columns.heads]
+            self._table(name).add_columns(*heads)
         self._focus_table()
         self.load()
         self.set_interval(REFRESH_S, self._load_again)
@@ -244,7 +244,7 @@ class Top(App[None]):
         for row in rows:
             key = str(row[tab.key])
             if key not in table.rows:
-                table.add_row(*tab.cells(row), key=key)
+                table.add_row(*tab.columns.cells(row), key=key)
         if chosen is not None and chosen in table.rows:
             place = table.get_row_index(chosen)
         table.move_cursor(row=min(place, max(table.row_count - 1, 0)), animate=False)

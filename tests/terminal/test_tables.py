@@ -8,12 +8,13 @@ from rich.console import Console, RenderableType
 
 from jobmon.terminal.client import ApiClient
 from jobmon.terminal.tables import (
-    show_errors,
+    ERRORS,
+    JOBS,
+    TYPES,
     show_job,
-    show_jobs,
+    show_list,
     show_notices,
     show_stats,
-    show_types,
     write_plain,
     write_time,
 )
@@ -66,8 +67,8 @@ def test_time_of_another_day_has_its_date() -> None:
 def test_job_cannot_control_the_terminal(client: ApiClient) -> None:
     for shown in (
         show_job(client.get_job("dead")),
-        show_jobs(client.get_jobs()["data"]),
-        show_types([make_type(HOSTILE)]),
+        show_list(JOBS, client.get_jobs()["data"]),
+        show_list(TYPES, [make_type(HOSTILE)]),
     ):
         text = draw(shown)
         assert "\x1b" not in text
@@ -89,7 +90,7 @@ def test_job_shows_its_explanation_error_and_attempts(client: ApiClient) -> None
 def test_list_keeps_ids_whole_in_a_narrow_terminal(client: ApiClient) -> None:
     (job, *_) = client.get_jobs(status="dlq")["data"]
     job["jobId"] = "0" * 36
-    assert "0" * 36 in draw(show_jobs([job]), width=80)
+    assert "0" * 36 in draw(show_list(JOBS, [job]), width=80)
 
 
 def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
@@ -102,7 +103,7 @@ def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
     assert set(text.splitlines()[1].split()) <= {"–", "0"}
     assert "oldest due job: –" in text
     assert "dueJobs: it took too long" in text
-    assert draw(show_types([make_type("a") | {"statusCounts": None}])).split()[-8] == "–"
+    assert draw(show_list(TYPES, [make_type("a") | {"statusCounts": None}])).split()[-8] == "–"
 
 
 def test_calm_is_reported_only_if_all_was_checked() -> None:
@@ -121,7 +122,7 @@ def test_error_groups_show_count_growth_and_cause() -> None:
         "id": "54247c54f044c45f", "code": "E1", "pattern": "no <number>", "status": "new",
         "count": 1_234, "previousCount": 0, "typeCounts": {"mail": 1_234}, "lastSeen": None,
     }  # fmt: skip
-    cells = draw(show_errors([group])).splitlines()[1].split()
+    cells = draw(show_list(ERRORS, [group])).splitlines()[1].split()
     assert cells == ["1,234", "0", "E1", "no", "<number>", "mail", "–", "54247c54f044c45f"]
 
 
