@@ -39,16 +39,27 @@ from ..support.waiting import PATIENCE_S
 
 PATH = "/jobmon"
 # One service for each value of the setting; without it a proxy's header counts.
-SERVICES = {"root": {"JOBMON_PATH_PREFIX": "/"}, "path": {"JOBMON_PATH_PREFIX": PATH}, "header": {}}
+SERVICES = {
+    "root": {"JOBMON_PATH_PREFIX": "/"},
+    "path": {"JOBMON_PATH_PREFIX": PATH},
+    "header": {},
+    "named": {
+        "JOBMON_PATH_PREFIX": PATH,
+        "JOBMON_TRUSTED_USER_HEADER": "X-Auth-Request-User",
+        "JOBMON_TRUSTED_GROUPS_HEADER": "X-Auth-Request-Groups",
+        "JOBMON_TRUSTED_HEADER_FROM": "127.0.0.1",
+    },
+}
+NAMES = "A proxy that names the person"  # in docs/sign-in.md
 
 
 @dataclass(frozen=True)
 class Case:
-    """A site, the path of jobmon on it, and whether the proxy adds the token."""
+    """A site, the path of jobmon on it, and whether the proxy signs people in."""
 
     site: Site
     path: str = PATH
-    adds_token: bool = False
+    signs_in: bool = False
 
 
 @contextmanager
@@ -57,8 +68,15 @@ def verifying(token: str) -> Iterator[int]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path.partition("?")[0] == "/verify" else 404)
-            self.send_header("Authorization", f"Bearer {token}")
+            path = self.path.partition("?")[0]
+            self.send_response(200 if path in ("/verify", "/oauth2/auth") else 404)
+            if path == "/verify":
+                self.send_header("Authorization", f"Bearer {token}")
+            elif "X-Nobody" in self.headers:
+                self.send_header("X-Auth-Request-User", "nobody")
+            else:
+                self.send_header("X-Auth-Request-User", "root")
+                self.send_header("X-Auth-Request-Groups", "staff,admin")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -132,6 +150,8 @@ def make_nginx_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
     (forward_auth,) = read_blocks("nginx", "A proxy that signs people in")
     headers, _, _ = root.partition("location")
     old = headers.replace("proxy_http_version 1.1;", "")
+    (names,) = read_blocks("nginx", NAMES, "sign-in")
+    verify = forward_auth[forward_auth.index("location") :].replace("/verify", "/oauth2/auth")
     removing = path.replace(UPSTREAM, f"{UPSTREAM}/")
     sends_path = old.replace('Prefix ""', f"Prefix {PATH}")
     assert old != headers
@@ -154,7 +174,15 @@ def make_nginx_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
                 free_port(),
                 place("path", headers + forward_auth + path),
             ),
-            adds_token=True,
+            signs_in=True,
+        ),
+        "named": Case(
+            Site(
+                "http://named.example:8080",
+                free_port(),
+                place("named", headers + names + verify + path),
+            ),
+            signs_in=True,
         ),
     }
 
@@ -162,6 +190,7 @@ def make_nginx_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
 def make_caddy_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
     root, path = read_blocks("caddyfile", "Caddy")
     (forward_auth,) = read_blocks("caddyfile", "A proxy that signs people in")
+    (names,) = read_blocks("caddyfile", NAMES, "sign-in")
     removing = path.replace("reverse_proxy", "uri @jobmon strip_prefix /jobmon\n    reverse_proxy")
     return {
         "root": Case(Site("https://root.example", free_port(), place("root", root)), ""),
@@ -173,7 +202,10 @@ def make_caddy_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
             Site("https://removed.example:8443", free_port(), place("path", removing))
         ),
         "forward auth": Case(
-            Site("https://auth.example", free_port(), place("path", forward_auth)), adds_token=True
+            Site("https://auth.example", free_port(), place("path", forward_auth)), signs_in=True
+        ),
+        "named": Case(
+            Site("http://named.example:8080", free_port(), place("named", names)), signs_in=True
         ),
     }
 
@@ -185,9 +217,13 @@ def make_traefik_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
     def site(origin: str, service: str, text: str) -> Site:
         return Site(origin, free_port(), yaml.safe_load(place(service, text)))
 
+    def authenticating(service: str, text: str) -> dict[str, Any]:
+        configuration: dict[str, Any] = yaml.safe_load(place(service, path))
+        configuration["http"] |= yaml.safe_load(place(service, text))["http"]
+        return configuration
+
     keeping = path.replace("middlewares: [jobmon], ", "")
-    authenticating = yaml.safe_load(place("path", path))
-    authenticating["http"] |= yaml.safe_load(place("path", forward_auth))["http"]
+    (names,) = read_blocks("yaml", NAMES, "sign-in")
     return {
         "root": Case(site("https://root.example", "root", root), ""),
         "root on a port": Case(site("http://root-port.example:8080", "root", root), ""),
@@ -195,7 +231,12 @@ def make_traefik_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
         "path in a header": Case(site("http://header.example:8080", "header", path)),
         "path removed": Case(site("https://removed.example", "path", path)),
         "forward auth": Case(
-            Site("https://auth.example", free_port(), authenticating), adds_token=True
+            Site("https://auth.example", free_port(), authenticating("path", forward_auth)),
+            signs_in=True,
+        ),
+        "named": Case(
+            Site("http://named.example:8080", free_port(), authenticating("named", names)),
+            signs_in=True,
         ),
     }
 
@@ -239,7 +280,7 @@ class Walk:
     def run(self) -> None:
         """Open the pages one after the other by clicks."""
         page = self._page
-        if self.case.adds_token:
+        if self.case.signs_in:
             page.goto(f"{self.base}/")
         else:
             page.goto(f"{self.base}/dashboard/sign-in#access_token={self._token}")
@@ -262,7 +303,7 @@ class Walk:
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         expect(page).to_have_url(re.compile(r"/queues/default/dashboard/jobs/the-one-job"))
-        if not self.case.adds_token:
+        if not self.case.signs_in:
             self._sign_out()
         self._context.close()
         assert self.faults == []
@@ -281,7 +322,7 @@ class Walk:
         return f"__Secure-jobmon_{name}" if self.case.path else f"__Host-jobmon_{name}"
 
     def _check_cookies(self) -> None:
-        names = ["session", "theme"][self.case.adds_token :]
+        names = ["session", "theme"][self.case.signs_in :]
         cookies = sorted(self._context.cookies(), key=lambda cookie: str(cookie["name"]))
         assert [(each["name"], each["path"], each["secure"]) for each in cookies] == [
             (self._cookie(name), self.case.path or "/", self.case.site.is_secure) for name in names
@@ -289,7 +330,7 @@ class Walk:
 
 
 NGINX_CASES = ["root", "root on a port", "path", "path removed, HTTP/1.0"]
-NGINX_CASES += ["path in a header, HTTP/1.0", "forward auth"]
+NGINX_CASES += ["path in a header, HTTP/1.0", "forward auth", "named"]
 
 
 @pytest.mark.parametrize("name", NGINX_CASES)
@@ -318,8 +359,9 @@ def test_pages_behind_other_proxies(
         for case in cases.values():
             Walk(browser, case, admin).run()
         for case in cases.values():
-            if not case.site.is_secure:
+            if not case.site.is_secure and not case.signs_in:
                 check_forged_headers(case)
+        check_forged_names(cases["named"])
 
 
 def ask(case: Case, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, str]:
@@ -355,10 +397,20 @@ def check_forged_headers(case: Case) -> None:
     assert ask(case, sign_out, "POST", Origin="http://evil.example", **forged)[0] == 403
 
 
+def check_forged_names(case: Case) -> None:
+    """Callers cannot name another person or group than the service that signs them in."""
+    page = f"{case.path}/dashboard"
+    status, _, text = ask(case, page, X_Auth_Request_User="mallory", X_Auth_Request_Groups="none")
+    assert (status, "mallory" in text) == (200, False)
+    status, headers, _ = ask(case, page, X_Nobody="1", X_Auth_Request_Groups="admin")
+    assert (status, headers["Location"]) == (302, f"{page}/my")
+
+
 def test_nginx_replaces_what_callers_forge(nginx: tuple[Browser, dict[str, Case]]) -> None:
     for case in nginx[1].values():
-        if not case.site.is_secure:
+        if not case.site.is_secure and not case.signs_in:
             check_forged_headers(case)
+    check_forged_names(nginx[1]["named"])
 
 
 def test_nginx_with_http_1_0_passes_on_lists_files_and_redirects(

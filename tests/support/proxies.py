@@ -18,7 +18,6 @@ from .processes import end_process
 from .waiting import eventually
 
 UPSTREAM, VERIFY = "127.0.0.1:8000", "127.0.0.1:9000"  # of jobmon and of a sign-in, in the page
-_PAGE = ROOT / "docs/proxies.md"
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,12 @@ class Site:
         return self.origin.startswith("https:")
 
 
-def read_blocks(language: str, heading: str = "") -> list[str]:
-    """The configurations in this language of a section of the page, or of the whole page."""
-    _, found, section = _PAGE.read_text().partition(f"\n## {heading}")
+def read_blocks(language: str, heading: str, page: str = "proxies") -> list[str]:
+    """The configurations in this language of a section of a page of docs/."""
+    text = (ROOT / f"docs/{page}.md").read_text()
+    _, found, section = text.partition(f"\n## {heading}\n")
     assert found, heading
-    section = section.partition("\n## ")[0] if heading else section
+    section = section.partition("\n## ")[0]
     return re.findall(rf"^```{language}\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
 
 
