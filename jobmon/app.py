@@ -40,6 +40,7 @@ from jobmon.web import (
 from jobmon.web import queues as queue_paths
 from jobmon.web.json_text import JSONProvider
 from jobmon.web.queues import WatchedQueues
+from jobmon.web.sessions import SessionKeys
 
 if TYPE_CHECKING:
     from jobmon.dashboard.provider_sign_in import ProviderSignIn
@@ -112,12 +113,14 @@ def _open_sign_in(settings: Settings) -> "ProviderSignIn | None":
         # Only with a provider: Authlib is an extra, and takes time to import.
         from jobmon.dashboard.provider_sign_in import ProviderSignIn  # noqa: PLC0415
         from jobmon.web.oidc import IdentityProvider  # noqa: PLC0415
+        from jobmon.web.renewals import Renewals  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"JOBMON_OIDC_ISSUER: the package {error.name} is missing: "
             "pip install 'mongo-jobmon[oidc]'"
         ) from None
-    return ProviderSignIn(IdentityProvider(settings), settings.oidc_session_hours)
+    renewals = Renewals(SessionKeys(settings))
+    return ProviderSignIn(IdentityProvider(settings), renewals, settings.oidc_session_hours)
 
 
 def _add_routes(

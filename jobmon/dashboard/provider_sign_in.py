@@ -16,18 +16,16 @@ from werkzeug.wrappers import Response
 
 from jobmon.dashboard import session
 from jobmon.dashboard.parts import is_part_request
-from jobmon.single_flight import SingleFlightCache
 from jobmon.web import auth
 from jobmon.web.errors import ApiError, explain
 from jobmon.web.oidc import Identity, IdentityProvider, SignInFlow
 from jobmon.web.proxies import external_address
 from jobmon.web.queues import root_path
+from jobmon.web.renewals import Renewals
 from jobmon.web.sessions import Session, SessionKeys
 
 FLOW_AGE_S = 600  # how long a person may take to sign in at the provider
 MAX_FLOWS = 5  # sign-ins that were begun in other tabs; each has a cookie
-# Tabs send their requests at the same time: all get what the first one received for its token.
-RENEWED_FOR_S = 30.0
 # A session that needs another renewal so soon would never end to need one.
 MIN_RENEWAL_S = 10
 
@@ -38,10 +36,10 @@ _FLOW, _PROVIDER = "jobmon_flow_", "jobmon_provider"
 class ProviderSignIn:
     """The routes below `/dashboard/oidc`, for one provider."""
 
-    def __init__(self, provider: IdentityProvider, session_hours: int) -> None:
+    def __init__(self, provider: IdentityProvider, renewals: Renewals, session_hours: int) -> None:
         self._provider = provider
+        self._renewals = renewals
         self._session_hours = session_hours
-        self._renewals = SingleFlightCache[Identity](size=200)
 
     def add_routes(self, routes: Blueprint) -> None:
         """Add the routes to those of the pages."""
@@ -114,11 +112,8 @@ class ProviderSignIn:
         if time.time() - known.renewed_at < MIN_RENEWAL_S:
             return _refuse(_failure("The clocks of jobmon's machines differ too much."), then)
         try:
-            identity = self._renewals.get(
-                hashlib.sha256(known.refresh_token.encode()).digest(),
-                lambda: self._provider.renew(known.refresh_token or "", known.provider_subject),
-                RENEWED_FOR_S,
-            )
+            token, person = known.refresh_token, known.provider_subject
+            identity = self._renewals.get(token, lambda: self._provider.renew(token, person))
             renewed = replace(
                 known,
                 renewed_at=time.time(),

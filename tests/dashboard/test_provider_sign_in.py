@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -398,7 +399,7 @@ def test_person_without_a_role_sees_only_own_jobs(
 def test_session_is_renewed_for_pages_and_their_parts(
     api: Api, viewer: Viewer, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provider_sign_in, "RENEWED_FOR_S", 0)
+    monkeypatch.setattr("jobmon.web.renewals.KEPT_S", -1)
     sign_in(viewer, provider)
     first = read_token(viewer)
     for path, headers in (
@@ -648,3 +649,32 @@ def test_app_without_authlib_ends_with_a_line_that_names_the_package(
     line = capsys.readouterr().err
     assert "JOBMON_OIDC_ISSUER: the package authlib" in line
     assert "pip install 'mongo-jobmon[oidc]'" in line
+
+
+def test_sign_in_works_below_a_path_and_in_a_queue(
+    service: Make, provider: IdentityProvider, tmp_path: Path
+) -> None:
+    """Catches a redirect URI or a cookie that does not have the path, or has the queue's."""
+    queues = tmp_path / "queues.toml"
+    queues.write_text('[first]\ncollection = "a"\n[second]\ncollection = "b"\n')
+    api = make_api(service, provider, path_prefix="/jobmon", queues=str(queues))
+    viewer = Viewer(api.app)
+    page = "/jobmon/queues/second/dashboard/jobs"
+    (link,) = [
+        str(link["href"])
+        for link in viewer.page(page, 401).all("a")
+        if "/oidc/" in str(link.get("href"))
+    ]
+    assert link == f"/jobmon{START}?then={page}"
+    started = viewer.get(link)
+    asked = parse_qs(urlsplit(started.location).query)
+    assert asked["redirect_uri"] == [f"http://localhost/jobmon{CALLBACK}"]
+    answer = viewer.get(path_of(provider.authorize(started.location)))
+    assert Page(answer.text).addresses() == [page]
+    paths = {cookie.key: cookie["path"] for cookie in parse_cookies(answer)}
+    flow = paths.keys() - {SESSION_COOKIE, "jobmon_provider"}
+    assert paths == dict.fromkeys(flow, "/jobmon/dashboard/oidc") | {
+        SESSION_COOKIE: "/jobmon",
+        "jobmon_provider": "/jobmon/dashboard/oidc",
+    }
+    assert viewer.get(page).status_code == 200

@@ -51,7 +51,7 @@ def served(
     monkeypatch.setattr("jobmon.web.oidc.MIN_LIFETIME_S", 0)
     monkeypatch.setattr("jobmon.web.oidc.MAX_RENEWED_LIFETIME_S", 2)
     monkeypatch.setattr("jobmon.dashboard.provider_sign_in.MIN_RENEWAL_S", 0)
-    monkeypatch.setattr("jobmon.dashboard.provider_sign_in.RENEWED_FOR_S", 0.5)
+    monkeypatch.setattr("jobmon.web.renewals.KEPT_S", 1)
     watched.jobs.insert_one({"jobId": "the-one-job", "status": "dlq", "type": "mail"})
     settings = make_settings(
         oidc_issuer=provider[0],

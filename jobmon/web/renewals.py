@@ -1,0 +1,88 @@
+"""Renews sessions at the identity provider, once for all requests that need it at the same time.
+
+Many providers accept a refresh token once, and end the session at its second use. The tabs of a
+browser renew in the same second, in different processes: these share what the first one received,
+in a folder of this machine. What is in its files is sealed.
+"""
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+from jobmon.single_flight import SingleFlightCache
+from jobmon.web.oidc import Identity
+from jobmon.web.sessions import SessionKeys
+
+KEPT_S = 30  # what was received for a refresh token
+_DELETED_AFTER_S = 300
+_MAX_BYTES = 64 * 1_024
+
+
+class Renewals:
+    """Gets the identity for a refresh token, from the provider or from who has just asked it.
+
+    >>> Renewals(keys).get(refresh_token, lambda: provider.renew(refresh_token, subject))
+    """
+
+    def __init__(self, keys: SessionKeys, folder: Path | None = None) -> None:
+        self._keys = keys
+        self._folder = folder or Path(tempfile.gettempdir()) / f"jobmon-renewals-{os.geteuid()}"
+        self._in_process = SingleFlightCache[Identity](size=200)
+
+    def get(self, refresh_token: str, renew: Callable[[], Identity]) -> Identity:
+        """The identity for a refresh token; raises what `renew` raises."""
+        name = hashlib.sha256(refresh_token.encode()).hexdigest()
+        return self._in_process.get(name, lambda: self._share(name, renew), KEPT_S)
+
+    def _share(self, name: str, renew: Callable[[], Identity]) -> Identity:
+        try:
+            self._require_private_folder()
+            file = (self._folder / name).open("a+b")
+        except OSError:  # a read-only or foreign folder: the processes do not share
+            return renew()
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or the process ends
+            identity = self._read(file)
+            if identity is None:
+                identity = renew()
+                self._write(file, identity)
+        return identity
+
+    def _require_private_folder(self) -> None:
+        """Create the folder; raises OSError if somebody else could have put files into it."""
+        with suppress(FileExistsError):
+            self._folder.mkdir(mode=0o700)
+        found = self._folder.lstat()
+        is_private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+        if not is_private or found.st_uid != os.geteuid():
+            raise OSError("the folder is not private")
+
+    def _read(self, file: BinaryIO) -> Identity | None:
+        file.seek(0)
+        content = self._keys.unseal(
+            "renewal", file.read(_MAX_BYTES).decode(errors="replace"), KEPT_S
+        )
+        return None if content is None else Identity(**content | {"roles": tuple(content["roles"])})
+
+    def _write(self, file: BinaryIO, identity: Identity) -> None:
+        with suppress(OSError):  # a full disk: the others ask the provider
+            file.seek(0)
+            file.truncate()
+            file.write(self._keys.seal("renewal", asdict(identity)).encode())
+            file.flush()
+        self._delete_old_files()
+
+    def _delete_old_files(self) -> None:
+        before = time.time() - _DELETED_AFTER_S
+        with suppress(OSError):
+            for path in self._folder.iterdir():
+                if path.lstat().st_mtime < before:
+                    path.unlink(missing_ok=True)

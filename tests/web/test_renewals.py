@@ -1,0 +1,158 @@
+"""Renewals at an identity provider: catches a refresh token that several processes use, and a
+folder of somebody else that is trusted."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobmon.settings import Settings
+from jobmon.web import renewals as renewals_module
+from jobmon.web.oidc import Identity
+from jobmon.web.renewals import Renewals
+from jobmon.web.sessions import SessionKeys
+
+from ..conftest import SECRET
+from ..support.preloaded import ROOT
+
+IDENTITY = Identity(
+    subject="ada",
+    roles=("admin",),
+    lifetime_s=300.0,
+    provider_subject="7",
+    refresh_token="the next",
+    id_token=None,
+)
+
+
+class Provider:
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def renew(self) -> Identity:
+        self.asked += 1
+        return replace(IDENTITY, refresh_token=f"number {self.asked}")
+
+
+@pytest.fixture
+def keys(make_settings: Callable[..., Settings]) -> SessionKeys:
+    return SessionKeys(make_settings())
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+def test_processes_of_a_machine_use_a_refresh_token_once(
+    keys: SessionKeys, provider: Provider, tmp_path: Path
+) -> None:
+    processes = [Renewals(keys, tmp_path / "shared") for _ in range(3)]
+    found = [process.get("token", provider.renew) for process in processes for _ in range(2)]
+    assert found == [replace(IDENTITY, refresh_token="number 1")] * 6
+    assert provider.asked == 1
+    assert processes[0].get("another token", provider.renew).refresh_token == "number 2"
+
+
+def test_real_processes_wait_for_the_first_one(tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from jobmon.settings import Settings
+from jobmon.web.oidc import Identity
+from jobmon.web.renewals import Renewals
+from jobmon.web.sessions import SessionKeys
+keys = SessionKeys(Settings(mongo_uri="mongodb://x/y", jwt_secret_key={SECRET!r}))
+def renew():
+    with Path({str(tmp_path / "log")!r}).open("a") as log:
+        log.write("asked\\n")
+    time.sleep(0.5)
+    return Identity(**{vars(IDENTITY)!r})
+print("ready", flush=True)
+sys.stdin.readline()
+print(Renewals(keys, Path({str(tmp_path / "shared")!r})).get("token", renew).subject)
+"""
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in processes] == ["ada\n"] * 3
+    assert (tmp_path / "log").read_text() == "asked\n"
+
+
+def test_failure_is_not_kept(keys: SessionKeys, provider: Provider, tmp_path: Path) -> None:
+    def fail() -> Identity:
+        raise LookupError
+
+    renewals = Renewals(keys, tmp_path / "shared")
+    with pytest.raises(LookupError):
+        renewals.get("token", fail)
+    assert renewals.get("token", provider.renew).refresh_token == "number 1"
+
+
+def test_what_was_received_is_kept_for_a_while_only(
+    keys: SessionKeys, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a provider that gives the same refresh token, and is never asked again."""
+    folder = tmp_path / "shared"
+    Renewals(keys, folder).get("token", provider.renew)
+    monkeypatch.setattr(renewals_module, "KEPT_S", -1)
+    Renewals(keys, folder).get("token", provider.renew)
+    assert provider.asked == 2
+
+
+def test_files_reveal_nothing_and_are_deleted(
+    keys: SessionKeys, provider: Provider, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared"
+    renewals = Renewals(keys, folder)
+    renewals.get("token", provider.renew)
+    (file,) = folder.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert "token" not in file.name
+    for secret in (b"number 1", b"ada", b"token"):
+        assert secret not in file.read_bytes()
+    old = time.time() - 1_000
+    os.utime(file, (old, old))
+    renewals.get("another", provider.renew)
+    assert file not in list(folder.iterdir())
+
+
+def test_folder_that_others_can_write_is_not_used(
+    keys: SessionKeys, provider: Provider, tmp_path: Path
+) -> None:
+    open_to_all, link = tmp_path / "open", tmp_path / "link"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    (tmp_path / "private").mkdir(mode=0o700)
+    link.symlink_to(tmp_path / "private")
+    for folder in (open_to_all, link, tmp_path / "missing" / "parent"):
+        before = provider.asked
+        for _ in range(2):
+            Renewals(keys, folder).get("token", provider.renew)
+        assert provider.asked == before + 2, folder
+        assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_file_of_another_key_or_form_is_replaced(
+    keys: SessionKeys, provider: Provider, tmp_path: Path, make_settings: Callable[..., Settings]
+) -> None:
+    folder = tmp_path / "shared"
+    Renewals(SessionKeys(make_settings(jwt_secret_key=SECRET[::-1])), folder).get(
+        "token", provider.renew
+    )
+    assert Renewals(keys, folder).get("token", provider.renew).refresh_token == "number 2"
+    (file,) = folder.iterdir()
+    file.write_bytes(b"\xff" * 10)
+    assert Renewals(keys, folder).get("token", provider.renew).refresh_token == "number 3"
