@@ -1,4 +1,4 @@
-"""The page of one type of jobs: its figures, charts, errors, workers and slowest attempts."""
+"""The page of one type of jobs: its statistics, charts, errors, workers and slowest attempts."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -88,5 +88,5 @@ def make_server(client: ApiClient) -> MCPServer[Any]:
     return server
 
 
-def _limit(wanted: int) -> int:
-    return min(max(wanted, 1), MAX_JOBS)
+def _limit(requested: int) -> int:
+    return min(max(requested, 1), MAX_JOBS)

@@ -1,4 +1,4 @@
-"""The commands that print answers: `jobmon stats`, `jobs`, `job`, `errors`, and those that stay."""
+"""The commands that print answers (`jobmon stats`, `jobs`, `job`, `errors`) or keep running."""
 
 import json
 import os

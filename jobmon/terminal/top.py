@@ -338,7 +338,7 @@ class Top(App[None]):
 
 
 def _limit_notices(queue: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry of a queue with so many notices that the table has room."""
+    """The entry of a queue with few notices, so that the table has room."""
     notices = queue.get("notices") or []
     if len(notices) <= MAX_NOTICES:
         return queue

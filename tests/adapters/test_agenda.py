@@ -238,7 +238,7 @@ def test_an_owner_sees_their_own_jobs_and_no_others(agenda: Agenda) -> None:
     )
 
 
-def check_figures(agenda: Agenda, source: str) -> None:
+def check_stats(agenda: Agenda, source: str) -> None:
     stats = agenda.get("/admin/jobs/stats")
     assert stats["source"] == source
     assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
@@ -262,13 +262,13 @@ def check_figures(agenda: Agenda, source: str) -> None:
 
 
 def test_live_counts_are_right(agenda: Agenda) -> None:
-    check_figures(agenda, "live")
+    check_stats(agenda, "live")
 
 
 def test_counts_of_the_collector_are_right(agenda: Agenda) -> None:
     with agenda.running_collector():
         eventually(lambda: agenda.activity()["enqueued"] == 13)
-        check_figures(agenda, "rollup")
+        check_stats(agenda, "rollup")
         jobs = agenda.metric("jobmon_jobs")
         assert jobs['{status="unscheduled",type="unscheduled"}'] == 1
         assert jobs['{status="dlq",type="is dead"}'] == 1

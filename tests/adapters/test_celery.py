@@ -230,7 +230,7 @@ def test_an_owner_sees_their_own_tasks_and_no_others(celery: Celery) -> None:
         assert answer.status_code == (200 if celery.jobs[case] in mine else 403)
 
 
-def check_figures(celery: Celery, source: str) -> None:
+def check_stats(celery: Celery, source: str) -> None:
     stats = celery.get("/admin/jobs/stats")
     assert stats["source"] == source
     assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
@@ -251,13 +251,13 @@ def check_figures(celery: Celery, source: str) -> None:
 
 
 def test_live_counts_are_right(celery: Celery) -> None:
-    check_figures(celery, "live")
+    check_stats(celery, "live")
 
 
 def test_counts_of_the_collector_are_right(celery: Celery) -> None:
     with celery.running_collector():
         eventually(lambda: celery.activity()["succeeded"] == 6)
-        check_figures(celery, "rollup")
+        check_stats(celery, "rollup")
         kind = "progress" if celery.extended else "null"
         assert celery.metric("jobmon_jobs")[json_label("PROGRESS", kind)] == 1
         eventually(lambda: 1 in celery.sampled_counts("PROGRESS"))

@@ -249,7 +249,7 @@ def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:
         assert tasks.api.get_as_owner(path, "user-1").status_code == status
 
 
-def check_figures(tasks: Tasks, source: str) -> None:
+def check_stats(tasks: Tasks, source: str) -> None:
     stats = tasks.get("/admin/jobs/stats")
     assert stats["source"] == source
     counts = Counter(JOB_STATUSES[found["state"]] for found in tasks.tasks)
@@ -275,7 +275,7 @@ def check_figures(tasks: Tasks, source: str) -> None:
 
 
 def test_live_counts_are_right(tasks: Tasks) -> None:
-    check_figures(tasks, "live")
+    check_stats(tasks, "live")
 
 
 @pytest.mark.parametrize("changes", ["streamed", "polled"])
@@ -291,7 +291,7 @@ def test_counts_of_the_collector_are_right(
         request.addfinalizer(lambda: tasks.database.tasks.drop_index("updated_at_1"))
     with tasks.running_collector():
         eventually(lambda: tasks.activity()["enqueued"] == JOBS)
-        check_figures(tasks, "rollup")
+        check_stats(tasks, "rollup")
         changed = tasks.database.tasks.find_one({"state": "pending"})
         was = {"state": "pending", "updated_at": changed["updated_at"]}
         now = {"state": "running", "updated_at": datetime.now(UTC)}
