@@ -1,0 +1,81 @@
+"""From the form of a page to the job of a real program that runs: catches a change that the program
+does not notice, or whose job it runs twice."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from jobmon.actor.acting import acting
+from jobmon.app import create_app
+from jobmon.demo.mongod import Mongod
+from jobmon.settings import ADMIN_DASHBOARD, Settings
+from jobmon.settings.actions import JOBS_EDIT, JOBS_RETRY
+
+from ..conftest import SECRET, Api
+from ..dashboard.conftest import signed_in
+from ..support.commands import database_uri, index_queue
+from ..support.pages import Viewer
+from ..support.processes import end_process
+from ..support.waiting import PATIENCE_S, eventually
+from ..support.watched_queue import temporary_database
+
+COLLECTIONS = {"agenda-5": "agendaJobs", "agenda-6": "agendaJobs", "pulse": "pulseJobs"}
+ROLES = {"admin": frozenset({ADMIN_DASHBOARD, JOBS_RETRY, JOBS_EDIT})}
+
+
+def request(viewer: Viewer, action: str, job_id: str) -> str:
+    """Request an action by the forms of the pages; the address of the request's page."""
+    question = viewer.page_of_form("/dashboard/actions/confirm", {"action": action, "id": job_id})
+    fields = {field["name"]: field["value"] for field in question.all("input", type="hidden")}
+    answer = viewer.post("/dashboard/actions", fields)
+    assert answer.status_code == 303, answer.text
+    return str(answer.location)
+
+
+@pytest.mark.usefixtures("run_agenda")  # installs the packages
+@pytest.mark.parametrize("library", COLLECTIONS)
+def test_running_program_runs_the_jobs_that_a_page_made_due(
+    mongod: Mongod, mongo: MongoClient[dict[str, Any]], library: str
+) -> None:
+    with temporary_database(mongo) as database:
+        uri = database_uri(mongod, database)
+        settings = Settings(
+            mongo_uri=uri,
+            profile=library.partition("-")[0],
+            jobs_collection=COLLECTIONS[library],
+            jwt_secret_key=SECRET,
+            actions=True,
+            role_permissions=ROLES,
+            rollup_db=f"{database.name}_rollups",
+            state_db=database.name,
+        )
+        script = str(Path(__file__).parent / "scheduler.mjs")
+        program = subprocess.Popen(["node", script, library, uri], stdout=subprocess.PIPE)
+        assert program.stdout is not None
+        try:
+            ids = json.loads(program.stdout.readline())
+            index_queue(settings)
+            app = create_app(settings)
+            with acting(settings):
+                viewer = signed_in(Api(app))
+                failed = f"/dashboard/jobs/{ids['fails']}"
+                retry = {"name": "action", "value": "retry"}
+                eventually(lambda: viewer.page(failed).all("button", **retry))
+                addresses = [
+                    request(viewer, "retry", ids["fails"]),
+                    request(viewer, "run_now", ids["waits"]),
+                ]
+                runs = json.loads(program.stdout.readline())
+                assert runs == {"fails": 2, "waits": 1}
+                for address in addresses:
+                    eventually(lambda address=address: "finished" in viewer.page(address).text)
+                assert program.wait(PATIENCE_S) == 0
+            app.extensions["jobmon_connection"].client.close()
+        finally:
+            if program.poll() is None:
+                end_process(program)
+            program.stdout.close()
