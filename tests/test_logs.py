@@ -21,6 +21,7 @@ from .conftest import SECRET, unconfigured_log
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJyb290In0.c2lnbmF0dXJl"
 PASSWORD = "pass%2Fword-of-the-reader"
+CLIENT_SECRET = "what the identity provider knows"
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def line(make_settings: Callable[..., Settings]) -> Any:
     """A function that returns the line of a message, as a dictionary."""
     uri = f"mongodb://reader:{PASSWORD}@one:27017,two:27017/shop"
     formatter = LogFormatter(readable=False)
-    settings = make_settings(mongo_uri=uri)
+    settings = make_settings(mongo_uri=uri, oidc_client_secret=CLIENT_SECRET)
     formatter.secrets.update(logs.find_secrets(settings, load_queues(settings)))
 
     def line(message: str, *arguments: Any, error: BaseException | None = None) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def test_a_line_is_one_json_object_that_begins_with_time_and_level(line: Any) ->
     ("message", "shown"),
     [
         (f"key {SECRET}!", "key [redacted]!"),
+        (f"client {CLIENT_SECRET}.", "client [redacted]."),
         ("pass/word-of-the-reader", "[redacted]"),
         (PASSWORD, "[redacted]"),
         (f"got {TOKEN}", "got [redacted]"),
