@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 
 from pymongo.errors import PyMongoError
 
 from jobmon.actions.records import DECISIONS, OUTCOMES, PROGRESS, ActionRecords
 from jobmon.actions.support import find_support
 from jobmon.domain import CONTROLS
+from jobmon.humanize import duration
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
@@ -160,8 +160,8 @@ def _check_presence(deployment: Deployment, own: Connection) -> Finding:
         return ok("actor", "An actor works for this queue.")
     message = "No actor has ever worked for this queue"
     if absence_s is not None:
-        ended = timedelta(seconds=round(absence_s))
-        message = f"No actor works for this queue; the last one ended {ended} (h:mm:ss) ago"
+        ended = duration(1_000 * absence_s)
+        message = f"No actor works for this queue; the last one ended {ended} ago"
     return warning(
         "actor",
         f"{message}: pages have no buttons for actions, and a request expires after "

@@ -12,7 +12,7 @@ from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from jobmon.collector.changes import SWEEP_S
 from jobmon.diagnosis.evidence import CREATE_INDEXES, READ_THE_LOG, START_A_COLLECTOR
-from jobmon.humanize import count
+from jobmon.humanize import count, duration
 from jobmon.profiles import load_profile
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
@@ -329,8 +329,8 @@ class DeploymentCheck:
         else:
             message = f"No collector has ever run for this queue on {name}: "
             if age_s is not None:
-                age = timedelta(seconds=round(age_s))
-                message = f"No collector is running, and its statistics are {age} (h:mm:ss) old. "
+                age = duration(1_000 * age_s)
+                message = f"No collector is running, and its statistics are {age} old. "
             message += "jobmon counts the jobs at each request."
             yield warning(
                 "collector", message, remedy=START_A_COLLECTOR, commands=("jobmon collector",)

@@ -64,7 +64,7 @@ def test_check_reports_whether_an_actor_works_and_since_when_none_does(
     assert never.commands == ("jobmon actor",)
     set_lease(settings, mongo, ENDED_S)
     (ended,) = check(settings, mongo)
-    assert (ended.level, "the last one ended 0:03:1" in ended.message) == (Level.WARNING, True)
+    assert (ended.level, "the last one ended 3 min 1" in ended.message) == (Level.WARNING, True)
     set_lease(settings, mongo, -ENDED_S)
     (works,) = check(settings, mongo)
     assert (works.level, works.message) == (Level.OK, "An actor works for this queue.")

@@ -479,7 +479,7 @@ def test_check_reports_each_state_of_the_collector(
     assert message().message == "A first count is in progress: 5 of about 1,000 jobs."
     own["state"].update_one({"name": "build"}, {"$set": {"at": now - timedelta(hours=1)}})
     own["state"].insert_one(own.new("stats", {"at": now - timedelta(hours=3)}))
-    assert message().message.startswith("No collector is running, and its statistics are 3:00:")
+    assert message().message.startswith("No collector is running, and its statistics are 3 h")
     lease = {"holder": "box:1", "expiresAt": now + timedelta(hours=1)}
     own["leases"].insert_one(own.new("collector", lease))
     assert message().message == "Collector box:1 is running, but its statistics are not up to date."
