@@ -7,8 +7,9 @@ from jobmon.diagnosis.error_texts import prepare_error
 from jobmon.redaction.redactor import Redactor
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_plan import ListPlanner
-from jobmon.store.lists import ERROR_FIELDS, JobLists, shorten_last_error
+from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
+from jobmon.store.summaries import ERROR_FIELDS, shorten_last_error
 
 MAX_COMPARED = 20_000  # jobs whose error is compared before a request: 0.1 ms each
 _TOO_MANY = (

@@ -24,7 +24,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.errors import BSONError
 
-from jobmon.store.mapping import Document, FieldMapping, Keys
+from jobmon.store.bson_json import read_date
+from jobmon.store.mapping import STORED_DATES, Document, FieldMapping, Keys
 
 NEWEST_FIRST: Keys = [("createdAt", -1), ("_id", -1)]
 OLDEST_FIRST: Keys = [("createdAt", 1), ("_id", 1)]
@@ -48,7 +49,8 @@ class Cursor:
     """A place in a list: after the job (at, id), the last one of page `page`; or, `backwards`,
     before that job, the first one of the page.
 
-    `at` is the date of the job that orders the list, its `order_by`. A cursor `by_page` has no
+    `at` is the date of the job that orders the list, its `order_by`. `is_alone`: the job next to it
+    in its page has another date, so that one query finds the jobs beyond. A cursor `by_page` has no
     values of a job: the jobs beyond it are found by skipping pages.
     """
 
@@ -59,6 +61,7 @@ class Cursor:
     order_by: str = "createdAt"
     backwards: bool = False
     by_page: bool = False
+    is_alone: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -72,7 +75,7 @@ class Cursor:
 
     def drop_values(self) -> Self:
         """The same cursor by its page."""
-        return replace(self, at=None, id=None, by_page=True)
+        return replace(self, at=None, id=None, by_page=True, is_alone=False)
 
     def encode(self) -> str:
         """The cursor as an opaque string that is safe in a URL."""
@@ -81,6 +84,8 @@ class Cursor:
             document |= {"c": self.at, "i": self.id}
         if mark := _MARKS.get(self.order_by):
             document[mark] = True
+        if self.is_alone:
+            document["a"] = True
         return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
     @classmethod
@@ -114,7 +119,29 @@ class Cursor:
             order_by=next((name for name, mark in _MARKS.items() if mark in document), "createdAt"),
             backwards=backwards,
             by_page=by_page,
+            is_alone="a" in document,
         )
+
+    def query_from(self) -> Document | None:
+        """The query for the jobs at its date and beyond; None where the date may have many jobs."""
+        if not self.is_alone or not isinstance(self.at, datetime):
+            return None
+        operator = "$gte" if self.ascending else "$lte"
+        return {"$expr": {operator: [f"${self.order_by}", {"$literal": self.at}]}}
+
+    def drop_reached(self, jobs: list[Document]) -> list[Document] | None:
+        """Those jobs of `query_from`, in list order, that are beyond the cursor.
+
+        None if that is unknown: jobs have its date, but the cursor's own job is not one of them.
+        """
+        at, ids = read_date(self.at), []
+        for job in jobs:
+            if read_date(stored_date(job, self.order_by)) != at:
+                break
+            ids.append(job["_id"])
+        if self.id in ids:
+            return jobs[ids.index(self.id) + 1 :]
+        return None if ids else jobs
 
     def queries_beyond(self, *, by_id: bool = False) -> Iterator[tuple[Document, Keys]]:
         """Queries that together match every job beyond the cursor once, each with its sort order.
@@ -135,6 +162,11 @@ class Cursor:
             yield {field: {"$eq": MinKey()}}, order[1:]
         else:
             yield {"$expr": {operator: [f"${field}", {"$literal": self.at}]}}, order
+
+
+def stored_date(job: Document, field: str) -> Any:
+    """The stored value of a date that orders lists."""
+    return job.get(STORED_DATES.get(field, field), job.get(field))
 
 
 def list_order(field: str, mapping: FieldMapping) -> Keys:

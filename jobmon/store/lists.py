@@ -1,40 +1,31 @@
 """Lists of jobs, page by page or all of them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from jobmon.domain import MAPPED_JOB_FIELDS, CappedCount
+from jobmon.domain import CappedCount
 from jobmon.redaction.redactor import Redactor
 from jobmon.store import indexes
-from jobmon.store.attempts import last_attempt, recorded_count
 from jobmon.store.bson_json import to_json
-from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order
+from jobmon.store.cursor import NEWEST_FIRST, Cursor, list_order, stored_date
 from jobmon.store.deep_pages import DeepPages, FoundPage, PageGuide, PageStart
 from jobmon.store.filter import STATUSES_BY_DATE, JobFilter, RefusedFilterError
 from jobmon.store.identity import identity_values, is_identity
 from jobmon.store.list_plan import ListPlanner, get_plan
-from jobmon.store.mapping import STORED_DATES, Document, Keys
+from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import Transform
-from jobmon.store.short_errors import shorten_error
-from jobmon.store.truncate import CharacterBudget
+from jobmon.store.summaries import SUMMARY_FIELDS, summarize
 from jobmon.store.worker_jobs import WorkerJobFinder
 
 BATCH = 500
-MAX_FIELD_LENGTH = 10_000  # in characters
+# Values without a text that redaction could hide.
+_NO_TEXTS = {datetime, ObjectId}
 # More than can be skipped within any time limit, and it still fits the server's numbers.
 _MAX_SKIP = 2**31
-
-# A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
-SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
-# The fields that a list of errors reads.
-ERROR_FIELDS = ("_id", "jobId", "createdAt", "createdBy", "lastError")
-_NO_TEXTS = {datetime, ObjectId}
-_SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
-_NOT_SHOWN = ("attempts", "startedAt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +121,18 @@ class JobLists:
             end = total.value if total is not None and total.is_exact else _MAX_SKIP
             guide = guide if has_keyset and job_filter.order_field == "createdAt" else None
             found = self._read_page(job_filter, page, per_page, oldest_first, end=end, guide=guide)
-        ends = [
-            self._make_cursor(job, job_filter, has_keyset, found.page, found.oldest_first)
-            for job in found.jobs[:1] + found.jobs[-1:]
-        ]
+        jobs, following, preceding = found.jobs, None, None
+        place = job_filter, has_keyset, found.page, found.oldest_first
+        if jobs and not found.is_last:
+            following = self._make_cursor(jobs[-1], *place, neighbor=jobs[-2:-1])
+        if jobs and not found.is_first:
+            first = self._make_cursor(jobs[0], *place, neighbor=jobs[1:2])
+            preceding = replace(first, backwards=True)
         return JobPage(
-            jobs=found.jobs,
+            jobs=jobs,
             page=found.page,
-            next_cursor=ends[-1] if ends and not found.is_last else None,
-            prev_cursor=replace(ends[0], backwards=True) if ends and not found.is_first else None,
+            next_cursor=following,
+            prev_cursor=preceding,
             max_shift=found.max_shift,
         )
 
@@ -164,7 +158,9 @@ class JobLists:
                 return
             page += 1
             has_keyset = self._has_keyset(job_filter)
-            last = self._make_cursor(jobs[-1], job_filter, has_keyset, page, oldest_first)
+            last = self._make_cursor(
+                jobs[-1], job_filter, has_keyset, page, oldest_first, neighbor=jobs[-2:-1]
+            )
             cursor = None if last.by_page else last
 
     def find_neighbors(
@@ -280,27 +276,25 @@ class JobLists:
         order = [(name, direction) for name, _ in ascending_order]
         if plan.is_sorted:
             return self._sort(job_filter, order, limit, skip)
-        by_id = self._by_id and job_filter.order_field == "createdAt"
-        parts: Iterable[tuple[Document, Keys]] = [({}, order)]
-        if isinstance(start, PageStart):
-            parts = [(start.query(), order)]
-        elif start is not None:
-            parts = start.queries_beyond(by_id=by_id)
-        jobs: list[Document] = []
-        for part, part_order in parts:
-            jobs += self._jobs.find(
-                {"$and": [job_filter.match(), part]},
+
+        def find(query: Document, order: Keys, limit: int) -> list[Document]:
+            return self._jobs.find(
+                {"$and": [job_filter.match(), query]},
                 self._fields,
                 index=plan.index,
-                order=part_order,
+                order=order,
                 skip=skip,
-                limit=limit - len(jobs),
+                limit=limit,
                 require_index=self._require_index,
                 naive_dates=self._transform is summarize,
                 transform=self._transform,
             )
-            if len(jobs) >= limit:
-                break
+
+        if isinstance(start, Cursor):
+            by_id = self._by_id and job_filter.order_field == "createdAt"
+            jobs = _find_beyond(start, find, order, limit, by_id=by_id)
+        else:
+            jobs = find({} if start is None else start.query(), order, limit)
         return _select_owned(jobs, job_filter)
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
@@ -346,16 +340,22 @@ class JobLists:
         has_keyset: bool,
         page: int,
         oldest_first: bool,
+        *,
+        neighbor: Sequence[Document] = (),
     ) -> Cursor:
-        """The cursor at a job; by page if the job's values are secret or do not fit into it."""
+        """The cursor at a job; by page if the job's values are secret or do not fit into it.
+
+        `neighbor`: the job next to it in its page, if there is one.
+        """
         field = job_filter.order_field
-        values = job.get(STORED_DATES.get(field, field), job.get(field)), job["_id"]
+        values = stored_date(job, field), job["_id"]
         cursor = Cursor(
             page=page,
             at=values[0],
             id=values[1],
             oldest_first=oldest_first,
             order_by=field,
+            is_alone=any(stored_date(other, field) != values[0] for other in neighbor),
         )
         has_values = (
             cursor.is_exact
@@ -371,42 +371,30 @@ class JobLists:
         return bool(self._redactor.redact(shown) == shown)
 
 
+def _find_beyond(
+    cursor: Cursor,
+    find: Callable[[Document, Keys, int], list[Document]],
+    order: Keys,
+    limit: int,
+    *,
+    by_id: bool,
+) -> list[Document]:
+    """Up to `limit` jobs beyond a cursor, by as few queries as possible."""
+    if not by_id and (query := cursor.query_from()) is not None:
+        found = find(query, order, limit + 1)
+        jobs = cursor.drop_reached(found)
+        if jobs is not None and (len(jobs) >= limit or len(found) <= limit):
+            return jobs[:limit]
+    jobs = []
+    for query, part_order in cursor.queries_beyond(by_id=by_id):
+        jobs += find(query, part_order, limit - len(jobs))
+        if len(jobs) >= limit:
+            break
+    return jobs
+
+
 def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
     """The jobs of the filter's owner, compared by bytes: the database may use a collation."""
     if (owner := job_filter.owner) is None:
         return jobs
     return [job for job in jobs if is_identity(job.get("createdBy"), owner)]
-
-
-def summarize(job: Document) -> Document:
-    """`job` with the fields that a list shows, truncated: a hundred jobs may have 16 MB each.
-
-    It is changed in place, because an export does this for each row.
-    """
-    count = recorded_count(job)
-    job["attemptCount"] = len(last_attempt(job)) if count is None else count
-    error = job.pop("lastError", None)
-    for name in _NOT_SHOWN:
-        job.pop(name, None)
-    for name, value in job.items():
-        kind = type(value)
-        if len(value) > MAX_FIELD_LENGTH if kind is str else kind not in _SMALL:
-            job[name] = _truncate(value)
-    if isinstance(error, dict):
-        job["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
-    else:
-        job["lastError"] = _truncate(error)
-    return job
-
-
-def shorten_last_error(job: Document) -> Document:
-    """A job with an error that is long enough to find its group."""
-    return job | {"lastError": shorten_error(job.get("lastError"))}
-
-
-def _truncate(value: Any) -> Any:
-    """A field, truncated to 10,000 characters."""
-    kind = type(value)
-    if (kind is str and len(value) <= MAX_FIELD_LENGTH) or kind in _SMALL:
-        return value
-    return CharacterBudget(MAX_FIELD_LENGTH).truncate(value)

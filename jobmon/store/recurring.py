@@ -9,8 +9,9 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.indexes import recurring_indexes
 from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
-from jobmon.store.lists import SUMMARY_FIELDS, JobLists, summarize
+from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
+from jobmon.store.summaries import SUMMARY_FIELDS, summarize
 from jobmon.store.truncate import CharacterBudget
 
 MAX_RUNS = 20  # of a job that contains its attempts

@@ -39,13 +39,14 @@ from jobmon.store.known_fields import KnownFields
 from jobmon.store.lease_order import PlaceFinder
 from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
-from jobmon.store.lists import ERROR_FIELDS, JobLists, shorten_last_error
+from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.paused_types import PausedTypes
 from jobmon.store.probe import DatabaseProbe
 from jobmon.store.recurring import RecurringJobs
 from jobmon.store.running_jobs import RunningJobReader
 from jobmon.store.schedule import ScheduleReader
+from jobmon.store.summaries import ERROR_FIELDS, shorten_last_error
 from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store import lists as lists_module
-from jobmon.store.lists import SUMMARY_FIELDS, JobLists, summarize
+from jobmon.store.lists import JobLists
+from jobmon.store.summaries import SUMMARY_FIELDS, summarize
 from jobmon.web.json_text import dump_json
 
 from ..conftest import DATE, NOW, SECRET, Api

@@ -417,6 +417,32 @@ def test_the_jobs_before_and_after_a_job_cost_a_read_each(
         assert lists.find_neighbors(job, by_id) is None
 
 
+@pytest.mark.parametrize(("together", "finds"), [(1, 1), (4, 2)])
+def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
+    mongod: Mongod, database: Database[dict[str, Any]], together: int, finds: int
+) -> None:
+    """`together`: how many jobs have the same date. The job of the cursor is deleted then."""
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
+    with connection.client:
+        create_indexes(connection)
+        database.jobs.insert_many(
+            [
+                {"jobId": str(number), "createdAt": NOW + timedelta(hours=number // together)}
+                for number in range(60)
+            ]
+        )
+        lists = JobLists(ListPlanner(connection), Redactor())
+        first = lists.page(JobFilter(), per_page=8)
+        assert first.next_cursor is not None
+        expected = [str(number) for number in range(51, 43, -1)]
+        for _ in range(2):
+            with profiled(database) as entries:
+                page = lists.page(JobFilter(), cursor=first.next_cursor, per_page=8)
+            assert [job["jobId"] for job in page.jobs] == expected
+            assert len([entry for entry in entries if "find" in entry["command"]]) == finds
+            database.jobs.delete_one({"jobId": "52"})
+
+
 def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) -> None:
     with profiled(filled) as entries:
         stats = served.get_as_admin("/admin/jobs/stats").json

@@ -1,0 +1,54 @@
+"""What lists show of a job: a hundred jobs may have 16 MB each."""
+
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+
+from jobmon.domain import MAPPED_JOB_FIELDS
+from jobmon.store.attempts import last_attempt, recorded_count
+from jobmon.store.mapping import Document
+from jobmon.store.short_errors import shorten_error
+from jobmon.store.truncate import CharacterBudget
+
+MAX_FIELD_LENGTH = 10_000  # in characters
+# A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
+SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
+# The fields that a list of errors reads.
+ERROR_FIELDS = ("_id", "jobId", "createdAt", "createdBy", "lastError")
+_SMALL = {datetime, bool, int, float, ObjectId, type(None)}  # never truncated
+_NOT_SHOWN = ("attempts", "startedAt")
+
+
+def summarize(job: Document) -> Document:
+    """`job` with the fields that a list shows, truncated: a hundred jobs may have 16 MB each.
+
+    It is changed in place, because an export does this for each row.
+    """
+    count = recorded_count(job)
+    job["attemptCount"] = len(last_attempt(job)) if count is None else count
+    error = job.pop("lastError", None)
+    for name in _NOT_SHOWN:
+        job.pop(name, None)
+    for name, value in job.items():
+        kind = type(value)
+        if len(value) > MAX_FIELD_LENGTH if kind is str else kind not in _SMALL:
+            job[name] = _truncate(value)
+    if isinstance(error, dict):
+        job["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
+    else:
+        job["lastError"] = _truncate(error)
+    return job
+
+
+def shorten_last_error(job: Document) -> Document:
+    """A job with an error that is long enough to find its group."""
+    return job | {"lastError": shorten_error(job.get("lastError"))}
+
+
+def _truncate(value: Any) -> Any:
+    """A field, truncated to 10,000 characters."""
+    kind = type(value)
+    if (kind is str and len(value) <= MAX_FIELD_LENGTH) or kind in _SMALL:
+        return value
+    return CharacterBudget(MAX_FIELD_LENGTH).truncate(value)
