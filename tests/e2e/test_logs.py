@@ -123,7 +123,7 @@ def test_secrets_of_settings_callers_and_documents_are_not_logged(
     assert web.get("/jobs/one", PLANTED) == 401
     assert web.get("/jobs/one", Cookie=f"jobmon_session={PLANTED}") == 401
     assert web.get("/healthz", **{"User-Agent": PLANTED, "Referer": PLANTED}) == 200
-    fault = {"failCommands": ["find"], "errorCode": 2, "appName": "jobmon"}
+    fault = {"failCommands": ["find", "aggregate"], "errorCode": 2, "appName": "jobmon"}
     fault["namespace"] = f"{DATABASE}.jobs"
     mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 10}, data=fault)
     try:
