@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The sections of `jobmon --help`, in the order in which people need the commands.
 SECTIONS = {
     "To try it": ("demo",),
-    "To set it up": ("init", "check", "token", "revoke"),
+    "To set it up": ("init", "check", "alerts", "token", "revoke"),
     "To run it": ("run", "collector", "notify", "mark"),
     "To look at it": ("top", "stats", "jobs", "job", "errors", "mcp"),
     "To act on jobs": ("act", "actor"),
@@ -300,6 +300,23 @@ def openapi() -> None:
         mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR", actions=True
     )
     click.echo(render_document(create_app(settings)), nl=False)
+
+
+@main.command()
+def alerts() -> None:
+    """Print alert rules for Prometheus with the thresholds of JOBMON_RULES.
+
+    It needs no other setting. docs/runbook.md has a section for each alert.
+    """
+    from jobmon.settings import SettingsError, read_variable
+    from jobmon.settings.rules import load_rules
+    from jobmon.setup.alert_rules import render_alert_rules
+
+    try:
+        rules = load_rules(read_variable("JOBMON_RULES") or None)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(render_alert_rules(rules), nl=False)
 
 
 @main.command()

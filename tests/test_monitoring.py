@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Series, Series, Labels]] = {
         {DUE: "5x90", attempts("succeeded"): "0+1x90"},
         {},
     ),
-    "JobmonBacklogGrowing": ({DUE: "0+10x90"}, {DUE: "0+1x90"}, {}),
+    "JobmonBacklogGrowing": ({DUE: "0+10x90"}, {DUE: "300+1x90"}, {}),
     "JobmonBacklogDoesNotClear": (
         {DUE: "200x90", GROWS: "1x90"},
         {DUE: "200x90", GROWS: "1x50 0 1x40"},
@@ -175,12 +175,14 @@ def unit_test(alert: str, series: Series, expected: list[dict[str, Any]]) -> dic
         """`5x90` is ninety times 5; promtool requires a step, `5+0x90`."""
         return re.sub(r"(^| )(\d+)x", r"\1\2+0x", short)
 
+    # It compares with an hour ago, for a quarter of an hour.
+    at = "80m" if alert == "JobmonBacklogGrowing" else "60m"
     return {
         "interval": "1m",
         "input_series": [
             {"series": name, "values": values(short)} for name, short in series.items()
         ],
-        "alert_rule_test": [{"eval_time": "60m", "alertname": alert, "exp_alerts": expected}],
+        "alert_rule_test": [{"eval_time": at, "alertname": alert, "exp_alerts": expected}],
     }
 
 

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from pymongo.errors import PyMongoError
@@ -11,12 +10,11 @@ from pymongo.errors import PyMongoError
 from jobmon.api.fields import clean_free_text, clean_number, clean_text
 from jobmon.diagnosis.evidence import (
     COUNTED_TOGETHER,
-    STALLED_AFTER,
     START_A_COLLECTOR,
     Evidence,
     Missing,
 )
-from jobmon.diagnosis.evidence_reader import gather_blocks, read_history
+from jobmon.diagnosis.evidence_reader import gather_blocks, read_history, read_recent
 from jobmon.diagnosis.expected_start import RECENT, is_stalled
 from jobmon.diagnosis.explanation import (
     MIN_RUNS,
@@ -128,22 +126,19 @@ def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFac
     stats = queue.stats.cached_stats()
     if stats is None or stats.source != "rollup" or queue.rollup.progress() is None:
         return QueueFacts(evidence=_NO_COLLECTOR)
-    series = queue.series
     try:
         evidence = gather_blocks(queue, stats, now)
 
-        def read_types(length: timedelta) -> History[str] | Missing:
-            window = series.window(now - length, now, MINUTE)
-            return read_history(partial(series.history_by_type, window), evidence)
-
-        evidence = replace(evidence, ten_minutes=read_types(STALLED_AFTER))
+        stalled_after = evidence.rules.for_type(job.job_type).stalled_after
+        recent = read_recent(queue, evidence, stalled_after, now)
+        evidence = replace(evidence, recent={stalled_after: recent})
         if is_stalled(job, evidence):
             return QueueFacts(
                 evidence=evidence,
                 hour=_read_steps(queue, evidence, job.job_type, now, MINUTE),
                 day=_read_steps(queue, evidence, job.job_type, now, HOUR),
             )
-        return QueueFacts(evidence=evidence, recent=read_types(RECENT))
+        return QueueFacts(evidence=evidence, recent=read_recent(queue, evidence, RECENT, now))
     except PyMongoError as error:
         return QueueFacts(evidence=_report(queue, error))
 

@@ -250,6 +250,7 @@ class QueueMetrics:
         if (oldest_ms := stats.oldest_queued_age_ms()) is not None:
             about = "Age of the oldest queued job; 0 if none is queued."
             families.gauge("jobmon_oldest_queued_job_age_seconds", about, oldest_ms / 1_000)
+        self._add_oldest_due(stats, families)
         if health.expired_leases is not None:
             about = "Leased jobs whose lease has expired."
             families.gauge("jobmon_expired_leases", about, health.expired_leases)
@@ -261,6 +262,18 @@ class QueueMetrics:
         if health.scheduled is not None:
             about = "Waiting jobs whose nextRunAt is in the future."
             families.gauge("jobmon_scheduled_jobs", about, health.scheduled)
+
+    def _add_oldest_due(self, stats: QueueStats, families: Families) -> None:
+        due = stats.health.overdue_by_type
+        label = _fold_labels(sorted(due, key=lambda job_type: due[job_type]), self._max_types)
+        earliest: dict[str, datetime] = {}
+        for job_type, at in due.items():
+            name = label(job_type)
+            earliest[name] = min(at, earliest.get(name, at))
+        about = "Time since the oldest due job of each type came due; absent for types without one."
+        for name, at in sorted(earliest.items()):
+            age_s = stats.age_ms(at) / 1_000
+            families.gauge("jobmon_oldest_due_job_seconds", about, age_s, type=name)
 
     def _add_jobs(self, counts: Mapping[tuple[str, str], int], families: Families) -> None:
         by_status: Count[str] = Count({status.value: 0 for status in JobStatus})

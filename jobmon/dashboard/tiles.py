@@ -12,7 +12,6 @@ from jobmon.dashboard.comparison import (
     compare_samples,
 )
 from jobmon.dashboard.facts import Facts
-from jobmon.diagnosis.attention import HIGH_FAILURE_RATE, MIN_JOBS
 from jobmon.diagnosis.evidence import NO_END_TIMES, Missing
 from jobmon.diagnosis.forecast import MIN_JOBS as MIN_BACKLOG
 from jobmon.diagnosis.forecast import Forecast, Outlook
@@ -233,10 +232,14 @@ def _failure_rate_tile(facts: Facts) -> Tile:
         note=note,
         link=query(status=(JobStatus.FAILED.value, JobStatus.DLQ.value)),
         trend=_trend(facts, past, lambda step: step.failure_rate),
-        is_alarming=(rate or 0) >= HIGH_FAILURE_RATE and _fails_now(facts),
+        is_alarming=_is_high(facts, rate) and _fails_now(facts),
         counts_faults=True,
         change=compare_failure_rates(facts),
     )
+
+
+def _is_high(facts: Facts, rate: float | None) -> bool:
+    return (rate or 0) >= facts.evidence.rules.thresholds.failure_rate
 
 
 def _fails_now(facts: Facts) -> bool:
@@ -246,7 +249,8 @@ def _fails_now(facts: Facts) -> bool:
         return False
     finished = sum(step.finished for step in minutes.activity.values())
     failed = sum(step.failed for step in minutes.activity.values())
-    return finished >= MIN_JOBS and failed >= HIGH_FAILURE_RATE * finished
+    rate = failure_rate(failed, finished)
+    return rate is not None and facts.evidence.rules.thresholds.is_failing(finished, rate)
 
 
 def _other_statuses_tile(facts: Facts) -> Iterator[Tile]:

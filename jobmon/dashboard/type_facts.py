@@ -57,7 +57,9 @@ class TypeFacts:
         """Whether the type is stalled, or else whether its backlog clears."""
         notices, sentence = [], "No job of this type is waiting"
         if self.stalled_for is not None:
-            text = f"Stalled: {describe_stall(duration(self.stalled_for / MILLISECOND))}"
+            waited = duration(self.stalled_for / MILLISECOND)
+            stalled_after = self.facts.evidence.rules.thresholds.stalled_after
+            text = f"Stalled: {describe_stall(waited, stalled_after)}"
             since = self.facts.evidence.stats.as_of - self.stalled_for
             notices = [Chip(level=Level.BAD.value, text=text, since=since)]
         forecast = self.forecast
@@ -102,6 +104,7 @@ def gather_type(
         minutes=_read_steps(queue, evidence, hour, name),
         blocks=Missing(reason="the blocks are counts of all types"),
         new_dead=None,
+        rules=evidence.rules.restrict(name),
     )
     past = _read_steps(queue, evidence, whole.window, name)
     oldest, oldest_unknown = _find_oldest(queue, lists, name)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobmon.dashboard.facts import Facts
-from jobmon.diagnosis.attention import HIGH_FAILURE_RATE
 from jobmon.diagnosis.forecast import Forecast, forecast_types
 from jobmon.domain import JobStatus
 from jobmon.page_addresses import query
@@ -20,22 +19,19 @@ class TypeRow:
     """A type: the number of its jobs by status (None if unknown), and its attempts in the range.
 
     `link` is the query of the list of its jobs; empty if the name is too long for a filter.
-    `wait_p95` and `run_p95` are in ms. `forecast` is empty without waiting jobs.
+    `is_failing`: many of these attempts failed. `wait_p95` and `run_p95` are in ms. `forecast` is
+    empty without waiting jobs.
     """
 
     name: str
     link: str = ""
+    is_failing: bool = False
     now: Mapping[str, int] | None
     done: int
     failure_rate: float | None
     wait_p95: int | None
     run_p95: int | None
     forecast: str
-
-    @property
-    def is_failing(self) -> bool:
-        """Whether many of its attempts failed."""
-        return self.failure_rate is not None and self.failure_rate >= HIGH_FAILURE_RATE
 
 
 def type_rows(facts: Facts) -> list[TypeRow]:
@@ -46,18 +42,29 @@ def type_rows(facts: Facts) -> list[TypeRow]:
         now = dict.fromkeys(by_type)
     none, forecasts = Activity.from_tallies([]), forecast_types(facts.evidence)
     return [
-        _make_row(kind, counts, by_type.get(kind, none), forecasts.get(kind))
+        _make_row(
+            kind,
+            counts,
+            by_type.get(kind, none),
+            forecasts.get(kind),
+            facts.evidence.rules.for_type(kind).failure_rate,
+        )
         for kind, counts in now.items()
     ]
 
 
 def _make_row(
-    kind: str, counts: Mapping[str, int] | None, activity: Activity, forecast: Forecast | None
+    kind: str,
+    counts: Mapping[str, int] | None,
+    activity: Activity,
+    forecast: Forecast | None,
+    high_rate: float,
 ) -> TypeRow:
     return TypeRow(
         name=kind,
         link=query(type=kind) if is_filter(kind) else "",
         now=counts,
+        is_failing=(activity.failure_rate or 0) >= high_rate,
         done=activity.finished,
         failure_rate=activity.failure_rate,
         wait_p95=activity.wait.p95,

@@ -1,30 +1,28 @@
 """Checks a queue. The result of a check is fine, notices, or a reason why it was not made.
 
-Pure functions of an `Evidence`. An unknown value raises no alarm and is never reported as fine.
+Pure functions of an `Evidence`, whose rules have the thresholds. An unknown value raises no alarm
+and is never reported as fine.
 """
 
 from datetime import timedelta
 
 from jobmon.diagnosis.evidence import (
+    MAX_LINKED_TYPES,
     READ_THE_LOG,
     RUNS_MAY_BE_MISSING,
-    STALLED_AFTER,
     START_A_COLLECTOR,
     Evidence,
     Missing,
-    died_since,
 )
 from jobmon.diagnosis.notices import Check, CheckKind, Level, Notice, TypeCondition
 from jobmon.diagnosis.onset import find_first_death, find_last_finish
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE
+from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
-from jobmon.store.labels import OTHER
+from jobmon.store.labels import OTHER, is_filter
 
-HIGH_FAILURE_RATE = 0.2
-MIN_JOBS = 20  # fewer attempts give no rate, and fewer queued jobs are no growth
-MIN_GROWTH = 1.2
 # In a time in which three jobs usually finish, by chance none finishes in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
 # A shorter time without a finished job is no notice. Ends are known by the minute only, so that up
@@ -43,6 +41,7 @@ def run_checks(evidence: Evidence) -> list[Check]:
         _check_finishing(evidence),
         _check_leases(evidence),
         _check_stalled_types(evidence),
+        _check_oldest_due(evidence),
         _check_new_dead(evidence),
         _check_counts(evidence),
         _check_backlog(evidence),
@@ -54,27 +53,30 @@ def run_checks(evidence: Evidence) -> list[Check]:
 def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
-    A type is stalled if a job has been due for ten minutes, none finished meanwhile and none runs.
-    Empty where it is unknown whether one finished or runs.
+    A type is stalled if a job has been due for `stalled_after`, none finished meanwhile and none
+    runs. A type of which that is unknown is left out.
     """
-    counts = evidence.stats.type_counts()
-    if isinstance(evidence.ten_minutes, Missing) or evidence.ten_minutes.gaps or counts is None:
-        return {}
-    activity, stats = evidence.ten_minutes.activity, evidence.stats
-    stalled = {}
+    counts, stats = evidence.stats.type_counts(), evidence.stats
+    stalled: dict[str, timedelta] = {}
+    if counts is None:
+        return stalled
     for job_type, due in stats.health.overdue_by_type.items():
-        waited = stats.as_of - due
+        thresholds = evidence.rules.for_type(job_type)
+        recent = evidence.recent_of(thresholds)
+        if isinstance(recent, Missing) or recent.gaps:
+            continue
+        waited, activity = stats.as_of - due, recent.activity
         # A type that is folded into `(other)` is stalled only if all of these are.
         running = counts.get(job_type, counts.get(OTHER, {})).get(_LEASED, 0)
         moving = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
-        if waited > STALLED_AFTER and not running and not any(moving):
+        if waited > thresholds.stalled_after and not running and not any(moving):
             stalled[job_type] = waited
     return dict(sorted(stalled.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def describe_stall(waited: str) -> str:
+def describe_stall(waited: str, stalled_after: timedelta) -> str:
     """The signs of a stalled type; `waited` is how long its oldest due job has been due."""
-    return f"oldest due job waiting {waited}, none finished in {_format_minutes(STALLED_AFTER)}"
+    return f"oldest due job waiting {waited}, none finished in {_format_minutes(stalled_after)}"
 
 
 def failing_types(evidence: Evidence) -> dict[str, float]:
@@ -87,9 +89,8 @@ def failing_types(evidence: Evidence) -> dict[str, float]:
     rates = {
         job_type: rate
         for job_type, activity in evidence.hour.activity.items()
-        if activity.finished >= MIN_JOBS
-        and (rate := activity.failure_rate) is not None
-        and rate >= HIGH_FAILURE_RATE
+        if (rate := activity.failure_rate) is not None
+        and evidence.rules.for_type(job_type).is_failing(activity.finished, rate)
     }
     return dict(sorted(rates.items(), key=lambda pair: (-pair[1], pair[0])))
 
@@ -119,7 +120,8 @@ def _check_finishing(evidence: Evidence) -> Check:
         return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
     since, rate = stopped
     silent = as_of - since
-    is_long = rate * (silent / MINUTE) >= MIN_EXPECTED_JOBS or silent >= STALLED_AFTER
+    longest_silence = evidence.rules.thresholds.stalled_after
+    is_long = rate * (silent / MINUTE) >= MIN_EXPECTED_JOBS or silent >= longest_silence
     if silent < MIN_SILENCE or not is_long:
         return Check(kind=kind)
     if any(gap.clip(since, as_of) for gap in gaps):
@@ -176,16 +178,16 @@ def _check_leases(evidence: Evidence) -> Check:
 
 def _check_stalled_types(evidence: Evidence) -> Check:
     kind = CheckKind.STALLED
-    if isinstance(evidence.ten_minutes, Missing):
-        return _skip_check(kind, evidence.ten_minutes)
-    health = evidence.stats.health
-    reason = health.unknown.get("due") if health.due is None else None
-    reason = reason or health.unknown.get("overdue_by_type", "")
-    if evidence.ten_minutes.gaps:
+    recent = [evidence.recent_of(each) for each in evidence.rules.list_thresholds()]
+    missing = next((past for past in recent if isinstance(past, Missing)), None)
+    stalled = stalled_types(evidence)
+    if missing is not None and not stalled:
+        return _skip_check(kind, missing)
+    reason = _explain_unknown_due(evidence) if missing is None else missing.reason
+    if any(isinstance(past, History) and past.gaps for past in recent):
         reason = RUNS_MAY_BE_MISSING
     elif evidence.stats.counts is None:
         reason = JOBS_NOT_COUNTED
-    stalled = stalled_types(evidence)
     if not stalled:
         return Check(kind=kind, not_checked=reason)
     job_type, waited = next(iter(stalled.items()))
@@ -193,7 +195,10 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     if len(stalled) == 1:
         notice = Notice(
             level=Level.BAD,
-            text=f"{job_type} is stalled: {describe_stall(_format_minutes(waited))}",
+            text=f"{job_type} is stalled: "
+            + describe_stall(
+                _format_minutes(waited), evidence.rules.for_type(job_type).stalled_after
+            ),
             since=since,
             jobs=JobFilter(types=(job_type,), condition=JobCondition.DUE),
             type_name=job_type,
@@ -213,11 +218,54 @@ def _check_stalled_types(evidence: Evidence) -> Check:
     return Check(kind=kind, notices=(notice,), not_checked=reason)
 
 
+def _explain_unknown_due(evidence: Evidence) -> str:
+    """Why it is unknown which types have due jobs; empty if it is known."""
+    health = evidence.stats.health
+    reason = health.unknown.get("due") if health.due is None else None
+    return reason or health.unknown.get("overdue_by_type", "")
+
+
+def _check_oldest_due(evidence: Evidence) -> Check:
+    """Whether a job has been due for longer than the rules allow; they have no limit by default."""
+    kind = CheckKind.OLDEST_DUE
+    limits = evidence.rules.list_thresholds()
+    reason = _explain_unknown_due(evidence) if any(each.oldest_due for each in limits) else ""
+    late = {
+        job_type: waited
+        for job_type, due in evidence.stats.health.overdue_by_type.items()
+        if (limit := evidence.rules.for_type(job_type).oldest_due) is not None
+        and (waited := evidence.stats.as_of - due) > limit
+    }
+    if not late:
+        return Check(kind=kind, not_checked=reason)
+    longest = max(late, key=lambda job_type: (late[job_type], job_type))
+    waited_text = _format_minutes(late[longest])
+    if len(late) == 1:
+        text = f"The oldest due job of {longest} has been due for {waited_text}"
+    else:
+        text = (
+            f"{grouped(len(late))} types have jobs that are due for too long, "
+            f"the longest for {waited_text}: {longest}"
+        )
+    is_linked = len(late) <= MAX_LINKED_TYPES and all(map(is_filter, late))
+    due_jobs = JobFilter(types=tuple(sorted(late)), condition=JobCondition.DUE)
+    notice = Notice(
+        level=Level.WATCH,
+        text=text,
+        since=evidence.stats.as_of - late[longest],
+        jobs=due_jobs if is_linked else None,
+        type_name=longest if len(late) == 1 else "",
+        count=len(late),
+        counted=frozenset(late),
+    )
+    return Check(kind=kind, notices=(notice,), not_checked=reason)
+
+
 def _check_new_dead(evidence: Evidence) -> Check:
     kind = CheckKind.DEAD
     if isinstance(evidence.hour, Missing):
         return _skip_check(kind, evidence.hour)
-    dead = {job_type: step.dlq for job_type, step in evidence.hour.activity.items() if step.dlq}
+    dead = evidence.count_dead()
     missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     if not dead:
         return Check(kind=kind, not_checked=missing)
@@ -231,7 +279,7 @@ def _check_new_dead(evidence: Evidence) -> Check:
     text = f"{jobs} died in the last hour, {how} {most}"
     if count == 1 and len(dead) == 1:
         text = f"1 job died in the last hour: {most}"
-    shown = died_since(evidence.hour_start) if evidence.new_dead else None
+    shown = evidence.find_dead_filter() if evidence.new_dead else None
     notice = Notice(
         level=Level.BAD,
         text=text,
@@ -264,7 +312,8 @@ def _check_backlog(evidence: Evidence) -> Check:
     was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
     # Jobs that are scheduled for later are queued, too, but are no backlog yet.
     due = now if stats.health.due is None else min(now, stats.health.due)
-    if due <= was + MIN_JOBS or due <= was * MIN_GROWTH:
+    rules = evidence.rules
+    if due <= was + rules.backlog_growth_jobs or due <= was * rules.backlog_growth:
         return Check(kind=kind)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
     text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
@@ -288,8 +337,9 @@ def _check_failures(evidence: Evidence) -> Check:
     if len(failing) == 1:
         text = f"{percent(rate)} of {job_type} attempts failed in the last hour"
     else:
+        least = min(evidence.rules.for_type(name).failure_rate for name in failing)
         text = (
-            f"{grouped(len(failing))} types failed in {percent(HIGH_FAILURE_RATE)} or more of "
+            f"{grouped(len(failing))} types failed in {percent(least)} or more of "
             f"their attempts in the last hour, most often {job_type} ({percent(rate)})"
         )
     notice = Notice(

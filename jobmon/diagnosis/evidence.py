@@ -1,16 +1,18 @@
 """The facts that the checks of a queue need: its stats, its last day, and a reason for each gap."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from jobmon.domain import CappedCount, JobStatus
-from jobmon.rollup.buckets import MINUTE, QueueSample
+from jobmon.rollup.buckets import QueueSample
 from jobmon.rollup.series import History, MissingIndexError, NoCollectorError
+from jobmon.settings.rules import DEFAULT_RULES, Rules, Thresholds
 from jobmon.store.filter import JobFilter
+from jobmon.store.labels import is_filter
 from jobmon.store.stats import QueueStats
 
-STALLED_AFTER = 10 * MINUTE
+MAX_LINKED_TYPES = 50  # in the address of a list
 # What to do about what is missing, in the same words on the pages and in `jobmon check`.
 START_A_COLLECTOR = "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service."
 CREATE_INDEXES = "Create them with `jobmon init`, as a user who may do so."
@@ -48,9 +50,10 @@ RUNS_MAY_BE_MISSING = "runs may be missing from the history"
 class Evidence:
     """The stats of a queue, and its history up to now.
 
-    `hour` and `ten_minutes` are by type, `minutes` is the last hour by the minute, `day` the last
-    24 hours by ten minutes. `blocks` are three periods of ten minutes from `blocks_start`, by type.
-    `samples` are of the last hour. `new_dead` counts the jobs that died since `hour_start`.
+    `hour` is by type, `minutes` is the last hour by the minute, `day` the last 24 hours by ten
+    minutes. `recent` is by type, for each time after which a type of the `rules` is stalled.
+    `blocks` are three periods of ten minutes from `blocks_start`, by type. `samples` are of the
+    last hour. `new_dead` counts the jobs of `find_dead_filter`.
     `first_expiry` is when the lease that has been expired the longest ended; None if unknown.
     `leader` is the collector that works now, `first_build` the progress of its first count.
     `unknown` are the fields of a job that no document has. `assumed_lease` is how long a lease
@@ -60,7 +63,7 @@ class Evidence:
     stats: QueueStats
     hour_start: datetime
     hour: History[str] | Missing = NO_END_TIMES
-    ten_minutes: History[str] | Missing = NO_END_TIMES
+    recent: Mapping[timedelta, History[str] | Missing] = field(default_factory=dict)
     minutes: History[datetime] | Missing = NO_END_TIMES
     day: History[datetime] | Missing = NO_END_TIMES
     blocks: tuple[History[str], ...] | Missing = NO_END_TIMES
@@ -72,11 +75,38 @@ class Evidence:
     first_expiry: datetime | None = None
     unknown: frozenset[str] = field(default_factory=frozenset)
     assumed_lease: timedelta | None = None
+    rules: Rules = DEFAULT_RULES
 
     @property
     def has_collector(self) -> bool:
         """Whether a collector works, even if its stats are old."""
         return self.stats.source == "rollup" or self.leader is not None
+
+    def recent_of(self, thresholds: Thresholds) -> History[str] | Missing:
+        """The history of the time after which a type with these thresholds is stalled."""
+        return self.recent.get(thresholds.stalled_after, NO_END_TIMES)
+
+    def count_dead(self) -> dict[str, int]:
+        """The jobs that died in the last hour, of each type with as many as `dead_per_hour`."""
+        if isinstance(self.hour, Missing):
+            return {}
+        return {
+            job_type: step.dlq
+            for job_type, step in self.hour.activity.items()
+            if step.dlq >= self.rules.for_type(job_type).dead_per_hour
+        }
+
+    def find_dead_filter(self) -> JobFilter | None:
+        """A filter for exactly the jobs of `count_dead`; None if there can be none."""
+        types = self.count_dead()
+        if not types or isinstance(self.hour, Missing):
+            return None
+        dead = died_since(self.hour_start)
+        if all(not step.dlq or name in types for name, step in self.hour.activity.items()):
+            return dead
+        if len(types) > MAX_LINKED_TYPES or not all(map(is_filter, types)):
+            return None
+        return replace(dead, types=tuple(sorted(types)))
 
 
 def died_since(moment: datetime) -> JobFilter:

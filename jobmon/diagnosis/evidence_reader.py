@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -12,12 +12,10 @@ from pymongo.errors import PyMongoError
 
 from jobmon.diagnosis.evidence import (
     NOT_COUNTED,
-    STALLED_AFTER,
     START_A_COLLECTOR,
     STILL_COUNTING,
     Evidence,
     Missing,
-    died_since,
 )
 from jobmon.diagnosis.forecast import (
     BLOCK,
@@ -72,7 +70,6 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
     """Read everything that the checks of the queue need; raises PyMongoError."""
     series = queue.series
     hour = series.window(now - HOUR, now, MINUTE)
-    ten_minutes = series.window(now - STALLED_AFTER, now, MINUTE)
     day = series.window(now - DAY, now, 10 * MINUTE)
     evidence = replace(
         gather_blocks(queue, queue.stats.stats(), now),
@@ -85,18 +82,30 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
     if "finishedAt" in evidence.unknown:
         return evidence
     by_type = read_history(lambda: series.history_by_type(hour), evidence)
+    evidence = replace(evidence, hour=by_type)
     new_dead = None
-    if isinstance(by_type, History) and any(step.dlq for step in by_type.activity.values()):
+    if (dead := evidence.find_dead_filter()) is not None:
         with suppress(UnknownFieldError):
-            new_dead = queue.stats.count(died_since(hour.start))
+            new_dead = queue.stats.count(dead)
     return replace(
         evidence,
-        hour=by_type,
-        ten_minutes=read_history(lambda: series.history_by_type(ten_minutes), evidence),
+        recent={
+            length: read_recent(queue, evidence, length, now)
+            for length in {each.stalled_after for each in evidence.rules.list_thresholds()}
+        },
         minutes=read_history(lambda: series.history_by_step(hour, ()), evidence),
         day=read_history(lambda: series.history_by_step(day, ()), evidence, partly=True),
         new_dead=new_dead,
     )
+
+
+def read_recent(
+    queue: EvidenceSources, evidence: Evidence, length: timedelta, now: datetime
+) -> History[str] | Missing:
+    """The newest history of this length, by type; raises PyMongoError."""
+    step = MINUTE if length <= HOUR else 10 * MINUTE
+    window = queue.series.window(now - length, now, step)
+    return read_history(lambda: queue.series.history_by_type(window), evidence)
 
 
 def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
@@ -121,6 +130,7 @@ def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> E
         samples={},
         unknown=queue.known_fields.unknown,
         assumed_lease=queue.connection.jobs.mapping.offsets.get("leaseExpiresAt"),
+        rules=queue.connection.settings.rules,
     )
     if stats.source != "rollup" or series.rollup.progress() is None:
         reason = "no collector keeps the statistics up to date"

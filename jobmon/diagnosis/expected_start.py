@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from jobmon.diagnosis.attention import stalled_types
-from jobmon.diagnosis.evidence import COUNTED_TOGETHER, STALLED_AFTER, Evidence, Missing
+from jobmon.diagnosis.evidence import COUNTED_TOGETHER, Evidence, Missing
 from jobmon.diagnosis.forecast import (
     BLOCK,
     BLOCKS,
@@ -58,7 +58,7 @@ def find_start_rate(evidence: Evidence, job_type: str) -> StartRate | str:
 
 
 def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
-    """Whether jobs of its type have been due for ten minutes, none ended since and none runs."""
+    """Whether jobs of its type are stalled, as `stalled_types` finds it."""
     if isinstance(evidence, Missing) or job.due_since is None or "finishedAt" in evidence.unknown:
         return False
     health = evidence.stats.health
@@ -127,4 +127,6 @@ def measure_silence(others: QueueFacts) -> Silence:
     for past, length in ((others.day, DAY), (others.hour, HOUR)):
         if isinstance(past, History) and not past.gaps:
             return Silence(length, is_exact=False)
-    return Silence(STALLED_AFTER, is_exact=False)
+    # The time of which the evidence has the newest activity: the type is stalled for it.
+    recent = {} if isinstance(others.evidence, Missing) else others.evidence.recent
+    return Silence(min(recent, default=MINUTE), is_exact=False)

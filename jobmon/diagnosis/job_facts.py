@@ -55,7 +55,7 @@ class JobFacts:
 class QueueFacts:
     """What is known of the other jobs; a text or a `Missing` is the reason why a fact is unknown.
 
-    `evidence` has the stats, the blocks and the ten minutes by type; `recent` is the last three
+    `evidence` has the stats, the blocks and the newest activity by type; `recent` is the last three
     minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the
     hour. `runs` are the activities of its type in periods, the shortest first, each with the words
     for the period.

@@ -25,6 +25,7 @@ class CheckKind(StrEnum):
     FINISHING = "nothing_finishes"
     LEASES = "expired_leases"
     STALLED = "stalled_types"
+    OLDEST_DUE = "oldest_due_job"
     DEAD = "new_dead_jobs"
     COUNTS = "jobs_not_counted"
     BACKLOG = "backlog_growth"
@@ -33,7 +34,9 @@ class CheckKind(StrEnum):
 
 
 # Their notices name the types that they count; those of the others are about the whole queue.
-KINDS_BY_TYPE = frozenset({CheckKind.STALLED, CheckKind.DEAD, CheckKind.FAILURES})
+KINDS_BY_TYPE = frozenset(
+    {CheckKind.STALLED, CheckKind.OLDEST_DUE, CheckKind.DEAD, CheckKind.FAILURES}
+)
 
 
 class TypeCondition(StrEnum):
@@ -84,6 +87,7 @@ _NAMES = {
     CheckKind.FINISHING: "whether jobs finish",
     CheckKind.LEASES: "expired leases",
     CheckKind.STALLED: "stalled types",
+    CheckKind.OLDEST_DUE: "the oldest due job",
     CheckKind.DEAD: "new dead jobs",
     CheckKind.COUNTS: "counts by status",
     CheckKind.BACKLOG: "backlog growth",

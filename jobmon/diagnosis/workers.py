@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from jobmon.diagnosis.attention import MIN_EXPECTED_JOBS, MIN_OVERDUE
-from jobmon.diagnosis.evidence import STALLED_AFTER
 from jobmon.rollup.buckets import DAY, MINUTE
 from jobmon.rollup.run_details import ErrorPair, WorkerTally
 from jobmon.rollup.run_history import RunHistory
@@ -21,6 +20,8 @@ from jobmon.store.stats import QueueStats
 
 # A worker that has ended no run for longer was probably removed. Its leases still count.
 FORGOTTEN_AFTER = DAY
+# A worker that has ended no run for as long may have stopped.
+STOPPED_AFTER = 10 * MINUTE
 
 
 class WorkerState(StrEnum):
@@ -179,7 +180,7 @@ def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     if tally.last_at is None:
         return False
     silence = as_of - tally.last_at
-    if not STALLED_AFTER <= silence <= FORGOTTEN_AFTER:
+    if not STOPPED_AFTER <= silence <= FORGOTTEN_AFTER:
         return False
     busy = max(tally.last_at - window.start, MINUTE)
     return tally.runs * (silence / busy) >= MIN_EXPECTED_JOBS

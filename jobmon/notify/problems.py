@@ -97,7 +97,7 @@ def _select_types(evidence: Evidence, patterns: Sequence[str]) -> Evidence:
             health=replace(health, overdue_by_type=select(health.overdue_by_type)),
         ),
         hour=select_history(evidence.hour),
-        ten_minutes=select_history(evidence.ten_minutes),
+        recent={length: select_history(past) for length, past in evidence.recent.items()},
         minutes=_NOT_SELECTED,
         new_dead=None,
     )

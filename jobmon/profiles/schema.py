@@ -25,6 +25,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "array": ("an array", (list,)),
     "string": ("a text", (str,)),
     "number": ("a number", (int, float)),
+    "integer": ("a whole number", (int,)),
     "boolean": ("true or false", (bool,)),
 }
 
@@ -112,6 +113,9 @@ def _check(value: Any, schema: dict[str, Any], path: KeyPath) -> None:
         raise ProfileMistakeError(path, f"{value!r} is not one of {allowed}")
     if "pattern" in schema and not re.search(schema["pattern"], value):
         raise ProfileMistakeError(path, f"{value!r} is not {schema['title']}")
+    if "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
+        allowed = f"from {schema['minimum']} to {schema['maximum']}"
+        raise ProfileMistakeError(path, f"{value} is not {allowed}")
     if isinstance(value, dict):
         _check_table(value, schema, path)
     if isinstance(value, list):
@@ -133,6 +137,8 @@ def _check_table(value: dict[str, Any], schema: dict[str, Any], path: KeyPath) -
             try:
                 _check(inner, others, (*path, name))
             except ProfileMistakeError as error:
+                if len(error.path) > len(path) + 1:
+                    raise
                 raise OtherKeyError(error.path, str(error)) from None
     for name in schema.get("required", ()):
         if name not in value:

@@ -17,6 +17,7 @@ from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
 from jobmon.settings.mistakes import MistakePlace, SettingsError
 from jobmon.settings.path_prefix import check_path_prefix
 from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, read_receivers
+from jobmon.settings.rules import DEFAULT_RULES, Rules, load_rules
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import open_environment
 from jobmon.settings.sign_in import (
@@ -212,6 +213,7 @@ class Settings:
     actions_retention_days: int = _setting(Env.int, 90, validate=_positive)
     actions_allow_delete: bool = _setting(Env.bool, False)
     owner_actions: tuple[str, ...] = _setting(_read_owner_actions, ())
+    rules: Rules = DEFAULT_RULES  # in the file that JOBMON_RULES names
     # Notifications, sent by the collector
     notify_urls: tuple[ReceiverAddress, ...] = _setting(read_receivers, (), secret=True)
     notify_secret: str | None = _setting(
@@ -323,12 +325,14 @@ class Settings:
         env = open_environment()
         with env.prefixed("JOBMON_"):
             values = read_mapping(env)
+            rules_file = _read_text(env, "RULES", None)
             for setting in fields(cls):
                 if "read" in setting.metadata:
                     default = () if setting.default is MISSING else (setting.default,)
                     read = setting.metadata["read"]
                     values[setting.name] = read(env, setting.name.upper(), *default)
         _raise_errors(env)
+        values["rules"] = load_rules(rules_file)
         if require_keys or any(values[name] for name in KEY_SOURCES):
             values |= choose_algorithm(values)
         check_sign_in(values)

@@ -9,6 +9,7 @@ class MistakePlace(StrEnum):
     ENVIRONMENT = "environment"
     QUEUES_FILE = "queues_file"  # the file that JOBMON_QUEUES names
     PROFILE_FILE = "profile_file"
+    RULES_FILE = "rules_file"  # the file that JOBMON_RULES names
 
 
 class SettingsError(Exception):

@@ -21,6 +21,7 @@ _SETTING_REMEDIES = {
     MistakePlace.ENVIRONMENT: "Set it in the environment; docs/operations.md lists them all.",
     MistakePlace.QUEUES_FILE: "Correct the file; docs/operations.md describes the format.",
     MistakePlace.PROFILE_FILE: "Correct the file; docs/adapters.md describes the format.",
+    MistakePlace.RULES_FILE: "Correct the file; docs/notifications.md describes the format.",
 }
 
 

@@ -31,6 +31,7 @@ from jobmon.rollup.run_details import RunDetails
 from jobmon.rollup.run_history import RunHistory
 from jobmon.rollup.series import Activity, History
 from jobmon.rollup.windows import Window
+from jobmon.settings.rules import Rules
 from jobmon.store.labels import OTHER
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.probe import DatabaseHealth
@@ -84,6 +85,7 @@ class Rollup:
                 scheduled=5,
                 oldest_queued=datetime.now(UTC) - timedelta(seconds=62),
                 oldest_queued_by_type={},
+                overdue_by_type={"mail": datetime.now(UTC) - timedelta(seconds=32)},
             ),
         )
         self._totals = Totals(by_type=tallies, age_s=1.5)
@@ -162,7 +164,10 @@ def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
         series=rollup,
         known_fields=rollup,
         runs=rollup,
-        connection=SimpleNamespace(jobs=SimpleNamespace(mapping=FieldMapping(paths={}))),
+        connection=SimpleNamespace(
+            jobs=SimpleNamespace(mapping=FieldMapping(paths={})),
+            settings=SimpleNamespace(rules=Rules()),
+        ),
     )
 
 
@@ -190,6 +195,7 @@ def test_queue_metrics_are_in_base_units() -> None:
     assert value(found, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
     assert value(found, "jobmon_expired_leases") == 3
     assert value(found, "jobmon_due_jobs") == 4
+    assert value(found, "jobmon_oldest_due_job_seconds", type="mail") == pytest.approx(30, abs=0.1)
     assert value(found, "jobmon_scheduled_jobs") == 5
     assert value(found, "jobmon_backlog_grows") == 0
     assert value(found, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)

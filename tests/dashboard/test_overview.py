@@ -98,7 +98,7 @@ def facts(
         hour_start=START,
         blocks_start=START,
         hour=hour,
-        ten_minutes=history_by_type(activity, first=50) if has_past else missing,
+        recent={10 * MINUTE: history_by_type(activity, first=50) if has_past else missing},
         minutes=steps,
         day=missing,
         samples=by_step,

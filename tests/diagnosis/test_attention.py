@@ -25,6 +25,7 @@ from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample, Tally, floor
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.series import Activity, History
+from jobmon.settings.rules import Rules, Thresholds
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER
 from jobmon.store.stats import QueueHealth, QueueStats
@@ -92,7 +93,7 @@ def evidence(
         hour_start=START,
         blocks_start=START,
         hour=history_by_type(steps, 0),
-        ten_minutes=history_by_type(steps, 50),
+        recent={10 * MINUTE: history_by_type(steps, 50)},
         minutes=history_by_minute(steps),
         day=History(NOW, "rollup", {}),
         samples={
@@ -126,7 +127,7 @@ def test_all_clear_needs_every_check() -> None:
     assert is_all_clear(run_checks(evidence()))
     gaps: dict[str, dict[str, Any]] = {
         "whether jobs finish": {"minutes": MISSING},
-        "stalled types": {"ten_minutes": MISSING},
+        "stalled types": {"recent": {10 * MINUTE: MISSING}},
         "new dead jobs": {"hour": MISSING},
         "backlog growth": {"samples": {}},
     }
@@ -142,7 +143,7 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
     given = replace(
         evidence({("queued", "a"): 86, ("dlq", "a"): 60}, due=86),
         hour=MISSING,
-        ten_minutes=MISSING,
+        recent={10 * MINUTE: MISSING},
         minutes=MISSING,
         day=MISSING,
     )
@@ -186,9 +187,7 @@ def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
 
 def test_without_finish_times_nothing_is_concluded_from_them() -> None:
     given = evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
-    given = replace(
-        given, hour=NO_END_TIMES, ten_minutes=NO_END_TIMES, minutes=NO_END_TIMES, day=NO_END_TIMES
-    )
+    given = replace(given, hour=NO_END_TIMES, recent={}, minutes=NO_END_TIMES, day=NO_END_TIMES)
     assert notices(given) == []
     assert unchecked(given) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
@@ -199,10 +198,10 @@ def test_without_finish_times_nothing_is_concluded_from_them() -> None:
 def add_gap(given: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
     """The evidence of a queue that counts runs from changes, some of which are unknown."""
     gap = Gap(start=start, end=end, reason=GapReason.STREAM_LOST)
-    histories = ("hour", "ten_minutes", "minutes", "day")
-    return replace(
-        given, **{name: replace(getattr(given, name), gaps=(gap,)) for name in histories}
-    )
+    histories = {name: getattr(given, name) for name in ("hour", "minutes", "day")}
+    with_gap = {name: replace(history, gaps=(gap,)) for name, history in histories.items()}
+    recent = {length: replace(past, gaps=(gap,)) for length, past in given.recent.items()}
+    return replace(given, recent=recent, **with_gap)
 
 
 def test_where_runs_may_be_missing_only_those_that_were_seen_raise_an_alarm() -> None:
@@ -528,3 +527,98 @@ def test_notices_by_type_name_the_types_that_they_count() -> None:
         CheckKind.FAILURES: (2, frozenset("ac")),
     }
     assert {kind for kind, (_, counted) in by_kind.items() if counted} <= KINDS_BY_TYPE
+
+
+def rules(**of_reports: Any) -> Rules:
+    """The default rules, with others for the types of reports."""
+    return Rules(by_type=(("report.*", Thresholds(**of_reports)),))
+
+
+def test_failure_rates_are_compared_with_the_threshold_of_their_type() -> None:
+    steps = {1: {"report.a": (12, 8, 0), "report.b": (5, 5, 0), "mail": (80, 19, 0)}}
+    given = evidence(steps=steps)
+    assert texts(given) == ["40% of report.a attempts failed in the last hour"]
+    strict = rules(failure_rate=0.5, failure_rate_attempts=10)
+    assert failing_types(replace(given, rules=strict)) == {"report.b": 0.5}
+    both = replace(strict, thresholds=Thresholds(failure_rate=0.19))
+    assert texts(replace(given, rules=both)) == [
+        "2 types failed in 19% or more of their attempts in the last hour, "
+        "most often report.b (50%)"
+    ]
+
+
+def test_dead_jobs_count_from_the_threshold_of_their_type_on() -> None:
+    """Catches a notice whose link lists jobs of other types."""
+    given = replace(
+        evidence(steps={1: {"report.a": (0, 9, 9), "mail": (0, 1, 1)}}),
+        rules=rules(dead_per_hour=10),
+    )
+    mail = replace(died_since(START), types=("mail",))
+    assert given.find_dead_filter() == mail
+    (notice,) = notices(replace(given, new_dead=(1, True)))
+    assert (notice.text, notice.jobs) == ("1 job died in the last hour: mail", mail)
+    given = replace(given, rules=rules(dead_per_hour=9))
+    assert given.find_dead_filter() == died_since(START)
+    assert texts(replace(given, new_dead=(10, True))) == [
+        "10 jobs died in the last hour, mostly report.a"
+    ]
+    none = replace(given, rules=Rules(thresholds=Thresholds(dead_per_hour=10)))
+    assert (none.find_dead_filter(), notices(none)) == (None, [])
+
+
+def test_folded_types_over_the_threshold_have_no_link() -> None:
+    given = evidence(steps={1: {OTHER: (0, 9, 9), "report.a": (0, 1, 1)}})
+    given = replace(given, rules=rules(dead_per_hour=10))
+    (notice,) = notices(given)
+    assert (notice.count, notice.jobs, given.find_dead_filter()) == (9, None, None)
+
+
+def test_a_type_is_stalled_after_a_time_of_its_own() -> None:
+    waited = overdue_since(**{"report.a": 61 * MINUTE, "report.b": 59 * MINUTE, "mail": HOUR})
+    given = evidence(overdue_by_type=waited)
+    hour = History(NOW, "rollup", {"mail": activity(1)})
+    given = replace(given, rules=rules(stalled_after=HOUR), recent={**given.recent, HOUR: hour})
+    # A mail ended in the last hour, but none in the last ten minutes.
+    assert list(stalled_types(given)) == ["report.a", "mail"]
+    busy = replace(
+        given, recent={**given.recent, HOUR: replace(hour, activity={"report.a": activity(1)})}
+    )
+    assert texts(busy) == ["mail is stalled: oldest due job waiting 1 h, none finished in 10 min"]
+    counting = replace(given, recent={**given.recent, HOUR: MISSING})
+    assert list(stalled_types(counting)) == ["mail"]
+    assert unchecked(counting)["stalled types"] == MISSING.reason
+
+
+def test_nothing_finishes_after_the_time_of_the_rules() -> None:
+    """A queue that ends few jobs, so that three are not expected earlier."""
+    slow = evidence(
+        steps={minute: {"a": (1, 0, 0)} for minute in (0, 25)},
+        due=1,
+        overdue_by_type=overdue_since(a=9 * MINUTE),
+    )
+    assert [text.split()[0] for text in texts(slow)] == ["Nothing"]
+    patient = Rules(thresholds=Thresholds(stalled_after=40 * MINUTE))
+    given = replace(slow, rules=patient, recent={40 * MINUTE: slow.recent[10 * MINUTE]})
+    assert texts(given) == []
+
+
+def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> None:
+    waited = overdue_since(**{"report.a": 31 * MINUTE, "report.b": 30 * MINUTE, "mail": DAY})
+    given = evidence(steps=every_minute(9, kind="mail"), overdue_by_type=waited)
+    given = replace(given, rules=rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
+    given = replace(given, recent={**given.recent, HOUR: given.recent[10 * MINUTE]})
+    (notice,) = notices(given)
+    assert notice.text == "The oldest due job of report.a has been due for 31 min"
+    assert (notice.level, notice.since) == ("watch", NOW - 31 * MINUTE)
+    assert notice.jobs == JobFilter(types=("report.a",), condition=JobCondition.DUE)
+    longer = replace(given, rules=rules(oldest_due=29 * MINUTE, stalled_after=HOUR))
+    assert texts(longer) == [
+        "2 types have jobs that are due for too long, the longest for 31 min: report.a"
+    ]
+
+
+def test_the_backlog_grows_from_the_thresholds_of_the_rules_on() -> None:
+    given = evidence({("queued", "a"): 1_100}, samples={NOW - HOUR: 500}, due=1_100)
+    for more_jobs, growth, grows in ((599, 2.1, True), (600, 2.1, False), (20, 2.2, False)):
+        own = Rules(backlog_growth_jobs=more_jobs, backlog_growth=growth)
+        assert bool(notices(replace(given, rules=own))) == grows

@@ -50,7 +50,7 @@ def count_types(**counts: int) -> History[str]:
 def evidence(*ended_in_block: int, others: int = 0, **more: Any) -> Evidence:
     """A queue in which so many attempts ended in each block, of the type and of all others."""
     blocks = {"mail": [(0, count) for count in ended_in_block], "sms": [(0, others)] * 3}
-    busy = {"ten_minutes": count_types(mail=ended_in_block[-1], sms=others)}
+    busy = {"recent": {10 * MINUTE: count_types(mail=ended_in_block[-1], sms=others)}}
     return make_evidence(blocks, **busy | more)
 
 
@@ -278,11 +278,12 @@ GAP = Gap(start=NOW - HOUR, end=NOW - 5 * MINUTE, reason=GapReason.STREAM_LOST)
 def add_gap(given: Evidence) -> Evidence:
     """The evidence of a queue whose runs are counted from changes, some of which are missing."""
     assert not isinstance(given.blocks, Missing)
-    assert not isinstance(given.ten_minutes, Missing)
+    recent = given.recent[10 * MINUTE]
+    assert not isinstance(recent, Missing)
     return replace(
         given,
         blocks=tuple(replace(block, gaps=(GAP,)) for block in given.blocks),
-        ten_minutes=replace(given.ten_minutes, gaps=(GAP,)),
+        recent={10 * MINUTE: replace(recent, gaps=(GAP,))},
     )
 
 

@@ -215,6 +215,7 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
     assert commands[:3] == ["demo", "init", "check"]
     assert set(commands) == {
         *commands[:3],
+        "alerts",
         "token",
         "revoke",
         "run",
@@ -257,7 +258,7 @@ def test_every_command_prints_its_help(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     *helps, file = done.stdout.splitlines()
     assert file == str(installed / "jobmon/__init__.py")  # not the checkout
-    assert len(helps) == 19
+    assert len(helps) == 20
     assert all(int(line.split()[1]) > 100 for line in helps)
 
 

@@ -1,0 +1,131 @@
+"""From which numbers on something needs attention: the file that JOBMON_RULES names.
+
+The overview, notifications and the alert rules of `jobmon alerts` have the same ones:
+
+    failure_rate = 0.3
+
+    [types."report.*"]
+    stalled_after_minutes = 60
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jobmon.profiles.schema import TomlError, load_toml
+from jobmon.settings.mistakes import MistakePlace, SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """The numbers that a type can have of its own.
+
+    `failure_rate`: the share of failed attempts in an hour, from `failure_rate_attempts` on.
+    `stalled_after`: how long a job is due while none of its type finishes. `oldest_due`: how long a
+    job may be due; None for no limit. `dead_per_hour`: dead jobs in an hour.
+    """
+
+    failure_rate: float = 0.2
+    failure_rate_attempts: int = 20
+    stalled_after: timedelta = timedelta(minutes=10)
+    oldest_due: timedelta | None = None
+    dead_per_hour: int = 1
+
+    def is_failing(self, finished: int, rate: float) -> bool:
+        """Whether the failure rate of so many finished attempts is high."""
+        return finished >= self.failure_rate_attempts and rate >= self.failure_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """All thresholds; the defaults are those without a file.
+
+    `by_type` has thresholds of types by pattern, such as `mail.*`; the first that matches counts. A
+    backlog grows if it has `backlog_growth` times as many jobs as an hour ago, and more than
+    `backlog_growth_jobs` more.
+    """
+
+    thresholds: Thresholds = Thresholds()
+    by_type: tuple[tuple[str, Thresholds], ...] = ()
+    backlog_growth: float = 1.2
+    backlog_growth_jobs: int = 20
+
+    def for_type(self, name: str) -> Thresholds:
+        """The thresholds of a type."""
+        for pattern, thresholds in self.by_type:
+            if re.fullmatch(pattern_regex(pattern), name, re.DOTALL):
+                return thresholds
+        return self.thresholds
+
+    def restrict(self, name: str) -> "Rules":
+        """The rules of one type, as if there were no others."""
+        return replace(self, thresholds=self.for_type(name), by_type=())
+
+    def list_thresholds(self) -> list[Thresholds]:
+        """Those of all types: first without a pattern, then those with one."""
+        return [self.thresholds, *(thresholds for _, thresholds in self.by_type)]
+
+
+DEFAULT_RULES = Rules()
+
+
+def pattern_regex(pattern: str) -> str:
+    """A regular expression, also one of Prometheus; `*` is any text and `?` one character."""
+    parts = re.split(r"([*?])", pattern)
+    return "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
+
+
+@cache
+def rules_schema() -> dict[str, Any]:
+    """The JSON Schema of the file, published as docs/rules.schema.json."""
+    text = files("jobmon.settings").joinpath("rules.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def load_rules(file: str | None) -> Rules:
+    """The rules in a file; the defaults for None.
+
+    Raises SettingsError with the file, the line, the key and what is allowed.
+    """
+    if file is None:
+        return DEFAULT_RULES
+    place = MistakePlace.RULES_FILE
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"JOBMON_RULES: {file} cannot be read: {reason}") from None
+    try:
+        return load_toml(text, rules_schema(), _build_rules)
+    except TomlError as error:
+        raise SettingsError(f"JOBMON_RULES: {file}, {error}", place) from None
+
+
+def _build_rules(content: dict[str, Any]) -> Rules:
+    thresholds = _build_thresholds(Thresholds(), content)
+    backlog = {name: value for name, value in content.items() if name.startswith("backlog_")}
+    return Rules(
+        thresholds=thresholds,
+        by_type=tuple(
+            (pattern, _build_thresholds(thresholds, table))
+            for pattern, table in content.get("types", {}).items()
+        ),
+        **backlog,
+    )
+
+
+def _build_thresholds(base: Thresholds, table: Mapping[str, Any]) -> Thresholds:
+    """The numbers in a table; those of `base` where it has none."""
+    names = ("failure_rate", "failure_rate_attempts", "dead_per_hour")
+    values: dict[str, Any] = {name: table[name] for name in names if name in table}
+    for name in ("stalled_after", "oldest_due"):
+        if (minutes := table.get(f"{name}_minutes")) is not None:
+            values[name] = timedelta(minutes=minutes)
+    return replace(base, **values)

@@ -1,0 +1,103 @@
+"""The file of thresholds that JOBMON_RULES names."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from jobmon.settings import Settings, SettingsError
+from jobmon.settings.rules import Rules, Thresholds, load_rules, rules_schema
+
+ROOT = Path(__file__).parents[2]
+FILE = """
+failure_rate = 0.3
+backlog_growth_jobs = 500
+
+[types."report.*"]
+stalled_after_minutes = 60
+dead_per_hour = 10
+
+[types."report.daily"]
+failure_rate = 0.9
+
+[types."a?c"]
+oldest_due_minutes = 90
+"""
+
+
+def write(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "rules.toml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_types_have_the_thresholds_of_the_first_pattern_that_matches(tmp_path: Path) -> None:
+    rules = load_rules(write(tmp_path, FILE))
+    assert (rules.backlog_growth, rules.backlog_growth_jobs) == (1.2, 500)
+    assert rules.for_type("mail") == Thresholds(failure_rate=0.3)
+    report = Thresholds(failure_rate=0.3, stalled_after=timedelta(hours=1), dead_per_hour=10)
+    assert rules.for_type("report.weekly") == rules.for_type("report.daily") == report
+    assert rules.for_type("abc").oldest_due == timedelta(minutes=90)
+    for name in ("report", "reportXdaily", "ac", "abbc", "xabc"):  # a pattern is the whole name
+        assert rules.for_type(name) == rules.thresholds
+    assert rules.restrict("report.x") == Rules(thresholds=report, backlog_growth_jobs=500)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("failure_rate = 30", "line 1: failure_rate: 30 is not from 0.001 to 1"),
+        ("failure_rate = nan", "line 1: failure_rate: nan is not from 0.001 to 1"),
+        ("dead_per_hour = 0", "line 1: dead_per_hour: 0 is not from 1 to 1000000"),
+        ("dead_per_hour = true", "line 1: dead_per_hour: must be a whole number"),
+        ('stalled_after_minutes = "10m"', "stalled_after_minutes: must be a whole number"),
+        ("\nfailurerate = 0.1", "line 2: failurerate: unknown; allowed are failure_rate, "),
+        (
+            "[types.mail]\ndead_per_hour = 1.5",
+            "line 2: types.mail.dead_per_hour: must be a whole number",
+        ),
+        ("[types.mail]\nbacklog_growth = 2", "line 2: types.mail.backlog_growth: unknown;"),
+        ("[types]\nmail = 3", "line 2: types.mail: must be a table"),
+    ],
+)
+def test_mistakes_are_reported_with_line_and_key(tmp_path: Path, text: str, expected: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(SettingsError) as raised:
+        load_rules(file)
+    assert str(raised.value).startswith(f"JOBMON_RULES: {file}, ")
+    assert expected in str(raised.value)
+    misplaced = "before the first [table]" in str(raised.value)
+    assert misplaced == ("types.mail.backlog_growth" in expected)
+
+
+def test_settings_have_the_rules_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://localhost/shop")
+    assert Settings.from_env(require_keys=False).rules == Rules()
+    file = write(tmp_path, FILE)
+    monkeypatch.setenv("JOBMON_RULES", file)
+    assert Settings.from_env(require_keys=False).rules == load_rules(file)
+    monkeypatch.setenv("JOBMON_RULES", str(tmp_path / "other.toml"))
+    with pytest.raises(SettingsError, match=r"JOBMON_RULES: .*other.toml cannot be read: No such"):
+        Settings.from_env(require_keys=False)
+
+
+def test_schema_is_published_and_names_the_defaults() -> None:
+    schema = rules_schema()
+    assert json.loads((ROOT / "docs/rules.schema.json").read_text()) == schema
+    Draft202012Validator.check_schema(schema)
+    defaults = {
+        "failure_rate": Thresholds.failure_rate,
+        "failure_rate_attempts": Thresholds.failure_rate_attempts,
+        "stalled_after_minutes": Thresholds.stalled_after // timedelta(minutes=1),
+        "dead_per_hour": Thresholds.dead_per_hour,
+        "backlog_growth": Rules.backlog_growth,
+        "backlog_growth_jobs": Rules.backlog_growth_jobs,
+    }
+    for name, default in defaults.items():
+        assert f"Default: {default}." in schema["properties"][name]["description"]
+        row = f"| `{name}` | `{default}` |"
+        assert row in (ROOT / "docs/notifications.md").read_text()

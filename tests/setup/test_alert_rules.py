@@ -1,0 +1,131 @@
+"""`jobmon alerts`: the alert rules for Prometheus."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from jobmon.cli import main
+
+from ..api.test_queue_metrics import promtool
+
+ROOT = Path(__file__).parents[2]
+FILE = """
+failure_rate = 0.3
+oldest_due_minutes = 30
+stalled_after_minutes = 90
+backlog_growth = 2.5
+backlog_growth_jobs = 700
+
+[types."report.*"]
+failure_rate = 0.5
+oldest_due_minutes = 180
+
+[types."report.b"]
+dead_per_hour = 50
+"""
+DEAD = "jobmon_jobs_dead_lettered_total"
+LABELS = 'job="jobmon",instance="a",queue="default"'
+
+
+def run_alerts(rules: Path | None) -> str:
+    done = CliRunner().invoke(main, ["alerts"], env={"JOBMON_RULES": rules and str(rules)})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def own_rules(tmp_path: Path) -> Path:
+    """The alert rules for `FILE`."""
+    (tmp_path / "rules.toml").write_text(FILE)
+    alerts = tmp_path / "alerts.yml"
+    alerts.write_text(run_alerts(tmp_path / "rules.toml"))
+    return alerts
+
+
+def test_shipped_rules_are_those_of_the_defaults() -> None:
+    """Catches a threshold that was changed in only one place."""
+    assert (ROOT / "deploy/prometheus/alerts.yml").read_text() == run_alerts(None)
+
+
+def test_rules_of_the_whole_queue_have_the_thresholds_of_the_file(own_rules: Path) -> None:
+    (group,) = yaml.safe_load(own_rules.read_text())["groups"]
+    rules = {rule["alert"]: rule["expr"] for rule in group["rules"]}
+    assert "[90m]" in rules["JobmonQueueStalled"]
+    assert "> 700 + " in rules["JobmonBacklogGrowing"]
+    assert "> 2.5 * " in rules["JobmonBacklogGrowing"]
+
+
+def test_alerts_fire_from_the_thresholds_of_their_type_on(own_rules: Path, tmp_path: Path) -> None:
+    """Catches a type in two branches of an expression, and one in none of them."""
+    series, expected = {}, dict[str, list[str]]()
+    for job_type, failed, due_minutes, died in (
+        ("mail", 30, 31, 1),
+        ("mail2", 29, 30, 0),
+        ("report.a", 50, 181, 1),
+        ("report.b", 49, 180, 1),  # the first pattern that matches counts
+        ("reports", 30, 31, 0),
+    ):
+        labels = f'{LABELS},type="{job_type}"'
+        for outcome, count in (("failed", failed), ("succeeded", 100 - failed)):
+            name = f'jobmon_attempts_finished_total{{{labels},outcome="{outcome}"}}'
+            series[name] = f"0+{count}x120"
+        series[f"jobmon_oldest_due_job_seconds{{{labels}}}"] = f"{due_minutes * 60}+0x120"
+        series[f"{DEAD}{{{labels}}}"] = f"0+0x90 {died}+0x30"
+    expected["JobmonFailureRate"] = ["mail", "report.a", "reports"]
+    expected["JobmonOldestDueJob"] = ["mail", "report.a", "reports"]
+    expected["JobmonDeadLetters"] = ["mail", "report.a", "report.b"]
+    run_tests(own_rules, tmp_path, series, expected)
+
+
+def run_tests(
+    rules: Path, tmp_path: Path, series: dict[str, str], expected: dict[str, list[str]]
+) -> None:
+    (group,) = yaml.safe_load(rules.read_text())["groups"]
+    by_name = {rule["alert"]: rule for rule in group["rules"]}
+    alert_tests = [
+        {
+            "eval_time": "100m",
+            "alertname": name,
+            "exp_alerts": [
+                {
+                    "exp_labels": {
+                        "job": "jobmon",
+                        "queue": "default",
+                        "type": job_type,
+                        **by_name[name]["labels"],
+                    },
+                    "exp_annotations": {
+                        key: text.replace("{{ $labels.queue }}", "default").replace(
+                            "{{ $labels.type }}", job_type
+                        )
+                        for key, text in by_name[name]["annotations"].items()
+                    },
+                }
+                for job_type in types
+            ],
+        }
+        for name, types in expected.items()
+    ]
+    file = tmp_path / "alerts.test.yml"
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": alert_tests,
+    }
+    file.write_text(yaml.safe_dump({"rule_files": [str(rules)], "tests": [test]}))
+    tested = subprocess.run(
+        [promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_a_mistake_in_the_file_ends_the_command_with_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text("dead_per_hour = 0")
+    done = CliRunner().invoke(main, ["alerts"], env={"JOBMON_RULES": str(file)})
+    assert done.exit_code == 1
+    message = f"JOBMON_RULES: {file}, line 1: dead_per_hour: 0 is not from 1 to 1000000"
+    assert done.output == f"Error: {message}\n"
