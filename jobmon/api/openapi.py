@@ -235,7 +235,10 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
     def _document_access(self, doc: dict[str, Any], _: dict[str, Any], **__: Any) -> dict[str, Any]:
         responses = doc.setdefault("responses", {})
         for status in _SHARED_ERRORS[self._access]:
-            responses.setdefault(status, status.name)
+            responses.setdefault(status, _name_response(status))
+        if HTTPStatus.UNPROCESSABLE_ENTITY in responses:
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            responses[status] = _name_response(status)
         doc["responses"] = dict(sorted(responses.items()))
         doc["security"] = [] if self._access is Access.ANYONE else [{BEARER: []}]
         return doc
@@ -307,7 +310,13 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
             response = {"description": description, "content": {"application/json": content}}
             if headers:
                 response["headers"] = headers
-            self.spec.components.response(status.name, response)
+            self.spec.components.response(_name_response(status), response)
+
+
+def _name_response(status: HTTPStatus) -> str:
+    """The name of an error's component; Python 3.13 has another name for 422."""
+    renamed = status is HTTPStatus.UNPROCESSABLE_ENTITY
+    return "UNPROCESSABLE_ENTITY" if renamed else status.name
 
 
 def _list_servers(root: str) -> list[dict[str, Any]]:
