@@ -33,7 +33,7 @@ SECTIONS = {
 OTHER_COMMANDS = {
     "init": "Create the indexes that the monitor needs; also its users and a replica set.",
     "check": "Check your deployment and print what is missing, with a remedy for each problem.",
-    "act": "Request an ACTION on jobs, which `jobmon actor` carries out, with a record of each.",
+    "act": "Request an ACTION on jobs.",
     "notify": "Show how many notifications reached each receiver; --test sends a test message.",
     "token": "Print a token signed with JOBMON_JWT_SECRET_KEY.",
     "top": "Watch the queue in the terminal: counts, types, errors, workers, jobs.",

@@ -47,7 +47,7 @@ class Moment(click.ParamType[datetime]):
             moment = datetime.fromisoformat(value)
             moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
         except (ValueError, OverflowError):
-            self.fail("is not a time in ISO 8601, such as 2026-01-31T02:40Z", param, ctx)
+            self.fail(f"{value!r} is not a time in ISO 8601, such as 2026-01-31T02:40Z", param, ctx)
         return to_milliseconds(moment)
 
 
@@ -64,7 +64,7 @@ class Moment(click.ParamType[datetime]):
 @click.option("--created-to", type=Moment(), help="Jobs created before this time.")
 @click.option("--run-at", type=Moment(), help="The new time, for reschedule.")
 @click.option("--priority", type=int, help="The new priority, for prioritize.")
-@click.option("--reset-attempts", is_flag=True, help="Retry with as many attempts as at first.")
+@click.option("--reset-attempts", is_flag=True, help="Retry with the original number of attempts.")
 @click.option("--reason", default="", help="Why; required for more than one job.")
 @click.option("--as", "subject", help="Your name in the records; by default that of your account.")
 @click.option("--key", help="An idempotency key: a request with the same key is made once.")
@@ -73,12 +73,12 @@ class Moment(click.ParamType[datetime]):
 @click.option("--wait", is_flag=True, help="Print the progress until the request is over.")
 @click.option("--queue", metavar="NAME", help="Of the queues in JOBMON_QUEUES, this one.")
 def act_command(action: str, **given: Any) -> None:
-    """Request an ACTION on jobs, which `jobmon actor` carries out, with a record of each.
+    """Request an ACTION on jobs. `jobmon actor` carries it out and records each job.
 
     Give ids or filters of jobs; for pause_type and resume_type only --type. The user in
     JOBMON_MONGO_URI must be able to store requests, as the web service's user is after `jobmon
-    init --actor`. It needs no key for tokens. With --wait it exits with 1 unless the request is
-    finished.
+    init --actor`. The command needs no key for tokens. With --wait it exits with 1 unless the
+    request is finished.
     """
     try:
         settings = Settings.from_env(require_keys=False)
@@ -91,10 +91,10 @@ def act_command(action: str, **given: Any) -> None:
     try:
         _run(session, action, given)
     except RequestError as error:
-        option = error.field.replace("_", "-").removesuffix("s")
-        raise click.ClickException(f"not requested: {option}: {error}") from None
+        raise click.ClickException(f"not requested: {_name_option(error.field)}: {error}") from None
     except RefusedFilterError as error:
-        raise click.ClickException(f"not requested: {error.parameter}: {error}") from None
+        option = _name_option(error.parameter)
+        raise click.ClickException(f"not requested: {option}: {error}") from None
     except PyMongoError as error:
         reason = _NO_RIGHT if is_unauthorized(error) else describe_error(error)
         raise click.ClickException(f"not requested: {reason}") from None
@@ -124,6 +124,12 @@ class _Session:
             ActionPreviewer(JobLists(planner, redactor), ListCounter(planner), find_support(queue)),
             close,
         )
+
+
+def _name_option(field: str) -> str:
+    """The argument for a field of a request: `--id` for `ids`."""
+    known = {"ids": "id", "types": "type", "idempotency_key": "key"}
+    return "ACTION" if field == "action" else f"--{known.get(field, field)}".replace("_", "-")
 
 
 def _run(session: _Session, action: str, given: dict[str, Any]) -> None:

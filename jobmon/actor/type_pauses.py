@@ -16,7 +16,7 @@ NO_CHANGE = "it has this state already"
 def change_types(connection: Connection, request: ActionRequest) -> Iterator[Document]:
     """Pause or resume the types of a request; yields an outcome for each. Raises PyMongoError.
 
-    Doing it twice changes nothing, so it needs no record of what was begun.
+    It is idempotent, so it needs no record of what was begun.
     """
     pauses = request.action == TypeAction.PAUSE
     controls = connection.database.get_collection(
@@ -28,7 +28,7 @@ def change_types(connection: Connection, request: ActionRequest) -> Iterator[Doc
         else:
             update = {"$addToSet": {"types": name}} if pauses else {"$pull": {"types": name}}
             before = controls.find_one_and_update({"_id": PAUSED}, update)
-            if before is None:  # `jobmon init --actor` creates it: the actor may not
+            if before is None:  # not created by `jobmon init --actor`; its role may not insert it
                 before = controls.find_one_and_update({"_id": PAUSED}, update, upsert=True)
         was_paused = name in (before or {}).get("types", ())
         if was_paused == pauses:

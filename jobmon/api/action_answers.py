@@ -84,7 +84,7 @@ class ActionAnswer(Answer):
     possible = integer("Of a dry run: jobs that would have been changed.")
     runAt = DateOrText("Of `reschedule`: the new time.")
     priority = integer("Of `prioritize`: the new priority.", nullable=True)
-    isReset = boolean("Of `retry`: whether the job gets as many attempts as at first.")
+    isReset = boolean("Of `retry`: whether the job gets its original number of attempts.")
     isDryRun = boolean("Whether nothing is changed.")
     isApprovalNeeded = boolean("Whether another person has to approve it.")
     claimedAt = DateOrText("When an actor began; null before.")

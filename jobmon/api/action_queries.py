@@ -167,7 +167,7 @@ class ActionBody(Body):
         data_key="isReset",
         load_default=False,
         **describe(
-            "For `retry`: with as many attempts as at first, instead of those that are left."
+            "For `retry`: with the original number of attempts, instead of those that remain."
         ),
     )
     dry_run = _Flag(

@@ -25,11 +25,11 @@ _TYPE_EFFECTS = {
 _NOTES = {
     JobAction.CANCEL: "A job that runs loses its lease: its worker may still finish its work, but "
     "the result is not recorded.",
-    JobAction.RELEASE: "Each is retried after a delay, or becomes dead if no attempt is left.",
+    JobAction.RELEASE: "Each is retried after a delay, or is dead-lettered if no attempt is left.",
     JobAction.DELETE: "This cannot be undone.",
 }
-_ATTEMPTS = "Each keeps the attempts that are left, and has at least one."
-_ATTEMPTS_RESET = "Each gets as many attempts as at first."
+_ATTEMPTS = "Each keeps its remaining attempts; a job without any gets one."
+_ATTEMPTS_RESET = "Each gets its original number of attempts."
 _SHOWN_TYPES = 3
 
 
@@ -52,8 +52,9 @@ def describe_action(order: ActionOrder, count: int, support: ActionSupport) -> s
 def _name_types(order: ActionOrder) -> str:
     types = order.target.types
     names = ", ".join(types[:_SHOWN_TYPES])
-    others = len(types) - _SHOWN_TYPES
-    return f"{names} and {others} more types" if others > 0 else f"the type {names}"
+    if others := len(types[_SHOWN_TYPES:]):
+        return f"the types {names} and {humanize.count(others, 'more type')}"
+    return f"the {'type' if len(types) == 1 else 'types'} {names}"
 
 
 def _write_value(order: ActionOrder) -> str:
@@ -68,9 +69,8 @@ def list_warnings(unsuitable: int | None, *, has_actor: bool, expires_minutes: i
     """What to know before the request is made, each as a sentence."""
     warnings = []
     if unsuitable:
-        verb = "is" if unsuitable == 1 else "are"
         warnings.append(
-            f"{humanize.grouped(unsuitable)} of the selected jobs {verb} in another state, "
+            f"{humanize.grouped(unsuitable)} of the selected jobs cannot be changed in this way "
             "and will be skipped."
         )
     if not has_actor:

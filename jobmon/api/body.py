@@ -10,7 +10,7 @@ from jobmon.web.errors import invalid, invalid_parameters
 
 
 class Body(Schema):
-    """An object in the body of a request. Unknown fields are refused: one may be a typing error."""
+    """An object in the body of a request. Unknown fields are refused: one may be a typo."""
 
     is_required: ClassVar[bool] = True
 
@@ -18,11 +18,11 @@ class Body(Schema):
         unknown = RAISE
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """The schema itself: each decorator of a route copies the documentation so far."""
+        """The same schema: the decorators of a route copy its documentation, with the schema."""
         return self
 
     def read(self, request: Request) -> Any:
-        """What the body of a request means; raises ApiError 422."""
+        """The parsed body of a request; raises ApiError 422."""
         if not self.is_required and not request.get_data():
             return self.read_fields({})
         given = request.get_json(force=True, silent=True)
@@ -31,7 +31,7 @@ class Body(Schema):
         return self.read_fields(given)
 
     def read_fields(self, given: Mapping[str, Any]) -> Any:
-        """What the fields of a body mean; raises ApiError 422."""
+        """The parsed fields of a body; raises ApiError 422."""
         try:
             return self.load(given)
         except ValidationError as error:

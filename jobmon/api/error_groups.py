@@ -69,7 +69,7 @@ class FoundErrors:
 def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> FoundErrors:
     """The groups with errors in the window; raises NoCollectorError and PyMongoError.
 
-    Reads the collector's buckets and its registry of groups: no job.
+    Reads the collector's buckets and its registry of groups; it never reads jobs.
     """
     history = queue.runs.read(window)
     is_unknown = "finishedAt" in queue.known_fields.unknown
@@ -114,7 +114,7 @@ GROUP_ID = {
 
 
 def add_routes(routes: Routes) -> None:
-    """Add the routes below `/errors` to those of operators."""
+    """Add the routes of `/errors` to those of operators."""
     response = SharedResponse(ErrorGroupList(), MAX_CACHED_ANSWERS)
 
     @routes.get("/errors")
@@ -132,7 +132,7 @@ def add_routes(routes: Routes) -> None:
         window = resolve_window(queue.series, query)
         errors = ErrorFilter(types=query.types, worker=query.worker)
         with explain_history_errors(NO_COLLECTOR):
-            # A new object, and so a new response, only after the collector has counted again.
+            # The same object until the collector has counted again: so the response is kept.
             history = queue.runs.read(window)
             return response.respond(
                 history, lambda: format_errors(read_errors(queue, window, errors), query), query
@@ -218,7 +218,7 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
     return {"meta": meta, "data": data}
 
 
-# What is unknown of a group where its errors are.
+# The fields of a group that are null when the errors of the window are unknown.
 _COUNTS = ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend")
 
 
@@ -238,8 +238,9 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
     if summary.previous is None:
         why = found.no_previous or "no error of the group is in the window"
         reasons = dict.fromkeys(("previousCount", "growth"), why)
-    if not summary.workers and summary.workers is not None:
-        reasons["workerCounts"] = NO_WORKERS
+    workers = summary.workers
+    if summary.count and workers is not None and not workers:
+        reasons["workerCounts"], workers = NO_WORKERS, None
     if group is None:
         why = "these errors could not be grouped" if summary.id == OTHER else "it was seen long ago"
         reasons |= dict.fromkeys(("code", "pattern", "status", "firstSeen", "lastSeen"), why)
@@ -255,7 +256,7 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
         "previousCount": summary.previous,
         "growth": summary.growth,
         "typeCounts": None if summary.types is None else fold_names(summary.types),
-        "workerCounts": fold_names(summary.workers) if summary.workers else None,
+        "workerCounts": None if workers is None else fold_names(workers),
         "trend": found.trend(summary.id),
         "jobs": [_format_job(job) for job in (group.jobs if group else ())],
         **dict.fromkeys(_COUNTS if found.reason else ()),

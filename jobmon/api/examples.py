@@ -1,4 +1,4 @@
-"""Example answers for the OpenAPI document: failures, jobs, health.
+"""Example answers for the OpenAPI document: errors, jobs, recurring jobs, health.
 
 A test checks the examples of all four modules against the schemas.
 """

@@ -19,13 +19,13 @@ from jobmon.web.errors import invalid
 _SCHEMA = WindowParameters()
 _MILLISECOND = timedelta(milliseconds=1)
 _UNITS = {"m": "minute", "h": "hour", "d": "day"}
-# On lists the window may be that of another date.
+# Lists may filter by the time when jobs finished or were created instead.
 _BOUNDS = (("from", "to"), ("finished_from", "finished_to"), ("created_from", "created_to"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageWindow:
-    """A window between two times, then `range` is empty, or a `range` such as `24h` until now.
+    """A window: either a `range` until now, such as `24h`, or two times; `range` is then empty.
 
     window = PageWindow.from_request("1h")
     f"{errors} errors in {window.words}"  # "12 errors in the last hour"
@@ -96,7 +96,7 @@ class PageWindow:
         return f"{name} ago"
 
     def distance(self, window: Window) -> timedelta:
-        """How far the period before is from the resolved `window`: whole steps."""
+        """How far to shift `window` back to get the period before, in whole steps."""
         if not self.range:
             return window.length
         return -(-self.query.length // window.step) * window.step
@@ -106,11 +106,11 @@ def describe_steps(window: Window) -> str:
     """The length of its steps, and why they are longer than usual, if they are."""
     text = f"steps of {duration(window.step / _MILLISECOND)}"
     is_coarse = window.step > window.finest_step
-    return f"{text}: shorter ones of this time are no longer kept" if is_coarse else text
+    return f"{text}: finer data of this time is no longer kept" if is_coarse else text
 
 
 def find_kept_window() -> Mapping[str, str]:
-    """The query of the window that this request's address names; empty without one, or a bad one.
+    """The query of the window that this request's address names; empty if missing or invalid.
 
     On lists that is the time in which jobs finished or were created.
     """

@@ -58,13 +58,13 @@ def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("retry", "--yes"), "Give ids, or at least one filter."),
-        (("retry", "--status", "dlq", "--yes"), "reason: Required for more than one job."),
-        (("reschedule", "--id", "a", "--yes"), "run-at: Required for reschedule."),
+        (("retry", "--yes"), "--id: Give ids, or at least one filter."),
+        (("retry", "--status", "dlq", "--yes"), "--reason: Required for more than one job."),
+        (("reschedule", "--id", "a", "--yes"), "--run-at: Required for reschedule."),
         (("delete", "--id", "a", "--yes"), "JOBMON_ACTIONS_ALLOW_DELETE=true"),
-        (("disable", "--id", "a", "--yes"), "This queue does not have it."),
+        (("disable", "--id", "a", "--yes"), "ACTION: This queue does not have it."),
         (("retry", "--id", "a", "--status", "dlq", "--yes"), "Give either ids or filters."),
-        (("retry", "--id", "a", "--run-at", "soon"), "is not a time in ISO 8601"),
+        (("retry", "--id", "a", "--run-at", "soon"), "'soon' is not a time in ISO 8601"),
     ],
 )
 def test_act_refuses_with_the_option_that_is_wrong(

@@ -109,7 +109,7 @@ def test_preview_counts_what_would_change_and_stores_nothing(acting: ActionApi) 
     assert (answer["count"], answer["unsuitable"], answer["isReasonNeeded"]) == (1, 2, True)
     assert answer["text"].startswith("1 job will be queued again")
     assert answer["warnings"] == [
-        "2 of the selected jobs are in another state, and will be skipped.",
+        "2 of the selected jobs cannot be changed in this way and will be skipped.",
         "No actor is running: the request waits, and expires after 15 minutes.",
     ]
     answer = acting.post("/admin/actions/preview", {"action": "retry", "filter": {}}).json

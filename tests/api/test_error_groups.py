@@ -145,6 +145,7 @@ def test_detail_of_a_group_without_errors_in_the_window_is_known(api: Api) -> No
     before = {"from": (NOW - 9 * HOUR).isoformat(), "to": (NOW - 8 * HOUR).isoformat()}
     error = get(api, f"{PATH}/{group_id}", **before)["data"]
     assert (error["count"], error["message"], error["growth"]) == (0, TIMEOUT, None)
+    assert (error["workerCounts"], "workerCounts" in error["reasons"]) == ({}, False)
     assert get(api, f"{PATH}/{OTHER}")["data"]["count"] == 2
     answer = api.get_as_admin(f"{PATH}/0000000000000000")
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "not_found")

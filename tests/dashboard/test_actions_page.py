@@ -148,7 +148,7 @@ def test_owner_requests_an_action_for_several_own_jobs_and_learns_nothing_of_oth
     for other in ("dead-2", "none"):
         asked = ada.page_of_form(CONFIRM, {"action": "retry", "id": ["dead-1", other]})
         assert "Retry 1 job?" in asked.text
-        assert "1 of the selected jobs is in another state" in asked.text
+        assert "1 of the selected jobs cannot be changed in this way" in asked.text
         assert ada.post(CONFIRM, {"action": "retry", "id": other}).status_code == 403
     assert ada.post(CONFIRM, {"action": "retry", "filter": "?status=dlq"}).status_code == 403
     assert ada.post(CONFIRM, {"action": "retry"}).status_code == 422
@@ -196,7 +196,7 @@ def test_confirmation_counts_and_names_what_will_be_done(api: Api) -> None:
     form = {"action": "retry", "id": ["dead-1", "dead-2", "ended"], "scope": "selected"}
     page = admin.page_of_form(CONFIRM, form | {"filter": "?status=dlq"})
     assert "Retry 2 jobs?" in page.text
-    assert "1 of the selected jobs is in another state" in page.text
+    assert "1 of the selected jobs cannot be changed in this way" in page.text
     assert "No actor is running" not in page.text
     assert "dead-1" in page.text
     assert hidden(page)["expected"] == "2"

@@ -71,7 +71,7 @@ def test_longer_steps_are_explained() -> None:
     hour = Window(start=START, end=START + HOUR, step=MINUTE)
     assert describe_steps(hour) == "steps of 1 min"
     coarse = Window(start=floor(START, HOUR), end=floor(START, HOUR) + HOUR, step=HOUR)
-    assert describe_steps(coarse) == "steps of 1 h: shorter ones of this time are no longer kept"
+    assert describe_steps(coarse) == "steps of 1 h: finer data of this time is no longer kept"
 
 
 def test_pages_show_the_window_of_their_address(admin: Viewer, history: ErrorHistory) -> None:
@@ -238,7 +238,7 @@ def test_window_before_the_retained_history_is_shown_from_there(service: Make) -
     shown = words(admin.page("/dashboard?range=90d"))
     assert f"no data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in shown
     month = words(admin.page("/dashboard?range=30d"))
-    assert "steps of 1 d: shorter ones of this time are no longer kept" in month
+    assert "steps of 1 d: finer data of this time is no longer kept" in month
     assert "no data before" not in month
 
 
