@@ -310,7 +310,7 @@ def test_overload_refuses_requests_at_once_and_answers_probes(
     answers: list[Answer] = []
 
     def send() -> None:
-        answers.append(Answer(web.port, "/jobs/one", token))
+        answers.append(Answer(web.port, "/jobs", token))
 
     clients = [threading.Thread(target=send) for _ in range(2 + MAX_WAITING + 20)]
     limits = {"JOBMON_THREADS": "2", "JOBMON_QUERY_TIMEOUT_MS": "60000"}

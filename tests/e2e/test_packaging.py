@@ -155,6 +155,7 @@ def test_wheel_has_exactly_the_modules_pages_and_assets(wheel: Path) -> None:
             "profiles/*.toml",
             "profiles/*.json",
             "settings/*.json",
+            "setup/*.template",
             "dashboard/templates/**/*",
             "dashboard/static/**/*",
         )
