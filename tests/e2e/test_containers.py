@@ -18,7 +18,7 @@ from ..support.waiting import eventually
 
 pytestmark = pytest.mark.containers
 
-MAX_ADDED_MB = 80
+MAX_ADDED_MB = 100
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,10 @@ def test_container_without_settings_ends_with_the_reason(stack: Stack) -> None:
 
 def test_example_settings_without_secrets_are_refused_by_name(stack: Stack) -> None:
     answer = stack.compose("--env-file", ".env.example", "config", "--quiet", check=False)
-    assert re.search(r"MONGO_ROOT_PASSWORD.+see \.env\.example", answer), answer
+    # Compose names one of them, not always the same one.
+    assert re.search(
+        r"variable \w+_(PASSWORD|KEY) is missing a value: see \.env\.example", answer
+    ), answer
 
 
 def test_stack_comes_up_with_users_indexes_and_changing_figures(running: Stack, token: str) -> None:
@@ -99,8 +102,7 @@ def test_stack_comes_up_with_users_indexes_and_changing_figures(running: Stack, 
         eventually(lambda s=service: running.inspect(s, "{{.State.Health.Status}}") == "healthy")
     before = running.await_stats(token)["totalJobs"]
     eventually(lambda: running.await_stats(token)["totalJobs"] > before)
-    for service in ("web", "collector"):
-        assert "Problems: 0" in running.execute(service, "jobmon", "check")
+    assert "Problems: 0" in running.execute("collector", "jobmon", "check")
 
 
 def test_token_signs_in_and_the_page_shows_the_queue(running: Stack, token: str) -> None:
@@ -155,6 +157,7 @@ def test_actor_retries_a_dead_job_on_request(running: Stack, token: str) -> None
     ended = eventually(has_ended)
     assert ended is not None
     assert ended["done"] == 1
+    assert "Problems: 0" in running.execute("web", "jobmon", "check")  # its rights, too
 
 
 @pytest.mark.parametrize("service", ["web", "collector", "mongo"])
