@@ -312,6 +312,7 @@ class Top(App[None]):
         else:
             return
         self._next_cursor = None
+        self._name_jobs()
         self.load()
 
     def action_move(self, rows: int) -> None:

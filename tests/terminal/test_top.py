@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Static
+from textual.widgets import DataTable, Static, TabbedContent
 
 from jobmon.terminal.client import AnswerError, ApiClient
 from jobmon.terminal.top import JobScreen, Top
@@ -67,6 +67,27 @@ def test_keys_lead_to_the_jobs_of_a_status_and_to_one_job(client: ApiClient) -> 
         await shown(pilot, lambda: isinstance(top.screen, JobScreen))
         await pilot.press("escape", "x")
         await shown(pilot, lambda: len(rows(top, "jobs")) == 4)
+
+    play(client, steps)
+
+
+def test_pages_of_jobs_are_turned_and_named(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobmon.terminal.top.ROWS", 3)
+
+    def title(top: Top) -> str:
+        return str(top.query_one(TabbedContent).get_tab("jobs").label)
+
+    async def steps(pilot: Pilot[None], top: Top) -> None:
+        await pilot.press("4")
+        await shown(pilot, lambda: len(rows(top, "jobs")) == 3)
+        await pilot.press("n")
+        await shown(pilot, lambda: [row[0] for row in rows(top, "jobs")] == ["dead"])
+        assert title(top) == "Jobs: all, page 2"
+        await pilot.press("p")
+        await shown(pilot, lambda: len(rows(top, "jobs")) == 3)
+        assert title(top) == "Jobs: all"
 
     play(client, steps)
 
