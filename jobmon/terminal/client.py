@@ -18,8 +18,6 @@ LIFETIME = timedelta(days=30)
 # How the settings begin that define who may call a service, and how often.
 _ABOUT_CALLERS = ("jwt_", "oidc_", "rate_limit", "role_", "subject_", "trusted_")
 
-Parameters = dict[str, Any]
-
 
 class AnswerError(Exception):
     """There is no answer, or a refusal. The message is one line for people."""
@@ -147,15 +145,12 @@ def _open_database(queue: str | None) -> Iterator[ApiClient]:
     from jobmon.app import create_app
     from jobmon.web.auth import issue_token
 
-    try:
-        settings = Settings.from_env(require_keys=False)
-    except SettingsError as error:
-        if "JOBMON_MONGO_URI" not in str(error):
-            raise
+    if read_variable("JOBMON_MONGO_URI") is None:
         raise SettingsError(
             "set JOBMON_URL to the address of a jobmon and JOBMON_TOKEN, "
             "or JOBMON_MONGO_URI to read the database"
-        ) from None
+        )
+    settings = Settings.from_env(require_keys=False)
     permissions = {each.permission for each in load_queues(settings)} | {ADMIN_DASHBOARD}
     # A service for this process alone: its key is new, and nothing limits its only caller.
     changed: dict[str, Any] = {

@@ -97,8 +97,7 @@ def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
 @json_option
 def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None:
     """Print jobs, the newest first; with the filters of the API."""
-    given = {name: list(v) if isinstance(v, tuple) else v for name, v in filters.items()}
-    answer = client.get_jobs(**given)
+    answer = client.get_jobs(**filters)
     if as_json:
         _print_json(answer)
         return

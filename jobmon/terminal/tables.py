@@ -92,7 +92,7 @@ def list_tiles(stats: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
     counts = stats["statusCounts"] or {}
     for status in JobStatus:
         if status is not JobStatus.QUEUED:
-            number = counts.get(status.value) if stats["statusCounts"] is not None else None
+            number = counts.get(status.value)
             style = STYLES.get(status.value, "") if number else ""
             yield JOB_STATUS_WORDS[status.value], humanize.grouped(number), style
 

@@ -93,6 +93,13 @@ def test_nothing_to_ask_names_both_ways(monkeypatch: pytest.MonkeyPatch) -> None
         pass
 
 
+def test_bad_address_of_the_database_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBMON_MONGO_URI", "postgres://elsewhere")
+    with pytest.raises(SettingsError, match="JOBMON_MONGO_URI") as caught, open_client(None):
+        pass
+    assert "JOBMON_URL" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "setting",
     [
