@@ -19,6 +19,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
+_GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's readers."
 
 
 def check_requester(deployment: Deployment) -> Iterator[Finding]:
@@ -45,7 +46,7 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
             "actor",
             f"The web service's user may not {' and '.join(sorted(missing))} in "
             f"{settings.state_db}.{DECISIONS}: no action can be requested.",
-            remedy="Run `jobmon init --actor USER`: it also grants this to the queue's readers.",
+            remedy=_GRANT,
             commands=(deployment.init_command("--actor"),),
         )
     elif (decided & OWN_WRITES) - {"insert"} or any(granted & OWN_WRITES for granted in acted):
@@ -90,7 +91,7 @@ def _check_controls(deployment: Deployment) -> Iterator[Finding]:
         yield warning(
             "actor",
             f"The web service's user may not read {CONTROLS}: pages do not show paused types.",
-            remedy="Run `jobmon init --actor USER`: it also grants this to the queue's readers.",
+            remedy=_GRANT,
             commands=(deployment.init_command("--actor"),),
         )
 
