@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.request import MAX_JOBS
 from jobmon.actions.support import ActionSupport
 from jobmon.actions.target import Target, narrow_filter
-from jobmon.actions.vocabulary import RequestError
 from jobmon.domain import ACTION_CONDITIONS, JobAction, explain_refusal
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from jobmon.actions.catalog import ACTIONS, RequestError, ValueKind
 from jobmon.actions.target import Target, TargetKind
-from jobmon.actions.vocabulary import ACTIONS, RequestError, ValueKind
 from jobmon.domain import JobAction
 from jobmon.rollup.documents import MalformedError, require_type
 from jobmon.store.mapping import Document

@@ -14,6 +14,7 @@ from bson import MaxKey, MinKey
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 
+from jobmon.actions.catalog import RequestError
 from jobmon.actions.records import (
     OUTCOMES,
     ActionRecords,
@@ -24,7 +25,6 @@ from jobmon.actions.records import (
 )
 from jobmon.actions.request import ActionRequest, Person, make_id
 from jobmon.actions.state import ActionState, Phase, conclude_state
-from jobmon.actions.vocabulary import RequestError
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from jobmon.actions.vocabulary import ACTIONS, RequestError
+from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.domain import ACTION_STATUSES, JobAction, TypeAction
 from jobmon.profiles.transitions import Transition
 from jobmon.settings import Settings
@@ -33,7 +33,7 @@ class ActionSupport:
         return action in self.statuses
 
     def list_actions(self, status: str | None = None) -> list[str]:
-        """The actions, for jobs with this status if given, in the order of the vocabulary.
+        """The actions, for jobs with this status if given, in the order of the catalog.
 
         Without `undo`, which is for an earlier request.
         """

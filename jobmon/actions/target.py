@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from jobmon.actions.vocabulary import RequestError
+from jobmon.actions.catalog import RequestError
 from jobmon.domain import JobCondition
 from jobmon.rollup.documents import MalformedError, require_type
 from jobmon.store.filter import JobFilter

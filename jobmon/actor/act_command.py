@@ -11,13 +11,13 @@ from typing import Any
 import click
 from pymongo.errors import PyMongoError
 
+from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.preview import ActionPreview, ActionPreviewer
 from jobmon.actions.request import ActionRequest, Person, to_milliseconds
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.support import find_support
 from jobmon.actions.target import Target
-from jobmon.actions.vocabulary import ACTIONS, RequestError
 from jobmon.domain import JobAction
 from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from jobmon.actions.catalog import RequestError
 from jobmon.actions.records import ACTOR, ACTOR_LEASES, ActionRecords, Progress
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.requests import read_states
 from jobmon.actions.state import MAX_AGE, ActionState, Counts, Phase
 from jobmon.actions.support import find_support
 from jobmon.actions.target import TargetKind
-from jobmon.actions.vocabulary import RequestError
 from jobmon.actor.batches import BatchRunner, OverLimitError, Recovery
 from jobmon.actor.job_changes import make_job_changes
 from jobmon.actor.targets import TargetReader

@@ -6,13 +6,13 @@ from typing import Any
 
 from marshmallow import fields
 
+from jobmon.actions.catalog import ACTIONS
 from jobmon.actions.preview import ActionPreview
 from jobmon.actions.records import Decision, Progress, Record, Result
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import JobOutcome
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.target import Target, TargetKind
-from jobmon.actions.vocabulary import ACTIONS
 from jobmon.api.answers import (
     Answer,
     JobSummary,

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, post_load, validate
 
+from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.records import RequestPlace, Result
 from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON, ActionRequest
 from jobmon.actions.requests import RequestConflictError
 from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
-from jobmon.actions.vocabulary import ACTIONS, RequestError
 from jobmon.api.body import Body
 from jobmon.api.fields import EncodedCursor, OptionalDate, PlainInteger, default_none, describe
 from jobmon.api.parameters import Parameters, optional_text

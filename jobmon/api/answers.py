@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar
 
 from marshmallow import EXCLUDE, Schema, fields
 
-from jobmon.actions.vocabulary import ACTIONS
+from jobmon.actions.catalog import ACTIONS
 from jobmon.api.fields import (
     Count,
     DateOrText,

@@ -8,12 +8,12 @@ import structlog
 from flask import request
 from pymongo.errors import PyMongoError
 
+from jobmon.actions.catalog import ACTIONS
 from jobmon.actions.preview import select_jobs
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
 from jobmon.actions.target import Target
-from jobmon.actions.vocabulary import ACTIONS
 from jobmon.api.action_answers import DECISIONS, format_done
 from jobmon.api.action_queries import ActionOrder, explain_request_errors
 from jobmon.domain import JobAction, explain_refusal

@@ -210,8 +210,8 @@ class Collector:
         counters = Counters(self._own)
         waiting = RepeatedErrorLog(logging.WARNING, "the history waits")
 
-        def update_counters(now: datetime, settled: bool) -> None:
-            counters.update(now, settled=settled)
+        def update_counters(now: datetime, is_complete: bool) -> None:
+            counters.update(now, is_complete=is_complete)
             waiting.clear()
 
         def count() -> None:

@@ -16,8 +16,8 @@ from datetime import datetime
 from pymongo.errors import DuplicateKeyError
 
 from jobmon.rollup.buckets import (
+    FINAL_AFTER,
     HOUR,
-    SETTLED_AFTER,
     WITHOUT_DETAILS,
     Tallies,
     Tally,
@@ -55,10 +55,10 @@ class Counters:
         self._state = own[STATE]
         self._buckets = own[BUCKETS]
 
-    def update(self, now: datetime, *, settled: bool) -> None:
+    def update(self, now: datetime, *, is_complete: bool) -> None:
         """Update the totals from the buckets, which were counted at `now` (UTC).
 
-        Hours are closed only if `settled`: all earlier hours are counted, too. If two collectors
+        Hours are closed only if all earlier hours are counted (`is_complete`). If two collectors
         update at once, only one of them writes.
         """
         found = self._state.find_one({"_id": self._own.id(COUNTERS)})
@@ -66,7 +66,7 @@ class Counters:
             open_since=floor(now, HOUR), closed={}, totals={}, version=-1
         )
         since = stored.open_since
-        until = max(since, floor(now - SETTLED_AFTER, HOUR)) if settled else since
+        until = max(since, floor(now - FINAL_AFTER, HOUR)) if is_complete else since
         query = {"span": seconds(HOUR), "at": {"$gte": since}}
         buckets = self._buckets.find({**self._own.scope, **query}, WITHOUT_DETAILS)
         hours = dict(self._own.read(BUCKETS, buckets, _load_hour))

@@ -13,8 +13,8 @@ from pymongo.errors import DuplicateKeyError
 
 from jobmon.collector.leader import LeaseLostError
 from jobmon.rollup.buckets import (
+    FINAL_AFTER,
     MINUTE,
-    SETTLED_AFTER,
     Tallies,
     Tally,
     bucket_name,
@@ -27,7 +27,7 @@ from jobmon.rollup.buckets import (
 from jobmon.rollup.documents import BUCKETS, OwnDatabase
 from jobmon.rollup.run_details import RunDetails, fold_details
 
-_KEEP_FOR = 2 * SETTLED_AFTER
+_KEEP_FOR = 2 * FINAL_AFTER
 
 
 @dataclass

@@ -37,7 +37,7 @@ from jobmon.collector.run_lists import RunLists
 from jobmon.collector.runs import FinishedRun, HistoryEntry, JobVersion, count_change, find_lost_run
 from jobmon.domain import AttemptStatus
 from jobmon.rollup.activity import count_activity
-from jobmon.rollup.buckets import MINUTE, SETTLED_AFTER, Tallies, floor
+from jobmon.rollup.buckets import FINAL_AFTER, MINUTE, Tallies, floor
 from jobmon.rollup.documents import EVENTS, OwnDatabase
 from jobmon.rollup.gaps import EventHistory, Gap, GapReason, load_event_history, write_event_history
 from jobmon.rollup.run_details import RunDetails
@@ -185,7 +185,7 @@ class EventCounter:
         running = self.rules.select_running(jobs.mapping)
         self._memory.has_overflowed = self._load(jobs, running, MAX_RUNNING, moment)
         self._load_waiting(jobs, moment)
-        boundary = floor(moment - SETTLED_AFTER, MINUTE)
+        boundary = floor(moment - FINAL_AFTER, MINUTE)
         end = floor(moment, MINUTE) + 2 * MINUTE
         counted = self._count_documents(jobs, boundary, end)
         self._buckets.begin(counted, self._details.count(counted, MINUTE, jobs=jobs))

@@ -22,9 +22,9 @@ from jobmon.collector.run_details_counter import RunDetailsCounter
 from jobmon.rollup.activity import count_activity
 from jobmon.rollup.buckets import (
     DAY,
+    FINAL_AFTER,
     HOUR,
     MINUTE,
-    SETTLED_AFTER,
     SPANS,
     WITHOUT_DETAILS,
     Tallies,
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 Bucket = tuple[datetime, Tallies, RunDetails]  # its start, and what it contains
 
 # Seconds between counts of minutes up to this age; the current minute is counted every time.
-RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, SETTLED_AFTER: 120.0}
+RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, FINAL_AFTER: 120.0}
 # The pause between two counts is this many times as long as the last one took, up to `MAX_PAUSE_S`.
 # So counting usually needs at most a fortieth of a core of the database.
 PAUSE_FACTOR = 40
@@ -144,7 +144,7 @@ class HistoryWriter:
         elif is_behind:
             self._counted_from = floor(now, MINUTE) + MINUTE
         elif self._counted_from is None or self._counted_from > now:
-            self._counted_from = floor(now - SETTLED_AFTER, MINUTE)
+            self._counted_from = floor(now - FINAL_AFTER, MINUTE)
         self._on_counted(now, is_complete)
         self._write_progress(now, is_complete=is_complete)
         self._has_missed = self._has_missed and (is_behind or self._count_missed(stop))
@@ -225,7 +225,7 @@ class HistoryWriter:
         A window has an hour in minutes or, where minutes are not kept any more, six hours in hours.
         """
         progress = self._own.find_state(PROGRESS, load_progress)
-        since = (progress and progress.settled) or self._find_oldest()
+        since = (progress and progress.final_until) or self._find_oldest()
         if since is None:
             return
         since = floor(max(since, now - self._retention[DAY]), MINUTE)

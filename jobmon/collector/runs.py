@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jobmon.collector.job_changes import JobChange
 from jobmon.domain import FINAL_ATTEMPT_STATUSES, LAST_OUTCOMES, AttemptStatus, JobStatus
-from jobmon.rollup.buckets import MINUTE, SETTLED_AFTER, Tally
+from jobmon.rollup.buckets import FINAL_AFTER, MINUTE, Tally
 from jobmon.rollup.histogram import bucket
 from jobmon.store.bson_json import read_date, to_text
 from jobmon.store.labels import label, worker_label
@@ -18,7 +18,7 @@ from jobmon.store.run_rules import RunRules
 
 # A job's date may differ from the time of its change by this much. If it differs more, a clock is
 # wrong, or an old job was imported. Shorter than the time for which minutes stay open.
-_MAX_DELAY = SETTLED_AFTER - MINUTE
+_MAX_DELAY = FINAL_AFTER - MINUTE
 _MAX_AHEAD = MINUTE
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import structlog
 from pymongo.errors import PyMongoError
 
-from jobmon.actions.vocabulary import ACTIONS, ActionKind
+from jobmon.actions.catalog import ACTIONS, ActionKind
 from jobmon.api.action_queries import NO_FILTERS
 from jobmon.api.job_actions import list_possible, may_request
 from jobmon.domain import JobAction, JobCondition, JobStatus, TypeAction

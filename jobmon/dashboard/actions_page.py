@@ -9,10 +9,10 @@ from flask import Response, redirect, render_template, request, url_for
 from marshmallow import ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
+from jobmon.actions.catalog import ACTIONS, ActionKind
 from jobmon.actions.records import Result
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.target import MAX_IDS
-from jobmon.actions.vocabulary import ACTIONS, ActionKind
 from jobmon.api.action_answers import list_filters
 from jobmon.api.action_queries import ActionOrder, RequestListParameters, RequestListQuery
 from jobmon.api.actions import list_requests, make_preview

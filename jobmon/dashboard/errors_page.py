@@ -8,8 +8,8 @@ from typing import Any, Self
 from flask import Response, render_template, request
 from marshmallow import ValidationError
 
+from jobmon.actions.catalog import RequestError
 from jobmon.actions.target import Target
-from jobmon.actions.vocabulary import RequestError
 from jobmon.api.error_groups import FoundErrors, find_group, read_errors, select_page
 from jobmon.api.fields import clean_free_text
 from jobmon.api.window_queries import ErrorListParameters, ErrorQuery

@@ -6,8 +6,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from jobmon.actions.catalog import ACTIONS
 from jobmon.actions.records import Result
-from jobmon.actions.vocabulary import ACTIONS
 from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
 from jobmon.diagnosis.message_pattern import mask_message

@@ -20,10 +20,11 @@ from jobmon.store.labels import OTHER
 from jobmon.store.mapping import Document
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-# Each is made of spans of the length before it, so that an answer never needs many buckets.
+# Each span is the sum of spans of the previous length, so that an answer never needs many buckets.
 SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
-# A minute is recounted for this long: writers' clocks differ, and a recovery ends attempts late.
-SETTLED_AFTER = 15 * MINUTE
+# A minute is recounted for this long, then it is final: writers' clocks differ, and a recovery
+# ends attempts late.
+FINAL_AFTER = 15 * MINUTE
 # Fewer than `MAX_TYPES`: a bucket needs up to 5 KB a type and 5 MB of details with names of 200
 # characters of 4 bytes, and a document has at most 16 MB.
 MAX_BUCKET_TYPES = 2_000
@@ -235,20 +236,21 @@ def load_sample(document: Document) -> tuple[datetime, QueueSample]:
 class HistoryProgress:
     """How much of the history is counted; dates are UTC.
 
-    `counted_at`: when the newest minutes were counted last. `settled`: the end of the spans that
-    never change any more; None if there are none. `counted_from`: while a collector still counts
-    older spans, the history is complete from here on, and missing between `settled` and here.
+    `counted_at`: when the newest minutes were counted last. `final_until`: earlier spans are
+    final, that is, they cannot change any more; None if no span is final. `counted_from`: set
+    while a collector still counts older spans. The history is complete from then on, and missing
+    between `final_until` and `counted_from`.
     """
 
     counted_at: datetime
-    settled: datetime | None
+    final_until: datetime | None
     counted_from: datetime | None = None
 
     def covers(self, start: datetime, end: datetime) -> bool:
         """Whether everything from `start` to before `end` is counted, except for the future."""
         if self.counted_from is None or start >= self.counted_from:
             return True
-        return self.settled is not None and end <= self.settled
+        return self.final_until is not None and end <= self.final_until
 
 
 def load_progress(document: Document) -> HistoryProgress:
@@ -256,6 +258,6 @@ def load_progress(document: Document) -> HistoryProgress:
     until, since = document.get("completeUntil"), document.get("countedFrom")
     return HistoryProgress(
         counted_at=require_type(document["countedAt"], datetime),
-        settled=floor(require_type(until, datetime) - SETTLED_AFTER, MINUTE) if until else None,
+        final_until=floor(require_type(until, datetime) - FINAL_AFTER, MINUTE) if until else None,
         counted_from=None if since is None else require_type(since, datetime),
     )

@@ -145,7 +145,7 @@ class SeriesCache:
     def __init__(self) -> None:
         self.by_step: SingleFlightCache[History[datetime]] = SingleFlightCache(MAX_CACHED_ANSWERS)
         self.by_type: SingleFlightCache[History[str]] = SingleFlightCache(MAX_CACHED_ANSWERS)
-        self.settled = StepCache[Activity](MAX_CACHED_STEPS)
+        self.final_steps = StepCache[Activity](MAX_CACHED_STEPS)
 
 
 class SeriesReader:
@@ -251,10 +251,10 @@ class SeriesReader:
     def _read_steps(
         self, window: Window, types: Types, progress: HistoryProgress
     ) -> dict[datetime, Activity]:
-        if progress.settled is None:  # perhaps the rollup was dropped
-            self._cache.settled.clear(self)
+        if progress.final_until is None:  # perhaps the rollup was dropped
+            self._cache.final_steps.clear(self)
         keys = {at: (types, window.step, at) for at in window.steps()}
-        cached = self._cache.settled.find(self, keys.values())
+        cached = self._cache.final_steps.find(self, keys.values())
         parts = window.parts(at for at, key in keys.items() if key not in cached)
         tallies: dict[datetime, list[Tallies]] = {}
         for bucket, counts in self.rollup.buckets(parts).items():
@@ -265,9 +265,9 @@ class SeriesReader:
             at: cached.get(key) or _sum(merge(tallies.get(at, [])), types)
             for at, key in keys.items()
         }
-        if (settled := progress.settled) is not None:
-            new = {keys[at]: steps[at] for at in parts.values() if at + window.step <= settled}
-            self._cache.settled.add(self, new)
+        if (final_until := progress.final_until) is not None:
+            new = {keys[at]: steps[at] for at in parts.values() if at + window.step <= final_until}
+            self._cache.final_steps.add(self, new)
         return steps
 
     def _count_live(self, window: Window) -> tuple[datetime, dict[datetime, Tallies]]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.records import Decision, Progress
 from jobmon.actions.request import MAX_JOBS, ActionRequest, Person, make_id
 from jobmon.actions.state import Phase, conclude_state
 from jobmon.actions.target import Target, dump_filter, load_filter, narrow_filter
-from jobmon.actions.vocabulary import ACTIONS, RequestError
 from jobmon.domain import JobCondition
 from jobmon.rollup.documents import MalformedError
 from jobmon.store.filter import JobFilter

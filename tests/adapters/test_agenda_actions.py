@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
+from jobmon.actions.catalog import RequestError
 from jobmon.actions.support import find_support
 from jobmon.actions.target import Target
-from jobmon.actions.vocabulary import RequestError
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.filter import JobFilter

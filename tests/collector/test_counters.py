@@ -47,7 +47,7 @@ def enqueued(rollups: Db) -> dict[str, int]:
 def test_totals_begin_with_the_hour_of_the_first_update(watched: Db) -> None:
     write_hour(watched, FIRST - HOUR, mail=1_000)
     write_hour(watched, FIRST, mail=7)
-    Counters(own(watched)).update(START, settled=False)
+    Counters(own(watched)).update(START, is_complete=False)
     shown = totals(watched)["mail"]
     assert (shown.enqueued, shown.dlq, shown.outcomes, shown.run) == (
         7,
@@ -60,8 +60,8 @@ def test_totals_begin_with_the_hour_of_the_first_update(watched: Db) -> None:
 def test_repeated_updates_and_recounts_add_nothing_twice(watched: Db) -> None:
     for count in (1, 5, 5, 9):
         write_hour(watched, FIRST, mail=count)
-        Counters(own(watched)).update(START, settled=True)
-        Counters(own(watched)).update(START, settled=True)
+        Counters(own(watched)).update(START, is_complete=True)
+        Counters(own(watched)).update(START, is_complete=True)
         assert enqueued(watched) == {"mail": count}
 
 
@@ -71,7 +71,7 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
         at = FIRST + number * HOUR
         write_hour(watched, at, mail=number, more=1)
         expected += number
-        Counters(own(watched)).update(at + timedelta(minutes=20), settled=True)  # a new one
+        Counters(own(watched)).update(at + timedelta(minutes=20), is_complete=True)  # a new one
         watched[BUCKETS].delete_many({"at": {"$lt": at}})
         assert enqueued(watched) == {"mail": expected, "more": number + 1}
     assert totals(watched)["mail"].run[100] == expected
@@ -80,20 +80,20 @@ def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
 
 def test_an_hour_stays_open_while_it_may_be_recounted(watched: Db) -> None:
     counters = Counters(own(watched))
-    counters.update(START, settled=True)
+    counters.update(START, is_complete=True)
     write_hour(watched, FIRST, mail=1)
-    counters.update(FIRST + HOUR + timedelta(minutes=14), settled=True)
+    counters.update(FIRST + HOUR + timedelta(minutes=14), is_complete=True)
     write_hour(watched, FIRST, mail=2)  # written late
-    counters.update(FIRST + HOUR + timedelta(minutes=15), settled=True)
+    counters.update(FIRST + HOUR + timedelta(minutes=15), is_complete=True)
     assert enqueued(watched) == {"mail": 2}
 
 
 def test_no_hour_is_closed_before_missed_hours_are_counted(watched: Db) -> None:
     counters = Counters(own(watched))
-    counters.update(START, settled=True)
-    counters.update(START + 5 * HOUR, settled=False)
+    counters.update(START, is_complete=True)
+    counters.update(START + 5 * HOUR, is_complete=False)
     write_hour(watched, FIRST + HOUR, mail=3)  # while no collector ran
-    counters.update(START + 5 * HOUR, settled=True)
+    counters.update(START + 5 * HOUR, is_complete=True)
     assert enqueued(watched) == {"mail": 3}
 
 
@@ -101,7 +101,7 @@ def test_a_counter_pauses_when_a_recount_finds_less(watched: Db) -> None:
     counters = Counters(own(watched))
     for count, shown in ((8, 8), (5, 8), (8, 8), (10, 10)):
         write_hour(watched, FIRST, mail=count)
-        counters.update(START, settled=True)
+        counters.update(START, is_complete=True)
         assert enqueued(watched) == {"mail": shown}
         assert totals(watched)["mail"].run[100] == shown
 
@@ -110,15 +110,15 @@ def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, good = Counters(own(watched)), Counters(own(watched))
-    late.update(START, settled=True)
+    late.update(START, is_complete=True)
     read_by_late = watched[STATE].find_one({"_id": own(watched).id(COUNTERS)})
     write_hour(watched, FIRST, mail=4)
-    good.update(START, settled=True)
+    good.update(START, is_complete=True)
     with monkeypatch.context() as patch:
         patch.setattr(late._state, "find_one", lambda *_: read_by_late)
         watched[BUCKETS].delete_many({})
         write_hour(watched, FIRST, mail=2)
-        late.update(START, settled=True)
+        late.update(START, is_complete=True)
     assert enqueued(watched) == {"mail": 4}
 
 
@@ -127,10 +127,10 @@ def test_types_keep_their_order_and_are_limited(
 ) -> None:
     monkeypatch.setattr(counters_module, "MAX_COUNTER_TYPES", 3)
     write_hour(watched, FIRST, small=1, large=9)
-    Counters(own(watched)).update(START, settled=True)
+    Counters(own(watched)).update(START, is_complete=True)
     later = {"later": 50, "never": 7, "either": 6, OTHER: 99}
     write_hour(watched, FIRST, small=1, large=9, **later)
-    Counters(own(watched)).update(START + HOUR, settled=True)
+    Counters(own(watched)).update(START + HOUR, is_complete=True)
     shown = enqueued(watched)
     assert shown == {"large": 9, "small": 1, "later": 50, OTHER: 112}
     assert list(shown) == ["large", "small", "later", OTHER]

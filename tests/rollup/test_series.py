@@ -137,7 +137,7 @@ class Rollup(RollupReader):
 
     def __init__(self) -> None:
         self.now: HistoryProgress | None = HistoryProgress(
-            counted_at=NOW, settled=floor(NOW, MINUTE) - 15 * MINUTE
+            counted_at=NOW, final_until=floor(NOW, MINUTE) - 15 * MINUTE
         )
         self.read: list[int] = []
         self.enqueued = 1
@@ -168,33 +168,33 @@ def test_an_answer_is_shared_until_the_collector_counts_again() -> None:
     assert rollup.read[1:] == [61, 16]
 
 
-def test_only_settled_steps_are_not_read_again() -> None:
+def test_only_final_steps_are_not_read_again() -> None:
     rollup = Rollup()
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     series.history_by_step(window, ())
     rollup.enqueued = 5
-    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, settled=rollup.now.settled)
+    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, final_until=rollup.now.final_until)
     activity = series.history_by_step(window, ()).activity
     assert rollup.read == [61, 16]
-    settled = [at for at in activity if at + MINUTE <= rollup.now.settled]
-    assert len(settled) == 45
-    assert {activity[at].enqueued for at in settled} == {2}
-    assert {activity[at].enqueued for at in activity if at not in settled} == {10}
+    final = [at for at in activity if at + MINUTE <= rollup.now.final_until]
+    assert len(final) == 45
+    assert {activity[at].enqueued for at in final} == {2}
+    assert {activity[at].enqueued for at in activity if at not in final} == {10}
 
 
 def test_queues_share_one_limit_of_kept_steps() -> None:
     """Catches a process that keeps a full cache for each of a hundred queues."""
     rollup, cache = Rollup(), SeriesCache()
-    cache.settled = StepCache(50)
+    cache.final_steps = StepCache(50)
     window = Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     first, second = (SeriesReader(Any, rollup, cache) for _ in range(2))
     first.history_by_step(window, ())
     rollup.enqueued = 5
     activity = second.history_by_step(window, ()).activity
     assert {step.enqueued for step in activity.values()} == {10}
-    assert len(cache.settled._values) == 50
+    assert len(cache.final_steps._values) == 50
     # The second one's 45 are kept, and five of the first.
-    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, settled=rollup.now.settled)
+    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, final_until=rollup.now.final_until)
     second.history_by_step(window, ())
     first.history_by_step(window, ())
     assert rollup.read == [61, 61, 16, 56]
@@ -219,7 +219,7 @@ def test_cached_steps_are_dropped_with_the_rollup() -> None:
     rollup = Rollup()
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     series.history_by_step(window, ())
-    rollup.enqueued, rollup.now = 5, HistoryProgress(counted_at=NOW + MINUTE, settled=None)
+    rollup.enqueued, rollup.now = 5, HistoryProgress(counted_at=NOW + MINUTE, final_until=None)
     assert {step.enqueued for step in series.history_by_step(window, ()).activity.values()} == {10}
 
 
@@ -232,21 +232,21 @@ def test_the_gap_before_spans_that_are_being_counted_is_known(
 ) -> None:
     """A collector that starts again counts the newest spans first: those before are unknown."""
     hours = [NOW + number * HOUR for number in range(6)]
-    counted = HistoryProgress(counted_at=hours[5], settled=hours[1], counted_from=hours[3])
+    counted = HistoryProgress(counted_at=hours[5], final_until=hours[1], counted_from=hours[3])
     assert counted.covers(hours[start], hours[end]) is covered
-    assert HistoryProgress(counted_at=NOW, settled=None).covers(hours[0], hours[5])
+    assert HistoryProgress(counted_at=NOW, final_until=None).covers(hours[0], hours[5])
 
 
 def test_uncounted_steps_are_marked() -> None:
     rollup = Rollup()
     series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
     quarter = floor(NOW, MINUTE) - 15 * MINUTE
-    rollup.now = HistoryProgress(counted_at=NOW, settled=None, counted_from=quarter)
+    rollup.now = HistoryProgress(counted_at=NOW, final_until=None, counted_from=quarter)
     past = series.history_by_step(window, ())
     assert (len(past.uncounted), max(past.uncounted)) == (45, quarter - MINUTE)
     assert not past.is_complete
     assert not series.history_by_type(window).is_complete
-    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, settled=quarter)
+    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, final_until=quarter)
     assert (
         series.history_by_step(window, ()).uncounted,
         series.history_by_type(window).is_complete,
