@@ -11,12 +11,17 @@ from marshmallow import ValidationError, validate
 from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, ProfileFile, load_profile
 from jobmon.redaction.keys import DEFAULT_REDACT_KEYS
-from jobmon.settings.actions import ACTION_PERMISSIONS, OWNER_ACTIONS
+from jobmon.settings.actions import OWNER_ACTIONS
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, parse_links
-from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping, read_pairs
+from jobmon.settings.mapping import DEFAULT_PROFILE, read_mapping
 from jobmon.settings.mistakes import MistakePlace, SettingsError
 from jobmon.settings.path_prefix import check_path_prefix
 from jobmon.settings.receivers import ReceiverAddress, decode_signing_secret, read_receivers
+from jobmon.settings.role_permissions import (
+    ADMIN_DASHBOARD,
+    DEFAULT_ROLES,
+    read_role_permissions,
+)
 from jobmon.settings.rules import DEFAULT_RULES, Rules, load_rules
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import open_environment
@@ -36,9 +41,6 @@ from jobmon.settings.token_keys import (
     read_algorithm,
     read_pem,
 )
-
-ADMIN_DASHBOARD = "ADMIN_DASHBOARD"
-DEFAULT_ROLES = {"admin": frozenset({ADMIN_DASHBOARD})}
 
 MAX_LEEWAY_S = 300  # for clock differences; it lengthens the life of every token
 # The filters whose indexes can be chosen: docs/operations.md has their cost.
@@ -68,10 +70,6 @@ def require_mongo_uri(value: str, source: str) -> None:
         check_mongo_uri(value)
     except ValidationError as error:
         raise SettingsError(f"{source}: {error.messages[0]}") from None
-
-
-def _split_permissions(granted: str) -> frozenset[str]:
-    return frozenset(name.strip() for name in granted.split("+"))
 
 
 def _check_rate_limit(value: str) -> None:
@@ -140,21 +138,6 @@ def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, .
     """The names of filters; an empty text means none."""
     given = env.list(name, list(default), validate=_check_filters) or []
     return tuple(dict.fromkeys(stripped for name in given if (stripped := name.strip())))
-
-
-def _read_role_permissions(env: Env, name: str) -> dict[str, frozenset[str]]:
-    """Permissions by role. A file of queues may add permissions: then `load_queues` checks them."""
-    has_others = bool(env.str("QUEUES", None))
-
-    def check(value: Mapping[str, str]) -> None:
-        known = {ADMIN_DASHBOARD, *ACTION_PERMISSIONS}
-        unknown = frozenset().union(*map(_split_permissions, value.values())) - known
-        if unknown and not has_others:
-            names = ", ".join((ADMIN_DASHBOARD, *ACTION_PERMISSIONS))
-            raise ValidationError(f"Permissions are {names}.")
-
-    configured = read_pairs(env, name, check)
-    return DEFAULT_ROLES | {role: _split_permissions(names) for role, names in configured.items()}
 
 
 def _setting(
@@ -238,7 +221,7 @@ class Settings:
     role_claim: str = _setting(Env.str, "role", validate=_claim_path)
     subject_claim: str = _setting(Env.str, "sub", validate=_claim_path)
     role_permissions: Mapping[str, frozenset[str]] = field(
-        default_factory=DEFAULT_ROLES.copy, metadata={"read": _read_role_permissions}
+        default_factory=DEFAULT_ROLES.copy, metadata={"read": read_role_permissions}
     )
     redact_keys: tuple[str, ...] = _setting(_read_names, DEFAULT_REDACT_KEYS)
     # Sign-in at an identity provider (OpenID Connect); `check_sign_in` checks these together.

@@ -23,9 +23,10 @@ from jobmon.mongo_uri import check_mongo_uri
 from jobmon.profiles import ProfileError, ProfileFile, load_profile, shipped_profiles
 from jobmon.profiles.schema import ProfileMistakeError, TomlError, load_toml
 from jobmon.settings.actions import ACTION_PERMISSIONS
-from jobmon.settings.environment import ADMIN_DASHBOARD, Settings
+from jobmon.settings.environment import Settings
 from jobmon.settings.links import LinkTemplate, check_hidden_fields, make_links
 from jobmon.settings.mistakes import MistakePlace, SettingsError
+from jobmon.settings.role_permissions import ADMIN_DASHBOARD
 from jobmon.settings.search_fields import find_search_paths
 from jobmon.settings.secret_files import read_variable
 

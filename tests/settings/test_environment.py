@@ -141,6 +141,11 @@ def test_settings_read_every_variable(read: Any) -> None:
         ("JWT_ALGORITHM", "RS256"),
         ("ROLE_PERMISSIONS", "ops=EVERYTHING"),
         ("ROLE_PERMISSIONS", "ops"),
+        ("ROLE_PERMISSIONS", '{"ops": ["hidden"'),
+        ("ROLE_PERMISSIONS", '{"ops": "ADMIN_DASHBOARD"}'),
+        ("ROLE_PERMISSIONS", '{"ops": [1]}'),
+        ("ROLE_PERMISSIONS", '{"ops": ["hidden"]}'),
+        ("ROLE_PERMISSIONS", '{"ops": ["ADMIN_DASHBOARD"], "ops": []}'),
         ("RATE_LIMIT", "a lot"),
         ("RATE_LIMIT_PER_ADDRESS", "a lot"),
         ("THREADS", "0"),
@@ -190,6 +195,17 @@ def test_settings_with_a_bad_value_are_refused_by_name_without_the_value(
     assert f"JOBMON_{name}" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "hidden" not in str(refused.value)
+
+
+def test_roles_with_commas_and_equals_signs_are_given_as_json(read: Any) -> None:
+    """Catches groups of LDAP, which the form with commas cannot have."""
+    group = "CN=ops,OU=groups+x"
+    permissions = f'{{"{group}": ["ADMIN_DASHBOARD", "JOBS_RETRY"], "guests": []}}'
+    assert read(**GOOD, ROLE_PERMISSIONS=permissions).role_permissions == {
+        "admin": {"ADMIN_DASHBOARD"},
+        group: {"ADMIN_DASHBOARD", "JOBS_RETRY"},
+        "guests": frozenset(),
+    }
 
 
 def test_path_prefix_of_the_root_differs_from_none(read: Any) -> None:
