@@ -185,6 +185,7 @@ def collector(*, checks: bool) -> None:
         sys.exit(0 if are_good(found) else 1)
     hold_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
+    logs.warn_of_deprecated_settings()
     try:
         with collecting(settings, _end_with_failure):
             await_stop_signal()
@@ -209,6 +210,7 @@ def actor() -> None:
     settings = _read_settings(require_keys=False)
     hold_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
+    logs.warn_of_deprecated_settings()
     with acting(settings, _end_with_failure):
         await_stop_signal()
         end_soon()

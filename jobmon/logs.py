@@ -25,6 +25,7 @@ from structlog.typing import EventDict, Processor
 
 from jobmon.redaction.forms import REDACTED, TOKENS
 from jobmon.settings import Settings
+from jobmon.settings.deprecated import list_warnings
 from jobmon.settings.receivers import find_address_secrets
 from jobmon.store.failures import describe_error
 
@@ -85,6 +86,12 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
             root.setLevel(level)
     # At DEBUG the driver logs commands and replies with all their data.
     logging.getLogger("pymongo").setLevel(logging.INFO)
+
+
+def warn_of_deprecated_settings() -> None:
+    """Log a warning for each deprecated name of a setting: once, at the start of a service."""
+    for message in list_warnings():
+        logging.getLogger("jobmon.settings").warning(message)
 
 
 def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:

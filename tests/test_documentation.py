@@ -32,6 +32,7 @@ from jobmon.queue import JobQueue
 from jobmon.rollup.documents import FORMAT
 from jobmon.serving import gunicorn_config
 from jobmon.settings import Settings
+from jobmon.settings.deprecated import RENAMED
 from jobmon.setup.indexes import create_indexes
 from jobmon.setup.users import COLLECTOR_ROLE, READER_ROLE
 from jobmon.store.connection import Connection
@@ -54,6 +55,7 @@ COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
 OTHER_SETTINGS = {"BIND", "PORT", "MONGOD", "ADMIN_MONGO_URI", "READER_PASSWORD"}
 OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "ACTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
 OTHER_SETTINGS |= {"IMAGE", "TOKEN", "URL"}
+OTHER_SETTINGS |= {name.removeprefix("JOBMON_") for name in RENAMED}
 
 ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # variables before a command, for it alone
 

@@ -77,6 +77,7 @@ def on_starting(server: Any) -> None:
             open_receivers(settings)
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
+    logs.warn_of_deprecated_settings()
     if not _SCRIPTS.is_dir():
         log.warning("the pages work without their scripts, which are not built: run `make assets`")
     stopping.keep_signals_while_forking()

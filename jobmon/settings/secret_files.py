@@ -5,41 +5,51 @@ So a secret that a container gets as a file is in no environment, which other pr
 
 import os
 from pathlib import Path
+from typing import Any
 
-from environs import FileAwareEnv
+from environs import Env
 
+from jobmon.settings.deprecated import FILE_SUFFIX, choose_name
 from jobmon.settings.mistakes import SettingsError
-
-_SUFFIX = "_FILE"
 
 
 def read_variable(name: str) -> str | None:
     """The value of an environment variable, or the content of the file that `{name}_FILE` names.
 
-    White space at both ends of a file is removed. Raises SettingsError if the file cannot be read,
-    or if both variables are set.
+    A deprecated name of the variable is read, too. White space at both ends of a file is removed.
+    Raises SettingsError if the file cannot be read, or if both variables are set.
     """
-    path = os.environ.get(name + _SUFFIX)
-    if not path:
-        return os.environ.get(name)
-    if os.environ.get(name):
-        raise SettingsError(f"{name}: set either {name} or {name}{_SUFFIX}, not both")
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"{name}{_SUFFIX}: {path} cannot be read: {reason}") from None
+    return _read(choose_name(name))
 
 
-def open_environment() -> FileAwareEnv:
+def open_environment() -> Env:
     """The environment as environs reads it; raises SettingsError for each file that is unusable."""
     errors = []
     for name in sorted(os.environ):
-        if name.startswith("JOBMON_") and name.endswith(_SUFFIX):
+        if name.startswith("JOBMON_") and name.endswith(FILE_SUFFIX):
             try:
-                read_variable(name.removesuffix(_SUFFIX))
+                _read(name.removesuffix(FILE_SUFFIX))
             except SettingsError as error:
                 errors.append(str(error))
     if errors:
         raise SettingsError("; ".join(errors))
-    return FileAwareEnv(eager=False, strip_whitespace=True)
+    return _Environment(eager=False)
+
+
+class _Environment(Env):
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        value = read_variable(env_key)
+        return default if value is None else value
+
+
+def _read(name: str) -> str | None:
+    path = os.environ.get(name + FILE_SUFFIX)
+    if not path:
+        return os.environ.get(name)
+    if os.environ.get(name):
+        raise SettingsError(f"{name}: set either {name} or {name}{FILE_SUFFIX}, not both")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{name}{FILE_SUFFIX}: {path} cannot be read: {reason}") from None

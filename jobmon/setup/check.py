@@ -16,6 +16,7 @@ from jobmon.humanize import count, duration
 from jobmon.profiles import load_profile
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
+from jobmon.settings.deprecated import list_warnings
 from jobmon.setup.actor_check import check_actor, check_requester
 from jobmon.setup.collection_sample import read_sample
 from jobmon.setup.deployment import (
@@ -81,6 +82,8 @@ def check_settings(settings: Settings, watched: str) -> Iterator[Finding]:
     `watched` begins the sentence "… watched": `jobs is`.
     """
     yield _describe_settings(settings, watched)
+    for message in list_warnings():
+        yield warning("settings", message, remedy="docs/versions.md lists deprecated settings.")
     try:
         require_shared_storage(settings, settings.workers)
     except SettingsError as error:
