@@ -50,10 +50,10 @@ EXIT_BAD_SETTINGS = 3
 
 
 class _Service(Flask):
-    """A Flask without async views: Flask would inspect each function again for each request."""
+    """Flask without async views: else Flask checks at each request whether a view is async."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function itself."""
+        """The function, unchanged."""
         return func
 
 
@@ -62,8 +62,8 @@ def create_app(
 ) -> Flask:
     """The web service as a Flask application.
 
-    Without `settings` they are read from the environment; if one is bad, the process ends with a
-    line that names it. A `client`, for example of mongomock, is used instead of a new connection.
+    Without `settings`, the environment is read; a bad setting ends the process with a line that
+    names it. A `client`, for example of mongomock, is used instead of a new connection.
 
         app = create_app(Settings(mongo_uri="mongodb://localhost/app", jwt_secret_key=secret))
     """
@@ -103,9 +103,9 @@ def create_app(
 
 
 def _open_sign_in(settings: Settings) -> "ProviderSignIn | None":
-    """The routes to sign in at the identity provider of the settings; None without one.
+    """The routes to sign in at the identity provider; None if the settings name no provider.
 
-    Raises SettingsError if the extra package for it is not installed.
+    Raises SettingsError if Authlib, an extra package, is not installed.
     """
     if settings.oidc_issuer is None:
         return None
@@ -126,7 +126,7 @@ def _open_sign_in(settings: Settings) -> "ProviderSignIn | None":
 def _add_routes(
     app: Flask, queues: WatchedQueues, sign_in: "ProviderSignIn | None", *, has_actions: bool
 ) -> None:
-    """Add the JSON API and the pages, which share what they read."""
+    """Add the JSON API and the pages, which share their readers and counters."""
     api = openapi.DocumentedApi(app)
     lists, workers, summaries = ListResponder(), WorkerReader(), QueueSummaries(queues)
     counter = OwnCounter()

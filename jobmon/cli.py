@@ -47,7 +47,7 @@ OTHER_COMMANDS = {
 
 
 def _import_command(name: str) -> click.Command:
-    """One of `OTHER_COMMANDS`."""
+    """Import and return one of `OTHER_COMMANDS`."""
     if name in ("init", "check"):
         from jobmon.setup.commands import check_command, init_command
 
@@ -128,7 +128,9 @@ def main(context: click.Context) -> None:
 
         from jobmon.app import create_app
 
-        needs_key = context.invoked_subcommand == "token"  # a token is revoked unchecked, too
+        needs_key = (
+            context.invoked_subcommand == "token"
+        )  # `revoke` needs a key only for --token-stdin
         context.obj = ScriptInfo(
             create_app=lambda: create_app(_read_settings(require_keys=needs_key))
         )
@@ -157,11 +159,11 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
 @main.command()
 @click.option(
     "--check",
-    "checks",
+    "only_check",
     is_flag=True,
     help="Only check: exit with 1 if no queue is up to date, or a restart may help one of them.",
 )
-def collector(*, checks: bool) -> None:
+def collector(*, only_check: bool) -> None:
     """Keep the statistics up to date, in a process of its own.
 
     You may start several. One of them works for each queue, and another takes over when it ends;
@@ -176,13 +178,13 @@ def collector(*, checks: bool) -> None:
     from jobmon.settings import SettingsError, load_queues
 
     settings = _read_settings(require_keys=False)
-    if checks:
+    if only_check:
         logs.configure("ERROR")
-        found = check_collectors(settings)
-        for health in sorted(found, key=lambda health: health.is_good):
-            name = f"{health.queue}: " if len(found) > 1 else ""
+        collectors = check_collectors(settings)
+        for health in sorted(collectors, key=lambda health: health.is_good):
+            name = f"{health.queue}: " if len(collectors) > 1 else ""
             click.echo(f"{name}{health.message}")
-        sys.exit(0 if are_good(found) else 1)
+        sys.exit(0 if are_good(collectors) else 1)
     hold_stop_signals()
     logs.configure(settings.log_level, logs.find_secrets(settings, load_queues(settings)))
     logs.warn_of_deprecated_settings()
@@ -218,9 +220,9 @@ def actor() -> None:
 
 @main.command()
 @click.argument("text")
-@click.option("--at", help="When it was, in ISO 8601; UTC if it has no offset. By default now.")
+@click.option("--at", help="The time in ISO 8601; UTC if it has no offset. By default now.")
 @click.option("--queue", "name", help="Mark only this queue of JOBMON_QUEUES.")
-@click.option("--link", help="An address with more about it, https://…")
+@click.option("--link", help="The address of a page with details, https://…")
 def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
     """Mark a moment, such as a deployment, in the charts and the time series of all queues.
 
@@ -238,8 +240,8 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
     try:
         if name is not None:
             queues = select_queues(queues, name)
-        made = Mark(at=_read_time(at), text=text.strip(), link=link)
-        redacted = made.redact(Redactor(settings.redact_keys))
+        new_mark = Mark(at=_read_time(at), text=text.strip(), link=link)
+        redacted = new_mark.redact(Redactor(settings.redact_keys))
         results = list(write_marks(settings, queues, redacted))
     except MarkError as error:
         raise click.ClickException(f"not marked: {error.field} {error}.") from None
@@ -348,7 +350,7 @@ def _end_with_failure() -> None:
 
 
 def _read_settings(*, require_keys: bool = True) -> "Settings":
-    """The settings in the environment; a bad one ends the command with one line."""
+    """The settings in the environment; a bad setting ends the command with one line."""
     from jobmon.settings import Settings, SettingsError, load_queues
 
     try:

@@ -20,7 +20,7 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-# What people call the statuses of a job.
+# The words for statuses on pages and in the terminal.
 JOB_STATUS_WORDS = {
     JobStatus.QUEUED.value: "queued",
     JobStatus.LEASED.value: "running",
@@ -40,7 +40,7 @@ class JobCondition(StrEnum):
 
 
 class JobAction(StrEnum):
-    """What a person may have done to a job; which ones a queue has depends on its library."""
+    """A change of a job that a person can request; the queue's library decides which exist."""
 
     RETRY = "retry"  # a job that failed, is dead or was cancelled: run it again, now
     RUN_NOW = "run_now"  # a job that waits for its time: make it due
@@ -51,13 +51,13 @@ class JobAction(StrEnum):
     DISABLE = "disable"  # a recurring job: skip its runs
     ENABLE = "enable"
     DELETE = "delete"  # a finished job
-    UNDO = "undo"  # a job that an action changed, and nobody since: the values before it
+    UNDO = "undo"  # a job that nobody has changed since an action: restore its earlier values
 
 
 class TypeAction(StrEnum):
-    """What a person may have done to a type of jobs."""
+    """A change of a type of jobs that a person can request."""
 
-    PAUSE = "pause_type"  # workers take no job of it
+    PAUSE = "pause_type"  # workers take no job of this type
     RESUME = "resume_type"
 
 
@@ -87,7 +87,7 @@ ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.DELETE: FINAL_STATUSES,
     JobAction.UNDO: (*WAITING_STATUSES, JobStatus.CANCELLED.value),
 }
-# Further conditions of these jobs, for a list: `explain_refusal` has the same for one job.
+# The condition that these jobs must also meet, for lists; `explain_refusal` checks one job.
 ACTION_CONDITIONS = {
     JobAction.RUN_NOW: JobCondition.SCHEDULED,
     JobAction.RELEASE: JobCondition.EXPIRED,
@@ -95,9 +95,9 @@ ACTION_CONDITIONS = {
 
 
 def explain_refusal(action: str, job: Mapping[str, Any], now: datetime) -> str | None:
-    """Why the dates of a job, which has a status for the action, do not allow it; None if they do.
+    """Why the dates of a job do not allow an action; None if they do.
 
-    Everything that offers, counts or makes changes of single jobs uses this rule.
+    The job must have one of the action's statuses. Pages, counts and the actor use this rule.
     """
     if action == JobAction.RUN_NOW:
         due = _read_date(job, "nextRunAt")
@@ -119,7 +119,7 @@ CONTROLS, PAUSED = "job_controls", "paused"
 
 
 class CappedCount(NamedTuple):
-    """How many jobs there are; at least `value` unless `is_exact`."""
+    """A number of jobs: exactly `value` if `is_exact`, else at least `value`."""
 
     value: int
     is_exact: bool

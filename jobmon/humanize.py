@@ -9,9 +9,9 @@ def grouped(number: float | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
-    """`3 members`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """A number with its noun: `3 members`."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def duration(ms: float | None) -> str:
@@ -23,11 +23,11 @@ def duration(ms: float | None) -> str:
         return f"{ms} ms"
     if ms < _EXACT_BELOW_MS:
         return f"{_format_decimal(ms / 1_000)} s"
-    number, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
+    index, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
     whole, rest = divmod(ms, size)
-    smaller, smaller_size = _UNITS[min(number + 1, len(_UNITS) - 1)]
-    part = rest // smaller_size
-    return f"{whole:,} {unit} {part} {smaller}" if part else f"{whole:,} {unit}"
+    smaller_unit, smaller_size = _UNITS[min(index + 1, len(_UNITS) - 1)]
+    smaller = rest // smaller_size
+    return f"{whole:,} {unit} {smaller} {smaller_unit}" if smaller else f"{whole:,} {unit}"
 
 
 def percent(fraction: float | None) -> str:
@@ -47,5 +47,5 @@ def per_minute(rate: float | None) -> str:
 
 
 def _format_decimal(number: float) -> str:
-    """With one decimal, unless that is zero: `1.5`, `2`."""
+    """A number with one decimal, unless the decimal is zero: `1.5`, `2`."""
     return f"{number:.1f}".removesuffix(".0")

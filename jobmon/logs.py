@@ -50,7 +50,7 @@ _ESCAPED_ON_TERMINAL = re.compile(f"[\\x00-\\x1f{_MISLEADING}]")
 _ESCAPED_IN_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # keeps line feeds, tabs
 
 _FIRST_KEYS = ("timestamp", "level", "logger", "event")
-_PLAIN = {str, int, float, bool, type(None)}
+_PLAIN_TYPES = {str, int, float, bool, type(None)}
 
 # Without this, Python prints our warnings among the results of commands without `configure`.
 logging.getLogger("jobmon").addHandler(logging.NullHandler())
@@ -59,8 +59,8 @@ logging.getLogger("jobmon").addHandler(logging.NullHandler())
 def configure(level: str, secrets: Iterable[str] = ()) -> None:
     """Log to standard error from `level` on, and hide `secrets`.
 
-    A root logger that has handlers already keeps them and their level, unless they are jobmon's.
-    In a process with several apps all their secrets are hidden.
+    A root logger with handlers of another program keeps these and its level. In a process with
+    several apps, the secrets of all apps are hidden.
 
     >>> configure(settings.log_level, find_secrets(settings, queues))
     """
@@ -97,26 +97,26 @@ def warn_of_deprecated_settings() -> None:
 def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     """The secrets in the settings of a process and of its queues.
 
-    These are the keys for tokens, the client secret, the passwords in connection strings, and what
-    may be a token in the addresses of notifications.
+    These are the keys for tokens, the client secret, the passwords in connection strings, and the
+    parts of notification addresses that may be tokens.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
     uris += (queue.actor_mongo_uri for queue in (settings, *queues))
     uris += (queue.mongo_uri for queue in queues)
     passwords = [urlsplit(uri).password or "" for uri in uris if uri]
-    found = {
+    secrets = {
         settings.jwt_secret_key or "",
         settings.oidc_client_secret or "",
         settings.notify_secret or "",
         *passwords,
         *map(unquote, passwords),
     }
-    found.update(*(find_address_secrets(receiver.url) for receiver in settings.notify_urls))
-    return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
+    secrets.update(*(find_address_secrets(receiver.url) for receiver in settings.notify_urls))
+    return {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
 
 
 def log_event(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
-    """Log an event at INFO, as structlog does, in half of its time: for what each request logs."""
+    """Log an event at INFO as structlog does, in half of the time: for the line of each request."""
     if not logger.isEnabledFor(logging.INFO):
         return
     record = logging.LogRecord(logger.name, logging.INFO, "", 0, "", (), None)
@@ -173,7 +173,7 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 
         All of its texts are searched at once, in a third of the time that one by one takes.
         """
-        if not _PLAIN.issuperset(map(type, event.values())):
+        if not _PLAIN_TYPES.issuperset(map(type, event.values())):
             return None
         texts = "\n".join([value for value in event.values() if type(value) is str])
         if self._hide(texts) != texts:
@@ -245,9 +245,9 @@ def _add_stack(_: Any, __: str, event: EventDict) -> EventDict:
 
 
 def _format_stack(error: BaseException) -> Iterator[str]:
-    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if before is not None:
-        yield from _format_stack(before)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        yield from _format_stack(cause)
         yield "\nwhich led to:\n"
     yield from traceback.format_tb(error.__traceback__)
     if isinstance(error, PyMongoError):

@@ -15,7 +15,7 @@ _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 
 
 def check_mongo_uri(value: str) -> None:
-    """Raise ValidationError if it is no connection string; the message repeats no part of it."""
+    """Raise ValidationError for a bad connection string; the message repeats no part of `value`."""
     options = _parse_options(value)
     is_primary = options.get("readPreference", "primary") == "primary"
     if is_primary and ("maxStalenessSeconds" in options or "readPreferenceTags" in options):
@@ -38,7 +38,7 @@ def _parse_options(value: str) -> Mapping[str, Any]:
             raise ValidationError(
                 "Not of the form mongodb+srv://USER:PASSWORD@HOST/DATABASE: one host name, no port."
             )
-        with suppress(ValidationError):  # it may have options for the DNS
+        with suppress(ValidationError):  # a few options, such as srvMaxHosts, need mongodb+srv
             return _parse_options(value.replace("mongodb+srv", "mongodb", 1))
         return {}
     try:
@@ -48,4 +48,4 @@ def _parse_options(value: str) -> Mapping[str, Any]:
             "Not a MongoDB connection string (mongodb://… or mongodb+srv://…)."
         ) from None
     except OSError:  # the driver reads a certificate's file while it parses
-        raise ValidationError("A file named in it cannot be read.") from None
+        raise ValidationError("A file named in the connection string cannot be read.") from None

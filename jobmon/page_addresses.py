@@ -16,8 +16,8 @@ def instant(moment: str | datetime | None) -> str:
 
 def query(**parameters: object) -> str:
     """A query string of the parameters that are not empty; a tuple is repeated."""
-    given = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
-    return f"?{urlencode(given, doseq=True)}" if given else ""
+    filled = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
+    return f"?{urlencode(filled, doseq=True)}" if filled else ""
 
 
 def job_address(job_id: str, /, **parameters: object) -> str:

@@ -43,15 +43,15 @@ def running_threads(
         yield
     finally:
         stop.set()
-        until = time.monotonic() + within_s
+        deadline = time.monotonic() + within_s
         for thread in threads:
-            thread.join(timeout=max(0.0, until - time.monotonic()))
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def end_soon() -> None:
-    """End this process with code 0 in 1.5 s, unless it has ended before.
+    """End this process with code 0 after 1.5 s, unless it has ended before.
 
-    Call it before a clean end that may wait for a database which does not answer.
+    Call this function before a clean end that may have to wait for the database.
     """
 
     def end() -> None:

@@ -34,7 +34,7 @@ class SingleFlight(Generic[T]):
         self._rest = rest
         self._lock = threading.Lock()
         self._running: Future[T] | None = None
-        self._kept: tuple[T, float] | None = None
+        self._kept: tuple[T, float] | None = None  # a value and when it expires (monotonic)
 
     def kept(self) -> T | None:
         """The kept value; None if there is none, or it has expired."""

@@ -1,7 +1,7 @@
 """OpenTelemetry traces: they need the extra `otel` and an endpoint.
 
-The endpoint is set by OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. With
-none of them set nothing is imported and nothing is traced.
+OpenTelemetry's own variables set the endpoint, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. Without an
+endpoint nothing is imported and nothing is traced.
 """
 
 import logging

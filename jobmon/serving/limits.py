@@ -1,7 +1,7 @@
 """The bounds of a gunicorn worker: how long it waits for clients, and how many bytes it keeps."""
 
-# For receiving a request: from the connection to the last byte; if it was kept alive, from the
-# first byte.
+# To receive a whole request: from the start of the connection or, if it was kept alive, from the
+# first byte of the request.
 REQUEST_TIMEOUT_S = 5
 STALLED_TIMEOUT_S = 20  # until a client accepts more of an answer
 LINGER_S = 2  # until a client closes the connection after the last answer
@@ -20,4 +20,4 @@ MAX_JOINED_BYTES = 64 * 1_024  # of an answer that is copied to be sent with its
 SPARE_DESCRIPTORS = 256  # for the database, files and threads
 REPORT_EVERY_S = 10
 NOTIFY_EVERY_S = 1  # the master ends a worker that does not notify it for 30 seconds
-EXPIRE_EVERY_S = 0.05  # how often connections that waited too long are looked for
+EXPIRE_EVERY_S = 0.05  # how often a worker closes connections that have waited too long

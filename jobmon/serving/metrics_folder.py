@@ -1,4 +1,4 @@
-"""The folder in which the workers of a gunicorn count their requests, so that each can add all up.
+"""The folder with the request counters of gunicorn's workers, so that each can add up all of them.
 
 prometheus_client maps the files there to memory. A file in the folder is locked as long as a
 process of this gunicorn runs, so that a later start can remove the folders of killed services.
@@ -19,7 +19,7 @@ _NEEDED_BYTES = 512 * 1_024  # of a worker: more than all routes, methods and st
 
 
 def make_folder() -> str:
-    """Make a folder for this process and its children, and remove those of killed services.
+    """Make a folder for this process and its children; remove the folders of killed services.
 
     It is in memory unless TMPDIR is set: writing to a mapped file on a full disk ends the process.
     """

@@ -23,10 +23,10 @@ _PROXY_HEADER_BYTES = 16
 class _ReceivedBytes(Unreader):
     """Gives gunicorn's parser the received bytes, and no others."""
 
-    too_large = False
+    is_head_too_large = False
 
     def chunk(self, size_hint: int | None = None) -> bytes:  # noqa: ARG002 - gunicorn's interface
-        if self.too_large:
+        if self.is_head_too_large:
             raise LimitRequestHeaders("limit request headers")
         return b""  # the end, to the parser
 
@@ -51,20 +51,20 @@ class _ChunkScanner:
 
     def scan(self, data: bytes) -> bool:
         """Whether the body ends in `data`, or it is useless to wait for its end."""
-        at = 0
-        while at < len(data):
+        position = 0
+        while position < len(data):
             if self._skip:
-                skipped = min(self._skip, len(data) - at)
+                skipped = min(self._skip, len(data) - position)
                 self._skip -= skipped
-                at += skipped
+                position += skipped
                 continue
-            end = data.find(b"\n", at) + 1 or len(data)
-            self._overhead += end - at
+            end = data.find(b"\n", position) + 1 or len(data)
+            self._overhead += end - position
             if self._overhead > MAX_BODY_BYTES + MAX_HEAD_BYTES:
                 self.is_too_large = True
                 return True
-            self._line += data[at:end]
-            at = end
+            self._line += data[position:end]
+            position = end
             if self._line.endswith(b"\n"):
                 line, self._line = self._line.strip(), b""
                 if self._scan_line(line):
@@ -91,7 +91,7 @@ class RequestBuffer(RequestParser):
     >>> buffer = RequestBuffer(cfg, client)
     >>> while not buffer.receive(connection.recv(65_536)):
     ...     pass
-    >>> request = next(buffer)  # or raises what is wrong with it
+    >>> request = next(buffer)  # or raises gunicorn's error for a malformed request
     """
 
     def __init__(self, cfg: Config, client: Any) -> None:
@@ -129,10 +129,10 @@ class RequestBuffer(RequestParser):
         return self._body_ends(data)
 
     def take_next(self) -> bool:
-        """Continue with the bytes received after the previous request; returns as `receive`."""
+        """Continue with the bytes after the previous request; returns the same as `receive`."""
         self._reset()
-        rest = self.unreader.take_buffered()
-        return bool(rest) and self.receive(rest)
+        received = self.unreader.take_buffered()
+        return bool(received) and self.receive(received)
 
     @property
     def expects_continue(self) -> bool:
@@ -155,7 +155,7 @@ class RequestBuffer(RequestParser):
         self._searched = len(self._head)
         # gunicorn's parser reports both of these faults before the head ends.
         if len(self._head) > start + MAX_HEAD_BYTES:
-            self.unreader.too_large = True
+            self.unreader.is_head_too_large = True
             return True
         return _BARE_LINE_FEED.search(self._head, searched) is not None
 

@@ -1,4 +1,4 @@
-"""What slow clients get and cause: the answer to a request that took too long, and a log line."""
+"""The answer to a request that took too long, and a log line that counts slow clients."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ class SlowClientLog:
         self._reported_at = -float("inf")
 
     def report(self) -> None:
-        """Log the counts since the last report, if there are any and it is time to."""
+        """Log the counts since the last report, unless they are 0 or it is too recent."""
         if not (self.timed_out or self.closed):
             return
         if time.monotonic() - self._reported_at < limits.REPORT_EVERY_S:

@@ -42,7 +42,7 @@ class BufferedWorker(ThreadWorker):
     _accepting: bool
 
     def init_process(self) -> None:
-        """Prepare the bounds before the worker's loop begins."""
+        """Set the worker's bounds before its loop begins."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         needed = self.worker_connections + limits.SPARE_DESCRIPTORS
         if soft < needed:
@@ -143,9 +143,9 @@ class BufferedWorker(ThreadWorker):
         return True
 
     def _handle_event(self, connection: Connection, _: object) -> None:
-        """Proceed: the client has sent something, or can take something."""
+        """Continue with a connection: the client has sent data, or can accept some."""
         if connection.stage is Stage.CLOSED:
-            return  # by an earlier event of the same round
+            return  # an earlier event of this round closed it
         try:
             self._proceed(connection)
         except OSError as error:  # ssl.SSLError is one
@@ -213,7 +213,7 @@ class BufferedWorker(ThreadWorker):
     def _start_work(self, connection: Connection) -> None:
         """Let a thread answer the request that was received.
 
-        The poller still waits for its bytes: mostly none come before the answer.
+        The poller keeps waiting for bytes of this client: usually none arrive before the answer.
         """
         self._stop_receiving(connection)
         connection.stage = Stage.WORKING
@@ -227,10 +227,10 @@ class BufferedWorker(ThreadWorker):
     # In a thread
 
     def handle_request(self, req: Request, conn: Connection) -> bool:  # type: ignore[override]
-        """Answer a request whose body is in memory; whether the connection can be kept."""
+        """Answer a request whose body is in memory; returns whether to keep the connection."""
         # Reading the body here lets gunicorn refuse a malformed one, outside of the app.
         assert req.body is not None  # noqa: S101 - there always is one
-        # The app refuses too large a body by its length; its end was not received.
+        # The end of a body that is too large was not received; the app refuses it by its length.
         too_large = conn.parser.is_too_large
         body = bytes(MAX_BODY_BYTES + 1) if too_large else req.body.read(MAX_BODY_BYTES)
         req.body = io.BytesIO(body)  # type: ignore[assignment]

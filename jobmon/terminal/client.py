@@ -13,18 +13,18 @@ import httpx
 from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues, read_variable
 
 TIMEOUT_S = 15
-# Of the token for the API in this process, which nobody else gets.
-LIFETIME = timedelta(days=30)
-# How the settings begin that define who may call a service, and how often.
-_ABOUT_CALLERS = ("jwt_", "oidc_", "rate_limit", "role_", "subject_", "trusted_")
+# The lifetime of the token for the API in this process; no other program gets this token.
+TOKEN_LIFETIME = timedelta(days=30)
+# Prefixes of the settings that define who may call a service, and how often.
+_CALLER_SETTINGS = ("jwt_", "oidc_", "rate_limit", "role_", "subject_", "trusted_")
 
 
 class AnswerError(Exception):
-    """There is no answer, or a refusal. The message is one line for people."""
+    """The API did not answer, or refused the request. The message is one line for people."""
 
 
 class ApiClient:
-    """The answers of one queue, or of the default queue."""
+    """Requests answers about one queue, by default about the default queue."""
 
     def __init__(self, http: httpx.Client, queue: str | None = None) -> None:
         """`http` has the address and the token."""
@@ -66,20 +66,20 @@ class ApiClient:
 
     def get_queue(self) -> dict[str, Any]:
         """The entry of the queue in `GET /queues`, with its notices."""
-        queues: list[dict[str, Any]] = self.get("/queues", own=False)["data"]
+        queues: list[dict[str, Any]] = self.get("/queues", is_of_queue=False)["data"]
         for entry in queues:
             if entry["name"] == self.queue or (self.queue is None and entry["isDefault"]):
                 return entry
         raise AnswerError(f"there is no queue {self.queue!r}")
 
-    def get(self, path: str, *, own: bool = True, **parameters: Any) -> dict[str, Any]:
+    def get(self, path: str, *, is_of_queue: bool = True, **parameters: Any) -> dict[str, Any]:
         """The JSON of an answer. Parameters that are None are left out. Raises AnswerError.
 
-        With `own` the answer is about the client's queue.
+        `is_of_queue`: whether the answer is about the client's queue.
         """
-        given = {name: value for name, value in parameters.items() if value is not None}
+        query = {name: value for name, value in parameters.items() if value is not None}
         try:
-            answer = self._http.get((self._prefix if own else "") + path, params=given)
+            answer = self._http.get((self._prefix if is_of_queue else "") + path, params=query)
         except httpx.TimeoutException:
             raise AnswerError(f"no answer from {self.address} in {TIMEOUT_S} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -90,7 +90,7 @@ class ApiClient:
             content = None
         if not isinstance(content, dict):
             raise AnswerError(
-                f"{self.address} is no jobmon: it answers {path} with {answer.status_code}"
+                f"{self.address} is no jobmon service: it answers {path} with {answer.status_code}"
             )
         if answer.is_success:
             return content
@@ -153,22 +153,21 @@ def _open_database(queue: str | None) -> Iterator[ApiClient]:
     settings = Settings.from_env(require_keys=False)
     permissions = {each.permission for each in load_queues(settings)} | {ADMIN_DASHBOARD}
     # A service for this process alone: its key is new, and nothing limits its only caller.
-    changed: dict[str, Any] = {
+    private: dict[str, Any] = {
         each.name: each.default
         for each in fields(Settings)
-        if each.name.startswith(_ABOUT_CALLERS) and each.default is not MISSING
+        if each.name.startswith(_CALLER_SETTINGS) and each.default is not MISSING
     }
-    changed |= {
+    private |= {
         "jwt_secret_key": secrets.token_hex(32),
         "role_permissions": {"admin": frozenset(permissions)},
         "path_prefix": None,
         "actions": False,
         "log_level": "CRITICAL",
     }
-    own = replace(settings, **changed)
-    app = create_app(own)
+    app = create_app(replace(settings, **private))
     with app.app_context():
-        token = issue_token("terminal", "admin", LIFETIME)
+        token = issue_token("terminal", "admin", TOKEN_LIFETIME)
     http = httpx.Client(
         transport=httpx.WSGITransport(app=app, raise_app_exceptions=False),
         base_url="http://localhost",

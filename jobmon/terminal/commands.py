@@ -1,4 +1,4 @@
-"""The commands that print answers (`jobmon stats`, `jobs`, `job`, `errors`) or keep running."""
+"""The commands `jobmon stats`, `jobs`, `job`, `errors`, `top` and `mcp`."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def client_command(
             envvar="JOBMON_URL",
             show_envvar=True,
             help="The address of a jobmon; the token is in JOBMON_TOKEN. "
-            "Without it the database in JOBMON_MONGO_URI is read.",
+            "Without --url the database in JOBMON_MONGO_URI is read.",
         ),
         click.Option(["--queue"], help="One of several queues, by its name."),
     ]
@@ -61,7 +61,7 @@ def client_command(
 
 @contextmanager
 def _connecting(url: str | None, queue: str | None) -> Iterator[ApiClient]:
-    """A client; what it cannot do ends the command with one line."""
+    """A client; its errors end the command with one line."""
     try:
         with open_client(url, queue) as client:
             yield client

@@ -26,7 +26,7 @@ UNKNOWN = humanize.grouped(None)  # a dash
 
 
 class Columns(NamedTuple):
-    """The columns of a list: a head that begins with `>` is of numbers. `cells` makes a row."""
+    """The columns of a list; `>` begins the head of a column of numbers. `cells` makes a row."""
 
     heads: tuple[str, ...]
     cells: Callable[[Mapping[str, Any]], list[Text]]
@@ -53,7 +53,7 @@ def write_plain(value: object) -> str:
 
 
 def name_status(status: object) -> Text:
-    """A status in the word for people, in its color; another program's unchanged."""
+    """A status as a word for people, in its color; an unknown status is shown unchanged."""
     known = str(status)
     return Text(write_plain(JOB_STATUS_WORDS.get(known, known)), STYLES.get(known, ""))
 
@@ -67,10 +67,10 @@ def write_time(iso: str | None, now: datetime | None = None) -> str:
     except ValueError:
         return write_plain(iso)
     now = now or datetime.now(UTC)
-    form = "%H:%M:%S" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%S"
-    passed_ms = (now - moment).total_seconds() * 1_000
-    distance = humanize.duration(abs(passed_ms))
-    return f"{moment:{form}} ({f'in {distance}' if passed_ms < 0 else f'{distance} ago'})"
+    time_format = "%H:%M:%S" if moment.date() == now.date() else "%Y-%m-%d %H:%M:%S"
+    elapsed_ms = (now - moment).total_seconds() * 1_000
+    distance = humanize.duration(abs(elapsed_ms))
+    return f"{moment:{time_format}} ({f'in {distance}' if elapsed_ms < 0 else f'{distance} ago'})"
 
 
 def show_stats(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> RenderableType:
@@ -116,7 +116,7 @@ def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
 
 
 def show_notices(queue: Mapping[str, Any]) -> list[Text]:
-    """What needs attention, what was not checked; a sentence where nothing does."""
+    """The notices of a queue, and what could not be checked; a sentence if there are neither."""
     notices = queue.get("notices")
     if notices is None:
         return [Text("notices: unknown", style="yellow")]

@@ -49,7 +49,7 @@ class Tab:
     title: str
     columns: Columns
     read: Callable[[ApiClient, View], Mapping[str, Any]]
-    key: str  # the field of a row that names it
+    key: str  # the field that identifies a row
     filter: str | None  # the filter of jobs that a row leads to; None if it is a job
 
 
@@ -83,7 +83,7 @@ TABS = {
 
 @dataclass
 class Reading:
-    """What was read for a view, or why it could not be read."""
+    """The data of a view, or why they could not be read."""
 
     view: View
     summary: RenderableType | None = None
@@ -167,7 +167,7 @@ class Top(App[None]):
         self._job_filters: dict[str, str] = {}
         self._cursors: list[str | None] = [None]  # of the pages up to the one shown
         self._next_cursor: str | None = None
-        self._paused = False
+        self._is_paused = False
 
     def compose(self) -> ComposeResult:
         yield Static("…", id="summary")
@@ -187,7 +187,7 @@ class Top(App[None]):
         self.set_interval(REFRESH_S, self._load_again)
 
     def _load_again(self) -> None:
-        if not self._paused:
+        if not self._is_paused:
             self.load()
 
     @property
@@ -205,7 +205,7 @@ class Top(App[None]):
 
     @work(thread=True, exclusive=True)
     def load(self) -> None:
-        """Read what is shown in a thread, and show it."""
+        """Read the data of the view in a thread, and show them."""
         view = self.view
         try:
             stats, queue = self._client.get_stats(), self._client.get_queue()
@@ -222,9 +222,9 @@ class Top(App[None]):
         self.call_from_thread(self._show, reading)
 
     def _show(self, reading: Reading) -> None:
-        if reading.view != self.view:  # the viewer chose another one: that is being read
+        if reading.view != self.view:  # the viewer chose another view, which is being read
             return
-        note = "paused" if self._paused else ""
+        note = "paused" if self._is_paused else ""
         if reading.failure is not None:
             note = f"not up to date: {write_plain(reading.failure)}"
         self.query_one("#note", Static).update(Text(note))
@@ -236,9 +236,9 @@ class Top(App[None]):
             self._fill(reading.view.tab, reading.rows)
 
     def _fill(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the rows; the cursor stays on its row, or else at its place."""
+        """Replace the rows; the cursor stays on its row, or else at the same position."""
         table, tab = self._table(name), TABS[name]
-        place = table.cursor_row
+        position = table.cursor_row
         chosen = self._chosen_key(name)
         table.clear()
         for row in rows:
@@ -246,8 +246,8 @@ class Top(App[None]):
             if key not in table.rows:
                 table.add_row(*tab.columns.cells(row), key=key)
         if chosen is not None and chosen in table.rows:
-            place = table.get_row_index(chosen)
-        table.move_cursor(row=min(place, max(table.row_count - 1, 0)), animate=False)
+            position = table.get_row_index(chosen)
+        table.move_cursor(row=min(position, max(table.row_count - 1, 0)), animate=False)
 
     def _chosen_key(self, name: str) -> str | None:
         table = self._table(name)
@@ -260,13 +260,13 @@ class Top(App[None]):
         key, name = event.row_key.value, self.tab
         if key is None:
             return
-        if (chosen := TABS[name].filter) is None:
+        if (filter_name := TABS[name].filter) is None:
             self.push_screen(JobScreen(self._client, key))
         else:
-            self._choose({chosen: key})
+            self._choose({filter_name: key})
 
     def on_tabbed_content_tab_activated(self) -> None:
-        """Fill the tab that is shown now."""
+        """Read the data of the tab that was opened."""
         self._focus_table()
         self.load()
 
@@ -276,9 +276,9 @@ class Top(App[None]):
 
     def action_switch_status(self) -> None:
         """Show the jobs of the next status."""
-        now = STATUSES.index(self._job_filters.get("status"))
+        current = STATUSES.index(self._job_filters.get("status"))
         others = {name: value for name, value in self._job_filters.items() if name != "status"}
-        status = STATUSES[(now + 1) % len(STATUSES)]
+        status = STATUSES[(current + 1) % len(STATUSES)]
         self._choose(others | ({"status": status} if status else {}))
 
     def action_clear_filters(self) -> None:
@@ -287,13 +287,13 @@ class Top(App[None]):
 
     def _choose(self, filters: dict[str, str]) -> None:
         self._job_filters, self._cursors = filters, [None]
-        self._name_jobs()
+        self._update_jobs_title()
         if self.tab == "jobs":
             self.load()
         else:
             self.action_open("jobs")
 
-    def _name_jobs(self) -> None:
+    def _update_jobs_title(self) -> None:
         chosen = ", ".join(
             f"{name} {write_plain(value)}" for name, value in self._job_filters.items()
         )
@@ -312,7 +312,7 @@ class Top(App[None]):
         else:
             return
         self._next_cursor = None
-        self._name_jobs()
+        self._update_jobs_title()
         self.load()
 
     def action_move(self, rows: int) -> None:
@@ -321,9 +321,9 @@ class Top(App[None]):
         table.move_cursor(row=table.cursor_row + rows, animate=False)
 
     def action_pause(self) -> None:
-        """Stop reading, or go on."""
-        self._paused = not self._paused
-        self.query_one("#note", Static).update(Text("paused" if self._paused else ""))
+        """Stop reading, or continue."""
+        self._is_paused = not self._is_paused
+        self.query_one("#note", Static).update(Text("paused" if self._is_paused else ""))
 
     def action_help(self) -> None:
         """Show what the keys do."""

@@ -123,7 +123,9 @@ def test_check_json_has_level_message_and_remedy(
 def test_check_with_a_missing_certificate_prints_one_line() -> None:
     result = run_check("mongodb://ada:5ecret@db/shop?tls=true&tlsCAFile=/nowhere/ca.pem")
     assert result.exit_code == 1
-    assert "JOBMON_MONGO_URI: A file named in it cannot be read." in result.output
+    assert (
+        "JOBMON_MONGO_URI: A file named in the connection string cannot be read." in result.output
+    )
 
 
 def test_check_of_a_rate_limit_without_a_storage_for_several_workers_is_a_problem() -> None:

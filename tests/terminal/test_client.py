@@ -56,7 +56,10 @@ def test_refusal_names_the_parameter(client: ApiClient) -> None:
     [
         (httpx.ConnectError("refused"), "no answer from http://away.test: refused"),
         (httpx.ReadTimeout("late"), "no answer from http://away.test in 15 s"),
-        (httpx.Response(200, text="<html>"), "is no jobmon: it answers /admin/jobs/stats with 200"),
+        (
+            httpx.Response(200, text="<html>"),
+            "is no jobmon service: it answers /admin/jobs/stats with 200",
+        ),
         (httpx.Response(302, headers={"Location": "https://elsewhere.test"}), "with 302"),
         (httpx.Response(500, json={"odd": 1}), "the answer is 500"),
         (httpx.Response(503, json={"error": {"message": "Too busy."}}), "Too busy."),
