@@ -1,8 +1,8 @@
-// The real Agenda at work: every way in which it leaves a document, then this process ends.
+// Runs the real Agenda until it has left a job document of every form, and then ends.
 //
 //     node agenda.mjs 5|6 mongodb://…/database [logs]
 //
-// Prints, as JSON, the id of the job of each case.
+// Prints the id of each job, by the job's name, as JSON.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import { Agenda as Agenda6 } from "agenda";
@@ -15,23 +15,23 @@ const client = await MongoClient.connect(address);
 const jobs = client.db().collection("agendaJobs");
 const ids = {};
 
-function agenda(name) {
+function startAgenda(name) {
   const settings = { name, processEvery: 40 };
   if (version === "5") {
-    const made = new Agenda5({ ...settings, db: { address } });
-    return new Promise((resolve) => made.on("ready", () => resolve(made)));
+    const agenda5 = new Agenda5({ ...settings, db: { address } });
+    return new Promise((resolve) => agenda5.on("ready", () => resolve(agenda5)));
   }
   return new Agenda6({ ...settings, backend: new MongoBackend({ address }), logging: !!logs });
 }
 
-/** Defines jobs of which a failed one is tried again, so often and so much later. */
+/** Defines a job that is retried up to `maxRetries` times, each time after `delay` milliseconds. */
 function defineRetried(name, work, { delay, maxRetries }) {
   if (version === "6") {
     const backoff = ({ attempt }) => (attempt <= maxRetries ? delay : null);
     worker.define(name, work, { backoff });
     return;
   }
-  worker.define(name, work); // as its documentation has it: the program schedules the retry
+  worker.define(name, work); // version 5 has no retries: its documentation recommends this
   worker.on(`fail:${name}`, async (_, job) => {
     if (job.attrs.failCount <= maxRetries) {
       job.attrs.nextRunAt = new Date(Date.now() + delay);
@@ -46,53 +46,53 @@ async function eventually(name, query) {
   }
 }
 
-function note(job) {
+function saveId(job) {
   ids[job.attrs.name] = String(job.attrs._id);
 }
 
-const refuse = async () => {
+const failJob = async () => {
   throw new Error("The bank refused.");
 };
-const forever = () => new Promise(() => {});
+const neverEnd = () => new Promise(() => {});
 const data = { user: { id: "ada" }, apiKey: "hidden" };
 
-const worker = await agenda("worker-1");
+const worker = await startAgenda("worker-1");
 worker.define("succeeds", async () => {});
-worker.define("fails", refuse);
+worker.define("fails", failJob);
 worker.define("repeats", async () => {});
-worker.define("repeats and fails", refuse);
-worker.define("runs", forever);
+worker.define("repeats and fails", failJob);
+worker.define("runs", neverEnd);
 worker.define("disabled", async () => {});
-defineRetried("retries", refuse, { delay: HOUR_MS, maxRetries: 3 });
-defineRetried("is dead", refuse, { delay: 0, maxRetries: 1 });
+defineRetried("retries", failJob, { delay: HOUR_MS, maxRetries: 3 });
+defineRetried("is dead", failJob, { delay: 0, maxRetries: 1 });
 let tries = 0;
 let ticks = 0;
-const recover = () => (tries++ ? Promise.resolve() : refuse());
+const recover = () => (tries++ ? Promise.resolve() : failJob());
 defineRetried("recovers", recover, { delay: 0, maxRetries: 3 });
 if (logs) {
-  worker.define("ticks", () => (ticks++ % 3 ? Promise.resolve() : refuse()));
+  worker.define("ticks", () => (ticks++ % 3 ? Promise.resolve() : failJob()));
   worker.define("is removed", async () => {}, { removeOnComplete: true });
 }
 await worker.start();
 
 if (logs) {
-  note(await worker.every("0.1 seconds", "ticks"));
+  saveId(await worker.every("0.1 seconds", "ticks"));
   await worker.now("is removed");
 }
-note(await worker.now("succeeds", data));
-note(await worker.now("fails", data));
-note(await worker.now("retries", data));
-note(await worker.now("is dead", { user: { id: "bob" } }));
-note(await worker.now("recovers", { user: { id: "bob" } }));
-note(await worker.every("1 hour", "repeats", data));
-note(await worker.every("1 hour", "repeats and fails"));
-note(await worker.create("runs", data).priority("high").schedule("now").save());
-note(await worker.now("due", data)); // no worker knows it
-note(await worker.schedule("in 2 hours", "scheduled", data));
-note(await worker.create("disabled", data).schedule("in 1 hour").disable().save());
+saveId(await worker.now("succeeds", data));
+saveId(await worker.now("fails", data));
+saveId(await worker.now("retries", data));
+saveId(await worker.now("is dead", { user: { id: "bob" } }));
+saveId(await worker.now("recovers", { user: { id: "bob" } }));
+saveId(await worker.every("1 hour", "repeats", data));
+saveId(await worker.every("1 hour", "repeats and fails"));
+saveId(await worker.create("runs", data).priority("high").schedule("now").save());
+saveId(await worker.now("due", data)); // no worker defines this job
+saveId(await worker.schedule("in 2 hours", "scheduled", data));
+saveId(await worker.create("disabled", data).schedule("in 1 hour").disable().save());
 const unscheduled = worker.create("unscheduled", data);
 unscheduled.attrs.nextRunAt = null;
-note(await unscheduled.save());
+saveId(await unscheduled.save());
 
 const ended = { lastFinishedAt: { $type: "date" }, lockedAt: null };
 const due = { nextRunAt: { $type: "date" } };
@@ -112,12 +112,12 @@ if (logs) {
   await worker.cancel({ name: "ticks" });
 }
 
-// Another worker that is stopped in the midst of a run: version 5 unlocks the job, 6 does not.
-const other = await agenda("worker-2");
-other.define("interrupted", forever);
-await other.start();
-note(await other.now("interrupted", data));
+// Another worker stops in the middle of a run: version 5 unlocks the job, version 6 does not.
+const secondWorker = await startAgenda("worker-2");
+secondWorker.define("interrupted", neverEnd);
+await secondWorker.start();
+saveId(await secondWorker.now("interrupted", data));
 await eventually("interrupted", { lastRunAt: { $type: "date" } });
-await other.stop();
+await secondWorker.stop();
 
 process.stdout.write(JSON.stringify(ids), () => process.exit(0)); // `runs` stays locked

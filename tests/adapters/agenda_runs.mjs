@@ -1,8 +1,8 @@
-// The real Agenda, which runs what another program has made due.
+// Runs the due jobs of the given names with the real Agenda.
 //
 //     node agenda_runs.mjs 5|6 mongodb://…/database NAME …
 //
-// Ends when a job of each name has succeeded; prints, as JSON, how often a job of each name ran.
+// Ends when a job of each name has succeeded. Prints the number of runs of each name as JSON.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import { Agenda as Agenda6 } from "agenda";

@@ -1,10 +1,10 @@
-"""The real Celery at work: every form in which its MongoDB backend stores a result.
+"""Run the real Celery until its MongoDB backend has stored a result of every form.
 
     python celery_app.py URI EXTENDED
 
-sends the tasks, waits until a worker has dealt with all, prints their ids, and ends in the midst of
-the worker's work, as far as `run` and `progress` go. Messages stay in this process's memory,
-results go to the database of the URI; with EXTENDED=1 they have the fields of their tasks.
+It sends the tasks, waits until a worker has run them, and prints their ids. It ends while `run` and
+`progress` are still running. Messages stay in the memory of this process. Results go to the
+database of the URI. With EXTENDED=1 they have the fields of their tasks.
 """
 
 import json
@@ -49,7 +49,7 @@ def retry(self: Task, **_: Any) -> None:
 def recover(self: Task, **_: Any) -> str:
     if not self.request.retries:
         raise self.retry(exc=TimeoutError("The bank did not answer."))
-    return "in the end"
+    return "recovered"
 
 
 @app.task(name="run")
@@ -79,7 +79,7 @@ def forget(**_: Any) -> None:
 
 
 def send() -> dict[str, str]:
-    """Send a task for each case; its id by the name of the case."""
+    """Send a task for each case and wait for its result. Return the ids by the cases' names."""
     sent = {
         "add": add.delay(2, 3, **ADA),
         "refuse": refuse.delay(**ADA),
@@ -95,19 +95,19 @@ def send() -> dict[str, str]:
     grouped = group(add.s(1, 1), add.s(2, 2)).delay()
     sent["first of a group"], sent["second of a group"] = grouped
     sent["end of a chain"] = chain(add.s(1, 1), add.s(2)).delay()
-    sent["begin of a chain"] = sent["end of a chain"].parent
+    sent["start of a chain"] = sent["end of a chain"].parent
     grouped.save()
-    last = {"retry": "RETRY", "run": "STARTED", "progress": "PROGRESS", "ignore": "STARTED"}
+    unfinished = {"retry": "RETRY", "run": "STARTED", "progress": "PROGRESS", "ignore": "STARTED"}
     for name, result in sent.items():
-        while name != "forget" and result.state != last.get(name, result.state):
+        while name in unfinished and result.state != unfinished[name]:
             time.sleep(0.02)
-        while name not in last and name != "forget" and not result.ready():
+        while name not in unfinished and name != "forget" and not result.ready():
             time.sleep(0.02)
     return {name: result.id for name, result in sent.items()}
 
 
 if __name__ == "__main__":
-    setup_worker_optimizations(app, WORKER)  # the result names its queue
+    setup_worker_optimizations(app, WORKER)  # adds the worker's name to the results
     pool: dict[str, Any] = {"pool": "threads", "concurrency": 6, "hostname": WORKER}
     with start_worker(app, perform_ping_check=False, loglevel="WARNING", **pool):
         sys.stdout.write(json.dumps(send()))

@@ -1,6 +1,6 @@
-"""Documents of other programs, written by Agenda and Celery while they work.
+"""Fixtures that run Agenda and Celery, which write their own documents.
 
-Where one cannot run, its tests are skipped by name; in CI (`CI=true`) they fail.
+Tests of a program that cannot run are skipped with the reason. In CI (`CI=true`) they fail.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ import pytest
 from ..support.waiting import PATIENCE_S
 
 HERE = Path(__file__).parent
-Ids = dict[str, Any]
+Ids = dict[str, Any]  # ids of jobs by the names of the cases
 
 
 def _finish(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def _finish(command: list[str], **options: Any) -> subprocess.CompletedProcess[s
 
 @pytest.fixture(scope="session")
 def run_agenda() -> Callable[..., Ids]:
-    """Let Agenda of a version work in the database of a URI; the ids of its jobs by case.
+    """Run `agenda.mjs` with a version of Agenda on the database of a URI. Return its jobs' ids.
 
     With `logs`, version 6 records its runs in agenda_logs.
     """
@@ -50,7 +50,7 @@ def run_agenda() -> Callable[..., Ids]:
 
 @pytest.fixture(scope="session")
 def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., Ids]:
-    """Let Agenda of a version run the due jobs with these names; how often each ran."""
+    """Run the due jobs of these names with a version of Agenda. Return the runs of each name."""
 
     def run(version: str, uri: str, *names: str) -> Ids:
         done = _finish(["node", str(HERE / "agenda_runs.mjs"), version, uri, *names])
@@ -62,7 +62,7 @@ def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., Ids]:
 
 
 def _install_agenda() -> None:
-    """Install the packages of Agenda, unless they are installed; in one process at a time."""
+    """Install the packages of Agenda if they are missing. Only one process at a time does it."""
     locked, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
     with locked.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -77,11 +77,11 @@ def _install_agenda() -> None:
 
 @pytest.fixture(scope="session")
 def run_celery() -> Callable[[str, bool], Ids]:
-    """Let Celery work, its results in the database of a URI, extended or not; ids by case."""
+    """Run `celery_app.py` on the database of a URI, extended or not. Return the ids."""
 
     def run(uri: str, extended: bool) -> Ids:
         command = [sys.executable, str(HERE / "celery_app.py"), uri, str(int(extended))]
-        # For example a warning that the tests' user has too many rights.
+        # Celery warns, for example, that the tests run as root.
         done = _finish(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
         assert done.returncode == 0, done.stderr
         ids: Ids = json.loads(done.stdout)

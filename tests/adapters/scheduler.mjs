@@ -1,9 +1,9 @@
-// The real Agenda or Pulse, which works while somebody acts on its jobs.
+// Runs the real Agenda or Pulse while jobmon acts on its jobs.
 //
 //     node scheduler.mjs agenda-5|agenda-6|pulse mongodb://…/database
 //
-// Prints the ids of two jobs as JSON: one that has failed, and one that is due in a day. Ends when both
-// have succeeded; prints how often each ran.
+// Prints the ids of two jobs as JSON: the first has failed, the second is due in a day. Ends when both
+// have succeeded. Prints how often each ran.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import pulse from "@pulsecron/pulse";

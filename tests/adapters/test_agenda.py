@@ -1,5 +1,5 @@
-"""Agenda's own documents, of two versions: catches a wrong field, a job
-that a list loses, a count that differs from a recount, a query that scans, any write."""
+"""Documents that two versions of Agenda wrote: catches a wrong field, a job that a list loses,
+a wrong count, a query that scans a collection, and any write."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from ..support.watched_queue import (
 
 Ids = dict[str, str]
 
-# What `agenda.mjs` leaves: the case's status, and how many attempts are known.
+# The jobs of `agenda.mjs`: jobmon's status of each, and its number of known attempts.
 CASES = {
     "succeeds": ("succeeded", 1),
     "fails": ("dlq", 1),
@@ -44,8 +44,8 @@ CASES = {
     "unscheduled": ("unscheduled", 0),
     "interrupted": ("leased", 1),
 }
-# When version 5 stops, it unlocks the jobs that it runs; nothing runs them again.
-CASES_OF = {"5": CASES | {"interrupted": ("unscheduled", 1)}, "6": CASES}
+# When version 5 stops, it unlocks its running jobs and does not schedule them again.
+CASES_BY_VERSION = {"5": CASES | {"interrupted": ("unscheduled", 1)}, "6": CASES}
 OWNERS = dict.fromkeys(CASES, "ada") | {
     "is dead": "bob",
     "recovers": "bob",
@@ -59,24 +59,24 @@ SETTINGS: Answer = {
 
 
 class Agenda(WatchedQueue):
-    """The service over what Agenda wrote."""
+    """The service over the documents that Agenda wrote."""
 
     def __init__(self, mongod: Mongod, database: Documents, version: str, ids: Ids) -> None:
         super().__init__(mongod, database, **SETTINGS)
         self.version, self.jobs = version, ids
-        self.cases = CASES_OF[version]
+        self.cases = CASES_BY_VERSION[version]
 
     def document(self, case: str) -> Answer:
-        found = self.database.agendaJobs.find_one({"name": case})
-        assert found is not None
-        return found
+        document = self.database.agendaJobs.find_one({"name": case})
+        assert document is not None
+        return document
 
     def names(self, **query: Any) -> list[str]:
         names = {job_id: name for name, job_id in self.jobs.items()}
         return [names[job_id] for job_id in self.ids(**query)]
 
     def list_by_status(self, *statuses: str) -> list[str]:
-        """Newest first."""
+        """The cases with these statuses, newest first."""
         cases = sorted(self.jobs, key=lambda case: self.jobs[case], reverse=True)
         return [case for case in cases if self.cases[case][0] in statuses]
 
@@ -97,20 +97,20 @@ def agenda(
 
 
 def expected(agenda: Agenda, case: str) -> Answer:
-    """A job as its document has it, by the rules of docs/adapters.md."""
-    found = agenda.document(case)
+    """The expected answer for a job: its document's fields by the rules of docs/adapters.md."""
+    document = agenda.document(case)
     status, count = agenda.cases[case]
-    at = {name: to_iso(value) for name, value in found.items() if hasattr(value, "year")}
+    dates = {name: to_iso(value) for name, value in document.items() if hasattr(value, "year")}
     is_leased, is_over = status == "leased", status in ("succeeded", "dlq")
     error = None
-    if found.get("failedAt"):
+    if document.get("failedAt"):
         error = {"code": None, "message": "The bank refused.", "stack": None}
     attempts = []
-    if found.get("lastRunAt"):
-        ended, ran_ms = found.get("lastFinishedAt"), None
+    if document.get("lastRunAt"):
+        ended, run_ms = document.get("lastFinishedAt"), None
         if ended:
-            outcome = "failed" if found.get("failedAt") == ended else "succeeded"
-            ran_ms = round((ended - found["lastRunAt"]) / timedelta(milliseconds=1))
+            outcome = "failed" if document.get("failedAt") == ended else "succeeded"
+            run_ms = round((ended - document["lastRunAt"]) / timedelta(milliseconds=1))
         else:
             outcome = "running" if is_leased else "expired"
         attempts = [
@@ -119,37 +119,38 @@ def expected(agenda: Agenda, case: str) -> Answer:
                 "status": outcome,
                 "workerId": "worker-2" if case == "interrupted" else "worker-1",
                 "eligibleAt": None,
-                "startedAt": at["lastRunAt"],
-                "finishedAt": at.get("lastFinishedAt"),
+                "startedAt": dates["lastRunAt"],
+                "finishedAt": dates.get("lastFinishedAt"),
                 "waitMs": None,
-                "durationMs": ran_ms,
+                "durationMs": run_ms,
                 "error": error if outcome == "failed" else None,
             }
         ]
-    data = found["data"] and {
-        name: "[redacted]" if name == "apiKey" else value for name, value in found["data"].items()
+    payload = document["data"] and {
+        name: "[redacted]" if name == "apiKey" else value
+        for name, value in document["data"].items()
     }
     reasons = {}
     repeats = case.startswith("repeats")
     if attempts and (repeats or count > 1):
         reasons = {"attempts": "the queue does not record every attempt"}
-    expires = to_iso(found["lockedAt"] + timedelta(minutes=10)) if is_leased else None
+    expires = to_iso(document["lockedAt"] + timedelta(minutes=10)) if is_leased else None
     return {
-        "jobId": str(found["_id"]),
+        "jobId": str(document["_id"]),
         "type": case,
         "status": status,
         "priority": 10 if case == "runs" else 0,
         "createdBy": OWNERS[case],
-        "createdAt": to_iso(found["_id"].generation_time),
+        "createdAt": to_iso(document["_id"].generation_time),
         "updatedAt": None,
-        "nextRunAt": at.get("nextRunAt"),
+        "nextRunAt": dates.get("nextRunAt"),
         "maxAttempts": None,
         "attemptCount": count,
         "leasedBy": attempts[0]["workerId"] if is_leased else None,
         "leaseExpiresAt": expires,
-        "finishedAt": at["lastFinishedAt"] if is_over else None,
+        "finishedAt": dates["lastFinishedAt"] if is_over else None,
         "lastError": error,
-        "payload": data,
+        "payload": payload,
         "attempts": attempts,
         "reasons": reasons,
         "isRecurring": repeats,
@@ -157,12 +158,12 @@ def expected(agenda: Agenda, case: str) -> Answer:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_field_of_a_job_is_that_of_its_document(agenda: Agenda, case: str) -> None:
+def test_every_field_of_a_job_equals_its_document(agenda: Agenda, case: str) -> None:
     detail = expected(agenda, case)
-    shown = agenda.get(f"/jobs/{agenda.jobs[case]}")
-    drop_derived(shown)
-    assert (shown.pop("repetition") is not None) is detail["isRecurring"]
-    assert shown == detail
+    answer = agenda.get(f"/jobs/{agenda.jobs[case]}")
+    drop_derived(answer)
+    assert (answer.pop("repetition") is not None) is detail["isRecurring"]
+    assert answer == detail
     (summary,) = agenda.get("/admin/jobs/queue", type=case)["data"]
     assert summary == {name: detail[name] for name in summary} | {
         "lastError": detail["lastError"] and {"code": None, "message": "The bank refused."}
@@ -207,29 +208,29 @@ def test_filters_combine(agenda: Agenda) -> None:
     assert agenda.names(owner="bob", status="dlq", type="fails") == []
     assert agenda.names(owner="carol") == []
     refused = agenda.api.get_as_admin("/admin/jobs/queue", error_code="ETIMEDOUT")
-    assert refused.status_code == 422  # Agenda keeps no code
+    assert refused.status_code == 422  # Agenda stores no error code
     runs = agenda.jobs["runs"]
     assert agenda.names(job_id=runs) == ["runs"]
     assert len(agenda.ids(job_id=runs[:8])) >= 1  # created in the same second
     assert agenda.names(job_id=runs[:-1] + "z") == []
 
 
-def test_a_range_of_creation_is_a_range_of_ids(agenda: Agenda) -> None:
-    made = {case: agenda.document(case)["_id"].generation_time for case in CASES}
-    middle = sorted(made.values())[len(made) // 2]
+def test_creation_range_selects_by_the_time_in_the_ids(agenda: Agenda) -> None:
+    created = {case: agenda.document(case)["_id"].generation_time for case in CASES}
+    middle = sorted(created.values())[len(created) // 2]
     newer = agenda.names(created_from=to_iso(middle))
     older = agenda.names(created_to=to_iso(middle))
-    assert sorted(newer) == sorted(case for case in made if made[case] >= middle)
-    assert sorted(older) == sorted(case for case in made if made[case] < middle)
+    assert sorted(newer) == sorted(case for case in created if created[case] >= middle)
+    assert sorted(older) == sorted(case for case in created if created[case] < middle)
     until = middle + timedelta(milliseconds=1)
     assert set(agenda.names(created_from=to_iso(middle), created_to=to_iso(until))) == {
-        case for case in made if made[case] == middle
+        case for case in created if created[case] == middle
     }
 
 
 def test_an_owner_sees_their_own_jobs_and_no_others(agenda: Agenda) -> None:
-    own = agenda.api.get_as_owner("/jobs", "bob").json["data"]
-    assert {job["type"] for job in own} == {"is dead", "recovers"}
+    bobs_jobs = agenda.api.get_as_owner("/jobs", "bob").json["data"]
+    assert {job["type"] for job in bobs_jobs} == {"is dead", "recovers"}
     assert agenda.api.get_as_owner(f"/jobs/{agenda.jobs['recovers']}", "bob").status_code == 200
     assert agenda.api.get_as_owner(f"/jobs/{agenda.jobs['fails']}", "bob").status_code == 403
     assert (
@@ -246,17 +247,17 @@ def check_stats(agenda: Agenda, source: str) -> None:
     assert counted == dict(Counter(status for status, _ in agenda.cases.values()))
     assert stats["typeCounts"] == {case: {s: 1} for case, (s, _) in agenda.cases.items()}
     assert (stats["dueJobs"], stats["scheduledJobs"], stats["expiredLeases"]) == (1, 4, 0)
-    # `repeats` has run before: it has not waited since its creation.
+    # `repeats` is missing: it has run before, so its creation is not the start of its wait.
     assert set(stats["oldestQueuedJobAgeMsByType"]) == {"due", "scheduled"}
     assert stats["oldestQueuedJobAgeMs"] == max(stats["oldestQueuedJobAgeMsByType"].values()) > 0
     assert agenda.activity() == {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
     types = {row["type"]: row for row in agenda.get("/admin/jobs/types")["data"]}
     assert set(types) == set(CASES)
     for case in ("succeeds", "fails"):
-        found = agenda.document(case)
-        ran_ms = (found["lastFinishedAt"] - found["lastRunAt"]) / timedelta(milliseconds=1)
-        assert types[case]["runMs"]["p50"] == pytest.approx(ran_ms, rel=0.05, abs=1)
-        assert types[case]["waitMs"]["p50"] is None  # when it was due is overwritten
+        document = agenda.document(case)
+        run_ms = (document["lastFinishedAt"] - document["lastRunAt"]) / timedelta(milliseconds=1)
+        assert types[case]["runMs"]["p50"] == pytest.approx(run_ms, rel=0.05, abs=1)
+        assert types[case]["waitMs"]["p50"] is None  # Agenda overwrites the due time of a run
     assert types["fails"]["dlq"] == types["fails"]["failed"] == 1
     assert types["due"]["succeeded"] == types["due"]["failed"] == 0
 
@@ -326,7 +327,7 @@ def test_nothing_is_scanned_and_nothing_is_written(agenda: Agenda) -> None:
 
 
 def is_count_of_all(entry: Answer) -> bool:
-    """A live count, or a read of the change stream: both may scan."""
+    """Whether the entry is a live count or reads the change stream: both may scan."""
     pipeline = entry["command"].get("pipeline") or [{}]
     return "$group" in pipeline[0] or "$changeStream" in pipeline[0]
 
@@ -334,8 +335,8 @@ def is_count_of_all(entry: Answer) -> bool:
 def test_the_pages_show_known_fields_only(agenda: Agenda) -> None:
     viewer = signed_in(agenda.api)
     overview = viewer.page("/dashboard")
-    odd = {"5": "2 unscheduled, 1 disabled", "6": "1 disabled, 1 unscheduled"}
-    assert odd[agenda.version] in overview.text
+    other_statuses = {"5": "2 unscheduled, 1 disabled", "6": "1 disabled, 1 unscheduled"}
+    assert other_statuses[agenda.version] in overview.text
     assert "is dead" in overview.text
     listed = viewer.page("/dashboard/jobs")
     for status in ("disabled", "unscheduled"):
@@ -344,7 +345,7 @@ def test_the_pages_show_known_fields_only(agenda: Agenda) -> None:
     repeating = viewer.page(f"/dashboard/jobs/{agenda.jobs['repeats']}")
     assert "Last attempt succeeded on worker-1" in repeating.text.replace("\n", "")
     assert "ran " in repeating.text
-    assert "waited" not in repeating.text  # not the time since its creation, an hour or a year ago
+    assert "waited" not in repeating.text  # the time since its creation is not a wait
     assert "Due" in repeating.text
     assert "Earlier runs" in repeating.text
     assert "Intervalevery" in repeating.text
@@ -367,29 +368,29 @@ def test_the_collector_follows_agenda_at_work(
         with empty.running_collector():
             run_agenda("6", database_uri(mongod, database))
             counts = dict(Counter(status for status, _ in CASES.values()))
-            eventually(lambda: nonzero(empty) == counts)
-            wanted = {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
-            # The next attempt follows within the minute: the one before is counted if it was read.
-            eventually(lambda: reaches(empty.activity(), wanted))
+            eventually(lambda: read_nonzero_counts(empty) == counts)
+            minimum = {"enqueued": 13, "succeeded": 3, "failed": 4, "dlq": 2}
+            # A document holds only the last attempt. The collector may also see an earlier one.
+            eventually(lambda: reaches(empty.activity(), minimum))
         empty.close()
 
 
 def test_a_standalone_server_is_polled(
     tmp_path: Path, run_agenda: Callable[[str, str], Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the dates of its jobs: a sweep takes longer."""
+    """Catches a collector that finds changes only by sweeps, which are switched off here."""
     monkeypatch.setattr("jobmon.collector.changes.SWEEP_S", 100_000.0)
     with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
         watching = Agenda(alone, client["shop"], "5", {})
         init(database_uri(alone, watching.database), "--create", PROFILE="agenda")
         with watching.running_collector():
             run_agenda("5", database_uri(alone, watching.database))
-            counts = dict(Counter(status for status, _ in CASES_OF["5"].values()))
-            eventually(lambda: nonzero(watching) == counts)
+            counts = dict(Counter(status for status, _ in CASES_BY_VERSION["5"].values()))
+            eventually(lambda: read_nonzero_counts(watching) == counts)
         watching.close()
 
 
-def nonzero(watching: WatchedQueue) -> dict[str, int]:
+def read_nonzero_counts(watching: WatchedQueue) -> dict[str, int]:
     counts = watching.get("/admin/jobs/stats")["statusCounts"]
     return {status: count for status, count in counts.items() if count}
 
@@ -405,12 +406,12 @@ def test_a_long_list_does_not_wait_for_stats_without_an_index(
     eventually(lambda: agenda.get("/admin/jobs/stats")["source"] == "live")
     monkeypatch.setattr("jobmon.store.list_count.COUNT_EXACTLY_UP_TO", 1)
     with profiled(agenda.database) as entries:
-        everything = agenda.get("/admin/jobs/queue", per_page=1)["meta"]
+        all_jobs = agenda.get("/admin/jobs/queue", per_page=1)["meta"]
         queued = agenda.get("/admin/jobs/queue", status="queued", per_page=1)["meta"]
-    assert (everything["total"], everything["total_is_exact"]) == (13, False)
+    assert (all_jobs["total"], all_jobs["total_is_exact"]) == (13, False)
     assert (queued["total"], queued["total_is_exact"]) == (1, False)
     assert entries
     assert not [entry for entry in entries if is_count_of_all(entry)]
     with agenda.running_collector():
-        everything = agenda.get("/admin/jobs/queue")["meta"]
-        assert (everything["total"], everything["total_is_exact"]) == (13, True)
+        all_jobs = agenda.get("/admin/jobs/queue")["meta"]
+        assert (all_jobs["total"], all_jobs["total_is_exact"]) == (13, True)

@@ -22,7 +22,7 @@ from ..support.watched_queue import temporary_database
 
 
 @pytest.mark.parametrize("version", ["5", "6"])
-def test_agenda_runs_the_jobs_that_actions_made_due(
+def test_agenda_runs_jobs_after_actions(
     mongod: Mongod,
     mongo: MongoClient[dict[str, Any]],
     run_agenda: Callable[..., dict[str, str]],
@@ -50,14 +50,14 @@ def test_agenda_runs_the_jobs_that_actions_made_due(
             acting.file("prioritize", ids["repeats"], priority=7),
         ]
         acting.act()
-        for each in filed:
-            assert set(acting.outcomes(each).values()) == {("done", "")}
-        made_due = acting.file("run_now", ids["disabled"])
+        for request_id in filed:
+            assert set(acting.outcomes(request_id).values()) == {("done", "")}
+        run_now = acting.file("run_now", ids["disabled"])
         # Selected jobs that Agenda runs, or that did not fail, are not changed.
         refused = acting.file("release", ids["runs"])
         kept = acting.file("retry", ids["succeeds"])
         acting.act()
-        assert acting.outcomes(made_due)[ids["disabled"]] == ("done", "")
+        assert acting.outcomes(run_now)[ids["disabled"]] == ("done", "")
         assert acting.outcomes(refused) == {ids["runs"]: ("skipped", "its lease has not expired")}
         assert acting.outcomes(kept) == {ids["succeeds"]: ("skipped", "it is succeeded")}
         after = {job["name"]: job for job in database.agendaJobs.find()}
@@ -77,7 +77,7 @@ def test_agenda_runs_the_jobs_that_actions_made_due(
             "repeats": {"priority"},
         }
         with pytest.raises(RequestError, match="It has: retry, run_now"):
-            acting.support.require("cancel")  # Agenda's deletes the document
+            acting.support.require("cancel")  # Agenda cancels a job by deleting its document
         acting.connection.close()
         runs = run_due_jobs(version, uri, "fails", "scheduled", "disabled")
         assert runs == {"fails": 1, "scheduled": 1, "disabled": 1}

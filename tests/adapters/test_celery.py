@@ -1,5 +1,5 @@
-"""Celery's results in MongoDB, extended or not: catches a wrong field, a
-task that a list loses, a count that differs from a recount, a query that scans, any write."""
+"""Celery's results in MongoDB, extended or not: catches a wrong field, a task that a list loses,
+a wrong count, a query that scans a collection, and any write."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ from ..support.watched_queue import Answer, WatchedQueue, drop_derived, init, te
 Ids = dict[str, str]
 WORKER = "worker-1@shop"
 
-# What `celery_app.py` leaves: the task, jobmon's status, its attempt's status and number.
+# The results of `celery_app.py`: task, jobmon's status, status and number of the last attempt.
 CASES: dict[str, tuple[str, str, str | None, int]] = {
     "add": ("add", "succeeded", "succeeded", 1),
     "refuse": ("refuse", "dlq", "failed", 1),
@@ -34,7 +34,7 @@ CASES: dict[str, tuple[str, str, str | None, int]] = {
     "expired": ("add", "cancelled", None, 1),
     "first of a group": ("add", "succeeded", "succeeded", 1),
     "second of a group": ("add", "succeeded", "succeeded", 1),
-    "begin of a chain": ("add", "succeeded", "succeeded", 1),
+    "start of a chain": ("add", "succeeded", "succeeded", 1),
     "end of a chain": ("add", "succeeded", "succeeded", 1),
 }
 ERRORS = {
@@ -52,13 +52,13 @@ ARGS = {
     "expired": [1, 1],
     "first of a group": [1, 1],
     "second of a group": [2, 2],
-    "begin of a chain": [1, 1],
+    "start of a chain": [1, 1],
     "end of a chain": [2, 2],
 }
 
 
 class Celery(WatchedQueue):
-    """The service over what Celery wrote."""
+    """The service over the documents that Celery wrote."""
 
     def __init__(self, mongod: Mongod, database: Any, extended: bool, ids: Ids) -> None:
         super().__init__(
@@ -71,16 +71,16 @@ class Celery(WatchedQueue):
         self.extended, self.jobs = extended, ids
 
     def document(self, case: str) -> Answer:
-        found = self.database.celery_taskmeta.find_one({"_id": self.jobs[case]})
-        assert found is not None
-        return found
+        document = self.database.celery_taskmeta.find_one({"_id": self.jobs[case]})
+        assert document is not None
+        return document
 
     def names(self, **query: Any) -> list[str]:
         names = {job_id: name for name, job_id in self.jobs.items()}
         return [names[job_id] for job_id in self.ids(**query)]
 
     def list_in_order(self, wanted: Callable[[str], bool] = lambda _: True) -> list[str]:
-        """The task that ended last is first; tasks that have not ended are last."""
+        """The cases in the order of a list: latest end first, tasks without an end last."""
         key = {case: (self.document(case)["date_done"], self.jobs[case]) for case in CASES}
         ended = sorted((key[case], case) for case in CASES if wanted(case) and key[case][0])
         others = sorted((key[case][1], case) for case in CASES if wanted(case) and not key[case][0])
@@ -105,14 +105,14 @@ def celery(
 
 
 def expected(celery: Celery, case: str) -> Answer:
-    """A task as its document has it, by the rules of docs/adapters.md."""
-    found = celery.document(case)
+    """The expected answer for a task: its document's fields by the rules of docs/adapters.md."""
+    document = celery.document(case)
     name, status, outcome, number = CASES[case]
-    ended = found["date_done"] and to_iso(found["date_done"])
+    ended = document["date_done"] and to_iso(document["date_done"])
     error = None
     if case in ERRORS:
         code, message = ERRORS[case]
-        error = {"code": code, "message": message, "stack": found["traceback"]}
+        error = {"code": code, "message": message, "stack": document["traceback"]}
     worker = WORKER if celery.extended else None
     attempt = {
         "attemptNumber": number if celery.extended else None,
@@ -131,9 +131,11 @@ def expected(celery: Celery, case: str) -> Answer:
     payload = {"args": ARGS.get(case, []), "kwargs": kwargs}
     reasons = {}
     if celery.extended and number > int(outcome is not None):
-        some = "the queue does not record every attempt"
-        none = "the queue records only the number of attempts"
-        reasons = {"attempts": some if outcome else none}
+        reasons = {
+            "attempts": "the queue does not record every attempt"
+            if outcome
+            else "the queue records only the number of attempts"
+        }
     return {
         "jobId": celery.jobs[case],
         "type": name if celery.extended else None,
@@ -158,11 +160,11 @@ def expected(celery: Celery, case: str) -> Answer:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_field_of_a_task_is_that_of_its_document(celery: Celery, case: str) -> None:
+def test_every_field_of_a_task_equals_its_document(celery: Celery, case: str) -> None:
     detail = expected(celery, case)
-    shown = celery.get(f"/jobs/{celery.jobs[case]}")
-    drop_derived(shown)
-    assert shown == detail
+    answer = celery.get(f"/jobs/{celery.jobs[case]}")
+    drop_derived(answer)
+    assert answer == detail
     if case == "refuse":
         assert 'raise ValueError("The bank refused.", 402)' in detail["lastError"]["stack"]
     (summary,) = celery.get("/admin/jobs/queue", job_id=celery.jobs[case])["data"]
@@ -188,32 +190,32 @@ def test_the_list_has_every_task_once_in_either_order(celery: Celery) -> None:
         ["cancelled"],
         ["PROGRESS"],
         ["dlq", "cancelled", "PROGRESS"],
-        ["SUCCESS"],  # the status in the document, which no answer shows
+        ["SUCCESS"],  # a status of Celery, which jobmon maps to `succeeded`
     ],
     ids=str,
 )
 def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: list[str]) -> None:
-    of_status = celery.list_in_order(lambda case: CASES[case][1] in statuses)
-    assert celery.names(status=statuses) == of_status
-    assert celery.names(status=statuses, sort="createdAt") == of_status[::-1]
+    expected_cases = celery.list_in_order(lambda case: CASES[case][1] in statuses)
+    assert celery.names(status=statuses) == expected_cases
+    assert celery.names(status=statuses, sort="createdAt") == expected_cases[::-1]
 
 
 def test_filters_combine(celery: Celery) -> None:
-    def named(*names: str) -> list[str]:
+    def list_tasks(*names: str) -> list[str]:
         return celery.list_in_order(lambda case: CASES[case][0] in names) if celery.extended else []
 
-    assert celery.names(type=["add", "refuse"]) == named("add", "refuse")
-    assert celery.names(type=["add", "refuse"], status="dlq") == named("refuse")
-    assert celery.names(owner="bob") == named("recover", "progress")
-    assert celery.names(owner="bob", status="succeeded") == named("recover")
+    assert celery.names(type=["add", "refuse"]) == list_tasks("add", "refuse")
+    assert celery.names(type=["add", "refuse"], status="dlq") == list_tasks("refuse")
+    assert celery.names(owner="bob") == list_tasks("recover", "progress")
+    assert celery.names(owner="bob", status="succeeded") == list_tasks("recover")
     assert celery.names(owner="bob", status="succeeded", type="progress") == []
     refused = celery.api.get_as_admin("/admin/jobs/queue", error_code="ValueError")
-    assert refused.status_code == 422  # the result is one text
+    assert refused.status_code == 422  # Celery stores the code inside one text
     assert list(refused.json["error"]["details"]) == ["error_code"]
     assert celery.names(job_id=celery.jobs["add"][:13]) == ["add"]
 
 
-def test_a_range_is_about_the_end_of_tasks(celery: Celery) -> None:
+def test_creation_range_selects_by_the_end_of_tasks(celery: Celery) -> None:
     ended = [case for case in celery.list_in_order() if celery.document(case)["date_done"]]
     middle = celery.document(ended[len(ended) // 2])["date_done"]
     newer = [case for case in ended if celery.document(case)["date_done"] >= middle]
@@ -222,12 +224,12 @@ def test_a_range_is_about_the_end_of_tasks(celery: Celery) -> None:
 
 
 def test_an_owner_sees_their_own_tasks_and_no_others(celery: Celery) -> None:
-    own = celery.api.get_as_owner("/jobs", "bob").json["data"]
-    mine = {celery.jobs[case] for case in ("recover", "progress")} if celery.extended else set()
-    assert {job["jobId"] for job in own} == mine
+    listed = celery.api.get_as_owner("/jobs", "bob").json["data"]
+    bobs_ids = {celery.jobs[case] for case in ("recover", "progress")} if celery.extended else set()
+    assert {job["jobId"] for job in listed} == bobs_ids
     for case in ("recover", "add"):
         answer = celery.api.get_as_owner(f"/jobs/{celery.jobs[case]}", "bob")
-        assert answer.status_code == (200 if celery.jobs[case] in mine else 403)
+        assert answer.status_code == (200 if celery.jobs[case] in bobs_ids else 403)
 
 
 def check_stats(celery: Celery, source: str) -> None:
@@ -258,13 +260,10 @@ def test_counts_of_the_collector_are_right(celery: Celery) -> None:
     with celery.running_collector():
         eventually(lambda: celery.activity()["succeeded"] == 6)
         check_stats(celery, "rollup")
-        kind = "progress" if celery.extended else "null"
-        assert celery.metric("jobmon_jobs")[json_label("PROGRESS", kind)] == 1
+        job_type = "progress" if celery.extended else "null"
+        labels = f'{{status="PROGRESS",type="{job_type}"}}'
+        assert celery.metric("jobmon_jobs")[labels] == 1
         eventually(lambda: 1 in celery.sampled_counts("PROGRESS"))
-
-
-def json_label(status: str, kind: str) -> str:
-    return f"{{status={json.dumps(status)},type={json.dumps(kind)}}}"
 
 
 def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
@@ -327,7 +326,7 @@ def test_the_pages_show_known_fields_only(celery: Celery) -> None:
     assert sum(count or 0 for count in columns["succeeded"]) == 6
     listed = viewer.page("/dashboard/jobs")
     assert listed.all("input", name="status", value="PROGRESS")
-    assert "Error code" not in listed.text  # it would be a 422
+    assert "Error code" not in listed.text  # the API refuses this filter
     assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
     refused = viewer.page(f"/dashboard/jobs/{celery.jobs['refuse']}")
     assert "The bank refused., 402" in refused.text
@@ -346,16 +345,16 @@ def test_the_collector_follows_celery_at_work(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_celery: Callable[[str, bool], Ids]
 ) -> None:
     with temporary_database(mongo) as database:
-        watching = Celery(mongod, database, True, {})
+        queue = Celery(mongod, database, True, {})
         init(database_uri(mongod, database), "--create", PROFILE="celery")
-        with watching.running_collector():
+        with queue.running_collector():
             run_celery(database_uri(mongod, database), True)
             counts = dict(Counter(status for _, status, _, _ in CASES.values()))
 
             def are_right() -> bool:
-                found = watching.get("/admin/jobs/stats")["statusCounts"]
-                return {status: count for status, count in found.items() if count} == counts
+                status_counts = queue.get("/admin/jobs/stats")["statusCounts"]
+                return {status: count for status, count in status_counts.items() if count} == counts
 
             eventually(are_right)
-            eventually(lambda: watching.activity()["succeeded"] == 6)
-        watching.close()
+            eventually(lambda: queue.activity()["succeeded"] == 6)
+        queue.close()

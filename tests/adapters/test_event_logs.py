@@ -1,5 +1,6 @@
-"""Attempts from a log of events: catches a run that is lost, counted twice or paired wrongly, a
-duration that is wrong, a query without an index, an odd event that breaks an answer."""
+"""Attempts that are read from a log of events: catches a run that is lost or counted twice, a start
+with a wrong end, a wrong duration, a query without an index, and a malformed event that breaks a
+page."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -34,7 +35,8 @@ AGENDA: Answer = {
     "jobs_collection": "agendaJobs",
     "attempts_collection": "agenda_logs",
 }
-# Rules, dates and durations in seconds, a run's id, errors as objects; the type is in the job only.
+# Events with rules for the status, dates and durations in seconds, an id of the run, and errors as
+# objects. Only the job has a type.
 SHOP = """\
 collection = "work"
 status = { path = "state" }
@@ -81,42 +83,42 @@ def shop(
         database.work.insert_many(
             {"key": key, "kind": f"kind {key}", "state": "queued", "created": NOW} for key in "ab"
         )
-        begin(database, "a", 1, host="h-1", number=1)
-        end(database, "a", 1, ok=True)
-        begin(database, "b", 2, by="h-2", number=1)
-        end(database, "b", 2, ok=False, kind="E1", text="no", took=1.5)
-        begin(database, "b", 5, by="h-2", number=2)
-        end(database, "gone", 9, ok=True)  # its job was deleted, its beginning is not logged
+        log_start(database, "a", 1, host="h-1", number=1)
+        log_end(database, "a", 1, ok=True)
+        log_start(database, "b", 2, by="h-2", number=1)
+        log_end(database, "b", 2, ok=False, kind="E1", text="no", took=1.5)
+        log_start(database, "b", 5, by="h-2", number=2)
+        log_end(database, "gone", 9, ok=True)  # a deleted job; the start is not in the log
         database.work_log.insert_many(
             [
-                {"of": {"job": "a"}, "what": "progress", "at": seconds(1)},
+                {"of": {"job": "a"}, "what": "progress", "at": to_seconds(1)},
                 {"of": {"job": "a"}, "what": "end", "at": "odd", "ok": True, "run": "odd"},
                 {"of": 7, "what": ["end"], "took": float("inf")},
             ]
         )
         init(database_uri(mongod, database), PROFILE=str(path))
-        watching = WatchedQueue(
+        queue = WatchedQueue(
             mongod,
             database,
             profile=str(path),
             jobs_collection="work",
             attempts_collection="work_log",
         )
-        yield watching
-        watching.close()
+        yield queue
+        queue.close()
 
 
-def seconds(after: float) -> float:
+def to_seconds(after: float) -> float:
     return NOW.timestamp() + after
 
 
-def begin(database: Documents, job: str, at_s: float, **more: Any) -> None:
-    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "begin", "at": seconds(at_s)}
+def log_start(database: Documents, job: str, at_s: float, **more: Any) -> None:
+    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "begin", "at": to_seconds(at_s)}
     database.work_log.insert_one(event | more)
 
 
-def end(database: Documents, job: str, at_s: float, **more: Any) -> None:
-    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "end", "at": seconds(at_s + 2)}
+def log_end(database: Documents, job: str, at_s: float, **more: Any) -> None:
+    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "end", "at": to_seconds(at_s + 2)}
     database.work_log.insert_one(event | more)
 
 
@@ -129,7 +131,7 @@ def test_attempts_of_a_job_are_read_from_its_events(shop: WatchedQueue) -> None:
         "status": "failed",
         "workerId": "h-2",
         "eligibleAt": None,
-        "startedAt": to_iso(NOW + timedelta(seconds=2.5)),  # by the duration in its end
+        "startedAt": to_iso(NOW + timedelta(seconds=2.5)),  # the end minus the logged duration
         "finishedAt": to_iso(NOW + timedelta(seconds=4)),
         "waitMs": None,
         "durationMs": 1_500,
@@ -137,14 +139,17 @@ def test_attempts_of_a_job_are_read_from_its_events(shop: WatchedQueue) -> None:
         "errorGroup": None,  # no collector has counted it
     }
     assert (second["attemptNumber"], second["status"]) == (2, "expired")
-    odd, done = shop.get("/jobs/a")["attempts"]
-    assert (odd["status"], odd["finishedAt"]) == ("succeeded", "odd")
+    malformed, done = shop.get("/jobs/a")["attempts"]
+    assert (malformed["status"], malformed["finishedAt"]) == ("succeeded", "odd")
     assert (done["attemptNumber"], done["workerId"], done["durationMs"]) == (1, "h-1", 2_000)
 
 
 def test_runs_are_counted_from_the_events_that_end_them(shop: WatchedQueue) -> None:
     counted = count_activity(shop.connection, *WINDOW)[NOW]
-    waited, ran = {bucket(1_000): 1}, {bucket(2_000): 1}  # a first run waits for its job's age
+    waited, ran = (
+        {bucket(1_000): 1},
+        {bucket(2_000): 1},
+    )  # a first run has waited since the job's creation
     assert counted == {
         "kind a": Tally(enqueued=1, outcomes={"succeeded": 1}, wait=waited, run=ran),
         "kind b": Tally(
@@ -159,45 +164,43 @@ def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
         shop.get("/jobs/b")
         count_activity(shop.connection, *WINDOW)
     on_log = [entry for entry in entries if "work_log" in str(entry["command"])]
-    found = [entry for entry in on_log if "planSummary" in entry]  # else it explains
-    assert len(found) >= 2
-    for entry in found:
+    queries = [entry for entry in on_log if "planSummary" in entry]  # without `explain` commands
+    assert len(queries) >= 2
+    for entry in queries:
         assert "COLLSCAN" not in entry["planSummary"], entry
         assert entry["docsExamined"] <= 20, entry
     levels = {finding.check: finding.level for finding in check_deployment(shop.settings)}
     assert levels["indexes"] == "ok"
-    assert levels["fields"] == "warning"  # for the odd events
+    assert levels["fields"] == "warning"  # because of the malformed events
 
 
 def test_start_is_searched_for_a_day(shop: WatchedQueue) -> None:
-    """An end without a start must not read all events of a job that runs every second."""
-    begun = {"of": {"job": "a"}, "what": "begin"}
+    """Catches an end without a start that makes a query read all events of its job."""
+    start = {"of": {"job": "a"}, "what": "begin"}
     shop.database.work_log.insert_many(
-        [begun | {"run": "old", "at": seconds(-86_000 - hours * 3_600)} for hours in (0, 24)]
+        [start | {"run": "old", "at": to_seconds(-86_000 - hours * 3_600)} for hours in (0, 24)]
     )
     ran = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run
-    end(shop.database, "a", 1, run="old", ok=True)
+    log_end(shop.database, "a", 1, run="old", ok=True)
     long = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run - ran
     assert long == {bucket(86_003_000): 1}
-    shop.database.work_log.delete_one({"run": "old", "at": seconds(-86_000)})
+    shop.database.work_log.delete_one({"run": "old", "at": to_seconds(-86_000)})
     assert count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run == ran
 
 
-def test_when_a_run_was_due_may_be_in_the_event_that_starts_it(
-    shop: WatchedQueue, tmp_path: Path
-) -> None:
+def test_due_time_of_a_run_is_read_from_its_start_event(shop: WatchedQueue, tmp_path: Path) -> None:
     (tmp_path / "shop.toml").write_text(SHOP + 'eligibleAt = "due"\ntype = "name"\n')
     due = to_iso(NOW - timedelta(seconds=3))
     shop.database.work_log.update_many({"what": "begin"}, {"$set": {"due": due}})
     shop.database.work_log.update_many({"what": "end"}, {"$set": {"name": "mail"}})
-    again = Connection(shop.settings)
-    tally = count_activity(again, *WINDOW)[NOW]["mail"]
+    connection = Connection(shop.settings)
+    tally = count_activity(connection, *WINDOW)[NOW]["mail"]
     assert tally.outcomes == {"succeeded": 2, "failed": 1}
     assert tally.wait == {bucket(4_000): 1, bucket(5_500): 1}
     assert tally.run == {bucket(1_500): 1, bucket(2_000): 1}
-    first, _ = JobStore(again).get_job("b")["attempts"]
+    first, _ = JobStore(connection).get_job("b")["attempts"]
     assert to_iso(first["eligibleAt"]) == due
-    again.client.close()
+    connection.client.close()
 
 
 @pytest.fixture
@@ -208,23 +211,23 @@ def agenda_sample(
     with temporary_database(mongo) as database:
         load_sample(database, "agenda-6")
         init(database_uri(mongod, database), PROFILE="agenda-logs")
-        watching = WatchedQueue(mongod, database, **AGENDA)
-        yield watching
-        watching.close()
+        queue = WatchedQueue(mongod, database, **AGENDA)
+        yield queue
+        queue.close()
 
 
 def test_log_of_the_sample_is_counted_exactly(agenda_sample: WatchedQueue) -> None:
-    """Its jobs are of another run of the program, so the collection of jobs does not have them."""
+    """Catches events that are not counted because the collection of jobs lacks their jobs."""
     event = agenda_sample.database.agenda_logs.find_one({"event": "success"})
-    at = floor(event["timestamp"].replace(tzinfo=UTC), MINUTE)
-    (counted,) = count_activity(agenda_sample.connection, at, at + MINUTE, MINUTE).values()
+    start = floor(event["timestamp"].replace(tzinfo=UTC), MINUTE)
+    (counted,) = count_activity(agenda_sample.connection, start, start + MINUTE, MINUTE).values()
     succeeded = Tally(outcomes={"succeeded": 1}, run={bucket(47): 1})
     assert counted.pop("every second") == succeeded
     assert list(counted.values()) == [Tally(outcomes={"failed": 1})]
 
 
-def test_runs_are_unknown_as_long_as_the_log_is_empty(agenda_sample: WatchedQueue) -> None:
-    """The last runs of the jobs are not counted: once there are events, they would remain."""
+def test_runs_are_unknown_while_the_log_is_empty(agenda_sample: WatchedQueue) -> None:
+    """Catches runs that are counted from the jobs, and later a second time from the log."""
     log, jobs = agenda_sample.database.agenda_logs, agenda_sample.database.agendaJobs
     (event,) = log.find({"event": "success"})
     log.delete_many({})
@@ -252,18 +255,18 @@ def agenda(
     mongo: MongoClient[dict[str, Any]],
     run_agenda: Callable[..., Ids],
 ) -> Iterator[tuple[WatchedQueue, Ids]]:
-    """The service over what Agenda wrote; a collector ran at the same time, and is running."""
+    """The service over the documents of Agenda, with a collector that ran while Agenda ran."""
     with temporary_database(mongo) as database:
-        watching = WatchedQueue(mongod, database, **AGENDA)
+        queue = WatchedQueue(mongod, database, **AGENDA)
         init(database_uri(mongod, database), "--create", PROFILE="agenda-logs")
-        with watching.running_collector():
+        with queue.running_collector():
             ids = run_agenda("6", database_uri(mongod, database), logs=True)
-            yield watching, ids
-        watching.close()
+            yield queue, ids
+        queue.close()
 
 
 def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids]) -> None:
-    """Also earlier runs of a job, and runs of removed jobs, which the jobs do not show."""
+    """Catches lost runs that no job shows: earlier runs of a job, and runs of removed jobs."""
     queue, _ = agenda
     logged = {
         (event["jobName"], event["event"]): event["count"]
@@ -283,8 +286,8 @@ def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids
     assert logged["ticks", "success"] >= 4
     assert logged["is removed", "success"] == 1
     ended = {
-        name: sum(n for (_, each), n in logged.items() if each == name)
-        for name in ("success", "fail")
+        outcome: sum(count for (_, event), count in logged.items() if event == outcome)
+        for outcome in ("success", "fail")
     }
     eventually(lambda: queue.activity()["succeeded"] == ended["success"])
     eventually(lambda: queue.activity()["failed"] == ended["fail"])
@@ -298,7 +301,7 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
     queue, ids = agenda
     outcomes = {"start": "running", "success": "succeeded", "fail": "failed"}
     for case, job_id in ids.items():
-        # The program deleted one, and was stopped before it logged the start of the other.
+        # Agenda deleted `ticks`, and was stopped before it logged the start of `interrupted`.
         if case in ("ticks", "interrupted"):
             continue
         events = list(queue.database.agenda_logs.find({"jobId": job_id}).sort("_id", 1))
@@ -308,9 +311,9 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
         attempts = job["attempts"]
         assert [each["attemptNumber"] for each in attempts] == list(range(1, len(starts) + 1)), case
         assert job["attemptCount"] == len(starts)
-        is_over = [outcomes[event["event"]] for event in ends]
-        is_left = ["running"] * (len(starts) - len(ends))
-        assert [each["status"] for each in attempts] == is_over + is_left, case
+        statuses = [outcomes[event["event"]] for event in ends]
+        statuses += ["running"] * (len(starts) - len(ends))
+        assert [each["status"] for each in attempts] == statuses, case
         for attempt, start in zip(attempts, starts, strict=True):
             assert attempt["workerId"] == start["agendaName"]
             assert attempt["startedAt"] is not None
@@ -321,15 +324,15 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
     dead = signed_in(queue.api).page(f"/dashboard/jobs/{ids['is dead']}")
     assert "Attempt 1 failed on worker-1" in dead.text.replace("\n", "")
     assert "Attempt 2 failed on worker-1" in dead.text.replace("\n", "")
-    assert "waited" not in dead.text  # when a run was due is unknown
+    assert "waited" not in dead.text  # the due time of a run is unknown
 
 
 def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQueue, Ids]) -> None:
     queue, _ = agenda
     findings = list(check_deployment(replace(queue.settings, profile="agenda")))
-    (found,) = (finding for finding in findings if "agenda_logs records" in finding.message)
-    assert (found.level, found.check) == ("warning", "attempts")
-    assert "agenda-logs" in str(found.remedy)
+    (warning,) = (finding for finding in findings if "agenda_logs records" in finding.message)
+    assert (warning.level, warning.check) == ("warning", "attempts")
+    assert "agenda-logs" in str(warning.remedy)
     assert not [
         finding for finding in check_deployment(queue.settings) if "records" in finding.message
     ]
@@ -366,10 +369,11 @@ error = { object = { message = "why" } }
 """
 
 
-def test_attempts_of_a_collection_are_read_by_the_whole_language(
+def test_attempts_of_a_collection_are_read_with_all_forms_of_the_profile_language(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Rules, texts as dates, computed fields; no numbers: they are in the order of their start."""
+    """The profile has rules, dates as texts and computed fields. Attempts without numbers are
+    numbered in the order of their starts."""
     path = tmp_path / "runs.toml"
     path.write_text(RUNS)
 

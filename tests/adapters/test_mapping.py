@@ -1,5 +1,5 @@
-"""A queue with other names for everything, as mongoose schemas have them: catches a query, a
-count or a page that knows the contract's names only."""
+"""A queue whose fields and statuses have other names, as in mongoose schemas: catches a query, a
+count or a page that works only with the names of the contract."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ JOB_STATUSES = {
     "paused": "paused",
 }
 STATES = list(JOB_STATUSES)
-# Field names in snake case; documents with ids of their own.
+# Field names in snake case. The job id is a field of its own.
 SNAKE = {
     "JOBS_COLLECTION": "tasks",
     "ATTEMPTS_COLLECTION": "task_runs",
@@ -47,7 +47,7 @@ SNAKE = {
     "STATUS_NAMES": "pending=queued,running=leased,done=succeeded,retry=failed,failed=dlq",
     "ATTEMPT_STATUS_NAMES": "ok=succeeded",
 }
-# The same, but a job's id is its ObjectId, which also has its creation time.
+# The same, but the job id is the ObjectId, which also holds the creation time.
 BY_ID = SNAKE | {
     "JOB_FIELDS": SNAKE["JOB_FIELDS"]
     .replace("jobId=job_id", "jobId=_id")
@@ -57,8 +57,8 @@ BY_ID = SNAKE | {
 CASES = {"snake": SNAKE, "by id": BY_ID}
 
 
-def task(number: int) -> Answer:
-    """Every status in turn, one task a second."""
+def make_task(number: int) -> Answer:
+    """The task of this number. The states take turns, and each task is a second younger."""
     created = NOW - timedelta(minutes=10) + timedelta(seconds=number)
     state = STATES[number % len(STATES)]
     error = {"code": f"E{number % 2}", "message": "The bank refused.", "stack": "at pay"}
@@ -87,48 +87,47 @@ def task(number: int) -> Answer:
 
 
 def make_run(number: int) -> Answer:
-    """The only attempt of a task, which has the id of the task in one of several forms."""
-    found = task(number)
-    ended = {"done": "ok", "retry": "failed", "failed": "failed"}.get(found["state"])
-    started = found["created_at"] + timedelta(seconds=2)
+    """The only attempt of a task. It holds the task's id as an ObjectId or as a text."""
+    task = make_task(number)
+    outcome = {"done": "ok", "retry": "failed", "failed": "failed"}.get(task["state"])
+    started = task["created_at"] + timedelta(seconds=2)
     return {
-        "job_id": found["job_id"],
-        "task": found["_id"] if number % 2 else str(found["_id"]),
+        "job_id": task["job_id"],
+        "task": task["_id"] if number % 2 else str(task["_id"]),
         "number": 1,
-        "outcome": ended or "running",
+        "outcome": outcome or "running",
         "worker": "w-1",
         "started_at": started,
-        "finished_at": started + timedelta(milliseconds=500) if ended else None,
-        "error": found["error"],
-        "status": "no word of theirs",
+        "finished_at": started + timedelta(milliseconds=500) if outcome else None,
+        "error": task["error"],
+        "status": "a field with another meaning",
     }
 
 
 class Tasks(WatchedQueue):
-    """The service over these tasks."""
+    """The service over the tasks, with settings from these variables (without `JOBMON_`)."""
 
-    def __init__(self, mongod: Mongod, database: Any, words: dict[str, str]) -> None:
+    def __init__(self, mongod: Mongod, database: Any, variables: dict[str, str]) -> None:
         with pytest.MonkeyPatch.context() as environment:
-            for name, value in words.items():
+            for name, value in variables.items():
                 environment.setenv(f"JOBMON_{name}", value)
-            watched = Settings.for_init("mongodb://db")
+            settings = Settings.for_init("mongodb://db")
         names = ("jobs_collection", "attempts_collection", "job_fields", "attempt_fields")
-        more = ("status_names", "attempt_status_names")
-        super().__init__(
-            mongod, database, **{name: getattr(watched, name) for name in (*names, *more)}
-        )
-        self.tasks = [task(number) for number in range(JOBS)]
-        self.by_id = words is BY_ID
+        names += ("status_names", "attempt_status_names")
+        super().__init__(mongod, database, **{name: getattr(settings, name) for name in names})
+        self.tasks = [make_task(number) for number in range(JOBS)]
+        self.by_id = variables is BY_ID
         self.indexes: list[str] = []
 
-    def find_id(self, found: Answer) -> str:
-        return str(found["_id"]) if self.by_id else found["job_id"]
+    def find_id(self, task: Answer) -> str:
+        return str(task["_id"]) if self.by_id else task["job_id"]
 
-    def newest_first(self, **wanted: Any) -> list[str]:
+    def newest_first(self, **fields: Any) -> list[str]:
+        """The ids of the tasks with these fields, newest first."""
         return [
-            self.find_id(found)
-            for found in reversed(self.tasks)
-            if all(found[name] == value for name, value in wanted.items())
+            self.find_id(task)
+            for task in reversed(self.tasks)
+            if all(task[name] == value for name, value in fields.items())
         ]
 
 
@@ -136,21 +135,23 @@ class Tasks(WatchedQueue):
 def tasks(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[Tasks]:
-    words = CASES[request.param]
+    variables = CASES[request.param]
     with temporary_database(mongo) as database:
-        watching = Tasks(mongod, database, words)
-        database.tasks.insert_many(watching.tasks)
-        runs = [make_run(number) for number in range(JOBS) if task(number)["state"] != "pending"]
+        queue = Tasks(mongod, database, variables)
+        database.tasks.insert_many(queue.tasks)
+        runs = [
+            make_run(number) for number in range(JOBS) if make_task(number)["state"] != "pending"
+        ]
         database.task_runs.insert_many(runs)
-        watching.indexes = init(database_uri(mongod, database), **words)
-        yield watching
-        watching.close()
+        queue.indexes = init(database_uri(mongod, database), **variables)
+        yield queue
+        queue.close()
 
 
 @pytest.mark.parametrize("number", range(6))
 def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -> None:
-    found = task(number)
-    status = JOB_STATUSES[found["state"]]
+    task = make_task(number)
+    status = JOB_STATUSES[task["state"]]
     run = make_run(number)
     attempts = [
         {
@@ -166,30 +167,30 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
         }
     ]
     detail = {
-        "jobId": tasks.find_id(found),
-        "type": found["kind"],
+        "jobId": tasks.find_id(task),
+        "type": task["kind"],
         "status": status,
         "priority": number,
         "createdBy": f"user-{number % 4}",
-        "createdAt": to_iso(found["created_at"]),
-        "updatedAt": to_iso(found["updated_at"]),
-        "nextRunAt": to_iso(found["run_at"]),
+        "createdAt": to_iso(task["created_at"]),
+        "updatedAt": to_iso(task["updated_at"]),
+        "nextRunAt": to_iso(task["run_at"]),
         "maxAttempts": 5,
         "attemptCount": 1,
-        "leasedBy": found["lock"]["owner"],
-        "leaseExpiresAt": found["lock"]["until"] and to_iso(found["lock"]["until"]),
-        "finishedAt": found["finished_at"] and to_iso(found["finished_at"]),
-        "lastError": found["error"],
+        "leasedBy": task["lock"]["owner"],
+        "leaseExpiresAt": task["lock"]["until"] and to_iso(task["lock"]["until"]),
+        "finishedAt": task["finished_at"] and to_iso(task["finished_at"]),
+        "lastError": task["error"],
         "payload": {"user": {"id": f"user-{number % 4}"}, "password": "[redacted]"},
-        "attempts": [] if found["state"] == "pending" else attempts,
+        "attempts": [] if task["state"] == "pending" else attempts,
     }
     unrecorded = {"attempts": "the queue records only the number of attempts"}
     detail |= {"reasons": {} if detail["attempts"] else unrecorded, "isRecurring": None}
     detail |= {"repetition": None}
-    shown = tasks.get(f"/jobs/{detail['jobId']}")
-    explanation = shown["explanation"]
-    drop_derived(shown)
-    assert shown == detail
+    answer = tasks.get(f"/jobs/{detail['jobId']}")
+    explanation = answer["explanation"]
+    drop_derived(answer)
+    assert answer == detail
     code, since, until = {
         "pending": ("waiting", detail["nextRunAt"], None),
         "running": ("lease_expired", detail["leaseExpiresAt"], None),
@@ -197,13 +198,13 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
         "retry": ("retry_scheduled", None, detail["nextRunAt"]),
         "failed": ("dead", detail["finishedAt"], None),
         "paused": ("other_status", None, None),
-    }[found["state"]]
+    }[task["state"]]
     assert (explanation["code"], explanation["since"], explanation["until"]) == (code, since, until)
     if code == "waiting":
         why = "it is unknown in which order the workers take jobs"
         assert (explanation["ahead"], explanation["reasons"]["ahead"]) == (None, why)
     (summary,) = tasks.get("/admin/jobs/queue", job_id=detail["jobId"])["data"]
-    error = found["error"] and {name: found["error"][name] for name in ("code", "message")}
+    error = task["error"] and {name: task["error"][name] for name in ("code", "message")}
     assert summary == {name: detail[name] for name in summary} | {"lastError": error}
 
 
@@ -214,7 +215,7 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
         assert tasks.ids(status=status) == tasks.newest_first(state=state)
         oldest_first = tasks.newest_first(state=state)[::-1]
         assert tasks.ids(status=status, sort="createdAt") == oldest_first
-    assert tasks.ids(status="pending") == []  # the queue's own name, which no answer shows
+    assert tasks.ids(status="pending") == []  # the queue's name for `queued`
     assert tasks.ids(type="kind-1") == tasks.newest_first(kind="kind-1")
     dead = tasks.newest_first(kind="kind-1", state="failed")
     assert dead
@@ -223,13 +224,13 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
     assert {owner: len(tasks.ids(owner=owner)) for owner in owners} == owners
     assert len(tasks.ids(owner="user-1", status=["dlq", "succeeded", "failed"])) > 0
     assert len(tasks.ids(error_code="E1")) == len(
-        [found for found in tasks.tasks if found["error"] and found["error"]["code"] == "E1"]
+        [task for task in tasks.tasks if task["error"] and task["error"]["code"] == "E1"]
     )
-    ran = [tasks.find_id(found) for found in reversed(tasks.tasks) if found["state"] != "pending"]
-    assert tasks.ids(worker="w-1") == ran
+    started = [tasks.find_id(task) for task in reversed(tasks.tasks) if task["state"] != "pending"]
+    assert tasks.ids(worker="w-1") == started
 
 
-def test_a_range_of_creation_uses_the_path_of_createdat(tasks: Tasks) -> None:
+def test_creation_range_uses_the_path_of_createdat(tasks: Tasks) -> None:
     middle = tasks.tasks[20]["created_at"]
     newer, older = tasks.newest_first()[:20], tasks.newest_first()[20:]
     assert tasks.ids(created_from=to_iso(middle)) == newer
@@ -241,22 +242,22 @@ def test_a_range_of_creation_uses_the_path_of_createdat(tasks: Tasks) -> None:
 
 
 def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:
-    own = tasks.api.get_as_owner("/jobs", "user-1", per_page=100).json["data"]
-    assert len(own) == 10
-    assert {job["createdBy"] for job in own} == {"user-1"}
+    jobs = tasks.api.get_as_owner("/jobs", "user-1", per_page=100).json["data"]
+    assert len(jobs) == 10
+    assert {job["createdBy"] for job in jobs} == {"user-1"}
     for number, status in ((1, 200), (2, 403)):
-        path = f"/jobs/{tasks.find_id(task(number))}"
+        path = f"/jobs/{tasks.find_id(make_task(number))}"
         assert tasks.api.get_as_owner(path, "user-1").status_code == status
 
 
 def check_stats(tasks: Tasks, source: str) -> None:
     stats = tasks.get("/admin/jobs/stats")
     assert stats["source"] == source
-    counts = Counter(JOB_STATUSES[found["state"]] for found in tasks.tasks)
+    counts = Counter(JOB_STATUSES[task["state"]] for task in tasks.tasks)
     assert {status: count for status, count in stats["statusCounts"].items() if count} == counts
     assert set(stats["typeCounts"]) == {"kind-0", "kind-1", "kind-2"}
-    waiting = [found for found in tasks.tasks if found["state"] in ("pending", "retry")]
-    assert stats["scheduledJobs"] == len([found for found in waiting if found["run_at"] > NOW])
+    waiting = [task for task in tasks.tasks if task["state"] in ("pending", "retry")]
+    assert stats["scheduledJobs"] == len([task for task in waiting if task["run_at"] > NOW])
     assert stats["dueJobs"] == len(waiting) - stats["scheduledJobs"]
     assert stats["expiredLeases"] == counts["leased"]
     age_ms = (datetime.now(UTC) - tasks.tasks[0]["created_at"]) / timedelta(milliseconds=1)
@@ -270,7 +271,7 @@ def check_stats(tasks: Tasks, source: str) -> None:
     rows = {row["type"]: row for row in tasks.get("/admin/jobs/types")["data"]}
     assert set(rows) == {"kind-0", "kind-1", "kind-2"}
     assert rows["kind-2"]["runMs"]["p50"] == pytest.approx(500, rel=0.05)
-    # Measured from the creation of the job, which the query joins with its attempt.
+    # The wait begins with the creation of the job, which the query joins to the attempt.
     assert rows["kind-2"]["waitMs"]["p50"] == pytest.approx(2_000, rel=0.05)
 
 
@@ -293,21 +294,20 @@ def test_counts_of_the_collector_are_right(
         eventually(lambda: tasks.activity()["enqueued"] == JOBS)
         check_stats(tasks, "rollup")
         changed = tasks.database.tasks.find_one({"state": "pending"})
-        was = {"state": "pending", "updated_at": changed["updated_at"]}
-        now = {"state": "running", "updated_at": datetime.now(UTC)}
         queued = tasks.get("/admin/jobs/stats")["statusCounts"]["queued"]
-        for values, wanted in ((now, queued - 1), (was | {"updated_at": NOW}, queued)):
-            values["updated_at"] = datetime.now(UTC)
+        for state, wanted in (("running", queued - 1), ("pending", queued)):
+            values = {"state": state, "updated_at": datetime.now(UTC)}
             tasks.database.tasks.update_one({"_id": changed["_id"]}, {"$set": values})
             eventually(
                 lambda wanted=wanted: (
                     tasks.get("/admin/jobs/stats")["statusCounts"]["queued"] == wanted
                 )
             )
-        tasks.database.tasks.update_one({"_id": changed["_id"]}, {"$set": was})
+        restored = {"$set": {"updated_at": changed["updated_at"]}}
+        tasks.database.tasks.update_one({"_id": changed["_id"]}, restored)
 
 
-EXPECTED = {
+INDEXES = {
     "snake": [
         "tasks(job_id)",
         "tasks(-created_at, -_id)",
@@ -350,11 +350,11 @@ EXPECTED = {
 
 
 def test_init_creates_exactly_these_indexes(tasks: Tasks) -> None:
-    assert tasks.indexes == EXPECTED["by id" if tasks.by_id else "snake"]
-    made = sum(
+    assert tasks.indexes == INDEXES["by id" if tasks.by_id else "snake"]
+    created = sum(
         len(list(tasks.database[name].list_indexes())) - 1 for name in ("tasks", "task_runs")
     )
-    assert made == len(tasks.indexes)
+    assert created == len(tasks.indexes)
 
 
 def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
@@ -377,9 +377,9 @@ def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
         ):
             page = tasks.get("/admin/jobs/queue", per_page=2, **query)
             tasks.get("/admin/jobs/queue", per_page=2, cursor=page["meta"]["next_cursor"], **query)
-        tasks.get(f"/jobs/{tasks.find_id(task(1))}")
-    watched = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
-    assert_cheap(tasks.database, watched)
+        tasks.get(f"/jobs/{tasks.find_id(make_task(1))}")
+    queries = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
+    assert_cheap(tasks.database, queries)
     with tasks.running_collector():
         eventually(lambda: tasks.activity()["enqueued"] == JOBS)
     after = tasks.database.command("dbHash")["collections"]
@@ -393,7 +393,7 @@ def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
     assert len(listed.all("a", **{"class": "row-link mono"})) == len(
         tasks.newest_first(state="failed")
     )
-    page = viewer.page(f"/dashboard/jobs/{tasks.find_id(task(2))}")
+    page = viewer.page(f"/dashboard/jobs/{tasks.find_id(make_task(2))}")
     assert "Attempt 1" in page.text
     assert "succeeded on w-1" in page.text
     assert "hidden" not in page.text
@@ -405,7 +405,7 @@ def test_an_attempt_may_have_the_id_of_its_job(
     """Catches a 500 for a job whose attempts have its id as their `_id`."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
-        watching = WatchedQueue(mongod, database, attempt_fields={"jobId": "_id"})
+        queue = WatchedQueue(mongod, database, attempt_fields={"jobId": "_id"})
         database.jobs.insert_one(
             {"jobId": "j", "type": "mail", "status": "leased", "createdAt": now}
         )
@@ -413,8 +413,8 @@ def test_an_attempt_may_have_the_id_of_its_job(
             {"_id": "j", "attemptNumber": 1, "status": "succeeded", "finishedAt": now}
         )
         init(database_uri(mongod, database), ATTEMPT_FIELDS="jobId=_id")
-        (attempt,) = watching.get("/jobs/j")["attempts"]
+        (attempt,) = queue.get("/jobs/j")["attempts"]
         assert attempt["status"] == "succeeded"
-        (mail,) = watching.get("/admin/jobs/types")["data"]
+        (mail,) = queue.get("/admin/jobs/types")["data"]
         assert (mail["type"], mail["succeeded"]) == ("mail", 1)
-        watching.close()
+        queue.close()

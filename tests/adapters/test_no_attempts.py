@@ -1,5 +1,5 @@
-"""A queue without recorded attempts, on the real server: catches counts that are 0 although
-jobs ended, an attempt that is invented or counted twice, and an alert on unknown values."""
+"""A queue that records no attempts: catches counts that are 0 although jobs ended, an attempt that
+is invented or counted twice, and an alert on unknown values."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,27 +19,27 @@ from ..support.watched_queue import Answer, WatchedQueue, init, temporary_databa
 
 FIELDS = {"type": "kind", "status": "state", "nextRunAt": "runAt", "finishedAt": "endedAt"}
 STATUSES = {"done": "succeeded", "waiting": "queued", "failed": "dlq", "again": "failed"}
-WORDS = {
+VARIABLES = {
     "JOB_FIELDS": ",".join(f"{field}={path}" for field, path in FIELDS.items()),
     "STATUS_NAMES": ",".join(f"{state}={status}" for state, status in STATUSES.items()),
 }
 
 
-def ended(number: int, state: str, now: datetime) -> Answer:
-    began = now - timedelta(minutes=4) + timedelta(seconds=number)
+def make_ended_job(number: int, state: str, now: datetime) -> Answer:
+    started = now - timedelta(minutes=4) + timedelta(seconds=number)
     return {
         "jobId": f"{state}-{number}",
         "kind": "mail",
         "state": state,
-        "createdAt": began - timedelta(seconds=3),
-        "updatedAt": began + timedelta(seconds=2),
-        "runAt": began - timedelta(seconds=3),
-        "startedAt": began,
-        "endedAt": began + timedelta(seconds=2),
+        "createdAt": started - timedelta(seconds=3),
+        "updatedAt": started + timedelta(seconds=2),
+        "runAt": started - timedelta(seconds=3),
+        "startedAt": started,
+        "endedAt": started + timedelta(seconds=2),
     }
 
 
-def waiting(now: datetime) -> Answer:
+def make_waiting_job(now: datetime) -> Answer:
     due = now - timedelta(minutes=15)
     return {"jobId": "w", "kind": "mail", "state": "waiting", "createdAt": due, "runAt": due}
 
@@ -50,38 +50,38 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
             [
-                *(ended(number, "done", now) for number in range(100)),
-                *(ended(number, "failed", now) for number in range(10)),
-                *(ended(number, "again", now) for number in range(5)),
-                waiting(now),
+                *(make_ended_job(number, "done", now) for number in range(100)),
+                *(make_ended_job(number, "failed", now) for number in range(10)),
+                *(make_ended_job(number, "again", now) for number in range(5)),
+                make_waiting_job(now),
             ]
         )
-        init(database_uri(mongod, database), **WORDS)
-        watching = WatchedQueue(mongod, database, job_fields=FIELDS, status_names=STATUSES)
-        yield watching
-        watching.close()
+        init(database_uri(mongod, database), **VARIABLES)
+        queue = WatchedQueue(mongod, database, job_fields=FIELDS, status_names=STATUSES)
+        yield queue
+        queue.close()
 
 
 EXPECTED = {"enqueued": 116, "succeeded": 100, "failed": 15, "dlq": 10}
 
 
-def check_figures(queue: WatchedQueue) -> None:
+def check_counts(queue: WatchedQueue) -> None:
     assert queue.activity() == EXPECTED
     (mail,) = queue.get("/admin/jobs/types")["data"]
     assert mail["finishedPerMinute"] > 1
     assert mail["failureRate"] == pytest.approx(15 / 115, abs=0.001)
     assert mail["runMs"]["p50"] == pytest.approx(2_000, rel=0.05)
-    assert mail["waitMs"]["p50"] is None  # whether it was the first attempt is unknown
+    assert mail["waitMs"]["p50"] is None  # unknown: it may not be the first attempt
 
 
 def test_each_job_is_counted_as_its_own_last_attempt(queue: WatchedQueue) -> None:
-    check_figures(queue)
+    check_counts(queue)
 
 
 def test_the_collector_counts_each_job_as_its_own_last_attempt(queue: WatchedQueue) -> None:
     with queue.running_collector():
         eventually(lambda: queue.activity() == EXPECTED)
-        check_figures(queue)
+        check_counts(queue)
         assert "nothing has finished" not in signed_in(queue.api).page("/dashboard").text
 
 
@@ -105,8 +105,8 @@ def test_a_job_without_recorded_attempts_is_its_own_attempt(queue: WatchedQueue)
     for job_id, status in (("failed-1", "failed"), ("again-1", "failed")):
         (attempt,) = queue.get(f"/jobs/{job_id}")["attempts"]
         assert attempt["status"] == status
-    not_begun = queue.get("/jobs/w")
-    assert (not_begun["attempts"], not_begun["attemptCount"]) == ([], 0)
+    not_started = queue.get("/jobs/w")
+    assert (not_started["attempts"], not_started["attemptCount"]) == ([], 0)
     (listed,) = queue.get("/admin/jobs/queue", job_id="done-7", per_page=1)["data"]
     assert listed["attemptCount"] == 1
     assert "Last attempt" in signed_in(queue.api).page("/dashboard/jobs/done-7").text
@@ -114,20 +114,21 @@ def test_a_job_without_recorded_attempts_is_its_own_attempt(queue: WatchedQueue)
 
 @pytest.fixture
 def few(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
-    """Three jobs of the contract's own form that ended, and none of their attempts."""
+    """Three jobs with the contract's field names that ended, without their attempts."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
-            ended(number, "done", now) | {"status": "succeeded", "finishedAt": now, "type": "t"}
+            make_ended_job(number, "done", now)
+            | {"status": "succeeded", "finishedAt": now, "type": "t"}
             for number in range(3)
         )
         init(database_uri(mongod, database))
-        watching = WatchedQueue(mongod, database)
-        yield watching
-        watching.close()
+        queue = WatchedQueue(mongod, database)
+        yield queue
+        queue.close()
 
 
-def test_where_any_attempt_is_recorded_only_recorded_ones_are_counted(
+def test_one_recorded_attempt_ends_the_counting_of_jobs_as_attempts(
     few: WatchedQueue, mongod: Mongod
 ) -> None:
     assert few.activity()["succeeded"] == 3
@@ -138,11 +139,11 @@ def test_where_any_attempt_is_recorded_only_recorded_ones_are_counted(
     init(database_uri(mongod, few.database))
     eventually(lambda: few.activity()["succeeded"] == 1)
     (recorded,) = few.get("/jobs/done-0")["attempts"]
-    (own,) = few.get("/jobs/done-1")["attempts"]
-    assert (recorded["attemptNumber"], own["attemptNumber"]) == (1, None)
+    (derived,) = few.get("/jobs/done-1")["attempts"]
+    assert (recorded["attemptNumber"], derived["attemptNumber"]) == (1, None)
 
 
-def test_a_first_attempt_waited_since_its_job_was_due(few: WatchedQueue) -> None:
+def test_wait_of_a_first_attempt_begins_when_its_job_is_due(few: WatchedQueue) -> None:
     few.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
     (row,) = few.get("/admin/jobs/types")["data"]
     assert row["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
@@ -150,7 +151,7 @@ def test_a_first_attempt_waited_since_its_job_was_due(few: WatchedQueue) -> None
 
 
 def test_without_any_finishedat_counts_of_finished_attempts_are_null(few: WatchedQueue) -> None:
-    """Also catches an alert that nothing finishes."""
+    """Catches a count of 0, and an alert that nothing finishes."""
     few.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
     due = datetime.now(UTC) - timedelta(minutes=15)
     few.database.jobs.insert_one(
@@ -174,14 +175,16 @@ def test_dead_jobs_without_an_end_make_the_counts_null_instead_of_zero(few: Watc
     )
 
 
-def test_without_an_index_on_finishedat_that_no_job_has_counts_are_null(few: WatchedQueue) -> None:
-    """`jobmon init` makes no index on a field that no document has."""
+def test_counts_are_null_without_an_index_on_a_finishedat_that_no_job_has(
+    few: WatchedQueue,
+) -> None:
+    """Catches a scan: `jobmon init` creates no index on a field that no document has."""
     few.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
     few.database.jobs.drop_index("status_1_finishedAt_1__id_1")
     assert few.activity() == {"enqueued": 3, "succeeded": None, "failed": None, "dlq": None}
 
 
-ENDS = """\
+PROFILE = """\
 collection = "tasks"
 status = { path = "status" }
 [fields]
@@ -191,12 +194,12 @@ finishedAt = { path = "changed", only_in = ["succeeded", "dlq"] }
 """
 
 
-def test_an_end_counts_only_with_the_statuses_that_have_one(
+def test_end_counts_only_with_the_statuses_of_only_in(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Catches a job that a list leaves out, but the counts of finished attempts include."""
+    """Catches a job that the counts of finished attempts include, and a list does not."""
     path = tmp_path / "tasks.toml"
-    path.write_text(ENDS)
+    path.write_text(PROFILE)
     now = datetime.now(UTC)
     statuses = ("succeeded", "dlq", "failed", "cancelled")
     with temporary_database(mongo) as database:
@@ -211,7 +214,7 @@ def test_an_end_counts_only_with_the_statuses_that_have_one(
         tasks.close()
 
 
-def test_embedded_attempts_are_read_by_the_names_of_attempts(
+def test_embedded_attempts_are_read_with_the_attempt_field_names(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
@@ -222,7 +225,7 @@ def test_embedded_attempts_are_read_by_the_names_of_attempts(
     ]
     with temporary_database(mongo) as database:
         database.jobs.insert_one({"jobId": "j", "log": runs})
-        watching = WatchedQueue(
+        queue = WatchedQueue(
             mongod,
             database,
             job_fields={"attempts": "log"},
@@ -235,11 +238,16 @@ def test_embedded_attempts_are_read_by_the_names_of_attempts(
             },
             attempt_status_names={"ok": "succeeded", "busy": "running"},
         )
-        job = watching.get("/jobs/j")
+        job = queue.get("/jobs/j")
         attempts = [
-            (found["attemptNumber"], found["status"], found["workerId"], found["durationMs"])
-            for found in job["attempts"]
+            (
+                attempt["attemptNumber"],
+                attempt["status"],
+                attempt["workerId"],
+                attempt["durationMs"],
+            )
+            for attempt in job["attempts"]
         ]
         assert attempts == [(1, "succeeded", "w-1", 4_000), (7, "running", None, None)]
         assert job["attemptCount"] == 2
-        watching.close()
+        queue.close()

@@ -1,5 +1,5 @@
-"""From the form of a page to the job of a real program that runs: catches a change that the program
-does not notice, or whose job it runs twice."""
+"""Actions on a page, on jobs of a real program that is running: catches a change that the program
+does not notice, and a job that it runs twice."""
 
 import json
 import subprocess
@@ -27,8 +27,8 @@ COLLECTIONS = {"agenda-5": "agendaJobs", "agenda-6": "agendaJobs", "pulse": "pul
 ROLES = {"admin": frozenset({ADMIN_DASHBOARD, JOBS_RETRY, JOBS_EDIT})}
 
 
-def request(viewer: Viewer, action: str, job_id: str) -> str:
-    """Request an action by the forms of the pages; the address of the request's page."""
+def file_action(viewer: Viewer, action: str, job_id: str) -> str:
+    """File an action with the forms of the pages. Return the address of the request's page."""
     question = viewer.page_of_form("/dashboard/actions/confirm", {"action": action, "id": job_id})
     fields = {field["name"]: field["value"] for field in question.all("input", type="hidden")}
     answer = viewer.post("/dashboard/actions", fields)
@@ -38,7 +38,7 @@ def request(viewer: Viewer, action: str, job_id: str) -> str:
 
 @pytest.mark.usefixtures("run_agenda")  # installs the packages
 @pytest.mark.parametrize("library", COLLECTIONS)
-def test_running_program_runs_the_jobs_that_a_page_made_due(
+def test_running_program_runs_jobs_after_actions_on_a_page(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], library: str
 ) -> None:
     with temporary_database(mongo) as database:
@@ -66,8 +66,8 @@ def test_running_program_runs_the_jobs_that_a_page_made_due(
                 retry = {"name": "action", "value": "retry"}
                 eventually(lambda: viewer.page(failed).all("button", **retry))
                 addresses = [
-                    request(viewer, "retry", ids["fails"]),
-                    request(viewer, "run_now", ids["waits"]),
+                    file_action(viewer, "retry", ids["fails"]),
+                    file_action(viewer, "run_now", ids["waits"]),
                 ]
                 runs = json.loads(program.stdout.readline())
                 assert runs == {"fails": 2, "waits": 1}

@@ -1,5 +1,5 @@
-"""Documents that other queues' programs wrote, read by the shipped profiles: catches a wrong
-status, a count that its filter does not find, an attempt, an error or a date that is lost."""
+"""Documents of other queue programs, read with the shipped profiles: catches a wrong status, a
+count that differs from its list, and a lost attempt, error or date."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +30,7 @@ from ..support.watched_queue import Answer, WatchedQueue, init, temporary_databa
 from .test_agenda import is_count_of_all
 
 NO_PAYLOAD = ("tick", "recovers", "every second", "fails hourly")
+# These two programs do not store when a failed attempt ended if a retry is due.
 NO_END_OF_FAILED = ("mongodb-queue", "celery-mongodb")
 SEND = "com.shop.MailService.send(java.lang.String,java.lang.Long)"  # a type of JobRunr
 SAMPLES = Path(__file__).parent / "samples"
@@ -37,12 +38,13 @@ SAMPLES = Path(__file__).parent / "samples"
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A sample, the settings to read it with, and what is in it.
+    """A sample, the settings to read it, and the expected contents.
 
-    `jobs`: counts by (type, status). `attempts`: by type and status of the job, the statuses of the
-    attempts of all such jobs. `errors`: the messages in lists. `next_runs`: how many jobs have one.
-    `expired`: leases that have run out, None where that is unknown. `no_end`: final statuses of
-    which no document has the time.
+    `jobs`: counts by (type, status) of the jobs. `attempts`: statuses of the attempts, by (type,
+    status) of their jobs. `errors`: messages of the jobs' last errors. `next_runs`: number of jobs
+    with a next run. `owners`: number of jobs by owner. `expired`: number of expired leases, None if
+    unknown. `no_end`: final statuses whose jobs have no time of the end. `has_creation`: whether
+    the jobs have a creation time.
     """
 
     sample: str
@@ -197,7 +199,7 @@ CASES = {
         jobs={
             ("mail", "succeeded"): 1,
             ("mail", "dlq"): 1,
-            # The messages that were leased until 07:47 are to be received again.
+            # The leases of two messages expired at 07:47.
             ("mail", "failed"): 2,
             ("mail", "queued"): 2,
         },
@@ -307,32 +309,34 @@ CASES = {
 
 
 class Sample(WatchedQueue):
-    """The service over a sample."""
+    """The service over a sample, with settings from these variables (without `JOBMON_`)."""
 
-    def __init__(self, mongod: Mongod, database: Any, case: Case, words: dict[str, str]) -> None:
+    def __init__(
+        self, mongod: Mongod, database: Any, case: Case, variables: dict[str, str]
+    ) -> None:
         with pytest.MonkeyPatch.context() as environment:
-            for name, value in words.items():
+            for name, value in variables.items():
                 environment.setenv(f"JOBMON_{name}", value)
-            read = Settings.for_init("mongodb://db")
+            settings = Settings.for_init("mongodb://db")
         super().__init__(
             mongod,
             database,
-            profile=read.profile,
-            jobs_collection=read.jobs_collection,
-            job_fields=read.job_fields,
+            profile=settings.profile,
+            jobs_collection=settings.jobs_collection,
+            job_fields=settings.job_fields,
         )
         self.case = case
 
-    def listed(self, **query: Any) -> list[Answer]:
-        found: list[Answer] = self.get("/admin/jobs/queue", per_page=100, **query)["data"]
-        return found
+    def list_jobs(self, **query: Any) -> list[Answer]:
+        jobs: list[Answer] = self.get("/admin/jobs/queue", per_page=100, **query)["data"]
+        return jobs
 
 
 def load_sample(database: Any, name: str) -> None:
-    """Insert the documents of every collection of a sample, with its own indexes left out."""
+    """Insert the documents of every collection of a sample, without the program's indexes."""
     sample = json_util.loads((SAMPLES / f"{name}.json").read_text())
-    for collection, found in sample["collections"].items():
-        database[collection].insert_many(found["documents"])
+    for name_of_collection, collection in sample["collections"].items():
+        database[name_of_collection].insert_many(collection["documents"])
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -343,27 +347,27 @@ def sample(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Sample]:
     case = CASES[request.param]
-    words = {"PROFILE": case.profile, "JOBS_COLLECTION": case.collection}
+    variables = {"PROFILE": case.profile, "JOBS_COLLECTION": case.collection}
     if case.customized:
         path = tmp_path_factory.mktemp("profiles") / "mine.toml"
         path.write_text(case.customized)
-        words["PROFILE"] = str(path)
+        variables["PROFILE"] = str(path)
     if case.owner_path:
-        words["JOB_FIELDS"] = f"createdBy={case.owner_path}"
+        variables["JOB_FIELDS"] = f"createdBy={case.owner_path}"
     with temporary_database(mongo) as database:
         load_sample(database, case.sample)
-        init(database_uri(mongod, database), **words)
-        watching = Sample(mongod, database, case, words)
-        yield watching
-        watching.close()
+        init(database_uri(mongod, database), **variables)
+        sample = Sample(mongod, database, case, variables)
+        yield sample
+        sample.close()
 
 
 def check_counts(sample: Sample, source: str) -> None:
     stats = sample.get("/admin/jobs/stats")
     assert stats["source"] == source
     by_type: dict[str, dict[str, int]] = {}
-    for (kind, status), count in sample.case.jobs.items():
-        by_type.setdefault(kind, {})[status] = count
+    for (job_type, status), count in sample.case.jobs.items():
+        by_type.setdefault(job_type, {})[status] = count
     assert stats["typeCounts"] == by_type
     by_status: Counter[str] = Counter()
     for (_, status), count in sample.case.jobs.items():
@@ -383,12 +387,12 @@ def test_statuses_and_types_are_counted_by_the_collector(sample: Sample) -> None
 
 
 def test_every_count_equals_the_jobs_that_its_filter_finds(sample: Sample) -> None:
-    for kind, by_status in sample.get("/admin/jobs/stats")["typeCounts"].items():
-        assert len(sample.ids(type=kind)) == sum(by_status.values()), kind
+    for job_type, by_status in sample.get("/admin/jobs/stats")["typeCounts"].items():
+        assert len(sample.ids(type=job_type)) == sum(by_status.values()), job_type
         for status, count in by_status.items():
-            jobs = sample.listed(type=kind, status=status)
-            assert len(jobs) == count, (kind, status)
-            assert {(job["type"], job["status"]) for job in jobs} == {(kind, status)}
+            jobs = sample.list_jobs(type=job_type, status=status)
+            assert len(jobs) == count, (job_type, status)
+            assert {(job["type"], job["status"]) for job in jobs} == {(job_type, status)}
     for status, count in sample.get("/admin/jobs/stats")["statusCounts"].items():
         assert len(sample.ids(status=status)) == count, status
     assert len(sample.ids()) == sum(sample.case.jobs.values())
@@ -398,7 +402,7 @@ def test_every_count_equals_the_jobs_that_its_filter_finds(sample: Sample) -> No
 
 def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
     attempts: dict[tuple[str, str], list[str]] = {}
-    for job in sample.listed():
+    for job in sample.list_jobs():
         detail = sample.get(f"/jobs/{job['jobId']}")
         error = detail["lastError"] and {key: detail["lastError"][key] for key in job["lastError"]}
         assert job == {name: detail[name] for name in job} | {"lastError": error}
@@ -407,22 +411,21 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
             key = (job["type"], job["status"])
             attempts.setdefault(key, []).append(attempt["status"])
             ended = attempt["finishedAt"] is not None
-            # Two programs do not store when a failed attempt ended if a retry is due.
-            is_kept = job["status"] != "failed" or sample.case.sample not in NO_END_OF_FAILED
-            assert ended == (attempt["status"] != "running" and is_kept)
+            is_stored = job["status"] != "failed" or sample.case.sample not in NO_END_OF_FAILED
+            assert ended == (attempt["status"] != "running" and is_stored)
     assert attempts == sample.case.attempts
 
 
 def create_order_index(sample: Sample) -> bool:
-    """Create the index that the program has for its lease order; False if that is unknown."""
+    """Create the program's index for its lease order. Return False if the order is unknown."""
     lease = sample.connection.profile.lease
     if lease is not None and lease.index:
-        sample.connection.jobs.collection.create_index(list(lease.index), name="of the program")
+        sample.connection.jobs.collection.create_index(list(lease.index), name="lease order")
     return lease is not None
 
 
 def test_every_job_is_explained_by_its_status(sample: Sample) -> None:
-    """Catches a claim about the order, the rate or a date that the documents do not hold."""
+    """Catches an explanation with an order, a start or a date that the documents do not hold."""
     codes = {
         "queued": {"not_due", "waiting"},
         "failed": {"retry_scheduled", "waiting"},
@@ -432,73 +435,74 @@ def test_every_job_is_explained_by_its_status(sample: Sample) -> None:
         "cancelled": {"cancelled"},
     }
     knows_order = create_order_index(sample)
-    for job in sample.listed():
-        found = sample.get(f"/jobs/{job['jobId']}")["explanation"]
-        assert found["code"] in codes.get(job["status"], {"other_status"})
-        assert found["expectedStart"] is None
-        is_due = found["code"] == "waiting" and job["nextRunAt"] is not None
-        assert (found["ahead"] is not None) == (knows_order and is_due), found["reasons"]
-        if found["code"] == "waiting":
-            assert "expectedStart" in found["reasons"]
-            assert knows_order or "order" in found["reasons"]["ahead"] or not is_due
-        if found["code"] in ("not_due", "retry_scheduled"):
-            assert found["until"] == job["nextRunAt"]
-        if found["code"] in ("succeeded", "dead", "attempts_used_up", "cancelled"):
-            assert found["since"] == job["finishedAt"]
-            assert (found["since"] is None) == ("since" in found["reasons"])
+    for job in sample.list_jobs():
+        explanation = sample.get(f"/jobs/{job['jobId']}")["explanation"]
+        code, reasons = explanation["code"], explanation["reasons"]
+        assert code in codes.get(job["status"], {"other_status"})
+        assert explanation["expectedStart"] is None
+        is_due = code == "waiting" and job["nextRunAt"] is not None
+        assert (explanation["ahead"] is not None) == (knows_order and is_due), reasons
+        if code == "waiting":
+            assert "expectedStart" in reasons
+            assert knows_order or "order" in reasons["ahead"] or not is_due
+        if code in ("not_due", "retry_scheduled"):
+            assert explanation["until"] == job["nextRunAt"]
+        if code in ("succeeded", "dead", "attempts_used_up", "cancelled"):
+            assert explanation["since"] == job["finishedAt"]
+            assert (explanation["since"] is None) == ("since" in reasons)
 
 
 @pytest.mark.parametrize("sample", ["agenda"], indirect=True)
-def test_a_due_job_of_agenda_has_the_jobs_of_its_name_ahead(sample: Sample) -> None:
+def test_explanation_of_a_due_agenda_job_counts_the_jobs_ahead_of_it(sample: Sample) -> None:
     create_order_index(sample)
-    (due,) = sample.listed(type="no worker")
+    (due,) = sample.list_jobs(type="no worker")
     later = {"name": "no worker", "priority": 0, "lockedAt": None}
     moment = datetime.fromisoformat(due["nextRunAt"]) + timedelta(seconds=1)
     second = sample.database.agendaJobs.insert_one({**later, "nextRunAt": moment}).inserted_id
     try:
-        found = sample.get(f"/jobs/{second}")["explanation"]
-        assert (found["ahead"], found["aheadIsExact"]) == (1, True)
-        assert "; 1 due job of its type is ahead of it." in found["text"]
+        explanation = sample.get(f"/jobs/{second}")["explanation"]
+        assert (explanation["ahead"], explanation["aheadIsExact"]) == (1, True)
+        assert "; 1 due job of its type is ahead of it." in explanation["text"]
     finally:
         sample.database.agendaJobs.delete_one({"_id": second})
-    (disabled,) = sample.listed(status="disabled")
-    found = sample.get(f"/jobs/{disabled['jobId']}")["explanation"]
-    assert found["text"] == "It is disabled, and not started until it is enabled."
+    (disabled,) = sample.list_jobs(status="disabled")
+    explanation = sample.get(f"/jobs/{disabled['jobId']}")["explanation"]
+    assert explanation["text"] == "It is disabled, and not started until it is enabled."
 
 
 @pytest.mark.parametrize("sample", ["pulse"], indirect=True)
-def test_runs_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) -> None:
+def test_attempts_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) -> None:
     counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
-    for kind, count in counts.items():
-        (job,) = sample.listed(type=kind)
+    for job_type, count in counts.items():
+        (job,) = sample.list_jobs(type=job_type)
         detail = sample.get(f"/jobs/{job['jobId']}")
         assert job["attemptCount"] == detail["attemptCount"] == count
         numbers = [attempt["attemptNumber"] for attempt in detail["attempts"]]
         assert numbers == ([count] if count else [])
-        assert detail["isRecurring"] is (kind == "every second")
-        why = "the queue does not record every attempt"
-        assert detail["reasons"] == ({"attempts": why} if count > 1 else {})
+        assert detail["isRecurring"] is (job_type == "every second")
+        reason = "the queue does not record every attempt"
+        assert detail["reasons"] == ({"attempts": reason} if count > 1 else {})
 
 
 @pytest.mark.parametrize("sample", ["jobrunr"], indirect=True)
-def test_history_of_states_in_a_text_is_read(sample: Sample) -> None:
-    (dead,) = sample.listed(type=SEND, status="dlq")
+def test_state_history_in_a_text_is_read(sample: Sample) -> None:
+    (dead,) = sample.list_jobs(type=SEND, status="dlq")
     detail = sample.get(f"/jobs/{dead['jobId']}")
     assert (detail["attemptCount"], detail["lastError"]["code"]) == (2, "java.net.ConnectException")
     assert detail["payload"][0]["object"] == "u0@x.org"
     (attempt,) = detail["attempts"]
     assert (attempt["attemptNumber"], attempt["durationMs"]) == (2, 250)
     assert attempt["workerId"] == "mail-host"
-    (running,) = sample.listed(status="leased")
+    (running,) = sample.list_jobs(status="leased")
     assert running["leasedBy"] == "mail-host"
     (attempt,) = sample.get(f"/jobs/{running['jobId']}")["attempts"]
     assert attempt["startedAt"] is not None
-    (deleted,) = sample.listed(status="deleted")
+    (deleted,) = sample.list_jobs(status="deleted")
     assert sample.get(f"/jobs/{deleted['jobId']}")["finishedAt"] is None
 
 
 def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
-    jobs = sample.listed()
+    jobs = sample.list_jobs()
     errors = Counter(job["lastError"]["message"] for job in jobs if job["lastError"])
     assert errors == sample.case.errors
     assert len([job for job in jobs if job["nextRunAt"]]) == sample.case.next_runs
@@ -514,38 +518,38 @@ def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
 
 
 def test_every_failed_run_that_is_counted_has_a_group(sample: Sample) -> None:
-    """Catches an error, or a worker, that cannot be read where runs are counted."""
+    """Catches an error that the details of a job show, but that its count does not group."""
     connection, end = sample.connection, datetime.now(UTC) + timedelta(days=1)
     counted = count_activity(connection, end - timedelta(days=30), end, timedelta(days=1))
-    own = OwnDatabase(rollup_database(connection), connection.queue_key)
-    groups = ErrorGroups(own, Redactor())
+    rollup = OwnDatabase(rollup_database(connection), connection.queue_key)
+    groups = ErrorGroups(rollup, Redactor())
     details = RunDetailsCounter(connection, groups).count(counted, timedelta(days=1))
     groups.write()
     failed: Counter[str] = Counter()
     for tallies in counted.values():
-        for kind, tally in tallies.items():
-            failed[kind] += tally.outcomes.total() - tally.outcomes["succeeded"]
-    found = merge_details(details.values())
+        for job_type, tally in tallies.items():
+            failed[job_type] += tally.outcomes.total() - tally.outcomes["succeeded"]
+    merged = merge_details(details.values())
     by_type: Counter[str] = Counter()
-    for (group, kind), count in found.by_type.items():
+    for (group, job_type), count in merged.by_type.items():
         assert group != OTHER
-        by_type[kind] += count
+        by_type[job_type] += count
     assert by_type == +failed
-    messages = {group["message"] for group in own["errors"].find()} - {None}
+    messages = {group["message"] for group in rollup["errors"].find()} - {None}
     assert messages <= set(sample.case.errors)
     assert messages or not (+failed and sample.case.errors)
 
 
 def test_no_list_reads_the_whole_collection(sample: Sample) -> None:
     with profiled(sample.database) as entries:
-        for kind, status in sample.case.jobs:
+        for job_type, status in sample.case.jobs:
             sample.get("/admin/jobs/queue", status=status)
-            sample.get("/admin/jobs/queue", type=kind)
-            sample.get("/admin/jobs/queue", type=kind, status=status)
+            sample.get("/admin/jobs/queue", type=job_type)
+            sample.get("/admin/jobs/queue", type=job_type, status=status)
         for owner in sample.case.owners:
             sample.get("/admin/jobs/queue", owner=owner)
         sample.get("/admin/jobs/queue", sort="createdAt")
-        sample.get(f"/jobs/{sample.listed()[0]['jobId']}")
+        sample.get(f"/jobs/{sample.list_jobs()[0]['jobId']}")
     for entry in entries:
         if not entry["ns"].endswith(".system.profile") and not is_count_of_all(entry):
             assert "COLLSCAN" not in entry.get("planSummary", ""), json_util.dumps(entry)
@@ -557,39 +561,40 @@ def test_check_finds_nothing_missing(sample: Sample) -> None:
     assert [finding.message for finding in missing if finding.level != "ok"] == []
     fields = [finding for finding in findings if finding.check == "fields"]
     assert not [finding for finding in fields if finding.level == "problem"]
+    # Hangfire's profile computes fields, which no index can serve.
     computed = [finding.message for finding in findings if finding.check == "profile"]
     assert bool(computed) == (sample.case.profile == "hangfire")
     assert not computed or all(name in computed[0] for name in ("type", "nextRunAt", "finishedAt"))
 
 
-def test_the_collector_counts_a_job_anew_when_its_date_comes(
+def test_collector_recounts_a_job_when_its_lease_expires(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """When a lease of mongodb-queue expires, no document changes."""
+    """Catches a lease of mongodb-queue that expires without a change of its document."""
     with temporary_database(mongo) as database:
-        words = {"PROFILE": "mongodb-queue", "JOBS_COLLECTION": "mail"}
+        variables = {"PROFILE": "mongodb-queue", "JOBS_COLLECTION": "mail"}
         until = datetime.now(UTC) + timedelta(seconds=4)
         for visible, number in ((until, 2), (until + timedelta(hours=1), 3)):
             text = visible.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             message = {"visible": text, "payload": {}, "tries": 1}
-            database.mail.insert_many([message | {"ack": str(n)} for n in range(number)])
+            database.mail.insert_many([message | {"ack": str(ack)} for ack in range(number)])
         ended = (datetime.now(UTC) - timedelta(minutes=2)).isoformat(timespec="milliseconds")
         done = {"visible": ended, "payload": {}, "tries": 1, "ack": "done"}
         database.mail.insert_one(done | {"deleted": ended.replace("+00:00", "Z")})
-        init(database_uri(mongod, database), **words)
-        watching = Sample(mongod, database, CASES["mongodb-queue"], words)
+        init(database_uri(mongod, database), **variables)
+        queue = Sample(mongod, database, CASES["mongodb-queue"], variables)
 
         def counts() -> dict[str, int]:
-            found = watching.get("/admin/jobs/stats")
-            assert found["source"] == "rollup"
-            return {status: count for status, count in found["statusCounts"].items() if count}
+            stats = queue.get("/admin/jobs/stats")
+            assert stats["source"] == "rollup"
+            return {status: count for status, count in stats["statusCounts"].items() if count}
 
-        with watching.running_collector():
+        with queue.running_collector():
             if datetime.now(UTC) < until - timedelta(seconds=1):
                 assert counts() == {"leased": 5, "succeeded": 1}
             eventually(lambda: counts() == {"leased": 3, "failed": 2, "succeeded": 1})
-            eventually(lambda: watching.activity()["enqueued"] == 6)
-            assert watching.activity() == {"enqueued": 6, "succeeded": 1, "failed": 0, "dlq": 0}
-        assert len(watching.ids(status="leased")) == 3
-        assert len(watching.ids(status="failed")) == 2
-        watching.close()
+            eventually(lambda: queue.activity()["enqueued"] == 6)
+            assert queue.activity() == {"enqueued": 6, "succeeded": 1, "failed": 0, "dlq": 0}
+        assert len(queue.ids(status="leased")) == 3
+        assert len(queue.ids(status="failed")) == 2
+        queue.close()

@@ -1,4 +1,4 @@
-"""docs/adapters.md: catches a tutorial whose profile does not read its own documents."""
+"""docs/adapters.md: catches a profile in the tutorial that does not read the tutorial's jobs."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -22,18 +22,18 @@ from ..support.watched_queue import WatchedQueue, init, temporary_database
 PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(
+def code_blocks(language: str) -> list[str]:
+    blocks = re.findall(
         rf"^ *```{language}\n(.*?)^ *```", PAGE.read_text(), re.DOTALL | re.MULTILINE
     )
-    return [dedent(block) for block in found]
+    return [dedent(block) for block in blocks]
 
 
-def test_the_tutorials_profile_reads_its_documents(
+def test_profile_of_the_tutorial_reads_its_documents(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    documents = [json_util.loads(line) for line in blocks("json")[0].splitlines()]
-    fields, attempts, extension, *others = blocks("toml")
+    documents = [json_util.loads(line) for line in code_blocks("json")[0].splitlines()]
+    fields, attempts, extension, *others = code_blocks("toml")
     path = tmp_path / "shop.toml"
     path.write_text(f"{fields}\n{attempts}")
     with temporary_database(mongo) as database:
@@ -88,5 +88,5 @@ def test_the_tutorials_profile_reads_its_documents(
 
 
 @pytest.mark.parametrize("name", ["payload", "pulse", "hangfire", "mongodb-queue"])
-def test_every_shipped_profile_is_named(name: str) -> None:
+def test_page_names_every_shipped_profile(name: str) -> None:
     assert f"| `{name}` |" in PAGE.read_text()

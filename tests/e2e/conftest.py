@@ -1,4 +1,4 @@
-"""A browser, and visits of the dashboard as an admin."""
+"""Fixtures: a browser, and visits to the dashboard as an admin."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -1,5 +1,5 @@
-"""Actions in a real browser, with a real actor: catches a walk that ends before the jobs are
-changed, and a page that cannot be used with the keyboard, on a phone or without scripts."""
+"""Actions in a real browser, with a real actor: catches a button that changes no job, and a page
+that cannot be used with the keyboard, on a phone or without scripts."""
 
 import re
 import uuid
@@ -41,36 +41,36 @@ class ActingStack:
         self.queue = JobQueue(database)
         self.settings = settings
 
-    def add_dead(self, kind: str, count: int, code: str = "EHOST") -> list[str]:
-        ids = [f"{kind}-{number}" for number in range(count)]
+    def add_dead(self, job_type: str, count: int, code: str = "EHOST") -> list[str]:
+        ids = [f"{job_type}-{number}" for number in range(count)]
         for job_id in ids:
-            self.queue.enqueue(kind, job_id=job_id, max_attempts=1)
-            lease = self.queue.lease("w1", types=[kind])
+            self.queue.enqueue(job_type, job_id=job_id, max_attempts=1)
+            lease = self.queue.lease("w1", types=[job_type])
             assert lease is not None
             self.queue.report_failure(lease, code, "no answer")
         return ids
 
-    def count(self, kind: str, status: str) -> int:
-        return self.database.jobs.count_documents({"type": kind, "status": status})
+    def count(self, job_type: str, status: str) -> int:
+        return self.database.jobs.count_documents({"type": job_type, "status": status})
 
 
 @pytest.fixture(scope="module")
 def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ActingStack]:
     name = f"actions_{uuid.uuid4().hex}"
     uri = database_uri(mongod, name)
-    own = {"rollup_db": f"{name}_rollups", "state_db": f"{name}_state"}
-    settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, actions=True, **own)
+    databases = {"rollup_db": f"{name}_rollups", "state_db": f"{name}_state"}
+    settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, actions=True, **databases)
     environment = {
         "JOBMON_ACTIONS": "true",
         "JOBMON_ROLE_PERMISSIONS": "admin=" + "+".join(("ADMIN_DASHBOARD", *ACTION_PERMISSIONS)),
-        "JOBMON_ROLLUP_DB": own["rollup_db"],
-        "JOBMON_STATE_DB": own["state_db"],
+        "JOBMON_ROLLUP_DB": databases["rollup_db"],
+        "JOBMON_STATE_DB": databases["state_db"],
         "JOBMON_COLLECTOR": "true",
         "JOBMON_WORKERS": "1",
     }
     with ExitStack() as exits:
         client = exits.enter_context(MongoClient[Document](uri, tz_aware=True))
-        for database in (name, *own.values()):
+        for database in (name, *databases.values()):
             exits.callback(client.drop_database, database)
         create_indexes(Connection(settings, client))
         JobQueue(client[name]).create_indexes()
@@ -80,23 +80,23 @@ def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def kind() -> str:
-    return f"kind.{uuid.uuid4().hex[:8]}"
+def job_type() -> str:
+    return f"type.{uuid.uuid4().hex[:8]}"
 
 
-def answer_question(page: Page, reason: str, button: str) -> None:
+def confirm_with_reason(page: Page, reason: str, button: str) -> None:
     page.locator("#confirm").get_by_label("Reason").fill(reason)
     page.locator("#confirm").get_by_role("button", name=button, exact=True).click()
 
 
-def test_selected_dead_jobs_are_retried_and_their_timeline_shows_by_whom(
-    stack: ActingStack, visit: Visits, kind: str
+def test_selected_dead_jobs_are_retried_and_their_timeline_names_the_person(
+    stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    stack.add_dead(kind, 5)
-    page = visit(f"{stack.url}/dashboard/jobs?status=dlq&type={kind}")
+    stack.add_dead(job_type, 5)
+    page = visit(f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}")
     retry = page.locator("#selection").get_by_role("button", name="Retry")
     expect(retry).to_be_disabled()
-    boxes = page.locator("#job-rows").get_by_role("checkbox", name=f"Select {kind}")
+    boxes = page.locator("#job-rows").get_by_role("checkbox", name=f"Select {job_type}")
     boxes.nth(0).click()
     boxes.nth(3).click(modifiers=["Shift"])
     expect(page.locator("#selected-count")).to_have_text("(4)")
@@ -104,21 +104,21 @@ def test_selected_dead_jobs_are_retried_and_their_timeline_shows_by_whom(
     expect(page.get_by_role("heading", name="Retry 4 jobs?")).to_be_visible()
     assert axe_violations(page, WCAG) == []
     page.locator("#confirm").get_by_role("button", name="Retry 4 jobs").click()
-    assert page.url.endswith(f"type={kind}")  # the browser requires the reason
-    answer_question(page, "provider is back", "Retry 4 jobs")
+    assert page.url.endswith(f"type={job_type}")  # the browser requires the reason
+    confirm_with_reason(page, "provider is back", "Retry 4 jobs")
     page.wait_for_url("**/dashboard/actions/*")
     expect(page.locator("#action")).to_contain_text("4 retried of 4 jobs")
     assert axe_violations(page, WCAG) == []
-    assert (stack.count(kind, "queued"), stack.count(kind, "dlq")) == (4, 1)
+    assert (stack.count(job_type, "queued"), stack.count(job_type, "dlq")) == (4, 1)
     page.locator(".outcomes .row-link").first.click()
     expect(page.locator(".timeline")).to_contain_text("Retried by root: provider is back")
 
 
 def test_all_jobs_of_an_error_group_are_retried_and_undone(
-    stack: ActingStack, visit: Visits, kind: str
+    stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
     code = f"E{uuid.uuid4().hex[:6].upper()}"
-    stack.add_dead(kind, 30, code)
+    stack.add_dead(job_type, 30, code)
     error = {"code": code, "message": "no answer"}
     group = classify_error({**error, "stack": None})
     assert group is not None
@@ -126,20 +126,20 @@ def test_all_jobs_of_an_error_group_are_retried_and_undone(
     page.get_by_role("link", name=re.compile(code)).click()
     page.get_by_role("button", name="Retry these 30 dead jobs").click()
     expect(page.get_by_role("heading", name="Retry 30 jobs?")).to_be_visible()
-    answer_question(page, "fixed", "Retry 30 jobs")
+    confirm_with_reason(page, "fixed", "Retry 30 jobs")
     expect(page.locator("#action")).to_contain_text("30 retried of 30 jobs")
-    assert stack.count(kind, "queued") == 30
+    assert stack.count(job_type, "queued") == 30
     page.get_by_role("button", name="Undo").click()
-    answer_question(page, "too early", "Undo 30 jobs")
+    confirm_with_reason(page, "too early", "Undo 30 jobs")
     expect(page.locator("#action")).to_contain_text("30 undone of 30 jobs")
-    assert stack.count(kind, "dlq") == 30
+    assert stack.count(job_type, "dlq") == 30
 
 
-def test_line_of_a_request_stays_until_it_is_dismissed(
-    stack: ActingStack, visit: Visits, kind: str
+def test_toast_of_an_action_stays_until_it_is_dismissed(
+    stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    stack.queue.enqueue(kind, job_id=f"{kind}-waits")
-    page = visit(f"{stack.url}/dashboard/jobs/{kind}-waits")
+    stack.queue.enqueue(job_type, job_id=f"{job_type}-waits")
+    page = visit(f"{stack.url}/dashboard/jobs/{job_type}-waits")
     page.keyboard.press("x")
     page.locator("#confirm").get_by_role("button", name="Cancel 1 job").click()
     toast = page.locator(".toast").filter(has_text="Cancel 1 job")
@@ -156,10 +156,10 @@ def test_line_of_a_request_stays_until_it_is_dismissed(
 
 
 def test_time_is_entered_in_the_zone_of_the_viewer(
-    stack: ActingStack, visit: Visits, kind: str
+    stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    stack.queue.enqueue(kind, job_id=f"{kind}-waits")
-    page = visit(f"{stack.url}/dashboard/jobs/{kind}-waits")
+    stack.queue.enqueue(job_type, job_id=f"{job_type}-waits")
+    page = visit(f"{stack.url}/dashboard/jobs/{job_type}-waits")
     page.get_by_role("button", name="Reschedule").click()
     moment = (datetime.now(UTC) + timedelta(days=30)).replace(second=0, microsecond=0)
     local = moment.astimezone(ZoneInfo("Europe/Berlin"))
@@ -167,21 +167,21 @@ def test_time_is_entered_in_the_zone_of_the_viewer(
     page.locator("#confirm").get_by_role("button", name="Reschedule 1 job").click()
     toast = page.locator(".toast").filter(has_text="Reschedule 1 job")
     expect(toast).to_contain_text("1 rescheduled")
-    job = stack.database.jobs.find_one({"jobId": f"{kind}-waits"})
+    job = stack.database.jobs.find_one({"jobId": f"{job_type}-waits"})
     assert job is not None
     assert job["nextRunAt"] == moment
 
 
 def test_jobs_are_retried_on_a_phone_without_scripts(
-    stack: ActingStack, visit: Visits, kind: str
+    stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    stack.add_dead(kind, 3)
+    stack.add_dead(job_type, 3)
     page = visit(
-        f"{stack.url}/dashboard/jobs?status=dlq&type={kind}",
+        f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}",
         java_script_enabled=False,
         viewport=PHONE,
     )
-    page.get_by_role("checkbox", name=f"Select {kind}").nth(1).check()
+    page.get_by_role("checkbox", name=f"Select {job_type}").nth(1).check()
     page.locator("#selection").get_by_role("button", name="Retry").click()
     expect(page.get_by_role("heading", name="Retry 1 job?")).to_be_visible()
     page.get_by_role("button", name="Retry 1 job").click()
@@ -189,18 +189,20 @@ def test_jobs_are_retried_on_a_phone_without_scripts(
     expect(page.get_by_role("heading", name="Retry 1 job")).to_be_visible()
     while not page.get_by_text("1 retried of 1 job").count():
         page.reload()
-    assert stack.count(kind, "queued") == 1
+    assert stack.count(job_type, "queued") == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_shows_every_part_without_scrolling_sideways(
-    stack: ActingStack, visit: Visits, kind: str, scheme: Any
+    stack: ActingStack, visit: Visits, job_type: str, scheme: Any
 ) -> None:
-    stack.add_dead(kind, 1)
+    stack.add_dead(job_type, 1)
     page = visit(
-        f"{stack.url}/dashboard/jobs?status=dlq&type={kind}", viewport=PHONE, color_scheme=scheme
+        f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}",
+        viewport=PHONE,
+        color_scheme=scheme,
     )
-    page.get_by_role("checkbox", name=f"Select {kind}").check()
+    page.get_by_role("checkbox", name=f"Select {job_type}").check()
     assert not page.evaluate(WIDER)
     assert axe_violations(page, ["color-contrast", "target-size"]) == []
     page.locator("#selection").get_by_role("button", name="Retry").click()

@@ -29,10 +29,11 @@ from ..support.waiting import eventually
 pytestmark = pytest.mark.long
 
 JOBS = 1_000
-STEP_DOWN_AT = (150, 555)  # jobs after which the primary steps down, in the middle of a batch
+# The primary steps down after this many jobs: both are in the middle of a batch.
+STEP_DOWN_AT = (150, 555)
 
 
-def fill(client: MongoClient[dict[str, Any]]) -> None:
+def insert_dead_jobs(client: MongoClient[dict[str, Any]]) -> None:
     now = datetime.now(UTC)
     dead = {"type": "mail", "status": "dlq", "createdAt": now, "updatedAt": now}
     dead |= {"finishedAt": now, "nextRunAt": now, "priority": 0, "attemptCount": 1}
@@ -42,13 +43,15 @@ def fill(client: MongoClient[dict[str, Any]]) -> None:
 
 
 def count_changes(client: MongoClient[dict[str, Any]]) -> Counter[Any]:
-    """How often each job was queued again, by the oplog of the present primary."""
+    """How often each job was queued again, according to the oplog of the current primary."""
     oplog = client.get_database("local", read_preference=ReadPreference.PRIMARY)["oplog.rs"]
     query = {"ns": "jobmon.jobs", "op": "u", "o.diff.u.status": "queued"}
     return Counter(entry["o2"]["_id"] for entry in oplog.find(query))
 
 
-def test_primary_that_steps_down_between_two_jobs_loses_and_repeats_none(tmp_path: Path) -> None:
+def test_primary_that_steps_down_between_two_jobs_loses_none_and_repeats_none(
+    tmp_path: Path,
+) -> None:
     with (
         ReplicaSet(tmp_path, election_ms=1_000) as servers,
         MongoClient[dict[str, Any]](servers.uri, w="majority") as client,
@@ -57,14 +60,14 @@ def test_primary_that_steps_down_between_two_jobs_loses_and_repeats_none(tmp_pat
         connection = Connection(settings)
         create_indexes(connection)
         JobQueue(client.jobmon).create_indexes()
-        fill(client)
+        insert_dead_jobs(client)
         requests = ActionRequests(connection, connection, Redactor(()))
-        reached = Counter[str]()
+        step_counts = Counter[str]()
         primaries = [servers.await_primary().address]
 
         def step_down(step: str) -> None:
-            reached[step] += 1
-            if step == "job" and reached[step] in STEP_DOWN_AT:
+            step_counts[step] += 1
+            if step == "job" and step_counts[step] in STEP_DOWN_AT:
                 servers.step_down()
                 primaries.append(servers.await_primary().address)
 

@@ -54,14 +54,14 @@ AXE = ROOT / "jobmon/dashboard/node_modules/axe-core/axe.min.js"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 DESKTOP: ViewportSize = {"width": 1_280, "height": 720}
 PHONE: ViewportSize = {"width": 360, "height": 740}
-# In the second frame from now: the charts follow the width of the window in the next one.
+# Whether the page is wider than the window, two frames from now: the first resizes the charts.
 WIDER = """() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(
   () => done(document.documentElement.scrollWidth > innerWidth))))"""
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{7*7}}</td>"
 
 
 class Stack:
-    """A web service and the database that it watches."""
+    """A web service and the database that it reads."""
 
     def __init__(self, web: Web, database: Database[Document], mongod: Mongod) -> None:
         self.url = web.url
@@ -72,7 +72,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that the tests share: each has a type of jobs of its own (`kind`)."""
+    """A stack that the tests share: each test has its own job type (`job_type`)."""
     name = f"browser_{uuid.uuid4().hex}"
     uri, rollups = database_uri(mongod, name), f"{name}_rollups"
     with MongoClient[Document](uri, tz_aware=True) as client:
@@ -88,10 +88,13 @@ def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iterator[Stack]:
-    """A stack with a MongoDB server of its own, without a collector."""
+    """A stack with its own MongoDB server, without a collector."""
     folder = tmp_path_factory.mktemp("lone")
-    with Mongod(folder / "data") as own, MongoClient[Document](own.uri, tz_aware=True) as client:
-        uri = database_uri(own, "jobmon")
+    with (
+        Mongod(folder / "data") as server,
+        MongoClient[Document](server.uri, tz_aware=True) as client,
+    ):
+        uri = database_uri(server, "jobmon")
         create_indexes(Connection(Settings(mongo_uri=uri), client))
         settings = {
             "JOBMON_STATS_TTL_MS": "0",
@@ -100,7 +103,7 @@ def lone_stack(tmp_path_factory: pytest.TempPathFactory, mongod: Mongod) -> Iter
             "JOBMON_QUERY_TIMEOUT_MS": "2000",
         }
         with serving(uri, folder, **settings) as web:
-            yield Stack(web, client.jobmon, own)
+            yield Stack(web, client.jobmon, server)
 
 
 @pytest.fixture
@@ -112,20 +115,20 @@ def lone(lone_stack: Stack) -> Stack:
 
 
 @pytest.fixture
-def kind() -> str:
-    return f"kind.{uuid.uuid4().hex[:8]}"
+def job_type() -> str:
+    return f"type.{uuid.uuid4().hex[:8]}"
 
 
-def paste(page: Page, token: str) -> None:
+def paste_token(page: Page, token: str) -> None:
     page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Sign in").click()
 
 
-def job(kind: str, **fields: Any) -> Document:
+def job(job_type: str, **fields: Any) -> Document:
     now = datetime.now(UTC)
     return {
         "jobId": str(uuid.uuid4()),
-        "type": kind,
+        "type": job_type,
         "status": "queued",
         "payload": {},
         "priority": 0,
@@ -153,7 +156,7 @@ def ids(page: Page) -> list[str]:
     )
 
 
-def ask(page: Page, path: str, token: str) -> Any:
+def get_json(page: Page, path: str, token: str) -> Any:
     origin = "{0.scheme}://{0.netloc}".format(urlsplit(page.url))
     answer = page.request.get(origin + path, headers={"Authorization": f"Bearer {token}"})
     return answer.json()
@@ -167,7 +170,7 @@ def test_sign_in_takes_a_pasted_token_and_refuses_an_invalid_one(
 ) -> None:
     page = visit(f"{stack.url}/dashboard?range=24h", token=None)
     expect(page.get_by_label("Token")).to_be_focused()
-    paste(page, "not.a.token")
+    paste_token(page, "not.a.token")
     refused = page.get_by_role("alert")
     expect(refused).to_have_text("Token not accepted. Request a new one.")
     page.reload()  # the answer to a GET: the browser does not warn about sending a form again
@@ -189,14 +192,14 @@ def test_sign_in_takes_a_pasted_token_and_refuses_an_invalid_one(
 def test_expired_session_gives_the_reason_and_returns_to_the_page(
     visit: Visits, stack: Stack, admin: str
 ) -> None:
-    # Signed in by the form: its cookie outlives the token.
-    asked = "/dashboard/jobs?status=dlq&sort=createdAt"
-    page = visit(f"{stack.url}/dashboard/sign-in?then={quote(asked)}", token=None)
-    paste(page, token(seconds=-2))  # it is accepted for five seconds more
+    # The sign-in form sets a cookie that outlives the token.
+    path = "/dashboard/jobs?status=dlq&sort=createdAt"
+    page = visit(f"{stack.url}/dashboard/sign-in?then={quote(path)}", token=None)
+    paste_token(page, token(seconds=-2))  # accepted until five seconds after it expired
     expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
     expect(page.get_by_role("alert")).to_contain_text("Your session has expired")
-    paste(page, admin)
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq&sort=createdAt")
+    paste_token(page, admin)
+    expect(page).to_have_url(f"{stack.url}{path}")
     expect(page.locator("#status-tabs [aria-current]")).to_contain_text("Dead")
 
 
@@ -232,17 +235,17 @@ def test_link_on_another_site_opens_the_page_with_the_session(visit: Visits, sta
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?status=dlq")
 
 
-def test_owner_sees_only_their_own_jobs(visit: Visits, stack: Stack, kind: str) -> None:
-    owner = f"owner-{kind}"
-    mine = stack.queue.enqueue(kind, created_by=owner)
-    other = stack.queue.enqueue(kind, created_by="somebody else")
+def test_owner_sees_only_their_own_jobs(visit: Visits, stack: Stack, job_type: str) -> None:
+    owner = f"owner-{job_type}"
+    mine = stack.queue.enqueue(job_type, created_by=owner)
+    other = stack.queue.enqueue(job_type, created_by="somebody else")
     page = visit(f"{stack.url}/", token=token(owner, "user"))
     expect(page).to_have_url(f"{stack.url}/dashboard/my")
     expect(page.get_by_role("navigation", name="Main", exact=True)).to_have_text("My jobs")
     assert ids(page) == [mine]
     expect(page.get_by_label("Owner")).to_have_count(0)
     page.locator(".row-link").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(kind)
+    expect(page.get_by_role("heading", level=1)).to_have_text(job_type)
     texts = []
     for job_id in (other, "unknown"):
         page.goto(f"{stack.url}/dashboard/jobs/{job_id}")
@@ -262,12 +265,12 @@ def test_owner_sees_only_their_own_jobs(visit: Visits, stack: Stack, kind: str) 
 
 def test_overview_shows_the_counts_of_the_json_api(visit: Visits, lone: Stack, admin: str) -> None:
     for status, count in (("queued", 1_200), ("leased", 3), ("failed", 4), ("dlq", 5)):
-        held = {"leaseExpiresAt": datetime.now(UTC) + timedelta(hours=1)}
+        lease = {"leaseExpiresAt": datetime.now(UTC) + timedelta(hours=1)}
         lone.database.jobs.insert_many(
-            [job("import.rows", status=status, **held) for _ in range(count)]
+            [job("import.rows", status=status, **lease) for _ in range(count)]
         )
     page = visit(f"{lone.url}/dashboard")
-    counts = ask(page, "/admin/jobs/stats", admin)["statusCounts"]
+    counts = get_json(page, "/admin/jobs/stats", admin)["statusCounts"]
     for name, status in (
         ("Queued", "queued"),
         ("Running", "leased"),
@@ -279,7 +282,7 @@ def test_overview_shows_the_counts_of_the_json_api(visit: Visits, lone: Stack, a
     assert row.locator(".number").all_inner_texts()[:4] == ["1,200", "3", "4", "5"]
 
 
-def test_tile_leads_to_its_jobs_and_its_number_of_scheduled_ones_to_the_schedule(
+def test_tile_links_to_its_jobs_and_its_scheduled_count_to_the_schedule(
     visit: Visits, lone: Stack
 ) -> None:
     later = datetime.now(UTC) + timedelta(minutes=30)
@@ -293,13 +296,13 @@ def test_tile_leads_to_its_jobs_and_its_number_of_scheduled_ones_to_the_schedule
     expect(page).to_have_url(f"{lone.url}/dashboard/jobs?status=queued")
 
 
-def test_overview_shows_a_change_by_itself_and_requests_304s_without_one(
-    visit: Visits, stack: Stack, kind: str
+def test_overview_shows_a_change_without_reload_and_gets_304_without_a_change(
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    stack.queue.enqueue(kind)
-    page = visit(f"{stack.url}/dashboard?text={kind}")
+    stack.queue.enqueue(job_type)
+    page = visit(f"{stack.url}/dashboard?text={job_type}")
     page.evaluate("window.notReloaded = true")
-    queued = page.get_by_role("row", name=kind).locator(".c-queued")
+    queued = page.get_by_role("row", name=job_type).locator(".c-queued")
     expect(queued).to_have_text("1")
     statuses: list[int] = []
 
@@ -314,7 +317,7 @@ def test_overview_shows_a_change_by_itself_and_requests_304s_without_one(
             lambda response: "/dashboard/overview" in response.url and response.status == 304
         ):
             pass
-    stack.queue.enqueue(kind)
+    stack.queue.enqueue(job_type)
     expect(queued).to_have_text("2")
     assert page.evaluate("window.notReloaded")
     assert statuses.count(304) >= 2
@@ -334,7 +337,7 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
     notices = page.get_by_role("region", name="Needs attention")
     expect(notices).to_contain_text("1 job stuck: its lease expired")
     stalled = "still.job is stalled: oldest due job waiting 30 min, none finished in 10 min"
-    expect(notices).to_contain_text(stalled)  # the known fields are cached for 10 s
+    expect(notices).to_contain_text(stalled)
     expect(notices).to_contain_text("1 job died in the last hour: dead.job")
     expect(notices).to_contain_text("No collector is running")
     expect(page).to_have_title("● 4 problems · Overview · jobmon")
@@ -351,7 +354,7 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
 
 
 def render_strip(texts: list[str]) -> str:
-    """The strip of these notices."""
+    """The HTML of the status strip with these notices."""
     chips = [Chip(level=Level.BAD, text=text, since=datetime.now(UTC)) for text in texts]
     app = create_app(Settings(mongo_uri="mongodb://127.0.0.1", jwt_secret_key=SECRET))
     with app.test_request_context():
@@ -359,7 +362,7 @@ def render_strip(texts: list[str]) -> str:
         return render_template("dashboard/_status_strip.html", strip=strip)
 
 
-def measure(element: Locator) -> tuple[float, float]:
+def top_and_height(element: Locator) -> tuple[float, float]:
     """The upper edge and the height of an element, in pixels."""
     box = element.bounding_box()
     assert box
@@ -370,11 +373,11 @@ def test_numbers_stay_in_their_place_with_nine_notices_and_3000_types(
     visit: Visits, lone: Stack
 ) -> None:
     """Catches bars of text that push the numbers off the screen, and a page that jumps."""
-    lone.database.jobs.insert_many([job(f"kind.{number}") for number in range(3_000)])
+    lone.database.jobs.insert_many([job(f"job_type.{number}") for number in range(3_000)])
     wide: ViewportSize = {"width": 1_440, "height": 900}
     page = visit(f"{lone.url}/dashboard/sign-in", viewport=wide, java_script_enabled=False)
     texts = [f"{number} jobs of a type died: {'long name ' * 12}" for number in range(9)]
-    first, places = page.locator(".tile").first, []
+    first_tile, positions = page.locator(".tile").first, []
     for strip in (render_strip([]), render_strip(texts[:1]), render_strip(texts)):
 
         def show(route: Route, _: Request, strip: str = strip) -> None:
@@ -386,20 +389,20 @@ def test_numbers_stay_in_their_place_with_nine_notices_and_3000_types(
         page.route(re.compile(r"/dashboard$"), show)
         page.goto(f"{lone.url}/dashboard")
         expect(page.locator("#types tbody tr")).to_have_count(50)
-        assert measure(page.locator(".strip"))[1] <= 88
-        places.append(measure(first))
-    assert places == places[:1] * 3
-    assert sum(places[0]) <= 250
+        assert top_and_height(page.locator(".strip"))[1] <= 88
+        positions.append(top_and_height(first_tile))
+    assert positions == positions[:1] * 3
+    assert sum(positions[0]) <= 250
     page.get_by_text("6 more").click()
     expect(page.get_by_text(texts[-1])).to_be_visible()
-    assert measure(first) == places[0]
+    assert top_and_height(first_tile) == positions[0]
     past = datetime.now(UTC) - timedelta(hours=3)
     end = past + timedelta(hours=1)
     page.goto(f"{lone.url}/dashboard?from={past:%FT%H:%MZ}&to={end:%FT%H:%MZ}")
     expect(page.locator("#types tbody tr")).to_have_count(50)
-    assert measure(first) == places[0]
+    assert top_and_height(first_tile) == positions[0]
     page.set_viewport_size(PHONE)
-    assert measure(page.locator(".strip"))[1] <= 88
+    assert top_and_height(page.locator(".strip"))[1] <= 88
 
 
 def test_charts_have_labels_and_values_in_the_legend(
@@ -417,11 +420,11 @@ def test_charts_have_labels_and_values_in_the_legend(
         )
     page = visit(f"{lone.url}/dashboard/sign-in", clock=True)
 
-    def counted() -> bool:
-        steps = ask(page, "/admin/jobs/timeseries", admin)["data"]
+    def all_counted() -> bool:
+        steps = get_json(page, "/admin/jobs/timeseries", admin)["data"]
         return sum(step["enqueued"] or 0 for step in steps) == 49
 
-    eventually(counted)  # without a collector an answer is shared for two seconds
+    eventually(all_counted)  # without a collector, live counts are cached for two seconds
     page.goto(f"{lone.url}/dashboard")
     charts = page.get_by_role("img")
     expect(charts).to_have_count(3)
@@ -437,8 +440,8 @@ def test_charts_have_labels_and_values_in_the_legend(
         == [True] * 3
     )
 
-    over = charts.first.locator(".u-over")
-    over.hover(position={"x": 600, "y": 60})
+    overlay = charts.first.locator(".u-over")
+    overlay.hover(position={"x": 600, "y": 60})
     keys, moments = page.locator(".keys-of-chart"), page.locator(".moment")
     expect(keys.first).to_contain_text("succeeded 1")
     expect(keys.nth(2)).to_contain_text(re.compile("p50 2.. ms"))
@@ -446,55 +449,55 @@ def test_charts_have_labels_and_values_in_the_legend(
     page.mouse.move(5, 5)
     expect(moments).to_have_text(["in total", "latest", "latest"])
     expect(keys.first).to_contain_text("enqueued 49")
-    only = page.get_by_role("button", name="succeeded")
-    only.click()
-    expect(only).to_have_attribute("aria-pressed", "false")
-    only.click()
+    succeeded = page.get_by_role("button", name="succeeded")
+    succeeded.click()
+    expect(succeeded).to_have_attribute("aria-pressed", "false")
+    succeeded.click()
 
     lone.database.jobs.insert_one(job("charted"))
 
-    def renewed() -> bool:
+    def shows_new_job() -> bool:
         page.clock.fast_forward(11_000)  # charts are requested every ten seconds
         return "enqueued: 50 in total" in (charts.first.get_attribute("aria-label") or "")
 
-    eventually(renewed)
+    eventually(shows_new_job)
 
 
-BRIGHT = """chart => {
+COUNT_SUCCEEDED_PIXELS = """chart => {
   const canvas = chart.querySelector("canvas");
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   const [red, green, blue] = getComputedStyle(document.documentElement)
     .getPropertyValue("--chart-succeeded").trim().match(/[0-9a-f]{2}/g)
     .map(hex => parseInt(hex, 16));
-  let found = 0;
+  let count = 0;
   for (let i = 0; i < data.length; i += 4) {
     const near = (a, b) => Math.abs(a - b) < 12;
-    if (near(data[i], red) && near(data[i + 1], green) && near(data[i + 2], blue)) found += 1;
+    if (near(data[i], red) && near(data[i + 1], green) && near(data[i + 2], blue)) count += 1;
   }
-  return found;
+  return count;
 }"""
 
 
-def chart_columns(values: list[int | None], took_ms: int | None = 250) -> dict[str, Any]:
-    """The charts' data of an hour of minutes in which no other count is known."""
+def chart_columns(succeeded: list[int | None], took_ms: int | None = 250) -> dict[str, Any]:
+    """Chart data of one hour in 60 minutes: all counts except `succeeded` are unknown."""
     now = int(datetime.now(UTC).timestamp()) // 60 * 60
     columns: dict[str, Any] = dict.fromkeys(("enqueued", "failed", "dlq"), [None] * 60)
-    ranks = [f"{kind}P{rank}" for kind in ("wait", "run") for rank in (50, 95, 99)]
+    ranks = [f"{duration}P{rank}" for duration in ("wait", "run") for rank in (50, 95, 99)]
     columns |= dict.fromkeys(ranks, [took_ms] * 60)
-    columns |= {"at": list(range(now - 3_600, now, 60)), "succeeded": values, "complete": 59}
+    columns |= {"at": list(range(now - 3_600, now, 60)), "succeeded": succeeded, "complete": 59}
     columns["step"] = 60
     return columns | {"gaps": [], "marks": [], "previous": None}
 
 
-def test_charts_draw_a_single_value_and_a_sentence_where_there_is_none(
+def test_charts_draw_a_single_value_and_show_a_sentence_without_values(
     visit: Visits, stack: Stack
 ) -> None:
-    nothing: list[int | None] = [None] * 60
+    unknown: list[int | None] = [None] * 60
     page = visit(f"{stack.url}/dashboard/sign-in")
     pixels = {}
     for name, values in (
-        ("single", [*nothing[:30], 7, *nothing[31:]]),
-        ("unfinished", [*nothing[:-1], 7]),
+        ("single", [*unknown[:30], 7, *unknown[31:]]),
+        ("unfinished", [*unknown[:-1], 7]),
     ):
         data = chart_columns(values, None)
         page.route("**/dashboard/charts*", lambda route, _, data=data: route.fulfill(json=data))
@@ -502,13 +505,13 @@ def test_charts_draw_a_single_value_and_a_sentence_where_there_is_none(
         charts = page.get_by_role("img")
         expect(charts).to_have_count(1)
         expect(charts).to_have_attribute("aria-label", re.compile("succeeded: 7 in total"))
-        pixels[name] = charts.evaluate(BRIGHT)
+        pixels[name] = charts.evaluate(COUNT_SUCCEEDED_PIXELS)
     assert pixels["single"] > 4
     assert pixels["unfinished"] > 4
     lines = page.locator(".chart .nothing")
     expect(lines).to_have_text(["No attempt with a known duration ended in the last hour."] * 2)
     for values, sentence in (
-        (nothing, "Not known in the last hour."),
+        (unknown, "Not known in the last hour."),
         ([0] * 60, "Nothing was enqueued and no attempt ended in the last hour."),
     ):
         data = chart_columns(values, None)
@@ -526,21 +529,26 @@ def test_charts_shade_the_time_before_the_first_data(visit: Visits, stack: Stack
         page.route("**/dashboard/charts*", lambda route, _, data=data: route.fulfill(json=data))
         page.goto(f"{stack.url}/dashboard")
         expect(page.get_by_role("img")).to_have_count(3)
-        shade = BRIGHT.replace("--chart-succeeded", "--chart-shade")
+        shade = COUNT_SUCCEEDED_PIXELS.replace("--chart-succeeded", "--chart-shade")
         shaded.append(page.get_by_role("img").first.evaluate(shade))
         label = page.get_by_role("img").first.get_attribute("aria-label") or ""
         assert ("No data before" in label) == (known < 60)
     assert shaded[1] > shaded[0] + 10_000
 
 
-def test_charts_show_marks_and_the_hour_before_and_lead_to_the_jobs_of_a_time(
+def test_charts_show_marks_and_the_hour_before_and_open_the_jobs_of_a_bar(
     visit: Visits, stack: Stack
 ) -> None:
-    """What finished at a time is one click on its bar away."""
+    """Catches a bar whose click does not show the jobs that finished in its minute."""
     data = chart_columns([5] * 60)
-    at = data["at"]
-    texts = {at[20] + 30: "v1", at[40]: "<b>v2</b>", at[40] + 1: "settings", at[0] - 9: "old"}
-    data["marks"] = [{"at": moment, "text": text} for moment, text in sorted(texts.items())]
+    starts = data["at"]
+    marks = {
+        starts[0] - 9: "old",
+        starts[20] + 30: "v1",
+        starts[40]: "<b>v2</b>",
+        starts[40] + 1: "settings",
+    }
+    data["marks"] = [{"at": moment, "text": text} for moment, text in marks.items()]
     data["previous"] = {"succeeded": [7] * 60, "waitP95": [900] * 60, "runP95": [None] * 60}
     page = visit(f"{stack.url}/dashboard/sign-in")
     page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
@@ -552,23 +560,25 @@ def test_charts_show_marks_and_the_hour_before_and_lead_to_the_jobs_of_a_time(
         "aria-label", re.compile("succeeded, the hour before: 420 in total")
     )
     expect(chart.locator(".keys-of-chart")).to_contain_text("succeeded, the hour before 420")
-    expect(page.locator(".chart .mark")).to_have_count(2 * 3)  # two of one time share a line
+    expect(page.locator(".chart .mark")).to_have_count(
+        2 * 3
+    )  # two marks of one minute share a line
     shared = chart.locator(".mark").last
     expect(shared.locator(".text")).to_be_hidden()
     shared.locator(".flag").focus()
     expect(shared.locator(".text")).to_be_visible()
     expect(shared.locator(".text")).to_contain_text(re.compile(r"<b>v2</b>\n.*settings"))
 
-    over = chart.locator(".u-over")
-    box = over.bounding_box()
+    overlay = chart.locator(".u-over")
+    box = overlay.bounding_box()
     assert box
     position = {"x": box["width"] * 40.5 / 60, "y": 90}
-    over.hover(position=position)
+    overlay.hover(position=position)
     expect(chart.locator(".keys-of-chart")).to_contain_text("succeeded, the hour before 7")
     expect(chart.locator(".moment")).to_contain_text("▾ <b>v2</b>")
-    over.click(position=position)
+    overlay.click(position=position)
     page.wait_for_url(re.compile("finished_from"))
-    moments = [datetime.fromtimestamp(moment, UTC) for moment in (at[40], at[41])]
+    moments = [datetime.fromtimestamp(moment, UTC) for moment in (starts[40], starts[41])]
     sent = parse_qs(urlsplit(page.url).query)
     assert [sent[name] for name in ("finished_from", "finished_to")] == [
         [f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"] for moment in moments
@@ -581,8 +591,8 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
 ) -> None:
     """Catches a time that only a pointer can choose, and a cursor that is not announced."""
     data = chart_columns([*range(59), None])
-    at = data["at"]
-    data["marks"] = [{"at": at[40] + 30, "text": "v1"}]
+    starts = data["at"]
+    data["marks"] = [{"at": starts[40] + 30, "text": "v1"}]
     page = visit(f"{stack.url}/dashboard/sign-in")
     page.route("**/dashboard/charts*", lambda route: route.fulfill(json=data))
     page.goto(f"{stack.url}/dashboard")
@@ -614,7 +624,7 @@ def test_keyboard_moves_the_cursor_of_a_chart_and_chooses_a_time(
     assert axe_violations(page, WCAG) == []
     finished.press("Enter")
     page.wait_for_url(re.compile("finished_from"))
-    moment = datetime.fromtimestamp(at[40], UTC)
+    moment = datetime.fromtimestamp(starts[40], UTC)
     sent = parse_qs(urlsplit(page.url).query)
     assert sent["finished_from"] == [f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"]
 
@@ -642,7 +652,7 @@ def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: S
     lone.database.jobs.insert_one(job("alpha"))
     alphas = page.get_by_role("row", name="alpha").locator(".c-queued")
     expect(alphas).to_have_text("3")
-    expect(find).to_have_value("alp")  # an update keeps what the viewer types
+    expect(find).to_have_value("alp")  # an update keeps the text in the search box
     find.press("Enter")
     expect(types).to_have_text(["alpha"])
     types.get_by_role("link").click()
@@ -657,42 +667,42 @@ def test_types_keep_range_order_and_search_in_the_address(visit: Visits, lone: S
 
 
 def test_filters_apply_at_once_and_are_kept_in_the_address(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
     error = {"code": "E_ODD", "message": "odd"}
     wanted = [
-        job(f"{kind}.a", status="dlq", lastError=error, createdBy="ann"),
-        job(f"{kind}.b", status="failed", lastError=error),
+        job(f"{job_type}.a", status="dlq", lastError=error, createdBy="ann"),
+        job(f"{job_type}.b", status="failed", lastError=error),
     ]
-    others = [job(f"{kind}.a"), job(f"{kind}.c", status="dlq", lastError=error)]
+    others = [job(f"{job_type}.a"), job(f"{job_type}.c", status="dlq", lastError=error)]
     stack.database.jobs.insert_many(wanted + others)
     page = visit(f"{stack.url}/dashboard/jobs")
     rows, types = page.locator("#job-rows tbody tr"), page.get_by_label("Type", exact=True)
     page.get_by_label("Error code").fill("E_ODD")
-    types.fill(f"{kind}.a")  # the focus leaves the first field
+    types.fill(f"{job_type}.a")  # the focus leaves the first field
     expect(page).to_have_url(re.compile("error_code=E_ODD"))
     expect(types).to_be_focused()  # also in the new page
-    types.fill(f"{kind}.a")
+    types.fill(f"{job_type}.a")
     types.press("Enter")
     expect(rows).to_have_count(1)
     page.get_by_text("More filters").click()
-    page.get_by_label("Also type").fill(f"{kind}.b")
+    page.get_by_label("Also type").fill(f"{job_type}.b")
     page.get_by_label("Also type").press("Enter")
     expect(rows).to_have_count(2)
     page.get_by_text("More filters").click()
     for status, word in (("failed", "Retrying"), ("dlq", "Dead")):
-        page.get_by_role("checkbox", name=word).check()  # open again: it had the focus
+        page.get_by_role("checkbox", name=word).check()  # the menu reopens: it had the focus
         expect(page).to_have_url(re.compile(f"status={status}"))
         expect(page.get_by_role("checkbox", name=word)).to_be_focused()
     expect(page.get_by_role("link", name="Remove Status: dead")).to_be_visible()
     assert parse_qs(urlsplit(page.url).query) == {
         "status": ["failed", "dlq"],
-        "type": [f"{kind}.a", f"{kind}.b"],
+        "type": [f"{job_type}.a", f"{job_type}.b"],
         "error_code": ["E_ODD"],
     }
     page.reload()
     assert set(ids(page)) == {one["jobId"] for one in wanted}
-    page.get_by_role("link", name=f"Remove Type: {kind}.b").click()
+    page.get_by_role("link", name=f"Remove Type: {job_type}.b").click()
     expect(rows).to_have_count(1)
     page.get_by_role("link", name="Remove Error code: E_ODD").click()
     expect(page).not_to_have_url(re.compile("E_ODD"))
@@ -705,28 +715,32 @@ def test_filters_apply_at_once_and_are_kept_in_the_address(
     assert ids(page) == [wanted[0]["jobId"]]
 
 
-def test_filters_apply_by_a_button_without_scripts(visit: Visits, stack: Stack, kind: str) -> None:
-    stack.database.jobs.insert_many([job(kind), job(kind, status="dlq")])
+def test_filters_apply_by_a_button_without_scripts(
+    visit: Visits, stack: Stack, job_type: str
+) -> None:
+    stack.database.jobs.insert_many([job(job_type), job(job_type, status="dlq")])
     page = visit(f"{stack.url}/dashboard/jobs", java_script_enabled=False)
-    page.get_by_label("Type", exact=True).fill(kind)
+    page.get_by_label("Type", exact=True).fill(job_type)
     page.get_by_role("button", name="Show", exact=True).click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
     page.locator("#status-tabs").get_by_role("link", name=re.compile("^Dead")).click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(1)
     page.locator("#job-rows .row-link").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text(kind)
+    expect(page.get_by_role("heading", level=1)).to_contain_text(job_type)
 
 
 def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    stack.database.jobs.insert_many([job(kind) for _ in range(3)])
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
+    stack.database.jobs.insert_many([job(job_type) for _ in range(3)])
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}")
     second = ids(page)[1]
     cell = page.locator("#job-rows tbody tr").nth(1).locator(".c-type")
     with page.context.expect_page() as opened:
         cell.click(button="middle")
-    expect(opened.value).to_have_url(f"{stack.url}/dashboard/jobs/{second}?list=all&type={kind}")
+    expect(opened.value).to_have_url(
+        f"{stack.url}/dashboard/jobs/{second}?list=all&type={job_type}"
+    )
     opened.value.close()
     box = cell.bounding_box()
     assert box
@@ -737,7 +751,7 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
     assert page.evaluate("getSelection().toString()")
     expect(page).to_have_url(re.compile(r"\?type="))
     cell.click()
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{second}?list=all&type={kind}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{second}?list=all&type={job_type}")
     page.go_back()
     expect(page.locator("tr.selected .row-link")).to_have_attribute("title", second)
     page.get_by_role("link", name="Jobs", exact=True).click()
@@ -745,32 +759,32 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
 
 
 def test_head_of_a_table_sticks_and_covers_no_row_with_the_focus(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    """Catches a long table without its head, and a focused link below it (WCAG 2.4.11)."""
-    stack.database.jobs.insert_many([job(f"{kind}.{number:02}") for number in range(20)])
-    page = visit(f"{stack.url}/dashboard?by=type&text={kind}")
+    """Catches a head that scrolls away, and a head that covers a focused link (WCAG 2.4.11)."""
+    stack.database.jobs.insert_many([job(f"{job_type}.{number:02}") for number in range(20)])
+    page = visit(f"{stack.url}/dashboard?by=type&text={job_type}")
     page.set_viewport_size({"width": 1_280, "height": 400})
     rows, head = page.locator("#types tbody tr"), page.locator("#types thead th").first
     expect(rows).to_have_count(20)
     rows.last.scroll_into_view_if_needed()
-    header = sum(measure(page.locator(".bar")))
-    eventually(lambda: abs(measure(head)[0] - header) < 1)
+    header = sum(top_and_height(page.locator(".bar")))
+    eventually(lambda: abs(top_and_height(head)[0] - header) < 1)
     rows.nth(1).locator(".row-link").focus()
-    assert measure(rows.nth(1).locator(".row-link"))[0] >= sum(measure(head)) - 1
+    assert top_and_height(rows.nth(1).locator(".row-link"))[0] >= sum(top_and_height(head)) - 1
     rows.nth(1).locator(".c-wait").click()
-    expect(page).to_have_url(re.compile(rf"/dashboard/types/{re.escape(kind)}\.01\?"))
+    expect(page).to_have_url(re.compile(rf"/dashboard/types/{re.escape(job_type)}\.01\?"))
 
 
 def test_date_filter_is_in_the_viewer_s_zone_and_sent_as_an_instant(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
     typed, zone = f"{DATE}T12:30", "America/New_York"
     moment = datetime.fromisoformat(typed).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     before, after = moment - timedelta(minutes=1), moment + timedelta(minutes=1)
-    late = job(kind, createdAt=after)
-    stack.database.jobs.insert_many([job(kind, createdAt=before), late])
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}", timezone_id=zone)
+    late = job(job_type, createdAt=after)
+    stack.database.jobs.insert_many([job(job_type, createdAt=before), late])
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}", timezone_id=zone)
     page.get_by_text("More filters").click()
     page.get_by_label("Created from").fill(typed)
     page.get_by_label("Created from").press("Enter")
@@ -786,67 +800,66 @@ def test_date_filter_is_in_the_viewer_s_zone_and_sent_as_an_instant(
 
 
 def test_list_pages_forward_and_back_without_repeating_a_job(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
     now = datetime.now(UTC)
-    jobs = [job(kind, createdAt=now - timedelta(seconds=age)) for age in range(60)]
+    jobs = [job(job_type, createdAt=now - timedelta(seconds=age)) for age in range(60)]
     stack.database.jobs.insert_many(jobs)
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}")
     seen = [ids(page)]
     for _ in range(2):
         page.get_by_role("link", name="older").click()
         expect(page.get_by_text(f"page {len(seen) + 1} of 3")).to_be_visible()
         seen.append(ids(page))
-    assert [len(some) for some in seen] == [25, 25, 10]
-    assert [one for some in seen for one in some] == [one["jobId"] for one in jobs]
+    assert [len(page_ids) for page_ids in seen] == [25, 25, 10]
+    assert [job_id for page_ids in seen for job_id in page_ids] == [one["jobId"] for one in jobs]
     expect(page.get_by_role("link", name="older")).to_have_count(0)
-    for place in (1, 0):
+    for index in (1, 0):
         page.get_by_role("link", name="newer").click()
-        expect(page.get_by_text(f"page {place + 1} of 3")).to_be_visible()
-        assert ids(page) == seen[place]
+        expect(page.get_by_text(f"page {index + 1} of 3")).to_be_visible()
+        assert ids(page) == seen[index]
 
 
 def test_row_under_the_pointer_stays_in_place_while_jobs_arrive(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    first = stack.queue.enqueue(kind)
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
-    second = stack.queue.enqueue(kind)
+    first = stack.queue.enqueue(job_type)
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}")
+    second = stack.queue.enqueue(job_type)
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)  # by itself
     row = page.locator("#job-rows tbody tr").first
     row.hover()
-    place = row.bounding_box()
-    third = stack.queue.enqueue(kind)
+    box = row.bounding_box()
+    third = stack.queue.enqueue(job_type)
     assert stack.queue.cancel(second)
     expect(row.locator(".status")).to_have_text("cancelled")
     button = page.get_by_role("button", name="Show 1 newer job")
     expect(button).to_be_visible()
     assert ids(page) == [second, first]
     page.mouse.wheel(0, 0)
-    assert place
-    moved = row.bounding_box()
-    assert moved == place
+    assert box
+    assert row.bounding_box() == box
     button.click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(3)
     assert ids(page) == [third, second, first]
     expect(button).to_have_count(0)
 
 
-def held(page: Page) -> Locator:
+def held_rows_notice(page: Page) -> Locator:
     return page.locator("#freshness", has_text="rows held")
 
 
 def test_held_rows_that_no_longer_match_show_their_status(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
     soon = datetime.now(UTC) + timedelta(hours=1)
-    names = [f"{kind}-{number}" for number in range(4)]
+    names = [f"{job_type}-{number}" for number in range(4)]
     running = {"status": "leased", "leaseExpiresAt": soon}
-    stack.database.jobs.insert_many([job(kind, jobId=name, **running) for name in names])
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}&status=leased")
+    stack.database.jobs.insert_many([job(job_type, jobId=name, **running) for name in names])
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}&status=leased")
     rows = page.locator("#job-rows tbody tr")
     expect(rows).to_have_count(4)
-    expect(held(page)).to_have_count(0)
+    expect(held_rows_notice(page)).to_have_count(0)
     order = ids(page)
     rows.nth(2).hover()
     expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
@@ -861,10 +874,10 @@ def test_held_rows_that_no_longer_match_show_their_status(
     assert ids(page) == order
     page.mouse.move(5, 5)
     expect(rows).to_have_count(2)
-    expect(held(page)).to_have_count(0)
+    expect(held_rows_notice(page)).to_have_count(0)
     page.locator("#job-rows .row-link").first.focus()
     expect(page.locator("#freshness")).to_have_text("live · rows held: focus in the table")
-    stack.database.jobs.update_many({"type": kind}, {"$set": {"status": "dlq"}})
+    stack.database.jobs.update_many({"type": job_type}, {"$set": {"status": "dlq"}})
     expect(page.locator("#job-rows tr.unmatched")).to_have_count(2)
     expect(page.locator(".count")).to_have_text("0 jobs")
     expect(page.locator("#job-rows .row-link").first).to_be_focused()
@@ -892,19 +905,19 @@ def add_failed(stack: Stack, job_type: str, code: str, count: int) -> None:
 
 
 def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    names = [f"{kind}.{letter}" for letter in "abc"]
+    names = [f"{job_type}.{letter}" for letter in "abc"]
 
     def enqueue(name: str, count: int) -> None:
         stack.database.jobs.insert_many([job(name) for _ in range(count)])
 
     for number, name in enumerate(names):
         enqueue(name, 9 - number)
-    add_failed(stack, "failing", f"E_{kind[-6:]}", 1)
-    page = visit(f"{stack.url}/dashboard?text={kind}")
+    add_failed(stack, "failing", f"E_{job_type[-6:]}", 1)
+    page = visit(f"{stack.url}/dashboard?text={job_type}")
     expect(page.locator(".chart")).to_have_count(3)
-    # The page has a table of errors, too.
+    # The page also has a table of errors: its rows must not be taken for types.
     expect(page.get_by_role("region", name="Top errors").locator("tbody tr").first).to_be_visible()
     types = page.locator("#types tbody th")
     expect(types).to_have_text(names)
@@ -927,17 +940,17 @@ def test_types_keep_their_order_under_the_pointer_and_with_the_focus(
     expect(types.first).to_have_text(names[1])
 
 
-def test_back_restores_the_filters_of_the_list(visit: Visits, stack: Stack, kind: str) -> None:
-    stack.database.jobs.insert_many([job(kind), job(kind, status="dlq")])
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}")
+def test_back_restores_the_filters_of_the_list(visit: Visits, stack: Stack, job_type: str) -> None:
+    stack.database.jobs.insert_many([job(job_type), job(job_type, status="dlq")])
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}")
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
     page.locator("select[name=sort]").select_option("oldest first")
     expect(page).to_have_url(re.compile("sort=createdAt"))
-    page.get_by_label("Owner").fill(f"nobody {kind}")
+    page.get_by_label("Owner").fill(f"nobody {job_type}")
     page.get_by_label("Owner").press("Enter")
     expect(page.get_by_role("heading", name="No jobs match these filters")).to_be_visible()
-    helpful = page.get_by_role("region", name="Filters to remove")
-    expect(helpful.get_by_role("link")).to_have_text([re.compile("Owner: nobody")])
+    suggestions = page.get_by_role("region", name="Filters to remove")
+    expect(suggestions.get_by_role("link")).to_have_text([re.compile("Owner: nobody")])
     for _ in range(2):
         page.go_back()
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
@@ -946,16 +959,16 @@ def test_back_restores_the_filters_of_the_list(visit: Visits, stack: Stack, kind
 
 
 def test_paused_list_sends_no_requests_until_resumed(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    stack.queue.enqueue(kind)
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}", clock=True)
+    stack.queue.enqueue(job_type)
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}", clock=True)
     expect(page.locator("#freshness")).to_have_text("live")
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Paused")).to_have_attribute("aria-pressed", "true")
     page.wait_for_load_state("networkidle")
     requests = visit.count_requests("/dashboard/jobs")
-    stack.queue.enqueue(kind)
+    stack.queue.enqueue(job_type)
     page.clock.run_for(30_000)
     expect(page.locator("#freshness")).to_have_text(re.compile("data 3. s old"))
     assert visit.count_requests("/dashboard/jobs") == requests
@@ -964,12 +977,12 @@ def test_paused_list_sends_no_requests_until_resumed(
 
 
 def test_list_copies_an_id_and_exports_the_filtered_jobs(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    wanted = [job(kind, status="dlq") for _ in range(30)]
-    stack.database.jobs.insert_many([*wanted, job(kind)])
+    dead = [job(job_type, status="dlq") for _ in range(30)]
+    stack.database.jobs.insert_many([*dead, job(job_type)])
     options = {"permissions": ["clipboard-read", "clipboard-write"]}
-    page = visit(f"{stack.url}/dashboard/jobs?type={kind}&status=dlq", **options)
+    page = visit(f"{stack.url}/dashboard/jobs?type={job_type}&status=dlq", **options)
     page.get_by_role("button", name="Copy the job id").first.click()
     expect(page.get_by_text("Copied")).to_be_attached()
     assert page.evaluate("navigator.clipboard.readText()") == ids(page)[0]
@@ -984,22 +997,22 @@ def test_list_copies_an_id_and_exports_the_filtered_jobs(
             else map(json.loads, text.splitlines())
         )
         exported[name] = {row["jobId"] for row in rows}
-        marks = {"CSV": ["#end", "30"], "NDJSON": [True, 30]}
-        assert list(end.values())[:2] == marks[name]
-    everything = {one["jobId"] for one in wanted}
-    assert exported == {"CSV": everything, "NDJSON": everything}
+        end_values = {"CSV": ["#end", "30"], "NDJSON": [True, 30]}
+        assert list(end.values())[:2] == end_values[name]
+    dead_ids = {one["jobId"] for one in dead}
+    assert exported == {"CSV": dead_ids, "NDJSON": dead_ids}
 
 
 # --- One job -------------------------------------------------------------------------------------
 
 
 def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
     queue = stack.queue
     secret = {"apiKey": "sk_live", "deep": [{"password": "hunter2"}], "to": "ada"}
-    job_id = queue.enqueue(kind, secret, created_by="ada", max_attempts=3)
-    lease = queue.lease("worker-7", types=[kind])
+    job_id = queue.enqueue(job_type, secret, created_by="ada", max_attempts=3)
+    lease = queue.lease("worker-7", types=[job_type])
     assert lease
     queue.report_failure(lease, "E_BANK", "The bank is closed.", stack="at line 1\n  at line 2")
     options = {"permissions": ["clipboard-read", "clipboard-write"]}
@@ -1016,7 +1029,7 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     expect(page.locator(".axis svg")).to_be_visible()
 
     trace = page.get_by_text("at line 2")
-    expect(trace).to_be_visible()  # of the newest attempt
+    expect(trace).to_be_visible()  # the stack of the newest attempt is open
     page.get_by_role("button", name="Copy the stack").click()
     expect(page.get_by_text("Copied")).to_be_attached()
     assert page.evaluate("navigator.clipboard.readText()") == "at line 1\n  at line 2"
@@ -1029,7 +1042,7 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     deep.locator("summary").click()
     expect(deep).to_contain_text("password [redacted]")
 
-    lease = eventually(lambda: queue.lease("worker-8", types=[kind]))
+    lease = eventually(lambda: queue.lease("worker-8", types=[job_type]))
     expect(steps.locator("strong").first).to_have_text("Lease expires")
     expect(verdict).to_contain_text("Attempt 2 of 3 started")
     expect(trace).to_be_visible()  # opened details stay open
@@ -1049,15 +1062,17 @@ def test_job_page_shows_the_timeline_and_updates_until_the_job_is_finished(
     assert visit.count_requests(f"/dashboard/jobs/{job_id}") == requests
 
     page.get_by_role("link", name="More jobs of this type").click()
-    assert parse_qs(urlsplit(page.url).query) == {"type": [kind]}
+    assert parse_qs(urlsplit(page.url).query) == {"type": [job_type]}
     page.go_back()
     page.get_by_role("link", name="ada").click()
     assert parse_qs(urlsplit(page.url).query) == {"owner": ["ada"]}
     assert job_id in ids(page)
 
 
-def test_job_page_shows_that_its_job_was_deleted(visit: Visits, stack: Stack, kind: str) -> None:
-    job_id = stack.queue.enqueue(kind)
+def test_job_page_shows_that_its_job_was_deleted(
+    visit: Visits, stack: Stack, job_type: str
+) -> None:
+    job_id = stack.queue.enqueue(job_type)
     page = visit(f"{stack.url}/dashboard/jobs/{job_id}")
     expect(page.locator("#freshness")).to_have_text("live")
     stack.database.jobs.delete_one({"jobId": job_id})
@@ -1068,19 +1083,20 @@ def test_job_page_shows_that_its_job_was_deleted(visit: Visits, stack: Stack, ki
     expect(page.locator("#job")).to_have_class("ended")
 
 
-def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, kind: str) -> None:
+def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, job_type: str) -> None:
     later = datetime.now(UTC) + timedelta(minutes=30)
-    shown = job(kind, status="leased", leasedBy="w2", leaseExpiresAt=later)
+    shown = job(job_type, status="leased", leasedBy="w2", leaseExpiresAt=later)
     stack.database.jobs.insert_one(shown)
     page = visit(f"{stack.url}/dashboard/jobs/{shown['jobId']}")
     step = page.locator(".timeline > li").first
     expect(step).to_have_text(re.compile(r"Lease expires in \d+ min.* \(w2\)"))
-    expect(page).to_have_title(f"running · {kind} · jobmon")
+    expect(page).to_have_title(f"running · {job_type} · jobmon")
     now = datetime.now(UTC)
-    soon = {"leaseExpiresAt": now + timedelta(seconds=3), "updatedAt": now}  # it expires by itself
+    # The page must show the end of the lease without another change of the job.
+    soon = {"leaseExpiresAt": now + timedelta(seconds=3), "updatedAt": now}
     stack.database.jobs.update_one({"_id": shown["_id"]}, {"$set": soon})
     expect(page.get_by_text("lease expired", exact=True)).to_be_visible()
-    expect(page).to_have_title(f"lease expired · {kind} · jobmon")
+    expect(page).to_have_title(f"lease expired · {job_type} · jobmon")
     expect(step).to_have_text(re.compile(r"Lease expired \d+ s ago \(w2\)|Lease expired now"))
     assert step.evaluate("one => getComputedStyle(one).color") == "rgb(179, 38, 30)"
 
@@ -1089,9 +1105,9 @@ def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, kin
 
 
 def test_keyboard_shortcuts_reach_every_page_and_row(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    older, newer = stack.queue.enqueue(kind), stack.queue.enqueue(kind)
+    older, newer = stack.queue.enqueue(job_type), stack.queue.enqueue(job_type)
     options = {"permissions": ["clipboard-read", "clipboard-write"]}
     page = visit(f"{stack.url}/dashboard", **options)
     keys = page.keyboard
@@ -1109,7 +1125,7 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     expect(page.get_by_role("heading", level=1)).to_have_text("My jobs")
     keys.type("gs")
     expect(page.get_by_role("heading", level=1)).to_have_text("Schedule")
-    page.goto(f"{stack.url}/dashboard/jobs?type={kind}")
+    page.goto(f"{stack.url}/dashboard/jobs?type={job_type}")
     for key, job_id in (("j", newer), ("j", older), ("j", older), ("k", newer)):
         keys.press(key)
         expect(page.locator(".row-link:focus")).to_have_attribute("title", job_id)
@@ -1122,16 +1138,16 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     keys.press("Shift+P")
     expect(page.get_by_role("button", name="Paused")).to_be_visible()
     keys.press("Enter")
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{newer}?list=all&type={kind}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{newer}?list=all&type={job_type}")
     keys.press("n")
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{older}?list=all&type={kind}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{older}?list=all&type={job_type}")
     keys.press("p")
     expect(page.locator(".id")).to_contain_text(newer)
     keys.press("c")
     expect(page.get_by_text("Copied")).to_be_attached()
     assert page.evaluate("navigator.clipboard.readText()") == newer
     keys.press("u")
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={kind}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={job_type}")
     keys.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     keys.press("Escape")
@@ -1141,23 +1157,23 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
 
 
 def test_search_box_opens_an_order_a_type_and_a_page(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    """An order is found by its number and Enter, without a mouse and from every page."""
+    """Catches an order number that the keyboard alone cannot search for from any page."""
     number = str(uuid.uuid4().int)[:9]
-    job_id = stack.queue.enqueue(kind, {"orderId": int(number)})
-    stack.queue.enqueue(kind)
+    job_id = stack.queue.enqueue(job_type, {"orderId": int(number)})
+    stack.queue.enqueue(job_type)
     page = visit(f"{stack.url}/dashboard/schedule")
     keys, box = page.keyboard, page.get_by_role("combobox", name="Search")
     keys.press("/")
     keys.type(number)
     keys.press("Enter")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{job_id}")
-    # Suggestions: the type is in the middle of the name that is typed.
+    # The text typed here is the second half of the type's name.
     options = page.get_by_role("option")
     keys.press("/")
-    keys.type(f"type:{kind[5:]}")
-    suggestion = options.filter(has_text=kind).first
+    keys.type(f"type:{job_type[5:]}")
+    suggestion = options.filter(has_text=job_type).first
     expect(suggestion).to_be_visible()
     while suggestion.get_attribute("aria-selected") != "true":
         keys.press("ArrowDown")
@@ -1167,7 +1183,7 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     expect(box).to_have_attribute("aria-expanded", "false")
     keys.press("ArrowDown")
     suggestion.click()
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={kind}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={job_type}")
     keys.press("Control+k")
     expect(options.filter(has_text="Workers")).to_be_visible()
     assert all(name.strip() for name in options.locator("span:first-child").all_inner_texts())
@@ -1182,14 +1198,13 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     box.click()
     keys.type("status:de")
     expect(options.filter(has_text="dead")).to_be_visible()
-    assert (
-        page.get_by_role("heading", level=1).bounding_box() == top
-    )  # it covers, and moves nothing
+    # The suggestions cover the page and move nothing.
+    assert page.get_by_role("heading", level=1).bounding_box() == top
     assert not page.evaluate(WIDER)
     page.set_viewport_size(DESKTOP)
 
 
-REACHED = """() => {
+RECORD_FOCUS = """() => {
   const one = document.activeElement;
   const style = getComputedStyle(one);
   const rings = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
@@ -1197,7 +1212,7 @@ REACHED = """() => {
   if (rings) window.reached.add(one); // a date field has several stops with a ring of their own
   return one === document.body;
 }"""
-NOT_SEEN = """() => [...document.querySelectorAll(
+CONTROLS_WITHOUT_FOCUS = """() => [...document.querySelectorAll(
   "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']")]
   .filter(one => one.checkVisibility({ visibilityProperty: true }))
   .filter(one => !window.reached.has(one))
@@ -1205,25 +1220,25 @@ NOT_SEEN = """() => [...document.querySelectorAll(
 
 
 def test_tab_reaches_every_control_with_a_visible_focus(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    job_id = stack.queue.enqueue(kind, {"a": {"b": 1}})
+    job_id = stack.queue.enqueue(job_type, {"a": {"b": 1}})
     page = visit(f"{stack.url}/dashboard/sign-in", token=None)
     unseen = {}
     for path in (
         "/dashboard/sign-in",
-        f"/dashboard?text={kind}",
-        f"/dashboard/jobs?type={kind}&status=queued",
+        f"/dashboard?text={job_type}",
+        f"/dashboard/jobs?type={job_type}&status=queued",
         f"/dashboard/jobs/{job_id}",
     ):
         page.goto(stack.url + path)
-        around = 0  # the focus may start in the middle: two rounds reach everything
+        rounds = 0  # the focus may start in the middle: two rounds reach every control
         for _ in range(160):
             page.keyboard.press("Tab")
-            around += page.evaluate(REACHED)
-            if around == 2:
+            rounds += page.evaluate(RECORD_FOCUS)
+            if rounds == 2:
                 break
-        unseen[path] = page.evaluate(NOT_SEEN)
+        unseen[path] = page.evaluate(CONTROLS_WITHOUT_FOCUS)
         sign_in(page.context, stack.url, token())
     assert {path: left for path, left in unseen.items() if left} == {}
 
@@ -1231,14 +1246,14 @@ def test_tab_reaches_every_control_with_a_visible_focus(
 # --- Appearance ----------------------------------------------------------------------------------
 
 
-def paper(page: Page) -> str:
+def background(page: Page) -> str:
     return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
 
 def test_printed_page_is_light_names_its_origin_and_has_absolute_times(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    job_id = stack.queue.enqueue(kind, {"text": "x" * 400})
+    job_id = stack.queue.enqueue(job_type, {"text": "x" * 400})
     page = visit(f"{stack.url}/dashboard/jobs/{job_id}", color_scheme="dark")
     created = page.locator(".facts time").first
     expect(created).to_have_text(re.compile(r"\d+ s ago|now"))
@@ -1252,35 +1267,33 @@ def test_printed_page_is_light_names_its_origin_and_has_absolute_times(
     )
     expect(page.locator(".bar")).to_be_hidden()
     expect(page.get_by_role("button")).to_have_count(0)
-    assert paper(page) == "rgb(255, 255, 255)"
+    assert background(page) == "rgb(255, 255, 255)"
     page.emulate_media(media="screen", color_scheme="dark")
     expect(created).to_have_text(re.compile(r"\d+ s ago|now"))
     page.get_by_role("button", name="Open all").click()
-    expect(
-        page.locator("#payload").get_by_text("x" * 400)
-    ).to_be_visible()  # of a text that is folded
+    expect(page.locator("#payload").get_by_text("x" * 400)).to_be_visible()  # folded before
 
 
 def test_theme_follows_the_system_or_the_viewer_s_choice(visit: Visits, stack: Stack) -> None:
     light, dark = "rgb(246, 247, 249)", "rgb(17, 22, 29)"
     page = visit(f"{stack.url}/dashboard", color_scheme="dark")
-    assert paper(page) == dark
+    assert background(page) == dark
     page.emulate_media(color_scheme="light")
-    assert paper(page) == light
+    assert background(page) == light
     page.keyboard.press("t")  # light
     page.keyboard.press("t")  # dark, although the system is light
-    assert paper(page) == dark
+    assert background(page) == dark
     page.get_by_role("link", name="Jobs", exact=True).click()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
-    assert paper(page) == dark
+    assert background(page) == dark
 
 
-def pages(stack: Stack, kind: str) -> dict[str, str]:
-    """Every page with something on it, by its name."""
+def fill_pages(stack: Stack, job_type: str) -> dict[str, str]:
+    """Add jobs that fill every page. Return the paths of the pages by their names."""
     now = datetime.now(UTC)
     error = {"code": "E_ODD", "message": "It went wrong.", "stack": "at line 1\n" * 30}
     shown = job(
-        kind,
+        job_type,
         status="failed",
         lastError=error,
         attemptCount=1,
@@ -1288,7 +1301,10 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
         payload={"to": "ada", "lines": [{"value": number} for number in range(5)]},
     )
     stack.database.jobs.insert_many(
-        [shown, *(job(kind, status=status) for status in ("queued", "leased", "dlq", "succeeded"))]
+        [
+            shown,
+            *(job(job_type, status=status) for status in ("queued", "leased", "dlq", "succeeded")),
+        ]
     )
     stack.database.job_attempts.insert_one(
         {"jobId": shown["jobId"], "attemptNumber": 1, "status": "failed", "workerId": "worker-1"}
@@ -1298,15 +1314,15 @@ def pages(stack: Stack, kind: str) -> dict[str, str]:
     rollups = stack.database.client[f"{stack.database.name}_rollups"]
     eventually(lambda: rollups.errors.find_one({"group": group}))
     return {
-        "overview": f"/dashboard?text={kind}",
+        "overview": f"/dashboard?text={job_type}",
         "errors": "/dashboard/errors?range=1h",
         "error": f"/dashboard/errors/{group}?range=1h",
-        "jobs": f"/dashboard/jobs?type={kind}&type=other&status=failed",
+        "jobs": f"/dashboard/jobs?type={job_type}&type=other&status=failed",
         "no match": "/dashboard/jobs?type=never",
         "wrong filter": "/dashboard/jobs?job_id=ab",
         "job": f"/dashboard/jobs/{shown['jobId']}",
         "my jobs": "/dashboard/my",
-        "search": f"/dashboard/find?q={kind[:5]}",
+        "search": f"/dashboard/find?q={job_type[:5]}",
         "no result": "/dashboard/find?q=never:seen",
         "schedule": "/dashboard/schedule",
         "recurring": "/dashboard/recurring",
@@ -1329,8 +1345,8 @@ MAIN_PAGES = {
 }
 
 
-def unfolded(page: Page) -> None:
-    """Everything open, with the charts drawn."""
+def open_all_details(page: Page) -> None:
+    """Wait until the charts are drawn. Open all details."""
     if page.locator("#charts").count():
         charts = 1 if page.locator("[data-charts=errors]").count() else 3
         expect(page.locator(".chart")).to_have_count(charts)
@@ -1338,31 +1354,34 @@ def unfolded(page: Page) -> None:
 
 
 def axe_violations(page: Page, run_only: list[str]) -> list[tuple[str, str, str]]:
-    """What axe finds on the page with these rules, or with the rules that have these tags."""
+    """Violations of these axe rules or tags on the page: rule, HTML and summary of each."""
     require_file(AXE, "no axe (make test installs it)")
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text())
-    kind = "tag" if run_only == WCAG else "rule"
-    options = {"runOnly": {"type": kind, "values": run_only}, "resultTypes": ["violations"]}
-    found = page.evaluate("options => axe.run(options)", options)
+    rules_or_tags = "tag" if run_only == WCAG else "rule"
+    options = {
+        "runOnly": {"type": rules_or_tags, "values": run_only},
+        "resultTypes": ["violations"],
+    }
+    report = page.evaluate("options => axe.run(options)", options)
     return [
         (violation["id"], node["html"], node["failureSummary"])
-        for violation in found["violations"]
+        for violation in report["violations"]
         for node in violation["nodes"]
     ]
 
 
 def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
     found: dict[str, Any] = {}
     page = visit(f"{stack.url}/dashboard/sign-in")
     viewport = page.locator("meta[name=viewport]")
-    for name, path in pages(stack, kind).items():
+    for name, path in fill_pages(stack, job_type).items():
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(DESKTOP)
         page.goto(stack.url + path)
-        unfolded(page)
+        open_all_details(page)
         expect(viewport).to_have_attribute("content", "width=device-width, initial-scale=1")
         found[name] = axe_violations(page, WCAG)
         if name in MAIN_PAGES:
@@ -1382,23 +1401,23 @@ def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(
 
 
 def test_errors_lead_from_the_overview_to_the_cause_the_stack_and_a_job(
-    visit: Visits, stack: Stack, kind: str
+    visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    """What fails, why, and since when, is one click from the overview."""
-    code = f"E_{kind[-6:]}"
-    add_failed(stack, kind, code, 60)
+    """Catches an overview that does not lead to the cause, stack and jobs of an error."""
+    code = f"E_{job_type[-6:]}"
+    add_failed(stack, job_type, code, 60)
     page = visit(f"{stack.url}/dashboard")
     top = page.get_by_role("region", name="Top errors")
     row = top.get_by_role("row").filter(has_text=code)
     expect(row).to_contain_text("account <value> is refused")
     expect(row).to_contain_text("new since")
-    expect(row).to_contain_text(f"{kind} 60")
+    expect(row).to_contain_text(f"{job_type} 60")
     row.locator(".row-link").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(code)
     expect(page.locator("pre")).to_contain_text("at pay (/app/pay.js:3:14)")
     expect(page.get_by_role("img", name=re.compile("Errors. errors: 60 in total"))).to_be_visible()
     page.locator(".row-link").first.click()
-    expect(page.get_by_role("heading", level=1)).to_have_text(kind)
+    expect(page.get_by_role("heading", level=1)).to_have_text(job_type)
     page.get_by_role("link", name="errors like this").first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text(code)
 
@@ -1445,29 +1464,29 @@ def test_overview_without_the_database_keeps_its_values_and_shows_their_age(
     expect(tile(page, "Queued")).to_have_text("2")
 
 
-def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, kind: str) -> None:
+def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, job_type: str) -> None:
     arabic = "إرسال البريد الإلكتروني"
     long = job(
-        kind,
-        jobId=f"{kind}/" + "x" * 5_000,
+        job_type,
+        jobId=f"{job_type}/" + "x" * 5_000,
         createdBy="o" * 900,
         lastError={"code": "C" * 900, "message": "m" * 5_000, "stack": "s" * 30_000},
         status="dlq",
     )
     many = {f"key {number}": "v" * 90 for number in range(5_000)}
-    large = job(kind, payload={"text": "t" * 500_000, "many": many})
-    right = job(f"{kind} {arabic}", payload={arabic: arabic}, createdBy=arabic)
+    large = job(job_type, payload={"text": "t" * 500_000, "many": many})
+    right = job(f"{job_type} {arabic}", payload={arabic: arabic}, createdBy=arabic)
     stack.database.jobs.insert_many([long, large, right])
-    types = f"type={kind}&type={quote(right['type'])}"
+    types = f"type={job_type}&type={quote(right['type'])}"
     page = visit(f"{stack.url}/dashboard/jobs?{types}")
     wide = {}
     for name, one in (("list", None), ("long", long), ("large", large), ("right", right)):
         if one:
             page.goto(f"{stack.url}/dashboard/jobs/{quote(one['jobId'], safe='')}")
-            expect(page.get_by_role("heading", level=1)).to_contain_text(kind)
+            expect(page.get_by_role("heading", level=1)).to_contain_text(job_type)
         else:
             expect(page.locator("#job-rows tbody tr")).to_have_count(3)
-        unfolded(page)
+        open_all_details(page)
         for viewport in (DESKTOP, PHONE):
             page.set_viewport_size(viewport)
             wide[name, viewport["width"]] = page.evaluate(WIDER)
@@ -1477,40 +1496,40 @@ def test_long_large_and_right_to_left_texts_fit(visit: Visits, stack: Stack, kin
     expect(page.locator("#payload .string")).to_have_css("direction", "rtl")
 
 
-def test_content_of_a_job_never_becomes_markup(visit: Visits, stack: Stack, kind: str) -> None:
+def test_content_of_a_job_never_becomes_markup(visit: Visits, stack: Stack, job_type: str) -> None:
     hostile = job(
-        kind + HOSTILE,
-        jobId=kind + HOSTILE,
+        job_type + HOSTILE,
+        jobId=job_type + HOSTILE,
         status="failed",
         createdBy=HOSTILE,
         payload={HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]},
         lastError={"code": HOSTILE, "message": HOSTILE, "stack": HOSTILE},
     )
-    odd = job(kind, status=HOSTILE, createdAt=HOSTILE, nextRunAt=HOSTILE, maxAttempts=HOSTILE)
+    odd = job(job_type, status=HOSTILE, createdAt=HOSTILE, nextRunAt=HOSTILE, maxAttempts=HOSTILE)
     stack.database.jobs.insert_many([hostile, odd])
     stack.database.job_attempts.insert_one(
         {"jobId": hostile["jobId"], "attemptNumber": 1, "status": HOSTILE, "workerId": HOSTILE}
         | {"startedAt": datetime.now(UTC), "error": hostile["lastError"]}
     )
-    page = visit(f"{stack.url}/dashboard?text={kind}")
+    page = visit(f"{stack.url}/dashboard?text={job_type}")
     expect(page.locator("#types tbody th")).to_have_count(2)
     paths = [
-        f"/dashboard?text={kind}{quote(HOSTILE)}",
-        f"/dashboard/jobs?type={quote(hostile['type'])}&type={kind}",
+        f"/dashboard?text={job_type}{quote(HOSTILE)}",
+        f"/dashboard/jobs?type={quote(hostile['type'])}&type={job_type}",
         f"/dashboard/jobs?owner={quote(HOSTILE)}&job_id=x{quote(HOSTILE)}",
         f"/dashboard/jobs?status={quote(HOSTILE)}",
         f"/dashboard?range={quote(HOSTILE)}",
         f"/dashboard/{quote(HOSTILE)}",
         f"/dashboard/jobs/{quote(hostile['jobId'], safe='')}",
     ]
-    silent = paths[-3:-1]  # these do not repeat the text
+    without_text = paths[-3:-1]  # these pages do not repeat the text
     for path in paths:
         page.goto(stack.url + path)
-        unfolded(page)
+        open_all_details(page)
         assert page.locator("main img, main script, main [onerror]").count() == 0, path
-        if path not in silent:
+        if path not in without_text:
             assert "7*7" in page.locator("main").inner_html(), path
     expect(page.locator(".timeline")).to_contain_text(HOSTILE)
     stack.database.jobs.update_one({"jobId": hostile["jobId"]}, {"$set": {"priority": 77}})
-    expect(page.locator(".facts")).to_contain_text("77")  # also by script
+    expect(page.locator(".facts")).to_contain_text("77")  # now the script has inserted the text
     assert page.locator("main img, main script, main [onerror]").count() == 0

@@ -38,7 +38,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def running(stack: Stack) -> Stack:
-    """The stack with the sample workload, and with figures of its collector."""
+    """The stack with the sample workload, after its collector has counted the jobs."""
     stack.up("demo")
     stack.await_stats(stack.token())
     return stack
@@ -50,7 +50,7 @@ def token(running: Stack) -> str:
 
 
 def run_python(stack: Stack, service: str, code: str) -> str:
-    """What this code prints in the service's container, with its errors."""
+    """Run Python code in the service's container. Return its output and errors."""
     return stack.execute(service, "python", "-c", code, check=False)
 
 
@@ -63,8 +63,8 @@ def test_image_has_a_numeric_user_a_health_check_and_labels(stack: Stack) -> Non
     prefix = "org.opencontainers.image."
     assert (labels[f"{prefix}version"], labels[f"{prefix}revision"]) == ("1.2.3", "abc")
     base = labels[f"{prefix}base.name"].rpartition("/")[2]
-    (below,) = json.loads(docker("image", "inspect", base).stdout)
-    assert (image["Size"] - below["Size"]) / 1e6 < MAX_ADDED_MB
+    (base_image,) = json.loads(docker("image", "inspect", base).stdout)
+    assert (image["Size"] - base_image["Size"]) / 1e6 < MAX_ADDED_MB
 
 
 def test_image_has_consistent_packages_the_extras_and_the_assets(stack: Stack) -> None:
@@ -81,19 +81,19 @@ def test_container_without_settings_ends_with_the_reason(stack: Stack) -> None:
     ended = docker("run", "--rm", stack.image, check=False)
     assert ended.returncode != 0
     lines = (ended.stdout + ended.stderr).strip().splitlines()
-    assert len(lines) <= 2  # gunicorn's own, and the reason
+    assert len(lines) <= 2  # a line of gunicorn, and the reason
     assert lines[-1].startswith("jobmon: JOBMON_MONGO_URI")
 
 
 def test_example_settings_without_secrets_are_refused_by_name(stack: Stack) -> None:
     answer = stack.compose("--env-file", ".env.example", "config", "--quiet", check=False)
-    # Compose names one of them, not always the same one.
+    # Compose names only one of the missing secrets, and not always the same one.
     assert re.search(
         r"variable \w+_(PASSWORD|KEY) is missing a value: see \.env\.example", answer
     ), answer
 
 
-def test_stack_comes_up_with_users_indexes_and_changing_figures(running: Stack, token: str) -> None:
+def test_stack_starts_with_users_indexes_and_changing_counts(running: Stack, token: str) -> None:
     assert running.inspect("init", "{{.State.ExitCode}}") == "0"
     log = running.compose("logs", "init")
     assert len(re.findall(r"user .*: may read", log)) == 2
@@ -157,17 +157,19 @@ def test_actor_retries_a_dead_job_on_request(running: Stack, token: str) -> None
     ended = eventually(has_ended)
     assert ended is not None
     assert ended["done"] == 1
-    assert "Problems: 0" in running.execute("web", "jobmon", "check")  # its rights, too
+    assert "Problems: 0" in running.execute("web", "jobmon", "check")  # also of the actor's rights
 
 
 @pytest.mark.parametrize("service", ["web", "collector", "mongo"])
-def test_killed_service_comes_back_with_figures(running: Stack, token: str, service: str) -> None:
+def test_killed_service_restarts_and_the_collector_counts_again(
+    running: Stack, token: str, service: str
+) -> None:
     running.kill(service)
     running.await_stats(token)
     assert running.inspect(service, "{{.State.Status}}") == "running"
 
 
-def test_stopped_collector_is_replaced_by_live_figures(running: Stack, token: str) -> None:
+def test_live_counts_replace_a_stopped_collector(running: Stack, token: str) -> None:
     running.compose("stop", "collector")
     running.await_stats(token, "live")
     running.compose("start", "collector")
@@ -213,7 +215,7 @@ def test_prometheus_scrapes_web_and_evaluates_the_rules(running: Stack, token: s
         (running.folder / name).chmod(0o644)
     running.up("demo", "monitoring")
 
-    def ask(path: str) -> Any:
+    def query(path: str) -> Any:
         try:
             with urlopen(f"http://127.0.0.1:{running.prometheus_port}{path}", timeout=10) as answer:
                 return json.load(answer)["data"]
@@ -221,11 +223,11 @@ def test_prometheus_scrapes_web_and_evaluates_the_rules(running: Stack, token: s
             return None
 
     def is_scraped() -> bool:
-        targets = (ask("/api/v1/targets") or {}).get("activeTargets", [])
+        targets = (query("/api/v1/targets") or {}).get("activeTargets", [])
         return "up" in [target["health"] for target in targets]
 
     def has_rules() -> bool:
-        groups = (ask("/api/v1/rules") or {}).get("groups", [])
+        groups = (query("/api/v1/rules") or {}).get("groups", [])
         rules = [rule for group in groups for rule in group["rules"]]
         return bool(rules) and {rule["health"] for rule in rules} == {"ok"}
 

@@ -18,26 +18,26 @@ VIEWER = ROOT / "jobmon/dashboard/static/vendor/swagger-ui-bundle.js"
 
 
 @pytest.fixture
-def served(api: Api) -> Iterator[str]:
+def service_url(api: Api) -> Iterator[str]:
     """The address of the service over an in-memory database."""
     with serve_over_http(api.app) as address:
         yield address
 
 
 @pytest.fixture
-def docs(served: str) -> Iterator[tuple[Page, list[str]]]:
-    """The open page, and its faults so far."""
+def docs(service_url: str) -> Iterator[tuple[Page, list[str]]]:
+    """The page `/docs`, and the faults that it has shown so far."""
     require_file(CHROMIUM, "no browser (apt-get install chromium-headless-shell)")
     require_file(VIEWER, "not built (make assets)")
     faults: list[str] = []
 
     def record_request(url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != served:
+        if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != service_url:
             faults.append(f"requested {url}")
 
-    def record_message(kind: str, text: str) -> None:
-        if kind in ("error", "warning"):
+    def record_message(level: str, text: str) -> None:
+        if level in ("error", "warning"):
             faults.append(text)
 
     with sync_playwright() as playwright:
@@ -46,7 +46,7 @@ def docs(served: str) -> Iterator[tuple[Page, list[str]]]:
         page.on("console", lambda message: record_message(message.type, message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: record_request(request.url))
-        page.goto(f"{served}/docs")
+        page.goto(f"{service_url}/docs")
         yield page, faults
         browser.close()
 
@@ -63,12 +63,12 @@ def test_docs_list_jobs_with_a_token_and_break_no_policy(
     page.locator(".modal-ux input").fill(api.token())
     page.locator(".modal-ux button.authorize").click()
     page.locator(".modal-ux button.btn-done").click()
-    listed = page.locator("#operations-admin-listJobs")
-    listed.locator(".opblock-summary-control").click()
-    expect(listed.get_by_text("Repeat it to match any of several values").first).to_be_visible()
-    listed.locator(".try-out__btn").click()
-    listed.locator("button.execute").click()
-    answer = listed.locator(".live-responses-table .response").first
+    list_jobs = page.locator("#operations-admin-listJobs")
+    list_jobs.locator(".opblock-summary-control").click()
+    expect(list_jobs.get_by_text("Repeat it to match any of several values").first).to_be_visible()
+    list_jobs.locator(".try-out__btn").click()
+    list_jobs.locator("button.execute").click()
+    answer = list_jobs.locator(".live-responses-table .response").first
     expect(answer).to_contain_text("200")
     expect(answer).to_contain_text("the-one-job")
     assert faults == []

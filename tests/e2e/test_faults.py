@@ -50,7 +50,7 @@ from ..support.waiting import eventually
 
 pytestmark = pytest.mark.long
 
-# A read stops there before its first document.
+# The fail point at which a read waits before its first document.
 HELD_FIND = "waitInFindBeforeMakingBatch"
 STATS, QUEUE = "/admin/jobs/stats", "/admin/jobs/queue?per_page=1"
 
@@ -66,8 +66,8 @@ def test_writes_lost_with_the_primary_are_not_counted(
 ) -> None:
     uri = servers.uri.replace("/jobmon?", "/lossy?")
     settings = make_settings(mongo_uri=uri, rollup_db="lossy_rollups")
-    first, recount = servers.await_primary(), SegmentMap.recount
-    others = [member for member in servers.members if member is not first]
+    primary, recount = servers.await_primary(), SegmentMap.recount
+    secondaries = [member for member in servers.members if member is not primary]
     connection = Connection(settings)
     reader, lost = RollupReader(connection), threading.Event()
     local_jobs = connection.jobs.collection.with_options(write_concern=WriteConcern(1))
@@ -80,7 +80,7 @@ def test_writes_lost_with_the_primary_are_not_counted(
     def recount_unreplicated_writes(segments: SegmentMap) -> int:
         if not segments._dirty_ids or lost.is_set():
             return recount(segments)
-        servers.cut_off(*others)
+        servers.cut_off(*secondaries)
         local_jobs.insert_many([{"jobId": f"lost-{number}"} for number in range(5)])
         counted = recount(segments)
         lost.set()
@@ -94,15 +94,15 @@ def test_writes_lost_with_the_primary_are_not_counted(
         eventually(lambda: total() == 0)
         monkeypatch.setattr(SegmentMap, "recount", recount_unreplicated_writes)
         connection.jobs.collection.insert_one({"jobId": "kept"})
-        # Again: a collector that was interrupted counts the job without a recount.
+        # Repeated, because an interrupted collector counts the job without a recount.
         eventually(change_kept_job)
-        servers.kill(first)  # while the collector waits for the replication of its write
-        servers.reconnect(*others)
+        servers.kill(primary)  # while the collector waits for the replication of its write
+        servers.reconnect(*secondaries)
         eventually(lambda: total() is not None)
         servers.await_writable()
         eventually(lambda: total() == 1)
     connection.client.close()
-    servers.start(first)
+    servers.start(primary)
 
 
 def test_runs_of_deleted_jobs_are_counted_once_through_a_failover(
@@ -128,20 +128,20 @@ def test_runs_of_deleted_jobs_are_counted_once_through_a_failover(
         eventually(is_done)
 
     def run_jobs(count: int) -> None:
-        """Run jobs that their worker deletes; each write may be repeated."""
+        """Run jobs whose worker deletes them. It repeats a write until the server confirms it."""
         for _ in range(count):
             job = {"_id": ObjectId(), "type": "t", "dateCreated": datetime.now(UTC)}
-            one, leased = {"_id": job["_id"]}, {"receivedTime": datetime.now(UTC)}
-            persist(partial(jobs.replace_one, one, job, upsert=True))
-            persist(partial(jobs.update_one, one, {"$set": leased}))
-            persist(partial(jobs.delete_one, one))
+            this_job, lease = {"_id": job["_id"]}, {"receivedTime": datetime.now(UTC)}
+            persist(partial(jobs.replace_one, this_job, job, upsert=True))
+            persist(partial(jobs.update_one, this_job, {"$set": lease}))
+            persist(partial(jobs.delete_one, this_job))
 
     def count() -> tuple[int, int] | None:
         with suppress(PyMongoError, NoCollectorError):
             now = datetime.now(UTC)
             window = series.window(now - timedelta(minutes=10), now, None)
-            found = series.history_by_type(window).activity.get("t")
-            return None if found is None else (found.enqueued, found.succeeded)
+            activity = series.history_by_type(window).activity.get("t")
+            return None if activity is None else (activity.enqueued, activity.succeeded)
         return None
 
     jobs.insert_one({})  # so that the collection exists
@@ -210,7 +210,7 @@ def test_database_fault_gives_expected_errors_and_jobmon_recovers(
         undo()
     answers, _, wrong = system.viewers.take_results()
     assert wrong == []
-    assert not [code for code in answers if "broken" in code], "each request has an answer"
+    assert not [code for code in answers if "broken" in code], "a request without an answer"
     system.check_all_threads_answer(2, 8)
 
 
@@ -232,7 +232,7 @@ def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad)
 def test_no_job_or_count_is_lost_after_all_faults(system: SystemUnderLoad) -> None:
     system.servers.await_all()
     system.writers.drain()
-    system.restart_collector(kill=False)  # at its start it counts the last 15 minutes again
+    system.restart_collector(kill=False)  # a new collector recounts the last 15 minutes
     stats, metrics = await_full_count(system.port, system.token, system.writers)
     counts = check_nothing_lost(system.writers, stats, metrics)
     assert counts["jobs"] > 100
@@ -323,12 +323,12 @@ def test_overload_refuses_requests_at_once_and_answers_probes(
             for path in ("/healthz", "/readyz", "/metrics"):
                 assert Answer(web.port, path, token).status == 200
             eventually(lambda: len(answers) == MAX_WAITING + 20)
-            assert {answer.code for answer in answers} == {"overloaded"}, "two hold the slots"
+            assert {answer.code for answer in answers} == {"overloaded"}
         finally:
             hold(mode="off")
             for client in clients:
                 client.join()
-        # Two are answered, MAX_WAITING are refused after two seconds, the others at once.
+        # Two have an answer. MAX_WAITING are refused after two seconds, the others at once.
         assert Counter(answer.code for answer in answers) == {"200": 2, "overloaded": 84}
         refused = [answer for answer in answers if answer.code == "overloaded"]
         assert all(int(answer.retry_after or 0) > 0 for answer in refused)
@@ -365,8 +365,8 @@ def test_killed_collecting_worker_is_replaced(
 
     def leader() -> str:
         lease, stats = rollups.leases.find_one(), rollups.state.find_one({"name": "stats"})
-        same = lease and stats and lease["holder"] == stats["collector"]
-        return lease["holder"] if same else ""
+        has_counted = lease and stats and lease["holder"] == stats["collector"]
+        return lease["holder"] if has_counted else ""
 
     with serving(database_uri(mongod, database), tmp_path, JOBMON_WORKERS="2", **settings) as web:
         killed = eventually(leader)

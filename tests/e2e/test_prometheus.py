@@ -30,7 +30,7 @@ from ..support.processes import end_process
 from ..support.services import Web, serving
 from ..support.waiting import PATIENCE_S, eventually
 
-ASKED = 20
+REQUESTS = 20
 
 
 @contextmanager
@@ -66,24 +66,27 @@ def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
         end_process(process)
 
 
-def ask(port: int, query: str) -> dict[str, float]:
-    """The values by their only label, or by "" without one; empty while Prometheus starts."""
+def query_prometheus(port: int, query: str) -> dict[str, float]:
+    """The values by the text of their only label, or by "" without a label.
+
+    It is empty while Prometheus starts.
+    """
     try:
         url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(query)}"
         with urlopen(url, timeout=PATIENCE_S) as answer:
-            found = json.load(answer)["data"]["result"]
+            series = json.load(answer)["data"]["result"]
     except OSError:
         return {}
     return {
         next((text for name, text in one["metric"].items() if name != "__name__"), ""): float(
             one["value"][1]
         )
-        for one in found
+        for one in series
     }
 
 
-def work(queue: JobQueue) -> None:
-    """Seven jobs: three succeed, one is dead-lettered, one is leased."""
+def run_sample_jobs(queue: JobQueue) -> None:
+    """Enqueue seven jobs: three succeed, one is dead-lettered, one is leased, two stay queued."""
     for _ in range(6):
         queue.enqueue("email.send", max_attempts=1)
     queue.enqueue("report.build")
@@ -114,17 +117,17 @@ def web(
     settings = {"JOBMON_WORKERS": "2", "JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups}
     settings["TMPDIR"] = str(tmp_path)
     with serving(database_uri(mongod, database), tmp_path, **settings) as web:
-        # Totals begin with the hour in which the collector starts.
+        # The totals do not count jobs that ended before the hour of the collector's start.
         state = database.client[rollups].state
         eventually(lambda: state.find_one({"name": COUNTERS}))
-        work(JobQueue(database))
+        run_sample_jobs(JobQueue(database))
         yield web
     database.client.drop_database(rollups)
 
 
 def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_path: Path) -> None:
     token = real_api.token()
-    for _ in range(ASKED):  # by any worker
+    for _ in range(REQUESTS):  # either worker may answer
         assert web.get("/jobs/none", token) == 403
     expected = {
         'sum by (status) (jobmon_jobs{type="email.send"} > 0)': {
@@ -144,22 +147,23 @@ def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_pat
         "sum(jobmon_attempt_wait_seconds_bucket{le='+Inf'})": {"": 4},
         "sum(jobmon_due_jobs)": {"": 2},
         'sum(jobmon_http_requests_total{route="/jobs/<anything:job_id>",status="403"})': {
-            "": ASKED
+            "": REQUESTS
         },
         "sum(jobmon_database_up) + sum(jobmon_collector_up)": {"": 2},
         'sum(up{job="jobmon"})': {"": 1},
     }
     with prometheus(web.port, token, tmp_path) as port:
         for query, answer in expected.items():
-            eventually(lambda query=query, answer=answer: ask(port, query) == answer)  # type: ignore[misc]
+            eventually(lambda query=query, answer=answer: query_prometheus(port, query) == answer)  # type: ignore[misc]
     counts = list(tmp_path.glob("jobmon-metrics-*/counter_*.db"))
-    assert len(counts) == 2, "both workers keep their counts where the other one reads them"
+    assert len(counts) == 2, "each worker must write its counts to a file of the shared folder"
     os.kill(int(counts[0].stem.removeprefix("counter_")), signal.SIGKILL)
     eventually(web.answers)
-    answered = (
+    requests_total = (
         'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="403"}'
     )
-    assert f"{answered} {ASKED}.0" in scrape(web, token), "counts stay when their worker dies"
+    counted = f"{requests_total} {REQUESTS}.0"
+    assert counted in scrape(web, token), "the counts of a dead worker must stay"
     log = web.stop()
     assert "Traceback" not in log
     assert not list(tmp_path.glob("jobmon-metrics-*"))

@@ -1,5 +1,5 @@
 """Sign-in at a real identity provider in a real browser: catches cookies that the browser does not
-send after the way back, a policy that blocks a redirect, and a renewal that a reader notices."""
+send after the redirect back, a policy that blocks a redirect, and a renewal that reloads a page."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,8 +21,9 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """The issuer of a provider whose users are all `admin`, and the grants that it has answered."""
-    with warnings.catch_warnings(record=True, action="ignore"):  # it uses old parts of Authlib
+    """The issuer of a provider whose users are all `admin`, and the user of each grant so far."""
+    # The provider uses deprecated parts of Authlib.
+    with warnings.catch_warnings(record=True, action="ignore"):
         from oidc_provider_mock import _app, run_server_in_thread  # noqa: PLC0415
 
         grants: list[str] = []
@@ -38,15 +39,15 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]
 
 
 @pytest.fixture
-def served(
+def service_url(
     provider: tuple[str, list[str]],
     watched: Any,
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """The address of a service whose sessions have to be renewed every second or two.
+    """The address of a service whose sessions must be renewed every second or two.
 
-    It is another site than the provider: 127.0.0.1, not localhost.
+    For a browser the service (127.0.0.1) and the provider (localhost) are different sites.
     """
     monkeypatch.setattr("jobmon.web.oidc.MIN_LIFETIME_S", 0)
     monkeypatch.setattr("jobmon.web.oidc.MAX_RENEWED_LIFETIME_S", 2)
@@ -69,31 +70,31 @@ def authorize(page: Page, subject: str) -> None:
 
 
 def test_person_signs_in_stays_signed_in_and_signs_out(
-    served: str, provider: tuple[str, list[str]], visit: Visits
+    service_url: str, provider: tuple[str, list[str]], visit: Visits
 ) -> None:
     issuer, grants = provider
     page = visit("about:blank", token=None)
     page.route("https://cdn.jsdelivr.net/**", lambda route: route.abort())
-    page.goto(f"{served}/dashboard/jobs?status=dlq")
+    page.goto(f"{service_url}/dashboard/jobs?status=dlq")
     page.get_by_role("link", name="Sign in at localhost").click()
     page.wait_for_url(f"{issuer}/**")
     authorize(page, "ada")
-    page.wait_for_url(f"{served}/dashboard/jobs?status=dlq")
+    page.wait_for_url(f"{service_url}/dashboard/jobs?status=dlq")
     expect(page.get_by_text("the-one-job")).to_be_visible()
-    # The page updates itself: its requests are led to the renewal and back, without a reload.
+    # Updates of the page are redirected to the renewal and back, without a reload.
     page.evaluate("window.isSamePage = true")
     signed_in = len(grants)
     eventually(lambda: len(grants) >= signed_in + 3)
     assert page.evaluate("window.isSamePage") is True
     expect(page.get_by_text("the-one-job")).to_be_visible()
-    # A navigation, too.
-    page.goto(f"{served}/dashboard/my")
+    # A navigation is also redirected to the renewal and back.
+    page.goto(f"{service_url}/dashboard/my")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     page.locator("#account summary").click()
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(f"{issuer}/oauth2/end_session**")
     page.get_by_role("button", name="End session").click()
-    page.wait_for_url(f"{served}/dashboard/sign-in**")
-    page.goto(f"{served}/dashboard/jobs")
+    page.wait_for_url(f"{service_url}/dashboard/sign-in**")
+    page.goto(f"{service_url}/dashboard/jobs")
     expect(page.get_by_role("link", name="Sign in at localhost")).to_be_visible()
     visit.faults.clear()  # the provider's pages load a style sheet that was aborted

@@ -46,7 +46,7 @@ from ..support.services import serving
 from ..support.waiting import PATIENCE_S
 
 PATH = "/jobmon"
-# One service for each value of the setting; without it a proxy's header counts.
+# One service for each value of JOBMON_PATH_PREFIX; without a value a proxy's header counts.
 SERVICES = {
     "root": {"JOBMON_PATH_PREFIX": "/"},
     "path": {"JOBMON_PATH_PREFIX": PATH},
@@ -71,8 +71,8 @@ class Case:
 
 
 @contextmanager
-def verifying(token: str) -> Iterator[int]:
-    """A service that knows who calls, which a proxy queries; yields its port."""
+def run_verifier(token: str) -> Iterator[int]:
+    """Run the service that a proxy asks who the caller is. Yield its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -89,7 +89,7 @@ def verifying(token: str) -> Iterator[int]:
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Not on the terminal."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
@@ -100,7 +100,7 @@ def verifying(token: str) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def place(
+def add_service(
     mongod: Mongod, admin: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, str], str]]:
     """A function that puts the address of a service into a configuration."""
@@ -117,7 +117,7 @@ def place(
                 serving(uri, folder, JOBMON_TRUSTED_PROXIES="1", **settings)
             )
             addresses[service] = f"127.0.0.1:{web.port}"
-        verifier = f"127.0.0.1:{running.enter_context(verifying(admin))}"
+        verifier = f"127.0.0.1:{running.enter_context(run_verifier(admin))}"
         yield lambda service, text: text.replace(UPSTREAM, addresses[service]).replace(
             VERIFY, verifier
         )
@@ -132,14 +132,14 @@ def playwright() -> Iterator[Playwright]:
 
 
 @contextmanager
-def proxying(
+def run_proxy(
     playwright: Playwright,
     name: str,
     run: Callable[[str, Sequence[Site], Path], AbstractContextManager[None]],
     cases: dict[str, Case],
     folder: Path,
 ) -> Iterator[tuple[Browser, dict[str, Case]]]:
-    """Run a proxy; yields a browser that finds its sites, and the cases."""
+    """Run a proxy. Yield a browser that resolves the hosts of its sites, and the cases."""
     program = find_program(name)
     if program is None:
         assert name != "nginx" or not os.environ.get("CI"), "apt-get install nginx-light"
@@ -153,7 +153,7 @@ def proxying(
         browser.close()
 
 
-def make_nginx_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
+def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
     root, path, limits = read_blocks("nginx", "nginx")
     (forward_auth,) = read_blocks("nginx", "A proxy that signs people in")
     headers, _, _ = root.partition("location")
@@ -165,22 +165,30 @@ def make_nginx_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
     assert old != headers
     assert path not in (removing, sends_path)
     return {
-        "root": Case(Site("https://root.example", free_port(), place("root", root + limits)), ""),
-        "root on a port": Case(
-            Site("http://root-port.example:8080", free_port(), place("root", root)), ""
+        "root": Case(
+            Site("https://root.example", free_port(), add_service("root", root + limits)), ""
         ),
-        "path": Case(Site("https://path.example", free_port(), place("path", headers + path))),
+        "root on a port": Case(
+            Site("http://root-port.example:8080", free_port(), add_service("root", root)), ""
+        ),
+        "path": Case(
+            Site("https://path.example", free_port(), add_service("path", headers + path))
+        ),
         "path removed, HTTP/1.0": Case(
-            Site("http://removed.example:8080", free_port(), place("path", old + removing))
+            Site("http://removed.example:8080", free_port(), add_service("path", old + removing))
         ),
         "path in a header, HTTP/1.0": Case(
-            Site("https://header.example:8443", free_port(), place("header", sends_path + removing))
+            Site(
+                "https://header.example:8443",
+                free_port(),
+                add_service("header", sends_path + removing),
+            )
         ),
         "forward auth": Case(
             Site(
                 "https://auth.example:8443",
                 free_port(),
-                place("path", headers + forward_auth + path),
+                add_service("path", headers + forward_auth + path),
             ),
             signs_in=True,
         ),
@@ -188,46 +196,50 @@ def make_nginx_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
             Site(
                 "http://named.example:8080",
                 free_port(),
-                place("named", headers + names + verify + path),
+                add_service("named", headers + names + verify + path),
             ),
             signs_in=True,
         ),
     }
 
 
-def make_caddy_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
+def make_caddy_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
     root, path = read_blocks("caddyfile", "Caddy")
     (forward_auth,) = read_blocks("caddyfile", "A proxy that signs people in")
     (names,) = read_blocks("caddyfile", NAMES, "sign-in")
     removing = path.replace("reverse_proxy", "uri @jobmon strip_prefix /jobmon\n    reverse_proxy")
     return {
-        "root": Case(Site("https://root.example", free_port(), place("root", root)), ""),
+        "root": Case(Site("https://root.example", free_port(), add_service("root", root)), ""),
         "root on a port": Case(
-            Site("http://root-port.example:8080", free_port(), place("root", root)), ""
+            Site("http://root-port.example:8080", free_port(), add_service("root", root)), ""
         ),
-        "path on a port": Case(Site("http://path.example:8080", free_port(), place("path", path))),
+        "path on a port": Case(
+            Site("http://path.example:8080", free_port(), add_service("path", path))
+        ),
         "path removed": Case(
-            Site("https://removed.example:8443", free_port(), place("path", removing))
+            Site("https://removed.example:8443", free_port(), add_service("path", removing))
         ),
         "forward auth": Case(
-            Site("https://auth.example", free_port(), place("path", forward_auth)), signs_in=True
+            Site("https://auth.example", free_port(), add_service("path", forward_auth)),
+            signs_in=True,
         ),
         "named": Case(
-            Site("http://named.example:8080", free_port(), place("named", names)), signs_in=True
+            Site("http://named.example:8080", free_port(), add_service("named", names)),
+            signs_in=True,
         ),
     }
 
 
-def make_traefik_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
+def make_traefik_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
     root, path = read_blocks("yaml", "Traefik")
     (forward_auth,) = read_blocks("yaml", "A proxy that signs people in")
 
     def site(origin: str, service: str, text: str) -> Site:
-        return Site(origin, free_port(), yaml.safe_load(place(service, text)))
+        return Site(origin, free_port(), yaml.safe_load(add_service(service, text)))
 
     def authenticating(service: str, text: str) -> dict[str, Any]:
-        configuration: dict[str, Any] = yaml.safe_load(place(service, path))
-        configuration["http"] |= yaml.safe_load(place(service, text))["http"]
+        configuration: dict[str, Any] = yaml.safe_load(add_service(service, path))
+        configuration["http"] |= yaml.safe_load(add_service(service, text))["http"]
         return configuration
 
     keeping = path.replace("middlewares: [jobmon], ", "")
@@ -252,16 +264,18 @@ def make_traefik_cases(place: Callable[[str, str], str]) -> dict[str, Case]:
 @pytest.fixture(scope="module")
 def nginx(
     playwright: Playwright,
-    place: Callable[[str, str], str],
+    add_service: Callable[[str, str], str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Browser, dict[str, Case]]]:
     folder = tmp_path_factory.mktemp("nginx")
-    with proxying(playwright, "nginx", run_nginx, make_nginx_cases(place), folder) as found:
-        yield found
+    with run_proxy(
+        playwright, "nginx", run_nginx, make_nginx_cases(add_service), folder
+    ) as browser_and_cases:
+        yield browser_and_cases
 
 
 class Walk:
-    """A visit of the pages of a case, from the first page to signing out."""
+    """A visit to the pages of one case, from the first page to the sign-out."""
 
     def __init__(self, browser: Browser, case: Case, token: str) -> None:
         self.case = case
@@ -279,7 +293,7 @@ class Walk:
         return page
 
     def _check_failure(self, request: Request) -> None:
-        # A page that is left aborts its update.
+        # The browser aborts an update when it leaves the page.
         if "ERR_ABORTED" not in (request.failure or ""):
             self.faults.append(f"failed: {request.url}")
 
@@ -363,14 +377,14 @@ def test_pages_behind_nginx(nginx: tuple[Browser, dict[str, Case]], admin: str, 
 )
 def test_pages_behind_other_proxies(
     playwright: Playwright,
-    place: Any,
+    add_service: Any,
     admin: str,
     tmp_path: Path,
     proxy: str,
     run: Any,
     make_cases: Any,
 ) -> None:
-    with proxying(playwright, proxy, run, make_cases(place), tmp_path) as (browser, cases):
+    with run_proxy(playwright, proxy, run, make_cases(add_service), tmp_path) as (browser, cases):
         for case in cases.values():
             Walk(browser, case, admin).run()
         for case in cases.values():
@@ -379,25 +393,27 @@ def test_pages_behind_other_proxies(
         check_forged_names(cases["named"])
 
 
-def ask(case: Case, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, str]:
-    """The status, headers and body of the answer of a site without TLS."""
+def send_request(
+    case: Case, path: str, method: str = "GET", **headers: str
+) -> tuple[int, Any, str]:
+    """Send a request to a site without TLS. Return status, headers and body of the answer."""
     connection = HTTPConnection("127.0.0.1", case.site.port, timeout=PATIENCE_S)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    named |= {"Host": case.site.origin.partition("//")[2]}
-    connection.request(method, path, headers=named)
+    sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    sent_headers |= {"Host": case.site.origin.partition("//")[2]}
+    connection.request(method, path, headers=sent_headers)
     answer = connection.getresponse()
-    found = answer.status, answer.headers, answer.read().decode()
+    status, text = answer.status, answer.read().decode()
     connection.close()
-    return found
+    return status, answer.headers, text
 
 
 def check_forged_headers(case: Case) -> None:
-    """What a caller sends in the headers of proxies changes nothing."""
+    """Check that proxy headers which a caller sends change no answer."""
     forged = {"X_Forwarded_Prefix": "/evil", "X_Forwarded_Host": "evil.example"}
     forged |= {"X_Forwarded_Proto": "https"}
     for path in ("/", "/dashboard/", "/dashboard", "/docs", "/openapi.json"):
-        status, headers, text = ask(case, case.path + path)
-        other_status, other_headers, other_text = ask(case, case.path + path, **forged)
+        status, headers, text = send_request(case, case.path + path)
+        other_status, other_headers, other_text = send_request(case, case.path + path, **forged)
         assert (status, headers["Location"], text) == (
             other_status,
             other_headers["Location"],
@@ -406,22 +422,24 @@ def check_forged_headers(case: Case) -> None:
         assert status in (200, 302, 401)
         assert (headers["Location"] or case.path).startswith(case.path)
     sign_out = f"{case.path}/dashboard/sign-out"
-    accepted = ask(case, sign_out, "POST", Origin=case.site.origin, **forged)
+    accepted = send_request(case, sign_out, "POST", Origin=case.site.origin, **forged)
     assert (accepted[0], accepted[1]["Location"]) == (303, f"{case.path}/dashboard/sign-in")
     assert accepted[1]["Set-Cookie"].startswith("jobmon_session=;")
-    assert ask(case, sign_out, "POST", Origin="http://evil.example", **forged)[0] == 403
+    assert send_request(case, sign_out, "POST", Origin="http://evil.example", **forged)[0] == 403
 
 
 def check_forged_names(case: Case) -> None:
-    """Callers cannot name another person or group than the service that signs them in."""
+    """Check that only the sign-in service names the person and the groups, never the caller."""
     page = f"{case.path}/dashboard"
-    status, _, text = ask(case, page, X_Auth_Request_User="mallory", X_Auth_Request_Groups="none")
+    status, _, text = send_request(
+        case, page, X_Auth_Request_User="mallory", X_Auth_Request_Groups="none"
+    )
     assert (status, "mallory" in text) == (200, False)
-    status, headers, _ = ask(case, page, X_Nobody="1", X_Auth_Request_Groups="admin")
+    status, headers, _ = send_request(case, page, X_Nobody="1", X_Auth_Request_Groups="admin")
     assert (status, headers["Location"]) == (302, f"{page}/my")
 
 
-def test_nginx_replaces_what_callers_forge(nginx: tuple[Browser, dict[str, Case]]) -> None:
+def test_nginx_replaces_forged_headers(nginx: tuple[Browser, dict[str, Case]]) -> None:
     for case in nginx[1].values():
         if not case.site.is_secure and not case.signs_in:
             check_forged_headers(case)
@@ -433,9 +451,9 @@ def test_nginx_with_http_1_0_passes_on_lists_files_and_redirects(
 ) -> None:
     case = nginx[1]["path removed, HTTP/1.0"]
     bearer = {"Authorization": f"Bearer {admin}"}
-    status, _, text = ask(case, f"{PATH}/admin/jobs/queue", **bearer)
+    status, _, text = send_request(case, f"{PATH}/admin/jobs/queue", **bearer)
     assert (status, [job["jobId"] for job in json.loads(text)["data"]]) == (200, ["the-one-job"])
-    status, _, text = ask(case, f"{PATH}/admin/jobs/queue?format=csv", **bearer)
+    status, _, text = send_request(case, f"{PATH}/admin/jobs/queue?format=csv", **bearer)
     assert (status, text.count("the-one-job")) == (200, 1)
-    status, headers, _ = ask(case, PATH)
+    status, headers, _ = send_request(case, PATH)
     assert (status, headers["Location"]) == (301, f"{PATH}/")

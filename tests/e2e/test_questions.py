@@ -37,7 +37,7 @@ MINUTE = timedelta(minutes=1)
 
 
 class Queue:
-    """A queue after a bad night: its jobs and attempts of the last half hour."""
+    """A queue after a bad night, with the jobs and attempts of the last 40 minutes."""
 
     def __init__(self, database: Database[Document], now: datetime) -> None:
         self._database = database
@@ -46,7 +46,7 @@ class Queue:
         self._attempts: list[Document] = []
 
     def add(self, job_type: str, status: str, created: datetime, **fields: Any) -> str:
-        """Add a job; its id."""
+        """Add a job and return its id."""
         job_id = str(uuid.uuid4())
         self._jobs.append(
             {
@@ -75,11 +75,11 @@ class Queue:
         job_type: str,
         ended: datetime,
         *,
-        ran: timedelta = timedelta(milliseconds=80),
+        run_time: timedelta = timedelta(milliseconds=80),
         error: Document | None = None,
         worker: str = "worker-1",
     ) -> str:
-        """Add a job that ended: it succeeded, or died of this error; its id."""
+        """Add a job that succeeded, or died of `error`. Return its id."""
         status = "succeeded" if error is None else "dlq"
         job_id = self.add(
             job_type,
@@ -96,7 +96,7 @@ class Queue:
                 "attemptNumber": 1,
                 "status": "succeeded" if error is None else "failed",
                 "workerId": worker,
-                "startedAt": ended - ran,
+                "startedAt": ended - run_time,
                 "finishedAt": ended,
                 "error": error,
             }
@@ -104,19 +104,19 @@ class Queue:
         return job_id
 
     def insert(self) -> None:
-        """Write everything that was added."""
+        """Write the added jobs and attempts to the database."""
         self._database.jobs.insert_many(self._jobs)
         self._database.job_attempts.insert_many(self._attempts)
 
-    def write_samples(self, own: OwnDatabase) -> None:
-        """Write what a collector would have seen in the last hour."""
-        samples = QueueSamples(own, {MINUTE: timedelta(days=1)})
-        for number in range(60, 0, -1):
-            at = self.now - number * MINUTE
+    def write_samples(self, rollup: OwnDatabase) -> None:
+        """Write the samples that a collector would have written in the last hour."""
+        samples = QueueSamples(rollup, {MINUTE: timedelta(days=1)})
+        for age in range(60, 0, -1):
+            moment = self.now - age * MINUTE
             queued = [job for job in self._jobs if job["status"] == "queued"]
-            waiting = sum(job["createdAt"] <= at for job in queued)
+            waiting = sum(job["createdAt"] <= moment for job in queued)
             sample = QueueSample(status_counts={"queued": waiting}, oldest_queued_ms=None)
-            samples.write(at, sample)
+            samples.write(moment, sample)
 
 
 def make_error(code: str, message: str) -> Document:
@@ -124,23 +124,23 @@ def make_error(code: str, message: str) -> Document:
     return {"code": code, "message": message, "stack": stack}
 
 
-class Night:
-    """What the questions are about."""
+class NightJobs:
+    """The jobs that the questions are about, added to a queue."""
 
     def __init__(self, queue: Queue) -> None:
         now = queue.now
         self.bad_since = now - 12 * MINUTE
         for number in range(240):
-            at = now - timedelta(seconds=10 * number + 30)
-            queue.run("mail", at, worker=f"worker-{number % 2 + 1}")
+            ended = now - timedelta(seconds=10 * number + 30)
+            queue.run("mail", ended, worker=f"worker-{number % 2 + 1}")
         for number in range(30):
-            at = self.bad_since + timedelta(seconds=20 * number)
+            ended = self.bad_since + timedelta(seconds=20 * number)
             refused = make_error("E_SMTP", f"mailbox of user {4_000 + number} refused the message")
-            queue.run("mail", at, error=refused)
+            queue.run("mail", ended, error=refused)
         for number in range(6):
             late = make_error("ETIMEDOUT", f"no answer within {number + 3} s")
             queue.run("pay", now - number * MINUTE, error=late, worker="worker-3")
-        self.slow = queue.run("mail", now - 5 * MINUTE, ran=timedelta(seconds=41))
+        self.slow = queue.run("mail", now - 5 * MINUTE, run_time=timedelta(seconds=41))
         self.running = queue.add(
             "pay",
             "leased",
@@ -149,7 +149,7 @@ class Night:
             leaseExpiresAt=now + 60 * MINUTE,
             attemptCount=1,
         )
-        for number in range(400):  # more come than end
+        for number in range(400):  # more jobs are enqueued than finish
             queue.add("mail", "queued", now - timedelta(seconds=6 * number + 60))
         self.waiting = queue.add("mail", "queued", now - timedelta(seconds=30))
         for number in range(7):
@@ -158,8 +158,10 @@ class Night:
 
 
 @pytest.fixture(scope="module")
-def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Night]]:
-    """The address of a service that watches such a queue, and the queue."""
+def night(
+    mongod: Mongod, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, NightJobs]]:
+    """The address of a service that reads such a queue, and the jobs in the queue."""
     name = f"night_{uuid.uuid4().hex}"
     uri, rollups = database_uri(mongod, name), f"{name}_rollups"
     settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups}
@@ -167,7 +169,7 @@ def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         connection = Connection(Settings(mongo_uri=uri, rollup_db=rollups), client)
         create_indexes(connection)
         queue = Queue(client[name], datetime.now(UTC))
-        night = Night(queue)
+        night = NightJobs(queue)
         queue.insert()
         queue.write_samples(OwnDatabase(rollup_database(connection), connection.queue_key))
         environment = {"JOBMON_MONGO_URI": uri, "JOBMON_ROLLUP_DB": rollups}
@@ -182,8 +184,8 @@ def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         client.drop_database(rollups)
 
 
-class Walk:
-    """A way through the pages that begins on the overview, of two clicks at most."""
+class ShortVisit:
+    """A visit that begins on the overview and has two clicks at most."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -203,80 +205,82 @@ class Walk:
 
 
 @pytest.fixture
-def walk(visit: Visits, night: tuple[str, Night]) -> Callable[[], Walk]:
-    """Begin a new way on the overview."""
+def begin_visit(visit: Visits, night: tuple[str, NightJobs]) -> Callable[[], ShortVisit]:
+    """A function that begins a new visit on the overview."""
     url = night[0]
     visited: list[Page] = []
 
-    def begin() -> Walk:
+    def begin() -> ShortVisit:
         if visited:
             visited[0].goto(f"{url}/dashboard")
         else:
             visited.append(visit(f"{url}/dashboard"))
-        return Walk(visited[0])
+        return ShortVisit(visited[0])
 
     return begin
 
 
-def test_what_fails_why_and_since_when(walk: Callable[[], Walk]) -> None:
-    way = walk()
-    worst = way.main.locator("section", has_text="Top errors").locator("tbody tr").first
-    way.shows("E_SMTP", "refused the message", "new since", "30", where=worst)
-    way.click(worst.locator("a.row-link"))
-    way.shows("send (app/src/e_smtp.js)", "mailbox of user")
+def test_what_fails_why_and_since_when(begin_visit: Callable[[], ShortVisit]) -> None:
+    short_visit = begin_visit()
+    worst = short_visit.main.locator("section", has_text="Top errors").locator("tbody tr").first
+    short_visit.shows("E_SMTP", "refused the message", "new since", "30", where=worst)
+    short_visit.click(worst.locator("a.row-link"))
+    short_visit.shows("send (app/src/e_smtp.js)", "mailbox of user")
 
 
-def test_one_cause_or_several_of_the_dead(walk: Callable[[], Walk]) -> None:
-    way = walk()
-    causes = way.main.locator("section", has_text="Top errors").locator("tbody tr")
+def test_one_cause_or_several_of_the_dead(begin_visit: Callable[[], ShortVisit]) -> None:
+    short_visit = begin_visit()
+    causes = short_visit.main.locator("section", has_text="Top errors").locator("tbody tr")
     expect(causes).to_have_count(2)
-    way.click(way.main.get_by_role("link", name="All errors"))
-    way.shows("E_SMTP", "ETIMEDOUT")
+    short_visit.click(short_visit.main.get_by_role("link", name="All errors"))
+    short_visit.shows("E_SMTP", "ETIMEDOUT")
 
 
 def test_is_worker_3_alive_and_what_does_it_run(
-    walk: Callable[[], Walk], night: tuple[str, Night]
+    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
 ) -> None:
-    way = walk()
-    way.click(way.page.get_by_role("link", name="Workers"))
-    row = way.main.locator("tr", has_text="worker-3")
-    way.shows("running", "pay", night[1].running[:8], where=row)
+    short_visit = begin_visit()
+    short_visit.click(short_visit.page.get_by_role("link", name="Workers"))
+    row = short_visit.main.locator("tr", has_text="worker-3")
+    short_visit.shows("running", "pay", night[1].running[:8], where=row)
 
 
 def test_why_has_this_job_not_run_and_when_will_it(
-    walk: Callable[[], Walk], night: tuple[str, Night]
+    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
 ) -> None:
-    way = walk()
-    way.click(way.main.get_by_role("link", name="401"))
-    way.click(way.main.locator("a.row-link").first)
-    way.shows("400 due jobs of its type are ahead of it")
-    assert night[1].waiting in way.page.url
+    short_visit = begin_visit()
+    short_visit.click(short_visit.main.get_by_role("link", name="401"))
+    short_visit.click(short_visit.main.locator("a.row-link").first)
+    short_visit.shows("400 due jobs of its type are ahead of it")
+    assert night[1].waiting in short_visit.page.url
 
 
-def test_what_changed_when_it_began(walk: Callable[[], Walk], night: tuple[str, Night]) -> None:
-    way = walk()
-    way.shows("v2.31")
+def test_what_changed_when_it_began(
+    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
+) -> None:
+    short_visit = begin_visit()
+    short_visit.shows("v2.31")
 
 
-def test_what_is_due_in_the_next_hour(walk: Callable[[], Walk]) -> None:
-    way = walk()
-    way.click(way.main.get_by_role("link", name="7 scheduled"))
-    way.shows("Next hour", "digest 7")
+def test_what_is_due_in_the_next_hour(begin_visit: Callable[[], ShortVisit]) -> None:
+    short_visit = begin_visit()
+    short_visit.click(short_visit.main.get_by_role("link", name="7 scheduled"))
+    short_visit.shows("Next hour", "digest 7")
 
 
 def test_which_jobs_of_a_type_were_slowest(
-    walk: Callable[[], Walk], night: tuple[str, Night]
+    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
 ) -> None:
-    way = walk()
-    row = way.main.get_by_role("rowheader", name="mail", exact=True)
-    way.click(row.get_by_role("link"))
-    slowest = way.main.locator("section", has_text="Slowest attempts")
-    way.shows("41 s", night[1].slow[:8], where=slowest)
+    short_visit = begin_visit()
+    row = short_visit.main.get_by_role("rowheader", name="mail", exact=True)
+    short_visit.click(row.get_by_role("link"))
+    slowest = short_visit.main.locator("section", has_text="Slowest attempts")
+    short_visit.shows("41 s", night[1].slow[:8], where=slowest)
 
 
-def test_does_it_clear_by_itself(walk: Callable[[], Walk]) -> None:
-    way = walk()
-    way.shows("does not clear at this rate")
+def test_does_it_clear_by_itself(begin_visit: Callable[[], ShortVisit]) -> None:
+    short_visit = begin_visit()
+    short_visit.shows("does not clear at this rate")
 
 
 def fill(page: Page, label: str, text: str) -> None:
@@ -289,13 +293,13 @@ def fill(page: Page, label: str, text: str) -> None:
 
 
 def test_jobs_that_failed_with_a_code_between_two_times_as_a_file(
-    visit: Visits, night: tuple[str, Night]
+    visit: Visits, night: tuple[str, NightJobs]
 ) -> None:
-    url, about = night
+    url, jobs_of_night = night
     page = visit(f"{url}/dashboard/jobs?type=mail&error_code=E_SMTP", timezone_id="UTC")
     page.get_by_text("More filters").click()
-    # A field takes whole minutes: one failed every 20 seconds.
-    begin = about.bad_since.replace(second=0, microsecond=0) + 2 * MINUTE
+    # The fields take whole minutes. In two minutes six jobs failed: one every 20 seconds.
+    begin = jobs_of_night.bad_since.replace(second=0, microsecond=0) + 2 * MINUTE
     fill(page, "Finished from", f"{begin:%Y-%m-%dT%H:%M}")
     page.get_by_text("More filters").click()
     fill(page, "Finished before", f"{begin + 2 * MINUTE:%Y-%m-%dT%H:%M}")
@@ -307,7 +311,7 @@ def test_jobs_that_failed_with_a_code_between_two_times_as_a_file(
     assert {(job["type"], job["lastError"]["code"]) for job in jobs} == {("mail", "E_SMTP")}
 
 
-def test_scheduled_jobs_of_the_next_hour(visit: Visits, night: tuple[str, Night]) -> None:
+def test_scheduled_jobs_of_the_next_hour(visit: Visits, night: tuple[str, NightJobs]) -> None:
     page = visit(f"{night[0]}/dashboard/jobs")
     page.get_by_role("link", name="Scheduled 7").click()
     page.get_by_role("link", name="hour", exact=True).click()
@@ -316,7 +320,7 @@ def test_scheduled_jobs_of_the_next_hour(visit: Visits, night: tuple[str, Night]
     expect(page.get_by_role("columnheader", name="Due")).to_be_visible()
 
 
-def test_slow_jobs_only(visit: Visits, night: tuple[str, Night]) -> None:
+def test_slow_jobs_only(visit: Visits, night: tuple[str, NightJobs]) -> None:
     page = visit(f"{night[0]}/dashboard/jobs")
     page.get_by_label("Order").select_option("longest run first")
     first = page.locator("#job-rows tbody tr").first
@@ -325,14 +329,14 @@ def test_slow_jobs_only(visit: Visits, night: tuple[str, Night]) -> None:
 
 
 def read_window(page: Page) -> tuple[datetime, datetime]:
-    """The window that the address names."""
-    given = parse_qs(urlsplit(page.url).query)
-    start, end = (datetime.fromisoformat(given[name][0]) for name in ("from", "to"))
+    """The start and end of the time window in the page's address."""
+    query = parse_qs(urlsplit(page.url).query)
+    start, end = (datetime.fromisoformat(query[name][0]) for name in ("from", "to"))
     return start, end
 
 
 def drag(page: Page, start: float, end: float) -> None:
-    """Drag over the first chart, from one part of its width to another."""
+    """Drag over the first chart; `start` and `end` are fractions of its width."""
     box = page.locator(".u-over").first.bounding_box()
     assert box
     height = box["y"] + box["height"] / 2
@@ -343,10 +347,10 @@ def drag(page: Page, start: float, end: float) -> None:
 
 
 def test_what_changed_between_two_times(
-    walk: Callable[[], Walk], visit: Visits, night: tuple[str, Night]
+    begin_visit: Callable[[], ShortVisit], visit: Visits, night: tuple[str, NightJobs]
 ) -> None:
-    """A drag makes the window, and its address shows a colleague the same."""
-    page = walk().page
+    """Catches a drag that sets no window, and an address that shows a colleague another window."""
+    page = begin_visit().page
     chart = page.get_by_role("img", name="Throughput")
     expect(chart).to_be_visible()
     drag(page, 0.6, 0.75)
@@ -363,7 +367,7 @@ def test_what_changed_between_two_times(
     expect(colleague.get_by_role("img", name="Throughput")).to_have_attribute(
         "aria-label", label or ""
     )
-    # The keyboard makes a window, too.
+    # The keyboard also sets a window.
     colleague.get_by_role("slider", name="Cursor of Throughput").focus()
     for key in ("Home", "Shift+ArrowRight", "Shift+ArrowRight", "Enter"):
         colleague.keyboard.press(key)
@@ -372,9 +376,9 @@ def test_what_changed_between_two_times(
 
 
 def test_window_is_typed_in_the_time_zone_of_the_viewer(
-    walk: Callable[[], Walk], night: tuple[str, Night]
+    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
 ) -> None:
-    page = walk().page
+    page = begin_visit().page
     start = floor(night[1].bad_since - 8 * MINUTE, MINUTE)
     page.get_by_text("Other times").click()
     local = start.astimezone(ZoneInfo("Europe/Berlin"))
@@ -388,17 +392,17 @@ def test_window_is_typed_in_the_time_zone_of_the_viewer(
     expect(page.get_by_label("From", exact=True)).to_have_value(f"{local:%Y-%m-%dT%H:%M}")
 
 
-def test_which_jobs_finished_at_a_time_of_a_chart(walk: Callable[[], Walk]) -> None:
-    way = walk()
-    over = way.page.locator(".u-over").first
-    expect(over).to_be_visible()
-    box = over.bounding_box()
+def test_which_jobs_finished_at_a_time_of_a_chart(begin_visit: Callable[[], ShortVisit]) -> None:
+    short_visit = begin_visit()
+    overlay = short_visit.page.locator(".u-over").first
+    expect(overlay).to_be_visible()
+    box = overlay.bounding_box()
     assert box
-    way.clicks += 1
-    over.click(position={"x": box["width"] * 0.7, "y": box["height"] - 2})
-    way.page.wait_for_url(re.compile("finished_from"))
-    given = parse_qs(urlsplit(way.page.url).query)
-    assert given["status"] == ["succeeded"]
-    bounds = [datetime.fromisoformat(given[f"finished_{name}"][0]) for name in ("from", "to")]
+    short_visit.clicks += 1
+    overlay.click(position={"x": box["width"] * 0.7, "y": box["height"] - 2})
+    short_visit.page.wait_for_url(re.compile("finished_from"))
+    query = parse_qs(urlsplit(short_visit.page.url).query)
+    assert query["status"] == ["succeeded"]
+    bounds = [datetime.fromisoformat(query[f"finished_{name}"][0]) for name in ("from", "to")]
     assert bounds[1] - bounds[0] == MINUTE
-    expect(way.page.locator("#job-count")).to_have_text("6 jobs")
+    expect(short_visit.page.locator("#job-count")).to_have_text("6 jobs")

@@ -24,7 +24,7 @@ from ..support.preloaded import ROOT
 from ..support.services import Web, serving
 from ..support.waiting import PATIENCE_S, eventually
 
-CACHED_S = 2  # the list of revoked tokens
+REVOCATIONS_CACHED_S = 2  # how long a worker caches the list of revoked tokens
 WORKERS = 2
 
 
@@ -34,20 +34,20 @@ def uri(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
 
 
 @pytest.fixture
-def own(database: Database[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """Settings with a database of jobmon's own."""
-    name = f"own_{uuid4().hex}"
+def rollup_setting(database: Database[dict[str, Any]]) -> Iterator[dict[str, str]]:
+    """The setting of a new rollup database."""
+    name = f"rollups_{uuid4().hex}"
     yield {"JOBMON_ROLLUP_DB": name}
     database.client.drop_database(name)
 
 
-def test_a_revoked_token_opens_no_worker_after_two_seconds(
-    uri: str, own: dict[str, str], api: Api, tmp_path: Path
+def test_every_worker_refuses_a_revoked_token_after_two_seconds(
+    uri: str, rollup_setting: dict[str, str], api: Api, tmp_path: Path
 ) -> None:
-    with serving(uri, tmp_path, JOBMON_WORKERS=str(WORKERS), **own) as web:
+    with serving(uri, tmp_path, JOBMON_WORKERS=str(WORKERS), **rollup_setting) as web:
         token, other = api.token(), api.token()
         assert {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {200}
-        settings = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **own}
+        settings = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **rollup_setting}
         done = subprocess.run(
             [sys.executable, "-m", "jobmon.cli", "revoke", "--token-stdin"],
             input=token,
@@ -60,17 +60,17 @@ def test_a_revoked_token_opens_no_worker_after_two_seconds(
         assert done.returncode == 0, done.stderr
         revoked_at = time.monotonic()
         eventually(lambda: {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {401})
-        # After the time that the list is cached no worker can have an older one.
-        eventually(lambda: time.monotonic() > revoked_at + CACHED_S)
+        # From then on no worker has a cached list that is older than the revocation.
+        eventually(lambda: time.monotonic() > revoked_at + REVOCATIONS_CACHED_S)
         assert {web.get("/jobs", token) for _ in range(8 * WORKERS)} == {401}
         assert {web.get("/jobs", other) for _ in range(WORKERS)} == {200}
 
 
-def ask(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, str]:
-    """Send a request line, Host and `headers`; returns the status and the whole answer."""
+def send_request(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, str]:
+    """Send a request line, Host and `headers`. Return the status and the whole answer."""
     lines = [line + b" HTTP/1.1", b"Host: localhost", b"Connection: close", *headers]
     with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE_S) as connection:
-        with suppress(ConnectionError):  # refused before it was read completely
+        with suppress(ConnectionError):  # the service refused it before reading it completely
             connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         answer = b""
         with suppress(ConnectionError):
@@ -82,7 +82,7 @@ def ask(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int,
 FORM = b"Content-Type: application/x-www-form-urlencoded"
 BEARER = b"Authorization: Bearer "
 MEGABYTE = b"x" * 1_000_000
-# Refused requests with the status, and a code or a text in the answer.
+# Requests that are refused, each with the status and a text of the answer.
 REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
     "a long token": ((b"GET /jobs", BEARER + b"x" * 8_000), 401, "token_invalid"),
     "a longer token": ((b"GET /jobs", BEARER + b"x" * 9_000), 431, ""),
@@ -113,8 +113,8 @@ def test_requests_that_are_too_large_or_ambiguous_are_refused(
 ) -> None:
     with serving(uri, tmp_path) as web:
         for name, (request, status, code) in REFUSED.items():
-            answered, answer = ask(web, *request)
-            assert answered == status, name
+            answer_status, answer = send_request(web, *request)
+            assert answer_status == status, name
             assert code in answer, name
             assert "Traceback" not in answer, name
         # Without the setting not even a proxy on this machine is trusted.
@@ -126,7 +126,7 @@ def test_requests_that_are_too_large_or_ambiguous_are_refused(
             b"SCRIPT_NAME: /evil",
             b"PATH_INFO: /dashboard/sign-in",
         ):
-            status, answer = ask(web, b"GET //evil.example/../", header)
+            status, answer = send_request(web, b"GET //evil.example/../", header)
             assert status == 404, header
             assert "evil" not in answer, header
             assert "Strict-Transport-Security" not in answer, header
@@ -136,24 +136,24 @@ def test_requests_that_are_too_large_or_ambiguous_are_refused(
 
 def test_a_proxy_is_trusted_with_the_setting(uri: str, tmp_path: Path) -> None:
     with serving(uri, tmp_path, JOBMON_TRUSTED_PROXIES="1") as web:
-        by_proxy = (b"X-Forwarded-Proto: https", b"X-Forwarded-For: 203.0.113.9")
-        status, answer = ask(web, b"GET /jobs", *by_proxy)
+        proxy_headers = (b"X-Forwarded-Proto: https", b"X-Forwarded-For: 203.0.113.9")
+        status, answer = send_request(web, b"GET /jobs", *proxy_headers)
         assert status == 401
         assert "Strict-Transport-Security: max-age=31536000" in answer
-        assert "Strict-Transport-Security" not in ask(web, b"GET /jobs")[1]
-        ours = (b"Origin: https://jobs.example", b"X-Forwarded-Host: jobs.example")
-        status, answer = ask(web, b"POST /dashboard/sign-out", *by_proxy, *ours)
+        assert "Strict-Transport-Security" not in send_request(web, b"GET /jobs")[1]
+        origin = (b"Origin: https://jobs.example", b"X-Forwarded-Host: jobs.example")
+        status, answer = send_request(web, b"POST /dashboard/sign-out", *proxy_headers, *origin)
         assert status == 303
         assert "Location: /dashboard/sign-in" in answer
         assert "__Host-jobmon_session=" in answer
         log = web.stop()
         lines = [json.loads(line) for line in log.splitlines()]
-        asked = [line["address"] for line in lines if line.get("route") == "/jobs"]
-        assert asked == ["203.0.113.9", "127.0.0.1"]
+        addresses = [line["address"] for line in lines if line.get("route") == "/jobs"]
+        assert addresses == ["203.0.113.9", "127.0.0.1"]
 
 
-def test_a_person_is_named_only_by_the_proxy_and_only_once(uri: str, tmp_path: Path) -> None:
-    """Catches a spelling of the header, or a second one, that a client adds to the proxy's."""
+def test_only_the_proxy_names_the_person_and_only_once(uri: str, tmp_path: Path) -> None:
+    """Catches a person named by another spelling of the header or by a second header."""
     user, groups = b"X-Auth-User: root", b"X-Auth-Groups: admin"
     settings = {
         "JOBMON_TRUSTED_PROXIES": "1",
@@ -161,10 +161,10 @@ def test_a_person_is_named_only_by_the_proxy_and_only_once(uri: str, tmp_path: P
         "JOBMON_TRUSTED_GROUPS_HEADER": "X-Auth-Groups",
     }
     page = b"GET /dashboard/jobs"
-    own = {"JOBMON_TRUSTED_HEADER_FROM": "127.0.0.1"}
-    with serving(uri, tmp_path, **settings, **own) as web:
-        assert ask(web, page, user, groups)[0] == 200
-        assert ask(web, page, user)[0] == 403
+    from_proxy = {"JOBMON_TRUSTED_HEADER_FROM": "127.0.0.1"}
+    with serving(uri, tmp_path, **settings, **from_proxy) as web:
+        assert send_request(web, page, user, groups)[0] == 200
+        assert send_request(web, page, user)[0] == 403
         for headers in (
             (b"X_Auth_User: root", b"X_Auth_Groups: admin"),
             (b"X-Auth_User: root", groups),
@@ -173,11 +173,14 @@ def test_a_person_is_named_only_by_the_proxy_and_only_once(uri: str, tmp_path: P
             (b"X-Auth-User : root", groups),
             (b"X-Auth-User:", groups),
         ):
-            assert ask(web, page, *headers)[0] in (400, 401), headers
-        # With another spelling a client adds no group to those of the proxy.
-        assert ask(web, page, user, b"X-Auth-Groups: staff", b"X_Auth_Groups: admin")[0] == 403
+            assert send_request(web, page, *headers)[0] in (400, 401), headers
+        # A client cannot add a group by another spelling of the proxy's header.
+        assert (
+            send_request(web, page, user, b"X-Auth-Groups: staff", b"X_Auth_Groups: admin")[0]
+            == 403
+        )
     (tmp_path / "other").mkdir()
-    elsewhere = {"JOBMON_TRUSTED_HEADER_FROM": "10.9.9.9"}
-    with serving(uri, tmp_path / "other", **settings, **elsewhere) as web:
+    from_elsewhere = {"JOBMON_TRUSTED_HEADER_FROM": "10.9.9.9"}
+    with serving(uri, tmp_path / "other", **settings, **from_elsewhere) as web:
         for forwarded in (b"X-A: x", b"X-Forwarded-For: 10.9.9.9", b"Forwarded: for=10.9.9.9"):
-            assert ask(web, page, user, groups, forwarded)[0] == 401
+            assert send_request(web, page, user, groups, forwarded)[0] == 401

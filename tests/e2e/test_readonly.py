@@ -1,5 +1,5 @@
-"""A server with TLS and users, which jobmon only reads: catches a write to the watched database
-that is tried or allowed, a connection that falls back to plain text, and a password in the log."""
+"""A server with TLS and users that jobmon only reads: catches an attempt or a right to write to the
+watched database, a connection that falls back to plain text, and a password in the log."""
 
 import json
 import logging
@@ -35,10 +35,10 @@ from ..support.waiting import eventually
 WATCHED, OWN, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
 ROLES = QueueRoles(WATCHED, COLLECTIONS, (OWN, STATE))
-# Only a collector counts what these answer with.
-ONLY_COUNTED = ("/admin/jobs/errors", "/admin/jobs/slowest", "/dashboard/errors/")
+# These routes are 503 without a collector.
+NEED_COLLECTOR = ("/admin/jobs/errors", "/admin/jobs/slowest", "/dashboard/errors/")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
-# Users that an operator made, with fewer rights than `jobmon init` grants.
+# Users that an operator created, with fewer rights than `jobmon init` grants.
 NARROW: dict[str, Any] = {
     "finder": [{"role": "finder", "db": WATCHED}],
     "plain": [{"role": "read", "db": WATCHED}],
@@ -49,7 +49,7 @@ ROOT = "the-roots-password"
 
 
 class Guarded:
-    """A MongoDB that requires TLS and a user, with its users' connection strings."""
+    """A MongoDB server that requires TLS and a user, and the connection strings of its users."""
 
     def __init__(self, server: Mongod, authority: Authority, stranger: Authority) -> None:
         self.server = server
@@ -68,8 +68,8 @@ class Guarded:
 
     def _uri(self, user: str, **options: str) -> str:
         options = {"tls": "true", "tlsCAFile": str(self.authority.file)} | options
-        asked = "&".join(f"{name}={value}" for name, value in options.items() if value)
-        return f"mongodb://{user}{self.server.address}/{WATCHED}?replicaSet=rs0&{asked}"
+        query = "&".join(f"{name}={value}" for name, value in options.items() if value)
+        return f"mongodb://{user}{self.server.address}/{WATCHED}?replicaSet=rs0&{query}"
 
     def root(self, **more: Any) -> MongoClient[dict[str, Any]]:
         return MongoClient(self.uri("root"), tz_aware=True, **more)
@@ -77,7 +77,7 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A server with the users of docs/security.md and those of `NARROW`; it requires TLS."""
+    """A server with the users of docs/security.md and of `NARROW`; it requires TLS."""
     folder = tmp_path_factory.mktemp("guarded")
     authority, stranger = Authority("ours", folder), Authority("stranger", folder)
     key = folder / "replica.key"
@@ -123,14 +123,14 @@ def serving(settings: Settings) -> Iterator[Api]:
 
 def exercise(api: Api, spans: tuple[str, ...]) -> None:
     """Request every route with all parameters that change its queries."""
-    by = {"admin": api.token(), "owner": api.token("alice", "user")}
+    tokens = {"admin": api.token(), "owner": api.token("alice", "user")}
 
-    def get(path: str, who: str = "admin") -> Any:
-        headers = {"Authorization": f"Bearer {by[who]}"}
-        # A page with parameters has the queries of its part, which is smaller.
+    def get(path: str, role: str = "admin") -> Any:
+        headers = {"Authorization": f"Bearer {tokens[role]}"}
+        # A part of a page has the same queries and is cheaper to render.
         answer = api.client.get(path, headers=headers | (PART if "?" in path else {}))
         is_missing = "nothing" in path or "none" in path or "adas" in path
-        is_uncounted = answer.status_code == 503 and path.startswith(ONLY_COUNTED)
+        is_uncounted = answer.status_code == 503 and path.startswith(NEED_COLLECTOR)
         assert answer.status_code < 400 or is_missing or is_uncounted, path
         assert answer.data is not None  # reads a stream completely
         return answer
@@ -180,21 +180,24 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
 
 
 def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
-    """An address of every route, by method; fails for a route with an unknown parameter."""
+    """An address of every route, by method.
+
+    Raises KeyError for a route with an unknown parameter.
+    """
     values = {"job_id": job_id, "name": "jobmon.css", "version": "0", "_path": "nothing"}
     values["group_id"] = "(other)"
     by_id = ("/job", "/job/neighbors", "/admin/jobs/neighbors", "/dashboard/job")
     queries = dict.fromkeys(by_id, f"?id={job_id}")
-    found: dict[str, list[str]] = {"GET": [], "POST": []}
+    by_method: dict[str, list[str]] = {"GET": [], "POST": []}
     for rule in api.app.url_map.iter_rules():
         path = re.sub(r"<(?:[^:<>]+:)?(\w+)>", lambda match: values[match[1]], rule.rule)
-        for method in found.keys() & (rule.methods or set()):
-            found[method].append(path + queries.get(path, ""))
-    return found
+        for method in by_method.keys() & (rule.methods or set()):
+            by_method[method].append(path + queries.get(path, ""))
+    return by_method
 
 
-def walk(api: Api) -> dict[str, int]:
-    """The worst status of every route for an admin, as a page and as a part of one."""
+def request_all_routes(api: Api) -> dict[str, int]:
+    """The highest status of every route for an admin, as a whole page and as a part of it."""
     token = api.token()
     headers = {"Authorization": f"Bearer {token}"}
     job_id = api.get_as_admin("/admin/jobs/queue", per_page=1).json["data"][0]["jobId"]
@@ -205,15 +208,15 @@ def walk(api: Api) -> dict[str, int]:
         for more in ({}, PART)
     ]
     answers += [(path, api.client.post(path, data={"token": token})) for path in routes["POST"]]
-    worst: dict[str, int] = {}
+    highest: dict[str, int] = {}
     for path, answer in answers:
         assert answer.data is not None  # reads a stream completely
-        worst[path] = max(worst.get(path, 0), answer.status_code)
-    assert worst.pop("/dashboard/nothing") == 404
-    return worst
+        highest[path] = max(highest.get(path, 0), answer.status_code)
+    assert highest.pop("/dashboard/nothing") == 404
+    return highest
 
 
-# What the profiler may record of jobmon, by (operation, command).
+# The profiler may record these (operation, command) of jobmon.
 READS = {
     ("query", "find"),
     ("getmore", "getMore"),
@@ -226,12 +229,12 @@ READS = {
 }
 
 
-def profiled(entry: Mapping[str, Any]) -> tuple[str, str]:
+def operation_and_command(entry: Mapping[str, Any]) -> tuple[str, str]:
     command = entry.get("command") or {}
     return entry["op"], next(iter(command), "")
 
 
-def stages(entry: Mapping[str, Any]) -> set[str]:
+def aggregation_stages(entry: Mapping[str, Any]) -> set[str]:
     pipelines = [
         (entry.get(name) or {}).get("pipeline", []) for name in ("command", "originatingCommand")
     ]
@@ -239,7 +242,7 @@ def stages(entry: Mapping[str, Any]) -> set[str]:
 
 
 def refusals(server: Mongod) -> list[str]:
-    """What the server refused, from its log; the profile does not have it."""
+    """The operations that the server refused, from its log: the profile does not have them."""
     lines = (server.data / "mongod.log").read_text().splitlines()
     entries = [json.loads(line) for line in lines if "Checking authorization failed" in line]
     return [entry["attr"]["error"]["errmsg"] for entry in entries]
@@ -264,7 +267,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
     collector = make_settings(mongo_uri=guarded.uri("collector"))
     with guarded.root(appname="jobmon") as root, run_workload(guarded.uri("root")):
         eventually(lambda: root[WATCHED].jobs.count_documents({}) > 100)
-        refused_before = refusals(guarded.server)
+        refusals_before = refusals(guarded.server)
         with profiling(root, WATCHED), profiling(root, OWN), serving(web) as api:
             exercise(api, ("1h",))  # counted live
             with collecting(collector):
@@ -273,7 +276,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
                 totals = "/admin/jobs/timeseries"
                 eventually(lambda: api.get_as_admin(totals).json["meta"]["source"] == "rollup")
                 exercise(api, ("1h", "24h", "7d", "30d"))
-            assert refusals(guarded.server) == refused_before
+            assert refusals(guarded.server) == refusals_before
             # Proves that the profiler would record a write.
             root[WATCHED].jobs.update_one({"_id": "control"}, {"$set": {"status": "dlq"}})
             with (
@@ -281,44 +284,45 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
                 pytest.raises(OperationFailure, match="not authorized"),
             ):
                 as_reader[WATCHED].jobs.insert_one({})
-            refused = eventually(lambda: refusals(guarded.server)[len(refused_before) :])
+            refused = eventually(lambda: refusals(guarded.server)[len(refusals_before) :])
             assert len(refused) == 1
             assert "insert" in refused[0]
-            seen = list(root[WATCHED]["system.profile"].find({"appName": "jobmon"}))
-            own = list(root[OWN]["system.profile"].find({"appName": "jobmon"}))
-    by_user = {user: [one for one in seen if user in one["user"]] for user in PASSWORDS}
-    assert {one["op"] for one in seen if one["user"] == "root@admin"} >= {"update"}
+            on_queue = list(root[WATCHED]["system.profile"].find({"appName": "jobmon"}))
+            on_rollup = list(root[OWN]["system.profile"].find({"appName": "jobmon"}))
+    by_user = {user: [entry for entry in on_queue if user in entry["user"]] for user in PASSWORDS}
+    assert {entry["op"] for entry in on_queue if entry["user"] == "root@admin"} >= {"update"}
     assert all(len(entries) > 20 for entries in by_user.values())
     for user, entries in by_user.items():
-        kinds = {profiled(one) for one in entries}
-        assert kinds <= READS, (user, kinds - READS)
-        assert not {"$out", "$merge"} & {stage for one in entries for stage in stages(one)}
+        operations = {operation_and_command(entry) for entry in entries}
+        assert operations <= READS, (user, operations - READS)
+        stages = {stage for entry in entries for stage in aggregation_stages(entry)}
+        assert not {"$out", "$merge"} & stages
     # The service also reads jobmon's own database; only the collector writes it.
-    of_reader = {profiled(one) for one in own if "reader" in one["user"]}
-    of_collector = {one["op"] for one in own if "collector" in one["user"]}
-    assert of_reader <= READS
-    assert of_reader
-    assert {"insert", "update"} <= of_collector
+    by_reader = {operation_and_command(entry) for entry in on_rollup if "reader" in entry["user"]}
+    by_collector = {entry["op"] for entry in on_rollup if "collector" in entry["user"]}
+    assert by_reader <= READS
+    assert by_reader
+    assert {"insert", "update"} <= by_collector
 
 
-def sampled(api: Api, source: str) -> list[dict[str, int]]:
-    """The samples of the queue in the last hour's series."""
+def read_samples(api: Api, source: str) -> list[dict[str, int]]:
+    """The known samples of the queue in the time series of the last hour."""
     series = api.get_as_admin("/admin/jobs/timeseries").json
     assert series["meta"]["source"] == source
     return [step["statusCounts"] for step in series["data"] if step["statusCounts"] is not None]
 
 
-# Who may read jobmon's own database.
+# Users of a service, and whether each may read jobmon's own database.
 USERS = {"finder": False, "plain": False, "reader": True, "collector": True}
-# Those with the fewest rights of each kind: what they may do, the others may do, too.
-LEAST = {"finder", "reader"}
+# The users with the fewest rights of each kind: the other users have at least the same rights.
+LEAST_RIGHTS = {"finder", "reader"}
 
 
 @pytest.mark.parametrize("collects", [False, True], ids=["no collector", "collector"])
 def test_every_route_works_for_every_documented_user(
     guarded: Guarded, make_settings: Callable[..., Settings], *, collects: bool
 ) -> None:
-    """Catches a route that needs jobmon's own database, whose user may not be able to read."""
+    """Catches a route that fails for a user who cannot read jobmon's own database."""
     collector = make_settings(mongo_uri=guarded.uri("collector"))
     with ExitStack() as stack:
         root = stack.enter_context(guarded.root())
@@ -338,17 +342,21 @@ def test_every_route_works_for_every_documented_user(
         for user, reads_rollups in USERS.items():
             api = apis[user]
             source = "rollup" if collects and reads_rollups else "live"
-            if user in LEAST:
-                refused = {path: status for path, status in walk(api).items() if status >= 400}
-                uncounted = {path for path in refused if path.startswith(ONLY_COUNTED)}
+            if user in LEAST_RIGHTS:
+                refused = {
+                    path: status
+                    for path, status in request_all_routes(api).items()
+                    if status >= 400
+                }
+                uncounted = {path for path in refused if path.startswith(NEED_COLLECTOR)}
                 assert refused == (dict.fromkeys(uncounted, 503) if source == "live" else {}), user
                 exercise(api, ("1h",))
             assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
             marks = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["marks"]
             assert marks == ([] if reads_rollups else None)
-            samples_of_queue = partial(sampled, api, source)
-            # A sample is known or null, never that of an empty queue.
-            assert eventually(samples_of_queue) if source == "rollup" else not samples_of_queue()
+            known_samples = partial(read_samples, api, source)
+            # Without a collector the samples are null, not the zeros of an empty queue.
+            assert eventually(known_samples) if source == "rollup" else not known_samples()
             checks = api.get("/readyz").json["checks"]
             assert checks["database"]["isReadable"] is True
             assert checks["rollup"]["isFresh"] is (source == "rollup")
@@ -451,7 +459,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "own: drop": command("drop", "state", on=OWN),
     "own: drop database": command("dropDatabase", on=OWN),
     "own: rename": command("renameCollection", f"{OWN}.state", to=f"{OWN}.gone", on="admin"),
-    "own: into the watched": command(
+    "own: merge into the watched": command(
         "aggregate",
         "state",
         pipeline=[{"$merge": {"into": {"db": WATCHED, "coll": "jobs"}}}],
@@ -459,7 +467,7 @@ ATTEMPTS: dict[str, Attempt] = {
         on=OWN,
     ),
 }
-OF_READER = {
+READER_ATTEMPTS = {
     "own: insert": command("insert", "revoked_tokens", documents=[{}], on=STATE),
     "own: update": command("update", "state", updates=[{"q": {}, "u": {"a": 1}}], on=OWN),
     "own: delete": command("delete", "revoked_tokens", deletes=[{"q": {}, "limit": 0}], on=STATE),
@@ -471,7 +479,7 @@ OF_READER = {
 
 @pytest.mark.parametrize("user", [*PASSWORDS, "certificate"])
 def test_the_server_refuses_every_write(guarded: Guarded, user: str) -> None:
-    attempts = ATTEMPTS if user == "collector" else ATTEMPTS | OF_READER
+    attempts = ATTEMPTS if user == "collector" else ATTEMPTS | READER_ATTEMPTS
     uri = (
         guarded.uri_with_certificate(guarded.certificate)
         if user == "certificate"
@@ -495,14 +503,14 @@ def test_the_server_refuses_every_write(guarded: Guarded, user: str) -> None:
         ) == before
 
 
-@pytest.mark.parametrize("how", ["SCRAM-SHA-256", "SCRAM-SHA-1", "default", "certificate"])
-def test_the_service_answers_by_tls_as_each_kind_of_user(
-    guarded: Guarded, make_settings: Callable[..., Settings], how: str
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1", "default", "certificate"])
+def test_service_answers_over_tls_with_each_authentication_mechanism(
+    guarded: Guarded, make_settings: Callable[..., Settings], mechanism: str
 ) -> None:
-    if how == "certificate":
+    if mechanism == "certificate":
         uri = guarded.uri_with_certificate(guarded.certificate)
     else:
-        uri = guarded.uri("reader", authMechanism="" if how == "default" else how)
+        uri = guarded.uri("reader", authMechanism="" if mechanism == "default" else mechanism)
     with serving(make_settings(mongo_uri=uri)) as api:
         assert api.get("/readyz").status_code == 200
         assert api.get_as_admin("/admin/jobs/queue").status_code == 200
@@ -510,27 +518,29 @@ def test_the_service_answers_by_tls_as_each_kind_of_user(
 
 
 WRONG: dict[str, Callable[[Guarded], str]] = {
-    "another authority": lambda at: at.uri("reader", tlsCAFile=str(at.stranger.file)),
-    "the system's authorities": lambda at: at.uri("reader", tlsCAFile=""),
-    "no TLS": lambda at: at.uri("reader", tls="false", tlsCAFile=""),
-    "another password": lambda at: at.uri("reader", "not-the-password"),
-    "no such user": lambda at: at.uri("somebody", "not-the-password"),
-    "a certificate of nobody": lambda at: at.uri_with_certificate(at.authority.issue("unknown")[0]),
-    "a certificate by another authority": lambda at: at.uri_with_certificate(
-        at.stranger.issue("monitor")[0]
+    "another authority": lambda server: server.uri("reader", tlsCAFile=str(server.stranger.file)),
+    "the system's authorities": lambda server: server.uri("reader", tlsCAFile=""),
+    "no TLS": lambda server: server.uri("reader", tls="false", tlsCAFile=""),
+    "another password": lambda server: server.uri("reader", "not-the-password"),
+    "no such user": lambda server: server.uri("somebody", "not-the-password"),
+    "a certificate of nobody": lambda server: server.uri_with_certificate(
+        server.authority.issue("unknown")[0]
+    ),
+    "a certificate by another authority": lambda server: server.uri_with_certificate(
+        server.stranger.issue("monitor")[0]
     ),
 }
 
 
-@pytest.mark.parametrize("how", WRONG)
+@pytest.mark.parametrize("mistake", WRONG)
 def test_a_refusal_by_the_server_is_503_and_one_line_without_a_secret(
     guarded: Guarded,
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
-    how: str,
+    mistake: str,
 ) -> None:
     caplog.set_level(logging.INFO)
-    uri = WRONG[how](guarded)
+    uri = WRONG[mistake](guarded)
     with serving(make_settings(mongo_uri=uri, server_selection_timeout_ms=400)) as api:
         answer = api.get("/readyz")
     assert answer.status_code == 503

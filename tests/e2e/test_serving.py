@@ -45,8 +45,8 @@ def test_fifty_clients_get_right_answers_only(web: Web, real_api: Api) -> None:
     answers: Counter[object] = Counter()
 
     def status(path: str) -> int | None:
-        """None if there were too many requests at once for this machine."""
-        return None if (found := web.get(path, token)) == 503 else found
+        """The status, or None if the service had too many requests at once (503)."""
+        return None if (code := web.get(path, token)) == 503 else code
 
     def ask(client: int) -> None:
         for number in range(REQUESTS):
@@ -97,7 +97,7 @@ def test_sigterm_lets_a_running_request_finish(
 
 
 def get_by_http_1_0(web: Web, path: str, headers: dict[str, str]) -> list[bytes]:
-    """The lines of a body as an HTTP/1.0 proxy gets it: it ends with the connection."""
+    """The lines of a body for an HTTP/1.0 proxy: the body ends when the connection is closed."""
     with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE_S) as connection:
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         connection.sendall(f"GET {path} HTTP/1.0\r\n{fields}\r\n".encode())
@@ -109,7 +109,7 @@ def get_by_http_1_0(web: Web, path: str, headers: dict[str, str]) -> list[bytes]
     return body.splitlines()
 
 
-def test_an_export_that_breaks_off_never_looks_whole(
+def test_aborted_export_never_looks_complete(
     web: Web, api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)  # without it, each query is tried twice
@@ -146,7 +146,7 @@ def test_an_export_that_breaks_off_never_looks_whole(
 def test_stopping_under_load_breaks_no_connection(
     web: Web, real_api: Api, stop: signal.Signals
 ) -> None:
-    """Catches a client that is reset after it was connected."""
+    """Catches a stop or reload that resets a connected client."""
     headers = {"Authorization": f"Bearer {real_api.token()}"}
     outcomes: Counter[str] = Counter()
     is_over = threading.Event()
@@ -166,7 +166,7 @@ def test_stopping_under_load_breaks_no_connection(
                 answer.read()
                 outcomes[str(answer.status)] += 1
             except RemoteDisconnected as error:
-                # A regular end of the connection; a reset is another error of http.client.
+                # The connection was closed regularly; a reset raises ConnectionResetError.
                 outcomes["closed while idle" if keeps_alive else repr(error)] += 1
                 connection.close()
             except (OSError, HTTPException) as error:
@@ -190,7 +190,7 @@ def test_stopping_under_load_breaks_no_connection(
         web.process.send_signal(stop)
         (master,) = eventually(lambda: web.workers() - before)
         try:
-            # Its first worker exists; connections wait in the kernel until it accepts them.
+            # Its first worker runs. Connections wait in the kernel until the worker accepts them.
             eventually(lambda: web.workers(master))
             web.stop()
             answered = outcomes["200"]
@@ -202,7 +202,7 @@ def test_stopping_under_load_breaks_no_connection(
         web.stop()
     for client in clients:
         client.join()
-    outcomes.pop("503", None)  # too many at once
+    outcomes.pop("503", None)  # too many requests at once
     outcomes.pop("closed while idle", None)
     assert set(outcomes) == {"200"}, outcomes
 

@@ -1,5 +1,5 @@
-"""SIGTERM and SIGINT: catches a signal that is lost during a start, and an end that waits for a
-database which does not answer."""
+"""SIGTERM and SIGINT: catches a signal that is lost during a start, and a stop that waits for a
+database that does not answer."""
 
 import os
 import signal
@@ -22,11 +22,11 @@ from ..support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.long
 
-# Two seconds are documented and measured by hand, a busy machine may need ten times as long. An end
-# that waits for the database or for gunicorn to kill a worker would take `HANGS_S`.
+# The docs promise a stop within two seconds, which was measured by hand. A busy machine may need
+# ten times as long. A stop that waits for the database, or for a worker, would take `HANGS_S`.
 WITHIN_S = 60
 HANGS_S = 120
-MOMENTS = 4
+STARTS = 4
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -40,13 +40,13 @@ def silent() -> Iterator[str]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts `jobmon` commands on the database `signals`, which are killed at the end."""
+    """A function that starts `jobmon` commands on the database `signals`, killed after the test."""
     with ExitStack() as running:
 
         def start(log: Path, uri: str, *command: str, **more: str) -> subprocess.Popen[bytes]:
             uri = uri.replace("/?", "/signals?")
-            given = os.environ.items()
-            kept = {name: value for name, value in given if not name.startswith("JOBMON_")}
+            inherited = os.environ.items()
+            kept = {name: value for name, value in inherited if not name.startswith("JOBMON_")}
             environment = kept | {
                 "JOBMON_MONGO_URI": uri,
                 "JOBMON_WORKLOAD_MONGO_URI": uri,
@@ -73,29 +73,29 @@ def start() -> Iterator[Start]:
 def test_a_signal_at_any_moment_of_a_start_ends_it(
     start: Start, mongod: Mongod, tmp_path: Path
 ) -> None:
-    """All at the same time, because each start is slow."""
-    begun = time.monotonic()
+    """All commands start at the same time, because a start is slow."""
+    started_at = time.monotonic()
     started = [
         start(tmp_path / str(moment), mongod.uri, "jobmon.cli", "collector")
-        for moment in range(MOMENTS)
+        for moment in range(STARTS)
     ]
     log = tmp_path / "first"
     first = start(log, mongod.uri, "jobmon.cli", "collector")
     eventually(lambda: is_at_work(first, log))
-    span_s = time.monotonic() - begun
+    span_s = time.monotonic() - started_at
     for process in started:
-        # From when its handlers are set, for some tenths of a second.
+        # Around the moment in which the commands install their signal handlers.
         process.send_signal(signal.SIGTERM)
         time.sleep(span_s / 200)
     first.send_signal(signal.SIGTERM)
     codes = {process.wait(WITHIN_S) for process in [*started, first]}
-    # One that was still importing ended as any Python program does.
+    # A command that was still importing ends by the signal, like any Python program.
     assert codes <= {0, 1, -signal.SIGTERM}
     assert first.returncode == 0
 
 
 def is_at_work(process: subprocess.Popen[bytes], log: Path) -> bool:
-    """Whether the signals are held, so that the command itself decides how it ends."""
+    """Whether the command blocks SIGTERM, and so handles the signal itself."""
     assert process.poll() is None, log.read_text()
     status = Path(f"/proc/{process.pid}/status").read_text()
     blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
@@ -129,7 +129,7 @@ def test_a_command_ends_while_the_database_is_frozen(start: Start, tmp_path: Pat
 def test_a_worker_ends_on_a_signal_from_its_first_moment(
     start: Start, tmp_path: Path, silent: str
 ) -> None:
-    """At first a worker of gunicorn has the master's handler, which only records the signal."""
+    """Catches a signal that is lost because a new worker still has the handler of the master."""
     (tmp_path / "at_once.py").write_text(
         "import os, signal\n"
         "from jobmon.serving.gunicorn_config import *\n"

@@ -29,16 +29,16 @@ FORM = (
 )
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 LAST = HEALTH + b"Connection: close\r\n\r\n"
-ALL_THREADS = 80  # of the one worker
+MANY_CLIENTS = 80  # more clients than the worker has threads
 
 
 @contextmanager
-def serving_with(mongod: Mongod, folder: Path, **changed: int) -> Iterator[Web]:
-    """A service with one worker, over the database `slow`, with these limits of its own."""
+def serving_with(mongod: Mongod, folder: Path, **limits_s: int) -> Iterator[Web]:
+    """Run a service with one worker over the database `slow`, with these limits changed."""
     lines = [
         "from jobmon.serving import limits",
         "from jobmon.serving.gunicorn_config import *",
-        *(f"limits.{name} = {value}" for name, value in changed.items()),
+        *(f"limits.{name} = {value}" for name, value in limits_s.items()),
     ]
     config = folder / "gunicorn.conf.py"
     config.write_text("\n".join(lines))
@@ -48,16 +48,16 @@ def serving_with(mongod: Mongod, folder: Path, **changed: int) -> Iterator[Web]:
 
 
 @pytest.fixture(scope="module")
-def served(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """For clients that are slow only because the machine is: they are never late."""
-    late = dict.fromkeys(("REQUEST_TIMEOUT_S", "STALLED_TIMEOUT_S"), 10 * PATIENCE_S)
-    with serving_with(mongod, tmp_path_factory.mktemp("slow"), **late) as web:
+def patient(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """A service that never disconnects a client because the machine is slow."""
+    timeouts = dict.fromkeys(("REQUEST_TIMEOUT_S", "STALLED_TIMEOUT_S"), 10 * PATIENCE_S)
+    with serving_with(mongod, tmp_path_factory.mktemp("slow"), **timeouts) as web:
         yield web
 
 
 @pytest.fixture(scope="module")
 def impatient(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """It disconnects a client that stalls sooner than usual."""
+    """A service that disconnects a client which stalls for five seconds."""
     folder = tmp_path_factory.mktemp("impatient")
     with serving_with(mongod, folder, STALLED_TIMEOUT_S=5) as web:
         yield web
@@ -70,7 +70,7 @@ def connect(web: Web, opening: bytes = b"") -> socket.socket:
 
 
 def connect_narrow(web: Web, opening: bytes) -> socket.socket:
-    """A client whose kernel takes almost nothing while it does not read."""
+    """A client that reads nothing by itself, and whose kernel receives only a few kilobytes."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     client.settimeout(PATIENCE_S)
@@ -80,7 +80,7 @@ def connect_narrow(web: Web, opening: bytes) -> socket.socket:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """The bytes until the service closes; an error if it resets the connection."""
+    """The bytes until the service closes; ConnectionResetError if it resets the connection."""
     answer = b""
     while part := client.recv(65_536):
         answer += part
@@ -100,24 +100,24 @@ SLOW = {
     "body drips": (FORM + b"Content-Length: 60000\r\n\r\n", b"x"),
     "chunks": (FORM + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
     "size": (FORM + b"Transfer-Encoding: chunked\r\n\r\n5", b"0"),
-    "open": (LAST, b""),  # and then does not close
+    "open": (LAST, b""),  # this client does not close after the answer
     "refused": (b"nonsense\r\n\r\n", b""),
 }
 
 
-def test_clients_that_send_slowly_delay_nobody_and_get_408(impatient: Web) -> None:
+def test_clients_that_send_slowly_delay_no_other_client_and_get_408(impatient: Web) -> None:
     """Catches a thread or an event loop that waits for a client, and a late request whose
     answer is not a 408 in the form of errors."""
     # All kinds at the same time, and of each more than there are threads.
-    with ExitStack() as held:
+    with ExitStack() as connections:
         head, body, idle = (
-            held.enter_context(connect(impatient, opening))
+            connections.enter_context(connect(impatient, opening))
             for opening in (HEALTH, FORM + b"Content-Length: 9\r\n\r\n1234", b"")
         )
         clients = {
-            held.enter_context(connect(impatient, opening)): (kind, drip)
+            connections.enter_context(connect(impatient, opening)): (kind, drip)
             for kind, (opening, drip) in SLOW.items()
-            for _ in range(ALL_THREADS + 10)
+            for _ in range(MANY_CLIENTS + 10)
         }
 
         def kinds_left() -> set[str]:
@@ -128,7 +128,7 @@ def test_clients_that_send_slowly_delay_nobody_and_get_408(impatient: Web) -> No
                     del clients[client]
             return {kind for kind, _ in clients.values()}
 
-        # Each has the time for a request, no more.
+        # Every client is disconnected when the time for its request is over.
         eventually(lambda: not kinds_left())
         for client in (head, body):
             fields, content = read_all(client).split(b"\r\n\r\n")
@@ -149,7 +149,7 @@ def _has_ended(client: socket.socket, drip: bytes) -> bool:
     return False
 
 
-def test_a_request_in_pieces_is_the_same_request(served: Web) -> None:
+def test_a_request_in_pieces_is_the_same_request(patient: Web) -> None:
     """Catches an end of head or body that is missed between two pieces."""
     body = b"token=" + b"x" * 40
     chunks = b"4\r\ntoke\r\n3;a=b\r\nn=%s\r\n0\r\nX-Trailer: x\r\n\r\n"
@@ -165,37 +165,37 @@ def test_a_request_in_pieces_is_the_same_request(served: Web) -> None:
     }
     for request, status in requests.items():
         for step in (1, 7, 64, 10_000):
-            with connect(served) as client:
+            with connect(patient) as client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for at in range(0, len(request), step):
-                    client.sendall(request[at : at + step])
+                for start in range(0, len(request), step):
+                    client.sendall(request[start : start + step])
                 assert statuses(read_all(client).replace(b"1.0", b"1.1")) == [status], request
 
 
-def test_pipelined_requests_are_answered_in_order(served: Web) -> None:
+def test_pipelined_requests_are_answered_in_order(patient: Web) -> None:
     body = b"Content-Length: 7\r\n\r\ntoken=x"
     pipelined = (HEALTH + b"\r\n", FORM + body, b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n", LAST)
-    with connect(served, b"".join(pipelined)) as client:
+    with connect(patient, b"".join(pipelined)) as client:
         assert statuses(read_all(client)) == [200, 303, 401, 200]
-    with connect(served, b"".join(pipelined)[:-10]) as client:
+    with connect(patient, b"".join(pipelined)[:-10]) as client:
         client.sendall(b"".join(pipelined)[-10:])
         assert statuses(read_all(client)) == [200, 303, 401, 200]
 
 
-def test_a_client_that_expects_a_100_gets_it_before_the_body(served: Web) -> None:
+def test_a_client_that_expects_a_100_gets_it_before_the_body(patient: Web) -> None:
     expecting = FORM + b"Connection: close\r\nExpect: 100-continue\r\n"
-    with connect(served, expecting + b"Content-Length: 7\r\n\r\n") as client:
+    with connect(patient, expecting + b"Content-Length: 7\r\n\r\n") as client:
         assert client.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(b"token=x")
         assert statuses(read_all(client)) == [303]
-    with connect(served, expecting + b"Content-Length: 7\r\n\r\ntoken=x") as client:
+    with connect(patient, expecting + b"Content-Length: 7\r\n\r\ntoken=x") as client:
         assert statuses(read_all(client)) == [303]
-    with connect(served, expecting + b"Content-Length: 70000\r\n\r\n") as client:
+    with connect(patient, expecting + b"Content-Length: 70000\r\n\r\n") as client:
         assert statuses(read_all(client)) == [413]
 
 
 @pytest.mark.parametrize("path", [b"/dashboard/session", b"/jobs", b"/healthz", b"/none"])
-def test_a_body_that_is_too_large_is_413_in_any_framing(served: Web, path: bytes) -> None:
+def test_a_body_that_is_too_large_is_413_in_any_framing(patient: Web, path: bytes) -> None:
     head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n"
     kilobyte = b"400\r\n" + b"x" * 1_024 + b"\r\n"
     chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -204,54 +204,54 @@ def test_a_body_that_is_too_large_is_413_in_any_framing(served: Web, path: bytes
         chunked + b"fffffff\r\n",  # announced and never sent
         head + b"Content-Length: 70000\r\n\r\n",
     ):
-        with connect(served, request) as client:
+        with connect(patient, request) as client:
             answer = read_all(client)
         assert statuses(answer) == [413], request[:200]
         assert b"request_entity_too_large" in answer or path.startswith(b"/dashboard")
-    with connect(served, chunked + 63 * kilobyte + b"0\r\n\r\n") as client:
+    with connect(patient, chunked + 63 * kilobyte + b"0\r\n\r\n") as client:
         assert select.select([client], [], [], PATIENCE_S)[0]
         assert statuses(client.recv(12)) != [413]
 
 
-def test_connections_above_the_bound_close_those_that_have_waited_longest(
+def test_connections_above_the_limit_close_the_oldest_idle_ones(
     mongod: Mongod, tmp_path: Path
 ) -> None:
     with (
         serving(mongod.uri, tmp_path, GUNICORN_CMD_ARGS="--worker-connections 100") as web,
-        ExitStack() as held,
+        ExitStack() as connections,
     ):
-        clients = [held.enter_context(connect(web, HEALTH)) for _ in range(300)]
+        clients = [connections.enter_context(connect(web, HEALTH)) for _ in range(300)]
         assert web.get("/healthz", "") == 200
         eventually(lambda: _has_ended(clients[0], b""))
 
 
-def test_unread_files_hold_no_thread_and_a_reader_gets_all(served: Web) -> None:
+def test_unread_files_hold_no_thread_and_a_reader_gets_all(patient: Web) -> None:
     path = b"/dashboard/static/vendor/swagger-ui-bundle.js"
     request = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    with ExitStack() as held:
-        for _ in range(2 * ALL_THREADS):
-            held.enter_context(connect_narrow(served, request))
-            assert served.get("/healthz", "") == 200
-        eventually(lambda: served.get("/openapi.json", "") == 200)  # all answers were written
+    with ExitStack() as connections:
+        for _ in range(2 * MANY_CLIENTS):
+            connections.enter_context(connect_narrow(patient, request))
+            assert patient.get("/healthz", "") == 200
+        eventually(lambda: patient.get("/openapi.json", "") == 200)  # all answers were written
         for _ in range(20):
-            assert served.get("/openapi.json", "") == 200
-        client = held.enter_context(connect_narrow(served, request))
+            assert patient.get("/openapi.json", "") == 200
+        client = connections.enter_context(connect_narrow(patient, request))
         head, body = read_all(client).split(b"\r\n\r\n", 1)
         assert b"Content-Length: %d" % len(body) in head
         assert len(body) > 1_000_000
 
 
-def test_unfinished_requests_have_a_bound_in_bytes(served: Web) -> None:
-    """Catches memory that clients fill with unfinished requests, and a bound that closes one
-    small request for each large one, so that the sum grows on."""
+def test_unfinished_requests_have_a_limit_in_bytes(patient: Web) -> None:
+    """Catches memory that clients fill with unfinished requests, and a limit that closes one small
+    request for each new large request, so that the memory still grows."""
     padding = b"".join(b"X-Pad-%d: %s\r\n" % (number, b"x" * 7_900) for number in range(3))
     body = b"token=" + b"x" * 60_000
     request = FORM + b"Connection: close\r\n" + padding
     request += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
     kept = limits.MAX_RECEIVED_BYTES // (len(request) - 1)
-    with ExitStack() as held:
+    with ExitStack() as connections:
         openings = [HEALTH] * 50 + [request[:-1]] * (kept + 20)
-        clients = [held.enter_context(connect(served, opening)) for opening in openings]
+        clients = [connections.enter_context(connect(patient, opening)) for opening in openings]
         expected = ["closed"] * (len(clients) - kept) + ["open"] * kept
         eventually(lambda: [_state(client) for client in clients] == expected)
         for client in (clients[-kept], clients[-1]):
@@ -268,19 +268,19 @@ def _state(client: socket.socket) -> str:
         return "closed"
 
 
-def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
+def test_unread_answers_have_a_limit_in_bytes(patient: Web) -> None:
     """Catches memory that clients fill with answers that they never read."""
     file = "dashboard/static/vendor/swagger-ui-bundle.js"
     request = f"GET /{file} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     size = (Path(views.__file__).parent / Path(file).relative_to("dashboard")).stat().st_size
-    kernel_bytes = 2 * limits.SEND_BUFFER_BYTES  # what it may keep of an answer, and more
-    (worker_id,) = served.workers()
+    kernel_bytes = 2 * limits.SEND_BUFFER_BYTES  # more than the kernel holds of an answer
+    (worker_id,) = patient.workers()
     sockets = Path(f"/proc/{worker_id}/fd")
-    with connect(served, HEALTH + b"\r\n") as idle:
+    with connect(patient, HEALTH + b"\r\n") as idle:
         assert idle.recv(65_536)
         before = len(list(sockets.iterdir()))
-    with ExitStack() as held:
-        clients = [held.enter_context(connect_narrow(served, request)) for _ in range(80)]
+    with ExitStack() as connections:
+        clients = [connections.enter_context(connect_narrow(patient, request)) for _ in range(80)]
         kept = range(
             limits.MAX_UNSENT_BYTES // size,
             limits.MAX_UNSENT_BYTES // (size - kernel_bytes) + 1,
@@ -291,17 +291,17 @@ def test_unread_answers_have_a_bound_in_bytes(served: Web) -> None:
             assert len(read_all(clients[0])) < size
 
 
-def test_clients_that_disconnect_early_leave_nothing_behind(served: Web) -> None:
+def test_clients_that_disconnect_early_leave_nothing_behind(patient: Web) -> None:
     """Catches a connection that stays open because its client has gone."""
     path = b"/dashboard/static/vendor/swagger-ui-bundle.js"
-    (worker_id,) = served.workers()
-    assert served.get("/openapi.json", "") == 200
+    (worker_id,) = patient.workers()
+    assert patient.get("/openapi.json", "") == 200
     folder = Path(f"/proc/{worker_id}/fd")
-    eventually(lambda: served.get("/healthz", "") == 200)
+    eventually(lambda: patient.get("/healthz", "") == 200)
     before = len(list(folder.iterdir()))
     for request in (b"", HEALTH, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", LAST):
         for _ in range(40):
-            client = connect_narrow(served, request)
+            client = connect_narrow(patient, request)
             if path in request:
                 client.recv(1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -318,45 +318,45 @@ def test_an_export_that_nobody_reads_ends_and_frees_its_slot(
     )
     ada, bob = api.token("ada", "user"), api.token("bob", "user")
     export = "/jobs?format=ndjson"
-    with ExitStack() as held:
+    with ExitStack() as connections:
         for _ in range(4):
             lines = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
-            held.enter_context(connect_narrow(impatient, lines.encode()))
+            connections.enter_context(connect_narrow(impatient, lines.encode()))
         eventually(lambda: impatient.get(export, ada) == 429)
         assert impatient.get(export, bob) == 200  # one caller does not stop the exports of others
         eventually(lambda: impatient.get(export, ada) == 200)
     assert "Traceback" not in impatient.log.read_text()
 
 
-def test_over_tls_half_a_handshake_delays_nobody(mongod: Mongod, tmp_path: Path) -> None:
+def test_unfinished_tls_handshake_delays_no_other_client(mongod: Mongod, tmp_path: Path) -> None:
     authority = Authority("door", tmp_path)
     file, _ = authority.issue("server")
     context = ssl.create_default_context(cafile=str(authority.file))
     arguments = f"--certfile {file} --keyfile {file}"
     web = Web(mongod.uri, tmp_path, JOBMON_THREADS="2", GUNICORN_CMD_ARGS=arguments)
 
-    def ask(request: bytes, step: int = 10_000) -> bytes:
+    def send_request(request: bytes, step: int = 10_000) -> bytes:
         with connect(web) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
-            for at in range(0, len(request), step):
-                tls.sendall(request[at : at + step])
+            for start in range(0, len(request), step):
+                tls.sendall(request[start : start + step])
             return read_all(tls)
 
     def answers() -> bool:
         try:
-            return statuses(ask(LAST)) == [200]
+            return statuses(send_request(LAST)) == [200]
         except OSError:
             return False
 
     try:
         eventually(answers)
-        with ExitStack() as held:
+        with ExitStack() as connections:
             for opening in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"):
-                for _ in range(ALL_THREADS):
-                    held.enter_context(connect(web, opening))
+                for _ in range(MANY_CLIENTS):
+                    connections.enter_context(connect(web, opening))
             assert answers()
-            assert statuses(ask(HEALTH + b"\r\n" + LAST, step=11)) == [200, 200]
+            assert statuses(send_request(HEALTH + b"\r\n" + LAST, step=11)) == [200, 200]
             large = b"GET /dashboard/static/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n"
-            assert len(ask(large + b"Connection: close\r\n\r\n")) > 1_000_000
+            assert len(send_request(large + b"Connection: close\r\n\r\n")) > 1_000_000
     finally:
         log = web.stop()
     assert "Traceback" not in log

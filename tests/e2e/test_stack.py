@@ -35,7 +35,7 @@ def run_curl(line: str) -> Any:
 
 @pytest.fixture(scope="module")
 def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One demo for several tests; the last one ends it."""
+    """One demo for several tests. `test_ctrl_c_…` ends it."""
     demo = Demo(tmp_path_factory.mktemp("demo"))
     yield demo
     if demo.process.poll() is None:
@@ -45,16 +45,16 @@ def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
     eventually(demo.is_ready)
     links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
-    stats, dead, own, one, refused = demo.curl_lines()
-    assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own)]
+    stats, dead, own_jobs, one_job, refused = demo.curl_lines()
+    assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own_jobs)]
     before = eventually(lambda: (answer := run_curl(stats))["totalJobs"] and answer)
     assert before["totalJobs"] == sum(before["statusCounts"].values())
     eventually(lambda: run_curl(stats)["statusCounts"]["succeeded"] > 0)
     eventually(lambda: run_curl(stats)["totalJobs"] > before["totalJobs"])
     eventually(lambda: run_curl(stats)["statusCounts"]["failed"] > 0)
     assert {job["status"] for job in run_curl(dead)["data"]} <= {"dlq"}
-    assert {job["createdBy"] for job in run_curl(own)["data"]} == {"alice"}
-    assert run_curl(one)["payload"]["provider"]["apiKey"] == "[redacted]"
+    assert {job["createdBy"] for job in run_curl(own_jobs)["data"]} == {"alice"}
+    assert run_curl(one_job)["payload"]["provider"]["apiKey"] == "[redacted]"
     assert run_curl(refused)["error"]["code"] == "permission_denied"
     bearer = {"Authorization": f"Bearer {links[0]}"}
     with urlopen(Request(f"http://127.0.0.1:{demo.port}/dashboard", headers=bearer)) as page:
@@ -74,13 +74,13 @@ def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
     eventually(lambda: started.isdisjoint(descendants()))
     assert "Traceback" not in demo.output()
 
-    again = Demo(demo.log.parent)
+    second_run = Demo(demo.log.parent)
     try:
-        eventually(again.is_ready)
-        line = re.sub(r"Bearer \S+'", f"Bearer {token}'", again.curl_lines()[0])
+        eventually(second_run.is_ready)
+        line = re.sub(r"Bearer \S+'", f"Bearer {token}'", second_run.curl_lines()[0])
         assert run_curl(line)["totalJobs"] >= 250  # the first run's jobs, read with its token
     finally:
-        again.interrupt()
+        second_run.interrupt()
 
 
 def test_port_in_use_prints_one_line_with_alternatives(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_configured_database_is_watched_and_not_written(
     demo = Demo(tmp_path, JOBMON_MONGO_URI=uri, JOBMON_JWT_SECRET_KEY=SECRET)
     try:
         eventually(demo.is_ready)
-        stats, _, own, *_ = demo.curl_lines()
+        stats, _, own_jobs, *_ = demo.curl_lines()
         assert run_curl(stats)["totalJobs"] == 1
-        assert [job["jobId"] for job in run_curl(own)["data"]] == ["mine"]
+        assert [job["jobId"] for job in run_curl(own_jobs)["data"]] == ["mine"]
     finally:
         assert demo.interrupt() == 0
         database.command("profile", 0)

@@ -1,4 +1,4 @@
-"""Checks that must pass for any documents and any request; each one raises AssertionError."""
+"""Checks that pass for any documents and any request. A failed check raises AssertionError."""
 
 import csv
 import io
@@ -49,46 +49,46 @@ ANSWERS = {200, 206, 303, 302, 304, 308, 400, 401, 403, 404, 405, 413, 415, 416,
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 
 
-class _Balanced(HTMLParser):
-    """Fails on a page whose elements are not closed in order."""
+class _BalancedPage(HTMLParser):
+    """Parses a page. Raises AssertionError if its elements are not closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.seen: Counter[str] = Counter()
+        self.open_tags: list[str] = []
+        self.tag_counts: Counter[str] = Counter()
         self.feed(page)
         self.close()
-        assert not self.open, f"not closed: {self.open}"
+        assert not self.open_tags, f"not closed: {self.open_tags}"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen[tag] += 1
+        self.tag_counts[tag] += 1
         assert not any(name.startswith("on") for name, _ in attrs), f"{tag} with {attrs}"
         if tag not in VOID:
-            self.open.append(tag)
+            self.open_tags.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen[tag] += 1
+        self.tag_counts[tag] += 1
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("p", "li") and self.open and self.open[-1] != tag:
+        if tag in ("p", "li") and self.open_tags and self.open_tags[-1] != tag:
             return
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open[-1] == tag, f"</{tag}> in <{self.open[-1]}>"
-        self.open.pop()
+        assert self.open_tags, f"</{tag}> closes nothing"
+        assert self.open_tags[-1] == tag, f"</{tag}> in <{self.open_tags[-1]}>"
+        self.open_tags.pop()
 
 
 def parse_strictly(text: str) -> Any:
-    """Parse JSON that every parser accepts: no NaN, no number that is too large for a double."""
+    """Parse JSON that every parser accepts: without NaN or numbers too large for a double."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    def finite(digits: str) -> float:
+    def parse_finite(digits: str) -> float:
         number = float(digits)
         assert abs(number) != float("inf"), f"{digits[:40]} is infinite to most parsers"
         return number
 
-    return json.loads(text, parse_constant=refuse, parse_float=finite, parse_int=finite)
+    return json.loads(text, parse_constant=refuse, parse_float=parse_finite, parse_int=parse_finite)
 
 
 class Log(logging.Handler):
@@ -103,7 +103,7 @@ class Log(logging.Handler):
         self.lines.append(self.format(record))
 
     def check(self) -> None:
-        """AssertionError if a line has a secret or a stack, which means an unexpected error."""
+        """Raise AssertionError if a line has a secret, or a stack trace of an unexpected error."""
         for line in self.lines:
             assert PLANTED not in line, line[:2_000]
             assert SECRET not in line, line[:2_000]
@@ -119,13 +119,13 @@ def captured_logs() -> Iterator[Log]:
     root.removeHandler(log)
 
 
-Flat = set[tuple[str, str, float]]
+Counts = set[tuple[str, str, float]]  # status, type, number of jobs
 
 
-def _flatten(stats: dict[str, Any]) -> Flat:
+def _flatten(stats: dict[str, Any]) -> Counts:
     return {
-        (status, kind, number)
-        for kind, by_status in stats["typeCounts"].items()
+        (status, job_type, number)
+        for job_type, by_status in stats["typeCounts"].items()
         for status, number in by_status.items()
     }
 
@@ -158,11 +158,11 @@ class FuzzedService:
         self.connection.client.close()
 
     def fill(self, jobs: Iterable[RawBSONDocument], attempts: Iterable[RawBSONDocument]) -> int:
-        """Insert the documents that the server accepts; returns their number."""
-        # The cached absence of arrays may be a second old.
+        """Replace all documents by these. Return how many the server accepted."""
+        # The service caches for a second which fields have no arrays.
         self.connection.jobs._without_arrays.clear()
         for collection in (self.database.jobs, self.database.job_attempts):
-            collection.drop()  # an index stays multikey after its arrays are deleted
+            collection.drop()  # deleting the documents would leave multikey indexes
         if self._indexed:
             self.database.jobs.create_index(JOB_ID)
             create_indexes(self.connection)
@@ -172,23 +172,23 @@ class FuzzedService:
             (self.database.job_attempts, attempts),
         ):
             if batch := list(candidates):
-                # Refused: a second or invalid _id, arrays in two fields of an index. The reply
-                # has the value, even one that the driver cannot decode.
+                # The server refuses a second or invalid _id, and arrays in two fields of an index.
+                # Its reply repeats the value, which the driver may be unable to decode.
                 with suppress(BulkWriteError, InvalidBSON):
                     collection.insert_many(batch, ordered=False)
             accepted += collection.count_documents({})
         return accepted
 
     def fill_from(self, seeds: Sequence[int]) -> int:
-        """A job from each seed and attempts from every third; returns how many were accepted."""
+        """Fill with a job of each seed and attempts of every third. Return the accepted count."""
         jobs, attempts = [], []
         for number, seed in enumerate(seeds):
             dice = documents.Dice(seed + 1)
             name = documents.text(f"job-{number}")
             job_id = name if dice.random() < 0.8 else dice.anything()
-            first = {"_id": documents.job_id(seed), "jobId": job_id}
-            first["priority"] = documents.int32(number)
-            jobs.append(documents.insertable(documents.job(seed), **first))
+            leading_fields = {"_id": documents.job_id(seed), "jobId": job_id}
+            leading_fields["priority"] = documents.int32(number)
+            jobs.append(documents.insertable(documents.job(seed), **leading_fields))
             if seed % 3 == 0:
                 attempt = documents.attempt(seed)
                 attempts.append(documents.insertable(attempt, jobId=name))
@@ -206,13 +206,13 @@ class FuzzedService:
         assert answer.status_code == 200, f"{path} {query}: {answer.status} {answer.text[:500]}"
         assert answer.content_type == "text/html; charset=utf-8"
         assert PLANTED not in answer.text, f"{path} {query} shows a secret"
-        page = _Balanced(answer.text)
-        assert not page.seen["img"]
-        assert page.seen["script"] <= 6
+        page = _BalancedPage(answer.text)
+        assert not page.tag_counts["img"]
+        assert page.tag_counts["script"] <= 6
         return answer.text
 
     def check(self, *, per_page: int = 7) -> None:
-        """Run all checks of the present documents."""
+        """Run all checks on the current documents."""
         self.check_details()
         self.check_lists(per_page)
         self.check_exports()
@@ -220,7 +220,7 @@ class FuzzedService:
         self.check_pages()
 
     def send(self, request: Request) -> int:
-        """Send a request and check its answer; returns the status."""
+        """Send a request and check its answer. Return the status."""
         environ = request.environ(self.tokens)
         parts, status_line, headers = run_wsgi_app(self.app, environ, buffered=True)
         body, status = b"".join(parts), int(status_line.partition(" ")[0])
@@ -228,76 +228,76 @@ class FuzzedService:
         return status
 
     def _check_answer(self, request: Request, status: int, headers: Headers, body: bytes) -> None:
-        shown = f"{request}: {status} {body[:300]!r}"
+        summary = f"{request}: {status} {body[:300]!r}"
         path = request.path.decode(errors="replace")
         is_page = path in ("/", "/docs") or path.startswith("/dashboard")
-        assert status in ANSWERS, shown
+        assert status in ANSWERS, summary
         for name, value in headers:
-            assert not set("\r\n\0") & set(name + value), f"{name}: {shown}"
+            assert not set("\r\n\0") & set(name + value), f"{name}: {summary}"
         for hidden in (PLANTED, SECRET, "Traceback", self._address, "pymongo"):
-            assert hidden.encode() not in body, f"{hidden} in {shown}"
-            assert hidden not in str(headers), f"{hidden} in the headers of {shown}"
+            assert hidden.encode() not in body, f"{hidden} in {summary}"
+            assert hidden not in str(headers), f"{hidden} in the headers of {summary}"
         if status == 304 or request.method == "HEAD":
-            assert not body, shown
+            assert not body, summary
         elif body and "Content-Encoding" not in headers:
             mimetype, _ = parse_options_header(headers["Content-Type"])
-            assert re.fullmatch("[a-z]+/[a-z0-9.+-]+", mimetype), shown
+            assert re.fullmatch("[a-z]+/[a-z0-9.+-]+", mimetype), summary
             if mimetype == "application/json":
                 parse_strictly(body.decode())
             elif mimetype == "text/html" and status not in (302, 303, 308):  # werkzeug's page
-                _Balanced(body.decode())
+                _BalancedPage(body.decode())
         if request.has_large_body:
-            assert status == 413, shown  # before anything else is checked
+            assert status == 413, summary  # before anything else is checked
         elif request.has_cut_body:
-            assert status == 400, shown
-        elif not request.has_good_token and path.startswith(NEEDS_TOKEN):
-            assert status in (401, 404, 405, 308), shown
+            assert status == 400, summary
+        elif not request.has_valid_token and path.startswith(NEEDS_TOKEN):
+            assert status in (401, 404, 405, 308), summary
         if status < 400 or is_page or request.method == "HEAD":
             return
-        assert headers["Content-Type"] == "application/json", shown
+        assert headers["Content-Type"] == "application/json", summary
         if "Content-Encoding" not in headers:
             error = json.loads(body)
-            assert list(error) == ["error"], shown
+            assert list(error) == ["error"], summary
             assert {"code", "message"} <= set(error["error"]) <= {"code", "message", "details"}, (
-                shown
+                summary
             )
             code = error["error"]["code"]
-            assert status != 503 or code == "collector_unavailable", shown
-            assert (status == 413) == (code == "request_entity_too_large"), shown
-        assert (status == 401) == ("WWW-Authenticate" in headers), shown
-        assert status not in (429, 503) or int(headers["Retry-After"]) > 0, shown
+            assert status != 503 or code == "collector_unavailable", summary
+            assert (status == 413) == (code == "request_entity_too_large"), summary
+        assert (status == 401) == ("WWW-Authenticate" in headers), summary
+        assert status not in (429, 503) or int(headers["Retry-After"]) > 0, summary
 
     def check_details(self) -> None:
         """Get every job with a usable id, as an admin and as its owners."""
-        for found in self._jobs_with_own_address():
-            path = f"/jobs/{quote(found['jobId'], safe='')}"
+        for job in self._jobs_with_unique_address():
+            path = f"/jobs/{quote(job['jobId'], safe='')}"
             detail = parse_strictly(self.get(path).text)
             assert len(detail) == 22, list(detail)
-            condition = detail.pop("explanation")
-            assert len(condition) == 8, condition
+            explanation = detail.pop("explanation")
+            assert len(explanation) == 8, explanation
             assert isinstance(detail["attemptCount"], float), detail["attemptCount"]
-            created_by = found.get("createdBy")  # a job with an array has no owner
+            created_by = job.get("createdBy")  # a job with an array has no owner
             for owner in documents.OWNERS:
-                mine = isinstance(created_by, str | ObjectId) and str(created_by) == owner
-                answer = self.get(path, owner, 200 if mine else 403)
-                if mine:
-                    own = parse_strictly(answer.text)
-                    assert own.pop("explanation")["code"] == condition["code"]
-                    assert own == detail
+                is_owner = isinstance(created_by, str | ObjectId) and str(created_by) == owner
+                answer = self.get(path, owner, 200 if is_owner else 403)
+                if is_owner:
+                    owners_detail = parse_strictly(answer.text)
+                    assert owners_detail.pop("explanation")["code"] == explanation["code"]
+                    assert owners_detail == detail
 
-    def _jobs_with_own_address(self) -> Iterator[dict[str, Any]]:
+    def _jobs_with_unique_address(self) -> Iterator[dict[str, Any]]:
         """The jobs whose id is a string that no other job has."""
         query = {"jobId": {"$type": "string"}}
         jobs = list(self.connection.jobs.collection.find(query, {"jobId": 1, "createdBy": 1}))
-        times = Counter(str(job["jobId"]) for job in jobs)
+        counts = Counter(str(job["jobId"]) for job in jobs)
         for job in jobs:
-            # The server also finds arrays with a string.
-            name = job["jobId"]
-            if type(name) is str and name and "\ufffd" not in name and times[name] == 1:
+            # The query also finds an array that has a string.
+            job_id = job["jobId"]
+            if type(job_id) is str and job_id and "\ufffd" not in job_id and counts[job_id] == 1:
                 yield job
 
     def check_lists(self, per_page: int) -> None:
-        """Every filter lists the jobs that the server finds, once, in both orders and ways."""
+        """Check that each filter lists the server's jobs once, in both orders and directions."""
         no_array = {"$not": {"$type": "array"}}
         owner = {"$in": ["ada"]} | no_array
         either = {"$in": [documents.OWNERS[1], documents.OID]} | no_array
@@ -334,45 +334,45 @@ class FuzzedService:
         self, path: str, who: str, parameters: dict[str, Any], query: dict[str, Any], per_page: int
     ) -> None:
         for sort, order in (("-createdAt", NEWEST_FIRST), ("createdAt", OLDEST_FIRST)):
-            found = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
-            expected = [job["priority"] for job in found.sort(order)]
-            shown = self._read_list(path, who, {**parameters, "sort": sort, "per_page": per_page})
-            assert shown == expected, (
-                f"{path} {parameters} {sort}: {self._compare([shown], [expected])}"
+            jobs = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
+            expected = [job["priority"] for job in jobs.sort(order)]
+            listed = self._read_list(path, who, {**parameters, "sort": sort, "per_page": per_page})
+            assert listed == expected, (
+                f"{path} {parameters} {sort}: {self._compare([listed], [expected])}"
             )
 
-    def _compare(self, shown: list[list[int]], expected: list[list[int]]) -> Any:
-        """The jobs at wrong positions, the missing or additional ones, and their documents."""
-        found, right = list(chain(*shown)), list(chain(*expected))
-        pairs = zip(found, right, strict=False)
-        numbers = [number for pair in pairs if pair[0] != pair[1] for number in pair]
-        lost = set(right) ^ set(found)
+    def _compare(self, listed: list[list[int]], expected: list[list[int]]) -> Any:
+        """The jobs at wrong positions, the missing or additional jobs, and their documents."""
+        listed_jobs, expected_jobs = list(chain(*listed)), list(chain(*expected))
+        pairs = zip(listed_jobs, expected_jobs, strict=False)
+        misplaced = [number for pair in pairs if pair[0] != pair[1] for number in pair]
+        in_one_list = set(expected_jobs) ^ set(listed_jobs)
         jobs = self.connection.jobs.collection.find(
-            {"priority": {"$in": [*numbers[:4], *lost]}}, {"priority": 1, "createdAt": 1}
+            {"priority": {"$in": [*misplaced[:4], *in_one_list]}}, {"priority": 1, "createdAt": 1}
         )
-        return numbers, lost, list(jobs)
+        return misplaced, in_one_list, list(jobs)
 
     def _read_list(self, path: str, who: str, query: dict[str, Any]) -> list[int]:
-        """Read a list page by page to its end and back; returns its jobs in order."""
+        """Read a list page by page to its end and back. Return the jobs' priorities in order."""
         pages = [parse_strictly(self.get(path, who, **query).text)]
         while cursor := pages[-1]["meta"]["next_cursor"]:
             assert len(pages) < 60, "the list does not end"
             pages.append(parse_strictly(self.get(path, who, **query, cursor=cursor).text))
         back = [pages[-1]]
         while cursor := back[-1]["meta"]["prev_cursor"]:
-            assert len(back) <= len(pages), f"{query}: the way back does not end"
+            assert len(back) <= len(pages), f"{query}: the list does not end backwards"
             back.append(parse_strictly(self.get(path, who, **query, cursor=cursor).text))
         forwards = [[job["priority"] for job in page["data"]] for page in pages]
         backwards = [[job["priority"] for job in page["data"]] for page in back[::-1]]
         assert backwards == forwards, (
-            f"{path} {query}: the way back differs: {self._compare(backwards, forwards)}"
+            f"{path} {query}: the list differs backwards: {self._compare(backwards, forwards)}"
         )
         numbers = [number for page in forwards for number in page]
         assert pages[0]["meta"]["total"] == len(numbers), f"{query}: {pages[0]['meta']}"
         return numbers
 
     def check_exports(self) -> None:
-        """Each export can be parsed and has a row for each job of the list."""
+        """Check that each export can be parsed and has a row for each job of the list."""
         count = self.database.jobs.count_documents({})
         text = self.get("/admin/jobs/queue", format="csv").text
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
@@ -390,7 +390,7 @@ class FuzzedService:
         assert len(jobs) == count
 
     def check_stats(self) -> None:
-        """Live counts, counts by segments, counts after changes and stored counts are equal."""
+        """Check that live counts, segment counts, counts after changes and stored counts agree."""
         count = self.database.jobs.count_documents({})
         stats = parse_strictly(self.get("/admin/jobs/stats").text)
         assert stats["totalJobs"] == count
@@ -399,9 +399,8 @@ class FuzzedService:
         with patch.multiple(segments_module, SEGMENT_JOBS=3, SPLIT_ABOVE=6, MERGE_BELOW=1):
             self._check_segments(stats)
         if self._indexed:  # activity is counted only with indexes
-            with patch.object(
-                series_module, "LIVE_TTL_S", 1e-6
-            ):  # without the cache of the last batch
+            # Without the cached counts of the last batch.
+            with patch.object(series_module, "LIVE_TTL_S", 1e-6):
                 self._check_series()
         metrics = self.get("/metrics").text
         families = {family.name: family for family in text_string_to_metric_families(metrics)}
@@ -413,21 +412,21 @@ class FuzzedService:
         types = parse_strictly(self.get("/admin/jobs/types", **window).text)
         for name in ("enqueued", "succeeded", "failed", "dlq"):
             total = sum(step[name] or 0 for step in series["data"])
-            assert total == sum(kind[name] for kind in types["data"]), name
+            assert total == sum(row[name] for row in types["data"]), name
         created = {"createdAt": {"$gte": NOW - HOUR, "$lt": NOW + HOUR, "$not": {"$type": "array"}}}
         enqueued = sum(step["enqueued"] or 0 for step in series["data"])
         assert enqueued == self.database.jobs.count_documents(created), enqueued
         activity = count_activity(self.connection, NOW - 2 * DAY, NOW + 2 * DAY, HOUR)
         for tallies in activity.values():
-            kept = self.database.client[f"{self.database.name}_rollups"].kept
-            kept.insert_one({"_id": 1, "types": dump_tallies(tallies)})
-            assert load_tallies(kept.find_one({"_id": 1})["types"]) == tallies  # type: ignore[index]
-            kept.drop()
+            stored = self.database.client[f"{self.database.name}_rollups"].stored
+            stored.insert_one({"_id": 1, "types": dump_tallies(tallies)})
+            assert load_tallies(stored.find_one({"_id": 1})["types"]) == tallies  # type: ignore[index]
+            stored.drop()
 
     def _check_segments(self, stats: dict[str, Any]) -> None:
-        def flatten(totals: Any) -> Flat:
+        def flatten(totals: Any) -> Counts:
             counts = load_counts(dump_counts(totals))
-            return {(status, kind, number) for (status, kind), number in counts.items()}
+            return {(status, job_type, number) for (status, job_type), number in counts.items()}
 
         segments = SegmentMap(self.connection.jobs)
         segments.build(lambda _: None)
@@ -451,10 +450,10 @@ class FuzzedService:
         assert loaded.totals == segments.totals
 
     def check_pages(self) -> None:
-        """All pages are well-formed and show no secret."""
+        """Check that all pages are well-formed and show no secret."""
         self.page("/dashboard")
         self.page("/dashboard", range="24h", by="-done", text="e")
         for query in ({}, {"sort": "createdAt"}, {"status": "dlq"}):
             self.page("/dashboard/jobs", **query)
-        for found in self._jobs_with_own_address():
-            self.page(f"/dashboard/jobs/{quote(found['jobId'], safe='')}")
+        for job in self._jobs_with_unique_address():
+            self.page(f"/dashboard/jobs/{quote(job['jobId'], safe='')}")

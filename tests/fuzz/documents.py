@@ -1,7 +1,7 @@
-"""Jobs and attempts with any values, written as raw BSON.
+"""Jobs and attempts with arbitrary values, written as raw BSON.
 
-A driver writes only well-formed values, so this module makes the bytes: deprecated types, text that
-is not UTF-8, duplicate keys, dates outside every calendar.
+A driver writes only well-formed values. This module also writes deprecated types, text that is not
+UTF-8, duplicate keys, and dates outside every calendar.
 """
 
 # ruff: noqa: E501 - tables of odd values read best in rows
@@ -67,7 +67,7 @@ def decimal(value: str) -> Value:
 
 
 def raw(pairs: list[tuple[bytes, Value]]) -> bytes:
-    """A document with these keys and values, in this order."""
+    """The bytes of a document with these keys and values, in this order."""
     body = b"".join(bytes([value.kind]) + key + b"\0" + value.data for key, value in pairs)
     return struct.pack("<i", len(body) + 5) + body + b"\0"
 
@@ -231,7 +231,7 @@ IDS = [value for value in ANYTHING if value.kind not in (0x04, 0x06, 0x0B)]
 
 
 class Dice(random.Random):
-    """Makes values; the same seed makes the same ones."""
+    """Draws values. The same seed draws the same values."""
 
     def anything(self) -> Value:
         return self.nested() if self.random() < 0.15 else self.choice(ANYTHING)
@@ -240,12 +240,12 @@ class Dice(random.Random):
         return self.choice(usual) if self.random() < 0.5 else self.anything()
 
     def secret(self) -> tuple[bytes, Value]:
-        """A secret with its key."""
-        hidden = planted(self.randrange(10**6))
-        return self.choice(SECRET_KEYS), self.choice([hidden, array(hidden, SECRET), SECRET])
+        """A key that redaction hides, and a secret value."""
+        secret = planted(self.randrange(10**6))
+        return self.choice(SECRET_KEYS), self.choice([secret, array(secret, SECRET), SECRET])
 
     def nested(self) -> Value:
-        """A tree of any values, with secrets at any depth."""
+        """A tree of arbitrary values, with secrets at any depth."""
         remaining = self.randint(1, 40)
 
         def grow(depth: int) -> Value:
@@ -273,7 +273,7 @@ class Dice(random.Random):
         return self.usually(NULL, document(*pairs), document(*pairs))
 
     def fields(self, usual: dict[bytes, list[Value]]) -> Fields:
-        """Most of the fields, each with a usual or an odd value."""
+        """Nine of ten fields, each with a usual or an odd value."""
         fields = [
             (name, self.error() if name in ERRORS else self.usually(*values))
             for name, values in usual.items()
@@ -285,9 +285,9 @@ class Dice(random.Random):
 
 
 def _has_order(value: Value) -> bool:
-    """Whether lists have a defined order by this value.
+    """Whether the order of a list by this value is defined.
 
-    They have none by an array in an array, nor by `undefined`, which drivers no longer write.
+    It is undefined for an array in an array, and for `undefined`, which drivers no longer write.
     """
     if value.kind != ARRAY:
         return value != UNDEFINED
@@ -305,12 +305,12 @@ def attempt(seed: int) -> Fields:
 
 
 def job_id(seed: int) -> Value:
-    """An `_id`, sometimes an odd one, which may exist already."""
+    """An `_id`. It may be odd, and may already exist."""
     dice = Dice(~seed)
     odd = dice.choice(IDS) if dice.random() < 0.3 else int64(dice.randrange(10**6))
     return odd if dice.random() < 0.5 else Value(0x07, ObjectId().binary)
 
 
 def insertable(fields: Fields, **first: Value) -> RawBSONDocument:
-    """A document to insert: `first`, then the fields."""
+    """A document to insert: the fields of `first`, then `fields`."""
     return RawBSONDocument(raw([(name.encode(), value) for name, value in first.items()] + fields))

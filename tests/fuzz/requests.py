@@ -104,12 +104,12 @@ BODIES = [
     b"--x\r\n",
     b"then=//evil.example&token=x",
 ]
-# The names of good tokens, then wrong headers.
+# The names of valid tokens, then wrong headers.
 TOKENS = ["admin"] * 20 + ["ada"] * 4 + ["none"] * 2 + ["", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic eDp5", "Bearer é", "Bearer " + "x" * 5_000, "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."]  # fmt: skip
 
 
 class Request(NamedTuple):
-    """A request for a WSGI app: the path as bytes, the other parts as sent."""
+    """A request for a WSGI app. `who` is the name of a valid token or a wrong header."""
 
     method: str
     path: bytes
@@ -119,7 +119,7 @@ class Request(NamedTuple):
     who: str
 
     def environ(self, tokens: dict[str, str]) -> dict[str, Any]:
-        """The environ of PEP 3333; `tokens` has the good tokens by name."""
+        """The environ of PEP 3333; `tokens` holds the valid tokens by name."""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.method,
             "SCRIPT_NAME": "",
@@ -154,24 +154,24 @@ class Request(NamedTuple):
         return environ
 
     @property
-    def has_good_token(self) -> bool:
-        """Whether it has a good token."""
+    def has_valid_token(self) -> bool:
+        """Whether the request has a valid token."""
         return self.who in ("admin", "ada")
 
     @property
     def has_large_body(self) -> bool:
-        """Whether its announced body is larger than any route reads."""
+        """Whether the announced length of the body is larger than any route accepts."""
         return self._announced_bytes > MAX_BODY_BYTES
 
     @property
     def has_cut_body(self) -> bool:
-        """Whether its body is shorter than announced."""
+        """Whether the body is shorter than its announced length."""
         return len(self.body) < self._announced_bytes
 
     @property
     def _announced_bytes(self) -> int:
         announced = self.headers.get("Content-Length", str(len(self.body)))
-        # Chunks announce no length.
+        # A chunked body announces no length.
         is_sized = announced.isdecimal() and "chunked" not in self.headers.values()
         return int(announced) if is_sized else 0
 
@@ -183,8 +183,8 @@ def _text(dice: documents.Dice) -> str:
 
 
 def _cursor(dice: documents.Dice) -> str:
-    """A real cursor, or one with other values, a cut, flipped bits or other keys."""
-    place = Cursor(
+    """A real cursor, or a cursor with odd values, missing bytes, flipped bits or other keys."""
+    cursor = Cursor(
         at=NOW,
         id=dice.randrange(9),
         page=dice.choice([1, 2, 9]),
@@ -192,7 +192,7 @@ def _cursor(dice: documents.Dice) -> str:
         backwards=dice.random() < 0.5,
         by_page=dice.random() < 0.1,
     )
-    token = place.encode()
+    token = cursor.encode()
     data = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     match dice.choice(["real", "odd", "odd", "odd", "cut", "flipped", "inserted", "keys"]):
         case "odd":
@@ -212,8 +212,8 @@ def _cursor(dice: documents.Dice) -> str:
             for _ in range(dice.randint(1, 4)):
                 data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
         case "inserted":
-            at = dice.randrange(len(data))
-            data[at:at] = dice.randbytes(dice.randint(1, 9))
+            index = dice.randrange(len(data))
+            data[index:index] = dice.randbytes(dice.randint(1, 9))
         case "keys":
             hostile = {"c": NOW, "i": {"$gt": ""}, "p": 1, "o": False, "b": False}
             data = bytearray(bson.encode(hostile))
@@ -221,7 +221,7 @@ def _cursor(dice: documents.Dice) -> str:
 
 
 def make_request(seed: int) -> Request:
-    """A request; the same seed makes the same one."""
+    """Draw a request. The same seed draws the same request."""
     dice = documents.Dice(seed)
     path = dice.choice(ROUTES)
     match dice.randrange(16):

@@ -1,8 +1,8 @@
 """Odd requests and odd documents.
 
 Catches a 500, a list that loses a job or does not end, wrong statistics, a malformed page, and a
-shown secret. `bench/fuzz.py` tries many more. Hypothesis draws the seeds and reports the smallest
-batch that fails.
+shown secret. `bench/fuzz.py` runs the same checks with many more seeds. Hypothesis draws the seeds
+and reports the smallest batch that fails.
 """
 
 import os
@@ -71,7 +71,7 @@ def test_odd_requests_get_correct_errors_and_no_secret(
 
 
 def test_hypothesis_in_ci_does_not_shrink_examples() -> None:
-    """Catches a suite that is silent for minutes because one example fails."""
+    """Catches a suite that prints nothing for minutes because one example fails."""
     program = (
         "import tests.conftest\n"
         "from tests.fuzz.test_fuzz import few_examples\n"

@@ -1,4 +1,4 @@
-"""A receiver of webhooks over real HTTP."""
+"""Fixture: a receiver of webhooks over real HTTP."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Notifications of real collectors: catches one that is sent again after a fail-over."""
+"""Notifications of real collectors: catches a message that is sent again after a failover."""
 
 import os
 import subprocess
@@ -42,30 +42,30 @@ def start_collector(uri: str, database: Documents, receiver: WebhookReceiver) ->
         return start_python("jobmon.cli", "collector", env=environment, stderr=nowhere)
 
 
-def job(**fields: Any) -> dict[str, Any]:
+def make_job(**fields: Any) -> dict[str, Any]:
     now = datetime.now(UTC)
     return {"type": "mail", "attemptCount": 1, "createdAt": now, "updatedAt": now, **fields}
 
 
-def test_a_killed_collector_is_followed_by_one_that_sends_nothing_twice(
+def test_collector_that_replaces_a_killed_one_sends_nothing_twice(
     mongod: Mongod, database: Documents, receiver: WebhookReceiver
 ) -> None:
     uri = database_uri(mongod, database)
     connection = Connection(Settings(mongo_uri=uri))
     create_indexes(connection)
     connection.client.close()
-    own = database.client[f"{database.name}_rollups"]
+    rollups = database.client[f"{database.name}_rollups"]
     expired = datetime.now(UTC) - timedelta(minutes=1)
-    database.jobs.insert_one(job(jobId="a", status="leased", leaseExpiresAt=expired))
+    database.jobs.insert_one(make_job(jobId="a", status="leased", leaseExpiresAt=expired))
     with ExitStack() as running:
         first = start_collector(uri, database, receiver)
         running.callback(end_process, first, None)
-        eventually(lambda: own.state.find_one({"name": NOTIFICATIONS, "receivers.sent": 1}))
-        leader = own.leases.find_one({"name": LEADER})["holder"]
+        eventually(lambda: rollups.state.find_one({"name": NOTIFICATIONS, "receivers.sent": 1}))
+        leader = rollups.leases.find_one({"name": LEADER})["holder"]
         running.callback(end_process, start_collector(uri, database, receiver), None)
         first.kill()
         now = datetime.now(UTC)
-        database.jobs.insert_one(job(jobId="b", status="dlq", finishedAt=now))
+        database.jobs.insert_one(make_job(jobId="b", status="dlq", finishedAt=now))
         database.job_attempts.insert_one(
             {
                 "jobId": "b",
@@ -75,8 +75,8 @@ def test_a_killed_collector_is_followed_by_one_that_sends_nothing_twice(
                 "finishedAt": now,
             }
         )
-        eventually(lambda: own.state.find_one({"name": NOTIFICATIONS, "receivers.sent": 2}))
-        assert own.leases.find_one({"name": LEADER})["holder"] != leader
+        eventually(lambda: rollups.state.find_one({"name": NOTIFICATIONS, "receivers.sent": 2}))
+        assert rollups.leases.find_one({"name": LEADER})["holder"] != leader
     assert [each.changes for each in receiver.received] == [
         [("begins", "expired_leases")],
         [("begins", "new_dead_jobs")],

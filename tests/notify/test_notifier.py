@@ -1,10 +1,10 @@
-"""Notifications of one queue over real HTTP: catches one that is sent twice, or that is lost."""
+"""Notifications of one queue over real HTTP: catches a message that is sent twice or lost."""
 
 import logging
 from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -28,25 +28,25 @@ from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import eventually
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-FINE, STUCK = evidence(), evidence(expired_leases=3)
+HEALTHY, STUCK = evidence(), evidence(expired_leases=3)
 
 
 @dataclass
 class Queue:
-    """A queue whose checks find what the test sets, and the database of its collectors."""
+    """A queue, the result of its next check (`evidence`), and the database of its collectors."""
 
     settings: Settings
     own: OwnDatabase
-    found: Evidence | Exception = FINE
-    now: Any = NOW
+    evidence: Evidence | Exception = HEALTHY
+    now: datetime = NOW
 
     def start(self) -> "Collector":
-        """Another collector, which begins with what is stored."""
+        """Another collector, which continues from the stored state."""
         return Collector(self, open_receivers(self.settings))
 
 
 class Collector:
-    """The notifications of a collector, whose steps the test makes."""
+    """The notifications of a collector. The test calls each of its steps."""
 
     def __init__(self, queue: Queue, receivers: list[Receiver]) -> None:
         sources = MagicMock()
@@ -59,13 +59,13 @@ class Collector:
         )
 
     def check(self, after: timedelta = timedelta()) -> None:
-        """Check the queue some time later, and deliver what there is."""
-        self.begin(after)
+        """Check the queue some time later, and deliver the messages."""
+        self.start_deliveries(after)
         wait([each.outcome for each in self.notifier._attempts.values()])
         self.notifier.step()
 
-    def begin(self, after: timedelta = timedelta()) -> None:
-        """Check the queue some time later; the process may end before an answer comes."""
+    def start_deliveries(self, after: timedelta = timedelta()) -> None:
+        """Check the queue some time later, and start deliveries without waiting for them."""
         self.queue.now += after
         self.notifier._check_at = 0.0
         self.notifier.step()
@@ -81,16 +81,16 @@ def make_queue(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Queue]:
-    def make(*urls: str, **given: Any) -> Queue:
+    def make(*urls: str) -> Queue:
         settings = make_settings(
-            notify_urls=parse_receivers(" ".join(urls)), notify_secret=SIGNING_SECRET, **given
+            notify_urls=parse_receivers(" ".join(urls)), notify_secret=SIGNING_SECRET
         )
         queue = Queue(settings, OwnDatabase(watched, "q"))
 
         def gather(*_: Any) -> Evidence:
-            if isinstance(queue.found, Exception):
-                raise queue.found
-            return queue.found
+            if isinstance(queue.evidence, Exception):
+                raise queue.evidence
+            return queue.evidence
 
         monkeypatch.setattr(notifier_module, "gather_evidence", gather)
         return queue
@@ -107,13 +107,13 @@ def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     collector = queue.start()
-    queue.found = STUCK
+    queue.evidence = STUCK
     collector.check()
     assert receiver.received == []
     collector.check(2 * MINUTE)
     for _ in range(10):
         collector.check(MINUTE)
-    queue.found = FINE
+    queue.evidence = HEALTHY
     collector.check(MINUTE)
     collector.check(5 * MINUTE)
     collector.check(MINUTE)
@@ -126,15 +126,15 @@ def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
     assert (collector.health().sent, collector.health().failures) == (2, 0)
 
 
-def test_another_collector_sends_nothing_twice_and_forgets_nothing(
+def test_another_collector_sends_nothing_twice_and_loses_nothing(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    queue.found = STUCK
+    queue.evidence = STUCK
     queue.start().check()
-    queue.start().check(2 * MINUTE)  # the delay goes on although the process was replaced
+    queue.start().check(2 * MINUTE)  # the delay continues in the new process
     for _ in range(3):
         queue.start().check(MINUTE)
-    queue.found = FINE
+    queue.evidence = HEALTHY
     queue.start().check(MINUTE)
     queue.start().check(5 * MINUTE)
     queue.start().check(MINUTE)
@@ -147,15 +147,15 @@ def test_another_collector_sends_nothing_twice_and_forgets_nothing(
 def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """At least once: the receiver recognizes the id."""
-    queue.found = STUCK
+    """Catches a lost message, and a repeated message that a receiver cannot recognize by its id."""
+    queue.evidence = STUCK
     first = queue.start()
     first.check()
-    first.begin(2 * MINUTE)
+    first.start_deliveries(2 * MINUTE)
     wait([each.outcome for each in first.notifier._attempts.values()])  # then it dies
     second = queue.start()
     second.check(timedelta(seconds=15))
-    assert len(receiver.received) == 1  # the first one could still be sending
+    assert len(receiver.received) == 1  # the first process could still be sending
     second.check(timedelta(seconds=30))
     third = queue.start()
     third.check(MINUTE)
@@ -165,11 +165,11 @@ def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
     assert third.health().sent == 1
 
 
-def test_a_receiver_that_is_away_gets_one_message_late_and_then_what_changed(
+def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
     queue: Queue, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ten minutes, by the clock of the database: the receiver gets no flood when it is back."""
-    receiver.status, queue.found = 503, STUCK
+    """Catches a receiver that gets many messages after it was down for twelve minutes."""
+    receiver.status, queue.evidence = 503, STUCK
     collector = queue.start()
     with caplog.at_level(logging.INFO, logger="jobmon.notify"):
         for _ in range(48):  # twelve minutes
@@ -184,7 +184,7 @@ def test_a_receiver_that_is_away_gets_one_message_late_and_then_what_changed(
         "a notification did not reach webhook, it is sent again: it answered HTTP 503"
     ]
     receiver.status = 204
-    queue.found = evidence(expired_leases=3, due=0, known=False)  # another problem has begun
+    queue.evidence = evidence(expired_leases=3, due=0, known=False)  # a second problem begins
     for _ in range(40):
         collector.check(timedelta(seconds=15))
     delivered = receiver.received[attempts:]
@@ -197,42 +197,42 @@ def test_a_receiver_that_is_away_gets_one_message_late_and_then_what_changed(
     assert (health.sent, health.failing_since, health.reason) == (2, None, "")
 
 
-def test_a_problem_that_ended_while_the_receiver_was_away_is_not_forgotten(
+def test_problem_that_ended_while_the_receiver_was_down_is_still_sent(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    receiver.status, queue.found = 500, STUCK
+    receiver.status, queue.evidence = 500, STUCK
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
-    queue.found = FINE
+    queue.evidence = HEALTHY
     for _ in range(30):
         collector.check(MINUTE)
     receiver.status = 200
-    begun = len(receiver.received)
+    failed = len(receiver.received)
     for _ in range(12):
         queue.start().check(MINUTE)
-    assert [each.changes for each in receiver.received[begun:]] == [
+    assert [each.changes for each in receiver.received[failed:]] == [
         [("begins", "expired_leases")],
         [("over", "expired_leases")],
     ]
 
 
-def test_an_undelivered_message_is_written_anew_after_an_hour(
+def test_undelivered_message_is_replaced_by_the_current_state_after_an_hour(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """Catches a receiver that gets the state of last week when it is back."""
-    receiver.status, queue.found = 500, STUCK
+    """Catches a receiver that gets an old state after it was down for a week."""
+    receiver.status, queue.evidence = 500, STUCK
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
-    queue.found = evidence(expired_leases=99)
+    queue.evidence = evidence(expired_leases=99)
     for _ in range(70):
         collector.check(MINUTE)
     receiver.status = 200
-    begun = len(receiver.received)
+    failed = len(receiver.received)
     for _ in range(6):
         collector.check(MINUTE)
-    (delivered,) = receiver.received[begun:]
+    (delivered,) = receiver.received[failed:]
     assert delivered.id != receiver.received[0].id
     assert [notice["count"] for notice in delivered.notices] == [99]
 
@@ -243,15 +243,17 @@ def test_a_receiver_that_hangs_delays_no_other(
     other = WebhookReceiver()
     with other.running():
         queue = make_queue(f"{receiver.url}?jobmon_name=hangs", f"{other.url}?jobmon_name=other")
-        queue.found = STUCK
+        queue.evidence = STUCK
         receiver.answers.clear()
         collector = queue.start()
-        collector.begin()
-        collector.begin(2 * MINUTE)
+        collector.start_deliveries()
+        collector.start_deliveries(2 * MINUTE)
         wait([collector.notifier._attempts["other"].outcome])
         eventually(lambda: receiver.received)
         for _ in range(3):
-            collector.begin(10 * MINUTE)  # its own message is sent only once
+            collector.start_deliveries(
+                10 * MINUTE
+            )  # the receiver that hangs gets no second attempt
         assert [each.changes for each in other.received] == [[("begins", "expired_leases")]]
         assert collector.notifier._attempts.keys() == {"hangs"}
         assert len(receiver.received) == 1
@@ -263,8 +265,8 @@ def test_a_receiver_that_hangs_delays_no_other(
 def test_two_collectors_that_believe_to_be_the_leader_do_not_both_send(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """Catches a second message of a process that was paused and has not noticed its lost lease."""
-    queue.found = STUCK
+    """Catches a second message of a paused process that does not know that its lease expired."""
+    queue.evidence = STUCK
     first, second = queue.start(), queue.start()
     first.check()
     second.check()
@@ -279,14 +281,14 @@ def test_two_collectors_that_believe_to_be_the_leader_do_not_both_send(
 def test_a_clock_that_jumps_neither_repeats_nor_delays_a_message(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    queue.found = STUCK
+    queue.evidence = STUCK
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
     collector.check(-10 * HOUR)
     collector.check(10 * HOUR)
     assert len(receiver.received) == 1
-    receiver.status, queue.found = 500, FINE
+    receiver.status, queue.evidence = 500, HEALTHY
     collector.check()
     collector.check(5 * MINUTE)
     failed = len(receiver.received)
@@ -299,7 +301,7 @@ def test_a_clock_that_jumps_neither_repeats_nor_delays_a_message(
 def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
     queue: Queue, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue.found = STUCK
+    queue.evidence = STUCK
     collector = queue.start()
     collector.check()
     save = StateStore.save
@@ -309,9 +311,9 @@ def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
 
     monkeypatch.setattr(StateStore, "save", fail)
     collector.check(2 * MINUTE)
-    assert receiver.received == []  # each attempt is recorded first
+    assert receiver.received == []  # an attempt is recorded before it starts
     monkeypatch.setattr(StateStore, "save", save)
-    collector.begin(MINUTE)
+    collector.start_deliveries(MINUTE)
     wait([each.outcome for each in collector.notifier._attempts.values()])
     monkeypatch.setattr(StateStore, "save", fail)
     collector.check(MINUTE)  # delivered, but not recorded yet
@@ -321,14 +323,14 @@ def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
     assert collector.health().sent == 1
 
 
-def test_a_check_that_fails_stops_no_message(
+def test_failed_check_delays_no_message(
     queue: Queue, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver.status, queue.found = 500, STUCK
+    receiver.status, queue.evidence = 500, STUCK
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
-    receiver.status, queue.found = 200, ValueError("with a payload")
+    receiver.status, queue.evidence = 200, ValueError("with a payload")
     collector.check(MINUTE)
     collector.check(MINUTE)
     assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]] * 2
@@ -337,12 +339,12 @@ def test_a_check_that_fails_stops_no_message(
 
 
 def test_stats_that_are_too_old_change_nothing(queue: Queue, receiver: WebhookReceiver) -> None:
-    """Catches "over" from a live count that lacks what a collector counts, or an alarm about it."""
-    queue.found = STUCK
+    """Catches "over" and "begins" from live counts, which lack the counts of a collector."""
+    queue.evidence = STUCK
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
-    queue.found = replace(FINE, leader=None, stats=replace(FINE.stats, source="live"))
+    queue.evidence = replace(HEALTHY, leader=None, stats=replace(HEALTHY.stats, source="live"))
     for _ in range(10):
         collector.check(MINUTE)
     assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
@@ -351,7 +353,7 @@ def test_stats_that_are_too_old_change_nothing(queue: Queue, receiver: WebhookRe
 def test_a_malformed_state_is_replaced(queue: Queue, receiver: WebhookReceiver) -> None:
     state = queue.own["state"]
     state.insert_one(queue.own.new(NOTIFICATIONS, {"version": "x", "receivers": 3}))
-    queue.found = STUCK
+    queue.evidence = STUCK
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
@@ -363,19 +365,19 @@ def test_a_receiver_gets_only_the_levels_of_its_address(
     receiver: WebhookReceiver, make_queue: Callable[..., Queue]
 ) -> None:
     queue = make_queue(f"{receiver.url}?jobmon_level=bad")
-    queue.found = evidence({}, {59: {"a": (0, 40, 0)}})
+    queue.evidence = evidence({}, {59: {"a": (0, 40, 0)}})
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
     assert receiver.received == []
-    queue.found = STUCK
+    queue.evidence = STUCK
     collector.check()
     collector.check(2 * MINUTE)
     assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
 
 
 def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookReceiver) -> None:
-    queue.found = STUCK
+    queue.evidence = STUCK
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)

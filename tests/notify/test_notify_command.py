@@ -1,4 +1,4 @@
-"""`jobmon notify`: catches a receiver that looks fine, and an address that is printed."""
+"""`jobmon notify`: catches a failing receiver that is shown as working, and a printed address."""
 
 import os
 import subprocess
@@ -72,7 +72,7 @@ def test_a_test_message_reaches_each_receiver_or_has_a_reason(
     assert (done.output, done.exit_code) == ("webhook: sent\n", 0)
 
 
-def test_without_receivers_or_a_secret_the_command_names_the_setting(
+def test_command_without_receivers_or_a_secret_names_the_setting(
     run: Callable[..., Result], receiver: WebhookReceiver
 ) -> None:
     assert run("--test").output == "Error: JOBMON_NOTIFY_URLS is not set\n"
@@ -82,7 +82,7 @@ def test_without_receivers_or_a_secret_the_command_names_the_setting(
     assert done.exit_code == 1
 
 
-def test_failures_are_in_the_command_in_readyz_and_in_metrics(
+def test_command_readyz_and_metrics_show_failures(
     queue: WatchedQueue, run: Callable[..., Result], receiver: WebhookReceiver
 ) -> None:
     settings = {
@@ -94,8 +94,8 @@ def test_failures_are_in_the_command_in_readyz_and_in_metrics(
     done = run(**settings)
     assert (done.output, done.exit_code) == ("default: nothing was sent yet\n", 0)
     assert "notifications" not in queue.get("/readyz")["checks"]
-    own = OwnDatabase(rollup_database(queue.connection), queue.connection.queue_key)
-    StateStore(own).save([ReceiverState(health=health) for health in HEALTH], -1)
+    rollup = OwnDatabase(rollup_database(queue.connection), queue.connection.queue_key)
+    StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], -1)
     done = run(**settings)
     assert done.output.splitlines() == [
         "default, slack: 3 messages sent",
@@ -113,13 +113,13 @@ def test_failures_are_in_the_command_in_readyz_and_in_metrics(
         ]
     }
     text = queue.api.get_as_admin("/metrics").text
-    found = {
+    samples = {
         (sample.name, sample.labels["receiver"]): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if "notification" in sample.name
     }
-    assert found == {
+    assert samples == {
         ("jobmon_notifications_sent_total", "slack"): 3,
         ("jobmon_notifications_sent_total", "hook"): 0,
         ("jobmon_notification_failures_total", "slack"): 0,
@@ -129,19 +129,19 @@ def test_failures_are_in_the_command_in_readyz_and_in_metrics(
     }
 
 
-def test_a_receiver_that_is_removed_does_not_fail_for_ever(
+def test_removed_receiver_is_no_longer_failing(
     queue: WatchedQueue, receiver: WebhookReceiver
 ) -> None:
-    """Catches an alert that stays after the address that caused it has been removed."""
+    """Catches an alert about a receiver whose address was removed from the settings."""
     database = rollup_database(queue.connection)
-    own = OwnDatabase(database, queue.connection.queue_key)
-    StateStore(own).save([ReceiverState(health=health) for health in HEALTH], -1)
+    rollup = OwnDatabase(database, queue.connection.queue_key)
+    StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], -1)
     urls = parse_receivers(f"{receiver.url}?jobmon_queues=other")
     settings = replace(queue.settings, notify_urls=urls, notify_secret=SIGNING_SECRET)
     notifications = Notifications(settings, queue.connection, Redactor())
-    with notifications.running(queue.connection, own, lambda: NOW):
+    with notifications.running(queue.connection, rollup, lambda: NOW):
         assert queue.get("/readyz")["checks"]["notifications"] == {"failing": []}
-    stored = StateStore(own).load()
+    stored = StateStore(rollup).load()
     assert [(each.health.name, each.health.sent) for each in stored.receivers] == [
         ("slack", 3),
         ("hook", 0),
@@ -149,23 +149,23 @@ def test_a_receiver_that_is_removed_does_not_fail_for_ever(
     notifications.close()
 
 
-def test_the_pages_of_a_queue_in_a_file_are_below_its_path(
+def test_links_of_a_queue_in_the_queues_file_have_the_path_of_the_queue(
     make_settings: Callable[..., Settings],
 ) -> None:
-    given: dict[str, Any] = {"public_url": "https://jobs.example/mon", "queue": "pay.outs"}
-    assert Sender.from_settings(make_settings(**given)).find_page() == (
+    values: dict[str, Any] = {"public_url": "https://jobs.example/mon", "queue": "pay.outs"}
+    assert Sender.from_settings(make_settings(**values)).find_page() == (
         "https://jobs.example/mon/dashboard"
     )
-    several = Sender.from_settings(make_settings(**given, queues="queues.toml"))
-    assert several.find_page("/dashboard/jobs?a=b") == (
+    in_file = Sender.from_settings(make_settings(**values, queues="queues.toml"))
+    assert in_file.find_page("/dashboard/jobs?a=b") == (
         "https://jobs.example/mon/queues/pay.outs/dashboard/jobs?a=b"
     )
-    assert several.find_page("") is None
+    assert in_file.find_page("") is None
     assert Sender.from_settings(make_settings()).find_page() is None
 
 
-def test_a_collector_with_a_bad_address_does_not_start() -> None:
-    """Catches a pager that is silent because of a typing error, until it is needed."""
+def test_collector_with_an_invalid_address_does_not_start() -> None:
+    """Catches a typing error in an address that nobody notices before the first notification."""
     secret = "T0000AAAA-B0000BBBB"
     environment = dict(os.environ) | {
         "JOBMON_MONGO_URI": "mongodb://127.0.0.1/unused",

@@ -1,4 +1,4 @@
-"""What a receiver gets of the notices: catches another text than the pages show."""
+"""The notices that a receiver gets: catches a text that differs from the pages."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -23,48 +23,50 @@ EVIDENCE = evidence(
 )
 
 
-def find(receiver: ReceiverAddress) -> Findings:
+def find_for(receiver: ReceiverAddress) -> Findings:
     return find_problems(EVIDENCE, receiver, REDACTOR)
 
 
-def test_a_receiver_of_everything_gets_what_the_pages_show() -> None:
-    found = find(ReceiverAddress(name="a", url="https://a/"))
-    assert sorted(each.text for each in found.problems.values()) == sorted(texts(EVIDENCE))
-    assert found.unknown == frozenset()
-    failures = found.problems[CheckKind.FAILURES]
+def test_receiver_of_everything_gets_the_notices_of_the_pages() -> None:
+    findings = find_for(ReceiverAddress(name="a", url="https://a/"))
+    assert sorted(each.text for each in findings.problems.values()) == sorted(texts(EVIDENCE))
+    assert findings.unknown == frozenset()
+    failures = findings.problems[CheckKind.FAILURES]
     assert (failures.level, failures.count) == (Level.WATCH, 2)
     assert failures.types == {"mail.a", "pdf"}
-    assert found.problems[CheckKind.LEASES].address.startswith("/dashboard/jobs?condition=expired")
+    assert findings.problems[CheckKind.LEASES].address.startswith(
+        "/dashboard/jobs?condition=expired"
+    )
     assert failures.address == "/dashboard?range=1h&only=failing#types-title"
 
 
 def test_a_receiver_of_urgent_notices_gets_no_others() -> None:
-    found = find(ReceiverAddress(name="a", url="https://a/", level="bad"))
-    assert found.problems.keys() == {CheckKind.LEASES, CheckKind.STALLED, CheckKind.DEAD}
+    findings = find_for(ReceiverAddress(name="a", url="https://a/", level="bad"))
+    assert findings.problems.keys() == {CheckKind.LEASES, CheckKind.STALLED, CheckKind.DEAD}
 
 
 def test_a_receiver_of_some_types_gets_notices_about_only_these() -> None:
-    """Catches a notice of all types, or one whose numbers are those of others."""
-    found = find(ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x")))
-    assert {kind: each.text for kind, each in found.problems.items()} == {
+    """Catches a notice about all types, and a count that includes other types."""
+    findings = find_for(ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x")))
+    assert {kind: each.text for kind, each in findings.problems.items()} == {
         CheckKind.DEAD: "2 jobs died in the last hour, all mail.a",
         CheckKind.FAILURES: "100% of mail.a attempts failed in the last hour",
     }
-    assert all(each.types == {"mail.a"} for each in found.problems.values())
+    assert all(each.types == {"mail.a"} for each in findings.problems.values())
 
 
-def test_checks_that_were_not_made_are_unknown() -> None:
+def test_checks_without_data_are_unknown() -> None:
     hour = EVIDENCE.hour
     assert isinstance(hour, History)
     gap = Gap(start=NOW - timedelta(minutes=5), end=NOW, reason=GapReason.NO_COLLECTOR)
-    given = replace(evidence(), hour=replace(hour, activity={}, gaps=(gap,)))
-    found = find_problems(given, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
-    assert found == Findings({}, frozenset({CheckKind.DEAD, CheckKind.FAILURES}))
+    without_history = replace(evidence(), hour=replace(hour, activity={}, gaps=(gap,)))
+    findings = find_problems(without_history, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
+    assert findings == Findings({}, frozenset({CheckKind.DEAD, CheckKind.FAILURES}))
 
 
 def test_a_secret_in_the_name_of_a_type_is_hidden() -> None:
     name = "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLWEtdG9rZW4"
-    given = evidence({}, {59: {name: (0, 40, 0)}})
-    found = find_problems(given, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
-    assert "eyJ" not in repr(found)
-    assert "[redacted]" in found.problems[CheckKind.FAILURES].text
+    with_secret = evidence({}, {59: {name: (0, 40, 0)}})
+    findings = find_problems(with_secret, ReceiverAddress(name="a", url="https://a/"), REDACTOR)
+    assert "eyJ" not in repr(findings)
+    assert "[redacted]" in findings.problems[CheckKind.FAILURES].text

@@ -1,4 +1,4 @@
-"""Apprise and real servers: catches an address that is refused, and a secret in the log."""
+"""Notifications by Apprise to real servers: catches a refused address, and a secret in the log."""
 
 import email
 import json
@@ -30,11 +30,11 @@ from .test_webhook import MESSAGE
 PAGE = Path(__file__).parents[2] / "docs/notifications.md"
 PASSWORD = "a-very-secret-password"
 
-Open = Callable[[str], Receiver]
+OpenReceiver = Callable[[str], Receiver]
 
 
 class MailServer:
-    """A mail server that keeps what it gets; while `refuses`, it takes nothing."""
+    """A mail server that keeps its mails. While `refuses` is true, it refuses every mail."""
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
@@ -62,9 +62,9 @@ def mail() -> Iterator[MailServer]:
 
 
 @pytest.fixture
-def open_one(
+def open_receiver(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Open]:
+) -> Iterator[OpenReceiver]:
     # Apprise waits seconds between two messages to a service.
     monkeypatch.setattr(NotifyBase, "request_rate_per_sec", 0)
     opened: list[Receiver] = []
@@ -84,9 +84,9 @@ def mail_url(mail: MailServer) -> str:
 
 
 def test_a_mail_has_all_notices_and_a_title(
-    open_one: Open, mail: MailServer, mail_url: str
+    open_receiver: OpenReceiver, mail: MailServer, mail_url: str
 ) -> None:
-    open_one(mail_url).submit(MESSAGE).result()
+    open_receiver(mail_url).submit(MESSAGE).result()
     (received,) = mail.mails
     assert mail.recipients == ["ops@example.com"]
     assert "jobmon@example.com" in received["From"]
@@ -96,24 +96,24 @@ def test_a_mail_has_all_notices_and_a_title(
 
 
 def test_a_mail_server_that_is_down_and_back_gets_the_message(
-    open_one: Open, mail: MailServer, mail_url: str, caplog: pytest.LogCaptureFixture
+    open_receiver: OpenReceiver, mail: MailServer, mail_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver = open_one(mail_url)
+    receiver = open_receiver(mail_url)
     mail.refuses = True
     for _ in range(3):
         with pytest.raises(DeliveryError, match=r"^the service did not take it$"):
             receiver.submit(MESSAGE).result()
     lines = [record.getMessage() for record in caplog.records if record.name == "apprise"]
-    assert len(lines) == len(set(lines)) > 0  # once, not at each attempt
+    assert len(lines) == len(set(lines)) > 0  # a repeated attempt logs nothing new
     mail.refuses = False
     receiver.submit(MESSAGE).result()
     assert len(mail.mails) == 1
 
 
 def test_a_service_over_http_gets_the_type_and_no_redirect_is_followed(
-    open_one: Open, receiver: WebhookReceiver
+    open_receiver: OpenReceiver, receiver: WebhookReceiver
 ) -> None:
-    service = open_one(receiver.url.replace("http://", "json://"))
+    service = open_receiver(receiver.url.replace("http://", "json://"))
     messages = [
         MESSAGE,
         replace(MESSAGE, level=Level.WATCH),
@@ -122,21 +122,21 @@ def test_a_service_over_http_gets_the_type_and_no_redirect_is_followed(
     ]
     for message in messages:
         service.submit(message).result()
-    found = [json.loads(each.body) for each in receiver.received]
-    assert [each["type"] for each in found] == ["failure", "warning", "success", "info"]
-    assert found[0]["title"] == "[PROD] jobmon, mail: 2 notices"
-    assert found[0]["message"].splitlines() == MESSAGE.render_text().splitlines()
+    bodies = [json.loads(each.body) for each in receiver.received]
+    assert [body["type"] for body in bodies] == ["failure", "warning", "success", "info"]
+    assert bodies[0]["title"] == "[PROD] jobmon, mail: 2 notices"
+    assert bodies[0]["message"].splitlines() == MESSAGE.render_text().splitlines()
     receiver.status, receiver.headers = 307, {"Location": receiver.url + "/other"}
     with pytest.raises(DeliveryError):
         service.submit(MESSAGE).result()
     assert {each.path.rstrip("/") for each in receiver.received} == {"/hook"}
 
 
-def test_an_attempt_ends_although_the_service_does_not_answer(
-    open_one: Open, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
+def test_attempt_ends_if_the_service_does_not_answer(
+    open_receiver: OpenReceiver, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(services, "TIMEOUT_S", 0.3)
-    service = open_one(receiver.url.replace("http://", "json://"))
+    service = open_receiver(receiver.url.replace("http://", "json://"))
     receiver.answers.clear()
     with pytest.raises(DeliveryError):
         service.submit(MESSAGE).result()
@@ -151,45 +151,45 @@ def test_an_attempt_ends_although_the_service_does_not_answer(
     ],
     ids=["slack", "unknown", "mail"],
 )
-def test_an_address_that_apprise_refuses_ends_the_start_without_its_secret(
-    open_one: Open, url: str, caplog: pytest.LogCaptureFixture
+def test_start_fails_without_a_secret_if_apprise_refuses_an_address(
+    open_receiver: OpenReceiver, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(SettingsError) as caught:
-        open_one(url)
+        open_receiver(url)
     name = url.partition(":")[0]
     assert f"Apprise does not accept the address of {name}" in str(caught.value)
     assert PASSWORD not in str(caught.value) + caplog.text
 
 
 def test_without_apprise_a_service_is_refused_and_webhooks_work(
-    open_one: Open, monkeypatch: pytest.MonkeyPatch
+    open_receiver: OpenReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(SettingsError) as caught:
-        open_one("slack://a/b/c")
+        open_receiver("slack://a/b/c")
     assert str(caught.value) == (
         "JOBMON_NOTIFY_URLS: slack needs Apprise: pip install 'mongo-jobmon[notify]'"
     )
 
 
-def test_nothing_of_a_message_or_an_address_is_logged(
-    open_one: Open, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
+def test_no_part_of_a_message_or_an_address_is_logged(
+    open_receiver: OpenReceiver, receiver: WebhookReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = receiver.url.replace("http://", f"json://user:{PASSWORD}@").replace(
         "/hook", "/token-1234"
     )
     receiver.status = 500
     with caplog.at_level(logging.DEBUG):
-        service = open_one(url)
+        service = open_receiver(url)
         caplog.set_level(logging.DEBUG)
         with pytest.raises(DeliveryError) as caught:
             service.submit(MESSAGE).result()
-    shown = caplog.text + str(caught.value)
-    assert not [text for text in (PASSWORD, "token-1234", "3 jobs stuck") if text in shown]
+    output = caplog.text + str(caught.value)
+    assert not [text for text in (PASSWORD, "token-1234", "3 jobs stuck") if text in output]
 
 
-def test_the_examples_of_the_documentation_are_addresses_of_their_services(open_one: Open) -> None:
-    found = re.findall(r"^ +export JOBMON_NOTIFY_URLS='(\w+://[^']+)'", PAGE.read_text(), re.M)
-    examples = [url for url in found if not url.startswith("https")]
-    names = {Apprise.instantiate(open_one(url).address.url).service_name for url in examples}
+def test_addresses_in_the_docs_belong_to_their_services(open_receiver: OpenReceiver) -> None:
+    urls = re.findall(r"^ +export JOBMON_NOTIFY_URLS='(\w+://[^']+)'", PAGE.read_text(), re.M)
+    examples = [url for url in urls if not url.startswith("https")]
+    names = {Apprise.instantiate(open_receiver(url).address.url).service_name for url in examples}
     assert {str(name) for name in names} == {"Slack", "E-Mail", "Pager Duty"}

@@ -1,4 +1,4 @@
-"""What a receiver is sent: catches a message that is sent twice, never, or too early."""
+"""Which news a receiver gets and when: catches a message that is sent twice, never or too early."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from jobmon.notify.tracking import (
 
 from ..conftest import NOW
 
-S, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 TIMING = Timing(delay=2 * MINUTE, repeat=24 * HOUR)
 STUCK = Problem(kind=CheckKind.LEASES, level=Level.BAD, text="3 jobs stuck", count=3)
 GROWING = Problem(kind=CheckKind.BACKLOG, level=Level.WATCH, text="Backlog growing", count=100)
@@ -26,7 +26,7 @@ FAILING = Problem(
 
 
 class Receiver:
-    """A receiver that gets everything at once, by a clock that the test moves."""
+    """A receiver that gets each message at once. The test moves its clock."""
 
     def __init__(self, timing: Timing = TIMING) -> None:
         self.now = NOW
@@ -34,19 +34,19 @@ class Receiver:
         self.tracked: dict[CheckKind, Tracked] = {}
 
     def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
-        """The changes and kinds that are sent after a check that finds these problems."""
-        found = Findings({each.kind: each for each in problems}, unknown)
-        self.tracked = track(self.tracked, found, self.now, self.timing)
-        news = list_news(self.tracked, found, self.now, self.timing)
+        """Send the news of a check that finds these problems. Return each as "change kind"."""
+        findings = Findings({each.kind: each for each in problems}, unknown)
+        self.tracked = track(self.tracked, findings, self.now, self.timing)
+        news = list_news(self.tracked, findings, self.now, self.timing)
         self.tracked = record_sent(self.tracked, news, self.now)
         return [f"{item.change} {item.problem.kind}" for item in news]
 
     def check_for(self, length: timedelta, *problems: Problem) -> list[tuple[timedelta, str]]:
-        """What is sent while the same is found every 15 seconds, with the time of each."""
+        """Find these problems every 15 seconds. Return the sent news, each with its time."""
         start, sent = self.now, []
         while self.now < start + length:
             sent += [(self.now - start, line) for line in self.check(*problems)]
-            self.now += 15 * S
+            self.now += 15 * SECOND
         return sent
 
 
@@ -70,7 +70,7 @@ def test_a_problem_that_vanishes_within_the_delay_is_never_sent() -> None:
     assert receiver.tracked == {}
 
 
-def test_a_problem_is_over_when_it_was_gone_for_five_minutes() -> None:
+def test_problem_is_over_after_five_minutes_without_it() -> None:
     receiver = Receiver()
     receiver.check_for(10 * MINUTE, STUCK)
     assert receiver.check_for(HOUR) == [(CLEAR_FOR, "over expired_leases")]
@@ -78,7 +78,7 @@ def test_a_problem_is_over_when_it_was_gone_for_five_minutes() -> None:
     assert receiver.check_for(3 * MINUTE, STUCK) == [(2 * MINUTE, "begins expired_leases")]
 
 
-def test_a_problem_that_returns_soon_is_the_same_one() -> None:
+def test_problem_that_returns_within_five_minutes_is_no_news() -> None:
     receiver = Receiver()
     receiver.check_for(10 * MINUTE, STUCK)
     for _ in range(5):
@@ -86,15 +86,15 @@ def test_a_problem_that_returns_soon_is_the_same_one() -> None:
         assert receiver.check_for(MINUTE, STUCK) == []
 
 
-def test_problems_that_are_due_together_are_one_message_the_worst_first() -> None:
+def test_problems_that_are_due_together_are_one_message_with_the_worst_first() -> None:
     receiver = Receiver()
     receiver.check(GROWING, STUCK)
     receiver.now += 2 * MINUTE
     assert receiver.check(GROWING, STUCK) == ["begins expired_leases", "begins backlog_growth"]
 
 
-def test_a_check_that_was_not_made_is_neither_news_nor_an_end() -> None:
-    """Catches "over" after a fail-over, while the history is not counted yet."""
+def test_unknown_check_neither_begins_nor_ends_a_problem() -> None:
+    """Catches "over" after a failover, before the new collector has counted the history."""
     receiver, unknown = Receiver(), frozenset({CheckKind.LEASES})
     receiver.check_for(3 * MINUTE, STUCK)
     for _ in range(100):
@@ -130,7 +130,7 @@ def test_a_problem_that_is_worse_only_for_a_moment_is_not_sent() -> None:
         assert receiver.check_for(MINUTE, STUCK) == []
 
 
-def test_another_type_is_worse_even_if_there_are_as_many() -> None:
+def test_another_failing_type_is_worse_with_an_equal_count() -> None:
     """Catches a second type that fails unnoticed because the first one has recovered."""
     receiver = Receiver()
     receiver.check_for(3 * MINUTE, FAILING)
@@ -167,30 +167,32 @@ def test_a_clock_that_is_set_back_within_the_delay_begins_it_anew() -> None:
     assert receiver.check_for(HOUR, STUCK) == [(2 * MINUTE, "begins expired_leases")]
 
 
-class AwayReceiver(Receiver):
-    """A receiver that does not answer: nothing is recorded as sent."""
+class UnreachableReceiver(Receiver):
+    """A receiver that does not answer, so that no message is recorded as sent."""
 
     def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
         before = self.tracked
         sent = super().check(*problems, unknown=unknown)
-        found = Findings({each.kind: each for each in problems}, unknown)
-        self.tracked = track(before, found, self.now, self.timing)
+        findings = Findings({each.kind: each for each in problems}, unknown)
+        self.tracked = track(before, findings, self.now, self.timing)
         return sent
 
 
-def test_a_problem_that_came_and_went_while_the_receiver_was_away_is_sent_later() -> None:
-    away = AwayReceiver()
-    away.check_for(3 * MINUTE, STUCK)
-    away.check_for(7 * MINUTE)
-    back = Receiver()
-    back.now, back.tracked = away.now, away.tracked
-    found = Findings()
-    news = list_news(track(back.tracked, found, back.now, TIMING), found, back.now, TIMING)
+def test_problem_that_ended_while_the_receiver_was_unreachable_is_sent_later() -> None:
+    unreachable = UnreachableReceiver()
+    unreachable.check_for(3 * MINUTE, STUCK)
+    unreachable.check_for(7 * MINUTE)
+    reachable = Receiver()
+    reachable.now, reachable.tracked = unreachable.now, unreachable.tracked
+    findings = Findings()
+    news = list_news(
+        track(reachable.tracked, findings, reachable.now, TIMING), findings, reachable.now, TIMING
+    )
     assert [(item.change, item.problem, item.ended_at) for item in news] == [
         ("over", STUCK, NOW + 3 * MINUTE)
     ]
-    assert back.check() == ["over expired_leases"]
-    assert back.tracked == {}
+    assert reachable.check() == ["over expired_leases"]
+    assert reachable.tracked == {}
 
 
 def test_a_problem_that_returned_before_its_end_was_delivered_begins_again() -> None:
@@ -198,13 +200,13 @@ def test_a_problem_that_returned_before_its_end_was_delivered_begins_again() -> 
     receiver.check_for(3 * MINUTE, STUCK)
     receiver.check()
     receiver.now += CLEAR_FOR
-    found = Findings()
-    tracked = track(receiver.tracked, found, receiver.now, TIMING)
-    news = list_news(tracked, found, receiver.now, TIMING)
+    findings = Findings()
+    tracked = track(receiver.tracked, findings, receiver.now, TIMING)
+    news = list_news(tracked, findings, receiver.now, TIMING)
     assert [item.change for item in news] == ["over"]
-    # It takes a minute to deliver this, and the problem returns meanwhile.
-    again = Findings({STUCK.kind: STUCK})
-    tracked = track(tracked, again, receiver.now + MINUTE, TIMING)
+    # The problem returns while this message is being delivered.
+    returned = Findings({STUCK.kind: STUCK})
+    tracked = track(tracked, returned, receiver.now + MINUTE, TIMING)
     delivered_at: datetime = receiver.now + 2 * MINUTE
     receiver.tracked, receiver.now = record_sent(tracked, news, delivered_at), delivered_at
     assert receiver.check_for(3 * MINUTE, STUCK) == [(2 * MINUTE, "begins expired_leases")]

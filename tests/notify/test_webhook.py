@@ -1,4 +1,5 @@
-"""Signed webhooks: catches a wrong signature, a followed redirect, and an address in a reason."""
+"""Signed webhooks: catches a wrong signature, a followed redirect, and a failure's reason with the
+receiver's address."""
 
 import base64
 import hashlib
@@ -49,29 +50,29 @@ MESSAGE = Message(
 )
 
 
-def test_a_signature_is_the_one_of_the_standard() -> None:
+def test_signature_equals_the_example_of_the_standard() -> None:
     """The example of the specification of Standard Webhooks."""
     key = decode_signing_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookReceiver) -> None:
-    began = int(time.time())
+def test_webhook_is_signed_and_has_only_the_notices(receiver: WebhookReceiver) -> None:
+    started_at = int(time.time())
     send_webhook(receiver.url, KEY, MESSAGE)
     (request,) = receiver.received
     sent_at = int(request.headers["webhook-timestamp"])
-    assert began <= sent_at <= time.time()
+    assert started_at <= sent_at <= time.time()
     expected = hmac.digest(KEY, f"msg_1.{sent_at}.".encode() + request.body, hashlib.sha256)
     assert request.headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
     assert request.id == "msg_1"
     assert request.headers["content-type"] == "application/json"
     assert "authorization" not in request.headers
-    stamp = f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
+    now = f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
     since = f"{NOW - timedelta(minutes=5):%Y-%m-%d %H:%M} UTC"
     assert json.loads(request.body) == {
         "type": "jobmon.notices",
-        "timestamp": stamp,
+        "timestamp": now,
         "data": {
             "queue": "mail",
             "environment": "PROD",
@@ -100,7 +101,7 @@ def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookR
                     "level": "watch",
                     "text": "50% of a failed",
                     "since": None,
-                    "endedAt": stamp,
+                    "endedAt": now,
                     "count": None,
                     "types": ["a", "b"],
                     "url": None,
@@ -120,14 +121,14 @@ def test_a_webhook_is_signed_and_has_no_more_than_the_notices(receiver: WebhookR
     ],
     ids=["test", "one", "over", "all over"],
 )
-def test_a_title_is_the_notice_or_their_number(news: list[News], title: str) -> None:
+def test_title_is_the_only_notice_or_the_number_of_notices(news: list[News], title: str) -> None:
     assert Message(id="m", made_at=NOW, sender=SENDER, news=news).render_title() == title
 
 
-def test_the_documented_verification_accepts_only_what_was_signed(
+def test_documented_verification_accepts_only_signed_messages(
     receiver: WebhookReceiver,
 ) -> None:
-    """Runs the ten lines of docs/notifications.md."""
+    """Runs the Python example of docs/notifications.md."""
     page = (Path(__file__).parents[2] / "docs/notifications.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
@@ -151,7 +152,7 @@ def test_credentials_of_an_address_are_sent_as_a_header(receiver: WebhookReceive
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
-    """Catches the message, with its credentials, at an address that another server chose."""
+    """Catches a message with credentials that is sent to an address chosen by another server."""
     receiver.status, receiver.headers = status, {"Location": receiver.url.replace("hook", "other")}
     with pytest.raises(DeliveryError) as caught:
         send_webhook(receiver.url, KEY, MESSAGE)
