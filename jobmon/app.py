@@ -10,6 +10,7 @@ from pymongo import MongoClient
 from jobmon import __version__, logs, tracing
 from jobmon.api import actions, admin, health, jobs, metrics, openapi
 from jobmon.api import queues as queue_list
+from jobmon.api.export import EXPORTS, ExportSlots
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.own_counts import OwnCounter
 from jobmon.api.queues import QueueSummaries
@@ -84,6 +85,7 @@ def create_app(
     )
     app.json = JSONProvider(app)
     app.extensions["jobmon_settings"] = settings
+    app.extensions[EXPORTS] = ExportSlots()
     redactor = app.extensions["jobmon_redactor"] = Redactor(settings.redact_keys)
     queues = WatchedQueues(settings, watched, redactor, client)
     app.extensions["jobmon_connection"] = queues.own

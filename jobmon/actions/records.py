@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from jobmon.actions.request import Person, to_milliseconds
+from jobmon.actions.request import ID_FORM, Person, to_milliseconds
 from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
 from jobmon.store.mapping import Document, Keys
 
@@ -248,16 +248,17 @@ class ActionRecords:
 
     def list_requested(
         self, since: datetime, limit: int = 0, before: RequestPlace | None = None
-    ) -> list[str]:
-        """The ids of the requests of a time, the newest first. Index: kind, at, request."""
+    ) -> list[RequestPlace]:
+        """The requests of a time, the newest first. Index: kind, at, request."""
         query: Document = {**self.own.scope, "kind": Decision.REQUESTED.value}
+        query["request"] = {"$regex": f"^{ID_FORM.pattern}$"}  # what a cursor can hold
         query["at"] = {"$gte": since} | ({} if before is None else {"$lte": before.at})
         if before is not None:
             same_time = {"at": before.at, "request": {"$lt": before.request_id}}
             query["$or"] = [{"at": {"$lt": before.at}}, same_time]
-        found = self.own[DECISIONS].find(query, {"_id": False, "request": True})
+        found = self.own[DECISIONS].find(query, {"_id": False, "at": True, "request": True})
         newest_first = found.sort([("at", -1), ("request", -1)])
-        return [document["request"] for document in newest_first.limit(limit)]
+        return [RequestPlace(one["at"], one["request"]) for one in newest_first.limit(limit)]
 
 
 def make_outcome(

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,6 +33,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 MAX_LISTED = 100
+BATCH = 1_000  # outcomes that a file reads at a time
 ACTOR_CACHE_MS = 2_000
 KEPT_JOBS = 200  # whose outcomes are kept for open pages
 ACTOR_ABSENCE_S = 60  # a restart of the actor may take this long before pages have no buttons
@@ -64,6 +65,14 @@ class OutcomePage:
 
     outcomes: list[JobOutcome]
     next_after: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestPage:
+    """Requests, the newest first; `next_place` is None on the last page."""
+
+    states: list[ActionState]
+    next_place: RequestPlace | None = None
 
 
 class ActionRequests:
@@ -131,14 +140,28 @@ class ActionRequests:
         """A request with its state; None if there is none with this id."""
         return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
-    def list_recent(
-        self, *, limit: int = 50, before: RequestPlace | None = None
-    ) -> list[ActionState]:
-        """The newest requests, at most 100; those after a place, to read further pages."""
+    def list_recent(self, *, limit: int = 50, before: RequestPlace | None = None) -> RequestPage:
+        """The newest requests, at most 100; those after a place, to read further pages.
+
+        A page has fewer if some cannot be read.
+        """
         records, now = self.records, datetime.now(UTC)
         since = now - timedelta(days=self._connection.settings.actions_retention_days)
-        ids = records.list_requested(since, min(limit, MAX_LISTED), before)
-        return read_states(records, ids, self._connection.settings)
+        limit = min(limit, MAX_LISTED)
+        places = records.list_requested(since, limit + 1, before)
+        ids = [place.request_id for place in places[:limit]]
+        return RequestPage(
+            states=read_states(records, ids, self._connection.settings),
+            next_place=places[limit - 1] if len(places) > limit else None,
+        )
+
+    def list_all(self) -> Iterator[list[ActionState]]:
+        """All requests in batches, the newest first."""
+        page = self.list_recent(limit=MAX_LISTED)
+        yield page.states
+        while page.next_place is not None:
+            page = self.list_recent(limit=MAX_LISTED, before=page.next_place)
+            yield page.states
 
     def list_outcomes(
         self,
@@ -167,6 +190,17 @@ class ActionRequests:
             outcomes=list(own.read(OUTCOMES, page, _load_outcome)),
             next_after=_encode_key(page[-1]["key"]) if len(documents) > limit else None,
         )
+
+    def list_all_outcomes(
+        self, request_id: str, result: Result | None = None
+    ) -> Iterator[list[JobOutcome]]:
+        """All outcomes of a request's jobs in batches, only with this result if given."""
+        after: str | None = None
+        while True:
+            page = self.list_outcomes(request_id, after=after, limit=BATCH, result=result)
+            yield page.outcomes
+            if (after := page.next_after) is None:
+                return
 
     def list_job_outcomes(
         self, job_id: str, limit: int = 50, max_age_s: float = 0.0
@@ -252,25 +286,33 @@ def read_states(
     record may be another program's.
     """
     now, found = datetime.now(UTC), records.list_records(list(request_ids))
-    states = []
+    states: list[ActionState] = []
     for request_id in request_ids:
         stored = found[request_id]
         requested = [each for each in stored if each["kind"] == Decision.REQUESTED]
-        loaded = list(records.own.read("a request", requested, ActionRequest.load))
-        if not loaded:
-            continue
-        request = loaded[0]
-        request = replace(
-            request,
-            valid_s=min(request.valid_s, 60 * settings.actions_expire_minutes),
-            needs_approval=request.needs_approval or _needs_approval(request, settings),
-        )
-        is_running = any(each["kind"] == Progress.CLAIMED for each in stored) and not any(
-            each["kind"] == Progress.FINISHED for each in stored
-        )
+        kinds = {each["kind"] for each in stored}
+        is_running = Progress.CLAIMED in kinds and Progress.FINISHED not in kinds
         last = records.find_last(request_id, Progress.BATCH) if is_running else None
-        states.append(conclude_state(request, stored, last, now))
+        load = partial(_load_state, stored=stored, last=last, settings=settings, now=now)
+        states += records.own.read("a request", requested[:1], load)
     return states
+
+
+def _load_state(
+    requested: Document,
+    *,
+    stored: Sequence[Document],
+    last: Document | None,
+    settings: Settings,
+    now: datetime,
+) -> ActionState:
+    request = ActionRequest.load(requested)
+    request = replace(
+        request,
+        valid_s=min(request.valid_s, 60 * settings.actions_expire_minutes),
+        needs_approval=request.needs_approval or _needs_approval(request, settings),
+    )
+    return conclude_state(request, stored, last, now)
 
 
 def _needs_approval(request: ActionRequest, settings: Settings) -> bool:

@@ -106,7 +106,8 @@ class Actor:
 
     def _list_open(self) -> list[ActionState]:
         """The requests for which something is left to do, the oldest first."""
-        ids = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
+        places = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
+        ids = [place.request_id for place in places]
         left = [request_id for request_id in reversed(ids) if request_id not in self._over]
         states = read_states(self._records, left, self._settings)
         found = {state.request.id for state in states}

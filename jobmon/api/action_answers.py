@@ -92,8 +92,14 @@ class ActionAnswer(Answer):
     endedAt = DateOrText("Since when it is over.")
 
 
+class ActionWithHistory(ActionAnswer):
+    """A request for an action with its history: a row of a file."""
+
+    history = array(ActionRecord, "The steps, in order of time.")
+
+
 class ActionDetail(ActionAnswer):
-    """A request for an action with its history."""
+    """A request for an action with its history, and what the caller may do."""
 
     isActorRunning = boolean(
         "Whether an actor is running. Without one, requests wait, and expire after a while."

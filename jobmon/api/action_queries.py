@@ -1,23 +1,29 @@
 """Reads requests for actions: each schema checks a body once and makes one typed object."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from marshmallow import ValidationError, fields, post_load, validate
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
 from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.records import RequestPlace, Result
-from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON, ActionRequest
+from jobmon.actions.request import ID_FORM, MAX_JOBS, MAX_PRIORITY, MAX_REASON
 from jobmon.actions.requests import RequestConflictError
 from jobmon.actions.target import MAX_ID_LENGTH, MAX_IDS, MAX_TYPES, Target
 from jobmon.api.body import Body
 from jobmon.api.fields import EncodedCursor, OptionalDate, PlainInteger, default_none, describe
 from jobmon.api.parameters import Parameters, optional_text
-from jobmon.api.queries import LIST_PARAMETERS, load_list_query
+from jobmon.api.queries import (
+    LIST_PARAMETERS,
+    ListFormat,
+    find_page_of_file,
+    format_field,
+    load_list_query,
+)
 from jobmon.api.search import is_search
 from jobmon.domain import JobAction
 from jobmon.store.bson_json import to_iso
@@ -294,42 +300,58 @@ class _RequestCursor(EncodedCursor):
         return RequestPlace(moment.astimezone(UTC), request_id)
 
 
-def encode_place(request: ActionRequest) -> str:
+def encode_place(place: RequestPlace) -> str:
     """The cursor of the page that begins after a request."""
-    return f"{to_iso(request.at)}_{request.id}"
+    return f"{to_iso(place.at)}_{place.request_id}"
+
+
+class _PageParameters(Parameters):
+    """Which page of a list, or a file of it."""
+
+    @validates_schema(pass_original=True)
+    def _check_page(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
+        if wrong := find_page_of_file(query, given):
+            raise ValidationError(dict(wrong))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestListQuery:
-    """A page of requests: those after a place."""
+    """A page of requests, those after a place; or a file of all."""
 
     before: RequestPlace | None = None
     per_page: int = 20
+    format: ListFormat = ListFormat.JSON
 
 
-class RequestListParameters(Parameters):
+class RequestListParameters(_PageParameters):
     """Which page of the requests."""
 
     per_page = PlainInteger(
         load_default=20, validate=validate.Range(1, 100), **describe("Requests per page.")
     )
     cursor = _RequestCursor(load_default=default_none, **describe("The `next_cursor` of a page."))
+    format = format_field("requests", "`per_page` and `cursor`")
 
     @post_load
     def _make_query(self, query: dict[str, Any], **_: Any) -> RequestListQuery:
-        return RequestListQuery(before=query["cursor"], per_page=query["per_page"])
+        return RequestListQuery(
+            before=query["cursor"],
+            per_page=query["per_page"],
+            format=ListFormat(query["format"] or ListFormat.JSON),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeQuery:
-    """A page of the outcomes of a request."""
+    """A page of the outcomes of a request, or a file of all."""
 
     after: str | None = None
     result: Result | None = None
     per_page: int = 100
+    format: ListFormat = ListFormat.JSON
 
 
-class OutcomeParameters(Parameters):
+class OutcomeParameters(_PageParameters):
     """Which outcomes of a request."""
 
     result = fields.String(
@@ -341,6 +363,7 @@ class OutcomeParameters(Parameters):
         load_default=100, validate=validate.Range(1, 1_000), **describe("Jobs per page.")
     )
     cursor = optional_text("The `next_cursor` of a page.", max_length=4_096)
+    format = format_field("outcomes", "`per_page` and `cursor`")
 
     @post_load
     def _make_query(self, query: dict[str, Any], **_: Any) -> OutcomeQuery:
@@ -348,6 +371,7 @@ class OutcomeParameters(Parameters):
             after=query["cursor"] or None,
             result=Result(query["result"]) if query["result"] else None,
             per_page=query["per_page"],
+            format=ListFormat(query["format"] or ListFormat.JSON),
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from flask import request
+from flask import Response, request
 
 from jobmon.actions.state import ActionState
 from jobmon.api import action_examples, examples
@@ -18,6 +18,7 @@ from jobmon.api.action_answers import (
     format_preview,
     format_state,
 )
+from jobmon.api.action_files import export_outcomes, export_requests
 from jobmon.api.action_queries import (
     ActionBody,
     ActionOrder,
@@ -46,7 +47,7 @@ from jobmon.api.job_actions import (
 )
 from jobmon.api.jobs import document_refusal, get_callers_job
 from jobmon.api.openapi import Access, Routes
-from jobmon.api.queries import JobParameters
+from jobmon.api.queries import JobParameters, ListFormat
 from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
@@ -105,8 +106,11 @@ def blueprint() -> Routes:
     @routes.doc(operationId="listActions")
     @routes.arguments(RequestListParameters, location="query")
     @routes.response(HTTPStatus.OK, ActionList, example=action_examples.ACTION_LIST)
-    def actions(query: RequestListQuery) -> dict[str, Any]:
+    @routes.document_files("request", "Action with its `history`")
+    def actions(query: RequestListQuery) -> dict[str, Any] | Response:
         """List the requests, the newest first: who, when, from where, what, why, and how far."""
+        if query.format is not ListFormat.JSON:
+            return export_requests(query.format)
         found, next_cursor = list_requests(query)
         return {
             "meta": {
@@ -129,9 +133,15 @@ def blueprint() -> Routes:
     @routes.arguments(OutcomeParameters, location="query")
     @_document_missing(routes)
     @routes.response(HTTPStatus.OK, OutcomeList, example=action_examples.OUTCOME_LIST)
-    def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any]:
-        """List the outcome of each job of a request: the changed fields, or why it was skipped."""
-        find_request(action_id)
+    @routes.document_files("job", "JobOutcome")
+    def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any] | Response:
+        """List the outcome of each job of a request: the changed fields, or why it was skipped.
+
+        The last line of a file has a reason if the request is not over yet.
+        """
+        state = find_request(action_id)
+        if query.format is not ListFormat.JSON:
+            return export_outcomes(state, query.format, query.result)
         with explain_request_errors():
             page = queue_actions().requests.list_outcomes(
                 action_id, after=query.after, limit=query.per_page, result=query.result
@@ -222,9 +232,8 @@ def make_preview(order: ActionOrder) -> dict[str, Any]:
 
 def list_requests(query: RequestListQuery) -> tuple[list[ActionState], str | None]:
     """A page of the requests, and the cursor of the next one."""
-    found = queue_actions().requests.list_recent(limit=query.per_page, before=query.before)
-    is_full = len(found) == query.per_page
-    return found, encode_place(found[-1].request) if is_full else None
+    page = queue_actions().requests.list_recent(limit=query.per_page, before=query.before)
+    return page.states, None if page.next_place is None else encode_place(page.next_place)
 
 
 def format_detail(state: ActionState) -> dict[str, Any]:

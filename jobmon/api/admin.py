@@ -60,7 +60,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     @routes.doc(operationId="listJobs")
     @routes.arguments(ListParameters, location="query")
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
-    @routes.document_files
+    @routes.document_files("job", "JobSummary")
     def jobs(query: ListQuery) -> dict[str, Any] | Response:
         """List all jobs.
 

@@ -1,4 +1,4 @@
-"""Streams all jobs of a list as a CSV or NDJSON file.
+"""Streams all rows of a list as a CSV or NDJSON file.
 
 A complete file ends with a marker and the number of rows. A fault before that closes the
 connection; a reader behind an HTTP/1.0 proxy sees only that the marker is missing.
@@ -12,20 +12,19 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from flask import Flask, Response, current_app, request
 from pymongo.errors import PyMongoError
 
-from jobmon.api.answers import JobSummary
+from jobmon.api.answers import Answer
 from jobmon.store.failures import describe_error
-from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.errors import ApiError
 from jobmon.web.json_text import encode_line
@@ -38,36 +37,50 @@ PER_CALLER = 1  # so that one caller cannot take all exports
 RETRY_AFTER_S = 10
 CHUNK_ROWS = 125  # about 64 KiB, at most some 20 MB
 
-_COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
-_CSV_COLUMNS = [*_COLUMNS, "lastErrorCode", "lastErrorMessage"]
+EXPORTS = "jobmon_exports"  # the extension of an app with its `ExportSlots`
 _CSV_END = "#end"
-_pick_columns = itemgetter(*_COLUMNS)
 # Spreadsheets trim blanks, drop invisible characters and read full-width forms as ASCII ones.
 _FORMULA = re.compile(
     r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]"
 )
 
 
-def _render_csv(jobs: Iterable[dict[str, Any]]) -> bytes:
-    return _write_csv(map(_make_cells, jobs))
+@dataclass(frozen=True, kw_only=True)
+class FileRows:
+    """What the rows of a file are.
+
+    `name` begins the name of the file. `answer` has the fields of a row. In CSV these are the cells
+    that `pick_cells` makes of an answer, one for each of the `columns`, at least three.
+    """
+
+    name: str
+    answer: Answer
+    columns: Sequence[str]
+    pick_cells: Callable[[dict[str, Any]], Iterable[Any]]
 
 
-def _make_cells(job: dict[str, Any]) -> list[Any]:
-    error = job["lastError"] or {}
-    return [
-        # A letter or a digit begins no formula: this spares most cells the search.
-        value if type(value) is not str or value[:1].isalnum() else _escape_formula(value)
-        for value in (*_pick_columns(job), error.get("code"), error.get("message"))
-    ]
+def _render_csv(rows: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
+    return _write_csv(
+        [
+            # A letter or a digit begins no formula: this spares most cells the search.
+            cell if type(cell) is not str or cell[:1].isalnum() else _escape_formula(cell)
+            for cell in rows.pick_cells(answer)
+        ]
+        for answer in answers
+    )
 
 
-def _render_csv_end(rows: int, reason: str) -> bytes:
-    return _write_csv([[_CSV_END, rows, reason or None, *[None] * (len(_CSV_COLUMNS) - 3)]])
+def _render_csv_header(rows: FileRows) -> bytes:
+    return _write_csv([rows.columns])
 
 
-def _write_csv(rows: Iterable[list[Any]]) -> bytes:
+def _render_csv_end(rows: FileRows, count: int, reason: str) -> bytes:
+    return _write_csv([[_CSV_END, count, reason or None, *[None] * (len(rows.columns) - 3)]])
+
+
+def _write_csv(lines: Iterable[Iterable[Any]]) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows(lines)
     return text.getvalue().encode(errors="replace")
 
 
@@ -76,31 +89,39 @@ def _escape_formula(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) or text == _CSV_END else text
 
 
-def _render_ndjson(jobs: Iterable[dict[str, Any]]) -> bytes:
-    return b"".join(map(encode_line, jobs))
+def _render_ndjson(_: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
+    return b"".join(map(encode_line, answers))
 
 
-def _render_ndjson_end(rows: int, reason: str) -> bytes:
-    end = {"end": True, "rows": rows} | ({"reason": reason} if reason else {})
+def _render_ndjson_end(_: FileRows, count: int, reason: str) -> bytes:
+    end = {"end": True, "rows": count} | ({"reason": reason} if reason else {})
     return f"{json.dumps(end)}\n".encode()  # with the documented blanks
 
 
 class _Layout(NamedTuple):
-    """Parts of a file: its header, some `JobSummary` rows, and its end.
+    """Parts of a file: its header, some rows, and its end.
 
-    The end has the number of rows, and the reason why jobs may be missing, if there is one.
+    The end has the number of rows, and the reason why some may be missing, if there is one.
     """
 
     mimetype: str
-    header: bytes
-    render: Callable[[Iterable[dict[str, Any]]], bytes]
-    end: Callable[[int, str], bytes]
+    header: Callable[[FileRows], bytes]
+    render: Callable[[FileRows, Iterable[dict[str, Any]]], bytes]
+    end: Callable[[FileRows, int, str], bytes]
 
 
 _LAYOUTS = {
-    "csv": _Layout("text/csv", _write_csv([_CSV_COLUMNS]), _render_csv, _render_csv_end),
-    "ndjson": _Layout("application/x-ndjson", b"", _render_ndjson, _render_ndjson_end),
+    "csv": _Layout("text/csv", _render_csv_header, _render_csv, _render_csv_end),
+    "ndjson": _Layout("application/x-ndjson", lambda _: b"", _render_ndjson, _render_ndjson_end),
 }
+
+
+class _File(NamedTuple):
+    """A file to write; `reason`: why rows may be missing."""
+
+    rows: FileRows
+    layout: _Layout
+    reason: str
 
 
 class ExportSlots:
@@ -132,13 +153,15 @@ def _too_many(message: str) -> ApiError:
 
 
 def export(
-    batches: Iterator[list[Document]], file_format: str, slots: ExportSlots, reason: str = ""
+    rows: FileRows, batches: Iterator[list[Any]], file_format: str, reason: str = ""
 ) -> Response:
-    """The jobs of all batches as a file, in the `file_format` csv or ndjson; raises ApiError 429.
+    """All batches as a file in the `file_format` csv or ndjson; raises ApiError 429.
 
-    `reason`: why jobs may be missing in the batches; it is in the last line of the file.
-    The first batch is read before the response begins, so that its faults become normal errors.
+    The batches have what `rows.answer` serializes. `reason`: why rows may be missing in them; it is
+    in the last line of the file. The first batch is read before the response begins, so that its
+    faults become normal errors.
     """
+    slots: ExportSlots = current_app.extensions[EXPORTS]
     caller = auth.subject()
     slots.take(caller)
     with ExitStack() as stack:
@@ -147,10 +170,10 @@ def export(
         slot = stack.pop_all()  # released once: at the end of the file, or when the caller leaves
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     layout = _LAYOUTS[file_format]
-    content = _render(app, batches, layout, str(request.endpoint), reason)
+    content = _render(app, _File(rows, layout, reason), batches, str(request.endpoint))
     response = Response(_hold_slot(slot, content), mimetype=layout.mimetype)
     response.call_on_close(slot.close)
-    name = f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{file_format}"
+    name = f"{rows.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{file_format}"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
@@ -161,21 +184,22 @@ def _hold_slot(slot: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _render(
-    app: Flask, batches: Iterator[list[Document]], layout: _Layout, endpoint: str, reason: str
+    app: Flask, file: _File, batches: Iterator[list[Any]], endpoint: str
 ) -> Iterator[bytes]:
-    show = JobSummary().dump
-    rows = 0
-    if layout.header:
-        yield layout.header
+    rows, layout, reason = file
+    show = rows.answer.dump
+    count = 0
+    if header := layout.header(rows):
+        yield header
     try:
         for batch in batches:
             for start in range(0, len(batch), CHUNK_ROWS):
                 with app.app_context():  # the request has ended
-                    chunk = layout.render(map(show, batch[start : start + CHUNK_ROWS]))
+                    chunk = layout.render(rows, map(show, batch[start : start + CHUNK_ROWS]))
                 yield chunk
-            rows += len(batch)
+            count += len(batch)
     except PyMongoError as error:
         log.error("%s: export aborted: %s", endpoint, describe_error(error))
         # gunicorn then closes the connection without the last chunk.
         raise ConnectionResetError(errno.ECONNRESET, "export aborted") from None
-    yield layout.end(rows, reason)
+    yield layout.end(rows, count, reason)

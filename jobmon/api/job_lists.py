@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from flask import Response
 
-from jobmon.api.export import ExportSlots, export
+from jobmon.api.answers import JobSummary
+from jobmon.api.export import FileRows, export
 from jobmon.api.group_jobs import GroupJobFinder
 from jobmon.api.longest_runs import LongestRunReader
 from jobmon.api.queries import ListFormat, ListQuery
@@ -21,6 +23,22 @@ from jobmon.web.queues import WatchedQueue, current_queue
 
 NOT_IN_LIST = "the job is not in the list of the longest runs"
 NO_ORDER = "no index has the jobs beyond this one in the order of the list"
+
+_COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
+_pick_columns = itemgetter(*_COLUMNS)
+
+
+def _pick_cells(job: dict[str, Any]) -> tuple[Any, ...]:
+    error = job["lastError"] or {}
+    return (*_pick_columns(job), error.get("code"), error.get("message"))
+
+
+JOB_ROWS = FileRows(
+    name="jobs",
+    answer=JobSummary(),
+    columns=(*_COLUMNS, "lastErrorCode", "lastErrorMessage"),
+    pick_cells=_pick_cells,
+)
 
 
 class ListPage(NamedTuple):
@@ -47,7 +65,6 @@ class ListResponder:
     """
 
     def __init__(self) -> None:
-        self._slots = ExportSlots()
         self._groups = GroupJobFinder()
         self._longest = LongestRunReader()
 
@@ -115,11 +132,11 @@ class ListResponder:
         queue = current_queue()
         if query.by_duration:
             jobs, why = self._longest.list(queue, query.job_filter)
-            return export(iter([jobs]), query.format, self._slots, why)
+            return export(JOB_ROWS, iter([jobs]), query.format, why)
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             batches = queue.lists.batches(job_filter, oldest_first=query.oldest_first)
-            return export(batches, query.format, self._slots, job_filter.reason)
+            return export(JOB_ROWS, batches, query.format, job_filter.reason)
 
     def _page_longest(self, queue: WatchedQueue, query: ListQuery) -> ListPage:
         """A page by its number: these lists have no cursor."""

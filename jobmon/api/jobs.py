@@ -62,7 +62,7 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
     @routes.doc(operationId="listOwnJobs")
     @routes.arguments(OwnListParameters, location="query")
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
-    @routes.document_files
+    @routes.document_files("job", "JobSummary")
     def own_jobs(query: ListQuery) -> dict[str, Any] | Response:
         """List the caller's own jobs.
 

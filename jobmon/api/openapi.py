@@ -105,12 +105,12 @@ _ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 _FILES = {
     "text/csv": (
-        "With `format=csv`: a row of field names, then one row per job. A complete file ends with "
-        "a row of `#end` and the number of jobs."
+        "With `format=csv`: a row of field names, then one row per {what}. A complete file ends "
+        "with a row of `#end` and the number of {what}s."
     ),
     "application/x-ndjson": (
-        "With `format=ndjson`: one JobSummary per line. A complete file ends with the line "
-        '`{"end": true, "rows": n}`, where n is the number of jobs.'
+        "With `format=ndjson`: one {schema} per line. A complete file ends with the line "
+        '`{{"end": true, "rows": n}}`, where n is the number of {what}s.'
     ),
 }
 
@@ -215,17 +215,25 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
         return decorate
 
-    def document_files(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Document that a list can also be answered as a file."""
-        for mimetype, about in _FILES.items():
-            view = self.alt_response(
-                HTTPStatus.OK,
-                schema={"type": "string", "description": about},
-                content_type=mimetype,
-                description="A page of jobs, or all matching jobs as a file.",
-                success=True,
-            )(view)
-        return view
+    def document_files(self, what: str, schema: str) -> Callable[..., Any]:
+        """Document that a list can also be answered as a file.
+
+        `what`: the word for a row. `schema`: its fields.
+        """
+
+        def document(view: Callable[..., Any]) -> Callable[..., Any]:
+            for mimetype, about in _FILES.items():
+                text = about.format(what=what, schema=schema)
+                view = self.alt_response(
+                    HTTPStatus.OK,
+                    schema={"type": "string", "description": text},
+                    content_type=mimetype,
+                    description=f"A page of {what}s, or all matching {what}s as a file.",
+                    success=True,
+                )(view)
+            return view
+
+        return document
 
     def register_views_in_doc(self, api: "DocumentedApi", *arguments: Any, **options: Any) -> None:
         """Document the routes when the document is first requested."""

@@ -61,6 +61,26 @@ class ListFormat(StrEnum):
     NDJSON = "ndjson"
 
 
+def format_field(what: str, without: str) -> fields.String:
+    """The parameter `format` of a list of `what`; a file has none of the parameters `without`."""
+    return fields.String(
+        load_default=ListFormat.JSON.value,
+        validate=validate.OneOf([*ListFormat, ""]),
+        **describe(
+            f"`json` for a page; `csv` or `ndjson` for all matching {what} as a file, without "
+            f"{without}."
+        ),
+    )
+
+
+def find_page_of_file(query: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The messages for the parameters of a page that a request for a file has given."""
+    if query["format"] not in (ListFormat.CSV, ListFormat.NDJSON):
+        return {}
+    message = f"Cannot be combined with format={query['format']}."
+    return {name: [message] for name in ("page", "per_page", "cursor") if given.get(name)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ListQuery:
     """A request for a list of jobs: which ones, in which order, and which page or file of them.
@@ -232,14 +252,7 @@ class _PageParameters(FilterParameters):
             "The `next_cursor` or `prev_cursor` of a list with the same `sort`. Overrides `page`."
         ),
     )
-    format = fields.String(
-        load_default=ListFormat.JSON.value,
-        validate=validate.OneOf([*ListFormat, ""]),
-        **describe(
-            "`json` for a page; `csv` or `ndjson` for all matching jobs as a file, without "
-            "`page`, `per_page` and `cursor`."
-        ),
-    )
+    format = format_field("jobs", "`page`, `per_page` and `cursor`")
 
     @validates_schema(pass_original=True)
     def _check_page(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
@@ -248,10 +261,7 @@ class _PageParameters(FilterParameters):
             field, oldest_first = _read_sort(query)
             if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
                 wrong["cursor"] = ["Made by a list with another sort."]
-        if query["format"] in (ListFormat.CSV, ListFormat.NDJSON):
-            for name in ("page", "per_page", "cursor"):
-                if given.get(name):
-                    wrong[name] = [f"Cannot be combined with format={query['format']}."]
+        wrong |= find_page_of_file(query, given)
         if wrong:
             raise ValidationError(wrong)
 

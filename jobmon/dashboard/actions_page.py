@@ -14,6 +14,7 @@ from jobmon.actions.records import Result
 from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.target import MAX_IDS
 from jobmon.api.action_answers import list_filters
+from jobmon.api.action_files import export_outcomes, export_requests
 from jobmon.api.action_queries import ActionOrder, RequestListParameters, RequestListQuery
 from jobmon.api.actions import list_requests, make_preview
 from jobmon.api.fields import redact
@@ -28,6 +29,7 @@ from jobmon.api.job_actions import (
     undo,
 )
 from jobmon.api.jobs import require_own_job
+from jobmon.api.queries import ListFormat
 from jobmon.dashboard import session
 from jobmon.dashboard.action_forms import ActionForm
 from jobmon.dashboard.job_view import JobView
@@ -110,6 +112,8 @@ class ActionPages:
     def requests(self) -> Response | str:
         """All requests, the newest first."""
         session.require_admin()
+        if (file_format := _read_format()) is not ListFormat.JSON:
+            return export_requests(file_format)
         actions, query = queue_actions(), _read_list_query()
         found, next_cursor = list_requests(query)
         context = {
@@ -129,6 +133,8 @@ class ActionPages:
         requests = queue_actions().requests
         result = request.args.get("result")
         chosen = Result(result) if result in list(Result) else None
+        if (file_format := _read_format()) is not ListFormat.JSON:
+            return export_outcomes(shown.state, file_format, chosen)
         page = requests.list_outcomes(action_id, limit=OUTCOMES_SHOWN, result=chosen)
         context = {
             "shown": shown,
@@ -245,6 +251,12 @@ def _read_list_query() -> RequestListQuery:
     except ValidationError:
         raise invalid("cursor", "This page link is no longer valid.") from None
     return query
+
+
+def _read_format() -> ListFormat:
+    """What a page answers with: itself, or its list as a file."""
+    chosen = request.args.get("format")
+    return ListFormat(chosen) if chosen in list(ListFormat) else ListFormat.JSON
 
 
 def _find_visible(action_id: str) -> ActionView:

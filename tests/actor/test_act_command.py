@@ -32,11 +32,11 @@ def test_act_prints_the_jobs_and_requests_only_what_is_confirmed(acting: ActingQ
     refused = act(acting, *options, answer="n\n")
     assert refused.output.startswith("retry: 7 jobs\n  dead-")
     assert refused.exit_code == 1
-    assert acting.requests.list_recent() == []
+    assert acting.requests.list_recent().states == []
     done = act(acting, *options, answer="y\n")
     assert done.exit_code == 0, done.output
     assert "No actor works for this queue" in done.output
-    (state,) = acting.requests.list_recent()
+    (state,) = acting.requests.list_recent().states
     assert (state.request.by.subject, state.request.expected, state.request.reason) == (
         "ada",
         7,
@@ -50,7 +50,7 @@ def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
     acting.add("dead", "dlq")
     for _ in range(2):
         assert act(acting, "retry", "--id", "dead", "--yes", "--key", "k1").exit_code == 0
-    assert len(acting.requests.list_recent()) == 1
+    assert len(acting.requests.list_recent().states) == 1
     other = act(acting, "cancel", "--id", "dead", "--yes", "--key", "k1")
     assert (other.exit_code, "Was used for another request" in other.output) == (1, True)
 
@@ -73,7 +73,7 @@ def test_act_refuses_with_the_option_that_is_wrong(
     refused = act(acting, *options)
     assert refused.exit_code != 0
     assert message in refused.output
-    assert acting.requests.list_recent() == []
+    assert acting.requests.list_recent().states == []
 
 
 def test_act_waits_for_an_actor_in_another_process(acting: ActingQueue) -> None:

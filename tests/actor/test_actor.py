@@ -7,7 +7,7 @@ import pytest
 
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreviewer
-from jobmon.actions.records import Decision, RequestPlace
+from jobmon.actions.records import Decision, Progress
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
@@ -208,7 +208,28 @@ def test_requests_of_the_same_millisecond_are_listed_once_each(acting: ActingQue
     ids = {acting.file("retry", f"job-{number}", at=at).request.id for number in range(5)}
     listed: list[str] = []
     place = None
-    while page := acting.requests.list_recent(limit=2, before=place):
-        listed += [state.request.id for state in page]
-        place = RequestPlace(page[-1].request.at, page[-1].request.id)
+    while (page := acting.requests.list_recent(limit=2, before=place)).next_place is not None:
+        listed += [state.request.id for state in page.states]
+        place = page.next_place
+    listed += [state.request.id for state in page.states]
     assert listed == sorted(ids, reverse=True)
+
+
+def test_unreadable_records_hide_no_other_request(
+    acting: ActingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a list that ends with the page of such a record, or that fails."""
+    monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
+    at = datetime.now(UTC).replace(microsecond=0)
+    first, other, ended, last = (
+        acting.file("retry", f"job-{number}", at=at - timedelta(seconds=number)).request.id
+        for number in range(4)
+    )
+    decisions, own = acting.database.action_decisions, acting.requests.records.own
+    decisions.update_one({"request": other}, {"$set": {"target": {"sql": "drop"}}})
+    acting.requests.records.add_progress(ended, Progress.FINISHED, {"phase": "melted"})
+    foreign = {"kind": "requested", "at": at, "request": "not an id"}
+    decisions.insert_one(own.new("foreign", foreign))
+    found = [state.request.id for page in acting.requests.list_all() for state in page]
+    assert found == [first, last]
+    assert acting.requests.list_recent(limit=2).next_place is not None

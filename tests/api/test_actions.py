@@ -1,8 +1,11 @@
 """The routes for actions: catches a filter that means more jobs than its text, a request without
 its reason or count, and an answer or a job that does not show what was filed and done."""
 
+import csv
+import io
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mongomock
@@ -237,9 +240,11 @@ def test_requests_are_listed_in_pages(acting: ActionApi) -> None:
     assert second["meta"]["next_cursor"] is None
 
 
-def test_outcomes_show_changes_without_secrets_in_pages(
+@pytest.fixture
+def recorded(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
-) -> None:
+) -> Iterator[tuple[ActionApi, str]]:
+    """The service on a real server, and the id of a request with two outcomes."""
     uri = database_uri(mongod, database)
     settings = make_settings(
         mongo_uri=uri, state_db=database.name, actions=True, role_permissions=ROLES
@@ -248,6 +253,88 @@ def test_outcomes_show_changes_without_secrets_in_pages(
     request_id = acting.post("/admin/actions", ALL_DEAD | {"filter": {}}).json["id"]
     acting.report(request_id, "d1", before={"status": "dlq", "password": "p"})
     acting.report(request_id, "d2", result="skipped", reason="it is queued")
+    yield acting, request_id
+    acting.database.client.close()
+
+
+def read_file(acting: ActionApi, path: str, role: str = "admin", **query: str) -> list[Any]:
+    """The lines of a file, without its end, which has their number and perhaps a reason."""
+    answer = acting.get(path, token=acting.token("ada", role), **query)
+    assert answer.status_code == 200, answer.text
+    if query["format"] == "ndjson":
+        *lines, end = map(json.loads, answer.text.splitlines())
+        assert (end["end"], end["rows"]) == (True, len(lines))
+    else:
+        *lines, last = csv.DictReader(io.StringIO(answer.text, newline=""))
+        assert [*last.values()][:2] == ["#end", str(len(lines))]
+    answer.close()
+    return lines
+
+
+def test_files_of_outcomes_have_all_of_them_however_many(
+    recorded: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobmon.actions.requests.BATCH", 10)
+    acting, request_id = recorded
+    for number in range(30):
+        acting.report(request_id, f"more-{number:02}", result="skipped", reason="=1+1")
+    address = f"/admin/actions/{request_id}/outcomes"
+    page = acting.read(address, per_page=1_000)["data"]
+    assert len(page) == 32
+    assert read_file(acting, address, format="ndjson") == page
+    rows = read_file(acting, address, role="reader", format="csv")
+    assert [(row["jobId"], row["result"], row["at"]) for row in rows] == [
+        (one["jobId"], one["result"], one["at"]) for one in page
+    ]
+    assert json.loads(rows[0]["before"]) == {"status": "dlq", "password": "[redacted]"}
+    assert rows[-1]["reason"] == "'=1+1"
+    assert len(read_file(acting, address, format="ndjson", result="done")) == 1
+    mixed = acting.get(address, token=acting.token("ada"), format="csv", cursor="x")
+    assert (mixed.status_code, [*mixed.json["error"]["details"]]) == (422, ["cursor"])
+
+
+def test_file_of_outcomes_names_why_it_may_not_be_complete(
+    recorded: tuple[ActionApi, str],
+) -> None:
+    acting, request_id = recorded
+
+    def read_end() -> Any:
+        address, token = f"/admin/actions/{request_id}/outcomes", acting.token("ada")
+        answer = acting.get(address, token=token, format="ndjson")
+        return json.loads(answer.text.splitlines()[-1])
+
+    reason = "the request is not over: more jobs may follow"
+    assert read_end() == {"end": True, "rows": 2, "reason": reason}
+    acting.finish(request_id, done=1)
+    assert read_end() == {"end": True, "rows": 2}
+
+
+def test_file_of_requests_has_each_with_its_history(
+    recorded: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting, first = recorded
+    ids = [acting.post("/admin/actions", ALL_DEAD).json["id"] for _ in range(4)]
+    acting.post(f"/admin/actions/{first}/stop", {"reason": "wrong filter"}, subject="bob")
+    listed = acting.read("/admin/actions")["data"]
+    monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
+    lines = read_file(acting, "/admin/actions", format="ndjson")
+    assert [line["id"] for line in lines] == [one["id"] for one in listed]
+    assert {line["id"] for line in lines} == {first, *ids}
+    *_, oldest = lines
+    steps = [(step["kind"], step["by"]["subject"], step["reason"]) for step in oldest["history"]]
+    assert steps == [
+        ("requested", "ada", "the provider is back"),
+        ("stopped", "bob", "wrong filter"),
+    ]
+    row = read_file(acting, "/admin/actions", format="csv")[-1]
+    assert (row["bySubject"], row["byRole"], row["byAddress"]) == ("ada", "admin", "127.0.0.1")
+    assert (row["phase"], row["isDryRun"]) == ("stopped", "false")
+    assert json.loads(row["target"]) == oldest["target"]
+    assert json.loads(row["history"]) == oldest["history"]
+
+
+def test_outcomes_show_changes_without_secrets_in_pages(recorded: tuple[ActionApi, str]) -> None:
+    acting, request_id = recorded
     address = f"/admin/actions/{request_id}/outcomes"
     page = acting.read(address, per_page=1)
     (outcome,) = page["data"]
@@ -257,7 +344,6 @@ def test_outcomes_show_changes_without_secrets_in_pages(
     assert (skipped["jobId"], skipped["reason"]) == ("d2", "it is queued")
     wrong = acting.get(address, token=acting.token("ada"), cursor="!")
     assert (wrong.status_code, list(wrong.json["error"]["details"])) == (422, ["cursor"])
-    acting.database.client.close()
 
 
 def test_job_shows_what_was_done_to_it_and_what_is_possible(

@@ -1,0 +1,63 @@
+"""The records of actions as files: all requests, and the outcomes of one."""
+
+from typing import Any
+
+from flask import Response
+
+from jobmon.actions.records import Result
+from jobmon.actions.state import ActionState
+from jobmon.api.action_answers import (
+    ActionWithHistory,
+    JobOutcomeAnswer,
+    PersonAnswer,
+    format_history,
+    format_outcome,
+    format_state,
+)
+from jobmon.api.answers import Answer
+from jobmon.api.export import FileRows, export
+from jobmon.api.job_actions import queue_actions
+from jobmon.api.queries import ListFormat
+from jobmon.web.json_text import dump_json
+
+NOT_OVER = "the request is not over: more jobs may follow"
+
+
+def _make_rows(name: str, answer: Answer) -> FileRows:
+    """Rows with a cell for each field: `bySubject` for one of `by`, JSON for other documents."""
+    return FileRows(name=name, answer=answer, columns=_name_cells(answer), pick_cells=_pick_cells)
+
+
+def _name_cells(answer: Answer) -> tuple[str, ...]:
+    persons = [f"by{name.capitalize()}" for name in PersonAnswer().fields]
+    return tuple(cell for name in answer.fields for cell in (persons if name == "by" else (name,)))
+
+
+def _pick_cells(shown: dict[str, Any]) -> list[Any]:
+    cells: list[Any] = []
+    for name, value in shown.items():
+        if name == "by":
+            cells += value.values()
+        else:
+            cells.append(dump_json(value) if isinstance(value, dict | list | bool) else value)
+    return cells
+
+
+REQUEST_ROWS = _make_rows("actions", ActionWithHistory())
+OUTCOME_ROWS = _make_rows("outcomes", JobOutcomeAnswer())
+
+
+def export_requests(file_format: ListFormat) -> Response:
+    """All requests with their history as a file, the newest first."""
+    batches = (
+        [format_state(state) | {"history": format_history(state.history)} for state in states]
+        for states in queue_actions().requests.list_all()
+    )
+    return export(REQUEST_ROWS, batches, file_format)
+
+
+def export_outcomes(state: ActionState, file_format: ListFormat, result: Result | None) -> Response:
+    """All outcomes of a request as a file, only with this result if given."""
+    found = queue_actions().requests.list_all_outcomes(state.request.id, result)
+    batches = (list(map(format_outcome, outcomes)) for outcomes in found)
+    return export(OUTCOME_ROWS, batches, file_format, "" if state.is_over else NOT_OVER)
