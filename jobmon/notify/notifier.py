@@ -140,13 +140,12 @@ class Notifier:
         try:
             action()
         except Exception as error:  # the collector goes on counting without notifications
-            is_known = isinstance(error, PyMongoError)
-            failure = (
-                describe_error(error) if isinstance(error, PyMongoError) else repr(type(error))
-            )
+            if isinstance(error, PyMongoError):
+                failure, shown = describe_error(error), None
+            else:
+                failure, shown = repr(type(error)), error
             if self._failures.get(what) != failure:
-                text = "notifications cannot %s: %s"
-                log.error(text, what, failure, exc_info=None if is_known else error)
+                log.error("notifications cannot %s: %s", what, failure, exc_info=shown)
             self._failures[what] = failure
             return False
         self._failures.pop(what, None)

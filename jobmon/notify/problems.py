@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from jobmon.diagnosis.attention import run_checks
@@ -12,6 +11,7 @@ from jobmon.diagnosis.notice_address import find_notice_address
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind, Level
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.series import History
+from jobmon.settings.name_patterns import matches_any
 from jobmon.settings.receivers import ReceiverAddress
 
 MAX_TYPES = 100
@@ -78,11 +78,7 @@ def _select_types(evidence: Evidence, patterns: Sequence[str]) -> Evidence:
     """The evidence of only the types that match a pattern; what has no types is left out."""
 
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
-        return {
-            name: value
-            for name, value in by_type.items()
-            if any(fnmatchcase(name, pattern) for pattern in patterns)
-        }
+        return {name: value for name, value in by_type.items() if matches_any(name, patterns)}
 
     def select_history(history: History[str] | Missing) -> History[str] | Missing:
         if isinstance(history, Missing):

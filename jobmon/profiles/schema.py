@@ -64,7 +64,7 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
     except tomllib.TOMLDecodeError as error:
         raise TomlError(_explain_syntax(str(error), text)) from None
     try:
-        _check(content, schema, ())
+        _check(content, schema, (), schema.get("$defs", {}))
         return build(content)
     except ProfileMistakeError as error:
         key = ".".join(map(str, error.path))
@@ -102,10 +102,10 @@ def profile_schema() -> dict[str, Any]:
     return schema
 
 
-def _check(value: Any, schema: dict[str, Any], path: KeyPath) -> None:
-    schema = _resolve(schema)
+def _check(value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]) -> None:
+    schema = _resolve(schema, definitions)
     if "anyOf" in schema:
-        schema = _choose(value, schema["anyOf"], path)
+        schema = _choose(value, schema["anyOf"], path, definitions)
     if "type" in schema and not _has_type(value, schema["type"]):
         raise ProfileMistakeError(path, f"must be {_TYPES[schema['type']][0]}")
     if "enum" in schema and value not in schema["enum"]:
@@ -117,25 +117,27 @@ def _check(value: Any, schema: dict[str, Any], path: KeyPath) -> None:
         allowed = f"from {schema['minimum']} to {schema['maximum']}"
         raise ProfileMistakeError(path, f"{value} is not {allowed}")
     if isinstance(value, dict):
-        _check_table(value, schema, path)
+        _check_table(value, schema, path, definitions)
     if isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
             raise ProfileMistakeError(path, f"needs at least {schema['minItems']} elements")
         for index, element in enumerate(value):
-            _check(element, schema.get("items", {}), (*path, index))
+            _check(element, schema.get("items", {}), (*path, index), definitions)
 
 
-def _check_table(value: dict[str, Any], schema: dict[str, Any], path: KeyPath) -> None:
+def _check_table(
+    value: dict[str, Any], schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]
+) -> None:
     known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name, inner in value.items():
         if name in known:
-            _check(inner, known[name], (*path, name))
+            _check(inner, known[name], (*path, name), definitions)
         elif others is False:
             allowed = ", ".join(known)
             raise OtherKeyError((*path, name), f"unknown; allowed are {allowed}")
         elif others is not True:
             try:
-                _check(inner, others, (*path, name))
+                _check(inner, others, (*path, name), definitions)
             except ProfileMistakeError as error:
                 if len(error.path) > len(path) + 1:
                     raise
@@ -145,17 +147,19 @@ def _check_table(value: dict[str, Any], schema: dict[str, Any], path: KeyPath) -
             raise ProfileMistakeError(path, f"needs {name}")
 
 
-def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema itself, or the definition that its `$ref` names."""
+def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself, or the one of its file's definitions that its `$ref` names."""
     if "$ref" not in schema:
         return schema
-    definition: dict[str, Any] = profile_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
+    definition: dict[str, Any] = definitions[schema["$ref"].rpartition("/")[2]]
     return definition
 
 
-def _choose(value: Any, schemas: list[dict[str, Any]], path: KeyPath) -> dict[str, Any]:
+def _choose(
+    value: Any, schemas: list[dict[str, Any]], path: KeyPath, definitions: dict[str, Any]
+) -> dict[str, Any]:
     """The first of these schemas that allows the type of the value."""
-    resolved = [_resolve(schema) for schema in schemas]
+    resolved = [_resolve(schema, definitions) for schema in schemas]
     for schema in resolved:
         if _has_type(value, schema["type"]):
             return schema

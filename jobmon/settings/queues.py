@@ -52,7 +52,7 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
     environment does not have the queue's `uri_variable`.
     """
     if settings.queues is None:
-        return (settings,)
+        return (_choose_rules(settings),)
     path = Path(settings.queues)
     try:
         text = path.read_text(encoding="utf-8")
@@ -67,7 +67,14 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
         place = MistakePlace.PROFILE_FILE if is_other else MistakePlace.QUEUES_FILE
         raise SettingsError(f"JOBMON_QUEUES: {path}, {error}", place) from None
     _require_known_permissions(settings, queues)
-    return queues
+    return tuple(map(_choose_rules, queues))
+
+
+def _choose_rules(queue: Settings) -> Settings:
+    """The settings with the rules of only this queue."""
+    if not queue.rules.by_queue:
+        return queue
+    return replace(queue, rules=queue.rules.for_queue(queue.queue))
 
 
 def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ...]:

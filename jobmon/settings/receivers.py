@@ -5,11 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from urllib.parse import unquote_plus, urlsplit
 
 from environs import Env
 from marshmallow import ValidationError
+
+from jobmon.settings.name_patterns import matches_any
 
 LEVELS = ("bad", "watch")
 WEBHOOK_SCHEMES = ("http", "https")
@@ -43,7 +44,7 @@ class ReceiverAddress:
 
     def accepts_queue(self, queue: str) -> bool:
         """Whether it gets the notifications of a queue."""
-        return not self.queues or any(fnmatchcase(queue, pattern) for pattern in self.queues)
+        return not self.queues or matches_any(queue, self.queues)
 
 
 def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...]:

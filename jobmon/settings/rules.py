@@ -6,10 +6,12 @@ The overview, notifications and the alert rules of `jobmon alerts` have the same
 
     [types."report.*"]
     stalled_after_minutes = 60
+
+    [queues.payouts]
+    dead_per_hour = 5
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,6 +22,7 @@ from typing import Any
 
 from jobmon.profiles.schema import TomlError, load_toml
 from jobmon.settings.mistakes import MistakePlace, SettingsError
+from jobmon.settings.name_patterns import matches_any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +51,27 @@ class Rules:
 
     `by_type` has thresholds of types by pattern, such as `mail.*`; the first that matches counts. A
     backlog grows if it has `backlog_growth` times as many jobs as an hour ago, and more than
-    `backlog_growth_jobs` more.
+    `backlog_growth_jobs` more. `by_queue` has the rules of queues by pattern; the first that
+    matches counts.
     """
 
     thresholds: Thresholds = Thresholds()
     by_type: tuple[tuple[str, Thresholds], ...] = ()
     backlog_growth: float = 1.2
     backlog_growth_jobs: int = 20
+    by_queue: tuple[tuple[str, "Rules"], ...] = ()
+
+    def for_queue(self, name: str) -> "Rules":
+        """The rules of a queue, without those of others."""
+        for pattern, rules in self.by_queue:
+            if matches_any(name, (pattern,)):
+                return rules
+        return replace(self, by_queue=()) if self.by_queue else self
 
     def for_type(self, name: str) -> Thresholds:
         """The thresholds of a type."""
         for pattern, thresholds in self.by_type:
-            if re.fullmatch(pattern_regex(pattern), name, re.DOTALL):
+            if matches_any(name, (pattern,)):
                 return thresholds
         return self.thresholds
 
@@ -73,12 +85,6 @@ class Rules:
 
 
 DEFAULT_RULES = Rules()
-
-
-def pattern_regex(pattern: str) -> str:
-    """A regular expression, also one of Prometheus; `*` is any text and `?` one character."""
-    parts = re.split(r"([*?])", pattern)
-    return "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
 
 
 @cache
@@ -108,15 +114,29 @@ def load_rules(file: str | None) -> Rules:
         raise SettingsError(f"JOBMON_RULES: {file}, {error}", place) from None
 
 
-def _build_rules(content: dict[str, Any]) -> Rules:
-    thresholds = _build_thresholds(Thresholds(), content)
-    backlog = {name: value for name, value in content.items() if name.startswith("backlog_")}
+def _build_rules(content: Mapping[str, Any]) -> Rules:
+    tables = content.get("queues", {})
+    return replace(
+        _build_queue_rules(content, {}),
+        by_queue=tuple(
+            (pattern, _build_queue_rules(content, table)) for pattern, table in tables.items()
+        ),
+    )
+
+
+def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> Rules:
+    """The rules of a queue's table; where it has none, those of the whole file.
+
+    The tables of its types come first: of two with the same pattern, its own counts.
+    """
+    thresholds = _build_thresholds(Thresholds(), {**content, **queue})
+    types = [*queue.get("types", {}).items(), *content.get("types", {}).items()]
+    backlog = {
+        name: value for name, value in {**content, **queue}.items() if name.startswith("backlog_")
+    }
     return Rules(
         thresholds=thresholds,
-        by_type=tuple(
-            (pattern, _build_thresholds(thresholds, table))
-            for pattern, table in content.get("types", {}).items()
-        ),
+        by_type=tuple((pattern, _build_thresholds(thresholds, table)) for pattern, table in types),
         **backlog,
     )
 

@@ -1,16 +1,18 @@
 """The alert rules for Prometheus, with the thresholds of the overview and of notifications."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib.resources import files
 from string import Template
 from textwrap import indent
-from typing import Any
+from typing import Any, TypeVar
 
 from jobmon.humanize import percent
-from jobmon.settings.rules import Rules, Thresholds, pattern_regex
+from jobmon.settings.name_patterns import pattern_regex
+from jobmon.settings.rules import Rules, Thresholds
 
+T = TypeVar("T")
 _INDENT = " " * 10  # of the lines of an expression
 _OLDEST_DUE = """\
       - alert: JobmonOldestDueJob
@@ -32,24 +34,52 @@ class _RulesTemplate(Template):
 def render_alert_rules(rules: Rules) -> str:
     """The file of rules as YAML; for the default rules it is deploy/prometheus/alerts.yml."""
     template = files("jobmon.setup").joinpath("alerts.yml.template").read_text(encoding="utf-8")
-    minutes = rules.thresholds.stalled_after // timedelta(minutes=1)
-    oldest_due = "\nor\n".join(_oldest_due(rules))
+    queues = [rules, *(own for _, own in rules.by_queue)]
+    silence = min(each.thresholds.stalled_after for each in queues)
+    failure_rates = (each.failure_rate for queue in queues for each in queue.list_thresholds())
+    oldest_due = _join(_oldest_due(rules))
     return _RulesTemplate(template).substitute(
-        stalled_minutes=minutes,
-        backlog_growth=f"{rules.backlog_growth:g}",
-        backlog_growth_jobs=rules.backlog_growth_jobs,
-        dead_letters=_indent("\nor\n".join(_dead_letters(rules))),
-        failure_rate=_indent("\nor\n".join(_failure_rate(rules))),
-        least_failure_rate=percent(min(each.failure_rate for each in rules.list_thresholds())),
-        oldest_due_alert=_RulesTemplate(_OLDEST_DUE).substitute(expression=_indent(oldest_due))
+        stalled=_join(_stalled(rules)),
+        least_stalled_minutes=silence // timedelta(minutes=1),
+        backlog_growing=_join(_backlog_growing(rules)),
+        least_backlog_growth=f"{min(each.backlog_growth for each in queues):g}",
+        dead_letters=_join(_dead_letters(rules)),
+        failure_rate=_join(_failure_rate(rules)),
+        least_failure_rate=percent(min(failure_rates)),
+        oldest_due_alert=_RulesTemplate(_OLDEST_DUE).substitute(expression=oldest_due)
         if oldest_due
         else "",
     )
 
 
-def _indent(expression: str) -> str:
-    """An expression for a placeholder that is already indented."""
-    return indent(expression, _INDENT).removeprefix(_INDENT)
+def _join(expressions: Iterator[str]) -> str:
+    """One expression for a placeholder that is already indented."""
+    return indent("\nor\n".join(expressions), _INDENT).removeprefix(_INDENT)
+
+
+def _stalled(rules: Rules) -> Iterator[str]:
+    for queues, (silence,) in _select_queues(rules, _read_silence):
+        finished = _series("jobmon_attempts_finished_total", queues)
+        increase = f"increase({finished}[{silence // timedelta(minutes=1)}m])"
+        yield (
+            "max by (job, queue) (jobmon_due_jobs) > 0\nand\n"
+            f"sum by (job, queue) (max by (job, queue, outcome, type) ({increase})) == 0"
+        )
+
+
+def _read_silence(rules: Rules) -> tuple[timedelta]:
+    return (rules.thresholds.stalled_after,)
+
+
+def _backlog_growing(rules: Rules) -> Iterator[str]:
+    due, before = (f"max by (job, queue) (jobmon_due_jobs{age})" for age in ("", " offset 1h"))
+    for queues, (growth, jobs) in _select_queues(rules, _read_growth):
+        selected = f"max by (job, queue) ({_series('jobmon_due_jobs', queues)})"
+        yield f"{selected} > {jobs} + {before}\nand\n{due} > {growth:g} * {before}"
+
+
+def _read_growth(rules: Rules) -> tuple[float, int]:
+    return rules.backlog_growth, rules.backlog_growth_jobs
 
 
 def _dead_letters(rules: Rules) -> Iterator[str]:
@@ -85,22 +115,41 @@ def _series(name: str, *matchers: str) -> str:
     return f"{name}{{{given}}}" if given else name
 
 
+def _select_queues(rules: Rules, read: Callable[[Rules], T]) -> Iterator[tuple[str, T]]:
+    """What is read of the rules, and a matcher of the label `queue` for the queues that have it."""
+    patterns, default = [pattern for pattern, _ in rules.by_queue], read(rules)
+    if all(read(own) == default for _, own in rules.by_queue):
+        yield "", default
+        return
+    yield f"queue!~{_quote(patterns)}", default
+    for number, (pattern, own) in enumerate(rules.by_queue):
+        yield _match("queue", pattern, patterns[:number]), read(own)
+
+
 def _select_types(rules: Rules, *names: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """These thresholds, and a matcher of the label `type` for the types that have them."""
+    """These thresholds, and matchers of the labels `queue` and `type` for what has them."""
 
     def read(thresholds: Thresholds) -> tuple[Any, ...]:
         return tuple(getattr(thresholds, name) for name in names)
 
-    default, patterns = read(rules.thresholds), [pattern for pattern, _ in rules.by_type]
-    if all(read(thresholds) == default for _, thresholds in rules.by_type):
-        yield "", default
-        return
-    yield f"type!~{_quote(patterns)}", default
-    for number, (pattern, thresholds) in enumerate(rules.by_type):
-        matcher = f"type=~{_quote([pattern])}"
-        if earlier := patterns[:number]:  # the first pattern that matches counts
-            matcher += f",type!~{_quote(earlier)}"
-        yield matcher, read(thresholds)
+    def read_types(queue: Rules) -> list[tuple[str, tuple[Any, ...]]]:
+        default, patterns = read(queue.thresholds), [pattern for pattern, _ in queue.by_type]
+        if all(read(thresholds) == default for _, thresholds in queue.by_type):
+            return [("", default)]
+        return [(f"type!~{_quote(patterns)}", default)] + [
+            (_match("type", pattern, patterns[:number]), read(thresholds))
+            for number, (pattern, thresholds) in enumerate(queue.by_type)
+        ]
+
+    for queues, types in _select_queues(rules, read_types):
+        for matcher, thresholds in types:
+            yield ",".join(filter(None, (queues, matcher))), thresholds
+
+
+def _match(label: str, pattern: str, earlier: list[str]) -> str:
+    """Matchers for a pattern without what an earlier one matches: the first one counts."""
+    matcher = f"{label}=~{_quote([pattern])}"
+    return f"{matcher},{label}!~{_quote(earlier)}" if earlier else matcher
 
 
 def _quote(patterns: list[str]) -> str:

@@ -4,7 +4,7 @@ It only reads: a sample of the newest documents, the names of collections and in
 rights. No finding repeats a password or a job's payload.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pymongo.collection import Collection
@@ -17,6 +17,7 @@ from jobmon.profiles import load_profile
 from jobmon.rollup.reader import MAX_STATS_AGE_MS, RollupReader
 from jobmon.settings import Settings, SettingsError
 from jobmon.settings.deprecated import list_warnings
+from jobmon.settings.name_patterns import matches_any
 from jobmon.setup.actor_check import check_actor, check_requester
 from jobmon.setup.collection_sample import read_sample
 from jobmon.setup.deployment import (
@@ -66,7 +67,7 @@ def check_deployment(
     watched = f"{settings.jobs_collection} is"
     if load_profile(settings.profile).attempts_collection is not None:
         watched = f"{settings.jobs_collection} and {settings.attempts_collection} are"
-    yield from check_settings(settings, watched)
+    yield from check_settings(settings, watched, [settings.queue])
     connection = Connection(settings)
     try:
         with connection.client:
@@ -76,14 +77,15 @@ def check_deployment(
         yield unreachable(error, settings.mongo_uri, settings.uri_setting, NO_USER)
 
 
-def check_settings(settings: Settings, watched: str) -> Iterator[Finding]:
-    """Report how tokens are checked, and whether people can sign in.
+def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> Iterator[Finding]:
+    """Report how tokens are checked, whether people can sign in, and rules of no queue.
 
-    `watched` begins the sentence "… watched": `jobs is`.
+    `watched` begins the sentence "… watched": `jobs is`. `queues`: the names of all queues.
     """
     yield _describe_settings(settings, watched)
     for message in list_warnings():
         yield warning("settings", message, remedy="docs/versions.md lists deprecated settings.")
+    yield from _check_rules(settings, queues)
     try:
         require_shared_storage(settings, settings.workers)
     except SettingsError as error:
@@ -367,6 +369,21 @@ def _describe_settings(settings: Settings, watched: str) -> Finding:
     if by is None:
         return ok("settings", f"{message}. No key for tokens is set; the web service needs one.")
     return ok("settings", f"{message}, tokens checked by {by} ({settings.jwt_algorithm}).")
+
+
+def _check_rules(settings: Settings, queues: Sequence[str]) -> Iterator[Finding]:
+    """A warning for tables of thresholds that are about no queue: a name may have a typo."""
+    unused = [
+        pattern
+        for pattern, _ in settings.rules.by_queue
+        if not any(matches_any(queue, [pattern]) for queue in queues)
+    ]
+    if unused:
+        yield warning(
+            "settings",
+            f"JOBMON_RULES has thresholds for {', '.join(unused)}, which is no queue.",
+            remedy=f"The queues are {', '.join(queues[:20])}.",
+        )
 
 
 def _ms(time: timedelta) -> str:

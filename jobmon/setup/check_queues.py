@@ -31,7 +31,8 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
         yield from check_deployment(settings)
         return
     queues = load_queues(settings)
-    yield from check_settings(settings, count(len(queues), "queue is", "queues are"))
+    names = [queue.queue for queue in queues]
+    yield from check_settings(settings, count(len(queues), "queue is", "queues are"), names)
     if name is not None:
         queues = select_queues(queues, name)
     own = Connection(replace(settings, queue=""))  # a command for it names no queue

@@ -103,45 +103,33 @@ def queue(receiver: WebhookReceiver, make_queue: Callable[..., Queue]) -> Queue:
     return make_queue(receiver.url)
 
 
+@pytest.mark.parametrize("restarts", [False, True])
 def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
-    queue: Queue, receiver: WebhookReceiver
+    queue: Queue, receiver: WebhookReceiver, *, restarts: bool
 ) -> None:
-    collector = queue.start()
+    """Also if each check is that of another collector: nothing is sent twice or lost."""
+    only = queue.start()
+
+    def check(after: timedelta = timedelta()) -> None:
+        (queue.start() if restarts else only).check(after)
+
     queue.evidence = STUCK
-    collector.check()
+    check()
     assert receiver.received == []
-    collector.check(2 * MINUTE)
-    for _ in range(10):
-        collector.check(MINUTE)
+    check(2 * MINUTE)
+    for _ in range(4):
+        check(MINUTE)
     queue.evidence = HEALTHY
-    collector.check(MINUTE)
-    collector.check(5 * MINUTE)
-    collector.check(MINUTE)
+    check(MINUTE)
+    check(5 * MINUTE)
+    check(MINUTE)
     assert [each.changes for each in receiver.received] == [
         [("begins", "expired_leases")],
         [("over", "expired_leases")],
     ]
     first, second = (each.id for each in receiver.received)
     assert first != second
-    assert (collector.health().sent, collector.health().failures) == (2, 0)
-
-
-def test_another_collector_sends_nothing_twice_and_loses_nothing(
-    queue: Queue, receiver: WebhookReceiver
-) -> None:
-    queue.evidence = STUCK
-    queue.start().check()
-    queue.start().check(2 * MINUTE)  # the delay continues in the new process
-    for _ in range(3):
-        queue.start().check(MINUTE)
-    queue.evidence = HEALTHY
-    queue.start().check(MINUTE)
-    queue.start().check(5 * MINUTE)
-    queue.start().check(MINUTE)
-    assert [each.changes for each in receiver.received] == [
-        [("begins", "expired_leases")],
-        [("over", "expired_leases")],
-    ]
+    assert (only.health().sent, only.health().failures) == (2, 0)
 
 
 def test_a_process_that_dies_before_it_records_sends_the_same_message_again(

@@ -1,6 +1,7 @@
 """The file of queues: catches a mistake without its line, and settings of another queue."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues
 from jobmon.settings.queues import queues_schema
+from jobmon.settings.rules import Rules
 
 HOME = "mongodb://home/app"
 ROOT = Path(__file__).parents[2]
@@ -55,6 +57,15 @@ def test_queues_have_their_own_mapping_and_share_the_rest(
     assert (payouts.environment, payouts.permission) == ("production", "PAYOUTS")
     assert not payouts.owners
     assert {queue.query_timeout_ms for queue in queues} == {700}
+
+
+def test_each_queue_has_its_own_thresholds(load: Any) -> None:
+    own = Rules(backlog_growth=3)
+    given = Rules(backlog_growth=2, by_queue=(("pay*", own),))
+    queues = load("[mails]\n[payouts]\nprofile = 'agenda'", rules=given)
+    assert [queue.rules for queue in queues] == [Rules(backlog_growth=2), own]
+    (only,) = load_queues(Settings(mongo_uri=HOME, rules=replace(given, by_queue=(("*", own),))))
+    assert only.rules == own
 
 
 def test_each_of_several_collections_is_a_queue(load: Any) -> None:

@@ -45,6 +45,31 @@ def test_types_have_the_thresholds_of_the_first_pattern_that_matches(tmp_path: P
     assert rules.restrict("report.x") == Rules(thresholds=report, backlog_growth_jobs=500)
 
 
+def test_a_queue_has_its_own_rules_and_shares_the_others(tmp_path: Path) -> None:
+    """Catches the rules of another queue, and a type's rule that a queue loses."""
+    queues = """
+[queues.payouts]
+dead_per_hour = 5
+backlog_growth = 3
+
+[queues.payouts.types."report.*"]
+dead_per_hour = 50
+
+[queues."mail.*"]
+oldest_due_minutes = 5
+"""
+    rules = load_rules(write(tmp_path, FILE + queues))
+    payouts, mails = rules.for_queue("payouts"), rules.for_queue("mail.jobs")
+    assert (payouts.backlog_growth, payouts.backlog_growth_jobs) == (3, 500)
+    assert payouts.thresholds == Thresholds(failure_rate=0.3, dead_per_hour=5)
+    assert payouts.for_type("report.a") == Thresholds(failure_rate=0.3, dead_per_hour=50)
+    assert payouts.for_type("abc").oldest_due == timedelta(minutes=90)
+    assert mails.thresholds.oldest_due == timedelta(minutes=5)
+    assert mails.for_type("report.a").stalled_after == timedelta(hours=1)
+    assert payouts.by_queue == mails.by_queue == ()
+    assert rules.for_queue("mail") == load_rules(write(tmp_path, FILE))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -60,6 +85,11 @@ def test_types_have_the_thresholds_of_the_first_pattern_that_matches(tmp_path: P
         ),
         ("[types.mail]\nbacklog_growth = 2", "line 2: types.mail.backlog_growth: unknown;"),
         ("[types]\nmail = 3", "line 2: types.mail: must be a table"),
+        (
+            "[queues.a]\n[queues.a.types.mail]\ndead_per_hour = 0",
+            "line 3: queues.a.types.mail.dead_per_hour: 0 is not from 1 to 1000000",
+        ),
+        ("[queues.a]\ndead = 1", "line 2: queues.a.dead: unknown; allowed are failure_rate, "),
     ],
 )
 def test_mistakes_are_reported_with_line_and_key(tmp_path: Path, text: str, expected: str) -> None:
@@ -69,7 +99,7 @@ def test_mistakes_are_reported_with_line_and_key(tmp_path: Path, text: str, expe
     assert str(raised.value).startswith(f"JOBMON_RULES: {file}, ")
     assert expected in str(raised.value)
     misplaced = "before the first [table]" in str(raised.value)
-    assert misplaced == ("types.mail.backlog_growth" in expected)
+    assert misplaced == ("unknown;" in expected and expected.startswith("line 2: types."))
 
 
 def test_settings_have_the_rules_of_the_file(
@@ -98,6 +128,6 @@ def test_schema_is_published_and_names_the_defaults() -> None:
         "backlog_growth_jobs": Rules.backlog_growth_jobs,
     }
     for name, default in defaults.items():
-        assert f"Default: {default}." in schema["properties"][name]["description"]
+        assert f"Default: {default}." in schema["$defs"][name]["description"]
         row = f"| `{name}` | `{default}` |"
         assert row in (ROOT / "docs/notifications.md").read_text()

@@ -77,12 +77,61 @@ def test_alerts_fire_from_the_thresholds_of_their_type_on(own_rules: Path, tmp_p
     expected["JobmonFailureRate"] = ["mail", "report.a", "reports"]
     expected["JobmonOldestDueJob"] = ["mail", "report.a", "reports"]
     expected["JobmonDeadLetters"] = ["mail", "report.a", "report.b"]
-    run_tests(own_rules, tmp_path, series, expected)
+    labels = {
+        name: [{"queue": "default", "type": job_type} for job_type in types]
+        for name, types in expected.items()
+    }
+    run_tests(own_rules, tmp_path, series, labels)
+
+
+def test_each_queue_has_alerts_with_its_own_thresholds(tmp_path: Path) -> None:
+    """Catches a queue in two branches of an expression, and one in none of them."""
+    (tmp_path / "rules.toml").write_text(
+        """
+        dead_per_hour = 3
+        [queues.payouts]
+        dead_per_hour = 9
+        backlog_growth_jobs = 100
+        [queues.payouts.types.report]
+        dead_per_hour = 20
+        [queues."pay*"]
+        stalled_after_minutes = 30
+        """
+    )
+    alerts = tmp_path / "alerts.yml"
+    alerts.write_text(run_alerts(tmp_path / "rules.toml"))
+    series, expected = {}, []
+    for queue, job_type, died, fires in (
+        ("mails", "a", 3, True),
+        ("mails", "report", 2, False),
+        ("payouts", "a", 8, False),
+        ("payouts", "b", 9, True),
+        ("payouts", "report", 19, False),
+        ("payslips", "report", 3, True),
+    ):
+        labels = f'job="jobmon",queue="{queue}",type="{job_type}"'
+        series[f"{DEAD}{{{labels}}}"] = f"0+0x90 {died}+0x30"
+        expected += [(queue, job_type)] if fires else []
+    for queue, due in (("mails", 50), ("payouts", 50), ("payslips", 50)):
+        series[f'jobmon_due_jobs{{job="jobmon",queue="{queue}"}}'] = f"1+0x70 {due}+0x50"
+        labels = f'job="jobmon",queue="{queue}",type="a",outcome="succeeded"'
+        series[f"jobmon_attempts_finished_total{{{labels}}}"] = "0+1x75 75+0x45"
+    run_tests(
+        alerts,
+        tmp_path,
+        series,
+        {
+            "JobmonDeadLetters": [{"queue": queue, "type": kind} for queue, kind in expected],
+            "JobmonBacklogGrowing": [{"queue": "mails"}, {"queue": "payslips"}],
+            "JobmonQueueStalled": [{"queue": "mails"}, {"queue": "payouts"}],
+        },
+    )
 
 
 def run_tests(
-    rules: Path, tmp_path: Path, series: dict[str, str], expected: dict[str, list[str]]
+    rules: Path, tmp_path: Path, series: dict[str, str], expected: dict[str, list[dict[str, str]]]
 ) -> None:
+    """Run promtool: for each alert the labels for which it fires after 100 minutes."""
     (group,) = yaml.safe_load(rules.read_text())["groups"]
     by_name = {rule["alert"]: rule for rule in group["rules"]}
     alert_tests = [
@@ -93,21 +142,20 @@ def run_tests(
                 {
                     "exp_labels": {
                         "job": "jobmon",
-                        "queue": "default",
-                        "type": job_type,
+                        **labels,
                         **by_name[name]["labels"],
                     },
                     "exp_annotations": {
-                        key: text.replace("{{ $labels.queue }}", "default").replace(
-                            "{{ $labels.type }}", job_type
+                        key: text.replace("{{ $labels.queue }}", labels["queue"]).replace(
+                            "{{ $labels.type }}", labels.get("type", "")
                         )
                         for key, text in by_name[name]["annotations"].items()
                     },
                 }
-                for job_type in types
+                for labels in firing
             ],
         }
-        for name, types in expected.items()
+        for name, firing in expected.items()
     ]
     file = tmp_path / "alerts.test.yml"
     test = {

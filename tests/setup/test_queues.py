@@ -67,6 +67,20 @@ def init(environment: dict[str, str], *options: str, uri: str | None = None) -> 
     return run(environment | admin, "init", *options)
 
 
+def test_check_reports_thresholds_of_no_queue(environment: dict[str, str], tmp_path: Path) -> None:
+    """Catches a typo in the name of a queue, whose thresholds would never count."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[queues.payout]\ndead_per_hour = 5\n[queues.'mail*']\ndead_per_hour = 6\n")
+    lines = run(environment | {"JOBMON_RULES": str(rules)}, "check").output.splitlines()
+    (found,) = (number for number, line in enumerate(lines) if "JOBMON_RULES" in line)
+    assert lines[found].split(maxsplit=2) == [
+        "warning",
+        "settings",
+        "JOBMON_RULES has thresholds for payout, which is no queue.",
+    ]
+    assert lines[found + 1].strip() == "The queues are payouts, unreachable, mails."
+
+
 def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) -> None:
     result = run(environment, "check")
     assert result.exit_code == 1

@@ -28,7 +28,7 @@ def check(make_settings: Callable[..., Settings], provider: IdentityProvider) ->
             "oidc_client_id": CLIENT_ID,
             "oidc_client_secret": CLIENT_SECRET,
         }
-        findings = check_settings(make_settings(**settings | given), "jobs is")
+        findings = check_settings(make_settings(**settings | given), "jobs is", ["default"])
         return [finding for finding in findings if finding.check == "sign-in"]
 
     return check

@@ -1,0 +1,21 @@
+"""Patterns of names of types and queues, such as `mail.*`: `*` is any text, `?` one character."""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+
+def pattern_regex(pattern: str) -> str:
+    """The regular expression of a pattern, for a whole name; also one of Prometheus."""
+    parts = re.split(r"([*?])", pattern)
+    return "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
+
+
+def matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name matches one of the patterns as a whole."""
+    return any(_compile(pattern).fullmatch(name) for pattern in patterns)
+
+
+@lru_cache(1_000)
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern_regex(pattern), re.DOTALL)
