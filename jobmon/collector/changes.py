@@ -4,8 +4,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection as Names
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -77,8 +77,8 @@ class StreamedChanges:
     Begins after `token`, or else at `start`, or else now. `fields` are the top-level fields that
     `read_change` needs; without them only the _ids are read.
 
-    It sends the cursor's commands itself: the driver's iterator sends a request after each event,
-    which costs more than all other work if there are many events.
+    It sends the cursor's commands itself: the driver's iterator hides where a batch ends, and when
+    it opens the stream again on another primary.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class StreamedChanges:
         stop: threading.Event,
         *,
         start: Timestamp | None = None,
-        fields: Names[str] | None = None,
+        fields: AbstractSet[str] | None = None,
     ) -> None:
         self._jobs = jobs
         self._stop = stop
@@ -234,7 +234,7 @@ def open_changes(
     stop: threading.Event,
     *,
     start: Timestamp | None = None,
-    fields: Names[str] | None = None,
+    fields: AbstractSet[str] | None = None,
 ) -> Changes:
     """The changes after `token`, or else at `start`, or else from now on.
 
@@ -263,10 +263,10 @@ def open_counted_changes(
     seen_until: datetime | None,
     stop: threading.Event,
 ) -> Changes:
-    """The changes from now on, with `events` prepared for them: it must begin to count them.
+    """Open the changes from now on, and prepare `events` for them; its `begin` starts the counting.
 
-    Without a change stream `events` records that, and counts nothing. `seen_until`: the time up to
-    which changes were counted before; None if they were not.
+    Without a change stream `events` records a gap, and counts nothing. `seen_until`: the time up to
+    which changes were counted before; None if no changes were counted.
     """
     now = connection.cluster_time()
     start = None if now is None else Timestamp(now.time, now.inc + 1)

@@ -13,7 +13,7 @@ from jobmon.rollup.documents import CHECKPOINT, CHECKPOINTS, STATE, OwnDatabase,
 from jobmon.store.mapping import Document
 
 _SEGMENTS_PER_DOCUMENT = 100
-_COUNTS_PER_DOCUMENT = 10_000  # if names of types have 200 characters
+_COUNTS_PER_DOCUMENT = 10_000  # about 8 MB with type names of 200 characters of 4 bytes
 _JOBS_PER_DOCUMENT = 200
 
 
@@ -25,7 +25,8 @@ class IncompleteCheckpointError(Exception):
 class Checkpoint:
     """The dumped segments, and the change stream's resume token; None without a stream.
 
-    `jobs`: those that the `EventCounter` remembers. `seen_until`: the time up to which it counted.
+    `jobs`: the jobs that the `EventCounter` remembers. `seen_until`: it has counted all changes
+    before this time (UTC).
     """
 
     segments: list[Document]
@@ -37,7 +38,7 @@ class Checkpoint:
 class Checkpoints:
     """Writes and reads the checkpoint of a queue in jobmon's own database.
 
-    That of a hundred million jobs has 100 MB, so `keep_alive` is called after each part.
+    A checkpoint of a hundred million jobs has 100 MB, so `keep_alive` is called after each part.
     """
 
     def __init__(self, own: OwnDatabase, keep_alive: Callable[[], object] = lambda: None) -> None:
@@ -129,6 +130,7 @@ def _split_jobs(jobs: list[Document]) -> Iterator[list[Document]]:
 
 
 def _load_head(document: Document) -> tuple[str, int, Document | None, datetime | None]:
+    """The version, the number of parts, the resume token and `seen_until`."""
     token, seen_until = document["token"], document.get("seenUntil")
     return (
         require_type(document["version"], str),
@@ -139,4 +141,5 @@ def _load_head(document: Document) -> tuple[str, int, Document | None, datetime 
 
 
 def _load_part(document: Document) -> tuple[list[Document], list[Document]]:
+    """The segments and the remembered jobs of a part."""
     return require_type(document["segments"], list), require_type(document.get("jobs", []), list)

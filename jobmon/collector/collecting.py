@@ -43,7 +43,7 @@ def collecting(
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
-    # Majority reads: no event would undo the count of a change that a failover rolled back.
+    # Majority reads: no event reports that a failover rolled back a change that was counted.
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
     own, share = connect_as_writer(settings), Share(queues)
     redactor = Redactor(settings.redact_keys)

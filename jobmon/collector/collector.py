@@ -153,8 +153,8 @@ class Collector:
     def _start(self) -> tuple[SegmentMap | None, Changes]:
         """The segments of the last checkpoint, and the changes since then.
 
-        The segments are None if all jobs must be counted. The changes are those from now on if no
-        checkpoint can be used.
+        The segments are None if all jobs must be counted. If no checkpoint can be used, the changes
+        begin now.
         """
         self._groups = ErrorGroups(self._own, self._redactor)
         # With an event log, runs are counted from it alone, even while it is empty.
@@ -260,7 +260,7 @@ class Collector:
             raise failure
 
     def _follow(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
-        """Write stats when jobs change, until stopped; `is_new`: no checkpoint has the segments.
+        """Write stats when jobs change, until stopped; `is_new`: the segments are in no checkpoint.
 
         Returns early if folded types can have names again: then all jobs must be counted again.
         """
@@ -298,8 +298,8 @@ class Collector:
     def _read_changes(self, segments: SegmentMap, changes: Changes) -> tuple[datetime, datetime]:
         """Read changes to the end of the stream, or for a second.
 
-        Returns the time up to which every change is read, by our clock and by the database's: the
-        time before reading, or an earlier one.
+        Returns the time up to which every change is read, by this machine's clock and by the
+        database's: the time before reading, or an earlier time.
         """
         as_of, at = datetime.now(UTC), self._lease.database_time()
         until, has_room = time.monotonic() + READ_FOR_S, True

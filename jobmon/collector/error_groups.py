@@ -49,7 +49,7 @@ class ErrorGroups:
         self._remembered: OrderedDict[int, str] = OrderedDict()
         # A group has its sample (message and stack) here only until it is stored: they are large.
         self._groups: dict[str, ErrorGroup] | None = None
-        self._of_code: dict[str | None, set[str]] = {}
+        self._ids_by_code: dict[str | None, set[str]] = {}
         # By code (OTHER: all codes): a run that ended by this time cannot get a new group.
         self._full_until: dict[str | None, datetime] = {}
         self._changed: set[str] = set()
@@ -99,7 +99,7 @@ class ErrorGroups:
             groups = self._own.read(ERRORS, found, load_error_group)
             self._groups = {group.id: group for group in groups}
             for group in self._groups.values():
-                self._of_code.setdefault(group.code, set()).add(group.id)
+                self._ids_by_code.setdefault(group.code, set()).add(group.id)
         return self._groups
 
     def _group(self, run: FinishedRun) -> str:
@@ -118,30 +118,31 @@ class ErrorGroups:
         groups = self._load()
         error = prepare_error(run.error, run.outcome, self.redactor)
         kind = classify_error(error)
-        of_code = self._of_code.get(kind.code, set())
+        same_code = self._ids_by_code.get(kind.code, set())
         if kind.id not in groups and not self._make_room(
-            of_code, MAX_GROUPS_OF_CODE, run, kind.code
+            same_code, MAX_GROUPS_OF_CODE, run, kind.code
         ):
             kind = fold_kind(kind)
         if kind.id not in groups and not self._make_room(groups, MAX_GROUPS, run, OTHER):
             return OTHER
         groups[kind.id] = _add_run(groups.get(kind.id) or self._make_group(kind, run, error), run)
-        self._of_code.setdefault(kind.code, set()).add(kind.id)
+        self._ids_by_code.setdefault(kind.code, set()).add(kind.id)
         self._changed.add(kind.id)
         self._removed.discard(kind.id)
         return kind.id
 
     def _make_room(
-        self, ids: Collection[str], limit: int, run: FinishedRun, name: str | None
+        self, ids: Collection[str], limit: int, run: FinishedRun, code: str | None
     ) -> bool:
-        """Whether a new group may be added to these; removes quiet ones if there are too many.
+        """Whether a new group may be added to these groups of a `code` (OTHER: all codes).
 
-        Their counts stay in the history. A group with recent errors stays: otherwise runs that
-        each need a new group would remove all others.
+        If there are too many, the groups without recent errors are removed; their counts stay in
+        the history. A group with recent errors stays: otherwise runs that each need a new group
+        would remove all others.
         """
         if len(ids) < limit:
             return True
-        full_until = self._full_until.get(name)
+        full_until = self._full_until.get(code)
         if full_until is not None and run.finished_at <= full_until:
             return False
         groups, quiet_since = self._load(), run.finished_at - ONGOING_FOR
@@ -152,15 +153,15 @@ class ErrorGroups:
         for group in quiet:
             self._remove(group)
         if not quiet:
-            self._full_until[name] = oldest[0].last_seen + ONGOING_FOR
+            self._full_until[code] = oldest[0].last_seen + ONGOING_FOR
         return bool(quiet)
 
     def _remove(self, group: ErrorGroup) -> None:
         del self._load()[group.id]
-        of_code = self._of_code[group.code]
-        of_code.discard(group.id)
-        if not of_code:
-            del self._of_code[group.code]
+        same_code = self._ids_by_code[group.code]
+        same_code.discard(group.id)
+        if not same_code:
+            del self._ids_by_code[group.code]
         self._removed.add(group.id)
 
     def _make_group(
@@ -192,7 +193,8 @@ class ErrorGroups:
             "vars": {"new": {"$literal": document}},
             "in": {"$mergeObjects": ["$$new", merged]},
         }
-        return UpdateOne({"_id": document["_id"]}, [{"$replaceWith": {"$let": with_new}}], True)
+        update = [{"$replaceWith": {"$let": with_new}}]
+        return UpdateOne({"_id": document["_id"]}, update, upsert=True)
 
 
 def _add_run(group: ErrorGroup, run: FinishedRun) -> ErrorGroup:

@@ -34,7 +34,7 @@ _KEEP_FOR = 2 * FINAL_AFTER
 class _Bucket:
     tallies: Tallies
     details: RunDetails
-    position: str | None  # as stored
+    position: str | None  # of the last change in the stored bucket
     is_stored: bool
     is_changed: bool = False
 

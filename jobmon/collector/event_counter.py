@@ -100,6 +100,7 @@ class EventCounter:
         self._pending: deque[Document] = deque()
         self._prepared: tuple[Timestamp, str] | None = None  # where `begin` must begin
         self._begin_by = math.inf
+        # When the end of the stream was read last (monotonic and UTC), until `count` has used it.
         self._end_at: tuple[float, datetime] | None = None
         self._position = ""
         self._write_at = self._load_at = 0.0
@@ -154,9 +155,9 @@ class EventCounter:
     def prepare(self, at: Timestamp, position: str, seen_until: datetime | None) -> None:
         """Keep the events of a new stream, with the changes after `at` (cluster time), for `begin`.
 
-        `seen_until`: the time up to which changes were counted before; None if they were not.
+        `seen_until`: the time up to which changes were counted before; None if none were counted.
         """
-        if self.must_begin:  # the kept events of the stream before are older than `at`
+        if self.must_begin:  # the kept events of the previous stream are older than `at`
             self._pending.clear()
             self._end_at = None
         else:
@@ -219,7 +220,7 @@ class EventCounter:
     def add(self, events: Sequence[Document], *, is_end: bool) -> bool:
         """Keep a batch of events for `count`; returns whether there is room for another one.
 
-        `is_end`: the stream had no more.
+        `is_end`: the stream has no further events now.
         """
         self._pending.extend(events)
         if is_end:
@@ -331,7 +332,7 @@ class EventCounter:
     def _apply(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
     ) -> Iterator[_AppliedChange]:
-        """Each change of a field that matters, applied to the document before it."""
+        """Apply each change of a field that the rules need to the document before the change."""
         latest = {key: (document, False) for key, document in bases.items()}
         for change in changes:
             key, document = change.key, change.document

@@ -1,9 +1,10 @@
 """Keeps the history: buckets of activity by minute and type, added up to larger spans.
 
-A young minute is counted from the watched collections again and again. An older one is not counted
-any more, so its counts outlive the jobs. Where runs are counted from changes, an `EventCounter`
-writes the minutes instead. Ten minutes are the sum of their minutes, hours are the sum of these,
-and so on to six hours and days; each has a retention of its own.
+The minutes of the last quarter of an hour are counted from the watched collections again and again.
+Older minutes are final: they are not counted any more, so their counts outlive the jobs. Where runs
+are counted from changes, an `EventCounter` writes the minutes instead. Ten minutes are the sum of
+their minutes, hours the sum of ten minutes, and so on to six hours and days. Each span has a
+retention of its own.
 """
 
 import logging
@@ -48,7 +49,7 @@ from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
 log = logging.getLogger(__name__)
-Bucket = tuple[datetime, Tallies, RunDetails]  # its start, and what it contains
+Bucket = tuple[datetime, Tallies, RunDetails]  # the start of its span, activity, details of runs
 
 # Seconds between counts of minutes up to this age; the current minute is counted every time.
 RECOUNT_EVERY_S = {MINUTE: 5.0, 2 * MINUTE: 20.0, FINAL_AFTER: 120.0}
@@ -93,9 +94,9 @@ class HistoryWriter:
         self._retention = retention(connection.settings)
         self._own = own
         self._buckets = own[BUCKETS]
-        # When each recount is due; a longer one includes the shorter ones.
+        # By age: when the minutes up to this age are due to be counted again (monotonic seconds).
         self._due_at = dict.fromkeys(RECOUNT_EVERY_S, 0.0)
-        self._longest_query = 6 * HOUR
+        self._longest_query = 6 * HOUR  # the longest time whose activity is counted in one query
         self._expired_on: datetime | None = None
         self._warned = self._has_indexes = False
         # Windows that no collector has counted, and the boundary for which they were found.
@@ -158,7 +159,7 @@ class HistoryWriter:
 
     @property
     def _boundary(self) -> datetime | None:
-        """The first minute that is counted from changes, None if none is."""
+        """The first minute that is counted from changes; None if no minute is."""
         return None if self._events is None else self._events.boundary
 
     def _rest(self, stop: threading.Event) -> bool:
@@ -206,13 +207,13 @@ class HistoryWriter:
         self._own[STATE].update_one({"_id": self._own.id(PROGRESS)}, {"$set": fields}, upsert=True)
 
     def _count_young(self, now: datetime) -> None:
-        back = timedelta(0)
+        oldest = timedelta(0)
         for age, every_s in RECOUNT_EVERY_S.items():
             if time.monotonic() >= self._due_at[age]:
                 self._due_at[age] = time.monotonic() + every_s
-                back = max(back, age)
+                oldest = max(oldest, age)
         # A writer's clock may be ahead: the next minute is counted, too.
-        start, end = floor(now - back, MINUTE), floor(now, MINUTE) + 2 * MINUTE
+        start, end = floor(now - oldest, MINUTE), floor(now, MINUTE) + 2 * MINUTE
         is_changed = self._count(start, end, MINUTE)
         if self._events is not None and (written := self._events.take_written()):
             start, is_changed = min(start, *written), True
@@ -323,7 +324,7 @@ class HistoryWriter:
     def _is_newer(self, counted: Tallies, stored: Tallies | None) -> bool:
         """Whether a count replaces the stored one.
 
-        It never replaces a larger count: jobs are deleted, their activity stays.
+        It never replaces a larger count: if jobs are deleted, their activity stays.
         """
         if not count_events(counted):
             return False
@@ -340,7 +341,7 @@ class HistoryWriter:
         )
 
     def _delete_expired(self, now: datetime) -> None:
-        """Delete buckets past their retention, by whole days, so once a day."""
+        """Delete buckets after their retention, once a day: only whole days are deleted."""
         if floor(now, DAY) == self._expired_on:
             return
         for span, kept_for in self._retention.items():

@@ -1,4 +1,4 @@
-"""The BSON types of _ids, and the order of their values: that of MongoDB's index."""
+"""The BSON types of _ids, and the order of their values as in MongoDB's index."""
 
 import math
 from collections.abc import Callable
@@ -16,11 +16,12 @@ from jobmon.store.bson_json import to_utc
 def _number_key(value: Any) -> Any:
     if isinstance(value, Decimal128):
         decimal = value.to_decimal()
-        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises on a signalling one
+        return -math.inf if decimal.is_nan() else decimal  # math.isnan raises for a signalling NaN
     return -math.inf if math.isnan(value) else value
 
 
 def date_key(value: Any) -> Any:
+    """The date in ms since 1970."""
     if isinstance(value, datetime):
         return int(DatetimeMS(to_utc(value)))
     return int(value)
@@ -32,7 +33,10 @@ def _binary_key(value: Any) -> tuple[int, int, bytes]:
 
 @dataclass(frozen=True)
 class IdType:
-    """A BSON type of an _id. `key` orders its values as MongoDB does; None: one segment has all."""
+    """A BSON type of an _id; `key` orders its values as MongoDB does.
+
+    `key` is None if Python cannot order the values: then one segment has all of them.
+    """
 
     name: str
     python_types: tuple[type, ...]
@@ -59,16 +63,16 @@ OTHER_TYPES = [
     "minKey",
     "maxKey",
 ]
-# BSON types that MongoDB sorts with a type, and that Python decodes like it.
+# By type: other BSON types whose values MongoDB sorts among its own, and Python decodes alike.
 SORTED_ALIKE = {"string": ["symbol"]}
 
 
 def find_id_types(job_id: Any) -> list[IdType]:
     """The types that an _id with this decoded value may have."""
     match job_id:
-        case Code():  # a str to Python
+        case Code():  # a subclass of str in Python, but another BSON type
             return [OTHER_TYPE]
-        case DBRef():  # a document, or the deprecated type
+        case DBRef():  # a document with $ref, or the deprecated type dbPointer
             return [_OBJECT, OTHER_TYPE]
         case _:
             fits = (each for each in ID_TYPES if isinstance(job_id, each.python_types))

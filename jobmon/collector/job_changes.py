@@ -42,7 +42,7 @@ class JobChange:
         return (*self.written, *self.removed, *self.shortened)
 
     def is_relevant(self, heads: Collection[str]) -> bool:
-        """Whether an update changes one of these top-level fields."""
+        """Whether an update changes one of these top-level fields (`heads`)."""
         return any(path.partition(".")[0] in heads for path in self._changed_paths)
 
     def has_written(self, path: str) -> bool:
@@ -101,7 +101,7 @@ def _read_time(event: Document) -> datetime:
 
 
 def project_events(heads: Collection[str]) -> Document:
-    """The projection of change events that `read_change` needs, with these fields of a job."""
+    """The projection of change events that `read_change` needs, with these top-level fields."""
     head = {"$arrayElemAt": [{"$split": ["$$this.k", "."]}, 0]}
     updated = {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
     return {

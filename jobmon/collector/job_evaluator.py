@@ -106,17 +106,17 @@ class JobEvaluator:
             return [None]
 
     def _evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
-        given = [document | {CHANGED_AT: at} for document, at in documents]
+        dated = [document | {CHANGED_AT: at} for document, at in documents]
         pipeline: list[Document] = [
             # The pipeline must start from a document: the lease always exists.
             {"$match": {"_id": self._own.id(LEADER)}},
-            {"$project": {"jobs": {"$literal": given}}},
+            {"$project": {"jobs": {"$literal": dated}}},
             {"$unwind": "$jobs"},
             {"$replaceRoot": {"newRoot": "$jobs"}},
             {"$project": {"_id": False, **self._rules.facts}},
         ]
         found = list(self._own[LEASES].aggregate(pipeline, maxTimeMS=self._jobs.max_time_ms))
-        if len(found) != len(given):
+        if len(found) != len(dated):
             raise LeaseLostError
         mapping = self._jobs.mapping
         if "error" not in self._rules.facts:

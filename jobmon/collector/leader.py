@@ -75,10 +75,10 @@ class _Renewal(NamedTuple):
 
 
 class LeaderLease:
-    """Who may write the rollup: one holder at a time, by the database's clock.
+    """The right to write the rollup, which one holder has at a time, by the database's clock.
 
     With a `group` the group's thread renews it; it renews itself only if the group is late.
-    Other work has a lease of another `name`, maybe in another `collection`.
+    Other work, such as the actor's, has a lease with another `name` or in another `collection`.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class LeaderLease:
         if lease is None or lease["holder"] != self.holder:
             return False
         self._last = _Renewal(sent_at, lease["expiresAt"] - _LEASE, time.monotonic())
-        if self._group is not None:  # a first count may take longer than until the next request
+        if self._group is not None:  # so that the group renews the lease from now on
             self._group.request(self._key["_id"])
         return True
 
@@ -141,10 +141,10 @@ class LeaderLease:
             raise LeaseLostError
 
     def release(self) -> None:
-        """Let another collector take over at once."""
+        """Delete the lease, so that another holder can take over at once."""
         self._leases.delete_one({**self._key, "holder": self.holder})
 
     def end(self) -> None:
-        """Let another take over at once, as `release`; the time of the end stays recorded."""
+        """Let another holder take over at once, but keep the record with the time of the end."""
         ended: Document = {"expiresAt": {"$subtract": ["$$NOW", 1]}}
         self._leases.update_one({**self._key, "holder": self.holder}, [{"$set": ended}])

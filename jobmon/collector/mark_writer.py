@@ -61,8 +61,8 @@ def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
     document = own.new(name, mark.dump() | {"expiresAt": expires_at})
     marks.replace_one({"_id": document["_id"]}, document, upsert=True)
     beyond_limit = marks.find(own.scope, {"at": True}).sort("at", -1).skip(MAX_KEPT).limit(1)
-    for beyond in beyond_limit:
-        marks.delete_many({**own.scope, "at": {"$lte": beyond["at"]}})
-        if mark.at <= beyond["at"]:
+    for too_old in beyond_limit:
+        marks.delete_many({**own.scope, "at": {"$lte": too_old["at"]}})
+        if mark.at <= too_old["at"]:
             return f"it is older than the {MAX_KEPT:,} newest marks, which are kept"
     return None

@@ -52,7 +52,7 @@ class MilestoneWriter:
         """
         started = time.monotonic()
         since_s, self._called_at = started - self._called_at, started
-        if segments is not self._segments:  # nothing is known of the changes since the last ones
+        if segments is not self._segments:  # how many jobs have changed since is not known
             self._segments, self._version, self._due_at = segments, None, started
         is_due = started >= self._due_at and (self._version is None or segments.changes > 0)
         if not self._has_dates or not is_due or segments.totals.total() < MIN_JOBS:
@@ -60,14 +60,14 @@ class MilestoneWriter:
         segments.keeps_times = True
         if not segments.read_times(started + min(READ_TIMES_SHARE * since_s, MAX_READ_TIMES_S)):
             return
-        found = count_milestones(segments)
-        if not found.found or (self._by_id and not _has_only_object_ids(segments)):
+        milestones = count_milestones(segments)
+        if not milestones.found or (self._by_id and not _has_only_object_ids(segments)):
             # The order of the _ids is not that of the lists.
             segments.keeps_times, self._version = False, None
             self._due_at = started + RETRY_AFTER_S
             return
         version = uuid.uuid4().hex
-        self._own.write_state(MILESTONES, dump_milestones(version, found))
+        self._own.write_state(MILESTONES, dump_milestones(version, milestones))
         self._version = version
         segments.reset_changes()
         self._due_at = started + max(WRITE_EVERY_S, PAUSE_FACTOR * (time.monotonic() - started))
@@ -83,8 +83,9 @@ class MilestoneWriter:
 class _Sweep:
     """Divides the segments at a moment that only moves forward.
 
-    `older`: the jobs of all segments before it, by label. `around`: the segments with jobs on both
-    sides of it. `by_first`, `by_last`: all segments in the order of their first and last time.
+    `by_first`, `by_last`: all segments in the order of their first and last time; `opened` and
+    `closed`: how many of them begin and end before the moment. `around`: the segments with jobs on
+    both sides of it. `older`: the number of jobs in the segments before it, by label.
     """
 
     labels: dict[tuple[str, str | None], int]
@@ -116,8 +117,8 @@ class _Sweep:
 def count_milestones(segments: SegmentMap) -> Milestones:
     """The milestones of all lists by status and type; the times of all segments must be known.
 
-    The jobs of a segment count as older if all of them are, and not at all if all are newer. Where
-    more than `MAX_SHARED` segments have both, there is no milestone.
+    A milestone counts the jobs of the segments with older jobs only. There is no milestone where
+    more than `MAX_SHARED` segments have both older and newer jobs.
     """
     labels = _choose_labels(segments.totals)
     known = [(each.times, each) for each in segments.ranges() if each.times and each.counts]
@@ -125,18 +126,18 @@ def count_milestones(segments: SegmentMap) -> Milestones:
     by_last = sorted(known, key=lambda timed: timed[0].last)
     sweep = _Sweep(labels, by_first, by_last)
     step = segments.totals.total() / min(MAX_MILESTONES, MAX_NUMBERS // max(1, len(labels)))
-    found, passed, due, last_ms = [], 0, step, float(_MIN_MS)
+    found, passed_jobs, due_jobs, last_ms = [], 0, step, float(_MIN_MS)
     for times, segment in by_first:
         at_ms = times.first
-        if passed >= due and last_ms < at_ms < _MAX_MS:
+        if passed_jobs >= due_jobs and last_ms < at_ms < _MAX_MS:
             sweep.move_to(at_ms)
             around = list(sweep.around.values())
             if len(around) <= MAX_SHARED and all(each.has_bounds for each in around):
                 uncounted = sum(each.counts.total() for each in around)
                 ranges = tuple(_join_ranges(around))
                 found.append(Milestone(int(at_ms), tuple(sweep.older), uncounted, ranges))
-                due, last_ms = passed + step, at_ms
-        passed += segment.counts.total()
+                due_jobs, last_ms = passed_jobs + step, at_ms
+        passed_jobs += segment.counts.total()
     return Milestones(tuple(labels), tuple(found))
 
 
@@ -154,7 +155,7 @@ def _choose_labels(totals: Counts) -> dict[tuple[str, str | None], int]:
 
 
 def _join_ranges(segments: list[SegmentRange]) -> Iterator[IdRange]:
-    """The _ids of these segments; those that follow each other are one range."""
+    """The ranges of these segments' _ids; consecutive segments are one range."""
     by_place = {segment.place: segment for segment in segments}
     for (name, number), segment in by_place.items():
         if (name, number - 1) in by_place:

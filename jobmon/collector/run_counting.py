@@ -11,12 +11,12 @@ from jobmon.collector.share import Share
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
-LOOK_EVERY_S = 5.0  # for a first recorded attempt
+CHECK_EVERY_S = 5.0  # whether attempts are recorded now
 COUNT_FOR_S = 0.5  # counting runs must not delay the stats
 
 
 class RunCounting:
-    """Counts runs by `events`; that is None if attempts are recorded, or without a change stream.
+    """Counts runs with `events`: None if attempts are recorded, or without a change stream.
 
     A first count begins only after the stats of all queues are written, because it takes longer
     than they do. Methods raise PyMongoError, and LeaseLostError if another collector counts.
@@ -26,17 +26,17 @@ class RunCounting:
         self._connection = connection
         self._share = share
         self.events = events
-        self._look_at = time.monotonic() + LOOK_EVERY_S
-        self.has_begun = threading.Event()  # or nothing is counted from changes
+        self._check_at = time.monotonic() + CHECK_EVERY_S
+        self.has_begun = threading.Event()  # also set if nothing is counted from changes
 
     @property
     def is_waiting(self) -> bool:
-        """Whether changes are kept to be counted later: no checkpoint may be written."""
+        """Whether changes are kept to be counted later; until then, write no checkpoint."""
         return self.events is not None and self.events.must_begin
 
     @property
     def seen_until(self) -> datetime | None:
-        """The time up to which changes are counted; None if they are not."""
+        """The time up to which changes are counted; None if they are not counted."""
         return None if self.events is None else self.events.seen_until
 
     def open_changes(self, seen_until: datetime | None, stop: threading.Event) -> Changes:
@@ -86,8 +86,8 @@ class RunCounting:
         if self.events is None or self.events.must_begin:
             return
         self.events.count(COUNT_FOR_S)
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + LOOK_EVERY_S
+        if time.monotonic() >= self._check_at:
+            self._check_at = time.monotonic() + CHECK_EVERY_S
             if self._connection.has_recorded_attempts():
                 self.events.stop()
                 self.events = None

@@ -281,7 +281,7 @@ def _count_finished(tallies: Tallies) -> int:
 
 
 def add_run(details: RunDetails, run: FinishedRun, group: str | None) -> None:
-    """Add a run; `group` is that of its error, None if it succeeded."""
+    """Add a run; `group`: the id of its error's group, None if the run succeeded."""
     milliseconds = None
     if run.started_at is not None and run.started_at <= run.finished_at:
         milliseconds = (run.finished_at - run.started_at) // timedelta(milliseconds=1)

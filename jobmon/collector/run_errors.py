@@ -67,7 +67,7 @@ def _needs_lookup(ended: EndedRun, rules: RunRules) -> bool:
 
 
 def _shows_run(document: Document, ended: EndedRun, rules: RunRules) -> bool:
-    """Whether a run is still the last one of a document: no later change started or ended another.
+    """Whether the document still shows this run: no later change started or ended another run.
 
     Only a date that the change wrote proves this: a job may fail twice with the same status.
     """

@@ -23,7 +23,7 @@ _MAX_AHEAD = MINUTE
 
 
 class FinishedRun(NamedTuple):
-    """A run that ended; dates are UTC. `error` has the form of its document.
+    """A run that ended; dates are UTC. `error` is the value in its document.
 
     `repetition`: how often its job runs; None if the job is not known to recur.
     """
@@ -156,7 +156,7 @@ def _has_ended(
 
 
 def _lacks_date(before: JobVersion) -> bool:
-    """Whether a run had ended, and the job had no date of that."""
+    """Whether the last run had ended, and the job had no date of its end."""
     return not before.is_running and before.outcome is not None and before.finished_at is None
 
 
@@ -170,7 +170,7 @@ def _is_leased_again(change: JobChange, before: JobVersion, rules: RunRules) -> 
 
 
 def _find_end(change: JobChange, after: JobVersion) -> datetime:
-    """When the run ended: the job's date or, if that is another run's, the change's time."""
+    """When the run ended: the job's date, or the change's time if that date is of another run."""
     ended, started = after.finished_at, after.started_at
     if ended is None or not _is_near(ended, change.at):
         return change.at
@@ -243,5 +243,5 @@ def _tally_run(outcome: str, started_at: datetime | None, ended_at: datetime) ->
 
 
 def _find_bucket(start: datetime, end: datetime) -> list[int]:
-    """The histogram bucket of the time between; none if the moments are not in order."""
+    """The histogram bucket of the time from start to end, in a list; empty if end is earlier."""
     return [bucket((end - start) / timedelta(milliseconds=1))] if start <= end else []

@@ -95,12 +95,12 @@ class SegmentRange(NamedTuple):
 
 
 class _TypeSegments:
-    """The segments of one type, in order."""
+    """The segments of the jobs whose _ids have one type, in order."""
 
     def __init__(self, bson_type: IdType) -> None:
         self.bson_type = bson_type
         self.segments = [Segment()]
-        self._keys: list[Any] = []  # of every segment but the first
+        self._keys: list[Any] = []  # of the first _id of every segment but the first segment
 
     def indexes(self) -> range:
         return range(len(self.segments))
@@ -120,7 +120,7 @@ class _TypeSegments:
         del self.segments[index], self._keys[index - 1]
 
     def bounds(self, index: int) -> tuple[Any, Any]:
-        """The first _id of the segment and the first one after it; None for no bound."""
+        """The first _id of the segment, and of the next segment; None for no bound."""
         following = self.segments[index + 1 : index + 2]
         return self.segments[index].low, following[0].low if following else None
 
@@ -128,12 +128,12 @@ class _TypeSegments:
         if self.bson_type is OTHER_TYPE:
             return {"_id": {"$type": OTHER_TYPES}}
         bounds = {"$gte": low, "$lt": high}
-        given = {operator: value for operator, value in bounds.items() if value is not None}
-        if self.bson_type.name == "number" and low is None and given:
-            given = {"$type": "number", "$not": {"$gte": high}}  # also finds NaN, $lt does not
-        # A comparison finds only values of its own type; without one, name the type.
+        condition = {operator: value for operator, value in bounds.items() if value is not None}
+        if self.bson_type.name == "number" and low is None and condition:
+            condition = {"$type": "number", "$not": {"$gte": high}}  # also finds NaN, $lt does not
+        # A comparison finds only values of its own type; without a comparison, name the type.
         name = self.bson_type.name
-        return {"_id": given or {"$type": [name, *SORTED_ALIKE.get(name, [])]}}
+        return {"_id": condition or {"$type": [name, *SORTED_ALIKE.get(name, [])]}}
 
     def ranges(self) -> Iterator[SegmentRange]:
         """Every segment, in order."""
@@ -152,8 +152,8 @@ class SegmentMap:
     """The counts of all jobs; `totals` is always the sum of the segments.
 
     With `keeps_times`, segments that are counted again also get their times, which takes a quarter
-    longer. `has_new_times`: whether times were read since the last `dump`. `changes`: at most how
-    many jobs have changed since `reset_changes`; `oldest_change`: the first createdAt in the
+    longer. `has_new_times`: whether times were read since the last `dump`. `changes`: how many jobs
+    have changed since `reset_changes`, at most. `oldest_change`: the first createdAt in the
     segments of these jobs, as in `TimeRange`.
     """
 
@@ -180,7 +180,10 @@ class SegmentMap:
             yield from row.ranges()
 
     def read_times(self, until: float) -> bool:
-        """Read times that are not known yet until then (monotonic); whether all are known now."""
+        """Read unknown times of segments, up to the monotonic time `until`; whether all are known.
+
+        Times are in the form of `TimeRange`.
+        """
         for row in self._rows.values():
             for index in row.indexes():
                 segment = row.segments[index]
@@ -305,7 +308,7 @@ class SegmentMap:
                 row.merge_into_left(index)
 
     def _split(self, row: _TypeSegments, index: int) -> bool:
-        """Split a segment after its first thousand jobs; False if it has no more jobs.
+        """Split a segment after its first thousand jobs; False if it has no further jobs.
 
         Both parts are counted before anything changes: a failure must not lose a count.
         """

@@ -97,9 +97,9 @@ class Share:
             self._lock.wait_for(lambda: not self.is_starting(), STATS_FIRST_S)
 
     def must_release(self) -> bool:
-        """True for one queue at a time while more have a place than this process may work on.
+        """Whether the caller must end its `reserve` block: too many queues have a place here.
 
-        The caller must then end its `reserve` block.
+        True for one caller at a time, until this process works on no more queues than it may.
         """
         with self._lock:
             exceeds = self._reserved - self._leaving > self._max_reserved
@@ -112,7 +112,7 @@ class Share:
 
     @contextmanager
     def try_to_begin(self, watched: Connection) -> Iterator[bool]:
-        """Whether a queue may begin to count its changes in this block, so that few do at once."""
+        """Whether a queue may begin to count its changes in this block: few may do so at once."""
         slots = self._begin_slots[watched.settings.mongo_uri]
         is_allowed = slots.acquire(blocking=False)
         try:

@@ -95,7 +95,7 @@ def test_codes_beyond_the_number_of_groups_use_no_memory(
     monkeypatch.setattr(error_groups_module, "MAX_GROUPS", 5)
     groups = make_groups(own)
     groups.group(make_run(f"E_{number}", number / 1_000) for number in range(500))
-    assert len(groups._of_code) == 5
+    assert len(groups._ids_by_code) == 5
 
 
 def test_groups_keep_first_and_last_time_through_restarts_recounts_and_two_collectors(

@@ -76,7 +76,7 @@ def test_counting_begins_at_once_where_it_is_urgent() -> None:
 
 
 def test_counting_ends_when_an_attempt_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_counting_module, "LOOK_EVERY_S", -1.0)
+    monkeypatch.setattr(run_counting_module, "CHECK_EVERY_S", -1.0)
     counting, queue, events, _ = make_counting()
     counting.begin()
     counting.count()
