@@ -99,7 +99,7 @@ def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | No
     if before is None or before.no_data_before is not None:
         return None, "the time before the window is not retained"
     previous = queue.runs.read(before)
-    doubt = previous.doubt
+    doubt = previous.incomplete_reason
     return (None, f"in the time before the window: {doubt}") if doubt else (previous, "")
 
 
@@ -205,7 +205,10 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
     page, matching, next_cursor = select_page(found, query)
     is_known = not found.reason
     ungrouped = sum(group.count for group in found.groups if group.id == OTHER)
-    reasons = {"data": found.reason, "total_errors": found.history.doubt or found.fold_reason}
+    reasons = {
+        "data": found.reason,
+        "total_errors": found.history.incomplete_reason or found.fold_reason,
+    }
     meta = {
         **_format_window(found),
         "total": len(matching) if is_known else None,

@@ -60,7 +60,7 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
         if matches and (job_id := to_text(job.get("jobId"))) in runs
     ]
     jobs.sort(key=lambda job: -int(job["durationMs"]))
-    reasons = (explain_slowest(queue, history), history.doubt, COVERED)
+    reasons = (explain_slowest(queue, history), history.incomplete_reason, COVERED)
     return LongestRuns(jobs, "; ".join(filter(None, reasons)))
 
 

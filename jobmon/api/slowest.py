@@ -55,7 +55,7 @@ def _format_slowest(
     queue: WatchedQueue, window: Window, history: RunHistory, types: tuple[str, ...]
 ) -> dict[str, Any]:
     reason, details = explain_slowest(queue, history), history.details
-    why = reason or history.doubt or (LEFT_OUT if may_lack_types(details) else "")
+    why = reason or history.incomplete_reason or (LEFT_OUT if may_lack_types(details) else "")
     meta = {
         **format_bounds(window),
         "as_of": history.as_of,

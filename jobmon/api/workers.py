@@ -190,8 +190,8 @@ def _explain_attempts(
 ) -> None:
     """Add why attempts of workers, or of their types, may not be complete."""
     untyped = history.untyped_until if query.types else None
-    if history.doubt:
-        reasons["attempts"] = f"these may not be all: {history.doubt}"
+    if history.incomplete_reason:
+        reasons["attempts"] = f"these may not be all: {history.incomplete_reason}"
     elif untyped is not None and untyped <= history.as_of:
         reasons["attempts"] = (
             f"some attempts that ended before {untyped:%Y-%m-%d %H:%M} UTC are not counted by type"

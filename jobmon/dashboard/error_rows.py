@@ -132,7 +132,7 @@ def read_top_errors(
         groups=len(found.groups),
         errors=sum(group.count for group in found.groups),
         filters=filters,
-        doubt=found.reason or found.history.doubt,
+        doubt=found.reason or found.history.incomplete_reason,
     )
 
 

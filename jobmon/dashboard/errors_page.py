@@ -120,7 +120,7 @@ class ErrorPages:
                 for job in (sample.jobs if sample else ())
             ],
             "code_filter": _find_code_filter(queue, sample),
-            "doubt": found.history.doubt,
+            "doubt": found.history.incomplete_reason,
             "unknown": found.reason,
             "actions": list_group_buttons(),
             "group_filter": _write_group_filter(queue, group_id, sample),
@@ -202,7 +202,7 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
         "columns": find_columns(rows),
         "groups": len(matching),
         "errors": sum(group.count for group in matching),
-        "doubt": found.history.doubt,
+        "doubt": found.history.incomplete_reason,
         "next_cursor": next_cursor,
         "has_workers": any(group.workers for group in matching) or bool(query.errors.worker),
     }

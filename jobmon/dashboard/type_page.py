@@ -124,5 +124,5 @@ def _list_slowest(queue: WatchedQueue, window: Window, name: str) -> Mapping[str
     lacking = LEFT_OUT if may_lack_types(history.details) else ""
     return {
         "slowest": [run._replace(worker=clean_free_text(run.worker)) for run in runs],
-        "no_slowest": explain_slowest(queue, history) or history.doubt or lacking,
+        "no_slowest": explain_slowest(queue, history) or history.incomplete_reason or lacking,
     }

@@ -53,8 +53,8 @@ def run_checks(evidence: Evidence) -> list[Check]:
 def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
-    A type is stalled if a job has been due for `stalled_after`, none finished meanwhile and none
-    runs. A type of which that is unknown is left out.
+    A type is stalled if a job has been due for `stalled_after`, and meanwhile no job of the type
+    finished and none runs. A type is left out if this is unknown.
     """
     counts, stats = evidence.stats.type_counts(), evidence.stats
     stalled: dict[str, timedelta] = {}
@@ -62,11 +62,11 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
         return stalled
     for job_type, due in stats.health.overdue_by_type.items():
         thresholds = evidence.rules.for_type(job_type)
-        recent = evidence.recent_of(thresholds)
+        recent = evidence.find_recent(thresholds)
         if isinstance(recent, Missing) or recent.gaps:
             continue
         waited, activity = stats.as_of - due, recent.activity
-        # A type that is folded into `(other)` is stalled only if all of these are.
+        # A type that is counted as `(other)` is stalled only if all types in `(other)` are.
         running = counts.get(job_type, counts.get(OTHER, {})).get(_LEASED, 0)
         moving = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
         if waited > thresholds.stalled_after and not running and not any(moving):
@@ -178,7 +178,7 @@ def _check_leases(evidence: Evidence) -> Check:
 
 def _check_stalled_types(evidence: Evidence) -> Check:
     kind = CheckKind.STALLED
-    recent = [evidence.recent_of(each) for each in evidence.rules.list_thresholds()]
+    recent = [evidence.find_recent(each) for each in evidence.rules.list_thresholds()]
     missing = next((past for past in recent if isinstance(past, Missing)), None)
     stalled = stalled_types(evidence)
     if missing is not None and not stalled:
@@ -309,16 +309,18 @@ def _check_backlog(evidence: Evidence) -> Check:
     age = stats.as_of - first
     if age < MIN_SAMPLE_AGE:
         return Check(kind=kind, not_checked="the first sample is too recent to compare with")
-    was, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
+    earlier, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
     # Jobs that are scheduled for later are queued, too, but are no backlog yet.
     due = now if stats.health.due is None else min(now, stats.health.due)
     rules = evidence.rules
-    if due <= was + rules.backlog_growth_jobs or due <= was * rules.backlog_growth:
+    if due <= earlier + rules.backlog_growth_jobs or due <= earlier * rules.backlog_growth:
         return Check(kind=kind)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
-    text = f"Backlog growing: {grouped(now)} queued, up from {grouped(was)} {when}"
+    text = f"Backlog growing: {grouped(now)} queued, up from {grouped(earlier)} {when}"
     since = max(
-        at for at, sample in evidence.samples.items() if sample.status_counts.get(_QUEUED, 0) <= was
+        at
+        for at, sample in evidence.samples.items()
+        if sample.status_counts.get(_QUEUED, 0) <= earlier
     )
     jobs = JobFilter(statuses=(_QUEUED,))
     notice = Notice(level=Level.WATCH, text=text, since=since, jobs=jobs, count=now)

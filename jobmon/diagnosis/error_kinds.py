@@ -1,4 +1,4 @@
-"""Groups errors by their cause: code, message without its variable parts, and own function."""
+"""Groups errors by cause: code, message without variable parts, function of the application."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class ErrorKind:
     """What errors of one group have in common; `id` is the same in every process.
 
     `pattern` is the message with its variable parts masked, empty if there is no message. `frame`
-    is the function and the file of the own code in which the error was raised.
+    is the function and the file of the application, not of a library, that raised the error.
     """
 
     id: str
@@ -48,8 +48,8 @@ class GroupStatus(StrEnum):
 def classify_error(error: Any) -> ErrorKind:
     """The kind of an error in any form that `read_texts` reads; never raises.
 
-    Without `code` it is the name that begins the message (`TypeError: …`) or the headline of the
-    stack.
+    If the error has no code, the name at the beginning of the message (`TypeError: …`) or of the
+    stack is its code.
     """
     code, message, stack = read_texts(error)
     code, message = _find_code(code, message, stack), message or ""

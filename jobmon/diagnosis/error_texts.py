@@ -45,8 +45,8 @@ class Headline(NamedTuple):
 def read_texts(error: Any) -> ErrorTexts:
     """The texts of `{code, message, stack}` with any BSON values, of a text, or of None.
 
-    A stack in the message is cut off, and used if there is no other. Without a message it is the
-    headline of the stack.
+    A stack in the message is cut off, and used if there is no other stack. If there is no message,
+    the headline of the stack is the message.
     """
     if isinstance(error, ErrorTexts):
         error = error._asdict()
@@ -75,8 +75,8 @@ def find_headline(stack: str | None) -> Headline | None:
 def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorTexts | None:
     """The shortened texts of the error of a run, code and message without secrets.
 
-    The stack may contain secrets until `prepare_stack` removes them: that is only done for stacks
-    that are stored. None if there is no error.
+    The stack may contain secrets: call `prepare_stack` for a stack that is stored. None if there is
+    no error.
     """
     if error is None and outcome != AttemptStatus.EXPIRED:
         return None
@@ -96,9 +96,9 @@ def prepare_stack(stack: str, redactor: Redactor) -> str:
 
 
 def _drop_cut_parts(text: Any) -> Any:
-    """A shortened text without the parts at its cuts: no pattern finds a part of a secret.
+    """A shortened text without the parts at its cuts: no pattern recognizes a part of a secret.
 
-    A line loses its last word. A stack keeps only complete lines and, after the gap, only those
+    A line loses its last word. A stack keeps only complete lines and, after the gap, only the lines
     from the next frame on.
     """
     if not isinstance(text, str):

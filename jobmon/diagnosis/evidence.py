@@ -13,7 +13,7 @@ from jobmon.store.labels import is_filter
 from jobmon.store.stats import QueueStats
 
 MAX_LINKED_TYPES = 50  # in the address of a list
-# What to do about what is missing, in the same words on the pages and in `jobmon check`.
+# Remedies for missing evidence, the same on the pages and in `jobmon check`.
 START_A_COLLECTOR = "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service."
 CREATE_INDEXES = "Create them with `jobmon init`, as a user who may do so."
 READ_THE_LOG = "The collector's log has the reason."
@@ -51,10 +51,10 @@ class Evidence:
     """The stats of a queue, and its history up to now.
 
     `hour` is by type, `minutes` is the last hour by the minute, `day` the last 24 hours by ten
-    minutes. `recent` is by type, for each time after which a type of the `rules` is stalled.
-    `blocks` are three periods of ten minutes from `blocks_start`, by type. `samples` are of the
-    last hour. `new_dead` counts the jobs of `find_dead_filter`.
-    `first_expiry` is when the lease that has been expired the longest ended; None if unknown.
+    minutes. `recent` is by type, for each length of time after which the `rules` call a type
+    stalled. `blocks` are three periods of ten minutes from `blocks_start`, by type. `samples` are
+    of the last hour. `new_dead` counts the jobs of `find_dead_filter`. `first_expiry` is when the
+    first of the expired leases ended; None if unknown.
     `leader` is the collector that works now, `first_build` the progress of its first count.
     `unknown` are the fields of a job that no document has. `assumed_lease` is how long a lease
     lasts by the profile, if the documents do not have its end.
@@ -82,7 +82,7 @@ class Evidence:
         """Whether a collector works, even if its stats are old."""
         return self.stats.source == "rollup" or self.leader is not None
 
-    def recent_of(self, thresholds: Thresholds) -> History[str] | Missing:
+    def find_recent(self, thresholds: Thresholds) -> History[str] | Missing:
         """The history of the time after which a type with these thresholds is stalled."""
         return self.recent.get(thresholds.stalled_after, NO_END_TIMES)
 

@@ -44,7 +44,7 @@ NOT_READ = Forecast(outlook=Outlook.UNKNOWN, reason="the history could not be re
 
 
 class EvidenceSources(Protocol):
-    """What reads a queue, for the evidence: the web service and the collector have one of each."""
+    """The readers of a queue that the evidence needs: of the web service or of the collector."""
 
     @property
     def name(self) -> str:

@@ -24,15 +24,15 @@ from jobmon.rollup.series import History
 from jobmon.store.labels import OTHER
 from jobmon.store.lease_order import Place
 
-# The newest minutes, in which a type must still end attempts if it usually ends some.
+# In the newest minutes attempts of a type must still end, if `MIN_EXPECTED` usually end in them.
 RECENT, MIN_EXPECTED = 3 * MINUTE, 3
 
 
 class StartRate(NamedTuple):
     """Attempts a minute that started in the last half hour: of a type, and of all other types."""
 
-    of_type: float
-    of_others: float
+    same_type: float
+    other_types: float
 
 
 def find_start_rate(evidence: Evidence, job_type: str) -> StartRate | str:
@@ -95,22 +95,22 @@ def estimate_wait(job: JobFacts, others: QueueFacts) -> timedelta | str:
         return rate
     if place.outranking:
         return "jobs of its type with a higher priority are ahead, and more may come"
-    expected = rate.of_type * (RECENT / MINUTE)
+    expected = rate.same_type * (RECENT / MINUTE)
     if isinstance(others.recent, Missing):
         return others.recent.reason
     recent = others.recent.activity.get(job.job_type)
     if expected >= MIN_EXPECTED and (recent is None or not recent.finished):
         return "no attempt of its type has ended in the last minutes"
-    wait = (place.same_type + 1) / rate.of_type * MINUTE
-    of_others = max(0, place.ahead.value + place.tied.value - place.same_type)
-    # While many jobs of other types come first, those of its type start less often than before.
-    if of_others > 2 * rate.of_others * (wait / MINUTE) + MIN_EXPECTED:
+    wait = (place.same_type + 1) / rate.same_type * MINUTE
+    other_types = max(0, place.ahead.value + place.tied.value - place.same_type)
+    # While many jobs of other types come first, jobs of its type start less often than before.
+    if other_types > 2 * rate.other_types * (wait / MINUTE) + MIN_EXPECTED:
         return "more jobs of other types are ahead than usual"
     return wait if wait <= LONGEST else "it does not start within a day at the present rate"
 
 
 class Silence(NamedTuple):
-    """For how long something has not occurred; at least for `length` unless `is_exact`."""
+    """For how long no attempt has ended: exactly `length`, or at least that unless `is_exact`."""
 
     length: timedelta
     is_exact: bool
@@ -127,6 +127,6 @@ def measure_silence(others: QueueFacts) -> Silence:
     for past, length in ((others.day, DAY), (others.hour, HOUR)):
         if isinstance(past, History) and not past.gaps:
             return Silence(length, is_exact=False)
-    # The time of which the evidence has the newest activity: the type is stalled for it.
+    # The shortest time that the evidence covers: a stalled type has ended nothing in it.
     recent = {} if isinstance(others.evidence, Missing) else others.evidence.recent
     return Silence(min(recent, default=MINUTE), is_exact=False)

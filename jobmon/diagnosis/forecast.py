@@ -1,6 +1,6 @@
 """Forecasts whether the backlog clears at the present rates, and when.
 
-Pure functions of an `Evidence`. Without enough data, or with rates that vary, it is unknown.
+Pure functions of an `Evidence`. Without enough data, or if rates vary, the outlook is unknown.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,8 +21,8 @@ from jobmon.store.labels import OTHER
 BLOCK, BLOCKS = 10 * MINUTE, 3
 # A block may differ from the mean by half, or by three standard deviations of a random count.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
-MIN_JOBS = 20  # that came or ended in the half hour; fewer give no rate
-# A difference within two standard deviations counts as none. A forecast is for at most a day.
+MIN_JOBS = 20  # with fewer jobs that came or ended in the half hour, the rates are unknown
+# A difference within two standard deviations counts as zero. A forecast is for at most a day.
 NOISE, LONGEST = 2, DAY
 # The share of waiting jobs that may be scheduled for later; with more, the due ones are unknown.
 MAX_SCHEDULED = 0.1
@@ -86,7 +86,7 @@ def forecast_queue(evidence: Evidence) -> Forecast:
     if isinstance(blocks, Missing):
         return _unknown(blocks.reason)
     flows = [_sum_flows(block.activity.values()) for block in blocks]
-    if (reason := _find_doubt(evidence, flows)) or due is None:
+    if (reason := _explain_no_forecast(evidence, flows)) or due is None:
         return _unknown(reason)
     scheduled = evidence.stats.health.scheduled or 0
     if scheduled > MAX_SCHEDULED * max(due + scheduled, _sum_arrivals(flows)):
@@ -104,7 +104,9 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     blocks, health = evidence.blocks, evidence.stats.health
     if isinstance(blocks, Missing):
         return dict.fromkeys(waiting, _unknown(blocks.reason))
-    if reason := _find_doubt(evidence, [_sum_flows(block.activity.values()) for block in blocks]):
+    if reason := _explain_no_forecast(
+        evidence, [_sum_flows(block.activity.values()) for block in blocks]
+    ):
         return dict.fromkeys(waiting, _unknown(reason))
     if (health.scheduled or 0) > MAX_SCHEDULED * sum(waiting.values()):
         reason = "it is unknown how many jobs of this type are due"
@@ -146,7 +148,7 @@ def _unknown(reason: str) -> Forecast:
     return Forecast(outlook=Outlook.UNKNOWN, reason=reason)
 
 
-def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
+def _explain_no_forecast(evidence: Evidence, flows: Sequence[Flow]) -> str:
     """Why the counts of the last half hour allow no forecast; empty if they do."""
     if "createdAt" in evidence.unknown:
         return "no job records when it was created"
@@ -155,7 +157,7 @@ def _find_doubt(evidence: Evidence, flows: Sequence[Flow]) -> str:
     health = evidence.stats.health
     if health.due is None:
         return health.unknown.get("due", "it is unknown how many jobs are due")
-    return _find_contradiction(evidence, flows)
+    return _explain_contradiction(evidence, flows)
 
 
 def _sum_arrivals(flows: Sequence[Flow]) -> int:
@@ -170,7 +172,7 @@ def _sum_flows(activities: Iterable[Activity]) -> Flow:
     )
 
 
-def _find_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
+def _explain_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
     """Why the counts do not explain how the backlog changed; empty if they do."""
     sample, now = evidence.samples.get(evidence.blocks_start), evidence.stats.status_counts()
     if sample is None or now is None:

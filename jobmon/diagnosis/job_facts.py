@@ -1,4 +1,4 @@
-"""The facts that explain a job: those of its own document, and those of its queue."""
+"""The facts that explain a job: facts of its own document, and facts of its queue."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,9 +15,9 @@ class JobFacts:
 
     `job_type` is the label of its type. `started_at` is the start of the attempt that runs,
     `attempt` the number of attempts so far, None if it is unknown. `unreadable` are the fields
-    whose value is no date, `unknown` those that no document of the queue has. `has_shipped_rules`:
-    the status follows from the rules of a shipped profile. `assumed_lease` is how long a lease
-    lasts by the profile, if the documents do not have its end.
+    whose value is no date, `unknown` the fields that no document of the queue has.
+    `has_shipped_rules`: the status follows from the rules of a shipped profile. `assumed_lease` is
+    how long a lease lasts by the profile, if the documents do not have its end.
     """
 
     status: str | None

@@ -33,7 +33,7 @@ class CheckKind(StrEnum):
     COLLECTOR = "collector"
 
 
-# Their notices name the types that they count; those of the others are about the whole queue.
+# The notices of these checks name types of jobs; the notices of others are about the whole queue.
 KINDS_BY_TYPE = frozenset(
     {CheckKind.STALLED, CheckKind.OLDEST_DUE, CheckKind.DEAD, CheckKind.FAILURES}
 )

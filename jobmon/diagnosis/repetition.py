@@ -1,7 +1,7 @@
 """How often a recurring job runs: in words, and when it was due.
 
-Pure functions of the texts that a document holds. What cannot be parsed stays a text, and has no
-due times: nothing is concluded from it.
+Pure functions of the texts that a document holds. A text that cannot be parsed is shown unchanged,
+and has no due times.
 """
 
 import re
@@ -38,7 +38,7 @@ _NUMBERS = {word: number for number, word in enumerate(_FIRST_NUMBERS)} | {
 }
 _PART = re.compile(r"(?:(\d+(?:\.\d+)?|[a-z]+) *)?(second|minute|hour|day|week)s?", re.ASCII)
 _BETWEEN = re.compile(r"[\s,]*(?:and)?[\s,]*")
-# Each with its unit, and how many of these the next larger unit has.
+# Cron expressions for every n minutes or hours: pattern, unit, units in the next larger unit.
 _SIMPLE_CRONS = (
     (re.compile(r"\*(?:/(\d+))?(?: +\*){4}", re.ASCII), timedelta(minutes=1), 60),
     (re.compile(r"0 +\*(?:/(\d+))?(?: +\*){3}", re.ASCII), timedelta(hours=1), 24),
@@ -46,14 +46,14 @@ _SIMPLE_CRONS = (
 _LONGEST = timedelta(days=3_650)
 _CACHED = 1_000
 _MAX_SLACK = timedelta(seconds=30)
-_SHARE_OF_STEP = 4
+_SHARE_OF_STEP = 4  # the slack is at most a quarter of the time between two due times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timetable:
-    """The due times of a recurring job: each `length` after a start, or those of a cron expression.
+    """The due times of a recurring job: each `length` after a start, or by a cron expression.
 
-    One of the two is None.
+    Either `length` or `cron` is None.
     """
 
     length: timedelta | None = None
@@ -61,7 +61,7 @@ class Timetable:
     zone: tzinfo = UTC
 
     def list_due(self, start: datetime, end: datetime, limit: int) -> list[datetime]:
-        """The due times after `start` until `end` (aware), the first `limit` of them."""
+        """The first `limit` due times after `start` and until `end` (aware)."""
         due = takewhile(lambda at: at <= end, self._iterate(start))
         return [at for _, at in zip(range(limit), due, strict=False)]
 
@@ -73,9 +73,9 @@ class Timetable:
 
     @property
     def slack(self) -> timedelta:
-        """How much earlier than it is due a run may seem to start, because clocks differ.
+        """How long before its due time a run may seem to start, because clocks differ.
 
-        Zero for a length: it is added to a start by the same clock.
+        Zero if the timetable has a `length`: start and due time are then by the same clock.
         """
         return _measure_slack(self)
 
@@ -194,7 +194,7 @@ def _parse_number(text: str | None) -> float | None:
 
 
 def _parse_cron(text: str) -> CronSim | None:
-    """A cron expression with five fields, or six with the seconds first; None if it is none."""
+    """A cron expression with five fields, or six with the seconds first; None for another text."""
     try:
         return CronSim(text, datetime.now(UTC))
     except CronSimError:

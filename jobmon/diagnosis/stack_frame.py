@@ -1,6 +1,6 @@
-"""Finds the function of one's own code that raised an error, in the text of a stack.
+"""Finds the function that raised an error in the text of a stack: the application's own function.
 
-Understands the stacks of Node.js, Python, the JVM and .NET.
+Understands the stacks of Node.js, Python, the JVM and .NET, and skips frames of libraries.
 """
 
 import re
@@ -52,7 +52,7 @@ def find_own_frame(stack: str) -> str | None:
     'Mailer.send (/app/mailer.js)'
     """
     frames = list(_iter_python_frames(stack)) if 'File "' in stack else []
-    # Python prints the innermost call last, the others print it first.
+    # Python prints the innermost call last, other languages print it first.
     found = frames[-1] if frames else _find_other_frame(stack)
     return found[:MAX_FRAME_LENGTH] if found else None
 
@@ -101,7 +101,7 @@ def _iter_other_frames(stack: str) -> Iterator[str]:
 
 
 def _is_own_file(file: str) -> bool:
-    """Whether a file is no library: older versions of Node.js print their own without a folder."""
+    """Whether a file is no library: older Node.js prints its own files without a folder."""
     return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
 
 

@@ -18,9 +18,9 @@ from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob, RunningJobs
 from jobmon.store.stats import QueueStats
 
-# A worker that has ended no run for longer was probably removed. Its leases still count.
+# A worker that has ended no run for longer than this was probably removed. Its leases still count.
 FORGOTTEN_AFTER = DAY
-# A worker that has ended no run for as long may have stopped.
+# A worker that has ended no run for this long may have stopped.
 STOPPED_AFTER = 10 * MINUTE
 
 
@@ -49,10 +49,11 @@ class TopError(NamedTuple):
 class Worker(NamedTuple):
     """A worker; dates are UTC.
 
-    `state` is None where it is unknown, and for `(other)`; `since` is when it began, if that is
-    known: the earliest end of an expired lease, the end of the last run, or the earliest start.
-    `jobs`: what it runs, those whose lease ends first. `tally`: its runs in the window; None if it
-    had none or they are unknown. `last_seen`: when it last started or ended a run, as far as known.
+    `state` is None where it is unknown, and for `(other)`; `since` is when the state began, if that
+    is known: the earliest end of an expired lease, the end of the last run, or the earliest start.
+    `jobs`: the jobs that it runs, in the order in which their leases end. `tally`: its runs in the
+    window; None if it had none or they are unknown. `last_seen`: when it last started or ended a
+    run, as far as known.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Worker(NamedTuple):
 
     @property
     def failures(self) -> int:
-        """Those of them that failed."""
+        """The failed runs that ended in the window."""
         return 0 if self.tally is None else self.tally.failed
 
     @property
@@ -135,11 +136,11 @@ def select_types(
 
 
 def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) -> str:
-    """Why it is not checked whether workers have stopped; empty if it is."""
+    """Why it is not checked whether workers have stopped; empty if it is checked."""
     if window.end <= history.as_of:
         return "the window ends in the past"
-    if history.doubt:
-        return history.doubt
+    if history.incomplete_reason:
+        return history.incomplete_reason
     health = stats.health
     if health.due is None and not health.overdue_by_type:
         return health.unknown.get("due", "it is unknown when jobs are due")
@@ -174,8 +175,8 @@ def _judge_leases(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerStat
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     """Whether a worker without a job was busy, and has ended nothing for too long.
 
-    Too long: at least ten minutes, in which it usually ends three runs. By chance none ends in 5%
-    of the cases.
+    Too long: at least ten minutes, and a time in which it usually ends three runs. In such a time
+    no run ends by chance in 5% of the cases.
     """
     if tally.last_at is None:
         return False
@@ -198,9 +199,9 @@ SORTS: dict[str, Callable[[Worker], Any]] = {
 
 
 def sort_workers(workers: Iterable[Worker], sort: str) -> list[Worker]:
-    """The workers in this order, a key of `SORTS`; equal ones the latest seen first.
+    """The workers in this order, a key of `SORTS`; of equal workers the latest seen comes first.
 
-    `(other)` is always the last one.
+    `(other)` is always last.
     """
     ordered = sorted(workers, key=lambda worker: worker.name)
     ordered.sort(key=lambda worker: worker.last_seen or _NEVER, reverse=True)

@@ -28,8 +28,8 @@ def count_activity(
 ) -> dict[datetime, Tallies]:
     """Count from `start` to before `end`; returns the tallies by the start of each span.
 
-    Spans without activity are absent. Up to four queries, each with an index. Raises PyMongoError;
-    `is_bad_hint` if an index is missing. `jobs`: a snapshot of the jobs to count instead.
+    Spans without activity are absent. Up to four queries, each with an index. Raises PyMongoError:
+    if an index is missing, `is_bad_hint` is true for it. `jobs`: a snapshot to count instead.
     """
     within = {"$gte": start, "$lt": end}
     tallies: dict[datetime, Tallies] = {}

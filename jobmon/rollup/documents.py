@@ -26,7 +26,7 @@ from jobmon.store.mapping import Document, Keys
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# Raise it when a reader of the previous version would misunderstand a document.
+# Increase it when a reader of the previous version would misunderstand a document.
 FORMAT = 2
 
 # The collections of jobmon's own database.
@@ -37,7 +37,7 @@ MARKS = "marks"
 # The documents of `state`: a queue has one of each.
 STATS = "stats"
 BUILD = "build"  # the progress of a first count
-FAILURE = "failure"  # the exception of a collector in a web process, which restarted it
+FAILURE = "failure"  # the exception with which a collector failed, before it was started again
 CHECKPOINT = "checkpoint"
 PROGRESS = "progress"  # of counting the history
 COUNTERS = "counters"
@@ -51,7 +51,7 @@ _NOT_BSON = (InvalidDocument, InvalidStringData, OverflowError, UnicodeError)
 
 
 class MalformedError(ValueError):
-    """One of our documents does not have the form that this version writes."""
+    """A document of jobmon's own does not have the form that this version writes."""
 
 
 def require_type(value: Any, *kinds: type[T]) -> T:
@@ -72,7 +72,7 @@ def rollup_database(connection: Connection) -> Database[Document]:
 
 
 def state_database(connection: Connection) -> Database[Document]:
-    """The database, in the same deployment, for what must outlive the rollups.
+    """The database, in the same deployment, for documents that must outlive the rollups.
 
     Raises DatabaseUnreachableError.
     """
@@ -149,7 +149,7 @@ class OwnDatabase:
     def replace(self, name: str, documents: Sequence[Document]) -> bool:
         """Write documents of a collection in place of those with the same `_id`.
 
-        Returns whether any was stored; those that cannot be stored are logged once, as in `write`.
+        Returns whether any was stored; others are logged once, as in `write`.
         """
         writes = [ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in documents]
         if len(writes) > 1:
@@ -158,15 +158,17 @@ class OwnDatabase:
                 return True
         # One by one, so that the others are stored.
         stored = [
-            self.write(name, partial(self[name].replace_one, {"_id": each["_id"]}, each, True))
+            self.write(
+                name, partial(self[name].replace_one, {"_id": each["_id"]}, each, upsert=True)
+            )
             for each in documents
         ]
         return any(stored)
 
     def write(self, what: str, action: Callable[[], object]) -> bool:
-        """Run a write; False if the document cannot be stored.
+        """Run a write; False, logged once, if the document cannot be stored.
 
-        This is logged once. Raises PyMongoError for any other failure.
+        `what` names the document in the log. Raises PyMongoError for any other failure.
         """
         try:
             action()
@@ -187,7 +189,8 @@ class OwnDatabase:
     ) -> Iterator[T]:
         """The result of `load` for each document that this version understands.
 
-        Documents of another format or of another program are skipped and logged once.
+        Documents of another format or of another program are skipped and logged once; `what` names
+        them in the log.
         """
         for document in found:
             if document is None:
@@ -206,7 +209,7 @@ class OwnDatabase:
                 yield loaded
 
     def report(self, what: str, reason: str) -> None:
-        """Log once why documents of a kind were skipped or not written."""
+        """Log once why documents (`what`) were skipped or not written."""
         if (what, reason) not in self._reported and len(self._reported) < _MAX_REPORTS:
             self._reported.add((what, reason))
             log.warning("%s in jobmon's own database: %s", what, reason)

@@ -23,8 +23,8 @@ class FailedJob(NamedTuple):
 class ErrorGroup(NamedTuple):
     """Errors of one kind: see `diagnosis.error_kinds.ErrorKind`. Dates are UTC.
 
-    `message` and `stack` are those of one error as a sample, redacted; None if it has none. `jobs`:
-    the last ones, the newest first.
+    `message` and `stack` are a redacted sample from one error; None if it has none. `jobs`: the
+    last jobs with such an error, the newest first.
     """
 
     id: str

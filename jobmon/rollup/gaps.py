@@ -9,7 +9,7 @@ from jobmon.rollup.buckets import MINUTE
 from jobmon.rollup.documents import EVENTS, OwnDatabase, require_type
 from jobmon.store.mapping import Document
 
-# Older ones are merged, so that the document stays small.
+# The oldest gaps are merged, so that the document stays small.
 MAX_GAPS = 100
 
 
@@ -25,7 +25,7 @@ class GapReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """From `start` (None: the beginning) to before `end` (None: until now), UTC."""
+    """A time from `start` (None: the beginning) to before `end` (None: until now), UTC."""
 
     start: datetime | None
     end: datetime | None
@@ -42,8 +42,8 @@ class Gap:
 class EventHistory:
     """What is known of the history that is counted from changes.
 
-    Minutes from `boundary` on are counted from changes, earlier ones from documents; None if no
-    minute is counted from changes.
+    Minutes from `boundary` on are counted from changes, earlier minutes from documents. It is None
+    if no minute is counted from changes.
     """
 
     boundary: datetime | None = None
@@ -61,7 +61,7 @@ class EventHistory:
         return replace(self, gaps=tuple(kept))
 
     def close(self, end: datetime) -> "EventHistory":
-        """The history after the gap without an end has ended at `end`."""
+        """The history in which a gap without an end now ends at `end`."""
         gaps = (replace(gap, end=end) if gap.end is None else gap for gap in self.gaps)
         return replace(self, gaps=tuple(gaps))
 

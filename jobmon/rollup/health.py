@@ -53,7 +53,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
         watched = Connection(queue, clients[queue.mongo_uri])
         try:
             watched.jobs.estimated_count()  # needs the right to read them
-            watched.queue_key  # noqa: B018 - it is read once, and kept
+            watched.queue_key  # noqa: B018 - reads it, so that a failure is reported here
         except PyMongoError as error:
             message = f"its database is unreachable or refuses: {describe_error(error)}"
             return CollectorHealth(

@@ -24,7 +24,7 @@ CACHE_S, CACHED_WINDOWS = 1.0, 100
 
 
 class MarkError(ValueError):
-    """A mark that cannot be made; `field` is the reason: `text`, `at` or `link`."""
+    """A mark that cannot be stored; `field` is the wrong field: `text`, `at` or `link`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -127,7 +127,7 @@ class MarkReader:
 
 
 def _require_plain(field: str, text: str, max_length: int) -> None:
-    """Refuse texts that are empty, too long, or have characters that change how others look."""
+    """Raise MarkError for a text that is empty, too long, or has invisible characters."""
     if not text.strip():
         raise MarkError(field, "is empty")
     if len(text) > max_length:

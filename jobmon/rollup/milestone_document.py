@@ -26,7 +26,7 @@ def dump_milestones(version: str, milestones: Milestones) -> Document:
 
 
 def load_milestones(document: Document) -> tuple[str, Milestones]:
-    """Version and milestones that `dump_milestones` stored.
+    """The version and the milestones that `dump_milestones` stored.
 
     Raises MalformedError, KeyError or ValueError for others.
     """

@@ -110,7 +110,7 @@ class RollupReader:
         return self._stats.get()
 
     def milestones(self, version: str) -> Milestones | None:
-        """The milestones of the lists with this version; None if others are stored. Index: _id."""
+        """The milestones of this version; None if another version is stored. Index: _id."""
 
         def read() -> Milestones | None:
             found = self._find(MILESTONES, load_milestones)
@@ -140,11 +140,11 @@ class RollupReader:
         return self._find(STATS, _load_age)
 
     def history_age_s(self) -> float | None:
-        """The time since the newest minutes were counted; None if none ever were."""
+        """The time since the newest minutes were counted; None if they never were."""
         return self._find(PROGRESS, _load_age, age_of="$countedAt")
 
     def first_build(self) -> dict[str, int] | None:
-        """The progress of a first count, `counted` of about `estimated` jobs; None if none runs."""
+        """The progress of a running first count: `counted` of about `estimated` jobs; else None."""
 
         def load(document: Document) -> tuple[float, dict[str, int]]:
             counts = {name: require_type(document[name], int) for name in ("counted", "estimated")}
@@ -153,7 +153,7 @@ class RollupReader:
         return _only_younger(self._find(BUILD, load), MAX_STATS_AGE_MS / 1_000)
 
     def failure(self) -> str | None:
-        """The exception of a collector in a web process that failed in the last five minutes."""
+        """The exception with which a collector failed in the last five minutes; else None."""
 
         def load(document: Document) -> tuple[float, str]:
             return _load_age(document), require_type(document["exception"], str)
@@ -169,7 +169,7 @@ class RollupReader:
         return self._find(NOTIFICATIONS, load) or []
 
     def leader(self) -> str | None:
-        """The collector that works now; None if none does."""
+        """The name of the collector that works now; None if no collector works."""
 
         def make_query(own: OwnDatabase) -> Document:
             return {"_id": own.id(LEADER), "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
@@ -214,7 +214,7 @@ class RollupReader:
         return {group.id: group for group in found}
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
-        """Those of these ids for which a group exists. Index: _id."""
+        """The ids, of those given, for which a group exists. Index: _id."""
 
         def load(document: Document) -> str:
             return require_type(document["group"], str)

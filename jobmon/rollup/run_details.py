@@ -113,7 +113,7 @@ class RunDetails:
         return tally
 
     def maximum(self, other: Self) -> "RunDetails":
-        """For each type and worker the details with more runs: both may lack some."""
+        """For each type and worker the details with more runs: either may lack some runs."""
         mine, others = self.tally_workers(), other.tally_workers()
         more = {name for name in others if name not in mine or others[name].runs > mine[name].runs}
         worker_types = {
@@ -136,7 +136,7 @@ class RunDetails:
         )
 
     def add_unknown_errors(self, failed: Mapping[str, int]) -> None:
-        """Count as `(other)` those of the `failed` runs (by type) that have no group.
+        """Count as `(other)` the runs among `failed` (by type) that have no group.
 
         Their number is the difference of the sums, because `by_type` may have folded a rare type.
         """
@@ -237,7 +237,7 @@ def _fold_pairs(counts: Mapping[P, int], limit: int) -> Iterator[tuple[P, tuple[
     """For each pair the names under which it is counted: at most `limit` different pairs of names.
 
     The rare pairs of a group (or worker) are counted together, as the group and `(other)`; a single
-    one keeps its names. Groups beyond the limit are counted as `(other)` and `(other)`.
+    rare pair keeps its names. Groups beyond the limit are counted as `(other)` and `(other)`.
     """
     if len(counts) <= limit:
         yield from ((pair, pair) for pair in counts)

@@ -24,12 +24,12 @@ MAX_CACHED = 50  # answers of all queues of a process; one takes up to 2 MB, usu
 class RunHistory:
     """The details of a window as known at `as_of` (UTC).
 
-    Unless `is_complete`, a collector is still counting the window; nothing is known of one that
-    `is_ahead`, after `as_of`. `groups` has the groups of
-    errors by id; a group that is missing was seen too long ago. In `gaps` runs may be missing.
-    Errors were counted from `counting_since` on; None if they always were. The window begins at
-    `no_data_before` if an earlier start was requested than is retained. Before `untyped_until` the
-    type of a worker's runs may be unknown; None if all types are known.
+    Unless `is_complete`, a collector is still counting the window. A window that `is_ahead` begins
+    after `as_of`, and nothing is known of it. `groups` has the groups of errors by id; a missing
+    group was seen too long ago. In `gaps` runs may be missing. Errors before `counting_since` may
+    not be counted; None if all are. `no_data_before`: the beginning of the retained history, if an
+    earlier time was requested. Before `untyped_until` the type of a worker's runs may be unknown;
+    None if all types are known.
     """
 
     as_of: datetime
@@ -43,8 +43,8 @@ class RunHistory:
     is_ahead: bool = False
 
     @property
-    def doubt(self) -> str:
-        """Why runs of the window may not be counted in detail; empty if there is no doubt."""
+    def incomplete_reason(self) -> str:
+        """Why runs of the window may not be counted in detail; empty if all are."""
         if not self.is_complete:
             return "the collector is still counting"
         if not self.details.is_known:
@@ -63,8 +63,8 @@ def is_final(window: Window, history: History[Any] | RunHistory) -> bool:
 class RunHistoryReader:
     """Reads what the collector keeps of single runs; its methods raise PyMongoError.
 
-    They raise NoCollectorError if no collector counts: none of this is counted live. An answer is
-    read once for each count of the collector, and shared by all viewers.
+    They raise NoCollectorError if no collector counts, because details are never counted live. An
+    answer is read once for each count of the collector, and shared by all viewers.
 
         window = series.window(start, end, None)
         runs.read(window).details.failed  # 12
@@ -131,7 +131,7 @@ class RunHistoryReader:
         return self._steps.get((window, progress.counted_at), compute)
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
-        """Those of these ids for which a group exists."""
+        """The ids, of those given, for which a group exists."""
         return self._rollup.known_error_groups(ids)
 
     def error_group(self, group_id: str) -> ErrorGroup | None:

@@ -1,7 +1,7 @@
 """Finds where a queue records its finished runs, and makes the first stages of an aggregation.
 
-All runs come from one place, so that none is counted twice. That is the event log if the queue has
-one, else the recorded attempts if there are any, else the jobs.
+All runs come from one collection, so that none is counted twice: from the event log if the queue
+has one, else from the recorded attempts if there are any, else from the jobs.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ _FAILED_ATTEMPTS: Document = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunSource:
-    """Runs that finished in some time: `stages` find them by `index`, each document is one run.
+    """Runs that finished in some time: `stages` find them by `index`; each document is one run.
 
     The other fields are expressions about a run, but `error_field` is the name of a field.
     `read_outcome` converts a value of the expression `outcome`; None if the run has not ended.

@@ -9,7 +9,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class StepCache(Generic[V]):
-    """Values by owner and key, at most `size` of all owners: the oldest ones are dropped first.
+    """Values by owner and key, at most `size` in total: the oldest values are dropped first.
 
     cache = StepCache[int](size=20_000)
     cache.add("payouts", {1: 10})

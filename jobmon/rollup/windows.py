@@ -14,7 +14,7 @@ _MAX_POINTS = 168
 
 
 class WindowError(ValueError):
-    """A window that cannot be answered; `parameter` is the reason: `from`, `to` or `step`."""
+    """A window that cannot be answered; `parameter` is the wrong one: `from`, `to` or `step`."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)

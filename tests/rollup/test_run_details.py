@@ -199,6 +199,6 @@ def test_unknown_details_stay_unknown_in_comparison_with_others() -> None:
 def test_details_of_a_window_that_begins_before_the_history_are_in_doubt() -> None:
     """Catches a count of a part of the requested time that looks like all."""
     known = RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups={})
-    assert known.doubt == ""
+    assert known.incomplete_reason == ""
     cut = replace(known, no_data_before=NOW)
-    assert cut.doubt == f"no data is kept from before {NOW:%Y-%m-%d} UTC"
+    assert cut.incomplete_reason == f"no data is kept from before {NOW:%Y-%m-%d} UTC"
