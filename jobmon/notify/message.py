@@ -22,7 +22,7 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """The queue that a message is about. `url`: of its pages; None without JOBMON_PUBLIC_URL."""
+    """The queue that a message is about; `url` of its pages is None without JOBMON_PUBLIC_URL."""
 
     queue: str
     environment: str | None
@@ -46,8 +46,8 @@ class Sender:
 class Message:
     """News of a queue, or a test without news. `id` is the same whenever it is sent again.
 
-    `level`: that of the worst problem that is open, also of those in earlier messages; None if
-    none is.
+    `level`: the level of the worst open problem, also of problems in earlier messages; None if no
+    problem is open.
     """
 
     id: str

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 CHECK_EVERY_S = 15.0
 CHECK_PAUSE = 20  # the pause is this many times as long as a check took
-# The first one is longer than an attempt, so that two collectors do not send at the same time.
+# The first retry comes after an attempt has timed out: two collectors never send at the same time.
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
 # An older message that was not delivered is written again, from what is known then.
 REWRITE_AFTER = timedelta(hours=1)
@@ -115,7 +115,7 @@ class Notifier:
         self._due: set[str] = set()  # the receivers whose attempt is recorded next
         self._attempts: dict[str, _Attempt] = {}
         self._check_at = 0.0
-        self._failures: dict[str, str] = {}  # the last one of each step that was logged
+        self._failures: dict[str, str] = {}  # by step: its last failure, which was logged
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a failure is logged once, and work goes on."""

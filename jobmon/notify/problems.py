@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A notice without what only pages need.
+    """A notice without the fields that only pages need.
 
-    `since` is UTC; None if unknown. `count`: jobs or types; None if unknown. `types`: those that it
+    `since` is UTC; None if unknown. `count`: jobs or types; None if unknown. `types`: the types it
     counts; empty for a notice about the whole queue, and if there are more than 100. `address`: the
     page that shows them; empty if there is none.
     """
@@ -47,7 +47,7 @@ class Findings:
 
 
 def find_problems(evidence: Evidence, receiver: ReceiverAddress, redactor: Redactor) -> Findings:
-    """What the pages show, as far as a receiver gets it."""
+    """The problems that a receiver gets: of its level and of its types."""
     kinds = frozenset(CheckKind)
     if receiver.types:
         evidence, kinds = _select_types(evidence, receiver.types), KINDS_BY_TYPE
@@ -66,7 +66,7 @@ def find_problems(evidence: Evidence, receiver: ReceiverAddress, redactor: Redac
                     since=notice.since,
                     count=notice.count,
                     types=frozenset(map(redactor.redact, notice.counted if few else ())),
-                    # A secret in a type's name would make it one of no page.
+                    # If a type's name contains a secret, the redacted address leads to no page.
                     address=redactor.redact(find_notice_address(notice)),
                 )
         if check.not_checked:
@@ -75,7 +75,7 @@ def find_problems(evidence: Evidence, receiver: ReceiverAddress, redactor: Redac
 
 
 def _select_types(evidence: Evidence, patterns: Sequence[str]) -> Evidence:
-    """The evidence of only the types that match a pattern; what has no types is left out."""
+    """The evidence of only the types that match a pattern; evidence without types is left out."""
 
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
         return {name: value for name, value in by_type.items() if matches_any(name, patterns)}

@@ -23,7 +23,7 @@ _NONE = type(None)
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A message that was not delivered yet. It keeps its id and its content until it is.
+    """A message that was not delivered yet. Until it is, its id and its content stay the same.
 
     `level` as in `Message`. `attempts` includes one that has begun; the next is due at `retry_at`.
     """
@@ -81,10 +81,10 @@ class StateStore:
         return self._own[STATE].replace_one(same, document).matched_count == 1
 
     def clear_failures(self) -> None:
-        """Forget failures of receivers to which nothing is sent any more: no alert shall remain."""
-        fine = {"receivers.$[].failingSince": None, "receivers.$[].reason": ""}
+        """Forget failures of receivers to which nothing is sent any more, and end their alerts."""
+        no_failure = {"receivers.$[].failingSince": None, "receivers.$[].reason": ""}
         key = {"_id": self._own.id(NOTIFICATIONS)}
-        self._own[STATE].update_one(key, {"$set": fine, "$inc": {"version": 1}})
+        self._own[STATE].update_one(key, {"$set": no_failure, "$inc": {"version": 1}})
 
 
 def _dump_receiver(state: ReceiverState) -> Document:

@@ -22,7 +22,7 @@ class DeliveryError(Exception):
 
 
 class _RefusedRedirects(HTTPRedirectHandler):
-    """A redirect would send the message, and the credentials, to an address that nobody chose."""
+    """Follows no redirect: it would send message and credentials to an address nobody chose."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
@@ -76,7 +76,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def _split_credentials(url: str) -> tuple[str, str]:
-    """The address without user and password, and these as `user:password`."""
+    """The address without user and password, and both of them as `user:password`."""
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=host, fragment="")), unquote(user) if at else ""
