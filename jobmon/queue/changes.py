@@ -27,7 +27,7 @@ class JobChange:
     """A change of a job that was decided on, but is not made yet.
 
     `expected`: the values of the fields on which it was decided. It is made only if the job still
-    has them. `fields`: the new values; None to delete the job.
+    has these values. `fields`: the new values; None to delete the job.
     """
 
     action: JobAction
@@ -116,7 +116,7 @@ def _list_expected(action: JobAction, job: Document) -> Document:
 def _decide_fields(
     action: JobAction, job: Document, value: Any, now: datetime, *, reset_attempts: bool
 ) -> Document:
-    """The new values of a job for an action; raises RefusedActionError if it has them."""
+    """The new values of a job for an action; RefusedActionError if it has these values already."""
     match action:
         case JobAction.CANCEL:
             return finish_fields(JobStatus.CANCELLED, now)
@@ -142,12 +142,12 @@ def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Docu
         "leasedBy": None,
         "leaseExpiresAt": None,
     }
-    made, before = int(job.get("attemptCount") or 0), job.get("attemptsBefore") or 0
-    most = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS)
+    count, before = int(job.get("attemptCount") or 0), job.get("attemptsBefore") or 0
+    limit = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS)
     if reset_attempts:
-        fields |= {"maxAttempts": made + max(1, most - before), "attemptsBefore": made}
-    elif made >= most:  # their difference stays the number of attempts at first
-        fields |= {"maxAttempts": made + 1, "attemptsBefore": before + made + 1 - most}
+        fields |= {"maxAttempts": count + max(1, limit - before), "attemptsBefore": count}
+    elif count >= limit:  # maxAttempts - attemptsBefore stays the number of attempts at first
+        fields |= {"maxAttempts": count + 1, "attemptsBefore": before + count + 1 - limit}
     return fields
 
 

@@ -75,8 +75,8 @@ class JobQueue:
     def create_indexes(self, *, by_type: bool = False) -> None:
         """Create the indexes that leasing and recovery need.
 
-        With `by_type`, also the one for `lease` with `types`: without it, that reads the index keys
-        of all more urgent jobs. It is written at each change of a job's status.
+        With `by_type`, also create the index for `lease` with `types`. Without it, such a lease
+        reads the index keys of all more urgent jobs. Each change of a status writes to this index.
         """
         self._jobs.create_index([("jobId", ASCENDING)], unique=True)
         # The order of `lease`. The type makes it the index by which jobmon counts the jobs ahead.
@@ -144,9 +144,9 @@ class JobQueue:
     ) -> Lease | None:
         """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
-        That is the job with the highest priority; of several, the one that has been due longest.
+        That is the job with the highest priority; of several, the job that has been due longest.
         Also None if the lease expired before it could be recorded. Jobs of a paused type are not
-        leased: the list of these is read once a second.
+        leased: the list of paused types is read once a second.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
@@ -258,11 +258,11 @@ class JobQueue:
 
         `value`: the time (UTC) for `reschedule`, the number for `prioritize`, the earlier fields
         for `undo`. With `reset_attempts`, a retry gives the job as many attempts as it had at
-        first; without, those that are left, and at least one. Nothing is written. Raises
-        RefusedActionError.
+        first; otherwise the job keeps the attempts that are left, at least one. Nothing is written.
+        Raises RefusedActionError.
 
             change = queue.decide(JobAction.RETRY, job)
-            made = queue.apply(change)  # False if the job has changed since it was read
+            is_made = queue.apply(change)  # False if the job has changed since it was read
         """
         chance = self._chance() if action is JobAction.RELEASE else 0.0
         return decide_change(
@@ -280,8 +280,9 @@ class JobQueue:
     ) -> bool:
         """Make a change that `decide` returned; False if the job has changed since it was read.
 
-        `mark` is stored in the job as `lastAction`. The document of an attempt that ends follows;
-        unless `may_insert`, only if its start was recorded: an insert needs a right of its own.
+        `mark` is stored in the job as `lastAction`. If the change ends an attempt, its document is
+        written next; unless `may_insert`, only if its start was recorded, because an insert needs a
+        right of its own.
         """
         if change.fields is None:
             is_made = bool(self._jobs.delete_one(change.expected).deleted_count)
@@ -300,7 +301,7 @@ class JobQueue:
     def list_paused_types(self) -> list[str]:
         """The types whose jobs are not leased, as of at most a second ago.
 
-        A user who may not read the list pauses nothing.
+        If the user may not read the list, no type is paused.
         """
         now = time.monotonic()
         if self._paused is None or now - self._paused[0] > PAUSED_TYPES_MAX_AGE_S:

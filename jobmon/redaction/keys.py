@@ -75,7 +75,7 @@ class SecretKeys:
         return self._includes(key) if len(key) <= _LONGEST_KEY else self._match(key)
 
     def find_secret_part(self, path: str) -> str | None:
-        """The first key in a path whose value redaction may hide, with all that is in it."""
+        """The first key in a path whose value redaction may hide, with all values in it."""
         parts = path.split(".")
         return next((key for key in parts if self.includes(key) or has_credential_word(key)), None)
 
