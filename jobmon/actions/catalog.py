@@ -23,7 +23,7 @@ class RequestError(ValueError):
 
 
 class ValueKind(StrEnum):
-    """What else a request has to give."""
+    """The value that requests for an action must have."""
 
     TIME = "time"
     PRIORITY = "priority"
@@ -33,7 +33,7 @@ class ValueKind(StrEnum):
 class ActionKind:
     """An action: `label` is for a button, `done` for a sentence such as "retried by ada".
 
-    `permission`: what a role needs. `value`: what the request has to give besides the jobs.
+    `permission`: what a role needs. `value`: what a request must have in addition to the jobs.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ActionKind:
 
     @property
     def is_for_types(self) -> bool:
-        """Whether it changes types of jobs, and not jobs."""
+        """Whether it is an action on types of jobs, not on jobs."""
         return self.name in list(TypeAction)
 
 

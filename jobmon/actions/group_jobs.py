@@ -1,4 +1,4 @@
-"""Finds the jobs whose newest error belongs to a group, among all that match the other filters."""
+"""Finds the jobs whose newest error belongs to a group, among jobs that match other filters."""
 
 from collections.abc import Iterable
 
@@ -45,9 +45,9 @@ class GroupJobReader:
         return found
 
     def select(self, jobs: Iterable[Document], group_id: str) -> list[Document]:
-        """Those of the jobs, read by `lists`, whose error belongs to the group.
+        """The jobs, of those read by `lists`, whose error belongs to the group.
 
-        RefusedFilterError for a group that collects what has no group of its own.
+        RefusedFilterError for a group that collects errors without a group of their own.
         """
         selected = []
         for job in jobs:

@@ -102,10 +102,10 @@ def select_jobs(
     support: ActionSupport,
     created_before: datetime | None = None,
 ) -> JobFilter | None:
-    """The filter for those of its jobs that an action may change; None if there are none.
+    """The filter, narrowed to jobs that an action may change; None if there are none.
 
     With `created_before`, only for jobs that are older. It has no `error_group`: `GroupJobReader`
-    selects these jobs.
+    selects the jobs of a group.
     """
     job_filter = replace(job_filter, error_group=None)
     narrowed = narrow_filter(job_filter, support.statuses[action])

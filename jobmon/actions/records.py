@@ -80,7 +80,7 @@ _ONCE = {Decision.REQUESTED, Decision.APPROVED, Decision.REJECTED, Decision.STOP
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A record of a request, except those about single batches. `by`: None for the actor's."""
+    """A record of a request, but not of a batch. `by` is None if the actor wrote it."""
 
     kind: Decision | Progress
     at: datetime
@@ -183,7 +183,7 @@ class ActionRecords:
                 raise
 
     def find_done(self, request_id: str, keys: list[Any]) -> list[Any]:
-        """Those of the jobs' `_id`s for which an outcome of the request is recorded."""
+        """The `_id`s, of those in `keys`, for which an outcome of the request is recorded."""
         ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
         found = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
         return [document["key"] for document in found]

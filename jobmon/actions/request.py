@@ -24,7 +24,7 @@ ID_FORM = re.compile("[0-9a-f]{20}")
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Who made a request or decided on it: the subject and role of a token, and the address."""
+    """Who filed a request or decided on it: the subject and role of a token, and the address."""
 
     subject: str
     role: str | None = None
@@ -49,11 +49,11 @@ class Person:
 class ActionRequest:
     """A request. Times are in UTC, to the millisecond. May raise RequestError.
 
-    `run_at`: the new time for `reschedule`. `reset_attempts`: for `retry`, as many attempts as at
-    first; otherwise those that are left, and at least one. `owner`: only jobs of this owner.
-    `expected`: the number of jobs that the person confirmed. `valid_s`: how long it waits for an
-    actor before it expires. `needs_approval`: by another person. `dry_run`: change nothing, and
-    record what would be done.
+    `run_at`: the new time for `reschedule`. `reset_attempts`: a `retry` gives a job as many
+    attempts as at first; otherwise the job keeps the attempts that are left, at least one. `owner`:
+    only jobs of this owner. `expected`: the number of jobs that the person confirmed. `valid_s`:
+    how long the request waits for an actor before it expires. `needs_approval`: by another person.
+    `dry_run`: change nothing, and record what would be done.
     """
 
     action: str

@@ -1,4 +1,4 @@
-"""Files requests for actions, and reads their states: the side of the web service."""
+"""Files requests for actions, and reads their states, for the web service."""
 
 import base64
 import binascii
@@ -35,7 +35,7 @@ from jobmon.store.mapping import Document
 MAX_LISTED = 100
 BATCH = 1_000  # outcomes that a file reads at a time
 ACTOR_CACHE_MS = 2_000
-KEPT_JOBS = 200  # whose outcomes are kept for open pages
+KEPT_JOBS = 200  # jobs whose outcomes are kept for open pages
 ACTOR_ABSENCE_S = 60  # a restart of the actor may take this long before pages have no buttons
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -137,7 +137,7 @@ class ActionRequests:
         return self._absence_s.get() <= ACTOR_ABSENCE_S
 
     def get(self, request_id: str) -> ActionState | None:
-        """A request with its state; None if there is none with this id."""
+        """A request with its state; None if no request has this id."""
         return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
     def list_recent(self, *, limit: int = 50, before: RequestPlace | None = None) -> RequestPage:
@@ -230,7 +230,7 @@ class ActionRequests:
         ]
 
     def approve(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Approve a request that needs it; RequestConflictError for one's own."""
+        """Approve a request that needs it; RequestConflictError for the person who filed it."""
         state = self._require(request_id, (Phase.AWAITING_APPROVAL,))
         if state.request.by.subject == by.subject:
             raise RequestConflictError("Another person has to approve it.")
@@ -282,8 +282,8 @@ def read_states(
 ) -> list[ActionState]:
     """The states of requests, in the same order; without those that cannot be read.
 
-    The settings limit how long a request is valid, and decide whether it needs an approval: the
-    record may be another program's.
+    The settings limit how long a request is valid, and decide whether it needs an approval, because
+    another program may have written the record.
     """
     now, found = datetime.now(UTC), records.list_records(list(request_ids))
     states: list[ActionState] = []
@@ -316,8 +316,8 @@ def _load_state(
 
 
 def _needs_approval(request: ActionRequest, settings: Settings) -> bool:
-    above = settings.actions_approval_above
-    return above is not None and request.expected > above and not request.dry_run
+    limit = settings.actions_approval_above
+    return limit is not None and request.expected > limit and not request.dry_run
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:

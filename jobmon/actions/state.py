@@ -58,13 +58,13 @@ class Counts:
         }
 
     def add(self, results: Iterable[str]) -> "Counts":
-        """These counts and those of further results."""
+        """These counts with further results added."""
         more = Counter(results)
         return Counts.load({name: count + more[name] for name, count in self.dump().items()})
 
     @classmethod
     def load(cls, counts: Mapping[str, int]) -> "Counts":
-        """The counts in a record of the actor; those that are missing are 0."""
+        """The counts in a record of the actor; missing counts are 0."""
         return cls(**{result.value: int(counts.get(result.value, 0)) for result in Result})
 
 
@@ -72,8 +72,8 @@ class Counts:
 class ActionState:
     """A request with its phase; `reason` is why it is paused, expired, rejected or refused.
 
-    `progress_at`: when the actor last recorded anything. `history`: all records except those of
-    batches, in order of time.
+    `progress_at`: when the actor last recorded anything. `history`: all records in order of time,
+    without the records of batches.
     """
 
     request: ActionRequest
@@ -190,7 +190,7 @@ def _find_switch(history: Sequence[Record]) -> Record | None:
 
 
 def find_approval(request: ActionRequest, history: Iterable[Record]) -> Record | None:
-    """The approval by another person than the one who made the request."""
+    """The approval by another person than the one who filed the request."""
     approvals = (record for record in history if record.kind is Decision.APPROVED)
     others = (
         record for record in approvals if record.by and record.by.subject != request.by.subject

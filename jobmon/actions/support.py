@@ -18,7 +18,7 @@ NO_DELETION = "Deletion is switched off: set JOBMON_ACTIONS_ALLOW_DELETE=true."
 class ActionSupport:
     """The statuses of the jobs that each action changes; `reason`: why there is no action.
 
-    `transitions`: those of the profile; None for the documents of jobmon's own library.
+    `transitions`: the profile's; None for the documents of jobmon's own library.
     """
 
     statuses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def find_support(settings: Settings) -> ActionSupport:
 def _drop_deletions(
     settings: Settings, statuses: dict[str, tuple[str, ...]], deleting: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Leave out what deletes a document, unless that is allowed: the actor has no right to it."""
+    """Leave out actions that delete documents, unless deletion is allowed by the settings."""
     if settings.actions_allow_delete:
         return statuses
     return {name: kept for name, kept in statuses.items() if name not in deleting}

@@ -121,29 +121,28 @@ def load_filter(stored: Any) -> JobFilter:
     document = require_type(stored, dict)
     if unknown := document.keys() - _STORED:
         raise MalformedError(f"unknown condition {sorted(unknown)[0]}")
-    given: dict[str, Any] = {
+    conditions: dict[str, Any] = {
         name: require_type(document[name], kind)
         for names, kind in ((_TEXTS, str), (_DATES, datetime), (_NUMBERS, int))
         for name in names
         if name in document
     }
-    given |= {name: _load_texts(document[name]) for name in _TEXT_LISTS if name in document}
+    conditions |= {name: _load_texts(document[name]) for name in _TEXT_LISTS if name in document}
     if "condition" in document:
-        given["condition"] = JobCondition(document["condition"])
+        conditions["condition"] = JobCondition(document["condition"])
     search = tuple(
         SearchTerm(field=require_type(term["field"], str), texts=_load_texts(term["texts"]))
         for term in document.get("search", [])
     )
-    return JobFilter(**given, search=search, is_own=bool(document.get("is_own", False)))
+    return JobFilter(**conditions, search=search, is_own=bool(document.get("is_own", False)))
 
 
 def narrow_filter(job_filter: JobFilter, statuses: tuple[str, ...]) -> JobFilter | None:
-    """The filter for those of its jobs that have one of these statuses; None if there are none.
+    """The filter, narrowed to jobs with one of these statuses; None if no status is left.
 
-    An action changes only jobs with some statuses: the others need not be read.
+    An action changes only jobs with some statuses: other jobs need not be read.
     """
-    given = job_filter.statuses or statuses
-    narrowed = tuple(status for status in given if status in statuses)
+    narrowed = tuple(status for status in job_filter.statuses or statuses if status in statuses)
     return replace(job_filter, statuses=narrowed) if narrowed else None
 
 

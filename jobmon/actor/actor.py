@@ -35,10 +35,10 @@ NO_ACTOR = "No actor worked for {minutes} minutes."
 
 
 class Actor:
-    """The actor of one queue. Of several, the one that has the lease works.
+    """The actor of one queue. Of several actors, only the one that has the lease works.
 
-    `connection` is that of a user who may write the watched jobs, `own` the connection to jobmon's
-    own databases. `reached` is called with the name of each step of a batch: for tests.
+    The user of `connection` may write the watched jobs; `own` is the connection to jobmon's own
+    databases. `reached` is called with the name of each step of a batch: for tests.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Actor:
                 self._make_runner(state.request).recover(Recovery.WAIT)
 
     def _advance(self, state: ActionState) -> int | None:
-        """Do what is next for a request; the number of jobs, or None if nothing was to be done."""
+        """Do the next step of a request; returns the number of jobs, None if there was no step."""
         match state.phase:
             case Phase.WAITING:
                 return self._claim(state)

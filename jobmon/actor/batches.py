@@ -2,7 +2,7 @@
 
 Before a batch its changes are recorded (the intent), after it the outcome of each job. An actor
 that finds an intent without its batch examines each of its jobs: a job that is still unchanged
-is changed now; one that proves the change counts as done; any other one is skipped.
+is changed now; a job that proves the change counts as done; any other job is skipped.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,13 +25,13 @@ GONE = "there is no such job"
 DELETED = "gone: deleted by this request or by another program"
 MALFORMED = "its fields have values that the action cannot use"
 CHANGED = "changed between the decision and the update"
-CHANGED_SINCE = "changed after the request was made"
+CHANGED_SINCE = "changed after the request was filed"
 UNKNOWN = "changed before its outcome was recorded"
 STOPPED = "the request was stopped"
 
 
 class Recovery(Enum):
-    """What to do, in a batch that an actor left, with the jobs that do not prove their change."""
+    """What to do with the jobs of an unfinished batch that do not prove their change."""
 
     COMPLETE = "complete"  # change them now
     WAIT = "wait"  # the batch stays open
@@ -44,7 +44,7 @@ class OverLimitError(Exception):
 
 @dataclass
 class _Decisions:
-    """What is to be done with the jobs of a batch."""
+    """The changes to make in a batch, and the outcomes of jobs that are not changed."""
 
     changes: list[PlannedChange] = field(default_factory=list)
     outcomes: list[Document] = field(default_factory=list)
@@ -125,17 +125,19 @@ class BatchRunner:
         intent: Document = {
             "number": 1 if last is None else last["number"] + 1,
             "position": batch.position,
-            "changes": [] if self._request.dry_run else [c.dump() for c in decisions.changes],
+            "changes": [] if self._request.dry_run else [each.dump() for each in decisions.changes],
             "outcomes": decisions.outcomes,
         }
         if self._request.dry_run:
-            intent["outcomes"] += [self._describe(c, Result.POSSIBLE) for c in decisions.changes]
+            intent["outcomes"] += [
+                self._describe(change, Result.POSSIBLE) for change in decisions.changes
+            ]
         self._records.add_progress(
             self._request.id, Progress.INTENT, intent, number=intent["number"]
         )
         self._reached("intent")
-        made = [] if self._request.dry_run else list(self._make(decisions.changes))
-        outcomes = [*intent["outcomes"], *made]
+        changed = [] if self._request.dry_run else list(self._make_changes(decisions.changes))
+        outcomes = [*intent["outcomes"], *changed]
         self._reached("changed")
         self._add_outcomes(outcomes)
         self._reached("outcomes")
@@ -166,7 +168,7 @@ class BatchRunner:
         return decisions
 
     def _find_known(self, keys: list[Any]) -> set[bytes]:
-        """Those of the jobs' `_id`s for which an outcome is recorded, encoded."""
+        """The `_id`s, of those in `keys`, for which an outcome is recorded; encoded."""
         return set(map(encode_key, self._records.find_done(self._request.id, keys)))
 
     def _refuse(self, present: ReadJob) -> None:
@@ -183,7 +185,8 @@ class BatchRunner:
         ):
             raise RefusedActionError(CHANGED_SINCE)
 
-    def _make(self, changes: Iterable[PlannedChange]) -> Iterable[Document]:
+    def _make_changes(self, changes: Iterable[PlannedChange]) -> Iterable[Document]:
+        """Make changes one after the other; yields the outcome of each."""
         for change in changes:
             is_made, reason = self._changes.apply(change), CHANGED
             self._reached("job")

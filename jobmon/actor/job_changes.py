@@ -32,7 +32,8 @@ _NOT_READ = ("payload", "attempts", "lastError")
 class PlannedChange:
     """A conditional update of one document, in the documents' names; None is also a missing value.
 
-    It is made only if the document still has the values in `expected`. `deletes`: it is deleted.
+    It is made only if the document still has the values in `expected`. `deletes`: the document is
+    deleted.
     """
 
     key: Any
@@ -77,7 +78,7 @@ class PlannedChange:
 
 @dataclass(frozen=True)
 class ReadJob:
-    """A job's document, and the same with the contract's names."""
+    """A job's document, and its `job`: the same fields with the contract's names."""
 
     document: Document
     job: Document
@@ -127,7 +128,7 @@ def _writable_jobs(connection: Connection) -> Collection[Document]:
 class OwnJobChanges:
     """Changes of the documents of `jobmon.queue`, by its own transitions.
 
-    A changed job has a field `lastAction` with the id of the self._request.
+    A changed job has a field `lastAction` with the id of the request.
     """
 
     def __init__(
@@ -189,13 +190,13 @@ class OwnJobChanges:
             "by": self._request.by.subject,
             "at": to_milliseconds(datetime.now(UTC)),
         }
-        own = JobChange(
+        decided = JobChange(
             action=JobAction(self._request.action),
             job={"jobId": change.job_id, **change.before, **change.expected},
             expected=dict(change.expected),
             fields=None if change.deletes else dict(change.values),
         )
-        return self._queue.apply(own, mark=mark, may_insert=False)
+        return self._queue.apply(decided, mark=mark, may_insert=False)
 
     def is_made(self, found: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
         """As in `JobChanges`."""
@@ -297,8 +298,7 @@ class ProfileJobChanges:
         if change.deletes:
             return False
         present = {path: _find_value(found.document, path) for path in change.before}
-        wanted = dict(change.values) | dict.fromkeys(change.removals)
-        return present == wanted
+        return present == dict(change.values) | dict.fromkeys(change.removals)
 
     def _state_paths(self) -> list[str]:
         """The paths of the fields that show a job's state."""

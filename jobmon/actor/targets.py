@@ -27,7 +27,7 @@ NO_PLACE = "Its list has no places from which it could be continued: select sing
 class Batch:
     """The `_id`s of some jobs of a request, and selected ids that no job has.
 
-    `position`: where the next batch begins; None if this is the last one.
+    `position`: where the next batch begins; None if this is the last batch.
     """
 
     keys: list[Any]
@@ -83,7 +83,7 @@ class TargetReader:
         return Batch(keys=keys, missing=[], position=position)
 
     def _read_selected(self, request: ActionRequest, start: int, size: int) -> Batch:
-        """Selected jobs. Those of other owners than the request's count as missing."""
+        """Selected jobs. Jobs of other owners than the request's count as missing."""
         job_ids, owner = request.target.job_ids, request.owner
         ids = job_ids[start : start + size]
         values = [value for job_id in ids for value in identity_values(job_id)]
@@ -111,7 +111,7 @@ def _read_matching(
         None if encoded is None else Cursor.decode(encoded),
         lists.prepare(job_filter),
     )
-    if get_plan(prepared).is_sorted:  # no more than this match, and they have no places
+    if get_plan(prepared).is_sorted:  # all matches are read at once, and have no cursors
         size = MAX_MATCHES
     page = lists.page(prepared, per_page=size, oldest_first=True, cursor=cursor)
     if page.next_cursor is not None and page.next_cursor.by_page:

@@ -16,7 +16,7 @@ NO_CHANGE = "it has this state already"
 def change_types(connection: Connection, request: ActionRequest) -> Iterator[Document]:
     """Pause or resume the types of a request; yields an outcome for each. Raises PyMongoError.
 
-    It is idempotent, so it needs no record of what was begun.
+    It can be repeated without harm, so no intent is recorded before it.
     """
     pauses = request.action == TypeAction.PAUSE
     controls = connection.database.get_collection(
