@@ -276,7 +276,7 @@ def _is_negated_now(condition: Any) -> bool:
 
 
 def negate_query(query: Query) -> Query:
-    """The opposite of a query on one field. Empty, which matches all, if it cannot be derived."""
+    """The opposite of a query on one field. If unknown, the empty query, which matches all."""
     if len(query) != 1:
         return {}
     ((name, condition),) = query.items()

@@ -85,7 +85,7 @@ class ProfileFile:
 
     @property
     def has_shipped_rules(self) -> bool:
-        """Whether the status is that of a shipped profile: this one, or the one that it extends."""
+        """Whether the status has the rules of a shipped profile: of this one or of its base."""
         shipped = self.base or self.name
         if shipped not in shipped_profiles():
             return False

@@ -87,7 +87,7 @@ class ParsedLease:
     """The order in which workers take due jobs: pairs (field of the contract, 1 or -1).
 
     With `each_type` workers take the jobs of each type in this order. `index`: the keys, with the
-    documents' names, of an index that serves the order; empty for the one that follows from it.
+    documents' names, of an index that serves the order; if empty, `jobmon init` creates one.
     """
 
     order: tuple[tuple[str, int], ...]

@@ -1,7 +1,7 @@
 """Checks TOML files against their JSON Schemas, and reports a mistake with its line.
 
-The schemas are published in docs/, so that editors can show their descriptions. It checks only
-those keywords of JSON Schema that these schemas use.
+The schemas are published in docs/, so that editors can show their descriptions. Only the keywords
+of JSON Schema that these schemas use are checked.
 """
 
 import json
@@ -33,7 +33,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 class ProfileMistakeError(ValueError):
     """The value at `path` in a profile is wrong. The message has what is allowed.
 
-    `is_in_other_file`: the value names a file, and the mistake is in that one.
+    `is_in_other_file`: the value names another file, which has the mistake.
     """
 
     def __init__(self, path: KeyPath, message: str, *, is_in_other_file: bool = False) -> None:
@@ -57,7 +57,7 @@ class TomlError(ValueError):
 def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]], T]) -> T:
     """What `build` returns for the content of a TOML text that fits the schema.
 
-    Raises TomlError for the first mistake; `build` raises ProfileMistakeError for those it finds.
+    Raises TomlError for the first mistake; `build` raises ProfileMistakeError for a mistake.
     """
     try:
         content = tomllib.loads(text)

@@ -32,6 +32,7 @@ def get_value(document: Any, path: str) -> Any:
 
 
 def set_value(document: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a path, unless a value that is no document is in its way."""
     *parents, last = path.split(".")
     for part in parents:
         inner = document.setdefault(part, {})
