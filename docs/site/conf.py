@@ -1,7 +1,7 @@
 """The documentation site: `make docs` builds it from README.md, CHANGELOG.md and docs/.
 
-Each page is also readable where the repository is hosted, so what only the site needs is here: its
-navigation, and pages made from the OpenAPI document and from docstrings.
+Each page is also readable where the repository is hosted. So only the site's own parts are here:
+its navigation, and the pages that are made from the OpenAPI document and from docstrings.
 """
 
 import re
@@ -74,7 +74,7 @@ CODE_IN_DOCSTRING = re.compile(r"(?<=\n\n)(?=    \S)")
 
 
 def prepare_page(app: Sphinx, name: str, content: list[str]) -> None:
-    """Add the navigation to the first page; write links to folders, which no site has, as text."""
+    """Add the navigation to the first page; replace links to folders by text: the site has none."""
     page = ROOT / f"{name}.md"
 
     def replace_folder(match: re.Match[str]) -> str:
@@ -100,13 +100,13 @@ def mark_code(*arguments: object) -> None:
 
 
 def copy_first_page(app: Sphinx, failure: Exception | None) -> None:
-    """A web server looks for index.html."""
+    """Copy the first page to index.html, which web servers look for."""
     if failure is None:
         shutil.copy(Path(app.outdir, f"{root_doc}.html"), Path(app.outdir, "index.html"))
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the functions above to Sphinx, which reads all pages again after a new navigation."""
+    """Connect the functions above to Sphinx. A change of NAVIGATION makes it read all pages."""
     app.add_config_value("navigation", NAVIGATION, "env")
     app.connect("source-read", prepare_page)
     app.connect("autodoc-process-docstring", mark_code)
