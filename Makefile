@@ -25,7 +25,7 @@ run: $(ASSETS) .venv/demo
 test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest
 
-# What takes long and rarely fails: faults of servers and processes, packages, fuzzing, other tools.
+# Tests that take long and rarely fail: faults of servers and processes, packages, fuzzing, other tools.
 test-long: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest -m long
 
@@ -35,7 +35,7 @@ test-containers: .venv/dev
 
 # The failed tests once more, one after the other.
 retest:
-	@echo 'Running the failed tests again, alone. Mend those that pass now: they depend on load or on others.'
+	@echo 'Running the failed tests again, alone. Fix those that pass now: they depend on load or on other tests.'
 	$(BIN)/pytest --last-failed --last-failed-no-failures=none --numprocesses=1
 
 lint: .venv/dev $(NODE_TOOLS)
@@ -56,14 +56,14 @@ lint: .venv/dev $(NODE_TOOLS)
 
 assets: $(ASSETS)
 
-# The packages of the image with their hashes: the newest releases that pyproject.toml allows, for
-# Python 3.11 or later on any machine. The lock names no registry, so that a mirror works too.
+# The lock has the packages of the image with their hashes: the newest releases that pyproject.toml
+# allows, for Python 3.11 or later on any machine. It names no registry, so that a mirror works too.
 lock: .venv/dev
 	$(BIN)/uv pip compile --quiet --no-config --upgrade --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' --output-file $(LOCK) --extra all pyproject.toml
 
-# Known vulnerabilities in the shipped packages; prints NOT CHECKED if there are no advisories.
+# Known vulnerabilities in the shipped packages; prints NOT CHECKED if no advisories are available.
 audit: .venv/dev
 	@$(BIN)/python .ci/audit.py
 
@@ -137,7 +137,7 @@ NODE = { command -v npm || $(BIN)/pip install --quiet --disable-pip-version-chec
 	&& export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD)
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 
-# What the pages load besides our own files, from the npm registry, by the lock file.
+# The npm packages that the pages load, as package-lock.json lists them.
 $(ASSETS): $(DASHBOARD)/package.json $(DASHBOARD)/package-lock.json | .venv/bin/python
 	@echo 'Building the pages ...'
 	@$(NODE) && { [ node_modules/.package-lock.json -nt package-lock.json ] \

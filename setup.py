@@ -1,4 +1,4 @@
-"""Builds the pages' npm assets into a wheel or sdist; the rest is in pyproject.toml.
+"""Build the pages' npm assets into a wheel or sdist; pyproject.toml has all other settings.
 
 An editable install builds nothing here: use `make assets`.
 """

@@ -1,7 +1,7 @@
 """Report known vulnerabilities in the locked Python packages and the pages' npm packages.
 
-Exits with 1 if there is one. If the advisories are not available it prints NOT CHECKED and goes on,
-because a build must not depend on another server.
+Exit with 1 if there is one. If no advisories are available, print NOT CHECKED and exit with 0: a
+build must not depend on another server.
 """
 
 import argparse
@@ -25,7 +25,10 @@ class NoAdvisoriesError(Exception):
 
 
 def python_packages(osv_url: str | None) -> list[str]:
-    """The vulnerable packages of the lock file, for the Python that runs this."""
+    """One line for each vulnerability of the lock file's packages, for the running Python.
+
+    Raises NoAdvisoriesError. `osv_url`: the OSV service to query, instead of PyPI.
+    """
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(LOCK), "--require-hashes"]
     command += ["--disable-pip", "--format=json", "--progress-spinner=off", "--timeout=5"]
     if osv_url:
@@ -45,7 +48,7 @@ def python_packages(osv_url: str | None) -> list[str]:
 
 
 def npm_packages(registry: str | None) -> list[str]:
-    """The vulnerable npm packages that the pages load."""
+    """One line for each vulnerable npm package that the pages load. Raises NoAdvisoriesError."""
     command = ["npm", "audit", "--json", "--omit=dev", "--package-lock-only", "--fetch-retries=0"]
     if registry:
         command += [f"--registry={registry}"]
@@ -64,7 +67,7 @@ def _describe(vulnerability: dict[str, Any]) -> str:
 
 
 def _run_json(command: list[str], folder: Path = ROOT) -> dict[str, Any]:
-    """The JSON output of a command; its exit code is ignored: a vulnerability is a failure too."""
+    """The JSON output of a command. Its exit code is ignored, because findings change it."""
     try:
         done = subprocess.run(
             command,

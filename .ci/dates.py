@@ -1,6 +1,6 @@
-"""Find fixed dates in tests and benches: later they are before the retained history.
+"""Find fixed dates in tests and benches. One day such a date is older than the retained history.
 
-Use moments relative to now or to `NOW` of tests/conftest.py instead. `make lint` runs this in the
+Write times relative to now or to `NOW` of tests/conftest.py instead. `make lint` runs this in the
 checkout; an argument names another folder.
 """
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# How a date is printed, and the example of a standard: no clock is read.
+# Tests of how a date is printed, and an example from a standard: they read no clock.
 ALLOWED = {
     "tests/notify/test_webhook.py": {"1614265330"},
     "tests/store/test_bson_json.py": {
@@ -29,7 +29,7 @@ WITH_BODY = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def dates(source: str) -> Iterator[tuple[int, str]]:
-    """The fixed dates in a Python file, except in docstrings, with their lines."""
+    """Line and text of each fixed date in a Python file, except in docstrings."""
     tree = ast.parse(source)
     docstrings = {
         id(node.body[0].value)

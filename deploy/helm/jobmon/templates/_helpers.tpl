@@ -25,12 +25,13 @@ labels:
 {{- with .Values.image }}{{ if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}{{ end }}
 {{- end }}
 
-{{/* A number of values.yaml is a float in a template: 1e+06 would be no setting. */}}
+{{/* A number of values.yaml is a float in a template: a setting must not become 1e+06. */}}
 {{- define "jobmon.text" -}}
 {{- if kindIs "float64" . }}{{ printf "%.0f" . | quote }}{{ else }}{{ toString . | quote }}{{ end }}
 {{- end }}
 
-{{/* Metadata and spec of a pod: root, component, command, own (its values), and more of its container. */}}
+{{/* Metadata and spec of a pod. Needs root, component, command, own (the component's values); may have
+     account, restartPolicy, files, and container (more lines of the container). */}}
 {{- define "jobmon.pod" -}}
 {{- $values := .root.Values -}}
 {{- range $name, $_ := $values.settings }}
@@ -167,7 +168,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* A process that serves nobody: root, component; container has its probes. */}}
+{{/* A process without a port. Needs root and component; container has the probes. */}}
 {{- define "jobmon.background" -}}
 {{- $own := index .root.Values .component -}}
 {{- if $own.enabled }}
