@@ -43,7 +43,7 @@ from .support.preloaded import stop_server
 from .support.processes import adopt_orphans, await_no_descendants
 from .support.waiting import PATIENCE_S
 
-# Types that a query may name although no document in mongomock has them.
+# BSON types that mongomock does not know: a query may name them, and no document has them.
 TYPE_MAP.update(
     dict.fromkeys(
         (
@@ -70,13 +70,13 @@ def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
 
 filtering._filterer_inst._operator_map["$type"] = _has_any_type
 
-# A collector in the process of the tests rests less: tests wait for what it counts next.
+# A collector in the tests' process rests for a shorter time, because tests wait for its next count.
 changes.TICK_S = changes.REST_S = 0.2
 history_writer.MAX_PAUSE_S = 0.2
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
-# Yesterday: in the past for every writer, and within the minute retention. The first process of a
-# run sets it for the others, so that all agree after midnight.
+# Yesterday: in the past for every writer, and within the retention of minutes. The first process of
+# a run sets the date for the others, so that all agree after midnight.
 DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
 NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
 # Tests start a hundred processes, which share the compiled modules of the first; the parallel
@@ -121,7 +121,7 @@ def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
 Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 
 
-# How long examples take is no property of the code.
+# No time limit for an example: its duration depends on the machine.
 hypothesis.settings.register_profile(
     "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -138,9 +138,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 * 2**30
+MEMORY_FOLDER, NEEDED_BYTES = Path("/dev/shm"), 8 * 2**30
 
-LONGEST = (
+LONGEST_FILES = (
     "tests/e2e/test_browser.py",
     "tests/e2e/test_readonly.py",
     "tests/collector/test_collector.py",
@@ -161,8 +161,8 @@ LONGEST = (
 
 def _position(item: pytest.Item) -> int:
     """The position of a test's file in the run; `--no-loadscope-reorder` makes xdist keep it."""
-    positions = (at for at, start in enumerate(LONGEST) if item.nodeid.startswith(start))
-    return next(positions, len(LONGEST))
+    positions = (n for n, start in enumerate(LONGEST_FILES) if item.nodeid.startswith(start))
+    return next(positions, len(LONGEST_FILES))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -174,7 +174,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave modules and tests out of garbage collections: they live as long as the process."""
+    """Exclude modules and tests from garbage collection: they live as long as the process."""
     gc.collect()
     gc.freeze()
 
@@ -191,14 +191,14 @@ def _check_no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the session's server, in memory if there is room: no write waits for a disk."""
-    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM_BYTES:
+    """A folder for the session's server: in memory if it has space, so that no write is slow."""
+    if not MEMORY_FOLDER.is_dir() or shutil.disk_usage(MEMORY_FOLDER).free < NEEDED_BYTES:
         yield tmp_path_factory.mktemp("mongod")
         return
-    for left in MEMORY.glob("jobmon-tests-*"):  # by tests that were killed
-        if not Path(f"/proc/{left.name.split('-')[2]}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"jobmon-tests-{os.getpid()}-", dir=MEMORY))
+    for abandoned in MEMORY_FOLDER.glob("jobmon-tests-*"):  # by tests that were killed
+        if not Path(f"/proc/{abandoned.name.split('-')[2]}").exists():
+            shutil.rmtree(abandoned, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"jobmon-tests-{os.getpid()}-", dir=MEMORY_FOLDER))
     yield folder
     shutil.rmtree(folder)
 
@@ -237,11 +237,11 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, 
 
 @pytest.fixture
 def make_settings() -> Callable[..., Settings]:
-    """A function that makes settings for a test, with the given changes."""
+    """A function that makes the settings of a test; its arguments replace defaults."""
 
-    def make(**given: Any) -> Settings:
+    def make(**changes: Any) -> Settings:
         defaults = {"mongo_uri": "mongodb://127.0.0.1/watched", "jwt_secret_key": SECRET}
-        return Settings(**(defaults | {"stats_ttl_ms": 0} | given))
+        return Settings(**(defaults | {"stats_ttl_ms": 0} | changes))
 
     return make
 

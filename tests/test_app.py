@@ -1,5 +1,8 @@
-"""Imports and `create_app`: catches an import of the producer's library that loads the web service
-or changes the producer's logging, and apps in one process that share what each should hold."""
+"""Imports and `create_app`.
+
+Catches an import of `jobmon.queue` that loads the web service or changes the producer's logging,
+and two apps in one process that share counters or export slots.
+"""
 
 import json
 import subprocess
@@ -25,7 +28,7 @@ before = structlog.get_config()
 
 
 def run_in_new_interpreter(script: str, *options: str) -> Any:
-    """What `script` prints as JSON."""
+    """The value that `script` prints as JSON."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *options, "-c", script],
         check=True,

@@ -1,4 +1,4 @@
-"""The check of dates in tests: catches one that misses a date, so that a test expires."""
+"""`.ci/dates.py`: catches a fixed date that it misses, so that a test fails from some day on."""
 
 import subprocess
 import sys

@@ -1,6 +1,7 @@
 """The Dockerfile and the compose file.
 
-Catches a container with more rights than it needs, and a service that starts before what it needs.
+Catches a container with more rights than it needs, and a service that starts before another one
+that it needs.
 """
 
 import json
@@ -19,7 +20,7 @@ JOBMON_SERVICES = {
 
 
 def final_stage(instruction: str) -> list[str]:
-    """The arguments of each such instruction in the Dockerfile's last stage."""
+    """The arguments of each instruction of this name in the Dockerfile's last stage."""
     stage = DOCKERFILE.rpartition("\nFROM ")[2]
     return re.findall(rf"^{instruction} +(.+)$", stage, re.MULTILINE)
 
@@ -34,11 +35,10 @@ def test_image_runs_as_a_numeric_user_without_a_shell() -> None:
 
 
 def test_image_installs_only_locked_releases() -> None:
-    installs = re.findall(r"pip install ([^&]+)", DOCKERFILE)
-    locked, own = installs
+    locked, jobmon = re.findall(r"pip install ([^&]+)", DOCKERFILE)
     assert "--require-hashes -r /tmp/requirements.lock" in locked
     assert "--only-binary :all:" in locked
-    assert "--no-index --no-deps" in own
+    assert "--no-index --no-deps" in jobmon
     assert re.findall(r"pip wheel (.+)", DOCKERFILE)[0].count("--no-deps") == 1
 
 

@@ -1,4 +1,7 @@
-"""The words of the contract: catches a status that is missing or misspelt."""
+"""Statuses and actions of jobs.
+
+Catches a status that is missing or misspelled, and an action that the dates of a job do not allow.
+"""
 
 from datetime import timedelta
 from typing import Any
@@ -12,7 +15,7 @@ from .conftest import NOW
 SECOND = timedelta(seconds=1)
 
 
-def test_the_statuses_are_the_contracts() -> None:
+def test_job_statuses_are_those_of_the_queue() -> None:
     assert [*JobStatus] == ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
 
 
@@ -30,7 +33,7 @@ def test_the_statuses_are_the_contracts() -> None:
     ],
     ids=["later", "without a zone", "due", "no date", "expired", "held", "no lease", "any date"],
 )
-def test_dates_of_a_job_allow_an_action_or_not(
+def test_explain_refusal_by_dates_has_the_reason_or_none(
     action: str, job: dict[str, Any], reason: str | None
 ) -> None:
     assert explain_refusal(action, job, NOW) == reason

@@ -1,7 +1,7 @@
 """The Helm chart in `deploy/helm`, and the plain manifests in `deploy/kubernetes`.
 
-Catches a pod that a cluster with pod security "restricted" refuses, a process that gets another
-one's secret, a manifest that Kubernetes does not know, and manifests that differ from the chart.
+Catches a pod that a cluster with pod security "restricted" refuses, a process with the secret of
+another process, a field that Kubernetes does not know, and manifests that differ from the chart.
 """
 
 import json
@@ -80,7 +80,7 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def render(values: dict[str, str] | None = None, release: str = "jobmon", *files: str) -> Objects:
-    """The objects that the chart makes with these values, and with values from `name=path`."""
+    """The objects that the chart makes with these values; `files` are values as `name=path`."""
     options = [f"--set={name}={value}" for name, value in (values or {}).items()]
     options += [f"--set-file={file}" for file in files]
     done = helm("template", release, str(CHART), "--namespace", "tools", *options)
@@ -116,8 +116,8 @@ def container(objects: Objects, name: str) -> dict[str, Any]:
     return found
 
 
-def only(objects: Objects, kind: str, of: str = "web") -> dict[str, Any]:
-    (found,) = (it for it in objects if it["kind"] == kind and component(it) == of)
+def only(objects: Objects, kind: str, process: str = "web") -> dict[str, Any]:
+    (found,) = (it for it in objects if it["kind"] == kind and component(it) == process)
     return found
 
 
@@ -193,7 +193,7 @@ def test_pods_meet_pod_security_restricted(complete: Objects, name: str) -> None
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_pods_are_what_compose_runs(complete: Objects, name: str) -> None:
-    """Catches a process that lacks what the compose file gives it."""
+    """Catches a pod whose command or folder in memory differs from the compose file's."""
     pod, it = pods(complete)[name], container(complete, name)
     service = COMPOSE[name]
     if name == "init":  # MongoDB is there already: no replica set, no empty collections
@@ -222,7 +222,7 @@ def test_probes_restart_hung_processes_and_stop_requests_that_would_fail(default
     assert collector["readinessProbe"]["exec"]["command"] == check
     for probe in (collector["startupProbe"], collector["livenessProbe"]):
         assert probe["exec"]["command"] == check
-        # Longer than a restart of MongoDB takes: a collector waits for its database.
+        # Longer than MongoDB takes to restart: the collector waits for it meanwhile.
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
 
 
@@ -266,7 +266,7 @@ def test_actor_is_off_by_default_and_turns_actions_on(default: Objects, complete
 def test_ingress_path_is_the_prefix_of_all_addresses(complete: Objects, default: Objects) -> None:
     """Catches links that leave the path, and so lead to another service of the host."""
     (rule,) = only(complete, "Ingress")["spec"]["rules"]
-    assert [each["path"] for each in rule["http"]["paths"]] == ["/jobmon"]
+    assert [path["path"] for path in rule["http"]["paths"]] == ["/jobmon"]
     prefix = {"name": "JOBMON_PATH_PREFIX", "value": "/jobmon"}
     assert prefix in container(complete, "web")["env"]
     assert "env" not in container(default, "web")
@@ -282,7 +282,7 @@ def test_ingress_of_the_page_about_proxies_is_the_charts() -> None:
 
 
 def test_numbers_and_files_reach_every_process(complete: Objects) -> None:
-    """Catches a number as 2e+06, and a hook that needs an object which is made after it."""
+    """Catches a number as 2e+06, and a hook that needs an object which does not exist yet."""
     for name in COMPONENTS:
         it, pod = container(complete, name), pods(complete)[name]
         assert {"name": "JOBMON_STATS_TTL_MS", "value": "2000000"} in it["env"]
@@ -334,9 +334,8 @@ def test_selectors_find_the_pods_of_their_component(complete: Objects) -> None:
     for it in complete:
         spec = it.get("spec", {})
         selector = spec.get("podSelector", spec.get("selector", {}))
-        wanted = selector.get("matchLabels", selector)
-        if wanted:
-            found = {name for name, own in labels.items() if wanted.items() <= own.items()}
+        if wanted := selector.get("matchLabels", selector):
+            found = {name for name, of_pod in labels.items() if wanted.items() <= of_pod.items()}
             assert found == {component(it)}, it["metadata"]
 
 
@@ -406,13 +405,13 @@ def test_values_all_have_a_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
 
-    def compare(own: dict[str, Any], known: dict[str, Any]) -> None:
-        if known.get("additionalProperties") is not False:
+    def compare(values: dict[str, Any], schema: dict[str, Any]) -> None:
+        if schema.get("additionalProperties") is not False:
             return
-        assert own.keys() == known["properties"].keys() - {"global"}
-        for name, value in own.items():
+        assert values.keys() == schema["properties"].keys() - {"global"}
+        for name, value in values.items():
             if isinstance(value, dict):
-                compare(value, known["properties"][name])
+                compare(value, schema["properties"][name])
 
     compare(values, schema)
 
@@ -421,24 +420,27 @@ def test_values_all_have_a_schema() -> None:
 def environment(
     mongod: Mongod, database: Database[dict[str, Any]], tmp_path: Path
 ) -> Iterator[dict[str, dict[str, str]]]:
-    """For each secret its keys, as docs/kubernetes.md describes them."""
+    """The keys and values of each secret, as docs/kubernetes.md describes them."""
 
     def uri(user: str) -> str:
-        where = database_uri(mongod, database).partition("://")[2]
-        return f"mongodb://{user}:{user}pw@{where}"
+        address = database_uri(mongod, database).partition("://")[2]
+        return f"mongodb://{user}:{user}pw@{address}"
 
-    own = {"JOBMON_ROLLUP_DB": f"{database.name}_rollups", "JOBMON_STATE_DB": f"{database.name}_s"}
+    shared = {
+        "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
+        "JOBMON_STATE_DB": f"{database.name}_s",
+    }
     yield {
-        "jobmon-init": own
+        "jobmon-init": shared
         | {
             "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, database),
             "JOBMON_READER_PASSWORD": "jobmonpw",
             "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
         },
-        "jobmon-web": own | {"JOBMON_MONGO_URI": uri("jobmon"), "JOBMON_JWT_SECRET_KEY": SECRET},
-        "jobmon-collector": own | {"JOBMON_MONGO_URI": uri("collector")},
+        "jobmon-web": shared | {"JOBMON_MONGO_URI": uri("jobmon"), "JOBMON_JWT_SECRET_KEY": SECRET},
+        "jobmon-collector": shared | {"JOBMON_MONGO_URI": uri("collector")},
     }
-    for name in own.values():
+    for name in shared.values():
         database.client.drop_database(name)
     database.command("dropAllUsersFromDatabase")
     database.command("dropAllRolesFromDatabase")
@@ -476,8 +478,8 @@ def test_commands_and_probes_of_the_pods_work_with_their_secrets(
             argv, env=env, cwd=tmp_path, check=False, capture_output=True, timeout=PATIENCE_S
         )
 
-    made = run("init", [*container(default, "init")["command"], "--create"])
-    assert made.returncode == 0, made.stdout + made.stderr
+    init = run("init", [*container(default, "init")["command"], "--create"])
+    assert init.returncode == 0, init.stdout + init.stderr
     port = free_port()
     started = []
     try:

@@ -1,5 +1,4 @@
-"""The formatter: catches a secret in a line, a line that is not JSON, and a stack that quotes
-data."""
+"""The log: catches a secret in a line, a line that is not JSON, and a stack that quotes data."""
 
 import json
 import logging
@@ -26,7 +25,7 @@ CLIENT_SECRET = "what the identity provider knows"
 
 @pytest.fixture
 def line(make_settings: Callable[..., Settings]) -> Any:
-    """A function that returns the line of a message, as a dictionary."""
+    """A function that formats a message and returns the line's JSON as a dictionary."""
     uri = f"mongodb://reader:{PASSWORD}@one:27017,two:27017/shop"
     formatter = LogFormatter(readable=False)
     settings = make_settings(mongo_uri=uri, oidc_client_secret=CLIENT_SECRET)
@@ -94,12 +93,12 @@ def test_the_message_of_an_exception_about_the_machine_is_logged(line: Any) -> N
     )
 
 
-# Each changes how a text looks, or moves the cursor: directions, C1 controls, line separators.
+# Characters that change how a text looks or move the cursor: directions, C1 controls, line ends.
 MISLEADING = "\u202a\u202e\u2066\u2069\u200e\u200f\u061c\x7f\x80\x85\x9b\x9f"
 MISLEADING += "\u2028\u2029\ufeff\u200b\U000e0041"
 
 
-def structured(event: str, error: BaseException, **values: Any) -> logging.LogRecord:
+def make_structlog_record(event: str, error: BaseException, **values: Any) -> logging.LogRecord:
     """A record as structlog passes it to the formatter."""
     message: Any = {"event": event, "exc_info": error, **values}
     record = logging.LogRecord("some", 30, "", 0, message, (), None)
@@ -112,7 +111,8 @@ def test_a_line_never_looks_like_another_one(line: Any) -> None:
     for character in MISLEADING:
         text = f"a{character}b"
         error = FileNotFoundError(2, text)
-        formatted = formatter.format(structured(text, error, address=text, more=[{"a": text}]))
+        record = make_structlog_record(text, error, address=text, more=[{"a": text}])
+        formatted = formatter.format(record)
         assert character not in formatted
         assert json.loads(formatted)["event"] == json.loads(formatted)["address"] == text
         assert text in json.loads(formatted)["exception"]
@@ -120,11 +120,13 @@ def test_a_line_never_looks_like_another_one(line: Any) -> None:
 
 def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
     formatter = LogFormatter(readable=True)
-    plain = formatter.format(structured("ab", OSError(), address="ab", more=1)).partition("\n")[0]
+    record = make_structlog_record("ab", OSError(), address="ab", more=1)
+    plain = formatter.format(record).partition("\n")[0]
     for character in MISLEADING + "\0\x07\b\r\n\x1b":
         text = f"a{character}b"
         error = FileNotFoundError(2, text)
-        shown = formatter.format(structured(text, error, address=text, more=[{"a": text}]))
+        record = make_structlog_record(text, error, address=text, more=[{"a": text}])
+        shown = formatter.format(record)
         first, _, stack = shown.partition("\n")
         assert f"a{json.dumps(character)[1:-1]}b" in first
         assert first.count("\x1b") == plain.count("\x1b")  # the codes of colours
@@ -167,7 +169,7 @@ def test_configure_keeps_handlers_of_others(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_event_is_one_line_without_secrets() -> None:
-    """Catches the short way for plain events: one with a secret, an odd text or a nested value."""
+    """Catches an event that is formatted as a plain one despite a secret or a nested value."""
     formatter = LogFormatter(readable=False)
     formatter.secrets.add("the-key-of-tokens")
 

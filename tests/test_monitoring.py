@@ -72,8 +72,8 @@ def jobs(status: str) -> str:
     return f'jobmon_jobs{{{MAIL},status="{status}"}}'
 
 
-# One value a minute; the alert is evaluated in the 60th. For each alert about a queue: series that
-# fire, the nearest series that do not, and the labels that it adds.
+# For each alert about a queue: series that fire, the nearest series that do not fire, and the
+# labels that the alert adds. A series has one value a minute; the 60th minute is evaluated.
 CASES: dict[str, tuple[Series, Series, Labels]] = {
     "JobmonQueueStalled": (
         {DUE: "5x90", attempts("succeeded"): "9x90"},
@@ -160,10 +160,10 @@ def from_two_services(series: Series, queue: str) -> Series:
     }
 
 
-def alert_of(name: str, queue: str, more: Labels) -> dict[str, Any]:
-    """What the rule sends for a queue."""
+def expected_alert(name: str, queue: str, added: Labels) -> dict[str, Any]:
+    """The alert that the rule sends for a queue, in promtool's form."""
     rule = ALERTS[name]
-    labels = {"job": "jobmon", "queue": queue, **more}
+    labels = {"job": "jobmon", "queue": queue, **added}
     texts = {}
     for key, text in rule["annotations"].items():
         texts[key] = re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], text)
@@ -171,30 +171,34 @@ def alert_of(name: str, queue: str, more: Labels) -> dict[str, Any]:
 
 
 def unit_test(alert: str, series: Series, expected: list[dict[str, Any]]) -> dict[str, Any]:
+    """A test for promtool: the series must cause exactly the expected alerts."""
+
     def values(short: str) -> str:
         """`5x90` is ninety times 5; promtool requires a step, `5+0x90`."""
         return re.sub(r"(^| )(\d+)x", r"\1\2+0x", short)
 
-    # It compares with an hour ago, for a quarter of an hour.
-    at = "80m" if alert == "JobmonBacklogGrowing" else "60m"
+    # JobmonBacklogGrowing compares with an hour ago, and must hold for a quarter of an hour.
+    evaluated_at = "80m" if alert == "JobmonBacklogGrowing" else "60m"
     return {
         "interval": "1m",
         "input_series": [
             {"series": name, "values": values(short)} for name, short in series.items()
         ],
-        "alert_rule_test": [{"eval_time": at, "alertname": alert, "exp_alerts": expected}],
+        "alert_rule_test": [
+            {"eval_time": evaluated_at, "alertname": alert, "exp_alerts": expected}
+        ],
     }
 
 
 def test_alerts_near_their_limit_fire_only_above_it(tmp_path: Path) -> None:
     """Catches an alert that another queue hides or causes, or that each web service repeats."""
     tests = []
-    for name, (firing, quiet, more) in CASES.items():
+    for name, (firing, quiet, added) in CASES.items():
         queues = {"mails": firing, "payouts": firing, "reports": quiet}
         series: Series = {}
-        for queue, own in queues.items():
-            series |= from_two_services(own, queue)
-        expected = [alert_of(name, queue, more) for queue in ("mails", "payouts")]
+        for queue, of_queue in queues.items():
+            series |= from_two_services(of_queue, queue)
+        expected = [expected_alert(name, queue, added) for queue in ("mails", "payouts")]
         tests.append(unit_test(name, series, expected))
     run_promtool(tmp_path, tests)
 
@@ -205,7 +209,7 @@ def test_alerts_about_a_queue_name_it() -> None:
 
 
 def test_unreachable_services_have_alerts_whatever_their_job_is_called(tmp_path: Path) -> None:
-    """Catches a job of another name that is not watched, and one that another job hides."""
+    """Catches a job that has no alert because of its name, or because another job is up."""
 
     def up(job: str, instance: str) -> str:
         return f'up{{job="{job}",app="jobmon",instance="{instance}"}}'
@@ -244,12 +248,12 @@ def test_unreachable_services_have_alerts_whatever_their_job_is_called(tmp_path:
 def test_alerts_of_several_jobs_are_kept_apart(tmp_path: Path) -> None:
     """Catches a rule that counts queues of one name in several jobs as one queue."""
     tests = []
-    for name, (firing, quiet, more) in CASES.items():
+    for name, (firing, quiet, added) in CASES.items():
         series = from_two_services(firing, "mails") | {
             series.replace('job="jobmon"', 'job="staging"'): values
             for series, values in from_two_services(quiet, "mails").items()
         }
-        tests.append(unit_test(name, series, [alert_of(name, "mails", more)]))
+        tests.append(unit_test(name, series, [expected_alert(name, "mails", added)]))
     run_promtool(tmp_path, tests)
 
 
@@ -284,7 +288,7 @@ def test_alerts_on_unusual_series_fire_only_when_they_should(tmp_path: Path) -> 
         unit_test(
             name,
             from_two_services(series, "mails"),
-            [alert_of(name, "mails", {})] if fires else [],
+            [expected_alert(name, "mails", {})] if fires else [],
         )
         for name, series, fires in MORE_CASES
     ]
@@ -348,7 +352,7 @@ def test_alert_annotations_link_to_the_runbook_section(alert: str) -> None:
 
 
 def exposed_metrics(api: Api) -> set[str]:
-    """The names of all metrics of a scrape, when each has a value."""
+    """The names of all metrics that a scrape can have."""
     api.get_as_admin("/admin/jobs/stats")
     service = api.get_as_admin("/metrics").text
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})

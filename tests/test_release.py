@@ -1,4 +1,4 @@
-"""`make release`, and what its workflows run.
+"""`make release`, and the commands of its workflows.
 
 Catches a release of untested or uncommitted files, a version that differs between places, a tag
 without its changelog, and a base image that a released image does not pin.

@@ -1,5 +1,5 @@
-"""docs/security.md: catches a name of a test that does not exist, a missing requirement, and
-roles that differ from those of `jobmon init`."""
+"""docs/security.md: catches the name of a test that does not exist, a missing requirement, and a
+role that differs from the role of `jobmon init`."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from jobmon.setup.users import ActionRights, QueueRoles, UserKind
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/security.md").read_text()
 
-# OWASP ASVS 5.0.0: the number of requirements of each section, and those of level 3 only.
+# OWASP ASVS 5.0.0: for each section, how many requirements it has and which are only of level 3.
 SECTIONS: dict[str, tuple[int, set[int]]] = {
     "1.1": (2, set()),
     "1.2": (10, {10}),
@@ -133,11 +133,11 @@ def test_every_named_file_exists() -> None:
 def test_every_requirement_up_to_level_2_has_its_line() -> None:
     wanted = {
         f"{section}.{number}"
-        for section, (count, third) in SECTIONS.items()
+        for section, (count, level_3) in SECTIONS.items()
         for number in range(1, count + 1)
-        if number not in third
+        if number not in level_3
     }
-    listed = [one for row in rows() for one in requirements(row[0])]
+    listed = [number for row in rows() for number in requirements(row[0])]
     assert len(listed) == len(set(listed))
     assert set(listed) == wanted
 
@@ -160,9 +160,9 @@ def test_the_roles_are_those_of_init() -> None:
     for name, on, actions in table:
         role = (re.findall(r"`([\w.]+)`:", name) or [role])[0]
         written.setdefault(role, []).append((on, re.findall(r"`(\w+)`", actions)))
-    made = QueueRoles("shop", ["jobs", "job_attempts"], ["own", "state"]).privileges
-    assert set(written) == set(made)
-    for role, privileges in made.items():
+    created = QueueRoles("shop", ["jobs", "job_attempts"], ["own", "state"]).privileges
+    assert set(written) == set(created)
+    for role, privileges in created.items():
         jobs, attempts, own, state = privileges
         assert jobs["resource"] == {"db": "shop", "collection": "jobs"}
         assert attempts["resource"] == {"db": "shop", "collection": "job_attempts"}

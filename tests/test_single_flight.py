@@ -13,7 +13,7 @@ from jobmon.single_flight import TENTH, SingleFlight, SingleFlightCache
 from .support.waiting import PATIENCE_S, eventually
 
 
-def test_value_that_is_not_to_be_kept_is_computed_again() -> None:
+def test_value_that_keep_refuses_is_computed_again() -> None:
     cache, values = SingleFlightCache[int](size=10), iter((1, 20, 30))
     found = [cache.get("a", lambda: next(values), keep=lambda value: value > 9) for _ in range(3)]
     assert found == [1, 20, 20]
@@ -23,8 +23,8 @@ class Thing:
     """An object that a weak reference can follow."""
 
 
-class Slow:
-    """A computation that ends when the test allows it."""
+class HeldComputation:
+    """A computation that ends when the test sets `may_end`."""
 
     def __init__(self, outcome: Callable[[], int]) -> None:
         self.calls = 0
@@ -37,7 +37,7 @@ class Slow:
         return self._outcome()
 
 
-def call_together(shared: SingleFlight[int], slow: Slow, callers: int) -> list[object]:
+def call_together(shared: SingleFlight[int], slow: HeldComputation, callers: int) -> list[object]:
     """The outcomes of threads that call while the computation runs."""
     got: list[object] = []
     barrier = threading.Barrier(callers + 1)
@@ -71,7 +71,7 @@ def get_outcome(shared: SingleFlight[int]) -> object:
 
 
 def test_concurrent_callers_share_one_computation() -> None:
-    slow = Slow(lambda: 42)
+    slow = HeldComputation(lambda: 42)
     assert call_together(SingleFlight(slow, 60_000), slow, 30) == [42] * 31
     assert slow.calls == 1
 
@@ -82,7 +82,7 @@ def test_a_failure_is_raised_for_all_waiting_callers_and_not_kept() -> None:
     def outcome() -> int:
         return 1 // 0 if failing else 7
 
-    slow = Slow(outcome)
+    slow = HeldComputation(outcome)
     shared = SingleFlight(slow, 60_000)
     assert {type(outcome) for outcome in call_together(shared, slow, 5)} == {ZeroDivisionError}
     failing = False
@@ -104,10 +104,10 @@ def test_a_value_is_kept_until_its_ttl_is_over(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("took_s", "kept_s"), [(0.1, 2.0), (0.9, 8.1), (5.0, 30.0)])
-def test_a_value_is_kept_in_proportion_to_what_it_took(
+def test_a_value_is_kept_in_proportion_to_its_cost(
     monkeypatch: pytest.MonkeyPatch, took_s: float, kept_s: float
 ) -> None:
-    """Catches a count that keeps the database busy as long as anybody looks."""
+    """Catches a count that keeps the database busy as long as anybody has a page open."""
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
 
@@ -136,7 +136,7 @@ def test_without_a_ttl_every_caller_gets_a_new_value() -> None:
 
 
 def test_a_cached_value_is_computed_once_for_concurrent_callers() -> None:
-    slow, answers = Slow(lambda: 42), SingleFlightCache[int](9)
+    slow, answers = HeldComputation(lambda: 42), SingleFlightCache[int](9)
     got: list[int] = []
     threads = [
         threading.Thread(target=lambda: got.append(answers.get("q", slow))) for _ in range(9)

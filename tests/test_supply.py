@@ -1,4 +1,4 @@
-"""The shipped packages of others: lock file, audit and bills of materials.
+"""The packages that jobmon ships: lock file, audit and bills of materials.
 
 Catches a lock that does not match requirements.txt or names a registry, a known vulnerability that
 is not reported, and a bill of materials without a package.
@@ -67,7 +67,7 @@ def test_lock_has_no_registry_and_no_local_path() -> None:
 
 @contextmanager
 def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
-    """A service of advisories; yields the options that make the audit use it."""
+    """Serve advisories over HTTP; yields the options that make the audit use this service."""
     app = Flask("advisories")
 
     @app.post("/osv")
@@ -118,8 +118,8 @@ def test_audit_without_vulnerabilities_passes() -> None:
 
 
 def test_audit_without_advisories_prints_not_checked_and_passes() -> None:
-    nobody = "http://127.0.0.1:1"
-    done = run_audit(f"--osv-url={nobody}/osv", f"--npm-registry={nobody}")
+    unreachable = "http://127.0.0.1:1"
+    done = run_audit(f"--osv-url={unreachable}/osv", f"--npm-registry={unreachable}")
     assert done.returncode == 0
     assert [line.partition(" (")[0] for line in done.stdout.splitlines()] == [
         "audit: Python packages: NOT CHECKED, no advisories available",

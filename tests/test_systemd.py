@@ -1,7 +1,7 @@
 """The systemd units in `deploy/systemd`.
 
-Catches a directive that systemd does not know, a process with more rights than it needs or with
-another one's secret, and a unit that runs something else than the compose file.
+Catches a directive that systemd does not know, a process with more rights than it needs or with the
+secret of another process, and a unit whose command differs from the compose file's.
 """
 
 import os
@@ -23,7 +23,7 @@ CREDENTIALS = "/etc/jobmon/credentials/"
 
 
 def systemd_analyze(*arguments: str) -> str:
-    """What systemd's checker writes, which must succeed."""
+    """The output of `systemd-analyze`, which must succeed."""
     tool = shutil.which("systemd-analyze")
     if tool is None:
         assert not os.environ.get("CI"), "systemd-analyze is missing: apt-get install systemd"
@@ -35,7 +35,7 @@ def systemd_analyze(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of a host with the units, and with what they name."""
+    """The root folder of a host that has the units, and the programs and targets that they name."""
     root = tmp_path_factory.mktemp("host")
     shutil.copytree(UNITS, root / "etc/systemd/system")
     for program in ("opt/jobmon/bin/jobmon", "usr/bin/kill"):
@@ -49,7 +49,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_unit(name: str) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """A unit's command, its variables, and the file of each credential."""
+    """A unit's command, its environment variables, and the file of each credential."""
     lines = (UNITS / f"jobmon-{name}.service").read_text().splitlines()
     values: dict[str, list[str]] = {}
     for line in lines:
@@ -59,7 +59,7 @@ def read_unit(name: str) -> tuple[list[str], dict[str, str], dict[str, str]]:
     (command,) = values["ExecStart"]
     assignments = " ".join(values["Environment"]).split()
     loaded = dict(value.split(":") for value in values["LoadCredential"])
-    return command.split(), dict(each.split("=", 1) for each in assignments), loaded
+    return command.split(), dict(item.split("=", 1) for item in assignments), loaded
 
 
 def test_units_exist_for_each_process_of_compose() -> None:
@@ -74,7 +74,7 @@ def test_systemd_accepts_the_unit_without_a_warning(host: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_units_expose_little(host: Path, name: str) -> None:
-    """Catches a lost part of the hardening: 10 is a service without any, a new unit has 9.6."""
+    """Catches a hardening directive that was lost. Without any, a unit is rated 9.6 of 10."""
     options = (f"--root={host}", "security", "--offline=true", "--no-pager")
     found = systemd_analyze(*options, f"jobmon-{name}.service")
     (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", found)
@@ -91,14 +91,14 @@ def test_units_run_what_compose_runs(name: str) -> None:
     # MongoDB is there already: no replica set, no empty collections.
     service = [word for word in service if word not in ("--create", "--unique")]
     if "--replica-set" in service:
-        at = service.index("--replica-set")
-        del service[at : at + 2]
+        index = service.index("--replica-set")
+        del service[index : index + 2]
     assert command[1:] == service
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_units_read_their_own_secrets_from_files(name: str) -> None:
-    """Catches a secret in an environment, and a process with the secret of another one."""
+    """Catches a secret in the environment, and a process with the secret of another process."""
     _, variables, credentials = read_unit(name)
     secrets = {
         variable

@@ -33,17 +33,17 @@ expect.set_options(timeout=1_000 * PATIENCE_S)
 VIEWER = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
 
 
-def require_file(thing: Path, what: str) -> None:
-    """Skip the test if the file does not exist, or fail it in CI."""
-    if not thing.exists():
-        missing = f"{thing}: {what}"
+def require_file(file: Path, remedy: str) -> None:
+    """Skip the test if the file does not exist, or fail it in CI; `remedy` is shown."""
+    if not file.exists():
+        missing = f"{file}: {remedy}"
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A profile of a viewer in Berlin, or with these options of playwright."""
+    """A new browser profile of a viewer in Berlin; `options` are playwright's and replace that."""
     context = browser.new_context(**VIEWER | options)
     context.set_default_timeout(1_000 * PATIENCE_S)
     return context
@@ -57,8 +57,8 @@ def sign_in(context: BrowserContext, origin: str, token: str) -> None:
 class Visits:
     """Opens pages, and records their faults.
 
-    The first page of a test is `tab`, which all tests share: a new one takes a second of CPU. Other
-    pages, and those with options of their own, have a profile of their own.
+    The first page of a test opens in `tab`, which all tests share: a new tab takes a second of CPU.
+    Further pages, and pages with options, open in a new browser profile.
     """
 
     def __init__(self, browser: Browser, tab: Page, token: str) -> None:
@@ -76,7 +76,7 @@ class Visits:
     ) -> Page:
         """The page at `url`, signed in as an admin, with another `token`, or not at all (None).
 
-        With `clock` the test moves its time.
+        With `clock` the test controls the page's time.
         """
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
         if options or clock or self._is_tab_in_use:
@@ -115,11 +115,11 @@ class Visits:
             self.faults.append(f"requests another origin: {request.url}")
 
     def count_requests(self, path: str) -> int:
-        """How often pages have requested `path`."""
+        """How many requests pages have sent to `path`."""
         return sum(urlsplit(request.url).path == path for request in self.requests)
 
     def close(self) -> None:
-        """Close the pages, and leave the tab as new."""
+        """Close the pages, and reset the shared tab."""
         while self._contexts:
             self._contexts.pop().close()
         while self._listeners:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """A certificate authority for the test."""
+    """A certificate authority for one test; `file` has its certificate."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._folder = folder

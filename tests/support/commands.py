@@ -1,4 +1,4 @@
-"""Creates indexes, and runs `jobmon init` as a shell does."""
+"""Creates indexes, and runs `jobmon init` as its command line does."""
 
 import re
 from dataclasses import replace
@@ -34,7 +34,7 @@ def index_queue(settings: Settings) -> None:
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:
-    """Run it with these `JOBMON_` settings and its own databases for statistics and state."""
+    """Run `jobmon init` with these `JOBMON_` settings, and databases of its own for its results."""
     name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
     environment = {
         "JOBMON_ADMIN_MONGO_URI": uri,
@@ -44,8 +44,8 @@ def init(uri: str, *options: str, **settings: str) -> Result:
         "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
         "JOBMON_ACTOR_PASSWORD": "actorpw",
     }
-    given = {f"JOBMON_{name}": value for name, value in settings.items()}
-    result = CliRunner().invoke(main, ["init", *options], env=environment | given)
+    changes = {f"JOBMON_{name}": value for name, value in settings.items()}
+    result = CliRunner().invoke(main, ["init", *options], env=environment | changes)
     assert not DRIVER_WORDS.search(result.output), result.output
     return result
 

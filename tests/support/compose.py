@@ -1,4 +1,4 @@
-"""The compose file in a copy of the checkout, with secrets, ports and a project of its own."""
+"""Runs the compose file in a copy of the checkout, with new secrets, free ports and a new name."""
 
 import json
 import os
@@ -68,7 +68,7 @@ class Stack:
         self.rotate(*SECRETS)
 
     def rotate(self, *names: str) -> list[str]:
-        """Set new values in `.env`; returns the values that these secrets had."""
+        """Set new values of these secrets in `.env`; returns the old values."""
         before = [self._settings.get(name, "") for name in names]
         self._settings |= {name: secrets.token_hex(32) for name in names}
         lines = [f"{name}={value}\n" for name, value in self._settings.items()]
@@ -100,7 +100,7 @@ class Stack:
         return self.compose("exec", "--no-TTY", service, *command, check=check)
 
     def inspect(self, service: str, template: str) -> str:
-        """What `docker inspect` prints of the service's container."""
+        """The output of `docker inspect` with this template for the service's container."""
         name = f"{self.project}-{service}-1"
         return docker("inspect", name, "--format", template).stdout.strip()
 
@@ -118,7 +118,7 @@ class Stack:
         return self.execute("web", "jobmon", "token", "--sub", subject, "--role", role).strip()
 
     def request(self, path: str, token: str, body: Any = None) -> tuple[int, Any]:
-        """The status and JSON of an answer; 0 and None where none comes."""
+        """The status and JSON of an answer; 0 and None if the connection fails."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"http://127.0.0.1:{self.port}{path}", data, headers)

@@ -1,5 +1,5 @@
-"""An actor in a process of its own, which kills itself: `python -m tests.support.dying_actor
-STEP NUMBER`, with the settings in the environment. It dies when it reaches the step that often."""
+"""An actor in its own process, which kills itself when it reaches STEP for the NUMBERth time:
+`python -m tests.support.dying_actor STEP NUMBER`, with the settings in the environment."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ from jobmon.settings import Settings
 
 
 def run_until_step(step: str, number: int) -> None:
-    """Act until the step was reached `number` times; 0 for ever."""
+    """Act until the step was reached `number` times; with 0, forever."""
     times = itertools.count(1)
 
     def die_there(reached: str) -> None:

@@ -1,4 +1,4 @@
-"""What tests count in the details of runs."""
+"""Counts of failed runs, for the assertions of tests."""
 
 from collections import Counter
 

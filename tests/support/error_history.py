@@ -1,4 +1,4 @@
-"""What a collector keeps of single runs, for services over an in-memory database."""
+"""A history of single runs for services over an in-memory database, which have no collector."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -17,15 +17,15 @@ from jobmon.store.labels import OTHER
 
 
 class ErrorHistory:
-    """Finished runs, each with its type, worker and end; `as_of` is the collector's time.
+    """Finished runs, each with its type, worker and end; failed runs have an error.
 
-    Failed ones have an error.
+    `as_of` is the time of the collector's last count.
     """
 
     def __init__(self, as_of: datetime) -> None:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
-        self.whole: dict[str, Any] = {}  # what a `RunHistory` has in addition
+        self.whole: dict[str, Any] = {}  # further fields of the `RunHistory` that is read
         self.is_known = True
         self._runs: list[tuple[FinishedRun, str | None]] = []
 

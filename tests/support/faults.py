@@ -1,7 +1,7 @@
 """Faults under load: jobmon's answers must stay correct while the database fails.
 
-A replica set of three real servers, a proxy that cuts or delays, writers that use the queue
-library, and viewers that check every answer against the writers' own counts.
+This module has a replica set of three real servers, a proxy that drops or delays bytes, writers
+that use the queue library, and viewers that check every answer against the writers' counts.
 `tests/e2e/test_faults.py` uses it for seconds, `bench/faults.py` for minutes.
 """
 
@@ -235,7 +235,7 @@ class Proxy:
 
 
 class Writers:
-    """A producer that counts its acknowledged jobs, and queue workers in processes of their own."""
+    """A producer that counts its acknowledged jobs, and queue workers in their own processes."""
 
     def __init__(self, uri: str, *, a_second: float = 30, workers: int = 2) -> None:
         self._uri = uri
@@ -246,7 +246,7 @@ class Writers:
         self.before = self.database.jobs.count_documents({})
         self._stop = threading.Event()
         self._pace_s = 1 / a_second
-        # Not joined at the end: an enqueue that has begun never returns if the database stays away.
+        # A daemon: an enqueue that has begun never returns if the database stays unreachable.
         self._thread = threading.Thread(target=self._produce, daemon=True)
         # When each enqueue began and when it was acknowledged, by the monotonic clock.
         self.begun: list[float] = []
@@ -298,7 +298,7 @@ class Writers:
             self.begun.append(time.monotonic())
             self.ids.append(job_id)
             while not self._enqueue(job_id):
-                time.sleep(0.1)  # also when it should stop: it finishes the enqueue that it began
+                time.sleep(0.1)  # also after `stop`: an enqueue that has begun is finished
             self.acknowledged.append(time.monotonic())
             due = max(due + self._pace_s, time.monotonic() - 1)
             self._stop.wait(max(0.0, due - time.monotonic()))
@@ -418,7 +418,7 @@ class Viewers:
             self.wrong.append(f"{answer.path} {answer.status}: {error}")
 
     def check(self, answer: Answer) -> None:
-        """AssertionError for an answer that is neither correct nor an expected error."""
+        """Raise AssertionError for an answer that is neither correct nor an expected error."""
         if answer.status == 0:
             return  # counted: the caller knows whether it was expected
         if answer.path == "/healthz":
@@ -514,7 +514,7 @@ def sum_counters(metrics: str) -> Counter[tuple[str, str]]:
 
 
 def check_nothing_lost(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
-    """AssertionError if a finished queue has lost or duplicated jobs; returns counts to print."""
+    """Raise AssertionError if a finished queue lost or duplicated jobs; returns counts to print."""
     jobs = list(writers.database.jobs.find({}, {"jobId": 1, "status": 1, "attemptCount": 1}))
     attempts = list(writers.database.job_attempts.find({}))
     assert sorted(job["jobId"] for job in jobs) == sorted(writers.ids), "jobs lost or duplicated"
@@ -577,7 +577,7 @@ class SystemUnderLoad:
         self.servers, self.port, self.token, self.web = servers, port, token, web
         self.writers, self.viewers = writers, viewers
         self.restart_collector = restart_collector
-        self.seconds = 600.0  # how long to kill processes
+        self.seconds = 600.0  # how long the fault `processes` kills processes
 
     def await_recovery(self) -> tuple[float, float]:
         """Wait until jobmon has recovered; returns two times in seconds.
@@ -597,7 +597,7 @@ class SystemUnderLoad:
         time.sleep(seconds)
 
     def check_all_threads_answer(self, workers: int, threads: int) -> None:
-        """AssertionError if as many parallel requests as there are threads never all get 200."""
+        """Wait until one parallel request for each thread gets a 200; else AssertionError."""
         at_once = workers * threads
 
         def send(_: int) -> str:

@@ -1,4 +1,4 @@
-"""A collector's thread that writes the history, without the rest of the collector."""
+"""Runs only the part of a collector that writes the history."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter
 
 @contextmanager
 def writing_history(connection: Connection) -> Iterator[None]:
-    """Run such a writer in a thread."""
+    """Run a history writer in a thread while the block runs."""
     stop = threading.Event()
     thread = threading.Thread(target=make_history_writer(connection).run, args=[stop])
     thread.start()

@@ -1,4 +1,4 @@
-"""An identity provider for one test, whose answers a test can make wrong.
+"""An identity provider for one test. The test can make its answers wrong.
 
 It follows OpenID Connect as far as jobmon uses it: it checks the client, the code, and PKCE.
 """
@@ -25,7 +25,7 @@ CLIENT_ID, CLIENT_SECRET = "jobmon", "a client secret of thirty-two bytes"
 
 @cache
 def make_key(name: str = "one") -> rsa.RSAPrivateKey:
-    """The key with this name; making one takes long."""
+    """The key with this name. Keys are cached, because making one takes long."""
     return rsa.generate_private_key(65_537, 2_048)
 
 
@@ -61,15 +61,15 @@ class IdentityProvider:
     def authorize(self, address: str) -> str:
         """The address to which the provider sends a browser that opened `address` and signed in."""
         parts = urlsplit(address)
-        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         assert f"{parts.scheme}://{parts.netloc}" == self.issuer
-        assert asked["response_type"] == "code"
-        assert asked["client_id"] == CLIENT_ID
-        assert asked["code_challenge_method"] == "S256"
-        assert "openid" in asked["scope"].split()
+        assert query["response_type"] == "code"
+        assert query["client_id"] == CLIENT_ID
+        assert query["code_challenge_method"] == "S256"
+        assert "openid" in query["scope"].split()
         code = secrets.token_urlsafe(16)
-        self._codes[code] = asked
-        return f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}"
+        self._codes[code] = query
+        return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
 
     def describe(self) -> dict[str, Any]:
         found = {
@@ -102,18 +102,18 @@ class IdentityProvider:
             return 401, b'{"error": "invalid_client"}'
         if form["grant_type"] == "refresh_token":
             return self._renew(form["refresh_token"])
-        asked = self._codes.pop(form["code"], None)
+        query = self._codes.pop(form["code"], None)
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
         if (
-            asked is None
-            or asked["code_challenge"] != challenge
-            or asked["redirect_uri"] != form["redirect_uri"]
+            query is None
+            or query["code_challenge"] != challenge
+            or query["redirect_uri"] != form["redirect_uri"]
         ):
             # As Entra does, with line ends.
             text = '{"error": "invalid_grant", "error_description": "X1: no.\\r\\nTrace: 1"}'
             return 400, text.encode()
-        return 200, self._make_answer(nonce=asked["nonce"])
+        return 200, self._make_answer(nonce=query["nonce"])
 
     def _renew(self, refresh_token: str) -> tuple[int, bytes]:
         self.renewals += 1
@@ -141,7 +141,7 @@ class IdentityProvider:
     def sign(
         self, claims: dict[str, Any], change: Callable[[dict[str, Any]], None] = lambda _: None
     ) -> str:
-        """A token of the provider with the usual claims and these."""
+        """A token of the provider with the usual claims and `claims`; `change` may edit them."""
         now = int(time.time())
         claims = {"iss": self.issuer, "sub": self.subject, "iat": now, "exp": now + 300} | claims
         change(claims)
@@ -149,7 +149,7 @@ class IdentityProvider:
         return jwt.encode(claims, self.keys[self.signing_key], "RS256", header)
 
     def answer(self, path: str, form: dict[str, str], authorization: str) -> tuple[int, bytes]:
-        """The answer to a request, without the faults that concern all of them."""
+        """Status and body of the answer to a request; `status` of the provider is not applied."""
         if path == "/token":
             return self.exchange(form, authorization)
         documents = {
@@ -164,7 +164,7 @@ class IdentityProvider:
     @classmethod
     @contextmanager
     def listening(cls) -> Iterator["IdentityProvider"]:
-        """A provider that answers while the block runs."""
+        """Run a provider while the block runs; yields it."""
         provider = cls()
         server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(provider))
         provider.issuer = f"http://127.0.0.1:{server.server_port}"

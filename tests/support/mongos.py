@@ -1,8 +1,8 @@
 """A simulated mongos: a proxy in front of a real server that answers as a mongos would.
 
-There is no mongos in the wheel of `jobmon.demo.mongod`. This one rewrites the answers that differ
-by MongoDB's documentation: `hello` names no replica set, a plan is inside a list of shards, a
-cursor belongs to the router that opened it, and commands of replica sets do not exist.
+The wheel of `jobmon.demo.mongod` contains no mongos. This proxy changes the answers that differ,
+according to MongoDB's documentation: `hello` names no replica set, a plan is inside a list of
+shards, a cursor belongs to the router that opened it, and commands of replica sets do not exist.
 """
 
 import socket
@@ -18,8 +18,9 @@ from jobmon.demo.mongod import free_port
 
 Document = dict[str, Any]
 _OP_REPLY, _OP_QUERY, _OP_MSG = 1, 2004, 2013
-_OF_REPLICA_SETS = ("hosts", "setName", "setVersion", "primary", "me", "electionId", "secondary")
-_NOT_OF_MONGOS = (*_OF_REPLICA_SETS, "lastWrite", "topologyVersion", "isreplicaset")
+# Fields of `hello` that a mongos does not have.
+_REPLICA_SET_FIELDS = ("hosts", "setName", "setVersion", "primary", "me", "electionId", "secondary")
+_MISSING_FIELDS = (*_REPLICA_SET_FIELDS, "lastWrite", "topologyVersion", "isreplicaset")
 
 
 class Router:
@@ -33,7 +34,7 @@ class Router:
         self._open: list[socket.socket] = []
         self._cursors: set[int] = set()
         self.commands: list[Document] = []
-        self.refused_databases: set[str] = set()  # which the user may not read
+        self.refused_databases: set[str] = set()  # databases that the user may not read
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -67,7 +68,7 @@ class Router:
                     continue
                 server.sendall(_pack(header, body))
                 header, body = _read_message(server)
-                answer = self._change(name, command, _parse(header, body))
+                answer = self._rewrite(name, command, _parse(header, body))
                 client.sendall(_make_message(header[2], answer, is_reply=header[3] == _OP_REPLY))
 
     def _refuse(self, name: str, command: Document) -> Document | None:
@@ -79,9 +80,9 @@ class Router:
             return {"ok": 0.0, "errmsg": "not authorized", "code": 13, "codeName": "Unauthorized"}
         return None
 
-    def _change(self, name: str, command: Document, answer: Document) -> Document:
+    def _rewrite(self, name: str, command: Document, answer: Document) -> Document:
         if name.lower() in ("hello", "ismaster"):
-            kept = {key: value for key, value in answer.items() if key not in _NOT_OF_MONGOS}
+            kept = {key: value for key, value in answer.items() if key not in _MISSING_FIELDS}
             return kept | {"msg": "isdbgrid"}
         if name == "explain" and "queryPlanner" in answer:
             shards = [{"shardName": "shard-a", **answer["queryPlanner"]}]

@@ -1,4 +1,4 @@
-"""A DNS server for one test, which can be silent or answer nonsense."""
+"""A DNS server for one test, which can be silent or give wrong answers."""
 
 import socket
 import threading

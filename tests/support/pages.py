@@ -1,4 +1,4 @@
-"""A page as a browser parses it, and a client that keeps cookies."""
+"""Parses pages, and requests them with a client that keeps cookies."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -67,7 +67,7 @@ class Viewer:
         self.client = app.test_client()
 
     def get(self, path: str, *, part: bool = False, **headers: str) -> TestResponse:
-        """GET with headers; the keyword `Sec_Fetch_Site` is Sec-Fetch-Site."""
+        """GET with headers: the keyword `Sec_Fetch_Site` sends Sec-Fetch-Site. `part`: as htmx."""
         return self.client.get(path, headers=_header_names(headers) | (PART if part else {}))
 
     def post(self, path: str, form: dict[str, Any] | None = None, **headers: str) -> TestResponse:

@@ -1,7 +1,7 @@
 """Starts Python programs as forks of a process that has already imported most of their modules.
 
-The imports take a second of CPU in each of two hundred processes. A program that is about its own
-start or its imports is started as usual.
+The imports take a second of CPU in each of two hundred processes. Tests of a program's start or
+imports start a new interpreter instead.
 """
 
 import gc
@@ -22,7 +22,7 @@ from jobmon.demo.mongod import die_with_parent
 from .processes import adopt_orphans
 
 ROOT = Path(__file__).parents[2]
-# Nothing that reads the environment at its import: not prometheus_client, nor the configuration.
+# Without modules that read the environment at their import: prometheus_client, gunicorn_config.
 MODULES = (
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
@@ -36,7 +36,7 @@ MODULES = (
 def start_python(module: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Start `python -m module arguments` in the checkout.
 
-    Of the options of `Popen` it has `env`, `stdout`, `stderr` and `start_new_session`.
+    `options` are those of `Popen`: `env`, `stdout`, `stderr` and `start_new_session`.
     """
     if sys.platform == "linux":
         return _PreloadedProcess(module, *arguments, **options)
@@ -55,7 +55,7 @@ class _PreloadedProcess(subprocess.Popen[bytes]):
         stderr: IO[Any] | None = None,
         start_new_session: bool = False,
     ) -> None:
-        # What `Popen` sets; its own constructor would start a program.
+        # The attributes that `Popen` sets; its own constructor would start a program.
         self.args = [sys.executable, "-m", module, *arguments]
         self.stdin = self.stdout = self.stderr = None
         self.returncode = None  # type: ignore[assignment]
@@ -100,7 +100,7 @@ stop_server = _server.stop
 
 
 def _serve(server: socket.socket) -> dict[str, Any]:
-    """Fork for each request; returns it in the new process, and never in this one."""
+    """Fork for each request. In the new process, return the request; in this one, never return."""
     while True:
         message, outputs, *_ = socket.recv_fds(server, 2**20, 2)
         if not message:

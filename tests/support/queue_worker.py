@@ -1,4 +1,4 @@
-"""A queue worker in a process of its own: `python -m tests.support.queue_worker URI WORKER-ID`."""
+"""A queue worker in its own process: `python -m tests.support.queue_worker URI WORKER-ID`."""
 
 import random
 import sys

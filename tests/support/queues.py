@@ -35,8 +35,8 @@ def serve_queues(
 ) -> Api:
     """The service over the queues in a file with this text.
 
-    Each queue of `FILE` has a job of ada's, whose id and type are the queue's name. `more` are
-    other settings.
+    Each queue of `FILE` has one job of the owner ada; its id and type are the queue's name. `more`
+    are other settings.
     """
     path = folder / "queues.toml"
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""A real HTTP server that takes webhooks, refuses them, or does not answer."""
+"""A real HTTP server that accepts webhooks, refuses them, or does not answer."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ class Received(NamedTuple):
 
 
 class WebhookReceiver:
-    """Keeps all requests; answers with `status` and `headers` while `answers` is set."""
+    """Keeps all requests in `received`; answers with `status` and `headers` if `answers` is set."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 @contextmanager
 def capture_requests() -> Iterator[list[dict[str, Any]]]:
-    """The fields of each request that is answered within the context, in a list that grows."""
+    """Yields a list that gets the logged fields of each request while the block runs."""
     logger, lines = logging.getLogger("jobmon.request"), list[dict[str, Any]]()
     handler, level = logging.Handler(), logger.level
     handler.emit = lambda record: lines.append(dict(record.msg))  # type: ignore[method-assign, call-overload]

@@ -1,4 +1,4 @@
-"""Web services and demos in processes of their own, as an operator starts them."""
+"""Runs web services and demos in their own processes, as an operator starts them."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ class Web:
             return False
 
     def workers(self, master: int | None = None) -> set[int]:
-        """The process ids of gunicorn's workers, or of those of another master."""
+        """The process ids of the workers of gunicorn's master, or of another `master`."""
         return set(child_processes(master or self.process.pid))
 
     def stop(self) -> str:
@@ -84,7 +84,7 @@ def serving(mongo_uri: str, folder: Path, **settings: str) -> Iterator[Web]:
 
 
 class Demo:
-    """A running `jobmon demo` with its state in `folder`, and one worker.
+    """A running `jobmon demo` with one web worker; its state is in `folder`.
 
     `program` is the command line that runs `jobmon`.
     """

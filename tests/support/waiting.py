@@ -1,4 +1,4 @@
-"""Waits for a condition, without a fixed sleep."""
+"""Waits for a condition instead of sleeping for a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# How long tests wait for something that must come. It is far above what it takes: a machine may be
-# ten times as slow, and a test that passes does not wait so long.
+# The longest that tests wait for an expected event. A passing test waits much shorter, even on a
+# machine that is ten times as slow.
 PATIENCE_S = 120
 
 
@@ -17,6 +17,6 @@ def eventually(condition: Callable[[], T]) -> T:
     while not (value := condition()):
         waited_s = time.monotonic() - begun
         assert waited_s < PATIENCE_S, f"{condition} did not come true in {PATIENCE_S} s"
-        # Less often after a while: a condition costs up to several requests.
+        # Check less often after a while: a condition may send several requests.
         time.sleep(min(0.02 + waited_s / 10, 0.2))
     return value

@@ -1,4 +1,4 @@
-"""Watches a queue of another program, with the indexes of `jobmon init` and a collector."""
+"""The service over another program's queue, with the indexes of `jobmon init` and a collector."""
 
 import json
 import re
@@ -31,7 +31,7 @@ Documents = Database[dict[str, Any]]
 
 @contextmanager
 def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
-    """An empty database on the real server; it and its rollups are dropped afterwards."""
+    """An empty database on the real server; the database and its rollups are dropped afterwards."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
     mongo.drop_database(database.name)
@@ -51,12 +51,12 @@ def init(uri: str, *options: str, **settings: str) -> list[str]:
 class WatchedQueue:
     """The service over a database, with shortcuts for an admin's requests."""
 
-    def __init__(self, mongod: Mongod, database: Documents, **given: Any) -> None:
+    def __init__(self, mongod: Mongod, database: Documents, **changes: Any) -> None:
         settings = Settings(
             mongo_uri=database_uri(mongod, database), jwt_secret_key=SECRET, stats_ttl_ms=0
         )
         self.database = database
-        self.settings = replace(settings, rollup_db=f"{database.name}_rollups", **given)
+        self.settings = replace(settings, rollup_db=f"{database.name}_rollups", **changes)
         self.api = Api(create_app(self.settings))
         self.connection: Connection = self.api.app.extensions["jobmon_connection"]
 
@@ -80,9 +80,9 @@ class WatchedQueue:
         return found
 
     def ids(self, **query: Any) -> list[str]:
-        """The ids of a list, read with its cursors in three pages (two jobs at least on each).
+        """The ids of a list, read by its cursors in three pages of at least two jobs each.
 
-        Checks that the cursors lead back the same way, and that the total and an export agree.
+        Checks that the cursors lead back through the same pages, and that total and export agree.
         """
         newest = self.get("/admin/jobs/queue", per_page=1, **query)
         query["per_page"] = max(2, -(-newest["meta"]["total"] // 3))
@@ -116,15 +116,15 @@ class WatchedQueue:
     @contextmanager
     def running_collector(self) -> Iterator[None]:
         """Run a collector; the block starts when it has counted all existing jobs."""
-        # For five seconds, an earlier collector's statistics would look like those of this one;
-        # the service itself keeps them for a moment after they are gone.
+        # The service uses an earlier collector's statistics for five seconds: delete them, and wait
+        # until the service has noticed.
         rollup_database(self.connection).state.delete_one({"name": STATS})
         eventually(lambda: self.get("/admin/jobs/stats")["source"] != "rollup")
         started = datetime.now(UTC)
         with collecting(self.settings):
             eventually(lambda: self.get("/admin/jobs/stats")["source"] == "rollup")
             eventually(lambda: self.get("/admin/jobs/timeseries")["meta"]["source"] == "rollup")
-            # A collector that ends earlier leaves a history that is not complete.
+            # Without this wait, a test could end the collector before its history is complete.
             counted = {"name": PROGRESS, "completeUntil": {"$gte": started}}
             eventually(lambda: rollup_database(self.connection).state.find_one(counted))
             yield
@@ -139,7 +139,7 @@ class WatchedQueue:
         return {name: sum(counts) if counts else None for name, counts in counts_by_name.items()}
 
     def sampled_counts(self, status: str) -> list[int]:
-        """How many jobs had a status, in each step that a collector sampled."""
+        """The number of jobs with a status, in each step that a collector sampled."""
         steps = self.get("/admin/jobs/timeseries")["data"]
         return [step["statusCounts"].get(status, 0) for step in steps if step["statusCounts"]]
 
@@ -152,7 +152,7 @@ class WatchedQueue:
 
 
 def drop_derived(detail: Answer) -> None:
-    """Remove what no document holds: explanation and links, and the group of each error."""
+    """Remove the fields that jobmon computes: explanation, links, and the group of each error."""
     del detail["explanation"], detail["errorGroup"], detail["links"]
     for attempt in detail["attempts"]:
         del attempt["errorGroup"]
