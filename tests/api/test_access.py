@@ -1,5 +1,8 @@
-"""Access by route and caller, as tables: catches a route without a class of callers, one that
-answers the wrong caller, and any difference between another owner's job and a missing one."""
+"""Access by route and caller, as tables.
+
+Catches a route without a class of callers, a route that answers the wrong caller, and any
+difference between another owner's job and a missing job.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +41,7 @@ from ..support.pages import PART, Page
 
 RETRY_ADAS = {"action": "retry", "ids": ["adas"]}
 
-# Every route, with one of its addresses. The job `adas` is owned by ada, `bobs` by bob.
+# Every route with one of its addresses. The job `adas` belongs to ada, `bobs` to bob.
 ANYONE = {
     "/": "/",
     "/dashboard/": "/dashboard/",
@@ -98,8 +101,8 @@ PAGES_OF_OWNERS = {
 }
 FORMS = {"/dashboard/session", "/dashboard/sign-out"}
 
-# The further routes with JOBMON_ACTIONS. Of each a method, an address and a body; `{}` is the id of
-# a request for a retry of `adas`. The permission that it needs besides the queue's own.
+# The further routes with JOBMON_ACTIONS: method and route, then an address, a body, and the
+# permission that the route needs besides the queue's. `{}` is the id of a request to retry `adas`.
 ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/admin/actions"): ("/admin/actions", None, None),
     ("GET", "/admin/actions/<string(length=20):action_id>"): ("/admin/actions/{}", None, None),
@@ -142,21 +145,21 @@ ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ),
 }
 OWNER_ACTION = ("POST", "/job/actions")
-_ONE = "/dashboard/actions/<string(length=20):action_id>"
+_REQUEST_PAGE = "/dashboard/actions/<string(length=20):action_id>"
 _RETRY_FORM = {"action": "retry", "id": "adas"}
-# The same for pages. An owner may use them for one job of their own, and for their own request.
+# The same for pages. Owners may use them for one job of their own, and for their own requests.
 ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/dashboard/actions"): ("/dashboard/actions", None, None),
-    ("GET", _ONE): ("/dashboard/actions/{}", None, None),
-    ("GET", f"{_ONE}/toast"): ("/dashboard/actions/{}/toast", None, None),
+    ("GET", _REQUEST_PAGE): ("/dashboard/actions/{}", None, None),
+    ("GET", f"{_REQUEST_PAGE}/toast"): ("/dashboard/actions/{}/toast", None, None),
     ("GET", "/dashboard/type-actions"): ("/dashboard/type-actions?name=mail", None, None),
     ("GET", "/dashboard/errors/<group_id>/actions"): (
         "/dashboard/errors/(other)/actions",
         None,
         None,
     ),
-    ("POST", _ONE): ("/dashboard/actions/{}", {"decision": "pause"}, JOBS_RETRY),
-    ("POST", f"{_ONE}/undo"): ("/dashboard/actions/{}/undo", {"key": "k"}, JOBS_EDIT),
+    ("POST", _REQUEST_PAGE): ("/dashboard/actions/{}", {"decision": "pause"}, JOBS_RETRY),
+    ("POST", f"{_REQUEST_PAGE}/undo"): ("/dashboard/actions/{}/undo", {"key": "k"}, JOBS_EDIT),
     ("GET", "/dashboard/actions/confirm"): (
         "/dashboard/actions/confirm?action=retry&id=adas",
         None,
@@ -229,7 +232,7 @@ def api() -> Iterator[Api]:
 
 
 def ask(api: Api, path: str, caller: str, **headers: str) -> Any:
-    """The answer to a caller, whose token is where the route looks for it."""
+    """The answer to a caller's GET. Pages get the token in the cookie, the API in the header."""
     client, token = api.app.test_client(), TOKENS[caller]
     if token is not None and path.startswith("/dashboard"):
         client.set_cookie(SESSION_COOKIE, token, path="/dashboard")
@@ -239,7 +242,7 @@ def ask(api: Api, path: str, caller: str, **headers: str) -> Any:
 
 
 def outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
-    """Status and code; for a page, the code of its part."""
+    """The status and the error code of an answer. A page has the code in its `HX-Request` part."""
     answer = ask(api, path, caller)
     if answer.status_code < 400:
         return answer.status_code, None
@@ -273,7 +276,7 @@ def test_open_routes_answer_every_caller_alike(api: Api, path: str) -> None:
     answers = {caller: ask(api, path, caller) for caller in CALLERS}
     statuses = {answer.status_code for answer in answers.values()}
     assert statuses in ({200}, {302}, {404})
-    # The first has the duration of the ping; the header of the others names the caller.
+    # /readyz has the duration of a ping; the two pages show the caller's name.
     if path not in ("/readyz", "/docs", "/dashboard/nothing/here"):
         for caller, answer in answers.items():
             assert answer.data == answers["none"].data, caller
@@ -297,7 +300,7 @@ def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], call
         if path == "/dashboard" and caller in KNOWN:
             expected = (302, None)  # to their own jobs
         assert outcome(api, path, caller) == expected, path
-        # A bad query or a HEAD does not circumvent it.
+        # A bad query or a HEAD does not circumvent the refusal.
         if expected[0] >= 400:
             assert outcome(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
         header = {} if TOKENS[caller] is None else {"Authorization": f"Bearer {TOKENS[caller]}"}
@@ -395,7 +398,7 @@ def test_a_page_about_actions_opens_only_with_its_permission(
         assert status == 401
     elif ROLES[caller] is None:
         # `adas` is their job, but the request is another's.
-        assert (status in (200, 303)) == (needed == JOBS_RETRY and _ONE not in route[1])
+        assert (status in (200, 303)) == (needed == JOBS_RETRY and _REQUEST_PAGE not in route[1])
     else:
         is_granted = needed is None or needed in ROLES[caller]
         assert (status in (200, 303, 409)) == is_granted
@@ -431,8 +434,8 @@ def test_without_actions_no_route_for_them_exists(api: Api, acting: tuple[Api, s
             for method in (rule.methods or set()) - {"HEAD"}
         }
 
-    more = list_routes(acting[0]) - list_routes(api)
-    assert more == {*ACTION_ROUTES, *ACTION_PAGES, OWNER_ACTION}
+    added = list_routes(acting[0]) - list_routes(api)
+    assert added == {*ACTION_ROUTES, *ACTION_PAGES, OWNER_ACTION}
     for method, address, body in (
         ("GET", "/admin/actions", None),
         ("POST", "/admin/actions", RETRY_ADAS),
@@ -461,7 +464,7 @@ def test_a_job_is_shown_to_its_owner_and_to_admins(api: Api, job: str, caller: s
 
 
 def test_the_own_list_has_only_the_callers_jobs(api: Api) -> None:
-    for caller, own in (
+    for caller, own_job in (
         ("user", "adas"),
         ("other roles", "adas"),
         ("ops", "olgas"),
@@ -469,10 +472,9 @@ def test_the_own_list_has_only_the_callers_jobs(api: Api) -> None:
         ("admin among roles", "roots"),
     ):
         listed = ask(api, "/jobs", caller).json["data"]
-        assert [job["jobId"] for job in listed] == [own], caller
-        assert set(re.findall(r"\b\w+s\b", ask(api, "/dashboard/my", caller).text)) & set(JOBS) == {
-            own
-        }
+        assert [job["jobId"] for job in listed] == [own_job], caller
+        words = set(re.findall(r"\b\w+s\b", ask(api, "/dashboard/my", caller).text))
+        assert words & set(JOBS) == {own_job}
 
 
 ODD_IDS = [
@@ -530,7 +532,7 @@ def test_an_operator_in_a_query_is_text(api: Api, query: str) -> None:
 
 
 def comparable(answer: Any) -> tuple[int, bytes, dict[str, str]]:
-    """Everything that a caller gets, except what differs between any two requests."""
+    """Status, body and headers of an answer, without headers that differ in every answer."""
     headers = dict(answer.headers)
     for name in ("Date", "X-Request-ID"):
         headers.pop(name, None)
@@ -555,17 +557,17 @@ def test_another_owners_job_and_a_missing_job_get_the_same_bytes(api: Api) -> No
 
 
 class Commands(CommandListener):
-    """What a client sends to its server, as the shapes of its commands."""
+    """Records the commands that a client sends to its server, with ids replaced."""
 
     def __init__(self) -> None:
         self.shapes: list[Any] = []
 
     def started(self, event: Any) -> None:
         if REVOKED in event.command.values() or "explain" in event.command:
-            return  # once a second or a minute, with the first request
+            return  # sent once a second or a minute, not for each request
         per_request = ("lsid", "$db", "$clusterTime", "comment")
-        own = {key: value for key, value in event.command.items() if key not in per_request}
-        self.shapes.append(_shape(own))
+        fields = {key: value for key, value in event.command.items() if key not in per_request}
+        self.shapes.append(_shape(fields))
 
     def succeeded(self, event: Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The routes for actions: catches a filter that means more jobs than its text, a request without
+"""The routes for actions: catches a filter that matches more jobs than it states, a request without
 its reason or count, and an answer or a job that does not show what was filed and done."""
 
 import csv
@@ -76,7 +76,7 @@ class ActionApi(Api):
             return queues.open(queues.default).actions.requests.records
 
     def finish(self, request_id: str, done: int) -> None:
-        """Record that an actor changed so many jobs."""
+        """Record that an actor finished the request and changed `done` jobs."""
         counts = {"done": done, "skipped": 0, "possible": 0}
         self.records.add_progress(request_id, Progress.CLAIMED, {})
         self.records.add_progress(
@@ -84,7 +84,7 @@ class ActionApi(Api):
         )
 
     def report(self, request_id: str, job_id: str, **fields: Any) -> None:
-        """Record what an actor did with a job."""
+        """Record the outcome of a job, as an actor does; `fields` replace the defaults."""
         outcome = {"key": job_id, "jobId": job_id, "result": "done", "reason": "", "dryRun": False}
         changed = {"before": {"status": "dlq"}, "after": {"status": "queued"}}
         self.records.add_outcomes(request_id, [outcome | changed | fields])
@@ -92,8 +92,8 @@ class ActionApi(Api):
 
 @pytest.fixture
 def make_api(make_settings: Callable[..., Settings]) -> Callable[..., ActionApi]:
-    def make(**given: Any) -> ActionApi:
-        api = ActionApi(make_settings(actions=True, role_permissions=ROLES, **given))
+    def make(**changes: Any) -> ActionApi:
+        api = ActionApi(make_settings(actions=True, role_permissions=ROLES, **changes))
         api.add("d1", "d2", "d3", createdBy="bob")
         api.add("q1", status="queued")
         return api
@@ -132,7 +132,7 @@ def test_filed_request_is_listed_with_who_when_what_and_why(acting: ActionApi) -
     assert detail == filed.json
     assert [record["kind"] for record in detail["history"]] == ["requested"]
     assert (detail["decisions"], detail["isActorRunning"]) == (["pause", "stop"], False)
-    # A reader sees it, and may decide nothing.
+    # A reader sees the request, and may decide nothing.
     assert acting.read(f"/admin/actions/{listed['id']}", role="reader")["decisions"] == []
 
 
@@ -212,7 +212,7 @@ def test_request_that_is_over_can_be_undone_if_it_changed_jobs(acting: ActionApi
     assert filed.status_code == 201
     assert (filed.json["action"], filed.json["expected"]) == ("undo", 2)
     assert filed.json["target"]["requestId"] == earlier
-    # An undo is not undone.
+    # An undo cannot be undone.
     acting.finish(filed.json["id"], done=2)
     assert acting.read(f"/admin/actions/{filed.json['id']}")["decisions"] == []
 
@@ -222,8 +222,8 @@ def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) 
     assert api.post("/admin/actions/preview", ALL_DEAD).json["isApprovalNeeded"] is True
     filed = api.post("/admin/actions", ALL_DEAD).json
     assert (filed["phase"], filed["decisions"]) == ("awaiting_approval", ["reject", "stop"])
-    own = api.post(f"/admin/actions/{filed['id']}/approve")
-    assert (own.status_code, own.json["error"]["code"]) == (409, "conflict")
+    by_herself = api.post(f"/admin/actions/{filed['id']}/approve")
+    assert (by_herself.status_code, by_herself.json["error"]["code"]) == (409, "conflict")
     approved = api.post(f"/admin/actions/{filed['id']}/approve", subject="bob")
     assert approved.json["phase"] == "waiting"
 
@@ -235,7 +235,7 @@ def test_requests_are_listed_in_pages(acting: ActionApi) -> None:
     ]
     first = acting.read("/admin/actions", per_page=2)
     second = acting.read("/admin/actions", per_page=2, cursor=first["meta"]["next_cursor"])
-    listed = [one["id"] for page in (first, second) for one in page["data"]]
+    listed = [request["id"] for page in (first, second) for request in page["data"]]
     assert listed == filed[::-1]
     assert second["meta"]["next_cursor"] is None
 
@@ -354,17 +354,17 @@ def test_job_shows_what_was_done_to_it_and_what_is_possible(
     api.report(request_id, "d1")
     actions = api.read("/jobs/d1")["actions"]
     assert actions["possible"] == ["retry"]
-    assert [(one["action"], one["by"], one["reason"]) for one in actions["done"]] == [
+    assert [(action["action"], action["by"], action["reason"]) for action in actions["done"]] == [
         ("retry", "ada", "the provider is back")
     ]
     assert api.read("/jobs/d1", role="reader")["actions"]["possible"] == []
-    # The owner sees that it was retried, but not by whom and why.
-    own = api.read("/jobs/d1", role="user", subject="bob")["actions"]
-    assert own["possible"] == ["retry"]
-    assert [(one["action"], one["by"], one["reason"]) for one in own["done"]] == [
+    # The owner sees that the job was retried, but not by whom and why.
+    shown = api.read("/jobs/d1", role="user", subject="bob")["actions"]
+    assert shown["possible"] == ["retry"]
+    assert [(action["action"], action["by"], action["reason"]) for action in shown["done"]] == [
         ("retry", None, None)
     ]
-    # Run now is for jobs with a time in the future.
+    # `run_now` is only for jobs that are due in the future.
     assert "run_now" not in api.read("/jobs/q1")["actions"]["possible"]
     assert {"cancel", "reschedule"} <= {*api.read("/jobs/q1")["actions"]["possible"]}
 

@@ -23,7 +23,7 @@ KNOWN = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
 
 @pytest.fixture
 def fifty(watched: Any) -> Any:
-    """Jobs 0 … 49, of which the later ones are newer, five to a second."""
+    """Jobs 0 to 49, from the oldest to the newest; five are created in each second."""
     watched.jobs.insert_many(
         {
             "_id": ObjectId(f"{number:024x}"),

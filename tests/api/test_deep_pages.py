@@ -1,4 +1,4 @@
-"""Pages by number, found from milestones: catches a page that is shifted, or not marked as such."""
+"""Pages by number, found from milestones: catches a page at a wrong place that is called exact."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ ODD = [None, 5, "a text", {"a": 1}, ObjectId("65f0c0ffee0123456789abcd"), True, 
 
 
 class Collector:
-    """Publishes stats and milestones of the jobs as a collector does, whenever a test wants."""
+    """Publishes stats and milestones as a collector does, when the test calls it."""
 
     def __init__(self, connection: Connection) -> None:
         own = OwnDatabase(rollup_database(connection), connection.queue_key)
@@ -63,7 +63,7 @@ class Collector:
 def queue(
     database: Database[dict[str, Any]], mongod: Mongod, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """The jobs, for small segments and few milestones."""
+    """The collection of jobs. Limits are changed so that segments are small and milestones few."""
     for module, name, value in (
         (segments, "SEGMENT_JOBS", SEGMENT),
         (segments, "SPLIT_ABOVE", 2 * SEGMENT),
@@ -85,14 +85,14 @@ def queue(
 def collect(
     queue: Any, mongod: Mongod, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., tuple[Collector, Api]]]:
-    """Starts a collector and the service when the jobs are there."""
+    """A function that starts a collector and the service, once the test has inserted the jobs."""
     opened = []
 
-    def start(**given: Any) -> tuple[Collector, Api]:
+    def start(**changes: Any) -> tuple[Collector, Api]:
         settings = make_settings(
             mongo_uri=database_uri(mongod, queue.database),
             rollup_db=f"{queue.database.name}_rollups",
-            **given,
+            **changes,
         )
         index_queue(settings)
         app = create_app(settings)
@@ -106,12 +106,12 @@ def collect(
 
 
 def make_jobs(order: str) -> list[dict[str, Any]]:
-    """Jobs whose _ids and times are in the same order, or not quite, or not at all."""
+    """Jobs whose dates are in the order of their _ids, or differ from it as `order` names."""
     pick = random.Random(7)
     jobs = []
     for number in range(JOBS):
         shift = 0
-        if order == "producers":  # two of them, whose _ids of the same time are not mixed
+        if order == "producers":  # two of them: every second block of 15 jobs is 30 s later
             shift = 30 * (number // 15 % 2)
         second = number // 7 + shift if order != "random" else pick.randrange(JOBS)
         job = {
@@ -185,11 +185,11 @@ def test_pages_of_a_program_whose_times_are_in_its_ids_are_found_too(
         for number in range(JOBS)
     )
     _, api = collect(profile="agenda", jobs_collection="agendaJobs")
-    for given, query in (({}, {}), ({"type": "type-1"}, {"name": "type-1"})):
+    for filters, query in (({}, {}), ({"type": "type-1"}, {"name": "type-1"})):
         truth = [str(job["_id"]) for job in jobs.find(query).sort("_id", -1)]
         for page in range(1, -(-len(truth) // 7) + 1):
             with profiled(queue.database) as entries:
-                shown, meta = read_page(api, page, per_page=7, **given)
+                shown, meta = read_page(api, page, per_page=7, **filters)
             assert (shown, meta["page_is_exact"]) == (truth[7 * (page - 1) : 7 * page], True), page
             keys = [entry.get("keysExamined", 0) for entry in entries]
             assert sum(keys) < 8 * STEP, page
@@ -267,7 +267,7 @@ def test_a_page_after_any_changes_is_exact_or_off_by_no_more_than_it_reports(
     collector, api = collect()
     exact = shifted = 0
     for number in range(12):
-        collector.change(*(change_any(queue, pick, 10 * number + each) for each in range(2)))
+        collector.change(*(change_any(queue, pick, 10 * number + digit) for digit in range(2)))
         for sort, status in (("-createdAt", None), ("createdAt", None), ("-createdAt", "dlq")):
             query = {} if status is None else {"status": status}
             truth = list_ids(queue, query, 1 if sort == "createdAt" else -1)
@@ -276,10 +276,10 @@ def test_a_page_after_any_changes_is_exact_or_off_by_no_more_than_it_reports(
                 place = truth.index(shown[0])
                 assert shown == truth[place : place + PER_PAGE]
                 shift = abs(place - PER_PAGE * (page - 1))
-                most = 0
+                reported = 0
                 if not meta["page_is_exact"]:
-                    most = int(meta["reasons"]["page"].split("; ")[1].split()[0])
-                assert shift <= most, (number, sort, status, page)
+                    reported = int(meta["reasons"]["page"].split("; ")[1].split()[0])
+                assert shift <= reported, (number, sort, status, page)
                 exact, shifted = exact + meta["page_is_exact"], shifted + (shift > 0)
     assert exact
     assert shifted
@@ -293,11 +293,11 @@ def test_the_page_of_jobs_links_the_last_page_and_marks_a_page_that_is_not_exact
     viewer = signed_in(api)
     first = viewer.page("/dashboard/jobs?per_page=7&status=succeeded&status=dlq")
     pages = int(first.text.split("page 1 of ")[1].split()[0])
-    (address,) = {one for one in first.addresses() if f"page={pages}" in one}
+    (address,) = {link for link in first.addresses() if f"page={pages}" in link}
     last = viewer.page(address)
     assert f"page {pages} of {pages}" in last.text
-    links = [one for one in last.addresses() if "per_page=7" in one]
-    assert any("&page=" not in one and "cursor=" not in one for one in links)  # the first page
+    links = [link for link in last.addresses() if "per_page=7" in link]
+    assert any("&page=" not in link and "cursor=" not in link for link in links)  # the first page
     assert "about" not in first.text + last.text
     old = ObjectId((3).to_bytes(12, "big"))
     queue.delete_one({"_id": old})
@@ -307,7 +307,7 @@ def test_the_page_of_jobs_links_the_last_page_and_marks_a_page_that_is_not_exact
 
 
 def test_milestones_that_another_collector_counted_are_not_used(queue: Any, collect: Any) -> None:
-    """Catches counts that nobody has kept: nothing is known of the changes since."""
+    """Catches a page from another collector's milestones: the changes since then are unknown."""
     queue.insert_many(make_jobs("ascending"))
     _, api = collect()
     state = api.app.extensions["jobmon_connection"].client

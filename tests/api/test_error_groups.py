@@ -1,5 +1,5 @@
-"""Groups of errors over HTTP: catches a group that is missing or listed twice, a secret in one, and
-an unknown value that looks like none."""
+"""Groups of errors over HTTP: catches a group that is missing or listed twice, a secret in a group,
+and an unknown value that is shown as zero or empty."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +33,7 @@ STACK = "TypeError: x is null\n    at pay (/app/pay.js:3:14)"
 
 @pytest.fixture
 def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
-    """Four timeouts, the last three in this hour; a refusal, a type error and ungrouped ones."""
+    """Four timeouts, three in the last hour; a refusal, a type error and two ungrouped errors."""
     found = ErrorHistory(NOW)
     for ago, job_type, worker in (
         (0, "mail", "w1"),
@@ -221,7 +221,7 @@ def test_secrets_are_replaced_in_every_field(api: Api, history: ErrorHistory) ->
         assert "abcdefghijkl" not in answer.text
 
 
-def test_endless_names_are_folded(api: Api, history: ErrorHistory) -> None:
+def test_types_and_workers_beyond_ten_are_folded(api: Api, history: ErrorHistory) -> None:
     for number in range(40):
         history.add("boom", f"type-{number:02}", f"pod-{number:02}", at=NOW)
     boom = next(error for error in get(api)["data"] if error["pattern"] == "boom")
@@ -234,7 +234,7 @@ def test_endless_names_are_folded(api: Api, history: ErrorHistory) -> None:
 def test_counts_equal_a_recount_of_the_attempts(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    """On the real server, with a real collector; a read-only look at what it stored."""
+    """On the real server, with a real collector. What it stored is checked for secrets, too."""
     settings = make_settings(
         mongo_uri=database_uri(mongod, database), rollup_db=f"{database.name}_rollups"
     )
@@ -296,7 +296,7 @@ def _find_complete(api: Api) -> dict[str, Any] | None:
 def test_window_counted_by_an_earlier_version_is_not_reported_as_complete(
     api: Api, history: ErrorHistory
 ) -> None:
-    """Its buckets have no errors: catches a growth from nothing, and errors that look like none."""
+    """Catches a growth from zero, and no errors: buckets of an earlier version have none."""
     history.is_known = False
     listed = get(api)
     reason = "a part was counted by an earlier version, without errors and workers"

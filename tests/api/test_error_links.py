@@ -1,4 +1,4 @@
-"""The groups of a job's errors: catches a link to another group or to none, and one for owners."""
+"""The groups of a job's errors: catches a wrong or missing group, and a group that owners see."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,5 +1,5 @@
-"""`explanation` in `GET /jobs/{jobId}`: catches a condition that the documents do not show, more
-than a number of another owner's jobs, and a failure of the history that hides the job."""
+"""`explanation` in `GET /jobs/{jobId}`: catches a condition that the documents do not show, details
+of other owners' jobs, and a failure of the history that hides the job."""
 
 import json
 import logging
@@ -167,7 +167,7 @@ OTHERS: list[tuple[str, str, dict[str, Any], str]] = [
         {"nextRunAt": MINUTE, "lockedAt": -MINUTE, "lastRunAt": -MINUTE},
         f"An attempt started 1 min ago on maker; the lease ends in 8 min 59 s{LEASE}.",
     ),
-    (  # locked, but not started: the start and the name are those of the run before
+    (  # locked, but not started: start and worker belong to the previous run
         "agenda",
         "agendaJobs",
         {"lockedAt": -MINUTE, "lastRunAt": -9 * MINUTE, "lastFinishedAt": -8 * MINUTE},

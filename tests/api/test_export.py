@@ -1,5 +1,5 @@
 """`format=csv` and `format=ndjson`: catches a lost job, half a file that looks complete, a cell
-that a spreadsheet runs, an export that is read into memory, and too many exports at once."""
+that a spreadsheet runs as a formula, an export that is held in memory, and too many exports."""
 
 import csv
 import io
@@ -200,7 +200,7 @@ ODD_JOBS = 150
 
 
 def read_by_schema(app: Flask) -> list[dict[str, Any]]:
-    """All jobs as marshmallow itself shows them, with aware dates."""
+    """All jobs as marshmallow's own code serializes them."""
     jobs = app.extensions["jobmon_connection"].jobs.find({}, SUMMARY_FIELDS, transform=summarize)
     schema = JobSummary()
     with app.app_context():
@@ -252,7 +252,7 @@ def test_rows_of_odd_jobs_are_those_of_the_schema(
 
 
 def test_a_letter_or_a_digit_begins_no_formula() -> None:
-    """Catches a character that spares a cell the search, although a spreadsheet skips it."""
+    """Catches a first character that ends the check of a cell, although a spreadsheet skips it."""
     risky = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
     assert len(risky) > 50
     assert not [character for character in risky if character.isalnum()]
@@ -342,7 +342,7 @@ def test_exports_are_limited_per_caller_and_in_total(
     again = api.get_as_admin(QUEUE, format="ndjson")
     *jobs, _ = map(json.loads, again.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["a", "b"]
-    again.close()  # releases nothing: the end of the file did
+    again.close()  # releases no slot: the end of the file has released it
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
     running.append(api.get_as_admin(QUEUE, format="csv"))

@@ -1,4 +1,4 @@
-"""The list of the jobs of a group of errors: catches a job of another group, one that is missing
+"""The list of the jobs of a group of errors: catches a job of another group, a job that is missing
 without a reason, and an outage that looks like an empty list."""
 
 import json
@@ -55,7 +55,7 @@ def expected(*numbers: int) -> list[str]:
     return [f"job-{number:02}" for number in numbers]
 
 
-def test_list_of_a_group_has_the_jobs_whose_newest_error_is_of_it(
+def test_list_of_a_group_has_the_jobs_whose_newest_error_belongs_to_it(
     api: Api, history: ErrorHistory
 ) -> None:
     refused = history.add({"code": "E_BANK", "message": "account 1 is refused"}, at=NOW)
@@ -64,7 +64,7 @@ def test_list_of_a_group_has_the_jobs_whose_newest_error_is_of_it(
     assert ids(answer) == expected(20, 16, 12, 8, 4, 0)
     assert answer.json["meta"]["total_is_exact"] is True
     assert answer.json["meta"]["reasons"] == {}
-    # Its code is that of the message: the error has none.
+    # The error has no code, so the group takes it from the message.
     oldest = api.get_as_admin(QUEUE, error_group=undefined, sort="createdAt", per_page=2, page=2)
     assert ids(oldest) == expected(10, 14)
     assert ids(api.get_as_admin(QUEUE, error_group=refused, type="report", owner="ada")) == (
@@ -119,7 +119,7 @@ def test_a_page_of_few_jobs_reads_only_the_latest_of_a_group(
     assert (list_one(), min(read)) == (expected(20), 4)
     assert (list_one(sort="createdAt"), min(read)) == (expected(0), 6)
     assert list_one(page=6) == expected(0)
-    # Three of them are gone while the group's jobs are kept.
+    # Three of the jobs are deleted while the group's ids are cached.
     watched.jobs.delete_many({"jobId": {"$in": expected(20, 16, 12)}})
     assert list_one() == expected(8)
     assert list_one(page=2) == expected(4)

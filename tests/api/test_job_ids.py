@@ -161,8 +161,8 @@ def test_arrays_have_no_owner_in_lists_totals_and_exports(
         )
     )
     index = [("by.id", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
-    for made in (lambda: None, lambda: database.jobs.create_index(index)):
-        made()
+    for prepare in (lambda: None, lambda: database.jobs.create_index(index)):
+        prepare()
         own = watching.api.get_as_owner("/jobs", "ada").json
         assert [job["jobId"] for job in own["data"]] == ["own"]
         assert own["meta"]["total"] == 1

@@ -1,5 +1,5 @@
-"""Statuses and types of every kind, on the real server: catches one that is counted under a
-label whose filter finds no jobs, or other jobs."""
+"""Statuses and types of every BSON type, on the real server: catches a value that is counted under
+a label whose filter finds no jobs, or other jobs."""
 
 from collections import Counter
 from collections.abc import Iterator

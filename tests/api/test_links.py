@@ -1,5 +1,5 @@
-"""Links from a job to other systems: catches one with a secret, one that a payload of 16 MB slows
-down, and one that a caller sees who may not see the job."""
+"""Links from a job to other systems: catches a link with a secret, a wrong reason for a missing
+link, and a link that is shown to a caller who may not see the job."""
 
 from collections.abc import Callable
 from typing import Any

@@ -25,7 +25,7 @@ def ids(answer: Any) -> list[str]:
 
 @pytest.fixture
 def twelve(watched: Any) -> Any:
-    """Jobs 0 … 11, an hour apart, of three owners; every second one failed."""
+    """Jobs 0 to 11, created an hour apart, of three owners; every second job is dead."""
     codes = ["E", 11_000, "E2", "11000"]
     watched.jobs.insert_many(
         {

@@ -1,5 +1,5 @@
-"""`GET /metrics`: catches a scrape that counts jobs, one with a queue that its token may not see,
-and one that fails because the database is unreachable."""
+"""`GET /metrics`: catches a scrape that counts jobs, a scrape with a queue that its token may not
+see, and a scrape that fails because a database is unreachable."""
 
 import socket
 from collections.abc import Callable
@@ -28,14 +28,15 @@ def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
     api.client.open("/healthz", method="BREW")
     after = samples(api.get_as_admin("/metrics").text)
 
-    def more(**labels: str) -> float:
+    def count_new(**labels: str) -> float:
         key = ("jobmon_http_requests_total", frozenset(labels.items()))
         return after.get(key, 0) - before.get(key, 0)
 
-    assert more(route="/jobs/<anything:job_id>", method="GET", status="403") == 2
-    assert more(route="unmatched", method="GET", status="404") == 1
-    assert sum(more(**dict(labels)) for name, labels in after if ("method", "other") in labels) == 1
-    assert more(route="/metrics", method="GET", status="200") == 1
+    assert count_new(route="/jobs/<anything:job_id>", method="GET", status="403") == 2
+    assert count_new(route="unmatched", method="GET", status="404") == 1
+    others = [dict(labels) for _, labels in after if ("method", "other") in labels]
+    assert sum(count_new(**labels) for labels in others) == 1
+    assert count_new(route="/metrics", method="GET", status="200") == 1
     duration = "jobmon_http_request_duration_seconds_count"
     assert value(after, duration, route="/jobs/<anything:job_id>", method="GET") >= 2  # type: ignore[operator]
     assert "no-such-job" not in str(after)
@@ -94,7 +95,7 @@ def test_a_scrape_has_the_queues_that_the_token_may_see(
     path: str,
     expected: set[str] | int,
 ) -> None:
-    """Without a role: with JOBMON_METRICS=open."""
+    """A case without a role has JOBMON_METRICS=open, and sends no token."""
     file = tmp_path / "queues.toml"
     file.write_text(QUEUES)
     granted = {"admin": {ADMIN_DASHBOARD}, "mailer": {"MAILS"}}
@@ -128,8 +129,8 @@ def test_metrics_come_in_both_formats(api: Api) -> None:
 def test_metrics_of_the_service_remain_with_the_database_unreachable(
     make_settings: Callable[..., Settings],
 ) -> None:
-    away = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
-    api = Api(create_app(away))
+    settings = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
+    api = Api(create_app(settings))
     answer = api.get_as_admin("/metrics")
     assert answer.status_code == 200
     found = samples(api.get_as_admin("/metrics").text)

@@ -1,5 +1,5 @@
-"""The jobs next to one in a list, over HTTP: catches one that is not next to it on the list's page,
-an end of a list that is only unknown, and a job of somebody else."""
+"""The jobs next to a job in a list, over HTTP: catches a job that is not next to it on the page, an
+unknown neighbor that looks like the end of the list, and a job of somebody else."""
 
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ OF_ALL, OF_OWNER = "/admin/jobs/neighbors", "/job/neighbors"
 
 @pytest.fixture
 def listed(database: Any) -> None:
-    """Ada's and bob's jobs in turn, the newest last; every third one is dead."""
+    """Jobs of ada and bob in turn, the newest last; every third job is dead."""
     database.jobs.insert_many(
         {
             "jobId": f"job-{number}",
@@ -83,7 +83,7 @@ def test_neighbors_in_a_list_without_an_order_are_unknown(real_api: Api) -> None
 def test_neighbors_in_the_list_of_a_group_of_errors_and_of_the_longest_runs(
     real_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a list that is another one for its neighbors than for its page."""
+    """Catches neighbors from another list than the one that the page shows."""
     history = ErrorHistory(NOW + timedelta(minutes=1))
     for number in range(4):  # the ids that `ErrorHistory` gives are those of the jobs
         took = timedelta(seconds=10 * number)

@@ -198,7 +198,8 @@ def test_names_follow_one_convention(document: dict[str, Any]) -> None:
 def test_parameters_have_bounds_defaults_and_repetition(
     document: dict[str, Any],
 ) -> None:
-    parameters = {one["name"]: one for one in document["paths"][QUEUE]["get"]["parameters"]}
+    listed = document["paths"][QUEUE]["get"]["parameters"]
+    parameters = {parameter["name"]: parameter for parameter in listed}
     assert parameters["per_page"]["schema"] == {
         "type": "integer",
         "minimum": 1,
@@ -209,8 +210,10 @@ def test_parameters_have_bounds_defaults_and_repetition(
     assert (parameters["status"]["style"], parameters["status"]["explode"]) == ("form", True)
     assert parameters["created_from"]["schema"] == {"type": "string", "format": "date-time"}
     assert parameters["owner"]["schema"] == {"type": "string", "maxLength": 1_000}
-    own = {one["name"] for one in document["paths"]["/jobs"]["get"]["parameters"]}
-    assert set(parameters) - own == {
+    for_owners = {
+        parameter["name"] for parameter in document["paths"]["/jobs"]["get"]["parameters"]
+    }
+    assert set(parameters) - for_owners == {
         "owner",
         "error_code",
         "error_group",
@@ -233,8 +236,8 @@ def test_fields_that_can_be_searched_are_documented_once_for_all_queues(
         OpenAPIV31SpecValidator(document).validate()
         for route in (QUEUE, "/jobs"):
             found = document["paths"][route]["get"]["parameters"]
-            search = [one for one in found if one["name"].startswith("payload")]
-            names = [one["name"] for one in search]
+            search = [it for it in found if it["name"].startswith("payload")]
+            names = [it["name"] for it in search]
             assert names == ["payload.orderId", "payload.customer.email"]
             assert search[0]["schema"]["items"] == {"type": "string", "maxLength": 1_000}
     assert api.get("/openapi.json").json == document
@@ -245,9 +248,9 @@ def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     for _, operation in operations(document):
         for response in operation["responses"].values():
             for media in resolve(document, response)["content"].values():
-                given = [media["example"]] if "example" in media else []
-                given += [example["value"] for example in media.get("examples", {}).values()]
-                for value in given:
+                values = [media["example"]] if "example" in media else []
+                values += [example["value"] for example in media.get("examples", {}).values()]
+                for value in values:
                     check(document, media["schema"], value)
                     seen += 1
     assert seen > 30

@@ -1,5 +1,5 @@
 """The OpenAPI document with other tools: catches an answer that schemathesis finds wrong, and a
-document from which a generator makes no working client."""
+document from which no working client can be generated."""
 
 import os
 import subprocess
@@ -57,11 +57,16 @@ def served(
     uri = database_uri(mongod, database)
     index_queue(Settings(mongo_uri=uri))
     # Without a collector long windows are a 503.
-    more = {"JOBMON_ROLLUP_DB": rollups, "JOBMON_COLLECTOR": "true", "JOBMON_LOG_LEVEL": "ERROR"}
-    more |= {"JOBMON_ACTIONS": "true", "JOBMON_STATE_DB": rollups}
-    permissions = ("ADMIN_DASHBOARD", *ACTION_PERMISSIONS)
-    more["JOBMON_ROLE_PERMISSIONS"] = f"admin={'+'.join(permissions)}"
-    with serving(uri, tmp_path_factory.mktemp("served"), **more) as web:
+    permissions = "+".join(("ADMIN_DASHBOARD", *ACTION_PERMISSIONS))
+    environment = {
+        "JOBMON_ROLLUP_DB": rollups,
+        "JOBMON_STATE_DB": rollups,
+        "JOBMON_COLLECTOR": "true",
+        "JOBMON_LOG_LEVEL": "ERROR",
+        "JOBMON_ACTIONS": "true",
+        "JOBMON_ROLE_PERMISSIONS": f"admin={permissions}",
+    }
+    with serving(uri, tmp_path_factory.mktemp("served"), **environment) as web:
         progress = {"name": PROGRESS, "completeUntil": {"$gt": NOW}}
         eventually(lambda: mongo[rollups][STATE].find_one(progress))
         yield web.url
@@ -69,8 +74,8 @@ def served(
     mongo.drop_database(rollups)
 
 
-# Schemas of single parameters cannot describe how these combine, so 422 is accepted; so are 403 and
-# 404 for the id of a missing job or request, and 409 for a decision that comes too late.
+# Schemas of single parameters cannot describe how parameters combine, so 422 is accepted. 403 and
+# 404 are for the id of a missing job or request, 409 for a decision that comes too late.
 CONFIG = {
     "checks": {
         "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "422"]},

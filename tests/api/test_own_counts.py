@@ -1,5 +1,4 @@
-"""`GET /job/counts`: catches a count of others' jobs, an unknown number that is 0, and a count that
-grows with the number of jobs."""
+"""`GET /job/counts`: catches a count of other owners' jobs, and a lower bound without a reason."""
 
 from typing import Any
 
@@ -14,11 +13,11 @@ ROUTE = "/job/counts"
 
 @pytest.fixture
 def jobs(watched: Any) -> None:
-    own = [("queued", "mail"), ("queued", "pay"), ("dlq", "mail"), ("odd", "mail")]
+    labels = [("queued", "mail"), ("queued", "pay"), ("dlq", "mail"), ("odd", "mail")]
     watched.jobs.insert_many(
-        {"jobId": f"{owner}-{number}", "status": status, "type": kind, "createdBy": owner}
+        {"jobId": f"{owner}-{number}", "status": status, "type": job_type, "createdBy": owner}
         for owner, times in (("ada", 1), ("bob", 3))
-        for number, (status, kind) in enumerate(own * times)
+        for number, (status, job_type) in enumerate(labels * times)
     )
 
 

@@ -1,4 +1,4 @@
-"""Query parameters: catches a list request that is not one typed object, or that can change."""
+"""Parameters of lists: catches a parameter that is read wrongly, and a query that can change."""
 
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta
@@ -92,7 +92,7 @@ def test_cursor_of_another_sort_names_the_cursor() -> None:
 def test_a_repeated_query_has_the_same_meaning_but_a_range_ends_now(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a remembered range, whose window would stay where it was."""
+    """Catches a cached range, whose window does not move with the time."""
     parameters = ListParameters()
 
     def read(text: str) -> ListQuery:

@@ -1,5 +1,5 @@
-"""The metrics of queues: catches a value that is 0 because it is unknown, a label without a limit,
-and a queue that hides another one."""
+"""The metrics of queues: catches an unknown value that is shown as 0, a label without a limit, and
+a queue that delays another queue."""
 
 import os
 import re
@@ -53,7 +53,7 @@ def samples(text: str) -> Samples:
 
 
 def value(found: Samples, name: str, **labels: str) -> float | None:
-    """A sample; one of the default queue, unless it is about requests."""
+    """The value of a sample, by default of the queue `default`; None if there is no such sample."""
     if not name.startswith("jobmon_http_"):
         labels.setdefault("queue", "default")
     return found.get((name, frozenset(labels.items())))
@@ -68,7 +68,7 @@ def promtool() -> str:
 
 
 class Rollup:
-    """The documents of a collector; in the last half hour 300 jobs came and `completed` ended."""
+    """The documents of a collector; 300 jobs came in the last half hour, and `completed` ended."""
 
     completed = 600
 
@@ -136,7 +136,7 @@ class Rollup:
         return {window.start: QueueSample(status_counts=counts, oldest_queued_ms=0)}
 
 
-class Answering:
+class HealthyProbe:
     """A probe of a database that responds."""
 
     def check(self) -> DatabaseHealth:
@@ -158,7 +158,7 @@ def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
     return SimpleNamespace(
         name=name,
         settings=SimpleNamespace(mongo_uri=name, queues=None),
-        probe=probe or Answering(),
+        probe=probe or HealthyProbe(),
         rollup=rollup,
         stats=rollup,
         series=rollup,
@@ -343,8 +343,8 @@ def test_promtool_accepts_the_metrics_of_several_queues() -> None:
     assert names[0] == names[1] == {name for name, _ in found}
 
 
-class Blocked(Answering, Rollup):
-    """A probe, or documents, whose reading takes until `released` is set."""
+class Blocked(HealthyProbe, Rollup):
+    """A probe, and documents of a collector, that cannot be read until `released` is set."""
 
     def __init__(self) -> None:
         Rollup.__init__(self, {}, {})
@@ -361,7 +361,7 @@ class Blocked(Answering, Rollup):
 
 @pytest.fixture
 def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
-    """Something that does not answer in time."""
+    """A probe, and documents of a collector, that do not answer in time."""
     monkeypatch.setattr(queue_metrics, "CHECK_WITHIN_S", 1)
     monkeypatch.setattr(queue_metrics, "SCRAPE_WITHIN_S", 2)
     blocked = Blocked()
@@ -372,7 +372,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
 def test_a_queue_whose_check_takes_too_long_is_unknown_and_hides_no_other(
     blocked: Blocked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Catches "the database is unreachable" for one that is only slow."""
+    """Catches "the database is unreachable" for a database that is only slow."""
     rollup, reader = Rollup({("queued", "mail"): 2}, {}), QueueMetrics(100)
     queues = [queue_with("slow", rollup, blocked), queue_with("well", rollup)]
     for _ in range(2):
@@ -401,8 +401,10 @@ def test_documents_that_take_too_long_hide_no_database(blocked: Blocked) -> None
     assert value(found, "jobmon_collector_up", queue="slow") is None
 
 
-def test_half_of_the_documents_give_no_sample(caplog: pytest.LogCaptureFixture) -> None:
-    """Catches "the history was never counted" for one that could not be read."""
+def test_documents_that_are_only_partly_read_give_no_sample(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Catches "the history was never counted" for a history that could not be read."""
     rollup = Rollup({}, {})
     rollup.history_age_s = Mock(side_effect=AutoReconnect("127.0.0.1:1: closed"))  # type: ignore[method-assign]
     found = scraped(rollup)

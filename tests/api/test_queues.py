@@ -1,5 +1,5 @@
-"""`GET /queues`: catches statistics that the caller may not see, and a queue that looks
-healthy although nothing is known about it."""
+"""`GET /queues`: catches statistics that the caller may not see, and an unknown queue that looks
+healthy."""
 
 import threading
 import time
@@ -71,7 +71,7 @@ def test_statistics_need_the_permission_of_the_queue(queues: Api) -> None:
                 ]
 
 
-def test_notices_have_the_time_since_when_it_is_so(queues: Api, watched: Any) -> None:
+def test_notices_have_the_time_since_when_they_hold(queues: Api, watched: Any) -> None:
     ended = NOW.replace(microsecond=0)
     held = {"status": "leased", "type": "x", "leasedBy": "w1"}
     watched.payouts.insert_many([held | {"leaseExpiresAt": at} for at in (ended, None)])
@@ -89,7 +89,7 @@ def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues: Api) ->
 def test_each_queue_has_its_own_search_fields(
     watched: Any, tmp_path: Path, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches a search by a field of another queue, for which this one has no index."""
+    """Catches a search by a field of another queue, for which this queue has no index."""
     path = tmp_path / "queues.toml"
     path.write_text(
         '[orders]\nsearch_fields = ["payload.id"]\n'

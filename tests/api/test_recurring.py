@@ -22,15 +22,18 @@ Make = Callable[..., WatchedQueue]
 
 @pytest.fixture
 def make(mongod: Mongod, database: Documents) -> Iterator[Make]:
-    made: list[WatchedQueue] = []
+    """A function that watches the database with a profile."""
+    queues: list[WatchedQueue] = []
 
-    def make(profile: str = "agenda", collection: str = "agendaJobs", **given: Any) -> WatchedQueue:
-        queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection, **given)
-        made.append(queue)
-        return queue
+    def make(
+        profile: str = "agenda", collection: str = "agendaJobs", **changes: Any
+    ) -> WatchedQueue:
+        changes |= {"profile": profile, "jobs_collection": collection}
+        queues.append(WatchedQueue(mongod, database, **changes))
+        return queues[-1]
 
     yield make
-    for queue in made:
+    for queue in queues:
         queue.connection.client.drop_database(f"{database.name}_rollups")
         queue.close()
 
@@ -112,7 +115,7 @@ def test_a_page_reads_no_job_that_does_not_recur(busy: WatchedQueue) -> None:
 @pytest.mark.parametrize("cursor", ["x", "_interval.x", "_timezone.", "_interval", "._interval"])
 def test_bad_cursor_is_refused(busy: WatchedQueue, cursor: str) -> None:
     answer = busy.api.get_as_admin(PATH, cursor=cursor)
-    if cursor == "_interval":  # without a place, the list's beginning
+    if cursor == "_interval":  # without a position: the beginning of the list
         assert answer.status_code == 200
         return
     assert answer.status_code == 422
@@ -137,7 +140,7 @@ def test_sample_shows_interval_zone_and_last_run(
     queue = make(profile, f"{profile}Jobs")
     create_indexes(queue.connection)
     found = {job["type"]: job["repetition"] for job in queue.get(PATH)["data"]}
-    assert {name: (each["words"], each["timezone"]) for name, each in found.items()} == {
+    assert {name: (job["words"], job["timezone"]) for name, job in found.items()} == {
         "hourly report": ("every hour", None),
         "fails hourly": ("every hour", None),
         "every second": ("every second", None),
@@ -151,10 +154,10 @@ def test_sample_shows_interval_zone_and_last_run(
     assert last["durationMs"] in (8, 45)
     assert found["hourly report"]["lastRun"]["status"] == "succeeded"
     assert found["cron nightly"]["lastRun"] is None
-    for each in found.values():
-        assert each["missedRuns"] is None
-        assert each["reasons"]["runs"] == each["reasons"]["missedRuns"]
-        assert "no collector" in each["reasons"]["runs"]
+    for job in found.values():
+        assert job["missedRuns"] is None
+        assert job["reasons"]["runs"] == job["reasons"]["missedRuns"]
+        assert "no collector" in job["reasons"]["runs"]
 
 
 def test_runs_are_taken_from_the_log_where_there_is_one(make: Make, database: Documents) -> None:

@@ -49,7 +49,7 @@ EMAIL, ORDER = "payload.customer.email", "payload.orderId"
         ('email:"Ada L"', {EMAIL: ['"Ada L"']}, []),
         ('email:"Ada L"*', {EMAIL: ["Ada L*"]}, []),
         ("email:a\u00a0b", {EMAIL: ["a"]}, ["b"]),
-        # Other scripts, and texts that mean something elsewhere.
+        # Other scripts, and texts that are operators in other languages.
         ("type:\u540d\u524d \U0001f984:x", {"type": ["\u540d\u524d"]}, ["\U0001f984:x"]),
         ("owner:$ne {$gt:''}", {"owner": ["$ne"]}, ["{$gt:''}"]),
         ("__proto__:x", {}, ["__proto__:x"]),

@@ -1,4 +1,4 @@
-"""How answers are serialized: catches one that differs from what its marshmallow schema makes."""
+"""How answers are serialized: catches an answer that differs from marshmallow's own output."""
 
 import random
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ VALUES: list[Any] = [
 ]
 
 
-# What jobmon adds to a document, and never holds another type.
+# Fields that jobmon computes: their values never have another type.
 ADDED = {"attempts", "explanation", "links", "reasons", "repetition", "isRecurring", "errorGroup"}
 JOB_SCHEMAS: list[JobSummary] = [JobSummary(), ListedJob(), JobDetail()]
 
@@ -72,7 +72,7 @@ def context() -> Iterator[None]:
 
 
 def dump_by_marshmallow(schema: Answer, value: Any) -> Any:
-    """What marshmallow's own code returns, at every depth."""
+    """The output of marshmallow's own code, also for nested schemas."""
 
     def dump(inner: Answer, obj: Any, *, many: bool | None = None) -> Any:
         return Schema.dump(
@@ -89,8 +89,8 @@ def dump_by_marshmallow(schema: Answer, value: Any) -> Any:
 def test_a_job_is_serialized_as_marshmallow_does(schema: JobSummary, value: Any) -> None:
     job = dict.fromkeys(schema.dump_fields.keys() - ADDED - {"durationMs"}, value)
     attempt = {"startedAt": value, "finishedAt": NOW, "error": value}
-    for given in ({}, job, job | {"attempts": [attempt], "durationMs": 7, "other": value}):
-        assert schema.dump(given) == dump_by_marshmallow(schema, given)
+    for document in ({}, job, job | {"attempts": [attempt], "durationMs": 7, "other": value}):
+        assert schema.dump(document) == dump_by_marshmallow(schema, document)
 
 
 @pytest.mark.parametrize("schema", JOB_SCHEMAS, ids=type)
@@ -98,8 +98,8 @@ def test_any_documents_are_serialized_as_marshmallow_does(schema: JobSummary) ->
     pick = random.Random(7)
     names = sorted(schema.dump_fields.keys() - ADDED - {"durationMs"})
     for _ in range(300):
-        few = pick.sample(names, pick.randrange(len(names)))
-        job = {name: pick.choice(VALUES) for name in few}
+        chosen = pick.sample(names, pick.randrange(len(names)))
+        job = {name: pick.choice(VALUES) for name in chosen}
         assert schema.dump(job) == dump_by_marshmallow(schema, job), job
 
 
@@ -118,13 +118,13 @@ def test_any_documents_are_serialized_as_marshmallow_does(schema: JobSummary) ->
     ids=lambda value: type(value).__name__,
 )
 def test_an_answer_is_serialized_as_marshmallow_does(schema: Answer, example: Any) -> None:
-    """Catches a type of field, nested or in a list, whose values are shown otherwise."""
+    """Catches a type of field, nested or in a list, whose values are serialized in another way."""
     answer = rename_keys(schema, example)
     assert schema.dump(answer) == dump_by_marshmallow(schema, answer)
 
 
 def rename_keys(schema: Answer, example: Any) -> Any:
-    """The example with the names of attributes, as views return it."""
+    """The example with the names of attributes as keys, as views return it."""
     keys = {field.data_key: name for name, field in schema.dump_fields.items()}
     return {keys.get(key) or key: value for key, value in example.items()}
 

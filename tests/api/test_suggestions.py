@@ -1,5 +1,5 @@
-"""Suggestions for the search box over HTTP: catches a scan where an index is missing, names that
-are unknown but look like none, and a text that fails."""
+"""Suggestions for the search box over HTTP: catches a scan where an index is missing, unknown names
+without a reason, a secret, and a text that fails."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,9 +51,9 @@ def test_names_that_the_collector_knows_are_completed(
     found = suggest(api, "bank")["data"]
     assert {"kind": "error", "value": group, "title": "E_BANK"}.items() <= found[-1].items()
     assert "hunter2" not in str(found)
-    assert [each["text"] for each in found if each["kind"] == "jobs"] == ["worker:bank-1"]
-    assert [each["value"] for each in suggest(api, "code:e_")["data"]][1:] == ["E_BANK"]
-    # A worker with a secret in its name, and a message with one, are not found by it.
+    assert [item["text"] for item in found if item["kind"] == "jobs"] == ["worker:bank-1"]
+    assert [item["value"] for item in suggest(api, "code:e_")["data"]][1:] == ["E_BANK"]
+    # No worker and no error is found by a secret in its name or message.
     assert suggest(api, "abcdefgh12345678")["data"] == []
     assert suggest(api, "hunter2")["data"] == []
 

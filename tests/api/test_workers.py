@@ -1,5 +1,5 @@
 """Workers and slow attempts over HTTP: catches a worker that is missing or counted twice, a silent
-one that is not first, and an unknown number that looks like none."""
+worker that is not first, and an unknown number that is shown as 0."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 
 @pytest.fixture
 def running(watched: Any) -> None:
-    """What w1 and w3 run; w3 holds two expired leases, and one job does not name its worker."""
+    """Running jobs: one of w1, two of w3 with expired leases, and one that names no worker."""
 
     def job(
         name: str, worker: str | None, ends: timedelta, job_type: str = "pay"
@@ -136,7 +136,7 @@ def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: 
 
 
 @pytest.mark.usefixtures("history", "running")
-def test_workers_of_a_type_have_their_attempts_of_it(api: Api) -> None:
+def test_workers_of_a_type_have_only_attempts_of_this_type(api: Api) -> None:
     listed = get(api, type="pay")
     shown = {
         worker["name"]: (worker["attempts"], worker["failures"], worker["failureRate"])
@@ -193,7 +193,7 @@ def test_bad_parameter_is_named(api: Api, query: dict[str, Any], parameter: str)
 
 
 @pytest.mark.usefixtures("running")
-def test_without_a_collector_the_leases_are_shown_and_the_rest_is_unknown(api: Api) -> None:
+def test_without_a_collector_the_leases_are_shown_and_attempts_are_unknown(api: Api) -> None:
     listed = get(api)
     assert names(listed) == ["w3", "w1"]
     for worker in listed["data"]:
