@@ -17,23 +17,23 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "deploy/requirements.lock"
 DASHBOARD = ROOT / "jobmon/dashboard"
-TIMEOUT_S = 15
 
 
 class NoAdvisoriesError(Exception):
     """No advisories are available; the message has the reason."""
 
 
-def python_packages(osv_url: str | None) -> list[str]:
+def python_packages(osv_url: str | None, timeout_s: int) -> list[str]:
     """One line for each vulnerability of the lock file's packages, for the running Python.
 
     Raises NoAdvisoriesError. `osv_url`: the OSV service to query, instead of PyPI.
     """
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(LOCK), "--require-hashes"]
-    command += ["--disable-pip", "--format=json", "--progress-spinner=off", "--timeout=5"]
+    command += ["--disable-pip", "--format=json", "--progress-spinner=off"]
+    command += [f"--timeout={timeout_s // 3}"]
     if osv_url:
         command += ["--vulnerability-service=osv", f"--osv-url={osv_url}"]
-    audited = _run_json(command)["dependencies"]
+    audited = _run_json(command, timeout_s)["dependencies"]
     unknown = [package["name"] for package in audited if "skip_reason" in package]
     found = [
         f"{package['name']} {package['version']}: {_describe(vulnerability)}"
@@ -47,12 +47,12 @@ def python_packages(osv_url: str | None) -> list[str]:
     return found
 
 
-def npm_packages(registry: str | None) -> list[str]:
+def npm_packages(registry: str | None, timeout_s: int) -> list[str]:
     """One line for each vulnerable npm package that the pages load. Raises NoAdvisoriesError."""
     command = ["npm", "audit", "--json", "--omit=dev", "--package-lock-only", "--fetch-retries=0"]
     if registry:
         command += [f"--registry={registry}"]
-    answer = _run_json(command, DASHBOARD)
+    answer = _run_json(command, timeout_s, DASHBOARD)
     if "vulnerabilities" not in answer:
         raise NoAdvisoriesError(str(answer.get("message", "no answer")).partition(" - ")[0])
     return [
@@ -66,7 +66,7 @@ def _describe(vulnerability: dict[str, Any]) -> str:
     return f"{vulnerability['id']}, fixed in {fixed}"
 
 
-def _run_json(command: list[str], folder: Path = ROOT) -> dict[str, Any]:
+def _run_json(command: list[str], timeout_s: int, folder: Path = ROOT) -> dict[str, Any]:
     """The JSON output of a command. Its exit code is ignored, because findings change it."""
     try:
         done = subprocess.run(
@@ -76,11 +76,11 @@ def _run_json(command: list[str], folder: Path = ROOT) -> dict[str, Any]:
             text=True,
             cwd=folder,
             env=os.environ | {"PATH": f"{os.environ['PATH']}:{Path(sys.executable).parent}"},
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
         )
         answer: dict[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        raise NoAdvisoriesError(f"no answer in {TIMEOUT_S} s") from None
+        raise NoAdvisoriesError(f"no answer in {timeout_s} s") from None
     except OSError as error:
         raise NoAdvisoriesError(str(error)) from None
     except ValueError:
@@ -96,14 +96,18 @@ def main() -> int:
         "--osv-url", help="query this OSV service about Python packages, instead of PyPI"
     )
     parser.add_argument("--npm-registry", help="query this registry about npm packages")
+    parser.add_argument("--timeout-s", type=int, default=15, help="the longest wait for a service")
     arguments = parser.parse_args()
-    audits: dict[str, tuple[Callable[[str | None], list[str]], str | None]] = {
+    audits: dict[str, tuple[Callable[[str | None, int], list[str]], str | None]] = {
         "Python packages": (python_packages, arguments.osv_url),
         "npm packages": (npm_packages, arguments.npm_registry),
     }
     failed = False
     with ThreadPoolExecutor() as pool:
-        results = {name: pool.submit(audit, url) for name, (audit, url) in audits.items()}
+        results = {
+            name: pool.submit(audit, url, arguments.timeout_s)
+            for name, (audit, url) in audits.items()
+        }
     for name, result in results.items():
         try:
             found = result.result()

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from .conftest import DATE, serve_over_http
+from .support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -91,7 +92,7 @@ def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
 
 
 def run_audit(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / ".ci/audit.py"), *options]
+    command = [sys.executable, str(ROOT / ".ci/audit.py"), f"--timeout-s={PATIENCE_S}", *options]
     return subprocess.run(
         command, check=False, capture_output=True, text=True, env=environment or None
     )
