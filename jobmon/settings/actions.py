@@ -4,7 +4,7 @@ JOBS_RETRY = "JOBS_RETRY"
 JOBS_CANCEL = "JOBS_CANCEL"
 JOBS_EDIT = "JOBS_EDIT"  # times, priorities, and pausing a type
 JOBS_DELETE = "JOBS_DELETE"
-JOBS_APPROVE = "JOBS_APPROVE"  # requests of others that need it
+JOBS_APPROVE = "JOBS_APPROVE"  # approves requests of other people
 ACTION_PERMISSIONS = (JOBS_RETRY, JOBS_CANCEL, JOBS_EDIT, JOBS_DELETE, JOBS_APPROVE)
 # The actions that owners may be given for their own jobs.
 OWNER_ACTIONS = ("cancel", "retry")

@@ -65,7 +65,7 @@ _public_url = validate.And(
 
 
 def require_mongo_uri(value: str, source: str) -> None:
-    """Raise SettingsError, with the setting `source`, if it is no connection string."""
+    """Raise SettingsError, which names the setting `source`, for a bad connection string."""
     try:
         check_mongo_uri(value)
     except ValidationError as error:
@@ -130,14 +130,14 @@ def _check_owner_actions(names: list[str]) -> None:
 
 
 def _read_owner_actions(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    given = env.list(name, list(default), validate=_check_owner_actions) or []
-    return tuple(stripped for name in given if (stripped := name.strip()))
+    names = env.list(name, list(default), validate=_check_owner_actions) or []
+    return tuple(stripped for text in names if (stripped := text.strip()))
 
 
 def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
     """The names of filters; an empty text means none."""
-    given = env.list(name, list(default), validate=_check_filters) or []
-    return tuple(dict.fromkeys(stripped for name in given if (stripped := name.strip())))
+    names = env.list(name, list(default), validate=_check_filters) or []
+    return tuple(dict.fromkeys(stripped for text in names if (stripped := text.strip())))
 
 
 def _setting(
@@ -247,9 +247,9 @@ class Settings:
     path_prefix: str | None = _setting(_read_path_prefix, None)
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for fields that redaction hides or that no index can have.
+        """Raise SettingsError for a field that redaction hides or that no index can have.
 
-        Also for a webhook without a secret that signs it.
+        A webhook without a secret that signs its messages is refused, too.
         """
         if self.notify_secret is None and any(each.is_webhook for each in self.notify_urls):
             raise SettingsError("JOBMON_NOTIFY_SECRET: not set. It signs what webhooks receive")
@@ -289,7 +289,7 @@ class Settings:
         return f"`{key}` of {self.queue} in JOBMON_QUEUES"
 
     def choose_actor_uri(self) -> "Settings":
-        """The settings as the actor's user, unless the queue has a connection string of its own."""
+        """The settings with the actor's connection string, unless the queue has one of its own."""
         if self.actor_mongo_uri is None or self.uri_setting != Settings.uri_setting:
             return self
         return replace(self, mongo_uri=self.actor_mongo_uri)
@@ -301,7 +301,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, *, require_keys: bool = True) -> "Settings":
-        """Read and check the environment; raises SettingsError with every setting that is wrong.
+        """Read and check the environment; raises SettingsError with every wrong setting.
 
         Without `require_keys` no key for tokens needs to be set: only the web service uses one.
         """
@@ -326,8 +326,8 @@ class Settings:
     def for_init(cls, mongo_uri: str) -> "Settings":
         """The settings of the watched documents, with an administrator's connection string.
 
-        Raises SettingsError with every one that is wrong. A JWT secret that is too short is wrong,
-        too: the web service would not start with it.
+        Raises SettingsError with every wrong setting. A JWT secret that is too short is wrong, too:
+        the web service would not start with it.
         """
         require_mongo_uri(mongo_uri, "JOBMON_ADMIN_MONGO_URI")
         env = open_environment()

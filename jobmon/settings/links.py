@@ -139,8 +139,8 @@ def _encode(field: str, value: Any) -> str:
         case None:
             raise NoLinkError(f"{field} has no value")
         case dict() | list():
-            kind = "an array" if isinstance(value, list) else "an object"
-            raise NoLinkError(f"{field} is {kind}, not a single value")
+            type_name = "an array" if isinstance(value, list) else "an object"
+            raise NoLinkError(f"{field} is {type_name}, not a single value")
         case str():
             text = value
         case _:

@@ -47,13 +47,13 @@ def read_mapping(env: Env) -> dict[str, Any]:
 
     known_fields = _check_fields(
         MAPPED_JOB_FIELDS,
-        at_id=("jobId", "createdAt"),
+        allowed_at_id=("jobId", "createdAt"),
         has_defaults=profile.name == DEFAULT_PROFILE,
     )
     job_fields = read_pairs(env, "JOB_FIELDS", known_fields)
     has_status = profile.has_status_field or "status" in job_fields
     can_map_attempts = has_attempts and not profile.has_event_log
-    known_attempt_fields = _check_fields(ATTEMPT_FIELDS, at_id=("jobId",))
+    known_attempt_fields = _check_fields(ATTEMPT_FIELDS, allowed_at_id=("jobId",))
     attempt_fields = read_pairs(
         env, "ATTEMPT_FIELDS", allow_if(can_map_attempts, known_attempt_fields)
     )
@@ -108,9 +108,12 @@ def read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) 
 
 
 def _check_fields(
-    known: tuple[str, ...], *, at_id: tuple[str, ...], has_defaults: bool = True
+    known: tuple[str, ...], *, allowed_at_id: tuple[str, ...], has_defaults: bool = True
 ) -> Callable[[Mapping[str, str]], None]:
-    """A check of field paths; with `has_defaults`, unmapped fields keep their own names."""
+    """A check of field paths; only the fields in `allowed_at_id` can be at `_id`.
+
+    With `has_defaults`, unmapped fields keep their own names.
+    """
 
     def check(value: Mapping[str, str]) -> None:
         unknown = set(value) - set(known)
@@ -121,9 +124,9 @@ def _check_fields(
         if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in value.values()):
             raise ValidationError("Not the path of a field, as in jobId=job_id.")
         for name, path in value.items():
-            if path.startswith("_id.") or (path == "_id" and name not in at_id):
+            if path.startswith("_id.") or (path == "_id" and name not in allowed_at_id):
                 raise ValidationError(
-                    f"{name} cannot be at {path}: only {' and '.join(at_id)} can be at _id."
+                    f"{name} cannot be at {path}: only {' and '.join(allowed_at_id)} can be at _id."
                 )
         defaults = dict(zip(known, known, strict=True)) if has_defaults else {}
         _refuse_shared_paths(defaults | dict(value))

@@ -1,4 +1,4 @@
-"""What is raised for a setting that is missing or bad."""
+"""The error for a setting that is missing or bad, with the place where to correct it."""
 
 from enum import StrEnum
 

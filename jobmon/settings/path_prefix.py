@@ -9,12 +9,12 @@ OWN_PATHS = frozenset(
     ("admin", "dashboard", "docs", "healthz", "job", "jobs", "metrics", "openapi.json", "queues")
 ) | {"readyz"}
 _MAX_LENGTH = 200
-# Nothing that a browser reads as another host or path, or that needs escaping in a page.
+# No characters that need escaping in a page, and no path that browsers read as another one.
 _FORM = re.compile(r"(/(?!\.\.?(/|\Z))[A-Za-z0-9._~-]+)*/?")
 
 
 def is_path_prefix(value: str) -> bool:
-    """Whether a text is a path of plain segments, such as `/tools/jobmon`; `/` and none are."""
+    """Whether a text is a path of plain segments: `/tools/jobmon`, `/` or the empty text."""
     return len(value) <= _MAX_LENGTH and _FORM.fullmatch(value) is not None
 
 

@@ -48,7 +48,7 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
     """The settings of each watched queue, the default one first.
 
     Without JOBMON_QUEUES, `settings` are those of the only queue. Raises SettingsError with the
-    file, the line and what is allowed. Without `require_uris`, `mongo_uri` is empty if the
+    file, the line and the allowed values. Without `require_uris`, `mongo_uri` is empty if the
     environment does not have the queue's `uri_variable`.
     """
     if settings.queues is None:
@@ -101,8 +101,8 @@ def _parse_queues(
             if queue.queue in queues:
                 raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
             watched = (queue.mongo_uri or queue.uri_setting, queue.jobs_collection, queue.profile)
-            if (same := seen.setdefault(watched, queue.queue)) != queue.queue:
-                message = f"watches the same jobs with the same profile as {same}"
+            if (other := seen.setdefault(watched, queue.queue)) != queue.queue:
+                message = f"watches the same jobs with the same profile as {other}"
                 raise ProfileMistakeError((name,), message)
             queues[queue.queue] = queue
     return tuple(queues.values())
@@ -164,7 +164,7 @@ def _load_profile(name: str, table: Table, folder: Path) -> ProfileFile:
 
 
 def _parse_links(settings: Settings, name: str, table: Table) -> tuple[LinkTemplate, ...]:
-    """The links of a queue; by default those of JOBMON_LINKS."""
+    """The links of a queue; by default the links in JOBMON_LINKS."""
     if "links" not in table:
         return settings.links
     try:

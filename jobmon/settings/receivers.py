@@ -39,11 +39,11 @@ class ReceiverAddress:
 
     @property
     def is_webhook(self) -> bool:
-        """Whether it gets signed JSON over HTTP."""
+        """Whether this receiver gets signed JSON over HTTP."""
         return urlsplit(self.url).scheme.lower() in WEBHOOK_SCHEMES
 
     def accepts_queue(self, queue: str) -> bool:
-        """Whether it gets the notifications of a queue."""
+        """Whether this receiver gets the notifications of a queue."""
         return not self.queues or matches_any(queue, self.queues)
 
 
@@ -67,15 +67,15 @@ def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
     parsed = [_parse_address(number, word) for number, word in enumerate(text.split(), start=1)]
     if len(parsed) > MAX_RECEIVERS:
         raise ValidationError(f"More than {MAX_RECEIVERS} addresses.")
-    given = Counter(options["name"] for _, options in parsed if "name" in options)
-    if twice := [name for name, count in given.items() if count > 1]:
+    names = Counter(options["name"] for _, options in parsed if "name" in options)
+    if twice := [name for name, count in names.items() if count > 1]:
         raise ValidationError(f"Two addresses have the jobmon_name {twice[0]}.")
-    used = set(given)
-    return tuple(_make_receiver(url, options, used) for url, options in parsed)
+    used_names = set(names)
+    return tuple(_make_receiver(url, options, used_names) for url, options in parsed)
 
 
 def decode_signing_secret(secret: str) -> bytes:
-    """The key of JOBMON_NOTIFY_SECRET: its bytes, or those after `whsec_` in Base64.
+    """The key of JOBMON_NOTIFY_SECRET: its bytes, or the Base64 after `whsec_`, decoded.
 
     Raises ValidationError.
     """
@@ -124,17 +124,17 @@ def _parse_address(number: int, word: str) -> tuple[str, Mapping[str, str]]:
     return url, options
 
 
-def _make_receiver(url: str, options: Mapping[str, str], used: set[str]) -> ReceiverAddress:
-    # Nothing else of an address: `/readyz` shows the name to anybody, and the host may be a token.
+def _make_receiver(url: str, options: Mapping[str, str], used_names: set[str]) -> ReceiverAddress:
+    # A default name has only the scheme: `/readyz` shows it to anybody, and a host may be a token.
     scheme = urlsplit(url).scheme.lower()
     default = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
     name = options.get("name", default)
     if "name" not in options:
         number = 1
-        while name in used:
+        while name in used_names:
             number += 1
             name = f"{default}-{number}"
-    used.add(name)
+    used_names.add(name)
     return ReceiverAddress(
         name=name,
         url=url,

@@ -1,6 +1,6 @@
-"""From which numbers on something needs attention: the file that JOBMON_RULES names.
+"""The thresholds from which a queue needs attention: the file that JOBMON_RULES names.
 
-The overview, notifications and the alert rules of `jobmon alerts` have the same ones:
+The overview, notifications and the alert rules of `jobmon alerts` use the same thresholds:
 
     failure_rate = 0.3
 
@@ -27,7 +27,7 @@ from jobmon.settings.name_patterns import matches_any
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """The numbers that a type can have of its own.
+    """The thresholds that each type can have of its own.
 
     `failure_rate`: the share of failed attempts in an hour, from `failure_rate_attempts` on.
     `stalled_after`: how long a job is due while none of its type finishes. `oldest_due`: how long a
@@ -41,18 +41,18 @@ class Thresholds:
     dead_per_hour: int = 1
 
     def is_failing(self, finished: int, rate: float) -> bool:
-        """Whether the failure rate of so many finished attempts is high."""
+        """Whether the failure rate of this number of finished attempts is too high."""
         return finished >= self.failure_rate_attempts and rate >= self.failure_rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """All thresholds; the defaults are those without a file.
+    """All thresholds, with the defaults.
 
-    `by_type` has thresholds of types by pattern, such as `mail.*`; the first that matches counts. A
-    backlog grows if it has `backlog_growth` times as many jobs as an hour ago, and more than
-    `backlog_growth_jobs` more. `by_queue` has the rules of queues by pattern; the first that
-    matches counts.
+    `by_type` has thresholds of types by pattern, such as `mail.*`, and `by_queue` has the rules of
+    queues by pattern; the first pattern that matches counts. A backlog grows if it has
+    `backlog_growth` times as many jobs as an hour ago, and has grown by more than
+    `backlog_growth_jobs` jobs.
     """
 
     thresholds: Thresholds = Thresholds()
@@ -80,7 +80,7 @@ class Rules:
         return replace(self, thresholds=self.for_type(name), by_type=())
 
     def list_thresholds(self) -> list[Thresholds]:
-        """Those of all types: first without a pattern, then those with one."""
+        """All thresholds: first the general ones, then those of each pattern."""
         return [self.thresholds, *(thresholds for _, thresholds in self.by_type)]
 
 
@@ -98,11 +98,10 @@ def rules_schema() -> dict[str, Any]:
 def load_rules(file: str | None) -> Rules:
     """The rules in a file; the defaults for None.
 
-    Raises SettingsError with the file, the line, the key and what is allowed.
+    Raises SettingsError with the file, the line, the key and the allowed values.
     """
     if file is None:
         return DEFAULT_RULES
-    place = MistakePlace.RULES_FILE
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -111,7 +110,7 @@ def load_rules(file: str | None) -> Rules:
     try:
         return load_toml(text, rules_schema(), _build_rules)
     except TomlError as error:
-        raise SettingsError(f"JOBMON_RULES: {file}, {error}", place) from None
+        raise SettingsError(f"JOBMON_RULES: {file}, {error}", MistakePlace.RULES_FILE) from None
 
 
 def _build_rules(content: Mapping[str, Any]) -> Rules:
@@ -125,9 +124,9 @@ def _build_rules(content: Mapping[str, Any]) -> Rules:
 
 
 def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> Rules:
-    """The rules of a queue's table; where it has none, those of the whole file.
+    """The rules in a queue's table; the whole file has those that the table lacks.
 
-    The tables of its types come first: of two with the same pattern, its own counts.
+    The queue's own tables of types come first, because the first pattern that matches counts.
     """
     thresholds = _build_thresholds(Thresholds(), {**content, **queue})
     types = [*queue.get("types", {}).items(), *content.get("types", {}).items()]
@@ -142,7 +141,7 @@ def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> 
 
 
 def _build_thresholds(base: Thresholds, table: Mapping[str, Any]) -> Thresholds:
-    """The numbers in a table; those of `base` where it has none."""
+    """The thresholds in a table; `base` has those that the table lacks."""
     names = ("failure_rate", "failure_rate_attempts", "dead_per_hour")
     values: dict[str, Any] = {name: table[name] for name in names if name in table}
     for name in ("stalled_after", "oldest_due"):

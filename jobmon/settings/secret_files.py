@@ -1,6 +1,6 @@
 """Settings whose value is in a file: `JOBMON_MONGO_URI_FILE` names the file of `JOBMON_MONGO_URI`.
 
-So a secret that a container gets as a file is in no environment, which other processes may see.
+So a container can get its secrets as files: other processes may see its environment.
 """
 
 import os

@@ -16,7 +16,7 @@ _is_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 
 def check_issuer(value: str) -> None:
-    """Raise ValidationError for a text that is no issuer; an empty one counts as not set."""
+    """Raise ValidationError for a text that is no issuer; an empty text counts as not set."""
     if value:
         _is_url(value)
         if "?" in value or "#" in value:
@@ -51,15 +51,15 @@ def check_sign_in(values: Mapping[str, Any]) -> None:
 
 
 def check_header_name(value: str) -> None:
-    """Raise ValidationError for a text that is no name of a header; an empty one is accepted."""
+    """Raise ValidationError for a text that is no name of a header; the empty text is accepted."""
     if value and not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", value):
         raise ValidationError("Not the name of a header, such as X-Forwarded-User.")
 
 
 def read_networks(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
     """IP addresses and networks, separated by commas."""
-    given = env.list(name, list(default), validate=_check_networks) or []
-    return tuple(stripped for text in given if (stripped := text.strip()))
+    networks = env.list(name, list(default), validate=_check_networks) or []
+    return tuple(stripped for text in networks if (stripped := text.strip()))
 
 
 def _check_networks(texts: list[str]) -> None:
@@ -73,7 +73,7 @@ def _check_networks(texts: list[str]) -> None:
 
 
 def check_trusted_header(values: Mapping[str, Any]) -> None:
-    """Raise SettingsError if a header would be trusted from everywhere, or has no use."""
+    """Raise SettingsError if a header would be trusted from every address, or is not used."""
     if not values["trusted_user_header"]:
         for name in ("trusted_groups_header", "trusted_header_from"):
             if values[name]:

@@ -1,4 +1,4 @@
-"""The keys that check tokens: from where they come, and with which algorithm they are used."""
+"""The keys that check tokens: their source, and the algorithm for which they are used."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +45,7 @@ def read_pem(env: Env, name: str, _: None) -> str | None:
 
 
 def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm` for the source of keys; SettingsError unless exactly one is set."""
+    """The `jwt_algorithm` for the source of keys; SettingsError unless one source is set."""
     chosen = [name for name in KEY_SOURCES if values[name]]
     if len(chosen) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in KEY_SOURCES)
@@ -61,12 +61,12 @@ def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
         import jwt  # noqa: PLC0415 - large, and only the web service needs it
 
         try:
-            named = jwt.get_algorithm_by_name(algorithm)
-            too_short = named.check_key_length(named.prepare_key(values["jwt_public_key"]))
+            checker = jwt.get_algorithm_by_name(algorithm)
+            is_too_short = checker.check_key_length(checker.prepare_key(values["jwt_public_key"]))
         except (jwt.InvalidKeyError, TypeError, ValueError):
             raise SettingsError(
                 f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"
             ) from None
-        if too_short:
+        if is_too_short:
             raise SettingsError(f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}")
     return {"jwt_algorithm": algorithm}

@@ -23,9 +23,9 @@ _GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's rea
 
 
 def check_requester(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether the web service can store requests, and cannot do what an actor does.
+    """Report whether the web service can store requests, but cannot change other records.
 
-    `deployment` is that of jobmon's own databases.
+    `deployment` has jobmon's own databases.
     """
     settings = deployment.settings
     if settings.actor_mongo_uri is not None and settings.has_key:
@@ -60,11 +60,11 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
         yield ok("actor", "The web service's user may store requests, and change no record.")
 
 
-def check_actor(deployment: Deployment, own: Connection) -> Iterator[Finding]:
-    """Report the rights of the actor's user, if it is known here, and when an actor worked.
+def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
+    """Report the rights of the actor's user, if the settings have it, and when an actor worked.
 
-    Nothing without JOBMON_ACTIONS and JOBMON_ACTOR_MONGO_URI. `own` is the connection to jobmon's
-    own databases. Raises PyMongoError.
+    Reports nothing if neither JOBMON_ACTIONS nor JOBMON_ACTOR_MONGO_URI is set. `own_connection`
+    reads jobmon's own databases. Raises PyMongoError.
     """
     settings = deployment.settings
     if not settings.actions and settings.actor_mongo_uri is None:
@@ -76,10 +76,10 @@ def check_actor(deployment: Deployment, own: Connection) -> Iterator[Finding]:
     if support.has_type_actions:
         yield from _check_controls(deployment)
     has_own_uri = settings.uri_setting != Settings.uri_setting
-    # The web service has another user for such a queue, in the same variable.
+    # With a key, this is the web service's environment: a queue's own variable has its user.
     if settings.actor_mongo_uri is not None and not (has_own_uri and settings.has_key):
-        yield from _check_user(deployment, own)
-    yield _check_presence(deployment, own)
+        yield from _check_user(deployment, own_connection)
+    yield _check_presence(deployment, own_connection)
 
 
 def _check_controls(deployment: Deployment) -> Iterator[Finding]:
@@ -96,15 +96,16 @@ def _check_controls(deployment: Deployment) -> Iterator[Finding]:
         )
 
 
-def _check_user(deployment: Deployment, own: Connection) -> Iterator[Finding]:
+def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
     """Compare the rights of the actor's user with those that `jobmon init --actor` grants."""
-    watched_as, own_as = deployment.settings.choose_actor_uri(), own.settings.choose_actor_uri()
+    queue = deployment.settings.choose_actor_uri()
+    own = own_connection.settings.choose_actor_uri()
     try:
-        users, watched = _read_privileges(watched_as)
-        same = watched_as.mongo_uri == own_as.mongo_uri
-        own_privileges = watched if same else _read_privileges(own_as)[1]
+        users, watched = _read_privileges(queue)
+        is_same_uri = queue.mongo_uri == own.mongo_uri
+        own_privileges = watched if is_same_uri else _read_privileges(own)[1]
     except (PyMongoError, OSError, ValueError) as error:
-        setting = watched_as.uri_setting
+        setting = queue.uri_setting
         setting = ACTOR_URI if setting == Settings.uri_setting else setting
         message = f"The actor's connection does not work: {describe(error)}."
         yield problem("actor", message, remedy=f"Correct {setting}.")
@@ -144,7 +145,7 @@ def _read_privileges(settings: Settings) -> tuple[list[Document], list[Document]
 
 
 def _list_needed(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:
-    """What `jobmon init --actor` grants: the database, the collection and the actions of each."""
+    """The rights that `jobmon init --actor` grants, as (database, collection, actions)."""
     rights = deployment.list_action_rights(find_support(deployment.settings))
     actions = replace(rights, state_db=deployment.settings.state_db)
     roles = replace(deployment.roles, actions=actions)
@@ -153,9 +154,9 @@ def _list_needed(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:
         yield resource["db"], resource["collection"], set(privilege["actions"])
 
 
-def _check_presence(deployment: Deployment, own: Connection) -> Finding:
+def _check_presence(deployment: Deployment, own_connection: Connection) -> Finding:
     settings = deployment.settings
-    database = OwnDatabase(state_database(own), deployment.connection.queue_key)
+    database = OwnDatabase(state_database(own_connection), deployment.connection.queue_key)
     absence_s = ActionRecords(database, settings.actions_retention_days).find_actor_absence_s()
     if absence_s == 0:
         return ok("actor", "An actor works for this queue.")

@@ -111,23 +111,23 @@ def _oldest_due(rules: Rules) -> Iterator[str]:
 
 
 def _series(name: str, *matchers: str) -> str:
-    given = ",".join(filter(None, matchers))
-    return f"{name}{{{given}}}" if given else name
+    labels = ",".join(filter(None, matchers))
+    return f"{name}{{{labels}}}" if labels else name
 
 
 def _select_queues(rules: Rules, read: Callable[[Rules], T]) -> Iterator[tuple[str, T]]:
-    """What is read of the rules, and a matcher of the label `queue` for the queues that have it."""
+    """The results of `read` for the rules of queues, each after the matcher of its queues."""
     patterns, default = [pattern for pattern, _ in rules.by_queue], read(rules)
-    if all(read(own) == default for _, own in rules.by_queue):
+    if all(read(queue_rules) == default for _, queue_rules in rules.by_queue):
         yield "", default
         return
     yield f"queue!~{_quote(patterns)}", default
-    for number, (pattern, own) in enumerate(rules.by_queue):
-        yield _match("queue", pattern, patterns[:number]), read(own)
+    for index, (pattern, queue_rules) in enumerate(rules.by_queue):
+        yield _match("queue", pattern, patterns[:index]), read(queue_rules)
 
 
 def _select_types(rules: Rules, *names: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """These thresholds, and matchers of the labels `queue` and `type` for what has them."""
+    """The thresholds with these names, each after the matchers of its queues and types."""
 
     def read(thresholds: Thresholds) -> tuple[Any, ...]:
         return tuple(getattr(thresholds, name) for name in names)
@@ -137,8 +137,8 @@ def _select_types(rules: Rules, *names: str) -> Iterator[tuple[str, tuple[Any, .
         if all(read(thresholds) == default for _, thresholds in queue.by_type):
             return [("", default)]
         return [(f"type!~{_quote(patterns)}", default)] + [
-            (_match("type", pattern, patterns[:number]), read(thresholds))
-            for number, (pattern, thresholds) in enumerate(queue.by_type)
+            (_match("type", pattern, patterns[:index]), read(thresholds))
+            for index, (pattern, thresholds) in enumerate(queue.by_type)
         ]
 
     for queues, types in _select_queues(rules, read_types):
@@ -147,7 +147,7 @@ def _select_types(rules: Rules, *names: str) -> Iterator[tuple[str, tuple[Any, .
 
 
 def _match(label: str, pattern: str, earlier: list[str]) -> str:
-    """Matchers for a pattern without what an earlier one matches: the first one counts."""
+    """Matchers for a pattern, without the names that an earlier pattern matches."""
     matcher = f"{label}=~{_quote([pattern])}"
     return f"{matcher},{label}!~{_quote(earlier)}" if earlier else matcher
 

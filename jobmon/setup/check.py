@@ -61,8 +61,8 @@ def check_deployment(
 ) -> Iterator[Finding]:
     """Check everything; yields each finding at once.
 
-    Ends early, within `server_selection_timeout_ms`, if the database does not answer. `clock` is
-    this machine's, in UTC.
+    Ends early, within `server_selection_timeout_ms`, if the database does not answer. `clock`
+    returns this machine's time, in UTC.
     """
     watched = f"{settings.jobs_collection} is"
     if load_profile(settings.profile).attempts_collection is not None:
@@ -80,7 +80,8 @@ def check_deployment(
 def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> Iterator[Finding]:
     """Report how tokens are checked, whether people can sign in, and rules of no queue.
 
-    `watched` begins the sentence "… watched": `jobs is`. `queues`: the names of all queues.
+    `watched` is the beginning of the message "… watched", such as `jobs is`. `queues`: the names of
+    all queues.
     """
     yield _describe_settings(settings, watched)
     for message in list_warnings():
@@ -94,18 +95,18 @@ def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> I
 
 
 class DeploymentCheck:
-    """The checks of one queue in its deployment; later ones use the results of earlier ones.
+    """The checks of one queue in its deployment; later checks use the results of earlier ones.
 
-    jobmon's own databases are read by `own`; without it the collector is not checked.
+    `own_connection` reads jobmon's own databases; without it the collector is not checked.
     """
 
     def __init__(
         self,
         deployment: Deployment,
-        own: Connection | None,
+        own_connection: Connection | None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._own = own
+        self._own_connection = own_connection
         self._deployment = deployment
         self._settings = deployment.settings
         self._connection = deployment.connection
@@ -151,20 +152,20 @@ class DeploymentCheck:
         client = self._connection.client
         tries = []
         for _ in range(_CLOCK_TRIES):
-            before = self._clock()
+            sent_at = self._clock()
             server_time = client.admin.command("hello", codec_options=client.codec_options)[
                 "localTime"
             ]
-            took = self._clock() - before
-            # The server read its clock at some moment in between.
-            tries.append((took / 2, server_time - (before + took / 2)))
-        uncertain, ahead = min(tries)
-        how = "ahead of" if ahead > timedelta() else "behind"
+            round_trip = self._clock() - sent_at
+            # The server read its clock at some moment of the round trip.
+            tries.append((round_trip / 2, server_time - (sent_at + round_trip / 2)))
+        uncertainty, ahead = min(tries)
+        direction = "ahead of" if ahead > timedelta() else "behind"
         message = (
-            f"The database's clock is {_ms(abs(ahead))} {how} this machine's "
-            f"(± {_ms(uncertain)}, half of a round trip)."
+            f"The database's clock is {_format_ms(abs(ahead))} {direction} this machine's "
+            f"(± {_format_ms(uncertainty)}, half of a round trip)."
         )
-        if abs(ahead) - uncertain > TOLERATED_CLOCK_DIFFERENCE:
+        if abs(ahead) - uncertainty > TOLERATED_CLOCK_DIFFERENCE:
             remedy = "Ages and expired leases are wrong by that much: run NTP on both machines."
             yield warning("clock", message, remedy=remedy)
         else:
@@ -313,13 +314,14 @@ class DeploymentCheck:
     def _check_actor(self) -> Iterator[Finding]:
         if self._deployment.has_own_databases:
             yield from check_requester(self._deployment)
-        if self._own is not None:
-            yield from check_actor(self._deployment, self._own)
+        if self._own_connection is not None:
+            yield from check_actor(self._deployment, self._own_connection)
 
     def _check_collector(self) -> Iterator[Finding]:
-        if self._own is None:
+        if self._own_connection is None:
             return
-        reader, name = RollupReader(self._connection, self._own), self._settings.rollup_db
+        reader = RollupReader(self._connection, self._own_connection)
+        name = self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.stats_age_s(), reader.first_build()
         if age_s is not None and age_s * 1_000 <= MAX_STATS_AGE_MS:
             by = f"collector {leader}" if leader else "a collector that has just stopped"
@@ -364,11 +366,11 @@ def _describe_settings(settings: Settings, watched: str) -> Finding:
         "a public key": settings.jwt_public_key,
         "an identity provider's keys": settings.jwt_jwks_url,
     }
-    by = next((name for name, value in keys.items() if value), None)
+    key = next((name for name, value in keys.items() if value), None)
     message = f"The settings are valid: {watched} watched"
-    if by is None:
+    if key is None:
         return ok("settings", f"{message}. No key for tokens is set; the web service needs one.")
-    return ok("settings", f"{message}, tokens checked by {by} ({settings.jwt_algorithm}).")
+    return ok("settings", f"{message}, tokens checked by {key} ({settings.jwt_algorithm}).")
 
 
 def _check_rules(settings: Settings, queues: Sequence[str]) -> Iterator[Finding]:
@@ -386,5 +388,5 @@ def _check_rules(settings: Settings, queues: Sequence[str]) -> Iterator[Finding]
         )
 
 
-def _ms(time: timedelta) -> str:
+def _format_ms(time: timedelta) -> str:
     return f"{time / timedelta(milliseconds=1):,.0f} ms"

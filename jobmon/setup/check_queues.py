@@ -19,7 +19,7 @@ from jobmon.setup.findings import Finding, Level, describe_address, ok, unreacha
 from jobmon.setup.rights import check_own_databases
 from jobmon.store.connection import Connection
 
-_AT_ONCE = 32
+_MAX_PARALLEL = 32
 
 
 def check_queues(settings: Settings, name: str | None = None) -> Iterator[Finding]:
@@ -35,23 +35,23 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
     yield from check_settings(settings, count(len(queues), "queue is", "queues are"), names)
     if name is not None:
         queues = select_queues(queues, name)
-    own = Connection(replace(settings, queue=""))  # a command for it names no queue
+    own_connection = Connection(replace(settings, queue=""))  # its commands name no queue
     try:
-        own_findings = list(_check_own(own))
+        own_findings = list(_check_own_databases(own_connection))
         yield from own_findings
-        checks = _QueueChecks(own if own_findings[0].level is Level.OK else None)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        checks = _QueueChecks(own_connection if own_findings[0].level is Level.OK else None)
+        with ThreadPoolExecutor(_MAX_PARALLEL) as pool:
             for queue, found in zip(queues, pool.map(checks.check, queues), strict=True):
                 yield from (replace(finding, queue=queue.queue) for finding in found)
     finally:
-        own.close()
+        own_connection.close()
 
 
-def _check_own(own: Connection) -> Iterator[Finding]:
+def _check_own_databases(own_connection: Connection) -> Iterator[Finding]:
     """Check jobmon's own databases, in the deployment of JOBMON_MONGO_URI."""
-    settings = own.settings
+    settings = own_connection.settings
     try:
-        deployment = Deployment.inspect(settings, own)
+        deployment = Deployment.inspect(settings, own_connection)
         where = describe_address(settings.mongo_uri)
         yield ok("database", f"{where} has jobmon's own databases: {deployment.describe_kind()}.")
         yield from check_own_databases(deployment)
@@ -61,10 +61,10 @@ def _check_own(own: Connection) -> Iterator[Finding]:
 
 
 class _QueueChecks:
-    """Checks one queue after the other; a deployment that did not answer is not queried again."""
+    """Checks queues in threads; a deployment that did not answer is not queried again."""
 
-    def __init__(self, own: Connection | None) -> None:
-        self._own = own
+    def __init__(self, own_connection: Connection | None) -> None:
+        self._own_connection = own_connection
         self._unreachable: dict[str, Exception] = {}
 
     def check(self, queue: Settings) -> list[Finding]:
@@ -74,7 +74,7 @@ class _QueueChecks:
             if where in self._unreachable:
                 raise self._unreachable[where]
             deployment = Deployment.inspect(queue, connection, has_own_databases=False)
-            return list(DeploymentCheck(deployment, self._own).findings())
+            return list(DeploymentCheck(deployment, self._own_connection).findings())
         except (PyMongoError, OSError, ValueError) as error:
             if isinstance(error, AutoReconnect):
                 self._unreachable[where] = error

@@ -32,20 +32,20 @@ _MAX_DEPTH = 3
 MAX_WORDS = 40
 _MAX_WORD_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
-# The only form of a date in a text by which documents can be searched.
+# Documents can be searched by a date in a text only in this form.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-# Numbers of these sizes are dates between 2001 and 2100, if the field's name is a date's.
-_FIRST, _LAST = 978_307_200, 4_102_444_800
+# In seconds: numbers between these are dates from 2001 to 2100, if the field's name is a date's.
+_FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800
 
 
 @dataclass
 class SampledField:
-    """What the documents of a sample have at a path.
+    """The values that the documents of a sample have at a path.
 
-    `present`: how many have it; `documents`: how many have a value that is not null. `types`: how
-    many of each BSON type. `forms`: how many values are dates, by their reading (`date`, `iso`,
-    `seconds`, …). `words`: the labels of the values with their counts, None once they are too many
-    or too long. `keys`: those of documents, also of the documents in an array.
+    `present`: how many documents have the path. `documents`: how many have a value that is not null
+    there. `types`: the number of values of each BSON type. `forms`: the number of dates by their
+    form (`date`, `iso`, `seconds`, …). `words`: the labels of the values with their counts; None
+    once they are too many or too long. `keys`: the keys of embedded documents, also in arrays.
     """
 
     path: str
@@ -59,7 +59,7 @@ class SampledField:
 
     @property
     def date_form(self) -> str | None:
-        """The reading of the dates here; None if some of the values are no dates."""
+        """The form of the dates here; None if some of the values are no dates."""
         found = [form for form, count in self.forms.items() if count == self.documents]
         return found[0] if found and self.documents else None
 
@@ -181,14 +181,14 @@ def _read_documents(collection: Collection[RawBSONDocument], query: Document) ->
         query, sort=[("_id", -1)], limit=HALF_SAMPLE, max_time_ms=_MAX_TIME_MS, batch_size=20
     )
     with newest:
-        yield from _take(newest)
+        yield from _limit_bytes(newest)
     stages = [{"$match": query}, {"$sample": {"size": HALF_SAMPLE}}]
     # If this fails, at a time limit or at a deleted document, the newest documents must be enough.
     with suppress(OperationFailure), collection.aggregate(stages[not query :], **limits) as random:
-        yield from _take(random)
+        yield from _limit_bytes(random)
 
 
-def _take(documents: Iterable[RawBSONDocument]) -> Iterator[Document]:
+def _limit_bytes(documents: Iterable[RawBSONDocument]) -> Iterator[Document]:
     """The documents, until they have 8 MiB in total."""
     size = 0
     for document in documents:
@@ -218,5 +218,5 @@ def _date_forms(value: Any) -> Iterator[str]:
             yield "iso"
         case int() | float():
             for form, factor in PER_SECOND.items():
-                if _FIRST * factor <= value <= _LAST * factor:
+                if _FIRST_DATE_S * factor <= value <= _LAST_DATE_S * factor:
                     yield form

@@ -26,9 +26,7 @@ Command = Callable[..., Any]
 
 @click.command("check")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option(
-    "--queue", metavar="NAME", help="Of the queues in JOBMON_QUEUES, only check this one."
-)
+@click.option("--queue", metavar="NAME", help="Check only this queue of JOBMON_QUEUES.")
 def check_command(*, as_json: bool, queue: str | None) -> None:
     """Check your deployment and print what is missing, with a remedy for each problem.
 
@@ -43,9 +41,9 @@ def check_command(*, as_json: bool, queue: str | None) -> None:
             _print_finding(finding)
         findings.append(finding)
     counts = {level: sum(finding.level == level for finding in findings) for level in Level}
-    fine = not counts[Level.PROBLEM]
+    is_ok = not counts[Level.PROBLEM]
     if as_json:
-        report = {"ok": fine, "findings": [asdict(finding) for finding in findings]}
+        report = {"ok": is_ok, "findings": [asdict(finding) for finding in findings]}
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         summary = f"\nProblems: {counts[Level.PROBLEM]}. Warnings: {counts[Level.WARNING]}."
@@ -53,11 +51,11 @@ def check_command(*, as_json: bool, queue: str | None) -> None:
         if names := dict.fromkeys(finding.queue for finding in problems if finding.queue):
             summary += f" Queues with problems: {', '.join(names)}."
         click.echo(summary)
-    sys.exit(0 if fine else 1)
+    sys.exit(0 if is_ok else 1)
 
 
 def _check(queue: str | None) -> Iterator[Finding]:
-    """The findings of `jobmon check`; a bad setting is one, too."""
+    """The findings of `jobmon check`; a bad setting is a finding, too."""
     try:
         settings = Settings.from_env(require_keys=False)
         if queue is not None and settings.queues is None:
@@ -82,7 +80,7 @@ def _print_finding(finding: Finding, *, err: bool = False) -> Level:
 def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], Command]:
     """An option whose value may also be in a variable, or in the file that `{variable}_FILE` names.
 
-    Like a variable that is empty, an empty file counts as no value.
+    An empty variable and an empty file count as no value.
     """
 
     def read_file() -> str | None:
@@ -102,7 +100,7 @@ def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], C
 )
 @click.option(
     "--discover",
-    "discovers",
+    "only_discover",
     is_flag=True,
     help="Only read: list the collections that look like queues, with a profile for each.",
 )
@@ -116,7 +114,7 @@ def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], C
 @click.option(
     "--queue",
     metavar="NAME",
-    help="Of the queues in JOBMON_QUEUES, only prepare this one; by default all in the database.",
+    help="Prepare only this queue of JOBMON_QUEUES; by default all queues in the database.",
 )
 @click.option("--jobs", metavar="NAME", help="Instead of JOBMON_JOBS_COLLECTION.")
 @click.option("--attempts", metavar="NAME", help="Instead of JOBMON_ATTEMPTS_COLLECTION.")
@@ -153,7 +151,7 @@ def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], C
 )
 @click.option(
     "--remove",
-    "removes",
+    "is_removal",
     is_flag=True,
     help="Remove what `jobmon init` created for this queue: users, roles, indexes.",
 )
@@ -162,7 +160,7 @@ def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], C
 def init_command(
     *,
     mongo_uri: str | None,
-    discovers: bool,
+    only_discover: bool,
     folder: Path | None,
     queue: str | None,
     jobs: str | None,
@@ -179,17 +177,17 @@ def init_command(
     unique: bool,
     dry_run: bool,
     as_script: bool,
-    removes: bool,
+    is_removal: bool,
     rollup_db: str,
     state_db: str,
 ) -> None:
     """Create the indexes that the monitor needs; also its users and a replica set.
 
-    JOBMON_PROFILE and the mapping settings describe the documents, or the file JOBMON_QUEUES those
-    of several queues. Existing indexes, users and rights are kept, so you can run it again at any
+    JOBMON_PROFILE and the mapping settings describe the documents; for several queues, the file
+    JOBMON_QUEUES does. Existing indexes, users and rights are kept, so you can run it again at any
     time. If the documents do not match the settings, it stops before it creates anything.
     """
-    if discovers:
+    if only_discover:
         _discover(mongo_uri, {rollup_db, state_db}, jobs, folder)
         return
     if folder is not None:
@@ -201,7 +199,7 @@ def init_command(
         (UserKind.COLLECTOR, collector, collector_password),
         (UserKind.ACTOR, actor, actor_password),
     )
-    if not (dry_run or as_script or removes):
+    if not (dry_run or as_script or is_removal):
         _require_passwords(users)
     options = InitOptions(
         users=users,
@@ -210,11 +208,13 @@ def init_command(
         unique=unique,
         change_passwords=change_passwords,
     )
-    run = _choose_action(options, dry_run=dry_run, as_script=as_script, removes=removes)
+    run = _choose_action(options, dry_run=dry_run, as_script=as_script, is_removal=is_removal)
     targets: list[InitTarget] = []
     try:
         settings = Settings.for_init(mongo_uri)
-        _refuse_options(settings, queue, names_collections=bool(jobs or attempts), removes=removes)
+        _refuse_options(
+            settings, queue, has_collection_option=bool(jobs or attempts), is_removal=is_removal
+        )
         settings = replace(
             settings,
             rollup_db=rollup_db,
@@ -240,10 +240,10 @@ def init_command(
         sys.exit(1)
 
 
-def _list_users(*given: tuple[UserKind, str | None, str | None]) -> list[User]:
-    """The users to create, from kinds, names and passwords."""
+def _list_users(*options: tuple[UserKind, str | None, str | None]) -> list[User]:
+    """The users to create, from tuples of (kind, name, password)."""
     users = [
-        User(name=name, kind=kind, password=password) for kind, name, password in given if name
+        User(name=name, kind=kind, password=password) for kind, name, password in options if name
     ]
     for user, other in combinations(users, 2):
         if user.name == other.name:
@@ -260,31 +260,31 @@ def _require_passwords(users: list[User]) -> None:
 
 
 def _refuse_options(
-    settings: Settings, queue: str | None, *, names_collections: bool, removes: bool
+    settings: Settings, queue: str | None, *, has_collection_option: bool, is_removal: bool
 ) -> None:
-    """Raise UsageError for options that do not go with, or without, JOBMON_QUEUES."""
+    """Raise UsageError for options that JOBMON_QUEUES excludes, or that need it."""
     if settings.queues is None:
         if queue:
             raise click.UsageError("--queue needs JOBMON_QUEUES.")
-    elif names_collections:
+    elif has_collection_option:
         raise click.UsageError("--jobs and --attempts: set them in the file JOBMON_QUEUES.")
-    elif removes and not queue:
+    elif is_removal and not queue:
         raise click.UsageError("With JOBMON_QUEUES, --remove needs --queue NAME.")
 
 
 def _choose_action(
-    options: InitOptions, *, dry_run: bool, as_script: bool, removes: bool
+    options: InitOptions, *, dry_run: bool, as_script: bool, is_removal: bool
 ) -> Callable[[InitTarget], set[Level]]:
-    """What to do for each queue; it prints the outcome and returns its levels."""
+    """A function that prepares one queue, prints the findings and returns their levels."""
 
     def run(target: InitTarget) -> set[Level]:
         settings = target.settings
         queue_options = replace(options, has_own_databases=target.has_own_databases)
         if as_script:
-            lines = script_removal(settings) if removes else script_init(settings, queue_options)
+            lines = script_removal(settings) if is_removal else script_init(settings, queue_options)
             click.echo("\n".join(lines))
             return set()
-        if removes:
+        if is_removal:
             found = remove(settings, dry_run=dry_run)
         else:
             found = (preview_init if dry_run else run_init)(settings, queue_options)
@@ -293,14 +293,16 @@ def _choose_action(
     return run
 
 
-def _discover(mongo_uri: str | None, own: set[str], only: str | None, folder: Path | None) -> None:
+def _discover(
+    mongo_uri: str | None, own_databases: set[str], collection: str | None, folder: Path | None
+) -> None:
     """Print the queues of a deployment; with `folder`, also write their files."""
     source = "JOBMON_ADMIN_MONGO_URI" if mongo_uri else "JOBMON_MONGO_URI"
     try:
         uri = mongo_uri or read_variable("JOBMON_MONGO_URI")
         if not uri:
             raise click.UsageError("--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI.")
-        found = discover(uri, source, own, only)
+        found = discover(uri, source, own_databases, collection)
         click.echo("\n".join(describe_discovery(found)))
         if folder is not None:
             click.echo("")

@@ -27,7 +27,7 @@ from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 
-_MAX_SEARCHED = 50  # other collections, and databases, are searched for jobs
+_MAX_SEARCHED = 50  # at most so many other collections, and databases, are searched for jobs
 _MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
 _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
 COLLECTION_SETTINGS = ("jobs_collection", "attempts_collection")
@@ -57,7 +57,7 @@ class Deployment:
     def inspect(
         cls, settings: Settings, connection: Connection, *, has_own_databases: bool = True
     ) -> Self:
-        """Inspect it; raises PyMongoError if it does not answer or refuses the sign-in."""
+        """Inspect a deployment; PyMongoError if it does not answer or refuses the sign-in."""
         admin = connection.client.admin
         hello = admin.command("hello")
         status = admin.command("connectionStatus", showPrivileges=True)["authInfo"]
@@ -84,20 +84,20 @@ class Deployment:
         return QueueRoles(self.connection.database.name, self.connection.collection_names, own)
 
     def list_action_rights(self, support: ActionSupport) -> ActionRights:
-        """What the user of an actor for this queue may write; the queue must have actions."""
-        is_own = support.transitions is None
+        """The rights of an actor's user for this queue; the queue must have actions."""
+        is_jobmon_queue = support.transitions is None
         names = self.connection.collection_names
         return ActionRights(
-            # Only the library of jobmon records in the attempts how an action ends one.
-            collections=names if is_own else names[:1],
-            has_controls=is_own,
+            # Only jobmon's own library updates an attempt when an action ends it.
+            collections=names if is_jobmon_queue else names[:1],
+            has_controls=is_jobmon_queue,
             may_delete=self.settings.actions_allow_delete,
             state_db=self.settings.state_db if self.has_own_databases else None,
         )
 
     @property
     def replica_set(self) -> str | None:
-        """The name of the replica set; None for other kinds."""
+        """The name of the replica set; None for other kinds of deployments."""
         return self.hello.get("setName")
 
     @property
@@ -116,7 +116,7 @@ class Deployment:
     def init_command(self, option: str = "") -> str:
         """The command line of `jobmon init` for this queue, with placeholders for secrets.
 
-        `option`: `--create`, or for the user to create `--reader`, `--collector` or `--actor`.
+        `option`: `--create`, or to create a user `--reader`, `--collector` or `--actor`.
         """
         words = [*self._list_variables(), f"{ADMIN_URI}='{self._make_admin_uri()}'", "jobmon init"]
         if self.settings.queues is not None and self.settings.queue:
@@ -197,10 +197,10 @@ def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | No
 def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
     """Where the jobs may be instead: a collection with their fields, or another database.
 
-    `setting` is the name of the setting with the connection string, by default that of the queue.
+    `setting` is the name of the setting with the connection string, by default the queue's.
     """
     setting = setting or deployment.settings.uri_setting
-    jobs, own = deployment.watched[0], deployment.settings.rollup_db
+    jobs, rollup_db = deployment.watched[0], deployment.settings.rollup_db
     others = deployment.kinds.keys() - set(deployment.connection.collection_names)
     similar = [
         name
@@ -211,18 +211,18 @@ def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> s
         jobs_setting = deployment.settings.describe_setting("jobs_collection")
         return f"These look like jobs: {', '.join(similar)}. Set {jobs_setting} to one."
     client = deployment.connection.client
-    skipped = {"admin", "config", "local", own, jobs.database.name}
+    skipped = {"admin", "config", "local", rollup_db, jobs.database.name}
     try:
-        holding = [
+        databases = [
             name
             for name in sorted(set(client.list_database_names()) - skipped)[:_MAX_SEARCHED]
             if jobs.name in client[name].list_collection_names(authorizedCollections=True)
         ]
     except OperationFailure:  # the user may not list databases
         return None
-    if holding:
+    if databases:
         return (
-            f"There is a collection {jobs.name} in: {', '.join(holding)}. "
+            f"There is a collection {jobs.name} in: {', '.join(databases)}. "
             f"Name the database after the address in {setting}; the default is {DEFAULT_DATABASE}."
         )
     return None

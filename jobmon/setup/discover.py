@@ -40,24 +40,26 @@ _UNKNOWN = "-"
 _MAX_TIME_MS = 5_000
 
 
-def discover(uri: str, source: str, own: set[str], only: str | None = None) -> Discovery:
+def discover(
+    uri: str, source: str, own_databases: set[str], collection: str | None = None
+) -> Discovery:
     """Search the deployment of a connection string for queues; raises SetupError.
 
-    `source`: the setting that has the connection string. `own`: jobmon's own databases. `only`: the
-    name of the only collection to look at.
+    `source`: the setting that has the connection string. `own_databases`: the databases of jobmon,
+    which are left out. `collection`: the only collection to search; None for all.
     """
     try:
         require_mongo_uri(uri, source)
     except SettingsError as error:
         raise SetupError(refused_setting(error)) from None
     with admin_client(Settings(mongo_uri=uri)) as client:
-        return _Search(uri, client, own).run(only)
+        return _Search(uri, client, own_databases).run(collection)
 
 
 class _Search:
-    def __init__(self, uri: str, client: MongoClient[Document], own: set[str]) -> None:
+    def __init__(self, uri: str, client: MongoClient[Document], own_databases: set[str]) -> None:
         self._uri = uri
-        self._own = own | {"admin", "config", "local"}
+        self._left_out = own_databases | {"admin", "config", "local"}
         self._client = client
         self._limits: list[str] = []
         self._deadline = monotonic() + _MAX_SECONDS
@@ -99,7 +101,7 @@ class _Search:
         )
 
     def _list_collections(self, only: str | None) -> Iterator[tuple[Database[Document], str]]:
-        """The collections to look at, those of the database in the connection string first."""
+        """The collections to search, those of the database in the connection string first."""
         default = self._client.get_default_database(DEFAULT_DATABASE).name
         try:
             names = set(self._client.list_database_names())
@@ -109,7 +111,7 @@ class _Search:
                 raise
             names = {default}
             self._limits.append(f"this user may not list databases: only {default} is searched")
-        databases = sorted(names - self._own, key=lambda name: (name != default, name))
+        databases = sorted(names - self._left_out, key=lambda name: (name != default, name))
         if len(databases) > MAX_DATABASES:
             self._limits.append(f"only {MAX_DATABASES} of {len(databases)} databases are searched")
         listed = 0
@@ -133,7 +135,10 @@ class _Search:
     def _judge(
         self, database: Database[Document], sample: CollectionSample, attempts: set[tuple[str, str]]
     ) -> Candidate | str | None:
-        """The queue in a collection, or why it is none although it has a sign of one."""
+        """The queue in a collection; or the reason why a collection with its signs is no queue.
+
+        None for a collection without any sign of a queue.
+        """
         resample = partial(read_sample, database, sample.collection)
         try:
             recognition = recognize(sample, resample, partial(_read_other, database))
@@ -172,7 +177,7 @@ class _Search:
         jobs: tuple[tuple[str, ...], ...] = ()
         try:
             jobs = tuple(self._preview(candidate))
-        except ProfileError as error:  # of a name that a profile cannot have
+        except ProfileError as error:  # a field has a name that a profile cannot contain
             doubt = f"a profile for it has to be written by hand: {error}"
             return replace(
                 candidate, certainty=Certainty.POSSIBLE, profile=None, text=None, doubts=(doubt,)

@@ -29,10 +29,10 @@ _KEPT_OPTIONS = ("replicaset", "authsource", "tls", "ssl", "directconnection", "
 class Candidate:
     """A collection that is or may be a queue.
 
-    `profile`: the value of JOBMON_PROFILE, None if it cannot be watched yet. `text`: the content of
-    the profile's file, None for a shipped one. `uri`: the connection string for the settings,
-    without a user; `needs_user`: whether a user was removed. `jobs`: the rows of the preview, the
-    titles first.
+    `profile`: the value of JOBMON_PROFILE; None if the queue cannot be watched yet. `text`: the
+    content of the profile's file; None for a shipped profile. `uri`: the connection string for the
+    settings, without a user; `needs_user`: whether a user was removed. `jobs`: the rows of the
+    preview, the titles first.
     """
 
     sample: CollectionSample
@@ -47,15 +47,15 @@ class Candidate:
 
     @property
     def stem(self) -> str:
-        """The name of its files, without the suffix."""
+        """The name of the queue's files, without the suffix."""
         return re.sub(r"[^\w-]+", "-", self.sample.name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
-    """What was found, the most certain queues first.
+    """The result of a search, the most certain queues first.
 
-    `others`: collections that have a sign of a queue but are no queue, each with the reason.
+    `others`: collections that have signs of a queue but are no queue, each with the reason.
     `limits`: what was not searched, and why.
     """
 
@@ -86,7 +86,7 @@ def write_files(discovery: Discovery, folder: Path) -> Iterator[str]:
     """Write the profile and the settings of each queue; a line for each file.
 
     Existing files are kept. Only their owner can read the settings, which get a new
-    JOBMON_JWT_SECRET_KEY. What is only possibly a queue gets no files.
+    JOBMON_JWT_SECRET_KEY. A collection that is only possibly a queue gets no files.
     """
     folder = folder.resolve()
     try:
@@ -126,8 +126,8 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _describe(candidate: Candidate) -> Iterator[str]:
-    what = f"with the profile {candidate.profile}" if candidate.profile else "without a profile yet"
-    yield f"{candidate.sample.name}: {_CERTAINTIES[candidate.certainty]}, {what}"
+    profile = f"with the profile {candidate.profile}" if candidate.profile else "without a profile"
+    yield f"{candidate.sample.name}: {_CERTAINTIES[candidate.certainty]}, {profile}"
     yield from (f"  because {reason}" for reason in candidate.reasons[:1])
     yield from (
         f"  {'' if reason.startswith('but') else 'and '}{reason}"

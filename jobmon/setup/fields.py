@@ -1,4 +1,4 @@
-"""Finds which fields of the contract documents have, in samples of them.
+"""Finds in samples which fields of the contract the watched documents have.
 
 It reads types, field names and statuses, and no other value of a document.
 """
@@ -29,14 +29,14 @@ _MAX_NAMES = 20  # of fields in one message
 class Field:
     """A field of the contract: its types, and the consequence if documents lack it.
 
-    With `statuses`, only documents with one of them need it. `alternative` is a field that can take
-    its place. jobmon is of little use without an `essential` field.
+    With `statuses`, only documents with one of these need the field. `alternative` is a field that
+    can replace it. `is_essential`: jobmon is of little use without the field.
     """
 
     name: str
     types: tuple[str, ...]
     consequence: str
-    essential: bool = False
+    is_essential: bool = False
     statuses: tuple[str, ...] = ()
     alternative: str | None = None
 
@@ -47,10 +47,10 @@ _IDS = ("string", "objectId", *_NUMBER, "binData")
 _FAILED = (JobStatus.FAILED, JobStatus.DLQ)
 
 JOB_FIELDS = (
-    Field("jobId", _TEXT, "a job cannot be opened or followed", essential=True),
-    Field("status", _TEXT, "every job counts as having no status", essential=True),
+    Field("jobId", _TEXT, "a job cannot be opened or followed", is_essential=True),
+    Field("status", _TEXT, "every job counts as having no status", is_essential=True),
     Field("type", _TEXT, "jobs cannot be distinguished by type"),
-    Field("createdAt", _DATE, "lists have no order, and ages are unknown", essential=True),
+    Field("createdAt", _DATE, "lists have no order, and ages are unknown", is_essential=True),
     Field("updatedAt", _DATE, "without a change stream, changes are found late"),
     Field("createdBy", ("objectId", "string"), "only admins see jobs"),
     Field("payload", ("object",), "jobs are shown without their input"),
@@ -64,9 +64,11 @@ JOB_FIELDS = (
     Field("lastError", ("object",), "errors are not shown in lists", statuses=_FAILED),
 )
 ATTEMPT_FIELDS = (
-    Field("jobId", _TEXT, "attempts cannot be matched to jobs", essential=True),
-    Field("attemptNumber", _NUMBER, "attempts have no order", essential=True),
-    Field("status", _TEXT, "succeeded and failed attempts cannot be distinguished", essential=True),
+    Field("jobId", _TEXT, "attempts cannot be matched to jobs", is_essential=True),
+    Field("attemptNumber", _NUMBER, "attempts have no order", is_essential=True),
+    Field(
+        "status", _TEXT, "succeeded and failed attempts cannot be distinguished", is_essential=True
+    ),
     Field("workerId", _TEXT, "the worker is not shown"),
     Field("startedAt", _DATE, "wait and run times are unknown"),
     Field(
@@ -80,14 +82,14 @@ ATTEMPT_FIELDS = (
 
 
 def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ...]:
-    """The fields that jobs should have, by the profile."""
+    """The fields that jobs should have according to the profile."""
     if settings.profile == Settings.profile:
         return JOB_FIELDS
     # Other programs do not always write the other fields, and have several forms of them.
     return tuple(
-        replace(field, essential=True, statuses=())
+        replace(field, is_essential=True, statuses=())
         for field in JOB_FIELDS
-        if field.essential or field.name in profile.always
+        if field.is_essential or field.name in profile.always
     )
 
 
@@ -117,7 +119,7 @@ class ExpectedFields(NamedTuple):
 
 
 def expected_fields(settings: Settings, connection: Connection) -> list[ExpectedFields]:
-    """What the documents of each watched collection should have."""
+    """The fields that the documents of each watched collection should have."""
     profile, attempts = connection.profile, connection.attempts
     jobs = required_job_fields(settings, profile)
     file = "a profile of your own" if settings.queues is not None else None
@@ -140,13 +142,13 @@ def _required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Fiel
         return ATTEMPT_FIELDS
     needed = {"finishedAt"} if profile.log is not None else set()
     return tuple(
-        replace(field, essential=True, statuses=())
+        replace(field, is_essential=True, statuses=())
         for field in ATTEMPT_FIELDS
-        if field.essential or field.name in needed
+        if field.is_essential or field.name in needed
     )
 
 
-# What jobmon cannot do with a field that it computes from a document.
+# The limits of fields that are computed from a document.
 _LIMITS = {
     "type": "a list by type reads all jobs in their order",
     "nextRunAt": "due and scheduled jobs are neither counted nor listed",
@@ -167,12 +169,12 @@ def computed_fields(mapping: FieldMapping) -> list[str]:
 
 
 def find_used_paths(
-    watched: ReadCollection, paths: Iterable[str], *, filled: bool = False
+    watched: ReadCollection, paths: Iterable[str], *, require_value: bool = False
 ) -> set[str]:
     """The paths that occur in about 3,000 documents: the newest, the oldest and random ones.
 
-    `error.code` is also found where `error` is null, because that is null until a job fails.
-    With `filled` a path is found only where its value is not null.
+    `error.code` is also found where `error` is null, as `error` may be null until a job fails. With
+    `require_value`, a path is found only where its value is not null.
     """
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     if not names:
@@ -180,12 +182,12 @@ def find_used_paths(
     group: Document = {"_id": None}
     for name, path in names.items():
         parent, _, leaf = path.rpartition(".")
-        empty = ["missing", "null"] if filled else ["missing"]
+        empty = ["missing", "null"] if require_value else ["missing"]
         is_there: Document = {"$not": [{"$in": [{"$type": f"${path}"}, empty]}]}
         if leaf and parent:
             # A path through an array is the array of its elements' values.
             is_there = {"$and": [is_there, {"$ne": [f"${path}", []]}]}
-            if not filled:
+            if not require_value:
                 is_there = {"$or": [is_there, {"$eq": [{"$type": f"${parent}"}, "null"]}]}
         group[name] = {"$max": is_there}
     limit: Document = {"$limit": _SEARCHED_DOCUMENTS}
@@ -259,7 +261,7 @@ class Sample:
         """How many of the documents lack a mapped `path`, or have null there."""
         (field,) = (field for field in self._fields if self._mapping.paths[field.name] == path)
         types = [document["types"].get(field.name, "missing") for document in self._documents]
-        return sum(kind in ("missing", "null", "undefined") for kind in types)
+        return sum(name in ("missing", "null", "undefined") for name in types)
 
     def _list_field_names(self) -> list[str]:
         """The names of the documents' fields, the most frequent first."""
@@ -284,7 +286,7 @@ class Sample:
                 printable(name) for name in sorted(names) if _normalize(name) == _normalize(path)
             ]
             where = f"with status {' or '.join(field.statuses)} " if field.statuses else ""
-            report = problem if field.essential else warning
+            report = problem if field.is_essential else warning
             yield report(
                 "fields",
                 f"None of the newest {len(expected)} of {self.name} {where}has "
@@ -299,7 +301,7 @@ class Sample:
         missing = [
             field
             for field in self._fields
-            if field.essential and self.size and not self.types(field.name)
+            if field.is_essential and self.size and not self.types(field.name)
         ]
         if not missing:
             return None
@@ -323,9 +325,9 @@ class Sample:
             if (reading := self._mapping.readings.get(field.name)) is not None:
                 expected = _TEXT if reading == "iso" else _NUMBER
             found = self.types(field.name)
-            odd = {kind: found[kind] for kind in found if kind not in (*expected, "null")}
+            odd = {name: found[name] for name in found if name not in (*expected, "null")}
             if odd:
-                listed = ", ".join(f"{number} times {kind}" for kind, number in sorted(odd.items()))
+                listed = ", ".join(f"{number} times {name}" for name, number in sorted(odd.items()))
                 yield warning(
                     "fields",
                     f"{path} in {self.name} should be {' or '.join(expected)}, but is "

@@ -26,7 +26,7 @@ _SETTING_REMEDIES = {
 
 
 class Level(StrEnum):
-    """How bad a finding is. Only a problem makes the command fail."""
+    """The severity of a finding. Only a problem makes the command fail."""
 
     OK = "ok"
     WARNING = "warning"
@@ -45,7 +45,7 @@ class Finding:
     message: str
     remedy: str | None = None
     commands: tuple[str, ...] = ()
-    queue: str | None = None  # its name, if there are several queues and it concerns one
+    queue: str | None = None  # the queue's name, if there are several queues
 
 
 class SetupError(Exception):

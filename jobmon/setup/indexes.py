@@ -18,7 +18,7 @@ from jobmon.store.indexes import Index, required_indexes
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, exact_index_name
 
-MADE_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
+CREATED_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
 FORMAT = 1
 _SAMPLE = 1_000  # random documents, to estimate sizes
 _ENTRY_BYTES = 6  # of an index entry, besides its keys
@@ -41,13 +41,17 @@ class PlannedIndex:
 
 
 def plan_indexes(
-    settings: Settings, connection: Connection, collections: Collection[str], *, every: bool = False
+    settings: Settings,
+    connection: Connection,
+    collections: Collection[str],
+    *,
+    include_unused: bool = False,
 ) -> list[PlannedIndex]:
-    """The indexes of these collections; with `every`, also those of unused fields."""
+    """The indexes of these collections; with `include_unused`, also those of unused fields."""
     required = [
         index for index in required_indexes(connection) if index.collection.name in collections
     ]
-    unused = set() if every else _unused_indexes(settings, connection, required)
+    unused = set() if include_unused else _unused_indexes(settings, connection, required)
 
     def find_state(index: Index) -> State:
         if index_exists(index):
@@ -162,9 +166,9 @@ def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str
             continue
         whole = [index for index in own_indexes if index.partial is None]
         partial = [[index] for index in own_indexes if index.partial is not None]
-        for same in (whole, *partial):
+        for group in (whole, *partial):
             with suppress(ExecutionTimeout):
-                sizes |= _estimate_sizes(watched, same)
+                sizes |= _estimate_sizes(watched, group)
     return sizes
 
 
@@ -211,8 +215,9 @@ def _is_certain(settings: Settings, index: Index) -> bool:
 def _average_widths(
     watched: ReadCollection, paths: Iterable[str], query: Document
 ) -> tuple[int, dict[str, float]]:
-    """How many documents of a random sample match a query, and the average size in bytes of their
-    values at these paths.
+    """The matching documents of a random sample, and the average size of their values in bytes.
+
+    The sizes are by path.
     """
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     group: Document = {"_id": None, "documents": {"$sum": 1}}
@@ -229,7 +234,7 @@ def _average_widths(
     return row["documents"], widths
 
 
-class MadeIndexes:
+class CreatedIndexes:
     """The record of indexes that `jobmon init` created; methods raise PyMongoError.
 
     Their names do not identify them: an index has the name that the queue's own program would give
@@ -237,7 +242,7 @@ class MadeIndexes:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._made = state_database(connection)[MADE_INDEXES]
+        self._created = state_database(connection)[CREATED_INDEXES]
 
     @staticmethod
     def entry(index: Index, name: str) -> Document:
@@ -253,12 +258,12 @@ class MadeIndexes:
 
     def add(self, index: Index, name: str) -> None:
         entry = self.entry(index, name) | {"at": datetime.now(UTC)}
-        self._made.replace_one({"_id": entry["_id"]}, entry, upsert=True)
+        self._created.replace_one({"_id": entry["_id"]}, entry, upsert=True)
 
     def list_entries(self, database: str, collections: Collection[str]) -> list[Document]:
         """The records of these collections, by name."""
         query = {"database": database, "collection": {"$in": list(collections)}, "format": FORMAT}
-        return list(self._made.find(query).sort("_id"))
+        return list(self._created.find(query).sort("_id"))
 
     def forget(self, entry: Document) -> None:
-        self._made.delete_one({"_id": entry["_id"]})
+        self._created.delete_one({"_id": entry["_id"]})

@@ -15,7 +15,7 @@ from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import admin_client
 from jobmon.setup.findings import Finding, SetupError, describe, ok, problem, warning
-from jobmon.setup.indexes import MadeIndexes, PlannedIndex, State, create_index, estimate_bytes
+from jobmon.setup.indexes import CreatedIndexes, PlannedIndex, State, create_index, estimate_bytes
 from jobmon.setup.init_plan import InitOptions, InitPlan, find_missing_rights, make_plan
 from jobmon.setup.replica_set import is_initiated, replica_set_config, start_replica_set
 from jobmon.setup.users import (
@@ -115,11 +115,11 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
     try:
         if actions.has_controls:
             controls = connection.database[CONTROLS]
-            created = {"$setOnInsert": {"types": list[str]()}}
-            controls.update_one({"_id": PAUSED}, created, upsert=True)
+            no_types = {"$setOnInsert": {"types": list[str]()}}
+            controls.update_one({"_id": PAUSED}, no_types, upsert=True)
         if actions.state_db is not None:
-            for name, keys, how in RECORD_INDEXES:
-                state_database(connection)[name].create_index(keys, **how)
+            for name, keys, index_options in RECORD_INDEXES:
+                state_database(connection)[name].create_index(keys, **index_options)
     except OperationFailure as error:
         return warning(
             "actions",
@@ -131,7 +131,7 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
 
 
 def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
-    made = MadeIndexes(plan.deployment.connection)
+    created = CreatedIndexes(plan.deployment.connection)
     is_recorded = True
     for planned in plan.indexes:
         if planned.state is not State.MISSING:
@@ -156,7 +156,7 @@ def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
         is_unique = options.unique and index.may_be_unique
         yield ok("index", f"{index}: created{', unique' if is_unique else ''}, as {name}")
         try:
-            made.add(index, name)
+            created.add(index, name)
         except OperationFailure as error:
             if is_recorded:
                 is_recorded = False
@@ -210,8 +210,8 @@ def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
         return _describe_unchanged(planned)
     estimate = "size unknown" if size is None else f"about {max(size / _MIB, 0.1):,.1f} MiB"
     setting = planned.index.setting
-    chosen = f" (for filters of lists: `{setting}` in JOBMON_FILTERS)" if setting else ""
-    return ok("index", f"{planned.index}: would be created, {estimate}{chosen}")
+    purpose = f" (for filters of lists: `{setting}` in JOBMON_FILTERS)" if setting else ""
+    return ok("index", f"{planned.index}: would be created, {estimate}{purpose}")
 
 
 def _describe_connection(plan: InitPlan, user: User) -> Finding:
@@ -222,5 +222,5 @@ def _describe_connection(plan: InitPlan, user: User) -> Finding:
     setting = deployment.settings.uri_setting
     if setting == Settings.uri_setting and user.kind in _URI_SETTINGS:
         setting = _URI_SETTINGS[user.kind]
-    whose = "web service" if user.kind is UserKind.READER else user.kind
-    return ok("connection", f"{whose}: {setting}='{uri}'")
+    process = "web service" if user.kind is UserKind.READER else user.kind
+    return ok("connection", f"{process}: {setting}='{uri}'")

@@ -42,7 +42,7 @@ class InitPlan:
 
     deployment: Deployment
     roles: QueueRoles
-    samples: dict[str, Sample]  # by collection; empty ones have none
+    samples: dict[str, Sample]  # by collection, without empty collections
     new_collections: list[str]
     indexes: list[PlannedIndex]
     notes: list[Finding]
@@ -66,7 +66,7 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
     for fields, setting in zip(expected, names, strict=False):
         collection = fields.collection.collection
         kind = deployment.kinds.get(collection.name)
-        if kind is None:  # a user without the right to read it cannot list it: fail here
+        if kind is None:  # perhaps the user may not read the collection: then fail here
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
         elif sample := _read_sample(fields, kind, setting):
             samples[collection.name] = sample
@@ -88,13 +88,15 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
         roles=replace(deployment.roles, actions=_find_action_rights(deployment, options)),
         samples=samples,
         new_collections=new_collections,
-        indexes=plan_indexes(settings, connection, [*samples, *empty], every=options.create),
+        indexes=plan_indexes(
+            settings, connection, [*samples, *empty], include_unused=options.create
+        ),
         notes=notes,
     )
 
 
 def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionRights | None:
-    """The rights of an actor's user, if one is to be created; SetupError if it could do nothing."""
+    """The rights of an actor's user; None without --actor. SetupError if there are no actions."""
     if all(user.kind is not UserKind.ACTOR for user in options.users):
         return None
     support = find_support(deployment.settings)
@@ -145,7 +147,7 @@ def _describe_absence(where: str, kind: str | None) -> str:
 
 
 def find_missing_rights(plan: InitPlan, options: InitOptions) -> Finding | None:
-    """The rights that the user lacks for a part of the plan, as a problem; None if it has all."""
+    """The problem that the user lacks rights for a part of the plan; None if nothing is missing."""
     deployment, database = plan.deployment, plan.roles.database
     if not deployment.users:  # no authentication
         return None

@@ -48,10 +48,10 @@ class _DatabaseAddress:
 
     @classmethod
     def from_client(cls, uri: str, client: MongoClient[Document]) -> "_DatabaseAddress":
-        """Also with the addresses that the configuration of the replica set has."""
-        place = cls.from_uri(uri)
+        """The database in a connection string, with the addresses of all members of its set."""
+        address = cls.from_uri(uri)
         members = {str(host).lower() for host in client.admin.command("hello").get("hosts", ())}
-        return replace(place, hosts=place.hosts | members)
+        return replace(address, hosts=address.hosts | members)
 
     def describe(self) -> str:
         return f"{self.database} at {','.join(sorted(self.hosts))}"
@@ -63,8 +63,8 @@ def find_targets(
     """The queues to prepare, and findings about queues that are left out.
 
     `settings` have the administrator's connection string; `own_uri` is JOBMON_MONGO_URI, or empty.
-    Without JOBMON_QUEUES there is one; with it and without a `name`, all queues in the
-    administrator's database. Raises SetupError and SettingsError.
+    Without JOBMON_QUEUES there is one queue. Otherwise, without a `name`, these are all queues in
+    the administrator's database. Raises SetupError and SettingsError.
     """
     if settings.queues is None:
         return [InitTarget(settings=settings)], []
@@ -78,7 +78,9 @@ def find_targets(
             _require_same_database(queue, admin)
         chosen, notes = queues, list[Finding]()
     else:
-        chosen = tuple(queue for queue in queues if queue.mongo_uri and _is_at(queue, admin))
+        chosen = tuple(
+            queue for queue in queues if queue.mongo_uri and _is_in_database(queue, admin)
+        )
         notes = list(_describe_unknown(queues))
     if not chosen:
         raise SetupError(_explain_no_queue(queues, admin))
@@ -106,14 +108,14 @@ def _make_target(
     )
 
 
-def _is_at(queue: Settings, admin: _DatabaseAddress) -> bool:
-    place = _DatabaseAddress.from_uri(queue.mongo_uri)
-    return place.database == admin.database and bool(place.hosts & admin.hosts)
+def _is_in_database(queue: Settings, admin: _DatabaseAddress) -> bool:
+    address = _DatabaseAddress.from_uri(queue.mongo_uri)
+    return address.database == admin.database and bool(address.hosts & admin.hosts)
 
 
 def _require_same_database(queue: Settings, admin: _DatabaseAddress) -> None:
     """Raise SetupError if the queue is in another database than the administrator's."""
-    if queue.mongo_uri and not _is_at(queue, admin):
+    if queue.mongo_uri and not _is_in_database(queue, admin):
         where = _DatabaseAddress.from_uri(queue.mongo_uri).describe()
         raise SetupError(
             problem(

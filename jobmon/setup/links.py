@@ -15,7 +15,7 @@ def check_links(settings: Settings, connection: Connection) -> Iterator[Finding]
     if not settings.links:
         return
     paths = _find_paths(settings)
-    used = find_used_paths(connection.jobs, paths.values(), filled=True)
+    used = find_used_paths(connection.jobs, paths.values(), require_value=True)
     if unused := [name for name, path in paths.items() if path not in used]:
         yield warning(
             "links",
@@ -27,7 +27,7 @@ def check_links(settings: Settings, connection: Connection) -> Iterator[Finding]
 
 
 def _find_paths(settings: Settings) -> dict[str, str]:
-    """The path in documents of each field of the payload, without those that a profile computes."""
+    """The path in documents of each field of the payload, without computed fields."""
     payload = settings.read_profile().parse(settings.jobs_collection).fields.get("payload")
     names = (name for link in settings.links for name in link.fields if name.startswith(PAYLOAD))
     found = {

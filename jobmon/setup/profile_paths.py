@@ -64,9 +64,9 @@ def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:
     yield from _list_rule_paths(parsed.status, "status")
     if (repetition := parsed.repetition) is not None:
         for key, path in vars(repetition).items():
-            for each in path if isinstance(path, tuple) else (path,):
-                if each is not None:
-                    yield f"repetition.{key}", each
+            for single in path if isinstance(path, tuple) else (path,):
+                if single is not None:
+                    yield f"repetition.{key}", single
     attempts, prefix = parsed.attempts, ""
     if attempts.array is not None:
         yield "attempts.array", attempts.array

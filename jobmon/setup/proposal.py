@@ -34,7 +34,7 @@ from jobmon.setup.vocabulary import (
 )
 from jobmon.store.mapping import Document
 
-_MOST_STATUSES = 15
+_MAX_STATUSES = 15
 _MOSTLY = 0.9  # of the documents
 _CONSISTENT = 0.95
 _FEW_TYPES = 20
@@ -92,12 +92,12 @@ class _Proposer:
         self._worker = self._find(WORKERS, lambda found: found.has_only(*_IDS))
         self._attempts = self._find(ATTEMPT_COUNTS, _is_number)
         self._retries = self._find(RETRY_COUNTS, _is_number)
-        self._most_attempts = self._find(MAX_ATTEMPTS, _is_number)
+        self._max_attempts = self._find(MAX_ATTEMPTS, _is_number)
 
     def propose(self) -> Proposal | None:
         signs = self._list_signs()
         words = self._status_words()
-        known, works = self._judge_words(words)
+        known, has_active_word = self._judge_words(words)
         if self._is_log():
             return Proposal(
                 certainty=None,
@@ -114,21 +114,21 @@ class _Proposer:
                     "“Write a profile in five steps”"
                 ],
             )
-        holds = f"{self._status.path} has {count(len(words), 'distinct value')}"
-        is_worked = known >= _MOSTLY and works
-        is_named = COLLECTION_WORDS.search(self._sample.collection) is not None
-        is_work = self._payload or is_named or self._worker
+        values = f"{self._status.path} has {count(len(words), 'distinct value')}"
+        has_job_statuses = known >= _MOSTLY and has_active_word
+        has_queue_name = COLLECTION_WORDS.search(self._sample.collection) is not None
         if len(signs) >= 2:
-            is_clear = is_worked and is_work and len(words) > 1
+            is_job = self._payload or has_queue_name or self._worker
+            is_clear = has_job_statuses and is_job and len(words) > 1
             certainty = Certainty.PROBABLE if is_clear else Certainty.POSSIBLE
-        elif signs and is_worked and (self._payload or is_named):
+        elif signs and has_job_statuses and (self._payload or has_queue_name):
             certainty = Certainty.POSSIBLE
         else:
             found = f"only {signs[0]}" if signs else "no worker, no attempts and no due date"
             return Proposal(
-                certainty=None, reasons=[f"{holds}, but of the signs of a queue it has {found}"]
+                certainty=None, reasons=[f"{values}, but of the signs of a queue it has {found}"]
             )
-        reasons = [holds, f"it has {', '.join(signs)}"]
+        reasons = [values, f"it has {', '.join(signs)}"]
         if known >= _MOSTLY:
             reasons.insert(1, "these are words for the statuses of jobs")
         profile = self._write(self._status, words)
@@ -145,7 +145,7 @@ class _Proposer:
     ) -> SampledField | None:
         """The field with the first of these names that is accepted; it is not found again.
 
-        `nested`: also fields of a document in the document.
+        With `nested`, also fields of embedded documents.
         """
         paths = [
             path
@@ -170,10 +170,10 @@ class _Proposer:
         return self._find(DATES[name], _is_date, share=share, are_dates=True)
 
     def _list_signs(self) -> list[str]:
-        """What most jobs have and most other documents lack, with the fields."""
+        """The signs of a queue that the documents have, each with its fields."""
         groups = {
             "a worker's lease": (self._worker, self._dates["leaseExpiresAt"], self._lease_start),
-            "attempts": (self._attempts, self._retries, self._most_attempts),
+            "attempts": (self._attempts, self._retries, self._max_attempts),
             "a due date": (self._dates["nextRunAt"],),
         }
         found = {sign: [field.path for field in group if field] for sign, group in groups.items()}
@@ -189,7 +189,7 @@ class _Proposer:
         return [word for word, _ in self._status.words.most_common()]
 
     def _judge_words(self, words: list[str]) -> tuple[float, bool]:
-        """The share of documents whose status is a known word; whether one means waits or runs."""
+        """The share of documents with a known status; whether a status means queued or leased."""
         if self._status is None or self._status.words is None:
             return 0.0, False
         known = [word for word in words if normalize(word) in {*STATUS_WORDS, *FAILED_WORDS}]
@@ -284,7 +284,7 @@ class _Proposer:
             ("leasedBy", self._worker, leases),
             ("leaseExpiresAt", self._dates["leaseExpiresAt"], leases),
             ("attemptCount", self._attempts, []),
-            ("maxAttempts", self._most_attempts, []),
+            ("maxAttempts", self._max_attempts, []),
         ):
             if found is not None:
                 lines.append(self._line(name, found, only_in))
@@ -343,7 +343,7 @@ class _Proposer:
                 f"attemptCount = {{ path = {_quote(self._retries.path)}, plus = 1 }}"
             )
         limit = self._find(MAX_RETRIES, _is_number)
-        if limit is not None and self._most_attempts is None:
+        if limit is not None and self._max_attempts is None:
             self._doubts.append(
                 f"{limit.path} may limit retries: then add maxAttempts = "
                 f"{{ path = {_quote(limit.path)}, plus = 1 }}"
@@ -384,7 +384,7 @@ def _is_status(found: SampledField) -> bool:
     words = found.words
     if (
         words is None
-        or len(words) > _MOST_STATUSES
+        or len(words) > _MAX_STATUSES
         or not found.has_only("string", "number", "bool")
     ):
         return False

@@ -17,8 +17,8 @@ _CONTRACT = "jobmon"  # the profile of jobmon's own documents
 _REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
 # The share of documents that have all fields that the program always writes.
 _ALWAYS, _MOSTLY = 0.95, 0.5
-# The least share of a profile's fields; `_NAMED` is enough for PROBABLE in a collection with the
-# name that the program gives it.
+# The least share of a profile's fields for each certainty. `_NAMED` is enough for PROBABLE if the
+# collection has the program's name for it.
 _CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
 _KNOWN_STATUSES = 0.8
 _MIN_DISTINCTIVE = 2
@@ -44,8 +44,8 @@ class Certainty(StrEnum):
 class Recognition:
     """A shipped profile whose fields a collection's documents have.
 
-    `score`: the larger, the better the profile fits. `attempts_collection`: where the profile has
-    the attempts.
+    `score`: the larger, the better the profile fits. `attempts_collection`: the collection from
+    which the profile reads attempts.
     """
 
     profile: str
@@ -111,8 +111,8 @@ def _match(
         if not set(parsed.where) <= sample.top_level:
             return
         sample = resample(parsed.where)
-    always = _share_of_always(name, parsed, sample) if sample.documents else 0.0
-    if always < _MOSTLY:
+    complete = _share_of_complete(name, parsed, sample) if sample.documents else 0.0
+    if complete < _MOSTLY:
         return
     used = _used_fields(profile.content)
     present = used & sample.top_level
@@ -135,14 +135,14 @@ def _match(
     if unknown := _unknown_statuses(parsed, sample):
         certainty = Certainty.POSSIBLE
         reasons.append(f"but it has statuses that the profile does not know: {unknown}")
-    elif always < _ALWAYS:
+    elif complete < _ALWAYS:
         certainty = max(certainty, Certainty.PROBABLE, key=list(Certainty).index)
-        reasons.append("but not every document has what that program writes")
+        reasons.append("but not every document has the fields that the program always writes")
     elif certainty is not Certainty.CERTAIN:
         missing = ", ".join(sorted(used - present)[:4])
         reasons.append(f"but no document of the sample has {missing}")
     rank = list(reversed(Certainty)).index(certainty)
-    has_log = profile.has_event_log  # of two profiles for the same jobs, it is the better one
+    has_log = profile.has_event_log  # then the profile fits better than one without a log
     yield Recognition(
         profile=name,
         certainty=certainty,
@@ -178,7 +178,7 @@ def _list_spec_paths(spec: Any) -> Iterator[str]:
     if isinstance(spec, str):
         yield spec
         return
-    arrays = [spec[kind] for kind in ("first", "last", "length", "json") if kind in spec]
+    arrays = [spec[key] for key in ("first", "last", "length", "json") if key in spec]
     yield from arrays or ([spec["path"]] if "path" in spec else [])
     for inner in (*spec.get("first_of", ()), *spec.get("object", {}).values()):
         yield from _list_spec_paths(inner)
@@ -191,7 +191,7 @@ def _is_constant(path: str) -> bool:
     return path in ("null", "now", "collection") or path.startswith("const.")
 
 
-def _share_of_always(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:
+def _share_of_complete(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:
     """The share of the documents that have the fields that the program always writes.
 
     0 if a date has another form than the profile reads.

@@ -8,7 +8,7 @@ from jobmon.settings import Settings
 from jobmon.setup import script
 from jobmon.setup.deployment import Deployment, admin_client
 from jobmon.setup.findings import Finding, describe, ok, problem
-from jobmon.setup.indexes import MadeIndexes, index_exists
+from jobmon.setup.indexes import CreatedIndexes, index_exists
 from jobmon.setup.users import removable_users, remove_users
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import required_indexes
@@ -22,13 +22,13 @@ def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
     """
     with admin_client(settings) as client:
         deployment = Deployment.inspect(settings, Connection(settings, client))
-        made = MadeIndexes(deployment.connection)
-        # Read first: without the right to read it, nothing is removed.
-        entries = made.list_entries(deployment.roles.database, deployment.roles.collections)
+        created = CreatedIndexes(deployment.connection)
+        # Read first: without the right to read the records, nothing is removed.
+        entries = created.list_entries(deployment.roles.database, deployment.roles.collections)
         yield from remove_users(client, deployment.roles, dry_run=dry_run)
         for entry in entries:
-            yield from _remove_index(deployment, made, entry, dry_run=dry_run)
-        yield from _list_other_indexes(deployment, made, dry_run=dry_run)
+            yield from _remove_index(deployment, created, entry, dry_run=dry_run)
+        yield from _list_other_indexes(deployment, created, dry_run=dry_run)
         yield ok(
             "databases",
             f"{' and '.join(deployment.roles.own_databases)} are kept: they may hold data of "
@@ -41,15 +41,15 @@ def script_removal(settings: Settings) -> Iterator[str]:
     with admin_client(settings) as client:
         deployment = Deployment.inspect(settings, Connection(settings, client))
         roles = deployment.roles
-        made = MadeIndexes(deployment.connection)
-        entries = made.list_entries(roles.database, roles.collections)
+        created = CreatedIndexes(deployment.connection)
+        entries = created.list_entries(roles.database, roles.collections)
         present = [entry for entry in entries if _is_unchanged(deployment, entry)]
         users = removable_users(client, roles)
         yield from script.removal_lines(roles, users, present, settings.state_db)
 
 
 def _remove_index(
-    deployment: Deployment, made: MadeIndexes, entry: Document, *, dry_run: bool
+    deployment: Deployment, created: CreatedIndexes, entry: Document, *, dry_run: bool
 ) -> Iterator[Finding]:
     name = f"{entry['collection']}: {entry['name']}"
     if not _is_unchanged(deployment, entry):
@@ -64,7 +64,7 @@ def _remove_index(
             return
         yield ok("index", f"{name}: removed")
     if not dry_run:
-        made.forget(entry)
+        created.forget(entry)
 
 
 def _is_unchanged(deployment: Deployment, entry: Document) -> bool:
@@ -78,14 +78,14 @@ def _is_unchanged(deployment: Deployment, entry: Document) -> bool:
 
 
 def _list_other_indexes(
-    deployment: Deployment, made: MadeIndexes, *, dry_run: bool
+    deployment: Deployment, created: CreatedIndexes, *, dry_run: bool
 ) -> Iterator[Finding]:
     """Report the indexes that jobmon uses and did not create."""
     roles = deployment.roles
-    # Without `dry_run`, those that jobmon created are gone by now.
-    entries = made.list_entries(roles.database, roles.collections) if dry_run else []
-    created = {(entry["collection"], str(entry["keys"])) for entry in entries}
+    # Without `dry_run`, the indexes that jobmon created were removed before.
+    entries = created.list_entries(roles.database, roles.collections) if dry_run else []
+    created_keys = {(entry["collection"], str(entry["keys"])) for entry in entries}
     for index in required_indexes(deployment.connection):
         keys = str([list(key) for key in index.keys])
-        if (index.collection.name, keys) not in created and index_exists(index):
+        if (index.collection.name, keys) not in created_keys and index_exists(index):
             yield ok("index", f"{index}: kept, `jobmon init` did not create it")

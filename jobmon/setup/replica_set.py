@@ -21,21 +21,21 @@ def replica_set_config(name: str, member: str) -> Document:
 def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
     """Initiate replica set `name` with `member` (host:port); False if it was initiated before.
 
-    Returns when there is a primary; raises TimeoutError if there is none within a minute.
+    Returns once there is a primary; raises TimeoutError without a primary after a minute.
     """
     try:
         client.admin.command("replSetInitiate", replica_set_config(name, member))
-        initiated = True
+        is_new = True
     except OperationFailure as error:
         if error.code != ALREADY_INITIALIZED:
             raise
-        initiated = False
+        is_new = False
     deadline = time.monotonic() + _PRIMARY_TIMEOUT_S
     while not client.admin.command("hello")["isWritablePrimary"]:
         if time.monotonic() > deadline:
             raise TimeoutError(f"Replica set {name} has no primary.")
         time.sleep(0.2)
-    return initiated
+    return is_new
 
 
 def is_initiated(client: MongoClient[Document]) -> bool:
@@ -44,11 +44,11 @@ def is_initiated(client: MongoClient[Document]) -> bool:
 
 
 def start_replica_set(client: MongoClient[Document], replica_set: str) -> Finding:
-    """Initiate a replica set (NAME/HOST:PORT), unless it was before. Raises SetupError."""
+    """Initiate a replica set (NAME/HOST:PORT) unless it is already initiated. Raises SetupError."""
     name, _, member = replica_set.partition("/")
     _refuse_server(client.admin.command("hello"), name)
     try:
-        made = initiate_replica_set(client, name, member)
+        is_new = initiate_replica_set(client, name, member)
     except TimeoutError as error:
         raise SetupError(
             problem("replica set", str(error), remedy="See the log of mongod.")
@@ -60,11 +60,11 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
             problem(
                 "replica set",
                 f"{replica_set} could not be initiated: {describe(error)}.",
-                remedy="NAME must be that of --replSet. HOST:PORT must be an address at which the "
-                "server reaches itself.",
+                remedy="NAME must be the name in --replSet. HOST:PORT must be an address at which "
+                "the server reaches itself.",
             )
         ) from None
-    return ok("replica set", f"{name}: {'initiated' if made else 'exists'}")
+    return ok("replica set", f"{name}: {'initiated' if is_new else 'exists'}")
 
 
 def _refuse_server(hello: Document, name: str) -> None:

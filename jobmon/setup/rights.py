@@ -84,7 +84,7 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
     watched = set(deployment.connection.collection_names)
     others = sorted(_readable_collections(deployment) - watched)
     if unreadable & watched and others:
-        # The user belongs to another collection: more rights would be the wrong remedy.
+        # The user may read other collections: more rights would be the wrong remedy.
         wrong = " and ".join(sorted(unreadable & watched))
         jobs, attempts = map(
             deployment.settings.describe_setting, ("jobs_collection", "attempts_collection")
@@ -144,7 +144,7 @@ def _collector_rights(deployment: Deployment) -> Finding:
 
 
 def _required_actions(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """Each read that jobmon performs: its action, the name, and a call that tries it."""
+    """Each read that jobmon performs, as (action, name, a function that tries it)."""
     connection = deployment.connection
     limit = connection.max_time_ms
     size: list[Document] = [{"$collStats": {"count": {}}}]

@@ -1,6 +1,7 @@
 """Writes the steps of `jobmon init` as lines for mongosh, for administrators who review them.
 
-No line changes what exists, so that a script can be run again.
+The lines of `jobmon init` only add what is missing, so that a script can be run again. With
+--change-passwords they also change passwords.
 """
 
 import json
@@ -9,7 +10,7 @@ from typing import Any
 
 from jobmon.actions.records import RECORD_INDEXES
 from jobmon.domain import CONTROLS, PAUSED
-from jobmon.setup.indexes import MADE_INDEXES, MadeIndexes, default_name, index_options
+from jobmon.setup.indexes import CREATED_INDEXES, CreatedIndexes, default_name, index_options
 from jobmon.setup.users import MADE_BY, QueueRoles, User
 from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
@@ -54,19 +55,19 @@ def user_lines(
 
 
 def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Iterator[str]:
-    """Lines that create indexes and record that in `state_db`."""
-    made = f"{_database(state_db)}.getCollection({_js(MADE_INDEXES)})"
+    """Lines that create indexes and record their names in `state_db`."""
+    records = f"{_database(state_db)}.getCollection({_js(CREATED_INDEXES)})"
     for index in indexes:
         collection = index.collection
         options = index_options(index, unique=unique)
         name = options["name"]
-        place = f"{_database(collection.database.name)}.getCollection({_js(collection.name)})"
-        entry = MadeIndexes.entry(index, name)
+        target = f"{_database(collection.database.name)}.getCollection({_js(collection.name)})"
+        entry = CreatedIndexes.entry(index, name)
         key = {"_id": entry.pop("_id")}
         yield (
-            f"if (!{place}.getIndexes().some((index) => index.name === {_js(name)})) {{ "
-            f"{place}.createIndex({_js(dict(index.keys))}, {_js(options)}); "
-            f"{made}.updateOne({_js(key)}, {{$set: {{...{_js(entry)}, at: new Date()}}}}, "
+            f"if (!{target}.getIndexes().some((index) => index.name === {_js(name)})) {{ "
+            f"{target}.createIndex({_js(dict(index.keys))}, {_js(options)}); "
+            f"{records}.updateOne({_js(key)}, {{$set: {{...{_js(entry)}, at: new Date()}}}}, "
             "{upsert: true}); }"
         )
 
@@ -82,17 +83,17 @@ def action_lines(roles: QueueRoles) -> Iterator[str]:
         yield f"{controls}.updateOne({_js(key)}, {_js(created)}, {{upsert: true}});"
     if actions.state_db is not None:
         for name, keys, options in RECORD_INDEXES:
-            place = f"{_database(actions.state_db)}.getCollection({_js(name)})"
+            target = f"{_database(actions.state_db)}.getCollection({_js(name)})"
             named = {"name": "_".join(f"{field}_{order}" for field, order in keys), **options}
-            yield f"{place}.createIndex({_js(dict(keys))}, {_js(named)});"
+            yield f"{target}.createIndex({_js(dict(keys))}, {_js(named)});"
 
 
 def collection_line(database: str, name: str) -> str:
     """A line that creates an empty collection if it does not exist."""
-    place = _database(database)
+    target = _database(database)
     return (
-        f"if (!{place}.getCollectionNames().includes({_js(name)})) "
-        f"{place}.createCollection({_js(name)});"
+        f"if (!{target}.getCollectionNames().includes({_js(name)})) "
+        f"{target}.createCollection({_js(name)});"
     )
 
 
@@ -101,7 +102,7 @@ def replica_set_line(config: Document) -> str:
 
 
 def removal_lines(
-    roles: QueueRoles, users: Iterable[Document], made: Iterable[Document], state_db: str
+    roles: QueueRoles, users: Iterable[Document], entries: Iterable[Document], state_db: str
 ) -> Iterator[str]:
     """Lines that remove the users, roles and indexes that `jobmon init` created."""
     admin, database = _database("admin"), _database(roles.database)
@@ -109,11 +110,11 @@ def removal_lines(
         yield f"{database}.dropUser({_js(user['user'])});"
     for name in roles.names:
         yield f"if ({admin}.getRole({_js(name)})) {admin}.dropRole({_js(name)});"
-    entries = f"{_database(state_db)}.getCollection({_js(MADE_INDEXES)})"
-    for entry in made:
-        place = f"{_database(entry['database'])}.getCollection({_js(entry['collection'])})"
-        yield f"{place}.dropIndex({_js(entry['name'])});"
-        yield f"{entries}.deleteOne({_js({'_id': entry['_id']})});"
+    records = f"{_database(state_db)}.getCollection({_js(CREATED_INDEXES)})"
+    for entry in entries:
+        target = f"{_database(entry['database'])}.getCollection({_js(entry['collection'])})"
+        yield f"{target}.dropIndex({_js(entry['name'])});"
+        yield f"{records}.deleteOne({_js({'_id': entry['_id']})});"
 
 
 def _database(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Checks the fields of the payload that can be searched: in use, and not hidden by redaction.
+"""Checks the search fields of the payload: jobs have them, and redaction does not hide them.
 
-It reads payloads, and no finding repeats a value of one.
+It reads payloads, but no finding repeats a value.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _MAX_BYTES = 100_000  # of a job; larger ones are left out
 def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
     """A warning with the fields that no job of a sample has."""
     paths = connection.jobs.mapping.search_paths
-    used = find_used_paths(connection.jobs, paths.values(), filled=True)
+    used = find_used_paths(connection.jobs, paths.values(), require_value=True)
     if unused := [name for name, path in paths.items() if path not in used]:
         yield warning(
             "search",
@@ -35,7 +35,7 @@ def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[F
 
 
 def check_search_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
-    """What a sample shows about each field; nothing if no field can be searched."""
+    """The findings about each field by a sample; none if no field can be searched."""
     fields = connection.jobs.mapping.search_paths
     if not fields:
         return

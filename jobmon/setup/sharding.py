@@ -23,7 +23,7 @@ _ON_ONE_SHARD = {
 
 
 def check_sharding(deployment: Deployment) -> Iterator[Finding]:
-    """The differences, and how each watched collection is sharded; nothing on other kinds."""
+    """The differences, and how each watched collection is sharded; nothing without sharding."""
     if not deployment.is_sharded:
         return
     yield ok(

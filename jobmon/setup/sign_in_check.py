@@ -31,7 +31,7 @@ def check_sign_in(settings: Settings) -> Iterator[Finding]:
 def _warn_of_http(setting: str, url: str) -> Iterator[Finding]:
     parts = urlsplit(url)
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        message = f"{setting} is not https: who can change the answers can sign in as anybody."
+        message = f"{setting} is not https: an attacker in the network can sign in as anybody."
         yield warning(CHECK, message, remedy="Use the https address.")
 
 

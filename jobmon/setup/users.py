@@ -30,7 +30,7 @@ _ADMIN_ONLY_OPTIONS = frozenset(
 
 
 class UserKind(StrEnum):
-    """The process that a user is for; its name is also that of the option of `jobmon init`."""
+    """The process that uses the user; `jobmon init` has an option with the same name."""
 
     READER = "reader"
     COLLECTOR = "collector"
@@ -39,10 +39,10 @@ class UserKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ActionRights:
-    """What the actor's user may write in the watched database: documents of these collections.
+    """The rights of the actor's user: it may update documents of these watched `collections`.
 
-    `has_controls`: also the list of paused types. `may_delete`: it may delete documents, too.
-    `state_db`: where the records of actions are; None if that is in another deployment.
+    `has_controls`: it may also update the list of paused types. `may_delete`: it may also delete
+    documents. `state_db`: the database of the records; None if it is in another deployment.
     """
 
     collections: Sequence[str]
@@ -76,7 +76,7 @@ class QueueRoles:
 
     @property
     def names(self) -> list[str]:
-        """The names of all roles that there may be."""
+        """The names of all roles that may exist."""
         return [self.name(kind) for kind in UserKind]
 
     @property
@@ -170,13 +170,13 @@ def create_users(
     """
     database = client[roles.database]
     for user in users:
-        role, described = user.role(roles), user.describe(roles)
+        role, description = user.role(roles), user.describe(roles)
         found = database.command("usersInfo", user.name)["users"]
         if not found:
             database.command(
                 "createUser", user.name, pwd=user.password, roles=[role], customData=MADE_BY
             )
-            yield ok("user", f"{described}: created")
+            yield ok("user", f"{description}: created")
             continue
         (existing,) = found
         has_role = role in existing["roles"]
@@ -187,15 +187,15 @@ def create_users(
         if sets_password:
             database.command("updateUser", user.name, pwd=user.password)
         yield _describe_existing(
-            described, existing, role, has_role=has_role, sets_password=sets_password
+            description, existing, role, has_role=has_role, sets_password=sets_password
         )
 
 
 def _describe_existing(
-    described: str, existing: Document, role: Document, *, has_role: bool, sets_password: bool
+    description: str, existing: Document, role: Document, *, has_role: bool, sets_password: bool
 ) -> Finding:
     others = [f"{other['role']}@{other['db']}" for other in existing["roles"] if other != role]
-    message = f"{described}: exists, {'had the role' if has_role else 'role added'}"
+    message = f"{description}: exists, {'had the role' if has_role else 'role added'}"
     message += ", password set" if sets_password else ", password not changed"
     if others:
         message += f"; it also has {', '.join(others)}"

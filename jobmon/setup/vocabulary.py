@@ -117,7 +117,7 @@ def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = F
 
 
 def find_owner(paths: Iterable[str], payload: str | None) -> str | None:
-    """The path of what may be an owner, at the top or in the payload: `user_id`, `args.user.id`."""
+    """The path of a field that may hold an owner, at the top or in the payload: `args.user.id`."""
     inner = f"{payload}." if payload else None
     owners: dict[str, str] = {}
     for path in sorted(paths, key=len):
