@@ -103,6 +103,15 @@ def test_init_failure_ends_compose_up() -> None:
         assert waits == {"condition": "service_completed_successfully"}
 
 
+@pytest.mark.parametrize("name", sorted(JOBMON_SERVICES.keys() - {"workload"}))
+def test_files_of_settings_reach_each_service_of_compose(name: str) -> None:
+    """Catches a service that watches another queue, or has other thresholds, than the others."""
+    service = JOBMON_SERVICES[name]
+    for setting in ("JOBMON_QUEUES", "JOBMON_PROFILE", "JOBMON_RULES"):
+        assert service["environment"][setting] == f"${{{setting}:-}}"
+    assert "./deploy/files:/etc/jobmon:ro" in service["volumes"]
+
+
 @pytest.mark.parametrize("secret", COMPOSE["secrets"])
 def test_secret_is_an_ignored_file(secret: str) -> None:
     """Catches a secret from the environment: compose writes it into the read-only container."""

@@ -47,6 +47,7 @@ ALL = {
     "env[0].name": "OTEL_EXPORTER_OTLP_ENDPOINT",
     "env[0].value": "https://otel.example.com",
     "files.queues\\.toml": "[orders]",
+    "files.rules\\.toml": "failure_rate = 0.3",
     "image.digest": f"sha256:{'0' * 64}",
     "imagePullSecrets[0].name": "registry",
     "ingress.enabled": "true",
@@ -62,7 +63,7 @@ ALL = {
     "podAnnotations.team": "payments",
     "podLabels.team": "payments",
     "priorityClassName": "high",
-    "settings.JOBMON_QUEUES": "/etc/jobmon/queues.toml",
+    "settings.JOBMON_QUEUES": "/etc/jobmon/./queues.toml",
     "settings.JOBMON_STATS_TTL_MS": "2000000",
     "tolerations[0].operator": "Exists",
 }
@@ -285,14 +286,17 @@ def test_numbers_and_files_reach_every_process(complete: Objects) -> None:
     """Catches a number as 2e+06, and a hook that needs an object which does not exist yet."""
     for name in COMPONENTS:
         it, pod = container(complete, name), pods(complete)[name]
-        assert {"name": "JOBMON_STATS_TTL_MS", "value": "2000000"} in it["env"]
+        env = {entry["name"]: entry["value"] for entry in it["env"]}
+        assert env["JOBMON_STATS_TTL_MS"] == "2000000"
+        assert env["JOBMON_RULES"] == "/etc/jobmon/rules.toml"
+        assert env["JOBMON_QUEUES"] == "/etc/jobmon/./queues.toml"  # the value that was set
         (files,) = (volume for volume in pod["volumes"] if volume["name"] == "files")
         (config,) = (
             it
             for it in complete
             if it["kind"] == "ConfigMap" and it["metadata"]["name"] == files["configMap"]["name"]
         )
-        assert config["data"] == {"queues.toml": "[orders]"}
+        assert config["data"] == {"queues.toml": "[orders]", "rules.toml": "failure_rate = 0.3"}
         hook = "helm.sh/hook" in config["metadata"].get("annotations", {})
         assert hook is (name == "init")
 

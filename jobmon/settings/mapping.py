@@ -37,10 +37,10 @@ def read_mapping(env: Env) -> dict[str, Any]:
         for name in MAPPING_SETTINGS:
             env.str(name.upper(), None, validate=_refuse("JOBMON_QUEUES: set it in that file"))
         return {}
-    name = env.str("PROFILE", DEFAULT_PROFILE, validate=_check_profile)
     # If the profile cannot be loaded, the other settings are checked as for the default one.
-    profile = load_profile(name or DEFAULT_PROFILE)
+    profile = load_profile(env.str("PROFILE", None, validate=_check_profile) or DEFAULT_PROFILE)
     has_attempts = profile.attempts_collection is not None
+    attempts = profile.attempts_collection or _ATTEMPTS
 
     def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return check if is_used else _refuse(f"JOBMON_PROFILE={profile.name}: remove it")
@@ -64,10 +64,9 @@ def read_mapping(env: Env) -> dict[str, Any]:
             "JOBS_COLLECTION", profile.collection, validate=check_collection
         ),
         "attempts_collection": env.str(
-            "ATTEMPTS_COLLECTION",
-            profile.attempts_collection or _ATTEMPTS,
-            validate=allow_if(has_attempts, check_collection),
-        ),
+            "ATTEMPTS_COLLECTION", attempts, validate=allow_if(has_attempts, check_collection)
+        )
+        or attempts,
         "job_fields": job_fields,
         "attempt_fields": attempt_fields,
         "status_names": read_pairs(
@@ -147,14 +146,15 @@ def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
 
 def _check_profile(name: str) -> None:
     try:
-        load_profile(name)
+        load_profile(name or DEFAULT_PROFILE)
     except ProfileError as error:
         raise ValidationError([error]) from None  # environs passes it on as the message
 
 
 def _refuse(reason: str) -> Callable[[Any], None]:
-    def check(_: Any) -> None:
-        raise ValidationError(f"Not used with {reason}.")
+    def check(value: Any) -> None:
+        if value:  # compose sets a variable without a value to an empty text
+            raise ValidationError(f"Not used with {reason}.")
 
     return check
 

@@ -114,6 +114,11 @@ def test_token_signs_in_and_the_page_shows_the_queue(running: Stack, token: str)
         assert "email.send" in answer.read().decode()
 
 
+@pytest.mark.parametrize("service", ["web", "collector"])
+def test_services_read_the_file_of_thresholds(running: Stack, service: str) -> None:
+    assert "0.37" in running.execute(service, "jobmon", "alerts")
+
+
 def test_services_have_no_rights_on_their_container(running: Stack) -> None:
     for service in ("web", "collector", "workload"):
         status = running.execute(service, "cat", "/proc/1/status")

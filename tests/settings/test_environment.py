@@ -1,6 +1,7 @@
 """Settings: catches a bad value that is accepted, and an error message that shows a secret."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,6 +196,15 @@ def test_settings_with_a_bad_value_are_refused_by_name_without_the_value(
     assert f"JOBMON_{name}" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "hidden" not in str(refused.value)
+
+
+def test_empty_settings_of_documents_count_as_not_set(read: Any, tmp_path: Path) -> None:
+    """As compose sets variables without a value."""
+    assert read(**GOOD, PROFILE="", QUEUES="", RULES="").profile == "jobmon"
+    queues = tmp_path / "queues.toml"
+    queues.write_text("[mails]")
+    assert read(QUEUES=str(queues)).queues == str(queues)
+    assert read(QUEUES="", PROFILE="agenda", ATTEMPTS_COLLECTION="").profile == "agenda"
 
 
 def test_roles_with_commas_and_equals_signs_are_given_as_json(read: Any) -> None:

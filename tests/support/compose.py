@@ -64,7 +64,11 @@ class Stack:
             "GRAFANA_PORT": str(self.grafana_port),
             "JOBMON_ACTIONS": "true",
             "JOBMON_ROLE_PERMISSIONS": "admin=ADMIN_DASHBOARD+JOBS_RETRY",
+            "JOBMON_RULES": "/etc/jobmon/rules.toml",
         }
+        rules = folder / "deploy/files/rules.toml"
+        rules.write_text("failure_rate = 0.37\n")
+        rules.chmod(0o644)
         self.rotate(*SECRETS)
 
     def rotate(self, *names: str) -> list[str]:

@@ -111,6 +111,11 @@ spec:
       {{- if and $values.ingress.enabled (ne $values.ingress.path "/") (eq .component "web") }}
       {{- $settings = merge (dict) $settings (dict "JOBMON_PATH_PREFIX" $values.ingress.path) }}
       {{- end }}
+      {{- range $file, $name := dict "queues.toml" "JOBMON_QUEUES" "rules.toml" "JOBMON_RULES" }}
+      {{- if hasKey $values.files $file }}
+      {{- $settings = merge (dict) $settings (dict $name (printf "/etc/jobmon/%s" $file)) }}
+      {{- end }}
+      {{- end }}
       {{- if or $settings $values.env }}
       env:
         {{- range $name, $value := $settings }}
