@@ -78,7 +78,7 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(LogFormatter(readable=sys.stderr.isatty()))
+        handler.setFormatter(LogFormatter(is_terminal=sys.stderr.isatty()))
         root.addHandler(handler)
     for formatter in (existing.formatter for existing in root.handlers):
         if isinstance(formatter, LogFormatter):
@@ -138,16 +138,16 @@ def log_event(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> 
 class LogFormatter(structlog.stdlib.ProcessorFormatter):
     """Formats records of structlog and of `logging`, without `secrets`."""
 
-    def __init__(self, *, readable: bool) -> None:
+    def __init__(self, *, is_terminal: bool) -> None:
         self.secrets: set[str] = set()
-        self._is_readable = readable
+        self._is_terminal = is_terminal
         render: list[Processor] = [
             structlog.processors.JSONRenderer(
                 ensure_ascii=False, default=str, separators=(",", ":")
             ),
             _escape_json,
         ]
-        if readable:
+        if is_terminal:
             console = structlog.dev.ConsoleRenderer(
                 exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
             )
@@ -164,7 +164,7 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
-        is_event = hasattr(record, "_logger") and not self._is_readable  # structlog's
+        is_event = hasattr(record, "_logger") and not self._is_terminal  # structlog's
         line = self._format_plain(cast(EventDict, record.msg)) if is_event else None
         return super().format(record) if line is None else line
 

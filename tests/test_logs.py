@@ -27,7 +27,7 @@ CLIENT_SECRET = "what the identity provider knows"
 def line(make_settings: Callable[..., Settings]) -> Any:
     """A function that formats a message and returns the line's JSON as a dictionary."""
     uri = f"mongodb://reader:{PASSWORD}@one:27017,two:27017/shop"
-    formatter = LogFormatter(readable=False)
+    formatter = LogFormatter(is_terminal=False)
     settings = make_settings(mongo_uri=uri, oidc_client_secret=CLIENT_SECRET)
     formatter.secrets.update(logs.find_secrets(settings, load_queues(settings)))
 
@@ -107,7 +107,7 @@ def make_structlog_record(event: str, error: BaseException, **values: Any) -> lo
 
 
 def test_a_line_never_looks_like_another_one(line: Any) -> None:
-    formatter = LogFormatter(readable=False)
+    formatter = LogFormatter(is_terminal=False)
     for character in MISLEADING:
         text = f"a{character}b"
         error = FileNotFoundError(2, text)
@@ -119,7 +119,7 @@ def test_a_line_never_looks_like_another_one(line: Any) -> None:
 
 
 def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
-    formatter = LogFormatter(readable=True)
+    formatter = LogFormatter(is_terminal=True)
     record = make_structlog_record("ab", OSError(), address="ab", more=1)
     plain = formatter.format(record).partition("\n")[0]
     for character in MISLEADING + "\0\x07\b\r\n\x1b":
@@ -170,7 +170,7 @@ def test_configure_keeps_handlers_of_others(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_event_is_one_line_without_secrets() -> None:
     """Catches an event that is formatted as a plain one despite a secret or a nested value."""
-    formatter = LogFormatter(readable=False)
+    formatter = LogFormatter(is_terminal=False)
     formatter.secrets.add("the-key-of-tokens")
 
     def read_line(**fields: Any) -> dict[str, Any]:

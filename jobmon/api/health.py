@@ -120,7 +120,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
         """
         queue = current_queue()
         database = queue.probe.check()
-        if not database.ready:
+        if not database.is_ready:
             raise unavailable(
                 "database_unavailable",
                 f"Not ready: {database.reason}.",
@@ -131,7 +131,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
             raise unavailable("revocations_lost", message)
         check: dict[str, Any] = {
             "pingMs": database.ping_ms,
-            "isReadable": database.readable,
+            "isReadable": database.is_readable,
         }
         if database.reason is not None:
             check["reason"] = database.reason

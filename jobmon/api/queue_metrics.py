@@ -132,7 +132,7 @@ class QueueMetrics:
         """
         until = time.monotonic() + SCRAPE_WITHIN_S
         checked = self._checks.read(queues, CHECK_WITHIN_S)
-        unreachable = {name for name, database in checked.items() if not database.answers}
+        unreachable = {name for name, database in checked.items() if not database.is_up}
         answering = [queue for queue in queues if queue.name in checked.keys() - unreachable]
         details = self._details.read(answering, until - time.monotonic())
         found: list[Families] = []
@@ -346,10 +346,10 @@ def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) 
     families = Families(name)
     if database is not None:
         about = "Whether the database responds."
-        families.gauge("jobmon_database_up", about, database.answers)
-        if database.readable is not None:
+        families.gauge("jobmon_database_up", about, database.is_up)
+        if database.is_readable is not None:
             about = "Whether jobmon's user may read the watched collections."
-            families.gauge("jobmon_database_readable", about, database.readable)
+            families.gauge("jobmon_database_readable", about, database.is_readable)
     about = "Whether all metrics of the queue could be read in time."
     families.gauge("jobmon_queue_scraped", about, is_complete)
     return families

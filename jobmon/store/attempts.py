@@ -1,4 +1,4 @@
-"""Derives from a job what no collection records: its last attempt, and the number of attempts."""
+"""Derives attempts from a job where none are recorded: the last attempt, and their number."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -25,7 +25,7 @@ def last_attempt(job: Document) -> list[Document]:
         return []
     is_over = outcome != AttemptStatus.RUNNING
     if isinstance(started, datetime) and isinstance(ended, datetime):
-        # An earlier `ended` is that of the previous attempt.
+        # An end before the start belongs to the previous attempt.
         is_over = is_over and to_utc(ended) >= to_utc(started)
     return [
         {
@@ -45,20 +45,20 @@ def number_attempts(
     """The attempts with numbers in their order.
 
     The newest attempt gets the job's count as its number, or the number of attempts if that is
-    larger. If older attempts were not read (`is_complete` is false) and the job counts fewer than
-    these, the numbers are unknown, and the attempts are returned without them.
+    larger. If older attempts were not read (`is_complete` is false) and the job counts fewer
+    attempts than were read, the numbers are unknown: the attempts are returned unchanged.
     """
-    count, known = attempt_count(job, default=0), len(attempts)
-    if count < known and not is_complete:
+    count, read = attempt_count(job, default=0), len(attempts)
+    if count < read and not is_complete:
         return attempts
-    first = max(count, known) - known + 1
+    first = max(count, read) - read + 1
     return [
         {**attempt, "attemptNumber": number} for number, attempt in enumerate(attempts, start=first)
     ]
 
 
 def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool) -> str | None:
-    """Why not every attempt is among these; None if all are, as far as is known.
+    """Why attempts are missing in this list; None if none is known to be missing.
 
     `is_recurring`: the job may have run before, without being counted.
     """
@@ -83,7 +83,7 @@ def recorded_count(job: Document) -> int | None:
     None if the job has none of these.
     """
     count, embedded = job.get("attemptCount"), job.get("attempts")
-    if type(count) is int and 0 <= count <= MAX_COUNT:  # what nearly every job has
+    if type(count) is int and 0 <= count <= MAX_COUNT:  # as in nearly every job
         return count
     for value in (count, embedded):
         if (number := _whole_number(value)) is not None:

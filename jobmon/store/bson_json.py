@@ -1,4 +1,4 @@
-"""Turns BSON values into JSON values and into text, whatever a document holds."""
+"""Turns any BSON value of a document into a JSON value or a text."""
 
 import base64
 import json
@@ -48,7 +48,7 @@ def read_date(value: Any) -> datetime | None:
 def to_text(value: Any) -> str:
     """Any value as a text; `null` for None.
 
-    `1` for 1, 1.0 and 1.00, which MongoDB finds equal.
+    Numbers that MongoDB finds equal have one text: `1` for 1, 1.0 and 1.00.
     """
     if isinstance(value, float | Decimal128):
         return str(number_to_json(value))

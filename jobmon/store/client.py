@@ -49,12 +49,12 @@ class _OutageDetector:
         self._is_logged = False
 
     def check(self, client: MongoClient[Document]) -> None:
-        """DatabaseUnreachableError in an outage; OperationFailure if a server refused the sign-in.
+        """Raise DatabaseUnreachableError in an outage; OperationFailure for a refused sign-in.
 
-        The first queries wait for a server, because a new primary mostly comes soon. Later ones
-        fail at once, so that they do not hold a thread each. This check sends nothing: it uses only
-        what the driver's monitors know. The primary is always needed: it has jobmon's own
-        documents, and a secondary may not know yet that a token is revoked.
+        The first queries wait for a server, because a new primary is usually elected soon. Later
+        queries fail at once, so that they do not hold threads. This check sends nothing: it uses
+        only the state that the driver's monitors know. The primary is always needed: it has
+        jobmon's own documents, and a secondary may not know yet that a token is revoked.
         """
         now = time.monotonic()
         topology = client.topology_description
@@ -87,16 +87,16 @@ def _has_primary(client: MongoClient[Document]) -> bool:
 
 
 def _raise_refusal(client: MongoClient[Document]) -> None:
-    """OperationFailure if a server refused the sign-in; the driver treats it as unreachable."""
+    """Raise OperationFailure if a server refused the sign-in: for the driver it is unreachable."""
     for server in client.topology_description.server_descriptions().values():
         if isinstance(refusal := server.error, OperationFailure):
             raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
 
 
 def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
-    """DatabaseUnreachableError if the server of a direct connection is a secondary.
+    """Raise DatabaseUnreachableError if the server of a direct connection is a secondary.
 
-    The driver would send every query to it. With `wait`, wait for a server that is not known yet.
+    The driver would send it every query. With `wait`, wait until the server's state is known.
     """
     if wait and not client.topology_description.has_readable_server():
         client.admin.command("ping")
@@ -105,7 +105,7 @@ def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
 
 
 def select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
-    """The same mongos each time, if there are any: only it knows a change stream's cursor."""
+    """The same mongos each time, if there is one: only it knows a change stream's cursor."""
     routers = [server for server in servers if server.server_type_name == "Mongos"]
     return [min(routers, key=lambda server: server.address)] if routers else servers
 
@@ -192,7 +192,7 @@ class DatabaseClient:
         self._settings = settings
         self.majority_reads = majority_reads
         self._lock = threading.Lock()
-        self._given_client = client
+        self._external_client = client
         self._maker: _ClientMaker | None = None
         self._pid = os.getpid()
         self._outage = _OutageDetector(settings.server_selection_timeout_ms)
@@ -203,8 +203,8 @@ class DatabaseClient:
 
         UnresolvedHostError while the host name of a mongodb+srv:// address is not resolved.
         """
-        if self._given_client is not None:
-            return self._given_client
+        if self._external_client is not None:
+            return self._external_client
         with self._lock:
             if self._maker is None or self._pid != os.getpid():
                 self._maker = self._connect()
@@ -219,7 +219,7 @@ class DatabaseClient:
         DatabaseUnreachableError then; OperationFailure if the server refused this user's sign-in.
         """
         client = self.client
-        if self._given_client is None:
+        if self._external_client is None:
             self._outage.check(client)
         return client
 
@@ -227,8 +227,8 @@ class DatabaseClient:
         """Close the client, if there is one; it cannot be used after that."""
         with self._lock:
             maker = self._maker
-        if self._given_client is not None:
-            self._given_client.close()
+        if self._external_client is not None:
+            self._external_client.close()
         elif maker is not None:
             maker.close()
 

@@ -35,7 +35,7 @@ class Connection:
             client = DatabaseClient(settings, client)
         self._client = client
         self._queue_key: str | None = None
-        self._database: Database[Document] | None = None  # the last one
+        self._database: Database[Document] | None = None  # the result of the last `database`
         self.profile = Profile.from_settings(settings)
         self.jobs = self._read_collection(settings.jobs_collection, self.profile.jobs)
         # None where attempts are not recorded.
@@ -83,9 +83,9 @@ class Connection:
         """The time (UTC) up to which reads of the watched collections have every change.
 
         For a secondary it is the time of its last write, in whole seconds: up to ten seconds ago
-        where nothing is written. If several secondaries may be read, it is the earliest of theirs.
-        The driver may find another server during a read: call this before and after the read, and
-        take the earlier time.
+        where nothing is written. If several secondaries may be read, it is the earliest of their
+        times. The driver may find another server during a read: call this before and after the
+        read, and take the earlier time.
         """
         now, client = datetime.now(UTC), self.reachable_client
         preference = self._choose_read_preference(client)
@@ -97,14 +97,14 @@ class Connection:
             for server in client.topology_description.apply_selector(preference)
             if not server.is_writable and server.last_write_date is not None
         ]
-        # A snapshot has only what the server knows to be on a majority.
+        # A snapshot has only writes that, as the server knows, a majority has.
         in_majority: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
         return min(now, in_majority, *written_at) if written_at else now
 
     def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
         """The URI's preference; the primary behind a mongos, which does not report a lag.
 
-        The first call waits for a server, because any may be a mongos. Raises PyMongoError.
+        The first call waits for a server, which may be a mongos. Raises PyMongoError.
         """
         preference = client.read_preference
         if self._client.majority_reads or preference == ReadPreference.PRIMARY:
@@ -129,10 +129,10 @@ class Connection:
 
     @property
     def queue_key(self) -> str:
-        """What identifies the watched queue in jobmon's own database; raises PyMongoError."""
+        """The key of the watched queue in jobmon's own database; raises PyMongoError."""
         if self._queue_key is None:
             hello = self.reachable_client.admin.command("hello")
-            if hello.get("isreplicaset"):  # an uninitiated one has no name yet
+            if hello.get("isreplicaset"):  # the replica set has no name before it is initiated
                 raise NotPrimaryError("the replica set is not initiated")
             self._queue_key = queue_key(
                 deployment_name(hello), self.database.name, self.settings, self.profile

@@ -1,6 +1,6 @@
-"""Converts conditions and expressions between the contract's values and those of documents.
+"""Converts conditions and expressions from the contract's values to those in documents.
 
-Also reads the values at paths of documents.
+This module also reads the values at paths of documents.
 """
 
 import math
@@ -70,7 +70,7 @@ def to_stored(condition: Any, reading: str) -> Any:
     match condition:
         case dict():
             return {operator: to_stored(value, reading) for operator, value in condition.items()}
-        case list():  # of types
+        case list():  # the types of a $type
             return ["date" if value == stored else value for value in condition]
         case datetime():
             return encode_date(condition, reading)
@@ -87,7 +87,7 @@ def match_creation_time(condition: Any) -> Any:
     """The condition on a date, for documents whose ObjectId holds that date."""
     if isinstance(condition, dict):
         return {operator: match_creation_time(value) for operator, value in condition.items()}
-    if condition == "date":  # of a $type
+    if condition == "date":  # the type of a $type
         return "objectId"
     if isinstance(condition, datetime):
         # An id has whole seconds: the first one after 3.5 s has 4 s.

@@ -1,11 +1,10 @@
-"""Cursors: places in a list, and the queries for the jobs beyond one.
+"""Cursors: places in a list of jobs, and the queries for the jobs beyond a place.
 
-A list is in the order of a date (createdAt, nextRunAt, …) and the _id. A cursor has
-these two values of a job, so that the next page costs the same at any depth. MongoDB's aggregation
-compares values of all types, in the order in which an index sorts them. Arrays are the exception:
-an index sorts an array by its greatest or its least element, but a comparison takes it as a whole.
-So where there are arrays, and where a value cannot be put into a cursor, a cursor has only its page
-number.
+A list is in the order of a date (createdAt, nextRunAt, …) and the _id. A cursor has these two
+values of a job, so that the next page costs the same at any depth. MongoDB's aggregation compares
+values of all types, in the order in which an index sorts them. Arrays are the exception: an index
+sorts an array by its greatest or its least element, but a comparison uses the whole array. So a
+cursor has only its page number if there are arrays, or if a value does not fit into the cursor.
 
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
@@ -32,10 +31,10 @@ OLDEST_FIRST: Keys = [("createdAt", 1), ("_id", 1)]
 SOONEST_FIRST: Keys = [("nextRunAt", 1), ("_id", 1)]
 FIRST_FINISHED: Keys = [("finishedAt", 1), ("_id", 1)]
 
-# By the date of its order: the key that marks a cursor, unless it is createdAt.
+# The key that marks an encoded cursor, by the date that orders its list; createdAt has no mark.
 _MARKS = {"nextRunAt": "n", "finishedAt": "f", "leaseExpiresAt": "l"}
 _LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
-# Decoded, these binary values may be others than the stored ones.
+# Decoding may change binary values of these subtypes.
 _LOSSY_SUBTYPES = (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
 _MAX_LENGTH = 200
 
@@ -49,9 +48,9 @@ class Cursor:
     """A place in a list: after the job (at, id), the last one of page `page`; or, `backwards`,
     before that job, the first one of the page.
 
-    `at` is the date of the job that orders the list, its `order_by`. `is_alone`: the job next to it
-    in its page has another date, so that one query finds the jobs beyond. A cursor `by_page` has no
-    values of a job: the jobs beyond it are found by skipping pages.
+    `at`: the value of the job's date `order_by`, which orders the list. `is_alone`: the job next to
+    it in its page has another date, so that one query finds the jobs beyond. A cursor `by_page` has
+    no values of a job: the jobs beyond are found by skipping pages.
     """
 
     page: int
@@ -65,7 +64,7 @@ class Cursor:
 
     @property
     def is_exact(self) -> bool:
-        """Whether its values are short, and those that the job has in the database."""
+        """Whether the values are short, and the same as in the database."""
         return _is_exact(self.at) and _is_exact(self.id)
 
     @property
@@ -95,7 +94,7 @@ class Cursor:
             padded = encoded + "=" * (-len(encoded) % 4)
             raw = base64.b64decode(padded, altchars="-_", validate=True)
             cursor = cls._parse(bson.decode(raw, _CODEC))
-            # Another spelling of the same cursor was not made here.
+            # `encode` has only one spelling for each cursor.
             is_ours = cursor.is_exact and cursor.encode() == encoded
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
             raise ValueError("not a cursor") from error
@@ -123,16 +122,16 @@ class Cursor:
         )
 
     def query_from(self) -> Document | None:
-        """The query for the jobs at its date and beyond; None where the date may have many jobs."""
+        """The query for the jobs from the cursor's date on; None if the date may have many jobs."""
         if not self.is_alone or not isinstance(self.at, datetime):
             return None
         operator = "$gte" if self.ascending else "$lte"
         return {"$expr": {operator: [f"${self.order_by}", {"$literal": self.at}]}}
 
     def drop_reached(self, jobs: list[Document]) -> list[Document] | None:
-        """Those jobs of `query_from`, in list order, that are beyond the cursor.
+        """The jobs beyond the cursor; `jobs` are results of `query_from`, in list order.
 
-        None if that is unknown: jobs have its date, but the cursor's own job is not one of them.
+        None if they are unknown: jobs have the cursor's date, but its own job is not one of them.
         """
         at, ids = read_date(self.at), []
         for job in jobs:
@@ -146,7 +145,7 @@ class Cursor:
     def queries_beyond(self, *, by_id: bool = False) -> Iterator[tuple[Document, Keys]]:
         """Queries that together match every job beyond the cursor once, each with its sort order.
 
-        They are correct only if the date is no array. `by_id`: the list is in the order of _id.
+        They are correct only if no date is an array. `by_id`: the list is in the order of _id.
         """
         field = self.order_by
         operator, direction = ("$gt", 1) if self.ascending else ("$lt", -1)
@@ -181,7 +180,7 @@ def _is_exact(value: Any) -> bool:
             return False
         case bytes():
             return len(value) <= _MAX_LENGTH
-        case str():  # not a subclass: code is decoded as one
+        case str():  # BSON code is decoded as a subclass
             return type(value) is str and len(value) <= _MAX_LENGTH and "\ufffd" not in value
         case _:
             return isinstance(value, _LOSSLESS)

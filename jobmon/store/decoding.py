@@ -49,7 +49,7 @@ class _Decoded(RawBSONDocument):
 
 
 class _DecodedWithNaiveDates(RawBSONDocument):
-    """The same, but the dates have no time zone."""
+    """Like `_Decoded`, but the dates have no time zone."""
 
     def __new__(cls, data: bytes, _: Any = None) -> Self:
         return decode(data, _WITH_NAIVE_DATES)  # type: ignore[return-value]
@@ -77,31 +77,31 @@ def decode(data: bytes, options: CodecOptions[dict[str, Any]] = _DECODED) -> dic
         return bson.decode(repaired, options)
 
 
-def _repair(data: bytearray, at: int = 0) -> int:
+def _repair(data: bytearray, start: int = 0) -> int:
     """Give the subtype 128 to each binary value with two different lengths, in place.
 
-    `at` is where the document begins; returns where it ends.
+    `start` is the index at which the document begins; returns the index after its end.
     """
-    end = at + _read_int(data, at)
-    at += 4
-    while kind := data[at]:
-        at = data.index(0, at + 1) + 1  # after the key
-        if kind in _SIZES:
-            at += _SIZES[kind]
-        elif kind in _DOCUMENTS:
-            at = _repair(data, at)
-        elif kind == _REGEX:
-            at = data.index(0, data.index(0, at) + 1) + 1
-        elif kind == _CODE_WITH_SCOPE:
-            at = _repair(data, at + 8 + _read_int(data, at + 4))
+    end = start + _read_int(data, start)
+    index = start + 4
+    while bson_type := data[index]:
+        index = data.index(0, index + 1) + 1  # after the key
+        if bson_type in _SIZES:
+            index += _SIZES[bson_type]
+        elif bson_type in _DOCUMENTS:
+            index = _repair(data, index)
+        elif bson_type == _REGEX:
+            index = data.index(0, data.index(0, index) + 1) + 1
+        elif bson_type == _CODE_WITH_SCOPE:
+            index = _repair(data, index + 8 + _read_int(data, index + 4))
         else:
-            length = _read_int(data, at)
-            is_old = kind == _BINARY and data[at + 4] == OLD_BINARY_SUBTYPE
-            if is_old and (length < 4 or _read_int(data, at + 5) != length - 4):
-                data[at + 4] = USER_DEFINED_SUBTYPE
-            at += length + _BEYOND_LENGTH[kind]
+            length = _read_int(data, index)
+            is_old = bson_type == _BINARY and data[index + 4] == OLD_BINARY_SUBTYPE
+            if is_old and (length < 4 or _read_int(data, index + 5) != length - 4):
+                data[index + 4] = USER_DEFINED_SUBTYPE
+            index += length + _BEYOND_LENGTH[bson_type]
     return end
 
 
-def _read_int(data: bytearray, at: int) -> int:
-    return int.from_bytes(data[at : at + 4], "little", signed=True)
+def _read_int(data: bytearray, index: int) -> int:
+    return int.from_bytes(data[index : index + 4], "little", signed=True)

@@ -24,7 +24,7 @@ _BY_ID: Keys = [("_id", 1)]
 class PageGuide:
     """What the newest stats contain about a list: its `total`, and milestones.
 
-    `changes`: what has changed since the milestones; None without them. `is_current`: whether a
+    `changes`: the changes since the milestones; None without milestones. `is_current`: whether a
     collector counted the total in the last seconds.
     """
 
@@ -37,9 +37,9 @@ class PageGuide:
 class PageStart(NamedTuple):
     """Where to begin: `skip` jobs beyond a date, or beyond the end of the list if `at` is None.
 
-    `ascending`: the direction; if it is not the list's, the jobs have to be reversed. `limit`: how
-    many jobs there are to read. `max_shift`: by how many places the page may be off; None if that
-    is unknown.
+    `ascending`: the direction; if it is not the list's, the jobs have to be reversed. `limit`: the
+    number of jobs to read. `max_shift`: the page may begin this many places earlier or later; None
+    if that is unknown.
     """
 
     at: datetime | None
@@ -111,7 +111,7 @@ class DeepPages:
             jobs = self._read(
                 job_filter, start, start.limit, ascending=start.ascending, skip=start.skip
             )
-            if len(jobs) == start.limit:  # else some have no date, and are not beyond a milestone
+            if len(jobs) == start.limit:  # else jobs without a date are missing
                 in_order = jobs if start.ascending == ascending else jobs[::-1]
                 return FoundPage(in_order, start.max_shift)
         return FoundPage(self._skip(job_filter, skip, limit, ascending=ascending))
@@ -167,12 +167,12 @@ class DeepPages:
     def _count_older(self, job_filter: JobFilter, milestone: Milestone, ids: IdRange) -> int:
         """How many jobs of a range of _ids are older than a milestone. Index: _id."""
         bounds = {"$gte": ids.low, "$lt": ids.high}
-        given: dict[str, Any] = {sign: end for sign, end in bounds.items() if end is not None}
+        id_range: dict[str, Any] = {name: end for name, end in bounds.items() if end is not None}
         is_older = {"$expr": {"$lt": ["$createdAt", {"$literal": milestone.moment}]}}
-        query: Document = {"$and": [job_filter.match(), {"_id": given}, is_older]}
+        query: Document = {"$and": [job_filter.match(), {"_id": id_range}, is_older]}
         return self._jobs.count(query, index=_BY_ID)
 
 
 def _find_shift(milestone: Milestone, changes: MilestoneChanges) -> int:
-    """By at most how many places a page that is found from this milestone is off."""
+    """The largest number of places by which a page from this milestone may be shifted."""
     return 0 if milestone.at_ms <= changes.oldest_ms else changes.jobs

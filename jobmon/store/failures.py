@@ -35,7 +35,7 @@ class Failure(Enum):
     """The server knows no such user or password, or the user lacks a right."""
 
 
-# By the categories of MongoDB's src/mongo/base/error_codes.yml, and what has the same effect.
+# By the categories of MongoDB's src/mongo/base/error_codes.yml, with codes of the same effect.
 _CODES: dict[Failure, tuple[int, ...]] = {
     Failure.UNREACHABLE: (
         *(6, 7, 89, 141, 202, 230, 231, 317, 384, 407, 9001, 56846),  # network between servers
@@ -103,8 +103,7 @@ def name_error(error: OperationFailure) -> str:
 
 
 def describe_error(error: PyMongoError) -> str:
-    """A database error in one line; for an answer of the server only its name, as its text may
-    quote the query."""
+    """A database error in one line; of a server's error only the name: its text may quote data."""
     if isinstance(error, OperationFailure):
         return f"{type(error).__name__} {name_error(error)}"
     return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"

@@ -67,11 +67,12 @@ class ListPlan:
     is_sorted: bool = False
 
 
-class Part(NamedTuple):
+class FilterPart(NamedTuple):
     """A condition of a filter on one field.
 
-    `parameter`: what sets it. `is_point`: the field has one of a few values, so that the keys of an
-    index after this field keep their order. `is_small`: it matches at most 1,000 jobs.
+    `parameter`: the parameter that sets it. `is_point`: the field has one of a few values, so that
+    the keys of an index after this field keep their order. `is_small`: it matches at most 1,000
+    jobs.
     """
 
     parameter: str
@@ -83,7 +84,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """Which jobs to list; a job has to match every field that is given.
+    """Which jobs to list; a job has to match every field that is set.
 
     `statuses`, `types`: any of these labels, `null` for a missing one; empty for all. A type that
     ends in `*` means all texts with this beginning.
@@ -147,7 +148,7 @@ class JobFilter:
 
     @property
     def has_due_start(self) -> bool:
-        """Whether it is limited to jobs that are due from some time on, and so have a nextRunAt."""
+        """Whether all jobs that match are due from some time on, and so have a nextRunAt."""
         return self.condition is JobCondition.SCHEDULED or self.due_from is not None
 
     @property
@@ -175,7 +176,7 @@ class JobFilter:
 
     @cached_property
     def is_by_status_and_type(self) -> bool:
-        """Whether it filters by status and type only: then the stats may have its count."""
+        """Whether the filter is only by status and type: then the stats may have its count."""
         shown = JobFilter(statuses=self.statuses, types=self.types, order_by=self.order_by)
         return self == shown and not any(map(is_prefix, self.types))
 
@@ -189,46 +190,46 @@ class JobFilter:
             merged |= query
         return merged if len(merged) == sum(map(len, queries)) else {"$and": queries}
 
-    def parts(self) -> Iterator[Part]:
-        """Its conditions, each on one field."""
+    def parts(self) -> Iterator[FilterPart]:
+        """The conditions of the filter, each on one field."""
         statuses = self._select_statuses()
         if statuses is not None:
-            yield Part("status", "status", {"status": {"$in": list(statuses)}}, is_point=True)
+            yield FilterPart("status", "status", {"status": {"$in": list(statuses)}}, is_point=True)
         if self.types:
             yield self._make_type_part()
         yield from self._list_ids()
         if self.error_code is not None:
             codes = {"lastError.code": {"$in": list_code_values(self.error_code)}}
-            yield Part("error_code", "lastError.code", codes, is_point=True)
+            yield FilterPart("error_code", "lastError.code", codes, is_point=True)
         if self.priority is not None:
-            yield Part("priority", "priority", {"priority": self.priority}, is_point=True)
+            yield FilterPart("priority", "priority", {"priority": self.priority}, is_point=True)
         if self.min_attempts is not None:
             yield self._make_attempts_part(self.min_attempts)
         yield from self._list_dates()
         for term in self.search:
             query = {term.field: term.condition()}
-            yield Part(term.field, term.field, query, is_point=not term.has_prefix)
+            yield FilterPart(term.field, term.field, query, is_point=not term.has_prefix)
         if self.repeats_by is not None:
             found: Document = {self.repeats_by: IS_SCHEDULE}
-            if self.repeats_by == TIME_OF_DAY:  # it counts only without an interval
+            if self.repeats_by == TIME_OF_DAY:  # it has an effect only without an interval
                 found[INTERVAL] = {"$not": IS_SCHEDULE}
-            yield Part("sort", self.repeats_by, found)
+            yield FilterPart("sort", self.repeats_by, found)
 
-    def _list_ids(self) -> Iterator[Part]:
-        """The conditions on who and which: the owner, the worker, and ids of jobs."""
+    def _list_ids(self) -> Iterator[FilterPart]:
+        """The conditions on the owner, on the worker, and on ids of jobs."""
         if self.owner is not None:
             is_owner = {"createdBy": {"$in": identity_values(self.owner)}}
-            yield Part("owner", "createdBy", is_owner, is_point=True)
+            yield FilterPart("owner", "createdBy", is_owner, is_point=True)
         if self.worker is not None:
             yield self._make_worker_part(self.worker)
         if self.group_jobs is not None:
             ids = {"_id": {"$in": list(self.group_jobs.ids)}}
-            yield Part("error_group", "_id", ids, is_small=True)
+            yield FilterPart("error_group", "_id", ids, is_small=True)
         if self.job_id is not None:
-            yield Part("job_id", "jobId", match_prefix("jobId", self.job_id))
+            yield FilterPart("job_id", "jobId", match_prefix("jobId", self.job_id))
 
     def _select_statuses(self) -> tuple[str, ...] | None:
-        """The statuses of the jobs; None for all. Only jobs with some have a date, or a worker."""
+        """The statuses of the jobs that match; None for all. A date or a worker may limit them."""
         limits = [self.statuses] if self.statuses else []
         if self.repeats_by is None:
             dates = {self.date_field, self.order_by}
@@ -242,46 +243,46 @@ class JobFilter:
         first, *others = limits
         return tuple(status for status in first if all(status in other for other in others))
 
-    def _make_type_part(self) -> Part:
+    def _make_type_part(self) -> FilterPart:
         exact = [label for label in self.types if not is_prefix(label)]
         values: list[Any] = [value for label in exact for value in label_values(label)]
         prefixes = [label for label in self.types if is_prefix(label)]
         if self.type_values is not None:
             values, prefixes = [*values, *self.type_values], []
         values += map(prefix_pattern, prefixes)
-        return Part("type", "type", {"type": {"$in": values}}, is_point=not prefixes)
+        return FilterPart("type", "type", {"type": {"$in": values}}, is_point=not prefixes)
 
     @property
     def _has_worker_ids(self) -> bool:
         return self.worker_jobs is not None and self.worker_jobs.ids is not None
 
-    def _make_worker_part(self, worker: str) -> Part:
+    def _make_worker_part(self, worker: str) -> FilterPart:
         ids = None if self.worker_jobs is None else self.worker_jobs.ids
         if ids is None:
-            return Part("worker", "leasedBy", {"leasedBy": worker}, is_point=True)
-        return Part("worker", "jobId", {"jobId": {"$in": list(ids)}}, is_small=True)
+            return FilterPart("worker", "leasedBy", {"leasedBy": worker}, is_point=True)
+        return FilterPart("worker", "jobId", {"jobId": {"$in": list(ids)}}, is_small=True)
 
-    def _make_attempts_part(self, least: int) -> Part:
+    def _make_attempts_part(self, least: int) -> FilterPart:
         name = "attemptCount"
         if self.attempt_values is None:
-            return Part("min_attempts", name, {name: {"$gte": least}})
+            return FilterPart("min_attempts", name, {name: {"$gte": least}})
         values = {name: {"$in": list(self.attempt_values)}}
-        return Part("min_attempts", name, values, is_point=True)
+        return FilterPart("min_attempts", name, values, is_point=True)
 
-    def _make_condition_part(self, condition: JobCondition) -> Part:
+    def _make_condition_part(self, condition: JobCondition) -> FilterPart:
         now = datetime.now(UTC)
         match condition:
             case JobCondition.DUE if self.due_from is not None or self.due_to is not None:
-                return Part("condition", "nextRunAt", {"nextRunAt": {"$lte": now}})
+                return FilterPart("condition", "nextRunAt", {"nextRunAt": {"$lte": now}})
             case JobCondition.DUE:  # a job without nextRunAt is due at once
                 later = [{"nextRunAt": {"$gt": now}}, {"nextRunAt": {"$type": NOT_DATES}}]
-                return Part("condition", "nextRunAt", {"$nor": later})
+                return FilterPart("condition", "nextRunAt", {"$nor": later})
             case JobCondition.SCHEDULED:
-                return Part("condition", "nextRunAt", {"nextRunAt": {"$gt": now}})
+                return FilterPart("condition", "nextRunAt", {"nextRunAt": {"$gt": now}})
             case JobCondition.EXPIRED:
-                return Part("condition", "leaseExpiresAt", {"leaseExpiresAt": {"$lt": now}})
+                return FilterPart("condition", "leaseExpiresAt", {"leaseExpiresAt": {"$lt": now}})
 
-    def _list_dates(self) -> Iterator[Part]:
+    def _list_dates(self) -> Iterator[FilterPart]:
         if self.condition is not None:
             yield self._make_condition_part(self.condition)
         for name, prefix, start, end in (
@@ -290,11 +291,12 @@ class JobFilter:
             ("finishedAt", "finished", self.finished_from, self.finished_to),
         ):
             bounds = {"$gte": start, "$lt": end}
-            given: Document = {sign: at for sign, at in bounds.items() if at is not None}
-            if given and name == "finishedAt":  # as in the partial index
-                given["$type"] = "date"
-            if given:
-                yield Part(f"{prefix}_{'to' if start is None else 'from'}", name, {name: given})
+            limits: Document = {operator: at for operator, at in bounds.items() if at is not None}
+            if limits and name == "finishedAt":  # as in the partial index
+                limits["$type"] = "date"
+            if limits:
+                parameter = f"{prefix}_{'to' if start is None else 'from'}"
+                yield FilterPart(parameter, name, {name: limits})
 
 
 def list_code_values(code: str) -> list[Any]:

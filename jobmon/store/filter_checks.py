@@ -9,7 +9,8 @@ from jobmon.store.filter import (
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.search import is_prefix
 
-# A filter by one of these is refused if the documents lack it. By any other field no job matches.
+# A filter by one of these fields is refused if the documents lack the field. A filter by another
+# field matches no job then.
 _OPTIONAL = (
     "nextRunAt",
     "leaseExpiresAt",

@@ -17,7 +17,7 @@ _FIELDS = ("jobId", "type", "status")
 
 
 class JobFinder:
-    """Looks up what was typed; raises PyMongoError.
+    """Looks up jobs by ids and values; raises PyMongoError.
 
     It never scans: without the index of a value, nothing is found or counted.
     """
@@ -38,7 +38,7 @@ class JobFinder:
     def count(self, prepared: JobFilter) -> CappedCount | None:
         """How many jobs match, up to 100; None without the index.
 
-        Give it a prepared filter whose index has exactly the jobs that match.
+        `prepared` is a prepared filter whose index has exactly the jobs that match.
         """
         index = get_plan(prepared).index
         try:

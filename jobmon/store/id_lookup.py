@@ -1,4 +1,4 @@
-"""Looks up the documents of one job by its id, by their index on it, whatever its collation."""
+"""Looks up the documents of one job by its id, also if the index has a collation."""
 
 import time
 from collections.abc import Callable
@@ -20,8 +20,8 @@ _JOIN_TOO_LARGE = (*DOCUMENT_TOO_LARGE, 4_568)
 class IdLookup:
     """Looks up documents by the field `jobId`; PyMongoError when they cannot be read.
 
-    A collation that is not simple matches more values of it than are meant. So there is always an
-    `accept`, which compares them.
+    With a collation that is not simple, the query may match other ids, too. So `accept` compares
+    each document.
 
         IdLookup(connection.jobs).find({"jobId": "a"}, lambda job: job["jobId"] == "a", limit=1)
     """
@@ -30,6 +30,7 @@ class IdLookup:
         self._documents = collection
         self._mapping = collection.mapping
         self._all_fields = collection.mapping.projection(None)
+        # When it was read (monotonic), and the result of `_choose_collation`.
         self._collation: tuple[float, dict[str, Any] | None] | None = None
 
     def find(
@@ -41,7 +42,7 @@ class IdLookup:
         order: Keys | None = None,
         transform: Transform = lambda document: document,
     ) -> list[Document]:
-        """The first `limit` documents that match and that `accept` returns true for.
+        """The first `limit` documents that match and for which `accept` returns true.
 
         `transform` is applied to each document before the next one is read.
         """
@@ -92,7 +93,7 @@ class IdLookup:
         return list(zip(map(self._mapping.to_contract, found), matching, strict=True))
 
     def _stages(self, query: Document, *more: Document) -> list[Document]:
-        """An aggregation that reads what `find` reads, with `more` stages before its projection."""
+        """The query and projection of `find` as stages, with `more` stages between them."""
         match: Document = {"$match": self._mapping.translate_filter(query)}
         fields = self._all_fields and self._all_fields | {_JOINED: True}
         return [match, *more, {"$project": fields}] if fields else [match, *more]
@@ -109,8 +110,8 @@ class IdLookup:
             planned = self._documents.explain(by_id)
             # A mongos answers with the plan of each shard.
             plans = planned["winningPlan"].get("shards") or [planned]
-            serves = all(
+            is_collated = all(
                 "collation" in plan and "COLLSCAN" not in str(plan["winningPlan"]) for plan in plans
             )
-            known = self._collation = now, None if serves else SIMPLE_COLLATION
+            known = self._collation = now, None if is_collated else SIMPLE_COLLATION
         return known[1]

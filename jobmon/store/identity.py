@@ -72,7 +72,7 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
 def label_values(printed: str) -> tuple[Any, ...]:
     """The values of a status or a type whose `label` is this text; None also means missing.
 
-    Empty for the label of documents, which they all share.
+    Empty for `{…}`, the label that all documents share.
     """
     values: list[Any] = [printed, *_parse_json(printed), *_parse_dates(printed)]
     if len(printed) > 1 and printed[0] == printed[-1] == '"':
@@ -104,7 +104,10 @@ def _parse_uuids(printed: str) -> list[Binary]:
 
 
 def _parse_numbers(printed: str) -> list[Any]:
-    """An int for a whole number, as it also matches an equal double or decimal; else these two."""
+    """The numbers that a text means: one int, which also matches equal numbers of other types.
+
+    For a number that is not whole, a double and a decimal.
+    """
     if len(printed) > _LONGEST_NUMBER:
         return []
     with suppress(ValueError):

@@ -1,7 +1,7 @@
-"""The indexes that the queries of this package need: `jobmon init` makes them, queries hint them.
+"""The indexes that the queries of this package need: `jobmon init` creates them.
 
 Equality fields first, then the sort: (createdAt, _id) is the order of every list, newest first.
-A hint by keys also finds an index that another program made under a name of its own.
+Queries name an index by its keys: this hint also finds an index that another program has created.
 """
 
 from collections.abc import Collection as Names
@@ -30,8 +30,8 @@ BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
-BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # with the type: reads no job
-# Where no field holds the status: BY_WAITING if nextRunAt decides whether a job waits.
+BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # has the type, so that no job is read
+# If no field holds the status: BY_WAITING if nextRunAt decides whether a job waits, else the next.
 BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
 BY_DUE_TIME: Keys = SOONEST_FIRST
 BY_FINISH: Keys = [_STATUS, *FIRST_FINISHED]
@@ -63,9 +63,9 @@ def schedule_index(mapping: FieldMapping) -> Keys:
 
 
 def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
-    """The partial indexes of recurring jobs in the order of nextRunAt.
+    """The partial indexes of recurring jobs in the order of nextRunAt, by the name of a path.
 
-    By the name of the path whose value is their schedule; empty if the profile has none.
+    The value at this path is the schedule of these jobs. Empty if the profile has no such path.
     """
     if not mapping.can_query("nextRunAt"):
         return {}
@@ -79,7 +79,7 @@ def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
 def search_index(field: str) -> Keys:
     """The partial index of the jobs that have this field of the payload.
 
-    It has only what never changes during a job's life, so that a change of a job costs nothing.
+    Its fields never change during a job's life, so that the index costs nothing at a change.
     """
     return [(field, ASCENDING), *NEWEST_FIRST]
 
@@ -87,8 +87,8 @@ def search_index(field: str) -> Keys:
 class ListIndex(NamedTuple):
     """An index for lists, with the contract's names.
 
-    `setting`: its name in JOBMON_FILTERS, if only filters need it. `partial`: the filter for the
-    only jobs in it. `needs`: the fields of the filters that it is for.
+    `setting`: its name in JOBMON_FILTERS, if only filters need it. `partial`: the filter of a
+    partial index. `needs`: the fields of the filters that the index serves.
     """
 
     keys: Keys
@@ -124,7 +124,7 @@ _FILTER_INDEXES: dict[str, tuple[ListIndex, ...]] = {
 
 
 def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]:
-    """The indexes that only filters need; those in `chosen` are to be created."""
+    """The indexes that only filters need; the settings request those in `chosen`."""
     found = []
     for name, entries in _FILTER_INDEXES.items():
         for index in entries:
@@ -169,7 +169,8 @@ def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
 def worker_index(mapping: FieldMapping) -> Keys | None:
     """The partial index of the jobs that name a worker.
 
-    None if no document names one, or if only jobs with some statuses do: their status finds these.
+    None if no document names a worker, or if only jobs with certain statuses do: then an index by
+    status finds them.
     """
     if not mapping.can_query("leasedBy") or "leasedBy" in mapping.only_in:
         return None
@@ -212,7 +213,7 @@ def lease_index(profile: Profile) -> Keys | StoredIndex | None:
     status = [_STATUS] if profile.jobs.has_status else []
     if lease.each_type:
         return [*status, _TYPE, *lease.order]
-    return [*status, *lease.order, _TYPE]  # with the type: reads no job
+    return [*status, *lease.order, _TYPE]  # has the type, so that no job is read
 
 
 def attempt_end_index(profile: Profile) -> Keys:
@@ -259,7 +260,7 @@ class Index(NamedTuple):
 
     `field`: the contract's field that it serves, at `path` in the documents; both are None for an
     index that a profile adds. `may_be_unique`: no two documents should have the same keys.
-    `partial`: the filter for the only documents that are in the index; None for all.
+    `partial`: the filter of a partial index; None if the index has all documents.
     `setting`: its name in JOBMON_FILTERS, if only filters of lists need it.
     """
 
@@ -295,8 +296,8 @@ def required_indexes(connection: Connection) -> list[Index]:
         partial = connection.jobs.mapping.translate_query({"leasedBy": NAMED})
         path = keys[0][0]
         found[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
-    for wanted in filter_indexes(connection.jobs.mapping, connection.settings.filters):
-        if wanted.is_chosen and (filtered := _make_filter_index(connection.jobs, wanted)):
+    for listed in filter_indexes(connection.jobs.mapping, connection.settings.filters):
+        if listed.is_chosen and (filtered := _make_filter_index(connection.jobs, listed)):
             found.setdefault((jobs.name, tuple(filtered.keys)), filtered)
     for name, path in connection.jobs.mapping.search_paths.items():
         keys = connection.jobs.mapping.translate_keys(search_index(name)) or []

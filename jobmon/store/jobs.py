@@ -33,14 +33,14 @@ class JobStore:
         self._attempts = None if connection.attempts is None else IdLookup(connection.attempts)
         self._profile = connection.profile
         self._max_read = MAX_ATTEMPTS_SHOWN if self._profile.log is None else _MAX_EVENTS
-        # Of attempts, or of their events: the newest first.
+        # The order of attempts, or of their events.
         self._newest_first = [(name, -1) for name, _ in attempt_index(self._profile)[1:]]
 
     def get_job(self, job_id: str, owner: str | None = None) -> Document | None:
         """The job with its `attempts` in order and its attemptCount; None if there is none.
 
-        `reasons` has one for `attempts` if some are missing. `isRecurring`: whether the job is run
-        again after a success; None if that is unknown.
+        `reasons` explains missing `attempts`. `isRecurring`: whether the job is run again after a
+        success; None if that is unknown.
 
         `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
         None for another owner's job too. At most the newest 1,000 attempts are returned. Their
@@ -79,7 +79,7 @@ class JobStore:
     def _read_job(
         self, job_id: str, query: Document, accept: Callable[[Document], bool]
     ) -> tuple[Document, list[Document]] | None:
-        """A job that matches, with the newest attempts or events of it in their order."""
+        """A job that matches, with its newest attempts or events in their order."""
         if self._attempts is not None:
             joined = self._jobs.find_joined(
                 query,
@@ -96,15 +96,15 @@ class JobStore:
         return (jobs[0], self._read_recorded(job_id, self._max_read)) if jobs else None
 
     def list_runs(self, job: Document, limit: int) -> list[Document]:
-        """The newest attempts of a job that a list has read, in their order: recorded ones only.
+        """The newest recorded attempts of a job that a list has read, in their order.
 
         Index: (jobId).
         """
         job_id = to_text(job.get("jobId"))
         if job_id is None:
             return []
-        most = limit if self._profile.log is None else 2 * limit + 1
-        recorded = self._read_recorded(job_id, most)
+        read_limit = limit if self._profile.log is None else 2 * limit + 1
+        recorded = self._read_recorded(job_id, read_limit)
         return self._list_attempts(recorded, job)[-limit:] if recorded else []
 
     def _list_attempts(self, recorded: list[Document], job: Document) -> list[Document]:
@@ -166,5 +166,5 @@ class _Truncation:
 def _keep_recorded(newest_first: list[Document], job_id: str) -> list[Document]:
     """The attempts with exactly this id, truncated, in their order."""
     truncate = _Truncation()
-    kept = [one for one in newest_first if is_identity(one.get("jobId"), job_id)]
-    return list(map(truncate, kept))[::-1]
+    own = [attempt for attempt in newest_first if is_identity(attempt.get("jobId"), job_id)]
+    return list(map(truncate, own))[::-1]

@@ -1,4 +1,4 @@
-"""Which fields of a job the watched documents hold, and which ones can be queried."""
+"""Finds which fields of a job the watched documents hold, and which fields can be queried."""
 
 from collections.abc import Callable, Iterable
 
@@ -33,8 +33,8 @@ class KnownFields:
     def unknown(self) -> frozenset[str]:
         """The fields of a job that the watched documents do not hold.
 
-        `finishedAt` is one of them if jobs whose attempt ended do not have the time: none of all
-        such jobs, of the succeeded ones, or of the dead ones. Counts by it would be too low.
+        `finishedAt` is unknown, too, if no job whose attempt ended has it, or no succeeded job, or
+        no dead job: counts by this date would be too low.
         """
         fields = self._connection.jobs.mapping.unknown
         return fields if self._ends_are_known.get() else fields | {"finishedAt"}
@@ -58,7 +58,7 @@ class KnownFields:
 
     def _look_for_ends(self) -> bool:
         """Whether recorded attempts, or the jobs, have the time when attempts ended."""
-        if self._connection.profile.log is not None:  # an empty one may not be in use
+        if self._connection.profile.log is not None:  # an empty log may not be in use
             return self._connection.has_recorded_attempts()
         if self._connection.profile.outcome is not None:
             return True
@@ -78,15 +78,15 @@ class KnownFields:
             return match_ended(dated) | {"finishedAt": {"$type": "date"}}
 
         # A failed job that waits for a retry may have no end: its retry will have one.
-        ends = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
+        groups = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
         try:
             return all(
-                has_any(match_dated(group)) or not has_any(match_ended(group)) for group in ends
+                has_any(match_dated(group)) or not has_any(match_ended(group)) for group in groups
             )
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
-            # Nothing is counted without that index; `jobmon init` makes none if no job has an end.
+            # `jobmon init` does not create this index if no job has an end.
             ended = match_ended(STATUSES_AFTER_ATTEMPT)
             return has_finished(jobs) or not has_any(ended, indexes.BY_STATUS)
 

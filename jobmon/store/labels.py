@@ -9,7 +9,7 @@ from jobmon.store.bson_json import is_uuid, number_to_json, to_text
 from jobmon.store.truncate import CUT
 
 MAX_LABEL_LENGTH = 200
-# How many values are counted by name; the other ones are counted together as `(other)`.
+# How many values are counted by name; all other values are counted together as `(other)`.
 MAX_STATUSES, MAX_TYPES = 100, 5_000
 OTHER = "(other)"
 _DOCUMENT = "{…}"
@@ -20,9 +20,9 @@ def label(value: Any) -> str:
     """The label of a status or a type: its text, at most 200 characters and a `…`.
 
     Documents share the label `{…}`, so that no value in them is shown. The text `(other)` becomes
-    `(other)…`, because that label is for the values that are not counted by name. The text `null`,
-    the empty text and one that ends in `*` are in quotes: without these a filter means a missing
-    value, no filter, or a beginning.
+    `(other)…`, because `(other)` is for the values that are not counted by name. The text `null`,
+    the empty text and texts that end in `*` are in quotes: without quotes, a filter by them means a
+    missing value, no filter, or a beginning.
     """
     shown = to_text(_drop_secrets(value))
     if shown == OTHER:
@@ -71,12 +71,12 @@ class LabelBudget:
 
     def label(self, value: Any) -> str:
         """The label to count `value` under."""
-        own = label(value)
-        if own not in self._labels:
+        value_label = label(value)
+        if value_label not in self._labels:
             if OTHER in self._labels or len(self._labels) >= self._limit:
-                own = OTHER
-            self._labels.add(own)
-        return own
+                value_label = OTHER
+            self._labels.add(value_label)
+        return value_label
 
 
 def _drop_secrets(value: Any) -> Any:

@@ -23,10 +23,11 @@ from jobmon.store.read_collection import is_bad_hint
 MAX_AHEAD = 10_000
 # Documents that are read instead, where no field holds the status.
 MAX_READ = 1_000
-# If more jobs are ahead, they are read once for all callers. The number for one job is kept, too.
+# If more jobs than SHARE_FROM are ahead, callers share the due jobs that were read, and the counts
+# for one job.
 SHARE_FROM, SHARE_S, SHARE_DUE_S = 200, 1, 5
 KEEP_PLACES = 1_000
-KEEP_DUE = 20  # of a queue and process; one takes up to 2 MB
+KEEP_DUE = 20  # `_DueJobs` of a queue in each process; each takes up to 2 MB
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -38,10 +39,10 @@ class UnknownPlaceError(Exception):
 class Place:
     """The place of a job among the due jobs, in the order in which workers take them.
 
-    `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: those of
-    both that have its type, a lower bound unless `ahead` is exact. `outranking`: those of its type
-    that are ahead by their priority. `each_type`: only jobs of its type are counted, since workers
-    take the jobs of each type by themselves.
+    `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: the jobs
+    of its type among both, a lower bound unless `ahead` is exact. `outranking`: the jobs of its
+    type that are ahead by their priority. `each_type`: only jobs of its type are counted, since
+    workers take the jobs of each type separately.
     """
 
     ahead: CappedCount
@@ -58,9 +59,9 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _OrderKey:
-    """What decides the place of a job: its type, and the fields of the order.
+    """The values that decide the place of a job: its type, and the fields of the order.
 
-    Each has a name, the value of the job, and a direction (1 or -1).
+    `order` has the name of each field, the job's value, and a direction (1 or -1).
     """
 
     job_type: Any
@@ -71,8 +72,8 @@ class _OrderKey:
 class _DueJobs:
     """The waiting jobs that differ only in the last field of the order, a date.
 
-    `before` counts the jobs that are ahead of all of them, by type label. `dates` has the sorted
-    dates of each type label; a missing date is the first. After `horizon` some may be missing.
+    `before` counts the jobs that are ahead of all these, by type label. `dates` has the sorted
+    dates of each type label; a missing date is the first. After `horizon`, dates may be missing.
     """
 
     before: Counter[str]
@@ -93,7 +94,7 @@ class _DueJobs:
 class PlaceFinder:
     """Finds the place of a job; reads at most 10,000 index keys for each field of the order.
 
-    If many jobs are ahead, all jobs that differ only in the date of their order share what is read.
+    If many jobs are ahead, all jobs that differ only in the date of their order share one read.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -136,7 +137,7 @@ class PlaceFinder:
         return MAX_AHEAD if self._has_status else MAX_READ
 
     def _find_key(self, job: Document) -> _OrderKey:
-        """What decides the place of the job; UnknownPlaceError if that is unknown."""
+        """The values that decide the place of the job; UnknownPlaceError if they are unknown."""
         if self._lease is None:
             raise UnknownPlaceError("it is unknown in which order the workers take jobs")
         job_type = job.get("type")
@@ -150,7 +151,7 @@ class PlaceFinder:
         return _OrderKey(job_type=job_type, order=tuple(order))
 
     def _find_counts(self, key: _OrderKey, now: datetime) -> Counter[str]:
-        """`_count` of few jobs, or else of as many as may be read."""
+        """The result of `_count`, first for few jobs, and then for as many as may be read."""
         ranges = self._match_ahead(key, now)
         counts = self._count({"$or": ranges} if len(ranges) > 1 else ranges[0], key, SHARE_FROM)
         if counts["read"] <= SHARE_FROM:
@@ -158,10 +159,10 @@ class PlaceFinder:
         last, at, direction = key.order[-1]
         # Other documents may hold a date or a status in several ways.
         if self._jobs.mapping.is_identity and isinstance(at, datetime) and direction > 0:
-            sharing = key.job_type if self._each_type else None, key.order[:-1]
-            due = self._due.get(sharing, lambda: self._read_due(last, ranges), SHARE_DUE_S)
+            shared_key = key.job_type if self._each_type else None, key.order[:-1]
+            due = self._due.get(shared_key, lambda: self._read_due(last, ranges), SHARE_DUE_S)
             return due.count_ahead(label(key.job_type), at, self._max_read)
-        # For many jobs, the ranges one after the other cost less than all of them together.
+        # For many jobs, a query for each range costs less than one query for all ranges.
         counts.clear()
         for ahead in ranges:
             if counts["read"] <= self._max_read:
@@ -169,19 +170,19 @@ class PlaceFinder:
         return counts
 
     def _read_due(self, last: str, ranges: list[Document]) -> _DueJobs:
-        """The jobs of the last range, with any date, and the number of those of the others."""
+        """The jobs of the last range, with any date, and the counts of the other ranges."""
         before, dates = Counter[str](), dict[str, list[datetime]]()
         horizon: datetime | None = None
         for ahead in ranges[:-1]:
             for group in self._group(ahead, {"_id": "$type", "count": {"$sum": 1}}):
                 before[label(group["_id"])] += group["count"]
-        for status in WAITING_STATUSES:  # each by itself: then the index has its dates in order
+        for status in WAITING_STATUSES:  # for one status, the index has the dates in order
             query = {name: value for name, value in ranges[-1].items() if name != last}
             parts = {"_id": "$type", "count": {"$sum": 1}, "dates": {"$push": f"${last}"}}
             newest, count = _NEVER, 0
             for group in self._group(query | {"status": {"$in": [status]}}, parts):
                 found = [at if isinstance(at, datetime) else _NEVER for at in group["dates"]]
-                found += [_NEVER] * (group["count"] - len(found))  # a missing one is not pushed
+                found += [_NEVER] * (group["count"] - len(found))  # $push skips missing dates
                 newest, count = max([newest, *found]), count + group["count"]
                 dates.setdefault(label(group["_id"]), []).extend(found)
             if count > self._max_read:
@@ -191,10 +192,10 @@ class PlaceFinder:
         return _DueJobs(before=before, dates=dates, horizon=horizon)
 
     def _count(self, query: Document, key: _OrderKey, limit: int) -> Counter[str]:
-        """Counts of the first `limit + 1` jobs that match: `read` are all, `jobs` those that wait.
+        """Counts of the first `limit + 1` jobs that match.
 
-        Of these, `tied` have the place of the key, `same` its type, and `outranking` its type and a
-        higher priority.
+        `read`: all. `jobs`: those that wait. Of the waiting jobs, `tied` have the place of the key,
+        `same` its type, and `outranking` its type and a higher priority.
         """
         is_waiting = self._has_status or {"$in": ["$status", list(WAITING_STATUSES)]}
         is_same = _match_value("type", key.job_type)
@@ -229,27 +230,27 @@ class PlaceFinder:
 
     def _match_ahead(self, key: _OrderKey, now: datetime) -> list[Document]:
         """Queries for the due jobs up to the place: a range of the index for each field."""
-        same: Document = {}
+        common: Document = {}
         if self._each_type:
-            same["type"] = key.job_type
+            common["type"] = key.job_type
         if self._has_status:
-            same["status"] = {"$in": list(WAITING_STATUSES)}
+            common["status"] = {"$in": list(WAITING_STATUSES)}
         due = {"$lte": now} if self._jobs.mapping.waits_by_date else {"$not": {"$gt": now}}
-        same["nextRunAt"] = due
+        common["nextRunAt"] = due
         ranges: list[Document] = []
         for name, value, direction in key.order:
             is_last = name == key.order[-1][0]
             condition = self._match_before(value, direction, or_equal=is_last)
             if condition is not None:
-                ranges.append(same | ({name: condition} if condition else {}))
-            same = same | {name: value}
+                ranges.append(common | ({name: condition} if condition else {}))
+            common = common | {name: value}
         return ranges
 
     def _match_before(self, value: Any, direction: int, *, or_equal: bool) -> Any:
-        """A condition for the values before this one, or also for itself; None if there are none.
+        """A condition for the values before `value`; with `or_equal`, also for `value` itself.
 
-        Missing values are the first ones, or the last ones in descending order. An empty condition
-        is for all values.
+        None if there are no such values; an empty condition matches all values. Missing values come
+        first in ascending order, and last in descending order.
         """
         if value is None:
             if direction < 0:

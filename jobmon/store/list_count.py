@@ -6,7 +6,7 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.list_plan import ListPlanner, get_plan
 
 COUNT_EXACTLY_UP_TO = 10_000
-# Counting takes a query, and 0.7 µs a job. Beyond this number of jobs a total may be a little old.
+# Counting takes a query, and 0.7 µs a job. A larger count is shared for SHARE_S seconds.
 SHARE_FROM = 100
 SHARE_S = 2
 KEEP_TOTALS = 1_000
@@ -21,9 +21,9 @@ class ListCounter:
         self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
 
     def count(self, job_filter: JobFilter, limit: int | None = None) -> CappedCount:
-        """How many jobs match, up to `limit` or else 10,000; beyond 100 as of two seconds ago.
+        """How many jobs match, up to `limit`, by default 10,000.
 
-        Raises what `ListPlanner.prepare` raises.
+        A count beyond 100 may be two seconds old. Raises the errors of `ListPlanner.prepare`.
         """
         limit = COUNT_EXACTLY_UP_TO if limit is None else limit
         prepared = self._planner.prepare(job_filter)

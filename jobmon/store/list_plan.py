@@ -20,7 +20,7 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.store import indexes
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import list_order
-from jobmon.store.filter import JobFilter, ListPlan, Part, RefusedFilterError
+from jobmon.store.filter import FilterPart, JobFilter, ListPlan, RefusedFilterError
 from jobmon.store.filter_checks import require_fields, select_dated_statuses
 from jobmon.store.identity import LAST_CHARACTER
 from jobmon.store.indexes import ListIndex
@@ -28,20 +28,20 @@ from jobmon.store.mapping import Document, FieldMapping, Keys
 from jobmon.store.read_collection import is_bad_hint
 from jobmon.store.search import is_prefix
 
-# The most jobs that are compared one by one, or sorted in memory.
+# The largest number of jobs that are compared one by one, or sorted in memory.
 MAX_MATCHES = 1_000
-# The most jobs of a queue that may be searched without the index of a field.
+# The largest number of jobs in a queue that may be searched without the index of a field.
 MAX_SCANNED = 10_000
-# The most values of a range: with ten statuses, MongoDB merges this many without sorting.
+# The largest number of values in a range: with ten statuses, MongoDB merges them without sorting.
 MAX_VALUES = 20
-# For how long it is kept whether few jobs match, and which values occur.
+# How long results are kept: whether few jobs match, and which values occur.
 KEEP_S, MAX_KEPT = 2.0, 1_000
 
 _TOO_MANY = f"More than {MAX_MATCHES:,} jobs match"
 _NARROWER = "created_from and created_to, or a filter that fewer jobs match."
 _NO_INDEX = "Its index is missing, and there are many jobs: run `jobmon init`."
-# Which field a refusal names: the first one of these that is filtered by.
-_BLAME = (
+# A refusal names the first of these fields that the filter has.
+_REFUSAL_ORDER = (
     "jobId",
     "payload",
     "attemptCount",
@@ -70,25 +70,26 @@ class _Use:
     """How an index serves a filter.
 
     `used`: the parts that decide which of its keys are read. `others`: the parts that have to be
-    compared; `is_covered`: with the keys alone. `is_ordered`: the keys are in list order.
+    compared. `is_covered`: the keys are enough to compare them. `is_ordered`: the keys are in list
+    order.
     """
 
     index: ListIndex
-    used: list[Part]
-    others: list[Part]
+    used: list[FilterPart]
+    others: list[FilterPart]
     is_covered: bool
     is_ordered: bool
 
     @property
     def serves(self) -> bool:
-        """Whether no job is read that is not shown."""
+        """Whether every job that is read is also shown."""
         return self.is_ordered and (not self.others or (bool(self.used) and self.is_covered))
 
 
 class ListPlanner:
     """Prepares filters for the lists of a queue; methods raise PyMongoError.
 
-    What it finds is kept for two seconds, so that all lists of a queue share one planner.
+    It keeps its results for two seconds, so that all lists of a queue share one planner.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -100,7 +101,7 @@ class ListPlanner:
         self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_KEPT)
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
-        """The filter with its plan, and with what else it needs to know of the queue.
+        """The filter with its plan, and with other values that it needs from the queue.
 
         A prepared filter is returned unchanged. RefusedFilterError if the jobs cannot be listed.
         """
@@ -191,8 +192,8 @@ class ListPlanner:
         types = attempts = None
         if prefixes := [label[:-1] for label in job_filter.types if is_prefix(label)]:
             ranges = [{"$gte": prefix, "$lt": prefix + LAST_CHARACTER} for prefix in prefixes]
-            most = MAX_VALUES - (len(job_filter.types) - len(prefixes))
-            types = self._find_values("type", indexes.BY_TYPE, ranges, most)
+            limit = MAX_VALUES - (len(job_filter.types) - len(prefixes))
+            types = self._find_values("type", indexes.BY_TYPE, ranges, limit)
         if job_filter.min_attempts is not None:
             at_least: list[Document] = [{"$gte": job_filter.min_attempts}]
             for index in self._indexes:
@@ -202,22 +203,22 @@ class ListPlanner:
             yield replace(job_filter, type_values=types, attempt_values=attempts)
 
     def _find_values(
-        self, field: str, index: Keys, ranges: list[Document], most: int
+        self, field: str, index: Keys, ranges: list[Document], limit: int
     ) -> tuple[Any, ...] | None:
-        """The values of a field in these ranges; None if they are more, or not known."""
-        key = (field, str(ranges), most)
-        return self._values.get(key, lambda: self._read_values(field, index, ranges, most), KEEP_S)
+        """The values of a field in these ranges; None if there are more, or if it is unknown."""
+        key = (field, str(ranges), limit)
+        return self._values.get(key, lambda: self._read_values(field, index, ranges, limit), KEEP_S)
 
     def _read_values(
-        self, field: str, index: Keys, ranges: list[Document], most: int
+        self, field: str, index: Keys, ranges: list[Document], limit: int
     ) -> tuple[Any, ...] | None:
         found: list[Any] = []
         for bounds in ranges:
             jobs = self._read_first(field, index, bounds)
             while jobs:
                 value = jobs[0].get(field)
-                # Of an array each element is a key.
-                if not isinstance(value, str | int | float) or len(found) == most:
+                # Each element of an array is a key of the index.
+                if not isinstance(value, str | int | float) or len(found) == limit:
                     return None
                 found.append(value)
                 beyond = {name: end for name, end in bounds.items() if name != "$gte"}
@@ -256,16 +257,16 @@ class ListPlanner:
         """Why no index serves the filter, and what to change."""
         parts = list(job_filter.parts())
         fields = {part.field: part.parameter for part in reversed(parts)}
-        blamed = min(parts, key=_rank_blame, default=None)
-        parameter = "sort" if blamed is None else blamed.parameter
+        refused = min(parts, key=_rank_for_refusal, default=None)
+        parameter = "sort" if refused is None else refused.parameter
         if job_filter.order_by is not None and any(
             use.serves for use in self._list_uses(replace(job_filter, order_by=None))
         ):
-            more = "finished_from, " if job_filter.order_by == "finishedAt" else ""
+            remedy = "finished_from, " if job_filter.order_by == "finishedAt" else ""
             message = (
                 f"{_TOO_MANY}, too many to sort by {job_filter.order_by}. Remove `sort`, or add "
             )
-            return RefusedFilterError("sort", message + more + _NARROWER)
+            return RefusedFilterError("sort", message + remedy + _NARROWER)
         for index in self._indexes:
             mapping = self._jobs.mapping
             if not index.setting or not _may_use(index, set(fields), job_filter, mapping):
@@ -283,9 +284,11 @@ class ListPlanner:
         return RefusedFilterError(parameter, _explain_many(job_filter, parameter, len(parts)))
 
 
-def _inspect(index: ListIndex, parts: list[Part], compared: list[Part], order: Keys) -> _Use:
+def _inspect(
+    index: ListIndex, parts: list[FilterPart], compared: list[FilterPart], order: Keys
+) -> _Use:
     """How an index serves these parts; only those in `compared` have to be compared."""
-    used: list[Part] = []
+    used: list[FilterPart] = []
     position = 0
     for name, _ in index.keys:
         found = [part for part in parts if part.field == name]
@@ -293,7 +296,7 @@ def _inspect(index: ListIndex, parts: list[Part], compared: list[Part], order: K
         if not any(part.is_point for part in found):
             break
         position += 1
-    rest = index.keys[position:]
+    remaining_keys = index.keys[position:]
     names = {name for name, _ in index.keys}
     others = [part for part in compared if part not in used]
     return _Use(
@@ -301,7 +304,7 @@ def _inspect(index: ListIndex, parts: list[Part], compared: list[Part], order: K
         used=used,
         others=others,
         is_covered=all(part.field in names for part in others),
-        is_ordered=_is_in_order(rest, order),
+        is_ordered=_is_in_order(remaining_keys, order),
     )
 
 
@@ -315,9 +318,9 @@ def _is_in_order(keys: Keys, order: Keys) -> bool:
 def _may_use(
     index: ListIndex, fields: set[str], job_filter: JobFilter, mapping: FieldMapping
 ) -> bool:
-    """Whether an index has all jobs that match, and may decide about the answer.
+    """Whether an index has all jobs that match, and the caller may learn from it.
 
-    `fields`: those that are filtered by.
+    `fields`: the fields of the filter.
     """
     first = index.keys[0][0]
     if index.keys in (indexes.BY_NEXT_RUN, indexes.BY_WAITING, indexes.BY_DUE_TIME):
@@ -338,12 +341,12 @@ def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
     return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
 
 
-def _has_no_index(part: Part, job_filter: JobFilter, mapping: FieldMapping) -> bool:
+def _has_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMapping) -> bool:
     """Whether a part may be compared in any number of jobs, because no index can have it."""
     match part.field:
-        case "status":  # follows from the dates, as far as these are filtered by
+        case "status":  # it follows from the date that orders the list
             return not mapping.has_status and job_filter.order_field != "createdAt"
-        case "leasedBy":  # only running jobs have it, which are found by their status
+        case "leasedBy":  # only running jobs have a worker: they are found by their status
             return indexes.worker_index(mapping) is None
         case "type":
             return part.field in mapping.constants
@@ -352,9 +355,9 @@ def _has_no_index(part: Part, job_filter: JobFilter, mapping: FieldMapping) -> b
 
 
 def _rank_bounded(use: _Use) -> tuple[bool, int, int]:
-    """The order in which indexes are tried: first those that mostly find few jobs.
+    """The order in which indexes are tried: first the indexes that usually find few jobs.
 
-    The owner comes first: an owner with few jobs then learns nothing about those of others.
+    The owner comes first: then an owner with few jobs learns nothing about jobs of others.
     """
     first = use.index.keys[0][0].partition(".")[0]
     firsts = ("_id", "jobId", "createdBy", "payload")
@@ -362,9 +365,9 @@ def _rank_bounded(use: _Use) -> tuple[bool, int, int]:
     return not any(part.is_small for part in use.used), rank, -len(use.used)
 
 
-def _rank_blame(part: Part) -> int:
+def _rank_for_refusal(part: FilterPart) -> int:
     field = "payload" if part.field.startswith("payload.") else part.field
-    return _BLAME.index(field) if field in _BLAME else len(_BLAME)
+    return _REFUSAL_ORDER.index(field) if field in _REFUSAL_ORDER else len(_REFUSAL_ORDER)
 
 
 def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
@@ -381,5 +384,5 @@ def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
         return f"{_TOO_MANY}, of more than {MAX_VALUES} types: give more of the type."
     if parameter == "min_attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
         return f"{_TOO_MANY}: give {indexes.RETRIED} or more, or add {_NARROWER}"
-    what = "no index finds them" if parts == 1 else "no index has these filters together"
-    return f"{_TOO_MANY}, and {what}. Add {_NARROWER}"
+    cause = "no index finds them" if parts == 1 else "no index has these filters together"
+    return f"{_TOO_MANY}, and {cause}. Add {_NARROWER}"

@@ -24,7 +24,7 @@ from jobmon.store.worker_jobs import WorkerJobFinder
 BATCH = 500
 # Values without a text that redaction could hide.
 _NO_TEXTS = {datetime, ObjectId}
-# More than can be skipped within any time limit, and it still fits the server's numbers.
+# The server accepts this number, but no time limit is long enough to skip so many jobs.
 _MAX_SKIP = 2**31
 
 
@@ -32,7 +32,7 @@ _MAX_SKIP = 2**31
 class JobPage:
     """One page of a list; `next_cursor` is None on the last page, `prev_cursor` on the first.
 
-    `max_shift`: by how many places it may begin earlier or later; None if that is unknown.
+    `max_shift`: the page may begin this many places earlier or later; None if that is unknown.
     """
 
     jobs: list[Document]
@@ -61,8 +61,8 @@ class _PageSlice(NamedTuple):
 class JobLists:
     """Reads lists of the watched jobs; PyMongoError when they cannot be read.
 
-    The jobs have `fields`, each as `transform` returns it; by default what a list shows, and dates
-    may be naive. With `require_index`, a missing index is an OperationFailure.
+    Each job has these `fields`, and is changed by `transform`; by default it has the fields of a
+    list, and its dates may be naive. With `require_index`, a missing index is an OperationFailure.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class JobLists:
         self._pages = DeepPages(self._jobs, self._read)
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
-        """The filter for several reads: what it needs to know of the queue is read once.
+        """The filter for several reads: the values that it needs from the queue are read once.
 
-        Raises what `ListPlanner.prepare` raises.
+        Raises the errors of `ListPlanner.prepare`.
         """
         return self._planner.prepare(self._resolve(job_filter))
 
@@ -101,13 +101,12 @@ class JobLists:
         total: CappedCount | None = None,
         guide: PageGuide | None = None,
     ) -> JobPage:
-        """A page of the jobs that match, in the order of the filter's date: the latest first unless
-        `oldest_first`.
+        """A page of the jobs that match, by the filter's date, the latest first by default.
 
         With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
-        its list. That costs the same at any depth, whereas a page number skips index keys. With the
+        its list. A cursor costs the same at any depth; a page number skips index keys. With the
         `total` of this filter, a page past the end needs no query; with its `guide`, few keys are
-        skipped at any depth. Raises what `prepare` raises, and BusyPagesError.
+        skipped at any depth. Raises the errors of `prepare`, and BusyPagesError.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
             if page.next_cursor is not None:
@@ -122,11 +121,11 @@ class JobLists:
             guide = guide if has_keyset and job_filter.order_field == "createdAt" else None
             found = self._read_page(job_filter, page, per_page, oldest_first, end=end, guide=guide)
         jobs, following, preceding = found.jobs, None, None
-        place = job_filter, has_keyset, found.page, found.oldest_first
+        arguments = job_filter, has_keyset, found.page, found.oldest_first
         if jobs and not found.is_last:
-            following = self._make_cursor(jobs[-1], *place, neighbor=jobs[-2:-1])
+            following = self._make_cursor(jobs[-1], *arguments, neighbor=jobs[-2:-1])
         if jobs and not found.is_first:
-            first = self._make_cursor(jobs[0], *place, neighbor=jobs[1:2])
+            first = self._make_cursor(jobs[0], *arguments, neighbor=jobs[1:2])
             preceding = replace(first, backwards=True)
         return JobPage(
             jobs=jobs,
@@ -141,8 +140,8 @@ class JobLists:
     ) -> Iterator[list[Document]]:
         """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
 
-        Dates are in UTC but have no time zone: decoding them takes a third of the time. Raises what
-        `prepare` raises, before the first batch.
+        Dates are in UTC but have no time zone: decoding them takes a third of the time. Raises the
+        errors of `prepare` before the first batch.
         """
         job_filter = self.prepare(job_filter)
         cursor, page = None, 0
@@ -166,10 +165,10 @@ class JobLists:
     def find_neighbors(
         self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
     ) -> tuple[Document | None, Document | None] | None:
-        """The jobs before and after a job in a list, which it need not match any more.
+        """The jobs before and after a job in a list; the job itself may not match any more.
 
-        Each is None at an end of the list. None where the jobs beyond another one cannot be queried
-        (see `store.cursor`). Two queries for one job each. Raises what `prepare` raises.
+        Each is None at an end of the list. The result is None if the jobs beyond a job cannot be
+        queried (see `store.cursor`). Two queries for one job each. Raises the errors of `prepare`.
         """
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
@@ -187,7 +186,7 @@ class JobLists:
     ) -> list[tuple[Document, bool]]:
         """The jobs that have these ids now, each with whether `job_filter` matches it.
 
-        With `owner`, only that owner's. Index: (jobId) unique.
+        With `owner`, only jobs of that owner. Index: (jobId) unique.
         """
         if not ids:
             return []
@@ -237,7 +236,7 @@ class JobLists:
         end: int = _MAX_SKIP,
         guide: PageGuide | None = None,
     ) -> _PageSlice:
-        """The jobs of a page by its number; none if the page begins at position `end` or later."""
+        """The jobs of a page by its number; no jobs if the page begins at place `end` or later."""
         skip, limit, found = (page - 1) * per_page, per_page + 1, FoundPage([])
         if skip < end:
             found = self._pages.read(job_filter, guide, skip, limit, ascending=oldest_first)
@@ -249,8 +248,8 @@ class JobLists:
         self, cursor: Cursor, job_filter: JobFilter, per_page: int, has_keyset: bool
     ) -> _PageSlice:
         page = max(1, cursor.page - 1) if cursor.backwards else cursor.page + 1
-        is_other = cursor.order_by != job_filter.order_field
-        if cursor.by_page or is_other or not has_keyset:
+        has_other_order = cursor.order_by != job_filter.order_field
+        if cursor.by_page or has_other_order or not has_keyset:
             return self._read_page(job_filter, page, per_page, cursor.oldest_first)
         jobs = self._read(job_filter, cursor, per_page + 1, ascending=cursor.ascending)
         is_end = len(jobs) <= per_page
@@ -301,7 +300,7 @@ class JobLists:
         """The jobs of a filter that finds at most 1,000, sorted in memory."""
         if order[0][1] < 0 and (latest := job_filter.select_latest(2 * (skip + limit))) is not None:
             jobs = self._sort(latest, order, limit, skip)
-            if len(jobs) == limit:  # else too many of them do not match any more
+            if len(jobs) == limit:  # else too many jobs of the group do not match any more
                 return jobs
         mapping = self._jobs.mapping
         if order[-1][0] != "_id":  # equal dates need an order, too
@@ -322,7 +321,7 @@ class JobLists:
         return _select_owned(jobs, job_filter)
 
     def _has_keyset(self, job_filter: JobFilter) -> bool:
-        """Whether the jobs beyond another one can be queried: see `store.cursor`."""
+        """Whether the jobs beyond a job can be queried: see `store.cursor`."""
         plan, field = get_plan(job_filter), job_filter.order_field
         if plan.is_sorted:
             return False
@@ -343,7 +342,7 @@ class JobLists:
         *,
         neighbor: Sequence[Document] = (),
     ) -> Cursor:
-        """The cursor at a job; by page if the job's values are secret or do not fit into it.
+        """The cursor at a job; by page if the job's values are secret or do not fit.
 
         `neighbor`: the job next to it in its page, if there is one.
         """

@@ -97,8 +97,8 @@ class LiveStats:
     ) -> QueueHealth:
         """The health at `now`, given the counts by (status, type) if they are known.
 
-        `unchanged`: an earlier health, if no job has changed since; what time cannot change is
-        taken from it.
+        `unchanged`: an earlier health, if no job has changed since; values that do not depend on
+        the time are taken from it.
         """
         unknown: dict[str, str] = {}
         all_waiting = None
@@ -139,7 +139,7 @@ class LiveStats:
         )
 
     def _estimate_total(self, counts: Mapping[tuple[str, str], int] | None) -> int:
-        """The number of jobs by the metadata; by the counts if other documents are among them."""
+        """The number of jobs by the metadata, or by the counts if other documents are included."""
         if self._jobs.mapping.where and counts is not None:
             return sum(counts.values())
         return self._jobs.estimated_count()
@@ -190,10 +190,10 @@ class LiveStats:
         *,
         are_dates: bool,
     ) -> _WaitingCounts:
-        """The due and the scheduled jobs: the fewer of both are counted, and the others are the
-        remaining waiting jobs. So a huge backlog, or a huge schedule, is not counted.
+        """The numbers of the due and of the scheduled jobs.
 
-        `are_dates`: each nextRunAt is a date.
+        Only the smaller group is counted; the other waiting jobs are the other group. So a huge
+        backlog, or a huge schedule, is not counted. `are_dates`: each nextRunAt is a date.
         """
         both = ("due", "scheduled")
         if all_waiting == 0:
@@ -285,7 +285,7 @@ class LiveStats:
         return min(oldest.values(), default=None), by_type
 
     def _look_up_oldest_queued(self, job_type: str | None) -> datetime | None:
-        """The createdAt of the oldest queued job, of a type if given."""
+        """The createdAt of the oldest queued job; with `job_type`, of this type."""
         query: Document = {"status": JobStatus.QUEUED.value, "createdAt": {"$type": "date"}}
         index = indexes.BY_STATUS
         if job_type is not None:
@@ -297,5 +297,5 @@ class LiveStats:
 
 
 def _find_readable(health: QueueHealth | None) -> set[str]:
-    """The fields of this health that are known exactly: all dates that they need can be read."""
+    """The fields of this health that are known exactly, because all their dates can be read."""
     return set() if health is None else {"due", "expired_leases"} - health.unknown.keys()

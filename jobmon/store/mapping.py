@@ -1,4 +1,4 @@
-"""Maps the contract's field names (`jobId`, `status`, `createdAt`, …) to those of the documents.
+"""Maps the contract's field names (`jobId`, `status`, …) to the field names of the documents.
 
 Queries are written with the contract's names. `FieldMapping` translates queries to the documents'
 names, and documents to the contract's names. If the documents already have the contract's names,
@@ -74,17 +74,17 @@ class FieldMapping:
     paths: Mapping[str, str]
     # The form of dates that are not stored as BSON dates: iso, seconds, milliseconds, …
     readings: Mapping[str, str] = field(default_factory=dict)
-    # What is added to the date at a path.
+    # The time to add to the date at a path.
     offsets: Mapping[str, timedelta] = field(default_factory=dict)
-    # The statuses with which a job has a field; a field that is left out is for all of them.
+    # The statuses with which a job has a field; a field that is not listed has no such limit.
     only_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    # Label of a stored status -> status of the contract. The label of a missing one is `null`.
+    # Label of a stored status -> status of the contract. The label of a missing status is `null`.
     statuses: Mapping[str, str] = field(default_factory=dict)
     # The status, if it is computed from other fields.
     derived: DerivedStatus | None = None
 
-    # For each field without a path: what a query reads to compute it. `reads` has paths in the
-    # document, `computed` expressions. `complete` adds the field to the job from what was read.
+    # For each field without a path: the values from which it is computed. `reads` has paths in the
+    # document, `computed` expressions. `complete` adds the field to the job from these values.
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: Mapping[str, Any] = field(default_factory=dict)
     complete: Callable[[Document, Document], Document] = lambda _, document: document
@@ -137,7 +137,7 @@ class FieldMapping:
         )
 
     def holds(self, name: str) -> bool:
-        """Whether documents hold this field, or what it is computed from."""
+        """Whether documents hold this field, or the values from which it is computed."""
         return name in self.paths or name in self.reads or name in self.computed
 
     def can_query(self, name: str) -> bool:
@@ -145,7 +145,7 @@ class FieldMapping:
         return self._find_path(name) is not None
 
     def select_statuses(self, name: str, statuses: Iterable[str]) -> tuple[str, ...]:
-        """Those of the statuses with which a job has this field."""
+        """The statuses, of the given ones, with which a job has this field."""
         only = self.only_in.get(name)
         return tuple(status for status in statuses if only is None or status in only)
 
@@ -262,7 +262,7 @@ class FieldMapping:
 
     @cached_property
     def _stored_fields(self) -> list[tuple[str, str, bool, timedelta | None, str | None]]:
-        """Name, path, whether that has dots, offset and reading of each field with a path."""
+        """Each field with a path, as (name, path, whether the path has dots, offset, reading)."""
         return [
             (name, path, "." in path, self.offsets.get(name), self.readings.get(name))
             for name, path in self.paths.items()

@@ -21,10 +21,10 @@ class IdRange(NamedTuple):
 
 
 class MilestoneChanges(NamedTuple):
-    """What has changed since the milestones with this `version` were counted.
+    """The changes since the milestones with this `version` were counted.
 
-    `jobs`: at most how many jobs. `oldest_ms`: none of them was created before this time, in ms
-    since 1970; infinite if none has changed.
+    `jobs`: at most this many jobs have changed. `oldest_ms`: all of them were created at this time
+    or later, in ms since 1970; infinite if no job has changed.
     """
 
     version: str
@@ -34,9 +34,9 @@ class MilestoneChanges(NamedTuple):
 
 @dataclass(frozen=True)
 class Milestone:
-    """A date `at_ms` in ms since 1970, and how many jobs are older, by label as in `Milestones`.
+    """A date `at_ms` in ms since 1970, and how many jobs are older, by the labels of `Milestones`.
 
-    Those in `ranges` are not counted, because only some of them are older: `uncounted` jobs.
+    The `uncounted` jobs in `ranges` are not included, because only some of them are older.
     """
 
     at_ms: int
@@ -72,8 +72,8 @@ class Milestones:
         if types and any(job_type is None for _, job_type in self.labels):
             return None
         columns = [
-            number
-            for number, (status, job_type) in enumerate(self.labels)
+            index
+            for index, (status, job_type) in enumerate(self.labels)
             if (not statuses or status in statuses) and (not types or job_type in types)
         ]
 
@@ -81,13 +81,13 @@ class Milestones:
             return sum(milestone.older[column] for column in columns)
 
         if after:
-            number = bisect_left(self.found, position, key=count)
+            index = bisect_left(self.found, position, key=count)
         else:
-            number = bisect_right(self.found, position, key=count) - 1
-            while number >= 0 and (
-                count(self.found[number]) + self.found[number].uncounted > position
+            index = bisect_right(self.found, position, key=count) - 1
+            while index >= 0 and (
+                count(self.found[index]) + self.found[index].uncounted > position
             ):
-                number -= 1
-        if not 0 <= number < len(self.found):
+                index -= 1
+        if not 0 <= index < len(self.found):
             return None
-        return self.found[number], count(self.found[number])
+        return self.found[index], count(self.found[index])

@@ -31,16 +31,16 @@ _REASONS = {
 class DatabaseHealth:
     """The result of a check.
 
-    `answers`: a server answered. `ping_ms`: how long that took. `readable`: whether the user may
-    read the watched collections, None if unknown. `reason`: why `readable` is not True, without
-    secrets. `ready` is also true for a server that answers a ping but is too busy to read a
-    document in time: another instance of jobmon would have the same problem.
+    `is_up`: a server answered. `ping_ms`: how long the answer took. `is_readable`: whether the user
+    may read the watched collections, None if unknown. `reason`: why `is_readable` is not True,
+    without secrets. `is_ready` is also true for a server that answers a ping but is too busy to
+    read a document in time: another instance of jobmon would have the same problem.
     """
 
     ping_ms: float | None = None
-    answers: bool
-    readable: bool | None
-    ready: bool
+    is_up: bool
+    is_readable: bool | None
+    is_ready: bool
     reason: str | None = None
 
 
@@ -73,7 +73,7 @@ class DatabaseProbe:
             refused = self._list_refused()
         except _BusyError:
             return DatabaseHealth(
-                ping_ms=ping_ms, answers=True, readable=None, ready=True, reason=_BUSY
+                ping_ms=ping_ms, is_up=True, is_readable=None, is_ready=True, reason=_BUSY
             )
         except Exception as error:  # noqa: BLE001 - any failure is a result
             return self._explain_failure(error, ping_ms)
@@ -81,10 +81,10 @@ class DatabaseProbe:
             reason = f"not authorized to read {', '.join(refused)}"
             self._report(reason)
             return DatabaseHealth(
-                ping_ms=ping_ms, answers=True, readable=False, ready=False, reason=reason
+                ping_ms=ping_ms, is_up=True, is_readable=False, is_ready=False, reason=reason
             )
         self._report(None)
-        return DatabaseHealth(ping_ms=ping_ms, answers=True, readable=True, ready=True)
+        return DatabaseHealth(ping_ms=ping_ms, is_up=True, is_readable=True, is_ready=True)
 
     def _list_refused(self) -> list[str]:
         """The names of the watched collections that the user may not read; _BusyError."""
@@ -110,11 +110,9 @@ class DatabaseProbe:
             reason = "the host name is not resolved"
         detail = describe_error(error) if isinstance(error, PyMongoError) else None
         self._report(reason, detail, None if failure else error)
-        answers = failure is not Failure.UNREACHABLE and (
-            failure is not None or ping_ms is not None
-        )
-        readable = False if failure is Failure.REFUSED else None
-        return DatabaseHealth(answers=answers, readable=readable, ready=False, reason=reason)
+        is_up = failure is not Failure.UNREACHABLE and (failure is not None or ping_ms is not None)
+        is_readable = False if failure is Failure.REFUSED else None
+        return DatabaseHealth(is_up=is_up, is_readable=is_readable, is_ready=False, reason=reason)
 
     def _report(
         self, reason: str | None, detail: str | None = None, error: Exception | None = None

@@ -1,7 +1,7 @@
 """Lists the additional indexes of a profile: those that its rules, types or due times need.
 
-The index of its lease order is not among them: the program creates it under a name of its own, and
-could not if jobmon had created it first.
+The index of the lease order is left out: the queue's own program creates it under another name, and
+would fail if jobmon had created an index with the same keys.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Completes jobs and attempts by the values that are at no path: computed ones, and in arrays."""
+"""Adds the fields without a path to jobs and attempts: computed fields, and elements of arrays."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,7 +21,7 @@ class FieldReader:
         self._sources = {name: source for name, source in fields.items() if source.path is None}
 
     def complete(self, document: Document, found: Document) -> Document:
-        """`found`, which has the fields with a path, with the others from its document."""
+        """`found`, which has the fields with a path, with the other fields from its document."""
         for name, source in self._sources.items():
             value = _read(source, document, document.get(f"_{name}"))
             if value is not None:
@@ -40,7 +40,7 @@ class JobReader:
         self._attempts = parsed.attempts
 
     def complete(self, document: Document, job: Document) -> Document:
-        """The job, which has the fields with a path, with the others and its attempts."""
+        """The job, which has the fields with a path, with the other fields and its attempts."""
         self._fields.complete(document, job)
         if "_recurring" in document:
             job["_recurring"] = document["_recurring"]

@@ -43,7 +43,7 @@ class Profile:
     jobs: FieldMapping
     # None if attempts have no collection: then a job contains its attempts, or only the last one.
     attempts: FieldMapping | None
-    # How to pair the documents of that collection, if each is only an event of an attempt.
+    # How to pair the documents of the attempts' collection, if each is an event of an attempt.
     log: EventLog | None = None
     # An expression for how the last attempt ended; None if the job's status shows it.
     outcome: Any = None
@@ -105,7 +105,7 @@ class Profile:
 
     @property
     def reads_last_attempt(self) -> bool:
-        """Whether a job without recorded attempts has its last one by the fields of the profile."""
+        """Whether the profile's fields show the last attempt of a job without recorded attempts."""
         return self.attempts is None or self.log is not None
 
 

@@ -32,8 +32,8 @@ def queue_key(deployment: str | None, database: str, settings: Settings, profile
     """
     jobs = settings.jobs_collection
     mappings: dict[str, Any] = {
-        kind: {"fields": dict(mapping.paths), "statuses": dict(mapping.statuses)}
-        for kind, mapping in (("jobs", profile.jobs), ("attempts", profile.attempts))
+        name: {"fields": dict(mapping.paths), "statuses": dict(mapping.statuses)}
+        for name, mapping in (("jobs", profile.jobs), ("attempts", profile.attempts))
         if mapping is not None
     }
     identity = {

@@ -1,5 +1,8 @@
-"""Runs queries on a watched collection: translated to its documents' names, with a hinted index, a
-time limit, the simple collation, and a comment that names the request."""
+"""Runs queries on a watched collection.
+
+Each query is translated to the documents' names, and has a hint for an index, a time limit, the
+simple collation, and a comment that names the request.
+"""
 
 import logging
 import time
@@ -60,6 +63,7 @@ class ReadCollection:
         self._projections: dict[tuple[str, ...], Any] = {}
         self._naive: tuple[Collection[Document], Collection[Document]] | None = None
         self._warned: set[str] = set()
+        # When it was read (monotonic), and the result.
         self._without_arrays: dict[tuple[str, str], tuple[float, bool]] = {}
         self._indexed: dict[str, tuple[float, bool]] = {}
 
@@ -83,8 +87,8 @@ class ReadCollection:
     ) -> list[Document]:
         """The documents with these `fields`, or with all; `limit` 0 means no limit.
 
-        `transform` is applied to each document before the next one is read, so that large ones need
-        not be kept. With `require_index`, a missing index is an OperationFailure. With
+        `transform` is applied to each document before the next one is read, so that large documents
+        need not be kept. With `require_index`, a missing index is an OperationFailure. With
         `naive_dates`, dates have no time zone: then decoding takes a third of the time.
         """
         collection = self._naive_collection if naive_dates else self.collection
@@ -210,7 +214,7 @@ class ReadCollection:
     def has_no_arrays(self, field: str, index: Keys, *, may_scan: bool = False) -> bool:
         """Whether no document has an array in `field` or in a parent of it; kept for a second.
 
-        The plan for the index shows whether the index ever had one. Without the index the answer is
+        The plan for the index shows whether it ever had an array. Without the index the answer is
         False, or, with `may_scan`, the result of a scan.
         """
         now, key = time.monotonic(), (field, str(index))  # a partial index has only some documents

@@ -67,25 +67,25 @@ class RecurringJobs:
         return "the profile does not define how often recurring jobs run, or when they are due"
 
     def page(self, cursor: str, per_page: int) -> RecurringPage:
-        """The page that begins at `cursor`, the `next_cursor` of another one; "" is the first page.
+        """The page at `cursor`, the `next_cursor` of another page; "" is the first page.
 
-        Raises BadCursorError for another text.
+        Raises BadCursorError for any other text.
         """
         name, place = _decode(cursor, self._names)
         jobs: list[Document] = []
         next_cursor = None
-        for later in self._names[self._names.index(name) :] if self._names else ():
-            job_filter = JobFilter(repeats_by=later)
+        for path_name in self._names[self._names.index(name) :] if self._names else ():
+            job_filter = JobFilter(repeats_by=path_name)
             if len(jobs) == per_page:
                 if self._lists.page(job_filter, per_page=1, oldest_first=True).jobs:
-                    next_cursor = f"{later}{_SEPARATOR}"
+                    next_cursor = f"{path_name}{_SEPARATOR}"
                 break
             page = self._lists.page(
                 job_filter, per_page=per_page - len(jobs), oldest_first=True, cursor=place
             )
             jobs, place = jobs + page.jobs, None
             if page.next_cursor is not None:
-                next_cursor = f"{later}{_SEPARATOR}{page.next_cursor.encode()}"
+                next_cursor = f"{path_name}{_SEPARATOR}{page.next_cursor.encode()}"
                 break
         return RecurringPage(jobs=jobs, next_cursor=next_cursor, total=self._count())
 

@@ -1,4 +1,4 @@
-"""How often a recurring job runs, as its document holds it."""
+"""Reads from a job's document how often the job runs."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -25,13 +25,13 @@ _JOB_FIELDS = (
 class RunRules:
     """The rules of a profile for runs that are counted from changes, in the documents' names.
 
-    `paths`: the only fields that are read; those in `remembered` are needed for later changes of
-    the job, too, the others only for its error. `facts`: expressions that evaluate a document of
-    these fields as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is written.
-    Unless `has_own_end`, it has also ended when a running job stops running. `finished_path`: where
-    the date of the end is; None if no field holds it. `error_reads`: all fields from which the
-    error of the last run is computed; empty if documents do not hold it. If `reads_error` is false,
-    changes are read without the error, because its field may be large.
+    `paths`: the fields that are read. `remembered`: the fields of these that later changes of the
+    job need, too; the others are read only for its error. `facts`: expressions that evaluate a
+    document of these fields as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is
+    written. Unless `has_own_end`, a run has also ended when a running job stops running.
+    `finished_path`: the path of the date of the end; None if no field holds it. `error_reads`: all
+    fields from which the error of the last run is computed; empty if documents do not hold it. If
+    `reads_error` is false, changes are read without the error, because its field may be large.
     """
 
     paths: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Reads the jobs that run now: a bounded number, those whose lease ends first."""
+"""Reads the jobs that run now: at most 1,000, and first the jobs whose lease ends first."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,9 +49,9 @@ class RunningJob(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunningJobs:
-    """The jobs that ran at `as_of` (UTC), those whose lease ends first.
+    """The jobs that ran at `as_of` (UTC), first the jobs whose lease ends first.
 
-    Unless `is_complete`, other jobs run too. `reason`: why none was read.
+    Unless `is_complete`, more jobs run. `reason`: why no job was read.
     """
 
     as_of: datetime
@@ -61,7 +61,7 @@ class RunningJobs:
 
 
 class RunningJobReader:
-    """Reads what runs; answers are shared for a second. Raises PyMongoError."""
+    """Reads the running jobs; callers share the result for a second. Raises PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
@@ -111,21 +111,21 @@ class RunningJobReader:
         return RunningJobs(as_of=now, jobs=tuple(jobs), is_complete=len(found) <= MAX_READ)
 
     def _look_up_starts(self, jobs: list[Document]) -> dict[tuple[str, int], datetime]:
-        """When attempts started, by job id and number, for jobs that do not hold it themselves.
+        """When attempts started, by job id and attempt number, for jobs without their start time.
 
         Index: (jobId, attemptNumber), one key for each job and number.
         """
-        without = [
+        incomplete = [
             job
             for job in jobs
             if job["startedAt"] is None and job["attempt"] is not None and job["id"] is not None
         ]
-        if self._attempts is None or not without:
+        if self._attempts is None or not incomplete:
             return {}
-        ids = [job["jobId"] for job in without]
+        ids = [job["jobId"] for job in incomplete]
         query = {
             "jobId": {"$in": list(_list_forms(ids))},
-            "attemptNumber": {"$in": sorted({job["attempt"] for job in without})},
+            "attemptNumber": {"$in": sorted({job["attempt"] for job in incomplete})},
         }
         fields = ("jobId", "attemptNumber", "startedAt")
         try:

@@ -16,7 +16,7 @@ from jobmon.store.labels import OTHER, label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
-# The most that is read for a window: keys of an index that has all fields, or else jobs.
+# The limit of a window: keys of an index that has all fields, or else jobs.
 MAX_KEYS, MAX_JOBS = 10_000, 5_000
 TYPES_COUNTED = 20  # by name, in a window
 KEEP_MS = 5_000
@@ -63,9 +63,9 @@ class ScheduledWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What is due in the next hour, day and week; `reason`: why there are no windows.
+    """The jobs that are due in the next hour, day and week; `reason`: why there are no windows.
 
-    Of each window the soonest `limit` jobs are read.
+    For each window, the soonest `limit` jobs are read.
     """
 
     as_of: datetime
@@ -75,7 +75,7 @@ class Schedule:
 
 
 class ScheduleReader:
-    """Counts what is due; answers are shared for five seconds. Raises PyMongoError."""
+    """Counts the scheduled jobs; callers share the result for 5 s. Raises PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
@@ -85,7 +85,7 @@ class ScheduleReader:
         self._shared = SingleFlight(self._count, KEEP_MS)
 
     def schedule(self) -> Schedule:
-        """What is due in the next hour, day and week; without an index nothing is counted."""
+        """The jobs due in the next hour, day and week; without an index nothing is counted."""
         return self._shared.get()
 
     def _count(self) -> Schedule:
@@ -119,16 +119,15 @@ class ScheduleReader:
         named = {job_type for job_type, _ in by_type.most_common(TYPES_COUNTED)}
         steps, start = [], first
         while start < end:
-            number = (start - first) // step
-            part = counts.get(number, Counter())
+            in_step = counts.get((start - first) // step, Counter())
             is_read = start <= read_until
             steps.append(
                 ScheduledStep(
                     start=max(start, now),
                     end=min(start + step, end),
-                    jobs=part.total() if is_read else None,
+                    jobs=in_step.total() if is_read else None,
                     is_exact=min(start + step, end) <= read_until,
-                    types=_fold(part, named),
+                    types=_fold(in_step, named),
                 )
             )
             start += step
@@ -160,9 +159,9 @@ class ScheduleReader:
         else:
             jobs = {"$cond": [{"$in": ["$status", {"$literal": waiting}]}, 1, 0]}
         milliseconds = {"$subtract": ["$nextRunAt", {"$literal": first}]}
-        number = {"$floor": {"$divide": [milliseconds, step / _MILLISECOND]}}
+        step_number = {"$floor": {"$divide": [milliseconds, step / _MILLISECOND]}}
         group: Document = {
-            "_id": {"step": number, "type": "$type"},
+            "_id": {"step": step_number, "type": "$type"},
             "jobs": {"$sum": jobs},
             "read": {"$sum": 1},
             "last": {"$max": "$nextRunAt"},

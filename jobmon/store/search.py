@@ -1,4 +1,4 @@
-"""Searches in the payload: the values that a text means, as one condition that an index serves."""
+"""Searches in the payload: makes a condition, which an index serves, of the texts to find."""
 
 import math
 import re
@@ -26,8 +26,8 @@ _END_OF_INT64 = 2**63
 class SearchTerm:
     """The jobs that have any of `texts` in a field of the payload, which may be inside arrays.
 
-    `field`: its declared name, `payload.orderId`. A text means any value that is written like it: a
-    string, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
+    `field`: its declared name, `payload.orderId`. A text means any value that is written in this
+    way: a string, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
     strings with this beginning. In double quotes a text means only the string, and `*` is a letter.
 
     >>> SearchTerm(field="payload.orderId", texts=("8425",)).condition()
@@ -36,16 +36,16 @@ class SearchTerm:
 
     field: str
     texts: tuple[str, ...]
-    # Those of the texts that redaction hides: strings that it hides are not found.
+    # The texts that redaction hides: they find no strings.
     hidden: tuple[str, ...] = ()
 
     @property
     def has_prefix(self) -> bool:
-        """Whether strings are searched by their beginning: an index has these in another order."""
+        """Whether strings are searched by their beginning: then an index is not in list order."""
         return any(map(is_prefix, self.texts))
 
     def hide(self, is_secret: Callable[[str], bool]) -> "SearchTerm":
-        """The term without the strings that are secret. It may have no value left."""
+        """The term without the strings that are secret; it may be empty then."""
         hidden = tuple(text for text in self.texts if is_secret(_read_string(text)))
         return replace(self, hidden=hidden)
 
@@ -55,7 +55,7 @@ class SearchTerm:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no value to search."""
+        """Whether the term has no value to search."""
         return not self.condition()["$in"]
 
     def _list_values(self, text: str) -> Iterator[Any]:
@@ -89,16 +89,16 @@ def is_prefix(text: str) -> bool:
     return text.endswith(_ANY_END)
 
 
-def matches_filter(value_label: str, given: str) -> bool:
-    """Whether a filter by `given`, which may end in `*`, finds what is counted under a label."""
-    if not is_prefix(given):
-        return value_label == given
-    prefix = given.removesuffix(_ANY_END)  # a label that ends in `*` is in quotes
+def matches_filter(value_label: str, filter_text: str) -> bool:
+    """Whether a filter by a text, which may end in `*`, finds the jobs counted under a label."""
+    if not is_prefix(filter_text):
+        return value_label == filter_text
+    prefix = filter_text.removesuffix(_ANY_END)  # a label that ends in `*` is in quotes
     return value_label.startswith((prefix, f'"{prefix}'))
 
 
 def prefix_pattern(text: str) -> Regex[str]:
-    """The pattern of the strings that a text with `*` means; a range of an index, as anchored."""
+    """The pattern of the strings that a text with `*` means; its `^` lets an index serve it."""
     return Regex(f"^{re.escape(_read_string(text))}")
 
 
@@ -128,16 +128,19 @@ def _list_other_types(text: str) -> Iterator[Any]:
 
 
 def _list_numbers(text: str) -> Iterator[Any]:
-    """An int for a whole number, as it also finds an equal double or decimal; else these two."""
+    """The numbers that a text means: one int, which also finds equal numbers of other types.
+
+    For a number that is not whole, a double and a decimal.
+    """
     if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
         return
     number = Decimal(text)
     if -_END_OF_INT64 <= number < _END_OF_INT64 and number == int(number):
         yield int(number)
         return
-    near = float(number)
-    if math.isfinite(near) and number in (Decimal(repr(near)), Decimal(near)):
-        yield near
+    double = float(number)
+    if math.isfinite(double) and number in (Decimal(repr(double)), Decimal(double)):
+        yield double
     try:
         yield Decimal128(number)
     except DecimalException:  # more digits than a Decimal128 has

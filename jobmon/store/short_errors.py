@@ -1,7 +1,7 @@
 """Shortens errors, in Python or in the database: the result is the same.
 
-A text of several lines keeps both ends, because it may be a stack: Python prints the frame
-that raised the error last, as the JVM does with the root cause; others print it first.
+A text of several lines keeps both ends, because it may be a stack. Python prints the frame that
+raised the error last, and the JVM prints the root cause last; other languages print them first.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _NUMBERS = ("int", "long", "double", "decimal", "bool", "objectId")
 
 
 def shorten_error(error: Any) -> Any:
-    """An error without what is too long; a code, message or stack of another type is None.
+    """An error with shortened texts; a code, message or stack of an unexpected type is None.
 
     >>> shorten_error({"code": 7, "message": ["x"], "input": "y"})
     {'code': 7, 'message': None, 'stack': None}

@@ -1,4 +1,4 @@
-"""What lists show of a job: a hundred jobs may have 16 MB each."""
+"""Shortens jobs for lists: each of a hundred jobs may have 16 MB."""
 
 from datetime import datetime
 from typing import Any
@@ -21,9 +21,9 @@ _NOT_SHOWN = ("attempts", "startedAt")
 
 
 def summarize(job: Document) -> Document:
-    """`job` with the fields that a list shows, truncated: a hundred jobs may have 16 MB each.
+    """`job` with the fields that a list shows, each truncated.
 
-    It is changed in place, because an export does this for each row.
+    The job is changed in place, because an export does this for each row.
     """
     count = recorded_count(job)
     job["attemptCount"] = len(last_attempt(job)) if count is None else count
@@ -31,8 +31,8 @@ def summarize(job: Document) -> Document:
     for name in _NOT_SHOWN:
         job.pop(name, None)
     for name, value in job.items():
-        kind = type(value)
-        if len(value) > MAX_FIELD_LENGTH if kind is str else kind not in _SMALL:
+        value_type = type(value)
+        if len(value) > MAX_FIELD_LENGTH if value_type is str else value_type not in _SMALL:
             job[name] = _truncate(value)
     if isinstance(error, dict):
         job["lastError"] = {name: _truncate(error.get(name)) for name in ("code", "message")}
@@ -42,13 +42,13 @@ def summarize(job: Document) -> Document:
 
 
 def shorten_last_error(job: Document) -> Document:
-    """A job with an error that is long enough to find its group."""
+    """A job with its last error, shortened, but long enough to find its group."""
     return job | {"lastError": shorten_error(job.get("lastError"))}
 
 
 def _truncate(value: Any) -> Any:
     """A field, truncated to 10,000 characters."""
-    kind = type(value)
-    if (kind is str and len(value) <= MAX_FIELD_LENGTH) or kind in _SMALL:
+    value_type = type(value)
+    if (value_type is str and len(value) <= MAX_FIELD_LENGTH) or value_type in _SMALL:
         return value
     return CharacterBudget(MAX_FIELD_LENGTH).truncate(value)

@@ -23,7 +23,7 @@ class CharacterBudget:
         self._left = characters
 
     def truncate(self, value: Any, *, at_least: int = 0) -> Any:
-        """`value`, at any depth without what exceeds the budget; `…` marks where it was cut.
+        """`value` without the parts, at any depth, that exceed the budget; `…` marks each cut.
 
         `at_least` characters may be used even if the budget has fewer left.
         """

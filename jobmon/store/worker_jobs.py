@@ -46,15 +46,18 @@ class WorkerJobFinder:
         if attempts is None or self._index is None:
             return WorkerJobs(None, NAMED_ONLY)
         found = self._read_attempts(attempts, self._index, worker)
-        if not found and not _name_workers(attempts):
+        if not found and not _have_workers(attempts):
             return WorkerJobs(None, NAMED_ONLY)
-        held = self._read_named(worker) if self._jobs.mapping.can_query("leasedBy") else []
-        is_complete = max(len(found), len(held)) <= MAX_READ
-        ids = tuple(_list_ids(found[:MAX_READ] + held[:MAX_READ]))
+        named = self._read_named(worker) if self._jobs.mapping.can_query("leasedBy") else []
+        is_complete = max(len(found), len(named)) <= MAX_READ
+        ids = tuple(_list_ids(found[:MAX_READ] + named[:MAX_READ]))
         return WorkerJobs(ids, "" if is_complete else NEWEST_ONLY)
 
     def _read_attempts(self, attempts: ReadCollection, index: Keys, worker: str) -> list[Document]:
-        """The newest attempts of the worker; none without their index if none names a worker."""
+        """The newest attempts of the worker; without their index, none if no attempt has a worker.
+
+        Raises RefusedFilterError if attempts have workers, but the index is missing.
+        """
         try:
             return attempts.find(
                 {"workerId": worker},
@@ -67,7 +70,7 @@ class WorkerJobFinder:
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
-            if not _name_workers(attempts):
+            if not _have_workers(attempts):
                 return []
         keys = attempts.mapping.translate_keys(index) or []
         required = indexes.Index(attempts.collection, keys)
@@ -84,7 +87,7 @@ class WorkerJobFinder:
         )
 
 
-def _name_workers(attempts: ReadCollection) -> bool:
+def _have_workers(attempts: ReadCollection) -> bool:
     """Whether one of the newest attempts has a worker. Index: _id."""
     found = attempts.find(
         {}, ("workerId",), index=[("_id", 1)], order=[("_id", -1)], limit=SAMPLE_SIZE
@@ -93,7 +96,7 @@ def _name_workers(attempts: ReadCollection) -> bool:
 
 
 def _list_ids(documents: Iterable[Document]) -> Iterator[Any]:
-    """Each id once, unchanged, and as a job may hold it: an attempt may have its ObjectId as text.
+    """Each id once, unchanged and in the job's form: an attempt may have an ObjectId as text.
 
     `identity_values` has more forms, but takes too long for hundreds of ids.
     """

@@ -140,7 +140,7 @@ class HealthyProbe:
     """A probe of a database that responds."""
 
     def check(self) -> DatabaseHealth:
-        return DatabaseHealth(ping_ms=0.4, answers=True, readable=True, ready=True)
+        return DatabaseHealth(ping_ms=0.4, is_up=True, is_readable=True, is_ready=True)
 
 
 def scraped(rollup: Rollup, max_types: int = 100) -> Samples:

@@ -34,18 +34,18 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     connection: Connection, database: Database[dict[str, Any]]
 ) -> None:
     probe = DatabaseProbe(connection, 2_000)
-    assert probe.check().readable is True
+    assert probe.check().is_readable is True
     slow = {"failCommands": ["find"], "namespace": f"{database.name}.jobs"}
     slow |= {"blockConnection": True, "blockTimeMS": 3_000}
     admin = database.client.admin
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
-        health = eventually(lambda: (it := probe.check()).readable is None and it)
-        assert (health.answers, health.ready) == (True, True)
+        health = eventually(lambda: (it := probe.check()).is_readable is None and it)
+        assert (health.is_up, health.is_ready) == (True, True)
         assert health.reason == "reading one document takes too long"
     finally:
         admin.command("configureFailPoint", "failCommand", mode="off")
-    eventually(lambda: probe.check().readable)
+    eventually(lambda: probe.check().is_readable)
 
 
 def test_concurrent_callers_share_one_check(
@@ -90,9 +90,9 @@ def test_every_failure_has_a_reason_and_is_logged_once(
     with monkeypatch.context() as failing:
         failing.setattr(ReadCollection, "touch", fail)
         health = [probe.check() for _ in range(3)][-1]
-    assert (health.answers, health.readable, health.ready) == (answers, readable, False)
+    assert (health.is_up, health.is_readable, health.is_ready) == (answers, readable, False)
     assert health.reason
     assert "quoted" not in health.reason
-    assert probe.check().ready
+    assert probe.check().is_ready
     levels = [record.levelname for record in caplog.records]
     assert levels == ["ERROR", "WARNING"]
