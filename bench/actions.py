@@ -1,10 +1,10 @@
-"""All dead jobs retried by a filter, while workers run and the actor is killed at random.
+"""Retry all dead jobs by a filter, while workers run and the actor is killed at random.
 
     .venv/bin/python -m bench.actions --jobs 100000
 
-Checks by the server's oplog and the records that each job was retried once or skipped with its
-reason, and prints the latencies of the read routes before and meanwhile. Exits with 1 if a check
-fails.
+Checks with the server's oplog and the records that each job was retried once or skipped with a
+reason. Prints the latencies of the routes that read, before and during the action. Exits with 1 if
+a check fails.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PATHS = (
     "/dashboard/overview",
 )
 READ_EVERY_S = 0.1
-QUIET_S = 20  # without an action, to compare with
+QUIET_S = 20  # how long latencies are measured without an action, for comparison
 KILL_AFTER_S = (0.0, 8.0)
 BATCH = 5_000
 
@@ -85,7 +85,7 @@ def fill(uri: str, count: int) -> None:
 
 
 def work(uri: str, name: str, pause_s: float) -> None:
-    """Lease and report jobs until killed: one in twenty dies again."""
+    """Lease and report jobs until this process is killed; one job in twenty dies again."""
     with MongoClient[dict[str, Any]](uri) as client:
         queue = JobQueue(client.get_default_database())
         while True:
@@ -98,7 +98,10 @@ def work(uri: str, name: str, pause_s: float) -> None:
 
 
 class Readers:
-    """Threads that read the routes all the time; `take` returns the latencies since the last."""
+    """Threads that request the routes all the time.
+
+    `take` returns the sorted latencies in ms since its last call; `statuses` counts all answers.
+    """
 
     def __init__(self, web: Any, token: str) -> None:
         self._web, self._token = web, token
@@ -130,7 +133,7 @@ class Readers:
 
 
 def describe(latencies_ms: list[float]) -> str:
-    """The number, the median, and the 99th percentile."""
+    """The number of latencies, their median, and their 99th percentile, as text."""
     cuts = statistics.quantiles(latencies_ms, n=100)
     return f"{len(latencies_ms):,} reads, median {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms"
 
@@ -138,7 +141,7 @@ def describe(latencies_ms: list[float]) -> str:
 def kill_until_over(
     environment: dict[str, str], requests: ActionRequests, request_id: str, log: Path
 ) -> tuple[int, ActionState]:
-    """Run actors and kill each after some seconds; returns the kills and the end state."""
+    """Run actors, kill each after some seconds; returns the number of kills and the end state."""
     kills, before = 0, 0
     with log.open("w") as stderr:
         while True:
@@ -156,8 +159,11 @@ def kill_until_over(
 
 
 def _watch(requests: ActionRequests, request_id: str, before: int) -> ActionState:
-    """The state at the end, or some seconds after the actor has begun: more than `before` jobs."""
-    until = sys.float_info.max  # it begins later on a busy machine
+    """The request's state when it is over, or some seconds after the actor changed the first job.
+
+    `before`: the number of jobs with an outcome when this actor was started.
+    """
+    until = sys.float_info.max  # the actor begins late on a busy machine
     while True:
         state = requests.get(request_id)
         assert state is not None  # noqa: S101
@@ -171,17 +177,17 @@ def _watch(requests: ActionRequests, request_id: str, before: int) -> ActionStat
 def find_mistakes(
     client: MongoClient[dict[str, Any]], settings: Settings, request_id: str
 ) -> list[str]:
-    """Compare the oplog, the jobs and the outcomes."""
+    """Compare the oplog, the jobs and the recorded outcomes; returns a line for each mistake."""
     database = client.get_default_database()
     namespace = database.jobs.full_name
     changes: Counter[Any] = Counter()
-    # A new mark, another one, or a part of one.
+    # `lastAction` was inserted, replaced, or changed in part.
     for field in ("i.lastAction", "u.lastAction", "slastAction"):
         query = {"ns": namespace, "op": "u", f"o.diff.{field}": {"$exists": True}}
         for entry in client["local"]["oplog.rs"].find(query, {"o2": True}):
             changes[entry["o2"]["_id"]] += 1
     outcomes = client[settings.state_db][OUTCOMES]
-    results = {each["key"]: each for each in outcomes.find({"request": request_id})}
+    results = {outcome["key"]: outcome for outcome in outcomes.find({"request": request_id})}
     keys = {job["_id"] for job in database.jobs.find({}, {"_id": True})}
     mistakes = []
     if missing := keys - results.keys():
@@ -191,23 +197,24 @@ def find_mistakes(
     done = {key for key, outcome in results.items() if outcome["result"] == "done"}
     if wrong := done ^ changes.keys():
         mistakes.append(f"{len(wrong):,} outcomes do not match the oplog")
-    reasons = Counter(each["reason"] for each in results.values() if each["result"] == "skipped")
+    skipped = [outcome for outcome in results.values() if outcome["result"] == "skipped"]
+    reasons = Counter(outcome["reason"] for outcome in skipped)
     if reasons[""]:
         mistakes.append("jobs were skipped without a reason")
     print(f"outcomes: {len(done):,} done; skipped: {dict(reasons) or 'none'}")
-    twice_run = database.job_attempts.aggregate(
+    jobs_by_runs = database.job_attempts.aggregate(
         [
             {"$group": {"_id": {"job": "$jobId"}, "runs": {"$sum": 1}}},
             {"$group": {"_id": "$runs", "jobs": {"$sum": 1}}},
         ]
     )
-    runs = {group["_id"]: group["jobs"] for group in twice_run}
-    print(f"runs by workers meanwhile: {runs}")
+    runs = {group["_id"]: group["jobs"] for group in jobs_by_runs}
+    print(f"jobs by the number of runs: {runs}")
     return mistakes
 
 
 def measure(count: int, workers: int) -> list[str]:
-    """The whole run; returns the mistakes."""
+    """Fill a queue, retry all its jobs, and return the mistakes."""
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     processes: list[Any] = []
     try:
@@ -277,9 +284,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores")
-    mistakes = measure(given.jobs, given.workers)
+    mistakes = measure(arguments.jobs, arguments.workers)
     print("\n".join(mistakes) or "no mistakes")
     sys.exit(1 if mistakes else 0)
 

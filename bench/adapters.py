@@ -1,10 +1,10 @@
-"""What each shipped profile costs at N jobs, compared with jobmon's own format in the same run.
+"""Measure what each shipped profile costs, compared with jobmon's own format in the same run.
 
     .venv/bin/python bench/adapters.py --jobs 50000
 
-For each profile: copies the documents of its sample to N jobs (96% succeeded, 30 days), creates the
-indexes of `jobmon init`, and times every answer in one process without HTTP. Prints tables of times
-with ratios, and of the documents and index keys that the database read for one answer.
+For each profile it copies the documents of the sample to N jobs (96% succeeded, 30 days), creates
+the indexes of `jobmon init`, and times every answer in one process without HTTP. It prints the
+documents and index keys that the database read for one answer, and tables of times with ratios.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from jobmon.web.auth import issue_token
 
 Document = dict[str, Any]
 SAMPLES = Path(__file__).parents[1] / "tests" / "adapters" / "samples"
-# The profile, and its sample and collection there; jobmon's own jobs are made by bench/scale.py.
+# Sample and collection of each profile; the jobs of jobmon's own format come from bench/filling.py.
 CASES = {
     "jobmon": None,
     "agenda": ("agenda-6", "agendaJobs"),
@@ -57,7 +57,7 @@ CASES = {
 BATCH = 10_000
 CHANGES, CHANGES_A_SECOND = 4_000, 500
 LONGEST_S = 150
-SPECIAL_CASES = 0.1  # of the jobs
+SPECIAL_CASES = 0.1  # share of the jobs that are copies of a sample's special cases
 FINAL = ("succeeded", "dlq", "cancelled")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 
@@ -81,7 +81,7 @@ class Cost:
 
 
 def shift(value: Any, by: timedelta) -> Any:
-    """A value with every date in it moved, also those in texts."""
+    """A value with all its dates moved by `by`, also dates in texts."""
     match value:
         case dict():
             return {name: shift(inner, by) for name, inner in value.items()}
@@ -99,9 +99,9 @@ def shift(value: Any, by: timedelta) -> Any:
 def make_copy(
     template: Template, number: int, created_at: datetime, sampled_at: datetime
 ) -> Document:
-    """A job like the template. The dates of a job that has ended move to its creation.
+    """A job like the template, with dates relative to `created_at`.
 
-    Those of other jobs move to now, so that a lease that has not expired is still valid.
+    If the job has not ended, its dates are relative to now, so that a valid lease stays valid.
     """
     base, target = template.created_at, created_at
     if template.status not in FINAL:
@@ -116,7 +116,7 @@ def make_copy(
 
 
 def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
-    """The jobs of a sample; it is stored for a moment, because the profile shows the statuses."""
+    """The jobs of a sample. They are stored for a moment: the profile computes their statuses."""
     content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
     documents = content["collections"][
         "mail" if sample == "mongodb-queue" else settings.jobs_collection
@@ -153,20 +153,20 @@ def list_dates(value: Any) -> Iterator[datetime]:
 
 
 def fill_part(uri: str, name: str, templates: list[Template], start: int, count: int) -> None:
-    """Insert the jobs from number `start` on, a batch of them."""
+    """Insert one batch of jobs, those from number `start` on."""
     pick = random.Random(start)  # noqa: S311
     by_status: dict[str, list[Template]] = {}
     for template in templates:
         by_status.setdefault(template.status, []).append(template)
-    # A program that deletes what succeeded has dead jobs instead.
-    usual = next(status for status in FINAL if status in by_status)
+    # A program that deletes succeeded jobs gets dead jobs instead.
+    default_status = next(status for status in FINAL if status in by_status)
     first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
     sampled_at = max(template.created_at for template in templates)
     numbers = range(start, min(start + BATCH, count))
 
     def choose() -> Template:
-        """Mostly the first one of its status: the others are special cases of the sample."""
-        first, *others = by_status.get(pick.choice(STATUSES), by_status[usual])
+        """Mostly the first template of a status: the others are special cases of the sample."""
+        first, *others = by_status.get(pick.choice(STATUSES), by_status[default_status])
         return pick.choice(others) if others and pick.random() < SPECIAL_CASES else first
 
     documents = [
@@ -183,7 +183,7 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
 
 
 def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
-    """Give jobs the content of each other, at a steady rate."""
+    """Replace the content of jobs by that of other jobs, at a steady rate."""
     with MongoClient[Document](uri) as client:
         collection = client.get_default_database()[name]
         documents = list(collection.find({"_id": {"$in": ids}}))
@@ -198,7 +198,7 @@ def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
 
 
 def measure_answer(client: FlaskClient, database: Any, path: str, token: str) -> Cost:
-    """The median time of an answer, and what the database reads for one."""
+    """The median time of an answer, and the documents and keys that the database reads for one."""
     headers = {"Authorization": f"Bearer {token}"}
 
     def answer() -> None:
@@ -321,7 +321,7 @@ def measure_filled(
 
 
 def await_history(connection: Connection) -> None:
-    """Wait until the collector has counted the past; what is too long is not waited for."""
+    """Wait until the collector has counted the history, at most `LONGEST_S`."""
     state, until = rollup_database(connection).state, time.monotonic() + LONGEST_S
     while "completeUntil" not in (state.find_one({"name": PROGRESS}) or {}):
         if time.monotonic() > until:
@@ -338,7 +338,7 @@ def measure_work(work: Callable[[], object]) -> Cost:
 
 
 def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
-    """The CPU time of a process during one call, which depends less on the load than the time."""
+    """The CPU time of a process during one call; it depends on the load less than wall time."""
     before = read_cpu_s(pid)
     work()
     return Cost((read_cpu_s(pid) - before) * 1_000)

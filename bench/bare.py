@@ -29,13 +29,13 @@ def check_token() -> None:
 
 @app.get("/healthz")
 def report_health() -> Response:
-    """That the process runs."""
+    """Show that the process runs."""
     return answer({"status": "ok"})
 
 
 @app.get("/jobs/<job_id>")
 def show_job(job_id: str) -> Response:
-    """A job with its attempts."""
+    """Answer with a job and its attempts."""
     database = client.get_default_database()
     job = database.jobs.find_one({"jobId": job_id})
     attempts = list(database.job_attempts.find({"jobId": job_id}).sort("attemptNumber"))
@@ -44,7 +44,7 @@ def show_job(job_id: str) -> Response:
 
 @app.get("/admin/jobs/queue")
 def list_jobs() -> Response:
-    """A page of jobs, without their number."""
+    """Answer with a page of jobs, without the total."""
     query = {name: request.args[name] for name in ("status", "type") if name in request.args}
     found = client.get_default_database().jobs.find(query, {"payload": 0}).sort(NEWEST_FIRST)
     return answer({"data": list(found.limit(int(request.args.get("per_page", 20)) + 1))})

@@ -1,4 +1,4 @@
-"""What a collector costs at 1,000 changes a second.
+"""Measure what a collector costs at 1,000 changes a second.
 
     .venv/bin/python bench/changes.py --jobs 1000000
 
@@ -79,16 +79,16 @@ def write(uri: str, stop: Event, done: Any) -> None:
 def change_jobs(database: Database[dict[str, Any]]) -> None:
     """Write a batch of jobs that are queued, leased and finished; one in ten fails.
 
-    No two failed jobs have the same message, and hardly two jobs the same worker. Each write is an
-    event of its own, but one command has a batch of them: else the writers take all the CPU.
+    Each failed job has its own message, and nearly each job its own worker. Each write is an event
+    of its own; one command has a batch of writes, so that the writers do not take all the CPU.
     """
     jobs, attempts = database.jobs, database.job_attempts
     numbers = [random.randrange(10**9) for _ in range(BATCH)]  # noqa: S311
     ids, now = [ObjectId() for _ in numbers], datetime.now(UTC)
-    owned = {"createdBy": "user-1", "createdAt": now, "updatedAt": now}
+    shared = {"createdBy": "user-1", "createdAt": now, "updatedAt": now}
     jobs.insert_many(
         {"_id": job_id, "jobId": str(job_id), "type": f"type-{number % 8}", "status": "queued"}
-        | owned
+        | shared
         for job_id, number in zip(ids, numbers, strict=True)
     )
     running = {"attemptNumber": 1, "status": "running", "startedAt": datetime.now(UTC)}
@@ -125,15 +125,17 @@ def finish(number: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """Shares of a core by process, changes a second, and latencies."""
+class Observation:
+    """The share of a core of each process, changes a second, and latencies in ms."""
 
     shares: list[float]
     changes: float
     took_ms: list[float]
 
 
-def observe(uri: str, seconds: float, pids: list[int], clients: Sequence[Client] = ()) -> Observed:
+def observe(
+    uri: str, seconds: float, pids: list[int], clients: Sequence[Client] = ()
+) -> Observation:
     """Measure while the queue changes and the clients, if any, send requests in turn."""
     stop, done = multiprocessing.Event(), multiprocessing.Value("q", 0)
     writer = multiprocessing.Process(target=write, args=[uri, stop, done])
@@ -157,7 +159,7 @@ def observe(uri: str, seconds: float, pids: list[int], clients: Sequence[Client]
     finally:
         stop.set()
         writer.join()
-    return Observed(shares, changes, took_ms)
+    return Observation(shares, changes, took_ms)
 
 
 def main() -> None:
@@ -210,7 +212,7 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
     connection.client.close()
 
 
-def report(when: str, observed: Observed) -> None:
+def report(when: str, observed: Observation) -> None:
     shares = zip(("database", "collector"), observed.shares, strict=False)
     used = ", ".join(f"{name} {share:.1%}" for name, share in shares)
     print(f"{when}: {used} of a core at {observed.changes:.0f} changes/s", flush=True)

@@ -1,9 +1,9 @@
-"""Many clients at once against a running jobmon; counts every answer.
+"""Send requests of many clients to a running jobmon, and count every answer.
 
     make run                                            # in another terminal
     .venv/bin/python bench/clients.py --token ADMIN-TOKEN
 
-Prints answers by status, requests a second and latencies; exits with 1 if an answer was not a 200.
+Prints answers by status, answers a second and latencies. Exits with 1 if an answer was not a 200.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What 200 open dashboards cost the service and its database at a million jobs.
+"""Measure what 200 open dashboards cost the service and its database at a million jobs.
 
     .venv/bin/python bench/dashboards.py --jobs 1000000 --dashboards 200
 
-Each requests the overview every second and its charts every ten seconds, with the ETag that it has,
-as the page does. Jobs change meanwhile.
+Each dashboard requests the overview every second and the charts every ten seconds, with the ETag of
+its last answer, as the page does. Jobs change meanwhile.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CHARTS_EVERY = 10
 
 
 class Dashboard(threading.Thread):
-    """An open page."""
+    """An open page; it sends its first request at `first_s` and ends at `until` (monotonic)."""
 
     def __init__(self, port: int, token: str, first_s: float, until: float) -> None:
         super().__init__()
@@ -102,8 +102,8 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
             before, cpu = count_queries(client), sum(map(read_cpu_s, find_family(web)))
             now = time.monotonic()
             pages = [
-                Dashboard(port, token, now + EVERY_S * each / number, now + seconds)
-                for each in range(number)
+                Dashboard(port, token, now + EVERY_S * index / number, now + seconds)
+                for index in range(number)
             ]
             for page in pages:
                 page.start()

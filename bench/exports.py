@@ -1,11 +1,11 @@
-"""What a row of an export costs, in proportion to a bare loop over pymongo with orjson.
+"""Measure what a row of an export costs, compared with a bare loop over pymongo with orjson.
 
     .venv/bin/python bench/exports.py --jobs 50000 200000
 
-Exports all jobs as NDJSON and as CSV in one process, for jobmon's own documents and for those of a
-profile. The bare loop reads the same fields and serializes them, and does nothing else. Prints the
-rows a second of this thread's CPU time (the median of interleaved rounds), the ratios of each round
-to the bare loop, and the peak memory of a process that only exports.
+Exports all jobs as NDJSON and as CSV in one process, for jobmon's own documents and for a profile.
+The bare loop only reads the same fields and serializes them. Prints the rows a second of this
+thread's CPU time (the median of interleaved rounds), the median of the rounds' ratios to the bare
+loop, and the peak memory of a process that only exports.
 """
 
 import argparse
@@ -79,7 +79,7 @@ class Exporter:
         self._order = "_id" if settings.profile == "agenda" else "createdAt"
 
     def export(self, file_format: str) -> int:
-        """The whole file by the route."""
+        """Request the whole file."""
         path = f"/admin/jobs/queue?format={file_format}"
         answer = self._client.get(path, headers=self._headers)
         lines = sum(chunk.count(b"\n") for chunk in answer.iter_encoded())
@@ -87,7 +87,7 @@ class Exporter:
         return lines - (2 if file_format == "csv" else 1)
 
     def loop(self) -> int:
-        """The bare loop."""
+        """Read and serialize all jobs without jobmon."""
         found = self._jobs.find({}, {self._payload: 0}).sort(self._order, DESCENDING)
         option = orjson.OPT_APPEND_NEWLINE
         return sum(1 for job in found if orjson.dumps(job, str, option))
@@ -106,7 +106,7 @@ def measure_rate(work: Callable[[], int], count: int) -> float:
 
 
 def measure_peak_mib(settings: Settings, name: str) -> int:
-    """The peak memory of a process that does this once."""
+    """The peak memory of a new process that runs one export, or the bare loop."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_read_peak_mib, (settings, name))
 

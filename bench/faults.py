@@ -1,4 +1,4 @@
-"""Faults of the database and of processes under load: the answers, and the time to recover.
+"""Cause faults of the database and of processes under load; check answers, measure recovery.
 
     .venv/bin/python -m bench.faults                  # all faults, about twenty minutes
     .venv/bin/python -m bench.faults kill freeze      # some of them
@@ -28,9 +28,9 @@ from tests.support.faults import (
 )
 from tests.support.processes import child_processes
 
-# A fault pushes what to undo after the recovery on the stack.
+# A fault puts callbacks on the stack that repair the damage after the measurement.
 Fault = Callable[[SystemUnderLoad, ExitStack], None]
-JOBS_A_SECOND = 12  # two workers that are often killed can finish as many
+JOBS_A_SECOND = 12  # as many as two workers can finish although they are often killed
 DRAINS_WITHIN_S = 600
 SMALL_DISK_MIB = 600
 chance = random.Random()  # noqa: S311 - what to kill next

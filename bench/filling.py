@@ -1,4 +1,4 @@
-"""Fills a database with any number of jobs: 96% succeeded, 8 types, 30 days."""
+"""Fill a database with any number of jobs of 30 days: 96% succeeded, 8 types."""
 
 import os
 import random
@@ -21,7 +21,7 @@ FILTERS = ("attempts", "finished", "priority")
 
 
 def fill(uri: str, count: int) -> float:
-    """Insert `count` jobs, an attempt for each finished one, and the indexes; returns seconds."""
+    """Insert `count` jobs, attempts of the finished ones, and the indexes; returns the seconds."""
     started = time.monotonic()
     starts = range(0, count, BATCH)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -35,7 +35,7 @@ def fill(uri: str, count: int) -> float:
 
 
 def fill_part(uri: str, start: int, count: int) -> None:
-    """Insert the jobs from number `start` on, a batch of them."""
+    """Insert one batch of jobs, those from number `start` on."""
     pick = random.Random(start)  # noqa: S311
     first, step = datetime.now(UTC) - timedelta(days=30), timedelta(days=30) / count
     numbers = range(start, min(start + BATCH, count))

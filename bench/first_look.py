@@ -1,7 +1,7 @@
-"""From an installed jobmon to the first list of one's own queue: two commands, timed.
+"""Measure the time from an installed jobmon to the first list of your own queue: two commands.
 
-For samples that other programs wrote, it runs `jobmon init --discover --write`, then the command
-that this printed, and requests the list of jobs with the printed token until it answers.
+For samples of other programs it runs `jobmon init --discover --write`, and then the command that
+was printed. It requests the list of jobs with the printed token until the list is answered.
 
     .venv/bin/python bench/first_look.py
 """

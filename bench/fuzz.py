@@ -1,10 +1,11 @@
-"""Odd requests and odd documents, 100,000 in total, on a real server.
+"""Send odd requests and store odd documents, 100,000 in total, on a real server.
 
     .venv/bin/python bench/fuzz.py    # prints progress; exits with 1 if it finds a defect
     .venv/bin/python bench/fuzz.py --requests 1 --documents 0 --seed 4711    # repeat that request
 
-A case is a request with its answer, or an accepted document with all answers about it. `tests/fuzz`
-has the cases and the checks. A case depends only on its seed, so every finding can be repeated.
+A case is one request with its answer, or one accepted document with all answers about it.
+`tests/fuzz` has the cases and the checks. A case depends only on its seed, so each finding can be
+repeated.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The original design's answers, for comparison: every request counts the jobs."""
+"""The routes of the original design, for comparison: every request counts the jobs."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ def jobs() -> Any:
 
 @routes.get("/stats")
 def stats() -> dict[str, Any]:
-    """Counts by status, by a `$group`."""
+    """Answer with counts by status, from a `$group`."""
     groups = jobs().aggregate([{"$group": {"_id": "$status", "count": {"$sum": 1}}}])
     oldest = jobs().find_one({"status": "queued"}, sort=[("createdAt", 1)])
     now = datetime.now(UTC)
@@ -35,7 +35,7 @@ def stats() -> dict[str, Any]:
 
 @routes.get("/queue")
 def queue() -> dict[str, Any]:
-    """A page of jobs by `skip`, and their exact number."""
+    """Answer with a page of jobs by `skip`, and their exact number."""
     query = {name: request.args[name] for name in ("status", "type") if name in request.args}
     page, per_page = int(request.args.get("page", 1)), int(request.args.get("per_page", 20))
     found = jobs().find(query, {"payload": 0}).sort("createdAt", -1)

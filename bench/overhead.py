@@ -1,11 +1,11 @@
-"""What jobmon adds to a request: its rates in proportion to those of other services.
+"""Measure what jobmon adds to a request: compare its rate with the rates of other services.
 
     .venv/bin/python bench/overhead.py --jobs 1000000
 
 Runs jobmon, the bare stack (`bare.py`) and Express (`express.mjs`) on the same database with a
-collector: two processes each, those of Python with eight threads. 32 clients request one of them
-and then the other, five times. Prints the median rates, and the median of the rounds' ratios.
-Where npm cannot install its packages, the row of Express is left out.
+collector. Each has two processes; Python's have eight threads. 32 clients send requests to one
+service and then to the other, five times. Prints the median rates, and the median of the rounds'
+ratios. If npm cannot install Express, its row is left out.
 """
 
 import argparse
@@ -39,7 +39,7 @@ STARTS_WITHIN_S = 30
 
 
 class Request(NamedTuple):
-    """What is requested of a service; with `has_cache`, by clients that have the last answer."""
+    """A path of a service. With `has_cache`, clients send the ETag of the last answer."""
 
     port: int
     path: str
@@ -95,17 +95,18 @@ def measure(uri: str, count: int, folder: Path) -> None:
     connection.client.close()
 
 
-def compare(name: str, what: str, own: Request, other: Request, token: str) -> None:
-    """Print the row of a request to jobmon and another one."""
-    rates = [[each.measure_rate(token) for each in (own, other)] for _ in range(ROUNDS)]
+def compare(name: str, compared_with: str, jobmon: Request, other: Request, token: str) -> None:
+    """Print the rates of a request to jobmon and of another request."""
+    rates = [[one.measure_rate(token) for one in (jobmon, other)] for _ in range(ROUNDS)]
     ratio = statistics.median(first / second for first, second in rates)
     first, second = map(statistics.median, zip(*rates, strict=True))
-    print(f"| {name} | {first:,.0f}/s | {what}: {second:,.0f}/s | {ratio:.2f} |", flush=True)
+    other_cell = f"{compared_with}: {second:,.0f}/s"
+    print(f"| {name} | {first:,.0f}/s | {other_cell} | {ratio:.2f} |", flush=True)
 
 
 @contextmanager
 def serving_express(uri: str, folder: Path) -> Iterator[int | None]:
-    """Run `express.mjs`; yields its port, None where it cannot be installed."""
+    """Run `express.mjs`; yields its port, or None if npm cannot install its packages."""
     npm, node = shutil.which("npm"), shutil.which("node")
     folder = folder / "express"
     folder.mkdir()

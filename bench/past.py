@@ -1,7 +1,7 @@
-"""A plausible past for an empty queue, as if the sample workload had run for hours.
+"""Invented history for an empty queue, as if the sample workload had run for hours.
 
-Jobs are like those of `jobmon.demo.workload`, with a busy time and a provider that was away for a
-while, so that the charts are not flat.
+Jobs are like the jobs of `jobmon.demo.workload`. There is a busy time, and a time in which a
+provider did not answer, so that the charts are not flat.
 """
 
 import math
@@ -63,7 +63,7 @@ class History:
             samples.write(at, sample)
 
     def _list_enqueue_times(self, job_type: JobType) -> Iterator[datetime]:
-        """When jobs of a type were enqueued, with busy and quiet minutes."""
+        """The times at which jobs of a type were enqueued, with busy and quiet minutes."""
         per_second = job_type.per_second / 2 if job_type is BACKLOG else job_type.per_second
         at = self._start
         while True:
@@ -108,7 +108,7 @@ class History:
     def _make_attempt(
         self, job_type: JobType, job: Document, started_at: datetime, finished_at: datetime
     ) -> Document:
-        """One attempt; changes the job by its outcome."""
+        """One attempt. The job is changed by the attempt's outcome."""
         error, before = self._make_error(job_type, finished_at), job["status"]
         worker = "worker-reports" if job_type is BACKLOG else f"worker-{self._random.randint(1, 3)}"
         attempt = {

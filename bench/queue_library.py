@@ -1,12 +1,12 @@
-"""What `jobmon.queue` costs workers, in proportion to the same updates by bare pymongo.
+"""Measure what `jobmon.queue` costs workers, compared with the same updates by bare pymongo.
 
     .venv/bin/python bench/queue_library.py --jobs 10000 100000
 
-For each number of waiting jobs, one process and eight processes lease jobs and report success: by
-the library, by bare pymongo with the same four writes, and by bare pymongo with only the two
-updates of the job. Prints jobs a second, the CPU of the workers for a job, and the median of each
-round's ratios. Then the index keys and documents that the server examines for one lease. Before
-that: what happens when 32 workers want 200 jobs.
+First 32 workers lease 200 jobs at the same time. Then, for each number of waiting jobs, one process
+and eight processes lease jobs and report success: by the library, by bare pymongo with the same
+four writes, and by bare pymongo with only the two updates of the job. Prints jobs a second, the CPU
+of the workers for a job, and the median of the rounds' ratios. Last, the index keys and documents
+that the server examines for one lease.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from jobmon.queue import JobQueue
 Document = dict[str, Any]
 BATCH = 10_000
 TYPES = 8
-PER_ROUND, ROUNDS = 400, 3
-CONTENDED, WORKERS = 200, 32
+JOBS_PER_ROUND, ROUNDS = 400, 3
+CONTENDED_JOBS, WORKERS = 200, 32
 WAYS = ("library", "bare, four writes", "bare, two writes")
 
 
@@ -45,7 +45,7 @@ class Round(NamedTuple):
 
 
 def fill(database: Database[Document], count: int) -> None:
-    """Insert waiting jobs, which are all due; the last two have a type of their own."""
+    """Insert due jobs; the last two have the type `rare` and are the least urgent."""
     JobQueue(database).create_indexes()
     now, pick = datetime.now(UTC), random.Random(1)  # noqa: S311
 
@@ -83,7 +83,7 @@ def run_by_library(database: Database[Document], worker: str) -> Iterator[None]:
 
 
 def run_bare(database: Database[Document], worker: str, *, attempts: bool) -> Iterator[None]:
-    """The same writes without the library, without checks of their results."""
+    """Make the same writes with bare pymongo, without checks of their results."""
     while True:
         now = datetime.now(UTC)
         expires_at = now + timedelta(seconds=30)
@@ -166,9 +166,9 @@ def work(uri: str, way: str, count: int) -> float:
 
 
 def measure_round(pool: ProcessPoolExecutor, uri: str, way: str, workers: int) -> Round:
-    """One round by some workers; the jobs wait again afterwards."""
+    """Measure one round of some workers; afterwards the jobs are queued again."""
     started = time.monotonic()
-    parts = [pool.submit(work, uri, way, PER_ROUND // workers) for _ in range(workers)]
+    parts = [pool.submit(work, uri, way, JOBS_PER_ROUND // workers) for _ in range(workers)]
     cpu_s = sum(part.result() for part in parts)
     took_s = time.monotonic() - started
     with MongoClient[Document](uri) as client:
@@ -176,11 +176,11 @@ def measure_round(pool: ProcessPoolExecutor, uri: str, way: str, workers: int) -
         again = {"status": "queued", "attemptCount": 0, "finishedAt": None}
         database.jobs.update_many({"status": "succeeded"}, {"$set": again})
         database.job_attempts.delete_many({})
-    return Round(PER_ROUND / took_s, cpu_s / PER_ROUND * 1_000)
+    return Round(JOBS_PER_ROUND / took_s, cpu_s / JOBS_PER_ROUND * 1_000)
 
 
 def measure_rates(uri: str, count: int, workers: int) -> None:
-    """Print a row for each way."""
+    """Print a row for the library and for each way without it."""
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(abs, range(workers * 4)))  # the processes start
         rounds = [
@@ -205,7 +205,7 @@ def examine(database: Database[Document], run: Callable[[], object]) -> str:
 
 
 def print_plans(database: Database[Document], count: int) -> None:
-    """What one lease examines, for any type, for one type, and for the type of the last two."""
+    """Print what one lease examines: of any type, of one of 8 types, and of the type `rare`."""
     queue = JobQueue(database)
     queue.list_paused_types()
     for name, types in {
@@ -218,7 +218,7 @@ def print_plans(database: Database[Document], count: int) -> None:
 
 
 def contend(uri: str, workers: int) -> list[str]:
-    """The jobs that some threads leased, until no job was left."""
+    """The ids of the jobs that this process's threads leased, until no job was left."""
     with MongoClient[Document](uri) as client, ThreadPoolExecutor(workers) as pool:
         queue = JobQueue(client.get_default_database())
 
@@ -232,10 +232,10 @@ def contend(uri: str, workers: int) -> list[str]:
 
 
 def measure_contention(server: Mongod) -> None:
-    """32 workers in four processes want 200 jobs at the same time."""
+    """Let 32 workers in four processes lease 200 jobs at the same time; print the results."""
     uri = server.uri.replace("/?", "/contended?")
     with MongoClient[Document](uri) as client:
-        fill(client.get_default_database(), CONTENDED)
+        fill(client.get_default_database(), CONTENDED_JOBS)
 
         def read_conflicts() -> int:
             metrics = client.admin.command("serverStatus")["metrics"]
@@ -248,8 +248,8 @@ def measure_contention(server: Mongod) -> None:
         conflicts = read_conflicts() - before
     twice = sum(1 for times in leased.values() if times > 1)
     print(
-        f"{WORKERS} workers, {CONTENDED} jobs: {len(leased)} leased, {twice} twice, "
-        f"{conflicts / CONTENDED:.2f} write conflicts a job in the server",
+        f"{WORKERS} workers, {CONTENDED_JOBS} jobs: {len(leased)} leased, {twice} twice, "
+        f"{conflicts / CONTENDED_JOBS:.2f} write conflicts a job in the server",
         flush=True,
     )
 

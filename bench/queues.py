@@ -1,4 +1,4 @@
-"""What many queues cost: start, memory, work at rest, and how collectors share them.
+"""Measure what many queues cost: start, memory, work at rest, and sharing among collectors.
 
     .venv/bin/python bench/queues.py
 
@@ -46,19 +46,20 @@ Documents = dict[str, Any]
 
 
 def fill_queue(uri: str, name: str, jobs: int = JOBS) -> None:
-    """A queue of finished and waiting jobs with its indexes, which nobody changes."""
+    """Insert finished and waiting jobs into one queue, and create its indexes."""
     settings = Settings(mongo_uri=uri, jobs_collection=name, attempts_collection=f"{name}_attempts")
     pick, now = random.Random(name), datetime.now(UTC)  # noqa: S311
     with MongoClient[Documents](uri) as client:
         database = client.get_default_database()
         database.create_collection(f"{name}_attempts")
-        made = [make_job(number, now - timedelta(seconds=number), pick) for number in range(jobs)]
-        database[name].insert_many(made)
+        database[name].insert_many(
+            make_job(number, now - timedelta(seconds=number), pick) for number in range(jobs)
+        )
         create_indexes(Connection(settings, client))
 
 
 def write_file(path: Path, queues: dict[str, str]) -> None:
-    """The file of queues, given as name -> connection string."""
+    """Write a file of queues; `queues` maps each name to a connection string."""
     tables = (
         f'[{name}]\nuri = "{uri}"\ncollection = "{name}"\nattempts_collection = "{name}_attempts"\n'
         for name, uri in queues.items()
@@ -78,7 +79,7 @@ def make_environment(home: str, path: Path, port: int) -> dict[str, str]:
 
 @contextmanager
 def running(command: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of `jobmon`."""
+    """Run a command of `jobmon`; yields its process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "jobmon.cli", command], env=environment, stderr=subprocess.DEVNULL
     )
@@ -89,7 +90,7 @@ def running(command: str, environment: dict[str, str]) -> Iterator[subprocess.Po
 
 
 def await_true(condition: Callable[[], object]) -> float:
-    """The seconds until a condition is true."""
+    """Wait for a condition; returns the seconds. Raises TimeoutError after `GIVE_UP_S`."""
     started = time.monotonic()
     while not condition():
         if time.monotonic() > started + GIVE_UP_S:
@@ -107,25 +108,25 @@ def answers(port: int, path: str, token: str = "") -> bool:
 
 
 def read_memory_mib(pids: Sequence[int]) -> float:
-    """The memory of these processes; what they share is counted once for all of them."""
+    """The memory of these processes; memory that they share is counted once."""
     parts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
     return sum(int(part.split("\nPss:")[1].split()[0]) for part in parts) / 1_024
 
 
 class Observer:
-    """Sees what collectors have written to jobmon's own database."""
+    """Reads the documents that collectors have written to jobmon's own database."""
 
     def __init__(self, home: str) -> None:
         self.client = MongoClient[Documents](home, tz_aware=True)
         self._rollups = self.client.jobmon_rollups
 
     def holders(self) -> Counter[str]:
-        """How many queues each collector process holds now."""
+        """The number of queues whose lease each collector process holds now."""
         alive = {"name": "collector", "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
         return Counter(lease["holder"] for lease in self._rollups.leases.find(alive))
 
     def ages_s(self) -> list[float]:
-        """The ages of all statistics."""
+        """The ages of all statistics in seconds."""
         pipeline = [
             {"$match": {"name": "stats"}},
             {"$project": {"age": {"$subtract": ["$$NOW", "$at"]}}},
@@ -136,13 +137,13 @@ class Observer:
         return sum(age_s <= FRESH_S for age_s in self.ages_s())
 
     def commands(self) -> int:
-        """All commands since the server started."""
+        """The number of commands since the server started."""
         counters = self.client.admin.command("serverStatus")["opcounters"]
         return sum(counters[name] for name in COMMANDS)
 
 
 def time_answers(port: int, path: str, token: str, count: int = 7) -> str:
-    """The first and the median time of an answer."""
+    """The time of the first answer and the median of the others, as text."""
     took_ms = []
     client = Client(port, path, token)
     for _ in range(count):
@@ -152,13 +153,13 @@ def time_answers(port: int, path: str, token: str, count: int = 7) -> str:
         except RuntimeError:
             return "not answered"
         took_ms.append((time.perf_counter() - started) * 1_000)
-        time.sleep(0.5)  # longer than answers are kept
+        time.sleep(0.5)  # longer than answers are cached
     client.close()
     return f"first {took_ms[0]:.0f} ms, then {statistics.median(took_ms[1:]):.0f} ms"
 
 
 def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reachable: int) -> None:
-    """Start, memory, work at rest and answers, with one collector and one web service."""
+    """Print start, memory, work at rest and answers, for one collector and one web service."""
     write_file(path, queues)
     port = free_port()
     environment = make_environment(home, path, port)
@@ -182,8 +183,8 @@ def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reach
             groups = {"collector": [collector.pid], "web": family, "database": [server.pid]}
             idle = observe_idle(observer, groups)
             print("at rest: " + ", ".join(f"{name} {share:.1%}" for name, share in idle.items()))
-            for each in PATHS:
-                print(f"GET {each}: {time_answers(port, each, token)}", flush=True)
+            for route in PATHS:
+                print(f"GET {route}: {time_answers(port, route, token)}", flush=True)
             for name in ("collector", "web"):
                 print(f"memory: {name} {read_memory_mib(groups[name]):.0f} MiB", flush=True)
     observer.client.close()
@@ -203,7 +204,7 @@ def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, 
 
 
 def measure_sharing(path: Path, home: str, queues: dict[str, str]) -> None:
-    """How two and three collectors share, and how long queues wait after one was killed."""
+    """Print how one to three collectors share queues, and how long queues wait after a kill."""
     write_file(path, queues)
     environment = make_environment(home, path, free_port())
     observer = Observer(home)
@@ -240,7 +241,7 @@ def database_uri(server: Mongod, name: str) -> str:
 
 
 def measure_frozen(folder: Path, server: Mongod, path: Path, home: str) -> None:
-    """Ten queues in five deployments; one of them accepts connections and never answers."""
+    """Measure ten queues in five deployments, of which one is frozen: it never answers."""
     with ExitStack() as stack:
         others = [
             stack.enter_context(Mongod(folder / f"other-{number}", cache_gb=0.25))

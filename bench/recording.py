@@ -1,7 +1,7 @@
-"""Records a short tour of the pages as an animated WebP; bench/screenshots.py calls it.
+"""Record a short tour of the pages as an animated WebP; bench/screenshots.py calls this.
 
-A recording is a list of frames: pictures of the page, each with how long it is shown. So its length
-does not depend on the speed of this machine.
+A recording is a list of frames: pictures of the page, each with its duration. So the length of the
+recording does not depend on the speed of this machine.
 """
 
 import io
@@ -30,7 +30,7 @@ MOVE = """([x, y]) => {
 
 
 class Recording:
-    """The frames of a page, with a pointer that moves to what is clicked."""
+    """The frames of a page, with a pointer that moves to each clicked element."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -39,7 +39,7 @@ class Recording:
         self._pointer: tuple[float, ...] = (SIZE[0] * 0.6, SIZE[1] * 0.8)
 
     def show(self, duration_ms: int) -> None:
-        """Add the page as it looks now, for so long."""
+        """Add the page's present look as a frame that lasts `duration_ms`."""
         if not self.page.evaluate("() => Boolean(document.getElementById('recorded-pointer'))"):
             self.page.evaluate(POINTER)
         self.page.evaluate(MOVE, list(self._pointer))
@@ -61,7 +61,7 @@ class Recording:
         self.await_page(target.click)
 
     def await_page(self, act: Callable[[], None]) -> None:
-        """Do what opens another page, and wait for that."""
+        """Call `act`, which opens another page, and wait until that page is loaded."""
         before = self.page.url
         act()
         self.page.wait_for_url(lambda url: url != before)
@@ -84,7 +84,7 @@ class Recording:
 
 
 def record_tour(page: Page, url: str, file: Path) -> None:
-    """From the overview to a group of errors, one of its jobs, and the search box."""
+    """Record the way from the overview to a group of errors, one of its jobs, and a search."""
     recording = Recording(page)
     page.goto(f"{url}/dashboard")
     expect(page.locator(".chart canvas")).to_have_count(3)

@@ -1,11 +1,11 @@
-"""What an answer costs at N jobs, compared with the original design.
+"""Measure what an answer costs at N jobs, compared with the original design.
 
     .venv/bin/python bench/scale.py --jobs 10000 1000000
 
 For each N: fills a real MongoDB (96% succeeded, 8 types, 30 days), lets a collector count it, and
-requests every answer in one process, by one client of gunicorn, and by 32 clients. Prints a table:
-p50 in ms in one process and by HTTP, answers a second to 32 clients, and the ratio of p50 by HTTP
-at the largest N to that at the smallest.
+requests every answer in one process, by one client of gunicorn, and by 32 clients. Prints a table
+of p50 in ms in one process and by HTTP, and of answers a second to 32 clients. The ratio compares
+p50 by HTTP at the largest N with the smallest N.
 """
 
 import argparse
@@ -190,7 +190,7 @@ def ask(port: int, path: str, token: str) -> None:
 
 
 def time_inside(client: FlaskClient, path: str, token: str) -> float:
-    """p50 in ms in this process, without HTTP."""
+    """The median time of an answer in ms in this process, without HTTP."""
     headers = {"Authorization": f"Bearer {token}"}
 
     def answer() -> None:
@@ -201,7 +201,7 @@ def time_inside(client: FlaskClient, path: str, token: str) -> float:
 
 
 def time_p50(answer: Callable[[], object], seconds: float) -> float:
-    """The median time of an answer in ms, of at least three answers."""
+    """The median time of at least three answers in ms."""
     took: list[float] = []
     until = time.monotonic() + seconds
     while len(took) < 3 or time.monotonic() < until:
@@ -212,7 +212,7 @@ def time_p50(answer: Callable[[], object], seconds: float) -> float:
 
 
 def time_alone(port: int, path: str, token: str, seconds: float = 3) -> float:
-    """p50 in ms for one client."""
+    """The median time of an answer in ms for one client, by HTTP."""
     client = Client(port, path, token)
     took_ms = time_p50(client.ask, seconds)
     client.close()
@@ -222,20 +222,20 @@ def time_alone(port: int, path: str, token: str, seconds: float = 3) -> float:
 def measure_rate(
     port: int, path: str, token: str, seconds: float = 5, *, has_cache: bool = False
 ) -> float:
-    """Answers a second for 32 clients."""
+    """Answers a second to 32 clients."""
     answers = 0
     lock = threading.Lock()
     started = time.monotonic()
 
     def work() -> None:
         nonlocal answers
-        client, asked = Client(port, path, token, has_cache=has_cache), 0
+        client, sent = Client(port, path, token, has_cache=has_cache), 0
         while time.monotonic() < started + seconds:
             client.ask()
-            asked += 1
+            sent += 1
         client.close()
         with lock:
-            answers += asked
+            answers += sent
 
     threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
     for thread in threads:
@@ -255,7 +255,7 @@ class Cost:
 
 
 def list_paths(connection: Connection, count: int) -> dict[str, str]:
-    """The requested paths, by name."""
+    """The paths to request, by name of the answer."""
     depth = min(DEEP, count // 2)
     lists = JobLists(ListPlanner(connection), Redactor())
     deep = lists.page(JobFilter(), page=depth // 20, per_page=20)
@@ -306,7 +306,7 @@ def list_paths(connection: Connection, count: int) -> dict[str, str]:
 
 
 def list_filters() -> dict[str, str]:
-    """The paths of the lists by each other filter and order, by name."""
+    """The paths of lists with further filters and orders, by name."""
     now, queue = datetime.now(UTC), "/admin/jobs/queue"
 
     def format_time(name: str, hours: float) -> str:
@@ -369,7 +369,7 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
 
 
 def await_built(connection: Connection, collector: int) -> None:
-    """Wait for the first count of jobs, history and milestones, and print what each took."""
+    """Wait for the first count of jobs, history and milestones; print time and CPU of each."""
     reader, started = RollupReader(connection), time.monotonic()
     state = rollup_database(connection).state
 

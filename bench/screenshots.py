@@ -1,4 +1,4 @@
-"""Makes the README's pictures and recording: a demo with a plausible past, in a headless Chromium.
+"""Create the README's pictures and recording: a demo with invented history, in headless Chromium.
 
     make screenshots
 
@@ -53,7 +53,7 @@ TERMINAL, READ_S = (110, 30), 5
 
 @contextmanager
 def demo(state: Path) -> Iterator[tuple[str, str]]:
-    """A `jobmon demo` with a past: its address, and the token of an admin."""
+    """Run `jobmon demo` with invented history; yields its address and the token of an admin."""
     with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
         settings = Settings(mongo_uri=mongod.uri)
         connection = Connection(settings, client)
@@ -83,7 +83,7 @@ def take(page: Page, name: str) -> None:
 
 
 def take_terminal(browser: Browser, url: str, token: str) -> None:
-    """The picture of `jobmon top` with the errors of the last hour."""
+    """Save a picture of `jobmon top` with the errors of the last hour."""
 
     async def draw() -> str:
         headers = {"Authorization": f"Bearer {token}"}
@@ -127,7 +127,7 @@ def main() -> None:
             page.goto(f"{url}/dashboard/jobs?status=failed&status=dlq")
             take(page, "jobs")
             page.emulate_media(color_scheme="dark")
-            # A job of the invented past: the stacks of the workload have paths of this machine.
+            # A job of the invented history: stacks of the workload have paths of this machine.
             filters = {"status": "dlq", "type": "webhook.deliver", "created_to": before.isoformat()}
             page.goto(f"{url}/dashboard/jobs?{urlencode(filters)}")
             page.locator(".row-link").first.click()

@@ -1,11 +1,11 @@
-"""Clients that block resources: half-sent requests, unread answers, idle connections.
+"""Connect clients that hold resources: half-sent requests, unread answers, idle connections.
 
     .venv/bin/python -m bench.slow_clients
     .venv/bin/python -m bench.slow_clients --worker-class gthread    # gunicorn's own worker
 
-Starts a database and the service (two workers, eight threads each). While clients of one kind are
-connected, normal clients send requests; prints their answers by route, as Markdown. Exits with 1 if
-a normal client was not answered.
+Starts a database and the service (two workers, eight threads each). While slow clients of one kind
+are connected, normal clients send requests. Prints the answers to normal clients by route, as
+Markdown. Exits with 1 if a normal client was not answered.
 """
 
 import argparse
@@ -62,7 +62,7 @@ HALF_HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 
 @dataclass
 class Holder:
-    """A kind of slow client: `opening` is sent first, then `drip` every second."""
+    """A kind of slow client. It sends `opening` first, and then `drip` every second."""
 
     name: str
     clients: int
@@ -74,13 +74,13 @@ class Holder:
 
 @dataclass
 class Probe:
-    """The answers that normal clients got, by route."""
+    """The answers to normal clients, by route: statuses, and times in seconds."""
 
     answers: dict[str, Counter[str]] = field(default_factory=dict)
     took_s: dict[str, list[float]] = field(default_factory=dict)
 
     def format_row(self, path: str) -> str:
-        """Answers by status, p50 and the slowest one."""
+        """Answers by status, their median time, and the slowest, as text."""
         took_s = sorted(self.took_s[path])
         answers = ", ".join(f"{n}× {code}" for code, n in sorted(self.answers[path].items()))
         return f"{answers}; {took_s[len(took_s) // 2] * 1_000:.0f} ms, {took_s[-1]:.1f} s"
@@ -109,7 +109,7 @@ def main() -> int:
 
 
 def fill(uri: str) -> None:
-    """Insert jobs of alice, one of them with 7 MB."""
+    """Insert jobs of alice; one of them has a payload of 7 MB."""
     now = datetime.now(UTC)
     with MongoClient[Document](uri) as client:
         jobs = client.get_default_database().jobs
@@ -132,7 +132,7 @@ def fill(uri: str) -> None:
 
 
 def list_holders(token: str) -> tuple[Holder, ...]:
-    """The kinds of slow clients; the last ones use a token of alice."""
+    """The kinds of slow clients; the last two send the token."""
 
     def get(path: str) -> bytes:
         lines = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -206,7 +206,7 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
 
 @contextmanager
 def holding(port: int, holder: Holder) -> Iterator[None]:
-    """Keep the slow clients connected; a closed one connects again."""
+    """Keep the slow clients connected while the block runs; a closed client connects again."""
     held: list[socket.socket] = []
     is_over = threading.Event()
 
@@ -273,7 +273,7 @@ def send_requests(port: int, token: str, until: float, probe: Probe, *, by_tls: 
 
 
 def fetch_status(port: int, path: str, token: str, *, by_tls: bool) -> str:
-    """The status of an answer, or the name of an exception."""
+    """The status of an answer, or the name of the exception if there is none."""
     context = ssl._create_unverified_context()  # noqa: S323 - our own server, on this machine
     connection = (
         HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT_S, context=context)

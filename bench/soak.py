@@ -1,9 +1,9 @@
-"""Half of full load for a long time, then twice full load: leaks and refusals.
+"""Send half of full load for a long time, then twice full load: find leaks, count refusals.
 
     .venv/bin/python -m bench.soak --minutes 30
 
-Prints memory, descriptors, connections and latencies every minute, their slopes after a warm-up,
-and the answers at twice full load. Exits with 1 if an answer was wrong.
+Prints memory, descriptors, connections and latencies every minute, then their slopes after the
+warm-up, and the answers at twice full load. Exits with 1 if an answer was wrong.
 """
 
 import argparse
@@ -60,7 +60,7 @@ ANSWERS_WITHIN_S = 120
 
 @dataclass
 class Load:
-    """Answers by code, and the latencies of those with 200 in ms."""
+    """Answers by code, and the latencies of answers with 200, in ms."""
 
     codes: Counter[str]
     took_ms: list[float]
@@ -74,7 +74,7 @@ class Load:
 def generate(
     port: int, token: str, rate: float, seconds: float, clients: int, *, results: Any
 ) -> None:
-    """Send `rate` requests a second, however slow the answers; 0: as fast as answers come."""
+    """Send `rate` requests a second, however slow the answers are; with 0, as fast as possible."""
     lock, codes, took_ms = threading.Lock(), Counter[str](), list[float]()
     began = time.monotonic()
 
@@ -192,7 +192,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     writers.start()
     eventually(web.answers)
     eventually(lambda: Answer(web.port, "/admin/jobs/stats", token).json["source"] == "rollup")
-    generate_load(web.port, token, 0, 5, 16)  # warm
+    generate_load(web.port, token, 0, 5, 16)  # warms caches
     full = generate_load(web.port, token, 0, 20, 32)
     rate = full.codes.total() / 20
     print(f"full load: {rate:.0f} answers a second to 32 clients, {dict(full.codes)}", flush=True)
@@ -214,7 +214,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
 
 
 def fill(connection: Connection, jobs: int) -> None:
-    """Insert jobs and attempts of the last two hours: answers must not grow during the run."""
+    """Insert jobs and attempts of the last two hours, so that answers do not grow in the run."""
     now, run, wait = datetime.now(UTC), timedelta(seconds=2), timedelta(seconds=9)
     finished: list[dict[str, Any]] = []
     attempts: list[dict[str, Any]] = []
@@ -297,7 +297,7 @@ def overload(port: int, token: str, rate: float) -> None:
     thread.join()
     longest_s = max(answer.took_s for answer in health)
     print(f"twice full load, {rate:.0f} a second for 30 s: {dict(part.codes)}")
-    print(f"  those answered: p50 {part.percentile(50):.0f} ms, p99 {part.percentile(99):.0f} ms")
+    print(f"  answered: p50 {part.percentile(50):.0f} ms, p99 {part.percentile(99):.0f} ms")
     statuses = dict(Counter(answer.status for answer in health))
     print(f"  /healthz meanwhile: {statuses}, the longest {longest_s * 1_000:.0f} ms", flush=True)
 

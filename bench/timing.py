@@ -1,10 +1,10 @@
-"""Whether the time of a 403 shows if a job exists: somebody else's jobs and missing ones.
+"""Compare the times of a 403 for another owner's job and for a missing job.
 
     .venv/bin/python bench/timing.py --jobs 100000 --rounds 5000
 
-Requests, in random order, small and large jobs of somebody else and jobs that do not exist, in one
-process without HTTP, where a difference shows best. Two equal groups of missing jobs show the
-effect of chance.
+Requests small and large jobs of another owner and missing jobs, in random order, in one process and
+without HTTP: there a difference shows best. Two equal groups of missing jobs show the effect of
+chance.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from jobmon.web.auth import issue_token
 SECRET = "a secret of the benchmark alone, long enough"  # noqa: S105
 LARGE_EVERY, LARGE_BYTES, SMALL_BYTES = 200, 1_000_000, 1_000
 BATCH = 1_000
-KINDS = ("missing", "missing, again", "of somebody else, 1 kB", "of somebody else, 1 MB")
+KINDS = ("missing", "missing, too", "another owner's, 1 kB", "another owner's, 1 MB")
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def fill(uri: str, count: int) -> dict[str, list[str]]:
-    """Insert jobs of bob, every 200th large; returns ids by kind."""
+    """Insert jobs of bob, every 200th of them large; returns the ids to request, by kind."""
     ids: dict[str, list[str]] = {kind: [] for kind in KINDS}
     with MongoClient[Document](uri) as client:
         jobs = client.get_default_database().jobs
@@ -65,7 +65,7 @@ def fill(uri: str, count: int) -> dict[str, list[str]]:
 
 
 def measure(uri: str, count: int, rounds: int) -> None:
-    """Print the median of each kind, and its ratio to that of a missing job."""
+    """Print the median time of each kind, and its ratio to the median of missing jobs."""
     ids = fill(uri, count)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR"))
     with app.app_context():
@@ -79,7 +79,7 @@ def measure(uri: str, count: int, rounds: int) -> None:
             answer = client.get(path, headers=headers)
             took = (time.perf_counter() - started) * 1_000_000
             assert answer.status_code == 403, answer.text  # noqa: S101
-            if number >= 200:  # warm
+            if number >= 200:  # the first requests warm caches
                 took_us[kind].append(took)
     app.extensions["jobmon_connection"].client.close()
     base = statistics.median(took_us[KINDS[0]])
