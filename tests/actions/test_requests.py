@@ -1,5 +1,5 @@
 """Requests and the state that follows from their records: catches a request that is carried out
-although nobody may expect it, a filter that is stored as another one, and a self-approval."""
+although it has expired or was stopped, a stored filter that differs, and a self-approval."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,10 +23,10 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 COUNTS = {"done": 3, "skipped": 1, "possible": 0}
 
 
-def make(**given: Any) -> ActionRequest:
+def make(**changes: Any) -> ActionRequest:
     target = Target(job_filter=JobFilter(statuses=("dlq",)))
     values = {"action": "retry", "target": target, "by": ADA, "expected": 5, "reason": "back"}
-    return ActionRequest(**(values | {"at": NOW} | given))
+    return ActionRequest(**(values | {"at": NOW} | changes))
 
 
 def record(kind: Decision | Progress, at: datetime = NOW, **fields: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_state_of_a_request_that_needs_an_approval(
     assert conclude_state(make(needs_approval=True), records, None, NOW + age).phase == phase
 
 
-def test_counts_are_those_of_the_last_batch_until_the_end() -> None:
+def test_counts_are_from_the_last_batch_until_the_end_is_recorded() -> None:
     batch = {"counts": COUNTS | {"done": 2}, "at": NOW + MINUTE}
     running = conclude_state(make(), [CLAIMED], batch, NOW)
     assert (running.counts.total, running.progress_at) == (3, NOW + MINUTE)
@@ -176,7 +176,7 @@ def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None
     ids=str,
 )
 def test_a_stored_filter_with_anything_else_is_refused(stored: Any) -> None:
-    """A web service's user can insert any document: the actor must not run its operators."""
+    """The web service's user can insert any document. Catches an actor that runs its operators."""
     with pytest.raises((MalformedError, ValueError)):
         load_filter(stored)
 

@@ -32,7 +32,7 @@ OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "ac
 
 
 class ActingQueue:
-    """A queue, the requests to it, and an actor that a test lets work."""
+    """A queue, the requests to it, and an actor that works when a test calls it."""
 
     def __init__(self, settings: Settings, database: Database[dict[str, Any]]) -> None:
         self.settings = settings
@@ -69,11 +69,11 @@ class ActingQueue:
             pass
         actor.release()
 
-    def file(self, action: str, target: Target | str, **given: Any) -> ActionState:
-        """File a request of ada's for a target, or for the job with this id."""
+    def file(self, action: str, target: Target | str, **changes: Any) -> ActionState:
+        """File Ada's request for a target, or for the job with this id."""
         if isinstance(target, str):
             target = Target(job_ids=(target,))
-        values = {"by": ADA, "expected": 1, "reason": "the provider is back"} | given
+        values = {"by": ADA, "expected": 1, "reason": "the provider is back"} | changes
         return self.requests.file(ActionRequest(action=action, target=target, **values))
 
     def add(self, job_id: str, status: str = "queued", **fields: Any) -> str:
@@ -139,6 +139,6 @@ def acting(_indexed: tuple[Settings, Database[dict[str, Any]]]) -> Iterator[Acti
         database[name].delete_many({})
 
 
-def all_dead(**given: Any) -> Target:
-    """All dead jobs, or those that also match other filters."""
-    return Target(job_filter=JobFilter(statuses=("dlq",), **given))
+def all_dead(**filters: Any) -> Target:
+    """All dead jobs, or only the dead jobs that also match other filters."""
+    return Target(job_filter=JobFilter(statuses=("dlq",), **filters))

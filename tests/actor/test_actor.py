@@ -123,7 +123,7 @@ def test_a_request_above_the_limit_waits_for_the_approval_of_another_person(
     filed = acting.file("retry", "dead")
     acting.act(actions_approval_above=0)
     assert acting.state(filed).phase is Phase.AWAITING_APPROVAL
-    # The records of a person who approves an own request do not count, however they were written.
+    # A record in which a person approves their own request does not count.
     requests.records.add_decision(filed.request.id, Decision.APPROVED, ADA)
     acting.act(actions_approval_above=0)
     assert acting.job("dead")["status"] == "dlq"
@@ -199,7 +199,7 @@ def test_an_owners_request_skips_jobs_of_others_as_if_there_were_none(acting: Ac
     missing = ("skipped", "there is no such job")
     assert acting.outcomes(filed) == {"own": ("done", ""), "foreign": missing, "none": missing}
     keys = {each["key"] for each in acting.database.action_outcomes.find({"result": "skipped"})}
-    assert keys == {"foreign", "none"}  # the order of the outcomes shows no difference, too
+    assert keys == {"foreign", "none"}  # the order of the outcomes shows no difference either
     assert acting.job("foreign")["status"] == "dlq"
 
 

@@ -50,7 +50,7 @@ def die(acting: ActingQueue, step: str, number: int, **more: str) -> None:
     command = [sys.executable, "-m", "tests.support.dying_actor", step, str(number)]
     done = subprocess.run(command, env=os.environ | settings | more, check=False, timeout=120)
     assert done.returncode == -9
-    # Its lease need not end first: tests have no time for that.
+    # As if its lease had expired.
     acting.database.action_leases.delete_many({})
 
 
@@ -111,7 +111,7 @@ def test_jobs_that_changed_after_a_crash_are_done_or_skipped_with_the_reason(
 
 
 def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(acting: ActingQueue) -> None:
-    """No document is left that could prove the deletion; the intent was recorded before."""
+    """No document is left to prove the deletion. Catches an outcome "skipped"."""
     fill(acting)
     filed = acting.file("delete", "dead-000")
     die(acting, "job", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
@@ -182,7 +182,7 @@ def test_an_actor_that_was_suspended_agrees_with_the_one_that_took_over(
     suspended = []
 
     def suspend(step: str) -> None:
-        if step == "intent" and not suspended:  # as long as another one needs for the request
+        if step == "intent" and not suspended:  # for as long as another actor needs
             suspended.append(step)
             acting.database.action_leases.delete_many({})
             acting.act()

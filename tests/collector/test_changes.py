@@ -1,4 +1,4 @@
-"""The change stream: catches one that keeps the database busy although no job changes."""
+"""The change stream: catches a stream that keeps the database busy although no job changes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -54,7 +54,7 @@ def connection(
 def test_a_stream_waits_for_changes_without_the_server(
     connection: Connection, reads: Reads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches streams of which each is woken by each write to any collection of a deployment."""
+    """Catches streams that are all woken by each write to any collection of a deployment."""
     monkeypatch.setattr(changes_module, "REST_S", 0.01)
     segments = SegmentMap(connection.jobs)
     with closing(StreamedChanges(connection.jobs.collection, None, Event())) as changes:

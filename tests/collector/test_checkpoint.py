@@ -30,17 +30,17 @@ def own(database: Database[dict[str, Any]]) -> OwnDatabase:
     return OwnDatabase(database, "shop.jobs")
 
 
-def test_a_checkpoint_in_parts_is_written_and_read_with_signs_of_life(own: OwnDatabase) -> None:
-    signs: list[str] = []
-    checkpoints = Checkpoints(own, lambda: signs.append("alive"))
+def test_keep_alive_is_called_for_each_part_that_is_written_or_read(own: OwnDatabase) -> None:
+    calls: list[str] = []
+    checkpoints = Checkpoints(own, lambda: calls.append("alive"))
     checkpoints.save(CHECKPOINT)
-    assert len(signs) == 3
+    assert len(calls) == 3
     assert checkpoints.load() == CHECKPOINT
-    assert len(signs) == 6
+    assert len(calls) == 6
 
 
 def test_a_checkpoint_is_read_in_the_order_of_an_index(own: OwnDatabase) -> None:
-    """A sort of 100 MB exceeds the memory that a server allows."""
+    """Catches a sort of 100 MB, which exceeds the memory that a server allows."""
     Checkpoints(own).save(CHECKPOINT)
     version = own[CHECKPOINTS].find_one({})["version"]  # type: ignore[index]
     found = own[CHECKPOINTS].find({**own.scope, "version": version}).sort("number")
@@ -82,7 +82,7 @@ def test_a_failure_to_write_in_the_thread_is_raised(
 
 
 def test_counts_of_many_segments_share_their_keys() -> None:
-    """100,000 segments have millions of counts: their keys took three quarters of the memory."""
+    """Catches a key of its own for each of millions of counts: three quarters of the memory."""
     by_name = CountsByName(FieldMapping(paths={}))
 
     def count(name: str) -> tuple[str, str]:

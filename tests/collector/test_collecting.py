@@ -1,4 +1,4 @@
-"""Collectors of several queues: catches a queue that waits for another one, or that none counts."""
+"""Collectors of several queues: catches a queue that waits for another, or is never counted."""
 
 from collections import Counter
 from collections.abc import Iterator

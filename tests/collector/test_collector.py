@@ -60,9 +60,9 @@ Counts = dict[tuple[str, str], int]
 class Watch:
     """A watched database, and what the web service reads from its rollups."""
 
-    def __init__(self, database: Database[dict[str, Any]], given: Settings) -> None:
+    def __init__(self, database: Database[dict[str, Any]], base_settings: Settings) -> None:
         self.jobs = database.jobs
-        self.settings = replace(given, rollup_db=f"{database.name}_rollups")
+        self.settings = replace(base_settings, rollup_db=f"{database.name}_rollups")
         self.connection = Connection(self.settings)
         self.rollups = rollup_database(self.connection)
         self.reader = RollupReader(self.connection)
@@ -313,7 +313,7 @@ def test_stats_that_are_too_large_to_write_are_logged_and_skipped(
 def test_a_checkpoint_from_when_attempts_were_recorded_is_not_used_without_them(
     watch: Watch,
 ) -> None:
-    """Catches counts of then, with a stream that begins only now."""
+    """Catches the old counts together with a stream that begins only now."""
     attempts = watch.jobs.database.job_attempts
     watch.jobs.insert_many([job() for _ in range(5)])
     attempts.insert_one({"jobId": "j", "status": "succeeded"})
@@ -340,24 +340,24 @@ def test_types_beyond_the_limit_are_folded_also_after_a_restart(
     monkeypatch.setattr(segments_module, "SPLIT_ABOVE", 20)
     monkeypatch.setattr(checkpoint_module, "_COUNTS_PER_DOCUMENT", 5)
 
-    def becomes(**counts: int) -> None:
+    def await_counts(**counts: int) -> None:
         expected = {("queued", kind.replace("rest", "(other)")): n for kind, n in counts.items()}
         eventually(lambda: watch.stats() == expected)
 
     watch.jobs.insert_many([job(type=f"t{number % 3}") for number in range(30)])
     watch.jobs.insert_many([job(type=f"t{number % 5}") for number in range(70)])
     with collecting(watch.settings):
-        becomes(t0=24, t1=24, t2=24, rest=28)
+        await_counts(t0=24, t1=24, t2=24, rest=28)
         watch.jobs.delete_many({"type": "t1"})
         watch.jobs.insert_many([job(type="t9") for _ in range(7)])
-        becomes(t0=24, t2=24, rest=35)
+        await_counts(t0=24, t2=24, rest=35)
     assert watch.rollups.checkpoints.count_documents({}) > 1
     monkeypatch.setattr(SegmentMap, "build", pytest.fail)
     with collecting(watch.settings):
         watch.jobs.delete_many({"type": {"$in": ["t0", "t3"]}})
-        becomes(t2=24, rest=21)
+        await_counts(t2=24, rest=21)
         watch.jobs.insert_many([job(type=f"t{number}") for number in range(4)])
-        becomes(t0=1, t2=25, rest=23)  # t1 was gone when this one began
+        await_counts(t0=1, t2=25, rest=23)  # t1 was gone when this collector began
 
 
 def test_a_lost_resume_token_leads_to_a_full_count(watch: Watch) -> None:
@@ -441,7 +441,7 @@ def test_the_only_collector_killed_again_and_again_is_right_in_the_end(watch: Wa
         finally:
             end_process(process, None)
         watch.jobs.insert_many([job(status="dlq") for _ in range(10)])
-        watch.rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
+        watch.rollups.leases.delete_many({})  # as if the lease had expired
         if number < 2:
             state.delete_one({"name": "stats"})
     enqueued = watch.jobs.count_documents({})
@@ -508,11 +508,11 @@ def test_progress_of_a_first_count_is_in_the_log_and_in_readyz(
     watch.jobs.insert_many([job() for _ in range(30)])
     api, count, go_on = Api(create_app(watch.settings)), SegmentMap._count, threading.Event()
 
-    def held_up(self: SegmentMap, row: Any, low: Any, high: Any) -> Any:
+    def count_when_allowed(self: SegmentMap, row: Any, low: Any, high: Any) -> Any:
         assert low is None or go_on.wait(PATIENCE_S)
         return count(self, row, low, high)
 
-    monkeypatch.setattr(SegmentMap, "_count", held_up)
+    monkeypatch.setattr(SegmentMap, "_count", count_when_allowed)
     with collecting(watch.settings):
         unready = {"isFresh": False, "build": {"counted": 10, "estimated": 30}}
         eventually(lambda: api.get("/readyz").json["checks"]["rollup"] == unready)
@@ -601,11 +601,11 @@ def test_a_database_that_refuses_writes_is_still_read(
     try:
         collected.jobs.insert_many([job() for _ in range(4)])
 
-        def live() -> bool:
+        def is_counted_live() -> bool:
             stats = api.get_as_admin("/admin/jobs/stats").json
             return (stats["source"], stats["totalJobs"]) == ("live", 7)
 
-        eventually(live)
+        eventually(is_counted_live)
         assert api.get_as_admin("/admin/jobs/queue").json["meta"]["total"] == 7
         assert api.get("/readyz").status_code == 200
         logged = [

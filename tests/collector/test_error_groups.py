@@ -56,9 +56,9 @@ def test_a_new_error_takes_the_place_of_the_group_that_was_seen_longest_ago(
     quiet = ONGOING_FOR / MINUTE
     old = [make_run(code, minutes) for minutes, code in enumerate(("first", "second", "third"))]
     ids = groups.group(old)
-    # All of them go on: there is no room yet.
+    # All groups have recent errors: there is no room yet.
     assert groups.group([make_run("new", quiet)]) == [OTHER]
-    # An older run, as a first count of the history finds it, takes nobody's place.
+    # An older run, as a first count of the history finds it, takes no other group's place.
     assert groups.group([make_run("past", -100)]) == [OTHER]
     groups.write()
     new = make_run("new", quiet + 0.5)
@@ -106,10 +106,10 @@ def test_groups_keep_first_and_last_time_through_restarts_recounts_and_two_colle
     first.group([make_run("E", minutes, job=f"j{minutes}") for minutes in range(3)])
     first.write()
     sample = read(own)["E"]
-    # Another one, which knows nothing of these, has seen a later and an earlier run.
+    # Another collector, which does not know these runs, has seen a later and an earlier run.
     second.group([make_run("E", 10, job="j10"), make_run("E", -5, job="j-5")])
     second.write()
-    # The first one has lost its lease, and does not know that yet.
+    # The first collector has lost its lease, and does not know that yet.
     first.group([make_run("E", 3, job="j3")])
     first.write()
     again = make_groups(own)

@@ -63,9 +63,11 @@ def now() -> datetime:
 class Queue:
     """The queue of another program: writes as that program does, and reads what jobmon counted."""
 
-    def __init__(self, mongod: Mongod, database: Db, given: Settings, **settings: Any) -> None:
+    def __init__(
+        self, mongod: Mongod, database: Db, base_settings: Settings, **settings: Any
+    ) -> None:
         self.settings = replace(
-            given,
+            base_settings,
             mongo_uri=database_uri(mongod, database),
             rollup_db=f"{database.name}_rollups",
             **settings,
@@ -153,14 +155,14 @@ class Queue:
 def make_queue(
     mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., Queue]]:
-    made: list[Queue] = []
+    queues: list[Queue] = []
 
-    def make(**given: Any) -> Queue:
-        made.append(Queue(mongod, database, make_settings(), **given))
-        return made[-1]
+    def make(**settings: Any) -> Queue:
+        queues.append(Queue(mongod, database, make_settings(), **settings))
+        return queues[-1]
 
     yield make
-    for queue in made:
+    for queue in queues:
         queue.drop()
 
 
@@ -206,7 +208,7 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
 
 
 def test_a_job_that_is_locked_at_a_start_keeps_its_type(agenda: Queue) -> None:
-    """Agenda locks a job before it runs it; afterwards nobody can read a job that was removed."""
+    """Agenda locks a job before it runs it. Catches a type that is lost when the job is removed."""
     locked = [agenda.add("slow"), agenda.add("slow")]
 
     def finish(job_id: ObjectId) -> None:
@@ -361,7 +363,7 @@ def test_attempts_take_over_as_soon_as_one_is_recorded(make_queue: Callable[...,
 
 
 class Reading:
-    """A counter of events with its stream, driven by hand."""
+    """An event counter with its stream; the test calls each step."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
@@ -519,7 +521,7 @@ def test_lost_stream_leaves_a_gap_with_what_documents_show(agenda: Queue) -> Non
     agenda.connection.database.create_collection(agenda.jobs.name)
     create_indexes(agenda.connection)
     known = copy.deepcopy(agenda.truth)
-    agenda.run("mail", remove=True)  # nothing shows this one
+    agenda.run("mail", remove=True)  # no document and no change shows this run
     agenda.truth = known
     agenda.run("kept", fails=True)
     with collected(agenda):
@@ -608,8 +610,8 @@ def test_standalone_server_has_a_gap_until_it_has_change_streams(
         Mongod(tmp_path, replica_set=None) as server,
         MongoClient[dict[str, Any]](server.uri) as client,
     ):
-        given = {"profile": "agenda", "jobs_collection": "agendaJobs"}
-        queue = Queue(server, client.shop, make_settings(), **given)
+        settings = {"profile": "agenda", "jobs_collection": "agendaJobs"}
+        queue = Queue(server, client.shop, make_settings(), **settings)
         with collecting(queue.settings):
             eventually(queue.gaps)
             queue.run("mail")

@@ -395,7 +395,7 @@ def test_jobs_are_counted_without_an_index_on_a_field_that_no_document_has(
 def test_progress_is_written_before_missed_spans_are_counted(
     service: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a second write in each round, and a history that is old while others are counted."""
+    """Catches a second write in each round, and a history that is old during a first count."""
     connection = find_connection(service)
     own = OwnDatabase(rollup_database(connection), connection.queue_key)
     found: list[dict[str, Any] | None] = []
@@ -414,7 +414,7 @@ def test_progress_is_written_before_missed_spans_are_counted(
 
 
 def test_an_hour_is_written_by_few_commands(service: Api, database: Db) -> None:
-    """Catches a first count whose cost is that of a command for each minute."""
+    """Catches a first count that sends a command for each minute."""
     start = floor(datetime.now(UTC), HOUR) - HOUR
     for minute in range(30):
         attempt(database, start + (2 * minute + 0.5) * MINUTE)
@@ -426,7 +426,7 @@ def test_an_hour_is_written_by_few_commands(service: Api, database: Db) -> None:
     commands = [entry for entry in entries if entry["ns"].endswith(".buckets")]
     written = Counter(bucket["span"] for bucket in rollups.buckets.find())
     assert written == {60: 30, 600: 6, 3_600: 1, 21_600: 1, 86_400: 1}
-    # One entry for each written document; each span is read once, and its larger one.
+    # One entry for each written document; each span is read twice: alone, and for the larger one.
     assert len(commands) <= sum(written.values()) + 2 * len(written)
 
 

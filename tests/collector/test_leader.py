@@ -1,4 +1,5 @@
-"""The collector's lease on the real server: catches two that work at once, or none for long."""
+"""The collector's lease on the real server: catches two collectors that work at once, and a long
+time without a collector."""
 
 from datetime import timedelta
 from typing import Any
@@ -64,7 +65,7 @@ def test_a_crashed_collector_is_replaced_when_readers_drop_its_stats(
 def test_only_another_holder_ends_a_lease(
     database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A collector that was slow keeps a lease that has expired, if no other one took it."""
+    """Catches a slow collector that stops although no other took its expired lease."""
     monkeypatch.setattr(leader_module, "RENEW_EVERY_S", -1)
     first, second = new_lease(database), new_lease(database)
     first.take()
@@ -91,7 +92,7 @@ def test_a_group_renews_the_leases_whose_collectors_work(
     expired = {"expiresAt": {"$lte": LONG_AGO}}
     database.leases.update_many({}, {"$set": {"expiresAt": LONG_AGO}})
     group.renew(database.leases)
-    assert not database.leases.count_documents(expired), "those that were just taken"
+    assert not database.leases.count_documents(expired), "leases that were just taken"
     database.leases.update_many({}, {"$set": {"expiresAt": LONG_AGO}})
     works.renew()
     group.renew(database.leases)

@@ -38,7 +38,9 @@ def run(mongod: Mongod, database: Documents, state: Documents) -> Run:
         "JOBMON_MONGO_URI": database_uri(mongod, database),
         "JOBMON_STATE_DB": state.name,
     }
-    return lambda *words, **more: CliRunner().invoke(main, ["mark", *words], env=environment | more)
+    return lambda *words, **variables: CliRunner().invoke(
+        main, ["mark", *words], env=environment | variables
+    )
 
 
 @pytest.fixture
@@ -99,8 +101,8 @@ def test_a_deployment_that_repeats_its_mark_makes_one(run: Run, state: Documents
 
 def test_a_time_with_an_offset_is_stored_in_utc(run: Run, state: Documents) -> None:
     at = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
-    there = at.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert run("v1", "--at", there.isoformat()).exit_code == 0
+    local = at.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    assert run("v1", "--at", local.isoformat()).exit_code == 0
     assert run("v2", "--at", at.replace(tzinfo=None).isoformat()).exit_code == 0
     assert [mark["at"] for mark in stored(state)] == [at, at]
 

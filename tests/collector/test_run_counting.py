@@ -1,4 +1,5 @@
-"""When runs are counted from changes: catches one that begins too early, too late or never ends."""
+"""When runs are counted from changes: catches counting that begins too early, too late or never,
+or that does not end."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -40,20 +41,20 @@ class Share:
 
 
 class Queue:
-    """A connection; counts how often it looked for recorded attempts."""
+    """A connection that counts how often it is asked whether attempts are recorded."""
 
     def __init__(self) -> None:
-        self.has_attempts, self.looks = False, 0
+        self.has_attempts, self.reads = False, 0
 
     def has_recorded_attempts(self) -> bool:
-        self.looks += 1
+        self.reads += 1
         return self.has_attempts
 
 
 def make_counting() -> tuple[RunCounting, Any, Any, Any]:
     queue, events, share = Queue(), Events(), Share()
-    given: Any = (queue, events, share)
-    return RunCounting(*given), queue, events, share
+    parts: Any = (queue, events, share)
+    return RunCounting(*parts), queue, events, share
 
 
 def test_counting_begins_when_all_queues_have_stats_and_few_others_begin() -> None:
@@ -87,10 +88,10 @@ def test_counting_ends_when_an_attempt_is_recorded(monkeypatch: pytest.MonkeyPat
     assert counting.events is None
 
 
-def test_attempts_are_not_looked_for_each_time() -> None:
+def test_recorded_attempts_are_not_queried_each_time() -> None:
     """Catches a query for each queue with every write of its stats."""
     counting, queue, _, _ = make_counting()
     counting.begin()
     for _ in range(3):
         counting.count()
-    assert queue.looks == 0
+    assert queue.reads == 0

@@ -102,7 +102,7 @@ def make_counter(connection: Connection) -> tuple[RunDetailsCounter, ErrorGroups
 
 
 def count_details(connection: Connection, span: timedelta = HOUR) -> RunDetails:
-    """The details of the hour that ends now."""
+    """The details of the span that contains `NOW`."""
     start = floor(NOW, span)
     counted = count_activity(connection, start, start + span, span)
     counter, groups = make_counter(connection)
@@ -191,7 +191,7 @@ def test_more_errors_than_are_read_are_counted_as_other(
     assert details[at + 2 * MINUTE].by_type == {ErrorPair(bank, "mail"): 1}
 
 
-def test_errors_of_a_time_that_is_not_counted_again_take_no_place_of_others(
+def test_errors_of_minutes_that_are_not_counted_again_are_not_read(
     connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
@@ -273,7 +273,7 @@ def test_runs_of_one_time_without_a_job_keep_their_own_errors(
 def test_failed_runs_that_are_not_found_again_are_counted_as_other(
     connection: Connection, database: Db
 ) -> None:
-    """Catches attempts that are deleted between the count of activity and that of its details."""
+    """Catches attempts that are deleted after activity was counted, and before its details are."""
     at = floor(NOW, MINUTE)
     add_attempts(database, failed(at, ERRORS[2]), failed(at, ERRORS[2]), failed(at, ERRORS[0]))
     counted = count_activity(connection, at, at + MINUTE, MINUTE)
@@ -286,7 +286,7 @@ def test_failed_runs_that_are_not_found_again_are_counted_as_other(
     assert count_by_group(counter.count(counted, MINUTE)[at]) == {OTHER: 3}
 
 
-def test_groups_are_bounded_for_each_code_and_in_all(
+def test_groups_are_bounded_for_each_code_and_in_total(
     connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(error_groups_module, "MAX_GROUPS_OF_CODE", 3)
@@ -444,7 +444,7 @@ def test_counts_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
                 added += late
                 add_attempts(database, *(dict(attempt) for attempt in late))
             end_process(process, None)
-            rollups.leases.delete_many({})  # as if the ten seconds of the lease were over
+            rollups.leases.delete_many({})  # as if the lease had expired
     with writing_history(connection):
         eventually(is_counted)
 

@@ -58,12 +58,12 @@ class Worker:
 
 @pytest.fixture
 def make_reading(make_queue: Callable[..., Queue]) -> Callable[..., Reading]:
-    """A counter of the changes of a queue, which records the end of runs if there is a path."""
+    """An event counter for a queue; its jobs record the end of a run if there is a path for it."""
 
     def make(finished_at: str | None = None) -> Reading:
         fields = FIELDS | ({"finishedAt": finished_at} if finished_at else {})
-        given = {"job_fields": fields, "status_names": STATUSES, "jobs_collection": "tasks"}
-        return Reading(make_queue(**given))
+        settings = {"job_fields": fields, "status_names": STATUSES, "jobs_collection": "tasks"}
+        return Reading(make_queue(**settings))
 
     return make
 
@@ -87,7 +87,7 @@ def test_error_that_did_not_change_is_not_replaced_by_that_of_a_later_run(agenda
 
 
 @pytest.mark.parametrize("finished_at", [None, "ended"])
-def test_remembered_error_is_that_of_a_run_that_failed_in_the_same_way(
+def test_run_that_fails_in_the_same_way_has_the_remembered_error(
     make_reading: Callable[..., Reading], finished_at: str | None
 ) -> None:
     reading = make_reading(finished_at)
@@ -161,8 +161,8 @@ def test_error_that_is_written_after_the_end_is_that_of_the_run(
     assert count_messages(reading.queue) == {"refused": 1, "timeout": 1}
 
 
-def test_error_that_changes_are_read_without_is_unknown(make_queue: Callable[..., Queue]) -> None:
-    """Celery's is in a field that may be large: catches a group of errors without message."""
+def test_error_in_a_field_that_is_not_read_is_unknown(make_queue: Callable[..., Queue]) -> None:
+    """Celery's errors are in a field that may be large: catches a group without a message."""
     queue = make_queue(profile="celery", jobs_collection="celery_taskmeta")
     reading = Reading(queue)
     reading.begin()
@@ -173,7 +173,7 @@ def test_error_that_changes_are_read_without_is_unknown(make_queue: Callable[...
     assert count_messages(queue) == {OTHER: 1}
 
 
-def test_checkpoint_has_no_secret_and_the_group_of_the_next_run(agenda: Queue) -> None:
+def test_checkpoint_without_secrets_has_the_error_of_the_next_run(agenda: Queue) -> None:
     reason, worker = "refused password=hunter2secret", "amqp://w:hunter2secret@host"
     first, job_id = Reading(agenda), agenda.add("mail")
     first.begin()

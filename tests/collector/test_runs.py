@@ -20,15 +20,15 @@ OWN_END = RunRules(end_fields=("endedAt",), has_own_end=True, has_outcome=True)
 
 
 def change(operation: str = "update", **more: Any) -> JobChange:
-    given = {"job_id": 1, "position": "1", "at": NOW, "document": None, "written": {}}
-    return JobChange(**given | {"operation": operation, "removed": (), "shortened": {}} | more)
+    default = {"job_id": 1, "position": "1", "at": NOW, "document": None, "written": {}}
+    return JobChange(**default | {"operation": operation, "removed": (), "shortened": {}} | more)
 
 
 def facts(status: str = "queued", **more: Any) -> JobVersion:
     outcomes = {"succeeded": "succeeded", "failed": "failed", "dlq": "failed"}
-    given = {"type": "t", "status": status, "is_running": status == "leased", "attempt": None}
+    default = {"type": "t", "status": status, "is_running": status == "leased", "attempt": None}
     dates = dict.fromkeys(("started_at", "finished_at", "created_at", "due_at"))
-    return JobVersion(**given | dates | {"outcome": outcomes.get(status)} | more)
+    return JobVersion(**default | dates | {"outcome": outcomes.get(status)} | more)
 
 
 def count(
@@ -77,7 +77,7 @@ def test_end_that_is_written_in_two_steps_is_one_run() -> None:
 
 
 def test_own_end_field_is_the_only_end() -> None:
-    """A worker that stops unlocks its jobs, of which one failed in an earlier run."""
+    """A worker that stops unlocks its jobs. Catches a second count of an earlier failed run."""
     running = facts("leased", outcome="failed")
     unlocked = facts("failed", finished_at=NOW - timedelta(days=1))
     assert count(change(removed=("lockedAt",)), running, unlocked, OWN_END) == []
@@ -114,7 +114,7 @@ def test_insert_counts_an_enqueued_job_unless_it_is_an_old_one() -> None:
 
 
 def test_replacement_ends_a_run_once() -> None:
-    """A program that saves whole documents may save a finished one again."""
+    """A program that saves whole documents may save a finished job again."""
     ended = facts("succeeded", finished_at=NOW)
     made = change("replace", document={"finishedAt": NOW})
     assert count(made, facts("leased"), ended) == run("succeeded")

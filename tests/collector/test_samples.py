@@ -1,5 +1,5 @@
-"""Samples of the queue: catches one in the wrong span, an old one that is not replaced, one
-that is never deleted, and a collector that takes none."""
+"""Samples of the queue: catches a sample in the wrong span, an old sample that is not replaced or
+never deleted, and a collector that takes no samples."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -52,7 +52,7 @@ def sample(queued: int, oldest_ms: int = 0) -> QueueSample:
 def test_larger_spans_are_written_once_a_minute(
     connection: Connection, samples: QueueSamples
 ) -> None:
-    """Each write wakes the change streams of all other queues."""
+    """Catches five writes for each sample, although larger spans need only one a minute."""
     for seconds in (0, 10):
         samples.write(NOW + timedelta(seconds=seconds), sample(seconds))
     reader = RollupReader(connection)
@@ -98,7 +98,7 @@ def test_samples_are_deleted_by_span_and_age(connection: Connection, samples: Qu
     samples.write(NOW, sample(2))
     reader = RollupReader(connection)
     left = {span: len(reader.samples(span, *ALWAYS)) for span in SPANS}
-    # The same retention as that of buckets, by the minute, the hour or the day.
+    # Buckets of minutes, hours and days have the same retention.
     assert left == {MINUTE: 1, 10 * MINUTE: 1, HOUR: 2, 6 * HOUR: 2, DAY: 3}
 
 

@@ -1,4 +1,4 @@
-"""What needs attention: catches a missing alarm, one without a cause or about unknown values,
+"""What needs attention: catches a missing alarm, an alarm without a cause or about unknown values,
 and an all-clear about something that was not checked."""
 
 from collections import Counter
@@ -73,7 +73,7 @@ def evidence(
     **health: Any,
 ) -> Evidence:
     """A queue without unknown values; `samples` count the queued jobs."""
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
         "due": 0,
@@ -88,7 +88,7 @@ def evidence(
             source=source,
             counts=counts if known else None,
             total=sum(counts.values()),
-            health=QueueHealth(**usual | health),
+            health=QueueHealth(**defaults | health),
         ),
         hour_start=START,
         blocks_start=START,
@@ -204,7 +204,7 @@ def add_gap(given: Evidence, start: datetime, end: datetime | None = None) -> Ev
     return replace(given, recent=recent, **with_gap)
 
 
-def test_where_runs_may_be_missing_only_those_that_were_seen_raise_an_alarm() -> None:
+def test_where_runs_may_be_missing_only_known_runs_raise_an_alarm() -> None:
     """Catches "nothing has finished" where a collector has not seen what did, and an all-clear."""
     steps: dict[int, Step] = {number: {"a": (10, 10, 0)} for number in range(40)}
     given = add_gap(evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE)
@@ -385,7 +385,7 @@ DAY_START = floor(NOW - DAY, 10 * MINUTE)
         ([2], [DAY_START + number * 10 * MINUTE for number in range(144)], None),  # or earlier
     ],
 )
-def test_new_dead_jobs_have_the_time_since_when_jobs_die_without_a_pause(
+def test_new_dead_jobs_have_the_time_from_which_jobs_died_without_a_pause(
     minutes: list[int], day: list[datetime], since: datetime | None
 ) -> None:
     steps = {DAY_START + n * 10 * MINUTE: activity() for n in range(145)}
@@ -395,7 +395,7 @@ def test_new_dead_jobs_have_the_time_since_when_jobs_die_without_a_pause(
     assert notice.since == since
 
 
-def test_notices_have_the_time_since_when_it_is_so() -> None:
+def test_notices_have_the_time_of_their_beginning() -> None:
     given = evidence(
         {("queued", "a"): 900},
         every_minute(50, until=40),
@@ -514,7 +514,7 @@ def test_the_worst_notices_come_first() -> None:
 
 
 def test_notices_by_type_name_the_types_that_they_count() -> None:
-    """Catches a notification that misses a second type, or one filtered by a type that is not."""
+    """Catches a notification that misses a second type, or that names a type without a notice."""
     steps: dict[int, Step] = {59: {"a": (0, 40, 2), "b": (40, 0, 0), "c": (0, 40, 0)}}
     by_kind = {
         check.kind: (notice.count, notice.counted)
@@ -529,9 +529,9 @@ def test_notices_by_type_name_the_types_that_they_count() -> None:
     assert {kind for kind, (_, counted) in by_kind.items() if counted} <= KINDS_BY_TYPE
 
 
-def rules(**of_reports: Any) -> Rules:
-    """The default rules, with others for the types of reports."""
-    return Rules(by_type=(("report.*", Thresholds(**of_reports)),))
+def rules(**thresholds: Any) -> Rules:
+    """The default rules, with other thresholds for the types of reports."""
+    return Rules(by_type=(("report.*", Thresholds(**thresholds)),))
 
 
 def test_failure_rates_are_compared_with_the_threshold_of_their_type() -> None:
@@ -590,7 +590,7 @@ def test_a_type_is_stalled_after_a_time_of_its_own() -> None:
 
 
 def test_nothing_finishes_after_the_time_of_the_rules() -> None:
-    """A queue that ends few jobs, so that three are not expected earlier."""
+    """Catches a silence that is never noticed, because the queue ends fewer than three jobs."""
     slow = evidence(
         steps={minute: {"a": (1, 0, 0)} for minute in (0, 25)},
         due=1,

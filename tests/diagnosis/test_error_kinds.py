@@ -1,4 +1,5 @@
-"""Kinds of errors: catches one that raises, or that another process would number differently."""
+"""Kinds of errors: catches an error that cannot be classified, or that has another id in another
+process."""
 
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_classify_error_of_any_value_never_raises(error: Any) -> None:
 def test_group_status_at_each_threshold(
     first: int, last: int, counting: int, status: GroupStatus
 ) -> None:
-    """Minutes before now."""
+    """The numbers are minutes before `NOW`."""
     first_seen, last_seen, since = (NOW - n * MINUTE for n in (first, last, counting))
     assert group_status(first_seen, last_seen, NOW, since) is status
 

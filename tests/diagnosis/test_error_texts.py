@@ -1,5 +1,5 @@
-"""Texts of errors: catches a long stack without the frame that raised the error, and the half of a
-secret that has no form to find it by."""
+"""Texts of errors: catches a long stack without the frame that raised the error, and half of a
+secret, which no pattern recognizes."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ NODE, LONG_MESSAGE = node_stack("RangeError: too deep", 2_000), node_stack("E" *
             "duplicate key",
             "charge (app/shop/pay.py)",
         ),
-        # Nothing is known of an error whose message is longer than what is read.
+        # Nothing is known of an error whose message is longer than the part that is read.
         (python_stack(280, f"ValueError: {'a b ' * 9_000}"), None, "", "start (/app/main.py)"),
         (
             JAVA,

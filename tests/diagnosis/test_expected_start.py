@@ -25,7 +25,7 @@ def test_a_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
     assert found == "its activity is counted together with that of other types"
 
 
-def test_a_rate_is_that_of_the_type_and_of_the_others() -> None:
+def test_a_start_rate_has_the_type_and_all_other_types() -> None:
     assert find_start_rate(evidence(200, 200, 200, others=50), "mail") == (20, 5)
 
 
@@ -39,7 +39,7 @@ def add_health(given: Evidence, running: int = 0, **overdue: datetime) -> Eviden
     ("shown", "given", "expected"),
     [
         (DUE, evidence(0, 0, 0), False),  # for four minutes only
-        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another one for an hour
+        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another job for an hour
         (job(next_run_at=NOW - HOUR), add_health(evidence(0, 0, 0), running=1), False),
         (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
         (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),

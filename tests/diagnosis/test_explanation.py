@@ -30,8 +30,8 @@ def job(status: str | None = "queued", **more: Any) -> JobFacts:
 
 
 def place(ahead: int = 0, *, tied: int = 0, is_exact: bool = True, **more: Any) -> Place:
-    given: dict[str, Any] = {"same_type": ahead, "outranking": 0}
-    return Place(ahead=CappedCount(ahead, is_exact), tied=CappedCount(tied, True), **given | more)
+    default: dict[str, Any] = {"same_type": ahead, "outranking": 0}
+    return Place(ahead=CappedCount(ahead, is_exact), tied=CappedCount(tied, True), **default | more)
 
 
 def ended(count: int, run_ms: int | None = None) -> Activity:
@@ -48,20 +48,20 @@ def count_types(**counts: int) -> History[str]:
 
 
 def evidence(*ended_in_block: int, others: int = 0, **more: Any) -> Evidence:
-    """A queue in which so many attempts ended in each block, of the type and of all others."""
+    """A queue with these numbers of ended attempts in each block, of the type and of `others`."""
     blocks = {"mail": [(0, count) for count in ended_in_block], "sms": [(0, others)] * 3}
     busy = {"recent": {10 * MINUTE: count_types(mail=ended_in_block[-1], sms=others)}}
     return make_evidence(blocks, **busy | more)
 
 
-def facts(**given: Any) -> QueueFacts:
+def facts(**changes: Any) -> QueueFacts:
     """A queue that ends twenty attempts of the type a minute."""
     defaults: dict[str, Any] = {
         "place": place(),
         "evidence": evidence(200, 200, 200),
         "recent": count_types(mail=60),
     }
-    return QueueFacts(**defaults | given)
+    return QueueFacts(**defaults | changes)
 
 
 def text(explanation: Explanation) -> str:
@@ -306,9 +306,7 @@ def add_gap(given: Evidence) -> Evidence:
         ({"place": place(9_999, same_type=9_999), "evidence": evidence(10, 10, 10)}, "a day"),
     ],
 )
-def test_no_start_is_expected_that_the_rates_do_not_give(
-    given: dict[str, Any], reason: str
-) -> None:
+def test_no_start_is_expected_without_reliable_rates(given: dict[str, Any], reason: str) -> None:
     found = explain(DUE, facts(**given), NOW)
     assert found.expected_start is None
     assert reason in found.reasons["expectedStart"]
@@ -337,7 +335,7 @@ STALLED = {"evidence": evidence(0, 0, 0)}
         ({}, "for more than 10 min."),
     ],
 )
-def test_a_type_of_which_nothing_is_started_is_stalled(past: dict[str, Any], words: str) -> None:
+def test_a_type_whose_jobs_are_not_started_is_stalled(past: dict[str, Any], words: str) -> None:
     late = job(next_run_at=NOW - 25 * MINUTE)
     found = explain(late, facts(place=place(7), **STALLED | past), NOW)
     assert found.code is Code.TYPE_STALLED
@@ -425,7 +423,7 @@ def test_a_lease_without_an_end_does_not_expire() -> None:
     assert text(found) == words
 
 
-def test_a_lease_of_an_assumed_length_is_named_as_that() -> None:
+def test_an_assumed_length_of_a_lease_is_named() -> None:
     assumed = replace(RUNNING, assumed_lease=10 * MINUTE)
     assert text(explain(assumed, QueueFacts(), NOW)).endswith(
         "; the lease ends in 30 s, if a lease lasts 10 min."
@@ -451,7 +449,7 @@ def test_a_writers_clock_ahead_gives_no_past_event_in_the_future(shown: JobFacts
     assert " now" in text(found)
 
 
-def test_a_job_is_due_at_its_very_time() -> None:
+def test_a_job_is_due_from_its_exact_time_on() -> None:
     assert explain(job(next_run_at=NOW), facts(), NOW).code is Code.WAITING
     almost = explain(job(next_run_at=NOW + SECOND / 1_000), facts(), NOW)
     assert (almost.code, text(almost)) == (Code.NOT_DUE, "Not due yet: it is due now.")

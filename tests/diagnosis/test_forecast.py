@@ -1,4 +1,5 @@
-"""Forecasts: catches a claim from too little data, and a number that the rates do not give."""
+"""Forecasts: catches a claim from too little data, and a number that does not follow from the
+rates."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -33,7 +34,7 @@ def activity(arrived: int, completed: int) -> Activity:
 
 
 def evidence(
-    counts: Counts, due: int | None = 100, *, before: int | None = None, **given: Any
+    counts: Counts, due: int | None = 100, *, before: int | None = None, **changes: Any
 ) -> Evidence:
     """A queue with these blocks and due jobs; `before` jobs waited at the start of the blocks."""
     blocks = tuple(
@@ -67,7 +68,7 @@ def evidence(
         "blocks_start": START,
         "samples": {START: QueueSample(status_counts={"queued": before}, oldest_queued_ms=0)},
     }
-    return Evidence(**defaults | given)
+    return Evidence(**defaults | changes)
 
 
 def mail(*blocks: tuple[int, int]) -> Counts:
@@ -187,7 +188,7 @@ def test_many_scheduled_jobs_leave_the_forecast_of_the_queue_unknown() -> None:
     assert "scheduled for later" in found.reason
 
 
-def test_scheduled_jobs_leave_the_due_ones_of_a_type_unknown() -> None:
+def test_scheduled_jobs_leave_the_due_jobs_of_a_type_unknown() -> None:
     given = evidence(CLEARS)
     health = replace(given.stats.health, scheduled=50)
     given = replace(given, stats=replace(given.stats, health=health))

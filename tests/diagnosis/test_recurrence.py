@@ -1,5 +1,5 @@
 """What is concluded from the runs of recurring jobs: catches a missed run that is not reported, and
-one that is reported although it may have run."""
+a run that is reported as missed although it may have taken place."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -74,8 +74,8 @@ def test_missed_runs_are_between_the_others(repetition: Repetition) -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=18), st.floats(0, 4))
-def test_counted_runs_and_missed_ones_are_all_due_times(ran: list[bool], late: float) -> None:
-    """Of a job that runs up to four minutes late, but at its first and last due time."""
+def test_runs_and_missed_runs_add_up_to_all_due_times(ran: list[bool], late: float) -> None:
+    """The job runs up to four minutes late, and for its first and last due time in any case."""
     due = [True, *ran, True]
     minutes = [5 * number + late for number, is_run in enumerate(due) if is_run]
     found = concluded(*minutes, repetition=CRON_5, now=200)
@@ -104,7 +104,7 @@ def test_job_that_does_not_wait_is_not_overdue(status: str | None) -> None:
     assert (found.overdue_since, found.missed) == (None, 0)
 
 
-def test_times_in_which_runs_may_be_unknown_have_no_missed_ones() -> None:
+def test_no_run_is_missed_in_a_time_in_which_runs_may_be_unknown() -> None:
     def gap(start: float | None, end: float | None) -> Gap:
         moments = (None if at is None else NOW + at * MINUTE for at in (start, end))
         return Gap(start=next(moments), end=next(moments), reason=GapReason.STREAM_LOST)
@@ -115,13 +115,13 @@ def test_times_in_which_runs_may_be_unknown_have_no_missed_ones() -> None:
     assert concluded(0, 20, 40, now=41, gaps=[gap(1, None)]).missed == 0
 
 
-def test_runs_that_are_not_stored_yet_make_no_missed_ones() -> None:
+def test_runs_that_are_not_stored_yet_are_not_missed() -> None:
     later = replace(run(60), follows_unknown=True)
     assert concluded(0, 5, 15, later, now=61).missed == 1
     assert concluded(0, 5, 15, run(60), now=61).missed == 1 + 8
 
 
-def test_another_interval_between_two_runs_makes_no_missed_ones() -> None:
+def test_no_run_is_missed_between_two_runs_with_different_intervals() -> None:
     hourly = Repetition(interval="1 hour")
     runs = [run(minute, repetition=hourly) for minute in (-120, -60, 0)]
     runs += [run(minute, repetition=EVERY_5) for minute in (60, 65, 75)]
@@ -139,7 +139,7 @@ def test_without_history_or_due_times_missed_runs_are_unknown_with_a_reason() ->
     assert (found.missed, found.last_run, found.runs) == (0, None, ())
 
 
-def test_newest_runs_are_kept_and_many_missed_ones_are_one_entry() -> None:
+def test_newest_runs_are_kept_and_many_missed_runs_are_one_entry() -> None:
     found = concluded(*range(0, 500, 5), now=500)
     assert len(found.runs) == MAX_RUNS
     assert found.runs[-1].started_at == NOW + 495 * MINUTE

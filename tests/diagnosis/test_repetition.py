@@ -1,5 +1,5 @@
-"""Intervals in words, and the due times that they mean: catches a wrong reading of what Agenda and
-others store, and a due time of an interval that cannot be computed."""
+"""Intervals in words, and their due times: catches a wrong reading of the intervals that Agenda and
+other programs store, and a due time of an interval that cannot be computed."""
 
 from datetime import timedelta
 
@@ -84,7 +84,7 @@ def test_cron_expression_is_read_in_its_zone(
     ],
     ids=str,
 )
-def test_what_cannot_be_computed_has_no_due_times(repetition: Repetition) -> None:
+def test_an_interval_that_cannot_be_computed_has_no_due_times(repetition: Repetition) -> None:
     assert parse_timetable(repetition) is None
     assert describe_repetition(repetition)
 

@@ -1,5 +1,5 @@
-"""What is concluded about workers: catches a silent worker that looks fine, an alarm about one that
-works or was only idle, and a conclusion from unknown values."""
+"""What is concluded about workers: catches a silent worker that looks fine, an alarm about a worker
+that works or was only idle, and a conclusion from unknown values."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -45,10 +45,12 @@ def tally(runs: int, ago: timedelta, failed: int = 0) -> WorkerTally:
     return WorkerTally(outcomes=outcomes, run=Counter({10: runs}), last_at=NOW - ago)
 
 
-def make_history(workers: dict[str, WorkerTally], **given: Any) -> RunHistory:
+def make_history(
+    workers: dict[str, WorkerTally], by_worker: Counter[ErrorPair] | None = None
+) -> RunHistory:
     details = RunDetails(
         worker_types={WorkerType(name, "mail"): tally for name, tally in workers.items()},
-        by_worker=given.pop("by_worker", Counter()),
+        by_worker=by_worker or Counter(),
     )
     return RunHistory(as_of=NOW, is_complete=True, details=details, groups={})
 
@@ -66,13 +68,13 @@ def make_stats(overdue: timedelta | None = HOUR) -> QueueStats:
     return QueueStats(as_of=NOW, source="rollup", counts={}, total=9, health=health)
 
 
-def held_by(worker: str | None, ends: timedelta | None = MINUTE, **given: Any) -> RunningJob:
+def held_by(worker: str | None, ends: timedelta | None = MINUTE, **changes: Any) -> RunningJob:
     return RunningJob(
         job_id="1",
         type="mail",
         worker=worker,
         expires_at=None if ends is None else NOW + ends,
-        **given,
+        **changes,
     )
 
 
@@ -158,8 +160,8 @@ def test_stopped_workers_are_not_checked_for_where_due_jobs_are_unknown() -> Non
     assert explain_unchecked(WINDOW, history, stats) == ""
     health = replace(stats.health, due=None, unknown={"due": "no dates"})
     assert explain_unchecked(WINDOW, history, replace(stats, health=health)) == "no dates"
-    doubtful = replace(history, is_complete=False)
-    assert explain_unchecked(WINDOW, doubtful, stats) == "the collector is still counting"
+    incomplete = replace(history, is_complete=False)
+    assert explain_unchecked(WINDOW, incomplete, stats) == "the collector is still counting"
     past = Window(start=NOW - HOUR, end=NOW, step=MINUTE)
     assert explain_unchecked(past, history, stats) == "the window ends in the past"
 
@@ -211,7 +213,7 @@ def test_top_error_is_the_most_frequent_group() -> None:
     assert (w1.top_error, w1.attempts, w1.failures) == (expected["w1"], 17, 17)
 
 
-def test_workers_of_a_type_have_only_their_runs_of_it() -> None:
+def test_workers_of_a_type_have_only_the_runs_of_this_type() -> None:
     history = make_history({"w1": tally(7, MINUTE, 2)}, by_worker=Counter({("g", "w1"): 2}))
     history.details.worker_types |= {
         WorkerType("w1", "pay"): tally(5, 20 * MINUTE, 1),
@@ -263,7 +265,7 @@ def test_workers_are_sorted(sort: str, expected: list[str]) -> None:
 
 
 def test_thousands_of_names_are_bounded_and_every_run_is_counted() -> None:
-    """A pod has a new name for each start: the rarest are summed, and silence is not claimed."""
+    """A pod has a new name for each start. Catches a list without bound, and a false silence."""
     runs = {f"pod-{number}": tally(1 + number % 3, 20 * MINUTE, 1) for number in range(20_000)}
     total = sum(tally.runs for tally in runs.values())
     folded = fold_details(make_history(runs).details)

@@ -1,4 +1,4 @@
-"""Catches a rule whose query finds other documents than those with its status."""
+"""Conditions of profiles: catches a rule whose query finds documents with another status."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Catches a mistake in a profile that is reported without its line, or only after the start."""
+"""Files of profiles: catches a mistake that is reported without its line, or after the start."""
 
 import json
 import tomllib
@@ -67,7 +67,7 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("was", "now", "message"),
+    ("old", "new", "message"),
     [
         ('type = "kind"', "type = kind", "line 10: Invalid value"),
         ('type = "kind"', 'typ = "kind"', "line 10: fields.typ: unknown; allowed are jobId, type,"),
@@ -245,14 +245,14 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
     ],
 )
 def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
-    tmp_path: Path, was: str, now: str, message: str
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    assert was in GOOD
-    assert load_error(tmp_path, GOOD.replace(was, now)).startswith(message)
+    assert old in GOOD
+    assert load_error(tmp_path, GOOD.replace(old, new)).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("was", "now", "message"),
+    ("old", "new", "message"),
     [
         ('"_id"', "null", 'line 9: TOML has no null: write "$null" in a profile'),
         ('"$now" }', "None }", 'line 4: TOML has no null: write "$null" in a profile'),
@@ -264,9 +264,9 @@ def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
     ],
 )
 def test_usual_mistakes_of_syntax_are_explained(
-    tmp_path: Path, was: str, now: str, message: str
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    assert load_error(tmp_path, GOOD.replace(was, now, 1)).startswith(message)
+    assert load_error(tmp_path, GOOD.replace(old, new, 1)).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_attempts_in_another_place_keep_no_path_of_the_extended_profile(tmp_path
     assert mine.content["attempts"]["log"] == log | {"collection": "my_logs"}
 
 
-def test_a_document_that_a_field_equals_and_an_own_status_are_allowed(tmp_path: Path) -> None:
+def test_a_condition_on_a_whole_document_and_a_new_status_are_allowed(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     rule = '{ lock = { "$gt" = "$now" } }'
     path.write_text(
@@ -346,7 +346,7 @@ def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_start_parses_a_file_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each setting, connection and field to search for needs the profile."""
+    """Catches a file that is parsed again for each setting, connection and search field."""
     parsed: list[str] = []
     monkeypatch.setattr(
         loader, "parse_profile", lambda *args: parsed.append(args[1]) or parse_profile(*args)

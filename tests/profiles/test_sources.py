@@ -1,4 +1,4 @@
-"""Catches a field with one value in lists and another one in the statistics."""
+"""Fields of profiles: catches a field with one value in lists and another one in statistics."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,7 +82,7 @@ CASES: list[tuple[Any, Any]] = [
     ({"object": {"message": {"path": "b.c", "when": {"a": 1}}}}, None),
     ({"json": "dated", "path": "at"}, AT),
 ]
-# What only shows a value: the database has no expression for it, or another one.
+# Fields that are only shown: the database computes no value, or another value.
 SHOWN = (
     {"path": "b", "plus": 1},
     "log.n",
@@ -100,8 +100,8 @@ def test_a_source_reads_what_its_expression_computes(
 
     def compute(expression: Any) -> Any:
         (found,) = database.c.aggregate([{"$project": {"v": expression}}])
-        got = found.get("v")
-        return got.replace(tzinfo=UTC) if isinstance(got, datetime) else got
+        computed = found.get("v")
+        return computed.replace(tzinfo=UTC) if isinstance(computed, datetime) else computed
 
     document = DOCUMENT if source.computed is None else compute(source.computed)
     assert (None if document is None else source.read(document)) == value

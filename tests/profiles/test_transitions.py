@@ -1,4 +1,5 @@
-"""Catches a transition that is accepted although it is wrong, or that leads to another status."""
+"""Transitions of profiles: catches a wrong transition that is accepted, or that leads to another
+status."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_transition_has_its_condition_and_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("was", "now", "message"),
+    ("old", "new", "message"),
     [
         ("run_now", "run", "line 7: transitions.run: unknown; allowed are retry, run_now,"),
         ('["succeeded"]', '["done"]', "line 10: transitions.delete.from.0: 'done' is not one of"),
@@ -80,11 +81,11 @@ def test_transition_has_its_condition_and_changes(tmp_path: Path) -> None:
     ],
 )
 def test_mistake_is_reported_with_its_line(
-    tmp_path: Path, was: str, now: str, message: str
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    assert was in PROFILE
+    assert old in PROFILE
     with pytest.raises(ProfileError) as raised:
-        load(tmp_path, PROFILE.replace(was, now, 1))
+        load(tmp_path, PROFILE.replace(old, new, 1))
     assert str(raised.value).removeprefix(f"{tmp_path / 'shop.toml'}, ").startswith(message)
 
 

@@ -1,5 +1,5 @@
-"""Actions of `jobmon.queue` on the real server: catches a change of a job that does not allow it,
-one that ignores a change since then, a retry without an attempt, and a paused type that runs."""
+"""Actions of `jobmon.queue` on the real server: catches a change of a job that does not allow it, a
+change that overwrites a later one, a retry without an attempt, and a paused type that runs."""
 
 from datetime import timedelta
 from typing import Any
@@ -101,14 +101,14 @@ def test_a_retry_continues_or_resets_its_attempts(queue: JobQueue, database: Db)
     assert lease is not None
     assert lease.attempt_number == 3
     assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ  # one attempt at least, no more
-    for made in (3, 5):
+    for count in (3, 5):
         queue.apply(queue.decide(JobAction.RETRY, read(database), reset_attempts=True))
         job = read(database)
-        assert (job["maxAttempts"], job["attemptsBefore"]) == (made + 2, made)
+        assert (job["maxAttempts"], job["attemptsBefore"]) == (count + 2, count)
         lease = queue.lease("w1")
         assert lease is not None
         assert queue.report_failure(lease, "E", "no") is JobStatus.FAILED
-        # The delay begins again, too: that of a first attempt.
+        # The delay is as after a first attempt, too.
         assert read(database)["nextRunAt"] == NOW + timedelta(milliseconds=750)
         database.jobs.update_one({}, {"$set": {"nextRunAt": NOW}})
         lease = queue.lease("w1")

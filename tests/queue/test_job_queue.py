@@ -49,8 +49,8 @@ def queue(database: Db, clock: Clock) -> JobQueue:
     return queue
 
 
-def leased(queue: JobQueue, worker: str = "w1", **how: Any) -> Lease:
-    lease = queue.lease(worker, **how)
+def leased(queue: JobQueue, worker: str = "w1", **options: Any) -> Lease:
+    lease = queue.lease(worker, **options)
     assert lease is not None
     return lease
 
@@ -132,9 +132,9 @@ def test_retries_and_new_jobs_are_taken_in_the_order_of_their_due_times(
 
 def test_a_worker_gets_only_the_requested_types(queue: JobQueue) -> None:
     queue.enqueue("a")
-    wanted = queue.enqueue("b")
+    requested = queue.enqueue("b")
     assert queue.lease("w1", types=["c"]) is None
-    assert leased(queue, types=["b", "c"]).job_id == wanted
+    assert leased(queue, types=["b", "c"]).job_id == requested
 
 
 @pytest.mark.parametrize("types", [None, ["rare"], ["rare", "other"]], ids=str)
@@ -170,7 +170,7 @@ def test_a_job_of_another_program_is_due_without_a_date(
 def test_eight_threads_leasing_hundreds_of_jobs_never_hold_one_twice(database: Db) -> None:
     queue = JobQueue(database)
     queue.create_indexes()
-    wanted = {queue.enqueue("t") for _ in range(600)}
+    enqueued = {queue.enqueue("t") for _ in range(600)}
     taken: list[str] = []
 
     def work(worker: str) -> None:
@@ -183,7 +183,7 @@ def test_eight_threads_leasing_hundreds_of_jobs_never_hold_one_twice(database: D
     for thread in threads:
         thread.join()
     assert len(taken) == 600
-    assert set(taken) == wanted
+    assert set(taken) == enqueued
     assert database.job_attempts.count_documents({"attemptNumber": 1, "status": "running"}) == 600
     assert database.jobs.count_documents({"status": "leased", "attemptCount": 1}) == 600
 
@@ -441,12 +441,12 @@ def test_recovery_does_not_touch_a_job_that_changed_after_its_query(
     lease = leased(queue)
     seen: list[Any] = []
 
-    def change_it() -> float:  # called for the jitter: after the read, before the update
+    def change_job() -> float:  # called for the jitter: after the read, before the update
         meanwhile(queue, lease)
         seen.extend([job(database, job_id), attempts(database)])
         return 0.5
 
-    assert JobQueue(database, clock=later, chance=change_it).recover() == 0
+    assert JobQueue(database, clock=later, chance=change_job).recover() == 0
     assert [job(database, job_id), attempts(database)] == seen
 
 

@@ -129,7 +129,7 @@ def test_a_secret_is_found_in_a_key(key: str, shown: str) -> None:
         *("span", "keyboard", "primaryKey", "sort_key", "routing_key", "pwa", "design"),
     ],
 )
-def test_a_key_that_only_resembles_one_is_shown(key: str) -> None:
+def test_the_value_of_a_key_that_only_resembles_a_secret_key_is_shown(key: str) -> None:
     assert Redactor().redact({key: "value"}) == {key: "value"}
 
 
@@ -147,7 +147,7 @@ def test_secrets_are_redacted_at_any_depth() -> None:
     assert payload["pin"] is None  # the document itself is unchanged
 
 
-def test_given_keys_replace_the_default_ones() -> None:
+def test_configured_keys_replace_the_default_keys() -> None:
     redactor = Redactor(["shoe_size", "", "--"])
     assert redactor.redact({"shoeSize": 43, "token": "x"}) == {"shoeSize": REDACTED, "token": "x"}
 
@@ -180,7 +180,7 @@ def test_an_ordinary_document_stays_readable(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("value", "shown"),
     [
         ({"auth": {"user": "u", "more": ["x", {"y": 1}]}},
          {"auth": {"user": REDACTED, "more": [REDACTED, {"y": REDACTED}]}}),
@@ -211,8 +211,8 @@ def test_an_ordinary_document_stays_readable(document: dict[str, Any]) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_pairs_and_holders_of_secrets_are_redacted(given: Any, shown: Any) -> None:
-    assert Redactor().redact(given) == shown
+def test_pairs_and_documents_with_secrets_are_redacted(value: Any, shown: Any) -> None:
+    assert Redactor().redact(value) == shown
 
 
 HIDDEN = "hunter2-Zx9"

@@ -1,6 +1,8 @@
-"""jobmon's own documents on the real server: catches stats of another queue, a document of
-another version or another program that stops the collector or breaks an answer, and a watched word
-that becomes a key."""
+"""jobmon's own documents on the real server.
+
+Catches stats of another queue, and a text of a watched document that becomes a key. A document of
+another version or another program must not stop the collector or break an answer.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -68,7 +70,7 @@ class Queue:
         types = stats.type_counts() if stats else None
         return None if types is None else {kind: n.get("queued", 0) for kind, n in types.items()}
 
-    def becomes(self, **types: int) -> None:
+    def await_counts(self, **types: int) -> None:
         eventually(lambda: self.counted() == types)
 
     def statuses(self) -> list[int]:
@@ -80,12 +82,12 @@ class Queue:
 def make_queue(
     mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., Queue]]:
-    """A queue in the test's database, which shares its rollup database with the others."""
+    """A queue in the test's database; all these queues share a rollup database."""
     queues = []
 
-    def make(database_name: str = database.name, **given: Any) -> Queue:
+    def make(database_name: str = database.name, **changes: Any) -> Queue:
         uri = database_uri(mongod, database_name)
-        settings = make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups", **given)
+        settings = make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups", **changes)
         queues.append(Queue(settings))
         return queues[-1]
 
@@ -113,13 +115,13 @@ def test_two_queues_share_a_rollup_database_without_seeing_each_other(
         second.fill("b", 2)
     expected = {"a": 0} if differs == "mapping" else {"b": 2}
     with collecting(first.settings):
-        first.becomes(a=3)
+        first.await_counts(a=3)
         assert second.counted() is None
         assert second.api.get_as_admin("/admin/jobs/stats").json["source"] == "live"
         assert second.api.get_as_admin("/admin/jobs/timeseries").json["meta"]["source"] == "live"
         assert RollupReader(second.connection).totals() is None
         with collecting(second.settings):  # it has a lease of its own
-            second.becomes(**expected)
+            second.await_counts(**expected)
             for queue in (first, second):
                 eventually(lambda queue=queue: RollupReader(queue.connection).totals())
             assert first.counted() == {"a": 3}
@@ -128,7 +130,7 @@ def test_two_queues_share_a_rollup_database_without_seeing_each_other(
     first.own["state"].update_one({"name": "stats"}, {"$set": {"at": LONG_AGO}})
     with collecting(second.settings):  # after the first one has ended
         eventually(lambda: first.counted() is None)
-        second.becomes(**expected)
+        second.await_counts(**expected)
         assert first.counted() is None
         totals = RollupReader(second.connection).totals()
         assert totals is not None
@@ -139,10 +141,10 @@ def test_two_queues_share_a_rollup_database_without_seeing_each_other(
 def test_only_settings_that_change_the_meaning_change_the_key(
     make_settings: Callable[..., Settings],
 ) -> None:
-    given = make_settings(job_fields={"type": "kind", "status": "state"}, status_names={"a": "dlq"})
+    base = make_settings(job_fields={"type": "kind", "status": "state"}, status_names={"a": "dlq"})
 
-    def key(deployment: str | None = "rs0", database: str = "shop", **more: Any) -> str:
-        settings = replace(given, **more)
+    def key(deployment: str | None = "rs0", database: str = "shop", **changes: Any) -> str:
+        settings = replace(base, **changes)
         return queue_key(deployment, database, settings, Profile.from_settings(settings))
 
     same = [
@@ -188,11 +190,11 @@ COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
 def test_a_web_service_works_next_to_a_collector_of_the_next_version(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The collector is upgraded first: its documents count as absent, logged once for each kind."""
+    """The collector is upgraded first. Catches a service that misreads or logs each document."""
     queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
     for name in COLLECTIONS:
         rewrite_as_next_version(queue.own, name)
@@ -216,11 +218,11 @@ def test_a_web_service_works_next_to_a_collector_of_the_next_version(
 def test_a_readable_document_of_another_format_counts_as_absent(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its fields may mean something else: catches a reader that looks only at their types."""
+    """Its fields may mean something else: catches a reader that checks only their types."""
     queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
     change = {"$set": {"format": FORMAT + 1, "at": datetime.now(UTC)}}
     assert queue.own["state"].update_one({"name": "stats"}, change).matched_count
     eventually(lambda: queue.counted() is None)
@@ -232,11 +234,11 @@ def test_a_readable_document_of_another_format_counts_as_absent(
 def test_a_collector_works_next_to_documents_of_the_next_version(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The web service is upgraded first, or an upgrade is reverted."""
+    """The web service is upgraded first, or an upgrade is reverted. Catches a failed collector."""
     queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
     for name in COLLECTIONS:
         rewrite_as_next_version(queue.own, name)
@@ -244,7 +246,7 @@ def test_a_collector_works_next_to_documents_of_the_next_version(
     for name in COLLECTIONS:
         queue.own[name].insert_one({**foreign, "span": 60, "at": datetime.now(UTC)})
     with collecting(queue.settings) as failed:
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
         assert not failed.is_set()
         assert queue.statuses() == [200] * len(ROUTES)
@@ -256,7 +258,7 @@ def test_unknown_keys_are_ignored(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
     more = {"$set": {"health.more": 1, "more": {"a.b": 1}, "at": datetime.now(UTC)}}
     queue.own["state"].update_one({"name": "stats"}, more)
     assert queue.counted() == {"a": 3}
@@ -290,7 +292,7 @@ def test_no_broken_document_leads_to_a_500(
     queue = make_queue()
     queue.fill("a", 3)
     with collecting(queue.settings):
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
         eventually(lambda: queue.own["state"].find_one({"completeUntil": {"$ne": None}}))
     state = queue.own["state"]
@@ -326,7 +328,7 @@ def test_documents_of_other_programs_do_not_stop_the_history(
         queue.own["samples"].insert_many({**document, **scope} for document in odd)
         queue.own["state"].insert_one({**scope, "odd": True})
     with collecting(queue.settings) as failed:
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
 
         def count_enqueued() -> int:
             steps = queue.api.get_as_admin("/admin/jobs/timeseries").json
@@ -409,7 +411,7 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Catches stats that stop because one of our documents cannot be stored."""
+    """Catches stats that stop because another document cannot be stored."""
     queue = make_queue()
     queue.fill("a", 3)
     monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
@@ -419,10 +421,10 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
         collector_module.QueueStats, "status_counts", lambda self: {**dump(self), "x": 2**80}
     )
     with collecting(queue.settings) as failed:
-        queue.becomes(a=3)
+        queue.await_counts(a=3)
         eventually(lambda: "samples in jobmon's own database: not written" in caplog.text)
         queue.fill("b", 2)
-        queue.becomes(a=3, b=2)
+        queue.await_counts(a=3, b=2)
         assert not failed.is_set()
     assert "larger than" not in caplog.text
     assert caplog.text.count("samples in jobmon's own database: not written") == 1
@@ -435,7 +437,7 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
     assert "stats in jobmon's own database: not written: it is larger" in caplog.text
 
 
-def test_document_that_cannot_be_stored_keeps_no_other_one_out(
+def test_documents_are_stored_although_another_one_cannot_be(
     database: Db, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = OwnDatabase(database, "q")
@@ -487,13 +489,13 @@ def test_in_a_web_process_a_failed_collector_starts_again(
         patch.setattr(collector_module.SegmentMap, "recount", fail)
         with collecting(queue.settings) as failed:
             assert failed.wait(PATIENCE_S)
-            queue.becomes(a=3)
+            queue.await_counts(a=3)
             ready = queue.api.get("/readyz").json["checks"]["rollup"]
             assert ready == {"isFresh": True, "failure": "RuntimeError"}
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, []])
-def test_typed_accepts_only_an_int_as_an_int(value: Any) -> None:
+def test_require_type_accepts_only_an_int_as_an_int(value: Any) -> None:
     assert require_type(1, int) == 1
     with pytest.raises(ValueError, match="instead of int"):
         require_type(value, int)

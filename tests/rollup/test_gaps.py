@@ -1,4 +1,5 @@
-"""Gaps in the history: catches one that is not shown, shown too long, or that grows without end."""
+"""Gaps in the history: catches a gap that is not shown or shown for too long, and a list of gaps
+that grows without end."""
 
 from datetime import timedelta
 

@@ -1,7 +1,8 @@
-"""`jobmon collector`: catches one that looks healthy but is not, continues after a failure, or
-needs a key that it does not use."""
+"""`jobmon collector`: catches a collector that looks healthy but is not, continues after a failure,
+or needs a key that it does not use."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -70,11 +71,11 @@ def test_the_check_fails_without_a_collector_and_passes_with_one(
 
 
 @pytest.mark.parametrize(
-    ("name", "moment", "message"),
-    [("stats", "at", "stats: 3600"), ("progress", "countedAt", "history: 3600")],
+    ("name", "moment", "label"),
+    [("stats", "at", "stats"), ("progress", "countedAt", "history")],
 )
 def test_the_check_fails_if_stats_or_history_are_old(
-    environment: dict[str, str], connection: Connection, name: str, moment: str, message: str
+    environment: dict[str, str], connection: Connection, name: str, moment: str, label: str
 ) -> None:
     own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
     until = now + timedelta(hours=1)
@@ -86,7 +87,8 @@ def test_the_check_fails_if_stats_or_history_are_old(
     own["state"].update_one({"name": name}, {"$set": {moment: now - timedelta(hours=1)}})
     result = check(environment)
     assert result.exit_code == 1
-    assert message in result.output
+    (age_s,) = re.findall(rf"{label}: ([\d.]+) s old", result.output)
+    assert float(age_s) >= 3_600
 
 
 def test_the_check_fails_with_one_line_while_the_database_is_unreachable(

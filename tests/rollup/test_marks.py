@@ -1,5 +1,7 @@
-"""Marks: catches a text that changes how a page or terminal looks, a mark of another queue or
-version, a list that grows without limit, and "no marks" where they could not be read."""
+"""Marks: catches a text that changes how a page or terminal looks, and a mark of another queue.
+
+Also a list that grows without limit, and "no marks" where they could not be read.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +34,7 @@ def own(api: Api) -> OwnDatabase:
 
 
 def store(api: Api, minute: float, text: str, /, **changes: Any) -> None:
-    """A mark at this minute of the window, as `jobmon mark` stores it, with these changes."""
+    """Store a mark at this minute of the window as `jobmon mark` does, with these changes."""
     fields = {"at": NOW + minute * MINUTE, "text": text, "link": None}
     document = own(api).new(f"{minute}/{text}", fields) | changes
     own(api)[MARKS].insert_one({name: value for name, value in document.items() if value != "-"})

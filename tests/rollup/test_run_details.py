@@ -1,5 +1,5 @@
 """Details of runs: catches a failed run that is lost or counted twice when details are folded,
-added or compared, and details of an earlier version that look as if they were known."""
+added or compared. Details of an earlier version must not look as if they were known."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -102,16 +102,16 @@ def sum_up(parts: Iterable[RunDetails]) -> WorkerTally:
 
 
 @given(parts=st.lists(DETAILS, max_size=3))
-def test_runs_of_worker_and_type_add_up_to_those_of_each(parts: list[RunDetails]) -> None:
+def test_runs_by_worker_and_type_add_up_to_the_runs_of_each(parts: list[RunDetails]) -> None:
     minutes = [load_bucket_details(dump_bucket(MINUTE, NOW, {}, part)) for part in parts]
     hour = load_bucket_details(dump_bucket(HOUR, NOW, {}, merge_details(minutes)))
     runs: Counter[WorkerType] = Counter()
     for part in parts:
         runs.update({pair: tally.runs for pair, tally in part.worker_types.items()})
     for kind in ("m", "n", "o", OTHER):
-        expected = Counter({worker: runs[worker, of] for worker, of in runs if of == kind})
-        of_type = hour.tally_workers([kind])
-        assert {name: tally.runs for name, tally in of_type.items()} == expected
+        expected = Counter({pair.worker: runs[pair] for pair in runs if pair.type == kind})
+        tallies = hour.tally_workers([kind])
+        assert {name: tally.runs for name, tally in tallies.items()} == expected
     assert sum(count_runs(hour).values()) == runs.total()
     assert hour.lacks_types == any(kind == OTHER for _, kind in runs)
 
@@ -196,7 +196,7 @@ def test_unknown_details_stay_unknown_in_comparison_with_others() -> None:
     assert not unknown.maximum(KNOWN).is_known
 
 
-def test_details_of_a_window_that_begins_before_the_history_are_in_doubt() -> None:
+def test_details_of_a_window_that_begins_before_the_history_are_incomplete() -> None:
     """Catches a count of a part of the requested time that looks like all."""
     known = RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups={})
     assert known.incomplete_reason == ""

@@ -108,7 +108,7 @@ def test_a_window_knows_whether_finer_steps_are_no_longer_kept(
     assert (window.step > window.finest_step) is is_coarse
 
 
-def test_too_many_steps_blame_what_causes_them() -> None:
+def test_too_many_steps_name_the_parameter_that_causes_them() -> None:
     now = datetime.now(UTC)
     for end, step, parameter in ((now, MINUTE, "step"), (now + 99 * 365 * DAY, None, "to")):
         with pytest.raises(WindowError, match="more than 1500 steps") as refused:
@@ -193,7 +193,7 @@ def test_queues_share_one_limit_of_kept_steps() -> None:
     activity = second.history_by_step(window, ()).activity
     assert {step.enqueued for step in activity.values()} == {10}
     assert len(cache.final_steps._values) == 50
-    # The second one's 45 are kept, and five of the first.
+    # The 45 final steps of the second reader are kept, and five of the first reader.
     rollup.now = HistoryProgress(counted_at=NOW + MINUTE, final_until=rollup.now.final_until)
     second.history_by_step(window, ())
     first.history_by_step(window, ())
@@ -201,7 +201,7 @@ def test_queues_share_one_limit_of_kept_steps() -> None:
 
 
 def test_a_folded_type_has_no_series_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a type's series that silently lacks what was folded into `(other)`."""
+    """Catches a type's series that silently lacks runs that were folded into `(other)`."""
     monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 1)
     rollup = Rollup()
     monkeypatch.setattr(
@@ -230,7 +230,7 @@ def test_cached_steps_are_dropped_with_the_rollup() -> None:
 def test_the_gap_before_spans_that_are_being_counted_is_known(
     start: int, end: int, covered: bool
 ) -> None:
-    """A collector that starts again counts the newest spans first: those before are unknown."""
+    """A collector that starts again counts the newest spans first: earlier spans are unknown."""
     hours = [NOW + number * HOUR for number in range(6)]
     counted = HistoryProgress(counted_at=hours[5], final_until=hours[1], counted_from=hours[3])
     assert counted.covers(hours[start], hours[end]) is covered
