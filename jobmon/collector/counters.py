@@ -116,7 +116,7 @@ def _load_hour(document: Document) -> tuple[datetime, Tallies]:
 
 
 def _extend_names(known: Tallies, tallies: Tallies) -> list[str]:
-    """The types with a total of their own: the known ones, then new ones, the busiest first."""
+    """The types with a total of their own: known types, then new types, the busiest first."""
     named = [name for name in known if name != OTHER]
     new = sorted(tallies.keys() - {*named, OTHER}, key=lambda name: (-tallies[name].events, name))
     return [*named, *new][:MAX_COUNTER_TYPES]

@@ -1,4 +1,4 @@
-"""Groups failed runs by the kind of their error, and keeps what is known of each group.
+"""Groups failed runs by the kind of their error, and keeps a record of each group.
 
 The counts by group are in the buckets of the history. A group itself is one document: what the
 error is, when it was seen first and last, the last jobs, and one message and stack as a sample.
@@ -38,7 +38,7 @@ class ErrorGroups:
     """The groups of one queue; methods may be called from any thread.
 
     `group` assigns runs to groups, `write` stores what changed; both raise PyMongoError. If there
-    are too many groups, those that were seen longest ago make room for new ones. `redactor` hides
+    are too many groups, the groups seen longest ago make room for new groups. `redactor` hides
     secrets in everything that is stored.
     """
 

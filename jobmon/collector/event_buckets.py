@@ -84,7 +84,7 @@ class EventBuckets:
             bucket.is_changed = bucket.is_changed or bucket.details != before
 
     def write(self, position: str) -> None:
-        """Store what has changed; `position` is the one of the last change that was added.
+        """Store the changed minutes; `position`: of the last change that was added.
 
         Raises LeaseLostError if another collector has written one of the minutes meanwhile.
         """

@@ -1,7 +1,7 @@
 """Counts runs from the changes of jobs, for queues whose documents keep only the last run.
 
 A change contains only the fields that it sets. So the relevant fields of each job that waits or
-runs are remembered, each change is applied to them, and the profile's rules evaluate the result.
+runs are remembered. Each change is applied to them, and the profile's rules evaluate the result.
 """
 
 import logging
@@ -73,8 +73,8 @@ class _AppliedChange(NamedTuple):
 class EventCounter:
     """Counts the changes of a queue that its collector reads from a change stream.
 
-    The collector calls `prepare` for a new stream or `resume` for a continued one, then `add` for
-    each batch of events and `count` after it. A new stream is counted only after `begin`. Methods
+    The collector calls `prepare` for a new stream or `resume` for a continued stream. Then it calls
+    `add` and `count` for each batch of events. A new stream is counted only after `begin`. Methods
     raise PyMongoError, and LeaseLostError if another collector counts. `renew` is called between
     the parts of longer work.
     """
@@ -218,7 +218,7 @@ class EventCounter:
             return {}  # the history's thread logs which indexes are missing
 
     def add(self, events: Sequence[Document], *, is_end: bool) -> bool:
-        """Keep a batch of events for `count`; returns whether there is room for another one.
+        """Keep a batch of events for `count`; returns whether there is room for another batch.
 
         `is_end`: the stream has no further events now.
         """

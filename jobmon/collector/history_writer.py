@@ -45,7 +45,7 @@ from jobmon.rollup.documents import BUCKETS, PROGRESS, STATE, OwnDatabase
 from jobmon.rollup.run_details import RunDetails, merge_details
 from jobmon.store.connection import Connection
 from jobmon.store.cursor import NEWEST_FIRST, OLDEST_FIRST
-from jobmon.store.mapping import Document
+from jobmon.store.mapping import STORED_DATES, Document
 from jobmon.store.read_collection import is_bad_hint
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,8 @@ class HistoryWriter:
             limit=1,
             require_index=True,
         )
-        found = oldest[0].get("createdAt", oldest[0].get("_at")) if oldest else None
+        stored_name = STORED_DATES["createdAt"]
+        found = oldest[0].get("createdAt", oldest[0].get(stored_name)) if oldest else None
         return found if isinstance(found, datetime) else None
 
     def _count(self, start: datetime, end: datetime, span: timedelta) -> bool:
@@ -281,13 +282,13 @@ class HistoryWriter:
         within = {"$gte": first, "$lt": first + len(spans) * larger}
         part = SPANS[SPANS.index(larger) - 1]
         query = {**self._own.scope, "span": seconds(part), "at": within}
-        found = self._buckets.find(query).sort("at")  # the parts of one span after the other
+        found = self._buckets.find(query).sort("at")  # so that the parts of a span are neighbors
         self._write_buckets(larger, self._make_sums(found, larger, stored))
 
     def _make_sums(
         self, parts: Iterable[Document], larger: timedelta, stored: Mapping[datetime, Tallies]
     ) -> Iterator[Bucket]:
-        """The sums of these parts, in order of time, which replace the `stored` ones."""
+        """The sums of these parts that replace the `stored` sums, in order of time."""
         dated = (part for part in parts if isinstance(part["at"], datetime))
         for at, group in groupby(dated, lambda part: floor(part["at"], larger)):
             found = list(group)

@@ -68,7 +68,7 @@ class JobEvaluator:
         return dict.fromkeys(["_id", *self._rules.paths], True)
 
     def snapshot(self, at: Timestamp) -> ReadCollection:
-        """The jobs as of a moment or, if the server has no such snapshots, the present ones."""
+        """The jobs as of a moment or, if the server has no such snapshots, the present jobs."""
         jobs, reads = self._jobs, _SnapshotAt(at)
         found = ReadCollection(
             lambda: jobs.collection.with_options(read_concern=reads), jobs.mapping, jobs.max_time_ms

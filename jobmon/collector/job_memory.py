@@ -29,7 +29,7 @@ class KnownJob:
 
 
 class JobMemory:
-    """The running jobs, the waiting ones and the last ones that ended, each up to a number.
+    """Running jobs, waiting jobs and the jobs that ended last, each up to a number.
 
     Further waiting jobs are not remembered: `has_unknown_waiting` is true until they are loaded.
     """
@@ -51,7 +51,7 @@ class JobMemory:
             jobs.pop(key, None)
 
     def put(self, key: bytes, job: KnownJob) -> None:
-        """Remember a job, and forget what was known of it before."""
+        """Remember a job in place of its earlier version."""
         self.forget(key)
         if job.facts is not None and job.facts.is_running:
             if len(self._running) < MAX_RUNNING:

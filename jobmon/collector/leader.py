@@ -1,4 +1,4 @@
-"""Leader election: one collector works, the others wait until its lease ends."""
+"""Leader election: one collector works, other collectors wait until its lease ends."""
 
 import os
 import socket

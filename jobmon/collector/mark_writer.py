@@ -19,7 +19,7 @@ from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
 from jobmon.store.failures import describe_error, is_unauthorized
 
-MAX_KEPT = 1_000  # marks of a queue; the oldest ones are deleted first
+MAX_KEPT = 1_000  # marks of a queue; the oldest marks are deleted first
 
 
 def write_marks(
@@ -52,7 +52,7 @@ def write_marks(
 
 
 def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
-    """Store a mark, delete those beyond the limit; returns why it is not kept, or None."""
+    """Store a mark, and delete the marks beyond the limit; returns why it is not kept, or None."""
     marks = own[MARKS]
     marks.create_index(own.index("at"))
     marks.create_index("expiresAt", expireAfterSeconds=0)

@@ -62,7 +62,7 @@ class MilestoneWriter:
             return
         milestones = count_milestones(segments)
         if not milestones.found or (self._by_id and not _has_only_object_ids(segments)):
-            # The order of the _ids is not that of the lists.
+            # The _ids and the lists are in different orders.
             segments.keeps_times, self._version = False, None
             self._due_at = started + RETRY_AFTER_S
             return
@@ -142,7 +142,7 @@ def count_milestones(segments: SegmentMap) -> Milestones:
 
 
 def _has_only_object_ids(segments: SegmentMap) -> bool:
-    """Whether the order of _ids is that of the times in them."""
+    """Whether all _ids are ObjectIds, so that their order is the order of the times in them."""
     return all(each.place[0] == "objectId" for each in segments.ranges() if each.counts)
 
 

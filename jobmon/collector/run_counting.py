@@ -49,7 +49,7 @@ class RunCounting:
         return changes
 
     def can_resume(self, checkpoint: Checkpoint) -> bool:
-        """Whether the checkpoint has what is needed to go on counting runs."""
+        """Whether counting runs can continue from the checkpoint."""
         if self.events is None:
             return True
         return checkpoint.seen_until is not None and self.events.boundary is not None

@@ -240,7 +240,7 @@ class _SpanCounts:
         return self.failed_by_type.total()
 
     def complete(self, tallies: Tallies) -> RunDetails:
-        """The details with all errors; those that were not read are counted as `(other)`.
+        """The details with all errors; errors that were not read are counted as `(other)`.
 
         `tallies`: the activity of the span, with all of its failed runs.
         """
@@ -315,7 +315,7 @@ def add_error(details: RunDetails, run: FinishedRun, group: str) -> None:
 
 
 def _group_runs(source: RunSource) -> Iterator[Document]:
-    """The runs by minute, type, worker and outcome, each group with its slowest ones."""
+    """The runs by minute, type, worker and outcome, each group with its slowest runs."""
     slowest = {
         "n": SLOWEST,
         "sortBy": {"_ms": -1},

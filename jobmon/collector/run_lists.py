@@ -70,7 +70,7 @@ class RunLists:
         kept.at, kept.is_changed = run.finished_at, True
 
     def write(self, position: str) -> None:
-        """Store what has changed; `position` is the one of the last change that was added.
+        """Store the changed lists; `position`: of the last change that was added.
 
         Raises LeaseLostError if another collector has written one of the lists meanwhile.
         """

@@ -100,7 +100,7 @@ def _read_repetition(value: Any) -> Repetition | None:
 
 
 def lacks_error(run: FinishedRun) -> bool:
-    """Whether a run failed, and no error with a message is known of it."""
+    """Whether a run failed without a known error that has a message."""
     error = run.error.get("message") if isinstance(run.error, dict) else run.error
     return run.outcome == AttemptStatus.FAILED and error is None
 
@@ -214,7 +214,7 @@ def _make_end_entry(
 
 
 def find_lost_run(before: JobVersion | None, after: JobVersion | None) -> FinishedRun | None:
-    """The run of a recurring job that never ended: another one has started since.
+    """The run of a recurring job that never ended: another run has started since.
 
     Its worker died and its lease expired; no change reports that.
     """
