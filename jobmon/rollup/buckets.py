@@ -25,8 +25,8 @@ SPANS = (MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, DAY)
 # A minute is recounted for this long, then it is final: writers' clocks differ, and a recovery
 # ends attempts late.
 FINAL_AFTER = 15 * MINUTE
-# Fewer than `MAX_TYPES`: a bucket needs up to 5 KB a type and 5 MB of details with names of 200
-# characters of 4 bytes, and a document has at most 16 MB.
+# Fewer than `MAX_TYPES`: a document has at most 16 MB. With names of 200 characters of 4 bytes, a
+# bucket needs up to 5 KB a type and 5 MB for details.
 MAX_BUCKET_TYPES = 2_000
 
 # A projection for readers that need only the activity of a bucket.
@@ -122,7 +122,7 @@ def merge(many: Iterable[Tallies]) -> Tallies:
 def fold_rare_types(tallies: Tallies) -> Tallies:
     """The `MAX_BUCKET_TYPES` types with most events, and the sum of all others as `(other)`.
 
-    So what is stored and returned is bounded, even if each job has a type of its own. A sum over
+    So buckets and answers are bounded, even if each job has a type of its own. A sum over
     buckets may count too few events of a type: some buckets may have it in `(other)`.
     """
     if len(tallies) <= MAX_BUCKET_TYPES:

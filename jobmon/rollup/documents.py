@@ -147,7 +147,7 @@ class OwnDatabase:
         )
 
     def replace(self, name: str, documents: Sequence[Document]) -> bool:
-        """Write documents of a collection in place of those with the same `_id`.
+        """Write documents of a collection in place of the documents with the same `_id`s.
 
         Returns whether any was stored; others are logged once, as in `write`.
         """
@@ -156,7 +156,7 @@ class OwnDatabase:
             with suppress(BulkWriteError, DocumentTooLarge, *_NOT_BSON):
                 self[name].bulk_write(writes, ordered=False)
                 return True
-        # One by one, so that the others are stored.
+        # One by one, so that every document that can be stored is stored.
         stored = [
             self.write(
                 name, partial(self[name].replace_one, {"_id": each["_id"]}, each, upsert=True)
@@ -165,54 +165,53 @@ class OwnDatabase:
         ]
         return any(stored)
 
-    def write(self, what: str, action: Callable[[], object]) -> bool:
+    def write(self, name: str, action: Callable[[], object]) -> bool:
         """Run a write; False, logged once, if the document cannot be stored.
 
-        `what` names the document in the log. Raises PyMongoError for any other failure.
+        `name`: of the document, for the log. Raises PyMongoError for any other failure.
         """
         try:
             action()
         except DocumentTooLarge:
-            self.report(what, "not written: it is larger than a document may be")
+            self.report(name, "not written: it is larger than a document may be")
         except WriteError as error:
             if error.code not in DOCUMENT_TOO_LARGE:
                 raise
-            self.report(what, "not written: it is larger than a document may be")
+            self.report(name, "not written: it is larger than a document may be")
         except _NOT_BSON as error:
-            self.report(what, f"not written: BSON cannot hold it ({type(error).__name__})")
+            self.report(name, f"not written: BSON cannot hold it ({type(error).__name__})")
         else:
             return True
         return False
 
     def read(
-        self, what: str, found: Iterable[Document | None], load: Callable[[Document], T]
+        self, name: str, found: Iterable[Document | None], load: Callable[[Document], T]
     ) -> Iterator[T]:
         """The result of `load` for each document that this version understands.
 
-        Documents of another format or of another program are skipped and logged once; `what` names
-        them in the log.
+        Documents of another format or of another program are skipped and logged once under `name`.
         """
         for document in found:
             if document is None:
                 continue
             form = document.get("format")
             if form != FORMAT:
-                self.report(what, f"skipped: format {_shorten(form)}, this version reads {FORMAT}")
+                self.report(name, f"skipped: format {_shorten(form)}, this version reads {FORMAT}")
                 continue
             try:
                 loaded = load(document)
             except KeyError as error:
-                self.report(what, f"skipped: no {_shorten(error.args[0])}")
+                self.report(name, f"skipped: no {_shorten(error.args[0])}")
             except (MalformedError, TypeError, ValueError, AttributeError, IndexError) as error:
-                self.report(what, f"skipped: {_shorten(error)}")
+                self.report(name, f"skipped: {_shorten(error)}")
             else:
                 yield loaded
 
-    def report(self, what: str, reason: str) -> None:
-        """Log once why documents (`what`) were skipped or not written."""
-        if (what, reason) not in self._reported and len(self._reported) < _MAX_REPORTS:
-            self._reported.add((what, reason))
-            log.warning("%s in jobmon's own database: %s", what, reason)
+    def report(self, name: str, reason: str) -> None:
+        """Log once why documents with this name were skipped or not written."""
+        if (name, reason) not in self._reported and len(self._reported) < _MAX_REPORTS:
+            self._reported.add((name, reason))
+            log.warning("%s in jobmon's own database: %s", name, reason)
 
 
 def _shorten(value: object) -> str:

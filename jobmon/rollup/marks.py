@@ -33,7 +33,7 @@ class MarkError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A moment (UTC), what was deployed then, and an address about it; may raise MarkError."""
+    """A moment (UTC), a text such as a version, and a web address; may raise MarkError."""
 
     at: datetime
     text: str
@@ -77,7 +77,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """The marks of a window in order of time; the `omitted` oldest ones are only counted."""
+    """The marks of a window in order of time; the oldest marks may be only counted (`omitted`)."""
 
     shown: tuple[Mark, ...]
     omitted: int = 0

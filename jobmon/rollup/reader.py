@@ -62,7 +62,7 @@ from jobmon.store.stats import QueueStats
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A collector writes stats every two seconds or sooner; older ones mean that it has stopped.
+# A collector writes stats every two seconds or sooner; older stats mean that it has stopped.
 MAX_STATS_AGE_MS = 5_000
 # A busy minute takes seconds to count, and the collector pauses between two counts.
 MAX_HISTORY_AGE_MS = 60_000
@@ -214,7 +214,7 @@ class RollupReader:
         return {group.id: group for group in found}
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
-        """The ids, of those given, for which a group exists. Index: _id."""
+        """The subset of these ids for which a group exists. Index: _id."""
 
         def load(document: Document) -> str:
             return require_type(document["group"], str)
@@ -304,7 +304,7 @@ class RollupReader:
 
     def _read(
         self,
-        what: str,
+        name: str,
         find: Callable[[OwnDatabase], Iterable[Document]],
         load: Callable[[Document], T],
     ) -> Iterator[T]:
@@ -320,7 +320,7 @@ class RollupReader:
             self._is_readable = False
             return iter(())
         self._is_readable = True
-        return own.read(what, found, load)
+        return own.read(name, found, load)
 
 
 def _only_younger(found: tuple[float, T] | None, max_age_s: float) -> T | None:

@@ -158,7 +158,7 @@ class RunDetails:
 
     @property
     def runs(self) -> int:
-        """The number of runs that are known in detail: failed ones, and those of known workers."""
+        """The number of runs that are known in detail: failed runs, and runs of known workers."""
         succeeded = sum(tally.runs - tally.failed for tally in self.worker_types.values())
         return self.failed + succeeded
 

@@ -131,7 +131,7 @@ class RunHistoryReader:
         return self._steps.get((window, progress.counted_at), compute)
 
     def known_error_groups(self, ids: Iterable[str]) -> frozenset[str]:
-        """The ids, of those given, for which a group exists."""
+        """The subset of these ids for which a group exists."""
         return self._rollup.known_error_groups(ids)
 
     def error_group(self, group_id: str) -> ErrorGroup | None:

@@ -148,7 +148,7 @@ def _read_attempts(
 def _read_jobs(connection: Connection, jobs: ReadCollection, within: Document) -> RunSource:
     """The last run of each job."""
     outcome_of_jobs = connection.profile.outcome
-    has_wait = not connection.profile.is_recurring  # else nextRunAt is that of the next run
+    has_wait = not connection.profile.is_recurring  # else nextRunAt is about the next run
     if outcome_of_jobs is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
         failed: Document = {"$expr": {"$eq": [outcome_of_jobs, AttemptStatus.FAILED.value]}}
@@ -170,7 +170,7 @@ def _read_jobs(connection: Connection, jobs: ReadCollection, within: Document) -
         outcome="$status" if outcome_of_jobs is None else outcome_of_jobs,
         failed=failed,
         read_outcome=read_outcome,
-        # A first attempt waited since the job was due; for later ones the wait is unknown.
+        # A first attempt waited since the job was due; for later attempts the wait is unknown.
         eligible_at={"$cond": [{"$eq": ["$attemptCount", 1]}, due, None]} if has_wait else None,
         started_at="$startedAt",
         job_id="$jobId",
@@ -273,6 +273,6 @@ def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Documen
 
 
 def _first_eligible_at(jobs: ReadCollection, number: Any) -> Document:
-    """When the job was created, for a first attempt; null for later ones."""
+    """When the job was created, for a first attempt; null for later attempts."""
     created_at = jobs.mapping.translate_expression("$createdAt", under="_job")
     return {"$cond": [{"$eq": [number, 1]}, created_at, None]}

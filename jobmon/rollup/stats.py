@@ -30,7 +30,7 @@ class StatsReader:
         self._lists = ListCounter(planner)
 
     def stats(self) -> QueueStats:
-        """The collector's stats, or else live ones.
+        """The collector's stats, or else a live count.
 
         A process counts live by one query at a time. It keeps the result for JOBMON_STATS_TTL_MS,
         and longer if a count takes long, so that it counts at most a tenth of the time.

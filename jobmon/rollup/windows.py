@@ -1,4 +1,4 @@
-"""Windows of time in whole steps, the finest ones that are retained."""
+"""Windows of time in whole steps: by default the finest steps that are still retained."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -58,9 +58,9 @@ class Window:
     ) -> Self:
         """The window, widened to whole steps; raises WindowError.
 
-        Without `step` it has the finest step with at most 168 points that is still retained at its
-        start, or else the coarsest retained one. It begins with the retained history at the
-        earliest: see `no_data_before`.
+        Without `step` it has the finest step with at most 168 points that is retained at its start,
+        or else the coarsest retained step. It begins with the retained history at the earliest: see
+        `no_data_before`.
         """
         now = datetime.now(UTC)
         if start >= end:
@@ -93,7 +93,7 @@ class Window:
         return cls(start=floor(start, step), end=_ceil(end, step), step=step)
 
     def is_ahead(self, as_of: datetime) -> bool:
-        """Whether it begins after what is counted, up to `as_of`: nothing is known of it."""
+        """Whether it begins at `as_of` or later: nothing in it is counted yet."""
         return self.start >= as_of
 
     def is_retained(self, retention: Mapping[timedelta, timedelta], now: datetime) -> bool:
