@@ -1,1 +1,1 @@
-"""Conclusions from what is known of a queue, its jobs, errors and workers: pure functions."""
+"""Conclusions about a queue, its jobs, errors and workers: pure functions, and one reader."""

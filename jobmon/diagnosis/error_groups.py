@@ -38,8 +38,8 @@ class ErrorSummary:
     """A group of errors in a window.
 
     `group` and `status` are None for `(other)`, and if the group was deleted from the registry.
-    `previous` is the count of the window of the same length before this one, None if it is not
-    known. `types` and `workers` count the errors; None if that is not known for this filter.
+    `previous` is the count of the previous window of the same length, None if it is not known.
+    `types` and `workers` count the errors; None if that is not known for this filter.
     """
 
     id: str

@@ -75,8 +75,8 @@ def group_status(
 ) -> GroupStatus:
     """The status of a group of errors: all times in UTC.
 
-    New: first seen in the hour before `now`, and at least 15 minutes after errors began to be
-    counted (`counting_since`), because earlier ones may be older. Ongoing: last seen in the 15
+    New: first seen in the hour before `now`, and at least 15 minutes after counting began
+    (`counting_since`): a group that was seen earlier may be older. Ongoing: last seen in the 15
     minutes before `now`. Otherwise quiet.
     """
     is_certain = counting_since is None or first_seen - counting_since >= UNCERTAIN_FOR

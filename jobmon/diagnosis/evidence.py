@@ -87,7 +87,7 @@ class Evidence:
         return self.recent.get(thresholds.stalled_after, NO_END_TIMES)
 
     def count_dead(self) -> dict[str, int]:
-        """The jobs that died in the last hour, of each type with as many as `dead_per_hour`."""
+        """The jobs that died in the last hour, by type: types with at least `dead_per_hour`."""
         if isinstance(self.hour, Missing):
             return {}
         return {

@@ -92,8 +92,9 @@ def _explain_early(job: JobFacts) -> Explanation:
     if job.status == JobStatus.FAILED:
         parts = (f"The last attempt failed. {_name_retry(job)} is due ", due, ".")
         return Explanation(code=ExplanationCode.RETRY_SCHEDULED, parts=parts, until=due)
-    what = "The next run" if job.is_recurring else "Not due yet: it"
-    return Explanation(code=ExplanationCode.NOT_DUE, parts=(f"{what} is due ", due, "."), until=due)
+    subject = "The next run" if job.is_recurring else "Not due yet: it"
+    parts = (f"{subject} is due ", due, ".")
+    return Explanation(code=ExplanationCode.NOT_DUE, parts=parts, until=due)
 
 
 def _name_retry(job: JobFacts) -> str:
@@ -136,19 +137,19 @@ def _explain_due(job: JobFacts, others: QueueFacts, now: datetime) -> Explanatio
 
 def _describe_due(job: JobFacts, now: datetime) -> Parts:
     """Since when it has been due, without a full stop."""
-    what = "The next run" if job.is_recurring else "It"
+    subject = "The next run" if job.is_recurring else "It"
     if job.status == JobStatus.FAILED:
-        what = _name_retry(job)
-        what = f"The last attempt failed. {what}" if what == "The next one" else what
+        retry = _name_retry(job)
+        subject = f"The last attempt failed. {retry}" if retry == "The next one" else retry
     if "nextRunAt" in job.unknown:
-        return (f"{what} waits. The documents do not record when it is due",)
+        return (f"{subject} waits. The documents do not record when it is due",)
     if "nextRunAt" in job.unreadable:
-        return (f"{what} waits. When it is due is unknown: nextRunAt is not a date",)
+        return (f"{subject} waits. When it is due is unknown: nextRunAt is not a date",)
     if job.next_run_at is not None:
-        return (f"{what} became due ", _bound(job.next_run_at, now))
+        return (f"{subject} became due ", _bound(job.next_run_at, now))
     if job.due_since is not None:
-        return (f"{what} has been due since it was created ", _bound(job.due_since, now))
-    return (f"{what} is due",)
+        return (f"{subject} has been due since it was created ", _bound(job.due_since, now))
+    return (f"{subject} is due",)
 
 
 def _describe_place(place: Place) -> str:

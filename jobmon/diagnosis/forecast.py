@@ -17,14 +17,14 @@ from jobmon.rollup.buckets import DAY, MINUTE
 from jobmon.rollup.series import Activity
 from jobmon.store.labels import OTHER
 
-# The rates are those of the last half hour, in three blocks that must agree.
+# Rates are counted over the last half hour, in three blocks that must agree.
 BLOCK, BLOCKS = 10 * MINUTE, 3
 # A block may differ from the mean by half, or by three standard deviations of a random count.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # with fewer jobs that came or ended in the half hour, the rates are unknown
 # A difference within two standard deviations counts as zero. A forecast is for at most a day.
 NOISE, LONGEST = 2, DAY
-# The share of waiting jobs that may be scheduled for later; with more, the due ones are unknown.
+# The share of waiting jobs that may be scheduled for later; with more, it is unknown which are due.
 MAX_SCHEDULED = 0.1
 
 _WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)

@@ -53,7 +53,7 @@ class JobFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueFacts:
-    """What is known of the other jobs; a text or a `Missing` is the reason why a fact is unknown.
+    """Facts about the other jobs; a text or a `Missing` is the reason why a fact is unknown.
 
     `evidence` has the stats, the blocks and the newest activity by type; `recent` is the last three
     minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the

@@ -29,6 +29,6 @@ def _list_address(jobs: JobFilter) -> str:
         type=jobs.types,
         condition=jobs.condition.value if jobs.condition else "",
         finished_from=instant(jobs.finished_from),
-        sort=jobs.order_field if jobs.condition else "",  # the first ones wait the longest
+        sort=jobs.order_field if jobs.condition else "",  # the first jobs wait the longest
     )
     return f"/dashboard/jobs{parameters}"

@@ -22,7 +22,7 @@ MAX_COUNTED = 1_000  # missed runs between two others
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run of a recurring job, or `count` missed ones that were due from `due` to `last_due`.
+    """A run of a recurring job, or `count` missed runs that were due from `due` to `last_due`.
 
     `status` is an attempt's, or `missed`; dates are UTC, None where they are unknown. `repetition`
     is how often the job ran then; None if that was not recorded. `follows_unknown`: there may have
@@ -43,7 +43,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Recurrence:
-    """How often a job runs, and its newest runs in their order, missed ones between the others.
+    """How often a job runs, and its newest runs in order, with missed runs between them.
 
     `missed` counts the missed runs; None if they are unknown, which `missed_reason` explains.
     `overdue_since`: since when a waiting job has been due.

@@ -1,4 +1,4 @@
-"""Selects the slowest runs of a window. The collector keeps the longest ones of each type.
+"""Selects the slowest runs of a window. The collector keeps the slowest runs of each type.
 
 Pure functions of a history of runs.
 """

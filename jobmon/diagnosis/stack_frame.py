@@ -11,7 +11,7 @@ from jobmon.diagnosis.message_pattern import mask_ids
 
 MAX_FRAME_LENGTH = 200
 _MAX_LINE_LENGTH = 400
-_PATH_PARTS = 3  # of a file's path, the last ones
+_PATH_PARTS = 3  # how many parts at the end of a file's path are kept
 
 TRACEBACK = "Traceback (most recent call last):"
 _STACK_LINE = re.compile(

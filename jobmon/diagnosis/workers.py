@@ -1,4 +1,4 @@
-"""Lists the workers of a queue: what each ran and runs, and which ones are silent.
+"""Lists the workers of a queue: the jobs that each ran and runs, and which workers are silent.
 
 Pure functions of the runs in a window of time and of the jobs that run now.
 """
