@@ -44,7 +44,7 @@ CHECK_EVERY_S = 15.0
 CHECK_PAUSE = 20  # the pause is this many times as long as a check took
 # The first retry comes after an attempt has timed out: two collectors never send at the same time.
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
-# An older message that was not delivered is written again, from what is known then.
+# An older message that was not delivered is written again, with the present notices.
 REWRITE_AFTER = timedelta(hours=1)
 STOP_TIMEOUT_S = 1.0  # for an attempt whose outcome would be recorded
 
@@ -130,12 +130,12 @@ class Notifier:
             return
         self._record_outcomes()
         if time.monotonic() >= self._check_at:
-            # If the check fails, what is known is still sent.
+            # If the check fails, earlier news are still sent.
             self._try("check the queue", self._check)
         self._choose_attempts()
         self._try("store what is sent", self._save)
 
-    def _try(self, what: str, action: Callable[[], None]) -> bool:
+    def _try(self, task: str, action: Callable[[], None]) -> bool:
         """Whether an action succeeded; its failure is logged, unless that was just done."""
         try:
             action()
@@ -144,11 +144,11 @@ class Notifier:
                 failure, shown = describe_error(error), None
             else:
                 failure, shown = repr(type(error)), error
-            if self._failures.get(what) != failure:
-                log.error("notifications cannot %s: %s", what, failure, exc_info=shown)
-            self._failures[what] = failure
+            if self._failures.get(task) != failure:
+                log.error("notifications cannot %s: %s", task, failure, exc_info=shown)
+            self._failures[task] = failure
             return False
-        self._failures.pop(what, None)
+        self._failures.pop(task, None)
         return True
 
     def _load(self) -> None:
@@ -289,7 +289,7 @@ class Notifier:
             self._is_changed = True
 
     def _finish(self) -> None:
-        """Cancel what was not begun, wait a moment for the others, and record the outcomes."""
+        """Cancel attempts that have not begun, wait a moment for the others, record outcomes."""
         until = time.monotonic() + STOP_TIMEOUT_S
         for name, attempt in list(self._attempts.items()):
             if attempt.outcome.cancel():

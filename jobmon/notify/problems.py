@@ -1,4 +1,4 @@
-"""The notices of a queue as one receiver gets them: by kind, and only those of its types."""
+"""The notices of a queue as one receiver gets them: one of each kind, about its types only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
