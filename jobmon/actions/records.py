@@ -183,15 +183,15 @@ class ActionRecords:
                 raise
 
     def find_done(self, request_id: str, keys: list[Any]) -> list[Any]:
-        """The `_id`s, of those in `keys`, for which an outcome of the request is recorded."""
+        """The subset of these `_id`s for which an outcome of the request is recorded."""
         ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
         found = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
         return [document["key"] for document in found]
 
     def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
-        """The outcomes of jobs that a request changed, in the order of their `_id`s after this one.
+        """The outcomes of jobs that a request changed, in the order of the jobs' `_id`s.
 
-        Index: request, result, _id.
+        They begin after the `_id` in `after`; None: at the beginning. Index: request, result, _id.
         """
         query: Document = {**self.own.scope, "request": request_id, "result": Result.DONE.value}
         if after is not None:
@@ -212,7 +212,7 @@ class ActionRecords:
         return {group["_id"]: group["count"] for group in grouped}
 
     def list_records(self, request_ids: list[str]) -> dict[str, list[Document]]:
-        """All records of requests except those of batches, in order of time, by the request."""
+        """All records of requests, without records of batches, in order of time, by the request."""
         kinds = [kind.value for kind in (*Decision, *Progress)]
         kinds = [kind for kind in kinds if kind not in (Progress.INTENT, Progress.BATCH)]
         query = {**self.own.scope, "request": {"$in": request_ids}, "kind": {"$in": kinds}}

@@ -17,7 +17,7 @@ from jobmon.store.mapping import Document
 MAX_REASON = 500  # characters
 MAX_KEY = 200
 MAX_PRIORITY = 2**31 - 1
-# More jobs than that cannot be confirmed with their count: the filter has to be narrower.
+# More jobs cannot be confirmed with their count: the filter has to be narrower.
 MAX_JOBS = 1_000_000
 ID_FORM = re.compile("[0-9a-f]{20}")
 
@@ -76,8 +76,8 @@ class ActionRequest:
         if kind is None:
             raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")
         if kind.is_for_types != (self.target.kind is TargetKind.TYPES):
-            what = "types of jobs" if kind.is_for_types else "jobs"
-            raise RequestError("action", f"{self.action} is for {what}.")
+            targets = "types of jobs" if kind.is_for_types else "jobs"
+            raise RequestError("action", f"{self.action} is for {targets}.")
         if (self.action == JobAction.UNDO) != (self.target.kind is TargetKind.REQUEST):
             raise RequestError("action", "undo, and only undo, is for an earlier request.")
         self._check_value(kind.value)

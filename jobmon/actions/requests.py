@@ -141,7 +141,7 @@ class ActionRequests:
         return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
     def list_recent(self, *, limit: int = 50, before: RequestPlace | None = None) -> RequestPage:
-        """The newest requests, at most 100; those after a place, to read further pages.
+        """The newest requests, at most 100; `before` is the place after which a page begins.
 
         A page has fewer if some cannot be read.
         """
@@ -280,7 +280,7 @@ class ActionRequests:
 def read_states(
     records: ActionRecords, request_ids: Sequence[str], settings: Settings
 ) -> list[ActionState]:
-    """The states of requests, in the same order; without those that cannot be read.
+    """The states of requests, in the same order; a request that cannot be read is left out.
 
     The settings limit how long a request is valid, and decide whether it needs an approval, because
     another program may have written the record.

@@ -168,7 +168,7 @@ class BatchRunner:
         return decisions
 
     def _find_known(self, keys: list[Any]) -> set[bytes]:
-        """The `_id`s, of those in `keys`, for which an outcome is recorded; encoded."""
+        """The subset of these `_id`s for which an outcome is recorded; encoded."""
         return set(map(encode_key, self._records.find_done(self._request.id, keys)))
 
     def _refuse(self, present: ReadJob) -> None:
@@ -191,7 +191,7 @@ class BatchRunner:
             is_made, reason = self._changes.apply(change), CHANGED
             self._reached("job")
             if not is_made:
-                # Another actor may have made it while this one was suspended.
+                # Another actor may have made the change while this actor was suspended.
                 found = self._changes.read([change.key]).get(encode_key(change.key))
                 is_made = found is not None and self._changes.is_made(found, change)
                 reason = CHANGED if found is not None else GONE

@@ -1,6 +1,6 @@
 """The job queue for producers and workers: enqueue, lease, report.
 
-Every transition is one atomic, conditional update of the job, so two workers can never hold one
+Every transition is one atomic, conditional update of the job. So two workers can never hold one
 job, and a report from a worker that lost its lease changes nothing. The attempt's own document
 is written right after; if the process crashes between the two, `recover` completes the record. The
 web service and the collector never import this package.

@@ -83,7 +83,7 @@ class AttemptRecords:
         for attempt in attempts:
             job = found.get(attempt["jobId"])
             if job is not None and attempt_number(job) != attempt["attemptNumber"]:
-                job = None  # it has a newer attempt: how this one ended is unknown
+                job = None  # the job has a newer attempt: how this attempt ended is unknown
             if job is None or job["status"] != JobStatus.LEASED.value:
                 self._collection.update_one(
                     {"_id": attempt["_id"], **running}, {"$set": describe_attempt_end(job, now)}
