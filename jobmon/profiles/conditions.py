@@ -196,7 +196,7 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
         case "$type":
             names = value if isinstance(value, list) else [value]
             return _match_any(
-                reference, lambda one: {"$or": [_match_type(one, name) for name in names]}
+                reference, lambda element: {"$or": [_match_type(element, name) for name in names]}
             )
         case "$not":
             parts = [_convert_operator(reference, inner, raw) for inner, raw in value.items()]
@@ -209,14 +209,16 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
             kind = _find_type_name(value)
             return _match_any(
                 reference,
-                lambda one: {"$and": [_match_type(one, kind), {operator: [one, compared]}]},
+                lambda element: {
+                    "$and": [_match_type(element, kind), {operator: [element, compared]}]
+                },
             )
 
 
 def _match_equal(reference: Any, value: Any) -> Any:
     if value is None:  # a missing value matches, too
         return {"$lte": [reference, None]}
-    return _match_any(reference, lambda one: {"$eq": [one, {"$literal": value}]})
+    return _match_any(reference, lambda element: {"$eq": [element, {"$literal": value}]})
 
 
 def _match_any(reference: Any, test: Callable[[Any], Any]) -> Any:

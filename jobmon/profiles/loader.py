@@ -1,4 +1,4 @@
-"""Loads profiles: shipped ones by their name, others from a `.toml` file."""
+"""Loads profiles: shipped profiles by their name, other profiles from a `.toml` file."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 _CACHED_FILES = 100
-# A profile that extends another one adds entries to these tables, or replaces some.
+# A profile that extends another profile adds entries to these tables, or replaces entries.
 _MERGED_TABLES = (
     "fields",
     "readings",
@@ -85,7 +85,7 @@ class ProfileFile:
 
     @property
     def has_shipped_rules(self) -> bool:
-        """Whether the status has the rules of a shipped profile: of this one or of its base."""
+        """Whether the rules of the status are those of a shipped profile: itself or its base."""
         shipped = self.base or self.name
         if shipped not in shipped_profiles():
             return False
@@ -159,7 +159,7 @@ def shipped_profiles() -> tuple[str, ...]:
 
 
 def load_profile(name: str) -> ProfileFile:
-    """The shipped profile of this name, or the one in this `.toml` file; raises ProfileError."""
+    """The shipped profile of this name, or the profile in a `.toml` file; raises ProfileError."""
     if name in shipped_profiles():
         return _load_shipped(name)
     if not name.endswith(_SUFFIX):

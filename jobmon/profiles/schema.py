@@ -68,12 +68,14 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
         return build(content)
     except ProfileMistakeError as error:
         key = ".".join(map(str, error.path))
-        what = f"{key}: {error}" if key else str(error)
+        message = f"{key}: {error}" if key else str(error)
         if isinstance(error, OtherKeyError) and error.path[-1] in schema.get("properties", ()):
-            what += f". Write {error.path[-1]} before the first [table]: it is not a key of a table"
+            message += (
+                f". Write {error.path[-1]} before the first [table]: it is not a key of a table"
+            )
         line = find_line(find_lines(text), error.path)
         is_other = error.is_in_other_file
-        raise TomlError(f"line {line}: {what}", is_in_other_file=is_other) from None
+        raise TomlError(f"line {line}: {message}", is_in_other_file=is_other) from None
 
 
 def _explain_syntax(error: str, text: str) -> str:

@@ -1,7 +1,7 @@
 """Parses the `fields` of a profile: each becomes a `Source`, which reads a value from a document.
 
-The value may be at a path, in an array, in JSON text, … If MongoDB can compute it, the source also
-has an aggregation expression for it.
+The value may be at a path, in an array or in JSON text, for example. If MongoDB can compute it, the
+source also has an aggregation expression for it.
 """
 
 import json

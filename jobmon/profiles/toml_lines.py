@@ -25,24 +25,24 @@ def find_line(lines: dict[KeyPath, int], path: KeyPath) -> int:
 class _Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
-        self._at = 0
+        self._position = 0
         self._lines: dict[KeyPath, int] = {}
         self._tables: Counter[KeyPath] = Counter()
 
     def scan(self) -> dict[KeyPath, int]:
         table: KeyPath = ()
         self._skip_space(newlines=True)
-        while self._at < len(self._text):
+        while self._position < len(self._text):
             if self._take("[["):
                 table = self._resolve(self._read_key())
                 self._tables[table] += 1
                 table = (*table, self._tables[table] - 1)
                 self._record_line(table)
-                self._at = self._text.index("]]", self._at) + 2
+                self._position = self._text.index("]]", self._position) + 2
             elif self._take("["):
                 table = self._resolve(self._read_key())
                 self._record_line(table)
-                self._at = self._text.index("]", self._at) + 1
+                self._position = self._text.index("]", self._position) + 1
             else:
                 self._read_pair(table)
             self._skip_space(newlines=True)
@@ -58,24 +58,24 @@ class _Scanner:
         return path
 
     def _record_line(self, path: KeyPath) -> None:
-        line = self._text.count("\n", 0, self._at) + 1
+        line = self._text.count("\n", 0, self._position) + 1
         for length in range(1, len(path) + 1):
             self._lines.setdefault(path[:length], line)
 
     def _take(self, token: str) -> bool:
-        if self._text.startswith(token, self._at):
-            self._at += len(token)
+        if self._text.startswith(token, self._position):
+            self._position += len(token)
             return True
         return False
 
     def _skip_space(self, *, newlines: bool) -> None:
-        while self._at < len(self._text):
-            char = self._text[self._at]
+        while self._position < len(self._text):
+            char = self._text[self._position]
             if char == "#":
-                end = self._text.find("\n", self._at)
-                self._at = len(self._text) if end < 0 else end
+                end = self._text.find("\n", self._position)
+                self._position = len(self._text) if end < 0 else end
             elif char in " \t\r" or (newlines and char == "\n"):
-                self._at += 1
+                self._position += 1
             else:
                 return
 
@@ -83,29 +83,29 @@ class _Scanner:
         parts: list[str] = []
         while True:
             self._skip_space(newlines=False)
-            if self._text[self._at] in "\"'":
+            if self._text[self._position] in "\"'":
                 parts.append(self._read_string())
             else:
-                start = self._at
-                while self._text[self._at].isalnum() or self._text[self._at] in "_-":
-                    self._at += 1
-                parts.append(self._text[start : self._at])
+                start = self._position
+                while self._text[self._position].isalnum() or self._text[self._position] in "_-":
+                    self._position += 1
+                parts.append(self._text[start : self._position])
             self._skip_space(newlines=False)
             if not self._take("."):
                 return tuple(parts)
 
     def _read_pair(self, table: KeyPath) -> None:
         self._skip_space(newlines=False)
-        start = self._at
+        start = self._position
         path = (*table, *self._read_key())
-        end, self._at = self._at, start
+        end, self._position = self._position, start
         self._record_line(path)
-        self._at = self._text.index("=", end) + 1
+        self._position = self._text.index("=", end) + 1
         self._skip_space(newlines=False)
         self._read_value(path)
 
     def _read_value(self, path: KeyPath) -> None:
-        if self._text[self._at] in "\"'":
+        if self._text[self._position] in "\"'":
             self._read_string()
         elif self._take("{"):
             self._skip_space(newlines=True)
@@ -125,18 +125,18 @@ class _Scanner:
                 self._take(",")
                 self._skip_space(newlines=True)
         else:  # a number, a boolean or a date
-            while self._at < len(self._text) and self._text[self._at] not in ",]}\n#":
-                self._at += 1
+            while self._position < len(self._text) and self._text[self._position] not in ",]}\n#":
+                self._position += 1
 
     def _read_string(self) -> str:
-        quote = self._text[self._at]
-        is_long = self._text.startswith(quote * 3, self._at)
+        quote = self._text[self._position]
+        is_long = self._text.startswith(quote * 3, self._position)
         mark = quote * 3 if is_long else quote
-        start = self._at = self._at + len(mark)
-        while not self._text.startswith(mark, self._at):
-            self._at += 2 if quote == '"' and self._text[self._at] == "\\" else 1
-        content = self._text[start : self._at]
-        self._at += len(mark)
+        start = self._position = self._position + len(mark)
+        while not self._text.startswith(mark, self._position):
+            self._position += 2 if quote == '"' and self._text[self._position] == "\\" else 1
+        content = self._text[start : self._position]
+        self._position += len(mark)
         if is_long or quote == "'" or "\\" not in content:
             return content
         decoded: str = json.loads(f'"{content}"')
