@@ -133,4 +133,4 @@ def _find_words(key: str) -> tuple[str, ...]:
 
 
 def _iter_runs(words: tuple[str, ...], length: int) -> Iterator[tuple[str, ...]]:
-    return (tuple(words[at : at + length]) for at in range(len(words) - length + 1))
+    return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))

@@ -109,20 +109,20 @@ class Redactor:
         """`text` with its secrets replaced; JSON in it is redacted as a document."""
         if '"' not in text or len(text) > _LONGEST_JSON:
             return self._plain_texts.redact(text)
-        parts, done, at, failures = [], 0, 0, 0
-        while failures < _MAX_FAILED_STARTS and (start := _JSON_START.search(text, at)):
+        parts, done, position, failures = [], 0, 0, 0
+        while failures < _MAX_FAILED_STARTS and (start := _JSON_START.search(text, position)):
             begin = start.start()
             try:
                 shown, end = self._redact_json(text, begin)
             except (ValueError, RecursionError):
                 failures += 1
-                at = begin + 1
+                position = begin + 1
                 continue
             key = KEY_BEFORE.search(text, max(0, begin - 100), begin)
             if key is not None and self._keys.includes_name(key["key"].strip(".$-")):
                 shown = REDACTED
             parts += [self._plain_texts.redact(text[done:begin]), shown]
-            done = at = end
+            done = position = end
         return "".join([*parts, self._plain_texts.redact(text[done:])])
 
     def _redact_json(self, text: str, begin: int) -> tuple[str, int]:

@@ -90,12 +90,12 @@ class TextRedactor:
 
     def _hide_pairs(self, text: str) -> str:
         """`text` with the values of secret keys replaced. Other values are searched for pairs."""
-        parts, done, at = [], 0, 0
-        while pair := _PAIR.search(text, at):
-            at = pair.end("between")
+        parts, done, position = [], 0, 0
+        while pair := _PAIR.search(text, position):
+            position = pair.end("between")
             if (shown := self._hide_pair(pair)) != pair[0]:
                 parts += [text[done : pair.start()], shown]
-                done = at = pair.end()
+                done = position = pair.end()
         return _QUOTED_PAIR.sub(self._hide_quoted_pair, "".join([*parts, text[done:]]))
 
     def _hide_quoted_pair(self, found: re.Match[str]) -> str:
