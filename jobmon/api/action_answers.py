@@ -1,4 +1,4 @@
-"""The answers about requests for actions, and how their fields are made."""
+"""The answers about requests for actions, and the functions that fill their fields."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -34,7 +34,7 @@ DECISIONS: dict[Phase, tuple[str, ...]] = {
     Phase.PAUSED: ("resume", "stop"),
 }
 _ACTION = "The action."
-_BY = "Who made the request."
+_BY = "Who filed the request."
 
 
 class PersonAnswer(Answer):
@@ -52,13 +52,13 @@ class ActionTarget(Answer):
     ids = fields.List(fields.String(), **describe("Ids of jobs, or null.", nullable=True))
     filter = RedactedJson("The filters by name, as in the request; or null.")
     types = fields.List(fields.String(), **describe("Types of jobs, or null.", nullable=True))
-    requestId = string("Of `undo`: the earlier request; or null.", nullable=True)
+    requestId = string("For `undo`: the earlier request; otherwise null.", nullable=True)
 
 
 class ActionRecord(Answer):
     """A step of a request: what a person decided, or what the actor did."""
 
-    kind = string("Which step.", enum=[kind.value for kind in (*Decision, *Progress)])
+    kind = string("The step.", enum=[kind.value for kind in (*Decision, *Progress)])
     at = DateOrText("When it was recorded.")
     by = nested(PersonAnswer, "Who decided; null for the actor.", nullable=True)
     reason = string("Why.")
@@ -70,26 +70,26 @@ class ActionAnswer(Answer):
     id = string("Id of the request.")
     action = string(_ACTION, enum=list(ACTIONS))
     phase = string(
-        "Where the request is. `waiting`: for an actor. `refused`: by the actor.",
+        "State of the request. `waiting`: no actor has begun. `refused`: an actor refused it.",
         enum=list(Phase),
     )
     phaseReason = string("Why it is paused, expired, rejected or refused; otherwise empty.")
     target = nested(ActionTarget, "Which jobs or types it is about.")
     by = nested(PersonAnswer, _BY)
-    at = DateOrText("When it was made.")
+    at = DateOrText("When it was filed.")
     reason = string("Why, as the person wrote it; secrets are replaced.")
     expected = integer("The number of jobs or types that the person confirmed.")
     done = integer("Jobs or types that were changed.")
     skipped = integer("Jobs that were not changed: each outcome has the reason.")
-    possible = integer("Of a dry run: jobs that would have been changed.")
-    runAt = DateOrText("Of `reschedule`: the new time.")
-    priority = integer("Of `prioritize`: the new priority.", nullable=True)
-    isReset = boolean("Of `retry`: whether the job gets its original number of attempts.")
+    possible = integer("In a dry run: jobs that would have been changed.")
+    runAt = DateOrText("For `reschedule`: the new time.")
+    priority = integer("For `prioritize`: the new priority.", nullable=True)
+    isReset = boolean("For `retry`: whether the job gets its original number of attempts.")
     isDryRun = boolean("Whether nothing is changed.")
     isApprovalNeeded = boolean("Whether another person has to approve it.")
-    claimedAt = DateOrText("When an actor began; null before.")
+    claimedAt = DateOrText("When an actor began; null before that.")
     progressAt = DateOrText("When the actor last recorded progress.")
-    endedAt = DateOrText("Since when it is over.")
+    endedAt = DateOrText("When it ended; null before that.")
 
 
 class ActionWithHistory(ActionAnswer):
@@ -106,7 +106,7 @@ class ActionDetail(ActionAnswer):
     )
     decisions = fields.List(
         fields.String(),
-        **describe("What the caller may do now, `undo` included: paths below this request."),
+        **describe("What the caller may do now, `undo` included: each is a path below this one."),
     )
     history = array(ActionRecord, "The steps, in order of time.")
 
@@ -130,7 +130,7 @@ class ActionPreviewAnswer(Answer):
 
     action = string(_ACTION, enum=list(ACTIONS))
     text = string("What will be done, in words.")
-    warnings = fields.List(fields.String(), **describe("What to know before, in words."))
+    warnings = fields.List(fields.String(), **describe("Warnings for the person, as sentences."))
     count = integer("How many jobs or types would be changed now: `expected` of the request.")
     unsuitable = integer(
         "How many of the ids would not be changed; null for a filter.", nullable=True
@@ -146,11 +146,11 @@ class JobOutcomeAnswer(Answer):
     """The outcome of one job of a request."""
 
     jobId = Text("Id of the job; null for a type.")
-    result = string("The result; `possible`: of a dry run.", enum=list(Result))
+    result = string("The result; `possible` only in a dry run.", enum=list(Result))
     reason = string("Why it was skipped, or why it is uncertain; otherwise empty.")
-    at = DateOrText("When.")
-    before = RedactedJson("The fields that were changed, before.")
-    after = RedactedJson("The same fields, after.")
+    at = DateOrText("When the outcome was recorded.")
+    before = RedactedJson("The changed fields with their earlier values.")
+    after = RedactedJson("The same fields with their new values.")
 
 
 class OutcomeListMeta(Answer):
@@ -191,17 +191,17 @@ _FILTERS = (
 
 def list_filters(job_filter: JobFilter) -> dict[str, Any]:
     """The parameters of a list with these filters: texts, and lists of texts."""
-    given: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "status": list(job_filter.statuses) or None,
         "type": list(job_filter.types) or None,
         "condition": job_filter.condition and job_filter.condition.value,
-        **{name: _write_value(getattr(job_filter, name)) for name in _FILTERS},
+        **{name: _format_value(getattr(job_filter, name)) for name in _FILTERS},
         **{term.field: list(term.texts) for term in job_filter.search},
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _write_value(value: Any) -> str | None:
+def _format_value(value: Any) -> str | None:
     if value is None:
         return None
     return to_iso(value) if isinstance(value, datetime) else str(value)
@@ -250,7 +250,7 @@ def format_history(history: Iterable[Record]) -> list[dict[str, Any]]:
 def format_preview(
     action: str, preview: ActionPreview, text: str, warnings: list[str]
 ) -> dict[str, Any]:
-    """The fields of an `ActionPreviewAnswer` that follow from what was counted."""
+    """The fields of an `ActionPreviewAnswer` that follow from the counted jobs."""
     return {
         "action": action,
         "text": text,

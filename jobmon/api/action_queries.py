@@ -47,7 +47,7 @@ _FIELD_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ActionOrder:
-    """What a caller wants to do; `expected`: the confirmed number of jobs, if given."""
+    """An action that a caller requests; `expected`: the confirmed number of jobs, if any."""
 
     action: str
     target: Target
@@ -60,12 +60,12 @@ class ActionOrder:
 
     @property
     def value(self) -> datetime | int | None:
-        """The time or the priority that it gives."""
+        """The new time or the new priority; None for the other actions."""
         return self.priority if self.run_at is None else self.run_at
 
 
 class _Flag(fields.Boolean):
-    """true or false, and no other value that looks like one."""
+    """true or false; a text or a number is refused."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         if not isinstance(value, bool):
@@ -74,7 +74,7 @@ class _Flag(fields.Boolean):
 
 
 class _WholeNumber(fields.Integer):
-    """A number of JSON without a fraction."""
+    """A JSON number without a fraction."""
 
     def _validated(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -82,8 +82,8 @@ class _WholeNumber(fields.Integer):
         return super()._validated(value)
 
 
-class _Moment(OptionalDate):
-    """ISO 8601; UTC if it has no offset."""
+class _IsoTime(OptionalDate):
+    """A time as ISO 8601, UTC if it has no offset; an empty text is refused."""
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(value, str) or not value:
@@ -104,15 +104,15 @@ class _ListFilter(fields.Field[dict[str, Any]]):
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         if not isinstance(value, dict):
             raise ValidationError("Must be an object.")
-        return {name: _read_values(name, given) for name, given in value.items()}
+        return {name: _read_values(name, values) for name, values in value.items()}
 
 
-def _read_values(name: str, given: Any) -> Any:
+def _read_values(name: str, content: Any) -> Any:
     """A text, or a list of texts where a list is expected; raises ValidationError."""
-    # An unknown name must not be ignored: the action would change more jobs than was meant.
+    # An unknown name must not be ignored: the action would change more jobs than the caller meant.
     if name in NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
-        raise ValidationError(f"Has no filter {name[:100]}.")
-    values = given if isinstance(given, list) else [given]
+        raise ValidationError(f"There is no filter {name[:100]}.")
+    values = content if isinstance(content, list) else [content]
     if any(not isinstance(text, str) for text in values):
         raise ValidationError(f"The values of {name[:100]} must be texts.")
     if name in REPEATED or is_search(name):
@@ -131,7 +131,7 @@ def _reason_field() -> fields.String:
 
 
 class ActionBody(Body):
-    """What is to be done, and to which jobs: exactly one of `ids`, `filter` and `types`."""
+    """An action, and the jobs to change: exactly one of `ids`, `filter` and `types`."""
 
     action = fields.String(
         required=True,
@@ -145,8 +145,8 @@ class ActionBody(Body):
     )
     filter = _ListFilter(
         **describe(
-            "All jobs that match: the filters of `GET /admin/jobs/queue` by name, without those of "
-            "pages and order. The action changes only those with a suitable status."
+            "All jobs that match the filters of `GET /admin/jobs/queue`, by name; without its "
+            "parameters for pages and order. Only jobs with a suitable status are changed."
         )
     )
     types = fields.List(
@@ -163,7 +163,7 @@ class ActionBody(Body):
         ),
     )
     reason = _reason_field()
-    run_at = _Moment(data_key="runAt", **describe("For `reschedule`: the new time."))
+    run_at = _IsoTime(data_key="runAt", **describe("For `reschedule`: the new time."))
     priority = _WholeNumber(
         load_default=default_none,
         validate=validate.Range(-MAX_PRIORITY, MAX_PRIORITY),
@@ -173,7 +173,7 @@ class ActionBody(Body):
         data_key="isReset",
         load_default=False,
         **describe(
-            "For `retry`: with the original number of attempts, instead of those that remain."
+            "For `retry`: each job gets its original number of attempts, not the remaining ones."
         ),
     )
     dry_run = _Flag(
@@ -183,44 +183,43 @@ class ActionBody(Body):
     )
 
     @post_load
-    def _make_order(self, given: dict[str, Any], **_: Any) -> ActionOrder:
+    def _make_order(self, values: dict[str, Any], **_: Any) -> ActionOrder:
         job_filter = None
-        if "filter" in given:
+        if "filter" in values:
             try:
-                job_filter = load_list_query(given["filter"], None).job_filter
+                job_filter = load_list_query(values["filter"], None).job_filter
             except ValidationError as error:
-                messages = error.messages_dict
                 raise ValidationError(
-                    {f"filter.{name}": found for name, found in messages.items()}
+                    {f"filter.{name}": texts for name, texts in error.messages_dict.items()}
                 ) from None
         with explain_request_errors():
             target = Target(
-                job_ids=tuple(given.get("ids", ())),
+                job_ids=tuple(values.get("ids", ())),
                 job_filter=job_filter,
-                types=tuple(given.get("types", ())),
+                types=tuple(values.get("types", ())),
             )
         return ActionOrder(
-            action=given["action"],
+            action=values["action"],
             target=target,
-            expected=given["expected"],
-            reason=given["reason"],
-            run_at=given["run_at"],
-            priority=given["priority"],
-            reset_attempts=given["reset_attempts"],
-            dry_run=given["dry_run"],
+            expected=values["expected"],
+            reason=values["reason"],
+            run_at=values["run_at"],
+            priority=values["priority"],
+            reset_attempts=values["reset_attempts"],
+            dry_run=values["dry_run"],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneJobOrder:
-    """What a caller wants to do to a job that the address names."""
+    """An action that a caller requests for the job in the address."""
 
     action: str
     reason: str
     reset_attempts: bool
 
     def for_job(self, job_id: str) -> ActionOrder:
-        """The order for a job."""
+        """The same action as an order for one job."""
         return ActionOrder(
             action=self.action,
             target=Target(job_ids=(job_id,)),
@@ -230,7 +229,7 @@ class OneJobOrder:
 
 
 class OwnActionBody(Body):
-    """What is to be done to one job."""
+    """An action on one job."""
 
     action = fields.String(
         required=True, validate=validate.OneOf(CHOICES), **describe("The action.")
@@ -243,15 +242,13 @@ class OwnActionBody(Body):
     )
 
     @post_load
-    def _make_order(self, given: dict[str, Any], **_: Any) -> OneJobOrder:
-        return OneJobOrder(
-            action=given["action"], reason=given["reason"], reset_attempts=given["reset_attempts"]
-        )
+    def _make_order(self, values: dict[str, Any], **_: Any) -> OneJobOrder:
+        return OneJobOrder(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UndoOrder:
-    """Why an earlier request is to be undone, and whether only to record what would be."""
+    """Why an earlier request is to be undone; with `dry_run`, nothing is changed."""
 
     reason: str = ""
     dry_run: bool = False
@@ -270,8 +267,8 @@ class UndoBody(Body):
     )
 
     @post_load
-    def _make_order(self, given: dict[str, Any], **_: Any) -> UndoOrder:
-        return UndoOrder(**given)
+    def _make_order(self, values: dict[str, Any], **_: Any) -> UndoOrder:
+        return UndoOrder(**values)
 
 
 class DecisionBody(Body):
@@ -282,8 +279,8 @@ class DecisionBody(Body):
     reason = _reason_field()
 
     @post_load
-    def _make_reason(self, given: dict[str, Any], **_: Any) -> str:
-        return str(given["reason"])
+    def _get_reason(self, values: dict[str, Any], **_: Any) -> str:
+        return str(values["reason"])
 
 
 class _RequestCursor(EncodedCursor):
@@ -316,7 +313,7 @@ class _PageParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestListQuery:
-    """A page of requests, those after a place; or a file of all."""
+    """A page of requests (the newest, or those filed before a place), or a file of all."""
 
     before: RequestPlace | None = None
     per_page: int = 20
@@ -343,7 +340,7 @@ class RequestListParameters(_PageParameters):
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeQuery:
-    """A page of the outcomes of a request, or a file of all."""
+    """A page of outcomes (the first ones, or those after a cursor), or a file of all."""
 
     after: str | None = None
     result: Result | None = None
@@ -357,7 +354,7 @@ class OutcomeParameters(_PageParameters):
     result = fields.String(
         load_default=default_none,
         validate=validate.OneOf([*Result, ""]),
-        **describe("Only jobs with this result; `possible`: of a dry run."),
+        **describe("Only jobs with this result; `possible` only in a dry run."),
     )
     per_page = PlainInteger(
         load_default=100, validate=validate.Range(1, 1_000), **describe("Jobs per page.")

@@ -1,4 +1,4 @@
-"""What an action will do, in words."""
+"""Describes what an action will do, as sentences for people."""
 
 from jobmon import humanize
 from jobmon.actions.support import ActionSupport
@@ -6,7 +6,7 @@ from jobmon.api.action_queries import ActionOrder
 from jobmon.domain import JobAction, TypeAction
 from jobmon.store.bson_json import to_iso
 
-# What follows after "1 job" or "812 jobs".
+# The sentence after "1 job" or "812 jobs".
 _EFFECTS = {
     JobAction.RETRY: "will be queued again and may run at once",
     JobAction.RUN_NOW: "will be due now instead of at the planned time",
@@ -34,10 +34,10 @@ _SHOWN_TYPES = 3
 
 
 def describe_action(order: ActionOrder, count: int, support: ActionSupport) -> str:
-    """What will happen to `count` jobs or types, in one or two sentences."""
+    """One or two sentences: what will happen to `count` jobs or types."""
     if order.target.types:
         return _TYPE_EFFECTS[TypeAction(order.action)].format(types=_name_types(order))
-    effect = _EFFECTS[JobAction(order.action)].format(value=_write_value(order))
+    effect = _EFFECTS[JobAction(order.action)].format(value=_describe_value(order))
     sentences = [f"{humanize.count(count, 'job')} {effect}."]
     if support.transitions is None:  # the rules of jobmon's own library
         if order.action == JobAction.RETRY:
@@ -57,7 +57,7 @@ def _name_types(order: ActionOrder) -> str:
     return f"the {'type' if len(types) == 1 else 'types'} {names}"
 
 
-def _write_value(order: ActionOrder) -> str:
+def _describe_value(order: ActionOrder) -> str:
     if order.run_at is not None:
         return to_iso(order.run_at)
     if order.action == JobAction.RESCHEDULE:
@@ -66,7 +66,7 @@ def _write_value(order: ActionOrder) -> str:
 
 
 def list_warnings(unsuitable: int | None, *, has_actor: bool, expires_minutes: int) -> list[str]:
-    """What to know before the request is made, each as a sentence."""
+    """What to know before the request is filed, each as a sentence."""
     warnings = []
     if unsuitable:
         warnings.append(

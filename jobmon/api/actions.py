@@ -55,8 +55,8 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 _KEY = {
     "name": IDEMPOTENCY_KEY,
     "in": "header",
-    "description": "A text of your choice. The same text of the same caller makes one request, "
-    "however often it is sent.",
+    "description": "A text of your choice. If the same caller sends the same text again, no second "
+    "request is filed.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 _ACTION_ID = {
@@ -67,13 +67,13 @@ _ACTION_ID = {
     "schema": {"type": "string", "minLength": 20, "maxLength": 20},
     "example": action_examples.ACTION["id"],
 }
-# A request can be decided on in these ways: the summary of each route.
+# The decisions about a request, with the summary of their routes.
 _DECISIONS = {
-    "approve": "Approve a request that needs it: another person than the one who made it.",
+    "approve": "Approve a request that needs an approval. Its author cannot approve it.",
     "reject": "Reject a request that needs an approval.",
     "pause": "Pause a request, after the batch that runs.",
     "resume": "Resume a request that was paused.",
-    "stop": "Stop a request permanently, after the batch that runs; what is done stays done.",
+    "stop": "Stop a request permanently, after the batch that runs. Changed jobs stay changed.",
 }
 
 
@@ -108,16 +108,16 @@ def blueprint() -> Routes:
     @routes.response(HTTPStatus.OK, ActionList, example=action_examples.ACTION_LIST)
     @routes.document_files("request", "Action with its `history`")
     def actions(query: RequestListQuery) -> dict[str, Any] | Response:
-        """List the requests, the newest first: who, when, from where, what, why, and how far."""
+        """List the requests, the newest first, with their author, reason and progress."""
         if query.format is not ListFormat.JSON:
             return export_requests(query.format)
-        found, next_cursor = list_requests(query)
+        states, next_cursor = list_requests(query)
         return {
             "meta": {
                 "next_cursor": next_cursor,
                 "is_actor_running": queue_actions().requests.has_actor(),
             },
-            "data": [format_state(state) for state in found],
+            "data": [format_state(state) for state in states],
         }
 
     @routes.get("/<string(length=20):action_id>", parameters=[_ACTION_ID])
@@ -161,7 +161,8 @@ def blueprint() -> Routes:
         """Undo a request that is over, by a request of its own.
 
         Each job gets its earlier values back, unless it has changed since: then it is skipped.
-        Needs JOBS_EDIT and the permission of the earlier action. Not every queue and action has it.
+        Needs JOBS_EDIT and the permission of the earlier action. Some queues and some actions have
+        no undo.
         """
         key = request.headers.get(IDEMPOTENCY_KEY)
         return format_detail(undo(action_id, order.reason, key, dry_run=order.dry_run))
@@ -172,13 +173,11 @@ def blueprint() -> Routes:
 
 
 def _add_decision(routes: Routes, name: str, summary: str) -> None:
-    def decided(reason: str, action_id: str) -> dict[str, Any]:
+    def view(reason: str, action_id: str) -> dict[str, Any]:
         return format_detail(decide(action_id, name, reason))
 
-    decided.__name__, decided.__doc__ = name, summary
-    documented = routes.response(HTTPStatus.OK, ActionDetail, example=action_examples.ACTION)(
-        decided
-    )
+    view.__name__, view.__doc__ = name, summary
+    documented = routes.response(HTTPStatus.OK, ActionDetail, example=action_examples.ACTION)(view)
     documented = _document_missing(routes)(_document_conflict(routes)(documented))
     documented = routes.arguments(
         DecisionBody, location="json", required=False, example={"reason": "wrong filter"}
@@ -190,7 +189,7 @@ def _add_decision(routes: Routes, name: str, summary: str) -> None:
 
 
 def add_owner_route(routes: Routes) -> None:
-    """Add the route for owners to those of jobs."""
+    """Add the route by which owners request actions to the routes of jobs."""
 
     @routes.post("/job/actions")
     @routes.doc(operationId="requestJobAction", parameters=[_KEY])
@@ -201,7 +200,7 @@ def add_owner_route(routes: Routes) -> None:
     def job_action(job_id: str, order: OneJobOrder) -> dict[str, Any]:
         """Request an action on one job, as its owner or an operator.
 
-        Only with JOBMON_ACTIONS; owners, only the actions in JOBMON_OWNER_ACTIONS.
+        Only with JOBMON_ACTIONS. Owners may request only the actions in JOBMON_OWNER_ACTIONS.
         """
         require_right(order.action)
         get_callers_job(job_id)
@@ -211,20 +210,20 @@ def add_owner_route(routes: Routes) -> None:
 
 
 def make_preview(order: ActionOrder) -> dict[str, Any]:
-    """The fields of an `ActionPreview`; raises ApiError 403 and 422."""
+    """The fields of an `ActionPreviewAnswer`; raises ApiError 403 and 422."""
     require_right(order.action)
     actions, settings = queue_actions(), current_queue().settings
     owner = None if auth.is_admin() else auth.subject()
     with explain_request_errors():
-        found = actions.previewer.preview(order.action, order.target, owner)
+        preview = actions.previewer.preview(order.action, order.target, owner)
     has_actor, minutes = actions.requests.has_actor(), settings.actions_expire_minutes
-    text = describe_action(order, found.count, actions.support)
-    warnings = list_warnings(found.unsuitable, has_actor=has_actor, expires_minutes=minutes)
-    above = settings.actions_approval_above
+    text = describe_action(order, preview.count, actions.support)
+    warnings = list_warnings(preview.unsuitable, has_actor=has_actor, expires_minutes=minutes)
+    limit = settings.actions_approval_above
     return {
-        **format_preview(order.action, found, text, warnings),
+        **format_preview(order.action, preview, text, warnings),
         "isReasonNeeded": not order.target.is_single,
-        "isApprovalNeeded": above is not None and found.count > above,
+        "isApprovalNeeded": limit is not None and preview.count > limit,
         "isActorRunning": has_actor,
         "expiresAfterMinutes": minutes,
     }

@@ -46,13 +46,12 @@ from jobmon.web.queues import WatchedQueue, current_queue
 K = TypeVar("K")
 
 
-def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues: int) -> Routes:
-    """The routes below `/admin/jobs`; all need the permission of the queue.
-
-    `queues`: how many there are.
-    """
+def blueprint(
+    lists: ListResponder, worker_reader: workers.WorkerReader, queue_count: int
+) -> Routes:
+    """The routes below `/admin/jobs`; all need the permission of the queue."""
     routes = Routes("admin", __name__, access=Access.ADMIN, url_prefix="/admin/jobs")
-    stats_response = SharedResponse(JobStats(), queues)
+    stats_response = SharedResponse(JobStats(), queue_count)
     series_response = SharedResponse(TimeSeries(), MAX_CACHED_ANSWERS)
     types_response = SharedResponse(TypeList(), MAX_CACHED_ANSWERS)
 
@@ -104,8 +103,8 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     def timeseries(query: WindowQuery) -> Response:
         """Get the activity of the queue by step: jobs enqueued, attempts by outcome, durations.
 
-        `meta.marks` has the deployments and other moments that `jobmon mark` recorded.
-        From the collector's history. Without a collector, windows of up to six hours are counted
+        `meta.marks` has the deployments and other moments that `jobmon mark` recorded. The activity
+        is from the collector's history. Without a collector, windows of up to six hours are counted
         live; longer ones are answered with 503.
         """
         queue = current_queue()
@@ -129,8 +128,8 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
     def types(query: WindowQuery) -> Response:
         """List the types of jobs: jobs by status now, and activity in a window.
 
-        From the collector's history. Without a collector, windows of up to six hours are counted
-        live; longer ones are answered with 503.
+        The activity is from the collector's history. Without a collector, windows of up to six
+        hours are counted live; longer ones are answered with 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
@@ -145,7 +144,7 @@ def blueprint(lists: ListResponder, worker_reader: workers.WorkerReader, queues:
         return types_response.respond(history, make_answer, current.as_of)
 
     error_groups.add_routes(routes)
-    schedule.add_routes(routes, queues)
+    schedule.add_routes(routes, queue_count)
     recurring.add_routes(routes)
     slowest.add_routes(routes)
     suggestions.add_routes(routes)
@@ -245,7 +244,7 @@ def _format_marks(marks: Marks | None) -> dict[str, Any]:
     return {"marks": marks.shown, "omitted_marks": marks.omitted}
 
 
-# Of a time that is not counted yet.
+# The activity of a time that is not counted yet.
 _NO_ACTIVITY: dict[str, Any] = dict.fromkeys(
     ("enqueued", "succeeded", "failed", "dlq", "failureRate")
 ) | dict.fromkeys(("waitMs", "runMs"), Durations.from_histogram(Counter()))
@@ -259,7 +258,7 @@ def _format_sample(sample: QueueSample | None) -> dict[str, Any]:
 
 
 def _format_activity(activity: Activity, unknown: frozenset[str]) -> dict[str, Any]:
-    """The activity, with null for what depends on a date that documents do not have."""
+    """The activity; a value that depends on a date which documents do not have is null."""
     rate = None if "finishedAt" in unknown else activity.failure_rate
     return {
         **activity.known_counts(unknown),

@@ -44,11 +44,11 @@ class Answer(Schema):
         return self
 
     def prepare(self, obj: Any) -> Any:
-        """What is serialized in place of `obj`: a mapping, or an object with attributes."""
+        """The value to serialize in place of `obj`: a mapping, or an object with attributes."""
         return obj
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
-        """What marshmallow returns: see `api.serializing`."""
+        """The same as marshmallow's own `dump`, but faster: see `api.serializing`."""
         if self.many if many is None else many:
             return [serialize(self._plans, self.prepare(each)) for each in obj]
         return serialize(self._plans, self.prepare(obj))
@@ -186,14 +186,14 @@ class ExplanationAnswer(Answer):
     )
     text = string("One or two sentences for people, as of this answer.")
     since = DateOrText("When this condition began: when the job was due, started, expired, ended.")
-    until = DateOrText("When it ends: nextRunAt of an early job, leaseExpiresAt of a running one.")
+    until = DateOrText("When it ends: nextRunAt before it is due, leaseExpiresAt while it runs.")
     ahead = integer(
-        "Due jobs that workers take before it, in the order of the queue; counted up to "
+        "Due jobs that workers take before this one, in the order of the queue; counted up to "
         f"{MAX_AHEAD:,}. Null unless the job is due.",
         nullable=True,
     )
     aheadIsExact = boolean("Whether `ahead` is exact; otherwise it is a lower bound.")
-    expectedStart = DateOrText("About when it starts at the present rate of its type.")
+    expectedStart = DateOrText("About when it will start at the present rate of its type.")
     reasons = mapping(
         fields.String(), "By field name: why the field is null, or why `ahead` is not exact."
     )
@@ -249,19 +249,19 @@ class LinkAnswer(Answer):
 
 
 class DoneAction(Answer):
-    """What a request did with a job."""
+    """The effect of a request on a job."""
 
     requestId = string("Id of the request.")
     action = string("The action.", enum=list(ACTIONS))
     result = string("`done` or `skipped`.", enum=["done", "skipped"])
     skipReason = string("Why it was skipped; otherwise empty.")
-    at = DateOrText("When.")
-    by = string("Who requested it; null for owners of the job, unless it was they.", nullable=True)
-    reason = string("Why it was requested; null as `by`.", nullable=True)
+    at = DateOrText("When it was done or skipped.")
+    by = string("Who requested it; owners of the job see only their own name.", nullable=True)
+    reason = string("Why it was requested; null if `by` is null.", nullable=True)
 
 
 class JobActions(Answer):
-    """What may be done with a job, and what was done."""
+    """The actions that are possible on a job, and the ones that were done."""
 
     possible = fields.List(
         fields.String(), **describe("The actions that the caller may request for it now.")
@@ -295,7 +295,7 @@ class JobDetail(JobSummary):
     links = array(LinkAnswer, "Links to other systems, as JOBMON_LINKS defines them.")
     actions = nested(
         JobActions,
-        "What may be done with it, and what was; only with JOBMON_ACTIONS.",
+        "Which actions are possible, and which were done; only with JOBMON_ACTIONS.",
         optional=True,
     )
     reasons = mapping(fields.String(), "By field name: why the field is not complete.")
@@ -308,7 +308,7 @@ class JobListMeta(Answer):
     per_page = integer("Maximum number of jobs per page.")
     total = integer("Number of matching jobs; a lower bound unless total_is_exact.")
     total_is_exact = boolean("Whether `total` is exact.")
-    total_pages = integer("Number of pages that `total` makes.")
+    total_pages = integer("Number of pages for `total` jobs.")
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     prev_cursor = string("`cursor` of the previous page; null on the first page.", nullable=True)
     page_is_exact = boolean(

@@ -25,14 +25,14 @@ class Body(Schema):
         """The parsed body of a request; raises ApiError 422."""
         if not self.is_required and not request.get_data():
             return self.read_fields({})
-        given = request.get_json(force=True, silent=True)
-        if not isinstance(given, dict):
+        values = request.get_json(force=True, silent=True)
+        if not isinstance(values, dict):
             raise invalid("body", "Must be a JSON object.")
-        return self.read_fields(given)
+        return self.read_fields(values)
 
-    def read_fields(self, given: Mapping[str, Any]) -> Any:
+    def read_fields(self, values: Mapping[str, Any]) -> Any:
         """The parsed fields of a body; raises ApiError 422."""
         try:
-            return self.load(given)
+            return self.load(values)
         except ValidationError as error:
             raise invalid_parameters(dict(error.messages_dict)) from None

@@ -39,12 +39,12 @@ class ErrorGroupAnswer(Answer):
         nullable=True,
     )
     firstSeen = DateOrText("When it was first seen, not only in the window; null if unknown.")
-    lastSeen = DateOrText("When one was seen last; null if unknown.")
+    lastSeen = DateOrText("When it was last seen; null if unknown.")
     count = integer("Errors in the window; null if unknown.", nullable=True)
     previousCount = integer(
         "Errors in the window of the same length before it; null if unknown.", nullable=True
     )
-    growth = integer("`count` minus `previousCount`; null if that is unknown.", nullable=True)
+    growth = integer("`count` minus `previousCount`; null if one is unknown.", nullable=True)
     typeCounts = counts(
         f"Errors by type of job: the {MAX_NAMES} most frequent, and `(other)`. Null with `worker`.",
         nullable=True,
@@ -58,7 +58,7 @@ class ErrorGroupAnswer(Answer):
         fields.Integer(),
         **describe("Errors by step of the window, up to now. Null with `worker`.", nullable=True),
     )
-    jobs = array(FailedJobAnswer, "The last jobs that failed with it, the newest first.")
+    jobs = array(FailedJobAnswer, "The last jobs that failed with this error, the newest first.")
     reasons = mapping(fields.String(), "By field name: why it is null.")
 
 
@@ -79,12 +79,12 @@ class ErrorGroupMeta(WindowBounds):
 
 
 class ErrorGroupListMeta(ErrorGroupMeta):
-    """The window of a list of groups, and what is in it."""
+    """The window of a list of groups, and the totals of the window."""
 
     total = integer("Matching groups with errors in the window; null if unknown.", nullable=True)
     total_errors = integer("Errors of all groups, of the requested types or worker.", nullable=True)
     ungrouped_errors = integer(
-        "Of these, the ones that could not be grouped: `(other)`.", nullable=True
+        "The part of `total_errors` that could not be grouped: `(other)`.", nullable=True
     )
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     reasons = mapping(
@@ -96,7 +96,7 @@ class ErrorGroupListMeta(ErrorGroupMeta):
 class ErrorGroupList(Answer):
     """A page of groups of errors."""
 
-    meta = nested(ErrorGroupListMeta, "The window of this answer, and what is in it.")
+    meta = nested(ErrorGroupListMeta, "The window of this answer, and its totals.")
     data = fields.List(
         fields.Nested(ErrorGroupAnswer),
         **describe("The groups, in the order of `sort`; null if unknown.", nullable=True),

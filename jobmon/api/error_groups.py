@@ -43,14 +43,17 @@ NO_WORKERS = "no failed run of this group has a known worker"
 
 @dataclass(frozen=True, kw_only=True)
 class FoundErrors:
-    """The groups of errors of a queue in a window; `reason` is why they are unknown."""
+    """The groups of errors of a queue in a window.
+
+    `reason`: why they are unknown. `no_previous_reason`: why the window before it is unknown.
+    """
 
     window: Window
     history: RunHistory
     errors: ErrorFilter
     groups: list[ErrorSummary] = field(default_factory=list)
     steps: ErrorSteps = field(default_factory=dict)
-    no_previous: str = ""
+    no_previous_reason: str = ""
     reason: str = ""
 
     @property
@@ -79,28 +82,28 @@ def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> Fou
     steps = {
         at: step for at, step in queue.runs.errors_by_step(window).items() if at <= history.as_of
     }
-    previous, no_previous = _read_previous(queue, window)
+    previous, no_previous_reason = _read_previous(queue, window)
     return FoundErrors(
         window=window,
         history=history,
         errors=errors,
         groups=summarize_errors(history, previous, errors),
         steps=steps,
-        no_previous=no_previous,
+        no_previous_reason=no_previous_reason,
     )
 
 
 def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | None, str]:
-    """The window of the same length before this one, or why it is not known."""
+    """The history of the window of the same length before this one, or why it is not known."""
     try:
-        before = queue.series.window(window.start - window.length, window.start, window.step)
+        earlier = queue.series.window(window.start - window.length, window.start, window.step)
     except (WindowError, OverflowError, ValueError):
-        before = None
-    if before is None or before.no_data_before is not None:
+        earlier = None
+    if earlier is None or earlier.no_data_before is not None:
         return None, "the time before the window is not retained"
-    previous = queue.runs.read(before)
-    doubt = previous.incomplete_reason
-    return (None, f"in the time before the window: {doubt}") if doubt else (previous, "")
+    previous = queue.runs.read(earlier)
+    reason = previous.incomplete_reason
+    return (None, f"in the time before the window: {reason}") if reason else (previous, "")
 
 
 GROUP_ID = {
@@ -124,15 +127,15 @@ def add_routes(routes: Routes) -> None:
     def errors(query: ErrorQuery) -> Response:
         """List the groups of errors: what fails, how often, since when, in which types.
 
-        The errors are those of failed attempts or, where no attempts are recorded, of failed jobs.
-        They are grouped by code, message without its variable parts, and frame, and come from the
+        These are the errors of failed attempts or, where no attempts are recorded, of failed jobs.
+        They are grouped by code, message without its variable parts, and frame. They come from the
         collector's history: without a collector the answer is 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
         errors = ErrorFilter(types=query.types, worker=query.worker)
         with explain_history_errors(NO_COLLECTOR):
-            # The same object until the collector has counted again: so the response is kept.
+            # The same object until the collector has counted again, so the response is reused.
             history = queue.runs.read(window)
             return response.respond(
                 history, lambda: format_errors(read_errors(queue, window, errors), query), query
@@ -191,12 +194,12 @@ def select_page(
         group for group in found.groups if not query.statuses or group.status in query.statuses
     ]
     after = query.after
-    beyond = [
+    following = [
         group
         for group in sort_errors(matching, query.sort)
         if after is None or sort_key(group, query.sort) > after
     ]
-    page, has_more = beyond[: query.per_page], len(beyond) > query.per_page
+    page, has_more = following[: query.per_page], len(following) > query.per_page
     return page, matching, SortCursor.encode(sort_key(page[-1], query.sort)) if has_more else None
 
 
@@ -239,14 +242,15 @@ def _format_window(found: FoundErrors) -> dict[str, Any]:
 def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
     group, reasons = summary.group, {}
     if summary.previous is None:
-        why = found.no_previous or "no error of the group is in the window"
-        reasons = dict.fromkeys(("previousCount", "growth"), why)
+        reason = found.no_previous_reason or "no error of the group is in the window"
+        reasons = dict.fromkeys(("previousCount", "growth"), reason)
     workers = summary.workers
     if summary.count and workers is not None and not workers:
         reasons["workerCounts"], workers = NO_WORKERS, None
     if group is None:
-        why = "these errors could not be grouped" if summary.id == OTHER else "it was seen long ago"
-        reasons |= dict.fromkeys(("code", "pattern", "status", "firstSeen", "lastSeen"), why)
+        is_other = summary.id == OTHER
+        reason = "these errors could not be grouped" if is_other else "it was seen long ago"
+        reasons |= dict.fromkeys(("code", "pattern", "status", "firstSeen", "lastSeen"), reason)
     return {
         "id": summary.id,
         "code": group and redact(group.code),

@@ -21,7 +21,7 @@ MAX_ATTEMPTS = 50  # the newest ones, whose errors are linked
 def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Document:
     """The job and its attempts with `errorGroup`, the id of the group of their error.
 
-    None where there is no error or no such group, and where the caller may not see groups.
+    It is None without an error or a known group, and for a caller who may not see groups.
     """
     attempts = job["attempts"]
     errors = [job.get("lastError"), *(attempt.get("error") for attempt in attempts[-MAX_ATTEMPTS:])]
@@ -40,13 +40,13 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
 def _find_known(queue: WatchedQueue, errors: list[Any]) -> list[str | None]:
     try:
         return find_error_groups(queue, errors)
-    except PyMongoError as error:  # the job can be shown without them
-        log.error("no groups of the errors of a job: %s", describe_error(error))
+    except PyMongoError as error:  # the job can be shown without its groups
+        log.error("the groups of a job's errors could not be read: %s", describe_error(error))
         return [None] * len(errors)
 
 
 def find_error_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | None]:
-    """The id of the group of each error; None where there is no error or no such group.
+    """The id of the group of each error; None without an error or a known group.
 
     Raises PyMongoError.
     """

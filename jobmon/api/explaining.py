@@ -1,4 +1,4 @@
-"""Reads what the explanation of a job needs, and makes its answer."""
+"""Reads the facts that explain why a job does not run, and formats the explanation."""
 
 import logging
 from dataclasses import replace
@@ -47,21 +47,21 @@ def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Expla
     For a due job it counts the jobs ahead. For a due or running job it also reads the history, if a
     collector keeps one. Raises PyMongoError if the watched collections cannot be read.
     """
-    facts, others = _read_facts(queue, job), QueueFacts()
+    facts, queue_facts = _read_facts(queue, job), QueueFacts()
     if facts.is_due(now):
         place: Place | str
         try:
             place = queue.places.find_place(job, now)
         except UnknownPlaceError as error:
             place = str(error)
-        others = replace(_read_waiting(queue, facts, now), place=place)
+        queue_facts = replace(_read_waiting(queue, facts, now), place=place)
     elif facts.status == JobStatus.LEASED:
-        others = QueueFacts(runs=_read_runs(queue, facts.job_type, now))
-    return explain(facts, others, now)
+        queue_facts = QueueFacts(runs=_read_runs(queue, facts.job_type, now))
+    return explain(facts, queue_facts, now)
 
 
 def dump_explanation(explanation: Explanation, now: datetime) -> Document:
-    """The fields of its answer."""
+    """The fields of an `ExplanationAnswer`."""
     ahead = explanation.ahead
     return {
         "code": explanation.code.value,
@@ -89,11 +89,12 @@ def _read_facts(queue: WatchedQueue, job: Document) -> JobFacts:
         if isinstance(value := job.get(name), datetime)
     }
     mapping, profile = queue.connection.jobs.mapping, queue.connection.profile
-    most = clean_number(job.get("maxAttempts"))
+    maximum = clean_number(job.get("maxAttempts"))
+    is_whole = maximum is not None and maximum == int(maximum)
     return JobFacts(
         status=clean_text(job.get("status")),
         job_type=label(job.get("type")),
-        max_attempts=int(most) if most is not None and most == int(most) else None,
+        max_attempts=int(maximum) if maximum is not None and is_whole else None,
         is_recurring=bool(job.get("isRecurring")),
         unreadable=frozenset(
             name for fact, name in names.items() if fact not in dates and job.get(name) is not None
@@ -112,7 +113,7 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
     is_running = last.get("status") == AttemptStatus.RUNNING
     is_last = profile.reads_last_attempt and not profile.has_attempt_array
     if is_last and not is_running and job.get("status") == JobStatus.LEASED:
-        return {}  # a worker has locked the job, but not started it: the fields are of an older run
+        return {}  # a worker has the lease, but has not started: the fields are of an earlier run
     number = last.get("attemptNumber") if is_last and last else job["attemptCount"]
     return {
         "started_at": read_date((last if is_running else job).get("startedAt")),
@@ -122,13 +123,12 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
 
 
 def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:
-    """The activity of the type of a due job; it counts nothing live."""
+    """The activity of the type of a due job, from the collector; nothing is counted live."""
     stats = queue.stats.cached_stats()
     if stats is None or stats.source != "rollup" or queue.rollup.progress() is None:
         return QueueFacts(evidence=_NO_COLLECTOR)
     try:
         evidence = gather_blocks(queue, stats, now)
-
         stalled_after = evidence.rules.for_type(job.job_type).stalled_after
         recent = read_recent(queue, evidence, stalled_after, now)
         evidence = replace(evidence, recent={stalled_after: recent})
@@ -157,8 +157,8 @@ def _read_steps(
 def _read_runs(
     queue: WatchedQueue, job_type: str, now: datetime
 ) -> tuple[tuple[str, Activity], ...]:
-    """The activity of a type in the last hour and, if that has few runs, in the last day."""
-    found: list[tuple[str, Activity]] = []
+    """The activity of a type in the last hour and, if this has few runs, in the last day."""
+    by_period: list[tuple[str, Activity]] = []
     try:
         for period, length, step in (
             ("in the last hour", HOUR, MINUTE),
@@ -166,14 +166,14 @@ def _read_runs(
         ):
             if queue.rollup.progress() is None:
                 break
-            past = queue.series.history_by_type(queue.series.window(now - length, now, step))
-            if past.is_complete and (activity := past.activity.get(job_type)) is not None:
-                found.append((period, activity))
+            history = queue.series.history_by_type(queue.series.window(now - length, now, step))
+            if history.is_complete and (activity := history.activity.get(job_type)) is not None:
+                by_period.append((period, activity))
                 if activity.run.count >= MIN_RUNS:
                     break
     except PyMongoError as error:
         _report(queue, error)
-    return tuple(found)
+    return tuple(by_period)
 
 
 def _report(queue: WatchedQueue, error: PyMongoError) -> Missing:

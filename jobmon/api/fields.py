@@ -51,7 +51,7 @@ def clean_free_text(value: Any) -> str | None:
 
 
 def clean_date(value: Any) -> datetime | str | None:
-    """A date as an aware datetime; a year beyond Python's, or what is no date, as text."""
+    """A date as an aware datetime; a year that Python cannot hold, or any other value, as text."""
     match value:
         case datetime():
             return to_utc(value)
@@ -238,7 +238,7 @@ class EncodedCursor(fields.String):
     max_length: ClassVar[int]
 
     def decode(self, encoded: str) -> Any:
-        """What the cursor means; raises ValueError for another text."""
+        """The position that a cursor stands for; raises ValueError for another text."""
         raise NotImplementedError
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:

@@ -13,22 +13,22 @@ from jobmon.web.queues import WatchedQueue
 
 MAX_SEARCHED = 500  # jobs whose error is compared
 NEWEST_ONLY = f"only the newest {MAX_SEARCHED:,} failed jobs that match are searched for the group"
-# What was found is kept: comparing an error takes 0.1 ms.
-KEEP_S, MAX_KEPT = 5, 50
-# An error may have no code: its group takes one from the message.
+# The result is kept, because comparing an error takes 0.1 ms.
+KEEP_S = 5
+MAX_KEPT = 50  # results
 _FAILED = (JobStatus.FAILED.value, JobStatus.DLQ.value)
 
 
 class GroupJobFinder:
-    """Adds the jobs of its group to a filter; raises PyMongoError."""
+    """Adds to a filter the jobs of its error group; raises PyMongoError."""
 
     def __init__(self) -> None:
         self._found: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_KEPT)
 
     def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
-        """The filter with `group_jobs`, if it has an `error_group`; they may be five seconds old.
+        """The filter with `group_jobs`, if it has an `error_group`; these may be five seconds old.
 
-        RefusedFilterError if there is no such group, or if the other filters are refused.
+        Raises RefusedFilterError if there is no such group, or if the other filters are refused.
         """
         if job_filter.error_group is None or job_filter.group_jobs is not None:
             return job_filter
@@ -62,11 +62,14 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
 def _list_candidates(
     queue: WatchedQueue, job_filter: JobFilter, code: str | None
 ) -> Iterator[JobFilter]:
-    """The filters for jobs that may have such an error: by its code, and by their status."""
+    """The filters for jobs that may have such an error: by its code, then by status.
+
+    The second is needed because an error may have no code: then its group's is from the message.
+    """
     others = replace(job_filter, error_group=None, order_by=None)
     has_codes = queue.known_fields.can_query("lastError.code")
     if code is not None and has_codes and others.error_code in (None, code):
         yield replace(others, error_code=code)
-    given = others.statuses or _FAILED
-    if statuses := tuple(status for status in _FAILED if status in given):
+    wanted = others.statuses or _FAILED
+    if statuses := tuple(status for status in _FAILED if status in wanted):
         yield replace(others, statuses=statuses)

@@ -1,4 +1,4 @@
-"""Files requests of the caller, and finds which ones a job or a request allows."""
+"""Files the caller's requests for actions, and decides which actions and decisions are possible."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -26,10 +26,10 @@ from jobmon.web.queues import QueueActions, WatchedQueue, current_queue
 
 log = structlog.get_logger("jobmon.actions")
 
-MAX_DONE = 50  # outcomes that are shown of a job
+MAX_DONE = 50  # outcomes shown for a job
 NOT_READ = "the records of actions cannot be read"
-_DECISION_KINDS = ("approve", "reject")
-# These can be undone: each job that has not changed since gets its earlier values back.
+_APPROVER_DECISIONS = ("approve", "reject")
+# The actions that can be undone: a job gets its earlier values back, unless it has changed since.
 _UNDOABLE = (
     JobAction.RETRY,
     JobAction.RUN_NOW,
@@ -50,7 +50,7 @@ def queue_actions() -> QueueActions:
 def may_request(action: str) -> bool:
     """Whether the caller may request an action: by a permission, or as an owner by the settings.
 
-    The owner's right is for own jobs only.
+    An owner may request it only for the owner's jobs: the caller of this function ensures this.
     """
     if auth.is_admin():
         return auth.has_permission(ACTIONS[action].permission)
@@ -76,32 +76,32 @@ def list_possible(job: Document, now: datetime) -> list[str]:
     return [name for name in names if may_request(name) and not explain_refusal(name, job, now)]
 
 
-def read_done(
+def read_done_actions(
     queue: WatchedQueue, job: Document, max_age_s: float = 0.0
 ) -> tuple[list[dict[str, Any]] | None, str]:
-    """What requests did with a job, as `DoneAction` has it, or None and why it is unknown.
+    """The fields of each `DoneAction` of a job, or None and why they are unknown.
 
-    Operators see who requested it and why, and owners only of their own requests. `max_age_s`: the
-    answer may be as old as that.
+    Operators see the author and the reason of each request, owners only of their own requests. The
+    answer may be up to `max_age_s` old.
     """
     job_id = job.get("jobId")
     if queue.actions is None or not isinstance(job_id, str):
         return [], ""
     try:
-        found = queue.actions.requests.list_job_outcomes(job_id, MAX_DONE, max_age_s)
+        outcomes = queue.actions.requests.list_job_outcomes(job_id, MAX_DONE, max_age_s)
     except PyMongoError as error:
         log.error("actions of a job not read", error=describe_error(error))
         return None, NOT_READ
     is_admin, subject = auth.is_admin(), auth.subject()
     return [
-        format_done(outcome, made, shows_person=is_admin or made.by.subject == subject)
-        for outcome, made in found
+        format_done(outcome, filed, shows_person=is_admin or filed.by.subject == subject)
+        for outcome, filed in outcomes
     ], ""
 
 
 def describe_actions(queue: WatchedQueue, job: Document, now: datetime) -> dict[str, Any]:
     """The fields of `JobActions`."""
-    done, reason = read_done(queue, job)
+    done, reason = read_done_actions(queue, job)
     reasons = {"done": reason} if reason else {}
     return {"possible": list_possible(job, now), "done": done, "reasons": reasons}
 
@@ -112,14 +112,15 @@ def make_person() -> Person:
 
 
 def file_order(order: ActionOrder, key: str | None, owner: str | None = None) -> ActionState:
-    """File a request of the caller, whose right was checked; with `owner`, for own jobs only.
+    """File a request of the caller, whose right was checked before.
 
-    ApiError 422 for what cannot be requested.
+    With `owner`, only jobs of this owner are changed. Raises ApiError 422 if the action cannot be
+    requested.
     """
     queue, actions = current_queue(), queue_actions()
     with explain_request_errors():
         actions.support.require(order.action)
-        made = ActionRequest(
+        action_request = ActionRequest(
             action=order.action,
             target=order.target,
             by=make_person(),
@@ -131,7 +132,7 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
             dry_run=order.dry_run,
             owner=owner,
         )
-        state = actions.requests.file(made, key)
+        state = actions.requests.file(action_request, key)
     log.info(
         "action requested",
         request=state.request.id,
@@ -146,7 +147,7 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
 
 
 def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrder) -> int:
-    """The number of jobs or types of an order: for a filter the one that was confirmed."""
+    """The number of jobs or types of an order: for a filter the number that was confirmed."""
     target = order.target
     if target.request_id is not None:
         return order.expected or 0
@@ -164,12 +165,12 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
 def decide(request_id: str, decision: str, reason: str) -> ActionState:
     """Record a decision of the caller: `approve`, `reject`, `pause`, `resume` or `stop`.
 
-    ApiError 404 if there is no such request, 403 without the right, 409 if it is too late.
+    Raises ApiError 404 if there is no such request, 403 without the right, 409 if it is too late.
     """
     requests = queue_actions().requests
     state = find_request(request_id)
     if not may_decide(state, decision):
-        by_approver = decision in _DECISION_KINDS
+        by_approver = decision in _APPROVER_DECISIONS
         raise _denied(JOBS_APPROVE if by_approver else ACTIONS[state.request.action].permission)
     with explain_request_errors():
         decided: ActionState = getattr(requests, decision)(request_id, make_person(), reason)
@@ -179,13 +180,13 @@ def decide(request_id: str, decision: str, reason: str) -> ActionState:
 
 def may_decide(state: ActionState, decision: str) -> bool:
     """Whether the caller has the right for a decision, in any phase of the request."""
-    if decision in _DECISION_KINDS:
+    if decision in _APPROVER_DECISIONS:
         return auth.has_permission(JOBS_APPROVE)
     return auth.has_permission(ACTIONS[state.request.action].permission)
 
 
 def list_decisions(state: ActionState) -> list[str]:
-    """What the caller may decide now."""
+    """The decisions that the caller may make now, or `undo` if the request can be undone."""
     is_own = state.request.by.subject == auth.subject()
     if may_undo(state):
         return ["undo"]
@@ -201,7 +202,7 @@ def list_decisions(state: ActionState) -> list[str]:
 def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False) -> ActionState:
     """File a request that undoes an earlier one.
 
-    ApiError 404 if there is none, 403 without the right, 409 if it cannot be undone.
+    Raises ApiError 404 if there is no such request, 403 without the right, 409 if it has no undo.
     """
     state = find_request(request_id)
     for permission in _list_undo_permissions(state):

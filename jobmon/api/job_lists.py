@@ -50,7 +50,10 @@ class ListPage(NamedTuple):
 
 
 class Neighbors(NamedTuple):
-    """The jobs before and after a job in a list, None at its ends; `reason`: why none is known."""
+    """The jobs before and after a job in a list, None at its ends or if unknown.
+
+    `reason`: why they are unknown.
+    """
 
     previous: Document | None
     next: Document | None
@@ -112,16 +115,16 @@ class ListResponder:
     def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
         """The jobs before and after a job, as the store reads it, in the whole list.
 
-        Two queries for one job each, or a look into the list of the longest runs.
+        This takes two queries for one job each, or a search in the list of the longest runs.
         """
         queue = current_queue()
         if query.by_duration:
             jobs, _ = self._longest.list(queue, query.job_filter)
-            place = next((at for at, one in enumerate(jobs) if one["_id"] == job["_id"]), None)
-            if place is None:
+            ids = [listed["_id"] for listed in jobs]
+            if job["_id"] not in ids:
                 return Neighbors(None, None, NOT_IN_LIST)
-            around = [None, *jobs, None]
-            return Neighbors(around[place], around[place + 2])
+            index, padded = ids.index(job["_id"]), [None, *jobs, None]
+            return Neighbors(padded[index], padded[index + 2])
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             found = queue.lists.find_neighbors(job, job_filter, oldest_first=query.oldest_first)
@@ -163,7 +166,7 @@ def _format_meta(page: int, per_page: int, total: CappedCount, why: str) -> dict
 
 
 def _explain_shift(reasons: dict[str, str], max_shift: int | None) -> dict[str, Any]:
-    """The part of `JobListMeta` about a page that may begin some places earlier or later."""
+    """The fields of `JobListMeta` for a page that may begin some places earlier or later."""
     why = "no collector counts the jobs, and some may have changed since they were counted"
     if max_shift is not None:
         why = (

@@ -106,15 +106,15 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
 
         The filters and the order are those of `GET /jobs`. The job need not match them any more.
         """
-        own = query.list_query.confine_to(auth.subject())
-        return find_neighbors(lists, own, get_callers_job(query.job_id))
+        own_list = query.list_query.confine_to(auth.subject())
+        return find_neighbors(lists, own_list, get_callers_job(query.job_id))
 
     own_counts.add_routes(routes, counter)
     return routes
 
 
 def document_refusal(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for views about one job: documents the answer to those who may not see it."""
+    """A decorator for views of one job: documents the answer for a caller who may not see it."""
     documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.FORBIDDEN,
         schema=Error,
@@ -148,7 +148,7 @@ def _denied() -> ApiError:
 def get_callers_job(job_id: str) -> Document:
     """The job with this id if the caller may see it.
 
-    ApiError 403, the same for a job that does not exist and for another owner's.
+    Raises ApiError 403, the same for a job that does not exist and for another owner's job.
     """
     queue, is_admin = current_queue(), auth.is_admin()
     found = queue.jobs.get_job(job_id, owner=None if is_admin else auth.subject())

@@ -36,7 +36,7 @@ def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]
 
 
 def _read_values(settings: Settings, job: Document) -> dict[str, Any]:
-    """The fields of a job that are no part of the payload, as JSON."""
+    """The fields of a job that a link may contain, except those of the payload, as JSON."""
     attempts = job.get("attempts") or [{}]
     job_id = _to_value(job.get("jobId"))
     return {
@@ -58,7 +58,7 @@ def _to_value(value: Any) -> Any:
 
 
 def _read_payload(payload: Any, path: list[str]) -> Any:
-    """The value at a path of the payload as JSON, without what redaction hides."""
+    """The value at a path of the payload as JSON, redacted."""
     value = redact(_select(payload, path))
     for key in path:
         if not isinstance(value, dict):
@@ -68,9 +68,9 @@ def _read_payload(payload: Any, path: list[str]) -> Any:
 
 
 def _select(value: Any, path: list[str]) -> Any:
-    """Only the part of a document that decides what is at a path: a payload may have 16 MB.
+    """The part of a document that is needed to redact the value at a path; the whole may be 16 MB.
 
-    It has the short texts next to a value, because one of them may be a name that redaction hides.
+    It includes the short texts next to a value, because one of them may name it as a secret.
     """
     if isinstance(value, dict) and path:
         key, *inner = path

@@ -15,7 +15,8 @@ from jobmon.store.search import matches_filter
 from jobmon.web.queues import WatchedQueue
 
 MAX_JOBS = 100
-KEEP_S, MAX_KEPT = 2, 20
+KEEP_S = 2
+MAX_KEPT = 20  # lists
 LENGTH = timedelta(days=1)  # of the window, if it has no start
 COVERED = (
     f"of each type only the {SLOWEST} longest runs that ended in the window are kept, and jobs "
@@ -24,14 +25,14 @@ COVERED = (
 
 
 class LongestRuns(NamedTuple):
-    """The jobs, and why others may be missing."""
+    """The jobs with the longest runs, and why jobs may be missing."""
 
     jobs: list[Document]
     reason: str
 
 
 class LongestRunReader:
-    """Lists jobs by their longest run; what was read is shared for two seconds."""
+    """Lists jobs by their longest run; callers share a list for two seconds."""
 
     def __init__(self) -> None:
         self._lists: SingleFlightCache[LongestRuns] = SingleFlightCache(MAX_KEPT)
@@ -40,7 +41,7 @@ class LongestRunReader:
         """At most 100 jobs, each with the `durationMs` of its longest run, the longest first.
 
         The runs ended in the window from `finished_from` to `finished_to`, by default the last 24
-        hours. ApiError 422 or 503 for a window without a history; raises PyMongoError.
+        hours. Raises ApiError 422 or 503 for a window without a history, and PyMongoError.
         """
         key = queue.name, job_filter
         return self._lists.get(key, lambda: _read_longest(queue, job_filter), KEEP_S)
@@ -70,7 +71,7 @@ def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRu
     found = [
         run
         for job_type, runs in details.slowest.items()
-        if not types or any(matches_filter(job_type, given) for given in types)
+        if not types or any(matches_filter(job_type, pattern) for pattern in types)
         for run in runs[:SLOWEST]
         if (start is None or run.finished_at >= start) and (end is None or run.finished_at < end)
     ]

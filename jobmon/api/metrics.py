@@ -57,23 +57,23 @@ class RequestMetrics:
             buckets=HTTP_BUCKETS,
             registry=None,
         )
-        self._of_routes: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._by_labels: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, response: Response) -> Response:
         """Count a request. Labels are bounded: the route's rule, a known method, a status."""
         route = UNMATCHED if (rule := request.url_rule) is None else rule.rule
         method = request.method if request.method in _METHODS else OTHER_METHOD
         key = route, method, response.status_code
-        if (metrics := self._of_routes.get(key)) is None:
-            number = self._requests.labels(route, method, str(response.status_code))
-            metrics = self._of_routes[key] = number, self._seconds.labels(route, method)
-        number, seconds = metrics
-        number.inc()
+        if (metrics := self._by_labels.get(key)) is None:
+            requests = self._requests.labels(route, method, str(response.status_code))
+            metrics = self._by_labels[key] = requests, self._seconds.labels(route, method)
+        requests, seconds = metrics
+        requests.inc()
         seconds.observe(time.perf_counter() - g.jobmon_began)
         return response
 
     def register(self, registry: CollectorRegistry) -> None:
-        """Add these metrics to a scrape; in multiprocess mode those of all workers."""
+        """Add these metrics to a scrape; in multiprocess mode the metrics of all workers."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         else:
@@ -97,7 +97,8 @@ def register(app: Flask, settings: Settings) -> None:
     def metrics() -> Response:
         """All metrics, in the format that the scraper prefers.
 
-        Below a queue's path of this queue, else of all queues that the token may read.
+        Below the path of a queue, the metrics of this queue; else of all queues that the token may
+        read.
         """
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
         registry.register(Scrape(reader.read(_scraped_queues(settings))))

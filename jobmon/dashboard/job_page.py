@@ -9,7 +9,7 @@ from flask import Response, jsonify, render_template, request
 
 from jobmon.api.answers import JobDetail
 from jobmon.api.explaining import read_explanation
-from jobmon.api.job_actions import read_done
+from jobmon.api.job_actions import read_done_actions
 from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import get_callers_job, get_detailed_job
 from jobmon.api.links import list_links
@@ -73,7 +73,7 @@ class JobPage:
             return jsonify(JobDetail().dump(get_detailed_job(job_id)))
         document, now = get_callers_job(job_id), datetime.now(UTC)
         job = JobView.from_document(document, detail=True)
-        done, not_read = read_done(current_queue(), document, _choose_age_s(document, now))
+        done, not_read = read_done_actions(current_queue(), document, _choose_age_s(document, now))
         context = {
             "job": job,
             "actions": list_job_buttons(document, now),

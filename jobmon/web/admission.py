@@ -1,9 +1,9 @@
-"""Limits concurrent requests: 503 `overloaded` for one that a process cannot start soon.
+"""Limits concurrent requests: 503 `overloaded` if a process cannot start a request soon.
 
 A process works on `JOBMON_THREADS` requests at a time. `MAX_WAITING` more wait for up to two
-seconds, because a burst is no overload; any further request is refused. A refusal needs no database
-and little work, so gunicorn has a thread for each request that works or waits, and some to spare
-for refusals and probes.
+seconds, because a burst is no overload; any further request is refused. gunicorn has a thread for
+each request that works or waits, and some spare ones for probes and refusals, which need no
+database and little work.
 """
 
 import threading
@@ -144,7 +144,7 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
 def _receive_body() -> None:
     """Read the body before a slot is taken, so that a slow client holds none; 413 if it is large.
 
-    Behind jobmon's own gunicorn worker it is in memory already.
+    Behind jobmon's own gunicorn worker the body is in memory already.
     """
     if request.content_length or "Transfer-Encoding" in request.headers:
         request.get_data()

@@ -96,10 +96,9 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
 def require_token(*, cookie: bool = False, require_revocation_check: bool = True) -> None:
     """Let a request pass only with a valid token; otherwise raise ApiError 401.
 
-    The token is in the `Authorization` header or, for pages (`cookie`), in the session's cookie. To
-    pages a trusted proxy may name the person instead: then the session is the proxy's concern. If
-    the list of revoked tokens cannot be read, PyMongoError is raised; without
-    `require_revocation_check` the request passes.
+    The token is in the `Authorization` header or, for pages (`cookie`), in the session's cookie.
+    For pages a trusted proxy may name the person instead. If the list of revoked tokens cannot be
+    read, PyMongoError is raised; without `require_revocation_check` the request passes.
     """
     with _refusing_with_401():
         if cookie and (claims := _read_trusted_header()) is not None:
@@ -272,7 +271,7 @@ def require_admin(*, require_revocation_check: bool = True) -> None:
 def require_any_permission(*, require_revocation_check: bool = True) -> None:
     """Let a request pass only with the permission of a queue; else raise ApiError 401, 403 or 404.
 
-    Below the path of a queue, only with the permission of this queue.
+    Below the path of a queue, only the permission of this queue counts.
     """
     if named_queue() is not None:
         require_admin(require_revocation_check=require_revocation_check)
@@ -295,7 +294,7 @@ def require_permission() -> None:
 def require_owners() -> None:
     """Raise ApiError 404 if the queue is closed to owners and the caller has no permission for it.
 
-    It is the answer for a queue that does not exist.
+    A queue that does not exist has the same answer.
     """
     settings = current_settings()
     if settings is not None and not may_know(settings):

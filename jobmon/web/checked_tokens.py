@@ -1,8 +1,8 @@
 """Remembers tokens whose signature and claims were checked.
 
 Checking a token takes longer than most queries. At each use, its times are compared with the clock,
-and the identity provider's key with its present keys. A token is remembered by a hash, and only if
-it was accepted, so that callers without one cannot fill the memory.
+and its key with the identity provider's present keys. A token is remembered by a hash, and only if
+it was accepted, so that callers without a valid token cannot fill the memory.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class CheckedTokens:
     """The claims of the last `MAX_TOKENS` tokens that were accepted and used.
 
     `find_key` returns the identity provider's key with an id; None without a provider. `leeway_s`:
-    by how much its clock may be wrong.
+    by how many seconds the issuer's clock may be wrong.
     """
 
     def __init__(self, leeway_s: float, find_key: FindKey | None = None) -> None:
@@ -48,12 +48,12 @@ class CheckedTokens:
 
         They are shared: do not change them. Raises what `find_key` raises.
         """
-        name, now = _hash(token), time.time()
+        token_hash, now = _hash(token), time.time()
         with self._lock:
-            known = self._tokens.get(name)
+            known = self._tokens.get(token_hash)
             if known is None:
                 return None
-            self._tokens.move_to_end(name)
+            self._tokens.move_to_end(token_hash)
         is_valid = known.begins_at <= now + self._leeway_s and known.ends_at > now - self._leeway_s
         if not is_valid:
             return None

@@ -23,7 +23,7 @@ def find_claim(claims: Any, path: str) -> Any:
         return None
     if path in claims:
         return claims[path]
-    dots = (number for number, character in enumerate(path) if character == ".")
+    dots = (index for index, character in enumerate(path) if character == ".")
     found = (find_claim(claims.get(path[:dot]), path[dot + 1 :]) for dot in dots)
     return next((value for value in found if value is not None), None)
 

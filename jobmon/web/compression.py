@@ -28,8 +28,8 @@ def register(app: Flask) -> None:
 def fixed_response(content: bytes, mimetype: str) -> Response:
     """An answer with content that never changes: compressed once, 304 if the caller has it.
 
-    By hand, because a middleware for files (WhiteNoise) would answer outside of Flask: without
-    the limits, headers and log line of a request.
+    A middleware for files (WhiteNoise) would answer outside of Flask: without the limits, headers
+    and log line of a request.
     """
     encoding = None
     if len(content) >= _MIN_BYTES:
@@ -47,7 +47,7 @@ def fixed_response(content: bytes, mimetype: str) -> Response:
 
 @lru_cache(_MAX_CACHED)
 def _encode(content: bytes, encoding: str | None) -> tuple[bytes, str]:
-    """The content in an encoding, and the ETag for that."""
+    """The content in an encoding, and its ETag."""
     etag = hashlib.blake2b(content, digest_size=16).hexdigest()
     match encoding:
         case "br":

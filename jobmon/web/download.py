@@ -1,6 +1,6 @@
 """Downloads a small JSON document of an identity provider until a deadline.
 
-Neither a provider that sends byte by byte nor one whose answer never ends holds a thread longer.
+A provider that sends byte by byte, or without end, does not hold a thread beyond the deadline.
 """
 
 import time
@@ -25,7 +25,7 @@ class StatusError(OSError):
         self.body = body
 
 
-# What a download, and parsing its JSON, may raise.
+# The exceptions that a download, and parsing its JSON, may raise.
 FAILURES = (OSError, HTTPException, ValueError, RecursionError)
 
 
@@ -68,10 +68,10 @@ class _DeadlineReader(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
             raise TimeoutError("the answer took too long")
-        self._connection.settimeout(left)
+        self._connection.settimeout(left_s)
         return self._stream.readinto(buffer)
 
     def close(self) -> None:

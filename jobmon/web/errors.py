@@ -97,10 +97,11 @@ def invalid(parameter: str, *messages: str) -> ApiError:
 
 
 def invalid_parameters(messages: Mapping[str, Any]) -> ApiError:
-    """422 with marshmallow's messages by parameter; by position in one that may be repeated."""
+    """422 with marshmallow's messages by parameter; a repeated one has them by position."""
     flat = {}
-    for parameter, found in messages.items():
-        nested = found.values() if isinstance(found, dict) else [found]
+    for parameter, its_messages in messages.items():
+        is_repeated = isinstance(its_messages, dict)
+        nested = its_messages.values() if is_repeated else [its_messages]
         flat[parameter] = list(dict.fromkeys(text for texts in nested for text in texts))
     return _validation_error(flat)
 
@@ -113,7 +114,7 @@ def register(app: Flask) -> None:
 def explain(error: Exception) -> ApiError:
     """The answer to any failure; a fault is logged here, once.
 
-    The request's line in the log has its code, too.
+    The request's line in the log has the code of the answer, too.
     """
     match error:
         case ApiError():

@@ -1,6 +1,6 @@
 """Writes JSON by orjson, ten times as fast as Python's own module.
 
-A JSON answer ends with a line feed, as Flask's own do: else a shell's prompt follows on its line.
+A JSON answer ends with a line feed, as Flask's own do, so that a shell's prompt is on a new line.
 """
 
 import json
@@ -14,19 +14,19 @@ _LINE_OPTIONS = _OPTIONS | orjson.OPT_APPEND_NEWLINE
 
 
 class JSONProvider(DefaultJSONProvider):
-    """Flask's own, but with `dump_json`, and keys in the order in which they are given."""
+    """Flask's own provider, but with `dump_json`, and with keys in their original order."""
 
     sort_keys = False
     ensure_ascii = False
 
     def dumps(self, obj: Any, **options: Any) -> str:
-        """`obj` as JSON, by Flask's own provider if it is to be indented."""
-        options.pop("separators", None)  # Flask's are without blanks, too
+        """`obj` as JSON; with options such as an indentation, Flask's own provider writes it."""
+        options.pop("separators", None)  # Flask's separators have no blanks either
         return super().dumps(obj, **options) if options else dump_json(obj)
 
 
 def encode_json(value: Any) -> bytes:
-    """`value` as JSON without blanks; TypeError for a value that JSON does not have."""
+    """`value` as JSON without blanks; raises TypeError for a value that JSON cannot represent."""
     return _encode(value, _OPTIONS)
 
 

@@ -1,7 +1,7 @@
 """Fetches an identity provider's keys (JWKS) in a thread, and caches them.
 
-A token whose key is cached never waits, even if the provider is slow, sends byte by byte or does
-not answer.
+A token whose key was fetched in the last five minutes never waits, even if the provider is slow,
+sends byte by byte or does not answer.
 """
 
 import json
@@ -17,8 +17,8 @@ from jobmon.web.errors import unavailable
 
 log = logging.getLogger(__name__)
 
-KEYS_REFRESH_S = 150  # older keys are used, and fetched again meanwhile
-KEYS_LIFESPAN_S = 300  # even older keys are used only while the provider does not answer
+KEYS_REFRESH_S = 150  # older keys are still used while they are fetched again
+KEYS_LIFESPAN_S = 300  # keys older than this are used only while the provider does not answer
 KEYS_COOLDOWN_S = 5  # between the starts of two fetches
 KEYS_TIMEOUT_S = 2.0  # for a whole fetch, its redirects included
 # Requests that wait for an unknown key; without a bound, forged tokens could hold all threads.

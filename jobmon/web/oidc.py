@@ -25,15 +25,17 @@ from jobmon.web.oidc_protocol import Claims, DiscoveryError, Protocol, read_disc
 
 log = logging.getLogger(__name__)
 
-MAX_WAIT_S = 1.0  # while as many threads as may ask the provider do so
-DISCOVERY_REFRESH_S = 600  # an older document is read again, and used while that fails
-# How long an identity is valid: at least, if the provider names no time, and at most if renewed.
-MIN_LIFETIME_S, DEFAULT_LIFETIME_S, MAX_RENEWED_LIFETIME_S = 60, 300, 3_600
+MAX_WAIT_S = 1.0  # for a slot, while half of the threads use the provider already
+DISCOVERY_REFRESH_S = 600  # an older document is read again, and still used if that fails
+# How long an identity is valid.
+MIN_LIFETIME_S = 60
+DEFAULT_LIFETIME_S = 300  # if the provider names no time
+MAX_RENEWED_LIFETIME_S = 3_600  # if it can be renewed
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignInFlow:
-    """What jobmon has to remember while a person is at the provider."""
+    """The values that jobmon has to remember while a person is at the provider."""
 
     address: str  # where the person signs in
     state: str
@@ -44,9 +46,9 @@ class SignInFlow:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Who signed in according to the provider, and for how many seconds that is valid.
+    """The person who signed in according to the provider; valid for `lifetime_s` seconds.
 
-    `roles` are only those that have a permission in the settings.
+    `roles` has only the roles that have a permission in the settings.
     """
 
     subject: str
@@ -60,8 +62,8 @@ class Identity:
 class IdentityProvider:
     """The provider of the settings. Nothing connects before the first sign-in.
 
-    Every method raises ApiError 503 if the provider does not answer, and 502 if it answers what
-    cannot be used; a person who is refused gets 403.
+    Every method raises ApiError 503 if the provider does not answer, and 502 if its answer cannot
+    be used; a person whom it refuses gets 403.
 
         flow = provider.begin("https://jobs.example/dashboard/oidc/callback")
         identity = provider.finish(request.args["code"], flow)
@@ -73,7 +75,7 @@ class IdentityProvider:
         self._protocol: Protocol | None = None
         self._read_at = -float("inf")
         # A provider that hangs must leave threads for those who are signed in.
-        self._at_once = threading.BoundedSemaphore(max(1, settings.threads // 2))
+        self._slots = threading.BoundedSemaphore(max(1, settings.threads // 2))
 
     def begin(self, redirect_uri: str) -> SignInFlow:
         """Where to send a person who wants to sign in."""
@@ -85,12 +87,12 @@ class IdentityProvider:
             return SignInFlow(address=address, redirect_uri=redirect_uri, **flow)
 
     def check_sender(self, issuer: str | None) -> None:
-        """Raise ApiError for a return from another provider, if it names itself (RFC 9207)."""
+        """Raise ApiError 502 if a return to jobmon names another provider (RFC 9207)."""
         if issuer not in (None, self._issuer):
             raise _failed("iss")
 
     def finish(self, code: str, flow: SignInFlow) -> Identity:
-        """Who signed in, for a code that the provider gave."""
+        """The person for whom the provider issued a code."""
         with self._open_protocol() as protocol:
             answer = protocol.open_client().fetch_token(
                 protocol.metadata["token_endpoint"],
@@ -104,7 +106,7 @@ class IdentityProvider:
             return self._identify(protocol, answer, nonce=flow.nonce)
 
     def renew(self, refresh_token: str, provider_subject: str) -> Identity:
-        """The same person as now known to the provider, with new tokens."""
+        """The same person with the provider's present roles, and new tokens."""
         with self._open_protocol() as protocol:
             answer = protocol.open_client().refresh_token(
                 protocol.metadata["token_endpoint"], refresh_token=refresh_token
@@ -112,21 +114,21 @@ class IdentityProvider:
             return self._identify(protocol, answer, expected=provider_subject)
 
     def sign_out_address(self, id_token: str | None, return_to: str) -> str | None:
-        """Where a person signs out at the provider; None if it offers nothing for that."""
+        """Where a person signs out at the provider; None if it has no address for this."""
         with self._open_protocol() as protocol:
             if not protocol.metadata.get("end_session_endpoint"):
                 return None
-            made = protocol.create_logout_url(
+            logout = protocol.create_logout_url(
                 post_logout_redirect_uri=return_to,
                 id_token_hint=id_token,
                 client_id=self._settings.oidc_client_id,
             )
-            return str(made["url"])
+            return str(logout["url"])
 
     @contextmanager
     def _open_protocol(self) -> Iterator[Protocol]:
         """The protocol with the provider's addresses; every failure within becomes an ApiError."""
-        if not self._at_once.acquire(timeout=MAX_WAIT_S):
+        if not self._slots.acquire(timeout=MAX_WAIT_S):
             raise _unreachable()
         try:
             yield self._load_protocol()
@@ -145,7 +147,7 @@ class IdentityProvider:
             log.error("the identity provider does not answer: %s", error)
             raise _unreachable() from None
         finally:
-            self._at_once.release()
+            self._slots.release()
 
     def _load_protocol(self) -> Protocol:
         known = self._protocol
@@ -173,18 +175,18 @@ class IdentityProvider:
         expected: str | None = None,
     ) -> Identity:
         """The person of a token answer; `expected` is the `sub` that it must have."""
-        settings, issued = self._settings, answer.get("id_token")
-        found: list[Claims] = []
-        if issued:
-            found.append(protocol.check_id_token(answer, nonce, settings.jwt_leeway_s))
-            if expected not in (None, found[0]["sub"]):
+        settings, id_token = self._settings, answer.get("id_token")
+        id_claims: Claims | None = None
+        if id_token:
+            id_claims = protocol.check_id_token(answer, nonce, settings.jwt_leeway_s)
+            if expected not in (None, id_claims["sub"]):
                 raise _failed("sub")
-            expected = str(found[0]["sub"])
+            expected = str(id_claims["sub"])
         if expected is None:
             raise _failed("sub")
         subject: Any = None
         roles: Any = None
-        for claims in protocol.find_claims(found, answer, expected):
+        for claims in protocol.find_claims(id_claims, answer, expected):
             subject = find_claim(claims, settings.subject_claim) if subject is None else subject
             roles = find_claim(claims, settings.role_claim) if roles is None else roles
             if subject is not None and roles is not None:
@@ -194,10 +196,10 @@ class IdentityProvider:
         return Identity(
             subject=subject,
             roles=_select_roles(roles, settings),
-            lifetime_s=_read_lifetime(answer, found),
+            lifetime_s=_read_lifetime(answer, id_claims),
             provider_subject=expected,
             refresh_token=answer.get("refresh_token"),
-            id_token=issued,
+            id_token=id_token,
         )
 
 
@@ -211,13 +213,13 @@ def _select_roles(roles: Any, settings: Settings) -> tuple[str, ...]:
     )
 
 
-def _read_lifetime(answer: Claims, found: list[Claims]) -> float:
+def _read_lifetime(answer: Claims, id_claims: Claims | None) -> float:
     """For how many seconds an identity is valid: shorter if it can be renewed."""
-    named: Any = answer.get("expires_in")
-    if named is None and found:
-        named = found[0]["exp"] - time.time()
+    expires_in: Any = answer.get("expires_in")
+    if expires_in is None and id_claims is not None:
+        expires_in = id_claims["exp"] - time.time()
     try:
-        lifetime = max(float(MIN_LIFETIME_S), float(named))
+        lifetime = max(float(MIN_LIFETIME_S), float(expires_in))
     except (TypeError, ValueError):
         lifetime = float(DEFAULT_LIFETIME_S)
     return min(lifetime, MAX_RENEWED_LIFETIME_S) if answer.get("refresh_token") else lifetime
@@ -229,7 +231,7 @@ def _unreachable() -> ApiError:
 
 
 def _failed(reason: str, message: str = "", *, is_logged: bool = False) -> ApiError:
-    """502, logged once with a reason that has nothing of the answer's values."""
+    """502, logged once with a reason that contains no value of the answer."""
     if not is_logged:
         log.error("the identity provider's answer cannot be used: %s", reason)
     text = message or "The identity provider's answer cannot be used; the log has the reason."

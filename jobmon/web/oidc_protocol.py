@@ -1,4 +1,4 @@
-"""What jobmon asks an identity provider, and how it checks the answers (OpenID Connect).
+"""Sends requests to an identity provider, and checks its answers (OpenID Connect).
 
 Authlib makes the parameters of requests and checks ID tokens. Answers are read until a deadline.
 """
@@ -71,20 +71,20 @@ class Protocol(OpenIDMixin):
         } | {"id_token_signing_alg_values_supported": self._algorithms}
         self._lock = threading.Lock()
         self._keys: Any = None
-        self._keys_at = -float("inf")
+        self._keys_fetched_at = -float("inf")
 
     def load_server_metadata(self) -> dict[str, Any]:
         """Called by Authlib."""
         return self.metadata
 
     def fetch_jwk_set(self, force: bool = False) -> Any:
-        """The provider's keys; with `force` new ones, because it may have changed them."""
+        """The provider's keys; `force` fetches them again, unless this was done seconds ago."""
         with self._lock:
-            age = time.monotonic() - self._keys_at
+            age = time.monotonic() - self._keys_fetched_at
             if self._keys is None or age > (KEYS_COOLDOWN_S if force else KEYS_REFRESH_S):
                 url = str(self.metadata["jwks_uri"])
                 self._keys = json.loads(download(url, time.monotonic() + TIMEOUT_S))
-                self._keys_at = time.monotonic()
+                self._keys_fetched_at = time.monotonic()
             return self._keys
 
     def open_client(self) -> "_Client":
@@ -108,18 +108,19 @@ class Protocol(OpenIDMixin):
         }
         try:
             return self.parse_id_token(answer, nonce, options, leeway=leeway_s) or {}
-        except BadSignatureError:  # a new key without another id
+        except BadSignatureError:  # the provider has replaced a key without changing its id
             self.fetch_jwk_set(force=True)
             return self.parse_id_token(answer, nonce, options, leeway=leeway_s) or {}
 
     def find_claims(
-        self, found: list[Claims], answer: dict[str, Any], subject: str
+        self, id_claims: Claims | None, answer: dict[str, Any], subject: str
     ) -> Iterator[Claims]:
-        """The claims about a person, from the ID token, the access token and the provider.
+        """The claims about a person: of the ID token, the access token and the userinfo endpoint.
 
         Keycloak, for instance, has roles only in the access token.
         """
-        yield from found
+        if id_claims is not None:
+            yield id_claims
         access_token = str(answer.get("access_token") or "")
         claims = self._read_access_token(access_token)
         if claims.get("sub") == subject:
@@ -132,7 +133,7 @@ class Protocol(OpenIDMixin):
                 yield claims
 
     def _read_access_token(self, token: str) -> Claims:
-        """The claims of an access token that is a JWT of this provider; none of any other."""
+        """The claims of an access token that is a JWT of this provider; empty for any other."""
         if token.count(".") != 2:
             return {}
         try:
@@ -145,7 +146,7 @@ class Protocol(OpenIDMixin):
 
 
 class _Client(OAuth2Client):
-    # Authlib's own class refuses the texts of providers that have line ends in them.
+    # Authlib's own class refuses error texts with line ends.
     oauth_error_class = OAuthError  # type: ignore[assignment]
 
 
@@ -157,12 +158,12 @@ class _Sender:
     ) -> "_Answer":
         """The provider's answer, whatever its status is."""
         # A copy: Authlib would add the client's secret to the headers that all requests share.
-        url, sent, body = auth.prepare(  # type: ignore[no-untyped-call]
+        url, own_headers, body = auth.prepare(  # type: ignore[no-untyped-call]
             "POST", url, dict(headers), urlencode(data)
         )
-        until = time.monotonic() + TIMEOUT_S
+        deadline = time.monotonic() + TIMEOUT_S
         try:
-            return _Answer(200, download(url, until, form=body.encode(), headers=sent))
+            return _Answer(200, download(url, deadline, form=body.encode(), headers=own_headers))
         except StatusError as error:
             return _Answer(error.status, error.body)
 

@@ -20,8 +20,8 @@ _FORWARDED = "HTTP_X_FORWARDED_PREFIX"  # the header, in the WSGI environment
 class PathPrefix:
     """WSGI middleware that adds the path below which a proxy serves jobmon to SCRIPT_NAME.
 
-    `prefix` is the setting. A proxy may have removed it from the path or not: both work. None: it
-    is what the nearest proxy removed, according to its header, if `trusts_header`.
+    `prefix` is the setting; it works whether or not the proxy removes it from the path. If it is
+    None and `trusts_header`, the nearest proxy names the path that it removed in its header.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PathPrefix:
         return self._app(environ, start_response)
 
     def _read_header(self, environ: dict[str, Any]) -> str:
-        """The last value of the header; empty if it is no plain path: it ends up in links."""
+        """The last value of the header; empty if it is no plain path, because links contain it."""
         value = environ.get(_FORWARDED, "").rpartition(",")[2].strip()
         return value.rstrip("/") if self._trusts_header and is_path_prefix(value) else ""
 

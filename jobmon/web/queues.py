@@ -62,7 +62,7 @@ StartResponse = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueueActions:
-    """The actions that a queue has, their requests, and what counts the jobs of one.
+    """The actions that a queue has, the requests for them, and their previews.
 
     `paused_types`: None if types of this queue cannot be paused.
     """
@@ -75,7 +75,7 @@ class QueueActions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WatchedQueue:
-    """A queue's settings, and what reads it. Nothing connects before the first query.
+    """A queue's settings and its readers. Nothing connects before the first query.
 
     `actions`: None unless JOBMON_ACTIONS is set.
     """
@@ -188,7 +188,7 @@ class WatchedQueues:
         return len({queue.mongo_uri for queue in self.all_settings()})
 
     def open_all(self, may_see: Callable[[Settings], bool] | None = None) -> list["WatchedQueue"]:
-        """All queues, or those that the caller may see."""
+        """All queues, or only those for which `may_see` is true."""
         return [
             self.open(settings)
             for settings in self.all_settings()
@@ -200,7 +200,7 @@ class WatchedQueues:
         return self._settings.values()
 
     def find_settings(self, name: str) -> Settings | None:
-        """The settings of the queue with this name; None if there is none."""
+        """The settings of the queue with this name; None if there is no such queue."""
         return self._settings.get(name)
 
     def open(self, settings: Settings) -> WatchedQueue:
@@ -295,9 +295,9 @@ def root_path() -> str:
 
 
 class QueueReading(Generic[T]):
-    """Reads something of many queues at once, within a limited time.
+    """Calls `read` for many queues at once, within a limited time.
 
-    Each deployment has `READERS` threads of its own, so that one that does not answer delays no
+    Each deployment has `READERS` threads of its own, so a deployment that does not answer delays no
     other. Callers share the read of a queue that is waiting or in progress.
 
         totals = QueueReading[int](lambda queue: queue.stats.stats().total)
@@ -311,7 +311,7 @@ class QueueReading(Generic[T]):
         self._deployments: dict[str, _Deployment[T]] = {}  # by connection string
 
     def read(self, queues: Sequence[WatchedQueue], within_s: float) -> dict[str, T]:
-        """What was read, by the queue's name; queues that took longer are missing.
+        """The results by the queue's name; queues that took longer are missing.
 
         If reading a queue raises, the exception is logged, and the queue is missing, too.
         """

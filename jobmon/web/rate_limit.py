@@ -1,8 +1,9 @@
 """Limits the rate of requests: 429 with Retry-After for too many; off by default.
 
 `JOBMON_RATE_LIMIT` limits the requests of each token's owner, after the token was checked.
-`JOBMON_RATE_LIMIT_PER_ADDRESS` limits those of each address before the check, so it also slows down
-the guessing of tokens. One worker counts in memory, several in `JOBMON_RATE_LIMIT_STORAGE_URI`.
+`JOBMON_RATE_LIMIT_PER_ADDRESS` limits the requests of each address before the check, so it also
+slows down the guessing of tokens. A single worker counts in memory, several workers in
+`JOBMON_RATE_LIMIT_STORAGE_URI`.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Renews sessions at the identity provider, once for all requests that need it at the same time.
 
 Many providers accept a refresh token once, and end the session at its second use. The tabs of a
-browser renew in the same second, in different processes: these share what the first one received,
-in a folder of this machine. What is in its files is sealed.
+browser renew in the same second, in different processes. The first process puts the answer into a
+file of this machine, encrypted, and the others read it there.
 """
 
 import fcntl
@@ -21,13 +21,13 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.web.oidc import Identity
 from jobmon.web.sessions import SessionKeys
 
-KEPT_S = 30  # what was received for a refresh token
-_DELETED_AFTER_S = 300
+KEPT_S = 30  # how long the answer for a refresh token can be shared
+_DELETED_AFTER_S = 300  # its file
 _MAX_BYTES = 64 * 1_024
 
 
 class Renewals:
-    """Gets the identity for a refresh token, from the provider or from who has just asked it.
+    """Gets the identity for a refresh token, from the provider or from a renewal seconds ago.
 
     >>> Renewals(keys).get(refresh_token, lambda: provider.renew(refresh_token, subject))
     """
@@ -60,9 +60,9 @@ class Renewals:
         """Create the folder; raises OSError if somebody else could have put files into it."""
         with suppress(FileExistsError):
             self._folder.mkdir(mode=0o700)
-        found = self._folder.lstat()
-        is_private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-        if not is_private or found.st_uid != os.geteuid():
+        folder = self._folder.lstat()
+        is_private = stat.S_ISDIR(folder.st_mode) and not folder.st_mode & 0o077
+        if not is_private or folder.st_uid != os.geteuid():
             raise OSError("the folder is not private")
 
     def _read(self, file: BinaryIO) -> Identity | None:

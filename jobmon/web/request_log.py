@@ -1,7 +1,7 @@
 """Logs one line for each request, and gives each request an id.
 
-The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new one. The answer has
-it, every line that the request logs, and every query, as its `comment` in MongoDB.
+The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new one. The answer, every
+line that the request logs, and the `comment` of every query in MongoDB contain it.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger("jobmon.request")
 
 
 def register(app: Flask) -> None:
-    """Give each request its id, and log it once it is answered: an export when it has been sent."""
+    """Give each request its id, and log the request when its whole answer has been sent."""
     is_traced = tracing.is_enabled()
     app.before_request(_begin)
     app.after_request(partial(_end, is_traced=is_traced))

@@ -44,13 +44,13 @@ class _RevocationList:
 
 
 class RevokedTokens:
-    """The list; it is short, so it is read whole and cached for a second.
+    """The list of revoked tokens; it is short, so it is read whole and cached for a second.
 
     An entry is a token's id, or `{sub}` for all tokens of a subject that were issued before a
     moment. Every method raises PyMongoError if the database does not answer.
 
-    If a list existed and is gone, that is logged as an error. The tokens in it that this process
-    has read stay refused.
+    If the list existed and is gone, an error is logged. The tokens that this process has read in it
+    stay refused.
 
     >>> RevokedTokens(connection).includes("0b1f6c1e", "ada", issued_at=1_700_000_000)
     """

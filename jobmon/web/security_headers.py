@@ -36,8 +36,8 @@ class ProtectedAnswers:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         def start(status: str, headers: Headers, *exc_info: Any) -> Any:
-            given = {name.lower() for name, _ in headers}
-            headers += [header for header in _UNLESS_SET if header[0].lower() not in given]
+            set_names = {name.lower() for name, _ in headers}
+            headers += [header for header in _UNLESS_SET if header[0].lower() not in set_names]
             headers += _ALWAYS  # no view sets them
             # Not over plain HTTP (RFC 6797), and not for a host that has other programs.
             if environ["wsgi.url_scheme"] == "https" and not root_path():
@@ -51,11 +51,11 @@ def register(app: Flask) -> None:
     """Protect every answer of the app. Call it before any route is added."""
     app.url_map.merge_slashes = False  # else `//jobs` redirects to the Host that the caller sent
     app.wsgi_app = ProtectedAnswers(app.wsgi_app)  # type: ignore[method-assign]
-    app.after_request(_redirect_within)
+    app.after_request(_redirect_to_same_host)
 
 
-def _redirect_within(response: Response) -> Response:
-    """Flask's routing redirects an empty path: to this host, whatever Host was sent."""
+def _redirect_to_same_host(response: Response) -> Response:
+    """Remove the Host that the caller sent from Flask's own redirect, that of an empty path."""
     if response.status_code == HTTPStatus.PERMANENT_REDIRECT:
         response.location, response.data = f"{root_path()}/", b""
     return response

@@ -1,7 +1,7 @@
 """Sessions of people who signed in at an identity provider: what jobmon issues, signs and seals.
 
-A session has a token that is checked like any other, and what the provider gave, sealed in a
-cookie: the server keeps nothing. Both keys are derived from a secret in the settings.
+A session has a token that is checked like any other, and the provider's tokens, encrypted in a
+cookie; the server keeps nothing. The keys for both are derived from a secret in the settings.
 """
 
 import base64
@@ -22,7 +22,7 @@ from jobmon.settings import Settings
 from jobmon.web.claims import put_claim
 
 KEY_ID = "jobmon-session"  # the `kid` of the tokens of sessions
-ENDS_AT = "session_ends_at"  # the claim after which the session is not continued, in epoch seconds
+ENDS_AT = "session_ends_at"  # the claim with the end of the session, in seconds since 1970, UTC
 _ALGORITHM = "HS256"
 _MAX_UNSEALED_BYTES = 64 * 1_024
 
@@ -44,16 +44,16 @@ class Session:
     id_token: str | None
 
     @classmethod
-    def begin(cls, hours: int, **given: Any) -> "Session":
-        """A new session that ends after `hours` at the latest."""
+    def begin(cls, hours: int, **provider_fields: Any) -> "Session":
+        """A new session that ends after `hours` at the latest, with the fields of the provider."""
         now = int(time.time())
         ends_at = now + hours * 3_600
         session_id = secrets.token_urlsafe(16)
-        return cls(id=session_id, began_at=now, ends_at=ends_at, renewed_at=now, **given)
+        return cls(id=session_id, began_at=now, ends_at=ends_at, renewed_at=now, **provider_fields)
 
 
 class SessionKeys:
-    """Signs the tokens of sessions, and seals what only jobmon may read."""
+    """Signs the tokens of sessions, and seals (encrypts) values that only jobmon may read."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,7 +66,7 @@ class SessionKeys:
     ) -> str:
         """A token that expires after `lifetime_s`, at the end of the session at the latest.
 
-        It is `iat` when the session began, so that `jobmon revoke --sub` ends the whole session.
+        Its `iat` is the start of the session, so that `jobmon revoke --sub` ends the whole session.
         """
         claims: dict[str, Any] = {
             "iat": session.began_at,
@@ -96,10 +96,10 @@ class SessionKeys:
         return self._sealing.encrypt(packed).decode()
 
     def seal_session(self, session: Session, max_length: int) -> str:
-        """Encrypt a session, without the provider's tokens for which there is no room.
+        """Encrypt a session in at most `max_length` characters, if necessary without some tokens.
 
-        Without the ID token the provider may ask at sign-out; without the refresh token the session
-        ends with its token.
+        Without the ID token the provider may ask the person at sign-out; without the refresh token,
+        too, the session ends with its token.
         """
         without_id = replace(session, id_token=None)
         for smaller in (session, without_id, replace(without_id, refresh_token=None)):
@@ -130,7 +130,7 @@ class SessionKeys:
 
 
 def is_session_token(token: str) -> bool:
-    """Whether a token, which is not verified here, names the key of sessions."""
+    """Whether a token names the key of sessions; its signature is not checked here."""
     try:
         return jwt.get_unverified_header(token).get("kid") == KEY_ID
     except jwt.PyJWTError:

@@ -17,7 +17,7 @@ from jobmon.web.errors import ApiError
 from jobmon.web.revocation import RevokedTokens
 from jobmon.web.sessions import ENDS_AT
 
-_GRACE_S = 3_600  # an entry is kept so much longer than its token, because clocks differ
+_GRACE_S = 3_600  # how much longer than its token an entry is kept, because clocks differ
 
 
 def register(app: Flask) -> None:
@@ -65,8 +65,8 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
                 "or JOBMON_JWT_JWKS_URL as for the web service, or give the token's `jti`."
             )
         jti, until = _read_token(sys.stdin.read().strip().removeprefix("Bearer").strip())
-    own = connect_as_writer(settings)
-    revoked = RevokedTokens(own)
+    connection = connect_as_writer(settings)
+    revoked = RevokedTokens(connection)
     try:
         if jti is not None:
             revoked.add(jti, until)
@@ -84,11 +84,11 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
             raise click.ClickException(failed + reason) from None
         raise click.ClickException(f"not revoked: {describe_error(error)}") from None
     finally:
-        own.close()
+        connection.close()
 
 
 def _read_token(token: str) -> tuple[str, datetime | None]:
-    """The id of a token and the end of its entry; ClickException if the token is not valid."""
+    """The token's id, and until when its entry is kept; raises ClickException if it is invalid."""
     try:
         claims = read_claims(token)
     except ApiError as error:

@@ -1,7 +1,7 @@
-"""The person that a proxy in front names in a header, after it has signed the person in itself.
+"""Reads the person whom a proxy in front of jobmon has signed in, and names in a header.
 
-Anybody can send such a header. It counts only on connections from the addresses in the settings,
-where nobody but the proxy is, and only if the proxy has replaced what its client sent.
+Anybody can send such a header. So it counts only on connections from the addresses in the settings.
+Only the proxy may have these addresses, and it must replace the header of its own client.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from flask import Request
 from jobmon.settings import Settings
 from jobmon.web.claims import put_claim
 
-MAX_LENGTH = 1_000
+MAX_LENGTH = 1_000  # characters of a header's value
 
 
 class TrustedHeader:
@@ -26,26 +26,26 @@ class TrustedHeader:
         self._networks = [ipaddress.ip_network(text) for text in settings.trusted_header_from]
 
     def is_sent(self, request: Request) -> bool:
-        """Whether a request names a person, from wherever it comes."""
+        """Whether a request names a person, whether or not the header is trusted."""
         return self._user in request.headers
 
     def read_claims(self, request: Request) -> dict[str, Any] | None:
-        """The claims of the named person, as a token would have them; None if none is trusted.
+        """The claims of the named person, as a token would have them; None if not trusted.
 
         The values of a header that is sent twice are joined by a comma: such a user is refused.
         """
         user = _decode(request.headers.get(self._user, ""))
         if not user or "," in user or not self._is_from_proxy(request):
             return None
-        sent = _decode(request.headers.get(self._groups, "")) if self._groups else ""
-        groups = [name for group in sent.split(",") if (name := group.strip())]
+        group_list = _decode(request.headers.get(self._groups, "")) if self._groups else ""
+        groups = [name for group in group_list.split(",") if (name := group.strip())]
         claims: dict[str, Any] = {"iat": int(time.time()), "jti": None}
         put_claim(claims, self._settings.role_claim, groups)
         put_claim(claims, self._settings.subject_claim, user)
         return claims
 
     def _is_from_proxy(self, request: Request) -> bool:
-        """Whether the connection itself is from a trusted address, whatever the headers have."""
+        """Whether the connection itself is from a trusted address, whatever its headers claim."""
         original = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
         try:
             peer = ipaddress.ip_address(original.get("REMOTE_ADDR") or "")

@@ -244,7 +244,7 @@ def test_confirmed_request_is_filed_once_and_shown(
         ({"action": "retry", "scope": "selected", "filter": "?status=dlq"}, "Select a job first."),
         ({"action": "explode", "id": "dead-1"}, "Must be one of"),
         ({"action": "delete", "id": "dead-1"}, "Deletion is switched off"),
-        ({"action": "retry", "filter": "?stats=dlq"}, "Has no filter stats."),
+        ({"action": "retry", "filter": "?stats=dlq"}, "There is no filter stats."),
         ({"action": "retry", "filter": "?payload.x=1"}, "payload.x"),
     ],
 )

@@ -238,7 +238,7 @@ def test_provider_that_hangs_leaves_threads_for_others(
 ) -> None:
     client = connect(threads=2)
     monkeypatch.setattr("jobmon.web.oidc.MAX_WAIT_S", 0.01)
-    with client._at_once, pytest.raises(ApiError) as caught:
+    with client._slots, pytest.raises(ApiError) as caught:
         client.begin(BACK)
     assert caught.value.status == 503
     assert client.begin(BACK)
