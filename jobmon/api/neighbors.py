@@ -29,8 +29,8 @@ class _NeighborParameters(FilterParameters):
     id = fields.String(required=True, **describe("The job's id, as lists print it."))
 
     @post_load(pass_original=True)
-    def _make_query(self, query: dict[str, Any], original: Mapping[str, Any], **_: Any) -> Any:
-        list_query = super()._make_query(query, original)
+    def _make_query(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> Any:
+        list_query = super()._make_query(query, sent)
         return NeighborQuery(job_id=query["id"], list_query=list_query)
 
 
@@ -47,9 +47,7 @@ class NeighborsAnswer(Answer):
 
     previousJobId = string("Id of the job before it; null if it is the first.", nullable=True)
     nextJobId = string("Id of the job after it; null if it is the last.", nullable=True)
-    reasons = mapping(
-        fields.String(), "By field name: why it is null although there may be a job."
-    )
+    reasons = mapping(fields.String(), "By field name: why it is null although there may be a job.")
 
 
 def find_neighbors(lists: ListResponder, query: ListQuery, job: Document) -> dict[str, Any]:

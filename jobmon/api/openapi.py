@@ -115,8 +115,8 @@ _FILES = {
 }
 
 
+_MAX_ROOTS = 4  # cached documents: one for each path below which proxies serve jobmon
 # The routes about lists of jobs, which have the parameters of a search.
-_MAX_ROOTS = 4  # documents that are kept: one for each path below which proxies serve jobmon
 _LISTS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
 
 
@@ -150,7 +150,7 @@ _SHARED_ERRORS[Access.ADMIN] = (*_SHARED_ERRORS[Access.SIGNED_IN], HTTPStatus.FO
 class _ParameterReader:
     """Reads the parameters of a view with their schema, in place of webargs.
 
-    webargs looks up every parameter that a request does not have.
+    webargs looks up every parameter of the schema, also if the request does not have it.
     """
 
     DEFAULT_VALIDATION_STATUS = HTTPStatus.UNPROCESSABLE_ENTITY.value
@@ -196,11 +196,11 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         schema: type[answers.Answer],
         *,
         example: dict[str, Any] | None = None,
-        **more: Any,
+        **options: Any,
     ) -> Any:
         """Document and serialize the answer of a view."""
         shared, serializer = None if example is None else _Example(example), schema()
-        document = super().response(status, serializer, example=shared, **more)
+        document = super().response(status, serializer, example=shared, **options)
 
         def decorate(view: Callable[..., Any]) -> Any:
             @wraps(view)
@@ -253,9 +253,9 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
 
 class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
-    """flask-smorest with the contract's errors. Routes are documented on the first request.
+    """flask-smorest with jobmon's errors. Routes are documented when the document is requested.
 
-    Documenting at the start would double its time, and few processes serve the document.
+    Documenting them at the start would double the start's time, and few processes serve it.
     """
 
     DEFAULT_ERROR_RESPONSE_NAME = None  # every error is documented by name
@@ -323,8 +323,8 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
 
 def _name_response(status: HTTPStatus) -> str:
     """The name of an error's component; Python 3.13 has another name for 422."""
-    renamed = status is HTTPStatus.UNPROCESSABLE_ENTITY
-    return "UNPROCESSABLE_ENTITY" if renamed else status.name
+    is_renamed = status is HTTPStatus.UNPROCESSABLE_ENTITY
+    return "UNPROCESSABLE_ENTITY" if is_renamed else status.name
 
 
 def _list_servers(root: str) -> list[dict[str, Any]]:
@@ -344,7 +344,7 @@ def _name_component(schema: Any) -> str:
 
 
 def _describe_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
-    """The `json_schema` of a field of ours; it overrides what its marshmallow type implies."""
+    """The `json_schema` of a field; it overrides the schema of its marshmallow type."""
     schema: dict[str, Any] = getattr(field, "json_schema", {})
     return schema
 

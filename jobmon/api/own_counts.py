@@ -19,9 +19,9 @@ from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.web import auth
 from jobmon.web.queues import WatchedQueue, current_queue
 
-# Of each status: for all of them, fewer jobs are counted than for the total of a list.
-COUNTED_UP_TO = 1_000
-KEEP_S, MAX_KEPT = 2, 1_000
+COUNTED_UP_TO = 1_000  # jobs of each status; together fewer than the 10,000 for a list's total
+KEEP_S = 2
+MAX_KEPT = 1_000  # results
 TOTAL = "totalJobs"
 
 
@@ -61,15 +61,15 @@ class OwnCounts:
 
 
 class OwnCounter:
-    """Counts the jobs of owners; what was counted is shared for two seconds."""
+    """Counts the jobs of owners; callers share a result for two seconds."""
 
     def __init__(self) -> None:
         self._kept: SingleFlightCache[OwnCounts] = SingleFlightCache(MAX_KEPT)
 
     def count(self, queue: WatchedQueue, owner: str, types: tuple[str, ...] = ()) -> OwnCounts:
-        """The owner's jobs of these types (all, if there are none); raises PyMongoError.
+        """The owner's jobs of these types, or of all types if it is empty; raises PyMongoError.
 
-        A count for each status in the index that its list uses, up to 1,000 jobs.
+        Each status is counted in the index that its list uses, up to 1,000 jobs.
         """
         key = queue.name, owner, types
         return self._kept.get(key, lambda: _count(queue, owner, types), KEEP_S)
@@ -78,14 +78,14 @@ class OwnCounter:
 def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnCounts:
     counts: dict[str, CappedCount] = {}
     reasons: dict[str, str] = {}
-    as_of, own = datetime.now(UTC), JobFilter(owner=owner, is_own=True, types=types)
+    as_of, job_filter = datetime.now(UTC), JobFilter(owner=owner, is_own=True, types=types)
     for name in (TOTAL, *(status.value for status in JobStatus)):
         try:
             if name == TOTAL:
-                counts[name] = queue.stats.count(own)
+                counts[name] = queue.stats.count(job_filter)
             else:
-                of_status = replace(own, statuses=(name,))
-                counts[name] = queue.stats.count_up_to(of_status, COUNTED_UP_TO)
+                with_status = replace(job_filter, statuses=(name,))
+                counts[name] = queue.stats.count_up_to(with_status, COUNTED_UP_TO)
         except RefusedFilterError as error:
             reasons[name] = str(error)
         else:
@@ -103,11 +103,11 @@ def add_routes(routes: Routes, counter: OwnCounter) -> None:
     @routes.response(HTTPStatus.OK, OwnCountsAnswer, example=queue_examples.OWN_COUNTS)
     def own_counts(types: tuple[str, ...]) -> dict[str, Any]:
         """Count the caller's own jobs by status."""
-        found = counter.count(current_queue(), auth.subject(), types)
-        known = {name: count.value for name, count in found.by_status.items()}
+        counts = counter.count(current_queue(), auth.subject(), types)
+        known = {name: count.value for name, count in counts.by_status.items()}
         return {
             "statusCounts": {status.value: known.get(status) for status in JobStatus},
-            TOTAL: None if found.total is None else found.total.value,
-            "reasons": found.reasons,
-            "asOf": found.as_of,
+            TOTAL: None if counts.total is None else counts.total.value,
+            "reasons": counts.reasons,
+            "asOf": counts.as_of,
         }

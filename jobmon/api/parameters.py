@@ -1,4 +1,4 @@
-"""What all schemas of query parameters share."""
+"""The base class of all schemas of query parameters, and the fields that several of them have."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self
@@ -22,14 +22,14 @@ from jobmon.web.errors import invalid_parameters
 
 ISO = "ISO 8601; UTC if it has no offset."
 
+MAX_KEPT = 200  # cached queries of a schema
+MAX_KEPT_LENGTH = 500  # characters of a cached query
 
-MAX_KEPT, MAX_KEPT_LENGTH = 200, 500
 
-
-class GivenParameters(dict[str, Any]):
+class SentParameters(dict[str, Any]):
     """The parameters of a request: a text for each name, a list for those that may be repeated.
 
-    `repeated`: the names that were given more than once.
+    `repeated`: the names that were sent more than once.
     """
 
     def __init__(self, values: Mapping[str, Any], repeated: Collection[str]) -> None:
@@ -38,21 +38,21 @@ class GivenParameters(dict[str, Any]):
 
 
 class Parameters(Schema):
-    """Query parameters: unknown ones are ignored, and only a list may be given repeatedly.
+    """Query parameters: unknown ones are ignored, and only a list may be repeated.
 
-    Most requests have few of many parameters. So marshmallow reads those that are given, and the
+    Most requests have few of many parameters. So marshmallow reads those that were sent, and the
     others have their defaults from the start.
     """
 
-    # Whether the meaning is an object that nobody changes, and depends on the time only by `range`.
-    kept: ClassVar[bool] = False
+    # Whether results are cached: nobody changes them, and only `range` makes them depend on now.
+    is_cached: ClassVar[bool] = False
 
     class Meta:
         unknown = EXCLUDE
 
     def __init__(self) -> None:
         super().__init__()
-        self._meanings: dict[bytes, Any] = {}
+        self._cached: dict[bytes, Any] = {}
         loaded = self.load_fields
         self.partial = frozenset(name for name, field in loaded.items() if not field.required)
         self._defaults = {
@@ -72,23 +72,23 @@ class Parameters(Schema):
         return self
 
     def read(self, request: Request) -> Any:
-        """What the parameters of a request mean; raises ApiError 422 for bad ones.
+        """The typed query of a request; raises ApiError 422 for bad parameters.
 
-        The last meanings of schemas that are `kept` are remembered: pages and programs send the
-        same query again and again.
+        With `is_cached` the latest results are kept, because pages and programs send the same query
+        again and again.
         """
         text = request.query_string
-        if (known := self._meanings.get(text)) is not None:
+        if (known := self._cached.get(text)) is not None:
             return known
-        meaning = self._parse(request.args)
-        if self.kept and "range" not in request.args and len(text) <= MAX_KEPT_LENGTH:
-            if len(self._meanings) >= MAX_KEPT:
-                self._meanings.clear()
-            self._meanings[text] = meaning
-        return meaning
+        query = self._parse(request.args)
+        if self.is_cached and "range" not in request.args and len(text) <= MAX_KEPT_LENGTH:
+            if len(self._cached) >= MAX_KEPT:
+                self._cached.clear()
+            self._cached[text] = query
+        return query
 
     def _parse(self, arguments: MultiDict[str, str]) -> Any:
-        given = GivenParameters(
+        sent = SentParameters(
             {
                 name: texts if name in self._repeatable or is_search(name) else texts[0]
                 for name, texts in arguments.lists()
@@ -96,7 +96,7 @@ class Parameters(Schema):
             [name for name, texts in arguments.lists() if len(texts) > 1],
         )
         try:
-            return self.load(given)
+            return self.load(sent)
         except ValidationError as error:
             raise invalid_parameters(dict(error.messages_dict)) from None
 
@@ -107,11 +107,11 @@ class Parameters(Schema):
         }
 
     @validates_schema(pass_original=True)
-    def _refuse_repeated(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        if not isinstance(given, GivenParameters) or not given.repeated:
+    def _refuse_repeated(self, _: dict[str, Any], sent: Mapping[str, Any], **__: Any) -> None:
+        if not isinstance(sent, SentParameters) or not sent.repeated:
             return
         known = {field.data_key or name for name, field in self.fields.items()} - self._repeatable
-        if wrong := known.intersection(given.repeated):
+        if wrong := known.intersection(sent.repeated):
             raise ValidationError({name: ["Given more than once."] for name in wrong})
 
 
@@ -141,14 +141,14 @@ def check_range(query: Mapping[str, Any]) -> None:
         raise ValidationError({"range": ["Cannot be combined with `from` and `to`."]})
 
 
-def repeatable_field(what: str, max_values: int) -> fields.List[Any]:
-    """Up to `max_values` labels, any of which matches; `what` is the start of the description."""
+def repeatable_field(description: str, max_values: int) -> fields.List[Any]:
+    """Up to `max_values` labels, any of which matches; `description` is the first sentence."""
     return fields.List(
         fields.String(validate=validate.Length(max=MAX_LABEL_LENGTH)),
         load_default=list,
         validate=validate.Length(max=max_values),
         **describe(
-            f"{what}. Repeat it to match any of several values. `null` matches a missing or null "
-            'value, `"null"` (in quotes) the text null, and `""` the empty text.'
+            f"{description}. Repeat it to match any of several values. `null` matches a missing or "
+            'null value, `"null"` (in quotes) the text null, and `""` the empty text.'
         ),
     )

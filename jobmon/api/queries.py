@@ -108,14 +108,14 @@ class JobParameters(Parameters):
     id = fields.String(required=True, **describe("The job's id, as lists print it."))
 
     @post_load
-    def _make_id(self, given: dict[str, Any], **_: Any) -> str:
-        return str(given["id"])
+    def _get_id(self, query: dict[str, Any], **_: Any) -> str:
+        return str(query["id"])
 
 
 class FilterParameters(Parameters):
     """The filters and the order that all lists of jobs have. An empty filter is no filter."""
 
-    kept = True
+    is_cached = True
 
     # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
     status = repeatable_field("Jobs with this status", 10)
@@ -171,32 +171,30 @@ class FilterParameters(Parameters):
     )
 
     @validates_schema(pass_original=True)
-    def _check_combinations(
-        self, query: dict[str, Any], given: Mapping[str, Any], **_: Any
-    ) -> None:
+    def _check_combinations(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
         wrong = _check_dates(query)
         if query["job_id"] and len(query["job_id"]) < MIN_ID_PREFIX:
             wrong["job_id"] = [f"Must have at least {MIN_ID_PREFIX} characters."]
         if messages := [text for name in query["type"] if (text := explain_unsearchable(name))]:
             wrong["type"] = messages
-        wrong |= check_search(read_search(given))
+        wrong |= check_search(read_search(sent))
         if wrong:
             raise ValidationError(wrong)
 
     @validates_schema
     def _check_window(self, query: dict[str, Any], **_: Any) -> None:
-        """Refuse two windows of creation, and one that ends before it begins."""
+        """Refuse two windows of the creation time, and a window that ends before it begins."""
         check_range(query)
         names = {"start": "from", "end": "to", "range": "range"}
-        given = [name for key, name in names.items() if query[key]]
-        if given and (query["created_from"] or query["created_to"]):
+        bounds = [name for key, name in names.items() if query[key]]
+        if bounds and (query["created_from"] or query["created_to"]):
             message = "Cannot be combined with created_from and created_to."
-            raise ValidationError({given[0]: [message]})
+            raise ValidationError({bounds[0]: [message]})
         if query["start"] and query["end"] and query["end"] <= query["start"]:
             raise ValidationError({"to": ["Must be later than `from`."]})
 
     @post_load(pass_original=True)
-    def _make_query(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> ListQuery:
+    def _make_query(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> ListQuery:
         condition = query.get("condition")
         job_filter = JobFilter(
             statuses=tuple(filter(None, query["status"])),
@@ -217,7 +215,7 @@ class FilterParameters(Parameters):
             priority=query["priority"],
             search=tuple(
                 SearchTerm(field=name, texts=tuple(texts))
-                for name, texts in read_search(given).items()
+                for name, texts in read_search(sent).items()
             ),
         )
         field, oldest_first = _read_sort(query)
@@ -255,13 +253,13 @@ class _PageParameters(FilterParameters):
     format = format_field("jobs", "`page`, `per_page` and `cursor`")
 
     @validates_schema(pass_original=True)
-    def _check_page(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
+    def _check_page(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
         wrong = {}
         if (cursor := query["cursor"]) is not None:
             field, oldest_first = _read_sort(query)
             if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
                 wrong["cursor"] = ["Made by a list with another sort."]
-        wrong |= find_page_of_file(query, given)
+        wrong |= find_page_of_file(query, sent)
         if wrong:
             raise ValidationError(wrong)
 
@@ -275,7 +273,7 @@ def _find_start(query: dict[str, Any]) -> datetime | None:
 
 
 def _read_sort(query: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """The date to sort by, None for the list's own; and whether the earliest comes first."""
+    """The date to sort by (None: the default of the list), and whether the earliest is first."""
     sort = query["sort"] or ""
     return sort.removeprefix("-") or None, bool(sort) and not sort.startswith("-")
 
@@ -292,7 +290,8 @@ def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
     for name in ("due", "finished"):
         if name == "due" and condition in (JobCondition.DUE, JobCondition.SCHEDULED):
             continue
-        dated += [each for each in (f"{name}_from", f"{name}_to") if query[each] is not None][:1]
+        bounds = (f"{name}_from", f"{name}_to")
+        dated += [bound for bound in bounds if query[bound] is not None][:1]
     if len(dated) > 1:
         wrong[dated[0]] = [f"Cannot be combined with {dated[1]}."]
     return wrong
@@ -316,7 +315,7 @@ class AdminFilters(FilterParameters):
     )
     worker = optional_text(
         "Jobs that the worker with exactly this name runs or ran, as far as the queue records it: "
-        "those of its newest 200 attempts, and those whose leasedBy it is.",
+        "the jobs of its newest 200 attempts, and the jobs that it holds a lease of.",
         max_length=1_000,
     )
     condition = fields.String(
@@ -334,9 +333,9 @@ class AdminFilters(FilterParameters):
         validate=validate.OneOf([*_BY_CREATION, *_BY_OTHER_DATES, _BY_DURATION, ""]),
         **describe(
             "The date to sort by, with a leading `-` the latest first. `nextRunAt` only for "
-            "waiting jobs: with `condition=scheduled`, `condition=due`, `due_from`, `due_to` or a "
-            "`status` of them (queued, failed). `finishedAt` only for finished jobs: with "
-            "`finished_from`, `finished_to` or a `status` of them (succeeded, dlq, cancelled). "
+            "waiting jobs: with `condition=scheduled`, `condition=due`, `due_from`, `due_to` or "
+            "the `status` queued or failed. `finishedAt` only for finished jobs: with "
+            "`finished_from`, `finished_to` or the `status` succeeded, dlq or cancelled. "
             "`leaseExpiresAt` only for leased jobs. By default the latest first, by the date that "
             "is filtered by, or else by createdAt. `-duration`: the jobs with the longest runs "
             "that ended from `finished_from` to `finished_to` (by default in the last 24 hours), "
@@ -346,11 +345,11 @@ class AdminFilters(FilterParameters):
     )
 
     @validates_schema(pass_original=True)
-    def _check_longest(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
+    def _check_longest(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
         if query["sort"] != _BY_DURATION:
             return
         others = {*self.fields, "from", "to"} - _WITH_DURATION
-        if wrong := sorted(name for name in others | read_search(given).keys() if given.get(name)):
+        if wrong := sorted(name for name in others | read_search(sent).keys() if sent.get(name)):
             message = (
                 f"-duration cannot be combined with {wrong[0]}: only with status, type, "
                 "finished_from and finished_to."
@@ -362,8 +361,8 @@ class OwnFilters(FilterParameters):
     """The filters of a list of the caller's own jobs."""
 
     @validates_schema(pass_original=True)
-    def _refuse_admin_filters(self, _: dict[str, Any], given: Mapping[str, Any], **__: Any) -> None:
-        wrong = [name for name in _ADMIN_FILTERS if given.get(name)]
+    def _refuse_admin_filters(self, _: dict[str, Any], sent: Mapping[str, Any], **__: Any) -> None:
+        wrong = [name for name in _ADMIN_FILTERS if sent.get(name)]
         if wrong:
             raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
 
@@ -381,6 +380,6 @@ LIST_PARAMETERS = tuple(field.data_key or name for name, field in _ALL_JOBS.fiel
 
 
 def load_list_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:
-    """The list with these parameters, of all jobs or of an owner's; raises ValidationError."""
+    """The query for a list of all jobs, or of an owner's jobs; raises ValidationError."""
     query: ListQuery = (_ALL_JOBS if owner is None else _OWN_JOBS).load(parameters)
     return query if owner is None else query.confine_to(owner)

@@ -45,7 +45,7 @@ class ForecastAnswer(Answer):
     completionsPerMinute = number("Jobs that succeeded or died, per minute.", nullable=True)
     clearsInMs = integer("Time until no job is due, if the outlook is `clears`.", nullable=True)
     start = DateOrText("Start of the window of these rates.", data_key="from")
-    end = DateOrText("End of that window.", data_key="to")
+    end = DateOrText("End of the window of these rates.", data_key="to")
 
     def prepare(self, obj: Forecast | dict[str, Any]) -> dict[str, Any]:
         """The fields of a `Forecast`."""
@@ -140,7 +140,9 @@ class QueueAnswer(Answer):
     oldestQueuedJobAgeMs = integer("As in `GET /admin/jobs/stats`.", nullable=True)
     forecast = nested(ForecastAnswer, "Whether the backlog clears.", nullable=True)
     finishedPerMinute = number("Attempts finished per minute, in the last hour.", nullable=True)
-    failureRate = number("The share of these that failed; null if none finished.", nullable=True)
+    failureRate = number(
+        "The share of these attempts that failed; null if none finished.", nullable=True
+    )
     asOf = DateOrText("The time that the values describe; null if they are unknown.")
     source = string("As in `GET /admin/jobs/stats`.", nullable=True)
 
@@ -148,7 +150,7 @@ class QueueAnswer(Answer):
 class QueueList(Answer):
     """The watched queues."""
 
-    data = array(QueueAnswer, "In the order of the file of queues.")
+    data = array(QueueAnswer, "The queues, in the order of the file of queues.")
 
 
 class Percentiles(Answer):
@@ -180,7 +182,7 @@ class Activity(Answer):
 class TimeSeriesStep(Activity):
     """Activity during a step that starts `at`, and the state of the whole queue at its end.
 
-    That state is null if no collector recorded it, or if the series is limited to some types.
+    The state is null if no collector recorded it, or if the series is limited to some types.
     """
 
     at = Date("Start of the step.")
@@ -227,8 +229,8 @@ class WindowBounds(Answer):
     start = Date("Start of the window, widened to a whole step.", data_key="from")
     end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
     no_data_before = DateOrText(
-        "The beginning of the retained history, if the requested window begins before it; null "
-        "otherwise. Then `from` is this time."
+        "The beginning of the retained history, if the requested window begins before it: then "
+        "`from` is this time, too. Otherwise null."
     )
 
 
@@ -253,7 +255,7 @@ class WindowMeta(WindowBounds):
 class MarkAnswer(Answer):
     """A moment that `jobmon mark` recorded, mostly a deployment."""
 
-    at = Date("When it was.")
+    at = Date("The time of the mark.")
     text = string("What was deployed, with secrets replaced.")
     link = string("An `http` or `https` address with more about it.", nullable=True)
 

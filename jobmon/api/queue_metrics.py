@@ -42,7 +42,7 @@ SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
 CHECK_WITHIN_S = 3.0  # longer than a check of a database that is unreachable
 MAX_UNKNOWN_STATUSES = 10
 MAX_QUEUES = 1_000  # with cached values
-MAX_FORECAST_AGE_S = 60.0  # of the forecasts, and of the groups of errors
+MAX_FORECAST_AGE_S = 60.0  # how long forecasts and the counts of error groups are reused
 MAX_REASONS = 5  # in a line of the log
 # In seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
@@ -84,25 +84,25 @@ class Families:
 class Scrape(Collector):
     """The metrics of several queues, merged into one answer."""
 
-    def __init__(self, found: Iterable[Families]) -> None:
-        self._found = found
+    def __init__(self, parts: Iterable[Families]) -> None:
+        self._parts = parts
 
     def collect(self) -> Iterator[Metric]:
         """Each metric once, with the samples of every queue."""
         by_name: dict[str, list[Metric]] = {}
-        for families in self._found:
+        for families in self._parts:
             for family in families.all():
                 by_name.setdefault(family.name, []).append(family)
-        for name, parts in by_name.items():
-            # Another scrape may use the parts at the same time.
-            merged = Metric(name, parts[0].documentation, parts[0].type)
-            merged.samples = [sample for part in parts for sample in part.samples]
+        for name, metrics in by_name.items():
+            # A new object, because another scrape may use these metrics at the same time.
+            merged = Metric(name, metrics[0].documentation, metrics[0].type)
+            merged.samples = [sample for metric in metrics for sample in metric.samples]
             yield merged
 
 
 @dataclass(frozen=True)
 class _Details:
-    """What was read of a queue; `missing` is why a part of it could not be read."""
+    """The metrics read from a queue; `missing` is why a part of them could not be read."""
 
     parts: Sequence[Families]
     missing: str | None
@@ -130,21 +130,21 @@ class QueueMetrics:
 
         All databases are checked first, so that a slow database of jobmon's own hides none of them.
         """
-        until = time.monotonic() + SCRAPE_WITHIN_S
+        deadline = time.monotonic() + SCRAPE_WITHIN_S
         checked = self._checks.read(queues, CHECK_WITHIN_S)
         unreachable = {name for name, database in checked.items() if not database.is_up}
         answering = [queue for queue in queues if queue.name in checked.keys() - unreachable]
-        details = self._details.read(answering, until - time.monotonic())
-        found: list[Families] = []
+        details = self._details.read(answering, deadline - time.monotonic())
+        parts: list[Families] = []
         missing: dict[str, str | None] = {}
         for name in (queue.name for queue in queues):
             detail = details.get(name) or _Details((), _TOO_SLOW)
-            if name not in unreachable:  # the probe reports that
+            if name not in unreachable:  # the probe reports unreachable databases
                 missing[name] = detail.missing
             is_complete = name not in unreachable and detail.missing is None
-            found += [_describe(name, checked.get(name), is_complete=is_complete), *detail.parts]
+            parts += [_describe(name, checked.get(name), is_complete=is_complete), *detail.parts]
         self._report(missing)
-        return found
+        return parts
 
     def _report(self, missing: Mapping[str, str | None]) -> None:
         """Log which queues begin to lack metrics, with the reason, and which are complete again."""
@@ -200,7 +200,7 @@ class QueueMetrics:
         if readable:
             about = "Whether a collector keeps the queue statistics fresh."
             families.gauge("jobmon_collector_up", about, has_fresh_stats)
-        # Without a collector, statistics that another request had counted, if they are still good.
+        # Without a collector, the statistics that another request counted a moment ago, if any.
         if (stats := queue.stats.cached_stats()) is not None:
             self._add_stats(stats, families)
         if (age_s := rollup.history_age_s()) is not None:
@@ -218,7 +218,7 @@ class QueueMetrics:
         def make_forecast() -> Forecast:
             return forecast_queue(gather_forecast_evidence(queue, stats, datetime.now(UTC)))
 
-        # It follows from whole minutes, and reading these is half of the cost of a scrape.
+        # A forecast is based on whole minutes, and reading these is half of the cost of a scrape.
         forecast = self._forecasts.get(queue.name, make_forecast, MAX_FORECAST_AGE_S)
         if forecast.outlook is Outlook.UNKNOWN:
             return
@@ -257,7 +257,7 @@ class QueueMetrics:
         # A lower bound, so that alerts still fire.
         due = MAX_COUNTED if health.too_many_due else health.due
         if due is not None:
-            about = "Waiting jobs that are due; at most 500,000 if as many are scheduled."
+            about = "Waiting jobs that are due; 500,000 is a lower bound if as many are scheduled."
             families.gauge("jobmon_due_jobs", about, due)
         if health.scheduled is not None:
             about = "Waiting jobs whose nextRunAt is in the future."
@@ -342,7 +342,7 @@ def _add_notifications(queue: WatchedQueue, families: Families) -> None:
 
 
 def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
-    """Whether the database of a queue answers, and whether all metrics could be read."""
+    """The metrics about the reading itself: whether the database answers, and all was read."""
     families = Families(name)
     if database is not None:
         about = "Whether the database responds."
@@ -355,9 +355,9 @@ def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) 
     return families
 
 
-def _fold_labels(ranked: Iterable[str], most: int) -> Callable[[str], str]:
-    """A function that keeps the first `most` values and labels the others `(other)`."""
-    named = set(islice(ranked, most))
+def _fold_labels(ranked: Iterable[str], limit: int) -> Callable[[str], str]:
+    """A function that keeps the first `limit` values and labels the others `(other)`."""
+    named = set(islice(ranked, limit))
     return lambda value: value if value in named else OTHER
 
 

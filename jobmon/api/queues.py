@@ -36,9 +36,12 @@ log = logging.getLogger(__name__)
 
 SHARED_MS = 500
 # A summary is kept for two seconds, or for ten times as long as it took to read.
-KEPT_S, PAUSE_FACTOR = 2.0, 10
-# For queues that do not answer: the first time, later, and how long the last summary is shown.
-WAIT_S, SHORT_WAIT_S, SHOWN_S = 1.5, 0.2, 10.0
+KEPT_S = 2.0
+PAUSE_FACTOR = 10
+# A queue that does not answer:
+WAIT_S = 1.5  # the wait for its first summary
+SHORT_WAIT_S = 0.2  # the wait for each later summary
+SHOWN_S = 10.0  # how long its last summary is shown
 
 NO_PERMISSION = "Your role does not have the permission of this queue."
 NO_ANSWER = "Not read: the database does not answer."
@@ -47,7 +50,7 @@ FIRST_READ = "Not known yet: it is being read for the first time."
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSummary:
-    """What is known of a queue; None where it is unknown, with the `reasons`."""
+    """The state of a queue. An unknown value is None; `reasons` explain it, as sentences."""
 
     level: str = UNKNOWN
     notices: tuple[Notice, ...] = ()
@@ -62,7 +65,7 @@ class QueueSummary:
 
     @classmethod
     def from_evidence(cls, evidence: Evidence) -> Self:
-        """The summary of what was found."""
+        """The summary that follows from the evidence."""
         checks, stats = run_checks(evidence), evidence.stats
         notices = collect_notices(checks)
         finished, failed = _count_finished(evidence.hour)
@@ -81,7 +84,7 @@ class QueueSummary:
 
 
 def _count_finished(hour: History[str] | Missing) -> tuple[int | None, int]:
-    """How many attempts finished, None where it is unknown, and how many of them failed."""
+    """How many attempts finished (None if unknown), and how many of them failed."""
     if isinstance(hour, Missing):
         return None, 0
     activity = hour.activity.values()
@@ -99,7 +102,7 @@ class QueueSummaries:
         self._queues = queues
         self._reading = QueueReading(self._read)
         self._shared = SingleFlight(self._update, SHARED_MS)
-        self._kept: dict[str, _Timed] = {}
+        self._kept: dict[str, _TimedSummary] = {}
 
     def get(self) -> dict[str, QueueSummary]:
         """The summary of each queue, by its name."""
@@ -108,13 +111,13 @@ class QueueSummaries:
     def _update(self) -> dict[str, QueueSummary]:
         now = time.monotonic()
         queues = self._queues.open_all()
-        due = [queue for queue in queues if not self._is_good(queue.name, now, KEPT_S)]
+        due = [queue for queue in queues if not self._is_recent(queue.name, now, KEPT_S)]
         is_new = any(queue.name not in self._kept for queue in due)
         self._reading.read(due, WAIT_S if is_new else SHORT_WAIT_S)
         now = time.monotonic()
         return {
             queue.name: self._kept[queue.name].summary
-            if self._is_good(queue.name, now, SHOWN_S)
+            if self._is_recent(queue.name, now, SHOWN_S)
             else QueueSummary(reasons=(NO_ANSWER if queue.name in self._kept else FIRST_READ,))
             for queue in queues
         }
@@ -125,10 +128,10 @@ class QueueSummaries:
         summary = _summarize(queue)
         # A failure is not kept longer because the database took long to fail.
         took_s = 0.0 if summary.as_of is None else time.monotonic() - started
-        self._kept[queue.name] = _Timed(summary, time.monotonic(), took_s)
+        self._kept[queue.name] = _TimedSummary(summary, time.monotonic(), took_s)
 
-    def _is_good(self, name: str, now: float, kept_s: float) -> bool:
-        """Whether the kept summary is young enough; one that was slow to read is kept longer."""
+    def _is_recent(self, name: str, now: float, kept_s: float) -> bool:
+        """Whether the kept summary can be used; a summary that was slow to read is kept longer."""
         kept = self._kept.get(name)
         if kept is None:
             return False
@@ -136,7 +139,7 @@ class QueueSummaries:
 
 
 @dataclass(frozen=True)
-class _Timed:
+class _TimedSummary:
     summary: QueueSummary
     read_at: float  # `time.monotonic`
     took_s: float
@@ -148,7 +151,7 @@ def _summarize(queue: WatchedQueue) -> QueueSummary:
     except PyMongoError as error:
         reason = queue.probe.check().reason or describe_error(error)
         return QueueSummary(reasons=(f"Not read: {reason}.",))
-    except Exception as error:  # the other queues are listed
+    except Exception as error:  # the other queues are still listed
         log.error("the queue %s cannot be summarized", queue.name, exc_info=error)
         return QueueSummary(reasons=("Not read: jobmon failed; its log has the reason.",))
 
@@ -156,11 +159,11 @@ def _summarize(queue: WatchedQueue) -> QueueSummary:
 def list_queues(summaries: QueueSummaries) -> list[tuple[Settings, QueueSummary | None]]:
     """The queues that the caller may know, each with its summary.
 
-    None where the role does not have the permission: there the caller has at most own jobs.
+    The summary is None without the queue's permission: such a caller sees only own jobs.
     """
-    found = summaries.get()
+    by_name = summaries.get()
     return [
-        (queue, found[queue.queue] if auth.may_see(queue) else None)
+        (queue, by_name[queue.queue] if auth.may_see(queue) else None)
         for queue in all_queues().all_settings()
         if auth.may_know(queue)
     ]
@@ -179,7 +182,7 @@ def blueprint(summaries: QueueSummaries) -> Routes:
         The statistics are for roles with the permission of the queue. For other callers they are
         null, and queues that are closed to owners are missing.
         """
-        return {"data": [_format_queue(*found) for found in list_queues(summaries)]}
+        return {"data": [_format_queue(*known) for known in list_queues(summaries)]}
 
     return routes
 

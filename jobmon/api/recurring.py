@@ -82,30 +82,30 @@ class RecurringParameters(Parameters):
 
 @dataclass(frozen=True)
 class JobRepetition:
-    """How often a job runs, and the conclusions from its runs.
+    """How often a job runs, and its runs with the conclusions from them.
 
     `no_history`: why earlier runs are unknown.
     """
 
     repetition: Repetition
-    found: Recurrence
+    recurrence: Recurrence
     no_history: str
 
     def to_answer(self) -> dict[str, Any]:
         """The fields of a `RepetitionAnswer`."""
-        found = self.found
+        recurrence = self.recurrence
         reasons = {"runs": self.no_history} if self.no_history else {}
-        if found.missed is None:
-            reasons["missedRuns"] = found.missed_reason
+        if recurrence.missed is None:
+            reasons["missedRuns"] = recurrence.missed_reason
         return {
             "interval": self.repetition.interval,
             "timeOfDay": self.repetition.time_of_day,
             "timezone": self.repetition.timezone,
-            "words": found.words,
-            "overdueSince": found.overdue_since,
-            "lastRun": None if found.last_run is None else _format_run(found.last_run),
-            "missedRuns": found.missed,
-            "runs": [_format_run(run) for run in found.runs],
+            "words": recurrence.words,
+            "overdueSince": recurrence.overdue_since,
+            "lastRun": None if recurrence.last_run is None else _format_run(recurrence.last_run),
+            "missedRuns": recurrence.missed,
+            "runs": [_format_run(run) for run in recurrence.runs],
             "reasons": reasons,
         }
 
@@ -133,17 +133,17 @@ def add_routes(routes: Routes) -> None:
 
         Jobs that have only a time of day follow those that have an interval.
         """
-        found = list_recurring(current_queue(), query["cursor"], query["per_page"])
+        result = list_recurring(current_queue(), query["cursor"], query["per_page"])
         return {
             "meta": {
-                "as_of": found.as_of,
+                "as_of": result.as_of,
                 "per_page": query["per_page"],
-                "total": None if found.total is None else found.total.value,
-                "total_is_exact": found.total is not None and found.total.is_exact,
-                "next_cursor": found.next_cursor,
-                "reasons": {"data": found.reason} if found.reason else {},
+                "total": None if result.total is None else result.total.value,
+                "total_is_exact": result.total is not None and result.total.is_exact,
+                "next_cursor": result.next_cursor,
+                "reasons": {"data": result.reason} if result.reason else {},
             },
-            "data": found.jobs,
+            "data": result.jobs,
         }
 
 
@@ -160,18 +160,20 @@ def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> Recurring
         if not is_bad_hint(error):
             raise
         return RecurringResult(now, reason=NO_INDEX)
-    found = conclude_repetitions(queue, page.jobs, now)
-    jobs = [{**job, "repetition": one} for job, one in zip(page.jobs, found, strict=True)]
+    repetitions = conclude_repetitions(queue, page.jobs, now)
+    jobs = [
+        {**job, "repetition": repetition}
+        for job, repetition in zip(page.jobs, repetitions, strict=True)
+    ]
     return RecurringResult(now, jobs=jobs, total=page.total, next_cursor=page.next_cursor)
 
 
 def find_repetition(queue: WatchedQueue, job: Document) -> JobRepetition | None:
-    """How often a job (from `JobStore.get_job`) runs; None if that is unknown."""
+    """How often a job (from `JobStore.get_job`) runs; None if it does not repeat, or unknown."""
     repetition = Repetition() if queue.recurring.unknown else read_repetition(job)
     if repetition.interval is None and repetition.time_of_day is None:
         return None
-    (found,) = conclude_repetitions(queue, [job], datetime.now(UTC), have_attempts=True)
-    return found
+    return conclude_repetitions(queue, [job], datetime.now(UTC), have_attempts=True)[0]
 
 
 def conclude_repetitions(
@@ -182,7 +184,7 @@ def conclude_repetitions(
     `have_attempts`: each job contains all its recorded attempts.
     """
     history = _RunHistory(queue, jobs, have_attempts=have_attempts)
-    found = []
+    repetitions = []
     for job in jobs:
         repetition = read_repetition(job)
         state = JobState(
@@ -191,13 +193,13 @@ def conclude_repetitions(
             next_run_at=read_date(job.get("nextRunAt")),
         )
         runs, no_history = history.read(job)
-        concluded = summarize_recurrence(state, runs, history.gaps, now, no_history=no_history)
-        found.append(JobRepetition(repetition, concluded, no_history))
-    return found
+        recurrence = summarize_recurrence(state, runs, history.gaps, now, no_history=no_history)
+        repetitions.append(JobRepetition(repetition, recurrence, no_history))
+    return repetitions
 
 
 class _RunHistory:
-    """The runs of recurring jobs: recorded attempts, or else what the collector saw."""
+    """The runs of recurring jobs: recorded attempts, or else the runs that the collector saw."""
 
     def __init__(
         self, queue: WatchedQueue, jobs: Iterable[Document], *, have_attempts: bool
@@ -218,8 +220,8 @@ class _RunHistory:
             return
         self.gaps = events.gaps
         if events.boundary is None:
-            standalone = any(gap.reason is GapReason.NO_CHANGE_STREAM for gap in events.gaps)
-            reason = "a standalone server has no change stream" if standalone else _NOT_FOLLOWED
+            is_standalone = any(gap.reason is GapReason.NO_CHANGE_STREAM for gap in events.gaps)
+            reason = "a standalone server has no change stream" if is_standalone else _NOT_FOLLOWED
             self._no_history = f"the job holds only its last run, and {reason}"
             return
         self._recorded = queue.rollup.recorded_runs([job["_id"] for job in jobs])
@@ -232,24 +234,29 @@ class _RunHistory:
         if self._are_recorded:
             recorded = self._jobs.list_runs(job, MAX_RUNS)
             return list(map(_run_from_attempt, recorded or attempts)), ""
-        last = [_run_from_attempt(attempt) for attempt in attempts[-1:]]
+        last_run = [_run_from_attempt(attempt) for attempt in attempts[-1:]]
         if self._no_history:
-            return last, self._no_history
+            return last_run, self._no_history
         kept = self._recorded.get(run_list_name(job["_id"]))
         if kept is None:
             reason = "no run has ended since the collector began, or there are more than "
-            return last, f"{reason}{MAX_JOBS:,} recurring jobs"
+            return last_run, f"{reason}{MAX_JOBS:,} recurring jobs"
         runs = [_run_from_record(run) for run in kept]
-        # Runs between these may be missing: the collector had stopped, or will store them soon.
-        newer = [replace(run, follows_unknown=True) for run in last if _is_newer(run, runs[-1:])]
+        # Runs before this one may be missing: the collector was stopped, or stores them soon.
+        newer = [
+            replace(run, follows_unknown=True) for run in last_run if _is_newer(run, runs[-1:])
+        ]
         return runs + newer, ""
 
 
-def _is_newer(run: Run, last: Sequence[Run]) -> bool:
-    """Whether a run in the job's document started after the last one that was recorded."""
+def _is_newer(run: Run, last_recorded: Sequence[Run]) -> bool:
+    """Whether a run in the job's document started after the last recorded run, if there is one."""
     if run.started_at is None:
         return False
-    return all(known.started_at is None or run.started_at > known.started_at for known in last)
+    return all(
+        recorded.started_at is None or run.started_at > recorded.started_at
+        for recorded in last_recorded
+    )
 
 
 def _run_from_attempt(attempt: Document) -> Run:

@@ -34,13 +34,13 @@ class ScheduledWindowAnswer(ScheduledStepAnswer):
 
 
 class ScheduleAnswer(Answer):
-    """What is due in the next hour, day and week."""
+    """The jobs that are due in the next hour, day and week."""
 
     asOf = Date("The time of this answer, where the windows begin.")
     windows = fields.List(
         fields.Nested(ScheduledWindowAnswer),
         **describe(
-            "The windows; null if nothing was counted. Of each, at most the soonest "
+            "The windows; null if nothing was counted. Of each window at most the soonest "
             f"{MAX_KEYS:,} jobs are read: later steps are null.",
             nullable=True,
         ),
@@ -48,9 +48,9 @@ class ScheduleAnswer(Answer):
     reasons = mapping(fields.String(), "By field name: why it is null or not exact.")
 
 
-def add_routes(routes: Routes, queues: int) -> None:
-    """Add `/schedule` to the routes of operators; `queues`: how many queues there are."""
-    response = SharedResponse(ScheduleAnswer(), queues)
+def add_routes(routes: Routes, queue_count: int) -> None:
+    """Add `/schedule` to the routes of operators."""
+    response = SharedResponse(ScheduleAnswer(), queue_count)
 
     @routes.get("/schedule")
     @routes.doc(operationId="getSchedule")
@@ -58,8 +58,8 @@ def add_routes(routes: Routes, queues: int) -> None:
     def schedule() -> Response:
         """Get how many jobs are due in the next hour, day and week.
 
-        Waiting jobs with a nextRunAt in the future, by step and type. The jobs themselves are
-        listed by `GET /admin/jobs/queue?condition=scheduled&sort=nextRunAt`.
+        Waiting jobs with a nextRunAt in the future are counted by step and type.
+        `GET /admin/jobs/queue?condition=scheduled&sort=nextRunAt` lists the jobs themselves.
         """
         queue = current_queue()
         counted = queue.schedule.schedule()
@@ -75,7 +75,7 @@ def _format_schedule(queue: WatchedQueue, counted: Schedule) -> dict[str, Any]:
 
 
 def explain_schedule(queue: WatchedQueue, schedule: Schedule) -> dict[str, str]:
-    """By field name: why the schedule lacks something."""
+    """By field name: why it is null or not exact."""
     if schedule.reason:
         return {"windows": schedule.reason}
     if not all(window.is_exact for window in schedule.windows):

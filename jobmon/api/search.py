@@ -19,15 +19,15 @@ def is_search(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def read_search(given: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The texts to search for, by parameter; empty ones are left out."""
-    found = {}
-    for name in filter(is_search, given):
-        values = given[name]
+def read_search(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The texts to search for, by parameter; empty texts are left out."""
+    search = {}
+    for name in filter(is_search, parameters):
+        values = parameters[name]
         texts = [values] if isinstance(values, str) else values
         if texts := list(dict.fromkeys(filter(None, texts))):
-            found[name] = texts
-    return found
+            search[name] = texts
+    return search
 
 
 def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What the text of the search box may mean: jobs, and names that the collector knows."""
+"""Finds what the text of the search box may mean: jobs, and names that the collector knows."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,8 +32,8 @@ from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-MAX_OF_A_KIND = 4  # of those that are not exact
-MAX_FOUND = 12
+MAX_OF_A_KIND = 4  # meanings of a kind that are not exact
+MAX_FOUND = 12  # meanings in all
 NO_STATISTICS = "no collector keeps statistics"
 NO_COLLECTOR = "no collector keeps a history"
 
@@ -59,9 +59,9 @@ class Meaning:
     """Something that a text may mean.
 
     `value`: the id of a job or of a group of errors, a name, or a key. `title`: its name
-    for people. `note`: the kind of thing. `text`: the text of the box that finds exactly this; None
-    if there is none. `filters`: those of the list of jobs. `jobs`: how many match; None if unknown.
-    `is_exact`: the text is the whole value or name, not only a part.
+    for people. `note`: what it is, for people. `text`: the search text that finds exactly this;
+    None if no text does. `filters`: the filters of the list of jobs. `jobs`: how many jobs match;
+    None if unknown. `is_exact`: whether the text is the whole value or name, not only a part.
     """
 
     kind: MeaningKind
@@ -76,7 +76,7 @@ class Meaning:
 
 @dataclass(frozen=True, kw_only=True)
 class Meanings:
-    """What a text may mean, the exact ones first; `reasons`: why names of a kind are unknown."""
+    """The meanings of a text, the exact ones first; `reasons`: why names of a kind are unknown."""
 
     search: SearchText
     found: tuple[Meaning, ...] = ()
@@ -86,8 +86,8 @@ class Meanings:
 def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> Meanings:
     """What a text may mean in a queue; raises PyMongoError.
 
-    Reads what the collector keeps, and a bounded number of index keys. With `owner`, only the jobs
-    of this owner are searched.
+    Reads the collector's statistics and history, and a bounded number of index keys. With `owner`,
+    only the jobs of this owner are searched.
     """
     search = parse_search(text, queue.settings.search_fields)
     finder = _Finder(queue, search, owner)
@@ -118,7 +118,7 @@ class _Finder:
         self._owner = owner
         self._fields = queue.settings.search_fields
         self._filters = search.filters
-        self._words = " ".join(search.words)
+        self._phrase = " ".join(search.words)
         self.reasons: dict[str, str] = {}
 
     def find(self) -> Iterator[Meaning]:
@@ -127,7 +127,7 @@ class _Finder:
         if not search.parts:
             return
         yield from self._find_ids()
-        if self._words:
+        if self._phrase:
             yield from self._find_values()
             yield from self._read_each_word()
         elif not search.problems:
@@ -139,7 +139,7 @@ class _Finder:
 
     def _find_ids(self) -> Iterator[Meaning]:
         """The job with this id, and the first jobs whose id begins with this text."""
-        typed = self._filters.get("job_id", [self._words])[0]
+        typed = self._filters.get("job_id", [self._phrase])[0]
         for text in dict.fromkeys(filter(None, (self._search.text, typed))):
             if (job := self._find_job(text)) is not None:
                 yield _describe_job(job, is_exact=True)
@@ -158,11 +158,11 @@ class _Finder:
 
     def _find_values(self) -> Iterator[Meaning]:
         """The lists of jobs that have the words as a status, type, owner and so on."""
-        words = self._words
-        candidates = {"status": STATUSES.get(words.lower(), words), "type": words}
+        phrase = self._phrase
+        candidates = {"status": STATUSES.get(phrase.lower(), phrase), "type": phrase}
         if self._owner is None:
-            candidates |= dict.fromkeys(("owner", "worker", "error_code"), words)
-        for parameter, value in (candidates | dict.fromkeys(self._fields, words)).items():
+            candidates |= dict.fromkeys(("owner", "worker", "error_code"), phrase)
+        for parameter, value in (candidates | dict.fromkeys(self._fields, phrase)).items():
             if parameter in self._filters:
                 continue
             count = self._count(parameter, value)
@@ -216,13 +216,13 @@ class _Finder:
         return None if stats is None else stats.count_matching(filters.get("status", ()), types)
 
     def _count(self, parameter: str, value: str) -> CappedCount | None:
-        """How many jobs have this value; None if that is not known at a low cost."""
+        """How many jobs have this value; None if counting them would cost too much."""
         if parameter == "worker":
             return CappedCount(int(value in self._workers), is_exact=False)
         if (known := self._count_by_stats({parameter: [value]})) is not None:
             return CappedCount(known, True)
         if parameter == "status" and self._owner is None:
-            return None  # where rules define the status, counting one may read many jobs
+            return None  # if rules define the status, counting may read many jobs
         if not self._queue.known_fields.can_query(_FIELDS.get(parameter, parameter)):
             return None
         try:
@@ -238,19 +238,19 @@ class _Finder:
         last = self._search.parts[-1]
         text, parameters = last.value, [last.parameter]
         if not last.parameter:
-            text, parameters = self._words, ["status", "type", "worker"]
+            text, parameters = self._phrase, ["status", "type", "worker"]
         others = {
             name: [value for value in values if (name, value) != (last.parameter, last.value)]
             for name, values in self._filters.items()
         }
         for parameter in parameters:
             has_list = parameter != "worker" or self._queue.known_fields.finds_worker_jobs
-            for number, name in enumerate(_select(text, self._list_names(parameter), parameter)):
+            for index, name in enumerate(_select(text, self._list_names(parameter), parameter)):
                 if has_list:
                     filters = {**others, parameter: [*others.get(parameter, ()), name]}
                     note = shown_key(parameter, self._fields)
                     yield self._make_list(_show(parameter, name), note, filters)
-                is_first = number == 0 and not any(others.values())
+                is_first = index == 0 and not any(others.values())
                 if parameter in ("type", "worker") and (is_first or not has_list):
                     yield _describe_page(parameter, name)
 
@@ -296,7 +296,7 @@ class _Finder:
                 text = self._search.replace_last(f"{key}:")
                 yield Meaning(kind=MeaningKind.KEY, value=key, title=text, note="filter", text=text)
 
-    # --- What the collector keeps
+    # --- The collector's statistics and history
 
     @cached_property
     def _stats(self) -> QueueStats | None:
@@ -309,11 +309,11 @@ class _Finder:
     @cached_property
     def _types(self) -> frozenset[str]:
         counts = None if self._stats is None else self._stats.counts
-        return frozenset(filter(is_filter, (kind for _, kind in counts or ())))
+        return frozenset(filter(is_filter, (job_type for _, job_type in counts or ())))
 
     @cached_property
     def _history(self) -> RunHistory | None:
-        """What the collector keeps of the last hour, with all groups of errors."""
+        """The history of the last hour, with all known groups of errors."""
         now = datetime.now(UTC)
         try:
             return self._queue.runs.read(self._queue.series.window(now - HOUR, now, None))
@@ -334,7 +334,7 @@ class _Finder:
 def _select(text: str, names: Iterable[str], parameter: str) -> list[str]:
     """The names that contain a text: first those that begin with it, then the shortest.
 
-    Of the few statuses only those that begin with it.
+    Statuses are few: they match only if they begin with the text.
     """
     part = text.casefold()
     shown = {name: _show(parameter, name).casefold() for name in names}

@@ -38,9 +38,9 @@ STATUSES = {status.value: status.value for status in JobStatus} | {
 }
 _CONDITIONS = [condition.value for condition in JobCondition]
 _SHOWN_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
-_LABELS = ("status", "type")  # several values match any of them
+_LABELS = ("status", "type")  # with several values, any of them matches
 _QUOTES = '"\u201c\u201d\u201e'  # phones type the curved ones
-# A quoted value with or without a key, or what is between spaces. The last quote may be missing.
+# A quoted value with or without a key, or a word without spaces. The last quote may be missing.
 _PART = re.compile(
     rf"(?:[^\s:={_QUOTES}]+[:=])?[{_QUOTES}][^{_QUOTES}]*(?:[{_QUOTES}]\*?(?=\s|\Z)|\Z)|\S+"
 )
@@ -63,7 +63,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchText:
-    """What a text searches for. `problems`: why a part cannot be searched, as sentences."""
+    """A parsed search text. `problems`: why a part cannot be searched, as sentences."""
 
     text: str
     parts: tuple[Part, ...] = ()
@@ -85,8 +85,8 @@ class SearchText:
 
     @property
     def unknown_keys(self) -> list[str]:
-        """What may be meant as a key, but is none: `color` in `color:red`."""
-        return [found[1] for word in self.words if (found := _LIKE_A_KEY.match(word))]
+        """The beginnings of words that look like a key, but are none: `color` in `color:red`."""
+        return [match[1] for word in self.words if (match := _LIKE_A_KEY.match(word))]
 
     def replace_last(self, part: str) -> str:
         """The text with another last part."""
@@ -108,14 +108,14 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
         return SearchText(text=text[:MAX_LENGTH], problems=(problem,))
     problems: list[str] = []
     parts: list[Part] = []
-    for found in _PART.finditer(text):
-        parameter, raw = _split_key(found[0], fields, problems)
-        before = parts[-1] if parts else None
-        if before is not None and before.parameter and not before.value and not parameter:
+    for match in _PART.finditer(text):
+        parameter, raw = _split_key(match[0], fields, problems)
+        previous = parts[-1] if parts else None
+        if previous is not None and previous.parameter and not previous.value and not parameter:
             start = parts.pop().start  # `type: mail`: the space after the colon has no meaning
-            parts.append(_make_part(before.parameter, raw, start))
+            parts.append(_make_part(previous.parameter, raw, start))
         else:
-            parts.append(_make_part(parameter, raw, found.start()))
+            parts.append(_make_part(parameter, raw, match.start()))
     if len(parts) > MAX_PARTS:
         problems.append(f"Write at most {MAX_PARTS} words and filters.")
     search = SearchText(text=text, parts=tuple(parts[:MAX_PARTS]))
@@ -156,13 +156,13 @@ def _make_part(parameter: str, raw: str, start: int) -> Part:
     value = STATUSES.get(raw.lower(), raw) if parameter == "status" else raw
     if quoted is not None:
         inner, star = quoted[1], quoted[2] or ""
-        keeps_quotes = not star and _means_a_text(parameter, inner)
+        keeps_quotes = not star and _changes_by_quotes(parameter, inner)
         value = f'"{inner}"' if keeps_quotes else f"{inner}{star}"
     return Part(parameter=parameter, value=value, start=start)
 
 
-def _means_a_text(parameter: str, quoted: str) -> bool:
-    """Whether a value means only this text if it is in quotes, and more values if it is not."""
+def _changes_by_quotes(parameter: str, quoted: str) -> bool:
+    """Whether quotes change the meaning: only this text with quotes, other values without."""
     is_label = parameter in _LABELS and (quoted in ("null", "") or quoted.endswith("*"))
     return is_label or parameter.startswith(f"{PAYLOAD}.")
 
@@ -194,7 +194,7 @@ def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
 
 
 def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> str | None:
-    """The text that means these filters; None if there is none.
+    """The search text for these filters; None if no text stands for them.
 
     >>> format_filters({"status": ["dlq"], "type": ["send mail"]}, [])
     'status:dead type:"send mail"'

@@ -38,16 +38,16 @@ def plan_fields(schema: Schema) -> list[FieldPlan]:
 
 
 def serialize(plans: list[FieldPlan], value: Any) -> dict[str, Any]:
-    """A mapping, or an object with attributes, by the plans of its fields."""
+    """The fields of a mapping, or of an object with attributes, by their plans."""
     is_mapping = type(value) is dict or isinstance(value, Mapping)
     read = value.get if is_mapping else partial(getattr, value)
     shown = {}
     for name, key, default, plain, show in plans:
-        found = read(name, default)
-        if type(found) in plain:
-            shown[key] = found
-        elif found is not missing:
-            shown[key] = show(found)
+        field_value = read(name, default)
+        if type(field_value) in plain:
+            shown[key] = field_value
+        elif field_value is not missing:
+            shown[key] = show(field_value)
     return shown
 
 
@@ -82,4 +82,4 @@ def _show_mapping(plain: frozenset[type], show: Show, values: Any) -> dict[str, 
 
 
 def _show_by_marshmallow(field: fields.Field[Any], value: Any) -> Any:
-    return field._serialize(value, "", None)  # what `dump` calls
+    return field._serialize(value, "", None)  # as marshmallow's `dump` calls it

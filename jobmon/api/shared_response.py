@@ -30,8 +30,8 @@ class _IdentityKey:
 class SharedResponse:
     """Caches the JSON text for the latest `size` subjects.
 
-    A subject is the object that an answer describes: the same object gets the same bytes, together
-    with an equal `version` of what else is in the answer.
+    A subject is the object that an answer describes. The same object with an equal `version` gets
+    the same bytes; `version` stands for everything else that the answer depends on.
     """
 
     def __init__(self, schema: Schema, size: int) -> None:

@@ -32,7 +32,7 @@ def add_routes(routes: Routes) -> None:
     def slowest(query: WindowQuery) -> dict[str, Any]:
         """List the slowest attempts that ended in a window.
 
-        From the lists that the collector keeps of each type: without a collector the answer is 503.
+        They come from the lists that the collector keeps for each type; without one: 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
@@ -42,7 +42,7 @@ def add_routes(routes: Routes) -> None:
 
 
 def explain_slowest(queue: WatchedQueue, history: RunHistory) -> str:
-    """Why no slow attempts are known; empty if they are."""
+    """Why no slow attempts are known; empty if they are known."""
     if "finishedAt" in queue.known_fields.unknown:
         return NO_END_TIMES.reason
     if history.is_ahead:
@@ -54,16 +54,17 @@ def explain_slowest(queue: WatchedQueue, history: RunHistory) -> str:
 def _format_slowest(
     queue: WatchedQueue, window: Window, history: RunHistory, types: tuple[str, ...]
 ) -> dict[str, Any]:
-    reason, details = explain_slowest(queue, history), history.details
-    why = reason or history.incomplete_reason or (LEFT_OUT if may_lack_types(details) else "")
+    unknown_reason, details = explain_slowest(queue, history), history.details
+    reason = unknown_reason or history.incomplete_reason
+    reason = reason or (LEFT_OUT if may_lack_types(details) else "")
     meta = {
         **format_bounds(window),
         "as_of": history.as_of,
         "is_complete": history.is_complete,
         "gaps": history.gaps,
-        "reasons": {"data": why} if why else {},
+        "reasons": {"data": reason} if reason else {},
     }
-    if reason:
+    if unknown_reason:
         return {"meta": meta, "data": None}
     data = [
         {

@@ -49,17 +49,17 @@ class SuggestionAnswer(Answer):
 
     kind = string(
         "`job`: a job, by its id. `jobs`: the list of jobs with `filters`. `error`: a group of "
-        "errors, by its id. `type`, `worker`: what is known of a type or a worker. `key`: the "
+        "errors, by its id. `type`, `worker`: a type or a worker, by its name. `key`: the "
         "beginning of a filter.",
         enum=[kind.value for kind in MeaningKind],
     )
     value = string("The id of the job or of the group, the name, or the key.")
     title = string("Its name for people.")
-    note = string("The kind of thing, for people.")
-    text = string("The `q` that finds exactly this; null if there is none.", nullable=True)
+    note = string("What it is, for people.")
+    text = string("The `q` that finds exactly this; null if no text does.", nullable=True)
     filters = mapping(
         fields.List(fields.String()),
-        "Parameters of `GET /admin/jobs/queue`, with their values; empty unless it is a list.",
+        "Parameters of `GET /admin/jobs/queue`, with their values; empty unless `kind` is `jobs`.",
     )
     jobs = integer("How many jobs match; null if that is not known.", nullable=True)
     jobsIsExact = boolean(
@@ -69,20 +69,20 @@ class SuggestionAnswer(Answer):
 
 
 class SuggestionMeta(Answer):
-    """What cannot be searched."""
+    """What could not be searched, and which names are unknown."""
 
     problems = fields.List(
         fields.String(), **describe("Sentences about parts of the text that cannot be searched.")
     )
     reasons = mapping(
-        fields.String(), "Why no `types`, `workers` or `errors` are known, by these names."
+        fields.String(), "By `types`, `workers` or `errors`: why these names are unknown."
     )
 
 
 class SuggestionList(Answer):
     """What a text may mean."""
 
-    meta = nested(SuggestionMeta, "What cannot be searched.")
+    meta = nested(SuggestionMeta, "What could not be searched, and which names are unknown.")
     data = array(SuggestionAnswer, f"At most {MAX_FOUND} meanings, the exact ones first.")
 
 
@@ -96,7 +96,7 @@ def add_routes(routes: Routes) -> None:
     def suggestions(query: dict[str, Any]) -> dict[str, Any]:
         """List what a text of the search box may mean.
 
-        From what the collector keeps, and from a bounded number of index keys: no job is scanned.
+        Reads the collector's statistics and history, and a bounded number of index keys.
         """
         meanings = find_meanings(current_queue(), query["q"] or "")
         meta = {"problems": meanings.search.problems, "reasons": meanings.reasons}

@@ -31,8 +31,8 @@ from jobmon.store.labels import MAX_LABEL_LENGTH
 class WindowQuery:
     """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
 
-    None where the caller leaves the choice to the server: it ends now, and without a `start` it has
-    this `length`. No types means all of them.
+    Without an `end` it ends now, without a `start` it has this `length`, and without a `step` the
+    server chooses one. No types means all types.
     """
 
     start: datetime | None = None
@@ -130,7 +130,7 @@ class ErrorListParameters(ErrorGroupParameters):
     status = fields.List(
         fields.String(validate=validate.OneOf(list(GroupStatus))),
         load_default=list,
-        **describe("Groups with this status. Repeat it to match any of several."),
+        **describe("Groups with this status. Repeat it to match any of several statuses."),
     )
     sort = fields.String(
         load_default="-count",

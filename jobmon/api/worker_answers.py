@@ -52,15 +52,17 @@ class WorkerAnswer(Answer):
         nullable=True,
     )
     since = DateOrText(
-        "When that state began: the earliest end of an expired lease, the end of the last attempt, "
-        "or the earliest start of what it runs. Null if unknown."
+        "When `state` began: the earliest end of an expired lease, the end of the last attempt, "
+        "or the earliest start of a job that it runs. Null if unknown."
     )
     note = string("Why it counts as silent; null if it does not.", nullable=True)
     runningJobs = integer("Jobs that it runs now.", nullable=True)
-    jobs = array(RunningJobAnswer, f"At most {JOBS_SHOWN} of these, the soonest lease end first.")
+    jobs = array(
+        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs, the soonest lease end first."
+    )
     lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
     attempts = integer("Attempts that ended in the window.", nullable=True)
-    failures = integer("Those that failed or whose lease expired.", nullable=True)
+    failures = integer("Attempts that failed or whose lease expired.", nullable=True)
     failureRate = number("failures / attempts; null without attempts.", nullable=True)
     runMs = nested(Percentiles, "Time that these attempts ran.")
     topError = nested(
@@ -71,7 +73,7 @@ class WorkerAnswer(Answer):
 
 
 class WorkerListMeta(WindowBounds):
-    """The window of a list of workers, and what is in it."""
+    """The window of a list of workers, and its totals."""
 
     as_of = DateOrText("Attempts are counted up to this time; null if they are unknown.")
     running_as_of = Date("The time at which `jobs` were running.")
@@ -93,7 +95,7 @@ class WorkerListMeta(WindowBounds):
 class WorkerList(Answer):
     """A page of workers."""
 
-    meta = nested(WorkerListMeta, "The window of this answer, and what is in it.")
+    meta = nested(WorkerListMeta, "The window of this answer, and its totals.")
     data = fields.List(
         fields.Nested(WorkerAnswer),
         **describe("The workers, in the order of `sort`; null if none is known.", nullable=True),

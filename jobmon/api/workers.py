@@ -1,4 +1,4 @@
-"""The workers of a queue: what each runs and ran, and which ones are silent."""
+"""The workers of a queue: the jobs that each runs and ran, and which workers are silent."""
 
 import math
 from collections import Counter
@@ -49,10 +49,10 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerQuery(WindowQuery):
-    """A request for workers: one by its exact name, or those whose name contains a text.
+    """A request for workers: one by its exact name, or the workers whose name contains a text.
 
-    `types`: only workers that run a job of one of these types now or ended one in the window, with
-    their runs of these types.
+    `types`: only workers that run a job of one of these types now or ended one in the window; only
+    runs of these types are counted.
     """
 
     worker: str | None = None
@@ -102,10 +102,10 @@ class WorkerParameters(WindowParameters):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundWorkers:
-    """The workers of a queue, in the order of a query; `history` is None if it is unknown.
+    """The workers of a queue, in the order of a query; `workers` and `history` are None if unknown.
 
-    `reasons`: by field of the answer, why it is null or not complete. `workers` is None if it is
-    unknown which workers there are; with `lacks_workers`, some that match may be missing.
+    `reasons`: by field of the answer, why it is null or not complete. `lacks_workers`: whether
+    workers that match may be missing.
     """
 
     window: Window
@@ -117,7 +117,7 @@ class FoundWorkers:
 
     @property
     def groups(self) -> Mapping[str, ErrorGroup]:
-        """What is known of groups of errors, by id."""
+        """The known groups of errors, by id."""
         return {} if self.history is None else self.history.groups
 
 
@@ -129,7 +129,7 @@ class WorkerReader:
     """
 
     def __init__(self) -> None:
-        self._judged: SingleFlightCache[list[Worker]] = SingleFlightCache(MAX_CACHED)
+        self._workers: SingleFlightCache[list[Worker]] = SingleFlightCache(MAX_CACHED)
 
     def find(self, queue: WatchedQueue, window: Window, query: WorkerQuery) -> FoundWorkers:
         """The workers that match."""
@@ -141,12 +141,12 @@ class WorkerReader:
         if not queue.known_fields.names_workers:
             return replace(found, reasons={"data": NO_NAMES})
 
-        def judge() -> list[Worker]:
+        def find_all() -> list[Worker]:
             return find_workers(window, history, running, queue.stats.stats())
 
         counted_at = None if history is None else history.as_of
         key = queue, window, counted_at, running.as_of
-        workers = self._judged.get(key, judge)
+        workers = self._workers.get(key, find_all)
         if history is not None and (why := explain_unchecked(window, history, queue.stats.stats())):
             reasons["state"] = f"it is not checked whether workers have stopped: {why}"
         has_runs = history is not None and bool(history.details.slowest or history.details.failed)
@@ -154,9 +154,9 @@ class WorkerReader:
             return replace(found, reasons={"data": NOT_NAMED})
         has_other = any(worker.name == OTHER for worker in workers)
         if query.types:
-            every = workers
-            workers = self._judged.get(
-                (*key, query.types), lambda: select_types(every, history, query.types)
+            of_all_types = workers
+            workers = self._workers.get(
+                (*key, query.types), lambda: select_types(of_all_types, history, query.types)
             )
             reasons["topError"] = "errors of workers are not counted by type"
         if history is not None:
@@ -204,7 +204,7 @@ def _explain_attempts(
 
 
 def _read_running(queue: WatchedQueue, reasons: dict[str, str]) -> RunningJobs:
-    """The running jobs; with a reason if none was read, or if none names its worker."""
+    """The running jobs; `reasons` gets an entry if jobs, or the names of workers, are missing."""
     running = queue.running.read()
     if "leasedBy" in queue.known_fields.unknown:
         running = replace(running, reason="the jobs do not record which worker runs them")
@@ -235,10 +235,10 @@ def add_routes(routes: Routes, reader: WorkerReader) -> None:
     @routes.arguments(WorkerParameters, location="query")
     @routes.response(HTTPStatus.OK, WorkerList, example=run_examples.WORKER_LIST)
     def workers(query: WorkerQuery) -> dict[str, Any]:
-        """List the workers: what each runs now and ran in a window, silent ones first.
+        """List the workers, with the jobs that each runs now and its attempts in a window.
 
-        What runs is read from the jobs: at most 1,000 of them, those whose lease ends first. The
-        attempts come from the collector's history; without a collector they are null.
+        Silent workers come first. At most 1,000 running jobs are read: those whose lease ends
+        first. The attempts come from the collector's history; without a collector they are null.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
@@ -301,19 +301,19 @@ def _format_worker(worker: Worker, found: FoundWorkers) -> dict[str, Any]:
 
 
 def run_durations(worker: Worker) -> Durations:
-    """The percentiles of its run times."""
+    """The percentiles of a worker's run times."""
     return Durations.from_histogram(Counter() if worker.tally is None else worker.tally.run)
 
 
 def _format_job(job: RunningJob, now: datetime) -> dict[str, Any]:
-    left = None if job.expires_at is None else round((job.expires_at - now) / _MILLISECOND)
+    left_ms = None if job.expires_at is None else round((job.expires_at - now) / _MILLISECOND)
     return {
         "jobId": job.job_id,
         "type": job.type,
         "attemptNumber": job.attempt,
         "startedAt": job.started_at,
         "leaseExpiresAt": job.expires_at,
-        "leaseLeftMs": left,
+        "leaseLeftMs": left_ms,
     }
 
 

@@ -119,4 +119,4 @@ def test_remembered_queries_are_bounded() -> None:
     for number in range(3 * MAX_KEPT):
         with Flask("test").test_request_context(f"/?page={number + 1}"):
             assert parameters.read(request).page == number + 1
-    assert len(parameters._meanings) <= MAX_KEPT
+    assert len(parameters._cached) <= MAX_KEPT
