@@ -101,11 +101,10 @@ def test_a_page_reads_no_job_that_does_not_recur(busy: WatchedQueue) -> None:
         page = busy.get(PATH, per_page=10)
     assert page["meta"]["total"] == 62
     assert page["meta"]["total_is_exact"]
-    assert sum(entry["docsExamined"] for entry in entries) <= 11 + 2 * 31
-    for entry in entries:
+    reads = [entry for entry in entries if "explain" not in entry["command"]]
+    assert sum(entry["docsExamined"] for entry in reads) <= 11 + 2 * 31
+    for entry in reads:
         command = entry["command"]
-        if "explain" in command:
-            continue
         assert command["maxTimeMS"] == 5_000
         assert "COLLSCAN" not in entry["planSummary"]
         assert not entry.get("hasSortStage")
