@@ -33,7 +33,7 @@ from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
 MAX_OF_A_KIND = 4  # meanings of a kind that are not exact
-MAX_FOUND = 12  # meanings in all
+MAX_FOUND = 12  # meanings altogether
 NO_STATISTICS = "no collector keeps statistics"
 NO_COLLECTOR = "no collector keeps a history"
 
