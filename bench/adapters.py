@@ -299,7 +299,7 @@ def measure_filled(
             costs[f"CPU of the {name} for 1,000 changes"] = Cost(
                 (since - before) * 1_000 / CHANGES * 1_000
             )
-        kind = max(stats.type_counts() or {"": {}}, key=len)
+        longest_type = max(stats.type_counts() or {"": {}}, key=len)
         listed = client.get("/admin/jobs/queue", headers={"Authorization": f"Bearer {token}"}).json[
             "data"
         ]
@@ -307,7 +307,7 @@ def measure_filled(
             "stats": "/admin/jobs/stats",
             "first page": "/admin/jobs/queue",
             "a job": f"/jobs/{listed[0]['jobId']}",
-            "by type": f"/admin/jobs/queue?type={kind}",
+            "by type": f"/admin/jobs/queue?type={longest_type}",
         } | {f"by status {status}": f"/admin/jobs/queue?status={status}" for status in counts}
         for name, path in paths.items():
             costs[name] = measure_answer(client, database, path, token)

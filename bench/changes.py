@@ -185,10 +185,10 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
         await_built(connection, collector)
         time.sleep(20)
         pids = [server.pid, collector]
-        used, at = [read_cpu_s(pid) for pid in pids], time.monotonic()
+        used, started = [read_cpu_s(pid) for pid in pids], time.monotonic()
         time.sleep(10)
         idle = [
-            (read_cpu_s(pid) - was) / (time.monotonic() - at)
+            (read_cpu_s(pid) - was) / (time.monotonic() - started)
             for pid, was in zip(pids, used, strict=True)
         ]
         print(f"at rest: database {idle[0]:.1%}, collector {idle[1]:.1%} of a core", flush=True)

@@ -50,7 +50,7 @@ def fill(database: Database[Document], count: int) -> None:
     now, pick = datetime.now(UTC), random.Random(1)  # noqa: S311
 
     def make_job(number: int) -> Document:
-        at = now - timedelta(seconds=(count - number) / 10)
+        enqueued_at = now - timedelta(seconds=(count - number) / 10)
         return {
             "jobId": f"{number:032x}",
             "type": "rare" if number >= count - 2 else f"type-{number % TYPES}",
@@ -58,9 +58,9 @@ def fill(database: Database[Document], count: int) -> None:
             "payload": {"reference": f"order/{number}", "text": "x" * 60},
             "priority": 0 if number >= count - 2 else pick.choice([0] * 8 + [5, 9]),
             "createdBy": f"user-{number % 1_000}",
-            "createdAt": at,
-            "updatedAt": at,
-            "nextRunAt": at,
+            "createdAt": enqueued_at,
+            "updatedAt": enqueued_at,
+            "nextRunAt": enqueued_at,
             "maxAttempts": 5,
             "attemptCount": 0,
             "leasedBy": None,

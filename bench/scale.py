@@ -159,8 +159,8 @@ class Client:
         if not head.startswith(b"http/1.1 200 "):
             raise RuntimeError(f"{self._path}: {data[:300]!r}")
         if self._has_cache:
-            at = head.index(b"\r\netag: ") + 8
-            tag = data[at : data.index(b"\r\n", at)]
+            start = head.index(b"\r\netag: ") + 8
+            tag = data[start : data.index(b"\r\n", start)]
             marks = b"X-Jobmon-Part: 1\r\nIf-None-Match: " + tag
             self._request = self._head + marks + b"\r\n\r\n"
         length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])

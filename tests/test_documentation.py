@@ -1,4 +1,4 @@
-"""The README and docs/: runs every command, follows every link, looks up every name.
+"""The README and docs/: every command is run, every link followed, every name looked up.
 
 Catches a command that fails when a reader pastes it, and a page about something that was removed.
 A command that cannot run here (containers, half an hour of benchmarks) is checked as far as
@@ -94,9 +94,9 @@ def commands(page: Path) -> list[Line]:
     found = []
     for start, block in blocks(page):
         has_answers = block[0].startswith("$ ")
-        joined, at = "", start
+        joined, first_line = "", start
         for number, line in enumerate(block, start=start):
-            at = at if joined else number
+            first_line = first_line if joined else number
             joined += line
             if joined.endswith("\\"):
                 joined = joined[:-1]
@@ -106,7 +106,7 @@ def commands(page: Path) -> list[Line]:
                 text = text[2:] if joined.startswith("$ ") else ""
             text = re.sub(r"(^|\s)#.*", "", text).strip()
             if text:
-                found.append(Line(text, f"{page.name}:{at}"))
+                found.append(Line(text, f"{page.name}:{first_line}"))
             joined = ""
     return found
 
@@ -297,7 +297,7 @@ def check_helm(arguments: list[str]) -> None:
     charts = [ROOT / word for word in arguments[2:] if word.startswith("deploy/")]
     assert charts, arguments
     values = yaml.safe_load((charts[0] / "values.yaml").read_text())
-    for option in (word for at, word in enumerate(arguments) if arguments[at - 1] == "--set"):
+    for option in (word for n, word in enumerate(arguments) if arguments[n - 1] == "--set"):
         found = values
         for name in option.partition("=")[0].split("."):
             assert name in found, arguments
@@ -309,13 +309,13 @@ def check_kubectl(text: str, arguments: list[str]) -> None:
     values = yaml.safe_load((ROOT / "deploy/helm/jobmon/values.yaml").read_text())
     secrets = {it["existingSecret"] for it in values.values() if "existingSecret" in it}
     assert set(re.findall(r"secret generic (\S+)", text)) <= secrets, text
-    made = [
+    objects = [
         it
         for file in (ROOT / "deploy/kubernetes").glob("*.yaml")
         for it in yaml.safe_load_all(file.read_text())
         if it and it["kind"] != "Kustomization"
     ]
-    names = {f"{it['kind'].lower()}/{it['metadata']['name']}" for it in made}
+    names = {f"{it['kind'].lower()}/{it['metadata']['name']}" for it in objects}
     named = re.findall(r"\b(?:namespace|job|service|deployment)/\S+", text)
     named += re.findall(r"(?<=delete )job \S+", text)
     assert {name.replace(" ", "/") for name in named} <= names, text
@@ -491,10 +491,10 @@ def test_settings_table_has_every_setting_and_its_default() -> None:
     table = dict(rows)
     assert len(rows) == len(table)
     assert table.pop("BIND") == f"`{gunicorn_config.bind}`"
-    # Of one queue in JOBMON_QUEUES.
-    of_a_file = {"QUEUE", "PERMISSION", "OWNERS", "URI_SETTING"}
+    # Only a table of a file of queues (JOBMON_QUEUES) sets these.
+    only_in_file = {"QUEUE", "PERMISSION", "OWNERS", "URI_SETTING"}
     fields = {field.name.upper(): field for field in dataclasses.fields(Settings)}
-    fields = {name: field for name, field in fields.items() if name not in of_a_file}
+    fields = {name: field for name, field in fields.items() if name not in only_in_file}
     assert table.keys() == fields.keys()
     for name, field in fields.items():
         if (default := default_text(field)) is not None:

@@ -238,7 +238,7 @@ def test_counts_equal_a_recount_of_the_attempts(
     settings = make_settings(
         mongo_uri=database_uri(mongod, database), rollup_db=f"{database.name}_rollups"
     )
-    at = datetime.now(UTC) - 5 * MINUTE
+    finished_at = datetime.now(UTC) - 5 * MINUTE
     errors = [
         {"code": "E_BANK", "message": f"account {number} is refused", "token": "hidden"}
         if number % 3
@@ -246,7 +246,8 @@ def test_counts_equal_a_recount_of_the_attempts(
         for number in range(30)
     ]
     database.jobs.insert_many(
-        {"jobId": f"j{number}", "type": f"t{number % 2}", "createdAt": at} for number in range(40)
+        {"jobId": f"j{number}", "type": f"t{number % 2}", "createdAt": finished_at}
+        for number in range(40)
     )
     database.job_attempts.insert_many(
         {
@@ -254,8 +255,8 @@ def test_counts_equal_a_recount_of_the_attempts(
             "attemptNumber": 1,
             "status": "failed" if number < 30 else "succeeded",
             "workerId": f"w{number % 4}",
-            "startedAt": at,
-            "finishedAt": at + timedelta(seconds=number),
+            "startedAt": finished_at,
+            "finishedAt": finished_at + timedelta(seconds=number),
             "error": errors[number] if number < 30 else None,
         }
         for number in range(40)

@@ -57,10 +57,10 @@ def test_errors_have_the_groups_that_are_known(api: Api, history: ErrorHistory) 
 def test_error_without_its_own_group_has_the_group_of_its_code(
     api: Api, history: ErrorHistory
 ) -> None:
-    kind = fold_kind(classify_error(REFUSED))
-    folded = history.groups[history.add("x", at=NOW)]._replace(id=kind.id)
-    history.groups[kind.id] = folded
-    assert groups(api.get_as_admin("/jobs/j").json)[0] == kind.id
+    group = fold_kind(classify_error(REFUSED))
+    folded = history.groups[history.add("x", at=NOW)]._replace(id=group.id)
+    history.groups[group.id] = folded
+    assert groups(api.get_as_admin("/jobs/j").json)[0] == group.id
 
 
 @pytest.mark.usefixtures("_job")

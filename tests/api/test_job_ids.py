@@ -114,9 +114,9 @@ def test_an_owner_has_the_jobs_whose_printed_createdby_equals_their_sub(listed: 
     watching, _ = listed
     api: Api = watching.api
     for job_id in filter(None, read_ids_by_cursors(watching)):
-        own = api.get_as_owner("/jobs", job_id).json
-        assert [job["jobId"] for job in own["data"]] == [job_id]
-        assert own["meta"]["total"] == 1
+        answer = api.get_as_owner("/jobs", job_id).json
+        assert [job["jobId"] for job in answer["data"]] == [job_id]
+        assert answer["meta"]["total"] == 1
         assert api.get_as_owner("/job", job_id, id=job_id).status_code == 200
         assert api.get_as_owner("/job", "somebody", id=job_id).status_code == 403
 
@@ -163,9 +163,9 @@ def test_arrays_have_no_owner_in_lists_totals_and_exports(
     index = [("by.id", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
     for prepare in (lambda: None, lambda: database.jobs.create_index(index)):
         prepare()
-        own = watching.api.get_as_owner("/jobs", "ada").json
-        assert [job["jobId"] for job in own["data"]] == ["own"]
-        assert own["meta"]["total"] == 1
+        answer = watching.api.get_as_owner("/jobs", "ada").json
+        assert [job["jobId"] for job in answer["data"]] == ["own"]
+        assert answer["meta"]["total"] == 1
         for query in ({"owner": "ada"}, {"owner": "ada", "status": "queued"}):
             assert watching.ids(**query) == ["own"]
         for name in ("array", "on the way", "nested", "document"):

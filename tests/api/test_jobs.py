@@ -261,8 +261,8 @@ def test_a_job_is_shown_only_to_its_owner(
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "createdBy": created_by})
     assert api.get_as_owner("/jobs/j", subject).status_code == status
-    own = api.get_as_owner("/jobs", subject).json["data"]
-    assert [job["jobId"] for job in own] == (["j"] if status == 200 else [])
+    listed = api.get_as_owner("/jobs", subject).json["data"]
+    assert [job["jobId"] for job in listed] == (["j"] if status == 200 else [])
     assert api.get_as_admin("/jobs/j").status_code == 200
 
 

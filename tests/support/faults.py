@@ -253,7 +253,7 @@ class Writers:
         self.acknowledged: list[float] = []
         self.ids: list[str] = []
         self.workers = [self._start_worker(number) for number in range(workers)]
-        self._next = workers
+        self._next_worker = workers
 
     def start(self) -> None:
         self._thread.start()
@@ -265,8 +265,8 @@ class Writers:
     def replace_worker(self, index: int) -> None:
         """Kill a queue worker and start another."""
         end_process(self.workers[index], None)
-        self.workers[index] = self._start_worker(self._next)
-        self._next += 1
+        self.workers[index] = self._start_worker(self._next_worker)
+        self._next_worker += 1
 
     def drain(self, within_s: float = PATIENCE_S) -> None:
         """Stop producing; wait until every job is finished and every attempt is recorded."""
@@ -525,11 +525,11 @@ def check_nothing_lost(writers: Writers, stats: Document, metrics: str) -> dict[
     for attempt in attempts:
         by_job.setdefault(attempt["jobId"], []).append(attempt)
     for job in jobs:
-        own = sorted(by_job.get(job["jobId"], []), key=lambda attempt: attempt["attemptNumber"])
-        numbers = [attempt["attemptNumber"] for attempt in own]
+        runs = sorted(by_job.get(job["jobId"], []), key=lambda attempt: attempt["attemptNumber"])
+        numbers = [attempt["attemptNumber"] for attempt in runs]
         assert numbers == list(range(1, job["attemptCount"] + 1)), (job, numbers)
         last = "succeeded" if job["status"] == "succeeded" else ("failed", "expired")
-        assert own[-1]["status"] in last, (job, own[-1])
+        assert runs[-1]["status"] in last, (job, runs[-1])
     outcomes = Counter(attempt["status"] for attempt in attempts)
     counted = {key: n for key, n in sum_counters(metrics).items() if n}
     expected = {("enqueued", ""): len(jobs), ("dlq", ""): by_status["dlq"]}
