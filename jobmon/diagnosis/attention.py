@@ -179,12 +179,12 @@ def _check_leases(evidence: Evidence) -> Check:
 def _check_stalled_types(evidence: Evidence) -> Check:
     kind = CheckKind.STALLED
     recent = [evidence.find_recent(each) for each in evidence.rules.list_thresholds()]
-    missing = next((past for past in recent if isinstance(past, Missing)), None)
+    missing = next((history for history in recent if isinstance(history, Missing)), None)
     stalled = stalled_types(evidence)
     if missing is not None and not stalled:
         return _skip_check(kind, missing)
     reason = _explain_unknown_due(evidence) if missing is None else missing.reason
-    if any(isinstance(past, History) and past.gaps for past in recent):
+    if any(isinstance(history, History) and history.gaps for history in recent):
         reason = RUNS_MAY_BE_MISSING
     elif evidence.stats.counts is None:
         reason = JOBS_NOT_COUNTED
@@ -230,33 +230,33 @@ def _check_oldest_due(evidence: Evidence) -> Check:
     kind = CheckKind.OLDEST_DUE
     limits = evidence.rules.list_thresholds()
     reason = _explain_unknown_due(evidence) if any(each.oldest_due for each in limits) else ""
-    late = {
+    overdue = {
         job_type: waited
         for job_type, due in evidence.stats.health.overdue_by_type.items()
         if (limit := evidence.rules.for_type(job_type).oldest_due) is not None
         and (waited := evidence.stats.as_of - due) > limit
     }
-    if not late:
+    if not overdue:
         return Check(kind=kind, not_checked=reason)
-    longest = max(late, key=lambda job_type: (late[job_type], job_type))
-    waited_text = _format_minutes(late[longest])
-    if len(late) == 1:
+    longest = max(overdue, key=lambda job_type: (overdue[job_type], job_type))
+    waited_text = _format_minutes(overdue[longest])
+    if len(overdue) == 1:
         text = f"The oldest due job of {longest} has been due for {waited_text}"
     else:
         text = (
-            f"{grouped(len(late))} types have jobs that are due for too long, "
+            f"{grouped(len(overdue))} types have jobs that are due for too long, "
             f"the longest for {waited_text}: {longest}"
         )
-    is_linked = len(late) <= MAX_LINKED_TYPES and all(map(is_filter, late))
-    due_jobs = JobFilter(types=tuple(sorted(late)), condition=JobCondition.DUE)
+    is_linked = len(overdue) <= MAX_LINKED_TYPES and all(map(is_filter, overdue))
+    due_jobs = JobFilter(types=tuple(sorted(overdue)), condition=JobCondition.DUE)
     notice = Notice(
         level=Level.WATCH,
         text=text,
-        since=evidence.stats.as_of - late[longest],
+        since=evidence.stats.as_of - overdue[longest],
         jobs=due_jobs if is_linked else None,
-        type_name=longest if len(late) == 1 else "",
-        count=len(late),
-        counted=frozenset(late),
+        type_name=longest if len(overdue) == 1 else "",
+        count=len(overdue),
+        counted=frozenset(overdue),
     )
     return Check(kind=kind, notices=(notice,), not_checked=reason)
 
@@ -272,13 +272,13 @@ def _check_new_dead(evidence: Evidence) -> Check:
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)
     if not count:  # all were retried or deleted
         return Check(kind=kind, not_checked=missing)
-    most = max(dead, key=lambda job_type: (dead[job_type], job_type))
-    how = "mostly" if dead[most] * 2 > sum(dead.values()) else "most of them"
-    how = "all" if len(dead) == 1 else how
+    main_type = max(dead, key=lambda job_type: (dead[job_type], job_type))
+    share = "mostly" if dead[main_type] * 2 > sum(dead.values()) else "most of them"
+    share = "all" if len(dead) == 1 else share
     jobs = "1 job" if count == 1 else f"{grouped(count)}{'' if is_exact else '+'} jobs"
-    text = f"{jobs} died in the last hour, {how} {most}"
+    text = f"{jobs} died in the last hour, {share} {main_type}"
     if count == 1 and len(dead) == 1:
-        text = f"1 job died in the last hour: {most}"
+        text = f"1 job died in the last hour: {main_type}"
     shown = evidence.find_dead_filter() if evidence.new_dead else None
     notice = Notice(
         level=Level.BAD,
@@ -339,9 +339,9 @@ def _check_failures(evidence: Evidence) -> Check:
     if len(failing) == 1:
         text = f"{percent(rate)} of {job_type} attempts failed in the last hour"
     else:
-        least = min(evidence.rules.for_type(name).failure_rate for name in failing)
+        lowest = min(evidence.rules.for_type(name).failure_rate for name in failing)
         text = (
-            f"{grouped(len(failing))} types failed in {percent(least)} or more of "
+            f"{grouped(len(failing))} types failed in {percent(lowest)} or more of "
             f"their attempts in the last hour, most often {job_type} ({percent(rate)})"
         )
     notice = Notice(

@@ -68,7 +68,7 @@ def summarize_errors(
     counts = _split_groups(error_filter.count(history))
     workers = _split_groups(history.details.by_worker)
     before = None if previous is None else _split_groups(error_filter.count(previous))
-    is_of_worker, no_counts = error_filter.worker is not None, Counter[str]()
+    has_worker, no_counts = error_filter.worker is not None, Counter[str]()
     found = [
         ErrorSummary(
             id=group_id,
@@ -76,7 +76,7 @@ def summarize_errors(
             status=find_status(group, history),
             count=count.total(),
             previous=None if before is None else before.get(group_id, no_counts).total(),
-            types=None if is_of_worker else count,
+            types=None if has_worker else count,
             workers=None if error_filter.types else workers.get(group_id, no_counts),
         )
         for group_id, count in counts.items()

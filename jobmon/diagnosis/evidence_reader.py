@@ -170,9 +170,9 @@ def read_history(
 ) -> History[K] | Missing:
     """The history, or why it is missing; with `partly` also one that is still being counted."""
     try:
-        past = read()
+        history = read()
     except NoCollectorError as error:
         return Missing.from_error(error, has_collector=evidence.has_collector)
-    if past.is_ahead:
+    if history.is_ahead:
         return NOT_COUNTED
-    return past if past.is_complete or partly else STILL_COUNTING
+    return history if history.is_complete or partly else STILL_COUNTING

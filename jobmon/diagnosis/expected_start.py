@@ -118,14 +118,14 @@ class Silence(NamedTuple):
 
 def measure_silence(others: QueueFacts) -> Silence:
     """For how long no attempt of a stalled type has ended, in whole minutes."""
-    for past, step in ((others.hour, MINUTE), (others.day, HOUR)):
-        if isinstance(past, Missing) or past.gaps:
+    for history, step in ((others.hour, MINUTE), (others.day, HOUR)):
+        if isinstance(history, Missing) or history.gaps:
             continue
-        if ended := [at for at, activity in past.activity.items() if activity.finished]:
-            silent = past.as_of - max(ended) - step
+        if ended := [at for at, activity in history.activity.items() if activity.finished]:
+            silent = history.as_of - max(ended) - step
             return Silence(max(MINUTE, silent // MINUTE * MINUTE), is_exact=True)
-    for past, length in ((others.day, DAY), (others.hour, HOUR)):
-        if isinstance(past, History) and not past.gaps:
+    for history, length in ((others.day, DAY), (others.hour, HOUR)):
+        if isinstance(history, History) and not history.gaps:
             return Silence(length, is_exact=False)
     # The shortest time that the evidence covers: a stalled type has ended nothing in it.
     recent = {} if isinstance(others.evidence, Missing) else others.evidence.recent

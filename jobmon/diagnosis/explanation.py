@@ -187,8 +187,8 @@ def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explana
         since, compared = _bound(started, now), "."
         worker = (" on ", WorkerName(job.worker)) if job.worker else ()
         begun = (f"{_name_attempt(job) or 'An attempt'} started ", since, *worker)
-        if usual := _compare_runs(now - started, others.runs):
-            code, compared = ExplanationCode.RUNNING_LONG, usual
+        if comparison := _compare_runs(now - started, others.runs):
+            code, compared = ExplanationCode.RUNNING_LONG, comparison
     if expires is None:
         lease: Parts = ("; it is unknown whether it still runs",)
     else:

@@ -8,16 +8,16 @@ from jobmon.rollup.series import History
 
 
 def find_last_finish(
-    past: History[datetime] | Missing, step: timedelta
+    history: History[datetime] | Missing, step: timedelta
 ) -> tuple[datetime, float] | None:
     """When the last attempt finished, and attempts a minute in the hour before; None if none did.
 
     If later steps are not counted yet, an attempt may have finished in them: then the time is the
     end of these steps.
     """
-    if isinstance(past, Missing):
+    if isinstance(history, Missing):
         return None
-    finished = {at: activity.finished for at, activity in past.activity.items()}
+    finished = {at: activity.finished for at, activity in history.activity.items()}
     moments = [at for at, count in finished.items() if count]
     if not moments:
         return None
@@ -25,7 +25,9 @@ def find_last_finish(
     start = max(min(moments), until - HOUR)
     total = sum(count for at, count in finished.items() if count and start <= at < until)
     rate = total / ((until - start) / MINUTE)
-    return max(until, *(at + step for at in past.uncounted)) if past.uncounted else until, rate
+    return max(
+        until, *(at + step for at in history.uncounted)
+    ) if history.uncounted else until, rate
 
 
 def find_first_death(evidence: Evidence) -> datetime | None:

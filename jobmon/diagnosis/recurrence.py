@@ -49,7 +49,7 @@ class Recurrence:
     `overdue_since`: since when a waiting job has been due.
     """
 
-    words: str
+    interval_text: str
     runs: tuple[Run, ...]
     last_run: Run | None
     missed: int | None
@@ -77,7 +77,7 @@ def summarize_recurrence(
     known = list(runs)[-MAX_RUNS:]
     overdue = _find_overdue(job, now)
     found = Recurrence(
-        words=describe_repetition(job.repetition),
+        interval_text=describe_repetition(job.repetition),
         runs=tuple(known),
         last_run=known[-1] if known else None,
         missed=None,

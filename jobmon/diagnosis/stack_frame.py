@@ -111,6 +111,6 @@ def _shorten(file: str) -> str:
 
 
 def _describe(function: str | None, file: str | None) -> str:
-    where = mask_ids(_shorten(file.removeprefix("file://"))) if file else ""
+    place = mask_ids(_shorten(file.removeprefix("file://"))) if file else ""
     name = mask_ids(function.strip()) if function else ""
-    return f"{name} ({where})" if name and where else name or where
+    return f"{name} ({place})" if name and place else name or place

@@ -115,8 +115,8 @@ def find_workers(
             state = WorkerState.IDLE
             if tally is not None and has_stopped is not None and has_stopped(tally):
                 state, since = WorkerState.STOPPED, ended
-        seen = max([*starts, *([] if ended is None else [ended])], default=None)
-        workers.append(Worker(name, state, since, held, tally, seen, errors.get(name)))
+        last_seen = max([*starts, *([] if ended is None else [ended])], default=None)
+        workers.append(Worker(name, state, since, held, tally, last_seen, errors.get(name)))
     return workers
 
 
