@@ -108,10 +108,10 @@ class Tally:
 Tallies = dict[str, Tally]  # by type
 
 
-def merge(many: Iterable[Tallies]) -> Tallies:
+def merge(parts: Iterable[Tallies]) -> Tallies:
     """The sum of tallies, type by type."""
     merged: Tallies = {}
-    for tallies in many:
+    for tallies in parts:
         for job_type, tally in tallies.items():
             if (total := merged.get(job_type)) is None:
                 total = merged[job_type] = Tally()

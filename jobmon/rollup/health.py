@@ -92,7 +92,7 @@ def _check(queue: str, reader: RollupReader) -> CollectorHealth:
         f"{name}: {'none' if age_s is None else f'{age_s:.1f} s old'}"
         for name, (age_s, _) in ages.items()
     ]
-    is_good = all(age_s is not None and age_s <= most for age_s, most in ages.values())
+    is_good = all(age_s is not None and age_s <= max_age_s for age_s, max_age_s in ages.values())
     message = f"{', '.join(parts)}, collector {leader}"
     if history_s is None:
         message += "; create the history's indexes with `jobmon init`"

@@ -115,12 +115,14 @@ class RunDetails:
     def maximum(self, other: Self) -> "RunDetails":
         """For each type and worker the details with more runs: either may lack some runs."""
         mine, others = self.tally_workers(), other.tally_workers()
-        more = {name for name in others if name not in mine or others[name].runs > mine[name].runs}
+        larger = {
+            name for name in others if name not in mine or others[name].runs > mine[name].runs
+        }
         worker_types = {
-            pair: tally for pair, tally in self.worker_types.items() if pair.worker not in more
+            pair: tally for pair, tally in self.worker_types.items() if pair.worker not in larger
         }
         worker_types |= {
-            pair: tally for pair, tally in other.worker_types.items() if pair.worker in more
+            pair: tally for pair, tally in other.worker_types.items() if pair.worker in larger
         }
         slowest = dict(self.slowest)
         for job_type, runs in other.slowest.items():
@@ -204,10 +206,10 @@ def select_slowest(runs: Iterable[SlowRun]) -> list[SlowRun]:
     ]
 
 
-def merge_details(many: Iterable[RunDetails]) -> RunDetails:
+def merge_details(parts: Iterable[RunDetails]) -> RunDetails:
     """The sum of these details."""
     merged = RunDetails()
-    for details in many:
+    for details in parts:
         merged.add(details)
     return merged
 

@@ -147,11 +147,11 @@ def _read_attempts(
 
 def _read_jobs(connection: Connection, jobs: ReadCollection, within: Document) -> RunSource:
     """The last run of each job."""
-    outcome_of_jobs = connection.profile.outcome
+    job_outcome = connection.profile.outcome
     has_wait = not connection.profile.is_recurring  # else nextRunAt is about the next run
-    if outcome_of_jobs is not None:
+    if job_outcome is not None:
         ended, index = {"finishedAt": within}, ATTEMPT_FINISHED
-        failed: Document = {"$expr": {"$eq": [outcome_of_jobs, AttemptStatus.FAILED.value]}}
+        failed: Document = {"$expr": {"$eq": [job_outcome, AttemptStatus.FAILED.value]}}
         read_outcome: Callable[[Any], str | None] = to_text
     else:
         statuses = jobs.mapping.select_statuses("finishedAt", STATUSES_AFTER_ATTEMPT)
@@ -167,7 +167,7 @@ def _read_jobs(connection: Connection, jobs: ReadCollection, within: Document) -
         index=index,
         stages=[{"$match": ended}],
         type="$type",
-        outcome="$status" if outcome_of_jobs is None else outcome_of_jobs,
+        outcome="$status" if job_outcome is None else job_outcome,
         failed=failed,
         read_outcome=read_outcome,
         # A first attempt waited since the job was due; for later attempts the wait is unknown.

@@ -137,5 +137,5 @@ def _choose_step(
 
 
 def _ceil(moment: datetime, step: timedelta) -> datetime:
-    down = floor(moment, step)
-    return down if down == moment else down + step
+    start = floor(moment, step)
+    return start if start == moment else start + step
