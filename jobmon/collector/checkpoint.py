@@ -114,12 +114,12 @@ class Checkpoints:
 def _split(segments: list[Document]) -> Iterator[list[Document]]:
     """The segments in parts that fit into a document each."""
     part: list[Document] = []
-    left = _COUNTS_PER_DOCUMENT
+    room = _COUNTS_PER_DOCUMENT
     for segment in segments:
-        left -= len(segment["counts"])
-        if part and (left < 0 or len(part) == _SEGMENTS_PER_DOCUMENT):
+        room -= len(segment["counts"])
+        if part and (room < 0 or len(part) == _SEGMENTS_PER_DOCUMENT):
             yield part
-            part, left = [], _COUNTS_PER_DOCUMENT - len(segment["counts"])
+            part, room = [], _COUNTS_PER_DOCUMENT - len(segment["counts"])
         part.append(segment)
     yield part
 

@@ -98,8 +98,8 @@ class Counters:
             except DuplicateKeyError:
                 return  # another collector created the document
         else:
-            same = {"_id": found["_id"], "version": found.get("version")}
-            self._state.replace_one(same, document)
+            unchanged = {"_id": found["_id"], "version": found.get("version")}
+            self._state.replace_one(unchanged, document)
 
 
 def _load(document: Document) -> _Counters:

@@ -125,8 +125,8 @@ class EventBuckets:
             if not bucket.is_stored:
                 buckets.insert_one(document)
                 return
-            same = {"_id": document["_id"], "position": bucket.position}
-            if not buckets.replace_one(same, document).matched_count:
+            unchanged = {"_id": document["_id"], "position": bucket.position}
+            if not buckets.replace_one(unchanged, document).matched_count:
                 raise LeaseLostError
 
         try:

@@ -56,11 +56,11 @@ class LeaseGroup:
         with self._lock:
             requested, self._requested = list(self._requested), set()
         started = time.monotonic()
-        ours: Document = {"_id": {"$in": requested}, "holder": self._holder}
-        leases.update_many(ours, [{"$set": {"expiresAt": _EXPIRY}}])
+        held: Document = {"_id": {"$in": requested}, "holder": self._holder}
+        leases.update_many(held, [{"$set": {"expiresAt": _EXPIRY}}])
         renewed = {
             lease["_id"]: _Renewal(started, lease["expiresAt"] - _LEASE, time.monotonic())
-            for lease in leases.find(ours)
+            for lease in leases.find(held)
         }
         with self._lock:
             self._renewals |= renewed
