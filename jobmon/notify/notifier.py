@@ -130,7 +130,7 @@ class Notifier:
             return
         self._record_outcomes()
         if time.monotonic() >= self._check_at:
-            # If the check fails, earlier news are still sent.
+            # If the check fails, earlier news is still sent.
             self._try("check the queue", self._check)
         self._choose_attempts()
         self._try("store what is sent", self._save)

@@ -93,7 +93,7 @@ def _select_types(evidence: Evidence, patterns: Sequence[str]) -> Evidence:
             health=replace(health, overdue_by_type=select(health.overdue_by_type)),
         ),
         hour=select_history(evidence.hour),
-        recent={length: select_history(past) for length, past in evidence.recent.items()},
+        recent={length: select_history(history) for length, history in evidence.recent.items()},
         minutes=_NOT_SELECTED,
         new_dead=None,
     )

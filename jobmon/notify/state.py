@@ -77,8 +77,8 @@ class StateStore:
             except DuplicateKeyError:
                 return False
             return True
-        same = {"_id": document["_id"], "version": version}
-        return self._own[STATE].replace_one(same, document).matched_count == 1
+        unchanged = {"_id": document["_id"], "version": version}
+        return self._own[STATE].replace_one(unchanged, document).matched_count == 1
 
     def clear_failures(self) -> None:
         """Forget failures of receivers to which nothing is sent any more, and end their alerts."""
