@@ -59,8 +59,8 @@ class Counts:
 
     def add(self, results: Iterable[str]) -> "Counts":
         """These counts with further results added."""
-        more = Counter(results)
-        return Counts.load({name: count + more[name] for name, count in self.dump().items()})
+        further = Counter(results)
+        return Counts.load({name: count + further[name] for name, count in self.dump().items()})
 
     @classmethod
     def load(cls, counts: Mapping[str, int]) -> "Counts":

@@ -108,10 +108,10 @@ class Actor:
         """The requests for which something is left to do, the oldest first."""
         places = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
         ids = [place.request_id for place in places]
-        left = [request_id for request_id in reversed(ids) if request_id not in self._over]
-        states = read_states(self._records, left, self._settings)
+        open_ids = [request_id for request_id in reversed(ids) if request_id not in self._over]
+        states = read_states(self._records, open_ids, self._settings)
         found = {state.request.id for state in states}
-        self._over.update(request_id for request_id in left if request_id not in found)
+        self._over.update(request_id for request_id in open_ids if request_id not in found)
         self._over.intersection_update(ids)
         return states
 
@@ -207,8 +207,8 @@ class Actor:
         )
         if request.target.kind is not TargetKind.FILTER or is_lifted:
             return None
-        more = max(_MORE_LEAST, int(request.expected * _MORE_SHARE))
-        return request.expected + more - before.done - before.possible
+        extra = max(_MORE_LEAST, int(request.expected * _MORE_SHARE))
+        return request.expected + extra - before.done - before.possible
 
     def _is_stale(self, state: ActionState) -> bool:
         """Whether nothing was done for so long that a person has to resume the request."""

@@ -84,11 +84,11 @@ class BatchRunner:
             return last
         changes = [PlannedChange.load(stored) for stored in intent["changes"]]
         known = self._find_known([change.key for change in changes])
-        left = [change for change in changes if encode_key(change.key) not in known]
-        found = self._changes.read([change.key for change in left])
+        unfinished = [change for change in changes if encode_key(change.key) not in known]
+        found = self._changes.read([change.key for change in unfinished])
         outcomes = [
             outcome
-            for change in left
+            for change in unfinished
             if (outcome := self._examine(change, found.get(encode_key(change.key)), recovery))
         ]
         self._add_outcomes([*intent["outcomes"], *outcomes])

@@ -20,7 +20,7 @@ from jobmon.store.list_plan import MAX_MATCHES, ListPlanner, get_plan
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 
-NO_PLACE = "Its list has no places from which it could be continued: select single jobs."
+NO_PLACE = "The list of this filter cannot be read in parts: select single jobs."
 
 
 @dataclass(frozen=True, kw_only=True)
