@@ -66,22 +66,22 @@ def parse_query(
 
     parsed: Query = {}
     for name, condition in query.items():
-        where = (*at, name)
+        name_at = (*at, name)
         if name in _LISTS:
             if not isinstance(condition, list) or not all(isinstance(q, dict) for q in condition):
-                raise ProfileMistakeError(where, "must be an array of queries")
+                raise ProfileMistakeError(name_at, "must be an array of queries")
             parsed[name] = [
-                parse_query(inner, constants, readings, (*where, index))
+                parse_query(inner, constants, readings, (*name_at, index))
                 for index, inner in enumerate(condition)
             ]
         elif name == "$expr":
-            parsed[name] = parse_expression(condition, constants, where)
+            parsed[name] = parse_expression(condition, constants, name_at)
         elif name.startswith("$"):
             allowed = ", ".join((*_LISTS, "$expr"))
-            raise ProfileMistakeError(where, f"unknown operator; allowed are {allowed}")
+            raise ProfileMistakeError(name_at, f"unknown operator; allowed are {allowed}")
         else:
-            _refuse_nested(name, condition, where)
-            parsed[name] = parse_value(condition, readings.get(name, "date"), where)
+            _refuse_nested(name, condition, name_at)
+            parsed[name] = parse_value(condition, readings.get(name, "date"), name_at)
     return parsed
 
 

@@ -257,17 +257,17 @@ def _parse_rules(
     """The rules; with `has_default`, the last one is for all other documents."""
     rules = []
     for index, rule in enumerate(spec):
-        is_last, where = has_default and index == len(spec) - 1, (*at, index)
+        is_last, rule_at = has_default and index == len(spec) - 1, (*at, index)
         if ("when" in rule) == is_last:
             raise ProfileMistakeError(
-                where,
+                rule_at,
                 "the last rule has no `when`: it is for all other documents"
                 if is_last
                 else "needs when: only the last rule is for all other documents",
             )
         when = rule.get("when")
         if when is not None:
-            when = context.parse_query(when, (*where, "when"))
+            when = context.parse_query(when, (*rule_at, "when"))
         rules.append(Rule(when=when, status=rule["is"]))
     return tuple(rules)
 
