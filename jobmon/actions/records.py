@@ -203,6 +203,12 @@ class ActionRecords:
         ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
         return list(self.own[OUTCOMES].find({"_id": {"$in": ids}}))
 
+    def find_type_changes(self, names: Iterable[str], limit: int) -> list[Document]:
+        """The newest outcomes that paused or resumed these types. Index: jobId, at."""
+        query: Document = {**self.own.scope, "jobId": None, "key": {"$in": list(names)}}
+        query |= {"result": Result.DONE.value, "dryRun": False}
+        return list(self.own[OUTCOMES].find(query).sort("at", -1).limit(limit))
+
     def count_outcomes(self, request_id: str) -> dict[str, int]:
         """The number of jobs with each result. Index: request, result."""
         query = {**self.own.scope, "request": request_id}

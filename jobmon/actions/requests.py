@@ -3,7 +3,7 @@
 import base64
 import binascii
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,10 +31,12 @@ from jobmon.settings import Settings
 from jobmon.single_flight import SingleFlight, SingleFlightCache
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
+from jobmon.store.paused_types import TypePause
 
 MAX_LISTED = 100
 BATCH = 1_000  # outcomes that a file reads at a time
 ACTOR_CACHE_MS = 2_000
+MAX_TYPE_CHANGES = 1_000  # newest ones, among which the pauses of types are found
 KEPT_JOBS = 200  # jobs whose outcomes are kept for open pages
 ACTOR_ABSENCE_S = 60  # a restart of the actor may take this long before pages have no buttons
 _CODEC: CodecOptions[Document] = CodecOptions(
@@ -201,6 +203,24 @@ class ActionRequests:
             yield page.outcomes
             if (after := page.next_after) is None:
                 return
+
+    def describe_pauses(self, names: Collection[str]) -> dict[str, TypePause]:
+        """Since when, by whom and why these types are paused, where that is recorded."""
+        records, newest = self.records, dict[str, JobOutcome]()
+        for found in records.find_type_changes(names, MAX_TYPE_CHANGES):
+            for outcome in records.own.read(OUTCOMES, [found], _load_outcome):
+                newest.setdefault(found["key"], outcome)
+        pauses = {name: one for name, one in newest.items() if one.after.get("paused") is True}
+        ids = list({outcome.request_id for outcome in pauses.values()})
+        requests = {
+            state.request.id: state.request
+            for state in read_states(records, ids, self._connection.settings)
+        }
+        return {
+            name: TypePause(since=outcome.at, by=request.by.subject, reason=request.reason)
+            for name, outcome in pauses.items()
+            if (request := requests.get(outcome.request_id)) is not None
+        }
 
     def list_job_outcomes(
         self, job_id: str, limit: int = 50, max_age_s: float = 0.0

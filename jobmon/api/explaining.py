@@ -14,7 +14,12 @@ from jobmon.diagnosis.evidence import (
     Evidence,
     Missing,
 )
-from jobmon.diagnosis.evidence_reader import gather_blocks, read_history, read_recent
+from jobmon.diagnosis.evidence_reader import (
+    find_pauses,
+    gather_blocks,
+    read_history,
+    read_recent,
+)
 from jobmon.diagnosis.expected_start import RECENT, is_stalled
 from jobmon.diagnosis.explanation import (
     MIN_RUNS,
@@ -22,7 +27,7 @@ from jobmon.diagnosis.explanation import (
     explain,
 )
 from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
-from jobmon.domain import AttemptStatus, JobStatus
+from jobmon.domain import WAITING_STATUSES, AttemptStatus, JobStatus
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE
 from jobmon.rollup.series import Activity, History, TooManyTypesError
 from jobmon.store.bson_json import read_date, to_utc
@@ -31,6 +36,7 @@ from jobmon.store.labels import label
 from jobmon.store.lease_order import Place, UnknownPlaceError
 from jobmon.store.mapping import Document
 from jobmon.store.profiles import Profile
+from jobmon.web import auth
 from jobmon.web.queues import WatchedQueue
 
 log = logging.getLogger(__name__)
@@ -48,13 +54,18 @@ def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Expla
     collector keeps one. Raises PyMongoError if the watched collections cannot be read.
     """
     facts, queue_facts = _read_facts(queue, job), QueueFacts()
+    if facts.status in WAITING_STATUSES:
+        queue_facts = _read_pause(queue, job)
     if facts.is_due(now):
         place: Place | str
         try:
             place = queue.places.find_place(job, now)
         except UnknownPlaceError as error:
             place = str(error)
-        queue_facts = replace(_read_waiting(queue, facts, now), place=place)
+        waiting = QueueFacts() if queue_facts.pause else _read_waiting(queue, facts, now)
+        queue_facts = replace(
+            waiting, place=place, pause=queue_facts.pause, paused_others=queue_facts.paused_others
+        )
     elif facts.status == JobStatus.LEASED:
         queue_facts = QueueFacts(runs=_read_runs(queue, facts.job_type, now))
     return explain(facts, queue_facts, now)
@@ -120,6 +131,15 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
         "worker": clean_free_text(job.get("leasedBy")),
         "attempt": number or None,
     }
+
+
+def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
+    """Whether the type of a job is paused, and whether others are; only operators see by whom."""
+    pauses = find_pauses(queue) or {}
+    pause = pauses.get(job["type"]) if isinstance(job.get("type"), str) else None
+    if pause is not None and not auth.is_admin():
+        pause = replace(pause, by=None, reason="")
+    return QueueFacts(pause=pause, paused_others=len(pauses) > (pause is not None))
 
 
 def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFacts:

@@ -16,10 +16,10 @@ from jobmon.actions.catalog import ACTIONS, ActionKind
 from jobmon.api.action_queries import NO_FILTERS
 from jobmon.api.job_actions import list_possible, may_request
 from jobmon.domain import JobAction, JobCondition, JobStatus, TypeAction
-from jobmon.store.failures import describe_error, is_unauthorized
+from jobmon.store.failures import describe_error
 from jobmon.store.mapping import Document
 from jobmon.web import auth
-from jobmon.web.queues import WatchedQueue, current_queue
+from jobmon.web.queues import current_queue
 
 log = structlog.get_logger("jobmon.actions")
 
@@ -79,18 +79,6 @@ def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
     return _require_actor(
         [ACTIONS[name] for name in chosen[is_paused] if may_request(ACTIONS[name].name)]
     )
-
-
-def find_paused_types(queue: WatchedQueue) -> frozenset[str] | None:
-    """The paused types; None if the queue has none by its kind, or they cannot be read."""
-    if queue.actions is None or queue.actions.paused_types is None:
-        return None
-    try:
-        return queue.actions.paused_types.find()
-    except PyMongoError as error:
-        if not is_unauthorized(error):  # `jobmon check` reports that
-            log.error("paused types not read", error=describe_error(error))
-        return None
 
 
 def list_group_buttons() -> ActionButtons:

@@ -14,12 +14,13 @@ from jobmon.api.job_lists import ListResponder
 from jobmon.api.jobs import get_callers_job, get_detailed_job
 from jobmon.api.links import list_links
 from jobmon.dashboard import session
-from jobmon.dashboard.action_buttons import list_job_buttons
+from jobmon.dashboard.action_buttons import list_job_buttons, list_type_buttons
 from jobmon.dashboard.job_place import find_place
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.parts import conditional_response, is_part_request
 from jobmon.dashboard.time_axis import time_axis
 from jobmon.dashboard.timeline import add_actions, is_finished, timeline
+from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.domain import JobStatus
 from jobmon.store.mapping import Document
 from jobmon.web import auth
@@ -74,11 +75,14 @@ class JobPage:
         document, now = get_callers_job(job_id), datetime.now(UTC)
         job = JobView.from_document(document, detail=True)
         done, not_read = read_done_actions(current_queue(), document, _choose_age_s(document, now))
+        explanation = read_explanation(current_queue(), document, now)
+        is_paused = explanation.code is ExplanationCode.TYPE_PAUSED
         context = {
             "job": job,
+            "may_resume": is_paused and bool(list_type_buttons(is_paused=True).kinds),
             "actions": list_job_buttons(document, now),
             "actions_not_read": not_read,
-            "explanation": read_explanation(current_queue(), document, now),
+            "explanation": explanation,
             "links": list_links(current_queue().settings, document),
             "raw": RawJson.dump(job.payload),
             "steps": add_actions(timeline(job, now), done or []),

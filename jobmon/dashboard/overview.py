@@ -77,6 +77,7 @@ def overview(facts: Facts) -> Overview:
         types=type_rows(facts),
         matching={
             TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),
+            TypeCondition.PAUSED: frozenset(facts.evidence.pauses),
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
         },
         has_past=isinstance(facts.types, History) and "finishedAt" not in facts.evidence.unknown,

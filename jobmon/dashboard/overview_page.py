@@ -9,7 +9,7 @@ from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from jobmon.dashboard import session
-from jobmon.dashboard.action_buttons import find_paused_types, list_type_buttons
+from jobmon.dashboard.action_buttons import list_type_buttons
 from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
 from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
@@ -120,14 +120,14 @@ class OverviewPage:
         shown = overview(facts)
         only = shown.matching[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)
-        paused = find_paused_types(queue) or frozenset()
+        paused = facts.evidence.pauses
         return render_template(
             "dashboard/_overview.html",
             shown=shown,
             rows=rows[:TYPES_SHOWN],
             count=len(rows),
             paused=paused,
-            paused_elsewhere=sorted(paused - {row.name for row in rows[:TYPES_SHOWN]}),
+            paused_elsewhere=sorted(paused.keys() - {row.name for row in rows[:TYPES_SHOWN]}),
             top=read_top_errors(queue, query.window, facts.window),
             window=query.window,
             parameters=query.parameters,

@@ -11,7 +11,7 @@ from jobmon.api.job_lists import ListResponder
 from jobmon.api.slowest import explain_slowest
 from jobmon.api.workers import WorkerQuery, WorkerReader
 from jobmon.dashboard import session
-from jobmon.dashboard.action_buttons import ActionButtons, find_paused_types, list_type_buttons
+from jobmon.dashboard.action_buttons import ActionButtons, list_type_buttons
 from jobmon.dashboard.error_rows import describe_missing, read_top_errors
 from jobmon.dashboard.overview import GAPS
 from jobmon.dashboard.page_window import PageWindow
@@ -20,6 +20,7 @@ from jobmon.dashboard.type_facts import TypeFacts, gather_type, type_tiles
 from jobmon.dashboard.worker_rows import make_row
 from jobmon.diagnosis.error_groups import ErrorFilter
 from jobmon.diagnosis.evidence import Missing
+from jobmon.diagnosis.evidence_reader import find_pauses
 from jobmon.diagnosis.slow_runs import LEFT_OUT, may_lack_types, select_slowest_runs
 from jobmon.rollup.series import History, NoCollectorError
 from jobmon.rollup.windows import Window
@@ -108,10 +109,14 @@ class TypePage:
 
 def _describe_pause(name: str) -> Mapping[str, Any]:
     if name == OTHER or not is_filter(name):
-        return {"is_paused": None, "actions": ActionButtons()}
-    paused = find_paused_types(current_queue())
-    is_paused = None if paused is None else name in paused
-    return {"is_paused": is_paused, "actions": list_type_buttons(is_paused=is_paused)}
+        return {"is_paused": None, "pause": None, "actions": ActionButtons()}
+    pauses = find_pauses(current_queue())
+    is_paused = None if pauses is None else name in pauses
+    return {
+        "is_paused": is_paused,
+        "pause": (pauses or {}).get(name),
+        "actions": list_type_buttons(is_paused=is_paused),
+    }
 
 
 def _list_slowest(queue: WatchedQueue, window: Window, name: str) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from jobmon.dashboard.queues_page import QueuesPage, current_place, is_about_one
 from jobmon.dashboard.schedule_page import SchedulePage
 from jobmon.dashboard.type_page import TypePage
 from jobmon.dashboard.workers_page import WorkersPage
+from jobmon.diagnosis.pauses import describe_pause
 from jobmon.domain import JobStatus
 from jobmon.store.failures import Failure
 from jobmon.store.labels import MAX_LABEL_LENGTH, label
@@ -45,6 +46,7 @@ FILTERS = (
     formatting.status_word,
     page_addresses.instant,
     formatting.local_minute,
+    describe_pause,
     formatting.capitalize_first,
     formatting.environment_kind,
     formatting.mark_commands,

@@ -16,6 +16,7 @@ from jobmon.diagnosis.evidence import (
 )
 from jobmon.diagnosis.notices import Check, CheckKind, Level, Notice, TypeCondition
 from jobmon.diagnosis.onset import find_first_death, find_last_finish
+from jobmon.diagnosis.pauses import check_paused_types, find_overdue
 from jobmon.domain import JobCondition, JobStatus
 from jobmon.humanize import duration, grouped, per_minute, percent
 from jobmon.rollup.buckets import MINUTE
@@ -41,6 +42,7 @@ def run_checks(evidence: Evidence) -> list[Check]:
         _check_finishing(evidence),
         _check_leases(evidence),
         _check_stalled_types(evidence),
+        check_paused_types(evidence),
         _check_oldest_due(evidence),
         _check_new_dead(evidence),
         _check_counts(evidence),
@@ -54,13 +56,14 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
     A type is stalled if a job has been due for `stalled_after`, and meanwhile no job of the type
-    finished and none runs. A type is left out if this is unknown.
+    finished and none runs. A type is left out if this is unknown, or if it is
+    paused.
     """
     counts, stats = evidence.stats.type_counts(), evidence.stats
     stalled: dict[str, timedelta] = {}
     if counts is None:
         return stalled
-    for job_type, due in stats.health.overdue_by_type.items():
+    for job_type, due in find_overdue(evidence).items():
         thresholds = evidence.rules.for_type(job_type)
         recent = evidence.find_recent(thresholds)
         if isinstance(recent, Missing) or recent.gaps:
@@ -108,7 +111,7 @@ def _check_finishing(evidence: Evidence) -> Check:
     if health.due is None and not health.overdue_by_type:
         reason = health.unknown.get("due", "it is unknown when jobs are due")
         return Check(kind=kind, not_checked=reason)
-    longest = min(health.overdue_by_type.values(), default=None)
+    longest = min(find_overdue(evidence).values(), default=None)
     if longest is None or health.due == 0 or evidence.stats.as_of - longest < MIN_OVERDUE:
         return Check(kind=kind)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
@@ -232,7 +235,7 @@ def _check_oldest_due(evidence: Evidence) -> Check:
     reason = _explain_unknown_due(evidence) if any(each.oldest_due for each in limits) else ""
     overdue = {
         job_type: waited
-        for job_type, due in evidence.stats.health.overdue_by_type.items()
+        for job_type, due in find_overdue(evidence).items()
         if (limit := evidence.rules.for_type(job_type).oldest_due) is not None
         and (waited := evidence.stats.as_of - due) > limit
     }

@@ -10,6 +10,7 @@ from jobmon.rollup.series import History, MissingIndexError, NoCollectorError
 from jobmon.settings.rules import DEFAULT_RULES, Rules, Thresholds
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import is_filter
+from jobmon.store.paused_types import Pauses
 from jobmon.store.stats import QueueStats
 
 MAX_LINKED_TYPES = 50  # in the address of a list
@@ -57,7 +58,7 @@ class Evidence:
     first of the expired leases ended; None if unknown.
     `leader` is the collector that works now, `first_build` the progress of its first count.
     `unknown` are the fields of a job that no document has. `assumed_lease` is how long a lease
-    lasts by the profile, if the documents do not have its end.
+    lasts by the profile, if the documents do not have its end. `pauses` are those of types.
     """
 
     stats: QueueStats
@@ -75,6 +76,7 @@ class Evidence:
     first_expiry: datetime | None = None
     unknown: frozenset[str] = field(default_factory=frozenset)
     assumed_lease: timedelta | None = None
+    pauses: Pauses = field(default_factory=dict)
     rules: Rules = DEFAULT_RULES
 
     @property

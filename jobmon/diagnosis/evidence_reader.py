@@ -33,6 +33,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.failures import describe_error
 from jobmon.store.filter import UnknownFieldError
 from jobmon.store.known_fields import KnownFields
+from jobmon.store.paused_types import PausedTypes, Pauses
 from jobmon.store.running_jobs import RunningJobReader
 from jobmon.store.stats import QueueStats
 
@@ -65,6 +66,15 @@ class EvidenceSources(Protocol):
     @property
     def known_fields(self) -> KnownFields: ...
 
+    @property
+    def pauses(self) -> PausedTypes | None:
+        """The paused types; None if those of the queue cannot be paused."""
+
+
+def find_pauses(queue: EvidenceSources) -> Pauses | None:
+    """The paused types; None if those of the queue cannot be paused, or they cannot be read."""
+    return None if queue.pauses is None else queue.pauses.find()
+
 
 def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
     """Read everything that the checks of the queue need; raises PyMongoError."""
@@ -76,6 +86,7 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
         samples=series.samples(hour),
         first_build=series.rollup.first_build(),
         leader=series.rollup.leader(),
+        pauses=find_pauses(queue) or {},
     )
     if evidence.stats.health.expired_leases:
         evidence = replace(evidence, first_expiry=queue.running.find_first_expiry())

@@ -11,6 +11,7 @@ from enum import StrEnum
 from jobmon.diagnosis.expected_start import estimate_wait, find_place, is_stalled, measure_silence
 from jobmon.diagnosis.forecast import round_duration
 from jobmon.diagnosis.job_facts import JobFacts, QueueFacts
+from jobmon.diagnosis.pauses import describe_pause
 from jobmon.domain import CappedCount, JobStatus
 from jobmon.humanize import duration, grouped
 from jobmon.rollup.series import Activity
@@ -30,6 +31,7 @@ class ExplanationCode(StrEnum):
     NOT_DUE = "not_due"
     RETRY_SCHEDULED = "retry_scheduled"
     WAITING = "waiting"  # due, as far as is known
+    TYPE_PAUSED = "type_paused"  # due, and workers take no jobs of its type until it is resumed
     TYPE_STALLED = "type_stalled"  # due, and none of its type runs or has ended lately
     RUNNING = "running"
     RUNNING_LONG = "running_long"  # longer than 99 % of the runs of its type
@@ -78,7 +80,7 @@ def explain(job: JobFacts, others: QueueFacts, now: datetime) -> Explanation:
         case JobStatus.QUEUED | JobStatus.FAILED if job.is_due(now):
             return _explain_due(job, others, now)
         case JobStatus.QUEUED | JobStatus.FAILED:
-            return _explain_early(job)
+            return _explain_early(job, others)
         case JobStatus.LEASED:
             return _explain_leased(job, others, now)
         case JobStatus.SUCCEEDED | JobStatus.DLQ | JobStatus.CANCELLED:
@@ -86,15 +88,27 @@ def explain(job: JobFacts, others: QueueFacts, now: datetime) -> Explanation:
     return Explanation(code=ExplanationCode.OTHER_STATUS, parts=(_describe_other_status(job),))
 
 
-def _explain_early(job: JobFacts) -> Explanation:
+def _explain_early(job: JobFacts, others: QueueFacts) -> Explanation:
     due = job.next_run_at
     assert due is not None  # noqa: S101 - otherwise the job is due
     if job.status == JobStatus.FAILED:
-        parts = (f"The last attempt failed. {_name_retry(job)} is due ", due, ".")
-        return Explanation(code=ExplanationCode.RETRY_SCHEDULED, parts=parts, until=due)
-    subject = "The next run" if job.is_recurring else "Not due yet: it"
-    parts = (f"{subject} is due ", due, ".")
-    return Explanation(code=ExplanationCode.NOT_DUE, parts=parts, until=due)
+        parts = (f"The last attempt failed. {_name_retry(job)} is due ", due)
+        code = ExplanationCode.RETRY_SCHEDULED
+    else:
+        subject = "The next run" if job.is_recurring else "Not due yet: it"
+        parts, code = (f"{subject} is due ", due), ExplanationCode.NOT_DUE
+    return Explanation(code=code, parts=(*parts, *_describe_pause(others), "."), until=due)
+
+
+def _describe_pause(others: QueueFacts) -> Parts:
+    """What a paused type means for the job, without a full stop; nothing if it is not paused."""
+    pause = others.pause
+    if pause is None:
+        return ()
+    paused: Parts = (". Its type is paused",)
+    if pause.since is not None:
+        paused = (". Its type was paused ", pause.since)
+    return (*paused, describe_pause(pause), ". No worker takes the job until the type is resumed")
 
 
 def _name_retry(job: JobFacts) -> str:
@@ -121,6 +135,12 @@ def _explain_due(job: JobFacts, others: QueueFacts, now: datetime) -> Explanatio
                 if place.ahead.is_exact
                 else "more jobs are ahead than are counted"
             )
+    if others.paused_others and not isinstance(place, str) and place.ahead.value > place.same_type:
+        reasons.setdefault("ahead", "jobs of paused types are counted, too")
+    if others.pause is not None:
+        reasons["expectedStart"] = "its type is paused"
+        paused = (*due, *_describe_pause(others), ".")
+        return replace(known, code=ExplanationCode.TYPE_PAUSED, parts=paused)
     if is_stalled(job, others.evidence):
         reasons["expectedStart"] = "no job of its type seems to be started"
         length, is_exact = measure_silence(others)

@@ -7,6 +7,7 @@ from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.domain import WAITING_STATUSES, JobStatus
 from jobmon.rollup.series import Activity, History
 from jobmon.store.lease_order import Place
+from jobmon.store.paused_types import TypePause
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class QueueFacts:
     `evidence` has the stats, the blocks and the newest activity by type; `recent` is the last three
     minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the
     hour. `runs` are the activities of its type in periods, the shortest first, each with the words
-    for the period.
+    for the period. `pause` is that of its type, if that is paused; `paused_others`: whether other
+    types are.
     """
 
     place: Place | str = "it was not counted"
@@ -67,3 +69,5 @@ class QueueFacts:
     hour: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
     day: History[datetime] | Missing = field(default_factory=lambda: Missing(reason="not read"))
     runs: tuple[tuple[str, Activity], ...] = ()
+    pause: TypePause | None = None
+    paused_others: bool = False

@@ -25,6 +25,7 @@ class CheckKind(StrEnum):
     FINISHING = "nothing_finishes"
     LEASES = "expired_leases"
     STALLED = "stalled_types"
+    PAUSED = "paused_types"
     OLDEST_DUE = "oldest_due_job"
     DEAD = "new_dead_jobs"
     COUNTS = "jobs_not_counted"
@@ -35,7 +36,13 @@ class CheckKind(StrEnum):
 
 # The notices of these checks name types of jobs; the notices of others are about the whole queue.
 KINDS_BY_TYPE = frozenset(
-    {CheckKind.STALLED, CheckKind.OLDEST_DUE, CheckKind.DEAD, CheckKind.FAILURES}
+    {
+        CheckKind.STALLED,
+        CheckKind.PAUSED,
+        CheckKind.OLDEST_DUE,
+        CheckKind.DEAD,
+        CheckKind.FAILURES,
+    }
 )
 
 
@@ -43,6 +50,7 @@ class TypeCondition(StrEnum):
     """The condition of the types that a notice counts."""
 
     STALLED = "stalled"
+    PAUSED = "paused"
     FAILING = "failing"
 
 
@@ -87,6 +95,7 @@ _NAMES = {
     CheckKind.FINISHING: "whether jobs finish",
     CheckKind.LEASES: "expired leases",
     CheckKind.STALLED: "stalled types",
+    CheckKind.PAUSED: "paused types",
     CheckKind.OLDEST_DUE: "the oldest due job",
     CheckKind.DEAD: "new dead jobs",
     CheckKind.COUNTS: "counts by status",

@@ -35,6 +35,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.failures import describe_error
 from jobmon.store.known_fields import KnownFields
 from jobmon.store.list_plan import ListPlanner
+from jobmon.store.paused_types import PausedTypes
 from jobmon.store.running_jobs import RunningJobReader
 
 log = logging.getLogger(__name__)
@@ -59,11 +60,13 @@ class QueueSources:
     series: SeriesReader
     running: RunningJobReader
     known_fields: KnownFields
+    pauses: PausedTypes | None = None
 
     @classmethod
     def open(cls, watched: Connection, own: Connection) -> Self:
         """The queue that `watched` reads; `own` is the connection to jobmon's own databases."""
         rollup = RollupReader(watched, own)
+        can_pause = watched.settings.actions and watched.jobs.mapping.is_identity
         return cls(
             name=watched.settings.queue,
             connection=watched,
@@ -71,6 +74,7 @@ class QueueSources:
             series=SeriesReader(watched, rollup),
             running=RunningJobReader(watched),
             known_fields=KnownFields(watched, rollup.counts_changes),
+            pauses=PausedTypes(watched) if can_pause else None,
         )
 
 

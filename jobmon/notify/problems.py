@@ -96,4 +96,5 @@ def _select_types(evidence: Evidence, patterns: Sequence[str]) -> Evidence:
         recent={length: select_history(history) for length, history in evidence.recent.items()},
         minutes=_NOT_SELECTED,
         new_dead=None,
+        pauses=select(evidence.pauses),
     )

@@ -96,7 +96,8 @@ class QueueRoles:
                 granted[self.name(UserKind.READER)].append(decisions)
             if self.actions.has_controls:
                 controls = self._grant(self.database, CONTROLS, ("find",))
-                granted[self.name(UserKind.READER)].append(controls)
+                for kind in (UserKind.READER, UserKind.COLLECTOR):
+                    granted[self.name(kind)].append(controls)
             granted[self.name(UserKind.ACTOR)] = [*self._list_actor_rights(self.actions)]
         return granted
 

@@ -1,5 +1,6 @@
 """Answers of the API as tables for a terminal. Texts of jobs cannot control the terminal."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -222,6 +223,9 @@ def show_job(job: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [facts]
     if text := (job.get("explanation") or {}).get("text"):
         parts.append(Text(f"\n{write_plain(text)}", style="bold"))
+    if (job.get("explanation") or {}).get("code") == "type_paused":
+        name = shlex.quote(write_plain(job["type"]))
+        parts.append(Text(f"Resume it: jobmon act resume_type --type {name}", style="dim"))
     if error := job.get("lastError"):
         parts.append(Text(f"\n{_describe_error(error)}", style="red"))
     if attempts := job.get("attempts"):

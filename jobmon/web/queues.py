@@ -62,22 +62,19 @@ StartResponse = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueueActions:
-    """The actions that a queue has, the requests for them, and their previews.
-
-    `paused_types`: None if types of this queue cannot be paused.
-    """
+    """The actions that a queue has, the requests for them, and their previews."""
 
     support: ActionSupport
     requests: ActionRequests
     previewer: ActionPreviewer
-    paused_types: PausedTypes | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WatchedQueue:
     """A queue's settings and its readers. Nothing connects before the first query.
 
-    `actions`: None unless JOBMON_ACTIONS is set.
+    `actions`: None unless JOBMON_ACTIONS is set. `pauses`: the paused types; also None if those of
+    this queue cannot be paused.
     """
 
     settings: Settings
@@ -98,6 +95,7 @@ class WatchedQueue:
     running: RunningJobReader
     recurring: RecurringJobs
     actions: QueueActions | None
+    pauses: PausedTypes | None
 
     @property
     def name(self) -> str:
@@ -118,7 +116,7 @@ class WatchedQueue:
         series = SeriesReader(connection, rollup, series_cache)
         planner = ListPlanner(connection)
         lists = JobLists(planner, redactor)
-        actions = None
+        actions = pauses = None
         if settings.actions:
             support = find_support(settings)
             actions = QueueActions(
@@ -127,8 +125,9 @@ class WatchedQueue:
                 previewer=ActionPreviewer(
                     lists, ListCounter(planner), support, GroupJobReader(planner, redactor)
                 ),
-                paused_types=PausedTypes(connection) if support.has_type_actions else None,
             )
+            if support.has_type_actions:
+                pauses = PausedTypes(connection, actions.requests.describe_pauses)
         return cls(
             settings=settings,
             connection=connection,
@@ -150,6 +149,7 @@ class WatchedQueue:
             running=RunningJobReader(connection),
             recurring=RecurringJobs(planner, redactor),
             actions=actions,
+            pauses=pauses,
         )
 
 

@@ -2,6 +2,7 @@
 does not match the document, and a request that is carried out although it must not be."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from jobmon.store.filter import RefusedFilterError
 from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import JobLists
+from jobmon.store.paused_types import PausedTypes, TypePause
 
 from ..conftest import NOW
 from .conftest import ADA, BOB, ActingQueue, all_dead
@@ -233,3 +235,23 @@ def test_unreadable_records_hide_no_other_request(
     found = [state.request.id for page in acting.requests.list_all() for state in page]
     assert found == [first, last]
     assert acting.requests.list_recent(limit=2).next_place is not None
+
+
+def test_pause_of_a_type_is_known_with_its_time_person_and_reason(acting: ActingQueue) -> None:
+    def find() -> Any:
+        return PausedTypes(acting.connection, acting.requests.describe_pauses).find()
+
+    both = Target(types=("mail", "sms"))
+    filed = acting.file("pause_type", both, expected=2, reason="the provider is down")
+    acting.file("pause_type", Target(types=("push",)), dry_run=True)
+    acting.act()
+    found = find()
+    assert found.keys() == {"mail", "sms"}
+    assert (found["mail"].by, found["mail"].reason) == ("ada", "the provider is down")
+    assert filed.request.at <= found["mail"].since <= datetime.now(UTC)
+    acting.file("resume_type", Target(types=("sms",)), by=BOB)
+    acting.act()
+    assert find() == {"mail": found["mail"]}
+    # Paused by hand: no record of the resumption may be taken for one of the pause.
+    acting.database.job_controls.update_one({"_id": "paused"}, {"$push": {"types": "sms"}})
+    assert find() == {"mail": found["mail"], "sms": TypePause()}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pymongo.errors import AutoReconnect, OperationFailure
+from pymongo.errors import AutoReconnect
 
 from jobmon.actions import requests
 from jobmon.actions.records import ActionRecords
@@ -405,10 +405,7 @@ def test_type_page_shows_whether_the_type_is_paused_and_offers_the_other_state(
 def test_type_page_offers_both_states_if_the_paused_types_cannot_be_read(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: Any) -> None:
-        raise OperationFailure("not authorized", 13)
-
-    monkeypatch.setattr(paused_types.PausedTypes, "find", refuse)
+    monkeypatch.setattr(paused_types.PausedTypes, "find", lambda _: None)
     page = signed_in(api).page("/dashboard/types/mail")
     assert buttons(page) == ["pause_type", "resume_type"]
     assert signed_in(api).get("/dashboard").status_code == 200
@@ -431,6 +428,31 @@ def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
     assert not reader.all("div", id="overview", **{"class": "may-resume"})
     pause(watched)
     assert signed_in(api).page("/dashboard/overview?by=type").all("a", **{"class": "resume"}) == []
+
+
+@pytest.mark.usefixtures("_fresh_pauses")
+def test_job_of_a_paused_type_explains_that_and_leads_to_its_resumption(
+    api: Api, watched: Any
+) -> None:
+    """Catches a job that waits for a person without a word about it, or with one for owners."""
+    job = {"jobId": "waits", "status": "queued", "type": "mail", "createdBy": "ada"}
+    watched.jobs.insert_one(job | {"nextRunAt": datetime.now(UTC) - timedelta(minutes=5)})
+    pause(watched, "other")
+    admin, owner = signed_in(api), signed_in(api, "ada", "user")
+    assert "Its type is paused" not in admin.page("/dashboard/jobs/waits").text
+    pause(watched, "mail")
+    page = admin.page("/dashboard/jobs/waits")
+    assert "Its type is paused. No worker takes the job until the type is resumed." in page.text
+    (link,) = [
+        link["href"] or "" for link in page.all("a") if "resume_type" in (link["href"] or "")
+    ]
+    assert link == f"{CONFIRM}?action=resume_type&type=mail&then=%2Fdashboard%2Fjobs%2Fwaits"
+    assert admin.get(link).status_code == 200
+    assert "Its type is paused" in owner.page("/dashboard/jobs/waits").text
+    assert "resume_type" not in owner.get("/dashboard/jobs/waits").text
+    strip = admin.page("/dashboard").text
+    assert "mail is paused" in strip
+    assert "All clear" not in strip
 
 
 def test_open_page_of_a_job_reads_its_records_only_while_it_changes(

@@ -28,6 +28,7 @@ from jobmon.rollup.series import Activity, History
 from jobmon.settings.rules import Rules, Thresholds
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER
+from jobmon.store.paused_types import TypePause
 from jobmon.store.stats import QueueHealth, QueueStats
 
 from ..conftest import NOW as MIDNIGHT
@@ -622,3 +623,27 @@ def test_the_backlog_grows_from_the_thresholds_of_the_rules_on() -> None:
     for more_jobs, growth, grows in ((599, 2.1, True), (600, 2.1, False), (20, 2.2, False)):
         own = Rules(backlog_growth_jobs=more_jobs, backlog_growth=growth)
         assert bool(notices(replace(given, rules=own))) == grows
+
+
+def test_paused_types_are_a_notice_and_no_stalled_ones() -> None:
+    """Catches an alarm about what a person has stopped, and an all-clear while it waits."""
+    health: dict[str, Any] = {
+        "due": 9,
+        "overdue_by_type": {"mail": NOW - HOUR, "sms": NOW - HOUR},
+    }
+    given = evidence({("queued", "mail"): 8, ("queued", "sms"): 1}, **health)
+    assert list(stalled_types(given)) == ["mail", "sms"]
+    pause = TypePause(since=NOW - 2 * HOUR, by="ada", reason="provider\nis down.")
+    paused = replace(given, pauses={"mail": pause})
+    assert list(stalled_types(paused)) == ["sms"]
+    (notice,) = [each for each in notices(paused) if "paused" in each.text]
+    assert notice.text == "mail is paused for 2 h by ada: provider is down"
+    assert (notice.since, notice.type_name) == (NOW - 2 * HOUR, "mail")
+    assert not is_all_clear(run_checks(paused))
+    both = replace(given, pauses={"mail": pause, "sms": TypePause()})
+    assert not stalled_types(both)
+    (notice,) = [each for each in notices(both) if "paused" in each.text]
+    assert notice.text == "2 types are paused, the longest for 2 h: mail"
+    assert (notice.types, notice.counted) == (TypeCondition.PAUSED, {"mail", "sms"})
+    unknown = replace(given, pauses={"sms": TypePause()})
+    assert "sms is paused" in texts(unknown)

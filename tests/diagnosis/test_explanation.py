@@ -16,6 +16,7 @@ from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.histogram import bucket
 from jobmon.rollup.series import Activity, History
 from jobmon.store.lease_order import Place
+from jobmon.store.paused_types import TypePause
 
 from ..conftest import NOW
 from .test_forecast import evidence as make_evidence
@@ -453,3 +454,39 @@ def test_a_job_is_due_from_its_exact_time_on() -> None:
     assert explain(job(next_run_at=NOW), facts(), NOW).code is Code.WAITING
     almost = explain(job(next_run_at=NOW + SECOND / 1_000), facts(), NOW)
     assert (almost.code, text(almost)) == (Code.NOT_DUE, "Not due yet: it is due now.")
+
+
+PAUSE = TypePause(since=NOW - 2 * HOUR, by="ada", reason="provider is down")
+
+
+def test_a_due_job_of_a_paused_type_waits_for_a_person() -> None:
+    """Catches a start that is promised although no worker takes the job."""
+    waiting = job(next_run_at=NOW - 5 * MINUTE)
+    assert explain(waiting, facts(), NOW).expected_start is not None
+    found = explain(waiting, facts(pause=PAUSE), NOW)
+    assert found.code is Code.TYPE_PAUSED
+    assert text(found) == (
+        "It became due 5 min ago. Its type was paused 2 h ago by ada: provider is down. "
+        "No worker takes the job until the type is resumed."
+    )
+    assert (found.expected_start, found.reasons) == (None, {"expectedStart": "its type is paused"})
+    assert (found.since, found.ahead) == (NOW - 5 * MINUTE, CappedCount(0, True))
+    unknown = explain(waiting, facts(pause=TypePause()), NOW)
+    assert "It became due 5 min ago. Its type is paused. No worker" in text(unknown)
+
+
+def test_a_job_of_a_paused_type_that_is_not_due_yet_shows_the_pause() -> None:
+    found = explain(job(next_run_at=NOW + 3 * MINUTE), facts(pause=PAUSE), NOW)
+    assert found.code is Code.NOT_DUE
+    assert text(found) == (
+        "Not due yet: it is due in 3 min. Its type was paused 2 h ago by ada: provider is down. "
+        "No worker takes the job until the type is resumed."
+    )
+
+
+def test_jobs_ahead_are_not_exact_while_other_types_are_paused() -> None:
+    ahead = place(7, same_type=2)
+    found = explain(job(next_run_at=NOW - MINUTE), facts(place=ahead, paused_others=True), NOW)
+    assert found.reasons["ahead"] == "jobs of paused types are counted, too"
+    own = explain(job(next_run_at=NOW - MINUTE), facts(place=place(7), paused_others=True), NOW)
+    assert "ahead" not in own.reasons

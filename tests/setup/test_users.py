@@ -648,8 +648,7 @@ def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_serve
         "User actor@shop may do what the actor needs.",
     )
     found = check_actions(actor_server, web="collector", actor="reader")
-    web, controls, actor, extra, _ = found
-    assert "may not read job_controls" in controls.message
+    web, actor, extra, _ = found
     assert (web.level, "may also change records of actions" in web.message) == (
         Level.WARNING,
         True,
@@ -661,6 +660,20 @@ def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_serve
     assert "insert in action_progress" in actor.message
     assert "may also insert in action_decisions; the actor does" in extra.message
     assert "--actor USER" in actor.commands[0]
+
+
+def test_check_warns_if_the_paused_types_cannot_be_read(actor_server: Mongod) -> None:
+    jobs = {"db": "shop", "collection": "jobs"}
+    with MongoClient[dict[str, Any]](
+        uri(actor_server, "root", "authSource=admin&replicaSet=rs0")
+    ) as root:
+        privileges = [{"resource": jobs, "actions": ["find"]}]
+        root.shop.command("createRole", "onlyJobs", privileges=privileges, roles=[])
+        root.shop.command("createUser", "narrow", pwd="narrowpw", roles=["onlyJobs"])
+    settings = Settings(mongo_uri=uri(actor_server, "narrow", "replicaSet=rs0"), actions=True)
+    found = [each for each in check_deployment(settings) if "job_controls" in each.message]
+    assert [(each.check, each.level) for each in found] == [("actor", Level.WARNING)]
+    assert "may not read job_controls" in found[0].message
 
 
 def test_check_warns_of_an_administrator_as_the_user_of_the_actor(actor_server: Mongod) -> None:

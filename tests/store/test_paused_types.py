@@ -8,7 +8,7 @@ from pymongo.database import Database
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
-from jobmon.store.paused_types import PausedTypes
+from jobmon.store.paused_types import PausedTypes, TypePause
 
 from ..support.commands import database_uri
 
@@ -31,5 +31,5 @@ def test_paused_types_are_the_texts_of_the_list(
         database.job_controls.insert_one({"_id": "paused", **stored})
     settings = Settings(mongo_uri=database_uri(mongod, database))
     connection = Connection(settings)
-    assert PausedTypes(connection).find() == expected
+    assert PausedTypes(connection).find() == dict.fromkeys(expected, TypePause())
     connection.close()

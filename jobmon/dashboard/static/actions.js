@@ -48,6 +48,16 @@ async function submit(event) {
   }
 }
 
+// The question of a link.
+async function ask(event) {
+  event.preventDefault();
+  try {
+    await showQuestion(await fetch(event.target.closest("a").href, { headers: PART }));
+  } catch {
+    showProblem("jobmon not responding. Try again.");
+  }
+}
+
 async function showQuestion(response) {
   if (response.status === 401) location.reload();
   else if (response.status === 200 || response.status === 422) openDialog(await response.text());
@@ -186,6 +196,7 @@ function showSelection() {
 
 function click(event) {
   if (event.target.closest("[data-dismiss]")) removeToast(event.target.closest("[data-toast]").dataset.toast);
+  else if (event.target.closest("a[data-confirm]") && !event.ctrlKey && !event.metaKey && !event.shiftKey) ask(event);
   else if (dialog.contains(event.target) && event.target.closest("[data-close]")) {
     event.preventDefault();
     dialog.close();

@@ -1,0 +1,57 @@
+"""Paused types: their notice, and what their jobs wait for."""
+
+from datetime import datetime
+
+from jobmon.diagnosis.evidence import Evidence
+from jobmon.diagnosis.notices import Check, CheckKind, Level, Notice, TypeCondition
+from jobmon.humanize import duration, grouped
+from jobmon.rollup.buckets import MINUTE
+from jobmon.store.labels import label
+from jobmon.store.paused_types import TypePause
+
+MAX_NAME, MAX_REASON = 60, 200  # characters of who paused a type, and why
+
+
+def find_overdue(evidence: Evidence) -> dict[str, datetime]:
+    """Since when a job of each type has been due, without those that are paused."""
+    overdue = evidence.stats.health.overdue_by_type
+    paused = set(map(label, evidence.pauses))
+    return {job_type: due for job_type, due in overdue.items() if job_type not in paused}
+
+
+def check_paused_types(evidence: Evidence) -> Check:
+    """Whether types are paused: no worker takes their jobs until a person resumes them."""
+    kind, pauses = CheckKind.PAUSED, evidence.pauses
+    if not pauses:
+        return Check(kind=kind)
+    known = {name: pause.since for name, pause in pauses.items() if pause.since is not None}
+    first = min(known, key=lambda name: (known[name], name)) if known else min(pauses)
+    since = known.get(first)
+    length = ""
+    if since is not None:  # in whole minutes, so that the notice changes once a minute
+        length = duration(max(1, (evidence.stats.as_of - since) // MINUTE) * 60_000)
+    if len(pauses) == 1:
+        text = f"{first} is paused" + (f" for {length}" if length else "")
+        text += describe_pause(pauses[first])
+    else:
+        text = f"{grouped(len(pauses))} types are paused"
+        text += f", the longest for {length}: {first}" if length else ""
+    notice = Notice(
+        level=Level.WATCH,
+        text=text,
+        since=since,
+        types=TypeCondition.PAUSED,
+        type_name=first if len(pauses) == 1 else "",
+        count=len(pauses),
+        counted=frozenset(pauses),
+    )
+    return Check(kind=kind, notices=(notice,))
+
+
+def describe_pause(pause: TypePause) -> str:
+    """What follows after "is paused": by whom and why, without a full stop; may be empty."""
+    by = f" by {pause.by[:MAX_NAME]}" if pause.by else ""
+    reason = " ".join(pause.reason.split()).rstrip(".")
+    if len(reason) > MAX_REASON:
+        reason = f"{reason[:MAX_REASON]}…"
+    return f"{by}: {reason}" if reason else by
