@@ -24,6 +24,7 @@ SECTIONS = {
     "To set it up": ("init", "check", "alerts", "token", "revoke"),
     "To run it": ("run", "collector", "notify", "mark"),
     "To look at it": ("top", "stats", "jobs", "job", "errors", "mcp"),
+    "To keep notices quiet": ("mute", "acknowledge", "unmute", "mutes"),
     "To act on jobs": ("act", "actor"),
     "To build on it": ("openapi", "workload"),
 }
@@ -35,6 +36,10 @@ OTHER_COMMANDS = {
     "check": "Check your deployment and print what is missing, with a remedy for each problem.",
     "act": "Request an ACTION on jobs.",
     "notify": "Show how many notifications reached each receiver; --test sends a test message.",
+    "mute": "Send no message about a NOTICE for a while; the pages still show it, as muted.",
+    "acknowledge": "Send no reminder of a NOTICE: only if it gets worse, and when it is over.",
+    "unmute": "End a mute or an acknowledgement now; `jobmon mutes` prints the ID.",
+    "mutes": "Print which notices are muted or acknowledged, by whom, until when and why.",
     "token": "Print a token signed with JOBMON_JWT_SECRET_KEY.",
     "top": "Watch the queue in the terminal: counts, types, errors, workers, jobs.",
     "stats": "Print what is due, running, failing and dead, what needs attention, and the types.",
@@ -60,6 +65,11 @@ def _import_command(name: str) -> click.Command:
         from jobmon.notify.notify_command import notify_command
 
         return notify_command
+    if name in SECTIONS["To keep notices quiet"]:
+        from jobmon.notify import mute_commands
+
+        command: click.Command = getattr(mute_commands, f"{name}_command")
+        return command
     if name in SECTIONS["To look at it"]:
         return _import_terminal_command(name)
     from jobmon.web.token_commands import revoke_command, token_command

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pymongo.errors import PyMongoError
 
+from jobmon.actions.mute_records import MuteRecords
 from jobmon.notify.delivery import open_receivers
 from jobmon.notify.notifier import Notifier, QueueSources
 from jobmon.notify.state import StateStore
@@ -48,6 +49,7 @@ class Notifications:
             database,
             receivers,
             self._redactor,
+            MuteRecords(watched, self._own, self._redactor),
             clock=clock,
         )
         stop, context = threading.Event(), contextvars.copy_context()

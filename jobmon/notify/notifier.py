@@ -18,6 +18,8 @@ from typing import Self
 
 from pymongo.errors import PyMongoError
 
+from jobmon.actions.mute_records import MuteRecords
+from jobmon.actions.mutes import ActiveMutes
 from jobmon.diagnosis.evidence_reader import EvidenceSources, gather_evidence
 from jobmon.notify.delivery import Receiver
 from jobmon.notify.message import Message, Sender
@@ -89,7 +91,7 @@ class Notifier:
 
     `clock`: the database's time. Use one object in one thread:
 
-        Notifier(sources, own, receivers, redactor, clock=lease.database_time).run(stop)
+        Notifier(sources, own, receivers, redactor, mutes, clock=lease.database_time).run(stop)
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Notifier:
         own: OwnDatabase,
         receivers: Sequence[Receiver],
         redactor: Redactor,
+        mutes: MuteRecords,
         *,
         clock: Callable[[], datetime],
     ) -> None:
@@ -106,6 +109,7 @@ class Notifier:
         self._store = StateStore(own)
         self._receivers = receivers
         self._redactor = redactor
+        self._mutes = mutes
         self._clock = clock
         self._sender = Sender.from_settings(settings)
         hours = settings.notify_repeat_hours
@@ -175,22 +179,25 @@ class Notifier:
         if evidence.stats.source != "rollup":  # they have just become too old
             return
         now = self._clock()
+        mutes = self._mutes.find_active(now)
         for receiver in self._receivers:
-            findings = find_problems(evidence, receiver.address, self._redactor)
-            self._follow(receiver.name, findings, now)
+            findings = find_problems(evidence, receiver.address, self._redactor, mutes)
+            self._follow(receiver.name, findings, mutes, now)
         took_s = time.monotonic() - started
         self._check_at = started + max(CHECK_EVERY_S, took_s * CHECK_PAUSE)
 
-    def _follow(self, name: str, findings: Findings, now: datetime) -> None:
+    def _follow(self, name: str, findings: Findings, mutes: ActiveMutes, now: datetime) -> None:
         """Update what is tracked for a receiver, and write its next message if there is news."""
         state = self._states[name]
         tracked = track(state.tracked, findings, now, self._timing)
         pending = state.pending
         if pending is not None and name not in self._attempts:
             is_old = not pending.made_at > now - REWRITE_AFTER
-            pending = None if is_old else pending
+            problems = (item.problem for item in pending.news)
+            if is_old or any(mutes.is_muted(each.kind, each.types) for each in problems):
+                pending = None
         if pending is None:
-            news = tuple(list_news(tracked, findings, now, self._timing))
+            news = tuple(list_news(tracked, findings, now, self._timing, mutes))
             if news:
                 pending = Pending(
                     id=f"msg_{uuid.uuid4().hex}",

@@ -1,10 +1,12 @@
 """The notices of a queue as one receiver gets them: one of each kind, about its types only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
+from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.diagnosis.attention import run_checks
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.notice_address import find_notice_address
@@ -40,17 +42,57 @@ class Problem:
 
 @dataclass(frozen=True)
 class Findings:
-    """The problems of a queue, and the kinds that could not be checked: these may have problems."""
+    """The problems of a queue, and the kinds that could not be checked: these may have problems.
+
+    `muted`: the kinds of which at least a part is muted, with the muted types; `problems` has the
+    rest. It has none of those that are muted completely.
+    """
 
     problems: Mapping[CheckKind, Problem] = field(default_factory=dict)
     unknown: frozenset[CheckKind] = frozenset()
+    muted: Mapping[CheckKind, frozenset[str]] = field(default_factory=dict)
 
 
-def find_problems(evidence: Evidence, receiver: ReceiverAddress, redactor: Redactor) -> Findings:
-    """The problems that a receiver gets: of its level and of its types."""
+def find_problems(
+    evidence: Evidence,
+    receiver: ReceiverAddress,
+    redactor: Redactor,
+    mutes: ActiveMutes = NO_MUTES,
+) -> Findings:
+    """The problems that a receiver gets: of its level and of its types, without what is muted."""
     kinds = frozenset(CheckKind)
     if receiver.types:
-        evidence, kinds = _select_types(evidence, receiver.types), KINDS_BY_TYPE
+        patterns = receiver.types
+        evidence = _select_types(evidence, lambda name: matches_any(name, patterns))
+        kinds = KINDS_BY_TYPE
+    found = _check(evidence, kinds, receiver, redactor)
+    problems, muted = dict(found.problems), {}
+    for check in run_checks(evidence) if mutes.mutes else ():
+        counted = frozenset(name for notice in check.notices for name in notice.counted)
+        if check.kind not in problems:
+            continue
+        types = mutes.select_muted(check.kind, counted)
+        is_muted = mutes.is_muted(check.kind, counted)
+        if is_muted or types:
+            del problems[check.kind]
+            muted[check.kind] = frozenset(map(redactor.redact, types))
+        if types and not is_muted:
+            rest = _select_types(evidence, partial(_is_not_in, types))
+            problems |= _check(rest, frozenset({check.kind}), receiver, redactor).problems
+    return Findings(problems, found.unknown, muted)
+
+
+def _is_not_in(types: frozenset[str], name: str) -> bool:
+    return name not in types
+
+
+def _check(
+    evidence: Evidence,
+    kinds: frozenset[CheckKind],
+    receiver: ReceiverAddress,
+    redactor: Redactor,
+) -> Findings:
+    """The problems of these kinds that are urgent enough for a receiver."""
     problems, unknown = {}, set()
     for check in run_checks(evidence):
         if check.kind not in kinds:
@@ -74,11 +116,11 @@ def find_problems(evidence: Evidence, receiver: ReceiverAddress, redactor: Redac
     return Findings(problems, frozenset(unknown))
 
 
-def _select_types(evidence: Evidence, patterns: Sequence[str]) -> Evidence:
-    """The evidence of only the types that match a pattern; evidence without types is left out."""
+def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evidence:
+    """The evidence of only some types; what has no types is left out."""
 
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
-        return {name: value for name, value in by_type.items() if matches_any(name, patterns)}
+        return {name: value for name, value in by_type.items() if is_selected(name)}
 
     def select_history(history: History[str] | Missing) -> History[str] | Missing:
         if isinstance(history, Missing):

@@ -98,6 +98,7 @@ def _dump_receiver(state: ReceiverState) -> Document:
                 "reportedAt": entry.reported_at,
                 "worseAt": entry.worse_at,
                 "goneAt": entry.gone_at,
+                "wasMuted": entry.was_muted,
             }
             for entry in state.tracked.values()
         ],
@@ -157,6 +158,7 @@ def _load_tracked(entry: Document) -> Tracked:
         reported_at=_load_time(entry["reportedAt"]),
         worse_at=_load_time(entry["worseAt"]),
         gone_at=_load_time(entry["goneAt"]),
+        was_muted=require_type(entry.get("wasMuted", False), bool),  # new in this version
     )
 
 

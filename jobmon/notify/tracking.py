@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.diagnosis.notices import CheckKind, Level
 from jobmon.notify.problems import Findings, Problem
 
@@ -44,7 +45,8 @@ class Tracked:
 
     `problem`: as last reported, or else as first seen at `seen_at`. `is_confirmed`: it lasted
     longer than the delay, so that it is reported even if it has ended meanwhile. `worse_at`,
-    `gone_at`: since when it is worse than reported, or gone.
+    `gone_at`: since when it is worse than reported, or gone. `was_muted`: it was muted after it was
+    reported, so it is sent again when that ends.
     """
 
     problem: Problem
@@ -53,6 +55,7 @@ class Tracked:
     reported_at: datetime | None = None
     worse_at: datetime | None = None
     gone_at: datetime | None = None
+    was_muted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,13 @@ def track(
         if entry is not None:
             entry = _limit_to_past(entry, now)
         if problem is not None:
+            if entry is not None:
+                entry = _leave_out(entry, findings.muted.get(kind, frozenset()))
             entry = _update(entry or Tracked(problem=problem, seen_at=now), problem, now, timing)
+        elif kind in findings.muted:
+            # What was not sent yet begins again when the mute ends.
+            is_known = entry is not None and entry.reported_at is not None
+            entry = _mute(entry) if entry is not None and is_known else None
         elif entry is not None and kind in findings.unknown:
             entry = replace(entry, gone_at=None)
         elif entry is not None:
@@ -88,17 +97,30 @@ def track(
 
 
 def list_news(
-    tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
+    tracked: TrackedProblems,
+    findings: Findings,
+    now: datetime,
+    timing: Timing,
+    mutes: ActiveMutes = NO_MUTES,
 ) -> list[News]:
-    """What has to be sent now, the most urgent first; empty if nothing."""
+    """What has to be sent now, the most urgent first; empty if nothing.
+
+    That a muted problem is over is sent when the mute ends.
+    """
     news = []
     for kind, entry in tracked.items():
         problem = findings.problems.get(kind)
         if entry.gone_at is not None:
-            if now >= entry.gone_at + timing.clear_for:
+            is_over = now >= entry.gone_at + timing.clear_for
+            if is_over and not mutes.is_muted(kind, entry.problem.types):
                 news.append(News(change=Change.OVER, problem=entry.problem, ended_at=entry.gone_at))
-        elif problem is not None and (change := _find_change(entry, now, timing)) is not None:
-            news.append(News(change=change, problem=problem))
+        elif problem is not None:
+            change = _find_change(entry, now, timing)
+            acknowledged = mutes.is_acknowledged(kind, problem.types, entry.seen_at)
+            if change is Change.CONTINUES and acknowledged and not entry.was_muted:
+                continue
+            if change is not None:
+                news.append(News(change=change, problem=problem))
     return sorted(
         news, key=lambda item: (item.change is Change.OVER, item.problem.level is not Level.BAD)
     )
@@ -127,7 +149,12 @@ def record_sent(
             # A type that comes and goes is news only once.
             problem = replace(problem, types=problem.types | entry.problem.types)
         updated[kind] = replace(
-            entry, problem=problem, is_confirmed=True, reported_at=now, worse_at=None
+            entry,
+            problem=problem,
+            is_confirmed=True,
+            reported_at=now,
+            worse_at=None,
+            was_muted=False,
         )
     return {kind: updated[kind] for kind in CheckKind if kind in updated}
 
@@ -140,11 +167,29 @@ def _update(entry: Tracked, problem: Problem, now: datetime, timing: Timing) -> 
     return replace(entry, is_confirmed=is_confirmed, worse_at=worse_at, gone_at=None)
 
 
+def _mute(entry: Tracked) -> Tracked:
+    return replace(entry, worse_at=None, gone_at=None, was_muted=True)
+
+
+def _leave_out(entry: Tracked, muted: frozenset[str]) -> Tracked:
+    """The entry as if these types had not been reported: they are news when the mute ends."""
+    types = entry.problem.types - muted
+    if types == entry.problem.types:
+        return entry
+    return replace(
+        entry,
+        problem=replace(entry.problem, types=types),
+        was_muted=entry.was_muted or (not types and entry.reported_at is not None),
+    )
+
+
 def _find_change(entry: Tracked, now: datetime, timing: Timing) -> Change | None:
     if entry.reported_at is None:
         return Change.BEGINS if entry.is_confirmed else None
     if entry.worse_at is not None and now >= entry.worse_at + timing.delay:
         return Change.WORSE
+    if entry.was_muted:
+        return Change.CONTINUES
     if timing.repeat is not None and now >= entry.reported_at + timing.repeat:
         return Change.CONTINUES
     return None

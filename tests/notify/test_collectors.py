@@ -5,11 +5,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from pymongo import MongoClient
 
+from jobmon.cli import main
 from jobmon.demo.mongod import Mongod
 from jobmon.rollup.documents import LEADER, NOTIFICATIONS
 from jobmon.settings import Settings
@@ -28,16 +31,29 @@ from ..support.watched_queue import Documents, temporary_database
 def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
     with temporary_database(mongo) as database:
         yield database
+        mongo.drop_database(f"{database.name}_state")
 
 
-def start_collector(uri: str, database: Documents, receiver: WebhookReceiver) -> subprocess.Popen:
-    environment = dict(os.environ) | {
-        "JOBMON_MONGO_URI": uri,
+@pytest.fixture
+def settings(
+    mongod: Mongod, database: Documents, receiver: WebhookReceiver, tmp_path: Path
+) -> dict[str, str]:
+    """The environment of the collectors, whose jobs may be due for a minute only by a rule."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text("stalled_after_minutes = 1440\n[types.'*']\noldest_due_minutes = 1\n")
+    return {
+        "JOBMON_MONGO_URI": database_uri(mongod, database),
         "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
-        "JOBMON_NOTIFY_URLS": f"{receiver.url}?jobmon_level=bad",
+        "JOBMON_STATE_DB": f"{database.name}_state",
+        "JOBMON_RULES": str(rules),
+        "JOBMON_NOTIFY_URLS": f"{receiver.url}?jobmon_types=*",
         "JOBMON_NOTIFY_SECRET": SIGNING_SECRET,
         "JOBMON_NOTIFY_DELAY_S": "0",
     }
+
+
+def start_collector(settings: dict[str, str]) -> subprocess.Popen:
+    environment = dict(os.environ) | settings
     with open(os.devnull, "w") as nowhere:
         return start_python("jobmon.cli", "collector", env=environment, stderr=nowhere)
 
@@ -47,22 +63,40 @@ def make_job(**fields: Any) -> dict[str, Any]:
     return {"type": "mail", "attemptCount": 1, "createdAt": now, "updatedAt": now, **fields}
 
 
-def test_collector_that_replaces_a_killed_one_sends_nothing_twice(
-    mongod: Mongod, database: Documents, receiver: WebhookReceiver
+def insert_late_job(database: Documents, job_type: str) -> None:
+    due = datetime.now(UTC) - timedelta(seconds=70)
+    job = make_job(jobId=job_type, type=job_type, status="queued", attemptCount=0, nextRunAt=due)
+    database.jobs.insert_one(job)
+
+
+def run_command(settings: dict[str, str], *arguments: str) -> str:
+    done = CliRunner().invoke(main, arguments, env=settings)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_collector_that_replaces_a_killed_one_sends_nothing_twice_and_nothing_muted(
+    database: Documents, receiver: WebhookReceiver, settings: dict[str, str]
 ) -> None:
-    uri = database_uri(mongod, database)
-    connection = Connection(Settings(mongo_uri=uri))
+    """With a rule of the file; a mute outlives the collector, and its end sends the notice."""
+    connection = Connection(Settings(mongo_uri=settings["JOBMON_MONGO_URI"]))
     create_indexes(connection)
     connection.client.close()
     rollups = database.client[f"{database.name}_rollups"]
-    expired = datetime.now(UTC) - timedelta(minutes=1)
-    database.jobs.insert_one(make_job(jobId="a", status="leased", leaseExpiresAt=expired))
+    insert_late_job(database, "mail")
+
+    def await_messages(count: int) -> None:
+        stored = {"name": NOTIFICATIONS, "receivers.sent": count}
+        eventually(lambda: rollups.state.find_one(stored))
+
     with ExitStack() as running:
-        first = start_collector(uri, database, receiver)
+        first = start_collector(settings)
         running.callback(end_process, first, None)
-        eventually(lambda: rollups.state.find_one({"name": NOTIFICATIONS, "receivers.sent": 1}))
+        await_messages(1)
         leader = rollups.leases.find_one({"name": LEADER})["holder"]
-        running.callback(end_process, start_collector(uri, database, receiver), None)
+        mute = ("mute", "new_dead", "--for", "1h", "--reason", "known")
+        muted = run_command(settings, *mute)
+        running.callback(end_process, start_collector(settings), None)
         first.kill()
         now = datetime.now(UTC)
         database.jobs.insert_one(make_job(jobId="b", status="dlq", finishedAt=now))
@@ -75,13 +109,17 @@ def test_collector_that_replaces_a_killed_one_sends_nothing_twice(
                 "finishedAt": now,
             }
         )
-        eventually(lambda: rollups.state.find_one({"name": NOTIFICATIONS, "receivers.sent": 2}))
+        insert_late_job(database, "pdf")
+        await_messages(2)
         assert rollups.leases.find_one({"name": LEADER})["holder"] != leader
+        run_command(settings, "unmute", muted[:8])
+        await_messages(3)
     assert [each.changes for each in receiver.received] == [
-        [("begins", "expired_leases")],
+        [("begins", "oldest_due_job")],
+        [("worse", "oldest_due_job")],
         [("begins", "new_dead_jobs")],
     ]
-    assert [notice["text"] for each in receiver.received for notice in each.notices] == [
-        "1 job stuck: its lease expired and no worker has picked it up",
-        "1 job died in the last hour: mail",
-    ]
+    begins, worse, dead = (each.notices[0] for each in receiver.received)
+    assert begins["text"].startswith("The oldest due job of mail has been due for ")
+    assert (begins["types"], worse["types"]) == (["mail"], ["mail", "pdf"])
+    assert dead["text"] == "1 job died in the last hour: mail"

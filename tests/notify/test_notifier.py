@@ -5,14 +5,18 @@ from collections.abc import Callable
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from unittest.mock import MagicMock
 
 import pytest
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect
 
+from jobmon.actions.mute_records import MuteRecords
+from jobmon.actions.mutes import ActiveMutes, Mute, MuteMode
+from jobmon.actions.request import Person
 from jobmon.diagnosis.evidence import Evidence
+from jobmon.diagnosis.notices import CheckKind
 from jobmon.notify import notifier as notifier_module
 from jobmon.notify.delivery import Receiver, open_receivers
 from jobmon.notify.notifier import LAST_RETRY, Notifier
@@ -28,6 +32,7 @@ from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import eventually
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+ADA = Person(subject="ada")
 HEALTHY, STUCK = evidence(), evidence(expired_leases=3)
 
 
@@ -39,6 +44,16 @@ class Queue:
     own: OwnDatabase
     evidence: Evidence | Exception = HEALTHY
     now: datetime = NOW
+    mutes: tuple[Mute, ...] = ()
+
+    def find_active(self, now: datetime) -> ActiveMutes:
+        return ActiveMutes(tuple(mute for mute in self.mutes if mute.is_active(now)))
+
+    def mute(self, **given: Any) -> None:
+        """Mute expired leases for an hour, unless given otherwise."""
+        fields = {"kind": CheckKind.LEASES, "reason": "known", "by": ADA, "at": self.now}
+        mute = Mute(**{**fields, "until": self.now + HOUR, **given})
+        self.mutes = (mute, *self.mutes)
 
     def start(self) -> "Collector":
         """Another collector, which continues from the stored state."""
@@ -55,7 +70,12 @@ class Collector:
         self.receivers = receivers
         self.queue = queue
         self.notifier = Notifier(
-            sources, queue.own, receivers, Redactor(), clock=lambda: self.queue.now
+            sources,
+            queue.own,
+            receivers,
+            Redactor(),
+            cast("MuteRecords", queue),
+            clock=lambda: self.queue.now,
         )
 
     def check(self, after: timedelta = timedelta()) -> None:
@@ -372,3 +392,130 @@ def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookR
     stored = str(queue.own["state"].find_one({"name": NOTIFICATIONS}))
     assert "/hook" not in stored
     assert SIGNING_SECRET not in stored
+
+
+def send_begin(queue: Queue, found: Evidence) -> Collector:
+    """A collector that has sent that a problem begins."""
+    queue.evidence = found
+    collector = queue.start()
+    collector.check()
+    collector.check(2 * MINUTE)
+    return collector
+
+
+def changes(receiver: WebhookReceiver) -> list[str]:
+    return [f"{change} {kind}" for each in receiver.received for change, kind in each.changes]
+
+
+def test_a_muted_problem_is_sent_again_when_the_mute_ends(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    """Catches a message during the mute, and a mute that hides a problem for ever."""
+    collector = send_begin(queue, STUCK)
+    queue.mute()
+    queue.evidence = evidence(expired_leases=99)  # worse, but muted
+    for _ in range(5):
+        collector.check(10 * MINUTE)
+    assert changes(receiver) == ["begins expired_leases"]
+    queue.start().check(10 * MINUTE)  # the mute has ended, and another collector works
+    assert changes(receiver) == ["begins expired_leases", "continues expired_leases"]
+    assert receiver.received[1].notices[0]["count"] == 99
+    queue.start().check(10 * MINUTE)
+    assert len(receiver.received) == 2
+
+
+def test_a_problem_that_begins_while_muted_is_sent_when_a_person_ends_the_mute(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    queue.mute(kind=None)
+    collector = send_begin(queue, STUCK)
+    collector.check(10 * MINUTE)
+    assert receiver.received == []
+    queue.mutes = ()
+    collector.check(MINUTE)
+    collector.check(2 * MINUTE)  # the delay begins when the mute ends
+    assert changes(receiver) == ["begins expired_leases"]
+
+
+def test_the_end_of_a_muted_problem_is_sent_when_the_mute_ends(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    """Catches an incident that stays open for ever at a service such as PagerDuty."""
+    collector = send_begin(queue, STUCK)
+    queue.mute()
+    queue.evidence = HEALTHY
+    for _ in range(5):
+        collector.check(10 * MINUTE)
+    assert changes(receiver) == ["begins expired_leases"]
+    collector.check(10 * MINUTE)
+    assert changes(receiver) == ["begins expired_leases", "over expired_leases"]
+
+
+def test_a_problem_that_came_and_went_while_muted_is_never_sent(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    queue.mute()
+    collector = send_begin(queue, STUCK)
+    queue.evidence = HEALTHY
+    for _ in range(8):
+        collector.check(10 * MINUTE)
+    assert receiver.received == []
+
+
+def test_a_message_that_was_not_delivered_is_dropped_when_its_problem_is_muted(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    """Catches a message that arrives during the mute, because its receiver was away before."""
+    receiver.status = 500
+    collector = send_begin(queue, STUCK)
+    receiver.received.clear()
+    receiver.status = 200
+    queue.mute()
+    collector.check(10 * MINUTE)
+    assert receiver.received == []
+
+
+def test_an_acknowledged_problem_is_not_repeated_but_sent_when_worse_and_when_over(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    collector = send_begin(queue, STUCK)
+    queue.mute(mode=MuteMode.ACKNOWLEDGE, until=queue.now + 100 * HOUR)
+    collector.check(30 * HOUR)
+    assert changes(receiver) == ["begins expired_leases"]
+    queue.evidence = evidence(expired_leases=99)
+    collector.check(MINUTE)
+    collector.check(2 * MINUTE)
+    queue.evidence = HEALTHY
+    collector.check(MINUTE)
+    collector.check(5 * MINUTE)
+    assert changes(receiver)[1:] == ["worse expired_leases", "over expired_leases"]
+    queue.evidence = STUCK  # another problem, which nobody has acknowledged
+    collector.check(MINUTE)
+    collector.check(2 * MINUTE)
+    collector.check(24 * HOUR)
+    assert changes(receiver)[3:] == ["begins expired_leases", "continues expired_leases"]
+
+
+def test_only_the_muted_types_of_a_notice_are_left_out(
+    queue: Queue, receiver: WebhookReceiver
+) -> None:
+    """Catches a mute of some types that hides others, or that sends a message when they return."""
+    both = evidence({}, {59: {"mail.a": (0, 40, 0), "pdf": (0, 40, 0)}})
+    only_mail = evidence({}, {59: {"mail.a": (0, 40, 0)}})
+    queue.mute(kind=CheckKind.FAILURES, types="mail.*", until=queue.now + 3 * HOUR)
+    collector = send_begin(queue, only_mail)
+    assert receiver.received == []
+    queue.evidence = both
+    collector.check(MINUTE)
+    collector.check(2 * MINUTE)
+    (first,) = receiver.received
+    assert first.notices[0]["types"] == ["pdf"]
+    assert first.notices[0]["text"] == "100% of pdf attempts failed in the last hour"
+    for found in (both, evidence({}, {59: {"pdf": (0, 40, 0)}}), both):
+        queue.evidence = found
+        collector.check(10 * MINUTE)
+    assert len(receiver.received) == 1
+    collector.check(3 * HOUR)  # the mute has ended
+    collector.check(2 * MINUTE)
+    assert changes(receiver)[1:] == ["worse failure_rates"]
+    assert receiver.received[1].notices[0]["types"] == ["mail.a", "pdf"]

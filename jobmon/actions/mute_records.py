@@ -1,0 +1,118 @@
+"""The records of mutes: in the collection of decisions, where the web service may only insert."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from jobmon.actions.mutes import MAX_LENGTH, ActiveMutes, Mute, MuteEnd
+from jobmon.actions.records import DECISIONS, RECORD_INDEXES
+from jobmon.actions.request import MAX_REASON, Person, to_milliseconds
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import OwnDatabase, require_type, state_database
+from jobmon.single_flight import SingleFlight
+from jobmon.store.connection import Connection
+from jobmon.store.failures import is_unauthorized
+from jobmon.store.mapping import Document
+from jobmon.store.read_collection import request_comment
+
+MUTED, UNMUTED = "muted", "unmuted"  # the kinds of their records
+MAX_LISTED = 1_000  # records of the last 30 days: the newest
+CACHE_MS = 1_000
+
+
+class MuteRecords:
+    """Reads and adds the mutes of the queue of `connection`, with the connection `own`.
+
+    Methods raise PyMongoError. Secrets in reasons are replaced.
+
+        records = MuteRecords(connection, own, redactor)
+        records.add(Mute(kind=CheckKind.LEASES, by=person, until=until, reason="known"))
+        records.find_active(now).is_muted(CheckKind.LEASES, frozenset())
+    """
+
+    def __init__(self, connection: Connection, own: Connection, redactor: Redactor) -> None:
+        self._connection = connection
+        self._own = own
+        self._redactor = redactor
+        self._reported: set[tuple[str, str]] = set()
+        self._recent = SingleFlight(self._read, CACHE_MS)
+
+    def find_active(self, now: datetime) -> ActiveMutes:
+        """The mutes that are active now, as they were within the last second."""
+        return ActiveMutes(tuple(mute for mute in self._recent.get() if mute.is_active(now)))
+
+    def list_recent(self) -> list[Mute]:
+        """The mutes of the last 30 days, also those that are over, the newest first."""
+        return self._read()
+
+    def add(self, mute: Mute) -> Mute:
+        """Record a mute; returns it as recorded."""
+        until = to_milliseconds(mute.until)
+        mute = replace(mute, until=until, reason=self._hide_secrets(mute.reason))
+        self._insert(mute.id, MUTED, mute.dump(), mute.until)
+        return mute
+
+    def end(self, mute: Mute, by: Person, reason: str = "") -> Mute:
+        """Record that a person ends a mute now; one that was ended before is not changed."""
+        end = MuteEnd(
+            by=by, at=to_milliseconds(datetime.now(UTC)), reason=self._hide_secrets(reason)
+        )
+        fields = {"request": mute.id, "by": by.dump(), "at": end.at, "reason": end.reason}
+        try:
+            self._insert(mute.id, UNMUTED, fields, mute.until)
+        except DuplicateKeyError:
+            return next((each for each in self._read() if each.id == mute.id), mute)
+        return replace(mute, end=end)
+
+    def create_indexes(self) -> None:
+        """Create the indexes of the collection, if the user may."""
+        try:
+            for name, keys, options in RECORD_INDEXES:
+                if name == DECISIONS:
+                    self._open()[DECISIONS].create_index(keys, **options)
+        except OperationFailure as error:
+            if not is_unauthorized(error):
+                raise
+
+    def _insert(self, mute_id: str, kind: str, fields: Document, until: datetime) -> None:
+        own = self._open()
+        retention = timedelta(days=self._connection.settings.actions_retention_days)
+        kept_until = max(datetime.now(UTC) + retention, until + MAX_LENGTH)
+        record = {**fields, "kind": kind, "expiresAt": kept_until}
+        own[DECISIONS].insert_one(own.new(f"{mute_id}/{kind}", record))
+
+    def _read(self) -> list[Mute]:
+        """Index: kind, at, request."""
+        own, since = self._open(), datetime.now(UTC) - MAX_LENGTH
+        query = {**own.scope, "kind": {"$in": [MUTED, UNMUTED]}, "at": {"$gte": since}}
+        try:
+            found = own[DECISIONS].find(query, **request_comment()).sort("at", -1)
+            limited = found.limit(MAX_LISTED).max_time_ms(self._connection.max_time_ms)
+            documents = list(limited)
+        except OperationFailure as error:
+            if not is_unauthorized(error):
+                raise
+            own.report(DECISIONS, "no right to read it: no notice is muted")
+            return []
+        ended = [each for each in documents if each["kind"] == UNMUTED]
+        muted = [each for each in documents if each["kind"] == MUTED]
+        ends = dict(own.read(UNMUTED, ended, _load_end))
+        return list(own.read(MUTED, muted, lambda each: Mute.load(each, ends.get(each["request"]))))
+
+    def _open(self) -> OwnDatabase:
+        return OwnDatabase(state_database(self._own), self._connection.queue_key, self._reported)
+
+    def _hide_secrets(self, reason: str) -> str:
+        text: str = self._redactor.redact(reason.strip())
+        return text[:MAX_REASON]
+
+
+def _load_end(stored: Document) -> tuple[str, MuteEnd]:
+    """The id of the mute that a record ends, and its end."""
+    end = MuteEnd(
+        by=Person.load(stored["by"]),
+        at=require_type(stored["at"], datetime),
+        reason=require_type(stored["reason"], str),
+    )
+    return require_type(stored["request"], str), end

@@ -1,0 +1,164 @@
+"""Mutes and acknowledgements of notices: who, until when, why, and which notices they are about.
+
+A muted notice stays on the pages, but is not sent. An acknowledged one is not repeated. Both end by
+themselves.
+"""
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
+
+from jobmon.actions.catalog import RequestError
+from jobmon.actions.request import MAX_REASON, Person, to_milliseconds
+from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
+from jobmon.rollup.documents import require_type
+from jobmon.settings.name_patterns import matches_any
+from jobmon.store.mapping import Document
+
+MAX_LENGTH = timedelta(days=30)
+MAX_PATTERN = 200  # characters
+# A notice that began later than this after its acknowledgement is another one.
+SAME_NOTICE = timedelta(minutes=5)
+
+
+class MuteMode(StrEnum):
+    """Whether no message is sent, or only no reminder."""
+
+    MUTE = "mute"
+    ACKNOWLEDGE = "acknowledge"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuteEnd:
+    """Who ended a mute early, when, and why."""
+
+    by: Person
+    at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mute:
+    """A mute from `at` to before `until`, UTC; may raise RequestError.
+
+    `kind`: which notices; None for all. `types`: a pattern of types, such as `mail*`; empty for the
+    whole notice. `end`: None unless a person ended it.
+
+        Mute(kind=CheckKind.STALLED, types="mail*", by=ada, until=at_eight, reason="provider away")
+    """
+
+    kind: CheckKind | None
+    types: str = ""
+    mode: MuteMode = MuteMode.MUTE
+    by: Person
+    until: datetime
+    reason: str
+    at: datetime = field(default_factory=lambda: to_milliseconds(datetime.now(UTC)))
+    id: str = field(default_factory=lambda: secrets.token_hex(10))
+    end: MuteEnd | None = None
+
+    def __post_init__(self) -> None:
+        if self.until <= self.at:
+            raise RequestError("until", "Must be in the future.")
+        if self.until > self.at + MAX_LENGTH:
+            raise RequestError("until", f"At most {MAX_LENGTH.days} days.")
+        if not self.reason.strip():
+            raise RequestError("reason", "Required.")
+        if len(self.reason) > MAX_REASON or not self.reason.replace("\n", "").isprintable():
+            message = f"At most {MAX_REASON} characters, all of them printable."
+            raise RequestError("reason", message)
+        if len(self.types) > MAX_PATTERN or not self.types.isprintable():
+            message = f"At most {MAX_PATTERN} characters, all of them printable."
+            raise RequestError("types", message)
+        if self.types and self.kind is not None and self.kind not in KINDS_BY_TYPE:
+            kinds = ", ".join(sorted(KINDS_BY_TYPE))
+            raise RequestError("types", f"Only for notices about types: {kinds}.")
+        if self.kind is None and self.mode is MuteMode.ACKNOWLEDGE:
+            raise RequestError("kind", "Required: one notice is acknowledged at a time.")
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether it has neither ended nor been ended."""
+        return now < self.until and self.end is None
+
+    def covers(self, kind: CheckKind, type_name: str | None = None) -> bool:
+        """Whether it is about this kind of notice: about all of it, or what it has of a type."""
+        if self.kind not in (None, kind):
+            return False
+        if not self.types:
+            return True
+        is_by_type = type_name is not None and kind in KINDS_BY_TYPE
+        return is_by_type and matches_any(type_name or "", [self.types])
+
+    def dump(self) -> Document:
+        """The stored fields, without its end."""
+        return {
+            "request": self.id,
+            "notice": self.kind and self.kind.value,
+            "types": self.types,
+            "mode": self.mode.value,
+            "by": self.by.dump(),
+            "at": self.at,
+            "until": self.until,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any], end: MuteEnd | None = None) -> Self:
+        """The mute that `dump` stored; raises MalformedError, ValueError or KeyError for others."""
+        kind = require_type(stored["notice"], str, type(None))
+        return cls(
+            id=require_type(stored["request"], str),
+            kind=None if kind is None else CheckKind(kind),
+            types=require_type(stored["types"], str),
+            mode=MuteMode(stored["mode"]),
+            by=Person.load(stored["by"]),
+            at=require_type(stored["at"], datetime),
+            until=require_type(stored["until"], datetime),
+            reason=require_type(stored["reason"], str),
+            end=end,
+        )
+
+
+@dataclass(frozen=True)
+class ActiveMutes:
+    """The mutes of a queue that are active now, the newest first."""
+
+    mutes: tuple[Mute, ...] = ()
+
+    def find(self, kind: CheckKind, types: Iterable[str]) -> list[Mute]:
+        """Those about a notice with these types, or about some of them."""
+        names = (None, *types)
+        return [mute for mute in self.mutes if any(mute.covers(kind, name) for name in names)]
+
+    def select_muted(self, kind: CheckKind, types: Iterable[str]) -> frozenset[str]:
+        """The types that are muted for this kind of notice."""
+        muting = list(self._list(kind, MuteMode.MUTE))
+        return frozenset(name for name in types if any(each.covers(kind, name) for each in muting))
+
+    def is_muted(self, kind: CheckKind, types: frozenset[str]) -> bool:
+        """Whether a notice with these types is muted completely."""
+        return self._has_all(kind, types, list(self._list(kind, MuteMode.MUTE)))
+
+    def is_acknowledged(self, kind: CheckKind, types: frozenset[str], since: datetime) -> bool:
+        """Whether a notice that began at `since` is acknowledged completely."""
+        found = [
+            mute
+            for mute in self._list(kind, MuteMode.ACKNOWLEDGE)
+            if since <= mute.at + SAME_NOTICE
+        ]
+        return self._has_all(kind, types, found)
+
+    def _list(self, kind: CheckKind, mode: MuteMode) -> Iterator[Mute]:
+        return (mute for mute in self.mutes if mute.mode is mode and mute.kind in (None, kind))
+
+    @staticmethod
+    def _has_all(kind: CheckKind, types: frozenset[str], mutes: list[Mute]) -> bool:
+        if any(mute.covers(kind) for mute in mutes):
+            return True
+        return bool(types) and all(any(mute.covers(kind, name) for mute in mutes) for name in types)
+
+
+NO_MUTES = ActiveMutes()

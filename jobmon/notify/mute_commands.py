@@ -1,0 +1,203 @@
+"""`jobmon mute`, `acknowledge`, `unmute` and `mutes`: keep notices from being sent for a while."""
+
+import getpass
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from pymongo.errors import PyMongoError
+
+from jobmon.actions.catalog import RequestError
+from jobmon.actions.mute_records import MuteRecords
+from jobmon.actions.mutes import Mute, MuteMode
+from jobmon.actions.request import Person
+from jobmon.diagnosis.notices import CheckKind
+from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import connect_as_writer, describe_missing_right
+from jobmon.settings import Settings, SettingsError, load_queues, select_queues
+from jobmon.store.client import DatabaseClient
+from jobmon.store.connection import Connection
+from jobmon.store.failures import describe_error, is_unauthorized
+
+ALL = "all"
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+class _Duration(click.ParamType[timedelta]):
+    name = "duration"
+
+    def convert(self, value: Any, _: object, __: object) -> timedelta:
+        found = re.fullmatch(r"([0-9]{1,4})([mhd])", str(value))
+        if found is None:
+            self.fail("is not a duration, such as 30m, 2h or 3d")
+        return int(found[1]) * _UNITS[found[2]]
+
+
+class _Notice(click.ParamType[str]):
+    """The kind of a notice by its name or an unambiguous beginning; None for all."""
+
+    name = "notice"
+
+    def convert(self, value: Any, _: object, __: object) -> str:
+        names = [*CheckKind, ALL]
+        found = [str(name) for name in names if name.startswith(str(value))]
+        if len(found) != 1:
+            self.fail(f"is not one of {', '.join(names)}")
+        return found[0]
+
+
+_MUTE_OPTIONS = (
+    click.argument("notice", type=_Notice()),
+    click.option("--type", "types", default="", help="Only these types: a name, or mail.*"),
+    click.option("--reason", required=True, help="Why; shown on the pages and in the records."),
+    click.option("--as", "subject", help="Your name in the records; by default your account's."),
+    click.option("--queue", metavar="NAME", help="A queue in JOBMON_QUEUES; by default the first."),
+)
+
+
+def _add_options(function: Any) -> Any:
+    for add in reversed(_MUTE_OPTIONS):
+        function = add(function)
+    return function
+
+
+@click.command("mute")
+@_add_options
+@click.option("--for", "length", type=_Duration(), required=True, help="Such as 30m, 2h or 3d.")
+def mute_command(length: timedelta, **options: Any) -> None:
+    """Send no message about a NOTICE for a while; the pages still show it, as muted.
+
+    NOTICE is its kind, such as stalled_types or the beginning stalled; all is every notice of the
+    queue. When the time is over, a notice that is still there is sent again. The user in
+    JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, like the
+    collector's user.
+    """
+    _add_mutes(MuteMode.MUTE, length, options)
+
+
+@click.command("acknowledge")
+@_add_options
+@click.option(
+    "--for", "length", type=_Duration(), default="1d", show_default=True, help="At most 30d."
+)
+def acknowledge_command(length: timedelta, **options: Any) -> None:
+    """Send no reminder of a NOTICE: only if it gets worse, and when it is over.
+
+    It ends with the notice. Arguments and rights are those of `jobmon mute`.
+    """
+    _add_mutes(MuteMode.ACKNOWLEDGE, length, options)
+
+
+@click.command("unmute")
+@click.argument("mute_id", metavar="ID")
+@click.option("--reason", default="", help="Why; shown in the records.")
+@click.option("--as", "subject", help="Your name in the records; by default your account's.")
+def unmute_command(mute_id: str, reason: str, subject: str | None) -> None:
+    """End a mute or an acknowledgement now; `jobmon mutes` prints the ID."""
+    now = datetime.now(UTC)
+    with _open_records(None) as opened:
+        found = [
+            (records, mute)
+            for _, records in opened
+            for mute in records.list_recent()
+            if mute.id.startswith(mute_id) and mute.is_active(now)
+        ]
+        if len(found) != 1:
+            how_many = "several mutes" if found else "no mute"
+            raise click.ClickException(f"{how_many} in force with the id {mute_id}")
+        records, mute = found[0]
+        records.end(mute, _make_person(subject), reason)
+    click.echo(f"ended: {_describe(mute)}")
+
+
+@click.command("mutes")
+@click.option("--all", "shows_all", is_flag=True, help="Also those of the last 30 days.")
+def mutes_command(*, shows_all: bool) -> None:
+    """Print which notices are muted or acknowledged, by whom, until when and why."""
+    now = datetime.now(UTC)
+    with _open_records(None) as opened:
+        lines = [
+            f"{mute.id[:8]}  {'' if len(opened) == 1 else f'{queue}: '}{_describe(mute)}"
+            for queue, records in opened
+            for mute in records.list_recent()
+            if shows_all or mute.is_active(now)
+        ]
+    click.echo("\n".join(lines) or "No notice is muted.")
+
+
+def _add_mutes(mode: MuteMode, length: timedelta, options: dict[str, Any]) -> None:
+    notice = options["notice"]
+    now = datetime.now(UTC)
+    try:
+        mute = Mute(
+            kind=None if notice == ALL else CheckKind(notice),
+            types=options["types"],
+            mode=mode,
+            by=_make_person(options["subject"]),
+            at=now,
+            until=now + length,
+            reason=options["reason"],
+        )
+    except RequestError as error:
+        option = {"until": "--for", "types": "--type", "kind": "NOTICE"}.get(
+            error.field, "--reason"
+        )
+        raise click.ClickException(f"{option}: {error}") from None
+    with _open_records(options["queue"]) as opened:
+        for queue, records in opened if options["queue"] else opened[:1]:
+            records.create_indexes()
+            added = records.add(mute)
+            prefix = "" if len(opened) == 1 else f"{queue}: "
+            click.echo(f"{added.id[:8]}  {prefix}{_describe(added)}")
+
+
+@contextmanager
+def _open_records(name: str | None) -> Iterator[Sequence[tuple[str, MuteRecords]]]:
+    """The mutes of all queues, or of those with this name; a failure ends the command."""
+    try:
+        settings = Settings.from_env(require_keys=False)
+        queues = load_queues(settings)
+        queues = queues if name is None else select_queues(queues, name)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    redactor = Redactor(settings.redact_keys)
+    with ExitStack() as stack:
+        own = connect_as_writer(settings)
+        stack.callback(own.close)
+        # Of the watched deployments only the key of each queue is read.
+        clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
+        for client in clients.values():
+            stack.callback(client.close)
+        try:
+            yield [
+                (
+                    queue.queue,
+                    MuteRecords(Connection(queue, clients[queue.mongo_uri]), own, redactor),
+                )
+                for queue in queues
+            ]
+        except PyMongoError as error:
+            raise click.ClickException(_explain(error, settings)) from None
+
+
+def _explain(error: PyMongoError, settings: Settings) -> str:
+    if is_unauthorized(error):
+        return describe_missing_right(settings, settings.state_db, "write", "mute")
+    return describe_error(error)
+
+
+def _make_person(subject: str | None) -> Person:
+    return Person(subject=subject or getpass.getuser(), role="terminal")
+
+
+def _describe(mute: Mute) -> str:
+    what = ALL if mute.kind is None else mute.kind.value
+    types = f" of {mute.types}" if mute.types else ""
+    verb = "muted" if mute.mode is MuteMode.MUTE else "acknowledged"
+    text = f"{what}{types}: {verb} by {mute.by.subject} until {mute.until:%Y-%m-%d %H:%M} UTC"
+    if mute.end is not None:
+        text += f", ended by {mute.end.by.subject} at {mute.end.at:%Y-%m-%d %H:%M} UTC"
+    return f"{text}: {mute.reason}"

@@ -1,0 +1,140 @@
+"""`jobmon mute` and its sisters on a real server: catches a mute that is lost or about too much."""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from pymongo import MongoClient
+
+from jobmon.actions.mute_records import MuteRecords
+from jobmon.actions.mutes import MuteMode
+from jobmon.cli import main
+from jobmon.demo.mongod import Mongod
+from jobmon.diagnosis.notices import CheckKind
+from jobmon.redaction.redactor import Redactor
+from jobmon.settings import Settings
+from jobmon.store.connection import Connection
+
+from ..support.commands import database_uri
+from ..support.watched_queue import Documents, temporary_database
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+    with temporary_database(mongo) as database:
+        yield database
+        mongo.drop_database(f"{database.name}_state")
+
+
+@pytest.fixture
+def run(mongod: Mongod, database: Documents) -> Run:
+    def run(*arguments: str, **settings: str) -> Result:
+        environment = {
+            "JOBMON_MONGO_URI": database_uri(mongod, database),
+            "JOBMON_STATE_DB": f"{database.name}_state",
+        }
+        given = {f"JOBMON_{name}": value for name, value in settings.items()}
+        return CliRunner().invoke(main, arguments, env=environment | given)
+
+    return run
+
+
+@pytest.fixture
+def records(mongod: Mongod, database: Documents) -> Iterator[MuteRecords]:
+    settings = Settings(mongo_uri=database_uri(mongod, database), state_db=f"{database.name}_state")
+    connection = Connection(settings)
+    yield MuteRecords(connection, connection, Redactor())
+    connection.close()
+
+
+def test_a_mute_is_recorded_printed_and_ended(run: Run, records: MuteRecords) -> None:
+    before = datetime.now(UTC)
+    secret = "token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLWEtdG9rZW4"
+    done = run(
+        *("mute", "stalled", "--type", "mail*", "--for", "2h", "--as", "ada"),
+        *("--reason", f"provider is away {secret}"),
+    )
+    assert done.exit_code == 0, done.output
+    (mute,) = records.list_recent()
+    assert (mute.kind, mute.types, mute.mode) == (CheckKind.STALLED, "mail*", MuteMode.MUTE)
+    assert (mute.by.subject, mute.by.role) == ("ada", "terminal")
+    assert timedelta(0) <= mute.until - before - timedelta(hours=2) < timedelta(hours=1)
+    assert mute.reason.startswith("provider is away")
+    assert "eyJ" not in mute.reason
+    (line,) = run("mutes").output.splitlines()
+    assert line == done.output.strip()
+    assert re.fullmatch(
+        r"[0-9a-f]{8}  stalled_types of mail\*: muted by ada until .* UTC: provider is away .*",
+        line,
+    )
+    ended = run("unmute", line[:8], "--as", "bob", "--reason", "back")
+    assert ended.output.startswith("ended: stalled_types of mail*: muted by ada")
+    assert run("mutes").output == "No notice is muted.\n"
+    assert "ended by bob at" in run("mutes", "--all").output
+    (mute,) = records.list_recent()
+    assert mute.end is not None
+    assert (mute.end.by.subject, mute.end.reason) == ("bob", "back")
+    again = run("unmute", mute.id)
+    assert again.exit_code == 1
+    assert again.output == f"Error: no mute in force with the id {mute.id}\n"
+
+
+def test_an_acknowledgement_lasts_a_day_by_default(run: Run, records: MuteRecords) -> None:
+    assert run("acknowledge", "expired_leases", "--reason", "on it").exit_code == 0
+    (mute,) = records.list_recent()
+    assert mute.mode is MuteMode.ACKNOWLEDGE
+    assert mute.until - mute.at == timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["expired", "--for", "2"], "'--for': is not a duration, such as 30m, 2h or 3d"),
+        (["expired", "--for", "31d"], "Error: --for: At most 30 days."),
+        (["expired", "--for", "0m"], "Error: --for: Must be in the future."),
+        (["lease", "--for", "2h"], "is not one of nothing_finishes, expired_leases, "),
+        (
+            ["expired", "--type", "mail", "--for", "2h"],
+            "Error: --type: Only for notices about types: failure_rates, new_dead_jobs, ",
+        ),
+        (["expired", "--for", "2h", "--reason", " "], "Error: --reason: Required."),
+    ],
+)
+def test_a_mistake_names_the_argument_and_records_nothing(
+    run: Run, records: MuteRecords, arguments: list[str], message: str
+) -> None:
+    done = run("mute", "--reason", "x", *arguments)
+    assert done.exit_code != 0
+    assert message in done.output
+    assert records.list_recent() == []
+
+
+def test_a_mute_is_about_one_queue(run: Run, tmp_path: Path) -> None:
+    """Catches a mute of another queue in the same database."""
+    queues = tmp_path / "queues.toml"
+    queues.write_text("[mails]\ncollection = 'mails'\n[payouts]\ncollection = 'payouts'\n")
+    mute = ("mute", "all", "--for", "1h", "--reason", "x", "--as", "ada")
+    assert run(*mute, QUEUES=str(queues)).exit_code == 0
+    assert run(*mute, "--queue", "payouts", QUEUES=str(queues)).exit_code == 0
+    lines = run("mutes", QUEUES=str(queues)).output.splitlines()
+    assert [line[10:].partition(" until")[0] for line in lines] == [
+        "mails: all: muted by ada",
+        "payouts: all: muted by ada",
+    ]
+
+
+def test_a_record_of_another_program_is_skipped(
+    run: Run, records: MuteRecords, database: Documents
+) -> None:
+    assert run("mute", "all", "--for", "1h", "--reason", "x").exit_code == 0
+    decisions = database.client[f"{database.name}_state"].action_decisions
+    stored = decisions.find_one({"kind": "muted"})
+    assert stored is not None
+    decisions.insert_one(stored | {"_id": "other", "notice": "another", "request": "b"})
+    assert len(records.list_recent()) == 1
