@@ -38,7 +38,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root folder of a host that has the units, and the programs and targets that they name."""
     root = tmp_path_factory.mktemp("host")
     shutil.copytree(UNITS, root / "etc/systemd/system")
-    for program in ("opt/jobmon/bin/jobmon", "usr/bin/kill"):
+    for program in ("opt/jobmon/bin/jobmon", "bin/sh"):
         (root / program).parent.mkdir(parents=True)
         (root / program).touch(mode=0o755)
     targets = root / "usr/lib/systemd/system"
