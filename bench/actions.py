@@ -27,18 +27,16 @@ from typing import Any
 from pymongo import MongoClient
 
 from jobmon.actions.records import OUTCOMES
-from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
-from jobmon.actions.target import Target
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.filter import JobFilter
 from tests.conftest import SECRET
+from tests.support.action_requests import retry_all_dead
 from tests.support.faults import admin_token
 from tests.support.services import clean_environment, serving
 
@@ -257,15 +255,7 @@ def _act(
     print(f"without an action: {describe(readers.take())}", flush=True)
     requests = ActionRequests(connection, connection, Redactor(()))
     requests.records.create_indexes()
-    filed = requests.file(
-        ActionRequest(
-            action="retry",
-            target=Target(job_filter=JobFilter(statuses=("dlq",))),
-            by=Person(subject="ada"),
-            expected=count,
-            reason="the provider is back",
-        )
-    )
+    filed = requests.file(retry_all_dead(count))
     started = time.monotonic()
     kills, state = kill_until_over(environment, requests, filed.request.id, folder / "actor.log")
     took_s = time.monotonic() - started

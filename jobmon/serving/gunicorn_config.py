@@ -78,6 +78,7 @@ def on_starting(server: Any) -> None:
     except SettingsError as error:
         sys.exit(f"jobmon: {error}")
     logs.warn_of_deprecated_settings()
+    _log_actions(settings)
     if not _SCRIPTS.is_dir():
         log.warning("the pages work without their scripts, which are not built: run `make assets`")
     stopping.keep_signals_while_forking()
@@ -86,6 +87,18 @@ def on_starting(server: Any) -> None:
     os.environ.pop(_METRICS_FOLDER, None)
     if settings.metrics != "off":
         server.jobmon_metrics_folder = os.environ[_METRICS_FOLDER] = metrics_folder.make_folder()
+
+
+def _log_actions(settings: Settings) -> None:
+    """Log that actions can be requested, and warn if the web service could carry them out."""
+    if settings.actions:
+        owners = ", ".join(settings.owner_actions) or "nothing"
+        log.info("actions can be requested, also by owners: %s", owners)
+    if settings.actor_mongo_uri is not None:
+        log.warning(
+            "JOBMON_ACTOR_MONGO_URI is set: the web service has the connection string of a user who"
+            " may change jobs; set it only in the environment of `jobmon actor`"
+        )
 
 
 def when_ready(server: Any) -> None:

@@ -12,17 +12,15 @@ import pytest
 from pymongo import MongoClient, ReadPreference
 from pymongo.errors import PyMongoError
 
-from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
-from jobmon.actions.target import Target
 from jobmon.actor.acting import acting
 from jobmon.queue import JobQueue
 from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
-from jobmon.store.filter import JobFilter
 
+from ..support.action_requests import retry_all_dead
 from ..support.faults import ReplicaSet
 from ..support.waiting import eventually
 
@@ -72,15 +70,7 @@ def test_primary_that_steps_down_between_two_jobs_loses_none_and_repeats_none(
                 primaries.append(servers.await_primary().address)
 
         with acting(settings, reached=step_down):
-            filed = requests.file(
-                ActionRequest(
-                    action="retry",
-                    target=Target(job_filter=JobFilter(statuses=("dlq",))),
-                    by=Person(subject="ada"),
-                    expected=JOBS,
-                    reason="the provider is back",
-                )
-            )
+            filed = requests.file(retry_all_dead(JOBS))
 
             def is_over() -> bool:
                 with suppress(PyMongoError):  # between two primaries

@@ -1,0 +1,16 @@
+"""Requests for actions that tests and benchmarks file."""
+
+from jobmon.actions.request import ActionRequest, Person
+from jobmon.actions.target import Target
+from jobmon.store.filter import JobFilter
+
+
+def retry_all_dead(count: int) -> ActionRequest:
+    """A request of ada's to retry all dead jobs, of which there are `count`."""
+    return ActionRequest(
+        action="retry",
+        target=Target(job_filter=JobFilter(statuses=("dlq",))),
+        by=Person(subject="ada"),
+        expected=count,
+        reason="the provider is back",
+    )
