@@ -123,10 +123,11 @@ def fuzz_documents(
 
 def run_schemathesis(examples: int) -> int:
     """Run the suite's schemathesis tests over HTTP with more examples."""
-    command = [sys.executable, "-m", "pytest", "-n0", "-q", "tests/api/test_openapi_tools.py"]
+    file = "tests/api/test_openapi_tools.py"
+    selection = ["-n0", "-q", "-m", "long", "-k", "schemathesis", file]
     environment = os.environ | {"JOBMON_TEST_EXAMPLES": str(examples)}
-    selection = [*command, "-k", "schemathesis"]
-    return run(selection, timeout=LONGEST_S, cwd=ROOT, env=environment).returncode
+    command = [sys.executable, "-m", "pytest", *selection]
+    return run(command, timeout=LONGEST_S, cwd=ROOT, env=environment).returncode
 
 
 if __name__ == "__main__":

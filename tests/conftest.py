@@ -165,6 +165,26 @@ def _position(item: pytest.Item) -> int:
     return next(positions, len(LONGEST_FILES))
 
 
+def _skips_long_tests(config: pytest.Config) -> bool:
+    return "not long" in config.getoption("markexpr")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load schemathesis only in a run with `long` tests: this takes almost a second of CPU."""
+    if not _skips_long_tests(config):
+        config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files with only `long` tests in a run without them.
+
+    Each of the parallel processes would import them all, which takes three seconds of CPU.
+    """
+    if collection_path.suffix != ".py" or not _skips_long_tests(config):
+        return None
+    return "\npytestmark = pytest.mark.long\n" in collection_path.read_text() or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The longest files first, so that the parallel processes end at about the same time.
     items.sort(key=_position)

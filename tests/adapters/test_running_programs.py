@@ -37,7 +37,10 @@ def file_action(viewer: Viewer, action: str, job_id: str) -> str:
 
 
 @pytest.mark.usefixtures("run_agenda")  # installs the packages
-@pytest.mark.parametrize("library", COLLECTIONS)
+@pytest.mark.parametrize(
+    "library",
+    ["agenda-6", *(pytest.param(name, marks=pytest.mark.long) for name in ("agenda-5", "pulse"))],
+)
 def test_running_program_runs_jobs_after_actions_on_a_page(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], library: str
 ) -> None:

@@ -142,7 +142,10 @@ def test_aborted_export_never_looks_complete(
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "stop",
+    [signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGUSR2, marks=pytest.mark.long)],
+)
 def test_stopping_under_load_breaks_no_connection(
     web: Web, real_api: Api, stop: signal.Signals
 ) -> None:
