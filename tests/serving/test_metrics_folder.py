@@ -1,5 +1,5 @@
-"""The folder of request counts: catches one of a killed service that stays in memory for ever, and
-one of a running service that another start removes."""
+"""The folder of request counts: catches the folder of a killed service that stays in memory for
+ever, and the folder of a running service that another start removes."""
 
 import os
 import signal
@@ -37,16 +37,17 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @contextmanager
 def running_service() -> Iterator[tuple[Path, subprocess.Popen[str], int]]:
     """The folder of a service, its master, and the process id of its worker."""
-    with subprocess.Popen([sys.executable, "-c", SERVICE], stdout=subprocess.PIPE, text=True) as it:
-        assert it.stdout is not None
-        folder, worker = it.stdout.readline().split()
+    command = [sys.executable, "-c", SERVICE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as master:
+        assert master.stdout is not None
+        folder, worker = master.stdout.readline().split()
         try:
-            yield Path(folder), it, int(worker)
+            yield Path(folder), master, int(worker)
         finally:
-            it.kill()
+            master.kill()
             with suppress(ProcessLookupError):
                 os.kill(int(worker), signal.SIGKILL)
-            it.stdout.read()  # ends when the worker has ended
+            master.stdout.read()  # ends when the worker has ended
 
 
 def test_folder_of_killed_service_is_removed_by_the_next_start(folders: Path) -> None:
@@ -58,16 +59,16 @@ def test_folder_of_killed_service_is_removed_by_the_next_start(folders: Path) ->
         master.wait()
         metrics_folder.make_folder()
         assert folder.is_dir(), "its worker still runs"
-    own = Path(metrics_folder.make_folder())
+    new_folder = Path(metrics_folder.make_folder())
     assert not folder.exists()
-    assert own.parent == folders
+    assert new_folder.parent == folders
 
 
-def test_start_keeps_what_it_did_not_make(folders: Path) -> None:
+def test_start_keeps_other_folders(folders: Path) -> None:
     (folders / "elsewhere").mkdir()
     (folders / "elsewhere" / "lock").touch()
     (folders / "jobmon-metrics-link").symlink_to(folders / "elsewhere")
-    (folders / "jobmon-metrics-unlocked").mkdir()  # by a version that has no locks
+    (folders / "jobmon-metrics-unlocked").mkdir()  # from a version without locks
     assert Path(metrics_folder.make_folder()).is_dir()
     assert (folders / "elsewhere" / "lock").exists()
     assert (folders / "jobmon-metrics-unlocked").exists()

@@ -41,7 +41,7 @@ def test_receive_finds_the_end_of_a_request_in_pieces_of_any_size(
     framing: bytes, wire: bytes, body: bytes, step: int
 ) -> None:
     requests, sent = buffer(), HEAD + framing + b"\r\n" + wire
-    pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
+    pieces = [sent[start : start + step] for start in range(0, len(sent), step)]
     assert [requests.receive(piece) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     request = next(requests)
     assert request.path == "/a"
@@ -107,6 +107,6 @@ def test_a_request_after_a_proxy_header_is_found(step: int) -> None:
     text = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
     for header in (PROXY_V2, text, b""):
         requests, sent = buffer("auto"), header + NEXT
-        pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
+        pieces = [sent[start : start + step] for start in range(0, len(sent), step)]
         assert [requests.receive(piece) for piece in pieces][-1]
         assert next(requests).path == "/next"

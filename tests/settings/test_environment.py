@@ -199,7 +199,7 @@ def test_settings_with_a_bad_value_are_refused_by_name_without_the_value(
 
 
 def test_empty_settings_of_documents_count_as_not_set(read: Any, tmp_path: Path) -> None:
-    """As compose sets variables without a value."""
+    """Catches an error about a variable without a value, as compose sets it."""
     assert read(**GOOD, PROFILE="", QUEUES="", RULES="").profile == "jobmon"
     queues = tmp_path / "queues.toml"
     queues.write_text("[mails]")
@@ -208,7 +208,7 @@ def test_empty_settings_of_documents_count_as_not_set(read: Any, tmp_path: Path)
 
 
 def test_roles_with_commas_and_equals_signs_are_given_as_json(read: Any) -> None:
-    """Catches groups of LDAP, which the form with commas cannot have."""
+    """Catches an LDAP group whose name the form with commas would split."""
     group = "CN=ops,OU=groups+x"
     permissions = f'{{"{group}": ["ADMIN_DASHBOARD", "JOBS_RETRY"], "guests": []}}'
     assert read(**GOOD, ROLE_PERMISSIONS=permissions).role_permissions == {
@@ -219,9 +219,9 @@ def test_roles_with_commas_and_equals_signs_are_given_as_json(read: Any) -> None
 
 
 def test_path_prefix_of_the_root_differs_from_none(read: Any) -> None:
-    """Only without the setting may a trusted proxy's header choose the prefix."""
-    given = {"/": "", "/jobs.v2": "/jobs.v2", "/a-b/c_d~/..e/": "/a-b/c_d~/..e"}
-    assert {value: read(**GOOD, PATH_PREFIX=value).path_prefix for value in given} == given
+    """A trusted proxy's header may choose the prefix only if the setting is missing."""
+    prefixes = {"/": "", "/jobs.v2": "/jobs.v2", "/a-b/c_d~/..e/": "/a-b/c_d~/..e"}
+    assert {value: read(**GOOD, PATH_PREFIX=value).path_prefix for value in prefixes} == prefixes
     assert read(PATH_PREFIX="").path_prefix is None
 
 
@@ -244,7 +244,7 @@ def test_mapping_with_an_unknown_name_lists_the_known_ones(read: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("mapping", "message"),
     [
         ({"ATTEMPT_FIELDS": "startedAt=_id"}, "ATTEMPT_FIELDS: startedAt cannot be at _id"),
         ({"JOB_FIELDS": "type=_id"}, "JOB_FIELDS: type cannot be at _id: only jobId and createdAt"),
@@ -269,14 +269,14 @@ def test_mapping_with_an_unknown_name_lists_the_known_ones(read: Any) -> None:
     ],
 )
 def test_mapping_that_contradicts_itself_is_refused_by_name(
-    read: Any, given: dict[str, str], message: str
+    read: Any, mapping: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"JOBMON_.*{message}"):
-        read(**GOOD, **given)
+        read(**GOOD, **mapping)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "mapping",
     [
         {"JOB_FIELDS": "jobId=_id,createdAt=_id"},
         {"JOB_FIELDS": "createdAt=at,updatedAt=at,nextRunAt=at,finishedAt=at,startedAt=began"},
@@ -289,9 +289,9 @@ def test_mapping_that_contradicts_itself_is_refused_by_name(
     ],
 )
 def test_mapping_with_shared_paths_that_make_sense_is_accepted(
-    read: Any, given: dict[str, str]
+    read: Any, mapping: dict[str, str]
 ) -> None:
-    read(**GOOD, **given)
+    read(**GOOD, **mapping)
 
 
 def test_settings_for_init_need_only_the_mapping(
@@ -409,17 +409,15 @@ def test_create_app_with_a_bad_setting_exits_with_one_line(
 
 
 @pytest.mark.parametrize(
-    ("given", "filters"),
+    ("text", "filters"),
     [
         ("", ()),
         ("priority", ("priority",)),
         (" attempts, priority,attempts", ("attempts", "priority")),
     ],
 )
-def test_filters_are_those_with_indexes_of_their_own(
-    read: Any, given: str, filters: tuple[str, ...]
-) -> None:
+def test_filters_name_the_optional_indexes(read: Any, text: str, filters: tuple[str, ...]) -> None:
     assert read(**GOOD).filters == ("attempts", "finished")
-    assert read(**GOOD, FILTERS=given).filters == filters
+    assert read(**GOOD, FILTERS=text).filters == filters
     with pytest.raises(SettingsError, match="JOBMON_FILTERS: Unknown: owner"):
         read(**GOOD, FILTERS="attempts,owner")

@@ -60,12 +60,12 @@ def test_queues_have_their_own_mapping_and_share_the_rest(
 
 
 def test_each_queue_has_its_own_thresholds(load: Any) -> None:
-    own = Rules(backlog_growth=3)
-    given = Rules(backlog_growth=2, by_queue=(("pay*", own),))
-    queues = load("[mails]\n[payouts]\nprofile = 'agenda'", rules=given)
-    assert [queue.rules for queue in queues] == [Rules(backlog_growth=2), own]
-    (only,) = load_queues(Settings(mongo_uri=HOME, rules=replace(given, by_queue=(("*", own),))))
-    assert only.rules == own
+    strict = Rules(backlog_growth=3)
+    rules = Rules(backlog_growth=2, by_queue=(("pay*", strict),))
+    queues = load("[mails]\n[payouts]\nprofile = 'agenda'", rules=rules)
+    assert [queue.rules for queue in queues] == [Rules(backlog_growth=2), strict]
+    (only,) = load_queues(Settings(mongo_uri=HOME, rules=replace(rules, by_queue=(("*", strict),))))
+    assert only.rules == strict
 
 
 def test_each_of_several_collections_is_a_queue(load: Any) -> None:

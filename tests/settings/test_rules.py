@@ -1,4 +1,4 @@
-"""The file of thresholds that JOBMON_RULES names."""
+"""The file of thresholds: catches a threshold of another type or queue, and a hidden mistake."""
 
 import json
 from datetime import timedelta

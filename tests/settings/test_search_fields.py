@@ -1,4 +1,4 @@
-"""Fields that can be searched: catches one that redaction hides, and one that no index can have."""
+"""Search fields: catches a field that redaction hides, and a field that no index can have."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from jobmon.settings import Settings, SettingsError, load_queues
 URI = "mongodb://db/shop"
 
 
-def make(*fields: str, **given: Any) -> Settings:
-    return Settings(mongo_uri=URI, search_fields=fields, **given)
+def make(*fields: str, **settings: Any) -> Settings:
+    return Settings(mongo_uri=URI, search_fields=fields, **settings)
 
 
 def test_search_fields_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +24,7 @@ def test_search_fields_are_read_from_the_environment(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "path"),
+    ("settings", "name", "path"),
     [
         ({}, "payload.orderId", "payload.orderId"),
         ({"job_fields": {"payload": "input.job"}}, "payload.a.b", "input.job.a.b"),
@@ -34,8 +34,10 @@ def test_search_fields_are_read_from_the_environment(monkeypatch: pytest.MonkeyP
         ({"redact_keys": ("pan",)}, "payload.token", "payload.token"),
     ],
 )
-def test_a_field_has_the_path_of_the_documents(given: dict[str, Any], name: str, path: str) -> None:
-    assert make(name, **given).find_search_paths() == {name: path}
+def test_a_field_has_the_path_of_the_documents(
+    settings: dict[str, Any], name: str, path: str
+) -> None:
+    assert make(name, **settings).find_search_paths() == {name: path}
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_a_field_that_redaction_hides_is_refused(name: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "given", "message"),
+    ("fields", "settings", "message"),
     [
         (("orderId",), {}, "orderId is not a field of the payload, such as payload.orderId"),
         (("payload",), {}, "payload is not a field"),
@@ -75,10 +77,10 @@ def test_a_field_that_redaction_hides_is_refused(name: str, key: str) -> None:
     ],
 )
 def test_a_field_that_no_index_can_have_is_refused(
-    fields: tuple[str, ...], given: dict[str, Any], message: str
+    fields: tuple[str, ...], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        make(*fields, **given)
+        make(*fields, **settings)
 
 
 def test_the_service_does_not_start_with_a_hidden_field(

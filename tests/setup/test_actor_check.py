@@ -40,12 +40,12 @@ def check(settings: Settings, mongo: MongoClient[dict[str, Any]]) -> list[Findin
 
 
 def set_lease(settings: Settings, mongo: MongoClient[dict[str, Any]], ended_s: int) -> None:
-    """Let the last actor's lease have ended so many seconds ago."""
+    """Store the lease of an actor that ended `ended_s` seconds ago."""
     connection = Connection(settings, mongo)
-    own = OwnDatabase(state_database(connection), connection.queue_key)
+    state = OwnDatabase(state_database(connection), connection.queue_key)
     end = {"$subtract": ["$$NOW", ended_s * 1_000]}
-    own[ACTOR_LEASES].update_one(
-        {"_id": own.id("actor")}, [{"$set": {"holder": "a", "expiresAt": end}}], upsert=True
+    state[ACTOR_LEASES].update_one(
+        {"_id": state.id("actor")}, [{"$set": {"holder": "a", "expiresAt": end}}], upsert=True
     )
 
 

@@ -1,4 +1,4 @@
-"""`jobmon alerts`: the alert rules for Prometheus."""
+"""`jobmon alerts`: catches an alert with the threshold of another type or queue."""
 
 import subprocess
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_each_queue_has_alerts_with_its_own_thresholds(tmp_path: Path) -> None:
         tmp_path,
         series,
         {
-            "JobmonDeadLetters": [{"queue": queue, "type": kind} for queue, kind in expected],
+            "JobmonDeadLetters": [{"queue": queue, "type": name} for queue, name in expected],
             "JobmonBacklogGrowing": [{"queue": "mails"}, {"queue": "payslips"}],
             "JobmonQueueStalled": [{"queue": "mails"}, {"queue": "payouts"}],
         },

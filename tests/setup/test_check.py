@@ -42,7 +42,8 @@ def select(findings: Findings, name: str, *levels: Level) -> Findings:
     return [finding for finding in findings if finding.check == name and finding.level in expected]
 
 
-def only(findings: Findings, name: str, *levels: Level) -> Finding:
+def select_one(findings: Findings, name: str, *levels: Level) -> Finding:
+    """The single finding that `select` finds."""
     (finding,) = select(findings, name, *levels)
     return finding
 
@@ -55,7 +56,9 @@ def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: 
 
 
 @pytest.fixture
-def worked(database: Database[dict[str, Any]], settings: Settings) -> Database[dict[str, Any]]:
+def complete_queue(
+    database: Database[dict[str, Any]], settings: Settings
+) -> Database[dict[str, Any]]:
     """A complete queue: indexes, and a job of each outcome."""
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
         create_indexes(Connection(settings, client), unique=True)
@@ -77,7 +80,7 @@ def run_check(uri: str, *options: str, **more: str) -> Result:
 
 
 def test_check_of_a_complete_setup_finds_no_problem(
-    worked: Database[dict[str, Any]], settings: Settings
+    complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
     with collecting(settings):
         eventually(lambda: not select(list(check_deployment(settings)), "collector"))
@@ -86,19 +89,19 @@ def test_check_of_a_complete_setup_finds_no_problem(
     # The tests' server has no authentication, which is reported.
     assert [finding.check for finding in wrong] == ["rights"], wrong
     listed = {finding.check: finding.message for finding in found}
-    assert f"MongoDB {worked.client.server_info()['version']}," in listed["database"]
+    assert f"MongoDB {complete_queue.client.server_info()['version']}," in listed["database"]
     assert "replica set rs0, 1 member" in listed["database"]
     assert "change stream" in listed["changes"]
     assert "The statistics are" in listed["collector"]
     assert len(select(found, "collections", Level.OK)) == 2
     assert len(select(found, "fields", Level.OK)) == 2
-    worked.client.drop_database(settings.rollup_db)
+    complete_queue.client.drop_database(settings.rollup_db)
 
 
 def test_check_prints_a_line_for_each_finding_and_its_remedy(
-    worked: Database[dict[str, Any]], settings: Settings
+    complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    worked.jobs.drop_indexes()
+    complete_queue.jobs.drop_indexes()
     result = run_check(settings.mongo_uri)
     assert result.exit_code == 1
     lines = result.output.splitlines()
@@ -109,7 +112,7 @@ def test_check_prints_a_line_for_each_finding_and_its_remedy(
 
 
 def test_check_json_has_level_message_and_remedy(
-    worked: Database[dict[str, Any]], settings: Settings
+    complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
     result = run_check(settings.mongo_uri, "--json")
     listed = json.loads(result.output)
@@ -218,21 +221,21 @@ def test_check_needs_no_index_on_a_field_that_no_document_has(
 ) -> None:
     """Both commands agree: `jobmon check` finds nothing missing after `jobmon init`."""
     database.jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
-    assert len(only(list(check_deployment(settings)), "indexes").commands) == 1 + 4
+    assert len(select_one(list(check_deployment(settings)), "indexes").commands) == 1 + 4
     environment = {"JOBMON_ADMIN_MONGO_URI": settings.mongo_uri}
     environment |= {"JOBMON_ROLLUP_DB": settings.rollup_db}
     assert CliRunner().invoke(main, ["init"], env=environment).exit_code == 0
     assert select(list(check_deployment(settings)), "indexes") == []
     database.jobs.update_one({}, {"$set": {"leaseExpiresAt": None}})
-    assert "leaseExpiresAt" in only(list(check_deployment(settings)), "indexes").commands[-1]
+    assert "leaseExpiresAt" in select_one(list(check_deployment(settings)), "indexes").commands[-1]
 
 
 def test_check_prints_lines_that_create_the_missing_indexes(
-    worked: Database[dict[str, Any]], settings: Settings
+    complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    worked.jobs.drop_index("jobId_1")
-    worked.jobs.drop_index("status_1_type_1_createdAt_-1__id_-1")
-    finding = only(list(check_deployment(settings)), "indexes")
+    complete_queue.jobs.drop_index("jobId_1")
+    complete_queue.jobs.drop_index("status_1_type_1_createdAt_-1__id_-1")
+    finding = select_one(list(check_deployment(settings)), "indexes")
     assert finding.level is Level.PROBLEM
     assert finding.message.startswith("2 indexes missing")
     init, *lines = finding.commands
@@ -242,9 +245,9 @@ def test_check_prints_lines_that_create_the_missing_indexes(
     ]
     *assignments, program, command = shlex.split(init)
     assert (program, command) == ("jobmon", "init")
-    given = dict(assignment.split("=", 1) for assignment in assignments)
-    made = CliRunner().invoke(main, ["init"], env=given)
-    assert made.exit_code == 0, made.output
+    environment = dict(assignment.split("=", 1) for assignment in assignments)
+    result = CliRunner().invoke(main, ["init"], env=environment)
+    assert result.exit_code == 0, result.output
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
         assert set(create_indexes(Connection(settings, client)).values()) == {"exists"}
 
@@ -254,7 +257,7 @@ def test_check_prints_commands_with_the_configured_names(
 ) -> None:
     database["my-jobs"].insert_one({"jobId": "1"})
     renamed = make_settings(mongo_uri=settings.mongo_uri, jobs_collection="my-jobs")
-    init, line, *_ = only(list(check_deployment(renamed)), "indexes").commands
+    init, line, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOBS_COLLECTION='my-jobs' JOBMON_ADMIN_MONGO_URI=")
     assert line.startswith('db.getCollection("my-jobs").createIndex(')
 
@@ -354,7 +357,7 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
             {"kind": "a", "state": 1, "made": "x", "args": "{}", "lock": None, "runs": []},
         ]
     )
-    found = only(list(check_deployment(replace(settings, profile=str(path)))), "profile")
+    found = select_one(list(check_deployment(replace(settings, profile=str(path)))), "profile")
     assert found.level is Level.WARNING
     assert found.message == (
         f"No sampled document of jobs has these paths of {path}: fields.payload: arguments, "
@@ -366,22 +369,23 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
     extended = replace(settings, profile=str(path), jobs_collection="agendaJobs")
     assert (
         ": fields.createdBy: data.usr."
-        in only(list(check_deployment(extended)), "profile", Level.WARNING).message
+        in select_one(list(check_deployment(extended)), "profile", Level.WARNING).message
     )
     path.write_text(PROFILE.replace("where = { kind", "where = { kin"))
-    nothing = only(list(check_deployment(replace(settings, profile=str(path)))), "fields")
+    nothing = select_one(list(check_deployment(replace(settings, profile=str(path)))), "fields")
     assert nothing.message.startswith(
         "None of the documents of jobs matches `where` of the profile"
     )
 
 
 def test_check_reports_unexpected_types_and_unknown_statuses(
-    worked: Database[dict[str, Any]], settings: Settings
+    complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
     assert select(list(check_deployment(settings)), "fields") == []
-    worked.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": DATE}})
-    worked.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})  # is usual
-    worked.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
+    complete_queue.jobs.update_one({"status": "succeeded"}, {"$set": {"createdAt": DATE}})
+    # An ObjectId is an expected type of createdBy.
+    complete_queue.jobs.update_one({"status": "leased"}, {"$set": {"createdBy": ObjectId()}})
+    complete_queue.jobs.update_one({"status": "dlq"}, {"$set": {"status": "pau\x1b[sed"}})
     types, statuses = select(list(check_deployment(settings)), "fields")
     assert types.message.startswith(
         "createdAt in jobs should be date, but is 1 times string (of 3)."
@@ -405,7 +409,7 @@ def test_check_uses_mapped_fields_and_statuses(
     )
     assert any(message.startswith("at.made in jobs should be date") for message in listed)
     assert not any("Unknown statuses" in message for message in listed)
-    init, first, *_ = only(list(check_deployment(renamed)), "indexes").commands
+    init, first, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
     assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
@@ -422,20 +426,22 @@ def test_check_of_a_queue_with_a_profile_finds_no_problem(
     assert [finding.message for finding in select(found, "collections", *Level)] == [
         f"{database.name}.agendaJobs holds about 1 document."
     ]
-    assert only(found, "indexes").commands[0].startswith("JOBMON_PROFILE='agenda' JOBMON_ADMIN")
+    assert (
+        select_one(found, "indexes").commands[0].startswith("JOBMON_PROFILE='agenda' JOBMON_ADMIN")
+    )
 
 
 def test_check_samples_only_the_newest_documents(
-    worked: Database[dict[str, Any]], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    complete_queue: Database[dict[str, Any]], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worked.jobs.update_many({"status": {"$ne": "leased"}}, {"$set": {"payload": "text"}})
+    complete_queue.jobs.update_many({"status": {"$ne": "leased"}}, {"$set": {"payload": "text"}})
     assert len(select(list(check_deployment(settings)), "fields")) == 1
     monkeypatch.setattr(fields, "SAMPLE", 1)
     assert select(list(check_deployment(settings)), "fields") == []
 
 
 @pytest.mark.parametrize(
-    ("off", "level", "direction"),
+    ("offset", "level", "direction"),
     [
         (timedelta(milliseconds=500), Level.OK, "behind"),
         (timedelta(seconds=30), Level.WARNING, "behind"),
@@ -445,12 +451,12 @@ def test_check_samples_only_the_newest_documents(
 def test_check_reports_a_clock_difference(
     settings: Settings,
     database: Database[dict[str, Any]],
-    off: timedelta,
+    offset: timedelta,
     level: Level,
     direction: str,
 ) -> None:
-    found = list(check_deployment(settings, lambda: datetime.now(UTC) + off))
-    finding = only(found, "clock", *Level)
+    found = list(check_deployment(settings, lambda: datetime.now(UTC) + offset))
+    finding = select_one(found, "clock", *Level)
     assert finding.level is level
     assert direction in finding.message
 
@@ -460,17 +466,17 @@ def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
 ) -> None:
     # Each query takes ten seconds, as in a slow network: five to the server and five back.
     now = datetime.now(UTC)
-    looks = itertools.cycle((now - timedelta(seconds=5), now + timedelta(seconds=5)))
-    finding = only(list(check_deployment(settings, lambda: next(looks))), "clock", *Level)
+    times = itertools.cycle((now - timedelta(seconds=5), now + timedelta(seconds=5)))
+    finding = select_one(list(check_deployment(settings, lambda: next(times))), "clock", *Level)
     assert finding.level is Level.OK
     assert "± 5,000 ms" in finding.message
 
 
 def test_check_reports_each_state_of_the_collector(
-    worked: Database[dict[str, Any]], settings: Settings
+    complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
     def message() -> Finding:
-        return only(list(check_deployment(settings)), "collector", *Level)
+        return select_one(list(check_deployment(settings)), "collector", *Level)
 
     assert "No collector has ever run" in message().message
     assert message().commands == ("jobmon collector",)
@@ -489,7 +495,7 @@ def test_check_reports_each_state_of_the_collector(
     own["state"].update_one({"name": "stats"}, {"$set": {"at": now + timedelta(hours=1)}})
     assert message().level is Level.OK
     assert message().message.endswith("kept by collector box:1.")
-    worked.client.drop_database(own["state"].database.name)
+    complete_queue.client.drop_database(own["state"].database.name)
     connection.client.close()
 
 
@@ -506,15 +512,18 @@ def test_check_of_a_standalone_server_reports_polling(
     with MongoClient[dict[str, Any]](standalone.uri) as client:
         client.shop.jobs.insert_one({"jobId": "1", "updatedAt": NOW})
         found = list(check_deployment(settings))
-        assert "a standalone server" in only(found, "database", Level.OK).message
-        finding = only(found, "changes")
+        assert "a standalone server" in select_one(found, "database", Level.OK).message
+        finding = select_one(found, "changes")
         assert finding.level is Level.WARNING
         assert "polls updatedAt, and finds deletions within" in finding.message
-        assert 'db.jobs.createIndex({"updatedAt": 1})' in only(found, "indexes").commands
+        assert 'db.jobs.createIndex({"updatedAt": 1})' in select_one(found, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
-        assert "no job has updatedAt" in only(list(check_deployment(settings)), "changes").message
+        assert (
+            "no job has updatedAt"
+            in select_one(list(check_deployment(settings)), "changes").message
+        )
     agenda = replace(settings, profile="agenda", jobs_collection="agendaJobs")
-    finding = only(list(check_deployment(agenda)), "changes")
+    finding = select_one(list(check_deployment(agenda)), "changes")
     assert finding.message.endswith("without those that jobs overwrite.")
 
 
@@ -561,9 +570,9 @@ def test_check_as_the_reader_finds_neither_missing_nor_surplus_rights(
 ) -> None:
     found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "reader"))))
     assert select(found, "rights") == [], select(found, "rights")[0].message
-    users, figures = select(found, "rights", Level.OK)
+    users, collector = select(found, "rights", Level.OK)
     assert users.message == "User reader@shop may read everything that jobmon reads."
-    assert figures.message.endswith("the web service does not need to.")
+    assert collector.message.endswith("the web service does not need to.")
     assert select(found, "indexes") == select(found, "changes") == []
     assert not [finding for finding in found if finding.level is Level.PROBLEM]
 
@@ -574,9 +583,9 @@ def test_check_reports_whether_a_collector_may_write(guarded: Mongod, make_setti
         make_settings(mongo_uri=writer),
         make_settings(mongo_uri=reader, rollup_uri=writer),
     ):
-        figures = select(list(check_deployment(settings)), "rights", Level.OK)[-1]
-        assert figures.message.startswith("A collector may write jobmon_rollups and jobmon_state")
-    finding = only(
+        collector = select(list(check_deployment(settings)), "rights", Level.OK)[-1]
+        assert collector.message.startswith("A collector may write jobmon_rollups and jobmon_state")
+    finding = select_one(
         list(check_deployment(make_settings(mongo_uri=reader, collector=True))), "rights"
     )
     assert finding.level is Level.PROBLEM
@@ -587,16 +596,16 @@ def test_check_reports_a_collector_connection_that_fails(
     guarded: Mongod, make_settings: Make
 ) -> None:
     reader = uri(guarded, "reader")
-    away = "mongodb://ada:5ecret@127.0.0.1:1/shop"
-    for rollup_uri in (away, reader.replace("readerpw", "no5ecret")):
+    unreachable = "mongodb://ada:5ecret@127.0.0.1:1/shop"
+    for rollup_uri in (unreachable, reader.replace("readerpw", "no5ecret")):
         settings = make_settings(
             mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=1_000
         )
         found = list(check_deployment(settings))
-        finding = only(found, "rights", Level.PROBLEM)
+        finding = select_one(found, "rights", Level.PROBLEM)
         assert finding.message.startswith("The collector's connection does not work: ")
         assert "5ecret" not in repr(found)
-        assert select(found, "collector", *Level)  # the other checks are made
+        assert select(found, "collector", *Level)  # the other checks run
 
 
 @pytest.mark.parametrize("user", ["writer", "root"])
@@ -623,8 +632,8 @@ def test_check_names_missing_rights(guarded: Mongod, make_settings: Make) -> Non
         "may not read job_attempts; may not list the indexes of job_attempts; "
         "may not read jobmon_rollups; may not read jobmon_state."
     )
-    assert "may not open a change stream on jobs" in only(found, "changes").message
-    assert "Unauthorized" in only(found, "indexes").message
+    assert "may not open a change stream on jobs" in select_one(found, "changes").message
+    assert "Unauthorized" in select_one(found, "indexes").message
 
 
 def test_check_without_rights_reports_rights_and_not_missing_collections(
@@ -643,7 +652,7 @@ def test_check_without_rights_reports_rights_and_not_missing_collections(
 def test_check_with_a_user_of_another_collection_does_not_advise_more_rights(
     guarded: Mongod, make_settings: Make, wrong: dict[str, str]
 ) -> None:
-    """The name or the user is wrong: more rights would be rights to another queue."""
+    """Catches advice to grant rights on another queue, when a name or the user is wrong."""
     found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "reader"), **wrong)))
     finding = select(found, "rights", Level.PROBLEM)[0]
     (setting, name) = next(iter(wrong.items()))
@@ -666,8 +675,8 @@ def test_check_with_a_user_of_another_collection_does_not_advise_more_rights(
 def test_check_reports_a_refused_sign_in(
     guarded: Mongod, make_settings: Make, name: str, message: str
 ) -> None:
-    away = f"mongodb://{name}{guarded.address}/shop?directConnection=true"
-    found = list(check_deployment(make_settings(mongo_uri=away)))
+    refused = f"mongodb://{name}{guarded.address}/shop?directConnection=true"
+    found = list(check_deployment(make_settings(mongo_uri=refused)))
     assert [finding.check for finding in found] == ["settings", "database"]
     assert message in found[-1].message
     assert "5ecret" not in repr(found)
@@ -681,8 +690,8 @@ def test_check_never_prints_a_password(guarded: Mongod, tmp_path: Path) -> None:
             assert SECRET not in result.output
 
 
-def test_check_writes_nothing(worked: Database[dict[str, Any]], settings: Settings) -> None:
-    before = worked.command("dbHash")["md5"]
+def test_check_writes_nothing(complete_queue: Database[dict[str, Any]], settings: Settings) -> None:
+    before = complete_queue.command("dbHash")["md5"]
     assert len(list(check_deployment(settings))) > 8
-    assert worked.command("dbHash")["md5"] == before
-    assert settings.rollup_db not in worked.client.list_database_names()
+    assert complete_queue.command("dbHash")["md5"] == before
+    assert settings.rollup_db not in complete_queue.client.list_database_names()

@@ -1,5 +1,6 @@
-"""`jobmon init --discover`: catches a queue that is not found or named wrongly, a collection that
-is called a queue and is none, a mapping that does not fit the documents, a write, and a secret."""
+"""`jobmon init --discover`: catches a queue that is missing or has a wrong profile, another
+collection that is reported as a queue, a mapping that does not fit the documents, a write, and a
+secret."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -78,8 +79,8 @@ def make_run(number: int) -> Document:
 
 @pytest.fixture
 def search(mongod: Mongod, database: Documents) -> Callable[..., Discovery]:
-    def run(only: str | None = None) -> Discovery:
-        return discover(database_uri(mongod, database), "JOBMON_MONGO_URI", set(), only)
+    def run(collection: str | None = None) -> Discovery:
+        return discover(database_uri(mongod, database), "JOBMON_MONGO_URI", set(), collection)
 
     return run
 
@@ -121,7 +122,7 @@ def test_sample_of_a_known_program_is_recognized_with_certainty(
     assert len(jobs) == min(10, sum(case.jobs.values()))
     # The customized profile of mongodb-queue has another limit of attempts.
     if not case.customized:
-        assert {(kind, status) for _, kind, status, *_ in jobs} <= set(case.jobs)
+        assert {(job_type, status) for _, job_type, status, *_ in jobs} <= set(case.jobs)
 
 
 def test_jobmons_own_queue_is_recognized_and_its_attempts_are_no_queue(

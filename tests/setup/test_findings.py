@@ -27,7 +27,7 @@ PROFILE_FILE = "Correct the file; docs/adapters.md describes the format."
         ("QUEUES", "absent.toml", None, ENVIRONMENT),
     ],
 )
-def test_a_mistake_is_corrected_where_it_is(
+def test_a_remedy_names_the_place_of_the_mistake(
     setting: str,
     value: str,
     text: str | None,
@@ -35,7 +35,7 @@ def test_a_mistake_is_corrected_where_it_is(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever the names of files and the values contain."""
+    """Catches a remedy that depends on the text of a file's name or of a value."""
     monkeypatch.chdir(tmp_path)
     if text is not None:
         Path(value).write_text(text)

@@ -70,8 +70,8 @@ def test_create_indexes_ignores_a_partial_index(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     keys = [("createdAt", -1), ("_id", -1)]
-    some = {"status": "queued"}
-    database.jobs.create_index(keys, name="partial", partialFilterExpression=some)
+    queued = {"status": "queued"}
+    database.jobs.create_index(keys, name="partial", partialFilterExpression=queued)
     database.jobs.create_index([("jobId", 1)], name="sparse", sparse=True)
     assert {"jobs(-createdAt, -_id)", "jobs(jobId)"} <= set(list_missing(find_connection(real_api)))
     assert create_indexes(find_connection(real_api))["jobs(-createdAt, -_id)"] == "created"
@@ -89,7 +89,7 @@ def test_create_indexes_works_if_the_default_name_is_taken(
 def test_other_programs_can_create_their_own_indexes_afterwards(
     real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A unique index on jobId, or an equal one: no start of theirs fails for ours."""
+    """Catches an index of jobmon that makes another program fail when it starts."""
     create_indexes(find_connection(real_api))
     queue = JobQueue(database)
     queue.create_indexes()

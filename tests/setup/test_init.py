@@ -41,24 +41,24 @@ def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Document
 
 
 def make_job(number: int, **more: Any) -> Document:
-    """A job with the fields that jobmon cannot do without."""
+    """A job with only the required fields."""
     return {"jobId": str(number), "status": "queued", "createdAt": NOW, **more}
 
 
 def fill(shop: Documents, types: tuple[str, ...]) -> None:
-    """4,000 jobs of 50 owners as the queue library makes them, at once."""
+    """Insert 4,000 jobs of 50 owners, with the fields that the queue library writes."""
     JobQueue(shop).enqueue(types[0])
-    made = shop.jobs.find_one_and_delete({})
-    assert made is not None
-    del made["_id"]
+    template = shop.jobs.find_one_and_delete({})
+    assert template is not None
+    del template["_id"]
     shop.jobs.insert_many(
-        made
+        template
         | {
             "jobId": str(uuid4()),
             "type": types[number % len(types)],
             "payload": {"n": number},
             "createdBy": f"user-{number % 50}",
-            "createdAt": made["createdAt"] + timedelta(milliseconds=number),
+            "createdAt": template["createdAt"] + timedelta(milliseconds=number),
             "leasedBy": None if number % 4 else f"worker-{number % 12}",
         }
         for number in range(4_000)
@@ -154,9 +154,9 @@ def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Doc
 
 def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop: Documents) -> None:
     shop.jobs.insert_many(make_job(number) for number in range(3))
-    made = outcomes(result := init(database_uri(mongod, shop)))
+    first = outcomes(result := init(database_uri(mongod, shop)))
     assert result.exit_code == 0
-    created = {index for index, outcome in made.items() if outcome == "created"}
+    created = {index for index, outcome in first.items() if outcome == "created"}
     assert created == {
         "jobs(jobId)",
         "jobs(-createdAt, -_id)",
@@ -167,8 +167,8 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
     assert "There is no collection" in result.output  # of attempts
     # One document with a field is enough, even the oldest one; so is a parent field that is null.
     shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
-    made = outcomes(init(database_uri(mongod, shop)))
-    created = {index for index, outcome in made.items() if outcome == "created"}
+    second = outcomes(init(database_uri(mongod, shop)))
+    created = {index for index, outcome in second.items() if outcome == "created"}
     assert created == {
         "jobs(createdBy, -createdAt, -_id, type)",
         "jobs(createdBy, status, -createdAt, -_id, type)",
@@ -229,13 +229,13 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
     expected = {
         index for index, outcome in outcomes(preview).items() if outcome == "would be created"
     }
-    made = {
+    created = {
         index
         for index, outcome in outcomes(init(database_uri(mongod, shop), *options)).items()
         if outcome == "created"
     }
-    assert expected == made
-    assert len(made) == 16
+    assert expected == created
+    assert len(created) == 16
 
 
 def test_init_estimates_are_close_to_real_index_sizes(
@@ -320,5 +320,5 @@ def test_init_with_a_profile_grants_only_its_collections(
         (privilege["resource"]["db"], privilege["resource"]["collection"])
         for privilege in role["privileges"]
     }
-    own = {(f"{shop.name}_rollups", ""), (f"{shop.name}_state", "")}
-    assert resources == {*own, (shop.name, "agendaJobs")}
+    own_databases = {(f"{shop.name}_rollups", ""), (f"{shop.name}_state", "")}
+    assert resources == {*own_databases, (shop.name, "agendaJobs")}

@@ -1,4 +1,4 @@
-"""The check of links to other systems: catches a field that is misspelled without a word."""
+"""The check of links to other systems: catches a misspelled field that is not reported."""
 
 from typing import Any
 

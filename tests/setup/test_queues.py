@@ -1,5 +1,5 @@
-"""`jobmon check` and `jobmon init` of several queues: catches a queue that is not checked, one that
-is unreachable and hides the others, and a setup in the wrong database."""
+"""`jobmon check` and `jobmon init` of several queues: catches a queue that is not checked, an
+unreachable queue that hides the others, and a setup in the wrong database."""
 
 import json
 from collections.abc import Iterator
@@ -72,13 +72,13 @@ def test_check_reports_thresholds_of_no_queue(environment: dict[str, str], tmp_p
     rules = tmp_path / "rules.toml"
     rules.write_text("[queues.payout]\ndead_per_hour = 5\n[queues.'mail*']\ndead_per_hour = 6\n")
     lines = run(environment | {"JOBMON_RULES": str(rules)}, "check").output.splitlines()
-    (found,) = (number for number, line in enumerate(lines) if "JOBMON_RULES" in line)
-    assert lines[found].split(maxsplit=2) == [
+    (index,) = (index for index, line in enumerate(lines) if "JOBMON_RULES" in line)
+    assert lines[index].split(maxsplit=2) == [
         "warning",
         "settings",
         "JOBMON_RULES has thresholds for payout, which is no queue.",
     ]
-    assert lines[found + 1].strip() == "The queues are payouts, unreachable, mails."
+    assert lines[index + 1].strip() == "The queues are payouts, unreachable, mails."
 
 
 def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) -> None:
@@ -104,8 +104,8 @@ def test_check_json_names_the_queue_of_a_finding(environment: dict[str, str]) ->
     assert {finding["queue"] for finding in findings} == {None, "payouts", "unreachable", "mails"}
     (missing,) = [f for f in findings if f["check"] == "indexes" and f["queue"] == "mails"]
     assert "--queue mails" in missing["commands"][0]
-    about_own = [f["check"] for f in findings if f["queue"] is None]
-    assert about_own == ["settings", "database", "rights"]
+    own_checks = [f["check"] for f in findings if f["queue"] is None]
+    assert own_checks == ["settings", "database", "rights"]
 
 
 def test_check_of_one_queue_leaves_the_others_out(environment: dict[str, str]) -> None:
@@ -133,30 +133,30 @@ def test_check_while_jobmons_own_database_is_unreachable_still_checks_queues(
     findings = json.loads(run(environment | unreachable, "check", "--json").output)["findings"]
     (own,) = [f for f in findings if f["queue"] is None and f["level"] == "problem"]
     assert own["check"] == "database"
-    of_mails = [f["check"] for f in findings if f["queue"] == "mails"]
-    assert "indexes" in of_mails
-    assert "collector" not in of_mails
+    mail_checks = [f["check"] for f in findings if f["queue"] == "mails"]
+    assert "indexes" in mail_checks
+    assert "collector" not in mail_checks
 
 
-def test_check_asks_a_deployment_that_is_unreachable_once(
+def test_check_does_not_try_an_unreachable_deployment_for_each_queue(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Catches a check of many queues that takes a timeout for each."""
+    """Catches a check of many queues that waits for a timeout for each queue."""
     path = tmp_path / "queues.toml"
     path.write_text("\n".join(f"[q{number}]\ncollection = 'q{number}'" for number in range(100)))
     uri = f"mongodb://127.0.0.1:{free_port()}/app"
     settings = Settings(mongo_uri=uri, queues=str(path), server_selection_timeout_ms=50)
-    asked = []
+    inspected = []
     inspect = Deployment.inspect
     monkeypatch.setattr(
         Deployment,
         "inspect",
-        lambda queue, *more, **options: asked.append(queue) or inspect(queue, *more, **options),
+        lambda queue, *more, **options: inspected.append(queue) or inspect(queue, *more, **options),
     )
     found = [finding for finding in check_queues(settings) if finding.queue]
     assert len(found) == 100
     assert {finding.check for finding in found} == {"database"}
-    assert len(asked) < 50
+    assert len(inspected) < 50
 
 
 def test_init_prepares_all_queues_in_the_administrators_database(
@@ -186,9 +186,9 @@ def test_init_of_one_queue_leaves_the_others_unchanged(
     assert script.exit_code == 0
     assert f"the jobs in {shop.name}.mails" in script.output.splitlines()[0]
     assert all_names(mongo, shop.name) == before
-    made = init(environment, "--queue", "mails", "--reader", "reader")
-    assert made.exit_code == 0, made.output
-    assert "web service: MAILS_URI='mongodb://reader:PASSWORD@" in made.output
+    result = init(environment, "--queue", "mails", "--reader", "reader")
+    assert result.exit_code == 0, result.output
+    assert "web service: MAILS_URI='mongodb://reader:PASSWORD@" in result.output
     assert all_names(mongo, shop.name)["indexes"]["payouts"] == before["indexes"]["payouts"]
     assert init(environment, "--remove").exit_code == 2
     assert init(environment, "--queue", "mails", "--remove").exit_code == 0
@@ -204,26 +204,26 @@ def test_init_refuses_a_queue_of_another_database(
     """Catches users and indexes in a database that nobody watches."""
     other = mongod.uri.replace("/?", f"/{shop.name}_other?")
     before = all_names(mongo, shop.name)
-    one = init(environment, "--queue", "mails", uri=other)
-    assert one.exit_code == 1
-    (problem,) = problems(one)
+    result = init(environment, "--queue", "mails", uri=other)
+    assert result.exit_code == 1
+    (problem,) = problems(result)
     assert f"mails is in the database {shop.name} at 127.0.0.1:" in problem
     unreachable = init(environment, "--queue", "unreachable")
     assert "hidden" not in unreachable.output
     assert len(problems(unreachable)) == 1
-    every = init(environment, uri=other)
-    assert f"No queue is in the database {shop.name}_other at 127.0.0.1:" in every.output
+    all_queues = init(environment, uri=other)
+    assert f"No queue is in the database {shop.name}_other at 127.0.0.1:" in all_queues.output
     assert all_names(mongo, shop.name) == before
 
 
 def test_init_before_the_queues_have_connection_strings(
     environment: dict[str, str], shop: Documents
 ) -> None:
-    """The first users are made before anybody knows their connection strings."""
+    """The first users are created before anybody knows their connection strings."""
     new = {name: value for name, value in environment.items() if name != "MAILS_URI"}
-    note = init(new)
-    assert note.exit_code == 0, note.output
-    assert "mails is left out: MAILS_URI is not set" in note.output
+    without_uri = init(new)
+    assert without_uri.exit_code == 0, without_uri.output
+    assert "mails is left out: MAILS_URI is not set" in without_uri.output
     assert "jobmon_jobId_1" not in shop.mails.index_information()
     one = init(new, "--queue", "mails")
     assert one.exit_code == 0, one.output

@@ -1,4 +1,4 @@
-"""`jobmon init --remove`: catches an index, user or role that is left over, and one of another
+"""`jobmon init --remove`: catches an index, user or role of jobmon that stays, and one of another
 program that is removed."""
 
 from collections.abc import Iterator
@@ -30,32 +30,32 @@ def shop(mongo: MongoClient[dict[str, Any]], database: Documents) -> Iterator[Do
     drop_created_by_init(mongo, database)
 
 
-def made(mongo: MongoClient[dict[str, Any]], shop: Documents) -> dict[str, Any]:
+def list_created(mongo: MongoClient[dict[str, Any]], shop: Documents) -> dict[str, Any]:
     names = all_names(mongo, shop.name)
-    del names["databases"]  # jobmon's own stay
+    del names["databases"]  # jobmon's own databases stay
     return names
 
 
 def test_remove_drops_only_what_init_created(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
 ) -> None:
-    before = made(mongo, shop)
+    before = list_created(mongo, shop)
     assert init(database_uri(mongod, shop), *USERS).exit_code == 0
-    with_ours = made(mongo, shop)
-    assert with_ours["users"] == ["collector", "reader", "worker"]
+    after_init = list_created(mongo, shop)
+    assert after_init["users"] == ["collector", "reader", "worker"]
     # Another program creates an index later, under its own name.
     shop.jobs.create_index([("payload.to", 1)], name="by_address")
     preview = init(database_uri(mongod, shop), "--remove", "--dry-run")
     assert preview.exit_code == 0, preview.output
     assert "by_address" in shop.jobs.index_information()
-    assert made(mongo, shop)["users"] == with_ours["users"]
+    assert list_created(mongo, shop)["users"] == after_init["users"]
     assert "jobs: status_1_finishedAt_1__id_1: would be removed" in preview.output
     removed = init(database_uri(mongod, shop), "--remove")
     assert removed.exit_code == 0, removed.output
     assert "jobs(-createdAt, -_id): kept, `jobmon init` did not create it" in removed.output
     assert removed.output.replace(": removed", ": would be removed") == preview.output
     shop.jobs.drop_index("by_address")
-    assert made(mongo, shop) == before
+    assert list_created(mongo, shop) == before
     again = init(database_uri(mongod, shop), "--remove")
     assert again.exit_code == 0
     assert ": removed" not in again.output
@@ -81,14 +81,14 @@ def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: Documents) ->
 def test_remove_leaves_another_queue_of_the_database_unchanged(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
 ) -> None:
-    """Users with the same names in one database are the same users."""
+    """Catches a role of another queue that is removed from a user of both queues."""
     other = ("--jobs", "mails", "--attempts", "mail_attempts")
     JobQueue(shop, jobs="mails", attempts="mail_attempts").enqueue("mail")
     assert init(database_uri(mongod, shop), *USERS, *other).exit_code == 0
-    only_other = made(mongo, shop)
+    only_other = list_created(mongo, shop)
     assert init(database_uri(mongod, shop), *USERS).exit_code == 0
     assert init(database_uri(mongod, shop), "--remove").exit_code == 0
-    assert made(mongo, shop) == only_other
+    assert list_created(mongo, shop) == only_other
     (reader,) = shop.command("usersInfo", "reader")["users"]
     assert [role["role"] for role in reader["roles"]] == [f"jobmonReader.{shop.name}.mails"]
 

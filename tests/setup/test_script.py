@@ -79,8 +79,8 @@ def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
         mongo[sent["db"]].command(command)
 
 
-def everything(mongo: Client, shop: Documents) -> dict[str, Any]:
-    """Everything that `jobmon init` makes: rights, users, indexes, and its record of them."""
+def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
+    """All that `jobmon init` creates: rights, users, indexes, and its record of these."""
     roles = all_names(mongo, shop.name)["roles"]
     listed = (
         mongo.admin.command({"rolesInfo": roles, "showPrivileges": True})["roles"] if roles else []
@@ -117,27 +117,27 @@ def everything(mongo: Client, shop: Documents) -> dict[str, Any]:
 def test_script_has_the_same_effect_as_the_command(
     mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    untouched = everything(mongo, shop)
+    untouched = read_setup(mongo, shop)
     printed = init(database_uri(mongod, shop), *USERS, *options, "--print")
     assert printed.exit_code == 0, printed.output
-    assert everything(mongo, shop) == untouched  # it writes nothing
+    assert read_setup(mongo, shop) == untouched  # it writes nothing
     assert "readerpw" not in printed.output
-    made = init(database_uri(mongod, shop), *USERS, *options)
-    assert made.exit_code == 0, made.output
-    by_command = everything(mongo, shop)
+    result = init(database_uri(mongod, shop), *USERS, *options)
+    assert result.exit_code == 0, result.output
+    by_command = read_setup(mongo, shop)
     assert by_command["remembered"]
     clean(mongo, shop)
     run(printed.output, mongo, shop, tmp_path)
-    assert everything(mongo, shop) == by_command
+    assert read_setup(mongo, shop) == by_command
     run(printed.output, mongo, shop, tmp_path)  # again
-    assert everything(mongo, shop) == by_command
+    assert read_setup(mongo, shop) == by_command
     removal = init(database_uri(mongod, shop), "--remove", "--print")
     assert removal.exit_code == 0, removal.output
-    assert everything(mongo, shop) == by_command
+    assert read_setup(mongo, shop) == by_command
     run(removal.output, mongo, shop, tmp_path)
     shop.drop_collection("job_controls")  # kept, like the records: workers read it
     left = {"records": None}
-    assert everything(mongo, shop) | left == untouched | left
+    assert read_setup(mongo, shop) | left == untouched | left
 
 
 def test_script_creates_the_collections_of_a_new_queue(

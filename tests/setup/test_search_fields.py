@@ -1,5 +1,5 @@
-"""Setting up a search of the payload: catches an index that is not made, a field that is misspelled
-without a word, and one whose values redaction hides."""
+"""Setting up a search of the payload: catches an index that is not created, a misspelled field that
+is not reported, and a field whose values redaction hides."""
 
 from collections.abc import Callable
 from typing import Any
@@ -62,9 +62,9 @@ def test_init_makes_an_index_for_each_field_and_names_one_that_no_job_has(
 ) -> None:
     preview = init("--dry-run")
     assert preview.exit_code == 0, preview.output
-    made = init()
-    assert made.exit_code == 0, made.output
-    for output, outcome in ((preview.output, "would be created, about"), (made.output, "created")):
+    done = init()
+    assert done.exit_code == 0, done.output
+    for output, outcome in ((preview.output, "would be created, about"), (done.output, "created")):
         for name in FIELDS.split(","):
             assert f"{INDEX.format(name)}: {outcome}" in output
         assert "No job of a sample has a value in payload.ordrId: a search there" in output
@@ -113,12 +113,12 @@ def test_check_reports_missing_indexes_and_fields_that_are_unused_or_hidden(
     assert unused.level is Level.WARNING
     assert "payload.ordrId" in unused.message
     assert "payload.orderId" not in unused.message
-    # One by its index, the other by the newest jobs.
+    # The sample of payload.note is read by its index, the other sample has the newest jobs.
     assert (note.level, headers.level) == (Level.PROBLEM, Level.PROBLEM)
     assert note.message.startswith("Redaction hides the value of payload.note in 3 of 30 jobs")
     assert headers.message.startswith("Redaction hides the value of payload.headers.value in 1 of")
     assert CARD not in note.message
-    fine = make_settings(mongo_uri=settings.mongo_uri, search_fields=("payload.orderId",))
-    (found,) = select(fine, "search")
+    correct = make_settings(mongo_uri=settings.mongo_uri, search_fields=("payload.orderId",))
+    (found,) = select(correct, "search")
     assert (found.level, found.message) == (Level.OK, "Jobs have the fields payload.orderId.")
     assert select(make_settings(mongo_uri=settings.mongo_uri), "search") == []

@@ -1,4 +1,5 @@
-"""`jobmon check` and `jobmon init` on a sharded cluster, with a simulated mongos."""
+"""`jobmon check` and `jobmon init` through a simulated mongos: catches a difference of a sharded
+cluster that is not reported, and a warning without a cause."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

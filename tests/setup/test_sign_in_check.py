@@ -22,13 +22,13 @@ def provider() -> Iterator[IdentityProvider]:
 
 @pytest.fixture
 def check(make_settings: Callable[..., Settings], provider: IdentityProvider) -> Any:
-    def check(**given: Any) -> list[Finding]:
+    def check(**changed: Any) -> list[Finding]:
         settings = {
             "oidc_issuer": provider.issuer,
             "oidc_client_id": CLIENT_ID,
             "oidc_client_secret": CLIENT_SECRET,
         }
-        findings = check_settings(make_settings(**settings | given), "jobs is", ["default"])
+        findings = check_settings(make_settings(**settings | changed), "jobs is", ["default"])
         return [finding for finding in findings if finding.check == "sign-in"]
 
     return check

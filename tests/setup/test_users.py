@@ -1,5 +1,5 @@
 """`jobmon init` against a real server with authentication: catches a setup that lacks a
-right, grants one too many, removes one, or cannot be run twice."""
+right, grants an unnecessary right, removes a right, or cannot be run twice."""
 
 import json
 import re
@@ -202,13 +202,13 @@ def test_init_refuses_a_user_without_a_password(guarded: Mongod, user: str) -> N
 
 
 def init_as(server: Mongod, connection_string: str, *options: str, **environment: str) -> Result:
-    """`jobmon init` with passwords for two users, as somebody with this connection string."""
-    given = {
+    """`jobmon init` with passwords for two users, by an administrator's connection string."""
+    defaults = {
         "JOBMON_ADMIN_MONGO_URI": connection_string,
         "JOBMON_READER_PASSWORD": "readerpw",
         "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
     }
-    return CliRunner().invoke(main, ["init", *options], env=given | environment)
+    return CliRunner().invoke(main, ["init", *options], env=defaults | environment)
 
 
 def root_uri(server: Mongod, database: str) -> str:
@@ -225,11 +225,11 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
 ) -> None:
     """Both queues have the same names of users: in one database they are the same users."""
     with MongoClient(root_uri(initiated, "shop")) as root:
-        ours = {"rolesInfo": ["jobmonReader", "jobmonReader.shop.jobs"], "showPrivileges": True}
+        query = {"rolesInfo": ["jobmonReader", "jobmonReader.shop.jobs"], "showPrivileges": True}
         watched = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
         if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:  # by an older jobmon
             root.admin.command("createRole", "jobmonReader", privileges=[watched], roles=[])
-        before = root.admin.command(ours)["roles"]
+        before = root.admin.command(query)["roles"]
         result = init_as(
             initiated,
             root_uri(initiated, name),
@@ -237,7 +237,7 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
             *("--jobs", jobs, "--attempts", attempts),
         )
         assert result.exit_code == 0, result.output
-        assert root.admin.command(ours)["roles"] == before
+        assert root.admin.command(query)["roles"] == before
     with MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client:
         assert client.shop.jobs.find_one({"none": 1}) is None
         assert client.shop.job_attempts.find_one({"none": 1}) is None
@@ -338,8 +338,8 @@ def test_init_names_missing_rights_before_it_creates_anything(
 
 def test_init_works_with_the_documented_rights(initiated: Mongod) -> None:
     name = f"rights_{uuid.uuid4().hex}"
-    own = [{"role": "readWrite", "db": f"{name}_{which}"} for which in ("rollups", "state")]
-    roles = ["readWrite", *own, {"role": "userAdminAnyDatabase", "db": "admin"}]
+    own_roles = [{"role": "readWrite", "db": f"{name}_{suffix}"} for suffix in ("rollups", "state")]
+    roles = ["readWrite", *own_roles, {"role": "userAdminAnyDatabase", "db": "admin"}]
     with MongoClient(root_uri(initiated, name)) as root:
         root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
         root[name].command("createUser", "admin", pwd="adminpw", roles=roles)
@@ -371,7 +371,7 @@ def test_init_without_rights_to_the_own_databases_creates_indexes(initiated: Mon
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--print",), ("--remove",)])
 @pytest.mark.parametrize(
-    ("who", "message"),
+    ("credentials", "message"),
     [
         ("root:no5ecret@", "does not know this user or password."),
         ("", "requires a user."),
@@ -379,12 +379,12 @@ def test_init_without_rights_to_the_own_databases_creates_indexes(initiated: Mon
     ids=["wrong password", "no user"],
 )
 def test_init_with_a_refused_sign_in_prints_one_line(
-    initiated: Mongod, who: str, message: str, options: tuple[str, ...]
+    initiated: Mongod, credentials: str, message: str, options: tuple[str, ...]
 ) -> None:
-    source = "authSource=admin&" if who else ""
-    away = f"mongodb://{who}{initiated.address}/shop?{source}directConnection=true"
+    source = "authSource=admin&" if credentials else ""
+    refused = f"mongodb://{credentials}{initiated.address}/shop?{source}directConnection=true"
     for more in ((), ("--replica-set", f"rs0/{initiated.address}")):
-        result = init(away, "--reader", "reader", *options, *more)
+        result = init(refused, "--reader", "reader", *options, *more)
         assert result.exit_code == 1
         (problem,) = problems(result)
         assert message in problem
@@ -406,8 +406,8 @@ def test_revoke_without_rights_names_the_user_that_has_them(initiated: Mongod) -
         )
         assert "docker compose exec collector jobmon revoke" in refused.output
         assert refused.output.count("\n") == 1
-    own = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
-    assert CliRunner().invoke(main, ["revoke", "leaked"], env=environment | own).exit_code == 0
+    writer = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
+    assert CliRunner().invoke(main, ["revoke", "leaked"], env=environment | writer).exit_code == 0
     assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
 
 
@@ -420,8 +420,8 @@ def test_mark_without_rights_names_the_user_that_has_them(initiated: Mongod) -> 
         "Use the collector's user: set JOBMON_ROLLUP_URI"
     )
     assert "docker compose exec collector jobmon mark" in refused.stderr
-    own = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
-    marked = CliRunner().invoke(main, ["mark", "v1"], env=environment | own)
+    writer = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
+    marked = CliRunner().invoke(main, ["mark", "v1"], env=environment | writer)
     assert marked.output == "marked: v1\n"
 
 
@@ -448,7 +448,7 @@ def test_remove_without_all_rights_removes_nothing(initiated: Mongod) -> None:
 def test_users_of_a_queue_in_another_deployment_have_no_rights_on_jobmons_own_databases(
     initiated: Mongod, mongod: Mongod, tmp_path: Path
 ) -> None:
-    """`jobmon check` must not miss them, nor a collector need them there."""
+    """Catches a missing right that `jobmon check` reports although nothing needs it there."""
     path, name = tmp_path / "queues.toml", f"elsewhere_{uuid.uuid4().hex}"
     path.write_text(f'[far]\nuri = "{uri(initiated, "far", "").replace("/shop", f"/{name}")}"')
     home = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": database_uri(mongod, name)}
@@ -481,8 +481,8 @@ def test_init_of_all_queues_gives_one_user_the_rights_on_each(
         '[one]\ncollection = "one"\nattempts_collection = "one_attempts"\n'
         '[two]\ncollection = "two"\nattempts_collection = "two_attempts"'
     )
-    given = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": uri(initiated, "many", "")}
-    passwords = {"JOBMON_READER_PASSWORD": "manypw", **given}
+    queues = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": uri(initiated, "many", "")}
+    passwords = {"JOBMON_READER_PASSWORD": "manypw", **queues}
     admin = root_uri(initiated, "shop")
     for _ in range(2):
         result = init_as(initiated, admin, "--create", "--reader", "many", **passwords)
@@ -582,9 +582,9 @@ ACTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     ("jobmon_state", "insert", "action_decisions", INSERT),
     ("jobmon_state", "find", "revoked_tokens", {}),
     *(
-        ("jobmon_state", command, name, how)
+        ("jobmon_state", command, name, arguments)
         for name in ("action_decisions", "action_progress", "action_outcomes")
-        for command, how in (("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
+        for command, arguments in (("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
     ),
     *(
         ("jobmon_state", "createIndexes", name, {"indexes": [{"key": {"a": 1}, "name": "a"}]})
@@ -596,18 +596,18 @@ ACTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
 ]
 READER_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     *(
-        ("shop", command, name, how)
+        ("shop", command, name, arguments)
         for name in ("jobs", "job_attempts", "job_controls")
-        for command, how in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
+        for command, arguments in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
     ),
     ("jobmon_state", "update", "action_decisions", CHANGE),
     ("jobmon_state", "update", "action_decisions", UPSERT),
     ("jobmon_state", "delete", "action_decisions", DELETION),
     ("jobmon_state", "drop", "action_decisions", {}),
     *(
-        ("jobmon_state", command, name, how)
+        ("jobmon_state", command, name, arguments)
         for name in ("action_progress", "action_outcomes", "action_leases", "revoked_tokens")
-        for command, how in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
+        for command, arguments in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
     ),
 ]
 
@@ -621,10 +621,10 @@ def test_the_server_refuses_what_neither_actor_nor_web_service_needs(
     actor_server: Mongod, user: str, refused: list[tuple[str, str, str, dict[str, Any]]]
 ) -> None:
     with MongoClient[dict[str, Any]](uri(actor_server, user, "replicaSet=rs0")) as client:
-        for database, command, collection, how in refused:
+        for database, command, collection, arguments in refused:
             with pytest.raises(OperationFailure) as caught:
-                client[database].command(command, collection, **how)
-            assert caught.value.code == 13, (command, collection, how)
+                client[database].command(command, collection, **arguments)
+            assert caught.value.code == 13, (command, collection, arguments)
 
 
 def check_actions(server: Mongod, *, web: str, actor: str, options: str = "") -> list[Finding]:

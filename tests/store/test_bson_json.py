@@ -11,7 +11,7 @@ from bson.datetime_ms import DatetimeMS
 
 from jobmon.store.bson_json import to_iso, to_json, to_text
 
-NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001 - as a client that is not aware of zones reads it
+NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001 - a client without time zones reads such dates
 OID = ObjectId("65f0c0ffee0123456789abcd")
 
 

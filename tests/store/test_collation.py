@@ -21,8 +21,8 @@ OWNERS = ("u-a", "u-A")
 IDS = ("xk9ab", "xK9Ab")
 
 
-@pytest.fixture(params=["their indexes", "ours", "both", "none"])
-def folded(
+@pytest.fixture(params=["indexes of the program", "indexes of jobmon", "both", "none"])
+def queue(
     request: pytest.FixtureRequest, mongod: Mongod, database: Database[dict[str, Any]]
 ) -> Iterator[WatchedQueue]:
     for name in ("jobs", "job_attempts"):
@@ -40,36 +40,36 @@ def folded(
         )
         database.job_attempts.insert_one({"jobId": job_id, "attemptNumber": 1, "workerId": owner})
     watching = WatchedQueue(mongod, database)
-    if request.param in ("their indexes", "both"):
+    if request.param in ("indexes of the program", "both"):
         database.jobs.create_index([("jobId", 1)])
         database.jobs.create_index([("createdBy", 1), ("createdAt", -1), ("_id", -1), ("type", 1)])
         database.job_attempts.create_index([("jobId", 1), ("attemptNumber", 1)])
-    if request.param in ("ours", "both"):
+    if request.param in ("indexes of jobmon", "both"):
         create_indexes(watching.connection)
     yield watching
     watching.close()
 
 
-def test_a_job_opens_by_its_own_id_for_its_own_owner(folded: WatchedQueue) -> None:
+def test_a_job_opens_by_its_own_id_for_its_own_owner(queue: WatchedQueue) -> None:
     for owner, job_id in zip(OWNERS, IDS, strict=True):
-        job = folded.api.get_as_owner(f"/jobs/{job_id}", owner).json
+        job = queue.api.get_as_owner(f"/jobs/{job_id}", owner).json
         assert (job["jobId"], job["createdBy"]) == (job_id, owner)
         assert [attempt["workerId"] for attempt in job["attempts"]] == [owner]
-        assert folded.get(f"/jobs/{job_id}")["createdBy"] == owner
-    assert folded.api.get_as_owner(f"/jobs/{IDS[0]}", OWNERS[1]).status_code == 403
+        assert queue.get(f"/jobs/{job_id}")["createdBy"] == owner
+    assert queue.api.get_as_owner(f"/jobs/{IDS[0]}", OWNERS[1]).status_code == 403
     for path, owner in ((f"/jobs/{IDS[0].upper()}", OWNERS[0]), (f"/jobs/{IDS[0]}", "U-A")):
-        assert folded.api.get_as_owner(path, owner).status_code == 403
-    assert folded.api.get_as_admin(f"/jobs/{IDS[0].upper()}").status_code == 403
+        assert queue.api.get_as_owner(path, owner).status_code == 403
+    assert queue.api.get_as_admin(f"/jobs/{IDS[0].upper()}").status_code == 403
 
 
 @pytest.mark.parametrize("sort", ["createdAt", "-createdAt"])
 def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
-    folded: WatchedQueue, sort: str
+    queue: WatchedQueue, sort: str
 ) -> None:
     for number, owner in enumerate(OWNERS):
-        own = folded.api.get_as_owner("/jobs", owner, sort=sort).json
-        assert [job["jobId"] for job in own["data"]] == [IDS[number]]
-        assert own["meta"]["total"] == 1
+        shown = queue.api.get_as_owner("/jobs", owner, sort=sort).json
+        assert [job["jobId"] for job in shown["data"]] == [IDS[number]]
+        assert shown["meta"]["total"] == 1
         for query in (
             {"owner": owner},
             {"owner": owner, "status": ["queued", "Queued"][number]},
@@ -77,13 +77,13 @@ def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
             {"status": ["queued", "Queued"][number]},
             {"job_id": IDS[number][:4]},
         ):
-            assert folded.ids(sort=sort, **query) == [IDS[number]]
-    assert folded.api.get_as_owner("/jobs", "U-A").json["meta"]["total"] == 0
-    assert folded.ids(owner=OWNERS[0], type="Mail") == []
+            assert queue.ids(sort=sort, **query) == [IDS[number]]
+    assert queue.api.get_as_owner("/jobs", "U-A").json["meta"]["total"] == 0
+    assert queue.ids(owner=OWNERS[0], type="Mail") == []
 
 
-def test_counts_distinguish_different_values(folded: WatchedQueue) -> None:
-    stats = folded.get("/admin/jobs/stats")
+def test_counts_distinguish_different_values(queue: WatchedQueue) -> None:
+    stats = queue.get("/admin/jobs/stats")
     assert {name: count for name, count in stats["statusCounts"].items() if count} == {
         "queued": 1,
         "Queued": 1,
@@ -101,5 +101,5 @@ def test_init_creates_indexes_that_compare_exactly(
     database.jobs.create_index([("jobId", 1)])
     uri = database_uri(mongod, database)
     index_queue(make_settings(mongo_uri=uri))
-    made = [index for index in database.jobs.list_indexes() if "collation" not in index]
-    assert {"jobId", "createdBy"} <= {next(iter(index["key"])) for index in made}
+    exact = [index for index in database.jobs.list_indexes() if "collation" not in index]
+    assert {"jobId", "createdBy"} <= {next(iter(index["key"])) for index in exact}

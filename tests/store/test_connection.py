@@ -44,7 +44,7 @@ def test_the_database_is_the_one_in_the_uri(
 def test_a_refused_sign_in_is_not_an_outage(
     mongod: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches a readiness that blames the network if the password is wrong."""
+    """Catches a readiness check that reports an outage if the password is wrong."""
     uri = mongod.uri.replace("mongodb://", "mongodb://nobody:wrong@")
     connection = Connection(make_settings(mongo_uri=uri, server_selection_timeout_ms=100))
 
@@ -216,8 +216,8 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         scraped = api.get_as_admin("/metrics")
         assert scraped.status_code == 200
         assert 'jobmon_database_up{queue="default"} 0.0' in scraped.text
-        asked = names.questions
-        eventually(lambda: names.questions > asked + 1)  # it retries, and logs that once
+        before = names.questions
+        eventually(lambda: names.questions > before + 1)  # it retries, but logs the failure once
         messages = [record.getMessage() for record in caplog.records]
         assert len([text for text in messages if "unreachable" in text]) == 1
         names.answer, names.options = srv_record, ""
@@ -245,7 +245,7 @@ def test_concurrent_callers_cause_one_dns_query_at_a_time(
     try:
         with ThreadPoolExecutor(40) as pool:
             assert set(pool.map(ask, range(200))) == {"UnresolvedHostError"}
-        assert names.questions <= 10, "each try asks again, callers do not"
+        assert names.questions <= 10, "only tries query the DNS, callers do not"
         ended = threading.Thread(target=connection.close)
         ended.start()
         ended.join(PATIENCE_S)

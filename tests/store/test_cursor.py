@@ -245,8 +245,8 @@ def test_the_order_needs_no_index(
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     jobs=st.one_of(
-        st.lists(st.tuples(st.sampled_from(kind), st.sampled_from(["queued", "dlq"])), max_size=30)
-        for kind in UNSORTED.values()
+        st.lists(st.tuples(st.sampled_from(some), st.sampled_from(["queued", "dlq"])), max_size=30)
+        for some in UNSORTED.values()
     ),
     ids=st.lists(st.sampled_from(IDS), unique_by=repr),
     per_page=st.integers(1, 9),
@@ -278,7 +278,7 @@ def test_any_mixture_with_any_filter_is_visited_once(
     assert list(walk(real_api, **query, status="dlq", type="t")) == dead
 
 
-def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
+def test_a_new_or_deleted_job_between_two_pages_moves_no_other_job(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(10)])
@@ -295,14 +295,14 @@ def test_a_job_that_comes_or_goes_between_two_pages_moves_no_other(
 @pytest.mark.parametrize("created_at", [NOW, None, "text", 1.5, True, DatetimeMS(2**60)])
 def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
     for oldest_first, backwards in product((False, True), repeat=2):
-        place = Cursor(
+        cursor = Cursor(
             at=created_at,
             id=Binary(b"x" * 16, 4),
             page=3,
             oldest_first=oldest_first,
             backwards=backwards,
         )
-        assert Cursor.decode(place.encode()) == place
+        assert Cursor.decode(cursor.encode()) == cursor
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def encoded(document: dict[str, Any]) -> str:
 
 
 PLAIN_CURSOR = {"p": 1, "o": False, "b": False, "c": NOW, "i": 1}
-NOT_OURS = {
+NEVER_ENCODED = {
     "deep id": encoded(PLAIN_CURSOR | {"i": nested(195)}),
     "deep createdAt": encoded(PLAIN_CURSOR | {"c": nested(195)}),
     "deep array": encoded(PLAIN_CURSOR | {"c": {"a": json.loads("[" * 99 + "]" * 99)}}),
@@ -363,8 +363,8 @@ NOT_OURS = {
 }
 
 
-@pytest.mark.parametrize("cursor", NOT_OURS.values(), ids=NOT_OURS)
-def test_a_cursor_that_no_list_makes_is_422(idle_api: Api, cursor: str) -> None:
+@pytest.mark.parametrize("cursor", NEVER_ENCODED.values(), ids=NEVER_ENCODED)
+def test_a_cursor_that_no_list_encodes_is_422(idle_api: Api, cursor: str) -> None:
     for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
         answer = idle_api.get_as_admin(path, cursor=cursor)
         assert answer.status_code == 422, path
@@ -400,7 +400,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    place=st.fixed_dictionaries(
+    content=st.fixed_dictionaries(
         {"p": st.integers(1, 2**53 - 1), "o": st.booleans(), "b": st.booleans()},
         optional={"c": VALUES, "i": VALUES},
     ),
@@ -411,21 +411,21 @@ VALUES = st.recursive(
 def test_any_cursor_is_a_422_or_a_page(
     real_api: Api,
     database: Database[dict[str, Any]],
-    place: dict[str, Any],
+    content: dict[str, Any],
     flips: list[tuple[int, int]],
     cut: int,
     status: str,
 ) -> None:
     if database.jobs.find_one() is None:
         fill(database, JOBS)
-    raw_cursor = bytearray(bson.encode(place))
-    for at, byte in flips:
-        raw_cursor[at % len(raw_cursor)] = byte
+    raw_cursor = bytearray(bson.encode(content))
+    for index, byte in flips:
+        raw_cursor[index % len(raw_cursor)] = byte
     cursor = base64.urlsafe_b64encode(raw_cursor).decode().rstrip("=")
     cursor = cursor[: len(cursor) - cut]
-    sort = SORTS[bool(place["o"])]
+    sort = SORTS[bool(content["o"])]
     answer = real_api.get_as_admin("/admin/jobs/queue", cursor=cursor, sort=sort, status=status)
-    assert answer.status_code in (200, 422), (answer.status_code, place)
+    assert answer.status_code in (200, 422), (answer.status_code, content)
 
 
 def test_a_forged_cursor_cannot_carry_an_operator(
@@ -537,7 +537,7 @@ def test_going_back_shows_new_jobs_and_omits_deleted_ones(
     )
     shown, back = ask(cursor=second["prev_cursor"])
     assert (shown, back["page"]) == (["8", "7", "6"], 1)
-    # New jobs made a page before the first one: it is a full page.
+    # The new jobs do not fill a page before the first page: the first page is shown in full.
     shown, start = ask(cursor=back["prev_cursor"])
     assert (shown, start["page"], start["prev_cursor"]) == (["newer", "new", "8"], 1, None)
     database.jobs.delete_many({"jobId": {"$in": ["newer", "new", "8", "7", "6", "5", "4"]}})
@@ -545,17 +545,17 @@ def test_going_back_shows_new_jobs_and_omits_deleted_ones(
     assert (shown, start["page"], start["prev_cursor"]) == (["3", "2", "1"], 1, None)
 
 
-@pytest.mark.parametrize(("made", "used"), [SORTS, SORTS[::-1]])
+@pytest.mark.parametrize(("sort", "other_sort"), [SORTS, SORTS[::-1]])
 def test_a_cursor_is_refused_with_another_sort(
-    real_api: Api, database: Database[dict[str, Any]], made: str, used: str
+    real_api: Api, database: Database[dict[str, Any]], sort: str, other_sort: str
 ) -> None:
     fill(database, JOBS)
-    first = real_api.get_as_admin("/admin/jobs/queue", per_page=5, sort=made).json["meta"]
+    first = real_api.get_as_admin("/admin/jobs/queue", per_page=5, sort=sort).json["meta"]
     second = real_api.get_as_admin(
-        "/admin/jobs/queue", per_page=5, sort=made, cursor=first["next_cursor"]
+        "/admin/jobs/queue", per_page=5, sort=sort, cursor=first["next_cursor"]
     ).json["meta"]
     for cursor in (first["next_cursor"], second["prev_cursor"]):
-        answer = real_api.get_as_admin("/admin/jobs/queue", sort=used, cursor=cursor)
+        answer = real_api.get_as_admin("/admin/jobs/queue", sort=other_sort, cursor=cursor)
         assert answer.status_code == 422
         assert list(answer.json["error"]["details"]) == ["cursor"]
 
@@ -578,8 +578,8 @@ def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
 ) -> None:
     documents = JOBS + [{"_id": value, "createdAt": NOW} for value in IDS]
     for number, document in enumerate(documents):
-        status, kind = ("dlq", "queued", "leased")[number % 3], "abc"[number % 5 % 3]
-        documents[number] = {**document, "status": status, "type": kind, "createdBy": "ada"}
+        status, job_type = ("dlq", "queued", "leased")[number % 3], "abc"[number % 5 % 3]
+        documents[number] = {**document, "status": status, "type": job_type, "createdBy": "ada"}
     fill(database, documents)
     expected = [
         str(number)
@@ -612,5 +612,5 @@ def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
 
 
 def test_dates_are_compared_in_utc() -> None:
-    place = Cursor(at=NOW, id=1, page=1)
-    assert Cursor.decode(place.encode()).at.tzinfo is not None
+    cursor = Cursor(at=NOW, id=1, page=1)
+    assert Cursor.decode(cursor.encode()).at.tzinfo is not None

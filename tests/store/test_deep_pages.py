@@ -16,14 +16,14 @@ ALL = JobFilter(plan=ListPlan([("createdAt", -1)]))
 
 
 def test_callers_of_the_same_far_page_share_it_and_others_beyond_two_are_refused() -> None:
-    """Catches 32 requests for far pages, each with a query of a second and more."""
-    running, go_on = list[int](), threading.Event()
+    """Catches 32 requests for far pages, each with a query that takes a second or longer."""
+    running, may_end = list[int](), threading.Event()
 
     def read(_: JobFilter, start: Any, limit: int, *, ascending: bool, skip: int = 0) -> Any:
         assert start is None
         assert not ascending
         running.append(skip)
-        assert go_on.wait(PATIENCE_S)
+        assert may_end.wait(PATIENCE_S)
         return [{"_id": skip}] * limit
 
     pages, found = DeepPages(None, read), list[FoundPage]()  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ def test_callers_of_the_same_far_page_share_it_and_others_beyond_two_are_refused
     eventually(lambda: len(running) == 2)
     with pytest.raises(BusyPagesError):
         get(far + 2)
-    go_on.set()
+    may_end.set()
     for thread in threads:
         thread.join()
     get(far + 2)

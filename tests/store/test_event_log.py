@@ -1,4 +1,5 @@
-"""Catches a run of a log that is shown twice, with another run's end, or as running for ever."""
+"""Attempts from a log of events: catches a run that is shown twice, with the end of another run, or
+as running for ever."""
 
 from datetime import timedelta
 from typing import Any

@@ -47,8 +47,8 @@ IDENTITIES = [
 def test_identity_values_contain_the_printed_value(value: Any) -> None:
     printed = to_text(value)
     assert is_identity(value, printed)
-    kinds = [type(found) for found in identity_values(printed)]
-    assert type(value) in kinds or (isinstance(value, Int64 | float | Decimal128) and int in kinds)
+    types = [type(found) for found in identity_values(printed)]
+    assert type(value) in types or (isinstance(value, Int64 | float | Decimal128) and int in types)
     assert all(is_identity(found, printed) for found in identity_values(printed))
 
 
@@ -129,7 +129,7 @@ def test_identity_ranges_of_a_number_begin_with_its_digits(number: float) -> Non
     "number", [1_152_921_504_606_846_976, float(2**60), -(2**62), 2**63 - 1, 1e300, 1.5e-7, 12.25]
 )
 def test_identity_ranges_of_a_whole_number_find_it(number: float) -> None:
-    """Catches ids of 19 digits, as snowflakes are, and exponents that no filter finds."""
+    """Catches ids of 19 digits (snowflakes), and numbers with exponents, that no filter finds."""
     assert any(matches(number, condition) for condition in identity_ranges(to_text(number)))
     assert all(bson.encode(condition) for condition in identity_ranges(to_text(number)))
 
@@ -169,8 +169,8 @@ def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:
 )
 def test_label_values_contain_the_values_counted_under_that_label(value: Any) -> None:
     found = label_values(label(value))
-    kinds = [type(other) for other in found]
-    assert type(value) in kinds or (value == 1.0 and int in kinds)
+    types = [type(other) for other in found]
+    assert type(value) in types or (value == 1.0 and int in types)
     assert {label(other) for other in found} == {label(value)}
 
 

@@ -1,4 +1,4 @@
-"""Labels of statuses and types: catches one that shows a secret or is as long as its value, and
+"""Labels of statuses and types: catches a label that shows a secret or is as long as its value, and
 two labels for values that MongoDB finds equal."""
 
 from typing import Any

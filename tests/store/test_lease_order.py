@@ -32,9 +32,9 @@ Documents = Database[dict[str, Any]]
 def connect(mongod: Mongod, database: Documents) -> Iterator[Callable[..., Connection]]:
     opened: list[Connection] = []
 
-    def connect(**given: Any) -> Connection:
+    def connect(**settings: Any) -> Connection:
         uri = database_uri(mongod, database)
-        opened.append(Connection(Settings(mongo_uri=uri, **given)))
+        opened.append(Connection(Settings(mongo_uri=uri, **settings)))
         return opened[-1]
 
     yield connect
@@ -52,13 +52,13 @@ def place(connection: Connection, shown: dict[str, Any], now: datetime = NOW) ->
 
 
 @pytest.mark.parametrize("share_from", [lease_order.SHARE_FROM, 0])
-def test_the_place_is_that_in_which_workers_take_the_jobs(
+def test_the_place_is_the_position_at_which_workers_take_the_job(
     connect: Callable[..., Connection],
     database: Documents,
     monkeypatch: pytest.MonkeyPatch,
     share_from: int,
 ) -> None:
-    """Few jobs ahead are counted for one job, many are read for all."""
+    """With `share_from` 0, callers share the due jobs that were read, also if few are ahead."""
     monkeypatch.setattr(lease_order, "SHARE_FROM", share_from)
     connection = connect()
     create_indexes(connection)
@@ -92,9 +92,9 @@ def test_the_place_is_that_in_which_workers_take_the_jobs(
         shown = found.pop(lease.job_id)
         assert shown.ahead == CappedCount(number, True), due[lease.job_id]
         assert shown.is_exact
-        same = [other for other in due.values() if other.get("type") == lease.job.get("type")]
-        later = [other for other in same if other["jobId"] in found]
-        assert shown.same_type == len(same) - len(later) - 1
+        of_type = [other for other in due.values() if other.get("type") == lease.job.get("type")]
+        later = [other for other in of_type if other["jobId"] in found]
+        assert shown.same_type == len(of_type) - len(later) - 1
     assert queue.lease("w") is None
 
 
@@ -109,8 +109,8 @@ def test_jobs_with_the_same_place_are_not_claimed_to_be_ahead(
     assert (shown.same_type, shown.outranking, shown.is_exact) == (2, 1, False)
 
 
-class Explained(CommandListener):
-    """The aggregations that a client sends."""
+class SentAggregations(CommandListener):
+    """Keeps the aggregations that a client sends."""
 
     def __init__(self) -> None:
         self.commands: list[dict[str, Any]] = []
@@ -132,7 +132,7 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
 ) -> None:
     monkeypatch.setattr(lease_order, "MAX_AHEAD", 200)
     monkeypatch.setattr(lease_order, "SHARE_FROM", 50)
-    uri, sent = database_uri(mongod, database), Explained()
+    uri, sent = database_uri(mongod, database), SentAggregations()
     with MongoClient[dict[str, Any]](uri, event_listeners=[sent], tz_aware=True) as client:
         connection = Connection(Settings(mongo_uri=uri), client)
         create_indexes(connection)
@@ -157,11 +157,11 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
             plan = database.command({"explain": command, "verbosity": "executionStats"})
             plan = plan if "executionStats" in plan else plan["stages"][0]["$cursor"]
             stats = plan["executionStats"]
-            assert plan["queryPlanner"]["rejectedPlans"] == []  # none is tried first
+            assert plan["queryPlanner"]["rejectedPlans"] == []  # no other plan is tried
             assert command["maxTimeMS"] > 0
             assert stats["totalDocsExamined"] == 0, command
             assert stats["totalKeysExamined"] <= 200 + 60, command
-    # For each job one of few jobs; then, for all, of higher priorities and of both statuses.
+    # Two counts of few jobs; then, for all callers, the higher priorities and both statuses.
     assert len(sent.commands) == 5
 
 
@@ -184,7 +184,7 @@ def test_an_unknown_place_has_its_reason(
 
 
 @pytest.mark.parametrize(
-    "given",
+    "settings",
     [
         {"profile": "celery"},
         {"profile": "mongodb-queue"},
@@ -193,10 +193,10 @@ def test_an_unknown_place_has_its_reason(
     ],
 )
 def test_the_order_of_another_program_is_unknown(
-    connect: Callable[..., Connection], given: dict[str, Any]
+    connect: Callable[..., Connection], settings: dict[str, Any]
 ) -> None:
     with pytest.raises(UnknownPlaceError, match="in which order the workers take jobs"):
-        place(connect(**given), job(1))
+        place(connect(**settings), job(1))
 
 
 def agenda_job(number: int, **more: Any) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
     monkeypatch.setattr(lease_order, "SHARE_FROM", 5)
     connection = connect(profile="agenda", jobs_collection="agendaJobs")
     create_indexes(connection)
-    # As Agenda creates it when it starts, which fails if it exists under another name.
+    # Agenda creates this index when it starts, and fails if it exists under another name.
     keys = [("name", 1), ("nextRunAt", 1), ("priority", -1), ("lockedAt", 1), ("disabled", 1)]
     database.agendaJobs.create_index(keys, name="findAndLockNextJobIndex")
     early = NOW - LATER

@@ -87,8 +87,8 @@ def api(serve: Callable[..., Api]) -> Api:
 
 
 def has_finished(job: Job, first: int, last: int) -> bool:
-    at = job["finishedAt"]
-    return at is not None and at >= NOW + timedelta(seconds=first) and at < moment(last)
+    date = job["finishedAt"]
+    return date is not None and moment(first) <= date < moment(last)
 
 
 def moment(seconds: int) -> datetime:
@@ -280,7 +280,7 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_others(
 def test_a_list_by_date_is_read_beyond_its_cursor_and_not_skipped(
     api: Api, filled: Database[dict[str, Any]]
 ) -> None:
-    """Catches pages by number, in which a job that finishes meanwhile moves the others."""
+    """Catches pages by number, in which a job that finishes moves the other jobs."""
     for query in (finished(0, JOBS), {"condition": "scheduled"}):
         first = api.get_as_admin(QUEUE, per_page=3, **query).json["meta"]
         with profiled(filled) as entries:
@@ -335,11 +335,11 @@ def test_a_filter_whose_index_is_not_chosen_names_the_setting(
     assert f"add `{setting}` to JOBMON_FILTERS and run `jobmon init`" in text
     few = serve().get_as_admin(QUEUE, **query, owner="rare")
     assert few.status_code == 200
-    # That index would not help an owner, nor with one attempt.
-    own = serve().get_as_owner(OWN, "owner-1", **query)
-    assert "JOBMON_FILTERS" not in own.text
-    once = serve().get_as_admin(QUEUE, min_attempts=1)
-    assert "give 2 or more" in once.text
+    # The index does not serve the list of an owner, and has no jobs with one attempt.
+    of_owner = serve().get_as_owner(OWN, "owner-1", **query)
+    assert "JOBMON_FILTERS" not in of_owner.text
+    one_attempt = serve().get_as_admin(QUEUE, min_attempts=1)
+    assert "give 2 or more" in one_attempt.text
 
 
 def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
@@ -383,14 +383,14 @@ def test_own_jobs_are_counted_in_the_keys_of_the_owner(
     monkeypatch.setattr(own_counts, "COUNTED_UP_TO", 50)
     with profiled(filled) as entries:
         answer = api.get_as_owner("/job/counts", "owner-1").json
-    own = Counter(job["status"] for job in ALL if job["createdBy"] == "owner-1")
-    assert answer["totalJobs"] == own.total()
+    expected = Counter(job["status"] for job in ALL if job["createdBy"] == "owner-1")
+    assert answer["totalJobs"] == expected.total()
     assert answer["statusCounts"] == {
-        status: min(own[status], 50) for status in answer["statusCounts"]
+        status: min(expected[status], 50) for status in answer["statusCounts"]
     }
     assert {"succeeded": "there are more than 50"}.items() <= answer["reasons"].items()
     counts = [entry for entry in entries if "aggregate" in entry["command"]]
     assert all("createdBy" in entry["planSummary"] for entry in counts)
     assert all(entry["docsExamined"] == 0 for entry in counts)
-    of_status = [entry for entry in counts if "status" in str(entry["command"]["pipeline"][0])]
-    assert sum(entry["keysExamined"] for entry in of_status) <= 6 * 53
+    by_status = [entry for entry in counts if "status" in str(entry["command"]["pipeline"][0])]
+    assert sum(entry["keysExamined"] for entry in by_status) <= 6 * 53

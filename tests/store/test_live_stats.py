@@ -1,4 +1,4 @@
-"""The health of a queue: catches queries for jobs that do not exist by the counts."""
+"""The health of a queue: catches queries for jobs that, by the counts, do not exist."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def test_a_drained_queue_needs_no_query(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each of a hundred quiet queues would cost a collector nine queries every few seconds."""
+    """Catches nine queries of a collector every few seconds for each of a hundred quiet queues."""
     for name in ("find", "count", "aggregate"):
         monkeypatch.setattr(ReadCollection, name, None)
     stats = LiveStats(Connection(make_settings(), watched.client))
@@ -35,9 +35,9 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a query for each type of each queue every few seconds, also where nothing changes."""
+    """Catches a query for each type and queue every few seconds, although nothing changes."""
     since = NOW - timedelta(minutes=3)
-    jobs = [{"status": "queued", "type": kind, "createdAt": since} for kind in ("a", "b")]
+    jobs = [{"status": "queued", "type": name, "createdAt": since} for name in ("a", "b")]
     jobs[1]["nextRunAt"] = NOW + timedelta(minutes=1)
     watched.jobs.insert_many(jobs)
     stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
@@ -47,36 +47,36 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     for name in ("find", "estimated_count"):
         monkeypatch.setattr(ReadCollection, name, None)
     later = stats.health(counts, NOW + timedelta(minutes=2), first)
-    assert later.scheduled == 0, "time changes it"
+    assert later.scheduled == 0, "it depends on the time"
     assert later.overdue_by_type == {"b": NOW + timedelta(minutes=1)}
     assert later.oldest_queued_by_type == {"a": since, "b": since}
     assert (later.oldest_queued, later.estimated_total) == (since, 2)
 
 
-def test_whether_dates_can_be_read_is_asked_once_for_unchanged_jobs(
+def test_unreadable_dates_of_unchanged_jobs_are_counted_once(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches two queries more for each queue every few seconds, also where nothing changes."""
+    """Catches two more queries for each queue every few seconds, although nothing changes."""
     ends = NOW + timedelta(minutes=1)
     watched.jobs.insert_one({"status": "leased", "type": "a", "leaseExpiresAt": ends})
     watched.jobs.insert_one({"status": "queued", "type": "a", "nextRunAt": ends})
     stats, counts = LiveStats(Connection(make_settings(), watched.client)), Counter[Any]()
     counts.update({("leased", "a"): 1, ("queued", "a"): 1})
-    asked = list[Any]()
+    queries = list[Any]()
     count = ReadCollection.count
 
     def count_and_note(jobs: ReadCollection, query: Any, **options: Any) -> int:
-        asked.append(query)
+        queries.append(query)
         return count(jobs, query, **options)
 
     monkeypatch.setattr(ReadCollection, "count", count_and_note)
     first = stats.health(counts, NOW)
-    assert (len(asked), first.due, first.expired_leases) == (4, 0, 0)
+    assert (len(queries), first.due, first.expired_leases) == (4, 0, 0)
     later = stats.health(counts, NOW + timedelta(minutes=2), first)
-    assert (len(asked), later.due, later.expired_leases) == (6, 1, 1)
-    # Where some cannot be read, the reason is found again.
+    assert (len(queries), later.due, later.expired_leases) == (6, 1, 1)
+    # If dates cannot be read, the reason is found again.
     watched.jobs.update_many({}, {"$set": {"leaseExpiresAt": "x", "nextRunAt": "x"}})
     odd = stats.health(counts, NOW)
     assert stats.health(counts, NOW, odd).unknown == odd.unknown

@@ -48,19 +48,19 @@ def map_jobs(**paths: str) -> FieldMapping:
 
 
 def test_documents_of_the_contract_are_not_translated() -> None:
-    own = map_jobs()
+    mapping = map_jobs()
     query: dict[str, Any] = {
         "status": {"$in": ["dlq", "failed"]},
         "$nor": [{"createdBy": IS_ARRAY}],
     }
     stages = [{"$match": query}]
     job = {"_id": 1, "odd": 2}
-    assert own.is_identity
-    assert own.translate_query(query) == query
-    assert own.translate_pipeline(stages) == stages
-    assert own.to_contract(job) is job
-    assert own.projection(None) is None
-    assert own.unknown == frozenset()
+    assert mapping.is_identity
+    assert mapping.translate_query(query) == query
+    assert mapping.translate_pipeline(stages) == stages
+    assert mapping.to_contract(job) is job
+    assert mapping.projection(None) is None
+    assert mapping.unknown == frozenset()
     assert not map_jobs(jobId="job_id").is_identity
 
 
@@ -109,14 +109,14 @@ def test_an_id_and_a_creation_time_may_be_at_the_objectid(query: Any, expected: 
     ("moment", "first"),
     [
         (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1),
-        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # no id of this second can be that late
+        (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # ids of second 1 are earlier
         (datetime(1969, 12, 31, tzinfo=UTC), 0),
         (datetime(2200, 1, 1, tzinfo=UTC), 0xFFFF_FFFF),
     ],
 )
-def test_a_moment_is_the_first_id_that_could_be_made_then(moment: datetime, first: int) -> None:
-    asked = {"createdAt": {"$gte": moment}}
-    assert BY_ID.translate_query(asked) == {"_id": {"$gte": ObjectId(f"{first:08x}{'0' * 16}")}}
+def test_a_date_becomes_the_first_id_that_is_not_earlier(moment: datetime, first: int) -> None:
+    query = {"createdAt": {"$gte": moment}}
+    assert BY_ID.translate_query(query) == {"_id": {"$gte": ObjectId(f"{first:08x}{'0' * 16}")}}
 
 
 def test_a_derived_status_is_queried_by_its_expression() -> None:
@@ -166,9 +166,9 @@ def test_index_keys_are_translated_or_none() -> None:
     ]
 
 
-def test_an_expression_is_translated_but_no_literal() -> None:
-    asked = {"$cond": [{"$eq": ["$type", {"$literal": "$type"}]}, "$$NOW", "$nextRunAt"]}
-    assert SNAKE.translate_expression(asked) == {
+def test_an_expression_is_translated_without_its_literals() -> None:
+    expression = {"$cond": [{"$eq": ["$type", {"$literal": "$type"}]}, "$$NOW", "$nextRunAt"]}
+    assert SNAKE.translate_expression(expression) == {
         "$cond": [{"$eq": ["$kind", {"$literal": "$type"}]}, "$$NOW", None]
     }
     assert SNAKE.translate_expression("$type", under="_job") == "$_job.kind"
@@ -262,8 +262,8 @@ def test_a_changed_profile_has_no_transitions_of_other_fields_and_statuses(tmp_p
 
 
 def test_settings_change_a_profile() -> None:
-    def jobs(**given: Any) -> FieldMapping:
-        return Profile.from_settings(Settings(mongo_uri="mongodb://db", **given)).jobs
+    def jobs(**settings: Any) -> FieldMapping:
+        return Profile.from_settings(Settings(mongo_uri="mongodb://db", **settings)).jobs
 
     assert "createdAt" in jobs(profile="celery").unknown
     assert jobs(profile="celery", job_fields={"createdAt": "made"}).has_creation_time

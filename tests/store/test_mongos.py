@@ -1,5 +1,5 @@
 """A sharded cluster, with a simulated mongos: catches a query that only a replica set can
-answer, and a change stream that is opened again at each read because another router was asked."""
+answer, and a change stream that is opened again because a read went to another router."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -154,7 +154,7 @@ def test_changes_of_a_replica_set_are_seen_up_to_now(
         assert changes.seen_until is None
 
 
-def test_collectors_ask_the_same_router_each_time() -> None:
+def test_collectors_read_from_the_same_router_each_time() -> None:
     routers = [
         ServerDescription(("127.0.0.1", port), Hello({"ok": 1, "msg": "isdbgrid"}))
         for port in (2, 1, 3)
@@ -171,4 +171,4 @@ def test_the_stream_stays_on_the_router_that_opened_it(
         for _ in range(6):
             changes.next_batch(segments)
     opened = ["aggregate" in command for router in routers for command in router.commands]
-    assert sum(opened) <= 2  # another one if a router did not answer in time
+    assert sum(opened) <= 2  # it is opened again if a router does not answer in time

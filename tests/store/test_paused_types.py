@@ -1,4 +1,4 @@
-"""The list of paused types, on the real server: catches one odd document that breaks a page."""
+"""The list of paused types, on the real server: catches an odd document that breaks a page."""
 
 from typing import Any
 

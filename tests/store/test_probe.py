@@ -40,7 +40,7 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     admin = database.client.admin
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
-        health = eventually(lambda: (it := probe.check()).is_readable is None and it)
+        health = eventually(lambda: (found := probe.check()).is_readable is None and found)
         assert (health.is_up, health.is_ready) == (True, True)
         assert health.reason == "reading one document takes too long"
     finally:
@@ -53,16 +53,16 @@ def test_concurrent_callers_share_one_check(
 ) -> None:
     reads = []
     touch = ReadCollection.touch
-    monkeypatch.setattr(ReadCollection, "touch", lambda it: (reads.append(it), touch(it)))
+    monkeypatch.setattr(ReadCollection, "touch", lambda jobs: (reads.append(jobs), touch(jobs)))
     probe = DatabaseProbe(connection, 2_000)
     with ThreadPoolExecutor(20) as pool:
         results = set(pool.map(lambda _: probe.check(), range(200)))
-    assert len(reads) == 2 * len(results), "one of each collection"
+    assert len(reads) == 2 * len(results), "each check reads both collections once"
     assert len(results) < 20
 
 
 @pytest.mark.parametrize(
-    ("fault", "answers", "readable"),
+    ("fault", "is_up", "is_readable"),
     [
         (OperationFailure("quoted", 13), True, False),
         (OperationFailure("quoted", 18), True, False),
@@ -77,8 +77,8 @@ def test_every_failure_has_a_reason_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
     fault: Exception,
     *,
-    answers: bool,
-    readable: bool | None,
+    is_up: bool,
+    is_readable: bool | None,
 ) -> None:
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr("jobmon.store.probe.KEEP_MS", 0)
@@ -90,7 +90,7 @@ def test_every_failure_has_a_reason_and_is_logged_once(
     with monkeypatch.context() as failing:
         failing.setattr(ReadCollection, "touch", fail)
         health = [probe.check() for _ in range(3)][-1]
-    assert (health.is_up, health.is_readable, health.is_ready) == (answers, readable, False)
+    assert (health.is_up, health.is_readable, health.is_ready) == (is_up, is_readable, False)
     assert health.reason
     assert "quoted" not in health.reason
     assert probe.check().is_ready

@@ -1,5 +1,5 @@
-"""The queries that find the jobs of a derived status: catches a list of the few jobs to
-retry that reads every job that has ended."""
+"""The queries for jobs of a derived status: catches a list of few jobs to retry that reads every
+job that has ended."""
 
 from pathlib import Path
 from typing import Any

@@ -198,7 +198,7 @@ def moment(seconds: int) -> str:
 EARLY, LATE = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
 RANGE = {"created_from": to_iso(EARLY), "created_to": to_iso(LATE)}
 WITHIN = {"createdAt": {"$gte": EARLY, "$lt": LATE}}
-OF_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
+BY_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
 NARROWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (RANGE, WITHIN),
     ({"created_from": to_iso(LATE)}, {"createdAt": {"$gte": LATE}}),
@@ -213,11 +213,11 @@ NARROWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     ({"owner": OWNER}, {"createdBy": OWNER}),
-    ({"owner": BIG_OWNER, "type": "type-3"}, OF_BIG_OWNER | {"type": "type-3"}),
-    (RANGE | {"owner": BIG_OWNER}, WITHIN | OF_BIG_OWNER),
+    ({"owner": BIG_OWNER, "type": "type-3"}, BY_BIG_OWNER | {"type": "type-3"}),
+    (RANGE | {"owner": BIG_OWNER}, WITHIN | BY_BIG_OWNER),
     (
         RANGE | {"owner": BIG_OWNER, "status": ["queued", "succeeded"]},
-        WITHIN | OF_BIG_OWNER | {"status": {"$in": ["queued", "succeeded"]}},
+        WITHIN | BY_BIG_OWNER | {"status": {"$in": ["queued", "succeeded"]}},
     ),
     ({"error_code": "E1"}, {"lastError.code": "E1"}),
     (RANGE | {"error_code": "11000"}, WITHIN | {"lastError.code": 11_000}),
@@ -248,7 +248,7 @@ BY_ID: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "type": "type-1",
             "createdAt": {"$gte": NOW + timedelta(seconds=14_100)},
         }
-        | OF_BIG_OWNER,
+        | BY_BIG_OWNER,
     ),
     (
         {"job_id": "job-42", "error_code": "E1"},
@@ -280,7 +280,7 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
     with profiled(filled) as entries:
         shown, first = ask()
         assert shown == expected[:3]
-        # The attempts name no worker: there may be jobs that it ran before.
+        # The attempts name no worker: there may be earlier jobs of this worker.
         is_exact = len(expected) <= 10_000 and "worker" not in filters
         assert (first["total"], first["total_is_exact"]) == (min(len(expected), 10_000), is_exact)
         shown, second = ask(cursor=first["next_cursor"])
@@ -292,9 +292,9 @@ def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
         shown, _ = ask(cursor=second["prev_cursor"])
         assert shown == expected[:3]
     assert_cheap(filled, entries, by_id="job_id" in filters)
-    if "job_id" in filters:  # for each page the page; ids and totals are shared for a while
+    if "job_id" in filters:  # a query for each page; matching ids and totals are kept for a while
         lists = [entry for entry in entries if "aggregate" in entry["command"]]
-        assert 5 <= len(lists) <= 3 * 5  # on a busy machine they are counted again
+        assert 5 <= len(lists) <= 3 * 5  # on a busy machine, totals are counted again
 
 
 @pytest.mark.parametrize("direction", [-1, 1])
@@ -340,7 +340,7 @@ def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[
 def test_an_export_reads_each_job_once_a_batch_at_a_time(
     served: Api, filled: Database[dict[str, Any]]
 ) -> None:
-    query = WITHIN | OF_BIG_OWNER
+    query = WITHIN | BY_BIG_OWNER
     with profiled(filled) as entries:
         answer = served.get_as_admin(
             "/admin/jobs/queue", owner=BIG_OWNER, sort="createdAt", format="ndjson", **RANGE
@@ -411,9 +411,9 @@ def test_the_jobs_before_and_after_a_job_cost_a_read_each(
             with profiled(filled) as entries:
                 found = lists.find_neighbors(job, job_filter, oldest_first=oldest_first)
             assert found is not None
-            assert [one and one["jobId"] for one in found] == expected
+            assert [neighbor and neighbor["jobId"] for neighbor in found] == expected
             assert_cheap(filled, entries)
-        by_id = JobFilter(job_id="1234")  # sorted in memory: no job beyond another one is known
+        by_id = JobFilter(job_id="1234")  # sorted in memory: no query finds the jobs beyond a job
         assert lists.find_neighbors(job, by_id) is None
 
 
@@ -421,7 +421,7 @@ def test_the_jobs_before_and_after_a_job_cost_a_read_each(
 def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
     mongod: Mongod, database: Database[dict[str, Any]], together: int, finds: int
 ) -> None:
-    """`together`: how many jobs have the same date. The job of the cursor is deleted then."""
+    """`together`: how many jobs have the same date. After the first read, job 52 is deleted."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
     with connection.client:
         create_indexes(connection)

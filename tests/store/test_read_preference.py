@@ -43,7 +43,7 @@ class Pair:
 
     @contextmanager
     def lagging(self) -> Iterator[None]:
-        """The secondary answers, and applies no change of the primary."""
+        """The secondary answers, but applies no change of the primary."""
         with MongoClient[Document](self.secondary.address, directConnection=True) as client:
             stop = {"configureFailPoint": "rsSyncApplyStop", "mode": "alwaysOn"}
             client.admin.command(stop)
@@ -118,7 +118,7 @@ def read_as_of(api: Api, path: str) -> datetime:
     return datetime.fromisoformat(answer["meta"]["as_of"] if "meta" in answer else answer["asOf"])
 
 
-def test_stats_of_a_lagging_secondary_are_not_of_now(
+def test_stats_of_a_lagging_secondary_have_its_time(
     pair: Pair, jobs: Database[Document], api: Api
 ) -> None:
     stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
@@ -153,7 +153,7 @@ def test_lists_and_jobs_are_read_from_the_secondary(
 def test_collector_counts_on_the_primary(
     pair: Pair, jobs: Database[Document], api: Api, make_settings: Callable[..., Settings]
 ) -> None:
-    """A count on a secondary, after the change event, would be wrong until the next change."""
+    """Catches a count on a lagging secondary, which stays wrong until the next change."""
 
     def is_counted(total: int) -> bool:
         stats = api.get_as_admin("/admin/jobs/stats").json
@@ -170,18 +170,18 @@ def test_a_revoked_token_is_refused_while_the_secondary_lags(
     pair: Pair, jobs: Database[Document], api: Api, make_settings: Callable[..., Settings]
 ) -> None:
     token = api.token()
-    own = connect_as_writer(make_settings(mongo_uri=pair.uri()))
+    writer = connect_as_writer(make_settings(mongo_uri=pair.uri()))
     with pair.lagging():
-        RevokedTokens(own).add_subject("root")
+        RevokedTokens(writer).add_subject("root")
         answer = api.get("/admin/jobs/stats", token=token)
         assert (answer.status_code, answer.json["error"]["code"]) == (401, "token_invalid")
-    own.close()
+    writer.close()
 
 
 def test_arrays_are_looked_for_on_the_primary(
     pair: Pair, jobs: Database[Document], make_settings: Callable[..., Settings]
 ) -> None:
-    """A secondary that lags does not know yet that pages by cursor would lose jobs."""
+    """Catches a page by cursor that loses jobs, because a lagging secondary has no array yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))
     with pair.lagging():
         jobs.jobs.insert_one(make_job("second", createdAt=[NOW, NOW + timedelta(days=1)]))
@@ -192,7 +192,7 @@ def test_arrays_are_looked_for_on_the_primary(
 def test_a_direct_connection_to_a_secondary_is_refused(
     pair: Pair, make_settings: Callable[..., Settings]
 ) -> None:
-    """The driver would send every query to it, with any read preference."""
+    """The driver would send it every query, with any read preference."""
     uri = f"mongodb://{pair.secondary.address}/watched?directConnection=true"
     connection = Connection(make_settings(mongo_uri=uri))
     with pytest.raises(DatabaseUnreachableError, match="leads to a secondary"):

@@ -20,10 +20,10 @@ from .test_queries import profiled
 SECOND = timedelta(seconds=1)
 
 
-class Busy(WatchedQueue):
+class BusyQueue(WatchedQueue):
     """A queue with 2,000 finished jobs and 40 running ones, whose leases end one second apart.
 
-    The first five have expired. Of jobmon's own jobs, the attempt has the start.
+    The first five leases have expired. In jobmon's own queue, only the attempt has the start.
     """
 
     def __init__(self, mongod: Mongod, database: Documents, profile: str) -> None:
@@ -47,8 +47,8 @@ class Busy(WatchedQueue):
         if self.is_agenda:
             running = {"lockedAt": None if done else ends - timedelta(minutes=10)}
             ended = {"lastFinishedAt": self.now} if done else {}
-            kind = {"name": "mail", "lastModifiedBy": worker, "lastRunAt": self.started}
-            return {"_id": ObjectId(), "nextRunAt": None, **kind, **running, **ended}
+            fields = {"name": "mail", "lastModifiedBy": worker, "lastRunAt": self.started}
+            return {"_id": ObjectId(), "nextRunAt": None, **fields, **running, **ended}
         return {
             "jobId": str(number),
             "type": "mail",
@@ -64,14 +64,14 @@ class Busy(WatchedQueue):
 @pytest.fixture(scope="module", params=["jobmon", "agenda"])
 def queue(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
-) -> Iterator[Busy]:
+) -> Iterator[BusyQueue]:
     with temporary_database(mongo) as database:
-        made = Busy(mongod, database, request.param)
-        yield made
-        made.close()
+        busy = BusyQueue(mongod, database, request.param)
+        yield busy
+        busy.close()
 
 
-def test_running_jobs_are_read_by_an_index_those_whose_lease_ends_first(queue: Busy) -> None:
+def test_running_jobs_are_read_by_an_index_in_the_order_of_their_leases(queue: BusyQueue) -> None:
     with profiled(queue.database) as entries:
         running = RunningJobReader(queue.connection).read()
     assert (len(running.jobs), running.is_complete, running.reason) == (40, True, "")
@@ -90,7 +90,9 @@ def test_running_jobs_are_read_by_an_index_those_whose_lease_ends_first(queue: B
         assert entry["docsExamined"] <= 41
 
 
-def test_at_most_a_bounded_number_is_read(queue: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_a_bounded_number_is_read(
+    queue: BusyQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(running_jobs, "MAX_READ", 7)
     with profiled(queue.database) as entries:
         running = RunningJobReader(queue.connection).read()
@@ -99,7 +101,7 @@ def test_at_most_a_bounded_number_is_read(queue: Busy, monkeypatch: pytest.Monke
     assert all(entry["docsExamined"] <= 8 for entry in entries)
 
 
-def test_the_first_lease_that_expired_is_one_key_of_an_index(queue: Busy) -> None:
+def test_the_first_lease_that_expired_is_one_key_of_an_index(queue: BusyQueue) -> None:
     with profiled(queue.database) as entries:
         first = RunningJobReader(queue.connection).find_first_expiry()
     assert first == queue.now - 4 * SECOND

@@ -22,7 +22,7 @@ parse = datetime.fromisoformat
 PLAIN = {"condition": "scheduled", "sort": "nextRunAt"}
 
 
-class Scheduled(WatchedQueue):
+class ScheduledQueue(WatchedQueue):
     """A queue with 80 scheduled jobs, of which ten each have the same nextRunAt, and others."""
 
     def __init__(self, mongod: Mongod, database: Documents, profile: str) -> None:
@@ -41,17 +41,17 @@ class Scheduled(WatchedQueue):
         create_indexes(self.connection)
 
     def make(self, number: int, at: Any, *, done: bool = False) -> dict[str, Any]:
-        kind = f"type-{number % 3}"
+        job_type = f"type-{number % 3}"
         if self.is_agenda:
             ended = datetime.now(UTC) if done else None
-            return {"name": kind, "nextRunAt": at, "lastFinishedAt": ended}
+            return {"name": job_type, "nextRunAt": at, "lastFinishedAt": ended}
         status = "succeeded" if done else ("queued", "failed")[number % 2]
         # An _id in another order than the dates.
         name = f"job-{number}"
         return {
             "_id": ObjectId(f"{(number * 7_919) % 2**32:08x}" + "0" * 16),
             "jobId": name,
-            "type": kind,
+            "type": job_type,
             "status": status,
             "createdAt": datetime.now(UTC),
             "nextRunAt": at,
@@ -66,14 +66,14 @@ class Scheduled(WatchedQueue):
 @pytest.fixture(scope="module", params=["jobmon", "agenda"])
 def queue(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
-) -> Iterator[Scheduled]:
+) -> Iterator[ScheduledQueue]:
     with temporary_database(mongo) as database:
-        made = Scheduled(mongod, database, request.param)
-        yield made
-        made.close()
+        scheduled = ScheduledQueue(mongod, database, request.param)
+        yield scheduled
+        scheduled.close()
 
 
-def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: Scheduled) -> None:
+def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: ScheduledQueue) -> None:
     later = {"nextRunAt": {"$gt": datetime.now(UTC)}}
     assert len(expected := queue.ordered(later)) == 81
     with profiled(queue.database) as entries:
@@ -95,7 +95,7 @@ def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: Schedul
         assert entry["docsExamined"] <= entry["nreturned"] + 1
 
 
-def test_waiting_jobs_with_any_due_time_are_each_listed_once(queue: Scheduled) -> None:
+def test_waiting_jobs_with_any_due_time_are_each_listed_once(queue: ScheduledQueue) -> None:
     statuses = ("queued",) if queue.is_agenda else ("queued", "failed")
     waiting = {"nextRunAt": {"$ne": None}} if queue.is_agenda else {"status": {"$in": statuses}}
     expected = queue.ordered({**waiting, "lastFinishedAt": None})
@@ -106,7 +106,7 @@ def test_waiting_jobs_with_any_due_time_are_each_listed_once(queue: Scheduled) -
         assert queue.ids(condition="due", sort="nextRunAt") == due
 
 
-def test_types_narrow_the_schedule(queue: Scheduled) -> None:
+def test_types_narrow_the_schedule(queue: ScheduledQueue) -> None:
     name = "name" if queue.is_agenda else "type"
     later = {"nextRunAt": {"$gt": datetime.now(UTC)}, name: "type-1"}
     assert queue.ids(type="type-1", **PLAIN) == queue.ordered(later)
@@ -123,7 +123,7 @@ def test_types_narrow_the_schedule(queue: Scheduled) -> None:
     ids=str,
 )
 def test_orders_that_no_index_serves_are_refused(
-    queue: Scheduled, query: dict[str, Any], parameter: str
+    queue: ScheduledQueue, query: dict[str, Any], parameter: str
 ) -> None:
     for form in ("json", "csv"):
         answer = queue.api.get_as_admin("/admin/jobs/queue", sort="nextRunAt", format=form, **query)
@@ -135,7 +135,7 @@ def sum_steps(window: dict[str, Any]) -> int:
     return sum(step["count"] for step in window["steps"])
 
 
-def test_what_is_due_is_counted_by_step_and_type(queue: Scheduled) -> None:
+def test_what_is_due_is_counted_by_step_and_type(queue: ScheduledQueue) -> None:
     with profiled(queue.database) as entries:
         answer = queue.get("/admin/jobs/schedule")
     now = datetime.fromisoformat(answer["asOf"])
@@ -164,7 +164,7 @@ def test_what_is_due_is_counted_by_step_and_type(queue: Scheduled) -> None:
 
 
 def test_more_scheduled_jobs_than_are_read_leave_steps_unknown(
-    queue: Scheduled, monkeypatch: pytest.MonkeyPatch
+    queue: ScheduledQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = ScheduleReader(queue.connection)
     monkeypatch.setattr(reader, "_limit", 25)

@@ -30,7 +30,7 @@ JOBS = 12_000
 FIELDS = ("payload.order", "payload.country", "payload.items.sku", "payload.note")
 QUEUE = "/admin/jobs/queue"
 UUID_TEXT = "0b0e7f6e-9a57-4d2b-9d0e-0c6f8f0e6a11"
-# One value in a field of its own job each, after the 12,000.
+# After the 12,000 jobs, one job for each of these values.
 VALUES: dict[str, Any] = {
     "string": "8425",
     "int": 8425,
@@ -144,7 +144,7 @@ def list_ids(answer: dict[str, Any]) -> list[str]:
     ],
     ids=str,
 )
-def test_a_text_finds_each_value_that_is_written_so(
+def test_a_text_finds_each_value_that_is_written_like_it(
     ask: Callable[..., dict[str, Any]], texts: list[str], found: list[str]
 ) -> None:
     answer = ask(**{"payload.note": texts})
@@ -238,7 +238,7 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
             # A page by its number skips keys; a count reads up to 10,001, and no job.
             most = 10_001 if not is_page else 5 + command.get("skip", 0)
             assert entry["keysExamined"] <= most + 3, shown_command
-            # A page by its cursor reads the job before and the one after it, too.
+            # A page by its cursor also reads the job before the page and the job after it.
             assert entry["docsExamined"] <= (6 if is_page else 0), shown_command
             again = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
             codec = filled.codec_options
@@ -281,8 +281,8 @@ def test_an_owner_searches_only_among_own_jobs(
     ask: Callable[..., dict[str, Any]], served: Api, filled: Database[dict[str, Any]]
 ) -> None:
     """Catches the jobs of others, and an owner with few jobs who learns how common a value is."""
-    own = ask("/jobs", "owner-1", **{"payload.order": "order/77"})
-    assert list_ids(own) == ["job-311", "job-309"]
+    shown = ask("/jobs", "owner-1", **{"payload.order": "order/77"})
+    assert list_ids(shown) == ["job-311", "job-309"]
     with profiled(filled) as entries:
         rare = ask("/jobs", "rare", **{"payload.country": "de"})
     assert rare["meta"]["total"] == 4
@@ -314,7 +314,7 @@ def test_suggestions_read_a_bounded_number_of_keys(
     text: str,
     expected: list[tuple[str, str, int | None]],
 ) -> None:
-    """Catches a scan at each key that somebody types, and a search that finds a secret."""
+    """Catches a scan at each key that a person types, and a search that finds a secret."""
     with profiled(filled) as entries:
         answer = ask("/admin/jobs/suggestions", q=text)
     found = [(each["kind"], each["value"], each["jobs"]) for each in answer["data"]]
@@ -469,9 +469,9 @@ def test_a_search_finds_jobs_of_mapped_documents_in_list_order(
     assert not any(entry.get("hasSortStage") for entry in used)
 
 
-def test_a_filter_with_a_star_finds_the_labels_that_begin_so() -> None:
+def test_a_filter_with_a_star_finds_the_labels_with_this_beginning() -> None:
     labels = [label(value) for value in ("odd", "odd.one", "odd*", "od", "null", None)]
-    assert [one for one in labels if matches_filter(one, "odd*")] == ["odd", "odd.one", '"odd*"']
-    assert [one for one in labels if matches_filter(one, "nu*")] == ['"null"', "null"]
-    assert [one for one in labels if matches_filter(one, "odd")] == ["odd"]
-    assert [one for one in labels if matches_filter(one, '"odd*"')] == ['"odd*"']
+    assert [name for name in labels if matches_filter(name, "odd*")] == ["odd", "odd.one", '"odd*"']
+    assert [name for name in labels if matches_filter(name, "nu*")] == ['"null"', "null"]
+    assert [name for name in labels if matches_filter(name, "odd")] == ["odd"]
+    assert [name for name in labels if matches_filter(name, '"odd*"')] == ['"odd*"']

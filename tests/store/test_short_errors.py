@@ -1,4 +1,4 @@
-"""Short errors on the real server: catches a group of an error that depends on who shortened it."""
+"""Short errors on the real server: catches a text that Python and the server cut differently."""
 
 from typing import Any
 
@@ -45,12 +45,12 @@ def test_server_and_python_shorten_an_error_to_the_same_texts(
     ]
     found = list(database.errors.aggregate(stages))
     assert len(found) == len(errors)
-    for each in found:
-        short = shorten_error(each["error"])
+    for document in found:
+        short, by_server = shorten_error(document["error"]), document["short"]
         if isinstance(short, dict):  # the server has no field for a missing value
-            assert set(each["short"]) <= set(short)
-            short = {name: value for name, value in short.items() if name in each["short"]}
-        assert each["short"] == short
+            assert set(by_server) <= set(short)
+            short = {name: value for name, value in short.items() if name in by_server}
+        assert by_server == short
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, len(LINES)])

@@ -1,4 +1,4 @@
-"""Slow queries: catches one without a warning, and a warning with the values of a query."""
+"""Slow queries: catches a slow query without a warning, and a warning with the query's values."""
 
 from typing import Any
 

@@ -27,7 +27,7 @@ from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 from .test_queries import profiled
 
-Db = Database[dict[str, Any]]
+Documents = Database[dict[str, Any]]
 LIST = "/admin/jobs/queue"
 INDEX = "job_attempts(workerId, startedAt)"
 ODD = ObjectId("65f0c0ffee0123456789abcd")
@@ -46,7 +46,7 @@ def attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> di
 
 
 @pytest.fixture(scope="module")
-def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Db]:
+def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
     """w1 ran six jobs, one of them twice; `busy` ran 600 jobs twice each."""
     database = mongo["test_worker_jobs"]
     database.jobs.insert_many(
@@ -82,7 +82,7 @@ def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Db]:
 
 
 @pytest.fixture(scope="module")
-def served(mongod: Mongod, filled: Db) -> Iterator[Api]:
+def served(mongod: Mongod, filled: Documents) -> Iterator[Api]:
     app = create_app(Settings(mongo_uri=database_uri(mongod, filled), jwt_secret_key=SECRET))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
@@ -117,8 +117,8 @@ def test_jobs_that_a_worker_ran_or_runs_are_listed_once(
     assert (meta["total_is_exact"], meta["reasons"]) == (True, {})
     if "page" not in query:
         assert meta["total"] == len(expected)
-        given = {"worker": "w1", **query}
-        lines = served.get_as_admin(LIST, format="ndjson", **given).text.splitlines()
+        filters = {"worker": "w1", **query}
+        lines = served.get_as_admin(LIST, format="ndjson", **filters).text.splitlines()
         assert [json.loads(line)["jobId"] for line in lines[:-1]] == expected
         assert json.loads(lines[-1]) == {"end": True, "rows": len(expected)}
 
@@ -133,7 +133,7 @@ def test_cursors_visit_each_job_of_a_worker_once(served: Api) -> None:
 
 
 def test_only_the_newest_attempts_are_read_and_the_answer_has_this_reason(
-    served: Api, filled: Db
+    served: Api, filled: Documents
 ) -> None:
     with profiled(filled) as entries:
         found, meta = ask(served, "busy", per_page=3)
@@ -164,7 +164,7 @@ def test_file_without_all_jobs_has_the_reason_in_its_last_line(served: Api) -> N
     assert len(last) == len(table[0])
 
 
-def test_page_of_the_list_has_the_reason(real_api: Api, database: Db) -> None:
+def test_page_of_the_list_has_the_reason(real_api: Api, database: Documents) -> None:
     token = real_api.token()
     real_api.client.set_cookie("jobmon_session", token, path="/dashboard")
     database.jobs.insert_one(job("kept", 1, leasedBy="w1"))
@@ -173,11 +173,11 @@ def test_page_of_the_list_has_the_reason(real_api: Api, database: Db) -> None:
     assert NAMED_ONLY[1:] in page.text
 
 
-def test_missing_index_is_refused_with_its_remedy(real_api: Api, database: Db) -> None:
+def test_missing_index_is_refused_with_its_remedy(real_api: Api, database: Documents) -> None:
     database.jobs.insert_one(job("done", 1))
     database.job_attempts.insert_one(attempt("done", "w1", 1))
-    for given in ({}, {"format": "csv"}):
-        answer = real_api.get_as_admin(LIST, worker="w1", **given)
+    for form in ("json", "csv"):
+        answer = real_api.get_as_admin(LIST, worker="w1", format=form)
         assert answer.status_code == 422
         message = f"Needs the index {INDEX}: `jobmon init` creates it."
         assert answer.json["error"]["details"] == {"worker": [message]}
@@ -191,7 +191,7 @@ def test_missing_index_is_refused_with_its_remedy(real_api: Api, database: Db) -
 @pytest.mark.parametrize("has_index", [True, False])
 @pytest.mark.parametrize("attempts", [[], [attempt("done", None, 1)]], ids=["none", "unnamed"])
 def test_queue_whose_attempts_name_no_worker_has_a_reason(
-    real_api: Api, database: Db, attempts: list[dict[str, Any]], *, has_index: bool
+    real_api: Api, database: Documents, attempts: list[dict[str, Any]], *, has_index: bool
 ) -> None:
     database.jobs.insert_many([job("done", 1), job("runs", 2, "leased", leasedBy="w1")])
     if attempts:

@@ -74,15 +74,15 @@ def test_bad_question_is_an_error_for_the_assistant(
 def test_owner_s_assistant_sees_their_own_jobs_only(
     api: Api, queue: Database[dict[str, Any]]
 ) -> None:
-    own = make_client(api, subject="bob", role="user")
-    found = call(own, "list_jobs").structured_content
+    owner = make_client(api, subject="bob", role="user")
+    found = call(owner, "list_jobs").structured_content
     assert [job["jobId"] for job in found["data"]] == ["dead"]
     for tool, arguments in (
         ("queue_overview", {}),
         ("workers", {}),
         ("explain_job", {"job_id": "queued-0"}),
     ):
-        assert call(own, tool, **arguments).is_error
+        assert call(owner, tool, **arguments).is_error
 
 
 def test_command_speaks_the_protocol_on_its_standard_streams(

@@ -36,12 +36,12 @@ def test_client_reads_each_answer_of_the_api(client: ApiClient) -> None:
 
 
 def test_owner_gets_their_own_jobs(api: Api, queue: Database[dict[str, Any]]) -> None:
-    own = make_client(api, subject="bob", role="user")
-    assert [job["jobId"] for job in own.get_jobs()["data"]] == ["dead"]
+    owner = make_client(api, subject="bob", role="user")
+    assert [job["jobId"] for job in owner.get_jobs()["data"]] == ["dead"]
     with pytest.raises(AnswerError, match="This needs ADMIN_DASHBOARD"):
-        own.get_stats()
+        owner.get_stats()
     with pytest.raises(AnswerError):
-        own.get_job("queued-0")
+        owner.get_job("queued-0")
 
 
 def test_refusal_names_the_parameter(client: ApiClient) -> None:
@@ -74,7 +74,7 @@ def test_failure_is_one_line_with_its_reason(
     assert "\n" not in str(caught.value)
 
 
-def test_service_is_asked_with_the_token_in_a_file(
+def test_token_in_a_file_is_sent_to_the_service(
     api: Api, queue: Database[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text(api.token() + "\n")
@@ -84,13 +84,17 @@ def test_service_is_asked_with_the_token_in_a_file(
         assert client.get_stats()["totalJobs"] == 4
 
 
-def test_service_without_a_token_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_without_a_token_is_refused_before_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("JOBMON_TOKEN", raising=False)
     with pytest.raises(SettingsError, match="JOBMON_TOKEN"), open_client("http://away.test"):
         pass
 
 
-def test_nothing_to_ask_names_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_service_and_database_both_settings_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("JOBMON_MONGO_URI", raising=False)
     with pytest.raises(SettingsError, match=r"JOBMON_URL .+ JOBMON_MONGO_URI"), open_client(None):
         pass
@@ -113,7 +117,7 @@ def test_bad_address_of_the_database_is_the_reason(monkeypatch: pytest.MonkeyPat
     ],
     ids=["plain", "roles", "claims", "web"],
 )
-def test_database_is_read_whatever_the_service_requires_of_callers(
+def test_database_is_read_without_the_rules_for_callers(
     setting: dict[str, str],
     mongod: Any,
     database: Database[dict[str, Any]],
@@ -122,10 +126,10 @@ def test_database_is_read_whatever_the_service_requires_of_callers(
 ) -> None:
     database.jobs.insert_one({"jobId": "one", "type": "mail", "status": "queued"})
     uri = database_uri(mongod, database)
-    own = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **setting}
+    environment = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **setting}
     for name in ("ROLLUP_DB", "STATE_DB"):
-        own[f"JOBMON_{name}"] = getattr(make_settings(mongo_uri=uri), name.lower())
-    for name, value in own.items():
+        environment[f"JOBMON_{name}"] = getattr(make_settings(mongo_uri=uri), name.lower())
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with open_client(None) as client:
         for _ in range(2):

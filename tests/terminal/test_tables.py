@@ -47,14 +47,14 @@ def test_text_is_one_line_without_control_characters(value: object, text: str) -
 
 
 @pytest.mark.parametrize(
-    ("passed", "text"),
+    ("elapsed", "text"),
     [
         (timedelta(seconds=90), "02:58:30 (1 min 30 s ago)"),
         (timedelta(seconds=-90), "03:01:30 (in 1 min 30 s)"),
     ],
 )
-def test_time_has_its_distance(passed: timedelta, text: str) -> None:
-    assert write_time((NOW - passed).isoformat(), NOW) == text
+def test_time_shows_how_long_ago_it_was(elapsed: timedelta, text: str) -> None:
+    assert write_time((NOW - elapsed).isoformat(), NOW) == text
 
 
 def test_time_of_another_day_has_its_date() -> None:
@@ -106,7 +106,7 @@ def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
     assert draw(show_list(TYPES, [make_type("a") | {"statusCounts": None}])).split()[-8] == "–"
 
 
-def test_calm_is_reported_only_if_all_was_checked() -> None:
+def test_no_notices_are_good_news_only_if_all_was_checked() -> None:
     def lines(**queue: Any) -> list[str]:
         return [text.plain for text in show_notices(queue)]
 

@@ -18,7 +18,7 @@ Play = Callable[[Pilot[None], Top], Awaitable[None]]
 
 
 def play(client: ApiClient, steps: Play, size: tuple[int, int] = (80, 24)) -> None:
-    """Run the program without a terminal, and `steps` as its viewer."""
+    """Run the program without a terminal; `steps` presses keys and reads the screen."""
 
     async def run() -> None:
         top = Top(client, "1h")
@@ -28,7 +28,7 @@ def play(client: ApiClient, steps: Play, size: tuple[int, int] = (80, 24)) -> No
     asyncio.run(run())
 
 
-async def shown(pilot: Pilot[None], condition: Callable[[], Any]) -> Any:
+async def wait_until(pilot: Pilot[None], condition: Callable[[], Any]) -> Any:
     """Wait until the screen shows something."""
     for _ in range(PATIENCE_S * 20):
         if value := condition():
@@ -39,7 +39,7 @@ async def shown(pilot: Pilot[None], condition: Callable[[], Any]) -> Any:
 
 def rows(top: Top, tab: str) -> list[list[str]]:
     table = top.query_one(f"#{tab}").query_one(DataTable)
-    return [[str(cell) for cell in table.get_row_at(at)] for at in range(table.row_count)]
+    return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
 
 
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)], ids=["80x24", "200x50"])
@@ -47,9 +47,11 @@ def test_types_are_shown_and_follow_the_queue(
     client: ApiClient, queue: Database[dict[str, Any]], size: tuple[int, int]
 ) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
-        await shown(pilot, lambda: [row for row in rows(top, "types") if row[:2] == ["mail", "3"]])
+        await wait_until(
+            pilot, lambda: [row for row in rows(top, "types") if row[:2] == ["mail", "3"]]
+        )
         queue.jobs.update_many({"type": "mail"}, {"$set": {"status": "dlq"}})
-        await shown(pilot, lambda: [row for row in rows(top, "types") if row[4] == "3"])
+        await wait_until(pilot, lambda: [row for row in rows(top, "types") if row[4] == "3"])
         table = top.query_one("#types").query_one(DataTable)
         assert table.region.bottom <= size[1]
         assert table.region.height >= 4
@@ -60,13 +62,13 @@ def test_types_are_shown_and_follow_the_queue(
 def test_keys_lead_to_the_jobs_of_a_status_and_to_one_job(client: ApiClient) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
         await pilot.press("4")
-        await shown(pilot, lambda: len(rows(top, "jobs")) == 4)
+        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 4)
         await pilot.press(*"sssss")
-        await shown(pilot, lambda: [row[0] for row in rows(top, "jobs")] == ["dead"])
+        await wait_until(pilot, lambda: [row[0] for row in rows(top, "jobs")] == ["dead"])
         await pilot.press("enter")
-        await shown(pilot, lambda: isinstance(top.screen, JobScreen))
+        await wait_until(pilot, lambda: isinstance(top.screen, JobScreen))
         await pilot.press("escape", "x")
-        await shown(pilot, lambda: len(rows(top, "jobs")) == 4)
+        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 4)
 
     play(client, steps)
 
@@ -81,12 +83,12 @@ def test_pages_of_jobs_are_turned_and_named(
 
     async def steps(pilot: Pilot[None], top: Top) -> None:
         await pilot.press("4")
-        await shown(pilot, lambda: len(rows(top, "jobs")) == 3)
+        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 3)
         await pilot.press("n")
-        await shown(pilot, lambda: [row[0] for row in rows(top, "jobs")] == ["dead"])
+        await wait_until(pilot, lambda: [row[0] for row in rows(top, "jobs")] == ["dead"])
         assert title(top) == "Jobs: all, page 2"
         await pilot.press("p")
-        await shown(pilot, lambda: len(rows(top, "jobs")) == 3)
+        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 3)
         assert title(top) == "Jobs: all"
 
     play(client, steps)
@@ -94,10 +96,10 @@ def test_pages_of_jobs_are_turned_and_named(
 
 def test_type_leads_to_its_jobs(client: ApiClient) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
-        await shown(pilot, lambda: rows(top, "types"))
+        await wait_until(pilot, lambda: rows(top, "types"))
         first = rows(top, "types")[0][0]
         await pilot.press("enter")
-        await shown(pilot, lambda: rows(top, "jobs"))
+        await wait_until(pilot, lambda: rows(top, "jobs"))
         assert {row[1] for row in rows(top, "jobs")} == {first}
 
     play(client, steps)
@@ -110,23 +112,23 @@ def test_failure_is_shown_and_old_values_stay(
         raise AnswerError("no answer from http://jobmon.test\x1b[2J")
 
     async def steps(pilot: Pilot[None], top: Top) -> None:
-        await shown(pilot, lambda: rows(top, "types"))
+        await wait_until(pilot, lambda: rows(top, "types"))
         with monkeypatch.context() as broken:
             broken.setattr(ApiClient, "get_stats", fail)
             note = top.query_one("#note", Static)
-            await shown(pilot, lambda: "not up to date" in str(note.content))
+            await wait_until(pilot, lambda: "not up to date" in str(note.content))
             assert "\\x1b" in str(note.content)
             assert rows(top, "types")
-        await shown(pilot, lambda: "not up to date" not in str(note.content))
+        await wait_until(pilot, lambda: "not up to date" not in str(note.content))
 
     play(client, steps)
 
 
 def test_paused_screen_keeps_its_values(client: ApiClient, queue: Database[dict[str, Any]]) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
-        await shown(pilot, lambda: rows(top, "types"))
+        await wait_until(pilot, lambda: rows(top, "types"))
         await pilot.press("P")
-        await shown(pilot, lambda: str(top.query_one("#note", Static).content) == "paused")
+        await wait_until(pilot, lambda: str(top.query_one("#note", Static).content) == "paused")
         await top.workers.wait_for_complete()
         before = rows(top, "types")
         queue.jobs.delete_many({})
@@ -134,6 +136,6 @@ def test_paused_screen_keeps_its_values(client: ApiClient, queue: Database[dict[
         await top.workers.wait_for_complete()
         assert rows(top, "types") == before
         await pilot.press("P")
-        await shown(pilot, lambda: rows(top, "types") != before)
+        await wait_until(pilot, lambda: rows(top, "types") != before)
 
     play(client, steps)
