@@ -1,4 +1,7 @@
-"""Single flight: concurrent callers share one computation, whose result is kept for a while."""
+"""Single flight: concurrent callers share one computation.
+
+`SingleFlight` and `SingleFlightCache` keep its result for a while; `FreshFlight` keeps nothing.
+"""
 
 import math
 import threading
@@ -147,3 +150,51 @@ class SingleFlightCache(Generic[T]):
             if len(self._values) <= self._size and is_used:
                 return
             del self._values[oldest]
+
+
+class FreshFlight(Generic[T]):
+    """Callers with the same key share one computation, which begins after each of them called.
+
+    So no caller gets a value from before its call. A caller who comes during a computation waits
+    for the next one, together with all others who come until that begins. A failure is raised for
+    every caller who waited for it.
+
+        pages = FreshFlight[bytes]()
+        pages.get("newest", read_newest_jobs)
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # The computation in progress, and the next one if somebody waits for it.
+        self._flights: dict[Hashable, list[Future[T]]] = {}
+
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """A new value; raises what `compute` raised."""
+        with self._lock:
+            flights = self._flights.setdefault(key, [])
+            is_first = len(flights) < 2
+            if is_first:
+                flights.append(Future())
+            current, own = flights[0], flights[-1]
+        if is_first:
+            if current is not own:
+                current.exception()  # waits for its end, whatever that is
+            self._run(key, own, compute)
+        return own.result()
+
+    def _run(self, key: Hashable, outcome: Future[T], compute: Callable[[], T]) -> None:
+        try:
+            value = compute()
+        except BaseException as error:  # noqa: BLE001 - result() raises it again
+            self._end(key)
+            outcome.set_exception(error)
+        else:
+            self._end(key)
+            outcome.set_result(value)
+
+    def _end(self, key: Hashable) -> None:
+        with self._lock:
+            flights = self._flights[key]
+            del flights[0]
+            if not flights:
+                del self._flights[key]

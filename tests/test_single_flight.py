@@ -1,14 +1,16 @@
 """Shared computations: catches a query for each viewer, and a failure that is kept."""
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from jobmon import single_flight as shared_module
-from jobmon.single_flight import TENTH, SingleFlight, SingleFlightCache
+from jobmon.single_flight import TENTH, FreshFlight, SingleFlight, SingleFlightCache
 
 from .support.waiting import PATIENCE_S, eventually
 
@@ -196,3 +198,81 @@ def test_a_failure_is_not_cached() -> None:
     with pytest.raises(ZeroDivisionError):
         answers.get("q", lambda: 1 / 0)
     assert answers.get("q", lambda: 7) == 7
+
+
+class Steps:
+    """A computation whose runs each end when the test allows it; a run returns its number."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_end = threading.Semaphore(0)
+        self.failure: Exception | None = None
+
+    def __call__(self) -> int:
+        self.begun += 1
+        number = self.begun
+        assert self.may_end.acquire(timeout=PATIENCE_S)
+        if self.failure is not None:
+            raise self.failure
+        return number
+
+
+def start_callers(flight: FreshFlight[int], steps: Steps, count: int) -> list[Future[int]]:
+    """Callers in threads, each of which waits for a value already."""
+    pool = ThreadPoolExecutor(count)
+    calls = [pool.submit(flight.get, "key", steps) for _ in range(count)]
+    pool.shutdown(wait=False)
+    eventually(lambda: all(call.running() for call in calls))
+    return calls
+
+
+def test_fresh_flight_callers_during_a_run_share_the_next_one() -> None:
+    """A caller gets a value from before its call, or each caller has a query of its own."""
+    flight, steps = FreshFlight[int](), Steps()
+    first = start_callers(flight, steps, 1)
+    eventually(lambda: steps.begun == 1)
+    later = start_callers(flight, steps, 5)
+    assert steps.begun == 1
+    steps.may_end.release()
+    assert first[0].result(PATIENCE_S) == 1
+    eventually(lambda: steps.begun == 2)
+    steps.may_end.release(5)  # a second run of the later callers would end, too
+    assert {call.result(PATIENCE_S) for call in later} <= {2, 3}
+    assert later[0].result() == 2
+    assert flight.get("key", steps) == steps.begun  # nothing is kept
+
+
+def test_fresh_flight_failure_is_raised_for_those_who_waited_and_is_not_kept() -> None:
+    """One failure makes the next callers fail, too, or makes them wait for ever."""
+    flight, steps = FreshFlight[int](), Steps()
+    steps.failure = ArithmeticError("no database")
+    calls = start_callers(flight, steps, 1)
+    eventually(lambda: steps.begun == 1)
+    calls += start_callers(flight, steps, 2)
+    steps.may_end.release(3)
+    assert [type(call.exception(PATIENCE_S)) for call in calls] == [ArithmeticError] * 3
+    steps.failure = None
+    steps.may_end.release()
+    assert flight.get("key", steps) == steps.begun
+
+
+def test_fresh_flight_callers_with_other_keys_do_not_wait() -> None:
+    """The slow list of one caller delays the lists of all others."""
+    flight, steps = FreshFlight[int](), Steps()
+    calls = start_callers(flight, steps, 1)
+    eventually(lambda: steps.begun == 1)
+    assert flight.get("other", lambda: 7) == 7
+    steps.may_end.release()
+    assert calls[0].result(PATIENCE_S) == 1
+
+
+def test_fresh_flight_many_threads_never_get_an_old_value() -> None:
+    """Under load a caller is given a value that was read before it called."""
+    flight, clock = FreshFlight[int](), itertools.count()
+
+    def call() -> bool:
+        called_at = next(clock)
+        return flight.get("key", lambda: next(clock)) > called_at
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda _: call(), range(2_000)))

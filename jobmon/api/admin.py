@@ -60,7 +60,7 @@ def blueprint(
     @routes.arguments(ListParameters, location="query")
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
     @routes.document_files("job", "JobSummary")
-    def jobs(query: ListQuery) -> dict[str, Any] | Response:
+    def jobs(query: ListQuery) -> Response:
         """List all jobs.
 
         Newest first by createdAt. Filters combine; an empty filter is no filter. Each field in

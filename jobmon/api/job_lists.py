@@ -7,18 +7,20 @@ from http import HTTPStatus
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from flask import Response
+from flask import Response, request
 
-from jobmon.api.answers import JobSummary
+from jobmon.api.answers import JobList, JobSummary
 from jobmon.api.export import FileRows, export
 from jobmon.api.group_jobs import GroupJobFinder
 from jobmon.api.longest_runs import LongestRunReader
 from jobmon.api.queries import ListFormat, ListQuery
 from jobmon.domain import CappedCount
+from jobmon.single_flight import FreshFlight
 from jobmon.store.deep_pages import BusyPagesError
 from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
 from jobmon.web.errors import RETRY_SLOW_AFTER_S, ApiError, invalid
+from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueue, current_queue
 
 NOT_IN_LIST = "the job is not in the list of the longest runs"
@@ -70,13 +72,23 @@ class ListResponder:
     def __init__(self) -> None:
         self._groups = GroupJobFinder()
         self._longest = LongestRunReader()
+        self._schema, self._texts = JobList(), FreshFlight[bytes]()
 
-    def respond(self, query: ListQuery) -> dict[str, Any] | Response:
-        """A page as `JobList` serializes it, or the file."""
+    def respond(self, query: ListQuery) -> Response:
+        """A page as `JobList` serializes it, or the file.
+
+        Callers who request the same page at the same time share one read of it.
+        """
         if query.format is not ListFormat.JSON:
             return self.export(query)
-        page = self.page(query)
-        return {"meta": page.meta, "data": page.jobs}
+
+        def read() -> bytes:
+            page = self.page(query)
+            return encode_line(self._schema.dump({"meta": page.meta, "data": page.jobs}))
+
+        job_filter = query.job_filter
+        key = current_queue().name, job_filter.is_own, job_filter.owner, request.query_string
+        return Response(self._texts.get(key, read), mimetype="application/json")
 
     def page(self, query: ListQuery) -> ListPage:
         """The requested page."""

@@ -63,7 +63,7 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
     @routes.arguments(OwnListParameters, location="query")
     @routes.response(HTTPStatus.OK, JobList, example=examples.JOB_LIST)
     @routes.document_files("job", "JobSummary")
-    def own_jobs(query: ListQuery) -> dict[str, Any] | Response:
+    def own_jobs(query: ListQuery) -> Response:
         """List the caller's own jobs.
 
         The jobs whose createdBy is the token's `sub`, newest first by createdAt. Filters combine;
