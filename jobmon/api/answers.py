@@ -18,7 +18,7 @@ from jobmon.api.fields import (
     Text,
     describe,
 )
-from jobmon.api.serializing import FieldPlan, plan_fields, serialize
+from jobmon.api.serializing import SchemaPlan, plan_schema, serialize
 from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.rollup.recurring_runs import MAX_RUNS
 from jobmon.store.bson_json import to_utc
@@ -50,12 +50,12 @@ class Answer(Schema):
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """The same as marshmallow's own `dump`, but faster: see `api.serializing`."""
         if self.many if many is None else many:
-            return [serialize(self._plans, self.prepare(each)) for each in obj]
-        return serialize(self._plans, self.prepare(obj))
+            return [serialize(self._plan, self.prepare(each)) for each in obj]
+        return serialize(self._plan, self.prepare(obj))
 
     @cached_property
-    def _plans(self) -> list[FieldPlan]:
-        return plan_fields(self)
+    def _plan(self) -> SchemaPlan:
+        return plan_schema(self)
 
 
 def make_field(field_type: type[F], description: str, **options: Any) -> F:

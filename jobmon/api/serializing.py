@@ -29,25 +29,37 @@ class FieldPlan(NamedTuple):
     show: Show
 
 
-def plan_fields(schema: Schema) -> list[FieldPlan]:
-    """The plan of each field of a schema, in order."""
-    return [
+class SchemaPlan(NamedTuple):
+    """How an answer is serialized: its fields in order, and the keys that it may lack."""
+
+    fields: list[FieldPlan]
+    optional: list[str]
+
+
+def plan_schema(schema: Schema) -> SchemaPlan:
+    """The plan of a schema."""
+    plans = [
         FieldPlan(name, field.data_key or name, field.dump_default, *_find_show(field))
         for name, field in schema.dump_fields.items()
     ]
+    return SchemaPlan(
+        # A missing value stays: `serialize` removes it.
+        [plan._replace(plain=plan.plain | {type(missing)}) for plan in plans],
+        [plan.key for plan in plans if plan.default is missing],
+    )
 
 
-def serialize(plans: list[FieldPlan], value: Any) -> dict[str, Any]:
-    """The fields of a mapping, or of an object with attributes, by their plans."""
+def serialize(plan: SchemaPlan, value: Any) -> dict[str, Any]:
+    """A mapping, or an object with attributes, by the plans of its fields."""
     is_mapping = type(value) is dict or isinstance(value, Mapping)
     read = value.get if is_mapping else partial(getattr, value)
-    shown = {}
-    for name, key, default, plain, show in plans:
-        field_value = read(name, default)
-        if type(field_value) in plain:
-            shown[key] = field_value
-        elif field_value is not missing:
-            shown[key] = show(field_value)
+    shown = {
+        key: found if type(found := read(name, default)) in plain else show(found)
+        for name, key, default, plain, show in plan.fields
+    }
+    for key in plan.optional:
+        if shown[key] is missing:
+            del shown[key]
     return shown
 
 

@@ -8,6 +8,7 @@ from decimal import Context, Decimal
 from typing import Any
 from uuid import UUID
 
+import orjson
 from bson import Binary, Decimal128, MaxKey, MinKey, Timestamp
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
@@ -84,7 +85,10 @@ def to_iso(moment: datetime | DatetimeMS) -> str:
         shown = f"{year:04d}" if 0 <= year <= 9999 else f"{year:+07d}"
         return f"{shown}{similar.isoformat(timespec='milliseconds')[4:-6]}Z"
     if moment.tzinfo is None:
-        return moment.isoformat("T", "milliseconds") + "Z"
+        # Half the time of `isoformat`: nearly every date of a list comes here.
+        text = orjson.dumps(moment)
+        has_fraction = text[20:21] == b"."
+        return f"{text[1:24].decode()}Z" if has_fraction else f"{text[1:20].decode()}.000Z"
     if moment.tzinfo not in _IN_UTC:
         moment = moment.astimezone(UTC)
     # Half the time of `isoformat`, which also formats the zone.

@@ -54,7 +54,8 @@ log = logging.getLogger(__name__)
 # One query after the other would take seconds for a hundred queues of a distant deployment.
 READERS = 8
 _PATH = re.compile(r"(/queues/([^/]+))(/.*)?", re.DOTALL)
-_NAME, _ROOT = "jobmon.queue", "jobmon.root"  # in the WSGI environment
+# In the WSGI environment: the queue's name and settings, and the path before both.
+_NAME, _SETTINGS, _ROOT = "jobmon.queue", "jobmon.settings", "jobmon.root"
 
 T = TypeVar("T")
 StartResponse = Callable[..., Any]
@@ -228,15 +229,18 @@ class QueuePath:
     So every route exists once, and the addresses that Flask makes keep the queue.
     """
 
-    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+    def __init__(self, app: Callable[..., Iterable[bytes]], queues: WatchedQueues) -> None:
         self._app = app
+        self._queues = queues
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         found = _PATH.fullmatch(environ.get("PATH_INFO", ""))
+        environ[_SETTINGS] = self._queues.default
         if found is not None:
             prefix, name, path = found.groups()
             root = environ.get("SCRIPT_NAME", "").rstrip("/")
             environ[_ROOT], environ[_NAME] = root, _decode(name)
+            environ[_SETTINGS] = self._queues.find_settings(environ[_NAME])
             environ["SCRIPT_NAME"], environ["PATH_INFO"] = root + prefix, path or "/"
         return self._app(environ, start_response)
 
@@ -249,7 +253,7 @@ def _decode(name: str) -> str:
 def register(app: Flask, queues: WatchedQueues) -> None:
     """Let requests name one of these queues; call it before other middleware is registered."""
     app.extensions["jobmon_queues"] = queues
-    app.wsgi_app = QueuePath(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = QueuePath(app.wsgi_app, queues)  # type: ignore[method-assign]
 
 
 def all_queues() -> WatchedQueues:
@@ -259,8 +263,9 @@ def all_queues() -> WatchedQueues:
 
 def current_settings() -> Settings | None:
     """The settings of the queue that this request is about; None if its path names another."""
-    queues = all_queues()
-    return queues.find_settings(request.environ.get(_NAME, queues.default.queue))
+    environ = request.environ
+    found: Settings | None = environ[_SETTINGS] if _SETTINGS in environ else all_queues().default
+    return found
 
 
 def current_queue() -> WatchedQueue:
@@ -268,12 +273,12 @@ def current_queue() -> WatchedQueue:
 
     Check the caller's token first: only a caller with a token may learn which queues exist.
     """
-    if "jobmon_queue" not in g:
+    found: WatchedQueue | None = g.get("jobmon_queue")
+    if found is None:
         settings = current_settings()
         if settings is None:
             raise no_such_queue()
-        g.jobmon_queue = all_queues().open(settings)
-    found: WatchedQueue = g.jobmon_queue
+        found = g.jobmon_queue = all_queues().open(settings)
     return found
 
 
