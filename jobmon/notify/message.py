@@ -57,7 +57,7 @@ class Message:
     level: Level | None = None
 
     def render_title(self) -> str:
-        """One line: `[PROD] payouts: 3 jobs stuck: …`, or how many notices there are."""
+        """One line: `[PROD] jobmon, payouts: 3 jobs stuck: …`, or the number of notices."""
         if not self.news:
             subject = "this is a test of notifications"
         elif len(self.news) == 1:

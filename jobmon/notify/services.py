@@ -65,7 +65,7 @@ class AppriseReceiver:
 
 
 def _choose_type(message: Message) -> "NotifyType":
-    """Success if no notice is open any more: services may then close what they opened."""
+    """Success if no notice is open any more: services may then close their incident."""
     from apprise import NotifyType  # noqa: PLC0415
 
     if not message.news:

@@ -73,7 +73,7 @@ TrackedProblems = Mapping[CheckKind, Tracked]
 def track(
     tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
 ) -> dict[CheckKind, Tracked]:
-    """What is tracked after a check. A kind that could not be checked is neither new nor gone."""
+    """The tracked problems after a check; a kind that was not checked is neither new nor gone."""
     updated: dict[CheckKind, Tracked] = {}
     for kind in CheckKind:
         entry, problem = tracked.get(kind), findings.problems.get(kind)
@@ -103,9 +103,9 @@ def list_news(
     timing: Timing,
     mutes: ActiveMutes = NO_MUTES,
 ) -> list[News]:
-    """What has to be sent now, the most urgent first; empty if nothing.
+    """The news to send now, the most urgent first.
 
-    That a muted problem is over is sent when the mute ends.
+    The end of a muted problem is sent when the mute ends.
     """
     news = []
     for kind, entry in tracked.items():
@@ -135,7 +135,7 @@ def find_open_level(tracked: TrackedProblems) -> Level | None:
 def record_sent(
     tracked: TrackedProblems, news: Sequence[News], now: datetime
 ) -> dict[CheckKind, Tracked]:
-    """What is tracked after a receiver got these news."""
+    """The tracked problems after a receiver got these news."""
     updated = dict(tracked)
     for item in news:
         kind, problem = item.problem.kind, item.problem
