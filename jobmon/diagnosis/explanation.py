@@ -32,7 +32,7 @@ class ExplanationCode(StrEnum):
     RETRY_SCHEDULED = "retry_scheduled"
     WAITING = "waiting"  # due, as far as is known
     TYPE_PAUSED = "type_paused"  # due, and workers take no jobs of its type until it is resumed
-    TYPE_STALLED = "type_stalled"  # due, and none of its type runs or has ended lately
+    TYPE_STALLED = "type_stalled"  # due, but no job of its type runs or has ended lately
     RUNNING = "running"
     RUNNING_LONG = "running_long"  # longer than 99 % of the runs of its type
     LEASE_EXPIRED = "lease_expired"
@@ -166,9 +166,9 @@ def _describe_due(job: JobFacts, now: datetime) -> Parts:
     if "nextRunAt" in job.unreadable:
         return (f"{subject} waits. When it is due is unknown: nextRunAt is not a date",)
     if job.next_run_at is not None:
-        return (f"{subject} became due ", _bound(job.next_run_at, now))
+        return (f"{subject} became due ", _limit_to_now(job.next_run_at, now))
     if job.due_since is not None:
-        return (f"{subject} has been due since it was created ", _bound(job.due_since, now))
+        return (f"{subject} has been due since it was created ", _limit_to_now(job.due_since, now))
     return (f"{subject} is due",)
 
 
@@ -204,7 +204,7 @@ def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explana
         begun: Parts = (f"{_name_attempt(job) or 'It'} is leased", *worker)
         compared = ". No start of the attempt is recorded."
     else:
-        since, compared = _bound(started, now), "."
+        since, compared = _limit_to_now(started, now), "."
         worker = (" on ", WorkerName(job.worker)) if job.worker else ()
         begun = (f"{_name_attempt(job) or 'An attempt'} started ", since, *worker)
         if comparison := _compare_runs(now - started, others.runs):
@@ -257,7 +257,7 @@ def _name_attempt(job: JobFacts) -> str:
 def _explain_end(job: JobFacts, now: datetime) -> Explanation:
     ended = job.finished_at
     reasons = {} if ended is not None else {"since": "the end of the job is not recorded"}
-    when: Parts = () if ended is None else (" ", _bound(ended, now))
+    when: Parts = () if ended is None else (" ", _limit_to_now(ended, now))
     if job.status == JobStatus.SUCCEEDED:
         code, first, last = ExplanationCode.SUCCEEDED, "It succeeded", "."
         if job.attempt and job.attempt > 1 and not job.is_recurring:
@@ -294,7 +294,7 @@ def _describe_other_status(job: JobFacts) -> str:
     return f'Its status is "{job.status[:60]}": it is unknown whether it will be started.'
 
 
-def _bound(moment: datetime, now: datetime) -> datetime:
+def _limit_to_now(moment: datetime, now: datetime) -> datetime:
     """A moment of the past, even if the clock of its writer is ahead."""
     return min(moment, now)
 

@@ -9,7 +9,7 @@ _LAST_HOUR = {"range": "1h"}
 
 
 def find_notice_address(notice: Notice) -> str:
-    """The address of that page; empty if there is none."""
+    """The address of the page for a notice; empty if there is none."""
     # A notice is about the last hour, so the page or table that it links to must show that hour.
     if notice.type_name:
         return type_address(notice.type_name, _LAST_HOUR)

@@ -1,4 +1,4 @@
-"""When something in the history of a queue began: that no job finishes, or that jobs die."""
+"""Finds when a problem began in the history of a queue: no job finishes any more, or jobs die."""
 
 from datetime import datetime, timedelta
 

@@ -1,7 +1,7 @@
-"""Summarizes the runs of a recurring job: their ends, which were missed, whether one is overdue.
+"""Summarizes the runs of a recurring job: how they ended, missed runs, and an overdue run.
 
 Pure functions over runs and the job's state. A run was missed if it was due by the job's interval
-and another one came later. Nothing is concluded for a time in which runs may be unknown.
+and another run came later. Nothing is concluded for a time in which runs may be unknown.
 """
 
 from collections.abc import Iterable, Sequence
@@ -69,7 +69,7 @@ class JobState:
 def summarize_recurrence(
     job: JobState, runs: Iterable[Run], gaps: Sequence[Gap], now: datetime, *, no_history: str = ""
 ) -> Recurrence:
-    """What the newest runs of a job show at `now`.
+    """The recurrence that the newest runs of a job show at `now`.
 
     `runs`: the oldest first. `gaps`: times in which runs may be unknown. `no_history`: why only the
     last run is known.
@@ -116,15 +116,15 @@ def _find_overdue(job: JobState, now: datetime) -> datetime | None:
 def _find_missed(
     run: Run, after: Run | None, job: JobState, gaps: Sequence[Gap], overdue_at: datetime | None
 ) -> list[Run]:
-    """The runs that were due between two others, or after the last one of an overdue job."""
+    """The missed runs between two runs, or after the last run of an overdue job."""
     repetition = run.repetition or job.repetition
     start = run.started_at
     end = overdue_at if after is None else after.started_at
-    same = job.repetition if after is None else (after.repetition or job.repetition)
+    next_repetition = job.repetition if after is None else (after.repetition or job.repetition)
     timetable = parse_timetable(repetition)
-    if start is None or end is None or timetable is None or same != repetition or start >= end:
+    if start is None or end is None or timetable is None or start >= end:
         return []
-    if after is not None and after.follows_unknown:
+    if next_repetition != repetition or (after is not None and after.follows_unknown):
         return []
     if any(gap.clip(start, end) for gap in gaps):
         return []
