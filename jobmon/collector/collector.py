@@ -118,7 +118,7 @@ class Collector:
             self._stop.wait(RETRY_AFTER_S)
 
     def _open(self) -> None:
-        """Create, once, what needs the key of the queue: it is known when the database answers."""
+        """Create, once, the objects that need the queue's key, which comes from the database."""
         if not hasattr(self, "_own"):
             self._own = OwnDatabase(self._rollups, self._connection.queue_key)
             self._lease = LeaderLease(self._own, self._share.holder, self._share.lease_group)
@@ -184,7 +184,7 @@ class Collector:
         return None, self._runs.open_changes(seen_until, self._stop)
 
     def _load_checkpoint(self) -> tuple[Checkpoint | None, str]:
-        """The checkpoint, or None with the reason why a stored one is not used."""
+        """The checkpoint, or None with the reason why a stored checkpoint is not used."""
         try:
             return self._checkpoints.load(), ""
         except IncompleteCheckpointError:
@@ -316,7 +316,7 @@ class Collector:
         return as_of, at
 
     def _start_saving(self, segments: SegmentMap, changes: Changes, *, has_changed: bool) -> float:
-        """Save a checkpoint, or only its position; returns the pause until the next one in s."""
+        """Save a checkpoint or only its position; returns the pause before the next save in s."""
         if not has_changed:
             self._checkpoints.move(changes.token, self._runs.seen_until)
             return CHECKPOINT_EVERY_S
@@ -325,7 +325,7 @@ class Collector:
         return pause_s
 
     def _make_checkpoint(self, segments: SegmentMap, changes: Changes) -> Checkpoint:
-        """What was counted, and the token of the last change in it."""
+        """A checkpoint of all counts, with the token of the last counted change."""
         jobs = self._runs.dump()
         return Checkpoint(segments.dump(), changes.token, jobs, self._runs.seen_until)
 

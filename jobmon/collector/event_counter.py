@@ -316,7 +316,7 @@ class EventCounter:
     def _reduce(
         self, document: Document, at: datetime, facts: JobVersion | None, knows_error: bool
     ) -> KnownJob:
-        """What is remembered of a job, with its error unless that is long.
+        """The part of a job that is remembered, with its error unless the error is long.
 
         If the next run fails with the same error, its change does not contain it.
         """

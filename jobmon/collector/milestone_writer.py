@@ -73,7 +73,7 @@ class MilestoneWriter:
         self._due_at = started + max(WRITE_EVERY_S, PAUSE_FACTOR * (time.monotonic() - started))
 
     def find_changes(self, segments: SegmentMap) -> MilestoneChanges | None:
-        """What has changed since the stored milestones; None if there are none."""
+        """The changes since the milestones were stored; None if no milestones are stored."""
         if self._version is None or segments is not self._segments:
             return None
         return MilestoneChanges(self._version, segments.changes, segments.oldest_change)
