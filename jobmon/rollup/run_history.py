@@ -101,7 +101,7 @@ class RunHistoryReader:
         return self._whole.get((window, counted_at), compute)
 
     def read_groups(self) -> RunHistory | None:
-        """What is known of all groups of errors, without counts; None if no collector counts."""
+        """All groups of errors, without counts; None if no collector counts."""
         progress = self._rollup.progress()
         if progress is None:
             return None

@@ -46,7 +46,7 @@ class StatsReader:
         return self._live.estimated_total()
 
     def find_page_guide(self, job_filter: JobFilter) -> PageGuide | None:
-        """What is known of a list, for its pages by number; None if it has to be counted."""
+        """The count and milestones of a list, for pages by number; None if it must be counted."""
         stats = self.cached_stats() if job_filter.is_by_status_and_type else None
         if stats is None:
             return None
