@@ -117,7 +117,7 @@ class ActionRecords:
         self._retention = timedelta(days=retention_days)
 
     def create_indexes(self) -> None:
-        """Create the indexes; the user must be allowed to."""
+        """Create the indexes; the user needs the right to do so."""
         for name, keys, options in RECORD_INDEXES:
             self.own[name].create_index(keys, **options)
 

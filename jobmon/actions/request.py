@@ -108,7 +108,7 @@ class ActionRequest:
 
     @property
     def value(self) -> datetime | int | None:
-        """The time or the priority that it gives."""
+        """The requested time or priority; None for other actions."""
         return self.priority if self.run_at is None else self.run_at
 
     def dump(self) -> Document:

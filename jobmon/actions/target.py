@@ -72,7 +72,7 @@ class Target:
 
     @property
     def is_single(self) -> bool:
-        """Whether it is at most one job or type."""
+        """Whether it is one job by its id, or one type."""
         return len(self.job_ids) + len(self.types) == 1
 
     def dump(self) -> Document:

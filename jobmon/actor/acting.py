@@ -88,7 +88,7 @@ def _select_supported(queues: Sequence[Settings]) -> Iterator[Settings]:
 
 
 def _create_indexes(watched: Connection, own: Connection) -> None:
-    """Create the indexes of the records; a user of `jobmon init --actor` may not, and has them."""
+    """Create the indexes of the records, unless the user has no right: then init created them."""
     records = OwnDatabase(state_database(own), watched.queue_key)
     try:
         ActionRecords(records, watched.settings.actions_retention_days).create_indexes()

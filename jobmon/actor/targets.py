@@ -1,4 +1,4 @@
-"""Finds the jobs of a request, batch by batch, each from the place where the last one ended."""
+"""Finds the jobs of a request, batch by batch; each begins where the previous batch ended."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -121,6 +121,6 @@ def _read_matching(
 
 
 def is_changed_since(job: Document, moment: datetime) -> bool:
-    """Whether a job that does not run was changed after a moment, as far as it shows that."""
+    """Whether a job that does not run was changed after a moment, by its updatedAt."""
     changed_at = job.get("updatedAt")
     return isinstance(changed_at, datetime) and changed_at > moment
