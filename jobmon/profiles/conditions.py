@@ -86,7 +86,7 @@ def parse_query(
 
 
 def _refuse_nested(name: str, condition: Any, at: KeyPath) -> None:
-    """Refuse a document as the value of a field: a dotted key without quotes makes one in TOML."""
+    """Refuse a document as a field's value: in TOML, a dotted key without quotes becomes one."""
     path = name
     inner = condition
     while isinstance(inner, dict) and len(inner) == 1 and not _has_operators(inner):
