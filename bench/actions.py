@@ -82,7 +82,7 @@ def fill(uri: str, count: int) -> None:
             )
 
 
-def work(uri: str, name: str, pause_s: float) -> None:
+def run_worker(uri: str, name: str, pause_s: float) -> None:
     """Lease and report jobs until this process is killed; one job in twenty dies again."""
     with MongoClient[dict[str, Any]](uri) as client:
         queue = JobQueue(client.get_default_database())
@@ -228,7 +228,7 @@ def measure(count: int, workers: int) -> list[str]:
             collector = [sys.executable, "-m", "jobmon.cli", "collector"]
             processes.append(subprocess.Popen(collector, env=environment))
             for number in range(workers):
-                process = multiprocessing.Process(target=work, args=(uri, f"w{number}", 0.05))
+                process = multiprocessing.Process(target=run_worker, args=(uri, f"w{number}", 0.05))
                 process.start()
                 processes.append(process)
             with serving(uri, folder, JOBMON_WORKERS="2", JOBMON_THREADS="8") as web:

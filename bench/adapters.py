@@ -80,13 +80,13 @@ class Cost:
     keys: int | None = None
 
 
-def shift(value: Any, by: timedelta) -> Any:
+def shift_dates(value: Any, by: timedelta) -> Any:
     """A value with all its dates moved by `by`, also dates in texts."""
     match value:
         case dict():
-            return {name: shift(inner, by) for name, inner in value.items()}
+            return {name: shift_dates(inner, by) for name, inner in value.items()}
         case list():
-            return [shift(inner, by) for inner in value]
+            return [shift_dates(inner, by) for inner in value]
         case datetime():
             return value + by
         case str() if _ISO.fullmatch(value):
@@ -106,7 +106,7 @@ def make_copy(
     base, target = template.created_at, created_at
     if template.status not in FINAL:
         base, target = sampled_at, datetime.now(UTC)
-    document = shift(template.document, target - base)
+    document = shift_dates(template.document, target - base)
     if isinstance(document["_id"], ObjectId):
         second = int(created_at.timestamp()).to_bytes(4, "big")
         document["_id"] = ObjectId(second + number.to_bytes(8, "big"))

@@ -54,7 +54,7 @@ ROUTES = (
 )
 
 
-def write(uri: str, stop: Event, done: Any) -> None:
+def run_writers(uri: str, stop: Event, done: Any) -> None:
     """Enqueue, lease and finish jobs at a steady rate."""
     client = MongoClient[dict[str, Any]](uri)
     database, pace = client.get_default_database(), CHANGES_A_SECOND / WRITERS
@@ -98,7 +98,7 @@ def change_jobs(database: Database[dict[str, Any]]) -> None:
     )
     leased = {"$set": {"status": "leased", "updatedAt": now}}
     jobs.bulk_write([UpdateOne({"_id": job_id}, leased) for job_id in ids])
-    finished = [finish(number) for number in numbers]
+    finished = [make_finish_fields(number) for number in numbers]
     attempts.bulk_write(
         [
             UpdateOne({"_id": job_id}, {"$set": end})
@@ -114,7 +114,7 @@ def change_jobs(database: Database[dict[str, Any]]) -> None:
     )
 
 
-def finish(number: int) -> dict[str, Any]:
+def make_finish_fields(number: int) -> dict[str, Any]:
     """The fields of a finished attempt: one in ten fails."""
     now = datetime.now(UTC)
     if number % 10:
@@ -138,7 +138,7 @@ def observe(
 ) -> Observation:
     """Measure while the queue changes and the clients, if any, send requests in turn."""
     stop, done = multiprocessing.Event(), multiprocessing.Value("q", 0)
-    writer = multiprocessing.Process(target=write, args=[uri, stop, done])
+    writer = multiprocessing.Process(target=run_writers, args=[uri, stop, done])
     writer.start()
     try:
         time.sleep(5)

@@ -105,7 +105,7 @@ def mounted_small_disk(folder: Path) -> Iterator[None]:
 def kill_processes(system: SystemUnderLoad, _: ExitStack) -> None:
     """Kills a gunicorn worker, the collector or a queue worker about every second."""
     until, killed = (
-        time.monotonic() + system.seconds,
+        time.monotonic() + system.kill_for_s,
         dict.fromkeys(("web", "collector", "queue"), 0),
     )
     while time.monotonic() < until:
@@ -149,10 +149,10 @@ def main() -> int:
             mounted_small_disk(folder / "mongod" / "0") if "disk_full" in faults else nullcontext(),
             ReplicaSet(folder / "mongod") as servers,
             system_under_load(
-                servers, folder, viewers=arguments.viewers, a_second=JOBS_A_SECOND
+                servers, folder, viewers=arguments.viewers, jobs_per_second=JOBS_A_SECOND
             ) as system,
         ):
-            system.seconds = arguments.seconds
+            system.kill_for_s = arguments.seconds
             results = [measure(system, name) for name in faults]
             system.servers.await_all()
             system.writers.drain(DRAINS_WITHIN_S)

@@ -23,7 +23,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from filling import fill
-from scale import SECRET, ask, await_built, collecting, end, list_paths, measure_rate, serving
+from scale import (
+    SECRET,
+    ask,
+    await_built,
+    collecting,
+    end_process,
+    list_paths,
+    measure_rate,
+    serving,
+)
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, free_port
@@ -135,7 +144,7 @@ def serving_express(uri: str, folder: Path) -> Iterator[int | None]:
                 time.sleep(0.1)
         yield port
     finally:
-        end(process)
+        end_process(process)
 
 
 def _install(npm: str, folder: Path) -> bool:

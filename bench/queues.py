@@ -26,7 +26,7 @@ from typing import Any
 
 from filling import make_job
 from pymongo import MongoClient
-from scale import SECRET, Client, ask, end, find_family, read_cpu_s
+from scale import SECRET, Client, ask, end_process, find_family, read_cpu_s
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod, free_port
@@ -86,7 +86,7 @@ def running(command: str, environment: dict[str, str]) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
-        end(process)
+        end_process(process)
 
 
 def await_true(condition: Callable[[], object]) -> float:
@@ -120,7 +120,7 @@ class Observer:
         self.client = MongoClient[Documents](home, tz_aware=True)
         self._rollups = self.client.jobmon_rollups
 
-    def holders(self) -> Counter[str]:
+    def count_by_holder(self) -> Counter[str]:
         """The number of queues whose lease each collector process holds now."""
         alive = {"name": "collector", "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
         return Counter(lease["holder"] for lease in self._rollups.leases.find(alive))
@@ -133,10 +133,10 @@ class Observer:
         ]
         return [row["age"] / 1_000 for row in self._rollups.state.aggregate(pipeline)]
 
-    def fresh(self) -> int:
+    def count_fresh(self) -> int:
         return sum(age_s <= FRESH_S for age_s in self.ages_s())
 
-    def commands(self) -> int:
+    def count_commands(self) -> int:
         """The number of commands since the server started."""
         counters = self.client.admin.command("serverStatus")["opcounters"]
         return sum(counters[name] for name in COMMANDS)
@@ -171,7 +171,7 @@ def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reach
     load = os.getloadavg()[0]
     print(f"\n{len(queues)} queues, {reachable} can be reached; load {load:.0f}", flush=True)
     with running("collector", environment) as collector:
-        leases_s = await_true(lambda: observer.holders().total() == reachable)
+        leases_s = await_true(lambda: observer.count_by_holder().total() == reachable)
         stats_s = leases_s + await_true(lambda: len(observer.ages_s()) == reachable)
         print(f"collector: all leases after {leases_s:.1f} s, all statistics after {stats_s:.1f} s")
         with running("run", environment) as web:
@@ -193,13 +193,13 @@ def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reach
 def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, float]:
     """The CPU of each group of processes as a share of a core; prints the commands a second."""
 
-    def used() -> dict[str, float]:
+    def read_cpu() -> dict[str, float]:
         return {name: sum(map(read_cpu_s, pids)) for name, pids in groups.items()}
 
-    before, commands, started = used(), observer.commands(), time.monotonic()
+    before, commands, started = read_cpu(), observer.count_commands(), time.monotonic()
     time.sleep(IDLE_S)
-    took_s, after = time.monotonic() - started, used()
-    print(f"at rest: {(observer.commands() - commands) / took_s:.0f} commands a second")
+    took_s, after = time.monotonic() - started, read_cpu()
+    print(f"at rest: {(observer.count_commands() - commands) / took_s:.0f} commands a second")
     return {name: (after[name] - before[name]) / took_s for name in groups}
 
 
@@ -217,22 +217,23 @@ def measure_sharing(path: Path, home: str, queues: dict[str, str]) -> None:
             share = len(queues) // number
             took_s = await_true(
                 lambda share=share, number=number: (
-                    len(held := observer.holders()) == number
+                    len(held := observer.count_by_holder()) == number
                     and held.total() == len(queues)
                     and max(held.values()) <= share + 1
                 )
             )
-            held = sorted(observer.holders().values())
+            held = sorted(observer.count_by_holder().values())
             print(f"{number} collectors: {held} after {took_s:.1f} s", flush=True)
             await_true(lambda: len(observer.ages_s()) == len(queues))
         started[0].kill()
         at, oldest_s = time.monotonic(), 0.0
-        while observer.fresh() < len(queues) or time.monotonic() < at + FRESH_S:
+        while observer.count_fresh() < len(queues) or time.monotonic() < at + FRESH_S:
             oldest_s = max(oldest_s, *observer.ages_s())
             time.sleep(0.05)
         took_s = time.monotonic() - at
         print(f"after kill -9 of one: all counted again after {took_s:.1f} s, ", end="")
-        print(f"oldest statistics {oldest_s:.1f} s, shares {sorted(observer.holders().values())}")
+        shares = sorted(observer.count_by_holder().values())
+        print(f"oldest statistics {oldest_s:.1f} s, shares {shares}")
     observer.client.close()
 
 

@@ -85,10 +85,10 @@ def serving(uri: str, app: tuple[str, ...] = JOBMON) -> Iterator[tuple[int, int]
                 time.sleep(0.1)
         yield port, process.pid
     finally:
-        end(process)
+        end_process(process)
 
 
-def end(process: subprocess.Popen[Any]) -> None:
+def end_process(process: subprocess.Popen[Any]) -> None:
     """End a process within a minute; kill it and raise TimeoutExpired if it does not."""
     process.terminate()
     try:
@@ -108,7 +108,7 @@ def collecting(uri: str, **settings: str) -> Iterator[int]:
     try:
         yield process.pid
     finally:
-        end(process)
+        end_process(process)
 
 
 def find_family(pid: int) -> list[int]:

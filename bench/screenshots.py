@@ -22,11 +22,11 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
-from past import History
+from invented_history import History
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pymongo import MongoClient
 from recording import record_tour
-from scale import end
+from scale import end_process
 
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.rollup.documents import OwnDatabase, rollup_database
@@ -72,17 +72,17 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}", token[1]
     finally:
-        end(process)
+        end_process(process)
 
 
-def take(page: Page, name: str) -> None:
+def take_screenshot(page: Page, name: str) -> None:
     file = DOCS / f"{name}.png"
     page.mouse.move(0, 0)
     page.screenshot(path=file)
     print(f"{file}: {file.stat().st_size / 1_024:.0f} KB")
 
 
-def take_terminal(browser: Browser, url: str, token: str) -> None:
+def take_terminal_screenshot(browser: Browser, url: str, token: str) -> None:
     """Save a picture of `jobmon top` with the errors of the last hour."""
 
     async def draw() -> str:
@@ -123,17 +123,17 @@ def main() -> None:
             expect(page.get_by_text("still counting")).to_have_count(0, timeout=COLLECTED_MS)
             page.reload()
             expect(page.locator(".chart canvas")).to_have_count(3)
-            take(page, "overview")
+            take_screenshot(page, "overview")
             page.goto(f"{url}/dashboard/jobs?status=failed&status=dlq")
-            take(page, "jobs")
+            take_screenshot(page, "jobs")
             page.emulate_media(color_scheme="dark")
             # A job of the invented history: stacks of the workload have paths of this machine.
             filters = {"status": "dlq", "type": "webhook.deliver", "created_to": before.isoformat()}
             page.goto(f"{url}/dashboard/jobs?{urlencode(filters)}")
             page.locator(".row-link").first.click()
             expect(page.locator("#payload")).to_be_visible()
-            take(page, "job-dark")
-            take_terminal(browser, url, token)
+            take_screenshot(page, "job-dark")
+            take_terminal_screenshot(browser, url, token)
             page.emulate_media(color_scheme="light")
             record_tour(page, url, DOCS / "tour.webp")
         browser.close()

@@ -61,7 +61,7 @@ HALF_HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 
 
 @dataclass
-class Holder:
+class SlowClients:
     """A kind of slow client. It sends `opening` first, and then `drip` every second."""
 
     name: str
@@ -131,7 +131,7 @@ def fill(uri: str) -> None:
     connection.client.close()
 
 
-def list_holders(token: str) -> tuple[Holder, ...]:
+def list_slow_clients(token: str) -> tuple[SlowClients, ...]:
     """The kinds of slow clients; the last two send the token."""
 
     def get(path: str) -> bytes:
@@ -142,17 +142,19 @@ def list_holders(token: str) -> tuple[Holder, ...]:
         b"GET /dashboard/static/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     )
     return (
-        Holder("none", 0, b""),
-        Holder("16 half-sent forms", 16, SIZED + b"x"),
-        Holder("170 half-sent headers", 170, HALF_HEAD),
-        Holder("1,600 half-sent headers", 1_600, HALF_HEAD),
-        Holder("400 forms, a byte a second each", 400, SIZED, b"x"),
-        Holder("400 chunked forms, a byte a second each", 400, CHUNKED, b"1\r\nx\r\n"),
-        Holder("1,000 idle connections", 1_000, b""),
-        Holder("170 unread files of 1.7 MB", 170, bundle, reads_little=True),
-        Holder("200 half TLS handshakes", 200, b"\x16\x03\x01\x02\x00\x01", by_tls=True),
-        Holder("20 unread exports of one owner", 20, get("/jobs?format=ndjson"), reads_little=True),
-        Holder("8 unread details of 7 MB", 8, get(f"/jobs/{LARGE_JOB}"), reads_little=True),
+        SlowClients("none", 0, b""),
+        SlowClients("16 half-sent forms", 16, SIZED + b"x"),
+        SlowClients("170 half-sent headers", 170, HALF_HEAD),
+        SlowClients("1,600 half-sent headers", 1_600, HALF_HEAD),
+        SlowClients("400 forms, a byte a second each", 400, SIZED, b"x"),
+        SlowClients("400 chunked forms, a byte a second each", 400, CHUNKED, b"1\r\nx\r\n"),
+        SlowClients("1,000 idle connections", 1_000, b""),
+        SlowClients("170 unread files of 1.7 MB", 170, bundle, reads_little=True),
+        SlowClients("200 half TLS handshakes", 200, b"\x16\x03\x01\x02\x00\x01", by_tls=True),
+        SlowClients(
+            "20 unread exports of one owner", 20, get("/jobs?format=ndjson"), reads_little=True
+        ),
+        SlowClients("8 unread details of 7 MB", 8, get(f"/jobs/{LARGE_JOB}"), reads_little=True),
     )
 
 
@@ -168,7 +170,7 @@ def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
     print(
         f"| slow clients | {' | '.join(PROBED)} | memory |\n| --- {'| --- ' * (len(PROBED) + 1)}|"
     )
-    for holder in list_holders(owner):
+    for holder in list_slow_clients(owner):
         if arguments.only and arguments.only not in holder.name:
             continue
         tls = f"--certfile {certificate} --keyfile {certificate}" if holder.by_tls else ""
@@ -205,7 +207,7 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
 
 
 @contextmanager
-def holding(port: int, holder: Holder) -> Iterator[None]:
+def holding(port: int, holder: SlowClients) -> Iterator[None]:
     """Keep the slow clients connected while the block runs; a closed client connects again."""
     held: list[socket.socket] = []
     is_over = threading.Event()

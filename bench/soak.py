@@ -181,7 +181,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     create_indexes(connection)
     fill(connection, jobs)
     connection.client.close()
-    writers = Writers(uri, a_second=10)
+    writers = Writers(uri, jobs_per_second=10)
     running.callback(writers.stop)
     restart = running.enter_context(run_collector(uri, folder / "collector.log"))
     collecting = restart().pid

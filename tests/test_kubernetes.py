@@ -193,7 +193,7 @@ def test_pods_meet_pod_security_restricted(complete: Objects, name: str) -> None
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_pods_are_what_compose_runs(complete: Objects, name: str) -> None:
+def test_pods_run_the_commands_of_compose(complete: Objects, name: str) -> None:
     """Catches a pod whose command or folder in memory differs from the compose file's."""
     pod, it = pods(complete)[name], container(complete, name)
     service = COMPOSE[name]
@@ -273,7 +273,7 @@ def test_ingress_path_is_the_prefix_of_all_addresses(complete: Objects, default:
     assert "env" not in container(default, "web")
 
 
-def test_ingress_of_the_page_about_proxies_is_the_charts() -> None:
+def test_ingress_in_the_docs_equals_the_ingress_of_the_chart() -> None:
     (block,) = read_blocks("yaml", "Kubernetes")
     ingress = yaml.safe_load(block)
     for version in VERSIONS:

@@ -84,7 +84,7 @@ def test_units_expose_little(host: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_units_run_what_compose_runs(name: str) -> None:
+def test_units_run_the_commands_of_compose(name: str) -> None:
     command, _, _ = read_unit(name)
     assert command[0] == "/opt/jobmon/bin/jobmon"
     service = COMPOSE[name].get("command", ["jobmon", "run"])[1:]

@@ -22,7 +22,7 @@ KNOWN = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
 
 
 @pytest.fixture
-def fifty(watched: Any) -> Any:
+def fifty_jobs(watched: Any) -> Any:
     """Jobs 0 to 49, from the oldest to the newest; five are created in each second."""
     watched.jobs.insert_many(
         {
@@ -46,7 +46,7 @@ def total(api: Api, path: str = QUEUE, **query: Any) -> tuple[int, bool]:
     return meta["total"], meta["total_is_exact"]
 
 
-def test_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty: Any) -> None:
+def test_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty_jobs: Any) -> None:
     answer = api.get_as_admin(QUEUE)
     assert answer.status_code == 200
     assert ids(answer) == list(range(49, 29, -1))
@@ -76,7 +76,7 @@ def test_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty: Any
     ],
 )
 def test_the_last_page_and_pages_beyond_it(
-    api: Api, fifty: Any, query: dict[str, Any], expected: Any, meta: tuple[int, ...]
+    api: Api, fifty_jobs: Any, query: dict[str, Any], expected: Any, meta: tuple[int, ...]
 ) -> None:
     answer = api.get_as_admin(QUEUE, **query)
     assert ids(answer) == list(expected)
@@ -93,7 +93,7 @@ def test_the_last_page_and_pages_beyond_it(
 
 
 @pytest.mark.parametrize("per_page", [1, 7, 10, 49, 50])
-def test_cursors_visit_every_job_once(api: Api, fifty: Any, per_page: int) -> None:
+def test_cursors_visit_every_job_once(api: Api, fifty_jobs: Any, per_page: int) -> None:
     seen, page, query = [], 0, {"per_page": per_page}
     while True:
         answer = api.get_as_admin(QUEUE, **query)
@@ -122,7 +122,7 @@ def test_cursors_visit_every_job_once(api: Api, fifty: Any, per_page: int) -> No
     ],
 )
 def test_filters_find_exactly_the_matching_jobs(
-    api: Api, fifty: Any, query: dict[str, Any], matches: Any
+    api: Api, fifty_jobs: Any, query: dict[str, Any], matches: Any
 ) -> None:
     answer = api.get_as_admin(QUEUE, per_page=100, **query)
     expected = [number for number in range(49, -1, -1) if matches(number)]
@@ -131,7 +131,7 @@ def test_filters_find_exactly_the_matching_jobs(
 
 
 def test_totals_beyond_the_count_limit_come_from_the_statistics(
-    api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
+    api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
     assert total(api) == (50, True)
@@ -276,7 +276,7 @@ def test_a_job_from_the_future_has_no_negative_age(api: Api, watched: Any) -> No
 
 
 def test_a_count_that_takes_too_long_becomes_an_estimate(
-    api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
+    api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_slow(_: LiveStats) -> Any:
         raise ExecutionTimeout("operation exceeded time limit", 50)
@@ -323,7 +323,7 @@ def test_types_beyond_the_limit_are_counted_together(
 
 
 def test_types_are_serialized_once_for_the_same_counts(
-    api: Api, fifty: Any, monkeypatch: pytest.MonkeyPatch
+    api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
     (queue,) = api.app.extensions["jobmon_queues"].open_all()

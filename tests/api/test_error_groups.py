@@ -175,7 +175,7 @@ def test_bad_parameter_is_named(api: Api, query: Any, parameter: str) -> None:
     assert list(answer.json["error"]["details"]) == [parameter]
 
 
-def test_without_a_collector_the_reason_is_given(api: Api) -> None:
+def test_without_a_collector_the_answer_is_503_with_the_reason(api: Api) -> None:
     for path in (PATH, f"{PATH}/{OTHER}"):
         answer = api.get_as_admin(path)
         assert (answer.status_code, answer.json["error"]["code"]) == (503, "collector_unavailable")

@@ -328,7 +328,7 @@ def test_a_job_that_runs_longer_than_its_type_is_named(counted: WatchedQueue) ->
     assert "99% of its type took less time, up to about 1.9 s in the last hour" in found["text"]
 
 
-def test_a_history_that_cannot_be_read_leaves_the_job(
+def test_a_job_is_explained_although_its_history_cannot_be_read(
     counted: WatchedQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:

@@ -68,7 +68,7 @@ def flatten(job: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def sixty(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
+def sixty_jobs_api(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
     """The service, with its indexes, over sixty jobs."""
     database = mongo["test_export"]
     database.jobs.insert_many(
@@ -97,20 +97,24 @@ def sixty(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Api]:
     "query", [{}, {"status": "dlq"}, {"job_id": "job-1"}, {"created_from": f"{DATE}T03:00:10Z"}]
 )
 def test_an_export_equals_the_list_by_cursors(
-    sixty: Api, monkeypatch: pytest.MonkeyPatch, path: str, query: dict[str, str], sort: str
+    sixty_jobs_api: Api,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    query: dict[str, str],
+    sort: str,
 ) -> None:
     monkeypatch.setattr(lists_module, "BATCH", 10)
-    token = sixty.token("ada")
-    expected = read_by_cursors(sixty, path, token, sort=sort, **query)
+    token = sixty_jobs_api.token("ada")
+    expected = read_by_cursors(sixty_jobs_api, path, token, sort=sort, **query)
     assert len(expected) > 5
 
-    lines = sixty.get(path, token=token, sort=sort, format="ndjson", **query)
+    lines = sixty_jobs_api.get(path, token=token, sort=sort, format="ndjson", **query)
     assert lines.content_type == "application/x-ndjson"
     *jobs, end = map(json.loads, lines.text.splitlines())
     assert jobs == expected
     assert end == {"end": True, "rows": len(expected)}
 
-    table = sixty.get(path, token=token, sort=sort, format="csv", **query)
+    table = sixty_jobs_api.get(path, token=token, sort=sort, format="csv", **query)
     assert table.content_type == "text/csv; charset=utf-8"
     assert table.text.split("\r\n", 1)[0] == HEADER
     *rows, last = csv.DictReader(io.StringIO(table.text, newline=""))
@@ -213,7 +217,7 @@ def read_by_schema(app: Flask) -> list[dict[str, Any]]:
     [("jobmon", "jobs", JOB | {b"priority": [int32(5)]}), ("agenda", "agendaJobs", AGENDA_JOB)],
     ids=["jobmon", "agenda"],
 )
-def test_rows_of_odd_jobs_are_those_of_the_schema(
+def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
     mongod: Mongod,
     database: Database[dict[str, Any]],
     profile: str,

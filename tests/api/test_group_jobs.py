@@ -74,7 +74,7 @@ def test_list_of_a_group_has_the_jobs_whose_newest_error_belongs_to_it(
     assert ids(api.get_as_admin(QUEUE, error_group=undefined, status="succeeded")) == []
 
 
-def test_error_without_its_own_group_is_of_the_group_of_its_code(
+def test_error_without_its_own_group_belongs_to_the_group_of_its_code(
     api: Api, history: ErrorHistory
 ) -> None:
     kind = fold_kind(classify_error(ERRORS[1]))

@@ -24,7 +24,7 @@ def ids(answer: Any) -> list[str]:
 
 
 @pytest.fixture
-def twelve(watched: Any) -> Any:
+def twelve_jobs(watched: Any) -> Any:
     """Jobs 0 to 11, created an hour apart, of three owners; every second job is dead."""
     codes = ["E", 11_000, "E2", "11000"]
     watched.jobs.insert_many(
@@ -72,7 +72,7 @@ def twelve(watched: Any) -> Any:
     ids=str,
 )
 def test_each_filter_finds_exactly_the_matching_jobs(
-    api: Api, twelve: Any, query: dict[str, Any], expected: str
+    api: Api, twelve_jobs: Any, query: dict[str, Any], expected: str
 ) -> None:
     answer = api.get_as_admin(QUEUE, **query)
     assert ids(answer) == expected.split()
@@ -80,7 +80,7 @@ def test_each_filter_finds_exactly_the_matching_jobs(
     assert (meta["total"], meta["total_is_exact"]) == (len(expected.split()), True)
 
 
-def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve: Any) -> None:
+def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve_jobs: Any) -> None:
     query = {"status": "dlq", "created_to": f"{DATE}T12:00:00Z"}
     assert ids(api.get_as_owner(OWN, "ada", **query)) == ["5"]
     for name in ("owner", "error_code"):
@@ -246,7 +246,7 @@ def test_the_total_of_a_long_list_is_cached_and_of_a_short_list_is_not(
 
 
 def test_list_of_one_page_is_not_counted(
-    api: Api, twelve: Any, monkeypatch: pytest.MonkeyPatch
+    api: Api, twelve_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a second query for the total of a list that is shown completely."""
     monkeypatch.setattr(list_count.ListCounter, "count", None)

@@ -90,7 +90,9 @@ def test_attempts_of_workers_in_the_future_are_null_with_a_reason(
     assert (worker["name"], worker["runningJobs"], worker["attempts"]) == ("w1", 1, None)
 
 
-def test_a_list_of_longest_runs_has_a_reason_too(api: Api, history: ErrorHistory) -> None:
+def test_a_list_of_longest_runs_in_the_future_is_empty_with_a_reason(
+    api: Api, history: ErrorHistory
+) -> None:
     window = {f"finished_{name}": at for name, at in FUTURE.items()}
     answer = api.get_as_admin("/admin/jobs/queue", sort="-duration", **window).json
     assert answer["data"] == []

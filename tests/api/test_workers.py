@@ -250,7 +250,7 @@ def test_thousands_of_names_are_listed_page_by_page(
         ("celery-mongodb", "celery", "celery_taskmeta", []),
     ],
 )
-def test_workers_of_other_queues(
+def test_workers_of_other_programs_are_listed_or_unknown(
     mongod: Mongod,
     database: Documents,
     sample: str,

@@ -166,7 +166,7 @@ def system(
     servers: ReplicaSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SystemUnderLoad]:
     with system_under_load(
-        servers, tmp_path_factory.mktemp("logs"), viewers=2, a_second=12
+        servers, tmp_path_factory.mktemp("logs"), viewers=2, jobs_per_second=12
     ) as system:
         yield system
 

@@ -32,7 +32,7 @@ class ErrorHistory:
     def add(
         self,
         error: Any,
-        kind: str = "mail",
+        job_type: str = "mail",
         worker: str | None = "w1",
         *,
         at: datetime,
@@ -40,11 +40,11 @@ class ErrorHistory:
     ) -> str:
         """Add a failed run; returns the id of its group. The error `OTHER` is not grouped."""
         if error == OTHER:
-            self._add_run(kind, worker, "failed", at, took, OTHER)
+            self._add_run(job_type, worker, "failed", at, took, OTHER)
             return OTHER
         found = classify_error(error)
         parts = error if isinstance(error, dict) else {"message": error}
-        job = FailedJob(f"job-{len(self._runs)}", kind, worker, at)
+        job = FailedJob(f"job-{len(self._runs)}", job_type, worker, at)
         old = self.groups.get(found.id)
         jobs = sorted([job, *(old.jobs if old else ())], key=lambda job: job.at, reverse=True)
         self.groups[found.id] = ErrorGroup(
@@ -58,18 +58,18 @@ class ErrorHistory:
             last_seen=max(old.last_seen, at) if old else at,
             jobs=tuple(jobs[:MAX_RECENT_JOBS]),
         )
-        self._add_run(kind, worker, "failed", at, took, found.id)
+        self._add_run(job_type, worker, "failed", at, took, found.id)
         return found.id
 
     def succeed(
-        self, kind: str, worker: str | None, *, at: datetime, took: timedelta | None = None
+        self, job_type: str, worker: str | None, *, at: datetime, took: timedelta | None = None
     ) -> None:
         """Add a run that succeeded."""
-        self._add_run(kind, worker, "succeeded", at, took, None)
+        self._add_run(job_type, worker, "succeeded", at, took, None)
 
     def _add_run(
         self,
-        kind: str,
+        job_type: str,
         worker: str | None,
         outcome: str,
         at: datetime,
@@ -77,7 +77,7 @@ class ErrorHistory:
         group: str | None,
     ) -> None:
         run = FinishedRun(
-            type=kind,
+            type=job_type,
             outcome=outcome,
             job_id=f"job-{len(self._runs)}",
             finished_at=at,
@@ -115,6 +115,6 @@ class ErrorHistory:
         steps: ErrorSteps = {}
         for at in window.steps():
             groups = steps.setdefault(at, {})
-            for (group, kind), count in self._count(at, at + window.step).by_type.items():
-                groups.setdefault(group, Counter())[kind] += count
+            for (group, job_type), count in self._count(at, at + window.step).by_type.items():
+                groups.setdefault(group, Counter())[job_type] += count
         return steps

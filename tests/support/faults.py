@@ -237,7 +237,7 @@ class Proxy:
 class Writers:
     """A producer that counts its acknowledged jobs, and queue workers in their own processes."""
 
-    def __init__(self, uri: str, *, a_second: float = 30, workers: int = 2) -> None:
+    def __init__(self, uri: str, *, jobs_per_second: float = 30, workers: int = 2) -> None:
         self._uri = uri
         self._client = MongoClient[Document](uri, serverSelectionTimeoutMS=1_000)
         self.database = self._client.get_default_database()
@@ -245,7 +245,7 @@ class Writers:
         self._queue.create_indexes()
         self.before = self.database.jobs.count_documents({})
         self._stop = threading.Event()
-        self._pace_s = 1 / a_second
+        self._pace_s = 1 / jobs_per_second
         # A daemon: an enqueue that has begun never returns if the database stays unreachable.
         self._thread = threading.Thread(target=self._produce, daemon=True)
         # When each enqueue began and when it was acknowledged, by the monotonic clock.
@@ -577,7 +577,7 @@ class SystemUnderLoad:
         self.servers, self.port, self.token, self.web = servers, port, token, web
         self.writers, self.viewers = writers, viewers
         self.restart_collector = restart_collector
-        self.seconds = 600.0  # how long the fault `processes` kills processes
+        self.kill_for_s = 600.0  # how long the fault `processes` kills processes
 
     def await_recovery(self) -> tuple[float, float]:
         """Wait until jobmon has recovered; returns two times in seconds.
@@ -612,12 +612,12 @@ class SystemUnderLoad:
 
 @contextmanager
 def system_under_load(
-    servers: ReplicaSet, folder: Path, *, viewers: int = 4, a_second: float = 30
+    servers: ReplicaSet, folder: Path, *, viewers: int = 4, jobs_per_second: float = 30
 ) -> Iterator[SystemUnderLoad]:
     """Start everything on these servers, and end it afterwards; the logs are in `folder`."""
     token = admin_token()
     index_queue(Settings(mongo_uri=servers.uri))
-    writers = Writers(servers.uri, a_second=a_second)
+    writers = Writers(servers.uri, jobs_per_second=jobs_per_second)
     with ExitStack() as running:
         running.callback(writers.stop)
         web = Web(servers.uri, folder, JOBMON_WORKERS="2", JOBMON_THREADS="8")

@@ -56,7 +56,7 @@ metadata:
   {{- end }}
 spec:
   automountServiceAccountToken: false
-  # Else the variable JOBMON_PORT of a service would look like a setting.
+  # Otherwise the variable JOBMON_PORT of a service would look like a setting.
   enableServiceLinks: false
   # As process 1 Python would ignore a SIGTERM until it has imported its modules.
   shareProcessNamespace: true
