@@ -71,11 +71,11 @@ def _check_issuer(settings: Settings, issuer: str) -> Iterator[Finding]:
     found = list(_check_document(settings, document))
     yield from found
     if not found:
-        path = f"{settings.path_prefix or ''}/dashboard/oidc/callback"
+        address = settings.public_url or f"https://YOUR-HOST{settings.path_prefix or ''}"
         yield ok(
             CHECK,
             f"The identity provider {issuer} answers. It must know the redirect URI "
-            f"https://YOUR-HOST{path}.",
+            f"{address}/dashboard/oidc/callback.",
         )
 
 

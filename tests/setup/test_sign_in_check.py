@@ -40,6 +40,8 @@ def test_provider_that_can_be_used_is_ok_with_the_redirect_uri(check: Any) -> No
     assert "https://YOUR-HOST/dashboard/oidc/callback" in finding.message
     (finding,) = check(path_prefix="/jobmon")
     assert "https://YOUR-HOST/jobmon/dashboard/oidc/callback" in finding.message
+    (finding,) = check(path_prefix="/jobmon", public_url="https://tools.example/jobmon")
+    assert "redirect URI https://tools.example/jobmon/dashboard/oidc/callback." in finding.message
 
 
 def test_without_a_provider_nothing_is_reported(check: Any) -> None:
