@@ -73,3 +73,17 @@ OUTCOME_LIST = {
         }
     ],
 }
+MUTE = {
+    "id": "3f6c9a1b7e2f43805d1b",
+    "mode": "mute",
+    "kind": "stalled_types",
+    "types": "mail*",
+    "by": _PERSON,
+    "at": "2026-11-24T06:02:11.400Z",
+    "until": "2026-11-24T08:00:00.000Z",
+    "reason": "the provider is away",
+    "isActive": True,
+    "endedAt": None,
+    "endedBy": None,
+}
+MUTE_LIST = {"data": [MUTE]}

@@ -11,6 +11,7 @@ from flask import Response
 from jobmon.api import (
     error_groups,
     examples,
+    mutes,
     queue_examples,
     recurring,
     schedule,
@@ -146,6 +147,7 @@ def blueprint(
     error_groups.add_routes(routes)
     schedule.add_routes(routes, queue_count)
     recurring.add_routes(routes)
+    mutes.add_routes(routes)
     slowest.add_routes(routes)
     suggestions.add_routes(routes)
     workers.add_routes(routes, worker_reader)

@@ -1,11 +1,13 @@
 """What the overview shows: notices, tiles, types and charts, all made from the same facts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import capitalize_first
+from jobmon.dashboard.mute_lines import MuteLine, is_loud, list_mute_lines
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import TypeRow, type_rows
@@ -14,6 +16,7 @@ from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.forecast import MIN_JOBS, Forecast, Outlook, forecast_queue
 from jobmon.diagnosis.notice_address import find_notice_address
 from jobmon.diagnosis.notices import (
+    ALL_CLEAR,
     UNKNOWN,
     Notice,
     TypeCondition,
@@ -25,13 +28,15 @@ from jobmon.rollup.marks import Mark
 from jobmon.rollup.series import History
 
 ALL_CLEAR_TEXT = "All clear: no expired leases, stalled types or new dead jobs."
+ONLY_MUTED_TEXT = "Nothing else needs attention: all notices are muted."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
     """Everything that the page shows.
 
-    The strip has a notice, too, for each reason why checks could not be made. `matching` has the
+    The strip has a notice, too, for each reason why checks could not be made. `mutes` are all that
+    are active, with the notices that they are about. `matching` has the
     types of each `TypeCondition`.
     `gaps` are the parts of the window in which runs may be missing, each with the reason. `marks`
     has the deployments and other marks of the window, the newest first; None if they may not be
@@ -43,6 +48,7 @@ class Overview:
     total: int
     tiles: list[Tile]
     strip: StatusStrip
+    mutes: list[MuteLine]
     types: list[TypeRow]
     matching: Mapping[str, frozenset[str]]
     has_past: bool
@@ -64,16 +70,25 @@ GAPS = {
 }
 
 
-def overview(facts: Facts) -> Overview:
-    """The overview of these facts."""
+def overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
+    """The overview of these facts; muted notices have lines of their own."""
     checks = run_checks(facts.evidence)
-    notices = [_show_notice(notice) for notice in collect_notices(checks)]
+    loud = [
+        replace(
+            check, notices=tuple(each for each in check.notices if is_loud(check.kind, each, mutes))
+        )
+        for check in checks
+    ]
+    notices = [_show_notice(notice) for notice in collect_notices(loud)]
+    is_quiet = any(check.notices for check in checks) and not notices
+    sentence = (ONLY_MUTED_TEXT, "quiet") if is_quiet else (ALL_CLEAR_TEXT, ALL_CLEAR)
     unchecked = [Chip(level=UNKNOWN, text=text) for text in describe_unchecked(checks)]
     forecast = forecast_queue(facts.evidence)
     return Overview(
         total=facts.evidence.stats.total,
         tiles=tiles(facts, forecast),
-        strip=make_strip([*notices, *unchecked], ALL_CLEAR_TEXT),
+        strip=make_strip([*notices, *unchecked], *sentence),
+        mutes=list_mute_lines(checks, mutes),
         types=type_rows(facts),
         matching={
             TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),

@@ -117,7 +117,7 @@ class OverviewPage:
         """Shared by all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
         facts = gather(queue, query.window, now, compares=bool(query.compare))
-        shown = overview(facts)
+        shown = overview(facts, queue.mutes.find_active(now))
         only = shown.matching[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)
         paused = facts.evidence.pauses

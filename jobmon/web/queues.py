@@ -21,6 +21,7 @@ from pymongo import MongoClient
 from structlog.contextvars import bind_contextvars
 
 from jobmon.actions.group_jobs import GroupJobReader
+from jobmon.actions.mute_records import MuteRecords
 from jobmon.actions.preview import ActionPreviewer
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.support import ActionSupport, find_support
@@ -85,6 +86,7 @@ class WatchedQueue:
     stats: StatsReader
     series: SeriesReader
     marks: MarkReader
+    mutes: MuteRecords
     runs: RunHistoryReader
     jobs: JobStore
     lists: JobLists
@@ -137,6 +139,7 @@ class WatchedQueue:
             stats=StatsReader(planner, rollup),
             series=series,
             marks=MarkReader(connection, own, redactor),
+            mutes=MuteRecords(connection, own, redactor),
             runs=RunHistoryReader(rollup, series),
             jobs=JobStore(connection),
             lists=lists,

@@ -61,6 +61,7 @@ ADMINS = {
     "/admin/jobs/neighbors": "/admin/jobs/neighbors?id=adas",
     "/admin/jobs/stats": "/admin/jobs/stats",
     "/admin/jobs/schedule": "/admin/jobs/schedule",
+    "/admin/jobs/mutes": "/admin/jobs/mutes",
     "/admin/jobs/slowest": "/admin/jobs/slowest",
     "/admin/jobs/workers": "/admin/jobs/workers",
     "/admin/jobs/errors": "/admin/jobs/errors",

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from jobmon.actions.mutes import ActiveMutes, Mute, MuteMode
+from jobmon.actions.request import Person
 from jobmon.dashboard.charts import chart_columns
 from jobmon.dashboard.facts import Facts
-from jobmon.dashboard.overview import overview
+from jobmon.dashboard.overview import ALL_CLEAR_TEXT, ONLY_MUTED_TEXT, overview
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.tiles import Tile
 from jobmon.dashboard.type_table import SORTS, TypeRow, sorted_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.forecast import Forecast, forecast_queue
+from jobmon.diagnosis.notices import CheckKind
 from jobmon.domain import CappedCount
 from jobmon.rollup.buckets import HOUR, MINUTE, QueueSample, Tallies, Tally, merge
 from jobmon.rollup.gaps import Gap, GapReason
@@ -501,3 +504,49 @@ def test_gaps_are_shown_with_their_reason() -> None:
     assert chart_columns(shown.past, MINUTE)["gaps"] == [
         [minute(2).timestamp(), minute(4).timestamp()]
     ]
+
+
+def make_mute(**given: Any) -> Mute:
+    fields = {"kind": CheckKind.LEASES, "reason": "known", "by": Person(subject="ada"), "at": NOW}
+    return Mute(**{**fields, "until": NOW + HOUR, **given})
+
+
+def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
+    """Catches a muted problem that is hidden, or a page that seems to be all clear."""
+    shown = overview(facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),)))
+    assert (shown.strip.problems, shown.strip.chips) == (0, [])
+    assert (shown.strip.sentence, shown.strip.level) == (ONLY_MUTED_TEXT, "quiet")
+    (line,) = shown.mutes
+    assert line.text == "3 jobs stuck: their leases expired and no worker has picked them up"
+    assert line.link == "/dashboard/jobs?condition=expired&sort=leaseExpiresAt"
+    assert line.what == "muted"
+
+
+def test_acknowledged_notice_stays_in_the_strip_until_it_is_over() -> None:
+    mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE),))
+    shown = overview(facts(expired_leases=3), mutes)
+    assert shown.strip.problems == 1
+    assert [line.what for line in shown.mutes] == ["acknowledged"]
+    found = facts(expired_leases=3)
+    earlier = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
+    began = NOW - HOUR / 4
+    later = replace(found, evidence=replace(found.evidence, first_expiry=began))
+    assert [line.notice for line in overview(later, earlier).mutes] == [None]
+
+
+def test_notice_of_which_some_types_are_muted_stays_in_the_strip() -> None:
+    activity = {59: {"mail": tally(failed=40), "pdf": tally(failed=40)}}
+    failing = facts(activity=activity, samples={0: sample()})
+    mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
+    shown = overview(failing, ActiveMutes((mute,)))
+    assert len(shown.strip.chips) == 1
+    assert [line.what for line in shown.mutes] == ["mail* muted"]
+    both = ActiveMutes((mute, make_mute(kind=CheckKind.FAILURES, types="pdf")))
+    assert overview(failing, both).strip.sentence == ONLY_MUTED_TEXT
+
+
+def test_mute_without_a_notice_is_shown_by_its_kind() -> None:
+    mutes = ActiveMutes((make_mute(kind=CheckKind.STALLED, types="mail*"), make_mute(kind=None)))
+    shown = overview(facts(), mutes)
+    assert [line.text for line in shown.mutes] == ["stalled types of mail*", "all notices"]
+    assert shown.strip.sentence == ALL_CLEAR_TEXT

@@ -1,0 +1,79 @@
+"""`GET /admin/jobs/mutes`: which notices are muted or acknowledged, by whom, until when and why."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from jobmon.actions.mutes import Mute, MuteMode
+from jobmon.api import action_examples
+from jobmon.api.action_answers import PersonAnswer
+from jobmon.api.answers import Answer, array, boolean, nested, string
+from jobmon.api.fields import DateOrText
+from jobmon.api.openapi import Routes
+from jobmon.diagnosis.notices import CheckKind
+from jobmon.web.queues import current_queue
+
+
+class MuteAnswer(Answer):
+    """A mute or an acknowledgement of notices."""
+
+    id = string("Its id.")
+    mode = string(
+        "`mute`: no message is sent. `acknowledge`: no reminder is sent.", enum=list(MuteMode)
+    )
+    kind = string(
+        "The notices that it is about; null for all.", enum=list(CheckKind), nullable=True
+    )
+    types = string("A pattern of types, such as `mail.*`; empty for all types.")
+    by = nested(PersonAnswer, "Who made it.")
+    at = DateOrText("Since when.")
+    until = DateOrText("Until when, unless it was ended earlier.")
+    reason = string("Why, as the person wrote it; secrets are replaced.")
+    isActive = boolean("Whether it is in force.")
+    endedAt = DateOrText("When a person ended it; null if nobody did.")
+    endedBy = nested(PersonAnswer, "Who ended it; null if nobody did.", nullable=True)
+
+
+class MuteList(Answer):
+    """Mutes of the last 30 days."""
+
+    data = array(MuteAnswer, "The newest first.")
+
+
+def add_routes(routes: Routes) -> None:
+    """Add the route to those below `/admin/jobs`."""
+
+    @routes.get("/mutes")
+    @routes.doc(operationId="listMutes")
+    @routes.response(HTTPStatus.OK, MuteList, example=action_examples.MUTE_LIST)
+    def mutes() -> dict[str, Any]:
+        """List the mutes of notices of the last 30 days, also those that are over.
+
+        A muted notice is not sent to people, but stays on the pages.
+        """
+        return format_mutes(current_queue().mutes.list_recent())
+
+
+def format_mutes(mutes: Iterable[Mute]) -> dict[str, Any]:
+    """The fields of a `MuteList`."""
+    now = datetime.now(UTC)
+    return {"data": [format_mute(mute, now) for mute in mutes]}
+
+
+def format_mute(mute: Mute, now: datetime) -> dict[str, Any]:
+    """The fields of a `MuteAnswer`."""
+    end = mute.end
+    return {
+        "id": mute.id,
+        "mode": mute.mode.value,
+        "kind": mute.kind and mute.kind.value,
+        "types": mute.types,
+        "by": mute.by,
+        "at": mute.at,
+        "until": mute.until,
+        "reason": mute.reason,
+        "isActive": mute.is_active(now),
+        "endedAt": end and end.at,
+        "endedBy": end and end.by,
+    }
