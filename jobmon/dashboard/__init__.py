@@ -1,1 +1,1 @@
-"""The pages: the overview, lists of jobs, single jobs, and the sign-in."""
+"""The pages: of queues, jobs, types, errors, workers and actions, and the sign-in."""

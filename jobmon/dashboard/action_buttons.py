@@ -49,19 +49,19 @@ def list_job_buttons(job: Document, now: datetime) -> ActionButtons:
     return _require_actor([ACTIONS[name] for name in list_possible(job, now)])
 
 
-def list_selection_buttons(parameters: Mapping[str, Any], *, own: bool = False) -> ActionButtons:
-    """The actions for the jobs of a list with these parameters; `own`: of the caller's own jobs."""
+def list_selection_buttons(parameters: Mapping[str, Any], *, is_own: bool = False) -> ActionButtons:
+    """The actions for the jobs of a list with these parameters; `is_own`: of the caller's jobs."""
     actions = current_queue().actions
-    if actions is None or not (own or auth.is_admin()):
+    if actions is None or not (is_own or auth.is_admin()):
         return ActionButtons()
-    given = parameters.get("status") or [None]
-    possible = {name for status in given for name in actions.support.list_actions(status)}
-    chosen = _BY_CONDITION.get(parameters.get("condition") or "", tuple(ACTIONS))
+    statuses = parameters.get("status") or [None]
+    possible = {name for status in statuses for name in actions.support.list_actions(status)}
+    suitable = _BY_CONDITION.get(parameters.get("condition") or "", tuple(ACTIONS))
     return _require_actor(
         [
             kind
             for name, kind in ACTIONS.items()
-            if name in possible and name in chosen and not kind.is_for_types and may_request(name)
+            if name in possible and name in suitable and not kind.is_for_types and may_request(name)
         ]
     )
 
@@ -71,13 +71,13 @@ def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
     actions = current_queue().actions
     if actions is None or not actions.support.has_type_actions:
         return ActionButtons()
-    chosen = {
+    suitable = {
         None: (TypeAction.PAUSE, TypeAction.RESUME),
         True: (TypeAction.RESUME,),
         False: (TypeAction.PAUSE,),
     }
     return _require_actor(
-        [ACTIONS[name] for name in chosen[is_paused] if may_request(ACTIONS[name].name)]
+        [ACTIONS[name] for name in suitable[is_paused] if may_request(ACTIONS[name].name)]
     )
 
 

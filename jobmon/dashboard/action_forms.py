@@ -19,7 +19,10 @@ _BODY = ActionBody()
 
 @dataclass(frozen=True, kw_only=True)
 class ActionForm:
-    """The fields of a form, as texts. The confirmation requests those that are still missing."""
+    """The fields of a form, as texts. The confirmation has inputs for the missing fields.
+
+    `then` is the address to which the page returns.
+    """
 
     action: str
     ids: tuple[str, ...] = ()
@@ -36,7 +39,7 @@ class ActionForm:
 
     @classmethod
     def read(cls, values: MultiDict[str, str]) -> "ActionForm":
-        """The form of a request; of a list either the selected jobs or all."""
+        """The form of a request: for the selected jobs of a list, or for all its jobs."""
         is_all = values.get("scope") == ALL
         single = {
             name: values.get(name, "")
@@ -52,7 +55,7 @@ class ActionForm:
         )
 
     def make_order(self) -> ActionOrder:
-        """What the form means; raises ApiError 422."""
+        """The order that the form describes; raises ApiError 422."""
         if not self.ids and not self.types and not self.is_for_filter:
             raise invalid("ids", NO_SELECTION)
         body: dict[str, Any] = {"action": self.action, "reason": self.reason.replace("\r\n", "\n")}
@@ -73,7 +76,7 @@ class ActionForm:
 
     @property
     def is_for_filter(self) -> bool:
-        """Whether it is about all jobs of a list; one without filters sends `?`."""
+        """Whether it is about all jobs of a list; a list without filters sends `?`."""
         return bool(self.filter)
 
     @property
@@ -93,10 +96,10 @@ def _read_number(name: str, text: str) -> int:
 def _read_filter(text: str) -> Mapping[str, Any]:
     """The filters in a query string: a text for each, a list for those that may be repeated."""
     try:
-        given = parse_qs(text.removeprefix("?"), max_num_fields=200)
+        parameters = parse_qs(text.removeprefix("?"), max_num_fields=200)
     except ValueError:
         raise invalid("filter", "Too many filters.") from None
     return {
         name: values if name in REPEATED or is_search(name) or len(values) > 1 else values[0]
-        for name, values in given.items()
+        for name, values in parameters.items()
     }

@@ -47,7 +47,7 @@ PHASE_WORDS = {
     Phase.WAITING: "waiting for an actor",
     Phase.STOPPING: "stopping",
 }
-# The colour of a phase: that of a status of jobs.
+# The colour of a phase, as the status of jobs that has this colour.
 PHASE_COLOURS = {
     Phase.RUNNING: "leased",
     Phase.STOPPING: "leased",
@@ -80,8 +80,8 @@ class ActionView:
         return ACTIONS[self.state.request.action]
 
     @property
-    def what(self) -> str:
-        """`812 jobs`, `2 types`."""
+    def quantity(self) -> str:
+        """The number of jobs or types: `812 jobs`, `2 types`."""
         return count(self.state.expected, "type" if self.kind.is_for_types else "job")
 
     @property
@@ -115,9 +115,9 @@ class ActionPages:
         if (file_format := _read_format()) is not ListFormat.JSON:
             return export_requests(file_format)
         actions, query = queue_actions(), _read_list_query()
-        found, next_cursor = list_requests(query)
+        states, next_cursor = list_requests(query)
         context = {
-            "requests": [ActionView(state=state) for state in found],
+            "requests": [ActionView(state=state) for state in states],
             "next_cursor": next_cursor,
             "is_first": query.before is None,
             "has_actor": actions.requests.has_actor(),
@@ -128,7 +128,7 @@ class ActionPages:
         return render_template("dashboard/actions.html", **context)
 
     def request(self, action_id: str) -> Response | str:
-        """One request with its progress, for an admin or the one who made it."""
+        """One request with its progress, for an admin or the person who filed it."""
         shown = _find_visible(action_id)
         requests = queue_actions().requests
         result = request.args.get("result")
@@ -162,7 +162,7 @@ class ActionPages:
         return render_template("dashboard/_toast.html", shown=_find_visible(action_id))
 
     def confirm(self) -> BaseResponse | str | tuple[str, int]:
-        """What a form would do, with the question whether it is to be done; stores nothing."""
+        """Show what a form would do, with a button that confirms it; nothing is stored."""
         session.require_session()
         if request.method == "POST":
             session.require_same_origin()
@@ -171,7 +171,7 @@ class ActionPages:
         return _render_confirmation(replace(form, key=secrets.token_hex(10), expected=""))
 
     def file(self) -> BaseResponse | str | tuple[str, int]:
-        """Request what was confirmed. A script gets the line of its progress, or where to go."""
+        """File the confirmed request. A script gets a line with its progress, or its address."""
         session.require_session()
         session.require_same_origin()
         form = ActionForm.read(request.form)
@@ -188,7 +188,7 @@ class ActionPages:
         return _answer_filed(state)
 
     def undo(self, action_id: str) -> BaseResponse | str | tuple[str, int]:
-        """Ask whether to undo a request; with the `key` of that question, file it."""
+        """Ask whether to undo a request; with the `key` of the answered question, file the undo."""
         session.require_admin()
         session.require_same_origin()
         shown, error = ActionView(state=find_request(action_id)), None
@@ -197,10 +197,10 @@ class ActionPages:
             try:
                 state = undo(action_id, reason, key, dry_run=bool(request.form.get("dry_run")))
                 return _answer_filed(state)
-            except ApiError as wrong:
-                if wrong.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            except ApiError as refusal:
+                if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                     raise
-                error = wrong
+                error = refusal
         if not may_undo(shown.state):
             message = "This request cannot be undone, or not by you."
             raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
@@ -227,7 +227,7 @@ class ActionPages:
 
 
 def _answer_filed(state: ActionState) -> BaseResponse:
-    """The page of a new request; for a script the line of one job, or where the page is."""
+    """Lead to the page of a new request; a script gets a line about one job, or the address."""
     address = url_for("dashboard.action", action_id=state.request.id)
     if not is_part_request():
         return redirect(address, HTTPStatus.SEE_OTHER)
@@ -260,7 +260,10 @@ def _read_format() -> ListFormat:
 
 
 def _find_visible(action_id: str) -> ActionView:
-    """A request that the caller may see; for others than admins the same 403 for all."""
+    """A request that the caller may see.
+
+    Raises ApiError 404 for an admin. Others get the same 403 for a missing and a foreign request.
+    """
     session.require_session()
     if auth.is_admin():
         return ActionView(state=find_request(action_id))
@@ -272,9 +275,9 @@ def _find_visible(action_id: str) -> ActionView:
 
 
 def _require_own(form: ActionForm) -> None:
-    """Owners request actions for jobs of their own; raises ApiError 403, and 422 for too many ids.
+    """Refuse an owner's form that has none of the owner's jobs: ApiError 403, 422 for too many ids.
 
-    The actor skips those of several jobs that are not the caller's, as if they did not exist.
+    If only some of the jobs are the owner's, the actor skips the others as if they did not exist.
     """
     if auth.is_admin():
         return
@@ -289,10 +292,10 @@ def _require_own(form: ActionForm) -> None:
 
 
 def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tuple[str, int] | str:
-    """The form with what it would do; with an error the messages about its fields."""
+    """The form with a preview of its effect; with an error, messages about its fields, too."""
     messages = (error.details or {}) if error else {}
     try:
-        # Only what was chosen is counted, whatever is wrong with the other fields.
+        # The chosen jobs are counted, even if other fields have bad values.
         chosen = ActionForm(
             action=form.action,
             ids=form.ids,
@@ -302,10 +305,10 @@ def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tup
         )
         order: ActionOrder | None = chosen.make_order()
         preview = make_preview(order) if order else None
-    except ApiError as wrong:
-        if wrong.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+    except ApiError as refusal:
+        if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
-        order, preview, messages = None, None, wrong.details or {}
+        order, preview, messages = None, None, refusal.details or {}
     context = {
         "form": form,
         "kind": ACTIONS.get(form.action),

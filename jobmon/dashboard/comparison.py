@@ -13,7 +13,7 @@ from jobmon.humanize import grouped, percent
 from jobmon.rollup.buckets import QueueSample, floor
 from jobmon.rollup.series import Activity
 
-_NOT_WANTED = Missing(reason="no comparison was requested")
+_NOT_REQUESTED = Missing(reason="no comparison was requested")
 _NO_SAMPLE = Missing(reason="no collector recorded the state of the queue then")
 _AS_OF_NOW = Missing(reason="they are as of now")
 _HAS_GAPS = Missing(reason="runs may be missing from a part of the time")
@@ -21,10 +21,10 @@ _HAS_GAPS = Missing(reason="runs may be missing from a part of the time")
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A difference to the previous period: short, as `▲ 12%`, and as a sentence."""
+    """A difference to the previous period: `text` is short, as `▲ 12%`."""
 
     text: str
-    words: str
+    sentence: str
     is_increase: bool = False
 
 
@@ -76,17 +76,17 @@ def compare_failure_rates(facts: Facts) -> Change | None:
 
 
 def describe_uncompared(facts: Facts) -> list[str]:
-    """Why values of the tiles are not compared; empty if all are, or no comparison is wanted."""
+    """Why values of the tiles are not compared; empty without a reason or a comparison."""
     if facts.previous is None:
         return []
     reasons = {"Attempts": _find_periods(facts), "Jobs by status": _find_sample(facts)}
-    missing = {what: found for what, found in reasons.items() if isinstance(found, Missing)}
-    if len({found.reason for found in missing.values()}) == 1 and len(missing) > 1:
+    missing = {values: reason for values, reason in reasons.items() if isinstance(reason, Missing)}
+    if len({reason.reason for reason in missing.values()}) == 1 and len(missing) > 1:
         missing = {"Values": next(iter(missing.values()))}
-    before = facts.page_window.previous
+    period = facts.page_window.previous
     return [
-        f"{what} are not compared with {before}: {found.reason}. {found.remedy}".rstrip()
-        for what, found in missing.items()
+        f"{values} are not compared with {period}: {missed.reason}. {missed.remedy}".rstrip()
+        for values, missed in missing.items()
     ]
 
 
@@ -95,7 +95,7 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
     if "finishedAt" in facts.evidence.unknown:
         return NO_END_TIMES
     if not isinstance(facts.previous, Previous):
-        return facts.previous or _NOT_WANTED
+        return facts.previous or _NOT_REQUESTED
     past, previous = facts.past, facts.previous.past
     if isinstance(past, Missing):
         return past
@@ -104,17 +104,17 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
     if past.gaps or previous.gaps:
         return _HAS_GAPS
     distance = facts.previous.distance
-    over = [at for at in past.activity if at + facts.window.step <= past.as_of]
+    completed = [at for at in past.activity if at + facts.window.step <= past.as_of]
     return _Periods(
-        now=[past.activity[at] for at in over],
-        before=[previous.activity[at - distance] for at in over],
+        now=[past.activity[at] for at in completed],
+        before=[previous.activity[at - distance] for at in completed],
     )
 
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:
     """The state of the queue when the window began, to compare the present state with."""
     if not isinstance(facts.previous, Previous):
-        return facts.previous or _NOT_WANTED
+        return facts.previous or _NOT_REQUESTED
     if facts.is_over:
         return _AS_OF_NOW
     at = floor(facts.evidence.stats.as_of, facts.window.step) - facts.previous.distance
@@ -125,9 +125,9 @@ def _sum_failure_rate(steps: list[Activity]) -> float | None:
     return failure_rate(sum(step.failed for step in steps), sum(step.finished for step in steps))
 
 
-def _make_change(difference: float, shown: str, more: str, less: str, other: str) -> Change:
+def _make_change(difference: float, shown: str, more: str, less: str, period: str) -> Change:
     if not difference:
-        return Change(text="± 0", words=f"the same as {other}")
+        return Change(text="± 0", sentence=f"the same as {period}")
     arrow, word = ("▲", more) if difference > 0 else ("▼", less)
-    words = f"{shown} {word} than {other}"
-    return Change(text=f"{arrow} {shown}", words=words, is_increase=difference > 0)
+    sentence = f"{shown} {word} than {period}"
+    return Change(text=f"{arrow} {shown}", sentence=sentence, is_increase=difference > 0)

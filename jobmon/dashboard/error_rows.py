@@ -50,9 +50,12 @@ class ErrorRow:
 
 
 def make_row(
-    found: FoundErrors, summary: ErrorSummary, page_window: PageWindow, names: int = _NAMES_IN_ROW
+    found: FoundErrors,
+    summary: ErrorSummary,
+    page_window: PageWindow,
+    max_names: int = _NAMES_IN_ROW,
 ) -> ErrorRow:
-    """A group as a row; types and workers beyond `names` are summed."""
+    """A group as a row; types and workers beyond `max_names` are summed."""
     group = summary.group
     is_completed = [at + found.window.step <= found.history.as_of for at in found.steps]
     trend = zip(found.trend(summary.id) or [], is_completed, strict=False)
@@ -68,15 +71,15 @@ def make_row(
         last_seen=group and group.last_seen,
         count=None if found.reason else summary.count,
         growth=summary.growth,
-        types=_show_names(summary.types, names),
-        # On the page of one worker the others would only confuse.
-        workers=[] if found.errors.worker else _show_names(summary.workers, names),
+        types=_show_names(summary.types, max_names),
+        # The page of one worker shows no other worker.
+        workers=[] if found.errors.worker else _show_names(summary.workers, max_names),
         trend=[float(count) for count, is_known in trend if is_known],
     )
 
 
 def find_columns(rows: list[ErrorRow]) -> set[str]:
-    """Which of the columns that a table may leave out have a value in any of these rows."""
+    """The optional columns of a table that have a value in any of these rows."""
     has_value = {
         "trend": any(row.trend for row in rows),
         "types": any(row.types for row in rows),
@@ -93,7 +96,7 @@ def _show_names(names: Counter[str] | None, shown: int) -> list[tuple[str, int]]
 class TopErrors:
     """The most frequent groups of errors of a window, for a block of a page.
 
-    `doubt` is why there may be more errors than these; empty if these are all.
+    `incomplete_reason` is why there may be more errors; empty if these are all.
     `filters` is the query of the page with all groups.
     """
 
@@ -101,7 +104,7 @@ class TopErrors:
     groups: int = 0
     errors: int = 0
     filters: str = ""
-    doubt: str = ""
+    incomplete_reason: str = ""
 
     @property
     def columns(self) -> set[str]:
@@ -126,13 +129,13 @@ def read_top_errors(
         found = read_errors(queue, window, errors)
     except NoCollectorError as error:
         missing = describe_missing(queue, error)
-        return TopErrors(filters=filters, doubt=missing.reason)
+        return TopErrors(filters=filters, incomplete_reason=missing.reason)
     return TopErrors(
         rows=[make_row(found, group, page_window) for group in found.groups[:TOP_ERRORS]],
         groups=len(found.groups),
         errors=sum(group.count for group in found.groups),
         filters=filters,
-        doubt=found.reason or found.history.incomplete_reason,
+        incomplete_reason=found.reason or found.history.incomplete_reason,
     )
 
 

@@ -36,7 +36,7 @@ from jobmon.web.queues import WatchedQueue, current_queue
 
 PER_PAGE = 50
 NAMES_ON_PAGE = 20  # types and workers of a group
-COUNTED_S = 10  # so long the number of a group's dead jobs is kept
+COUNTED_S = 10  # how long the number of a group's dead jobs is kept
 KEPT_COUNTS = 100
 _SCHEMA = ErrorListParameters()
 
@@ -51,13 +51,13 @@ class ErrorsQuery:
     @classmethod
     def from_request(cls) -> Self:
         """The query of this request's address; raises ApiError 422 if a parameter is bad."""
-        given = {
+        parameters = {
             name: request.args.getlist(name) if name in ("type", "status") else request.args[name]
             for name in ("type", "status", "worker", "sort", "cursor")
             if request.args.get(name)
         }
         try:
-            errors: ErrorQuery = _SCHEMA.load({**given, "per_page": PER_PAGE})
+            errors: ErrorQuery = _SCHEMA.load({**parameters, "per_page": PER_PAGE})
         except ValidationError as error:
             name = next(iter(error.messages_dict))
             raise invalid(name, "Bad value.") from None
@@ -73,7 +73,7 @@ class ErrorPages:
     """The routes of the pages about errors."""
 
     def __init__(self) -> None:
-        self._dead: SingleFlightCache[int | None] = SingleFlightCache(KEPT_COUNTS)
+        self._dead_counts: SingleFlightCache[int | None] = SingleFlightCache(KEPT_COUNTS)
 
     def all_groups(self) -> Response | str:
         """The groups of a window."""
@@ -120,7 +120,7 @@ class ErrorPages:
                 for job in (sample.jobs if sample else ())
             ],
             "code_filter": _find_code_filter(queue, sample),
-            "doubt": found.history.incomplete_reason,
+            "incomplete_reason": found.history.incomplete_reason,
             "unknown": found.reason,
             "actions": list_group_buttons(),
             "group_filter": _write_group_filter(queue, group_id, sample),
@@ -147,7 +147,7 @@ class ErrorPages:
             )
             count = partial(_count_dead, queue, buttons.kinds[0].name, job_filter)
             key = request.script_root, job_filter
-            dead = self._dead.get(key, count, COUNTED_S, rest=TENTH)
+            dead = self._dead_counts.get(key, count, COUNTED_S, rest=TENTH)
         part = render_template(
             "dashboard/_group_actions.html",
             actions=buttons,
@@ -202,14 +202,14 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
         "columns": find_columns(rows),
         "groups": len(matching),
         "errors": sum(group.count for group in matching),
-        "doubt": found.history.incomplete_reason,
+        "incomplete_reason": found.history.incomplete_reason,
         "next_cursor": next_cursor,
         "has_workers": any(group.workers for group in matching) or bool(query.errors.worker),
     }
 
 
 def _write_group_filter(queue: WatchedQueue, group_id: str, sample: ErrorGroup | None) -> str:
-    """The filter for the dead jobs of a group; the code spares comparing the errors of others."""
+    """The filter for the dead jobs of a group; by the code fewer errors have to be compared."""
     code = _find_code_filter(queue, sample)
     dead = [JobStatus.DLQ.value]
     return write_filter({"status": dead, "error_group": group_id, "error_code": code})
@@ -218,7 +218,7 @@ def _write_group_filter(queue: WatchedQueue, group_id: str, sample: ErrorGroup |
 def _find_code_filter(queue: WatchedQueue, sample: ErrorGroup | None) -> str:
     """The code by which lists find the jobs of a group; empty if documents do not hold it.
 
-    A code may come from the text of the message or the stack.
+    The code of some groups comes from the text of the message or the stack.
     """
     if sample is None or sample.code is None:
         return ""

@@ -4,7 +4,7 @@ import { defineConfig } from "eslint/config";
 import globals from "globals";
 
 export default defineConfig({
-  files: ["static/*.js"], // not those in static/vendor
+  files: ["static/*.js"], // the files in static/vendor are not checked
   extends: [js.configs.recommended],
   linterOptions: { reportUnusedDisableDirectives: "error" },
   languageOptions: { globals: globals.browser },

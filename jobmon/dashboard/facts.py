@@ -19,7 +19,7 @@ from jobmon.web.queues import WatchedQueue
 class Previous:
     """The time before a window, of the same length: its activity by step, and its samples.
 
-    Its steps are earlier than those of the window by `distance`.
+    Each of its steps is earlier than the same step of the window by `distance`.
     """
 
     past: History[datetime]
@@ -31,8 +31,8 @@ class Previous:
 class Facts:
     """The present evidence, and a window of the past: by step, by type, its samples and marks.
 
-    `page_window` is the window as the address names it, `window` has its steps. `marks` is None
-    where they may not be read, `previous` where no comparison is requested.
+    `page_window` is the window as the address names it, `window` has its steps. `marks` is None if
+    marks may not be read, `previous` is None if no comparison is requested.
     """
 
     evidence: Evidence
@@ -63,7 +63,7 @@ def gather(
 ) -> Facts:
     """Read everything that an overview of a window needs; raises ApiError 422 and PyMongoError.
 
-    With `compares` also the time before the window.
+    With `compares` it also reads the time before the window.
     """
     series = queue.series
     window = page_window.resolve(series, now)
@@ -81,7 +81,7 @@ def gather(
 
 
 def read_previous(queue: WatchedQueue, window: Window, distance: timedelta) -> Previous | Missing:
-    """The time that is `distance` before a window, step by step; PyMongoError.
+    """The time that is `distance` before a window, step by step; raises PyMongoError.
 
     It is read only from the collector's history: to count it live would double the cost of a page.
     """

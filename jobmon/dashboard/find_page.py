@@ -1,4 +1,4 @@
-"""Where the search box leads: to the only thing that its text means, or to a page of choices."""
+"""The page to which the search box leads: the only page that the text means, or all choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.queues import all_queues, current_queue
 
-# The pages by what one types to open them.
+# The pages by the text that opens them.
 PAGES = {
     "overview": "/dashboard",
     "jobs": "/dashboard/jobs",
@@ -48,7 +48,7 @@ class Choice:
 
     @property
     def note(self) -> str:
-        """What it is, and how many jobs there are, as far as that is known."""
+        """The kind of thing, and the number of its jobs if known."""
         if (jobs := self.meaning.jobs) is None:
             is_list = self.meaning.kind is MeaningKind.JOBS
             return f"jobs by {self.meaning.note}" if is_list else self.meaning.note
@@ -61,7 +61,7 @@ class FindPage:
     """The routes of the page: of a queue, and of the page with all queues."""
 
     def queues(self) -> BaseResponse | str:
-        """The only queue whose name has the text, or all in which it can be searched."""
+        """The only queue whose name contains the text, or all queues that can be searched."""
         session.require_session()
         text = request.args.get("q", "").strip()
         queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
@@ -79,7 +79,7 @@ class FindPage:
         )
 
     def page(self) -> BaseResponse | str:
-        """The page that the text means, or all that it may mean; for a script, suggestions."""
+        """The page that the text means, or all choices; for a script, suggestions."""
         session.require_session()
         auth.require_owners()
         owner = None if auth.is_admin() else auth.subject()
@@ -107,7 +107,7 @@ class FindPage:
 
 
 def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
-    """The address of the only thing that a text means; None for several, or for nothing."""
+    """The address of the only page that a text means; None if there are several or none."""
     exact = [each for each in meanings.found if each.is_exact]
     if exact and exact[0].kind is MeaningKind.JOB:
         return job_address(exact[0].value)
@@ -129,7 +129,7 @@ def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
 
 
 def _drop_additional(found: Sequence[Meaning]) -> list[Meaning]:
-    """The meanings without those that are shown in addition to a list of jobs."""
+    """The meanings without the ones that only accompany a list of jobs."""
     has_ids = any("job_id" in each.filters for each in found)
     additional = {MeaningKind.KEY, *([MeaningKind.JOB] if has_ids else [])}
     if any(each.kind is MeaningKind.JOBS for each in found):
@@ -164,7 +164,7 @@ def _address(meaning: Meaning, owner: str | None) -> str:
 
 
 def _link_address(meaning: Meaning, owner: str | None) -> str:
-    """The address for a link: that of the job, if a list has only one."""
+    """The address for a link: if a list has only one job, a search that opens this job."""
     if meaning.jobs == CappedCount(1, True) and meaning.text is not None:
         return f"/dashboard/find{query(q=meaning.text)}"
     return _address(meaning, owner)

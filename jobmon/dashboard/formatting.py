@@ -1,4 +1,4 @@
-"""Statuses, times, trends and names as the templates need them."""
+"""Template filters: formats statuses, times, trends and names."""
 
 import re
 from binascii import crc32
@@ -63,17 +63,18 @@ def spark(values: list[float | None]) -> str:
     It begins at the first known value and ends at the last one. An unknown value is drawn as a gap,
     a value between two gaps as a dot. Empty with fewer than 20 known values: these show no trend.
     """
-    known = [number for number, value in enumerate(values) if value is not None]
+    known = [index for index, value in enumerate(values) if value is not None]
     if len(known) < MIN_TREND_POINTS:
         return ""
     shown = values[known[0] : known[-1] + 1]
     top = max(value for value in shown if value is not None) or 1
     step = 100 / (len(shown) - 1)
-    path, before = [], False
-    for number, value in enumerate(shown):
+    path, is_joined = [], False
+    for index, value in enumerate(shown):
         if value is not None:
-            path.append(f"{'L' if before else 'M'}{number * step:.1f},{23 - 21 * value / top:.1f}")
-            is_alone = not before and shown[number + 1 : number + 2] in ([], [None])
+            command = "L" if is_joined else "M"
+            path.append(f"{command}{index * step:.1f},{23 - 21 * value / top:.1f}")
+            is_alone = not is_joined and shown[index + 1 : index + 2] in ([], [None])
             path += ["h0"] if is_alone else []
-        before = value is not None
+        is_joined = value is not None
     return "".join(path)

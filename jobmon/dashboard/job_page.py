@@ -27,7 +27,8 @@ from jobmon.web import auth
 from jobmon.web.queues import current_queue
 
 MAX_RAW_LENGTH = 20_000  # in characters
-JUST_CHANGED, UNCHANGED_AGE_S = timedelta(seconds=30), 10.0
+JUST_CHANGED = timedelta(seconds=30)
+UNCHANGED_AGE_S = 10.0  # how old the records of actions on an unchanged job may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class RawJson:
 
     @classmethod
     def dump(cls, value: Any) -> Self:
-        """The JSON of a value, made only up to that length."""
+        """The JSON of a value; the rest is not even written if it is longer than the page shows."""
         encoder = json.JSONEncoder(indent=2, ensure_ascii=False)
         text = ""
         for piece in encoder.iterencode(value):
@@ -50,9 +51,9 @@ class RawJson:
 
 
 def _choose_age_s(job: Document, now: datetime) -> float:
-    """How old the records of what requests did with a job may be.
+    """How old the records of actions on a job may be, in seconds.
 
-    They are read every time while the job has just been changed, other than by heartbeats.
+    They are read each time while the job has just changed; heartbeats of its worker do not count.
     """
     at = job.get("updatedAt")
     if not isinstance(at, datetime) or job.get("status") == JobStatus.LEASED:

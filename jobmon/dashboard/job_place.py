@@ -1,4 +1,4 @@
-"""Where a job is in the list that the viewer came from: the way back, and the jobs next to it."""
+"""The list from which the viewer came to a job: the way back, and the jobs before and after."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# The parameter that names the list: without it, the viewer came from elsewhere.
+# The parameter that names the list; without it, the viewer did not come from a list.
 _LIST = "list"
 _OWN = "my"
 _PAGE_PARAMETERS = ("page", "per_page", "cursor", "format")
@@ -30,7 +30,8 @@ _PAGE_PARAMETERS = ("page", "per_page", "cursor", "format")
 class PlaceInList:
     """The list with its filters, and the pages of the jobs before and after the job.
 
-    Each is an address below that of the queue, None where there is no such job or it is unknown.
+    Addresses are relative to the path of the queue. They are None if there is no such job, or if it
+    is unknown.
     """
 
     name: str
@@ -46,17 +47,18 @@ def find_place(lists: ListResponder, job: Document) -> PlaceInList:
         for name, value in read_parameters().items()
         if value and name not in _PAGE_PARAMETERS
     }
-    named = request.args.get(_LIST)
-    is_own = named == _OWN or not auth.is_admin()
+    list_name = request.args.get(_LIST)
+    is_own = list_name == _OWN or not auth.is_admin()
     path, name = ("/dashboard/my", "My jobs") if is_own else ("/dashboard/jobs", "Jobs")
     place = PlaceInList(
         name=f"{name} (filtered)" if filters else name, address=path + query(**filters)
     )
-    if named is None:
+    if list_name is None:
         return place
     ids = _find_neighbors(lists, job, filters, auth.subject() if is_own else None)
     before, after = (
-        None if found is None else job_address(found, **{_LIST: named}, **filters) for found in ids
+        None if job_id is None else job_address(job_id, **{_LIST: list_name}, **filters)
+        for job_id in ids
     )
     return replace(place, previous=before, next=after)
 
@@ -67,10 +69,10 @@ def _find_neighbors(
     """The ids of the jobs before and after a job; None where they are unknown."""
     try:
         list_query = load_query({"status": [], "type": [], **filters}, owner)
-        found = find_neighbors(lists, list_query, job)
+        neighbors = find_neighbors(lists, list_query, job)
     except (ValidationError, ApiError):  # the list is refused, or has no collector
         return None, None
-    except PyMongoError as error:  # the page is complete without them
-        log.warning("the jobs next to one were not read: %s", describe_error(error))
+    except PyMongoError as error:  # the page can be shown without links to neighbors
+        log.warning("the jobs before and after a job were not read: %s", describe_error(error))
         return None, None
-    return found["previousJobId"], found["nextJobId"]
+    return neighbors["previousJobId"], neighbors["nextJobId"]

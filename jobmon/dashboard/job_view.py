@@ -81,13 +81,13 @@ class JobView:
     attempts: list[AttemptView] = field(default_factory=list)
     recurring: bool | None = None
     repetition: dict[str, Any] | None = None  # as the API returns it
-    missing_attempts: str | None = None  # why some are missing; None if none is
+    missing_attempts: str | None = None  # why attempts are missing; None if all are there
 
     @property
     def attempts_limit(self) -> Number:
-        """`max_attempts`, unless more were made: a retry may have allowed them."""
-        most, made = self.max_attempts, self.attempt_count
-        return None if most is not None and made is not None and made > most else most
+        """`max_attempts`; None if more attempts have started, because a retry allowed them."""
+        limit, started = self.max_attempts, self.attempt_count
+        return None if limit is not None and started is not None and started > limit else limit
 
     def has_expired_lease(self, now: datetime) -> bool:
         """Whether a worker holds the job although its lease has expired."""

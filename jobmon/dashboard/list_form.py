@@ -18,21 +18,21 @@ Kind = Literal["text", "search", "number", "instant", "choice"]
 
 LONGEST_FIRST = "-duration"
 REPEATED = ("status", "type")
-# On a list, the bounds of a time window are those of createdAt.
+# On a list, a time window is a range of createdAt.
 _WINDOW = {"from": "created_from", "to": "created_to"}
-_OF_ONE_PAGE = ("page", "cursor", "format")
+_PAGE_PARAMETERS = ("page", "cursor", "format")
 # These parameters do not choose which jobs a list has.
-_NO_FILTERS = ("sort", "per_page", *_OF_ONE_PAGE)
+_NO_FILTERS = ("sort", "per_page", *_PAGE_PARAMETERS)
 _TYPE_HINT = "A type, or text* for the types that begin with it"
 _SEARCH_HINT = "A value, or text* for texts that begin with it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A field of the form; one that is not `usual` is below "More filters" until it is set.
+    """A field of the form. Without `is_common` it is below "More filters" until it is set.
 
-    `choices`: the words of each value of a choice. `needs`: the field of a job that the documents
-    must have. `own`: whether the list of the caller's own jobs has it, too.
+    `choices`: the values of a choice with their texts. `needs`: the field of a job that the
+    documents must have. `for_owners`: whether the list of the caller's own jobs has it, too.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Field:
     hint: str = ""
     choices: Mapping[str, str] | None = None
     needs: str = ""
-    own: bool = False
-    usual: bool = False
+    for_owners: bool = False
+    is_common: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownField:
-    """A field with one of its values in the address, and the sentence about a wrong one."""
+    """A field with one of its values in the address, and the sentence about a wrong value."""
 
     field: Field
     value: str
@@ -56,8 +56,9 @@ class ShownField:
 
     @property
     def is_in_line(self) -> bool:
-        """Whether the page shows it without a click; one that has a tab is not repeated."""
-        return self.field.usual or bool(self.value and not has_tab(self.field.name, self.value))
+        """Whether the page shows it without a click; a value that has a tab is not repeated."""
+        has_own_tab = has_tab(self.field.name, self.value)
+        return self.field.is_common or bool(self.value and not has_own_tab)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +76,16 @@ class Chip:
 
 
 FIELDS = (
-    Field(name="type", label="Type", hint=_TYPE_HINT, own=True, usual=True),
-    Field(name="error_code", label="Error code", needs="lastError.code", usual=True),
-    Field(name="owner", label="Owner", needs="createdBy", usual=True),
+    Field(name="type", label="Type", hint=_TYPE_HINT, for_owners=True, is_common=True),
+    Field(name="error_code", label="Error code", needs="lastError.code", is_common=True),
+    Field(name="owner", label="Owner", needs="createdBy", is_common=True),
     Field(
         name="range",
         label="Created",
         kind="choice",
         choices={"": "any time"} | {preset.range: f"last {preset.name}" for preset in PRESETS},
-        own=True,
-        usual=True,
+        for_owners=True,
+        is_common=True,
     ),
     Field(
         name="sort",
@@ -99,12 +100,12 @@ FIELDS = (
             "finishedAt": "first finished first",
             LONGEST_FIRST: "longest run first",
         },
-        own=True,
-        usual=True,
+        for_owners=True,
+        is_common=True,
     ),
-    Field(name="job_id", label="Job id", kind="search", placeholder="starts with", own=True),
-    Field(name="created_from", label="Created from", kind="instant", own=True),
-    Field(name="created_to", label="Created before", kind="instant", own=True),
+    Field(name="job_id", label="Job id", kind="search", placeholder="starts with", for_owners=True),
+    Field(name="created_from", label="Created from", kind="instant", for_owners=True),
+    Field(name="created_to", label="Created before", kind="instant", for_owners=True),
     Field(
         name="condition",
         label="Condition",
@@ -118,15 +119,23 @@ FIELDS = (
         placeholder="id of a group",
         needs="lastError.code",
     ),
-    Field(name="min_attempts", label="Attempts at least", kind="number", own=True),
-    Field(name="priority", label="Priority", kind="number", needs="priority", own=True),
-    Field(name="due_from", label="Due from", kind="instant", needs="nextRunAt", own=True),
-    Field(name="due_to", label="Due before", kind="instant", needs="nextRunAt", own=True),
+    Field(name="min_attempts", label="Attempts at least", kind="number", for_owners=True),
+    Field(name="priority", label="Priority", kind="number", needs="priority", for_owners=True),
+    Field(name="due_from", label="Due from", kind="instant", needs="nextRunAt", for_owners=True),
+    Field(name="due_to", label="Due before", kind="instant", needs="nextRunAt", for_owners=True),
     Field(
-        name="finished_from", label="Finished from", kind="instant", needs="finishedAt", own=True
+        name="finished_from",
+        label="Finished from",
+        kind="instant",
+        needs="finishedAt",
+        for_owners=True,
     ),
     Field(
-        name="finished_to", label="Finished before", kind="instant", needs="finishedAt", own=True
+        name="finished_to",
+        label="Finished before",
+        kind="instant",
+        needs="finishedAt",
+        for_owners=True,
     ),
 )
 _OWN_ORDERS = {"": "newest first", "createdAt": "oldest first"}
@@ -138,34 +147,41 @@ _STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 
 def read_parameters() -> dict[str, Any]:
     """The list's parameters in this request's address; empty ones are left out."""
-    given = (name for name in LIST_PARAMETERS if request.args.get(name))
-    single = {_WINDOW.get(name, name): request.args[name] for name in given}
+    names = (name for name in LIST_PARAMETERS if request.args.get(name))
+    single = {_WINDOW.get(name, name): request.args[name] for name in names}
     repeated = {name: list(filter(None, request.args.getlist(name))) for name in REPEATED}
     return single | repeated | read_search(request.args)
 
 
 def choose_fields(
-    given: Mapping[str, Any], search: Iterable[str], holds: Callable[[str], bool], *, own: bool
+    parameters: Mapping[str, Any],
+    search: Iterable[str],
+    can_query: Callable[[str], bool],
+    *,
+    is_own: bool,
 ) -> tuple[Field, ...]:
-    """The fields of a list: those that its documents have, and others that are given.
+    """The fields of a list: the ones that its documents have or `parameters` sets.
 
-    `search`: the fields of the payload. `holds`: whether a field of a job can be queried.
+    `search`: the fields of the payload. `can_query`: whether a field of a job can be queried.
+    `is_own`: the list has the caller's own jobs.
     """
     searched = [
-        Field(name=name, label=name.removeprefix("payload."), hint=_SEARCH_HINT, usual=not number)
-        for number, name in enumerate(search)
+        Field(
+            name=name, label=name.removeprefix("payload."), hint=_SEARCH_HINT, is_common=not index
+        )
+        for index, name in enumerate(search)
     ]
     fields = [
-        replace(field, choices=_OWN_ORDERS) if own and field.name == "sort" else field
+        replace(field, choices=_OWN_ORDERS) if is_own and field.name == "sort" else field
         for field in FIELDS
-        if (field.own or not own)
-        and (not field.needs or holds(field.needs) or given.get(field.name))
+        if (field.for_owners or not is_own)
+        and (not field.needs or can_query(field.needs) or parameters.get(field.name))
     ]
     return (*fields[:1], *searched, *fields[1:])
 
 
 class ListForm:
-    """The filters in the address of a list, and what its page shows of them.
+    """The filters in the address of a list, and the fields, chips and messages of its page.
 
     `errors`: the messages about a parameter, by its name.
     """
@@ -184,18 +200,20 @@ class ListForm:
 
     def address(self, **changes: Any) -> str:
         """The first page of the list with these changes; an empty value removes a parameter."""
-        kept = {name: value for name, value in self.parameters.items() if name not in _OF_ONE_PAGE}
+        kept = {
+            name: value for name, value in self.parameters.items() if name not in _PAGE_PARAMETERS
+        }
         return self.path + query(**kept | changes)
 
     @property
     def place(self) -> dict[str, Any]:
         """The parameters of the list that the address of a job's page repeats."""
-        dropped = (*_OF_ONE_PAGE, "per_page")
+        dropped = (*_PAGE_PARAMETERS, "per_page")
         return {name: value for name, value in self.parameters.items() if name not in dropped}
 
     @property
     def fields(self) -> list[ShownField]:
-        """The fields in the line of filters: the usual ones, and those that are set."""
+        """The fields in the line of filters: the common fields, and the ones that are set."""
         return [shown for shown in self._show_fields() if shown.is_in_line]
 
     @property
@@ -212,7 +230,7 @@ class ListForm:
                 yield from (replace(shown, value=value) for value in values or [""])
                 continue
             yield replace(shown, value=values[0] if values else "")
-            further = ShownField(field=replace(field, label="Also type", usual=False), value="")
+            further = ShownField(field=replace(field, label="Also type", is_common=False), value="")
             yield from (replace(further, value=value) for value in values[1:])
             if values:
                 yield further
@@ -234,29 +252,29 @@ class ListForm:
 
     @property
     def is_filtered(self) -> bool:
-        """Whether the list has fewer jobs than the queue."""
+        """Whether a filter limits the list."""
         return any(value for name, value in self.parameters.items() if name not in _NO_FILTERS)
 
     @property
     def is_by_status_and_type(self) -> bool:
-        """Whether it filters by nothing else: the jobs of each status are counted then."""
+        """Whether it has no other filters: then the jobs of each status are counted."""
         return {chip.name for chip in self.filters} <= {"status", "type", "condition"}
 
     @property
     def chips(self) -> list[Chip]:
-        """A chip for each filter, except for the one that has a tab."""
+        """A chip for each filter, except for a filter that a single tab shows."""
         filters = self.filters
-        several = sum(chip.name in ("status", "condition") for chip in filters) > 1
-        return [chip for chip in filters if several or not has_tab(chip.name, chip.value)]
+        has_several = sum(chip.name in ("status", "condition") for chip in filters) > 1
+        return [chip for chip in filters if has_several or not has_tab(chip.name, chip.value)]
 
     @property
     def filters(self) -> list[Chip]:
-        """Every filter that is given."""
+        """A chip for each filter."""
         return [
             self._make_chip(name, value)
-            for name, given in self.parameters.items()
+            for name, values in self.parameters.items()
             if name not in _NO_FILTERS
-            for value in _list_values(given)
+            for value in _list_values(values)
         ]
 
     def _make_chip(self, name: str, value: str) -> Chip:
@@ -266,7 +284,7 @@ class ListForm:
             name=name,
             value=value,
             label=LABELS.get(name, name.removeprefix("payload.")),
-            text=_word(name, value),
+            text=_format_value(name, value),
             is_instant=name.endswith(("_from", "_to")),
             is_wrong=name in self._errors,
             rest=rest,
@@ -279,11 +297,11 @@ def has_tab(name: str, value: str) -> bool:
     return name == "status" or (name == "condition" and value == JobCondition.SCHEDULED)
 
 
-def _list_values(given: Any) -> list[str]:
-    return given if isinstance(given, list) else [given] if given else []
+def _list_values(values: Any) -> list[str]:
+    return values if isinstance(values, list) else [values] if values else []
 
 
-def _word(name: str, value: str) -> str:
+def _format_value(name: str, value: str) -> str:
     """A value of a filter as the page names it."""
     if name == "status":
         return status_word(value)
@@ -293,16 +311,16 @@ def _word(name: str, value: str) -> str:
 def _write_sentence(name: str, messages: Any) -> str:
     """The messages about a parameter as one line, with the labels of the page.
 
-    The messages about a repeated parameter are a dictionary, by its position.
+    The messages about a repeated parameter are a dictionary by position.
     """
     if name == "cursor":
         return "This page link is no longer valid."
     if isinstance(messages, dict):
         messages = [text for texts in messages.values() for text in texts]
     sentence = _PARAMETER.sub(_write_parameter, " ".join(dict.fromkeys(messages)))
-    return _STATUS.sub(lambda found: status_word(found[0]), sentence)
+    return _STATUS.sub(lambda match: status_word(match[0]), sentence)
 
 
-def _write_parameter(found: re.Match[str]) -> str:
-    name, value = found.groups()
-    return f'"{LABELS[name]}{": " + _word(name, value) if value else ""}"'
+def _write_parameter(match: re.Match[str]) -> str:
+    name, value = match.groups()
+    return f'"{LABELS[name]}{": " + _format_value(name, value) if value else ""}"'

@@ -29,7 +29,7 @@ from jobmon.web.errors import ApiError
 from jobmon.web.queues import current_queue
 
 PER_PAGE = 25
-HELD_ROWS_HEADER = "X-Jobmon-Held"  # percent-encoded job ids of these rows, separated by commas
+HELD_ROWS_HEADER = "X-Jobmon-Held"  # percent-encoded job ids of held rows, separated by commas
 SUGGESTED_TYPES = 200
 MAX_SUGGESTIONS = 6  # of filters to remove: each costs a query
 
@@ -79,13 +79,13 @@ class JobListPages:
         now = datetime.now(UTC)
         context: dict[str, Any] = {
             "form": form,
-            "own": owner is not None,
+            "is_own": owner is not None,
             "now": now,
             "stats": stats,
             "tabs": tabs.list(has_schedule=has_schedule),
             "soon": tabs.link_schedule(now),
             "when_heading": _choose_heading(parameters),
-            "actions": list_selection_buttons(parameters, own=owner is not None),
+            "actions": list_selection_buttons(parameters, is_own=owner is not None),
             "filter": write_filter(parameters),
             "by_duration": parameters.get("sort") == LONGEST_FIRST,
         }
@@ -126,13 +126,13 @@ def _make_form(parameters: dict[str, Any], errors: dict[str, Any], owner: str | 
         parameters,
         queue.settings.search_fields,
         queue.known_fields.can_query,
-        own=owner is not None,
+        is_own=owner is not None,
     )
     return ListForm(request.script_root + request.path, parameters, fields, errors)
 
 
 def _read_stats(owner: str | None) -> QueueStats | None:
-    """The stats for the tabs; None for an owner, and where an update of a page would count live."""
+    """The stats for the tabs; None for an owner. An update of a page never counts jobs live."""
     if owner is not None:
         return None
     stats = current_queue().stats
@@ -140,14 +140,14 @@ def _read_stats(owner: str | None) -> QueueStats | None:
 
 
 def _read_total(page: ListPage | None, parameters: dict[str, Any]) -> CappedCount | None:
-    """How many jobs the filters match, where that is known."""
+    """How many jobs the filters match; None if unknown."""
     if page is None or "data" in page.meta["reasons"] or parameters.get("sort") == LONGEST_FIRST:
         return None
     return CappedCount(page.meta["total"], page.meta["total_is_exact"])
 
 
 def _choose_heading(parameters: dict[str, Any]) -> str:
-    """The heading of the column of dates: which date it is, if it is the same for all jobs."""
+    """The heading of the column of dates: the date's name, if all jobs show the same date."""
     statuses = set(parameters["status"])
     condition = parameters.get("condition")
     for heading, names in (
@@ -158,12 +158,12 @@ def _choose_heading(parameters: dict[str, Any]) -> str:
             return heading
     if condition:
         return "Lease" if condition == JobCondition.EXPIRED else "Due"
-    for heading, having in (
+    for heading, with_date in (
         ("Due", WAITING_STATUSES),
         ("Lease", (JobStatus.LEASED,)),
         ("Finished", FINAL_STATUSES),
     ):
-        if statuses and statuses <= set(having):
+        if statuses and statuses <= set(with_date):
             return heading
     return "Due, lease or finish"
 
@@ -177,7 +177,7 @@ def _held_rows(job_filter: JobFilter, shown: list[JobView], owner: str | None) -
     """The rows that a browser keeps in place although they are no longer on the page.
 
     `held`: the present state of these jobs, each with whether it still matches the filters.
-    `gone`: the ids of those that no longer exist.
+    `gone`: the ids of the jobs that no longer exist.
     """
     ids = [unquote(held) for held in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
     missing = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))

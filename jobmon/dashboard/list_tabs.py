@@ -15,7 +15,7 @@ from jobmon.store.search import is_prefix, matches_filter
 from jobmon.store.stats import QueueStats
 
 MAX_OTHER_STATUSES = 20
-# Each a status and a condition; without both it is the tab of all jobs.
+# Each tab as (status, condition); both are empty for the tab of all jobs.
 _SCHEDULED = ("", JobCondition.SCHEDULED.value)
 _KNOWN = (
     ("", ""),
@@ -27,13 +27,13 @@ _KNOWN = (
     (JobStatus.SUCCEEDED.value, ""),
     (JobStatus.CANCELLED.value, ""),
 )
-_NEXT = {"hour": timedelta(hours=1), "24 hours": timedelta(days=1), "7 days": timedelta(days=7)}
+_PERIODS = {"hour": timedelta(hours=1), "24 hours": timedelta(days=1), "7 days": timedelta(days=7)}
 _BY_FILTERS = "Counted only for a status and a type: remove the other filters"
 _BY_TYPE = "Scheduled jobs are not counted by type"
 _BY_LABELS = "There are too many statuses or types to count each"
-# Filters and orders that only waiting jobs and only finished jobs have.
-_OF_WAITING = {"due_from", "due_to", "nextRunAt", "-nextRunAt"}
-_OF_FINISHED = {"finished_from", "finished_to", "finishedAt", "-finishedAt", LONGEST_FIRST}
+# The filters and orders of waiting jobs only, and of finished jobs only.
+_FOR_WAITING = {"due_from", "due_to", "nextRunAt", "-nextRunAt"}
+_FOR_FINISHED = {"finished_from", "finished_to", "finishedAt", "-finishedAt", LONGEST_FIRST}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class Tab:
 class StatusTabs:
     """The tabs of the list with the filters of `form`.
 
-    `stats` are those of the queue, or the counts of an owner. Without them only the tab of the
-    list has a number, its `total`.
+    `stats` are the statistics of the queue, or the counts of an owner. Without them only the
+    current tab has a number, `total`.
     """
 
     def __init__(
@@ -66,10 +66,12 @@ class StatusTabs:
         self._stats = stats
         self._total = total
         chosen, condition = form.parameters["status"], form.parameters.get("condition", "")
-        self._current = [("", condition)] if condition else [(one, "") for one in chosen or [""]]
+        self._current = [("", condition)]
+        if not condition:
+            self._current = [(status, "") for status in chosen or [""]]
 
     def list(self, *, has_schedule: bool) -> list[Tab]:
-        """All jobs, each known status, and the others that occur or are chosen."""
+        """The tabs: all jobs, each known status, and other statuses that occur or are chosen."""
         stats = self._stats
         counted = stats.status_counts() if isinstance(stats, QueueStats) else None
         others = sorted(filter(is_filter, {*(counted or ())} - {*JobStatus}))[:MAX_OTHER_STATUSES]
@@ -80,13 +82,13 @@ class StatusTabs:
         return [self._make(*name) for name in names]
 
     def link_schedule(self, now: datetime) -> dict[str, str]:
-        """For a list of scheduled jobs: the lists of those due in the next hour, day and week."""
+        """For a list of scheduled jobs: links to the jobs due in the next hour, day and week."""
         if self._current != [_SCHEDULED]:
             return {}
         start = now.replace(second=0, microsecond=0)
         return {
-            words: self._form.address(due_to=instant(start + length), sort="nextRunAt")
-            for words, length in _NEXT.items()
+            name: self._form.address(due_to=instant(start + length), sort="nextRunAt")
+            for name, length in _PERIODS.items()
         }
 
     def _make(self, status: str, condition: str) -> Tab:
@@ -110,8 +112,8 @@ class StatusTabs:
         if not self._form.is_by_status_and_type:
             return None, _BY_FILTERS
         if isinstance(self._stats, OwnCounts):
-            own = self._stats.by_status.get(status) if status else self._stats.total
-            return own, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
+            owned = self._stats.by_status.get(status) if status else self._stats.total
+            return owned, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
         if condition:
             is_of_types = bool(self._form.parameters["type"])
             return (None, _BY_TYPE) if is_of_types else _count_scheduled(self._stats)
@@ -121,41 +123,41 @@ class StatusTabs:
         return CappedCount(count, True), ""
 
     def _address(self, status: str, condition: str) -> str:
-        """The tab's list: with the filters and the order that its jobs can have."""
-        lost = set()
+        """The address of the tab's list, without filters and orders that its jobs cannot have."""
+        dropped = set()
         if status and status not in WAITING_STATUSES:
-            lost |= _OF_WAITING
+            dropped |= _FOR_WAITING
         if condition or (status and status not in FINAL_STATUSES):
-            lost |= _OF_FINISHED
+            dropped |= _FOR_FINISHED
         order = self._form.parameters.get("sort", "")
         if not status and not condition:
-            lost |= {"nextRunAt", "-nextRunAt", "finishedAt", "-finishedAt"}
-        if condition and order not in _OF_WAITING:
+            dropped |= {"nextRunAt", "-nextRunAt", "finishedAt", "-finishedAt"}
+        if condition and order not in _FOR_WAITING:
             order = "nextRunAt"
-        changes = {name: "" for name in lost if name in self._form.parameters}
+        changes = {name: "" for name in dropped if name in self._form.parameters}
         return self._form.address(
             **changes,
             status=[status] if status else [],
             condition=condition,
-            sort="" if order in lost else order,
+            sort="" if order in dropped else order,
         )
 
 
 def _count(stats: QueueStats, status: str, types: Collection[str]) -> int | None:
     """How many jobs have the status and any of the types, which may end in `*`."""
     labels = {job_type for _, job_type in stats.counts or ()}
-    found = [label for given in types for label in _list_types(given, labels)]
+    matching = [label for pattern in types for label in _list_types(pattern, labels)]
     if OTHER in labels and any(map(is_prefix, types)):
         return None
-    if types and not found and stats.counts is not None:
+    if types and not matching and stats.counts is not None:
         return 0
-    return stats.count_matching([status] if status else [], found)
+    return stats.count_matching([status] if status else [], matching)
 
 
-def _list_types(given: str, labels: Collection[str]) -> list[str]:
-    if not is_prefix(given):
-        return [given]
-    return [label for label in labels if matches_filter(label, given)]
+def _list_types(pattern: str, labels: Collection[str]) -> list[str]:
+    if not is_prefix(pattern):
+        return [pattern]
+    return [label for label in labels if matches_filter(label, pattern)]
 
 
 def _count_scheduled(stats: QueueStats) -> tuple[CappedCount | None, str]:

@@ -1,4 +1,4 @@
-"""What the overview shows: notices, tiles, types and charts, all made from the same facts."""
+"""The content of the overview: notices, tiles, types and charts, all from the same facts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

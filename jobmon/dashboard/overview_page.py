@@ -62,14 +62,14 @@ class OverviewQuery:
         if compare not in ("", PREVIOUS):
             raise invalid("compare", f"Only {PREVIOUS}.")
         text = request.args.get("text", "")[:LONGEST_SEARCH]
-        kind = request.args.get("type", "")
-        return cls(window=window, compare=compare, type=kind, by=by, text=text, only=only)
+        job_type = request.args.get("type", "")
+        return cls(window=window, compare=compare, type=job_type, by=by, text=text, only=only)
 
     @property
     def parameters(self) -> dict[str, str]:
         """The query of addresses of the overview."""
-        own = {"by": self.by, "text": self.text, "only": self.only, "compare": self.compare}
-        return {**self.window.parameters, **own}
+        choices = {"by": self.by, "text": self.text, "only": self.only, "compare": self.compare}
+        return {**self.window.parameters, **choices}
 
 
 class OverviewPage:
@@ -94,7 +94,7 @@ class OverviewPage:
         )
 
     def part(self) -> Response:
-        """Everything on the overview that changes by itself."""
+        """The part of the overview that updates itself."""
         session.require_admin()
         return conditional_response(self._part(OverviewQuery.from_request()))
 
@@ -114,7 +114,7 @@ class OverviewPage:
         return self._answers.get((request.script_root, key), compute, SHARED_S)
 
     def _render(self, query: OverviewQuery) -> str:
-        """Shared by all viewers: it must contain nothing about a caller."""
+        """The part for all viewers, so it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
         facts = gather(queue, query.window, now, compares=bool(query.compare))
         shown = overview(facts, queue.mutes.find_active(now))

@@ -28,7 +28,7 @@ class PageWindow:
     """A window: either a `range` until now, such as `24h`, or two times; `range` is then empty.
 
     window = PageWindow.from_request("1h")
-    f"{errors} errors in {window.words}"  # "12 errors in the last hour"
+    f"{errors} errors in {window.phrase}"  # "12 errors in the last hour"
     """
 
     query: WindowQuery
@@ -46,18 +46,18 @@ class PageWindow:
         Raises ApiError 422, which names the parameter, if it is bad.
         """
         names = ("from", "to", "range")
-        given = {name: text for name in names if (text := request.args.get(name))}
+        parameters = {name: text for name in names if (text := request.args.get(name))}
         try:
-            query = _parse(given)
+            query = _parse(parameters)
         except ValidationError as error:
             name, messages = next(iter(error.messages_dict.items()))
             raise invalid(name, " ".join(messages)) from None
-        usual = cls.from_range(default)
-        if not given:
-            return usual
-        if "range" in given:
-            return cls(query=query, range=given["range"])
-        return cls(query=replace(query, length=usual.query.length))
+        default_window = cls.from_range(default)
+        if not parameters:
+            return default_window
+        if "range" in parameters:
+            return cls(query=query, range=parameters["range"])
+        return cls(query=replace(query, length=default_window.query.length))
 
     def resolve(self, series: SeriesReader, now: datetime) -> Window:
         """The steps of the window; raises ApiError 422 if none is in the retained history."""
@@ -78,18 +78,18 @@ class PageWindow:
         return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
 
     @property
-    def words(self) -> str:
-        """The window after "in": `the last 24 hours`, `this window`."""
+    def phrase(self) -> str:
+        """The window after the word "in": `the last 24 hours`, `this window`."""
         return f"the last {self.name.removeprefix('1 ')}" if self.range else "this window"
 
     @property
     def previous(self) -> str:
-        """The time before it, of the same length: `the 24 hours before`."""
+        """The period before the window, of the same length: `the 24 hours before`."""
         return f"the {self.name.removeprefix('1 ')} before" if self.range else "the time before"
 
     @property
     def beginning(self) -> str:
-        """When it began: `24 hours ago`."""
+        """The time when the window began: `24 hours ago`."""
         if not self.range:
             return "when this window began"
         name = "an hour" if self.range == "1h" else self.name
@@ -103,7 +103,7 @@ class PageWindow:
 
 
 def describe_steps(window: Window) -> str:
-    """The length of its steps, and why they are longer than usual, if they are."""
+    """The length of a window's steps; if they are longer than usual, also the reason."""
     text = f"steps of {duration(window.step / _MILLISECOND)}"
     is_coarse = window.step > window.finest_step
     return f"{text}: finer data of this time is no longer kept" if is_coarse else text
@@ -112,23 +112,23 @@ def describe_steps(window: Window) -> str:
 def find_kept_window() -> Mapping[str, str]:
     """The query of the window that this request's address names; empty if missing or invalid.
 
-    On lists that is the time in which jobs finished or were created.
+    On lists, this is the time in which jobs finished or were created.
     """
     args = request.args
-    given = {"range": args.get("range", "")}
-    if not given["range"]:
+    parameters = {"range": args.get("range", "")}
+    if not parameters["range"]:
         pairs = ({"from": args.get(start, ""), "to": args.get(end, "")} for start, end in _BOUNDS)
-        given = next((pair for pair in pairs if any(pair.values())), {})
-    given = {name: text for name, text in given.items() if text}
+        parameters = next((pair for pair in pairs if any(pair.values())), {})
+    parameters = {name: text for name, text in parameters.items() if text}
     try:
-        _parse(given)
+        _parse(parameters)
     except ValidationError:
         return {}
-    return given
+    return parameters
 
 
-def _parse(given: Mapping[str, str]) -> WindowQuery:
-    query: WindowQuery = _SCHEMA.load(given)
+def _parse(parameters: Mapping[str, str]) -> WindowQuery:
+    query: WindowQuery = _SCHEMA.load(parameters)
     return query
 
 

@@ -1,7 +1,7 @@
 """Sign-in at an identity provider, from the pages: start, return, renewal and sign-out.
 
-While a person is at the provider, what has to be remembered is sealed in a cookie. So is what the
-provider gave: it is sent only to the routes here, which renew a session once its token has expired.
+While a person is at the provider, the state of the sign-in is encrypted in a cookie. The provider's
+tokens are in another one, which is sent only to these routes: they renew an expired session.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from jobmon.web.sessions import Session, SessionKeys
 
 FLOW_AGE_S = 600  # how long a person may take to sign in at the provider
 MAX_FLOWS = 5  # sign-ins that were begun in other tabs; each has a cookie
-# A session that needs another renewal so soon would never end to need one.
+# If a session needs another renewal sooner than this, renewals would never end.
 MIN_RENEWAL_S = 10
 
 _BASE = "/dashboard/oidc"
@@ -56,8 +56,8 @@ class ProviderSignIn:
         except ApiError as error:
             return _refuse(error, then)
         response = redirect(flow.address, HTTPStatus.SEE_OTHER)
-        begun = [name for name in request.cookies if name.startswith(_cookie_name(_FLOW))]
-        for name in begun if len(begun) >= MAX_FLOWS else ():
+        flows = [name for name in request.cookies if name.startswith(_cookie_name(_FLOW))]
+        for name in flows if len(flows) >= MAX_FLOWS else ():
             response.delete_cookie(name, **_cookie_options("Lax"))
         sealed = _keys().seal("flow", asdict(replace(flow, address="")) | {"then": then})
         # Lax: the browser comes back from another site.
@@ -78,14 +78,14 @@ class ProviderSignIn:
             started = Session.begin(self._session_hours, **_provider_fields(identity))
             arrival = session.render_arrival(then or session.home_address())
             response: Response = current_app.make_response(arrival)
-            _keep(response, started, identity)
+            _set_cookies(response, started, identity)
         except (ApiError, PyMongoError) as error:
             response = _refuse(explain(error), then)
         response.delete_cookie(cookie, **_cookie_options("Lax"))
         return response
 
     def _receive(self, flow: SignInFlow) -> Identity:
-        """Who signed in; raises ApiError if the provider refused the person."""
+        """The person who signed in; raises ApiError if the provider refused the person."""
         self._provider.check_sender(request.args.get("iss"))
         code, error = request.args.get("code"), request.args.get("error")
         if error is not None or not code:
@@ -106,22 +106,22 @@ class ProviderSignIn:
         except ApiError as error:
             if error.code != "token_expired":
                 return _refuse(error, then)
-        known = _read_provider_cookie()
-        if known is None or known.refresh_token is None:
+        expired = _read_provider_cookie()
+        if expired is None or expired.refresh_token is None:
             return _refuse(_expired(), then)
-        if time.time() - known.renewed_at < MIN_RENEWAL_S:
+        if time.time() - expired.renewed_at < MIN_RENEWAL_S:
             return _refuse(_failure("The clocks of jobmon's machines differ too much."), then)
         try:
-            token, person = known.refresh_token, known.provider_subject
+            token, person = expired.refresh_token, expired.provider_subject
             identity = self._renewals.get(token, lambda: self._provider.renew(token, person))
             renewed = replace(
-                known,
+                expired,
                 renewed_at=time.time(),
-                refresh_token=identity.refresh_token or known.refresh_token,
-                id_token=identity.id_token or known.id_token,
+                refresh_token=identity.refresh_token or expired.refresh_token,
+                id_token=identity.id_token or expired.id_token,
             )
             response = redirect(then, HTTPStatus.SEE_OTHER)
-            _keep(response, renewed, identity)
+            _set_cookies(response, renewed, identity)
         except (ApiError, PyMongoError) as error:
             return _refuse(explain(error), then)
         return response
@@ -129,13 +129,13 @@ class ProviderSignIn:
     def sign_out(self) -> Response:
         """End the session here and, if it began there, at the provider."""
         session.require_same_origin()
-        known = _read_provider_cookie() if session.is_provider_session() else None
+        ended = _read_provider_cookie() if session.is_provider_session() else None
         form = url_for("dashboard.sign_in_form")
         address: str | None = form
-        if known is not None:
+        if ended is not None:
             try:
                 address = self._provider.sign_out_address(
-                    known.id_token, external_address("/dashboard/sign-in")
+                    ended.id_token, external_address("/dashboard/sign-in")
                 )
             except ApiError:  # it is logged; the session here ends in any case
                 address = url_for("dashboard.sign_in_form", refused=session.SIGNED_OUT_HERE)
@@ -159,16 +159,16 @@ def _provider_fields(identity: Identity) -> dict[str, Any]:
     }
 
 
-def _keep(response: Response, kept: Session, identity: Identity) -> None:
+def _set_cookies(response: Response, current: Session, identity: Identity) -> None:
     """Set the cookies of a session; raises ApiError 401 if it was revoked."""
     keys = _keys()
-    token = keys.issue_token(kept, identity.subject, identity.roles, identity.lifetime_s)
+    token = keys.issue_token(current, identity.subject, identity.roles, identity.lifetime_s)
     session.set_session(response, token, auth.accept_token(token))
-    sealed = keys.seal_session(kept, session.MAX_COOKIE_BYTES)
+    sealed = keys.seal_session(current, session.MAX_COOKIE_BYTES)
     response.set_cookie(
         _cookie_name(_PROVIDER),
         sealed,
-        max_age=max(1, int(kept.ends_at - time.time())),
+        max_age=max(1, int(current.ends_at - time.time())),
         **_cookie_options("Strict"),
     )
 
@@ -202,12 +202,12 @@ def _flow_cookie(state: str) -> str:
 
 
 def _cookie_name(name: str) -> str:
-    """Not with the prefix `__Host-`, which requires the path `/`."""
+    """The name of a cookie; without the prefix `__Host-`, which requires the path `/`."""
     return f"__Secure-{name}" if request.is_secure else name
 
 
 def _cookie_options(samesite: str) -> dict[str, Any]:
-    """They are sent only to the routes here, which are below no queue."""
+    """Options by which the cookies are sent only to the routes here, for all queues."""
     return {
         "httponly": True,
         "samesite": samesite,

@@ -15,7 +15,7 @@ from jobmon.web.queues import all_queues, current_queue, current_settings, root_
 # The rows that need attention first.
 _ORDER = (Level.BAD, Level.WATCH, UNKNOWN)
 _PATH = "/dashboard/queues"
-# Pages that exist for every queue: the menu leads to the same one.
+# Pages that exist for every queue: the menu leads to the same page of another queue.
 _SAME_PAGES = (
     "/dashboard",
     "/dashboard/jobs",
@@ -36,7 +36,7 @@ class QueueRow:
 
     @property
     def rank(self) -> int:
-        """Its place in the order of the page."""
+        """Its position in the order of the page."""
         level = None if self.summary is None else self.summary.level
         return _ORDER.index(level) if level in _ORDER else len(_ORDER)
 
@@ -50,7 +50,7 @@ class QueuesPage:
     def page(self) -> Response | str:
         """All queues that the caller may know."""
         session.require_session()
-        rows = [_make_row(*found) for found in list_queues(self._summaries)]
+        rows = [_make_row(*known) for known in list_queues(self._summaries)]
         rows.sort(key=lambda row: row.rank)
         if is_part_request():
             return conditional_response(render_template("dashboard/_queues.html", rows=rows))
@@ -82,14 +82,14 @@ def is_about_one_queue() -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePlace:
-    """The queue that a page is about: its name, or where its jobs are, and its environment."""
+    """The queue that a page is about: its name (or else its collection), and its environment."""
 
     name: str
     environment: str | None
 
 
 def current_place() -> QueuePlace | None:
-    """The queue of this page; None if it is about none, or if the caller may not know it."""
+    """The queue of this page; None if there is no such queue, or if the caller may not know it."""
     current = current_settings()
     if current is None or not auth.is_authenticated() or not is_about_one_queue():
         return None
@@ -101,14 +101,14 @@ def current_place() -> QueuePlace | None:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMenu:
-    """The name of a page's queue, and links to the same page of the others, each with its name."""
+    """The name of a page's queue, and the names and addresses of all queues."""
 
     name: str
     links: list[tuple[str, str]]
 
 
 def make_menu() -> QueueMenu | None:
-    """The menu for this request; None where there is one queue, or the caller has no token."""
+    """The menu for this request; None if there is only one queue, or the caller has no token."""
     queues = all_queues()
     if len(queues) == 1 or not auth.is_authenticated():
         return None

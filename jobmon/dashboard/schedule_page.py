@@ -29,7 +29,7 @@ PER_PAGE = 50  # recurring jobs
 # For this long, viewers of the same page of recurring jobs share one answer.
 SHARED_S = 2
 KEPT_PAGES = 100
-LABELS = 6  # at most this many steps of the chart show their time
+MAX_LABELS = 6  # steps of the chart that show their time
 TYPES_SHOWN = 8
 
 
@@ -62,7 +62,7 @@ class SchedulePage:
         return render_template("dashboard/recurring.html", part=part)
 
     def page(self) -> Response | str:
-        """What is due in a window, by step and type, and the soonest jobs."""
+        """The jobs that are due in a window, counted by step and type, and the soonest jobs."""
         session.require_admin()
         name = request.args.get("window", "day")
         if name not in WINDOWS:
@@ -88,7 +88,7 @@ class SchedulePage:
         return render_template("dashboard/schedule.html", **context)
 
     def _list_next(self) -> ListPage | None:
-        """The soonest jobs; None where no index has them in order."""
+        """The soonest jobs; None if no index has them in order."""
         job_filter = JobFilter(condition=JobCondition.SCHEDULED)
         query = ListQuery(job_filter=job_filter, oldest_first=True, per_page=NEXT_JOBS)
         try:
@@ -120,16 +120,16 @@ def _show_count(window: ScheduledWindow | ScheduledStep | None) -> str:
 
 
 def _make_bars(window: ScheduledWindow) -> Iterator[Bar]:
-    most = max((step.jobs or 0 for step in window.steps), default=0) or 1
-    every = -(-len(window.steps) // LABELS)
-    for number, step in enumerate(window.steps):
+    highest = max((step.jobs or 0 for step in window.steps), default=0) or 1
+    label_distance = -(-len(window.steps) // MAX_LABELS)
+    for index, step in enumerate(window.steps):
         yield Bar(
             start=step.start,
             count=_show_count(step),
-            height=None if step.jobs is None else 100 * step.jobs / most,
+            height=None if step.jobs is None else 100 * step.jobs / highest,
             note=_describe(step),
             # The first step may be too short for a label.
-            has_label=number % every == 1 % every,
+            has_label=index % label_distance == 1 % label_distance,
         )
 
 
@@ -139,6 +139,6 @@ def _describe(step: ScheduledStep) -> str:
         return "not counted"
     jobs = f"{_show_count(step)} {'job' if step.jobs == 1 and step.is_exact else 'jobs'}"
     types = list(step.types.items())
-    named = ", ".join(f"{grouped(count)} {kind}" for kind, count in types[:TYPES_SHOWN])
+    named = ", ".join(f"{grouped(count)} {name}" for name, count in types[:TYPES_SHOWN])
     more = ", …" if len(types) > TYPES_SHOWN else ""
     return f"{jobs}: {named}{more}" if named else jobs

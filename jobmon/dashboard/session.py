@@ -64,7 +64,7 @@ _OTHER_REFUSAL = "Sign-in failed. Try again."
 
 
 def require_session() -> None:
-    """Let a request pass only with a valid token, and not too often: ApiError 401, 429."""
+    """Let a request pass only with a valid token and within its rate: else ApiError 401, 429."""
     auth.require_token(cookie=True)
     rate_limit.check()
 
@@ -76,7 +76,7 @@ def recognize_caller() -> None:
 
 
 def require_admin() -> None:
-    """Let a request pass as `require_session` does, but only with ADMIN_DASHBOARD: ApiError 403."""
+    """Let a request pass as `require_session` does; ApiError 403 without the queue's permission."""
     require_session()
     auth.require_permission()
 
@@ -89,8 +89,8 @@ def describe_caller() -> dict[str, Any] | None:
     caller = auth.caller()
     if caller is None:
         return None
-    has_session = not auth.is_named_by_proxy()
-    return {"sub": caller[0], "is_admin": caller[1], "has_session": has_session}
+    subject, is_admin = caller
+    return {"sub": subject, "is_admin": is_admin, "has_session": not auth.is_named_by_proxy()}
 
 
 def sign_in_page(error: ApiError) -> BaseResponse | Page:
@@ -117,7 +117,7 @@ def render_arrival(address: str, link: str = "Continue to jobmon") -> str:
 
 
 def _find_renewal(error: ApiError) -> BaseResponse | None:
-    """Where the session of an expired token may be renewed; the way back is part of the address."""
+    """A redirect that renews the session of an expired token and leads back; None if impossible."""
     is_expired = error.code == "token_expired" and request.method == "GET"
     if not is_expired or find_provider() is None or not is_provider_session():
         return None
@@ -148,7 +148,7 @@ def sign_in_form() -> str:
 def render_sign_in(message: str, then: str, *, failed: bool = False, by_token: bool = False) -> str:
     """The page with all ways to sign in, which leads to `then`.
 
-    `failed`: the message is about a failure, `by_token`: of a token that a person pasted.
+    `failed`: the message is about a failure. `by_token`: a pasted token was refused.
     """
     return render_template(
         "dashboard/sign_in.html",
@@ -259,9 +259,9 @@ def require_same_origin() -> None:
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     message = "This form was sent from another site."
     if site is not None:
-        foreign = site not in ("same-origin", "none")
+        is_foreign = site not in ("same-origin", "none")
     else:
-        foreign = origin is not None and origin.partition("://")[2] != request.host
+        is_foreign = origin is not None and origin.partition("://")[2] != request.host
         message += _PROXY_HINT
-    if foreign:
+    if is_foreign:
         raise ApiError(HTTPStatus.FORBIDDEN, "foreign_form", message)

@@ -1,4 +1,4 @@
-"""The status strip of a page: the worst notices, or a sentence where there is none."""
+"""The status strip of a page: the worst notices, or a sentence if there is no notice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class StatusStrip:
 
 
 def make_strip(notices: Sequence[Chip], sentence: str, level: str = ALL_CLEAR) -> StatusStrip:
-    """The strip of these notices, the worst first, or of the sentence if there is none."""
+    """The strip of these notices, the worst first, or of the sentence if there is no notice."""
     return StatusStrip(
         chips=notices[:CHIPS_SHOWN], more=notices[CHIPS_SHOWN:], sentence=sentence, level=level
     )

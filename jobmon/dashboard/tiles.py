@@ -1,4 +1,4 @@
-"""The overview's tiles: a number each, with a note and a trend; in two groups."""
+"""The tiles of the overview: each shows a number, a note and a trend."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,14 +22,14 @@ from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter
 
-THROUGHPUT_MINUTES = 3  # the newest ones, of which the throughput is the mean
+THROUGHPUT_MINUTES = 3  # the throughput is the mean of so many minutes, the newest ones
 LINKED_STATUSES = 10
 
 _KNOWN_STATUSES = frozenset(status.value for status in JobStatus)
 
 
 class TileGroup(StrEnum):
-    """What a tile is about: the jobs that there are now, or what happens to them."""
+    """What a tile shows: the present state of the queue, or rates in the window."""
 
     NOW = "Now"
     FLOW = "Flow"
@@ -41,7 +41,7 @@ class Tile:
 
     `link` is the query of the list of its jobs. With `since` the value is the age of that instant.
     `scheduled` follows the note, as a link to the schedule.
-    `change` is the difference to the previous period, where both are known. `is_alarming` if it
+    `change` is the difference to the previous period, if both are known. `is_alarming` if it
     needs action now, whatever the window of the page is; `counts_faults` if more is worse.
     """
 
@@ -60,7 +60,7 @@ class Tile:
 
 
 def tiles(facts: Facts, forecast: Forecast | None) -> list[Tile]:
-    """All tiles, in the order of the page; `forecast` is that of the due jobs."""
+    """All tiles, in the order of the page; `forecast` is the forecast of the due jobs."""
     return [
         _queued_tile(facts, forecast),
         _running_tile(facts),
@@ -116,7 +116,7 @@ def _dead_tile(facts: Facts) -> Tile:
 
 
 def _has_new_dead(facts: Facts) -> bool:
-    """Whether jobs died in the last hour, and are still dead where that is known."""
+    """Whether jobs died in the last hour; a job that is known to be dead no longer is left out."""
     if facts.evidence.new_dead is not None:
         return facts.evidence.new_dead.value > 0
     minutes = facts.evidence.minutes
@@ -200,7 +200,7 @@ def _throughput_tile(facts: Facts) -> Tile:
 def _find_rate(
     facts: Facts, past: History[datetime] | Missing, count: Callable[[Activity], int]
 ) -> float | None:
-    """How many a minute: the mean of a window that is over, or else in the newest minutes.
+    """The rate per minute: the mean of a window that is over, or else of the newest minutes.
 
     None if the window is unknown, or not even one minute is counted.
     """
@@ -270,11 +270,11 @@ def _other_statuses_tile(facts: Facts) -> Iterator[Tile]:
 def _name_window(facts: Facts) -> str:
     """The window, with a remark while a collector is still counting it."""
     is_counting = isinstance(facts.past, History) and not facts.past.is_complete
-    return facts.page_window.words + (", still counting" if is_counting else "")
+    return facts.page_window.phrase + (", still counting" if is_counting else "")
 
 
 def _attempt_history(facts: Facts) -> History[datetime] | Missing:
-    """The attempts of the range by step, or why there are none."""
+    """The attempts of the window by step, or why they are unknown."""
     return NO_END_TIMES if "finishedAt" in facts.evidence.unknown else facts.past
 
 

@@ -1,4 +1,4 @@
-"""The life of a job on a time axis to scale: when it waited and when it ran, as parts of a bar."""
+"""The time axis of a job, to scale: the times in which it waited and ran are parts of a bar."""
 
 import math
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _STEPS = (
     *(number * _DAY for number in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)),
 )
 _MAX_MARKS = 5
-_LAST_MARK = 92  # percent: the text of a later one would exceed the axis
+_LAST_MARK = 92  # percent: the text of a later mark would exceed the axis
 # An axis that ends now grows by a thirtieth of a step at a time: few updates change it.
 _PARTS_OF_STEP = 30
 _NAMES = {"delayed": "not due", JobStatus.LEASED.value: "running"}
@@ -51,7 +51,7 @@ class TimeAxis:
 
     @property
     def legend(self) -> dict[str, str]:
-        """The kinds of its parts, each with its name."""
+        """The names of the parts, by kind."""
         return {part.kind: _NAMES.get(part.kind, part.kind) for part in self.parts}
 
 
@@ -65,10 +65,10 @@ class _Span:
 
 
 def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
-    """The axis of a job at the aware time `now`; None if fewer than two moments are known.
+    """The axis of a job at the aware time `now`; None if fewer than two times are known.
 
-    It begins with the job or, with more than 50 attempts, with the newest 50. The times of attempts
-    that are not recorded, and between two runs of a recurring job, have no part.
+    It begins with the job's creation or, if it has more than 50 attempts, with the newest 50.
+    Unrecorded attempts, and the time between two runs of a recurring job, have no part.
     """
     spans = [span for span in _list_spans(job, now) if span.end >= span.start]
     if not spans:
@@ -111,34 +111,34 @@ def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
 def _list_spans(job: JobView, now: datetime) -> Iterator[_Span]:
     """The times in which the job waited or ran, in order."""
     omitted, shown = job.attempts[:-MAX_ATTEMPTS], job.attempts[-MAX_ATTEMPTS:]
-    before = _find_date(job.created_at)
+    waits_since = _find_date(job.created_at)
     if omitted:
-        before = _find_date(omitted[-1].finished_at)
+        waits_since = _find_date(omitted[-1].finished_at)
     elif (shown and shown[0].number != 1) or (job.attempt_count and not shown):
-        before = None  # earlier attempts are not recorded
+        waits_since = None  # earlier attempts are not recorded
     for attempt in shown:
         started = _find_date(attempt.started_at)
         if started is None:
-            before = _find_date(attempt.finished_at)
+            waits_since = _find_date(attempt.finished_at)
             continue
-        if before is not None and job.recurring is None:
-            yield from _split_wait(before, _find_date(attempt.eligible_at), started)
-        before = _find_date(attempt.finished_at)
-        if before is not None:
-            yield _describe_run(attempt, started, before)
+        if waits_since is not None and job.recurring is None:
+            yield from _split_wait(waits_since, _find_date(attempt.eligible_at), started)
+        waits_since = _find_date(attempt.finished_at)
+        if waits_since is not None:
+            yield _describe_run(attempt, started, waits_since)
         elif attempt is shown[-1] and job.status == JobStatus.LEASED:
             yield replace(_describe_run(attempt, started, now), goes_on=True)
     is_waiting = job.status in (JobStatus.QUEUED, JobStatus.FAILED)
-    if is_waiting and before is not None and not (job.recurring and shown):
-        yield from _split_wait(before, _find_date(job.next_run_at), now, goes_on=True)
-    elif not shown and before is not None and (ended := _find_date(job.finished_at)):
-        yield from _split_wait(before, None, ended)
+    if is_waiting and waits_since is not None and not (job.recurring and shown):
+        yield from _split_wait(waits_since, _find_date(job.next_run_at), now, goes_on=True)
+    elif not shown and waits_since is not None and (ended := _find_date(job.finished_at)):
+        yield from _split_wait(waits_since, None, ended)
 
 
 def _split_wait(
     start: datetime, due: datetime | None, end: datetime, *, goes_on: bool = False
 ) -> Iterator[_Span]:
-    """The time from `start` to `end`: until it was due, and then until it ran."""
+    """The time from `start` to `end` as two spans: until the job was due, then until it ran."""
     due = start if due is None else min(max(start, due), end)
     if due > start:
         is_last = goes_on and due == end

@@ -1,4 +1,4 @@
-"""The timeline of a job for its page, the newest step first: what it does next, and its past."""
+"""The timeline of a job for its page: its next step and its past steps, the newest first."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ class TimelineStep:
 
     `status` sets the colour, `key` is the same as long as the step is shown. Durations are in
     milliseconds: an attempt was due after `delay_ms`, then waited `wait_ms` and ran `run_ms`;
-    `total_ms` is from creation to the end. `outcome` is the status of an attempt, `worker` the one
-    that runs or ran it. `folded` are attempts with the same outcome and the same error, but for
-    the variable parts of its message; `error` is that of the newest one.
+    `total_ms` is from creation to the end. `outcome` is the status of an attempt, `worker` the
+    worker that runs or ran it. `folded` are attempts with the same outcome and the same error,
+    except for the variable parts of its message; `error` is the error of the newest of them.
     """
 
     key: str
@@ -49,7 +49,7 @@ class TimelineStep:
 def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
     """The steps of a job at the aware time `now`, the newest first.
 
-    Attempts before the newest one are folded where several in succession had the same outcome.
+    Successive attempts with the same outcome are one folded step, except for the newest attempt.
     """
     attempts = list(_list_attempts(job))[::-1]
     shown = [*attempts[:1], *_fold(attempts[1:])]
@@ -57,7 +57,7 @@ def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
 
 
 def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) -> list[TimelineStep]:
-    """The steps with what requests did with the job, as `DoneAction` has it, by time."""
+    """The steps with an additional step for each done action (see `DoneAction`), by time."""
     merged = list(steps)
     for action in done:
         if action["result"] != Result.DONE:
@@ -70,11 +70,11 @@ def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) ->
             status="other",
             note=": ".join(filter(None, (by, action["reason"]))),
         )
-        position = _find_position(merged, at)
-        if _is_same_step(step, merged[position : position + 1]):
-            merged[position] = replace(merged[position], note=step.note)
+        index = _find_index(merged, at)
+        if _is_same_step(step, merged[index : index + 1]):
+            merged[index] = replace(merged[index], note=step.note)
         else:
-            merged.insert(position, step)
+            merged.insert(index, step)
     return merged
 
 
@@ -83,11 +83,11 @@ def _is_same_step(action: TimelineStep, older: list[TimelineStep]) -> bool:
     return any(step.key == "end" and step.name == action.name and not step.note for step in older)
 
 
-def _find_position(steps: list[TimelineStep], at: datetime) -> int:
-    """Before the newest step that is not later."""
-    for position, step in enumerate(steps):
+def _find_index(steps: list[TimelineStep], at: datetime) -> int:
+    """The index of the newest step that is not later than `at`."""
+    for index, step in enumerate(steps):
         if not step.to_come and isinstance(step.at, datetime) and step.at <= at:
-            return position
+            return index
     return len(steps)
 
 
@@ -98,18 +98,18 @@ def is_finished(job: JobView) -> bool:
 
 def _list_attempts(job: JobView) -> Iterator[TimelineStep]:
     """The newest attempts, in their order."""
-    before = job.created_at
+    waits_since = job.created_at
     if job.attempts and job.attempts[0].number != 1:
-        before = None  # earlier attempts are not recorded
+        waits_since = None  # earlier attempts are not recorded
     if omitted := job.attempts[:-MAX_ATTEMPTS]:
-        before = omitted[-1].finished_at
+        waits_since = omitted[-1].finished_at
     shown = job.attempts[-MAX_ATTEMPTS:]
     for position, attempt in enumerate(shown, start=len(omitted) + 1):
         status = attempt.status or ""
         wait_ms = attempt.wait_ms
         # A program with recurring jobs overwrites the time when a run was due.
         if wait_ms is None and job.recurring is None:
-            wait_ms = _measure_ms(before, attempt.started_at)
+            wait_ms = _measure_ms(waits_since, attempt.started_at)
         yield TimelineStep(
             key=f"attempt-{position}",
             name=_name_attempt(attempt, is_last=attempt is shown[-1]),
@@ -119,19 +119,19 @@ def _list_attempts(job: JobView) -> Iterator[TimelineStep]:
             note=f"{status or 'unknown'} on{'' if attempt.worker else ' an unnamed worker'}",
             worker=attempt.worker,
             # Enqueued for later, or a retry after its backoff.
-            delay_ms=_measure_ms(before, attempt.eligible_at) or None,
+            delay_ms=_measure_ms(waits_since, attempt.eligible_at) or None,
             wait_ms=wait_ms,
             # The clocks of writers differ, but a duration is never negative.
             run_ms=None if attempt.run_ms is None else max(0, attempt.run_ms),
             error=attempt.error,
         )
-        before = attempt.finished_at
+        waits_since = attempt.finished_at
 
 
 def _fold(attempts: list[TimelineStep]) -> Iterator[TimelineStep]:
-    """The attempts, the newest first, with a single step for several of the same outcome."""
+    """The attempts, the newest first, with one step for successive attempts of the same outcome."""
     for (outcome, error), group in groupby(attempts, key=_identify_outcome):
-        newest, *others = found = list(group)
+        newest, *others = same = list(group)
         if not others:
             yield newest
             continue
@@ -139,15 +139,13 @@ def _fold(attempts: list[TimelineStep]) -> Iterator[TimelineStep]:
         yield replace(
             newest,
             key=f"{others[-1].key}-and-after",
-            name=f"{len(found)} attempts"
-            if "?" in (first, last)
-            else f"Attempts {first} to {last}",
+            name=f"{len(same)} attempts" if "?" in (first, last) else f"Attempts {first} to {last}",
             note="the same error" if error else f"all {outcome}",
             worker=None,
             delay_ms=None,
             wait_ms=None,
             run_ms=None,
-            folded=tuple(found),
+            folded=tuple(same),
         )
 
 
@@ -187,26 +185,27 @@ def _list_end(job: JobView) -> Iterator[TimelineStep]:
 
 def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
     if job.status == JobStatus.LEASED and (job.lease_expires_at or not job.attempts):
-        expired = job.has_expired_lease(now)
+        is_expired = job.has_expired_lease(now)
         yield TimelineStep(
             key="next",
-            name="Lease expired" if expired else "Lease expires",
+            name="Lease expired" if is_expired else "Lease expires",
             at=job.lease_expires_at,
-            status="dlq" if expired else "leased",
+            status="dlq" if is_expired else "leased",
             worker=job.leased_by,
-            to_come=not expired,
-            alarming=expired,
+            to_come=not is_expired,
+            alarming=is_expired,
         )
     elif job.status in WAITING_STATUSES and job.next_run_at:
-        count, most = job.attempt_count, job.max_attempts
+        count, limit = job.attempt_count, job.max_attempts
         number = None if count is None else count + 1
-        of_most = f" of {_format_number(most)}" if number is None or (most or 0) >= number else ""
+        is_within = number is None or (limit or 0) >= number
+        of_limit = f" of {_format_number(limit)}" if is_within else ""
         yield TimelineStep(
             key="next",
             name="Next retry" if job.status == JobStatus.FAILED else "Due",
             at=job.next_run_at,
             status=job.status,
-            note=f"attempt {_format_number(number)}{of_most}" if most else "",
+            note=f"attempt {_format_number(number)}{of_limit}" if limit else "",
             to_come=True,
         )
 

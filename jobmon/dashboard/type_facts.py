@@ -1,4 +1,4 @@
-"""The facts that the page of a type shows: those of the overview, restricted to the type."""
+"""The facts that the page of a type shows: the facts of the overview, restricted to the type."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,12 +36,12 @@ NOT_A_FILTER = "jobs cannot be listed by this name"
 
 @dataclass(frozen=True, kw_only=True)
 class TypeFacts:
-    """A type now and in a window of the past; `facts` are those of an overview of only this type.
+    """A type now and in a window of the past; `facts` are the overview's facts for this type only.
 
     `forecast` is None without waiting jobs. `oldest` is the waiting job that was created first;
-    None if there is none, or if it is unknown for the reason `oldest_unknown`. `due` is the number
-    of due jobs, None if it is unknown. `stalled_for` is how long its oldest job has been due while
-    none finished and none runs; None if the type is not stalled.
+    None if no job waits, or if it is unknown for the reason `oldest_unknown`. `due` is the number
+    of due jobs, None if unknown. `stalled_for` is how long the oldest job has been due while no job
+    of the type finished or runs; None if the type is not stalled.
     """
 
     name: str
@@ -95,10 +95,10 @@ def gather_type(
 ) -> TypeFacts:
     """Read the facts of a type, by its label; raises ApiError 422 and PyMongoError."""
     hour = queue.series.window(now - HOUR, now, MINUTE)
-    whole = gather(queue, page_window, now)
-    evidence = whole.evidence
+    overview_facts = gather(queue, page_window, now)
+    evidence = overview_facts.evidence
     stats = restrict_stats(evidence.stats, name, queue.running.read())
-    own = replace(
+    type_evidence = replace(
         evidence,
         stats=stats,
         minutes=_read_steps(queue, evidence, hour, name),
@@ -106,14 +106,14 @@ def gather_type(
         new_dead=None,
         rules=evidence.rules.restrict(name),
     )
-    past = _read_steps(queue, evidence, whole.window, name)
+    past = _read_steps(queue, evidence, overview_facts.window, name)
     oldest, oldest_unknown = _find_oldest(queue, lists, name)
     due = None
     if evidence.stats.health.scheduled == 0 and stats.counts is not None:
         due = sum(stats.counts.get((status, name), 0) for status in WAITING_STATUSES)
     return TypeFacts(
         name=name,
-        facts=replace(whole, evidence=own, past=past, samples={}),
+        facts=replace(overview_facts, evidence=type_evidence, past=past, samples={}),
         forecast=forecast_types(evidence).get(name),
         oldest=oldest,
         oldest_unknown=oldest_unknown,
@@ -147,16 +147,18 @@ def _find_oldest(
 
 
 def restrict_stats(stats: QueueStats, name: str, running: RunningJobs) -> QueueStats:
-    """The stats of one type; its counts are None where it is not counted by its name."""
-    counted = stats.type_counts()
-    own: dict[str, int] | None = None
-    if counted is not None:
-        own = counted.get(name, None if OTHER in counted else {})
-    counts = None if own is None else {(status, name): count for status, count in own.items()}
+    """The stats of one type; its counts are None if it is not counted by its name."""
+    by_type = stats.type_counts()
+    by_status: dict[str, int] | None = None
+    if by_type is not None:
+        by_status = by_type.get(name, None if OTHER in by_type else {})
+    counts = None
+    if by_status is not None:
+        counts = {(status, name): count for status, count in by_status.items()}
     return replace(
         stats,
         counts=counts,
-        total=sum((own or {}).values()),
+        total=sum((by_status or {}).values()),
         health=replace(stats.health, expired_leases=_count_expired(running, name)),
     )
 

@@ -28,10 +28,10 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.store.labels import OTHER, is_filter
 from jobmon.web.queues import WatchedQueue, current_queue
 
-SHARED_S = 1  # for which viewers of the same type share one answer
+SHARED_S = 1  # how long viewers of the same type share one answer
 KEPT_ANSWERS = 100
 WORKERS_SHOWN = 10
-# Why workers may be missing: the first of these that there is.
+# Fields whose reason explains why workers may be missing; the first reason is shown.
 _WORKER_REASONS = ("data", "attempts", "runningJobs")
 
 
@@ -73,7 +73,7 @@ class TypePage:
         return conditional_response(part)
 
     def _render(self, name: str, page_window: PageWindow) -> str:
-        """Shared by all viewers: it must contain nothing about a caller."""
+        """The part for all viewers, so it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
         shown = gather_type(queue, self._lists, name, page_window, now)
         past, window = shown.facts.past, shown.facts.window

@@ -16,7 +16,7 @@ LONGEST_SEARCH = 200  # characters of a type's name
 
 @dataclass(frozen=True, kw_only=True)
 class TypeRow:
-    """A type: the number of its jobs by status (None if unknown), and its attempts in the range.
+    """A type: the number of its jobs by status (None if unknown), and its attempts in the window.
 
     `link` is the query of the list of its jobs; empty if the name is too long for a filter.
     `is_failing`: many of these attempts failed. `wait_p95` and `run_p95` are in ms. `forecast` is
@@ -35,34 +35,34 @@ class TypeRow:
 
 
 def type_rows(facts: Facts) -> list[TypeRow]:
-    """A row for each type that has jobs now or had attempts in the range."""
+    """A row for each type that has jobs now or had attempts in the window."""
     by_type = facts.types.activity if isinstance(facts.types, History) else {}
     now = facts.evidence.stats.type_counts_for(by_type)
     if now is None:
         now = dict.fromkeys(by_type)
-    none, forecasts = Activity.from_tallies([]), forecast_types(facts.evidence)
+    idle, forecasts = Activity.from_tallies([]), forecast_types(facts.evidence)
     return [
         _make_row(
-            kind,
+            name,
             counts,
-            by_type.get(kind, none),
-            forecasts.get(kind),
-            facts.evidence.rules.for_type(kind).failure_rate,
+            by_type.get(name, idle),
+            forecasts.get(name),
+            facts.evidence.rules.for_type(name).failure_rate,
         )
-        for kind, counts in now.items()
+        for name, counts in now.items()
     ]
 
 
 def _make_row(
-    kind: str,
+    name: str,
     counts: Mapping[str, int] | None,
     activity: Activity,
     forecast: Forecast | None,
     high_rate: float,
 ) -> TypeRow:
     return TypeRow(
-        name=kind,
-        link=query(type=kind) if is_filter(kind) else "",
+        name=name,
+        link=query(type=name) if is_filter(name) else "",
         now=counts,
         is_failing=(activity.failure_rate or 0) >= high_rate,
         done=activity.finished,
@@ -89,16 +89,16 @@ SORTS = {
 def sorted_types(
     rows: list[TypeRow], by: str, text: str, only: frozenset[str] | None = None
 ) -> list[TypeRow]:
-    """The rows whose type contains `text` and is in `only`, if given, sorted by a column.
+    """The rows whose type contains `text` and is in `only` (None: any), sorted by a column.
 
-    `by` is a key of `SORTS`; with `-` before it the largest come first.
+    `by` is a key of `SORTS`; with a `-` before it, the largest come first.
     """
     descending, column = by.startswith("-"), by.removeprefix("-")
-    found = [
+    matching = [
         row
         for row in rows
         if text.lower() in row.name.lower() and (only is None or row.name in only)
     ]
-    found.sort(key=lambda row: row.name)
-    found.sort(key=SORTS[column], reverse=descending)
-    return found
+    matching.sort(key=lambda row: row.name)
+    matching.sort(key=SORTS[column], reverse=descending)
+    return matching

@@ -126,15 +126,15 @@ def blueprint(
 
 
 def _add_action_pages(routes: Blueprint, actions: ActionPages) -> None:
-    one = "/dashboard/actions/<string(length=20):action_id>"
+    page = "/dashboard/actions/<string(length=20):action_id>"
     routes.add_url_rule("/dashboard/actions", "actions", actions.requests)
     routes.add_url_rule("/dashboard/actions", "file_action", actions.file, methods=["POST"])
     confirm = "/dashboard/actions/confirm"
     routes.add_url_rule(confirm, "confirm_action", actions.confirm, methods=["GET", "POST"])
-    routes.add_url_rule(one, "action", actions.request)
-    routes.add_url_rule(f"{one}/toast", "action_toast", actions.toast)
-    routes.add_url_rule(f"{one}/undo", "undo_action", actions.undo, methods=["POST"])
-    routes.add_url_rule(one, "decide_action", actions.decide, methods=["POST"])
+    routes.add_url_rule(page, "action", actions.request)
+    routes.add_url_rule(f"{page}/toast", "action_toast", actions.toast)
+    routes.add_url_rule(f"{page}/undo", "undo_action", actions.undo, methods=["POST"])
+    routes.add_url_rule(page, "decide_action", actions.decide, methods=["POST"])
 
 
 def _redirect_home() -> BaseResponse:
@@ -156,7 +156,7 @@ def _docs() -> Response:
 
 
 def _page_context() -> dict[str, Any]:
-    """What every template may use."""
+    """The values that every template may use."""
     theme = request.cookies.get(cookie_name(THEME_COOKIE))
     return {
         "theme": theme if theme in THEMES else "system",
@@ -182,17 +182,18 @@ def _page_context() -> dict[str, Any]:
 
 def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, str]]:
     """Any failure as a page with the status that its JSON answer has, and what to do next."""
-    known = explain(error)
-    if known.status == HTTPStatus.UNAUTHORIZED:
-        return current_app.make_response(session.sign_in_page(known))
+    answer = explain(error)
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        return current_app.make_response(session.sign_in_page(answer))
     if is_part_request():
-        return Response(status=known.status, headers={**known.headers, "X-Error-Code": known.code})
-    # Without a time: a hidden job and a missing one have the same page, to the last byte.
-    is_unreachable = known.failure is Failure.UNREACHABLE
+        headers = {**answer.headers, "X-Error-Code": answer.code}
+        return Response(status=answer.status, headers=headers)
+    # Without a time: a hidden job and a missing job have the same page, to the last byte.
+    is_unreachable = answer.failure is Failure.UNREACHABLE
     page = render_template(
-        "dashboard/error.html", error=known, is_unreachable=is_unreachable, now=None
+        "dashboard/error.html", error=answer, is_unreachable=is_unreachable, now=None
     )
-    return page, known.status, known.headers
+    return page, answer.status, answer.headers
 
 
 def _set_policy(response: Response) -> Response:

@@ -32,14 +32,14 @@ class WorkerError:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerRow:
-    """A worker; counts are None where they are unknown, `run_p95` is in ms.
+    """A worker; unknown counts are None, `run_p95` is in ms.
 
-    `jobs` are the first ones that it runs, `running` is how many it runs.
+    `running` is how many jobs it runs, `jobs` are the first of them.
     """
 
     name: str
     state: str
-    words: str
+    state_text: str
     note: str
     is_silent: bool
     since: datetime | None
@@ -67,7 +67,7 @@ def make_row(worker: Worker, found: FoundWorkers, page_window: PageWindow) -> Wo
     return WorkerRow(
         name=clean_free_text(worker.name) or "",
         state=state,
-        words=STATE_WORDS.get(state, ""),
+        state_text=STATE_WORDS.get(state, ""),
         note=worker.note,
         is_silent=worker.state in SILENT,
         since=worker.since,

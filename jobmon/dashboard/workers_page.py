@@ -1,4 +1,4 @@
-"""The page of the workers: what each runs and ran, silent ones first."""
+"""The page of the workers: the jobs that each runs and ran, silent workers first."""
 
 import math
 from datetime import UTC, datetime
@@ -68,10 +68,10 @@ class WorkersPage:
 
 def _read_query() -> WorkerQuery:
     """The query of this request's address; raises ApiError 422 if a parameter is bad."""
-    given = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
+    single = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
     repeated = {"type": request.args.getlist("type"), "per_page": PER_PAGE}
     try:
-        query: WorkerQuery = _SCHEMA.load(given | repeated)
+        query: WorkerQuery = _SCHEMA.load(single | repeated)
     except ValidationError as error:
         raise invalid(next(iter(error.messages_dict)), "Bad value.") from None
     return query

@@ -43,7 +43,7 @@ def make_previous(steps: Steps | None = None, **samples: QueueSample) -> Previou
 def compared(shown: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
     """The changes of the tiles that have one, as the sign with the number, and as words."""
     tiles = overview(replace(shown, previous=previous)).tiles
-    return {tile.name: (tile.change.text, tile.change.words) for tile in tiles if tile.change}
+    return {tile.name: (tile.change.text, tile.change.sentence) for tile in tiles if tile.change}
 
 
 def reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]:

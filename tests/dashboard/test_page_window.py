@@ -44,7 +44,7 @@ def group_page(history: ErrorHistory) -> str:
 
 def test_window_is_named_in_words() -> None:
     named = {name: PageWindow.from_range(name) for name in ("1h", "24h", "90m", "1d")}
-    assert [(window.words, window.previous, window.beginning) for window in named.values()] == [
+    assert [(window.phrase, window.previous, window.beginning) for window in named.values()] == [
         ("the last hour", "the hour before", "an hour ago"),
         ("the last 24 hours", "the 24 hours before", "24 hours ago"),
         ("the last 90 minutes", "the 90 minutes before", "90 minutes ago"),

@@ -2,11 +2,11 @@
 // Without scripts the same forms lead to pages.
 
 const PART = { "X-Jobmon-Part": "1" };
-const STORED = "jobmon_toasts"; // addresses of requests whose progress the viewer has not dismissed
+const STORAGE_KEY = "jobmon_toasts"; // of the addresses of requests that the viewer has not dismissed
 const MAX_TOASTS = 4;
 const toasts = document.getElementById("toasts");
 const dialog = document.createElement("dialog");
-let lastChecked = null; // for a range with Shift
+let lastChecked = null; // the job whose box was clicked last: a range with Shift begins there
 
 start();
 
@@ -115,11 +115,11 @@ function showProblem(text) {
 // Progress
 
 function storedToasts() {
-  return JSON.parse(sessionStorage.getItem(STORED) ?? "[]");
+  return JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "[]");
 }
 
 function store(addresses) {
-  sessionStorage.setItem(STORED, JSON.stringify(addresses.slice(-MAX_TOASTS)));
+  sessionStorage.setItem(STORAGE_KEY, JSON.stringify(addresses.slice(-MAX_TOASTS)));
 }
 
 function addToast(html) {
@@ -158,7 +158,7 @@ async function fetchToast(address) {
   }
 }
 
-// The page of a request shows more than its line.
+// The page of a request already shows its progress, so there its line is not needed.
 async function showToasts() {
   removeToast(document.querySelector("[data-request]")?.dataset.request);
   for (const address of storedToasts()) await fetchToast(address);

@@ -3,11 +3,11 @@
 import { formatCount, formatMinute, formatMs, isKnown } from "./chart_format.js";
 import { textsBetween } from "./chart_marks.js";
 
-const NEAR_PX = 5; // to a line
-const LEAST_PX = 2; // the least height of a bar with a value, so that one dead job among thousands shows
+const NEAR_PX = 5; // a click this near to a line chooses the line
+const MIN_BAR_PX = 2; // the least height of a bar with a value, so that one dead job among thousands shows
 
-// Each line has a column, a label and a style, of which `--chart-STYLE` is the colour. Those with
-// `isBar` are stacked, the first at the bottom; `without` is a column that is drawn as a bar of its own.
+// Each line has a column, a label and a style; `--chart-STYLE` is its colour. Lines with `isBar` are
+// stacked bars, the first at the bottom; the column `without` is subtracted, it has its own bar.
 const bar = (column, label, style, without) => ({ column, label, style, without, isBar: true });
 const durations = (title, name) => ({
   title,
@@ -62,26 +62,26 @@ export function explainEmpty(chart, data, when) {
 export function plotData(chart, data) {
   const { at, complete, step } = data;
   const columns = drawnColumns(chart, data);
-  const over = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
+  const completed = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
   const unfinished = columns.map((values, number) => {
     const first = chart.lines[number].isBar ? complete : complete - 1;
     return values.map((value, index) => (index >= first && isKnown(values[complete]) ? value : null));
   });
   const previous = data.previous ? [data.previous[chart.compared[0]]] : [];
-  return [at.map((start) => start + step / 2), ...over, ...unfinished, ...previous];
+  return [at.map((start) => start + step / 2), ...completed, ...unfinished, ...previous];
 }
 
 function drawnColumns(chart, data) {
   const bars = chart.lines.filter(({ isBar }) => isBar);
   const heights = bars.map((line) => data.at.map((_, index) => (chart.hidden.has(line) ? 0 : barHeight(line, data, index))));
   const peak = Math.max(...data.at.map((_, index) => heights.reduce((sum, values) => sum + values[index], 0)));
-  const least = (peak * LEAST_PX) / chart.height;
+  const least = (peak * MIN_BAR_PX) / chart.height;
   let sums = data.at.map(() => 0);
   return chart.lines.map((line) => {
     const values = data[line.column];
     if (!line.isBar) return chart.isDuration ? values.map((value) => (isKnown(value) ? Math.max(value, 1) : null)) : values;
-    const own = heights[bars.indexOf(line)];
-    sums = sums.map((sum, index) => sum + (own[index] ? Math.max(own[index], least) : 0));
+    const barHeights = heights[bars.indexOf(line)];
+    sums = sums.map((sum, index) => sum + (barHeights[index] ? Math.max(barHeights[index], least) : 0));
     return values.map((value, index) => (isKnown(value) ? sums[index] : null));
   });
 }
@@ -101,14 +101,14 @@ export function columnAt(chart, data, plot, index, top) {
   return chart.lines[near ?? within]?.column || "";
 }
 
-/** The value of each line at a step, as text, in the order of the lines; then that of the previous period. */
+/** The value of each line at a step, as text, in the order of the lines; then the value of the previous period. */
 export function valuesAt(chart, data, index) {
   const values = chart.lines.map(({ column }) => data[column][index]);
   if (data.previous) values.push(data.previous[chart.compared[0]][index]);
   return values.map(chart.format);
 }
 
-/** What the legend has without a step: of counts the sum, of durations the newest value. */
+/** The values of the legend while the cursor is at no step: sums of counts, the newest durations. */
 export function restingValues(chart, data) {
   const columns = chart.lines.map(({ column }) => data[column].slice(0, chart.isDuration ? data.complete : undefined));
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
@@ -127,7 +127,7 @@ export function describeTime(data, index) {
   return formatMinute(at) + (notes.length ? ` (${notes.join(", ")})` : "");
 }
 
-/** A step in words: its time, its values and its marks. `labels` are those of the values. */
+/** A step in words: its time, its values and its marks. `labels` has a label for each value. */
 export function describeStep(chart, data, labels, index) {
   const values = valuesAt(chart, data, index).map((value, number) => `${labels[number]} ${value}`);
   return [describeTime(data, index), ...values, ...marksAt(data, index)];

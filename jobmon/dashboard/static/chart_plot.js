@@ -5,7 +5,7 @@ import { COUNT_STEPS, durationSteps, formatCount, formatDurationTicks, formatTic
 import { plotData } from "./chart_kinds.js";
 
 const HEADROOM = 1.08;
-const SOLID = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 }; // widths
+const LINE_WIDTHS = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 };
 const DASHES = { p99: [2, 3] };
 const UNFINISHED = "66"; // the opacity of the bar of the step in progress, as hexadecimal digits
 
@@ -28,7 +28,7 @@ export function makePlot(figure, chart, data, width, plugins) {
         : { ...axis, grid, size: 52, incrs: COUNT_STEPS, values: (_, ticks) => ticks.map(formatCount) },
     ],
     series: [{}, ...chart.lines.map((line) => overSeries(chart, line)), ...chart.lines.map((line) => unfinishedSeries(chart, line)), ...(data.previous ? [previousSeries()] : [])],
-    bands: bandsOf(chart),
+    bands: makeBands(chart),
   };
   return new uPlot(options, plotData(chart, data), figure);
 }
@@ -47,7 +47,7 @@ function overSeries(chart, { style, isBar }) {
   const stroke = colour(`chart-${style}`);
   if (isBar) return barSeries(style === "failed" ? hatch(stroke) : stroke);
   return {
-    stroke, width: SOLID[style], dash: DASHES[style], spanGaps: false,
+    stroke, width: LINE_WIDTHS[style], dash: DASHES[style], spanGaps: false,
     points: { size: 5, fill: stroke, show: true, filter: isolatedPoints },
   };
 }
@@ -55,7 +55,7 @@ function overSeries(chart, { style, isBar }) {
 function unfinishedSeries(chart, { style, isBar }) {
   const stroke = colour(`chart-${style}`);
   if (isBar) return barSeries(stroke + UNFINISHED);
-  return { stroke, width: SOLID[style], dash: [3, 4], spanGaps: false, points: { size: 5, fill: stroke, show: true, filter: isolatedPoints } };
+  return { stroke, width: LINE_WIDTHS[style], dash: [3, 4], spanGaps: false, points: { size: 5, fill: stroke, show: true, filter: isolatedPoints } };
 }
 
 function barSeries(fill) {
@@ -68,7 +68,7 @@ function previousSeries() {
 }
 
 /** Each bar begins where the one below it ends; percentiles have a band from the 50th to the 95th. */
-function bandsOf(chart) {
+function makeBands(chart) {
   if (chart.isDuration) return [{ series: [2, 1], fill: colour("chart-band") }];
   const stacked = chart.lines.filter(({ isBar }) => isBar).map((_, number) => number + 1).slice(1);
   return [...stacked, ...stacked.map((number) => number + chart.lines.length)].map((upper) => ({ series: [upper, upper - 1] }));
@@ -98,7 +98,7 @@ function durationRange(plot, low, high) {
   return [ticks[0], ticks.at(-1)];
 }
 
-/** The indexes of values between two unknown ones: no line leads to them, so a point shows them. */
+/** The indexes of values between two unknown values: no line leads to them, so a point shows them. */
 function isolatedPoints(plot, series) {
   const values = plot.data[series];
   return values.flatMap((value, index) => (isKnown(value) && !isKnown(values[index - 1]) && !isKnown(values[index + 1]) ? [index] : []));

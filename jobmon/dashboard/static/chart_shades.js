@@ -5,7 +5,7 @@ import { firstKnownStep } from "./chart_kinds.js";
 
 const FONT_PX = 12;
 
-/** A uPlot plugin that shades the parts of the range of which `read()` does not know everything. */
+/** A uPlot plugin that shades the times for which the data of `read()` is incomplete. */
 export function shades(read, colour) {
   return {
     hooks: {

@@ -14,27 +14,27 @@ const NOTHING = { left: 0, width: 0 };
  */
 export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
   const slider = document.createElement("div");
-  let at = Infinity; // the time of the step in Unix seconds; at first that of the newest step
+  let cursorTime = Infinity; // the time of a step in Unix seconds; at first of the newest step
   let anchor = null; // the index of the step where the selection began; null without one
   const show = (plot) => {
-    plot.setCursor({ left: plot.valToPos(plot.data[0][stepIndex(plot, at)], "x"), top: plot.over.clientHeight / 2 }, true, true);
+    plot.setCursor({ left: plot.valToPos(plot.data[0][stepIndex(plot, cursorTime)], "x"), top: plot.over.clientHeight / 2 }, true, true);
   };
   const hide = (plot) => plot.setCursor(OUTSIDE, true, true);
-  const selected = (plot) => [anchor, stepIndex(plot, at)].sort((one, other) => one - other);
+  const selected = (plot) => [anchor, stepIndex(plot, cursorTime)].sort((one, other) => one - other);
   const describeCursor = (index) => (anchor === null ? describe(index) : [...describe(index), "selected from", describe(anchor)[0]]);
   const move = (plot, event) => {
     const [first, last] = shownSteps(plot);
-    const before = stepIndex(plot, at);
-    anchor = event.shiftKey ? anchor ?? before : null;
-    at = plot.data[0][Math.min(Math.max(before + MOVES[event.key], first), last)];
+    const index = stepIndex(plot, cursorTime);
+    anchor = event.shiftKey ? anchor ?? index : null;
+    cursorTime = plot.data[0][Math.min(Math.max(index + MOVES[event.key], first), last)];
     plot.setSelect(anchor === null ? NOTHING : measure(plot, ...selected(plot)), false);
-    announce(slider, plot, stepIndex(plot, at), describeCursor);
+    announce(slider, plot, stepIndex(plot, cursorTime), describeCursor);
     show(plot);
   };
   const press = (plot, event) => {
     if (Object.hasOwn(MOVES, event.key)) move(plot, event);
     else if (event.key === "Enter" && anchor !== null) chooseSteps(...selected(plot));
-    else if (event.key === "Enter") choose(plot, stepIndex(plot, at));
+    else if (event.key === "Enter") choose(plot, stepIndex(plot, cursorTime));
     else if (event.key === "Escape") {
       anchor = null;
       plot.setSelect(NOTHING, false);
@@ -56,7 +56,7 @@ export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
       },
       draw: (plot) => {
         coverPlot(slider, plot, figure);
-        announce(slider, plot, stepIndex(plot, at), describeCursor);
+        announce(slider, plot, stepIndex(plot, cursorTime), describeCursor);
       },
     },
   };
@@ -82,9 +82,9 @@ function shownSteps(plot) {
   return [times.findIndex((time) => time >= min), times.findLastIndex((time) => time <= max)];
 }
 
-/** The index of the shown step at a time, or of the nearest shown one. */
-function stepIndex(plot, at) {
+/** The index of the shown step at a moment, or of the nearest shown step. */
+function stepIndex(plot, moment) {
   const [first, last] = shownSteps(plot);
-  const index = plot.data[0].findLastIndex((time) => time <= at);
+  const index = plot.data[0].findLastIndex((time) => time <= moment);
   return Math.min(Math.max(index, first), last);
 }

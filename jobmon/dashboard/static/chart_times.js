@@ -1,11 +1,11 @@
-// Choosing a time in a chart: a click opens its jobs, dragging its window; the keyboard shows links to both.
+// Choosing a time in a chart: a click opens its jobs, dragging opens its window. By the keyboard, links lead to its jobs.
 
 import { formatMinute } from "./chart_format.js";
 import { keyboardCursor } from "./chart_slider.js";
 import { dragWindow, openSteps, stepLength } from "./window.js";
 
 const CLICK_PX = 4; // a longer way between press and release is dragging
-// Each with the parameters of the list in which the jobs are.
+// By column: the label, the date by which a list of its jobs is filtered, and further parameters of the list.
 const LINKS = {
   finished: ["Finished", "finished", {}],
   succeeded: ["Succeeded", "finished", { status: "succeeded" }],
@@ -15,10 +15,10 @@ const LINKS = {
 const HINT = "Click a time for its jobs, drag to see only that time.";
 
 /**
- * uPlot plugins to choose a time in the plot in `figure`: its jobs in the list `jobs`, or without one
- * the window of its step. `describe(index)` is the text of a step, `times()` has the start of each in
- * Unix seconds, `columnAt(plot, index, top)` is the column that is drawn there, or empty. `isFirst` is
- * for the plot that has a hint.
+ * uPlot plugins to choose a time in the plot in `figure`: it opens the list `jobs` with the jobs of that
+ * time, or without `jobs` the window of the step. `describe(index)` is the text of a step, `times()` has
+ * the start of each step in Unix seconds, `columnAt(plot, index, top)` is the column that is drawn there,
+ * or empty. With `isFirst` the plot has a hint.
  */
 export function timeLinks(figure, title, { jobs, describe, times, columnAt, isFirst }) {
   const chooseSteps = (first, last) => openSteps(times(), first, last);
@@ -74,9 +74,9 @@ function makeAddress(times, index, jobs, column) {
     ["from", "to"].forEach((name, end) => address.searchParams.append(name, bounds[end]));
     return address;
   }
-  const [, date, more] = LINKS[column] || LINKS.finished;
+  const [, date, parameters] = LINKS[column] || LINKS.finished;
   ["from", "to"].forEach((name, end) => address.searchParams.append(`${date}_${name}`, bounds[end]));
-  Object.entries(more).forEach(([name, value]) => address.searchParams.append(name, value));
+  Object.entries(parameters).forEach(([name, value]) => address.searchParams.append(name, value));
   return address;
 }
 

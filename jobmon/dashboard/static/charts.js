@@ -20,7 +20,7 @@ const UNAVAILABLE = {
 const container = document.getElementById("charts");
 const charts = container ? makeCharts(container.dataset.charts) : [];
 let drawn = []; // { chart, plot, showStep } of each chart that has something to draw
-let shape = ""; // what decides which elements there are; if it changes, everything is drawn again
+let shape = ""; // the facts that decide which elements there are; if they change, everything is drawn again
 let etag = "";
 let data = null; // columns of the same length; `complete` is the number of steps that are over
 let requestedAt = 0;
@@ -115,8 +115,8 @@ function legendEntries(chart) {
 }
 
 function labels(chart) {
-  const own = chart.lines.map(({ label }) => label);
-  return data.previous ? [...own, `${chart.compared[1]}, ${container.dataset.previous}`] : own;
+  const lineLabels = chart.lines.map(({ label }) => label);
+  return data.previous ? [...lineLabels, `${chart.compared[1]}, ${container.dataset.previous}`] : lineLabels;
 }
 
 /** Hide a line, or show it again; returns whether it is hidden. */

@@ -1,4 +1,4 @@
-// Buttons that copy a text: their `data-copy`, or that of the element `data-copy-of` or of the next one.
+// Buttons that copy a text: their `data-copy`, or the text of the element `data-copy-of` or of the next element.
 
 const SHOWN_MS = 1200;
 const announcement = document.getElementById("announcement");
@@ -12,8 +12,8 @@ export function startCopyButtons() {
 }
 
 async function copy(button) {
-  const { copy: own, copyOf } = button.dataset;
-  const text = own ?? (copyOf ? document.getElementById(copyOf) : button.nextElementSibling).textContent;
+  const { copy: fixedText, copyOf } = button.dataset;
+  const text = fixedText ?? (copyOf ? document.getElementById(copyOf) : button.nextElementSibling).textContent;
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
   else copySelection(text);
   button.classList.add("done");

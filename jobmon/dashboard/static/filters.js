@@ -3,7 +3,7 @@
 const FOCUS_KEY = "jobmon-filter"; // in sessionStorage: the field that had the focus when the list was reloaded
 const form = document.getElementById("filters");
 const more = document.getElementById("more-filters");
-// A visible field in the viewer's time zone, each followed by the hidden one that is sent.
+// The visible fields, in the viewer's time zone; the hidden field after each is sent.
 const instants = document.querySelectorAll("[data-instant]");
 let isApplying = false;
 
@@ -16,9 +16,9 @@ export function startFilters() {
   showInstants();
   instants.forEach((field) => field.addEventListener("change", () => {
     field.nextElementSibling.value = field.value ? new Date(field.value).toISOString() : "";
-    if (field.value && isOfCreation(field)) form.elements.range.value = "";
+    if (field.value && isCreationTime(field)) form.elements.range.value = "";
   }));
-  form.elements.range?.addEventListener("change", () => [...instants].filter(isOfCreation).forEach((field) => {
+  form.elements.range?.addEventListener("change", () => [...instants].filter(isCreationTime).forEach((field) => {
     field.value = field.nextElementSibling.value = "";
   }));
   form.addEventListener("change", ({ target }) => { if (!target.matches("[data-instant]")) apply(); });
@@ -40,7 +40,7 @@ export function startFilters() {
 }
 
 // A range and times of creation exclude each other: the last one that is set counts.
-function isOfCreation(field) {
+function isCreationTime(field) {
   return field.dataset.instant.startsWith("created_");
 }
 
@@ -89,7 +89,7 @@ function removeEmpty(formData) {
   }
 }
 
-// After Back the browser restores what was typed before leaving, which is not what the list shows.
+// After Back, the browser restores the values typed before leaving, but the list shows those of its address.
 function resetForm() {
   form.reset();
   form.querySelectorAll("input[type=hidden]").forEach((field) => { field.value = field.defaultValue; });

@@ -7,8 +7,8 @@ const box = document.getElementById("find");
 const list = document.getElementById("suggestions");
 const announcement = document.getElementById("announcement");
 let active = -1; // index of the option that Enter opens; -1: Enter submits the text
-let found = ""; // the options that the server found, as markup
-let foundFor = ""; // the text for which it found them
+let suggestions = ""; // the options that the server found, as markup
+let suggestedFor = ""; // the text for which the server found them
 let isPalette = false; // commands come first, and Enter runs the first one
 let timer = 0;
 let request = null;
@@ -50,7 +50,7 @@ function options() {
 function suggest() {
   stopLoading();
   if (box.value.trim()) timer = setTimeout(load, PAUSE_MS);
-  else found = "";
+  else suggestions = "";
   show();
 }
 
@@ -66,8 +66,8 @@ async function load() {
   try {
     const answer = await fetch(address, { headers: { "X-Jobmon-Part": "1" }, signal: request.signal });
     if (!answer.ok) return;
-    found = await answer.text();
-    foundFor = text;
+    suggestions = await answer.text();
+    suggestedFor = text;
   } catch {
     return; // a newer text, or no connection: Enter still submits
   }
@@ -80,14 +80,14 @@ function show() {
   const chosen = options()[active]?.textContent;
   const text = box.value.trim().toLowerCase();
   const matching = listCommands(text).map(makeOption);
-  list.innerHTML = found;
+  list.innerHTML = suggestions;
   list[isPalette ? "prepend" : "append"](...matching);
   options().forEach((option, index) => { option.id = `suggestion-${index}`; });
   list.hidden = !list.children.length;
   box.setAttribute("aria-expanded", String(!list.hidden));
   const kept = chosen ? options().findIndex((option) => option.textContent === chosen) : -1;
-  const isFirstGood = isPalette && text && (matching.length || foundFor === box.value);
-  activate(kept < 0 && isFirstGood ? 0 : kept);
+  const choosesFirst = isPalette && text && (matching.length || suggestedFor === box.value);
+  activate(kept < 0 && choosesFirst ? 0 : kept);
   const count = options().length;
   announcement.textContent = count ? `${count} ${count === 1 ? "suggestion" : "suggestions"}` : "No suggestions";
 }
@@ -107,12 +107,12 @@ function listCommands(text) {
   const marked = [...document.querySelectorAll("[data-command]")].map((element) => (
     { name: element.dataset.command, note: "command", run: () => element.click() }
   ));
-  const own = [
+  const commands = [
     { name: "Switch the theme", note: "command", run: switchTheme },
     { name: "Keyboard shortcuts", note: "command", run: () => document.getElementById("help-button").click() },
   ];
   const words = text.split(/\s+/);
-  return [...links, ...marked, ...own].filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
+  return [...links, ...marked, ...commands].filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
 }
 
 function makeOption({ name, note, run }) {
@@ -144,7 +144,7 @@ function handleKey(event) {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
     if (!isOpen) show();
-    // One place more than there are options: in it, none is chosen.
+    // There is one position more than options: there, no option is chosen.
     else activate((active + 1 + (event.key === "ArrowDown" ? 1 : count)) % (count + 1) - 1);
   } else if (event.key === "Escape") {
     event.preventDefault();
@@ -181,5 +181,5 @@ function choose(option) {
 
 function clear() {
   box.value = "";
-  found = "";
+  suggestions = "";
 }

@@ -20,8 +20,8 @@ function toggleAll(element) {
   parts.forEach((part) => { part.open = isOpening || part.parentElement === element; });
 }
 
-function closeMenus(isMeant) {
+function closeMenus(shouldClose) {
   document.querySelectorAll(".menu[open]").forEach((menu) => {
-    if (isMeant(menu)) menu.open = false;
+    if (shouldClose(menu)) menu.open = false;
   });
 }

@@ -7,7 +7,7 @@ import { switchTheme } from "./theme.js";
 
 const SECOND_KEY_MS = 1500;
 const help = document.getElementById("help");
-let goUntil = 0; // until then a key after `g` opens a page
+let goUntil = 0; // until this time, a key after `g` opens a page
 
 const ACTIONS = {
   "/": focusFind,
@@ -50,7 +50,7 @@ function handleKey(event) {
   }
 }
 
-/** Press what the page has for a key, or the element `first` if there is one; whether there was any. */
+/** Press the element `first`, or else the button of the page for a key; returns whether one was there. */
 function pressButton(key, first = null) {
   const button = (first && document.querySelector(first)) || document.querySelector(`[data-key="${key}"]`);
   button?.click();

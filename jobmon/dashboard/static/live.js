@@ -7,7 +7,7 @@ import { formatDuration, showTimes } from "./times.js";
 
 const SLOW_MS = 4000;
 const STALE_S = 3;
-// By the code of an error; any other is a failure of jobmon itself.
+// The message by the code of an error; with any other code, jobmon itself does not respond.
 const FAILURES = {
   database_unavailable: "Database not responding",
   overloaded: "jobmon is busy",
@@ -79,7 +79,7 @@ export function togglePause() {
   showFreshness();
 }
 
-/** Whether the server marked the job of the page as one that will not change. */
+/** Whether the server marked the page as finished: its content will not change. */
 function hasFinished() {
   return Boolean(document.getElementById("finished"));
 }
@@ -111,7 +111,7 @@ function prepareRequest(event) {
   const { elt, headers } = event.detail;
   requestedAt ||= Date.now();
   const isHeld = Boolean(reasonToHold(elt));
-  // Rows that were held are out of date: the whole part is needed.
+  // After rows were held, they are out of date: the whole part is needed.
   const isBehind = "held" in elt.dataset && !isHeld;
   if (elt.dataset.etag && !isBehind) headers["If-None-Match"] = elt.dataset.etag;
   if (isHeld && elt.matches("[data-list]")) headers["X-Jobmon-Held"] = heldJobIds();

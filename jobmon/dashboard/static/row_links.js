@@ -10,11 +10,11 @@ export function startRowLinks() {
   document.addEventListener("click", openRow);
   document.addEventListener("auxclick", openRow);
   // Otherwise the middle button begins to scroll.
-  document.addEventListener("mousedown", (event) => { if (event.button === MIDDLE && linkOf(event)) event.preventDefault(); });
+  document.addEventListener("mousedown", (event) => { if (event.button === MIDDLE && findLink(event)) event.preventDefault(); });
   addEventListener("pageshow", () => { if (history.state?.row) selectRow(history.state.row); });
 }
 
-function linkOf(event) {
+function findLink(event) {
   const isControl = event.target.closest(CONTROLS);
   return isControl ? null : event.target.closest(".rows tbody tr")?.querySelector(".row-link");
 }
@@ -27,7 +27,7 @@ function openRow(event) {
     history.replaceState({ ...history.state, row: row.id }, ""); // belongs to this visit of the list
     return;
   }
-  const link = linkOf(event);
+  const link = findLink(event);
   if (!link || getSelection().toString()) return; // the viewer selects text
   if (inNewTab) open(link.href, "_blank", "noopener");
   else link.click();

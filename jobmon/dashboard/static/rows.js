@@ -18,11 +18,11 @@ export function reasonToHold(list) {
   return "";
 }
 
-/** The ids of the jobs whose rows stay, as many as a header can hold. */
+/** The ids of the jobs whose rows stay; a header can hold only a part of a long list. */
 export function heldJobIds() {
-  let left = MAX_HEADER_LENGTH;
+  let charactersLeft = MAX_HEADER_LENGTH;
   const ids = allRows().map((row) => row.dataset.job).filter(Boolean);
-  return ids.filter((id) => (left -= id.length + 1) >= 0).join(",");
+  return ids.filter((id) => (charactersLeft -= id.length + 1) >= 0).join(",");
 }
 
 /**
@@ -37,22 +37,22 @@ export function keepRowOrder(html) {
 
 function keepOrder(body) {
   const fresh = new Map([...body.children].map((row) => [row.id, row]));
-  const kept = openRowsOf(fresh).map((row) => {
-    const now = fresh.get(row.id);
+  const kept = findOpenRows(fresh).map((row) => {
+    const freshRow = fresh.get(row.id);
     fresh.delete(row.id);
-    return now ?? dimmed(row.cloneNode(true));
+    return freshRow ?? dim(row.cloneNode(true));
   });
   body.replaceChildren(...kept, ...fresh.values());
 }
 
 /** The rows of the open table that has one of these rows, or of the only table; none if there is no such table. */
-function openRowsOf(fresh) {
+function findOpenRows(fresh) {
   const bodies = [...document.querySelectorAll(".rows tbody")];
   const shared = bodies.find((body) => [...body.children].some((row) => row.id && fresh.has(row.id)));
   return [...((shared ?? (bodies.length === 1 ? bodies[0] : null))?.children ?? [])];
 }
 
-/** Update the rows that a list shows, without moving one, and offer a button for the new ones. */
+/** Update the rows that a list shows without moving any, and offer a button for new rows. */
 export function updateRows(list, html) {
   const part = parse(html);
   const rows = [...part.querySelectorAll("#job-rows tbody tr")];
@@ -69,14 +69,14 @@ export function updateRows(list, html) {
   offerNewRows(list, rows, isNew);
 }
 
-/** Update a row that is no longer on the page of the list; `now` is the row with the job's present fields, if known. */
-function updateRowOffPage(row, now) {
-  if (now && !("gone" in now.dataset)) {
-    morph(row, now);
+/** Update a row that is no longer on the page of the list; `fresh` is the row with the job's present fields, if known. */
+function updateRowOffPage(row, fresh) {
+  if (fresh && !("gone" in fresh.dataset)) {
+    morph(row, fresh);
     return;
   }
-  const status = dimmed(row).querySelector(".status");
-  if (now && status) {
+  const status = dim(row).querySelector(".status");
+  if (fresh && status) {
     status.className = "status s-other";
     status.textContent = "deleted";
   }
@@ -138,7 +138,7 @@ function morph(element, fresh) {
   Idiomorph.morph(element, fresh.outerHTML, { morphStyle: "outerHTML" });
 }
 
-function dimmed(row) {
+function dim(row) {
   row.classList.add("unmatched");
   return row;
 }

@@ -17,7 +17,7 @@ export function startSignIn() {
   button.focus();
 }
 
-/** The `sub` of a token, which is not verified here; null if it has none. */
+/** The `sub` of a token, which is not verified here; null if the token has no `sub`. */
 function readSubject(token) {
   try {
     const bytes = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));

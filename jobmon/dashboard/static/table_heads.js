@@ -1,4 +1,4 @@
-// The heads of tables stick below the header of the page, where the table fits into its frame: such a
+// The head of a table sticks below the header of the page, if the table fits into its frame: then the
 // frame does not scroll by itself.
 
 const root = document.documentElement;
@@ -8,7 +8,7 @@ const observed = new WeakSet();
 
 if (header) new ResizeObserver(() => root.style.setProperty("--bar-height", `${header.offsetHeight}px`)).observe(header);
 
-/** Follow the size of every framed table; call it again when a page has new ones. */
+/** Follow the size of every framed table; call it again when a page has new tables. */
 export function followTables() {
   document.querySelectorAll(".scroll, .scroll > .rows").forEach((element) => {
     if (observed.has(element)) return;

@@ -31,15 +31,15 @@ export function formatDuration(seconds) {
 }
 
 /**
- * Show every `<time>` of the page: as an age where it has `data-age`, else relative to now within an
- * hour, or within a day where it has `data-as="relative"`. With `data-as="since"` it is the time of
- * the day, and within the last day only that.
+ * Show every `<time>` of the page: as an age if it has `data-age`, else relative to now within an hour,
+ * or within a day if it has `data-as="relative"`. With `data-as="since"` it is only the time of the day
+ * within the last day, and the date with the time before that.
  */
 export function showTimes() {
   document.querySelectorAll("time").forEach(showTime);
 }
 
-/** While the page is printed, show instants with their date: an age means nothing on paper. */
+/** While the page is printed, show times with their date: an age means nothing on paper. */
 export function startPrinting() {
   matchMedia("print").addEventListener("change", ({ matches }) => {
     isPrinting = matches;

@@ -1,4 +1,4 @@
-// The time window that the address of a page names: it is set in a form, or by dragging in a chart.
+// The time window in the address of a page: it is set in a form, or by dragging in a chart.
 
 const form = document.getElementById("window-form");
 const BOUNDS = ["from", "to"];
