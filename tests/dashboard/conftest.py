@@ -19,11 +19,11 @@ Make = Callable[..., Api]
 def service(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Make:
-    """Make the service over `watched`, without a history: mongomock cannot count one."""
+    """Make the service over `watched`, without a history: mongomock cannot count activity."""
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
 
-    def make(**given: Any) -> Api:
-        return Api(create_app(make_settings(**given), watched.client))
+    def make(**settings: Any) -> Api:
+        return Api(create_app(make_settings(**settings), watched.client))
 
     return make
 

@@ -29,7 +29,7 @@ CONFIRM, FILE = "/dashboard/actions/confirm", "/dashboard/actions"
 
 @pytest.fixture
 def make(service: Make, watched: Any) -> Make:
-    def make(**given: Any) -> Api:
+    def make(**settings: Any) -> Api:
         watched.jobs.delete_many({})
         watched.jobs.insert_many(
             {"jobId": job_id, "status": status, "type": "mail", "createdAt": NOW} | more
@@ -40,7 +40,7 @@ def make(service: Make, watched: Any) -> Make:
                 ("ended", "succeeded", {}),
             )
         )
-        return service(**{"actions": True, "role_permissions": ROLES} | given)
+        return service(**{"actions": True, "role_permissions": ROLES} | settings)
 
     return make
 
@@ -53,20 +53,20 @@ def api(make: Make) -> Api:
 @pytest.fixture
 def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[JobOutcome]:
     """The outcomes of every request; mongomock cannot list them."""
-    found: list[JobOutcome] = []
+    listed: list[JobOutcome] = []
     monkeypatch.setattr(
-        ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=found)
+        ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=listed)
     )
-    return found
+    return listed
 
 
 @pytest.fixture(autouse=True)
 def absence(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
-    """For how long no actor has worked, as `seconds`; mongomock does not know its clock."""
-    given: dict[str, float | None] = {"seconds": 0}
-    monkeypatch.setattr(ActionRecords, "find_actor_absence_s", lambda _: given["seconds"])
+    """How many `seconds` ago an actor last worked, None for never; mongomock has no clock."""
+    absence: dict[str, float | None] = {"seconds": 0}
+    monkeypatch.setattr(ActionRecords, "find_actor_absence_s", lambda _: absence["seconds"])
     monkeypatch.setattr(requests, "ACTOR_CACHE_MS", 0)
-    return given
+    return absence
 
 
 def buttons(page: Page) -> list[str | None]:
@@ -79,8 +79,8 @@ def hidden(page: Page) -> dict[str, str]:
 
 def file(viewer: Viewer, **form: Any) -> str:
     """File a request from its confirmation; returns the address of its page."""
-    given = hidden(viewer.page_of_form(CONFIRM, form)) | {"reason": "back"} | form
-    answer = viewer.post(FILE, given)
+    fields = hidden(viewer.page_of_form(CONFIRM, form)) | {"reason": "back"} | form
+    answer = viewer.post(FILE, fields)
     assert answer.status_code == 303, answer.text
     return str(answer.location)
 
@@ -103,7 +103,7 @@ def test_owner_has_the_buttons_of_the_setting(make: Make) -> None:
     assert buttons(own) == ["retry"]
     boxes = own.all("input", type="checkbox", form="selection")
     assert [box["value"] for box in boxes] == ["dead-1"]
-    # `filter` does not limit whose jobs: it would be about all of them.
+    # A `filter` does not limit the owner: it would select everybody's jobs.
     assert [choice["value"] for choice in own.all("input", name="scope")] == ["selected"]
     assert buttons(signed_in(make(), "ada", "user").page("/dashboard/jobs/dead-1")) == []
 
@@ -125,9 +125,9 @@ def test_pages_have_no_button_and_the_reason_when_no_actor_was_there_for_a_minut
         assert "No actions are possible now: no actor is running." in page.text
         assert page.all("input", form="selection") == []
     assert "No actions" not in signed_in(api, role="reader").page(path).text
-    # What was open in a browser can still be requested: it waits, and expires.
-    asked = admin.page_of_form(CONFIRM, {"action": "retry", "id": "dead-1"})
-    assert "No actor is running: the request waits" in asked.text
+    # A form that was already open in a browser still works: its request waits, and expires.
+    question = admin.page_of_form(CONFIRM, {"action": "retry", "id": "dead-1"})
+    assert "No actor is running: the request waits" in question.text
 
 
 def test_pages_work_when_the_records_of_the_actor_cannot_be_read(
@@ -146,9 +146,9 @@ def test_owner_requests_an_action_for_several_own_jobs_and_learns_nothing_of_oth
 ) -> None:
     ada = signed_in(make(owner_actions=("retry",)), "ada", "user")
     for other in ("dead-2", "none"):
-        asked = ada.page_of_form(CONFIRM, {"action": "retry", "id": ["dead-1", other]})
-        assert "Retry 1 job?" in asked.text
-        assert "1 of the selected jobs cannot be changed in this way" in asked.text
+        question = ada.page_of_form(CONFIRM, {"action": "retry", "id": ["dead-1", other]})
+        assert "Retry 1 job?" in question.text
+        assert "1 of the selected jobs cannot be changed in this way" in question.text
         assert ada.post(CONFIRM, {"action": "retry", "id": other}).status_code == 403
     assert ada.post(CONFIRM, {"action": "retry", "filter": "?status=dlq"}).status_code == 403
     assert ada.post(CONFIRM, {"action": "retry"}).status_code == 422
@@ -172,7 +172,7 @@ def test_list_has_boxes_and_buttons_only_for_those_who_may_act(api: Api) -> None
 def test_list_of_the_longest_runs_does_not_offer_all_that_match(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its filters match more jobs than it has."""
+    """Catches an action on all jobs that match: the list shows only some of them."""
     monkeypatch.setattr(
         "jobmon.api.longest_runs.LongestRunReader.list", lambda *_: ([{"jobId": "a"}], "")
     )
@@ -257,11 +257,11 @@ def test_form_that_cannot_be_requested_is_explained(
 def test_missing_reason_and_value_keep_what_was_entered(api: Api) -> None:
     admin = signed_in(api)
     form = {"action": "retry", "filter": "?status=dlq"}
-    given = hidden(admin.page_of_form(CONFIRM, form))
-    page = admin.page_of_form(FILE, given | {"reset_attempts": "1"}, 422)
+    fields = hidden(admin.page_of_form(CONFIRM, form))
+    page = admin.page_of_form(FILE, fields | {"reset_attempts": "1"}, 422)
     assert "Required for more than one job." in page.text
     assert page.all("input", name="reset_attempts")[0].keys() >= {"checked"}
-    assert hidden(page)["key"] == given["key"]
+    assert hidden(page)["key"] == fields["key"]
     page = admin.page_of_form(FILE, {"action": "prioritize", "id": "later", "priority": "1e9"}, 422)
     assert "Not a whole number." in page.text
     page = admin.page_of_form(FILE, {"action": "reschedule", "id": "later"}, 422)
@@ -333,7 +333,7 @@ def test_owner_sees_own_requests_only(make: Make, outcomes: list[JobOutcome]) ->
         assert (foreign.status_code, none.status_code) == (403, 403)
         assert foreign.data == none.data
     assert ada.get("/dashboard/actions").status_code == 403
-    # Jobs of their own, and nothing else.
+    # Owners may act on their own jobs, and on nothing else.
     for form in (
         {"action": "retry", "id": "dead-2"},
         {"action": "retry", "id": ["dead-2", "ended"]},
@@ -381,11 +381,11 @@ def pause(watched: Any, *names: str) -> None:
 
 
 @pytest.fixture
-def _fresh_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def _uncached_paused_types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paused_types, "CACHE_MS", 0)
 
 
-@pytest.mark.usefixtures("_fresh_pauses")
+@pytest.mark.usefixtures("_uncached_paused_types")
 def test_type_page_shows_whether_the_type_is_paused_and_offers_the_other_state(
     api: Api, watched: Any
 ) -> None:
@@ -401,7 +401,7 @@ def test_type_page_shows_whether_the_type_is_paused_and_offers_the_other_state(
     assert buttons(signed_in(api, role="reader").page("/dashboard/types/mail")) == []
 
 
-@pytest.mark.usefixtures("_fresh_pauses")
+@pytest.mark.usefixtures("_uncached_paused_types")
 def test_type_page_offers_both_states_if_the_paused_types_cannot_be_read(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,7 +411,7 @@ def test_type_page_offers_both_states_if_the_paused_types_cannot_be_read(
     assert signed_in(api).get("/dashboard").status_code == 200
 
 
-@pytest.mark.usefixtures("_fresh_pauses")
+@pytest.mark.usefixtures("_uncached_paused_types")
 def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
     api: Api, watched: Any
 ) -> None:

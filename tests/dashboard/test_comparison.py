@@ -41,7 +41,7 @@ def make_previous(steps: Steps | None = None, **samples: QueueSample) -> Previou
 
 
 def compared(shown: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
-    """The changes of the tiles that have one, as the sign with the number, and as words."""
+    """The changes of the tiles that have a change: the short text, and the sentence."""
     tiles = overview(replace(shown, previous=previous)).tiles
     return {tile.name: (tile.change.text, tile.change.sentence) for tile in tiles if tile.change}
 
@@ -51,7 +51,7 @@ def reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("now", "then", "text", "words"),
+    ("now", "then", "text", "sentence"),
     [
         (60, 40, "▲ 50%", "50% more attempts than in the hour before"),
         (40, 60, "▼ 33%", "33% fewer attempts than in the hour before"),
@@ -61,10 +61,12 @@ def reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]:
     ],
 )
 def test_attempts_are_compared_with_the_hour_before(
-    now: int, then: int, text: str, words: str
+    now: int, then: int, text: str, sentence: str
 ) -> None:
-    shown = facts(activity={10: {"a": tally(now)}})
-    assert compared(shown, make_previous({50: {"b": tally(then)}}))["Throughput"] == (text, words)
+    changes = compared(
+        facts(activity={10: {"a": tally(now)}}), make_previous({50: {"b": tally(then)}})
+    )
+    assert changes["Throughput"] == (text, sentence)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
 
 
 def test_any_window_is_compared_with_the_time_before() -> None:
-    """Catches the words of the last hour for another window, and present jobs next to past ones."""
+    """Catches "the last hour" for another window, and present jobs next to jobs of the past."""
     query = WindowQuery(start=START, end=START + HOUR)
     shown = facts({("dlq", "a"): 3}, activity={10: {"a": tally(60)}}, samples={0: sample(dlq=1)})
     over = replace(past({10: {"a": tally(60)}}), as_of=START + 2 * HOUR)

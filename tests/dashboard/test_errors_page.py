@@ -1,5 +1,5 @@
-"""The pages about errors: catches a group that the API has and the page has not, a link that leads
-nowhere, content that becomes markup, and errors that are not known but look like none."""
+"""The pages about errors: catches a group that the API has and the page lacks, a link that leads
+nowhere, content that becomes markup, and unknown errors that look like no errors."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -17,8 +17,8 @@ FIELDS = ("payload.orderId", "payload.customer.name")
 JOBS = "/dashboard/jobs"
 
 
-def job(job_id: str, **given: Any) -> dict[str, Any]:
-    return {"jobId": job_id, "type": "mail", "status": "queued", "createdAt": NOW} | given
+def job(job_id: str, **fields: Any) -> dict[str, Any]:
+    return {"jobId": job_id, "type": "mail", "status": "queued", "createdAt": NOW} | fields
 
 
 @pytest.fixture

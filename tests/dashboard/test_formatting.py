@@ -143,7 +143,7 @@ def test_spark_is_a_line_from_zero_over_the_full_width(
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("parameters", "expected"),
     [
         ({}, ""),
         ({"a": None, "b": "", "c": (), "d": []}, ""),
@@ -153,8 +153,8 @@ def test_spark_is_a_line_from_zero_over_the_full_width(
         ({"n": 0}, "?n=0"),
     ],
 )
-def test_query_leaves_out_empty_parameters(given: dict[str, Any], expected: str) -> None:
-    assert query(**given) == expected
+def test_query_leaves_out_empty_parameters(parameters: dict[str, Any], expected: str) -> None:
+    assert query(**parameters) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""The frame of every page: catches a page that does not show whose session it is, or of which
-queue and environment, and one that shows a queue to a caller who may not know it."""
+"""The frame of every page: catches a page without the name of the caller, the queue or the
+environment, and a page that shows a queue to a caller who may not know it."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def test_a_page_without_a_session_shows_neither_queue_nor_environment(
         ("/dashboard/schedule", "schedule"),
     ],
 )
-def test_second_link_skips_to_what_the_page_is_for(admin: Viewer, path: str, target: str) -> None:
+def test_second_link_skips_to_the_main_content(admin: Viewer, path: str, target: str) -> None:
     page = admin.page(path)
     first, second = page.all("a", **{"class": "skip"})
     assert (first["href"], second["href"]) == ("#main", f"#{target}")
@@ -73,7 +73,7 @@ def test_the_docs_follow_the_theme_of_the_pages(admin: Viewer) -> None:
 
 
 @pytest.mark.parametrize("name", ["internal", "nothing"])
-def test_a_hidden_queue_looks_like_a_missing_one(watched: Any, tmp_path: Path, name: str) -> None:
+def test_a_hidden_queue_looks_like_a_missing_queue(watched: Any, tmp_path: Path, name: str) -> None:
     owner = signed_in(serve_queues(watched, tmp_path), "ada", "user")
     page = owner.page(f"/queues/{name}/dashboard/my", 404)
     assert "There is no queue of this name." in page.text

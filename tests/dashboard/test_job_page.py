@@ -23,7 +23,7 @@ def insert(watched: Any, **more: Any) -> None:
     )
 
 
-def test_links_of_the_page_are_those_of_the_api(service: Make, watched: Any) -> None:
+def test_page_has_the_same_links_as_the_api(service: Make, watched: Any) -> None:
     links = make_links(
         {"Logs": "https://logs.example/?q={payload.q}", "Trace": "https://x.example/{payload.id}"}
     )

@@ -1,5 +1,5 @@
-"""The way from a job to its list and to the jobs next to it: catches one that leaves the list, and
-one that leads an owner to the job of somebody else."""
+"""The links from a job to its list and to the jobs next to it: catches a link that leaves the list,
+and a link that leads an owner to the job of somebody else."""
 
 from datetime import timedelta
 from typing import Any
@@ -40,24 +40,24 @@ def test_job_of_a_list_leads_to_the_jobs_next_to_it(real_api: Api, database: Any
     after = f"/dashboard/jobs/j1{query}"
     assert steps(admin.page(str(first["href"]))) == {"prev": None, "next": after, "up": up}
     assert steps(admin.page(f"/dashboard/jobs/j4{query}"))["next"] is None
-    of_a_type = "?list=all&type=a%26b"
-    assert steps(admin.page(f"/dashboard/jobs/j2{of_a_type}")) == {
-        "prev": f"/dashboard/jobs/j4{of_a_type}",  # the newest first
-        "next": f"/dashboard/jobs/j0{of_a_type}",
+    by_type = "?list=all&type=a%26b"
+    assert steps(admin.page(f"/dashboard/jobs/j2{by_type}")) == {
+        "prev": f"/dashboard/jobs/j4{by_type}",  # the newest first
+        "next": f"/dashboard/jobs/j0{by_type}",
         "up": "/dashboard/jobs?type=a%26b",
     }
-    # The page's part, which is read again and again, has none of these queries.
-    assert "j4" not in admin.get(f"/dashboard/jobs/j2{of_a_type}", part=True).text
+    # The part of the page is read again and again, so it has none of these queries.
+    assert "j4" not in admin.get(f"/dashboard/jobs/j2{by_type}", part=True).text
 
 
 def test_owner_is_led_through_own_jobs_only(real_api: Api, database: Any) -> None:
     fill(database)
     ada = signed_in(real_api, "ada", "user")
-    for named in ("my", "all"):
-        found = steps(ada.page(f"/dashboard/jobs/j3?list={named}"))
+    for list_name in ("my", "all"):
+        found = steps(ada.page(f"/dashboard/jobs/j3?list={list_name}"))
         assert found == {
-            "prev": f"/dashboard/jobs/j4?list={named}",
-            "next": f"/dashboard/jobs/j1?list={named}",
+            "prev": f"/dashboard/jobs/j4?list={list_name}",
+            "next": f"/dashboard/jobs/j1?list={list_name}",
             "up": "/dashboard/my",
         }
     root = signed_in(real_api, "ada", "admin")

@@ -1,4 +1,4 @@
-"""The tabs of a list of jobs: catches a number that its list does not have, or an unknown 0."""
+"""The tabs of a list of jobs: catches a number that its list does not have, or a 0 if unknown."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -40,9 +40,9 @@ def make_stats(counts: dict[tuple[str, str], int] | None = COUNTS, **health: Any
 
 
 def make_tabs(
-    stats: QueueStats | OwnCounts | None, total: CappedCount | None = None, **given: Any
+    stats: QueueStats | OwnCounts | None, total: CappedCount | None = None, **filters: Any
 ) -> dict[str, Tab]:
-    parameters = {"status": [], "type": []} | given
+    parameters = {"status": [], "type": []} | filters
     tabs = StatusTabs(ListForm("/jobs", parameters, (), {}), stats, total)
     return {tab.label: tab for tab in tabs.list(has_schedule=True)}
 
@@ -52,19 +52,19 @@ def read_counts(tabs: dict[str, Tab]) -> dict[str, int | None]:
 
 
 def test_tabs_have_the_counts_of_the_stats_also_of_types() -> None:
-    every = {"Running": 0, "Retrying": 0, "Succeeded": 0, "Cancelled": 0}
+    idle = {"Running": 0, "Retrying": 0, "Succeeded": 0, "Cancelled": 0}
     counted = {"All": 15, "Queued": 7, "Scheduled": 6, "Dead": 4, "Odd": 4}
-    assert read_counts(make_tabs(make_stats())) == every | counted
+    assert read_counts(make_tabs(make_stats())) == idle | counted
     counted = {"All": 10, "Queued": 7, "Scheduled": None, "Dead": 3, "Odd": 0}
-    of_prefix = make_tabs(make_stats(), type=["mail*"])
-    assert read_counts(of_prefix) == every | counted
-    assert of_prefix["Scheduled"].reason == "Scheduled jobs are not counted by type"
+    by_prefix = make_tabs(make_stats(), type=["mail*"])
+    assert read_counts(by_prefix) == idle | counted
+    assert by_prefix["Scheduled"].reason == "Scheduled jobs are not counted by type"
     assert make_tabs(make_stats(), type=["x*"])["All"].count == 0
     assert make_tabs(make_stats(), type=["pay", "mail.bulk"])["All"].count == 7
 
 
 @pytest.mark.parametrize(
-    ("stats", "given", "reason"),
+    ("stats", "filters", "reason"),
     [
         (make_stats(), {"owner": "ada"}, "Counted only for a status and a type"),
         (make_stats(None), {}, "Counting the jobs took longer"),
@@ -73,9 +73,9 @@ def test_tabs_have_the_counts_of_the_stats_also_of_types() -> None:
     ],
 )
 def test_tab_without_a_known_count_has_the_reason(
-    stats: QueueStats, given: dict[str, Any], reason: str
+    stats: QueueStats, filters: dict[str, Any], reason: str
 ) -> None:
-    tab = make_tabs(stats, **given)["Dead"]
+    tab = make_tabs(stats, **filters)["Dead"]
     assert tab.count is None
     assert tab.reason.startswith(reason)
 
@@ -100,8 +100,8 @@ def test_current_tab_has_the_total_of_the_list() -> None:
 
 
 def test_tab_keeps_the_filters_and_the_order_that_its_jobs_can_have() -> None:
-    given = {"type": ["mail"], "due_to": "2", "finished_to": "3", "cursor": "c", "per_page": "9"}
-    tabs = make_tabs(make_stats(), sort="nextRunAt", status=["queued"], **given)
+    filters = {"type": ["mail"], "due_to": "2", "finished_to": "3", "cursor": "c", "per_page": "9"}
+    tabs = make_tabs(make_stats(), sort="nextRunAt", status=["queued"], **filters)
     assert {label: tabs[label].address for label in ("All", "Queued", "Scheduled", "Dead")} == {
         "All": "/jobs?type=mail&due_to=2&finished_to=3&per_page=9",
         "Queued": "/jobs?status=queued&type=mail&sort=nextRunAt&due_to=2&per_page=9",

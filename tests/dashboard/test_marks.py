@@ -1,5 +1,5 @@
-"""Marks on the overview: catches one that is missing in the charts or the list, one that becomes
-markup, and a page that shows no marks where they could not be read."""
+"""Marks on the overview: catches a mark that is missing in the charts or the list, a mark that
+becomes markup, and a page that shows no marks although they could not be read."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,10 +55,10 @@ def test_charts_and_list_have_the_marks_of_the_range(api: Api, admin: Viewer) ->
     assert "<summary>2 more</summary>" in page
 
 
-def test_marks_are_those_of_the_window_on_every_chart(
+def test_every_chart_has_the_marks_of_its_window(
     api: Api, admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a deployment of another time in a chart, or one that is missing there."""
+    """Catches a chart with a deployment of another time, or without a deployment."""
     history = ErrorHistory(datetime.now(UTC))
     group = history.add("timeout", "mail", at=datetime.now(UTC))
     history.serve(monkeypatch)

@@ -48,8 +48,8 @@ Steps = dict[int, Tallies]
 
 
 def past(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
-    given = steps or {}
-    by_step = {minute(n): Activity.from_tallies(given.get(n, {}).values()) for n in range(60)}
+    known = steps or {}
+    by_step = {minute(n): Activity.from_tallies(known.get(n, {}).values()) for n in range(60)}
     return History(as_of, "rollup", by_step)
 
 
@@ -57,14 +57,14 @@ def history_by_type(steps: Steps | None, first: int = 0) -> History[str]:
     """The minutes from the `first` on, by type."""
     merged = merge(tallies for number, tallies in (steps or {}).items() if number >= first)
     return History(
-        NOW, "rollup", {kind: Activity.from_tallies([tally]) for kind, tally in merged.items()}
+        NOW, "rollup", {name: Activity.from_tallies([tally]) for name, tally in merged.items()}
     )
 
 
 def queue_stats(
     counts: dict[tuple[str, str], int] | None, source: str = "rollup", **conditions: Any
 ) -> QueueStats:
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
         "due": 0,
@@ -77,7 +77,7 @@ def queue_stats(
         source=source,
         counts=counts,
         total=99 if counts is None else sum(counts.values()),
-        health=QueueHealth(**usual | conditions),
+        health=QueueHealth(**defaults | conditions),
     )
 
 
@@ -158,7 +158,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
         ([(100, 200)] * 3, 100, "100 due: clears in about 10 min", ""),
         ([(200, 100)] * 3, 100, "100 due: grows by 10/min and does not clear at this rate", ""),
         ([(100, 100)] * 3, 50, "50 due: changes little within a day at this rate", ""),
-        ([(100, 100)] * 3, 3, "3 due (incl. retries)", ""),  # usual in a steady queue
+        ([(100, 100)] * 3, 3, "3 due (incl. retries)", ""),  # defaults in a steady queue
         (
             [(100, 20), (100, 200), (100, 400)],
             50,
@@ -188,7 +188,7 @@ def test_overview_answers_whether_the_backlog_clears_or_why_that_is_unknown(
 def test_dead_tile_has_the_number_of_the_notice(
     range_name: str, new_dead: CappedCount | None, note: str
 ) -> None:
-    """Catches two numbers of one thing: the history is some seconds older than the count."""
+    """Catches two numbers for the same jobs: the history is some seconds older than the count."""
     shown = facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
     counted = replace(shown.evidence, new_dead=new_dead)
     assert (
@@ -319,8 +319,8 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
     as_of = minute(59) + timedelta(seconds=seconds)
     shown = facts()
     minutes = History(as_of, "rollup", hour.activity)
-    given = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
-    assert tiles(given)["Throughput"].value == expected
+    counted = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
+    assert tiles(counted)["Throughput"].value == expected
 
 
 def notices(shown: Facts) -> list[tuple[str, str, str]]:
@@ -350,16 +350,16 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
 
 
 def test_the_forecast_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Evidence] = []
+    forecasts: list[Forecast] = []
 
-    def count(given: Evidence) -> Forecast:
-        made.append(given)
-        return forecast_queue(given)
+    def count(queue_evidence: Evidence) -> Forecast:
+        forecasts.append(forecast_queue(queue_evidence))
+        return forecasts[-1]
 
     monkeypatch.setattr("jobmon.dashboard.overview.forecast_queue", count)
     monkeypatch.setattr("jobmon.dashboard.tiles.forecast_queue", count, raising=False)
     overview(replace(facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50)))
-    assert len(made) == 1
+    assert len(forecasts) == 1
 
 
 def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
@@ -400,7 +400,7 @@ def test_types_without_a_name_share_one_row_without_a_list() -> None:
 
 
 def row(name: str, **more: Any) -> TypeRow:
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "now": {},
         "done": 0,
         "failure_rate": None,
@@ -408,7 +408,7 @@ def row(name: str, **more: Any) -> TypeRow:
         "run_p95": None,
         "forecast": "",
     }
-    return TypeRow(name=name, **usual | more)
+    return TypeRow(name=name, **defaults | more)
 
 
 def test_type_row_has_the_present_counts_and_the_attempts_of_the_range() -> None:

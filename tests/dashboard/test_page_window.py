@@ -75,7 +75,7 @@ def test_longer_steps_are_explained() -> None:
 
 
 def test_pages_show_the_window_of_their_address(admin: Viewer, history: ErrorHistory) -> None:
-    """Catches a figure of another time."""
+    """Catches a number of another time."""
     shown = {path: words(admin.page(f"{path}?{PAST}")) for path in (*PAGES, group_page(history))}
     assert "2 errors in this window" in shown["/dashboard/errors"]
     assert "Errors in this window2" in shown[group_page(history)]
@@ -90,18 +90,22 @@ def test_pages_show_the_window_of_their_address(admin: Viewer, history: ErrorHis
 
 def test_links_keep_the_window(admin: Viewer, history: ErrorHistory) -> None:
     """Catches a colleague who sees another time after the next click."""
-    own = re.compile("/dashboard(/(overview|charts|errors|types|workers|jobs).*)?")
-    of_jobs = re.compile("/dashboard/jobs(/.*|$)")  # present ones, or one
+    with_window = re.compile("/dashboard(/(overview|charts|errors|types|workers|jobs).*)?")
+    to_jobs = re.compile("/dashboard/jobs(/.*|$)")  # the present jobs, or one job
     for path in (*PAGES, group_page(history)):
         page = admin.page(f"{path}?{PAST}")
         main = [attrs["href"] or "" for attrs in page.all("a") if "aria-label" not in attrs]
         parts = [attrs.get("hx-get") or attrs.get("data-url") for _, attrs in page.elements]
         for address in filter(None, main + parts):
-            parsed, given = urlsplit(address), parse_qs(urlsplit(address).query)
+            parsed, parameters = urlsplit(address), parse_qs(urlsplit(address).query)
             is_header = f'{address}" data-go' in admin.get(f"{path}?{PAST}").text
-            if own.fullmatch(parsed.path) and (is_header or not of_jobs.fullmatch(parsed.path)):
-                is_preset = list(given.get("range", ())) != []
-                assert is_preset or (given["from"], given["to"]) == ([FROM], [TO]), address
+            if with_window.fullmatch(parsed.path) and (
+                is_header or not to_jobs.fullmatch(parsed.path)
+            ):
+                is_preset = list(parameters.get("range", ())) != []
+                assert is_preset or (parameters["from"], parameters["to"]) == ([FROM], [TO]), (
+                    address
+                )
 
 
 def test_header_keeps_only_a_window_that_the_address_names(admin: Viewer) -> None:
@@ -189,10 +193,10 @@ def test_since_of_a_stalled_type_keeps_the_type(
     watched.jobs.insert_one({"jobId": "1", "type": name, "status": "queued"})
     monkeypatch.setattr("jobmon.dashboard.type_facts.stalled_types", lambda _: {name: HOUR})
     link = find_since_link(admin.page(path))
-    given = parse_qs(urlsplit(link).query)
-    since = datetime.fromisoformat(given.pop("from")[0])
+    parameters = parse_qs(urlsplit(link).query)
+    since = datetime.fromisoformat(parameters.pop("from")[0])
     assert abs(datetime.now(UTC) - HOUR - since) < MINUTE
-    assert given == ({} if name == "mail" else {"name": [name]})
+    assert parameters == ({} if name == "mail" else {"name": [name]})
     page = admin.page(path.partition("?")[0] + link)
     assert f"{since:%F %H:%M} to now" in words(page)
     assert page.all("h1")
@@ -200,7 +204,7 @@ def test_since_of_a_stalled_type_keeps_the_type(
 
 
 def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -> None:
-    """Catches a future that looks as if nothing would happen in it."""
+    """Catches a future window that shows no jobs instead of unknown numbers."""
     future = "&".join(
         f"{name}={quote(f'{at:%FT%TZ}')}"
         for name, at in (("from", NOW + DAY), ("to", NOW + DAY + HOUR))

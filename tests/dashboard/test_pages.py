@@ -112,16 +112,16 @@ def test_every_answer_has_the_policy_and_no_page_is_cached(admin: Viewer) -> Non
         assert_protected(admin.get(path, part="overview" in path))
 
 
-def assert_clean(page: Page, what: object) -> None:
-    """Fail if anything is inline or of another origin."""
-    assert page.in_scripts == "", what
+def assert_clean(page: Page, name: object) -> None:
+    """Fail if anything is inline or of another origin; `name` is the page's, for the message."""
+    assert page.in_scripts == "", name
     for tag, attrs in page.elements:
-        assert tag not in ("style", "iframe", "object", "embed", "base"), what
-        assert tag != "script" or attrs["src"], what
-        assert not [name for name in attrs if name.startswith(("on", "hx-on"))], what
-        assert "style" not in attrs, what
+        assert tag not in ("style", "iframe", "object", "embed", "base"), name
+        assert tag != "script" or attrs["src"], name
+        assert not [key for key in attrs if key.startswith(("on", "hx-on"))], name
+        assert "style" not in attrs, name
     for address in page.addresses():
-        assert re.match(r"/dashboard(?![\w.@-])|/docs$|\?|#|$", address), (what, address)
+        assert re.match(r"/dashboard(?![\w.@-])|/docs$|\?|#|$", address), (name, address)
 
 
 @pytest.mark.usefixtures("one_job")
@@ -213,13 +213,13 @@ def _parse_list(text: str) -> dict[str, Any]:
         "form": ListForm(JOBS, {"status": [], "type": []}, (), {}),
         "meta": meta,
         "jobs": [job],
-        "own": True,
+        "is_own": True,
     }
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_content_never_becomes_markup(service: Make, watched: Any, text: str) -> None:
-    tame, hostile = (shown(service, watched, given) for given in (harmless(text), text))
+    tame, hostile = (shown(service, watched, content) for content in (harmless(text), text))
     for name, page in hostile.items():
         assert page.skeleton == tame[name].skeleton, name
         assert page.ends == tame[name].ends, name
@@ -354,7 +354,7 @@ def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewe
 
 
 def test_rows_name_the_event_of_their_date(admin: Viewer, watched: Any) -> None:
-    """Catches a date without a word for what it is: due, finished or the end of a lease."""
+    """Catches a date without the name of its event: due, finished or the end of a lease."""
     past, soon = (datetime.now(UTC) + sign * timedelta(hours=3) for sign in (-1, 1))
     held = {"status": "leased", "leasedBy": "w1", "nextRunAt": past}
     watched.jobs.insert_many(
@@ -472,7 +472,7 @@ def test_overview_without_the_indexes_has_no_history(real_api: Api, database: An
 def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
     mongod: Mongod, database: Any, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches "All clear" over 86 overdue and 60 dead jobs, and the advice to start a collector."""
+    """Catches "All clear" with 86 overdue and 60 dead jobs, and the advice to start a collector."""
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     database.jobs.insert_many(
         job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago)
@@ -620,16 +620,16 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
             for _, attrs in elements[at + 1 :]
         }
 
-    # Two match, and are among the rows of the list.
+    # Two of the held jobs match: they are among the rows of the list.
     assert rows(admin, f"{JOBS}?status=leased") == {
         "job-done": (True, False),
         "job-deleted%3F": (False, True),
     }
-    # One is on another page: it matches.
+    # One held job is on another page of the list: it matches.
     assert rows(admin, f"{JOBS}?status=leased&per_page=1")["job-still/leased%2C1"] == (False, False)
     assert rows(ada, "/dashboard/my?status=leased") == {
         "job-done": (True, False),
-        "job-elsewhere": (False, True),  # of another owner: the same as an unknown one
+        "job-elsewhere": (False, True),  # another owner's job: the same as an unknown job
         "job-deleted%3F": (False, True),
     }
     assert "held-rows" not in admin.get(f"{JOBS}?status=leased", part=True).text
