@@ -1,5 +1,5 @@
 """The limit of requests at a time: catches a slot that is lost, granted twice or waited for too
-long, and a probe that has to wait for one."""
+long, and a probe that has to wait for a slot."""
 
 import io
 import threading
@@ -29,8 +29,8 @@ JOB = "/jobs/some-id"
 def test_acquire_without_a_free_slot_or_a_place_in_the_queue_is_refused_at_once() -> None:
     limit = ConcurrencyLimit(2, max_waiting=1, wait_s=PATIENCE_S)
     assert [limit.acquire(), limit.acquire()] == [True, True]
-    with ThreadPoolExecutor(1) as aside:
-        waiting = aside.submit(limit.acquire)
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(limit.acquire)
         eventually(lambda: limit._queue)
         assert limit.acquire() is False
         limit.release()
@@ -100,7 +100,7 @@ def busy(
 def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -> None:
     api, go_on, answers = busy
     for path in (JOB, "/admin/jobs/stats", "/none"):
-        refused = api.get(path)  # also before a token is checked, which takes time, too
+        refused = api.get(path)  # before its token is checked, because the check also takes time
         assert refused.status_code == 503
         assert refused.json["error"]["code"] == "overloaded"
         assert int(refused.headers["Retry-After"]) > 0
@@ -130,16 +130,16 @@ def test_a_request_releases_its_slot_however_it_ends(
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[ConcurrencyLimit]:
-    """The limits of an app that is created later; who waits for one waits as long as a test."""
-    made = list[ConcurrencyLimit]()
+    """The limits of an app that is created later; a request waits for one as long as needed."""
+    limits = list[ConcurrencyLimit]()
 
     def make(*arguments: Any, **options: Any) -> ConcurrencyLimit:
-        made.append(ConcurrencyLimit(*arguments, **options))
-        return made[-1]
+        limits.append(ConcurrencyLimit(*arguments, **options))
+        return limits[-1]
 
     monkeypatch.setattr(admission, "ConcurrencyLimit", make)
     monkeypatch.setattr(admission, "MAX_LARGE_WAIT_S", PATIENCE_S)
-    return made
+    return limits
 
 
 def test_one_large_document_at_a_time_is_in_memory(
@@ -148,7 +148,7 @@ def test_one_large_document_at_a_time_is_in_memory(
     database: Database[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches eight requests for a job of 7 MB that take 200 MB each at the same time."""
+    """Catches eight simultaneous requests for a job of 7 MB, each of which takes 200 MB."""
     payload = {"text": "x" * (LARGE_BYTES + 1)}
     database.jobs.insert_many([{"jobId": "large", "payload": payload}, {"jobId": "small"}])
     go_on, held = threading.Event(), []
@@ -206,5 +206,5 @@ def test_a_body_that_is_too_long_is_refused_whether_its_length_is_announced_or_n
         if headers:
             del environ["CONTENT_LENGTH"]
             environ["wsgi.input_terminated"] = True
-        _, line, _ = run_wsgi_app(api.app, environ)
-        assert line.startswith(f"{status} "), headers
+        _, status_line, _ = run_wsgi_app(api.app, environ)
+        assert status_line.startswith(f"{status} "), headers

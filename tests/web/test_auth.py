@@ -1,5 +1,5 @@
-"""Tokens and roles: catches a forged token that passes, a valid one that does not, and an
-identity provider that is requested too often or too rarely."""
+"""Tokens and roles: catches a forged token that is accepted, a valid token that is refused, and
+an identity provider that is requested too often or too rarely."""
 
 import json
 import threading
@@ -58,8 +58,8 @@ def outcome(api: Api, token: str, path: str = STATS) -> int | str:
 
 @pytest.fixture
 def service(watched: Any, make_settings: Callable[..., Settings]) -> Make:
-    def make(**given: Any) -> Api:
-        return Api(create_app(make_settings(**given), watched.client))
+    def make(**settings: Any) -> Api:
+        return Api(create_app(make_settings(**settings), watched.client))
 
     return make
 
@@ -91,7 +91,9 @@ def time_from_now(**ahead: float) -> datetime:
         ({"sub": "root", "role": None}, "permission_denied"),
     ],
 )
-def test_claims_decide(service: Make, claims: dict[str, Any], expected: int | str) -> None:
+def test_a_tokens_claims_decide_the_outcome(
+    service: Make, claims: dict[str, Any], expected: int | str
+) -> None:
     assert outcome(service(), signed(claims)) == expected
 
 
@@ -207,8 +209,8 @@ class Provider:
                 self.send_response(500 if provider.broken else 200)
                 self.end_headers()
                 self.drip(b" ", when=not provider.drips_headers)
-                known = json.dumps(provider.document()).encode()
-                self.wfile.write(known if provider.body is None else provider.body)
+                keys = json.dumps(provider.document()).encode()
+                self.wfile.write(keys if provider.body is None else provider.body)
 
             def drip(self, data: bytes, *, when: bool) -> None:
                 while when and provider.dripping:
@@ -332,11 +334,11 @@ def test_a_slow_provider_delays_no_cached_key_and_is_disconnected(
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 2)
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
-    for headers_too in (False, True):
+    for drips_headers in (False, True):
         provider.disconnected.clear()
-        provider.drips_headers, provider.dripping = headers_too, True
+        provider.drips_headers, provider.dripping = drips_headers, True
         assert outcome(jwks, sign_token("one")) == 200
-        assert not provider.disconnected.is_set()  # it had not answered
+        assert not provider.disconnected.is_set()  # the answer above came before the provider's
         assert outcome(jwks, sign_token("two", OTHER_KEY)) == "identity_provider_unavailable"
         assert provider.disconnected.wait(PATIENCE_S)
         provider.dripping = False
@@ -394,7 +396,7 @@ def test_a_token_without_a_kid_is_accepted_if_one_key_is_for_the_algorithm(
     assert opens(elliptic) == 200
     assert opens(elliptic, algorithm="ES256", key=EC_KEY) == 200
     assert opens(elliptic, elliptic, algorithm="ES256", key=EC_KEY) == "token_invalid"
-    assert opens(another, algorithm="PS256", key=OTHER_KEY) == 200  # it names no algorithm
+    assert opens(another, algorithm="PS256", key=OTHER_KEY) == 200  # the key names no algorithm
     assert opens(another, algorithm="PS256") == "token_invalid"
 
 

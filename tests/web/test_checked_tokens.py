@@ -1,5 +1,5 @@
-"""Tokens that were checked before: catches one that is accepted though it is expired, not valid
-yet, or signed by a key that the identity provider has withdrawn."""
+"""Tokens that were checked before: catches a token that is accepted though it is expired, not
+valid yet, or signed by a key that the identity provider has withdrawn."""
 
 import time
 from typing import Any

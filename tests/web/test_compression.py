@@ -23,11 +23,11 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     for library in (brotli, gzip):
         compress = library.compress
 
-        def noted(content: bytes, *, _compress: Any = compress, **options: Any) -> bytes:
+        def record(content: bytes, *, _compress: Any = compress, **options: Any) -> bytes:
             sizes.append(len(content))
             return bytes(_compress(content, **options))
 
-        monkeypatch.setattr(library, "compress", noted)
+        monkeypatch.setattr(library, "compress", record)
     return sizes
 
 
@@ -42,9 +42,9 @@ def test_a_file_is_compressed_once(api: Api, compressed: list[int], path: str) -
             assert decode(answer.data) == plain.data
             assert answer.headers["ETag"] != plain.headers["ETag"]
             assert "Accept-Encoding" in answer.headers["Vary"]
-            known = {"Accept-Encoding": encoding, "If-None-Match": answer.headers["ETag"]}
-            again = api.client.get(path, headers=known)
-            assert (again.status_code, again.data) == (304, b"")
+            headers = {"Accept-Encoding": encoding, "If-None-Match": answer.headers["ETag"]}
+            unchanged = api.client.get(path, headers=headers)
+            assert (unchanged.status_code, unchanged.data) == (304, b"")
     assert compressed == [len(plain.data)] * 2
 
 

@@ -240,7 +240,7 @@ def test_a_database_that_fails_or_refuses_is_503(
     assert "hidden" not in answer.text
 
 
-ASKING = [
+READING_PATHS = [
     "/jobs",
     "/jobs/some-id",
     QUEUE,
@@ -279,9 +279,9 @@ def answers_while_failing(
     mongo.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
     headers = {"Authorization": f"Bearer {api.token()}"}
     try:
-        answers = {path: api.client.get(path, headers=headers) for path in ASKING[:-3]}
+        answers = {path: api.client.get(path, headers=headers) for path in READING_PATHS[:-3]}
         api.client.set_cookie(SESSION_COOKIE, api.token(), path="/dashboard", domain="localhost")
-        return answers | {path: api.client.get(path) for path in ASKING[-3:]}
+        return answers | {path: api.client.get(path) for path in READING_PATHS[-3:]}
     finally:
         mongo.admin.command("configureFailPoint", "failCommand", mode="off")
         api.app.extensions["jobmon_connection"].client.close()
@@ -365,7 +365,7 @@ def test_an_unknown_code_is_503_if_the_server_labels_it_as_transient(
     assert_error(idle_api.get_as_admin("/jobs/some-id"), 503, "database_unavailable")
 
 
-# The driver raises another error for each of them, and retries the query after the last one.
+# The driver raises a different error for each code, and retries the query after the last code.
 @pytest.mark.parametrize("code", [13, 43, 11601, 10107])
 def test_every_route_answers_503_while_the_database_ends_queries(
     indexed: Settings, mongo: MongoClient[dict[str, Any]], code: int
@@ -377,31 +377,32 @@ def test_every_route_answers_503_while_the_database_ends_queries(
             assert_error(answer, 503, "database_unavailable")
 
 
-class Killed:
-    """Runs `act` on the real server while a query of jobmon waits in it."""
+class KilledQuery:
+    """Ends a query of jobmon on the real server while the query waits there."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._database = database
 
-    def during(self, ask: Callable[[], Any], act: Callable[[int], Any]) -> Any:
-        admin, outcome = self._database.client.admin, []
-        held = {"shouldCheckForInterrupt": True, "nss": f"{self._database.name}.jobs"}
-        admin.command("configureFailPoint", WAITS, mode="alwaysOn", data=held)
-        thread = threading.Thread(target=lambda: outcome.append(ask()))
+    def answer(self, request: Callable[[], Any], end_query: Callable[[int], Any]) -> Any:
+        """The answer to a request whose query is ended while it runs."""
+        admin, answers = self._database.client.admin, []
+        affected = {"shouldCheckForInterrupt": True, "nss": f"{self._database.name}.jobs"}
+        admin.command("configureFailPoint", WAIT, mode="alwaysOn", data=affected)
+        thread = threading.Thread(target=lambda: answers.append(request()))
         try:
             thread.start()
-            running = eventually(self._running)
-            act(running["opid"])
+            operation = eventually(self._find_operation)
+            end_query(operation["opid"])
         finally:
-            admin.command("configureFailPoint", WAITS, mode="off")
+            admin.command("configureFailPoint", WAIT, mode="off")
             thread.join()
-        return outcome[0]
+        return answers[0]
 
-    def _running(self) -> Any:
+    def _find_operation(self) -> Any:
         own_query = {
             "appName": "jobmon",
             "ns": f"{self._database.name}.jobs",
-            "failpointMsg": WAITS,
+            "failpointMsg": WAIT,
             # The server looks for a drop only every 10 ms of a query.
             "microsecs_running": {"$gte": 50_000},
         }
@@ -409,8 +410,8 @@ class Killed:
         return next(self._database.client.admin.aggregate(operations), None)
 
 
-WAITS = "waitInFindBeforeMakingBatch"
-ACTS: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
+WAIT = "waitInFindBeforeMakingBatch"
+WAYS_TO_END: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
     "killOp": lambda database, opid: database.client.admin.command("killOp", 1, op=opid),
     "drop": lambda database, _: database.jobs.drop(),
     "rename": lambda database, _: database.jobs.rename("elsewhere"),
@@ -418,15 +419,15 @@ ACTS: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("path", "act"), [*((QUEUE, act) for act in ACTS), ("/dashboard/jobs", "killOp")]
+    ("path", "way"), [*((QUEUE, way) for way in WAYS_TO_END), ("/dashboard/jobs", "killOp")]
 )
 def test_a_query_that_is_killed_on_the_server_is_503(
-    real_api: Api, database: Database[dict[str, Any]], path: str, act: str
+    real_api: Api, database: Database[dict[str, Any]], path: str, way: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)  # without it, each query is tried twice
     database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
-    answer = Killed(database).during(
-        lambda: real_api.get_as_admin(path), lambda opid: ACTS[act](database, opid)
+    answer = KilledQuery(database).answer(
+        lambda: real_api.get_as_admin(path), lambda opid: WAYS_TO_END[way](database, opid)
     )
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0

@@ -1,4 +1,4 @@
-"""How JSON is written: catches a value that makes an answer fail, or text that is no JSON."""
+"""How JSON is written: catches a value that makes an answer fail, or text that is not JSON."""
 
 import json
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from jobmon.web.json_text import JSONProvider, dump_json
         {"nested": [{"large": 10**40}]},
     ],
 )
-def test_it_writes_what_python_writes_without_blanks(value: Any) -> None:
+def test_json_is_written_as_python_writes_it_but_without_spaces(value: Any) -> None:
     assert dump_json(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -32,13 +32,13 @@ def test_half_a_surrogate_pair_is_replaced() -> None:
 def test_other_values_are_written_as_flask_writes_them() -> None:
     app, number = Flask("test"), UUID(int=7)
     app.json = JSONProvider(app)
-    moment = datetime.now(UTC)
+    now = datetime.now(UTC)
     with app.test_request_context():
-        answer = app.json.response({"id": number, "at": moment})
-        assert answer.get_data(as_text=True).count(" ") == 5  # those of the date
-        assert answer.json == json.loads(app.json.dumps({"id": number, "at": moment}, indent=2))
+        answer = app.json.response({"id": number, "at": now})
+        assert answer.get_data(as_text=True).count(" ") == 5  # all of them within the date
+        assert answer.json == json.loads(app.json.dumps({"id": number, "at": now}, indent=2))
 
 
-def test_a_value_that_json_does_not_have_is_refused() -> None:
+def test_a_value_that_json_cannot_express_is_refused() -> None:
     with pytest.raises(TypeError):
         dump_json({"value": object()})

@@ -1,7 +1,7 @@
-"""What a provider states about a person: catches a role or subject that is not found where a
-provider has it, or that is taken from a token of somebody else.
+"""The claims of a provider about a person: catches a role or subject that is not found where a
+provider states it, or that is taken from a token of somebody else.
 
-The claims are those that Keycloak, Entra ID, Auth0 and Cognito document."""
+Keycloak, Entra ID, Auth0 and Cognito document these claims."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -32,22 +32,22 @@ def provider() -> Iterator[Fake]:
 
 @pytest.fixture
 def connect(make_settings: Callable[..., Settings], provider: Fake) -> Any:
-    def connect(**given: Any) -> IdentityProvider:
-        settings = {
+    def connect(**settings: Any) -> IdentityProvider:
+        defaults = {
             "oidc_issuer": provider.issuer,
             "oidc_client_id": CLIENT_ID,
             "oidc_client_secret": CLIENT_SECRET,
             "role_permissions": ROLES,
         }
-        return IdentityProvider(make_settings(**settings | given))
+        return IdentityProvider(make_settings(**defaults | settings))
 
     return connect
 
 
 @pytest.fixture
 def sign_in(connect: Any, provider: Fake) -> SignIn:
-    def sign_in(**given: Any) -> Identity:
-        client = connect(**given)
+    def sign_in(**settings: Any) -> Identity:
+        client = connect(**settings)
         flow = client.begin(BACK)
         code = provider.authorize(flow.address).partition("code=")[2].partition("&")[0]
         identity: Identity = client.finish(code, flow)
@@ -64,8 +64,7 @@ def test_keycloak_has_realm_roles_in_the_access_token(provider: Fake, sign_in: S
         "realm_access": {"roles": ["offline_access", "admin", "uma_authorization"]},
         "resource_access": {"jobmon": {"roles": ["Jobs.Admin"]}, "account": {"roles": ["x"]}},
     }
-    given = {"role_claim": "realm_access.roles", "subject_claim": "preferred_username"}
-    identity = sign_in(**given)
+    identity = sign_in(role_claim="realm_access.roles", subject_claim="preferred_username")
     assert (identity.subject, identity.roles) == ("ada", ("admin",))
     identity = sign_in(role_claim="resource_access.jobmon.roles")
     assert (identity.subject, identity.roles) == (provider.subject, ("Jobs.Admin",))
@@ -111,14 +110,16 @@ def test_cognito_has_groups_in_a_claim_with_a_colon(provider: Fake, sign_in: Sig
         ("admin Jobs.Admin", ()),
     ],
 )
-def test_roles_are_those_that_have_permissions(
+def test_only_roles_with_permissions_are_read(
     provider: Fake, sign_in: SignIn, value: Any, expected: tuple[str, ...]
 ) -> None:
     provider.claims = {"role": value}
     assert sign_in().roles == expected
 
 
-def test_claims_that_no_token_has_come_from_userinfo(provider: Fake, sign_in: SignIn) -> None:
+def test_claims_that_are_in_no_token_are_read_from_userinfo(
+    provider: Fake, sign_in: SignIn
+) -> None:
     provider.claims = {}
     provider.userinfo = {"groups": ["admin"], "email": "ada@shop.example"}
     identity = sign_in(role_claim="groups", subject_claim="email")
@@ -185,7 +186,7 @@ def test_renewal_without_an_id_token_reads_the_access_token_and_userinfo(
     renewed = connect().renew(first.refresh_token, first.provider_subject)
     assert renewed.roles == ("Jobs.Admin",)
     provider.userinfo = None
-    with pytest.raises(ApiError):  # nothing states who it is
+    with pytest.raises(ApiError):  # nothing names the person
         connect().renew(first.refresh_token, first.provider_subject)
 
 
@@ -217,7 +218,7 @@ def test_discovery_is_read_once_and_again_after_a_while(
     monkeypatch.setattr("jobmon.web.oidc.DISCOVERY_REFRESH_S", 0)
     client.begin(BACK)
     assert provider.requests.count(path) == 2
-    provider.status = 500  # the known document is used meanwhile
+    provider.status = 500  # jobmon goes on with the document it has
     assert client.begin(BACK).address.startswith(f"{provider.issuer}/authorize?")
     provider.status = 0
     provider.document = {"authorization_endpoint": f"{provider.issuer}/new"}
@@ -245,7 +246,7 @@ def test_provider_that_hangs_leaves_threads_for_others(
 
 
 def test_secret_of_the_client_stays_in_its_own_request(provider: Fake, sign_in: SignIn) -> None:
-    """Catches a header that Authlib adds to the ones that all its requests share."""
+    """Catches a header that Authlib adds to the headers that all its requests share."""
     from authlib.oauth2.client import DEFAULT_HEADERS  # noqa: PLC0415
 
     sign_in()

@@ -1,5 +1,6 @@
-"""Below a path of a proxy: catches an address that leaves the path, a header that changes links
-without trust or in a bad form, and a path that is served only with or only without the prefix."""
+"""Below a path of a proxy: catches an address outside of the path, a header that changes links
+though its sender is not trusted or its form is bad, and a path that is served only with or only
+without the prefix."""
 
 import re
 from collections.abc import Callable
@@ -31,8 +32,8 @@ def make(watched: Any, make_settings: Callable[..., Settings], monkeypatch: Any)
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
     watched.jobs.insert_one({"jobId": "a/b", "type": "mail", "status": "dlq", "createdBy": "ada"})
 
-    def make(**given: Any) -> Api:
-        return Api(create_app(make_settings(**given), watched.client))
+    def make(**settings: Any) -> Api:
+        return Api(create_app(make_settings(**settings), watched.client))
 
     return make
 
@@ -79,20 +80,21 @@ def test_every_address_of_a_page_begins_with_the_prefix(
     for page in PAGES:
         answer = viewer.get(start + page)
         assert answer.status_code in (200, 302, 404, 422), page
-        found = read_addresses(answer.text) | {answer.headers.get("Location", PREFIX)}
-        outside = {each for each in found if not f"{each}/".startswith(f"{PREFIX}/")}
+        addresses = read_addresses(answer.text) | {answer.headers.get("Location", PREFIX)}
+        outside = {address for address in addresses if not f"{address}/".startswith(f"{PREFIX}/")}
         assert not outside, page
-        assert answer.status_code == 302 or len(found) > 5, page
+        assert answer.status_code == 302 or len(addresses) > 5, page
 
 
 def test_every_linked_page_and_file_answers_below_the_prefix(make: Any) -> None:
     viewer = signed_in(make(path_prefix=PREFIX, **ACTIONS))
     pages = [viewer.get(page).text for page in PAGES]
     forms = {form["action"] for page in pages for form in Page(page).all("form", method="post")}
-    found = {address.partition("#")[0] for page in pages for address in Page(page).addresses()}
-    for address in sorted(each for each in found - forms if each.startswith("/")):
-        assert viewer.get(address).status_code in (200, 302), address
-    assert len(found) > 60
+    linked = {address.partition("#")[0] for page in pages for address in Page(page).addresses()}
+    for address in sorted(linked - forms):
+        if address.startswith("/"):
+            assert viewer.get(address).status_code in (200, 302), address
+    assert len(linked) > 60
 
 
 def test_redirects_of_the_root_keep_the_prefix(make: Any) -> None:
@@ -122,12 +124,12 @@ def test_several_queues_keep_prefix_and_queue(watched: Any, tmp_path: Path) -> N
     api = serve_queues(watched, tmp_path, path_prefix=PREFIX)
     viewer = signed_in(api, role="chief")
     assert viewer.get(f"{PREFIX}/").location == f"{PREFIX}/dashboard/queues"
-    everything = viewer.page(f"{PREFIX}/dashboard/queues")
-    assert f"{PREFIX}/queues/payouts/dashboard" in everything.addresses()
-    one = viewer.page(f"{PREFIX}/queues/payouts/dashboard/jobs")
-    assert f"{PREFIX}/queues/payouts/dashboard/jobs/payouts?list=all" in one.addresses()
-    assert f"{PREFIX}/queues/mails/dashboard/jobs" in one.addresses()
-    for sheet in one.all("link", rel="stylesheet"):
+    all_queues = viewer.page(f"{PREFIX}/dashboard/queues")
+    assert f"{PREFIX}/queues/payouts/dashboard" in all_queues.addresses()
+    jobs = viewer.page(f"{PREFIX}/queues/payouts/dashboard/jobs")
+    assert f"{PREFIX}/queues/payouts/dashboard/jobs/payouts?list=all" in jobs.addresses()
+    assert f"{PREFIX}/queues/mails/dashboard/jobs" in jobs.addresses()
+    for sheet in jobs.all("link", rel="stylesheet"):
         assert str(sheet["href"]).startswith(f"{PREFIX}/dashboard/static/v-")
     found = viewer.get(f"{PREFIX}/dashboard/queues/find?q=payouts")
     assert found.location == f"{PREFIX}/queues/payouts/dashboard"
@@ -162,8 +164,8 @@ def test_session_cookie_is_sent_below_the_prefix_only(make: Any) -> None:
         for path, status in (("/dashboard", 200), ("/queues/default/dashboard", 200)):
             assert client.get(PREFIX + path, **at).status_code == status
         assert client.get("/dashboard", **at).status_code == 401  # the browser has not sent it
-        gone = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **at))
-        assert (gone.key, gone["path"], gone["max-age"]) == (name, PREFIX, "0")
+        deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **at))
+        assert (deleted.key, deleted["path"], deleted["max-age"]) == (name, PREFIX, "0")
         assert client.get(f"{PREFIX}/dashboard", **at).status_code == 401
 
 
@@ -232,7 +234,7 @@ def test_setting_is_stronger_than_the_header_of_a_proxy(make: Any) -> None:
 
 
 def test_path_that_a_proxy_has_removed_is_not_removed_again(make: Any) -> None:
-    """Else `/jobmon/jobmon/metrics` is a way around a proxy that forbids `/jobmon/metrics`."""
+    """Catches `/jobmon/jobmon/metrics` as a way around a proxy that forbids `/jobmon/metrics`."""
     api = make(trusted_proxies=1, metrics="open")
     headers = {"X-Forwarded-Prefix": PREFIX}
     assert api.client.get("/metrics", headers=headers).status_code == 200
@@ -273,13 +275,13 @@ def test_forwarded_prefix_in_a_bad_form_changes_nothing(make: Any, value: str) -
 
 
 def test_external_address_has_scheme_host_port_and_prefix(make: Any) -> None:
-    api, found = make(trusted_proxies=1, path_prefix=PREFIX), []
-    api.app.add_url_rule("/here", view_func=lambda: found.append(external_address("/x")) or "")
+    api, addresses = make(trusted_proxies=1, path_prefix=PREFIX), []
+    api.app.add_url_rule("/here", view_func=lambda: addresses.append(external_address("/x")) or "")
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "tools.example:8443"}
     for path in ("/here", f"{PREFIX}/queues/default/here"):
         api.client.get(path, headers=headers)
         api.client.get(path)
-    assert found == 2 * [f"https://tools.example:8443{PREFIX}/x", f"http://localhost{PREFIX}/x"]
+    assert addresses == 2 * [f"https://tools.example:8443{PREFIX}/x", f"http://localhost{PREFIX}/x"]
 
 
 def test_strict_transport_security_of_a_shared_host_is_left_to_the_proxy(make: Any) -> None:

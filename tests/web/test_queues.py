@@ -1,4 +1,5 @@
-"""Several queues in one service: catches a queue that shows or awaits another one."""
+"""Several queues in one service: catches a queue that shows jobs of another queue, or waits for
+its database."""
 
 from collections import Counter
 from pathlib import Path
@@ -111,10 +112,10 @@ def test_a_cursor_of_one_queue_shows_no_job_of_another(queues: Api, watched: Any
 
 
 def test_queues_of_one_deployment_share_a_client(queues: Api) -> None:
-    found = queues.app.extensions["jobmon_queues"]
-    clients = {id(queue.connection.client) for queue in found.open_all()}
+    served = queues.app.extensions["jobmon_queues"]
+    clients = {id(queue.connection.client) for queue in served.open_all()}
     assert len(clients) == 1
-    assert found.deployments == 1
+    assert served.deployments == 1
     settings = queues.app.extensions["jobmon_settings"]
     assert [queue.queue for queue in load_queues(settings)] == ["mails", "payouts", "internal"]
 
@@ -150,9 +151,10 @@ class Reads:
 
 
 def test_a_deployment_that_does_not_answer_delays_no_other() -> None:
-    read, well = Reads(), queues_in("well", 20)
+    read, responding = Reads(), queues_in("responding", 20)
     reading = QueueReading[int](read)
-    queues, names = [*queues_in("frozen", 20), *well], {queue.name for queue in well}
+    queues = [*queues_in("frozen", 20), *responding]
+    names = {queue.name for queue in responding}
     eventually(lambda: reading.read(queues, within_s=0.5).keys() == names)
     read.released.set()
 
@@ -165,19 +167,19 @@ def test_a_queue_is_not_read_again_before_the_last_read_has_ended() -> None:
     expected = dict.fromkeys((queue.name for queue in frozen[:READERS]), 1)
     eventually(lambda: read.begun == expected)
     read.released.set()
-    # The reads that waited are shared, too; only then does a new one begin.
+    # The result of a read that has not begun is shared, too; after it, a new read begins.
     assert reading.read(frozen, within_s=PATIENCE_S).keys() == {queue.name for queue in frozen}
     assert set(reading.read(frozen, within_s=PATIENCE_S).values()) == {2}
 
 
-def test_queues_of_a_deployment_are_read_side_by_side() -> None:
+def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
     """Catches a hundred queues of a distant deployment that are read one after the other."""
-    together = Barrier(READERS, timeout=PATIENCE_S)
-    reading = QueueReading[int](lambda _: together.wait())
+    barrier = Barrier(READERS, timeout=PATIENCE_S)
+    reading = QueueReading[int](lambda _: barrier.wait())
     assert len(reading.read(queues_in("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS
 
 
-def test_a_read_that_raises_is_logged_and_takes_no_other_along(
+def test_a_read_that_raises_is_logged_and_stops_no_other_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bad, good = queues_in("same", 2)
@@ -188,7 +190,7 @@ def test_a_read_that_raises_is_logged_and_takes_no_other_along(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_what_a_read_logs_has_the_queue() -> None:
+def test_lines_that_a_read_logs_name_its_queue() -> None:
     reading = QueueReading[Any](lambda _: get_contextvars().get("queue"))
     queues = queues_in("same", 2 * READERS)
     assert reading.read(queues, within_s=PATIENCE_S) == {queue.name: queue.name for queue in queues}

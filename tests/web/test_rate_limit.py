@@ -1,5 +1,5 @@
-"""Limits of callers and addresses: catches a limit that several workers multiply, an address
-that can be split, and a lost storage that stops the monitor."""
+"""Limits of callers and addresses: catches a limit that several workers multiply, a network whose
+addresses are counted separately, and a lost storage that stops the monitor."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -28,15 +28,15 @@ def test_two_apps_count_together_in_a_storage(
 ) -> None:
     uri = database_uri(mongod, database)
     settings = make_settings(rate_limit="5/hour", rate_limit_storage_uri=uri)
-    one, two = (Api(create_app(settings, watched.client)) for _ in range(2))
+    apis = [Api(create_app(settings, watched.client)) for _ in range(2)]
     try:
-        codes = Counter(api.get_as_admin(STATS).status_code for api in [one, two] * 4)
+        codes = Counter(api.get_as_admin(STATS).status_code for api in apis * 4)
         assert codes == {200: 5, 429: 3}
     finally:
         database.client.drop_database("limits")
 
 
-def test_a_storage_that_is_unreachable_stops_the_limit_and_not_the_monitor(
+def test_a_storage_that_is_unreachable_stops_the_limit_but_not_the_monitor(
     watched: Any, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = f"mongodb://127.0.0.1:{free_port()}"
@@ -61,11 +61,11 @@ def test_every_request_of_an_address_is_counted(
     per_address: Api,
 ) -> None:
     token = per_address.token()
-    asked = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
-    codes = [get_from_address(per_address, "192.0.2.1", path, given) for path, given in asked]
+    counted = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
+    codes = [get_from_address(per_address, "192.0.2.1", *request) for request in counted]
     assert codes == [401, 404, 200]
     refused = [(STATS, token), ("/none", None), ("/dashboard", None)]
-    codes = [get_from_address(per_address, "192.0.2.1", path, given) for path, given in refused]
+    codes = [get_from_address(per_address, "192.0.2.1", *request) for request in refused]
     assert codes == [429, 429, 429]
     assert get_from_address(per_address, "192.0.2.2", STATS, token) == 200
     assert get_from_address(per_address, "192.0.2.1", "/healthz") == 200
@@ -73,7 +73,7 @@ def test_every_request_of_an_address_is_counted(
 
 
 @pytest.mark.parametrize(
-    ("addresses", "together"),
+    ("addresses", "is_one_network"),
     [
         (["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:2::"], True),
         (["2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:1:4::1"], False),
@@ -85,11 +85,11 @@ def test_every_request_of_an_address_is_counted(
     ],
 )
 def test_addresses_of_one_network_are_counted_together(
-    per_address: Api, addresses: list[str], together: bool
+    per_address: Api, addresses: list[str], is_one_network: bool
 ) -> None:
     assert [get_from_address(per_address, address) for address in addresses] == [401] * 3
     codes = Counter(get_from_address(per_address, address) for address in addresses)
-    assert codes == {429 if together else 401: 3}
+    assert codes == {429 if is_one_network else 401: 3}
 
 
 def test_a_refusal_has_retry_after(per_address: Api) -> None:
@@ -101,7 +101,7 @@ def test_a_refusal_has_retry_after(per_address: Api) -> None:
 
 
 def test_several_workers_need_a_storage_for_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a limit that each worker counts for itself."""
+    """Catches a limit for which each worker counts only its own requests."""
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)
     monkeypatch.setenv("JOBMON_METRICS", "off")

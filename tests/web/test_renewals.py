@@ -1,5 +1,5 @@
-"""Renewals at an identity provider: catches a refresh token that several processes use, and a
-folder of somebody else that is trusted."""
+"""Renewals at an identity provider: catches a refresh token that several processes use, and trust
+in a folder of another user."""
 
 import os
 import subprocess
@@ -31,14 +31,14 @@ IDENTITY = Identity(
 
 
 class Provider:
-    """Counts how often it is asked."""
+    """Counts its renewals."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.renewals = 0
 
     def renew(self) -> Identity:
-        self.asked += 1
-        return replace(IDENTITY, refresh_token=f"number {self.asked}")
+        self.renewals += 1
+        return replace(IDENTITY, refresh_token=f"number {self.renewals}")
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_processes_of_a_machine_use_a_refresh_token_once(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
     processes = [Renewals(keys, tmp_path / "shared") for _ in range(3)]
-    found = [process.get("token", provider.renew) for process in processes for _ in range(2)]
-    assert found == [replace(IDENTITY, refresh_token="number 1")] * 6
-    assert provider.asked == 1
+    identities = [process.get("token", provider.renew) for process in processes for _ in range(2)]
+    assert identities == [replace(IDENTITY, refresh_token="number 1")] * 6
+    assert provider.renewals == 1
     assert processes[0].get("another token", provider.renew).refresh_token == "number 2"
 
 
@@ -72,7 +72,7 @@ from jobmon.web.sessions import SessionKeys
 keys = SessionKeys(Settings(mongo_uri="mongodb://x/y", jwt_secret_key={SECRET!r}))
 def renew():
     with Path({str(tmp_path / "log")!r}).open("a") as log:
-        log.write("asked\\n")
+        log.write("renewed\\n")
     time.sleep(0.5)
     return Identity(**{vars(IDENTITY)!r})
 print("ready", flush=True)
@@ -88,10 +88,10 @@ print(Renewals(keys, Path({str(tmp_path / "shared")!r})).get("token", renew).sub
         process.stdin.write("go\n")
         process.stdin.flush()
     assert [process.communicate()[0] for process in processes] == ["ada\n"] * 3
-    assert (tmp_path / "log").read_text() == "asked\n"
+    assert (tmp_path / "log").read_text() == "renewed\n"
 
 
-def test_failure_is_not_kept(keys: SessionKeys, provider: Provider, tmp_path: Path) -> None:
+def test_failure_is_not_cached(keys: SessionKeys, provider: Provider, tmp_path: Path) -> None:
     def fail() -> Identity:
         raise LookupError
 
@@ -101,15 +101,15 @@ def test_failure_is_not_kept(keys: SessionKeys, provider: Provider, tmp_path: Pa
     assert renewals.get("token", provider.renew).refresh_token == "number 1"
 
 
-def test_what_was_received_is_kept_for_a_while_only(
+def test_identity_is_cached_for_a_limited_time(
     keys: SessionKeys, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a provider that gives the same refresh token, and is never asked again."""
+    """Catches a provider that returns the same refresh token, and gets no further request."""
     folder = tmp_path / "shared"
     Renewals(keys, folder).get("token", provider.renew)
     monkeypatch.setattr(renewals_module, "KEPT_S", -1)
     Renewals(keys, folder).get("token", provider.renew)
-    assert provider.asked == 2
+    assert provider.renewals == 2
 
 
 def test_files_reveal_nothing_and_are_deleted(
@@ -138,10 +138,10 @@ def test_folder_that_others_can_write_is_not_used(
     (tmp_path / "private").mkdir(mode=0o700)
     link.symlink_to(tmp_path / "private")
     for folder in (open_to_all, link, tmp_path / "missing" / "parent"):
-        before = provider.asked
+        renewals_before = provider.renewals
         for _ in range(2):
             Renewals(keys, folder).get("token", provider.renew)
-        assert provider.asked == before + 2, folder
+        assert provider.renewals == renewals_before + 2, folder
         assert not folder.exists() or not list(folder.iterdir())
 
 

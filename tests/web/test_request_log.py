@@ -1,5 +1,5 @@
-"""One line a request, found by its id: catches a request that leaves no trace, an id with which
-a caller forges a line of the log, and a query without its request's id."""
+"""One line of the log for each request: catches a request without a line, an id with which a
+caller forges a line, and a query without its request's id."""
 
 import json
 import re
@@ -69,18 +69,18 @@ def test_an_export_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -
 
 
 def test_the_id_is_the_callers_or_a_new_one(api: Api) -> None:
-    def asked(**headers: str) -> str:
+    def read_id(**headers: str) -> str:
         return api.client.get("/healthz", headers=headers).headers["X-Request-ID"]
 
-    assert asked(**{"X-Request-ID": "edge-1.2:a/b=c_d+e"}) == "edge-1.2:a/b=c_d+e"
-    ours = {asked(), asked()}
-    assert len(ours) == 2
-    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ours)
+    assert read_id(**{"X-Request-ID": "edge-1.2:a/b=c_d+e"}) == "edge-1.2:a/b=c_d+e"
+    new_ids = {read_id(), read_id()}
+    assert len(new_ids) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", new_id) for new_id in new_ids)
 
 
-@pytest.mark.parametrize("given", ["", "two words", 'quo"te', "ümlaut", "{json}", "x" * 129])
-def test_an_id_that_is_not_well_formed_is_replaced(api: Api, given: str) -> None:
-    answer = api.client.get("/healthz", headers={"X-Request-ID": given})
+@pytest.mark.parametrize("sent", ["", "two words", 'quo"te', "ümlaut", "{json}", "x" * 129])
+def test_an_id_that_is_not_well_formed_is_replaced(api: Api, sent: str) -> None:
+    answer = api.client.get("/healthz", headers={"X-Request-ID": sent})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
 
 
@@ -110,8 +110,8 @@ def test_every_query_carries_the_id(
         real_api.client.get(path, headers=headers).get_data()
     finally:
         database.command("profile", 0)
-    ran = list(database["system.profile"].find({"appName": "jobmon"}))
-    comments = {entry["command"].get("comment") for entry in ran}
-    # A cached answer needs no query, and a ping is none.
+    entries = list(database["system.profile"].find({"appName": "jobmon"}))
+    comments = {entry["command"].get("comment") for entry in entries}
+    # A cached answer needs no query, and a ping is not a query.
     assert comments <= {"jobmon from-the-edge"}
     assert comments or path == "/metrics"

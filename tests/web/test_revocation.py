@@ -1,5 +1,5 @@
-"""Revoked tokens: catches one that still opens a route or a page, a list that is lost or grows
-for ever, and a fault while the database is unreachable."""
+"""Revoked tokens: catches a revoked token that is accepted by a route or a page, a list that is
+lost or grows for ever, and a fault while the database is unreachable."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -39,8 +39,8 @@ def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def state(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
     """The list's database; the rollups are in `<its name>_rollups`."""
-    yield (own := database.client[f"{database.name}_state"])
-    for name in (own.name, f"{own.name}_rollups"):
+    yield (state := database.client[f"{database.name}_state"])
+    for name in (state.name, f"{state.name}_rollups"):
         database.client.drop_database(name)
 
 
@@ -54,8 +54,8 @@ def run(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
         "JOBMON_STATE_DB": state.name,
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    return lambda *words, stdin="", **more: CliRunner().invoke(
-        main, words, stdin, environment | more
+    return lambda *arguments, stdin="", **changes: CliRunner().invoke(
+        main, arguments, stdin, environment | changes
     )
 
 
@@ -63,15 +63,15 @@ def run(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
 def api(
     mongod: Mongod, state: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
-    own = {"rollup_db": f"{state.name}_rollups", "state_db": state.name}
-    app = create_app(make_settings(mongo_uri=mongod.uri, **own))
+    names = {"rollup_db": f"{state.name}_rollups", "state_db": state.name}
+    app = create_app(make_settings(mongo_uri=mongod.uri, **names))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
 
 
 def entries(state: Database[dict[str, Any]]) -> dict[str, datetime | None]:
-    found = state[REVOKED].find({"_id": {"$type": "string"}})
-    return {entry["_id"]: entry.get("expiresAt") for entry in found}
+    documents = state[REVOKED].find({"_id": {"$type": "string"}})
+    return {entry["_id"]: entry.get("expiresAt") for entry in documents}
 
 
 def test_a_token_from_standard_input_is_revoked_until_it_expires(
@@ -85,11 +85,11 @@ def test_a_token_from_standard_input_is_revoked_until_it_expires(
     assert [outcome(api, token), outcome(api, other)] == ["token_invalid", 200]
     refused = api.get("/jobs", token=token)
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
-    ((known, until),) = entries(state).items()
-    assert done.output == f"revoked: {known}\n"
-    # An hour after the token expires.
-    left_s = (until - datetime.now(UTC)).total_seconds()
-    assert 3_600 + 590 < left_s <= 3_600 + 600
+    ((entry_id, expires_at),) = entries(state).items()
+    assert done.output == f"revoked: {entry_id}\n"
+    # The entry expires an hour after its token.
+    remaining_s = (expires_at - datetime.now(UTC)).total_seconds()
+    assert 3_600 + 590 < remaining_s <= 3_600 + 600
 
 
 def test_a_token_is_revoked_by_its_jti(api: Api, run: Run, state: Database[dict[str, Any]]) -> None:
@@ -103,10 +103,10 @@ def test_a_token_is_revoked_by_its_jti(api: Api, run: Run, state: Database[dict[
 
 def test_only_a_token_itself_needs_the_key_to_be_revoked(api: Api, run: Run) -> None:
     """The collector's container, whose user may write the list, has no key for tokens."""
-    without: dict[str, Any] = {"JOBMON_JWT_SECRET_KEY": None}
-    assert run("revoke", "leaked-2", **without).output == "revoked: leaked-2\n"
+    no_key: dict[str, Any] = {"JOBMON_JWT_SECRET_KEY": None}
+    assert run("revoke", "leaked-2", **no_key).output == "revoked: leaked-2\n"
     assert outcome(api, signed(CLAIMS | {"jti": "leaked-2"})) == "token_invalid"
-    done = run("revoke", "--token-stdin", stdin=signed(CLAIMS), **without)
+    done = run("revoke", "--token-stdin", stdin=signed(CLAIMS), **no_key)
     assert done.exit_code == 1
     assert done.output.startswith(
         "Error: no key to check the token with: set JOBMON_JWT_SECRET_KEY"
@@ -117,8 +117,8 @@ def test_a_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run: Run) 
     token, later = signed(CLAIMS | {"iat": 1}), signed(CLAIMS | {"iat": 2})
     assert run("revoke", "--token-stdin", stdin=token).exit_code == 0
     # The same claims in another order are the same token, even if signed again.
-    again = signed({"iat": 1, **dict(reversed(CLAIMS.items()))})
-    assert [outcome(api, one) for one in (token, again, later)] == [
+    reordered = signed({"iat": 1, **dict(reversed(CLAIMS.items()))})
+    assert [outcome(api, sent) for sent in (token, reordered, later)] == [
         "token_invalid",
         "token_invalid",
         200,
@@ -126,22 +126,22 @@ def test_a_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run: Run) 
 
 
 def test_all_tokens_of_a_subject_are_revoked_and_newer_ones_are_valid(api: Api, run: Run) -> None:
-    ours, without_iat = api.token("ada"), signed({"sub": "ada", "role": "admin"})
+    issued, without_iat = api.token("ada"), signed({"sub": "ada", "role": "admin"})
     early = signed({"sub": "ada", "role": "admin", "iat": time_from_now(hours=-5), "jti": "x"})
-    others = api.token("adam")
+    of_adam = api.token("adam")
     done = run("revoke", "--sub", "ada")
     assert done.output == "revoked: all tokens of ada issued until now\n"
-    assert {outcome(api, token) for token in (ours, without_iat, early)} == {"token_invalid"}
-    assert outcome(api, others) == 200
+    assert {outcome(api, token) for token in (issued, without_iat, early)} == {"token_invalid"}
+    assert outcome(api, of_adam) == 200
     # A token's iat is in whole seconds.
     eventually(lambda: outcome(api, api.token("ada")) == 200)
-    assert outcome(api, ours) == "token_invalid"
+    assert outcome(api, issued) == "token_invalid"
     # A token's id that looks like a subject's entry is an id.
     assert run("revoke", "sub adam").exit_code == 0
-    assert outcome(api, others) == 200
+    assert outcome(api, of_adam) == 200
 
 
-def test_the_list_shows_what_is_revoked_and_until_when(api: Api, run: Run) -> None:
+def test_the_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, run: Run) -> None:
     assert run("revoke", "--list").output == ""
     run("revoke", "b")
     run("revoke", "--token-stdin", stdin=signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800}))
@@ -152,8 +152,8 @@ def test_the_list_shows_what_is_revoked_and_until_when(api: Api, run: Run) -> No
 
 def test_revoking_twice_keeps_the_later_end(run: Run, state: Database[dict[str, Any]]) -> None:
     token = signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
-    for words, stdin in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
-        assert run("revoke", *words, stdin=stdin).exit_code == 0
+    for arguments, stdin in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
+        assert run("revoke", *arguments, stdin=stdin).exit_code == 0
     assert entries(state) == {"a": None}
 
 
@@ -169,9 +169,9 @@ def test_a_token_that_expires_after_the_year_9999_is_revoked_for_good(
 def test_an_entry_is_deleted_after_its_token_has_expired(
     run: Run, api: Api, state: Database[dict[str, Any]]
 ) -> None:
-    run("revoke", "kept")  # creates the index
-    state[REVOKED].insert_one({"_id": "over", "expiresAt": datetime.now(UTC)})
-    eventually(lambda: entries(state) == {"kept": None})
+    run("revoke", "permanent")  # creates the index
+    state[REVOKED].insert_one({"_id": "expired", "expiresAt": datetime.now(UTC)})
+    eventually(lambda: entries(state) == {"permanent": None})
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_token_that_is_not_valid_is_not_revoked(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         (),
         ("a", "--list"),
@@ -204,8 +204,8 @@ def test_a_token_that_is_not_valid_is_not_revoked(
         ("--sub", ""),
     ],
 )
-def test_revoke_takes_exactly_one_of_its_arguments(run: Run, words: tuple[str, ...]) -> None:
-    done = run("revoke", *words)
+def test_revoke_takes_exactly_one_of_its_arguments(run: Run, arguments: tuple[str, ...]) -> None:
+    done = run("revoke", *arguments)
     assert done.exit_code == 2
     assert "Give one of" in done.output
 
@@ -225,7 +225,7 @@ def test_revoke_while_the_database_is_unreachable_prints_one_line_without_a_pass
     assert "hidden" not in done.output
 
 
-def test_revoking_ends_the_sessions_that_were_made_with_the_token(api: Api, run: Run) -> None:
+def test_revoking_ends_the_sessions_that_began_with_the_token(api: Api, run: Run) -> None:
     token = api.token()
     viewer = Viewer(api.app)
     assert viewer.post("/dashboard/session", {"token": token}).status_code == 303
@@ -235,13 +235,13 @@ def test_revoking_ends_the_sessions_that_were_made_with_the_token(api: Api, run:
     part = viewer.get("/dashboard/overview", part=True)
     assert (part.status_code, part.headers["HX-Refresh"]) == (401, "true")
     stranger = Viewer(api.app)
-    again = stranger.post("/dashboard/session", {"token": token})
-    assert "refused=token_invalid" in again.location
-    assert "Set-Cookie" not in again.headers
-    assert "Token not accepted" in stranger.get(again.location).text
+    refused = stranger.post("/dashboard/session", {"token": token})
+    assert "refused=token_invalid" in refused.location
+    assert "Set-Cookie" not in refused.headers
+    assert "Token not accepted" in stranger.get(refused.location).text
 
 
-class Listed:
+class RevokedList:
     """A collection that fails, or holds one entry."""
 
     def __init__(self, fault: Exception | None = None) -> None:
@@ -259,33 +259,33 @@ class Listed:
 
 
 @pytest.fixture
-def listed(monkeypatch: pytest.MonkeyPatch) -> Listed:
-    listed = Listed()
-    monkeypatch.setattr(RevokedTokens, "_collection", lambda _: listed)
-    return listed
+def revoked_list(monkeypatch: pytest.MonkeyPatch) -> RevokedList:
+    revoked_list = RevokedList()
+    monkeypatch.setattr(RevokedTokens, "_collection", lambda _: revoked_list)
+    return revoked_list
 
 
 def test_the_list_is_read_once_a_second(
-    real_api: Api, listed: Listed, monkeypatch: pytest.MonkeyPatch
+    real_api: Api, revoked_list: RevokedList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "CACHE_MS", 1_000)
     tokens = RevokedTokens(real_api.app.extensions["jobmon_connection"])
     now = 1_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert [tokens.includes(one, "ada", 0) for one in ("a", "b", "a")] == [True, False, True]
-    assert listed.reads == 1
+    assert [tokens.includes(id_, "ada", 0) for id_ in ("a", "b", "a")] == [True, False, True]
+    assert revoked_list.reads == 1
     now += 1.1
     assert tokens.includes("a", "ada", 0)
-    assert listed.reads == 2
+    assert revoked_list.reads == 2
 
 
 ROUTES = ["/jobs", "/jobs/x", "/admin/jobs/stats", "/admin/jobs/queue", "/dashboard/my"]
 
 
 def test_while_the_list_cannot_be_read_routes_are_503_and_come_back(
-    api: Api, listed: Listed
+    api: Api, revoked_list: RevokedList
 ) -> None:
-    listed.fault = AutoReconnect("db.internal:27017")
+    revoked_list.fault = AutoReconnect("db.internal:27017")
     for path in ROUTES:
         answer = api.get(path, token=api.token())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2"), path
@@ -297,17 +297,17 @@ def test_while_the_list_cannot_be_read_routes_are_503_and_come_back(
     assert "refused=database_unavailable" in refused.location
     assert [api.get(path).status_code for path in ("/healthz", "/docs")] == [200] * 2
     assert api.get("/readyz").status_code == 503
-    # From it Prometheus learns that the database is unreachable.
+    # Prometheus learns from /metrics that the database is unreachable.
     assert api.get_as_admin("/metrics").status_code == 200
     assert api.get_as_owner("/metrics", "ada").status_code == 403
-    listed.fault = None
+    revoked_list.fault = None
     assert [api.get_as_admin(path).status_code for path in ROUTES if path != "/jobs/x"] == [200] * 4
 
 
 def test_a_user_who_may_not_read_the_list_is_one_warning_and_no_token_is_refused(
-    api: Api, listed: Listed, caplog: pytest.LogCaptureFixture
+    api: Api, revoked_list: RevokedList, caplog: pytest.LogCaptureFixture
 ) -> None:
-    listed.fault = OperationFailure("not authorized", 13)
+    revoked_list.fault = OperationFailure("not authorized", 13)
     assert [api.get_as_admin("/jobs").status_code for _ in range(3)] == [200] * 3
     assert caplog.text.count("may not read the list of revoked tokens") == 1
 
@@ -320,27 +320,28 @@ def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
     state.client.drop_database(f"{state.name}_rollups")
     assert outcome(api, token) == "token_invalid"
     assert api.get("/readyz").status_code == 200
-    again = Api(create_app(api.app.extensions["jobmon_settings"]))
-    assert outcome(again, token) == "token_invalid"
-    again.app.extensions["jobmon_connection"].client.close()
+    restarted = Api(create_app(api.app.extensions["jobmon_settings"]))
+    assert outcome(restarted, token) == "token_invalid"
+    restarted.app.extensions["jobmon_connection"].client.close()
 
 
-@pytest.mark.parametrize("gone", ["database", "collection", "entries", "rights"])
+@pytest.mark.parametrize("lost", ["database", "collection", "entries", "rights"])
 def test_a_list_that_vanishes_is_an_error_and_its_entries_stay_refused(
     api: Api,
     run: Run,
     state: Database[dict[str, Any]],
-    gone: str,
+    lost: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     token, good = api.token("ada"), api.token("bob")
     run("revoke", "--token-stdin", stdin=token)
     run("revoke", "--sub", "carol")
-    carols = signed(CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"})
-    assert [outcome(api, one) for one in (token, carols, good)] == [*["token_invalid"] * 2, 200]
+    of_carol = signed(CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"})
+    tokens, expected = (token, of_carol, good), [*["token_invalid"] * 2, 200]
+    assert [outcome(api, sent) for sent in tokens] == expected
     with monkeypatch.context() as patch:
-        match gone:
+        match lost:
             case "database":
                 state.client.drop_database(state.name)
             case "collection":
@@ -348,23 +349,22 @@ def test_a_list_that_vanishes_is_an_error_and_its_entries_stay_refused(
             case "entries":
                 state[REVOKED].delete_many({})
             case "rights":
-                unreadable = Listed(OperationFailure("not authorized", 13))
+                unreadable = RevokedList(OperationFailure("not authorized", 13))
                 patch.setattr(RevokedTokens, "_collection", lambda _: unreadable)
         for _ in range(3):
-            refused = [outcome(api, one) for one in (token, carols, good)]
-            assert refused == [*["token_invalid"] * 2, 200]
+            assert [outcome(api, sent) for sent in tokens] == expected
         unready = api.get("/readyz")
         assert (unready.status_code, unready.json["error"]["code"]) == (503, "revocations_lost")
         errors = [record for record in caplog.records if record.levelname == "ERROR"]
         assert len([record for record in errors if "list of revoked tokens" in record.message]) == 1
-    if gone != "rights":
-        # A process that starts now does not know its entries, only that it existed.
-        again = Api(create_app(api.app.extensions["jobmon_settings"]))
-        assert again.get("/readyz").status_code == 503
-        again.app.extensions["jobmon_connection"].client.close()
+    if lost != "rights":
+        # A process that starts now knows that the list existed, but not its entries.
+        restarted = Api(create_app(api.app.extensions["jobmon_settings"]))
+        assert restarted.get("/readyz").status_code == 503
+        restarted.app.extensions["jobmon_connection"].client.close()
         run("revoke", "other")
     assert api.get("/readyz").status_code == 200
-    assert [outcome(api, one) for one in (token, carols, good)] == [*["token_invalid"] * 2, 200]
+    assert [outcome(api, sent) for sent in tokens] == expected
 
 
 def test_without_any_list_the_service_is_ready(api: Api) -> None:
@@ -390,7 +390,7 @@ def test_init_creates_the_list_so_that_its_loss_is_noticed(
     [
         (AutoReconnect("unreachable since the probe looked"), (503, "database_unavailable")),
         (ExecutionTimeout("busy, and hence ready", 50), (200, None)),
-        (OperationFailure("nobody knows why", 2), (503, "revocations_lost")),
+        (OperationFailure("of an unknown cause", 2), (503, "revocations_lost")),
     ],
 )
 def test_a_list_that_cannot_be_read_is_not_reported_as_lost(
@@ -404,18 +404,18 @@ def test_a_list_that_cannot_be_read_is_not_reported_as_lost(
 def test_an_entry_of_an_unknown_form_refuses_the_id_or_subject_in_it(
     api: Api, state: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Catches an entry of a later version, or a broken one, that refuses nothing."""
-    odd = [
+    """Catches an entry of a later version, or a broken entry, that refuses nothing."""
+    entries = [
         {"_id": "leaked", "format": 99, "expiresAt": "soon"},
         {"_id": {"sub": "ada"}, "before": "now"},
         {"_id": {"sub": "bob"}},
         {"_id": {"sub": 7}, "before": datetime.now(UTC)},
         {"_id": 7},
     ]
-    state[REVOKED].insert_many(odd)
+    state[REVOKED].insert_many(entries)
     leaked = signed(CLAIMS | {"jti": "leaked"})
-    refused = [outcome(api, one) for one in (leaked, api.token("ada"), api.token("bob"))]
-    assert refused == ["token_invalid"] * 3
+    outcomes = [outcome(api, sent) for sent in (leaked, api.token("ada"), api.token("bob"))]
+    assert outcomes == ["token_invalid"] * 3
     assert outcome(api, api.token("carol")) == 200
     assert caplog.text.count("neither id nor sub") == 1
 
@@ -434,4 +434,4 @@ def test_tokens_with_different_claims_have_different_ids() -> None:
 def test_each_token_that_is_issued_has_its_own_id(api: Api) -> None:
     ids = [jwt.decode(api.token(), SECRET, ["HS256"])["jti"] for _ in range(3)]
     assert len(set(ids)) == 3
-    assert all(len(one) >= 32 for one in ids)
+    assert all(len(id_) >= 32 for id_ in ids)

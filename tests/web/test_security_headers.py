@@ -1,5 +1,6 @@
-"""The protection of browsers: catches an answer without its headers, a policy that allows
-script, a redirect to another site, a trusted Host or proxy, and a cookie that others can read."""
+"""The protection of browsers: catches an answer without its headers, a policy that allows foreign
+scripts, a redirect to another site, trust in a Host header or an unknown proxy, and a cookie that
+others can read."""
 
 import json
 import re
@@ -30,13 +31,13 @@ JSON_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-an
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Callable[..., Api]]:
-    """The service with given settings, over one job."""
+    """The service over one job, with settings of the test."""
     uri = "mongodb://127.0.0.1/watched"
     client: Any = mongomock.MongoClient(uri, tz_aware=True)
     client.watched.jobs.insert_one({"jobId": "adas", "createdBy": "ada"})
 
-    def make(**given: Any) -> Api:
-        return Api(create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, **given), client))
+    def make(**options: Any) -> Api:
+        return Api(create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, **options), client))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
@@ -67,7 +68,7 @@ ROUTES = [
     )
     for path in routes.values()
 ]
-# Requests in addition to all routes with and without a token: (method, path, more).
+# Requests in addition to all routes with and without a token: (method, path, options).
 ODD: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/nope", {}),
     ("GET", "/jobs/", {}),
@@ -97,16 +98,16 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
 def request_all(api: Api, **options: Any) -> Answered:
     """Every kind of answer."""
     admin = {"Authorization": f"Bearer {api.token()}"}
-    asked = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
-    asked += [("HEAD", path, {"headers": admin}) for path in ROUTES]
-    asked += ODD + [
+    requests = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
+    requests += [("HEAD", path, {"headers": admin}) for path in ROUTES]
+    requests += ODD + [
         (method, path, more | {"headers": more.get("headers", {}) | admin})
         for method, path, more in ODD
     ]
     client = api.app.test_client(use_cookies=False)
     return [
         (f"{method} {path}", client.open(path, method=method, **more, **options))
-        for method, path, more in asked
+        for method, path, more in requests
     ]
 
 
@@ -118,21 +119,21 @@ def answered(app: Flask) -> Answered:
 
 def test_every_answer_has_the_protecting_headers(answered: Answered) -> None:
     statuses = set()
-    for asked, answer in answered:
+    for request, answer in answered:
         statuses.add(answer.status_code)
         headers = answer.headers
-        assert headers["X-Content-Type-Options"] == "nosniff", asked
-        assert headers["Referrer-Policy"] == "same-origin", asked
-        assert headers["Cross-Origin-Opener-Policy"] == "same-origin", asked
-        assert headers["Cross-Origin-Resource-Policy"] == "same-origin", asked
-        assert len(headers.getlist("Content-Security-Policy")) == 1, asked
-        assert "Strict-Transport-Security" not in headers, asked
-        assert not [name for name, _ in headers if name.startswith("Access-Control-")], asked
-        assert "Server" not in headers, asked
-        assert "X-Powered-By" not in headers, asked
+        assert headers["X-Content-Type-Options"] == "nosniff", request
+        assert headers["Referrer-Policy"] == "same-origin", request
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin", request
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin", request
+        assert len(headers.getlist("Content-Security-Policy")) == 1, request
+        assert "Strict-Transport-Security" not in headers, request
+        assert not [name for name, _ in headers if name.startswith("Access-Control-")], request
+        assert "Server" not in headers, request
+        assert "X-Powered-By" not in headers, request
         if answer.data and answer.status_code != 304:
-            assert headers["Content-Type"], asked
-    # 503: no collector counts what a route shows.
+            assert headers["Content-Type"], request
+    # 503: a route shows counts of the collector, and no collector runs.
     assert statuses == {200, 302, 303, 308, 401, 403, 404, 405, 413, 422, 429, 503}
 
 
@@ -157,19 +158,19 @@ def parse_policy(answer: Any) -> dict[str, list[str]]:
 
 
 def test_no_policy_allows_foreign_script_or_frames(answered: Answered) -> None:
-    for asked, answer in answered:
+    for request, answer in answered:
         policy = parse_policy(answer)
-        assert policy["default-src"] == ["'none'"], asked
-        assert policy["base-uri"] == ["'none'"], asked
-        assert policy["frame-ancestors"] == ["'none'"], asked
-        assert policy["form-action"] in (["'none'"], ["'self'"]), asked
+        assert policy["default-src"] == ["'none'"], request
+        assert policy["base-uri"] == ["'none'"], request
+        assert policy["frame-ancestors"] == ["'none'"], request
+        assert policy["form-action"] in (["'none'"], ["'self'"]), request
         # Only 'self' anywhere; the viewer of /docs has icons in its style sheet.
-        is_docs = asked.split()[1] == "/docs"
+        is_docs = request.split()[1] == "/docs"
         allowed = {"'none'", "'self'"} | ({"data:"} if is_docs else set())
-        assert {source for sources in policy.values() for source in sources} <= allowed, asked
-        assert policy.get("script-src", ["'none'"]) in (["'none'"], ["'self'"]), asked
-        if asked.split()[1].startswith(("/jobs", "/admin", "/metrics", "/healthz", "/nope")):
-            assert answer.headers["Content-Security-Policy"] == JSON_POLICY, asked
+        assert {source for sources in policy.values() for source in sources} <= allowed, request
+        assert policy.get("script-src", ["'none'"]) in (["'none'"], ["'self'"]), request
+        if request.split()[1].startswith(("/jobs", "/admin", "/metrics", "/healthz", "/nope")):
+            assert answer.headers["Content-Security-Policy"] == JSON_POLICY, request
 
 
 def test_pages_have_nothing_inline(answered: Answered) -> None:
@@ -181,24 +182,24 @@ def test_pages_have_nothing_inline(answered: Answered) -> None:
 
 
 def test_strict_transport_security_is_sent_over_tls_only(api: Api) -> None:
-    for asked, answer in request_all(api, **TLS):
+    for request, answer in request_all(api, **TLS):
         values = answer.headers.getlist("Strict-Transport-Security")
-        assert values == ["max-age=31536000; includeSubDomains"], asked
+        assert values == ["max-age=31536000; includeSubDomains"], request
 
 
 def test_answers_about_jobs_are_not_stored(answered: Answered) -> None:
-    for asked, answer in answered:
+    for request, answer in answered:
         caching = answer.headers["Cache-Control"]
-        if "/dashboard/static/" in asked and asked.endswith("/jobmon.css"):
-            assert caching in ("no-cache", "public, max-age=31536000, immutable"), asked
+        if "/dashboard/static/" in request and request.endswith("/jobmon.css"):
+            assert caching in ("no-cache", "public, max-age=31536000, immutable"), request
         else:
-            assert caching == "no-store", asked
+            assert caching == "no-store", request
 
 
 def test_texts_have_a_charset(answered: Answered) -> None:
-    for asked, answer in answered:
+    for request, answer in answered:
         if answer.data and answer.mimetype.startswith("text/"):
-            assert "charset=utf-8" in answer.content_type.lower(), asked
+            assert "charset=utf-8" in answer.content_type.lower(), request
 
 
 EVIL = "evil.example"
@@ -219,8 +220,8 @@ def test_a_redirect_never_leads_to_another_site(api: Api) -> None:
     for target in targets:
         for name in ("then", "next", "url", "redirect", "return_to"):
             for path in ("/", "/dashboard/", "/dashboard", "/dashboard/sign-in"):
-                asked = api.client.get(path, query_string={name: target}, headers=admin)
-                locations.append(asked.headers.get("Location", "/dashboard"))
+                answer = api.client.get(path, query_string={name: target}, headers=admin)
+                locations.append(answer.headers.get("Location", "/dashboard"))
             form = {"token": api.token(), name: target}
             locations.append(api.client.post("/dashboard/session", data=form).location)
             locations.append(api.client.post("/dashboard/sign-out", data=form).location)
@@ -243,22 +244,23 @@ ONE_PROXY = {
 }
 
 
-def logged(ask: Callable[[], Any]) -> list[Any]:
-    """The request lines that are logged while `ask` runs."""
+def logged(request: Callable[[], Any]) -> list[Any]:
+    """The lines that are logged during a request."""
     with capture_requests() as lines:
-        ask()
+        request()
     return lines
 
 
 def perceive(api: Api, **headers: str) -> tuple[str, bool, bool]:
-    """The caller's address, if it uses TLS, and if a form of https://jobs.example is accepted."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    """The caller's address, whether it uses TLS, and whether a form of https://jobs.example is
+    accepted."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
     answers: list[Any] = []
-    (line,) = logged(lambda: answers.append(api.client.get("/jobs", headers=named)))
+    (line,) = logged(lambda: answers.append(api.client.get("/jobs", headers=sent)))
     is_secure = "Strict-Transport-Security" in answers[0].headers
-    ours = {"Origin": "https://jobs.example"}
-    form = api.client.post("/dashboard/sign-out", headers=named | ours)
-    return line["address"], is_secure, form.status_code == 303
+    origin = {"Origin": "https://jobs.example"}
+    signed_out = api.client.post("/dashboard/sign-out", headers=sent | origin)
+    return line["address"], is_secure, signed_out.status_code == 303
 
 
 def test_headers_of_as_many_proxies_as_set_are_trusted(
@@ -290,9 +292,9 @@ def test_the_session_cookie_is_secure_behind_a_proxy_that_ends_tls(
         api = service(trusted_proxies=proxies)
         form = {"token": api.token()}
         answer = api.client.post("/dashboard/session", data=form, headers=ONE_PROXY)
-        (made,) = answer.headers.getlist("Set-Cookie")
-        assert made.startswith(f"{cookie}=")
-        assert ("; Secure" in made) is bool(proxies)
+        (header,) = answer.headers.getlist("Set-Cookie")
+        assert header.startswith(f"{cookie}=")
+        assert ("; Secure" in header) is bool(proxies)
 
 
 def test_a_cookie_is_small_enough_for_browsers(api: Api) -> None:
@@ -340,9 +342,9 @@ def test_only_a_post_changes_anything(api: Api, method: str) -> None:
 
 def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
     for path in sorted(access.FORMS):
-        declared = {"Content-Length": str(10**12)}
-        kind = "application/x-www-form-urlencoded"
-        answer = api.client.post(path, headers=declared, data=b"token=x", content_type=kind)
+        length = {"Content-Length": str(10**12)}
+        form = "application/x-www-form-urlencoded"
+        answer = api.client.post(path, headers=length, data=b"token=x", content_type=form)
         assert answer.status_code in {303, 401, 413}, path  # sign-out ignores its body
     many = "&".join(f"field{number}=x" for number in range(2_000))
     assert api.client.post("/dashboard/session", data=many).status_code == 303
@@ -352,8 +354,8 @@ def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
     ada = api.token("ada\nFAKE LINE", "user")
     expired = signed(CLAIMS | {"exp": time_from_now(hours=-1)})
     sign_in, form = "/dashboard/session", {"token": ada}
-    known = "ada\nFAKE LINE"
-    asked: list[tuple[Callable[[], Any], tuple[str, str, int, str | None, str | None]]] = [
+    subject = "ada\nFAKE LINE"
+    requests: list[tuple[Callable[[], Any], tuple[str, str, int, str | None, str | None]]] = [
         (
             lambda: api.get("/jobs"),
             ("GET", "/jobs", 401, "authentication_required", None),
@@ -368,15 +370,15 @@ def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
         ),
         (
             lambda: api.get("/admin/jobs/stats", token=ada),
-            ("GET", "/admin/jobs/stats", 403, "permission_denied", known),
+            ("GET", "/admin/jobs/stats", 403, "permission_denied", subject),
         ),
         (
             lambda: api.get("/jobs/bobs", token=ada),
-            ("GET", "/jobs/<anything:job_id>", 403, "access_denied", known),
+            ("GET", "/jobs/<anything:job_id>", 403, "access_denied", subject),
         ),
         (
             lambda: api.get("/jobs", token=ada, page="x"),
-            ("GET", "/jobs", 422, "validation_error", known),
+            ("GET", "/jobs", 422, "validation_error", subject),
         ),
         (
             lambda: api.client.post(sign_in, data={"token": "x.y.z"}),
@@ -386,10 +388,10 @@ def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
             lambda: api.client.post(sign_in, data=form, headers={"Origin": "https://evil.example"}),
             ("POST", sign_in, 403, "foreign_form", None),
         ),
-        (lambda: api.client.post(sign_in, data=form), ("POST", sign_in, 303, None, known)),
+        (lambda: api.client.post(sign_in, data=form), ("POST", sign_in, 303, None, subject)),
     ]
-    for ask, expected in asked:
-        (line,) = logged(ask)
+    for request, expected in requests:
+        (line,) = logged(request)
         values = tuple(line.get(name) for name in ("method", "route", "status", "code", "user"))
         assert values == expected
         assert line["address"] == "127.0.0.1"

@@ -1,5 +1,5 @@
-"""Tokens and sealed cookies of sessions: catches one that was forged, that is for another purpose,
-or that a browser would drop because it is too large."""
+"""Tokens and sealed cookies of sessions: catches an accepted value that was forged or is for
+another purpose, and a cookie that is too large for a browser."""
 
 import secrets
 import time
@@ -33,9 +33,9 @@ def keys(make_settings: Make) -> SessionKeys:
     return SessionKeys(make_settings(**OIDC))
 
 
-def begin(**given: Any) -> Session:
-    fields = {"provider_subject": "7", "refresh_token": "refresh", "id_token": "id"} | given
-    return Session.begin(12, **fields)
+def begin(**fields: Any) -> Session:
+    defaults = {"provider_subject": "7", "refresh_token": "refresh", "id_token": "id"}
+    return Session.begin(12, **defaults | fields)
 
 
 def test_token_has_subject_and_roles_at_the_paths_of_the_settings(make_settings: Make) -> None:
@@ -67,9 +67,9 @@ def test_forged_token_is_refused(keys: SessionKeys, make_settings: Make) -> None
     with pytest.raises(jwt.InvalidSignatureError):
         keys.read_token(other.issue_token(begin(), "root", ["admin"], 60))
     for name in claims.keys() - {"sub"}:
-        partly = {other_name: claims[other_name] for other_name in claims if other_name != name}
+        incomplete = {key: value for key, value in claims.items() if key != name}
         with pytest.raises(jwt.MissingRequiredClaimError):
-            keys.read_token(jwt.encode(partly, keys._signing_key, "HS256", header))
+            keys.read_token(jwt.encode(incomplete, keys._signing_key, "HS256", header))
 
 
 def test_sealed_text_is_read_only_for_its_purpose(keys: SessionKeys, make_settings: Make) -> None:
@@ -93,18 +93,18 @@ def test_sealed_session_is_read_until_it_ends(keys: SessionKeys) -> None:
     assert keys.unseal_session(of_another_version) is None
 
 
-def test_sealed_session_leaves_out_what_has_no_room(keys: SessionKeys) -> None:
+def test_sealed_session_leaves_out_tokens_that_are_too_long(keys: SessionKeys) -> None:
     long = secrets.token_urlsafe(4_000)
-    for given, kept in (
+    for fields, expected in (
         ({"id_token": long}, ("refresh", None)),
         ({"id_token": long, "refresh_token": long}, (None, None)),
         ({"refresh_token": long}, (None, None)),
     ):
-        sealed = keys.seal_session(begin(**given), 4_000)
+        sealed = keys.seal_session(begin(**fields), 4_000)
         assert len(sealed) <= 4_000
         session = keys.unseal_session(sealed)
         assert session is not None
-        assert (session.refresh_token, session.id_token) == kept, given
+        assert (session.refresh_token, session.id_token) == expected, fields
 
 
 @pytest.fixture
@@ -117,16 +117,16 @@ def test_session_is_accepted_with_every_source_of_keys(
     watched: Any, make_settings: Make, provider: Provider
 ) -> None:
     """Catches a token of a session that is checked with the keys of other tokens."""
-    for given in (
+    for settings in (
         {},
         {"jwt_secret_key": None, "jwt_public_key": pem(EC_KEY), "jwt_algorithm": "ES256"},
         {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"},
         {"jwt_issuer": "https://another.example", "jwt_audience": "another"},
     ):
-        api = Api(create_app(make_settings(**OIDC, **given), watched.client))
+        api = Api(create_app(make_settings(**OIDC, **settings), watched.client))
         keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
         token = keys.issue_token(begin(), "root", ["admin"], 300)
-        assert [outcome(api, token) for _ in range(2)] == [200, 200], given
+        assert [outcome(api, token) for _ in range(2)] == [200, 200], settings
         assert outcome(api, keys.issue_token(begin(), "root", [], 300)) == "permission_denied"
         assert outcome(api, keys.issue_token(begin(), "root", ["admin"], -60)) == "token_expired"
     # The second use of a session's token needs no key of the provider.
@@ -139,9 +139,9 @@ def test_without_a_provider_no_session_is_accepted(
 ) -> None:
     api = Api(create_app(make_settings(), watched.client))
     assert outcome(api, keys.issue_token(begin(), "root", ["admin"], 300)) == "token_invalid"
-    given = {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"}
-    api = Api(create_app(make_settings(**OIDC, **given), watched.client))
-    # A token of the provider that names the key of sessions is none.
+    settings = {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"}
+    api = Api(create_app(make_settings(**OIDC, **settings), watched.client))
+    # A token of the provider that names the key of sessions is not a session's token.
     assert outcome(api, sign_token(sessions_module.KEY_ID), STATS) == "token_invalid"
 
 
@@ -153,5 +153,5 @@ def test_revoked_token_stays_revoked_until_its_session_ends(
     session = begin()
     with api.app.test_request_context():
         keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
-        found, until = _read_token(keys.issue_token(session, "ada", [], 60))
-    assert (found, until) == (session.id, datetime.fromtimestamp(session.ends_at + 3_600, UTC))
+        revoked = _read_token(keys.issue_token(session, "ada", [], 60))
+    assert revoked == (session.id, datetime.fromtimestamp(session.ends_at + 3_600, UTC))

@@ -1,5 +1,5 @@
-"""Forged tokens: catches one that opens a route or causes a request, and a refusal with another
-status, code or challenge than documented."""
+"""Forged tokens: catches a forged token that opens a route or causes a request, and a refusal
+whose status, code or challenge differs from the documentation."""
 
 import base64
 import hashlib
@@ -48,13 +48,13 @@ HMACS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha5
 
 @pytest.fixture(scope="module")
 def service() -> Make:
-    """The service with given settings, created once for equal settings."""
+    """The service with settings of the test, created once for equal settings."""
     client: Any = mongomock.MongoClient("mongodb://127.0.0.1/watched", tz_aware=True)
 
     @cache
-    def make(**given: Any) -> Api:
-        settings = {"mongo_uri": "mongodb://127.0.0.1/watched", "jwt_secret_key": SECRET} | given
-        return Api(create_app(Settings(**settings), client))
+    def make(**settings: Any) -> Api:
+        defaults = {"mongo_uri": "mongodb://127.0.0.1/watched", "jwt_secret_key": SECRET}
+        return Api(create_app(Settings(**defaults | settings), client))
 
     return make
 
@@ -160,7 +160,7 @@ def test_a_public_key_is_never_a_shared_secret(service: Make, name: str) -> None
 
 
 def test_only_the_configured_algorithm_is_accepted(service: Make) -> None:
-    kinds = [
+    algorithms = [
         ("HS256", SECRET),
         ("RS256", KEY),
         ("RS512", KEY),
@@ -169,11 +169,11 @@ def test_only_the_configured_algorithm_is_accepted(service: Make) -> None:
         ("ES384", P384_KEY),
         ("EdDSA", ED_KEY),
     ]
-    tokens = {name: signed(CLAIMS, key, name) for name, key in kinds}
-    for name, key in kinds:
+    tokens = {name: signed(CLAIMS, key, name) for name, key in algorithms}
+    for name, key in algorithms:
         api = service() if name == "HS256" else service_with_key(service, key, name)
-        taken = {other: opened(api, token) for other, token in tokens.items()}
-        assert taken == {other: 200 if other == name else INVALID for other in tokens}, name
+        outcomes = {other: opened(api, token) for other, token in tokens.items()}
+        assert outcomes == {other: 200 if other == name else INVALID for other in tokens}, name
 
 
 def test_an_elliptic_signature_of_zeros_or_in_another_form_is_refused(service: Make) -> None:
@@ -184,7 +184,7 @@ def test_an_elliptic_signature_of_zeros_or_in_another_form_is_refused(service: M
         assert opened(api, f"{text}.{b64(signature)}") == INVALID
 
 
-ELSEWHERE = [
+FOREIGN_KEY_IDS = [
     "../../../../dev/null",
     "/dev/null",
     "/etc/hostname",
@@ -198,7 +198,7 @@ ELSEWHERE = [
     "__class__",
     "k" * 4_000,
 ]
-NO_NAMES: list[Any] = [7, None, True, ["one"], {"$ne": None}, {"one": 1}]
+NON_STRING_KEY_IDS: list[Any] = [7, None, True, ["one"], {"$ne": None}, {"one": 1}]
 
 
 def signed_with_any(header: dict[str, Any], key: Any) -> str:
@@ -210,22 +210,24 @@ def signed_with_any(header: dict[str, Any], key: Any) -> str:
 
 def test_a_key_id_is_only_looked_up(service: Make, provider: Provider) -> None:
     keys = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
-    alone = service()
+    with_secret = service()
     with Provider.listening() as evil:
         evil.keys = {"one": OTHER_KEY}
-        for kid in (evil.url, *ELSEWHERE, *NO_NAMES):
+        for kid in (evil.url, *FOREIGN_KEY_IDS, *NON_STRING_KEY_IDS):
             for key in (KEY, OTHER_KEY):
                 token = signed_with_any({"alg": "RS256", "kid": kid}, key)
                 assert opened(keys, token) == INVALID, kid
             # A service with one key ignores the id, but it must be a string.
             header = {"alg": "HS256", "kid": kid}
-            assert opened(alone, raw(header, secret=b"")) == INVALID, kid
-            assert opened(alone, raw(header)) == (200 if isinstance(kid, str) else INVALID), kid
+            assert opened(with_secret, raw(header, secret=b"")) == INVALID, kid
+            expected = 200 if isinstance(kid, str) else INVALID
+            assert opened(with_secret, raw(header)) == expected, kid
         assert evil.requests == 0
     assert opened(keys, signed_with_any({"alg": "RS256", "kid": "one"}, KEY)) == 200
 
 
-def pointing(url: str) -> list[dict[str, Any]]:
+def headers_with_keys(url: str) -> list[dict[str, Any]]:
+    """Headers of tokens that name a key, or an address for keys."""
     own_key = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "one"}
     return [
         {"jku": url},
@@ -242,11 +244,11 @@ def test_a_key_in_a_token_is_ignored(service: Make, provider: Provider) -> None:
         evil.keys = {"one": OTHER_KEY}
         keys = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
         one_key, secret = service_with_key(service, KEY, "RS256"), service()
-        for header in pointing(evil.url):
+        for header in headers_with_keys(evil.url):
             forged = signed(CLAIMS, OTHER_KEY, "RS256", **header)
             assert {opened(api, forged) for api in (keys, one_key, secret)} == {INVALID}, header
-            right = signed(CLAIMS, KEY, "RS256", **(header | {"kid": "one"}))
-            assert (opened(keys, right), opened(one_key, right)) == (200, 200), header
+            valid = signed(CLAIMS, KEY, "RS256", **(header | {"kid": "one"}))
+            assert (opened(keys, valid), opened(one_key, valid)) == (200, 200), header
             assert opened(secret, signed(CLAIMS, **header)) == 200, header
         assert evil.requests == 0
     assert provider.requests == 1
@@ -291,13 +293,13 @@ def test_an_unknown_critical_header_is_refused(service: Make, header: dict[str, 
     assert opened(service(), raw({"alg": "HS256"} | header)) == INVALID
 
 
-@pytest.mark.parametrize("kind", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"])
-def test_types_of_access_tokens_are_accepted(service: Make, kind: str) -> None:
-    assert opened(service(), raw({"alg": "HS256", "typ": kind})) == 200
+@pytest.mark.parametrize("token_type", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"])
+def test_types_of_access_tokens_are_accepted(service: Make, token_type: str) -> None:
+    assert opened(service(), raw({"alg": "HS256", "typ": token_type})) == 200
 
 
 @pytest.mark.parametrize(
-    "kind",
+    "token_type",
     [
         "dpop+jwt",
         "Refresh",
@@ -312,11 +314,11 @@ def test_types_of_access_tokens_are_accepted(service: Make, kind: str) -> None:
         ["JWT"],
     ],
 )
-def test_another_type_of_token_of_the_same_key_is_refused(service: Make, kind: Any) -> None:
-    assert opened(service(), raw({"alg": "HS256", "typ": kind})) == INVALID
+def test_another_type_of_token_of_the_same_key_is_refused(service: Make, token_type: Any) -> None:
+    assert opened(service(), raw({"alg": "HS256", "typ": token_type})) == INVALID
 
 
-FAR = 10**10
+FAR_FUTURE = 10**10
 OURS = {"iss": "https://id", "aud": "jobmon"}
 
 
@@ -332,7 +334,7 @@ OURS = {"iss": "https://id", "aud": "jobmon"}
         ),  # nbf is checked first
         ({"nbf": time_from_now(hours=1)}, INVALID),
         ({"iat": time_from_now(hours=1)}, INVALID),
-        ({"iat": time_from_now(hours=1), "exp": FAR}, INVALID),
+        ({"iat": time_from_now(hours=1), "exp": FAR_FUTURE}, INVALID),
         ({"nbf": "soon"}, INVALID),
         ({"iat": None}, INVALID),
         ({"iat": []}, INVALID),
@@ -341,10 +343,10 @@ OURS = {"iss": "https://id", "aud": "jobmon"}
         ({"exp": float("inf")}, INVALID),
         ({"exp": float("nan")}, INVALID),
         ({"nbf": float("inf")}, INVALID),
-        ({"exp": FAR, "nbf": 0, "iat": 0}, 200),
-        ({"exp": FAR + 0.5}, 200),
+        ({"exp": FAR_FUTURE, "nbf": 0, "iat": 0}, 200),
+        ({"exp": FAR_FUTURE + 0.5}, 200),
         ({"type": "refresh"}, INVALID),
-        ({"type": "refresh", "exp": FAR}, INVALID),
+        ({"type": "refresh", "exp": FAR_FUTURE}, INVALID),
         ({"type": "REFRESH"}, INVALID),
         ({"type": "access"}, 200),
         ({"typ": "Refresh"}, INVALID),
@@ -474,7 +476,7 @@ def test_a_body_without_claims_is_refused(service: Make, body: bytes) -> None:
         f"{HEAD}.{BODY}.{SIGNATURE[:-2]}",
         f"{HEAD}.{BODY}.+/{SIGNATURE[2:]}",
         f"{HEAD}.{BODY[:10]}%0a{BODY[10:]}.{SIGNATURE}",
-        f"{HEAD}.{BODY}.{SIGNATURE[:-1]}{'B' if SIGNATURE[-1] != 'B' else 'C'}",  # bits left over
+        f"{HEAD}.{BODY}.{SIGNATURE[:-1]}{'B' if SIGNATURE[-1] != 'B' else 'C'}",  # unused bits set
     ],
 )
 def test_odd_base64_is_refused(service: Make, token: str) -> None:
@@ -534,10 +536,10 @@ def test_a_token_of_a_megabyte_is_refused_before_it_is_decoded(
     assert len(longest) < auth.MAX_TOKEN_LENGTH
     assert opened(api, longest) == 200
 
-    def decoded(*_: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise AssertionError("it was decoded")
 
-    monkeypatch.setattr(auth, "decode_token", decoded)
+    monkeypatch.setattr(auth, "decode_token", fail)
     for huge in (signed(CLAIMS | {"fill": "x" * 750_000}), "x" * 1_000_000, "." * 1_000_000):
         assert opened(api, huge) == INVALID
         in_cookie = browser.get("/dashboard", headers={"Cookie": f"jobmon_session={huge}"})
@@ -549,8 +551,8 @@ def test_clocks_may_differ_by_a_few_seconds(service: Make) -> None:
     for name, ahead in (("iat", 3), ("nbf", 3), ("exp", -3)):
         claims = CLAIMS | {name: time_from_now(seconds=ahead)}
         assert opened(service(), signed(claims)) == 200, name
-        exact = opened(service(jwt_leeway_s=0), signed(claims))
-        assert exact == (EXPIRED if name == "exp" else INVALID), name
+        without_leeway = opened(service(jwt_leeway_s=0), signed(claims))
+        assert without_leeway == (EXPIRED if name == "exp" else INVALID), name
     for name, ahead in (("iat", 60), ("nbf", 60), ("exp", -60)):
         claims = CLAIMS | {name: time_from_now(seconds=ahead)}
         assert opened(service(), signed(claims)) in (INVALID, EXPIRED), name
@@ -644,9 +646,9 @@ def test_the_subject_is_read_from_the_configured_claim(
 def test_an_answer_does_not_reveal_the_reason_of_a_refusal(service: Make) -> None:
     api = service(jwt_issuer="https://id", jwt_audience="jobmon")
     tokens = [GOOD, "x", raw({"alg": "none"}), signed(CLAIMS, "another secret of thirty-two bytes")]
-    named = {"X-Request-ID": "one"}
+    request_id = {"X-Request-ID": "one"}
     answers = [
-        api.client.get(STATS, headers=named | {"Authorization": f"Bearer {token}"})
+        api.client.get(STATS, headers=request_id | {"Authorization": f"Bearer {token}"})
         for token in tokens
     ]
     assert len({(answer.data, tuple(answer.headers)) for answer in answers}) == 1

@@ -1,4 +1,4 @@
-"""A person whom a proxy names in a header: catches a name that anybody else has sent."""
+"""A person whom a proxy names in a header: catches an accepted name that others have sent."""
 
 import re
 from collections.abc import Callable
@@ -25,8 +25,8 @@ PAGE, ROUTE = "/dashboard/jobs", "/admin/jobs/queue"
 
 @pytest.fixture
 def service(watched: Any, make_settings: Callable[..., Settings]) -> Callable[..., Api]:
-    def make(**given: Any) -> Api:
-        return Api(create_app(make_settings(**HEADERS | given), watched.client))
+    def make(**settings: Any) -> Api:
+        return Api(create_app(make_settings(**HEADERS | settings), watched.client))
 
     return make
 
@@ -36,7 +36,7 @@ def api(service: Callable[..., Api]) -> Api:
     return service()
 
 
-def ask(
+def request(
     api: Api, headers: dict[str, str] = ROOT, peer: str = PROXY, path: str = PAGE, **options: Any
 ) -> Any:
     """The answer to a request on a connection from `peer`."""
@@ -45,14 +45,14 @@ def ask(
 
 
 def test_person_named_by_the_proxy_has_the_roles_of_the_groups(api: Api) -> None:
-    page = ask(api)
+    page = request(api)
     assert page.status_code == 200
     assert '<bdi class="who">root</bdi>' in page.text
     assert "Sign out" not in page.text  # the session is the proxy's
     assert "Set-Cookie" not in page.headers
-    assert ask(api, {"X-Auth-User": "ada", "X-Auth-Groups": "staff"}).status_code == 403
-    assert ask(api, {"X-Auth-User": "ada"}).status_code == 403
-    assert ask(api, {"X-Auth-User": "ada"}, path="/dashboard/my").status_code == 200
+    assert request(api, {"X-Auth-User": "ada", "X-Auth-Groups": "staff"}).status_code == 403
+    assert request(api, {"X-Auth-User": "ada"}).status_code == 403
+    assert request(api, {"X-Auth-User": "ada"}, path="/dashboard/my").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_person_named_by_the_proxy_has_the_roles_of_the_groups(api: Api) -> None
     ],
 )
 def test_name_from_any_other_address_is_ignored(api: Api, peer: str) -> None:
-    assert ask(api, peer=peer).status_code == 401
-    # What the caller claims about its own address changes nothing.
+    assert request(api, peer=peer).status_code == 401
+    # Headers in which the caller names another address change nothing.
     forged = ROOT | {"X-Forwarded-For": PROXY, "Forwarded": f"for={PROXY}", "X-Real-Ip": PROXY}
-    assert ask(api, forged, peer=peer).status_code == 401
+    assert request(api, forged, peer=peer).status_code == 401
 
 
 @pytest.mark.parametrize("peer", [PROXY, "::ffff:10.1.2.3", "2001:db8::7"])
 def test_address_of_the_caller_does_not_matter_to_the_proxys_own(api: Api, peer: str) -> None:
-    assert ask(api, ROOT | {"X-Forwarded-For": "203.0.113.9"}, peer=peer).status_code == 200
+    assert request(api, ROOT | {"X-Forwarded-For": "203.0.113.9"}, peer=peer).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def test_address_of_the_caller_does_not_matter_to_the_proxys_own(api: Api, peer:
     ids=["empty", "space", "twice", "comma", "invisible", "tab", "latin1", "long"],
 )
 def test_name_that_is_not_plain_is_refused(api: Api, user: str) -> None:
-    assert ask(api, ROOT | {"X-Auth-User": user}).status_code == 401
+    assert request(api, ROOT | {"X-Auth-User": user}).status_code == 401
 
 
 def test_name_in_utf8_is_read(api: Api) -> None:
     header = "Zoë".encode().decode("latin-1")
-    assert '<bdi class="who">Zoë</bdi>' in ask(api, ROOT | {"X-Auth-User": header}).text
+    assert '<bdi class="who">Zoë</bdi>' in request(api, ROOT | {"X-Auth-User": header}).text
 
 
 def test_header_is_for_pages_only(api: Api) -> None:
     """Catches a way for another site to use the JSON API with the proxy's session."""
     for path in (ROUTE, "/jobs", "/metrics", "/queues"):
-        assert ask(api, path=path).status_code == 401, path
+        assert request(api, path=path).status_code == 401, path
 
 
 def test_forms_of_other_sites_are_refused(service: Callable[..., Api]) -> None:
@@ -122,36 +122,36 @@ def test_forms_of_other_sites_are_refused(service: Callable[..., Api]) -> None:
 
 def test_token_in_the_header_counts_and_a_cookie_does_not(api: Api) -> None:
     bearer = {"Authorization": f"Bearer {api.token('ada', 'user')}"}
-    assert ask(api, ROOT | bearer).status_code == 403
-    assert ask(api, ROOT | {"Authorization": "Bearer a.b.c"}).status_code == 401
-    assert ask(api, ROOT | {"Authorization": "Basic cm9vdDpyb290"}).status_code == 200
+    assert request(api, ROOT | bearer).status_code == 403
+    assert request(api, ROOT | {"Authorization": "Bearer a.b.c"}).status_code == 401
+    assert request(api, ROOT | {"Authorization": "Basic cm9vdDpyb290"}).status_code == 200
     # The cookie of somebody who signed in before.
     api.client.set_cookie("jobmon_session", api.token("ada", "user"))
-    assert ask(api).status_code == 200
-    assert ask(api, {}).status_code == 403
-    assert ask(api, peer="203.0.113.9").status_code == 403
+    assert request(api).status_code == 200
+    assert request(api, {}).status_code == 403
+    assert request(api, peer="203.0.113.9").status_code == 403
 
 
 def test_without_the_setting_no_header_is_read(service: Callable[..., Api]) -> None:
-    nothing = {"trusted_user_header": None, "trusted_groups_header": None}
-    assert ask(service(**nothing, trusted_header_from=())).status_code == 401
+    no_headers = {"trusted_user_header": None, "trusted_groups_header": None}
+    assert request(service(**no_headers, trusted_header_from=())).status_code == 401
     no_groups = service(trusted_groups_header=None)
-    assert ask(no_groups).status_code == 403
-    assert ask(no_groups, path="/dashboard/my").status_code == 200
+    assert request(no_groups).status_code == 403
+    assert request(no_groups, path="/dashboard/my").status_code == 200
 
 
-def test_claims_are_where_the_settings_have_them(service: Callable[..., Api]) -> None:
+def test_claims_are_at_the_paths_of_the_settings(service: Callable[..., Api]) -> None:
     paths = {"role_claim": "realm_access.roles", "subject_claim": "email"}
-    page = ask(service(**paths))
+    page = request(service(**paths))
     assert page.status_code == 200
     assert '<bdi class="who">root</bdi>' in page.text
 
 
 def test_log_names_the_reason_of_a_refusal(api: Api) -> None:
     with capture_requests() as lines:
-        ask(api, peer="203.0.113.9")
-        ask(api)
-        ask(api, {})
+        request(api, peer="203.0.113.9")
+        request(api)
+        request(api, {})
     assert [(line["status"], line.get("reason"), line["user"]) for line in lines] == [
         (401, "proxy", None),
         (200, None, "root"),
