@@ -1,5 +1,5 @@
-"""Sign-in at an identity provider: catches a forged return, a session that outlives what the
-provider stated, an endless redirect, and a fault of the provider that ends a session."""
+"""Sign-in at an identity provider: catches a forged return, a session that outlives the lifetime
+stated by the provider, an endless redirect, and a fault of the provider that ends a session."""
 
 import sys
 import time
@@ -40,14 +40,14 @@ def api(service: Make, provider: IdentityProvider) -> Api:
     return make_api(service, provider)
 
 
-def make_api(service: Make, provider: IdentityProvider, **given: Any) -> Api:
+def make_api(service: Make, provider: IdentityProvider, **settings: Any) -> Api:
     return service(
         **{
             "oidc_issuer": provider.issuer,
             "oidc_client_id": CLIENT_ID,
             "oidc_client_secret": CLIENT_SECRET,
         }
-        | given
+        | settings
     )
 
 
@@ -63,7 +63,7 @@ def begin(viewer: Viewer, then: str = "") -> str:
     return str(answer.location)
 
 
-def path_of(address: str) -> str:
+def read_path(address: str) -> str:
     parts = urlsplit(address)
     assert parts.netloc == "localhost"
     return f"{parts.path}?{parts.query}"
@@ -71,7 +71,7 @@ def path_of(address: str) -> str:
 
 def sign_in(viewer: Viewer, provider: IdentityProvider, then: str = "") -> Any:
     """The answer to the return of a person who signed in."""
-    return viewer.get(path_of(provider.authorize(begin(viewer, then))))
+    return viewer.get(read_path(provider.authorize(begin(viewer, then))))
 
 
 def read_token(viewer: Viewer) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def expire(api: Api, viewer: Viewer, **changes: Any) -> Session:
     return changed
 
 
-def message_of(answer: Any) -> str:
+def read_message(answer: Any) -> str:
     """The message of the sign-in page."""
     page = Page(answer.text)
     assert page.all("p", role="alert"), answer.text
@@ -111,11 +111,11 @@ def test_sign_in_leads_to_the_provider_and_back_to_the_page(
     (link,) = [link["href"] for link in page.all("a") if "/oidc/" in str(link.get("href"))]
     assert link == f"{START}?then=/dashboard/jobs%3Fstatus%3Ddlq"
     started = viewer.get(str(link))
-    asked = {name: values[0] for name, values in parse_qs(urlsplit(started.location).query).items()}
-    assert asked["redirect_uri"] == f"http://localhost{CALLBACK}"
-    assert asked["scope"] == "openid profile email"
-    answer = viewer.get(path_of(provider.authorize(started.location)))
-    # A page, not a redirect: the browser would not send the cookie of the session with one.
+    query = {name: values[0] for name, values in parse_qs(urlsplit(started.location).query).items()}
+    assert query["redirect_uri"] == f"http://localhost{CALLBACK}"
+    assert query["scope"] == "openid profile email"
+    answer = viewer.get(read_path(provider.authorize(started.location)))
+    # A page, not a redirect: after a redirect, the browser would not send the session's cookie.
     assert answer.status_code == 200
     assert Page(answer.text).addresses() == ["/dashboard/jobs?status=dlq"]
     assert viewer.get("/dashboard/jobs").status_code == 200
@@ -133,7 +133,7 @@ def test_cookies_of_a_session_are_only_for_this_site(
     assert flow.key.startswith("__Secure-jobmon_flow_")
     # Lax, because the browser comes back from the provider's site.
     assert (flow["samesite"], flow["max-age"]) == ("Lax", "600")
-    answer = client.get(path_of(provider.authorize(started.location)), **at)
+    answer = client.get(read_path(provider.authorize(started.location)), **at)
     cookies = {cookie.key: cookie for cookie in parse_cookies(answer)}
     assert cookies.keys() == {"__Host-jobmon_session", "__Secure-jobmon_provider", flow.key}
     assert cookies[flow.key]["max-age"] == "0"
@@ -143,7 +143,7 @@ def test_cookies_of_a_session_are_only_for_this_site(
         assert (cookie["httponly"], cookie["secure"], cookie["domain"]) == (True, True, "")
         if cookie.key != flow.key:
             assert cookie["samesite"] == "Strict"
-    # What the provider gave is sealed.
+    # The provider's tokens are encrypted.
     refresh_token = next(iter(provider._refresh_tokens))
     assert refresh_token not in "".join(cookie.value for cookie in cookies.values())
 
@@ -180,19 +180,19 @@ def test_return_that_was_not_started_here_is_refused(
     viewer: Viewer, provider: IdentityProvider, query: str
 ) -> None:
     begin(viewer)
-    asked = len(provider.requests)
+    requests_before = len(provider.requests)
     answer = viewer.get(CALLBACK + query)
     assert answer.status_code == 400
-    assert "not started here" in message_of(answer)
+    assert "not started here" in read_message(answer)
     assert "Set-Cookie" not in answer.headers
-    assert len(provider.requests) == asked
+    assert len(provider.requests) == requests_before
 
 
 def test_return_in_another_browser_is_refused(
     api: Api, viewer: Viewer, provider: IdentityProvider
 ) -> None:
-    """Catches a sign-in that an attacker began being finished by the victim's browser."""
-    address = path_of(provider.authorize(begin(viewer)))
+    """Catches a victim's browser that finishes a sign-in which an attacker began."""
+    address = read_path(provider.authorize(begin(viewer)))
     victim = Viewer(api.app)
     begin(victim)
     assert victim.get(address).status_code == 400
@@ -200,21 +200,21 @@ def test_return_in_another_browser_is_refused(
 
 
 def test_return_is_accepted_once(viewer: Viewer, provider: IdentityProvider) -> None:
-    address = path_of(provider.authorize(begin(viewer)))
+    address = read_path(provider.authorize(begin(viewer)))
     flow = viewer.client._cookies.copy()
     assert viewer.get(address).status_code == 200
-    assert "not started here" in message_of(viewer.get(address))
+    assert "not started here" in read_message(viewer.get(address))
     # Even with the cookie, which somebody may have copied, the provider refuses the code.
     viewer.client._cookies.update(flow)
     answer = viewer.get(address)
     assert answer.status_code == 403
-    assert "no longer accepts" in message_of(answer)
+    assert "no longer accepts" in read_message(answer)
 
 
 def test_return_of_another_provider_is_refused(viewer: Viewer, provider: IdentityProvider) -> None:
-    address = path_of(provider.authorize(begin(viewer)))
+    address = read_path(provider.authorize(begin(viewer)))
     assert viewer.get(f"{address}&iss=https://evil.example").status_code == 502
-    address = path_of(provider.authorize(begin(viewer)))
+    address = read_path(provider.authorize(begin(viewer)))
     assert viewer.get(f"{address}&iss={provider.issuer}").status_code == 200
 
 
@@ -223,7 +223,7 @@ def test_return_that_comes_too_late_is_refused(
 ) -> None:
     monkeypatch.setattr(provider_sign_in, "FLOW_AGE_S", -1)
     address = provider.authorize(begin(viewer))
-    assert viewer.get(path_of(address)).status_code == 400
+    assert viewer.get(read_path(address)).status_code == 400
 
 
 def test_refusal_by_the_provider_is_shown_without_its_text(
@@ -233,7 +233,7 @@ def test_refusal_by_the_provider_is_shown_without_its_text(
         state = parse_qs(urlsplit(begin(viewer)).query)["state"][0]
         answer = viewer.get(f"{CALLBACK}?state={state}&error={error}&error_description=evil+text")
         assert answer.status_code == 403
-        assert f"({shown})" in message_of(answer)
+        assert f"({shown})" in read_message(answer)
         assert "evil" not in answer.text
         assert viewer.client.get_cookie(SESSION_COOKIE) is None
 
@@ -259,7 +259,7 @@ BAD_ID_TOKENS = {
     "no expiry": (change(exp=None), "exp"),
     "issued later": (change(iat=2**40), "iat"),
     "no subject": (change(sub=None), "sub"),
-    "a subject that is no text": (change(sub=7), "sub"),
+    "a subject that is not text": (change(sub=7), "sub"),
     "another access token": (change(at_hash="AAAA"), "at_hash"),
 }
 
@@ -271,7 +271,7 @@ def test_id_token_that_is_not_for_this_sign_in_is_refused(
     provider.change_id_token, reason = BAD_ID_TOKENS[name]
     answer = sign_in(viewer, provider)
     assert answer.status_code == 502
-    assert "cannot be used" in message_of(answer)
+    assert "cannot be used" in read_message(answer)
     assert viewer.client.get_cookie(SESSION_COOKIE) is None
     (logged,) = [line for line in caplog.messages if "identity provider" in line]
     assert logged == f"the identity provider's answer cannot be used: {reason}"
@@ -322,7 +322,7 @@ def test_bad_answer_for_a_code_is_one_page_and_no_session(
     provider.token_answer = lambda: (status, body)
     answer = sign_in(viewer, provider)
     assert answer.status_code == expected
-    assert message_of(answer)
+    assert read_message(answer)
     assert viewer.client.get_cookie(SESSION_COOKIE) is None
     assert not Page(answer.text).all("meta", **{"http-equiv": "refresh"})
     assert "data-reload-after" not in answer.text
@@ -352,17 +352,17 @@ def test_clocks_may_differ_by_the_leeway(
         assert sign_in(viewer, provider).status_code == expected, leeway_s
 
 
-def test_provider_that_is_away_is_503_without_a_loop(
+def test_provider_that_is_unreachable_is_503_without_a_loop(
     api: Api, viewer: Viewer, provider: IdentityProvider, service: Make
 ) -> None:
-    away = Viewer(make_api(service, provider, oidc_issuer="http://127.0.0.1:1").app)
-    answer = away.get(START)
+    unreachable = Viewer(make_api(service, provider, oidc_issuer="http://127.0.0.1:1").app)
+    answer = unreachable.get(START)
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
-    assert "does not answer" in message_of(answer)
+    assert "does not answer" in read_message(answer)
     assert "data-reload-after" not in answer.text
     # Between the start and the return.
-    address = path_of(provider.authorize(begin(viewer)))
+    address = read_path(provider.authorize(begin(viewer)))
     provider.status = 503
     assert viewer.get(address).status_code == 502
 
@@ -449,13 +449,13 @@ def test_renewal_that_the_provider_refuses_is_the_sign_in_page(
     provider._refresh_tokens.clear()
     answer = viewer.client.get("/dashboard/jobs?status=dlq", follow_redirects=True)
     assert answer.status_code == 403
-    assert "Sign in again" in message_of(answer)
+    assert "Sign in again" in read_message(answer)
     (link,) = [link["href"] for link in Page(answer.text).all("a") if "start" in str(link)]
     assert link == f"{START}?then=/dashboard/jobs%3Fstatus%3Ddlq"
     assert provider.renewals == 1
 
 
-def test_provider_that_is_away_ends_no_session(
+def test_provider_that_is_unreachable_ends_no_session(
     api: Api, viewer: Viewer, provider: IdentityProvider
 ) -> None:
     sign_in(viewer, provider)
@@ -480,7 +480,7 @@ def test_session_without_a_refresh_token_ends_with_its_token(
     expire(api, viewer)
     answer = viewer.client.get("/dashboard/jobs", follow_redirects=True)
     assert answer.status_code == 401
-    assert "session has expired" in message_of(answer)
+    assert "session has expired" in read_message(answer)
     part = viewer.client.get(
         "/dashboard/overview", headers={"HX-Request": "true"}, follow_redirects=True
     )
@@ -504,7 +504,7 @@ def test_session_ends_after_its_hours(api: Api, viewer: Viewer, provider: Identi
 def test_tabs_that_renew_together_use_the_refresh_token_once(
     api: Api, viewer: Viewer, provider: IdentityProvider
 ) -> None:
-    """Catches a second use, for which many providers end the session."""
+    """Catches a second use of it: many providers then end the session."""
     provider.rotates = True
     sign_in(viewer, provider)
     expire(api, viewer)
@@ -519,7 +519,7 @@ def test_tabs_that_renew_together_use_the_refresh_token_once(
     assert provider.renewals == 2
 
 
-def test_renewal_never_repeats_at_once(
+def test_renewal_is_not_repeated_at_once(
     api: Api, viewer: Viewer, provider: IdentityProvider
 ) -> None:
     """Catches an endless redirect where the clocks of two machines differ."""
@@ -527,7 +527,7 @@ def test_renewal_never_repeats_at_once(
     expire(api, viewer, renewed_at=time.time())
     answer = viewer.client.get("/dashboard/jobs", follow_redirects=True)
     assert answer.status_code == 400
-    assert "clocks" in message_of(answer)
+    assert "clocks" in read_message(answer)
 
 
 def test_form_with_an_expired_session_is_the_sign_in_page(
@@ -539,7 +539,7 @@ def test_form_with_an_expired_session_is_the_sign_in_page(
     expire(api, viewer)
     answer = viewer.post("/dashboard/actions", {"action": "retry"})
     assert answer.status_code == 401
-    assert "session has expired" in message_of(answer)
+    assert "session has expired" in read_message(answer)
 
 
 def test_revoked_session_is_not_renewed(
@@ -564,18 +564,18 @@ def test_sign_out_ends_the_session_at_the_provider_too(
     assert answer.status_code == 200
     (address, _) = Page(answer.text).addresses() * 2
     parts = urlsplit(address)
-    asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
     assert f"{parts.scheme}://{parts.netloc}{parts.path}" == f"{provider.issuer}/sign-out"
-    assert asked["post_logout_redirect_uri"] == "http://localhost/dashboard/sign-in"
-    assert asked["client_id"] == CLIENT_ID
-    hint = jwt.decode(asked["id_token_hint"], options={"verify_signature": False})
+    assert query["post_logout_redirect_uri"] == "http://localhost/dashboard/sign-in"
+    assert query["client_id"] == CLIENT_ID
+    hint = jwt.decode(query["id_token_hint"], options={"verify_signature": False})
     assert hint["sub"] == "ada"
     assert viewer.client.get_cookie(SESSION_COOKIE) is None
     assert viewer.client.get_cookie("jobmon_provider", path="/dashboard/oidc") is None
     assert viewer.get("/dashboard").status_code == 401
 
 
-def test_sign_out_while_the_provider_is_away_ends_the_session_here(
+def test_sign_out_while_the_provider_is_unreachable_ends_the_session_here(
     service: Make, provider: IdentityProvider
 ) -> None:
     provider.document = {"end_session_endpoint": None}
@@ -619,7 +619,7 @@ def test_unfinished_sign_ins_do_not_fill_the_cookies(viewer: Viewer) -> None:
 def test_tabs_sign_in_independently(viewer: Viewer, provider: IdentityProvider) -> None:
     first, second = begin(viewer, "/dashboard/jobs"), begin(viewer, "/dashboard/errors")
     for address, then in ((second, "/dashboard/errors"), (first, "/dashboard/jobs")):
-        answer = viewer.get(path_of(provider.authorize(address)))
+        answer = viewer.get(read_path(provider.authorize(address)))
         assert Page(answer.text).addresses() == [then]
 
 
@@ -654,7 +654,7 @@ def test_app_without_authlib_ends_with_a_line_that_names_the_package(
 def test_sign_in_works_below_a_path_and_in_a_queue(
     service: Make, provider: IdentityProvider, tmp_path: Path
 ) -> None:
-    """Catches a redirect URI or a cookie that does not have the path, or has the queue's."""
+    """Catches a redirect URI or a cookie without the path, or with the path of the queue."""
     queues = tmp_path / "queues.toml"
     queues.write_text('[first]\ncollection = "a"\n[second]\ncollection = "b"\n')
     api = make_api(service, provider, path_prefix="/jobmon", queues=str(queues))
@@ -667,9 +667,9 @@ def test_sign_in_works_below_a_path_and_in_a_queue(
     ]
     assert link == f"/jobmon{START}?then={page}"
     started = viewer.get(link)
-    asked = parse_qs(urlsplit(started.location).query)
-    assert asked["redirect_uri"] == [f"http://localhost/jobmon{CALLBACK}"]
-    answer = viewer.get(path_of(provider.authorize(started.location)))
+    query = parse_qs(urlsplit(started.location).query)
+    assert query["redirect_uri"] == [f"http://localhost/jobmon{CALLBACK}"]
+    answer = viewer.get(read_path(provider.authorize(started.location)))
     assert Page(answer.text).addresses() == [page]
     paths = {cookie.key: cookie["path"] for cookie in parse_cookies(answer)}
     flow = paths.keys() - {SESSION_COOKIE, "jobmon_provider"}

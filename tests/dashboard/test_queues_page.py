@@ -1,4 +1,4 @@
-"""The pages of several queues: catches a link that leaves the queue, and a queue nobody finds."""
+"""The pages of several queues: catches a link that leaves the queue, and a queue without links."""
 
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,15 @@ def links(page: Page) -> list[str]:
 @pytest.mark.parametrize("path", ["", "/jobs", "/my", "/jobs/payouts", "/overview"])
 def test_every_link_of_a_page_stays_in_its_queue(chief: Viewer, path: str) -> None:
     page = Page(chief.get(f"/queues/payouts/dashboard{path}").text)
-    own = ("/queues/payouts/dashboard", "/queues/payouts/docs")
-    others = {f"/queues/{name}/dashboard" for name in ("mails", "internal")}
-    others |= {"/dashboard/queues", "/dashboard/sign-out"}  # these are for all queues
+    own_addresses = ("/queues/payouts/dashboard", "/queues/payouts/docs")
+    menu = {f"/queues/{name}/dashboard" for name in ("mails", "internal")}
+    menu |= {"/dashboard/queues", "/dashboard/sign-out"}  # these are for all queues
     for address in page.addresses():
         is_file = address.startswith("/dashboard/static/")
         is_relative = address.startswith(("?", "#"))
-        is_menu = any(address.startswith(other) for other in others)
-        assert address.startswith(own) or is_file or is_relative or is_menu, address
+        is_own = address.startswith(own_addresses)
+        is_menu = any(address.startswith(item) for item in menu)
+        assert is_own or is_file or is_relative or is_menu, address
 
 
 def test_the_first_page_lists_the_queues_and_leads_to_them(chief: Viewer) -> None:
@@ -75,15 +76,15 @@ def test_one_queue_has_no_menu(api: Api) -> None:
 
 def test_sign_in_leads_back_to_the_page_of_a_queue(queues: Api, watched: Any) -> None:
     viewer = Viewer(queues.app)
-    asked = viewer.get("/queues/payouts/dashboard/jobs?status=dlq")
-    assert asked.status_code == 401
-    (then,) = Page(asked.text).all("input", name="then")
+    refused = viewer.get("/queues/payouts/dashboard/jobs?status=dlq")
+    assert refused.status_code == 401
+    (then,) = Page(refused.text).all("input", name="then")
     assert then["value"] == "/queues/payouts/dashboard/jobs?status=dlq"
-    (form,) = Page(asked.text).all("form", id="sign-in")
+    (form,) = Page(refused.text).all("form", id="sign-in")
     data = {"token": queues.token("ada", "chief"), "then": then["value"]}
-    done = viewer.post(str(form["action"]), data)
-    assert (done.status_code, done.location) == (303, "/queues/payouts/dashboard/jobs?status=dlq")
-    assert viewer.get(done.location).status_code == 200
+    answer = viewer.post(str(form["action"]), data)
+    assert (answer.status_code, answer.location) == (303, then["value"])
+    assert viewer.get(answer.location).status_code == 200
     assert viewer.get("/queues/mails/dashboard").status_code == 200
 
 
@@ -105,6 +106,6 @@ def test_the_search_box_of_the_first_page_leads_to_a_queue(queues: Api, chief: V
     assert "/queues/mails/dashboard/find?q=a56e" in links(page)
     assert "/queues/payouts/dashboard/find?q=a56e" in links(page)
     owner = signed_in(queues, "ada", "user")
-    found = links(Page(owner.get(f"{address}?q=internal").text))
-    assert "/queues/mails/dashboard/find?q=internal" in found
-    assert not [link for link in found if link.startswith("/queues/internal")]
+    addresses = links(Page(owner.get(f"{address}?q=internal").text))
+    assert "/queues/mails/dashboard/find?q=internal" in addresses
+    assert not [link for link in addresses if link.startswith("/queues/internal")]

@@ -1,5 +1,5 @@
-"""The page of what is to come: catches a count, an order or a link that the API does not have, and
-a schedule that is not known but looks empty."""
+"""The pages about coming runs: catches a count, an order or a link that differs from the API, and
+an unknown schedule that looks empty."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -52,10 +52,10 @@ def test_page_has_the_counts_of_each_window_and_the_soonest_jobs_in_order(
 def test_list_of_all_scheduled_jobs_is_linked(admin: Viewer, watched: Any) -> None:
     insert(watched, *range(1, 40))
     page = admin.page(PAGE)
-    listed = "/dashboard/jobs?condition=scheduled&sort=nextRunAt"
-    assert listed in page.addresses()
+    address = "/dashboard/jobs?condition=scheduled&sort=nextRunAt"
+    assert address in page.addresses()
     assert "All 39 scheduled jobs" in page.text
-    assert "page 1 of 2" in " ".join(admin.page(listed).text.split())
+    assert "page 1 of 2" in " ".join(admin.page(address).text.split())
 
 
 def test_overview_links_to_the_schedule(admin: Viewer, watched: Any) -> None:

@@ -1,5 +1,6 @@
 """Sessions and access: catches a cookie that scripts, other sites or the JSON API can use, a
-redirect to another site, a session with too many rights, and one that ends without a reason."""
+redirect to another site, a session with too many rights, and a session that ends without a
+reason."""
 
 from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
@@ -51,7 +52,7 @@ def test_sign_in_keeps_a_valid_token_in_a_cookie_of_this_site_only(
         "/",
         "",
     )
-    assert not cookie["secure"]  # or nobody could sign in on plain HTTP
+    assert not cookie["secure"]  # otherwise nobody could sign in on plain HTTP
     # Longer than the token: the sign-in form can then show that the session has expired.
     assert 7 * 86_400 + 890 <= int(cookie["max-age"]) <= 7 * 86_400 + 900
     assert stranger.get("/dashboard").status_code == 200
@@ -61,7 +62,7 @@ def test_sign_in_over_tls_sets_a_host_cookie(api: Api) -> None:
     client, at = api.app.test_client(), {"base_url": "https://localhost"}
     answer = client.post(SIGN_IN, data={"token": api.token()}, **at)
     cookie = read_cookie(answer)
-    # A browser drops a `__Host-` cookie without these: no other host can set one.
+    # A browser drops a `__Host-` cookie without these, so that no other host can set it.
     assert (cookie.key, cookie["secure"], cookie["path"], cookie["domain"]) == (
         "__Host-jobmon_session",
         True,
@@ -71,8 +72,8 @@ def test_sign_in_over_tls_sets_a_host_cookie(api: Api) -> None:
     assert (cookie["httponly"], cookie["samesite"]) == (True, "Strict")
     assert client.get("/dashboard", **at).status_code == 200
     assert client.get("/jobs", **at).status_code == 401
-    gone = read_cookie(client.post("/dashboard/sign-out", **at))
-    assert (gone.key, gone["path"], gone["max-age"]) == ("__Host-jobmon_session", "/", "0")
+    deleted = read_cookie(client.post("/dashboard/sign-out", **at))
+    assert (deleted.key, deleted["path"], deleted["max-age"]) == (cookie.key, "/", "0")
     assert client.get("/dashboard", **at).status_code == 401
 
 
@@ -147,8 +148,8 @@ def test_sign_in_refuses_an_invalid_token_with_the_reason(stranger: Viewer) -> N
 def test_signed_token_with_an_invalid_expiry_is_refused_everywhere(
     api: Api, stranger: Viewer
 ) -> None:
-    odd: list[Any] = [None, [], {}, "soon", float("inf"), True]
-    for exp in odd:
+    invalid: list[Any] = [None, [], {}, "soon", float("inf"), True]
+    for exp in invalid:
         token = signed(exp=exp)
         assert "refused=token_" in sign_in(stranger, token).location, exp
         assert api.get("/jobs", token=token).status_code == 401, exp
@@ -221,7 +222,7 @@ def test_own_path_refuses_any_other_address(idle_api: Api, then: str) -> None:
         assert own_path(then) == ""
 
 
-def test_sign_in_redirects_to_the_page_before_and_never_elsewhere(
+def test_sign_in_redirects_to_the_requested_page_and_never_to_another_site(
     api: Api, stranger: Viewer
 ) -> None:
     token = api.token()
@@ -232,7 +233,7 @@ def test_sign_in_redirects_to_the_page_before_and_never_elsewhere(
         assert page.all("input", name="then")[0]["value"] == "", then
 
 
-FOREIGN = [
+FOREIGN_FORMS = [
     {"Sec_Fetch_Site": "cross-site"},
     {"Sec_Fetch_Site": "same-site"},
     {"Sec_Fetch_Site": "cross-site", "Origin": "http://localhost"},
@@ -244,7 +245,7 @@ FOREIGN = [
     {"Origin": "null"},
     {"Origin": ""},
 ]
-OWN: list[dict[str, str]] = [
+OWN_FORMS: list[dict[str, str]] = [
     {},
     {"Origin": "http://localhost"},
     {"Sec_Fetch_Site": "same-origin", "Origin": "http://localhost"},
@@ -256,7 +257,7 @@ OWN: list[dict[str, str]] = [
 def test_form_of_another_site_can_neither_sign_in_nor_out(
     api: Api, admin: Viewer, stranger: Viewer
 ) -> None:
-    for headers in FOREIGN:
+    for headers in FOREIGN_FORMS:
         for answer in (
             sign_in(stranger, api.token(), **headers),
             admin.post(SIGN_OUT, **headers),
@@ -266,7 +267,7 @@ def test_form_of_another_site_can_neither_sign_in_nor_out(
 
 
 def test_forms_of_the_dashboard_sign_in_and_out(api: Api, stranger: Viewer) -> None:
-    for headers in OWN:
+    for headers in OWN_FORMS:
         assert sign_in(stranger, api.token(), **headers).status_code == 303, headers
         answer = stranger.post(SIGN_OUT, **headers)
         assert (answer.status_code, answer.location) == (303, "/dashboard/sign-in"), headers
@@ -283,7 +284,7 @@ def test_page_without_a_session_is_the_sign_in_form(stranger: Viewer) -> None:
         page = Page(answer.text)
         assert page.all("form", action=SIGN_IN)
         assert "expired" not in page.text
-        assert not page.all("nav")  # nothing to go to
+        assert not page.all("nav")  # no page is open to this viewer
 
 
 def test_expired_session_gives_the_reason_and_keeps_the_address(api: Api) -> None:
@@ -331,15 +332,15 @@ def test_page_accepts_a_token_in_the_header(api: Api, ada: Viewer, stranger: Vie
     # The header is used, not the cookie.
     assert ada.get("/dashboard/jobs", Authorization=bearer).status_code == 200
     assert ada.get("/dashboard/my", Authorization="Bearer a.b.c").status_code == 401
-    # A proxy may have a password of its own.
+    # A proxy may have its own password.
     assert ada.get("/dashboard/my", Authorization="Basic cm9vdDpyb290").status_code == 200
 
 
 def test_json_api_refuses_the_cookie(api: Api) -> None:
     viewer = Viewer(api.app)
     viewer.client.set_cookie(SESSION_COOKIE, api.token(), path="/")
-    admins = [f"/admin/jobs/{name}" for name in ("stats", "queue", "timeseries", "types")]
-    for path in ("/jobs", "/jobs/x", *admins):
+    admin_paths = [f"/admin/jobs/{name}" for name in ("stats", "queue", "timeseries", "types")]
+    for path in ("/jobs", "/jobs/x", *admin_paths):
         answer = viewer.get(path)
         assert answer.status_code == 401, path
         assert answer.json["error"]["code"] == "authentication_required"
@@ -349,8 +350,8 @@ def test_home_of_a_caller_without_the_overview_is_their_own_jobs(ada: Viewer) ->
     answer = ada.get("/dashboard")
     assert (answer.status_code, answer.location) == (302, "/dashboard/my")
     page = ada.page("/dashboard/my")
-    shown = [link["href"] for link in page.all("a") if "data-go" in link]
-    assert shown == ["/dashboard/my", "/docs"]
+    addresses = [link["href"] for link in page.all("a") if "data-go" in link]
+    assert addresses == ["/dashboard/my", "/docs"]
 
 
 def test_page_of_admins_is_refused_before_its_query_is_parsed(ada: Viewer) -> None:
@@ -397,7 +398,7 @@ def test_job_of_another_owner_and_an_unknown_job_are_the_same_page(
     assert "Job not found" in foreign.text
     assert foreign.data == missing.data
     different = set(foreign.headers.items()) ^ set(missing.headers.items())
-    assert {name for name, _ in different} == {"X-Request-ID"}  # another one for each request
+    assert {name for name, _ in different} == {"X-Request-ID"}  # differs for each request
     parts = [ada.get(f"/dashboard/jobs/{name}", part=True) for name in ("foreign", "none")]
     assert [(part.status_code, part.data) for part in parts] == [(403, b"")] * 2
 
@@ -442,8 +443,8 @@ def test_form_whose_host_a_proxy_has_changed_names_the_headers_to_pass_on(servic
     for name in ("Host", "X-Forwarded-Host", "JOBMON_TRUSTED_PROXIES"):
         assert name in page
     assert "administrator" not in page
-    for passed in (
+    for passed_on in (
         {"Host": "tools.example:8080"},
         {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "tools.example:8080"},
     ):
-        assert stranger.post(SIGN_IN, {"token": "x"}, **form | passed).status_code == 303
+        assert stranger.post(SIGN_IN, {"token": "x"}, **form | passed_on).status_code == 303

@@ -25,12 +25,12 @@ def attempt(number: int | None, status: str, started: float, ended: float | None
     )
 
 
-def axis(status: str | None = "dlq", now: datetime = NOW, **more: Any) -> TimeAxis | None:
-    return time_axis(JobView(**{"status": status, "created_at": START} | more), now)
+def make_axis(status: str | None = "dlq", now: datetime = NOW, **fields: Any) -> TimeAxis | None:
+    return time_axis(JobView(**{"status": status, "created_at": START} | fields), now)
 
 
-def list_parts(found: TimeAxis | None) -> list[tuple[str, float, float]]:
-    return [] if found is None else [(part.kind, part.start, part.width) for part in found.parts]
+def list_parts(axis: TimeAxis | None) -> list[tuple[str, float, float]]:
+    return [] if axis is None else [(part.kind, part.start, part.width) for part in axis.parts]
 
 
 def test_a_job_waits_and_runs_in_proportion_to_the_time() -> None:
@@ -42,25 +42,25 @@ def test_a_job_waits_and_runs_in_proportion_to_the_time() -> None:
         finished_at=second(100),
     )
     attempts = [attempt(1, "failed", 10, 30), retried]
-    found = axis("succeeded", attempts=attempts, finished_at=second(100))
-    assert list_parts(found) == [
+    axis = make_axis("succeeded", attempts=attempts, finished_at=second(100))
+    assert list_parts(axis) == [
         ("waiting", 0, 10),
         ("failed", 10, 20),
         ("delayed", 30, 20),
         ("waiting", 50, 10),
         ("succeeded", 60, 40),
     ]
-    assert found is not None
-    assert [part.text for part in found.parts] == [
+    assert axis is not None
+    assert [part.text for part in axis.parts] == [
         "waited 10 s",
         "attempt 1: failed after 20 s",
         "not due for 20 s",
         "waited 10 s",
         "attempt 2: succeeded after 40 s",
     ]
-    assert (found.start, found.end, found.is_open) == (START, NOW, False)
-    assert found.marks == ((30, "+30 s"), (60, "+1 min"), (90, "+1 min 30 s"))
-    assert found.legend == {
+    assert (axis.start, axis.end, axis.is_open) == (START, NOW, False)
+    assert axis.marks == ((30, "+30 s"), (60, "+1 min"), (90, "+1 min 30 s"))
+    assert axis.legend == {
         "waiting": "waiting",
         "failed": "failed",
         "delayed": "not due",
@@ -69,7 +69,7 @@ def test_a_job_waits_and_runs_in_proportion_to_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "parts"),
+    ("fields", "parts"),
     [
         ({"status": "queued"}, [("waiting", 0, 100)]),
         ({"status": "queued", "next_run_at": second(200)}, [("delayed", 0, 100)]),
@@ -89,15 +89,15 @@ def test_a_job_waits_and_runs_in_proportion_to_the_time() -> None:
         ),
     ],
 )
-def test_each_status_has_its_parts(given: dict[str, Any], parts: list[Any]) -> None:
-    found = axis(**given)
-    assert list_parts(found) == parts
-    assert found is not None
-    assert found.is_open == (given["status"] != "cancelled")
+def test_each_status_has_its_parts(fields: dict[str, Any], parts: list[Any]) -> None:
+    axis = make_axis(**fields)
+    assert list_parts(axis) == parts
+    assert axis is not None
+    assert axis.is_open == (fields["status"] != "cancelled")
 
 
 @pytest.mark.parametrize(
-    "given",
+    "fields",
     [
         {"created_at": None, "status": "queued"},
         {"created_at": "yesterday", "status": "queued"},
@@ -109,47 +109,51 @@ def test_each_status_has_its_parts(given: dict[str, Any], parts: list[Any]) -> N
         {"status": "cancelled", "finished_at": START},
     ],
 )
-def test_a_job_without_known_times_has_no_axis(given: dict[str, Any]) -> None:
-    assert axis(**given) is None
+def test_a_job_without_known_times_has_no_axis(fields: dict[str, Any]) -> None:
+    assert make_axis(**fields) is None
 
 
 def test_a_time_without_recorded_attempts_has_no_part() -> None:
-    found = axis(attempts=[attempt(4, "failed", 50, 60), attempt(5, "failed", 90, 100)])
-    assert list_parts(found) == [("failed", 0, 20), ("waiting", 20, 60), ("failed", 80, 20)]
+    axis = make_axis(attempts=[attempt(4, "failed", 50, 60), attempt(5, "failed", 90, 100)])
+    assert list_parts(axis) == [("failed", 0, 20), ("waiting", 20, 60), ("failed", 80, 20)]
 
 
-def test_the_time_between_runs_of_a_recurring_job_is_no_wait() -> None:
+def test_the_time_between_runs_of_a_recurring_job_is_not_a_wait() -> None:
     attempts = [attempt(1, "succeeded", 0, 20), attempt(2, "succeeded", 80, 100)]
-    found = axis("queued", second(200), attempts=attempts, recurring=True, next_run_at=second(500))
-    assert list_parts(found) == [("succeeded", 0, 10), ("succeeded", 40, 10)]
+    axis = make_axis(
+        "queued", second(200), attempts=attempts, recurring=True, next_run_at=second(500)
+    )
+    assert list_parts(axis) == [("succeeded", 0, 10), ("succeeded", 40, 10)]
 
 
 def test_clocks_that_differ_give_no_negative_width() -> None:
     attempts = [attempt(1, "failed", -5, -9), attempt(2, "failed", 40, 30)]
-    found = axis(attempts=attempts, finished_at=second(20))
-    assert found is not None
-    assert all(part.width >= 0 and 0 <= part.start <= 100 for part in found.parts)
+    axis = make_axis(attempts=attempts, finished_at=second(20))
+    assert axis is not None
+    assert all(part.width >= 0 and 0 <= part.start <= 100 for part in axis.parts)
 
 
 def test_an_open_axis_moves_in_steps() -> None:
     """Catches a page whose parts change each second, so that no answer is a 304."""
     hour = timedelta(hours=1)
-    seen = [axis("queued", START + hour + timedelta(seconds=second)) for second in range(1, 20)]
-    assert len(set(seen)) == 1
-    assert seen[0] is not None
-    assert [text for _, text in seen[0].marks] == ["+15 min", "+30 min", "+45 min"]
+    axes = {
+        make_axis("queued", START + hour + timedelta(seconds=number)) for number in range(1, 20)
+    }
+    (unchanged,) = axes
+    assert unchanged is not None
+    assert [text for _, text in unchanged.marks] == ["+15 min", "+30 min", "+45 min"]
 
 
-def test_an_axis_of_many_attempts_has_the_newest() -> None:
-    many = [attempt(number, "failed", number, number + 0.5) for number in range(1, 99)]
-    found = axis(attempts=many)
-    assert found is not None
-    assert found.start == second(48.5)
-    assert sum(part.kind == "failed" for part in found.parts) == 50
+def test_an_axis_of_many_attempts_shows_the_newest() -> None:
+    attempts = [attempt(number, "failed", number, number + 0.5) for number in range(1, 99)]
+    axis = make_axis(attempts=attempts)
+    assert axis is not None
+    assert axis.start == second(48.5)
+    assert sum(part.kind == "failed" for part in axis.parts) == 50
 
 
 @pytest.mark.parametrize("length", [timedelta(milliseconds=3), timedelta(days=20_000)])
 def test_an_axis_of_any_length_has_few_marks(length: timedelta) -> None:
-    found = axis("cancelled", finished_at=START + length)
-    assert found is not None
-    assert 1 <= len(found.marks) <= 20
+    axis = make_axis("cancelled", finished_at=START + length)
+    assert axis is not None
+    assert 1 <= len(axis.marks) <= 20

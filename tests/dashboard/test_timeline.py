@@ -20,18 +20,18 @@ def instant(second: int) -> datetime:
     return NOW.replace(second=second)
 
 
-def attempt(number: int | None, status: str | None = "failed", **more: Any) -> AttemptView:
-    return AttemptView(**{"number": number, "status": status, "worker": "w1"} | more)
+def attempt(number: int | None, status: str | None = "failed", **fields: Any) -> AttemptView:
+    return AttemptView(**{"number": number, "status": status, "worker": "w1"} | fields)
 
 
-def steps(**more: Any) -> list[TimelineStep]:
+def list_steps(**fields: Any) -> list[TimelineStep]:
     """The steps of a job, the oldest first."""
-    job = {"status": "queued", "created_at": instant(0), "max_attempts": 3}
-    return timeline(JobView(**job | more), NOW)[::-1]
+    defaults = {"status": "queued", "created_at": instant(0), "max_attempts": 3}
+    return timeline(JobView(**defaults | fields), NOW)[::-1]
 
 
-def summaries(**more: Any) -> list[tuple[str, str, bool]]:
-    return [(step.name, note(step), step.to_come) for step in steps(**more)]
+def summaries(**fields: Any) -> list[tuple[str, str, bool]]:
+    return [(step.name, note(step), step.to_come) for step in list_steps(**fields)]
 
 
 def note(step: TimelineStep) -> str:
@@ -43,7 +43,7 @@ ENQUEUED = ("Enqueued", "", False)
 
 
 @pytest.mark.parametrize(
-    ("job", "rest"),
+    ("job", "later_steps"),
     [
         ({}, []),
         ({"status": None}, []),
@@ -87,13 +87,13 @@ ENQUEUED = ("Enqueued", "", False)
     ],
 )
 def test_timeline_of_each_status_ends_with_its_last_step(
-    job: dict[str, Any], rest: list[Any]
+    job: dict[str, Any], later_steps: list[Any]
 ) -> None:
-    assert summaries(**job) == [ENQUEUED, *rest]
+    assert summaries(**job) == [ENQUEUED, *later_steps]
 
 
 def test_waits_and_runs_are_measured_from_the_step_before() -> None:
-    life = steps(
+    life = list_steps(
         owner="ada",
         status="succeeded",
         finished_at=instant(30),
@@ -105,14 +105,14 @@ def test_waits_and_runs_are_measured_from_the_step_before() -> None:
     assert [(step.name, note(step), step.wait_ms, step.run_ms, step.total_ms) for step in life] == [
         ("Enqueued", "by ada", None, None, None),
         ("Attempt 1", "failed on w1", 5_000, 1_000, None),
-        # It waited from when it was due, not from the failure before.
+        # It waited since it was due, not since the failure before.
         ("Attempt 2", "succeeded on w1", 250, None, None),
         ("Succeeded", "", None, None, 30_000),
     ]
 
 
 def test_an_attempt_that_was_not_due_at_once_has_its_delay() -> None:
-    life = steps(
+    life = list_steps(
         attempts=[
             attempt(1, eligible_at=instant(0), started_at=instant(1), finished_at=instant(2)),
             attempt(2, "expired", eligible_at=instant(7), started_at=instant(9), wait_ms=2_000),
@@ -122,7 +122,7 @@ def test_an_attempt_that_was_not_due_at_once_has_its_delay() -> None:
     assert [(step.name, step.delay_ms, step.wait_ms) for step in life[1:]] == [
         ("Attempt 1", None, 1_000),
         ("Attempt 2", 5_000, 2_000),
-        ("Attempt 3", None, None),  # the end of the one before is unknown
+        ("Attempt 3", None, None),  # the end of attempt 2 is unknown
     ]
 
 
@@ -144,7 +144,7 @@ def error(message: str, stack: str | None = None) -> dict[str, str | None]:
 
 
 def test_equal_attempts_before_the_newest_are_folded() -> None:
-    """Catches forty copies of an error between the newest one and the first one, which differs."""
+    """Catches forty copies of an error between the newest error and a different first error."""
     attempts = [
         attempt(1, error=error("refused")),
         attempt(2, error=error("refused"), started_at=instant(2)),
@@ -153,7 +153,7 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
             for number in range(3, 9)
         ),
     ]
-    newest, folded, first, _ = steps(attempts=attempts)[::-1]
+    newest, folded, first, _ = list_steps(attempts=attempts)[::-1]
     assert (newest.name, note(newest), newest.folded) == ("Attempt 8", "failed on w1", ())
     assert (folded.name, note(folded), folded.at) == (
         "Attempts 3 to 7",
@@ -189,18 +189,18 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
     ],
 )
 def test_only_the_same_outcome_is_folded(earlier: list[AttemptView], names: list[str]) -> None:
-    life = steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
-    found = [f"{step.name}: {step.note}" if step.folded else step.name for step in life]
-    assert found == names
+    life = list_steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
+    shown = [f"{step.name}: {step.note}" if step.folded else step.name for step in life]
+    assert shown == names
 
 
 def test_a_last_attempt_without_a_number_has_no_wait() -> None:
-    """A job that runs every hour records its last run: that one has not waited since creation."""
+    """A job that runs every hour records its last run, which has not waited since creation."""
     last = attempt(None, "succeeded", started_at=instant(40), finished_at=instant(45))
-    (step,) = steps(attempts=[last])[1:]
+    (step,) = list_steps(attempts=[last])[1:]
     assert (step.name, step.at, step.wait_ms) == ("Last attempt", instant(40), None)
-    one_of_two = [attempt(None, "failed", started_at=instant(1)), attempt(2, "succeeded")]
-    assert [step.name for step in steps(attempts=one_of_two)[1:]] == ["Attempt ?", "Attempt 2"]
+    attempts = [attempt(None, "failed", started_at=instant(1)), attempt(2, "succeeded")]
+    assert [step.name for step in list_steps(attempts=attempts)[1:]] == ["Attempt ?", "Attempt 2"]
 
 
 def test_a_lease_without_an_expiry_has_no_step() -> None:
@@ -212,7 +212,7 @@ def test_a_lease_without_an_expiry_has_no_step() -> None:
 
 def test_attempts_have_the_colour_of_their_outcome() -> None:
     statuses = ["running", "succeeded", "failed", "expired", "odd", None]
-    life = steps(attempts=[attempt(1, status, worker=None) for status in statuses])
+    life = list_steps(attempts=[attempt(1, status, worker=None) for status in statuses])
     assert [step.status for step in life[1:]] == [
         "leased",
         "succeeded",
@@ -228,7 +228,7 @@ def test_differing_clocks_give_no_negative_durations() -> None:
     early = attempt(
         1, started_at=instant(0) - timedelta(seconds=2), finished_at=instant(0), run_ms=-5
     )
-    life = steps(status="dlq", finished_at=instant(0) - timedelta(hours=1), attempts=[early])
+    life = list_steps(status="dlq", finished_at=instant(0) - timedelta(hours=1), attempts=[early])
     assert [(step.wait_ms, step.run_ms, step.total_ms) for step in life[1:]] == [
         (0, 0, None),
         (None, None, 0),
@@ -237,7 +237,7 @@ def test_differing_clocks_give_no_negative_durations() -> None:
 
 @pytest.mark.parametrize("odd", [None, "yesterday", "", "+275760-09-13T00:00:00.000Z", "[1, 2]"])
 def test_a_value_that_is_no_date_is_shown_and_not_measured(odd: str | None) -> None:
-    life = steps(
+    life = list_steps(
         created_at=odd,
         status="succeeded",
         finished_at=instant(9),
@@ -255,7 +255,7 @@ def test_many_attempts_show_the_latest_and_count_the_others() -> None:
     many = [
         attempt(number, started_at=instant(5), finished_at=instant(3)) for number in range(1, 1_001)
     ]
-    life = steps(attempts=many)
+    life = list_steps(attempts=many)
     assert [step.name for step in life] == [
         "Enqueued",
         "950 attempts",
@@ -263,7 +263,7 @@ def test_many_attempts_show_the_latest_and_count_the_others() -> None:
         "Attempt 1,000",
     ]
     assert len(life[2].folded) == MAX_ATTEMPTS - 1
-    assert life[2].folded[-1].wait_ms == 2_000  # since the last one that is not shown
+    assert life[2].folded[-1].wait_ms == 2_000  # since attempt 950, which is not shown
 
 
 @pytest.mark.parametrize(
@@ -272,19 +272,19 @@ def test_many_attempts_show_the_latest_and_count_the_others() -> None:
 )
 def test_attempts_that_are_not_recorded_are_named(count: int | None, shown: int, name: str) -> None:
     attempts = [attempt(None) for _ in range(shown)]
-    why = "the queue does not record every attempt"
-    life = steps(attempt_count=count, attempts=attempts, missing_attempts=why)
-    assert (life[1].name, life[1].note) == (name, why)
+    reason = "the queue does not record every attempt"
+    life = list_steps(attempt_count=count, attempts=attempts, missing_attempts=reason)
+    assert (life[1].name, life[1].note) == (name, reason)
     assert len(life) == 2 + shown
 
 
 @pytest.mark.parametrize("recurring", [True, False])
-def test_time_between_runs_of_a_program_with_recurring_jobs_is_no_wait(recurring: bool) -> None:
+def test_time_between_runs_of_a_program_with_recurring_jobs_is_not_a_wait(recurring: bool) -> None:
     runs = [
         attempt(number, started_at=instant(number), finished_at=instant(number))
         for number in (1, 2)
     ]
-    life = steps(created_at=instant(0), attempts=runs, recurring=recurring)
+    life = list_steps(created_at=instant(0), attempts=runs, recurring=recurring)
     assert [step.wait_ms for step in life] == [None, None, None]
 
 
@@ -302,7 +302,7 @@ def test_attempts_embedded_by_another_program_are_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "finished"),
+    ("status", "expected"),
     [
         ("succeeded", True),
         ("dlq", True),
@@ -314,5 +314,5 @@ def test_attempts_embedded_by_another_program_are_shown() -> None:
         (None, False),
     ],
 )
-def test_a_page_updates_itself_until_the_job_is_finished(status: Any, finished: bool) -> None:
-    assert is_finished(JobView(status=status)) is finished
+def test_a_page_updates_itself_until_the_job_is_finished(status: Any, expected: bool) -> None:
+    assert is_finished(JobView(status=status)) is expected

@@ -1,5 +1,5 @@
-"""The page of a type: catches a figure of another type, a name that does not open, a link that
-leads to other jobs, and an unknown number that looks like none."""
+"""The page of a type: catches a number of another type, a name that does not open, a link that
+leads to other jobs, and an unknown number that looks like zero."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from ..support.error_history import ErrorHistory
 from ..support.pages import Page, Viewer
 
 NOW = datetime.now(UTC)
-ODD = [
+NAMES = [
     "mail",
     "a/b//c",
     "..",
@@ -35,7 +35,7 @@ ODD = [
 ]
 
 
-def words(page: Page) -> str:
+def read_text(page: Page) -> str:
     return " ".join(page.text.split())
 
 
@@ -49,25 +49,25 @@ def address(name: str, query: str = "") -> str:
 def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     """Jobs and runs of the types mail and pay."""
 
-    def job(name: str, status: str, ago: timedelta, kind: str = "mail", **more: Any) -> Any:
+    def job(name: str, status: str, ago: timedelta, job_type: str = "mail", **more: Any) -> Any:
         return {
             "jobId": name,
-            "type": kind,
+            "type": job_type,
             "status": status,
             "createdAt": NOW - ago,
             "nextRunAt": NOW - ago,
             **more,
         }
 
-    held = {"leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
-    late = {"leasedBy": "w2", "leaseExpiresAt": NOW - MINUTE}
+    leased = {"leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
+    expired = {"leasedBy": "w2", "leaseExpiresAt": NOW - MINUTE}
     watched.jobs.insert_many(
         [
             job("old-retry", "failed", 3 * HOUR),
             *(job(f"new-{number}", "queued", number * MINUTE) for number in range(3)),
             job("oldest-of-all", "queued", 9 * HOUR, "pay"),
-            job("runs", "leased", HOUR, **held),
-            job("pays", "leased", HOUR, "pay", **late),
+            job("runs", "leased", HOUR, **leased),
+            job("pays", "leased", HOUR, "pay", **expired),
             job("dead", "dlq", HOUR, finishedAt=NOW),
         ]
     )
@@ -82,7 +82,7 @@ def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 @pytest.mark.usefixtures("shop")
 def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
     page = admin.page(address("mail"))
-    shown = words(page)
+    shown = read_text(page)
     assert "Queued 3 4 due" in shown
     assert "Running 1 no expired leases" in shown
     assert "Retrying 1" in shown
@@ -101,42 +101,44 @@ def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
     assert "/dashboard/workers?worker=w2&range=1h" not in addresses
     assert "/dashboard/errors?range=1h&type=mail" in addresses
     for link in ("/dashboard/jobs?status=queued&type=mail", "/dashboard/jobs?type=mail"):
-        assert "pays" not in words(admin.page(link))
+        assert "pays" not in read_text(admin.page(link))
 
 
 def test_workers_have_their_attempts_of_the_type(admin: Viewer, shop: ErrorHistory) -> None:
-    shown = words(admin.page(address("mail")))
+    shown = read_text(admin.page(address("mail")))
     workers = shown[shown.index("Workers in the last hour") : shown.index("Slowest")]
     assert "w1 running" in workers
-    assert "1 1 100% 1 h 28 min" in workers  # of w1: attempts, failures, share, p95
+    assert "1 1 100% 1 h 28 min" in workers  # attempts, failures, share and p95 of w1
     assert "w3 idle" in workers
     assert "w2" not in workers
     assert "Top error" not in workers
     shop.whole["untyped_until"] = NOW - 30 * MINUTE
-    assert "Some attempts that ended before" in words(admin.page(address("mail", "?range=24h")))
-    nothing = words(admin.page(address("nothing")))
-    assert "None known: some attempts that ended before" in nothing
+    assert "Some attempts that ended before" in read_text(admin.page(address("mail", "?range=24h")))
+    unknown = read_text(admin.page(address("nothing")))
+    assert "None known: some attempts that ended before" in unknown
     shop.whole.clear()
-    assert "No worker runs it now or ended" in words(admin.page(address("nothing", "?range=24h")))
+    assert "No worker runs it now or ended" in read_text(
+        admin.page(address("nothing", "?range=24h"))
+    )
 
 
 @pytest.mark.usefixtures("shop")
 def test_page_counts_the_expired_leases_of_the_type(admin: Viewer) -> None:
-    assert "Running 1 1 with an expired lease" in words(admin.page(address("pay")))
+    assert "Running 1 1 with an expired lease" in read_text(admin.page(address("pay")))
 
 
 @pytest.mark.usefixtures("shop")
 def test_ranges_and_the_part_keep_the_type(admin: Viewer) -> None:
     page = admin.page(address("mail"))
     assert f"{address('mail')}?range=7d" in page.addresses()
-    assert "last 7 days" in words(admin.page(address("mail", "?range=7d")))
+    assert "last 7 days" in read_text(admin.page(address("mail", "?range=7d")))
     part = admin.get(address("mail"), part=True)
     assert "<html" not in part.text
     assert "Oldest waiting job" in part.text
     assert "range" in admin.page(address("mail", "?range=1y"), 422).text
 
 
-@pytest.mark.parametrize("name", ODD, ids=lambda name: name[:9])
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:9])
 def test_every_name_opens_from_the_table_of_types(admin: Viewer, watched: Any, name: str) -> None:
     value = {"null": None, '"null"': "null", '""': "", "(other)": "x"}.get(name, name)
     watched.jobs.insert_one({"jobId": "1", "type": value, "status": "queued", "createdAt": NOW})
@@ -145,7 +147,7 @@ def test_every_name_opens_from_the_table_of_types(admin: Viewer, watched: Any, n
     (heading,) = [attrs for tag, attrs in page.elements if tag == "h1"]
     assert heading["dir"] == "auto"
     if name != "(other)":
-        assert "Queued 1" in words(page)
+        assert "Queued 1" in read_text(page)
         table = admin.page("/dashboard")
         assert any(
             admin.get(str(link["href"])).status_code == 200
@@ -163,7 +165,7 @@ def page_query(page: Page) -> str:
 
 
 def test_unknown_type_has_a_page_without_jobs(admin: Viewer) -> None:
-    assert "No jobs of this type" in words(admin.page(address("nothing")))
+    assert "No jobs of this type" in read_text(admin.page(address("nothing")))
 
 
 def test_page_of_a_job_and_notices_lead_to_the_type(admin: Viewer, watched: Any) -> None:
@@ -172,24 +174,24 @@ def test_page_of_a_job_and_notices_lead_to_the_type(admin: Viewer, watched: Any)
     watched.jobs.insert_one({"jobId": "1", "type": "a/b", "status": "queued", **due})
     assert address("a/b") in admin.page("/dashboard/jobs/1").addresses()
     overview = admin.page("/dashboard")
-    assert "a/b is stalled" in words(overview)
+    assert "a/b is stalled" in read_text(overview)
     notice = next(link for link in overview.addresses() if link.startswith(address("a/b")))
     assert notice.endswith("?range=1h")
-    assert "Stalled: oldest due job waiting 1 h, none finished in 10 min" in words(
+    assert "Stalled: oldest due job waiting 1 h, none finished in 10 min" in read_text(
         admin.page(address("a/b"))
     )
 
 
 def test_owner_sees_no_link_to_a_page_that_is_refused(ada: Viewer, watched: Any) -> None:
-    held = {"status": "leased", "leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
-    watched.jobs.insert_one({"jobId": "1", "type": "mail", "createdBy": "ada", **held})
+    leased = {"status": "leased", "leasedBy": "w1", "leaseExpiresAt": NOW + HOUR}
+    watched.jobs.insert_one({"jobId": "1", "type": "mail", "createdBy": "ada", **leased})
     page = ada.page("/dashboard/jobs/1")
     assert "w1" in page.text
     links = [link for link in page.addresses() if "/types/" in link or "/workers" in link]
     assert links == []
 
 
-def test_charts_of_a_type_are_those_of_the_api(admin: Viewer) -> None:
+def test_charts_of_a_type_have_the_steps_of_the_api(admin: Viewer) -> None:
     answer = admin.get("/dashboard/charts?range=1h&type=mail")
     assert answer.status_code == 200
     assert answer.json is not None
@@ -222,8 +224,8 @@ def test_stats_of_a_type_that_is_not_counted_by_name_are_unknown() -> None:
     ("running", "expired"),
     [
         ({}, 2),
-        ({"is_complete": False}, 2),  # a lease that has not ended was read after them
-        ({"is_complete": False, "last": 3}, None),
+        ({"is_complete": False}, 2),  # the last job read has a lease that has not expired
+        ({"is_complete": False, "count": 3}, None),
         ({"reason": "an index is missing"}, None),
     ],
     ids=str,
@@ -231,10 +233,10 @@ def test_stats_of_a_type_that_is_not_counted_by_name_are_unknown() -> None:
 def test_expired_leases_of_a_type_are_counted_only_if_all_are_read(
     running: dict[str, Any], expired: int | None
 ) -> None:
-    kinds = ("a", "b", "a", "a")[: running.pop("last", 4)]
+    types = ("a", "b", "a", "a")[: running.pop("count", 4)]
     jobs = tuple(
-        RunningJob("1", kind, expires_at=NOW + (number - 2.5) * MINUTE)
-        for number, kind in enumerate(kinds)
+        RunningJob("1", job_type, expires_at=NOW + (number - 2.5) * MINUTE)
+        for number, job_type in enumerate(types)
     )
-    found = restrict_stats(stats({}), "a", RunningJobs(as_of=NOW, jobs=jobs, **running))
-    assert found.health.expired_leases == expired
+    of_type = restrict_stats(stats({}), "a", RunningJobs(as_of=NOW, jobs=jobs, **running))
+    assert of_type.health.expired_leases == expired

@@ -1,5 +1,5 @@
-"""The page of the workers: catches a silent worker that looks fine, a number or link that the API
-does not have, and unknown workers that look like none."""
+"""The page of the workers: catches a silent worker that looks healthy, a number or link that
+differs from the API, and unknown workers shown as no workers."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,10 +14,10 @@ from .conftest import Make, signed_in
 
 PAGE = "/dashboard/workers"
 NOW = datetime.now(UTC)
-ODD = '<b>w "2"</b>/..&worker=x'
+ODD_NAME = '<b>w "2"</b>/..&worker=x'
 
 
-def words(page: Page) -> str:
+def read_text(page: Page) -> str:
     return " ".join(page.text.split())
 
 
@@ -26,11 +26,11 @@ def busy(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     """Three workers: one holds an expired lease, one runs seven jobs, one is idle."""
 
     def job(name: str, worker: str, ends: timedelta) -> dict[str, Any]:
-        held = {"leasedBy": worker, "leaseExpiresAt": NOW + ends, "startedAt": NOW - MINUTE}
-        return {"jobId": name, "type": "<i>pay</i>", "status": "leased", **held}
+        lease = {"leasedBy": worker, "leaseExpiresAt": NOW + ends, "startedAt": NOW - MINUTE}
+        return {"jobId": name, "type": "<i>pay</i>", "status": "leased", **lease}
 
     watched.jobs.insert_many([job("stuck", "w1", -2 * MINUTE)])
-    watched.jobs.insert_many(job(f"held-{number}", ODD, HOUR) for number in range(7))
+    watched.jobs.insert_many(job(f"held-{number}", ODD_NAME, HOUR) for number in range(7))
     history = ErrorHistory(NOW)
     history.add("timeout of 30 s", "mail", "w1", at=NOW - 5 * MINUTE, took=MINUTE)
     history.succeed("mail", "idle", at=NOW - 5 * MINUTE, took=MINUTE)
@@ -38,9 +38,9 @@ def busy(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 
 
 @pytest.mark.usefixtures("busy")
-def test_page_has_each_worker_silent_ones_first(admin: Viewer) -> None:
+def test_page_shows_each_worker_and_silent_workers_first(admin: Viewer) -> None:
     page = admin.page(PAGE)
-    shown = words(page)
+    shown = read_text(page)
     assert "3 workers, 1 silent" in shown
     assert shown.index("lease expired") < shown.index("<b>w") < shown.index("idle")
     assert "its lease has expired" in shown
@@ -55,17 +55,17 @@ def test_page_has_each_worker_silent_ones_first(admin: Viewer) -> None:
 
 @pytest.mark.usefixtures("busy")
 def test_name_of_a_worker_leads_to_its_own_page(admin: Viewer) -> None:
-    links = [attrs["href"] for attrs in admin.page(PAGE).all("a", title=ODD)]
+    links = [attrs["href"] for attrs in admin.page(PAGE).all("a", title=ODD_NAME)]
     page = admin.page(str(links[0]))
-    shown = words(page)
-    assert ODD in shown
+    shown = read_text(page)
+    assert ODD_NAME in shown
     assert len(page.all("th", scope="row")) == 1
     assert "stuck" not in shown
     assert "Top errors" in shown
-    errors = words(admin.page(f"{PAGE}?worker=w1"))
+    errors = read_text(admin.page(f"{PAGE}?worker=w1"))
     assert "timeout" in errors
     assert "ErrorCountChangeFirst seenLast seen" in errors  # types and trend are unknown
-    assert "No such worker in this window" in words(admin.page(f"{PAGE}?worker=none"))
+    assert "No such worker in this window" in read_text(admin.page(f"{PAGE}?worker=none"))
 
 
 @pytest.mark.usefixtures("busy")
@@ -73,25 +73,23 @@ def test_name_of_a_worker_leads_to_its_own_page(admin: Viewer) -> None:
     ("query", "first"), [("sort=name", "<b>w"), ("sort=-failures", "w1"), ("text=DLE", "idle")]
 )
 def test_table_is_sorted_and_searched(admin: Viewer, query: str, first: str) -> None:
-    rows = [
-        attrs["title"] for attrs in admin.page(f"{PAGE}?{query}").all("a") if attrs.get("title")
-    ]
-    names = [name for name in rows if name in {"w1", "idle", ODD}]
+    titles = [attrs.get("title") for attrs in admin.page(f"{PAGE}?{query}").all("a")]
+    names = [title for title in titles if title in {"w1", "idle", ODD_NAME}]
     assert str(names[0]).startswith(first)
 
 
 def test_page_without_a_collector_shows_leases_and_the_reason(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "a", "status": "leased", "leasedBy": "w1"})
-    shown = words(admin.page(PAGE))
+    shown = read_text(admin.page(PAGE))
     assert "1 worker " in shown
     assert "Attempts: no collector keeps a history" in shown
 
 
 def test_page_of_a_queue_without_workers_gives_the_reason(service: Make) -> None:
     viewer = signed_in(service(profile="celery", jobs_collection="celery_taskmeta"))
-    assert "No workers in this window" in words(viewer.page(PAGE))
+    assert "No workers in this window" in read_text(viewer.page(PAGE))
     viewer = signed_in(service(profile="mongodb-queue", jobs_collection="mail"))
-    shown = words(viewer.page(PAGE))
+    shown = read_text(viewer.page(PAGE))
     assert "Workers are not known: the documents do not record which worker runs a job." in shown
     assert "No workers" not in shown
 
@@ -104,9 +102,9 @@ def test_many_workers_are_shown_page_by_page(
         history.succeed("mail", f"pod-{number:03}", at=NOW - MINUTE)
     history.serve(monkeypatch)
     page = admin.page(f"{PAGE}?page=3&sort=name")
-    assert "page 3 of 3" in words(page)
+    assert "page 3 of 3" in read_text(page)
     assert len(page.all("th", scope="row")) == 20
-    assert "page 3 of 3" in words(admin.page(f"{PAGE}?page=9&sort=name"))
+    assert "page 3 of 3" in read_text(admin.page(f"{PAGE}?page=9&sort=name"))
 
 
 @pytest.mark.parametrize("query", ["sort=age", "page=0", "range=1y", "page=x"])
