@@ -75,8 +75,8 @@ class QueueActions:
 class WatchedQueue:
     """A queue's settings and its readers. Nothing connects before the first query.
 
-    `actions`: None unless JOBMON_ACTIONS is set. `pauses`: the paused types; also None if those of
-    this queue cannot be paused.
+    `actions`: None unless JOBMON_ACTIONS is set. `pauses`: the paused types; also None if the types
+    of this queue cannot be paused.
     """
 
     settings: Settings

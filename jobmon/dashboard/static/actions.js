@@ -48,8 +48,8 @@ async function submit(event) {
   }
 }
 
-// The question of a link.
-async function ask(event) {
+// Show the question to which a link leads.
+async function followLink(event) {
   event.preventDefault();
   try {
     await showQuestion(await fetch(event.target.closest("a").href, { headers: PART }));
@@ -196,7 +196,7 @@ function showSelection() {
 
 function click(event) {
   if (event.target.closest("[data-dismiss]")) removeToast(event.target.closest("[data-toast]").dataset.toast);
-  else if (event.target.closest("a[data-confirm]") && !event.ctrlKey && !event.metaKey && !event.shiftKey) ask(event);
+  else if (event.target.closest("a[data-confirm]") && !event.ctrlKey && !event.metaKey && !event.shiftKey) followLink(event);
   else if (dialog.contains(event.target) && event.target.closest("[data-close]")) {
     event.preventDefault();
     dialog.close();
