@@ -1,4 +1,4 @@
-"""The records of actions as files: all requests, and the outcomes of one."""
+"""The records of actions as files: all requests, and the outcomes of one request."""
 
 from typing import Any
 
@@ -20,11 +20,12 @@ from jobmon.api.job_actions import queue_actions
 from jobmon.api.queries import ListFormat
 from jobmon.web.json_text import dump_json
 
-NOT_OVER = "the request is not over: more jobs may follow"
+UNFINISHED = "the request is not over: more jobs may follow"
 
 
 def _make_rows(name: str, answer: Answer) -> FileRows:
-    """Rows with a cell for each field: `bySubject` for one of `by`, JSON for other documents."""
+    """Rows with a cell for each field; fields of `by` have their own cells, such as `bySubject`,
+    and other documents are JSON."""
     return FileRows(name=name, answer=answer, columns=_name_cells(answer), pick_cells=_pick_cells)
 
 
@@ -57,7 +58,7 @@ def export_requests(file_format: ListFormat) -> Response:
 
 
 def export_outcomes(state: ActionState, file_format: ListFormat, result: Result | None) -> Response:
-    """All outcomes of a request as a file, only with this result if given."""
-    found = queue_actions().requests.list_all_outcomes(state.request.id, result)
-    batches = (list(map(format_outcome, outcomes)) for outcomes in found)
-    return export(OUTCOME_ROWS, batches, file_format, "" if state.is_over else NOT_OVER)
+    """The outcomes of a request as a file: all, or only those with this result."""
+    outcomes = queue_actions().requests.list_all_outcomes(state.request.id, result)
+    batches = (list(map(format_outcome, batch)) for batch in outcomes)
+    return export(OUTCOME_ROWS, batches, file_format, "" if state.is_over else UNFINISHED)

@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 # Per process: a running export holds a thread and keeps the database busy.
 MAX_EXPORTS = 4
-PER_CALLER = 1  # so that one caller cannot take all exports
+PER_CALLER = 1  # one caller cannot occupy all exports
 RETRY_AFTER_S = 10
 CHUNK_ROWS = 125  # about 64 KiB, at most some 20 MB
 
 EXPORTS = "jobmon_exports"  # the extension of an app with its `ExportSlots`
 _CSV_END = "#end"
-# Spreadsheets trim blanks, drop invisible characters and read full-width forms as ASCII ones.
+# Spreadsheets trim blanks, drop invisible characters and read full-width forms as ASCII.
 _FORMULA = re.compile(
     r"[\t\r\n]|[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]"
 )
@@ -47,10 +47,10 @@ _FORMULA = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class FileRows:
-    """What the rows of a file are.
+    """The kind of rows in a file.
 
-    `name` begins the name of the file. `answer` has the fields of a row. In CSV these are the cells
-    that `pick_cells` makes of an answer, one for each of the `columns`, at least three.
+    `name` begins the name of the file. `answer` has the fields of a row. In CSV, `pick_cells`
+    makes the cells of an answer: one for each of the `columns`, which are at least three.
     """
 
     name: str
@@ -62,7 +62,7 @@ class FileRows:
 def _render_csv(rows: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
     return _write_csv(
         [
-            # A letter or a digit begins no formula: this spares most cells the search.
+            # A letter or a digit begins no formula, so that most cells need no search.
             cell if type(cell) is not str or cell[:1].isalnum() else _escape_formula(cell)
             for cell in rows.pick_cells(answer)
         ]
@@ -99,13 +99,13 @@ def _render_ndjson(_: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
 
 def _render_ndjson_end(_: FileRows, count: int, reason: str) -> bytes:
     end = {"end": True, "rows": count} | ({"reason": reason} if reason else {})
-    return f"{json.dumps(end)}\n".encode()  # with the documented blanks
+    return f"{json.dumps(end)}\n".encode()  # with spaces, as documented
 
 
 class _Layout(NamedTuple):
     """Parts of a file: its header, some rows, and its end.
 
-    The end has the number of rows, and the reason why some may be missing, if there is one.
+    The end has the number of rows and, if rows may be missing, the reason.
     """
 
     mimetype: str
@@ -129,14 +129,14 @@ class _File(NamedTuple):
 
 
 class ExportSlots:
-    """The exports that are running, by caller. One app has one; its workers do not share it."""
+    """The running exports of each caller. Each worker process counts only its own exports."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
     def take(self, caller: str) -> None:
-        """Count an export of `caller`, who must `release` it; raises ApiError 429 if too many."""
+        """Count an export of `caller` until `release`; raises ApiError 429 if too many run."""
         with self._lock:
             if self._running[caller] >= PER_CALLER:
                 raise _too_many("You already have an export running. Try again when it has ended.")
@@ -145,7 +145,7 @@ class ExportSlots:
             self._running[caller] += 1
 
     def release(self, caller: str) -> None:
-        """An export of `caller` has ended."""
+        """Subtract an export of `caller`, which has ended."""
         with self._lock:
             self._running[caller] -= 1
             self._running = +self._running  # drops callers without exports
@@ -161,9 +161,9 @@ def export(
 ) -> Response:
     """All batches as a file in the `file_format` csv or ndjson; raises ApiError 429.
 
-    The batches have what `rows.answer` serializes. `reason`: why rows may be missing in them; it is
-    in the last line of the file. The first batch is read before the response begins, so that its
-    faults become normal errors.
+    `rows.answer` serializes the items of the batches. `reason`: why rows may be missing; the last
+    line of the file has it. The first batch is read before the response begins, so that its faults
+    become normal errors.
     """
     slots: ExportSlots = current_app.extensions[EXPORTS]
     caller = auth.subject()
@@ -191,7 +191,6 @@ def _render(
     app: Flask, file: _File, batches: Iterator[list[Any]], endpoint: str
 ) -> Iterator[bytes]:
     rows, layout, reason = file
-    show = rows.answer.dump
     count = 0
     if header := layout.header(rows):
         yield header
@@ -199,7 +198,8 @@ def _render(
         for batch in batches:
             for start in range(0, len(batch), CHUNK_ROWS):
                 with app.app_context():  # the request has ended
-                    chunk = layout.render(rows, map(show, batch[start : start + CHUNK_ROWS]))
+                    answers = map(rows.answer.dump, batch[start : start + CHUNK_ROWS])
+                    chunk = layout.render(rows, answers)
                 yield chunk
             count += len(batch)
     except PyMongoError as error:

@@ -434,7 +434,7 @@ def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
 def test_job_of_a_paused_type_explains_that_and_leads_to_its_resumption(
     api: Api, watched: Any
 ) -> None:
-    """Catches a job that waits for a person without a word about it, or with one for owners."""
+    """Catches a page that does not name the pause, or that lets an owner end it."""
     job = {"jobId": "waits", "status": "queued", "type": "mail", "createdBy": "ada"}
     watched.jobs.insert_one(job | {"nextRunAt": datetime.now(UTC) - timedelta(minutes=5)})
     pause(watched, "other")
@@ -443,16 +443,14 @@ def test_job_of_a_paused_type_explains_that_and_leads_to_its_resumption(
     pause(watched, "mail")
     page = admin.page("/dashboard/jobs/waits")
     assert "Its type is paused. No worker takes the job until the type is resumed." in page.text
-    (link,) = [
-        link["href"] or "" for link in page.all("a") if "resume_type" in (link["href"] or "")
-    ]
+    (link,) = [address for address in page.addresses() if "resume_type" in address]
     assert link == f"{CONFIRM}?action=resume_type&type=mail&then=%2Fdashboard%2Fjobs%2Fwaits"
     assert admin.get(link).status_code == 200
     assert "Its type is paused" in owner.page("/dashboard/jobs/waits").text
     assert "resume_type" not in owner.get("/dashboard/jobs/waits").text
-    strip = admin.page("/dashboard").text
-    assert "mail is paused" in strip
-    assert "All clear" not in strip
+    overview = admin.page("/dashboard").text
+    assert "mail is paused" in overview
+    assert "All clear" not in overview
 
 
 def test_open_page_of_a_job_reads_its_records_only_while_it_changes(
