@@ -43,7 +43,7 @@ def plan_schema(schema: Schema) -> SchemaPlan:
         for name, field in schema.dump_fields.items()
     ]
     return SchemaPlan(
-        # A missing value stays: `serialize` removes it.
+        # A missing value counts as plain; `serialize` then removes its key.
         [plan._replace(plain=plan.plain | {type(missing)}) for plan in plans],
         [plan.key for plan in plans if plan.default is missing],
     )
@@ -54,7 +54,7 @@ def serialize(plan: SchemaPlan, value: Any) -> dict[str, Any]:
     is_mapping = type(value) is dict or isinstance(value, Mapping)
     read = value.get if is_mapping else partial(getattr, value)
     shown = {
-        key: found if type(found := read(name, default)) in plain else show(found)
+        key: content if type(content := read(name, default)) in plain else show(content)
         for name, key, default, plain, show in plan.fields
     }
     for key in plan.optional:

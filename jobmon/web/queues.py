@@ -237,10 +237,10 @@ class QueuePath:
         self._queues = queues
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        found = _PATH.fullmatch(environ.get("PATH_INFO", ""))
+        match = _PATH.fullmatch(environ.get("PATH_INFO", ""))
         environ[_SETTINGS] = self._queues.default
-        if found is not None:
-            prefix, name, path = found.groups()
+        if match is not None:
+            prefix, name, path = match.groups()
             root = environ.get("SCRIPT_NAME", "").rstrip("/")
             environ[_ROOT], environ[_NAME] = root, _decode(name)
             environ[_SETTINGS] = self._queues.find_settings(environ[_NAME])
@@ -267,8 +267,8 @@ def all_queues() -> WatchedQueues:
 def current_settings() -> Settings | None:
     """The settings of the queue that this request is about; None if its path names another."""
     environ = request.environ
-    found: Settings | None = environ[_SETTINGS] if _SETTINGS in environ else all_queues().default
-    return found
+    settings: Settings | None = environ[_SETTINGS] if _SETTINGS in environ else all_queues().default
+    return settings
 
 
 def current_queue() -> WatchedQueue:
@@ -276,13 +276,13 @@ def current_queue() -> WatchedQueue:
 
     Check the caller's token first: only a caller with a token may learn which queues exist.
     """
-    found: WatchedQueue | None = g.get("jobmon_queue")
-    if found is None:
+    queue: WatchedQueue | None = g.get("jobmon_queue")
+    if queue is None:
         settings = current_settings()
         if settings is None:
             raise no_such_queue()
-        found = g.jobmon_queue = all_queues().open(settings)
-    return found
+        queue = g.jobmon_queue = all_queues().open(settings)
+    return queue
 
 
 def no_such_queue() -> ApiError:
