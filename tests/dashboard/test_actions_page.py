@@ -430,7 +430,7 @@ def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
     assert signed_in(api).page("/dashboard/overview?by=type").all("a", **{"class": "resume"}) == []
 
 
-@pytest.mark.usefixtures("_fresh_pauses")
+@pytest.mark.usefixtures("_uncached_paused_types")
 def test_job_of_a_paused_type_explains_that_and_leads_to_its_resumption(
     api: Api, watched: Any
 ) -> None:
