@@ -12,7 +12,6 @@ import pytest
 from bson import Decimal128, ObjectId
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
-from openapi_spec_validator import OpenAPIV31SpecValidator
 from pymongo.errors import AutoReconnect, ExecutionTimeout
 
 from jobmon.api import examples
@@ -115,9 +114,20 @@ def check_answer(
     return {}
 
 
+def validate(document: dict[str, Any]) -> None:
+    """Check the document with the specification's schema.
+
+    The validator is imported only here: this takes half a second, and every process of a run
+    imports this file.
+    """
+    from openapi_spec_validator import OpenAPIV31SpecValidator  # noqa: PLC0415
+
+    OpenAPIV31SpecValidator(document).validate()
+
+
 def test_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
-    OpenAPIV31SpecValidator(document).validate()
+    validate(document)
 
 
 def test_document_without_actions_has_no_route_for_them(
@@ -233,7 +243,7 @@ def test_fields_that_can_be_searched_are_documented_once_for_all_queues(
     api = Api(create_app(make_settings(queues=str(path))))
     for _ in range(2):
         document = api.app.extensions["flask-smorest"]["apis"][""]["ext_obj"].to_dict()
-        OpenAPIV31SpecValidator(document).validate()
+        validate(document)
         for route in (QUEUE, "/jobs"):
             found = document["paths"][route]["get"]["parameters"]
             search = [it for it in found if it["name"].startswith("payload")]

@@ -7,20 +7,29 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
 from pymongo.database import Database
 
-from jobmon.terminal.assistant import make_server
 from jobmon.terminal.client import ApiClient
 
 from ..conftest import Api, serve_over_http
 from .conftest import make_client
 
 
+def open_assistant(client: ApiClient) -> Any:
+    """An assistant that is connected to the tools.
+
+    mcp is imported only here: this takes a second, and every process of a run imports this file.
+    """
+    from mcp import Client  # noqa: PLC0415
+
+    from jobmon.terminal.assistant import make_server  # noqa: PLC0415
+
+    return Client(make_server(client))
+
+
 def call(client: ApiClient, tool: str, **arguments: Any) -> Any:
     async def ask() -> Any:
-        async with Client(make_server(client)) as assistant:
+        async with open_assistant(client) as assistant:
             return await assistant.call_tool(tool, arguments)
 
     return asyncio.run(ask())
@@ -28,7 +37,7 @@ def call(client: ApiClient, tool: str, **arguments: Any) -> Any:
 
 def test_every_tool_only_reads_and_is_described(client: ApiClient) -> None:
     async def ask() -> Any:
-        async with Client(make_server(client)) as assistant:
+        async with open_assistant(client) as assistant:
             return (await assistant.list_tools()).tools
 
     tools = asyncio.run(ask())
@@ -88,6 +97,9 @@ def test_owner_s_assistant_sees_their_own_jobs_only(
 def test_command_speaks_the_protocol_on_its_standard_streams(
     api: Api, queue: Database[dict[str, Any]], make_settings: Callable[..., Any]
 ) -> None:
+    from mcp import Client, StdioServerParameters  # noqa: PLC0415
+    from mcp.client.stdio import stdio_client  # noqa: PLC0415
+
     async def ask(url: str) -> Any:
         command = StdioServerParameters(
             command=sys.executable,
