@@ -43,7 +43,7 @@ class MuteRecords:
         return ActiveMutes(tuple(mute for mute in self._recent.get() if mute.is_active(now)))
 
     def list_recent(self) -> list[Mute]:
-        """The mutes of the last 30 days, also those that are over, the newest first."""
+        """The mutes of the last 30 days, also mutes that are over, the newest first."""
         return self._read()
 
     def add(self, mute: Mute) -> Mute:
@@ -54,7 +54,7 @@ class MuteRecords:
         return mute
 
     def end(self, mute: Mute, by: Person, reason: str = "") -> Mute:
-        """Record that a person ends a mute now; one that was ended before is not changed."""
+        """Record that a person ends a mute now; a mute that was ended before is not changed."""
         end = MuteEnd(
             by=by, at=to_milliseconds(datetime.now(UTC)), reason=self._hide_secrets(reason)
         )

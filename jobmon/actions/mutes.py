@@ -1,7 +1,7 @@
 """Mutes and acknowledgements of notices: who, until when, why, and which notices they are about.
 
-A muted notice stays on the pages, but is not sent. An acknowledged one is not repeated. Both end by
-themselves.
+A muted notice stays on the pages, but is not sent. An acknowledged notice is not repeated. Both end
+by themselves.
 """
 
 import secrets
@@ -20,7 +20,7 @@ from jobmon.store.mapping import Document
 
 MAX_LENGTH = timedelta(days=30)
 MAX_PATTERN = 200  # characters
-# A notice that began later than this after its acknowledgement is another one.
+# A notice that began later than this after its acknowledgement is another notice.
 SAME_NOTICE = timedelta(minutes=5)
 
 
@@ -80,11 +80,11 @@ class Mute:
             raise RequestError("kind", "Required: one notice is acknowledged at a time.")
 
     def is_active(self, now: datetime) -> bool:
-        """Whether it has neither ended nor been ended."""
+        """Whether its time is not over, and nobody has ended it."""
         return now < self.until and self.end is None
 
     def covers(self, kind: CheckKind, type_name: str | None = None) -> bool:
-        """Whether it is about this kind of notice: about all of it, or what it has of a type."""
+        """Whether it is about this kind of notice: the whole notice, or its part about a type."""
         if self.kind not in (None, kind):
             return False
         if not self.types:
@@ -129,7 +129,7 @@ class ActiveMutes:
     mutes: tuple[Mute, ...] = ()
 
     def find(self, kind: CheckKind, types: Iterable[str]) -> list[Mute]:
-        """Those about a notice with these types, or about some of them."""
+        """The mutes about a notice with these types, or about some of the types."""
         names = (None, *types)
         return [mute for mute in self.mutes if any(mute.covers(kind, name) for name in names)]
 

@@ -36,7 +36,7 @@ from jobmon.store.paused_types import TypePause
 MAX_LISTED = 100
 BATCH = 1_000  # outcomes that a file reads at a time
 ACTOR_CACHE_MS = 2_000
-MAX_TYPE_CHANGES = 1_000  # newest ones, among which the pauses of types are found
+MAX_TYPE_CHANGES = 1_000  # the newest changes of types that are searched for pauses
 KEPT_JOBS = 200  # jobs whose outcomes are kept for open pages
 ACTOR_ABSENCE_S = 60  # a restart of the actor may take this long before pages have no buttons
 _CODEC: CodecOptions[Document] = CodecOptions(
@@ -145,7 +145,7 @@ class ActionRequests:
     def list_recent(self, *, limit: int = 50, before: RequestPlace | None = None) -> RequestPage:
         """The newest requests, at most 100; `before` is the place after which a page begins.
 
-        A page has fewer if some cannot be read.
+        A page has fewer requests if some cannot be read.
         """
         records, now = self.records, datetime.now(UTC)
         since = now - timedelta(days=self._connection.settings.actions_retention_days)
@@ -210,7 +210,9 @@ class ActionRequests:
         for found in records.find_type_changes(names, MAX_TYPE_CHANGES):
             for outcome in records.own.read(OUTCOMES, [found], _load_outcome):
                 newest.setdefault(found["key"], outcome)
-        pauses = {name: one for name, one in newest.items() if one.after.get("paused") is True}
+        pauses = {
+            name: outcome for name, outcome in newest.items() if outcome.after.get("paused") is True
+        }
         ids = list({outcome.request_id for outcome in pauses.values()})
         requests = {
             state.request.id: state.request

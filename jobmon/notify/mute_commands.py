@@ -156,7 +156,7 @@ def _add_mutes(mode: MuteMode, length: timedelta, options: dict[str, Any]) -> No
 
 @contextmanager
 def _open_records(name: str | None) -> Iterator[Sequence[tuple[str, MuteRecords]]]:
-    """The mutes of all queues, or of those with this name; a failure ends the command."""
+    """The mutes of all queues, or of the queues with this name; a failure ends the command."""
     try:
         settings = Settings.from_env(require_keys=False)
         queues = load_queues(settings)
@@ -194,10 +194,10 @@ def _make_person(subject: str | None) -> Person:
 
 
 def _describe(mute: Mute) -> str:
-    what = ALL if mute.kind is None else mute.kind.value
+    notice = ALL if mute.kind is None else mute.kind.value
     types = f" of {mute.types}" if mute.types else ""
     verb = "muted" if mute.mode is MuteMode.MUTE else "acknowledged"
-    text = f"{what}{types}: {verb} by {mute.by.subject} until {mute.until:%Y-%m-%d %H:%M} UTC"
+    text = f"{notice}{types}: {verb} by {mute.by.subject} until {mute.until:%Y-%m-%d %H:%M} UTC"
     if mute.end is not None:
         text += f", ended by {mute.end.by.subject} at {mute.end.at:%Y-%m-%d %H:%M} UTC"
     return f"{text}: {mute.reason}"

@@ -44,8 +44,8 @@ class Problem:
 class Findings:
     """The problems of a queue, and the kinds that could not be checked: these may have problems.
 
-    `muted`: the kinds of which at least a part is muted, with the muted types; `problems` has the
-    rest. It has none of those that are muted completely.
+    `muted`: the muted types, by kinds of notices that are muted at least in part. `problems` has
+    only the parts that are not muted.
     """
 
     problems: Mapping[CheckKind, Problem] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def find_problems(
     redactor: Redactor,
     mutes: ActiveMutes = NO_MUTES,
 ) -> Findings:
-    """The problems that a receiver gets: of its level and of its types, without what is muted."""
+    """The problems that a receiver gets: of its level and of its types, without muted parts."""
     kinds = frozenset(CheckKind)
     if receiver.types:
         patterns = receiver.types
@@ -117,7 +117,7 @@ def _check(
 
 
 def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evidence:
-    """The evidence of only some types; what has no types is left out."""
+    """The evidence of only some types; evidence without types is left out."""
 
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
         return {name: value for name, value in by_type.items() if is_selected(name)}

@@ -84,7 +84,7 @@ def track(
                 entry = _leave_out(entry, findings.muted.get(kind, frozenset()))
             entry = _update(entry or Tracked(problem=problem, seen_at=now), problem, now, timing)
         elif kind in findings.muted:
-            # What was not sent yet begins again when the mute ends.
+            # A problem that was not sent yet begins again when the mute ends.
             is_known = entry is not None and entry.reported_at is not None
             entry = _mute(entry) if entry is not None and is_known else None
         elif entry is not None and kind in findings.unknown:
