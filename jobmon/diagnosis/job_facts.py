@@ -59,8 +59,8 @@ class QueueFacts:
     `evidence` has the stats, the blocks and the newest activity by type; `recent` is the last three
     minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the
     hour. `runs` are the activities of its type in periods, the shortest first, each with the words
-    for the period. `pause` is that of its type, if that is paused; `paused_others`: whether other
-    types are.
+    for the period. `pause`: the pause of its type, None if the type is not paused; `paused_others`:
+    whether other types are paused.
     """
 
     place: Place | str = "it was not counted"
