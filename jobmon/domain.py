@@ -95,7 +95,7 @@ ACTION_CONDITIONS = {
 
 
 def explain_refusal(action: str, job: Mapping[str, Any], now: datetime) -> str | None:
-    """Why the dates of a job do not allow an action; None if they do.
+    """The reason why the dates of a job do not allow an action; None if they do.
 
     The job must have one of the action's statuses. Pages, counts and the actor use this rule.
     """

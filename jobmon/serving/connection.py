@@ -18,7 +18,7 @@ from jobmon.serving.request_buffer import RequestBuffer
 
 
 class Stage(Enum):
-    """What a connection waits for."""
+    """The state of a connection, by the event for which it waits."""
 
     HANDSHAKE = auto()
     RECEIVING = auto()

@@ -160,7 +160,7 @@ class RequestBuffer(RequestParser):
         return _BARE_LINE_FEED.search(self._head, searched) is not None
 
     def _proxy_header_end(self) -> int | None:
-        """Where the request begins after a binary PROXY header; None if that is incomplete."""
+        """The end of a binary PROXY header, or 0 without one; None if the header is incomplete."""
         if not self._has_proxy_header or self.req_count:
             return 0
         if not self._head.startswith(PP_V2_SIGNATURE):

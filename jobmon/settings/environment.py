@@ -280,7 +280,7 @@ class Settings:
         return find_search_paths(self.search_fields, payload, self.redact_keys)
 
     def describe_setting(self, name: str) -> str:
-        """Where `mongo_uri`, or a setting of the watched documents, is set: for messages."""
+        """The place where `mongo_uri` or a setting of the documents is set, for messages."""
         if name == "mongo_uri":
             return self.uri_setting
         if self.queues is None:

@@ -100,7 +100,7 @@ def check_hidden_fields(links: Iterable[LinkTemplate], redact_keys: Iterable[str
 
 
 def _find_fault(template: str) -> str | None:
-    """What is wrong with a template; None if nothing is."""
+    """The fault of a template; None if it has none."""
     if len(template) > MAX_TEMPLATE_LENGTH:
         return f"Longer than {MAX_TEMPLATE_LENGTH:,} characters."
     if (fault := _find_field_fault(template)) is not None:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class MistakePlace(StrEnum):
-    """Where a setting has to be corrected."""
+    """The place where a setting has to be corrected."""
 
     ENVIRONMENT = "environment"
     QUEUES_FILE = "queues_file"  # the file that JOBMON_QUEUES names

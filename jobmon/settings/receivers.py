@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 @dataclass(frozen=True, kw_only=True)
 class ReceiverAddress:
-    """Where to send notifications, and which ones.
+    """The address of a receiver, and the notifications to send there.
 
     `url` is a secret: it may have a token. `name` appears in the log and in metrics. `level` is the
     least urgent level. `types` and `queues` are patterns such as `mail.*`; empty for all.

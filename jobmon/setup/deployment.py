@@ -80,8 +80,13 @@ class Deployment:
 
     @property
     def roles(self) -> QueueRoles:
-        own = [self.settings.rollup_db, self.settings.state_db] if self.has_own_databases else []
-        return QueueRoles(self.connection.database.name, self.connection.collection_names, own)
+        """The roles of the queue, without the actor's."""
+        own_databases = (self.settings.rollup_db, self.settings.state_db)
+        return QueueRoles(
+            self.connection.database.name,
+            self.connection.collection_names,
+            own_databases if self.has_own_databases else (),
+        )
 
     def list_action_rights(self, support: ActionSupport) -> ActionRights:
         """The rights of an actor's user for this queue; the queue must have actions."""
@@ -195,7 +200,7 @@ def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | No
 
 
 def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
-    """Where the jobs may be instead: a collection with their fields, or another database.
+    """A remedy that names the place where the jobs may be: a collection, or another database.
 
     `setting` is the name of the setting with the connection string, by default the queue's.
     """

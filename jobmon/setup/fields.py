@@ -252,13 +252,13 @@ class Sample:
         self.size = len(self._documents)
 
     def types(self, field: str) -> Counter[str]:
-        """How many documents have the field, by its type."""
+        """The number of documents that have the field, by its type."""
         found = Counter(document["types"].get(field, "missing") for document in self._documents)
         del found["missing"]
         return found
 
     def count_without(self, path: str) -> int:
-        """How many of the documents lack a mapped `path`, or have null there."""
+        """The number of documents that lack a mapped `path`, or have null there."""
         (field,) = (field for field in self._fields if self._mapping.paths[field.name] == path)
         types = [document["types"].get(field.name, "missing") for document in self._documents]
         return sum(name in ("missing", "null", "undefined") for name in types)

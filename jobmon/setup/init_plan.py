@@ -1,4 +1,4 @@
-"""What `jobmon init` would create in a deployment, decided before it creates anything."""
+"""Decides what `jobmon init` creates in a deployment, before it creates anything."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from jobmon.store.mapping import Document
 
 @dataclass(frozen=True, kw_only=True)
 class InitOptions:
-    """What to create besides the indexes of a queue that has documents."""
+    """The options of `jobmon init`: what to create besides the indexes of a queue."""
 
     users: Sequence[User] = ()
     replica_set: str | None = None  # NAME/HOST:PORT
@@ -38,7 +38,7 @@ class InitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class InitPlan:
-    """What to create in a deployment."""
+    """The roles, collections and indexes to create in a deployment."""
 
     deployment: Deployment
     roles: QueueRoles

@@ -85,7 +85,8 @@ def find_targets(
     if not chosen:
         raise SetupError(_explain_no_queue(queues, admin))
     own = _DatabaseAddress.from_uri(own_uri) if own_uri else None
-    return [_make_target(queue, settings.mongo_uri, admin, own) for queue in chosen], notes
+    targets = [_make_target(queue, settings.mongo_uri, admin, own) for queue in chosen]
+    return targets, notes
 
 
 def _make_target(

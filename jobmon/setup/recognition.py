@@ -33,7 +33,7 @@ _COMMON = frozenset(
 
 
 class Certainty(StrEnum):
-    """How sure it is that a collection is a job queue."""
+    """The certainty that a collection is a job queue."""
 
     CERTAIN = "certain"
     PROBABLE = "probable"

@@ -126,14 +126,14 @@ def _collector_rights(deployment: Deployment) -> Finding:
             message = f"The collector's connection does not work: {describe(error)}."
             return problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
-    own = {settings.rollup_db: STATE, settings.state_db: REVOKED}
+    own_collections = {settings.rollup_db: STATE, settings.state_db: REVOKED}
     refused = [
         database
-        for database, collection in own.items()
+        for database, collection in own_collections.items()
         if not granted_actions(privileges, database, collection) >= OWN_WRITES
     ]
     if not refused:
-        both = " and ".join(own)
+        both = " and ".join(own_collections)
         return ok("rights", f"A collector may write {both} with these settings.")
     message = f"A collector may not write {' and '.join(refused)} with these settings"
     if settings.rollup_uri or settings.collector:

@@ -80,7 +80,7 @@ def _check_issuer(settings: Settings, issuer: str) -> Iterator[Finding]:
 
 
 def _check_document(settings: Settings, document: dict[str, Any]) -> Iterator[Finding]:
-    """What is missing in a discovery document whose issuer and addresses are right."""
+    """The findings about a discovery document whose issuer and addresses are right."""
     offered = document.get("id_token_signing_alg_values_supported") or ["RS256"]
     usable = [name for name in offered if name in PUBLIC_KEY_ALGORITHMS]
     if not usable:

@@ -58,7 +58,7 @@ def number_attempts(
 
 
 def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool) -> str | None:
-    """Why attempts are missing in this list; None if none is known to be missing.
+    """The reason why attempts are missing in this list; None if none is known to be missing.
 
     `is_recurring`: the job may have run before, without being counted.
     """
@@ -72,13 +72,13 @@ def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool)
 
 
 def attempt_count(job: Document, default: int) -> int:
-    """How many attempts were started, as the job records it; `default` if it does not."""
+    """The number of attempts that the job records; `default` if it records none."""
     count = recorded_count(job)
     return default if count is None else count
 
 
 def recorded_count(job: Document) -> int | None:
-    """How many attempts were started: by `attemptCount`, or by a number or an array in `attempts`.
+    """The number of started attempts, by `attemptCount` or a number or an array in `attempts`.
 
     None if the job has none of these.
     """

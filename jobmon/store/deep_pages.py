@@ -22,7 +22,7 @@ _BY_ID: Keys = [("_id", 1)]
 
 @dataclass(frozen=True, kw_only=True)
 class PageGuide:
-    """What the newest stats contain about a list: its `total`, and milestones.
+    """The content of the newest stats about a list: its `total`, and milestones.
 
     `changes`: the changes since the milestones; None without milestones. `is_current`: whether a
     collector counted the total in the last seconds.
@@ -35,7 +35,7 @@ class PageGuide:
 
 
 class PageStart(NamedTuple):
-    """Where to begin: `skip` jobs beyond a date, or beyond the end of the list if `at` is None.
+    """The start of a read: `skip` jobs beyond a date, or beyond the list's end if `at` is None.
 
     `ascending`: the direction; if it is not the list's, the jobs have to be reversed. `limit`: the
     number of jobs to read. `max_shift`: the page may begin this many places earlier or later; None
@@ -140,7 +140,7 @@ class DeepPages:
     def _find_start(
         self, job_filter: JobFilter, guide: PageGuide, skip: int, limit: int, *, ascending: bool
     ) -> PageStart | None:
-        """Where to begin; None if the jobs have to be skipped from the beginning of the list."""
+        """The start of the read; None if jobs have to be skipped from the beginning of the list."""
         left = guide.total - skip
         if skip <= MAX_CHEAP_SKIP or left <= 0:
             return None
@@ -165,7 +165,7 @@ class DeepPages:
         return PageStart(milestone.moment, distance, ascending, limit, shift)
 
     def _count_older(self, job_filter: JobFilter, milestone: Milestone, ids: IdRange) -> int:
-        """How many jobs of a range of _ids are older than a milestone. Index: _id."""
+        """The number of jobs in a range of _ids that are older than a milestone. Index: _id."""
         bounds = {"$gte": ids.low, "$lt": ids.high}
         id_range: dict[str, Any] = {name: end for name, end in bounds.items() if end is not None}
         is_older = {"$expr": {"$lt": ["$createdAt", {"$literal": milestone.moment}]}}

@@ -23,7 +23,7 @@ _LONGEST_MS = 100 * 365 * 86_400_000  # a larger number is not a duration
 
 @dataclass(frozen=True, kw_only=True)
 class EventLog:
-    """How the events of a log belong together.
+    """The rules by which the events of a log are paired to attempts.
 
     `same`: the paths whose values the events of one run share. The mapping of the log has a run's
     duration as `DURATION`, in units of `duration_unit` milliseconds, and the time of an event as

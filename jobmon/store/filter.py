@@ -58,7 +58,7 @@ class GroupJobs(NamedTuple):
 
 @dataclass(frozen=True)
 class ListPlan:
-    """How a list is read: by an index that has the jobs in list order.
+    """The way in which a list is read: by an index that has the jobs in list order.
 
     If `is_sorted`, the index finds at most 1,000 jobs instead, which are sorted in memory.
     """
@@ -84,7 +84,7 @@ class FilterPart(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """Which jobs to list; a job has to match every field that is set.
+    """The filter of a list of jobs; a job has to match every field that is set.
 
     `statuses`, `types`: any of these labels, `null` for a missing one; empty for all. A type that
     ends in `*` means all texts with this beginning.
@@ -160,7 +160,7 @@ class JobFilter:
 
     @property
     def reason(self) -> str:
-        """Why jobs may be missing in the list of a prepared filter; empty if none are."""
+        """The reason why the list of a prepared filter may lack jobs; empty if it is complete."""
         found = (self.worker_jobs, self.group_jobs)
         return "; ".join(each.reason for each in found if each is not None and each.reason)
 

@@ -36,7 +36,7 @@ class JobFinder:
         return [job for job in found if (to_text(job.get("jobId")) or "").startswith(prefix)]
 
     def count(self, prepared: JobFilter) -> CappedCount | None:
-        """How many jobs match, up to 100; None without the index.
+        """The number of jobs that match, up to 100; None without the index.
 
         `prepared` is a prepared filter whose index has exactly the jobs that match.
         """

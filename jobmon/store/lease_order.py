@@ -151,7 +151,7 @@ class PlaceFinder:
         return _OrderKey(job_type=job_type, order=tuple(order))
 
     def _find_counts(self, key: _OrderKey, now: datetime) -> Counter[str]:
-        """The result of `_count`, first for few jobs, and then for as many as may be read."""
+        """The result of `_count`: first for few jobs, then up to the limit of `_max_read`."""
         ranges = self._match_ahead(key, now)
         counts = self._count({"$or": ranges} if len(ranges) > 1 else ranges[0], key, SHARE_FROM)
         if counts["read"] <= SHARE_FROM:

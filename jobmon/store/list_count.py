@@ -21,7 +21,7 @@ class ListCounter:
         self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
 
     def count(self, job_filter: JobFilter, limit: int | None = None) -> CappedCount:
-        """How many jobs match, up to `limit`, by default 10,000.
+        """The number of jobs that match, up to `limit`, by default 10,000.
 
         A count beyond 100 may be two seconds old. Raises the errors of `ListPlanner.prepare`.
         """

@@ -67,7 +67,7 @@ def get_plan(job_filter: JobFilter) -> ListPlan:
 
 @dataclass(frozen=True)
 class _Use:
-    """How an index serves a filter.
+    """The way in which an index serves a filter.
 
     `used`: the parts that decide which of its keys are read. `others`: the parts that have to be
     compared. `is_covered`: the keys are enough to compare them. `is_ordered`: the keys are in list
@@ -142,7 +142,7 @@ class ListPlanner:
         raise self._refuse(candidate)
 
     def _list_uses(self, job_filter: JobFilter) -> list[_Use]:
-        """How each index serves the filter; indexes without any of its parts are left out."""
+        """The uses of indexes that have a part of the filter, or the order of the list."""
         mapping, parts = self._jobs.mapping, list(job_filter.parts())
         order, fields = list_order(job_filter.order_field, mapping), {part.field for part in parts}
         compared = [part for part in parts if not _has_no_index(part, job_filter, mapping)]
@@ -184,7 +184,7 @@ class ListPlanner:
     def _list_forms(self, job_filter: JobFilter) -> Iterator[JobFilter]:
         """The filter, and then the same filter with the values that occur in place of a range.
 
-        An index has the jobs of single values in list order, but not those of a range.
+        An index has the jobs of single values in list order, but not the jobs of a range.
         """
         yield job_filter
         if job_filter.is_own:  # the types of others must not decide about an answer
@@ -254,7 +254,7 @@ class ListPlanner:
             raise RefusedFilterError(name, _NO_INDEX)
 
     def _refuse(self, job_filter: JobFilter) -> RefusedFilterError:
-        """Why no index serves the filter, and what to change."""
+        """The error with the reason why no index serves the filter, and what to change."""
         parts = list(job_filter.parts())
         fields = {part.field: part.parameter for part in reversed(parts)}
         refused = min(parts, key=_rank_for_refusal, default=None)
@@ -287,7 +287,7 @@ class ListPlanner:
 def _inspect(
     index: ListIndex, parts: list[FilterPart], compared: list[FilterPart], order: Keys
 ) -> _Use:
-    """How an index serves these parts; only those in `compared` have to be compared."""
+    """The use of an index for these parts; only the parts in `compared` have to be compared."""
     used: list[FilterPart] = []
     position = 0
     for name, _ in index.keys:

@@ -58,7 +58,7 @@ class DerivedStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMapping:
-    """Where and how the documents of one collection hold the contract's fields.
+    """The places and forms in which one collection's documents hold the contract's fields.
 
     A mapping for jobs such as {"_id": 7, "state": "done", "locked": DATE}, leased for 10 minutes:
 

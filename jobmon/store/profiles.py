@@ -35,7 +35,7 @@ from jobmon.store.run_rules import RunRules
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How a queue's documents hold jobs and attempts, and the indexes that this needs.
+    """The form in which a queue's documents hold jobs and attempts, with the needed indexes.
 
     `outcome` and `indexes` have the documents' names.
     """

@@ -168,7 +168,7 @@ class ReadCollection:
         limit: int | None = None,
         require_index: bool = False,
     ) -> int:
-        """How many documents match, up to `limit`; `require_index` as in `find`."""
+        """The number of documents that match, up to `limit`; `require_index` as in `find`."""
 
         def run(hint: Hint) -> int:
             options = _drop_none({"hint": hint, "limit": limit})

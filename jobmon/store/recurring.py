@@ -59,7 +59,7 @@ class RecurringJobs:
 
     @property
     def unknown(self) -> str:
-        """Why recurring jobs are not known; empty if they are."""
+        """The reason why recurring jobs are not known; empty if they are known."""
         if self._names:
             return ""
         if not self._is_recurring:

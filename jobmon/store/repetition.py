@@ -16,7 +16,7 @@ IS_SCHEDULE: Document = {"$type": ["string", "number"]}
 
 
 class Repetition(NamedTuple):
-    """How often a job runs: texts of the document, None where it has none.
+    """The repetition of a job: texts of its document, None where a text is missing.
 
     `has_exceptions`: something else suspends this schedule at times.
     """
@@ -40,7 +40,7 @@ def list_repetition_paths(parsed: ParsedRepetition | None) -> dict[str, str]:
 
 
 def read_repetition(job: Mapping[str, Any]) -> Repetition:
-    """How often a job runs, from the values under the names of `list_repetition_paths`."""
+    """The repetition of a job, from its values with the names of `list_repetition_paths`."""
     return Repetition(
         interval=_read_text(job.get(INTERVAL)),
         time_of_day=_read_text(job.get(TIME_OF_DAY)),

@@ -1,4 +1,4 @@
-"""How the changes of a job show its runs: what to read of a change, and how to evaluate it."""
+"""The rules by which changes of a job show its runs: the fields to read and their meaning."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -113,7 +113,7 @@ class RunRules:
 
 
 def _make_facts(events: ParsedEvents, jobs: FieldMapping) -> dict[str, Any]:
-    """The expressions of the facts, except those of the outcome and of the error."""
+    """The expressions of the facts, without the outcome and the error."""
     facts = {name: jobs.translate_expression(f"${name}") for name in _JOB_FIELDS}
     facts["isJob"] = to_expression(jobs.where) if jobs.where else {"$literal": True}
     if repetition := make_repetition_expression(jobs.paths):

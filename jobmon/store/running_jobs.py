@@ -73,7 +73,7 @@ class RunningJobReader:
         return self._shared.get()
 
     def find_first_expiry(self) -> datetime | None:
-        """When the lease that expired first ended; None if no lease has expired, or if unknown.
+        """The end of the lease that expired first; None if no lease has expired, or if unknown.
 
         Reads one key of the index (status, leaseExpiresAt).
         """
@@ -111,7 +111,7 @@ class RunningJobReader:
         return RunningJobs(as_of=now, jobs=tuple(jobs), is_complete=len(found) <= MAX_READ)
 
     def _look_up_starts(self, jobs: list[Document]) -> dict[tuple[str, int], datetime]:
-        """When attempts started, by job id and attempt number, for jobs without their start time.
+        """The start of attempts by job id and attempt number, for jobs without their start time.
 
         Index: (jobId, attemptNumber), one key for each job and number.
         """

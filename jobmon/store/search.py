@@ -73,7 +73,7 @@ class SearchTerm:
 
 
 def explain_unsearchable(text: str) -> str | None:
-    """Why no index can find the values that begin with this text; None if one can."""
+    """The reason why no index finds the values with this beginning; None if an index does."""
     if not is_prefix(text):
         return None
     if text == _ANY_END:

@@ -110,7 +110,7 @@ class QueueStats:
         return frozenset(key[0] for key in counts), frozenset(key[1] for key in counts)
 
     def count_matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
-        """How many jobs have any of `statuses` and any of `types`; an empty collection means all.
+        """The number of jobs with any of `statuses` and any of `types`; empty means all.
 
         None where jobs are not counted, or not by all of these labels.
         """

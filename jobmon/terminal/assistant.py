@@ -80,7 +80,7 @@ def make_server(client: ApiClient) -> MCPServer[Any]:
         return client.get_workers(range=window, per_page=_limit_rows(limit))
 
     def schedule() -> dict[str, Any]:
-        """How many jobs are due when."""
+        """The number of scheduled jobs by the time at which they are due."""
         return client.get_schedule()
 
     for function in (queue_overview, error_groups, explain_job, list_jobs, workers, schedule):

@@ -99,7 +99,7 @@ def list_tiles(stats: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
 
 
 def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
-    """How old the oldest due job is, what workers finish and fail, and when the backlog ends."""
+    """Lines with the age of the oldest due job, the rates of the workers, and the forecast."""
     parts = [
         f"oldest due job: {humanize.duration(stats['oldestQueuedJobAgeMs'])}",
         f"expired leases: {humanize.grouped(stats['expiredLeases'])}",
@@ -135,7 +135,7 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
 
 
 def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:
-    """Why values are unknown, a line each."""
+    """A line for each unknown value, with the reason."""
     return [f"{name}: {write_plain(reason)}" for name, reason in (reasons or {}).items()]
 
 

@@ -34,7 +34,7 @@ STATUSES = (None, *(status.value for status in JobStatus))
 
 @dataclass(frozen=True)
 class View:
-    """What the viewer chose to see."""
+    """The tab, window, filters and page that the viewer chose."""
 
     tab: str
     window: str
@@ -200,7 +200,7 @@ class Top(App[None]):
 
     @property
     def view(self) -> View:
-        """What is shown now."""
+        """The view that is shown now."""
         return View(self.tab, self._range, dict(self._job_filters), self._cursors[-1])
 
     @work(thread=True, exclusive=True)
