@@ -271,7 +271,7 @@ def read_file(acting: ActionApi, path: str, role: str = "admin", **query: str) -
     return lines
 
 
-def test_files_of_outcomes_have_all_of_them_however_many(
+def test_files_of_outcomes_are_complete_over_several_batches(
     recorded: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobmon.actions.requests.BATCH", 10)
@@ -284,7 +284,7 @@ def test_files_of_outcomes_have_all_of_them_however_many(
     assert read_file(acting, address, format="ndjson") == page
     rows = read_file(acting, address, role="reader", format="csv")
     assert [(row["jobId"], row["result"], row["at"]) for row in rows] == [
-        (one["jobId"], one["result"], one["at"]) for one in page
+        (outcome["jobId"], outcome["result"], outcome["at"]) for outcome in page
     ]
     assert json.loads(rows[0]["before"]) == {"status": "dlq", "password": "[redacted]"}
     assert rows[-1]["reason"] == "'=1+1"
