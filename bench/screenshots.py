@@ -2,7 +2,8 @@
 
     make screenshots
 
-Writes docs/overview.png, docs/jobs.png, docs/job-dark.png, docs/top.png and docs/tour.webp.
+Writes docs/overview.png, docs/jobs.png, docs/job-dark.png, docs/top.png, docs/action.png and
+docs/tour.webp.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from urllib.parse import urlencode
 
 import httpx
 from invented_history import History
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pymongo import MongoClient
 from recording import record_tour
@@ -38,7 +40,7 @@ from jobmon.terminal.client import ApiClient
 from jobmon.terminal.top import Top
 
 DOCS = Path(__file__).parents[1] / "docs"
-WIDE = {"width": 1280, "height": 800}
+WIDE, SMALL = {"width": 1280, "height": 800}, {"width": 1000, "height": 640}
 HOURS = 1.5
 CHROMIUM = (
     os.environ.get("CHROMIUM")
@@ -54,17 +56,53 @@ TERMINAL, READ_S = (110, 30), 5
 @contextmanager
 def demo(state: Path) -> Iterator[tuple[str, str]]:
     """Run `jobmon demo` with invented history; yields its address and the token of an admin."""
-    with Mongod(state / "mongodb") as mongod, MongoClient[Document](mongod.uri) as client:
-        settings = Settings(mongo_uri=mongod.uri)
-        connection = Connection(settings, client)
+    with Mongod(state / "mongodb") as mongod:
+        fill(mongod.uri)
+    with serve(state) as served:
+        yield served
+
+
+def fill(uri: str) -> None:
+    """Add the invented history to an empty database."""
+    with MongoClient[Document](uri) as client:
+        connection = Connection(Settings(mongo_uri=uri), client)
         History(HOURS).fill(
             client.jobmon, OwnDatabase(rollup_database(connection), connection.queue_key)
         )
         create_indexes(connection)
+
+
+@contextmanager
+def acting(state: Path) -> Iterator[tuple[str, str]]:
+    """Run the web service with actions, and an actor, on invented history, without workers."""
+    with Mongod(state / "mongodb") as mongod:
+        fill(mongod.uri)
+        environment = {
+            "JOBMON_MONGO_URI": mongod.uri.replace("/?", "/jobmon?"),
+            "JOBMON_ACTIONS": "true",
+            "JOBMON_ROLE_PERMISSIONS": "admin=ADMIN_DASHBOARD+JOBS_RETRY+JOBS_CANCEL+JOBS_EDIT",
+        }
+        command = [sys.executable, "-m", "jobmon.cli", "actor"]
+        actor = subprocess.Popen(command, env={**os.environ, **environment})
+        try:
+            with serve(state, environment) as served:
+                yield served
+        finally:
+            end_process(actor)
+
+
+@contextmanager
+def serve(state: Path, environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Run `jobmon demo`; yields its address and the token of an admin."""
     port, log = free_port(), state / "log"
     command = [sys.executable, "-m", "jobmon.cli", "demo", "--port", str(port)]
     with log.open("w") as output:
-        process = subprocess.Popen([*command, "--state", str(state)], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*command, "--state", str(state)],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(environment or {})},
+        )
     try:
         while not (token := re.search(r"admin's token:\n(\S+)", log.read_text())):
             if process.poll() is not None:
@@ -75,11 +113,32 @@ def demo(state: Path) -> Iterator[tuple[str, str]]:
         end_process(process)
 
 
-def take_screenshot(page: Page, name: str) -> None:
+def take_screenshot(page: Page, name: str, colours: int | None = None) -> None:
+    """Save a picture of the page; with so many colours only, its file is a quarter as large."""
     file = DOCS / f"{name}.png"
     page.mouse.move(0, 0)
     page.screenshot(path=file)
+    if colours is not None:
+        with Image.open(file) as picture:
+            reduced = picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+        reduced.save(file, optimize=True)
     print(f"{file}: {file.stat().st_size / 1_024:.0f} KB")
+
+
+def sign_in(page: Page, url: str, token: str) -> None:
+    page.goto(f"{url}/dashboard")
+    page.fill("#token", token)
+    page.click("text=Sign in >> nth=-1")
+
+
+def take_action_screenshot(page: Page, url: str) -> None:
+    """Save a picture of the question before all dead jobs of a type are retried."""
+    expect(page.locator("#overview")).to_be_visible()
+    page.goto(f"{url}/dashboard/jobs?status=dlq&type=webhook.deliver")
+    page.check("#selection [name=scope][value=all]")
+    page.click("#selection button[value=retry]")
+    page.fill("dialog textarea", "the receiver is back")
+    take_screenshot(page, "action", colours=64)
 
 
 def take_terminal_screenshot(browser: Browser, url: str, token: str) -> None:
@@ -110,9 +169,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         with demo(Path(folder)) as (url, token):
             page = browser.new_page(viewport=WIDE, color_scheme="light")
-            page.goto(f"{url}/dashboard")
-            page.fill("#token", token)
-            page.click("text=Sign in >> nth=-1")
+            sign_in(page, url, token)
             # Wait until the collector has counted: first the jobs, then their history.
             expect(page.locator("#types .c-done").nth(1)).not_to_have_text(
                 "–", timeout=COLLECTED_MS
@@ -136,6 +193,10 @@ def main() -> None:
             take_terminal_screenshot(browser, url, token)
             page.emulate_media(color_scheme="light")
             record_tour(page, url, DOCS / "tour.webp")
+        with tempfile.TemporaryDirectory() as other, acting(Path(other)) as (url, token):
+            page = browser.new_page(viewport=SMALL, color_scheme="light")
+            sign_in(page, url, token)
+            take_action_screenshot(page, url)
         browser.close()
 
 
