@@ -18,6 +18,7 @@ from jobmon.actor.job_changes import make_job_changes
 from jobmon.actor.targets import TargetReader
 from jobmon.actor.type_pauses import change_types
 from jobmon.collector.leader import LeaderLease, LeaseLostError
+from jobmon.humanize import count
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.store.connection import Connection
@@ -153,10 +154,10 @@ class Actor:
         if not self._records.add_progress(request.id, Progress.CLAIMED, copy):
             return None
         log.info(
-            "request %s: %s for %d jobs by %s",
+            "request %s: %s for %s by %s",
             request.id,
             request.action,
-            request.expected,
+            count(request.expected, "type" if request.target.types else "job"),
             request.by.subject,
         )
         try:

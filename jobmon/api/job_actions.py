@@ -174,7 +174,13 @@ def decide(request_id: str, decision: str, reason: str) -> ActionState:
         raise _denied(JOBS_APPROVE if by_approver else ACTIONS[state.request.action].permission)
     with explain_request_errors():
         decided: ActionState = getattr(requests, decision)(request_id, make_person(), reason)
-    log.info("action decided", request=request_id, decision=decision, user=auth.subject())
+    log.info(
+        "action decided",
+        request=request_id,
+        decision=decision,
+        user=auth.subject(),
+        address=request.remote_addr,
+    )
     return decided
 
 
