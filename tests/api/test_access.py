@@ -209,7 +209,16 @@ TOKENS = {
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
+def _history() -> Iterator[None]:
+    """A history of errors, which mongomock cannot count."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
+        ErrorHistory(datetime.now(UTC)).serve(patched)
+        yield
+
+
+@pytest.fixture(scope="module")
+def api(_history: None) -> Api:
     granted = frozenset({ADMIN_DASHBOARD})
     settings = Settings(
         mongo_uri="mongodb://127.0.0.1/watched",
@@ -226,10 +235,7 @@ def api() -> Iterator[Api]:
     ]
     client.watched.jobs.insert_many({"jobId": name, "createdBy": owner} for name, owner in jobs)
     client[settings.state_db][REVOKED].insert_one({"_id": "revoked"})
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
-        ErrorHistory(datetime.now(UTC)).serve(patched)
-        yield Api(create_app(settings, client))
+    return Api(create_app(settings, client))
 
 
 def ask(api: Api, path: str, caller: str, **headers: str) -> Any:
@@ -309,7 +315,7 @@ def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], call
 
 
 @pytest.fixture(scope="module")
-def acting() -> tuple[Api, str]:
+def acting(_history: None) -> tuple[Api, str]:
     """The service with actions, and the id of a request for a retry of `adas`."""
     queue = frozenset({ADMIN_DASHBOARD})
     settings = Settings(
@@ -404,6 +410,38 @@ def test_a_page_about_actions_opens_only_with_its_permission(
         is_granted = needed is None or needed in ROLES[caller]
         assert (status in (200, 303, 409)) == is_granted
         assert is_granted or status == 403
+
+
+FILES = ("/admin/actions", "/admin/actions/{}/outcomes")
+PAGE_FILES = ("/dashboard/actions", "/dashboard/actions/{}")
+
+
+@pytest.mark.parametrize("caller", [*STRANGERS, *ROLES])
+@pytest.mark.parametrize("address", [*FILES, *PAGE_FILES])
+def test_a_file_of_records_has_the_access_of_its_list(
+    acting: tuple[Api, str], address: str, caller: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, request_id = acting
+    monkeypatch.setattr(  # mongomock cannot list them
+        ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=[])
+    )
+    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    client = api.app.test_client()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    if token is not None and address in PAGE_FILES:
+        client.set_cookie(SESSION_COOKIE, token, path="/dashboard")
+    path = f"{address.format(request_id)}?format=ndjson"
+    answer = client.get(path, headers={} if address in PAGE_FILES else headers)
+    if caller in STRANGERS:
+        assert answer.status_code == 401
+    elif ROLES[caller] is None:
+        assert answer.status_code == 403
+    else:
+        assert answer.status_code == 200
+        assert '"end": true' in answer.text
+    assert ("adas" in answer.text) == (
+        answer.status_code == 200 and "outcomes" not in address and "{}" not in address
+    )
 
 
 @pytest.mark.parametrize("job", ["adas", "bobs", "none"])
