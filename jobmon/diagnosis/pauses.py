@@ -1,4 +1,4 @@
-"""Paused types: their notice, and what their jobs wait for."""
+"""Paused types: the check for them, and the words that explain a pause."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ MAX_NAME, MAX_REASON = 60, 200  # characters of who paused a type, and why
 
 
 def find_overdue(evidence: Evidence) -> dict[str, datetime]:
-    """Since when a job of each type has been due, without those that are paused."""
+    """Since when a job of each type has been due, without paused types."""
     overdue = evidence.stats.health.overdue_by_type
     paused = set(map(label, evidence.pauses))
     return {job_type: due for job_type, due in overdue.items() if job_type not in paused}
@@ -49,7 +49,7 @@ def check_paused_types(evidence: Evidence) -> Check:
 
 
 def describe_pause(pause: TypePause) -> str:
-    """What follows after "is paused": by whom and why, without a full stop; may be empty."""
+    """The words after "is paused": by whom and why, without a full stop; may be empty."""
     by = f" by {pause.by[:MAX_NAME]}" if pause.by else ""
     reason = " ".join(pause.reason.split()).rstrip(".")
     if len(reason) > MAX_REASON:
