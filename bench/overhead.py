@@ -80,12 +80,17 @@ def measure(uri: str, count: int, folder: Path) -> None:
             "first page, 20 jobs": queue,
             "first page, 100 jobs": f"{queue}?per_page=100",
             "by status and type": paths["by status and type"],
+            "by cursor, far down": paths["450,000 deep by cursor"],
         }.items():
-            compare(name, "bare stack", Request(port, path), Request(bare, path), token)
-        cursor = Request(port, paths["450,000 deep by cursor"])
-        compare(
-            "by cursor, far down", "bare stack's first page", cursor, Request(bare, queue), token
-        )
+            # The bare stack has no cursors: compared with its first page.
+            other = queue if "cursor" in name else path
+            for each_differs in (False, True) if path != job else (False,):
+                shown = f"{name}, different requests" if each_differs else name
+                own, bare_one = (
+                    Request(number, target, each_differs=each_differs)
+                    for number, target in ((port, path), (bare, other))
+                )
+                compare(shown, "bare stack", own, bare_one, token)
         if express is not None:
             compare(
                 "a job with its attempts",

@@ -220,16 +220,28 @@ def time_alone(port: int, path: str, token: str, seconds: float = 3) -> float:
 
 
 def measure_rate(
-    port: int, path: str, token: str, seconds: float = 5, *, has_cache: bool = False
+    port: int,
+    path: str,
+    token: str,
+    seconds: float = 5,
+    *,
+    has_cache: bool = False,
+    each_differs: bool = False,
 ) -> float:
-    """Answers a second to 32 clients."""
+    """Answers a second to 32 clients.
+
+    With `each_differs` the clients send different requests, whose answers jobmon cannot share.
+    """
     answers = 0
     lock = threading.Lock()
     started = time.monotonic()
 
-    def work() -> None:
+    def work(number: int) -> None:
         nonlocal answers
-        client, sent = Client(port, path, token, has_cache=has_cache), 0
+        own_path = path
+        if each_differs:  # services ignore a parameter that they do not know
+            own_path = f"{path}{'&' if '?' in path else '?'}client={number}"
+        client, sent = Client(port, own_path, token, has_cache=has_cache), 0
         while time.monotonic() < started + seconds:
             client.ask()
             sent += 1
@@ -237,7 +249,7 @@ def measure_rate(
         with lock:
             answers += sent
 
-    threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
