@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Self
 
 from flask import request
@@ -17,6 +18,7 @@ from jobmon.rollup.windows import Window
 from jobmon.web.errors import invalid
 
 _SCHEMA = WindowParameters()
+_KEPT_QUERIES = 100
 _MILLISECOND = timedelta(milliseconds=1)
 _UNITS = {"m": "minute", "h": "hour", "d": "day"}
 # Lists may filter by the time when jobs finished or were created instead.
@@ -128,7 +130,13 @@ def find_kept_window() -> Mapping[str, str]:
 
 
 def _parse(parameters: Mapping[str, str]) -> WindowQuery:
-    query: WindowQuery = _SCHEMA.load(parameters)
+    """The query with these parameters; raises ValidationError."""
+    return _load(tuple(parameters.items()))
+
+
+@lru_cache(_KEPT_QUERIES)
+def _load(parameters: tuple[tuple[str, str], ...]) -> WindowQuery:
+    query: WindowQuery = _SCHEMA.load(dict(parameters))
     return query
 
 

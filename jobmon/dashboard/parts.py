@@ -1,8 +1,11 @@
 """Parts of pages, which a script requests to update an open page."""
 
 import hashlib
+from functools import lru_cache
 
 from flask import Response, request
+
+_KEPT_ETAGS = 64
 
 
 def is_part_request() -> bool:
@@ -13,6 +16,13 @@ def is_part_request() -> bool:
 def conditional_response(body: str | bytes, mimetype: str = "text/html") -> Response:
     """The body with an ETag; 304 without a body if the caller has the same one."""
     response = Response(body, mimetype=mimetype)
-    response.set_etag(hashlib.blake2b(response.get_data(), digest_size=16).hexdigest())
+    response.set_etag(_make_etag(body))
     response.make_conditional(request)
     return response
+
+
+@lru_cache(_KEPT_ETAGS)
+def _make_etag(body: str | bytes) -> str:
+    """Kept, because viewers of the same part share its body, and few of them get a new one."""
+    content = body.encode() if isinstance(body, str) else body
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
