@@ -20,7 +20,7 @@ from jobmon.api.parameters import Parameters, optional_text
 from jobmon.api.queries import (
     LIST_PARAMETERS,
     ListFormat,
-    find_page_of_file,
+    find_page_mistakes,
     format_field,
     load_list_query,
 )
@@ -306,9 +306,9 @@ class _PageParameters(Parameters):
     """Which page of a list, or a file of it."""
 
     @validates_schema(pass_original=True)
-    def _check_page(self, query: dict[str, Any], given: Mapping[str, Any], **_: Any) -> None:
-        if wrong := find_page_of_file(query, given):
-            raise ValidationError(dict(wrong))
+    def _check_page(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
+        if mistakes := find_page_mistakes(query, sent):
+            raise ValidationError(dict(mistakes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,16 +23,18 @@ class MuteAnswer(Answer):
         "`mute`: no message is sent. `acknowledge`: no reminder is sent.", enum=list(MuteMode)
     )
     kind = string(
-        "The notices that it is about; null for all.", enum=list(CheckKind), nullable=True
+        "The check whose notices it is about; null for all checks.",
+        enum=list(CheckKind),
+        nullable=True,
     )
     types = string("A pattern of types, such as `mail.*`; empty for all types.")
-    by = nested(PersonAnswer, "Who made it.")
+    by = nested(PersonAnswer, "The person who muted or acknowledged the notices.")
     at = DateOrText("Since when.")
     until = DateOrText("Until when, unless it was ended earlier.")
     reason = string("Why, as the person wrote it; secrets are replaced.")
     isActive = boolean("Whether it is in force.")
-    endedAt = DateOrText("When a person ended it; null if nobody did.")
-    endedBy = nested(PersonAnswer, "Who ended it; null if nobody did.", nullable=True)
+    endedAt = DateOrText("When a person ended it; null if no person did.")
+    endedBy = nested(PersonAnswer, "The person who ended it; null if no person did.", nullable=True)
 
 
 class MuteList(Answer):
@@ -48,7 +50,7 @@ def add_routes(routes: Routes) -> None:
     @routes.doc(operationId="listMutes")
     @routes.response(HTTPStatus.OK, MuteList, example=action_examples.MUTE_LIST)
     def mutes() -> dict[str, Any]:
-        """List the mutes of notices of the last 30 days, also those that are over.
+        """List the mutes of notices of the last 30 days, also past mutes.
 
         A muted notice is not sent to people, but stays on the pages.
         """

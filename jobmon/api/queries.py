@@ -61,24 +61,24 @@ class ListFormat(StrEnum):
     NDJSON = "ndjson"
 
 
-def format_field(what: str, without: str) -> fields.String:
-    """The parameter `format` of a list of `what`; a file has none of the parameters `without`."""
+def format_field(items: str, excluded: str) -> fields.String:
+    """The parameter `format` of a list of `items`; a file has no parameter that is `excluded`."""
     return fields.String(
         load_default=ListFormat.JSON.value,
         validate=validate.OneOf([*ListFormat, ""]),
         **describe(
-            f"`json` for a page; `csv` or `ndjson` for all matching {what} as a file, without "
-            f"{without}."
+            f"`json` for a page; `csv` or `ndjson` for all matching {items} as a file, without "
+            f"{excluded}."
         ),
     )
 
 
-def find_page_of_file(query: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The messages for the parameters of a page that a request for a file has given."""
+def find_page_mistakes(query: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The messages for the parameters of a page that a request for a file has."""
     if query["format"] not in (ListFormat.CSV, ListFormat.NDJSON):
         return {}
     message = f"Cannot be combined with format={query['format']}."
-    return {name: [message] for name in ("page", "per_page", "cursor") if given.get(name)}
+    return {name: [message] for name in ("page", "per_page", "cursor") if sent.get(name)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +259,7 @@ class _PageParameters(FilterParameters):
             field, oldest_first = _read_sort(query)
             if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
                 wrong["cursor"] = ["Made by a list with another sort."]
-        wrong |= find_page_of_file(query, sent)
+        wrong |= find_page_mistakes(query, sent)
         if wrong:
             raise ValidationError(wrong)
 

@@ -19,27 +19,27 @@ class MuteLine:
 
     @property
     def text(self) -> str:
-        """The notice; without one, what the mute is about: `stalled types of mail*`."""
+        """The notice; without one, the notices that the mute is about: `stalled types of mail*`."""
         if self.notice is not None:
             return self.notice.text
         kind = self.mute.kind
-        what = "all notices" if kind is None else kind.value.replace("_", " ")
-        return f"{what} of {self.mute.types}" if self.mute.types else what
+        notices = "all notices" if kind is None else kind.value.replace("_", " ")
+        return f"{notices} of {self.mute.types}" if self.mute.types else notices
 
     @property
     def link(self) -> str:
-        """The address of what the notice counts; empty if there is none."""
+        """The address of the jobs or types that the notice counts; empty if it has none."""
         return "" if self.notice is None else find_notice_address(self.notice)
 
     @property
-    def what(self) -> str:
-        """`muted`, `acknowledged`, or `mail* muted` if the notice is also about other types."""
-        done = "muted" if self.mute.mode is MuteMode.MUTE else "acknowledged"
-        return f"{self.mute.types} {done}" if self.notice and self.mute.types else done
+    def mode_text(self) -> str:
+        """`muted`, `acknowledged`, or `mail* muted` if the notice may also be about other types."""
+        mode = "muted" if self.mute.mode is MuteMode.MUTE else "acknowledged"
+        return f"{self.mute.types} {mode}" if self.notice and self.mute.types else mode
 
 
 def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLine]:
-    """A line for each mute and notice; those with a notice first, at most 20."""
+    """A line for each mute and notice, lines with a notice first, at most 20."""
     lines = [
         MuteLine(mute=mute, notice=notice)
         for check in checks
@@ -47,17 +47,17 @@ def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLin
         for mute in mutes.find(check.kind, notice.counted)
         if _is_about(mute, notice)
     ]
-    about = {line.mute.id for line in lines}
-    lines += [MuteLine(mute=mute) for mute in mutes.mutes if mute.id not in about]
+    with_notice = {line.mute.id for line in lines}
+    lines += [MuteLine(mute=mute) for mute in mutes.mutes if mute.id not in with_notice]
     return lines[:MAX_LINES]
 
 
-def is_loud(kind: CheckKind, notice: Notice, mutes: ActiveMutes) -> bool:
-    """Whether a notice belongs into the strip: it is not muted completely."""
+def is_in_strip(kind: CheckKind, notice: Notice, mutes: ActiveMutes) -> bool:
+    """Whether a notice belongs in the strip: it is not muted completely."""
     return not mutes.is_muted(kind, notice.counted)
 
 
 def _is_about(mute: Mute, notice: Notice) -> bool:
-    """Not if it acknowledges an earlier notice, which is over."""
+    """Whether a mute is about a notice: not if it acknowledges an earlier notice, which is over."""
     is_earlier = notice.since is not None and notice.since > mute.at + SAME_NOTICE
     return mute.mode is MuteMode.MUTE or not is_earlier

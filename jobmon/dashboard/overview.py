@@ -7,7 +7,7 @@ from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import capitalize_first
-from jobmon.dashboard.mute_lines import MuteLine, is_loud, list_mute_lines
+from jobmon.dashboard.mute_lines import MuteLine, is_in_strip, list_mute_lines
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import TypeRow, type_rows
@@ -35,8 +35,8 @@ ONLY_MUTED_TEXT = "Nothing else needs attention: all notices are muted."
 class Overview:
     """Everything that the page shows.
 
-    The strip has a notice, too, for each reason why checks could not be made. `mutes` are all that
-    are active, with the notices that they are about. `matching` has the
+    The strip has a notice, too, for each reason why checks could not be made. `mutes` are the
+    active mutes, with the notices that they are about. `matching` has the
     types of each `TypeCondition`.
     `gaps` are the parts of the window in which runs may be missing, each with the reason. `marks`
     has the deployments and other marks of the window, the newest first; None if they may not be
@@ -71,17 +71,20 @@ GAPS = {
 
 
 def overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
-    """The overview of these facts; muted notices have lines of their own."""
+    """The overview of these facts; muted notices have separate lines."""
     checks = run_checks(facts.evidence)
-    loud = [
+    unmuted = [
         replace(
-            check, notices=tuple(each for each in check.notices if is_loud(check.kind, each, mutes))
+            check,
+            notices=tuple(
+                notice for notice in check.notices if is_in_strip(check.kind, notice, mutes)
+            ),
         )
         for check in checks
     ]
-    notices = [_show_notice(notice) for notice in collect_notices(loud)]
-    is_quiet = any(check.notices for check in checks) and not notices
-    sentence = (ONLY_MUTED_TEXT, "quiet") if is_quiet else (ALL_CLEAR_TEXT, ALL_CLEAR)
+    notices = [_show_notice(notice) for notice in collect_notices(unmuted)]
+    are_all_muted = any(check.notices for check in checks) and not notices
+    sentence = (ONLY_MUTED_TEXT, "quiet") if are_all_muted else (ALL_CLEAR_TEXT, ALL_CLEAR)
     unchecked = [Chip(level=UNKNOWN, text=text) for text in describe_unchecked(checks)]
     forecast = forecast_queue(facts.evidence)
     return Overview(

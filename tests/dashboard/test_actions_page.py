@@ -329,9 +329,9 @@ def test_owner_sees_own_requests_only(make: Make, outcomes: list[JobOutcome]) ->
     assert "Retry 1 job" in ada.page(address).text
     missing = re.sub("[0-9a-f]{20}$", "0" * 20, address)
     for path in (address, f"{address}/toast"):
-        foreign, none = bob.get(path), bob.get(path.replace(address, missing))
-        assert (foreign.status_code, none.status_code) == (403, 403)
-        assert foreign.data == none.data
+        foreign, missing_page = bob.get(path), bob.get(path.replace(address, missing))
+        assert (foreign.status_code, missing_page.status_code) == (403, 403)
+        assert foreign.data == missing_page.data
     assert ada.get("/dashboard/actions").status_code == 403
     # Owners may act on their own jobs, and on nothing else.
     for form in (

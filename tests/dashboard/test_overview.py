@@ -506,31 +506,30 @@ def test_gaps_are_shown_with_their_reason() -> None:
     ]
 
 
-def make_mute(**given: Any) -> Mute:
-    fields = {"kind": CheckKind.LEASES, "reason": "known", "by": Person(subject="ada"), "at": NOW}
-    return Mute(**{**fields, "until": NOW + HOUR, **given})
+def make_mute(**fields: Any) -> Mute:
+    defaults = {"kind": CheckKind.LEASES, "reason": "known", "by": Person(subject="ada"), "at": NOW}
+    return Mute(**{**defaults, "until": NOW + HOUR, **fields})
 
 
 def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
-    """Catches a muted problem that is hidden, or a page that seems to be all clear."""
+    """Catches a muted problem that is hidden, or a page that states that all is clear."""
     shown = overview(facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),)))
     assert (shown.strip.problems, shown.strip.chips) == (0, [])
     assert (shown.strip.sentence, shown.strip.level) == (ONLY_MUTED_TEXT, "quiet")
     (line,) = shown.mutes
     assert line.text == "3 jobs stuck: their leases expired and no worker has picked them up"
     assert line.link == "/dashboard/jobs?condition=expired&sort=leaseExpiresAt"
-    assert line.what == "muted"
+    assert line.mode_text == "muted"
 
 
 def test_acknowledged_notice_stays_in_the_strip_until_it_is_over() -> None:
     mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE),))
     shown = overview(facts(expired_leases=3), mutes)
     assert shown.strip.problems == 1
-    assert [line.what for line in shown.mutes] == ["acknowledged"]
-    found = facts(expired_leases=3)
+    assert [line.mode_text for line in shown.mutes] == ["acknowledged"]
+    expired = facts(expired_leases=3)
     earlier = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
-    began = NOW - HOUR / 4
-    later = replace(found, evidence=replace(found.evidence, first_expiry=began))
+    later = replace(expired, evidence=replace(expired.evidence, first_expiry=NOW - HOUR / 4))
     assert [line.notice for line in overview(later, earlier).mutes] == [None]
 
 
@@ -540,7 +539,7 @@ def test_notice_of_which_some_types_are_muted_stays_in_the_strip() -> None:
     mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
     shown = overview(failing, ActiveMutes((mute,)))
     assert len(shown.strip.chips) == 1
-    assert [line.what for line in shown.mutes] == ["mail* muted"]
+    assert [line.mode_text for line in shown.mutes] == ["mail* muted"]
     both = ActiveMutes((mute, make_mute(kind=CheckKind.FAILURES, types="pdf")))
     assert overview(failing, both).strip.sentence == ONLY_MUTED_TEXT
 
