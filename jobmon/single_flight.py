@@ -1,6 +1,6 @@
 """Single flight: concurrent callers share one computation.
 
-`SingleFlight` and `SingleFlightCache` keep its result for a while; `FreshFlight` keeps nothing.
+`SingleFlight` and `SingleFlightCache` keep the result for a while; `FreshFlight` keeps no result.
 """
 
 import math
@@ -153,11 +153,11 @@ class SingleFlightCache(Generic[T]):
 
 
 class FreshFlight(Generic[T]):
-    """Callers with the same key share one computation, which begins after each of them called.
+    """Callers with the same key share one computation, which begins after the call of each.
 
-    So no caller gets a value from before its call. A caller who comes during a computation waits
-    for the next one, together with all others who come until that begins. A failure is raised for
-    every caller who waited for it.
+    So no caller gets a value from before its call. A caller during a computation waits for the next
+    computation, together with all callers until that begins. A failure is raised for every caller
+    who waited for it.
 
         pages = FreshFlight[bytes]()
         pages.get("newest", read_newest_jobs)
@@ -165,7 +165,7 @@ class FreshFlight(Generic[T]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # The computation in progress, and the next one if somebody waits for it.
+        # The computation in progress, and the next computation if a caller waits for it.
         self._flights: dict[Hashable, list[Future[T]]] = {}
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -175,12 +175,12 @@ class FreshFlight(Generic[T]):
             is_first = len(flights) < 2
             if is_first:
                 flights.append(Future())
-            current, own = flights[0], flights[-1]
+            current, newest = flights[0], flights[-1]
         if is_first:
-            if current is not own:
-                current.exception()  # waits for its end, whatever that is
-            self._run(key, own, compute)
-        return own.result()
+            if current is not newest:
+                current.exception()  # waits until it has ended or failed
+            self._run(key, newest, compute)
+        return newest.result()
 
     def _run(self, key: Hashable, outcome: Future[T], compute: Callable[[], T]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Settings that have a new name: the old one still works, with a warning.
+"""Settings that have a new name: the old name still works, with a warning.
 
 docs/versions.md has the policy, and a table of them.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 FILE_SUFFIX = "_FILE"
 
-# The new name of each old one; the first entry of a new name is read first.
+# Old name -> new name. If a setting has several old names, the first of them here is read first.
 RENAMED: Mapping[str, str] = {
     "JOBMON_KEEP_MINUTES_DAYS": "JOBMON_MINUTE_RETENTION_DAYS",
     "JOBMON_KEEP_HOURS_DAYS": "JOBMON_HOUR_RETENTION_DAYS",
@@ -17,19 +17,19 @@ RENAMED: Mapping[str, str] = {
 
 
 def is_set(name: str) -> bool:
-    """Whether a variable, or the one with `_FILE` that names its file, is set and not empty."""
+    """Whether a variable, or its variant with `_FILE`, is set and not empty."""
     return bool(os.environ.get(name) or os.environ.get(name + FILE_SUFFIX))
 
 
 def choose_name(name: str) -> str:
-    """The name under which a setting is set: an old one, unless the new one is set too."""
+    """The name under which a setting is set: an old name, unless the new name is set, too."""
     if is_set(name):
         return name
     return next((old for old, new in RENAMED.items() if new == name and is_set(old)), name)
 
 
 def list_warnings() -> list[str]:
-    """A sentence for each old name in the environment; it names what to change, and no value."""
+    """A sentence for each old name in the environment: what to change, without the value."""
     warnings = []
     for old, new in RENAMED.items():
         if not is_set(old):

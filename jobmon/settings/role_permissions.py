@@ -24,11 +24,11 @@ RolePermissions = dict[str, frozenset[str]]
 
 def read_role_permissions(env: Env, name: str) -> RolePermissions:
     """Permissions by role. A file of queues may add permissions: then `load_queues` checks them."""
-    has_others = bool(env.str("QUEUES", None))
+    has_queues_file = bool(env.str("QUEUES", None))
 
     def check(permissions: RolePermissions) -> None:
         known = {ADMIN_DASHBOARD, *ACTION_PERMISSIONS}
-        if frozenset().union(*permissions.values()) - known and not has_others:
+        if frozenset().union(*permissions.values()) - known and not has_queues_file:
             names = ", ".join((ADMIN_DASHBOARD, *ACTION_PERMISSIONS))
             raise ValidationError(f"Permissions are {names}.")
 
@@ -51,14 +51,14 @@ def _split_permissions(pairs: Mapping[str, str]) -> RolePermissions:
 
 
 def _parse_json(text: str) -> RolePermissions:
-    """The roles of a JSON object; raises ValidationError, which repeats nothing but a role."""
+    """The roles in a JSON object; raises ValidationError, which repeats only names of roles."""
     try:
         value: dict[str, Any] = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except ValueError as error:
-        where = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValidationError(f"Not JSON{where}.") from None
+        position = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValidationError(f"Not JSON{position}.") from None
     for role, granted in value.items():
-        if not (isinstance(granted, list) and all(isinstance(each, str) for each in granted)):
+        if not (isinstance(granted, list) and all(isinstance(name, str) for name in granted)):
             raise ValidationError(
                 f'{role}: not a list of permissions, such as ["ADMIN_DASHBOARD"].'
             )

@@ -481,21 +481,22 @@ def test_check_reports_each_state_of_the_collector(
     assert "No collector has ever run" in message().message
     assert message().commands == ("jobmon collector",)
     connection = Connection(settings)
-    own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
-    build = own.new("build", {"at": now, "counted": 5, "estimated": 1_000})
-    own["state"].insert_one(build)
+    rollups = OwnDatabase(rollup_database(connection), connection.queue_key)
+    now = datetime.now(UTC)
+    build = rollups.new("build", {"at": now, "counted": 5, "estimated": 1_000})
+    rollups["state"].insert_one(build)
     assert message().message == "A first count is in progress: 5 of about 1,000 jobs."
-    own["state"].update_one({"name": "build"}, {"$set": {"at": now - timedelta(hours=1)}})
-    own["state"].insert_one(own.new("stats", {"at": now - timedelta(hours=3)}))
+    rollups["state"].update_one({"name": "build"}, {"$set": {"at": now - timedelta(hours=1)}})
+    rollups["state"].insert_one(rollups.new("stats", {"at": now - timedelta(hours=3)}))
     assert message().message.startswith("No collector is running, and its statistics are 3 h")
     lease = {"holder": "box:1", "expiresAt": now + timedelta(hours=1)}
-    own["leases"].insert_one(own.new("collector", lease))
+    rollups["leases"].insert_one(rollups.new("collector", lease))
     assert message().message == "Collector box:1 is running, but its statistics are not up to date."
     assert message().level is Level.WARNING
-    own["state"].update_one({"name": "stats"}, {"$set": {"at": now + timedelta(hours=1)}})
+    rollups["state"].update_one({"name": "stats"}, {"$set": {"at": now + timedelta(hours=1)}})
     assert message().level is Level.OK
     assert message().message.endswith("kept by collector box:1.")
-    complete_queue.client.drop_database(own["state"].database.name)
+    complete_queue.client.drop_database(rollups["state"].database.name)
     connection.client.close()
 
 
