@@ -1,5 +1,5 @@
 """A server with TLS and users that jobmon only reads: catches an attempt or a right to write to the
-watched database, a connection that falls back to plain text, and a password in the log."""
+queue's database, a connection that falls back to plain text, and a password in the log."""
 
 import json
 import logging
@@ -32,9 +32,9 @@ from ..support.certificates import Authority
 from ..support.pages import PART
 from ..support.waiting import eventually
 
-WATCHED, OWN, STATE = "shop", "jobmon_rollups", "jobmon_state"
+WATCHED, ROLLUP, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
-ROLES = QueueRoles(WATCHED, COLLECTIONS, (OWN, STATE))
+ROLES = QueueRoles(WATCHED, COLLECTIONS, (ROLLUP, STATE))
 # These routes are 503 without a collector.
 NEED_COLLECTOR = ("/admin/jobs/errors", "/admin/jobs/slowest", "/dashboard/errors/")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
@@ -268,7 +268,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
     with guarded.root(appname="jobmon") as root, run_workload(guarded.uri("root")):
         eventually(lambda: root[WATCHED].jobs.count_documents({}) > 100)
         refusals_before = refusals(guarded.server)
-        with profiling(root, WATCHED), profiling(root, OWN), serving(web) as api:
+        with profiling(root, WATCHED), profiling(root, ROLLUP), serving(web) as api:
             exercise(api, ("1h",))  # counted live
             with collecting(collector):
                 stats = "/admin/jobs/stats"
@@ -288,7 +288,7 @@ def test_service_and_collector_never_try_to_write_to_the_watched_database(
             assert len(refused) == 1
             assert "insert" in refused[0]
             on_queue = list(root[WATCHED]["system.profile"].find({"appName": "jobmon"}))
-            on_rollup = list(root[OWN]["system.profile"].find({"appName": "jobmon"}))
+            on_rollup = list(root[ROLLUP]["system.profile"].find({"appName": "jobmon"}))
     by_user = {user: [entry for entry in on_queue if user in entry["user"]] for user in PASSWORDS}
     assert {entry["op"] for entry in on_queue if entry["user"] == "root@admin"} >= {"update"}
     assert all(len(entries) > 20 for entries in by_user.values())
@@ -328,7 +328,7 @@ def test_every_route_works_for_every_documented_user(
         root = stack.enter_context(guarded.root())
         with run_workload(guarded.uri("root")):
             eventually(lambda: root[WATCHED].jobs.count_documents({}) > 20)
-        root.drop_database(OWN)
+        root.drop_database(ROLLUP)
         apis = {
             user: stack.enter_context(serving(make_settings(mongo_uri=guarded.uri(user))))
             for user in USERS
@@ -458,23 +458,27 @@ ATTEMPTS: dict[str, Attempt] = {
     "whole database's changes": command(
         "aggregate", 1, pipeline=[{"$changeStream": {}}], cursor={}
     ),
-    "own: drop": command("drop", "state", on=OWN),
-    "own: drop database": command("dropDatabase", on=OWN),
-    "own: rename": command("renameCollection", f"{OWN}.state", to=f"{OWN}.gone", on="admin"),
-    "own: merge into the watched": command(
+    "rollup: drop": command("drop", "state", on=ROLLUP),
+    "rollup: drop database": command("dropDatabase", on=ROLLUP),
+    "rollup: rename": command(
+        "renameCollection", f"{ROLLUP}.state", to=f"{ROLLUP}.gone", on="admin"
+    ),
+    "rollup: merge into the queue": command(
         "aggregate",
         "state",
         pipeline=[{"$merge": {"into": {"db": WATCHED, "coll": "jobs"}}}],
         cursor={},
-        on=OWN,
+        on=ROLLUP,
     ),
 }
 READER_ATTEMPTS = {
-    "own: insert": command("insert", "revoked_tokens", documents=[{}], on=STATE),
-    "own: update": command("update", "state", updates=[{"q": {}, "u": {"a": 1}}], on=OWN),
-    "own: delete": command("delete", "revoked_tokens", deletes=[{"q": {}, "limit": 0}], on=STATE),
-    "own: createIndexes": command(
-        "createIndexes", "state", indexes=[{"key": {"a": 1}, "name": "a"}], on=OWN
+    "rollup: insert": command("insert", "revoked_tokens", documents=[{}], on=STATE),
+    "rollup: update": command("update", "state", updates=[{"q": {}, "u": {"a": 1}}], on=ROLLUP),
+    "rollup: delete": command(
+        "delete", "revoked_tokens", deletes=[{"q": {}, "limit": 0}], on=STATE
+    ),
+    "rollup: createIndexes": command(
+        "createIndexes", "state", indexes=[{"key": {"a": 1}, "name": "a"}], on=ROLLUP
     ),
 }
 

@@ -41,7 +41,7 @@ class Queue:
     """A queue, the result of its next check (`evidence`), and the database of its collectors."""
 
     settings: Settings
-    own: OwnDatabase
+    rollup: OwnDatabase
     evidence: Evidence | Exception = HEALTHY
     now: datetime = NOW
     mutes: tuple[Mute, ...] = ()
@@ -71,7 +71,7 @@ class Collector:
         self.queue = queue
         self.notifier = Notifier(
             sources,
-            queue.own,
+            queue.rollup,
             receivers,
             Redactor(),
             cast("MuteRecords", queue),
@@ -91,7 +91,7 @@ class Collector:
         self.notifier.step()
 
     def health(self, name: str = "webhook") -> Any:
-        stored = StateStore(self.queue.own).load()
+        stored = StateStore(self.queue.rollup).load()
         return next(each.health for each in stored.receivers if each.health.name == name)
 
 
@@ -359,8 +359,8 @@ def test_stats_that_are_too_old_change_nothing(queue: Queue, receiver: WebhookRe
 
 
 def test_a_malformed_state_is_replaced(queue: Queue, receiver: WebhookReceiver) -> None:
-    state = queue.own["state"]
-    state.insert_one(queue.own.new(NOTIFICATIONS, {"version": "x", "receivers": 3}))
+    state = queue.rollup["state"]
+    state.insert_one(queue.rollup.new(NOTIFICATIONS, {"version": "x", "receivers": 3}))
     queue.evidence = STUCK
     collector = queue.start()
     collector.check()
@@ -389,7 +389,7 @@ def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookR
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
-    stored = str(queue.own["state"].find_one({"name": NOTIFICATIONS}))
+    stored = str(queue.rollup["state"].find_one({"name": NOTIFICATIONS}))
     assert "/hook" not in stored
     assert SIGNING_SECRET not in stored
 
