@@ -8,7 +8,7 @@ from flask import Flask
 from pymongo import MongoClient
 
 from jobmon import __version__, logs, tracing
-from jobmon.api import actions, admin, health, jobs, metrics, openapi
+from jobmon.api import actions, admin, health, jobs, metrics, mute_requests, openapi
 from jobmon.api import queues as queue_list
 from jobmon.api.export import EXPORTS, ExportSlots
 from jobmon.api.job_lists import ListResponder
@@ -139,7 +139,7 @@ def _add_routes(
         job_routes,
         admin.blueprint(lists, workers, len(queues)),
         queue_list.blueprint(summaries),
-        *([actions.blueprint()] if has_actions else ()),
+        *([actions.blueprint(), mute_requests.blueprint()] if has_actions else ()),
         health.blueprint(app.extensions["jobmon_revoked"]),
     ):
         api.register_blueprint(routes)

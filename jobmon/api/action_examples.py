@@ -86,4 +86,5 @@ MUTE = {
     "endedAt": None,
     "endedBy": None,
 }
+MUTE_BODY = {name: MUTE[name] for name in ("mode", "kind", "types", "until", "reason")}
 MUTE_LIST = {"data": [MUTE]}

@@ -52,6 +52,7 @@ _TAGS = {
     "actions": "Actions on jobs: requests, which an actor carries out, and their records. Only "
     "with JOBMON_ACTIONS; otherwise these paths are a 404.",
     "health": "Liveness and readiness probes, without a token.",
+    "mutes": "Mutes of notices. Only with JOBMON_ACTIONS; otherwise these paths are a 404.",
 }
 
 RETRY_AFTER = {

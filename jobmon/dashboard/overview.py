@@ -18,9 +18,10 @@ from jobmon.diagnosis.notice_address import find_notice_address
 from jobmon.diagnosis.notices import (
     ALL_CLEAR,
     UNKNOWN,
+    CheckKind,
+    Level,
     Notice,
     TypeCondition,
-    collect_notices,
     describe_unchecked,
 )
 from jobmon.rollup.gaps import Gap, GapReason
@@ -82,7 +83,10 @@ def overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
         )
         for check in checks
     ]
-    notices = [_show_notice(notice) for notice in collect_notices(unmuted)]
+    notices = sorted(
+        (_show_notice(check.kind, each) for check in unmuted for each in check.notices),
+        key=lambda chip: chip.level != Level.BAD,
+    )
     are_all_muted = any(check.notices for check in checks) and not notices
     sentence = (ONLY_MUTED_TEXT, "quiet") if are_all_muted else (ALL_CLEAR_TEXT, ALL_CLEAR)
     unchecked = [Chip(level=UNKNOWN, text=text) for text in describe_unchecked(checks)]
@@ -118,6 +122,11 @@ def _explain_no_forecast(facts: Facts, forecast: Forecast) -> str:
     return capitalize_first(forecast.text) if forecast.outlook is Outlook.UNKNOWN else ""
 
 
-def _show_notice(notice: Notice) -> Chip:
-    link = find_notice_address(notice)
-    return Chip(level=notice.level.value, text=notice.text, link=link, since=notice.since)
+def _show_notice(kind: CheckKind, notice: Notice) -> Chip:
+    return Chip(
+        level=notice.level.value,
+        text=notice.text,
+        link=find_notice_address(notice),
+        since=notice.since,
+        kind=kind.value,
+    )

@@ -8,6 +8,7 @@ from typing import Self
 from flask import Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
+from jobmon.api.mute_requests import may_mute
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_type_buttons
 from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
@@ -90,6 +91,7 @@ class OverviewPage:
             window=query.window,
             shown_window=query.window.resolve(current_queue().series, datetime.now(UTC)),
             parameters=query.parameters,
+            may_mute=may_mute(),
             may_resume=bool(list_type_buttons(is_paused=True).kinds),
         )
 

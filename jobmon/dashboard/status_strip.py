@@ -14,12 +14,14 @@ class Chip:
     """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts.
 
     The link of a notice about one type leads to the page of the type. `since` is when it began.
+    `kind`: that of a notice that can be muted; otherwise empty.
     """
 
     level: str
     text: str
     link: str = ""
     since: datetime | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

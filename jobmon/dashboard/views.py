@@ -16,6 +16,7 @@ from jobmon.dashboard.errors_page import ErrorPages
 from jobmon.dashboard.find_page import FindPage
 from jobmon.dashboard.job_page import JobPage
 from jobmon.dashboard.list_pages import JobListPages
+from jobmon.dashboard.mutes_page import MutePages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.page_window import PRESETS, describe_steps, find_kept_window
 from jobmon.dashboard.parts import is_part_request
@@ -126,6 +127,10 @@ def blueprint(
 
 
 def _add_action_pages(routes: Blueprint, actions: ActionPages) -> None:
+    mutes = MutePages()
+    routes.add_url_rule("/dashboard/mutes/confirm", "confirm_mute", mutes.confirm)
+    routes.add_url_rule("/dashboard/mutes", "file_mute", mutes.file, methods=["POST"])
+    routes.add_url_rule("/dashboard/mutes/end", "end_mute", mutes.end, methods=["POST"])
     page = "/dashboard/actions/<string(length=20):action_id>"
     routes.add_url_rule("/dashboard/actions", "actions", actions.requests)
     routes.add_url_rule("/dashboard/actions", "file_action", actions.file, methods=["POST"])

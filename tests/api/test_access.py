@@ -6,7 +6,7 @@ difference between another owner's job and a missing job.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -19,9 +19,13 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.monitoring import CommandListener
 
+from jobmon.actions.mute_records import MuteRecords
+from jobmon.actions.mutes import Mute
+from jobmon.actions.request import Person
 from jobmon.actions.requests import ActionRequests, OutcomePage
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
+from jobmon.redaction.redactor import Redactor
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.settings.actions import (
     ACTION_PERMISSIONS,
@@ -29,6 +33,7 @@ from jobmon.settings.actions import (
     JOBS_CANCEL,
     JOBS_EDIT,
     JOBS_RETRY,
+    NOTICES_MUTE,
 )
 from jobmon.store import indexes
 from jobmon.web.auth import SESSION_COOKIE
@@ -145,6 +150,20 @@ ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
         JOBS_RETRY,
     ),
 }
+MUTE_ID = "0" * 20
+_UNTIL = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+ACTION_ROUTES |= {
+    ("POST", "/admin/jobs/mutes"): (
+        "/admin/jobs/mutes",
+        {"until": _UNTIL, "reason": "x"},
+        NOTICES_MUTE,
+    ),
+    ("POST", "/admin/jobs/mutes/<string(length=20):mute_id>/end"): (
+        f"/admin/jobs/mutes/{MUTE_ID}/end",
+        {},
+        NOTICES_MUTE,
+    ),
+}
 OWNER_ACTION = ("POST", "/job/actions")
 _REQUEST_PAGE = "/dashboard/actions/<string(length=20):action_id>"
 _RETRY_FORM = {"action": "retry", "id": "adas"}
@@ -168,6 +187,17 @@ ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ),
     ("POST", "/dashboard/actions/confirm"): ("/dashboard/actions/confirm", _RETRY_FORM, JOBS_RETRY),
     ("POST", "/dashboard/actions"): ("/dashboard/actions", _RETRY_FORM, JOBS_RETRY),
+    ("GET", "/dashboard/mutes/confirm"): (
+        "/dashboard/mutes/confirm?kind=backlog_growth",
+        None,
+        NOTICES_MUTE,
+    ),
+    ("POST", "/dashboard/mutes"): (
+        "/dashboard/mutes",
+        {"kind": "backlog_growth", "minutes": "60", "mode": "mute", "reason": "x"},
+        NOTICES_MUTE,
+    ),
+    ("POST", "/dashboard/mutes/end"): ("/dashboard/mutes/end", {"id": MUTE_ID}, NOTICES_MUTE),
 }
 
 # The status and code that each caller without a valid token gets.
@@ -339,6 +369,10 @@ def acting(_history: None) -> tuple[Api, str]:
     )
     client[settings.state_db][REVOKED].insert_one({"_id": "revoked"})
     api = Api(create_app(settings, client))
+    own = api.app.extensions["jobmon_connection"]
+    until, root = datetime.now(UTC) + timedelta(hours=1), Person(subject="root")
+    mute = Mute(id=MUTE_ID, kind=None, by=root, until=until, reason="x")
+    MuteRecords(own, own, Redactor()).add(mute)
     bearer = {"Authorization": f"Bearer {signed('root', 'admin')}"}
     filed = api.client.post("/admin/actions", json=RETRY_ADAS, headers=bearer)
     return api, filed.json["id"]

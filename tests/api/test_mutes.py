@@ -1,13 +1,17 @@
 """`GET /admin/jobs/mutes`, and the mutes on the page: catches one that hides who made it."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobmon.actions.mute_records import MuteRecords
 from jobmon.actions.mutes import Mute, MuteMode
 from jobmon.actions.request import Person
+from jobmon.app import create_app
 from jobmon.diagnosis.notices import CheckKind
 from jobmon.redaction.redactor import Redactor
+from jobmon.settings import ADMIN_DASHBOARD, Settings
+from jobmon.settings.actions import NOTICES_MUTE
 
 from ..conftest import Api
 
@@ -40,3 +44,37 @@ def test_mutes_are_listed_with_their_person_and_their_end(api: Api) -> None:
     assert found[0]["by"] == {"subject": "ada", "role": "ops", "address": "10.0.0.1"}
     assert found[0]["endedAt"] is None
     assert found[1]["endedBy"]["subject"] == "bob"
+
+
+def test_mutes_are_made_and_ended_by_the_api(
+    make_settings: Callable[..., Settings], watched: Any
+) -> None:
+    granted = {"admin": frozenset({ADMIN_DASHBOARD, NOTICES_MUTE})}
+    service = Api(create_app(make_settings(actions=True, role_permissions=granted), watched.client))
+    headers = {"Authorization": f"Bearer {service.token('ada', 'admin')}"}
+
+    def post(path: str, body: Any) -> Any:
+        return service.client.post(f"/admin/jobs/mutes{path}", json=body, headers=headers)
+
+    until = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    body = {"kind": "new_dead_jobs", "types": "mail.*", "until": until, "reason": "known"}
+    made = post("", body)
+    assert made.status_code == 201, made.text
+    assert (made.json["mode"], made.json["by"]["subject"]) == ("mute", "ada")
+    assert made.json["isActive"] is True
+    ended = post(f"/{made.json['id']}/end", {"reason": "mended"})
+    assert (ended.status_code, ended.json["isActive"]) == (200, False)
+    assert ended.json["endedBy"]["subject"] == "ada"
+    assert post(f"/{'0' * 20}/end", {}).status_code == 404
+    for changed, field in (
+        ({"kind": "other"}, "kind"),
+        ({"until": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}, "until"),
+        ({"until": "soon"}, "until"),
+        ({"reason": ""}, "reason"),
+        ({"kind": "expired_leases"}, "types"),
+        ({"mode": "acknowledge", "kind": None}, "kind"),
+        ({"minutes": 5}, "minutes"),
+    ):
+        refused = post("", body | changed)
+        assert refused.status_code == 422, changed
+        assert field in refused.json["error"]["details"], refused.text

@@ -423,9 +423,9 @@ def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
     assert [link.partition("&then")[0] for link in links] == [
         f"{CONFIRM}?action=resume_type&type={name}" for name in ("mail", "gone")
     ]
-    assert page.all("div", id="overview", **{"class": "may-resume"})
+    assert page.all("div", id="overview", **{"class": "may-resume may-mute"})
     reader = signed_in(api, role="reader").page("/dashboard")
-    assert not reader.all("div", id="overview", **{"class": "may-resume"})
+    assert [div.get("class") for div in reader.all("div", id="overview")] == [None]
     pause(watched)
     assert signed_in(api).page("/dashboard/overview?by=type").all("a", **{"class": "resume"}) == []
 

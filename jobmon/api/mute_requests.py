@@ -1,0 +1,171 @@
+"""`POST /admin/jobs/mutes…`: mutes, acknowledges and ends, only with JOBMON_ACTIONS."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from marshmallow import fields, validate
+
+from jobmon.actions.catalog import RequestError
+from jobmon.actions.mutes import Mute, MuteMode
+from jobmon.actions.request import MAX_REASON, to_milliseconds
+from jobmon.api import action_examples, examples
+from jobmon.api.answers import Error
+from jobmon.api.body import Body
+from jobmon.api.fields import default_none, describe
+from jobmon.api.job_actions import make_person
+from jobmon.api.mutes import MuteAnswer, format_mute
+from jobmon.api.openapi import Access, Routes
+from jobmon.diagnosis.notices import CheckKind
+from jobmon.settings.actions import NOTICES_MUTE
+from jobmon.web import auth
+from jobmon.web.errors import ApiError, invalid
+from jobmon.web.queues import current_queue
+
+log = structlog.get_logger("jobmon.actions")
+
+_MUTE_ID = {
+    "name": "mute_id",
+    "in": "path",
+    "required": True,
+    "description": "Id of the mute.",
+    "schema": {"type": "string", "minLength": 20, "maxLength": 20},
+    "example": action_examples.MUTE["id"],
+}
+
+
+class MuteBody(Body):
+    """Which notices are muted, until when and why."""
+
+    mode = fields.String(
+        load_default=MuteMode.MUTE.value,
+        validate=validate.OneOf([mode.value for mode in MuteMode]),
+        **describe("`mute`: send no message. `acknowledge`: send no reminder."),
+    )
+    kind = fields.String(
+        load_default=default_none,
+        validate=validate.OneOf([kind.value for kind in CheckKind]),
+        **describe("The notices; without it all of the queue, only for `mute`.", nullable=True),
+    )
+    types = fields.String(
+        load_default="",
+        **describe("Only these types: a name or a pattern such as `mail.*`."),
+    )
+    until = fields.AwareDateTime(
+        required=True,
+        format="iso",
+        default_timezone=UTC,
+        **describe("Until when: at most 30 days from now. UTC if it has no offset."),
+    )
+    reason = fields.String(
+        required=True,
+        validate=validate.Length(1, MAX_REASON),
+        **describe("Why; shown on the pages and in the records."),
+    )
+
+
+class MuteEndBody(Body):
+    """Why a mute is ended."""
+
+    is_required = False
+
+    reason = fields.String(
+        load_default="", validate=validate.Length(max=MAX_REASON), **describe("Why.")
+    )
+
+
+def blueprint() -> Routes:
+    """The routes that change mutes; they need the queue's permission and NOTICES_MUTE."""
+    routes = Routes("mutes", __name__, access=Access.ADMIN, url_prefix="/admin/jobs/mutes")
+
+    @routes.post("")
+    @routes.doc(operationId="muteNotices")
+    @routes.arguments(MuteBody, location="json", example=action_examples.MUTE_BODY)
+    @routes.response(HTTPStatus.CREATED, MuteAnswer, example=action_examples.MUTE)
+    def mute(given: dict[str, Any]) -> dict[str, Any]:
+        """Mute or acknowledge notices for a while; needs NOTICES_MUTE.
+
+        No message about a muted notice is sent until the time is over. Of an acknowledged one no
+        reminder is sent, but that it gets worse and that it is over. Pages show both.
+        """
+        require_right()
+        kind = given["kind"]
+        added = add_mute(
+            given["until"].astimezone(UTC),
+            kind=None if kind is None else CheckKind(kind),
+            types=given["types"],
+            mode=MuteMode(given["mode"]),
+            reason=given["reason"],
+        )
+        return format_mute(added, datetime.now(UTC))
+
+    @routes.post("/<string(length=20):mute_id>/end", parameters=[_MUTE_ID])
+    @routes.doc(operationId="endMute")
+    @routes.arguments(
+        MuteEndBody, location="json", required=False, example={"reason": "it is back"}
+    )
+    @routes.alt_response(
+        HTTPStatus.NOT_FOUND,
+        schema=Error,
+        description="There is no such mute.",
+        example=examples.ERRORS["not_found"],
+    )
+    @routes.response(HTTPStatus.OK, MuteAnswer, example=action_examples.MUTE)
+    def end(given: dict[str, Any], mute_id: str) -> dict[str, Any]:
+        """End a mute or an acknowledgement now; needs NOTICES_MUTE.
+
+        A notice that is still there is sent.
+        """
+        require_right()
+        return format_mute(end_mute(mute_id, given["reason"]), datetime.now(UTC))
+
+    return routes
+
+
+def may_mute() -> bool:
+    """Whether the caller may mute the notices of the queue."""
+    is_on = current_queue().actions is not None
+    return is_on and auth.is_admin() and auth.has_permission(NOTICES_MUTE)
+
+
+def require_right() -> None:
+    """Raise ApiError 403 unless the caller may mute notices."""
+    if not may_mute():
+        message = f"This needs {NOTICES_MUTE}."
+        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", message)
+
+
+def add_mute(until: datetime, **fields: Any) -> Mute:
+    """Record a mute of the caller, whose right was checked; ApiError 422 for a bad one."""
+    try:
+        at = to_milliseconds(datetime.now(UTC))
+        mute = Mute(by=make_person(), at=at, until=until, **fields)
+    except RequestError as error:
+        raise invalid(error.field, str(error)) from None
+    added = current_queue().mutes.add(mute)
+    log.info(
+        "notices muted",
+        mute=added.id,
+        mode=added.mode.value,
+        kind=added.kind and added.kind.value,
+        until=added.until.isoformat(),
+        user=added.by.subject,
+        address=added.by.address,
+    )
+    return added
+
+
+def end_mute(mute_id: str, reason: str) -> Mute:
+    """Record that the caller, whose right was checked, ends a mute; ApiError 404 without one."""
+    ended = current_queue().mutes.end(find_mute(mute_id), make_person(), reason)
+    log.info("mute ended", mute=mute_id, user=auth.subject())
+    return ended
+
+
+def find_mute(mute_id: str) -> Mute:
+    """A mute of the last 30 days; raises ApiError 404 if there is none with this id."""
+    for mute in current_queue().mutes.list_recent():
+        if mute.id == mute_id:
+            return mute
+    raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such mute.")

@@ -1,0 +1,98 @@
+"""The questions before a notice is muted or acknowledged, and before a mute ends."""
+
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from flask import redirect, render_template, request, url_for
+from werkzeug.wrappers import Response as BaseResponse
+
+from jobmon.actions.mutes import MuteMode
+from jobmon.api.job_actions import queue_actions
+from jobmon.api.mute_requests import add_mute, end_mute, find_mute, require_right
+from jobmon.dashboard import session
+from jobmon.dashboard.mute_lines import MuteLine
+from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
+from jobmon.web.errors import ApiError, invalid
+
+# How long a notice may be muted, in minutes, by the words of the form.
+LENGTHS = {
+    "1 hour": 60,
+    "2 hours": 120,
+    "4 hours": 240,
+    "8 hours": 480,
+    "1 day": 1_440,
+    "3 days": 4_320,
+    "7 days": 10_080,
+}
+USUAL_LENGTH = 120
+
+
+class MutePages:
+    """The routes of the forms; all need NOTICES_MUTE."""
+
+    def confirm(self) -> str:
+        """The question before a mute of a kind of notices, or before the `id` of a mute ends."""
+        _require_right()
+        if mute_id := request.args.get("id"):
+            line = MuteLine(mute=find_mute(mute_id))
+            return render_template("dashboard/confirm.html", question="unmute", line=line)
+        return _render_question(_read_kind(request.args.get("kind", "")))
+
+    def file(self) -> BaseResponse | tuple[str, int]:
+        """Mute or acknowledge, and show the overview; the question again with what is wrong."""
+        _require_right()
+        session.require_same_origin()
+        form, kind = request.form, _read_kind(request.form.get("kind", ""))
+        minutes = form.get("minutes", "")
+        if minutes not in map(str, LENGTHS.values()):
+            raise invalid("minutes", "One of the given times.")
+        mode = form.get("mode", "")
+        if mode not in list(MuteMode):
+            raise invalid("mode", "Unknown.")
+        try:
+            add_mute(
+                datetime.now(UTC) + timedelta(minutes=int(minutes)),
+                kind=kind,
+                types=form.get("types", "").strip(),
+                mode=MuteMode(mode),
+                reason=form.get("reason", "").replace("\r\n", "\n"),
+            )
+        except ApiError as error:
+            if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise
+            messages = error.details or {}
+            return _render_question(kind, messages), HTTPStatus.UNPROCESSABLE_ENTITY
+        return redirect(url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
+
+    def end(self) -> BaseResponse:
+        """End a mute, and show the overview."""
+        _require_right()
+        session.require_same_origin()
+        end_mute(request.form.get("id", ""), request.form.get("reason", "")[:500])
+        return redirect(url_for("dashboard.home"), HTTPStatus.SEE_OTHER)
+
+
+def _require_right() -> None:
+    session.require_admin()
+    queue_actions()
+    require_right()
+
+
+def _read_kind(text: str) -> CheckKind:
+    if text not in list(CheckKind):
+        raise invalid("kind", "Unknown.")
+    return CheckKind(text)
+
+
+def _render_question(kind: CheckKind, messages: dict[str, Any] | None = None) -> str:
+    return render_template(
+        "dashboard/confirm.html",
+        question="mute",
+        notice_kind=kind.value,
+        what=kind.value.replace("_", " "),
+        has_types=kind in KINDS_BY_TYPE,
+        lengths=LENGTHS,
+        values={"minutes": str(USUAL_LENGTH), **request.form},
+        messages=messages or {},
+    )
