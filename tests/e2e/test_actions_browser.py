@@ -155,6 +155,27 @@ def test_toast_of_an_action_stays_until_it_is_dismissed(
     expect(toast).to_have_count(0)
 
 
+def test_type_is_resumed_where_a_waiting_job_explains_its_pause(
+    stack: ActingStack, visit: Visits, job_type: str
+) -> None:
+    """Catches a link that leaves the page, or a page that does not follow the resumption."""
+    stack.queue.enqueue(job_type, job_id=f"{job_type}-waits")
+    page = visit(f"{stack.url}/dashboard/types/{job_type}")
+    page.get_by_role("button", name="Pause this type").click()
+    confirm_with_reason(page, "provider is down", "Pause 1 type")
+    expect(page.locator(".paused")).to_be_visible()
+    page.goto(f"{stack.url}/dashboard/jobs/{job_type}-waits")
+    verdict = page.locator(".verdict")
+    expect(verdict).to_contain_text("by root: provider is down. No worker takes the job")
+    address = page.url
+    verdict.get_by_role("link", name="Resume the type").click()
+    page.locator("#confirm").get_by_role("button", name="Resume 1 type").click()
+    expect(page.locator(".toast").filter(has_text="Resume 1 type")).to_contain_text("1 resumed")
+    expect(verdict).not_to_contain_text("paused")
+    assert page.url == address
+    assert stack.queue.lease("w1", types=[job_type]) is not None
+
+
 def test_time_is_entered_in_the_zone_of_the_viewer(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
