@@ -1,4 +1,5 @@
-"""`jobmon mute` and its sisters on a real server: catches a mute that is lost or about too much."""
+"""`jobmon mute`, `acknowledge`, `unmute` and `mutes` on a real server: catches a mute that is lost,
+and a mute that hides other notices."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -39,8 +40,8 @@ def run(mongod: Mongod, database: Documents) -> Run:
             "JOBMON_MONGO_URI": database_uri(mongod, database),
             "JOBMON_STATE_DB": f"{database.name}_state",
         }
-        given = {f"JOBMON_{name}": value for name, value in settings.items()}
-        return CliRunner().invoke(main, arguments, env=environment | given)
+        more = {f"JOBMON_{name}": value for name, value in settings.items()}
+        return CliRunner().invoke(main, arguments, env=environment | more)
 
     return run
 
@@ -80,9 +81,9 @@ def test_a_mute_is_recorded_printed_and_ended(run: Run, records: MuteRecords) ->
     (mute,) = records.list_recent()
     assert mute.end is not None
     assert (mute.end.by.subject, mute.end.reason) == ("bob", "back")
-    again = run("unmute", mute.id)
-    assert again.exit_code == 1
-    assert again.output == f"Error: no mute in force with the id {mute.id}\n"
+    repeated = run("unmute", mute.id)
+    assert repeated.exit_code == 1
+    assert repeated.output == f"Error: no mute in force with the id {mute.id}\n"
 
 
 def test_an_acknowledgement_lasts_a_day_by_default(run: Run, records: MuteRecords) -> None:

@@ -49,10 +49,10 @@ class Queue:
     def find_active(self, now: datetime) -> ActiveMutes:
         return ActiveMutes(tuple(mute for mute in self.mutes if mute.is_active(now)))
 
-    def mute(self, **given: Any) -> None:
-        """Mute expired leases for an hour, unless given otherwise."""
+    def mute(self, **changes: Any) -> None:
+        """Mute expired leases for an hour, or with these other fields."""
         fields = {"kind": CheckKind.LEASES, "reason": "known", "by": ADA, "at": self.now}
-        mute = Mute(**{**fields, "until": self.now + HOUR, **given})
+        mute = Mute(**{**fields, "until": self.now + HOUR, **changes})
         self.mutes = (mute, *self.mutes)
 
     def start(self) -> "Collector":
@@ -394,9 +394,9 @@ def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookR
     assert SIGNING_SECRET not in stored
 
 
-def send_begin(queue: Queue, found: Evidence) -> Collector:
-    """A collector that has sent that a problem begins."""
-    queue.evidence = found
+def find_problem(queue: Queue, problem: Evidence) -> Collector:
+    """A collector that has found this problem for longer than the delay."""
+    queue.evidence = problem
     collector = queue.start()
     collector.check()
     collector.check(2 * MINUTE)
@@ -411,7 +411,7 @@ def test_a_muted_problem_is_sent_again_when_the_mute_ends(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     """Catches a message during the mute, and a mute that hides a problem for ever."""
-    collector = send_begin(queue, STUCK)
+    collector = find_problem(queue, STUCK)
     queue.mute()
     queue.evidence = evidence(expired_leases=99)  # worse, but muted
     for _ in range(5):
@@ -428,7 +428,7 @@ def test_a_problem_that_begins_while_muted_is_sent_when_a_person_ends_the_mute(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     queue.mute(kind=None)
-    collector = send_begin(queue, STUCK)
+    collector = find_problem(queue, STUCK)
     collector.check(10 * MINUTE)
     assert receiver.received == []
     queue.mutes = ()
@@ -441,7 +441,7 @@ def test_the_end_of_a_muted_problem_is_sent_when_the_mute_ends(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     """Catches an incident that stays open for ever at a service such as PagerDuty."""
-    collector = send_begin(queue, STUCK)
+    collector = find_problem(queue, STUCK)
     queue.mute()
     queue.evidence = HEALTHY
     for _ in range(5):
@@ -455,7 +455,7 @@ def test_a_problem_that_came_and_went_while_muted_is_never_sent(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     queue.mute()
-    collector = send_begin(queue, STUCK)
+    collector = find_problem(queue, STUCK)
     queue.evidence = HEALTHY
     for _ in range(8):
         collector.check(10 * MINUTE)
@@ -465,9 +465,9 @@ def test_a_problem_that_came_and_went_while_muted_is_never_sent(
 def test_a_message_that_was_not_delivered_is_dropped_when_its_problem_is_muted(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """Catches a message that arrives during the mute, because its receiver was away before."""
+    """Catches a message that arrives during the mute, because its receiver was down before."""
     receiver.status = 500
-    collector = send_begin(queue, STUCK)
+    collector = find_problem(queue, STUCK)
     receiver.received.clear()
     receiver.status = 200
     queue.mute()
@@ -478,7 +478,7 @@ def test_a_message_that_was_not_delivered_is_dropped_when_its_problem_is_muted(
 def test_an_acknowledged_problem_is_not_repeated_but_sent_when_worse_and_when_over(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    collector = send_begin(queue, STUCK)
+    collector = find_problem(queue, STUCK)
     queue.mute(mode=MuteMode.ACKNOWLEDGE, until=queue.now + 100 * HOUR)
     collector.check(30 * HOUR)
     assert changes(receiver) == ["begins expired_leases"]
@@ -503,7 +503,7 @@ def test_only_the_muted_types_of_a_notice_are_left_out(
     both = evidence({}, {59: {"mail.a": (0, 40, 0), "pdf": (0, 40, 0)}})
     only_mail = evidence({}, {59: {"mail.a": (0, 40, 0)}})
     queue.mute(kind=CheckKind.FAILURES, types="mail.*", until=queue.now + 3 * HOUR)
-    collector = send_begin(queue, only_mail)
+    collector = find_problem(queue, only_mail)
     assert receiver.received == []
     queue.evidence = both
     collector.check(MINUTE)
@@ -511,8 +511,9 @@ def test_only_the_muted_types_of_a_notice_are_left_out(
     (first,) = receiver.received
     assert first.notices[0]["types"] == ["pdf"]
     assert first.notices[0]["text"] == "100% of pdf attempts failed in the last hour"
-    for found in (both, evidence({}, {59: {"pdf": (0, 40, 0)}}), both):
-        queue.evidence = found
+    only_pdf = evidence({}, {59: {"pdf": (0, 40, 0)}})
+    for next_evidence in (both, only_pdf, both):
+        queue.evidence = next_evidence
         collector.check(10 * MINUTE)
     assert len(receiver.received) == 1
     collector.check(3 * HOUR)  # the mute has ended
