@@ -11,19 +11,18 @@ from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.summaries import ERROR_FIELDS, shorten_last_error
 
-MAX_COMPARED = 20_000  # jobs whose error is compared before a request: 0.1 ms each
+MAX_COMPARED = 20_000  # jobs, of which each takes 0.1 ms
 _TOO_MANY = (
-    f"More than {MAX_COMPARED:,} jobs would have to be compared: add error_code, type, or "
+    f"The group would be searched in more than {MAX_COMPARED:,} jobs: add error_code, type, or "
     "created_from and created_to."
 )
-_FOLDED = "This group has errors of several kinds: use error_code instead."
+_SEVERAL_KINDS = "This group has errors of several kinds: use error_code instead."
 
 
 class GroupJobReader:
     """Reads the jobs of groups of errors; methods raise PyMongoError.
 
-    The error alone decides the group. So only the jobs have to be read, and an old job is found,
-    too.
+    The group follows from the job's error. The history is not read, so old jobs are found, too.
     """
 
     def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:
@@ -33,7 +32,7 @@ class GroupJobReader:
     def find(self, job_filter: JobFilter, group_id: str) -> list[Document]:
         """All jobs of a group that match a filter, the newest first.
 
-        RefusedFilterError if more than 20,000 jobs would have to be compared.
+        RefusedFilterError if more than 20,000 jobs match, and for what `select` refuses.
         """
         found: list[Document] = []
         compared = 0
@@ -45,9 +44,9 @@ class GroupJobReader:
         return found
 
     def select(self, jobs: Iterable[Document], group_id: str) -> list[Document]:
-        """The jobs, of those read by `lists`, whose error belongs to the group.
+        """Those of the jobs, which `lists` has read, whose error belongs to the group.
 
-        RefusedFilterError for a group that collects errors without a group of their own.
+        RefusedFilterError for a group `(other messages)`: it has errors of several kinds.
         """
         selected = []
         for job in jobs:
@@ -57,5 +56,5 @@ class GroupJobReader:
             if kind is not None and kind.id == group_id:
                 selected.append(job)
             elif kind is not None and fold_kind(kind).id == group_id:
-                raise RefusedFilterError("error_group", _FOLDED)
+                raise RefusedFilterError("error_group", _SEVERAL_KINDS)
         return selected

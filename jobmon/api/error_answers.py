@@ -7,7 +7,7 @@ from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
 from jobmon.api.queue_answers import Gap, WindowBounds
 from jobmon.diagnosis.error_kinds import GroupStatus
 
-MAX_NAMES = 10  # types and workers of a group in an answer; the others are summed
+MAX_NAMES = 10  # types or workers listed for a group; the others are summed as `(other)`
 
 
 class FailedJobAnswer(Answer):
@@ -22,7 +22,8 @@ class FailedJobAnswer(Answer):
 class ErrorGroupAnswer(Answer):
     """Errors with the same code, the same message without its variable parts, and the same frame.
 
-    The group `(other)` counts the errors that could not be grouped: its other fields are null.
+    A group `(other messages)` has the errors of one code whose messages had no group of their own.
+    The group `(other)` counts all other errors: it has neither code, pattern nor frame.
     """
 
     id = string("Its id: the same for the same kind of error in any queue.")
@@ -33,12 +34,13 @@ class ErrorGroupAnswer(Answer):
     )
     frame = Text("Function and file in the program's own code that raised them, if known.")
     status = string(
-        "`new`: first seen in the last hour. `ongoing`: seen in the last 15 minutes. `quiet`: "
-        "neither. Null if unknown.",
+        "`new`: first seen in the last hour, and not in the first 15 minutes of counting. "
+        "`ongoing`: otherwise, if seen in the last 15 minutes. `quiet`: otherwise. Null if "
+        "unknown.",
         enum=[*(status.value for status in GroupStatus), None],
         nullable=True,
     )
-    firstSeen = DateOrText("When it was first seen, not only in the window; null if unknown.")
+    firstSeen = DateOrText("When it was first seen, also before the window; null if unknown.")
     lastSeen = DateOrText("When it was last seen; null if unknown.")
     count = integer("Errors in the window; null if unknown.", nullable=True)
     previousCount = integer(
@@ -59,7 +61,7 @@ class ErrorGroupAnswer(Answer):
         **describe("Errors by step of the window, up to now. Null with `worker`.", nullable=True),
     )
     jobs = array(FailedJobAnswer, "The last jobs that failed with this error, the newest first.")
-    reasons = mapping(fields.String(), "By field name: why it is null.")
+    reasons = mapping(fields.String(), "By field name: why it is null, if a reason is known.")
 
 
 class ErrorGroupDetail(ErrorGroupAnswer):
@@ -82,7 +84,9 @@ class ErrorGroupListMeta(ErrorGroupMeta):
     """The window of a list of groups, and the totals of the window."""
 
     total = integer("Matching groups with errors in the window; null if unknown.", nullable=True)
-    total_errors = integer("Errors of all groups, of the requested types or worker.", nullable=True)
+    total_errors = integer(
+        "All errors in the window, of the requested types or worker.", nullable=True
+    )
     ungrouped_errors = integer(
         "The part of `total_errors` that could not be grouped: `(other)`.", nullable=True
     )

@@ -1,7 +1,7 @@
-"""`jobmon check`: reports which needs of jobmon a deployment meets, and what is missing.
+"""`jobmon check`: checks whether a deployment has what jobmon needs, and reports what is missing.
 
-It only reads: a sample of the newest documents, the names of collections and indexes, the user's
-rights. No finding repeats a password or a job's payload.
+It writes nothing. It reads samples of the documents, the names of collections and indexes, the
+user's rights, and jobmon's own databases. No finding repeats a password or a job's payload.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,26 +78,27 @@ def check_deployment(
 
 
 def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> Iterator[Finding]:
-    """Report how tokens are checked, whether people can sign in, and rules of no queue.
+    """Report how tokens are checked, whether people can sign in, and rules that match no queue.
 
     `watched` is the beginning of the message "… watched", such as `jobs is`. `queues`: the names of
     all queues.
     """
-    yield _describe_settings(settings, watched)
-    for message in list_warnings():
-        yield warning("settings", message, remedy="docs/versions.md lists deprecated settings.")
-    yield from _check_rules(settings, queues)
     try:
         require_shared_storage(settings, settings.workers)
     except SettingsError as error:
         yield refused_setting(error)
+    else:
+        yield _describe_settings(settings, watched)
+    for message in list_warnings():
+        yield warning("settings", message, remedy="docs/versions.md lists deprecated settings.")
+    yield from _check_rules(settings, queues)
     yield from check_sign_in(settings)
 
 
 class DeploymentCheck:
     """The checks of one queue in its deployment; later checks use the results of earlier ones.
 
-    `own_connection` reads jobmon's own databases; without it the collector is not checked.
+    `own_connection` reads jobmon's own databases; without it, collector and actor are not checked.
     """
 
     def __init__(
@@ -243,7 +244,9 @@ class DeploymentCheck:
             ]
             yield from found
             if sample.size and not found:
-                message = f"The newest {sample.size} of {sample.name} have all required fields."
+                message = (
+                    f"Each required field occurs in the newest {sample.size} of {sample.name}."
+                )
                 yield ok("fields", message)
 
     def _check_search(self) -> Iterator[Finding]:
@@ -271,7 +274,7 @@ class DeploymentCheck:
                 continue
             try:
                 sample = read_sample(self._connection.database, log)
-            except OperationFailure:  # it can be read only with that profile
+            except OperationFailure:  # the rights for this log come only with its profile
                 continue
             if has_events(profile, sample):
                 yield warning(
@@ -306,9 +309,10 @@ class DeploymentCheck:
             message += f", and finds deletions within {SWEEP_S:g} s."
         else:
             remedy = "Set updatedAt at every change of a job, or use a replica set."
-            message += f", but no job has updatedAt: changes appear only within {SWEEP_S:g} s."
+            message += ", but none of the newest jobs has updatedAt: changes appear after up to "
+            message += f"{SWEEP_S:g} s."
         if self._connection.profile.attempts is None:
-            message += " Runs are counted from the jobs, without those that jobs overwrite."
+            message += " Runs are counted from the jobs, which keep only their last run."
         yield warning("changes", message, remedy=remedy)
 
     def _check_actor(self) -> Iterator[Finding]:
@@ -334,7 +338,7 @@ class DeploymentCheck:
             message = f"Collector {leader} is running, but its statistics are not up to date."
             yield warning("collector", message, remedy=READ_THE_LOG)
         else:
-            message = f"No collector has ever run for this queue on {name}: "
+            message = f"No collector has stored statistics of this queue in {name}: "
             if age_s is not None:
                 age = duration(1_000 * age_s)
                 message = f"No collector is running, and its statistics are {age} old. "
@@ -374,7 +378,7 @@ def _describe_settings(settings: Settings, watched: str) -> Finding:
 
 
 def _check_rules(settings: Settings, queues: Sequence[str]) -> Iterator[Finding]:
-    """A warning for tables of thresholds that are about no queue: a name may have a typo."""
+    """A warning for thresholds whose pattern matches no queue: a name may have a typo."""
     unused = [
         pattern
         for pattern, _ in settings.rules.by_queue
@@ -383,7 +387,7 @@ def _check_rules(settings: Settings, queues: Sequence[str]) -> Iterator[Finding]
     if unused:
         yield warning(
             "settings",
-            f"JOBMON_RULES has thresholds for {', '.join(unused)}, which is no queue.",
+            f"JOBMON_RULES has thresholds for queues that do not exist: {', '.join(unused)}.",
             remedy=f"The queues are {', '.join(queues[:20])}.",
         )
 

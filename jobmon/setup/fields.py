@@ -85,7 +85,7 @@ def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ..
     """The fields that jobs should have according to the profile."""
     if settings.profile == Settings.profile:
         return JOB_FIELDS
-    # Other programs do not always write the other fields, and have several forms of them.
+    # Other programs may leave out the optional fields, or store them in another form.
     return tuple(
         replace(field, is_essential=True, statuses=())
         for field in JOB_FIELDS
@@ -148,9 +148,9 @@ def _required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Fiel
     )
 
 
-# The limits of fields that are computed from a document.
-_LIMITS = {
-    "type": "a list by type reads all jobs in their order",
+# What does not work if a field is computed from the document, and so has no index.
+_COMPUTED_LIMITS = {
+    "type": "a list that is filtered by type reads all jobs",
     "nextRunAt": "due and scheduled jobs are neither counted nor listed",
     "leaseExpiresAt": "expired leases are neither counted nor listed",
     "finishedAt": "finished attempts and dead jobs are not counted by time",
@@ -161,7 +161,7 @@ def computed_fields(mapping: FieldMapping) -> list[str]:
     """Fields that are only shown, because no index can serve them, each with the consequence."""
     return [
         f"{name} ({limit})"
-        for name, limit in _LIMITS.items()
+        for name, limit in _COMPUTED_LIMITS.items()
         if name not in mapping.unknown
         and not mapping.can_query(name)
         and name not in (*mapping.alternatives, *mapping.constants)
@@ -291,7 +291,8 @@ class Sample:
                 "fields",
                 f"None of the newest {len(expected)} of {self.name} {where}has "
                 f"{path}: {field.consequence}.",
-                remedy=f"If this is the field, set {self._write_paths({field.name: similar[0]})}."
+                remedy=f"If {similar[0]} is that field, set "
+                f"{self._write_paths({field.name: similar[0]})}."
                 if similar
                 else None,
             )

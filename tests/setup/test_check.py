@@ -133,7 +133,7 @@ def test_check_with_a_missing_certificate_prints_one_line() -> None:
 
 def test_check_of_a_rate_limit_without_a_storage_for_several_workers_is_a_problem() -> None:
     settings = Settings(mongo_uri="mongodb://127.0.0.1:1", rate_limit="1/minute", workers=2)
-    _, problem = itertools.islice(check_deployment(settings), 2)
+    problem = next(iter(check_deployment(settings)))
     assert (problem.check, problem.level) == ("settings", Level.PROBLEM)
     assert "JOBMON_RATE_LIMIT_STORAGE_URI" in problem.message
 
@@ -277,7 +277,7 @@ def test_check_reports_missing_fields_and_the_consequences(
         job_id.message
         == "None of the newest 3 of jobs has jobId: a job cannot be opened or followed."
     )
-    assert job_id.remedy == "If this is the field, set JOBMON_JOB_FIELDS=jobId=job_id."
+    assert job_id.remedy == "If job_id is that field, set JOBMON_JOB_FIELDS=jobId=job_id."
     assert {finding.level for finding in others} == {Level.WARNING}
     names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in others}
     # Nothing has ended or failed; `attempts` in the job is used as attemptCount.
@@ -301,9 +301,10 @@ def test_check_of_a_profile_in_a_file_advises_to_change_the_file(
     database.jobs.insert_one({"wait_until": NOW, "State": "done"})
     file_settings = replace(settings, profile=str(path))
     status, next_run = select(list(check_deployment(file_settings)), "fields")
-    assert status.remedy == f'If this is the field, set status.path = "State" in {path}.'
+    assert status.remedy == f'If State is that field, set status.path = "State" in {path}.'
     assert (
-        next_run.remedy == f'If this is the field, set fields.nextRunAt = "wait_until" in {path}.'
+        next_run.remedy
+        == f'If wait_until is that field, set fields.nextRunAt = "wait_until" in {path}.'
     )
     connection = Connection(file_settings)
     with connection.client:
@@ -478,7 +479,7 @@ def test_check_reports_each_state_of_the_collector(
     def message() -> Finding:
         return select_one(list(check_deployment(settings)), "collector", *Level)
 
-    assert "No collector has ever run" in message().message
+    assert "No collector has stored statistics" in message().message
     assert message().commands == ("jobmon collector",)
     connection = Connection(settings)
     rollups = OwnDatabase(rollup_database(connection), connection.queue_key)
@@ -520,12 +521,12 @@ def test_check_of_a_standalone_server_reports_polling(
         assert 'db.jobs.createIndex({"updatedAt": 1})' in select_one(found, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
         assert (
-            "no job has updatedAt"
+            "none of the newest jobs has updatedAt"
             in select_one(list(check_deployment(settings)), "changes").message
         )
     agenda = replace(settings, profile="agenda", jobs_collection="agendaJobs")
     finding = select_one(list(check_deployment(agenda)), "changes")
-    assert finding.message.endswith("without those that jobs overwrite.")
+    assert finding.message.endswith("which keep only their last run.")
 
 
 @pytest.fixture(scope="module")

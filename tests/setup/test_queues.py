@@ -76,7 +76,7 @@ def test_check_reports_thresholds_of_no_queue(environment: dict[str, str], tmp_p
     assert lines[index].split(maxsplit=2) == [
         "warning",
         "settings",
-        "JOBMON_RULES has thresholds for payout, which is no queue.",
+        "JOBMON_RULES has thresholds for queues that do not exist: payout.",
     ]
     assert lines[index + 1].strip() == "The queues are payouts, unreachable, mails."
 
