@@ -48,14 +48,25 @@ STARTS_WITHIN_S = 30
 
 
 class Request(NamedTuple):
-    """A path of a service. With `has_cache`, clients send the ETag of the last answer."""
+    """A path of a service. With `has_cache`, clients send the ETag of the last answer.
+
+    With `each_differs`, each client sends another request, whose answer it shares with nobody.
+    """
 
     port: int
     path: str
     has_cache: bool = False
+    each_differs: bool = False
 
     def measure_rate(self, token: str) -> float:
-        return measure_rate(self.port, self.path, token, ROUND_S, has_cache=self.has_cache)
+        return measure_rate(
+            self.port,
+            self.path,
+            token,
+            ROUND_S,
+            has_cache=self.has_cache,
+            each_differs=self.each_differs,
+        )
 
 
 def measure(uri: str, count: int, folder: Path) -> None:
