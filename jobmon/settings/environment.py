@@ -232,7 +232,8 @@ class Settings:
     oidc_session_hours: int = _setting(Env.int, 12, validate=validate.Range(1, 720))
     # The web service
     workers: int = _setting(Env.int, 2, validate=_positive)
-    threads: int = _setting(Env.int, 8, validate=_positive)
+    # Requests at a time: to hand a slot from thread to thread costs more than a thread that waits.
+    threads: int = _setting(Env.int, 16, validate=_positive)
     rate_limit: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_per_address: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_storage_uri: str = _setting(Env.str, "memory://", secret=True)
