@@ -49,7 +49,7 @@ class ActionSupport:
         """Raise RequestError with the reason unless the queue has this action."""
         if not self.has(action):
             available = ", ".join(self.list_actions())
-            message = self.reason or f"This queue does not have it. It has: {available}."
+            message = self.reason or f"This queue has no action {action}. It has: {available}."
             if action == JobAction.DELETE and not self.reason:
                 message = NO_DELETION
             raise RequestError("action", message)

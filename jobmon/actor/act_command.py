@@ -12,6 +12,7 @@ import click
 from pymongo.errors import PyMongoError
 
 from jobmon.actions.catalog import ACTIONS, RequestError
+from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreview, ActionPreviewer
 from jobmon.actions.request import ActionRequest, Person, to_milliseconds
 from jobmon.actions.requests import ActionRequests
@@ -71,7 +72,7 @@ class IsoTime(click.ParamType[datetime]):
 @click.option("--dry-run", is_flag=True, help="Change nothing; record what would be done.")
 @click.option("--yes", is_flag=True, help="File the request without a confirmation.")
 @click.option("--wait", is_flag=True, help="Print the progress until the request is over.")
-@click.option("--queue", metavar="NAME", help="One of the queues in JOBMON_QUEUES.")
+@click.option("--queue", metavar="NAME", help="A queue in JOBMON_QUEUES; by default the first.")
 def act_command(action: str, **options: Any) -> None:
     """Request an ACTION on jobs. `jobmon actor` carries it out and records each job.
 
@@ -121,7 +122,12 @@ class _Session:
 
         return cls(
             ActionRequests(connection, own_connection, redactor),
-            ActionPreviewer(JobLists(planner, redactor), ListCounter(planner), find_support(queue)),
+            ActionPreviewer(
+                JobLists(planner, redactor),
+                ListCounter(planner),
+                find_support(queue),
+                GroupJobReader(planner, redactor),
+            ),
             close,
         )
 
@@ -177,7 +183,8 @@ def _make_target(action: str, options: dict[str, Any]) -> Target:
 
 
 def _print_preview(action: str, preview: ActionPreview) -> None:
-    click.echo(f"{action}: {count(preview.count, 'job')}")
+    noun = "type" if ACTIONS[action].is_for_types else "job"
+    click.echo(f"{action}: {count(preview.count, noun)}")
     if preview.unsuitable:
         click.echo(f"  {preview.unsuitable:,} of the given ids will be skipped")
     for job in preview.sample:

@@ -10,6 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobmon.cli import main
+from jobmon.diagnosis.error_kinds import classify_error
+from jobmon.diagnosis.error_texts import prepare_error
+from jobmon.redaction.redactor import Redactor
 
 from ..support.processes import end_process
 from ..support.waiting import eventually
@@ -46,6 +49,17 @@ def test_act_prints_the_jobs_and_requests_only_what_is_confirmed(acting: ActingQ
     assert acting.state(state).counts.done == 7
 
 
+def test_act_finds_the_jobs_of_a_group_of_errors_and_counts_types(acting: ActingQueue) -> None:
+    error = {"code": "E", "message": "no answer", "stack": None}
+    acting.add("dead", "dlq", lastError=error)
+    kind = classify_error(prepare_error(error, None, Redactor(())))
+    assert kind is not None
+    done = act(acting, "retry", "--error-group", kind.id, "--reason", "back", "--yes")
+    assert done.output.startswith("retry: 1 job\n  dead"), done.output
+    done = act(acting, "pause_type", "--type", "mail", "--yes")
+    assert done.output.startswith("pause_type: 1 type\n"), done.output
+
+
 def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
     acting.add("dead", "dlq")
     for _ in range(2):
@@ -62,7 +76,7 @@ def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
         (("retry", "--status", "dlq", "--yes"), "--reason: Required for more than one job."),
         (("reschedule", "--id", "a", "--yes"), "--run-at: Required for reschedule."),
         (("delete", "--id", "a", "--yes"), "JOBMON_ACTIONS_ALLOW_DELETE=true"),
-        (("disable", "--id", "a", "--yes"), "ACTION: This queue does not have it."),
+        (("disable", "--id", "a", "--yes"), "ACTION: This queue has no action disable."),
         (("retry", "--id", "a", "--status", "dlq", "--yes"), "Give either ids or filters."),
         (("retry", "--id", "a", "--run-at", "soon"), "'soon' is not a time in ISO 8601"),
     ],
