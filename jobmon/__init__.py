@@ -1,3 +1,3 @@
-"""jobmon: a read-only monitor and admin API for a job queue kept in MongoDB."""
+"""jobmon: a monitor and admin API for job queues kept in MongoDB."""
 
-__version__ = "0.1.0"  # pyproject.toml reads it; a checkout works uninstalled
+__version__ = "0.1.0"  # pyproject.toml reads it; here it is known without an installation

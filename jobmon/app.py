@@ -46,12 +46,12 @@ from jobmon.web.sessions import SessionKeys
 if TYPE_CHECKING:
     from jobmon.dashboard.provider_sign_in import ProviderSignIn
 
-# gunicorn does not restart a process with this code: a new attempt cannot fix a bad setting.
+# gunicorn stops if a worker exits with this code: a restart cannot correct a bad setting.
 EXIT_BAD_SETTINGS = 3
 
 
 class _Service(Flask):
-    """Flask without async views: else Flask checks at each request whether a view is async."""
+    """Flask without async views: Flask would check at each request whether a view is async."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """The function, unchanged."""
@@ -81,7 +81,7 @@ def create_app(
         API_TITLE="jobmon",
         API_VERSION=__version__,
         OPENAPI_VERSION="3.1.0",
-        PROVIDE_AUTOMATIC_OPTIONS=False,  # an OPTIONS request has no token
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # browsers send OPTIONS without a token
     )
     app.json = JSONProvider(app)
     app.extensions["jobmon_settings"] = settings

@@ -1,6 +1,6 @@
 """The `jobmon` command: its subcommands and their options.
 
-A command imports what it needs when it runs, so that `--help` answers at once.
+A command imports what it needs when it runs, so that `jobmon --help` answers at once.
 """
 
 import logging
@@ -37,7 +37,7 @@ OTHER_COMMANDS = {
     "act": "Request an ACTION on jobs.",
     "notify": "Show how many notifications reached each receiver; --test sends a test message.",
     "mute": "Send no message about a NOTICE for a while; the pages still show it, as muted.",
-    "acknowledge": "Send no reminder of a NOTICE: only if it gets worse, and when it is over.",
+    "acknowledge": "Send no reminders of a NOTICE; only messages that it got worse or is over.",
     "unmute": "End a mute or an acknowledgement now; `jobmon mutes` prints the ID.",
     "mutes": "Print which notices are muted or acknowledged, by whom, until when and why.",
     "token": "Print a token signed with JOBMON_JWT_SECRET_KEY.",
@@ -127,7 +127,7 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="jobmon")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """A read-only monitor and admin API for a job queue kept in MongoDB.
+    """A monitor and admin API for job queues kept in MongoDB; only `jobmon actor` changes jobs.
 
     Settings come from the environment (JOBMON_…); docs/operations.md lists them. Run `jobmon demo`
     to see a sample queue. For your own queue, set JOBMON_MONGO_URI and JOBMON_JWT_SECRET_KEY, and
@@ -138,9 +138,8 @@ def main(context: click.Context) -> None:
 
         from jobmon.app import create_app
 
-        needs_key = (
-            context.invoked_subcommand == "token"
-        )  # `revoke` needs a key only for --token-stdin
+        # `revoke` needs a key only for --token-stdin.
+        needs_key = context.invoked_subcommand == "token"
         context.obj = ScriptInfo(
             create_app=lambda: create_app(_read_settings(require_keys=needs_key))
         )
@@ -149,7 +148,7 @@ def main(context: click.Context) -> None:
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("gunicorn_arguments", nargs=-1)
 def run(gunicorn_arguments: tuple[str, ...]) -> None:
-    """Serve the pages and the API with gunicorn; other arguments are passed to gunicorn.
+    """Serve the pages and the API with gunicorn; all arguments are passed on to gunicorn.
 
     It listens on JOBMON_BIND, 127.0.0.1:8000 by default.
     """
@@ -210,10 +209,10 @@ def collector(*, only_check: bool) -> None:
 def actor() -> None:
     """Carry out the actions on jobs that people have requested, in a process of its own.
 
-    It is the only part of jobmon that writes the watched jobs, as the user in
-    JOBMON_ACTOR_MONGO_URI, by default JOBMON_MONGO_URI. You may start several: one of them works
-    for each queue, and another takes over when it ends. It needs no key for tokens. After an
-    unexpected failure it exits with 1. docs/actions.md describes it.
+    It changes the watched jobs as the user in JOBMON_ACTOR_MONGO_URI, by default JOBMON_MONGO_URI;
+    the web service and the collector never do. You may start several: one of them works for each
+    queue, and another takes over when it ends. It needs no key for tokens. After an unexpected
+    failure it exits with 1. docs/actions.md describes it.
     """
     from jobmon import logs
     from jobmon.actor.acting import acting
@@ -238,7 +237,7 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
 
     Run it in a deployment, with what was deployed as TEXT: jobmon mark "v2.31". The user in
     JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, like
-    the collector's user. It writes nothing else, and needs no key for tokens.
+    the collector's user. It writes to no other database, and needs no key for tokens.
     """
     from jobmon.collector.mark_writer import write_marks
     from jobmon.redaction.redactor import Redactor
@@ -265,7 +264,7 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
 
 
 def _read_time(text: str | None) -> datetime:
-    """A time in ISO 8601, to the millisecond; the present one for None. Raises MarkError."""
+    """A time in ISO 8601, to the millisecond; the present time for None. Raises MarkError."""
     from jobmon.rollup.marks import MarkError
 
     try:
@@ -303,13 +302,13 @@ def demo(port: int, state: Path) -> None:
 def openapi() -> None:
     """Print the OpenAPI document that `/openapi.json` answers with; needs no settings.
 
-    It has all routes, also those that need JOBMON_ACTIONS.
+    It also has the routes that need JOBMON_ACTIONS, but not the fields of JOBMON_SEARCH_FIELDS.
     """
     from jobmon.api.openapi import render_document
     from jobmon.app import create_app
     from jobmon.settings import Settings
 
-    # Nothing connects before the first request, and no setting is part of the document.
+    # Nothing connects before the first request.
     settings = Settings(
         mongo_uri="mongodb://localhost", jwt_secret_key="-" * 32, log_level="ERROR", actions=True
     )

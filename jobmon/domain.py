@@ -16,7 +16,7 @@ class JobStatus(StrEnum):
     LEASED = "leased"
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # an attempt failed, a retry is due at nextRunAt
-    DLQ = "dlq"  # dead-lettered: no attempt is left
+    DLQ = "dlq"  # dead-lettered: it is not retried
     CANCELLED = "cancelled"
 
 
@@ -76,7 +76,7 @@ FINAL_STATUSES = (JobStatus.SUCCEEDED.value, JobStatus.DLQ.value, JobStatus.CANC
 FINAL_ATTEMPT_STATUSES = tuple(
     status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING
 )
-# The statuses of the jobs of `jobmon.queue` that an action changes.
+# By action: the statuses of the jobs of `jobmon.queue` that it changes.
 ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.RETRY: (JobStatus.FAILED.value, JobStatus.DLQ.value, JobStatus.CANCELLED.value),
     JobAction.RUN_NOW: WAITING_STATUSES,
@@ -109,7 +109,7 @@ def explain_refusal(action: str, job: Mapping[str, Any], now: datetime) -> str |
 
 
 def _read_date(job: Mapping[str, Any], name: str) -> datetime | None:
-    """A date of a job in UTC; None for another value."""
+    """An aware date of a job, UTC if it has no offset; None for another value."""
     value = job.get(name)
     return value.replace(tzinfo=value.tzinfo or UTC) if isinstance(value, datetime) else None
 

@@ -1,7 +1,7 @@
 """Formats numbers, durations and rates as text for people; a dash where a value is unknown."""
 
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
-_EXACT_BELOW_MS = 10_000
+_DECIMAL_BELOW_MS = 10_000
 
 
 def grouped(number: float | None) -> str:
@@ -21,7 +21,7 @@ def duration(ms: float | None) -> str:
     ms = round(ms)
     if ms < 1_000:
         return f"{ms} ms"
-    if ms < _EXACT_BELOW_MS:
+    if ms < _DECIMAL_BELOW_MS:
         return f"{_format_decimal(ms / 1_000)} s"
     index, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
     whole, rest = divmod(ms, size)

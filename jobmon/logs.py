@@ -3,8 +3,8 @@
 Everything goes to standard error through one formatter, lines of libraries too. A line has
 `timestamp` (UTC), `level`, `logger`, `event` and, while a request is served, its `request_id`.
 The formatter removes secrets: jobmon's own, texts that look like a token, passwords in addresses,
-and the messages of exceptions, which may quote data. It escapes characters that change how a line
-looks (controls, writing direction, invisible ones).
+and the messages of most exceptions, which may quote data. It escapes characters that change how a
+line looks (controls, writing direction, invisible ones).
 """
 
 import json
@@ -49,15 +49,15 @@ _ESCAPED_IN_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # keep
 _FIRST_KEYS = ("timestamp", "level", "logger", "event")
 _PLAIN_TYPES = {str, int, float, bool, type(None)}
 
-# Without this, Python prints our warnings among the results of commands without `configure`.
+# Without this, Python prints warnings of commands that do not call `configure` to stderr.
 logging.getLogger("jobmon").addHandler(logging.NullHandler())
 
 
 def configure(level: str, secrets: Iterable[str] = ()) -> None:
     """Log to standard error from `level` on, and hide `secrets`.
 
-    A root logger with handlers of another program keeps these and its level. In a process with
-    several apps, the secrets of all apps are hidden.
+    If another program has added handlers to the root logger, they and its level are kept. In a
+    process with several apps, the secrets of all apps are hidden.
 
     >>> configure(settings.log_level, find_secrets(settings, queues))
     """
@@ -94,8 +94,8 @@ def warn_of_deprecated_settings() -> None:
 def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     """The secrets in the settings of a process and of its queues.
 
-    These are the keys for tokens, the client secret, the passwords in connection strings, and the
-    parts of notification addresses that may be tokens.
+    These are the keys for tokens and webhooks, the client secret, the passwords in connection
+    strings, and the parts of notification addresses that may be tokens. Short ones are left out.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
     uris += (queue.actor_mongo_uri for queue in (settings, *queues))
@@ -189,7 +189,7 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
     def _hide(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, REDACTED)
-        # Each request logs a line: the patterns take longer than the search for a part of them.
+        # Each request logs a line. To search for a fixed text first takes less time than a pattern.
         lowered = text.lower()
         text = hide_tokens(text, lowered)
         if "bearer " in lowered or "basic " in lowered:

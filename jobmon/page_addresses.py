@@ -8,7 +8,7 @@ NO_WINDOW: Mapping[str, str] = {}
 
 
 def instant(moment: str | datetime | None) -> str:
-    """An instant in ISO 8601, for `<time datetime>`."""
+    """A moment in ISO 8601; a text unchanged, and an empty text for None."""
     if isinstance(moment, datetime):
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return moment or ""

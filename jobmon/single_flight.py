@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 UNUSED_AFTER_S = 30.0
-# With this `rest`, a computation takes at most a tenth of the time, however many callers there are.
+# With this `rest`, a computation that takes up to 3.3 s runs for at most a tenth of the time.
 TENTH = 9.0
 MAX_REST_S = 30.0
 
@@ -23,9 +23,9 @@ class SingleFlight(Generic[T]):
     """Runs `compute` at most once at a time; callers during a run get its result.
 
     A value is kept for `ttl_ms`, or for `rest` times as long as its computation took (30 seconds
-    at most), if that is longer. With a `ttl_ms` of 0 it is not kept. A failure is raised for every
-    caller that waited for it, and is not kept. So a slow database gets one query, and not one for
-    each viewer.
+    at most), if that is longer. With a `ttl_ms` of 0 it is not kept, and None never is. A failure
+    is raised for every caller that waited for it, and is not kept. So a slow database gets one
+    query, and not one for each viewer.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()
@@ -89,7 +89,7 @@ class _Kept(Generic[T]):
 
 
 class SingleFlightCache(Generic[T]):
-    """`SingleFlight` for many keys: each value is computed once, the newest `size` are kept.
+    """`SingleFlight` for many keys: it keeps the `size` values that were used last.
 
     A value that was not used for 30 seconds is evicted at the next call.
 

@@ -1,7 +1,7 @@
 """OpenTelemetry traces: they need the extra `otel` and an endpoint.
 
 OpenTelemetry's own variables set the endpoint, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. Without an
-endpoint nothing is imported and nothing is traced.
+endpoint nothing is traced.
 """
 
 import logging
@@ -21,7 +21,7 @@ def is_enabled() -> bool:
 
 
 def instrument(app: Flask) -> None:
-    """Record a span for each request and each query; after the fork, because it starts a thread."""
+    """Record spans of requests and database commands; after a fork, because it starts a thread."""
     if not is_enabled():
         return
     try:
@@ -35,7 +35,7 @@ def instrument(app: Flask) -> None:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
-        log.warning("no traces: install them with `pip install 'mongo-jobmon[otel]'`")
+        log.warning("no traces: OpenTelemetry is missing: pip install 'mongo-jobmon[otel]'")
         return
     name = os.environ.get("OTEL_SERVICE_NAME", "jobmon")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))

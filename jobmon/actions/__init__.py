@@ -1,1 +1,1 @@
-"""Actions on jobs: what a person requests, and the records of it. The actor carries them out."""
+"""Requests for actions on jobs, mutes of notices, and the records of both."""

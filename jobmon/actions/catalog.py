@@ -15,7 +15,7 @@ from jobmon.settings.actions import (
 
 
 class RequestError(ValueError):
-    """A request that cannot be filed; `field` is the parameter that has to be changed."""
+    """A request or a mute that cannot be filed; `field` is the parameter that has to be changed."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The records of mutes: in the collection of decisions, where the web service may only insert."""
+"""The records of mutes, among the decisions: the web service may only insert and read these."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -66,7 +66,7 @@ class MuteRecords:
         return replace(mute, end=end)
 
     def create_indexes(self) -> None:
-        """Create the indexes of the collection, if the user may."""
+        """Create the indexes of the collection, if the user has the right to do so."""
         try:
             for name, keys, options in RECORD_INDEXES:
                 if name == DECISIONS:
@@ -83,7 +83,7 @@ class MuteRecords:
         own[DECISIONS].insert_one(own.new(f"{mute_id}/{kind}", record))
 
     def _read(self) -> list[Mute]:
-        """Index: kind, at, request."""
+        """The newest mutes of the last 30 days. Index: kind, at, request."""
         own, since = self._open(), datetime.now(UTC) - MAX_LENGTH
         query = {**own.scope, "kind": {"$in": [MUTED, UNMUTED]}, "at": {"$gte": since}}
         try:

@@ -22,7 +22,7 @@ SAMPLE = 5
 class ActionPreview:
     """How many jobs an action would change now, and the first of them as lists show them.
 
-    `unsuitable`: how many of the selected jobs it would not change; None for a filter.
+    `unsuitable`: how many of the given ids it would not change; None for a filter or types.
     """
 
     count: int
@@ -54,12 +54,12 @@ class ActionPreviewer:
     def preview(self, action: str, target: Target, owner: str | None = None) -> ActionPreview:
         """The jobs that an action would change; with `owner`, only that owner's.
 
-        RequestError if the queue lacks the action, or for more than a million jobs;
-        RefusedFilterError for a filter that no index serves.
+        RequestError if the queue lacks the action, for an earlier request, or for more than a
+        million jobs; RefusedFilterError for a filter whose jobs cannot be counted.
         """
         self._support.require(action)
         if target.request_id is not None:
-            message = "The jobs of an earlier request are those that it changed."
+            message = "Not for an earlier request: its jobs are those that it changed."
             raise RequestError("request", message)
         if target.types:
             return ActionPreview(count=len(target.types), sample=[])
@@ -104,8 +104,8 @@ def select_jobs(
 ) -> JobFilter | None:
     """The filter, narrowed to jobs that an action may change; None if there are none.
 
-    With `created_before`, only for jobs that are older. It has no `error_group`: `GroupJobReader`
-    selects the jobs of a group.
+    With `created_before`, only jobs that are older. The result has no `error_group`:
+    `GroupJobReader` selects the jobs of a group.
     """
     job_filter = replace(job_filter, error_group=None)
     narrowed = narrow_filter(job_filter, support.statuses[action])

@@ -1,8 +1,8 @@
 """The records of requests in jobmon's own database: how both sides write and find them.
 
-Records are only ever inserted. The web service inserts what persons decide, into a collection
-where its user may do nothing else; the actor inserts what it did, into collections of its own. So
-neither can change what the other has recorded.
+Records are inserted and read, never changed; they expire. The web service inserts what persons
+decide, into a collection where its user may only insert and read; the actor inserts what it did,
+into collections of its own. So neither can change what the other has recorded.
 """
 
 import secrets
@@ -70,7 +70,7 @@ class Result(StrEnum):
 
 
 _DUPLICATE_KEY = 11_000
-# A request has at most one record of each of these kinds.
+# The kinds of which a request has at most one record.
 _ONCE = {Decision.REQUESTED, Decision.APPROVED, Decision.REJECTED, Decision.STOPPED} | {
     Progress.CLAIMED,
     Progress.EXPIRED,
@@ -255,7 +255,7 @@ class ActionRecords:
     def list_requested(
         self, since: datetime, limit: int = 0, before: RequestPlace | None = None
     ) -> list[RequestPlace]:
-        """The requests of a time, the newest first. Index: kind, at, request."""
+        """The requests since a time, the newest first. Index: kind, at, request."""
         query: Document = {**self.own.scope, "kind": Decision.REQUESTED.value}
         query["request"] = {"$regex": f"^{ID_FORM.pattern}$"}  # what a cursor can hold
         query["at"] = {"$gte": since} | ({} if before is None else {"$lte": before.at})

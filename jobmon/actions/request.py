@@ -24,7 +24,7 @@ ID_FORM = re.compile("[0-9a-f]{20}")
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Who filed a request or decided on it: the subject and role of a token, and the address."""
+    """Who filed a request or decided on it: as its token or account names it, and the address."""
 
     subject: str
     role: str | None = None
@@ -155,7 +155,7 @@ class ActionRequest:
 
 
 def make_id(subject: str, key: str) -> str:
-    """The id of a subject's request with this idempotency key: the same for the same key."""
+    """The id of a subject's request with this idempotency key; RequestError for a bad key."""
     if not key or len(key) > MAX_KEY or not key.isprintable():
         raise RequestError("idempotency_key", f"Must have 1 to {MAX_KEY} printable characters.")
     return hashlib.sha256(f"{len(subject)} {subject} {key}".encode()).hexdigest()[:20]

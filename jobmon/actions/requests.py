@@ -1,4 +1,4 @@
-"""Files requests for actions, and reads their states, for the web service."""
+"""Files requests for actions, records decisions on them, and reads their states."""
 
 import base64
 import binascii
@@ -45,7 +45,7 @@ _CODEC: CodecOptions[Document] = CodecOptions(
 
 
 class RequestConflictError(Exception):
-    """The request is not in a phase in which this can be decided; the message has the reason."""
+    """This cannot be decided about the request now; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class RequestPage:
 class ActionRequests:
     """The requests of the queue of `connection`, in the databases of the connection `own`.
 
-    Its user may insert decisions and read; it can change and delete nothing. Methods raise
+    The user of `own` needs only the rights to insert decisions and to read. Methods raise
     PyMongoError.
 
         requests = ActionRequests(connection, own, redactor)

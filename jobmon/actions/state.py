@@ -13,7 +13,7 @@ from jobmon.store.mapping import Document
 # How long a request waits for its approval, and how long a person may pause it.
 MAX_APPROVAL_WAIT = timedelta(hours=24)
 MAX_PAUSE = timedelta(days=7)
-# An older request is over, even if no record of its end was stored.
+# The actor ignores an older request, even if no record of its end was stored.
 MAX_AGE = MAX_APPROVAL_WAIT + MAX_PAUSE + timedelta(days=1)
 _PAUSED_TOO_LONG = "It was paused for more than a week."
 
@@ -72,8 +72,8 @@ class Counts:
 class ActionState:
     """A request with its phase; `reason` is why it is paused, expired, rejected or refused.
 
-    `progress_at`: when the actor last recorded anything. `history`: all records in order of time,
-    without the records of batches.
+    `progress_at`: when the actor claimed it or ended its last batch; None before, or if finished.
+    `history`: all records in order of time, without the records of batches.
     """
 
     request: ActionRequest

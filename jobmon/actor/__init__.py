@@ -1,1 +1,1 @@
-"""Carries out requests for actions: the only part of jobmon that writes watched collections."""
+"""Carries out requests for actions, as `jobmon actor`: the web service only files them."""

@@ -1,4 +1,4 @@
-"""Runs actors in threads of this process, one for each queue whose jobs it may change."""
+"""Runs actors in threads of this process, one for each queue whose jobs have actions."""
 
 import logging
 import threading
@@ -33,7 +33,7 @@ def acting(
     on_failure: Callable[[], None] | None = None,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Run an actor for each queue, with connections of its own.
+    """Run an actor for each queue with actions, with connections of its own.
 
     An unexpected exception is logged with its stack; then `on_failure` is called. `reached`: as in
     `Actor`.

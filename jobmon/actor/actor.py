@@ -141,7 +141,7 @@ class Actor:
             case Phase.AWAITING_APPROVAL | Phase.PAUSED:
                 return None
             case Phase.EXPIRED:
-                if state.request.id not in self._over and not _is_recorded(state):
+                if state.request.id not in self._over and not _has_expiry_record(state):
                     fields = {"reason": state.reason}
                     self._records.add_progress(state.request.id, Progress.EXPIRED, fields)
                     log.warning("request %s expired: %s", state.request.id, state.reason)
@@ -244,5 +244,5 @@ class Actor:
         return BatchRunner(self._records, self._reader, changes, request, self._reached)
 
 
-def _is_recorded(state: ActionState) -> bool:
+def _has_expiry_record(state: ActionState) -> bool:
     return any(record.kind is Progress.EXPIRED for record in state.history)

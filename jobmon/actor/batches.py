@@ -2,7 +2,7 @@
 
 Before a batch its changes are recorded (the intent), after it the outcome of each job. An actor
 that finds an intent without its batch examines each of its jobs: a job that is still unchanged
-is changed now; a job that proves the change counts as done; any other job is skipped.
+is changed now; a job that proves the change counts as done; any other is skipped (see `Recovery`).
 """
 
 from collections.abc import Callable, Iterable
@@ -76,7 +76,7 @@ class BatchRunner:
     def recover(self, recovery: Recovery) -> Document | None:
         """Examine the jobs of the last batch, if an actor stopped before it recorded the end.
 
-        Returns the record of the last batch that has ended.
+        Returns the record of the last batch that has ended; None if none has.
         """
         last = self._records.find_last(self._request.id, Progress.BATCH)
         intent = self._records.find_last(self._request.id, Progress.INTENT)

@@ -22,7 +22,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import SIMPLE_COLLATION
 
-# The records of an action do not contain these: they are large, and may hold secrets.
+# Records do not contain these fields of `jobmon.queue`: they are large, and may hold secrets.
 _NOT_RECORDED = ("payload", "lastError")
 NOT_LAST = "it has changed since that request"
 _NOT_READ = ("payload", "attempts", "lastError")
@@ -30,7 +30,7 @@ _NOT_READ = ("payload", "attempts", "lastError")
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedChange:
-    """A conditional update of one document, in the documents' names; None is also a missing value.
+    """A conditional update of one document, with its own field names; None matches a missing field.
 
     It is made only if the document still has the values in `expected`. `deletes`: the document is
     deleted.
@@ -171,8 +171,8 @@ class OwnJobChanges:
     def _find_values_before(self, job: Document) -> Document:
         """The fields before the undone action; RefusedActionError if the job has changed since."""
         outcome = self._undone.get(encode_key(job["_id"]))
-        mark = job.get("lastAction")
-        is_last = isinstance(mark, dict) and mark.get("id") == self._request.target.request_id
+        last = job.get("lastAction")
+        is_last = isinstance(last, dict) and last.get("id") == self._request.target.request_id
         if outcome is None or not is_last:
             raise RefusedActionError(NOT_LAST)
         after, before = outcome["after"], outcome["before"]
@@ -200,8 +200,8 @@ class OwnJobChanges:
 
     def is_made(self, found: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
         """As in `JobChanges`."""
-        mark = found.document.get("lastAction")
-        return isinstance(mark, dict) and mark.get("id") == self._request.id
+        last = found.document.get("lastAction")
+        return isinstance(last, dict) and last.get("id") == self._request.id
 
     @property
     def _queue(self) -> JobQueue:
@@ -294,7 +294,7 @@ class ProfileJobChanges:
         return bool(jobs.update_one(query, update, collation=SIMPLE_COLLATION).matched_count)
 
     def is_made(self, found: ReadJob, change: PlannedChange) -> bool:
-        """As in `JobChanges`. There is no mark: the changed fields have exactly the new values."""
+        """As in `JobChanges`: true if the changed fields have the new values."""
         if change.deletes:
             return False
         present = {path: _find_value(found.document, path) for path in change.before}

@@ -28,7 +28,7 @@ def change_types(connection: Connection, request: ActionRequest) -> Iterator[Doc
         else:
             update = {"$addToSet": {"types": name}} if pauses else {"$pull": {"types": name}}
             before = controls.find_one_and_update({"_id": PAUSED}, update)
-            if before is None:  # not created by `jobmon init --actor`; its role may not insert it
+            if before is None:  # `jobmon init --actor`, which creates it, was not run
                 before = controls.find_one_and_update({"_id": PAUSED}, update, upsert=True)
         was_paused = name in (before or {}).get("types", ())
         if was_paused == pauses:

@@ -1,4 +1,4 @@
-"""Checks a queue. The result of a check is fine, notices, or a reason why it was not made.
+"""Checks a queue: each check finds notices, or nothing, or has a reason why it was not made.
 
 Pure functions of an `Evidence`, whose rules have the thresholds. An unknown value raises no alarm
 and is never reported as fine.
@@ -37,7 +37,7 @@ _QUEUED, _LEASED = JobStatus.QUEUED.value, JobStatus.LEASED.value
 
 
 def run_checks(evidence: Evidence) -> list[Check]:
-    """All checks, the most urgent first."""
+    """All checks; `collect_notices` puts their urgent notices first."""
     return [
         _check_finishing(evidence),
         _check_leases(evidence),
@@ -56,8 +56,7 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
     A type is stalled if a job has been due for `stalled_after`, and meanwhile no job of the type
-    finished and none runs. A type is left out if this is unknown, or if it is
-    paused.
+    finished and none runs. A type is left out if this is unknown, or if it is paused.
     """
     counts, stats = evidence.stats.type_counts(), evidence.stats
     stalled: dict[str, timedelta] = {}
@@ -111,8 +110,8 @@ def _check_finishing(evidence: Evidence) -> Check:
     if health.due is None and not health.overdue_by_type:
         reason = health.unknown.get("due", "it is unknown when jobs are due")
         return Check(kind=kind, not_checked=reason)
-    longest = min(find_overdue(evidence).values(), default=None)
-    if longest is None or health.due == 0 or evidence.stats.as_of - longest < MIN_OVERDUE:
+    oldest = min(find_overdue(evidence).values(), default=None)
+    if oldest is None or health.due == 0 or evidence.stats.as_of - oldest < MIN_OVERDUE:
         return Check(kind=kind)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
     gaps += evidence.minutes.gaps
@@ -247,7 +246,7 @@ def _check_oldest_due(evidence: Evidence) -> Check:
         text = f"The oldest due job of {longest} has been due for {waited_text}"
     else:
         text = (
-            f"{grouped(len(overdue))} types have jobs that are due for too long, "
+            f"{grouped(len(overdue))} types have jobs that have been due for too long, "
             f"the longest for {waited_text}: {longest}"
         )
     is_linked = len(overdue) <= MAX_LINKED_TYPES and all(map(is_filter, overdue))

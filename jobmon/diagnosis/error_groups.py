@@ -61,7 +61,7 @@ def summarize_errors(
     previous: RunHistory | None,
     error_filter: ErrorFilter,
 ) -> list[ErrorSummary]:
-    """The groups with errors in the window, the most frequent first; `(other)` is one of them.
+    """The groups with errors in the window, the most frequent first; `(other)` may be one of them.
 
     `previous` is the window before.
     """

@@ -48,8 +48,8 @@ class GroupStatus(StrEnum):
 def classify_error(error: Any) -> ErrorKind:
     """The kind of an error in any form that `read_texts` reads; never raises.
 
-    If the error has no code, the name at the beginning of the message (`TypeError: …`) or of the
-    stack is its code.
+    If the error has no code, its code is the name with which the message begins (`TypeError: …`),
+    else the name in the stack, else a message that is only a code (`ECONNRESET`).
     """
     code, message, stack = read_texts(error)
     code, message = _find_code(code, message, stack), message or ""

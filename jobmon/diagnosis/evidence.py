@@ -41,7 +41,7 @@ class Missing:
 
 
 NO_END_TIMES = Missing(reason="succeeded or dead jobs do not record when they finished")
-STILL_COUNTING = Missing(reason="the collector is still counting it")
+STILL_COUNTING = Missing(reason="the collector is still counting the history")
 NOT_COUNTED = Missing(reason="the window is in the future or not counted yet")
 COUNTED_TOGETHER = Missing(reason="its activity is counted together with that of other types")
 RUNS_MAY_BE_MISSING = "runs may be missing from the history"
@@ -55,10 +55,10 @@ class Evidence:
     minutes. `recent` is by type, for each length of time after which the `rules` call a type
     stalled. `blocks` are three periods of ten minutes from `blocks_start`, by type. `samples` are
     of the last hour. `new_dead` counts the jobs of `find_dead_filter`. `first_expiry` is when the
-    first of the expired leases ended; None if unknown.
-    `leader` is the collector that works now, `first_build` the progress of its first count.
-    `unknown` are the fields of a job that no document has. `assumed_lease` is how long a lease
-    lasts by the profile, if the documents do not have its end. `pauses` are those of types.
+    first of the expired leases ended; None if none has or it is unknown. `leader` is the collector
+    that works now, `first_build` the progress of its first count. `unknown`: as in `KnownFields`.
+    `assumed_lease` is how long a lease lasts by the profile, if the documents do not have its end.
+    `pauses` are the paused types.
     """
 
     stats: QueueStats
@@ -85,11 +85,11 @@ class Evidence:
         return self.stats.source == "rollup" or self.leader is not None
 
     def find_recent(self, thresholds: Thresholds) -> History[str] | Missing:
-        """The history of the time after which a type with these thresholds is stalled."""
+        """The history of the newest `stalled_after` of these thresholds."""
         return self.recent.get(thresholds.stalled_after, NO_END_TIMES)
 
     def count_dead(self) -> dict[str, int]:
-        """The jobs that died in the last hour, by type: types with at least `dead_per_hour`."""
+        """How many jobs died in the last hour, by type; only types from `dead_per_hour` on."""
         if isinstance(self.hour, Missing):
             return {}
         return {
@@ -99,7 +99,7 @@ class Evidence:
         }
 
     def find_dead_filter(self) -> JobFilter | None:
-        """A filter for exactly the jobs of `count_dead`; None if there can be none."""
+        """A filter for the jobs of `count_dead` that are still dead; None if none finds them."""
         types = self.count_dead()
         if not types or isinstance(self.hour, Missing):
             return None

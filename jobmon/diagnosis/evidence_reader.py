@@ -68,11 +68,11 @@ class EvidenceSources(Protocol):
 
     @property
     def pauses(self) -> PausedTypes | None:
-        """The paused types; None if those of the queue cannot be paused."""
+        """The paused types; None if the queue cannot pause types."""
 
 
 def find_pauses(queue: EvidenceSources) -> Pauses | None:
-    """The paused types; None if those of the queue cannot be paused, or they cannot be read."""
+    """The paused types; None if the queue cannot pause types, or they cannot be read."""
     return None if queue.pauses is None else queue.pauses.find()
 
 
@@ -132,7 +132,7 @@ def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: dat
 def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
     """The evidence for a forecast, but without samples; no history is counted live."""
     series = queue.series
-    # The newest whole minutes: the present one is still being counted.
+    # Without the present minute and the one before: the collector may still be counting them.
     start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK
     evidence = Evidence(
         stats=stats,

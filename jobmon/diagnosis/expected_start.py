@@ -24,7 +24,7 @@ from jobmon.rollup.series import History
 from jobmon.store.labels import OTHER
 from jobmon.store.lease_order import Place
 
-# In the newest minutes attempts of a type must still end, if `MIN_EXPECTED` usually end in them.
+# If at least three attempts of a type usually end in three minutes, one must have ended lately.
 RECENT, MIN_EXPECTED = 3 * MINUTE, 3
 
 
@@ -38,8 +38,8 @@ class StartRate(NamedTuple):
 def find_start_rate(evidence: Evidence, job_type: str) -> StartRate | str:
     """The rates at which jobs are started, or the reason why they are unknown.
 
-    An attempt that ended counts as started, so the rates are right while as many attempts run as
-    before. They do not depend on how the backlog changes.
+    An attempt that ended counts as started, so the rates are right while the number of running
+    attempts stays the same. They do not depend on how the backlog changes.
     """
     blocks = evidence.blocks
     if (reason := explain_missing_runs(evidence)) or isinstance(blocks, Missing):
@@ -110,7 +110,7 @@ def estimate_wait(job: JobFacts, others: QueueFacts) -> timedelta | str:
 
 
 class Silence(NamedTuple):
-    """For how long no attempt has ended: exactly `length`, or at least that unless `is_exact`."""
+    """For how long no attempt has ended: `length` if `is_exact`, otherwise at least `length`."""
 
     length: timedelta
     is_exact: bool

@@ -17,7 +17,7 @@ from jobmon.humanize import duration, grouped
 from jobmon.rollup.series import Activity
 from jobmon.store.lease_order import Place
 
-# A type that ends fewer attempts has no 99th percentile.
+# A period with fewer runs of the type has no 99th percentile.
 MIN_RUNS = 100
 # Run times in the history are known within 4 %.
 PERCENTILE_ERROR = 1.04
@@ -240,7 +240,7 @@ def _compare_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> st
         p99 = activity.run.p99
         if p99 is not None and activity.run.count >= MIN_RUNS:
             is_longer = length / _MILLISECOND > p99 * PERCENTILE_ERROR
-            took = f". 99% of its type took less time, up to about {duration(p99)} {period}."
+            took = f". 99% of the runs of its type took up to about {duration(p99)} {period}."
             return took if is_longer else ""
     return ""
 

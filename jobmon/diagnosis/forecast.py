@@ -19,7 +19,7 @@ from jobmon.store.labels import OTHER
 
 # Rates are counted over the last half hour, in three blocks that must agree.
 BLOCK, BLOCKS = 10 * MINUTE, 3
-# A block may differ from the mean by half, or by three standard deviations of a random count.
+# How far a block may be from the mean: half of it, or three standard deviations if that is more.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
 MIN_JOBS = 20  # with fewer jobs that came or ended in the half hour, the rates are unknown
 # A difference within two standard deviations counts as zero. A forecast is for at most a day.
@@ -74,7 +74,7 @@ class Forecast:
 
 
 class Flow(NamedTuple):
-    """How many jobs came, and how many got a final status, in one block."""
+    """How many jobs came, and how many succeeded or died, in one block."""
 
     arrived: int
     completed: int
@@ -124,7 +124,7 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
 
 
 def explain_missing_runs(evidence: Evidence) -> str:
-    """Why runs of the last half hour may not be counted; empty if all are."""
+    """Why runs of the last half hour may be missing; empty if all are counted."""
     blocks = evidence.blocks
     if isinstance(blocks, Missing):
         return blocks.reason
@@ -176,7 +176,7 @@ def _explain_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
     """Why the counts do not explain how the backlog changed; empty if they do."""
     sample, now = evidence.samples.get(evidence.blocks_start), evidence.stats.status_counts()
     if sample is None or now is None:
-        return "the collector has run for less than half an hour"
+        return "the collector did not count the jobs half an hour ago"
     unfinished = (*_WAITING, JobStatus.LEASED.value)
     change = sum(now.get(status, 0) - sample.status_counts.get(status, 0) for status in unfinished)
     arrived, completed = (sum(counts) for counts in zip(*flows, strict=True))

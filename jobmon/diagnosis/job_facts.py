@@ -12,11 +12,11 @@ from jobmon.store.paused_types import TypePause
 
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
-    """What a job's document has; a date is aware, or None if it is missing or no date.
+    """What a job's document has; dates are aware, None for a missing value or no date.
 
     `job_type` is the label of its type. `started_at` is the start of the attempt that runs,
     `attempt` the number of attempts so far, None if it is unknown. `unreadable` are the fields
-    whose value is no date, `unknown` the fields that no document of the queue has.
+    whose value is no date, `unknown` the fields that the queue does not record (`KnownFields`).
     `has_shipped_rules`: the status follows from the rules of a shipped profile. `assumed_lease` is
     how long a lease lasts by the profile, if the documents do not have its end.
     """
@@ -45,7 +45,7 @@ class JobFacts:
 
     @property
     def due_since(self) -> datetime | None:
-        """Since when it has been due: a job without nextRunAt since its creation, unless it ran."""
+        """When it is or was due: nextRunAt, else its creation if it never ran; None if unknown."""
         if {"nextRunAt"} & (self.unknown | self.unreadable):
             return None
         is_new = self.status == JobStatus.QUEUED and not self.attempt and not self.is_recurring

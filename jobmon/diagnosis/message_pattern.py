@@ -45,7 +45,7 @@ _NUMBER_END = r"(?![\w@/\\+]|[.:\-]\w)"
 
 _NUMBER = rf"[+-]?{_DECIMAL}"
 
-# Numbers that show the cause, and dates with a name. Only a line with a hint is searched for them.
+# Numbers that show the cause, and dates with a month's name: searched only in a line with a hint.
 _PHRASES = rf"""
     (?P<kept>(?i:status(?:[ ]?code)?|http(?:/\d(?:\.\d)?|[ ]?error)?!?|smtp|response[ ]code)
         ["']?[ :=\[(]{{1,3}}(?:status:[ ])?[1-5]\d\d{_END}

@@ -1,4 +1,4 @@
-"""The page that shows exactly the jobs or types that a notice counts."""
+"""The page for a notice: a list of jobs, the page of a type, or the table of types."""
 
 from jobmon.diagnosis.notices import Notice
 from jobmon.page_addresses import instant, query, type_address
@@ -10,7 +10,7 @@ _LAST_HOUR = {"range": "1h"}
 
 def find_notice_address(notice: Notice) -> str:
     """The address of the page for a notice; empty if there is none."""
-    # A notice is about the last hour, so the page or table that it links to must show that hour.
+    # Failure rates are of the last hour: the page of a type and the table of types must show it.
     if notice.type_name:
         return type_address(notice.type_name, _LAST_HOUR)
     if notice.jobs is not None:
@@ -29,6 +29,6 @@ def _list_address(jobs: JobFilter) -> str:
         type=jobs.types,
         condition=jobs.condition.value if jobs.condition else "",
         finished_from=instant(jobs.finished_from),
-        sort=jobs.order_field if jobs.condition else "",  # the first jobs wait the longest
+        sort=jobs.order_field if jobs.condition else "",  # longest in this condition first
     )
     return f"/dashboard/jobs{parameters}"

@@ -20,7 +20,7 @@ ALL_CLEAR, UNKNOWN = "ok", "unknown"
 
 
 class CheckKind(StrEnum):
-    """What a check is about: the same for all texts of its notices."""
+    """What a check is about; also the kind of its notices."""
 
     FINISHING = "nothing_finishes"
     LEASES = "expired_leases"
@@ -56,11 +56,11 @@ class TypeCondition(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """Something that needs attention, and a filter for exactly the jobs or types that it counts.
+    """Something that needs attention, and the jobs or types that a page shows for it.
 
-    `since` is when it began, UTC; None if that is unknown. `type_name` is the type if the notice
-    counts only one. `count` is how many jobs or types it counts, None if that is unknown; `counted`
-    are the types of `KINDS_BY_TYPE`.
+    `since` is when it began, UTC; None if that is unknown. `type_name`: the type whose page shows
+    it, if it is about one type and not about dead jobs. `count` is how many jobs or types it
+    counts, None if that is unknown; `counted`: its types, for `KINDS_BY_TYPE`.
     """
 
     level: Level
@@ -75,7 +75,7 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A question about a queue; without notices the answer is fine.
+    """A question about a queue; without notices and `not_checked` all is well.
 
     `not_checked` is the reason why it was not checked, or not completely; `remedy` is what to do.
     """
@@ -133,7 +133,7 @@ def is_all_clear(checks: list[Check]) -> bool:
 
 
 def summary_level(checks: list[Check]) -> str:
-    """The level of the worst notice; without one ALL_CLEAR, or UNKNOWN if a check was not made."""
+    """The level of the worst notice; without one ALL_CLEAR, or UNKNOWN if a check is incomplete."""
     if notices := collect_notices(checks):
         return notices[0].level.value
     return ALL_CLEAR if is_all_clear(checks) else UNKNOWN

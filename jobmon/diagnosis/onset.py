@@ -10,10 +10,10 @@ from jobmon.rollup.series import History
 def find_last_finish(
     history: History[datetime] | Missing, step: timedelta
 ) -> tuple[datetime, float] | None:
-    """When the last attempt finished, and attempts a minute in the hour before; None if none did.
+    """The end of the last step in which an attempt finished, and the rate in the hour before.
 
     If later steps are not counted yet, an attempt may have finished in them: then the time is the
-    end of these steps.
+    end of these steps. The rate is attempts a minute. None if no attempt finished.
     """
     if isinstance(history, Missing):
         return None
@@ -25,16 +25,14 @@ def find_last_finish(
     start = max(min(moments), until - HOUR)
     total = sum(count for at, count in finished.items() if count and start <= at < until)
     rate = total / ((until - start) / MINUTE)
-    return max(
-        until, *(at + step for at in history.uncounted)
-    ) if history.uncounted else until, rate
+    return max([until, *(at + step for at in history.uncounted)]), rate
 
 
 def find_first_death(evidence: Evidence) -> datetime | None:
     """Since when jobs have died: the first minute of the last hour in which one died.
 
-    If jobs also died in each of the periods of ten minutes before it, it is the start of the first
-    such period. None if that is more than a day ago, or if there is no history.
+    If jobs also died in the ten minutes before it, it is the start of the first of the consecutive
+    periods of ten minutes with deaths. None if that may be a day ago, or if no death is recorded.
     """
     if isinstance(evidence.minutes, Missing):
         return None

@@ -1,7 +1,7 @@
 """Summarizes the runs of a recurring job: how they ended, missed runs, and an overdue run.
 
 Pure functions over runs and the job's state. A run was missed if it was due by the job's interval
-and another run came later. Nothing is concluded for a time in which runs may be unknown.
+and a later run came or is overdue. Nothing is concluded for a time in which runs may be unknown.
 """
 
 from collections.abc import Iterable, Sequence

@@ -114,7 +114,7 @@ def parse_timetable(repetition: Repetition) -> Timetable | None:
 
 @lru_cache(_CACHED)
 def describe_repetition(repetition: Repetition) -> str:
-    """How often a job runs, in words: `every 5 minutes`, `at 03:00 every day`; else its text."""
+    """How often a job runs: `every 5 minutes`, `at 03:00 every day`, its own text, `unknown`."""
     text = repetition.interval
     if text is None:
         return f"every day at {repetition.time_of_day}" if repetition.time_of_day else "unknown"
@@ -149,7 +149,7 @@ def _describe_simple_cron(text: str) -> str | None:
 
 
 def _describe_length(length: timedelta) -> str:
-    """`minute`, `5 minutes`, `1 h 30 min`."""
+    """`minute`, `90 minutes`, `1.5 s`."""
     for name, unit in reversed(_UNITS.items()):
         if length and length % unit == timedelta(0):
             number = length // unit
@@ -158,7 +158,7 @@ def _describe_length(length: timedelta) -> str:
 
 
 def _parse_length(text: str) -> timedelta | None:
-    """The length that a number of milliseconds or words such as `3 minutes and 5 seconds` mean."""
+    """The length of a number of milliseconds, or of words: `3 minutes and 5 seconds`; else None."""
     text = text.strip().lower()
     length: timedelta | None
     try:

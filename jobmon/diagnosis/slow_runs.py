@@ -10,7 +10,7 @@ from jobmon.rollup.run_details import MAX_SLOW_TYPES, SLOWEST, RunDetails, SlowR
 
 MAX_LISTED = 20
 LEFT_OUT = (
-    f"in a minute or longer span only the {MAX_SLOW_TYPES} types with the slowest attempts are kept"
+    f"of each minute or longer span only the {MAX_SLOW_TYPES} types with the slowest runs are kept"
 )
 
 

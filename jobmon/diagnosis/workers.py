@@ -66,12 +66,12 @@ class Worker(NamedTuple):
 
     @property
     def attempts(self) -> int:
-        """The runs that ended in the window."""
+        """How many runs ended in the window."""
         return 0 if self.tally is None else self.tally.runs
 
     @property
     def failures(self) -> int:
-        """The failed runs that ended in the window."""
+        """How many failed runs ended in the window."""
         return 0 if self.tally is None else self.tally.failed
 
     @property
@@ -105,18 +105,18 @@ def find_workers(
         has_stopped = partial(_has_stopped, window=window, as_of=history.as_of)
     workers = []
     for name in tallies.keys() | jobs.keys():
-        tally, held = tallies.get(name), tuple(jobs.get(name, ()))
-        starts = [job.started_at for job in held if job.started_at is not None]
+        tally, own_jobs = tallies.get(name), tuple(jobs.get(name, ()))
+        starts = [job.started_at for job in own_jobs if job.started_at is not None]
         ended = None if tally is None else tally.last_at
         state, since = None, None
-        if held:
-            state, since = _judge_leases(held, running.as_of)
+        if own_jobs:
+            state, since = _lease_state(own_jobs, running.as_of)
         elif is_whole and name != OTHER:
             state = WorkerState.IDLE
             if tally is not None and has_stopped is not None and has_stopped(tally):
                 state, since = WorkerState.STOPPED, ended
         last_seen = max([*starts, *([] if ended is None else [ended])], default=None)
-        workers.append(Worker(name, state, since, held, tally, last_seen, errors.get(name)))
+        workers.append(Worker(name, state, since, own_jobs, tally, last_seen, errors.get(name)))
     return workers
 
 
@@ -149,8 +149,8 @@ def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) ->
 
 def is_overdue(stats: QueueStats) -> bool:
     """Whether a job has been due for a minute: a worker that works would have taken it."""
-    longest = min(stats.health.overdue_by_type.values(), default=None)
-    return longest is not None and stats.as_of - longest >= MIN_OVERDUE
+    oldest = min(stats.health.overdue_by_type.values(), default=None)
+    return oldest is not None and stats.as_of - oldest >= MIN_OVERDUE
 
 
 def find_top_errors(by_worker: Mapping[ErrorPair, int]) -> dict[str, TopError]:
@@ -163,7 +163,7 @@ def find_top_errors(by_worker: Mapping[ErrorPair, int]) -> dict[str, TopError]:
     return found
 
 
-def _judge_leases(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerState, datetime | None]:
+def _lease_state(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerState, datetime | None]:
     """The state of a worker with running jobs, and since when."""
     expired = [at for job in jobs if job.is_expired(now) and (at := job.expires_at)]
     if expired:
@@ -175,8 +175,8 @@ def _judge_leases(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerStat
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     """Whether a worker without a job was busy, and has ended nothing for too long.
 
-    Too long: at least ten minutes, and a time in which it usually ends three runs. In such a time
-    no run ends by chance in 5% of the cases.
+    Too long: from ten minutes to a day, and a time in which it usually ends three runs. In such a
+    time no run ends by chance in 5% of the cases.
     """
     if tally.last_at is None:
         return False

@@ -64,7 +64,7 @@ class Receiver:
         while (item := self._waiting.get()) is not None:
             message, result = item
             if not result.set_running_or_notify_cancel():
-                continue  # its queue has another collector now
+                continue  # cancelled: this process has stopped collecting its queue
             try:
                 self.send_now(message)
             except DeliveryError as error:

@@ -29,7 +29,7 @@ class Sender:
     url: str | None
 
     def find_page(self, address: str = "/dashboard") -> str | None:
-        """The URL of a page of the queue, by default of its overview; None if that is unknown."""
+        """The URL of a page of the queue, by default of its overview; None if it has none."""
         return None if self.url is None or not address else f"{self.url}{address}"
 
     @classmethod
@@ -70,7 +70,7 @@ class Message:
         return f"{environment}jobmon, {self.sender.queue}: {subject}"
 
     def render_text(self) -> str:
-        """A line for each of the news, then the page that shows it, and at the end the overview."""
+        """A line for each of the news, with its page unless it is over; at the end the overview."""
         lines: list[str | None] = [] if self.news else ["This is a test of notifications."]
         for item in self.news:
             lines.append(_format_line(item))

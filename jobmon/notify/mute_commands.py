@@ -37,7 +37,7 @@ class _Duration(click.ParamType[timedelta]):
 
 
 class _Notice(click.ParamType[str]):
-    """The kind of a notice by its name or an unambiguous beginning; None for all."""
+    """The kind of a notice by its name or an unambiguous beginning; `all` for every kind."""
 
     name = "notice"
 
@@ -84,7 +84,7 @@ def mute_command(length: timedelta, **options: Any) -> None:
     "--for", "length", type=_Duration(), default="1d", show_default=True, help="At most 30d."
 )
 def acknowledge_command(length: timedelta, **options: Any) -> None:
-    """Send no reminder of a NOTICE: only if it gets worse, and when it is over.
+    """Send no reminders of a NOTICE; only messages that it got worse or is over.
 
     It ends with the notice. Arguments and rights are those of `jobmon mute`.
     """
@@ -114,7 +114,7 @@ def unmute_command(mute_id: str, reason: str, subject: str | None) -> None:
 
 
 @click.command("mutes")
-@click.option("--all", "shows_all", is_flag=True, help="Also those of the last 30 days.")
+@click.option("--all", "shows_all", is_flag=True, help="Also ended ones, of the last 30 days.")
 def mutes_command(*, shows_all: bool) -> None:
     """Print which notices are muted or acknowledged, by whom, until when and why."""
     now = datetime.now(UTC)
@@ -125,7 +125,7 @@ def mutes_command(*, shows_all: bool) -> None:
             for mute in records.list_recent()
             if shows_all or mute.is_active(now)
         ]
-    click.echo("\n".join(lines) or "No notice is muted.")
+    click.echo("\n".join(lines) or "No notice is muted or acknowledged.")
 
 
 def _add_mutes(mode: MuteMode, length: timedelta, options: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from jobmon.settings import Settings
 from jobmon.signals import running_threads
 from jobmon.store.connection import Connection
 
-STOP_TIMEOUT_S = 2.0  # an outcome that is not recorded by then is sent again
+STOP_TIMEOUT_S = 2.0  # a message whose outcome is not recorded by then is sent again
 
 
 class Notifications:
@@ -35,7 +35,7 @@ class Notifications:
     ) -> Iterator[None]:
         """Notify about a queue in a thread of its own until the end of the block.
 
-        `clock`: the time of `database`. Only the collector that has the queue's lease may do this.
+        `clock` returns the time of `database`. Only a collector with the queue's lease may do this.
         """
         name = watched.settings.queue
         receivers = [each for each in self._receivers if each.address.accepts_queue(name)]

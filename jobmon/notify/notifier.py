@@ -44,12 +44,12 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CHECK_EVERY_S = 15.0
-CHECK_PAUSE = 20  # the pause is this many times as long as a check took
-# The first retry comes after an attempt has timed out: two collectors never send at the same time.
+CHECK_PAUSE = 20  # the shortest time between two starts of checks, in durations of a check
+# The first retry comes after an attempt has timed out, so that no two attempts run at once.
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
 # An older message that was not delivered is written again, with the present notices.
 REWRITE_AFTER = timedelta(hours=1)
-STOP_TIMEOUT_S = 1.0  # for an attempt whose outcome would be recorded
+STOP_TIMEOUT_S = 1.0  # a stop waits this long for outcomes, to record them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +89,7 @@ class _Attempt:
 class Notifier:
     """Notifies about a queue while this process collects it.
 
-    `clock`: the database's time. Use one object in one thread:
+    `clock` returns the database's time. Use an object in one thread only:
 
         Notifier(sources, own, receivers, redactor, mutes, clock=lease.database_time).run(stop)
     """
@@ -144,7 +144,7 @@ class Notifier:
         self._try("store what is sent", self._save)
 
     def _try(self, task: str, action: Callable[[], None]) -> bool:
-        """Whether an action succeeded; its failure is logged, unless that was just done."""
+        """Whether an action succeeded; its failure is logged, unless it is the same as before."""
         try:
             action()
         except Exception as error:  # the collector goes on counting without notifications
@@ -192,7 +192,7 @@ class Notifier:
         tracked = track(state.tracked, findings, now, self._timing)
         pending = state.pending
         if pending is not None and name not in self._attempts:
-            is_old = not pending.made_at > now - REWRITE_AFTER
+            is_old = pending.made_at <= now - REWRITE_AFTER
             problems = (item.problem for item in pending.news)
             if is_old or any(mutes.is_muted(each.kind, each.types) for each in problems):
                 pending = None

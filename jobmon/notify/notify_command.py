@@ -1,4 +1,4 @@
-"""`jobmon notify`: shows what the receivers got, and sends them a test message."""
+"""`jobmon notify`: shows how many messages receivers got, or sends them a test message."""
 
 import sys
 import uuid
@@ -62,7 +62,7 @@ def _send_tests(settings: Settings, receivers: list[Receiver]) -> list[tuple[str
 
 
 def _read_health(settings: Settings, queues: tuple[Settings, ...]) -> list[tuple[str, bool]]:
-    """Lines for each queue, and whether messages reach the receiver."""
+    """A line for each queue and receiver, and whether messages reach the receiver."""
     own = connect_as_writer(settings)
     clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
     lines: list[tuple[str, bool]] = []

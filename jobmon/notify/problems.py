@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Findings:
-    """The problems of a queue, and the kinds that could not be checked: these may have problems.
+    """The problems of a queue, and the kinds that were not checked completely.
 
     `muted`: the muted types, by kinds of notices that are muted at least in part. `problems` has
     only the parts that are not muted.
@@ -100,14 +100,14 @@ def _check(
         for notice in check.notices:
             if receiver.level in (notice.level, Level.WATCH):
                 text = redactor.redact(notice.text[:MAX_TEXT_LENGTH])
-                few = len(notice.counted) <= MAX_TYPES
+                types = notice.counted if len(notice.counted) <= MAX_TYPES else frozenset()
                 problems[check.kind] = Problem(
                     kind=check.kind,
                     level=notice.level,
                     text=text,
                     since=notice.since,
                     count=notice.count,
-                    types=frozenset(map(redactor.redact, notice.counted if few else ())),
+                    types=frozenset(map(redactor.redact, types)),
                     # If a type's name contains a secret, the redacted address leads to no page.
                     address=redactor.redact(find_notice_address(notice)),
                 )
@@ -117,7 +117,7 @@ def _check(
 
 
 def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evidence:
-    """The evidence of only some types; evidence without types is left out."""
+    """The evidence of only some types, for the checks of `KINDS_BY_TYPE`."""
 
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
         return {name: value for name, value in by_type.items() if is_selected(name)}

@@ -75,7 +75,7 @@ def _choose_type(message: Message) -> "NotifyType":
 
 
 class _RepeatFilter(logging.Filter):
-    """Keeps a message that was not logged in the last hour: a receiver may not answer for days."""
+    """Drops a message that was logged in the last hour: a receiver can be down for days."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _RepeatFilter(logging.Filter):
 
 
 def _limit_log(logger: logging.Logger) -> None:
-    """Log only Apprise's warnings: at DEBUG it would log messages and addresses."""
+    """Log only warnings of Apprise and urllib3: at DEBUG they log messages and addresses."""
     if not any(isinstance(each, _RepeatFilter) for each in logger.filters):
         logger.addFilter(_RepeatFilter())
     for name in ("apprise", "urllib3"):

@@ -23,7 +23,7 @@ _NONE = type(None)
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A message that was not delivered yet. Until it is, its id and its content stay the same.
+    """A message that was not delivered yet. It stays the same until it is replaced by a newer one.
 
     `level` as in `Message`. `attempts` includes one that has begun; the next is due at `retry_at`.
     """
@@ -158,7 +158,7 @@ def _load_tracked(entry: Document) -> Tracked:
         reported_at=_load_time(entry["reportedAt"]),
         worse_at=_load_time(entry["worseAt"]),
         gone_at=_load_time(entry["goneAt"]),
-        was_muted=require_type(entry.get("wasMuted", False), bool),  # new in this version
+        was_muted=require_type(entry.get("wasMuted", False), bool),  # earlier versions lack it
     )
 
 

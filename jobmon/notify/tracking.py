@@ -43,8 +43,8 @@ class Timing:
 class Tracked:
     """A problem that a receiver got, or will get if it lasts.
 
-    `problem`: as last reported, or else as first seen at `seen_at`. `is_confirmed`: it lasted
-    longer than the delay, so that it is reported even if it has ended meanwhile. `worse_at`,
+    `problem`: as last reported, or else as first seen at `seen_at`. `is_confirmed`: it lasted as
+    long as the delay, so its end is reported, too. `worse_at`,
     `gone_at`: since when it is worse than reported, or gone. `was_muted`: it was muted after it was
     reported, so it is sent again when that ends.
     """
@@ -196,7 +196,7 @@ def _find_change(entry: Tracked, now: datetime, timing: Timing) -> Change | None
 
 
 def _is_worse(problem: Problem, reported: Problem) -> bool:
-    """Whether a problem is more urgent than reported, has another type, or is twice as large."""
+    """Whether a problem is more urgent than reported, has another type, or is much larger."""
     if problem.level is Level.BAD and reported.level is not Level.BAD:
         return True
     if reported.types and problem.types - reported.types:

@@ -62,7 +62,7 @@ def send_webhook(url: str, key: bytes, message: Message) -> None:
 
 
 def describe_failure(error: Exception) -> str:
-    """Why a receiver could not be reached; texts of exceptions may quote its address."""
+    """Why a receiver could not be reached; an exception's own text could have the address."""
     cause = error.reason if isinstance(error, URLError) else error
     match cause:
         case TimeoutError():

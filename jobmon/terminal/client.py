@@ -66,20 +66,20 @@ class ApiClient:
 
     def get_queue(self) -> dict[str, Any]:
         """The entry of the queue in `GET /queues`, with its notices."""
-        queues: list[dict[str, Any]] = self.get("/queues", is_of_queue=False)["data"]
+        queues: list[dict[str, Any]] = self.get("/queues", has_queue_prefix=False)["data"]
         for entry in queues:
             if entry["name"] == self.queue or (self.queue is None and entry["isDefault"]):
                 return entry
         raise AnswerError(f"there is no queue {self.queue!r}")
 
-    def get(self, path: str, *, is_of_queue: bool = True, **parameters: Any) -> dict[str, Any]:
+    def get(self, path: str, *, has_queue_prefix: bool = True, **parameters: Any) -> dict[str, Any]:
         """The JSON of an answer. Parameters that are None are left out. Raises AnswerError.
 
-        `is_of_queue`: whether the answer is about the client's queue.
+        `has_queue_prefix`: whether the path of the client's queue is put before `path`.
         """
         query = {name: value for name, value in parameters.items() if value is not None}
         try:
-            answer = self._http.get((self._prefix if is_of_queue else "") + path, params=query)
+            answer = self._http.get((self._prefix if has_queue_prefix else "") + path, params=query)
         except httpx.TimeoutException:
             raise AnswerError(f"no answer from {self.address} in {TIMEOUT_S} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -93,7 +93,7 @@ def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
 @click.option("--created-to", help="In ISO 8601.")
 @click.option("--sort", help="Such as -createdAt.")
 @click.option("--limit", "per_page", default=20, show_default=True, type=click.IntRange(1, 100))
-@click.option("--cursor", help="The cursor of the next page, which is printed below a full page.")
+@click.option("--cursor", help="The cursor of the next page, as printed below the previous page.")
 @json_option
 def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None:
     """Print jobs, the newest first; with the filters of the API."""

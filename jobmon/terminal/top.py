@@ -82,7 +82,7 @@ TABS = {
 
 
 @dataclass
-class Reading:
+class ViewData:
     """The data of a view, or why they could not be read."""
 
     view: View
@@ -211,29 +211,29 @@ class Top(App[None]):
             stats, queue = self._client.get_stats(), self._client.get_queue()
             answer = TABS[view.tab].read(self._client, view)
         except AnswerError as error:
-            reading = Reading(view, failure=str(error))
+            data = ViewData(view, failure=str(error))
         else:
-            reading = Reading(
+            data = ViewData(
                 view,
                 summary=show_stats(stats, _limit_notices(queue)),
                 rows=answer["data"],
                 next_cursor=answer["meta"].get("next_cursor"),
             )
-        self.call_from_thread(self._show, reading)
+        self.call_from_thread(self._show, data)
 
-    def _show(self, reading: Reading) -> None:
-        if reading.view != self.view:  # the viewer chose another view, which is being read
+    def _show(self, data: ViewData) -> None:
+        if data.view != self.view:  # the viewer chose another view, which is being read
             return
         note = "paused" if self._is_paused else ""
-        if reading.failure is not None:
-            note = f"not up to date: {write_plain(reading.failure)}"
+        if data.failure is not None:
+            note = f"not up to date: {write_plain(data.failure)}"
         self.query_one("#note", Static).update(Text(note))
-        if reading.failure is None:
+        if data.failure is None:
             heading = " ".join(filter(None, (self._client.address, self._client.queue)))
-            shown = Group(Text(heading, style="bold"), reading.summary or "")
+            shown = Group(Text(heading, style="bold"), data.summary or "")
             self.query_one("#summary", Static).update(shown)
-            self._next_cursor = reading.next_cursor
-            self._fill(reading.view.tab, reading.rows)
+            self._next_cursor = data.next_cursor
+            self._fill(data.view.tab, data.rows)
 
     def _fill(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the rows; the cursor stays on its row, or else at the same position."""

@@ -325,7 +325,7 @@ def test_a_job_of_a_type_that_is_not_started_has_the_time_since_then(counted: Wa
 def test_a_job_that_runs_longer_than_its_type_is_named(counted: WatchedQueue) -> None:
     found = explanation(counted.api, "slow")
     assert found["code"] == "running_long"
-    assert "99% of its type took less time, up to about 1.9 s in the last hour" in found["text"]
+    assert "99% of the runs of its type took up to about 1.9 s in the last hour" in found["text"]
 
 
 def test_a_job_is_explained_although_its_history_cannot_be_read(

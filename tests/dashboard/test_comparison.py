@@ -142,7 +142,7 @@ def change_previous(previous: Previous, **changes: Any) -> Previous:
     ("change", "reason"),
     [
         ({"gaps": (GAP,)}, "runs may be missing from a part of the time."),
-        ({"is_complete": False}, "the collector is still counting it."),
+        ({"is_complete": False}, "the collector is still counting the history."),
     ],
 )
 def test_attempts_of_a_period_with_a_gap_or_uncounted_are_not_compared(

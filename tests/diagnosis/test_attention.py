@@ -614,7 +614,7 @@ def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> 
     assert notice.jobs == JobFilter(types=("report.a",), condition=JobCondition.DUE)
     longer = replace(given, rules=rules(oldest_due=29 * MINUTE, stalled_after=HOUR))
     assert texts(longer) == [
-        "2 types have jobs that are due for too long, the longest for 31 min: report.a"
+        "2 types have jobs that have been due for too long, the longest for 31 min: report.a"
     ]
 
 

@@ -384,8 +384,8 @@ def test_a_job_that_runs_longer_than_its_type_is_named() -> None:
         found = explain(RUNNING, QueueFacts(runs=runs), NOW)
         assert (found.code, found.since) == (Code.RUNNING_LONG, NOW - 90 * SECOND)
         assert text(found) == (
-            "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s. 99% of its type "
-            f"took less time, up to about {round((many.run.p99 or 0) / 1_000)} s {period}."
+            "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s. 99% of the runs "
+            f"of its type took up to about {round((many.run.p99 or 0) / 1_000)} s {period}."
         )
 
 

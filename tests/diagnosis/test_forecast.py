@@ -135,7 +135,7 @@ def incomplete(found: Evidence) -> Evidence:
     [
         (evidence(CLEARS, due=None), "it is unknown how many jobs are due"),
         (evidence(CLEARS, before=5_000), "jobs also come or leave in other ways"),
-        (evidence(CLEARS, samples={}), "the collector has run for less than half an hour"),
+        (evidence(CLEARS, samples={}), "the collector did not count the jobs half an hour ago"),
         (evidence(CLEARS, unknown=frozenset({"createdAt"})), "no job records when it was created"),
         (
             evidence(CLEARS, unknown=frozenset({"finishedAt"})),

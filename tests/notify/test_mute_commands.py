@@ -76,7 +76,7 @@ def test_a_mute_is_recorded_printed_and_ended(run: Run, records: MuteRecords) ->
     )
     ended = run("unmute", line[:8], "--as", "bob", "--reason", "back")
     assert ended.output.startswith("ended: stalled_types of mail*: muted by ada")
-    assert run("mutes").output == "No notice is muted.\n"
+    assert run("mutes").output == "No notice is muted or acknowledged.\n"
     assert "ended by bob at" in run("mutes", "--all").output
     (mute,) = records.list_recent()
     assert mute.end is not None

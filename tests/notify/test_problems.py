@@ -3,12 +3,15 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from jobmon.actions.mutes import ActiveMutes, Mute
+from jobmon.actions.request import Person
 from jobmon.diagnosis.notices import CheckKind, Level
 from jobmon.notify.problems import Findings, find_problems
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.gaps import Gap, GapReason
 from jobmon.rollup.series import History
 from jobmon.settings.receivers import ReceiverAddress
+from jobmon.store.paused_types import TypePause
 
 from ..diagnosis.test_attention import NOW, Step, evidence, overdue_since, texts
 
@@ -53,6 +56,24 @@ def test_a_receiver_of_some_types_gets_notices_about_only_these() -> None:
         CheckKind.FAILURES: "100% of mail.a attempts failed in the last hour",
     }
     assert all(each.types == {"mail.a"} for each in findings.problems.values())
+
+
+def test_a_mute_of_some_paused_types_leaves_the_others() -> None:
+    """Catches a mute that hides the pause of another type, or makes a paused type stalled."""
+    pauses = {"mail.a": TypePause(), "slow": TypePause()}
+    person, until = Person(subject="ada"), NOW + timedelta(days=1)
+    mute = Mute(
+        kind=CheckKind.PAUSED, types="mail.*", by=person, at=NOW, until=until, reason="known"
+    )
+    findings = find_problems(
+        replace(EVIDENCE, pauses=pauses),
+        ReceiverAddress(name="a", url="https://a/"),
+        REDACTOR,
+        ActiveMutes((mute,)),
+    )
+    assert findings.problems[CheckKind.PAUSED].text == "slow is paused"
+    assert findings.muted == {CheckKind.PAUSED: frozenset({"mail.a"})}
+    assert CheckKind.STALLED not in findings.problems
 
 
 def test_checks_without_data_are_unknown() -> None:
