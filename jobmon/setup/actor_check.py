@@ -23,9 +23,9 @@ _GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's rea
 
 
 def check_requester(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether the web service can store requests, but cannot change other records.
+    """Report whether the web service can store requests, and whether it could change records.
 
-    `deployment` has jobmon's own databases.
+    `deployment` must have jobmon's own databases.
     """
     settings = deployment.settings
     if settings.actor_mongo_uri is not None and settings.has_key:
@@ -37,11 +37,11 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
         )
     if not settings.actions or not deployment.users:
         return
-    decided, *acted = (
+    on_decisions, *on_others = (
         granted_actions(deployment.privileges, settings.state_db, name)
         for name in (DECISIONS, PROGRESS, OUTCOMES)
     )
-    if missing := {"find", "insert"} - decided:
+    if missing := {"find", "insert"} - on_decisions:
         yield problem(
             "actor",
             f"The web service's user may not {' and '.join(sorted(missing))} in "
@@ -49,7 +49,7 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
             remedy=_GRANT,
             commands=(deployment.init_command("--actor"),),
         )
-    elif (decided & OWN_WRITES) - {"insert"} or any(granted & OWN_WRITES for granted in acted):
+    elif (on_decisions & OWN_WRITES) - {"insert"} or any(map(OWN_WRITES.intersection, on_others)):
         yield warning(
             "actor",
             "The web service's user may also change records of actions in "
@@ -57,11 +57,11 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
             remedy="Create a user with `jobmon init --actor USER --reader USER`.",
         )
     else:
-        yield ok("actor", "The web service's user may store requests, and change no record.")
+        yield ok("actor", "The web service's user may store requests, but not change records.")
 
 
 def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
-    """Report the rights of the actor's user, if the settings have it, and when an actor worked.
+    """Report the rights of the actor's user, if the settings have it, and whether an actor works.
 
     Reports nothing if neither JOBMON_ACTIONS nor JOBMON_ACTOR_MONGO_URI is set. `own_connection`
     reads jobmon's own databases. Raises PyMongoError.
@@ -76,7 +76,7 @@ def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[
     if support.has_type_actions:
         yield from _check_controls(deployment)
     has_own_uri = settings.uri_setting != Settings.uri_setting
-    # With a key, this is the web service's environment: a queue's own variable has its user.
+    # With a key, this is the web service's environment: a queue's own URI has its user, too.
     if settings.actor_mongo_uri is not None and not (has_own_uri and settings.has_key):
         yield from _check_user(deployment, own_connection)
     yield _check_presence(deployment, own_connection)
@@ -101,9 +101,9 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
     queue = deployment.settings.choose_actor_uri()
     own = own_connection.settings.choose_actor_uri()
     try:
-        users, watched = _read_privileges(queue)
+        users, queue_privileges = _read_privileges(queue)
         is_same_uri = queue.mongo_uri == own.mongo_uri
-        own_privileges = watched if is_same_uri else _read_privileges(own)[1]
+        own_privileges = queue_privileges if is_same_uri else _read_privileges(own)[1]
     except (PyMongoError, OSError, ValueError) as error:
         setting = queue.uri_setting
         setting = ACTOR_URI if setting == Settings.uri_setting else setting
@@ -115,7 +115,7 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
     missing, extra = [], []
     state_db = deployment.settings.state_db
     for database, name, needed in _list_needed(deployment):
-        privileges = own_privileges if database == state_db else watched
+        privileges = own_privileges if database == state_db else queue_privileges
         granted = granted_actions(privileges, database, name)
         missing += [f"{action} in {name}" for action in sorted(needed - granted)]
         extra += [f"{action} in {name}" for action in sorted((granted & WRITES) - needed)]
@@ -123,7 +123,7 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
         yield problem(
             "actor",
             f"The actor's user may not {', '.join(missing)}.",
-            remedy="Run `jobmon init --actor` to grant it; it never removes a right.",
+            remedy="Run `jobmon init --actor` to grant that; all other rights stay.",
             commands=(deployment.init_command("--actor"),),
         )
     if extra:
@@ -138,7 +138,7 @@ def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[
 
 
 def _read_privileges(settings: Settings) -> tuple[list[Document], list[Document]]:
-    """The user who is signed in, and all privileges; both empty without authentication."""
+    """The users who are signed in, and their privileges; both empty without authentication."""
     with Connection(settings).client as client:
         status = client.admin.command("connectionStatus", showPrivileges=True)["authInfo"]
     return status["authenticatedUsers"], status["authenticatedUserPrivileges"]

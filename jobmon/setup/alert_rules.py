@@ -22,7 +22,7 @@ _OLDEST_DUE = """\
         labels:
           severity: warning
         annotations:
-          summary: "Queue {{ $labels.queue }}: a {{ $labels.type }} job is due for too long."
+          summary: "Queue {{ $labels.queue }}: a {{ $labels.type }} job has been due for too long."
           runbook_url: docs/runbook.md#jobmonoldestduejob
 """
 
@@ -34,13 +34,13 @@ class _RulesTemplate(Template):
 def render_alert_rules(rules: Rules) -> str:
     """The file of rules as YAML; for the default rules it is deploy/prometheus/alerts.yml."""
     template = files("jobmon.setup").joinpath("alerts.yml.template").read_text(encoding="utf-8")
-    queues = [rules, *(own for _, own in rules.by_queue)]
-    silence = min(each.thresholds.stalled_after for each in queues)
+    queues = [rules, *(queue_rules for _, queue_rules in rules.by_queue)]
+    stalled_after = min(each.thresholds.stalled_after for each in queues)
     failure_rates = (each.failure_rate for queue in queues for each in queue.list_thresholds())
     oldest_due = _join(_oldest_due(rules))
     return _RulesTemplate(template).substitute(
         stalled=_join(_stalled(rules)),
-        least_stalled_minutes=silence // timedelta(minutes=1),
+        least_stalled_minutes=stalled_after // timedelta(minutes=1),
         backlog_growing=_join(_backlog_growing(rules)),
         least_backlog_growth=f"{min(each.backlog_growth for each in queues):g}",
         dead_letters=_join(_dead_letters(rules)),
@@ -53,28 +53,28 @@ def render_alert_rules(rules: Rules) -> str:
 
 
 def _join(expressions: Iterator[str]) -> str:
-    """One expression for a placeholder that is already indented."""
+    """One expression that is true if any is true, for a placeholder that is already indented."""
     return indent("\nor\n".join(expressions), _INDENT).removeprefix(_INDENT)
 
 
 def _stalled(rules: Rules) -> Iterator[str]:
-    for queues, (silence,) in _select_queues(rules, _read_silence):
-        finished = _series("jobmon_attempts_finished_total", queues)
-        increase = f"increase({finished}[{silence // timedelta(minutes=1)}m])"
+    for matcher, (stalled_after,) in _select_queues(rules, _read_stalled_after):
+        finished = _series("jobmon_attempts_finished_total", matcher)
+        increase = f"increase({finished}[{stalled_after // timedelta(minutes=1)}m])"
         yield (
             "max by (job, queue) (jobmon_due_jobs) > 0\nand\n"
             f"sum by (job, queue) (max by (job, queue, outcome, type) ({increase})) == 0"
         )
 
 
-def _read_silence(rules: Rules) -> tuple[timedelta]:
+def _read_stalled_after(rules: Rules) -> tuple[timedelta]:
     return (rules.thresholds.stalled_after,)
 
 
 def _backlog_growing(rules: Rules) -> Iterator[str]:
     due, before = (f"max by (job, queue) (jobmon_due_jobs{age})" for age in ("", " offset 1h"))
-    for queues, (growth, jobs) in _select_queues(rules, _read_growth):
-        selected = f"max by (job, queue) ({_series('jobmon_due_jobs', queues)})"
+    for matcher, (growth, jobs) in _select_queues(rules, _read_growth):
+        selected = f"max by (job, queue) ({_series('jobmon_due_jobs', matcher)})"
         yield f"{selected} > {jobs} + {before}\nand\n{due} > {growth:g} * {before}"
 
 
@@ -83,17 +83,17 @@ def _read_growth(rules: Rules) -> tuple[float, int]:
 
 
 def _dead_letters(rules: Rules) -> Iterator[str]:
-    for types, (count,) in _select_types(rules, "dead_per_hour"):
-        dead = _series("jobmon_jobs_dead_lettered_total", types)
+    for matchers, (count,) in _select_types(rules, "dead_per_hour"):
+        dead = _series("jobmon_jobs_dead_lettered_total", matchers)
         yield f"max by (job, queue, type) (increase({dead}[1h])) >= {count}"
 
 
 def _failure_rate(rules: Rules) -> Iterator[str]:
     names = ("failure_rate", "failure_rate_attempts")
-    for types, (rate, attempts) in _select_types(rules, *names):
+    for matchers, (rate, attempts) in _select_types(rules, *names):
         failed, finished = (
-            _count_attempts('outcome=~"failed|expired"', types),
-            _count_attempts(types),
+            _count_attempts('outcome=~"failed|expired"', matchers),
+            _count_attempts(matchers),
         )
         yield f"{failed}\n/ {finished} >= {rate:g}\nand\n{finished} >= {attempts}"
 
@@ -104,9 +104,9 @@ def _count_attempts(*matchers: str) -> str:
 
 
 def _oldest_due(rules: Rules) -> Iterator[str]:
-    for types, (limit,) in _select_types(rules, "oldest_due"):
+    for matchers, (limit,) in _select_types(rules, "oldest_due"):
         if limit is not None:
-            oldest = _series("jobmon_oldest_due_job_seconds", types)
+            oldest = _series("jobmon_oldest_due_job_seconds", matchers)
             yield f"max by (job, queue, type) ({oldest}) > {limit // timedelta(seconds=1)}"
 
 

@@ -53,13 +53,13 @@ from jobmon.web.rate_limit import require_shared_storage
 
 TOLERATED_CLOCK_DIFFERENCE = timedelta(seconds=1)
 _CLOCK_TRIES = 3
-NO_USER = "Put a user into the connection string; `jobmon init --reader USER` makes one."
+NO_USER = "Put a user into the connection string; `jobmon init --reader USER` creates one."
 
 
 def check_deployment(
     settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> Iterator[Finding]:
-    """Check everything; yields each finding at once.
+    """Check everything; yields each finding before the next check.
 
     Ends early, within `server_selection_timeout_ms`, if the database does not answer. `clock`
     returns this machine's time, in UTC.
@@ -80,8 +80,8 @@ def check_deployment(
 def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> Iterator[Finding]:
     """Report how tokens are checked, whether people can sign in, and rules that match no queue.
 
-    `watched` is the beginning of the message "… watched", such as `jobs is`. `queues`: the names of
-    all queues.
+    `watched`: the part of a message before "watched", such as `jobs is`. `queues`: the names of all
+    queues.
     """
     try:
         require_shared_storage(settings, settings.workers)
@@ -115,7 +115,7 @@ class DeploymentCheck:
         self._watched = deployment.watched
         self._unreadable: set[str] = set()
         self._filled: set[str] = set()  # the watched collections that hold documents
-        self._has_updates = True  # some job of the sample has updatedAt
+        self._has_updates = True  # False if no job of the sample has updatedAt
 
     def findings(self) -> Iterator[Finding]:
         checks = {
@@ -297,7 +297,7 @@ class DeploymentCheck:
                         "changes",
                         f"The user may not open a change stream on {self._watched[0].name} "
                         "(changeStream): a collector would not work.",
-                        remedy="Run `jobmon init` to grant it; it never removes a right.",
+                        remedy="Run `jobmon init` to grant it; all other rights stay.",
                         commands=(self._deployment.init_command("--reader"),),
                     )
                 return
@@ -342,7 +342,7 @@ class DeploymentCheck:
             if age_s is not None:
                 age = duration(1_000 * age_s)
                 message = f"No collector is running, and its statistics are {age} old. "
-            message += "jobmon counts the jobs at each request."
+            message += "jobmon counts the jobs when somebody requests statistics."
             yield warning(
                 "collector", message, remedy=START_A_COLLECTOR, commands=("jobmon collector",)
             )

@@ -1,6 +1,6 @@
 """`jobmon check` of several queues: each one, and jobmon's own databases once.
 
-Queues are checked at the same time: all deployments that do not answer take one timeout together.
+Up to 32 queues are checked at the same time: deployments that do not answer share one timeout.
 Findings are in the order of the file.
 """
 
@@ -23,9 +23,9 @@ _MAX_PARALLEL = 32
 
 
 def check_queues(settings: Settings, name: str | None = None) -> Iterator[Finding]:
-    """Check all queues, or the one with this name; a finding about a queue has its name.
+    """Check all queues, or the queue or table with this name; a queue's findings have its name.
 
-    Without JOBMON_QUEUES it checks the only queue. Raises SettingsError if the file has a mistake.
+    Without JOBMON_QUEUES it checks the only queue. Raises SettingsError for a bad file or name.
     """
     if settings.queues is None:
         yield from check_deployment(settings)
@@ -35,7 +35,7 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
     yield from check_settings(settings, count(len(queues), "queue is", "queues are"), names)
     if name is not None:
         queues = select_queues(queues, name)
-    own_connection = Connection(replace(settings, queue=""))  # its commands name no queue
+    own_connection = Connection(replace(settings, queue=""))  # no command has --queue
     try:
         own_findings = list(_check_own_databases(own_connection))
         yield from own_findings

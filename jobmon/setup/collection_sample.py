@@ -1,4 +1,4 @@
-"""A sample of a collection's documents: their fields, with types and words.
+"""A sample of a collection's documents: their fields, with types and values.
 
 It keeps no document, no long text, and no text of a field that has many different ones.
 """
@@ -27,14 +27,14 @@ from jobmon.store.mapping import Document
 HALF_SAMPLE = 100  # of the newest documents, and of random ones
 _MAX_TIME_MS = 1_500
 _MAX_BYTES = 8 * 1_024 * 1_024
-_MAX_PATHS = 300  # documents whose keys are ids have more
+_MAX_PATHS = 300  # documents that use ids as keys have more
 _MAX_DEPTH = 3
-MAX_WORDS = 40
-_MAX_WORD_LENGTH = 40
+_MAX_DISTINCT = 40  # values of a field; also keys of an embedded document
+_MAX_VALUE_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
-# Documents can be searched by a date in a text only in this form.
+# The only text form of a date by which jobmon can search.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-# In seconds: numbers between these are dates from 2001 to 2100, if the field's name is a date's.
+# In seconds: numbers between these are dates from 2001 to 2100, if the field has a date's name.
 _FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800
 
 
@@ -44,8 +44,9 @@ class SampledField:
 
     `present`: how many documents have the path. `documents`: how many have a value that is not null
     there. `types`: the number of values of each BSON type. `forms`: the number of dates by their
-    form (`date`, `iso`, `seconds`, …). `words`: the labels of the values with their counts; None
-    once they are too many or too long. `keys`: the keys of embedded documents, also in arrays.
+    form (`date`, `iso`, `seconds`, …). `value_counts`: how often each value occurs, by its
+    label; None with more than 40 values, a long one, or one of another type than text, number and
+    boolean. `distinct`: hashes of the values. `keys`: of embedded documents, also in arrays.
     """
 
     path: str
@@ -53,18 +54,18 @@ class SampledField:
     documents: int = 0
     types: Counter[str] = field(default_factory=Counter)
     forms: Counter[str] = field(default_factory=Counter)
-    words: Counter[str] | None = field(default_factory=Counter)
+    value_counts: Counter[str] | None = field(default_factory=Counter)
     distinct: set[int] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
 
     @property
     def date_form(self) -> str | None:
-        """The form of the dates here; None if some of the values are no dates."""
+        """The form of a date that all values have; None if there is none."""
         found = [form for form, count in self.forms.items() if count == self.documents]
         return found[0] if found and self.documents else None
 
     def has_only(self, *types: str) -> bool:
-        """Whether every value has one of these types."""
+        """Whether there are values, and every one has one of these types."""
         return bool(self.documents) and set(self.types) <= set(types)
 
     def add(self, value: Any) -> None:
@@ -75,20 +76,20 @@ class SampledField:
             self.forms[form] += 1
         for element in value if isinstance(value, list) else [value]:
             if isinstance(element, Mapping):
-                self.keys |= set(list(element)[:MAX_WORDS])
+                self.keys |= set(list(element)[:_MAX_DISTINCT])
         if type_name(value) in ("string", "bool", "number"):
             self.distinct.add(hash(value))
-            self._count_word(value)
+            self._count_value(value)
         else:
-            self.words = None
+            self.value_counts = None
 
-    def _count_word(self, value: Any) -> None:
-        if self.words is None:
+    def _count_value(self, value: Any) -> None:
+        if self.value_counts is None:
             return
-        word = label(value)
-        self.words[word] += 1
-        if len(word) > _MAX_WORD_LENGTH or len(self.words) > MAX_WORDS:
-            self.words = None
+        text = label(value)
+        self.value_counts[text] += 1
+        if len(text) > _MAX_VALUE_LENGTH or len(self.value_counts) > _MAX_DISTINCT:
+            self.value_counts = None
 
 
 @dataclass
@@ -107,11 +108,11 @@ class CollectionSample:
 
     @property
     def top_level(self) -> set[str]:
-        """The names of the fields of any document."""
+        """The fields that at least one document has at the top level."""
         return {path for path in self.fields if "." not in path}
 
     def share(self, path: str) -> float:
-        """The share of the documents that have a value at a path that is not null."""
+        """The share of the documents that have a path with a value that is not null."""
         found = self.fields.get(path)
         return found.documents / self.documents if found and self.documents else 0.0
 
@@ -132,7 +133,7 @@ class CollectionSample:
 def read_sample(
     database: Database[Document], collection: str, query: Document | None = None
 ) -> CollectionSample:
-    """A sample of the newest and of random documents that match; OperationFailure if refused."""
+    """A sample of the newest and of random matching documents; raises OperationFailure."""
     sample = CollectionSample(database.name, collection)
     options = CodecOptions(document_class=RawBSONDocument)
     raw = database[collection].with_options(codec_options=options)
@@ -146,7 +147,7 @@ def read_sample(
 
 
 def type_name(value: Any) -> str:
-    """The name of a value's BSON type; `number` for all numbers."""
+    """`number` for an int or a float, else the name of the BSON type or of the Python class."""
     match value:
         case None:
             return "null"

@@ -83,13 +83,13 @@ def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], C
     An empty variable and an empty file count as no value.
     """
 
-    def read_file() -> str | None:
+    def read_value() -> str | None:
         try:
             return read_variable(variable) or None
         except SettingsError as error:
             raise click.UsageError(str(error)) from None
 
-    return click.option(flag, envvar=variable, show_envvar=True, default=read_file, help=text)
+    return click.option(flag, envvar=variable, show_envvar=True, default=read_value, help=text)
 
 
 @click.command("init")
@@ -183,9 +183,9 @@ def init_command(
 ) -> None:
     """Create the indexes that the monitor needs; also its users and a replica set.
 
-    JOBMON_PROFILE and the mapping settings describe the documents; for several queues, the file
+    JOBMON_PROFILE and the mapping settings describe the documents; for several queues, the file in
     JOBMON_QUEUES does. Existing indexes, users and rights are kept, so you can run it again at any
-    time. If the documents do not match the settings, it stops before it creates anything.
+    time. If the documents do not match the settings, it creates nothing but the replica set.
     """
     if only_discover:
         _discover(mongo_uri, {rollup_db, state_db}, jobs, folder)
@@ -247,7 +247,7 @@ def _list_users(*options: tuple[UserKind, str | None, str | None]) -> list[User]
     ]
     for user, other in combinations(users, 2):
         if user.name == other.name:
-            raise click.UsageError(f"--{user.kind} and --{other.kind} need two names.")
+            raise click.UsageError(f"--{user.kind} and --{other.kind} need different names.")
     return users
 
 
@@ -267,7 +267,7 @@ def _refuse_options(
         if queue:
             raise click.UsageError("--queue needs JOBMON_QUEUES.")
     elif has_collection_option:
-        raise click.UsageError("--jobs and --attempts: set them in the file JOBMON_QUEUES.")
+        raise click.UsageError("--jobs and --attempts: set them in the file in JOBMON_QUEUES.")
     elif is_removal and not queue:
         raise click.UsageError("With JOBMON_QUEUES, --remove needs --queue NAME.")
 
@@ -275,7 +275,7 @@ def _refuse_options(
 def _choose_action(
     options: InitOptions, *, dry_run: bool, as_script: bool, is_removal: bool
 ) -> Callable[[InitTarget], set[Level]]:
-    """A function that prepares one queue, prints the findings and returns their levels."""
+    """A function that runs the steps for one queue, prints them and returns their levels."""
 
     def run(target: InitTarget) -> set[Level]:
         settings = target.settings

@@ -27,11 +27,11 @@ from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 
-_MAX_SEARCHED = 50  # at most so many other collections, and databases, are searched for jobs
+_MAX_SEARCHED = 50  # at most this many other collections, and databases, are searched for jobs
 _MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
 _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
 COLLECTION_SETTINGS = ("jobs_collection", "attempts_collection")
-ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the administrator's connection string
+ADMIN_URI = "JOBMON_ADMIN_MONGO_URI"  # the setting with the administrator's connection string
 _SERVER_SELECTION_MS = 10_000  # the default for that connection string
 
 
@@ -57,7 +57,7 @@ class Deployment:
     def inspect(
         cls, settings: Settings, connection: Connection, *, has_own_databases: bool = True
     ) -> Self:
-        """Inspect a deployment; PyMongoError if it does not answer or refuses the sign-in."""
+        """Inspect a deployment; raises PyMongoError if it does not answer or refuses the user."""
         admin = connection.client.admin
         hello = admin.command("hello")
         status = admin.command("connectionStatus", showPrivileges=True)["authInfo"]
@@ -93,7 +93,7 @@ class Deployment:
         is_jobmon_queue = support.transitions is None
         names = self.connection.collection_names
         return ActionRights(
-            # Only jobmon's own library updates an attempt when an action ends it.
+            # Only in the format of jobmon's own library do actions also change attempts.
             collections=names if is_jobmon_queue else names[:1],
             has_controls=is_jobmon_queue,
             may_delete=self.settings.actions_allow_delete,
@@ -121,7 +121,7 @@ class Deployment:
     def init_command(self, option: str = "") -> str:
         """The command line of `jobmon init` for this queue, with placeholders for secrets.
 
-        `option`: `--create`, or to create a user `--reader`, `--collector` or `--actor`.
+        `option`: `--create`, or the kind of a user to create: `--reader`, `--collector`, `--actor`.
         """
         words = [*self._list_variables(), f"{ADMIN_URI}='{self._make_admin_uri()}'", "jobmon init"]
         if self.settings.queues is not None and self.settings.queue:
@@ -145,7 +145,7 @@ class Deployment:
             jobs_collection=profile.collection,
             attempts_collection=profile.attempts_collection or Settings.attempts_collection,
         )
-        # These keys decide which fields may be searched.
+        # The redacted keys decide which fields may be searched.
         redaction = ("redact_keys",) if settings.search_fields else ()
         for name in (*names, *redaction, "rollup_db", "state_db"):
             if (value := getattr(settings, name)) != getattr(defaults, name):
@@ -165,7 +165,7 @@ class Deployment:
 
 @contextmanager
 def admin_client(settings: Settings) -> Iterator[MongoClient[Document]]:
-    """A client of the administrator's connection string; any failure becomes a SetupError."""
+    """A client for the administrator's connection string; database errors become SetupErrors."""
     no_user = (
         f"Put an administrator into {ADMIN_URI}: "
         "mongodb://USER:PASSWORD@HOST/DATABASE?authSource=admin"
@@ -200,7 +200,7 @@ def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | No
 
 
 def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
-    """A remedy that names the place where the jobs may be: a collection, or another database.
+    """A remedy that names where the jobs may be: a collection or another database; None if unknown.
 
     `setting` is the name of the setting with the connection string, by default the queue's.
     """

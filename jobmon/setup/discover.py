@@ -1,7 +1,7 @@
 """`jobmon init --discover`: finds the collections of a deployment that are job queues.
 
 It only reads: names of databases and collections, and samples of documents. It prints the names and
-types of fields, statuses, and up to ten jobs without their payloads.
+types of fields, statuses, and up to ten jobs of each queue without their payloads.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def discover(
     """Search the deployment of a connection string for queues; raises SetupError.
 
     `source`: the setting that has the connection string. `own_databases`: the databases of jobmon,
-    which are left out. `collection`: the only collection to search; None for all.
+    which are left out. `collection`: the name of the only collections to search; None for all.
     """
     try:
         require_mongo_uri(uri, source)
@@ -59,17 +59,17 @@ def discover(
 class _Search:
     def __init__(self, uri: str, client: MongoClient[Document], own_databases: set[str]) -> None:
         self._uri = uri
-        self._left_out = own_databases | {"admin", "config", "local"}
+        self._excluded = own_databases | {"admin", "config", "local"}
         self._client = client
         self._limits: list[str] = []
+        self._attempts_collections: set[tuple[str, str]] = set()  # of the recognized queues
         self._deadline = monotonic() + _MAX_SECONDS
 
-    def run(self, only: str | None) -> Discovery:
+    def run(self, only_name: str | None) -> Discovery:
         candidates: list[Candidate] = []
         others: list[tuple[str, str]] = []
         searched = 0
-        attempts: set[tuple[str, str]] = set()
-        for database, name in self._list_collections(only):
+        for database, name in self._list_collections(only_name):
             if monotonic() > self._deadline:
                 self._limits.append(f"the search ended after {_MAX_SECONDS:.0f} s")
                 break
@@ -79,10 +79,10 @@ class _Search:
                 self._limits.append(f"{database.name}.{name} did not answer in time")
                 continue
             except OperationFailure:
-                self._limits.append(f"this user may not read {database.name}.{name}")
+                self._limits.append(f"{database.name}.{name} could not be read")
                 continue
             searched += 1
-            found = self._judge(database, sample, attempts) if sample.documents else None
+            found = self._examine(database, sample) if sample.documents else None
             if isinstance(found, Candidate):
                 candidates.append(found)
             elif found:
@@ -91,7 +91,8 @@ class _Search:
         queues = [
             candidate
             for candidate in candidates
-            if (candidate.sample.database, candidate.sample.collection) not in attempts
+            if (candidate.sample.database, candidate.sample.collection)
+            not in self._attempts_collections
         ]
         return Discovery(
             searched=searched,
@@ -100,7 +101,7 @@ class _Search:
             limits=tuple(self._limits),
         )
 
-    def _list_collections(self, only: str | None) -> Iterator[tuple[Database[Document], str]]:
+    def _list_collections(self, only_name: str | None) -> Iterator[tuple[Database[Document], str]]:
         """The collections to search, those of the database in the connection string first."""
         default = self._client.get_default_database(DEFAULT_DATABASE).name
         try:
@@ -111,7 +112,7 @@ class _Search:
                 raise
             names = {default}
             self._limits.append(f"this user may not list databases: only {default} is searched")
-        databases = sorted(names - self._left_out, key=lambda name: (name != default, name))
+        databases = sorted(names - self._excluded, key=lambda name: (name != default, name))
         if len(databases) > MAX_DATABASES:
             self._limits.append(f"only {MAX_DATABASES} of {len(databases)} databases are searched")
         listed = 0
@@ -121,10 +122,10 @@ class _Search:
                 found = database.list_collections(nameOnly=True, authorizedCollections=True)
                 collections = sorted(info["name"] for info in found if info["type"] == "collection")
             except OperationFailure:
-                self._limits.append(f"this user may not list the collections of {name}")
+                self._limits.append(f"the collections of {name} could not be listed")
                 continue
             for collection in collections:
-                if collection.startswith("system.") or only not in (None, collection):
+                if collection.startswith("system.") or only_name not in (None, collection):
                     continue
                 if listed == MAX_COLLECTIONS:
                     self._limits.append(f"only {MAX_COLLECTIONS} collections are searched")
@@ -132,10 +133,10 @@ class _Search:
                 listed += 1
                 yield database, collection
 
-    def _judge(
-        self, database: Database[Document], sample: CollectionSample, attempts: set[tuple[str, str]]
+    def _examine(
+        self, database: Database[Document], sample: CollectionSample
     ) -> Candidate | str | None:
-        """The queue in a collection; or the reason why a collection with its signs is no queue.
+        """The queue in a collection; or the reason why a collection with signs of one is no queue.
 
         None for a collection without any sign of a queue.
         """
@@ -149,14 +150,14 @@ class _Search:
             proposal = propose(sample, resample)
         if recognition is not None and not _is_more_certain(proposal, recognition):
             if recognition.attempts_collection is not None:
-                attempts.add((sample.database, recognition.attempts_collection))
+                self._attempts_collections.add((sample.database, recognition.attempts_collection))
             candidate = Candidate(
                 sample=sample,
                 certainty=recognition.certainty,
                 reasons=recognition.reasons,
                 profile=recognition.profile,
             )
-            return self._complete(candidate)
+            return self._add_preview(candidate)
         if proposal is None:
             return None
         if proposal.certainty is None:
@@ -170,9 +171,9 @@ class _Search:
         )
         if proposal.profile is None:
             return candidate
-        return self._complete(replace(candidate, profile=f"./{candidate.stem}.toml"))
+        return self._add_preview(replace(candidate, profile=f"./{candidate.stem}.toml"))
 
-    def _complete(self, candidate: Candidate) -> Candidate:
+    def _add_preview(self, candidate: Candidate) -> Candidate:
         """The candidate with its jobs as jobmon shows them, and with its settings."""
         jobs: tuple[tuple[str, ...], ...] = ()
         try:
@@ -183,12 +184,12 @@ class _Search:
                 candidate, certainty=Certainty.POSSIBLE, profile=None, text=None, doubts=(doubt,)
             )
         except OperationFailure:
-            self._limits.append(f"the jobs of {candidate.sample.name} could not be read in time")
+            self._limits.append(f"the jobs of {candidate.sample.name} could not be read")
         uri = strip_uri(self._uri, candidate.sample.database)
         return replace(candidate, jobs=jobs, uri=uri, needs_user=has_user(self._uri))
 
     def _preview(self, candidate: Candidate) -> Iterator[tuple[str, ...]]:
-        """The newest jobs by `_id`, with only the fields that are shown."""
+        """The row of titles, then a row of texts for each of the newest jobs by `_id`."""
         sample = candidate.sample
         options = CodecOptions(document_class=Decoded)
         collection = self._client[sample.database][sample.collection].with_options(options)
@@ -204,7 +205,7 @@ class _Search:
 
 
 def _read_other(database: Database[Document], collection: str) -> CollectionSample:
-    """A sample of a collection; an empty one if the user may not read it."""
+    """A sample of a collection; an empty one if it cannot be read."""
     try:
         return read_sample(database, collection)
     except OperationFailure:

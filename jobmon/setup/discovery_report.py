@@ -1,4 +1,4 @@
-"""Prints what `jobmon init --discover` found, and writes it to files."""
+"""Describes what `jobmon init --discover` found as lines to print, and writes it to files."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _CERTAINTIES = {
     Certainty.PROBABLE: "probably a queue",
     Certainty.POSSIBLE: "possibly a queue",
 }
-# Options of a connection string that another user needs as well, and that hold no secret.
+# Options of a connection string that the queue's reader needs, too, and that hold no secret.
 _KEPT_OPTIONS = ("replicaset", "authsource", "tls", "ssl", "directconnection", "readpreference")
 
 
@@ -56,7 +56,7 @@ class Discovery:
     """The result of a search, the most certain queues first.
 
     `others`: collections that have signs of a queue but are no queue, each with the reason.
-    `limits`: what was not searched, and why.
+    `limits`: what was not searched or read, and why.
     """
 
     searched: int
@@ -73,20 +73,20 @@ def describe_discovery(discovery: Discovery) -> Iterator[str]:
     for candidate in discovery.candidates:
         yield from ("", *_describe(candidate))
     if discovery.others:
-        yield from ("", "No queues, although they have a sign of one:")
+        yield from ("", "Not queues, although they have signs of one:")
         shown = discovery.others[:_SHOWN_OTHERS]
         yield from (f"  {name}: {reason}" for name, reason in shown)
         if len(discovery.others) > len(shown):
             yield f"  and {len(discovery.others) - len(shown)} more"
     if discovery.limits:
-        yield from ("", "Not searched:", *(f"  {limit}" for limit in discovery.limits))
+        yield from ("", "Limits of this search:", *(f"  {limit}" for limit in discovery.limits))
 
 
 def write_files(discovery: Discovery, folder: Path) -> Iterator[str]:
-    """Write the profile and the settings of each queue; a line for each file.
+    """Write the profile and the settings of each queue; yields a line for each file.
 
-    Existing files are kept. Only their owner can read the settings, which get a new
-    JOBMON_JWT_SECRET_KEY. A collection that is only possibly a queue gets no files.
+    Existing files are kept. Only their owner can read new files. The settings have a new
+    JOBMON_JWT_SECRET_KEY. What is only possibly a queue gets no files. Raises SetupError.
     """
     folder = folder.resolve()
     try:
@@ -156,7 +156,7 @@ def _format_settings(candidate: Candidate, folder: str = ".", key: str | None = 
     lines = [f"# Settings for {candidate.sample.name}. In a shell: set -a; . {folder}/{name}.env"]
     if candidate.needs_user:
         lines += [
-            "# Put the read-only user into it that `jobmon init --reader USER` creates:",
+            "# Add the read-only user that `jobmon init --reader USER` creates:",
             "# mongodb://USER:PASSWORD@HOST/…",
         ]
     settings = {
@@ -165,7 +165,7 @@ def _format_settings(candidate: Candidate, folder: str = ".", key: str | None = 
         "JOBS_COLLECTION": candidate.sample.collection,
     }
     lines += [f"JOBMON_{name}={_quote(value)}" for name, value in settings.items()]
-    lines.append("# The secret of the tokens, at least 32 bytes:")
+    lines.append("# The secret that signs tokens, at least 32 bytes:")
     lines.append(f"JOBMON_JWT_SECRET_KEY='{key}'" if key else "# JOBMON_JWT_SECRET_KEY=…")
     return "\n".join([*lines, ""])
 
@@ -186,5 +186,5 @@ def strip_uri(uri: str, database: str) -> str:
         for name, value in parse_qsl(uri.partition("?")[2])
         if name.lower() in _KEPT_OPTIONS
     ]
-    mark = "?" if options else ""
-    return f"{scheme}://{hosts}/{database}{mark}{urlencode(options)}"
+    separator = "?" if options else ""
+    return f"{scheme}://{hosts}/{database}{separator}{urlencode(options)}"

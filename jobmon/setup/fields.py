@@ -171,7 +171,7 @@ def computed_fields(mapping: FieldMapping) -> list[str]:
 def find_used_paths(
     watched: ReadCollection, paths: Iterable[str], *, require_value: bool = False
 ) -> set[str]:
-    """The paths that occur in about 3,000 documents: the newest, the oldest and random ones.
+    """The paths that occur in up to 3,000 documents: the newest, the oldest and random ones.
 
     `error.code` is also found where `error` is null, as `error` may be null until a job fails. With
     `require_value`, a path is found only where its value is not null.
@@ -185,7 +185,7 @@ def find_used_paths(
         empty = ["missing", "null"] if require_value else ["missing"]
         is_there: Document = {"$not": [{"$in": [{"$type": f"${path}"}, empty]}]}
         if leaf and parent:
-            # A path through an array is the array of its elements' values.
+            # For a path through an array, MongoDB returns the array of its elements' values.
             is_there = {"$and": [is_there, {"$ne": [f"${path}", []]}]}
             if not require_value:
                 is_there = {"$or": [is_there, {"$eq": [{"$type": f"${parent}"}, "null"]}]}
@@ -298,7 +298,7 @@ class Sample:
             )
 
     def explain_unusable(self) -> Finding | None:
-        """The problem that no document has an essential field, or None."""
+        """The problem that an essential field is missing in every document, or None."""
         missing = [
             field
             for field in self._fields
@@ -323,8 +323,8 @@ class Sample:
         for field in self._fields:
             path = self._mapping.paths[field.name]
             expected = _IDS if path == "_id" else field.types
-            if (reading := self._mapping.readings.get(field.name)) is not None:
-                expected = _TEXT if reading == "iso" else _NUMBER
+            if (date_form := self._mapping.readings.get(field.name)) is not None:
+                expected = _TEXT if date_form == "iso" else _NUMBER
             found = self.types(field.name)
             odd = {name: found[name] for name in found if name not in (*expected, "null")}
             if odd:

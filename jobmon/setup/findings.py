@@ -12,7 +12,7 @@ from pymongo.uri_parser import parse_uri
 from jobmon.settings import MistakePlace, SettingsError
 from jobmon.store.failures import AUTHENTICATION_FAILED, UNAUTHORIZED, name_error
 
-# How MongoDB refuses a user who is signed in; values of the command are not repeated.
+# MongoDB's message if a user lacks a right; jobmon does not repeat the values in the command.
 _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
 )
@@ -157,12 +157,12 @@ def granted_actions(privileges: list[dict[str, Any]], database: str, collection:
 def format_setting(value: object) -> str:
     """The text of a setting's value in the environment."""
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={word}" for name, word in value.items())
+        return ",".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, tuple):
         return ",".join(value)
     return str(value)
 
 
 def printable(text: str) -> str:
-    """A text of another program, safe for a terminal."""
+    """The first 60 characters of another program's text, safe for a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:60])

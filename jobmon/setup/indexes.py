@@ -21,7 +21,7 @@ from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, exact
 CREATED_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
 FORMAT = 1
 _SAMPLE = 1_000  # random documents, to estimate sizes
-_ENTRY_BYTES = 6  # of an index entry, besides its keys
+_ENTRY_BYTES = 6  # of an index entry, without its keys
 
 
 class State(StrEnum):
@@ -29,7 +29,7 @@ class State(StrEnum):
 
     MISSING = "missing"
     EXISTS = "exists"
-    UNUSED = "unused"  # no document has its field
+    UNUSED = "unused"  # no sampled document has its field
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def plan_indexes(
 def missing_indexes(
     settings: Settings, connection: Connection, collections: Collection[str]
 ) -> list[Index]:
-    """The indexes that these collections lack, by the fields of their documents."""
+    """The indexes that these collections lack, without those of unused fields."""
     planned = plan_indexes(settings, connection, collections)
     return [plan.index for plan in planned if plan.state is State.MISSING]
 
 
 def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str, str]:
-    """Create every missing index; needs a user with the right to write.
+    """Create every missing index; needs a user who may create indexes.
 
     For a queue whose documents follow the contract; `jobmon init` checks other queues first. Each
     collection gets its indexes in one command, so that it is scanned once.
@@ -104,9 +104,9 @@ def create_index(index: Index, *, unique: bool = False) -> str:
 def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
     """The options to create an index with: its name and all options that are not the default.
 
-    The index compares by bytes, also in a collection with a collation. It has the default name, so
-    that another program that creates the same index later finds it. If that program would create
-    it as unique, the default name stays free, so that both indexes can exist.
+    The index compares by bytes, even in a collection with a collation. If possible it has the
+    default name: then another program that creates the same index later finds it. If that program
+    would make the index unique, the default name stays free, so that both indexes can exist.
     """
     return _choose_options(index, list(index.collection.list_indexes()), unique=unique)
 
@@ -114,7 +114,7 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
 def _choose_options(
     index: Index, present: Sequence[Mapping[str, Any]], *, unique: bool
 ) -> dict[str, Any]:
-    """The options of `index_options`, next to these indexes of its collection."""
+    """The options of `index_options`, if its collection has the indexes `present`."""
     is_unique = unique and index.may_be_unique
     options: dict[str, Any] = {"name": default_name(index)}
     if any("collation" in other for other in present if other["name"] == "_id_"):
@@ -189,7 +189,7 @@ def _estimate_sizes(watched: ReadCollection, indexes: list[Index]) -> dict[str, 
 
 
 def _unused_indexes(settings: Settings, connection: Connection, required: list[Index]) -> set[str]:
-    """The indexes whose field no document has."""
+    """The indexes whose field no sampled document has."""
     unused: set[str] = set()
     for watched in (connection.jobs, connection.attempts):
         if watched is None:
@@ -199,14 +199,14 @@ def _unused_indexes(settings: Settings, connection: Connection, required: list[I
             for index in required
             if index.collection.name == watched.collection.name
             and index.path is not None
-            and not _is_certain(settings, index)
+            and not _always_gets_field(settings, index)
         }
         in_use = find_used_paths(watched, candidates.values())
         unused |= {name for name, path in candidates.items() if path not in in_use}
     return unused
 
 
-def _is_certain(settings: Settings, index: Index) -> bool:
+def _always_gets_field(settings: Settings, index: Index) -> bool:
     """Whether every job of this profile gets the field, even if no sampled job has it now."""
     field = str(index.field).partition(".")[0]
     return settings.profile != Settings.profile and field not in settings.job_fields
@@ -215,9 +215,9 @@ def _is_certain(settings: Settings, index: Index) -> bool:
 def _average_widths(
     watched: ReadCollection, paths: Iterable[str], query: Document
 ) -> tuple[int, dict[str, float]]:
-    """The matching documents of a random sample, and the average size of their values in bytes.
+    """The number of matching documents in a random sample, and the average sizes of their values.
 
-    The sizes are by path.
+    The sizes are in bytes, by path.
     """
     names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
     group: Document = {"_id": None, "documents": {"$sum": 1}}
@@ -237,8 +237,8 @@ def _average_widths(
 class CreatedIndexes:
     """The record of indexes that `jobmon init` created; methods raise PyMongoError.
 
-    Their names do not identify them: an index has the name that the queue's own program would give
-    it, so that the program finds it.
+    The name of an index does not show who created it: it is usually the name that the queue's own
+    program would give the index.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -261,7 +261,7 @@ class CreatedIndexes:
         self._created.replace_one({"_id": entry["_id"]}, entry, upsert=True)
 
     def list_entries(self, database: str, collections: Collection[str]) -> list[Document]:
-        """The records of these collections, by name."""
+        """The records of indexes of these collections, by collection and name."""
         query = {"database": database, "collection": {"$in": list(collections)}, "format": FORMAT}
         return list(self._created.find(query).sort("_id"))
 

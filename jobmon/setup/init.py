@@ -1,7 +1,7 @@
 """`jobmon init`: creates indexes, roles and users for a queue, and removes nothing.
 
-It checks everything before it creates anything: it stops at a collection that does not match the
-settings, and at a missing right.
+It starts a replica set first, if requested. It checks everything before it creates anything else:
+it stops at a collection that does not match the settings, and at a missing right.
 """
 
 from collections.abc import Iterator
@@ -85,7 +85,7 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
 
 
 def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
-    """The steps of `run_init` as lines for mongosh; writes nothing. Raises SetupError."""
+    """Lines for mongosh with the steps of `run_init`, except revocations. Raises SetupError."""
     with admin_client(settings) as client:
         if options.replica_set and not is_initiated(client):
             name, _, member = options.replica_set.partition("/")
@@ -127,7 +127,7 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
             remedy="Use a user who may create collections and indexes in "
             f"{plan.roles.database} and {plan.deployment.settings.state_db}.",
         )
-    return ok("actions", "the records of actions, and the list of paused types: exist")
+    return ok("actions", "what jobmon stores for actions: exists")
 
 
 def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:

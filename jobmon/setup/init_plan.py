@@ -54,7 +54,7 @@ class InitPlan:
 
 
 def make_plan(settings: Settings, client: MongoClient[Document], options: InitOptions) -> InitPlan:
-    """Decide what to create; raises SetupError if the documents do not match the settings."""
+    """Decide what to create; raises SetupError if documents are missing or do not match."""
     connection = Connection(settings, client)
     deployment = Deployment.inspect(
         settings, connection, has_own_databases=options.has_own_databases
@@ -72,7 +72,7 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
             samples[collection.name] = sample
             continue
         is_jobs = fields.collection is connection.jobs
-        # The program that writes a log creates its indexes, under names that are not the default.
+        # A log's own program creates the indexes of the log, under names that are not the default.
         if options.create and (is_jobs or connection.profile.log is None):
             empty.append(collection.name)
             if kind is None:
@@ -96,7 +96,7 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
 
 
 def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionRights | None:
-    """The rights of an actor's user; None without --actor. SetupError if there are no actions."""
+    """The rights of the actor's user; None without --actor. SetupError if there are no actions."""
     if all(user.kind is not UserKind.ACTOR for user in options.users):
         return None
     support = find_support(deployment.settings)
@@ -108,7 +108,7 @@ def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionR
 
 
 def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:
-    """A sample of a collection; None if it is empty. SetupError if its documents are unsuitable."""
+    """A sample; None without a document that the profile reads. SetupError for unsuitable ones."""
     if unfit := explain_unsuitable_kind(fields.collection.collection.full_name, kind, setting):
         raise SetupError(unfit)
     sample = Sample(fields)

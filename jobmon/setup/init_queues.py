@@ -41,7 +41,7 @@ class _DatabaseAddress:
         database = parse_uri(plain, warn=False)["database"] or DEFAULT_DATABASE
         hosts = {host.lower() for host in split_uri(uri)[1].split(",")}
         if plain != uri:
-            with suppress(PyMongoError, OSError):  # without the DNS, names are compared
+            with suppress(PyMongoError, OSError):  # without DNS, compare the names
                 found = parse_uri(uri, warn=False)["nodelist"]
                 hosts |= {f"{host}:{port}".lower() for host, port in found}
         return cls(frozenset(hosts), database)

@@ -19,7 +19,7 @@ def check_links(settings: Settings, connection: Connection) -> Iterator[Finding]
     if unused := [name for name, path in paths.items() if path not in used]:
         yield warning(
             "links",
-            f"No job of a sample has a value in {', '.join(unused)}: no link can be made.",
+            f"No job of a sample has a value in {', '.join(unused)}: no link with it can be made.",
             remedy=f"Correct {settings.describe_setting('links')} if a name is misspelled.",
         )
     else:
@@ -27,7 +27,7 @@ def check_links(settings: Settings, connection: Connection) -> Iterator[Finding]
 
 
 def _find_paths(settings: Settings) -> dict[str, str]:
-    """The path in documents of each field of the payload, without computed fields."""
+    """The path in documents of each payload field that links use, without computed fields."""
     payload = settings.read_profile().parse(settings.jobs_collection).fields.get("payload")
     names = (name for link in settings.links for name in link.fields if name.startswith(PAYLOAD))
     found = {

@@ -1,4 +1,4 @@
-"""Finds the paths of a profile that no sampled document has: most are misspelled."""
+"""Finds the paths of a profile that no sampled document has: they may be misspelled."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ _CHECKED = ("jobId", "createdAt")
 def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
     """A warning with the paths in a profile's own file that no job of a sample has.
 
-    Paths of shipped profiles are optional, also those that the file inherits.
+    Paths of shipped profiles are optional, even if the file inherits them.
     """
     if profile in shipped_profiles():
         return
@@ -37,8 +37,8 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
             "profile",
             f"No sampled document of {collection} has these paths of {profile}: "
             f"{', '.join(absent)}.",
-            remedy="Correct the paths that are misspelled. Others may be those of jobs that have "
-            "not failed or finished yet.",
+            remedy="Correct the paths that are misspelled. Others may appear only once a "
+            "job has failed or finished.",
         )
 
 

@@ -35,8 +35,8 @@ from jobmon.setup.vocabulary import (
 from jobmon.store.mapping import Document
 
 _MAX_STATUSES = 15
-_MOSTLY = 0.9  # of the documents
-_CONSISTENT = 0.95
+_MOST_DOCUMENTS = 0.9  # a share
+_NEARLY_ALL = 0.95
 _FEW_TYPES = 20
 _JOB_REFERENCES = ("jobid", "taskid", "job", "task")
 _ERROR_KEYS = {"code", "message", "stack"}
@@ -50,7 +50,7 @@ class Proposal:
     """Whether a collection is a queue, and the text of a profile for it.
 
     `certainty`: None if it does not look like a queue; `reasons` explain that, too. `doubts`: what
-    a person who knows the program should check. `profile`: None if no status was found.
+    a person who knows the program should check. `profile`: None for no queue or without a status.
     """
 
     certainty: Certainty | None
@@ -86,7 +86,7 @@ class _Proposer:
         self._readings: dict[str, str] = {}
         self._payload: SampledField | None = None
         self._payload = self._find(PAYLOADS, _is_content, nested=False)
-        self._status = self._find(STATUS, _is_status, share=_MOSTLY)
+        self._status = self._find(STATUS, _is_status, share=_MOST_DOCUMENTS)
         self._dates = {name: self._find_date(name) for name in DATES}
         self._lease_start = self._find(LEASE_STARTS, _is_date, are_dates=True)
         self._worker = self._find(WORKERS, lambda found: found.has_only(*_IDS))
@@ -96,8 +96,8 @@ class _Proposer:
 
     def propose(self) -> Proposal | None:
         signs = self._list_signs()
-        words = self._status_words()
-        known, has_active_word = self._judge_words(words)
+        statuses = self._list_statuses()
+        known_share, has_active_status = self._recognize_statuses(statuses)
         if self._is_log():
             return Proposal(
                 certainty=None,
@@ -114,12 +114,12 @@ class _Proposer:
                     "“Write a profile in five steps”"
                 ],
             )
-        values = f"{self._status.path} has {count(len(words), 'distinct value')}"
-        has_job_statuses = known >= _MOSTLY and has_active_word
+        values = f"{self._status.path} has {count(len(statuses), 'distinct value')}"
+        has_job_statuses = known_share >= _MOST_DOCUMENTS and has_active_status
         has_queue_name = COLLECTION_WORDS.search(self._sample.collection) is not None
         if len(signs) >= 2:
             is_job = self._payload or has_queue_name or self._worker
-            is_clear = has_job_statuses and is_job and len(words) > 1
+            is_clear = has_job_statuses and is_job and len(statuses) > 1
             certainty = Certainty.PROBABLE if is_clear else Certainty.POSSIBLE
         elif signs and has_job_statuses and (self._payload or has_queue_name):
             certainty = Certainty.POSSIBLE
@@ -129,9 +129,9 @@ class _Proposer:
                 certainty=None, reasons=[f"{values}, but of the signs of a queue it has {found}"]
             )
         reasons = [values, f"it has {', '.join(signs)}"]
-        if known >= _MOSTLY:
+        if known_share >= _MOST_DOCUMENTS:
             reasons.insert(1, "these are words for the statuses of jobs")
-        profile = self._write(self._status, words)
+        profile = self._write(self._status, statuses)
         return Proposal(certainty=certainty, reasons=reasons, doubts=self._doubts, profile=profile)
 
     def _find(
@@ -143,7 +143,7 @@ class _Proposer:
         nested: bool = True,
         are_dates: bool = False,
     ) -> SampledField | None:
-        """The field with the first of these names that is accepted; it is not found again.
+        """The field with the first of these names that is accepted; later calls leave it out.
 
         With `nested`, also fields of embedded documents.
         """
@@ -166,7 +166,7 @@ class _Proposer:
         return self._sample.fields[path]
 
     def _find_date(self, name: str) -> SampledField | None:
-        share = _CONSISTENT if name == "createdAt" else 0.0
+        share = _NEARLY_ALL if name == "createdAt" else 0.0
         return self._find(DATES[name], _is_date, share=share, are_dates=True)
 
     def _list_signs(self) -> list[str]:
@@ -183,68 +183,68 @@ class _Proposer:
         has_job = find_path(_JOB_REFERENCES, self._sample.top_level) is not None
         return has_job and self._dates["nextRunAt"] is None and self._payload is None
 
-    def _status_words(self) -> list[str]:
-        if self._status is None or self._status.words is None:
+    def _list_statuses(self) -> list[str]:
+        if self._status is None or self._status.value_counts is None:
             return []
-        return [word for word, _ in self._status.words.most_common()]
+        return [status for status, _ in self._status.value_counts.most_common()]
 
-    def _judge_words(self, words: list[str]) -> tuple[float, bool]:
-        """The share of documents with a known status; whether a status means queued or leased."""
-        if self._status is None or self._status.words is None:
+    def _recognize_statuses(self, statuses: list[str]) -> tuple[float, bool]:
+        """The share of documents whose status is known; whether a status means queued or leased."""
+        if self._status is None or self._status.value_counts is None:
             return 0.0, False
-        known = [word for word in words if normalize(word) in {*STATUS_WORDS, *FAILED_WORDS}]
-        share = sum(self._status.words[word] for word in known) / self._status.documents
-        meanings = {STATUS_WORDS.get(normalize(word)) for word in known}
+        known = [name for name in statuses if normalize(name) in {*STATUS_WORDS, *FAILED_WORDS}]
+        share = sum(self._status.value_counts[name] for name in known) / self._status.documents
+        meanings = {STATUS_WORDS.get(normalize(name)) for name in known}
         return share, bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
 
-    def _name_statuses(self, field: SampledField, words: list[str]) -> dict[str, tuple[str, str]]:
-        """jobmon's status for each word that has one, with the reason."""
-        names: dict[str, tuple[str, str]] = {}
-        for word in words:
-            if (status := STATUS_WORDS.get(normalize(word))) is not None:
-                names[word] = (status, "by its name")
-            elif normalize(word) in FAILED_WORDS:
-                meaning = self._judge_failed(field.path, word, words)
+    def _map_statuses(self, path: str, statuses: list[str]) -> dict[str, tuple[str, str]]:
+        """jobmon's status and the reason, for each status whose meaning is known; adds doubts."""
+        meanings: dict[str, tuple[str, str]] = {}
+        for name in statuses:
+            if (status := STATUS_WORDS.get(normalize(name))) is not None:
+                meanings[name] = (status, "by its name")
+            elif normalize(name) in FAILED_WORDS:
+                meaning = self._explain_failed(path, name, statuses)
                 if meaning is not None:
-                    names[word] = meaning
+                    meanings[name] = meaning
             else:
-                self._doubts.append(f"the status {word} is unknown: it is shown under its own name")
-        return names
+                self._doubts.append(f"the status {name} is unknown: it is shown under its own name")
+        return meanings
 
-    def _judge_failed(self, path: str, word: str, words: list[str]) -> tuple[str, str] | None:
-        """FAILED or DLQ for a word such as `error`, with the reason; None if that is not clear."""
-        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.FAILED for other in words):
+    def _explain_failed(self, path: str, name: str, statuses: list[str]) -> tuple[str, str] | None:
+        """FAILED or DLQ for a status such as `error`, with the reason; None if it is not clear."""
+        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.FAILED for other in statuses):
             return JobStatus.DLQ, "another status is for retries"
-        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.DLQ for other in words):
+        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.DLQ for other in statuses):
             return JobStatus.FAILED, "another status is for dead jobs"
         ended, due = self._dates["finishedAt"], self._dates["nextRunAt"]
         try:
-            failed = self._resample({path: word})
+            failed = self._resample({path: name})
         except PyMongoError:
             failed = CollectionSample(self._sample.database, self._sample.collection)
         if failed.documents and ended is not None:
             share = failed.share(ended.path)
-            if share >= _CONSISTENT:
+            if share >= _NEARLY_ALL:
                 self._doubts.append(
-                    f"{word} is read as dead-lettered, because all such jobs have {ended.path}: "
+                    f"{name} is read as dead-lettered, because such jobs have {ended.path}: "
                     "change it to failed if they are tried again"
                 )
-                return JobStatus.DLQ, f"unsure: all of them have {ended.path}"
-            if share == 0 and due is not None and failed.share(due.path) >= _CONSISTENT:
+                return JobStatus.DLQ, f"unsure: they have {ended.path}"
+            if share == 0 and due is not None and failed.share(due.path) >= _NEARLY_ALL:
                 self._doubts.append(
-                    f"{word} is read as “a retry is due”, because such jobs have {due.path} and "
+                    f"{name} is read as “a retry is due”, because such jobs have {due.path} and "
                     f"no {ended.path}: change it to dlq if they are not tried again"
                 )
                 return JobStatus.FAILED, f"unsure: they have {due.path} and no {ended.path}"
         self._doubts.append(
-            f"the documents do not show whether a job with the status {word} is tried again: set "
+            f"the documents do not show whether a job with the status {name} is tried again: set "
             "it to failed (it is) or dlq (it is not); until then it keeps its name"
         )
         return None
 
-    def _write(self, status: SampledField, words: list[str]) -> str:
-        names = self._name_statuses(status, words)
-        fields = self._map_fields({meaning for meaning, _ in names.values()})
+    def _write(self, status: SampledField, statuses: list[str]) -> str:
+        meanings = self._map_statuses(status.path, statuses)
+        fields = self._map_fields({meaning for meaning, _ in meanings.values()})
         lines = [
             f"# Proposed by `jobmon init --discover` from {self._sample.documents} documents.",
             "# Compare it with what your program does; docs/adapters.md describes the format.",
@@ -254,12 +254,12 @@ class _Proposer:
             where = f'{{ {_quote(status.path)} = {{ "$exists" = true }} }}'
             lines.append(f"where = {where}  # documents without a status are no jobs")
         lines += ["", "[status]", f"path = {_quote(status.path)}", "", "[status.names]"]
-        for word in words:
-            if word in names:
-                meaning, reason = names[word]
-                lines.append(f"{_quote(word)} = {_quote(meaning)}  # {reason}")
+        for name in statuses:
+            if name in meanings:
+                meaning, reason = meanings[name]
+                lines.append(f"{_quote(name)} = {_quote(meaning)}  # {reason}")
             else:
-                lines.append(f'# {_quote(word)} = "…"  # unsure')
+                lines.append(f'# {_quote(name)} = "…"  # unsure')
         if self._readings:
             lines += ["", "[readings]"]
             lines += [f"{_quote(path)} = {_quote(form)}" for path, form in self._readings.items()]
@@ -271,18 +271,17 @@ class _Proposer:
         if self._payload is not None:
             lines.append(self._line("payload", self._payload))
         priority = self._find(PRIORITIES, _is_number)
-        ended = self._dates["finishedAt"]
-        waits = ["queued", "failed"] if "queued" in statuses else []
-        leases = ["leased"] if "leased" in statuses else []
+        waiting = ["queued", "failed"] if "queued" in statuses else []
+        leased = ["leased"] if "leased" in statuses else []
         lines += self._map_creation()
         for name, found, only_in in (
             ("priority", priority, []),
             ("updatedAt", self._dates["updatedAt"], []),
-            ("nextRunAt", self._dates["nextRunAt"], waits),
+            ("nextRunAt", self._dates["nextRunAt"], waiting),
             ("startedAt", self._dates["startedAt"], []),
-            ("finishedAt", ended, []),
-            ("leasedBy", self._worker, leases),
-            ("leaseExpiresAt", self._dates["leaseExpiresAt"], leases),
+            ("finishedAt", self._dates["finishedAt"], []),
+            ("leasedBy", self._worker, leased),
+            ("leaseExpiresAt", self._dates["leaseExpiresAt"], leased),
             ("attemptCount", self._attempts, []),
             ("maxAttempts", self._max_attempts, []),
         ):
@@ -306,16 +305,15 @@ class _Proposer:
 
     def _map_type(self) -> _Line:
         def names_types(found: SampledField) -> bool:
-            few = max(_FEW_TYPES, found.documents // 2)
-            return (
-                found.has_only("string") and found.words is not None and len(found.distinct) <= few
-            )
+            limit = max(_FEW_TYPES, found.documents // 2)
+            are_few = found.value_counts is not None and len(found.distinct) <= limit
+            return found.has_only("string") and are_few
 
-        found = self._find(TYPES, names_types, share=_MOSTLY, nested=False)
+        found = self._find(TYPES, names_types, share=_MOST_DOCUMENTS, nested=False)
         if found is None:
-            return _Line("type", '{ constant = "$collection" }', "no field has a few names")
-        many = f"{self._describe(found)}, {len(found.distinct)} distinct"
-        return _Line("type", _quote(found.path), many)
+            return _Line("type", '{ constant = "$collection" }', "no field names the types")
+        comment = f"{self._describe(found)}, {len(found.distinct)} distinct"
+        return _Line("type", _quote(found.path), comment)
 
     def _map_creation(self) -> list[_Line]:
         if (created := self._dates["createdAt"]) is not None:
@@ -381,15 +379,15 @@ def _is_number(found: SampledField) -> bool:
 
 
 def _is_status(found: SampledField) -> bool:
-    words = found.words
+    values = found.value_counts
     if (
-        words is None
-        or len(words) > _MAX_STATUSES
+        values is None
+        or len(values) > _MAX_STATUSES
         or not found.has_only("string", "number", "bool")
     ):
         return False
     redactor = Redactor()
-    return all(word.isprintable() and redactor.redact(word) == word for word in words)
+    return all(value.isprintable() and redactor.redact(value) == value for value in values)
 
 
 def _quote(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Recognizes the documents of programs for which jobmon has a profile."""
+"""Recognizes the collections of programs for which jobmon has a profile."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,14 +13,15 @@ from jobmon.store.conversions import list_paths
 
 Content = dict[str, Any]
 
-_CONTRACT = "jobmon"  # the profile of jobmon's own documents
-_REQUIRED_OF_CONTRACT = ("jobId", "status", "createdAt")
-# The share of documents that have all fields that the program always writes.
+_OWN_PROFILE = "jobmon"  # the profile of jobmon's own library
+_REQUIRED_OWN_FIELDS = ("jobId", "status", "createdAt")
+# At least this share of documents has each field that the program always writes: else the certainty
+# is PROBABLE at most, or the profile does not fit at all.
 _ALWAYS, _MOSTLY = 0.95, 0.5
-# The least share of a profile's fields for each certainty. `_NAMED` is enough for PROBABLE if the
-# collection has the program's name for it.
-_CERTAIN, _PROBABLE, _POSSIBLE, _NAMED = 0.75, 0.5, 0.35, 0.25
-_KNOWN_STATUSES = 0.8
+# The least share of a profile's fields for each certainty. PROBABLE needs only `_PROBABLE_BY_NAME`
+# if the collection has the profile's default name.
+_CERTAIN, _PROBABLE, _POSSIBLE, _PROBABLE_BY_NAME = 0.75, 0.5, 0.35, 0.25
+_KNOWN_STATUSES = 0.8  # of the documents with a status
 _MIN_DISTINCTIVE = 2
 # Names that any program may use, so that they do not show which program it is.
 _COMMON = frozenset(
@@ -42,10 +43,10 @@ class Certainty(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Recognition:
-    """A shipped profile whose fields a collection's documents have.
+    """A shipped profile that fits a collection.
 
-    `score`: the larger, the better the profile fits. `attempts_collection`: the collection from
-    which the profile reads attempts.
+    `score`: a larger score is a better fit. `attempts_collection`: the collection from which the
+    profile reads attempts; None without one.
     """
 
     profile: str
@@ -70,16 +71,16 @@ def recognize(
         profile = load_profile(match.profile)
         if not profile.has_event_log:
             return match
-        if sample.collection != profile.collection:  # it may be the log of other jobs
+        if sample.collection != profile.collection:  # the log may belong to other jobs
             continue
         log = read_other(str(profile.attempts_collection))
         if has_events(profile, log):
-            return replace(match, reasons=(*match.reasons, f"{log.collection} records its runs"))
+            return replace(match, reasons=(*match.reasons, f"{log.collection} records job runs"))
     return None
 
 
 def profiles_with_log(name: str) -> Iterator[ProfileFile]:
-    """The shipped profiles that read the same jobs as this one, and also a log of their runs."""
+    """The shipped profiles that differ from this one only by reading attempts from a log."""
 
     def list_others(profile: ProfileFile) -> Content:
         return {key: value for key, value in profile.content.items() if key != "attempts"}
@@ -111,19 +112,19 @@ def _match(
         if not set(parsed.where) <= sample.top_level:
             return
         sample = resample(parsed.where)
-    complete = _share_of_complete(name, parsed, sample) if sample.documents else 0.0
-    if complete < _MOSTLY:
+    least_share = _find_least_share(name, parsed, sample) if sample.documents else 0.0
+    if least_share < _MOSTLY:
         return
     used = _used_fields(profile.content)
     present = used & sample.top_level
     distinctive = present - _COMMON
     # A date in an unusual form also shows which program it is.
     dated = {source.path for source in parsed.fields.values() if source.reading} & present
-    has_name = sample.collection == profile.collection and name != _CONTRACT
-    if not (name == _CONTRACT or has_name or len(distinctive) + len(dated) >= _MIN_DISTINCTIVE):
+    has_name = sample.collection == profile.collection and name != _OWN_PROFILE
+    if not (name == _OWN_PROFILE or has_name or len(distinctive) + len(dated) >= _MIN_DISTINCTIVE):
         return
     share = len(present) / len(used)
-    certainty = _judge(share, has_name=has_name)
+    certainty = _certainty_from_share(share, has_name=has_name)
     if certainty is None:
         return
     reasons = [
@@ -131,11 +132,11 @@ def _match(
         f"reads, among them {', '.join(sorted(distinctive or present)[:4])}"
     ]
     if has_name:
-        reasons.append(f"{sample.collection} is that program's name for it")
+        reasons.append(f"{sample.collection} is the default name of the collection in that profile")
     if unknown := _unknown_statuses(parsed, sample):
         certainty = Certainty.POSSIBLE
         reasons.append(f"but it has statuses that the profile does not know: {unknown}")
-    elif complete < _ALWAYS:
+    elif least_share < _ALWAYS:
         certainty = max(certainty, Certainty.PROBABLE, key=list(Certainty).index)
         reasons.append("but not every document has the fields that the program always writes")
     elif certainty is not Certainty.CERTAIN:
@@ -152,10 +153,10 @@ def _match(
     )
 
 
-def _judge(share: float, *, has_name: bool) -> Certainty | None:
+def _certainty_from_share(share: float, *, has_name: bool) -> Certainty | None:
     if share >= _CERTAIN:
         return Certainty.CERTAIN
-    if share >= _PROBABLE or (has_name and share >= _NAMED):
+    if share >= _PROBABLE or (has_name and share >= _PROBABLE_BY_NAME):
         return Certainty.PROBABLE
     return Certainty.POSSIBLE if share >= _POSSIBLE else None
 
@@ -187,14 +188,14 @@ def _list_spec_paths(spec: Any) -> Iterator[str]:
 
 
 def _is_constant(path: str) -> bool:
-    """Whether a path, with `$` before it, is a constant of a profile's file."""
+    """Whether `$` and this text are no path, but a constant of profiles, such as `$now`."""
     return path in ("null", "now", "collection") or path.startswith("const.")
 
 
-def _share_of_complete(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:
-    """The share of the documents that have the fields that the program always writes.
+def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample) -> float:
+    """The share of documents with the rarest of the fields that the program always writes.
 
-    0 if a date has another form than the profile reads.
+    Fewer documents may have all these fields. 0 if a date has another form than the profile reads.
     """
 
     def share(path: str) -> float:
@@ -202,7 +203,7 @@ def _share_of_complete(name: str, parsed: ParsedProfile, sample: CollectionSampl
         return found.present / sample.documents if found else 0.0
 
     shares = [1.0]
-    for field in _REQUIRED_OF_CONTRACT if name == _CONTRACT else parsed.always:
+    for field in _REQUIRED_OWN_FIELDS if name == _OWN_PROFILE else parsed.always:
         is_status = field == "status" and parsed.status.path is not None
         paths = (str(parsed.status.path),) if is_status else parsed.fields[field].inputs
         shares.append(max(map(share, paths), default=0.0))
@@ -214,12 +215,12 @@ def _share_of_complete(name: str, parsed: ParsedProfile, sample: CollectionSampl
 
 
 def _unknown_statuses(parsed: ParsedProfile, sample: CollectionSample) -> str:
-    """The statuses that a profile does not know, if they are many; else an empty text."""
+    """The statuses that a profile does not know; empty if few documents have one of them."""
     found = sample.fields.get(parsed.status.path or "")
     if found is None or not found.documents:
         return ""
-    if found.words is None:
-        return "too many to list"
-    unknown = found.words.keys() - parsed.status.names.keys() - set(JobStatus)
-    known = 1 - sum(found.words[word] for word in unknown) / found.documents
+    if found.value_counts is None:
+        return "too many or unusual ones"
+    unknown = found.value_counts.keys() - parsed.status.names.keys() - set(JobStatus)
+    known = 1 - sum(found.value_counts[status] for status in unknown) / found.documents
     return "" if known >= _KNOWN_STATUSES else ", ".join(sorted(unknown)[:4])

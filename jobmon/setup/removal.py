@@ -1,4 +1,4 @@
-"""`jobmon init --remove`: removes what `jobmon init` created for a queue, and nothing else."""
+"""`jobmon init --remove`: removes the users, roles and indexes that `jobmon init` created."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from jobmon.store.mapping import Document
 
 
 def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Remove users, roles and indexes of the queue; each finding reports one of them.
+    """Remove users, roles and indexes of the queue; each finding reports what happens to one.
 
     With `dry_run`, report what would be removed and write nothing. Raises SetupError.
     """

@@ -21,7 +21,7 @@ def replica_set_config(name: str, member: str) -> Document:
 def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
     """Initiate replica set `name` with `member` (host:port); False if it was initiated before.
 
-    Returns once there is a primary; raises TimeoutError without a primary after a minute.
+    Returns once this server is the primary; raises TimeoutError if it is not after a minute.
     """
     try:
         client.admin.command("replSetInitiate", replica_set_config(name, member))
@@ -33,7 +33,7 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
     deadline = time.monotonic() + _PRIMARY_TIMEOUT_S
     while not client.admin.command("hello")["isWritablePrimary"]:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"Replica set {name} has no primary.")
+            raise TimeoutError(f"The server did not become the primary of replica set {name}.")
         time.sleep(0.2)
     return is_new
 
@@ -60,8 +60,8 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
             problem(
                 "replica set",
                 f"{replica_set} could not be initiated: {describe(error)}.",
-                remedy="NAME must be the name in --replSet. HOST:PORT must be an address at which "
-                "the server reaches itself.",
+                remedy="NAME must be the name in --replSet. HOST:PORT must be an address by which "
+                "the server can reach itself.",
             )
         ) from None
     return ok("replica set", f"{name}: {'initiated' if is_new else 'exists'}")

@@ -42,7 +42,7 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
             yield warning(
                 "rights",
                 f"The user may also change {watched.name} ({', '.join(writes)}); "
-                "jobmon never does that and does not need the right.",
+                "the web service and the collector do not need that.",
                 remedy="Create a user who may only read.",
                 commands=(deployment.init_command("--reader"),),
             )
@@ -51,15 +51,15 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
 
 
 def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether the user may read jobmon's own databases, and a collector write them."""
+    """Report whether the user may read jobmon's own databases, and a collector may write them."""
     settings = deployment.settings
     names = f"{settings.rollup_db} and {settings.state_db}"
-    refused = [name for _, name, attempt in _list_own_reads(deployment) if not _is_allowed(attempt)]
+    refused = [name for _, name, read in _list_own_reads(deployment) if not _is_allowed(read)]
     if refused:
         yield problem(
             "rights",
             f"The user may not read {' and '.join(refused)}.",
-            remedy="Run `jobmon init` for a queue in this deployment; it never removes a right.",
+            remedy="Run `jobmon init` for a queue in this deployment; all other rights stay.",
             commands=(deployment.init_command("--reader"),),
         )
     else:
@@ -69,11 +69,11 @@ def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
 
 
 def find_refused_actions(deployment: Deployment) -> list[tuple[str, str]]:
-    """The required actions that are refused, as (action, name of a collection or database)."""
+    """The required reads that are refused, as (action, name of a collection or database)."""
     return [
         (action, name)
-        for action, name, attempt in _required_actions(deployment)
-        if not _is_allowed(attempt)
+        for action, name, read in _required_actions(deployment)
+        if not _is_allowed(read)
     ]
 
 
@@ -85,7 +85,7 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
     others = sorted(_readable_collections(deployment) - watched)
     if unreadable & watched and others:
         # The user may read other collections: more rights would be the wrong remedy.
-        wrong = " and ".join(sorted(unreadable & watched))
+        lacking = " and ".join(sorted(unreadable & watched))
         jobs, attempts = map(
             deployment.settings.describe_setting, ("jobs_collection", "attempts_collection")
         )
@@ -93,13 +93,13 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
             "rights",
             message,
             remedy=f"It may read {' and '.join(others)}: set {jobs} or {attempts} if the queue is "
-            f"there. Otherwise it is the user of another queue: create one for {wrong} with "
+            f"there. Otherwise it is the user of another queue: create one for {lacking} with "
             "`jobmon init`.",
         )
     return problem(
         "rights",
         message,
-        remedy="Run `jobmon init` to grant them; it never removes a right.",
+        remedy="Run `jobmon init` to grant them; all other rights stay.",
         commands=(deployment.init_command("--reader"),),
     )
 
@@ -144,7 +144,7 @@ def _collector_rights(deployment: Deployment) -> Finding:
 
 
 def _required_actions(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """Each read that jobmon performs, as (action, name, a function that tries it)."""
+    """Reads that jobmon performs, as (action, name, a function that tries the read)."""
     connection = deployment.connection
     limit = connection.max_time_ms
     size: list[Document] = [{"$collStats": {"count": {}}}]
@@ -166,9 +166,9 @@ def _list_own_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable
         yield "read", own.database.name, read_own
 
 
-def _is_allowed(attempt: Callable[[], object]) -> bool:
+def _is_allowed(read: Callable[[], object]) -> bool:
     try:
-        attempt()
+        read()
     except OperationFailure as error:
         return error.code != UNAUTHORIZED  # a later check reports other failures
     return True

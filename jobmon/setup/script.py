@@ -21,8 +21,8 @@ def create_index_line(index: Index) -> str:
     collection = index.collection.name
     where = f".{collection}" if collection.isidentifier() else f".getCollection({_js(collection)})"
     options = index_options(index)
-    more = "" if options == {"name": default_name(index)} else f", {_js(options)}"
-    return f"db{where}.createIndex({_js(dict(index.keys))}{more})"
+    argument = "" if options == {"name": default_name(index)} else f", {_js(options)}"
+    return f"db{where}.createIndex({_js(dict(index.keys))}{argument})"
 
 
 def role_lines(roles: QueueRoles) -> Iterator[str]:
@@ -84,8 +84,8 @@ def action_lines(roles: QueueRoles) -> Iterator[str]:
     if actions.state_db is not None:
         for name, keys, options in RECORD_INDEXES:
             target = f"{_database(actions.state_db)}.getCollection({_js(name)})"
-            named = {"name": "_".join(f"{field}_{order}" for field, order in keys), **options}
-            yield f"{target}.createIndex({_js(dict(keys))}, {_js(named)});"
+            with_name = {"name": "_".join(f"{field}_{order}" for field, order in keys), **options}
+            yield f"{target}.createIndex({_js(dict(keys))}, {_js(with_name)});"
 
 
 def collection_line(database: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks the search fields of the payload: jobs have them, and redaction does not hide them.
+"""Checks the search fields of the payload: whether jobs have them, and redaction hides them.
 
 It reads payloads, but no finding repeats a value.
 """
@@ -35,7 +35,7 @@ def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[F
 
 
 def check_search_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
-    """The findings about each field by a sample; none if no field can be searched."""
+    """Report the fields that no sampled job has or that redaction hides; nothing without fields."""
     fields = connection.jobs.mapping.search_paths
     if not fields:
         return

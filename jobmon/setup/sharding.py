@@ -23,7 +23,7 @@ _ON_ONE_SHARD = {
 
 
 def check_sharding(deployment: Deployment) -> Iterator[Finding]:
-    """The differences, and how each watched collection is sharded; nothing without sharding."""
+    """Report the differences, and how watched collections are sharded; nothing without mongos."""
     if not deployment.is_sharded:
         return
     yield ok(
@@ -87,7 +87,7 @@ def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iter
 def _find_shard_key(
     deployment: Deployment, watched: Collection[Document]
 ) -> Mapping[str, Any] | None:
-    """The shard key, None if the collection is not sharded; raises OperationFailure."""
+    """The shard key; None if the collection is not sharded. Raises OperationFailure."""
     query = {"_id": watched.full_name, "dropped": {"$ne": True}}
     found = deployment.connection.client["config"]["collections"].find_one(
         query, {"key": True}, max_time_ms=deployment.connection.max_time_ms

@@ -40,7 +40,7 @@ def _check_keys(url: str, algorithm: str, setting: str) -> Finding:
         keys = parse_keys(json.loads(download(url, time.monotonic() + TIMEOUT_S)), algorithm)
     except FAILURES as error:
         remedy = f"Is the address in {setting} correct, and reachable from this machine?"
-        return problem(CHECK, f"{url} has no keys: {_describe(error)}.", remedy=remedy)
+        return problem(CHECK, f"{url} returned no keys: {_describe(error)}.", remedy=remedy)
     if not keys:
         remedy = "Set JOBMON_JWT_ALGORITHM to the algorithm with which the provider signs."
         return problem(CHECK, f"{url} has no key for {algorithm}.", remedy=remedy)
@@ -80,13 +80,13 @@ def _check_issuer(settings: Settings, issuer: str) -> Iterator[Finding]:
 
 
 def _check_document(settings: Settings, document: dict[str, Any]) -> Iterator[Finding]:
-    """The findings about a discovery document whose issuer and addresses are right."""
+    """The mistakes in a discovery document whose issuer and addresses were checked before."""
     offered = document.get("id_token_signing_alg_values_supported") or ["RS256"]
     usable = [name for name in offered if name in PUBLIC_KEY_ALGORITHMS]
     if not usable:
-        remedy = "Let it sign jobmon's ID tokens with a private key, for instance by RS256."
+        remedy = "Let it sign jobmon's ID tokens with a private key, for instance with RS256."
         names = ", ".join(map(str, offered))
-        yield problem(CHECK, f"The provider signs ID tokens only by {names}.", remedy=remedy)
+        yield problem(CHECK, f"The provider signs ID tokens only with {names}.", remedy=remedy)
     else:
         keys = [_check_keys(document["jwks_uri"], name, "JOBMON_OIDC_ISSUER") for name in usable]
         if all(finding.level != "ok" for finding in keys):

@@ -1,4 +1,4 @@
-"""Creates the roles and users of one watched queue: only the actor's user may write it.
+"""Creates the roles and users of one watched queue: only the actor's user may change jobs.
 
 Only `remove_users` removes rights, and only those that `jobmon init` granted.
 """
@@ -18,10 +18,10 @@ from jobmon.store.mapping import Document
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
 ACTOR_ROLE = "jobmonActor"
-# The actions of MongoDB's roles; `jobmon check` needs the last two for reading.
+# Actions of MongoDB's privileges. Of READING, only `jobmon check` needs the last two.
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
-MADE_BY = {"madeBy": "jobmon init"}  # stored with the users that it creates
+MADE_BY = {"madeBy": "jobmon init"}  # stored with each user that `jobmon init` creates
 # Options of an administrator's connection string that other users must not inherit.
 _ADMIN_ONLY_OPTIONS = frozenset(
     {"authsource", "authmechanism", "authmechanismproperties", "directconnection", "replicaset"}
@@ -56,8 +56,8 @@ class QueueRoles:
     """The roles of the queue in `database`, whose first collection holds the jobs.
 
     They are roles of `admin`, because they span several databases. They are named after the queue,
-    so that the setup of one queue never changes the roles of another. Only with `actions` there is
-    a role for an actor.
+    so that the setup of one queue never changes the roles of another. The actor has a role only
+    with `actions`.
     """
 
     database: str
@@ -66,7 +66,7 @@ class QueueRoles:
     actions: ActionRights | None = None
 
     def name(self, kind: UserKind) -> str:
-        """The name of the role for users of a kind; `jobmon revoke` needs the collector's, too."""
+        """The name of the role for users of a kind; `jobmon revoke` needs the collector's role."""
         prefixes = {
             UserKind.READER: READER_ROLE,
             UserKind.COLLECTOR: COLLECTOR_ROLE,
@@ -81,7 +81,7 @@ class QueueRoles:
 
     @property
     def privileges(self) -> dict[str, list[Document]]:
-        """All privileges of each role; only the actor's writes to `database`."""
+        """All privileges of each role; only the actor's role may write to `database`."""
         watched = [self._grant(self.database, name, READING) for name in self.collections]
         granted = {
             self.name(kind): [
@@ -134,7 +134,7 @@ class User:
         return {"role": roles.name(self.kind), "db": "admin"}
 
     def describe(self, roles: QueueRoles) -> str:
-        """`jobmon@shop: may read jobs and job_attempts, read jobmon_rollups`."""
+        """`jobmon@shop: may read jobs and job_attempts, read jobmon_rollups and jobmon_state`."""
         text = f"{self.name}@{roles.database}: may read {' and '.join(roles.collections)}"
         if self.kind is UserKind.ACTOR and roles.actions is not None:
             verb = "update and delete" if roles.actions.may_delete else "update"
@@ -183,8 +183,7 @@ def create_users(
         has_role = role in existing["roles"]
         if not has_role:
             database.command("grantRolesToUser", user.name, roles=[role])
-        is_ours = _is_made_by_init(existing)
-        sets_password = is_ours or change_passwords
+        sets_password = _is_made_by_init(existing) or change_passwords
         if sets_password:
             database.command("updateUser", user.name, pwd=user.password)
         yield _describe_existing(
@@ -259,7 +258,7 @@ def _is_made_by_init(user: Document) -> bool:
 def connection_string(admin_uri: str, user: str, database: str, replica_set: str | None) -> str:
     """The connection string of a user of `database`, with PASSWORD in place of the password.
 
-    It has the addresses and the options, such as TLS, of the administrator's connection string.
+    It has the addresses of the administrator's connection string, and the options for all users.
     """
     scheme, hosts = split_uri(admin_uri)
     options = {"authSource": database}

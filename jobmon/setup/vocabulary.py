@@ -1,7 +1,7 @@
 """The names that job queues give to their fields and statuses, by jobmon's names.
 
-Names are compared in lower case without `_`, `-` and `.`: `next_run_at` and `lock.until` are
-`nextrunat` and `lockuntil`.
+Only letters and digits are compared, in lower case: `next_run_at` and `lock.until` are `nextrunat`
+and `lockuntil`.
 """
 
 import re
@@ -13,7 +13,7 @@ _UNIT = re.compile("(?:ms|millis|secs?|ts|timestamp|utc|iso|date|time)$")
 
 
 def normalize(name: str) -> str:
-    """A name for comparison."""
+    """The letters and digits of a name, in lower case."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -103,7 +103,7 @@ STATUS_WORDS = {word: status.value for status, words in _WORDS.items() for word 
 
 
 def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = False) -> str | None:
-    """The path with the earliest of these names; of several with that name the shallowest path.
+    """The path with the first of these names; if several paths have it, the shallowest path.
 
     With `are_dates`, a name may end with its unit: `run_at_ms`.
     """

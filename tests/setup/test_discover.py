@@ -460,7 +460,7 @@ def test_user_sees_the_queues_that_its_rights_allow(guarded: Mongod) -> None:
     assert "other.tasks: certainly a queue" in done.output
     assert "allpw" not in done.output
     assert f"JOBMON_MONGO_URI='mongodb://{guarded.address}/shop?authSource=shop'" in done.output
-    assert "Put the read-only user into it" in done.output
+    assert "Add the read-only user that" in done.output
     few = run_as(guarded, "one:onepw@")
     assert few.exit_code == 0
     assert "1 collection searched, 1 possible queue found" in few.output

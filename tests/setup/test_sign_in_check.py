@@ -77,7 +77,7 @@ def test_document_that_lacks_what_jobmon_needs_is_reported(
 ) -> None:
     provider.document = {"id_token_signing_alg_values_supported": ["HS256"]}
     (finding,) = check()
-    assert (finding.level, "only by HS256" in finding.message) == (Level.PROBLEM, True)
+    assert (finding.level, "only with HS256" in finding.message) == (Level.PROBLEM, True)
     provider.document = {
         "code_challenge_methods_supported": ["plain"],
         "scopes_supported": ["openid", "email"],
@@ -87,7 +87,7 @@ def test_document_that_lacks_what_jobmon_needs_is_reported(
     assert (scopes.level, "groups, offline_access" in scopes.message) == (Level.WARNING, True)
     provider.document = {"jwks_uri": f"{provider.issuer}/nothing"}
     (finding,) = check()
-    assert (finding.level, "has no keys" in finding.message) == (Level.PROBLEM, True)
+    assert (finding.level, "returned no keys" in finding.message) == (Level.PROBLEM, True)
 
 
 def test_http_to_another_machine_is_a_warning(check: Any) -> None:
@@ -101,7 +101,7 @@ def test_http_to_another_machine_is_a_warning(check: Any) -> None:
     [
         ("RS256", "/keys", Level.OK, "has 1 key for RS256"),
         ("ES256", "/keys", Level.PROBLEM, "has no key for ES256"),
-        ("RS256", "/nothing", Level.PROBLEM, "has no keys: the status of the answer is 404."),
+        ("RS256", "/nothing", Level.PROBLEM, "returned no keys: the status of the answer is 404."),
     ],
 )
 def test_address_of_keys_is_checked(

@@ -295,7 +295,7 @@ def test_init_refuses_one_name_for_two_users(initiated: Mongod) -> None:
     options = ("--reader", "one", "--collector", "one")
     result = init_as(initiated, root_uri(initiated, "shop"), *options)
     assert result.exit_code == 2
-    assert "two names" in result.output
+    assert "different names" in result.output
 
 
 @pytest.mark.parametrize(
@@ -641,7 +641,7 @@ def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_serve
     web, actor, _ = check_actions(actor_server, web="reader", actor="actor")
     assert (web.level, web.message) == (
         Level.OK,
-        "The web service's user may store requests, and change no record.",
+        "The web service's user may store requests, but not change records.",
     )
     assert (actor.level, actor.message) == (
         Level.OK,
