@@ -1,6 +1,6 @@
 """Settings that have a new name: the old name still works, with a warning.
 
-docs/versions.md has the policy, and a table of them.
+docs/versions.md has the policy, and a table of these settings.
 """
 
 import os
@@ -22,7 +22,7 @@ def is_set(name: str) -> bool:
 
 
 def choose_name(name: str) -> str:
-    """The name under which a setting is set: an old name, unless the new name is set, too."""
+    """The name to read a setting by: an old name if that is set and the new name is not."""
     if is_set(name):
         return name
     return next((old for old, new in RENAMED.items() if new == name and is_set(old)), name)
@@ -37,5 +37,5 @@ def list_warnings() -> list[str]:
         if choose_name(new) == old:
             warnings.append(f"{old} is deprecated: rename it to {new}.")
         else:
-            warnings.append(f"{old} is ignored, because {choose_name(new)} is set: remove it.")
+            warnings.append(f"{old} is ignored, because {choose_name(new)} is set: remove {old}.")
     return warnings

@@ -1,4 +1,4 @@
-"""Settings, read once from the environment (prefix `JOBMON_`) and frozen."""
+"""The settings: read from the environment (prefix `JOBMON_`), checked, and frozen."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -152,7 +152,7 @@ def _setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings. Each one is read as `JOBMON_` and its name in capitals.
+    """The settings. Most are read from a variable: `JOBMON_` and the name in capitals.
 
     The defaults serve most deployments; `mongo_uri` and one source of keys are required:
 
@@ -177,7 +177,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     search_fields: tuple[str, ...] = ()
-    # The filters that have an index
+    # The filters of lists that have an index
     filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
@@ -250,7 +250,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Raise SettingsError for a field that redaction hides or that no index can have.
 
-        A webhook without a secret that signs its messages is refused, too.
+        Webhooks without JOBMON_NOTIFY_SECRET, which signs their messages, are refused, too.
         """
         if self.notify_secret is None and any(each.is_webhook for each in self.notify_urls):
             raise SettingsError("JOBMON_NOTIFY_SECRET: not set. It signs what webhooks receive")
@@ -290,7 +290,7 @@ class Settings:
         return f"`{key}` of {self.queue} in JOBMON_QUEUES"
 
     def choose_actor_uri(self) -> "Settings":
-        """The settings with the actor's connection string, unless the queue has one of its own."""
+        """The settings with the actor's connection string, unless the queue has its own string."""
         if self.actor_mongo_uri is None or self.uri_setting != Settings.uri_setting:
             return self
         return replace(self, mongo_uri=self.actor_mongo_uri)
@@ -302,9 +302,9 @@ class Settings:
 
     @classmethod
     def from_env(cls, *, require_keys: bool = True) -> "Settings":
-        """Read and check the environment; raises SettingsError with every wrong setting.
+        """Read and check the environment; raises SettingsError with each value that is wrong alone.
 
-        Without `require_keys` no key for tokens needs to be set: only the web service uses one.
+        Without `require_keys` no key for tokens needs to be set: most commands use none.
         """
         env = open_environment()
         with env.prefixed("JOBMON_"):
@@ -327,7 +327,7 @@ class Settings:
     def for_init(cls, mongo_uri: str) -> "Settings":
         """The settings of the watched documents, with an administrator's connection string.
 
-        Raises SettingsError with every wrong setting. A JWT secret that is too short is wrong, too:
+        Raises SettingsError with every wrong value. A JWT secret that is too short is wrong, too:
         the web service would not start with it.
         """
         require_mongo_uri(mongo_uri, "JOBMON_ADMIN_MONGO_URI")
@@ -353,7 +353,7 @@ def _raise_errors(env: Env) -> None:
 
 
 def _make_error(error: EnvValidationError) -> SettingsError:
-    """One error for all settings that are wrong; its place is a file if one has a mistake."""
+    """One error for all wrong values; its place is the profile's file if that has a mistake."""
     errors = cast(Mapping[str, list[str | ProfileError]], error.error_messages)
     texts = (f"{name}: {' '.join(map(str, messages))}" for name, messages in errors.items())
     is_in_file = any(

@@ -107,7 +107,7 @@ def _find_fault(template: str) -> str | None:
         return fault
     sample = _FIELD.sub("x", template)
     if not _URL_CHARACTERS.fullmatch(sample):
-        return "Blanks, quotes, braces and backslashes are not allowed: percent-encode them."
+        return "Only letters A to Z, digits and the signs of URLs: percent-encode other characters."
     try:
         scheme, host = urlsplit(template)[:2]
     except ValueError:

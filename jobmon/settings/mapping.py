@@ -31,13 +31,13 @@ check_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection n
 def read_mapping(env: Env) -> dict[str, Any]:
     """The settings that describe the watched documents; the profile decides which are allowed.
 
-    With a file of queues none is allowed: each queue has its own settings in that file.
+    With a file of queues, none of them is allowed: each queue has its own settings in that file.
     """
     if env.str("QUEUES", None):
         for name in MAPPING_SETTINGS:
             env.str(name.upper(), None, validate=_refuse("JOBMON_QUEUES: set it in that file"))
         return {}
-    # If the profile cannot be loaded, the other settings are checked as for the default one.
+    # If the profile cannot be loaded, the other settings are checked as for the default profile.
     profile = load_profile(env.str("PROFILE", None, validate=_check_profile) or DEFAULT_PROFILE)
     has_attempts = profile.attempts_collection is not None
     attempts = profile.attempts_collection or _ATTEMPTS
@@ -77,11 +77,11 @@ def read_mapping(env: Env) -> dict[str, Any]:
             "ATTEMPT_STATUS_NAMES",
             allow_if(has_attempt_status, _check_statuses(AttemptStatus)),
         ),
-        "search_fields": _read_fields(env),
+        "search_fields": _read_search_fields(env),
     }
 
 
-def _read_fields(env: Env) -> tuple[str, ...]:
+def _read_search_fields(env: Env) -> tuple[str, ...]:
     """The fields that can be searched; `find_search_paths` checks them."""
     names: list[str] = env.list("SEARCH_FIELDS", []) or []
     return tuple(stripped for name in names if (stripped := name.strip()))
@@ -134,7 +134,7 @@ def _check_fields(
 
 
 def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
-    """Raise ValidationError for a path of two fields; dates and attempt counts may share one."""
+    """Raise ValidationError if two fields share a path; only `_id`, dates and attempts may."""
     names: dict[str, str] = {}  # by path
     for name, path in paths.items():
         if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):

@@ -13,7 +13,7 @@ class MistakePlace(StrEnum):
 
 
 class SettingsError(Exception):
-    """A setting is missing or bad. The message is one line that names it, without its value."""
+    """A setting is missing or bad. The message is one line that names it, without any secret."""
 
     def __init__(self, message: str, place: MistakePlace = MistakePlace.ENVIRONMENT) -> None:
         super().__init__(message)

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 
 def pattern_regex(pattern: str) -> str:
-    """The regular expression of a pattern, for a whole name; also one of Prometheus."""
+    """The regular expression of a pattern, for a whole name; Prometheus can use it, too."""
     parts = re.split(r"([*?])", pattern)
     return "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
 

@@ -4,7 +4,7 @@ import re
 
 from marshmallow import ValidationError
 
-# The first parts of jobmon's own paths. Below `/jobs`, `/jobs/42` would have two meanings.
+# The first parts of jobmon's own paths. With the prefix `/jobs`, `/jobs/42` has two meanings.
 OWN_PATHS = frozenset(
     ("admin", "dashboard", "docs", "healthz", "job", "jobs", "metrics", "openapi.json", "queues")
 ) | {"readyz"}

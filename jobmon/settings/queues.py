@@ -1,6 +1,6 @@
 """Several queues in one jobmon: the file that JOBMON_QUEUES names.
 
-Each table is one queue, the first one the default queue:
+Each table is one queue, or one for each of its `collections`. The first queue is the default:
 
     [payouts]
     profile = "agenda"
@@ -71,7 +71,7 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
 
 
 def _choose_rules(queue: Settings) -> Settings:
-    """The settings with the rules of only this queue."""
+    """The settings with only the rules of this queue."""
     if not queue.rules.by_queue:
         return queue
     return replace(queue, rules=queue.rules.for_queue(queue.queue))
@@ -86,7 +86,7 @@ def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ..
         if chosen:
             return chosen
     names = ", ".join(queue.queue for queue in queues)
-    raise SettingsError(f"JOBMON_QUEUES: there is no queue {name}; these are: {names}")
+    raise SettingsError(f"JOBMON_QUEUES: there is no queue {name}; the queues are: {names}")
 
 
 def _parse_queues(
@@ -210,6 +210,6 @@ def _require_known_permissions(settings: Settings, queues: tuple[Settings, ...])
     granted = frozenset[str]().union(*settings.role_permissions.values())
     if unknown := granted - known:
         raise SettingsError(
-            f"JOBMON_ROLE_PERMISSIONS: {', '.join(sorted(unknown))} is no permission of a queue; "
-            f"these are: {', '.join(sorted(known))}"
+            f"JOBMON_ROLE_PERMISSIONS: {', '.join(sorted(unknown))} is no permission; "
+            f"the permissions are: {', '.join(sorted(known))}"
         )

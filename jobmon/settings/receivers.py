@@ -28,7 +28,7 @@ class ReceiverAddress:
     """The address of a receiver, and the notifications to send there.
 
     `url` is a secret: it may have a token. `name` appears in the log and in metrics. `level` is the
-    least urgent level. `types` and `queues` are patterns such as `mail.*`; empty for all.
+    least urgent level to send. `types` and `queues` are patterns such as `mail.*`; empty for all.
     """
 
     name: str
@@ -62,9 +62,9 @@ def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...
 def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
     """The receivers in a text with addresses between blanks or line ends.
 
-    Raises ValidationError, whose message names an address by its position, because it is a secret.
+    Raises ValidationError, whose message names an address by its position: the address is a secret.
     """
-    parsed = [_parse_address(number, word) for number, word in enumerate(text.split(), start=1)]
+    parsed = [_parse_address(number, part) for number, part in enumerate(text.split(), start=1)]
     if len(parsed) > MAX_RECEIVERS:
         raise ValidationError(f"More than {MAX_RECEIVERS} addresses.")
     names = Counter(options["name"] for _, options in parsed if "name" in options)
@@ -93,15 +93,15 @@ def decode_signing_secret(secret: str) -> bytes:
 def find_address_secrets(url: str) -> set[str]:
     """The parts of an address that may be a token or a password."""
     parts = urlsplit(url)
-    # The services of Apprise have tokens in every part; the host of a webhook is no secret.
+    # A token can be in any part of an Apprise address; the host of a webhook is no secret.
     words = re.split(r"[/?&=#:@]+", url.partition("://")[2])
     tokens = {word for word in words if len(word) >= 16 and word != parts.hostname}
     return {url, unquote_plus(parts.password or ""), parts.password or "", *tokens} - {""}
 
 
-def _parse_address(number: int, word: str) -> tuple[str, Mapping[str, str]]:
+def _parse_address(number: int, address: str) -> tuple[str, Mapping[str, str]]:
     """The address without jobmon's own options, and these options."""
-    options = {name: unquote_plus(value) for _, name, value in _OPTION.findall(word)}
+    options = {name: unquote_plus(value) for _, name, value in _OPTION.findall(address)}
     if unknown := options.keys() - set(_OPTIONS):
         known = ", ".join(f"jobmon_{name}" for name in _OPTIONS)
         raise ValidationError(
@@ -113,7 +113,7 @@ def _parse_address(number: int, word: str) -> tuple[str, Mapping[str, str]]:
         raise ValidationError(
             f"Address {number}: jobmon_name has 1 to 60 letters, digits, '_', '.' and '-'."
         )
-    url = _OPTION.sub(lambda found: "?" if found[1] == "?" else "", word)
+    url = _OPTION.sub(lambda found: "?" if found[1] == "?" else "", address)
     url = url.replace("?&", "?").removesuffix("?")
     try:
         is_address = bool(_SCHEME.match(url) and (urlsplit(url).netloc or urlsplit(url).path))

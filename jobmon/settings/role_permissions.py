@@ -3,7 +3,7 @@
     ops=ADMIN_DASHBOARD,on-call=ADMIN_DASHBOARD+JOBS_RETRY
     {"CN=ops,OU=groups": ["ADMIN_DASHBOARD", "JOBS_RETRY"]}
 
-The second form, JSON, is for roles whose name has a comma, an equals sign or a plus.
+The second form, JSON, is for roles whose name has a comma or an equals sign.
 """
 
 import json

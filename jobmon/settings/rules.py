@@ -27,11 +27,11 @@ from jobmon.settings.name_patterns import matches_any
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """The thresholds that each type can have of its own.
+    """The thresholds that a type can have of its own.
 
-    `failure_rate`: the share of failed attempts in an hour, from `failure_rate_attempts` on.
-    `stalled_after`: how long a job is due while none of its type finishes. `oldest_due`: how long a
-    job may be due; None for no limit. `dead_per_hour`: dead jobs in an hour.
+    `failure_rate`: the share of failed attempts in an hour with `failure_rate_attempts` or more.
+    `stalled_after`: how long a job is due while none of its type runs or finishes. `oldest_due`:
+    how long a job may be due; None for no limit. `dead_per_hour`: jobs that die in an hour.
     """
 
     failure_rate: float = 0.2
@@ -51,7 +51,7 @@ class Rules:
 
     `by_type` has thresholds of types by pattern, such as `mail.*`, and `by_queue` has the rules of
     queues by pattern; the first pattern that matches counts. A backlog grows if it has
-    `backlog_growth` times as many jobs as an hour ago, and has grown by more than
+    more than `backlog_growth` times as many jobs as an hour ago, and has grown by more than
     `backlog_growth_jobs` jobs.
     """
 
@@ -124,7 +124,7 @@ def _build_rules(content: Mapping[str, Any]) -> Rules:
 
 
 def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> Rules:
-    """The rules in a queue's table; the whole file has those that the table lacks.
+    """The rules in a queue's table; those that the table lacks are at the top of the file.
 
     The queue's own tables of types come first, because the first pattern that matches counts.
     """
@@ -141,7 +141,7 @@ def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> 
 
 
 def _build_thresholds(base: Thresholds, table: Mapping[str, Any]) -> Thresholds:
-    """The thresholds in a table; `base` has those that the table lacks."""
+    """The thresholds in a table; those that the table lacks are in `base`."""
     names = ("failure_rate", "failure_rate_attempts", "dead_per_hour")
     values: dict[str, Any] = {name: table[name] for name in names if name in table}
     for name in ("stalled_after", "oldest_due"):

@@ -51,7 +51,7 @@ def _find_path(name: str, payload: Source | None, keys: SecretKeys) -> str:
     path = payload.find_path(inner) if payload is not None and not payload.only_in else None
     if path is None:
         raise ValidationError(
-            f"{name} cannot be searched: the profile computes it, or has no payload, so there can "
-            "be no index."
+            f"{name} cannot be searched: the profile computes it, or has no payload for every "
+            "job, so there can be no index."
         )
     return path

@@ -1,6 +1,6 @@
 """Settings whose value is in a file: `JOBMON_MONGO_URI_FILE` names the file of `JOBMON_MONGO_URI`.
 
-So a container can get its secrets as files: other processes may see its environment.
+So a container can get its secrets as files, because other processes may see its environment.
 """
 
 import os
@@ -23,7 +23,7 @@ def read_variable(name: str) -> str | None:
 
 
 def open_environment() -> Env:
-    """The environment as environs reads it; raises SettingsError for each file that is unusable."""
+    """The environment as environs reads it; one SettingsError names all unusable files."""
     errors = []
     for name in sorted(os.environ):
         if name.startswith("JOBMON_") and name.endswith(FILE_SUFFIX):

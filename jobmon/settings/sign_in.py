@@ -30,7 +30,7 @@ def check_scopes(value: str) -> None:
 
 
 def check_sign_in(values: Mapping[str, Any]) -> None:
-    """Raise SettingsError if only a part of the settings is set.
+    """Raise SettingsError if only a part of the settings is set, or the client secret is too short.
 
     Without `jwt_secret_key`, sessions are signed with a key that is derived from the client secret.
     """
@@ -68,12 +68,12 @@ def _check_networks(texts: list[str]) -> None:
             ipaddress.ip_network(text)
         except ValueError:
             raise ValidationError(
-                f"{text!r} is no address and no network, such as 10.0.0.0/24."
+                f"{text!r} is neither an IP address nor a network, such as 10.0.0.0/24."
             ) from None
 
 
 def check_trusted_header(values: Mapping[str, Any]) -> None:
-    """Raise SettingsError if a header would be trusted from every address, or is not used."""
+    """Raise SettingsError if only a part of the settings of the trusted header is set."""
     if not values["trusted_user_header"]:
         for name in ("trusted_groups_header", "trusted_header_from"):
             if values[name]:

@@ -39,13 +39,13 @@ def read_algorithm(env: Env, name: str, _: str) -> str | None:
 
 
 def read_pem(env: Env, name: str, _: None) -> str | None:
-    """A PEM key; many tools that set an environment can write line ends only as `\\n`."""
+    """A PEM key; its line ends may be written as `\\n`, as many tools require."""
     value = env.str(name, None)
     return value.replace("\\n", "\n") if value else None
 
 
 def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm` for the source of keys; SettingsError unless one source is set."""
+    """The `jwt_algorithm`; SettingsError unless exactly one source of keys is set and fits it."""
     chosen = [name for name in KEY_SOURCES if values[name]]
     if len(chosen) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in KEY_SOURCES)

@@ -171,7 +171,7 @@ def test_all_queues_are_marked_or_one_of_them_and_each_failure_is_reported(
         assert (done.exit_code, len(stored(state))) == (0, count)
     unknown = run("v3", "--queue", "none", JOBMON_QUEUES=str(file))
     assert unknown.exit_code == 1
-    assert "there is no queue none; these are: mails, many.a, many.b" in unknown.output
+    assert "there is no queue none; the queues are: mails, many.a, many.b" in unknown.output
     file.write_text(f"[away]\n{away}\n\n{text}")
     state.marks.delete_many({})
     partly = run("v4", JOBMON_QUEUES=str(file), JOBMON_SERVER_SELECTION_TIMEOUT_MS="100")

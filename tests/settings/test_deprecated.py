@@ -43,7 +43,7 @@ def test_new_name_counts_before_the_deprecated_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(OLD, "77")
     monkeypatch.setenv(NEW, "79")
     assert Settings.from_env().day_retention_days == 79
-    assert list_warnings() == [f"{OLD} is ignored, because {NEW} is set: remove it."]
+    assert list_warnings() == [f"{OLD} is ignored, because {NEW} is set: remove {OLD}."]
 
 
 def test_empty_name_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

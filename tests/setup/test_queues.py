@@ -113,7 +113,7 @@ def test_check_of_one_queue_leaves_the_others_out(environment: dict[str, str]) -
     assert {finding["queue"] for finding in findings["findings"]} == {None, "mails"}
     unknown = run(environment, "check", "--queue", "mail")
     assert unknown.exit_code == 1
-    assert "there is no queue mail; these are: payouts, unreachable, mails" in unknown.output
+    assert "there is no queue mail; the queues are: payouts, unreachable, mails" in unknown.output
     alone = run({"JOBMON_MONGO_URI": environment["JOBMON_MONGO_URI"]}, "check", "--queue", "mails")
     assert alone.exit_code == 2
 

@@ -196,7 +196,7 @@ def test_settings_name_headers_and_addresses(read: Any) -> None:
         ({"TRUSTED_USER_HEADER": ""}, "JOBMON_TRUSTED_GROUPS_HEADER: also set"),
         ({"TRUSTED_USER_HEADER": "X_User"}, "JOBMON_TRUSTED_USER_HEADER: Not the name of a header"),
         ({"TRUSTED_USER_HEADER": "X-User: x"}, "JOBMON_TRUSTED_USER_HEADER: Not the name"),
-        ({"TRUSTED_HEADER_FROM": "proxy"}, "JOBMON_TRUSTED_HEADER_FROM: 'proxy' is no address"),
+        ({"TRUSTED_HEADER_FROM": "proxy"}, "JOBMON_TRUSTED_HEADER_FROM: 'proxy' is neither"),
         ({"TRUSTED_HEADER_FROM": "10.0.0.1/24"}, "JOBMON_TRUSTED_HEADER_FROM: '10.0.0.1/24'"),
     ],
 )
