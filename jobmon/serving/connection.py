@@ -101,7 +101,7 @@ class Connection:
     def hold_head(self) -> None:
         """Keep the next data, the head of an answer, and send it with the data after it.
 
-        One packet less saves a fifth of the time of a short answer, and the client wakes up once.
+        One packet instead of two saves a fifth of the time of a short answer.
         """
         self._holds_next = True
 
@@ -114,7 +114,7 @@ class Connection:
     def sendall(self, data: bytes) -> None:
         """Send or keep the data; waits while more than MAX_STREAM_BYTES are unsent.
 
-        Raises BrokenPipeError if the client has gone or has stalled.
+        Raises BrokenPipeError or another OSError if the client has gone or has stalled.
         """
         if self._holds_next:
             self._holds_next, self._head = False, data
@@ -144,10 +144,10 @@ class Connection:
         Raises OSError if the client has gone.
         """
         with self._has_space:
-            before = self.unsent_bytes
+            unsent_before = self.unsent_bytes
             self._send()
             self._has_space.notify_all()
-            return self.unsent_bytes < before
+            return self.unsent_bytes < unsent_before
 
     def abort(self) -> None:
         """Close at once; a thread that still writes gets a BrokenPipeError."""
@@ -161,13 +161,13 @@ class Connection:
     def _send(self) -> None:
         try:
             while self._unsent:
-                part = self._unsent[0]
-                sent = self.raw.send(part)
+                data = self._unsent[0]
+                sent = self.raw.send(data)
                 self.unsent_bytes -= sent
-                if sent == len(part):
+                if sent == len(data):
                     self._unsent.popleft()
                 else:
-                    self._unsent[0] = part[sent:]
+                    self._unsent[0] = data[sent:]
         except (BlockingIOError, ssl.SSLWantWriteError):
             self.send_event = selectors.EVENT_WRITE
         except ssl.SSLWantReadError:

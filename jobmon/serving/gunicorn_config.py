@@ -31,7 +31,7 @@ _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's variable
 
 
 def _read_number(name: str, default: int) -> int:
-    """A setting as a number; `on_starting` refuses one that is not a number."""
+    """A setting as a number, or the default; `on_starting` refuses a value that is no number."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else default
 
@@ -64,7 +64,7 @@ class logger_class(Logger):  # noqa: N801 - the setting's name
 
 
 def on_starting(server: Any) -> None:
-    """Refuse to start with a bad setting: one line, before any worker is forked."""
+    """Refuse to start with a bad setting, with one line; prepare the process for its workers."""
     if server.cfg.preload_app:
         sys.exit("jobmon: --preload (preload_app) is not supported: leave it out")
     if "h2" in server.cfg.http_protocols:
@@ -83,7 +83,7 @@ def on_starting(server: Any) -> None:
         log.warning("the pages work without their scripts, which are not built: run `make assets`")
     stopping.keep_signals_while_forking()
     # The workers count their requests in files of this folder. The files of a worker that has
-    # ended stay, because a counter never falls; only gauges would have to be removed.
+    # ended stay, because a counter never falls; only files of gauges would have to be removed.
     os.environ.pop(_METRICS_FOLDER, None)
     if settings.metrics != "off":
         server.jobmon_metrics_folder = os.environ[_METRICS_FOLDER] = metrics_folder.make_folder()
@@ -135,7 +135,7 @@ def on_exit(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """With JOBMON_COLLECTOR, let each worker try to be the collector; one of them becomes it."""
     if folder := getattr(worker, "jobmon_metrics_folder", None):
-        os.environ[_METRICS_FOLDER] = folder  # so that this worker's /metrics has all other counts
+        os.environ[_METRICS_FOLDER] = folder  # this worker's /metrics adds up the others' counts
     worker.jobmon_resources = ExitStack()
     settings = Settings.from_env()
     if settings.collector:
@@ -143,7 +143,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_: Any, worker: Any) -> None:
-    """Release the collector's lease at once; no request is under way any more."""
+    """Release the collector's lease at once; requests have ended or were cut off."""
     end_soon()
     if resources := getattr(worker, "jobmon_resources", None):
         resources.close()

@@ -12,7 +12,7 @@ MAX_HEAD_BYTES = 32 * 1_024
 MAX_RECEIVED_BYTES = 16 * 1_024 * 1_024  # of all unfinished requests of a worker
 MAX_UNSENT_BYTES = 64 * 1_024 * 1_024  # of all answers of a worker that clients have not read
 MAX_LINGER_BYTES = 1_024 * 1_024
-MAX_STREAM_BYTES = 64 * 1_024  # with more unsent bytes, a thread that streams an export waits
+MAX_STREAM_BYTES = 64 * 1_024  # with more unsent bytes, the thread that writes an answer waits
 # Small, to notice progress early: the kernel reports free space once a third is free.
 SEND_BUFFER_BYTES = 256 * 1_024
 RECEIVE_BYTES = 64 * 1_024

@@ -1,4 +1,4 @@
-"""The folder with the request counters of gunicorn's workers, so that each can add up all of them.
+"""The folder with all gunicorn workers' request counters, so that each worker can add them up.
 
 prometheus_client maps the files there to memory. A file in the folder is locked as long as a
 process of this gunicorn runs, so that a later start can remove the folders of killed services.
@@ -21,7 +21,7 @@ _NEEDED_BYTES = 512 * 1_024  # of a worker: more than all routes, methods and st
 def make_folder() -> str:
     """Make a folder for this process and its children; remove the folders of killed services.
 
-    It is in memory unless TMPDIR is set: writing to a mapped file on a full disk ends the process.
+    It is in memory if possible and TMPDIR is not set: on a full disk, a write ends the process.
     """
     in_memory = "TMPDIR" not in os.environ and os.access("/dev/shm", os.W_OK)  # noqa: S108
     parent = "/dev/shm" if in_memory else tempfile.gettempdir()  # noqa: S108
@@ -45,7 +45,7 @@ def has_space(folder: str) -> bool:
 
 
 def _lock(folder: str) -> bool:
-    """Lock a folder until this process and its children have ended; False if it is gone."""
+    """Lock a folder until this process and its children have ended; False if the folder is gone."""
     lock = Path(folder, _LOCK)
     with suppress(OSError):  # not every file system has locks; without them no folder is removed
         fcntl.flock(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)
@@ -55,6 +55,6 @@ def _lock(folder: str) -> bool:
 def _remove_abandoned(parent: str) -> None:
     """Remove the folders whose lock no process holds."""
     for lock in Path(parent).glob(f"{_PREFIX}*/{_LOCK}"):
-        with suppress(OSError), lock.open() as file:  # it is held, or removed by another start
+        with suppress(OSError), lock.open() as file:  # held by a process, or already removed
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent)

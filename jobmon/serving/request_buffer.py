@@ -43,24 +43,24 @@ class _ChunkScanner:
 
     def __init__(self) -> None:
         self.is_too_large = False
-        self._size = 0
-        self._skip = 0
+        self._chunk_bytes = 0
+        self._bytes_to_skip = 0
         self._line = b""
         self._in_trailer = False
-        self._overhead = 0
+        self._line_bytes = 0  # of the lines with sizes, and of the trailer
 
     def scan(self, data: bytes) -> bool:
         """Whether the body ends in `data`, or it is useless to wait for its end."""
         position = 0
         while position < len(data):
-            if self._skip:
-                skipped = min(self._skip, len(data) - position)
-                self._skip -= skipped
+            if self._bytes_to_skip:
+                skipped = min(self._bytes_to_skip, len(data) - position)
+                self._bytes_to_skip -= skipped
                 position += skipped
                 continue
             end = data.find(b"\n", position) + 1 or len(data)
-            self._overhead += end - position
-            if self._overhead > MAX_BODY_BYTES + MAX_HEAD_BYTES:
+            self._line_bytes += end - position
+            if self._line_bytes > MAX_BODY_BYTES + MAX_HEAD_BYTES:
                 self.is_too_large = True
                 return True
             self._line += data[position:end]
@@ -78,10 +78,10 @@ class _ChunkScanner:
             size = int(line.split(b";")[0], 16)
         except ValueError:
             return True
-        self._size += size
-        self._skip = size + 2 if size else 0
+        self._chunk_bytes += size
+        self._bytes_to_skip = size + 2 if size else 0
         self._in_trailer = size == 0
-        self.is_too_large = self._size > MAX_BODY_BYTES
+        self.is_too_large = self._chunk_bytes > MAX_BODY_BYTES
         return size < 0 or self.is_too_large
 
 
@@ -136,7 +136,7 @@ class RequestBuffer(RequestParser):
 
     @property
     def expects_continue(self) -> bool:
-        """Whether the client waits for a 100 before it sends the body."""
+        """Whether the client waits for `100 Continue` before it sends the body."""
         return bool(getattr(self._request, "_expected_100_continue", False))
 
     def __next__(self) -> Request:

@@ -25,8 +25,8 @@ class SlowClientLog:
     """Counts clients that were too slow, and logs the counts at most every ten seconds."""
 
     def __init__(self) -> None:
-        self.timed_out = 0  # requests that were not received in time
-        self.closed = 0  # connections that were closed
+        self.timed_out = 0  # connections without a whole request in time
+        self.closed = 0  # connections that were closed early
         self._reported_at = -float("inf")
 
     def report(self) -> None:

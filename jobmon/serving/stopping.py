@@ -26,7 +26,7 @@ _SO_ATTACH_FILTER = 26
 def refuse_before_stopping(server: Any) -> None:
     """Let the master, at SIGTERM, refuse new connections before it stops the workers.
 
-    The queue of established connections is then empty when the sockets are closed.
+    Then no accepted connection waits in a socket's queue when the socket is closed.
     """
     stop = signal.getsignal(signal.SIGTERM)
 
@@ -58,8 +58,8 @@ def refuse_connections(listeners: Iterable[socket.socket]) -> None:
 def keep_signals_while_forking() -> None:
     """Let a stop signal end a worker that was just forked.
 
-    The worker still has the master's handler, which only notes the signal: it would run on until
-    it is killed after `graceful_timeout`.
+    The worker still has the master's handler, which only notes the signal: the worker would run on
+    until it is killed after `graceful_timeout`.
     """
     os.register_at_fork(
         before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, _STOP_SIGNALS),

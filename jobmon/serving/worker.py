@@ -56,9 +56,9 @@ class BufferedWorker(ThreadWorker):
         self._receiving = WaitingList(limits.REQUEST_TIMEOUT_S)
         self._sending = WaitingList(limits.STALLED_TIMEOUT_S)
         self._lingering = WaitingList(limits.LINGER_S)
-        # gunicorn reads its length to decide whether one more connection is kept alive.
+        # gunicorn reads the length of this list to decide whether to keep a connection alive.
         self._idle = self.keepalived_conns = WaitingList(self.cfg.keepalive)  # type: ignore[assignment]
-        self._received_bytes = 0  # by requests that are not complete
+        self._received_bytes = 0  # of requests that are not complete
         self._slow_clients = SlowClientLog()
         self._notified_at = self._expired_at = -float("inf")
         for listener in self.sockets:  # accepted sockets inherit it
@@ -198,7 +198,7 @@ class BufferedWorker(ThreadWorker):
             while self._received_bytes > limits.MAX_RECEIVED_BYTES:
                 self._abort_oldest(self._receiving)
             if connection.stage is Stage.CLOSED:
-                return  # it was the oldest
+                return  # it was the oldest itself
 
     def _receive_bytes(self, connection: Connection) -> bytes | None:
         """Received bytes: empty at the end, None if there are none yet."""
@@ -243,7 +243,7 @@ class BufferedWorker(ThreadWorker):
     # Sending
 
     def finish_request(self, conn: Connection, fs: Future[bool]) -> None:  # type: ignore[override]
-        """The thread is done with the connection."""
+        """Continue after the thread has written the answer: the client may not have it yet."""
         if conn.stage is Stage.CLOSED:
             return
         conn.keeps_alive = not fs.cancelled() and fs.exception() is None and fs.result()
@@ -307,7 +307,7 @@ class BufferedWorker(ThreadWorker):
             self._close(connection)
 
     def _linger(self, connection: Connection) -> None:
-        """Read what the client still sends: unread bytes make the kernel reset the answer."""
+        """Read what the client still sends: unread bytes make the kernel reset the connection."""
         while data := self._receive_bytes(connection):
             connection.lingered_bytes += len(data)
             if connection.lingered_bytes > limits.MAX_LINGER_BYTES:
@@ -339,7 +339,7 @@ class BufferedWorker(ThreadWorker):
             self._shut_down(connection)
 
     def _free_connection(self) -> None:
-        """Close the connection that has waited longest for its client."""
+        """Close the oldest lingering connection; without one, the oldest of the next list."""
         self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
 
     def _abort_oldest(self, *lists: WaitingList) -> None:
