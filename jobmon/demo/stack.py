@@ -30,7 +30,7 @@ _START_TIMEOUT_S = 30
 _FIRST_JOB_TIMEOUT_S = 20  # usually one second is enough
 _POLL_EVERY_S = 0.1
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# First the processes are stopped, then the database: two seconds in total.
+# First the processes are stopped, then the database: at most two seconds in total.
 _STOP_TIMEOUT_S = 0.9
 
 
@@ -39,10 +39,10 @@ class StackError(Exception):
 
 
 def run_stack(port: int, state: Path) -> None:
-    """Start everything, print how to use it, and serve until SIGINT or SIGTERM.
+    """Start everything, print how to use it, and serve until SIGINT, SIGTERM or SIGHUP.
 
-    With `JOBMON_MONGO_URI` in the environment only the web service runs, on that database, and
-    nothing is written to it. `state` keeps the embedded database and the secret between runs.
+    With `JOBMON_MONGO_URI` in the environment only the web service runs, and nothing is written to
+    the watched collections. `state` keeps the embedded database and the secret between runs.
     Raises StackError, and SettingsError for a bad setting.
     """
     stopped = False
@@ -69,7 +69,7 @@ def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes
     _require_free(port)
     state.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
-    # An open page sends a request every second: their lines would hide what is printed here.
+    # An open page sends a request every second: log lines would hide what is printed here.
     os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
     if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
         os.environ["JOBMON_JWT_SECRET_KEY"] = _load_secret(state / "jwt-secret")
@@ -116,7 +116,7 @@ def _sample_database(state: Path) -> Iterator[str]:
         mongod = Mongod(state / "mongodb").start()
     except MongodUnavailableError as error:
         raise StackError(
-            f"{error}. To look at your own queue instead, which is only read: "
+            f"{error}. To see your own queue instead, which jobmon only reads: "
             "`JOBMON_MONGO_URI=mongodb://… jobmon demo`."
         ) from None
     try:
@@ -131,7 +131,7 @@ def _sample_database(state: Path) -> Iterator[str]:
 
 @contextmanager
 def _child_processes() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
-    """A function that starts a Python module as a process; all processes are ended on exit."""
+    """Yield a function that starts a Python module as a process; end all processes on exit."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def start(module: list[str]) -> subprocess.Popen[bytes]:

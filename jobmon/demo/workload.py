@@ -27,16 +27,16 @@ OWNER = "alice"
 # Like users of a mongoose application: some ids are ObjectIds.
 OWNERS = (OWNER, "bob", ObjectId("65f0c0ffee0123456789abcd"), None)
 
-KEEP_FINISHED_S = 86_400
+FINISHED_TTL_S = 86_400
 LEASE_MS = 15_000
 RECOVER_EVERY_S = 20
-FIRST_BURST = 250
+FIRST_JOBS = 250
 BACKLOG_LIMIT = 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobType:
-    """A type of job: jobs a second, seconds of work, and the chances to fail or to hang."""
+    """A type of job: jobs per second, seconds of work, and shares that fail, die or hang."""
 
     name: str
     per_second: float
@@ -111,9 +111,9 @@ class Workload:
         self._queue.create_indexes()
         # Not on the attempts' finishedAt, because the monitor needs an ordinary index on it.
         for name, field in (("jobs", "finishedAt"), ("job_attempts", "startedAt")):
-            self._database[name].create_index(field, expireAfterSeconds=KEEP_FINISHED_S)
+            self._database[name].create_index(field, expireAfterSeconds=FINISHED_TTL_S)
         if not self._database.jobs.estimated_document_count():
-            for _ in range(FIRST_BURST):
+            for _ in range(FIRST_JOBS):
                 self._enqueue(self._pick_job_type(JOB_TYPES))
             for _ in range(FIRST_REMINDERS):
                 self._enqueue(REMINDER)
@@ -161,7 +161,7 @@ class Workload:
                 job_type = job_types[lease.job["type"]]
                 self._stop.wait(job_type.work_s * self._random.uniform(0.5, 1.5))
                 if self._random.random() < job_type.hang_rate:
-                    continue  # a worker that died: no report, and the lease expires
+                    continue  # as if the worker died: no report, and the lease expires
                 try:
                     self._report(lease, job_type)
                 except LeaseLostError as error:
@@ -170,13 +170,13 @@ class Workload:
         return work
 
     def _report(self, lease: Any, job_type: JobType) -> None:
-        chance = self._random.random()
-        if chance < job_type.fatal_rate:
+        draw = self._random.random()  # from 0 to 1
+        if draw < job_type.fatal_rate:
             message = "The document is not an invoice."
             self._queue.report_failure(
                 lease, "BAD_INPUT", message, stack=_format_stack(), retry=False
             )
-        elif chance < job_type.fatal_rate + job_type.failure_rate:
+        elif draw < job_type.fatal_rate + job_type.failure_rate:
             code, message = self._random.choice(_ERRORS)
             message = message.format(self._random.randrange(2, 6_000))
             self._queue.report_failure(lease, code, message, stack=_format_stack())

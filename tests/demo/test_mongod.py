@@ -14,7 +14,7 @@ def test_mongod_with_jobmon_mongod_starts_that_program(
     program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/arguments\n')
     program.chmod(0o755)
     monkeypatch.setenv("JOBMON_MONGOD", str(program))
-    with pytest.raises(MongodUnavailableError, match="ended at once"):
+    with pytest.raises(MongodUnavailableError, match="ended before it was ready"):
         Mongod(tmp_path / "data").start()
     assert f"--dbpath {tmp_path}/data" in (tmp_path / "arguments").read_text()
 
@@ -23,5 +23,5 @@ def test_mongod_with_jobmon_mongod_that_does_not_exist_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGOD", str(tmp_path / "mongod"))
-    with pytest.raises(MongodUnavailableError, match=r"JOBMON_MONGOD: .* is not a program"):
+    with pytest.raises(MongodUnavailableError, match=r"JOBMON_MONGOD: .* is not an executable"):
         Mongod(tmp_path / "data").start()
