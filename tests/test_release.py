@@ -250,7 +250,7 @@ def test_base_without_a_digest_ends_the_build(tmp_path: Path) -> None:
 def test_supported_versions_are_those_that_the_workflow_tests() -> None:
     jobs = yaml.safe_load((WORKFLOWS / "ci.yml").read_text())["jobs"]
     tested = {
-        "Python": jobs["suite"]["strategy"]["matrix"]["python"],
+        "Python": jobs["python"]["strategy"]["matrix"]["python"],
         "MongoDB": jobs["mongodb"]["strategy"]["matrix"]["mongodb"],
     }
     page = (ROOT / "docs/versions.md").read_text()
@@ -288,5 +288,5 @@ def test_workflows_of_a_release_have_only_the_rights_that_they_use() -> None:
     jobs = release["jobs"]
     assert jobs["pypi"]["permissions"] == {"id-token": "write"}
     assert jobs["pypi"]["environment"] == "pypi"
-    assert set(jobs["pypi"]["needs"]) == set(jobs["image"]["needs"]) == {"suite", "build"}
+    assert set(jobs["pypi"]["needs"]) == set(jobs["image"]["needs"]) == {"tests", "build"}
     assert image["jobs"]["image"]["permissions"] == jobs["image"]["permissions"]
