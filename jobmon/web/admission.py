@@ -2,8 +2,8 @@
 
 A process works on `JOBMON_THREADS` requests at a time. `MAX_WAITING` more wait for up to two
 seconds, because a burst is no overload; any further request is refused. gunicorn has a thread for
-each request that works or waits, and some spare ones for probes and refusals, which need no
-database and little work.
+each request that is worked on or waits, and some spare ones for probes and refusals, which take
+little time.
 """
 
 import threading
@@ -17,7 +17,7 @@ from jobmon.store.decoding import before_large
 from jobmon.web.errors import unavailable
 from jobmon.web.queues import WatchedQueues, current_settings
 
-MAX_BODY_BYTES = 64 * 1_024  # a form with a token; no route accepts more
+MAX_BODY_BYTES = 64 * 1_024  # no route accepts more
 MAX_WAITING = 64
 MAX_WAIT_S = 2.0
 SPARE_THREADS = 8
@@ -38,8 +38,8 @@ def pool_size(at_once: int) -> int:
 class ConcurrencyLimit:
     """A semaphore with `slots`, whose queue has a limited length and is first come, first served.
 
-    With `per_key`, callers with the same key take at most that many slots, and half of the places
-    in the queue. So if their work is slow, the others still have slots.
+    With `per_key`, callers with the same key take at most that many slots, and at most half of the
+    places in the queue. So if their work is slow, other callers still get slots.
 
     >>> limit = ConcurrencyLimit(8)
     >>> if limit.acquire():
@@ -68,7 +68,7 @@ class ConcurrencyLimit:
     def acquire(self, key: str = "") -> bool:
         """Take a slot, waiting `wait_s` seconds at most; False if none became free.
 
-        False at once if `max_waiting` callers wait already.
+        False at once if too many callers wait already.
         """
         with self._lock:
             if self._free and self._taken[key] < self._per_key:
@@ -101,7 +101,7 @@ class ConcurrencyLimit:
 
 
 def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
-    """Limit how many requests are worked on at a time, probes excepted.
+    """Limit how many requests are worked on at a time, except for `ALWAYS_ANSWERED`.
 
     If the queues are in several deployments, requests for each take at most half of the slots, so
     that a deployment that does not answer does not delay the others. Call it after the functions

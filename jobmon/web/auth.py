@@ -115,9 +115,9 @@ def require_token(*, cookie: bool = False, require_revocation_check: bool = True
 
 
 def accept_token(token: str) -> float | None:
-    """Make the bearer of a token this request's caller; raises ApiError 401 if it is not valid.
+    """Make the bearer of a token this request's caller; raises ApiError 401 and PyMongoError.
 
-    Returns the seconds until it expires, None for never.
+    Returns the seconds until the token expires, None for never.
     """
     with _refusing_with_401():
         claims = _decode(token)
@@ -220,13 +220,13 @@ def _refuse_revoked(claims: dict[str, Any]) -> None:
 
 @contextmanager
 def _refusing_with_401() -> Iterator[None]:
-    """Turn every fault of a token into an ApiError 401; only the log names the reason."""
+    """Turn every fault of a token into an ApiError 401 that names no fault except expiry."""
     try:
         yield
     except NoAuthorizationError:
         trusted: TrustedHeader | None = current_app.extensions["jobmon_trusted_header"]
         if trusted is not None and trusted.is_sent(request):
-            g.jobmon_refusal_reason = "proxy"  # not from a trusted address, or no plain name
+            g.jobmon_refusal_reason = "proxy"  # from an untrusted address, or no plain name
         raise _unauthorized("authentication_required", "A bearer token is required.") from None
     except (RefusedTokenError, JWTExtendedException, pyjwt.PyJWTError, *_ODD_CLAIM_ERRORS) as error:
         g.jobmon_refusal_reason = _classify_refusal(error)
@@ -294,7 +294,7 @@ def require_permission() -> None:
 def require_owners() -> None:
     """Raise ApiError 404 if the queue is closed to owners and the caller has no permission for it.
 
-    A queue that does not exist has the same answer.
+    `current_queue` answers the same about a queue that does not exist.
     """
     settings = current_settings()
     if settings is not None and not may_know(settings):

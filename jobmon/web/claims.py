@@ -38,7 +38,7 @@ def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
 
 
 def is_refresh_token(claims: dict[str, Any]) -> bool:
-    """Whether a token is only for obtaining other tokens; issuers name its type differently."""
+    """Whether a token only serves to obtain others; issuers differ in the claim for its type."""
     types = [
         str(value).lower()
         for name, value in claims.items()

@@ -17,7 +17,7 @@ MAX_BYTES = 512 * 1_024
 
 
 class StatusError(OSError):
-    """An answer with another status than 200; its `body` may have the reason."""
+    """An answer with a status outside 200 to 299; its `body` may have the reason."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(f"the status of the answer is {status}")
@@ -36,10 +36,10 @@ def download(
     form: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The body at `url`, by the environment's proxies; raises one of `FAILURES`.
+    """The body at `url`, through the proxies of the environment; raises one of `FAILURES`.
 
-    `deadline`: of `time.monotonic()`, for the whole answer with its redirects. A `form` is sent by
-    POST; then no redirect is followed, because it would carry the headers elsewhere.
+    `deadline`: a value of `time.monotonic()` for the whole answer with its redirects. A `form` is
+    sent by POST; then no redirect is followed, because it would carry the headers elsewhere.
     """
     opener = urllib.request.build_opener(_DeadlineHandler(deadline), _SafeRedirects())
     request = urllib.request.Request(  # noqa: S310 - the schemes of settings are checked

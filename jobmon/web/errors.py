@@ -1,4 +1,4 @@
-"""Answers every failure as `{"error": {"code", "message", "details"?}}` with the right status.
+"""Answers failures of the API as `{"error": {"code", "message", "details"?}}` with a status.
 
 A fault is logged once, with its cause; the caller gets neither stack nor query.
 """
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 RETRY_SLOW_AFTER_S = 10
 
-# For each failure that the deployment causes: the message, and the seconds of Retry-After.
+# For each kind of failure of the database: the message, and the seconds of Retry-After.
 _UNAVAILABLE = {
     Failure.UNREACHABLE: ("The database does not answer. Try again.", RETRY_AFTER_S),
     Failure.INTERRUPTED: (
@@ -80,7 +80,7 @@ def unavailable(
     details: dict[str, Any] | None = None,
     failure: Failure | None = None,
 ) -> ApiError:
-    """503 with Retry-After: the same request may succeed later."""
+    """An ApiError 503 with Retry-After: the same request may succeed later."""
     return ApiError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         code,
@@ -92,12 +92,12 @@ def unavailable(
 
 
 def invalid(parameter: str, *messages: str) -> ApiError:
-    """422 that names one bad parameter and what is wrong with it."""
+    """An ApiError 422 that names one bad parameter, and what is wrong with it."""
     return _validation_error({parameter: list(messages)})
 
 
 def invalid_parameters(messages: Mapping[str, Any]) -> ApiError:
-    """422 with marshmallow's messages by parameter; a repeated one has them by position."""
+    """422 with marshmallow's messages by parameter; those of a repeated one are by position."""
     flat = {}
     for parameter, its_messages in messages.items():
         is_repeated = isinstance(its_messages, dict)
@@ -112,7 +112,7 @@ def register(app: Flask) -> None:
 
 
 def explain(error: Exception) -> ApiError:
-    """The answer to any failure; a fault is logged here, once.
+    """The answer to any failure; faults and failures of the database are logged here, once.
 
     The request's line in the log has the code of the answer, too.
     """

@@ -18,10 +18,10 @@ from jobmon.web.errors import unavailable
 log = logging.getLogger(__name__)
 
 KEYS_REFRESH_S = 150  # older keys are still used while they are fetched again
-KEYS_LIFESPAN_S = 300  # keys older than this are used only while the provider does not answer
+KEYS_LIFESPAN_S = 300  # a request with an older key waits for a fetch, unless the last one failed
 KEYS_COOLDOWN_S = 5  # between the starts of two fetches
 KEYS_TIMEOUT_S = 2.0  # for a whole fetch, its redirects included
-# Requests that wait for an unknown key; without a bound, forged tokens could hold all threads.
+# How many requests may wait for a fetch: else tokens with forged ids could hold all threads.
 MAX_WAITING = 4
 
 _FAILURES = (*FAILURES, jwt.PyJWTError)

@@ -1,6 +1,6 @@
 """Sign-in at an identity provider by OpenID Connect: authorization code with PKCE, and refresh.
 
-A provider that is slow or does not answer holds few threads, and none for long.
+A provider that is slow or does not answer holds at most half of the threads, each for seconds only.
 """
 
 import logging
@@ -25,9 +25,9 @@ from jobmon.web.oidc_protocol import Claims, DiscoveryError, Protocol, read_disc
 
 log = logging.getLogger(__name__)
 
-MAX_WAIT_S = 1.0  # for a slot, while half of the threads use the provider already
+MAX_WAIT_S = 1.0  # for a slot, if half of the threads use the provider already
 DISCOVERY_REFRESH_S = 600  # an older document is read again, and still used if that fails
-# How long an identity is valid.
+# For how long an identity is valid.
 MIN_LIFETIME_S = 60
 DEFAULT_LIFETIME_S = 300  # if the provider names no time
 MAX_RENEWED_LIFETIME_S = 3_600  # if it can be renewed
@@ -62,8 +62,8 @@ class Identity:
 class IdentityProvider:
     """The provider of the settings. Nothing connects before the first sign-in.
 
-    Every method raises ApiError 503 if the provider does not answer, and 502 if its answer cannot
-    be used; a person whom it refuses gets 403.
+    Its methods raise ApiError: 503 if the provider does not answer, 502 if its answer cannot be
+    used, and 403 if it refuses the person.
 
         flow = provider.begin("https://jobs.example/dashboard/oidc/callback")
         identity = provider.finish(request.args["code"], flow)
@@ -87,7 +87,7 @@ class IdentityProvider:
             return SignInFlow(address=address, redirect_uri=redirect_uri, **flow)
 
     def check_sender(self, issuer: str | None) -> None:
-        """Raise ApiError 502 if a return to jobmon names another provider (RFC 9207)."""
+        """Raise ApiError 502 if a redirect back to jobmon names another provider (RFC 9207)."""
         if issuer not in (None, self._issuer):
             raise _failed("iss")
 
@@ -214,7 +214,7 @@ def _select_roles(roles: Any, settings: Settings) -> tuple[str, ...]:
 
 
 def _read_lifetime(answer: Claims, id_claims: Claims | None) -> float:
-    """For how many seconds an identity is valid: shorter if it can be renewed."""
+    """For how many seconds an identity is valid: at most an hour if it can be renewed."""
     expires_in: Any = answer.get("expires_in")
     if expires_in is None and id_claims is not None:
         expires_in = id_claims["exp"] - time.time()
@@ -231,7 +231,7 @@ def _unreachable() -> ApiError:
 
 
 def _failed(reason: str, message: str = "", *, is_logged: bool = False) -> ApiError:
-    """502, logged once with a reason that contains no value of the answer."""
+    """502, logged once with a reason that contains no token and no value of a claim."""
     if not is_logged:
         log.error("the identity provider's answer cannot be used: %s", reason)
     text = message or "The identity provider's answer cannot be used; the log has the reason."

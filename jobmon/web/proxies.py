@@ -1,7 +1,7 @@
 """Proxies in front of jobmon: which of their headers are trusted, and the path they add.
 
-With `JOBMON_PATH_PREFIX=/jobmon`, or with `X-Forwarded-Prefix: /jobmon` from a trusted proxy, all
-addresses that jobmon writes begin with `/jobmon`.
+With `JOBMON_PATH_PREFIX=/jobmon`, or without this setting by `X-Forwarded-Prefix: /jobmon` from a
+trusted proxy, all addresses that jobmon writes begin with `/jobmon`.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,14 +14,14 @@ from jobmon.settings import Settings
 from jobmon.settings.path_prefix import is_path_prefix
 from jobmon.web.queues import root_path
 
-_FORWARDED = "HTTP_X_FORWARDED_PREFIX"  # the header, in the WSGI environment
+_PREFIX_HEADER = "HTTP_X_FORWARDED_PREFIX"  # its name in the WSGI environment
 
 
 class PathPrefix:
     """WSGI middleware that adds the path below which a proxy serves jobmon to SCRIPT_NAME.
 
     `prefix` is the setting; it works whether or not the proxy removes it from the path. If it is
-    None and `trusts_header`, the nearest proxy names the path that it removed in its header.
+    None and `trusts_header`, the header of the nearest proxy names the path that it removed.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class PathPrefix:
         return self._app(environ, start_response)
 
     def _read_header(self, environ: dict[str, Any]) -> str:
-        """The last value of the header; empty if it is no plain path, because links contain it."""
-        value = environ.get(_FORWARDED, "").rpartition(",")[2].strip()
+        """The last value of the header; empty if it is not trusted, or not a plain path."""
+        value = environ.get(_PREFIX_HEADER, "").rpartition(",")[2].strip()
         return value.rstrip("/") if self._trusts_header and is_path_prefix(value) else ""
 
 
@@ -84,5 +84,5 @@ def cookie_name(name: str) -> str:
 
 
 def cookie_path() -> str:
-    """The path of jobmon's cookies: no other program on the same host receives them."""
+    """The path of jobmon's cookies: programs at other paths of the host do not receive them."""
     return root_path() or "/"

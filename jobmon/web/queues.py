@@ -160,7 +160,7 @@ class WatchedQueue:
 class WatchedQueues:
     """The queues of an app, the default one first. Each is opened when it is first used.
 
-    Queues in the same deployment share a client. If `client` is given, all queues use that one.
+    Queues with the same connection string share a client. If `client` is given, all use that one.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class WatchedQueues:
 
     @property
     def deployments(self) -> int:
-        """How many deployments the queues are in."""
+        """How many deployments (connection strings) the queues are in."""
         return len({queue.mongo_uri for queue in self.all_settings()})
 
     def open_all(self, may_see: Callable[[Settings], bool] | None = None) -> list["WatchedQueue"]:
@@ -265,14 +265,14 @@ def all_queues() -> WatchedQueues:
 
 
 def current_settings() -> Settings | None:
-    """The settings of the queue that this request is about; None if its path names another."""
+    """The settings of the queue that this request is about; None if there is no such queue."""
     environ = request.environ
     settings: Settings | None = environ[_SETTINGS] if _SETTINGS in environ else all_queues().default
     return settings
 
 
 def current_queue() -> WatchedQueue:
-    """The queue that this request is about; raises ApiError 404 if its path names another.
+    """The queue that this request is about; raises ApiError 404 if there is no such queue.
 
     Check the caller's token first: only a caller with a token may learn which queues exist.
     """

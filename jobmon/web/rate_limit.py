@@ -2,8 +2,8 @@
 
 `JOBMON_RATE_LIMIT` limits the requests of each token's owner, after the token was checked.
 `JOBMON_RATE_LIMIT_PER_ADDRESS` limits the requests of each address before the check, so it also
-slows down the guessing of tokens. A single worker counts in memory, several workers in
-`JOBMON_RATE_LIMIT_STORAGE_URI`.
+slows down the guessing of tokens. A single worker can count in memory; several workers need a
+storage that they share, `JOBMON_RATE_LIMIT_STORAGE_URI`.
 """
 
 import hashlib

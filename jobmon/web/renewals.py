@@ -1,8 +1,8 @@
 """Renews sessions at the identity provider, once for all requests that need it at the same time.
 
 Many providers accept a refresh token once, and end the session at its second use. The tabs of a
-browser renew in the same second, in different processes. The first process puts the answer into a
-file of this machine, encrypted, and the others read it there.
+browser may renew in the same second, in different processes. The first process puts the answer into
+a file of this machine, encrypted, and the others read it there.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from jobmon.web.oidc import Identity
 from jobmon.web.sessions import SessionKeys
 
 KEPT_S = 30  # how long the answer for a refresh token can be shared
-_DELETED_AFTER_S = 300  # its file
+_FILE_AGE_S = 300  # older files are deleted
 _MAX_BYTES = 64 * 1_024
 
 
@@ -81,7 +81,7 @@ class Renewals:
         self._delete_old_files()
 
     def _delete_old_files(self) -> None:
-        before = time.time() - _DELETED_AFTER_S
+        before = time.time() - _FILE_AGE_S
         with suppress(OSError):
             for path in self._folder.iterdir():
                 if path.lstat().st_mtime < before:

@@ -1,7 +1,7 @@
 """Logs one line for each request, and gives each request an id.
 
 The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new one. The answer, every
-line that the request logs, and the `comment` of every query in MongoDB contain it.
+line that the request logs, and in MongoDB the `comment` of queries of jobs and history contain it.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger("jobmon.request")
 
 
 def register(app: Flask) -> None:
-    """Give each request its id, and log the request when its whole answer has been sent."""
+    """Give each request its id, and log it when its answer is ready, or a streamed one ends."""
     is_traced = tracing.is_enabled()
     app.before_request(_begin)
     app.after_request(partial(_end, is_traced=is_traced))
@@ -56,10 +56,10 @@ def _end(response: Response, *, is_traced: bool) -> Response:
         **(tracing.current_ids() if is_traced else {}),
         "request_id": request_id,
     }
-    began = g.jobmon_began
+    started_at = g.jobmon_began
 
     def write_line() -> None:
-        line["duration_ms"] = round((time.perf_counter() - began) * 1_000, 1)
+        line["duration_ms"] = round((time.perf_counter() - started_at) * 1_000, 1)
         logs.log_event(log, "request", line)
 
     if response.is_streamed:

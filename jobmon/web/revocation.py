@@ -1,7 +1,8 @@
 """The list of revoked tokens, which are refused before they expire.
 
-The web service reads it, as a user that can only read; `jobmon revoke` writes it. It is not in the
-rollups' database, which can be dropped at any time: a revoked token must stay revoked.
+The web service reads it, as a user that can only read; `jobmon init` and `jobmon revoke` write it.
+It is not in the rollups' database, which can be dropped at any time: a revoked token must stay
+revoked.
 """
 
 import logging
@@ -49,8 +50,8 @@ class RevokedTokens:
     An entry is a token's id, or `{sub}` for all tokens of a subject that were issued before a
     moment. Every method raises PyMongoError if the database does not answer.
 
-    If the list existed and is gone, an error is logged. The tokens that this process has read in it
-    stay refused.
+    If the list is gone or can no longer be read, an error is logged. The tokens that this process
+    has read in it stay refused.
 
     >>> RevokedTokens(connection).includes("0b1f6c1e", "ada", issued_at=1_700_000_000)
     """
@@ -71,7 +72,7 @@ class RevokedTokens:
         return token_id in listed.ids or (before is not None and issued_at < before.timestamp())
 
     def are_lost(self) -> bool:
-        """Whether the list existed and is gone, so that revoked tokens may be accepted."""
+        """Whether the list is gone or can no longer be read: revoked tokens may be accepted."""
         self._list.get()
         return self._is_gone
 
@@ -102,7 +103,7 @@ class RevokedTokens:
         self._collection().update_one({"_id": {"sub": subject}}, change, upsert=True)
 
     def describe_entries(self) -> Iterator[tuple[str, str]]:
-        """Each entry as text, and until when it holds, in the order of the list."""
+        """What is revoked, and until when (a token) or issued before when (a subject), as texts."""
         for entry in (
             self._collection().find().sort("_id").max_time_ms(self._connection.max_time_ms)
         ):
@@ -151,7 +152,7 @@ class RevokedTokens:
             if self._known.since is not None:
                 return _RevocationList(), f"{self._name} can no longer be read"
             # A user that cannot read jobmon's own databases cannot see revocations.
-            self._warn_once("may not read the list of revoked tokens: none is refused")
+            self._warn_once("no right to read the list of revoked tokens: none is refused")
             return _RevocationList(), None
         return self._parse(entries), None
 

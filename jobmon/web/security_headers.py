@@ -8,7 +8,7 @@ from flask import Flask, Response
 
 from jobmon.web.queues import root_path
 
-# For all answers except pages: a browser runs nothing in them, and shows them in no frame.
+# For answers without a policy of their own: browsers run nothing in them, nor show them in frames.
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _UNLESS_SET = (
     # An answer about jobs is for one caller at one moment.

@@ -1,7 +1,7 @@
 """Sessions of people who signed in at an identity provider: what jobmon issues, signs and seals.
 
 A session has a token that is checked like any other, and the provider's tokens, encrypted in a
-cookie; the server keeps nothing. The keys for both are derived from a secret in the settings.
+cookie; the server stores no session. The keys for both are derived from a secret in the settings.
 """
 
 import base64
@@ -96,7 +96,7 @@ class SessionKeys:
         return self._sealing.encrypt(packed).decode()
 
     def seal_session(self, session: Session, max_length: int) -> str:
-        """Encrypt a session in at most `max_length` characters, if necessary without some tokens.
+        """Encrypt a session, without some of its tokens if the text would exceed `max_length`.
 
         Without the ID token the provider may ask the person at sign-out; without the refresh token,
         too, the session ends with its token.
@@ -119,7 +119,7 @@ class SessionKeys:
         return content if sealed_for == purpose else None
 
     def unseal_session(self, sealed: str) -> Session | None:
-        """The session that was sealed as `session`, if it has not ended."""
+        """The session in a sealed text; None if it has ended, and for any other text."""
         content = self.unseal("session", sealed)
         if content is None or content.get("ends_at", 0) <= time.time():
             return None

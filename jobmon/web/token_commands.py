@@ -27,7 +27,7 @@ def register(app: Flask) -> None:
 
 
 @click.command("token")
-@click.option("--sub", required=True, help="The subject: the createdBy of the jobs it may see.")
+@click.option("--sub", required=True, help="The subject: the createdBy of the owner's jobs.")
 @click.option("--role", required=True, help="The role, for instance admin.")
 @click.option("--hours", default=1.0, show_default=True, help="The token's lifetime.")
 @with_appcontext
@@ -51,8 +51,8 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
     """Refuse a token before it expires, by its `jti`; sessions made with it end, too.
 
     All web processes refuse it within two seconds. The user in JOBMON_ROLLUP_URI (or else
-    JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, as the collector's user is. Only
-    --token-stdin needs the key for tokens.
+    JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB and JOBMON_ROLLUP_DB, like the
+    collector's user. Only --token-stdin needs the key for tokens.
     """
     if [bool(jti), token_stdin, bool(sub), listing].count(True) != 1:
         raise click.UsageError("Give one of: a JTI, --token-stdin, --sub, --list.")
@@ -78,11 +78,11 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
             for entry, duration in revoked.describe_entries():
                 click.echo(f"{entry}\t{duration}")
     except PyMongoError as error:
+        verb, failed = ("read", "") if listing else ("write", "not revoked: ")
         if is_unauthorized(error):
-            verb, failed = ("read", "") if listing else ("write", "not revoked: ")
             reason = describe_missing_right(settings, settings.state_db, verb, "revoke")
             raise click.ClickException(failed + reason) from None
-        raise click.ClickException(f"not revoked: {describe_error(error)}") from None
+        raise click.ClickException(failed + describe_error(error)) from None
     finally:
         connection.close()
 

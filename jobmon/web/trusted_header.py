@@ -13,7 +13,7 @@ from flask import Request
 from jobmon.settings import Settings
 from jobmon.web.claims import put_claim
 
-MAX_LENGTH = 1_000  # characters of a header's value
+MAX_LENGTH = 1_000  # of a header's value, in characters
 
 
 class TrustedHeader:
@@ -30,9 +30,10 @@ class TrustedHeader:
         return self._user in request.headers
 
     def read_claims(self, request: Request) -> dict[str, Any] | None:
-        """The claims of the named person, as a token would have them; None if not trusted.
+        """The claims of the named person, as a token would have them; None if the name is refused.
 
-        The values of a header that is sent twice are joined by a comma: such a user is refused.
+        It is refused from an untrusted address, if it is not plain text, and if it has a comma: the
+        values of a header that is sent twice are joined by a comma.
         """
         user = _decode(request.headers.get(self._user, ""))
         if not user or "," in user or not self._is_from_proxy(request):
@@ -56,7 +57,7 @@ class TrustedHeader:
 
 
 def _decode(value: str) -> str:
-    """A header's value as text: WSGI has its bytes as Latin-1. Empty if it is not plain text."""
+    """A header's value as text: WSGI has its bytes as Latin-1. Empty if not plain or too long."""
     try:
         text = value.encode("latin-1").decode().strip()
     except UnicodeError:

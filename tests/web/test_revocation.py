@@ -309,7 +309,7 @@ def test_a_user_who_may_not_read_the_list_is_one_warning_and_no_token_is_refused
 ) -> None:
     revoked_list.fault = OperationFailure("not authorized", 13)
     assert [api.get_as_admin("/jobs").status_code for _ in range(3)] == [200] * 3
-    assert caplog.text.count("may not read the list of revoked tokens") == 1
+    assert caplog.text.count("no right to read the list of revoked tokens") == 1
 
 
 def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
