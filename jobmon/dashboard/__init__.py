@@ -1,1 +1,1 @@
-"""The pages: of queues, jobs, types, errors, workers and actions, and the sign-in."""
+"""The pages about queues, jobs, types, errors, workers, schedules and actions; the sign-in."""

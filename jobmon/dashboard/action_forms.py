@@ -81,7 +81,7 @@ class ActionForm:
 
     @property
     def hidden(self) -> list[tuple[str, str]]:
-        """The fields that choose the jobs, for the next step."""
+        """The fields that choose the jobs or types, for hidden inputs of the confirmation."""
         chosen = [("id", job_id) for job_id in self.ids] + [("type", name) for name in self.types]
         return [*chosen, *([("filter", self.filter)] if self.is_for_filter else [])]
 

@@ -1,4 +1,4 @@
-"""The pages about actions: the confirmation of a request, its progress, and all requests."""
+"""The pages about actions: the question before a request, its progress, and all requests."""
 
 import secrets
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ from jobmon.web.errors import ApiError, invalid
 from jobmon.web.queues import current_queue
 
 PER_PAGE, OUTCOMES_SHOWN = 50, 50
-TOAST_HEADER = "X-Jobmon-Location"  # the address that a script opens after a request
+LOCATION_HEADER = "X-Jobmon-Location"  # the address that a script opens after a request
 PHASE_WORDS = {
     Phase.AWAITING_APPROVAL: "needs an approval",
     Phase.WAITING: "waiting for an actor",
@@ -171,7 +171,7 @@ class ActionPages:
         return _render_confirmation(replace(form, key=secrets.token_hex(10), expected=""))
 
     def file(self) -> BaseResponse | str | tuple[str, int]:
-        """File the confirmed request. A script gets a line with its progress, or its address."""
+        """File the confirmed request, and answer as `_answer_filed`; with bad values, ask again."""
         session.require_session()
         session.require_same_origin()
         form = ActionForm.read(request.form)
@@ -227,11 +227,11 @@ class ActionPages:
 
 
 def _answer_filed(state: ActionState) -> BaseResponse:
-    """Lead to the page of a new request; a script gets a line about one job, or the address."""
+    """Redirect to a new request; a script gets a line, and for several jobs the address, too."""
     address = url_for("dashboard.action", action_id=state.request.id)
     if not is_part_request():
         return redirect(address, HTTPStatus.SEE_OTHER)
-    headers = {} if state.request.target.is_single else {TOAST_HEADER: address}
+    headers = {} if state.request.target.is_single else {LOCATION_HEADER: address}
     toast = render_template("dashboard/_toast.html", shown=ActionView(state=state))
     return Response(toast, HTTPStatus.CREATED, headers)
 
@@ -254,7 +254,7 @@ def _read_list_query() -> RequestListQuery:
 
 
 def _read_format() -> ListFormat:
-    """What a page answers with: itself, or its list as a file."""
+    """The format of the file that a page answers with; JSON for the page itself."""
     chosen = request.args.get("format")
     return ListFormat(chosen) if chosen in list(ListFormat) else ListFormat.JSON
 
@@ -262,7 +262,7 @@ def _read_format() -> ListFormat:
 def _find_visible(action_id: str) -> ActionView:
     """A request that the caller may see.
 
-    Raises ApiError 404 for an admin. Others get the same 403 for a missing and a foreign request.
+    An admin gets ApiError 404 for a missing one; others get 403 for a missing or a foreign one.
     """
     session.require_session()
     if auth.is_admin():

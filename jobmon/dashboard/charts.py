@@ -56,7 +56,7 @@ def previous_columns(
 
 
 def mark_columns(marks: Marks | None) -> list[dict[str, Any]]:
-    """The marks in order, `at` in Unix seconds; empty if they may not be read."""
+    """The marks in order, `at` in Unix seconds; empty without the right to read them."""
     return [
         {"at": mark.at.timestamp(), "text": mark.text}
         for mark in (marks.shown if marks is not None else ())

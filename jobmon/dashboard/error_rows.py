@@ -96,8 +96,8 @@ def _show_names(names: Counter[str] | None, shown: int) -> list[tuple[str, int]]
 class TopErrors:
     """The most frequent groups of errors of a window, for a block of a page.
 
-    `incomplete_reason` is why there may be more errors; empty if these are all.
-    `filters` is the query of the page with all groups.
+    `incomplete_reason` is why there may be more errors, or why none are known; empty if these are
+    all. `filters` is the query of the page with all groups.
     """
 
     rows: list[ErrorRow] = field(default_factory=list)

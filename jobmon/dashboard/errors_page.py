@@ -106,7 +106,7 @@ class ErrorPages:
         return render_template("dashboard/errors.html", **context)
 
     def group(self, group_id: str) -> Response | str:
-        """One group, with its stack, its chart and its last jobs."""
+        """One group, with its stack, its chart and the jobs that failed last."""
         session.require_admin()
         queue, window = current_queue(), PageWindow.from_request("24h")
         found = _read_errors(queue, window)
@@ -209,7 +209,7 @@ def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
 
 
 def _write_group_filter(queue: WatchedQueue, group_id: str, sample: ErrorGroup | None) -> str:
-    """The filter for the dead jobs of a group; by the code fewer errors have to be compared."""
+    """The filter for the dead jobs of a group; with the code, fewer errors have to be compared."""
     code = _find_code_filter(queue, sample)
     dead = [JobStatus.DLQ.value]
     return write_filter({"status": dead, "error_group": group_id, "error_code": code})

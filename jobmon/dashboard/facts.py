@@ -31,8 +31,8 @@ class Previous:
 class Facts:
     """The present evidence, and a window of the past: by step, by type, its samples and marks.
 
-    `page_window` is the window as the address names it, `window` has its steps. `marks` is None if
-    marks may not be read, `previous` is None if no comparison is requested.
+    `page_window` is the window as the address names it, `window` has its steps. `marks` is None
+    without the right to read them, `previous` is None if no comparison is requested.
     """
 
     evidence: Evidence
@@ -46,7 +46,7 @@ class Facts:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Jobs by status; empty where they could not be counted."""
+        """Jobs by status; empty if they could not be counted."""
         return self.evidence.stats.status_counts() or {}
 
     @property

@@ -1,4 +1,4 @@
-"""The page to which the search box leads: the only page that the text means, or all choices."""
+"""The page of the search box: opens the only page that a text means, or lists all choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class FindPage:
     """The routes of the page: of a queue, and of the page with all queues."""
 
     def queues(self) -> BaseResponse | str:
-        """The only queue whose name contains the text, or all queues that can be searched."""
+        """Open the only queue whose name contains the text, or list the queues to search in."""
         session.require_session()
         text = request.args.get("q", "").strip()
         queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
@@ -79,7 +79,7 @@ class FindPage:
         )
 
     def page(self) -> BaseResponse | str:
-        """The page that the text means, or all choices; for a script, suggestions."""
+        """Open the page that the text means, or list all choices; for a script, suggestions."""
         session.require_session()
         auth.require_owners()
         owner = None if auth.is_admin() else auth.subject()

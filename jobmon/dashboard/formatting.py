@@ -1,4 +1,4 @@
-"""Template filters: formats statuses, times, trends and names."""
+"""Template filters that format statuses, times, trends and names."""
 
 import re
 from binascii import crc32
@@ -45,12 +45,12 @@ def environment_kind(name: str) -> str:
 
 
 def capitalize_first(text: str) -> str:
-    """The text with a capital letter; names in it stay unchanged."""
+    """The text with its first letter as a capital; the others stay unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def mark_commands(text: str) -> Markup:
-    """The text with jobmon's commands, in backticks, as code."""
+    """The text as HTML: commands of jobmon that are in backticks become `<code>`."""
     return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 

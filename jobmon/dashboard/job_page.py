@@ -53,7 +53,7 @@ class RawJson:
 def _choose_age_s(job: Document, now: datetime) -> float:
     """How old the records of actions on a job may be, in seconds.
 
-    They are read each time while the job has just changed; heartbeats of its worker do not count.
+    They are read each time for 30 s after a change of the job; heartbeats do not count as changes.
     """
     at = job.get("updatedAt")
     if not isinstance(at, datetime) or job.get("status") == JobStatus.LEASED:

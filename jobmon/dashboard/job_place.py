@@ -30,8 +30,8 @@ _PAGE_PARAMETERS = ("page", "per_page", "cursor", "format")
 class PlaceInList:
     """The list with its filters, and the pages of the jobs before and after the job.
 
-    Addresses are relative to the path of the queue. They are None if there is no such job, or if it
-    is unknown.
+    Addresses are relative to the path of the queue. `previous` and `next` are None if there is no
+    such job, or if it is unknown.
     """
 
     name: str

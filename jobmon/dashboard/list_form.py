@@ -63,7 +63,7 @@ class ShownField:
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A filter in the address; `rest` are the parameters without it, `address` is their list."""
+    """A filter in the address; `rest` are the parameters without it, `address` has their list."""
 
     name: str
     value: str
@@ -146,7 +146,7 @@ _STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 
 
 def read_parameters() -> dict[str, Any]:
-    """The list's parameters in this request's address; empty ones are left out."""
+    """The list's parameters in this request's address; only `status` and `type` can be empty."""
     names = (name for name in LIST_PARAMETERS if request.args.get(name))
     single = {_WINDOW.get(name, name): request.args[name] for name in names}
     repeated = {name: list(filter(None, request.args.getlist(name))) for name in REPEATED}

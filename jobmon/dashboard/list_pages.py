@@ -147,7 +147,7 @@ def _read_total(page: ListPage | None, parameters: dict[str, Any]) -> CappedCoun
 
 
 def _choose_heading(parameters: dict[str, Any]) -> str:
-    """The heading of the column of dates: the date's name, if all jobs show the same date."""
+    """The heading of the column of dates: the date's name if all jobs show the same date."""
     statuses = set(parameters["status"])
     condition = parameters.get("condition")
     for heading, names in (

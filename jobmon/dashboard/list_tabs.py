@@ -1,4 +1,4 @@
-"""The tabs of a list of jobs: one for each status, with the number of its jobs."""
+"""The tabs of a list of jobs: all, scheduled, and each status, with the number of their jobs."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -71,15 +71,15 @@ class StatusTabs:
             self._current = [(status, "") for status in chosen or [""]]
 
     def list(self, *, has_schedule: bool) -> list[Tab]:
-        """The tabs: all jobs, each known status, and other statuses that occur or are chosen."""
+        """The tabs: all, scheduled, each known status, and others that occur or are chosen."""
         stats = self._stats
         counted = stats.status_counts() if isinstance(stats, QueueStats) else None
         others = sorted(filter(is_filter, {*(counted or ())} - {*JobStatus}))[:MAX_OTHER_STATUSES]
         chosen = self._form.parameters["status"]
-        names = dict.fromkeys([*_KNOWN, *((status, "") for status in (*others, *chosen))])
+        shown = dict.fromkeys([*_KNOWN, *((status, "") for status in (*others, *chosen))])
         if not has_schedule:
-            names.pop(_SCHEDULED)
-        return [self._make(*name) for name in names]
+            shown.pop(_SCHEDULED)
+        return [self._make(status, condition) for status, condition in shown]
 
     def link_schedule(self, now: datetime) -> dict[str, str]:
         """For a list of scheduled jobs: links to the jobs due in the next hour, day and week."""
@@ -115,8 +115,8 @@ class StatusTabs:
             owned = self._stats.by_status.get(status) if status else self._stats.total
             return owned, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
         if condition:
-            is_of_types = bool(self._form.parameters["type"])
-            return (None, _BY_TYPE) if is_of_types else _count_scheduled(self._stats)
+            has_types = bool(self._form.parameters["type"])
+            return (None, _BY_TYPE) if has_types else _count_scheduled(self._stats)
         count = _count(self._stats, status, self._form.parameters["type"])
         if count is None:
             return None, capitalize_first(UNCOUNTED) if self._stats.counts is None else _BY_LABELS
@@ -144,7 +144,7 @@ class StatusTabs:
 
 
 def _count(stats: QueueStats, status: str, types: Collection[str]) -> int | None:
-    """How many jobs have the status and any of the types, which may end in `*`."""
+    """How many jobs have the status and any of the types, which may end in `*`; None if unknown."""
     labels = {job_type for _, job_type in stats.counts or ()}
     matching = [label for pattern in types for label in _list_types(pattern, labels)]
     if OTHER in labels and any(map(is_prefix, types)):

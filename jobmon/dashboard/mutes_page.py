@@ -15,7 +15,7 @@ from jobmon.dashboard.mute_lines import MuteLine
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
 from jobmon.web.errors import ApiError, invalid
 
-# How long a notice may be muted, in minutes, by the words of the form.
+# For how many minutes a notice can be muted, by the words of the form.
 LENGTHS = {
     "1 hour": 60,
     "2 hours": 120,
@@ -29,10 +29,10 @@ USUAL_LENGTH = 120
 
 
 class MutePages:
-    """The routes of the forms; all need NOTICES_MUTE."""
+    """The routes of the forms; they need the queue's permission and NOTICES_MUTE."""
 
     def confirm(self) -> str:
-        """The question before a mute of a kind of notices, or before the `id` of a mute ends."""
+        """The question before a kind of notices is muted, or before the mute with the `id` ends."""
         _require_right()
         if mute_id := request.args.get("id"):
             line = MuteLine(mute=find_mute(mute_id))
@@ -40,7 +40,7 @@ class MutePages:
         return _render_question(_read_kind(request.args.get("kind", "")))
 
     def file(self) -> BaseResponse | tuple[str, int]:
-        """Mute or acknowledge, and show the overview; the question again with what is wrong."""
+        """Mute or acknowledge, and show the overview; after a bad value, the question again."""
         _require_right()
         session.require_same_origin()
         form, kind = request.form, _read_kind(request.form.get("kind", ""))

@@ -37,13 +37,12 @@ class Overview:
     """Everything that the page shows.
 
     The strip has a notice, too, for each reason why checks could not be made. `mutes` are the
-    active mutes, with the notices that they are about. `matching` has the
-    types of each `TypeCondition`.
-    `gaps` are the parts of the window in which runs may be missing, each with the reason. `marks`
-    has the deployments and other marks of the window, the newest first; None if they may not be
-    read. `uncompared` has a sentence for each reason why tiles have no change. `no_forecast` is why
-    it is unknown whether the due jobs clear; empty if few are due, or without any history.
-    `is_over`: the window lies in the past, and will not change.
+    active mutes, with the notices that they are about. `matching` has the types of each
+    `TypeCondition`. `gaps` are the parts of the window in which runs may be missing, each with the
+    reason. `marks` has the deployments and other marks of the window, the newest first; None
+    without the right to read them. `uncompared` has a sentence for each reason why tiles have no
+    change. `no_forecast` is why it is unknown whether the due jobs clear; empty if few are due, or
+    without any history. `is_over`: the window lies in the past, and will not change.
     """
 
     total: int

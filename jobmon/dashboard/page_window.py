@@ -21,13 +21,13 @@ _SCHEMA = WindowParameters()
 _KEPT_QUERIES = 100
 _MILLISECOND = timedelta(milliseconds=1)
 _UNITS = {"m": "minute", "h": "hour", "d": "day"}
-# Lists may filter by the time when jobs finished or were created instead.
+# Lists may filter by the time when jobs finished or were created, instead of a window.
 _BOUNDS = (("from", "to"), ("finished_from", "finished_to"), ("created_from", "created_to"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageWindow:
-    """A window: either a `range` until now, such as `24h`, or two times; `range` is then empty.
+    """A window: either a `range` until now, such as `24h`, or two bounds; `range` is then empty.
 
     window = PageWindow.from_request("1h")
     f"{errors} errors in {window.phrase}"  # "12 errors in the last hour"

@@ -23,6 +23,6 @@ def conditional_response(body: str | bytes, mimetype: str = "text/html") -> Resp
 
 @lru_cache(_KEPT_ETAGS)
 def _make_etag(body: str | bytes) -> str:
-    """Kept, because viewers of the same part share its body, and few of them get a new one."""
+    """Cached, because viewers of the same part share its body, which rarely changes."""
     content = body.encode() if isinstance(body, str) else body
     return hashlib.blake2b(content, digest_size=16).hexdigest()

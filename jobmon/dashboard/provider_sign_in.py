@@ -1,7 +1,7 @@
 """Sign-in at an identity provider, from the pages: start, return, renewal and sign-out.
 
 While a person is at the provider, the state of the sign-in is encrypted in a cookie. The provider's
-tokens are in another one, which is sent only to these routes: they renew an expired session.
+tokens are in another one. Both are sent only to these routes, which also renew expired sessions.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from jobmon.web.renewals import Renewals
 from jobmon.web.sessions import Session, SessionKeys
 
 FLOW_AGE_S = 600  # how long a person may take to sign in at the provider
-MAX_FLOWS = 5  # sign-ins that were begun in other tabs; each has a cookie
+MAX_FLOWS = 5  # sign-ins in other tabs, each with a cookie; all are dropped if there are more
 # If a session needs another renewal sooner than this, renewals would never end.
 MIN_RENEWAL_S = 10
 
@@ -71,7 +71,7 @@ class ProviderSignIn:
         cookie = _flow_cookie(request.args.get("state", ""))
         remembered = _keys().unseal("flow", request.cookies.get(cookie, ""), FLOW_AGE_S)
         if remembered is None:
-            return _refuse(_failure("This sign-in was not started here, or too long ago."))
+            return _refuse(_failure("This sign-in did not start in this browser, or too long ago."))
         then = remembered.pop("then")
         try:
             identity = self._receive(SignInFlow(**remembered))

@@ -15,7 +15,7 @@ from jobmon.web.queues import all_queues, current_queue, current_settings, root_
 # The rows that need attention first.
 _ORDER = (Level.BAD, Level.WATCH, UNKNOWN)
 _PATH = "/dashboard/queues"
-# Pages that exist for every queue: the menu leads to the same page of another queue.
+# From these pages the menu leads to the same page of another queue, else to its overview.
 _SAME_PAGES = (
     "/dashboard",
     "/dashboard/jobs",
@@ -101,7 +101,7 @@ def current_place() -> QueuePlace | None:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMenu:
-    """The name of a page's queue, and the names and addresses of all queues."""
+    """The name of a page's queue, and the names and addresses of all that the caller may know."""
 
     name: str
     links: list[tuple[str, str]]

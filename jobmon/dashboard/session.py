@@ -1,7 +1,7 @@
 """Sessions of the pages: a verified token in a cookie that no script can read.
 
 The cookie contains the token itself: the server keeps nothing, every worker can verify it, and the
-session ends when the token is revoked. It is SameSite=Strict, so other sites cannot send it.
+session ends when the token is revoked. SameSite=Strict keeps it out of requests of other sites.
 """
 
 import re
@@ -232,7 +232,7 @@ def home_address() -> str:
 
 
 def own_path(target: str) -> str:
-    """`target` if a browser resolves it to the address of a page, else an empty text."""
+    """`target` if a browser resolves it to the address of a page of jobmon, else an empty text."""
     root = root_path()
     is_below_root = target.startswith(root) and _OWN_PATH.fullmatch(target, len(root))
     if not target.isprintable() or "\\" in target or not is_below_root:

@@ -11,9 +11,9 @@ CHIPS_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A notice as the page shows it; `link` leads to exactly the jobs or types that it counts.
+    """A notice as the page shows it; `link` leads to the jobs or types that it counts.
 
-    The link of a notice about one type leads to the page of the type. `since` is when it began.
+    If it is about one type, `link` leads to the page of the type. `since` is when it began.
     `kind`: that of a notice that can be muted; otherwise empty.
     """
 

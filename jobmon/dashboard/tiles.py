@@ -22,7 +22,7 @@ from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter
 
-THROUGHPUT_MINUTES = 3  # the throughput is the mean of so many minutes, the newest ones
+RATE_MINUTES = 3  # a rate is the mean of the newest three minutes
 LINKED_STATUSES = 10
 
 _KNOWN_STATUSES = frozenset(status.value for status in JobStatus)
@@ -116,7 +116,7 @@ def _dead_tile(facts: Facts) -> Tile:
 
 
 def _has_new_dead(facts: Facts) -> bool:
-    """Whether jobs died in the last hour; a job that is known to be dead no longer is left out."""
+    """Whether jobs died in the last hour, not counting jobs known to be no longer dead."""
     if facts.evidence.new_dead is not None:
         return facts.evidence.new_dead.value > 0
     minutes = facts.evidence.minutes
@@ -143,7 +143,7 @@ def _status_tile(
 def _oldest_queued_tile(facts: Facts) -> Tile:
     stats, health = facts.evidence.stats, facts.evidence.stats.health
     oldest, by_type = health.oldest_queued, health.oldest_queued_by_type
-    value, note = "none", "queue empty"
+    value, note = "none", "no queued jobs"
     if oldest:
         value = duration(stats.age_ms(oldest))
         note = min(by_type, key=by_type.__getitem__, default="")
@@ -211,7 +211,7 @@ def _find_rate(
         return sum(map(count, past.activity.values())) / (facts.window.length / MINUTE)
     if isinstance(minutes, Missing):
         return None
-    newest = list(minutes.activity.items())[-THROUGHPUT_MINUTES:]
+    newest = list(minutes.activity.items())[-RATE_MINUTES:]
     length = (minutes.as_of - newest[0][0]) / MINUTE
     return sum(count(step) for _, step in newest) / length if length > 0 else None
 

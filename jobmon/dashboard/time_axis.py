@@ -21,7 +21,7 @@ _STEPS = (
 )
 _MAX_MARKS = 5
 _LAST_MARK = 92  # percent: the text of a later mark would exceed the axis
-# An axis that ends now grows by a thirtieth of a step at a time: few updates change it.
+# An axis that ends now grows by a thirtieth of a step at a time: so few updates change it.
 _PARTS_OF_STEP = 30
 _NAMES = {"delayed": "not due", JobStatus.LEASED.value: "running"}
 
@@ -30,7 +30,7 @@ _NAMES = {"delayed": "not due", JobStatus.LEASED.value: "running"}
 class AxisPart:
     """A part of the bar, in percent of its length.
 
-    `kind` is `delayed` (not due yet), `waiting`, or the status that has the colour of an attempt.
+    `kind` is `delayed` (not due yet), `waiting`, or for an attempt the status whose colour it has.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class _Span:
 
 
 def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
-    """The axis of a job at the aware time `now`; None if fewer than two times are known.
+    """The axis of a job at the aware time `now`; None if no wait and no run is known.
 
     It begins with the job's creation or, if it has more than 50 attempts, with the newest 50.
     Unrecorded attempts, and the time between two runs of a recurring job, have no part.

@@ -49,7 +49,7 @@ class TimelineStep:
 def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
     """The steps of a job at the aware time `now`, the newest first.
 
-    Successive attempts with the same outcome are one folded step, except for the newest attempt.
+    Successive attempts with the same outcome and error are one step, except for the newest one.
     """
     attempts = list(_list_attempts(job))[::-1]
     shown = [*attempts[:1], *_fold(attempts[1:])]
@@ -129,7 +129,7 @@ def _list_attempts(job: JobView) -> Iterator[TimelineStep]:
 
 
 def _fold(attempts: list[TimelineStep]) -> Iterator[TimelineStep]:
-    """The attempts, the newest first, with one step for successive attempts of the same outcome."""
+    """The attempts, newest first; successive ones with the same outcome and error as one step."""
     for (outcome, error), group in groupby(attempts, key=_identify_outcome):
         newest, *others = same = list(group)
         if not others:

@@ -78,7 +78,7 @@ class TypeFacts:
         return "finishedAt" not in self.facts.evidence.unknown
 
     @property
-    def is_known(self) -> bool:
+    def has_jobs(self) -> bool:
         """Whether a job of the type exists or was active in the window; True if that is unknown."""
         counts, past = self.facts.evidence.stats.counts, self.facts.past
         if counts is None or isinstance(past, Missing) or any(counts.values()):
@@ -147,7 +147,7 @@ def _find_oldest(
 
 
 def restrict_stats(stats: QueueStats, name: str, running: RunningJobs) -> QueueStats:
-    """The stats of one type; its counts are None if it is not counted by its name."""
+    """The stats of one type; its counts are None if unknown or not counted by its name."""
     by_type = stats.type_counts()
     by_status: dict[str, int] | None = None
     if by_type is not None:

@@ -18,7 +18,7 @@ LONGEST_SEARCH = 200  # characters of a type's name
 class TypeRow:
     """A type: the number of its jobs by status (None if unknown), and its attempts in the window.
 
-    `link` is the query of the list of its jobs; empty if the name is too long for a filter.
+    `link` is the query of the list of its jobs; empty if no filter finds exactly them.
     `is_failing`: many of these attempts failed. `wait_p95` and `run_p95` are in ms. `forecast` is
     empty without waiting jobs.
     """
@@ -35,7 +35,7 @@ class TypeRow:
 
 
 def type_rows(facts: Facts) -> list[TypeRow]:
-    """A row for each type that has jobs now or had attempts in the window."""
+    """A row for each type that has jobs now or was active in the window."""
     by_type = facts.types.activity if isinstance(facts.types, History) else {}
     now = facts.evidence.stats.type_counts_for(by_type)
     if now is None:

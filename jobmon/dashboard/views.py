@@ -1,4 +1,4 @@
-"""The dashboard's routes: each answers with a page, a part of a page, or a file."""
+"""The dashboard's routes: they answer with pages, parts of pages, the data of charts and files."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -70,7 +70,7 @@ def blueprint(
     actions: ActionPages | None,
     sign_in: "ProviderSignIn | None",
 ) -> Blueprint:
-    """The pages at `/` and below `/dashboard`; some only with `actions` or `sign_in`."""
+    """The pages at `/`, `/docs` and below `/dashboard`; some only with `actions` or `sign_in`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
     routes.register_error_handler(Exception, _error_page)

@@ -133,7 +133,7 @@ def test_words_of_an_error_lead_to_its_group(shop: Api) -> None:
     [
         ("never-seen", "Nothing found for “never-seen”."),
         ("color:red", "“color:” is not a filter."),
-        ("", "Write an id or its beginning"),
+        ("", "Write an id or at least its first 4 characters"),
         ("payload.password:x", "JOBMON_SEARCH_FIELDS has payload.orderId, payload.customer.name."),
         ("x" * 1_001, "The text is too long"),
         ("owner:a owner:b", "Write owner: only once."),

@@ -286,7 +286,7 @@ def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
 
 def test_oldest_queued_of_an_empty_queue_is_none() -> None:
     shown = tiles(facts())
-    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "queue empty")
+    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "no queued jobs")
     assert shown["Failure rate"].value == "–"
     assert not any(tile.is_alarming for tile in shown.values())
 

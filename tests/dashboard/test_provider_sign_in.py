@@ -183,7 +183,7 @@ def test_return_that_was_not_started_here_is_refused(
     requests_before = len(provider.requests)
     answer = viewer.get(CALLBACK + query)
     assert answer.status_code == 400
-    assert "not started here" in read_message(answer)
+    assert "did not start in this browser" in read_message(answer)
     assert "Set-Cookie" not in answer.headers
     assert len(provider.requests) == requests_before
 
@@ -203,7 +203,7 @@ def test_return_is_accepted_once(viewer: Viewer, provider: IdentityProvider) -> 
     address = read_path(provider.authorize(begin(viewer)))
     flow = viewer.client._cookies.copy()
     assert viewer.get(address).status_code == 200
-    assert "not started here" in read_message(viewer.get(address))
+    assert "did not start in this browser" in read_message(viewer.get(address))
     # Even with the cookie, which somebody may have copied, the provider refuses the code.
     viewer.client._cookies.update(flow)
     answer = viewer.get(address)

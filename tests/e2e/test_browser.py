@@ -334,7 +334,7 @@ def test_notices_link_to_their_jobs(visit: Visits, lone: Stack) -> None:
         ]
     )
     page = visit(f"{lone.url}/dashboard")
-    notices = page.get_by_role("region", name="Needs attention")
+    notices = page.get_by_role("region", name="Status", exact=True)
     expect(notices).to_contain_text("1 job stuck: its lease expired")
     stalled = "still.job is stalled: oldest due job waiting 30 min, none finished in 10 min"
     expect(notices).to_contain_text(stalled)

@@ -2,7 +2,7 @@
 // Without scripts the same forms lead to pages.
 
 const PART = { "X-Jobmon-Part": "1" };
-const STORAGE_KEY = "jobmon_toasts"; // of the addresses of requests that the viewer has not dismissed
+const STORAGE_KEY = "jobmon_toasts"; // for the addresses of the requests that the viewer has not dismissed
 const MAX_TOASTS = 4;
 const toasts = document.getElementById("toasts");
 const dialog = document.createElement("dialog");

@@ -4,10 +4,10 @@ import { formatCount, formatMinute, formatMs, isKnown } from "./chart_format.js"
 import { textsBetween } from "./chart_marks.js";
 
 const NEAR_PX = 5; // a click this near to a line chooses the line
-const MIN_BAR_PX = 2; // the least height of a bar with a value, so that one dead job among thousands shows
+const MIN_BAR_PX = 2; // the least height of a bar with a value, so that one dead job among thousands is visible
 
 // Each line has a column, a label and a style; `--chart-STYLE` is its colour. Lines with `isBar` are
-// stacked bars, the first at the bottom; the column `without` is subtracted, it has its own bar.
+// stacked bars, the first at the bottom; the column `without`, which has its own bar, is subtracted.
 const bar = (column, label, style, without) => ({ column, label, style, without, isBar: true });
 const durations = (title, name) => ({
   title,
@@ -46,13 +46,13 @@ export function makeCharts(name) {
   return (KINDS[name] || KINDS.overview).map((chart) => ({ ...chart, hidden: new Set() }));
 }
 
-/** Why there is nothing to draw, as a sentence; empty if there is something. `when` is the range in words. */
-export function explainEmpty(chart, data, when) {
+/** Why there is nothing to draw, as a sentence; empty if there is something. `range` is the range in words. */
+export function explainEmpty(chart, data, range) {
   const columns = chart.lines.map(({ column }) => data[column]);
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
   if (columns.some((values) => values.some((value) => (chart.isDuration ? isKnown(value) : value > 0)))) return "";
   const counts = data.succeeded || data.errors;
-  return counts.some(isKnown) ? `${chart.empty} in ${when}.` : `Not known in ${when}.`;
+  return counts.some(isKnown) ? `${chart.empty} in ${range}.` : `Not known in ${range}.`;
 }
 
 /**
@@ -63,8 +63,8 @@ export function plotData(chart, data) {
   const { at, complete, step } = data;
   const columns = drawnColumns(chart, data);
   const completed = columns.map((values) => values.map((value, index) => (index < complete ? value : null)));
-  const unfinished = columns.map((values, number) => {
-    const first = chart.lines[number].isBar ? complete : complete - 1;
+  const unfinished = columns.map((values, lineIndex) => {
+    const first = chart.lines[lineIndex].isBar ? complete : complete - 1;
     return values.map((value, index) => (index >= first && isKnown(values[complete]) ? value : null));
   });
   const previous = data.previous ? [data.previous[chart.compared[0]]] : [];
@@ -75,13 +75,13 @@ function drawnColumns(chart, data) {
   const bars = chart.lines.filter(({ isBar }) => isBar);
   const heights = bars.map((line) => data.at.map((_, index) => (chart.hidden.has(line) ? 0 : barHeight(line, data, index))));
   const peak = Math.max(...data.at.map((_, index) => heights.reduce((sum, values) => sum + values[index], 0)));
-  const least = (peak * MIN_BAR_PX) / chart.height;
+  const minHeight = (peak * MIN_BAR_PX) / chart.height;
   let sums = data.at.map(() => 0);
   return chart.lines.map((line) => {
     const values = data[line.column];
     if (!line.isBar) return chart.isDuration ? values.map((value) => (isKnown(value) ? Math.max(value, 1) : null)) : values;
     const barHeights = heights[bars.indexOf(line)];
-    sums = sums.map((sum, index) => sum + (barHeights[index] ? Math.max(barHeights[index], least) : 0));
+    sums = sums.map((sum, index) => sum + (barHeights[index] ? Math.max(barHeights[index], minHeight) : 0));
     return values.map((value, index) => (isKnown(value) ? sums[index] : null));
   });
 }
@@ -94,10 +94,10 @@ function barHeight({ column, without }, data, index) {
 export function columnAt(chart, data, plot, index, top) {
   if (chart.isDuration) return "";
   const drawn = drawnColumns(chart, data);
-  const distance = (number) => top - plot.valToPos(drawn[number][index] || 0, "y"); // below its upper end
-  const shown = chart.lines.map((_, number) => number).filter((number) => !chart.hidden.has(chart.lines[number]) && data[chart.lines[number].column][index]);
-  const near = shown.find((number) => !chart.lines[number].isBar && Math.abs(distance(number)) <= NEAR_PX);
-  const within = shown.find((number) => chart.lines[number].isBar && distance(number) >= 0);
+  const distance = (lineIndex) => top - plot.valToPos(drawn[lineIndex][index] || 0, "y"); // below its upper end
+  const shown = [...chart.lines.keys()].filter((lineIndex) => !chart.hidden.has(chart.lines[lineIndex]) && data[chart.lines[lineIndex].column][index]);
+  const near = shown.find((lineIndex) => !chart.lines[lineIndex].isBar && Math.abs(distance(lineIndex)) <= NEAR_PX);
+  const within = shown.find((lineIndex) => chart.lines[lineIndex].isBar && distance(lineIndex) >= 0);
   return chart.lines[near ?? within]?.column || "";
 }
 
@@ -129,7 +129,7 @@ export function describeTime(data, index) {
 
 /** A step in words: its time, its values and its marks. `labels` has a label for each value. */
 export function describeStep(chart, data, labels, index) {
-  const values = valuesAt(chart, data, index).map((value, number) => `${labels[number]} ${value}`);
+  const values = valuesAt(chart, data, index).map((value, lineIndex) => `${labels[lineIndex]} ${value}`);
   return [describeTime(data, index), ...values, ...marksAt(data, index)];
 }
 
@@ -148,7 +148,7 @@ export function marksAt({ marks, at }, index) {
 export function describeChart(chart, data, labels) {
   const columns = chart.lines.map(({ column }) => data[column]);
   if (data.previous) columns.push(data.previous[chart.compared[0]]);
-  const lines = columns.map((values, number) => describeLine(labels[number], values, chart));
+  const lines = columns.map((values, lineIndex) => describeLine(labels[lineIndex], values, chart));
   const gaps = data.gaps.length ? " In a part of the range, runs may be missing." : "";
   const first = firstKnownStep(data);
   const start = first > 0 ? ` No data before ${formatMinute(data.at[first])}.` : "";

@@ -2,8 +2,8 @@
 
 /**
  * A head for the chart: its title, a legend of `entries` ({ label, style, isBar, isHidden }), and
- * `show(moment, values)`, which shows these texts. `toggle(number)` hides or shows a line; entries
- * without `isHidden` have no button.
+ * `show(moment, values)`, which shows these texts. `toggle(lineIndex)` hides or shows a line;
+ * entries without `isHidden` have no button.
  */
 export function makeHead(title, entries, toggle) {
   const head = make("div", "chart-head");
@@ -11,7 +11,7 @@ export function makeHead(title, entries, toggle) {
   const list = make("ul", "keys-of-chart");
   const heading = document.createElement("h2");
   heading.textContent = title;
-  const values = entries.map((entry, number) => {
+  const values = entries.map((entry, lineIndex) => {
     const item = document.createElement("li");
     const key = make(entry.isHidden === undefined ? "span" : "button", "key");
     const value = make("span", "value");
@@ -19,7 +19,7 @@ export function makeHead(title, entries, toggle) {
     if (entry.isHidden !== undefined) {
       key.type = "button";
       key.setAttribute("aria-pressed", String(!entry.isHidden));
-      key.addEventListener("click", () => key.setAttribute("aria-pressed", String(!toggle(number))));
+      key.addEventListener("click", () => key.setAttribute("aria-pressed", String(!toggle(lineIndex))));
     }
     item.append(key);
     list.append(item);
@@ -28,7 +28,7 @@ export function makeHead(title, entries, toggle) {
   head.append(heading, moment, list);
   const show = (text, texts) => {
     moment.textContent = text;
-    values.forEach((value, number) => { value.textContent = texts[number]; });
+    values.forEach((value, lineIndex) => { value.textContent = texts[lineIndex]; });
   };
   return { head, show };
 }

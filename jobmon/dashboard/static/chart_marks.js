@@ -1,4 +1,4 @@
-// Marks in the charts: a thin line at the moment of each deployment, its text on hover and focus.
+// Marks in the charts: a thin line at the time of each deployment or other mark, its text on hover and focus.
 
 import { formatMinute } from "./chart_format.js";
 import { coverPlot } from "./chart_layer.js";
@@ -35,7 +35,7 @@ export function markLines(figure, marks) {
   };
 }
 
-/** The texts of the marks from `start` to before `end`, in Unix seconds; after `start` without `end`. */
+/** The texts of the marks from `start` to before `end` (Unix seconds), or without `end` of all from `start`. */
 export function textsBetween(marks, start, end) {
   return marks.filter(({ at }) => at >= start && !(at >= end)).map(({ text }) => `▾ ${text}`);
 }

@@ -7,7 +7,7 @@ import { plotData } from "./chart_kinds.js";
 const HEADROOM = 1.08;
 const LINE_WIDTHS = { p50: 2, p95: 1.25, p99: 1, enqueued: 1.75 };
 const DASHES = { p99: [2, 3] };
-const UNFINISHED = "66"; // the opacity of the bar of the step in progress, as hexadecimal digits
+const UNFINISHED_ALPHA = "66"; // the opacity of the bar of the step in progress, as hexadecimal digits
 
 /** Plot `chart` in `figure`, `width` px wide, with these uPlot plugins. */
 export function makePlot(figure, chart, data, width, plugins) {
@@ -27,15 +27,15 @@ export function makePlot(figure, chart, data, width, plugins) {
         ? { ...axis, grid, size: 52, splits: (_, axisIndex, low, high) => durationSteps(low, high), filter: (_, ticks) => ticks, values: (_, ticks) => formatDurationTicks(ticks) }
         : { ...axis, grid, size: 52, incrs: COUNT_STEPS, values: (_, ticks) => ticks.map(formatCount) },
     ],
-    series: [{}, ...chart.lines.map((line) => overSeries(chart, line)), ...chart.lines.map((line) => unfinishedSeries(chart, line)), ...(data.previous ? [previousSeries()] : [])],
+    series: [{}, ...chart.lines.map((line) => completedSeries(line)), ...chart.lines.map((line) => unfinishedSeries(line)), ...(data.previous ? [previousSeries()] : [])],
     bands: makeBands(chart),
   };
   return new uPlot(options, plotData(chart, data), figure);
 }
 
-/** Show or hide a line that is no bar, with its unfinished end. */
-export function showLine(plot, chart, number, show) {
-  [number + 1, number + 1 + chart.lines.length].forEach((series) => plot.setSeries(series, { show }));
+/** Show or hide a line, with its end in the step in progress; for bars see `plotData`. */
+export function showLine(plot, chart, lineIndex, show) {
+  [lineIndex + 1, lineIndex + 1 + chart.lines.length].forEach((series) => plot.setSeries(series, { show }));
 }
 
 /** The value of a colour token. */
@@ -43,7 +43,7 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-function overSeries(chart, { style, isBar }) {
+function completedSeries({ style, isBar }) {
   const stroke = colour(`chart-${style}`);
   if (isBar) return barSeries(style === "failed" ? hatch(stroke) : stroke);
   return {
@@ -52,9 +52,9 @@ function overSeries(chart, { style, isBar }) {
   };
 }
 
-function unfinishedSeries(chart, { style, isBar }) {
+function unfinishedSeries({ style, isBar }) {
   const stroke = colour(`chart-${style}`);
-  if (isBar) return barSeries(stroke + UNFINISHED);
+  if (isBar) return barSeries(stroke + UNFINISHED_ALPHA);
   return { stroke, width: LINE_WIDTHS[style], dash: [3, 4], spanGaps: false, points: { size: 5, fill: stroke, show: true, filter: isolatedPoints } };
 }
 
@@ -70,8 +70,8 @@ function previousSeries() {
 /** Each bar begins where the one below it ends; percentiles have a band from the 50th to the 95th. */
 function makeBands(chart) {
   if (chart.isDuration) return [{ series: [2, 1], fill: colour("chart-band") }];
-  const stacked = chart.lines.filter(({ isBar }) => isBar).map((_, number) => number + 1).slice(1);
-  return [...stacked, ...stacked.map((number) => number + chart.lines.length)].map((upper) => ({ series: [upper, upper - 1] }));
+  const stacked = chart.lines.filter(({ isBar }) => isBar).map((_, lineIndex) => lineIndex + 1).slice(1);
+  return [...stacked, ...stacked.map((series) => series + chart.lines.length)].map((upper) => ({ series: [upper, upper - 1] }));
 }
 
 /** Stripes, so that not only the colour distinguishes bars. */

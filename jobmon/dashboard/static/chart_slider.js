@@ -4,8 +4,7 @@ import { coverPlot } from "./chart_layer.js";
 
 const MOVES = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10, Home: -Infinity, End: Infinity };
 const OUTSIDE = { left: -10, top: -10 };
-
-const NOTHING = { left: 0, width: 0 };
+const NO_SELECTION = { left: 0, width: 0 };
 
 /**
  * A uPlot plugin: a slider over the plot in `figure`, whose values are the steps of the time axis.
@@ -27,7 +26,7 @@ export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
     const index = stepIndex(plot, cursorTime);
     anchor = event.shiftKey ? anchor ?? index : null;
     cursorTime = plot.data[0][Math.min(Math.max(index + MOVES[event.key], first), last)];
-    plot.setSelect(anchor === null ? NOTHING : measure(plot, ...selected(plot)), false);
+    plot.setSelect(anchor === null ? NO_SELECTION : measure(plot, ...selected(plot)), false);
     announce(slider, plot, stepIndex(plot, cursorTime), describeCursor);
     show(plot);
   };
@@ -37,7 +36,7 @@ export function keyboardCursor(figure, title, describe, choose, chooseSteps) {
     else if (event.key === "Enter") choose(plot, stepIndex(plot, cursorTime));
     else if (event.key === "Escape") {
       anchor = null;
-      plot.setSelect(NOTHING, false);
+      plot.setSelect(NO_SELECTION, false);
       hide(plot);
     } else return;
     event.preventDefault();

@@ -1,4 +1,4 @@
-// Choosing a time in a chart: a click opens its jobs, dragging opens its window. By the keyboard, links lead to its jobs.
+// Choosing a time in a chart: a click opens the jobs of the time, dragging opens its window; the keyboard shows links.
 
 import { formatMinute } from "./chart_format.js";
 import { keyboardCursor } from "./chart_slider.js";
@@ -69,7 +69,7 @@ function clickable(choose) {
 function makeAddress(times, index, jobs, column) {
   const bounds = [times[index], times[index] + stepLength(times)].map((seconds) => new Date(seconds * 1000).toISOString());
   const address = new URL(jobs, location.href);
-  if (column === "failed") { // a failed attempt may be retried: the errors have them all
+  if (column === "failed") { // a job whose attempt failed may have another status by now: the page of errors has all failed attempts
     address.pathname = address.pathname.replace(/jobs$/, "errors");
     ["from", "to"].forEach((name, end) => address.searchParams.append(name, bounds[end]));
     return address;

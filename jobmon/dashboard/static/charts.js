@@ -55,10 +55,10 @@ async function refresh() {
 }
 
 function describeShape() {
-  return JSON.stringify([Boolean(data.previous), data.step, ...charts.map((chart) => explainEmpty(chart, data, when()))]);
+  return JSON.stringify([Boolean(data.previous), data.step, ...charts.map((chart) => explainEmpty(chart, data, describeRange()))]);
 }
 
-function when() {
+function describeRange() {
   return container.dataset.when || "this range";
 }
 
@@ -77,8 +77,8 @@ function drawChart(chart) {
   const figure = document.createElement("figure");
   figure.className = "chart";
   container.append(figure);
-  const empty = explainEmpty(chart, data, when());
-  const { head, show } = makeHead(chart.title, empty ? [] : legendEntries(chart), (number) => toggle(chart, number));
+  const empty = explainEmpty(chart, data, describeRange());
+  const { head, show } = makeHead(chart.title, empty ? [] : legendEntries(chart), (lineIndex) => toggle(chart, lineIndex));
   figure.append(head);
   if (empty) {
     const line = document.createElement("p");
@@ -104,7 +104,7 @@ function drawChart(chart) {
   ]);
   plot.root.setAttribute("role", "img");
   plot.root.setAttribute("aria-label", describeChart(chart, data, labels(chart)));
-  chart.lines.forEach((line, number) => { if (chart.hidden.has(line) && !line.isBar) showLine(plot, chart, number, false); });
+  chart.lines.forEach((line, lineIndex) => { if (chart.hidden.has(line) && !line.isBar) showLine(plot, chart, lineIndex, false); });
   showStep(null);
   return [{ chart, plot, showStep }];
 }
@@ -120,14 +120,14 @@ function labels(chart) {
 }
 
 /** Hide a line, or show it again; returns whether it is hidden. */
-function toggle(chart, number) {
-  const line = chart.lines[number];
+function toggle(chart, lineIndex) {
+  const line = chart.lines[lineIndex];
   const hide = !chart.hidden.has(line);
   if (hide) chart.hidden.add(line);
   else chart.hidden.delete(line);
   const { plot } = drawn.find((one) => one.chart === chart);
   if (line.isBar) plot.setData(plotData(chart, data));
-  else showLine(plot, chart, number, !hide);
+  else showLine(plot, chart, lineIndex, !hide);
   return hide;
 }
 

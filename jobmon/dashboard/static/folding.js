@@ -1,4 +1,4 @@
-// Folded parts: a button opens or closes all of them in an element, and an open menu closes by itself.
+// Folded parts: a button opens or closes all of them in an element; a click elsewhere or Escape closes a menu.
 
 /** Let these buttons and menus work, also those that an update adds later. */
 export function startFolding() {

@@ -1,4 +1,4 @@
-// Starts the scripts of the pages. Without scripts the pages work, but do not update themselves.
+// Starts the scripts of the pages. Without scripts the pages work, but have no charts and do not update themselves.
 
 import { startCopyButtons } from "./clipboard.js";
 import { startFilters } from "./filters.js";

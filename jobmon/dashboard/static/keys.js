@@ -50,9 +50,9 @@ function handleKey(event) {
   }
 }
 
-/** Press the element `first`, or else the button of the page for a key; returns whether one was there. */
-function pressButton(key, first = null) {
-  const button = (first && document.querySelector(first)) || document.querySelector(`[data-key="${key}"]`);
+/** Press the element that `selector` finds, or else the page's button for a key; returns whether there was one. */
+function pressButton(key, selector = null) {
+  const button = (selector && document.querySelector(selector)) || document.querySelector(`[data-key="${key}"]`);
   button?.click();
   return Boolean(button);
 }

@@ -4,7 +4,7 @@
 import { showTimes } from "./times.js";
 
 const MAX_HEADER_LENGTH = 4000;
-let selected = null; // id of the row that `j` or `k` selected
+let selected = null; // id of the selected row
 
 function allRows() {
   return [...document.querySelectorAll(".rows tbody tr")];

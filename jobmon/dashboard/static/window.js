@@ -7,7 +7,7 @@ const MIN_DRAG_PX = 4;
 /** Prepare the form, on pages that have one: its times are in the viewer's time zone. */
 export function startWindow() {
   if (!form) return;
-  document.getElementById("window-zone").textContent = "Times of your time zone.";
+  document.getElementById("window-zone").textContent = "Times in your time zone.";
   BOUNDS.map((name) => form.elements[name]).filter((field) => field.value).forEach((field) => {
     const moment = new Date(`${field.value}Z`);
     field.value = new Date(moment - moment.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
