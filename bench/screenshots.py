@@ -1,4 +1,4 @@
-"""Create the README's pictures and recording: a demo with invented history, in headless Chromium.
+"""Create the pictures and the recording of README.md and docs/ in headless Chromium.
 
     make screenshots
 
@@ -41,16 +41,16 @@ from jobmon.terminal.top import Top
 
 DOCS = Path(__file__).parents[1] / "docs"
 WIDE, SMALL = {"width": 1280, "height": 800}, {"width": 1000, "height": 640}
-HOURS = 1.5
+HISTORY_HOURS = 1.5
 CHROMIUM = (
     os.environ.get("CHROMIUM")
     or shutil.which("chromium-headless-shell")
     or shutil.which("chromium")
 )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-COLLECTED_MS = 120_000
-SETTLED_MS = 15_000  # history is counted after the jobs
-TERMINAL, READ_S = (110, 30), 5
+COLLECT_TIMEOUT_MS = 120_000
+HISTORY_WAIT_MS = 15_000  # the collector counts the jobs first, then their history
+TERMINAL_SIZE, TOP_WAIT_S = (110, 30), 5
 
 
 @contextmanager
@@ -66,15 +66,15 @@ def fill(uri: str) -> None:
     """Add the invented history to an empty database."""
     with MongoClient[Document](uri) as client:
         connection = Connection(Settings(mongo_uri=uri), client)
-        History(HOURS).fill(
+        History(HISTORY_HOURS).fill(
             client.jobmon, OwnDatabase(rollup_database(connection), connection.queue_key)
         )
         create_indexes(connection)
 
 
 @contextmanager
-def acting(state: Path) -> Iterator[tuple[str, str]]:
-    """Run the web service with actions, and an actor, on invented history, without workers."""
+def serve_with_actor(state: Path) -> Iterator[tuple[str, str]]:
+    """Run the web service with actions and an actor, but no workers, on invented history."""
     with Mongod(state / "mongodb") as mongod:
         fill(mongod.uri)
         environment = {
@@ -114,7 +114,7 @@ def serve(state: Path, environment: Mapping[str, str] | None = None) -> Iterator
 
 
 def take_screenshot(page: Page, name: str, colours: int | None = None) -> None:
-    """Save a picture of the page; with so many colours only, its file is a quarter as large."""
+    """Save a picture of the page; with `colours`, in only so many, so that the file is smaller."""
     file = DOCS / f"{name}.png"
     page.mouse.move(0, 0)
     page.screenshot(path=file)
@@ -132,7 +132,7 @@ def sign_in(page: Page, url: str, token: str) -> None:
 
 
 def take_action_screenshot(page: Page, url: str) -> None:
-    """Save a picture of the question before all dead jobs of a type are retried."""
+    """Save a picture of the dialog that asks before all dead jobs of a type are retried."""
     expect(page.locator("#overview")).to_be_visible()
     page.goto(f"{url}/dashboard/jobs?status=dlq&type=webhook.deliver")
     page.check("#selection [name=scope][value=all]")
@@ -148,12 +148,12 @@ def take_terminal_screenshot(browser: Browser, url: str, token: str) -> None:
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=url, headers=headers) as http:
             top = Top(ApiClient(http), "1h")
-            async with top.run_test(size=TERMINAL) as viewer:
+            async with top.run_test(size=TERMINAL_SIZE) as viewer:
                 await viewer.press("2")
-                await viewer.pause(READ_S)
+                await viewer.pause(TOP_WAIT_S)
                 return top.export_screenshot(title="jobmon top")
 
-    with ThreadPoolExecutor(1) as pool:  # this thread has Playwright's event loop
+    with ThreadPoolExecutor(1) as pool:  # this thread already runs Playwright's event loop
         drawing = pool.submit(asyncio.run, draw()).result()
     page = browser.new_page()
     page.set_content(f"<style>body {{ margin: 0; width: 1100px }}</style>{drawing}")
@@ -172,12 +172,12 @@ def main() -> None:
             sign_in(page, url, token)
             # Wait until the collector has counted: first the jobs, then their history.
             expect(page.locator("#types .c-done").nth(1)).not_to_have_text(
-                "–", timeout=COLLECTED_MS
+                "–", timeout=COLLECT_TIMEOUT_MS
             )
-            expect(page.locator(".chart canvas")).to_have_count(3, timeout=COLLECTED_MS)
-            expect(page.get_by_text("No collector")).to_have_count(0, timeout=COLLECTED_MS)
-            page.wait_for_timeout(SETTLED_MS)
-            expect(page.get_by_text("still counting")).to_have_count(0, timeout=COLLECTED_MS)
+            expect(page.locator(".chart canvas")).to_have_count(3, timeout=COLLECT_TIMEOUT_MS)
+            expect(page.get_by_text("No collector")).to_have_count(0, timeout=COLLECT_TIMEOUT_MS)
+            page.wait_for_timeout(HISTORY_WAIT_MS)
+            expect(page.get_by_text("still counting")).to_have_count(0, timeout=COLLECT_TIMEOUT_MS)
             page.reload()
             expect(page.locator(".chart canvas")).to_have_count(3)
             take_screenshot(page, "overview")
@@ -193,7 +193,7 @@ def main() -> None:
             take_terminal_screenshot(browser, url, token)
             page.emulate_media(color_scheme="light")
             record_tour(page, url, DOCS / "tour.webp")
-        with tempfile.TemporaryDirectory() as other, acting(Path(other)) as (url, token):
+        with tempfile.TemporaryDirectory() as other, serve_with_actor(Path(other)) as (url, token):
             page = browser.new_page(viewport=SMALL, color_scheme="light")
             sign_in(page, url, token)
             take_action_screenshot(page, url)
