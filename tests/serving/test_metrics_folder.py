@@ -1,5 +1,5 @@
-"""The folder of request counts: catches the folder of a killed service that stays in memory for
-ever, and the folder of a running service that another start removes."""
+"""The folder of request counters: catches a folder that stays in memory after its service was
+killed, and a start that removes the folder of a running service."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import pytest
 
 from jobmon.serving import metrics_folder
 
-# Prints the folder and the process id of a child, as a master forks a worker.
+# Like gunicorn's master: makes the folder, forks a worker, prints the folder and the worker's id.
 SERVICE = """
 import os, time
 from jobmon.serving import metrics_folder
@@ -27,8 +27,8 @@ time.sleep(60)
 
 
 @pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that contains the folders of all services."""
+def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder, empty at first, in which each service makes its own folder."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
@@ -50,7 +50,7 @@ def running_service() -> Iterator[tuple[Path, subprocess.Popen[str], int]]:
             master.stdout.read()  # ends when the worker has ended
 
 
-def test_folder_of_killed_service_is_removed_by_the_next_start(folders: Path) -> None:
+def test_folder_of_killed_service_is_removed_by_the_next_start(parent: Path) -> None:
     with running_service() as (folder, master, _):
         (folder / "counter_1.db").write_bytes(b"1")
         metrics_folder.make_folder()
@@ -61,14 +61,14 @@ def test_folder_of_killed_service_is_removed_by_the_next_start(folders: Path) ->
         assert folder.is_dir(), "its worker still runs"
     new_folder = Path(metrics_folder.make_folder())
     assert not folder.exists()
-    assert new_folder.parent == folders
+    assert new_folder.parent == parent
 
 
-def test_start_keeps_other_folders(folders: Path) -> None:
-    (folders / "elsewhere").mkdir()
-    (folders / "elsewhere" / "lock").touch()
-    (folders / "jobmon-metrics-link").symlink_to(folders / "elsewhere")
-    (folders / "jobmon-metrics-unlocked").mkdir()  # from a version without locks
+def test_start_keeps_other_folders(parent: Path) -> None:
+    (parent / "elsewhere").mkdir()
+    (parent / "elsewhere" / "lock").touch()
+    (parent / "jobmon-metrics-link").symlink_to(parent / "elsewhere")
+    (parent / "jobmon-metrics-unlocked").mkdir()  # from a version without locks
     assert Path(metrics_folder.make_folder()).is_dir()
-    assert (folders / "elsewhere" / "lock").exists()
-    assert (folders / "jobmon-metrics-unlocked").exists()
+    assert (parent / "elsewhere" / "lock").exists()
+    assert (parent / "jobmon-metrics-unlocked").exists()
