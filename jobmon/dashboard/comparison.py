@@ -39,7 +39,7 @@ class _Periods:
 def compare_samples(
     facts: Facts, now: int | None, measure: Callable[[QueueSample], int]
 ) -> Change | None:
-    """The change of a number of jobs since the window began; None if it was not sampled then."""
+    """The change of a number of jobs since the window began; None if either number is unknown."""
     sample = _find_sample(facts)
     if now is None or isinstance(sample, Missing):
         return None
@@ -62,7 +62,7 @@ def compare_attempts(facts: Facts) -> Change | None:
 
 
 def compare_failure_rates(facts: Facts) -> Change | None:
-    """The change of the failure rate, in points; None if nothing finished in either period."""
+    """The change of the failure rate, in points; None if nothing finished in one of the periods."""
     periods = _find_periods(facts)
     if isinstance(periods, Missing):
         return None

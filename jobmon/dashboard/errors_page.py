@@ -36,8 +36,8 @@ from jobmon.web.queues import WatchedQueue, current_queue
 
 PER_PAGE = 50
 NAMES_ON_PAGE = 20  # types and workers of a group
-COUNTED_S = 10  # how long the number of a group's dead jobs is kept
-KEPT_COUNTS = 100
+COUNT_TTL_S = 10  # how long the number of a group's dead jobs is cached
+COUNT_CACHE_SIZE = 100
 _SCHEMA = ErrorListParameters()
 
 
@@ -73,7 +73,7 @@ class ErrorPages:
     """The routes of the pages about errors."""
 
     def __init__(self) -> None:
-        self._dead_counts: SingleFlightCache[int | None] = SingleFlightCache(KEPT_COUNTS)
+        self._dead_counts: SingleFlightCache[int | None] = SingleFlightCache(COUNT_CACHE_SIZE)
 
     def all_groups(self) -> Response | str:
         """The groups of a window."""
@@ -147,7 +147,7 @@ class ErrorPages:
             )
             count = partial(_count_dead, queue, buttons.kinds[0].name, job_filter)
             key = request.script_root, job_filter
-            dead = self._dead_counts.get(key, count, COUNTED_S, rest=TENTH)
+            dead = self._dead_counts.get(key, count, COUNT_TTL_S, rest=TENTH)
         part = render_template(
             "dashboard/_group_actions.html",
             actions=buttons,

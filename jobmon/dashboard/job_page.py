@@ -28,7 +28,7 @@ from jobmon.web.queues import current_queue
 
 MAX_RAW_LENGTH = 20_000  # in characters
 JUST_CHANGED = timedelta(seconds=30)
-UNCHANGED_AGE_S = 10.0  # how old the records of actions on an unchanged job may be
+MAX_RECORD_AGE_S = 10.0  # how old the records of actions on an unchanged job may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ def _choose_age_s(job: Document, now: datetime) -> float:
     """
     at = job.get("updatedAt")
     if not isinstance(at, datetime) or job.get("status") == JobStatus.LEASED:
-        return UNCHANGED_AGE_S
-    return 0.0 if now - at.replace(tzinfo=at.tzinfo or UTC) < JUST_CHANGED else UNCHANGED_AGE_S
+        return MAX_RECORD_AGE_S
+    return 0.0 if now - at.replace(tzinfo=at.tzinfo or UTC) < JUST_CHANGED else MAX_RECORD_AGE_S
 
 
 class JobPage:

@@ -29,8 +29,8 @@ from jobmon.web.json_text import dump_json
 from jobmon.web.queues import current_queue
 
 # For this long, viewers of the same overview share one answer.
-SHARED_S = 1
-KEPT_ANSWERS = 100
+CACHE_TTL_S = 1
+CACHE_SIZE = 100
 DEFAULT_SORT = "-queued"
 PREVIOUS = "previous"
 
@@ -77,7 +77,7 @@ class OverviewPage:
     """The routes of the overview."""
 
     def __init__(self) -> None:
-        self._answers: SingleFlightCache[str] = SingleFlightCache(KEPT_ANSWERS)
+        self._answers: SingleFlightCache[str] = SingleFlightCache(CACHE_SIZE)
 
     def page(self) -> BaseResponse | str:
         """The overview; callers who may not see it are sent to their own jobs."""
@@ -113,7 +113,7 @@ class OverviewPage:
 
     def _share(self, key: Hashable, compute: Callable[[], str]) -> str:
         # The path of the queue is part of the addresses in the answer.
-        return self._answers.get((request.script_root, key), compute, SHARED_S)
+        return self._answers.get((request.script_root, key), compute, CACHE_TTL_S)
 
     def _render(self, query: OverviewQuery) -> str:
         """The part for all viewers, so it must contain nothing about a caller."""

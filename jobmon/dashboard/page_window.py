@@ -18,7 +18,7 @@ from jobmon.rollup.windows import Window
 from jobmon.web.errors import invalid
 
 _SCHEMA = WindowParameters()
-_KEPT_QUERIES = 100
+_QUERY_CACHE_SIZE = 100
 _MILLISECOND = timedelta(milliseconds=1)
 _UNITS = {"m": "minute", "h": "hour", "d": "day"}
 # Lists may filter by the time when jobs finished or were created, instead of a window.
@@ -134,7 +134,7 @@ def _parse(parameters: Mapping[str, str]) -> WindowQuery:
     return _load(tuple(parameters.items()))
 
 
-@lru_cache(_KEPT_QUERIES)
+@lru_cache(_QUERY_CACHE_SIZE)
 def _load(parameters: tuple[tuple[str, str], ...]) -> WindowQuery:
     query: WindowQuery = _SCHEMA.load(dict(parameters))
     return query

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from flask import Response, request
 
-_KEPT_ETAGS = 64
+_ETAG_CACHE_SIZE = 64
 
 
 def is_part_request() -> bool:
@@ -21,7 +21,7 @@ def conditional_response(body: str | bytes, mimetype: str = "text/html") -> Resp
     return response
 
 
-@lru_cache(_KEPT_ETAGS)
+@lru_cache(_ETAG_CACHE_SIZE)
 def _make_etag(body: str | bytes) -> str:
     """Cached, because viewers of the same part share its body, which rarely changes."""
     content = body.encode() if isinstance(body, str) else body

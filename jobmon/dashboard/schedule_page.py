@@ -27,8 +27,8 @@ WINDOWS = {"hour": "hour", "day": "24 hours", "week": "7 days"}
 NEXT_JOBS = 25
 PER_PAGE = 50  # recurring jobs
 # For this long, viewers of the same page of recurring jobs share one answer.
-SHARED_S = 2
-KEPT_PAGES = 100
+CACHE_TTL_S = 2
+CACHE_SIZE = 100
 MAX_LABELS = 6  # steps of the chart that show their time
 TYPES_SHOWN = 8
 
@@ -49,14 +49,14 @@ class SchedulePage:
 
     def __init__(self, responder: ListResponder) -> None:
         self._responder = responder
-        self._recurring: SingleFlightCache[str] = SingleFlightCache(KEPT_PAGES)
+        self._recurring: SingleFlightCache[str] = SingleFlightCache(CACHE_SIZE)
 
     def recurring(self) -> Response | str:
         """The recurring jobs, each with its interval, its next run and its newest runs."""
         session.require_admin()
         cursor = request.args.get("cursor", "")
         key = request.script_root, cursor
-        part = self._recurring.get(key, lambda: _render_recurring(cursor), SHARED_S)
+        part = self._recurring.get(key, lambda: _render_recurring(cursor), CACHE_TTL_S)
         if is_part_request():
             return conditional_response(part)
         return render_template("dashboard/recurring.html", part=part)

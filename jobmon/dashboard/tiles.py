@@ -42,7 +42,7 @@ class Tile:
     `link` is the query of the list of its jobs. With `since` the value is the age of that instant.
     `scheduled` follows the note, as a link to the schedule.
     `change` is the difference to the previous period, if both are known. `is_alarming` if it
-    needs action now, whatever the window of the page is; `counts_faults` if more is worse.
+    needs action now, not only in a window of the past; `counts_faults` if more is worse.
     """
 
     group: TileGroup = TileGroup.NOW

@@ -28,8 +28,8 @@ from jobmon.single_flight import SingleFlightCache
 from jobmon.store.labels import OTHER, is_filter
 from jobmon.web.queues import WatchedQueue, current_queue
 
-SHARED_S = 1  # how long viewers of the same type share one answer
-KEPT_ANSWERS = 100
+CACHE_TTL_S = 1  # how long viewers of the same type share one answer
+CACHE_SIZE = 100
 WORKERS_SHOWN = 10
 # Fields whose reason explains why workers may be missing; the first reason is shown.
 _WORKER_REASONS = ("data", "attempts", "runningJobs")
@@ -41,7 +41,7 @@ class TypePage:
     def __init__(self, lists: ListResponder, workers: WorkerReader) -> None:
         self._lists = lists
         self._workers = workers
-        self._answers: SingleFlightCache[str] = SingleFlightCache(KEPT_ANSWERS)
+        self._answers: SingleFlightCache[str] = SingleFlightCache(CACHE_SIZE)
 
     def page_by_query(self) -> Response | str:
         """A type that a path cannot contain: see `page_addresses.type_address`."""
@@ -52,7 +52,7 @@ class TypePage:
         session.require_admin()
         window = PageWindow.from_request("1h")
         key = request.script_root, name, window
-        part = self._answers.get(key, lambda: self._render(name, window), SHARED_S)
+        part = self._answers.get(key, lambda: self._render(name, window), CACHE_TTL_S)
         if is_part_request():
             return conditional_response(part)
         return render_template(

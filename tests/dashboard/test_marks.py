@@ -23,7 +23,7 @@ OVERVIEW = "/dashboard"
 @pytest.fixture(autouse=True)
 def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "CACHE_S", 0)
-    monkeypatch.setattr("jobmon.dashboard.overview_page.SHARED_S", 0)
+    monkeypatch.setattr("jobmon.dashboard.overview_page.CACHE_TTL_S", 0)
 
 
 def store(api: Api, *texts: str, link: str | None = None) -> list[datetime]:

@@ -250,7 +250,7 @@ def test_secrets_stay_hidden_in_pages(admin: Viewer, watched: Any) -> None:
 def test_part_is_304_until_the_queue_changes(
     service: Make, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview_page, "SHARED_S", 0)
+    monkeypatch.setattr(overview_page, "CACHE_TTL_S", 0)
     admin = signed_in(service())
     paths = ("/dashboard/overview", JOBS, f"{JOBS}/j1", "/dashboard/my")
     tags = {}
@@ -298,7 +298,7 @@ def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.Monke
         return stats(reader)
 
     monkeypatch.setattr(StatsReader, "stats", slowly)
-    monkeypatch.setattr(overview_page, "SHARED_S", 60)
+    monkeypatch.setattr(overview_page, "CACHE_TTL_S", 60)
     viewers = [signed_in(api, f"viewer-{number}") for number in range(8)]
     statuses: list[int] = []
     paths = (OVERVIEW, "/dashboard/overview")
