@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import fields
 
 from jobmon.actions.catalog import ACTIONS
-from jobmon.actions.preview import ActionPreview
+from jobmon.actions.preview import SAMPLE, ActionPreview
 from jobmon.actions.records import Decision, Progress, Record, Result
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import JobOutcome
@@ -40,15 +40,15 @@ _BY = "Who filed the request."
 class PersonAnswer(Answer):
     """Who requested or decided something."""
 
-    subject = string("The `sub` of the token.")
-    role = string("The roles of the token.", nullable=True)
-    address = string("The address of the client.", nullable=True)
+    subject = string("The `sub` of the token; the name of the user for a command in a terminal.")
+    role = string("The roles of the token, or `terminal`.", nullable=True)
+    address = string("The IP address of the client.", nullable=True)
 
 
 class ActionTarget(Answer):
-    """Which jobs or types a request is about."""
+    """The jobs or types that a request would change."""
 
-    kind = string("How they were chosen.", enum=list(TargetKind))
+    kind = string("How the jobs or types were chosen.", enum=list(TargetKind))
     ids = fields.List(fields.String(), **describe("Ids of jobs, or null.", nullable=True))
     filter = RedactedJson("The filters by name, as in the request; or null.")
     types = fields.List(fields.String(), **describe("Types of jobs, or null.", nullable=True))
@@ -61,11 +61,11 @@ class ActionRecord(Answer):
     kind = string("The step.", enum=[kind.value for kind in (*Decision, *Progress)])
     at = DateOrText("When it was recorded.")
     by = nested(PersonAnswer, "Who decided; null for the actor.", nullable=True)
-    reason = string("Why.")
+    reason = string("Why; may be empty.")
 
 
 class ActionAnswer(Answer):
-    """A request for an action, and what has been done."""
+    """A request for an action, and its progress."""
 
     id = string("Id of the request.")
     action = string(_ACTION, enum=list(ACTIONS))
@@ -73,27 +73,27 @@ class ActionAnswer(Answer):
         "State of the request. `waiting`: no actor has begun. `refused`: an actor refused it.",
         enum=list(Phase),
     )
-    phaseReason = string("Why it is paused, expired, rejected or refused; otherwise empty.")
-    target = nested(ActionTarget, "Which jobs or types it is about.")
+    phaseReason = string("Why it is paused, expired, rejected or refused; may be empty.")
+    target = nested(ActionTarget, "The jobs or types to change.")
     by = nested(PersonAnswer, _BY)
     at = DateOrText("When it was filed.")
     reason = string("Why, as the person wrote it; secrets are replaced.")
     expected = integer("The number of jobs or types that the person confirmed.")
     done = integer("Jobs or types that were changed.")
-    skipped = integer("Jobs that were not changed: each outcome has the reason.")
-    possible = integer("In a dry run: jobs that would have been changed.")
+    skipped = integer("Jobs or types that were not changed: each outcome has the reason.")
+    possible = integer("In a dry run: jobs or types that would have been changed.")
     runAt = DateOrText("For `reschedule`: the new time.")
     priority = integer("For `prioritize`: the new priority.", nullable=True)
-    isReset = boolean("For `retry`: whether the job gets its original number of attempts.")
-    isDryRun = boolean("Whether nothing is changed.")
+    isReset = boolean("For `retry`: whether each job gets its original number of attempts.")
+    isDryRun = boolean("Whether it is a dry run: no job is changed.")
     isApprovalNeeded = boolean("Whether another person has to approve it.")
     claimedAt = DateOrText("When an actor began; null before that.")
-    progressAt = DateOrText("When the actor last recorded progress.")
+    progressAt = DateOrText("When the actor last recorded progress; null before, or once finished.")
     endedAt = DateOrText("When it ended; null before that.")
 
 
 class ActionWithHistory(ActionAnswer):
-    """A request for an action with its history: a row of a file."""
+    """A request for an action with its history: one row of a file."""
 
     history = array(ActionRecord, "The steps, in order of time.")
 
@@ -106,7 +106,7 @@ class ActionDetail(ActionAnswer):
     )
     decisions = fields.List(
         fields.String(),
-        **describe("What the caller may do now, `undo` included: each is a path below this one."),
+        **describe("What the caller may do now (`stop`, `undo` …): `POST` to the path so named."),
     )
     history = array(ActionRecord, "The steps, in order of time.")
 
@@ -131,25 +131,25 @@ class ActionPreviewAnswer(Answer):
     action = string(_ACTION, enum=list(ACTIONS))
     text = string("What will be done, in words.")
     warnings = fields.List(fields.String(), **describe("Warnings for the person, as sentences."))
-    count = integer("How many jobs or types would be changed now: `expected` of the request.")
+    count = integer("How many jobs or types would be changed now: send it as `expected`.")
     unsuitable = integer(
-        "How many of the ids would not be changed; null for a filter.", nullable=True
+        "How many of the ids would not be changed; null for a filter or types.", nullable=True
     )
-    isReasonNeeded = boolean("Whether the request needs a `reason`.")
-    isApprovalNeeded = boolean("Whether another person has to approve it.")
+    isReasonNeeded = boolean("Whether it needs a `reason`, unless it is a dry run.")
+    isApprovalNeeded = boolean("Whether another person has to approve it, unless it is a dry run.")
     isActorRunning = boolean("Whether an actor is running.")
-    expiresAfterMinutes = integer("How long a request waits for an actor.")
-    sample = array(JobSummary, "The first of these jobs.")
+    expiresAfterMinutes = integer("Minutes that a request waits for an actor; then it expires.")
+    sample = array(JobSummary, f"The first of these jobs: at most {SAMPLE}.")
 
 
 class JobOutcomeAnswer(Answer):
     """The outcome of one job of a request."""
 
-    jobId = Text("Id of the job; null for a type.")
+    jobId = Text("Id of the job; null for a type, and if the job no longer existed.")
     result = string("The result; `possible` only in a dry run.", enum=list(Result))
-    reason = string("Why it was skipped, or why it is uncertain; otherwise empty.")
+    reason = string("Why it was skipped, or why the result is uncertain; otherwise empty.")
     at = DateOrText("When the outcome was recorded.")
-    before = RedactedJson("The changed fields with their earlier values.")
+    before = RedactedJson("The changed fields with their earlier values; empty if it was skipped.")
     after = RedactedJson("The same fields with their new values.")
 
 
@@ -190,7 +190,7 @@ _FILTERS = (
 
 
 def list_filters(job_filter: JobFilter) -> dict[str, Any]:
-    """The parameters of a list with these filters: texts, and lists of texts."""
+    """The parameters of `GET /admin/jobs/queue` with these filters: texts, and lists of texts."""
     parameters: dict[str, Any] = {
         "status": list(job_filter.statuses) or None,
         "type": list(job_filter.types) or None,
@@ -250,7 +250,7 @@ def format_history(history: Iterable[Record]) -> list[dict[str, Any]]:
 def format_preview(
     action: str, preview: ActionPreview, text: str, warnings: list[str]
 ) -> dict[str, Any]:
-    """The fields of an `ActionPreviewAnswer` that follow from the counted jobs."""
+    """The fields of an `ActionPreviewAnswer` that are known from the preview alone."""
     return {
         "action": action,
         "text": text,

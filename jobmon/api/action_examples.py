@@ -10,8 +10,8 @@ ACTION_BODY = {
 }
 ACTION_PREVIEW = {
     "action": "retry",
-    "text": "812 jobs will be queued again and may run at once. Each keeps its remaining attempts; "
-    "a job without any gets one.",
+    "text": "812 jobs will be queued again and may run immediately. Each keeps its remaining "
+    "attempts; a job without any gets one.",
     "warnings": [],
     "count": 812,
     "unsuitable": None,

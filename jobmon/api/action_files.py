@@ -24,8 +24,8 @@ UNFINISHED = "the request is not over: more jobs may follow"
 
 
 def _make_rows(name: str, answer: Answer) -> FileRows:
-    """Rows with a cell for each field; fields of `by` have their own cells, such as `bySubject`,
-    and other documents are JSON."""
+    """Rows with a cell for each field. The fields of `by` have cells of their own (`bySubject`),
+    and other objects are JSON text."""
     return FileRows(name=name, answer=answer, columns=_name_cells(answer), pick_cells=_pick_cells)
 
 

@@ -1,4 +1,4 @@
-"""Reads requests for actions: each schema checks a body once and makes one typed object."""
+"""Reads requests about actions: a schema checks a body or a query, and makes a typed object."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,9 +33,9 @@ from jobmon.web.errors import ApiError, invalid
 # The parameters of a list that do not choose its jobs.
 NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
 REPEATED = ("status", "type")
-# An undo has a route of its own.
-CHOICES = tuple(name for name in ACTIONS if name != JobAction.UNDO)
-# The names in a body of fields that `jobmon.actions` names differently.
+# `undo` has a route of its own.
+_REQUESTABLE = tuple(name for name in ACTIONS if name != JobAction.UNDO)
+# The public names of fields that `jobmon.actions` names differently.
 _FIELD_NAMES = {
     "run_at": "runAt",
     "reset_attempts": "isReset",
@@ -47,7 +47,7 @@ _FIELD_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ActionOrder:
-    """An action that a caller requests; `expected`: the confirmed number of jobs, if any."""
+    """An action that a caller requests; `expected`: the confirmed number of jobs, None if unset."""
 
     action: str
     target: Target
@@ -60,7 +60,7 @@ class ActionOrder:
 
     @property
     def value(self) -> datetime | int | None:
-        """The new time or the new priority; None for the other actions."""
+        """The new time or priority; None for other actions."""
         return self.priority if self.run_at is None else self.run_at
 
 
@@ -74,7 +74,7 @@ class _Flag(fields.Boolean):
 
 
 class _WholeNumber(fields.Integer):
-    """A JSON number without a fraction."""
+    """A JSON number; its fraction is dropped. A text is refused."""
 
     def _validated(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -126,7 +126,7 @@ def _reason_field() -> fields.String:
     return fields.String(
         load_default="",
         validate=validate.Length(max=MAX_REASON),
-        **describe("Why; shown in the records and on the timeline of each job."),
+        **describe("Why, for the records; secrets are replaced."),
     )
 
 
@@ -135,7 +135,7 @@ class ActionBody(Body):
 
     action = fields.String(
         required=True,
-        validate=validate.OneOf(CHOICES),
+        validate=validate.OneOf(_REQUESTABLE),
         **describe("The action."),
     )
     ids = fields.List(
@@ -145,8 +145,8 @@ class ActionBody(Body):
     )
     filter = _ListFilter(
         **describe(
-            "All jobs that match the filters of `GET /admin/jobs/queue`, by name; without its "
-            "parameters for pages and order. Only jobs with a suitable status are changed."
+            "The filters of `GET /admin/jobs/queue` by name: all jobs that match them. Parameters "
+            "for pages and order are refused. Only jobs with a suitable status are changed."
         )
     )
     types = fields.List(
@@ -158,8 +158,8 @@ class ActionBody(Body):
         load_default=default_none,
         validate=validate.Range(0, MAX_JOBS),
         **describe(
-            "With a filter: the `count` of the preview that was confirmed. If more jobs "
-            "match than this number and a tenth, the request is paused."
+            "Required with a filter: the `count` of the preview that was confirmed. The request is "
+            "paused if more than 10 % (and more than 10) additional jobs match."
         ),
     )
     reason = _reason_field()
@@ -212,7 +212,7 @@ class ActionBody(Body):
 
 @dataclass(frozen=True, kw_only=True)
 class OneJobOrder:
-    """An action that a caller requests for the job in the address."""
+    """An action that a caller requests for one job, whose id is in the query."""
 
     action: str
     reason: str
@@ -232,7 +232,7 @@ class OwnActionBody(Body):
     """An action on one job."""
 
     action = fields.String(
-        required=True, validate=validate.OneOf(CHOICES), **describe("The action.")
+        required=True, validate=validate.OneOf(_REQUESTABLE), **describe("The action.")
     )
     reason = _reason_field()
     reset_attempts = _Flag(
@@ -313,7 +313,7 @@ class _PageParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestListQuery:
-    """A page of requests (the newest, or those filed before a place), or a file of all."""
+    """A page of requests (the newest, or those filed before another one), or a file of all."""
 
     before: RequestPlace | None = None
     per_page: int = 20
@@ -374,7 +374,7 @@ class OutcomeParameters(_PageParameters):
 
 @contextmanager
 def explain_request_errors() -> Iterator[None]:
-    """Answer the errors of `jobmon.actions`: 422 that names the field, 409 for a conflict."""
+    """Turn errors of `jobmon.actions` into ApiErrors: 422 with the field, 409 for a conflict."""
     try:
         yield
     except RequestError as error:

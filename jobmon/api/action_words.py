@@ -6,9 +6,9 @@ from jobmon.api.action_queries import ActionOrder
 from jobmon.domain import JobAction, TypeAction
 from jobmon.store.bson_json import to_iso
 
-# The sentence after "1 job" or "812 jobs".
+# What follows "1 job" or "812 jobs" in a sentence.
 _EFFECTS = {
-    JobAction.RETRY: "will be queued again and may run at once",
+    JobAction.RETRY: "will be queued again and may run immediately",
     JobAction.RUN_NOW: "will be due now instead of at the planned time",
     JobAction.RESCHEDULE: "will be due at {value}",
     JobAction.PRIORITIZE: "will have {value}",
@@ -19,11 +19,11 @@ _EFFECTS = {
     JobAction.DELETE: "will be deleted",
 }
 _TYPE_EFFECTS = {
-    TypeAction.PAUSE: "Workers will take no more jobs of {types}; jobs that run go on.",
+    TypeAction.PAUSE: "Workers will take no more jobs of {types}; running jobs continue.",
     TypeAction.RESUME: "Workers will take jobs of {types} again.",
 }
 _NOTES = {
-    JobAction.CANCEL: "A job that runs loses its lease: its worker may still finish its work, but "
+    JobAction.CANCEL: "A running job loses its lease: its worker may still finish the work, but "
     "the result is not recorded.",
     JobAction.RELEASE: "Each is retried after a delay, or is dead-lettered if no attempt is left.",
     JobAction.DELETE: "This cannot be undone.",
@@ -66,7 +66,7 @@ def _describe_value(order: ActionOrder) -> str:
 
 
 def list_warnings(unsuitable: int | None, *, has_actor: bool, expires_minutes: int) -> list[str]:
-    """What to know before the request is filed, each as a sentence."""
+    """Warnings to show before the request is filed, each as a sentence."""
     warnings = []
     if unsuitable:
         warnings.append(

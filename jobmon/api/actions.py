@@ -1,4 +1,4 @@
-"""`/admin/actions/…`: the routes for actions on jobs, only with JOBMON_ACTIONS."""
+"""`/admin/actions…` and `POST /job/actions`: actions on jobs, only with JOBMON_ACTIONS."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -45,7 +45,7 @@ from jobmon.api.job_actions import (
     require_right,
     undo,
 )
-from jobmon.api.jobs import document_refusal, get_callers_job
+from jobmon.api.jobs import document_access_denied, get_callers_job
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queries import JobParameters, ListFormat
 from jobmon.web import auth
@@ -56,7 +56,7 @@ _KEY = {
     "name": IDEMPOTENCY_KEY,
     "in": "header",
     "description": "A text of your choice. If the same caller sends the same text again, no second "
-    "request is filed.",
+    "request is filed; for a different request the answer is 422.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 _ACTION_ID = {
@@ -69,7 +69,7 @@ _ACTION_ID = {
 }
 # The decisions about a request, with the summary of their routes.
 _DECISIONS = {
-    "approve": "Approve a request that needs an approval. Its author cannot approve it.",
+    "approve": "Approve a request that needs an approval. The person who filed it cannot.",
     "reject": "Reject a request that needs an approval.",
     "pause": "Pause a request, after the batch that runs.",
     "resume": "Resume a request that was paused.",
@@ -86,7 +86,7 @@ def blueprint() -> Routes:
     @routes.arguments(ActionBody, location="json", example=action_examples.ACTION_BODY)
     @routes.response(HTTPStatus.OK, ActionPreviewAnswer, example=action_examples.ACTION_PREVIEW)
     def preview(order: ActionOrder) -> dict[str, Any]:
-        """Count the jobs that a request would change now; nothing is stored."""
+        """Count the jobs that a request would change now, without filing it."""
         return make_preview(order)
 
     @routes.post("")
@@ -96,8 +96,8 @@ def blueprint() -> Routes:
     def file(order: ActionOrder) -> dict[str, Any]:
         """Request an action; an actor carries it out.
 
-        It needs the permission of the action, too: JOBS_RETRY (`retry`, `release`), JOBS_CANCEL,
-        JOBS_DELETE, or JOBS_EDIT for all others. A `reason` is required for more than one job.
+        It also needs the permission of the action: JOBS_RETRY (`retry`, `release`), JOBS_CANCEL,
+        JOBS_DELETE, or JOBS_EDIT for all others. For more than one job a `reason` is required.
         """
         require_right(order.action)
         return format_detail(file_order(order, request.headers.get(IDEMPOTENCY_KEY)))
@@ -108,7 +108,7 @@ def blueprint() -> Routes:
     @routes.response(HTTPStatus.OK, ActionList, example=action_examples.ACTION_LIST)
     @routes.document_files("request", "Action with its `history`")
     def actions(query: RequestListQuery) -> dict[str, Any] | Response:
-        """List the requests, the newest first, with their author, reason and progress."""
+        """List the requests, the newest first, with the person, reason and progress of each."""
         if query.format is not ListFormat.JSON:
             return export_requests(query.format)
         states, next_cursor = list_requests(query)
@@ -137,7 +137,7 @@ def blueprint() -> Routes:
     def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any] | Response:
         """List the outcome of each job of a request: the changed fields, or why it was skipped.
 
-        The last line of a file has a reason if the request is not over yet.
+        The last line of a file has a `reason` if the request is not over yet.
         """
         state = find_request(action_id)
         if query.format is not ListFormat.JSON:
@@ -158,11 +158,11 @@ def blueprint() -> Routes:
     @_document_missing(routes)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def undo_action(order: UndoOrder, action_id: str) -> dict[str, Any]:
-        """Undo a request that is over, by a request of its own.
+        """Undo a request that is over, by a new request.
 
-        Each job gets its earlier values back, unless it has changed since: then it is skipped.
-        Needs JOBS_EDIT and the permission of the earlier action. Some queues and some actions have
-        no undo.
+        Each job gets its earlier values back; a job that has changed since is skipped. It needs
+        JOBS_EDIT, the permission of the earlier action and, except in a dry run, a `reason`. Some
+        queues and some actions have no undo.
         """
         key = request.headers.get(IDEMPOTENCY_KEY)
         return format_detail(undo(action_id, order.reason, key, dry_run=order.dry_run))
@@ -189,18 +189,18 @@ def _add_decision(routes: Routes, name: str, summary: str) -> None:
 
 
 def add_owner_route(routes: Routes) -> None:
-    """Add the route by which owners request actions to the routes of jobs."""
+    """Add `POST /job/actions`, with which owners request actions, to the routes of jobs."""
 
     @routes.post("/job/actions")
     @routes.doc(operationId="requestJobAction", parameters=[_KEY])
     @routes.arguments(JobParameters, location="query")
     @routes.arguments(OwnActionBody, location="json", example={"action": "retry"})
-    @document_refusal(routes)
+    @document_access_denied(routes)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
     def job_action(job_id: str, order: OneJobOrder) -> dict[str, Any]:
         """Request an action on one job, as its owner or an operator.
 
-        Only with JOBMON_ACTIONS. Owners may request only the actions in JOBMON_OWNER_ACTIONS.
+        Only with JOBMON_ACTIONS. For owners, actions that are not in JOBMON_OWNER_ACTIONS: 403.
         """
         require_right(order.action)
         get_callers_job(job_id)
@@ -210,7 +210,7 @@ def add_owner_route(routes: Routes) -> None:
 
 
 def make_preview(order: ActionOrder) -> dict[str, Any]:
-    """The fields of an `ActionPreviewAnswer`; raises ApiError 403 and 422."""
+    """The fields of an `ActionPreviewAnswer`; raises ApiError 403 or 422."""
     require_right(order.action)
     actions, settings = queue_actions(), current_queue().settings
     owner = None if auth.is_admin() else auth.subject()
@@ -259,7 +259,7 @@ def _document_conflict(routes: Routes) -> Callable[[Callable[..., Any]], Callabl
     documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.CONFLICT,
         schema=Error,
-        description="The request is not in a phase in which this can be decided.",
+        description="The phase, the action or the author of the request does not allow this.",
         example=examples.ERRORS["conflict"],
     )
     return documented

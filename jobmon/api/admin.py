@@ -21,7 +21,7 @@ from jobmon.api import (
 )
 from jobmon.api.answers import JobList
 from jobmon.api.job_lists import ListResponder
-from jobmon.api.jobs import document_refusal, get_callers_job
+from jobmon.api.jobs import document_access_denied, get_callers_job
 from jobmon.api.neighbors import (
     NeighborParameters,
     NeighborQuery,
@@ -64,21 +64,21 @@ def blueprint(
     def jobs(query: ListQuery) -> Response:
         """List all jobs.
 
-        Newest first by createdAt. Filters combine; an empty filter is no filter. Each field in
-        JOBMON_SEARCH_FIELDS is a parameter, too: `payload.orderId=8425`.
+        By default newest first by createdAt. A job must match all filters; empty filters are
+        ignored. Each field in JOBMON_SEARCH_FIELDS is a parameter, too: `payload.orderId=8425`.
         """
         return lists.respond(query)
 
     @routes.get("/neighbors")
     @routes.doc(operationId="getNeighbors")
     @routes.arguments(NeighborParameters, location="query")
-    @document_refusal(routes)
+    @document_access_denied(routes)
     @routes.response(HTTPStatus.OK, NeighborsAnswer, example=examples.NEIGHBORS)
     def neighbors(query: NeighborQuery) -> dict[str, Any]:
         """Get the jobs before and after a job in the list of all jobs.
 
-        The filters and the order are those of `GET /admin/jobs/queue`. The job need not match them
-        any more.
+        The filters and the order are those of `GET /admin/jobs/queue`. The job may no longer match
+        the filters.
         """
         return find_neighbors(lists, query.list_query, get_callers_job(query.job_id))
 
@@ -88,7 +88,7 @@ def blueprint(
     def queue_stats() -> Response:
         """Get statistics of the whole queue.
 
-        `asOf` is the time that they describe, `source` how they were obtained.
+        `asOf` is the time that they describe, `source` how the jobs were counted.
         """
         queue = current_queue()
         current = queue.stats.stats()
@@ -104,7 +104,7 @@ def blueprint(
     def timeseries(query: WindowQuery) -> Response:
         """Get the activity of the queue by step: jobs enqueued, attempts by outcome, durations.
 
-        `meta.marks` has the deployments and other moments that `jobmon mark` recorded. The activity
+        `meta.marks` has the deployments and other events that `jobmon mark` recorded. The activity
         is from the collector's history. Without a collector, windows of up to six hours are counted
         live; longer ones are answered with 503.
         """
@@ -154,7 +154,7 @@ def blueprint(
     return routes
 
 
-# The fields of an answer whose value may be unknown, by the name of the statistic.
+# For each statistic that may be unknown: its field in the answer.
 _FIELDS = {
     "oldest_queued": "oldestQueuedJobAgeMs",
     "oldest_queued_by_type": "oldestQueuedJobAgeMsByType",
@@ -205,7 +205,7 @@ def _format_steps(
 def _format_types(
     queue: WatchedQueue, window: Window, history: History[str], current: QueueStats
 ) -> list[dict[str, Any]]:
-    """Every type with jobs in the present stats or activity in the window, by name."""
+    """Every type with jobs now or activity in the window, in the order of names."""
     forecasts = read_type_forecasts(queue, current)
     counts = current.type_counts_for(history.activity)
     if counts is None:
@@ -260,7 +260,7 @@ def _format_sample(sample: QueueSample | None) -> dict[str, Any]:
 
 
 def _format_activity(activity: Activity, unknown: frozenset[str]) -> dict[str, Any]:
-    """The activity; a value that depends on a date which documents do not have is null."""
+    """The activity; a value is null if the documents lack the date that it depends on."""
     rate = None if "finishedAt" in unknown else activity.failure_rate
     return {
         **activity.known_counts(unknown),

@@ -1,4 +1,4 @@
-"""The answers about jobs, and the parts of all answers; OpenAPI documents them."""
+"""The answers about jobs, and what all answers have in common; OpenAPI documents them."""
 
 from datetime import datetime
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ F = TypeVar("F", bound=fields.Field[Any])
 
 
 class Answer(Schema):
-    """An answer has all of its fields, except those whose metadata has `optional`.
+    """A JSON object with all of its fields, except those whose metadata has `optional`.
 
     Later versions may add fields.
     """
@@ -40,7 +40,7 @@ class Answer(Schema):
         field_obj.required = not field_obj.metadata.get("optional", False)
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """The schema itself: each decorator of a route copies the documentation so far."""
+        """The same schema: the decorators of a route copy its documentation, with the schema."""
         return self
 
     def prepare(self, obj: Any) -> Any:
@@ -48,7 +48,7 @@ class Answer(Schema):
         return obj
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
-        """The same as marshmallow's own `dump`, but faster: see `api.serializing`."""
+        """As marshmallow's own `dump`, but faster: see `api.serializing`."""
         if self.many if many is None else many:
             return [serialize(self._plan, self.prepare(each)) for each in obj]
         return serialize(self._plan, self.prepare(obj))
@@ -110,13 +110,13 @@ class JobSummary(Answer):
         "or cancelled; or any other value that the document has."
     )
     priority = Number("Priority; higher first.")
-    createdBy = Text("Owner: the `sub` of the caller who enqueued.")
+    createdBy = Text("Owner: the `sub` of the caller who enqueued the job.")
     createdAt = DateOrText(
         "When the job was enqueued. Like every date of a watched document: ISO 8601 in UTC; "
         "a value that is no date is shown as text."
     )
     updatedAt = DateOrText("When the job last changed.")
-    nextRunAt = DateOrText("The job is not leased before this time.")
+    nextRunAt = DateOrText("When the job is due: workers do not lease it earlier.")
     maxAttempts = Number("Maximum number of attempts.")
     attemptCount = Count("Number of attempts started.", missing=0)
     leasedBy = FreeText("Worker that holds the lease.")
@@ -129,7 +129,7 @@ class ListedJob(JobSummary):
     """A job in a page of a list."""
 
     durationMs = make_field(
-        fields.Integer, "How long its longest run took; only with `sort=-duration`.", optional=True
+        fields.Integer, "Milliseconds of its longest run; only if `sort=-duration`.", optional=True
     )
 
 
@@ -139,15 +139,15 @@ class Attempt(Answer):
     attemptNumber = Number("Number of the attempt, from 1.")
     status = Text("running, succeeded, failed, or expired (its lease expired).")
     workerId = FreeText("Worker that ran the attempt.")
-    eligibleAt = DateOrText("When the attempt became due; null if the writer does not record it.")
+    eligibleAt = DateOrText("When the attempt became due; null if the queue does not record it.")
     startedAt = DateOrText("When the attempt started.")
     finishedAt = DateOrText("When the attempt ended; null while it runs.")
-    waitMs = Number("Milliseconds from eligibleAt to startedAt.")
+    waitMs = Number("Milliseconds from eligibleAt to startedAt, at least 0.")
     durationMs = Number("Milliseconds from startedAt to finishedAt.")
     error = ErrorWithStack("Error of the attempt.")
     errorGroup = string(
-        "Group of this error, for `GET /admin/jobs/errors/{group_id}`. Null for owners, and for an "
-        "error that no collector has grouped.",
+        "Group of this error, for `GET /admin/jobs/errors/{group_id}`. Null for owners, for errors "
+        "that no collector has grouped, and for attempts before the latest 50.",
         nullable=True,
     )
 
@@ -174,43 +174,43 @@ def _measure_ms(start: Any, end: Any) -> int | None:
 
 
 class ExplanationAnswer(Answer):
-    """Why a job does not run, and when it will; a field is null where it is unknown."""
+    """Why a job does not run, and when it will; a field is null if it is unknown."""
 
     code = string(
         "`not_due`, `retry_scheduled`: before nextRunAt. `waiting`: due, as far as is known. "
-        "`type_stalled`: due, and none of its type runs or has ended lately. `running`, "
-        "`running_long`: longer than 99 % of its type. `lease_expired`. `attempts_used_up`, "
-        "`dead`: dead-lettered. `cancelled`, `succeeded`. `other_status`: none of these. Later "
-        "versions may add codes.",
+        "`type_paused`: due, and its type is paused. `type_stalled`: due, and no job of its type "
+        "runs or has ended lately. `running_long`: longer than 99 % of its type. "
+        "`attempts_used_up`, `dead`: dead-lettered. `other_status`: a status that jobmon does "
+        "not know. Later versions may add codes.",
         enum=[code.value for code in ExplanationCode],
     )
-    text = string("One or two sentences for people, as of this answer.")
-    since = DateOrText("When this condition began: when the job was due, started, expired, ended.")
+    text = string("A few sentences for people, as of this answer.")
+    since = DateOrText("When it began: the job became due, started or ended, or its lease expired.")
     until = DateOrText("When it ends: nextRunAt before it is due, leaseExpiresAt while it runs.")
     ahead = integer(
         "Due jobs that workers take before this one, in the order of the queue; counted up to "
-        f"{MAX_AHEAD:,}. Null unless the job is due.",
+        f"{MAX_AHEAD:,}. Null if that is unknown, or the job is not due.",
         nullable=True,
     )
     aheadIsExact = boolean("Whether `ahead` is exact; otherwise it is a lower bound.")
-    expectedStart = DateOrText("About when it will start at the present rate of its type.")
+    expectedStart = DateOrText("Approximate start of the job, at the present rate of its type.")
     reasons = mapping(
         fields.String(), "By field name: why the field is null, or why `ahead` is not exact."
     )
 
 
 class RecurringRun(Answer):
-    """A run of a recurring job, or missed runs that were due one after the other."""
+    """A run of a recurring job, or successive runs that were missed."""
 
     status = string(
         "running, succeeded, failed or expired; or `missed`: due by the job's interval, and no run "
         "began before the next one was due.",
         nullable=True,
     )
-    at = DateOrText("When the run started, or when the first of the missed ones was due.")
+    at = DateOrText("When the run started, or when the first of the missed runs was due.")
     until = DateOrText("When the last of the missed runs was due; null for other runs.")
-    count = integer("How many runs: 1, or the number of missed ones, counted up to 1,000.")
-    finishedAt = DateOrText("When the run ended; null while it runs, and for missed ones.")
+    count = integer("1, or the number of missed runs, counted up to 1,000.")
+    finishedAt = DateOrText("When the run ended; null while it runs, and for missed runs.")
     durationMs = integer("Milliseconds from its start to its end.", nullable=True)
     error = nested(JobError, "Error of the run.", nullable=True)
 
@@ -225,12 +225,12 @@ class RepetitionAnswer(Answer):
     overdueSince = DateOrText("When the waiting job became due, if that was at least a minute ago.")
     lastRun = nested(RecurringRun, "The newest run; null if none is known.", nullable=True)
     missedRuns = integer(
-        "How many of the newest runs were missed; null if that is unknown.", nullable=True
+        "How many runs were missed between the newest runs; null if unknown.", nullable=True
     )
     runs = array(
         RecurringRun,
-        f"The newest runs in their order, {MAX_RUNS} at most: those that are recorded, or else "
-        "those that the collector saw.",
+        f"The newest runs in order of time, at most {MAX_RUNS}: recorded runs, or else runs that "
+        "the collector saw; and the missed runs between them.",
     )
     reasons = mapping(fields.String(), "By field name: why it is null or not complete.")
 
@@ -244,12 +244,12 @@ class LinkAnswer(Answer):
     """A link from a job to another system, such as its logs."""
 
     name = string("Name of the link.")
-    url = string("Address; null if the job has no value for it.", nullable=True)
-    reason = string("Why there is no address; otherwise null.", nullable=True)
+    url = string("URL; null if it cannot be made from the job.", nullable=True)
+    reason = string("Why `url` is null; otherwise null.", nullable=True)
 
 
 class DoneAction(Answer):
-    """The effect of a request on a job."""
+    """What a request did with a job."""
 
     requestId = string("Id of the request.")
     action = string("The action.", enum=list(ACTIONS))
@@ -261,7 +261,7 @@ class DoneAction(Answer):
 
 
 class JobActions(Answer):
-    """The actions that are possible on a job, and the ones that were done."""
+    """The actions that are possible on a job, and what earlier requests did."""
 
     possible = fields.List(
         fields.String(), **describe("The actions that the caller may request for it now.")
@@ -286,16 +286,16 @@ class JobDetail(JobSummary):
         "Whether the job is run again after a success. Null if unknown.", nullable=True
     )
     repetition = nested(
-        RepetitionAnswer, "How often a recurring job runs; null if unknown.", nullable=True
+        RepetitionAnswer, "How often it recurs; null if it does not, or if unknown.", nullable=True
     )
     attempts = array(
-        Attempt, "Attempts in order of attemptNumber; of more than 1,000 the latest 1,000."
+        Attempt, "Attempts in order of attemptNumber; if there are over 1,000, the latest 1,000."
     )
     explanation = nested(ExplanationAnswer, "Why the job does not run, and when it will.")
     links = array(LinkAnswer, "Links to other systems, as JOBMON_LINKS defines them.")
     actions = nested(
         JobActions,
-        "Which actions are possible, and which were done; only with JOBMON_ACTIONS.",
+        "Which actions are possible, and what earlier requests did; only with JOBMON_ACTIONS.",
         optional=True,
     )
     reasons = mapping(fields.String(), "By field name: why the field is not complete.")
@@ -306,18 +306,17 @@ class JobListMeta(Answer):
 
     page = integer("Number of the page, from 1.")
     per_page = integer("Maximum number of jobs per page.")
-    total = integer("Number of matching jobs; a lower bound unless total_is_exact.")
+    total = integer("Number of matching jobs; a lower bound unless `total_is_exact`.")
     total_is_exact = boolean("Whether `total` is exact.")
     total_pages = integer("Number of pages for `total` jobs.")
-    next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
-    prev_cursor = string("`cursor` of the previous page; null on the first page.", nullable=True)
+    next_cursor = string("`cursor` of the next page; null if there is none.", nullable=True)
+    prev_cursor = string("`cursor` of the previous page; null if there is none.", nullable=True)
     page_is_exact = boolean(
-        "Whether the page begins at its place in the list as `total` counts it. If not, "
-        "`reasons.page` names by how many places it may be off."
+        "Whether the page begins exactly at its place in the list; if not, see `reasons.page`."
     )
     reasons = mapping(
         fields.String(),
-        "`data`: why jobs may be missing in the list. `page`: why the page may not be exact.",
+        "`data`: why jobs may be missing in the list. `page`: why the page may begin elsewhere.",
     )
 
 
@@ -335,7 +334,7 @@ class ErrorBody(Answer):
     message = string("Message, for people.")
     details = mapping(
         fields.List(fields.String()),
-        "Messages by bad parameter, or by failed part of the service.",
+        "Messages by bad parameter or field, or by the part of the service that failed.",
         optional=True,
     )
 

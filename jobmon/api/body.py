@@ -10,7 +10,7 @@ from jobmon.web.errors import invalid, invalid_parameters
 
 
 class Body(Schema):
-    """An object in the body of a request. Unknown fields are refused: one may be a typo."""
+    """A JSON object in the body of a request. Unknown fields are refused: they may be typos."""
 
     is_required: ClassVar[bool] = True
 

@@ -13,7 +13,7 @@ MAX_NAMES = 10  # types or workers listed for a group; the others are summed as 
 class FailedJobAnswer(Answer):
     """A job that failed with an error of the group."""
 
-    jobId = string("Its id; the job may have been deleted.")
+    jobId = string("Id of the job, which may have been deleted.")
     type = string("Type of the job.")
     workerId = FreeText("Worker that ran it; null if unknown.")
     failedAt = Date("When it failed.")
@@ -26,13 +26,13 @@ class ErrorGroupAnswer(Answer):
     The group `(other)` counts all other errors: it has neither code, pattern nor frame.
     """
 
-    id = string("Its id: the same for the same kind of error in any queue.")
+    id = string("Id of the group. The same kind of error has the same id in every queue.")
     code = Text("Code of the errors, or the class of their exception.")
     pattern = Text(
-        "Their message, with its variable parts as `<value>`, `<text>`, `<host>`, `<duration>` "
-        "and so on; empty if they have no message."
+        "Message of the errors, with its variable parts as `<value>`, `<text>`, `<host>`, "
+        "`<duration>` and so on; empty if they have no message."
     )
-    frame = Text("Function and file in the program's own code that raised them, if known.")
+    frame = Text("Function and file of the program's own code that raised them; null if unknown.")
     status = string(
         "`new`: first seen in the last hour, and not in the first 15 minutes of counting. "
         "`ongoing`: otherwise, if seen in the last 15 minutes. `quiet`: otherwise. Null if "
@@ -40,11 +40,11 @@ class ErrorGroupAnswer(Answer):
         enum=[*(status.value for status in GroupStatus), None],
         nullable=True,
     )
-    firstSeen = DateOrText("When it was first seen, also before the window; null if unknown.")
+    firstSeen = DateOrText("When it was first seen, even before the window; null if unknown.")
     lastSeen = DateOrText("When it was last seen; null if unknown.")
     count = integer("Errors in the window; null if unknown.", nullable=True)
     previousCount = integer(
-        "Errors in the window of the same length before it; null if unknown.", nullable=True
+        "Errors in a time of the same length before the window; null if unknown.", nullable=True
     )
     growth = integer("`count` minus `previousCount`; null if one is unknown.", nullable=True)
     typeCounts = counts(
@@ -52,23 +52,23 @@ class ErrorGroupAnswer(Answer):
         nullable=True,
     )
     workerCounts = counts(
-        f"Errors by worker: the {MAX_NAMES} most frequent, and `(other)`. Errors of an unknown "
-        "worker are not in it. Null with `type`, or if no worker is known.",
+        f"Errors by worker: the {MAX_NAMES} most frequent, and `(other)`. Errors of unknown "
+        "workers are not counted. Null with `type`, or if no worker is known.",
         nullable=True,
     )
     trend = fields.List(
         fields.Integer(),
-        **describe("Errors by step of the window, up to now. Null with `worker`.", nullable=True),
+        **describe("Errors by step, up to `meta.as_of`. Null with `worker`.", nullable=True),
     )
     jobs = array(FailedJobAnswer, "The last jobs that failed with this error, the newest first.")
     reasons = mapping(fields.String(), "By field name: why it is null, if a reason is known.")
 
 
 class ErrorGroupDetail(ErrorGroupAnswer):
-    """A group of errors with one of them as a sample."""
+    """A group of errors, with one error as a sample."""
 
-    message = FreeText("Message of one of the errors, with secrets replaced.")
-    stack = FreeText("Stack of the same error, with secrets replaced.")
+    message = FreeText("Message of one error of the group, with secrets replaced.")
+    stack = FreeText("Stack trace of the same error, with secrets replaced.")
 
 
 class ErrorGroupMeta(WindowBounds):

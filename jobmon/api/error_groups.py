@@ -45,7 +45,7 @@ NO_WORKERS = "no failed run of this group has a known worker"
 class FoundErrors:
     """The groups of errors of a queue in a window.
 
-    `reason`: why they are unknown. `no_previous_reason`: why the window before it is unknown.
+    `reason`: why they are unknown. `no_previous_reason`: why the time before it is unknown.
     """
 
     window: Window
@@ -94,7 +94,7 @@ def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> Fou
 
 
 def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | None, str]:
-    """The history of the window of the same length before this one, or why it is not known."""
+    """The history of the time of the same length before the window, or why it is not known."""
     try:
         earlier = queue.series.window(window.start - window.length, window.start, window.step)
     except (WindowError, OverflowError, ValueError):
@@ -135,7 +135,7 @@ def add_routes(routes: Routes) -> None:
         window = resolve_window(queue.series, query)
         errors = ErrorFilter(types=query.types, worker=query.worker)
         with explain_history_errors(NO_COLLECTOR):
-            # The same object until the collector has counted again, so the response is reused.
+            # It is the same object until the collector counts again: the response can be reused.
             history = queue.runs.read(window)
             return response.respond(
                 history, lambda: format_errors(read_errors(queue, window, errors), query), query
@@ -167,7 +167,7 @@ def add_routes(routes: Routes) -> None:
 def find_group(
     queue: WatchedQueue, found: FoundErrors, group_id: str
 ) -> tuple[ErrorSummary, ErrorGroup | None]:
-    """A group and its sample; raises ApiError 404 if no group has this id."""
+    """A group and its sample; raises ApiError 404 if no known group has this id."""
     sample = None if group_id == OTHER else queue.runs.error_group(group_id)
     summary = next((group for group in found.groups if group.id == group_id), None)
     if summary is not None:
@@ -249,7 +249,7 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
         reasons["workerCounts"], workers = NO_WORKERS, None
     if group is None:
         is_other = summary.id == OTHER
-        reason = "these errors could not be grouped" if is_other else "it was seen long ago"
+        reason = "these errors could not be grouped" if is_other else "its record was deleted"
         reasons |= dict.fromkeys(("code", "pattern", "status", "firstSeen", "lastSeen"), reason)
     return {
         "id": summary.id,

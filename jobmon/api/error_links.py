@@ -15,21 +15,21 @@ from jobmon.web.queues import WatchedQueue
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 50  # the newest ones, whose errors are linked
+MAX_ATTEMPTS = 50  # the newest attempts of a job: only their errors are looked up
 
 
 def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Document:
     """The job and its attempts with `errorGroup`, the id of the group of their error.
 
-    It is None without an error or a known group, and for a caller who may not see groups.
+    It is None without an error or a known group, if not `may_see`, and for older attempts.
     """
     attempts = job["attempts"]
     errors = [job.get("lastError"), *(attempt.get("error") for attempt in attempts[-MAX_ATTEMPTS:])]
-    last, *found = _find_known(queue, errors) if may_see else [None] * len(errors)
+    job_group, *found = _find_known(queue, errors) if may_see else [None] * len(errors)
     groups = [None] * (len(attempts) - len(found)) + found
     return {
         **job,
-        "errorGroup": last,
+        "errorGroup": job_group,
         "attempts": [
             {**attempt, "errorGroup": group}
             for attempt, group in zip(attempts, groups, strict=True)

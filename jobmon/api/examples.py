@@ -1,6 +1,6 @@
 """Example answers for the OpenAPI document: errors, jobs, recurring jobs, health.
 
-A test checks the examples of all four modules against the schemas.
+A test checks the examples of this module and of `action_…`, `queue_…` and `run_examples`.
 """
 
 from typing import Any

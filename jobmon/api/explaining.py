@@ -48,10 +48,10 @@ _NOT_READ = Missing(reason="the history could not be read")
 
 
 def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Explanation:
-    """The explanation of a job, as the store reads it with its attempts, at the aware time `now`.
+    """The explanation of a job (from `JobStore.get_job`) at the aware time `now`.
 
-    For a due job it counts the jobs ahead. For a due or running job it also reads the history, if a
-    collector keeps one. Raises PyMongoError if the watched collections cannot be read.
+    For a due job it counts the jobs ahead. For a running job, or a due job of a type that is not
+    paused, it reads the history, if any. PyMongoError if the watched collections cannot be read.
     """
     facts, queue_facts = _read_facts(queue, job), QueueFacts()
     if facts.status in WAITING_STATUSES:
@@ -134,7 +134,7 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
 
 
 def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
-    """Whether the type of a job is paused, and whether others are; only operators see by whom."""
+    """Whether the type of a job or others are paused; only operators see by whom and why."""
     pauses = find_pauses(queue) or {}
     pause = pauses.get(job["type"]) if isinstance(job.get("type"), str) else None
     if pause is not None and not auth.is_admin():
@@ -160,7 +160,7 @@ def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFac
             )
         return QueueFacts(evidence=evidence, recent=read_recent(queue, evidence, RECENT, now))
     except PyMongoError as error:
-        return QueueFacts(evidence=_report(queue, error))
+        return QueueFacts(evidence=_log_failure(queue, error))
 
 
 def _read_steps(
@@ -192,11 +192,11 @@ def _read_runs(
                 if activity.run.count >= MIN_RUNS:
                     break
     except PyMongoError as error:
-        _report(queue, error)
+        _log_failure(queue, error)
     return tuple(by_period)
 
 
-def _report(queue: WatchedQueue, error: PyMongoError) -> Missing:
+def _log_failure(queue: WatchedQueue, error: PyMongoError) -> Missing:
     log.error(
         "no history for an explanation of the queue %s: %s", queue.name, describe_error(error)
     )

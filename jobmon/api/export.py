@@ -1,7 +1,7 @@
 """Streams all rows of a list as a CSV or NDJSON file.
 
-A complete file ends with a marker and the number of rows. A fault before that closes the
-connection; a reader behind an HTTP/1.0 proxy sees only that the marker is missing.
+A complete file ends with a marker and the number of rows. A failure before that closes the
+connection; a reader behind an HTTP/1.0 proxy can notice only that the marker is missing.
 """
 
 import csv
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 # Per process: a running export holds a thread and keeps the database busy.
 MAX_EXPORTS = 4
-PER_CALLER = 1  # one caller cannot occupy all exports
+PER_CALLER = 1  # so that one caller cannot occupy all exports
 RETRY_AFTER_S = 10
-CHUNK_ROWS = 125  # about 64 KiB, at most some 20 MB
+CHUNK_ROWS = 125  # usually about 64 KiB of text, at most about 20 MB
 
-EXPORTS = "jobmon_exports"  # the extension of an app with its `ExportSlots`
+EXPORTS = "jobmon_exports"  # the key of the `ExportSlots` in `app.extensions`
 _CSV_END = "#end"
 # Spreadsheets trim blanks, drop invisible characters and read full-width forms as ASCII.
 _FORMULA = re.compile(
@@ -92,7 +92,7 @@ def _escape_formula(text: str) -> str:
 def _render_ndjson(_: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
     text = bytearray()
     for answer in answers:
-        # Ten times as fast as a list of lines, each of which would need its own memory.
+        # Ten times as fast as a list of lines, because no line needs memory of its own.
         text += encode_line(answer)
     return bytes(text)
 
@@ -103,7 +103,7 @@ def _render_ndjson_end(_: FileRows, count: int, reason: str) -> bytes:
 
 
 class _Layout(NamedTuple):
-    """Parts of a file: its header, some rows, and its end.
+    """How the parts of a file are written: its header, some rows, and its end.
 
     The end has the number of rows and, if rows may be missing, the reason.
     """
@@ -162,8 +162,8 @@ def export(
     """All batches as a file in the `file_format` csv or ndjson; raises ApiError 429.
 
     `rows.answer` serializes the items of the batches. `reason`: why rows may be missing; the last
-    line of the file has it. The first batch is read before the response begins, so that its faults
-    become normal errors.
+    line of the file has it. The first batch is read before the response begins, so that a failure
+    to read it is answered as a normal error.
     """
     slots: ExportSlots = current_app.extensions[EXPORTS]
     caller = auth.subject()
@@ -171,7 +171,7 @@ def export(
     with ExitStack() as stack:
         stack.callback(slots.release, caller)
         batches = chain([next(batches, [])], batches)
-        slot = stack.pop_all()  # released once: at the end of the file, or when the caller leaves
+        slot = stack.pop_all()  # closed once: at the end of the file, or when the caller leaves
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     layout = _LAYOUTS[file_format]
     content = _render(app, _File(rows, layout, reason), batches, str(request.endpoint))

@@ -1,8 +1,9 @@
 """Field types of the JSON API: how values are shown and how parameters are read.
 
-A watched document may hold anything in any field. So a field of an answer never fails: a missing
-value is null, and a value of another type is shown as text. The pages use the `clean_…` functions
-too. `json_schema` is the OpenAPI schema of a field, where its marshmallow type does not imply it.
+A watched document can hold anything in any field. So a field of an answer never fails: a missing
+value is null, and a value of another type is shown as text, or as null if the field is a number.
+The pages use the `clean_…` functions, too. `json_schema` is the OpenAPI schema of a field, if its
+marshmallow type does not imply it.
 """
 
 import base64
@@ -39,7 +40,7 @@ def redact(value: Any) -> Any:
 
 
 def clean_text(value: Any) -> str | None:
-    """A name (an id, a type, a status) as text. Documents and arrays in its place are redacted."""
+    """A name (an id, a type, a status) as text; a document or an array in its place, redacted."""
     if value is None or type(value) is str:  # what nearly every field holds
         return value
     return to_text(redact(value) if isinstance(value, dict | list | DBRef) else value)
@@ -68,7 +69,7 @@ def clean_number(value: Any) -> int | float | None:
 
 
 def clean_error(value: Any, *, stack: bool) -> dict[str, str | None] | None:
-    """`{code, message}` of an error, with `stack` its `stack`, too; None if there is no error."""
+    """The `code` and `message` of an error, and its `stack` if requested; None without an error."""
     if value is None:
         return None
     error = redact(value)
@@ -179,7 +180,7 @@ def default_none() -> None:
 
 
 class PlainInteger(fields.Integer):
-    """A whole number in plain digits: Python would also read `1_0`."""
+    """A whole number in plain digits: `int` would also accept `1_0`."""
 
     def _validated(self, value: Any) -> Any:
         if isinstance(value, str) and not re.fullmatch("-?[0-9]+", value):
@@ -238,7 +239,7 @@ class EncodedCursor(fields.String):
     max_length: ClassVar[int]
 
     def decode(self, encoded: str) -> Any:
-        """The position that a cursor stands for; raises ValueError for another text."""
+        """The position that the cursor encodes; raises ValueError for any other text."""
         raise NotImplementedError
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -254,7 +255,7 @@ class EncodedCursor(fields.String):
 
 
 class CursorText(EncodedCursor):
-    """A `Cursor` in its encoded form."""
+    """An encoded `Cursor`."""
 
     max_length = 4_096
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
@@ -264,7 +265,7 @@ class CursorText(EncodedCursor):
 
 
 class SortCursor(EncodedCursor):
-    """The `SortKey` of an entry of a list in its encoded form."""
+    """An encoded `SortKey`, of the last entry of a page."""
 
     max_length = 400
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}

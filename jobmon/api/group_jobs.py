@@ -11,22 +11,22 @@ from jobmon.store.filter import GroupJobs, JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
 from jobmon.web.queues import WatchedQueue
 
-MAX_SEARCHED = 500  # jobs whose error is compared
+MAX_SEARCHED = 500  # jobs whose error is compared with the group
 NEWEST_ONLY = f"only the newest {MAX_SEARCHED:,} failed jobs that match are searched for the group"
-# The result is kept, because comparing an error takes 0.1 ms.
-KEEP_S = 5
-MAX_KEPT = 50  # results
+# The result is cached, because comparing an error takes 0.1 ms.
+CACHE_TTL_S = 5
+MAX_CACHED = 50  # results
 _FAILED = (JobStatus.FAILED.value, JobStatus.DLQ.value)
 
 
 class GroupJobFinder:
-    """Adds to a filter the jobs of its error group; raises PyMongoError."""
+    """Finds the jobs of the error group in a filter; raises PyMongoError."""
 
     def __init__(self) -> None:
-        self._found: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_KEPT)
+        self._found: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_CACHED)
 
     def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
-        """The filter with `group_jobs`, if it has an `error_group`; these may be five seconds old.
+        """The filter, with `group_jobs` if it has an `error_group`; these may be five seconds old.
 
         Raises RefusedFilterError if there is no such group, or if the other filters are refused.
         """
@@ -34,7 +34,7 @@ class GroupJobFinder:
             return job_filter
         group_id = job_filter.error_group
         key = queue.name, job_filter
-        found = self._found.get(key, lambda: _search(queue, job_filter, group_id), KEEP_S)
+        found = self._found.get(key, lambda: _search(queue, job_filter, group_id), CACHE_TTL_S)
         return replace(job_filter, group_jobs=found)
 
 
@@ -64,12 +64,12 @@ def _list_candidates(
 ) -> Iterator[JobFilter]:
     """The filters for jobs that may have such an error: by its code, then by status.
 
-    The second is needed because an error may have no code: then its group's is from the message.
+    The second is needed for errors without a code: the code of their group is from the message.
     """
-    others = replace(job_filter, error_group=None, order_by=None)
+    other_filters = replace(job_filter, error_group=None, order_by=None)
     has_codes = queue.known_fields.can_query("lastError.code")
-    if code is not None and has_codes and others.error_code in (None, code):
-        yield replace(others, error_code=code)
-    wanted = others.statuses or _FAILED
-    if statuses := tuple(status for status in _FAILED if status in wanted):
-        yield replace(others, statuses=statuses)
+    if code is not None and has_codes and other_filters.error_code in (None, code):
+        yield replace(other_filters, error_code=code)
+    requested = other_filters.statuses or _FAILED
+    if statuses := tuple(status for status in _FAILED if status in requested):
+        yield replace(other_filters, statuses=statuses)

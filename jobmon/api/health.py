@@ -26,13 +26,13 @@ class Liveness(Answer):
 
 
 class DatabaseCheck(Answer):
-    """The watched database responds."""
+    """Result of the check of the watched database."""
 
     pingMs = number("Duration of a ping, in milliseconds.")
     isReadable = boolean(
         "Whether the watched collections can be read; null if unknown.", nullable=True
     )
-    reason = string("Why `isReadable` is unknown.", optional=True)
+    reason = string("Why `isReadable` is null.", optional=True)
 
 
 class BuildProgress(Answer):
@@ -48,30 +48,30 @@ class RollupCheck(Answer):
     isFresh = boolean("Whether the collector's statistics are fresh.")
     build = nested(
         BuildProgress,
-        "Progress of the first count while `isFresh` is false; null if there is none.",
+        "Progress of the first count, while `isFresh` is false; null if no first count runs.",
         optional=True,
         nullable=True,
     )
     reason = string("Why the state of the collector is unknown.", optional=True)
     failure = string(
-        "Exception that stopped a collector in a web process in the last five minutes. It is "
-        "restarted.",
+        "Exception that stopped a collector in a web process in the last five minutes. The "
+        "collector is restarted.",
         optional=True,
     )
 
 
 class FailingReceiver(Answer):
-    """A receiver of notifications that messages do not reach."""
+    """A receiver of notifications to which messages cannot be delivered."""
 
-    name = string("Its name.")
+    name = string("Name of the receiver.")
     since = Date("When messages began to fail.")
-    reason = string("Why the last one was not delivered.")
+    reason = string("Why the last message was not delivered.")
 
 
 class NotificationCheck(Answer):
-    """State of the notifications; they never make the service unready."""
+    """State of the notifications; a failure does not make the service unready."""
 
-    failing = array(FailingReceiver, "Receivers that messages do not reach.")
+    failing = array(FailingReceiver, "Receivers to which messages cannot be delivered.")
 
 
 class ReadinessChecks(Answer):
@@ -85,7 +85,7 @@ class ReadinessChecks(Answer):
 
 
 class Readiness(Answer):
-    """The watched collections can be read."""
+    """The service is ready to answer requests."""
 
     status = string("`ready`.", enum=["ready"])
     checks = nested(ReadinessChecks, "Results of the checks.")
@@ -116,7 +116,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
         """Check that the watched collections can be read.
 
         If they cannot be read, the answer is 503 with the reason in `details.database`. It is also
-        503 if the list of revoked tokens is lost.
+        503 if the list of revoked tokens is lost. A database that is only slow counts as ready.
         """
         queue = current_queue()
         database = queue.probe.check()
@@ -148,7 +148,7 @@ def blueprint(revoked: RevokedTokens) -> Routes:
 
 
 def _are_revocations_lost(revoked: RevokedTokens) -> bool:
-    """Whether the list is lost; raises PyMongoError if the database is now unreachable."""
+    """Whether the list is lost; raises PyMongoError if the database does not answer."""
     try:
         return revoked.are_lost()
     except PyMongoError as error:
@@ -173,7 +173,7 @@ def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
         if not rollup.is_readable:
             return {
                 "isFresh": False,
-                "reason": "the MongoDB user may not read jobmon's own database",
+                "reason": "jobmon's MongoDB user cannot read jobmon's own database",
             }
         return {"isFresh": False, "build": rollup.first_build()} | _describe_failure(rollup)
     except Exception as error:  # the probe answers even if the document is malformed

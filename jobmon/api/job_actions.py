@@ -1,4 +1,4 @@
-"""Files the caller's requests for actions, and decides which actions and decisions are possible."""
+"""Files the caller's requests for actions, and finds which actions and decisions are possible."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -29,7 +29,7 @@ log = structlog.get_logger("jobmon.actions")
 MAX_DONE = 50  # outcomes shown for a job
 NOT_READ = "the records of actions cannot be read"
 _APPROVER_DECISIONS = ("approve", "reject")
-# The actions that can be undone: a job gets its earlier values back, unless it has changed since.
+# The actions that can be undone: jobs get their earlier values back.
 _UNDOABLE = (
     JobAction.RETRY,
     JobAction.RUN_NOW,
@@ -50,7 +50,7 @@ def queue_actions() -> QueueActions:
 def may_request(action: str) -> bool:
     """Whether the caller may request an action: by a permission, or as an owner by the settings.
 
-    An owner may request it only for the owner's jobs: the caller of this function ensures this.
+    Owners may request it only for their own jobs, which this function does not check.
     """
     if auth.is_admin():
         return auth.has_permission(ACTIONS[action].permission)
@@ -60,10 +60,10 @@ def may_request(action: str) -> bool:
 def require_right(action: str) -> None:
     """Raise ApiError 403 unless the caller may request an action."""
     if not may_request(action):
-        raise _denied(ACTIONS[action].permission)
+        raise _permission_error(ACTIONS[action].permission)
 
 
-def _denied(permission: str) -> ApiError:
+def _permission_error(permission: str) -> ApiError:
     return ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {permission}.")
 
 
@@ -81,8 +81,8 @@ def read_done_actions(
 ) -> tuple[list[dict[str, Any]] | None, str]:
     """The fields of each `DoneAction` of a job, or None and why they are unknown.
 
-    Operators see the author and the reason of each request, owners only of their own requests. The
-    answer may be up to `max_age_s` old.
+    Operators see the author and the reason of every request, owners those of their own requests.
+    The answer may be up to `max_age_s` old.
     """
     job_id = job.get("jobId")
     if queue.actions is None or not isinstance(job_id, str):
@@ -112,10 +112,10 @@ def make_person() -> Person:
 
 
 def file_order(order: ActionOrder, key: str | None, owner: str | None = None) -> ActionState:
-    """File a request of the caller, whose right was checked before.
+    """File a request of the caller; the caller's right must have been checked.
 
-    With `owner`, only jobs of this owner are changed. Raises ApiError 422 if the action cannot be
-    requested.
+    `key`: the idempotency key. With `owner`, only jobs of this owner are changed. Raises ApiError
+    422 if the action cannot be requested.
     """
     queue, actions = current_queue(), queue_actions()
     with explain_request_errors():
@@ -147,7 +147,7 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
 
 
 def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrder) -> int:
-    """The number of jobs or types of an order: for a filter the number that was confirmed."""
+    """The number of jobs or types of an order; for a filter, the number that was confirmed."""
     target = order.target
     if target.request_id is not None:
         return order.expected or 0
@@ -165,13 +165,14 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
 def decide(request_id: str, decision: str, reason: str) -> ActionState:
     """Record a decision of the caller: `approve`, `reject`, `pause`, `resume` or `stop`.
 
-    Raises ApiError 404 if there is no such request, 403 without the right, 409 if it is too late.
+    Raises ApiError 404 without such a request, 403 without the right, 409 if it is impossible now.
     """
     requests = queue_actions().requests
     state = find_request(request_id)
     if not may_decide(state, decision):
         by_approver = decision in _APPROVER_DECISIONS
-        raise _denied(JOBS_APPROVE if by_approver else ACTIONS[state.request.action].permission)
+        permission = ACTIONS[state.request.action].permission
+        raise _permission_error(JOBS_APPROVE if by_approver else permission)
     with explain_request_errors():
         decided: ActionState = getattr(requests, decision)(request_id, make_person(), reason)
     log.info(
@@ -192,7 +193,7 @@ def may_decide(state: ActionState, decision: str) -> bool:
 
 
 def list_decisions(state: ActionState) -> list[str]:
-    """The decisions that the caller may make now, or `undo` if the request can be undone."""
+    """The decisions that the caller may make now, or only `undo` if the caller may undo it."""
     is_own = state.request.by.subject == auth.subject()
     if may_undo(state):
         return ["undo"]
@@ -208,12 +209,12 @@ def list_decisions(state: ActionState) -> list[str]:
 def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False) -> ActionState:
     """File a request that undoes an earlier one.
 
-    Raises ApiError 404 if there is no such request, 403 without the right, 409 if it has no undo.
+    Raises ApiError 404 without such a request, 403 without the right, 409 without an undo, or 422.
     """
     state = find_request(request_id)
     for permission in _list_undo_permissions(state):
         if not auth.has_permission(permission):
-            raise _denied(permission)
+            raise _permission_error(permission)
     if not _has_undo(state):
         message = "This request cannot be undone."
         raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
@@ -226,7 +227,7 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
 
 
 def may_undo(state: ActionState) -> bool:
-    """Whether the caller may undo a request."""
+    """Whether the caller may undo a request, and it can be undone now."""
     return (
         auth.is_admin()
         and _has_undo(state)

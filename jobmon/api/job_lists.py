@@ -24,7 +24,7 @@ from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueue, current_queue
 
 NOT_IN_LIST = "the job is not in the list of the longest runs"
-NO_ORDER = "no index has the jobs beyond this one in the order of the list"
+NO_ORDER = "no index has the jobs before and after this one in the order of the list"
 
 _COLUMNS = [name for name in JobSummary().fields if name != "lastError"]
 _pick_columns = itemgetter(*_COLUMNS)
@@ -52,7 +52,7 @@ class ListPage(NamedTuple):
 
 
 class Neighbors(NamedTuple):
-    """The jobs before and after a job in a list, None at its ends or if unknown.
+    """The jobs before and after a job in a list; None if there is none or it is unknown.
 
     `reason`: why they are unknown.
     """
@@ -65,8 +65,8 @@ class Neighbors(NamedTuple):
 class ListResponder:
     """Answers a `ListQuery` about the request's queue, for the JSON routes and for the pages.
 
-    ApiError 422 for a filter that matches too many jobs or that the documents have no field for;
-    429 for too many exports at once.
+    Raises ApiError 422 for a filter that matches too many jobs or that the documents have no field
+    for, 429 for too many exports or pages far from 1 at once.
     """
 
     def __init__(self) -> None:
@@ -125,9 +125,9 @@ class ListResponder:
         return ListPage(jobs=page.jobs, meta=meta, job_filter=job_filter)
 
     def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
-        """The jobs before and after a job, as the store reads it, in the whole list.
+        """The jobs before and after a job (a document of the store) in the whole list.
 
-        This takes two queries for one job each, or a search in the list of the longest runs.
+        It runs two queries for one job each, or searches the list of the longest runs.
         """
         queue = current_queue()
         if query.by_duration:
@@ -146,8 +146,8 @@ class ListResponder:
         """All matching jobs as a file of `query.format`."""
         queue = current_queue()
         if query.by_duration:
-            jobs, why = self._longest.list(queue, query.job_filter)
-            return export(JOB_ROWS, iter([jobs]), query.format, why)
+            jobs, reason = self._longest.list(queue, query.job_filter)
+            return export(JOB_ROWS, iter([jobs]), query.format, reason)
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             batches = queue.lists.batches(job_filter, oldest_first=query.oldest_first)
@@ -155,37 +155,37 @@ class ListResponder:
 
     def _page_longest(self, queue: WatchedQueue, query: ListQuery) -> ListPage:
         """A page by its number: these lists have no cursor."""
-        jobs, why = self._longest.list(queue, query.job_filter)
+        jobs, reason = self._longest.list(queue, query.job_filter)
         first = (query.page - 1) * query.per_page
-        meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), why)
+        meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), reason)
         shown = jobs[first : first + query.per_page]
         return ListPage(jobs=shown, meta=meta, job_filter=query.job_filter)
 
 
-def _format_meta(page: int, per_page: int, total: CappedCount, why: str) -> dict[str, Any]:
-    """The `JobListMeta` of a page without cursors; `why`: why jobs may be missing in the list."""
+def _format_meta(page: int, per_page: int, total: CappedCount, reason: str) -> dict[str, Any]:
+    """The `JobListMeta` of a page without cursors; `reason`: why the list may lack jobs."""
     return {
         "page": page,
         "per_page": per_page,
         "total": total.value,
-        "total_is_exact": total.is_exact and not why,
+        "total_is_exact": total.is_exact and not reason,
         "total_pages": math.ceil(total.value / per_page),
         "next_cursor": None,
         "prev_cursor": None,
         "page_is_exact": True,
-        "reasons": {"data": why} if why else {},
+        "reasons": {"data": reason} if reason else {},
     }
 
 
 def _explain_shift(reasons: dict[str, str], max_shift: int | None) -> dict[str, Any]:
     """The fields of `JobListMeta` for a page that may begin some places earlier or later."""
-    why = "no collector counts the jobs, and some may have changed since they were counted"
+    reason = "no collector is running, and jobs may have changed since they were last counted"
     if max_shift is not None:
-        why = (
+        reason = (
             f"found by counts that are some seconds old; {max_shift:,} jobs may have changed "
             "since, and the page may begin up to that many places earlier or later"
         )
-    return {"page_is_exact": False, "reasons": reasons | {"page": why}}
+    return {"page_is_exact": False, "reasons": reasons | {"page": reason}}
 
 
 @contextmanager

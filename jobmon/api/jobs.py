@@ -1,4 +1,4 @@
-"""`GET /jobs/{jobId}` and `GET /jobs`: the routes for owners of jobs."""
+"""`/jobs`, `/jobs/{job_id}`, `/job` and the routes below `/job`: for owners of jobs, and admins."""
 
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
@@ -38,8 +38,8 @@ JOB_ID = {
     "in": "path",
     "name": "job_id",
     "required": True,
-    "description": "The job's id as lists print it, percent-encoded; a slash may be `%2F` or `/`. "
-    "Clients and proxies remove `.` and `..` from a path: use `GET /job` for such ids.",
+    "description": "The job's id as lists print it, percent-encoded; a slash can be sent as `%2F` "
+    "or `/`. For the ids `.` and `..`, which clients and proxies remove, use `GET /job`.",
     "schema": {"type": "string", "minLength": 1},
     "example": examples.JOB_DETAIL["jobId"],
 }
@@ -53,7 +53,7 @@ class RestOfPath(BaseConverter):
 
 
 def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
-    """`/jobs`, `/jobs/{jobId}`, and `/job` for ids that no path can hold, with routes below."""
+    """The routes of this module, and `GET /job/counts`."""
     routes = Routes("jobs", __name__, access=Access.SIGNED_IN)
     routes.before_request(auth.require_owners)
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
@@ -66,16 +66,16 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
     def own_jobs(query: ListQuery) -> Response:
         """List the caller's own jobs.
 
-        The jobs whose createdBy is the token's `sub`, newest first by createdAt. Filters combine;
-        an empty filter is no filter. The filters of `GET /admin/jobs/queue` that are missing here
-        are refused with 422. Each field in JOBMON_SEARCH_FIELDS is a parameter, too.
+        Their createdBy is the token's `sub`. By default newest first by createdAt. A job must match
+        all filters; empty filters are ignored. Filters that only `GET /admin/jobs/queue` has return
+        422. Each field in JOBMON_SEARCH_FIELDS is a parameter, too.
         """
         return lists.respond(query.confine_to(auth.subject()))
 
     def document_job(view: Callable[..., Document]) -> Callable[..., Any]:
         documented: Callable[..., Any] = routes.response(
             HTTPStatus.OK, JobDetail, example=examples.JOB_DETAIL
-        )(document_refusal(routes)(view))
+        )(document_access_denied(routes)(view))
         return documented
 
     @routes.get("/jobs/<anything:job_id>", parameters=[JOB_ID])
@@ -90,21 +90,21 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
     @routes.arguments(JobParameters, location="query")
     @document_job
     def job_by_query(job_id: str) -> Document:
-        """Get a job by its id as a query parameter.
+        """Get a job by its id as a query parameter, as its owner or an admin.
 
-        For ids that a path cannot hold (`.`, `..` and the empty id), and for any other id.
+        It takes every id, even those that a path cannot hold: `.`, `..` and the empty id.
         """
         return get_detailed_job(job_id)
 
     @routes.get("/job/neighbors")
     @routes.doc(operationId="getOwnNeighbors")
     @routes.arguments(OwnNeighborParameters, location="query")
-    @document_refusal(routes)
+    @document_access_denied(routes)
     @routes.response(HTTPStatus.OK, NeighborsAnswer, example=examples.NEIGHBORS)
     def own_neighbors(query: NeighborQuery) -> dict[str, Any]:
         """Get the jobs before and after a job in the list of the caller's own jobs.
 
-        The filters and the order are those of `GET /jobs`. The job need not match them any more.
+        The filters and the order are those of `GET /jobs`. The job may no longer match the filters.
         """
         own_list = query.list_query.confine_to(auth.subject())
         return find_neighbors(lists, own_list, get_callers_job(query.job_id))
@@ -113,19 +113,19 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
     return routes
 
 
-def document_refusal(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for views of one job: documents the answer for a caller who may not see it."""
+def document_access_denied(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for views of one job: documents the 403 for a caller who has no access to it."""
     documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.FORBIDDEN,
         schema=Error,
-        description="No such job, or not the caller's: the same answer for both.",
+        description="There is no such job, or it is another owner's: both have the same answer.",
         example=examples.ERRORS["access_denied"],
     )
     return documented
 
 
 def get_detailed_job(job_id: str) -> Document:
-    """The job with this id as `JobDetail` serializes it. Raises what `get_callers_job` raises."""
+    """The job with the fields that `JobDetail` serializes. Raises what `get_callers_job` raises."""
     job, now = get_callers_job(job_id), datetime.now(UTC)
     queue = current_queue()
     explanation = dump_explanation(read_explanation(queue, job, now), now)
@@ -136,12 +136,12 @@ def get_detailed_job(job_id: str) -> Document:
 
 
 def require_own_job(job_ids: Collection[str]) -> None:
-    """Raise ApiError 403, as `get_callers_job` does, unless one of the jobs is the caller's own."""
+    """Raise ApiError 403, as `get_callers_job` does, if none of the jobs is the caller's own."""
     if not current_queue().lists.look_up(job_ids, JobFilter(), auth.subject()):
-        raise _denied()
+        raise _access_error()
 
 
-def _denied() -> ApiError:
+def _access_error() -> ApiError:
     return ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
 
 
@@ -153,6 +153,6 @@ def get_callers_job(job_id: str) -> Document:
     queue, is_admin = current_queue(), auth.is_admin()
     found = queue.jobs.get_job(job_id, owner=None if is_admin else auth.subject())
     if found is None:
-        raise _denied()
+        raise _access_error()
     found = add_error_groups(queue, found, may_see=is_admin)
     return {**found, "repetition": find_repetition(queue, found)}

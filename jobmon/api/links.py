@@ -10,14 +10,14 @@ from jobmon.settings.links import MAX_VALUE_LENGTH, PAYLOAD, NoLinkError
 from jobmon.store.bson_json import to_json, to_text
 from jobmon.store.mapping import Document
 
-# A text of this length may be the name in a pair such as {name: KEY, value: SECRET}.
-_LONGEST_NAME = 200
+# Only a text of at most this length can be the name in a pair {name: KEY, value: SECRET}.
+_MAX_NAME_LENGTH = 200
 
 
 def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]:
-    """Each link of a job, as the store reads it with its attempts: its `name` and `url`.
+    """The links of a job (from `JobStore.get_job`): the `name` and the `url` of each.
 
-    If there is no address, `url` is None and `reason` explains it.
+    `url` is None if it cannot be made from the job; `reason` explains it.
     """
     values = _read_values(settings, job)
 
@@ -36,7 +36,7 @@ def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]
 
 
 def _read_values(settings: Settings, job: Document) -> dict[str, Any]:
-    """The fields of a job that a link may contain, except those of the payload, as JSON."""
+    """The values that a link can contain, as JSON, without those of the payload."""
     attempts = job.get("attempts") or [{}]
     job_id = _to_value(job.get("jobId"))
     return {
@@ -68,7 +68,7 @@ def _read_payload(payload: Any, path: list[str]) -> Any:
 
 
 def _select(value: Any, path: list[str]) -> Any:
-    """The part of a document that is needed to redact the value at a path; the whole may be 16 MB.
+    """The part of a document that is needed to redact the value at a path; all may be 16 MB.
 
     It includes the short texts next to a value, because one of them may name it as a secret.
     """
@@ -77,7 +77,7 @@ def _select(value: Any, path: list[str]) -> Any:
         kept = {
             name: text
             for name, text in value.items()
-            if isinstance(text, str) and len(text) <= _LONGEST_NAME
+            if isinstance(text, str) and len(text) <= _MAX_NAME_LENGTH
         }
         return kept | ({key: _select(value[key], inner)} if key in value else {})
     if isinstance(value, dict | list | DBRef):

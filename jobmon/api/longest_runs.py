@@ -1,4 +1,4 @@
-"""The list of the jobs with the longest runs, from the bounded lists that the collector keeps."""
+"""Lists the jobs with the longest runs, from the bounded lists that the collector keeps."""
 
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ from jobmon.store.search import matches_filter
 from jobmon.web.queues import WatchedQueue
 
 MAX_JOBS = 100
-KEEP_S = 2
-MAX_KEPT = 20  # lists
-LENGTH = timedelta(days=1)  # of the window, if it has no start
-COVERED = (
+CACHE_TTL_S = 2
+MAX_CACHED = 20  # lists
+DEFAULT_LENGTH = timedelta(days=1)  # of a window without a start
+LONGEST_ONLY = (
     f"of each type only the {SLOWEST} longest runs that ended in the window are kept, and jobs "
     "that no longer exist are left out"
 )
@@ -35,21 +35,21 @@ class LongestRunReader:
     """Lists jobs by their longest run; callers share a list for two seconds."""
 
     def __init__(self) -> None:
-        self._lists: SingleFlightCache[LongestRuns] = SingleFlightCache(MAX_KEPT)
+        self._lists: SingleFlightCache[LongestRuns] = SingleFlightCache(MAX_CACHED)
 
     def list(self, queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
         """At most 100 jobs, each with the `durationMs` of its longest run, the longest first.
 
-        The runs ended in the window from `finished_from` to `finished_to`, by default the last 24
+        Only runs count that ended from `finished_from` to `finished_to`, by default in the last 24
         hours. Raises ApiError 422 or 503 for a window without a history, and PyMongoError.
         """
         key = queue.name, job_filter
-        return self._lists.get(key, lambda: _read_longest(queue, job_filter), KEEP_S)
+        return self._lists.get(key, lambda: _read_longest(queue, job_filter), CACHE_TTL_S)
 
 
 def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     start, end = job_filter.finished_from, job_filter.finished_to
-    window = resolve_window(queue.series, WindowQuery(start=start, end=end, length=LENGTH))
+    window = resolve_window(queue.series, WindowQuery(start=start, end=end, length=DEFAULT_LENGTH))
     with explain_history_errors(NO_COLLECTOR):
         history = queue.runs.read(window)
     runs = _select_runs(history.details, job_filter)
@@ -61,12 +61,12 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
         if matches and (job_id := to_text(job.get("jobId"))) in runs
     ]
     jobs.sort(key=lambda job: -int(job["durationMs"]))
-    reasons = (explain_slowest(queue, history), history.incomplete_reason, COVERED)
+    reasons = (explain_slowest(queue, history), history.incomplete_reason, LONGEST_ONLY)
     return LongestRuns(jobs, "; ".join(filter(None, reasons)))
 
 
 def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRun]:
-    """The longest run of each job by its id, the longest first."""
+    """The longest run of each of 100 jobs by its id, the longest first."""
     start, end, types = job_filter.finished_from, job_filter.finished_to, job_filter.types
     found = [
         run

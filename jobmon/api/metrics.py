@@ -1,7 +1,7 @@
-"""`GET /metrics`: the queue and the service's own requests, for Prometheus.
+"""`GET /metrics`: the queues and the service's own requests, for Prometheus.
 
 gunicorn's hooks (`jobmon.serving`) must run before this module is imported: on import,
-prometheus_client decides whether the workers add up their counts in files (multiprocess mode).
+prometheus_client decides whether the workers share their counts in files (multiprocess mode).
 """
 
 import os
@@ -39,8 +39,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # they add a series t
 class RequestMetrics:
     """Counts the requests of one app.
 
-    In multiprocess mode prometheus_client keeps one count per process and metric: there a process
-    must have one app only, as gunicorn's workers do.
+    In multiprocess mode prometheus_client keeps one count per process and metric: a process must
+    then have only one app, as gunicorn's workers do.
     """
 
     def __init__(self) -> None:
@@ -90,15 +90,15 @@ def register(app: Flask, settings: Settings) -> None:
     reader = QueueMetrics(settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
-        # A scrape must be able to report that the database is unreachable.
+        # Even if the database is unreachable, a scrape must be answered, and report it.
         routes.before_request(partial(auth.require_any_permission, require_revocation_check=False))
 
     @routes.get("/metrics")
     def metrics() -> Response:
         """All metrics, in the format that the scraper prefers.
 
-        Below the path of a queue, the metrics of this queue; else of all queues that the token may
-        read.
+        Below the path of a queue, the metrics of this queue; otherwise of all queues that the token
+        may read, or of all if no token is needed.
         """
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
         registry.register(Scrape(reader.read(_scraped_queues(settings))))

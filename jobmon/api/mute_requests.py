@@ -1,4 +1,4 @@
-"""`POST /admin/jobs/mutes…`: mutes, acknowledges and ends, only with JOBMON_ACTIONS."""
+"""`POST /admin/jobs/mutes…`: add and end mutes of notices, only with JOBMON_ACTIONS."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -36,7 +36,7 @@ _MUTE_ID = {
 
 
 class MuteBody(Body):
-    """Which notices are muted, until when and why."""
+    """The notices to mute or acknowledge, the end and the reason."""
 
     mode = fields.String(
         load_default=MuteMode.MUTE.value,
@@ -46,17 +46,17 @@ class MuteBody(Body):
     kind = fields.String(
         load_default=default_none,
         validate=validate.OneOf([kind.value for kind in CheckKind]),
-        **describe("The notices; without it all of the queue, only for `mute`.", nullable=True),
+        **describe("The check; without it all checks, only for `mute`.", nullable=True),
     )
     types = fields.String(
         load_default="",
-        **describe("Only these types: a name or a pattern such as `mail.*`."),
+        **describe("Only these types: a name or a pattern such as `mail.*`; empty for all types."),
     )
     until = fields.AwareDateTime(
         required=True,
         format="iso",
         default_timezone=UTC,
-        **describe("Until when: at most 30 days from now. UTC if it has no offset."),
+        **describe("When it ends: at most 30 days from now. ISO 8601; UTC if it has no offset."),
     )
     reason = fields.String(
         required=True,
@@ -83,20 +83,20 @@ def blueprint() -> Routes:
     @routes.doc(operationId="muteNotices")
     @routes.arguments(MuteBody, location="json", example=action_examples.MUTE_BODY)
     @routes.response(HTTPStatus.CREATED, MuteAnswer, example=action_examples.MUTE)
-    def mute(given: dict[str, Any]) -> dict[str, Any]:
+    def mute(body: dict[str, Any]) -> dict[str, Any]:
         """Mute or acknowledge notices for a while; needs NOTICES_MUTE.
 
-        No message about a muted notice is sent until the time is over. Of an acknowledged one no
-        reminder is sent, but that it gets worse and that it is over. Pages show both.
+        No message about a muted notice is sent until the mute ends. About an acknowledged notice
+        only two messages are sent: that it gets worse, and that it is over. Pages show both kinds.
         """
         require_right()
-        kind = given["kind"]
+        kind = body["kind"]
         added = add_mute(
-            given["until"].astimezone(UTC),
+            body["until"].astimezone(UTC),
             kind=None if kind is None else CheckKind(kind),
-            types=given["types"],
-            mode=MuteMode(given["mode"]),
-            reason=given["reason"],
+            types=body["types"],
+            mode=MuteMode(body["mode"]),
+            reason=body["reason"],
         )
         return format_mute(added, datetime.now(UTC))
 
@@ -108,17 +108,17 @@ def blueprint() -> Routes:
     @routes.alt_response(
         HTTPStatus.NOT_FOUND,
         schema=Error,
-        description="There is no such mute.",
+        description="There is no such mute in the last 30 days.",
         example=examples.ERRORS["not_found"],
     )
     @routes.response(HTTPStatus.OK, MuteAnswer, example=action_examples.MUTE)
-    def end(given: dict[str, Any], mute_id: str) -> dict[str, Any]:
+    def end(body: dict[str, Any], mute_id: str) -> dict[str, Any]:
         """End a mute or an acknowledgement now; needs NOTICES_MUTE.
 
-        A notice that is still there is sent.
+        If the notice still exists, messages about it are sent again.
         """
         require_right()
-        return format_mute(end_mute(mute_id, given["reason"]), datetime.now(UTC))
+        return format_mute(end_mute(mute_id, body["reason"]), datetime.now(UTC))
 
     return routes
 
@@ -137,7 +137,7 @@ def require_right() -> None:
 
 
 def add_mute(until: datetime, **fields: Any) -> Mute:
-    """Record a mute of the caller, whose right was checked; ApiError 422 for a bad one."""
+    """Record a mute of the caller; the right must have been checked. Raises ApiError 422."""
     try:
         at = to_milliseconds(datetime.now(UTC))
         mute = Mute(by=make_person(), at=at, until=until, **fields)
@@ -157,7 +157,7 @@ def add_mute(until: datetime, **fields: Any) -> Mute:
 
 
 def end_mute(mute_id: str, reason: str) -> Mute:
-    """Record that the caller, whose right was checked, ends a mute; ApiError 404 without one."""
+    """Record that the caller ends a mute; the right must have been checked. Raises ApiError 404."""
     ended = current_queue().mutes.end(find_mute(mute_id), make_person(), reason)
     log.info("mute ended", mute=mute_id, user=auth.subject())
     return ended

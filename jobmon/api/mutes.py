@@ -18,29 +18,29 @@ from jobmon.web.queues import current_queue
 class MuteAnswer(Answer):
     """A mute or an acknowledgement of notices."""
 
-    id = string("Its id.")
+    id = string("Id of the mute.")
     mode = string(
         "`mute`: no message is sent. `acknowledge`: no reminder is sent.", enum=list(MuteMode)
     )
     kind = string(
-        "The check whose notices it is about; null for all checks.",
+        "The check whose notices are muted; null for all checks.",
         enum=list(CheckKind),
         nullable=True,
     )
     types = string("A pattern of types, such as `mail.*`; empty for all types.")
     by = nested(PersonAnswer, "The person who muted or acknowledged the notices.")
-    at = DateOrText("Since when.")
-    until = DateOrText("Until when, unless it was ended earlier.")
+    at = DateOrText("When it began.")
+    until = DateOrText("When it ends, unless a person ends it earlier.")
     reason = string("Why, as the person wrote it; secrets are replaced.")
-    isActive = boolean("Whether it is in force.")
-    endedAt = DateOrText("When a person ended it; null if no person did.")
-    endedBy = nested(PersonAnswer, "The person who ended it; null if no person did.", nullable=True)
+    isActive = boolean("Whether it is active now.")
+    endedAt = DateOrText("When a person ended it early; null if nobody did.")
+    endedBy = nested(PersonAnswer, "The person who ended it; null if nobody did.", nullable=True)
 
 
 class MuteList(Answer):
     """Mutes of the last 30 days."""
 
-    data = array(MuteAnswer, "The newest first.")
+    data = array(MuteAnswer, "The mutes, the newest first.")
 
 
 def add_routes(routes: Routes) -> None:
@@ -50,9 +50,9 @@ def add_routes(routes: Routes) -> None:
     @routes.doc(operationId="listMutes")
     @routes.response(HTTPStatus.OK, MuteList, example=action_examples.MUTE_LIST)
     def mutes() -> dict[str, Any]:
-        """List the mutes of notices of the last 30 days, also past mutes.
+        """List the mutes of notices of the last 30 days, including those that have ended.
 
-        A muted notice is not sent to people, but stays on the pages.
+        No message about a muted notice is sent, but pages show it.
         """
         return format_mutes(current_queue().mutes.list_recent())
 

@@ -12,12 +12,12 @@ from jobmon.api.job_lists import ListResponder
 from jobmon.api.queries import AdminFilters, FilterParameters, ListQuery, OwnFilters
 from jobmon.store.mapping import Document
 
-NO_ID = "the job there has no id"
+NO_ID = "the job at this place has no id"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeighborQuery:
-    """A request for the jobs next to the job with this id in a list."""
+    """A request for the jobs before and after the job with this id in a list."""
 
     job_id: str
     list_query: ListQuery
@@ -45,13 +45,13 @@ class OwnNeighborParameters(OwnFilters, _NeighborParameters):
 class NeighborsAnswer(Answer):
     """The jobs before and after a job in a list."""
 
-    previousJobId = string("Id of the job before it; null if it is the first.", nullable=True)
-    nextJobId = string("Id of the job after it; null if it is the last.", nullable=True)
+    previousJobId = string("Id of the job before it; null if none is known.", nullable=True)
+    nextJobId = string("Id of the job after it; null if none is known.", nullable=True)
     reasons = mapping(fields.String(), "By field name: why it is null although there may be a job.")
 
 
 def find_neighbors(lists: ListResponder, query: ListQuery, job: Document) -> dict[str, Any]:
-    """The fields of a `NeighborsAnswer` about a job, as the store reads it; raises ApiError 422."""
+    """The fields of a `NeighborsAnswer` about a job (a document); raises ApiError 422."""
     found = lists.find_neighbors(query, job)
     ids, reasons = {}, {}
     for name, neighbor in (("previousJobId", found.previous), ("nextJobId", found.next)):

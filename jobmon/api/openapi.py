@@ -31,28 +31,28 @@ from jobmon.web.queues import WatchedQueues, root_path
 BEARER = "bearer"
 
 _ABOUT = """\
-A read-only monitor of a job queue in MongoDB.
+A monitor of job queues in MongoDB. Without JOBMON_ACTIONS it changes no jobs.
 
-Dates are ISO 8601 in UTC with milliseconds and `Z`. A watched document may hold anything: missing
-fields are null, and text in place of a date is shown unchanged.
+Dates are ISO 8601 in UTC with milliseconds and `Z`. A watched document can hold anything: missing
+fields are null, and any other value in place of a date is shown as text.
 
 Every error is an `Error`, including 404 `not_found` for an unknown path and 405
 `method_not_allowed` (with `Allow`). A request that is not received within five seconds gets 408
 `request_timeout`, a body of more than 64 KiB 413 `request_entity_too_large`. The token is checked
-before the parameters; unknown parameters are ignored. A HEAD is answered like a GET, without body.
+before the parameters. Unknown query parameters are ignored. HEAD is answered as GET without body.
 
-One jobmon can watch several queues. The paths of a queue begin with `/queues/{queue}`; without it
-they are about the default queue.
+One jobmon can watch several queues. The paths of a queue begin with `/queues/{queue}`; paths
+without it are about the default queue.
 """
 
 _TAGS = {
-    "jobs": "The caller's jobs.",
+    "jobs": "The caller's own jobs; any job for roles with the permission of the queue.",
     "admin": "The whole queue, for roles with its permission: ADMIN_DASHBOARD by default.",
     "queues": "All watched queues.",
     "actions": "Actions on jobs: requests, which an actor carries out, and their records. Only "
-    "with JOBMON_ACTIONS; otherwise these paths are a 404.",
+    "with JOBMON_ACTIONS; otherwise these paths return 404.",
     "health": "Liveness and readiness probes, without a token.",
-    "mutes": "Mutes of notices. Only with JOBMON_ACTIONS; otherwise these paths are a 404.",
+    "mutes": "Adding and ending mutes of notices. Only with JOBMON_ACTIONS.",
 }
 
 RETRY_AFTER = {
@@ -64,34 +64,34 @@ RETRY_AFTER = {
 }
 _CHALLENGE = {
     "WWW-Authenticate": {
-        "description": "The scheme of the required token.",
+        "description": "The authentication scheme.",
         "required": True,
         "schema": {"type": "string", "const": "Bearer"},
     }
 }
 
-# Errors that routes share: description, headers, and codes with an example each.
+# Errors that routes share: description, headers, and the codes, each of which has an example.
 _ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     HTTPStatus.UNAUTHORIZED: (
         "The token is missing, expired or not valid.",
         _CHALLENGE,
         ("authentication_required", "token_expired", "token_invalid"),
     ),
-    HTTPStatus.FORBIDDEN: ("The role lacks the queue's permission.", {}, ("permission_denied",)),
+    HTTPStatus.FORBIDDEN: ("The token lacks a permission.", {}, ("permission_denied",)),
     HTTPStatus.NOT_FOUND: ("There is no such path.", {}, ("not_found",)),
     HTTPStatus.UNPROCESSABLE_ENTITY: (
-        "Bad parameters; `details` has the messages of each.",
+        "Bad parameters or fields of the body; `details` has the messages for each.",
         {},
         ("validation_error",),
     ),
     HTTPStatus.TOO_MANY_REQUESTS: (
-        "Too many requests of this caller or address, or too many exports at once.",
+        "Too many requests of this caller or address, or too many files or far pages at once.",
         RETRY_AFTER,
         ("rate_limited",),
     ),
     HTTPStatus.INTERNAL_SERVER_ERROR: ("Internal error.", {}, ("server_error",)),
     HTTPStatus.SERVICE_UNAVAILABLE: (
-        "A dependency does not respond in time, or the service is overloaded.",
+        "Something that the service needs is not available, or the service is overloaded.",
         RETRY_AFTER,
         (
             "database_unavailable",
@@ -116,8 +116,8 @@ _FILES = {
 }
 
 
-_MAX_ROOTS = 4  # cached documents: one for each path below which proxies serve jobmon
-# The routes about lists of jobs, which have the parameters of a search.
+_MAX_ROOTS = 4  # cached documents: one for each root path that proxies give jobmon
+# The routes with filters of jobs: they have the parameters that search the payload.
 _LISTS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
 
 
@@ -151,7 +151,7 @@ _SHARED_ERRORS[Access.ADMIN] = (*_SHARED_ERRORS[Access.SIGNED_IN], HTTPStatus.FO
 class _ParameterReader:
     """Reads the parameters of a view with their schema, in place of webargs.
 
-    webargs looks up every parameter of the schema, also if the request does not have it.
+    webargs looks up every parameter of the schema, even if the request does not have it.
     """
 
     DEFAULT_VALIDATION_STATUS = HTTPStatus.UNPROCESSABLE_ENTITY.value
@@ -219,7 +219,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
     def document_files(self, what: str, schema: str) -> Callable[..., Any]:
         """Document that a list can also be answered as a file.
 
-        `what`: the word for a row. `schema`: its fields.
+        `what`: the noun for a row. `schema`: the name of its schema.
         """
 
         def document(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -256,7 +256,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     """flask-smorest with jobmon's errors. Routes are documented when the document is requested.
 
-    Documenting them at the start would double the start's time, and few processes serve it.
+    Documenting them at the start would double its duration, and few processes serve the document.
     """
 
     DEFAULT_ERROR_RESPONSE_NAME = None  # every error is documented by name
@@ -286,7 +286,7 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         components.schema("JobError", schema=answers.JobError)
 
     def to_dict(self, root: str = "") -> dict[str, Any]:
-        """The whole document, for a service below the path `root`; empty if it has none."""
+        """The whole document, for a service below the path `root`; an empty `root` is no path."""
         with self._lock:
             while self.undocumented:
                 self.undocumented.pop(0)()
@@ -333,7 +333,7 @@ def _list_servers(root: str) -> list[dict[str, Any]]:
         {"url": root or "/", "description": "The default queue."},
         {
             "url": f"{root}/queues/{{queue}}",
-            "description": "One of several queues: `GET /queues` lists them.",
+            "description": "One of several queues; `GET /queues` lists their names.",
             "variables": {"queue": {"default": "default"}},
         },
     ]
@@ -356,7 +356,7 @@ def _describe_parameter(_: Any, field: fields.Field[Any], **__: Any) -> dict[str
 
 
 def render_document(app: Flask, root: str = "") -> str:
-    """The document as JSON text with a final newline; always the same for the same routes."""
+    """The document as JSON text with a final newline; always the same for the same app and root."""
     api: DocumentedApi = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
     return json.dumps(api.to_dict(root), indent=2, ensure_ascii=False) + "\n"
 

@@ -19,16 +19,16 @@ from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.web import auth
 from jobmon.web.queues import WatchedQueue, current_queue
 
-COUNTED_UP_TO = 1_000  # jobs of each status; together fewer than the 10,000 for a list's total
-KEEP_S = 2
-MAX_KEPT = 1_000  # results
+COUNTED_UP_TO = 1_000  # jobs of each status; a list counts its total up to 10,000
+CACHE_TTL_S = 2
+MAX_CACHED = 1_000  # results
 TOTAL = "totalJobs"
 
 
 class OwnCountParameters(Parameters):
     """Which of the caller's own jobs are counted."""
 
-    type = repeatable_field("Only jobs of this type, or with `text*` of such types", 20)
+    type = repeatable_field("Jobs of this type; `text*` matches types that begin with `text`", 20)
 
     @post_load
     def _make_types(self, query: dict[str, Any], **_: Any) -> tuple[str, ...]:
@@ -45,14 +45,14 @@ class OwnCountsAnswer(Answer):
     totalJobs = integer("The caller's jobs, counted up to 10,000; null if unknown.", nullable=True)
     reasons = mapping(
         fields.String(),
-        "By status, or `totalJobs`: why the number is null, or only a lower bound.",
+        "By status, and for `totalJobs`: why the number is null or a lower bound.",
     )
-    asOf = Date("When they were counted: at most two seconds ago.")
+    asOf = Date("When they were counted: about two seconds ago at most.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnCounts:
-    """An owner's jobs at `as_of` (UTC): all, and by status; `reasons` as in the answer."""
+    """An owner's jobs at `as_of` (UTC), in total and by status; `reasons` as in the answer."""
 
     as_of: datetime
     total: CappedCount | None
@@ -64,15 +64,15 @@ class OwnCounter:
     """Counts the jobs of owners; callers share a result for two seconds."""
 
     def __init__(self) -> None:
-        self._kept: SingleFlightCache[OwnCounts] = SingleFlightCache(MAX_KEPT)
+        self._cache: SingleFlightCache[OwnCounts] = SingleFlightCache(MAX_CACHED)
 
     def count(self, queue: WatchedQueue, owner: str, types: tuple[str, ...] = ()) -> OwnCounts:
-        """The owner's jobs of these types, or of all types if it is empty; raises PyMongoError.
+        """The owner's jobs of these types, or of all without `types`; raises PyMongoError.
 
         Each status is counted in the index that its list uses, up to 1,000 jobs.
         """
         key = queue.name, owner, types
-        return self._kept.get(key, lambda: _count(queue, owner, types), KEEP_S)
+        return self._cache.get(key, lambda: _count(queue, owner, types), CACHE_TTL_S)
 
 
 def _count(queue: WatchedQueue, owner: str, types: tuple[str, ...]) -> OwnCounts:

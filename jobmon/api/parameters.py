@@ -22,8 +22,8 @@ from jobmon.web.errors import invalid_parameters
 
 ISO = "ISO 8601; UTC if it has no offset."
 
-MAX_KEPT = 200  # cached queries of a schema
-MAX_KEPT_LENGTH = 500  # characters of a cached query
+MAX_CACHED = 200  # cached queries of a schema
+MAX_CACHED_LENGTH = 500  # characters of a cached query
 
 
 class SentParameters(dict[str, Any]):
@@ -38,13 +38,13 @@ class SentParameters(dict[str, Any]):
 
 
 class Parameters(Schema):
-    """Query parameters: unknown ones are ignored, and only a list may be repeated.
+    """Query parameters: unknown ones are ignored, and only those of a `List` field may be repeated.
 
-    Most requests have few of many parameters. So marshmallow reads those that were sent, and the
-    others have their defaults from the start.
+    Most requests have few of many parameters. So marshmallow reads only those that were sent; the
+    others get their defaults from `_copy_defaults`.
     """
 
-    # Whether results are cached: nobody changes them, and only `range` makes them depend on now.
+    # Whether results are cached: they are immutable, and only `range` makes them depend on now.
     is_cached: ClassVar[bool] = False
 
     class Meta:
@@ -68,21 +68,20 @@ class Parameters(Schema):
         self.dict_class = self._copy_defaults  # type: ignore[assignment] # called for each load
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """The schema itself: each decorator of a route copies the documentation so far."""
+        """The same schema: the decorators of a route copy its documentation, with the schema."""
         return self
 
     def read(self, request: Request) -> Any:
         """The typed query of a request; raises ApiError 422 for bad parameters.
 
-        With `is_cached` the latest results are kept, because pages and programs send the same query
-        again and again.
+        With `is_cached` results are cached: pages and programs repeat the same queries.
         """
         text = request.query_string
         if (known := self._cached.get(text)) is not None:
             return known
         query = self._parse(request.args)
-        if self.is_cached and "range" not in request.args and len(text) <= MAX_KEPT_LENGTH:
-            if len(self._cached) >= MAX_KEPT:
+        if self.is_cached and "range" not in request.args and len(text) <= MAX_CACHED_LENGTH:
+            if len(self._cached) >= MAX_CACHED:
                 self._cached.clear()
             self._cached[text] = query
         return query
@@ -142,7 +141,7 @@ def check_range(query: Mapping[str, Any]) -> None:
 
 
 def repeatable_field(description: str, max_values: int) -> fields.List[Any]:
-    """Up to `max_values` labels, any of which matches; `description` is the first sentence."""
+    """Up to `max_values` labels, any of which may match; `description` is the first sentence."""
     return fields.List(
         fields.String(validate=validate.Length(max=MAX_LABEL_LENGTH)),
         load_default=list,

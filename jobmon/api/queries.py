@@ -1,4 +1,4 @@
-"""Query parameters of the JSON API: each schema checks them once and makes one typed object."""
+"""Query parameters of lists of jobs: each schema checks them once and makes one typed object."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -38,18 +38,18 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.search import SearchTerm, explain_unsearchable
 
 MIN_ID_PREFIX = 4
-_MAX_PRIORITY = 2**31 - 1
+_MAX_INT32 = 2**31 - 1
 _BY_CREATION = ("-createdAt", "createdAt")
 _BY_OTHER_DATES = tuple(
     sign + name for name in ("nextRunAt", "finishedAt", "leaseExpiresAt") for sign in ("-", "")
 )
-_BY_DURATION = "-duration"
-_WITH_DURATION = frozenset(
+_BY_DURATION = "-duration"  # can be combined only with these parameters:
+_DURATION_PARAMETERS = frozenset(
     ("sort", "status", "type", "finished_from", "finished_to", "page", "per_page", "format", "id")
 )
-# The filters by a range of dates.
-_RANGES = ("created", "finished", "due")
-# The filters of the list of all jobs.
+# The filters by a range of dates, with `_from` and `_to`.
+_DATE_RANGES = ("created", "finished", "due")
+# The filters that only a list of all jobs has.
 _ADMIN_FILTERS = ("owner", "error_code", "error_group", "worker", "condition")
 
 
@@ -62,7 +62,7 @@ class ListFormat(StrEnum):
 
 
 def format_field(items: str, excluded: str) -> fields.String:
-    """The parameter `format` of a list of `items`; a file has no parameter that is `excluded`."""
+    """The parameter `format` of a list of `items`; a file excludes the parameters `excluded`."""
     return fields.String(
         load_default=ListFormat.JSON.value,
         validate=validate.OneOf([*ListFormat, ""]),
@@ -74,7 +74,7 @@ def format_field(items: str, excluded: str) -> fields.String:
 
 
 def find_page_mistakes(query: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The messages for the parameters of a page that a request for a file has."""
+    """By parameter: messages about parameters of a page in a request for a file."""
     if query["format"] not in (ListFormat.CSV, ListFormat.NDJSON):
         return {}
     message = f"Cannot be combined with format={query['format']}."
@@ -85,8 +85,8 @@ def find_page_mistakes(query: Mapping[str, Any], sent: Mapping[str, Any]) -> dic
 class ListQuery:
     """A request for a list of jobs: which ones, in which order, and which page or file of them.
 
-    With a `cursor` the page is the one after (or before) it, whatever `page` is. `by_duration`: the
-    jobs with the longest runs, which only the filters by status, type and finishedAt can narrow.
+    With a `cursor` the page is the one after (or before) it, and `page` is ignored. `by_duration`:
+    the jobs with the longest runs; only filters by status, type and finishedAt are possible.
     """
 
     job_filter: JobFilter
@@ -113,29 +113,29 @@ class JobParameters(Parameters):
 
 
 class FilterParameters(Parameters):
-    """The filters and the order that all lists of jobs have. An empty filter is no filter."""
+    """The filters and the order that all lists of jobs have. Empty filters are ignored."""
 
     is_cached = True
 
-    # 10 x 20 is the number of combinations that MongoDB merges from an index without sorting.
+    # MongoDB merges at most 10 x 20 combinations of values from an index without sorting.
     status = repeatable_field("Jobs with this status", 10)
     type = repeatable_field(
         "Jobs of this type, or with `text*` of all types that begin with this text", 20
     )
     created_from = OptionalDate(**describe(f"Jobs created at this time or later. {ISO}"))
     created_to = OptionalDate(
-        **describe(f"Jobs created before this time, which is after `created_from`. {ISO}")
+        **describe(f"Jobs created before this time. Must be later than `created_from`. {ISO}")
     )
     start = OptionalDate(data_key="from", **describe(f"As `created_from`. {ISO}"))
     end = OptionalDate(data_key="to", **describe(f"As `created_to`. {ISO}"))
-    range = range_field("Jobs created in the time of this length that ends now.")
+    range = range_field("Jobs created at most this long ago.")
     finished_from = OptionalDate(
         **describe(f"Jobs finished at this time or later, in order of finishedAt. {ISO}")
     )
     finished_to = OptionalDate(
         **describe(
-            "Jobs finished before this time, which is after `finished_from`, in order of "
-            f"finishedAt. {ISO}"
+            "Jobs finished before this time, in order of finishedAt. Must be later than "
+            f"`finished_from`. {ISO}"
         )
     )
     due_from = OptionalDate(
@@ -145,28 +145,28 @@ class FilterParameters(Parameters):
     )
     due_to = OptionalDate(
         **describe(
-            "Waiting jobs with a nextRunAt before this time, which is after `due_from`, in order "
-            f"of nextRunAt. {ISO}"
+            "Waiting jobs with a nextRunAt before this time, in order of nextRunAt. Must be later "
+            f"than `due_from`. {ISO}"
         )
     )
     min_attempts = OptionalInteger(
-        validate=validate.Range(1, _MAX_PRIORITY),
+        validate=validate.Range(1, _MAX_INT32),
         **describe("Jobs with an attemptCount of at least this number."),
     )
     priority = OptionalInteger(
-        validate=validate.Range(-_MAX_PRIORITY, _MAX_PRIORITY),
+        validate=validate.Range(-_MAX_INT32, _MAX_INT32),
         **describe("Jobs with exactly this priority."),
     )
     job_id = optional_text(
-        f"Jobs whose id starts with this text: at least {MIN_ID_PREFIX} characters, and no more "
-        "than 1,000 matching jobs."
+        f"Jobs whose id starts with this text of at least {MIN_ID_PREFIX} characters. If the id of "
+        "more than 1,000 jobs does, the answer is 422."
     )
     sort = fields.String(
         load_default=default_none,
         validate=validate.OneOf([*_BY_CREATION, ""]),
         **describe(
             "`-createdAt` for the newest first, `createdAt` for the oldest first. By default the "
-            "latest first, by the date that is filtered by, or else by createdAt."
+            "latest first, by the date in the filters, or else by createdAt."
         ),
     )
 
@@ -239,7 +239,7 @@ class _PageParameters(FilterParameters):
     page = PlainInteger(
         load_default=1,
         validate=validate.Range(min=1),
-        **describe("Number of the page, from 1. Far from 1 `cursor` may be cheaper."),
+        **describe("Number of the page, from 1. For pages far from 1 `cursor` may be faster."),
     )
     per_page = PlainInteger(
         load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
@@ -273,7 +273,7 @@ def _find_start(query: dict[str, Any]) -> datetime | None:
 
 
 def _read_sort(query: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """The date to sort by (None: the default of the list), and whether the earliest is first."""
+    """The field to sort by (None: the default of the list), and whether the earliest is first."""
     sort = query["sort"] or ""
     return sort.removeprefix("-") or None, bool(sort) and not sort.startswith("-")
 
@@ -281,7 +281,7 @@ def _read_sort(query: Mapping[str, Any]) -> tuple[str | None, bool]:
 def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
     """By parameter: messages about ranges of dates that are empty or exclude each other."""
     wrong = {}
-    for name in _RANGES:
+    for name in _DATE_RANGES:
         start, end = query[f"{name}_from"], query[f"{name}_to"]
         if start is not None and end is not None and end <= start:
             wrong[f"{name}_to"] = [f"Must be later than {name}_from."]
@@ -308,22 +308,22 @@ class AdminFilters(FilterParameters):
         max_length=1_000,
     )
     error_group = optional_text(
-        "Jobs whose lastError belongs to the group with this id, of `GET /admin/jobs/errors`. The "
-        "newest 500 failed jobs that match the other filters are searched; `meta.reasons.data` is "
-        "set if there are more.",
+        "Jobs whose lastError belongs to the group with this id, from `GET /admin/jobs/errors`. At "
+        "most 500 jobs, the newest that match the other filters, are searched; "
+        "`meta.reasons.data` is set if there are more.",
         max_length=100,
     )
     worker = optional_text(
         "Jobs that the worker with exactly this name runs or ran, as far as the queue records it: "
-        "the jobs of its newest 200 attempts, and the jobs that it holds a lease of.",
+        "the jobs of its newest 200 attempts, and up to 200 jobs with its name in leasedBy.",
         max_length=1_000,
     )
     condition = fields.String(
         load_default=default_none,
         validate=validate.OneOf([*JobCondition, ""]),
         **describe(
-            "`due`: waiting jobs that may be leased now, `scheduled`: waiting jobs that may not be "
-            "leased before a time in the future, both in order of nextRunAt. `expired`: leased "
+            "`due`: waiting jobs that can be leased now. `scheduled`: waiting jobs that cannot be "
+            "leased before a time in the future. Both in order of nextRunAt. `expired`: leased "
             "jobs whose lease has expired, in order of leaseExpiresAt.",
             nullable=True,
         ),
@@ -332,15 +332,15 @@ class AdminFilters(FilterParameters):
         load_default=default_none,
         validate=validate.OneOf([*_BY_CREATION, *_BY_OTHER_DATES, _BY_DURATION, ""]),
         **describe(
-            "The date to sort by, with a leading `-` the latest first. `nextRunAt` only for "
+            "The date to sort by; with a leading `-` the latest comes first. `nextRunAt` only for "
             "waiting jobs: with `condition=scheduled`, `condition=due`, `due_from`, `due_to` or "
             "the `status` queued or failed. `finishedAt` only for finished jobs: with "
             "`finished_from`, `finished_to` or the `status` succeeded, dlq or cancelled. "
-            "`leaseExpiresAt` only for leased jobs. By default the latest first, by the date that "
-            "is filtered by, or else by createdAt. `-duration`: the jobs with the longest runs "
+            "`leaseExpiresAt` only for leased jobs. By default the latest first, by the date in "
+            "the filters, or else by createdAt. `-duration`: the jobs with the longest runs "
             "that ended from `finished_from` to `finished_to` (by default in the last 24 hours), "
             "among the five longest of each type that the collector keeps; only with "
-            "`type` and `status`, and without `cursor`. Without a collector the answer is 503."
+            "these dates, `type` and `status`, without `cursor`. Without a collector: 503."
         ),
     )
 
@@ -348,7 +348,7 @@ class AdminFilters(FilterParameters):
     def _check_longest(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
         if query["sort"] != _BY_DURATION:
             return
-        others = {*self.fields, "from", "to"} - _WITH_DURATION
+        others = {*self.fields, "from", "to"} - _DURATION_PARAMETERS
         if wrong := sorted(name for name in others | read_search(sent).keys() if sent.get(name)):
             message = (
                 f"-duration cannot be combined with {wrong[0]}: only with status, type, "

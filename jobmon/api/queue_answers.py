@@ -31,21 +31,21 @@ def _round_rate(rate: float | None) -> float | None:
 
 
 class ForecastAnswer(Answer):
-    """Whether the backlog clears at the present rates; a field is null where it is unknown."""
+    """Whether the backlog clears at the present rates; a field is null if it is unknown."""
 
     outlook = string(
-        "`empty`: no job is due. `clears`, `steady` (neither within a day), `grows`. `unknown`: "
-        "too little data, or rates that vary; `reason` has more.",
+        "`empty`: no job is due. `clears`: within a day. `grows`. `steady`: it neither clears nor "
+        "grows within a day. `unknown`: too little data, or rates that vary; `reason` explains it.",
         enum=[outlook.value for outlook in Outlook],
     )
-    text = string("The outlook as a sentence.")
+    text = string("The outlook as a sentence without a full stop.")
     reason = string("Why the outlook is unknown; otherwise null.", nullable=True)
     dueJobs = integer("Waiting jobs that are due: the backlog.", nullable=True)
     arrivalsPerMinute = number("Jobs enqueued, per minute.", nullable=True)
-    completionsPerMinute = number("Jobs that succeeded or died, per minute.", nullable=True)
+    completionsPerMinute = number("Jobs that got a final status, per minute.", nullable=True)
     clearsInMs = integer("Time until no job is due, if the outlook is `clears`.", nullable=True)
-    start = DateOrText("Start of the window of these rates.", data_key="from")
-    end = DateOrText("End of the window of these rates.", data_key="to")
+    start = DateOrText("Start of the time in which the rates were counted.", data_key="from")
+    end = DateOrText("End of the time in which the rates were counted.", data_key="to")
 
     def prepare(self, obj: Forecast | dict[str, Any]) -> dict[str, Any]:
         """The fields of a `Forecast`."""
@@ -68,32 +68,32 @@ class ForecastAnswer(Answer):
 class JobStats(Answer):
     """Statistics of the queue at the time `asOf`."""
 
-    totalJobs = integer("Number of jobs. The sum of statusCounts unless these are null.")
+    totalJobs = integer("Number of jobs: the sum of statusCounts, unless statusCounts is null.")
     statusCounts = counts(
-        "Jobs by status: the six known statuses always, and any other that occurs. Beyond "
-        f"{MAX_STATUSES} statuses the others are counted as `(other)`. Null in an estimate.",
+        "Jobs by status: always the six known statuses, and any other that occurs. At most "
+        f"{MAX_STATUSES} statuses have a name, the others are `(other)`. Null in an estimate.",
         nullable=True,
     )
     typeCounts = mapping(
         fields.Dict(keys=fields.String(), values=fields.Integer()),
-        f"Jobs by type, then by status. Beyond {MAX_TYPES:,} types the others are counted as "
+        f"Jobs by type, then by status. At most {MAX_TYPES:,} types have a name, the others are "
         "`(other)`. Null in an estimate.",
         nullable=True,
     )
     oldestQueuedJobAgeMs = integer(
-        "Age of the oldest queued job in milliseconds; 0 if none is queued, null if unknown.",
+        "Milliseconds since the oldest queued job was created; 0 without one, null if unknown.",
         nullable=True,
     )
     oldestQueuedJobAgeMsByType = counts(
-        "Age of the oldest queued job of each type, in milliseconds, where known."
+        "Milliseconds since the oldest queued job of each type was created, for types with one."
     )
     expiredLeases = integer(
         "Leased jobs whose lease has expired; counted up to 500,000. Null if unknown.",
         nullable=True,
     )
     dueJobs = integer(
-        "Waiting jobs that are due. Null if unknown: in an estimate, without a nextRunAt, or "
-        "with 500,000 or more of both due and scheduled jobs.",
+        "Waiting jobs that are due. Null if unknown: in an estimate, if documents lack nextRunAt, "
+        "or if there are 500,000 or more due jobs, and as many scheduled jobs.",
         nullable=True,
     )
     scheduledJobs = integer(
@@ -102,13 +102,13 @@ class JobStats(Answer):
     estimatedTotalJobs = integer("Number of jobs according to the collection's metadata.")
     reasons = mapping(
         fields.String(),
-        "By field name: why the field is null. A number that has a reason is a lower bound.",
+        "By field name: why the field is null, or why its number is a lower bound.",
     )
     forecast = nested(ForecastAnswer, "Whether the backlog clears at the present rates.")
     asOf = Date("The time that the statistics describe.")
     source = string(
-        "`rollup`: kept by the collector. `live`: counted for this answer. `estimate`: "
-        "counting took too long, so totalJobs comes from the collection's metadata.",
+        "`rollup`: kept by the collector. `live`: counted without a collector, a moment ago. "
+        "`estimate`: counting took too long; totalJobs is from the collection's metadata.",
         enum=["rollup", "live", "estimate"],
     )
 
@@ -118,17 +118,17 @@ class QueueNotice(Answer):
 
     level = string("How urgent it is.", enum=[level.value for level in Level])
     text = string("A sentence for people.")
-    since = DateOrText("When it began; null if that is unknown.")
+    since = DateOrText("When it began; null if unknown.")
 
 
 class QueueAnswer(Answer):
-    """A watched queue. A value is null where it is unknown: `unchecked` explains it."""
+    """A watched queue. A value is null if it is unknown: `unchecked` explains it."""
 
-    name = string("Its name: its routes and pages are below `/queues/{name}`.")
-    environment = string("Its environment, null where none is set.", nullable=True)
+    name = string("Name of the queue: its routes and pages are below `/queues/{name}`.")
+    environment = string("Environment of the queue, as configured; else null.", nullable=True)
     isDefault = boolean("Whether paths without `/queues/{name}` are about this queue.")
     level = string(
-        "`bad` or `watch`: the level of the worst notice. `ok`: every check was made and found "
+        "`bad` or `watch`: the level of the worst notice. `ok`: all checks were made and found "
         "nothing. `unknown`: there is no notice, but some checks could not be made.",
         enum=[*(level.value for level in Level), ALL_CLEAR, UNKNOWN],
     )
@@ -141,7 +141,7 @@ class QueueAnswer(Answer):
     forecast = nested(ForecastAnswer, "Whether the backlog clears.", nullable=True)
     finishedPerMinute = number("Attempts finished per minute, in the last hour.", nullable=True)
     failureRate = number(
-        "The share of these attempts that failed; null if none finished.", nullable=True
+        "The share of them that failed, from 0 to 1; null if none finished.", nullable=True
     )
     asOf = DateOrText("The time that the values describe; null if they are unknown.")
     source = string("As in `GET /admin/jobs/stats`.", nullable=True)
@@ -154,7 +154,7 @@ class QueueList(Answer):
 
 
 class Percentiles(Answer):
-    """Percentiles of durations in milliseconds, within 4 %; null without any duration."""
+    """Percentiles of durations with an error of at most 4 %; null without any duration."""
 
     p50 = integer("Median, in milliseconds.", nullable=True)
     p95 = integer("95th percentile, in milliseconds.", nullable=True)
@@ -162,7 +162,7 @@ class Percentiles(Answer):
 
 
 class Activity(Answer):
-    """Activity of the queue in a span of time."""
+    """Activity of the queue in a period of time."""
 
     enqueued = integer("Jobs enqueued; null if documents have no creation time.", nullable=True)
     succeeded = integer(
@@ -175,12 +175,12 @@ class Activity(Answer):
     failureRate = number(
         "failed / (succeeded + failed), from 0 to 1; null if no attempt ended.", nullable=True
     )
-    waitMs = nested(Percentiles, "Time that attempts waited after being due.")
-    runMs = nested(Percentiles, "Time that attempts ran.")
+    waitMs = nested(Percentiles, "How long attempts waited: from being due to their start.")
+    runMs = nested(Percentiles, "How long attempts ran.")
 
 
 class TimeSeriesStep(Activity):
-    """Activity during a step that starts `at`, and the state of the whole queue at its end.
+    """Activity in the step that starts `at`, and the state of the whole queue at its end.
 
     The state is null if no collector recorded it, or if the series is limited to some types.
     """
@@ -188,7 +188,7 @@ class TimeSeriesStep(Activity):
     at = Date("Start of the step.")
     statusCounts = counts("Jobs by status at the end of the step.", nullable=True)
     oldestQueuedJobAgeMs = integer(
-        "Age of the oldest queued job at the end of the step, in milliseconds.", nullable=True
+        "As in `GET /admin/jobs/stats`, at the end of the step.", nullable=True
     )
 
 
@@ -201,24 +201,24 @@ class TypeStats(Activity):
     )
     statusCounts = counts("Jobs of this type by status now; null if unknown.", nullable=True)
     finishedPerMinute = number(
-        "Attempts that ended, per minute; null as for `succeeded`.", nullable=True
+        "Attempts that ended, per minute of the window; null as for `succeeded`.", nullable=True
     )
 
 
 class Gap(Answer):
     """A part of the window in which runs may be missing.
 
-    Only for queues that record no attempts. Their runs are counted from changes of the jobs. For a
-    time without known changes they are counted from the jobs, which hold only their last run.
+    Only for queues that record no attempts. Their runs are counted from changes of the jobs. While
+    no changes are known, they are counted from the jobs, which hold only their last run.
     """
 
     start = Date("Start of the gap.", data_key="from")
     end = Date("End of the gap, exclusive.", data_key="to")
     reason = string(
-        "`before_collector`: it was before a collector first followed the changes. `stream_lost`: "
-        "the server no longer had the changes since the collector's last checkpoint. "
-        "`no_change_stream`: the server has none, because it is standalone. `no_collector`: "
-        "none is running. `too_many_running`: more jobs ran than a collector remembers.",
+        "`before_collector`: no collector had followed the changes yet. `stream_lost`: the server "
+        "no longer had the changes since the collector's last checkpoint. `no_change_stream`: a "
+        "standalone server has no change stream. `no_collector`: no collector is running. "
+        "`too_many_running`: more jobs ran than a collector remembers.",
         enum=[reason.value for reason in GapReason],
     )
 
@@ -230,7 +230,7 @@ class WindowBounds(Answer):
     end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
     no_data_before = DateOrText(
         "The beginning of the retained history, if the requested window begins before it: then "
-        "`from` is this time, too. Otherwise null."
+        "`from` has this value, too. Otherwise null."
     )
 
 
@@ -240,7 +240,7 @@ class WindowMeta(WindowBounds):
     step = integer("Length of a step in seconds.")
     as_of = Date("Activity is counted up to this time; later steps are null.")
     source = string(
-        "`rollup`: kept by the collector. `live`: counted for this answer.", enum=["rollup", "live"]
+        "`rollup`: kept by the collector. `live`: counted now.", enum=["rollup", "live"]
     )
     is_complete = boolean(
         "False while a collector is still counting the window: uncounted steps are null, and "
@@ -248,16 +248,16 @@ class WindowMeta(WindowBounds):
     )
     gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
     reasons = mapping(
-        fields.String(), "`data`: why all activity is null, if the whole window is after `as_of`."
+        fields.String(), "`data`: why all activity is null: the whole window is after `as_of`."
     )
 
 
 class MarkAnswer(Answer):
-    """A moment that `jobmon mark` recorded, mostly a deployment."""
+    """An event that `jobmon mark` recorded, such as a deployment."""
 
     at = Date("The time of the mark.")
-    text = string("What was deployed, with secrets replaced.")
-    link = string("An `http` or `https` address with more about it.", nullable=True)
+    text = string("Text of the mark, such as a version; secrets are replaced.")
+    link = string("An `http` or `https` URL with more information.", nullable=True)
 
 
 class TimeSeriesMeta(WindowMeta):
@@ -265,11 +265,11 @@ class TimeSeriesMeta(WindowMeta):
 
     marks = array(
         MarkAnswer,
-        f"The newest {MAX_SHOWN} marks of the window, in order. Null if jobmon's user may not read "
+        f"The newest {MAX_SHOWN} marks of the window, in order. Null if jobmon's user cannot read "
         "`JOBMON_STATE_DB`.",
         nullable=True,
     )
-    omitted_marks = integer("How many older marks of the window are left out.", nullable=True)
+    omitted_marks = integer("Number of older marks in the window; null as `marks`.", nullable=True)
 
 
 class TimeSeries(Answer):

@@ -39,11 +39,11 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 
 SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
-CHECK_WITHIN_S = 3.0  # longer than a check of a database that is unreachable
+CHECK_WITHIN_S = 3.0  # the check of an unreachable database ends earlier
 MAX_UNKNOWN_STATUSES = 10
 MAX_QUEUES = 1_000  # with cached values
-MAX_FORECAST_AGE_S = 60.0  # how long forecasts and the counts of error groups are reused
-MAX_REASONS = 5  # in a line of the log
+MAX_FORECAST_AGE_S = 60.0  # of cached forecasts, and of cached counts of error groups
+MAX_REASONS = 5  # in one line of the log
 # In seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
 _TOO_SLOW = "reading them takes too long"
@@ -102,18 +102,18 @@ class Scrape(Collector):
 
 @dataclass(frozen=True)
 class _Details:
-    """The metrics read from a queue; `missing` is why a part of them could not be read."""
+    """The metrics read from a queue; `reason`: why a part of them is missing, None if none is."""
 
     parts: Sequence[Families]
-    missing: str | None
+    reason: str | None
 
 
 class QueueMetrics:
-    """Reads the metrics of queues: for each a few small documents of the collector, and no job.
+    """Reads the metrics of queues: a few small documents of the collector for each, and no job.
 
-    An unknown value has no sample: a 0 would look healthy. The `max_types` types with most jobs
-    have gauges of their own. Counters are for the types that were seen first instead, since a
-    counter must not move between its type and `(other)`.
+    An unknown value has no sample: a 0 would look healthy. The `max_types` types with the most jobs
+    have gauges of their own. Counters are for the types that were seen first, because a counter
+    must not move between its type and `(other)`.
     """
 
     def __init__(self, max_types: int) -> None:
@@ -123,12 +123,12 @@ class QueueMetrics:
         self._groups = SingleFlightCache[dict[GroupStatus, int]](MAX_QUEUES)
         self._checks = QueueReading[DatabaseHealth](lambda queue: queue.probe.check())
         self._details = QueueReading[_Details](self._read_details)
-        self._reported = frozenset[str]()  # the queues whose metrics are known to be missing
+        self._reported = frozenset[str]()  # the queues whose missing metrics were logged
 
     def read(self, queues: Sequence[WatchedQueue]) -> list[Families]:
         """The metrics of each queue, as far as they can be read within `SCRAPE_WITHIN_S`.
 
-        All databases are checked first, so that a slow database of jobmon's own hides none of them.
+        All watched databases are checked first, because jobmon's own database may be slow.
         """
         deadline = time.monotonic() + SCRAPE_WITHIN_S
         checked = self._checks.read(queues, CHECK_WITHIN_S)
@@ -140,14 +140,14 @@ class QueueMetrics:
         for name in (queue.name for queue in queues):
             detail = details.get(name) or _Details((), _TOO_SLOW)
             if name not in unreachable:  # the probe reports unreachable databases
-                missing[name] = detail.missing
-            is_complete = name not in unreachable and detail.missing is None
+                missing[name] = detail.reason
+            is_complete = name not in unreachable and detail.reason is None
             parts += [_describe(name, checked.get(name), is_complete=is_complete), *detail.parts]
         self._report(missing)
         return parts
 
     def _report(self, missing: Mapping[str, str | None]) -> None:
-        """Log which queues begin to lack metrics, with the reason, and which are complete again."""
+        """Log for which queues metrics are newly missing, and why, and which are complete again."""
         begun = {
             name: reason
             for name, reason in missing.items()
@@ -162,7 +162,7 @@ class QueueMetrics:
             log.warning("the metrics are complete again: %s", ", ".join(sorted(ended)))
 
     def _read_details(self, queue: WatchedQueue) -> _Details:
-        parts, missing = [], None
+        parts, reason = [], None
         for add in (
             self._add_estimate,
             self._add_rollup,
@@ -174,10 +174,10 @@ class QueueMetrics:
             try:
                 add(queue, part)
             except PyMongoError as error:
-                missing = describe_error(error)
+                reason = describe_error(error)
             else:
-                parts.append(part)  # only if it is whole: a missing sample means unknown
-        return _Details(parts, missing)
+                parts.append(part)  # only if complete: a missing sample means unknown
+        return _Details(parts, reason)
 
     def _add_estimate(self, queue: WatchedQueue, families: Families) -> None:
         about = "Number of jobs according to the collection's metadata."
@@ -200,7 +200,7 @@ class QueueMetrics:
         if readable:
             about = "Whether a collector keeps the queue statistics fresh."
             families.gauge("jobmon_collector_up", about, has_fresh_stats)
-        # Without a collector, the statistics that another request counted a moment ago, if any.
+        # Without a collector: the statistics that another request counted a moment ago, if any.
         if (stats := queue.stats.cached_stats()) is not None:
             self._add_stats(stats, families)
         if (age_s := rollup.history_age_s()) is not None:
@@ -218,11 +218,11 @@ class QueueMetrics:
         def make_forecast() -> Forecast:
             return forecast_queue(gather_forecast_evidence(queue, stats, datetime.now(UTC)))
 
-        # A forecast is based on whole minutes, and reading these is half of the cost of a scrape.
+        # A forecast is based on whole minutes, and reading them is half of the cost of a scrape.
         forecast = self._forecasts.get(queue.name, make_forecast, MAX_FORECAST_AGE_S)
         if forecast.outlook is Outlook.UNKNOWN:
             return
-        about = "Whether more jobs come than end: 1 if the backlog grows at the present rates."
+        about = "1 if the backlog grows at the present rates, 0 if it does not."
         families.gauge("jobmon_backlog_grows", about, forecast.outlook is Outlook.GROWS)
         if forecast.outlook is Outlook.EMPTY or forecast.clears_in is not None:
             clears_in = forecast.clears_in or timedelta(0)
@@ -254,7 +254,7 @@ class QueueMetrics:
         if health.expired_leases is not None:
             about = "Leased jobs whose lease has expired."
             families.gauge("jobmon_expired_leases", about, health.expired_leases)
-        # A lower bound, so that alerts still fire.
+        # With too many due jobs a lower bound is shown, so that alerts still fire.
         due = MAX_COUNTED if health.too_many_due else health.due
         if due is not None:
             about = "Waiting jobs that are due; 500,000 is a lower bound if as many are scheduled."
@@ -270,7 +270,7 @@ class QueueMetrics:
         for job_type, at in due.items():
             name = label(job_type)
             earliest[name] = min(at, earliest.get(name, at))
-        about = "Time since the oldest due job of each type came due; absent for types without one."
+        about = "Time since the oldest due job of each type became due; absent without one."
         for name, at in sorted(earliest.items()):
             age_s = stats.age_ms(at) / 1_000
             families.gauge("jobmon_oldest_due_job_seconds", about, age_s, type=name)
@@ -302,10 +302,10 @@ class QueueMetrics:
         folded: dict[str, Tally] = {}
         for job_type, tally in totals.by_type.items():
             folded.setdefault(label(job_type), Tally()).add(tally)
-        about = "Time since the collector updated the counters."
+        about = "Time since the collector last updated the counters."
         families.gauge("jobmon_counters_age_seconds", about, totals.age_s)
         for job_type, tally in folded.items():
-            # Zeros too: Prometheus does not see an increase from no sample.
+            # Zeros, too: Prometheus does not count an increase from no sample.
             about = "Attempts finished, by outcome and type of job."
             for outcome in FINAL_ATTEMPT_STATUSES:
                 finished = tally.outcomes[outcome]
@@ -330,19 +330,19 @@ class QueueMetrics:
 def _add_notifications(queue: WatchedQueue, families: Families) -> None:
     """Add the deliveries to each receiver; nothing if the collector sends no notifications."""
     for each in queue.rollup.notifications():
-        about = "Messages that reached a receiver of notifications."
+        about = "Messages that were delivered, by receiver of notifications."
         families.counter("jobmon_notifications_sent_total", about, each.sent, receiver=each.name)
-        about = "Attempts to send a message that failed, by receiver."
+        about = "Failed attempts to send a message, by receiver of notifications."
         families.counter(
             "jobmon_notification_failures_total", about, each.failures, receiver=each.name
         )
-        about = "Whether messages do not reach a receiver now."
+        about = "1 if messages cannot be delivered to the receiver now, 0 if they can."
         is_failing = each.failing_since is not None
         families.gauge("jobmon_notifications_failing", about, is_failing, receiver=each.name)
 
 
 def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
-    """The metrics about the reading itself: whether the database answers, and all was read."""
+    """Metrics about reading itself: whether the database responds, and whether all was read."""
     families = Families(name)
     if database is not None:
         about = "Whether the database responds."

@@ -1,4 +1,4 @@
-"""`GET /queues`: all watched queues, each with its state."""
+"""`GET /queues`: the watched queues, each with its state."""
 
 import logging
 import time
@@ -34,14 +34,14 @@ from jobmon.web.queues import QueueReading, WatchedQueue, WatchedQueues, all_que
 
 log = logging.getLogger(__name__)
 
-SHARED_MS = 500
-# A summary is kept for two seconds, or for ten times as long as it took to read.
-KEPT_S = 2.0
+CACHE_TTL_MS = 500
+# A summary is reused for two seconds, or ten times as long as it took to read, if that is longer.
+SUMMARY_TTL_S = 2.0
 PAUSE_FACTOR = 10
-# A queue that does not answer:
-WAIT_S = 1.5  # the wait for its first summary
-SHORT_WAIT_S = 0.2  # the wait for each later summary
-SHOWN_S = 10.0  # how long its last summary is shown
+# For a queue that does not answer:
+WAIT_S = 1.5  # how long callers wait for its first summary
+SHORT_WAIT_S = 0.2  # how long they wait for a later one
+MAX_AGE_S = 10.0  # how long its last summary is shown
 
 NO_PERMISSION = "Your role does not have the permission of this queue."
 NO_ANSWER = "Not read: the database does not answer."
@@ -92,17 +92,17 @@ def _count_finished(hour: History[str] | Missing) -> tuple[int | None, int]:
 
 
 class QueueSummaries:
-    """Keeps a summary of each queue; all callers share it.
+    """Caches a summary of each queue for all callers.
 
-    A queue that does not answer delays callers for a moment only. Its last summary is shown for a
-    few seconds more, then none.
+    A queue that does not answer delays callers only for a moment. Its last summary is shown for a
+    few more seconds, then none.
     """
 
     def __init__(self, queues: WatchedQueues) -> None:
         self._queues = queues
         self._reading = QueueReading(self._read)
-        self._shared = SingleFlight(self._update, SHARED_MS)
-        self._kept: dict[str, _TimedSummary] = {}
+        self._shared = SingleFlight(self._update, CACHE_TTL_MS)
+        self._summaries: dict[str, _TimedSummary] = {}
 
     def get(self) -> dict[str, QueueSummary]:
         """The summary of each queue, by its name."""
@@ -111,31 +111,31 @@ class QueueSummaries:
     def _update(self) -> dict[str, QueueSummary]:
         now = time.monotonic()
         queues = self._queues.open_all()
-        due = [queue for queue in queues if not self._is_recent(queue.name, now, KEPT_S)]
-        is_new = any(queue.name not in self._kept for queue in due)
+        due = [queue for queue in queues if not self._is_recent(queue.name, now, SUMMARY_TTL_S)]
+        is_new = any(queue.name not in self._summaries for queue in due)
         self._reading.read(due, WAIT_S if is_new else SHORT_WAIT_S)
         now = time.monotonic()
         return {
-            queue.name: self._kept[queue.name].summary
-            if self._is_recent(queue.name, now, SHOWN_S)
-            else QueueSummary(reasons=(NO_ANSWER if queue.name in self._kept else FIRST_READ,))
+            queue.name: self._summaries[queue.name].summary
+            if self._is_recent(queue.name, now, MAX_AGE_S)
+            else QueueSummary(reasons=(NO_ANSWER if queue.name in self._summaries else FIRST_READ,))
             for queue in queues
         }
 
     def _read(self, queue: WatchedQueue) -> None:
-        """Read a summary and keep it, also if nobody waits for it any more."""
+        """Read and cache a summary, even if nobody waits for it any more."""
         started = time.monotonic()
         summary = _summarize(queue)
-        # A failure is not kept longer because the database took long to fail.
+        # A slow failure is not cached longer: the time that it took does not count.
         took_s = 0.0 if summary.as_of is None else time.monotonic() - started
-        self._kept[queue.name] = _TimedSummary(summary, time.monotonic(), took_s)
+        self._summaries[queue.name] = _TimedSummary(summary, time.monotonic(), took_s)
 
-    def _is_recent(self, name: str, now: float, kept_s: float) -> bool:
-        """Whether the kept summary can be used; a summary that was slow to read is kept longer."""
-        kept = self._kept.get(name)
-        if kept is None:
+    def _is_recent(self, name: str, now: float, max_age_s: float) -> bool:
+        """Whether the cached summary can be used; one that was slow to read can be used longer."""
+        cached = self._summaries.get(name)
+        if cached is None:
             return False
-        return now - kept.read_at < max(kept_s, min(SHOWN_S, PAUSE_FACTOR * kept.took_s))
+        return now - cached.read_at < max(max_age_s, min(MAX_AGE_S, PAUSE_FACTOR * cached.took_s))
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _summarize(queue: WatchedQueue) -> QueueSummary:
 
 
 def list_queues(summaries: QueueSummaries) -> list[tuple[Settings, QueueSummary | None]]:
-    """The queues that the caller may know, each with its summary.
+    """The queues that the caller may see or own jobs in, each with its summary.
 
     The summary is None without the queue's permission: such a caller sees only own jobs.
     """
@@ -170,7 +170,7 @@ def list_queues(summaries: QueueSummaries) -> list[tuple[Settings, QueueSummary 
 
 
 def blueprint(summaries: QueueSummaries) -> Routes:
-    """`GET /queues`, for everybody with a token."""
+    """`GET /queues`, for everybody with a valid token."""
     routes = Routes("queues", __name__, access=Access.SIGNED_IN)
 
     @routes.get("/queues")
@@ -179,8 +179,8 @@ def blueprint(summaries: QueueSummaries) -> Routes:
     def queues() -> dict[str, Any]:
         """List the watched queues, each with its notices and main statistics.
 
-        The statistics are for roles with the permission of the queue. For other callers they are
-        null, and queues that are closed to owners are missing.
+        Only callers with the permission of a queue see its notices and statistics. For others the
+        values are null, and queues that are closed to owners are left out.
         """
         return {"data": [_format_queue(*known) for known in list_queues(summaries)]}
 

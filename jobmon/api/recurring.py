@@ -37,11 +37,11 @@ from jobmon.web.errors import invalid
 from jobmon.web.queues import WatchedQueue, current_queue
 
 _NOT_FOLLOWED = "no collector has followed the changes of the jobs"
-_NOT_READABLE = "the service's user may not read jobmon's own database"
+_NOT_READABLE = "jobmon's MongoDB user cannot read jobmon's own database"
 
 
 class RecurringJob(JobSummary):
-    """A recurring job."""
+    """A recurring job, with how often it runs."""
 
     repetition = nested(RepetitionAnswer, "How often it runs, and its newest runs.")
 
@@ -54,7 +54,7 @@ class RecurringJobListMeta(Answer):
     total = integer("Number of recurring jobs; null if unknown.", nullable=True)
     total_is_exact = boolean("Whether `total` is exact; otherwise it is a lower bound.")
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
-    reasons = mapping(fields.String(), "By field name: why it is null.")
+    reasons = mapping(fields.String(), "`data`: why `data` and `total` are null.")
 
 
 class RecurringJobList(Answer):
@@ -63,7 +63,7 @@ class RecurringJobList(Answer):
     meta = nested(RecurringJobListMeta, "Position of the page in the list.")
     data = fields.List(
         fields.Nested(RecurringJob),
-        **describe("The jobs; null if recurring jobs are not known.", nullable=True),
+        **describe("The jobs; null if it is unknown which jobs recur.", nullable=True),
     )
 
 
@@ -82,7 +82,7 @@ class RecurringParameters(Parameters):
 
 @dataclass(frozen=True)
 class JobRepetition:
-    """How often a job runs, and its runs with the conclusions from them.
+    """How often a job runs, and its newest runs.
 
     `no_history`: why earlier runs are unknown.
     """
@@ -129,9 +129,9 @@ def add_routes(routes: Routes) -> None:
     @routes.arguments(RecurringParameters, location="query")
     @routes.response(HTTPStatus.OK, RecurringJobList, example=examples.RECURRING_LIST)
     def recurring(query: dict[str, Any]) -> dict[str, Any]:
-        """List recurring jobs with their newest runs, the soonest next run first.
+        """List recurring jobs with their newest runs, in order of nextRunAt.
 
-        Jobs that have only a time of day follow those that have an interval.
+        Jobs with an interval come first, then jobs with only a time of day.
         """
         result = list_recurring(current_queue(), query["cursor"], query["per_page"])
         return {
@@ -169,7 +169,7 @@ def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> Recurring
 
 
 def find_repetition(queue: WatchedQueue, job: Document) -> JobRepetition | None:
-    """How often a job (from `JobStore.get_job`) runs; None if it does not repeat, or unknown."""
+    """How often a job (from `JobStore.get_job`) runs; None if it does not, or if unknown."""
     repetition = Repetition() if queue.recurring.unknown else read_repetition(job)
     if repetition.interval is None and repetition.time_of_day is None:
         return None
@@ -181,7 +181,7 @@ def conclude_repetitions(
 ) -> list[JobRepetition]:
     """How often each of these recurring jobs runs, and how its newest runs ended.
 
-    `have_attempts`: each job contains all its recorded attempts.
+    `have_attempts`: each job contains its recorded attempts, as from `JobStore.get_job`.
     """
     history = _RunHistory(queue, jobs, have_attempts=have_attempts)
     repetitions = []
@@ -227,7 +227,7 @@ class _RunHistory:
         self._recorded = queue.rollup.recorded_runs([job["_id"] for job in jobs])
 
     def read(self, job: Document) -> tuple[list[Run], str]:
-        """The runs of a job in their order, and why earlier ones are unknown."""
+        """The newest runs of a job in order of time, and why earlier runs are unknown."""
         attempts = job.get("attempts") or []
         if self._are_in_job:
             return list(map(_run_from_attempt, attempts[-MAX_RUNS:])), ""
@@ -242,7 +242,7 @@ class _RunHistory:
             reason = "no run has ended since the collector began, or there are more than "
             return last_run, f"{reason}{MAX_JOBS:,} recurring jobs"
         runs = [_run_from_record(run) for run in kept]
-        # Runs before this one may be missing: the collector was stopped, or stores them soon.
+        # Runs before it may be missing: the collector was stopped, or has not stored them yet.
         newer = [
             replace(run, follows_unknown=True) for run in last_run if _is_newer(run, runs[-1:])
         ]

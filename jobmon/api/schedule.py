@@ -1,4 +1,4 @@
-"""How many jobs are due in the next hour, day and week."""
+"""Counts the jobs that are due in the next hour, day and week, for the JSON route and the page."""
 
 from http import HTTPStatus
 from typing import Any
@@ -16,13 +16,13 @@ from jobmon.web.queues import WatchedQueue, current_queue
 
 
 class ScheduledStepAnswer(Answer):
-    """Scheduled jobs in a span of the future."""
+    """Scheduled jobs in a period of the future."""
 
-    start = Date("Start of the span.", data_key="from")
-    end = Date("End of the span, exclusive.", data_key="to")
-    count = integer("Jobs that are due then; null if none of them was read.", nullable=True)
+    start = Date("Start of the period.", data_key="from")
+    end = Date("End of the period, exclusive.", data_key="to")
+    count = integer("Jobs that are due then; null if none was counted.", nullable=True)
     isExact = boolean("Whether `count` is exact; otherwise it is a lower bound.")
-    typeCounts = counts("These jobs by type: the window's 20 most frequent types, and `(other)`.")
+    typeCounts = counts("These jobs by type: the 20 most frequent of the window, and `(other)`.")
 
 
 class ScheduledWindowAnswer(ScheduledStepAnswer):
@@ -36,16 +36,16 @@ class ScheduledWindowAnswer(ScheduledStepAnswer):
 class ScheduleAnswer(Answer):
     """The jobs that are due in the next hour, day and week."""
 
-    asOf = Date("The time of this answer, where the windows begin.")
+    asOf = Date("When the jobs were counted: the windows begin at this time.")
     windows = fields.List(
         fields.Nested(ScheduledWindowAnswer),
         **describe(
-            "The windows; null if nothing was counted. Of each window at most the soonest "
-            f"{MAX_KEYS:,} jobs are read: later steps are null.",
+            "The windows; null if nothing was counted. In each window only the soonest "
+            f"{MAX_KEYS:,} jobs are counted: later steps have a null count.",
             nullable=True,
         ),
     )
-    reasons = mapping(fields.String(), "By field name: why it is null or not exact.")
+    reasons = mapping(fields.String(), "`windows`: why they are null or not exact.")
 
 
 def add_routes(routes: Routes, queue_count: int) -> None:

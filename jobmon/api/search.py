@@ -52,10 +52,10 @@ def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
             "in": "query",
             "name": name,
             "description": (
-                f"Jobs with this value in `{name}`, also inside an array: the text, or a number, "
-                "ObjectId, UUID, boolean or date that is written like it. `text*` matches texts "
-                'that begin with it, `"text"` (in quotes) only that text. Repeat it to match any '
-                "of several values. Only in queues that have this field in JOBMON_SEARCH_FIELDS."
+                f"Jobs with this value in `{name}`, even inside an array: the text, or a number, "
+                "ObjectId, UUID, boolean or date that is written like this. `text*` matches texts "
+                'that begin with `text`, `"text"` (in quotes) only that text. Repeat it for '
+                "any of several values. Only in queues with this field in JOBMON_SEARCH_FIELDS."
             ),
             "schema": {"type": "array", "items": text, "maxItems": MAX_VALUES},
             "style": "form",

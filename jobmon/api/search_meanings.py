@@ -32,14 +32,14 @@ from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-MAX_OF_A_KIND = 4  # meanings of a kind that are not exact
-MAX_FOUND = 12  # meanings altogether
+MAX_PER_KIND = 4  # meanings of one kind that are not exact
+MAX_MEANINGS = 12  # in total
 NO_STATISTICS = "no collector keeps statistics"
 NO_COLLECTOR = "no collector keeps a history"
 
 Filters = Mapping[str, list[str]]
 
-# The fields of a job that have another name than their parameter.
+# For parameters with another name than the field of the job: the field.
 _FIELDS = {"owner": "createdBy", "error_code": "lastError.code"}
 
 
@@ -84,10 +84,10 @@ class Meanings:
 
 
 def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> Meanings:
-    """What a text may mean in a queue; raises PyMongoError.
+    """The meanings of a text in a queue; raises PyMongoError.
 
-    Reads the collector's statistics and history, and a bounded number of index keys. With `owner`,
-    only the jobs of this owner are searched.
+    It reads the collector's statistics and history, and a bounded number of index keys. With
+    `owner`, only the jobs of this owner are searched.
     """
     search = parse_search(text, queue.settings.search_fields)
     finder = _Finder(queue, search, owner)
@@ -96,16 +96,16 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
     for meaning in finder.find():
         key = meaning.kind, str(meaning.filters) if meaning.filters else meaning.value
         kind = meaning.kind, meaning.note if meaning.filters else ""
-        if key in found or (not meaning.is_exact and kinds[kind] == MAX_OF_A_KIND):
+        if key in found or (not meaning.is_exact and kinds[kind] == MAX_PER_KIND):
             continue
         found[key] = meaning
         kinds[kind] += not meaning.is_exact
     ranked = sorted(found.values(), key=lambda meaning: not meaning.is_exact)
-    return Meanings(search=search, found=tuple(ranked[:MAX_FOUND]), reasons=finder.reasons)
+    return Meanings(search=search, found=tuple(ranked[:MAX_MEANINGS]), reasons=finder.reasons)
 
 
 def make_list_query(filters: Filters, owner: str | None = None) -> ListQuery:
-    """The list of jobs with these filters; ValidationError if they cannot be combined."""
+    """The query for jobs with these filters; ValidationError if they cannot be combined."""
     return load_list_query(to_parameters(filters), owner)
 
 
@@ -122,7 +122,7 @@ class _Finder:
         self.reasons: dict[str, str] = {}
 
     def find(self) -> Iterator[Meaning]:
-        """Every meaning, the most important ones first, and some twice."""
+        """Every meaning, the most important first; some are found twice."""
         search = self._search
         if not search.parts:
             return
@@ -144,7 +144,7 @@ class _Finder:
             if (job := self._find_job(text)) is not None:
                 yield _describe_job(job, is_exact=True)
         if self._owner is None and len(typed) >= MIN_ID_PREFIX:
-            found = self._queue.finder.find_by_prefix(typed, MAX_OF_A_KIND)
+            found = self._queue.finder.find_by_prefix(typed, MAX_PER_KIND)
             if len(found) > 1:
                 filters = {**self._filters, "job_id": [typed]}
                 yield self._make_list(f"{typed}…", "beginning of the id", filters)
@@ -179,7 +179,7 @@ class _Finder:
                 yield _describe_page(parameter, value)
 
     def _read_each_word(self) -> Iterator[Meaning]:
-        """The list of jobs if each of several words is a status or a type: `dead mail`."""
+        """The list of jobs if there are several words, all statuses or types: `dead mail`."""
         words = self._search.words
         filters = {name: [*values] for name, values in self._filters.items()}
         if len(words) < 2:
@@ -207,7 +207,7 @@ class _Finder:
         )
 
     def _count_by_stats(self, filters: Filters) -> int | None:
-        """How many jobs have a status and a type, from the kept statistics of the whole queue."""
+        """How many jobs match, from the cached statistics of the queue; None for other filters."""
         types = filters.get("type", ())
         has_prefix = any(map(is_prefix, types))
         if self._owner is not None or has_prefix or filters.keys() - {"status", "type"}:
@@ -234,7 +234,7 @@ class _Finder:
             return None
 
     def _complete_names(self) -> Iterator[Meaning]:
-        """The lists of jobs with a status, type or worker that contains the end of the text."""
+        """The lists of jobs with a status, type, worker or code that contains the last words."""
         last = self._search.parts[-1]
         text, parameters = last.value, [last.parameter]
         if not last.parameter:
@@ -323,7 +323,7 @@ class _Finder:
 
     @cached_property
     def _workers(self) -> frozenset[str]:
-        """The workers that run a job now or ended one in the last hour, unless a name is secret."""
+        """The workers that run a job or ended one in the last hour, without names with secrets."""
         running = {job.worker for job in self._queue.running.read().jobs}
         details = None if self._history is None else self._history.details
         ended = {worker for worker, _ in details.worker_types} if details is not None else set()
@@ -341,7 +341,7 @@ def _select(text: str, names: Iterable[str], parameter: str) -> list[str]:
     matches = str.startswith if parameter == "status" else str.__contains__
     found = [name for name in shown if matches(shown[name], part)]
     found.sort(key=lambda name: (not shown[name].startswith(part), len(name), name))
-    return found[:MAX_OF_A_KIND]
+    return found[:MAX_PER_KIND]
 
 
 def _show(parameter: str, value: str) -> str:

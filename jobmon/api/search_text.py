@@ -10,8 +10,8 @@ from jobmon.settings.search_fields import PAYLOAD
 
 MAX_LENGTH = 1_000  # in characters
 MAX_PARTS = 20
-# The words before a colon, each with its parameter of a list of jobs. The first one of a parameter
-# is shown.
+# The words before a colon, each with its parameter of a list of jobs. If a parameter has several
+# words, the first one is shown.
 KEYS = {
     "id": "job_id",
     "type": "type",
@@ -71,7 +71,7 @@ class SearchText:
 
     @property
     def filters(self) -> dict[str, list[str]]:
-        """The values of each parameter of a list of jobs; words are not among them."""
+        """The values of each parameter of a list of jobs, without the words that have no key."""
         found: dict[str, list[str]] = {}
         for part in self.parts:
             if part.parameter and part.value not in found.get(part.parameter, ()):
@@ -85,7 +85,7 @@ class SearchText:
 
     @property
     def unknown_keys(self) -> list[str]:
-        """The beginnings of words that look like a key, but are none: `color` in `color:red`."""
+        """The beginnings of words that look like a key but are not: `color` in `color:red`."""
         return [match[1] for word in self.words if (match := _LIKE_A_KEY.match(word))]
 
     def replace_last(self, part: str) -> str:
@@ -96,8 +96,8 @@ class SearchText:
 def parse_search(text: str, fields: Sequence[str]) -> SearchText:
     """Read a text; `fields` are the fields of the payload that can be searched.
 
-    A key is one of `KEYS`, or a field: the last names of its path are enough if no other field has
-    the same. Its case does not matter. Anything else is a word, even with a colon, as in some ids.
+    A key is one of `KEYS`, or a field: the last names of its path are enough if they are unique.
+    Its case does not matter. Anything else is a word, even if it has a colon, as some ids have.
 
     >>> parse_search("status:dead orderId:8425", ["payload.orderId"]).filters
     {'status': ['dlq'], 'payload.orderId': ['8425']}
@@ -162,7 +162,7 @@ def _make_part(parameter: str, raw: str, start: int) -> Part:
 
 
 def _changes_by_quotes(parameter: str, quoted: str) -> bool:
-    """Whether quotes change the meaning: only this text with quotes, other values without."""
+    """Whether the text means something else without quotes, so that they must be kept."""
     is_label = parameter in _LABELS and (quoted in ("null", "") or quoted.endswith("*"))
     return is_label or parameter.startswith(f"{PAYLOAD}.")
 
@@ -194,7 +194,7 @@ def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
 
 
 def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> str | None:
-    """The search text for these filters; None if no text stands for them.
+    """The search text for these filters; None if no text has this meaning.
 
     >>> format_filters({"status": ["dlq"], "type": ["send mail"]}, [])
     'status:dead type:"send mail"'

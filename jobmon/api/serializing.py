@@ -1,7 +1,7 @@
 """Serializes answers as marshmallow's `dump` does, in a fraction of the time.
 
-marshmallow looks up every value through several functions. Here each field is read once, when its
-schema is first used: most values stay unchanged, the others are shown by one function.
+marshmallow looks up every value through several functions. Here the fields of a schema
+are read once, when it is first used: most values stay unchanged, the others need one function call.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ class FieldPlan(NamedTuple):
     """How a field is serialized: a value of a type in `plain` stays unchanged, any other is
     what `show` returns."""
 
-    name: str  # of the value
+    name: str  # of the key or attribute of the value
     key: str  # in the answer
     default: Any  # `missing`: the answer then lacks the key
     plain: frozenset[type]
@@ -50,7 +50,7 @@ def plan_schema(schema: Schema) -> SchemaPlan:
 
 
 def serialize(plan: SchemaPlan, value: Any) -> dict[str, Any]:
-    """A mapping, or an object with attributes, by the plans of its fields."""
+    """The JSON object for `value`, a mapping or an object with attributes."""
     is_mapping = type(value) is dict or isinstance(value, Mapping)
     read = value.get if is_mapping else partial(getattr, value)
     shown = {

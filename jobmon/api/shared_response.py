@@ -13,7 +13,7 @@ from jobmon.web.json_text import encode_line
 
 @dataclass(frozen=True, eq=False)
 class _IdentityKey:
-    """A cache key that equals only keys of the same object.
+    """A cache key that is equal only to keys of the same object.
 
     It keeps the object alive, so that no later object can have the same id.
     """
@@ -28,10 +28,10 @@ class _IdentityKey:
 
 
 class SharedResponse:
-    """Caches the JSON text for the latest `size` subjects.
+    """Caches the JSON text for the latest `size` pairs of a subject and a version.
 
-    A subject is the object that an answer describes. The same object with an equal `version` gets
-    the same bytes; `version` stands for everything else that the answer depends on.
+    A subject is the object that an answer describes; the version is everything else that the answer
+    depends on. The same subject with an equal version gets the same bytes.
     """
 
     def __init__(self, schema: Schema, size: int) -> None:
@@ -44,7 +44,7 @@ class SharedResponse:
         make_answer: Callable[[], dict[str, Any]],
         version: Hashable = None,
     ) -> Response:
-        """The response about `subject`; `make_answer` is called unless it is cached."""
+        """The response about `subject`; `make_answer` is called only if it is not cached."""
 
         def serialize() -> bytes:
             return encode_line(self._schema.dump(make_answer()))

@@ -32,7 +32,7 @@ def add_routes(routes: Routes) -> None:
     def slowest(query: WindowQuery) -> dict[str, Any]:
         """List the slowest attempts that ended in a window.
 
-        They come from the lists that the collector keeps for each type; without one: 503.
+        They come from the lists that the collector keeps by type; without a collector: 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)

@@ -1,4 +1,4 @@
-"""Suggestions for the search box: what a text may mean, and the answer that lists it."""
+"""`GET /admin/jobs/suggestions`: what a text in the search box may mean."""
 
 from http import HTTPStatus
 from typing import Any
@@ -9,7 +9,7 @@ from jobmon.api.answers import Answer, array, boolean, integer, mapping, nested,
 from jobmon.api.fields import describe
 from jobmon.api.openapi import Routes
 from jobmon.api.parameters import Parameters, optional_text
-from jobmon.api.search_meanings import MAX_FOUND, Meaning, MeaningKind, find_meanings
+from jobmon.api.search_meanings import MAX_MEANINGS, Meaning, MeaningKind, find_meanings
 from jobmon.api.search_text import MAX_LENGTH
 from jobmon.store.finder import COUNT_UP_TO
 from jobmon.web.queues import current_queue
@@ -36,10 +36,10 @@ class SuggestionParameters(Parameters):
     """The text of the search box."""
 
     q = optional_text(
-        "What is typed: words, an id or its beginning, or filters such as `status:dead`, "
+        "The text: words, an id or its beginning, or filters such as `status:dead`, "
         "`type:mail`, `owner:ada`, `worker:w1`, `code:ETIMEDOUT`, `id:a56e`, and `orderId:8425` "
-        "for the field `payload.orderId` of JOBMON_SEARCH_FIELDS. A value with spaces is in double "
-        "quotes.",
+        "for the field `payload.orderId` of JOBMON_SEARCH_FIELDS. Put a value with spaces in "
+        "double quotes.",
         max_length=MAX_LENGTH,
     )
 
@@ -54,18 +54,18 @@ class SuggestionAnswer(Answer):
         enum=[kind.value for kind in MeaningKind],
     )
     value = string("The id of the job or of the group, the name, or the key.")
-    title = string("Its name for people.")
-    note = string("What it is, for people.")
-    text = string("The `q` that finds exactly this; null if no text does.", nullable=True)
+    title = string("A title for people.")
+    note = string("A description for people.")
+    text = string("The `q` that means exactly this; null if no text does.", nullable=True)
     filters = mapping(
         fields.List(fields.String()),
         "Parameters of `GET /admin/jobs/queue`, with their values; empty unless `kind` is `jobs`.",
     )
-    jobs = integer("How many jobs match; null if that is not known.", nullable=True)
+    jobs = integer("Number of matching jobs; null if unknown.", nullable=True)
     jobsIsExact = boolean(
-        f"Whether `jobs` is exact. Jobs that have to be counted are counted up to {COUNT_UP_TO}."
+        f"Whether `jobs` is exact. Jobs outside the statistics are counted up to {COUNT_UP_TO}."
     )
-    isExact = boolean("Whether the text is its whole value or name, and not only a part.")
+    isExact = boolean("Whether the text is the whole value or name, not only a part of it.")
 
 
 class SuggestionMeta(Answer):
@@ -83,7 +83,7 @@ class SuggestionList(Answer):
     """What a text may mean."""
 
     meta = nested(SuggestionMeta, "What could not be searched, and which names are unknown.")
-    data = array(SuggestionAnswer, f"At most {MAX_FOUND} meanings, the exact ones first.")
+    data = array(SuggestionAnswer, f"At most {MAX_MEANINGS} meanings, the exact ones first.")
 
 
 def add_routes(routes: Routes) -> None:
@@ -96,7 +96,7 @@ def add_routes(routes: Routes) -> None:
     def suggestions(query: dict[str, Any]) -> dict[str, Any]:
         """List what a text of the search box may mean.
 
-        Reads the collector's statistics and history, and a bounded number of index keys.
+        It reads the collector's statistics and history, and a bounded number of index keys.
         """
         meanings = find_meanings(current_queue(), query["q"] or "")
         meta = {"problems": meanings.search.problems, "reasons": meanings.reasons}

@@ -1,4 +1,4 @@
-"""Query parameters of routes about a window of time: one typed object for each request."""
+"""Query parameters of routes about a window of time; each schema makes one typed object."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,8 +31,8 @@ from jobmon.store.labels import MAX_LABEL_LENGTH
 class WindowQuery:
     """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
 
-    Without an `end` it ends now, without a `start` it has this `length`, and without a `step` the
-    server chooses one. No types means all types.
+    Without `end` the window ends now, without `start` it has this `length`, and without `step` it
+    gets a suitable one. Without types it is about all types.
     """
 
     start: datetime | None = None
@@ -48,15 +48,15 @@ class WindowParameters(Parameters):
     start = OptionalDate(
         data_key="from",
         **describe(
-            "Start of the window; by default one hour before `to`. If it is before the retained "
-            f"history, the window begins with that: see `meta.no_data_before`. {ISO}"
+            "Start of the window; by default one hour before `to`. It cannot begin before the "
+            f"retained history: see `meta.no_data_before`. {ISO}"
         ),
     )
     end = OptionalDate(
         data_key="to",
         **describe(f"End of the window, exclusive; by default now. {ISO}"),
     )
-    range = range_field("The window is this long, and ends now.")
+    range = range_field("Length of a window that ends now.")
 
     @validates_schema
     def _check_range(self, query: dict[str, Any], **_: Any) -> None:
@@ -85,8 +85,8 @@ class TimeSeriesParameters(TypeWindowParameters):
     step = PlainInteger(
         validate=validate.Range(60, 7 * 86_400),
         **describe(
-            "Length of a step in seconds, a multiple of 60. The default is the smallest that gives "
-            "at most 168 steps and is still stored at `from`: older history has larger steps only."
+            "Length of a step in seconds, a multiple of 60. The default is the shortest that gives "
+            "at most 168 steps and is still stored at `from`: older history has only longer steps."
         ),
     )
 
@@ -143,8 +143,8 @@ class ErrorListParameters(ErrorGroupParameters):
     cursor = SortCursor(
         load_default=default_none,
         **describe(
-            "The `next_cursor` of a list with the same parameters; give it the same `from` and "
-            "`to`, too."
+            "The `next_cursor` of a list. Send it with the same parameters, even with the same "
+            "`from` and `to`."
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The window of a request, and the errors for a window without a history."""
+"""Resolves the window of a request, and explains why a window has no history."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ def resolve_window(series: SeriesReader, query: WindowQuery, now: datetime | Non
         return series.window(query.start or end - query.length, end, step)
     except WindowError as error:
         raise invalid(error.parameter, str(error)) from None
-    except (OverflowError, ValueError):  # a step before the first datetime or after the last
+    except (OverflowError, ValueError):  # a step begins before year 1 or ends after 9999
         parameter = "to" if query.end is not None else "from"
         raise invalid(parameter, "Out of range.") from None
 
@@ -42,12 +42,12 @@ def format_bounds(window: Window) -> dict[str, datetime | None]:
 
 @contextmanager
 def explain_history_errors(no_collector: str = TOO_LONG) -> Iterator[None]:
-    """Turn the history's errors into ApiErrors; `no_collector` is the message if none runs."""
+    """Turn errors of the history into ApiErrors; `no_collector`: the message if none runs."""
     try:
         yield
     except MissingIndexError:
         raise unavailable(
-            "collector_unavailable", "An index is missing: `jobmon init` creates it."
+            "collector_unavailable", "An index for counting is missing: `jobmon init` creates it."
         ) from None
     except NoCollectorError:
         raise unavailable("collector_unavailable", no_collector) from None

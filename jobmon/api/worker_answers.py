@@ -10,13 +10,13 @@ from jobmon.diagnosis.workers import WorkerState
 from jobmon.domain import FINAL_ATTEMPT_STATUSES
 from jobmon.rollup.run_details import SLOWEST
 
-JOBS_SHOWN = 5  # running jobs of a worker in an answer
+JOBS_SHOWN = 5  # most running jobs of a worker in an answer
 
 
 class RunningJobAnswer(Answer):
     """A job that a worker runs now."""
 
-    jobId = string("Its id; null if it has none.", nullable=True)
+    jobId = string("Id of the job; null if it has none.", nullable=True)
     type = string("Type of the job.")
     attemptNumber = integer("Number of the attempt; null if unknown.", nullable=True)
     startedAt = DateOrText("When the attempt started; null if unknown.")
@@ -31,40 +31,40 @@ class TopErrorAnswer(Answer):
 
     id = string("Id of the group, for `GET /admin/jobs/errors/{group_id}`.")
     code = Text("Code of the errors.")
-    pattern = Text("Their message, with its variable parts replaced.")
+    pattern = Text("Message of the errors, with its variable parts replaced.")
     failures = integer("Failed attempts of the worker with such an error.")
 
 
 class WorkerAnswer(Answer):
     """A worker: what it runs now, and its attempts in the window.
 
-    `(other)` sums up the workers that were not counted by name. A field is null where it is
+    `(other)` is the sum of the workers that were not counted by name. A field is null if it is
     unknown: `meta.reasons` explains it. With `type`, only attempts of these types count.
     """
 
-    name = FreeText("Its name, as in `leasedBy` of its jobs, at most 200 characters.")
+    name = FreeText("Name of the worker, as in `leasedBy` of its jobs; at most 200 characters.")
     state = string(
-        "`expired`: it holds an expired lease. `stopped`: it runs nothing, was busy, and has "
-        "ended no attempt for ten minutes or more, although jobs have been due for a minute; by "
-        "its own rate at least three would have ended. `running`: it runs a job. `idle`: none of "
-        "these. The first two are silent workers. Null if unknown.",
+        "`expired`: it has an expired lease. `stopped`: it runs no job and has ended none for ten "
+        "minutes to a day, in which at its own rate three or more end, although jobs have been "
+        "due for a minute. `running`: it runs a job. `idle`: none of these. Workers that are "
+        "`expired` or `stopped` are silent. Null if unknown.",
         enum=[*(state.value for state in WorkerState), None],
         nullable=True,
     )
     since = DateOrText(
-        "When `state` began: the earliest end of an expired lease, the end of the last attempt, "
-        "or the earliest start of a job that it runs. Null if unknown."
+        "When `state` began: the first of its leases expired, its last attempt ended, or the first "
+        "of its running jobs started. Null if unknown, and for `idle`."
     )
-    note = string("Why it counts as silent; null if it does not.", nullable=True)
+    note = string("Why it is silent; null if it is not.", nullable=True)
     runningJobs = integer("Jobs that it runs now.", nullable=True)
     jobs = array(
-        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs, the soonest lease end first."
+        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs: those whose lease ends first."
     )
     lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
     attempts = integer("Attempts that ended in the window.", nullable=True)
-    failures = integer("Attempts that failed or whose lease expired.", nullable=True)
+    failures = integer("Attempts of these that failed or whose lease expired.", nullable=True)
     failureRate = number("failures / attempts; null without attempts.", nullable=True)
-    runMs = nested(Percentiles, "Time that these attempts ran.")
+    runMs = nested(Percentiles, "How long these attempts ran.")
     topError = nested(
         TopErrorAnswer,
         "Its most frequent error in the window; null without one, and with `type`.",
@@ -84,7 +84,7 @@ class WorkerListMeta(WindowBounds):
     page = integer("Number of the page, from 1.")
     per_page = integer("Maximum number of workers per page.")
     total = integer("Workers that match, `(other)` included; null if unknown.", nullable=True)
-    total_is_exact = boolean("False if some workers were not counted by name.")
+    total_is_exact = boolean("False if workers may be missing or were not counted by name.")
     total_pages = integer("Number of pages; null if `total` is unknown.", nullable=True)
     silent_workers = integer("Silent workers that match; null if unknown.", nullable=True)
     reasons = mapping(
@@ -98,7 +98,7 @@ class WorkerList(Answer):
     meta = nested(WorkerListMeta, "The window of this answer, and its totals.")
     data = fields.List(
         fields.Nested(WorkerAnswer),
-        **describe("The workers, in the order of `sort`; null if none is known.", nullable=True),
+        **describe("The workers, in the order of `sort`; null if unknown.", nullable=True),
     )
 
 
@@ -108,7 +108,7 @@ class SlowAttempt(Answer):
     type = string("Type of its job.")
     jobId = string("Id of its job, which may have been deleted.")
     attemptNumber = integer(
-        "Its number; null if the queue does not number attempts.", nullable=True
+        "Number of the attempt; null if the queue does not number them.", nullable=True
     )
     workerId = FreeText("Worker that ran it; null if unknown.")
     status = string("How it ended.", enum=list(FINAL_ATTEMPT_STATUSES))
@@ -119,10 +119,10 @@ class SlowAttempt(Answer):
 class SlowAttemptListMeta(WindowBounds):
     """The window of an answer about slow attempts."""
 
-    as_of = Date("Attempts are known up to this time.")
+    as_of = Date("Attempts are counted up to this time.")
     is_complete = boolean("False while a collector is still counting the window.")
     gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
-    reasons = mapping(fields.String(), "By field name: why it is null, or may not be complete.")
+    reasons = mapping(fields.String(), "`data`: why it is null, or why attempts may be missing.")
 
 
 class SlowAttemptList(Answer):
@@ -133,7 +133,7 @@ class SlowAttemptList(Answer):
         fields.Nested(SlowAttempt),
         **describe(
             f"The attempts, the slowest first: at most {MAX_LISTED}, and {SLOWEST} of a type. Null "
-            "if they are unknown.",
+            "if unknown.",
             nullable=True,
         ),
     )

@@ -1,4 +1,4 @@
-"""The workers of a queue: the jobs that each runs and ran, and which workers are silent."""
+"""The workers of a queue: the jobs that each runs now and ran, and which workers are silent."""
 
 import math
 from collections import Counter
@@ -43,7 +43,7 @@ from jobmon.web.queues import WatchedQueue, current_queue
 NO_NAMES = "the documents do not record which worker runs a job"
 NOT_NAMED = "no job and no run in the window names its worker"
 NO_COLLECTOR = "no collector keeps a history"
-MAX_CACHED = 20  # of all queues of a process; an entry takes about 5 MB for 20,000 workers
+MAX_CACHED = 20  # lists of workers; a list of 20,000 workers takes about 5 MB
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -51,8 +51,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 class WorkerQuery(WindowQuery):
     """A request for workers: one by its exact name, or the workers whose name contains a text.
 
-    `types`: only workers that run a job of one of these types now or ended one in the window; only
-    runs of these types are counted.
+    With `types`: only workers that run a job of one of these types now or ended one in the window;
+    only runs of these types are counted.
     """
 
     worker: str | None = None
@@ -68,8 +68,8 @@ class WorkerParameters(WindowParameters):
     worker = optional_text("The worker with exactly this name.", max_length=MAX_LABEL_LENGTH + 1)
     text = optional_text("Workers whose name contains this text.", max_length=MAX_LABEL_LENGTH)
     type = repeatable_field(
-        "Workers that run a job of this type now or ended one in the window, with their attempts, "
-        "failures and run times of this type. The other fields are about all jobs of the worker",
+        "Workers that run a job of this type now or ended one in the window; their attempts, "
+        "failures and run times are of this type. The other fields are about all of their jobs",
         20,
     )
     sort = fields.String(
@@ -154,9 +154,9 @@ class WorkerReader:
             return replace(found, reasons={"data": NOT_NAMED})
         has_other = any(worker.name == OTHER for worker in workers)
         if query.types:
-            of_all_types = workers
+            all_workers = workers
             workers = self._workers.get(
-                (*key, query.types), lambda: select_types(of_all_types, history, query.types)
+                (*key, query.types), lambda: select_types(all_workers, history, query.types)
             )
             reasons["topError"] = "errors of workers are not counted by type"
         if history is not None:
@@ -188,10 +188,10 @@ def _read_history(
 def _explain_attempts(
     history: RunHistory, query: WorkerQuery, reasons: dict[str, str], *, has_other: bool
 ) -> None:
-    """Add why attempts of workers, or of their types, may not be complete."""
+    """Add the reason why attempts of workers, or of their types, may be missing."""
     untyped = history.untyped_until if query.types else None
     if history.incomplete_reason:
-        reasons["attempts"] = f"these may not be all: {history.incomplete_reason}"
+        reasons["attempts"] = f"some may be missing: {history.incomplete_reason}"
     elif untyped is not None and untyped <= history.as_of:
         reasons["attempts"] = (
             f"some attempts that ended before {untyped:%Y-%m-%d %H:%M} UTC are not counted by type"
@@ -270,7 +270,7 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
 
 
 def is_whole(found: FoundWorkers) -> bool:
-    """Whether all workers that match are known by name."""
+    """Whether all workers that match are known, by name."""
     has_all = found.running.is_complete and not found.running.reason
     return has_all and found.workers is not None and not found.lacks_workers
 

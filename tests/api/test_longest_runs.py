@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobmon.api.longest_runs import COVERED
+from jobmon.api.longest_runs import LONGEST_ONLY
 from jobmon.store.bson_json import to_iso
 
 from ..conftest import Api
@@ -51,7 +51,7 @@ def test_list_has_the_longest_runs_of_a_day_first_and_its_limit(api: Api) -> Non
     numbers, meta = list_jobs(api)
     assert numbers == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert (meta["total"], meta["total_is_exact"]) == (10, False)
-    assert meta["reasons"] == {"data": COVERED}
+    assert meta["reasons"] == {"data": LONGEST_ONLY}
     assert list_jobs(api, per_page=4, page=3)[0] == [1, 0]
     assert list_jobs(api, per_page=4, page=4)[0] == []
 
@@ -82,7 +82,7 @@ def test_file_has_the_same_jobs_and_the_limit(api: Api) -> None:
     answer = api.get_as_admin(QUEUE, sort="-duration", type="mail", format="ndjson")
     *jobs, end = map(json.loads, answer.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["job-8", "job-5", "job-2"]
-    assert end == {"end": True, "rows": 3, "reason": COVERED}
+    assert end == {"end": True, "rows": 3, "reason": LONGEST_ONLY}
 
 
 @pytest.mark.parametrize(

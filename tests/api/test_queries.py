@@ -9,7 +9,7 @@ import pytest
 from flask import Flask, request
 from marshmallow import ValidationError
 
-from jobmon.api.parameters import MAX_KEPT
+from jobmon.api.parameters import MAX_CACHED
 from jobmon.api.queries import ListFormat, ListParameters, ListQuery, OwnListParameters
 from jobmon.domain import JobCondition
 from jobmon.rollup.buckets import MINUTE
@@ -116,7 +116,7 @@ def test_a_repeated_query_has_the_same_meaning_but_a_range_ends_now(
 
 def test_remembered_queries_are_bounded() -> None:
     parameters = ListParameters()
-    for number in range(3 * MAX_KEPT):
+    for number in range(3 * MAX_CACHED):
         with Flask("test").test_request_context(f"/?page={number + 1}"):
             assert parameters.read(request).page == number + 1
-    assert len(parameters._cached) <= MAX_KEPT
+    assert len(parameters._cached) <= MAX_CACHED

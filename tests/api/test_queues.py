@@ -151,12 +151,12 @@ def test_a_queue_that_does_not_answer_delays_no_other(
         collection = "payouts"
         permission = "PAYOUTS"
     """
-    monkeypatch.setattr(queues_module, "SHARED_MS", 0)
+    monkeypatch.setattr(queues_module, "CACHE_TTL_MS", 0)
     monkeypatch.setattr(queues_module, "WAIT_S", 0.05)
     monkeypatch.setattr(queues_module, "SHORT_WAIT_S", 0.01)
-    monkeypatch.setattr(queues_module, "KEPT_S", 0.0)
+    monkeypatch.setattr(queues_module, "SUMMARY_TTL_S", 0.0)
     monkeypatch.setattr(queues_module, "PAUSE_FACTOR", 0)
-    monkeypatch.setattr(queues_module, "SHOWN_S", 1.0)
+    monkeypatch.setattr(queues_module, "MAX_AGE_S", 1.0)
     api = serve_queues(watched, tmp_path, text)
     go_on, silent, reads = threading.Event(), threading.Event(), []
     gather = queues_module.gather_evidence

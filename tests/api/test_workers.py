@@ -208,7 +208,7 @@ def test_attempts_that_may_be_missing_have_a_reason(api: Api, history: ErrorHist
     history.whole["is_complete"] = False
     why = "the collector is still counting"
     reasons = get(api)["meta"]["reasons"]
-    assert reasons["attempts"] == f"these may not be all: {why}"
+    assert reasons["attempts"] == f"some may be missing: {why}"
     assert reasons["state"].endswith(why)
     assert get(api, SLOWEST)["meta"]["reasons"] == {"data": why}
 
