@@ -196,7 +196,7 @@ class OwnJobChanges:
             expected=dict(change.expected),
             fields=None if change.deletes else dict(change.values),
         )
-        return self._queue.apply(decided, mark=mark, may_insert=False)
+        return self._queue.apply(decided, last_action=mark, may_insert=False)
 
     def is_made(self, found: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
         """As in `JobChanges`."""

@@ -1,4 +1,4 @@
-"""The records of attempts: one document for each run of a job, written after the job's own."""
+"""Records attempts: one document for each run of a job, written after the job's own document."""
 
 from datetime import datetime
 from typing import Any
@@ -36,7 +36,7 @@ class AttemptRecords:
         self._collection.delete_many({"jobId": job_id})
 
     def record_start(self, job: Document, worker_id: str, now: datetime) -> bool:
-        """Write the attempt of a leased job; False if its end was recorded meanwhile."""
+        """Write the attempt of a leased job; False if its end is recorded already."""
         attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
         running = {
             "status": AttemptStatus.RUNNING.value,
@@ -46,7 +46,7 @@ class AttemptRecords:
             "finishedAt": None,
             "error": None,
         }
-        # Never replace an end recorded since: this worker may have stalled and lost the lease.
+        # Never replace an end that was recorded meanwhile: this worker may have lost the lease.
         not_ended = {"finishedAt": {"$not": {"$gte": now}}}
         try:
             self._collection.replace_one(attempt | not_ended, attempt | running, upsert=True)
@@ -63,9 +63,9 @@ class AttemptRecords:
         *,
         may_insert: bool = True,
     ) -> None:
-        """Record how the present attempt of a job ended. `job` has its fields while it was leased.
+        """Record how the newest attempt of a job ended. `job`: its fields while it was leased.
 
-        An upsert, because its worker may have died between leasing and recording the start.
+        With `may_insert`, a missing document is inserted: its worker may have died while leasing.
         """
         attempt = {"jobId": job["jobId"], "attemptNumber": attempt_number(job)}
         change = {"$set": {"status": status.value, "finishedAt": now, "error": error}}
@@ -75,7 +75,7 @@ class AttemptRecords:
         self._collection.update_one(attempt, change, upsert=may_insert)
 
     def complete_lost_reports(self, jobs: Collection[Document], now: datetime) -> None:
-        """End attempts that are recorded as running although their job is no longer leased."""
+        """End running attempts (1,000 at most) whose job is not leased or has a newer attempt."""
         running = {"status": AttemptStatus.RUNNING.value}
         attempts = list(self._collection.find(running).limit(MAX_RECOVERED))
         job_ids = [attempt["jobId"] for attempt in attempts]

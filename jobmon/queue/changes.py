@@ -1,4 +1,4 @@
-"""What an action does to a job of `jobmon.queue`: pure functions of the job's document."""
+"""Decides how an action changes a job of `jobmon.queue`, from its document, without a database."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,7 +11,7 @@ Document = dict[str, Any]
 DEFAULT_MAX_ATTEMPTS = 5
 CANCELLED = {"code": "cancelled", "message": "The job was cancelled.", "stack": None}
 LEASE_EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}
-# How an action ends the attempt that runs.
+# The status and the error of a running attempt that an action ends.
 ATTEMPT_ENDS: dict[JobAction, tuple[AttemptStatus, Document]] = {
     JobAction.CANCEL: (AttemptStatus.FAILED, CANCELLED),
     JobAction.RELEASE: (AttemptStatus.EXPIRED, LEASE_EXPIRED),
@@ -19,15 +19,14 @@ ATTEMPT_ENDS: dict[JobAction, tuple[AttemptStatus, Document]] = {
 
 
 class RefusedActionError(ValueError):
-    """The job is not in a state that the action changes; the message has the reason."""
+    """The job does not allow the action; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobChange:
-    """A change of a job that was decided on, but is not made yet.
+    """A change of a job that `JobQueue.apply` makes, if the job still has the `expected` values.
 
-    `expected`: the values of the fields on which it was decided. It is made only if the job still
-    has these values. `fields`: the new values; None to delete the job.
+    `job`: the job when it was read. `fields`: the new values; None to delete the job.
     """
 
     action: JobAction
@@ -38,19 +37,19 @@ class JobChange:
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long to wait before the next attempt: doubled each time, capped, with jitter."""
+    """The delay before the next attempt: it doubles with each attempt, up to a cap, with jitter."""
 
     base_ms: int = 1_000
     cap_ms: int = 3_600_000
 
-    def delay_ms(self, attempt_number: int, chance: float) -> int:
-        """The delay after attempt `attempt_number` (1, 2, …) failed; `chance` is in [0, 1).
+    def delay_ms(self, attempt_number: int, jitter: float) -> int:
+        """The delay after attempt `attempt_number` (1, 2, …) failed; `jitter` is in [0, 1).
 
-        The delay lies between half and all of base * 2^(n-1), so that jobs that failed together
-        do not come back together.
+        It is at least half of `base_ms` * 2^(n-1), or of `cap_ms` if that is less, and at most all
+        of it. So jobs that failed together are not retried together.
         """
         full = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
-        return round(full / 2 + chance * full / 2)
+        return round(full / 2 + jitter * full / 2)
 
 
 def decide_change(
@@ -60,10 +59,10 @@ def decide_change(
     *,
     now: datetime,
     retry: RetryPolicy,
-    chance: float,
+    jitter: float,
     reset_attempts: bool,
 ) -> JobChange:
-    """What an action does to a job: see `JobQueue.decide`."""
+    """The change that an action makes to a job: see `JobQueue.decide`."""
     if job.get("status") not in ACTION_STATUSES.get(action, ()):
         raise RefusedActionError(f"it is {job.get('status')}")
     expected = _list_expected(action, job)
@@ -76,7 +75,7 @@ def decide_change(
     if reason := explain_refusal(action, job, now):
         raise RefusedActionError(reason)
     if action is JobAction.RELEASE:
-        _, fields = schedule_retry(job, now, retry, chance)
+        _, fields = schedule_retry(job, now, retry, jitter)
         fields["lastError"] = LEASE_EXPIRED
     else:
         fields = _decide_fields(action, job, value, now, reset_attempts=reset_attempts)
@@ -85,16 +84,16 @@ def decide_change(
 
 
 def schedule_retry(
-    job: Document, now: datetime, retry: RetryPolicy, chance: float, *, may_retry: bool = True
+    job: Document, now: datetime, retry: RetryPolicy, jitter: float, *, may_retry: bool = True
 ) -> tuple[JobStatus, Document]:
-    """The status and the fields of a leased job whose attempt failed."""
+    """The new status and fields of a leased job whose attempt failed or expired."""
     number = attempt_number(job)
     if not may_retry or number >= job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS):
         return JobStatus.DLQ, finish_fields(JobStatus.DLQ, now)
     since_reset = max(1, number - int(job.get("attemptsBefore") or 0))
     return JobStatus.FAILED, {
         "status": JobStatus.FAILED.value,
-        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(since_reset, chance)),
+        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(since_reset, jitter)),
         "leasedBy": None,
         "leaseExpiresAt": None,
     }
@@ -106,7 +105,7 @@ def finish_fields(status: JobStatus, now: datetime) -> Document:
 
 
 def _list_expected(action: JobAction, job: Document) -> Document:
-    """The fields on which an action is decided. A heartbeat must not prevent a cancellation."""
+    """The fields that must not change before `apply`. A heartbeat must not prevent a cancel."""
     names = ["_id", "status", "leasedBy", "attemptCount"]
     if action is not JobAction.CANCEL or job["status"] != JobStatus.LEASED.value:
         names += ["leaseExpiresAt", "updatedAt", "nextRunAt", "priority"]
@@ -116,7 +115,7 @@ def _list_expected(action: JobAction, job: Document) -> Document:
 def _decide_fields(
     action: JobAction, job: Document, value: Any, now: datetime, *, reset_attempts: bool
 ) -> Document:
-    """The new values of a job for an action; RefusedActionError if it has these values already."""
+    """The new fields of a job; RefusedActionError if its priority or nextRunAt does not change."""
     match action:
         case JobAction.CANCEL:
             return finish_fields(JobStatus.CANCELLED, now)
@@ -134,7 +133,7 @@ def _decide_fields(
 
 
 def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Document:
-    """The new values of a job that is run again. Its attempts keep their numbers."""
+    """The new fields of a job that is queued again. Its attempts keep their numbers."""
     fields: Document = {
         "status": JobStatus.QUEUED.value,
         "nextRunAt": now,
@@ -146,13 +145,13 @@ def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Docu
     limit = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS)
     if reset_attempts:
         fields |= {"maxAttempts": count + max(1, limit - before), "attemptsBefore": count}
-    elif count >= limit:  # maxAttempts - attemptsBefore stays the number of attempts at first
+    elif count >= limit:  # maxAttempts - attemptsBefore must not change
         fields |= {"maxAttempts": count + 1, "attemptsBefore": before + count + 1 - limit}
     return fields
 
 
 def attempt_number(job: Document) -> int:
-    """The number of the present attempt of a leased job."""
+    """The number of the newest attempt of a job; 1 if it has no count."""
     return int(job.get("attemptCount") or 1)
 
 

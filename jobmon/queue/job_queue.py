@@ -1,4 +1,4 @@
-"""`JobQueue`: each change of a job is one conditional update, then the attempt's record follows."""
+"""`JobQueue`: each change is one conditional update of the job; then the attempt is written."""
 
 import random
 import time
@@ -34,12 +34,12 @@ _UNAUTHORIZED = 13
 
 
 class LeaseLostError(Exception):
-    """The worker no longer holds the job: the lease expired, or the job was cancelled."""
+    """The lease has ended: it expired, or the job was reported, released, cancelled or deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A worker's right to run a job, for one attempt, until `expires_at` (UTC)."""
+    """A worker's right to run a job, for one attempt, until `expires_at` (UTC); see `heartbeat`."""
 
     job_id: str
     attempt_number: int
@@ -50,7 +50,7 @@ class Lease:
 
 
 class JobQueue:
-    """A job queue in two collections of `database`, in the documents that jobmon watches."""
+    """A job queue in `database`: the jobs, their attempts, and `controls` with the paused types."""
 
     def __init__(
         self,
@@ -61,25 +61,25 @@ class JobQueue:
         controls: str = CONTROLS,
         retry: RetryPolicy | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        chance: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         options = database.codec_options.with_options(tz_aware=True)
         self._jobs = database.get_collection(jobs, codec_options=options)
         self._attempts = AttemptRecords(database.get_collection(attempts, codec_options=options))
         self._controls = database.get_collection(controls, codec_options=options)
-        self._paused: tuple[float, list[str]] | None = None
+        self._paused_cache: tuple[float, list[str]] | None = None
         self._retry = retry or RetryPolicy()
         self._clock = clock
-        self._chance = chance
+        self._jitter = jitter
 
     def create_indexes(self, *, by_type: bool = False) -> None:
         """Create the indexes that leasing and recovery need.
 
-        With `by_type`, also create the index for `lease` with `types`. Without it, such a lease
-        reads the index keys of all more urgent jobs. Each change of a status writes to this index.
+        `by_type` adds an index for `lease` with `types`: without it, such a lease reads the index
+        keys of all more urgent jobs. Each change of a status also writes to the added index.
         """
         self._jobs.create_index([("jobId", ASCENDING)], unique=True)
-        # The order of `lease`. The type makes it the index by which jobmon counts the jobs ahead.
+        # In the order of `lease`. With the type, jobmon can also count the jobs ahead of a job.
         self._jobs.create_index(
             [
                 ("status", ASCENDING),
@@ -106,9 +106,9 @@ class JobQueue:
         max_attempts: int = DEFAULT_MAX_ATTEMPTS,
         job_id: str | None = None,
     ) -> str:
-        """Add a job and return its jobId; pymongo's DuplicateKeyError if `job_id` is taken.
+        """Add a job, and return its jobId. It can be leased from `run_at` (UTC) on, or at once.
 
-        It may be leased from `run_at` (UTC) on, at once by default.
+        Raises DuplicateKeyError if `job_id` exists, and ValueError if the job could never run.
         """
         if not job_type or max_attempts < 1:
             raise ValueError("a job needs a type and at least one attempt")
@@ -145,8 +145,8 @@ class JobQueue:
         """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
         That is the job with the highest priority; of several, the job that has been due longest.
-        Also None if the lease expired before it could be recorded. Jobs of a paused type are not
-        leased: the list of paused types is read once a second.
+        Also None if the attempt's end is recorded already: this process stalled, and the job was
+        recovered or cancelled. Jobs of paused types are skipped: see `list_paused_types`.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
@@ -186,34 +186,34 @@ class JobQueue:
         )
 
     def heartbeat(self, lease: Lease, *, lease_ms: int = DEFAULT_LEASE_MS) -> datetime:
-        """Extend the lease to `lease_ms` from now; returns its end.
+        """Extend the lease to `lease_ms` from now, and return its new end.
 
-        Raises LeaseLostError if the lease is lost.
+        Raises LeaseLostError if the worker no longer holds the job.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
-        self._change_held(lease, now, {"leaseExpiresAt": expires_at})
+        self._update_leased(lease, now, {"leaseExpiresAt": expires_at})
         return expires_at
 
     def report_success(self, lease: Lease) -> None:
-        """Report that the job is done; raises LeaseLostError and changes nothing if it is lost."""
+        """Report that the job is done. LeaseLostError, without a change, if the lease has ended."""
         now = self._now()
-        self._change_held(lease, now, finish_fields(JobStatus.SUCCEEDED, now))
+        self._update_leased(lease, now, finish_fields(JobStatus.SUCCEEDED, now))
         self._attempts.record_end(lease.job, AttemptStatus.SUCCEEDED, now, None)
 
     def report_failure(
         self, lease: Lease, code: str, message: str, *, stack: str | None = None, retry: bool = True
     ) -> JobStatus:
-        """Report that the attempt failed: the job is retried after a delay.
+        """Report that the attempt failed, and return the job's new status.
 
-        It is dead-lettered instead if `maxAttempts` are used up or `retry` is false. Returns the
-        job's new status. Raises LeaseLostError, without a change, if the lease is lost.
+        The job is retried after a delay, or dead-lettered if it has had all its `maxAttempts` or
+        `retry` is false. Raises LeaseLostError, without a change, if the lease has ended.
         """
         now = self._now()
         error = {"code": code, "message": message, "stack": stack}
-        chance = self._chance()
-        status, change = schedule_retry(lease.job, now, self._retry, chance, may_retry=retry)
-        self._change_held(lease, now, change | {"lastError": error})
+        jitter = self._jitter()
+        status, change = schedule_retry(lease.job, now, self._retry, jitter, may_retry=retry)
+        self._update_leased(lease, now, change | {"lastError": error})
         self._attempts.record_end(lease.job, AttemptStatus.FAILED, now, error)
         return status
 
@@ -232,11 +232,11 @@ class JobQueue:
         return before is not None
 
     def recover(self) -> int:
-        """Release expired leases and complete attempts whose worker died while reporting.
+        """Release expired leases, and complete attempts whose worker died while reporting.
 
-        An expired attempt counts: its job is retried after a delay or, with `maxAttempts` used
-        up, goes to the dead-letter queue. Run it every few seconds, anywhere, in any number of
-        processes. Returns how many leases it released, at most 1,000 a call.
+        An expired attempt counts: its job is retried after a delay, or dead-lettered if it has had
+        all its `maxAttempts`. Run it every few seconds, anywhere, in any number of processes.
+        Returns the number of released leases, at most 1,000 a call.
         """
         now = self._now()
         expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}}
@@ -254,80 +254,80 @@ class JobQueue:
     def decide(
         self, action: JobAction, job: Document, value: Any = None, *, reset_attempts: bool = False
     ) -> JobChange:
-        """What an action does to a job, which was read with all fields but the payload.
+        """The change that an action makes to a job. Nothing is written.
 
-        `value`: the time (UTC) for `reschedule`, the number for `prioritize`, the earlier fields
-        for `undo`. With `reset_attempts`, a retry gives the job as many attempts as it had at
-        first; otherwise the job keeps the attempts that are left, at least one. Nothing is written.
-        Raises RefusedActionError.
+        `job`: its document with all fields; only the payload may be missing. `value`: the time
+        (UTC) for `reschedule`, the number for `prioritize`, the earlier fields for `undo`. With
+        `reset_attempts`, a retried job has its original number of attempts again; otherwise it has
+        those that are left, or one. Raises RefusedActionError if the job does not allow the action.
 
             change = queue.decide(JobAction.RETRY, job)
-            is_made = queue.apply(change)  # False if the job has changed since it was read
+            is_applied = queue.apply(change)
         """
-        chance = self._chance() if action is JobAction.RELEASE else 0.0
+        jitter = self._jitter() if action is JobAction.RELEASE else 0.0
         return decide_change(
             action,
             job,
             value,
             now=self._now(),
             retry=self._retry,
-            chance=chance,
+            jitter=jitter,
             reset_attempts=reset_attempts,
         )
 
     def apply(
-        self, change: JobChange, *, mark: Document | None = None, may_insert: bool = True
+        self, change: JobChange, *, last_action: Document | None = None, may_insert: bool = True
     ) -> bool:
-        """Make a change that `decide` returned; False if the job has changed since it was read.
+        """Make a change from `decide`; False if the job no longer has the `expected` values.
 
-        `mark` is stored in the job as `lastAction`. If the change ends an attempt, its document is
-        written next; unless `may_insert`, only if its start was recorded, because an insert needs a
-        right of its own.
+        `last_action` is stored in the job as `lastAction`. If the change ends an attempt, its
+        document is written next. Without `may_insert` this never inserts a document, because the
+        user may not have the right to insert.
         """
         if change.fields is None:
-            is_made = bool(self._jobs.delete_one(change.expected).deleted_count)
-            if is_made:
+            is_applied = bool(self._jobs.delete_one(change.expected).deleted_count)
+            if is_applied:
                 self._attempts.delete(change.job["jobId"])
-            return is_made
-        fields = change.fields if mark is None else change.fields | {"lastAction": mark}
-        is_made = bool(self._jobs.update_one(change.expected, {"$set": fields}).matched_count)
+            return is_applied
+        fields = change.fields | ({} if last_action is None else {"lastAction": last_action})
+        is_applied = bool(self._jobs.update_one(change.expected, {"$set": fields}).matched_count)
         was_running = change.expected["status"] == JobStatus.LEASED.value
-        if is_made and was_running and change.action in ATTEMPT_ENDS:
+        if is_applied and was_running and change.action in ATTEMPT_ENDS:
             status, error = ATTEMPT_ENDS[change.action]
             now = change.fields["updatedAt"]
             self._attempts.record_end(change.job, status, now, error, may_insert=may_insert)
-        return is_made
+        return is_applied
 
     def list_paused_types(self) -> list[str]:
-        """The types whose jobs are not leased, as of at most a second ago.
+        """The types whose jobs are not leased, read at most a second ago.
 
-        If the user may not read the list, no type is paused.
+        Empty if the user may not read the controls.
         """
         now = time.monotonic()
-        if self._paused is None or now - self._paused[0] > PAUSED_TYPES_MAX_AGE_S:
+        if self._paused_cache is None or now - self._paused_cache[0] > PAUSED_TYPES_MAX_AGE_S:
             try:
                 found = self._controls.find_one({"_id": PAUSED})
             except OperationFailure as error:
                 if error.code != _UNAUTHORIZED:
                     raise
                 found = None
-            self._paused = now, list((found or {}).get("types", ()))
-        return self._paused[1]
+            self._paused_cache = now, list((found or {}).get("types", ()))
+        return self._paused_cache[1]
 
     def _now(self) -> datetime:
-        # MongoDB stores milliseconds; a value compared later must not be more precise.
+        # MongoDB stores milliseconds: a more precise time would not equal its stored value.
         now = self._clock()
         return now.replace(microsecond=now.microsecond // 1_000 * 1_000)
 
-    def _change_held(self, lease: Lease, now: datetime, change: Document) -> None:
-        held = {
+    def _update_leased(self, lease: Lease, now: datetime, change: Document) -> None:
+        is_leased = {
             "jobId": lease.job_id,
             "status": JobStatus.LEASED.value,
             "leasedBy": lease.worker_id,
             "attemptCount": lease.attempt_number,
             "leaseExpiresAt": {"$gt": now},
         }
-        result = self._jobs.update_one(held, {"$set": change | {"updatedAt": now}})
+        result = self._jobs.update_one(is_leased, {"$set": change | {"updatedAt": now}})
         if not result.matched_count:
             raise LeaseLostError(
                 f"{lease.worker_id} no longer holds attempt {lease.attempt_number} "

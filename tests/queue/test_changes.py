@@ -19,7 +19,7 @@ LATER = NOW + timedelta(hours=1)
 
 @pytest.fixture
 def queue(database: Db) -> JobQueue:
-    return JobQueue(database, clock=lambda: NOW, chance=lambda: 0.5)
+    return JobQueue(database, clock=lambda: NOW, jitter=lambda: 0.5)
 
 
 def read(database: Db, job_id: str = "job") -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_apply_changes_nothing_if_the_job_has_changed_since_it_was_read(
     decided = queue.decide(JobAction.RETRY, read(database))
     database.jobs.update_one({}, {"$set": change})
     before = read(database)
-    assert queue.apply(decided, mark={"id": "r1"}) is False
+    assert queue.apply(decided, last_action={"id": "r1"}) is False
     assert read(database) == before
 
 

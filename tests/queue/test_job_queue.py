@@ -44,7 +44,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(database: Db, clock: Clock) -> JobQueue:
-    queue = JobQueue(database, clock=clock, chance=lambda: 0.5)
+    queue = JobQueue(database, clock=clock, jitter=lambda: 0.5)
     queue.create_indexes()
     return queue
 
@@ -446,7 +446,7 @@ def test_recovery_does_not_touch_a_job_that_changed_after_its_query(
         seen.extend([job(database, job_id), attempts(database)])
         return 0.5
 
-    assert JobQueue(database, clock=later, chance=change_job).recover() == 0
+    assert JobQueue(database, clock=later, jitter=change_job).recover() == 0
     assert [job(database, job_id), attempts(database)] == seen
 
 
