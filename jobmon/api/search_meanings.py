@@ -168,7 +168,7 @@ class _Finder:
             count = self._count(parameter, value)
             if count is None or not count.value:
                 continue
-            if parameter != "worker" or self._queue.known_fields.finds_worker_jobs:
+            if parameter != "worker" or self._queue.known_fields.can_filter_by_worker:
                 note = shown_key(parameter, self._fields)
                 filters = {**self._filters, parameter: [value]}
                 yield replace(
@@ -244,7 +244,7 @@ class _Finder:
             for name, values in self._filters.items()
         }
         for parameter in parameters:
-            has_list = parameter != "worker" or self._queue.known_fields.finds_worker_jobs
+            has_list = parameter != "worker" or self._queue.known_fields.can_filter_by_worker
             for index, name in enumerate(_select(text, self._list_names(parameter), parameter)):
                 if has_list:
                     filters = {**others, parameter: [*others.get(parameter, ()), name]}

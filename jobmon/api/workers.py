@@ -138,7 +138,7 @@ class WorkerReader:
         found = FoundWorkers(
             window=window, history=history, running=running, workers=None, reasons=reasons
         )
-        if not queue.known_fields.names_workers:
+        if not queue.known_fields.has_worker_names:
             return replace(found, reasons={"data": NO_NAMES})
 
         def find_all() -> list[Worker]:

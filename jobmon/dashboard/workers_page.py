@@ -58,7 +58,7 @@ class WorkersPage:
                 "sort": query.sort,
             },
             "top": top,
-            "finds_workers": queue.known_fields.finds_worker_jobs,
+            "finds_workers": queue.known_fields.can_filter_by_worker,
             **_describe(found, query, page_window),
         }
         if is_part_request():

@@ -1,4 +1,4 @@
-"""Derives attempts from a job where none are recorded: the last attempt, and their number."""
+"""Derives the last attempt and the number of attempts from a job; numbers recorded attempts."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ MAX_ATTEMPTS_SHOWN = 1_000
 def last_attempt(job: Document) -> list[Document]:
     """The last attempt, from the job's own fields, for a queue that records no attempts.
 
-    The list is empty if the job had no attempt so far. Fields that the job does not have are None.
+    Empty if neither its status nor startedAt shows an attempt. Fields that it lacks are None.
     """
     outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
     started, ended = job.get("startedAt"), job.get("finishedAt")
@@ -42,7 +42,7 @@ def last_attempt(job: Document) -> list[Document]:
 def number_attempts(
     attempts: list[Document], job: Document, *, is_complete: bool
 ) -> list[Document]:
-    """The attempts with numbers in their order.
+    """The attempts, numbered in their order.
 
     The newest attempt gets the job's count as its number, or the number of attempts if that is
     larger. If older attempts were not read (`is_complete` is false) and the job counts fewer
@@ -72,13 +72,13 @@ def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool)
 
 
 def attempt_count(job: Document, default: int) -> int:
-    """The number of attempts that the job records; `default` if it records none."""
+    """The number of attempts that the job records; `default` if it records no number."""
     count = recorded_count(job)
     return default if count is None else count
 
 
 def recorded_count(job: Document) -> int | None:
-    """The number of started attempts, by `attemptCount` or a number or an array in `attempts`.
+    """The number of started attempts: `attemptCount`, or a number or an array in `attempts`.
 
     None if the job has none of these.
     """
@@ -92,7 +92,7 @@ def recorded_count(job: Document) -> int | None:
 
 
 def _whole_number(value: Any) -> int | None:
-    """A whole number that every JSON parser reads exactly; None for any other value."""
+    """A number without its fraction, if all JSON parsers read it exactly; None for other values."""
     if value is None:
         return None
     number = value.to_decimal() if isinstance(value, Decimal128) else value

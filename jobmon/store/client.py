@@ -23,16 +23,16 @@ from jobmon.store.slow_queries import SlowQueries
 
 log = logging.getLogger(__name__)
 
-# A frozen server neither answers nor closes; the socket times out soon after maxTimeMS.
+# A frozen server neither answers nor closes; its sockets time out soon after maxTimeMS.
 _SOCKET_GRACE_MS = 1_000
-# How often the driver's monitors check each server. The default of 10 s is too long to notice a
-# frozen server, or one that is back.
+# The driver's monitors check each server at this interval. With the default of 10 s, they would
+# notice too late that a server is frozen, or is back.
 _HEARTBEAT_MS = 1_000
 _RESOLVE_AGAIN_AFTER_S = 1.0
 
 
 class DatabaseUnreachableError(ServerSelectionTimeoutError):
-    """No server for longer than the selection timeout: this query fails at once."""
+    """No server that jobmon can query; the message has the reason."""
 
 
 class UnresolvedHostError(DatabaseUnreachableError):
@@ -40,7 +40,7 @@ class UnresolvedHostError(DatabaseUnreachableError):
 
 
 class _OutageDetector:
-    """Refuses queries once no server has been reachable for the selection timeout."""
+    """Refuses queries in an outage that is longer than the selection timeout."""
 
     def __init__(self, timeout_ms: int) -> None:
         self._timeout_s = timeout_ms / 1_000
@@ -52,9 +52,9 @@ class _OutageDetector:
         """Raise DatabaseUnreachableError in an outage; OperationFailure for a refused sign-in.
 
         The first queries wait for a server, because a new primary is usually elected soon. Later
-        queries fail at once, so that they do not hold threads. This check sends nothing: it uses
-        only the state that the driver's monitors know. The primary is always needed: it has
-        jobmon's own documents, and a secondary may not know yet that a token is revoked.
+        queries fail at once, so that they do not hold threads. This check uses the state that the
+        driver's monitors know; only a direct connection may need a ping. The primary is needed: it
+        has jobmon's own documents, and a secondary does not know at once that a token is revoked.
         """
         now = time.monotonic()
         topology = client.topology_description
@@ -65,7 +65,7 @@ class _OutageDetector:
                 log.warning("the database is back")
             return
         _raise_refusal(client)
-        lost_at = self._lost_at  # another thread may see that the database is back
+        lost_at = self._lost_at  # another thread may reset it meanwhile
         if topology.topology_type_name == "Single":
             _refuse_secondary(client, wait=lost_at is None)
         # If nothing was checked for a while, this may be another outage.
@@ -81,13 +81,13 @@ class _OutageDetector:
 
 
 def _has_primary(client: MongoClient[Document]) -> bool:
-    """Whether a server that accepts writes is known; a mongos and a standalone server do."""
+    """Whether a server that accepts writes is known: a primary, mongos or standalone server."""
     servers = client.topology_description.server_descriptions().values()
     return any(server.is_writable for server in servers)
 
 
 def _raise_refusal(client: MongoClient[Document]) -> None:
-    """Raise OperationFailure if a server refused the sign-in: for the driver it is unreachable."""
+    """Raise OperationFailure if a server refused the sign-in: the driver reports it as unknown."""
     for server in client.topology_description.server_descriptions().values():
         if isinstance(refusal := server.error, OperationFailure):
             raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
@@ -96,7 +96,7 @@ def _raise_refusal(client: MongoClient[Document]) -> None:
 def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
     """Raise DatabaseUnreachableError if the server of a direct connection is a secondary.
 
-    The driver would send it every query. With `wait`, wait until the server's state is known.
+    The driver would send all queries to it. With `wait`, wait until the server's state is known.
     """
     if wait and not client.topology_description.has_readable_server():
         client.admin.command("ping")
@@ -105,7 +105,7 @@ def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
 
 
 def select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
-    """The same mongos each time, if there is one: only it knows a change stream's cursor."""
+    """The same mongos each time, if there is any: each mongos knows only its own cursors."""
     routers = [server for server in servers if server.server_type_name == "Mongos"]
     return [min(routers, key=lambda server: server.address)] if routers else servers
 
@@ -114,7 +114,7 @@ class _ClientMaker:
     """Creates one client; for mongodb+srv:// in a thread that retries until the DNS answers.
 
     The driver resolves such a name when it creates a client, and fails if the DNS is unreachable.
-    Callers wait for at most `timeout_ms` after the first try.
+    Callers wait for the client until `timeout_ms` after the first try.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class _ClientMaker:
             return
         try:
             self._client = create()
-        except (OSError, ValueError) as error:  # a certificate's file was removed since the start
+        except (OSError, ValueError) as error:  # for example, a certificate's file was removed
             raise DatabaseUnreachableError(f"no client can be created: {error}") from error
 
     def client(self) -> MongoClient[Document]:
-        """The client; UnresolvedHostError as long as its host name is not resolved."""
+        """The client; raises UnresolvedHostError if its host name is not resolved."""
         if self._client is None:
             self._done.wait(max(0.0, self._deadline - time.monotonic()))
         if self._client is None:
@@ -178,8 +178,8 @@ class DatabaseClient:
     """The client for the deployment at `settings.mongo_uri`; several queues may share it.
 
     Any document that a server stores can be decoded: see `store.decoding`. With `majority_reads`,
-    only the primary is read, and queries do not see what a failover could roll back. A `client` is
-    used instead of a new one.
+    only the primary is read, and queries do not see what a failover could roll back. A `client`
+    that is given is used instead of a new one.
     """
 
     def __init__(
@@ -214,9 +214,9 @@ class DatabaseClient:
 
     @property
     def reachable_client(self) -> MongoClient[Document]:
-        """The client, unless no server was reachable for longer than the selection timeout.
+        """The client. Raises DatabaseUnreachableError in an outage: see `_OutageDetector.check`.
 
-        DatabaseUnreachableError then; OperationFailure if the server refused this user's sign-in.
+        Raises OperationFailure if a server refused the sign-in. An external client is not checked.
         """
         client = self.client
         if self._external_client is None:

@@ -21,10 +21,10 @@ DEFAULT_DATABASE = "jobmon"
 
 
 class Connection:
-    """A connection to the watched database, whose collections can only be read through it.
+    """A connection to the watched database, with the collections of jobs and attempts to read.
 
-    The URI's readPreference decides which member is read. A `client` is used instead of a new one;
-    several queues may share it.
+    The URI's readPreference decides which member is read: see `_choose_read_preference`. A `client`
+    that is given is used instead of a new one; several queues may share it.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Connection:
 
     @property
     def database(self) -> Database[Document]:
-        """The database that the URI names, `jobmon` if it names none.
+        """The database that the URI names, or `jobmon`.
 
-        Raises DatabaseUnreachableError.
+        Raises PyMongoError, for example DatabaseUnreachableError.
         """
         client = self.reachable_client
         preference, known = self._choose_read_preference(client), self._database
@@ -75,7 +75,7 @@ class Connection:
     def own_database(self, name: str) -> Database[Document]:
         """A database of jobmon's own in the same deployment, always read from the primary.
 
-        Raises DatabaseUnreachableError.
+        Raises the errors of `reachable_client`.
         """
         return self.reachable_client.get_database(name, read_preference=ReadPreference.PRIMARY)
 
@@ -97,14 +97,14 @@ class Connection:
             for server in client.topology_description.apply_selector(preference)
             if not server.is_writable and server.last_write_date is not None
         ]
-        # A snapshot has only writes that, as the server knows, a majority has.
+        # A snapshot has only the writes of which the server knows that a majority has them.
         in_majority: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
         return min(now, in_majority, *written_at) if written_at else now
 
     def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
-        """The URI's preference; the primary behind a mongos, which does not report a lag.
+        """The URI's preference; the primary with `majority_reads` or behind a mongos.
 
-        The first call waits for a server, which may be a mongos. Raises PyMongoError.
+        A mongos does not report a lag. The first call may wait for a server. Raises PyMongoError.
         """
         preference = client.read_preference
         if self._client.majority_reads or preference == ReadPreference.PRIMARY:
@@ -121,7 +121,7 @@ class Connection:
         return [collection.collection.name for collection in watched if collection is not None]
 
     def has_recorded_attempts(self) -> bool:
-        """Whether any attempt is recorded; if not, each job is its own last attempt."""
+        """Whether any attempt is recorded; if not, only the job itself shows its last attempt."""
         if self.attempts is None:
             return False
         index = [("_id", 1)] if self.profile.log is None else EVENT_TIME

@@ -4,7 +4,7 @@ A list is in the order of a date (createdAt, nextRunAt, …) and the _id. A curs
 values of a job, so that the next page costs the same at any depth. MongoDB's aggregation compares
 values of all types, in the order in which an index sorts them. Arrays are the exception: an index
 sorts an array by its greatest or its least element, but a comparison uses the whole array. So a
-cursor has only its page number if there are arrays, or if a value does not fit into the cursor.
+cursor has only its page number if there are arrays; or if a value is secret, or does not fit.
 
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
@@ -45,12 +45,12 @@ _CODEC: CodecOptions[Document] = CodecOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """A place in a list: after the job (at, id), the last one of page `page`; or, `backwards`,
-    before that job, the first one of the page.
+    """A place in a list: after the job (`at`, `id`), which is the last one of page `page`.
 
-    `at`: the value of the job's date `order_by`, which orders the list. `is_alone`: the job next to
-    it in its page has another date, so that one query finds the jobs beyond. A cursor `by_page` has
-    no values of a job: the jobs beyond are found by skipping pages.
+    With `backwards`, the place is before this job, which is the first one of the page. `at`: the
+    value of the job's date `order_by`, which orders the list. `neighbor_differs`: the job next to
+    it in its page has another date, so one query usually finds the jobs beyond. A cursor `by_page`
+    has no values of a job: the jobs beyond are found by skipping pages.
     """
 
     page: int
@@ -60,7 +60,7 @@ class Cursor:
     order_by: str = "createdAt"
     backwards: bool = False
     by_page: bool = False
-    is_alone: bool = False
+    neighbor_differs: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -69,12 +69,12 @@ class Cursor:
 
     @property
     def ascending(self) -> bool:
-        """Whether the jobs beyond are newer ones, the nearest first."""
+        """Whether the jobs beyond have later dates, the nearest first."""
         return self.oldest_first != self.backwards
 
     def drop_values(self) -> Self:
-        """The same cursor by its page."""
-        return replace(self, at=None, id=None, by_page=True, is_alone=False)
+        """The same cursor with only its page number."""
+        return replace(self, at=None, id=None, by_page=True, neighbor_differs=False)
 
     def encode(self) -> str:
         """The cursor as an opaque string that is safe in a URL."""
@@ -83,7 +83,7 @@ class Cursor:
             document |= {"c": self.at, "i": self.id}
         if mark := _MARKS.get(self.order_by):
             document[mark] = True
-        if self.is_alone:
+        if self.neighbor_differs:
             document["a"] = True
         return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
@@ -94,7 +94,7 @@ class Cursor:
             padded = encoded + "=" * (-len(encoded) % 4)
             raw = base64.b64decode(padded, altchars="-_", validate=True)
             cursor = cls._parse(bson.decode(raw, _CODEC))
-            # `encode` has only one spelling for each cursor.
+            # `encode` returns only one text for each cursor.
             is_ours = cursor.is_exact and cursor.encode() == encoded
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
             raise ValueError("not a cursor") from error
@@ -118,17 +118,17 @@ class Cursor:
             order_by=next((name for name, mark in _MARKS.items() if mark in document), "createdAt"),
             backwards=backwards,
             by_page=by_page,
-            is_alone="a" in document,
+            neighbor_differs="a" in document,
         )
 
     def query_from(self) -> Document | None:
-        """The query for the jobs from the cursor's date on; None if the date may have many jobs."""
-        if not self.is_alone or not isinstance(self.at, datetime):
+        """The query for jobs from the cursor's date on; None if many jobs may have that date."""
+        if not self.neighbor_differs or not isinstance(self.at, datetime):
             return None
         operator = "$gte" if self.ascending else "$lte"
         return {"$expr": {operator: [f"${self.order_by}", {"$literal": self.at}]}}
 
-    def drop_reached(self, jobs: list[Document]) -> list[Document] | None:
+    def select_beyond(self, jobs: list[Document]) -> list[Document] | None:
         """The jobs beyond the cursor; `jobs` are results of `query_from`, in list order.
 
         None if they are unknown: jobs have the cursor's date, but its own job is not one of them.
@@ -154,7 +154,7 @@ class Cursor:
         if by_id:
             yield is_id_beyond, order
             return
-        # For one date, MongoDB uses an index only for an order without it.
+        # For one date, MongoDB uses an index only for an order without the date.
         yield {field: {"$eq": self.at}, **is_id_beyond}, order[1:]
         if self.at is None and not self.ascending:
             # An index sorts a missing value like null, an expression sorts it before null.
@@ -169,7 +169,7 @@ def stored_date(job: Document, field: str) -> Any:
 
 
 def list_order(field: str, mapping: FieldMapping) -> Keys:
-    """The ascending order of a list by a date: then by _id, where an index has both."""
+    """The ascending order of a list by a date, and then by _id if an index has both."""
     has_id = field in ("createdAt", "nextRunAt") or (field == "finishedAt" and mapping.has_status)
     return [(field, 1), ("_id", 1)] if has_id else [(field, 1)]
 

@@ -1,7 +1,7 @@
-"""Decodes every document that a server stores, also those that the driver refuses.
+"""Decodes every document that a server stores, even those that the driver refuses.
 
 A binary value of the old subtype 2 contains its length twice. A server also stores one whose two
-lengths differ. The driver then raises without the position, and loses every document of the reply.
+lengths differ. The driver then raises an error without the position, and the whole reply is lost.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,8 @@ LARGE_BYTES = 256 * 1_024
 # Called before a larger document is decoded, in the context of the reader.
 before_large: ContextVar[Callable[[], None] | None] = ContextVar("before_large", default=None)
 
-# The size of a value in bytes, by its type. A value of any other type begins with a length, which
-# does not count the `_BEYOND_LENGTH` bytes.
+# The size of a value in bytes, by its type. A value of any other type but a regex begins with a
+# length, which does not count the `_BEYOND_LENGTH` bytes.
 _SIZES = {
     **dict.fromkeys((0x06, 0x0A, 0x7F, 0xFF), 0),
     0x08: 1,
@@ -64,7 +64,7 @@ WITH_NAIVE_DATES = CodecOptions(cast(type[dict[str, Any]], _DecodedWithNaiveDate
 def decode(data: bytes, options: CodecOptions[dict[str, Any]] = _DECODED) -> dict[str, Any]:
     """A document as a dict; never raises for a document that a server stores.
 
-    Dates are aware, in UTC, and `DatetimeMS` outside of the years 1 to 9999. Text that is not UTF-8
+    Dates are in UTC, by default aware, and `DatetimeMS` beyond the years 1 to 9999. Invalid UTF-8
     has replacement characters. A binary value with two different lengths gets the subtype 128.
     """
     if len(data) > LARGE_BYTES and (check := before_large.get()) is not None:

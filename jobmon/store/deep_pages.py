@@ -14,7 +14,7 @@ from jobmon.store.read_collection import ReadCollection
 
 # Skipping this many index keys takes about two milliseconds.
 MAX_CHEAP_SKIP = 5_000
-# Skipping more takes the database long: a process reads at most two such pages at a time.
+# Skipping FAR_SKIP keys or more is slow: a process reads at most two such pages at a time.
 FAR_SKIP, MAX_FAR_PAGES = 100_000, 2
 
 _BY_ID: Keys = [("_id", 1)]
@@ -22,7 +22,7 @@ _BY_ID: Keys = [("_id", 1)]
 
 @dataclass(frozen=True, kw_only=True)
 class PageGuide:
-    """The content of the newest stats about a list: its `total`, and milestones.
+    """What the newest stats have about a list: its `total`, and milestones.
 
     `changes`: the changes since the milestones; None without milestones. `is_current`: whether a
     collector counted the total in the last seconds.
@@ -35,11 +35,11 @@ class PageGuide:
 
 
 class PageStart(NamedTuple):
-    """The start of a read: `skip` jobs beyond a date, or beyond the list's end if `at` is None.
+    """Where a read starts: `skip` jobs beyond the date `at`, or from the list's end if it is None.
 
     `ascending`: the direction; if it is not the list's, the jobs have to be reversed. `limit`: the
-    number of jobs to read. `max_shift`: the page may begin this many places earlier or later; None
-    if that is unknown.
+    number of jobs to read. `max_shift`: by how many places the page may begin too early or too
+    late; None if that is unknown.
     """
 
     at: datetime | None
@@ -52,7 +52,7 @@ class PageStart(NamedTuple):
         """The query for the jobs beyond the date."""
         if self.at is None:
             return {}
-        # Not an expression: the index alone decides it, so that skipping reads no documents.
+        # Without `$expr`, MongoDB checks the condition in the index: skipping reads no documents.
         return {"createdAt": {"$gte" if self.ascending else "$lt": self.at}}
 
 
@@ -64,7 +64,7 @@ class FoundPage(NamedTuple):
 
 
 class BusyPagesError(Exception):
-    """This process is reading as many pages far from the first as it may."""
+    """This process already reads the allowed number of pages that are far from the first."""
 
 
 class ReadJobs(Protocol):
@@ -101,8 +101,8 @@ class DeepPages:
     ) -> FoundPage:
         """Up to `limit` jobs after the first `skip` of a list.
 
-        `guide` is for a list by status and type in the order of createdAt, whose jobs beyond a date
-        can be queried.
+        A `guide` is possible only for a list by status and type in the order of createdAt, whose
+        jobs beyond a date can be queried.
         """
         start = None
         if guide is not None:
@@ -111,7 +111,7 @@ class DeepPages:
             jobs = self._read(
                 job_filter, start, start.limit, ascending=start.ascending, skip=start.skip
             )
-            if len(jobs) == start.limit:  # else jobs without a date are missing
+            if len(jobs) == start.limit:  # else jobs without a date were not found
                 in_order = jobs if start.ascending == ascending else jobs[::-1]
                 return FoundPage(in_order, start.max_shift)
         return FoundPage(self._skip(job_filter, skip, limit, ascending=ascending))
@@ -159,7 +159,7 @@ class DeepPages:
         milestone, counted = found
         counted += sum(self._count_older(job_filter, milestone, each) for each in milestone.ranges)
         distance = older - counted if ascending else counted - older
-        if distance < 0:  # jobs have changed in the last moment
+        if distance < 0:  # jobs have changed since the total was counted
             return None
         shift = _find_shift(milestone, guide.changes)
         return PageStart(milestone.moment, distance, ascending, limit, shift)

@@ -1,4 +1,4 @@
-"""Reads attempts from a log of events: one when a run starts, one when it succeeds or fails.
+"""Reads attempts from a log: an event when a run starts, another when it succeeds or fails.
 
 The profile names paths whose values the events of one run share. The event that ends a run belongs
 to the latest earlier event of the same job with the same values, if that one started a run.
@@ -40,7 +40,7 @@ class EventLog:
 
     @property
     def start_expression(self) -> Document:
-        """The start of a run by its last event: `startedAt`, or its time minus its duration.
+        """The start of a run from its last event: `startedAt`, or its time minus its duration.
 
         Null if the event has neither.
         """
@@ -86,8 +86,8 @@ class EventLog:
     def pair(self, events: Sequence[Document], job: Document) -> list[Document]:
         """The attempts of a job from its events, which are in any order.
 
-        A run without an end is running if it is the newest one of a leased job; else it is expired:
-        its worker crashed, or its end was not logged.
+        A run without an end is running if its start is the newest event of a leased job. Otherwise
+        it is expired: its worker crashed, or its end was not logged.
         """
         ordered = sorted(events, key=_sort_key)
         attempts = self._pair_in_order(ordered)

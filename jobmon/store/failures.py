@@ -103,7 +103,7 @@ def name_error(error: OperationFailure) -> str:
 
 
 def describe_error(error: PyMongoError) -> str:
-    """A database error in one line; of a server's error only the name: its text may quote data."""
+    """A database error in one line. A server's error has only its name: its text may quote data."""
     if isinstance(error, OperationFailure):
         return f"{type(error).__name__} {name_error(error)}"
     return f"{type(error).__name__}: {str(error).split(', Timeout:')[0]}"

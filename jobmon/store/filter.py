@@ -21,7 +21,7 @@ STATUSES_BY_DATE: dict[str, tuple[str, ...]] = {
 
 
 class RefusedFilterError(ValueError):
-    """The filter `parameter` cannot be served; the message has why, and what to do."""
+    """The filter `parameter` cannot be served; the message has the reason."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class UnknownFieldError(RefusedFilterError):
 class WorkerJobs(NamedTuple):
     """The ids of the jobs that a worker runs or ran; None if only jobs that name it can be found.
 
-    `reason`: why there may be others; empty if these are all.
+    `reason`: why jobs may be missing; empty if these are all.
     """
 
     ids: tuple[Any, ...] | None
@@ -58,9 +58,9 @@ class GroupJobs(NamedTuple):
 
 @dataclass(frozen=True)
 class ListPlan:
-    """The way in which a list is read: by an index that has the jobs in list order.
+    """How a list is read: by an index that has the jobs in list order.
 
-    If `is_sorted`, the index finds at most 1,000 jobs instead, which are sorted in memory.
+    If `is_sorted`, the index finds at most 1,000 jobs in another order; they are sorted in memory.
     """
 
     index: Keys
@@ -97,8 +97,8 @@ class JobFilter:
     in `group_jobs`. `worker`: the text in leasedBy; with `worker_jobs`, these jobs instead.
     `job_id`: a prefix of the printed id. `condition`: at the time of the query.
     `min_attempts`: the least attemptCount. `priority`: exactly this priority.
-    `order_by`: the date that orders the list, `createdAt` or one of `STATUSES_BY_DATE`. None: the
-    date that is filtered by, otherwise createdAt.
+    `order_by`: the date that orders the list, `createdAt` or one of `STATUSES_BY_DATE`. If None, it
+    is the date that is filtered by, or else createdAt.
     `repeats_by`: recurring jobs whose schedule is at the path of this name, by nextRunAt.
     `search`: values of different fields of the payload; a job has to match each.
     """
@@ -126,7 +126,7 @@ class JobFilter:
     search: tuple[SearchTerm, ...] = ()
     # What `ListPlanner` adds to a prepared filter.
     plan: ListPlan | None = field(default=None, compare=False)
-    # The statuses with which jobs have the date in this queue; None for all.
+    # The statuses with which jobs have the filter's date in this queue; None for all.
     dated_statuses: tuple[str, ...] | None = field(default=None, compare=False)
     # The statuses with which the jobs name a worker; None for all.
     worker_statuses: tuple[str, ...] | None = field(default=None, compare=False)
@@ -138,7 +138,7 @@ class JobFilter:
 
     @property
     def date_field(self) -> str | None:
-        """The date that the jobs are filtered by, unless it is createdAt."""
+        """The date other than createdAt that the jobs are filtered by, if any."""
         if self.condition is JobCondition.EXPIRED:
             return "leaseExpiresAt"
         if self.condition is not None or self.due_from is not None or self.due_to is not None:
@@ -148,7 +148,7 @@ class JobFilter:
 
     @property
     def has_due_start(self) -> bool:
-        """Whether all jobs that match are due from some time on, and so have a nextRunAt."""
+        """Whether the filter has an earliest nextRunAt: then all jobs that match have the date."""
         return self.condition is JobCondition.SCHEDULED or self.due_from is not None
 
     @property
@@ -167,7 +167,7 @@ class JobFilter:
     def select_latest(self, count: int) -> Self | None:
         """The same filter with the latest `count` jobs of its group.
 
-        None if the group has no more than these, or if their order is not the list's.
+        None without a group with more jobs, or if the group's order is not the list's.
         """
         group = self.group_jobs
         if group is None or len(group.ids) <= count or group.order_field != self.order_field:
@@ -176,12 +176,12 @@ class JobFilter:
 
     @cached_property
     def is_by_status_and_type(self) -> bool:
-        """Whether the filter is only by status and type: then the stats may have its count."""
+        """Whether it filters only by status and whole type: the stats may have its count then."""
         shown = JobFilter(statuses=self.statuses, types=self.types, order_by=self.order_by)
         return self == shown and not any(map(is_prefix, self.types))
 
     def match(self) -> Document:
-        """The filter as a query of typed values."""
+        """The filter as a query, with BSON values for its texts."""
         queries = [part.query for part in self.parts()]
         if self.owner is not None and self.may_have_arrays:
             queries.append({"$nor": [{"createdBy": IS_ARRAY}]})

@@ -9,8 +9,8 @@ from jobmon.store.filter import (
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.search import is_prefix
 
-# A filter by one of these fields is refused if the documents lack the field. A filter by another
-# field matches no job then.
+# A filter by one of these fields is refused if the documents lack the field. By another missing
+# field, it matches no job, or all jobs if it matches a missing value.
 _OPTIONAL = (
     "nextRunAt",
     "leaseExpiresAt",
@@ -20,7 +20,7 @@ _OPTIONAL = (
     "attemptCount",
     "priority",
 )
-# What to add to a list in the order of a date.
+# What to add to the filter of a list in the order of a date.
 _REMEDIES = {
     "nextRunAt": "Only waiting jobs are in this order: add `condition=scheduled`, `condition=due`, "
     "due_from, due_to, or `status` with queued or failed.",
@@ -38,7 +38,7 @@ def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
             raise UnknownFieldError(part.parameter)
     is_computed = "type" in mapping.expressions and not mapping.can_query("type")
     if is_computed and any(map(is_prefix, job_filter.types)):
-        message = "The types of this queue are computed, so that only whole types are found."
+        message = "The types of this queue are computed, so a filter needs whole types."
         raise RefusedFilterError("type", message)
     order, date = job_filter.order_by, job_filter.date_field
     if order is None or order == "createdAt":
@@ -46,7 +46,7 @@ def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
     if not mapping.can_query(order):
         raise UnknownFieldError("sort")
     if date is not None and date != order:
-        raise RefusedFilterError("sort", f"A list by {date} has no order by {order}.")
+        raise RefusedFilterError("sort", f"A list filtered by {date} cannot be sorted by {order}.")
     has_order = mapping.has_status or mapping.waits_by_date or job_filter.has_due_start
     if order == "nextRunAt" and not has_order:
         raise RefusedFilterError("sort", "Needs `condition=scheduled` or `due_from` in this queue.")

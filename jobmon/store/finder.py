@@ -26,7 +26,7 @@ class JobFinder:
         self._jobs = connection.jobs
 
     def find(self, job_id: str) -> Document | None:
-        """The id, type and status of the job with this id."""
+        """The id, type and status of the job with this id; None if it is not found."""
         found = self._read({"jobId": {"$in": identity_values(job_id)}}, 2)
         return next((job for job in found if is_identity(job.get("jobId"), job_id)), None)
 

@@ -1,4 +1,4 @@
-"""Looks up the documents of one job by its id, also if the index has a collation."""
+"""Looks up the documents of one job by its id, even if the index has a collation."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, Transform
 
 ID = "jobId"
-_KEEP_COLLATION_S = 60.0
+_COLLATION_TTL_S = 60.0
 _JOINED = "_joined"
 _JOIN_TOO_LARGE = (*DOCUMENT_TOO_LARGE, 4_568)
 
@@ -30,7 +30,7 @@ class IdLookup:
         self._documents = collection
         self._mapping = collection.mapping
         self._all_fields = collection.mapping.projection(None)
-        # When it was read (monotonic), and the result of `_choose_collation`.
+        # When the index was checked (monotonic), and the result of `_choose_collation`.
         self._collation: tuple[float, dict[str, Any] | None] | None = None
 
     def find(
@@ -44,7 +44,7 @@ class IdLookup:
     ) -> list[Document]:
         """The first `limit` documents that match and for which `accept` returns true.
 
-        `transform` is applied to each document before the next one is read.
+        `transform` is applied to each document at once.
         """
         found = self._documents.collection.find(
             self._mapping.translate_filter(query),
@@ -69,7 +69,7 @@ class IdLookup:
         """The documents that match, each with the first `limit` of `others` that match.
 
         One command takes the driver a third of the time of two, and the server two thirds. None if
-        they cannot be joined: an index has a collation, or the others have more than 16 MB.
+        they cannot be joined: an index has a collation, or the result exceeds 16 MB.
         """
         if any(each._choose_collation() is None for each in (self, others)):
             return None
@@ -99,13 +99,13 @@ class IdLookup:
         return [match, *more, {"$project": fields}] if fields else [match, *more]
 
     def _choose_collation(self) -> dict[str, Any] | None:
-        """The simple collation; None, for the collection's own, if the index has another one.
+        """The simple collation; None (for the collection's own) if the index has another one.
 
-        Such an index serves no exact comparison. The index on `_id` always has the collation of the
-        collection.
+        An index with another collation serves no exact comparison. The index on `_id` always has
+        the collation of the collection.
         """
         now, known = time.monotonic(), self._collation
-        if known is None or known[0] < now - _KEEP_COLLATION_S:
+        if known is None or known[0] < now - _COLLATION_TTL_S:
             by_id = {"filter": self._mapping.translate_filter({ID: ""})}
             planned = self._documents.explain(by_id)
             # A mongos answers with the plan of each shard.

@@ -63,7 +63,7 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
         strict=True,
     ):
         ranges.append({"$gte": first_uuid, "$lte": last_uuid})
-    # A number with a point or an exponent is found by its whole text only.
+    # A number with a point or an exponent is found only by its whole text.
     whole = [{"$eq": number} for number in _parse_numbers(prefix) if not isinstance(number, int)]
     return [*ranges, *_number_ranges(prefix), *whole]
 
@@ -72,7 +72,7 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
 def label_values(printed: str) -> tuple[Any, ...]:
     """The values of a status or a type whose `label` is this text; None also means missing.
 
-    Empty for `{…}`, the label that all documents share.
+    For `{…}`, the label that all documents share, only the string `{…}` is such a value.
     """
     values: list[Any] = [printed, *_parse_json(printed), *_parse_dates(printed)]
     if len(printed) > 1 and printed[0] == printed[-1] == '"':

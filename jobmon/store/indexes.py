@@ -1,6 +1,6 @@
 """The indexes that the queries of this package need: `jobmon init` creates them.
 
-Equality fields first, then the sort: (createdAt, _id) is the order of every list, newest first.
+Equality fields come first, then the order of a list: by default (createdAt, _id), newest first.
 Queries name an index by its keys: this hint also finds an index that another program has created.
 """
 
@@ -31,12 +31,12 @@ BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
 BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # has the type, so that no job is read
-# If no field holds the status: BY_WAITING if nextRunAt decides whether a job waits, else the next.
+# If no field holds the status: BY_WAITING if nextRunAt decides whether a job waits, or BY_DUE_TIME.
 BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
 BY_DUE_TIME: Keys = SOONEST_FIRST
 BY_FINISH: Keys = [_STATUS, *FIRST_FINISHED]
-# Only for filters: see `FILTERS`. Few jobs have several attempts or an error, and a priority never
-# changes, so that these indexes cost little when a job changes.
+# Only for filters: see `_FILTER_INDEXES`. Few jobs have several attempts or an error, and few
+# priorities change, so most of these indexes cost little when a job changes.
 BY_ATTEMPTS: Keys = [("attemptCount", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_PRIORITY: Keys = [("priority", ASCENDING), *NEWEST_FIRST]
 BY_TYPE_AND_FINISH: Keys = [_TYPE, _STATUS, *FIRST_FINISHED]
@@ -51,7 +51,7 @@ NAMED: Document = {"$gt": ""}
 # The least number of attempts of the jobs in BY_ATTEMPTS.
 RETRIED = 2
 
-# Unique by the contract; created so only with `jobmon init --unique`.
+# Unique by the contract, but `jobmon init` creates them as unique only with `--unique`.
 UNIQUE = (JOB_ID, ATTEMPT)
 
 
@@ -65,7 +65,7 @@ def schedule_index(mapping: FieldMapping) -> Keys:
 def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
     """The partial indexes of recurring jobs in the order of nextRunAt, by the name of a path.
 
-    The value at this path is the schedule of these jobs. Empty if the profile has no such path.
+    The value at this path is the schedule of these jobs. Empty without such a path or nextRunAt.
     """
     if not mapping.can_query("nextRunAt"):
         return {}
@@ -79,7 +79,7 @@ def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
 def search_index(field: str) -> Keys:
     """The partial index of the jobs that have this field of the payload.
 
-    Its fields never change during a job's life, so that the index costs nothing at a change.
+    Its fields rarely change after the insert, so other changes of a job do not write to it.
     """
     return [(field, ASCENDING), *NEWEST_FIRST]
 
@@ -124,7 +124,7 @@ _FILTER_INDEXES: dict[str, tuple[ListIndex, ...]] = {
 
 
 def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]:
-    """The indexes that only filters need; the settings request those in `chosen`."""
+    """The indexes that only filters need; `chosen` is JOBMON_FILTERS."""
     found = []
     for name, entries in _FILTER_INDEXES.items():
         for index in entries:
@@ -135,7 +135,7 @@ def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]
 
 
 def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
-    """Every index that may serve a list of jobs; `chosen` is JOBMON_FILTERS."""
+    """Every index that may serve a list, except of recurring jobs; `chosen` is JOBMON_FILTERS."""
     mapping = profile.jobs
     always = [
         [("_id", ASCENDING)],
@@ -169,8 +169,8 @@ def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
 def worker_index(mapping: FieldMapping) -> Keys | None:
     """The partial index of the jobs that name a worker.
 
-    None if no document names a worker, or if only jobs with certain statuses do: then an index by
-    status finds them.
+    None if no document names a worker, or if only jobs with certain statuses name one: then an
+    index by status finds them.
     """
     if not mapping.can_query("leasedBy") or "leasedBy" in mapping.only_in:
         return None
@@ -181,14 +181,14 @@ def worker_index(mapping: FieldMapping) -> Keys | None:
 def worker_attempt_index(profile: Profile) -> Keys | None:
     """The index for the newest attempts of a worker.
 
-    None if attempts are not recorded, or only as events, or without the worker and a date.
+    None if attempts are not recorded, or only as events, or without a worker or a date.
     """
     attempts = profile.attempts
     if attempts is None or profile.log is not None or not attempts.can_query("workerId"):
         return None
     for name in ("startedAt", "finishedAt"):
         if attempts.can_query(name):
-            # Without the job's id: a writer could not insert an attempt with arrays in both.
+            # Not with jobId: then attempts with arrays in two of the fields could not be inserted.
             return [("workerId", ASCENDING), (name, ASCENDING)]
     return None
 
@@ -222,7 +222,7 @@ def attempt_end_index(profile: Profile) -> Keys:
 
 
 def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
-    """Every index, with the contract's names, each with the field that it serves."""
+    """The indexes that are not partial, with the contract's names and the field of each."""
     job_indexes = [
         ("jobId", JOB_ID),
         ("createdAt", NEWEST_FIRST),
@@ -258,8 +258,8 @@ def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Key
 class Index(NamedTuple):
     """An index with the documents' names; its text is `collection(field, -field, …)`.
 
-    `field`: the contract's field that it serves, at `path` in the documents; both are None for an
-    index that a profile adds. `may_be_unique`: no two documents should have the same keys.
+    `field`: the contract's field that it serves, at `path` in the documents. Both are None for an
+    index of a profile, a searched field or recurring jobs. `may_be_unique`: keys should be unique.
     `partial`: the filter of a partial index; None if the index has all documents.
     `setting`: its name in JOBMON_FILTERS, if only filters of lists need it.
     """

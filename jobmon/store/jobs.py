@@ -18,7 +18,7 @@ from jobmon.store.indexes import attempt_index
 from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.truncate import CharacterBudget
 
-_MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # an attempt has two; one more shows that some are left
+_MAX_EVENTS = 2 * MAX_ATTEMPTS_SHOWN + 1  # two for each attempt; one more shows that others exist
 # In characters; a document may have 16 MB.
 MAX_ATTEMPTS_LENGTH = 10_000_000
 MIN_FIELD_LENGTH = 2_000
@@ -43,9 +43,9 @@ class JobStore:
         success; None if that is unknown.
 
         `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
-        None for another owner's job too. At most the newest 1,000 attempts are returned. Their
-        texts are kept up to 10 million characters in total, the newest attempt first; after that,
-        2,000 characters of each field. Index: (jobId).
+        None for another owner's job, too. At most the newest 1,000 attempts are returned. The
+        texts of recorded ones are kept up to 10 million characters in total, the newest attempt
+        first; after that, 2,000 characters of each field. Index: (jobId).
         """
         query = _match_id(job_id)
         if owner is not None:
@@ -101,14 +101,12 @@ class JobStore:
         Index: (jobId).
         """
         job_id = to_text(job.get("jobId"))
-        if job_id is None:
-            return []
         read_limit = limit if self._profile.log is None else 2 * limit + 1
         recorded = self._read_recorded(job_id, read_limit)
         return self._list_attempts(recorded, job)[-limit:] if recorded else []
 
     def _list_attempts(self, recorded: list[Document], job: Document) -> list[Document]:
-        """The attempts that are recorded, or else those that the job contains."""
+        """The recorded attempts, or else those in the job, or else its last one."""
         log = self._profile.log
         if not recorded:
             embedded = self._list_embedded_attempts(job)

@@ -11,15 +11,15 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
-KEEP_MS = 10_000
+CACHE_TTL_MS = 10_000
 _BY_ID: Keys = [("_id", 1)]
-_SAMPLE_SIZE = 200  # documents at either end of a collection without an index on finishedAt
+_SAMPLE_SIZE = 200  # documents, both of the newest and of the oldest
 
 
 class KnownFields:
-    """The fields of a job that a queue's profile and documents have; methods raise PyMongoError.
+    """The fields of a job that a queue's documents hold, by its profile; raises PyMongoError.
 
-    `counts_changes`: returns whether a collector counts attempts by the changes of jobs.
+    `counts_changes` returns whether a collector counts attempts from changes of the jobs.
     """
 
     def __init__(
@@ -27,38 +27,41 @@ class KnownFields:
     ) -> None:
         self._connection = connection
         self._counts_changes = counts_changes
-        self._ends_are_known = SingleFlight(self._look_for_ends, KEEP_MS)
+        self._finish_time_cache = SingleFlight(self._has_finish_times, CACHE_TTL_MS)
 
     @property
     def unknown(self) -> frozenset[str]:
         """The fields of a job that the watched documents do not hold.
 
-        `finishedAt` is unknown, too, if no job whose attempt ended has it, or no succeeded job, or
-        no dead job: counts by this date would be too low.
+        `finishedAt` is also unknown if counts by it would be too low: see `_has_finish_times`.
         """
         fields = self._connection.jobs.mapping.unknown
-        return fields if self._ends_are_known.get() else fields | {"finishedAt"}
+        return fields if self._finish_time_cache.get() else fields | {"finishedAt"}
 
     def can_query(self, field: str) -> bool:
         return self._connection.jobs.mapping.can_query(field)
 
     @property
-    def finds_worker_jobs(self) -> bool:
+    def can_filter_by_worker(self) -> bool:
         """Whether a list can be filtered by worker."""
         by_attempt = indexes.worker_attempt_index(self._connection.profile)
         return by_attempt is not None or self.can_query("leasedBy")
 
     @property
-    def names_workers(self) -> bool:
-        """Whether jobs or recorded attempts have a field for the worker that runs them."""
+    def has_worker_names(self) -> bool:
+        """Whether jobs or recorded attempts have a field for the name of their worker."""
         jobs, attempts = self._connection.jobs, self._connection.attempts
         if "leasedBy" not in jobs.mapping.unknown:
             return True
         return attempts is not None and attempts.mapping.holds("workerId")
 
-    def _look_for_ends(self) -> bool:
-        """Whether recorded attempts, or the jobs, have the time when attempts ended."""
-        if self._connection.profile.log is not None:  # an empty log may not be in use
+    def _has_finish_times(self) -> bool:
+        """Whether attempts can be counted by the time when they ended.
+
+        True if attempts are recorded, computed or counted from changes, or if each group of jobs
+        below is empty or has a finishedAt. With a log, true only if it has events: it is in use.
+        """
+        if self._connection.profile.log is not None:
             return self._connection.has_recorded_attempts()
         if self._connection.profile.outcome is not None:
             return True
@@ -77,7 +80,7 @@ class KnownFields:
             dated = jobs.mapping.select_statuses("finishedAt", statuses)
             return match_ended(dated) | {"finishedAt": {"$type": "date"}}
 
-        # A failed job that waits for a retry may have no end: its retry will have one.
+        # There is no group of failed jobs: one that waits for its retry may lack finishedAt.
         groups = (STATUSES_AFTER_ATTEMPT, (JobStatus.SUCCEEDED.value,), (JobStatus.DLQ.value,))
         try:
             return all(
@@ -86,15 +89,15 @@ class KnownFields:
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
-            # `jobmon init` does not create this index if no job has an end.
+            # BY_FINISH is missing: `jobmon init` creates it only if a document has finishedAt.
             ended = match_ended(STATUSES_AFTER_ATTEMPT)
             return has_finished(jobs) or not has_any(ended, indexes.BY_STATUS)
 
 
-def has_finished(watched: ReadCollection) -> bool:
-    """Whether one of the newest or of the oldest documents has a finishedAt."""
+def has_finished(collection: ReadCollection) -> bool:
+    """Whether one of the 200 newest or the 200 oldest documents has a finishedAt."""
     for direction in (-1, 1):
-        found = watched.find(
+        found = collection.find(
             {}, ("finishedAt",), index=_BY_ID, order=[("_id", direction)], limit=_SAMPLE_SIZE
         )
         if any(document.get("finishedAt") is not None for document in found):

@@ -20,7 +20,7 @@ def label(value: Any) -> str:
     """The label of a status or a type: its text, at most 200 characters and a `…`.
 
     Documents share the label `{…}`, so that no value in them is shown. The text `(other)` becomes
-    `(other)…`, because `(other)` is for the values that are not counted by name. The text `null`,
+    `(other)…`, because `(other)` means the values that are not counted by name. The text `null`,
     the empty text and texts that end in `*` are in quotes: without quotes, a filter by them means a
     missing value, no filter, or a beginning.
     """

@@ -19,15 +19,15 @@ from jobmon.store.live_stats import UNCOUNTED
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
-# Index keys that are read; a server reads them in about 10 ms.
+# The most index keys that are read at a time; a server reads them in about 10 ms.
 MAX_AHEAD = 10_000
-# Documents that are read instead, where no field holds the status.
+# The most documents that are read instead if no field holds the status.
 MAX_READ = 1_000
 # If more jobs than SHARE_FROM are ahead, callers share the due jobs that were read, and the counts
 # for one job.
 SHARE_FROM, SHARE_S, SHARE_DUE_S = 200, 1, 5
-KEEP_PLACES = 1_000
-KEEP_DUE = 20  # `_DueJobs` of a queue in each process; each takes up to 2 MB
+MAX_CACHED_PLACES = 1_000
+MAX_CACHED_DUE = 20  # `_DueJobs` of a queue in each process; each takes up to 2 MB
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -92,7 +92,7 @@ class _DueJobs:
 
 
 class PlaceFinder:
-    """Finds the place of a job; reads at most 10,000 index keys for each field of the order.
+    """Finds the place of a job; reads about 10,000 index keys at most for each field of the order.
 
     If many jobs are ahead, all jobs that differ only in the date of their order share one read.
     """
@@ -102,11 +102,11 @@ class PlaceFinder:
         self._lease = connection.profile.lease
         self._index = lease_index(connection.profile)
         self._has_status = connection.jobs.mapping.has_status
-        self._shared: SingleFlightCache[Counter[str]] = SingleFlightCache(KEEP_PLACES)
-        self._due: SingleFlightCache[_DueJobs] = SingleFlightCache(KEEP_DUE)
+        self._shared: SingleFlightCache[Counter[str]] = SingleFlightCache(MAX_CACHED_PLACES)
+        self._due: SingleFlightCache[_DueJobs] = SingleFlightCache(MAX_CACHED_DUE)
 
     def find_place(self, job: Document, now: datetime) -> Place:
-        """The place of a job that is due, as the store reads it.
+        """The place of a job that is due; `job` has the contract's names.
 
         Beyond 200 jobs ahead, the count may be six seconds old. Raises UnknownPlaceError and
         PyMongoError.
@@ -157,7 +157,7 @@ class PlaceFinder:
         if counts["read"] <= SHARE_FROM:
             return counts
         last, at, direction = key.order[-1]
-        # Other documents may hold a date or a status in several ways.
+        # Documents of other programs may hold a date or a status in several ways.
         if self._jobs.mapping.is_identity and isinstance(at, datetime) and direction > 0:
             shared_key = key.job_type if self._each_type else None, key.order[:-1]
             due = self._due.get(shared_key, lambda: self._read_due(last, ranges), SHARE_DUE_S)
@@ -213,7 +213,7 @@ class PlaceFinder:
         return Counter({name: found[0][name] for name in counts if name != "_id"} if found else {})
 
     def _group(self, query: Document, parts: Document, limit: int | None = None) -> list[Document]:
-        """The first `limit + 1` jobs that match, grouped; UnknownPlaceError if that is too slow."""
+        """The first `limit + 1` jobs that match, grouped; UnknownPlaceError if slow or no index."""
         limit = self._max_read if limit is None else limit
         try:
             return self._jobs.aggregate(

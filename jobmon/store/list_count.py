@@ -6,10 +6,10 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.list_plan import ListPlanner, get_plan
 
 COUNT_EXACTLY_UP_TO = 10_000
-# Counting takes a query, and 0.7 µs a job. A larger count is shared for SHARE_S seconds.
+# Counting takes a query, and 0.7 µs a job. A count above SHARE_FROM is shared for SHARE_S seconds.
 SHARE_FROM = 100
 SHARE_S = 2
-KEEP_TOTALS = 1_000
+MAX_CACHED_TOTALS = 1_000
 
 
 class ListCounter:
@@ -18,7 +18,7 @@ class ListCounter:
     def __init__(self, planner: ListPlanner) -> None:
         self._jobs = planner.connection.jobs
         self._planner = planner
-        self._totals: SingleFlightCache[int] = SingleFlightCache(KEEP_TOTALS)
+        self._totals: SingleFlightCache[int] = SingleFlightCache(MAX_CACHED_TOTALS)
 
     def count(self, job_filter: JobFilter, limit: int | None = None) -> CappedCount:
         """The number of jobs that match, up to `limit`, by default 10,000.

@@ -32,10 +32,10 @@ from jobmon.store.search import is_prefix
 MAX_MATCHES = 1_000
 # The largest number of jobs in a queue that may be searched without the index of a field.
 MAX_SCANNED = 10_000
-# The largest number of values in a range: with ten statuses, MongoDB merges them without sorting.
+# The most values that replace a range: with ten statuses, MongoDB still merges them in list order.
 MAX_VALUES = 20
-# How long results are kept: whether few jobs match, and which values occur.
-KEEP_S, MAX_KEPT = 2.0, 1_000
+# How long results (whether few jobs match, which values occur) are kept, and how many of them.
+TTL_S, MAX_CACHED = 2.0, 1_000
 
 _TOO_MANY = f"More than {MAX_MATCHES:,} jobs match"
 _NARROWER = "created_from and created_to, or a filter that fewer jobs match."
@@ -66,8 +66,8 @@ def get_plan(job_filter: JobFilter) -> ListPlan:
 
 
 @dataclass(frozen=True)
-class _Use:
-    """The way in which an index serves a filter.
+class _IndexUse:
+    """How an index serves a filter.
 
     `used`: the parts that decide which of its keys are read. `others`: the parts that have to be
     compared. `is_covered`: the keys are enough to compare them. `is_ordered`: the keys are in list
@@ -89,26 +89,26 @@ class _Use:
 class ListPlanner:
     """Prepares filters for the lists of a queue; methods raise PyMongoError.
 
-    It keeps its results for two seconds, so that all lists of a queue share one planner.
+    It keeps results for two seconds, so all lists of a queue share one planner.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._jobs = connection.jobs
         self._indexes = indexes.list_indexes(connection.profile, connection.settings.filters)
-        self._prepared: SingleFlightCache[JobFilter] = SingleFlightCache(MAX_KEPT)
-        self._few: SingleFlightCache[bool] = SingleFlightCache(MAX_KEPT)
-        self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_KEPT)
+        self._prepared: SingleFlightCache[JobFilter] = SingleFlightCache(MAX_CACHED)
+        self._has_few_cache: SingleFlightCache[bool] = SingleFlightCache(MAX_CACHED)
+        self._values: SingleFlightCache[tuple[Any, ...] | None] = SingleFlightCache(MAX_CACHED)
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
         """The filter with its plan, and with other values that it needs from the queue.
 
-        A prepared filter is returned unchanged. RefusedFilterError if the jobs cannot be listed.
+        A prepared filter is returned unchanged. Raises RefusedFilterError if no index serves it.
         """
         if job_filter.plan is not None:
             return job_filter
         if job_filter.is_by_status_and_type:
-            return self._prepared.get(job_filter, lambda: self._prepare(job_filter), KEEP_S)
+            return self._prepared.get(job_filter, lambda: self._prepare(job_filter), TTL_S)
         return self._prepare(job_filter)
 
     def _prepare(self, job_filter: JobFilter) -> JobFilter:
@@ -141,12 +141,12 @@ class ListPlanner:
                 return replace(candidate, plan=ListPlan(use.index.keys, not use.is_ordered))
         raise self._refuse(candidate)
 
-    def _list_uses(self, job_filter: JobFilter) -> list[_Use]:
+    def _list_uses(self, job_filter: JobFilter) -> list[_IndexUse]:
         """The uses of indexes that have a part of the filter, or the order of the list."""
         mapping, parts = self._jobs.mapping, list(job_filter.parts())
         order, fields = list_order(job_filter.order_field, mapping), {part.field for part in parts}
         compared = [part for part in parts if not _has_no_index(part, job_filter, mapping)]
-        found: list[_Use] = []
+        found: list[_IndexUse] = []
         for index in self._indexes:
             if index.keys[0][0] not in (*fields, order[0][0]):
                 continue
@@ -157,17 +157,17 @@ class ListPlanner:
         return found
 
     def _exists(self, index: ListIndex) -> bool:
-        """Whether an index that only filters need can be used."""
+        """Whether the index can be used; it may be missing if only filters need it."""
         if not index.setting:
             return True
         if not index.is_chosen or self._jobs.mapping.translate_keys(index.keys) is None:
             return False
-        return self._has_index(index.keys, index.partial or {})
+        return self._has_index_or_few(index.keys, index.partial or {})
 
-    def _has_index(self, keys: Keys, query: Document) -> bool:
+    def _has_index_or_few(self, keys: Keys, query: Document) -> bool:
         return self._jobs.has_index(keys, query) or self._jobs.estimated_count() <= MAX_SCANNED
 
-    def _has_few(self, job_filter: JobFilter, use: _Use) -> bool:
+    def _has_few(self, job_filter: JobFilter, use: _IndexUse) -> bool:
         """Whether at most 1,000 jobs match the parts that the index has."""
         if not use.used or self._jobs.mapping.translate_keys(use.index.keys) is None:
             return False
@@ -179,7 +179,7 @@ class ListPlanner:
             found = self._jobs.count(query, index=use.index.keys, limit=MAX_MATCHES + 1)
             return found <= MAX_MATCHES
 
-        return self._few.get((tuple(use.index.keys), job_filter), count, KEEP_S)
+        return self._has_few_cache.get((tuple(use.index.keys), job_filter), count, TTL_S)
 
     def _list_forms(self, job_filter: JobFilter) -> Iterator[JobFilter]:
         """The filter, and then the same filter with the values that occur in place of a range.
@@ -205,9 +205,9 @@ class ListPlanner:
     def _find_values(
         self, field: str, index: Keys, ranges: list[Document], limit: int
     ) -> tuple[Any, ...] | None:
-        """The values of a field in these ranges; None if there are more, or if it is unknown."""
+        """The values of a field in these ranges; None if they are unknown, or more than `limit`."""
         key = (field, str(ranges), limit)
-        return self._values.get(key, lambda: self._read_values(field, index, ranges, limit), KEEP_S)
+        return self._values.get(key, lambda: self._read_values(field, index, ranges, limit), TTL_S)
 
     def _read_values(
         self, field: str, index: Keys, ranges: list[Document], limit: int
@@ -250,7 +250,7 @@ class ListPlanner:
             declared = ", ".join(fields) or "none"
             message = f"Not a field that can be searched. JOBMON_SEARCH_FIELDS has {declared}."
             raise RefusedFilterError(name, message)
-        if not self._has_index(indexes.search_index(name), {name: {"$exists": True}}):
+        if not self._has_index_or_few(indexes.search_index(name), {name: {"$exists": True}}):
             raise RefusedFilterError(name, _NO_INDEX)
 
     def _refuse(self, job_filter: JobFilter) -> RefusedFilterError:
@@ -286,7 +286,7 @@ class ListPlanner:
 
 def _inspect(
     index: ListIndex, parts: list[FilterPart], compared: list[FilterPart], order: Keys
-) -> _Use:
+) -> _IndexUse:
     """The use of an index for these parts; only the parts in `compared` have to be compared."""
     used: list[FilterPart] = []
     position = 0
@@ -299,7 +299,7 @@ def _inspect(
     remaining_keys = index.keys[position:]
     names = {name for name, _ in index.keys}
     others = [part for part in compared if part not in used]
-    return _Use(
+    return _IndexUse(
         index=index,
         used=used,
         others=others,
@@ -337,7 +337,7 @@ def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
     """The index that has waiting jobs by nextRunAt."""
     if mapping.has_status or job_filter.has_due_start:
         return indexes.schedule_index(mapping)
-    # Without such an index the server chooses one of the profile.
+    # BY_NEXT_RUN needs a status: without it there is no hint, and the server chooses an index.
     return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
 
 
@@ -354,8 +354,8 @@ def _has_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMapping
             return False
 
 
-def _rank_bounded(use: _Use) -> tuple[bool, int, int]:
-    """The order in which indexes are tried: first the indexes that usually find few jobs.
+def _rank_bounded(use: _IndexUse) -> tuple[bool, int, int]:
+    """The order in which indexes are tried: first those that usually find few jobs.
 
     The owner comes first: then an owner with few jobs learns nothing about jobs of others.
     """
@@ -371,7 +371,7 @@ def _rank_for_refusal(part: FilterPart) -> int:
 
 
 def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
-    """The message about a filter that matches too many jobs, named by its parameter."""
+    """The message about a filter that matches too many jobs; `parameter` is at fault."""
     if parameter == "job_id":
         return f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
     term = next((term for term in job_filter.search if term.field == parameter), None)

@@ -62,7 +62,7 @@ class JobLists:
     """Reads lists of the watched jobs; PyMongoError when they cannot be read.
 
     Each job has these `fields`, and is changed by `transform`; by default it has the fields of a
-    list, and its dates may be naive. With `require_index`, a missing index is an OperationFailure.
+    list, and its dates may be naive. With `require_index`, a missing index raises OperationFailure.
     """
 
     def __init__(
@@ -138,10 +138,10 @@ class JobLists:
     def batches(
         self, job_filter: JobFilter, *, oldest_first: bool = False
     ) -> Iterator[list[Document]]:
-        """Every job that matches, in list order, 500 at a time, each batch by a query of its own.
+        """Every job that matches, in list order, 500 at a time, each batch by its own query.
 
-        Dates are in UTC but have no time zone: decoding them takes a third of the time. Raises the
-        errors of `prepare` before the first batch.
+        Dates are in UTC and may have no time zone: decoding such dates takes a third of the time.
+        Raises the errors of `prepare` before the first batch.
         """
         job_filter = self.prepare(job_filter)
         cursor, page = None, 0
@@ -167,8 +167,8 @@ class JobLists:
     ) -> tuple[Document | None, Document | None] | None:
         """The jobs before and after a job in a list; the job itself may not match any more.
 
-        Each is None at an end of the list. The result is None if the jobs beyond a job cannot be
-        queried (see `store.cursor`). Two queries for one job each. Raises the errors of `prepare`.
+        Each is None if there is none. The result is None if `job` has no date, or jobs beyond it
+        cannot be queried: see `store.cursor`. At most four queries. Raises the errors of `prepare`.
         """
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
@@ -186,7 +186,7 @@ class JobLists:
     ) -> list[tuple[Document, bool]]:
         """The jobs that have these ids now, each with whether `job_filter` matches it.
 
-        With `owner`, only jobs of that owner. Index: (jobId) unique.
+        With `owner`, only jobs of that owner. Index: (jobId).
         """
         if not ids:
             return []
@@ -354,7 +354,7 @@ class JobLists:
             id=values[1],
             oldest_first=oldest_first,
             order_by=field,
-            is_alone=any(stored_date(other, field) != values[0] for other in neighbor),
+            neighbor_differs=any(stored_date(other, field) != values[0] for other in neighbor),
         )
         has_values = (
             cursor.is_exact
@@ -381,7 +381,7 @@ def _find_beyond(
     """Up to `limit` jobs beyond a cursor, by as few queries as possible."""
     if not by_id and (query := cursor.query_from()) is not None:
         found = find(query, order, limit + 1)
-        jobs = cursor.drop_reached(found)
+        jobs = cursor.select_beyond(found)
         if jobs is not None and (len(jobs) >= limit or len(found) <= limit):
             return jobs[:limit]
     jobs = []

@@ -38,7 +38,7 @@ class _WaitingCounts(NamedTuple):
 
 
 class LiveStats:
-    """Counts the watched jobs with each call; every method raises PyMongoError."""
+    """Counts the watched jobs at each call, without a cache; methods raise PyMongoError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -58,7 +58,7 @@ class LiveStats:
         return self._jobs.estimated_count()
 
     def count(self) -> QueueStats:
-        """The stats as of now, by one `$group`; an estimate where that takes too long."""
+        """The stats as of now: counts by one `$group`, or an estimate if that takes too long."""
         as_of = self._connection.data_time()
         try:
             counts = self._counts_by_status_and_type()
@@ -139,7 +139,7 @@ class LiveStats:
         )
 
     def _estimate_total(self, counts: Mapping[tuple[str, str], int] | None) -> int:
-        """The number of jobs by the metadata, or by the counts if other documents are included."""
+        """The number of jobs by the metadata, or by the counts if not all documents are jobs."""
         if self._jobs.mapping.where and counts is not None:
             return sum(counts.values())
         return self._jobs.estimated_count()
@@ -297,5 +297,5 @@ class LiveStats:
 
 
 def _find_readable(health: QueueHealth | None) -> set[str]:
-    """The fields of this health that are known exactly, because all their dates can be read."""
+    """The counts in this health whose dates can all be read, so they need no second check."""
     return set() if health is None else {"due", "expired_leases"} - health.unknown.keys()

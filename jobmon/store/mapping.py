@@ -58,7 +58,7 @@ class DerivedStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMapping:
-    """The places and forms in which one collection's documents hold the contract's fields.
+    """Where and in which form the documents of a collection hold the contract's fields.
 
     A mapping for jobs such as {"_id": 7, "state": "done", "locked": DATE}, leased for 10 minutes:
 
@@ -84,10 +84,10 @@ class FieldMapping:
     derived: DerivedStatus | None = None
 
     # For each field without a path: the values from which it is computed. `reads` has paths in the
-    # document, `computed` expressions. `complete` adds the field to the job from these values.
+    # document, `computed` expressions. `add_fields` adds the field to the job from these values.
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: Mapping[str, Any] = field(default_factory=dict)
-    complete: Callable[[Document, Document], Document] = lambda _, document: document
+    add_fields: Callable[[Document, Document], Document] = lambda _, document: document
     # How queries match such a field: one value for all documents, or the first path with a value.
     constants: Mapping[str, Any] = field(default_factory=dict)
     alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class FieldMapping:
 
     @property
     def orders_by_id(self) -> bool:
-        """Whether jobs are in the order of their _id."""
+        """Whether lists by createdAt are in the order of _id."""
         return self.paths.get("createdAt") == "_id"
 
     @cached_property
@@ -188,7 +188,7 @@ class FieldMapping:
         return {"$and": [self.where, translated]} if self.where else translated
 
     def translate_query(self, query: Document) -> Document:
-        """A query in the documents' names. A value for a field without a path matches no document.
+        """A query in the documents' names. A field without a path, except a type, has no value.
 
         Statuses are given as labels: `null` matches a missing status.
         """
@@ -258,7 +258,7 @@ class FieldMapping:
             job["status"] = self.to_contract_status(job.get("status"))
         if not self.has_creation_time:
             job["_at"] = job.pop("createdAt", None)
-        return self.complete(document, job)
+        return self.add_fields(document, job)
 
     @cached_property
     def _stored_fields(self) -> list[tuple[str, str, bool, timedelta | None, str | None]]:
@@ -269,7 +269,7 @@ class FieldMapping:
         ]
 
     def to_contract_status(self, value: Any) -> Any:
-        """The contract's status for a document's status; None if it is missing."""
+        """The contract's status for a document's status; unchanged if it has no other name."""
         return self.statuses.get(label(value), value) if self.statuses else value
 
     def _find_path(self, name: str) -> str | None:

@@ -54,7 +54,7 @@ class Milestone:
 class Milestones:
     """The milestones of a queue, the oldest first.
 
-    `labels`: status and type of the jobs that are counted together; the type is None for all types.
+    `labels`: status and type of the jobs that are counted together; a type of None means all types.
     """
 
     labels: tuple[tuple[str, str | None], ...]
@@ -66,8 +66,8 @@ class Milestones:
         """The milestone nearest to a place of a list, and how many jobs of the list are older.
 
         `position`: how many jobs of the list are older than that place. With `after` the milestone
-        is at the place or newer, else at the place or older, however its uncounted jobs are
-        divided. None without such a milestone, or if the types are not counted.
+        is at the place or newer, else at the place or older, whichever of its uncounted jobs are
+        older. None without such a milestone, or if the types are not counted.
         """
         if types and any(job_type is None for _, job_type in self.labels):
             return None

@@ -1,4 +1,4 @@
-"""Reads which types of jobs are paused, from the list that `jobmon.queue` honours."""
+"""Reads which types of jobs are paused: the workers of `jobmon.queue` read the same list."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +56,7 @@ class PausedTypes:
             found = controls.find_one({"_id": PAUSED}, max_time_ms=limit, **request_comment())
         except PyMongoError as error:
             if not is_unauthorized(error):  # `jobmon check` reports that
-                log.error("paused types not read: %s", describe_error(error))
+                log.error("the paused types cannot be read: %s", describe_error(error))
             return None
         listed = _list_values((found or {}).get("types"))
         names = frozenset(name for name in listed if isinstance(name, str))
@@ -68,7 +68,7 @@ class PausedTypes:
         try:
             return self._describe(names)
         except PyMongoError as error:
-            log.error("who paused types was not read: %s", describe_error(error))
+            log.error("the details of the pauses cannot be read: %s", describe_error(error))
             return {}
 
 

@@ -1,7 +1,7 @@
 """Lists the additional indexes of a profile: those that its rules, types or due times need.
 
-The index of the lease order is left out: the queue's own program creates it under another name, and
-would fail if jobmon had created an index with the same keys.
+The index of the lease order is not one of them: the queue's own program creates it under another
+name, and would fail if jobmon had created an index with the same keys.
 """
 
 from collections.abc import Sequence

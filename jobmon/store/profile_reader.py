@@ -1,4 +1,4 @@
-"""Adds the fields without a path to jobs and attempts: computed fields, and elements of arrays."""
+"""Adds the fields without a path to jobs and attempts, and the attempts in a job to the job."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,8 +20,8 @@ class FieldReader:
     def __init__(self, fields: Mapping[str, Source]) -> None:
         self._sources = {name: source for name, source in fields.items() if source.path is None}
 
-    def complete(self, document: Document, found: Document) -> Document:
-        """`found`, which has the fields with a path, with the other fields from its document."""
+    def add_fields(self, document: Document, found: Document) -> Document:
+        """Add the fields without a path to `found`, from its `document`; returns `found`."""
         for name, source in self._sources.items():
             value = _read(source, document, document.get(f"_{name}"))
             if value is not None:
@@ -39,9 +39,9 @@ class JobReader:
         }
         self._attempts = parsed.attempts
 
-    def complete(self, document: Document, job: Document) -> Document:
-        """The job, which has the fields with a path, with the other fields and its attempts."""
-        self._fields.complete(document, job)
+    def add_fields(self, document: Document, job: Document) -> Document:
+        """The job with its other fields and attempts, without fields that its status excludes."""
+        self._fields.add_fields(document, job)
         if "_recurring" in document:
             job["_recurring"] = document["_recurring"]
         if self._attempts.array is not None:
@@ -108,7 +108,7 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
 
 
 def _find_outcome(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
-    """Status, end and error of the last run; without an end it is running or has expired."""
+    """Status, end and error of the last run; without a later end it is running or expired."""
     if isinstance(ended, datetime) and (
         not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
     ):

@@ -35,7 +35,7 @@ from jobmon.store.run_rules import RunRules
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The form in which a queue's documents hold jobs and attempts, with the needed indexes.
+    """How a queue's documents hold jobs and attempts, and which additional indexes they need.
 
     `outcome` and `indexes` have the documents' names.
     """
@@ -128,7 +128,7 @@ def _map_jobs(parsed: ParsedProfile) -> FieldMapping:
         reads=reads,
         computed=computed,
         where=parsed.where,
-        complete=JobReader(parsed).complete,
+        add_fields=JobReader(parsed).add_fields,
         has_creation_time="createdAt" in parsed.fields,
     )
 
@@ -143,17 +143,17 @@ def _map_recorded(attempts: ParsedAttempts) -> FieldMapping | None:
 
 
 def _map_attempts(fields: Mapping[str, Source], status: ParsedStatus) -> FieldMapping:
-    return replace(_map_fields(fields, status), complete=FieldReader(fields).complete)
+    return replace(_map_fields(fields, status), add_fields=FieldReader(fields).add_fields)
 
 
 def _map_log(log: ParsedLog) -> FieldMapping:
-    """The mapping of an event: like an attempt that has its own time as `finishedAt`."""
+    """The mapping of events: they are read like attempts, with their time as `finishedAt`."""
     if log.status.path is None:
         where: Query = {"$or": [rule.when for rule in log.status.rules]}
     else:
         values = [value for name in log.status.names for value in label_values(name)]
         where = {log.status.path: match_any(values)}
-    others = Rule(when=None, status="ignored")  # they do not match `where`
+    others = Rule(when=None, status="ignored")  # events that `where` excludes
     rules = (*log.status.rules, others) if log.status.rules else ()
     mapping = _map_attempts(log.fields, replace(log.status, rules=rules))
     paths = {**mapping.paths, **_make_log(log).paths}

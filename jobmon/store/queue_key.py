@@ -27,8 +27,8 @@ def queue_key(deployment: str | None, database: str, settings: Settings, profile
     """A readable name and a hash of every setting that changes the meaning of the stats.
 
     `deployment` is the result of `deployment_name`. Users, hosts and the order of settings make no
-    difference; a profile's file is known by its content. A queue with a connection string of its
-    own is also known by its name: replica sets of two deployments often have the same name.
+    difference; a profile's file is identified by its content. A queue with its own connection
+    string is also identified by its name: replica sets of two deployments often share a name.
     """
     jobs = settings.jobs_collection
     mappings: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Runs queries on a watched collection.
 
-Each query is translated to the documents' names, and has a hint for an index, a time limit, the
-simple collation, and a comment that names the request.
+Each query is translated to the documents' names. It has a time limit, the simple collation, a hint
+for an index if one is given, and a comment with the id of the request, if any.
 """
 
 import logging
@@ -27,8 +27,8 @@ Transform = Callable[[Document], Document]
 _SNAPSHOT = ReadConcern("snapshot")
 # Strings are compared by their bytes, whatever collation the collection has.
 SIMPLE_COLLATION = {"locale": "simple"}
-_KEEP_ARRAYS_S = 1.0
-_KEEP_INDEXES_S = 10.0
+_ARRAYS_TTL_S = 1.0
+_INDEXES_TTL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def _identity(document: Document) -> Document:
 
 
 class ReadCollection:
-    """A collection that can only be read; every method raises PyMongoError.
+    """Reads a collection; every method raises PyMongoError.
 
-    Queries, orders and indexes are given, and documents returned, with the contract's names. The
-    index is a hint: without it a query still runs, and a warning is logged once.
+    Queries, orders and indexes are given, and documents returned, with the contract's names. If the
+    index is missing, a query runs without it, and a warning is logged once for each index.
 
         jobs.find({"status": "dlq"}, ("jobId",), index=BY_STATUS, order=NEWEST_FIRST, limit=20)
     """
@@ -87,9 +87,9 @@ class ReadCollection:
     ) -> list[Document]:
         """The documents with these `fields`, or with all; `limit` 0 means no limit.
 
-        `transform` is applied to each document before the next one is read, so that large documents
-        need not be kept. With `require_index`, a missing index is an OperationFailure. With
-        `naive_dates`, dates have no time zone: then decoding takes a third of the time.
+        `transform` is applied to each document at once, so that large documents need not be kept.
+        With `require_index`, a missing index raises OperationFailure. With `naive_dates`, dates
+        have no time zone: then decoding takes a third of the time.
         """
         collection = self._naive_collection if naive_dates else self.collection
 
@@ -139,7 +139,7 @@ class ReadCollection:
 
         With `snapshot`, all documents are read as of one moment, the newest that a majority of the
         replica set has. Otherwise a document whose keys change during the read may be read twice,
-        or not at all. A server without snapshots, such as a standalone one, ignores `snapshot`.
+        or not at all. A standalone server has no snapshots: it reads as without `snapshot`.
         """
         stages = self.mapping.translate_pipeline(pipeline)
 
@@ -184,7 +184,7 @@ class ReadCollection:
         )
 
     def touch(self) -> None:
-        """Read one _id by its index, and no document; PyMongoError where that is refused."""
+        """Read one _id from its index, and no document; PyMongoError if that is refused."""
 
         def run(hint: Hint) -> list[Document]:
             limits = self.limits("max_time_ms")
@@ -196,7 +196,7 @@ class ReadCollection:
         """Whether the index exists and serves a query; kept for ten seconds."""
         now, key = time.monotonic(), str(index)
         known = self._indexed.get(key)
-        if known is None or known[0] < now - _KEEP_INDEXES_S:
+        if known is None or known[0] < now - _INDEXES_TTL_S:
             keys, find = self.mapping.translate_keys(index), self.mapping.translate_query(query)
             try:
                 self._run_hinted(
@@ -219,7 +219,7 @@ class ReadCollection:
         """
         now, key = time.monotonic(), (field, str(index))  # a partial index has only some documents
         known = self._without_arrays.get(key)
-        if known is None or known[0] < now - _KEEP_ARRAYS_S:
+        if known is None or known[0] < now - _ARRAYS_TTL_S:
             arrays = list(_array_paths(self._plan(index), self.mapping.paths.get(field, "")))
             is_proven = bool(arrays) and not any(arrays)
             if not arrays and may_scan:
@@ -252,7 +252,7 @@ class ReadCollection:
         return planned
 
     def limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
-        """The options that each query has: its time limit, the simple collation, a comment."""
+        """The options of each query: a time limit, the simple collation, a request's comment."""
         return {max_time: self.max_time_ms, "collation": SIMPLE_COLLATION} | request_comment()
 
     def _run_with_index(
@@ -300,7 +300,7 @@ class ReadCollection:
 
 
 def exact_index_name(keys: Keys) -> str:
-    """The name that `jobmon init` gives an index where the collection has a collation.
+    """The name that `jobmon init` gives an index if the collection has a collation.
 
     The name that the server would choose may be taken by an index with the same keys.
     """

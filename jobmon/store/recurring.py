@@ -20,7 +20,7 @@ _SEPARATOR = "."
 
 
 class BadCursorError(ValueError):
-    """The text is no cursor of this list."""
+    """The text is not a cursor of this list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class RecurringJobs:
     """Reads the recurring jobs of a queue; every method raises PyMongoError.
 
     The order is by (nextRunAt, _id): first the jobs that have an interval, then those that have
-    only a time of day. A missing index is an OperationFailure.
+    only a time of day. A missing index raises OperationFailure.
     """
 
     def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:

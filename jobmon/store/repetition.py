@@ -7,7 +7,7 @@ from jobmon.profiles.parser import ParsedRepetition
 from jobmon.store.bson_json import to_text
 from jobmon.store.mapping import Document
 
-_MAX_LENGTH = 200  # of a text that is kept
+_MAX_LENGTH = 200  # of a text, in characters
 # The names of the paths in the mapping of a job.
 INTERVAL, TIME_OF_DAY, TIMEZONE = "_interval", "_timeOfDay", "_timezone"
 _EXCEPTION = "_exception"

@@ -19,7 +19,7 @@ from jobmon.store.mapping import Document
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 MAX_READ = 1_000
-KEEP_MS = 1_000
+CACHE_TTL_MS = 1_000
 NO_INDEX = "an index is missing: `jobmon init` creates it"
 _FIELDS = (
     "jobId",
@@ -51,7 +51,7 @@ class RunningJob(NamedTuple):
 class RunningJobs:
     """The jobs that ran at `as_of` (UTC), first the jobs whose lease ends first.
 
-    Unless `is_complete`, more jobs run. `reason`: why no job was read.
+    If `is_complete` is false, other jobs ran, too. `reason`: why no job was read.
     """
 
     as_of: datetime
@@ -66,7 +66,7 @@ class RunningJobReader:
     def __init__(self, connection: Connection) -> None:
         self._jobs = connection.jobs
         self._attempts = _find_numbered_attempts(connection)
-        self._shared = SingleFlight(self._read, KEEP_MS)
+        self._shared = SingleFlight(self._read, CACHE_TTL_MS)
 
     def read(self) -> RunningJobs:
         """At most 1,000 running jobs. Index: (status, leaseExpiresAt)."""

@@ -1,4 +1,4 @@
-"""Counts the scheduled jobs by step of time and type, from a bounded part of an index."""
+"""Counts the scheduled jobs by time step and type, from a bounded part of an index."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -16,10 +16,10 @@ from jobmon.store.labels import OTHER, label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
-# The limit of a window: keys of an index that has all fields, or else jobs.
+# The limit of a window: keys of an index that has all fields, or else documents.
 MAX_KEYS, MAX_JOBS = 10_000, 5_000
 TYPES_COUNTED = 20  # by name, in a window
-KEEP_MS = 5_000
+CACHE_TTL_MS = 5_000
 _MILLISECOND = timedelta(milliseconds=1)
 _STEPS = {
     "hour": (timedelta(hours=1), timedelta(minutes=5)),
@@ -82,7 +82,7 @@ class ScheduleReader:
         mapping = self._jobs.mapping
         is_covered = mapping.has_status and "type" in mapping.paths and not mapping.where
         self._limit = MAX_KEYS if is_covered else MAX_JOBS
-        self._shared = SingleFlight(self._count, KEEP_MS)
+        self._shared = SingleFlight(self._count, CACHE_TTL_MS)
 
     def schedule(self) -> Schedule:
         """The jobs due in the next hour, day and week; without an index nothing is counted."""

@@ -1,4 +1,4 @@
-"""Searches in the payload: makes a condition, which an index serves, of the texts to find."""
+"""Searches in the payload: makes a condition, which an index serves, from the texts to find."""
 
 import math
 import re
@@ -28,7 +28,7 @@ class SearchTerm:
 
     `field`: its declared name, `payload.orderId`. A text means any value that is written in this
     way: a string, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
-    strings with this beginning. In double quotes a text means only the string, and `*` is a letter.
+    strings with this beginning. In double quotes a text means only the string, even with a `*`.
 
     >>> SearchTerm(field="payload.orderId", texts=("8425",)).condition()
     {'$in': ['8425', 8425]}
@@ -78,7 +78,7 @@ def explain_unsearchable(text: str) -> str | None:
         return None
     if text == _ANY_END:
         return "Needs a character before `*`."
-    # A pattern has no NUL, and MongoDB does not use an index for one with an escaped `\|`.
+    # A pattern cannot contain NUL, and with an escaped `\|` MongoDB does not use an index.
     if "\0" in text or "\\|" in text:
         return "Before `*` neither `\\|` nor NUL is possible."
     return None

@@ -19,14 +19,14 @@ _MAX_SHAPE_LENGTH = 500
 
 
 class SlowQueries(CommandListener):
-    """Logs a warning for each command that takes longer than `slow_ms`, also for one that fails."""
+    """Logs a warning for each command that takes longer than `slow_ms`, even if it fails."""
 
     def __init__(self, slow_ms: int) -> None:
         self._slow_ms = slow_ms
         self._running: dict[int, Mapping[str, Any]] = {}
 
     def started(self, event: CommandStartedEvent) -> None:
-        """Remember the command, unless it waits on purpose, as for the next change of a stream."""
+        """Remember the command, unless it waits on purpose, for example for the next change."""
         if not (event.command_name == "getMore" and "maxTimeMS" in event.command):
             self._running[event.request_id] = event.command
 

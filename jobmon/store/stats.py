@@ -16,7 +16,7 @@ from jobmon.store.milestones import MilestoneChanges
 class QueueHealth:
     """The health of a queue, in addition to its counts; dates are UTC.
 
-    `estimated_total`: the number of jobs by the collection's metadata, to compare the counts with.
+    `estimated_total`: jobs by the collection's metadata, or by the counts if not all are jobs.
     `due`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. If
     500,000 or more jobs are due and as many are scheduled, both are None and `too_many_due` is
     true. `expired_leases` are counted up to 500,000.
@@ -25,8 +25,8 @@ class QueueHealth:
     50,000 jobs that have been due the longest.
 
     `unknown` has a reason, by field name, for each value that is None because it cannot be
-    determined, and for each that is only a lower bound because some documents cannot be read. A
-    count is None, not 0, if no date can be read.
+    determined, and for each that is incomplete or a lower bound. A count is None, not 0, if no date
+    can be read.
     """
 
     estimated_total: int
@@ -59,7 +59,7 @@ class QueueStats:
     milestones: MilestoneChanges | None = None
 
     def status_counts(self) -> dict[str, int] | None:
-        """Jobs by status: each known status, also with no job, and each unknown one that occurs."""
+        """Jobs by status: each known status, even with no job, and each unknown one that occurs."""
         if self.counts is None:
             return None
         by_status = {status.value: 0 for status in JobStatus}
@@ -98,7 +98,7 @@ class QueueStats:
         return max(0, round((self.as_of - moment).total_seconds() * 1_000))
 
     def oldest_queued_age_ms(self) -> int | None:
-        """The age of the oldest queued job; 0 when none is queued, None where it is unknown."""
+        """The age of the oldest queued job; 0 if none is queued, None if it is unknown."""
         if "oldest_queued" in self.health.unknown:
             return None
         return self.age_ms(self.health.oldest_queued)
@@ -112,7 +112,7 @@ class QueueStats:
     def count_matching(self, statuses: Collection[str], types: Collection[str]) -> int | None:
         """The number of jobs with any of `statuses` and any of `types`; empty means all.
 
-        None where jobs are not counted, or not by all of these labels.
+        None if jobs are not counted, or not by all of these labels.
         """
         if self.counts is None:
             return None

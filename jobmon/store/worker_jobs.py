@@ -1,4 +1,4 @@
-"""Finds the jobs that a worker runs or ran, from its newest attempts."""
+"""Finds the jobs that a worker runs or ran, from its newest attempts, and from the jobs."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from jobmon.store import indexes
 from jobmon.store.bson_json import to_text
 from jobmon.store.filter import JobFilter, RefusedFilterError, WorkerJobs
 from jobmon.store.identity import OBJECT_ID_DIGITS, is_identity
-from jobmon.store.list_plan import KEEP_S, MAX_KEPT, ListPlanner, get_plan
+from jobmon.store.list_plan import MAX_CACHED, TTL_S, ListPlanner, get_plan
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -21,7 +21,7 @@ NAMED_ONLY = (
     "only jobs that name the worker now are found, because the queue does not record the workers "
     "of earlier attempts"
 )
-NEWEST_ONLY = f"only the worker's newest {MAX_READ:,} attempts are searched"
+NEWEST_ONLY = f"only the worker's newest {MAX_READ} attempts and {MAX_READ} of its jobs are read"
 
 
 class WorkerJobFinder:
@@ -32,14 +32,14 @@ class WorkerJobFinder:
         self._jobs = connection.jobs
         self._attempts = connection.attempts
         self._index = indexes.worker_attempt_index(connection.profile)
-        self._found: SingleFlightCache[WorkerJobs] = SingleFlightCache(MAX_KEPT)
+        self._found: SingleFlightCache[WorkerJobs] = SingleFlightCache(MAX_CACHED)
 
     def find(self, worker: str) -> WorkerJobs:
         """The jobs of the worker's newest attempts, and those that name it; kept for two seconds.
 
-        Index: (workerId, startedAt); RefusedFilterError if it is missing.
+        Index: (workerId, startedAt); RefusedFilterError if attempts have workers, but no index.
         """
-        return self._found.get(worker, lambda: self._find(worker), KEEP_S)
+        return self._found.get(worker, lambda: self._find(worker), TTL_S)
 
     def _find(self, worker: str) -> WorkerJobs:
         attempts = self._attempts

@@ -207,7 +207,7 @@ def test_due_time_of_a_run_is_read_from_its_start_event(shop: WatchedQueue, tmp_
 def agenda_sample(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[WatchedQueue]:
-    monkeypatch.setattr("jobmon.store.known_fields.KEEP_MS", 100)
+    monkeypatch.setattr("jobmon.store.known_fields.CACHE_TTL_MS", 100)
     with temporary_database(mongo) as database:
         load_sample(database, "agenda-6")
         init(database_uri(mongod, database), PROFILE="agenda-logs")
