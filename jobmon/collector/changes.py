@@ -24,21 +24,21 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.5
+TICK_S = 0.5  # between two reads of changes
 REST_S = 1.0  # after half a minute without a change
 # Without a change stream:
 SWEEP_S = 120.0
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
 
-# The collector pauses between two reads, and does not let the server wait: each write, even to
-# another collection, would wake it. With 100 queues that used a core of the database.
+# The collector pauses between two reads. It does not let the server wait for events: each write, to
+# any collection, would wake the waiting command. With 100 queues that used a core of the database.
 _AWAIT_MS = 1
-# After a failover, jobs that changed within this time are counted again.
+# After a failover, jobs that changed within this time before it are counted again.
 _REMEMBER_S = 30.0
 _TIMESTAMP = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if their content is read.
 _MAX_EVENTS = 1_000
-_ENDS_STREAM = ("drop", "rename", "dropDatabase", "invalidate")
+_FINAL_OPERATIONS = ("drop", "rename", "dropDatabase", "invalidate")
 
 
 class StreamLostError(Exception):
@@ -54,14 +54,14 @@ class Changes(Protocol):
 
     @property
     def seen_until(self) -> datetime | None:
-        """The time (UTC) up to which every change was seen; None: up to the last call."""
+        """All changes before this time (UTC) were read; None: the last call's time, or unknown."""
 
     @property
     def is_at_end(self) -> bool:
         """Whether the last call of `next_batch` left no change unread."""
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
-        """Mark the jobs that changed since the last call; waits a moment for changes.
+        """Wait a moment, and mark the jobs that changed since the last call.
 
         Returns the events if their content is read. If the stream has ended, the next call after
         its last events raises StreamLostError.
@@ -104,9 +104,9 @@ class StreamedChanges:
 
     @property
     def seen_until(self) -> datetime | None:
-        """The token's time in whole seconds, if the cluster is sharded or events are unread.
+        """The token's time in whole seconds if the cluster is sharded or events are unread.
 
-        A mongos holds an event back until every shard, even an idle one, has reached its time.
+        A mongos holds an event back until every shard, even an idle one, has reached that time.
         """
         topology = self._jobs.database.client.topology_description
         may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
@@ -128,7 +128,7 @@ class StreamedChanges:
             for _, job_id in self._recent:
                 segments.mark(job_id)
         for number, event in enumerate(events or []):
-            if event["operationType"] in _ENDS_STREAM:
+            if event["operationType"] in _FINAL_OPERATIONS:
                 self._ended_by = event["operationType"]
                 return (events or [])[:number]
             job_id = event["documentKey"]["_id"]
@@ -147,10 +147,10 @@ class StreamedChanges:
         begin: Document = {"resumeAfter": self.token} if self.token else {}
         if not self.token and self._start is not None:
             begin = {"startAtOperationTime": self._start}
-        read: Document = {"documentKey": True, "operationType": True}
+        projection: Document = {"documentKey": True, "operationType": True}
         if self._fields is not None:
-            read = project_events(self._fields)
-        pipeline = [{"$changeStream": begin}, {"$project": read}]
+            projection = project_events(self._fields)
+        pipeline = [{"$changeStream": begin}, {"$project": projection}]
         watch: Document = {"aggregate": self._jobs.name, "pipeline": pipeline}
         opened = self._command({**watch, "cursor": {"batchSize": 0}})["cursor"]
         self._cursor = opened["id"]
@@ -183,8 +183,8 @@ class StreamedChanges:
 class PolledChanges:
     """Changes without a change stream: jobs with a new updatedAt, and a sweep of all segments.
 
-    Writers set updatedAt when they change a job. A change without it, such as a deletion, is found
-    by the sweep within `SWEEP_S`.
+    Without updatedAt, the mapping's other dates are polled. A change that sets none of these dates,
+    such as a deletion, is found by the sweep within about `SWEEP_S`.
     """
 
     token = None
@@ -210,9 +210,9 @@ class PolledChanges:
         return ()
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
-        names = self._jobs.mapping
-        for field in names.dated_fields:
-            query = {field: {"$gte": since + names.offsets.get(field, timedelta(0))}}
+        mapping = self._jobs.mapping
+        for field in mapping.dated_fields:
+            query = {field: {"$gte": since + mapping.offsets.get(field, timedelta(0))}}
             index: Keys = [(field, 1)]
             try:
                 for job in self._jobs.find(query, ("_id",), index=index, require_index=True):
@@ -221,7 +221,7 @@ class PolledChanges:
                 if not is_bad_hint(error):
                     raise
                 self._can_poll = False
-                log.warning("no index on %s: the sweep finds changes within %d s", field, SWEEP_S)
+                log.warning("no index on %s: changes are found after up to %d s", field, SWEEP_S)
                 return
 
     def close(self) -> None:
@@ -263,14 +263,15 @@ def open_counted_changes(
     seen_until: datetime | None,
     stop: threading.Event,
 ) -> Changes:
-    """Open the changes from now on, and prepare `events` for them; its `begin` starts the counting.
+    """Open the changes from now on, and prepare `events`: `events.begin` starts the counting.
 
     Without a change stream `events` records a gap, and counts nothing. `seen_until`: the time up to
     which changes were counted before; None if no changes were counted.
     """
     now = connection.cluster_time()
     start = None if now is None else Timestamp(now.time, now.inc + 1)
-    changes = open_changes(connection.jobs, None, stop, start=start, fields=events.rules.heads)
+    fields = events.rules.top_level_fields
+    changes = open_changes(connection.jobs, None, stop, start=start, fields=fields)
     try:
         if now is None or changes.token is None:
             events.record_missing_stream()

@@ -1,4 +1,4 @@
-"""Checkpoints: the counted segments and the change stream's position, for the next collector."""
+"""Checkpoints: counts, remembered jobs and the stream's position, for the next collector."""
 
 import time
 import uuid
@@ -23,10 +23,10 @@ class IncompleteCheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The dumped segments, and the change stream's resume token; None without a stream.
+    """The dumped segments, and the change stream's resume token (None without a stream).
 
-    `jobs`: the jobs that the `EventCounter` remembers. `seen_until`: it has counted all changes
-    before this time (UTC).
+    `jobs`: the jobs that the `EventCounter` remembers. `seen_until`: the time (UTC) before which it
+    has counted all changes; None without it.
     """
 
     segments: list[Document]
@@ -38,7 +38,7 @@ class Checkpoint:
 class Checkpoints:
     """Writes and reads the checkpoint of a queue in jobmon's own database.
 
-    A checkpoint of a hundred million jobs has 100 MB, so `keep_alive` is called after each part.
+    A checkpoint of a hundred million jobs has 100 MB: `save` and `load` call `keep_alive` per part.
     """
 
     def __init__(self, own: OwnDatabase, keep_alive: Callable[[], object] = lambda: None) -> None:
@@ -56,7 +56,7 @@ class Checkpoints:
         self._write(checkpoint, self._keep_alive)
 
     def start_saving(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint in another thread, and return at once: see `is_saving`."""
+        """Replace the checkpoint in another thread; returns at once. See `is_saving`."""
         executor = ThreadPoolExecutor(1, "checkpoint")
         self._saving = executor.submit(self._write, checkpoint, lambda: None)
         executor.shutdown(wait=False)
@@ -90,12 +90,12 @@ class Checkpoints:
         self.took_s = time.monotonic() - started
 
     def move(self, token: Document | None, seen_until: datetime | None) -> None:
-        """Replace only the position, while no job changes: the server forgets an old token."""
+        """Replace only the position. While no job changes, the old token would become too old."""
         moved = {"token": token, "seenUntil": seen_until}
         self._own[STATE].update_one({"_id": self._own.id(CHECKPOINT)}, {"$set": moved})
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint, None if there is none; raises IncompleteCheckpointError."""
+        """The stored checkpoint; None if there is none. Raises IncompleteCheckpointError."""
         head = self._own.find_state(CHECKPOINT, _load_head)
         if head is None:
             return None
@@ -114,12 +114,12 @@ class Checkpoints:
 def _split(segments: list[Document]) -> Iterator[list[Document]]:
     """The segments in parts that fit into a document each."""
     part: list[Document] = []
-    room = _COUNTS_PER_DOCUMENT
+    free = _COUNTS_PER_DOCUMENT
     for segment in segments:
-        room -= len(segment["counts"])
-        if part and (room < 0 or len(part) == _SEGMENTS_PER_DOCUMENT):
+        free -= len(segment["counts"])
+        if part and (free < 0 or len(part) == _SEGMENTS_PER_DOCUMENT):
             yield part
-            part, room = [], _COUNTS_PER_DOCUMENT - len(segment["counts"])
+            part, free = [], _COUNTS_PER_DOCUMENT - len(segment["counts"])
         part.append(segment)
     yield part
 

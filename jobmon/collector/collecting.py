@@ -23,7 +23,7 @@ from jobmon.store.connection import Connection
 
 log = logging.getLogger(__name__)
 
-# The pause after an unexpected exception; it doubles while exceptions follow soon.
+# The pause after an unexpected exception: it doubles if the collector ran for less than a minute.
 RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0
 
 
@@ -31,7 +31,7 @@ RESTART_AFTER_S, MAX_RESTART_AFTER_S = 2.0, 60.0
 def collecting(
     settings: Settings, on_failure: Callable[[], None] | None = None
 ) -> Iterator[threading.Event]:
-    """Run a collector for each queue, with connections of its own.
+    """Run a collector for each queue, with connections that only collectors use.
 
         with collecting(settings) as failed:
             ...
@@ -43,7 +43,7 @@ def collecting(
     """
     queues = load_queues(settings)
     stop, failed = threading.Event(), threading.Event()
-    # Majority reads: no event reports that a failover rolled back a change that was counted.
+    # Majority reads: a failover cannot undo what they find. No event would report that.
     clients = {queue.mongo_uri: DatabaseClient(queue, majority_reads=True) for queue in queues}
     own, share = connect_as_writer(settings), Share(queues)
     redactor = Redactor(settings.redact_keys)
@@ -54,7 +54,7 @@ def collecting(
         if settings.queues is not None:
             bind_contextvars(queue=queue.queue)
         watched = Connection(queue, clients[queue.mongo_uri])
-        pause_s, waiting = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
+        pause_s, error_log = RESTART_AFTER_S, RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not stop.is_set():
             started = time.monotonic()
             try:
@@ -67,7 +67,7 @@ def collecting(
                     notifications=notifications,
                 ).run()
             except PyMongoError as error:  # also raised at the start, if DNS fails
-                waiting.log(error)
+                error_log.log(error)
                 stop.wait(RETRY_AFTER_S)
             except Exception as error:
                 log.exception("the collector failed")
@@ -77,8 +77,8 @@ def collecting(
                     return
                 with suppress(PyMongoError):
                     _write_failure(OwnDatabase(rollup_database(own), watched.queue_key), error)
-                lasted = time.monotonic() - started > MAX_RESTART_AFTER_S
-                pause_s = RESTART_AFTER_S if lasted else min(2 * pause_s, MAX_RESTART_AFTER_S)
+                ran_long = time.monotonic() - started > MAX_RESTART_AFTER_S
+                pause_s = RESTART_AFTER_S if ran_long else min(2 * pause_s, MAX_RESTART_AFTER_S)
                 stop.wait(pause_s)
 
     tasks = [partial(work, queue) for queue in queues]
@@ -96,5 +96,5 @@ def collecting(
 
 
 def _write_failure(own: OwnDatabase, error: Exception) -> None:
-    """Store the failure for the web services: they show it, and may have another log."""
+    """Store the failure: the web services show it to people who do not see this log."""
     own.write_state(FAILURE, {"exception": type(error).__name__})

@@ -1,8 +1,8 @@
 """The collector: follows changes of the watched jobs, and keeps the rollup (the results) current.
 
 For each queue one collector works; others wait for its lease. It reads the watched database, and
-writes only to jobmon's own. Counts of segments are in memory, with a checkpoint once a minute; the
-stats that the web service reads are one small document, written when they change.
+writes only to jobmon's own. Counts of segments are in memory, with a checkpoint once a minute. The
+stats that the web service reads are one small document, written at least every two seconds.
 """
 
 import contextvars
@@ -44,10 +44,10 @@ log = logging.getLogger(__name__)
 
 WRITE_AT_LEAST_EVERY_S = 1.5  # while no job changes: after every other read of changes
 CHECKPOINT_EVERY_S = 60.0
-CHECKPOINT_PAUSE = 20  # the pause is this many times as long as writing one took
+CHECKPOINT_PAUSE_FACTOR = 20  # the pause is this many times as long as writing one took
 READ_FOR_S = 1.0  # the longest time of reading changes before stats are written
 SAMPLE_EVERY_S = 10.0
-RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if folded types can be named
+RENAME_AFTER_S = 3_600.0  # then all jobs are counted again, if types in `(other)` can be named
 REPORT_BUILD_EVERY_S = 1.0
 # The pause between two reads of the health is this many times as long as the last one took.
 HEALTH_PAUSE_FACTOR = 20
@@ -89,19 +89,19 @@ class Collector:
         self._failure: Exception | None = None  # of the thread that counts the history
 
     def run(self) -> None:
-        """Wait for the lease, work while holding it, release it in the end.
+        """Wait for the lease, work while holding it, release it at the end.
 
-        Waits while the database is unreachable or refuses. Raises any other exception, also one of
+        Waits while the database is unreachable or refuses. Raises any other exception, even one of
         the thread that counts the history.
         """
-        waiting = RepeatedErrorLog(logging.ERROR, "the collector waits")
+        error_log = RepeatedErrorLog(logging.ERROR, "the collector waits")
         while not self._stop.is_set():
             try:
                 self._open()
                 with self._share.reserve(self._own.queue) as has_place:
                     if has_place and self._lease.take():
                         log.info("collecting as %s for %s", self._lease.holder, self._own.queue)
-                        waiting.clear()
+                        error_log.clear()
                         self._must_release = False
                         self._share.report_start(self._own.queue)
                         with suppress(_StoppedError):
@@ -110,7 +110,7 @@ class Collector:
             except LeaseLostError:
                 log.warning("the lease is lost: another collector works now")
             except PyMongoError as error:
-                waiting.log(error)
+                error_log.log(error)
             except Exception:
                 with suppress(PyMongoError):
                     self._lease.release()
@@ -170,7 +170,7 @@ class Collector:
         if checkpoint is None or not checkpoint.token:
             pass
         elif not self._runs.can_resume(checkpoint):
-            reason = "runs were not counted from changes until the checkpoint"
+            reason = "the checkpoint is from before runs were counted from changes"
         else:
             try:
                 return self._resume(checkpoint, checkpoint.token)
@@ -208,11 +208,11 @@ class Collector:
         """Count the history in a thread of its own: a busy hour may take seconds."""
         stop = threading.Event()
         counters = Counters(self._own)
-        waiting = RepeatedErrorLog(logging.WARNING, "the history waits")
+        error_log = RepeatedErrorLog(logging.WARNING, "the history waits")
 
         def update_counters(now: datetime, is_complete: bool) -> None:
             counters.update(now, is_complete=is_complete)
-            waiting.clear()
+            error_log.clear()
 
         def count() -> None:
             self._share.await_start()
@@ -230,9 +230,9 @@ class Collector:
                     )
                     writer.run(stop)
                 except PyMongoError as error:
-                    waiting.log(error)
+                    error_log.log(error)
                     stop.wait(RETRY_AFTER_S)
-                except Exception as error:  # noqa: BLE001 - the main thread raises it
+                except Exception as error:  # noqa: BLE001 - the collector's thread raises it
                     self._failure = error
                     return
 
@@ -260,9 +260,9 @@ class Collector:
             raise failure
 
     def _follow(self, segments: SegmentMap, changes: Changes, *, is_new: bool) -> None:
-        """Write stats when jobs change, until stopped; `is_new`: the segments are in no checkpoint.
+        """Write stats until stopped; `is_new`: the segments are in no checkpoint.
 
-        Returns early if folded types can have names again: then all jobs must be counted again.
+        Returns early if types in `(other)` can be named: then all jobs must be counted again.
         """
         started_at = time.monotonic()
         save_at, rename_at = started_at + CHECKPOINT_EVERY_S, started_at + RENAME_AFTER_S
@@ -290,13 +290,13 @@ class Collector:
                 save_at = now + self._start_saving(segments, changes, has_changed=unsaved)
                 unsaved = False
             if now > rename_at and segments.has_free_names:
-                log.info("counting all jobs again, since all types can be named now")
+                log.info("counting all jobs again, since more types can be named now")
                 return
         if not self._runs.is_waiting:
             self._checkpoints.save(self._make_checkpoint(segments, changes))
 
     def _read_changes(self, segments: SegmentMap, changes: Changes) -> tuple[datetime, datetime]:
-        """Read changes to the end of the stream, or for a second.
+        """Read changes to the end of the stream, for a second, or until `events` has no room.
 
         Returns the time up to which every change is read, by this machine's clock and by the
         database's: the time before reading, or an earlier time.
@@ -320,7 +320,7 @@ class Collector:
         if not has_changed:
             self._checkpoints.move(changes.token, self._runs.seen_until)
             return CHECKPOINT_EVERY_S
-        pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE)
+        pause_s = max(CHECKPOINT_EVERY_S, self._checkpoints.took_s * CHECKPOINT_PAUSE_FACTOR)
         self._checkpoints.start_saving(self._make_checkpoint(segments, changes))
         return pause_s
 
@@ -335,7 +335,7 @@ class Collector:
         self._due_changes.restart(self._lease.database_time())
         segments = SegmentMap(jobs)
         started = reported_at = time.monotonic()
-        estimated: int | None = None  # only a long count is reported
+        estimated: int | None = None  # read for the first report
 
         def report(counted: int) -> None:
             nonlocal reported_at, estimated
@@ -343,7 +343,7 @@ class Collector:
             self._raise_failure()
             if self._is_over():
                 raise _StoppedError
-            self._runs.begin_in_turn()
+            self._runs.begin_if_allowed()
             if time.monotonic() >= reported_at + REPORT_BUILD_EVERY_S:
                 reported_at = time.monotonic()
                 estimated = jobs.estimated_count() if estimated is None else estimated

@@ -1,8 +1,8 @@
 """Keeps totals of activity for Prometheus, which never fall and are the same for every reader.
 
 One document holds them. `closed` is the sum of all hours before `openSince`, which are not counted
-again. The hours since then, one or two, are read at each update. So a total is always a sum of
-buckets, and a recount, a crash or a long pause neither loses nor doubles anything. An hour is
+again. The hours since then, usually one or two, are read at each update. So all counts come
+from buckets: a recount, a crash or a long pause neither loses nor doubles anything. An hour is
 added to `closed` and `openSince` moves in one write, long before retention deletes the hour's
 bucket.
 
@@ -80,9 +80,9 @@ class Counters:
             for name in (*names, OTHER)
             if name in stored.totals or name in sums
         }
-        fresh = _Counters(open_since=until, closed=closed, totals=totals, version=stored.version)
-        if stored.version < 0 or fresh != stored:
-            self._own.write(COUNTERS, lambda: self._replace(found, fresh))
+        updated = _Counters(open_since=until, closed=closed, totals=totals, version=stored.version)
+        if stored.version < 0 or updated != stored:
+            self._own.write(COUNTERS, lambda: self._replace(found, updated))
 
     def _replace(self, found: Document | None, counters: _Counters) -> None:
         fields = {

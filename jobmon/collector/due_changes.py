@@ -11,7 +11,7 @@ _OVERLAP = timedelta(seconds=1)
 
 
 class DueChanges:
-    """Marks the segments of jobs in which a date has passed since the last call.
+    """Marks the jobs in which a date has passed since the last call.
 
     The profile names the dates: those that a rule of a status compares with `$now`.
     """
@@ -31,7 +31,7 @@ class DueChanges:
         self._since = now
 
     def mark(self, segments: SegmentMap, now: datetime) -> None:
-        """Mark the jobs whose date has passed by `now` (database clock). Index: on the date."""
+        """Mark the jobs whose date has passed until `now` (database clock). Index: on the date."""
         since = now if self._since is None else self._since
         self._since = now
         for path, reading in self._fields:

@@ -38,7 +38,7 @@ class ErrorGroups:
     """The groups of one queue; methods may be called from any thread.
 
     `group` assigns runs to groups, `write` stores what changed; both raise PyMongoError. If there
-    are too many groups, the groups seen longest ago make room for new groups. `redactor` hides
+    are too many groups, some without recent errors are removed for new groups. `redactor` hides
     secrets in everything that is stored.
     """
 
@@ -86,7 +86,7 @@ class ErrorGroups:
             self._removed.clear()
 
     def delete_unseen(self, since: datetime) -> None:
-        """Delete the groups that were seen last before this time."""
+        """Delete the groups without an error since this time."""
         with self._lock:
             for group in [each for each in self._load().values() if each.last_seen < since]:
                 self._remove(group)
@@ -136,9 +136,9 @@ class ErrorGroups:
     ) -> bool:
         """Whether a new group may be added to these groups of a `code` (OTHER: all codes).
 
-        If there are too many, the groups without recent errors are removed; their counts stay in
-        the history. A group with recent errors stays: otherwise runs that each need a new group
-        would remove all others.
+        If there are too many, up to a twentieth is removed: the oldest without recent errors; their
+        counts stay in the history. A group with recent errors stays: otherwise runs that each need
+        a new group would remove all others.
         """
         if len(ids) < limit:
             return True
@@ -181,7 +181,7 @@ class ErrorGroups:
         )
 
     def _make_update(self, group: ErrorGroup) -> UpdateOne:
-        """An update that keeps what another collector has seen of the group, earlier or later."""
+        """An update that merges the group with what another collector stored of it."""
         document = self._own.new(error_group_name(group.id), dump_error_group(group))
         merged: Document = {
             **{name: {"$ifNull": [f"${name}", f"$$new.{name}"]} for name in WITHOUT_SAMPLE},

@@ -12,16 +12,16 @@ log = logging.getLogger(__name__)
 class RepeatedErrorLog:
     """Logs a repeated error once, and again only if it changes or returns after `clear`."""
 
-    def __init__(self, level: int, waiting: str) -> None:
+    def __init__(self, level: int, message: str) -> None:
         self._level = level
-        self._waiting = waiting
+        self._message = message
         self._logged = ""
 
     def log(self, error: Exception) -> None:
-        """Log "the collector waits, the database refuses: …" if this was not logged before."""
+        """Log "the collector waits, the database refuses: …", unless that was logged last."""
         reason = _describe(error)
         if reason != self._logged:
-            log.log(self._level, "%s, %s", self._waiting, reason)
+            log.log(self._level, "%s, %s", self._message, reason)
         self._logged = reason
 
     def clear(self) -> None:

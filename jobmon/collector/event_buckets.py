@@ -1,7 +1,7 @@
 """Adds activity to the minutes of the history, each change exactly once.
 
-A stored minute has the position of the last change in it. A change that is read again, after a
-crash or by another collector, is not after that position, and is not added again.
+A stored minute has the position of the last change that was counted when it was written. A change
+that is read again, after a crash or by another collector, is not later, and is not added again.
 """
 
 import threading
@@ -34,7 +34,7 @@ _KEEP_FOR = 2 * FINAL_AFTER
 class _Bucket:
     tallies: Tallies
     details: RunDetails
-    position: str | None  # of the last change in the stored bucket
+    position: str | None  # as stored
     is_stored: bool
     is_changed: bool = False
 
@@ -56,7 +56,7 @@ class EventBuckets:
         position: str,
         add_details: Callable[[RunDetails], None] | None = None,
     ) -> None:
-        """Add what the change at `position` shows: a tally of this type in the minute `at`."""
+        """Add a tally of this type to the minute `at`, unless the change at `position` is in it."""
         bucket = self._read(at)
         if bucket.position is None or position > bucket.position:
             if job_type not in bucket.tallies:
@@ -67,9 +67,9 @@ class EventBuckets:
             bucket.is_changed = True
 
     def begin(self, counted: dict[datetime, Tallies], details: dict[datetime, RunDetails]) -> None:
-        """Open these minutes with their counts from documents, or with their stored counts.
+        """Open these minutes with their counts from documents and their stored counts.
 
-        Both may lack runs, so the larger of the two counts is used for each type.
+        Both may lack runs, so the larger one of each count is used.
         """
         self._open.clear()
         for at, tallies in counted.items():

@@ -1,7 +1,7 @@
 """Counts runs from the changes of jobs, for queues whose documents keep only the last run.
 
-A change contains only the fields that it sets. So the relevant fields of each job that waits or
-runs are remembered. Each change is applied to them, and the profile's rules evaluate the result.
+An update event has only the fields that it changes. So the relevant fields of each job that waits
+or runs are remembered. Each change is applied to them, and the profile's rules evaluate the result.
 """
 
 import logging
@@ -98,7 +98,7 @@ class EventCounter:
         self._buckets = EventBuckets(own)
         self._run_lists = RunLists(own, groups.redactor)
         self._pending: deque[Document] = deque()
-        self._prepared: tuple[Timestamp, str] | None = None  # where `begin` must begin
+        self._prepared: tuple[Timestamp, str] | None = None  # where `begin` starts
         self._begin_by = math.inf
         # When the end of the stream was read last (monotonic and UTC), until `count` has used it.
         self._end_at: tuple[float, datetime] | None = None
@@ -106,14 +106,14 @@ class EventCounter:
         self._write_at = self._load_at = 0.0
         self._caught_up_at: float | None = None
         self._has_stopped = False
-        self.seen_until: datetime | None = None  # all changes before are counted
+        self.seen_until: datetime | None = None  # all changes before this time are counted
         found = own.find_state(EVENTS, load_event_history)
         self._has_history = found is not None
         self._history = found or EventHistory()
 
     @property
     def boundary(self) -> datetime | None:
-        """The first minute that is counted from changes; None if no minute is."""
+        """The first minute that is counted from changes; None if changes are not counted."""
         return self._history.boundary
 
     @property
@@ -177,7 +177,7 @@ class EventCounter:
         return len(self._pending) >= MAX_PENDING or time.monotonic() > self._begin_by
 
     def begin(self) -> None:
-        """Count the prepared stream from now on, and earlier activity from documents."""
+        """Count the prepared stream from now on, and the last minutes before from documents."""
         assert self._prepared is not None  # noqa: S101
         (at, position), seen_until = self._prepared, self.seen_until
         moment, jobs = at.as_datetime(), self._evaluator.snapshot(at)
@@ -202,7 +202,7 @@ class EventCounter:
     def _count_documents(
         self, jobs: ReadCollection, start: datetime, end: datetime
     ) -> dict[datetime, Tallies]:
-        """The activity of these minutes from documents, without minutes that take too long."""
+        """The activity of these minutes from documents; minutes that cannot be read are absent."""
         try:
             return count_activity(self._connection, start, end, MINUTE, jobs=jobs)
         except ExecutionTimeout:
@@ -215,7 +215,7 @@ class EventCounter:
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
-            return {}  # the history's thread logs which indexes are missing
+            return {}  # the history's thread logs that indexes are missing
 
     def add(self, events: Sequence[Document], *, is_end: bool) -> bool:
         """Keep a batch of events for `count`; returns whether there is room for another batch.
@@ -259,7 +259,7 @@ class EventCounter:
             self._write_history(self._history.add(gap))
 
     def dump(self) -> list[Document]:
-        """The remembered jobs, for the checkpoint. All events are counted and stored first."""
+        """Count and store all events; returns the running and waiting jobs, for the checkpoint."""
         self.count()
         self.write()
         return list(self._memory.dump(self._redact))
@@ -281,26 +281,26 @@ class EventCounter:
         entries: list[tuple[JobChange, HistoryEntry]] = []
         ended: list[EndedRun] = []
         for change, document, knows_error in applied:
-            facts = None if document is None else next(found)
+            after = None if document is None else next(found)
             known = self._memory.get(change.key)
-            before = known.facts if known else None
-            for entry in count_change(change, before, facts, self.rules):
+            before = known.version if known else None
+            for entry in count_change(change, before, after, self.rules):
                 entries.append((change, entry))
                 if entry.run is not None:
                     ended.append(EndedRun(entry.run, change, document or {}, knows_error))
-            if (lost := find_lost_run(before, facts)) is not None:
+            if (lost := find_lost_run(before, after)) is not None:
                 self._run_lists.add(change.job_id, lost, change.position)
             if document is None:
                 self._memory.forget(change.key)
             else:
-                self._memory.put(change.key, self._reduce(document, change.at, facts, knows_error))
+                self._memory.put(change.key, self._reduce(document, change.at, after, knows_error))
             self._position = change.position
         runs = iter(complete_errors(ended, self._evaluator, self.rules))
         for change, entry in entries:
             self._add(change, entry, None if entry.run is None else next(runs))
 
     def _add(self, change: JobChange, entry: HistoryEntry, completed: FinishedRun | None) -> None:
-        """Add an entry of a change; `completed` is its run with the error, None if unknown."""
+        """Add an entry of a change; `completed` is its run, None if the run's error is unknown."""
         add_details: Callable[[RunDetails], None] | None = None
         if entry.run is not None:
             run = completed or entry.run._replace(error=None)
@@ -314,25 +314,25 @@ class EventCounter:
         self._buckets.add(at, entry.type, entry.tally, change.position, add_details)
 
     def _reduce(
-        self, document: Document, at: datetime, facts: JobVersion | None, knows_error: bool
+        self, document: Document, at: datetime, version: JobVersion | None, knows_error: bool
     ) -> KnownJob:
-        """The part of a job that is remembered, with its error unless the error is long.
+        """The part of a job that is remembered, with its error unless that is unknown or long.
 
-        If the next run fails with the same error, its change does not contain it.
+        If the next run fails with the same error, its change does not contain the error.
         """
-        if facts is not None and facts.error is not None:
-            facts = replace(facts, error=None)
+        if version is not None and version.error is not None:
+            version = replace(version, error=None)
         error = select_paths(document, self.rules.error_paths)
         if knows_error and len(error) > 1:
             knows_error = len(encode_key(error)) <= MAX_ERROR_BYTES
         if not knows_error:
             document = select_paths(document, self.rules.remembered)
-        return KnownJob(document, at, facts, knows_error)
+        return KnownJob(document, at, version, knows_error)
 
     def _apply(
         self, changes: Sequence[JobChange], bases: dict[bytes, Document]
     ) -> Iterator[_AppliedChange]:
-        """Apply each change of a field that the rules need to the document before the change."""
+        """Apply each change to the document before it; changes of other fields are skipped."""
         latest = {key: (document, False) for key, document in bases.items()}
         for change in changes:
             key, document = change.key, change.document
@@ -342,7 +342,7 @@ class EventCounter:
                 continue
             knows_error = True
             if change.operation == "update":
-                if not change.is_relevant(self.rules.heads):
+                if not change.is_relevant(self.rules.top_level_fields):
                     continue
                 known = self._memory.get(key)
                 remembered = (known.document, known.knows_error) if known else None
@@ -383,7 +383,7 @@ class EventCounter:
         try:
             found = self._evaluator.find(jobs, query, limit)
         except ExecutionTimeout:
-            log.warning("running or waiting jobs cannot be read in time: run `jobmon init`")
+            log.warning("running or waiting jobs are read too slowly: `jobmon init` adds indexes")
             return True
         is_exact = jobs is not self._jobs  # a snapshot of `at`; present jobs may show later runs
         unknown = (job for job in found if self._memory.get(encode_key(job["_id"])) is None)
@@ -394,6 +394,6 @@ class EventCounter:
 
     def _remember(self, documents: Sequence[tuple[Document, datetime, bool]]) -> None:
         evaluated = self._evaluator.evaluate([(document, at) for document, at, _ in documents])
-        for (document, at, knows_error), facts in zip(documents, evaluated, strict=True):
-            job = self._reduce(document, at, facts, knows_error)
+        for (document, at, knows_error), version in zip(documents, evaluated, strict=True):
+            job = self._reduce(document, at, version, knows_error)
             self._memory.put(encode_key(document["_id"]), job)

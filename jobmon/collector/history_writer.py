@@ -1,10 +1,9 @@
 """Keeps the history: buckets of activity by minute and type, added up to larger spans.
 
 The minutes of the last quarter of an hour are counted from the watched collections again and again.
-Older minutes are final: they are not counted any more, so their counts outlive the jobs. Where runs
-are counted from changes, an `EventCounter` writes the minutes instead. Ten minutes are the sum of
-their minutes, hours the sum of ten minutes, and so on to six hours and days. Each span has a
-retention of its own.
+Older minutes are final once they are counted, so their counts outlive the jobs. If runs are counted
+from changes, an `EventCounter` writes the minutes instead. The bucket of ten minutes is the sum of
+its minutes, and so on: hours, six hours and days. Each span has a retention of its own.
 """
 
 import logging
@@ -159,11 +158,11 @@ class HistoryWriter:
 
     @property
     def _boundary(self) -> datetime | None:
-        """The first minute that is counted from changes; None if no minute is."""
+        """The first minute that is counted from changes; None if changes are not counted."""
         return None if self._events is None else self._events.boundary
 
     def _rest(self, stop: threading.Event) -> bool:
-        """Rest if no job has changed for a while; returns whether `stop` is set then."""
+        """Rest if no job has changed for a while; returns whether `stop` is set afterwards."""
         if time.monotonic() > self._changed_at + REST_AFTER_S:
             self._changed.wait(REST_S)
         if self._changed.is_set():
@@ -199,7 +198,7 @@ class HistoryWriter:
                 self._write_sums(larger, first, end)
 
     def _write_progress(self, now: datetime, *, is_complete: bool) -> None:
-        """Store when young minutes and counters were counted, and how much of the older spans."""
+        """Store the times of the last counts, and since when the history is complete."""
         fields = {**self._own.scope, "name": PROGRESS, "countedAt": now, "countersAt": now}
         fields |= {"countedFrom": self._counted_from} | (
             {"completeUntil": now} if is_complete else {}
@@ -223,7 +222,7 @@ class HistoryWriter:
     def _missed_spans(self, now: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
         """Start, end and span of each window that no collector has counted, the newest first.
 
-        A window has an hour in minutes or, where minutes are not kept any more, six hours in hours.
+        A window is up to an hour in minutes or, if minutes are expired, up to six hours in hours.
         """
         progress = self._own.find_state(PROGRESS, load_progress)
         since = (progress and progress.final_until) or self._find_oldest()
@@ -263,7 +262,7 @@ class HistoryWriter:
             counted = self._count_in_pieces(start, end, span)
             stored = self._read_buckets(span, counted)
             changed = {
-                at for at, tallies in counted.items() if self._is_newer(tallies, stored.get(at))
+                at for at, tallies in counted.items() if self._must_replace(tallies, stored.get(at))
             }
             # Read after the activity: if a run ends in between, both are counted again.
             details = self._details.count(counted, span, only=changed)
@@ -293,7 +292,7 @@ class HistoryWriter:
         for at, group in groupby(dated, lambda part: floor(part["at"], larger)):
             found = list(group)
             tallies = fold_rare_types(merge(self._own.read(BUCKETS, found, load_bucket)))
-            if self._is_newer(tallies, stored.get(at)):
+            if self._must_replace(tallies, stored.get(at)):
                 details = merge_details(self._own.read(BUCKETS, found, load_bucket_details))
                 yield at, tallies, details
 
@@ -322,7 +321,7 @@ class HistoryWriter:
         found = self._buckets.find({"_id": {"$in": ids}}, WITHOUT_DETAILS) if ids else ()
         return dict(self._own.read(BUCKETS, found, lambda each: (each["at"], load_bucket(each))))
 
-    def _is_newer(self, counted: Tallies, stored: Tallies | None) -> bool:
+    def _must_replace(self, counted: Tallies, stored: Tallies | None) -> bool:
         """Whether a count replaces the stored one.
 
         It never replaces a larger count: if jobs are deleted, their activity stays.
@@ -342,7 +341,7 @@ class HistoryWriter:
         )
 
     def _delete_expired(self, now: datetime) -> None:
-        """Delete buckets after their retention, once a day: only whole days are deleted."""
+        """Delete buckets and error groups after their retention, once a day, in whole days."""
         if floor(now, DAY) == self._expired_on:
             return
         for span, kept_for in self._retention.items():

@@ -63,7 +63,7 @@ OTHER_TYPES = [
     "minKey",
     "maxKey",
 ]
-# By type: other BSON types whose values MongoDB sorts among its own, and Python decodes alike.
+# By type: other BSON types that MongoDB sorts, and Python decodes, like this type.
 SORTED_ALIKE = {"string": ["symbol"]}
 
 

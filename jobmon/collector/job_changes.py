@@ -41,14 +41,14 @@ class JobChange:
     def _changed_paths(self) -> tuple[str, ...]:
         return (*self.written, *self.removed, *self.shortened)
 
-    def is_relevant(self, heads: Collection[str]) -> bool:
-        """Whether an update changes one of these top-level fields (`heads`)."""
-        return any(path.partition(".")[0] in heads for path in self._changed_paths)
+    def is_relevant(self, fields: Collection[str]) -> bool:
+        """Whether an update changes one of these top-level fields."""
+        return any(path.partition(".")[0] in fields for path in self._changed_paths)
 
     def has_written(self, path: str) -> bool:
         """Whether the change set the value at this path, a part of it, or a value around it.
 
-        A value that was set to null counts as removed. An insert sets all values.
+        A value that was set to null counts as removed. An insert or a replacement sets all values.
         """
         if self.document is not None:
             return find_value(self.document, path) is not None
@@ -100,8 +100,8 @@ def _read_time(event: Document) -> datetime:
     return time.as_datetime() if isinstance(time, Timestamp) else to_utc(time).astimezone(UTC)
 
 
-def project_events(heads: Collection[str]) -> Document:
-    """The projection of change events that `read_change` needs, with these top-level fields."""
+def project_events(fields: Collection[str]) -> Document:
+    """The projection of change events for `read_change`, with these top-level fields of jobs."""
     head = {"$arrayElemAt": [{"$split": ["$$this.k", "."]}, 0]}
     updated = {"$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}}
     return {
@@ -109,10 +109,10 @@ def project_events(heads: Collection[str]) -> Document:
         "operationType": True,
         "clusterTime": True,
         "wallTime": True,
-        "fullDocument": dict.fromkeys(["_id", *heads], True),
+        "fullDocument": dict.fromkeys(["_id", *fields], True),
         "updateDescription": {
             "updatedFields": {
-                "$filter": {"input": updated, "cond": {"$in": [head, {"$literal": sorted(heads)}]}}
+                "$filter": {"input": updated, "cond": {"$in": [head, {"$literal": sorted(fields)}]}}
             },
             "removedFields": True,
             "truncatedArrays": True,
@@ -141,14 +141,14 @@ def replace_values(document: Document, values: Mapping[str, Any]) -> Document:
 
 
 def find_value(document: Any, path: str) -> Any:
-    """The value at a path; None if there is none."""
+    """The value at a path; None if there is none, or it is in an array."""
     for part in path.split("."):
         document = document.get(part) if isinstance(document, dict) else None
     return document
 
 
 def _write(parent: Document, path: list[str], value: Any, *, is_removed: bool = False) -> None:
-    """Write a value at a path; each document and array around it is copied."""
+    """Write a value at a path in `parent`; the documents and arrays inside are copied."""
     name, *inner = path
     if not inner:
         if is_removed:

@@ -26,7 +26,7 @@ BATCH = 500  # documents in one command
 
 
 class _SnapshotAt(ReadConcern):
-    """Reads documents as of one moment, which must be younger than five minutes."""
+    """Reads documents as of one moment, usually up to five minutes ago."""
 
     def __init__(self, at: Timestamp) -> None:
         super().__init__("snapshot")
@@ -82,7 +82,7 @@ class JobEvaluator:
         return found
 
     def evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
-        """The facts of each document as of its time; None if it is no job.
+        """The version that each document shows as of its time; None if it is no job.
 
         Also None, and logged once, if the rules fail for a document. Raises LeaseLostError if the
         lease was removed.
@@ -108,7 +108,7 @@ class JobEvaluator:
     def _evaluate(self, documents: Sequence[tuple[Document, datetime]]) -> list[JobVersion | None]:
         dated = [document | {CHANGED_AT: at} for document, at in documents]
         pipeline: list[Document] = [
-            # The pipeline must start from a document: the lease always exists.
+            # The pipeline must start from a document: the lease exists while a collector works.
             {"$match": {"_id": self._own.id(LEADER)}},
             {"$project": {"jobs": {"$literal": dated}}},
             {"$unwind": "$jobs"},

@@ -1,4 +1,4 @@
-"""Remembers jobs that run or wait, because a change contains only the fields that it sets."""
+"""Remembers running and waiting jobs: an update event has only the fields that it changes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,24 +12,25 @@ from jobmon.store.mapping import Document
 NOT_RUN_YET = (*WAITING_STATUSES, JobStatus.LEASED)
 MAX_RUNNING = 20_000
 MAX_WAITING = 20_000
-MAX_ENDED = 1_000
+MAX_OTHERS = 1_000  # mostly jobs that have ended
 
 
 @dataclass(frozen=True)
 class KnownJob:
-    """A job's document, reduced to the fields that are needed, and what it means.
+    """A job's document, reduced to the fields that the rules need, and its version as of `at`.
 
-    It was evaluated as of `at`. The document has the fields of the error only if `knows_error`.
+    `version`: None if it is no job, or the rules failed for it. The document has the fields of the
+    error only if `knows_error`.
     """
 
     document: Document
     at: datetime
-    facts: JobVersion | None
+    version: JobVersion | None
     knows_error: bool
 
 
 class JobMemory:
-    """Running jobs, waiting jobs and the jobs that ended last, each up to a number.
+    """Running jobs, waiting jobs and the other jobs that changed last, each up to a limit.
 
     Further waiting jobs are not remembered: `has_unknown_waiting` is true until they are loaded.
     """
@@ -37,40 +38,40 @@ class JobMemory:
     def __init__(self) -> None:
         self._running: dict[bytes, KnownJob] = {}
         self._waiting: dict[bytes, KnownJob] = {}
-        self._ended: dict[bytes, KnownJob] = {}
+        self._others: dict[bytes, KnownJob] = {}
         self.has_unknown_waiting = False
-        self.has_overflowed = False  # a running job was not remembered; the reader resets it
+        self.has_overflowed = False  # a running job was not remembered; `EventCounter` resets it
 
     def get(self, key: bytes) -> KnownJob | None:
-        """The job with this encoded _id."""
-        return self._running.get(key) or self._waiting.get(key) or self._ended.get(key)
+        """The job with this encoded _id; None if it is not remembered."""
+        return self._running.get(key) or self._waiting.get(key) or self._others.get(key)
 
     def forget(self, key: bytes) -> None:
         """Forget a job, because it was deleted."""
-        for jobs in (self._running, self._waiting, self._ended):
+        for jobs in (self._running, self._waiting, self._others):
             jobs.pop(key, None)
 
     def put(self, key: bytes, job: KnownJob) -> None:
         """Remember a job in place of its earlier version."""
         self.forget(key)
-        if job.facts is not None and job.facts.is_running:
+        if job.version is not None and job.version.is_running:
             if len(self._running) < MAX_RUNNING:
                 self._running[key] = job
             else:
                 self.has_overflowed = True
-        elif job.facts is not None and job.facts.status in NOT_RUN_YET:
+        elif job.version is not None and job.version.status in NOT_RUN_YET:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting[key] = job
             else:
                 self.has_unknown_waiting = True
         else:
-            self._ended[key] = job
-            if len(self._ended) > MAX_ENDED:
-                del self._ended[next(iter(self._ended))]
+            self._others[key] = job
+            if len(self._others) > MAX_OTHERS:
+                del self._others[next(iter(self._others))]
 
     @property
     def should_load_waiting(self) -> bool:
-        """Whether there are unknown waiting jobs, and room for them again."""
+        """Whether waiting jobs are unknown, and more than half of `MAX_WAITING` could be added."""
         return self.has_unknown_waiting and len(self._waiting) < MAX_WAITING // 2
 
     def dump(self, redact: Callable[[Document], Document]) -> Iterator[Document]:

@@ -24,7 +24,7 @@ _EXPIRY: Document = {"$add": ["$$NOW", LEASE_MS]}
 
 
 class LeaseLostError(Exception):
-    """Another collector works now."""
+    """Another collector works now, or the lease was removed."""
 
 
 def make_holder() -> str:
@@ -35,7 +35,7 @@ def make_holder() -> str:
 class LeaseGroup:
     """The leases of the many queues of a process, renewed together by one thread.
 
-    A lease is renewed only if its collector has requested it since the last time, or has taken it:
+    A lease is renewed only if its collector has taken it or called `request` since the last time:
     if the collector hangs, its lease ends.
     """
 
@@ -46,7 +46,7 @@ class LeaseGroup:
         self._renewals = dict[str, _Renewal]()
 
     def request(self, lease_id: str) -> "_Renewal | None":
-        """Request the next renewal of a lease; returns the last one."""
+        """Request the next renewal of a lease; returns the last renewal, None if there is none."""
         with self._lock:
             self._requested.add(lease_id)
             return self._renewals.get(lease_id)
@@ -56,11 +56,11 @@ class LeaseGroup:
         with self._lock:
             requested, self._requested = list(self._requested), set()
         started = time.monotonic()
-        held: Document = {"_id": {"$in": requested}, "holder": self._holder}
-        leases.update_many(held, [{"$set": {"expiresAt": _EXPIRY}}])
+        query: Document = {"_id": {"$in": requested}, "holder": self._holder}
+        leases.update_many(query, [{"$set": {"expiresAt": _EXPIRY}}])
         renewed = {
             lease["_id"]: _Renewal(started, lease["expiresAt"] - _LEASE, time.monotonic())
-            for lease in leases.find(held)
+            for lease in leases.find(query)
         }
         with self._lock:
             self._renewals |= renewed
@@ -75,9 +75,9 @@ class _Renewal(NamedTuple):
 
 
 class LeaderLease:
-    """The right to write the rollup, which one holder has at a time, by the database's clock.
+    """The right to write the rollup: one holder has it at a time, by the database's clock.
 
-    With a `group` the group's thread renews it; it renews itself only if the group is late.
+    With a `group` the group's thread renews it; `renew` does so only if the group is late.
     Other work, such as the actor's, has a lease with another `name` or in another `collection`.
     """
 
@@ -98,9 +98,9 @@ class LeaderLease:
         self._last: _Renewal | None = None
 
     def take(self) -> bool:
-        """Take the lease if it is free, or renew it; False while another collector has it."""
+        """Take the lease if it is free, or renew it; False while another holder has it."""
         sent_at = time.monotonic()
-        # A lease that does not exist yet has no date; MongoDB sorts that before any date.
+        # A lease that does not exist yet has no date; a missing value sorts before all dates.
         is_ours = {"$or": [{"$eq": ["$holder", self.holder]}, {"$lt": ["$expiresAt", "$$NOW"]}]}
         change: Document = {
             **self._scope,
@@ -123,13 +123,13 @@ class LeaderLease:
     def database_time(self) -> datetime:
         """The time by the database's clock, from the last renewal: no command is sent.
 
-        It is late by at most that renewal's round trip. The lease must be taken.
+        It is late by at most that renewal's round trip. Call `take` before.
         """
         assert self._last is not None  # noqa: S101
         return self._last.time + timedelta(seconds=time.monotonic() - self._last.answered_at)
 
     def renew(self) -> None:
-        """Renew the lease once a second; raises LeaseLostError if another collector has it."""
+        """Renew the lease if that is due; raises LeaseLostError if another holder has it."""
         renew_after_s = RENEW_EVERY_S
         if self._group is not None:
             renew_after_s = GROUP_IS_LATE_AFTER_S
@@ -145,6 +145,6 @@ class LeaderLease:
         self._leases.delete_one({**self._key, "holder": self.holder})
 
     def end(self) -> None:
-        """Let another holder take over at once, but keep the record with the time of the end."""
+        """Let another holder take over at once, but keep the document, with the time of the end."""
         ended: Document = {"expiresAt": {"$subtract": ["$$NOW", 1]}}
         self._leases.update_one({**self._key, "holder": self.holder}, [{"$set": ended}])

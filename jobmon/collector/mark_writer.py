@@ -1,4 +1,4 @@
-"""Writes marks of deployments to jobmon's own database; it never writes the watched one."""
+"""Writes marks, such as deployments, to jobmon's own database, never to the watched one."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ def write_marks(
     """
     retention = timedelta(days=settings.day_retention_days)
     mark.require_within(retention, datetime.now(UTC))
-    # Queues of the same deployment share a client, for which only the queue's key is read.
+    # Queues with the same connection string share a client, which reads only their keys.
     clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
     own = connect_as_writer(settings)
     try:

@@ -1,4 +1,4 @@
-"""Counts milestones of the lists from the segments, without a query, and stores them."""
+"""Makes milestones of the lists from the counts of segments, and stores them."""
 
 import time
 import uuid
@@ -46,13 +46,13 @@ class MilestoneWriter:
         self._due_at = self._called_at = 0.0
 
     def write(self, segments: SegmentMap) -> None:
-        """Count and store the milestones, if jobs have changed since and the last pause is over.
+        """Count and store the milestones if jobs have changed and the pause is over.
 
         The times of the segments are read first, little by little.
         """
         started = time.monotonic()
         since_s, self._called_at = started - self._called_at, started
-        if segments is not self._segments:  # how many jobs have changed since is not known
+        if segments is not self._segments:  # how many jobs have changed is unknown
             self._segments, self._version, self._due_at = segments, None, started
         is_due = started >= self._due_at and (self._version is None or segments.changes > 0)
         if not self._has_dates or not is_due or segments.totals.total() < MIN_JOBS:
@@ -62,7 +62,7 @@ class MilestoneWriter:
             return
         milestones = count_milestones(segments)
         if not milestones.found or (self._by_id and not _has_only_object_ids(segments)):
-            # The _ids and the lists are in different orders.
+            # There are none, or the _ids and the lists are in different orders.
             segments.keeps_times, self._version = False, None
             self._due_at = started + RETRY_AFTER_S
             return
@@ -117,7 +117,7 @@ class _Sweep:
 def count_milestones(segments: SegmentMap) -> Milestones:
     """The milestones of all lists by status and type; the times of all segments must be known.
 
-    A milestone counts the jobs of the segments with older jobs only. There is no milestone where
+    A milestone counts the jobs of segments that have only older jobs. There is no milestone where
     more than `MAX_SHARED` segments have both older and newer jobs.
     """
     labels = _choose_labels(segments.totals)

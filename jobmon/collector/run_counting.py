@@ -16,10 +16,10 @@ COUNT_FOR_S = 0.5  # counting runs must not delay the stats
 
 
 class RunCounting:
-    """Counts runs with `events`: None if attempts are recorded, or without a change stream.
+    """Counts runs with `events`; None if attempts are recorded, or without a change stream.
 
-    A first count begins only after the stats of all queues are written, because it takes longer
-    than they do. Methods raise PyMongoError, and LeaseLostError if another collector counts.
+    Counting begins after the first stats of all queues, which take less time, unless it is urgent.
+    Methods raise PyMongoError, and LeaseLostError if another collector counts.
     """
 
     def __init__(self, connection: Connection, events: EventCounter | None, share: Share) -> None:
@@ -63,7 +63,7 @@ class RunCounting:
         if events is None or checkpoint.seen_until is None:
             return open_changes(jobs, token, stop)
         events.resume(token["_data"], checkpoint.jobs, checkpoint.seen_until)
-        return open_changes(jobs, token, stop, fields=events.rules.heads)
+        return open_changes(jobs, token, stop, fields=events.rules.top_level_fields)
 
     def begin(self) -> None:
         """Begin to count the changes that were prepared, if any."""
@@ -71,7 +71,7 @@ class RunCounting:
             self.events.begin()
         self.has_begun.set()
 
-    def begin_in_turn(self) -> None:
+    def begin_if_allowed(self) -> None:
         """Begin if no queue waits for its first stats and few others begin, or if it is urgent."""
         if self.events is None or not self.events.must_begin or self.events.is_begin_urgent:
             self.begin()
@@ -82,7 +82,7 @@ class RunCounting:
 
     def count(self) -> None:
         """Count the changes that were read, until attempts are recorded."""
-        self.begin_in_turn()
+        self.begin_if_allowed()
         if self.events is None or self.events.must_begin:
             return
         self.events.count(COUNT_FOR_S)

@@ -88,7 +88,7 @@ class RunDetailsCounter:
                 read = self._read(partial(self._read_errors, jobs, span), first, last, span)
                 for at in read.keys() & failed.keys():
                     spans[at].errors = read[at]
-        return {at: spans.get(at, _SpanCounts()).complete(counted[at]) for at in only}
+        return {at: spans.get(at, _SpanCounts()).to_details(counted[at]) for at in only}
 
     def _read(
         self,
@@ -106,7 +106,7 @@ class RunDetailsCounter:
             if end - start <= span:
                 if not self._warned:
                     self._warned = True
-                    log.warning("errors of one time span cannot be read: %s", type(error).__name__)
+                    log.warning("runs of one time span cannot be read: %s", type(error).__name__)
                 return {}
         middle = start + max(1, (end - start) // span // 2) * span
         return self._read(read, start, middle, span) | self._read(read, middle, end, span)
@@ -239,7 +239,7 @@ class _SpanCounts:
     def failed(self) -> int:
         return self.failed_by_type.total()
 
-    def complete(self, tallies: Tallies) -> RunDetails:
+    def to_details(self, tallies: Tallies) -> RunDetails:
         """The details with all errors; errors that were not read are counted as `(other)`.
 
         `tallies`: the activity of the span, with all of its failed runs.

@@ -1,4 +1,4 @@
-"""Finds the errors of failed runs that are counted from changes; an uncertain one is unknown."""
+"""Finds the errors of failed runs that are counted from changes; None if uncertain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,8 +48,8 @@ def complete_errors(
         if each.change.key in present and _shows_run(present[each.change.key], each, rules)
     }
     now = datetime.now(UTC)
-    facts = evaluator.evaluate([(document, now) for document in shown.values()])
-    errors = {number: job.error for number, job in zip(shown, facts, strict=True) if job}
+    versions = evaluator.evaluate([(document, now) for document in shown.values()])
+    errors = {number: job.error for number, job in zip(shown, versions, strict=True) if job}
     for number, each in incomplete.items():
         if number in errors:
             runs[number] = each.run._replace(error=errors[number])

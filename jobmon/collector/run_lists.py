@@ -1,7 +1,7 @@
 """Keeps the newest runs of each recurring job; the job's own document has only the last one.
 
-The stored list of a job has the position of the last change in it. A change that is read again,
-after a crash or by another collector, has no later position: so each run is added exactly once.
+A stored list has the position of the last change that was counted when it was written. A change
+that is read again, after a crash or by another collector, is not later, and is not added again.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from jobmon.rollup.recurring_runs import (
 from jobmon.store.mapping import Document
 from jobmon.store.repetition import Repetition
 
-# When there are too many jobs, one that has not run for longer than this makes room.
+# If there are `MAX_JOBS` jobs, one that has not run for this long is removed for a new job.
 _IDLE = timedelta(days=7)
 _DUPLICATE_KEY = 11000
 
@@ -60,7 +60,7 @@ class RunLists:
         if run.repetition is None:
             return
         lists, name = self._load(), run_list_name(job_id)
-        if name not in lists and not self._has_room(lists, run.finished_at):
+        if name not in lists and not self._make_room(lists, run.finished_at):
             return
         kept = lists.setdefault(name, _RunList([]))
         if kept.position is not None and position <= kept.position:
@@ -116,7 +116,7 @@ class RunLists:
             repetition=repetition,
         )
 
-    def _has_room(self, lists: dict[str, _RunList], now: datetime) -> bool:
+    def _make_room(self, lists: dict[str, _RunList], now: datetime) -> bool:
         """Whether another job can be kept; an idle one is removed for it."""
         if len(lists) < MAX_JOBS:
             return True

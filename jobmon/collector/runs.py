@@ -50,7 +50,7 @@ class HistoryEntry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class JobVersion:
-    """What a job's document means at one moment: dates are UTC, None where they are unknown."""
+    """A job as its document shows it at one moment; dates are UTC, an unknown value is None."""
 
     type: str
     status: str | None
@@ -68,7 +68,7 @@ class JobVersion:
 
 
 def read_version(evaluated: Document, mapping: FieldMapping, rules: RunRules) -> JobVersion | None:
-    """A document's facts, which the database evaluated by `rules.facts`; None if it is no job."""
+    """The version that the database evaluated by `rules.facts`; None if it is no job."""
     if not evaluated.get("isJob"):
         return None
     status = to_text(mapping.to_contract_status(evaluated.get("status")))
@@ -100,7 +100,7 @@ def _read_repetition(value: Any) -> Repetition | None:
 
 
 def lacks_error(run: FinishedRun) -> bool:
-    """Whether a run failed without a known error that has a message."""
+    """Whether a run failed, and no message of its error is known."""
     error = run.error.get("message") if isinstance(run.error, dict) else run.error
     return run.outcome == AttemptStatus.FAILED and error is None
 
@@ -131,8 +131,8 @@ def count_change(
     if ended and after.outcome in FINAL_ATTEMPT_STATUSES:
         tally = _tally_end(before, after, ended_at, rules)
         yield _make_end_entry(before, after, ended_at, tally)
-    was_dead = before is not None and before.status == JobStatus.DLQ
-    if after.status == JobStatus.DLQ and not was_dead and (before is not None or ended):
+    was_dlq = before is not None and before.status == JobStatus.DLQ
+    if after.status == JobStatus.DLQ and not was_dlq and (before is not None or ended):
         yield HistoryEntry(ended_at, after.type, Tally(dlq=1))
 
 

@@ -1,4 +1,4 @@
-"""Stores samples of the queue: the newest one of each minute, ten minutes, hour, six hours and day.
+"""Stores samples of the queue: one for each minute, ten minutes, hour, six hours and day.
 
 Counts of jobs by status go up and down, so samples cannot be added up like activity.
 """
@@ -48,7 +48,7 @@ class QueueSamples:
         self._minute = minute
 
     def _delete_expired(self, now: datetime) -> None:
-        """Delete old samples; create the index here too, in case the database was dropped."""
+        """Delete old samples; create the index each time, in case the database was dropped."""
         self._samples.create_index(self._own.index("span", "at"))
         for span, retention in self._retention.items():
             old = {"span": seconds(span), "at": {"$lt": floor(now - retention, DAY)}}

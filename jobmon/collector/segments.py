@@ -1,9 +1,9 @@
 """Keeps exact counts by status and type, for segments of the jobs in the order of their _id.
 
-A segment has about a thousand jobs. A change, also a deletion, has the _id of its job, so that the
+A segment has about a thousand jobs. A change, even a deletion, has the _id of its job, so that the
 job's segment can be counted again. Counting is idempotent: a change may be seen twice or late, and
 nothing is remembered about single jobs. New jobs have ascending ObjectIds, so the jobs that change
-are mostly in few segments. Each segment also has its first and last createdAt, for `milestones`.
+are mostly in few segments. For milestones, a segment also gets its first and last createdAt.
 """
 
 import math
@@ -50,7 +50,7 @@ _BY_ID: Keys = [("_id", 1)]
 class TimeRange(NamedTuple):
     """The first and the last createdAt of some jobs, in ms since 1970.
 
-    Infinite if one of them has no date: it may be anywhere in the list.
+    Infinite if one of the jobs has no date: it may be anywhere in the list.
     """
 
     first: float
@@ -95,7 +95,7 @@ class SegmentRange(NamedTuple):
 
 
 class _TypeSegments:
-    """The segments of the jobs whose _ids have one type, in order."""
+    """A row: the segments of the jobs whose _ids have one type, in order."""
 
     def __init__(self, bson_type: IdType) -> None:
         self.bson_type = bson_type
@@ -180,10 +180,7 @@ class SegmentMap:
             yield from row.ranges()
 
     def read_times(self, until: float) -> bool:
-        """Read unknown times of segments, up to the monotonic time `until`; whether all are known.
-
-        Times are in the form of `TimeRange`.
-        """
+        """Read unknown times of segments until a monotonic time; returns whether all are known."""
         for row in self._rows.values():
             for index in row.indexes():
                 segment = row.segments[index]
@@ -323,7 +320,7 @@ class SegmentMap:
         return True
 
     def _find_split(self, row: _TypeSegments, low: Any, high: Any) -> Any:
-        """The _id of the job after the first thousand; None if there are fewer jobs."""
+        """The _id of the job after the first thousand; None without one or without an order."""
         if row.bson_type.key is None:
             return None
         found = self._jobs.find(  # index: _id, keys only

@@ -19,7 +19,7 @@ from jobmon.store.mapping import Document
 
 RENEW_EVERY_S = 1.0
 _KEPT_MS = 3_600_000  # how long the entry of a dead process is kept
-# How many histories a deployment counts at once: at the start, stats must not wait for them.
+# How many histories of a deployment are counted at once: first stats must not wait for them.
 HISTORY_SLOTS = 4
 # How many queues of a deployment begin to count their changes at once: their stats wait meanwhile.
 BEGIN_SLOTS = 4
@@ -99,7 +99,7 @@ class Share:
     def must_release(self) -> bool:
         """Whether the caller must end its `reserve` block: too many queues have a place here.
 
-        True for one caller at a time, until this process works on no more queues than it may.
+        True for one caller for each queue that is too many.
         """
         with self._lock:
             exceeds = self._reserved - self._leaving > self._max_reserved

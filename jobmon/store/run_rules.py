@@ -101,7 +101,7 @@ class RunRules:
         return tuple({*self.error_reads, *list_paths(self.facts["leasedBy"])})
 
     @cached_property
-    def heads(self) -> frozenset[str]:
+    def top_level_fields(self) -> frozenset[str]:
         """The names of the top-level fields that contain `paths`."""
         return frozenset(path.partition(".")[0] for path in self.paths)
 

@@ -383,7 +383,7 @@ class Reading:
         self.counter.prepare(at, self.changes.token["_data"], None)
 
     def open(self, token: dict[str, Any] | None, start: Timestamp | None = None) -> None:
-        fields = self.counter.rules.heads
+        fields = self.counter.rules.top_level_fields
         changes = open_changes(
             self.queue.connection.jobs, token, self.stop, start=start, fields=fields
         )
