@@ -1,4 +1,4 @@
-"""Counts activity in the watched collections: enqueued jobs, finished attempts and dead jobs."""
+"""Counts activity in the watched collections: enqueued, finished and dead-lettered jobs."""
 
 from datetime import datetime, timedelta
 
@@ -29,7 +29,7 @@ def count_activity(
     """Count from `start` to before `end`; returns the tallies by the start of each span.
 
     Spans without activity are absent. Up to four queries, each with an index. Raises PyMongoError:
-    if an index is missing, `is_bad_hint` is true for it. `jobs`: a snapshot to count instead.
+    if an index is missing, `is_bad_hint` is true for it. `jobs`: a snapshot of the jobs.
     """
     within = {"$gte": start, "$lt": end}
     tallies: dict[datetime, Tallies] = {}

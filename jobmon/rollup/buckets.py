@@ -1,7 +1,7 @@
 """Buckets and samples of the history: the stored activity and state for minutes, hours and days.
 
 A bucket counts activity in one span of time; buckets add up to larger ones. A sample is the state
-of the queue at one moment; of each span the newest one is kept.
+of the queue at one moment; for each span one of its last minute is kept.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ def retention(settings: Settings) -> dict[timedelta, timedelta]:
 
 @lru_cache(4_096)
 def floor(moment: datetime, span: timedelta) -> datetime:
-    """The start of the minute, hour or day (UTC) that `moment` lies in."""
+    """The start of the span (UTC) that `moment` is in, such as a minute, an hour or a day."""
     seconds = span.total_seconds()
     return datetime.fromtimestamp(moment.timestamp() // seconds * seconds, UTC)
 
@@ -153,7 +153,7 @@ def dump_tallies(tallies: Tallies) -> list[Document]:
 
 
 def load_tallies(documents: list[Document]) -> Tallies:
-    """The tallies that `dump_tallies` stored; raises MalformedError or KeyError for others."""
+    """What `dump_tallies` stored; raises KeyError, TypeError or ValueError for other documents."""
     return {
         require_type(document["type"], str): Tally(
             enqueued=require_type(document["enqueued"], int),
@@ -193,7 +193,7 @@ def dump_bucket(span: timedelta, at: datetime, tallies: Tallies, details: RunDet
 
 
 def load_bucket(document: Document) -> Tallies:
-    """The tallies of a bucket; raises MalformedError or KeyError for another document."""
+    """The tallies of a bucket; raises what `load_tallies` raises."""
     require_type(document["at"], datetime)
     return load_tallies(document["types"])
 

@@ -1,6 +1,6 @@
-"""jobmon's own documents: each belongs to one watched queue and has a format version.
+"""jobmon's own documents: nearly all belong to one watched queue; each has a format version.
 
-The queue and the format are in each `_id` and at the beginning of each index. So any number of
+The queue and the format are in the `_id`, and at the beginning of most indexes. So any number of
 queues, and two versions of jobmon during an upgrade, share one database.
 """
 
@@ -32,7 +32,7 @@ FORMAT = 2
 # The collections of jobmon's own database.
 STATE, BUCKETS, SAMPLES, ERRORS = "state", "buckets", "samples", "errors"
 CHECKPOINTS, LEASES = "checkpoints", "leases"
-# The collection of `state_database`, whose content must outlive the rollup.
+# A collection of `state_database`, whose content must outlive the rollup.
 MARKS = "marks"
 # The documents of `state`: a queue has one of each.
 STATS = "stats"
@@ -43,7 +43,7 @@ PROGRESS = "progress"  # of counting the history
 COUNTERS = "counters"
 EVENTS = "events"  # which part of the history is counted from changes, and its gaps
 NOTIFICATIONS = "notifications"  # what each receiver got
-# The document of `leases`.
+# A document of `leases`.
 LEADER = "collector"
 
 _MAX_REPORTS = 100
@@ -88,7 +88,7 @@ def describe_missing_right(settings: Settings, database: str, verb: str, command
     return (
         f"the user of {setting} may not {verb} {database}. Use the collector's user: set "
         "JOBMON_ROLLUP_URI to its connection string (with Docker: docker compose exec collector "
-        f"jobmon {command} …). `jobmon init --collector USER` makes one."
+        f"jobmon {command} …). `jobmon init --collector USER` creates this user."
     )
 
 

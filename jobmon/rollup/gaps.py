@@ -16,7 +16,7 @@ MAX_GAPS = 100
 class GapReason(StrEnum):
     """Why runs may be missing from a part of the history."""
 
-    BEFORE_COLLECTOR = "before_collector"  # counted from the documents of that time
+    BEFORE_COLLECTOR = "before_collector"  # counted from documents when the collector began
     STREAM_LOST = "stream_lost"  # the server no longer had the changes since the last checkpoint
     NO_CHANGE_STREAM = "no_change_stream"  # a standalone server
     NO_COLLECTOR = "no_collector"  # counted live, from the documents
@@ -50,7 +50,7 @@ class EventHistory:
     gaps: tuple[Gap, ...] = ()
 
     def add(self, gap: Gap) -> "EventHistory":
-        """The history with another gap; if the last gap has the same reason, it is extended."""
+        """The history with another gap; the last gap is extended if both touch for one reason."""
         *others, last = (*self.gaps, gap)
         if others and others[-1].reason == gap.reason and _touches(others[-1], gap):
             last = replace(others.pop(), end=gap.end)

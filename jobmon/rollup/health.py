@@ -16,7 +16,7 @@ from jobmon.store.failures import describe_error
 # Higher than `MAX_STATS_AGE_MS`: a restart does not help a collector that is only slow.
 MAX_STATS_AGE_S = 30.0
 MAX_HISTORY_AGE_S = 120.0
-_AT_ONCE = 32
+_MAX_THREADS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class CollectorHealth:
 
 
 def are_good(queues: Sequence[CollectorHealth]) -> bool:
-    """Whether no restart is needed: one queue is good, and a restart would help no other."""
+    """Whether a queue is good, and a restart would help none of the others."""
     return any(each.is_good for each in queues) and not any(
         each.helps_restart for each in queues if not each.is_good
     )
@@ -43,7 +43,7 @@ def are_good(queues: Sequence[CollectorHealth]) -> bool:
 def check_collectors(settings: Settings) -> list[CollectorHealth]:
     """Check the age of the stats and of the history of each queue, whichever collector writes them.
 
-    For up to 32 deployments it takes at most the server-selection timeout and the time limit of
+    For up to 32 queues it takes at most the server-selection timeout and the time limit of
     five queries.
     """
     queues, own = load_queues(settings), connect_as_writer(settings)
@@ -66,7 +66,7 @@ def check_collectors(settings: Settings) -> list[CollectorHealth]:
             return CollectorHealth(queue=queue.queue, is_good=False, message=message)
 
     try:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_MAX_THREADS) as pool:
             return list(pool.map(check, queues))
     finally:
         own.close()

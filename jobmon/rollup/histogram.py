@@ -1,8 +1,8 @@
 """Durations as mergeable histograms: percentiles within 4% without storing the durations.
 
-Bucket `i` holds durations in (g^(i-1), g^i] ms and is represented by a value within
-`RELATIVE_ERROR` of each of them. Histograms are merged by adding counts. The idea is DDSketch's
-(https://arxiv.org/abs/1908.10693); the buckets are plain numbers, so that MongoDB can fill them.
+Bucket `i` holds durations in (g^(i-1), g^i] ms, where g is `_GROWTH`. A value within
+`RELATIVE_ERROR` of each of them represents it. Histograms are merged by adding counts. The idea is
+DDSketch's (https://arxiv.org/abs/1908.10693); the buckets are numbers that MongoDB can compute.
 """
 
 import math

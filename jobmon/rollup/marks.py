@@ -19,7 +19,7 @@ from jobmon.store.read_collection import request_comment
 
 MAX_TEXT, MAX_LINK = 200, 500  # characters
 MAX_SHOWN = 200  # marks of a window: the newest
-MAX_AHEAD = 5 * MINUTE  # a mark may be so far in the future, because clocks differ
+MAX_AHEAD = 5 * MINUTE  # a mark may be this far in the future, because clocks differ
 CACHE_S, CACHED_WINDOWS = 1.0, 100
 
 
@@ -47,7 +47,7 @@ class Mark:
                 raise MarkError("link", "must be an address such as https://ci.example.com/42")
 
     def require_within(self, retention: timedelta, now: datetime) -> None:
-        """Raise MarkError for a moment in the future or before the retained history."""
+        """Raise MarkError for a moment after `MAX_AHEAD` or before the retained history."""
         if self.at > now + MAX_AHEAD:
             raise MarkError("at", "is in the future")
         if self.at <= now - retention:

@@ -70,7 +70,7 @@ def _decompress(packed: bytes, size: int) -> bytes:
     except zlib.error as error:
         raise ValueError("not compressed numbers") from error
     if len(unpacked) != size:
-        raise ValueError("not as many numbers as milestones")
+        raise ValueError("not one number for each milestone and label")
     return unpacked
 
 

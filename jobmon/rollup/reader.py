@@ -82,7 +82,7 @@ class Totals:
 
 
 class RollupReader:
-    """Reads jobmon's own database and never writes it; caches answers for 0.2 s.
+    """Reads jobmon's own database, never writes it; caches stats, progress and totals for 0.2 s.
 
     It reads with the connection `own`; by default with `connection`, which reads the queue.
     """
@@ -105,7 +105,7 @@ class RollupReader:
     def stats(self) -> QueueStats | None:
         """The collector's stats; None if there are none, or they are older than 5 s.
 
-        The same object until newer ones are read.
+        All callers get the same object for 0.2 s.
         """
         return self._stats.get()
 

@@ -1,7 +1,7 @@
 """The runs of recurring jobs that a collector saw: their stored form, in jobmon's own database.
 
-A document has the newest runs of one job, in the order in which they ended, and the position of the
-last change in it.
+A document has the newest runs of one job, in the order in which they started, and the position of
+the last change that was counted when it was written.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ MAX_ERROR_LENGTH = 300
 class RecordedRun:
     """A run that ended: its dates (UTC), how it ended, and the job's repetition at that time.
 
-    `ended_at` is None for a run whose worker never reported. `code` and `message` are redacted.
+    `ended_at` is None for a run whose end was never reported. `code` and `message` are redacted.
     """
 
     status: str

@@ -1,6 +1,6 @@
 """What a bucket of the history knows of single runs: errors, workers and the slowest attempts.
 
-Each part is bounded. What is beyond a bound is counted under `(other)`, so that sums stay exact.
+Each part is bounded. Errors and workers beyond a bound are counted as `(other)`: sums stay exact.
 """
 
 from collections import Counter
@@ -83,9 +83,9 @@ class WorkerTally:
 class RunDetails:
     """The details of the finished runs in some time.
 
-    `by_type` and `by_worker` each count every failed run once, by its group of errors. Runs
-    without a known worker are only in `by_type`. `worker_types` has every run of a known worker
-    once. `slowest` has the longest runs first, by type. Unless `is_known`, a part was counted by a
+    `by_type` counts every failed run once, by its group of errors; `by_worker` does the same for
+    runs of a known worker. `worker_types` counts every run of a known worker once, even a success.
+    `slowest` has the longest runs first, by type. Unless `is_known`, a part was counted by a
     version without details.
     """
 
@@ -215,7 +215,7 @@ def merge_details(parts: Iterable[RunDetails]) -> RunDetails:
 
 
 def fold_details(details: RunDetails) -> RunDetails:
-    """The details within the bounds of a bucket; the rarest of each part become `(other)`."""
+    """The details within the bounds of a bucket; the rarest errors and workers become `(other)`."""
     folded = RunDetails(
         by_type=_fold_errors(details.by_type), by_worker=_fold_errors(details.by_worker)
     )

@@ -25,10 +25,10 @@ class RunHistory:
     """The details of a window as known at `as_of` (UTC).
 
     Unless `is_complete`, a collector is still counting the window. A window that `is_ahead` begins
-    after `as_of`, and nothing is known of it. `groups` has the groups of errors by id; a missing
-    group was seen too long ago. In `gaps` runs may be missing. Errors before `counting_since` may
-    not be counted; None if all are. `no_data_before`: the beginning of the retained history, if an
-    earlier time was requested. Before `untyped_until` the type of a worker's runs may be unknown;
+    at `as_of` or later: nothing is known of it. `groups` has the groups of errors by id; a missing
+    group was removed. In `gaps` runs may be missing. Before `counting_since` errors may be missing;
+    None if all are counted. `no_data_before`: the beginning of the retained history, if an earlier
+    time was requested. Before `untyped_until` the type of a worker's runs may be unknown;
     None if all types are known.
     """
 
@@ -44,7 +44,7 @@ class RunHistory:
 
     @property
     def incomplete_reason(self) -> str:
-        """Why runs of the window may not be counted in detail; empty if all are."""
+        """Why details of runs may be missing in the window; empty if all are known."""
         if not self.is_complete:
             return "the collector is still counting"
         if not self.details.is_known:
@@ -63,8 +63,8 @@ def is_final(window: Window, history: History[Any] | RunHistory) -> bool:
 class RunHistoryReader:
     """Reads what the collector keeps of single runs; its methods raise PyMongoError.
 
-    They raise NoCollectorError if no collector counts, because details are never counted live. An
-    answer is read once for each count of the collector, and shared by all viewers.
+    `read` and `errors_by_step` raise NoCollectorError if no collector counts. Their answer is read
+    once for each count of the collector, and shared by all viewers.
 
         window = series.window(start, end, None)
         runs.read(window).details.failed  # 12

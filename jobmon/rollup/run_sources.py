@@ -70,7 +70,7 @@ class RunSource:
 
     @property
     def run_ms(self) -> Document:
-        """The run's duration; null if it is unknown."""
+        """The run's duration in ms; null if it is unknown."""
         return self._if_known(
             self.started_at,
             "$finishedAt",
@@ -260,13 +260,13 @@ def _look_up_job(attempts: ReadCollection, jobs: ReadCollection) -> list[Documen
     as fast.
     """
     local, foreign = attempts.mapping.paths["jobId"], jobs.mapping.paths["jobId"]
-    either: list[Document] = []
+    add_ids: list[Document] = []
     if foreign == "_id":  # an attempt may hold its job's ObjectId as text
         as_id = {"$convert": {"input": "$jobId", "to": "objectId", "onError": "$jobId"}}
-        either, local = [{"$set": {"_jobIds": ["$jobId", as_id]}}], "_jobIds"
+        add_ids, local = [{"$set": {"_jobIds": ["$jobId", as_id]}}], "_jobIds"
     by_job_id = {"localField": local, "foreignField": foreign}
     return [
-        *either,
+        *add_ids,
         {"$lookup": {"from": jobs.collection.name, **by_job_id, "as": "_job"}},
         {"$set": {"_job": {"$first": "$_job"}}},
     ]

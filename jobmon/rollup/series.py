@@ -50,7 +50,7 @@ class MissingIndexError(NoCollectorError):
 
 
 class TooManyTypesError(Exception):
-    """Buckets of the window folded types into `(other)`: one type by itself is unknown."""
+    """Buckets of the window folded types into `(other)`: the activity of one type is unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

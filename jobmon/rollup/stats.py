@@ -32,8 +32,8 @@ class StatsReader:
     def stats(self) -> QueueStats:
         """The collector's stats, or else a live count.
 
-        A process counts live by one query at a time. It keeps the result for JOBMON_STATS_TTL_MS,
-        and longer if a count takes long, so that it counts at most a tenth of the time.
+        A process counts live by one query at a time. It keeps the result for JOBMON_STATS_TTL_MS
+        or, if that is longer, for nine times as long as the count took (30 s at most).
         """
         return self._rollup.stats() or self._live_stats.get()
 
@@ -46,7 +46,7 @@ class StatsReader:
         return self._live.estimated_total()
 
     def find_page_guide(self, job_filter: JobFilter) -> PageGuide | None:
-        """The count and milestones of a list, for pages by number; None if it must be counted."""
+        """The count and milestones of a list, for pages by number; None if short or not counted."""
         stats = self.cached_stats() if job_filter.is_by_status_and_type else None
         if stats is None:
             return None

@@ -25,7 +25,7 @@ class WindowError(ValueError):
 class Window:
     """From `start` to before `end` (UTC) in steps; all are whole multiples of `span`.
 
-    `no_data_before` is the beginning of the retained history, if more than that was requested.
+    `no_data_before` is the beginning of the retained history, if an earlier time was requested.
     """
 
     start: datetime
@@ -35,7 +35,7 @@ class Window:
 
     @property
     def span(self) -> timedelta:
-        """The largest buckets that the steps consist of."""
+        """The length of the largest buckets that the steps consist of."""
         return next(span for span in reversed(SPANS) if self.step % span == timedelta(0))
 
     @property
