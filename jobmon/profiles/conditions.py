@@ -15,9 +15,9 @@ from jobmon.profiles.toml_lines import KeyPath
 
 Query = dict[str, Any]
 
-# The largest difference between this machine's clock and the database's.
+# The largest expected difference between this machine's clock and the database's.
 _MARGIN = timedelta(minutes=5)
-_LISTS = ("$and", "$or", "$nor")
+_LOGICAL_OPERATORS = ("$and", "$or", "$nor")
 _COMPARISONS = ("$gt", "$gte", "$lt", "$lte")
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS, "$in", "$nin", "$exists", "$type", "$not", "$size")
 _ISO = "%Y-%m-%dT%H:%M:%S.%LZ"
@@ -67,7 +67,7 @@ def parse_query(
     parsed: Query = {}
     for name, condition in query.items():
         name_at = (*at, name)
-        if name in _LISTS:
+        if name in _LOGICAL_OPERATORS:
             if not isinstance(condition, list) or not all(isinstance(q, dict) for q in condition):
                 raise ProfileMistakeError(name_at, "must be an array of queries")
             parsed[name] = [
@@ -77,7 +77,7 @@ def parse_query(
         elif name == "$expr":
             parsed[name] = parse_expression(condition, constants, name_at)
         elif name.startswith("$"):
-            allowed = ", ".join((*_LISTS, "$expr"))
+            allowed = ", ".join((*_LOGICAL_OPERATORS, "$expr"))
             raise ProfileMistakeError(name_at, f"unknown operator; allowed are {allowed}")
         else:
             _refuse_nested(name, condition, name_at)
@@ -119,7 +119,7 @@ def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath)
 
 
 def resolve_constant(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
-    """The value of `$null`, `$collection` or `$const.NAME`; any other value unchanged."""
+    """Replace `$null`, `$collection`, `$const.NAME`; raises ProfileMistakeError for other `$…`."""
     if not isinstance(raw, str) or not raw.startswith("$"):
         return raw
     if raw == "$null":
@@ -278,7 +278,7 @@ def _is_negated_now(condition: Any) -> bool:
 
 
 def negate_query(query: Query) -> Query:
-    """The opposite of a query on one field. If unknown, the empty query, which matches all."""
+    """The opposite of a query on one field; if unknown, the empty query, which matches all."""
     if len(query) != 1:
         return {}
     ((name, condition),) = query.items()

@@ -16,7 +16,7 @@ Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 _CACHED_FILES = 100
-# A profile that extends another profile adds entries to these tables, or replaces entries.
+# A profile that extends another profile adds entries to these tables, or replaces some of them.
 _MERGED_TABLES = (
     "fields",
     "readings",
@@ -30,13 +30,13 @@ _MERGED_TABLES = (
 )
 
 # Statistics do not depend on these tables.
-_NOT_COUNTED = ("lease", "repetition", "transitions")
+_UNCOUNTED_TABLES = ("lease", "repetition", "transitions")
 
 
 class ProfileError(ValueError):
-    """A profile cannot be used. The message has the file, the line and what is allowed.
+    """A profile cannot be used. The message has the file and the reason.
 
-    `is_in_file`: the file was read, and has a mistake.
+    `is_in_file`: the file was read, and has a mistake; the message has its line and a remedy.
     """
 
     def __init__(self, message: str, *, is_in_file: bool = False) -> None:
@@ -106,7 +106,7 @@ class ProfileFile:
         """
         if self.name in shipped_profiles():
             return self.name
-        read = {name: self.content[name] for name in self.content if name not in _NOT_COUNTED}
+        read = {name: self.content[name] for name in self.content if name not in _UNCOUNTED_TABLES}
         canonical = json.dumps(read, sort_keys=True, default=str)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -139,7 +139,7 @@ class ProfileFile:
                 attempts["status"] = {"names": dict(attempt_statuses)}
             changes["attempts"] = attempts
         content = _merge(self.content, changes)
-        if statuses or fields.keys() - {"createdBy"}:  # another program: its order is unknown
+        if statuses or fields.keys() - {"createdBy"}:  # another program: its lease order is unknown
             content.pop("lease", None)
             content.pop("transitions", None)  # they would write to the profile's own fields
         return replace(self, content=content)

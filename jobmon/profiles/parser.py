@@ -295,7 +295,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         if (place == name) != (name in spec):
             raise ProfileMistakeError(at, f'{name} and in = "{name}" need each other')
     if "outcome" in spec and place not in ("job", "log"):
-        raise ProfileMistakeError((*at, "outcome"), 'is for in = "job" and in = "log"')
+        raise ProfileMistakeError((*at, "outcome"), 'is only used with in = "job" or in = "log"')
     element = whole_job = context
     if array is not None:
         start = f"{array}."

@@ -31,7 +31,7 @@ _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 
 
 class ProfileMistakeError(ValueError):
-    """The value at `path` in a profile is wrong. The message has what is allowed.
+    """The value at `path` in a TOML file is wrong. The message has what is allowed.
 
     `is_in_other_file`: the value names another file, which has the mistake.
     """

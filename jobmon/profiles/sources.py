@@ -55,7 +55,7 @@ class Source:
     only_in: tuple[str, ...] = ()
 
     def find_path(self, inner: str) -> str | None:
-        """The path in documents of the value at `inner` in this one; None if it is computed."""
+        """The path in documents of the part `inner` of this value; None if it is computed."""
         if self.path is not None:
             return f"{self.path}.{inner}"
         name, _, rest = inner.partition(".")
@@ -96,7 +96,7 @@ def parse_source(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     """
     if isinstance(spec, str):
         return _make_path_source(spec, context)
-    # `first`, `last` and `json` have a path, too.
+    # `first`, `last` and `json` may have a path, too.
     kinds = [kind for kind in _PARSERS if kind in spec and kind != "path"] or ["path"]
     if len(kinds) != 1 or kinds[0] not in spec:
         raise ProfileMistakeError(at, f"needs exactly one of {', '.join(_PARSERS)}")

@@ -9,7 +9,7 @@ from typing import Any
 from jobmon.profiles.schema import ProfileMistakeError
 from jobmon.profiles.toml_lines import KeyPath
 
-# The units of dates that are stored as numbers.
+# The units of dates that are stored as numbers, and how many make a second.
 PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INDEX = re.compile("-?[0-9]{1,9}")

@@ -131,12 +131,12 @@ class _Scanner:
     def _read_string(self) -> str:
         quote = self._text[self._position]
         is_long = self._text.startswith(quote * 3, self._position)
-        mark = quote * 3 if is_long else quote
-        start = self._position = self._position + len(mark)
-        while not self._text.startswith(mark, self._position):
+        delimiter = quote * 3 if is_long else quote
+        start = self._position = self._position + len(delimiter)
+        while not self._text.startswith(delimiter, self._position):
             self._position += 2 if quote == '"' and self._text[self._position] == "\\" else 1
         content = self._text[start : self._position]
-        self._position += len(mark)
+        self._position += len(delimiter)
         if is_long or quote == "'" or "\\" not in content:
             return content
         decoded: str = json.loads(f'"{content}"')
