@@ -42,7 +42,7 @@ TOKENS = re.compile(
     r"|[rs]k_(?:live|test)_\w{10,}|whsec_\w{16,}|sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35})"
 )
-# Only texts with one of these are searched for tokens: they are rare in encoded data.
+# A text is searched for tokens if it has `eyJ` or one of these: they are rare in encoded data.
 _TOKEN_STARTS = split_words(
     """ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- npm_ xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-
     sk_live_ sk_test_ rk_live_ rk_test_ whsec_ sk- SG. AKIA ASIA AIza"""

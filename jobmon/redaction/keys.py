@@ -75,7 +75,7 @@ class SecretKeys:
         return self._includes(key) if len(key) <= _LONGEST_KEY else self._match(key)
 
     def find_secret_part(self, path: str) -> str | None:
-        """The first key in a path whose value redaction may hide, with all values in it."""
+        """The first key in a path under which redaction may hide all values; None without one."""
         parts = path.split(".")
         return next((key for key in parts if self.includes(key) or has_credential_word(key)), None)
 
@@ -87,7 +87,7 @@ class SecretKeys:
         return self.includes_name(name.strip(".$-"))
 
     def is_measure(self, key: str) -> bool:
-        """Whether the key is for a count or a limit, as `max_tokens`: its number is no secret."""
+        """Whether the key is for a count or a limit (`max_tokens`): its number is no secret."""
         return not self._measures.isdisjoint(_find_words(key[:_LONGEST_KEY]))
 
     def _match_name(self, name: str) -> bool:

@@ -1,7 +1,7 @@
 """Hides secrets in texts: the values of secret keys, and parts with the form of a secret.
 
 Each pattern takes time in proportion to the length of the text. The patterns of detect-secrets are
-not used: they are for source code, give no position to replace, and hide ids as if random.
+not used: they are for source code, give no position to replace, and take ids for random secrets.
 """
 
 import re
