@@ -12,6 +12,7 @@ from jobmon.domain import failure_rate
 from jobmon.page_addresses import error_address
 from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob
+from jobmon.web.queues import current_queue
 
 STATE_WORDS = {
     "expired": "lease expired",
@@ -34,7 +35,8 @@ class WorkerError:
 class WorkerRow:
     """A worker; unknown counts are None, `run_p95` is in ms.
 
-    `running` is how many jobs it runs, `jobs` are the first of them.
+    `running` is how many jobs it runs, `jobs` are the first of them. `is_failing`: its failure rate
+    is above the queue's threshold.
     """
 
     name: str
@@ -49,6 +51,7 @@ class WorkerRow:
     attempts: int | None
     failures: int | None
     failure_rate: float | None
+    is_failing: bool
     run_p95: int | None
     top_error: WorkerError | None
 
@@ -77,6 +80,9 @@ def make_row(worker: Worker, found: FoundWorkers, page_window: PageWindow) -> Wo
         attempts=worker.attempts if has_history else None,
         failures=worker.failures if has_history else None,
         failure_rate=rate if has_history else None,
+        is_failing=has_history
+        and rate is not None
+        and current_queue().settings.rules.thresholds.is_failing(worker.attempts, rate),
         run_p95=run_durations(worker).p95,
         top_error=_show_error(worker, found, page_window),
     )

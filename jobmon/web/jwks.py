@@ -61,7 +61,7 @@ class KeySet:
             found is None or (age > KEYS_LIFESPAN_S and not self._is_failing)
         ):
             answered = self._wait(fetched)
-        found = self._find_cached(kid) or found
+        found = self._find_cached(kid)
         if found is None and (self._is_failing or not answered):
             raise unavailable(
                 "identity_provider_unavailable", "The token cannot be checked now. Try again."

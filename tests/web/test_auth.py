@@ -327,6 +327,18 @@ def test_cached_keys_stay_valid_while_the_provider_is_unreachable(
     assert provider.requests == 2
 
 
+def test_a_key_that_the_provider_has_removed_is_refused_by_the_request_that_fetches(
+    jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request whose fetch finds the key removed still accepts a token of this key."""
+    assert outcome(jwks, sign_token("one")) == 200
+    provider.keys = {"two": OTHER_KEY}
+    monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
+    monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
+    assert outcome(jwks, sign_token("one")) == "token_invalid"
+
+
 def test_a_slow_provider_delays_no_cached_key_and_is_disconnected(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
