@@ -48,11 +48,18 @@ class SlowQueries(CommandListener):
             "slow query",
             command=event.command_name,
             collection=str(command.get(event.command_name)),
-            index=str(dict(command["hint"])) if command.get("hint") else None,
+            index=_describe_index(command.get("hint")),
             shape=json.dumps(_describe_shape(query))[:_MAX_SHAPE_LENGTH],
             outcome=outcome,
             duration_ms=round(duration_ms, 1),
         )
+
+
+def _describe_index(hint: Any) -> str | None:
+    """The keys or the name of the index that a command names; None if it names none."""
+    if not hint:
+        return None
+    return hint if isinstance(hint, str) else str(dict(hint))
 
 
 def _describe_shape(value: Any) -> Any:

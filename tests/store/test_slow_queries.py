@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.database import Database
 from structlog.testing import capture_logs
 
@@ -47,6 +48,20 @@ def test_a_slow_query_is_logged_without_its_values(
     assert line["index"] == "{'createdBy': 1, 'createdAt': -1, '_id': -1, 'type': 1}"
     assert line["shape"] == '{"$and": [{"createdBy": {"$in": "?"}}, {}]}'
     assert "someone-secret" not in str(line)
+
+
+def test_a_slow_query_by_the_name_of_an_index_is_logged(
+    mongod: Mongod, database: Database[dict[str, Any]]
+) -> None:
+    """The name of an index is no mapping: the listener fails, and nothing is logged."""
+    database.jobs.insert_one({"jobId": "a"})
+    listener = SlowQueries(-1)
+    with (
+        capture_logs() as lines,
+        MongoClient[dict[str, Any]](mongod.uri, event_listeners=[listener]) as client,
+    ):
+        client[database.name].jobs.find_one({}, hint="_id_")
+    assert [line["index"] for line in lines if line["command"] == "find"] == ["_id_"]
 
 
 def test_a_query_that_reaches_its_time_limit_is_logged(
