@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobmon.rollup.buckets import HOUR, MINUTE
+from jobmon.settings.rules import Rules, Thresholds
 
 from ..support.error_history import ErrorHistory
 from ..support.pages import Page, Viewer
@@ -92,6 +93,18 @@ def test_page_of_a_queue_without_workers_gives_the_reason(service: Make) -> None
     shown = read_text(viewer.page(PAGE))
     assert "Workers are not known: the documents do not record which worker runs a job." in shown
     assert "No workers" not in shown
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize(("threshold", "is_marked"), [(0.4, True), (0.6, False)])
+def test_failure_rate_of_a_worker_is_marked_by_the_thresholds_of_the_rules(
+    service: Make, busy: ErrorHistory, threshold: float, is_marked: bool
+) -> None:
+    """The page marks a rate that no notice and no alert is about."""
+    busy.succeed("mail", "w1", at=NOW - 4 * MINUTE, took=MINUTE)  # one of two attempts failed
+    thresholds = Thresholds(failure_rate=threshold, failure_rate_attempts=2)
+    page = signed_in(service(rules=Rules(thresholds=thresholds))).page(PAGE)
+    assert bool(page.all("td", **{"data-label": "failed", "class": "number bad"})) == is_marked
 
 
 def test_many_workers_are_shown_page_by_page(
