@@ -74,10 +74,11 @@ class _Flag(fields.Boolean):
 
 
 class _WholeNumber(fields.Integer):
-    """A JSON number; its fraction is dropped. A text is refused."""
+    """A JSON number without a fraction; `5.0` is 5. A text is refused."""
 
     def _validated(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        is_whole = type(value) is int or (type(value) is float and value.is_integer())
+        if not is_whole:
             raise self.make_error("invalid", input=value)
         return super()._validated(value)
 

@@ -163,6 +163,7 @@ def test_same_key_makes_one_request(acting: ActionApi) -> None:
         ({"action": "cancel", "ids": ["d1"], "isReset": True}, "isReset"),
         ({"action": "reschedule", "ids": ["d1"]}, "runAt"),
         ({"action": "prioritize", "ids": ["d1"], "priority": "1"}, "priority"),
+        ({"action": "prioritize", "ids": ["d1"], "priority": 1.5}, "priority"),
         ({"action": "pause_type", "ids": ["d1"]}, "action"),
         ({"action": "retry", "filter": DEAD, "reason": "x"}, "expected"),
         ({"action": "retry", "filter": DEAD, "expected": 3}, "reason"),

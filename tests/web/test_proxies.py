@@ -40,7 +40,7 @@ def make(watched: Any, make_settings: Callable[..., Settings], monkeypatch: Any)
 
 ACTIONS = {
     "actions": True,
-    "role_permissions": {"admin": frozenset({"ADMIN_DASHBOARD", "JOBS_RETRY"})},
+    "role_permissions": {"admin": frozenset({"ADMIN_DASHBOARD", "JOBS_RETRY", "NOTICES_MUTE"})},
 }
 PAGES = [
     "/dashboard",
