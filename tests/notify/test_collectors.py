@@ -26,6 +26,8 @@ from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import eventually
 from ..support.watched_queue import Documents, temporary_database
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
