@@ -31,9 +31,9 @@ SWEEP_S = 120.0
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=40)
 
 # The collector pauses between two reads. It does not let the server wait for events: each write, to
-# any collection, would wake the waiting command. With 100 queues that used a core of the database.
+# any collection, would wake the waiting command. With 100 queues this kept a core busy.
 _AWAIT_MS = 1
-# After a failover, jobs that changed within this time before it are counted again.
+# Jobs that changed in this time before a failover are counted again.
 _REMEMBER_S = 30.0
 _TIMESTAMP = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if their content is read.
@@ -54,17 +54,17 @@ class Changes(Protocol):
 
     @property
     def seen_until(self) -> datetime | None:
-        """All changes before this time (UTC) were read; None: the last call's time, or unknown."""
+        """All changes before this time (UTC) were read. None: all until now, or unknown."""
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the last call of `next_batch` left no change unread."""
+        """Whether the last call of `next_batch` read all changes that were there."""
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
-        """Wait a moment, and mark the jobs that changed since the last call.
+        """Wait a moment, and mark the segments of the jobs that changed since the last call.
 
-        Returns the events if their content is read. If the stream has ended, the next call after
-        its last events raises StreamLostError.
+        Returns the events if fields of them were requested, otherwise none. If the stream has
+        ended, the next call after its last events raises StreamLostError.
         """
 
     def close(self) -> None:
@@ -104,9 +104,10 @@ class StreamedChanges:
 
     @property
     def seen_until(self) -> datetime | None:
-        """The token's time in whole seconds if the cluster is sharded or events are unread.
+        """The token's time if the reads may lag: on a sharded cluster, or with unread events.
 
-        A mongos holds an event back until every shard, even an idle one, has reached that time.
+        In whole seconds; otherwise None. A mongos holds an event back until every shard, even an
+        idle one, has passed the time of the event.
         """
         topology = self._jobs.database.client.topology_description
         may_lag = topology.topology_type_name == "Sharded" or not self.is_at_end
@@ -263,7 +264,7 @@ def open_counted_changes(
     seen_until: datetime | None,
     stop: threading.Event,
 ) -> Changes:
-    """Open the changes from now on, and prepare `events`: `events.begin` starts the counting.
+    """A source of the changes from now on. The caller starts the counting with `events.begin`.
 
     Without a change stream `events` records a gap, and counts nothing. `seen_until`: the time up to
     which changes were counted before; None if no changes were counted.

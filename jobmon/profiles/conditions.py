@@ -86,7 +86,7 @@ def parse_query(
 
 
 def _refuse_nested(name: str, condition: Any, at: KeyPath) -> None:
-    """Refuse a document as a field's value: in TOML, a dotted key without quotes becomes one."""
+    """Refuse a table as a field's value: TOML reads a path without quotes as nested tables."""
     path = name
     inner = condition
     while isinstance(inner, dict) and len(inner) == 1 and not _has_operators(inner):
@@ -95,8 +95,8 @@ def _refuse_nested(name: str, condition: Any, at: KeyPath) -> None:
     if isinstance(condition, dict) and condition and not _has_operators(condition):
         raise ProfileMistakeError(
             at,
-            f'must not be a table. Write a path in quotes: "{path}" = …. A document that has to be '
-            'exactly this one is { "$eq" = { … } }',
+            f'must not be a table. Write a path in quotes: "{path}" = …. To compare with a '
+            'whole document, write { "$eq" = { … } }',
         )
 
 
@@ -278,7 +278,7 @@ def _is_negated_now(condition: Any) -> bool:
 
 
 def negate_query(query: Query) -> Query:
-    """The opposite of a query on one field; if unknown, the empty query, which matches all."""
+    """The negation of a query on one field; {}, which matches all, if it cannot be negated."""
     if len(query) != 1:
         return {}
     ((name, condition),) = query.items()
@@ -322,9 +322,9 @@ def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
 
 
 def list_index_fields(query: Query) -> tuple[list[str], bool]:
-    """The fields of an index for a query, and whether the query fixes one value for each of them.
+    """The fields of an index for a query, and whether it compares each with one value.
 
-    If it does, the index can have sort fields after them.
+    Then sort fields can follow in the index.
     """
     fields, is_equality = [], True
     for name, condition in select_indexable(query).items():

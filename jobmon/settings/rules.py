@@ -29,9 +29,10 @@ from jobmon.settings.name_patterns import matches_any
 class Thresholds:
     """The thresholds that a type can have of its own.
 
-    `failure_rate`: the share of failed attempts in an hour with `failure_rate_attempts` or more.
-    `stalled_after`: how long a job is due while none of its type runs or finishes. `oldest_due`:
-    how long a job may be due; None for no limit. `dead_per_hour`: jobs that die in an hour.
+    `failure_rate`: the share of attempts that may fail in an hour. It is not compared if the hour
+    has fewer than `failure_rate_attempts` attempts. `stalled_after`: how long a job may be due
+    while no job of its type runs or finishes. `oldest_due`: how long a job may be due; None for no
+    limit. `dead_per_hour`: how many jobs die in an hour.
     """
 
     failure_rate: float = 0.2
@@ -50,7 +51,7 @@ class Rules:
     """All thresholds, with the defaults.
 
     `by_type` has thresholds of types by pattern, such as `mail.*`, and `by_queue` has the rules of
-    queues by pattern; the first pattern that matches counts. A backlog grows if it has
+    queues by pattern; the first matching pattern is used. A backlog grows if it has
     more than `backlog_growth` times as many jobs as an hour ago, and has grown by more than
     `backlog_growth_jobs` jobs.
     """
@@ -124,9 +125,9 @@ def _build_rules(content: Mapping[str, Any]) -> Rules:
 
 
 def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> Rules:
-    """The rules in a queue's table; those that the table lacks are at the top of the file.
+    """The rules in a queue's table; what it lacks is as at the top of the file, or the default.
 
-    The queue's own tables of types come first, because the first pattern that matches counts.
+    The queue's own tables of types come first, because the first matching pattern is used.
     """
     thresholds = _build_thresholds(Thresholds(), {**content, **queue})
     types = [*queue.get("types", {}).items(), *content.get("types", {}).items()]

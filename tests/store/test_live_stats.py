@@ -53,7 +53,7 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     assert (later.oldest_queued, later.estimated_total) == (since, 2)
 
 
-def test_unreadable_dates_of_unchanged_jobs_are_counted_once(
+def test_dates_of_unchanged_jobs_are_checked_once_if_all_can_be_read(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,

@@ -56,9 +56,9 @@ metadata:
   {{- end }}
 spec:
   automountServiceAccountToken: false
-  # Otherwise the variable JOBMON_PORT of a service would look like a setting.
+  # Otherwise Kubernetes sets JOBMON_PORT for the service jobmon, and jobmon takes it for a setting.
   enableServiceLinks: false
-  # As process 1 Python would ignore a SIGTERM until it has imported its modules.
+  # If Python were process 1, it would ignore SIGTERM until its modules are imported.
   shareProcessNamespace: true
   {{- with .account }}
   serviceAccountName: {{ . }}
