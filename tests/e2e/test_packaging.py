@@ -210,6 +210,7 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
         "To set it up",
         "To run it",
         "To look at it",
+        "To keep notices quiet",
         "To act on jobs",
         "To build on it",
     ]
@@ -260,7 +261,7 @@ def test_every_command_prints_its_help(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     *help_lines, file = done.stdout.splitlines()
     assert file == str(installed / "jobmon/__init__.py")  # not the checkout
-    assert len(help_lines) == 20
+    assert len(help_lines) == 24
     assert all(int(line.split()[1]) > 100 for line in help_lines)
 
 
