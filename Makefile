@@ -27,7 +27,9 @@ test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 
 # Tests that take long and rarely fail: faults of servers and processes, packages, fuzzing, other tools.
 test-long: .venv/dev $(NODE_TOOLS) $(ASSETS)
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m long --ignore=tests/api/test_openapi_tools.py
+	# In one process: xdist runs only one of the tests that schemathesis gives the same name.
+	$(BIN)/pytest -m long --numprocesses=0 tests/api/test_openapi_tools.py
 
 # The image and every service of the compose file; skipped where no Docker engine answers.
 test-containers: .venv/dev

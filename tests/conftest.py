@@ -169,12 +169,6 @@ def _skips_long_tests(config: pytest.Config) -> bool:
     return "not long" in config.getoption("markexpr")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Load schemathesis only in a run with `long` tests: this takes almost a second of CPU."""
-    if not _skips_long_tests(config):
-        config.pluginmanager.import_plugin("schemathesis.pytest.plugin")
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not import files with only `long` tests in a run without them.
 

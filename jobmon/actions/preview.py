@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
-from jobmon.actions.request import MAX_JOBS
+from jobmon.actions.request import MAX_JOBS, check_target
 from jobmon.actions.support import ActionSupport
 from jobmon.actions.target import Target, narrow_filter
 from jobmon.domain import ACTION_CONDITIONS, JobAction, explain_refusal
@@ -54,10 +54,12 @@ class ActionPreviewer:
     def preview(self, action: str, target: Target, owner: str | None = None) -> ActionPreview:
         """The jobs that an action would change; with `owner`, only that owner's.
 
-        RequestError if the queue lacks the action, for an earlier request, or for more than a
-        million jobs; RefusedFilterError for a filter whose jobs cannot be counted.
+        RequestError if the queue lacks the action, for a target that the action is not for, for an
+        earlier request, or for more than a million jobs; RefusedFilterError for a filter whose
+        jobs cannot be counted.
         """
         self._support.require(action)
+        check_target(action, target)
         if target.request_id is not None:
             message = "Not for an earlier request: its jobs are those that it changed."
             raise RequestError("request", message)

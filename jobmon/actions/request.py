@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from jobmon.actions.catalog import ACTIONS, RequestError, ValueKind
+from jobmon.actions.catalog import ACTIONS, ActionKind, RequestError, ValueKind
 from jobmon.actions.target import Target, TargetKind
 from jobmon.domain import JobAction
 from jobmon.rollup.documents import MalformedError, require_type
@@ -45,6 +45,17 @@ class Person:
         )
 
 
+def check_target(action: str, target: Target) -> ActionKind:
+    """The kind of an action; RequestError if it is unknown, or not for such a target."""
+    kind = ACTIONS.get(action)
+    if kind is None:
+        raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")
+    if kind.is_for_types != (target.kind is TargetKind.TYPES):
+        targets = "types of jobs" if kind.is_for_types else "jobs"
+        raise RequestError("action", f"{action} is for {targets}.")
+    return kind
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActionRequest:
     """A request. Times are in UTC, to the millisecond. May raise RequestError.
@@ -72,12 +83,7 @@ class ActionRequest:
     id: str = field(default_factory=lambda: secrets.token_hex(10))
 
     def __post_init__(self) -> None:
-        kind = ACTIONS.get(self.action)
-        if kind is None:
-            raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")
-        if kind.is_for_types != (self.target.kind is TargetKind.TYPES):
-            targets = "types of jobs" if kind.is_for_types else "jobs"
-            raise RequestError("action", f"{self.action} is for {targets}.")
+        kind = check_target(self.action, self.target)
         if (self.action == JobAction.UNDO) != (self.target.kind is TargetKind.REQUEST):
             raise RequestError("action", "undo, and only undo, is for an earlier request.")
         self._check_value(kind.value)

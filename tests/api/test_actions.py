@@ -106,6 +106,17 @@ def acting(make_api: Callable[..., ActionApi]) -> ActionApi:
     return make_api()
 
 
+@pytest.mark.parametrize(
+    "body", [{"action": "retry", "types": ["mail"]}, {"action": "pause_type", "ids": ["d1"]}]
+)
+def test_preview_of_an_action_for_another_target_is_refused(
+    acting: ActionApi, body: dict[str, Any]
+) -> None:
+    """A caller gets 500 because the jobs of the target cannot be counted."""
+    answer = acting.post("/admin/actions/preview", body)
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["action"])
+
+
 def test_preview_counts_what_would_change_and_stores_nothing(acting: ActionApi) -> None:
     body = {"action": "retry", "ids": ["d1", "q1", "none"]}
     answer = acting.post("/admin/actions/preview", body).json
