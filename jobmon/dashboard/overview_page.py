@@ -16,7 +16,7 @@ from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.parts import conditional_response
+from jobmon.dashboard.parts import TaggedPart, tagged_response
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.evidence_reader import gather_evidence
@@ -77,7 +77,7 @@ class OverviewPage:
     """The routes of the overview."""
 
     def __init__(self) -> None:
-        self._answers: SingleFlightCache[str] = SingleFlightCache(CACHE_SIZE)
+        self._answers: SingleFlightCache[TaggedPart] = SingleFlightCache(CACHE_SIZE)
 
     def page(self) -> BaseResponse | str:
         """The overview; callers who may not see it are sent to their own jobs."""
@@ -87,7 +87,7 @@ class OverviewPage:
         query = OverviewQuery.from_request()
         return render_template(
             "dashboard/overview.html",
-            part=self._part(query),
+            part=self._part(query).body,
             window=query.window,
             shown_window=query.window.resolve(current_queue().series, datetime.now(UTC)),
             parameters=query.parameters,
@@ -98,7 +98,7 @@ class OverviewPage:
     def part(self) -> Response:
         """The part of the overview that updates itself."""
         session.require_admin()
-        return conditional_response(self._part(OverviewQuery.from_request()))
+        return tagged_response(self._part(OverviewQuery.from_request()))
 
     def charts(self) -> Response:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
@@ -106,14 +106,15 @@ class OverviewPage:
         query = OverviewQuery.from_request()
         key = (query.window, query.compare, query.type)
         shown = self._share(key, lambda: self._read_charts(query))
-        return conditional_response(shown, "application/json")
+        return tagged_response(shown, "application/json")
 
-    def _part(self, query: OverviewQuery) -> str:
+    def _part(self, query: OverviewQuery) -> TaggedPart:
         return self._share(query, lambda: self._render(query))
 
-    def _share(self, key: Hashable, compute: Callable[[], str]) -> str:
+    def _share(self, key: Hashable, render: Callable[[], str]) -> TaggedPart:
         # The path of the queue is part of the addresses in the answer.
-        return self._answers.get((request.script_root, key), compute, CACHE_TTL_S)
+        shared_key = request.script_root, key
+        return self._answers.get(shared_key, lambda: TaggedPart.from_body(render()), CACHE_TTL_S)
 
     def _render(self, query: OverviewQuery) -> str:
         """The part for all viewers, so it must contain nothing about a caller."""
