@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 
 from jobmon.actions.mute_records import MuteRecords
 from jobmon.actions.mutes import ActiveMutes
+from jobmon.actions.support import find_support
 from jobmon.diagnosis.evidence_reader import EvidenceSources, gather_evidence
 from jobmon.notify.delivery import Receiver
 from jobmon.notify.message import Message, Sender
@@ -68,7 +69,8 @@ class QueueSources:
     def open(cls, watched: Connection, own: Connection) -> Self:
         """The queue that `watched` reads; `own` is the connection to jobmon's own databases."""
         rollup = RollupReader(watched, own)
-        can_pause = watched.settings.actions and watched.jobs.mapping.is_identity
+        has_actions = watched.settings.actions
+        can_pause = has_actions and find_support(watched.settings).has_type_actions
         return cls(
             name=watched.settings.queue,
             connection=watched,
