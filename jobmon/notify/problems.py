@@ -1,6 +1,6 @@
 """The notices of a queue as one receiver gets them: one of each kind, about its types only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -10,7 +10,7 @@ from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.diagnosis.attention import run_checks
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.notice_address import find_notice_address
-from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind, Level
+from jobmon.diagnosis.notices import KINDS_BY_TYPE, Check, CheckKind, Level
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.series import History
 from jobmon.settings.name_patterns import matches_any
@@ -65,9 +65,10 @@ def find_problems(
         patterns = receiver.types
         evidence = _select_types(evidence, lambda name: matches_any(name, patterns))
         kinds = KINDS_BY_TYPE
-    found = _check(evidence, kinds, receiver, redactor)
+    checks = run_checks(evidence)
+    found = _select_problems(checks, kinds, receiver, redactor)
     problems, muted = dict(found.problems), {}
-    for check in run_checks(evidence) if mutes.mutes else ():
+    for check in checks if mutes.mutes else ():
         counted = frozenset(name for notice in check.notices for name in notice.counted)
         if check.kind not in problems:
             continue
@@ -78,7 +79,8 @@ def find_problems(
             muted[check.kind] = frozenset(map(redactor.redact, types))
         if types and not is_muted:
             rest = _select_types(evidence, partial(_is_not_in, types))
-            problems |= _check(rest, frozenset({check.kind}), receiver, redactor).problems
+            unmuted = [each for each in run_checks(rest) if each.kind is check.kind]
+            problems |= _select_problems(unmuted, kinds, receiver, redactor).problems
     return Findings(problems, found.unknown, muted)
 
 
@@ -86,15 +88,15 @@ def _is_not_in(types: frozenset[str], name: str) -> bool:
     return name not in types
 
 
-def _check(
-    evidence: Evidence,
+def _select_problems(
+    checks: Sequence[Check],
     kinds: frozenset[CheckKind],
     receiver: ReceiverAddress,
     redactor: Redactor,
 ) -> Findings:
     """The problems of these kinds that are urgent enough for a receiver."""
     problems, unknown = {}, set()
-    for check in run_checks(evidence):
+    for check in checks:
         if check.kind not in kinds:
             continue
         for notice in check.notices:
