@@ -284,6 +284,18 @@ class DecisionBody(Body):
         return str(values["reason"])
 
 
+def describe_record_id(name: str, description: str, example: object) -> dict[str, Any]:
+    """The OpenAPI parameter for the id of a record in a path."""
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "minLength": 20, "maxLength": 20},
+        "example": example,
+    }
+
+
 class _RequestCursor(EncodedCursor):
     """The last request of a page: its time and id."""
 

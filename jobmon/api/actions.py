@@ -31,6 +31,7 @@ from jobmon.api.action_queries import (
     RequestListQuery,
     UndoBody,
     UndoOrder,
+    describe_record_id,
     encode_place,
     explain_request_errors,
 )
@@ -59,14 +60,7 @@ _KEY = {
     "request is filed; for a different request the answer is 422.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
-_ACTION_ID = {
-    "name": "action_id",
-    "in": "path",
-    "required": True,
-    "description": "Id of the request.",
-    "schema": {"type": "string", "minLength": 20, "maxLength": 20},
-    "example": action_examples.ACTION["id"],
-}
+_ACTION_ID = describe_record_id("action_id", "Id of the request.", action_examples.ACTION["id"])
 # The decisions about a request, with the summary of their routes.
 _DECISIONS = {
     "approve": "Approve a request that needs an approval. The person who filed it cannot.",

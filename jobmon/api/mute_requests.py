@@ -11,10 +11,11 @@ from jobmon.actions.catalog import RequestError
 from jobmon.actions.mutes import Mute, MuteMode
 from jobmon.actions.request import MAX_REASON, to_milliseconds
 from jobmon.api import action_examples, examples
+from jobmon.api.action_queries import describe_record_id
 from jobmon.api.answers import Error
 from jobmon.api.body import Body
 from jobmon.api.fields import default_none, describe
-from jobmon.api.job_actions import make_person
+from jobmon.api.job_actions import make_person, permission_error
 from jobmon.api.mutes import MuteAnswer, format_mute
 from jobmon.api.openapi import Access, Routes
 from jobmon.diagnosis.notices import CheckKind
@@ -25,14 +26,7 @@ from jobmon.web.queues import current_queue
 
 log = structlog.get_logger("jobmon.actions")
 
-_MUTE_ID = {
-    "name": "mute_id",
-    "in": "path",
-    "required": True,
-    "description": "Id of the mute.",
-    "schema": {"type": "string", "minLength": 20, "maxLength": 20},
-    "example": action_examples.MUTE["id"],
-}
+_MUTE_ID = describe_record_id("mute_id", "Id of the mute.", action_examples.MUTE["id"])
 
 
 class MuteBody(Body):
@@ -132,8 +126,7 @@ def may_mute() -> bool:
 def require_right() -> None:
     """Raise ApiError 403 unless the caller may mute notices."""
     if not may_mute():
-        message = f"This needs {NOTICES_MUTE}."
-        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", message)
+        raise permission_error(NOTICES_MUTE)
 
 
 def add_mute(until: datetime, **fields: Any) -> Mute:
