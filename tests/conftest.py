@@ -165,16 +165,12 @@ def _position(item: pytest.Item) -> int:
     return next(positions, len(LONGEST_FILES))
 
 
-def _skips_long_tests(config: pytest.Config) -> bool:
-    return "not long" in config.getoption("markexpr")
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not import files with only `long` tests in a run without them.
 
     Each of the parallel processes would import them all, which takes three seconds of CPU.
     """
-    if collection_path.suffix != ".py" or not _skips_long_tests(config):
+    if collection_path.suffix != ".py" or "not long" not in config.getoption("markexpr"):
         return None
     return "\npytestmark = pytest.mark.long\n" in collection_path.read_text() or None
 
