@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from jobmon.actions.catalog import RequestError
-from jobmon.actions.request import MAX_REASON, Person, to_milliseconds
+from jobmon.actions.request import Person, check_reason, to_milliseconds
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
 from jobmon.rollup.documents import require_type
 from jobmon.settings.name_patterns import matches_any
@@ -67,9 +67,7 @@ class Mute:
             raise RequestError("until", f"At most {MAX_LENGTH.days} days.")
         if not self.reason.strip():
             raise RequestError("reason", "Required.")
-        if len(self.reason) > MAX_REASON or not self.reason.replace("\n", "").isprintable():
-            message = f"At most {MAX_REASON} characters, all of them printable."
-            raise RequestError("reason", message)
+        check_reason(self.reason)
         if len(self.types) > MAX_PATTERN or not self.types.isprintable():
             message = f"At most {MAX_PATTERN} characters, all of them printable."
             raise RequestError("types", message)

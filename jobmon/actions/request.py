@@ -1,5 +1,6 @@
 """A request for an action: what a person wants to be done, to which jobs, and why."""
 
+import getpass
 import hashlib
 import re
 import secrets
@@ -35,6 +36,11 @@ class Person:
         return {"subject": self.subject, "role": self.role, "address": self.address}
 
     @classmethod
+    def from_terminal(cls, subject: str | None) -> Self:
+        """The person at a terminal; without a `subject`, named by the account."""
+        return cls(subject=subject or getpass.getuser(), role="terminal")
+
+    @classmethod
     def load(cls, stored: Any) -> Self:
         """The person that `dump` stored; raises MalformedError or KeyError for others."""
         document = require_type(stored, dict)
@@ -43,6 +49,13 @@ class Person:
             role=require_type(document.get("role"), str, type(None)),
             address=require_type(document.get("address"), str, type(None)),
         )
+
+
+def check_reason(reason: str) -> None:
+    """Raise RequestError for a reason that is too long or not printable."""
+    if len(reason) > MAX_REASON or not reason.replace("\n", "").isprintable():
+        message = f"At most {MAX_REASON} characters, all of them printable."
+        raise RequestError("reason", message)
 
 
 def check_target(action: str, target: Target) -> ActionKind:
@@ -92,9 +105,7 @@ class ActionRequest:
         if not 0 <= self.expected <= MAX_JOBS:
             message = f"More than {MAX_JOBS:,} jobs: use a filter that fewer jobs match."
             raise RequestError("expected", message)
-        if len(self.reason) > MAX_REASON or not self.reason.replace("\n", "").isprintable():
-            message = f"At most {MAX_REASON} characters, all of them printable."
-            raise RequestError("reason", message)
+        check_reason(self.reason)
         if not self.reason.strip() and not self.target.is_single and not self.dry_run:
             raise RequestError("reason", "Required for more than one job.")
 

@@ -159,11 +159,12 @@ class ActionRequests:
 
     def list_all(self) -> Iterator[list[ActionState]]:
         """All requests in batches, the newest first."""
-        page = self.list_recent(limit=MAX_LISTED)
-        yield page.states
-        while page.next_place is not None:
-            page = self.list_recent(limit=MAX_LISTED, before=page.next_place)
+        before: RequestPlace | None = None
+        while True:
+            page = self.list_recent(limit=MAX_LISTED, before=before)
             yield page.states
+            if (before := page.next_place) is None:
+                return
 
     def list_outcomes(
         self,

@@ -1,6 +1,5 @@
 """`jobmon act`: requests an action from a terminal or a script, and can wait for its end."""
 
-import getpass
 import sys
 import time
 from collections.abc import Callable
@@ -148,7 +147,7 @@ def _run(session: _Session, action: str, options: dict[str, Any]) -> None:
         ActionRequest(
             action=action,
             target=target,
-            by=Person(subject=options["subject"] or getpass.getuser(), role="terminal"),
+            by=Person.from_terminal(options["subject"]),
             expected=preview.count,
             reason=options["reason"],
             run_at=options["run_at"],

@@ -1,6 +1,5 @@
 """`jobmon mute`, `acknowledge`, `unmute` and `mutes`: keep notices from being sent for a while."""
 
-import getpass
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -109,7 +108,7 @@ def unmute_command(mute_id: str, reason: str, subject: str | None) -> None:
             how_many = "several mutes" if found else "no mute"
             raise click.ClickException(f"{how_many} in force with the id {mute_id}")
         records, mute = found[0]
-        records.end(mute, _make_person(subject), reason)
+        records.end(mute, Person.from_terminal(subject), reason)
     click.echo(f"ended: {_describe(mute)}")
 
 
@@ -136,7 +135,7 @@ def _add_mutes(mode: MuteMode, length: timedelta, options: dict[str, Any]) -> No
             kind=None if notice == ALL else CheckKind(notice),
             types=options["types"],
             mode=mode,
-            by=_make_person(options["subject"]),
+            by=Person.from_terminal(options["subject"]),
             at=now,
             until=now + length,
             reason=options["reason"],
@@ -187,10 +186,6 @@ def _explain(error: PyMongoError, settings: Settings) -> str:
     if is_unauthorized(error):
         return describe_missing_right(settings, settings.state_db, "write", "mute")
     return describe_error(error)
-
-
-def _make_person(subject: str | None) -> Person:
-    return Person(subject=subject or getpass.getuser(), role="terminal")
 
 
 def _describe(mute: Mute) -> str:
