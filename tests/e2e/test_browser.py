@@ -1104,6 +1104,11 @@ def test_job_page_shows_an_expired_lease_in_red(visit: Visits, stack: Stack, job
 # --- Keyboard ------------------------------------------------------------------------------------
 
 
+def await_scripts(page: Page) -> None:
+    """Wait until the scripts of a new page run: keys that are pressed before that are lost."""
+    expect(page.get_by_role("combobox", name="Search")).to_be_visible()
+
+
 def test_keyboard_shortcuts_reach_every_page_and_row(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
@@ -1113,6 +1118,7 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     keys = page.keyboard
     keys.type("gj")
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    await_scripts(page)
     keys.press("/")
     box = page.get_by_role("combobox", name="Search")
     expect(box).to_be_focused()
@@ -1123,6 +1129,7 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     expect(box).not_to_be_focused()
     keys.type("gm")
     expect(page.get_by_role("heading", level=1)).to_have_text("My jobs")
+    await_scripts(page)
     keys.type("gs")
     expect(page.get_by_role("heading", level=1)).to_have_text("Schedule")
     page.goto(f"{stack.url}/dashboard/jobs?type={job_type}")
@@ -1139,15 +1146,19 @@ def test_keyboard_shortcuts_reach_every_page_and_row(
     expect(page.get_by_role("button", name="Paused")).to_be_visible()
     keys.press("Enter")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{newer}?list=all&type={job_type}")
+    await_scripts(page)
     keys.press("n")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{older}?list=all&type={job_type}")
+    await_scripts(page)
     keys.press("p")
     expect(page.locator(".id")).to_contain_text(newer)
+    await_scripts(page)
     keys.press("c")
     expect(page.get_by_text("Copied")).to_be_attached()
     assert page.evaluate("navigator.clipboard.readText()") == newer
     keys.press("u")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={job_type}")
+    await_scripts(page)
     keys.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     keys.press("Escape")
@@ -1169,6 +1180,7 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     keys.type(number)
     keys.press("Enter")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{job_id}")
+    await_scripts(page)
     # The text typed here is the second half of the type's name.
     options = page.get_by_role("option")
     keys.press("/")
@@ -1184,12 +1196,14 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     keys.press("ArrowDown")
     suggestion.click()
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs?type={job_type}")
+    await_scripts(page)
     keys.press("Control+k")
     expect(options.filter(has_text="Workers")).to_be_visible()
     assert all(name.strip() for name in options.locator("span:first-child").all_inner_texts())
     keys.type("err")
     keys.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Errors")
+    await_scripts(page)
     page.set_viewport_size(PHONE)
     size = box.bounding_box()
     assert size is not None
