@@ -18,6 +18,7 @@ from jobmon.api.window_queries import WindowParameters, WindowQuery
 from jobmon.api.windows import format_bounds, resolve_window
 from jobmon.api.worker_answers import JOBS_SHOWN, WorkerList
 from jobmon.diagnosis.evidence import NO_END_TIMES, NOT_COUNTED
+from jobmon.diagnosis.evidence_reader import find_pauses
 from jobmon.diagnosis.workers import (
     SILENT,
     SORTS,
@@ -142,7 +143,8 @@ class WorkerReader:
             return replace(found, reasons={"data": NO_NAMES})
 
         def find_all() -> list[Worker]:
-            return find_workers(window, history, running, queue.stats.stats())
+            pauses = find_pauses(queue) or ()
+            return find_workers(window, history, running, queue.stats.stats(), pauses)
 
         counted_at = None if history is None else history.as_of
         key = queue, window, counted_at, running.as_of

@@ -62,7 +62,7 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     stalled: dict[str, timedelta] = {}
     if counts is None:
         return stalled
-    for job_type, due in find_overdue(evidence).items():
+    for job_type, due in find_overdue(evidence.stats, evidence.pauses).items():
         thresholds = evidence.rules.for_type(job_type)
         recent = evidence.find_recent(thresholds)
         if isinstance(recent, Missing) or recent.gaps:
@@ -110,7 +110,7 @@ def _check_finishing(evidence: Evidence) -> Check:
     if health.due is None and not health.overdue_by_type:
         reason = health.unknown.get("due", "it is unknown when jobs are due")
         return Check(kind=kind, not_checked=reason)
-    oldest = min(find_overdue(evidence).values(), default=None)
+    oldest = min(find_overdue(evidence.stats, evidence.pauses).values(), default=None)
     if oldest is None or health.due == 0 or evidence.stats.as_of - oldest < MIN_OVERDUE:
         return Check(kind=kind)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
@@ -234,7 +234,7 @@ def _check_oldest_due(evidence: Evidence) -> Check:
     reason = _explain_unknown_due(evidence) if any(each.oldest_due for each in limits) else ""
     overdue = {
         job_type: waited
-        for job_type, due in find_overdue(evidence).items()
+        for job_type, due in find_overdue(evidence.stats, evidence.pauses).items()
         if (limit := evidence.rules.for_type(job_type).oldest_due) is not None
         and (waited := evidence.stats.as_of - due) > limit
     }

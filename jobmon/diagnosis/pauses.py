@@ -1,5 +1,6 @@
 """Paused types: the check for them, and the words that explain a pause."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from jobmon.diagnosis.evidence import Evidence
@@ -8,15 +9,16 @@ from jobmon.humanize import duration, grouped
 from jobmon.rollup.buckets import MINUTE
 from jobmon.store.labels import label
 from jobmon.store.paused_types import TypePause
+from jobmon.store.stats import QueueStats
 
 MAX_NAME, MAX_REASON = 60, 200  # characters of who paused a type, and why
 
 
-def find_overdue(evidence: Evidence) -> dict[str, datetime]:
-    """Since when a job of each type has been due, without paused types."""
-    overdue = evidence.stats.health.overdue_by_type
-    paused = set(map(label, evidence.pauses))
-    return {job_type: due for job_type, due in overdue.items() if job_type not in paused}
+def find_overdue(stats: QueueStats, pauses: Iterable[str]) -> dict[str, datetime]:
+    """Since when a job of each type has been due, without the paused types."""
+    paused = set(map(label, pauses))
+    overdue = stats.health.overdue_by_type.items()
+    return {job_type: due for job_type, due in overdue if job_type not in paused}
 
 
 def check_paused_types(evidence: Evidence) -> Check:

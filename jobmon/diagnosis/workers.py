@@ -6,10 +6,10 @@ Pure functions of the runs in a window of time and of the jobs that run now.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from typing import Any, NamedTuple
 
 from jobmon.diagnosis.attention import MIN_EXPECTED_JOBS, MIN_OVERDUE
+from jobmon.diagnosis.pauses import find_overdue
 from jobmon.rollup.buckets import DAY, MINUTE
 from jobmon.rollup.run_details import ErrorPair, WorkerTally
 from jobmon.rollup.run_history import RunHistory
@@ -28,7 +28,7 @@ class WorkerState(StrEnum):
     """What a worker does; the first two are silent."""
 
     EXPIRED = "expired"  # it holds an expired lease
-    STOPPED = "stopped"  # it was busy, and has ended nothing for a while although jobs are overdue
+    STOPPED = "stopped"  # it was busy, and has ended nothing for a while although it has work
     RUNNING = "running"
     IDLE = "idle"
 
@@ -86,12 +86,16 @@ class Worker(NamedTuple):
 
 
 def find_workers(
-    window: Window, history: RunHistory | None, running: RunningJobs, stats: QueueStats
+    window: Window,
+    history: RunHistory | None,
+    running: RunningJobs,
+    stats: QueueStats,
+    pauses: Collection[str] = (),
 ) -> list[Worker]:
     """Every worker that runs a job now or ended a run in the window, in no order.
 
     `history` is None if no collector keeps one. `(other)` stands for the workers that were not
-    counted by name.
+    counted by name. `pauses` are the paused types: their due jobs are no work.
     """
     jobs: dict[str, list[RunningJob]] = {}
     for job in running.jobs:
@@ -100,9 +104,13 @@ def find_workers(
     tallies = {} if history is None else history.details.tally_workers()
     errors = {} if history is None else find_top_errors(history.details.by_worker)
     is_whole = running.is_complete and not running.reason
-    has_stopped = None
-    if history is not None and not explain_unchecked(window, history, stats) and is_overdue(stats):
-        has_stopped = partial(_has_stopped, window=window, as_of=history.as_of)
+    stopped: set[str] = set()
+    if history is not None and not explain_unchecked(window, history, stats):
+        stopped = {
+            name
+            for name in _find_with_work(history, stats, pauses)
+            if _has_stopped(tallies[name], window, history.as_of)
+        }
     workers = []
     for name in tallies.keys() | jobs.keys():
         tally, own_jobs = tallies.get(name), tuple(jobs.get(name, ()))
@@ -113,7 +121,7 @@ def find_workers(
             state, since = _lease_state(own_jobs, running.as_of)
         elif is_whole and name != OTHER:
             state = WorkerState.IDLE
-            if tally is not None and has_stopped is not None and has_stopped(tally):
+            if name in stopped:
                 state, since = WorkerState.STOPPED, ended
         last_seen = max([*starts, *([] if ended is None else [ended])], default=None)
         workers.append(Worker(name, state, since, own_jobs, tally, last_seen, errors.get(name)))
@@ -147,12 +155,6 @@ def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) ->
     return ""
 
 
-def is_overdue(stats: QueueStats) -> bool:
-    """Whether a job has been due for a minute: a worker that works would have taken it."""
-    oldest = min(stats.health.overdue_by_type.values(), default=None)
-    return oldest is not None and stats.as_of - oldest >= MIN_OVERDUE
-
-
 def find_top_errors(by_worker: Mapping[ErrorPair, int]) -> dict[str, TopError]:
     """The most frequent group of errors of each worker; `(other)` only if there is no other."""
     found: dict[str, TopError] = {}
@@ -170,6 +172,24 @@ def _lease_state(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerState
         return WorkerState.EXPIRED, min(expired)
     starts = [job.started_at for job in jobs if job.started_at is not None]
     return WorkerState.RUNNING, min(starts, default=None)
+
+
+def _find_with_work(
+    history: RunHistory, stats: QueueStats, pauses: Collection[str]
+) -> Collection[str]:
+    """The workers that ran a type of which a job has been due for a minute.
+
+    All workers, if a type may have more due jobs than are read.
+    """
+    overdue = {
+        job_type
+        for job_type, due in find_overdue(stats, pauses).items()
+        if stats.as_of - due >= MIN_OVERDUE
+    }
+    if not overdue:
+        return ()
+    is_partial = "overdue_by_type" in stats.health.unknown
+    return history.details.tally_workers(() if is_partial else {*overdue, OTHER})
 
 
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:

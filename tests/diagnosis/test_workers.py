@@ -2,7 +2,7 @@
 that works or was only idle, and a conclusion from unknown values."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -84,6 +84,7 @@ def find(
     *,
     overdue: timedelta | None = HOUR,
     window: Window = WINDOW,
+    pauses: Collection[str] = (),
     **running: Any,
 ) -> dict[str, Worker]:
     found = find_workers(
@@ -91,6 +92,7 @@ def find(
         None if workers is None else make_history(workers),
         RunningJobs(as_of=NOW, jobs=tuple(jobs), **running),
         make_stats(overdue),
+        pauses,
     )
     return {worker.name: worker for worker in found}
 
@@ -117,6 +119,7 @@ def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
     [
         {"overdue": None},
         {"overdue": 59 * timedelta(seconds=1)},
+        {"pauses": ["mail"]},
         {"jobs": [held_by("w1")]},  # it runs a long job
         {"jobs": [held_by("w1", None)]},
         {"window": Window(start=NOW - HOUR, end=NOW, step=MINUTE)},  # later runs are not counted
@@ -125,6 +128,27 @@ def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
 )
 def test_worker_that_stopped_for_another_reason_is_not_silent(given: dict[str, Any]) -> None:
     assert find({"w1": tally(50, 20 * MINUTE)}, **given)["w1"].note == ""
+
+
+@pytest.mark.parametrize(
+    ("types", "unknown", "state"),
+    [
+        (["sms"], {}, WorkerState.IDLE),
+        (["sms", "mail"], {}, WorkerState.STOPPED),
+        (["sms", OTHER], {}, WorkerState.STOPPED),  # a rare type: it may be the overdue one
+        (["sms"], {"overdue_by_type": "only the first are read"}, WorkerState.STOPPED),
+    ],
+)
+def test_worker_without_overdue_jobs_of_its_types_is_idle(
+    types: list[str], unknown: dict[str, str], state: WorkerState
+) -> None:
+    """Catches an alarm about the workers of a type that has no due jobs."""
+    history, stats = make_history({}), make_stats()
+    for job_type in types:
+        history.details.worker_types[WorkerType("w1", job_type)] = tally(50, 20 * MINUTE)
+    stats = replace(stats, health=replace(stats.health, unknown=unknown))
+    (worker,) = find_workers(WINDOW, history, RunningJobs(as_of=NOW), stats)
+    assert worker.state is state
 
 
 def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
