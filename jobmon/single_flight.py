@@ -23,9 +23,9 @@ class SingleFlight(Generic[T]):
     """Runs `compute` at most once at a time; callers during a run get its result.
 
     A value is kept for `ttl_ms`, or for `rest` times as long as its computation took (30 seconds
-    at most), if that is longer. With a `ttl_ms` of 0 it is not kept, and None never is. A failure
-    is raised for every caller that waited for it, and is not kept. So a slow database gets one
-    query, and not one for each viewer.
+    at most), if that is longer. With a `ttl_ms` of 0 it is not kept. A failure is raised for every
+    caller that waited for it, and is not kept. So a slow database gets one query, and not one for
+    each viewer.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()
@@ -41,14 +41,14 @@ class SingleFlight(Generic[T]):
 
     def kept(self) -> T | None:
         """The kept value; None if there is none, or it has expired."""
-        kept = self._kept
-        return kept[0] if kept is not None and time.monotonic() < kept[1] else None
+        kept = self._find_kept()
+        return None if kept is None else kept[0]
 
     def get(self) -> T:
         """The kept value or a new one; raises what `compute` raised."""
         with self._lock:
-            if (kept := self.kept()) is not None:
-                return kept
+            if (kept := self._find_kept()) is not None:
+                return kept[0]
             running, is_first = self._running, False
             if running is None:
                 running, is_first = Future(), True
@@ -56,6 +56,10 @@ class SingleFlight(Generic[T]):
         if is_first:
             self._run(running)
         return running.result()
+
+    def _find_kept(self) -> tuple[T, float] | None:
+        kept = self._kept
+        return kept if kept is not None and time.monotonic() < kept[1] else None
 
     def _run(self, outcome: Future[T]) -> None:
         started = time.monotonic()

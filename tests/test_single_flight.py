@@ -105,6 +105,15 @@ def test_a_value_is_kept_until_its_ttl_is_over(monkeypatch: pytest.MonkeyPatch) 
     assert shared.get() == 1
 
 
+def test_an_unknown_value_is_kept_like_any_other() -> None:
+    """Catches one query for each caller where nothing is found, such as without a collector."""
+    calls: list[None] = []
+    shared = SingleFlight[None](lambda: calls.append(None), 60_000)
+    for _ in range(3):
+        shared.get()
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize(("took_s", "kept_s"), [(0.1, 2.0), (0.9, 8.1), (5.0, 30.0)])
 def test_a_value_is_kept_in_proportion_to_its_cost(
     monkeypatch: pytest.MonkeyPatch, took_s: float, kept_s: float
