@@ -1,6 +1,7 @@
 """Records attempts: one document for each run of a job, written after the job's own document."""
 
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from pymongo import ASCENDING
@@ -12,7 +13,8 @@ from jobmon.queue.changes import attempt_number, describe_attempt_end
 
 Document = dict[str, Any]
 
-MAX_RECOVERED = 1_000
+BATCH_SIZE = 1_000
+_JOB_FIELDS = ["jobId", "status", "attemptCount", "lastError", "updatedAt"]
 
 
 class AttemptRecords:
@@ -75,16 +77,24 @@ class AttemptRecords:
         self._collection.update_one(attempt, change, upsert=may_insert)
 
     def complete_lost_reports(self, jobs: Collection[Document], now: datetime) -> None:
-        """End running attempts (1,000 at most) whose job is not leased or has a newer attempt."""
+        """End the running attempts whose job is not leased, or has a newer attempt."""
         running = {"status": AttemptStatus.RUNNING.value}
-        attempts = list(self._collection.find(running).limit(MAX_RECOVERED))
+        found = self._collection.find(running, ["jobId", "attemptNumber"])
+        # All of them: more attempts than one batch may really run.
+        while attempts := list(islice(found, BATCH_SIZE)):
+            self._complete(attempts, jobs, now)
+
+    def _complete(
+        self, attempts: list[Document], jobs: Collection[Document], now: datetime
+    ) -> None:
         job_ids = [attempt["jobId"] for attempt in attempts]
-        found = {job["jobId"]: job for job in jobs.find({"jobId": {"$in": job_ids}})}
+        found = {job["jobId"]: job for job in jobs.find({"jobId": {"$in": job_ids}}, _JOB_FIELDS)}
         for attempt in attempts:
             job = found.get(attempt["jobId"])
             if job is not None and attempt_number(job) != attempt["attemptNumber"]:
                 job = None  # the job has a newer attempt: how this attempt ended is unknown
             if job is None or job["status"] != JobStatus.LEASED.value:
                 self._collection.update_one(
-                    {"_id": attempt["_id"], **running}, {"$set": describe_attempt_end(job, now)}
+                    {"_id": attempt["_id"], "status": AttemptStatus.RUNNING.value},
+                    {"$set": describe_attempt_end(job, now)},
                 )

@@ -13,7 +13,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from jobmon.domain import CONTROLS, PAUSED, WAITING_STATUSES, AttemptStatus, JobAction, JobStatus
-from jobmon.queue.attempts import MAX_RECOVERED, AttemptRecords
+from jobmon.queue.attempts import AttemptRecords
 from jobmon.queue.changes import (
     ATTEMPT_ENDS,
     CANCELLED,
@@ -29,6 +29,7 @@ from jobmon.queue.changes import (
 Document = dict[str, Any]
 
 DEFAULT_LEASE_MS = 30_000
+MAX_RECOVERED = 1_000
 PAUSED_TYPES_MAX_AGE_S = 1.0
 _UNAUTHORIZED = 13
 

@@ -21,6 +21,7 @@ from ..support.processes import end_process
 from ..support.waiting import eventually
 
 Db = Database[dict[str, Any]]
+CANCELLED = {"code": "cancelled", "message": "The job was cancelled.", "stack": None}
 EXPIRED = {"code": "lease_expired", "message": "The worker stopped.", "stack": None}
 
 
@@ -492,8 +493,9 @@ class CrashingAttempts:
             "failed",
             ("failed", {"code": "E", "message": "m", "stack": None}),
         ),
+        (lambda queue, lease: queue.cancel(lease.job_id), "cancelled", ("failed", CANCELLED)),
     ],
-    ids=["success", "failure"],
+    ids=["success", "failure", "cancel"],
 )
 def test_a_crash_between_job_and_attempt_is_completed_by_recovery(
     queue: JobQueue,
@@ -572,6 +574,19 @@ def test_a_crash_of_recovery_between_job_and_attempt_is_completed_by_the_next(
     assert queue.recover() == 0
     (only,) = attempts(database)
     assert (only["status"], only["error"], only["finishedAt"]) == ("expired", EXPIRED, expired_at)
+
+
+def test_lost_reports_are_completed_however_many_attempts_run(
+    queue: JobQueue, database: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a lost report that is never read, because as many long runs come first."""
+    monkeypatch.setattr("jobmon.queue.attempts.BATCH_SIZE", 2)
+    for _ in range(5):
+        queue.enqueue("t")
+        lease = leased(queue)
+    database.jobs.update_one({"jobId": lease.job_id}, {"$set": {"status": "succeeded"}})
+    queue.recover()
+    assert sorted(a["status"] for a in attempts(database)) == ["running"] * 4 + ["succeeded"]
 
 
 def test_an_attempt_whose_job_was_deleted_or_has_moved_on_is_ended(
