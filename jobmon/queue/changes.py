@@ -165,6 +165,8 @@ def describe_attempt_end(job: Document | None, now: datetime) -> Document:
     error = job.get("lastError")
     if job["status"] == JobStatus.SUCCEEDED.value:
         status, error = AttemptStatus.SUCCEEDED, None
+    elif job["status"] == JobStatus.CANCELLED.value:  # its `lastError` is of an earlier attempt
+        status, error = ATTEMPT_ENDS[JobAction.CANCEL]
     elif error == LEASE_EXPIRED:
         status = AttemptStatus.EXPIRED
     else:
