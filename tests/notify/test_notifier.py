@@ -27,7 +27,7 @@ from jobmon.settings import Settings
 from jobmon.settings.receivers import parse_receivers
 
 from ..conftest import NOW
-from ..diagnosis.test_attention import evidence
+from ..diagnosis.test_attention import A_OVERDUE, evidence
 from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from ..support.waiting import eventually
 
@@ -192,13 +192,13 @@ def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
         "a notification did not reach webhook, it is sent again: it answered HTTP 503"
     ]
     receiver.status = 204
-    queue.evidence = evidence(expired_leases=3, due=0, known=False)  # a second problem begins
+    queue.evidence = evidence(expired_leases=3, **A_OVERDUE)  # a second problem begins
     for _ in range(40):
         collector.check(timedelta(seconds=15))
     delivered = receiver.received[attempts:]
     assert [each.changes for each in delivered] == [
         [("begins", "expired_leases")],
-        [("begins", "jobs_not_counted")],
+        [("begins", "stalled_types")],
     ]
     assert delivered[0].id == receiver.received[0].id
     health = collector.health()
