@@ -130,7 +130,9 @@ class EventBuckets:
                 raise LeaseLostError
 
         try:
-            self._own.write(BUCKETS, write)
+            is_written = self._own.write(BUCKETS, write)
         except DuplicateKeyError:
             raise LeaseLostError from None
-        bucket.position, bucket.is_stored, bucket.is_changed = position, True, False
+        bucket.is_changed = False
+        if is_written:
+            bucket.position, bucket.is_stored = position, True

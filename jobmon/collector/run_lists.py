@@ -85,13 +85,15 @@ class RunLists:
                 raise LeaseLostError
 
         try:
-            self._own.write(RECURRING_RUNS, write)
+            are_written = self._own.write(RECURRING_RUNS, write)
         except BulkWriteError as error:
             if all(each["code"] == _DUPLICATE_KEY for each in error.details["writeErrors"]):
                 raise LeaseLostError from None
             raise
         for kept in changed.values():
-            kept.position, kept.is_changed = position, False
+            kept.is_changed = False
+            if are_written:
+                kept.position = position
 
     def _make_write(
         self, name: str, kept: _RunList, position: str

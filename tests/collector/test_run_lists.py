@@ -128,6 +128,20 @@ def test_list_that_another_collector_wrote_is_not_overwritten(agenda: Queue) -> 
         fourth.write("02")
 
 
+def test_list_that_could_not_be_stored_is_stored_with_the_next_run(agenda: Queue) -> None:
+    """Catches a collector that calls its lease lost after a document that BSON cannot hold."""
+    kept = RunLists(agenda.own, Redactor())
+    bad = FinishedRun("mail", "succeeded", "1", now(), repetition=Repetition(interval="\ud800"))
+    kept.add("new", bad, "01")
+    kept.write("01")
+    kept._load()[run_list_name("new")].runs.clear()
+    for position in ("02", "03"):
+        kept.add("new", bad._replace(repetition=HOURLY), position)
+        kept.write(position)
+    (stored,) = agenda.own[RECURRING_RUNS].find()
+    assert (stored["position"], len(load_runs(stored))) == ("03", 2)
+
+
 def test_run_without_an_end_is_expired(agenda: Queue) -> None:
     jobs = Recurring(agenda, 1)
     reading = Reading(agenda)

@@ -1,0 +1,25 @@
+"""The minutes that are counted from changes: catches a minute that is taken for stored."""
+
+from typing import Any
+
+from pymongo.database import Database
+
+from jobmon.collector.event_buckets import EventBuckets
+from jobmon.rollup.buckets import Tally, load_bucket
+from jobmon.rollup.documents import BUCKETS, OwnDatabase
+
+from ..conftest import NOW
+
+
+def test_minute_that_could_not_be_stored_is_stored_with_the_next_change(
+    database: Database[dict[str, Any]],
+) -> None:
+    """Catches a collector that calls its lease lost after a document that BSON cannot hold."""
+    own = OwnDatabase(database, "q")
+    buckets = EventBuckets(own)
+    for position, enqueued, stored in (("1", 2**70, []), ("2", 3 - 2**70, [3]), ("3", 4, [7])):
+        buckets.add(NOW, "mail", Tally(enqueued=enqueued), position)
+        buckets.write(position)
+        found = list(own[BUCKETS].find())
+        assert [load_bucket(each)["mail"].enqueued for each in found] == stored
+    assert found[0]["position"] == "3"
