@@ -10,6 +10,7 @@ from urllib.parse import unquote_plus, urlsplit
 from environs import Env
 from marshmallow import ValidationError
 
+from jobmon.redaction.keys import SecretKeys
 from jobmon.settings.name_patterns import matches_any
 
 LEVELS = ("bad", "watch")
@@ -20,6 +21,7 @@ MAX_RECEIVERS = 20
 _OPTIONS = ("name", "level", "types", "queues")
 _OPTION = re.compile(r"([?&])jobmon_(\w*)=([^&\s]*)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_SECRET_KEYS = SecretKeys()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 
 
@@ -94,9 +96,13 @@ def find_address_secrets(url: str) -> set[str]:
     """The parts of an address that may be a token or a password."""
     parts = urlsplit(url)
     # A token can be in any part of an Apprise address; the host of a webhook is no secret.
+    known = parts.hostname if parts.scheme in WEBHOOK_SCHEMES else None
     words = re.split(r"[/?&=#:@]+", url.partition("://")[2])
-    tokens = {word for word in words if len(word) >= 16 and word != parts.hostname}
-    return {url, unquote_plus(parts.password or ""), parts.password or "", *tokens} - {""}
+    tokens = {word for word in words if len(word) >= 16 and word != known}
+    query = (pair.partition("=") for pair in parts.query.split("&"))
+    passwords = [value for name, _, value in query if _SECRET_KEYS.includes(name)]
+    passwords.append(parts.password or "")
+    return {url, *tokens, *passwords, *map(unquote_plus, passwords)} - {""}
 
 
 def _parse_address(number: int, address: str) -> tuple[str, Mapping[str, str]]:

@@ -97,6 +97,20 @@ def test_the_secrets_of_an_address_are_its_tokens_but_not_the_host_of_a_webhook(
     assert find_address_secrets(url) == {url, "s%40crets", "s@crets", TOKEN, "0123456789abcdef"}
 
 
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("opsgenie://a76b40d9-6b45-4d2c", {"a76b40d9-6b45-4d2c"}),  # the host is the key
+        ("mailtos://smtp.example?user=ada&pass=b%21rch&to=bo", {"b%21rch", "b!rch"}),
+        ("https://mattermost.example.com/hooks?token=b1rch", {"b1rch"}),
+    ],
+)
+def test_the_secrets_of_an_address_may_be_its_host_or_short_values(
+    url: str, secrets: set[str]
+) -> None:
+    assert find_address_secrets(url) == {url, *secrets}
+
+
 def test_settings_of_receivers_are_hidden_and_need_a_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
