@@ -22,6 +22,7 @@ from jobmon.setup.users import ActionRights, QueueRoles, User, UserKind
 from jobmon.store.connection import Connection
 from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
+from jobmon.store.read_collection import ReadCollection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +79,9 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
             if kind is None:
                 new_collections.append(collection.name)
         elif is_jobs:
-            raise SetupError(_explain_no_documents(deployment, collection.full_name, kind, setting))
+            raise SetupError(_explain_no_documents(deployment, fields.collection, kind, setting))
         else:
-            notes.append(_explain_no_index(collection.full_name, kind, setting))
+            notes.append(_explain_no_index(fields.collection, kind, setting))
     if connection.jobs.collection.name in samples:
         notes += find_unused_fields(settings, connection)
     return InitPlan(
@@ -120,12 +121,12 @@ def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | No
 
 
 def _explain_no_documents(
-    deployment: Deployment, where: str, kind: str | None, setting: str
+    deployment: Deployment, watched: ReadCollection, kind: str | None, setting: str
 ) -> Finding:
     elsewhere = find_jobs_elsewhere(deployment, ADMIN_URI)
     return problem(
         "collections",
-        f"{_describe_absence(where, kind)}: jobmon cannot see whether it is "
+        f"{_describe_absence(watched, kind)}: jobmon cannot see whether it is "
         "the right collection, and which fields its documents have.",
         remedy=elsewhere
         or f"If it has another name, set {setting}. For a new, empty queue, add --create: it "
@@ -133,17 +134,22 @@ def _explain_no_documents(
     )
 
 
-def _explain_no_index(where: str, kind: str | None, setting: str) -> Finding:
+def _explain_no_index(watched: ReadCollection, kind: str | None, setting: str) -> Finding:
     return warning(
         "collections",
-        f"{_describe_absence(where, kind)}: no index is created for it.",
+        f"{_describe_absence(watched, kind)}: no index is created for it.",
         remedy=f"If it has another name, set {setting}. Otherwise run this again once it holds "
         "documents.",
     )
 
 
-def _describe_absence(where: str, kind: str | None) -> str:
-    return f"There is no collection {where}" if kind is None else f"{where} is empty"
+def _describe_absence(watched: ReadCollection, kind: str | None) -> str:
+    name = watched.collection.full_name
+    if kind is None:
+        return f"There is no collection {name}"
+    if watched.mapping.where and watched.estimated_count():
+        return f"No document of {name} matches `where` of the profile"
+    return f"{name} is empty"
 
 
 def find_missing_rights(plan: InitPlan, options: InitOptions) -> Finding | None:

@@ -127,6 +127,14 @@ def test_init_stops_if_documents_do_not_match_the_profile(
     assert all_names(mongo, shop.name) == before
 
 
+def test_init_names_the_condition_that_no_document_matches(mongod: Mongod, shop: Documents) -> None:
+    """Catches a full collection that is called empty."""
+    shop.jobs.insert_one({"_t": "SetDto"})
+    result = init(database_uri(mongod, shop), PROFILE="hangfire", JOBS_COLLECTION="jobs")
+    (problem,) = problems(result)
+    assert f"No document of {shop.name}.jobs matches `where` of the profile: " in problem
+
+
 def test_init_create_stops_if_documents_do_not_match(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
