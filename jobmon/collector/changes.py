@@ -10,7 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from bson import Timestamp
+import bson
+from bson import CodecOptions, Timestamp
+from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure, CursorNotFound, OperationFailure, PyMongoError
 
@@ -38,6 +40,9 @@ _REMEMBER_S = 30.0
 _TIMESTAMP = "82"  # the first characters of a resume token that begins with a timestamp
 # The most events in one batch, if their content is read.
 _MAX_EVENTS = 1_000
+# A smaller batch is not cut. The server ends a batch at 16 MB, before the event that exceeds it.
+_FULL_BYTES = 8_000_000
+_RAW = CodecOptions(document_class=RawBSONDocument)
 _FINAL_OPERATIONS = ("drop", "rename", "dropDatabase", "invalidate")
 
 
@@ -120,8 +125,6 @@ class StreamedChanges:
             raise StreamLostError(self._ended_by)
         self._stop.wait(self._pause_s)  # so that events gather
         now, events = time.monotonic(), self._read_events()
-        is_full = self._fields is not None and len(events or ()) == _MAX_EVENTS
-        self.is_at_end = events is not None and not is_full
         while self._recent and self._recent[0][0] < now - _REMEMBER_S:
             self._recent.popleft()
         if events is None:
@@ -135,8 +138,7 @@ class StreamedChanges:
             job_id = event["documentKey"]["_id"]
             segments.mark(job_id)
             self._recent.append((now, job_id))
-        has_more = is_full or events is None
-        self._pause_s = 0.0 if has_more else TICK_S if self._recent else REST_S
+        self._pause_s = 0.0 if not self.is_at_end else TICK_S if self._recent else REST_S
         return events if events is not None and self._fields is not None else ()
 
     def close(self) -> None:
@@ -153,30 +155,38 @@ class StreamedChanges:
             projection = project_events(self._fields)
         pipeline = [{"$changeStream": begin}, {"$project": projection}]
         watch: Document = {"aggregate": self._jobs.name, "pipeline": pipeline}
-        opened = self._command({**watch, "cursor": {"batchSize": 0}})["cursor"]
-        self._cursor = opened["id"]
-        self.token = opened["postBatchResumeToken"]
+        opened, _ = self._command({**watch, "cursor": {"batchSize": 0}})
+        self._cursor = opened["cursor"]["id"]
+        self.token = opened["cursor"]["postBatchResumeToken"]
 
     def _read_events(self) -> list[Document] | None:
-        """Read the next events, and set `token`; None if the stream had to be opened again."""
+        """Read the next events, and set `token` and `is_at_end`.
+
+        None if the stream had to be opened again.
+        """
         get_more: Document = {"getMore": self._cursor, "collection": self._jobs.name}
         if self._fields is not None:
             get_more["batchSize"] = _MAX_EVENTS
         try:
-            answer = self._command({**get_more, "maxTimeMS": _AWAIT_MS})["cursor"]
+            answer, size = self._command({**get_more, "maxTimeMS": _AWAIT_MS})
         except (ConnectionFailure, CursorNotFound):  # maybe another primary: resume there
             self._open()
+            self.is_at_end = False
             return None
-        self.token = answer["postBatchResumeToken"]
-        events: list[Document] = answer["nextBatch"]
+        self.token = answer["cursor"]["postBatchResumeToken"]
+        events: list[Document] = answer["cursor"]["nextBatch"]
+        is_full = self._fields is not None and len(events) == _MAX_EVENTS
+        self.is_at_end = not is_full and size < _FULL_BYTES
         return events
 
-    def _command(self, command: Document) -> Document:
+    def _command(self, command: Document) -> tuple[Document, int]:
+        """The answer to a command, and its size in bytes."""
         try:
+            answer = self._jobs.database.command(
+                command, session=self._session, codec_options=_RAW
+            ).raw
             # The default options cannot decode every _id.
-            return self._jobs.database.command(
-                command, session=self._session, codec_options=self._jobs.codec_options
-            )
+            return bson.decode(answer, self._jobs.codec_options), len(answer)
         except OperationFailure as error:
             raise _stream_error(error) from error
 

@@ -1,4 +1,5 @@
-"""The change stream: catches a stream that keeps the database busy although no job changes."""
+"""Changes of jobs: catches a stream that keeps the database busy although no job changes, and one
+that takes changes for read that are not."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -66,3 +67,21 @@ def test_a_stream_waits_for_changes_without_the_server(
     assert segments.recount() == 1
     assert segments.totals == {("queued", "t"): 1}
     assert max(reads.waits_ms) <= 1
+
+
+def test_a_batch_that_the_server_cut_is_not_the_end(connection: Connection) -> None:
+    """Catches statistics that carry the present time while the server has more changes.
+
+    A server ends a batch at 16 MB, also before it has the requested number of events.
+    """
+    segments, jobs, ends = SegmentMap(connection.jobs), connection.jobs.collection, []
+    fields = frozenset({"payload"})
+    with closing(StreamedChanges(jobs, None, Event(), fields=fields)) as changes:
+        job = {"status": "queued", "type": "t", "payload": 1_000_000 * "x"}
+        connection.database.jobs.insert_many(dict(job) for _ in range(20))
+        while True not in ends:
+            changes.next_batch(segments)
+            ends.append(changes.is_at_end)
+    assert len(ends) > 1
+    segments.recount()
+    assert segments.totals == {("queued", "t"): 20}
