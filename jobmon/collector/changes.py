@@ -206,7 +206,7 @@ class PolledChanges:
         self._jobs = jobs
         self._stop = stop
         self._long_overlap_at = 0.0
-        self._can_poll = True
+        self._without_index: set[str] = set()
 
     def next_batch(self, segments: SegmentMap) -> Sequence[Document]:
         self._stop.wait(TICK_S)
@@ -216,13 +216,14 @@ class PolledChanges:
         if is_long:
             self._long_overlap_at = now + MAX_CLOCK_DIFFERENCE.total_seconds() / 2
         overlap = MAX_CLOCK_DIFFERENCE if is_long else timedelta(seconds=4 * TICK_S)
-        if self._can_poll:
-            self._poll(segments, datetime.now(UTC) - overlap)
+        self._poll(segments, datetime.now(UTC) - overlap)
         return ()
 
     def _poll(self, segments: SegmentMap, since: datetime) -> None:
         mapping = self._jobs.mapping
         for field in mapping.dated_fields:
+            if field in self._without_index:
+                continue
             query = {field: {"$gte": since + mapping.offsets.get(field, timedelta(0))}}
             index: Keys = [(field, 1)]
             try:
@@ -231,9 +232,12 @@ class PolledChanges:
             except OperationFailure as error:
                 if not is_bad_hint(error):
                     raise
-                self._can_poll = False
-                log.warning("no index on %s: changes are found after up to %d s", field, SWEEP_S)
-                return
+                self._without_index.add(field)
+                log.warning(
+                    "no index on %s: changes of this date alone are found after up to %d s",
+                    field,
+                    SWEEP_S,
+                )
 
     def close(self) -> None:
         pass

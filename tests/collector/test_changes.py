@@ -3,6 +3,7 @@ that takes changes for read that are not."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 
@@ -11,11 +12,12 @@ from pymongo import MongoClient
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from jobmon.collector import changes as changes_module
-from jobmon.collector.changes import StreamedChanges
+from jobmon.collector.changes import PolledChanges, StreamedChanges
 from jobmon.collector.segments import SegmentMap
 from jobmon.demo.mongod import Mongod
 from jobmon.settings import Settings
 from jobmon.store.connection import Connection
+from jobmon.store.mapping import FieldMapping
 
 from ..support.commands import database_uri
 from ..support.watched_queue import Documents
@@ -85,3 +87,23 @@ def test_a_batch_that_the_server_cut_is_not_the_end(connection: Connection) -> N
     assert len(ends) > 1
     segments.recount()
     assert segments.totals == {("queued", "t"): 20}
+
+
+def test_polling_goes_on_with_the_dates_that_have_an_index(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(FieldMapping, "dated_fields", ("createdAt", "updatedAt", "finishedAt"))
+    jobs = connection.database.jobs
+    jobs.create_index("updatedAt")
+    jobs.create_index("finishedAt")
+    stop, future = Event(), datetime.now(UTC) + timedelta(days=1)
+    stop.set()  # no pause between two polls
+    segments, changes = SegmentMap(connection.jobs), PolledChanges(connection.jobs, stop)
+    for number, field in enumerate(("updatedAt", "finishedAt", "updatedAt"), 1):
+        jobs.insert_one({"status": "queued", "type": "t", field: future})
+        changes.next_batch(segments)
+        segments.recount()
+        assert segments.totals == {("queued", "t"): number}
+    warnings = [line for line in caplog.messages if "no index on" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("no index on createdAt:")
