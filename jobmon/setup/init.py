@@ -85,7 +85,7 @@ def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
 
 
 def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
-    """Lines for mongosh with the steps of `run_init`, except revocations. Raises SetupError."""
+    """Lines for mongosh with the steps of `run_init`. Raises SetupError."""
     with admin_client(settings) as client:
         if options.replica_set and not is_initiated(client):
             name, _, member = options.replica_set.partition("/")
@@ -93,6 +93,7 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             yield "// Print the script again once it has a primary: then it has the other steps."
             return
         plan = make_plan(settings, client, options)
+        own = plan.deployment.settings
         queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
         yield f"// The steps of `jobmon init` for the jobs in {queue}, as lines for mongosh."
         yield from (f"// {note.message}" for note in plan.notes)
@@ -103,9 +104,9 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             )
         for name in plan.new_collections:
             yield script.collection_line(plan.roles.database, name)
-        yield from script.index_lines(
-            plan.missing, plan.deployment.settings.state_db, unique=options.unique
-        )
+        yield from script.index_lines(plan.missing, own.state_db, unique=options.unique)
+        if options.has_own_databases:
+            yield from script.revocation_lines(own.state_db, own.rollup_db)
         yield from script.action_lines(plan.roles)
 
 

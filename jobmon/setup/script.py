@@ -14,6 +14,7 @@ from jobmon.setup.indexes import CREATED_INDEXES, CreatedIndexes, default_name, 
 from jobmon.setup.users import MADE_BY, QueueRoles, User
 from jobmon.store.indexes import Index
 from jobmon.store.mapping import Document
+from jobmon.web.revocation import FORMAT, MARKER, REVOKED
 
 
 def create_index_line(index: Index) -> str:
@@ -70,6 +71,17 @@ def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Ite
             f"{records}.updateOne({_js(key)}, {{$set: {{...{_js(entry)}, at: new Date()}}}}, "
             "{upsert: true}); }"
         )
+
+
+def revocation_lines(state_db: str, rollup_db: str) -> Iterator[str]:
+    """Lines that create the list of revoked tokens, as `RevokedTokens.create` does."""
+    lists, known_lists = (
+        f"{_database(name)}.getCollection({_js(REVOKED)})" for name in (state_db, rollup_db)
+    )
+    created = f"{{$setOnInsert: {{format: {FORMAT}, since: new Date()}}}}"
+    yield f"{lists}.updateOne({_js({'_id': MARKER})}, {created}, {{upsert: true}});"
+    seen = {"$set": {"format": FORMAT}}
+    yield f"{known_lists}.updateOne({_js({'_id': state_db})}, {_js(seen)}, {{upsert: true}});"
 
 
 def action_lines(roles: QueueRoles) -> Iterator[str]:

@@ -25,7 +25,7 @@ REVOKED = "revoked_tokens"
 FORMAT = 1
 CACHE_MS = 1_000
 # The first entry of the list; its `since` is when the list was created.
-_MARKER: Document = {"marker": REVOKED}
+MARKER: Document = {"marker": REVOKED}
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -79,7 +79,7 @@ class RevokedTokens:
     def create(self) -> None:
         """Create the list if it does not exist, with a marker by which its loss is noticed."""
         created = {"$setOnInsert": {"format": FORMAT, "since": datetime.now(UTC)}}
-        self._collection().update_one({"_id": _MARKER}, created, upsert=True)
+        self._collection().update_one({"_id": MARKER}, created, upsert=True)
         self._known_lists().update_one(
             {"_id": self._connection.settings.state_db}, {"$set": {"format": FORMAT}}, upsert=True
         )
@@ -183,7 +183,7 @@ class RevokedTokens:
                 ids.add(entry["_id"])
             elif subject is not None:
                 before[subject] = _read_before(entry)
-            elif entry["_id"] == _MARKER:
+            elif entry["_id"] == MARKER:
                 since = entry.get("since")
                 since = since if isinstance(since, datetime) else _FOREVER
             else:

@@ -16,7 +16,7 @@ const collection = (db, name) => ({
     send(db, { createIndexes: name, indexes: [{ key: Object.entries(key), ...options }] }),
   dropIndex: (index) => send(db, { dropIndexes: name, index }),
   updateOne: (q, u, options) => {
-    if (u.$set) u.$set.at = null; // a Date, which JSON does not have
+    if (u.$set?.at) u.$set.at = null; // a Date, which JSON does not have
     send(db, { update: name, updates: [{ q, u, ...options }] });
   },
   deleteOne: (q) => send(db, { delete: name, deletes: [{ q, limit: 1 }] }),

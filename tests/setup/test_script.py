@@ -104,6 +104,11 @@ def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
             )
             for name in ("action_decisions", "action_progress", "action_outcomes")
         },
+        "revocations": [
+            {name: value for name, value in entry.items() if name != "since"}
+            for own in ("state", "rollups")
+            for entry in mongo[f"{shop.name}_{own}"].revoked_tokens.find()
+        ],
         "remembered": [
             {name: value for name, value in entry.items() if name != "at"}
             for entry in mongo[f"{shop.name}_state"].init_indexes.find().sort("_id")
@@ -126,6 +131,7 @@ def test_script_has_the_same_effect_as_the_command(
     assert result.exit_code == 0, result.output
     by_command = read_setup(mongo, shop)
     assert by_command["remembered"]
+    assert len(by_command["revocations"]) == 2
     clean(mongo, shop)
     run(printed.output, mongo, shop, tmp_path)
     assert read_setup(mongo, shop) == by_command
@@ -136,7 +142,7 @@ def test_script_has_the_same_effect_as_the_command(
     assert read_setup(mongo, shop) == by_command
     run(removal.output, mongo, shop, tmp_path)
     shop.drop_collection("job_controls")  # kept, like the records: workers read it
-    left = {"records": None}
+    left = {"records": None, "revocations": None}
     assert read_setup(mongo, shop) | left == untouched | left
 
 
