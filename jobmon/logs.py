@@ -23,7 +23,7 @@ import structlog
 from pymongo.errors import PyMongoError
 from structlog.typing import EventDict, Processor
 
-from jobmon.redaction.forms import REDACTED, hide_tokens
+from jobmon.redaction.forms import REDACTED, hide_keys_and_urls, hide_tokens
 from jobmon.settings import Settings
 from jobmon.settings.deprecated import list_warnings
 from jobmon.settings.receivers import find_address_secrets
@@ -31,8 +31,6 @@ from jobmon.store.failures import describe_error
 
 # A shorter secret would be found in ordinary words.
 _SHORTEST_SECRET = 6
-_CREDENTIALS = re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]+")
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 # The messages of these describe the program or the machine and quote no data.
 _LOGGED_MESSAGES = (OSError, ImportError, AttributeError, NameError)
 
@@ -189,12 +187,8 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
     def _hide(self, text: str) -> str:
         for secret in self.secrets:
             text = text.replace(secret, REDACTED)
-        # Each request logs a line. To search for a fixed text first takes less time than a pattern.
         lowered = text.lower()
-        text = hide_tokens(text, lowered)
-        if "bearer " in lowered or "basic " in lowered:
-            text = _CREDENTIALS.sub(rf"\1 {REDACTED}", text)
-        return _PASSWORD.sub(rf"\1{REDACTED}@", text) if "://" in text else text
+        return hide_tokens(hide_keys_and_urls(text, lowered), lowered)
 
 
 def _put_first_keys(event: EventDict) -> EventDict:

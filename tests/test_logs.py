@@ -59,6 +59,7 @@ def test_a_line_is_one_json_object_that_begins_with_time_and_level(line: Any) ->
         (PASSWORD, "[redacted]"),
         (f"got {TOKEN}", "got [redacted]"),
         ("Authorization: Bearer abc.def", "Authorization: Bearer [redacted]"),
+        ("Basic YWRhOmIxcmNo and basic checks", "Basic [redacted] and basic checks"),
         ("redis://user:short@host:1/0 is away", "redis://user:[redacted]@host:1/0 is away"),
     ],
 )
