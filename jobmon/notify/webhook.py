@@ -58,15 +58,15 @@ def send_webhook(url: str, key: bytes, message: Message) -> None:
         redirected = " (redirects are not followed)" if 300 <= error.code < 400 else ""
         raise DeliveryError(f"it answered HTTP {error.code}{redirected}") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise DeliveryError(describe_failure(error)) from None
+        raise DeliveryError(_describe_failure(error)) from None
 
 
-def describe_failure(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     """Why a receiver could not be reached; an exception's own text could have the address."""
     cause = error.reason if isinstance(error, URLError) else error
     match cause:
         case TimeoutError():
-            return f"no answer in {TIMEOUT_S:.0f} s"
+            return f"no answer in {TIMEOUT_S:g} s"
         case ssl.SSLCertVerificationError():
             return "its certificate is not valid"
         case ConnectionRefusedError():
