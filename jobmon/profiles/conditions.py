@@ -49,7 +49,9 @@ def parse_query(
     def parse_value(raw: Any, reading: str, at: KeyPath) -> Any:
         match raw:
             case str() if raw.startswith("$"):
-                return Now(reading) if raw == "$now" else resolve_constant(raw, constants, at)
+                if raw == "$now":
+                    return Now(reading)
+                return resolve_constant(raw, constants, at, "$now")
             case list():
                 return [parse_value(element, reading, at) for element in raw]
             case dict() if any(name.startswith("$") for name in raw):
@@ -118,14 +120,19 @@ def parse_expression(expression: Any, constants: Mapping[str, Any], at: KeyPath)
             return expression
 
 
-def resolve_constant(raw: Any, constants: Mapping[str, Any], at: KeyPath) -> Any:
-    """Replace `$null`, `$collection`, `$const.NAME`; raises ProfileMistakeError for other `$…`."""
+def resolve_constant(
+    raw: Any, constants: Mapping[str, Any], at: KeyPath, *other_values: str
+) -> Any:
+    """Replace `$null`, `$collection`, `$const.NAME`; raises ProfileMistakeError for other `$…`.
+
+    `other_values`: those that are allowed here, too, and that the caller replaces.
+    """
     if not isinstance(raw, str) or not raw.startswith("$"):
         return raw
     if raw == "$null":
         return None
     if raw not in constants:
-        allowed = ", ".join(["$null", *constants])
+        allowed = ", ".join(["$null", *other_values, *constants])
         raise ProfileMistakeError(at, f"unknown value {raw}; known are {allowed}")
     return constants[raw]
 

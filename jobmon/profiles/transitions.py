@@ -68,7 +68,7 @@ def _parse_value(value: Any, path: str, context: SourceContext, at: KeyPath) -> 
         case dict() | list():
             raise ProfileMistakeError(at, "must be a single value")
         case _:
-            return resolve_constant(value, context.constants, at)
+            return resolve_constant(value, context.constants, at, "$now", "$value")
 
 
 def _check_changes(action: str, transition: Transition, at: KeyPath) -> None:

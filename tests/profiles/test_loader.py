@@ -82,7 +82,11 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ('"kind"', '{ constant = "$const.a" }', "line 10: fields.type.constant: unknown value"),
         ('"_id"', '{ length = "a" }', "line 9: fields.jobId: must be a path"),
         ('jobId = "_id"\n', "", "line 8: fields: needs jobId"),
-        ('"$now"', '"$today"', "line 4: status.0.when.lock.$gt: unknown value $today; known are"),
+        (
+            '"$now"',
+            '"$today"',
+            "line 4: status.0.when.lock.$gt: unknown value $today; known are $null, $now, ",
+        ),
         ('"$gt"', '"$near"', "line 4: status.0.when.lock.$near: unknown operator; allowed are"),
         ('{ is = "queued" },', "", "line 4: status.0: the last rule has no `when`"),
         ('is = "leased", ', "", "line 4: status.0: needs is"),

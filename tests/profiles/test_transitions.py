@@ -71,7 +71,12 @@ def test_transition_has_its_condition_and_changes(tmp_path: Path) -> None:
         ),
         ("$value", "$now", 'line 8: transitions.reschedule.set: "$value" is for reschedule and'),
         ("$now", "$value", 'line 7: transitions.run_now.set: "$value" is for reschedule and pri'),
-        ("$now", "$today", "line 7: transitions.run_now.set.due: unknown value $today; known are"),
+        (
+            "$now",
+            "$today",
+            "line 7: transitions.run_now.set.due: unknown value $today; "
+            "known are $null, $now, $value, ",
+        ),
         ("inc = { n", "inc = { due", "line 7: transitions.run_now: changes due twice"),
         ('["error"]', '["meta"]', "line 8: transitions.reschedule: changes meta twice"),
         ('["error"]', '["_id.n"]', "line 8: transitions.reschedule: _id.n cannot be changed"),
