@@ -160,10 +160,9 @@ def _conclude_waiting(
             return Phase.AWAITING_APPROVAL, "", None
         starts_at = approval.at
     switched = _find_switch(history)
-    if switched is not None and switched.kind is Decision.PAUSED:
-        until = switched.at + MAX_PAUSE
-        return (Phase.EXPIRED, _PAUSED_TOO_LONG, until) if now > until else (Phase.PAUSED, "", None)
     if switched is not None:
+        if switched.kind is Decision.PAUSED:
+            return _conclude_paused(switched, now)
         starts_at = max(starts_at, switched.at)
     until = starts_at + timedelta(seconds=request.valid_s)
     if now > until:
@@ -177,10 +176,14 @@ def _conclude_running(
     switched = _find_switch(history)
     if switched is None or switched.kind is Decision.RESUMED:
         return Phase.RUNNING, "", None
-    until = switched.at + MAX_PAUSE
+    return _conclude_paused(switched, now)
+
+
+def _conclude_paused(pause: Record, now: datetime) -> tuple[Phase, str, datetime | None]:
+    until = pause.at + MAX_PAUSE
     if now > until:
         return Phase.EXPIRED, _PAUSED_TOO_LONG, until
-    return Phase.PAUSED, switched.reason, None
+    return Phase.PAUSED, pause.reason, None
 
 
 def _find_switch(history: Sequence[Record]) -> Record | None:

@@ -35,7 +35,7 @@ def record(kind: Decision | Progress, at: datetime = NOW, **fields: Any) -> dict
 
 
 FINISHED = record(Progress.FINISHED, counts=COUNTS, phase="finished")
-CLAIMED, PAUSED = record(Progress.CLAIMED), record(Decision.PAUSED)
+CLAIMED, PAUSED = record(Progress.CLAIMED), record(Decision.PAUSED, reason="wait")
 CASES: dict[str, tuple[list[dict[str, Any]], timedelta, Phase]] = {
     "new": ([], 14 * MINUTE, Phase.WAITING),
     "too old": ([], 16 * MINUTE, Phase.EXPIRED),
@@ -66,6 +66,11 @@ def test_state_follows_from_the_records(case: str) -> None:
     state = conclude_state(make(), records, None, NOW + age)
     assert state.phase is phase
     assert state.is_over == (phase in ("finished", "stopped", "refused", "expired"))
+
+
+@pytest.mark.parametrize("records", [[PAUSED], [CLAIMED, PAUSED]], ids=["waiting", "running"])
+def test_paused_request_has_the_reason_of_the_person(records: list[dict[str, Any]]) -> None:
+    assert conclude_state(make(), records, None, NOW + MINUTE).reason == "wait"
 
 
 @pytest.mark.parametrize(
