@@ -61,6 +61,12 @@ class Progress(StrEnum):
     FINISHED = "finished"  # or stopped, or refused; with the sums
 
 
+# The kinds in the history of a request: all except those of batches.
+HISTORY_KINDS: tuple[str, ...] = tuple(
+    kind.value for kind in (*Decision, *Progress) if kind not in (Progress.INTENT, Progress.BATCH)
+)
+
+
 class Result(StrEnum):
     """The outcome of one job of a request."""
 
@@ -218,10 +224,9 @@ class ActionRecords:
         return {group["_id"]: group["count"] for group in grouped}
 
     def list_records(self, request_ids: list[str]) -> dict[str, list[Document]]:
-        """All records of requests, without records of batches, in order of time, by the request."""
-        kinds = [kind.value for kind in (*Decision, *Progress)]
-        kinds = [kind for kind in kinds if kind not in (Progress.INTENT, Progress.BATCH)]
-        query = {**self.own.scope, "request": {"$in": request_ids}, "kind": {"$in": kinds}}
+        """The histories of requests, each in order of time, by the id of the request."""
+        kinds: Document = {"kind": {"$in": list(HISTORY_KINDS)}}
+        query = {**self.own.scope, "request": {"$in": request_ids}, **kinds}
         found = [document for name in (DECISIONS, PROGRESS) for document in self._find(name, query)]
         found.sort(key=lambda document: document["at"])
         return {

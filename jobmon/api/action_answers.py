@@ -8,7 +8,7 @@ from marshmallow import fields
 
 from jobmon.actions.catalog import ACTIONS
 from jobmon.actions.preview import SAMPLE, ActionPreview
-from jobmon.actions.records import Decision, Progress, Record, Result
+from jobmon.actions.records import HISTORY_KINDS, Record, Result
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import JobOutcome
 from jobmon.actions.state import ActionState, Phase
@@ -58,7 +58,7 @@ class ActionTarget(Answer):
 class ActionRecord(Answer):
     """A step of a request: what a person decided, or what the actor did."""
 
-    kind = string("The step.", enum=[kind.value for kind in (*Decision, *Progress)])
+    kind = string("The step.", enum=list(HISTORY_KINDS))
     at = DateOrText("When it was recorded.")
     by = nested(PersonAnswer, "Who decided; null for the actor.", nullable=True)
     reason = string("Why; may be empty.")

@@ -15,7 +15,8 @@ from pymongo.database import Database
 from pymongo.errors import AutoReconnect
 from werkzeug.test import TestResponse
 
-from jobmon.actions.records import ActionRecords, Progress
+from jobmon.actions.records import ActionRecords, Decision, Progress
+from jobmon.actions.request import Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
@@ -207,6 +208,19 @@ def test_decisions_change_the_phase_and_are_refused_once_it_is_over(acting: Acti
     assert {step["reason"] for step in history[1:]} == {"wait"}
     missing = acting.post(f"/admin/actions/{'0' * 20}/stop")
     assert (missing.status_code, missing.json["error"]["code"]) == (404, "not_found")
+
+
+def test_documented_steps_are_those_of_a_history(acting: ActionApi) -> None:
+    """A client handles steps that never appear: those of batches are not in a history."""
+    request_id = acting.post("/admin/actions", ALL_DEAD).json["id"]
+    for decision in Decision:
+        acting.records.add_decision(request_id, decision, Person(subject="bob"))
+    for step in Progress:
+        fields = {"phase": "finished", "counts": {}}
+        acting.records.add_progress(request_id, step, fields, number=1)
+    history = acting.read(f"/admin/actions/{request_id}")["history"]
+    documented = acting.document["components"]["schemas"]["ActionRecord"]["properties"]["kind"]
+    assert {step["kind"] for step in history} == {*documented["enum"]}
 
 
 def test_request_that_is_over_can_be_undone_if_it_changed_jobs(acting: ActionApi) -> None:
