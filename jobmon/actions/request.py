@@ -58,6 +58,15 @@ def check_reason(reason: str) -> None:
         raise RequestError("reason", message)
 
 
+def explain_required_reason(target: Target, *, dry_run: bool) -> str:
+    """Why a request needs a reason; empty if it can be filed without one."""
+    if dry_run or target.is_single:
+        return ""
+    if target.kind is TargetKind.REQUEST:
+        return "Required to undo a request."
+    return "Required for more than one job or type."
+
+
 def check_target(action: str, target: Target) -> ActionKind:
     """The kind of an action; RequestError if it is unknown, or not for such a target."""
     kind = ACTIONS.get(action)
@@ -106,8 +115,9 @@ class ActionRequest:
             message = f"More than {MAX_JOBS:,} jobs: use a filter that fewer jobs match."
             raise RequestError("expected", message)
         check_reason(self.reason)
-        if not self.reason.strip() and not self.target.is_single and not self.dry_run:
-            raise RequestError("reason", "Required for more than one job.")
+        required = explain_required_reason(self.target, dry_run=self.dry_run)
+        if required and not self.reason.strip():
+            raise RequestError("reason", required)
 
     def _check_value(self, kind: ValueKind | None) -> None:
         for value, own_kind, name in (

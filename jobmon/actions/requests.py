@@ -25,6 +25,7 @@ from jobmon.actions.records import (
 )
 from jobmon.actions.request import ActionRequest, Person, make_id
 from jobmon.actions.state import ActionState, Phase, conclude_state
+from jobmon.actions.target import Target
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, state_database
 from jobmon.settings import Settings
@@ -117,7 +118,9 @@ class ActionRequests:
             request,
             reason=self._redactor.redact(request.reason.strip()),
             valid_s=60 * settings.actions_expire_minutes,
-            needs_approval=_needs_approval(request, settings),
+            needs_approval=needs_approval(
+                request.target, request.expected, settings, dry_run=request.dry_run
+            ),
         )
         stored = {name: value for name, value in request.dump().items() if name != "request"}
         if not records.add_decision(request.id, Decision.REQUESTED, request.by, stored):
@@ -333,14 +336,19 @@ def _load_state(
     request = replace(
         request,
         valid_s=min(request.valid_s, 60 * settings.actions_expire_minutes),
-        needs_approval=request.needs_approval or _needs_approval(request, settings),
+        needs_approval=request.needs_approval
+        or needs_approval(request.target, request.expected, settings, dry_run=request.dry_run),
     )
     return conclude_state(request, stored, last, now)
 
 
-def _needs_approval(request: ActionRequest, settings: Settings) -> bool:
+def needs_approval(target: Target, expected: int, settings: Settings, *, dry_run: bool) -> bool:
+    """Whether another person has to approve a request for `expected` jobs or types.
+
+    All ids count, even if fewer jobs are expected: the actor tries to change each.
+    """
     limit = settings.actions_approval_above
-    return limit is not None and request.expected > limit and not request.dry_run
+    return limit is not None and not dry_run and max(expected, target.listed) > limit
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:

@@ -71,9 +71,14 @@ class Target:
         return TargetKind.IDS if self.job_ids else TargetKind.TYPES
 
     @property
+    def listed(self) -> int:
+        """The number of ids or types; 0 for a filter or an earlier request."""
+        return len(self.job_ids) + len(self.types)
+
+    @property
     def is_single(self) -> bool:
         """Whether it is one job by its id, or one type."""
-        return len(self.job_ids) + len(self.types) == 1
+        return self.listed == 1
 
     def dump(self) -> Document:
         """The stored form."""

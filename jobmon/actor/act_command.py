@@ -65,7 +65,11 @@ class IsoTime(click.ParamType[datetime]):
 @click.option("--run-at", type=IsoTime(), help="The new time, for reschedule.")
 @click.option("--priority", type=int, help="The new priority, for prioritize.")
 @click.option("--reset-attempts", is_flag=True, help="Retry with the original number of attempts.")
-@click.option("--reason", default="", help="Why; required for more than one job.")
+@click.option(
+    "--reason",
+    default="",
+    help="Why; required for more than one job or type, except with --dry-run.",
+)
 @click.option("--as", "subject", help="Your name in the records; by default your account's name.")
 @click.option("--key", help="An idempotency key: a request with the same key is filed once.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; record what would be done.")

@@ -135,8 +135,10 @@ class ActionPreviewAnswer(Answer):
     unsuitable = integer(
         "How many of the ids would not be changed; null for a filter or types.", nullable=True
     )
-    isReasonNeeded = boolean("Whether it needs a `reason`, unless it is a dry run.")
-    isApprovalNeeded = boolean("Whether another person has to approve it, unless it is a dry run.")
+    isReasonNeeded = boolean("Whether it needs a `reason`.")
+    isApprovalNeeded = boolean(
+        "Whether another person has to approve it, because of the number of jobs."
+    )
     isActorRunning = boolean("Whether an actor is running.")
     expiresAfterMinutes = integer("Minutes that a request waits for an actor; then it expires.")
     sample = array(JobSummary, f"The first of these jobs: at most {SAMPLE}.")

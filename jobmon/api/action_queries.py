@@ -123,11 +123,13 @@ def _read_values(name: str, content: Any) -> Any:
     return values[0]
 
 
-def _reason_field() -> fields.String:
+def _reason_field(when_required: str = "") -> fields.String:
+    """The reason of a request or a decision; `when_required` is a sentence, empty if never."""
+    description = f"Why, for the records; secrets are replaced. {when_required}"
     return fields.String(
         load_default="",
         validate=validate.Length(max=MAX_REASON),
-        **describe("Why, for the records; secrets are replaced."),
+        **describe(description.strip()),
     )
 
 
@@ -163,7 +165,7 @@ class ActionBody(Body):
             "paused if more than 10 % (and more than 10) additional jobs match."
         ),
     )
-    reason = _reason_field()
+    reason = _reason_field("Required for more than one job or type, except in a dry run.")
     run_at = _IsoTime(data_key="runAt", **describe("For `reschedule`: the new time."))
     priority = _WholeNumber(
         load_default=default_none,
@@ -258,9 +260,7 @@ class UndoOrder:
 class UndoBody(Body):
     """Why an earlier request is to be undone."""
 
-    is_required = False
-
-    reason = _reason_field()
+    reason = _reason_field("Required, except in a dry run.")
     dry_run = _Flag(
         data_key="isDryRun",
         load_default=False,

@@ -6,6 +6,8 @@ from typing import Any
 
 from flask import Response, request
 
+from jobmon.actions.request import explain_required_reason
+from jobmon.actions.requests import needs_approval
 from jobmon.actions.state import ActionState
 from jobmon.api import action_examples, examples
 from jobmon.api.action_answers import (
@@ -91,7 +93,8 @@ def blueprint() -> Routes:
         """Request an action; an actor carries it out.
 
         It also needs the permission of the action: JOBS_RETRY (`retry`, `release`), JOBS_CANCEL,
-        JOBS_DELETE, or JOBS_EDIT for all others. For more than one job a `reason` is required.
+        JOBS_DELETE, or JOBS_EDIT for all others. For more than one job or type a `reason` is
+        required, except in a dry run.
         """
         require_right(order.action)
         return format_detail(file_order(order, request.headers.get(IDEMPOTENCY_KEY)))
@@ -147,7 +150,7 @@ def blueprint() -> Routes:
 
     @routes.post("/<string(length=20):action_id>/undo", parameters=[_ACTION_ID])
     @routes.doc(operationId="undoAction", parameters=[_KEY])
-    @routes.arguments(UndoBody, location="json", required=False, example={"reason": "too early"})
+    @routes.arguments(UndoBody, location="json", example={"reason": "too early"})
     @_document_conflict(routes)
     @_document_missing(routes)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
@@ -213,11 +216,12 @@ def make_preview(order: ActionOrder) -> dict[str, Any]:
     has_actor, minutes = actions.requests.has_actor(), settings.actions_expire_minutes
     text = describe_action(order, preview.count, actions.support)
     warnings = list_warnings(preview.unsuitable, has_actor=has_actor, expires_minutes=minutes)
-    limit = settings.actions_approval_above
     return {
         **format_preview(order.action, preview, text, warnings),
-        "isReasonNeeded": not order.target.is_single,
-        "isApprovalNeeded": limit is not None and preview.count > limit,
+        "isReasonNeeded": bool(explain_required_reason(order.target, dry_run=order.dry_run)),
+        "isApprovalNeeded": needs_approval(
+            order.target, preview.count, settings, dry_run=order.dry_run
+        ),
         "isActorRunning": has_actor,
         "expiresAfterMinutes": minutes,
     }

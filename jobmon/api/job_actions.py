@@ -153,7 +153,7 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
     if target.request_id is not None:
         return order.expected or 0
     if target.job_filter is None:
-        return len(target.job_ids) + len(target.types)
+        return target.listed
     if order.expected is None:
         raise invalid("expected", "Required with a filter: the count of the preview.")
     selected = select_jobs(order.action, target.job_filter, actions.support)

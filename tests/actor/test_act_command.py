@@ -73,7 +73,10 @@ def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
     ("options", "message"),
     [
         (("retry", "--yes"), "--id: Give ids, or at least one filter."),
-        (("retry", "--status", "dlq", "--yes"), "--reason: Required for more than one job."),
+        (
+            ("retry", "--status", "dlq", "--yes"),
+            "--reason: Required for more than one job or type.",
+        ),
         (("reschedule", "--id", "a", "--yes"), "--run-at: Required for reschedule."),
         (("delete", "--id", "a", "--yes"), "JOBMON_ACTIONS_ALLOW_DELETE=true"),
         (("disable", "--id", "a", "--yes"), "ACTION: This queue has no action disable."),

@@ -232,8 +232,10 @@ def test_request_that_is_over_can_be_undone_if_it_changed_jobs(acting: ActionApi
     assert acting.read(f"/admin/actions/{earlier}", role="retrier")["decisions"] == []
     refused = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "x"}, role="retrier")
     assert refused.status_code == 403
-    without = acting.post(f"/admin/actions/{earlier}/undo")
-    assert (without.status_code, list(without.json["error"]["details"])) == (422, ["reason"])
+    without = acting.post(f"/admin/actions/{earlier}/undo", {})
+    assert without.json["error"]["details"] == {"reason": ["Required to undo a request."]}
+    dry_run = acting.post(f"/admin/actions/{earlier}/undo", {"isDryRun": True})
+    assert (dry_run.status_code, dry_run.json["isDryRun"]) == (201, True)
     filed = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "too early"})
     assert filed.status_code == 201
     assert (filed.json["action"], filed.json["expected"]) == ("undo", 2)
@@ -252,6 +254,32 @@ def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) 
     assert (by_herself.status_code, by_herself.json["error"]["code"]) == (409, "conflict")
     approved = api.post(f"/admin/actions/{filed['id']}/approve", subject="bob")
     assert approved.json["phase"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("target", "needs"),
+    [
+        ({"ids": ["d1"]}, (False, False)),
+        ({"ids": ["d1", "q1", "none"]}, (True, True)),
+        ({"filter": DEAD}, (True, True)),
+        ({"types": ["mail"]}, (False, False)),
+        ({"types": ["mail", "sms"]}, (True, False)),
+    ],
+    ids=["one id", "ids", "filter", "one type", "types"],
+)
+def test_preview_and_filing_need_the_same(
+    make_api: Callable[..., ActionApi], target: dict[str, Any], needs: tuple[bool, bool]
+) -> None:
+    """The preview counts only the jobs that can be changed, and knows of no dry run."""
+    api = make_api(actions_approval_above=2)
+    body = {"action": "pause_type" if "types" in target else "retry", **target}
+    for changed, expected in ((body, needs), (body | {"isDryRun": True}, (False, False))):
+        preview = api.post("/admin/actions/preview", changed).json
+        assert (preview["isReasonNeeded"], preview["isApprovalNeeded"]) == expected
+        order = changed | {"expected": preview["count"]}
+        assert api.post("/admin/actions", order).status_code == (422 if expected[0] else 201)
+        filed = api.post("/admin/actions", order | {"reason": "it is back"}).json
+        assert filed["isApprovalNeeded"] is expected[1]
 
 
 def test_requests_are_listed_in_pages(acting: ActionApi) -> None:

@@ -259,7 +259,7 @@ def test_missing_reason_and_value_keep_what_was_entered(api: Api) -> None:
     form = {"action": "retry", "filter": "?status=dlq"}
     fields = hidden(admin.page_of_form(CONFIRM, form))
     page = admin.page_of_form(FILE, fields | {"reset_attempts": "1"}, 422)
-    assert "Required for more than one job." in page.text
+    assert "Required for more than one job or type." in page.text
     assert page.all("input", name="reset_attempts")[0].keys() >= {"checked"}
     assert hidden(page)["key"] == fields["key"]
     page = admin.page_of_form(FILE, {"action": "prioritize", "id": "later", "priority": "1e9"}, 422)
