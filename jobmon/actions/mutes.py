@@ -6,14 +6,14 @@ by themselves.
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.request import Person, check_reason, to_milliseconds
-from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
+from jobmon.diagnosis.notices import KINDS_BY_TYPE, Check, CheckKind, Notice
 from jobmon.rollup.documents import require_type
 from jobmon.settings.name_patterns import matches_any
 from jobmon.store.mapping import Document
@@ -139,6 +139,16 @@ class ActiveMutes:
     def is_muted(self, kind: CheckKind, types: frozenset[str]) -> bool:
         """Whether a notice with these types is muted completely."""
         return self._has_all(kind, types, list(self._list(kind, MuteMode.MUTE)))
+
+    def leave_out_muted(self, checks: Iterable[Check]) -> list[Check]:
+        """The checks without the notices that are muted completely."""
+
+        def select(check: Check) -> tuple[Notice, ...]:
+            return tuple(
+                notice for notice in check.notices if not self.is_muted(check.kind, notice.counted)
+            )
+
+        return [replace(check, notices=select(check)) for check in checks]
 
     def is_acknowledged(self, kind: CheckKind, types: frozenset[str], since: datetime) -> bool:
         """Whether a notice that began at `since` is acknowledged completely."""

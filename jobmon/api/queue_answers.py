@@ -119,6 +119,7 @@ class QueueNotice(Answer):
     level = string("How urgent it is.", enum=[level.value for level in Level])
     text = string("A sentence for people.")
     since = DateOrText("When it began; null if unknown.")
+    isMuted = boolean("Whether it is muted completely: see `GET /admin/jobs/mutes`.")
 
 
 class QueueAnswer(Answer):
@@ -128,11 +129,11 @@ class QueueAnswer(Answer):
     environment = string("Environment of the queue, as configured; else null.", nullable=True)
     isDefault = boolean("Whether paths without `/queues/{name}` are about this queue.")
     level = string(
-        "`bad` or `watch`: the level of the worst notice. `ok`: all checks were made and found "
-        "nothing. `unknown`: there is no notice, but some checks could not be made.",
+        "`bad` or `watch`: the level of the worst notice that is not muted. `ok`: there is none, "
+        "and all checks were made. `unknown`: there is none, but some checks could not be made.",
         enum=[*(level.value for level in Level), ALL_CLEAR, UNKNOWN],
     )
-    notices = array(QueueNotice, "What needs attention, the worst first.")
+    notices = array(QueueNotice, "What needs attention: the worst first, muted notices last.")
     unchecked = fields.List(
         fields.String(), **describe("Why checks could not be made and values are unknown.")
     )

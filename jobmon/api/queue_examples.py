@@ -52,6 +52,7 @@ QUEUE_LIST = {
                     "level": "bad",
                     "text": "1 job has an expired lease",
                     "since": "2026-11-24T01:09:41.000Z",
+                    "isMuted": False,
                 }
             ],
             "unchecked": [],

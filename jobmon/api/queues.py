@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pymongo.errors import PyMongoError
 
+from jobmon.actions.mutes import ActiveMutes
 from jobmon.api import queue_examples
 from jobmon.api.openapi import Access, Routes
 from jobmon.api.queue_answers import QueueList
@@ -50,10 +51,14 @@ FIRST_READ = "Not known yet: it is being read for the first time."
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSummary:
-    """The state of a queue. An unknown value is None; `reasons` explain it, as sentences."""
+    """The state of a queue. An unknown value is None; `reasons` explain it, as sentences.
+
+    `level` is about `notices`, which has no notice that is muted completely: those are in `muted`.
+    """
 
     level: str = UNKNOWN
     notices: tuple[Notice, ...] = ()
+    muted: tuple[Notice, ...] = ()
     reasons: tuple[str, ...] = ()
     status_counts: dict[str, int] | None = None
     oldest_queued_ms: int | None = None
@@ -64,14 +69,16 @@ class QueueSummary:
     source: str | None = None
 
     @classmethod
-    def from_evidence(cls, evidence: Evidence) -> Self:
+    def from_evidence(cls, evidence: Evidence, mutes: ActiveMutes) -> Self:
         """The summary that follows from the evidence."""
         checks, stats = run_checks(evidence), evidence.stats
-        notices = collect_notices(checks)
+        unmuted = mutes.leave_out_muted(checks)
+        notices = collect_notices(unmuted)
         finished, failed = _count_finished(evidence.hour)
         return cls(
-            level=summary_level(checks),
+            level=summary_level(unmuted),
             notices=tuple(notices),
+            muted=tuple(each for each in collect_notices(checks) if each not in notices),
             reasons=tuple(describe_unchecked(checks)),
             status_counts=stats.status_counts(),
             oldest_queued_ms=stats.oldest_queued_age_ms(),
@@ -147,7 +154,8 @@ class _TimedSummary:
 
 def _summarize(queue: WatchedQueue) -> QueueSummary:
     try:
-        return QueueSummary.from_evidence(gather_evidence(queue, datetime.now(UTC)))
+        now = datetime.now(UTC)
+        return QueueSummary.from_evidence(gather_evidence(queue, now), queue.mutes.find_active(now))
     except PyMongoError as error:
         reason = queue.probe.check().reason or describe_error(error)
         return QueueSummary(reasons=(f"Not read: {reason}.",))
@@ -195,8 +203,9 @@ def _format_queue(queue: Settings, summary: QueueSummary | None) -> dict[str, An
         "isDefault": queue is all_queues().default,
         "level": shown.level,
         "notices": [
-            {"level": notice.level, "text": notice.text, "since": notice.since}
-            for notice in shown.notices
+            {"level": each.level, "text": each.text, "since": each.since, "isMuted": is_muted}
+            for notices, is_muted in ((shown.notices, False), (shown.muted, True))
+            for each in notices
         ],
         "unchecked": shown.reasons,
         "statusCounts": shown.status_counts,

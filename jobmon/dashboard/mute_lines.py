@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jobmon.actions.mutes import SAME_NOTICE, ActiveMutes, Mute, MuteMode
 from jobmon.diagnosis.notice_address import find_notice_address
-from jobmon.diagnosis.notices import Check, CheckKind, Notice
+from jobmon.diagnosis.notices import Check, Notice
 
 MAX_LINES = 20
 
@@ -50,11 +50,6 @@ def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLin
     with_notice = {line.mute.id for line in lines}
     lines += [MuteLine(mute=mute) for mute in mutes.mutes if mute.id not in with_notice]
     return lines[:MAX_LINES]
-
-
-def is_in_strip(kind: CheckKind, notice: Notice, mutes: ActiveMutes) -> bool:
-    """Whether a notice belongs in the strip: it is not muted completely."""
-    return not mutes.is_muted(kind, notice.counted)
 
 
 def _is_about(mute: Mute, notice: Notice) -> bool:

@@ -1,13 +1,13 @@
 """The content of the overview: notices, tiles, types and charts, all from the same facts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jobmon.actions.mutes import NO_MUTES, ActiveMutes
 from jobmon.dashboard.comparison import describe_uncompared
 from jobmon.dashboard.facts import Facts
 from jobmon.dashboard.formatting import capitalize_first
-from jobmon.dashboard.mute_lines import MuteLine, is_in_strip, list_mute_lines
+from jobmon.dashboard.mute_lines import MuteLine, list_mute_lines
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
 from jobmon.dashboard.tiles import Tile, tiles
 from jobmon.dashboard.type_table import TypeRow, type_rows
@@ -73,17 +73,12 @@ GAPS = {
 def overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
     """The overview of these facts; muted notices have separate lines."""
     checks = run_checks(facts.evidence)
-    unmuted = [
-        replace(
-            check,
-            notices=tuple(
-                notice for notice in check.notices if is_in_strip(check.kind, notice, mutes)
-            ),
-        )
-        for check in checks
-    ]
     notices = sorted(
-        (_show_notice(check.kind, each) for check in unmuted for each in check.notices),
+        (
+            _show_notice(check.kind, each)
+            for check in mutes.leave_out_muted(checks)
+            for each in check.notices
+        ),
         key=lambda chip: chip.level != Level.BAD,
     )
     are_all_muted = any(check.notices for check in checks) and not notices

@@ -123,8 +123,9 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
         return [Text("notices: unknown", style="yellow")]
     shown = [
         Text(
-            f"{MARKS.get(notice['level'], '-')} {write_plain(notice['text'])}",
-            STYLES.get(notice["level"], ""),
+            f"{MARKS.get(notice['level'], '-')} {write_plain(notice['text'])}"
+            f"{' (muted)' if notice.get('isMuted') else ''}",
+            "dim" if notice.get("isMuted") else STYLES.get(notice["level"], ""),
         )
         for notice in notices
     ]

@@ -4,12 +4,15 @@ healthy."""
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.errors import AutoReconnect
 
+from jobmon.actions.mutes import Mute
+from jobmon.actions.request import Person
 from jobmon.api import queues as queues_module
 from jobmon.app import create_app
 from jobmon.settings import Settings
@@ -78,6 +81,24 @@ def test_notices_have_the_time_since_when_they_hold(queues: Api, watched: Any) -
     notices = listed(queues, "chief")["payouts"]["notices"]
     assert [notice["since"] for notice in notices if "stuck" in notice["text"]] == [
         f"{ended:%Y-%m-%dT%H:%M:%S}.000Z"
+    ]
+
+
+def test_a_muted_notice_is_listed_but_does_not_set_the_level(queues: Api, watched: Any) -> None:
+    """Catches a list of queues that needs attention where the overview shows no notice."""
+    expired = {"status": "leased", "type": "x", "leasedBy": "w1", "leaseExpiresAt": NOW}
+    for name in ("mails", "payouts"):
+        watched[name].insert_one(dict(expired))
+    opened = queues.app.extensions["jobmon_queues"].open_all()
+    (mutes,) = (queue.mutes for queue in opened if queue.name == "payouts")
+    until = datetime.now(UTC) + timedelta(hours=1)
+    mutes.add(Mute(kind=None, by=Person(subject="ada"), until=until, reason="known"))
+    found = listed(queues, "chief")
+    assert found["mails"]["level"] == "bad"
+    assert not any(notice["isMuted"] for notice in found["mails"]["notices"])
+    assert found["payouts"]["level"] == "unknown"  # no collector runs
+    assert [notice["text"] for notice in found["payouts"]["notices"] if notice["isMuted"]] == [
+        notice["text"] for notice in found["mails"]["notices"]
     ]
 
 

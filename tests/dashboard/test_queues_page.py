@@ -4,6 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import render_template
+
+from jobmon.api.queues import QueueSummary
+from jobmon.dashboard.queues_page import QueueRow
+from jobmon.diagnosis.notices import Level, Notice
 
 from ..conftest import Api
 from ..support.pages import Page
@@ -51,6 +56,20 @@ def test_the_first_page_lists_the_queues_and_leads_to_them(chief: Viewer) -> Non
     part = chief.get("/dashboard/queues", part=True)
     assert part.status_code == 200
     assert "<html" not in part.text
+
+
+def test_a_queue_with_only_muted_notices_is_not_all_clear(queues: Api) -> None:
+    muted = tuple(Notice(level=Level.BAD, text=text) for text in ("2 jobs died", "1 job stuck"))
+    row = QueueRow(
+        name="mails", environment=None, address="/", summary=QueueSummary(level="ok", muted=muted)
+    )
+    with queues.app.test_request_context():
+        text = render_template("dashboard/_queues.html", rows=[row])
+    (level,) = (span for span in Page(text).all("span") if "level" in (span.get("class") or ""))
+    assert level["class"] == "level muted"
+    assert "all clear" not in text
+    assert "Muted: 2 jobs died and 1 more" in text
+    assert "needs attention" not in text
 
 
 def test_a_caller_without_permission_gets_links_to_own_jobs(queues: Api) -> None:

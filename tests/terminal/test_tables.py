@@ -112,6 +112,7 @@ def test_no_notices_are_good_news_only_if_all_was_checked() -> None:
 
     bad = {"level": "bad", "text": "12 jobs died"}
     assert lines(notices=[bad], unchecked=[]) == ["! 12 jobs died"]
+    assert lines(notices=[bad | {"isMuted": True}]) == ["! 12 jobs died (muted)"]
     assert lines(notices=[], unchecked=["Not checked: leases."]) == ["Not checked: leases."]
     assert lines(notices=[], unchecked=[]) == ["nothing needs attention"]
     assert lines(notices=None) == ["notices: unknown"]
