@@ -516,6 +516,11 @@ def test_without_actions_no_route_for_them_exists(api: Api, acting: tuple[Api, s
         ("POST", "/job/actions?id=adas", {"action": "retry"}),
     ):
         assert send(api, method, address, TOKENS["admin"], body) == (404, "not_found")
+    # The address of the list of mutes exists, for GET alone.
+    mutes = "/admin/jobs/mutes"
+    assert send(api, "POST", mutes, TOKENS["admin"], {}) == (405, "method_not_allowed")
+    ended = send(api, "POST", f"{mutes}/{MUTE_ID}/end", TOKENS["admin"], {})
+    assert ended == (404, "not_found")
     assert "actions" not in ask(api, "/jobs/adas", "admin").json
 
 
