@@ -26,12 +26,13 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from jobmon.actions.records import OUTCOMES
+from jobmon.actions.records import OUTCOMES, create_record_indexes
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
 from jobmon.demo.mongod import Mongod
 from jobmon.queue import JobQueue
 from jobmon.redaction.redactor import Redactor
+from jobmon.rollup.documents import state_database
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
@@ -254,7 +255,7 @@ def _act(
     time.sleep(QUIET_S)
     print(f"without an action: {describe(readers.take())}", flush=True)
     requests = ActionRequests(connection, connection, Redactor(()))
-    requests.records.create_indexes()
+    create_record_indexes(state_database(connection))
     filed = requests.file(retry_all_dead(count))
     started = time.monotonic()
     kills, state = kill_until_over(environment, requests, filed.request.id, folder / "actor.log")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from jobmon.actions.mutes import MAX_LENGTH, ActiveMutes, Mute, MuteEnd
-from jobmon.actions.records import DECISIONS, RECORD_INDEXES
+from jobmon.actions.records import DECISIONS, ensure_record_indexes
 from jobmon.actions.request import MAX_REASON, Person, to_milliseconds
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, require_type, state_database
@@ -67,13 +67,7 @@ class MuteRecords:
 
     def create_indexes(self) -> None:
         """Create the indexes of the collection, if the user has the right to do so."""
-        try:
-            for name, keys, options in RECORD_INDEXES:
-                if name == DECISIONS:
-                    self._open()[DECISIONS].create_index(keys, **options)
-        except OperationFailure as error:
-            if not is_unauthorized(error):
-                raise
+        ensure_record_indexes(state_database(self._own), DECISIONS)
 
     def _insert(self, mute_id: str, kind: str, fields: Document, until: datetime) -> None:
         own = self._open()

@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from jobmon.actions.request import ID_FORM, Person, to_milliseconds
 from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
+from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document, Keys
 
 # The collections, all in JOBMON_STATE_DB. The web service inserts into the first one only.
@@ -37,6 +39,22 @@ RECORD_INDEXES: tuple[tuple[str, Keys, Document], ...] = (
     (OUTCOMES, index_keys("jobId", "at"), {}),
     (OUTCOMES, *_EXPIRY),
 )
+
+
+def create_record_indexes(database: Database[Document], only: str | None = None) -> None:
+    """Create the indexes of all collections or of one; OperationFailure without the right."""
+    for name, keys, options in RECORD_INDEXES:
+        if only in (None, name):
+            database[name].create_index(keys, **options)
+
+
+def ensure_record_indexes(database: Database[Document], only: str | None = None) -> None:
+    """The same, unless the user has no right to: then `jobmon init` has created them."""
+    try:
+        create_record_indexes(database, only)
+    except OperationFailure as error:
+        if not is_unauthorized(error):
+            raise
 
 
 class Decision(StrEnum):
@@ -121,11 +139,6 @@ class ActionRecords:
     def __init__(self, own: OwnDatabase, retention_days: int) -> None:
         self.own = own
         self._retention = timedelta(days=retention_days)
-
-    def create_indexes(self) -> None:
-        """Create the indexes; the user needs the right to do so."""
-        for name, keys, options in RECORD_INDEXES:
-            self.own[name].create_index(keys, **options)
 
     def add_decision(
         self, request_id: str, kind: Decision, by: Person, fields: Document | None = None

@@ -5,21 +5,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 from structlog.contextvars import bind_contextvars
 
-from jobmon.actions.records import ActionRecords
+from jobmon.actions.records import ensure_record_indexes
 from jobmon.actions.support import find_support
 from jobmon.actor.actor import Actor
 from jobmon.collector.error_log import RepeatedErrorLog
 from jobmon.collector.leader import make_holder
 from jobmon.redaction.redactor import Redactor
-from jobmon.rollup.documents import OwnDatabase, state_database
+from jobmon.rollup.documents import state_database
 from jobmon.settings import Settings, load_queues
 from jobmon.signals import running_threads
 from jobmon.store.client import DatabaseClient
 from jobmon.store.connection import Connection
-from jobmon.store.failures import is_unauthorized
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def acting(
         while not stop.is_set():
             try:
                 if not has_indexes:
-                    _create_indexes(watched, own)
+                    ensure_record_indexes(state_database(own))
                     has_indexes = True
                 Actor(watched, own, redactor, stop, holder=holder, reached=reached).run()
             except PyMongoError as error:
@@ -85,13 +84,3 @@ def _select_supported(queues: Sequence[Settings]) -> Iterator[Settings]:
             yield queue
         else:
             log.warning("no actions for the queue %s: %s", queue.queue, support.reason)
-
-
-def _create_indexes(watched: Connection, own: Connection) -> None:
-    """Create the indexes of the records, unless the user has no right: then init created them."""
-    records = OwnDatabase(state_database(own), watched.queue_key)
-    try:
-        ActionRecords(records, watched.settings.actions_retention_days).create_indexes()
-    except OperationFailure as error:
-        if not is_unauthorized(error):
-            raise

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from jobmon.actions.records import RECORD_INDEXES
+from jobmon.actions.records import create_record_indexes
 from jobmon.domain import CONTROLS, PAUSED
 from jobmon.rollup.documents import state_database
 from jobmon.settings import Settings
@@ -119,8 +119,7 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
             no_types = {"$setOnInsert": {"types": list[str]()}}
             controls.update_one({"_id": PAUSED}, no_types, upsert=True)
         if actions.state_db is not None:
-            for name, keys, index_options in RECORD_INDEXES:
-                state_database(connection)[name].create_index(keys, **index_options)
+            create_record_indexes(state_database(connection))
     except OperationFailure as error:
         return warning(
             "actions",

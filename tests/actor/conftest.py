@@ -10,6 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from jobmon.actions.records import create_record_indexes
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
@@ -122,9 +123,7 @@ def _indexed(
         )
         index_queue(settings)
         JobQueue(database).create_indexes()
-        acting = ActingQueue(settings, database)
-        acting.requests.records.create_indexes()
-        acting.connection.close()
+        create_record_indexes(database)
         yield settings, database
 
 
