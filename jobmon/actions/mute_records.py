@@ -1,4 +1,4 @@
-"""The records of mutes, among the decisions: the web service may only insert and read these."""
+"""The records of mutes and of their ends, which are inserted and read, but never changed."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from jobmon.actions.mutes import MAX_LENGTH, ActiveMutes, Mute, MuteEnd
-from jobmon.actions.records import DECISIONS, ensure_record_indexes
+from jobmon.actions.records import MUTES, ensure_record_indexes
 from jobmon.actions.request import MAX_REASON, Person, to_milliseconds
 from jobmon.redaction.redactor import Redactor
 from jobmon.rollup.documents import OwnDatabase, require_type, state_database
@@ -67,30 +67,30 @@ class MuteRecords:
 
     def create_indexes(self) -> None:
         """Create the indexes of the collection, if the user has the right to do so."""
-        ensure_record_indexes(state_database(self._own), DECISIONS)
+        ensure_record_indexes(state_database(self._own), MUTES)
 
     def _insert(self, mute_id: str, kind: str, fields: Document, until: datetime) -> None:
         own = self._open()
         retention = timedelta(days=self._connection.settings.actions_retention_days)
         kept_until = max(datetime.now(UTC) + retention, until + MAX_LENGTH)
         record = {**fields, "kind": kind, "expiresAt": kept_until}
-        own[DECISIONS].insert_one(own.new(f"{mute_id}/{kind}", record))
+        own[MUTES].insert_one(own.new(f"{mute_id}/{kind}", record))
 
     def _read(self) -> list[Mute]:
-        """The newest mutes of the last 30 days. Index: kind, at, request."""
+        """The newest mutes of the last 30 days. Index: at."""
         own, since = self._open(), datetime.now(UTC) - MAX_LENGTH
-        query = {**own.scope, "kind": {"$in": [MUTED, UNMUTED]}, "at": {"$gte": since}}
+        query = {**own.scope, "at": {"$gte": since}}
         try:
-            found = own[DECISIONS].find(query, **request_comment()).sort("at", -1)
+            found = own[MUTES].find(query, **request_comment()).sort("at", -1)
             limited = found.limit(MAX_LISTED).max_time_ms(self._connection.max_time_ms)
             documents = list(limited)
         except OperationFailure as error:
             if not is_unauthorized(error):
                 raise
-            own.report(DECISIONS, "no right to read it: no notice is muted")
+            own.report(MUTES, "no right to read it: no notice is muted")
             return []
-        ended = [each for each in documents if each["kind"] == UNMUTED]
-        muted = [each for each in documents if each["kind"] == MUTED]
+        ended = [each for each in documents if each.get("kind") == UNMUTED]
+        muted = [each for each in documents if each.get("kind") == MUTED]
         ends = dict(own.read(UNMUTED, ended, _load_end))
         return list(own.read(MUTED, muted, lambda each: Mute.load(each, ends.get(each["request"]))))
 

@@ -2,7 +2,8 @@
 
 Records are inserted and read, never changed; they expire. The web service inserts what persons
 decide, into a collection where its user may only insert and read; the actor inserts what it did,
-into collections of its own. So neither can change what the other has recorded.
+into collections of its own. So neither can change what the other has recorded. Mutes have a
+collection of their own, because the user of `jobmon mute` may not file requests.
 """
 
 import secrets
@@ -20,8 +21,9 @@ from jobmon.rollup.documents import OwnDatabase, index_keys, require_type
 from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document, Keys
 
-# The collections, all in JOBMON_STATE_DB. The web service inserts into the first one only.
+# The collections, all in JOBMON_STATE_DB. The web service inserts into the first two only.
 DECISIONS = "action_decisions"
+MUTES = "notice_mutes"
 PROGRESS = "action_progress"
 OUTCOMES = "action_outcomes"
 ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the lease of the actor that works
@@ -38,6 +40,8 @@ RECORD_INDEXES: tuple[tuple[str, Keys, Document], ...] = (
     (OUTCOMES, index_keys("request", "result", "_id"), {}),
     (OUTCOMES, index_keys("jobId", "at"), {}),
     (OUTCOMES, *_EXPIRY),
+    (MUTES, index_keys("at"), {}),
+    (MUTES, *_EXPIRY),
 )
 
 

@@ -17,7 +17,7 @@ ROLES = {
     "reader": frozenset({ADMIN_DASHBOARD}),
 }
 FORM = {"kind": "expired_leases", "minutes": "120", "mode": "mute", "reason": "provider is <away>"}
-DECISIONS = "action_decisions"
+MUTES = "notice_mutes"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def api(service: Make, watched: Any) -> Api:
 
 @pytest.fixture
 def records(api: Api, watched: Any) -> Any:
-    return watched.client[api.app.extensions["jobmon_settings"].state_db][DECISIONS]
+    return watched.client[api.app.extensions["jobmon_settings"].state_db][MUTES]
 
 
 def links(page: Page) -> list[str | None]:

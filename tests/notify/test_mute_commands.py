@@ -135,8 +135,8 @@ def test_a_record_of_another_program_is_skipped(
     run: Run, records: MuteRecords, database: Documents
 ) -> None:
     assert run("mute", "all", "--for", "1h", "--reason", "x").exit_code == 0
-    decisions = database.client[f"{database.name}_state"].action_decisions
-    stored = decisions.find_one({"kind": "muted"})
+    mutes = database.client[f"{database.name}_state"].notice_mutes
+    stored = mutes.find_one({"kind": "muted"})
     assert stored is not None
-    decisions.insert_one(stored | {"_id": "other", "notice": "another", "request": "b"})
+    mutes.insert_one(stored | {"_id": "other", "notice": "another", "request": "b"})
     assert len(records.list_recent()) == 1
