@@ -3,9 +3,12 @@ role that differs from the role of `jobmon init`."""
 
 import ast
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from jobmon.setup.users import ActionRights, QueueRoles, UserKind
+from jobmon.setup.users import ActionRights, OwnNames, QueueRoles, UserKind
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/security.md").read_text()
@@ -160,19 +163,28 @@ def test_the_roles_are_those_of_init() -> None:
     for name, on, actions in table:
         role = (re.findall(r"`([\w.]+)`:", name) or [role])[0]
         written.setdefault(role, []).append((on, re.findall(r"`(\w+)`", actions)))
-    created = QueueRoles("shop", ["jobs", "job_attempts"], ["own", "state"]).privileges
+    names = ["jobs", "job_attempts"]
+    created = QueueRoles("shop", names, OwnNames("own", "state")).privileges
     assert set(written) == set(created)
     for role, privileges in created.items():
-        jobs, attempts, own, state = privileges
-        assert jobs["resource"] == {"db": "shop", "collection": "jobs"}
-        assert attempts["resource"] == {"db": "shop", "collection": "job_attempts"}
-        assert own["resource"] == {"db": "own", "collection": ""}
-        assert state["resource"] == {"db": "state", "collection": ""}
-        assert (jobs["actions"], own["actions"]) == (attempts["actions"], state["actions"])
-        assert written[role] == [
-            ("the jobs and the attempts", jobs["actions"]),
-            ("jobmon's own databases", own["actions"]),
-        ]
+        documented: dict[tuple[str, str], list[str]] = {}
+        for on, actions in written[role]:
+            if on == "the jobs and the attempts":
+                documented |= {("shop", name): actions for name in names}
+            elif on == "`JOBMON_ROLLUP_DB`":
+                documented["own", ""] = actions
+            else:
+                assert on.startswith("in `JOBMON_STATE_DB`: ")
+                documented |= {("state", name): actions for name in re.findall("`([a-z_]+)`", on)}
+        assert list_rights(privileges) == documented
+
+
+def list_rights(privileges: Iterable[dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """The actions of privileges by the database and the collection."""
+    return {
+        (privilege["resource"]["db"], privilege["resource"]["collection"]): privilege["actions"]
+        for privilege in privileges
+    }
 
 
 def test_the_rights_for_actions_are_those_of_init() -> None:
@@ -185,8 +197,8 @@ def test_the_rights_for_actions_are_those_of_init() -> None:
         may_delete: QueueRoles(
             "shop",
             names,
-            ["state"],
-            ActionRights(collections=names, may_delete=may_delete, state_db="state"),
+            OwnNames("own", "state"),
+            ActionRights(collections=names, may_delete=may_delete),
         )
         for may_delete in (False, True)
     }
@@ -197,14 +209,23 @@ def test_the_rights_for_actions_are_those_of_init() -> None:
         }
         for may_delete in (False, True)
     )
-    reader = roles[False].privileges[roles[False].name(UserKind.READER)]
-    without = QueueRoles("shop", names, ["state"])
-    assert reader[:-2] == without.privileges[without.name(UserKind.READER)]
+    without = replace(roles[False], actions=None)
     assert without.name(UserKind.ACTOR) not in without.privileges
-    decisions, paused, jobs, controls, found, progress, leases = written
-    assert reader[-2]["resource"] == {"db": "state", "collection": "action_decisions"}
-    assert reader[-1]["resource"] == {"db": "shop", "collection": "job_controls"}
-    assert [right["actions"] for right in reader[-2:]] == [decisions, paused]
+    inserted, paused, jobs, controls, found, progress, leases = written
+    for kind, decisions in ((UserKind.READER, inserted), (UserKind.COLLECTOR, [])):
+        role = without.name(kind)
+        before = list_rights(without.privileges[role])
+        after = list_rights(roles[False].privileges[role])
+        added = {
+            place: [action for action in actions if action not in before.get(place, ())]
+            for place, actions in after.items()
+            if actions != before.get(place)
+        }
+        names_of_records = ("action_decisions", "notice_mutes") if decisions else ()
+        assert added == {
+            ("shop", "job_controls"): paused,
+            **{("state", name): decisions for name in names_of_records},
+        }
     assert plain["jobs"] == plain["job_attempts"] == ["find", "update"]
     assert deleting["jobs"] == deleting["job_attempts"]
     assert jobs == ["find", "update", "JOBMON_ACTIONS_ALLOW_DELETE", "remove"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pymongo.errors import PyMongoError
 
-from jobmon.actions.records import DECISIONS, OUTCOMES, PROGRESS, ActionRecords
+from jobmon.actions.records import DECISIONS, MUTES, OUTCOMES, PROGRESS, ActionRecords
 from jobmon.actions.support import find_support
 from jobmon.domain import CONTROLS
 from jobmon.humanize import duration
@@ -19,6 +19,12 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
+_REQUESTER_RIGHTS = {
+    DECISIONS: {"find", "insert"},
+    MUTES: {"find", "insert"},
+    PROGRESS: {"find"},
+    OUTCOMES: {"find"},
+}
 _GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's readers."
 
 
@@ -37,23 +43,28 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
         )
     if not settings.actions or not deployment.users:
         return
-    on_decisions, *on_others = (
-        granted_actions(deployment.privileges, settings.state_db, name)
-        for name in (DECISIONS, PROGRESS, OUTCOMES)
-    )
-    if missing := {"find", "insert"} - on_decisions:
+    granted = {
+        name: granted_actions(deployment.privileges, settings.state_db, name)
+        for name in _REQUESTER_RIGHTS
+    }
+    missing = [
+        f"{action} in {name}"
+        for name, needed in _REQUESTER_RIGHTS.items()
+        for action in sorted(needed - granted[name])
+    ]
+    if missing:
         yield problem(
             "actor",
-            f"The web service's user may not {' and '.join(sorted(missing))} in "
-            f"{settings.state_db}.{DECISIONS}: no action can be requested.",
+            f"The web service's user may not {', '.join(missing)}, in {settings.state_db}: "
+            "actions or mutes are refused.",
             remedy=_GRANT,
             commands=(deployment.init_command("--actor"),),
         )
-    elif (on_decisions & OWN_WRITES) - {"insert"} or any(map(OWN_WRITES.intersection, on_others)):
+    elif any((granted[name] & OWN_WRITES) - needed for name, needed in _REQUESTER_RIGHTS.items()):
         yield warning(
             "actor",
             "The web service's user may also change records of actions in "
-            f"{settings.state_db}; it needs only the right to insert into {DECISIONS}.",
+            f"{settings.state_db}; it needs only the right to insert into {DECISIONS} and {MUTES}.",
             remedy="Create a user with `jobmon init --actor USER --reader USER`.",
         )
     else:
@@ -147,8 +158,7 @@ def _read_privileges(settings: Settings) -> tuple[list[Document], list[Document]
 def _list_needed(deployment: Deployment) -> Iterator[tuple[str, str, set[str]]]:
     """The rights that `jobmon init --actor` grants, as (database, collection, actions)."""
     rights = deployment.list_action_rights(find_support(deployment.settings))
-    actions = replace(rights, state_db=deployment.settings.state_db)
-    roles = replace(deployment.roles, actions=actions)
+    roles = replace(deployment.roles, own=deployment.own_names, actions=rights)
     for privilege in roles.privileges[roles.name(UserKind.ACTOR)]:
         resource = privilege["resource"]
         yield resource["db"], resource["collection"], set(privilege["actions"])

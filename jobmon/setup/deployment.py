@@ -21,7 +21,7 @@ from jobmon.setup.findings import (
     split_uri,
     unreachable,
 )
-from jobmon.setup.users import ActionRights, QueueRoles, UserKind
+from jobmon.setup.users import ActionRights, OwnNames, QueueRoles, UserKind
 from jobmon.store.connection import DEFAULT_DATABASE, Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -81,12 +81,16 @@ class Deployment:
     @property
     def roles(self) -> QueueRoles:
         """The roles of the queue, without the actor's."""
-        own_databases = (self.settings.rollup_db, self.settings.state_db)
         return QueueRoles(
             self.connection.database.name,
             self.connection.collection_names,
-            own_databases if self.has_own_databases else (),
+            self.own_names if self.has_own_databases else None,
         )
+
+    @property
+    def own_names(self) -> OwnNames:
+        """The names of jobmon's own databases, in this deployment or in another."""
+        return OwnNames(self.settings.rollup_db, self.settings.state_db)
 
     def list_action_rights(self, support: ActionSupport) -> ActionRights:
         """The rights of an actor's user for this queue; the queue must have actions."""
@@ -97,7 +101,6 @@ class Deployment:
             collections=names if is_jobmon_queue else names[:1],
             has_controls=is_jobmon_queue,
             may_delete=self.settings.actions_allow_delete,
-            state_db=self.settings.state_db if self.has_own_databases else None,
         )
 
     @property

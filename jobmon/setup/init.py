@@ -118,7 +118,7 @@ def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
             controls = connection.database[CONTROLS]
             no_types = {"$setOnInsert": {"types": list[str]()}}
             controls.update_one({"_id": PAUSED}, no_types, upsert=True)
-        if actions.state_db is not None:
+        if plan.roles.own is not None:
             create_record_indexes(state_database(connection))
     except OperationFailure as error:
         return warning(

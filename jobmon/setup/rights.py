@@ -6,6 +6,7 @@ from functools import partial
 
 from pymongo.errors import OperationFailure, PyMongoError
 
+from jobmon.actions.records import DECISIONS
 from jobmon.rollup.documents import STATE, rollup_database, state_database
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
@@ -126,14 +127,26 @@ def _collector_rights(deployment: Deployment) -> Finding:
             message = f"The collector's connection does not work: {describe(error)}."
             return problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
-    own_collections = {settings.rollup_db: STATE, settings.state_db: REVOKED}
+    needed = {
+        settings.rollup_db: (STATE, OWN_WRITES),
+        settings.state_db: (REVOKED, {"insert", "update"}),
+    }
     refused = [
         database
-        for database, collection in own_collections.items()
-        if not granted_actions(privileges, database, collection) >= OWN_WRITES
+        for database, (collection, writes) in needed.items()
+        if not granted_actions(privileges, database, collection) >= writes
     ]
+    on_decisions = granted_actions(privileges, settings.state_db, DECISIONS)
+    if settings.rollup_uri and settings.actions and on_decisions & OWN_WRITES:
+        return warning(
+            "rights",
+            f"The collector's user may also write {settings.state_db}.{DECISIONS}: with its "
+            "password, anybody can request actions.",
+            remedy="Run `jobmon init` again: it replaces such rights of older versions.",
+            commands=(deployment.init_command("--collector"),),
+        )
     if not refused:
-        both = " and ".join(own_collections)
+        both = " and ".join(needed)
         return ok("rights", f"A collector may write {both} with these settings.")
     message = f"A collector may not write {' and '.join(refused)} with these settings"
     if settings.rollup_uri or settings.collector:

@@ -1,7 +1,7 @@
 """Writes the steps of `jobmon init` as lines for mongosh, for administrators who review them.
 
-The lines of `jobmon init` only add what is missing, so that a script can be run again. With
---change-passwords they also change passwords.
+The lines of `jobmon init` add what is missing, so that a script can be run again. They remove only
+the rights that older versions granted too widely. With --change-passwords they change passwords.
 """
 
 import json
@@ -27,7 +27,7 @@ def create_index_line(index: Index) -> str:
 
 
 def role_lines(roles: QueueRoles) -> Iterator[str]:
-    """Lines that create the roles, or add their missing rights."""
+    """Lines that create the roles, or add their missing rights and remove superseded ones."""
     admin = _database("admin")
     for name, privileges in roles.privileges.items():
         role = {"role": name, "privileges": privileges, "roles": []}
@@ -36,6 +36,8 @@ def role_lines(roles: QueueRoles) -> Iterator[str]:
             f"{admin}.grantPrivilegesToRole({_js(name)}, {_js(privileges)}); "
             f"else {admin}.createRole({_js(role)});"
         )
+        if roles.superseded:
+            yield f"{admin}.revokePrivilegesFromRole({_js(name)}, {_js(roles.superseded)});"
 
 
 def user_lines(
@@ -93,9 +95,9 @@ def action_lines(roles: QueueRoles) -> Iterator[str]:
         controls = f"{_database(roles.database)}.getCollection({_js(CONTROLS)})"
         key, created = {"_id": PAUSED}, {"$setOnInsert": {"types": list[str]()}}
         yield f"{controls}.updateOne({_js(key)}, {_js(created)}, {{upsert: true}});"
-    if actions.state_db is not None:
+    if roles.own is not None:
         for name, keys, options in RECORD_INDEXES:
-            target = f"{_database(actions.state_db)}.getCollection({_js(name)})"
+            target = f"{_database(roles.own.state)}.getCollection({_js(name)})"
             with_name = {"name": "_".join(f"{field}_{order}" for field, order in keys), **options}
             yield f"{target}.createIndex({_js(dict(keys))}, {_js(with_name)});"
 

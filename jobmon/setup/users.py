@@ -1,19 +1,23 @@
 """Creates the roles and users of one watched queue: only the actor's user may change jobs.
 
-Only `remove_users` removes rights, and only those that `jobmon init` granted.
+Only rights that `jobmon init` granted are removed: by `remove_users`, and by `create_roles` those
+that older versions granted on all of JOBMON_STATE_DB.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import quote_plus
 
 from pymongo import MongoClient
 
-from jobmon.actions.records import ACTOR_LEASES, DECISIONS, OUTCOMES, PROGRESS
+from jobmon.actions.records import ACTOR_LEASES, DECISIONS, MUTES, OUTCOMES, PROGRESS
 from jobmon.domain import CONTROLS
+from jobmon.rollup.documents import MARKS
 from jobmon.setup.findings import Finding, ok, split_uri, warning
 from jobmon.store.mapping import Document
+from jobmon.web.revocation import REVOKED
 
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
@@ -37,18 +41,45 @@ class UserKind(StrEnum):
     ACTOR = "actor"
 
 
+# What each user needs in JOBMON_STATE_DB. The collector itself only reads mutes there: its user is
+# also that of `jobmon revoke`, `jobmon mark` and `jobmon mute`.
+_STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
+    UserKind.READER: dict.fromkeys(
+        (REVOKED, MARKS, MUTES, DECISIONS, PROGRESS, OUTCOMES, ACTOR_LEASES), ("find",)
+    ),
+    UserKind.COLLECTOR: {
+        REVOKED: ("find", "insert", "update", "createIndex"),
+        MARKS: ("find", "insert", "update", "remove", "createIndex"),
+        MUTES: ("find", "insert", "createIndex"),
+    },
+    UserKind.ACTOR: {
+        DECISIONS: ("find",),
+        PROGRESS: ("find", "insert"),
+        OUTCOMES: ("find", "insert"),
+        ACTOR_LEASES: ("find", "insert", "update", "remove"),
+    },
+}
+_INSERTED_BY_READERS = (DECISIONS, MUTES)  # with actions
+
+
+class OwnNames(NamedTuple):
+    """The names of jobmon's own databases: JOBMON_ROLLUP_DB and JOBMON_STATE_DB."""
+
+    rollups: str
+    state: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActionRights:
     """The rights of the actor's user: it may update documents of these watched `collections`.
 
     `has_controls`: it may also update the list of paused types. `may_delete`: it may also delete
-    documents. `state_db`: the database of the records; None if it is in another deployment.
+    documents.
     """
 
     collections: Sequence[str]
     has_controls: bool = True
     may_delete: bool = False
-    state_db: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +93,7 @@ class QueueRoles:
 
     database: str
     collections: Sequence[str]
-    own_databases: Sequence[str]  # jobmon's own; empty if they are in another deployment
+    own: OwnNames | None  # None if jobmon's own databases are in another deployment
     actions: ActionRights | None = None
 
     def name(self, kind: UserKind) -> str:
@@ -82,38 +113,38 @@ class QueueRoles:
     @property
     def privileges(self) -> dict[str, list[Document]]:
         """All privileges of each role; only the actor's role may write to `database`."""
-        watched = [self._grant(self.database, name, READING) for name in self.collections]
-        granted = {
-            self.name(kind): [
-                *watched,
-                *(self._grant(own, "", rights) for own in self.own_databases),
-            ]
-            for kind, rights in ((UserKind.READER, ("find",)), (UserKind.COLLECTOR, WRITING))
-        }
-        if self.actions is not None:
-            if self.actions.state_db is not None:
-                decisions = self._grant(self.actions.state_db, DECISIONS, ("find", "insert"))
-                granted[self.name(UserKind.READER)].append(decisions)
-            if self.actions.has_controls:
-                controls = self._grant(self.database, CONTROLS, ("find",))
-                for kind in (UserKind.READER, UserKind.COLLECTOR):
-                    granted[self.name(kind)].append(controls)
-            granted[self.name(UserKind.ACTOR)] = [*self._list_actor_rights(self.actions)]
-        return granted
+        kinds = [kind for kind in UserKind if kind is not UserKind.ACTOR or self.actions]
+        return {self.name(kind): list(self._list_privileges(kind)) for kind in kinds}
 
-    def _list_actor_rights(self, actions: ActionRights) -> Iterator[Document]:
-        removal = ("remove",) if actions.may_delete else ()
+    @property
+    def superseded(self) -> list[Document]:
+        """The privileges on all of JOBMON_STATE_DB that older versions granted."""
+        if self.own is None or self.own.state == self.own.rollups:
+            return []
+        return [self._grant(self.own.state, "", WRITING)]
+
+    def _list_privileges(self, kind: UserKind) -> Iterator[Document]:
         for name in self.collections:
-            rights = ("update", *removal) if name in actions.collections else ()
-            yield self._grant(self.database, name, ("find", *rights))
-        if actions.has_controls:
-            yield self._grant(self.database, CONTROLS, ("find", "update"))
-        if actions.state_db is not None:
-            yield self._grant(actions.state_db, DECISIONS, ("find",))
-            yield self._grant(actions.state_db, PROGRESS, ("find", "insert"))
-            yield self._grant(actions.state_db, OUTCOMES, ("find", "insert"))
-            lease = ("find", "insert", "update", "remove")
-            yield self._grant(actions.state_db, ACTOR_LEASES, lease)
+            yield self._grant(self.database, name, self._list_watched_rights(kind, name))
+        if self.own is not None and kind is not UserKind.ACTOR:
+            on_rollups = WRITING if kind is UserKind.COLLECTOR else ("find",)
+            yield self._grant(self.own.rollups, "", on_rollups)
+        if self.actions is not None and self.actions.has_controls:
+            on_controls = ("find", "update") if kind is UserKind.ACTOR else ("find",)
+            yield self._grant(self.database, CONTROLS, on_controls)
+        if self.own is not None:
+            for name, rights in _STATE_RIGHTS[kind].items():
+                is_reader = kind is UserKind.READER and self.actions is not None
+                more = ("insert",) if is_reader and name in _INSERTED_BY_READERS else ()
+                yield self._grant(self.own.state, name, (*rights, *more))
+
+    def _list_watched_rights(self, kind: UserKind, name: str) -> tuple[str, ...]:
+        """The actions on a watched collection."""
+        if kind is not UserKind.ACTOR or self.actions is None:
+            return READING
+        if name not in self.actions.collections:
+            return ("find",)
+        return ("find", "update", "remove") if self.actions.may_delete else ("find", "update")
 
     @staticmethod
     def _grant(database: str, collection: str, actions: Iterable[str]) -> Document:
@@ -134,14 +165,14 @@ class User:
         return {"role": roles.name(self.kind), "db": "admin"}
 
     def describe(self, roles: QueueRoles) -> str:
-        """`jobmon@shop: may read jobs and job_attempts, read jobmon_rollups and jobmon_state`."""
+        """`jobmon@shop: may read jobs and job_attempts, read …`."""
         text = f"{self.name}@{roles.database}: may read {' and '.join(roles.collections)}"
         if self.kind is UserKind.ACTOR and roles.actions is not None:
             verb = "update and delete" if roles.actions.may_delete else "update"
             return f"{text}, {verb} documents of {' and '.join(roles.actions.collections)}"
-        if roles.own_databases:
+        if roles.own is not None:
             verb = "write" if self.kind is UserKind.COLLECTOR else "read"
-            text += f", {verb} {' and '.join(roles.own_databases)}"
+            text += f", {verb} {roles.own.rollups} and collections of {roles.own.state}"
         return text
 
 
@@ -149,12 +180,18 @@ def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[F
     """Create the roles, or add their missing rights; raises PyMongoError."""
     admin = client["admin"]
     for name, privileges in roles.privileges.items():
-        if admin.command("rolesInfo", name)["roles"]:
-            admin.command("grantPrivilegesToRole", name, privileges=privileges)
-            yield ok("role", f"{name}: exists")
-        else:
+        found = admin.command("rolesInfo", name, showPrivileges=True)["roles"]
+        if not found:
             admin.command("createRole", name, privileges=privileges, roles=[])
             yield ok("role", f"{name}: created")
+            continue
+        admin.command("grantPrivilegesToRole", name, privileges=privileges)
+        resources = [privilege["resource"] for privilege in found[0]["privileges"]]
+        too_wide = [each for each in roles.superseded if each["resource"] in resources]
+        if too_wide:
+            admin.command("revokePrivilegesFromRole", name, privileges=too_wide)
+        narrowed = ", with fewer rights than an older version granted" if too_wide else ""
+        yield ok("role", f"{name}: exists{narrowed}")
 
 
 def create_users(

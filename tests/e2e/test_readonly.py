@@ -22,7 +22,7 @@ from jobmon.demo.workload import run_workload
 from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.setup.replica_set import initiate_replica_set
-from jobmon.setup.users import QueueRoles, User, UserKind, create_roles, create_users
+from jobmon.setup.users import OwnNames, QueueRoles, User, UserKind, create_roles, create_users
 from jobmon.store.connection import Connection
 
 from ..api import test_access as access
@@ -34,7 +34,7 @@ from ..support.waiting import eventually
 
 WATCHED, ROLLUP, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
-ROLES = QueueRoles(WATCHED, COLLECTIONS, (ROLLUP, STATE))
+ROLES = QueueRoles(WATCHED, COLLECTIONS, OwnNames(ROLLUP, STATE))
 # These routes are 503 without a collector.
 NEED_COLLECTOR = ("/admin/jobs/errors", "/admin/jobs/slowest", "/dashboard/errors/")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
@@ -471,7 +471,39 @@ ATTEMPTS: dict[str, Attempt] = {
         on=ROLLUP,
     ),
 }
+ATTEMPTS |= {
+    f"state: {name} of {collection}": command(name, collection, on=STATE, **more)
+    for collection in ("action_decisions", "action_progress", "action_outcomes", "action_leases")
+    for name, more in (
+        ("insert", {"documents": [{"kind": "requested"}]}),
+        ("update", {"updates": [{"q": {}, "u": {"$set": {"a": 1}}, "upsert": True}]}),
+        ("delete", {"deletes": [{"q": {}, "limit": 0}]}),
+        ("drop", {}),
+        ("createIndexes", {"indexes": [{"key": {"a": 1}, "name": "a"}]}),
+    )
+}
+ATTEMPTS |= {
+    "state: change mutes": command(
+        "update", "notice_mutes", updates=[{"q": {}, "u": {"$set": {"a": 1}}}], on=STATE
+    ),
+    "state: end mutes": command(
+        "delete", "notice_mutes", deletes=[{"q": {}, "limit": 0}], on=STATE
+    ),
+    "state: other collection": command("find", "planted", on=STATE),
+    "state: drop database": command("dropDatabase", on=STATE),
+    **{
+        f"state: {stage} into requests": command(
+            "aggregate", "state", pipeline=[{stage: into}], cursor={}, on=ROLLUP
+        )
+        for stage, into in (
+            ("$merge", {"into": {"db": STATE, "coll": "action_decisions"}}),
+            ("$out", {"db": STATE, "coll": "action_decisions"}),
+        )
+    },
+}
 READER_ATTEMPTS = {
+    "state: mute": command("insert", "notice_mutes", documents=[{}], on=STATE),
+    "state: mark": command("insert", "marks", documents=[{}], on=STATE),
     "rollup: insert": command("insert", "revoked_tokens", documents=[{}], on=STATE),
     "rollup: update": command("update", "state", updates=[{"q": {}, "u": {"a": 1}}], on=ROLLUP),
     "rollup: delete": command(

@@ -35,6 +35,8 @@ const database = (db) => ({
   dropRole: (role) => send(db, { dropRole: role }),
   grantPrivilegesToRole: (role, privileges) =>
     send(db, { grantPrivilegesToRole: role, privileges }),
+  revokePrivilegesFromRole: (role, privileges) =>
+    send(db, { revokePrivilegesFromRole: role, privileges }),
   createUser: ({ user, ...rest }) => send(db, { createUser: user, ...rest }),
   dropUser: (user) => send(db, { dropUser: user }),
   grantRolesToUser: (user, roles) => send(db, { grantRolesToUser: user, roles }),

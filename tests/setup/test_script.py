@@ -102,7 +102,7 @@ def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
                 (index["name"], index.get("expireAfterSeconds"))
                 for index in mongo[f"{shop.name}_state"][name].list_indexes()
             )
-            for name in ("action_decisions", "action_progress", "action_outcomes")
+            for name in ("action_decisions", "action_progress", "action_outcomes", "notice_mutes")
         },
         "revocations": [
             {name: value for name, value in entry.items() if name != "since"}
@@ -135,6 +135,9 @@ def test_script_has_the_same_effect_as_the_command(
     clean(mongo, shop)
     run(printed.output, mongo, shop, tmp_path)
     assert read_setup(mongo, shop) == by_command
+    wide = {"resource": {"db": f"{shop.name}_state", "collection": ""}, "actions": ["find"]}
+    role = f"jobmonReader.{shop.name}.jobs"  # as an older version granted it
+    mongo.admin.command("grantPrivilegesToRole", role, privileges=[wide])
     run(printed.output, mongo, shop, tmp_path)  # again
     assert read_setup(mongo, shop) == by_command
     removal = init(database_uri(mongod, shop), "--remove", "--print")

@@ -6,6 +6,8 @@ import re
 import secrets
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from click.testing import CliRunner, Result
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
+from jobmon.actions.mute_records import MuteRecords
+from jobmon.actions.mutes import Mute
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.target import Target
@@ -27,6 +31,7 @@ from jobmon.redaction.redactor import Redactor
 from jobmon.settings import Settings
 from jobmon.setup.check import check_deployment
 from jobmon.setup.findings import Finding, Level
+from jobmon.setup.users import WRITING
 from jobmon.store.connection import Connection
 from jobmon.store.filter import JobFilter
 
@@ -76,9 +81,9 @@ def initiated(guarded: Mongod) -> Mongod:
         "ok       replica set  rs0: initiated",
         "ok       role         jobmonReader.shop.jobs: created",
         "ok       user         reader@shop: may read jobs and job_attempts, "
-        "read jobmon_rollups and jobmon_state: created",
+        "read jobmon_rollups and collections of jobmon_state: created",
         "ok       user         collector@shop: may read jobs and job_attempts, "
-        "write jobmon_rollups and jobmon_state: created",
+        "write jobmon_rollups and collections of jobmon_state: created",
         "ok       index        jobs(status, type, -createdAt, -_id): created, as "
         "status_1_type_1_createdAt_-1__id_-1",
     ):
@@ -259,6 +264,45 @@ def test_init_with_other_settings_only_adds_rights(initiated: Mongod) -> None:
     ) as client:
         assert client.jobmon_rollups.state.find_one({"none": 1}) is None
         assert client.more_rollups.state.find_one({"none": 1}) is None
+
+
+def test_init_narrows_the_roles_of_an_older_version(initiated: Mongod) -> None:
+    """Catches a collector's password that still files requests after `jobmon init`."""
+    name = f"older_{uuid.uuid4().hex}"
+    role, options = f"jobmonCollector.{name}.jobs", ("--create", "--collector", "collector")
+    admin = root_uri(initiated, name)
+    settings = Settings(
+        mongo_uri=admin,
+        rollup_uri=uri(initiated, "collector", "replicaSet=rs0").replace("/shop", f"/{name}"),
+        actions=True,
+    )
+
+    def file_request(number: int) -> None:
+        with MongoClient(settings.rollup_uri) as client:
+            client.jobmon_state.action_decisions.insert_one({"_id": f"{name}/{number}"})
+
+    def find_warnings() -> list[str]:
+        found = [each for each in check_deployment(settings) if each.check == "rights"]
+        return [each.message for each in found if "anybody can request" in each.message]
+
+    with MongoClient(admin) as root:
+        assert init_as(initiated, admin, *options).exit_code == 0
+        kept = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
+        wide = {"resource": {"db": "jobmon_state", "collection": ""}, "actions": [*WRITING]}
+        root.admin.command("grantPrivilegesToRole", role, privileges=[wide, kept])
+        file_request(1)
+        assert len(find_warnings()) == 1
+        result = init_as(initiated, admin, *options)
+        assert f"{role}: exists, with fewer rights than an older version granted" in result.output
+        with pytest.raises(OperationFailure, match="not authorized"):
+            file_request(2)
+        assert find_warnings() == []
+        (found,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
+        assert kept in found["privileges"]
+        assert "fewer rights" not in init_as(initiated, admin, *options).output
+        root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
+        root.drop_database(name)
+        root[name].command("dropAllUsersFromDatabase")
 
 
 def test_init_keeps_roles_and_password_of_an_existing_user(initiated: Mongod) -> None:
@@ -560,34 +604,54 @@ def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> 
         assert JobQueue(root.shop).lease("worker-2") is None
         root.shop.job_controls.update_one({}, {"$set": {"types": []}})
     assert requests.list_job_outcomes("dead")[0][1].by == ada
+    check_mutes(actor_server, web, ada)
     web.close()
+
+
+def check_mutes(server: Mongod, web: Connection, person: Person) -> None:
+    """Mutes of the web service and of `jobmon mute` are both read by the collector's user."""
+    writer = uri(server, "collector", "replicaSet=rs0")
+    environment = {"JOBMON_MONGO_URI": web.settings.mongo_uri, "JOBMON_ROLLUP_URI": writer}
+    command = ["mute", "all", "--for", "1h", "--reason", "by a command"]
+    assert CliRunner().invoke(main, command, env=environment).exit_code == 0
+    records = MuteRecords(web, web, Redactor(()))
+    until = datetime.now(UTC) + timedelta(hours=1)
+    added = records.add(Mute(kind=None, by=person, until=until, reason="by a page"))
+    with Connection(replace(web.settings, mongo_uri=writer)).client as client:
+        found = MuteRecords(web, Connection(web.settings, client), Redactor(())).list_recent()
+    assert {mute.reason for mute in found} == {"by a command", "by a page"}
+    assert records.end(added, person).end is not None
 
 
 CHANGE = {"updates": [{"q": {}, "u": {"$set": {"a": 1}}, "multi": True}]}
 UPSERT = {"updates": [{"q": {"_id": 0}, "u": {"$set": {"a": 1}}, "upsert": True}]}
 DELETION = {"deletes": [{"q": {}, "limit": 0}]}
 INSERT = {"documents": [{"a": 1}]}
-# What the actor and the web service may not do: (database, command, collection, arguments).
+RECORDS = ("action_decisions", "action_progress", "action_outcomes", "action_leases")
+INDEX = {"indexes": [{"key": {"a": 1}, "name": "a"}]}
+WRITES = (("insert", INSERT), ("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
+# What each user may not do: (database, command, collection, arguments).
 ACTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     *(("shop", "insert", name, INSERT) for name in ("jobs", "job_attempts", "job_controls")),
     *(("shop", "update", name, UPSERT) for name in ("jobs", "job_attempts", "job_controls")),
     *(("shop", "delete", name, DELETION) for name in ("jobs", "job_attempts", "job_controls")),
     ("shop", "findAndModify", "jobs", {"query": {}, "remove": True}),
     ("shop", "drop", "jobs", {}),
-    ("shop", "createIndexes", "jobs", {"indexes": [{"key": {"a": 1}, "name": "a"}]}),
+    ("shop", "createIndexes", "jobs", INDEX),
     ("shop", "collMod", "jobs", {"validator": {"a": 1}}),
     ("shop", "aggregate", "jobs", {"pipeline": [{"$merge": "jobs"}], "cursor": {}}),
     ("shop", "aggregate", "jobs", {"pipeline": [{"$out": "stolen"}], "cursor": {}}),
     ("shop", "find", "customers", {}),
     ("jobmon_state", "insert", "action_decisions", INSERT),
-    ("jobmon_state", "find", "revoked_tokens", {}),
+    *(("jobmon_state", "find", name, {}) for name in ("revoked_tokens", "marks", "notice_mutes")),
+    ("jobmon_state", "insert", "notice_mutes", INSERT),
     *(
         ("jobmon_state", command, name, arguments)
         for name in ("action_decisions", "action_progress", "action_outcomes")
         for command, arguments in (("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
     ),
     *(
-        ("jobmon_state", "createIndexes", name, {"indexes": [{"key": {"a": 1}, "name": "a"}]})
+        ("jobmon_state", "createIndexes", name, INDEX)
         for name in ("action_progress", "action_outcomes")
     ),
     ("jobmon_state", "drop", "action_outcomes", {}),
@@ -600,24 +664,48 @@ READER_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
         for name in ("jobs", "job_attempts", "job_controls")
         for command, arguments in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
     ),
-    ("jobmon_state", "update", "action_decisions", CHANGE),
-    ("jobmon_state", "update", "action_decisions", UPSERT),
-    ("jobmon_state", "delete", "action_decisions", DELETION),
-    ("jobmon_state", "drop", "action_decisions", {}),
     *(
         ("jobmon_state", command, name, arguments)
-        for name in ("action_progress", "action_outcomes", "action_leases", "revoked_tokens")
-        for command, arguments in (("insert", INSERT), ("update", CHANGE), ("delete", DELETION))
+        for name in ("action_decisions", "notice_mutes")
+        for command, arguments in (*WRITES[1:], ("drop", {}), ("createIndexes", INDEX))
     ),
+    *(
+        ("jobmon_state", command, name, arguments)
+        for name in (*RECORDS[1:], "revoked_tokens", "marks")
+        for command, arguments in WRITES
+    ),
+    ("jobmon_state", "find", "init_indexes", {}),
+]
+COLLECTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
+    *(
+        ("jobmon_state", command, name, arguments)
+        for name in RECORDS
+        for command, arguments in (*WRITES, ("find", {}), ("drop", {}), ("createIndexes", INDEX))
+    ),
+    *(("jobmon_state", command, "notice_mutes", arguments) for command, arguments in WRITES[1:]),
+    ("jobmon_state", "delete", "revoked_tokens", DELETION),
+    ("jobmon_state", "find", "init_indexes", {}),
+    *(
+        ("jobmon_rollups", "aggregate", "state", {"pipeline": [{stage: into}], "cursor": {}})
+        for stage, into in (
+            ("$out", {"db": "jobmon_state", "coll": "action_decisions"}),
+            ("$merge", {"into": {"db": "jobmon_state", "coll": "action_decisions"}}),
+        )
+    ),
+    ("shop", "update", "job_controls", CHANGE),
 ]
 
 
 @pytest.mark.parametrize(
     ("user", "refused"),
-    [("actor", ACTOR_MAY_NOT), ("reader", READER_MAY_NOT)],
-    ids=["actor", "reader"],
+    [
+        ("actor", ACTOR_MAY_NOT),
+        ("reader", READER_MAY_NOT),
+        ("collector", COLLECTOR_MAY_NOT),
+    ],
+    ids=["actor", "reader", "collector"],
 )
-def test_the_server_refuses_what_neither_actor_nor_web_service_needs(
+def test_the_server_refuses_what_a_user_does_not_need(
     actor_server: Mongod, user: str, refused: list[tuple[str, str, str, dict[str, Any]]]
 ) -> None:
     with MongoClient[dict[str, Any]](uri(actor_server, user, "replicaSet=rs0")) as client:
@@ -649,9 +737,9 @@ def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_serve
     )
     found = check_actions(actor_server, web="collector", actor="reader")
     web, actor, extra, _ = found
-    assert (web.level, "may also change records of actions" in web.message) == (
-        Level.WARNING,
-        True,
+    assert (web.level, web.message[:78]) == (
+        Level.PROBLEM,
+        "The web service's user may not find in action_decisions, insert in action_deci",
     )
     assert (actor.level, actor.message[:61]) == (
         Level.PROBLEM,
@@ -680,6 +768,7 @@ def test_check_warns_of_an_administrator_as_the_user_of_the_actor(actor_server: 
     options = "&authSource=admin"
     web, actor, _ = check_actions(actor_server, web="root", actor="root", options=options)
     assert (web.level, actor.level) == (Level.WARNING, Level.WARNING)
+    assert "may also change records of actions" in web.message
     assert "collMod in jobs, convertToCapped in jobs" in actor.message
     assert "remove in jobs" in actor.message
     assert "update in jobs," not in actor.message
