@@ -32,6 +32,7 @@ _LEASE_RETRY_S = 1.0
 # How many more jobs than confirmed may be changed: some match only after they were counted.
 _MORE_SHARE, _MORE_LEAST = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
+OVER_APPROVAL = "More than {limit:,} jobs match, which need an approval: file a new request."
 NO_ACTOR = "No actor worked for {minutes} minutes."
 
 
@@ -186,10 +187,11 @@ class Actor:
             return 0
         before = Counts() if last is None else Counts.load(last["counts"])
         size = min(BATCH, self._settings.actions_per_second)
+        limit, reason = self._find_limit(state)
+        left = None if limit is None else limit - before.done - before.possible
         try:
-            end = runner.run(last, size, self._find_limit(state, before))
+            end = runner.run(last, size, left)
         except OverLimitError:
-            reason = OVER_LIMIT.format(expected=request.expected)
             self._interrupt(request, reason, is_over_limit=True)
             return None
         except (RefusedFilterError, RequestError) as error:
@@ -199,17 +201,21 @@ class Actor:
             self._finish(request, Phase.FINISHED)
         return Counts.load(end["counts"]).total - before.total
 
-    def _find_limit(self, state: ActionState, before: Counts) -> int | None:
-        """How many more jobs may be changed; None if that is not limited."""
-        request = state.request
+    def _find_limit(self, state: ActionState) -> tuple[int | None, str]:
+        """How many jobs may be changed (None if that is not limited), and why not more."""
+        request, most = state.request, self._settings.actions_approval_above
         is_lifted = any(
             record.kind is Progress.INTERRUPTED and record.details.get("isOverLimit")
             for record in state.history
         )
-        if request.target.kind is not TargetKind.FILTER or is_lifted:
-            return None
-        extra = max(_MORE_LEAST, int(request.expected * _MORE_SHARE))
-        return request.expected + extra - before.done - before.possible
+        limits: list[tuple[int, str]] = []
+        if request.target.kind is TargetKind.FILTER and not is_lifted:
+            extra = max(_MORE_LEAST, int(request.expected * _MORE_SHARE))
+            reason = OVER_LIMIT.format(expected=request.expected)
+            limits.append((request.expected + extra, reason))
+        if most is not None and not request.needs_approval and not request.dry_run:
+            limits.append((most, OVER_APPROVAL.format(limit=most)))
+        return min(limits, default=(None, ""))
 
     def _is_stale(self, state: ActionState) -> bool:
         """Whether nothing was done for so long that a person has to resume the request."""

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from jobmon.actions.state import Phase
+from jobmon.actor.actor import OVER_APPROVAL, OVER_LIMIT
 
 from .conftest import ADA, BOB, ActingQueue, all_dead
 from .test_crashes import fill
@@ -84,3 +85,18 @@ def test_request_for_many_more_jobs_than_confirmed_waits_for_a_person(
         pass
     assert acting.state(filed).phase is Phase.FINISHED
     assert count_statuses(acting) == {"queued": JOBS}
+
+
+def test_request_that_is_resumed_still_needs_an_approval_for_many_jobs(
+    acting: ActingQueue,
+) -> None:
+    """Catches a person who confirms one job, resumes the request, and so needs no approval."""
+    filed = acting.file("retry", all_dead(), expected=1)
+    actor = acting.make_actor(actions_per_second=FAST, actions_approval_above=JOBS - 1)
+    for reason in (OVER_LIMIT.format(expected=1), OVER_APPROVAL.format(limit=JOBS - 1)):
+        while actor.run_round():
+            pass
+        state = acting.state(filed)
+        assert (state.phase, state.reason) == (Phase.PAUSED, reason)
+        acting.requests.resume(filed.request.id, ADA)
+    assert state.counts.done < JOBS
