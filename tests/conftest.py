@@ -199,6 +199,15 @@ def _check_no_process_is_left() -> Iterator[None]:
     assert not left, f"processes are left: {left}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _remove_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remove the databases of all servers, also after a failed test; their logs stay."""
+    yield
+    for path in tmp_path_factory.getbasetemp().rglob("*"):
+        if path.suffix == ".wt" or path.name.startswith("WiredTiger"):
+            path.unlink()
+
+
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for the session's server: in memory if it has space, so that no write is slow."""
