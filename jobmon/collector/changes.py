@@ -20,7 +20,7 @@ from jobmon.collector.event_counter import EventCounter
 from jobmon.collector.job_changes import project_events
 from jobmon.collector.segments import SegmentMap
 from jobmon.store.connection import Connection
-from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST
+from jobmon.store.failures import NOT_A_REPLICA_SET, STREAM_LOST, describe_error
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
@@ -299,4 +299,4 @@ def open_counted_changes(
 
 
 def _stream_error(error: OperationFailure) -> Exception:
-    return StreamLostError(str(error)) if error.code in STREAM_LOST else error
+    return StreamLostError(describe_error(error)) if error.code in STREAM_LOST else error

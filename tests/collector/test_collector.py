@@ -360,16 +360,21 @@ def test_types_beyond_the_limit_are_folded_also_after_a_restart(
         await_counts(t0=1, t2=25, rest=23)  # t1 was gone when this collector began
 
 
-def test_a_lost_resume_token_leads_to_a_full_count(watch: Watch) -> None:
+def test_a_lost_resume_token_leads_to_a_full_count(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
     watch.jobs.insert_many([job() for _ in range(20)])
+    with watch.jobs.watch() as changes:
+        watch.jobs.insert_one(job())
+        token = changes.next()["_id"]["_data"]
     watch.collect_once()
-    token = watch.rollups.state.find_one({"name": "checkpoint"})["token"]
-    watch.rollups.state.update_one(
-        {"name": "checkpoint"}, {"$set": {"token._data": "8200000001" + token["_data"][10:]}}
-    )
+    lost = f"8200000001{token[10:]}"  # an event of 1970
+    watch.rollups.state.update_one({"name": "checkpoint"}, {"$set": {"token._data": lost}})
     watch.jobs.delete_many({})
     watch.jobs.insert_many([job(status="dlq") for _ in range(7)])
     watch.collect_once()
+    (line,) = (each for each in caplog.messages if "counting all jobs again" in each)
+    assert line.endswith(": OperationFailure ChangeStreamFatalError")
 
 
 def test_two_collectors_stay_right_when_one_ends(watch: Watch) -> None:
