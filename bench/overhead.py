@@ -3,7 +3,7 @@
     .venv/bin/python bench/overhead.py --jobs 1000000
 
 Runs jobmon, the bare stack (`bare.py`) and Express (`express.mjs`) on the same database with a
-collector. Each has two processes; Python's have eight threads. 32 clients send requests to one
+collector. Each has two processes; Python's have sixteen threads. 32 clients send requests to one
 service and then to the other, five times. Prints the median rates, and the median of the rounds'
 ratios. If npm cannot install Express, its row is left out.
 """
@@ -40,7 +40,7 @@ from jobmon.settings import Settings
 from jobmon.store.connection import Connection
 from jobmon.web.auth import issue_token
 
-BARE = ("--workers", "2", "--threads", "8", "--worker-class", "gthread", "bare:app")
+BARE = ("--workers", "2", "--threads", "16", "--worker-class", "gthread", "bare:app")
 EXPRESS = ("express", "mongodb", "jsonwebtoken")
 OVERVIEW = "/dashboard/overview?range=1h&by=-queued"
 ROUNDS, ROUND_S = 5, 3.0

@@ -18,7 +18,7 @@ from jobmon.api.fields import (
     Text,
     describe,
 )
-from jobmon.api.serializing import SchemaPlan, plan_schema, serialize
+from jobmon.api.serializing import Serialize, compile_schema
 from jobmon.diagnosis.explanation import ExplanationCode
 from jobmon.rollup.recurring_runs import MAX_RUNS
 from jobmon.store.bson_json import to_utc
@@ -50,12 +50,13 @@ class Answer(Schema):
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """As marshmallow's own `dump`, but faster: see `api.serializing`."""
         if self.many if many is None else many:
-            return [serialize(self._plan, self.prepare(each)) for each in obj]
-        return serialize(self._plan, self.prepare(obj))
+            serialize, prepare = self._compiled, self.prepare
+            return [serialize(prepare(each)) for each in obj]
+        return self._compiled(self.prepare(obj))
 
     @cached_property
-    def _plan(self) -> SchemaPlan:
-        return plan_schema(self)
+    def _compiled(self) -> Serialize:
+        return compile_schema(self)
 
 
 def make_field(field_type: type[F], description: str, **options: Any) -> F:

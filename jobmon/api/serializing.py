@@ -1,66 +1,55 @@
 """Serializes answers as marshmallow's `dump` does, in a fraction of the time.
 
-marshmallow looks up every value through several functions. Here the fields of a schema
-are read once, when it is first used: most values stay unchanged, the others need one function call.
+marshmallow looks up every value through several functions. Here the fields of a schema are read
+once, when it is first used, and a function is compiled that has an expression for each of them.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any
 
 from marshmallow import Schema, fields, missing
 
 from jobmon.api.fields import DocumentField
 
 Show = Callable[[Any], Any]
+Serialize = Callable[[Any], dict[str, Any]]
 
 _NULL = frozenset({NoneType})
-
-
-class FieldPlan(NamedTuple):
-    """How a field is serialized: a value of a type in `plain` stays unchanged, any other is
-    what `show` returns."""
-
-    name: str  # of the key or attribute of the value
-    key: str  # in the answer
-    default: Any  # `missing`: the answer then lacks the key
-    plain: frozenset[type]
-    show: Show
-
-
-class SchemaPlan(NamedTuple):
-    """How an answer is serialized: its fields in order, and the keys that it may lack."""
-
-    fields: list[FieldPlan]
-    optional: list[str]
-
-
-def plan_schema(schema: Schema) -> SchemaPlan:
-    """The plan of a schema."""
-    plans = [
-        FieldPlan(name, field.data_key or name, field.dump_default, *_find_show(field))
-        for name, field in schema.dump_fields.items()
-    ]
-    return SchemaPlan(
-        # A missing value counts as plain; `serialize` then removes its key.
-        [plan._replace(plain=plan.plain | {type(missing)}) for plan in plans],
-        [plan.key for plan in plans if plan.default is missing],
-    )
-
-
-def serialize(plan: SchemaPlan, value: Any) -> dict[str, Any]:
-    """The JSON object for `value`, a mapping or an object with attributes."""
+_SOURCE = """
+def serialize(value):
     is_mapping = type(value) is dict or isinstance(value, Mapping)
     read = value.get if is_mapping else partial(getattr, value)
-    shown = {
-        key: content if type(content := read(name, default)) in plain else show(content)
-        for name, key, default, plain, show in plan.fields
-    }
-    for key in plan.optional:
-        if shown[key] is missing:
-            del shown[key]
+    shown = {{{entries}}}
+    {drops}
     return shown
+"""
+# A value of a type in `plain` stays unchanged, any other is what `show` returns.
+_ENTRY = "{key!r}: v if type(v := read({name!r}, default_{i})) in plain_{i} else show_{i}(v)"
+_DROP = "if shown[{key!r}] is missing: del shown[{key!r}]"
+
+
+def compile_schema(schema: Schema) -> Serialize:
+    """A function that makes the JSON object for a value: a mapping, or an object with attributes.
+
+    A loop over the fields takes half as long again as the function.
+    """
+    known: dict[str, Any] = {"Mapping": Mapping, "partial": partial, "missing": missing}
+    entries, drops = [], []
+    for i, (name, field) in enumerate(schema.dump_fields.items()):
+        key, default = field.data_key or name, field.dump_default
+        plain, known[f"show_{i}"] = _find_show(field)
+        # A missing value counts as plain; then its key is removed.
+        known[f"plain_{i}"], known[f"default_{i}"] = plain | {type(missing)}, default
+        entries.append(_ENTRY.format(key=key, name=name, i=i))
+        if default is missing:
+            drops.append(_DROP.format(key=key))
+    source = _SOURCE.format(entries=", ".join(entries), drops="\n    ".join(drops))
+    # The source has no text but the names of fields, which are quoted.
+    exec(compile(source, f"<serialize {type(schema).__name__}>", "exec"), known)  # noqa: S102
+    serialize: Serialize = known["serialize"]
+    return serialize
 
 
 def _find_show(field: fields.Field[Any]) -> tuple[frozenset[type], Show]:
