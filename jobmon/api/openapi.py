@@ -24,7 +24,7 @@ from jobmon.api.fields import OptionalDate
 from jobmon.api.parameters import Parameters
 from jobmon.api.search import document_search
 from jobmon.web import auth, errors, rate_limit
-from jobmon.web.compression import fixed_response
+from jobmon.web.compression import SharedContent
 from jobmon.web.json_text import encode_line
 from jobmon.web.queues import WatchedQueues, root_path
 
@@ -366,11 +366,11 @@ def blueprint() -> FlaskBlueprint:
     routes = FlaskBlueprint("openapi", __name__)
 
     @lru_cache(_MAX_ROOTS)  # no route is added after the first request
-    def text(root: str) -> bytes:
-        return render_document(current_app, root).encode()
+    def read_document(root: str) -> SharedContent:
+        return SharedContent(render_document(current_app, root).encode())
 
     @routes.get("/openapi.json")
     def openapi_json() -> Response:
-        return fixed_response(text(root_path()), "application/json")
+        return read_document(root_path()).respond("application/json")
 
     return routes

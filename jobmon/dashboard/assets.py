@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flask import Response, request, url_for
 
-from jobmon.web.compression import fixed_response
+from jobmon.web.compression import SharedContent
 from jobmon.web.errors import ApiError
 from jobmon.web.queues import root_path
 
@@ -21,17 +21,18 @@ CONTENT_SECURITY_POLICY = (
 
 
 @cache  # several apps in a process serve the same files
-def _read_files(folder: Path) -> tuple[dict[str, bytes], str]:
-    """The contents of all files below a folder by their paths, and a hash over them."""
-    contents = {
+def _read_files(folder: Path) -> tuple[dict[str, SharedContent], str]:
+    """All files below a folder by their paths, and a hash over them."""
+    files = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
     digest = hashlib.blake2b(digest_size=6)
-    for name, content in contents.items():
+    for name, content in files.items():
         digest.update(f"{name} {len(content)} ".encode() + content)
-    return contents, digest.hexdigest()
+    shared = {name: SharedContent(content) for name, content in files.items()}
+    return shared, digest.hexdigest()
 
 
 class StaticFiles:
@@ -42,7 +43,7 @@ class StaticFiles:
     """
 
     @cached_property
-    def _contents(self) -> dict[str, bytes]:
+    def _contents(self) -> dict[str, SharedContent]:
         return _read_files(FOLDER)[0]
 
     @cached_property
@@ -62,7 +63,7 @@ class StaticFiles:
         if name not in self._contents:
             raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
         mimetype = MIMETYPES.get(Path(name).suffix, "application/octet-stream")
-        response = fixed_response(self._contents[name], mimetype)
+        response = self._contents[name].respond(mimetype)
         # During an upgrade a process may receive requests for files of another version.
         is_fixed = version == self._version
         response.headers["Cache-Control"] = (

@@ -16,7 +16,7 @@ from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.parts import TaggedPart, tagged_response
+from jobmon.dashboard.parts import SharedPart
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.evidence_reader import gather_evidence
@@ -53,17 +53,18 @@ class OverviewQuery:
     @classmethod
     def from_request(cls) -> Self:
         """The query of this request's address; raises ApiError 422 if a parameter is bad."""
-        window, by = PageWindow.from_request("1h"), request.args.get("by", DEFAULT_SORT)
+        window, args = PageWindow.from_request("1h"), request.args
+        by = args.get("by", DEFAULT_SORT)
         if by.removeprefix("-") not in SORTS:
             raise invalid("by", f"One of {', '.join(SORTS)}; with a leading - in descending order.")
-        only = request.args.get("only", "")
+        only = args.get("only", "")
         if only not in ("", *TypeCondition):
             raise invalid("only", f"One of {', '.join(TypeCondition)}.")
-        compare = request.args.get("compare", "")
+        compare = args.get("compare", "")
         if compare not in ("", PREVIOUS):
             raise invalid("compare", f"Only {PREVIOUS}.")
-        text = request.args.get("text", "")[:LONGEST_SEARCH]
-        job_type = request.args.get("type", "")
+        text = args.get("text", "")[:LONGEST_SEARCH]
+        job_type = args.get("type", "")
         return cls(window=window, compare=compare, type=job_type, by=by, text=text, only=only)
 
     @property
@@ -77,7 +78,7 @@ class OverviewPage:
     """The routes of the overview."""
 
     def __init__(self) -> None:
-        self._answers: SingleFlightCache[TaggedPart] = SingleFlightCache(CACHE_SIZE)
+        self._answers: SingleFlightCache[SharedPart] = SingleFlightCache(CACHE_SIZE)
 
     def page(self) -> BaseResponse | str:
         """The overview; callers who may not see it are sent to their own jobs."""
@@ -98,7 +99,7 @@ class OverviewPage:
     def part(self) -> Response:
         """The part of the overview that updates itself."""
         session.require_admin()
-        return tagged_response(self._part(OverviewQuery.from_request()))
+        return self._part(OverviewQuery.from_request()).content.respond("text/html")
 
     def charts(self) -> Response:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
@@ -106,15 +107,15 @@ class OverviewPage:
         query = OverviewQuery.from_request()
         key = (query.window, query.compare, query.type)
         shown = self._share(key, lambda: self._read_charts(query))
-        return tagged_response(shown, "application/json")
+        return shown.content.respond("application/json")
 
-    def _part(self, query: OverviewQuery) -> TaggedPart:
+    def _part(self, query: OverviewQuery) -> SharedPart:
         return self._share(query, lambda: self._render(query))
 
-    def _share(self, key: Hashable, render: Callable[[], str]) -> TaggedPart:
+    def _share(self, key: Hashable, render: Callable[[], str]) -> SharedPart:
         # The path of the queue is part of the addresses in the answer.
         shared_key = request.script_root, key
-        return self._answers.get(shared_key, lambda: TaggedPart.from_body(render()), CACHE_TTL_S)
+        return self._answers.get(shared_key, lambda: SharedPart.from_body(render()), CACHE_TTL_S)
 
     def _render(self, query: OverviewQuery) -> str:
         """The part for all viewers, so it must contain nothing about a caller."""

@@ -47,8 +47,8 @@ class PageWindow:
 
         Raises ApiError 422, which names the parameter, if it is bad.
         """
-        names = ("from", "to", "range")
-        parameters = {name: text for name in names if (text := request.args.get(name))}
+        names, args = ("from", "to", "range"), request.args
+        parameters = {name: text for name in names if (text := args.get(name))}
         try:
             query = _parse(parameters)
         except ValidationError as error:

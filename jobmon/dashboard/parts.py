@@ -1,21 +1,22 @@
 """Parts of pages, which a script requests to update an open page."""
 
-import hashlib
 from typing import NamedTuple, Self
 
 from flask import Response, request
 
+from jobmon.web.compression import SharedContent
 
-class TaggedPart(NamedTuple):
-    """The body of a part, and its ETag: kept together if viewers share the part."""
+
+class SharedPart(NamedTuple):
+    """A part that several viewers share: its text for a page, and its content for a script."""
 
     body: str
-    etag: str
+    content: SharedContent
 
     @classmethod
     def from_body(cls, body: str) -> Self:
         """The part with this body."""
-        return cls(body, hashlib.blake2b(body.encode(), digest_size=16).hexdigest())
+        return cls(body, SharedContent(body.encode()))
 
 
 def is_part_request() -> bool:
@@ -25,12 +26,4 @@ def is_part_request() -> bool:
 
 def conditional_response(body: str, mimetype: str = "text/html") -> Response:
     """The body with an ETag; 304 without a body if the caller has the same one."""
-    return tagged_response(TaggedPart.from_body(body), mimetype)
-
-
-def tagged_response(part: TaggedPart, mimetype: str = "text/html") -> Response:
-    """As `conditional_response`, for a part whose ETag is known."""
-    response = Response(part.body, mimetype=mimetype)
-    response.set_etag(part.etag)
-    response.make_conditional(request)
-    return response
+    return SharedContent(body.encode()).respond(mimetype)

@@ -1,15 +1,15 @@
-"""Compresses answers: pages and data each time, files once."""
+"""Compresses answers: files and parts of pages once, all others each time."""
 
 import gzip
 import hashlib
-from functools import lru_cache
+import threading
+from http import HTTPStatus
 
 import brotli
 from flask import Flask, Response, request
 from flask_compress import Compress
 
 _ENCODINGS = ("br", "gzip")  # the better one first
-_MAX_CACHED = 128  # some dozen files, each in two encodings and uncompressed
 _BROTLI_QUALITY = 6
 _MIN_BYTES = 500
 
@@ -25,33 +25,45 @@ def register(app: Flask) -> None:
     Compress(app)
 
 
-def fixed_response(content: bytes, mimetype: str) -> Response:
-    """An answer with content that never changes: compressed once, 304 if the caller has it.
+class SharedContent:
+    """Content that many callers get: compressed once for each encoding.
 
-    A middleware for files (WhiteNoise) would answer outside of Flask: without the limits, headers
-    and log line of a request.
+    flask-compress compresses an answer for each caller, and even if that caller already has it.
     """
-    encoding = None
-    if len(content) >= _MIN_BYTES:
-        accepted = request.accept_encodings
-        encoding = next((name for name in _ENCODINGS if accepted[name] > 0), None)
-    body, etag = _encode(content, encoding)
-    response = Response(body, mimetype=mimetype)
-    response.headers["Vary"] = "Accept-Encoding"
-    if encoding is not None:
-        response.headers["Content-Encoding"] = encoding
-    response.set_etag(etag)
-    response.make_conditional(request)
-    return response
+
+    def __init__(self, content: bytes) -> None:
+        self._hash = hashlib.blake2b(content, digest_size=16).hexdigest()
+        self._versions: dict[str | None, bytes] = {None: content}
+        self._is_long = len(content) >= _MIN_BYTES
+        self._lock = threading.Lock()
+
+    def respond(self, mimetype: str) -> Response:
+        """The content in the caller's encoding, with an ETag; 304 if the caller already has it."""
+        encoding = None
+        if self._is_long:
+            accepted = request.accept_encodings
+            encoding = next((name for name in _ENCODINGS if accepted[name] > 0), None)
+        etag = self._hash if encoding is None else f"{self._hash}-{encoding}"
+        # The weak comparison, because some proxies make tags weak.
+        if request.if_none_match.contains_weak(etag):
+            response = Response(status=HTTPStatus.NOT_MODIFIED, mimetype=mimetype)
+        else:
+            response = Response(self._encode(encoding), mimetype=mimetype)
+            if encoding is not None:
+                response.headers["Content-Encoding"] = encoding
+        response.headers["Vary"] = "Accept-Encoding"
+        response.set_etag(etag)
+        return response
+
+    def _encode(self, encoding: str | None) -> bytes:
+        with self._lock:
+            if encoding not in self._versions:
+                self._versions[encoding] = _compress(self._versions[None], encoding)
+            return self._versions[encoding]
 
 
-@lru_cache(_MAX_CACHED)
-def _encode(content: bytes, encoding: str | None) -> tuple[bytes, str]:
-    """The content in an encoding, and its ETag."""
-    etag = hashlib.blake2b(content, digest_size=16).hexdigest()
-    match encoding:
-        case "br":
-            return brotli.compress(content, quality=_BROTLI_QUALITY), f"{etag}-br"
-        case "gzip":
-            return gzip.compress(content, mtime=0), f"{etag}-gzip"
-    return content, etag
+def _compress(content: bytes, encoding: str | None) -> bytes:
+    if encoding == "br":
+        compressed: bytes = brotli.compress(content, quality=_BROTLI_QUALITY)
+        return compressed
+    return gzip.compress(content, mtime=0)

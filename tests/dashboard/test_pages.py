@@ -2,6 +2,7 @@
 content security policy, a failure without a page, an unbounded page, and a database read for each
 viewer."""
 
+import math
 import os
 import re
 import threading
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urljoin
 
+import brotli
 import pytest
 from flask import render_template
 
@@ -262,11 +264,41 @@ def test_part_is_304_until_the_queue_changes(
         again = admin.get(path, part=True, Accept_Encoding="br", If_None_Match=tags[path])
         assert (again.status_code, again.data) == (304, b""), path
         assert again.headers["ETag"] == tags[path]
+        weak_tag = f"W/{tags[path]}"  # as nginx makes it
+        weak = admin.get(path, part=True, Accept_Encoding="br", If_None_Match=weak_tag)
+        assert weak.status_code == 304, path
     watched.jobs.update_one({}, {"$set": {"status": "dlq", "finishedAt": NOW}})
     for path in paths:
         changed = admin.get(path, part=True, Accept_Encoding="br", If_None_Match=tags[path])
         assert changed.status_code == 200, path
         assert changed.headers["ETag"] != tags[path]
+
+
+@pytest.mark.usefixtures("one_job")
+def test_overview_is_compressed_once_for_all_viewers(
+    admin: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an overview that is compressed for each of a hundred viewers, each second."""
+    compressed: list[bytes] = []
+    compress = brotli.compress
+
+    def record(content: bytes, **options: Any) -> bytes:
+        compressed.append(content)
+        return bytes(compress(content, **options))
+
+    monkeypatch.setattr(brotli, "compress", record)
+    monkeypatch.setattr(overview_page, "CACHE_TTL_S", math.inf)
+    tag = ""
+    for status in (200, 200, 304, 304):
+        answer = admin.get(
+            "/dashboard/overview",
+            part=True,
+            Accept_Encoding="br",
+            If_None_Match=tag if status == 304 else "",
+        )
+        assert answer.status_code == status
+        tag = answer.headers["ETag"]
+    assert len(compressed) == 1
 
 
 def test_charts_are_columns_of_numbers(admin: Viewer) -> None:

@@ -8,7 +8,6 @@ import brotli
 import pytest
 
 from jobmon.dashboard import assets
-from jobmon.web import compression
 
 from ..conftest import Api
 
@@ -19,7 +18,7 @@ FILES = ("/dashboard/static/jobmon.css", "/dashboard/static/jobmon.js", "/openap
 def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the contents that are compressed from now on."""
     sizes: list[int] = []
-    compression._encode.cache_clear()
+    assets._read_files.cache_clear()
     for library in (brotli, gzip):
         compress = library.compress
 
