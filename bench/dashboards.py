@@ -1,12 +1,14 @@
-"""Measure what 200 open dashboards cost the service and its database at a million jobs.
+"""Measure pages, and what 500 open dashboards cost the service and its database at a million jobs.
 
-    .venv/bin/python bench/dashboards.py --jobs 1000000 --dashboards 200
+    .venv/bin/python bench/dashboards.py --jobs 1000000 --dashboards 500
 
-Each dashboard requests the overview every second and the charts every ten seconds, with the ETag of
-its last answer, as the page does. Jobs change meanwhile.
+First one client requests pages, each with an address of its own, so that no answer is shared. Then
+each dashboard requests the overview every second and the charts every ten seconds, with the ETag of
+its last answer, as the page does. Jobs change all the time.
 """
 
 import argparse
+import random
 import shutil
 import statistics
 import tempfile
@@ -14,7 +16,6 @@ import threading
 import time
 from collections import Counter
 from datetime import timedelta
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from changes import BATCH, change_jobs
 from filling import fill
 from pymongo import MongoClient
 from pymongo.database import Database
-from scale import SECRET, collecting, find_family, read_cpu_s, serving
+from scale import SECRET, Client, ask, collecting, find_family, read_cpu_s, serving
 
 from jobmon.app import create_app
 from jobmon.demo.mongod import Mongod
@@ -31,6 +32,7 @@ from jobmon.settings import Settings
 from jobmon.web.auth import issue_token
 
 OVERVIEW, CHARTS = "/dashboard/overview?range=1h&by=-queued", "/dashboard/charts?range=1h"
+PAGE_REQUESTS = 200
 EVERY_S = 1.0
 CHARTS_EVERY = 10
 
@@ -41,39 +43,39 @@ class Dashboard(threading.Thread):
     def __init__(self, port: int, token: str, first_s: float, until: float) -> None:
         super().__init__()
         self.statuses: Counter[int] = Counter()
+        self.failures: Counter[str] = Counter()
         self.took_ms: list[float] = []
-        self._port = port
-        self._headers = {"Authorization": f"Bearer {token}", "X-Jobmon-Part": "1"}
-        self._tags: dict[str, str] = {}
+        self._overview, self._charts = (
+            Client(port, path, token, has_cache=True) for path in (OVERVIEW, CHARTS)
+        )
         self._next, self._until = first_s, until
 
     def run(self) -> None:
-        number = 0
+        number = random.randrange(CHARTS_EVERY)  # noqa: S311
         while self._next < self._until:
             time.sleep(max(0.0, self._next - time.monotonic()))
-            self._ask(OVERVIEW)
+            self._ask(self._overview)
             if number % CHARTS_EVERY == 0:
-                self._ask(CHARTS)
+                self._ask(self._charts)
             number += 1
             self._next += EVERY_S
+        self._overview.close()
+        self._charts.close()
 
-    def _ask(self, path: str) -> None:
+    def _ask(self, client: Client) -> None:
         started = time.perf_counter()
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
-        headers = {"If-None-Match": self._tags[path]} if path in self._tags else {}
-        connection.request("GET", path, headers=self._headers | headers)
-        response = connection.getresponse()
-        response.read()
-        connection.close()
-        self.statuses[response.status] += 1
-        self._tags[path] = response.headers.get("ETag") or ""
+        try:
+            self.statuses[client.ask()] += 1
+        except RuntimeError as error:
+            self.failures[str(error)[:80]] += 1
+            client.close()
         self.took_ms.append((time.perf_counter() - started) * 1_000)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1_000_000)
-    parser.add_argument("--dashboards", type=int, default=200)
+    parser.add_argument("--dashboards", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=30)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
@@ -95,11 +97,12 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
             time.sleep(0.1)
         with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
             token = issue_token("root", "admin", timedelta(hours=1))
+        measure_pages(client.jobmon, port, token)
         for number in (0, dashboards):
-            stop = threading.Event()
-            writer = threading.Thread(target=keep_changing, args=[client.jobmon, stop])
-            writer.start()
+            stop, writer = start_changing(client.jobmon)
             before, cpu = count_queries(client), sum(map(read_cpu_s, find_family(web)))
+            for path in (OVERVIEW, CHARTS):  # the first answer takes longest
+                ask(port, path, token)
             now = time.monotonic()
             pages = [
                 Dashboard(port, token, now + EVERY_S * index / number, now + seconds)
@@ -120,6 +123,37 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
             )
             if pages:
                 report_answers(pages)
+
+
+def measure_pages(database: Database[dict[str, Any]], port: int, token: str) -> None:
+    """Print the latencies of the overview, the list of jobs and a job, for one client."""
+    stop, writer = start_changing(database)
+    some_jobs = database.jobs.find({}, {"jobId": True}).limit(PAGE_REQUESTS)
+    ids = [job["jobId"] for job in some_jobs]
+    for name, paths in {
+        "overview": [f"/dashboard?text={number}" for number in range(PAGE_REQUESTS)],
+        "list of jobs": [f"/dashboard/jobs?page={number + 1}" for number in range(PAGE_REQUESTS)],
+        "a job": [f"/dashboard/jobs/{job_id}" for job_id in ids],
+    }.items():
+        took_ms = []
+        for path in paths:
+            client = Client(port, path, token)
+            started = time.perf_counter()
+            client.ask()
+            took_ms.append((time.perf_counter() - started) * 1_000)
+            client.close()
+        cuts = statistics.quantiles(took_ms, n=100)
+        print(f"{name}: p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms", flush=True)
+    stop.set()
+    writer.join()
+
+
+def start_changing(database: Database[dict[str, Any]]) -> tuple[threading.Event, threading.Thread]:
+    """Change jobs in a thread until the event is set."""
+    stop = threading.Event()
+    writer = threading.Thread(target=keep_changing, args=[database, stop])
+    writer.start()
+    return stop, writer
 
 
 def keep_changing(database: Database[dict[str, Any]], stop: threading.Event) -> None:
@@ -144,9 +178,11 @@ def report(number: int, seconds: float, queries: int, cpu: float) -> None:
 
 def report_answers(pages: list[Dashboard]) -> None:
     statuses = sum((page.statuses for page in pages), Counter[int]())
+    failures = sum((page.failures for page in pages), Counter[str]())
     took_ms = [ms for page in pages for ms in page.took_ms]
     p50, p99 = statistics.median(took_ms), statistics.quantiles(took_ms, n=100)[98]
-    print(f"  {dict(statuses)}: p50 {p50:.0f} ms, p99 {p99:.0f} ms, slowest {max(took_ms):.0f} ms")
+    times = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, slowest {max(took_ms):.0f} ms"
+    print(f"  {dict(statuses)}, failed: {dict(failures)}; {times}")
 
 
 if __name__ == "__main__":

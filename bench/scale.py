@@ -2,10 +2,10 @@
 
     .venv/bin/python bench/scale.py --jobs 10000 1000000
 
-For each N: fills a real MongoDB (96% succeeded, 8 types, 30 days), lets a collector count it, and
-requests every answer in one process, by one client of gunicorn, and by 32 clients. Prints a table
-of p50 in ms in one process and by HTTP, and of answers a second to 32 clients. The ratio compares
-p50 by HTTP at the largest N with the smallest N.
+For each N: fills a real MongoDB (96% succeeded, 8 types, 30 days), and lets a collector count it.
+Then requests every answer of each N, in one process, by one client of gunicorn, and by 32 clients.
+Prints the sizes of the indexes, and a table of p50 in ms in one process and by HTTP, and of answers
+a second to 32 clients. The ratio compares p50 by HTTP at the largest N with the smallest N.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,6 +49,7 @@ from jobmon.web.auth import issue_token
 SECRET = "benchmarks are not secret, but the key has to be long enough"  # noqa: S105
 CLIENTS = 32
 DEEP = 450_000
+ORIGINAL_UP_TO = 10_000_000  # jobs; with more, an answer of the original takes many seconds
 STOPS_WITHIN_S = 60
 
 
@@ -133,7 +134,8 @@ class Client:
     """A client with a kept-alive connection and just enough HTTP.
 
     The standard library's client takes longer for a request than the service does. With
-    `has_cache`, it sends the ETag of the last answer, as a part of a page that updates itself does.
+    `has_cache`, it accepts compressed answers and sends the ETag of the last one, as a browser does
+    for a part of a page that updates itself.
     """
 
     def __init__(self, port: int, path: str, token: str, *, has_cache: bool = False) -> None:
@@ -141,11 +143,16 @@ class Client:
         self._has_cache = has_cache
         self._socket: socket.socket | None = None
         headers = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+        if has_cache:
+            headers += "Accept-Encoding: gzip, deflate, br\r\n"
         self._head = f"GET {path} HTTP/1.1\r\n{headers}".encode()
         self._request = self._head + b"\r\n"
 
-    def ask(self) -> None:
-        """Send the request and read the whole answer; RuntimeError unless it is a 200 or 304."""
+    def ask(self) -> int:
+        """Send the request and read the whole answer; returns its status.
+
+        RuntimeError unless it is 200 or 304.
+        """
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=600)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -155,7 +162,7 @@ class Client:
             data += self._receive(self._socket)
         head = data[:end].lower()
         if self._has_cache and head.startswith(b"http/1.1 304 "):
-            return
+            return 304
         if not head.startswith(b"http/1.1 200 "):
             raise RuntimeError(f"{self._path}: {data[:300]!r}")
         if self._has_cache:
@@ -167,11 +174,13 @@ class Client:
         missing = length - (len(data) - end - 4)
         while missing > 0:
             missing -= len(self._receive(self._socket))
+        return 200
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next request opens another one."""
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
 
     def _receive(self, connection: socket.socket) -> bytes:
         received = connection.recv(1 << 16)
@@ -343,8 +352,31 @@ def list_filters() -> dict[str, str]:
     }
 
 
-def measure(count: int, folder: Path) -> dict[str, Cost]:
-    """The cost of every answer with `count` jobs."""
+@dataclass(frozen=True)
+class Target:
+    """A service that watches `count` jobs; `paths` are its paths to request, by name."""
+
+    count: int
+    client: FlaskClient
+    port: int
+    paths: dict[str, str]
+    token: str
+
+    def measure(self, name: str) -> Cost | None:
+        """The cost of an answer; None if it would take minutes."""
+        if name.startswith("original: ") and self.count > ORIGINAL_UP_TO:
+            return None
+        path = self.paths[name]
+        return Cost(
+            time_inside(self.client, path, self.token),
+            time_alone(self.port, path, self.token),
+            measure_rate(self.port, path, self.token),
+        )
+
+
+@contextmanager
+def watching(count: int, folder: Path) -> Iterator[Target]:
+    """Fill a server with `count` jobs, and run a collector and the service."""
     with Mongod(folder / str(count), cache_gb=8) as server:
         uri = server.uri.replace("/?", "/jobmon?")
         print(f"{count:,} jobs: filled in {fill(uri, count):.0f} s", flush=True)
@@ -357,27 +389,36 @@ def measure(count: int, folder: Path) -> dict[str, Cost]:
             filters=FILTERS,
         )
         connection = Connection(settings)
+        print_sizes(connection)
         with collecting(uri) as collector, serving(uri) as (port, web):
             await_built(connection, collector)
             app = original.create(settings)
             with app.app_context():
                 token = issue_token("user-7", "admin", timedelta(hours=9))
-            costs = {}
-            for name, path in list_paths(connection, count).items():
-                costs[name] = Cost(
-                    time_inside(app.test_client(), path, token),
-                    time_alone(port, path, token),
-                    measure_rate(port, path, token),
-                )
-                print(f"  {name}: {costs[name]}", flush=True)
+            yield Target(count, app.test_client(), port, list_paths(connection, count), token)
             app.extensions["jobmon_connection"].client.close()
             print(
-                f"memory: collector {read_peak_mib([collector])} MiB, "
+                f"{count:,} jobs, memory: collector {read_peak_mib([collector])} MiB, "
                 f"web with two workers {read_peak_mib(find_family(web))} MiB",
                 flush=True,
             )
         connection.client.close()
-        return costs
+
+
+def print_sizes(connection: Connection) -> None:
+    """Print the sizes on disk of the watched collections, and of each of their indexes."""
+    assert connection.attempts is not None  # noqa: S101
+    for collection in (connection.jobs.collection, connection.attempts.collection):
+        (stats,) = collection.aggregate([{"$collStats": {"storageStats": {}}}])
+        storage = stats["storageStats"]
+        print(
+            f"{collection.name}: {storage['avgObjSize']} bytes a document, "
+            f"{storage['storageSize'] >> 20:,} MiB on disk; indexes "
+            f"{storage['totalIndexSize'] >> 20:,} MiB",
+            flush=True,
+        )
+        for name, size in storage["indexSizes"].items():
+            print(f"  {name}: {size >> 20:,} MiB", flush=True)
 
 
 def await_built(connection: Connection, collector: int) -> None:
@@ -404,20 +445,33 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     try:
-        results = {count: measure(count, folder) for count in sizes}
+        with ExitStack() as stack:
+            targets = [stack.enter_context(watching(count, folder)) for count in sizes]
+            costs = {name: measure(name, targets) for name in targets[0].paths}
     finally:
         shutil.rmtree(folder)
     print(f"load of the machine at the end: {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores")
     print("| | " + " | ".join(f"{count:,} jobs" for count in sizes) + " | ratio |")
     print("| --- |" + " --- |" * (len(sizes) + 1))
-    for name in results[sizes[0]]:
-        costs = [results[count][name] for count in sizes]
-        cells = [f"{c.inside_ms:.2f} / {c.alone_ms:.2f} ms, {c.rate:,.1f}/s" for c in costs]
-        ratio = costs[-1].alone_ms / costs[0].alone_ms
-        print(f"| {name} | " + " | ".join(cells) + f" | {ratio:.2f} |")
-    for count in sizes:
-        ratio = results[count]["stats"].rate / results[count]["original: stats"].rate
-        print(f"stats at {count:,} jobs, 32 clients: {ratio:.0f} times the original's rate")
+    for name, row in costs.items():
+        known = [cost for cost in row if cost is not None]
+        ratio = f"{known[-1].alone_ms / known[0].alone_ms:.2f}"
+        print(f"| {name} | " + " | ".join(map(format_cell, row)) + f" | {ratio} |")
+    for count, own, other in zip(sizes, costs["stats"], costs["original: stats"], strict=True):
+        if own and other:
+            ratio = f"{own.rate / other.rate:.0f}"
+            print(f"stats at {count:,} jobs, 32 clients: {ratio} times the original's rate")
+
+
+def measure(name: str, targets: list[Target]) -> list[Cost | None]:
+    """The costs of an answer for all targets, one after another: the load is about the same."""
+    costs = [target.measure(name) for target in targets]
+    print(f"  {name}: {' | '.join(map(format_cell, costs))}", flush=True)
+    return costs
+
+
+def format_cell(cost: Cost | None) -> str:
+    return f"{cost.inside_ms:.2f} / {cost.alone_ms:.2f} ms, {cost.rate:,.1f}/s" if cost else ""
 
 
 if __name__ == "__main__":
