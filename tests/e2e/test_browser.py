@@ -976,6 +976,22 @@ def test_paused_list_sends_no_requests_until_resumed(
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)
 
 
+def test_page_of_a_busy_service_waits_before_its_next_request(visit: Visits, stack: Stack) -> None:
+    """Catches pages that request as often as ever while the service refuses them."""
+    page = visit(f"{stack.url}/dashboard/jobs", clock=True)
+    expect(page.locator("#freshness")).to_have_text("live")
+    headers = {"X-Error-Code": "overloaded", "Retry-After": "30"}
+    page.route("**/dashboard/jobs", lambda route: route.fulfill(status=503, headers=headers))
+    page.clock.run_for(5_000)
+    expect(page.locator("#freshness")).to_have_text(re.compile("jobmon is busy · data . s old"))
+    requests = visit.count_requests("/dashboard/jobs")
+    page.clock.run_for(24_000)
+    assert visit.count_requests("/dashboard/jobs") == requests
+    page.unroute_all()
+    page.clock.run_for(37_000)  # up to twice as long, so that not all pages come back at once
+    expect(page.locator("#freshness")).to_have_text("live")
+
+
 def test_list_copies_an_id_and_exports_the_filtered_jobs(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:

@@ -147,7 +147,10 @@ function readAnswer(event) {
     endUpdates(ENDINGS[code] || "This page no longer exists.");
   } else if (status !== 401) { // a 401 reloads the page, which then shows the sign-in form
     failure = FAILURES[code] || "jobmon not responding";
-    if (status === 429) waitUntil = Date.now() + 1000 * (Number(xhr.getResponseHeader("Retry-After")) || 1);
+    const waitMs = 1000 * (Number(xhr?.getResponseHeader("Retry-After")) || 1);
+    if (status === 429) waitUntil = Date.now() + waitMs;
+    // Viewers of a busy jobmon come back at different times.
+    else if (code === "overloaded") waitUntil = Date.now() + waitMs * (1 + Math.random());
   }
   showFreshness();
 }
