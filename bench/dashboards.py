@@ -34,6 +34,7 @@ from jobmon.web.auth import issue_token
 OVERVIEW, CHARTS = "/dashboard/overview?range=1h&by=-queued", "/dashboard/charts?range=1h"
 PAGE_REQUESTS = 200
 EVERY_S = 1.0
+RETRY_AFTER_S = 2  # of a 503
 CHARTS_EVERY = 10
 
 
@@ -45,6 +46,7 @@ class Dashboard(threading.Thread):
         self.statuses: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
         self.took_ms: list[float] = []
+        self._is_refused = False
         self._overview, self._charts = (
             Client(port, path, token, has_cache=True) for path in (OVERVIEW, CHARTS)
         )
@@ -58,16 +60,20 @@ class Dashboard(threading.Thread):
             if number % CHARTS_EVERY == 0:
                 self._ask(self._charts)
             number += 1
-            self._next += EVERY_S
+            # As a page does: no request during another one, and later if the service is busy.
+            wait_s = random.uniform(1, 2) * RETRY_AFTER_S if self._is_refused else 0.0  # noqa: S311
+            self._next = max(self._next + EVERY_S, time.monotonic() + wait_s)
         self._overview.close()
         self._charts.close()
 
     def _ask(self, client: Client) -> None:
         started = time.perf_counter()
+        self._is_refused = False
         try:
             self.statuses[client.ask()] += 1
         except RuntimeError as error:
             self.failures[str(error)[:80]] += 1
+            self._is_refused = True
             client.close()
         self.took_ms.append((time.perf_counter() - started) * 1_000)
 

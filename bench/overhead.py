@@ -5,18 +5,20 @@
 Runs jobmon, the bare stack (`bare.py`) and Express (`express.mjs`) on the same database with a
 collector. Each has two processes; Python's have sixteen threads. 32 clients send requests to one
 service and then to the other, five times. Prints the median rates, and the median of the rounds'
-ratios. If npm cannot install Express, its row is left out.
+ratios, and how long starts take. If npm cannot install Express, its row is left out.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import NamedTuple
 
 from filling import fill
 from scale import (
+    JOBMON,
     SECRET,
     ask,
     await_built,
@@ -44,6 +47,7 @@ BARE = ("--workers", "2", "--threads", "16", "--worker-class", "gthread", "bare:
 EXPRESS = ("express", "mongodb", "jsonwebtoken")
 OVERVIEW = "/dashboard/overview?range=1h&by=-queued"
 ROUNDS, ROUND_S = 5, 3.0
+STARTS = 5
 STARTS_WITHIN_S = 30
 
 
@@ -120,6 +124,42 @@ def measure(uri: str, count: int, folder: Path) -> None:
     connection.client.close()
 
 
+def measure_starts(uri: str) -> None:
+    """Print the median times and CPU of starts: of imports, of `--help`, until the first answer."""
+
+    def run(*arguments: str) -> float:
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        return time.monotonic()
+
+    def serve(app: tuple[str, ...]) -> float:
+        with serving(uri, app):
+            return time.monotonic()
+
+    # Each returns when it was ready.
+    starts: dict[str, Callable[[], float]] = {
+        "import flask": lambda: run("-c", "import flask"),
+        "import pymongo": lambda: run("-c", "import pymongo"),
+        "import jobmon.queue": lambda: run("-c", "import jobmon.queue"),
+        "import jobmon.app": lambda: run("-c", "import jobmon.app"),
+        "jobmon --help": lambda: run("-m", "jobmon.cli", "--help"),
+        "bare stack, to the first answer": lambda: serve(BARE),
+        "jobmon, to the first answer": lambda: serve(JOBMON),
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
+    for _ in range(STARTS):
+        for name, start in starts.items():
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            began = time.monotonic()
+            took_s = start() - began
+            now_used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu_s = now_used.ru_utime + now_used.ru_stime - used.ru_utime - used.ru_stime
+            times[name].append((took_s, cpu_s))
+    print("| start | time | CPU |\n| --- | --- | --- |")
+    for name, measured in times.items():
+        took_s, cpu_s = map(statistics.median, zip(*measured, strict=True))
+        print(f"| {name} | {took_s:.2f} s | {cpu_s:.2f} s |", flush=True)
+
+
 def compare(name: str, compared_with: str, jobmon: Request, other: Request, token: str) -> None:
     """Print the rates of a request to jobmon and of another request."""
     rates = [[one.measure_rate(token) for one in (jobmon, other)] for _ in range(ROUNDS)]
@@ -179,6 +219,7 @@ def main() -> None:
             uri = server.uri.replace("/?", "/jobmon?")
             print(f"{count:,} jobs: filled in {fill(uri, count):.0f} s", flush=True)
             measure(uri, count, folder)
+            measure_starts(uri)
     finally:
         shutil.rmtree(folder)
 

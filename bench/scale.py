@@ -83,7 +83,7 @@ def serving(uri: str, app: tuple[str, ...] = JOBMON) -> Iterator[tuple[int, int]
                 if process.poll() is not None:
                     log.seek(0)
                     sys.exit(f"gunicorn did not start: {log.read()}")
-                time.sleep(0.1)
+                time.sleep(0.02)
         yield port, process.pid
     finally:
         end_process(process)
