@@ -70,7 +70,6 @@ html_copy_source = False
 html_show_sphinx = False
 
 FOLDER_LINK = re.compile(r"\[([^]]+)\]\(((?:\.\./)?[\w./-]+)\)")
-CODE_IN_DOCSTRING = re.compile(r"(?<=\n\n)(?=    \S)")
 
 
 def prepare_page(app: Sphinx, name: str, content: list[str]) -> None:
@@ -91,12 +90,11 @@ def mark_code(*arguments: object) -> None:
     """Mark the indented examples of a docstring as code, in place."""
     lines = arguments[-1]
     assert isinstance(lines, list)  # noqa: S101
-    before = ""
-    for number in reversed(range(len(lines))):
-        before = lines[number - 1] if number else ""
-        begins = lines[number].startswith("    ") and not before.strip()
-        if begins and not (number > 1 and lines[number - 2].startswith("    ")):
-            lines[number:number] = [".. code-block:: python", ""]
+    for index in reversed(range(len(lines))):
+        previous = lines[index - 1] if index else ""
+        is_first = lines[index].startswith("    ") and not previous.strip()
+        if is_first and not (index > 1 and lines[index - 2].startswith("    ")):
+            lines[index:index] = [".. code-block:: python", ""]
 
 
 def copy_first_page(app: Sphinx, failure: Exception | None) -> None:
