@@ -11,15 +11,15 @@ from bson.datetime_ms import DatetimeMS
 
 from jobmon.store.bson_json import to_iso, to_json, to_text
 
-NAIVE = datetime(2026, 1, 2)  # noqa: DTZ001 - a client without time zones reads such dates
+NAIVE_DATE = datetime(2026, 1, 2)  # noqa: DTZ001 - read by a client with tz_aware=False
 OID = ObjectId("65f0c0ffee0123456789abcd")
 
 
 @pytest.mark.parametrize(
-    ("moment", "printed"),
+    ("moment", "iso_text"),
     [
         (datetime(2026, 1, 2, 3, 4, 5, 678_999, UTC), "2026-01-02T03:04:05.678Z"),
-        (NAIVE, "2026-01-02T00:00:00.000Z"),
+        (NAIVE_DATE, "2026-01-02T00:00:00.000Z"),
         (datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=1))), "2026-01-02T00:00:00.000Z"),
         (datetime(1969, 12, 31, 23, 59, 59, 999_000, UTC), "1969-12-31T23:59:59.999Z"),
         (datetime(33, 1, 1, tzinfo=UTC), "0033-01-01T00:00:00.000Z"),
@@ -31,8 +31,8 @@ OID = ObjectId("65f0c0ffee0123456789abcd")
         (DatetimeMS(-62_198_755_200_000), "-000001-01-01T00:00:00.000Z"),
     ],
 )
-def test_dates_are_printed_as_javascript_prints_them(moment: Any, printed: str) -> None:
-    assert to_iso(moment) == printed  # each as `new Date(…).toISOString()` in Node.js
+def test_dates_are_printed_as_javascript_prints_them(moment: Any, iso_text: str) -> None:
+    assert to_iso(moment) == iso_text  # each as `new Date(…).toISOString()` in Node.js
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_dates_are_printed_as_javascript_prints_them(moment: Any, printed: str) 
         (MinKey(), "MinKey"),
         (MaxKey(), "MaxKey"),
         (
-            {"a": [OID, {"b": NAIVE}]},
+            {"a": [OID, {"b": NAIVE_DATE}]},
             {"a": [str(OID), {"b": "2026-01-02T00:00:00.000Z"}]},
         ),
     ],
@@ -80,5 +80,5 @@ def test_every_bson_type_becomes_json(value: Any, expected: Any) -> None:
         ({"a": None}, '{"a": null}'),
     ],
 )
-def test_every_value_becomes_a_text(value: Any, expected: str) -> None:
+def test_a_value_of_any_type_becomes_a_text(value: Any, expected: str) -> None:
     assert to_text(value) == expected

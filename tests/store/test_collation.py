@@ -1,5 +1,5 @@
-"""A collection whose default collation ignores case, on the real server: catches a job that is
-shown to somebody else, an id that opens another job, and counts that mix different values."""
+"""Collections whose default collation ignores case, on the real server: catches a job that is shown
+to somebody else, an id that opens another job, and counts that mix values of different case."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,36 +21,36 @@ OWNERS = ("u-a", "u-A")
 IDS = ("xk9ab", "xK9Ab")
 
 
-@pytest.fixture(params=["indexes of the program", "indexes of jobmon", "both", "none"])
+@pytest.fixture(params=["program's indexes", "jobmon's indexes", "both", "no indexes"])
 def queue(
     request: pytest.FixtureRequest, mongod: Mongod, database: Database[dict[str, Any]]
 ) -> Iterator[WatchedQueue]:
     for name in ("jobs", "job_attempts"):
         database.create_collection(name, collation=IGNORES_CASE)
-    for number, (owner, job_id) in enumerate(zip(OWNERS, IDS, strict=True)):
+    for index, (owner, job_id) in enumerate(zip(OWNERS, IDS, strict=True)):
         database.jobs.insert_one(
             {
-                "_id": ObjectId(f"{number:024x}"),
+                "_id": ObjectId(f"{index:024x}"),
                 "jobId": job_id,
                 "createdBy": owner,
-                "type": ["mail", "Mail"][number],
-                "status": ["queued", "Queued"][number],
+                "type": ["mail", "Mail"][index],
+                "status": ["queued", "Queued"][index],
                 "createdAt": NOW,
             }
         )
         database.job_attempts.insert_one({"jobId": job_id, "attemptNumber": 1, "workerId": owner})
-    watching = WatchedQueue(mongod, database)
-    if request.param in ("indexes of the program", "both"):
+    watched_queue = WatchedQueue(mongod, database)
+    if request.param in ("program's indexes", "both"):
         database.jobs.create_index([("jobId", 1)])
         database.jobs.create_index([("createdBy", 1), ("createdAt", -1), ("_id", -1), ("type", 1)])
         database.job_attempts.create_index([("jobId", 1), ("attemptNumber", 1)])
-    if request.param in ("indexes of jobmon", "both"):
-        create_indexes(watching.connection)
-    yield watching
-    watching.close()
+    if request.param in ("jobmon's indexes", "both"):
+        create_indexes(watched_queue.connection)
+    yield watched_queue
+    watched_queue.close()
 
 
-def test_a_job_opens_by_its_own_id_for_its_own_owner(queue: WatchedQueue) -> None:
+def test_a_job_opens_only_by_its_id_and_for_its_owner_in_the_same_case(queue: WatchedQueue) -> None:
     for owner, job_id in zip(OWNERS, IDS, strict=True):
         job = queue.api.get_as_owner(f"/jobs/{job_id}", owner).json
         assert (job["jobId"], job["createdBy"]) == (job_id, owner)
@@ -63,26 +63,26 @@ def test_a_job_opens_by_its_own_id_for_its_own_owner(queue: WatchedQueue) -> Non
 
 
 @pytest.mark.parametrize("sort", ["createdAt", "-createdAt"])
-def test_lists_totals_and_exports_of_an_owner_have_their_jobs_only(
+def test_lists_totals_and_exports_compare_filters_case_sensitively(
     queue: WatchedQueue, sort: str
 ) -> None:
-    for number, owner in enumerate(OWNERS):
-        shown = queue.api.get_as_owner("/jobs", owner, sort=sort).json
-        assert [job["jobId"] for job in shown["data"]] == [IDS[number]]
-        assert shown["meta"]["total"] == 1
+    for index, owner in enumerate(OWNERS):
+        page = queue.api.get_as_owner("/jobs", owner, sort=sort).json
+        assert [job["jobId"] for job in page["data"]] == [IDS[index]]
+        assert page["meta"]["total"] == 1
         for query in (
             {"owner": owner},
-            {"owner": owner, "status": ["queued", "Queued"][number]},
-            {"type": ["mail", "Mail"][number]},
-            {"status": ["queued", "Queued"][number]},
-            {"job_id": IDS[number][:4]},
+            {"owner": owner, "status": ["queued", "Queued"][index]},
+            {"type": ["mail", "Mail"][index]},
+            {"status": ["queued", "Queued"][index]},
+            {"job_id": IDS[index][:4]},
         ):
-            assert queue.ids(sort=sort, **query) == [IDS[number]]
+            assert queue.ids(sort=sort, **query) == [IDS[index]]  # also compares total and export
     assert queue.api.get_as_owner("/jobs", "U-A").json["meta"]["total"] == 0
     assert queue.ids(owner=OWNERS[0], type="Mail") == []
 
 
-def test_counts_distinguish_different_values(queue: WatchedQueue) -> None:
+def test_counts_distinguish_values_that_differ_in_case(queue: WatchedQueue) -> None:
     stats = queue.get("/admin/jobs/stats")
     assert {name: count for name, count in stats["statusCounts"].items() if count} == {
         "queued": 1,
@@ -91,7 +91,7 @@ def test_counts_distinguish_different_values(queue: WatchedQueue) -> None:
     assert stats["typeCounts"] == {"mail": {"queued": 1}, "Mail": {"Queued": 1}}
 
 
-def test_init_creates_indexes_that_compare_exactly(
+def test_created_indexes_have_no_collation(
     mongod: Mongod,
     database: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
@@ -101,5 +101,5 @@ def test_init_creates_indexes_that_compare_exactly(
     database.jobs.create_index([("jobId", 1)])
     uri = database_uri(mongod, database)
     index_queue(make_settings(mongo_uri=uri))
-    exact = [index for index in database.jobs.list_indexes() if "collation" not in index]
-    assert {"jobId", "createdBy"} <= {next(iter(index["key"])) for index in exact}
+    indexes = [index for index in database.jobs.list_indexes() if "collation" not in index]
+    assert {"jobId", "createdBy"} <= {next(iter(index["key"])) for index in indexes}

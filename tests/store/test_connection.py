@@ -1,5 +1,5 @@
-"""The connection on the real server: catches a client shared across a fork, a document that
-cannot be read, and a service that does not come back with its database."""
+"""The connection on the real server: catches a client that is shared across a fork, a document that
+cannot be read, and a service that does not recover when its database is back."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ from ..support.waiting import PATIENCE_S, eventually
 @pytest.mark.parametrize(
     ("path", "name"), [("", "jobmon"), ("/", "jobmon"), ("/shop", "shop"), ("/shop?w=1", "shop")]
 )
-def test_the_database_is_the_one_in_the_uri(
+def test_the_database_is_named_by_the_uri_or_jobmon(
     make_settings: Callable[..., Settings], path: str, name: str
 ) -> None:
     connection = Connection(make_settings(mongo_uri=f"mongodb://127.0.0.1:1{path}"))
@@ -44,7 +44,7 @@ def test_the_database_is_the_one_in_the_uri(
 def test_a_refused_sign_in_is_not_an_outage(
     mongod: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches a readiness check that reports an outage if the password is wrong."""
+    """Catches a connection that reports an outage if the password is wrong."""
     uri = mongod.uri.replace("mongodb://", "mongodb://nobody:wrong@")
     connection = Connection(make_settings(mongo_uri=uri, server_selection_timeout_ms=100))
 
@@ -54,22 +54,23 @@ def test_a_refused_sign_in_is_not_an_outage(
         assert refused.value.code == AUTHENTICATION_FAILED
         return str(refused.value)
 
-    # Between two checks of the driver's monitor the server counts as unknown.
+    # jobmon reports the refusal itself only while the driver does not know the server's state: from
+    # a refused sign-in until the driver's next check.
     eventually(lambda: "the sign-in was refused" in refusal())
     connection.close()
 
 
-def test_a_fork_gets_a_client_of_its_own(
+def test_another_process_id_gets_a_new_client(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = Connection(make_settings(mongo_uri="mongodb://127.0.0.1:1"))
-    before = connection.client
-    assert connection.client is before
+    first_client = connection.client
+    assert connection.client is first_client
     monkeypatch.setattr("os.getpid", lambda: -1)
-    after = connection.client
-    assert after is not before
-    before.close()
-    after.close()
+    second_client = connection.client
+    assert second_client is not first_client
+    first_client.close()
+    second_client.close()
 
 
 FORK = """
@@ -79,20 +80,20 @@ from jobmon.store.connection import Connection
 
 warnings.simplefilter("error")
 connection = Connection(Settings(mongo_uri=sys.argv[1]))
-before = connection.client
+parents_client = connection.client
 connection.ping()
 if child := os.fork():
     _, status = os.waitpid(child, 0)
-    before.close()
+    parents_client.close()
     sys.exit(os.waitstatus_to_exitcode(status))
 connection.ping()
-same = connection.client is before
+is_shared = connection.client is parents_client
 connection.client.close()
-os._exit(7 if same else 0)
+os._exit(7 if is_shared else 0)
 """
 
 
-def test_a_forked_process_has_connections_of_its_own(mongod: Mongod) -> None:
+def test_a_forked_child_connects_with_its_own_client(mongod: Mongod) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK, mongod.uri],
         capture_output=True,
@@ -103,7 +104,7 @@ def test_a_forked_process_has_connections_of_its_own(mongod: Mongod) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_document_that_is_broken_inside_is_still_shown(
+def test_a_document_with_invalid_utf8_is_still_shown(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     raw = encode({"jobId": "raw", "type": "@@", "payload": {"text": "@@"}, "createdAt": NOW})
@@ -113,7 +114,7 @@ def test_a_document_that_is_broken_inside_is_still_shown(
     assert real_api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
 
 
-def test_the_service_recovers_with_its_database(
+def test_the_service_recovers_when_its_database_is_back(
     make_settings: Callable[..., Settings], tmp_path: Path, mongod: Mongod
 ) -> None:
     server = Mongod(tmp_path / "data", port=free_port())
@@ -167,20 +168,20 @@ def test_a_date_that_python_cannot_hold_breaks_neither_list_nor_job_nor_stats(
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+def dns_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
     with name_server(monkeypatch) as server:
         yield server
 
 
-def use_host_name(mongod: Mongod, database: str) -> tuple[str, str]:
-    """A mongodb+srv address, and the SRV record that leads it to a server."""
+def make_srv_uri(mongod: Mongod, database: str) -> tuple[str, str]:
+    """A mongodb+srv address, and the SRV record that resolves it to `mongod`."""
     return (
         f"mongodb+srv://{NAME}/{database}?tls=false&replicaSet=rs0",
         f"0 0 {mongod.port} {HOST}.",
     )
 
 
-# Wrong answers of a name server for the host of the database, each with the TXT record's options.
+# Wrong values of `NameServer.answer` for the database's host name, with the `options` of its TXT.
 WRONG_ANSWERS = {
     "silence": ("silence", ""),
     "no such name": ("no such name", ""),
@@ -194,14 +195,14 @@ WRONG_ANSWERS = {
 def test_an_unresolved_host_name_is_an_outage_that_ends(
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
-    names: NameServer,
+    dns_server: NameServer,
     mongod: Mongod,
     database: Database[dict[str, Any]],
     case: str,
 ) -> None:
     database.jobs.insert_one({"jobId": "there", "status": "queued"})
-    uri, srv_record = use_host_name(mongod, database.name)
-    names.answer, names.options = WRONG_ANSWERS[case]
+    uri, srv_record = make_srv_uri(mongod, database.name)
+    dns_server.answer, dns_server.options = WRONG_ANSWERS[case]
     app = create_app(make_settings(mongo_uri=uri, server_selection_timeout_ms=300))
     api = Api(app)
     try:
@@ -213,14 +214,15 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         ready = api.get("/readyz")
         assert ready.status_code == 503
         assert ready.json["error"]["details"] == {"database": ["the host name is not resolved"]}
-        scraped = api.get_as_admin("/metrics")
-        assert scraped.status_code == 200
-        assert 'jobmon_database_up{queue="default"} 0.0' in scraped.text
-        before = names.questions
-        eventually(lambda: names.questions > before + 1)  # it retries, but logs the failure once
+        metrics = api.get_as_admin("/metrics")
+        assert metrics.status_code == 200
+        assert 'jobmon_database_up{queue="default"} 0.0' in metrics.text
+        questions_before = dns_server.questions
+        # The client retries, but logs the failure once.
+        eventually(lambda: dns_server.questions > questions_before + 1)
         messages = [record.getMessage() for record in caplog.records]
         assert len([text for text in messages if "unreachable" in text]) == 1
-        names.answer, names.options = srv_record, ""
+        dns_server.answer, dns_server.options = srv_record, ""
         eventually(lambda: api.get("/readyz").status_code == 200)
         assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
         assert api.get_as_admin("/jobs/there").status_code == 200
@@ -228,15 +230,15 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         app.extensions["jobmon_connection"].close()
 
 
-def test_concurrent_callers_cause_one_dns_query_at_a_time(
-    make_settings: Callable[..., Settings], names: NameServer
+def test_concurrent_callers_send_no_dns_queries_of_their_own(
+    make_settings: Callable[..., Settings], dns_server: NameServer
 ) -> None:
     settings = make_settings(
         mongo_uri=f"mongodb+srv://{NAME}/shop", server_selection_timeout_ms=500
     )
     connection = Connection(settings)
 
-    def ask(_: int) -> str:
+    def read_name_or_error(_: int) -> str:
         try:
             return connection.database.name
         except DatabaseUnreachableError as error:
@@ -244,24 +246,24 @@ def test_concurrent_callers_cause_one_dns_query_at_a_time(
 
     try:
         with ThreadPoolExecutor(40) as pool:
-            assert set(pool.map(ask, range(200))) == {"UnresolvedHostError"}
-        assert names.questions <= 10, "only tries query the DNS, callers do not"
-        ended = threading.Thread(target=connection.close)
-        ended.start()
-        ended.join(PATIENCE_S)
-        assert not ended.is_alive()
+            assert set(pool.map(read_name_or_error, range(200))) == {"UnresolvedHostError"}
+        assert dns_server.questions <= 10, "200 callers share a few DNS queries"
+        closing = threading.Thread(target=connection.close)
+        closing.start()
+        closing.join(PATIENCE_S)
+        assert not closing.is_alive()
     finally:
         connection.close()
 
 
 def test_a_collector_starts_while_the_name_server_is_unreachable(
     make_settings: Callable[..., Settings],
-    names: NameServer,
+    dns_server: NameServer,
     mongod: Mongod,
     database: Database[dict[str, Any]],
 ) -> None:
     database.jobs.insert_one({"jobId": "there", "status": "queued"})
-    uri, srv_record = use_host_name(mongod, database.name)
+    uri, srv_record = make_srv_uri(mongod, database.name)
     settings = make_settings(
         mongo_uri=uri, rollup_db=f"{database.name}_own", server_selection_timeout_ms=300
     )
@@ -269,7 +271,7 @@ def test_a_collector_starts_while_the_name_server_is_unreachable(
     try:
         with collecting(settings):
             assert Api(app).get_as_admin("/admin/jobs/stats").status_code == 503
-            names.answer = srv_record
+            dns_server.answer = srv_record
             eventually(
                 lambda: Api(app).get_as_admin("/admin/jobs/stats").json.get("source") == "rollup"
             )
@@ -295,6 +297,6 @@ def test_a_malformed_srv_address_is_refused_at_the_start(
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", SECRET)
     with pytest.raises(SettingsError, match="JOBMON_MONGO_URI") as refused:
         Settings.from_env()
-    assert "word" not in str(refused.value)
+    assert "word" not in str(refused.value)  # the end of the password
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb+srv://user:p%40ss@queue.cluster.test/shop?w=1")
     assert Settings.from_env().mongo_uri.endswith("?w=1")

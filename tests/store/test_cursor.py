@@ -1,6 +1,6 @@
 """Reading a list by cursors, forward and back, newest first and oldest first: catches a job that is
-lost or shown twice because of the value of its createdAt or _id, two directions that disagree,
-and a cursor that brings an operator into a query."""
+missing or listed twice because of the value of its createdAt or _id, pages that differ on the way
+back, and a cursor that puts an operator into a query."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ from ..conftest import DATE, NOW, SECRET, Api
 from ..fuzz.documents import Value, binary, date, int32, raw, text
 from ..support.commands import database_uri
 
-CREATED = [
+CREATED_AT_VALUES = [
     NOW,
     NOW,
     NOW + timedelta(seconds=1),
@@ -90,17 +90,17 @@ CREATED = [
     "x" * 5_000,
     {"password": "p"},
 ]
-JOBS = [{"createdAt": value} for value in CREATED] + [{}, {}]
-# Without an array the index is read in both directions; with one, MongoDB has to sort.
-UNSORTED = {
-    "arrays": JOBS,
-    "no arrays": [job for job in JOBS if not isinstance(job.get("createdAt"), list)],
+JOBS = [{"createdAt": value} for value in CREATED_AT_VALUES] + [{}, {}]
+# If no createdAt is an array, the index is read in both directions; otherwise MongoDB has to sort.
+JOBS_BY_CASE = {
+    "with arrays": JOBS,
+    "without arrays": [job for job in JOBS if not isinstance(job.get("createdAt"), list)],
 }
 SORTS = ("-createdAt", "createdAt")
-IDS = ["b", "a", 1, 2.5, -1, True, {"n": 1}, Binary(b"id", 5), NOW, Decimal128("1.25")]
-IDS += [math.nan, MinKey(), MaxKey(), Timestamp(1, 1), Code("f()"), None, "y" * 5_000]
-# Values that no driver writes. Decoded, they differ from the stored ones.
-RAW = [
+ID_VALUES = ["b", "a", 1, 2.5, -1, True, {"n": 1}, Binary(b"id", 5), NOW, Decimal128("1.25")]
+ID_VALUES += [math.nan, MinKey(), MaxKey(), Timestamp(1, 1), Code("f()"), None, "y" * 5_000]
+# Values that no driver writes. The decoded values differ from the stored ones.
+RAW_VALUES = [
     Value(0x0C, text("users").data + ObjectId().binary),  # a DBPointer
     text("symbol", 0x0E),
     text(b"\xff", 0x0E),
@@ -113,30 +113,30 @@ RAW = [
 def walk(
     api: Api, path: str = "/admin/jobs/queue", subject: str = "root", **query: Any
 ) -> Iterator[str]:
-    """The ids of a list, page by page with the cursors; then the same pages backwards.
+    """The ids of a list, read page by page with the cursors.
 
-    Fails if the list does not end, or if the pages differ on the way back.
+    Fails if the list does not end, or if the pages differ when they are read backwards.
     """
     token = api.token(subject)
 
-    def ask(cursor: str | None) -> dict[str, Any]:
+    def get_page(cursor: str | None) -> dict[str, Any]:
         page = api.get(path, token=token, **query, **({"cursor": cursor} if cursor else {}))
         assert page.status_code == 200, page.text
         return page.json
 
-    pages = [ask(None)]
+    pages = [get_page(None)]
     while cursor := pages[-1]["meta"]["next_cursor"]:
         assert len(pages) < 200, "the list does not end"
-        pages.append(ask(cursor))
-    back = [pages[-1]]
-    while cursor := back[-1]["meta"]["prev_cursor"]:
-        assert len(back) < 200, "the way back does not end"
-        back.append(ask(cursor))
-    assert [page["data"] for page in back] == [page["data"] for page in reversed(pages)]
-    assert [page["meta"]["page"] for page in back] == list(range(len(pages), 0, -1))
-    if len(pages) > 1:
-        again = ask(back[-2]["meta"]["next_cursor"]) if len(pages) > 2 else pages[1]
-        assert again["data"] == (pages[2] if len(pages) > 2 else pages[1])["data"]
+        pages.append(get_page(cursor))
+    pages_back = [pages[-1]]
+    while cursor := pages_back[-1]["meta"]["prev_cursor"]:
+        assert len(pages_back) < 200, "the list does not end backwards"
+        pages_back.append(get_page(cursor))
+    assert [page["data"] for page in pages_back] == [page["data"] for page in reversed(pages)]
+    assert [page["meta"]["page"] for page in pages_back] == list(range(len(pages), 0, -1))
+    if len(pages) > 2:  # forward again from the second page, which was read backwards
+        third = get_page(pages_back[-2]["meta"]["next_cursor"])
+        assert third["data"] == pages[2]["data"]
     for page in pages:
         yield from (job["jobId"] for job in page["data"])
 
@@ -150,16 +150,15 @@ def list_by_page(api: Api, per_page: int, **query: Any) -> list[str]:
     return [job["jobId"] for page in pages for job in page]
 
 
-def fill(database: Database[dict[str, Any]], jobs: list[dict[str, Any]]) -> list[str]:
+def fill(database: Database[dict[str, Any]], jobs: list[dict[str, Any]]) -> None:
+    """Replace all jobs by these; the id of each is its index."""
     database.jobs.delete_many({})
-    named = [{**job, "jobId": str(number)} for number, job in enumerate(jobs)]
-    if named:
-        database.jobs.insert_many(named)
-    return [job["jobId"] for job in named]
+    if jobs:
+        database.jobs.insert_many({**job, "jobId": str(n)} for n, job in enumerate(jobs))
 
 
-def list_in_order(database: Database[dict[str, Any]], sort: str) -> list[str]:
-    """All jobs as MongoDB itself sorts them."""
+def sorted_ids(database: Database[dict[str, Any]], sort: str) -> list[str]:
+    """The ids of all jobs, as MongoDB sorts the jobs."""
     return [job["jobId"] for job in database.jobs.find().sort(parse_order(sort))]
 
 
@@ -168,17 +167,17 @@ def parse_order(sort: str) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("sort", SORTS)
-@pytest.mark.parametrize("unsorted", UNSORTED.values(), ids=UNSORTED)
-def test_jobs_with_any_createdat_are_all_visited_once_in_list_order(
+@pytest.mark.parametrize("jobs", JOBS_BY_CASE.values(), ids=JOBS_BY_CASE)
+def test_jobs_with_any_created_at_or_id_are_listed_once_in_order(
     real_api: Api,
     database: Database[dict[str, Any]],
-    unsorted: list[dict[str, Any]],
+    jobs: list[dict[str, Any]],
     sort: str,
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
-    fill(database, unsorted + [{"_id": value, "createdAt": NOW} for value in IDS])
-    expected = list_in_order(database, sort)
-    # A cursor for each job, there and back; oldest first, the same index is read the other way.
+    fill(database, jobs + [{"_id": value, "createdAt": NOW} for value in ID_VALUES])
+    expected = sorted_ids(database, sort)
+    # Newest first, each job has a cursor. Oldest first reads the same index, so a few are enough.
     per_page = 1 if sort == "-createdAt" else 5
     assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
     assert list_by_page(real_api, 7, sort=sort) == expected
@@ -186,33 +185,31 @@ def test_jobs_with_any_createdat_are_all_visited_once_in_list_order(
 
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("field", ["createdAt", "_id"])
-def test_jobs_with_values_that_are_decoded_with_a_loss_are_visited_once(
+def test_jobs_with_values_that_decoding_changes_are_listed_once(
     real_api: Api, database: Database[dict[str, Any]], field: str, sort: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
-    common = [NOW, None, "symbols", "z", "\ufffd", 1, ObjectId(), b"abc"]
-    documents = [{"_id": number, "createdAt": NOW, field: v} for number, v in enumerate(common)]
-    fill(database, documents)
-    for number, value in enumerate(RAW, start=len(common)):
-        pairs = {"_id": int32(number), "createdAt": date(0), field: value}
-        named = [(name.encode(), value) for name, value in pairs.items()]
-        job_id = (b"jobId", text(str(number)))
-        database.jobs.insert_one(RawBSONDocument(raw([*named, job_id])))
-    names = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort(parse_order(sort))
-    expected = [job["jobId"] for job in names]
+    usual_values = [NOW, None, "symbols", "z", "\ufffd", 1, ObjectId(), b"abc"]
+    fill(database, [{"_id": n, "createdAt": NOW, field: v} for n, v in enumerate(usual_values)])
+    for number, value in enumerate(RAW_VALUES, start=len(usual_values)):
+        fields = {"_id": int32(number), "createdAt": date(0), "jobId": text(str(number))}
+        pairs = [(name.encode(), value) for name, value in (fields | {field: value}).items()]
+        database.jobs.insert_one(RawBSONDocument(raw(pairs)))
+    jobs = database.jobs.find({}, {"_id": 0, "jobId": 1}).sort(parse_order(sort))
+    expected = [job["jobId"] for job in jobs]
     for per_page in (1, 3):
         assert list(walk(real_api, per_page=per_page, sort=sort)) == expected
 
 
 @pytest.mark.parametrize(
-    ("key", "more"), [("password", {}), ("taxNumber", {"redact_keys": ("tax_number",)})]
+    ("key", "redaction"), [("password", {}), ("taxNumber", {"redact_keys": ("tax_number",)})]
 )
-def test_no_cursor_is_long_or_carries_a_secret(
+def test_a_cursor_at_a_long_or_secret_value_has_only_its_page(
     mongod: Mongod,
     database: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     key: str,
-    more: dict[str, Any],
+    redaction: dict[str, Any],
 ) -> None:
     fill(
         database,
@@ -225,7 +222,7 @@ def test_no_cursor_is_long_or_carries_a_secret(
         ],
     )
     uri = database_uri(mongod, database)
-    app = create_app(make_settings(mongo_uri=uri, **more))
+    app = create_app(make_settings(mongo_uri=uri, **redaction))
     for page in (1, 2, 3, 4):
         meta = Api(app).get_as_admin("/admin/jobs/queue", per_page=1, page=page).json["meta"]
         assert len(meta["next_cursor"]) < 100
@@ -235,24 +232,24 @@ def test_no_cursor_is_long_or_carries_a_secret(
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_the_order_needs_no_index(
+def test_the_order_is_the_same_without_an_index(
     real_api: Api, database: Database[dict[str, Any]], sort: str
 ) -> None:
     fill(database, JOBS)
-    assert list(walk(real_api, per_page=7, sort=sort)) == list_in_order(database, sort)
+    assert list(walk(real_api, per_page=7, sort=sort)) == sorted_ids(database, sort)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     jobs=st.one_of(
-        st.lists(st.tuples(st.sampled_from(some), st.sampled_from(["queued", "dlq"])), max_size=30)
-        for some in UNSORTED.values()
+        st.lists(st.tuples(st.sampled_from(jobs), st.sampled_from(["queued", "dlq"])), max_size=30)
+        for jobs in JOBS_BY_CASE.values()
     ),
-    ids=st.lists(st.sampled_from(IDS), unique_by=repr),
+    ids=st.lists(st.sampled_from(ID_VALUES), unique_by=repr),
     per_page=st.integers(1, 9),
     sort=st.sampled_from(SORTS),
 )
-def test_any_mixture_with_any_filter_is_visited_once(
+def test_any_mixture_of_jobs_is_listed_once_with_and_without_filters(
     real_api: Api,
     database: Database[dict[str, Any]],
     jobs: list[tuple[dict[str, Any], str]],
@@ -270,12 +267,12 @@ def test_any_mixture_with_any_filter_is_visited_once(
     database.jobs.create_index(NEWEST_FIRST)
     database.jobs.create_index([("status", 1), *NEWEST_FIRST])
     fill(database, documents)
-    expected = list_in_order(database, sort)
-    dead = [name for name in expected if documents[int(name)]["status"] == "dlq"]
+    expected = sorted_ids(database, sort)
+    dead_lettered = [job_id for job_id in expected if documents[int(job_id)]["status"] == "dlq"]
     query = {"per_page": per_page, "sort": sort}
     assert list(walk(real_api, **query)) == expected
-    assert list(walk(real_api, **query, status="dlq")) == dead
-    assert list(walk(real_api, **query, status="dlq", type="t")) == dead
+    assert list(walk(real_api, **query, status="dlq")) == dead_lettered
+    assert list(walk(real_api, **query, status="dlq", type="t")) == dead_lettered
 
 
 def test_a_new_or_deleted_job_between_two_pages_moves_no_other_job(
@@ -293,7 +290,7 @@ def test_a_new_or_deleted_job_between_two_pages_moves_no_other_job(
 
 
 @pytest.mark.parametrize("created_at", [NOW, None, "text", 1.5, True, DatetimeMS(2**60)])
-def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
+def test_decode_returns_the_cursor_that_was_encoded(created_at: Any) -> None:
     for oldest_first, backwards in product((False, True), repeat=2):
         cursor = Cursor(
             at=created_at,
@@ -330,40 +327,40 @@ def test_a_cursor_is_decoded_to_itself(created_at: Any) -> None:
         )
     ],
 )
-def test_a_text_that_is_no_cursor_is_refused(idle_api: Api, hostile: str) -> None:
+def test_a_text_that_is_no_cursor_is_422(idle_api: Api, hostile: str) -> None:
     answer = idle_api.get_as_admin("/admin/jobs/queue", cursor=hostile)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == ["cursor"]
 
 
-def nested(depth: int, value: Any = 1) -> Any:
+def nest(depth: int, value: Any = 1) -> Any:
     for _ in range(depth):
         value = {"a": value}
     return value
 
 
-def encoded(document: dict[str, Any]) -> str:
+def encode_document(document: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(bson.encode(document)).decode().rstrip("=")
 
 
-PLAIN_CURSOR = {"p": 1, "o": False, "b": False, "c": NOW, "i": 1}
-NEVER_ENCODED = {
-    "deep id": encoded(PLAIN_CURSOR | {"i": nested(195)}),
-    "deep createdAt": encoded(PLAIN_CURSOR | {"c": nested(195)}),
-    "deep array": encoded(PLAIN_CURSOR | {"c": {"a": json.loads("[" * 99 + "]" * 99)}}),
-    "deep scope": encoded(PLAIN_CURSOR | {"c": Code("f()", nested(150))}),
-    "long": encoded(PLAIN_CURSOR | {"i": "x" * 2_900}),
-    "an array for an id": encoded(PLAIN_CURSOR | {"i": [1]}),
-    "keys in another order": encoded(dict(sorted(PLAIN_CURSOR.items()))),
-    "a page of another type": encoded(PLAIN_CURSOR | {"p": 1.0}),
-    "a page as a long": encoded(PLAIN_CURSOR | {"p": Int64(1)}),
-    "padded": encoded(PLAIN_CURSOR) + "=",
-    "bits left over": encoded({"p": 1, "o": False, "b": False})[:-1] + "B",
-    "an unknown key": encoded({"p": 1, "o": False, "b": False, "x": 1}),
+VALID_CURSOR = {"p": 1, "o": False, "b": False, "c": NOW, "i": 1}
+INVALID_CURSORS = {
+    "deep id": encode_document(VALID_CURSOR | {"i": nest(195)}),
+    "deep createdAt": encode_document(VALID_CURSOR | {"c": nest(195)}),
+    "deep array": encode_document(VALID_CURSOR | {"c": {"a": json.loads("[" * 99 + "]" * 99)}}),
+    "deep scope": encode_document(VALID_CURSOR | {"c": Code("f()", nest(150))}),
+    "long": encode_document(VALID_CURSOR | {"i": "x" * 2_900}),
+    "array as id": encode_document(VALID_CURSOR | {"i": [1]}),
+    "keys in another order": encode_document(dict(sorted(VALID_CURSOR.items()))),
+    "page as double": encode_document(VALID_CURSOR | {"p": 1.0}),
+    "page as 64-bit integer": encode_document(VALID_CURSOR | {"p": Int64(1)}),
+    "padded": encode_document(VALID_CURSOR) + "=",
+    "unused bits set": encode_document({"p": 1, "o": False, "b": False})[:-1] + "B",
+    "unknown key": encode_document({"p": 1, "o": False, "b": False, "x": 1}),
 }
 
 
-@pytest.mark.parametrize("cursor", NEVER_ENCODED.values(), ids=NEVER_ENCODED)
+@pytest.mark.parametrize("cursor", INVALID_CURSORS.values(), ids=INVALID_CURSORS)
 def test_a_cursor_that_no_list_encodes_is_422(idle_api: Api, cursor: str) -> None:
     for path in ("/admin/jobs/queue", "/jobs", "/dashboard/jobs"):
         answer = idle_api.get_as_admin(path, cursor=cursor)
@@ -373,21 +370,21 @@ def test_a_cursor_that_no_list_encodes_is_422(idle_api: Api, cursor: str) -> Non
     ]
 
 
-def test_jobs_with_deeply_nested_ids_and_dates_are_visited_once(
+def test_jobs_with_deeply_nested_ids_and_dates_are_listed_once(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
-    deep = [{"createdAt": nested(depth)} for depth in (1, 30, 31, 32, 33, 150)]
-    deep += [{"_id": nested(depth, 2), "createdAt": NOW} for depth in (1, 30, 31, 32, 33, 150)]
+    deep = [{"createdAt": nest(depth)} for depth in (1, 30, 31, 32, 33, 150)]
+    deep += [{"_id": nest(depth, 2), "createdAt": NOW} for depth in (1, 30, 31, 32, 33, 150)]
     fill(database, deep)
     for sort in SORTS:
-        assert list(walk(real_api, per_page=1, sort=sort)) == list_in_order(database, sort)
+        assert list(walk(real_api, per_page=1, sort=sort)) == sorted_ids(database, sort)
 
 
-VALUES = st.recursive(
-    st.sampled_from(CREATED + IDS)
+CURSOR_VALUES = st.recursive(
+    st.sampled_from(CREATED_AT_VALUES + ID_VALUES)
     | st.text(max_size=9)
     | st.integers(-(2**63), 2**63 - 1)
-    | st.integers(1, 199).map(nested),
+    | st.integers(1, 199).map(nest),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -402,7 +399,7 @@ VALUES = st.recursive(
 @given(
     content=st.fixed_dictionaries(
         {"p": st.integers(1, 2**53 - 1), "o": st.booleans(), "b": st.booleans()},
-        optional={"c": VALUES, "i": VALUES},
+        optional={"c": CURSOR_VALUES, "i": CURSOR_VALUES},
     ),
     flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2),
     cut=st.integers(0, 3),
@@ -440,34 +437,34 @@ def test_a_forged_cursor_cannot_carry_an_operator(
     for hostile in ({"$gt": ""}, {"$literal": 1}, Code("sleep(1000)")):
         cursor = Cursor(at=hostile, id=hostile, page=1).encode()
         assert real_api.get_as_admin("/admin/jobs/queue", cursor=cursor).status_code == 422
-    # Compared as a text; if it were read as the name of a field, other jobs would be found.
-    for oldest_first, beyond in ((True, ["job-1", "job-0"]), (False, [])):
+    # `$createdAt` is compared as a text; read as the name of a field, it would match other jobs.
+    for oldest_first, expected in ((True, ["job-1", "job-0"]), (False, [])):
         cursor = Cursor(at="$createdAt", id="$_id", page=1, oldest_first=oldest_first).encode()
         for path in ("/admin/jobs/queue", "/jobs"):
             query = {"cursor": cursor, "sort": SORTS[oldest_first]}
-            shown = real_api.get(path, token=real_api.token("ada"), **query).json
-            assert [job["jobId"] for job in shown["data"]] == beyond
+            page = real_api.get(path, token=real_api.token("ada"), **query).json
+            assert [job["jobId"] for job in page["data"]] == expected
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_an_owners_list_is_walked_the_same_way(
+def test_an_owners_list_has_all_their_jobs_in_order(
     real_api: Api, database: Database[dict[str, Any]], sort: str
 ) -> None:
     owner = ObjectId()
     fill(database, [{**job, "createdBy": owner} for job in JOBS])
-    expected = list_in_order(database, sort)
+    expected = sorted_ids(database, sort)
     database.jobs.insert_one({"jobId": "of another owner", "createdAt": NOW, "createdBy": "other"})
     assert list(walk(real_api, "/jobs", str(owner), per_page=5, sort=sort)) == expected
     assert list(walk(real_api, owner=str(owner), per_page=5, sort=sort)) == expected
 
 
-@pytest.fixture(scope="module", params=UNSORTED)
+@pytest.fixture(scope="module", params=JOBS_BY_CASE)
 def mixed_jobs(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[tuple[Api, Database[dict[str, Any]]]]:
-    """The service, with its indexes, over jobs whose createdAt has any type."""
-    database = mongo[f"test_anything_{request.param.replace(' ', '_')}"]
-    jobs = UNSORTED[request.param] + [{"_id": value, "createdAt": NOW} for value in IDS]
+    """The service over jobs whose createdAt has any type, and their database with its indexes."""
+    database = mongo[f"test_mixed_jobs_{request.param.replace(' ', '_')}"]
+    jobs = JOBS_BY_CASE[request.param] + [{"_id": value, "createdAt": NOW} for value in ID_VALUES]
     database.jobs.insert_many(
         {
             **job,
@@ -502,7 +499,7 @@ def mixed_jobs(
     ],
     ids=str,
 )
-def test_every_filter_is_walked_there_and_back(
+def test_filtered_lists_are_in_order_forward_and_back(
     mixed_jobs: tuple[Api, Database[dict[str, Any]]], filters: dict[str, str], sort: str
 ) -> None:
     api, database = mixed_jobs
@@ -524,29 +521,30 @@ def test_going_back_shows_new_jobs_and_omits_deleted_ones(
 ) -> None:
     fill(database, [{"createdAt": NOW + timedelta(seconds=n)} for n in range(9)])
 
-    def ask(**query: Any) -> tuple[list[str], dict[str, Any]]:
+    def get_page(**query: Any) -> tuple[list[str], dict[str, Any]]:
+        """The ids of a page, and its `meta`."""
         page = real_api.get_as_admin("/admin/jobs/queue", per_page=3, **query).json
         return [job["jobId"] for job in page["data"]], page["meta"]
 
-    _, first = ask()
-    shown, second = ask(cursor=first["next_cursor"])
-    assert shown == ["5", "4", "3"]
+    _, first = get_page()
+    ids, second = get_page(cursor=first["next_cursor"])
+    assert ids == ["5", "4", "3"]
     database.jobs.insert_many(
         {"jobId": name, "createdAt": NOW + timedelta(days=1, seconds=n)}
         for n, name in enumerate(("new", "newer"))
     )
-    shown, back = ask(cursor=second["prev_cursor"])
-    assert (shown, back["page"]) == (["8", "7", "6"], 1)
-    # The new jobs do not fill a page before the first page: the first page is shown in full.
-    shown, start = ask(cursor=back["prev_cursor"])
-    assert (shown, start["page"], start["prev_cursor"]) == (["newer", "new", "8"], 1, None)
+    ids, back = get_page(cursor=second["prev_cursor"])
+    assert (ids, back["page"]) == (["8", "7", "6"], 1)
+    # Only two jobs are newer than this page, so the first three jobs are shown.
+    ids, start = get_page(cursor=back["prev_cursor"])
+    assert (ids, start["page"], start["prev_cursor"]) == (["newer", "new", "8"], 1, None)
     database.jobs.delete_many({"jobId": {"$in": ["newer", "new", "8", "7", "6", "5", "4"]}})
-    shown, start = ask(cursor=second["prev_cursor"])
-    assert (shown, start["page"], start["prev_cursor"]) == (["3", "2", "1"], 1, None)
+    ids, start = get_page(cursor=second["prev_cursor"])
+    assert (ids, start["page"], start["prev_cursor"]) == (["3", "2", "1"], 1, None)
 
 
 @pytest.mark.parametrize(("sort", "other_sort"), [SORTS, SORTS[::-1]])
-def test_a_cursor_is_refused_with_another_sort(
+def test_a_cursor_with_another_sort_is_422(
     real_api: Api, database: Database[dict[str, Any]], sort: str, other_sort: str
 ) -> None:
     fill(database, JOBS)
@@ -570,13 +568,13 @@ def test_a_cursor_is_refused_with_another_sort(
     ids=str,
 )
 @pytest.mark.parametrize("path", ["/admin/jobs/queue", "/jobs"])
-def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
+def test_a_filtered_list_has_the_same_order_by_cursor_and_by_page(
     real_api: Api,
     database: Database[dict[str, Any]],
     path: str,
     filters: dict[str, Any],
 ) -> None:
-    documents = JOBS + [{"_id": value, "createdAt": NOW} for value in IDS]
+    documents = JOBS + [{"_id": value, "createdAt": NOW} for value in ID_VALUES]
     for number, document in enumerate(documents):
         status, job_type = ("dlq", "queued", "leased")[number % 3], "abc"[number % 5 % 3]
         documents[number] = {**document, "status": status, "type": job_type, "createdBy": "ada"}
@@ -587,30 +585,30 @@ def test_a_filtered_list_has_one_order_by_cursor_and_by_page(
         if all(document[field] in values for field, values in filters.items())
     ]
 
-    def ask(**query: Any) -> dict[str, Any]:
+    def get_page(**query: Any) -> dict[str, Any]:
         token = real_api.token("ada")
         return real_api.get(path, token=token, per_page=2, **filters, **query).json
 
-    by_cursor, by_number, cursor = [], [], ""
-    for page in range(1, len(expected) + 1):
-        by_number += [job["jobId"] for job in ask(page=page)["data"]]
+    ids_by_cursor, ids_by_page, cursor = [], [], ""
+    for page_number in range(1, len(expected) + 1):
+        ids_by_page += [job["jobId"] for job in get_page(page=page_number)["data"]]
         if cursor is not None:
-            shown = ask(cursor=cursor)
-            by_cursor += [job["jobId"] for job in shown["data"]]
-            cursor = shown["meta"]["next_cursor"]
+            page = get_page(cursor=cursor)
+            ids_by_cursor += [job["jobId"] for job in page["data"]]
+            cursor = page["meta"]["next_cursor"]
     assert cursor is None
-    assert sorted(by_number) == sorted(expected)
-    assert by_cursor == by_number
+    assert sorted(ids_by_page) == sorted(expected)
+    assert ids_by_cursor == ids_by_page
 
 
-@pytest.mark.parametrize("kept", [1, 5, 20, -4, -1])
-def test_a_cursor_that_was_cut_short_is_refused(api: Api, kept: int) -> None:
+@pytest.mark.parametrize("kept_length", [1, 5, 20, -4, -1])
+def test_a_truncated_cursor_is_422(api: Api, kept_length: int) -> None:
     token = Cursor(at=NOW, id=ObjectId("65f0c0ffee0123456789abcd"), page=1).encode()
-    answer = api.get_as_admin("/admin/jobs/queue", cursor=token[:kept])
+    answer = api.get_as_admin("/admin/jobs/queue", cursor=token[:kept_length])
     assert answer.status_code == 422
     assert answer.json["error"]["code"] == "validation_error"
 
 
-def test_dates_are_compared_in_utc() -> None:
+def test_the_date_of_a_decoded_cursor_has_a_time_zone() -> None:
     cursor = Cursor(at=NOW, id=1, page=1)
     assert Cursor.decode(cursor.encode()).at.tzinfo is not None

@@ -1,5 +1,5 @@
-"""Decoding documents that the driver refuses: catches an odd document that makes the whole reply
-unreadable, and a value in it that is decoded wrongly."""
+"""Documents that the driver cannot decode: catches one document that makes the whole reply
+unreadable, and another value of that document that is decoded wrongly."""
 
 import struct
 
@@ -14,15 +14,15 @@ from jobmon.store.decoding import decode
 from ..conftest import Api
 from ..fuzz.documents import Value, array, binary, code_with_scope, document, raw, text
 
-BROKEN = binary(b"abc", 2)  # the inner length is missing
-SOUND = binary(struct.pack("<i", 3) + b"abc", 2)
-OTHERS: list[tuple[bytes, Value]] = [
+MALFORMED = binary(b"abc", 2)  # a value of this subtype begins with its length; this one does not
+WELL_FORMED = binary(struct.pack("<i", 3) + b"abc", 2)
+OTHER_FIELDS: list[tuple[bytes, Value]] = [
     (b"oid", Value(0x07, b"\0" * 12)),
     (b"regex", Value(0x0B, b"a\0i\0")),
     (b"code", text("f()", 0x0D)),
     (b"pointer", Value(0x0C, text("users").data + b"\0" * 12)),
     (b"undefined", Value(0x06, b"")),
-    (b"sound", SOUND),
+    (b"sound", WELL_FORMED),
     (b"decimal", Value(0x13, b"\0" * 16)),
 ]
 
@@ -37,12 +37,12 @@ OTHERS: list[tuple[bytes, Value]] = [
     ids=["alone", "nested", "scope"],
 )
 @pytest.mark.parametrize("data", [b"", b"abc", struct.pack("<i", 9) + b"abc"])
-def test_a_binary_value_with_two_lengths_leaves_other_values_unchanged(
+def test_a_binary_value_with_two_different_lengths_gets_subtype_128(
     wrap: object, data: bytes
 ) -> None:
     assert callable(wrap)
-    whole = raw([*OTHERS, (b"odd", wrap(binary(data, 2))), (b"last", text("z"))])
-    decoded = decode(whole)
+    encoded = raw([*OTHER_FIELDS, (b"odd", wrap(binary(data, 2))), (b"last", text("z"))])
+    decoded = decode(encoded)
     assert f"Binary({data!r}, 128)" in repr(
         decoded["odd"].scope if isinstance(decoded["odd"], Code) else decoded["odd"]
     )
@@ -57,11 +57,11 @@ def test_bytes_that_are_no_document_are_refused() -> None:
         decode(encode({"a": 1})[:-3])
 
 
-def test_a_job_that_the_driver_refuses_is_shown_and_breaks_no_list(
+def test_a_job_that_the_driver_cannot_decode_is_shown_in_lists_and_stats(
     real_api: Api, database: Database
 ) -> None:
     database.jobs.insert_many({"jobId": f"job-{number}", "status": "dlq"} for number in range(3))
-    fields = [(b"type", BROKEN), (b"payload", document((b"a", BROKEN)))]
+    fields = [(b"type", MALFORMED), (b"payload", document((b"a", MALFORMED)))]
     odd = raw([(b"_id", text("odd")), (b"jobId", text("odd")), *fields])
     database.jobs.insert_one(RawBSONDocument(odd))
     assert len(real_api.get_as_admin("/admin/jobs/queue").json["data"]) == 4
