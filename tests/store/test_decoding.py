@@ -22,7 +22,7 @@ OTHER_FIELDS: list[tuple[bytes, Value]] = [
     (b"code", text("f()", 0x0D)),
     (b"pointer", Value(0x0C, text("users").data + b"\0" * 12)),
     (b"undefined", Value(0x06, b"")),
-    (b"sound", WELL_FORMED),
+    (b"well_formed", WELL_FORMED),
     (b"decimal", Value(0x13, b"\0" * 16)),
 ]
 
@@ -46,7 +46,7 @@ def test_a_binary_value_with_two_different_lengths_gets_subtype_128(
     assert f"Binary({data!r}, 128)" in repr(
         decoded["odd"].scope if isinstance(decoded["odd"], Code) else decoded["odd"]
     )
-    assert decoded["sound"] == Binary(b"abc", 2)
+    assert decoded["well_formed"] == Binary(b"abc", 2)
     assert decoded["regex"] == Regex("a", "i")
     assert decoded["oid"] == ObjectId(b"\0" * 12)
     assert (decoded["undefined"], decoded["last"]) == (None, "z")

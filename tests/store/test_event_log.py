@@ -15,19 +15,23 @@ LOG = EventLog(same=("worker",))
 Attempt = dict[str, Any]
 
 
-def event(at_s: float, status: str, **more: Any) -> Attempt:
+def event(at_s: float, status: str, **fields: Any) -> Attempt:
     at = NOW + timedelta(seconds=at_s)
-    return {"_id": f"{at_s:09.3f}", "finishedAt": at, "status": status, "_same0": "w-1"} | more
+    return {"_id": f"{at_s:09.3f}", "finishedAt": at, "status": status, "_same0": "w-1"} | fields
 
 
 def describe(attempts: list[Attempt]) -> list[tuple[Any, ...]]:
-    """Status, start and end of each attempt, in seconds."""
+    """Status, start and end of each attempt; dates are in seconds after `NOW`."""
 
-    def seconds(value: Any) -> Any:
+    def to_seconds(value: Any) -> Any:
         return (value - NOW).total_seconds() if hasattr(value, "year") else value
 
     return [
-        (attempt["status"], seconds(attempt.get("startedAt")), seconds(attempt.get("finishedAt")))
+        (
+            attempt["status"],
+            to_seconds(attempt.get("startedAt")),
+            to_seconds(attempt.get("finishedAt")),
+        )
         for attempt in attempts
     ]
 
@@ -44,7 +48,7 @@ def describe(attempts: list[Attempt]) -> list[tuple[Any, ...]]:
         ([event(1, "running")], [("running", 1, None)]),
         ([event(1, "running"), event(9, "running")], [("expired", 1, None), ("running", 9, None)]),
         ([event(1, "running"), event(2, "expired")], [("expired", 1, 2)]),
-        # The lock of w-1 expired; w-2 ran the job, and then w-1 ended after all.
+        # The lock of w-1 expired, so w-2 ran the job. Later the run of w-1 ended, too.
         (
             [
                 event(1, "running"),
@@ -54,7 +58,7 @@ def describe(attempts: list[Attempt]) -> list[tuple[Any, ...]]:
             ],
             [("failed", 1, 8), ("succeeded", 5, 6)],
         ),
-        # Two ends of one run are two outcomes, as the log counts them.
+        # A second end of a run becomes an attempt of its own, because counts include it.
         (
             [event(1, "running"), event(5, "failed"), event(6, "succeeded")],
             [("failed", 1, 5), ("succeeded", None, 6)],
@@ -78,31 +82,31 @@ def test_run_without_end_of_a_job_that_is_not_leased_is_expired() -> None:
 
 
 @pytest.mark.parametrize("status", [None, "ignored", 7, ["failed"]], ids=str)
-def test_odd_event_hides_no_other(status: Any) -> None:
+def test_event_with_an_unknown_status_is_ignored(status: Any) -> None:
     odd: Attempt = {"_id": 7, "status": status, "finishedAt": NOW}
     events = [event(1, "running"), odd, event(3, "succeeded")]
     assert describe(LOG.pair(events, {})) == [("succeeded", 1, 3)]
 
 
 @pytest.mark.parametrize("time", [None, "yesterday", 7, [NOW]], ids=str)
-def test_event_without_a_time_is_shown_without_it(time: Any) -> None:
+def test_event_with_an_invalid_time_becomes_an_attempt_with_that_value(time: Any) -> None:
     odd = event(0, "failed", finishedAt=time, _duration=5, _same0="w-2")
     attempts = LOG.pair([event(1, "running"), odd, event(3, "succeeded")], {})
     assert describe(attempts) == [("failed", None, time), ("succeeded", 1, 3)]
 
 
 @pytest.mark.parametrize("duration", [-1, 1e300, float("nan"), "7", True, None], ids=str)
-def test_odd_duration_gives_no_start(duration: Any) -> None:
+def test_attempt_with_an_invalid_duration_has_no_start(duration: Any) -> None:
     attempts = LOG.pair([event(6, "succeeded", _duration=duration)], {})
     assert describe(attempts) == [("succeeded", None, 6)]
 
 
-def test_duration_has_its_unit() -> None:
+def test_duration_is_in_the_unit_of_the_log() -> None:
     log = EventLog(same=(), duration_unit=1_000)
     assert describe(log.pair([event(6, "failed", _duration=1.5)], {})) == [("failed", 4.5, 6)]
 
 
-def test_run_that_is_not_logged_is_the_one_of_the_job() -> None:
+def test_last_attempt_of_the_job_is_added_unless_it_is_logged() -> None:
     last = {"status": "running", "startedAt": NOW + timedelta(seconds=9), "workerId": "w-1"}
     job = {"status": "leased", "attempts": [last], "attemptCount": 3}
     attempts = LOG.pair([event(1, "running"), event(2, "failed")], job)
@@ -117,7 +121,7 @@ def test_run_that_is_not_logged_is_the_one_of_the_job() -> None:
     ("count", "is_complete", "numbers"),
     [(0, True, [1, 2]), (1, True, [1, 2]), (7, True, [6, 7]), (7, False, [6, 7])],
 )
-def test_numbers_end_at_the_number_that_the_job_counts(
+def test_numbers_end_at_the_count_of_the_job_or_of_the_attempts(
     count: int, is_complete: bool, numbers: list[int]
 ) -> None:
     job = {"attemptCount": count}
@@ -125,5 +129,5 @@ def test_numbers_end_at_the_number_that_the_job_counts(
     assert [attempt["attemptNumber"] for attempt in numbered] == numbers
 
 
-def test_numbers_are_unknown_if_older_attempts_were_not_read() -> None:
+def test_numbers_are_unknown_if_older_attempts_were_not_read_and_the_count_is_too_small() -> None:
     assert number_attempts([{}, {}], {"attemptCount": 1}, is_complete=False) == [{}, {}]

@@ -1,5 +1,5 @@
 """The lookup of a job with its attempts by one command, on the real server: catches a join that
-fails for more than 16 MB, and one that compares ids by a collation."""
+fails for more than 16 MB, and a join that compares ids by a collation."""
 
 from typing import Any
 
@@ -25,55 +25,56 @@ def connection(mongod: Mongod, database: Database[Document]) -> Any:
         yield connection
 
 
-def join(connection: Connection) -> list[tuple[Document, list[Document]]] | None:
+def find_joined_jobs(connection: Connection) -> list[tuple[Document, list[Document]]] | None:
     assert connection.attempts is not None
     jobs, attempts, query = IdLookup(connection.jobs), IdLookup(connection.attempts), {"jobId": "a"}
     order = [("attemptNumber", -1)]
     return jobs.find_joined(query, attempts, query, limit=2, order=order)
 
 
-def add_attempts(database: Database[Document], count: int, **more: Any) -> None:
+def add_attempts(database: Database[Document], count: int, **fields: Any) -> None:
     database.job_attempts.insert_many(
-        [{"jobId": "a", "attemptNumber": number, **more} for number in range(1, count + 1)]
+        [{"jobId": "a", "attemptNumber": number, **fields} for number in range(1, count + 1)]
     )
 
 
-def test_newest_attempts_are_read_with_their_job(
+def test_a_job_is_read_with_its_newest_attempts(
     connection: Connection, database: Database[Document]
 ) -> None:
     database.jobs.insert_many([{"jobId": "a", "type": "mail"}, {"jobId": "A"}])
     add_attempts(database, 3)
-    joined = join(connection)
+    joined = find_joined_jobs(connection)
     assert joined is not None
     ((job, attempts),) = joined
     assert (job["jobId"], job["type"]) == ("a", "mail")
     assert [attempt["attemptNumber"] for attempt in attempts] == [3, 2]
 
 
-def test_attempts_of_more_than_16_mb_are_read_by_themselves(
+def test_a_job_with_attempts_of_more_than_16_mb_is_read_by_two_commands(
     connection: Connection, database: Database[Document]
 ) -> None:
     database.jobs.insert_one({"jobId": "a"})
     add_attempts(database, 2, error={"stack": "x" * 9_000_000})
-    assert join(connection) is None
+    assert find_joined_jobs(connection) is None
     job = JobStore(connection).get_job("a")
     assert job is not None
     lengths = [len(attempt["error"]["stack"]) for attempt in job["attempts"]]
     assert [attempt["attemptNumber"] for attempt in job["attempts"]] == [1, 2]
-    assert lengths[0] < 1_100_000  # 10 million in total
+    # All attempts share a budget of 10 million characters, the newest first.
+    assert lengths[0] < 1_100_000
     assert lengths[1] == 9_000_000
 
 
-@pytest.mark.parametrize("collected", ["jobs", "job_attempts"])
+@pytest.mark.parametrize("collated_name", ["jobs", "job_attempts"])
 def test_ids_are_not_compared_by_a_collation(
-    connection: Connection, database: Database[Document], collected: str
+    connection: Connection, database: Database[Document], collated_name: str
 ) -> None:
-    database.create_collection(collected, collation=IGNORES_CASE)
-    database[collected].create_index("jobId")
+    database.create_collection(collated_name, collation=IGNORES_CASE)
+    database[collated_name].create_index("jobId")
     database.jobs.insert_many([{"jobId": "A", "type": "other"}, {"jobId": "a", "type": "mail"}])
     add_attempts(database, 1)
     database.job_attempts.insert_one({"jobId": "A", "attemptNumber": 7})
-    assert join(connection) is None
+    assert find_joined_jobs(connection) is None
     job = JobStore(connection).get_job("a")
     assert job is not None
     assert job["type"] == "mail"

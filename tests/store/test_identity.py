@@ -1,5 +1,5 @@
-"""Identities: catches an id in a list that opens no job, and an id or an owner that matches a job
-with another printed value."""
+"""Identities: catches an id that a list shows but that opens no job, and an id or an owner that
+matches another printed value."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -44,12 +44,12 @@ IDENTITIES = [
 
 
 @pytest.mark.parametrize("value", IDENTITIES, ids=repr)
-def test_identity_values_contain_the_printed_value(value: Any) -> None:
+def test_identity_values_of_a_printed_value_contain_it(value: Any) -> None:
     printed = to_text(value)
     assert is_identity(value, printed)
-    types = [type(found) for found in identity_values(printed)]
+    types = [type(candidate) for candidate in identity_values(printed)]
     assert type(value) in types or (isinstance(value, Int64 | float | Decimal128) and int in types)
-    assert all(is_identity(found, printed) for found in identity_values(printed))
+    assert all(is_identity(candidate, printed) for candidate in identity_values(printed))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,9 @@ def test_identity_values_contain_the_printed_value(value: Any) -> None:
         (UUID_TEXT.replace("-", ""), [UUID_TEXT.replace("-", "")]),
     ],
 )
-def test_identity_values_are_those_of_exactly_this_text(printed: str, values: list[Any]) -> None:
+def test_identity_values_are_only_values_that_are_printed_as_this_text(
+    printed: str, values: list[Any]
+) -> None:
     assert identity_values(printed) == values
 
 
@@ -94,12 +96,13 @@ def test_is_identity_without_identity_type_is_false(value: Any) -> None:
     assert not is_identity(value, to_text(value))
 
 
-def test_is_identity_of_another_case_is_false() -> None:
+def test_is_identity_with_another_spelling_is_false() -> None:
     assert not is_identity("u-A", "u-a")
     assert not is_identity(1, "1.0")
 
 
 def matches(value: Any, condition: dict[str, Any]) -> bool:
+    """Whether MongoDB finds a number by a condition; bounds of other types match no number."""
     compare = {
         "$eq": lambda a, b: a == b,
         "$gte": lambda a, b: a >= b,
@@ -117,7 +120,7 @@ def matches(value: Any, condition: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("number", [1234, 12_345, 12_349_999, -1234, -123_400, 1234.5, 12_345.25])
-def test_identity_ranges_of_a_number_begin_with_its_digits(number: float) -> None:
+def test_identity_ranges_match_the_numbers_that_begin_with_the_digits(number: float) -> None:
     sign = "-" if number < 0 else ""
     for digits, expected in (("1234", True), ("1235", False), ("123", True)):
         ranges = identity_ranges(sign + digits)
@@ -128,18 +131,18 @@ def test_identity_ranges_of_a_number_begin_with_its_digits(number: float) -> Non
 @pytest.mark.parametrize(
     "number", [1_152_921_504_606_846_976, float(2**60), -(2**62), 2**63 - 1, 1e300, 1.5e-7, 12.25]
 )
-def test_identity_ranges_of_a_whole_number_find_it(number: float) -> None:
-    """Catches ids of 19 digits (snowflakes), and numbers with exponents, that no filter finds."""
+def test_identity_ranges_of_all_digits_match_the_number(number: float) -> None:
+    """Catches a filter that finds no id of 19 digits (a snowflake), and no number with exponent."""
     assert any(matches(number, condition) for condition in identity_ranges(to_text(number)))
     assert all(bson.encode(condition) for condition in identity_ranges(to_text(number)))
 
 
 def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:
-    text_range, id_range, uuid_range, old_range = identity_ranges("0f8f")
+    text_range, id_range, uuid_range, old_uuid_range = identity_ranges("0f8f")
     assert text_range == {"$gte": "0f8f", "$lt": "0f8f\U0010ffff"}
     assert id_range["$gte"] < ObjectId("0f8f12340000000000000000") < id_range["$lte"]
     assert uuid_range["$gte"] < Binary(UUID_BYTES, 4) < uuid_range["$lte"]
-    assert old_range["$gte"].subtype == 3
+    assert old_uuid_range["$gte"].subtype == 3
     assert len(identity_ranges(UUID_TEXT[:20])) == 3  # no ObjectId has a hyphen
     assert len(identity_ranges("job-1")) == 1
     assert len(identity_ranges("0f8f-")) == 1
@@ -167,14 +170,14 @@ def test_identity_ranges_cover_texts_objectids_and_uuids() -> None:
     ],
     ids=repr,
 )
-def test_label_values_contain_the_values_counted_under_that_label(value: Any) -> None:
-    found = label_values(label(value))
-    types = [type(other) for other in found]
+def test_label_values_contain_every_value_with_that_label(value: Any) -> None:
+    candidates = label_values(label(value))
+    types = [type(candidate) for candidate in candidates]
     assert type(value) in types or (value == 1.0 and int in types)
-    assert {label(other) for other in found} == {label(value)}
+    assert {label(candidate) for candidate in candidates} == {label(value)}
 
 
-def test_label_values_of_null_and_of_the_text_null_differ() -> None:
+def test_label_values_have_the_types_that_share_the_label() -> None:
     assert label_values("null") == (None,)
     assert label_values('"null"') == ('"null"', "null")
     assert label_values("true") == ("true", True)

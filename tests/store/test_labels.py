@@ -32,14 +32,14 @@ from jobmon.store.labels import OTHER, LabelBudget, is_filter, label
         (["x" * 300], '["' + "x" * 198 + "…"),
     ],
 )
-def test_a_label_is_short_equal_for_equal_values_and_shows_no_document(
+def test_a_label_is_short_and_the_same_for_equal_values_and_hides_documents(
     value: Any, expected: str
 ) -> None:
     assert label(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "is_one"),
+    ("value", "expected"),
     [
         ("mail", True),
         ("(other) mail", True),
@@ -50,12 +50,12 @@ def test_a_label_is_short_equal_for_equal_values_and_shows_no_document(
         ("é" * 201, False),
     ],
 )
-def test_a_label_is_a_filter_unless_it_is_cut(value: str, *, is_one: bool) -> None:
-    assert is_filter(label(value)) == is_one
+def test_a_label_is_a_filter_if_it_means_only_its_value(value: str, *, expected: bool) -> None:
+    assert is_filter(label(value)) == expected
     assert not is_filter(OTHER)
 
 
-def test_a_budget_gives_labels_to_the_first_values_only() -> None:
+def test_a_budget_labels_only_the_first_values_by_name() -> None:
     """Catches a type that is counted by its name in one place and as `(other)` in another."""
     budget = LabelBudget(3, ["queued"])
     assert [budget.label(value) for value in ("a", 7, "b", "a", "queued")] == [
@@ -69,6 +69,6 @@ def test_a_budget_gives_labels_to_the_first_values_only() -> None:
     assert budget.label("c") == OTHER
     budget.forget(all_but=["a"])
     assert [budget.label(value) for value in ("c", "queued", "d")] == ["c", "queued", OTHER]
-    restarted = LabelBudget(3)  # after a restart; "a" and 7 are gone
+    restarted = LabelBudget(3)  # after a restart, when no job has the types "a" and 7 any more
     restarted.learn(["queued", OTHER])
     assert [restarted.label(value) for value in ("queued", "b", "c")] == ["queued", OTHER, OTHER]

@@ -1,5 +1,5 @@
-"""The place of a job on the real server: catches a number that differs from the order in which
-workers take jobs, and a count that reads more than its bound."""
+"""The place of a job among the due jobs, on the real server: catches a number of jobs ahead that
+differs from the order in which workers take jobs, and a count that reads more than its bound."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -42,23 +42,23 @@ def connect(mongod: Mongod, database: Documents) -> Iterator[Callable[..., Conne
         connection.client.close()
 
 
-def job(number: int, **more: Any) -> dict[str, Any]:
+def job(number: int, **changes: Any) -> dict[str, Any]:
     fields = {"type": "mail", "status": "queued", "priority": 0, "nextRunAt": NOW}
-    return {"jobId": f"j{number}"} | fields | more
+    return {"jobId": f"j{number}"} | fields | changes
 
 
-def place(connection: Connection, shown: dict[str, Any], now: datetime = NOW) -> Place:
-    return PlaceFinder(connection).find_place(shown, now)
+def find_place(connection: Connection, due_job: dict[str, Any], now: datetime = NOW) -> Place:
+    return PlaceFinder(connection).find_place(due_job, now)
 
 
 @pytest.mark.parametrize("share_from", [lease_order.SHARE_FROM, 0])
-def test_the_place_is_the_position_at_which_workers_take_the_job(
+def test_ahead_is_the_number_of_jobs_that_workers_take_first(
     connect: Callable[..., Connection],
     database: Documents,
     monkeypatch: pytest.MonkeyPatch,
     share_from: int,
 ) -> None:
-    """With `share_from` 0, callers share the due jobs that were read, also if few are ahead."""
+    """With `share_from` 0, callers share the due jobs that were read, even if few are ahead."""
     monkeypatch.setattr(lease_order, "SHARE_FROM", share_from)
     connection = connect()
     create_indexes(connection)
@@ -69,7 +69,7 @@ def test_the_place_is_the_position_at_which_workers_take_the_job(
             type=chance.choice(["mail", "pay", None]),
             status=chance.choice(["queued", "queued", "failed", "leased", "succeeded"]),
             priority=chance.choice([-5, 0, 0, 0.5, 10, None]),
-            # Three of them are not due.
+            # The last two are not due.
             nextRunAt=NOW + timedelta(seconds=number - 57),
         )
         for number in range(60)
@@ -77,36 +77,36 @@ def test_the_place_is_the_position_at_which_workers_take_the_job(
     database.jobs.insert_many(
         [job(60, nextRunAt=None), {"jobId": "j61", "status": "queued", "type": "pay"}]
     )
-    due = {
-        shown["jobId"]: shown
-        for shown in database.jobs.find({"status": {"$in": ["queued", "failed"]}})
-        if (shown.get("nextRunAt") or NOW) <= NOW
+    due_jobs = {
+        due_job["jobId"]: due_job
+        for due_job in database.jobs.find({"status": {"$in": ["queued", "failed"]}})
+        if (due_job.get("nextRunAt") or NOW) <= NOW
     }
-    assert len(due) > 20
+    assert len(due_jobs) > 20
     finder = PlaceFinder(connection)
-    found = {job_id: finder.find_place(shown, NOW) for job_id, shown in due.items()}
+    places = {job_id: finder.find_place(due_job, NOW) for job_id, due_job in due_jobs.items()}
     queue = JobQueue(database, clock=lambda: NOW)
-    for number in range(len(due)):
+    leased_types: list[Any] = []
+    for leased_before in range(len(due_jobs)):
         lease = queue.lease("w")
         assert lease
-        shown = found.pop(lease.job_id)
-        assert shown.ahead == CappedCount(number, True), due[lease.job_id]
-        assert shown.is_exact
-        of_type = [other for other in due.values() if other.get("type") == lease.job.get("type")]
-        later = [other for other in of_type if other["jobId"] in found]
-        assert shown.same_type == len(of_type) - len(later) - 1
+        place, job_type = places[lease.job_id], lease.job.get("type")
+        assert place.ahead == CappedCount(leased_before, True), due_jobs[lease.job_id]
+        assert place.is_exact
+        assert place.same_type == leased_types.count(job_type)
+        leased_types.append(job_type)
     assert queue.lease("w") is None
 
 
-def test_jobs_with_the_same_place_are_not_claimed_to_be_ahead(
+def test_jobs_with_the_same_place_are_counted_as_tied_not_as_ahead(
     connect: Callable[..., Connection], database: Documents
 ) -> None:
     connection = connect()
     create_indexes(connection)
     database.jobs.insert_many([job(1, priority=1), job(2), job(3), job(4, type="pay")])
-    shown = place(connection, job(2))
-    assert (shown.ahead, shown.tied) == (CappedCount(1, True), CappedCount(2, True))
-    assert (shown.same_type, shown.outranking, shown.is_exact) == (2, 1, False)
+    place = find_place(connection, job(2))
+    assert (place.ahead, place.tied) == (CappedCount(1, True), CappedCount(2, True))
+    assert (place.same_type, place.outranking, place.is_exact) == (2, 1, False)
 
 
 class SentAggregations(CommandListener):
@@ -147,12 +147,12 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
             for number in range(3_000)
         )
         finder = PlaceFinder(connection)
-        shown, again = (finder.find_place(job(0), NOW) for _ in range(2))
-        assert shown.ahead == CappedCount(200, False)
-        assert again == shown
-        assert not shown.is_exact
-        few = place(connection, job(0, priority=3, nextRunAt=NOW - timedelta(seconds=2_900)))
-        assert few.is_exact
+        first, second = (finder.find_place(job(0), NOW) for _ in range(2))
+        assert first.ahead == CappedCount(200, False)
+        assert second == first
+        assert not first.is_exact
+        early = job(0, priority=3, nextRunAt=NOW - timedelta(seconds=2_900))
+        assert find_place(connection, early).is_exact
         for command in sent.commands:
             plan = database.command({"explain": command, "verbosity": "executionStats"})
             plan = plan if "executionStats" in plan else plan["stages"][0]["$cursor"]
@@ -160,13 +160,14 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
             assert plan["queryPlanner"]["rejectedPlans"] == []  # no other plan is tried
             assert command["maxTimeMS"] > 0
             assert stats["totalDocsExamined"] == 0, command
-            assert stats["totalKeysExamined"] <= 200 + 60, command
-    # Two counts of few jobs; then, for all callers, the higher priorities and both statuses.
+            assert stats["totalKeysExamined"] <= 200 + 60, command  # and a few keys for each range
+    # A count of few jobs for each finder. The first finder also read, for all callers, the jobs
+    # with higher priorities, and those with the same priority of each status.
     assert len(sent.commands) == 5
 
 
 @pytest.mark.parametrize(
-    ("shown", "reason"),
+    ("due_job", "reason"),
     [
         (job(1, priority="high"), "priority of the job is not a number"),
         (job(1, priority=True), "priority of the job is not a number"),
@@ -175,12 +176,15 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
         (job(1), "indexes are missing"),
     ],
 )
-def test_an_unknown_place_has_its_reason(
-    connect: Callable[..., Connection], database: Documents, shown: dict[str, Any], reason: str
+def test_an_unknown_place_has_a_reason(
+    connect: Callable[..., Connection],
+    database: Documents,
+    due_job: dict[str, Any],
+    reason: str,
 ) -> None:
     database.jobs.insert_one(job(2))
     with pytest.raises(UnknownPlaceError, match=reason):
-        place(connect(), shown)
+        find_place(connect(), due_job)
 
 
 @pytest.mark.parametrize(
@@ -192,16 +196,16 @@ def test_an_unknown_place_has_its_reason(
         {"status_names": {"done": "succeeded"}},
     ],
 )
-def test_the_order_of_another_program_is_unknown(
+def test_the_place_in_a_queue_of_another_program_is_unknown(
     connect: Callable[..., Connection], settings: dict[str, Any]
 ) -> None:
     with pytest.raises(UnknownPlaceError, match="in which order the workers take jobs"):
-        place(connect(**settings), job(1))
+        find_place(connect(**settings), job(1))
 
 
-def agenda_job(number: int, **more: Any) -> dict[str, Any]:
+def agenda_job(number: int, **changes: Any) -> dict[str, Any]:
     fields = {"name": "mail", "priority": 0, "nextRunAt": NOW, "lockedAt": None}
-    return {"_id": number} | fields | more
+    return {"_id": number} | fields | changes
 
 
 def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
@@ -229,51 +233,51 @@ def test_agenda_takes_the_jobs_of_each_name_by_date_and_then_by_priority(
             agenda_job(10, nextRunAt=NOW + LATER, priority=10),
         ]
     )
-    jobs = {shown["jobId"]: shown for shown in connection.jobs.find({})}
-    shown = place(connection, jobs[8])
-    assert (shown.ahead, shown.tied) == (CappedCount(3, True), CappedCount(1, True))
-    assert (shown.same_type, shown.outranking, shown.each_type) == (4, 0, True)
+    jobs = {due_job["jobId"]: due_job for due_job in connection.jobs.find({})}
+    place = find_place(connection, jobs[8])
+    assert (place.ahead, place.tied) == (CappedCount(3, True), CappedCount(1, True))
+    assert (place.same_type, place.outranking, place.each_type) == (4, 0, True)
     database.agendaJobs.insert_many(
         agenda_job(number, nextRunAt=early, disabled=True) for number in range(20, 40)
     )
-    # Disabled jobs are read, but not counted.
-    assert place(connection, jobs[8]).ahead == CappedCount(1, False)  # more than one
+    # Disabled jobs are read, but not counted: fewer of the jobs ahead are within the limit.
+    assert find_place(connection, jobs[8]).ahead == CappedCount(1, False)
 
 
-def test_agenda_without_its_index_has_a_reason(
+def test_the_place_of_an_agenda_job_needs_the_index_of_agenda(
     connect: Callable[..., Connection], database: Documents
 ) -> None:
     connection = connect(profile="agenda", jobs_collection="agendaJobs")
     database.agendaJobs.insert_one(agenda_job(1))
-    (shown,) = connection.jobs.find({})
+    (due_job,) = connection.jobs.find({})
     with pytest.raises(UnknownPlaceError, match="indexes are missing"):
-        place(connection, shown)
+        find_place(connection, due_job)
     database.agendaJobs.create_index(
         [("name", 1), ("nextRunAt", 1), ("priority", -1), ("lockedAt", 1), ("disabled", 1)],
         name="findAndLockNextJobIndex",
     )
-    assert place(connection, shown).ahead == CappedCount(0, True)
+    assert find_place(connection, due_job).ahead == CappedCount(0, True)
 
 
-def test_a_profile_may_have_an_order_of_its_own(
+def test_a_profile_can_set_the_lease_order(
     connect: Callable[..., Connection], database: Documents, tmp_path: Path
 ) -> None:
-    def find(order: str, shown: dict[str, Any]) -> Place:
-        path = tmp_path / "mine.toml"
+    def find_in_order(order: str, due_job: dict[str, Any]) -> Place:
+        path = tmp_path / "shop.toml"
         path.write_text(f'extends = "jobmon"\n[lease]\norder = [{order}]\n')
         connection = connect(profile=str(path))
         create_indexes(connection)
-        return place(connection, shown)
+        return find_place(connection, due_job)
 
     database.jobs.insert_many(
         job(number, priority=number, createdAt=NOW - timedelta(seconds=number))
         for number in (1, 2, 3)
     )
-    lowest_first = find(
+    lowest_first = find_in_order(
         '"priority", "createdAt"', job(3, priority=3, createdAt=NOW - timedelta(seconds=3))
     )
     assert (lowest_first.ahead.value, lowest_first.outranking) == (2, 2)
-    oldest_first = find('"createdAt"', job(1, createdAt=NOW - timedelta(seconds=1)))
+    oldest_first = find_in_order('"createdAt"', job(1, createdAt=NOW - timedelta(seconds=1)))
     assert (oldest_first.ahead.value, oldest_first.outranking) == (2, 0)
-    # Nothing is before a missing date.
-    assert find('"nextRunAt"', job(9, nextRunAt=None)).ahead == CappedCount(0, True)
+    # A missing date is the first in the order.
+    assert find_in_order('"nextRunAt"', job(9, nextRunAt=None)).ahead == CappedCount(0, True)

@@ -1,4 +1,5 @@
-"""The health of a queue: catches queries for jobs that, by the counts, do not exist."""
+"""The health of a queue: catches queries for jobs that do not exist by the counts, and queries that
+are repeated although no job has changed."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from jobmon.store.read_collection import ReadCollection
 from ..conftest import NOW
 
 
-def test_a_drained_queue_needs_no_query(
+def test_the_health_of_a_drained_queue_reads_no_jobs(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
@@ -47,7 +48,7 @@ def test_the_ages_of_unchanged_jobs_are_not_read_again(
     for name in ("find", "estimated_count"):
         monkeypatch.setattr(ReadCollection, name, None)
     later = stats.health(counts, NOW + timedelta(minutes=2), first)
-    assert later.scheduled == 0, "it depends on the time"
+    assert later.scheduled == 0, "the number of scheduled jobs depends on the time"
     assert later.overdue_by_type == {"b": NOW + timedelta(minutes=1)}
     assert later.oldest_queued_by_type == {"a": since, "b": since}
     assert (later.oldest_queued, later.estimated_total) == (since, 2)
@@ -67,17 +68,17 @@ def test_dates_of_unchanged_jobs_are_checked_once_if_all_can_be_read(
     queries = list[Any]()
     count = ReadCollection.count
 
-    def count_and_note(jobs: ReadCollection, query: Any, **options: Any) -> int:
+    def record_query(jobs: ReadCollection, query: Any, **options: Any) -> int:
         queries.append(query)
         return count(jobs, query, **options)
 
-    monkeypatch.setattr(ReadCollection, "count", count_and_note)
+    monkeypatch.setattr(ReadCollection, "count", record_query)
     first = stats.health(counts, NOW)
     assert (len(queries), first.due, first.expired_leases) == (4, 0, 0)
     later = stats.health(counts, NOW + timedelta(minutes=2), first)
     assert (len(queries), later.due, later.expired_leases) == (6, 1, 1)
-    # If dates cannot be read, the reason is found again.
+    # Values that are no dates are still reported when nothing changes.
     watched.jobs.update_many({}, {"$set": {"leaseExpiresAt": "x", "nextRunAt": "x"}})
-    odd = stats.health(counts, NOW)
-    assert stats.health(counts, NOW, odd).unknown == odd.unknown
-    assert {"due", "scheduled", "expired_leases"} <= odd.unknown.keys()
+    without_dates = stats.health(counts, NOW)
+    assert stats.health(counts, NOW, without_dates).unknown == without_dates.unknown
+    assert {"due", "scheduled", "expired_leases"} <= without_dates.unknown.keys()

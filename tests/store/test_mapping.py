@@ -19,7 +19,7 @@ from jobmon.store.profiles import Profile
 from ..conftest import NOW
 
 ID = ObjectId("6b0569950000000000000001")
-SNAKE = FieldMapping(
+RENAMED_MAPPING = FieldMapping(
     paths={
         "jobId": "job_id",
         "type": "kind",
@@ -31,15 +31,15 @@ SNAKE = FieldMapping(
     statuses={"done": "succeeded", "ok": "succeeded", "failed": "dlq"},
     offsets={"leaseExpiresAt": timedelta(minutes=10)},
 )
-BY_ID = FieldMapping(paths={"jobId": "_id", "createdAt": "_id", "type": "kind"})
-DERIVED = FieldMapping(
+ID_MAPPING = FieldMapping(paths={"jobId": "_id", "createdAt": "_id", "type": "kind"})
+DERIVED_MAPPING = FieldMapping(
     paths={"type": "kind"},
     derived=DerivedStatus(
         expression={"$cond": ["$locked", "leased", "queued"]},
         needs={"leased": {"locked": True}, "queued": {"locked": None}},
     ),
 )
-NOTHING = {"_id": {"$in": []}}
+MATCHES_NOTHING = {"_id": {"$in": []}}
 
 
 def map_jobs(**paths: str) -> FieldMapping:
@@ -75,21 +75,18 @@ def test_documents_of_the_contract_are_not_translated() -> None:
         ({"status": "queued"}, {"state": "queued"}),
         ({"status": "succeeded"}, {"state": {"$in": ["done", "ok", "succeeded"]}}),
         ({"status": "dlq"}, {"state": {"$in": ["failed", "dlq"]}}),
-        (
-            {"status": {"$in": ["failed"]}},
-            {"state": {"$in": []}},
-        ),  # the name of `dlq` here
+        ({"status": {"$in": ["failed"]}}, {"state": {"$in": []}}),  # here `failed` means dlq
         ({"status": {"$in": ["done", "queued"]}}, {"state": "queued"}),
         ({"leaseExpiresAt": {"$lt": NOW}}, {"locked_at": {"$lt": NOW - timedelta(minutes=10)}}),
-        ({"nextRunAt": {"$gt": NOW}}, NOTHING),
+        ({"nextRunAt": {"$gt": NOW}}, MATCHES_NOTHING),
         ({"nextRunAt": None}, {}),
-        ({"createdBy": {"$in": ["ada"]}}, NOTHING),
+        ({"createdBy": {"$in": ["ada"]}}, MATCHES_NOTHING),
         ({"$expr": {"$gt": ["$createdAt", NOW]}}, {"$expr": {"$gt": ["$made.at", NOW]}}),
     ],
     ids=str,
 )
 def test_a_query_is_translated(query: Any, expected: Any) -> None:
-    assert SNAKE.translate_query(query) == expected
+    assert RENAMED_MAPPING.translate_query(query) == expected
 
 
 @pytest.mark.parametrize(
@@ -101,12 +98,12 @@ def test_a_query_is_translated(query: Any, expected: Any) -> None:
     ],
     ids=str,
 )
-def test_an_id_and_a_creation_time_may_be_at_the_objectid(query: Any, expected: Any) -> None:
-    assert BY_ID.translate_query(query) == expected
+def test_job_id_and_creation_time_are_queried_at_the_objectid(query: Any, expected: Any) -> None:
+    assert ID_MAPPING.translate_query(query) == expected
 
 
 @pytest.mark.parametrize(
-    ("moment", "first"),
+    ("moment", "first_second"),
     [
         (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1),
         (datetime(1970, 1, 1, 0, 0, 1, 1, tzinfo=UTC), 2),  # ids of second 1 are earlier
@@ -114,106 +111,112 @@ def test_an_id_and_a_creation_time_may_be_at_the_objectid(query: Any, expected: 
         (datetime(2200, 1, 1, tzinfo=UTC), 0xFFFF_FFFF),
     ],
 )
-def test_a_date_becomes_the_first_id_that_is_not_earlier(moment: datetime, first: int) -> None:
+def test_a_date_becomes_the_first_id_that_is_not_earlier(
+    moment: datetime, first_second: int
+) -> None:
     query = {"createdAt": {"$gte": moment}}
-    assert BY_ID.translate_query(query) == {"_id": {"$gte": ObjectId(f"{first:08x}{'0' * 16}")}}
+    first_id = ObjectId(f"{first_second:08x}{'0' * 16}")
+    assert ID_MAPPING.translate_query(query) == {"_id": {"$gte": first_id}}
 
 
 def test_a_derived_status_is_queried_by_its_expression() -> None:
-    expression = DERIVED.derived and DERIVED.derived.expression
-    assert DERIVED.translate_query({"status": "leased"}) == {
+    expression = DERIVED_MAPPING.derived and DERIVED_MAPPING.derived.expression
+    assert DERIVED_MAPPING.translate_query({"status": "leased"}) == {
         "$and": [
             {"$or": [{"locked": True}]},
             {"$expr": {"$in": [expression, {"$literal": ["leased"]}]}},
         ]
     }
     # No document can have this status.
-    assert DERIVED.translate_query({"status": {"$in": ["odd"]}}) == NOTHING
+    assert DERIVED_MAPPING.translate_query({"status": {"$in": ["odd"]}}) == MATCHES_NOTHING
     grouped = {"$group": {"_id": {"status": "$status", "type": "$type"}}}
-    assert DERIVED.translate_pipeline([grouped]) == [
+    assert DERIVED_MAPPING.translate_pipeline([grouped]) == [
         {"$group": {"_id": {"status": expression, "type": "$kind"}}}
     ]
-    assert DERIVED.projection(("status", "type")) == {
+    assert DERIVED_MAPPING.projection(("status", "type")) == {
         "_id": False,
         "kind": True,
         "_status": expression,
     }
-    assert DERIVED.to_contract({"_status": "leased", "kind": "a"}) == {
+    assert DERIVED_MAPPING.to_contract({"_status": "leased", "kind": "a"}) == {
         "status": "leased",
         "type": "a",
     }
 
 
-def test_index_keys_are_translated_or_none() -> None:
+def test_index_keys_are_translated_only_if_each_is_stored() -> None:
     by_status = [("status", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
-    assert SNAKE.translate_keys(by_status) == [
+    assert RENAMED_MAPPING.translate_keys(by_status) == [
         ("state", 1),
         ("made.at", -1),
         ("_id", -1),
         ("kind", 1),
     ]
-    assert SNAKE.translate_keys([("createdBy", 1), ("createdAt", -1)]) is None
-    assert DERIVED.translate_keys(by_status) is None
-    assert BY_ID.translate_keys([("type", 1), ("createdAt", -1), ("_id", -1)]) == [
+    assert RENAMED_MAPPING.translate_keys([("createdBy", 1), ("createdAt", -1)]) is None
+    assert DERIVED_MAPPING.translate_keys(by_status) is None
+    assert ID_MAPPING.translate_keys([("type", 1), ("createdAt", -1), ("_id", -1)]) == [
         ("kind", 1),
         ("_id", -1),
     ]
     # _id alone always has an index, which is ascending.
-    assert BY_ID.translate_keys([("createdAt", -1), ("_id", -1)]) == [("_id", 1)]
-    assert BY_ID.translate_keys([("jobId", 1)]) == [("_id", 1)]
-    assert BY_ID.translate_order([("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]) == [
+    assert ID_MAPPING.translate_keys([("createdAt", -1), ("_id", -1)]) == [("_id", 1)]
+    assert ID_MAPPING.translate_keys([("jobId", 1)]) == [("_id", 1)]
+    assert ID_MAPPING.translate_order([("createdAt", -1), ("_id", -1), ("nextRunAt", 1)]) == [
         ("_id", -1)
     ]
 
 
-def test_an_expression_is_translated_without_its_literals() -> None:
+def test_an_expression_is_translated_except_its_literals() -> None:
     expression = {"$cond": [{"$eq": ["$type", {"$literal": "$type"}]}, "$$NOW", "$nextRunAt"]}
-    assert SNAKE.translate_expression(expression) == {
+    assert RENAMED_MAPPING.translate_expression(expression) == {
         "$cond": [{"$eq": ["$kind", {"$literal": "$type"}]}, "$$NOW", None]
     }
-    assert SNAKE.translate_expression("$type", under="_job") == "$_job.kind"
-    assert BY_ID.translate_expression("$createdAt", under="_job") == {
+    assert RENAMED_MAPPING.translate_expression("$type", under="_job") == "$_job.kind"
+    assert ID_MAPPING.translate_expression("$createdAt", under="_job") == {
         "$convert": {"input": "$_job._id", "to": "date", "onError": None}
     }
 
 
 def test_a_projection_has_the_paths_of_the_fields_once() -> None:
-    names = FieldMapping(paths={"payload": "data", "createdBy": "data.user.id", "jobId": "_id"})
-    assert names.projection(("payload", "createdBy")) == {"_id": False, "data": True}
-    assert names.projection(("createdBy", "jobId")) == {"_id": True, "data.user.id": True}
-    assert names.projection(None) == {"_id": True, "data": True}
+    mapping = FieldMapping(paths={"payload": "data", "createdBy": "data.user.id", "jobId": "_id"})
+    assert mapping.projection(("payload", "createdBy")) == {"_id": False, "data": True}
+    assert mapping.projection(("createdBy", "jobId")) == {"_id": True, "data.user.id": True}
+    assert mapping.projection(None) == {"_id": True, "data": True}
 
 
-def test_a_document_is_returned_with_the_contracts_names() -> None:
+def test_a_document_gets_the_names_of_the_contract() -> None:
     job = {"_id": 7, "kind": "a", "state": "ok", "made": {"at": NOW}, "locked_at": NOW, "status": 9}
-    assert SNAKE.to_contract(job) == {
+    assert RENAMED_MAPPING.to_contract(job) == {
         "_id": 7,
         "type": "a",
         "status": "succeeded",
         "createdAt": NOW,
         "leaseExpiresAt": NOW + timedelta(minutes=10),
     }
-    assert SNAKE.to_contract({"_id": 7, "made": "then", "state": ["ok"], "locked_at": "now"}) == {
+    assert RENAMED_MAPPING.to_contract(
+        {"_id": 7, "made": "then", "state": ["ok"], "locked_at": "now"}
+    ) == {
         "_id": 7,
         "status": ["ok"],
         "leaseExpiresAt": "now",
     }
-    assert BY_ID.to_contract({"_id": ID}) == {
+    assert ID_MAPPING.to_contract({"_id": ID}) == {
         "_id": ID,
         "jobId": ID,
         "createdAt": ID.generation_time,
     }
-    assert BY_ID.to_contract({"_id": "text"}) == {"_id": "text", "jobId": "text", "createdAt": None}
+    job = {"_id": "text", "jobId": "text", "createdAt": None}
+    assert ID_MAPPING.to_contract({"_id": "text"}) == job
 
 
-STATES = map_jobs(status="done")
-STATES = replace(
-    STATES, statuses={"true": "succeeded", "false": "queued", "null": "unseen", "1": "leased"}
+STATUS_MAPPING = replace(
+    map_jobs(status="done"),
+    statuses={"true": "succeeded", "false": "queued", "null": "unseen", "1": "leased"},
 )
 
 
 @pytest.mark.parametrize(
-    ("value", "word"),
+    ("value", "status"),
     [
         (True, "succeeded"),
         ("true", "succeeded"),
@@ -225,15 +228,15 @@ STATES = replace(
         (2, 2),
     ],
 )
-def test_status_names_map_every_value_that_has_the_label(value: Any, word: Any) -> None:
-    assert STATES.to_contract_status(value) == word
-    assert STATES.to_contract({"_id": 1, "done": value})["status"] == word
-    query = STATES.translate_query({"status": label(word)})["done"]
+def test_status_names_map_every_value_that_has_the_label(value: Any, status: Any) -> None:
+    assert STATUS_MAPPING.to_contract_status(value) == status
+    assert STATUS_MAPPING.to_contract({"_id": 1, "done": value})["status"] == status
+    query = STATUS_MAPPING.translate_query({"status": label(status)})["done"]
     assert value in (query["$in"] if isinstance(query, dict) else [query])
 
 
 def test_status_names_map_a_missing_status() -> None:
-    assert STATES.to_contract({"_id": 1})["status"] == "unseen"
+    assert STATUS_MAPPING.to_contract({"_id": 1})["status"] == "unseen"
     assert "status" not in map_jobs().to_contract({"_id": 1})
     assert map_jobs().translate_query({"status": "null"}) == {"status": None}
     assert map_jobs().translate_query({"status": '"null"'}) == {
@@ -242,36 +245,38 @@ def test_status_names_map_a_missing_status() -> None:
 
 
 def test_an_array_is_queried_at_every_part_of_a_path() -> None:
-    names = FieldMapping(paths={"createdBy": "input.user.id"})
+    mapping = FieldMapping(paths={"createdBy": "input.user.id"})
     parts = ("input", "input.user", "input.user.id")
-    assert names.translate_query({"createdBy": IS_ARRAY}) == {
+    assert mapping.translate_query({"createdBy": IS_ARRAY}) == {
         "$or": [{part: IS_ARRAY} for part in parts]
     }
 
 
-def test_a_changed_profile_has_no_transitions_of_other_fields_and_statuses(tmp_path: Path) -> None:
+def test_a_profile_with_changed_statuses_has_no_transitions(tmp_path: Path) -> None:
     """Catches a profile that cannot be loaded, and an action that writes to another field."""
     agenda = load_profile("agenda")
     assert agenda.content["transitions"]
     for change in ({"fields": {"status": "state"}}, {"statuses": {"odd": "queued"}}):
-        names = {"fields": {}, "statuses": {}, "attempt_fields": {}, "attempt_statuses": {}}
-        assert "transitions" not in agenda.override(**names | change).content
+        unchanged = {"fields": {}, "statuses": {}, "attempt_fields": {}, "attempt_statuses": {}}
+        assert "transitions" not in agenda.override(**unchanged | change).content
     path = tmp_path / "shop.toml"
     path.write_text('extends = "agenda"\n[status]\npath = "state"')
     assert "transitions" not in load_profile(str(path)).content
 
 
 def test_settings_change_a_profile() -> None:
-    def jobs(**settings: Any) -> FieldMapping:
+    def load_mapping(**settings: Any) -> FieldMapping:
         return Profile.from_settings(Settings(mongo_uri="mongodb://db", **settings)).jobs
 
-    assert "createdAt" in jobs(profile="celery").unknown
-    assert jobs(profile="celery", job_fields={"createdAt": "made"}).has_creation_time
-    assert jobs(profile="celery", status_names={"PROGRESS": "leased"}).to_contract_status(
-        "PROGRESS"
-    ) == ("leased")
-    assert jobs(profile="celery").to_contract_status("PROGRESS") == "PROGRESS"
-    changed = jobs(profile="agenda", job_fields={"status": "state", "leaseExpiresAt": "until"})
+    celery = load_mapping(profile="celery")
+    assert "createdAt" in celery.unknown
+    assert load_mapping(profile="celery", job_fields={"createdAt": "made"}).has_creation_time
+    with_progress = load_mapping(profile="celery", status_names={"PROGRESS": "leased"})
+    assert with_progress.to_contract_status("PROGRESS") == "leased"
+    assert celery.to_contract_status("PROGRESS") == "PROGRESS"
+    agenda = load_mapping(profile="agenda")
+    assert agenda.unknown == {"createdBy", "maxAttempts", "updatedAt"}
+    fields = {"status": "state", "leaseExpiresAt": "until"}
+    changed = load_mapping(profile="agenda", job_fields=fields)
     assert changed.translate_query({"status": "dlq"}) == {"state": "dlq"}
     assert changed.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
-    assert jobs(profile="agenda").unknown == {"createdBy", "maxAttempts", "updatedAt"}

@@ -51,7 +51,7 @@ def settings(
 
 
 @pytest.fixture
-def jobs(database: Database[Document]) -> Database[Document]:
+def watched_database(database: Database[Document]) -> Database[Document]:
     database.jobs.insert_many([make_job(number) for number in range(3)])
     return database
 
@@ -61,14 +61,14 @@ def make_job(number: int) -> Document:
 
 
 def test_a_sharded_cluster_is_not_a_standalone_server() -> None:
-    """Catches an index on updatedAt that is not needed, and a queue with the key of another."""
+    """Catches an index on updatedAt that is not needed, and two queues with the same key."""
     assert deployment_name({"msg": "isdbgrid"}) == "sharded cluster"
     assert deployment_name({"setName": "rs0"}) == "rs0"
     assert deployment_name({}) is None
 
 
-def test_everything_works_through_a_router(
-    settings: Settings, routers: list[Router], jobs: Database[Document]
+def test_init_lists_stats_and_the_collector_work_through_a_router(
+    settings: Settings, routers: list[Router], watched_database: Database[Document]
 ) -> None:
     created = [finding.message for finding in run_init(settings, InitOptions())]
     assert not any("updatedAt" in message for message in created)
@@ -85,7 +85,7 @@ def test_everything_works_through_a_router(
 
         with collecting(settings):
             eventually(lambda: is_counted(3))
-            jobs.jobs.insert_one(make_job(4))
+            watched_database.jobs.insert_one(make_job(4))
             eventually(lambda: is_counted(4))
     finally:
         connection = api.app.extensions["jobmon_connection"]
@@ -94,17 +94,19 @@ def test_everything_works_through_a_router(
     assert any(router.commands for router in routers)
 
 
-def test_plans_of_shards_are_read(settings: Settings, jobs: Database[Document]) -> None:
-    jobs.jobs.create_index(NEWEST_FIRST)
+def test_arrays_are_detected_in_the_plans_of_shards(
+    settings: Settings, watched_database: Database[Document]
+) -> None:
+    watched_database.jobs.create_index(NEWEST_FIRST)
     connection = Connection(settings)
     assert connection.jobs.has_no_arrays("createdAt", NEWEST_FIRST)
     connection.close()
 
 
-def test_an_index_of_shards_with_a_collation_is_used(
+def test_a_lookup_on_shards_uses_an_index_with_a_collation(
     settings: Settings, routers: list[Router], database: Database[Document]
 ) -> None:
-    """Catches a scan of every job for one job, where the collection has a collation."""
+    """Catches a lookup that scans every job, because the collection has a collation."""
     database.create_collection("jobs", collation={"locale": "en", "strength": 2})
     database.jobs.create_index("jobId")
     database.jobs.insert_one(make_job(1))
@@ -128,12 +130,12 @@ def follow(settings: Settings) -> Iterator[tuple[StreamedChanges, SegmentMap]]:
 
 
 def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
-    settings: Settings, jobs: Database[Document]
+    settings: Settings, watched_database: Database[Document]
 ) -> None:
-    """Catches old counts of a cluster with an idle shard that look current."""
+    """Catches counts that look current although a shard has not reported its changes yet."""
     inserted_at = datetime.now(UTC).replace(microsecond=0)
     with follow(settings) as (changes, segments):
-        jobs.jobs.insert_one(make_job(4))
+        watched_database.jobs.insert_one(make_job(4))
 
         def is_seen() -> bool:
             changes.next_batch(segments)
@@ -145,16 +147,16 @@ def test_changes_are_seen_up_to_the_time_that_every_shard_has_reached(
 
 
 def test_changes_of_a_replica_set_are_seen_up_to_now(
-    settings: Settings, mongod: Mongod, jobs: Database[Document]
+    settings: Settings, mongod: Mongod, watched_database: Database[Document]
 ) -> None:
-    uri = mongod.uri.replace("/?", f"/{jobs.name}?")
+    uri = mongod.uri.replace("/?", f"/{watched_database.name}?")
     with follow(replace(settings, mongo_uri=uri)) as (changes, segments):
         changes.next_batch(segments)
         assert changes.is_at_end
         assert changes.seen_until is None
 
 
-def test_collectors_read_from_the_same_router_each_time() -> None:
+def test_collectors_read_from_one_router() -> None:
     routers = [
         ServerDescription(("127.0.0.1", port), Hello({"ok": 1, "msg": "isdbgrid"}))
         for port in (2, 1, 3)
@@ -164,11 +166,12 @@ def test_collectors_read_from_the_same_router_each_time() -> None:
     assert select_one_router(members) == members
 
 
-def test_the_stream_stays_on_the_router_that_opened_it(
-    settings: Settings, routers: list[Router], jobs: Database[Document]
+def test_the_stream_is_not_opened_again_for_each_batch(
+    settings: Settings, routers: list[Router], watched_database: Database[Document]
 ) -> None:
     with follow(settings) as (changes, segments):
         for _ in range(6):
             changes.next_batch(segments)
-    opened = ["aggregate" in command for router in routers for command in router.commands]
-    assert sum(opened) <= 2  # it is opened again if a router does not answer in time
+    commands = [command for router in routers for command in router.commands]
+    # The stream is opened again if a router does not answer in time.
+    assert sum("aggregate" in command for command in commands) <= 2

@@ -22,7 +22,7 @@ from ..support.commands import database_uri
         ({"types": ["mail", 7, None]}, {"mail"}),
         ({"types": "mail"}, set()),
     ],
-    ids=["no document", "no field", "types", "other values", "no list"],
+    ids=["no document", "no field", "texts", "with other values", "text instead of a list"],
 )
 def test_paused_types_are_the_texts_of_the_list(
     mongod: Mongod, database: Database[dict[str, Any]], stored: Any, expected: set[str]

@@ -1,5 +1,5 @@
-"""The probe on the real server: catches a busy database that is taken for an unreachable one, a
-check for each caller, and a failure that is logged at every check."""
+"""The probe on the real server: catches a busy database that is reported as unreachable, a check
+for each of many callers, and a failure that is logged at every check."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ def test_a_busy_server_that_answers_a_ping_is_ready(
     admin = database.client.admin
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
-        health = eventually(lambda: (found := probe.check()).is_readable is None and found)
+        health = eventually(lambda: (health := probe.check()).is_readable is None and health)
         assert (health.is_up, health.is_ready) == (True, True)
         assert health.reason == "reading one document takes too long"
     finally:
@@ -71,7 +71,7 @@ def test_concurrent_callers_share_one_check(
         (KeyError("quoted"), True, None),
     ],
 )
-def test_every_failure_has_a_reason_and_is_logged_once(
+def test_a_failure_has_a_reason_and_is_logged_once_until_it_ends(
     connection: Connection,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

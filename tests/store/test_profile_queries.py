@@ -1,5 +1,5 @@
-"""The queries for jobs of a derived status: catches a list of few jobs to retry that reads every
-job that has ended."""
+"""The queries for jobs with a derived status: catches a list of a few jobs that are retried which
+reads every job that has ended."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from jobmon.store.connection import Connection
 SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
 
 
-# Payload is left out: only hasError distinguishes its dead jobs from those that are retried.
+# Payload is not here: in its jobs, only hasError distinguishes dead-lettered from retried jobs.
 @pytest.mark.parametrize(
     ("profile", "sample"),
     [
@@ -25,7 +25,7 @@ SAMPLES = Path(__file__).parents[1] / "adapters" / "samples"
         ("mongo-message-queue", "mongo-message-queue"),
     ],
 )
-def test_a_job_that_has_ended_is_not_read_for_a_list_of_retries(profile: str, sample: str) -> None:
+def test_no_job_that_has_ended_is_read_for_the_list_of_retries(profile: str, sample: str) -> None:
     client: Any = mongomock.MongoClient("mongodb://127.0.0.1/watched")
     settings = Settings(
         mongo_uri="mongodb://127.0.0.1/watched",
@@ -38,11 +38,11 @@ def test_a_job_that_has_ended_is_not_read_for_a_list_of_retries(profile: str, sa
     jobs.insert_many(content["collections"][jobs.name]["documents"])
     assert derived is not None
 
-    def find(*statuses: str) -> set[Any]:
+    def find_ids(*statuses: str) -> set[Any]:
         queries = [derived.needs[status] for status in statuses if status in derived.needs]
         return {job["_id"] for job in jobs.find({"$or": queries})}
 
-    ended, retried = find(*FINAL_STATUSES), find("failed")
+    ended, retried = find_ids(*FINAL_STATUSES), find_ids("failed")
     assert ended
     assert retried
     assert ended & retried == set()

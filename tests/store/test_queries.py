@@ -1,5 +1,6 @@
-"""The plan of every query on a request path, on the real server with 50,000 jobs: catches a
-collection scan, an in-memory sort, a read that grows with the collection, a missing time limit."""
+"""The plans of the queries for lists, jobs, exports and stats, on the real server with 50,000 jobs:
+catches a collection scan, an in-memory sort, a read that grows with the collection, and a missing
+time limit."""
 
 import json
 import random
@@ -39,18 +40,18 @@ STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", 
 
 
 @pytest.fixture(scope="module")
-def filled(
+def filled_database(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[Database[dict[str, Any]]]:
     database = mongo["test_queries"]
-    pick = random.Random(59)
+    chance = random.Random(59)
     owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
     database.jobs.insert_many(
         {
             "jobId": str(number) if number < 40_000 else f"job-{number}",
-            "type": f"type-{pick.randrange(8)}",
-            "status": pick.choice(STATUSES),
-            "createdBy": pick.choice(owners),
+            "type": f"type-{chance.randrange(8)}",
+            "status": chance.choice(STATUSES),
+            "createdBy": chance.choice(owners),
             "createdAt": NOW + timedelta(seconds=number // 3),
             "nextRunAt": NOW + timedelta(seconds=number),
             "leaseExpiresAt": NOW,
@@ -70,8 +71,8 @@ def filled(
 
 
 @pytest.fixture(scope="module")
-def served(mongod: Mongod, filled: Database[dict[str, Any]]) -> Iterator[Api]:
-    uri = database_uri(mongod, filled)
+def service(mongod: Mongod, filled_database: Database[dict[str, Any]]) -> Iterator[Api]:
+    uri = database_uri(mongod, filled_database)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
@@ -79,7 +80,7 @@ def served(mongod: Mongod, filled: Database[dict[str, Any]]) -> Iterator[Api]:
 
 @contextmanager
 def profiled(database: Database[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The profiler's entries of jobmon's commands in the block; filled when the block ends."""
+    """The profiler's entries of jobmon's commands in the block; empty until the block ends."""
     entries: list[dict[str, Any]] = []
     database.command("profile", 0)
     database["system.profile"].drop()
@@ -109,9 +110,10 @@ def assert_cheap(
     by_id: bool = False,
     joined: int = 0,
 ) -> None:
-    """Each command read only what it returned; `by_id`, it may read 1,000 jobs and sort them.
+    """Fail if a command read more documents than it returned, and one more.
 
-    `joined`: how many documents of another collection it may return within its own.
+    With `by_id`, a command may read 1,000 jobs by the index on jobId, and sort them. `joined`: the
+    number of documents of another collection that it may return within its own.
     """
     assert entries
     for entry in entries:
@@ -119,24 +121,25 @@ def assert_cheap(
         if "explain" in command:
             assert command["explain"]["maxTimeMS"] == 5_000
             continue
-        shown = f"{entry['planSummary']} {command}"
-        assert "COLLSCAN" not in entry["planSummary"], shown
-        assert command["maxTimeMS"] == 5_000, shown
+        summary = f"{entry['planSummary']} {command}"
+        assert "COLLSCAN" not in entry["planSummary"], summary
+        assert command["maxTimeMS"] == 5_000, summary
         if by_id:
-            ranges = entry["planSummary"].split(", ")
-            assert {scan.split(" ", 1)[1] for scan in ranges} == {"{ jobId: 1 }"}, shown
-            assert entry["docsExamined"] <= entry["keysExamined"] <= 1_001 + len(ranges), shown
+            scans = entry["planSummary"].split(", ")
+            assert {scan.split(" ", 1)[1] for scan in scans} == {"{ jobId: 1 }"}, summary
+            assert entry["docsExamined"] <= entry["keysExamined"] <= 1_001 + len(scans), summary
             continue
-        assert not entry.get("hasSortStage"), shown
+        assert not entry.get("hasSortStage"), summary
         if "count" in command:
-            continue  # estimated_document_count: metadata, no plan
+            continue  # estimated_document_count reads metadata: it has no plan
         returned = entry["nreturned"]
-        counting = any("$group" in stage for stage in command.get("pipeline", []))
-        assert entry["docsExamined"] <= (0 if counting else returned + 1 + joined), shown
-        again = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
+        is_count = any("$group" in stage for stage in command.get("pipeline", []))
+        assert entry["docsExamined"] <= (0 if is_count else returned + 1 + joined), summary
+        # Explain accepts no $db and no lsid.
+        explained = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
         codec = database.codec_options
-        plan = database.command("explain", again, verbosity="queryPlanner", codec_options=codec)
-        assert not {"COLLSCAN", "SORT"} & set(stages(plan)), shown
+        plan = database.command("explain", explained, verbosity="queryPlanner", codec_options=codec)
+        assert not {"COLLSCAN", "SORT"} & set(stages(plan)), summary
 
 
 FILTERS: list[dict[str, Any]] = [
@@ -157,30 +160,36 @@ FILTERS: list[dict[str, Any]] = [
     [("/admin/jobs/queue", OWNER), ("/jobs", OWNER), ("/jobs", BIG_OWNER)],
 )
 def test_every_list_reads_no_more_jobs_than_it_shows(
-    served: Api, filled: Database[dict[str, Any]], path: str, subject: str, filters: dict[str, Any]
+    service: Api,
+    filled_database: Database[dict[str, Any]],
+    path: str,
+    subject: str,
+    filters: dict[str, Any],
 ) -> None:
-    token = served.token(subject, "admin")
+    token = service.token(subject, "admin")
 
-    def ask(**more: Any) -> dict[str, Any]:
-        answer = served.get(path, token=token, per_page=50, **filters, **more)
+    def get_page(**query: Any) -> dict[str, Any]:
+        answer = service.get(path, token=token, per_page=50, **filters, **query)
         assert answer.status_code == 200
         return answer.json
 
-    total = filled.jobs.count_documents(make_query(filters, subject if path == "/jobs" else None))
+    total = filled_database.jobs.count_documents(
+        make_query(filters, subject if path == "/jobs" else None)
+    )
     pages = -(-total // 50)
-    with profiled(filled) as entries:
-        first = ask()["meta"]
+    with profiled(filled_database) as entries:
+        first = get_page()["meta"]
         if first["next_cursor"]:
-            second = ask(cursor=first["next_cursor"])
-            assert ask(page=2)["data"] == second["data"]
-        last = ask(page=max(1, pages))
-        assert len(last["data"]) == (total - 1) % 50 + 1 if total else not last["data"]
+            second = get_page(cursor=first["next_cursor"])
+            assert get_page(page=2)["data"] == second["data"]
+        last = get_page(page=max(1, pages))
+        assert len(last["data"]) == ((total - 1) % 50 + 1 if total else 0)
         assert last["meta"]["next_cursor"] is None
         if pages > 2:
-            before = ask(cursor=last["meta"]["prev_cursor"])
-            assert before["data"] == ask(page=pages - 1)["data"]
-            assert ask(cursor=before["meta"]["next_cursor"])["data"] == last["data"]
-    assert_cheap(filled, entries)
+            previous = get_page(cursor=last["meta"]["prev_cursor"])
+            assert previous["data"] == get_page(page=pages - 1)["data"]
+            assert get_page(cursor=previous["meta"]["next_cursor"])["data"] == last["data"]
+    assert_cheap(filled_database, entries)
 
 
 def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
@@ -195,40 +204,44 @@ def moment(seconds: int) -> str:
     return to_iso(NOW + timedelta(seconds=seconds))
 
 
-EARLY, LATE = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
-RANGE = {"created_from": to_iso(EARLY), "created_to": to_iso(LATE)}
-WITHIN = {"createdAt": {"$gte": EARLY, "$lt": LATE}}
+RANGE_START, RANGE_END = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
+RANGE = {"created_from": to_iso(RANGE_START), "created_to": to_iso(RANGE_END)}
+IN_RANGE = {"createdAt": {"$gte": RANGE_START, "$lt": RANGE_END}}
 BY_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
-NARROWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    (RANGE, WITHIN),
-    ({"created_from": to_iso(LATE)}, {"createdAt": {"$gte": LATE}}),
-    (RANGE | {"status": ["dlq", "succeeded"]}, WITHIN | {"status": {"$in": ["dlq", "succeeded"]}}),
-    (RANGE | {"type": "type-3"}, WITHIN | {"type": "type-3"}),
+# Query parameters, and a query that finds the same jobs.
+INDEXED_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (RANGE, IN_RANGE),
+    ({"created_from": to_iso(RANGE_END)}, {"createdAt": {"$gte": RANGE_END}}),
     (
-        {"created_to": to_iso(EARLY), "status": "succeeded", "type": ["type-1", "type-2"]},
+        RANGE | {"status": ["dlq", "succeeded"]},
+        IN_RANGE | {"status": {"$in": ["dlq", "succeeded"]}},
+    ),
+    (RANGE | {"type": "type-3"}, IN_RANGE | {"type": "type-3"}),
+    (
+        {"created_to": to_iso(RANGE_START), "status": "succeeded", "type": ["type-1", "type-2"]},
         {
-            "createdAt": {"$lt": EARLY},
+            "createdAt": {"$lt": RANGE_START},
             "status": "succeeded",
             "type": {"$in": ["type-1", "type-2"]},
         },
     ),
     ({"owner": OWNER}, {"createdBy": OWNER}),
     ({"owner": BIG_OWNER, "type": "type-3"}, BY_BIG_OWNER | {"type": "type-3"}),
-    (RANGE | {"owner": BIG_OWNER}, WITHIN | BY_BIG_OWNER),
+    (RANGE | {"owner": BIG_OWNER}, IN_RANGE | BY_BIG_OWNER),
     (
         RANGE | {"owner": BIG_OWNER, "status": ["queued", "succeeded"]},
-        WITHIN | BY_BIG_OWNER | {"status": {"$in": ["queued", "succeeded"]}},
+        IN_RANGE | BY_BIG_OWNER | {"status": {"$in": ["queued", "succeeded"]}},
     ),
     ({"error_code": "E1"}, {"lastError.code": "E1"}),
-    (RANGE | {"error_code": "11000"}, WITHIN | {"lastError.code": 11_000}),
+    (RANGE | {"error_code": "11000"}, IN_RANGE | {"lastError.code": 11_000}),
     (
         RANGE | {"error_code": "E2", "status": ["dlq", "queued"], "type": "type-1"},
-        WITHIN | {"lastError.code": "E2", "status": {"$in": ["dlq", "queued"]}, "type": "type-1"},
+        IN_RANGE | {"lastError.code": "E2", "status": {"$in": ["dlq", "queued"]}, "type": "type-1"},
     ),
     ({"worker": "worker-3"}, {"leasedBy": "worker-3"}),
     (
         RANGE | {"worker": "worker-1", "status": ["leased", "succeeded"], "type": "type-1"},
-        WITHIN
+        IN_RANGE
         | {
             "leasedBy": "worker-1",
             "status": {"$in": ["leased", "succeeded"]},
@@ -236,7 +249,7 @@ NARROWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
 ]
-BY_ID: list[tuple[dict[str, Any], dict[str, Any]]] = [
+ID_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"job_id": "job-412"}, {"jobId": {"$regex": "^job-412"}}),
     ({"job_id": "1234"}, {"jobId": {"$regex": "^1234"}}),
     (
@@ -258,128 +271,132 @@ BY_ID: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
-@pytest.mark.parametrize(("filters", "query"), NARROWED + BY_ID, ids=str)
-def test_a_narrowed_list_reads_no_more_jobs_than_it_shows_in_both_directions(
-    served: Api,
-    filled: Database[dict[str, Any]],
+@pytest.mark.parametrize(("filters", "query"), INDEXED_FILTERS + ID_FILTERS, ids=str)
+def test_a_filtered_list_reads_few_jobs_in_both_directions(
+    service: Api,
+    filled_database: Database[dict[str, Any]],
     filters: dict[str, Any],
     query: dict[str, Any],
     sort: str,
 ) -> None:
     direction = 1 if sort == "createdAt" else -1
-    found = filled.jobs.find(query, ["jobId"]).sort([("createdAt", direction), ("_id", direction)])
-    expected = [job["jobId"] for job in found]
+    order = [("createdAt", direction), ("_id", direction)]
+    expected = [job["jobId"] for job in filled_database.jobs.find(query, ["jobId"]).sort(order)]
 
-    def ask(**more: Any) -> tuple[list[str], dict[str, Any]]:
-        query = {"per_page": 3, "sort": sort, **filters, **more}
-        answer = served.get_as_admin("/admin/jobs/queue", **query)
+    def get_page(**position: Any) -> tuple[list[str], dict[str, Any]]:
+        """The ids of a page, and its `meta`."""
+        query = {"per_page": 3, "sort": sort, **filters, **position}
+        answer = service.get_as_admin("/admin/jobs/queue", **query)
         assert answer.status_code == 200
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
 
     assert len(expected) > 9
-    with profiled(filled) as entries:
-        shown, first = ask()
-        assert shown == expected[:3]
-        # The attempts name no worker: there may be earlier jobs of this worker.
+    with profiled(filled_database) as entries:
+        ids, first = get_page()
+        assert ids == expected[:3]
+        # No attempt names a worker, so jobs that this worker ran earlier may be missing.
         is_exact = len(expected) <= 10_000 and "worker" not in filters
         assert (first["total"], first["total_is_exact"]) == (min(len(expected), 10_000), is_exact)
-        shown, second = ask(cursor=first["next_cursor"])
-        assert shown == expected[3:6]
-        shown, third = ask(page=3)
-        assert shown == expected[6:9]
-        shown, _ = ask(cursor=third["prev_cursor"])
-        assert shown == expected[3:6]
-        shown, _ = ask(cursor=second["prev_cursor"])
-        assert shown == expected[:3]
-    assert_cheap(filled, entries, by_id="job_id" in filters)
-    if "job_id" in filters:  # a query for each page; matching ids and totals are kept for a while
-        lists = [entry for entry in entries if "aggregate" in entry["command"]]
-        assert 5 <= len(lists) <= 3 * 5  # on a busy machine, totals are counted again
+        ids, second = get_page(cursor=first["next_cursor"])
+        assert ids == expected[3:6]
+        ids, third = get_page(page=3)
+        assert ids == expected[6:9]
+        ids, _ = get_page(cursor=third["prev_cursor"])
+        assert ids == expected[3:6]
+        ids, _ = get_page(cursor=second["prev_cursor"])
+        assert ids == expected[:3]
+    assert_cheap(filled_database, entries, by_id="job_id" in filters)
+    if "job_id" in filters:
+        aggregations = [entry for entry in entries if "aggregate" in entry["command"]]
+        # One for each page. Ids and totals are cached, but counted again on a busy machine.
+        assert 5 <= len(aggregations) <= 3 * 5
 
 
 @pytest.mark.parametrize("direction", [-1, 1])
 def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
-    served: Api, filled: Database[dict[str, Any]], direction: int
+    service: Api, filled_database: Database[dict[str, Any]], direction: int
 ) -> None:
     start, end = NOW + timedelta(seconds=20_000), NOW + timedelta(seconds=20_060)
     ended = {"$in": ["succeeded", "dlq", "cancelled"]}
     query = {"finishedAt": {"$gte": start, "$lt": end}, "status": ended}
     order = [("finishedAt", direction), ("_id", direction)]
-    found = filled.jobs.find(query, ["jobId"]).sort(order)
-    expected = [job["jobId"] for job in found]
+    expected = [job["jobId"] for job in filled_database.jobs.find(query, ["jobId"]).sort(order)]
     assert len(expected) > 40
     filters = {"finished_from": to_iso(start), "finished_to": to_iso(end), "per_page": 100}
-    with profiled(filled) as entries:
+    with profiled(filled_database) as entries:
         sort = "finishedAt" if direction == 1 else "-finishedAt"
-        answer = served.get_as_admin("/admin/jobs/queue", sort=sort, **filters).json
+        answer = service.get_as_admin("/admin/jobs/queue", sort=sort, **filters).json
     assert [job["jobId"] for job in answer["data"]] == expected
     assert answer["meta"]["total"] == len(expected)
-    assert_cheap(filled, entries)
+    assert_cheap(filled_database, entries)
     keys = (entry.get("keysExamined", 0) for entry in entries)
     assert max(keys) <= len(expected) + 10
 
 
-def test_a_prefix_of_too_many_ids_is_refused(served: Api, filled: Database[dict[str, Any]]) -> None:
-    with profiled(filled) as entries:
-        for form in ("json", "csv"):
-            answer = served.get_as_admin("/admin/jobs/queue", job_id="job-", format=form)
+def test_a_prefix_of_too_many_ids_is_refused(
+    service: Api, filled_database: Database[dict[str, Any]]
+) -> None:
+    with profiled(filled_database) as entries:
+        for answer_format in ("json", "csv"):
+            answer = service.get_as_admin("/admin/jobs/queue", job_id="job-", format=answer_format)
             assert answer.status_code == 422
             assert answer.json["error"]["details"] == {
                 "job_id": ["Matches more than 1,000 jobs: give more of the id."]
             }
-    read = [entry for entry in entries if "explain" not in entry["command"]]
-    assert {(entry["keysExamined"], entry["docsExamined"]) for entry in read} == {(1_001, 0)}
-    answer = served.get_as_owner("/jobs", BIG_OWNER, job_id="job-")
+    reads = [entry for entry in entries if "explain" not in entry["command"]]
+    assert {(entry["keysExamined"], entry["docsExamined"]) for entry in reads} == {(1_001, 0)}
+    answer = service.get_as_owner("/jobs", BIG_OWNER, job_id="job-")
     assert answer.status_code == 422
-    few = served.get_as_owner("/jobs", "nobody", job_id="job-").json  # compared one by one
-    assert (few["data"], few["meta"]["total"]) == ([], 0)
-    assert served.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
-    assert served.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
+    # An owner without jobs has none to compare with the prefix.
+    page = service.get_as_owner("/jobs", "nobody", job_id="job-").json
+    assert (page["data"], page["meta"]["total"]) == ([], 0)
+    assert service.get_as_admin("/admin/jobs/queue", job_id="job-4").status_code == 422
+    assert service.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
 
 
-def test_an_export_reads_each_job_once_a_batch_at_a_time(
-    served: Api, filled: Database[dict[str, Any]]
+def test_an_export_reads_each_job_once_in_batches(
+    service: Api, filled_database: Database[dict[str, Any]]
 ) -> None:
-    query = WITHIN | BY_BIG_OWNER
-    with profiled(filled) as entries:
-        answer = served.get_as_admin(
+    query = IN_RANGE | BY_BIG_OWNER
+    with profiled(filled_database) as entries:
+        answer = service.get_as_admin(
             "/admin/jobs/queue", owner=BIG_OWNER, sort="createdAt", format="ndjson", **RANGE
         )
-        *jobs, _ = map(json.loads, answer.text.splitlines())
-        shown = [job["jobId"] for job in jobs]
-    found = filled.jobs.find(query, ["jobId"]).sort([("createdAt", 1), ("_id", 1)])
-    assert shown == [job["jobId"] for job in found]
-    assert len(shown) > 5_000
-    assert_cheap(filled, entries)
-    finds = [entry for entry in entries if "find" in entry["command"]]
-    assert all("skip" not in entry["command"] for entry in finds)
-    assert sum(entry["docsExamined"] for entry in finds) <= len(shown) + len(finds)
+        *rows, _ = map(json.loads, answer.text.splitlines())
+        ids = [row["jobId"] for row in rows]
+    jobs = filled_database.jobs.find(query, ["jobId"]).sort([("createdAt", 1), ("_id", 1)])
+    assert ids == [job["jobId"] for job in jobs]
+    assert len(ids) > 5_000
+    assert_cheap(filled_database, entries)
+    query_count = [entry for entry in entries if "find" in entry["command"]]
+    assert all("skip" not in entry["command"] for entry in query_count)
+    assert sum(entry["docsExamined"] for entry in query_count) <= len(ids) + len(query_count)
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_totals_are_exact_at_any_size(
-    served: Api, filled: Database[dict[str, Any]], filters: dict[str, Any]
+    service: Api, filled_database: Database[dict[str, Any]], filters: dict[str, Any]
 ) -> None:
-    meta = served.get_as_admin("/admin/jobs/queue", **filters).json["meta"]
-    assert meta["total"] == filled.jobs.count_documents(make_query(filters))
+    meta = service.get_as_admin("/admin/jobs/queue", **filters).json["meta"]
+    assert meta["total"] == filled_database.jobs.count_documents(make_query(filters))
     assert meta["total_is_exact"] is True
 
 
 def test_a_job_is_found_by_its_index_with_its_attempts(
-    served: Api, filled: Database[dict[str, Any]]
+    service: Api, filled_database: Database[dict[str, Any]]
 ) -> None:
-    owner = str(filled.jobs.find_one({"jobId": "7"})["createdBy"])
+    owner = str(filled_database.jobs.find_one({"jobId": "7"})["createdBy"])
     for subject, role, status in (
         (owner, "user", 200),
         ("nobody", "user", 403),
         ("r", "admin", 200),
     ):
-        with profiled(filled) as entries:
-            answer = served.get("/jobs/7", token=served.token(subject, role))
+        with profiled(filled_database) as entries:
+            answer = service.get("/jobs/7", token=service.token(subject, role))
         assert answer.status_code == status
-        assert_cheap(filled, entries, joined=2 if status == 200 else 0)
+        assert_cheap(filled_database, entries, joined=2 if status == 200 else 0)
         reads = [entry for entry in entries if "explain" not in entry["command"]]
-        assert len(reads) == 1  # one command for both, which reads no attempts for a 403
+        assert len(reads) == 1  # it reads the job and its attempts; for a 403 no attempts
     assert [attempt["attemptNumber"] for attempt in answer.json["attempts"]] == [1, 2]
 
 
@@ -393,41 +410,44 @@ def test_a_job_is_found_by_its_index_with_its_attempts(
         (JobFilter(error_code="E1"), True),
     ],
 )
-def test_the_jobs_before_and_after_a_job_cost_a_read_each(
-    mongod: Mongod, filled: Database[dict[str, Any]], job_filter: JobFilter, oldest_first: bool
+def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
+    mongod: Mongod,
+    filled_database: Database[dict[str, Any]],
+    job_filter: JobFilter,
+    oldest_first: bool,
 ) -> None:
-    settings = Settings(mongo_uri=database_uri(mongod, filled))
+    settings = Settings(mongo_uri=database_uri(mongod, filled_database))
     connection = Connection(settings)
     with connection.client:
         lists, store = JobLists(ListPlanner(connection), Redactor()), JobStore(connection)
         first = lists.page(job_filter, per_page=3, oldest_first=oldest_first).jobs
         middle = lists.page(job_filter, page=50, per_page=3, oldest_first=oldest_first).jobs
-        for shown, position, expected in (
-            (middle, 1, [middle[0]["jobId"], middle[2]["jobId"]]),
-            (first, 0, [None, first[1]["jobId"]]),
+        for listed, expected in (
+            (middle[1], [middle[0]["jobId"], middle[2]["jobId"]]),
+            (first[0], [None, first[1]["jobId"]]),
         ):
-            job = store.get_job(shown[position]["jobId"])
+            job = store.get_job(listed["jobId"])
             assert job is not None
-            with profiled(filled) as entries:
-                found = lists.find_neighbors(job, job_filter, oldest_first=oldest_first)
-            assert found is not None
-            assert [neighbor and neighbor["jobId"] for neighbor in found] == expected
-            assert_cheap(filled, entries)
-        by_id = JobFilter(job_id="1234")  # sorted in memory: no query finds the jobs beyond a job
-        assert lists.find_neighbors(job, by_id) is None
+            with profiled(filled_database) as entries:
+                neighbors = lists.find_neighbors(job, job_filter, oldest_first=oldest_first)
+            assert neighbors is not None
+            assert [neighbor and neighbor["jobId"] for neighbor in neighbors] == expected
+            assert_cheap(filled_database, entries)
+        # A list by a prefix of the id is sorted in memory: no query finds the next job.
+        assert lists.find_neighbors(job, JobFilter(job_id="1234")) is None
 
 
-@pytest.mark.parametrize(("together", "finds"), [(1, 1), (4, 2)])
+@pytest.mark.parametrize(("jobs_per_date", "query_count"), [(1, 1), (4, 2)])
 def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
-    mongod: Mongod, database: Database[dict[str, Any]], together: int, finds: int
+    mongod: Mongod, database: Database[dict[str, Any]], jobs_per_date: int, query_count: int
 ) -> None:
-    """`together`: how many jobs have the same date. After the first read, job 52 is deleted."""
+    """The second page is read twice; before the second time, the cursor's job (52) is deleted."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
     with connection.client:
         create_indexes(connection)
         database.jobs.insert_many(
             [
-                {"jobId": str(number), "createdAt": NOW + timedelta(hours=number // together)}
+                {"jobId": str(number), "createdAt": NOW + timedelta(hours=number // jobs_per_date)}
                 for number in range(60)
             ]
         )
@@ -439,17 +459,17 @@ def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
             with profiled(database) as entries:
                 page = lists.page(JobFilter(), cursor=first.next_cursor, per_page=8)
             assert [job["jobId"] for job in page.jobs] == expected
-            assert len([entry for entry in entries if "find" in entry["command"]]) == finds
+            assert len([entry for entry in entries if "find" in entry["command"]]) == query_count
             database.jobs.delete_one({"jobId": "52"})
 
 
-def test_stats_examine_keys_only(served: Api, filled: Database[dict[str, Any]]) -> None:
-    with profiled(filled) as entries:
-        stats = served.get_as_admin("/admin/jobs/stats").json
+def test_stats_examine_keys_only(service: Api, filled_database: Database[dict[str, Any]]) -> None:
+    with profiled(filled_database) as entries:
+        stats = service.get_as_admin("/admin/jobs/stats").json
     assert stats["totalJobs"] == JOBS == sum(stats["statusCounts"].values())
-    assert_cheap(filled, entries)
-    groups = [entry for entry in entries if "pipeline" in entry["command"]]
-    assert any(entry["keysExamined"] >= JOBS for entry in groups)
+    assert_cheap(filled_database, entries)
+    counts = [entry for entry in entries if "pipeline" in entry["command"]]
+    assert any(entry["keysExamined"] >= JOBS for entry in counts)
 
 
 def test_jobs_that_change_while_they_are_counted_are_counted_once(
@@ -463,31 +483,31 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
     )
     stop = threading.Event()
 
-    def change() -> None:
+    def change_statuses() -> None:
         while not stop.is_set():
             low = random.randrange(3_000)
             for status in ("succeeded", "dlq"):
                 batch = {"_id": {"$gte": low, "$lt": low + 100}}
                 database.jobs.update_many(batch, {"$set": {"status": status}})
 
-    changing = [threading.Thread(target=change) for _ in range(3)]
-    for thread in changing:
-        thread.start()
+    writers = [threading.Thread(target=change_statuses) for _ in range(3)]
+    for writer in writers:
+        writer.start()
     try:
         stats = LiveStats(connection)
         assert {stats.count().total for _ in range(40)} == {3_000}
     finally:
         stop.set()
-        for thread in changing:
-            thread.join()
+        for writer in writers:
+            writer.join()
         connection.client.close()
 
 
 @pytest.mark.parametrize(
     ("second", "is_known"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
 )
-def test_due_and_scheduled_jobs_are_counted_when_one_of_them_is_rare(
-    filled: Database[dict[str, Any]],
+def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
+    filled_database: Database[dict[str, Any]],
     mongod: Mongod,
     monkeypatch: pytest.MonkeyPatch,
     second: int,
@@ -499,39 +519,39 @@ def test_due_and_scheduled_jobs_are_counted_when_one_of_them_is_rare(
     monkeypatch.setattr(live_stats, "MAX_OVERDUE", 300)
     now = NOW + timedelta(seconds=second)
     waiting = {"status": {"$in": ["queued", "failed"]}}
-    later = filled.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
-    due = filled.jobs.count_documents(waiting) - later
-    assert max(due, later) > 300
-    connection = Connection(Settings(mongo_uri=database_uri(mongod, filled)))
+    scheduled = filled_database.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
+    due = filled_database.jobs.count_documents(waiting) - scheduled
+    assert max(due, scheduled) > 300
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, filled_database)))
     counts = LiveStats(connection).count().counts
-    with profiled(filled) as entries:
-        found = LiveStats(connection).health(counts, now)
+    with profiled(filled_database) as entries:
+        health = LiveStats(connection).health(counts, now)
     connection.client.close()
-    assert (found.due, found.scheduled) == ((due, later) if is_known else (None, None))
-    assert ("overdue_by_type" in found.unknown) == (due >= 300)
-    assert_cheap(filled, entries)
+    assert (health.due, health.scheduled) == ((due, scheduled) if is_known else (None, None))
+    assert ("overdue_by_type" in health.unknown) == (due >= 300)
+    assert_cheap(filled_database, entries)
     assert max(entry.get("keysExamined", 0) for entry in entries) <= 300 + 2
 
 
-def test_without_indexes_the_answers_are_right_and_the_log_names_each_once(
+def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_once(
     real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     database.jobs.insert_many([{"jobId": str(n), "status": "dlq"} for n in range(3)])
     for _ in range(2):
         assert real_api.get_as_admin("/admin/jobs/queue", status="dlq").json["meta"]["total"] == 3
         assert real_api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["dlq"] == 3
-    named = [record.message for record in caplog.records if "no index on" in record.message]
-    assert len(named) == len(set(named)) >= 3
+    warnings = [record.message for record in caplog.records if "no index on" in record.message]
+    assert len(warnings) == len(set(warnings)) >= 3
 
 
 def test_a_query_that_takes_too_long_is_a_503(
-    served: Api, filled: Database[dict[str, Any]]
+    service: Api, filled_database: Database[dict[str, Any]]
 ) -> None:
-    admin = filled.client.admin
+    admin = filled_database.client.admin
     slow = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
-        answer = served.get_as_admin("/admin/jobs/queue")
+        answer = service.get_as_admin("/admin/jobs/queue")
         assert answer.status_code == 503
         assert answer.json["error"]["code"] == "database_unavailable"
         assert int(answer.headers["Retry-After"]) > 0

@@ -43,7 +43,7 @@ class Pair:
 
     @contextmanager
     def lagging(self) -> Iterator[None]:
-        """The secondary answers, but applies no change of the primary."""
+        """Make the secondary apply no change of the primary in the block; it still answers."""
         with MongoClient[Document](self.secondary.address, directConnection=True) as client:
             stop = {"configureFailPoint": "rsSyncApplyStop", "mode": "alwaysOn"}
             client.admin.command(stop)
@@ -69,9 +69,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     secondary.start()
     try:
         voter = {"_id": 0, "host": primary.address}
-        other = {"_id": 1, "host": secondary.address, "priority": 0, "votes": 0}
+        non_voter = {"_id": 1, "host": secondary.address, "priority": 0, "votes": 0}
         with MongoClient[Document](primary.address, directConnection=True) as client:
-            config = {"_id": "rs0", "members": [voter, other]}
+            config = {"_id": "rs0", "members": [voter, non_voter]}
             config["settings"] = {"heartbeatIntervalMillis": 200, "electionTimeoutMillis": 500}
             client.admin.command("replSetInitiate", config)
 
@@ -82,13 +82,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             eventually(has_secondary)
         yield Pair(primary, secondary)
     finally:
-        for member in (secondary, primary):  # an orderly stop waits for the other member
+        for member in (secondary, primary):  # without SIGKILL, each waits for the other
             os.kill(member.pid, signal.SIGKILL)
             member.stop()
 
 
 @pytest.fixture
-def jobs(pair: Pair) -> Iterator[Database[Document]]:
+def primary_database(pair: Pair) -> Iterator[Database[Document]]:
     """The watched database on the primary, with one job that the secondary has, too."""
     options: Document = {"w": 2, "tz_aware": True}
     with MongoClient[Document](pair.uri("readPreference=primary"), **options) as client:
@@ -106,7 +106,7 @@ def make_job(name: str, **fields: Any) -> Document:
 
 @pytest.fixture
 def api(pair: Pair, make_settings: Callable[..., Settings]) -> Iterator[Api]:
-    """The service, which reads the secondary."""
+    """The service, which reads from the secondary."""
     app = create_app(make_settings(mongo_uri=pair.uri()))
     yield Api(app)
     app.extensions["jobmon_connection"].close()
@@ -118,32 +118,32 @@ def read_as_of(api: Api, path: str) -> datetime:
     return datetime.fromisoformat(answer["meta"]["as_of"] if "meta" in answer else answer["asOf"])
 
 
-def test_stats_of_a_lagging_secondary_have_its_time(
-    pair: Pair, jobs: Database[Document], api: Api
+def test_stats_of_a_lagging_secondary_have_the_time_of_its_last_write(
+    pair: Pair, primary_database: Database[Document], api: Api
 ) -> None:
     stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
     eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 1)
     with pair.lagging():
         written_at = datetime.now(UTC)
-        jobs.jobs.insert_one(make_job("second"))
+        primary_database.jobs.insert_one(make_job("second"))
         assert api.get_as_admin(stats).json["totalJobs"] == 1
         assert read_as_of(api, stats) <= written_at
         assert read_as_of(api, series) <= written_at
     eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 2)
 
     def is_later() -> bool:
-        jobs.others.insert_one({})  # the time of an idle server does not move
+        primary_database.others.insert_one({})  # the time of an idle server does not move
         return read_as_of(api, stats) > written_at
 
     eventually(is_later)
 
 
 def test_lists_and_jobs_are_read_from_the_secondary(
-    pair: Pair, jobs: Database[Document], api: Api
+    pair: Pair, primary_database: Database[Document], api: Api
 ) -> None:
     eventually(lambda: len(api.get_as_admin("/admin/jobs/queue").json["data"]) == 1)
     with pair.lagging():
-        jobs.jobs.insert_one(make_job("second"))
+        primary_database.jobs.insert_one(make_job("second"))
         assert [job["jobId"] for job in api.get_as_admin("/admin/jobs/queue").json["data"]] == [
             "first"
         ]
@@ -151,7 +151,10 @@ def test_lists_and_jobs_are_read_from_the_secondary(
 
 
 def test_collector_counts_on_the_primary(
-    pair: Pair, jobs: Database[Document], api: Api, make_settings: Callable[..., Settings]
+    pair: Pair,
+    primary_database: Database[Document],
+    api: Api,
+    make_settings: Callable[..., Settings],
 ) -> None:
     """Catches a count on a lagging secondary, which stays wrong until the next change."""
 
@@ -160,14 +163,17 @@ def test_collector_counts_on_the_primary(
         return (stats["source"], stats["totalJobs"]) == ("rollup", total)
 
     with pair.lagging(), collecting(make_settings(mongo_uri=pair.uri())):
-        jobs.jobs.insert_one(make_job("second"))
+        primary_database.jobs.insert_one(make_job("second"))
         eventually(lambda: is_counted(2))
-        jobs.jobs.insert_one(make_job("third"))
+        primary_database.jobs.insert_one(make_job("third"))
         eventually(lambda: is_counted(3))
 
 
 def test_a_revoked_token_is_refused_while_the_secondary_lags(
-    pair: Pair, jobs: Database[Document], api: Api, make_settings: Callable[..., Settings]
+    pair: Pair,
+    primary_database: Database[Document],
+    api: Api,
+    make_settings: Callable[..., Settings],
 ) -> None:
     token = api.token()
     writer = connect_as_writer(make_settings(mongo_uri=pair.uri()))
@@ -178,13 +184,15 @@ def test_a_revoked_token_is_refused_while_the_secondary_lags(
     writer.close()
 
 
-def test_arrays_are_looked_for_on_the_primary(
-    pair: Pair, jobs: Database[Document], make_settings: Callable[..., Settings]
+def test_arrays_are_detected_on_the_primary(
+    pair: Pair, primary_database: Database[Document], make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches a page by cursor that loses jobs, because a lagging secondary has no array yet."""
+    """Catches a page by cursor that lacks jobs, because a lagging secondary has no array yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))
     with pair.lagging():
-        jobs.jobs.insert_one(make_job("second", createdAt=[NOW, NOW + timedelta(days=1)]))
+        primary_database.jobs.insert_one(
+            make_job("second", createdAt=[NOW, NOW + timedelta(days=1)])
+        )
         assert not connection.jobs.has_no_arrays("createdAt", NEWEST_FIRST)
     connection.close()
 
@@ -192,7 +200,7 @@ def test_arrays_are_looked_for_on_the_primary(
 def test_a_direct_connection_to_a_secondary_is_refused(
     pair: Pair, make_settings: Callable[..., Settings]
 ) -> None:
-    """The driver would send it every query, with any read preference."""
+    """The driver would send every query to the secondary, with any read preference."""
     uri = f"mongodb://{pair.secondary.address}/watched?directConnection=true"
     connection = Connection(make_settings(mongo_uri=uri))
     with pytest.raises(DatabaseUnreachableError, match="leads to a secondary"):
@@ -200,13 +208,13 @@ def test_a_direct_connection_to_a_secondary_is_refused(
     connection.close()
 
 
-def test_the_first_read_has_the_time_of_the_secondary(
-    pair: Pair, jobs: Database[Document], make_settings: Callable[..., Settings]
+def test_the_time_of_the_first_read_is_the_time_of_the_secondary(
+    pair: Pair, primary_database: Database[Document], make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches a first answer as of now, from a secondary that was found a moment later."""
+    """Catches a first answer with the present time, because the secondary was not known yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))
     with pair.lagging():
-        jobs.jobs.insert_one(make_job("second"))
-        assert connection.data_time().microsecond == 0
+        primary_database.jobs.insert_one(make_job("second"))
+        assert connection.data_time().microsecond == 0  # a last write is in whole seconds
         assert [job["jobId"] for job in connection.jobs.find({}, ("jobId",))] == ["first"]
     connection.close()

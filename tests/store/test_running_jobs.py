@@ -1,5 +1,5 @@
-"""What runs now, on the real server: catches a read that grows with the queue, a lost start, and a
-bound that hides an expired lease."""
+"""The jobs that run now, on the real server: catches a read that grows with the queue, a missing
+start, and a limit that hides an expired lease."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -32,30 +32,30 @@ class BusyQueue(WatchedQueue):
         self.is_agenda = profile == "agenda"
         self.now = datetime.now(UTC).replace(microsecond=0)
         self.started = self.now - timedelta(minutes=20)
-        database[collection].insert_many(self.make(number) for number in range(40))
-        database[collection].insert_many(self.make(n, done=True) for n in range(40, 2_040))
+        database[collection].insert_many(self.make_job(number) for number in range(40))
+        database[collection].insert_many(self.make_job(n, done=True) for n in range(40, 2_040))
         if not self.is_agenda:
             database.job_attempts.insert_many(
-                {"jobId": str(number), "attemptNumber": attempt, "startedAt": self.started - late}
+                {"jobId": str(number), "attemptNumber": attempt, "startedAt": started}
                 for number in range(2_040)
-                for attempt, late in ((1, timedelta(hours=1)), (2, timedelta(0)))
+                for attempt, started in ((1, self.started - timedelta(hours=1)), (2, self.started))
             )
         create_indexes(self.connection)
 
-    def make(self, number: int, *, done: bool = False) -> dict[str, Any]:
-        ends, worker = self.now + (number - 4) * SECOND, f"worker-{number % 7}"
+    def make_job(self, number: int, *, done: bool = False) -> dict[str, Any]:
+        expires_at, worker = self.now + (number - 4) * SECOND, f"worker-{number % 7}"
         if self.is_agenda:
-            running = {"lockedAt": None if done else ends - timedelta(minutes=10)}
+            locked = {"lockedAt": None if done else expires_at - timedelta(minutes=10)}
             ended = {"lastFinishedAt": self.now} if done else {}
             fields = {"name": "mail", "lastModifiedBy": worker, "lastRunAt": self.started}
-            return {"_id": ObjectId(), "nextRunAt": None, **fields, **running, **ended}
+            return {"_id": ObjectId(), "nextRunAt": None, **fields, **locked, **ended}
         return {
             "jobId": str(number),
             "type": "mail",
             "status": "succeeded" if done else "leased",
             "createdAt": self.now,
             "leasedBy": None if done else worker,
-            "leaseExpiresAt": None if done else ends,
+            "leaseExpiresAt": None if done else expires_at,
             "attemptCount": 2,
             "payload": {"filler": "x" * 500},
         }
@@ -66,17 +66,17 @@ def queue(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[BusyQueue]:
     with temporary_database(mongo) as database:
-        busy = BusyQueue(mongod, database, request.param)
-        yield busy
-        busy.close()
+        busy_queue = BusyQueue(mongod, database, request.param)
+        yield busy_queue
+        busy_queue.close()
 
 
 def test_running_jobs_are_read_by_an_index_in_the_order_of_their_leases(queue: BusyQueue) -> None:
     with profiled(queue.database) as entries:
         running = RunningJobReader(queue.connection).read()
     assert (len(running.jobs), running.is_complete, running.reason) == (40, True, "")
-    ends = [job.expires_at for job in running.jobs]
-    assert ends == [queue.now + number * SECOND for number in range(-4, 36)]
+    lease_ends = [job.expires_at for job in running.jobs]
+    assert lease_ends == [queue.now + number * SECOND for number in range(-4, 36)]
     assert {job.worker for job in running.jobs} == {f"worker-{number}" for number in range(7)}
     assert {job.type for job in running.jobs} == {"mail"}
     assert {job.started_at for job in running.jobs} == {queue.started}
@@ -90,7 +90,7 @@ def test_running_jobs_are_read_by_an_index_in_the_order_of_their_leases(queue: B
         assert entry["docsExamined"] <= 41
 
 
-def test_at_most_a_bounded_number_is_read(
+def test_a_limited_number_of_running_jobs_is_read(
     queue: BusyQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running_jobs, "MAX_READ", 7)
@@ -101,7 +101,7 @@ def test_at_most_a_bounded_number_is_read(
     assert all(entry["docsExamined"] <= 8 for entry in entries)
 
 
-def test_the_first_lease_that_expired_is_one_key_of_an_index(queue: BusyQueue) -> None:
+def test_the_first_expired_lease_is_found_by_one_index_key(queue: BusyQueue) -> None:
     with profiled(queue.database) as entries:
         first = RunningJobReader(queue.connection).find_first_expiry()
     assert first == queue.now - 4 * SECOND
@@ -109,7 +109,7 @@ def test_the_first_lease_that_expired_is_one_key_of_an_index(queue: BusyQueue) -
     assert (entry["keysExamined"], entry.get("hasSortStage")) == (1, None)
 
 
-def read(mongod: Mongod, database: Documents, **settings: Any) -> RunningJobs:
+def read_running_jobs(mongod: Mongod, database: Documents, **settings: Any) -> RunningJobs:
     queue = WatchedQueue(mongod, database, **settings)
     try:
         return RunningJobReader(queue.connection).read()
@@ -121,22 +121,22 @@ def test_running_jobs_without_the_index_are_unknown_with_a_reason(
     mongod: Mongod, database: Documents
 ) -> None:
     database.jobs.insert_one({"status": "leased", "leasedBy": "w1"})
-    running = read(mongod, database)
+    running = read_running_jobs(mongod, database)
     assert running.jobs == ()
     assert "jobmon init" in running.reason
 
 
 def test_odd_values_are_unknown_and_hide_no_job(mongod: Mongod, database: Documents) -> None:
     odd = {"jobId": {"$ne": 1}, "leaseExpiresAt": "soon", "attemptCount": [1], "leasedBy": 7}
-    plain = {"jobId": ObjectId(), "leasedBy": "x" * 9_000, "attemptCount": 1.0}
-    database.jobs.insert_many({"status": "leased", **fields} for fields in (odd, plain, {}))
-    started = datetime.now(UTC).replace(microsecond=0)
-    attempt = {"jobId": str(plain["jobId"]), "attemptNumber": 1, "startedAt": started}
+    usual = {"jobId": ObjectId(), "leasedBy": "x" * 9_000, "attemptCount": 1.0}
+    database.jobs.insert_many({"status": "leased", **fields} for fields in (odd, usual, {}))
+    started, job_id = datetime.now(UTC).replace(microsecond=0), str(usual["jobId"])
+    attempt = {"jobId": job_id, "attemptNumber": 1, "startedAt": started}
     database.job_attempts.insert_one(attempt)
     queue = WatchedQueue(mongod, database)
     create_indexes(queue.connection)
-    jobs = {job.job_id: job for job in RunningJobReader(queue.connection).read().jobs}
+    jobs = RunningJobReader(queue.connection).read().jobs
     queue.close()
-    by_object = jobs[str(plain["jobId"])]
-    assert (by_object.started_at, len(by_object.worker or "")) == (started, 201)
-    assert set(jobs) == {None, str(plain["jobId"])}
+    assert sorted(str(job.job_id) for job in jobs) == sorted([job_id, "None", "None"])
+    (job,) = (job for job in jobs if job.job_id == job_id)
+    assert (job.started_at, len(job.worker or "")) == (started, 201)

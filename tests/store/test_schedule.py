@@ -1,5 +1,6 @@
-"""Lists in the order of nextRunAt, and the counts of what is due, on the real server: catches a job
-that is lost or shown twice, a plan that sorts or scans, and a read that grows with the schedule."""
+"""Lists in the order of nextRunAt, and counts of scheduled jobs, on the real server: catches a job
+that is missing or listed twice, a plan that sorts or scans, and a read that grows with the queue.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,12 +19,12 @@ from jobmon.store.schedule import ScheduleReader
 from ..support.watched_queue import Documents, WatchedQueue, temporary_database
 from .test_queries import assert_cheap, profiled
 
-parse = datetime.fromisoformat
-PLAIN = {"condition": "scheduled", "sort": "nextRunAt"}
+parse_date = datetime.fromisoformat
+SCHEDULED = {"condition": "scheduled", "sort": "nextRunAt"}
 
 
 class ScheduledQueue(WatchedQueue):
-    """A queue with 80 scheduled jobs, of which ten each have the same nextRunAt, and others."""
+    """A queue with 80 scheduled jobs, each ten with the same nextRunAt, and with other jobs."""
 
     def __init__(self, mongod: Mongod, database: Documents, profile: str) -> None:
         collection = {"jobmon": "jobs", "agenda": "agendaJobs"}[profile]
@@ -31,36 +32,35 @@ class ScheduledQueue(WatchedQueue):
         self.is_agenda = profile == "agenda"
         self.jobs = database[collection]
         now = datetime.now(UTC).replace(microsecond=0)
-        due = [now + timedelta(hours=1 + number // 10) for number in range(80)]
+        future = [now + timedelta(hours=1 + number // 10) for number in range(80)]
         past = [now - timedelta(minutes=number) for number in range(20)]
-        odd = [None, "soon", 7, DatetimeMS(253_402_300_800_000)]
+        odd = [None, "soon", 7, DatetimeMS(253_402_300_800_000)]  # the last is in the year 10000
         self.jobs.insert_many(
-            self.make(number, at) for number, at in enumerate([*due, *past, *odd, None])
+            self.make_job(number, next_run_at)
+            for number, next_run_at in enumerate([*future, *past, *odd, None])
         )
-        self.jobs.insert_many(self.make(n, None, done=True) for n in range(200, 1_000))
+        self.jobs.insert_many(self.make_job(n, None, done=True) for n in range(200, 1_000))
         create_indexes(self.connection)
 
-    def make(self, number: int, at: Any, *, done: bool = False) -> dict[str, Any]:
+    def make_job(self, number: int, next_run_at: Any, *, done: bool = False) -> dict[str, Any]:
         job_type = f"type-{number % 3}"
         if self.is_agenda:
             ended = datetime.now(UTC) if done else None
-            return {"name": job_type, "nextRunAt": at, "lastFinishedAt": ended}
-        status = "succeeded" if done else ("queued", "failed")[number % 2]
-        # An _id in another order than the dates.
-        name = f"job-{number}"
+            return {"name": job_type, "nextRunAt": next_run_at, "lastFinishedAt": ended}
         return {
+            # In another order than the dates.
             "_id": ObjectId(f"{(number * 7_919) % 2**32:08x}" + "0" * 16),
-            "jobId": name,
+            "jobId": f"job-{number}",
             "type": job_type,
-            "status": status,
+            "status": "succeeded" if done else ("queued", "failed")[number % 2],
             "createdAt": datetime.now(UTC),
-            "nextRunAt": at,
+            "nextRunAt": next_run_at,
         }
 
-    def ordered(self, query: dict[str, Any]) -> list[str]:
-        """The ids of the jobs that match, as MongoDB itself sorts them."""
-        found = self.jobs.find(query).sort([("nextRunAt", 1), ("_id", 1)])
-        return [str(job["_id"]) if self.is_agenda else job["jobId"] for job in found]
+    def sorted_ids(self, query: dict[str, Any]) -> list[str]:
+        """The ids of the jobs that match, as MongoDB sorts the jobs."""
+        jobs = self.jobs.find(query).sort([("nextRunAt", 1), ("_id", 1)])
+        return [str(job["_id"]) if self.is_agenda else job["jobId"] for job in jobs]
 
 
 @pytest.fixture(scope="module", params=["jobmon", "agenda"])
@@ -68,22 +68,22 @@ def queue(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[ScheduledQueue]:
     with temporary_database(mongo) as database:
-        scheduled = ScheduledQueue(mongod, database, request.param)
-        yield scheduled
-        scheduled.close()
+        scheduled_queue = ScheduledQueue(mongod, database, request.param)
+        yield scheduled_queue
+        scheduled_queue.close()
 
 
 def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: ScheduledQueue) -> None:
     later = {"nextRunAt": {"$gt": datetime.now(UTC)}}
-    assert len(expected := queue.ordered(later)) == 81
+    assert len(expected := queue.sorted_ids(later)) == 81
     with profiled(queue.database) as entries:
         pages, cursor = [], ""
         while cursor is not None:
-            page = queue.get("/admin/jobs/queue", per_page=12, cursor=cursor, **PLAIN)
+            page = queue.get("/admin/jobs/queue", per_page=12, cursor=cursor, **SCHEDULED)
             pages.append([job["jobId"] for job in page["data"]])
             cursor = page["meta"]["next_cursor"]
     assert [job_id for page in pages for job_id in page] == expected
-    assert queue.ids(**PLAIN) == expected
+    assert queue.ids(**SCHEDULED) == expected
     assert page["meta"]["total"] == 81
     finds = [entry for entry in entries if "find" in entry["command"]]
     assert all("skip" not in entry["command"] for entry in finds)
@@ -95,60 +95,62 @@ def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: Schedul
         assert entry["docsExamined"] <= entry["nreturned"] + 1
 
 
-def test_waiting_jobs_with_any_due_time_are_each_listed_once(queue: ScheduledQueue) -> None:
+def test_waiting_jobs_with_any_due_time_are_listed_once(queue: ScheduledQueue) -> None:
     statuses = ("queued",) if queue.is_agenda else ("queued", "failed")
     waiting = {"nextRunAt": {"$ne": None}} if queue.is_agenda else {"status": {"$in": statuses}}
-    expected = queue.ordered({**waiting, "lastFinishedAt": None})
+    expected = queue.sorted_ids({**waiting, "lastFinishedAt": None})
     assert queue.ids(status=statuses, sort="nextRunAt") == expected
     if not queue.is_agenda:
-        not_due = {*queue.ordered({"nextRunAt": {"$gt": datetime.now(UTC)}}), "job-101", "job-102"}
-        due = [job_id for job_id in expected if job_id not in not_due]
+        without_date = {"job-101", "job-102"}  # their nextRunAt is neither a date nor missing
+        later = set(queue.sorted_ids({"nextRunAt": {"$gt": datetime.now(UTC)}}))
+        due = [job_id for job_id in expected if job_id not in later | without_date]
         assert queue.ids(condition="due", sort="nextRunAt") == due
 
 
-def test_types_narrow_the_schedule(queue: ScheduledQueue) -> None:
+def test_a_type_filters_the_scheduled_jobs(queue: ScheduledQueue) -> None:
     name = "name" if queue.is_agenda else "type"
     later = {"nextRunAt": {"$gt": datetime.now(UTC)}, name: "type-1"}
-    assert queue.ids(type="type-1", **PLAIN) == queue.ordered(later)
+    assert queue.ids(type="type-1", **SCHEDULED) == queue.sorted_ids(later)
 
 
 @pytest.mark.parametrize(
-    ("query", "parameter"),
+    "query",
     [
-        ({}, "sort"),
-        ({"status": "succeeded"}, "sort"),
-        ({"status": ["queued", "leased"]}, "sort"),
-        ({"condition": "expired"}, "sort"),
+        {},
+        {"status": "succeeded"},
+        {"status": ["queued", "leased"]},
+        {"condition": "expired"},
     ],
     ids=str,
 )
-def test_orders_that_no_index_serves_are_refused(
-    queue: ScheduledQueue, query: dict[str, Any], parameter: str
+def test_a_sort_by_due_time_that_no_index_serves_is_422(
+    queue: ScheduledQueue, query: dict[str, Any]
 ) -> None:
-    for form in ("json", "csv"):
-        answer = queue.api.get_as_admin("/admin/jobs/queue", sort="nextRunAt", format=form, **query)
+    query = {"sort": "nextRunAt", **query}
+    for answer_format in ("json", "csv"):
+        answer = queue.api.get_as_admin("/admin/jobs/queue", format=answer_format, **query)
         assert answer.status_code == 422
-        assert list(answer.json["error"]["details"]) == [parameter]
+        assert list(answer.json["error"]["details"]) == ["sort"]
 
 
 def sum_steps(window: dict[str, Any]) -> int:
     return sum(step["count"] for step in window["steps"])
 
 
-def test_what_is_due_is_counted_by_step_and_type(queue: ScheduledQueue) -> None:
+def test_scheduled_jobs_are_counted_by_step_and_type(queue: ScheduledQueue) -> None:
     with profiled(queue.database) as entries:
         answer = queue.get("/admin/jobs/schedule")
     now = datetime.fromisoformat(answer["asOf"])
     assert answer["reasons"] == {}
     hour, day, week = answer["windows"]
-    for window, length in ((hour, 1), (day, 24), (week, 24 * 7)):
-        end = now + timedelta(hours=length)
+    for window, hours in ((hour, 1), (day, 24), (week, 24 * 7)):
+        end = now + timedelta(hours=hours)
         within = {"nextRunAt": {"$gt": now, "$lt": end}}
         expected = queue.jobs.count_documents(within)
         assert (window["count"], window["isExact"], window["to"]) == (expected, True, to_iso(end))
         assert sum_steps(window) == sum(window["typeCounts"].values()) == expected
         for step in window["steps"]:
-            part = {"$gte": parse(step["from"]), "$lt": parse(step["to"])}
+            part = {"$gte": parse_date(step["from"]), "$lt": parse_date(step["to"])}
             assert step["count"] == queue.jobs.count_documents({"nextRunAt": part})
             assert step["count"] == sum(step["typeCounts"].values())
         assert window["steps"][0]["from"] == answer["asOf"]
@@ -163,7 +165,7 @@ def test_what_is_due_is_counted_by_step_and_type(queue: ScheduledQueue) -> None:
         assert entry["docsExamined"] <= (80 if queue.is_agenda else 0)
 
 
-def test_more_scheduled_jobs_than_are_read_leave_steps_unknown(
+def test_later_steps_are_unknown_if_not_all_scheduled_jobs_are_read(
     queue: ScheduledQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = ScheduleReader(queue.connection)
@@ -200,7 +202,7 @@ def test_schedule_of_a_queue_without_due_times_is_unknown_with_a_reason(
     answer = queue.get("/admin/jobs/schedule")
     assert answer["windows"] is None
     assert answer["reasons"]["windows"] == "the documents do not record when a job is due"
-    refused = queue.api.get_as_admin("/admin/jobs/queue", **PLAIN)
+    refused = queue.api.get_as_admin("/admin/jobs/queue", **SCHEDULED)
     assert refused.status_code == 422
     assert list(refused.json["error"]["details"]) == ["condition"]
     queue.close()

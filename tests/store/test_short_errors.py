@@ -43,9 +43,9 @@ def test_server_and_python_shorten_an_error_to_the_same_texts(
         {"$sort": {"_id": 1}},
         {"$project": {"error": True, "short": make_short_error_expression("$error")}},
     ]
-    found = list(database.errors.aggregate(stages))
-    assert len(found) == len(errors)
-    for document in found:
+    documents = list(database.errors.aggregate(stages))
+    assert len(documents) == len(errors)
+    for document in documents:
         short, by_server = shorten_error(document["error"]), document["short"]
         if isinstance(short, dict):  # the server has no field for a missing value
             assert set(by_server) <= set(short)
@@ -54,7 +54,7 @@ def test_server_and_python_shorten_an_error_to_the_same_texts(
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, len(LINES)])
-def test_long_text_keeps_both_ends(length: int) -> None:
+def test_long_text_keeps_its_beginning_and_its_end(length: int) -> None:
     text = LINES[:length]
     short = shorten_error(text)
     assert short == text[:HEAD] + GAP + text[-TAIL:]

@@ -26,7 +26,7 @@ def test_a_value_beyond_the_budget_is_truncated(value: Any, expected: Any) -> No
     assert CharacterBudget(10).truncate(value) == expected
 
 
-def test_each_value_gets_the_characters_that_earlier_values_left() -> None:
+def test_a_value_gets_the_characters_that_earlier_values_did_not_use() -> None:
     budget = CharacterBudget(10)
     assert [budget.truncate("x" * 6), budget.truncate("y" * 6)] == ["x" * 6, "y" * 4 + "…"]
     assert budget.truncate("z" * 6, at_least=3) == "zzz…"

@@ -1,5 +1,6 @@
-"""The jobs that a worker ran, on the real server: catches a finished job that is not found, a list
-that looks complete, a read that grows with the collection, and a missing index without a remedy."""
+"""The jobs that a worker ran, on the real server: catches a finished job that is not found, an
+incomplete list that looks complete, a read that grows with the collection, and an error without a
+remedy when an index is missing."""
 
 import csv
 import json
@@ -28,33 +29,33 @@ from ..support.commands import database_uri, index_queue
 from .test_queries import profiled
 
 Documents = Database[dict[str, Any]]
-LIST = "/admin/jobs/queue"
+LIST_PATH = "/admin/jobs/queue"
 INDEX = "job_attempts(workerId, startedAt)"
-ODD = ObjectId("65f0c0ffee0123456789abcd")
+OBJECT_ID = ObjectId("65f0c0ffee0123456789abcd")
 BUSY_RUNS = 1_200  # of 600 jobs
 
 
-def job(job_id: Any, minute: int, status: str = "succeeded", **more: Any) -> dict[str, Any]:
+def job(job_id: Any, minute: int, status: str = "succeeded", **fields: Any) -> dict[str, Any]:
     dates = {"createdAt": NOW + minute * MINUTE, "finishedAt": NOW}
-    return {"jobId": job_id, "type": f"type-{minute % 2}", "status": status, **dates, **more}
+    return {"jobId": job_id, "type": f"type-{minute % 2}", "status": status, **dates, **fields}
 
 
 def attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> dict[str, Any]:
-    at = NOW + minute * MINUTE
-    dates = {"startedAt": at, "finishedAt": at + timedelta(seconds=1)}
+    started_at = NOW + minute * MINUTE
+    dates = {"startedAt": started_at, "finishedAt": started_at + timedelta(seconds=1)}
     return {"jobId": job_id, "attemptNumber": number, "workerId": worker, **dates}
 
 
 @pytest.fixture(scope="module")
-def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
-    """w1 ran six jobs, one of them twice; `busy` ran 600 jobs twice each."""
+def filled_database(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+    """Worker w1 ran six jobs, one of them twice; worker `busy` ran 600 jobs twice each."""
     database = mongo["test_worker_jobs"]
     database.jobs.insert_many(
         [
             job("done", 1),
             job("retried", 2),
             job("moved", 3, "failed"),
-            job(ODD, 4),
+            job(OBJECT_ID, 4),
             job("runs", 5, "leased", leasedBy="w1"),
             job("crashed", 6, "leased", leasedBy="w1"),  # before its attempt was recorded
             job("of w2", 7),
@@ -68,7 +69,7 @@ def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Docum
             attempt("retried", "w1", 3, 2),
             attempt("moved", "w1", 4),
             attempt("moved", "w2", 5, 2),
-            attempt(str(ODD), "w1", 6),
+            attempt(str(OBJECT_ID), "w1", 6),
             attempt("runs", "w1", 7),
             attempt("of w2", "w2", 8),
             attempt("deleted", "w1", 9),
@@ -82,102 +83,104 @@ def filled(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Docum
 
 
 @pytest.fixture(scope="module")
-def served(mongod: Mongod, filled: Documents) -> Iterator[Api]:
-    app = create_app(Settings(mongo_uri=database_uri(mongod, filled), jwt_secret_key=SECRET))
+def service(mongod: Mongod, filled_database: Documents) -> Iterator[Api]:
+    uri = database_uri(mongod, filled_database)
+    app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
 
 
-def ask(api: Api, worker: str = "w1", **query: Any) -> tuple[list[str], dict[str, Any]]:
-    answer = api.get_as_admin(LIST, worker=worker, **query)
+def list_jobs(api: Api, worker: str = "w1", **query: Any) -> tuple[list[str], dict[str, Any]]:
+    """The ids of a page of the worker's jobs, and its `meta`."""
+    answer = api.get_as_admin(LIST_PATH, worker=worker, **query)
     assert answer.status_code == 200, answer.text
-    return [found["jobId"] for found in answer.json["data"]], answer.json["meta"]
+    return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
 
 
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ({}, ["crashed", "runs", str(ODD), "moved", "retried", "done"]),
-        ({"sort": "createdAt"}, ["done", "retried", "moved", str(ODD), "runs", "crashed"]),
+        ({}, ["crashed", "runs", str(OBJECT_ID), "moved", "retried", "done"]),
+        ({"sort": "createdAt"}, ["done", "retried", "moved", str(OBJECT_ID), "runs", "crashed"]),
         ({"status": ["failed", "leased"]}, ["crashed", "runs", "moved"]),
-        ({"type": "type-0"}, ["crashed", str(ODD), "retried"]),
+        ({"type": "type-0"}, ["crashed", str(OBJECT_ID), "retried"]),
         ({"created_from": (NOW + 5 * MINUTE).isoformat()}, ["crashed", "runs"]),
         ({"job_id": "retr"}, ["retried"]),
-        ({"per_page": 2, "page": 2}, [str(ODD), "moved"]),
+        ({"per_page": 2, "page": 2}, [str(OBJECT_ID), "moved"]),
         ({"worker": "w2"}, ["of w2", "moved"]),
         ({"worker": "nobody"}, []),
     ],
     ids=str,
 )
-def test_jobs_that_a_worker_ran_or_runs_are_listed_once(
-    served: Api, query: dict[str, Any], expected: list[str]
+def test_each_job_that_a_worker_ran_or_runs_is_listed_once(
+    service: Api, query: dict[str, Any], expected: list[str]
 ) -> None:
-    found, meta = ask(served, **query)
-    assert found == expected
+    ids, meta = list_jobs(service, **query)
+    assert ids == expected
     assert (meta["total_is_exact"], meta["reasons"]) == (True, {})
     if "page" not in query:
         assert meta["total"] == len(expected)
         filters = {"worker": "w1", **query}
-        lines = served.get_as_admin(LIST, format="ndjson", **filters).text.splitlines()
+        lines = service.get_as_admin(LIST_PATH, format="ndjson", **filters).text.splitlines()
         assert [json.loads(line)["jobId"] for line in lines[:-1]] == expected
         assert json.loads(lines[-1]) == {"end": True, "rows": len(expected)}
 
 
-def test_cursors_visit_each_job_of_a_worker_once(served: Api) -> None:
-    seen, cursor = list[str](), ""
+def test_pages_by_cursor_have_each_job_of_a_worker_once(service: Api) -> None:
+    listed, cursor = list[str](), ""
     while cursor is not None:
-        found, meta = ask(served, per_page=2, cursor=cursor)
-        seen += found
+        ids, meta = list_jobs(service, per_page=2, cursor=cursor)
+        listed += ids
         cursor = meta["next_cursor"]
-    assert seen == ["crashed", "runs", str(ODD), "moved", "retried", "done"]
+    assert listed == ["crashed", "runs", str(OBJECT_ID), "moved", "retried", "done"]
 
 
-def test_only_the_newest_attempts_are_read_and_the_answer_has_this_reason(
-    served: Api, filled: Documents
+def test_only_the_newest_attempts_are_read_and_the_answer_has_the_reason(
+    service: Api, filled_database: Documents
 ) -> None:
-    with profiled(filled) as entries:
-        found, meta = ask(served, "busy", per_page=3)
+    with profiled(filled_database) as entries:
+        ids, meta = list_jobs(service, "busy", per_page=3)
     newest = {f"many-{n % 600:04}" for n in range(BUSY_RUNS - MAX_READ, BUSY_RUNS)}
-    assert found == sorted(newest, reverse=True)[:3]
+    assert ids == sorted(newest, reverse=True)[:3]
     assert (meta["total"], meta["total_is_exact"]) == (len(newest), False)
     assert meta["reasons"] == {"data": NEWEST_ONLY}
-    by_attempt, *others = [entry for entry in entries if "explain" not in entry["command"]]
-    assert by_attempt["planSummary"] == "IXSCAN { workerId: 1, startedAt: 1 }"
-    assert by_attempt["docsExamined"] == by_attempt["keysExamined"] == MAX_READ + 1
-    assert {entry["planSummary"] for entry in others} == {
+    attempt_read, *job_reads = [entry for entry in entries if "explain" not in entry["command"]]
+    assert attempt_read["planSummary"] == "IXSCAN { workerId: 1, startedAt: 1 }"
+    assert attempt_read["docsExamined"] == attempt_read["keysExamined"] == MAX_READ + 1
+    assert {entry["planSummary"] for entry in job_reads} == {
         "IXSCAN { leasedBy: 1, createdAt: -1, _id: -1, status: 1, type: 1 }",
         "IXSCAN { jobId: 1 }",
     }
-    for entry in others:
+    for entry in job_reads:
         assert entry["docsExamined"] <= len(newest), entry
         assert entry["keysExamined"] <= 2 * len(newest) + 1, entry
 
 
-def test_file_without_all_jobs_has_the_reason_in_its_last_line(served: Api) -> None:
-    *rows, end = served.get_as_admin(LIST, format="ndjson", worker="busy").text.splitlines()
+def test_an_incomplete_export_has_the_reason_in_its_last_line(service: Api) -> None:
+    *rows, end = service.get_as_admin(LIST_PATH, format="ndjson", worker="busy").text.splitlines()
     assert json.loads(end) == {"end": True, "rows": len(rows), "reason": NEWEST_ONLY}
-    table = list(
-        csv.reader(served.get_as_admin(LIST, format="csv", worker="busy").text.split("\n"))
-    )
-    last = table[-2] if table[-1] == [] else table[-1]
+    text = service.get_as_admin(LIST_PATH, format="csv", worker="busy").text
+    header, *_, last = csv.reader(text.splitlines())
     assert last[:3] == ["#end", str(len(rows)), NEWEST_ONLY]
-    assert len(last) == len(table[0])
+    assert len(last) == len(header)
 
 
-def test_page_of_the_list_has_the_reason(real_api: Api, database: Documents) -> None:
+def test_the_dashboard_list_shows_the_reason(real_api: Api, database: Documents) -> None:
     token = real_api.token()
     real_api.client.set_cookie("jobmon_session", token, path="/dashboard")
     database.jobs.insert_one(job("kept", 1, leasedBy="w1"))
     page = real_api.client.get("/dashboard/jobs?worker=w2")
     assert page.status_code == 200
-    assert NAMED_ONLY[1:] in page.text
+    assert NAMED_ONLY[1:] in page.text  # on a page, the first letter is a capital
 
 
-def test_missing_index_is_refused_with_its_remedy(real_api: Api, database: Documents) -> None:
+def test_a_filter_without_its_index_is_422_with_the_remedy(
+    real_api: Api, database: Documents
+) -> None:
     database.jobs.insert_one(job("done", 1))
     database.job_attempts.insert_one(attempt("done", "w1", 1))
-    for form in ("json", "csv"):
-        answer = real_api.get_as_admin(LIST, worker="w1", format=form)
+    for answer_format in ("json", "csv"):
+        answer = real_api.get_as_admin(LIST_PATH, worker="w1", format=answer_format)
         assert answer.status_code == 422
         message = f"Needs the index {INDEX}: `jobmon init` creates it."
         assert answer.json["error"]["details"] == {"worker": [message]}
@@ -185,26 +188,26 @@ def test_missing_index_is_refused_with_its_remedy(real_api: Api, database: Docum
     missing = missing_indexes(connection.settings, connection, ["job_attempts"])
     assert INDEX in map(str, missing)
     create_indexes(connection)
-    assert ask(real_api)[0] == ["done"]
+    assert list_jobs(real_api)[0] == ["done"]
 
 
 @pytest.mark.parametrize("has_index", [True, False])
 @pytest.mark.parametrize("attempts", [[], [attempt("done", None, 1)]], ids=["none", "unnamed"])
-def test_queue_whose_attempts_name_no_worker_has_a_reason(
+def test_a_list_is_inexact_if_no_attempt_names_a_worker(
     real_api: Api, database: Documents, attempts: list[dict[str, Any]], *, has_index: bool
 ) -> None:
     database.jobs.insert_many([job("done", 1), job("runs", 2, "leased", leasedBy="w1")])
     if attempts:
-        database.job_attempts.insert_many(dict(each) for each in attempts)
+        database.job_attempts.insert_many(map(dict, attempts))
     if has_index:
         create_indexes(real_api.app.extensions["jobmon_connection"])
     for worker, expected in (("w1", ["runs"]), ("w2", [])):
-        found, meta = ask(real_api, worker)
-        assert found == expected
+        ids, meta = list_jobs(real_api, worker)
+        assert ids == expected
         assert (meta["total_is_exact"], meta["reasons"]) == (False, {"data": NAMED_ONLY})
 
 
-def test_rows_that_a_browser_holds_are_compared_by_the_jobs_of_the_worker(served: Api) -> None:
-    lists = JobLists(ListPlanner(served.app.extensions["jobmon_connection"]), Redactor())
-    found = lists.look_up(["done", "of w2"], JobFilter(worker="w1"))
-    assert {job["jobId"]: matches for job, matches in found} == {"done": True, "of w2": False}
+def test_a_looked_up_row_matches_if_the_worker_ran_the_job(service: Api) -> None:
+    lists = JobLists(ListPlanner(service.app.extensions["jobmon_connection"]), Redactor())
+    rows = lists.look_up(["done", "of w2"], JobFilter(worker="w1"))
+    assert {job["jobId"]: matches for job, matches in rows} == {"done": True, "of w2": False}
