@@ -1,8 +1,8 @@
-// Runs the real Agenda until it has left a job document of every form, and then ends.
+// Runs the real Agenda until it has stored a job document of every form, and then ends.
 //
 //     node agenda.mjs 5|6 mongodb://…/database [logs]
 //
-// Prints the id of each job, by the job's name, as JSON.
+// With `logs`, version 6 logs its runs, and two more jobs run. Prints the ids by job name as JSON.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import { Agenda as Agenda6 } from "agenda";
@@ -24,23 +24,23 @@ function startAgenda(name) {
   return new Agenda6({ ...settings, backend: new MongoBackend({ address }), logging: !!logs });
 }
 
-/** Defines a job that is retried up to `maxRetries` times, each time after `delay` milliseconds. */
-function defineRetried(name, work, { delay, maxRetries }) {
+/** Defines a job that is retried up to `maxRetries` times, each time after `delayMs`. */
+function defineRetried(name, work, { delayMs, maxRetries }) {
   if (version === "6") {
-    const backoff = ({ attempt }) => (attempt <= maxRetries ? delay : null);
+    const backoff = ({ attempt }) => (attempt <= maxRetries ? delayMs : null);
     worker.define(name, work, { backoff });
     return;
   }
-  worker.define(name, work); // version 5 has no retries: its documentation recommends this
+  worker.define(name, work); // version 5 has no retries; its documentation recommends this listener
   worker.on(`fail:${name}`, async (_, job) => {
     if (job.attrs.failCount <= maxRetries) {
-      job.attrs.nextRunAt = new Date(Date.now() + delay);
+      job.attrs.nextRunAt = new Date(Date.now() + delayMs);
       await job.save();
     }
   });
 }
 
-async function eventually(name, query) {
+async function waitForJob(name, query) {
   while (!(await jobs.findOne({ name, ...query }))) {
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
@@ -63,12 +63,12 @@ worker.define("repeats", async () => {});
 worker.define("repeats and fails", failJob);
 worker.define("runs", neverEnd);
 worker.define("disabled", async () => {});
-defineRetried("retries", failJob, { delay: HOUR_MS, maxRetries: 3 });
-defineRetried("is dead", failJob, { delay: 0, maxRetries: 1 });
-let tries = 0;
+defineRetried("retries", failJob, { delayMs: HOUR_MS, maxRetries: 3 });
+defineRetried("is dead", failJob, { delayMs: 0, maxRetries: 1 });
+let recoverRuns = 0;
 let ticks = 0;
-const recover = () => (tries++ ? Promise.resolve() : failJob());
-defineRetried("recovers", recover, { delay: 0, maxRetries: 3 });
+const recover = () => (recoverRuns++ ? Promise.resolve() : failJob());
+defineRetried("recovers", recover, { delayMs: 0, maxRetries: 3 });
 if (logs) {
   worker.define("ticks", () => (ticks++ % 3 ? Promise.resolve() : failJob()));
   worker.define("is removed", async () => {}, { removeOnComplete: true });
@@ -94,16 +94,16 @@ const unscheduled = worker.create("unscheduled", data);
 unscheduled.attrs.nextRunAt = null;
 saveId(await unscheduled.save());
 
-const ended = { lastFinishedAt: { $type: "date" }, lockedAt: null };
-const due = { nextRunAt: { $type: "date" } };
-await eventually("succeeds", ended);
-await eventually("fails", ended);
-await eventually("retries", { ...ended, ...due });
-await eventually("is dead", { ...ended, failCount: 2 });
-await eventually("recovers", { ...ended, $expr: { $gt: ["$lastFinishedAt", "$failedAt"] } });
-await eventually("repeats", ended);
-await eventually("repeats and fails", ended);
-await eventually("runs", { lastRunAt: { $type: "date" } });
+const hasEnded = { lastFinishedAt: { $type: "date" }, lockedAt: null };
+const hasNextRun = { nextRunAt: { $type: "date" } };
+await waitForJob("succeeds", hasEnded);
+await waitForJob("fails", hasEnded);
+await waitForJob("retries", { ...hasEnded, ...hasNextRun });
+await waitForJob("is dead", { ...hasEnded, failCount: 2 });
+await waitForJob("recovers", { ...hasEnded, $expr: { $gt: ["$lastFinishedAt", "$failedAt"] } });
+await waitForJob("repeats", hasEnded);
+await waitForJob("repeats and fails", hasEnded);
+await waitForJob("runs", { lastRunAt: { $type: "date" } });
 
 while (logs && ticks < 7) {
   await new Promise((resolve) => setTimeout(resolve, 10));
@@ -112,12 +112,12 @@ if (logs) {
   await worker.cancel({ name: "ticks" });
 }
 
-// Another worker stops in the middle of a run: version 5 unlocks the job, version 6 does not.
+// Another worker stops while its job runs: version 5 unlocks the job, version 6 does not.
 const secondWorker = await startAgenda("worker-2");
 secondWorker.define("interrupted", neverEnd);
 await secondWorker.start();
 saveId(await secondWorker.now("interrupted", data));
-await eventually("interrupted", { lastRunAt: { $type: "date" } });
+await waitForJob("interrupted", { lastRunAt: { $type: "date" } });
 await secondWorker.stop();
 
 process.stdout.write(JSON.stringify(ids), () => process.exit(0)); // `runs` stays locked

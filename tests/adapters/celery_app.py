@@ -2,8 +2,8 @@
 
     python celery_app.py URI EXTENDED
 
-It sends the tasks, waits until a worker has run them, and prints their ids. It ends while `run` and
-`progress` are still running. Messages stay in the memory of this process. Results go to the
+It sends the tasks, waits for their results, and prints their ids. It ends while `run` and
+`progress` are still running. Messages stay in the memory of this process. Results are stored in the
 database of the URI. With EXTENDED=1 they have the fields of their tasks.
 """
 
@@ -78,9 +78,9 @@ def forget(**_: Any) -> None:
     pass
 
 
-def send() -> dict[str, str]:
-    """Send a task for each case and wait for its result. Return the ids by the cases' names."""
-    sent = {
+def send_tasks() -> dict[str, str]:
+    """Send the tasks of all cases and wait for their results. Return the ids by case."""
+    results = {
         "add": add.delay(2, 3, **ADA),
         "refuse": refuse.delay(**ADA),
         "retry": retry.delay(**ADA),
@@ -92,24 +92,29 @@ def send() -> dict[str, str]:
         "forget": forget.delay(),
         "expired": add.apply_async((1, 1), expires=-1),
     }
-    grouped = group(add.s(1, 1), add.s(2, 2)).delay()
-    sent["first of a group"], sent["second of a group"] = grouped
-    sent["end of a chain"] = chain(add.s(1, 1), add.s(2)).delay()
-    sent["start of a chain"] = sent["end of a chain"].parent
-    grouped.save()
-    unfinished = {"retry": "RETRY", "run": "STARTED", "progress": "PROGRESS", "ignore": "STARTED"}
-    for name, result in sent.items():
-        while name in unfinished and result.state != unfinished[name]:
+    group_result = group(add.s(1, 1), add.s(2, 2)).delay()
+    results["first of a group"], results["second of a group"] = group_result
+    results["end of a chain"] = chain(add.s(1, 1), add.s(2)).delay()
+    results["start of a chain"] = results["end of a chain"].parent
+    group_result.save()
+    expected_states = {
+        "retry": "RETRY",
+        "run": "STARTED",
+        "progress": "PROGRESS",
+        "ignore": "STARTED",
+    }
+    for name, result in results.items():
+        while name in expected_states and result.state != expected_states[name]:
             time.sleep(0.02)
-        while name not in unfinished and name != "forget" and not result.ready():
+        while name not in expected_states and name != "forget" and not result.ready():
             time.sleep(0.02)
-    return {name: result.id for name, result in sent.items()}
+    return {name: result.id for name, result in results.items()}
 
 
 if __name__ == "__main__":
     setup_worker_optimizations(app, WORKER)  # adds the worker's name to the results
     pool: dict[str, Any] = {"pool": "threads", "concurrency": 6, "hostname": WORKER}
     with start_worker(app, perform_ping_check=False, loglevel="WARNING", **pool):
-        sys.stdout.write(json.dumps(send()))
+        sys.stdout.write(json.dumps(send_tasks()))
         sys.stdout.flush()
         os._exit(0)

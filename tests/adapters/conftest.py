@@ -18,19 +18,19 @@ import pytest
 from ..support.waiting import PATIENCE_S
 
 HERE = Path(__file__).parent
-Ids = dict[str, Any]  # ids of jobs by the names of the cases
+Ids = dict[str, Any]  # ids of jobs by case
 
 
-def _finish(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    texts = {"capture_output": True, "text": True, "timeout": PATIENCE_S}
-    return subprocess.run(command, check=False, **texts, **options)
+def _run_command(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    options |= {"capture_output": True, "text": True, "timeout": PATIENCE_S}
+    return subprocess.run(command, check=False, **options)
 
 
 @pytest.fixture(scope="session")
 def run_agenda() -> Callable[..., Ids]:
     """Run `agenda.mjs` with a version of Agenda on the database of a URI. Return its jobs' ids.
 
-    With `logs`, version 6 records its runs in agenda_logs.
+    With `logs`, version 6 logs its runs in agenda_logs.
     """
     if shutil.which("npm") is None:
         if os.environ.get("CI"):
@@ -40,7 +40,7 @@ def run_agenda() -> Callable[..., Ids]:
 
     def run(version: str, uri: str, *, logs: bool = False) -> Ids:
         command = ["node", str(HERE / "agenda.mjs"), version, uri, *(["logs"] if logs else [])]
-        done = _finish(command)
+        done = _run_command(command)
         assert done.returncode == 0, done.stderr
         ids: Ids = json.loads(done.stdout)
         return ids
@@ -49,27 +49,33 @@ def run_agenda() -> Callable[..., Ids]:
 
 
 @pytest.fixture(scope="session")
-def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., Ids]:
-    """Run the due jobs of these names with a version of Agenda. Return the runs of each name."""
+def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., dict[str, int]]:
+    """Run the due jobs with these names by a version of Agenda. Return the number of runs by name.
 
-    def run(version: str, uri: str, *names: str) -> Ids:
-        done = _finish(["node", str(HERE / "agenda_runs.mjs"), version, uri, *names])
+    Needs `run_agenda`, which installs Agenda.
+    """
+
+    def run(version: str, uri: str, *names: str) -> dict[str, int]:
+        done = _run_command(["node", str(HERE / "agenda_runs.mjs"), version, uri, *names])
         assert done.returncode == 0, done.stderr
-        runs: Ids = json.loads(done.stdout)
+        runs: dict[str, int] = json.loads(done.stdout)
         return runs
 
     return run
 
 
 def _install_agenda() -> None:
-    """Install the packages of Agenda if they are missing. Only one process at a time does it."""
-    locked, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
-    with locked.open() as file:
+    """Install the packages of Agenda if they are missing; parallel processes wait for the lock."""
+    lock_file, installed_lock = (
+        HERE / "package-lock.json",
+        HERE / "node_modules" / ".package-lock.json",
+    )
+    with lock_file.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if installed.exists() and installed.stat().st_mtime >= locked.stat().st_mtime:
+        if installed_lock.exists() and installed_lock.stat().st_mtime >= lock_file.stat().st_mtime:
             return
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
-        done = _finish(command, cwd=HERE)
+        done = _run_command(command, cwd=HERE)
     if done.returncode and not os.environ.get("CI"):
         pytest.skip(f"Agenda cannot be installed: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
@@ -82,7 +88,7 @@ def run_celery() -> Callable[[str, bool], Ids]:
     def run(uri: str, extended: bool) -> Ids:
         command = [sys.executable, str(HERE / "celery_app.py"), uri, str(int(extended))]
         # Celery warns, for example, that the tests run as root.
-        done = _finish(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
+        done = _run_command(command, env=os.environ | {"PYTHONWARNINGS": "ignore"})
         assert done.returncode == 0, done.stderr
         ids: Ids = json.loads(done.stdout)
         return ids

@@ -2,8 +2,8 @@
 //
 //     node scheduler.mjs agenda-5|agenda-6|pulse mongodb://…/database
 //
-// Prints the ids of two jobs as JSON: the first has failed, the second is due in a day. Ends when both
-// have succeeded. Prints how often each ran.
+// Prints the ids of two jobs as JSON: `fails` has failed, `waits` is due in a day. When both have
+// succeeded, it prints the number of runs of each as JSON, and ends.
 
 import { MongoBackend } from "@agendajs/mongo-backend";
 import pulse from "@pulsecron/pulse";
@@ -20,11 +20,11 @@ const scheduler = {
 if (library !== "agenda-6") await new Promise((resolve) => scheduler.on("ready", resolve));
 
 const print = (value) => new Promise((resolve) => process.stdout.write(`${JSON.stringify(value)}\n`, resolve));
-const until = async (isTrue) => {
+const waitUntil = async (isTrue) => {
   while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 10));
 };
 const runs = { fails: 0, waits: 0 };
-const ended = new Set();
+const seenEvents = new Set();
 scheduler.define("fails", async () => {
   runs.fails += 1;
   if (runs.fails === 1) throw new Error("The bank refused.");
@@ -33,14 +33,14 @@ scheduler.define("waits", async () => {
   runs.waits += 1;
 });
 for (const event of ["fail:fails", "success:fails", "success:waits"]) {
-  scheduler.on(event, () => ended.add(event));
+  scheduler.on(event, () => seenEvents.add(event));
 }
 await scheduler.start();
 const waits = await scheduler.schedule(new Date(Date.now() + 86_400_000), "waits");
 const fails = await scheduler.now("fails");
-await until(() => ended.has("fail:fails"));
+await waitUntil(() => seenEvents.has("fail:fails"));
 await print({ fails: String(fails.attrs._id), waits: String(waits.attrs._id) });
-await until(() => ended.has("success:fails") && ended.has("success:waits"));
+await waitUntil(() => seenEvents.has("success:fails") && seenEvents.has("success:waits"));
 await scheduler.stop();
 await print(runs);
 process.exit(0);

@@ -1,5 +1,5 @@
-"""Actions on Agenda's jobs, as Agenda's own code would write them: catches a job that Agenda does
-not run afterwards, a field that it does not know, and a change of a job that it runs."""
+"""Actions on the jobs of Agenda, which change a job as Agenda does: catches a job that Agenda does
+not run afterwards, a field that it does not know, and a change of a running job."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,23 +43,23 @@ def test_agenda_runs_jobs_after_actions(
         index_queue(settings)
         acting = ActingQueue(settings, database)
         before = {job["name"]: job for job in database.agendaJobs.find()}
-        filed = [
+        request_ids = [
             acting.file("retry", ids["fails"]),
             acting.file("run_now", ids["scheduled"]),
             acting.file("enable", ids["disabled"]),
             acting.file("prioritize", ids["repeats"], priority=7),
         ]
         acting.act()
-        for request_id in filed:
+        for request_id in request_ids:
             assert set(acting.outcomes(request_id).values()) == {("done", "")}
         run_now = acting.file("run_now", ids["disabled"])
-        # Selected jobs that Agenda runs, or that did not fail, are not changed.
-        refused = acting.file("release", ids["runs"])
-        kept = acting.file("retry", ids["succeeds"])
+        # A running job is not released, and a succeeded job is not retried.
+        release = acting.file("release", ids["runs"])
+        retry = acting.file("retry", ids["succeeds"])
         acting.act()
         assert acting.outcomes(run_now)[ids["disabled"]] == ("done", "")
-        assert acting.outcomes(refused) == {ids["runs"]: ("skipped", "its lease has not expired")}
-        assert acting.outcomes(kept) == {ids["succeeds"]: ("skipped", "it is succeeded")}
+        assert acting.outcomes(release) == {ids["runs"]: ("skipped", "its lease has not expired")}
+        assert acting.outcomes(retry) == {ids["succeeds"]: ("skipped", "it is succeeded")}
         after = {job["name"]: job for job in database.agendaJobs.find()}
         assert after["runs"] == before["runs"]
         changed = {
@@ -83,7 +83,7 @@ def test_agenda_runs_jobs_after_actions(
         assert runs == {"fails": 1, "scheduled": 1, "disabled": 1}
 
 
-def test_agenda_jobs_are_deleted_only_with_the_setting(
+def test_cancel_deletes_waiting_agenda_jobs_if_the_setting_allows_it(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     with temporary_database(mongo) as database:
@@ -97,14 +97,14 @@ def test_agenda_jobs_are_deleted_only_with_the_setting(
         )
         acting = ActingQueue(settings, database)
         index_queue(settings)
-        due = {"name": "mail", "nextRunAt": None, "lockedAt": None, "failedAt": None}
-        waiting = [{**due, "nextRunAt": acting.now()} for _ in range(3)]
-        kept = {**due, "lastFinishedAt": acting.now()}
-        database.agendaJobs.insert_many([*waiting, kept])
-        filed = acting.file("cancel", Target(job_filter=JobFilter(types=("mail",))), expected=3)
+        job = {"name": "mail", "nextRunAt": None, "lockedAt": None, "failedAt": None}
+        waiting = [{**job, "nextRunAt": acting.now()} for _ in range(3)]
+        succeeded = {**job, "lastFinishedAt": acting.now()}
+        database.agendaJobs.insert_many([*waiting, succeeded])
+        cancel = acting.file("cancel", Target(job_filter=JobFilter(types=("mail",))), expected=3)
         acting.act()
-        assert [result for result, _ in acting.outcomes(filed).values()] == ["done"] * 3
-        assert [job["_id"] for job in database.agendaJobs.find()] == [kept["_id"]]
+        assert [result for result, _ in acting.outcomes(cancel).values()] == ["done"] * 3
+        assert [job["_id"] for job in database.agendaJobs.find()] == [succeeded["_id"]]
         acting.connection.close()
 
 
@@ -112,7 +112,7 @@ def test_agenda_jobs_are_deleted_only_with_the_setting(
     ("profile", "message"),
     [("celery", "Celery's results are only what"), ("hangfire", "declares no transitions")],
 )
-def test_queues_without_transitions_have_no_actions_and_the_reason(
+def test_queues_without_transitions_have_no_actions_and_a_reason(
     make_settings: Callable[..., Settings], profile: str, message: str
 ) -> None:
     support = find_support(replace(make_settings(), profile=profile))

@@ -1,4 +1,4 @@
-"""Celery's results in MongoDB, extended or not: catches a wrong field, a task that a list loses,
+"""Celery's results in MongoDB, extended or not: catches a wrong field, a task that a list lacks,
 a wrong count, a query that scans a collection, and any write."""
 
 import json
@@ -29,7 +29,7 @@ CASES: dict[str, tuple[str, str, str | None, int]] = {
     "recover": ("recover", "succeeded", "succeeded", 2),
     "run": ("run", "leased", "running", 1),
     "progress": ("progress", "PROGRESS", None, 1),
-    "ignore": ("ignore", "leased", "running", 1),  # Celery does not change it
+    "ignore": ("ignore", "leased", "running", 1),  # Celery stores no end of an ignored task
     "reject": ("reject", "dlq", "failed", 1),
     "expired": ("add", "cancelled", None, 1),
     "first of a group": ("add", "succeeded", "succeeded", 1),
@@ -43,10 +43,8 @@ ERRORS = {
     "reject": ("Reject", "Not for us., false"),
     "expired": ("TaskRevokedError", "expired"),
 }
-OWNERS = {"add": "ada", "refuse": "ada", "retry": "ada", "run": "ada"} | {
-    "recover": "bob",
-    "progress": "bob",
-}
+OWNERS = {"add": "ada", "refuse": "ada", "retry": "ada", "run": "ada"}
+OWNERS |= {"recover": "bob", "progress": "bob"}
 ARGS = {
     "add": [2, 3],
     "expired": [1, 1],
@@ -68,26 +66,27 @@ class Celery(WatchedQueue):
             jobs_collection="celery_taskmeta",
             job_fields={"createdBy": "kwargs.user_id"},
         )
-        self.extended, self.jobs = extended, ids
+        self.extended, self.job_ids = extended, ids
 
-    def document(self, case: str) -> Answer:
-        document = self.database.celery_taskmeta.find_one({"_id": self.jobs[case]})
+    def find_document(self, case: str) -> Answer:
+        document = self.database.celery_taskmeta.find_one({"_id": self.job_ids[case]})
         assert document is not None
         return document
 
-    def names(self, **query: Any) -> list[str]:
-        names = {job_id: name for name, job_id in self.jobs.items()}
-        return [names[job_id] for job_id in self.ids(**query)]
+    def list_cases(self, **query: Any) -> list[str]:
+        """The cases of a list, in its order."""
+        cases = {job_id: case for case, job_id in self.job_ids.items()}
+        return [cases[job_id] for job_id in self.ids(**query)]
 
-    def list_in_order(self, wanted: Callable[[str], bool] = lambda _: True) -> list[str]:
-        """The cases in the order of a list: latest end first, tasks without an end last."""
-        key = {case: (self.document(case)["date_done"], self.jobs[case]) for case in CASES}
-        ended = sorted((key[case], case) for case in CASES if wanted(case) and key[case][0])
-        others = sorted((key[case][1], case) for case in CASES if wanted(case) and not key[case][0])
-        return [case for _, case in ended[::-1]] + [case for _, case in others[::-1]]
+    def expected_cases(self, matches: Callable[[str], bool] = lambda _: True) -> list[str]:
+        """The cases that match, in the order of a list: latest end first, then without an end."""
+        ends = {case: self.find_document(case)["date_done"] for case in CASES if matches(case)}
+        ended = sorted((end, self.job_ids[case], case) for case, end in ends.items() if end)
+        unended = sorted((self.job_ids[case], case) for case, end in ends.items() if not end)
+        return [key[-1] for key in ended[::-1] + unended[::-1]]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["extended", "plain"])
+@pytest.fixture(scope="module", params=[True, False], ids=["extended", "not extended"])
 def celery(
     request: pytest.FixtureRequest,
     mongod: Mongod,
@@ -104,9 +103,9 @@ def celery(
         celery.close()
 
 
-def expected(celery: Celery, case: str) -> Answer:
+def expected_detail(celery: Celery, case: str) -> Answer:
     """The expected answer for a task: its document's fields by the rules of docs/adapters.md."""
-    document = celery.document(case)
+    document = celery.find_document(case)
     name, status, outcome, number = CASES[case]
     ended = document["date_done"] and to_iso(document["date_done"])
     error = None
@@ -137,7 +136,7 @@ def expected(celery: Celery, case: str) -> Answer:
             else "the queue records only the number of attempts"
         }
     return {
-        "jobId": celery.jobs[case],
+        "jobId": celery.job_ids[case],
         "type": name if celery.extended else None,
         "status": status,
         "priority": None,
@@ -161,22 +160,22 @@ def expected(celery: Celery, case: str) -> Answer:
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_field_of_a_task_equals_its_document(celery: Celery, case: str) -> None:
-    detail = expected(celery, case)
-    answer = celery.get(f"/jobs/{celery.jobs[case]}")
+    detail = expected_detail(celery, case)
+    answer = celery.get(f"/jobs/{celery.job_ids[case]}")
     drop_derived(answer)
     assert answer == detail
     if case == "refuse":
         assert 'raise ValueError("The bank refused.", 402)' in detail["lastError"]["stack"]
-    (summary,) = celery.get("/admin/jobs/queue", job_id=celery.jobs[case])["data"]
+    (summary,) = celery.get("/admin/jobs/queue", job_id=celery.job_ids[case])["data"]
     error = detail["lastError"] and {
         name: detail["lastError"][name] for name in ("code", "message")
     }
     assert summary == {name: detail[name] for name in summary} | {"lastError": error}
 
 
-def test_the_list_has_every_task_once_in_either_order(celery: Celery) -> None:
-    assert celery.names() == celery.list_in_order()
-    assert celery.names(sort="createdAt") == celery.list_in_order()[::-1]
+def test_the_list_has_every_task_once_in_both_orders(celery: Celery) -> None:
+    assert celery.list_cases() == celery.expected_cases()
+    assert celery.list_cases(sort="createdAt") == celery.expected_cases()[::-1]
 
 
 @pytest.mark.parametrize(
@@ -195,49 +194,53 @@ def test_the_list_has_every_task_once_in_either_order(celery: Celery) -> None:
     ids=str,
 )
 def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: list[str]) -> None:
-    expected_cases = celery.list_in_order(lambda case: CASES[case][1] in statuses)
-    assert celery.names(status=statuses) == expected_cases
-    assert celery.names(status=statuses, sort="createdAt") == expected_cases[::-1]
+    cases = celery.expected_cases(lambda case: CASES[case][1] in statuses)
+    assert celery.list_cases(status=statuses) == cases
+    assert celery.list_cases(status=statuses, sort="createdAt") == cases[::-1]
 
 
-def test_filters_combine(celery: Celery) -> None:
+def test_filters_can_be_combined(celery: Celery) -> None:
     def list_tasks(*names: str) -> list[str]:
-        return celery.list_in_order(lambda case: CASES[case][0] in names) if celery.extended else []
+        return (
+            celery.expected_cases(lambda case: CASES[case][0] in names) if celery.extended else []
+        )
 
-    assert celery.names(type=["add", "refuse"]) == list_tasks("add", "refuse")
-    assert celery.names(type=["add", "refuse"], status="dlq") == list_tasks("refuse")
-    assert celery.names(owner="bob") == list_tasks("recover", "progress")
-    assert celery.names(owner="bob", status="succeeded") == list_tasks("recover")
-    assert celery.names(owner="bob", status="succeeded", type="progress") == []
+    assert celery.list_cases(type=["add", "refuse"]) == list_tasks("add", "refuse")
+    assert celery.list_cases(type=["add", "refuse"], status="dlq") == list_tasks("refuse")
+    assert celery.list_cases(owner="bob") == list_tasks("recover", "progress")
+    assert celery.list_cases(owner="bob", status="succeeded") == list_tasks("recover")
+    assert celery.list_cases(owner="bob", status="succeeded", type="progress") == []
     refused = celery.api.get_as_admin("/admin/jobs/queue", error_code="ValueError")
     assert refused.status_code == 422  # Celery stores the code inside one text
     assert list(refused.json["error"]["details"]) == ["error_code"]
-    assert celery.names(job_id=celery.jobs["add"][:13]) == ["add"]
+    assert celery.list_cases(job_id=celery.job_ids["add"][:13]) == ["add"]
 
 
-def test_creation_range_selects_by_the_end_of_tasks(celery: Celery) -> None:
-    ended = [case for case in celery.list_in_order() if celery.document(case)["date_done"]]
-    middle = celery.document(ended[len(ended) // 2])["date_done"]
-    newer = [case for case in ended if celery.document(case)["date_done"] >= middle]
-    assert celery.names(created_from=to_iso(middle)) == newer
-    assert celery.names(created_to=to_iso(middle)) == ended[len(newer) :]
+def test_a_creation_range_uses_the_end_of_tasks(celery: Celery) -> None:
+    ended = [case for case in celery.expected_cases() if celery.find_document(case)["date_done"]]
+    middle = celery.find_document(ended[len(ended) // 2])["date_done"]
+    newer = [case for case in ended if celery.find_document(case)["date_done"] >= middle]
+    assert celery.list_cases(created_from=to_iso(middle)) == newer
+    assert celery.list_cases(created_to=to_iso(middle)) == ended[len(newer) :]
 
 
 def test_an_owner_sees_their_own_tasks_and_no_others(celery: Celery) -> None:
     listed = celery.api.get_as_owner("/jobs", "bob").json["data"]
-    bobs_ids = {celery.jobs[case] for case in ("recover", "progress")} if celery.extended else set()
+    bobs_ids = (
+        {celery.job_ids[case] for case in ("recover", "progress")} if celery.extended else set()
+    )
     assert {job["jobId"] for job in listed} == bobs_ids
     for case in ("recover", "add"):
-        answer = celery.api.get_as_owner(f"/jobs/{celery.jobs[case]}", "bob")
-        assert answer.status_code == (200 if celery.jobs[case] in bobs_ids else 403)
+        answer = celery.api.get_as_owner(f"/jobs/{celery.job_ids[case]}", "bob")
+        assert answer.status_code == (200 if celery.job_ids[case] in bobs_ids else 403)
 
 
 def check_stats(celery: Celery, source: str) -> None:
     stats = celery.get("/admin/jobs/stats")
     assert stats["source"] == source
     assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
-    counted = {status: count for status, count in stats["statusCounts"].items() if count}
-    assert counted == dict(Counter(status for _, status, _, _ in CASES.values()))
+    counts = {status: count for status, count in stats["statusCounts"].items() if count}
+    assert counts == dict(Counter(status for _, status, _, _ in CASES.values()))
     types = {name for name, *_ in CASES.values()} if celery.extended else {"null"}
     assert set(stats["typeCounts"]) == types
     # Celery does not store when a retry is due or a lease expires; no stored task is queued.
@@ -252,11 +255,11 @@ def check_stats(celery: Celery, source: str) -> None:
         assert rows["add"]["runMs"]["p50"] is None  # Celery does not store the start
 
 
-def test_live_counts_are_right(celery: Celery) -> None:
+def test_live_counts_are_correct(celery: Celery) -> None:
     check_stats(celery, "live")
 
 
-def test_counts_of_the_collector_are_right(celery: Celery) -> None:
+def test_counts_of_the_collector_are_correct(celery: Celery) -> None:
     with celery.running_collector():
         eventually(lambda: celery.activity()["succeeded"] == 6)
         check_stats(celery, "rollup")
@@ -267,14 +270,14 @@ def test_counts_of_the_collector_are_right(celery: Celery) -> None:
 
 
 def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
-    names = {index["name"] for index in celery.database.celery_taskmeta.list_indexes()}
-    by_owner = {
+    index_names = {index["name"] for index in celery.database.celery_taskmeta.list_indexes()}
+    owner_indexes = {
         "kwargs.user_id_1_date_done_-1__id_-1_name_1",
         "kwargs.user_id_1_status_1_date_done_-1__id_-1_name_1",
     }
-    if not celery.extended:  # no task has arguments
-        by_owner = set()
-    assert names == by_owner | {
+    if not celery.extended:  # the results have no arguments
+        owner_indexes = set()
+    assert index_names == owner_indexes | {
         "_id_",
         "date_done_1",  # created by Celery
         "date_done_-1__id_-1",
@@ -288,16 +291,16 @@ def test_init_creates_exactly_these_indexes(celery: Celery) -> None:
     assert collections == {"celery_taskmeta", "celery_groupmeta"}
 
 
-def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
+def test_only_the_change_stream_scans_and_nothing_is_written(celery: Celery) -> None:
     before = celery.database.command("dbHash")["collections"]
     with profiled(celery.database) as entries:
-        celery.names()
-        celery.names(sort="createdAt")
+        celery.list_cases()
+        celery.list_cases(sort="createdAt")
         for status in ("queued", "leased", "succeeded", "failed", "dlq", "PROGRESS"):
-            celery.names(status=status)
-        celery.names(type=["add", "refuse"], status="dlq")
-        celery.names(owner="bob", status="succeeded")
-        celery.get(f"/jobs/{celery.jobs['add']}")
+            celery.list_cases(status=status)
+        celery.list_cases(type=["add", "refuse"], status="dlq")
+        celery.list_cases(owner="bob", status="succeeded")
+        celery.get(f"/jobs/{celery.job_ids['add']}")
         celery.get("/admin/jobs/stats")
         celery.activity()
         with celery.running_collector():
@@ -315,7 +318,7 @@ def test_nothing_is_scanned_and_nothing_is_written(celery: Celery) -> None:
     assert {name: after[name] for name in before} == before
 
 
-def test_the_pages_show_known_fields_only(celery: Celery) -> None:
+def test_the_pages_show_only_known_fields(celery: Celery) -> None:
     viewer = signed_in(celery.api)
     overview = viewer.page("/dashboard")
     assert "creation times unknown" in overview.text
@@ -328,20 +331,20 @@ def test_the_pages_show_known_fields_only(celery: Celery) -> None:
     assert listed.all("input", name="status", value="PROGRESS")
     assert "Error code" not in listed.text  # the API refuses this filter
     assert len(listed.all("a", **{"class": "row-link mono"})) == len(CASES)
-    refused = viewer.page(f"/dashboard/jobs/{celery.jobs['refuse']}")
+    refused = viewer.page(f"/dashboard/jobs/{celery.job_ids['refuse']}")
     assert "The bank refused., 402" in refused.text
     assert "error_code" not in " ".join(refused.addresses())
     assert "waited" not in refused.text
     assert "hidden" not in refused.text
-    running = viewer.page(f"/dashboard/jobs/{celery.jobs['run']}")
+    running = viewer.page(f"/dashboard/jobs/{celery.job_ids['run']}")
     assert ("running on worker-1@shop" in running.text) == celery.extended
     assert "Lease runs out" not in running.text
-    revoked = viewer.page(f"/dashboard/jobs/{celery.jobs['expired']}")
+    revoked = viewer.page(f"/dashboard/jobs/{celery.job_ids['expired']}")
     assert "TaskRevokedError" in revoked.text
     assert "Cancelled" in revoked.text
 
 
-def test_the_collector_follows_celery_at_work(
+def test_the_collector_counts_tasks_while_celery_runs_them(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], run_celery: Callable[[str, bool], Ids]
 ) -> None:
     with temporary_database(mongo) as database:
@@ -351,10 +354,10 @@ def test_the_collector_follows_celery_at_work(
             run_celery(database_uri(mongod, database), True)
             counts = dict(Counter(status for _, status, _, _ in CASES.values()))
 
-            def are_right() -> bool:
+            def are_correct() -> bool:
                 status_counts = queue.get("/admin/jobs/stats")["statusCounts"]
                 return {status: count for status, count in status_counts.items() if count} == counts
 
-            eventually(are_right)
+            eventually(are_correct)
             eventually(lambda: queue.activity()["succeeded"] == 6)
         queue.close()

@@ -1,6 +1,6 @@
-"""Attempts that are read from a log of events: catches a run that is lost or counted twice, a start
-with a wrong end, a wrong duration, a query without an index, and a malformed event that breaks a
-page."""
+"""Attempts that are read from a log of events: catches a run that is missing or counted twice, a
+start that is paired to a wrong end, a wrong duration, a query without an index, and a malformed
+event that breaks a page."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,14 +30,14 @@ from .test_samples import load_sample
 
 Ids = dict[str, str]
 WINDOW = (NOW, NOW + MINUTE, MINUTE)
-AGENDA: Answer = {
+AGENDA_SETTINGS: Answer = {
     "profile": "agenda-logs",
     "jobs_collection": "agendaJobs",
     "attempts_collection": "agenda_logs",
 }
-# Events with rules for the status, dates and durations in seconds, an id of the run, and errors as
-# objects. Only the job has a type.
-SHOP = """\
+# The events have rules for the status, dates and durations in seconds, an id of the run, and errors
+# as objects. Only the job has a type.
+SHOP_PROFILE = """\
 collection = "work"
 status = { path = "state" }
 
@@ -78,7 +78,7 @@ def shop(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> Iterator[WatchedQueue]:
     path = tmp_path / "shop.toml"
-    path.write_text(SHOP)
+    path.write_text(SHOP_PROFILE)
     with temporary_database(mongo) as database:
         database.work.insert_many(
             {"key": key, "kind": f"kind {key}", "state": "queued", "created": NOW} for key in "ab"
@@ -91,7 +91,7 @@ def shop(
         log_end(database, "gone", 9, ok=True)  # a deleted job; the start is not in the log
         database.work_log.insert_many(
             [
-                {"of": {"job": "a"}, "what": "progress", "at": to_seconds(1)},
+                {"of": {"job": "a"}, "what": "progress", "at": to_timestamp(1)},
                 {"of": {"job": "a"}, "what": "end", "at": "odd", "ok": True, "run": "odd"},
                 {"of": 7, "what": ["end"], "took": float("inf")},
             ]
@@ -108,18 +108,18 @@ def shop(
         queue.close()
 
 
-def to_seconds(after: float) -> float:
-    return NOW.timestamp() + after
+def to_timestamp(after_s: float) -> float:
+    return NOW.timestamp() + after_s
 
 
-def log_start(database: Documents, job: str, at_s: float, **more: Any) -> None:
-    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "begin", "at": to_seconds(at_s)}
-    database.work_log.insert_one(event | more)
+def log_start(database: Documents, job: str, at_s: float, **fields: Any) -> None:
+    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "begin", "at": to_timestamp(at_s)}
+    database.work_log.insert_one(event | fields)
 
 
-def log_end(database: Documents, job: str, at_s: float, **more: Any) -> None:
-    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "end", "at": to_seconds(at_s + 2)}
-    database.work_log.insert_one(event | more)
+def log_end(database: Documents, job: str, at_s: float, **fields: Any) -> None:
+    event = {"of": {"job": job}, "run": f"{job}{at_s}", "what": "end", "at": to_timestamp(at_s + 2)}
+    database.work_log.insert_one(event | fields)
 
 
 def test_attempts_of_a_job_are_read_from_its_events(shop: WatchedQueue) -> None:
@@ -145,13 +145,10 @@ def test_attempts_of_a_job_are_read_from_its_events(shop: WatchedQueue) -> None:
 
 
 def test_runs_are_counted_from_the_events_that_end_them(shop: WatchedQueue) -> None:
-    counted = count_activity(shop.connection, *WINDOW)[NOW]
-    waited, ran = (
-        {bucket(1_000): 1},
-        {bucket(2_000): 1},
-    )  # a first run has waited since the job's creation
-    assert counted == {
-        "kind a": Tally(enqueued=1, outcomes={"succeeded": 1}, wait=waited, run=ran),
+    # A first run has waited since the job's creation.
+    waits, runs = {bucket(1_000): 1}, {bucket(2_000): 1}
+    assert count_activity(shop.connection, *WINDOW)[NOW] == {
+        "kind a": Tally(enqueued=1, outcomes={"succeeded": 1}, wait=waits, run=runs),
         "kind b": Tally(
             enqueued=1, outcomes={"failed": 1}, wait={bucket(2_500): 1}, run={bucket(1_500): 1}
         ),
@@ -163,8 +160,8 @@ def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
     with profiled(shop.database) as entries:
         shop.get("/jobs/b")
         count_activity(shop.connection, *WINDOW)
-    on_log = [entry for entry in entries if "work_log" in str(entry["command"])]
-    queries = [entry for entry in on_log if "planSummary" in entry]  # without `explain` commands
+    commands = [entry for entry in entries if "work_log" in str(entry["command"])]
+    queries = [entry for entry in commands if "planSummary" in entry]  # without `explain` commands
     assert len(queries) >= 2
     for entry in queries:
         assert "COLLSCAN" not in entry["planSummary"], entry
@@ -175,21 +172,21 @@ def test_every_query_of_a_log_has_an_index(shop: WatchedQueue) -> None:
 
 
 def test_start_is_searched_for_a_day(shop: WatchedQueue) -> None:
-    """Catches an end without a start that makes a query read all events of its job."""
+    """Catches a query that reads all events of a job, because the start of a run is missing."""
     start = {"of": {"job": "a"}, "what": "begin"}
     shop.database.work_log.insert_many(
-        [start | {"run": "old", "at": to_seconds(-86_000 - hours * 3_600)} for hours in (0, 24)]
+        [start | {"run": "old", "at": to_timestamp(-86_000 - hours * 3_600)} for hours in (0, 24)]
     )
-    ran = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run
+    runs = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run
     log_end(shop.database, "a", 1, run="old", ok=True)
-    long = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run - ran
-    assert long == {bucket(86_003_000): 1}
-    shop.database.work_log.delete_one({"run": "old", "at": to_seconds(-86_000)})
-    assert count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run == ran
+    added = count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run - runs
+    assert added == {bucket(86_003_000): 1}
+    shop.database.work_log.delete_one({"run": "old", "at": to_timestamp(-86_000)})
+    assert count_activity(shop.connection, *WINDOW)[NOW]["kind a"].run == runs
 
 
 def test_due_time_of_a_run_is_read_from_its_start_event(shop: WatchedQueue, tmp_path: Path) -> None:
-    (tmp_path / "shop.toml").write_text(SHOP + 'eligibleAt = "due"\ntype = "name"\n')
+    (tmp_path / "shop.toml").write_text(SHOP_PROFILE + 'eligibleAt = "due"\ntype = "name"\n')
     due = to_iso(NOW - timedelta(seconds=3))
     shop.database.work_log.update_many({"what": "begin"}, {"$set": {"due": due}})
     shop.database.work_log.update_many({"what": "end"}, {"$set": {"name": "mail"}})
@@ -211,19 +208,19 @@ def agenda_sample(
     with temporary_database(mongo) as database:
         load_sample(database, "agenda-6")
         init(database_uri(mongod, database), PROFILE="agenda-logs")
-        queue = WatchedQueue(mongod, database, **AGENDA)
+        queue = WatchedQueue(mongod, database, **AGENDA_SETTINGS)
         yield queue
         queue.close()
 
 
-def test_log_of_the_sample_is_counted_exactly(agenda_sample: WatchedQueue) -> None:
-    """Catches events that are not counted because the collection of jobs lacks their jobs."""
+def test_events_of_the_sample_are_counted(agenda_sample: WatchedQueue) -> None:
+    """Catches events that are not counted because their jobs were deleted."""
     event = agenda_sample.database.agenda_logs.find_one({"event": "success"})
     start = floor(event["timestamp"].replace(tzinfo=UTC), MINUTE)
-    (counted,) = count_activity(agenda_sample.connection, start, start + MINUTE, MINUTE).values()
+    (tallies,) = count_activity(agenda_sample.connection, start, start + MINUTE, MINUTE).values()
     succeeded = Tally(outcomes={"succeeded": 1}, run={bucket(47): 1})
-    assert counted.pop("every second") == succeeded
-    assert list(counted.values()) == [Tally(outcomes={"failed": 1})]
+    assert tallies.pop("every second") == succeeded
+    assert list(tallies.values()) == [Tally(outcomes={"failed": 1})]
 
 
 def test_runs_are_unknown_while_the_log_is_empty(agenda_sample: WatchedQueue) -> None:
@@ -257,7 +254,7 @@ def agenda(
 ) -> Iterator[tuple[WatchedQueue, Ids]]:
     """The service over the documents of Agenda, with a collector that ran while Agenda ran."""
     with temporary_database(mongo) as database:
-        queue = WatchedQueue(mongod, database, **AGENDA)
+        queue = WatchedQueue(mongod, database, **AGENDA_SETTINGS)
         init(database_uri(mongod, database), "--create", PROFILE="agenda-logs")
         with queue.running_collector():
             ids = run_agenda("6", database_uri(mongod, database), logs=True)
@@ -266,9 +263,9 @@ def agenda(
 
 
 def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids]) -> None:
-    """Catches lost runs that no job shows: earlier runs of a job, and runs of removed jobs."""
+    """Catches runs that are not counted: earlier runs of a job, and runs of removed jobs."""
     queue, _ = agenda
-    logged = {
+    event_counts = {
         (event["jobName"], event["event"]): event["count"]
         for event in queue.database.agenda_logs.aggregate(
             [
@@ -283,17 +280,17 @@ def test_every_run_of_the_real_agenda_is_counted(agenda: tuple[WatchedQueue, Ids
             ]
         )
     }
-    assert logged["ticks", "success"] >= 4
-    assert logged["is removed", "success"] == 1
-    ended = {
-        outcome: sum(count for (_, event), count in logged.items() if event == outcome)
+    assert event_counts["ticks", "success"] >= 4
+    assert event_counts["is removed", "success"] == 1
+    totals = {
+        outcome: sum(count for (_, event), count in event_counts.items() if event == outcome)
         for outcome in ("success", "fail")
     }
-    eventually(lambda: queue.activity()["succeeded"] == ended["success"])
-    eventually(lambda: queue.activity()["failed"] == ended["fail"])
+    eventually(lambda: queue.activity()["succeeded"] == totals["success"])
+    eventually(lambda: queue.activity()["failed"] == totals["fail"])
     for row in queue.get("/admin/jobs/types")["data"]:
-        assert row["succeeded"] == logged.get((row["type"], "success"), 0), row["type"]
-        assert row["failed"] == logged.get((row["type"], "fail"), 0), row["type"]
+        assert row["succeeded"] == event_counts.get((row["type"], "success"), 0), row["type"]
+        assert row["failed"] == event_counts.get((row["type"], "fail"), 0), row["type"]
         assert (row["runMs"]["p50"] is None) == (row["succeeded"] + row["failed"] == 0)
 
 
@@ -301,7 +298,7 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
     queue, ids = agenda
     outcomes = {"start": "running", "success": "succeeded", "fail": "failed"}
     for case, job_id in ids.items():
-        # Agenda deleted `ticks`, and was stopped before it logged the start of `interrupted`.
+        # `ticks` was deleted, and the worker stopped before it logged the start of `interrupted`.
         if case in ("ticks", "interrupted"):
             continue
         events = list(queue.database.agenda_logs.find({"jobId": job_id}).sort("_id", 1))
@@ -309,11 +306,12 @@ def test_every_run_of_the_real_agenda_is_shown(agenda: tuple[WatchedQueue, Ids])
         ends = [event for event in events if event["event"] in ("success", "fail")]
         job = queue.get(f"/jobs/{job_id}")
         attempts = job["attempts"]
-        assert [each["attemptNumber"] for each in attempts] == list(range(1, len(starts) + 1)), case
+        numbers = [attempt["attemptNumber"] for attempt in attempts]
+        assert numbers == list(range(1, len(starts) + 1)), case
         assert job["attemptCount"] == len(starts)
         statuses = [outcomes[event["event"]] for event in ends]
         statuses += ["running"] * (len(starts) - len(ends))
-        assert [each["status"] for each in attempts] == statuses, case
+        assert [attempt["status"] for attempt in attempts] == statuses, case
         for attempt, start in zip(attempts, starts, strict=True):
             assert attempt["workerId"] == start["agendaName"]
             assert attempt["startedAt"] is not None
@@ -333,12 +331,11 @@ def test_check_recommends_the_profile_that_reads_the_log(agenda: tuple[WatchedQu
     (warning,) = (finding for finding in findings if "agenda_logs records" in finding.message)
     assert (warning.level, warning.check) == ("warning", "attempts")
     assert "agenda-logs" in str(warning.remedy)
-    assert not [
-        finding for finding in check_deployment(queue.settings) if "records" in finding.message
-    ]
+    messages = [finding.message for finding in check_deployment(queue.settings)]
+    assert not any("records" in message for message in messages)
 
 
-RUNS = """\
+RUNS_PROFILE = """\
 collection = "work"
 status = { path = "state" }
 
@@ -369,13 +366,12 @@ error = { object = { message = "why" } }
 """
 
 
-def test_attempts_of_a_collection_are_read_with_all_forms_of_the_profile_language(
+def test_attempts_of_a_collection_are_read_by_rules_readings_and_computed_fields(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """The profile has rules, dates as texts and computed fields. Attempts without numbers are
-    numbered in the order of their starts."""
+    """Attempts without numbers are numbered in the order of their starts."""
     path = tmp_path / "runs.toml"
-    path.write_text(RUNS)
+    path.write_text(RUNS_PROFILE)
 
     def to_text(after_s: float) -> str:
         return (NOW + timedelta(seconds=after_s)).isoformat(timespec="milliseconds")[:-6] + "Z"
@@ -401,15 +397,17 @@ def test_attempts_of_a_collection_are_read_with_all_forms_of_the_profile_languag
         )
         with profiled(database) as entries:
             attempts = queue.get("/jobs/a")["attempts"]
-            (counted,) = count_activity(queue.connection, NOW, NOW + MINUTE, MINUTE).values()
+            (tallies,) = count_activity(queue.connection, NOW, NOW + MINUTE, MINUTE).values()
         queue.close()
-    assert [
-        (each["attemptNumber"], each["status"], each["workerId"], each["durationMs"])
-        for each in attempts
-    ] == [(1, "failed", "w-1", 2_000), (2, "succeeded", "w-1", 1_000), (3, "running", "w-2", None)]
+    fields = ("attemptNumber", "status", "workerId", "durationMs")
+    assert [tuple(attempt[name] for name in fields) for attempt in attempts] == [
+        (1, "failed", "w-1", 2_000),
+        (2, "succeeded", "w-1", 1_000),
+        (3, "running", "w-2", None),
+    ]
     assert attempts[0]["error"] == {"code": None, "message": "no", "stack": None}
-    ran = {bucket(2_000): 1, bucket(1_000): 1}
-    assert counted["mail"] == Tally(enqueued=1, outcomes={"failed": 1, "succeeded": 1}, run=ran)
+    runs = {bucket(2_000): 1, bucket(1_000): 1}
+    assert tallies["mail"] == Tally(enqueued=1, outcomes={"failed": 1, "succeeded": 1}, run=runs)
     for entry in entries:
         if entry["ns"].endswith(".runs") and "limit" not in entry["command"]:
             assert "COLLSCAN" not in entry.get("planSummary", ""), entry

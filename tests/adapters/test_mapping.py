@@ -24,7 +24,7 @@ from ..support.waiting import eventually
 from ..support.watched_queue import Answer, WatchedQueue, drop_derived, init, temporary_database
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-JOBS = 40
+JOB_COUNT = 40
 JOB_STATUSES = {
     "pending": "queued",
     "running": "leased",
@@ -35,7 +35,7 @@ JOB_STATUSES = {
 }
 STATES = list(JOB_STATUSES)
 # Field names in snake case. The job id is a field of its own.
-SNAKE = {
+SNAKE_CASE = {
     "JOBS_COLLECTION": "tasks",
     "ATTEMPTS_COLLECTION": "task_runs",
     "JOB_FIELDS": "jobId=job_id,type=kind,status=state,payload=input,createdBy=input.user.id,"
@@ -47,18 +47,18 @@ SNAKE = {
     "STATUS_NAMES": "pending=queued,running=leased,done=succeeded,retry=failed,failed=dlq",
     "ATTEMPT_STATUS_NAMES": "ok=succeeded",
 }
-# The same, but the job id is the ObjectId, which also holds the creation time.
-BY_ID = SNAKE | {
-    "JOB_FIELDS": SNAKE["JOB_FIELDS"]
+# As above, but the job id is the ObjectId, which also holds the creation time.
+ID_AS_KEY = SNAKE_CASE | {
+    "JOB_FIELDS": SNAKE_CASE["JOB_FIELDS"]
     .replace("jobId=job_id", "jobId=_id")
     .replace("createdAt=created_at", "createdAt=_id"),
-    "ATTEMPT_FIELDS": SNAKE["ATTEMPT_FIELDS"].replace("jobId=job_id", "jobId=task"),
+    "ATTEMPT_FIELDS": SNAKE_CASE["ATTEMPT_FIELDS"].replace("jobId=job_id", "jobId=task"),
 }
-CASES = {"snake": SNAKE, "by id": BY_ID}
+CASES = {"snake": SNAKE_CASE, "by id": ID_AS_KEY}
 
 
 def make_task(number: int) -> Answer:
-    """The task of this number. The states take turns, and each task is a second younger."""
+    """A task. The next number has the next of six states, and is created a second later."""
     created = NOW - timedelta(minutes=10) + timedelta(seconds=number)
     state = STATES[number % len(STATES)]
     error = {"code": f"E{number % 2}", "message": "The bank refused.", "stack": "at pay"}
@@ -79,15 +79,15 @@ def make_task(number: int) -> Answer:
         else {"owner": None, "until": None},
         "finished_at": created + timedelta(seconds=30) if state in ("done", "failed") else None,
         "error": error if state in ("retry", "failed") else None,
-        # Fields with names of the contract, but with other meanings.
+        # These names are fields of the contract, but have another meaning here.
         "status": "queued",
         "createdAt": "long ago",
         "type": 7,
     }
 
 
-def make_run(number: int) -> Answer:
-    """The only attempt of a task. It holds the task's id as an ObjectId or as a text."""
+def make_attempt(number: int) -> Answer:
+    """The only attempt of a task. It has the task's id as an ObjectId or as a text."""
     task = make_task(number)
     outcome = {"done": "ok", "retry": "failed", "failed": "failed"}.get(task["state"])
     started = task["created_at"] + timedelta(seconds=2)
@@ -115,12 +115,12 @@ class Tasks(WatchedQueue):
         names = ("jobs_collection", "attempts_collection", "job_fields", "attempt_fields")
         names += ("status_names", "attempt_status_names")
         super().__init__(mongod, database, **{name: getattr(settings, name) for name in names})
-        self.tasks = [make_task(number) for number in range(JOBS)]
-        self.by_id = variables is BY_ID
+        self.tasks = [make_task(number) for number in range(JOB_COUNT)]
+        self.has_object_ids = variables is ID_AS_KEY
         self.indexes: list[str] = []
 
     def find_id(self, task: Answer) -> str:
-        return str(task["_id"]) if self.by_id else task["job_id"]
+        return str(task["_id"]) if self.has_object_ids else task["job_id"]
 
     def newest_first(self, **fields: Any) -> list[str]:
         """The ids of the tasks with these fields, newest first."""
@@ -140,7 +140,9 @@ def tasks(
         queue = Tasks(mongod, database, variables)
         database.tasks.insert_many(queue.tasks)
         runs = [
-            make_run(number) for number in range(JOBS) if make_task(number)["state"] != "pending"
+            make_attempt(number)
+            for number in range(JOB_COUNT)
+            if make_task(number)["state"] != "pending"
         ]
         database.task_runs.insert_many(runs)
         queue.indexes = init(database_uri(mongod, database), **variables)
@@ -152,7 +154,7 @@ def tasks(
 def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -> None:
     task = make_task(number)
     status = JOB_STATUSES[task["state"]]
-    run = make_run(number)
+    run = make_attempt(number)
     attempts = [
         {
             "attemptNumber": 1,
@@ -201,14 +203,14 @@ def test_every_field_of_a_job_is_read_from_its_path(tasks: Tasks, number: int) -
     }[task["state"]]
     assert (explanation["code"], explanation["since"], explanation["until"]) == (code, since, until)
     if code == "waiting":
-        why = "it is unknown in which order the workers take jobs"
-        assert (explanation["ahead"], explanation["reasons"]["ahead"]) == (None, why)
+        reason = "it is unknown in which order the workers take jobs"
+        assert (explanation["ahead"], explanation["reasons"]["ahead"]) == (None, reason)
     (summary,) = tasks.get("/admin/jobs/queue", job_id=detail["jobId"])["data"]
     error = task["error"] and {name: task["error"][name] for name in ("code", "message")}
     assert summary == {name: detail[name] for name in summary} | {"lastError": error}
 
 
-def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
+def test_lists_have_the_filtered_jobs_in_order(tasks: Tasks) -> None:
     assert tasks.ids() == tasks.newest_first()
     assert tasks.ids(sort="createdAt") == tasks.newest_first()[::-1]
     for state, status in JOB_STATUSES.items():
@@ -217,9 +219,9 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
         assert tasks.ids(status=status, sort="createdAt") == oldest_first
     assert tasks.ids(status="pending") == []  # the queue's name for `queued`
     assert tasks.ids(type="kind-1") == tasks.newest_first(kind="kind-1")
-    dead = tasks.newest_first(kind="kind-1", state="failed")
-    assert dead
-    assert tasks.ids(type="kind-1", status="dlq") == dead
+    dead_lettered = tasks.newest_first(kind="kind-1", state="failed")
+    assert dead_lettered
+    assert tasks.ids(type="kind-1", status="dlq") == dead_lettered
     owners = {f"user-{number}": 10 for number in range(4)}
     assert {owner: len(tasks.ids(owner=owner)) for owner in owners} == owners
     assert len(tasks.ids(owner="user-1", status=["dlq", "succeeded", "failed"])) > 0
@@ -230,15 +232,13 @@ def test_lists_are_in_order_under_every_filter(tasks: Tasks) -> None:
     assert tasks.ids(worker="w-1") == started
 
 
-def test_creation_range_uses_the_path_of_createdat(tasks: Tasks) -> None:
+def test_a_creation_range_uses_the_path_of_createdat(tasks: Tasks) -> None:
     middle = tasks.tasks[20]["created_at"]
     newer, older = tasks.newest_first()[:20], tasks.newest_first()[20:]
     assert tasks.ids(created_from=to_iso(middle)) == newer
     assert tasks.ids(created_to=to_iso(middle)) == older
-    assert (
-        tasks.ids(created_to=to_iso(middle), created_from=to_iso(middle - timedelta(seconds=2)))
-        == (older[:2])
-    )
+    start = to_iso(middle - timedelta(seconds=2))
+    assert tasks.ids(created_from=start, created_to=to_iso(middle)) == older[:2]
 
 
 def test_an_owner_sees_their_own_jobs_and_no_others(tasks: Tasks) -> None:
@@ -263,7 +263,7 @@ def check_stats(tasks: Tasks, source: str) -> None:
     age_ms = (datetime.now(UTC) - tasks.tasks[0]["created_at"]) / timedelta(milliseconds=1)
     assert stats["oldestQueuedJobAgeMs"] == pytest.approx(age_ms, abs=10_000)
     assert tasks.activity() == {
-        "enqueued": JOBS,
+        "enqueued": JOB_COUNT,
         "succeeded": counts["succeeded"],
         "failed": counts["failed"] + counts["dlq"],
         "dlq": counts["dlq"],
@@ -271,16 +271,16 @@ def check_stats(tasks: Tasks, source: str) -> None:
     rows = {row["type"]: row for row in tasks.get("/admin/jobs/types")["data"]}
     assert set(rows) == {"kind-0", "kind-1", "kind-2"}
     assert rows["kind-2"]["runMs"]["p50"] == pytest.approx(500, rel=0.05)
-    # The wait begins with the creation of the job, which the query joins to the attempt.
+    # The wait begins when the job is created; the query joins the job to its attempt.
     assert rows["kind-2"]["waitMs"]["p50"] == pytest.approx(2_000, rel=0.05)
 
 
-def test_live_counts_are_right(tasks: Tasks) -> None:
+def test_live_counts_are_correct(tasks: Tasks) -> None:
     check_stats(tasks, "live")
 
 
 @pytest.mark.parametrize("changes", ["streamed", "polled"])
-def test_counts_of_the_collector_are_right(
+def test_counts_of_the_collector_are_correct(
     tasks: Tasks, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, changes: str
 ) -> None:
     if changes == "polled":
@@ -291,20 +291,20 @@ def test_counts_of_the_collector_are_right(
         tasks.database.tasks.create_index("updated_at")
         request.addfinalizer(lambda: tasks.database.tasks.drop_index("updated_at_1"))
     with tasks.running_collector():
-        eventually(lambda: tasks.activity()["enqueued"] == JOBS)
+        eventually(lambda: tasks.activity()["enqueued"] == JOB_COUNT)
         check_stats(tasks, "rollup")
-        changed = tasks.database.tasks.find_one({"state": "pending"})
+        task = tasks.database.tasks.find_one({"state": "pending"})
         queued = tasks.get("/admin/jobs/stats")["statusCounts"]["queued"]
-        for state, wanted in (("running", queued - 1), ("pending", queued)):
+        for state, expected in (("running", queued - 1), ("pending", queued)):
             values = {"state": state, "updated_at": datetime.now(UTC)}
-            tasks.database.tasks.update_one({"_id": changed["_id"]}, {"$set": values})
+            tasks.database.tasks.update_one({"_id": task["_id"]}, {"$set": values})
             eventually(
-                lambda wanted=wanted: (
-                    tasks.get("/admin/jobs/stats")["statusCounts"]["queued"] == wanted
+                lambda expected=expected: (
+                    tasks.get("/admin/jobs/stats")["statusCounts"]["queued"] == expected
                 )
             )
-        restored = {"$set": {"updated_at": changed["updated_at"]}}
-        tasks.database.tasks.update_one({"_id": changed["_id"]}, restored)
+        restored = {"$set": {"updated_at": task["updated_at"]}}
+        tasks.database.tasks.update_one({"_id": task["_id"]}, restored)
 
 
 INDEXES = {
@@ -350,14 +350,14 @@ INDEXES = {
 
 
 def test_init_creates_exactly_these_indexes(tasks: Tasks) -> None:
-    assert tasks.indexes == INDEXES["by id" if tasks.by_id else "snake"]
+    assert tasks.indexes == INDEXES["by id" if tasks.has_object_ids else "snake"]
     created = sum(
         len(list(tasks.database[name].list_indexes())) - 1 for name in ("tasks", "task_runs")
     )
     assert created == len(tasks.indexes)
 
 
-def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
+def test_queries_use_their_indexes_and_nothing_is_written(tasks: Tasks) -> None:
     before = tasks.database.command("dbHash")["collections"]
     before.pop("system.profile", None)
     with profiled(tasks.database) as entries:
@@ -381,7 +381,7 @@ def test_every_query_has_its_index_and_nothing_is_written(tasks: Tasks) -> None:
     queries = [entry for entry in entries if not entry["ns"].endswith("system.profile")]
     assert_cheap(tasks.database, queries)
     with tasks.running_collector():
-        eventually(lambda: tasks.activity()["enqueued"] == JOBS)
+        eventually(lambda: tasks.activity()["enqueued"] == JOB_COUNT)
     after = tasks.database.command("dbHash")["collections"]
     assert {name: after[name] for name in before} == before
 
@@ -399,7 +399,7 @@ def test_the_pages_show_the_mapped_fields(tasks: Tasks) -> None:
     assert "hidden" not in page.text
 
 
-def test_an_attempt_may_have_the_id_of_its_job(
+def test_the_id_of_an_attempt_can_be_the_id_of_its_job(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     """Catches a 500 for a job whose attempts have its id as their `_id`."""

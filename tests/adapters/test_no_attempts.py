@@ -1,5 +1,5 @@
-"""A queue that records no attempts: catches counts that are 0 although jobs ended, an attempt that
-is invented or counted twice, and an alert on unknown values."""
+"""A queue that records no attempts: catches counts of 0 although jobs have ended, an attempt that
+no document shows or that is counted twice, and an alert because of unknown values."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -62,30 +62,30 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
         queue.close()
 
 
-EXPECTED = {"enqueued": 116, "succeeded": 100, "failed": 15, "dlq": 10}
+ACTIVITY = {"enqueued": 116, "succeeded": 100, "failed": 15, "dlq": 10}
 
 
 def check_counts(queue: WatchedQueue) -> None:
-    assert queue.activity() == EXPECTED
+    assert queue.activity() == ACTIVITY
     (mail,) = queue.get("/admin/jobs/types")["data"]
     assert mail["finishedPerMinute"] > 1
     assert mail["failureRate"] == pytest.approx(15 / 115, abs=0.001)
     assert mail["runMs"]["p50"] == pytest.approx(2_000, rel=0.05)
-    assert mail["waitMs"]["p50"] is None  # unknown: it may not be the first attempt
+    assert mail["waitMs"]["p50"] is None  # unknown, because the last attempt can be a retry
 
 
-def test_each_job_is_counted_as_its_own_last_attempt(queue: WatchedQueue) -> None:
+def test_the_last_attempt_of_each_job_is_counted(queue: WatchedQueue) -> None:
     check_counts(queue)
 
 
-def test_the_collector_counts_each_job_as_its_own_last_attempt(queue: WatchedQueue) -> None:
+def test_the_collector_counts_the_last_attempt_of_each_job(queue: WatchedQueue) -> None:
     with queue.running_collector():
-        eventually(lambda: queue.activity() == EXPECTED)
+        eventually(lambda: queue.activity() == ACTIVITY)
         check_counts(queue)
         assert "nothing has finished" not in signed_in(queue.api).page("/dashboard").text
 
 
-def test_a_job_without_recorded_attempts_is_its_own_attempt(queue: WatchedQueue) -> None:
+def test_a_job_without_recorded_attempts_shows_its_last_attempt(queue: WatchedQueue) -> None:
     job = queue.get("/jobs/done-7")
     assert job["attemptCount"] == 1
     assert job["attempts"] == [
@@ -113,8 +113,8 @@ def test_a_job_without_recorded_attempts_is_its_own_attempt(queue: WatchedQueue)
 
 
 @pytest.fixture
-def few(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
-    """Three jobs with the contract's field names that ended, without their attempts."""
+def three_jobs(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+    """The service over three succeeded jobs with the contract's field names, without attempts."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
@@ -128,60 +128,59 @@ def few(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQ
         queue.close()
 
 
-def test_one_recorded_attempt_ends_the_counting_of_jobs_as_attempts(
-    few: WatchedQueue, mongod: Mongod
+def test_only_recorded_attempts_are_counted_if_there_are_any(
+    three_jobs: WatchedQueue, mongod: Mongod
 ) -> None:
-    assert few.activity()["succeeded"] == 3
+    assert three_jobs.activity()["succeeded"] == 3
     now = datetime.now(UTC)
-    few.database.job_attempts.insert_one(
+    three_jobs.database.job_attempts.insert_one(
         {"jobId": "done-0", "attemptNumber": 1, "status": "succeeded", "finishedAt": now}
     )
-    init(database_uri(mongod, few.database))
-    eventually(lambda: few.activity()["succeeded"] == 1)
-    (recorded,) = few.get("/jobs/done-0")["attempts"]
-    (derived,) = few.get("/jobs/done-1")["attempts"]
+    init(database_uri(mongod, three_jobs.database))
+    eventually(lambda: three_jobs.activity()["succeeded"] == 1)
+    (recorded,) = three_jobs.get("/jobs/done-0")["attempts"]
+    (derived,) = three_jobs.get("/jobs/done-1")["attempts"]
     assert (recorded["attemptNumber"], derived["attemptNumber"]) == (1, None)
 
 
-def test_wait_of_a_first_attempt_begins_when_its_job_is_due(few: WatchedQueue) -> None:
-    few.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
-    (row,) = few.get("/admin/jobs/types")["data"]
+def test_the_wait_of_a_first_attempt_begins_when_its_job_is_due(three_jobs: WatchedQueue) -> None:
+    three_jobs.database.jobs.update_many({}, {"$set": {"attemptCount": 1}})
+    (row,) = three_jobs.get("/admin/jobs/types")["data"]
     assert row["waitMs"]["p50"] == pytest.approx(3_000, rel=0.05)
-    assert few.get("/jobs/done-0")["attempts"][0]["attemptNumber"] == 1
+    assert three_jobs.get("/jobs/done-0")["attempts"][0]["attemptNumber"] == 1
 
 
-def test_without_any_finishedat_counts_of_finished_attempts_are_null(few: WatchedQueue) -> None:
+def test_counts_are_null_if_no_finishedat_is_a_date(three_jobs: WatchedQueue) -> None:
     """Catches a count of 0, and an alert that nothing finishes."""
-    few.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
+    three_jobs.database.jobs.update_many({}, {"$set": {"finishedAt": 1_234_567_890_000}})
     due = datetime.now(UTC) - timedelta(minutes=15)
-    few.database.jobs.insert_one(
+    three_jobs.database.jobs.insert_one(
         {"jobId": "w", "status": "queued", "type": "t", "nextRunAt": due, "createdAt": due}
     )
-    assert few.activity() == {"enqueued": 4, "succeeded": None, "failed": None, "dlq": None}
-    (row,) = few.get("/admin/jobs/types")["data"]
+    assert three_jobs.activity() == {"enqueued": 4, "succeeded": None, "failed": None, "dlq": None}
+    (row,) = three_jobs.get("/admin/jobs/types")["data"]
     assert row["finishedPerMinute"] is row["failureRate"] is None
-    assert "nothing has finished" not in signed_in(few.api).page("/dashboard").text
+    assert "nothing has finished" not in signed_in(three_jobs.api).page("/dashboard").text
 
 
-def test_dead_jobs_without_an_end_make_the_counts_null_instead_of_zero(few: WatchedQueue) -> None:
-    """Catches a failure rate of 0 where only succeeded jobs have a finishedAt."""
-    assert few.activity() == {"enqueued": 3, "succeeded": 3, "failed": 0, "dlq": 0}
-    few.database.jobs.insert_one({"jobId": "d", "status": "dlq", "type": "t"})
-    eventually(lambda: few.activity()["failed"] is None)
-    (row,) = few.get("/admin/jobs/types")["data"]
+def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> None:
+    """Catches a failure rate of 0 if only succeeded jobs have a finishedAt."""
+    assert three_jobs.activity() == {"enqueued": 3, "succeeded": 3, "failed": 0, "dlq": 0}
+    three_jobs.database.jobs.insert_one({"jobId": "d", "status": "dlq", "type": "t"})
+    eventually(lambda: three_jobs.activity()["failed"] is None)
+    (row,) = three_jobs.get("/admin/jobs/types")["data"]
     assert row["finishedPerMinute"] is row["failureRate"] is row["succeeded"] is None
-    assert (
-        "dead jobs do not record when they finished" in signed_in(few.api).page("/dashboard").text
-    )
+    overview = signed_in(three_jobs.api).page("/dashboard").text
+    assert "dead jobs do not record when they finished" in overview
 
 
-def test_counts_are_null_without_an_index_on_a_finishedat_that_no_job_has(
-    few: WatchedQueue,
+def test_counts_are_null_if_finishedat_and_its_index_are_missing(
+    three_jobs: WatchedQueue,
 ) -> None:
-    """Catches a scan: `jobmon init` creates no index on a field that no document has."""
-    few.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
-    few.database.jobs.drop_index("status_1_finishedAt_1__id_1")
-    assert few.activity() == {"enqueued": 3, "succeeded": None, "failed": None, "dlq": None}
+    """Catches a scan, because `jobmon init` creates no index on a field that no document has."""
+    three_jobs.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
+    three_jobs.database.jobs.drop_index("status_1_finishedAt_1__id_1")
+    assert three_jobs.activity() == {"enqueued": 3, "succeeded": None, "failed": None, "dlq": None}
 
 
 PROFILE = """\
@@ -194,10 +193,10 @@ finishedAt = { path = "changed", only_in = ["succeeded", "dlq"] }
 """
 
 
-def test_end_counts_only_with_the_statuses_of_only_in(
+def test_finishedat_is_used_only_with_the_statuses_of_only_in(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Catches a job that the counts of finished attempts include, and a list does not."""
+    """Catches a job that is counted as finished, but is missing in the list of finished jobs."""
     path = tmp_path / "tasks.toml"
     path.write_text(PROFILE)
     now = datetime.now(UTC)
@@ -218,10 +217,10 @@ def test_embedded_attempts_are_read_with_the_attempt_field_names(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
-    later = now + timedelta(seconds=4)
+    ended = now + timedelta(seconds=4)
     runs = [
-        {"from": now, "to": later, "outcome": "ok", "host": "w-1"},
-        {"from": later, "outcome": "busy", "try": 7},
+        {"from": now, "to": ended, "outcome": "ok", "host": "w-1"},
+        {"from": ended, "outcome": "busy", "try": 7},
     ]
     with temporary_database(mongo) as database:
         database.jobs.insert_one({"jobId": "j", "log": runs})
@@ -239,15 +238,8 @@ def test_embedded_attempts_are_read_with_the_attempt_field_names(
             attempt_status_names={"ok": "succeeded", "busy": "running"},
         )
         job = queue.get("/jobs/j")
-        attempts = [
-            (
-                attempt["attemptNumber"],
-                attempt["status"],
-                attempt["workerId"],
-                attempt["durationMs"],
-            )
-            for attempt in job["attempts"]
-        ]
+        names = ("attemptNumber", "status", "workerId", "durationMs")
+        attempts = [tuple(attempt[name] for name in names) for attempt in job["attempts"]]
         assert attempts == [(1, "succeeded", "w-1", 4_000), (7, "running", None, None)]
         assert job["attemptCount"] == 2
         queue.close()

@@ -1,5 +1,5 @@
-"""Actions on a page, on jobs of a real program that is running: catches a change that the program
-does not notice, and a job that it runs twice."""
+"""Actions that are filed on a page, for jobs of a real program that is running: catches a change
+that the program does not notice, and a job that it runs twice."""
 
 import json
 import subprocess
@@ -29,8 +29,8 @@ ROLES = {"admin": frozenset({ADMIN_DASHBOARD, JOBS_RETRY, JOBS_EDIT})}
 
 def file_action(viewer: Viewer, action: str, job_id: str) -> str:
     """File an action with the forms of the pages. Return the address of the request's page."""
-    question = viewer.page_of_form("/dashboard/actions/confirm", {"action": action, "id": job_id})
-    fields = {field["name"]: field["value"] for field in question.all("input", type="hidden")}
+    confirm = viewer.page_of_form("/dashboard/actions/confirm", {"action": action, "id": job_id})
+    fields = {field["name"]: field["value"] for field in confirm.all("input", type="hidden")}
     answer = viewer.post("/dashboard/actions", fields)
     assert answer.status_code == 303, answer.text
     return str(answer.location)
@@ -65,9 +65,9 @@ def test_running_program_runs_jobs_after_actions_on_a_page(
             app = create_app(settings)
             with acting(settings):
                 viewer = signed_in(Api(app))
-                failed = f"/dashboard/jobs/{ids['fails']}"
-                retry = {"name": "action", "value": "retry"}
-                eventually(lambda: viewer.page(failed).all("button", **retry))
+                path = f"/dashboard/jobs/{ids['fails']}"
+                retry_button = {"name": "action", "value": "retry"}
+                eventually(lambda: viewer.page(path).all("button", **retry_button))
                 addresses = [
                     file_action(viewer, "retry", ids["fails"]),
                     file_action(viewer, "run_now", ids["waits"]),

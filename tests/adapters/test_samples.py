@@ -1,5 +1,5 @@
 """Documents of other queue programs, read with the shipped profiles: catches a wrong status, a
-count that differs from its list, and a lost attempt, error or date."""
+count that differs from its list, and a missing attempt, error or date."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ from ..store.test_queries import profiled
 from ..support.commands import database_uri
 from ..support.waiting import eventually
 from ..support.watched_queue import Answer, WatchedQueue, init, temporary_database
-from .test_agenda import is_count_of_all
+from .test_agenda import may_scan
 
-NO_PAYLOAD = ("tick", "recovers", "every second", "fails hourly")
+TYPES_WITHOUT_PAYLOAD = ("tick", "recovers", "every second", "fails hourly")
 # These two programs do not store when a failed attempt ended if a retry is due.
-NO_END_OF_FAILED = ("mongodb-queue", "celery-mongodb")
+WITHOUT_END_OF_FAILED = ("mongodb-queue", "celery-mongodb")
 SEND = "com.shop.MailService.send(java.lang.String,java.lang.Long)"  # a type of JobRunr
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -40,18 +40,19 @@ SAMPLES = Path(__file__).parent / "samples"
 class Case:
     """A sample, the settings to read it, and the expected contents.
 
-    `jobs`: counts by (type, status) of the jobs. `attempts`: statuses of the attempts, by (type,
-    status) of their jobs. `errors`: messages of the jobs' last errors. `next_runs`: number of jobs
-    with a next run. `owners`: number of jobs by owner. `expired`: number of expired leases, None if
-    unknown. `no_end`: final statuses whose jobs have no time of the end. `has_creation`: whether
-    the jobs have a creation time.
+    `own_profile`: a profile in TOML that changes the shipped one. `jobs`: the number of jobs by
+    (type, status). `attempts`: the statuses of the attempts, by (type, status) of their jobs.
+    `errors`: the messages of the jobs' last errors. `next_runs`: the number of jobs with a next
+    run. `owners`: the number of jobs by owner. `expired`: the number of expired leases, None if
+    unknown. `no_end`: the final statuses whose jobs have no time of the end. `has_creation`:
+    whether the jobs have a creation time.
     """
 
     sample: str
     profile: str
     collection: str
     owner_path: str | None = None
-    customized: str = ""
+    own_profile: str = ""
     jobs: dict[tuple[str, str], int]
     attempts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
@@ -195,7 +196,7 @@ CASES = {
         sample="mongodb-queue",
         profile="mongodb-queue",
         collection="mail",
-        customized='extends = "mongodb-queue"\n[constants]\nmax_tries = 2\n',
+        own_profile='extends = "mongodb-queue"\n[constants]\nmax_tries = 2\n',
         jobs={
             ("mail", "succeeded"): 1,
             ("mail", "dlq"): 1,
@@ -335,8 +336,8 @@ class Sample(WatchedQueue):
 def load_sample(database: Any, name: str) -> None:
     """Insert the documents of every collection of a sample, without the program's indexes."""
     sample = json_util.loads((SAMPLES / f"{name}.json").read_text())
-    for name_of_collection, collection in sample["collections"].items():
-        database[name_of_collection].insert_many(collection["documents"])
+    for collection_name, collection in sample["collections"].items():
+        database[collection_name].insert_many(collection["documents"])
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -348,9 +349,9 @@ def sample(
 ) -> Iterator[Sample]:
     case = CASES[request.param]
     variables = {"PROFILE": case.profile, "JOBS_COLLECTION": case.collection}
-    if case.customized:
-        path = tmp_path_factory.mktemp("profiles") / "mine.toml"
-        path.write_text(case.customized)
+    if case.own_profile:
+        path = tmp_path_factory.mktemp("profiles") / "shop.toml"
+        path.write_text(case.own_profile)
         variables["PROFILE"] = str(path)
     if case.owner_path:
         variables["JOB_FIELDS"] = f"createdBy={case.owner_path}"
@@ -406,18 +407,18 @@ def test_every_job_opens_with_its_attempts(sample: Sample) -> None:
         detail = sample.get(f"/jobs/{job['jobId']}")
         error = detail["lastError"] and {key: detail["lastError"][key] for key in job["lastError"]}
         assert job == {name: detail[name] for name in job} | {"lastError": error}
-        assert detail["payload"] is not None or job["type"] in NO_PAYLOAD
+        assert detail["payload"] is not None or job["type"] in TYPES_WITHOUT_PAYLOAD
         for attempt in detail["attempts"]:
             key = (job["type"], job["status"])
             attempts.setdefault(key, []).append(attempt["status"])
             ended = attempt["finishedAt"] is not None
-            is_stored = job["status"] != "failed" or sample.case.sample not in NO_END_OF_FAILED
+            is_stored = job["status"] != "failed" or sample.case.sample not in WITHOUT_END_OF_FAILED
             assert ended == (attempt["status"] != "running" and is_stored)
     assert attempts == sample.case.attempts
 
 
 def create_order_index(sample: Sample) -> bool:
-    """Create the program's index for its lease order. Return False if the order is unknown."""
+    """Create the program's index for its lease order. Return whether the order is known."""
     lease = sample.connection.profile.lease
     if lease is not None and lease.index:
         sample.connection.jobs.collection.create_index(list(lease.index), name="lease order")
@@ -425,7 +426,7 @@ def create_order_index(sample: Sample) -> bool:
 
 
 def test_every_job_is_explained_by_its_status(sample: Sample) -> None:
-    """Catches an explanation with an order, a start or a date that the documents do not hold."""
+    """Catches an explanation with an order, a start or a date that the documents do not have."""
     codes = {
         "queued": {"not_due", "waiting"},
         "failed": {"retry_scheduled", "waiting"},
@@ -455,16 +456,16 @@ def test_every_job_is_explained_by_its_status(sample: Sample) -> None:
 @pytest.mark.parametrize("sample", ["agenda"], indirect=True)
 def test_explanation_of_a_due_agenda_job_counts_the_jobs_ahead_of_it(sample: Sample) -> None:
     create_order_index(sample)
-    (due,) = sample.list_jobs(type="no worker")
-    later = {"name": "no worker", "priority": 0, "lockedAt": None}
-    moment = datetime.fromisoformat(due["nextRunAt"]) + timedelta(seconds=1)
-    second = sample.database.agendaJobs.insert_one({**later, "nextRunAt": moment}).inserted_id
+    (first,) = sample.list_jobs(type="no worker")
+    due_at = datetime.fromisoformat(first["nextRunAt"]) + timedelta(seconds=1)
+    second = {"name": "no worker", "priority": 0, "lockedAt": None, "nextRunAt": due_at}
+    second_id = sample.database.agendaJobs.insert_one(second).inserted_id
     try:
-        explanation = sample.get(f"/jobs/{second}")["explanation"]
+        explanation = sample.get(f"/jobs/{second_id}")["explanation"]
         assert (explanation["ahead"], explanation["aheadIsExact"]) == (1, True)
         assert "; 1 due job of its type is ahead of it." in explanation["text"]
     finally:
-        sample.database.agendaJobs.delete_one({"_id": second})
+        sample.database.agendaJobs.delete_one({"_id": second_id})
     (disabled,) = sample.list_jobs(status="disabled")
     explanation = sample.get(f"/jobs/{disabled['jobId']}")["explanation"]
     assert explanation["text"] == "It is disabled, and not started until it is enabled."
@@ -472,8 +473,8 @@ def test_explanation_of_a_due_agenda_job_counts_the_jobs_ahead_of_it(sample: Sam
 
 @pytest.mark.parametrize("sample", ["pulse"], indirect=True)
 def test_attempts_that_pulse_only_counts_have_a_number_and_a_reason(sample: Sample) -> None:
-    counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
-    for job_type, count in counts.items():
+    read_counts = {"recovers": 3, "every second": 6, "video": 1, "no worker": 0, "bad email": 1}
+    for job_type, count in read_counts.items():
         (job,) = sample.list_jobs(type=job_type)
         detail = sample.get(f"/jobs/{job['jobId']}")
         assert job["attemptCount"] == detail["attemptCount"] == count
@@ -486,8 +487,8 @@ def test_attempts_that_pulse_only_counts_have_a_number_and_a_reason(sample: Samp
 
 @pytest.mark.parametrize("sample", ["jobrunr"], indirect=True)
 def test_state_history_in_a_text_is_read(sample: Sample) -> None:
-    (dead,) = sample.list_jobs(type=SEND, status="dlq")
-    detail = sample.get(f"/jobs/{dead['jobId']}")
+    (dead_lettered,) = sample.list_jobs(type=SEND, status="dlq")
+    detail = sample.get(f"/jobs/{dead_lettered['jobId']}")
     assert (detail["attemptCount"], detail["lastError"]["code"]) == (2, "java.net.ConnectException")
     assert detail["payload"][0]["object"] == "u0@x.org"
     (attempt,) = detail["attempts"]
@@ -518,15 +519,15 @@ def test_errors_dates_and_owners_are_read(sample: Sample) -> None:
 
 
 def test_every_failed_run_that_is_counted_has_a_group(sample: Sample) -> None:
-    """Catches an error that the details of a job show, but that its count does not group."""
+    """Catches an error that the page of a job shows, but that belongs to no counted group."""
     connection, end = sample.connection, datetime.now(UTC) + timedelta(days=1)
-    counted = count_activity(connection, end - timedelta(days=30), end, timedelta(days=1))
+    activity = count_activity(connection, end - timedelta(days=30), end, timedelta(days=1))
     rollup = OwnDatabase(rollup_database(connection), connection.queue_key)
     groups = ErrorGroups(rollup, Redactor())
-    details = RunDetailsCounter(connection, groups).count(counted, timedelta(days=1))
+    details = RunDetailsCounter(connection, groups).count(activity, timedelta(days=1))
     groups.write()
     failed: Counter[str] = Counter()
-    for tallies in counted.values():
+    for tallies in activity.values():
         for job_type, tally in tallies.items():
             failed[job_type] += tally.outcomes.total() - tally.outcomes["succeeded"]
     merged = merge_details(details.values())
@@ -551,7 +552,7 @@ def test_no_list_reads_the_whole_collection(sample: Sample) -> None:
         sample.get("/admin/jobs/queue", sort="createdAt")
         sample.get(f"/jobs/{sample.list_jobs()[0]['jobId']}")
     for entry in entries:
-        if not entry["ns"].endswith(".system.profile") and not is_count_of_all(entry):
+        if not entry["ns"].endswith(".system.profile") and not may_scan(entry):
             assert "COLLSCAN" not in entry.get("planSummary", ""), json_util.dumps(entry)
 
 
@@ -570,29 +571,29 @@ def test_check_finds_nothing_missing(sample: Sample) -> None:
 def test_collector_recounts_a_job_when_its_lease_expires(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Catches a lease of mongodb-queue that expires without a change of its document."""
+    """Catches a job that stays `leased`, because the end of its lease changes no document."""
     with temporary_database(mongo) as database:
         variables = {"PROFILE": "mongodb-queue", "JOBS_COLLECTION": "mail"}
-        until = datetime.now(UTC) + timedelta(seconds=4)
-        for visible, number in ((until, 2), (until + timedelta(hours=1), 3)):
-            text = visible.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        expires_at = datetime.now(UTC) + timedelta(seconds=4)
+        for visible_at, message_count in ((expires_at, 2), (expires_at + timedelta(hours=1), 3)):
+            text = visible_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             message = {"visible": text, "payload": {}, "tries": 1}
-            database.mail.insert_many([message | {"ack": str(ack)} for ack in range(number)])
+            database.mail.insert_many(message | {"ack": str(ack)} for ack in range(message_count))
         ended = (datetime.now(UTC) - timedelta(minutes=2)).isoformat(timespec="milliseconds")
         done = {"visible": ended, "payload": {}, "tries": 1, "ack": "done"}
         database.mail.insert_one(done | {"deleted": ended.replace("+00:00", "Z")})
         init(database_uri(mongod, database), **variables)
         queue = Sample(mongod, database, CASES["mongodb-queue"], variables)
 
-        def counts() -> dict[str, int]:
+        def read_counts() -> dict[str, int]:
             stats = queue.get("/admin/jobs/stats")
             assert stats["source"] == "rollup"
             return {status: count for status, count in stats["statusCounts"].items() if count}
 
         with queue.running_collector():
-            if datetime.now(UTC) < until - timedelta(seconds=1):
-                assert counts() == {"leased": 5, "succeeded": 1}
-            eventually(lambda: counts() == {"leased": 3, "failed": 2, "succeeded": 1})
+            if datetime.now(UTC) < expires_at - timedelta(seconds=1):
+                assert read_counts() == {"leased": 5, "succeeded": 1}
+            eventually(lambda: read_counts() == {"leased": 3, "failed": 2, "succeeded": 1})
             eventually(lambda: queue.activity()["enqueued"] == 6)
             assert queue.activity() == {"enqueued": 6, "succeeded": 1, "failed": 0, "dlq": 0}
         assert len(queue.ids(status="leased")) == 3

@@ -1,4 +1,5 @@
-"""docs/adapters.md: catches a profile in the tutorial that does not read the tutorial's jobs."""
+"""docs/adapters.md: catches a profile in the tutorial that does not read the tutorial's jobs, and a
+shipped profile that the page does not list."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from bson import json_util
 from pymongo import MongoClient
 
 from jobmon.demo.mongod import Mongod
-from jobmon.profiles import load_profile
+from jobmon.profiles import load_profile, shipped_profiles
 from jobmon.setup.check import check_deployment
 from jobmon.store.bson_json import to_iso
 
@@ -33,7 +34,7 @@ def test_profile_of_the_tutorial_reads_its_documents(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
     documents = [json_util.loads(line) for line in code_blocks("json")[0].splitlines()]
-    fields, attempts, extension, *others = code_blocks("toml")
+    fields, attempts, extension, *examples = code_blocks("toml")
     path = tmp_path / "shop.toml"
     path.write_text(f"{fields}\n{attempts}")
     with temporary_database(mongo) as database:
@@ -75,11 +76,11 @@ def test_profile_of_the_tutorial_reads_its_documents(
         shop.close()
     path.write_text(extension)
     assert load_profile(str(path)).content["constants"] == {"max_tries": 3}
-    (events,) = (other for other in others if other.startswith("[attempts.events]"))
-    others.remove(events)
-    (history,) = (other for other in others if "lastError.object" in other)
-    others.remove(history)
-    path.write_text("\n".join([fields, *others]))
+    (events,) = (block for block in examples if block.startswith("[attempts.events]"))
+    examples.remove(events)
+    (history,) = (block for block in examples if "lastError.object" in block)
+    examples.remove(history)
+    path.write_text("\n".join([fields, *examples]))
     assert load_profile(str(path)).attempts_collection == "work_log"
     path.write_text(f"{fields}\n{attempts}\n{events}")
     assert load_profile(str(path)).content["attempts"]["events"]["deleted"] == "succeeded"
@@ -87,6 +88,6 @@ def test_profile_of_the_tutorial_reads_its_documents(
     assert load_profile(str(path)).content["fields"]["jobId"] == "_id"
 
 
-@pytest.mark.parametrize("name", ["payload", "pulse", "hangfire", "mongodb-queue"])
-def test_page_names_every_shipped_profile(name: str) -> None:
-    assert f"| `{name}` |" in PAGE.read_text()
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_page_lists_every_shipped_profile(name: str) -> None:
+    assert re.search(rf"^\| (`{name}`|\[`{name}`\]\(.*?\)) \|", PAGE.read_text(), re.MULTILINE)
