@@ -40,7 +40,7 @@ SAMPLES = Path(__file__).parent / "samples"
 class Case:
     """A sample, the settings to read it, and the expected contents.
 
-    `own_profile`: a profile in TOML that changes the shipped one. `jobs`: the number of jobs by
+    `customized`: a profile in TOML that changes the shipped one. `jobs`: the number of jobs by
     (type, status). `attempts`: the statuses of the attempts, by (type, status) of their jobs.
     `errors`: the messages of the jobs' last errors. `next_runs`: the number of jobs with a next
     run. `owners`: the number of jobs by owner. `expired`: the number of expired leases, None if
@@ -52,7 +52,7 @@ class Case:
     profile: str
     collection: str
     owner_path: str | None = None
-    own_profile: str = ""
+    customized: str = ""
     jobs: dict[tuple[str, str], int]
     attempts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
@@ -196,7 +196,7 @@ CASES = {
         sample="mongodb-queue",
         profile="mongodb-queue",
         collection="mail",
-        own_profile='extends = "mongodb-queue"\n[constants]\nmax_tries = 2\n',
+        customized='extends = "mongodb-queue"\n[constants]\nmax_tries = 2\n',
         jobs={
             ("mail", "succeeded"): 1,
             ("mail", "dlq"): 1,
@@ -349,9 +349,9 @@ def sample(
 ) -> Iterator[Sample]:
     case = CASES[request.param]
     variables = {"PROFILE": case.profile, "JOBS_COLLECTION": case.collection}
-    if case.own_profile:
+    if case.customized:
         path = tmp_path_factory.mktemp("profiles") / "shop.toml"
-        path.write_text(case.own_profile)
+        path.write_text(case.customized)
         variables["PROFILE"] = str(path)
     if case.owner_path:
         variables["JOB_FIELDS"] = f"createdBy={case.owner_path}"
