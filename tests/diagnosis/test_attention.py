@@ -1,8 +1,7 @@
-"""What needs attention: catches a missing alarm, an alarm without a cause or about unknown values,
-and an all-clear about something that was not checked."""
+"""The checks of a queue: catches a missing alarm, an alarm without a cause or about unknown values,
+and an all-clear although something was not checked."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +12,6 @@ from jobmon.diagnosis.attention import failing_types, run_checks, stalled_types
 from jobmon.diagnosis.evidence import NO_END_TIMES, Evidence, Missing, died_since
 from jobmon.diagnosis.notices import (
     KINDS_BY_TYPE,
-    Check,
     CheckKind,
     Notice,
     TypeCondition,
@@ -36,7 +34,7 @@ from ..conftest import NOW as MIDNIGHT
 NOW = MIDNIGHT + timedelta(seconds=30)
 START = MIDNIGHT - HOUR + MINUTE  # the hour's first step; NOW is in the last one
 MISSING = Missing(reason="indexes are missing", remedy="Create them.")
-Step = dict[str, tuple[int, int, int]]  # succeeded, failed and died, by type
+Step = dict[str, tuple[int, int, int]]  # by type: attempts that succeeded and failed, dead jobs
 
 
 def activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
@@ -47,9 +45,12 @@ def activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
 def history_by_type(steps: dict[int, Step], first: int) -> History[str]:
     total: dict[str, list[int]] = {}
     for number, step in steps.items():
-        for kind, counts in step.items() if number >= first else ():
-            total[kind] = [a + b for a, b in zip(total.get(kind, [0, 0, 0]), counts, strict=True)]
-    return History(NOW, "rollup", {kind: activity(*counts) for kind, counts in total.items()})
+        for job_type, counts in step.items() if number >= first else ():
+            pairs = zip(total.get(job_type, [0, 0, 0]), counts, strict=True)
+            total[job_type] = [sum(pair) for pair in pairs]
+    return History(
+        NOW, "rollup", {job_type: activity(*counts) for job_type, counts in total.items()}
+    )
 
 
 def history_by_minute(steps: dict[int, Step]) -> History[datetime]:
@@ -73,7 +74,10 @@ def evidence(
     known: bool = True,
     **health: Any,
 ) -> Evidence:
-    """A queue without unknown values; `samples` count the queued jobs."""
+    """A queue, by default without unknown values. `steps`: by the minute of the last hour.
+
+    `samples` have the number of queued jobs. `known`: whether the jobs could be counted.
+    """
     defaults: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
@@ -104,24 +108,24 @@ def evidence(
     )
 
 
-def notices(given: Evidence) -> list[Notice]:
-    return collect_notices(run_checks(given))
+def notices(queue: Evidence) -> list[Notice]:
+    return collect_notices(run_checks(queue))
 
 
-def texts(given: Evidence) -> list[str]:
-    return [notice.text for notice in notices(given)]
+def texts(queue: Evidence) -> list[str]:
+    return [notice.text for notice in notices(queue)]
 
 
-def unchecked(given: Evidence) -> dict[str, str]:
-    return {check.name: check.not_checked for check in run_checks(given) if check.not_checked}
+def unchecked(queue: Evidence) -> dict[str, str]:
+    return {check.name: check.not_checked for check in run_checks(queue) if check.not_checked}
 
 
-def every_minute(count: int, until: int = 60, kind: str = "a") -> dict[int, Step]:
-    return {number: {kind: (count, 0, 0)} for number in range(until)}
+def every_minute(count: int, until: int = 60, job_type: str = "a") -> dict[int, Step]:
+    return {number: {job_type: (count, 0, 0)} for number in range(until)}
 
 
 def overdue_since(**waited: timedelta) -> dict[str, datetime]:
-    return {kind: NOW - length for kind, length in waited.items()}
+    return {job_type: NOW - length for job_type, length in waited.items()}
 
 
 def test_all_clear_needs_every_check() -> None:
@@ -140,16 +144,16 @@ def test_all_clear_needs_every_check() -> None:
 
 
 def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
-    """Catches an all-clear over 86 overdue and 60 dead jobs because indexes are missing."""
-    given = replace(
+    """Catches an all-clear with 86 overdue and 60 dead jobs, because indexes are missing."""
+    queue = replace(
         evidence({("queued", "a"): 86, ("dlq", "a"): 60}, due=86),
         hour=MISSING,
         recent={10 * MINUTE: MISSING},
         minutes=MISSING,
         day=MISSING,
     )
-    assert notices(given) == []
-    assert list(group_by_reason(run_checks(given))) == [
+    assert notices(queue) == []
+    assert list(group_by_reason(run_checks(queue))) == [
         (
             "indexes are missing",
             "Create them.",
@@ -181,75 +185,75 @@ def test_a_check_that_was_not_made_has_a_reason_and_a_remedy() -> None:
 def test_unknown_values_give_neither_an_alarm_nor_an_all_clear(
     health: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    given = evidence({("queued", "a"): 9}, every_minute(50, until=40), **health)
-    assert notices(given) == []
-    assert unchecked(given) == expected
+    queue = evidence({("queued", "a"): 9}, every_minute(50, until=40), **health)
+    assert notices(queue) == []
+    assert unchecked(queue) == expected
 
 
-def test_without_finish_times_nothing_is_concluded_from_them() -> None:
-    given = evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
-    given = replace(given, hour=NO_END_TIMES, recent={}, minutes=NO_END_TIMES, day=NO_END_TIMES)
-    assert notices(given) == []
-    assert unchecked(given) == dict.fromkeys(
+def test_without_finish_times_four_checks_are_not_made() -> None:
+    queue = evidence(due=9, overdue_by_type=overdue_since(a=HOUR))
+    queue = replace(queue, hour=NO_END_TIMES, recent={}, minutes=NO_END_TIMES, day=NO_END_TIMES)
+    assert notices(queue) == []
+    assert unchecked(queue) == dict.fromkeys(
         ("whether jobs finish", "stalled types", "new dead jobs", "failure rates"),
         "succeeded or dead jobs do not record when they finished",
     )
 
 
-def add_gap(given: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
-    """The evidence of a queue that counts runs from changes, some of which are unknown."""
+def add_gap(queue: Evidence, start: datetime, end: datetime | None = None) -> Evidence:
+    """A queue whose runs are counted from changes, some of which are missing."""
     gap = Gap(start=start, end=end, reason=GapReason.STREAM_LOST)
-    histories = {name: getattr(given, name) for name in ("hour", "minutes", "day")}
+    histories = {name: getattr(queue, name) for name in ("hour", "minutes", "day")}
     with_gap = {name: replace(history, gaps=(gap,)) for name, history in histories.items()}
-    recent = {length: replace(past, gaps=(gap,)) for length, past in given.recent.items()}
-    return replace(given, recent=recent, **with_gap)
+    recent = {length: replace(past, gaps=(gap,)) for length, past in queue.recent.items()}
+    return replace(queue, recent=recent, **with_gap)
 
 
-def test_where_runs_may_be_missing_only_known_runs_raise_an_alarm() -> None:
-    """Catches "nothing has finished" where a collector has not seen what did, and an all-clear."""
+def test_if_runs_may_be_missing_only_known_runs_raise_an_alarm() -> None:
+    """Catches "nothing has finished" although the collector may have missed runs."""
     steps: dict[int, Step] = {number: {"a": (10, 10, 0)} for number in range(40)}
-    given = add_gap(evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE)
-    assert texts(given) == ["50% of a attempts failed in the last hour"]
+    queue = add_gap(evidence({("queued", "a"): 9}, steps, **STOPPED | A_OVERDUE), NOW - 5 * MINUTE)
+    assert texts(queue) == ["50% of a attempts failed in the last hour"]
     checks = ("whether jobs finish", "stalled types", "new dead jobs", "failure rates")
-    assert unchecked(given) == dict.fromkeys(checks, "runs may be missing from the history")
+    assert unchecked(queue) == dict.fromkeys(checks, "runs may be missing from the history")
     died = replace(add_gap(evidence(steps={1: {"a": (0, 0, 5)}}), START), new_dead=(5, True))
     assert texts(died) == ["5 jobs died in the last hour, all a"]
     assert "new dead jobs" in unchecked(died)
 
 
-def test_runs_that_are_missing_before_the_last_finished_job_change_nothing() -> None:
-    given = evidence(steps=every_minute(42, until=55), **STOPPED)
-    early = add_gap(given, START, START + 10 * MINUTE)
-    assert texts(early) == texts(given) != []
+def test_a_gap_before_the_last_finished_job_changes_no_notice() -> None:
+    queue = evidence(steps=every_minute(42, until=55), **STOPPED)
+    early = add_gap(queue, START, START + 10 * MINUTE)
+    assert texts(early) == texts(queue) != []
 
 
 def test_types_are_not_stalled_while_it_is_unknown_what_runs() -> None:
-    given = evidence({("leased", "a"): 1}, known=False, **A_OVERDUE)
-    assert not stalled_types(given)
-    assert unchecked(given)["stalled types"] == "the jobs could not be counted"
+    queue = evidence({("leased", "a"): 1}, known=False, **A_OVERDUE)
+    assert not stalled_types(queue)
+    assert unchecked(queue)["stalled types"] == "the jobs could not be counted"
 
 
 def test_jobs_that_are_scheduled_for_later_are_no_growing_backlog() -> None:
-    given = evidence({("queued", "a"): 106}, samples={NOW - HOUR: 23}, due=25, scheduled=81)
-    assert texts(given) == []
+    queue = evidence({("queued", "a"): 106}, samples={NOW - HOUR: 23}, due=25, scheduled=81)
+    assert texts(queue) == []
 
 
 STOPPED = {"due": 86, "overdue_by_type": overdue_since(a=2 * MINUTE)}
 
 
-def test_that_no_job_finishes_is_the_first_notice() -> None:
+def test_the_first_notice_is_that_no_job_finishes() -> None:
     """Catches a dead worker pool that is noticed only when each of its types has stalled."""
-    given = evidence(steps=every_minute(42, until=58), expired_leases=3, **STOPPED)
-    first = notices(given)[0]
+    queue = evidence(steps=every_minute(42, until=58), expired_leases=3, **STOPPED)
+    first = notices(queue)[0]
     assert (first.level, first.text) == (
         "bad",
         "Nothing has finished for 1 min while 86 jobs are due (usually 42/min)",
     )
     assert first.jobs == JobFilter(condition=JobCondition.DUE)
-    # The last job may have finished 59 s after its minute began.
+    # The last minute in which a job finished ended 50 s ago.
     as_of = START + 58 * MINUTE + timedelta(seconds=50)
-    assert isinstance(given.minutes, History)
-    early = replace(given, minutes=History(as_of, "rollup", given.minutes.activity))
+    assert isinstance(queue.minutes, History)
+    early = replace(queue, minutes=History(as_of, "rollup", queue.minutes.activity))
     assert texts(early)[0].startswith("Nothing has finished for 1 min")
 
 
@@ -264,7 +268,7 @@ def test_that_no_job_finishes_is_the_first_notice() -> None:
             STOPPED | {"overdue_by_type": overdue_since(a=MINUTE / 2)},
             None,
         ),
-        (every_minute(1, until=58), STOPPED, None),  # by chance
+        (every_minute(1, until=58), STOPPED, None),  # this can be chance
         (
             every_minute(1, until=56),
             STOPPED,
@@ -278,7 +282,7 @@ def test_that_no_job_finishes_is_the_first_notice() -> None:
         ({}, STOPPED, None),  # no job ever finished
     ],
 )
-def test_no_finished_job_is_compared_with_the_usual_rate(
+def test_a_silence_is_compared_with_the_usual_rate(
     steps: dict[int, Step], health: dict[str, Any], expected: str | None
 ) -> None:
     assert texts(evidence(steps=steps, **health)) == ([expected] if expected else [])
@@ -288,19 +292,20 @@ def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
     ten = timedelta(minutes=10)
     first = NOW - timedelta(hours=5)
     day = {first + number * ten: activity(20) for number in range(6)}
-    given = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
-    assert texts(given) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
-    # Steps that are not counted yet may have more.
-    assert isinstance(given.day, History)
-    partly = replace(given.day, uncounted=frozenset({NOW - 2 * HOUR}))
-    assert texts(replace(given, day=partly))[0].startswith("Nothing has finished for 1 h 50 min")
+    queue = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
+    assert texts(queue) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
+    # A job may have finished in a step that is not counted yet.
+    assert isinstance(queue.day, History)
+    day_with_gap = replace(queue.day, uncounted=frozenset({NOW - 2 * HOUR}))
+    text = texts(replace(queue, day=day_with_gap))[0]
+    assert text.startswith("Nothing has finished for 1 h 50 min")
 
 
 A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("queue", "expected"),
     [
         (
             evidence({("queued", "a"): 1}, **A_OVERDUE),
@@ -324,17 +329,17 @@ A_OVERDUE = {"overdue_by_type": overdue_since(a=11 * MINUTE)}
         ),
     ],
 )
-def test_stalled_types_give_one_notice(given: Evidence, expected: str | None) -> None:
-    assert texts(given) == ([expected] if expected else [])
+def test_stalled_types_give_one_notice(queue: Evidence, expected: str | None) -> None:
+    assert texts(queue) == ([expected] if expected else [])
 
 
 def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
-    (one,) = notices(evidence(**A_OVERDUE))
-    assert one.jobs == JobFilter(types=("a",), condition=JobCondition.DUE)
-    given = evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
-    (two,) = notices(given)
-    assert (two.types, two.jobs) == (TypeCondition.STALLED, None)
-    assert list(stalled_types(given)) == ["b", "a"]
+    (notice,) = notices(evidence(**A_OVERDUE))
+    assert notice.jobs == JobFilter(types=("a",), condition=JobCondition.DUE)
+    queue = evidence(overdue_by_type=overdue_since(a=15 * MINUTE, b=65 * MINUTE, c=MINUTE))
+    (notice,) = notices(queue)
+    assert (notice.types, notice.jobs) == (TypeCondition.STALLED, None)
+    assert list(stalled_types(queue)) == ["b", "a"]
 
 
 @pytest.mark.parametrize(
@@ -357,15 +362,15 @@ def test_a_notice_of_stalled_types_links_to_the_types_that_it_counts() -> None:
             (10_000, False),
             "10,000+ jobs died in the last hour, all a",
         ),
-        ({1: {"a": (0, 0, 5)}}, (0, True), None),  # all were retried
+        ({1: {"a": (0, 0, 5)}}, (0, True), None),  # all were retried since then
     ],
 )
-def test_new_dead_jobs_are_counted_as_their_list_counts_them(
+def test_new_dead_jobs_have_the_count_of_their_list(
     steps: dict[int, Step], dead: tuple[int, bool], expected: str | None
 ) -> None:
-    found = notices(replace(evidence(steps=steps), new_dead=dead))
-    assert [notice.text for notice in found] == ([expected] if expected else [])
-    assert all(notice.jobs == died_since(START) for notice in found)
+    queue = replace(evidence(steps=steps), new_dead=dead)
+    assert texts(queue) == ([expected] if expected else [])
+    assert all(notice.jobs == died_since(START) for notice in notices(queue))
 
 
 DEATH: Step = {"a": (0, 1, 1)}
@@ -383,21 +388,22 @@ DAY_START = floor(NOW - DAY, 10 * MINUTE)
             [floor(START, 10 * MINUTE) - number * 10 * MINUTE for number in (0, 1, 2, 4)],
             floor(START, 10 * MINUTE) - 20 * MINUTE,
         ),
-        ([2], [DAY_START + number * 10 * MINUTE for number in range(144)], None),  # or earlier
+        # Jobs died all day: the first death may be earlier.
+        ([2], [DAY_START + number * 10 * MINUTE for number in range(144)], None),
     ],
 )
-def test_new_dead_jobs_have_the_time_from_which_jobs_died_without_a_pause(
+def test_new_dead_jobs_have_the_time_of_the_first_consecutive_death(
     minutes: list[int], day: list[datetime], since: datetime | None
 ) -> None:
     steps = {DAY_START + n * 10 * MINUTE: activity() for n in range(145)}
     steps |= dict.fromkeys(day, activity(died=1))
-    given = evidence(steps=dict.fromkeys(minutes, DEATH))
-    (notice,) = notices(replace(given, day=History(NOW, "rollup", steps)))
+    queue = evidence(steps=dict.fromkeys(minutes, DEATH))
+    (notice,) = notices(replace(queue, day=History(NOW, "rollup", steps)))
     assert notice.since == since
 
 
-def test_notices_have_the_time_of_their_beginning() -> None:
-    given = evidence(
+def test_notices_have_the_time_at_which_the_problem_began() -> None:
+    queue = evidence(
         {("queued", "a"): 900},
         every_minute(50, until=40),
         samples={NOW - HOUR: 23, NOW - 30 * MINUTE: 20, NOW - 20 * MINUTE: 400},
@@ -405,9 +411,8 @@ def test_notices_have_the_time_of_their_beginning() -> None:
         expired_leases=2,
         overdue_by_type=overdue_since(a=HOUR),
     )
-    given = replace(given, first_expiry=NOW - 9 * MINUTE)
-    found = {notice.text.split()[0]: notice.since for notice in notices(given)}
-    assert found == {
+    queue = replace(queue, first_expiry=NOW - 9 * MINUTE)
+    assert {notice.text.split()[0]: notice.since for notice in notices(queue)} == {
         "Nothing": START + 40 * MINUTE,  # the first minute in which none finished
         "2": NOW - 9 * MINUTE,
         "a": NOW - HOUR,  # when its oldest job came due
@@ -428,30 +433,30 @@ def test_notices_have_the_time_of_their_beginning() -> None:
 def test_a_growing_backlog_is_compared_with_the_oldest_sample(
     queued: int, samples: dict[datetime, int], expected: str | None
 ) -> None:
-    given = evidence({("queued", "a"): queued}, samples=samples, due=queued)
-    assert texts(given) == ([f"Backlog growing: {expected}"] if expected else [])
+    queue = evidence({("queued", "a"): queued}, samples=samples, due=queued)
+    assert texts(queue) == ([f"Backlog growing: {expected}"] if expected else [])
 
 
-def test_without_a_sample_backlog_growth_is_not_checked() -> None:
+def test_without_an_old_sample_backlog_growth_is_not_checked() -> None:
     assert unchecked(evidence(samples={NOW - MINUTE: 0})) == {
         "backlog growth": "the first sample is too recent to compare with"
     }
 
 
 def test_failing_types_give_one_notice() -> None:
-    one = evidence(steps={1: {"a": (10, 10, 0), "b": (85, 15, 0), "few": (0, 19, 0)}})
-    (notice,) = notices(one)
+    queue = evidence(steps={1: {"a": (10, 10, 0), "b": (85, 15, 0), "few": (0, 19, 0)}})
+    (notice,) = notices(queue)
     assert notice.text == "50% of a attempts failed in the last hour"
     assert (notice.level, notice.types, notice.type_name) == ("watch", "failing", "a")
-    many = evidence(steps={1: {"a": (10, 10, 0), "b": (0, 20, 0)}})
-    assert texts(many) == [
+    queue = evidence(steps={1: {"a": (10, 10, 0), "b": (0, 20, 0)}})
+    assert texts(queue) == [
         "2 types failed in 20% or more of their attempts in the last hour, most often b (100%)"
     ]
-    assert list(failing_types(many)) == ["b", "a"]
+    assert list(failing_types(queue)) == ["b", "a"]
 
 
 @pytest.mark.parametrize(
-    ("given", "level", "text"),
+    ("queue", "level", "text"),
     [
         (
             evidence(expired_leases=1),
@@ -495,13 +500,13 @@ def test_failing_types_give_one_notice() -> None:
         ),
     ],
 )
-def test_other_notices(given: Evidence, level: str, text: str) -> None:
-    (notice,) = notices(given)
+def test_other_notices(queue: Evidence, level: str, text: str) -> None:
+    (notice,) = notices(queue)
     assert (notice.level, notice.text) == (level, text)
 
 
 def test_the_worst_notices_come_first() -> None:
-    given = evidence(
+    queue = evidence(
         {("queued", "a"): 99},
         due=99,
         samples={NOW - HOUR: 0},
@@ -509,13 +514,12 @@ def test_the_worst_notices_come_first() -> None:
         expired_leases=2,
         **A_OVERDUE,
     )
-    assert [notice.level for notice in notices(given)] == ["bad", "bad", "watch", "watch"]
-    checks: Callable[[Evidence], list[Check]] = run_checks
-    assert not is_all_clear(checks(given))
+    assert [notice.level for notice in notices(queue)] == ["bad", "bad", "watch", "watch"]
+    assert not is_all_clear(run_checks(queue))
 
 
 def test_notices_by_type_name_the_types_that_they_count() -> None:
-    """Catches a notification that misses a second type, or that names a type without a notice."""
+    """Catches a notification that lacks a second type, or that names a type without a problem."""
     steps: dict[int, Step] = {59: {"a": (0, 40, 2), "b": (40, 0, 0), "c": (0, 40, 0)}}
     by_kind = {
         check.kind: (notice.count, notice.counted)
@@ -531,119 +535,118 @@ def test_notices_by_type_name_the_types_that_they_count() -> None:
 
 
 def rules(**thresholds: Any) -> Rules:
-    """The default rules, with other thresholds for the types of reports."""
+    """The default rules, with these thresholds for the types `report.*`."""
     return Rules(by_type=(("report.*", Thresholds(**thresholds)),))
 
 
 def test_failure_rates_are_compared_with_the_threshold_of_their_type() -> None:
     steps = {1: {"report.a": (12, 8, 0), "report.b": (5, 5, 0), "mail": (80, 19, 0)}}
-    given = evidence(steps=steps)
-    assert texts(given) == ["40% of report.a attempts failed in the last hour"]
-    strict = rules(failure_rate=0.5, failure_rate_attempts=10)
-    assert failing_types(replace(given, rules=strict)) == {"report.b": 0.5}
-    both = replace(strict, thresholds=Thresholds(failure_rate=0.19))
-    assert texts(replace(given, rules=both)) == [
+    queue = evidence(steps=steps)
+    assert texts(queue) == ["40% of report.a attempts failed in the last hour"]
+    by_type = rules(failure_rate=0.5, failure_rate_attempts=10)
+    assert failing_types(replace(queue, rules=by_type)) == {"report.b": 0.5}
+    with_default = replace(by_type, thresholds=Thresholds(failure_rate=0.19))
+    assert texts(replace(queue, rules=with_default)) == [
         "2 types failed in 19% or more of their attempts in the last hour, "
         "most often report.b (50%)"
     ]
 
 
-def test_dead_jobs_count_from_the_threshold_of_their_type_on() -> None:
+def test_dead_jobs_are_counted_from_the_threshold_of_their_type_on() -> None:
     """Catches a notice whose link lists jobs of other types."""
-    given = replace(
+    queue = replace(
         evidence(steps={1: {"report.a": (0, 9, 9), "mail": (0, 1, 1)}}),
         rules=rules(dead_per_hour=10),
     )
     mail = replace(died_since(START), types=("mail",))
-    assert given.find_dead_filter() == mail
-    (notice,) = notices(replace(given, new_dead=(1, True)))
+    assert queue.find_dead_filter() == mail
+    (notice,) = notices(replace(queue, new_dead=(1, True)))
     assert (notice.text, notice.jobs) == ("1 job died in the last hour: mail", mail)
-    given = replace(given, rules=rules(dead_per_hour=9))
-    assert given.find_dead_filter() == died_since(START)
-    assert texts(replace(given, new_dead=(10, True))) == [
+    queue = replace(queue, rules=rules(dead_per_hour=9))
+    assert queue.find_dead_filter() == died_since(START)
+    assert texts(replace(queue, new_dead=(10, True))) == [
         "10 jobs died in the last hour, mostly report.a"
     ]
-    none = replace(given, rules=Rules(thresholds=Thresholds(dead_per_hour=10)))
-    assert (none.find_dead_filter(), notices(none)) == (None, [])
+    queue = replace(queue, rules=Rules(thresholds=Thresholds(dead_per_hour=10)))
+    assert (queue.find_dead_filter(), notices(queue)) == (None, [])
 
 
 def test_folded_types_over_the_threshold_have_no_link() -> None:
-    given = evidence(steps={1: {OTHER: (0, 9, 9), "report.a": (0, 1, 1)}})
-    given = replace(given, rules=rules(dead_per_hour=10))
-    (notice,) = notices(given)
-    assert (notice.count, notice.jobs, given.find_dead_filter()) == (9, None, None)
+    queue = evidence(steps={1: {OTHER: (0, 9, 9), "report.a": (0, 1, 1)}})
+    queue = replace(queue, rules=rules(dead_per_hour=10))
+    (notice,) = notices(queue)
+    assert (notice.count, notice.jobs, queue.find_dead_filter()) == (9, None, None)
 
 
-def test_a_type_is_stalled_after_a_time_of_its_own() -> None:
+def test_a_type_is_stalled_after_the_time_of_its_rule() -> None:
     waited = overdue_since(**{"report.a": 61 * MINUTE, "report.b": 59 * MINUTE, "mail": HOUR})
-    given = evidence(overdue_by_type=waited)
+    queue = evidence(overdue_by_type=waited)
     hour = History(NOW, "rollup", {"mail": activity(1)})
-    given = replace(given, rules=rules(stalled_after=HOUR), recent={**given.recent, HOUR: hour})
-    # A mail ended in the last hour, but none in the last ten minutes.
-    assert list(stalled_types(given)) == ["report.a", "mail"]
+    queue = replace(queue, rules=rules(stalled_after=HOUR), recent={**queue.recent, HOUR: hour})
+    # A job of mail ended in the last hour, but none in the last ten minutes.
+    assert list(stalled_types(queue)) == ["report.a", "mail"]
     busy = replace(
-        given, recent={**given.recent, HOUR: replace(hour, activity={"report.a": activity(1)})}
+        queue, recent={**queue.recent, HOUR: replace(hour, activity={"report.a": activity(1)})}
     )
     assert texts(busy) == ["mail is stalled: oldest due job waiting 1 h, none finished in 10 min"]
-    counting = replace(given, recent={**given.recent, HOUR: MISSING})
-    assert list(stalled_types(counting)) == ["mail"]
-    assert unchecked(counting)["stalled types"] == MISSING.reason
+    without_hour = replace(queue, recent={**queue.recent, HOUR: MISSING})
+    assert list(stalled_types(without_hour)) == ["mail"]
+    assert unchecked(without_hour)["stalled types"] == MISSING.reason
 
 
-def test_nothing_finishes_after_the_time_of_the_rules() -> None:
-    """Catches a silence that is never noticed, because the queue ends fewer than three jobs."""
-    slow = evidence(
+def test_a_silence_is_a_notice_after_the_time_of_the_rules() -> None:
+    """Catches a silence that is never a notice, because fewer than three jobs usually finish."""
+    queue = evidence(
         steps={minute: {"a": (1, 0, 0)} for minute in (0, 25)},
         due=1,
         overdue_by_type=overdue_since(a=9 * MINUTE),
     )
-    assert [text.split()[0] for text in texts(slow)] == ["Nothing"]
-    patient = Rules(thresholds=Thresholds(stalled_after=40 * MINUTE))
-    given = replace(slow, rules=patient, recent={40 * MINUTE: slow.recent[10 * MINUTE]})
-    assert texts(given) == []
+    assert [text.split()[0] for text in texts(queue)] == ["Nothing"]
+    long_limit = Rules(thresholds=Thresholds(stalled_after=40 * MINUTE))
+    queue = replace(queue, rules=long_limit, recent={40 * MINUTE: queue.recent[10 * MINUTE]})
+    assert texts(queue) == []
 
 
 def test_a_job_that_is_due_for_too_long_is_a_notice_although_others_finish() -> None:
     waited = overdue_since(**{"report.a": 31 * MINUTE, "report.b": 30 * MINUTE, "mail": DAY})
-    given = evidence(steps=every_minute(9, kind="mail"), overdue_by_type=waited)
-    given = replace(given, rules=rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
-    given = replace(given, recent={**given.recent, HOUR: given.recent[10 * MINUTE]})
-    (notice,) = notices(given)
+    queue = evidence(steps=every_minute(9, job_type="mail"), overdue_by_type=waited)
+    queue = replace(queue, rules=rules(oldest_due=30 * MINUTE, stalled_after=HOUR))
+    queue = replace(queue, recent={**queue.recent, HOUR: queue.recent[10 * MINUTE]})
+    (notice,) = notices(queue)
     assert notice.text == "The oldest due job of report.a has been due for 31 min"
     assert (notice.level, notice.since) == ("watch", NOW - 31 * MINUTE)
     assert notice.jobs == JobFilter(types=("report.a",), condition=JobCondition.DUE)
-    longer = replace(given, rules=rules(oldest_due=29 * MINUTE, stalled_after=HOUR))
+    longer = replace(queue, rules=rules(oldest_due=29 * MINUTE, stalled_after=HOUR))
     assert texts(longer) == [
         "2 types have jobs that have been due for too long, the longest for 31 min: report.a"
     ]
 
 
-def test_the_backlog_grows_from_the_thresholds_of_the_rules_on() -> None:
-    given = evidence({("queued", "a"): 1_100}, samples={NOW - HOUR: 500}, due=1_100)
+def test_a_backlog_is_a_notice_only_beyond_the_thresholds_of_the_rules() -> None:
+    queue = evidence({("queued", "a"): 1_100}, samples={NOW - HOUR: 500}, due=1_100)
     for more_jobs, growth, grows in ((599, 2.1, True), (600, 2.1, False), (20, 2.2, False)):
-        own = Rules(backlog_growth_jobs=more_jobs, backlog_growth=growth)
-        assert bool(notices(replace(given, rules=own))) == grows
+        limits = Rules(backlog_growth_jobs=more_jobs, backlog_growth=growth)
+        assert bool(notices(replace(queue, rules=limits))) == grows
 
 
-def test_paused_types_are_a_notice_and_no_stalled_ones() -> None:
-    """Catches an alarm about what a person has stopped, and an all-clear while it waits."""
+def test_paused_types_are_a_notice_and_are_not_stalled() -> None:
+    """Catches an alarm about a type that a person has paused, and an all-clear while it waits."""
     health: dict[str, Any] = {
         "due": 9,
         "overdue_by_type": {"mail": NOW - HOUR, "sms": NOW - HOUR},
     }
-    given = evidence({("queued", "mail"): 8, ("queued", "sms"): 1}, **health)
-    assert list(stalled_types(given)) == ["mail", "sms"]
+    queue = evidence({("queued", "mail"): 8, ("queued", "sms"): 1}, **health)
+    assert list(stalled_types(queue)) == ["mail", "sms"]
     pause = TypePause(since=NOW - 2 * HOUR, by="ada", reason="provider\nis down.")
-    paused = replace(given, pauses={"mail": pause})
-    assert list(stalled_types(paused)) == ["sms"]
-    (notice,) = [each for each in notices(paused) if "paused" in each.text]
+    queue = replace(queue, pauses={"mail": pause})
+    assert list(stalled_types(queue)) == ["sms"]
+    (notice,) = [notice for notice in notices(queue) if "paused" in notice.text]
     assert notice.text == "mail is paused for 2 h by ada: provider is down"
     assert (notice.since, notice.type_name) == (NOW - 2 * HOUR, "mail")
-    assert not is_all_clear(run_checks(paused))
-    both = replace(given, pauses={"mail": pause, "sms": TypePause()})
-    assert not stalled_types(both)
-    (notice,) = [each for each in notices(both) if "paused" in each.text]
+    assert not is_all_clear(run_checks(queue))
+    queue = replace(queue, pauses={"mail": pause, "sms": TypePause()})
+    assert not stalled_types(queue)
+    (notice,) = [notice for notice in notices(queue) if "paused" in notice.text]
     assert notice.text == "2 types are paused, the longest for 2 h: mail"
     assert (notice.types, notice.counted) == (TypeCondition.PAUSED, {"mail", "sms"})
-    unknown = replace(given, pauses={"sms": TypePause()})
-    assert "sms is paused" in texts(unknown)
+    assert "sms is paused" in texts(replace(queue, pauses={"sms": TypePause()}))

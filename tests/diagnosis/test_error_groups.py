@@ -1,4 +1,4 @@
-"""Groups of errors: catches a count that is not the sum of its parts, and a wrong order."""
+"""Groups of errors: catches a count that is not the sum of its types, and a wrong order."""
 
 from collections import Counter
 from datetime import datetime
@@ -24,100 +24,100 @@ def group(name: str, first: datetime, last: datetime) -> ErrorGroup:
 GROUPS = {
     "old": group("old", NOW - 9 * HOUR, NOW - HOUR),
     "new": group("new", NOW - 20 * MINUTE, NOW),
-    "on": group("on", NOW - 9 * HOUR, NOW),
+    "ongoing": group("ongoing", NOW - 9 * HOUR, NOW),
 }
 
 
 def history(
     by_type: dict[tuple[str, str], int],
     by_worker: dict[tuple[str, str], int] | None = None,
-    **more: Any,
+    **options: Any,
 ) -> RunHistory:
     details = RunDetails(
         by_type=Counter({ErrorPair(*pair): count for pair, count in by_type.items()}),
         by_worker=Counter({ErrorPair(*pair): count for pair, count in (by_worker or {}).items()}),
     )
-    return RunHistory(as_of=NOW, is_complete=True, details=details, groups=GROUPS, **more)
+    return RunHistory(as_of=NOW, is_complete=True, details=details, groups=GROUPS, **options)
 
 
-COUNTED = history(
-    {("old", "a"): 1, ("new", "a"): 2, ("new", "b"): 4, ("on", "b"): 3, (OTHER, OTHER): 5},
+HISTORY = history(
+    {("old", "a"): 1, ("new", "a"): 2, ("new", "b"): 4, ("ongoing", "b"): 3, (OTHER, OTHER): 5},
     {("old", "w1"): 1, ("new", "w1"): 3, ("new", "w2"): 2},
 )
 
 
-def index(found: list[ErrorSummary]) -> dict[str, ErrorSummary]:
-    return {error.id: error for error in found}
+def index_by_id(summaries: list[ErrorSummary]) -> dict[str, ErrorSummary]:
+    return {error.id: error for error in summaries}
 
 
 def test_groups_have_their_counts_types_workers_and_status() -> None:
-    found = index(summarize_errors(COUNTED, None, ErrorFilter()))
-    assert {name: error.count for name, error in found.items()} == {
+    summaries = index_by_id(summarize_errors(HISTORY, None, ErrorFilter()))
+    assert {name: error.count for name, error in summaries.items()} == {
         "new": 6,
         OTHER: 5,
-        "on": 3,
+        "ongoing": 3,
         "old": 1,
     }
-    assert list(found) == ["new", OTHER, "on", "old"]
-    assert found["new"].types == {"a": 2, "b": 4}
-    assert found["new"].workers == {"w1": 3, "w2": 2}
-    assert found["on"].workers == {}
-    assert {name: error.status for name, error in found.items()} == {
+    assert list(summaries) == ["new", OTHER, "ongoing", "old"]
+    assert summaries["new"].types == {"a": 2, "b": 4}
+    assert summaries["new"].workers == {"w1": 3, "w2": 2}
+    assert summaries["ongoing"].workers == {}
+    assert {name: error.status for name, error in summaries.items()} == {
         "new": GroupStatus.NEW,
         OTHER: None,
-        "on": GroupStatus.ONGOING,
+        "ongoing": GroupStatus.ONGOING,
         "old": GroupStatus.QUIET,
     }
 
 
 def test_group_first_seen_soon_after_counting_began_is_not_new() -> None:
-    begun = history({("new", "a"): 1}, counting_since=NOW - 30 * MINUTE)
-    found = summarize_errors(begun, None, ErrorFilter())
-    assert found[0].status is GroupStatus.ONGOING
+    recent_history = history({("new", "a"): 1}, counting_since=NOW - 30 * MINUTE)
+    summaries = summarize_errors(recent_history, None, ErrorFilter())
+    assert summaries[0].status is GroupStatus.ONGOING
 
 
 def test_filter_by_type_counts_only_these_types() -> None:
-    before = history({("new", "a"): 1, ("new", "b"): 100})
-    found = index(summarize_errors(COUNTED, before, ErrorFilter(types=("a",))))
-    assert {name: error.count for name, error in found.items()} == {"new": 2, "old": 1}
-    assert (found["new"].previous, found["new"].growth) == (1, 1)
-    assert found["old"].growth == 1
-    assert found["new"].workers is None
+    previous = history({("new", "a"): 1, ("new", "b"): 100})
+    summaries = index_by_id(summarize_errors(HISTORY, previous, ErrorFilter(types=("a",))))
+    assert {name: error.count for name, error in summaries.items()} == {"new": 2, "old": 1}
+    assert (summaries["new"].previous, summaries["new"].growth) == (1, 1)
+    assert summaries["old"].growth == 1
+    assert summaries["new"].workers is None
 
 
 def test_filter_by_worker_counts_only_its_errors() -> None:
-    found = index(summarize_errors(COUNTED, None, ErrorFilter(worker="w1")))
-    assert {name: error.count for name, error in found.items()} == {"new": 3, "old": 1}
-    assert found["new"].types is None
-    assert found["new"].growth is None
+    summaries = index_by_id(summarize_errors(HISTORY, None, ErrorFilter(worker="w1")))
+    assert {name: error.count for name, error in summaries.items()} == {"new": 3, "old": 1}
+    assert summaries["new"].types is None
+    assert summaries["new"].growth is None
 
 
 @pytest.mark.parametrize(
     ("sort", "order"),
     [
-        ("-count", ["new", OTHER, "on", "old"]),
-        ("count", ["old", "on", OTHER, "new"]),
-        ("-lastSeen", ["new", "on", "old", OTHER]),
-        ("lastSeen", ["old", "new", "on", OTHER]),
-        ("-firstSeen", ["new", "old", "on", OTHER]),
-        ("firstSeen", ["old", "on", "new", OTHER]),
-        ("-growth", ["new", "old", "on", OTHER]),
-        ("growth", [OTHER, "old", "on", "new"]),
+        ("-count", ["new", OTHER, "ongoing", "old"]),
+        ("count", ["old", "ongoing", OTHER, "new"]),
+        ("-lastSeen", ["new", "ongoing", "old", OTHER]),
+        ("lastSeen", ["old", "new", "ongoing", OTHER]),
+        ("-firstSeen", ["new", "old", "ongoing", OTHER]),
+        ("firstSeen", ["old", "ongoing", "new", OTHER]),
+        ("-growth", ["new", "old", "ongoing", OTHER]),
+        ("growth", [OTHER, "old", "ongoing", "new"]),
     ],
 )
 def test_sort_errors_puts_unknown_values_last(sort: str, order: list[str]) -> None:
-    before = history({("on", "b"): 2, (OTHER, OTHER): 9})
-    found = summarize_errors(COUNTED, before, ErrorFilter())
-    assert [error.id for error in sort_errors(found, sort)] == order
+    previous = history({("ongoing", "b"): 2, (OTHER, OTHER): 9})
+    summaries = summarize_errors(HISTORY, previous, ErrorFilter())
+    assert [error.id for error in sort_errors(summaries, sort)] == order
 
 
 def test_growth_is_unknown_without_the_window_before() -> None:
-    found = summarize_errors(COUNTED, None, ErrorFilter())
-    assert {error.growth for error in found} == {None}
+    summaries = summarize_errors(HISTORY, None, ErrorFilter())
+    assert {error.growth for error in summaries} == {None}
 
 
 @pytest.mark.parametrize(
-    ("errors", "trend"),
+    ("error_filter", "trend"),
     [
         (ErrorFilter(), [5, 0, 4]),
         (ErrorFilter(types=("a",)), [2, 0, 0]),
@@ -125,10 +125,10 @@ def test_growth_is_unknown_without_the_window_before() -> None:
         (ErrorFilter(worker="w1"), None),
     ],
 )
-def test_trend_has_every_step(errors: ErrorFilter, trend: list[int] | None) -> None:
+def test_trend_has_every_step(error_filter: ErrorFilter, trend: list[int] | None) -> None:
     steps = {
         NOW - 2 * MINUTE: {"new": Counter(a=2, b=3)},
-        NOW - MINUTE: {"on": Counter(b=1)},
-        NOW: {"new": Counter(b=4), "on": Counter(a=9)},
+        NOW - MINUTE: {"ongoing": Counter(b=1)},
+        NOW: {"new": Counter(b=4), "ongoing": Counter(a=9)},
     }
-    assert errors.trend("new", steps) == trend
+    assert error_filter.trend("new", steps) == trend

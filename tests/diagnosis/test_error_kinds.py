@@ -56,12 +56,12 @@ def test_classify_error_reads_each_form(error: Any, code: str | None, pattern: s
     assert (kind.code, kind.pattern) == (code, pattern)
 
 
-def test_classify_error_with_a_stack_has_the_own_frame() -> None:
+def test_classify_error_with_a_stack_has_the_frame_of_the_application() -> None:
     assert classify_error(STACK).frame == "Cart.total (/app/cart.js)"
     assert classify_error({"message": "x", "stack": STACK}).frame == "Cart.total (/app/cart.js)"
 
 
-def test_classify_error_of_one_cause_has_one_id() -> None:
+def test_classify_error_of_one_cause_has_one_kind() -> None:
     errors = [
         {"code": "E", "message": f"order {uuid4()} failed after {ms} ms", "stack": STACK}
         for ms in (5, 3_000)
@@ -70,7 +70,7 @@ def test_classify_error_of_one_cause_has_one_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
+    "error",
     [
         {"code": "E2", "message": "boom"},
         {"code": "E", "message": "bang"},
@@ -79,8 +79,8 @@ def test_classify_error_of_one_cause_has_one_id() -> None:
         {"code": "E", "message": ""},
     ],
 )
-def test_classify_error_of_another_part_has_another_id(other: Any) -> None:
-    assert classify_error({"code": "E", "message": "boom"}).id != classify_error(other).id
+def test_classify_error_with_another_part_has_another_id(error: Any) -> None:
+    assert classify_error({"code": "E", "message": "boom"}).id != classify_error(error).id
 
 
 def test_classify_error_in_another_process_has_the_same_id() -> None:
@@ -143,7 +143,7 @@ def test_classify_error_of_any_value_never_raises(error: Any) -> None:
         (60, 0, 600, GroupStatus.NEW),
         (61, 15, 600, GroupStatus.ONGOING),
         (61, 16, 600, GroupStatus.QUIET),
-        (30, 1, 40, GroupStatus.ONGOING),  # it may be older than the counting
+        (30, 1, 40, GroupStatus.ONGOING),  # its first error can be older than the counting
         (30, 20, 40, GroupStatus.QUIET),
         (30, 1, 45, GroupStatus.NEW),
     ],

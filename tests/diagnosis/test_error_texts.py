@@ -1,4 +1,4 @@
-"""Texts of errors: catches a long stack without the frame that raised the error, and half of a
+"""Texts of errors: catches a long stack without the frame that raised the error, and a part of a
 secret, which no pattern recognizes."""
 
 from typing import Any
@@ -15,9 +15,9 @@ SECRET = "hunter2-Zx9"
 
 
 def prepare(error: Any) -> ErrorTexts:
-    found = prepare_error(error, "failed", REDACTOR)
-    assert found is not None
-    return found
+    texts = prepare_error(error, "failed", REDACTOR)
+    assert texts is not None
+    return texts
 
 
 def python_stack(frames: int, end: str = "shop.errors.CardDeclined: card 7 declined") -> str:
@@ -87,7 +87,7 @@ NODE, LONG_MESSAGE = node_stack("RangeError: too deep", 2_000), node_stack("E" *
             "duplicate key",
             "charge (app/shop/pay.py)",
         ),
-        # Nothing is known of an error whose message is longer than the part that is read.
+        # Code and message are unknown if the message is longer than the part that is kept.
         (python_stack(280, f"ValueError: {'a b ' * 9_000}"), None, "", "start (/app/main.py)"),
         (
             JAVA,
@@ -100,7 +100,7 @@ NODE, LONG_MESSAGE = node_stack("RangeError: too deep", 2_000), node_stack("E" *
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_long_stack_is_classified_by_both_ends(
+def test_a_long_stack_is_classified_by_its_beginning_and_its_end(
     error: Any, code: str | None, pattern: str, frame: str
 ) -> None:
     assert len(str(error)) > 30_000
@@ -109,13 +109,13 @@ def test_long_stack_is_classified_by_both_ends(
 
 
 @pytest.mark.parametrize("stack", [PYTHON, JAVA, NODE, LONG_MESSAGE])
-def test_long_stack_is_bounded_and_has_only_complete_lines(stack: str) -> None:
-    found = prepare({"message": "x", "stack": stack}).stack
-    assert found is not None
-    assert len(found) <= HEAD + len(GAP) + TAIL
-    assert found.endswith(stack[-100:])
+def test_a_long_stack_is_shortened_to_complete_lines(stack: str) -> None:
+    shortened = prepare({"message": "x", "stack": stack}).stack
+    assert shortened is not None
+    assert len(shortened) <= HEAD + len(GAP) + TAIL
+    assert shortened.endswith(stack[-100:])
     lines = stack.splitlines()
-    gap = [line for line in found.splitlines() if line not in lines]
+    gap = [line for line in shortened.splitlines() if line not in lines]
     assert len(gap) == 1
     assert gap[0].endswith("…")
 
@@ -125,7 +125,7 @@ def test_long_stack_is_bounded_and_has_only_complete_lines(stack: str) -> None:
     [PYTHON, f"Order failed\n{PYTHON}", {"stack": JAVA}, node_stack("TypeError: a is b", 2), "x"],
     ids=lambda value: str(value)[:30],
 )
-def test_classification_of_prepared_texts_is_that_of_the_error(error: Any) -> None:
+def test_prepared_texts_are_classified_like_their_error(error: Any) -> None:
     prepared = prepare(error)
     assert classify_error(prepared) == classify_error(error)
     assert prepare(prepared._asdict()) == prepared
@@ -137,7 +137,7 @@ CARD = "4111 1111 1111 1111"
 
 
 @pytest.mark.parametrize(
-    ("secret", "half"),
+    ("secret", "part"),
     [
         (f"amqp://worker:{SECRET}{SECRET}@host ", SECRET),
         (f"ghp_{'Zx9' * 12} ", "Zx9"),
@@ -146,15 +146,15 @@ CARD = "4111 1111 1111 1111"
         (f"<password>{SECRET} {SECRET} {SECRET}</password> ", SECRET),
     ],
 )
-def test_half_of_a_secret_does_not_survive_at_the_end_of_a_line(secret: str, half: str) -> None:
-    """Wherever the text is cut."""
+def test_no_part_of_a_secret_remains_at_the_end_of_a_cut_line(secret: str, part: str) -> None:
+    """The text is cut at each position in the secret."""
     for length in range(1_000 - len(secret), 1_000):
-        found = prepare(("x " * 500)[-length:] + secret + "y " * 600)
-        assert half not in str(found.message)
+        texts = prepare(("x " * 500)[-length:] + secret + "y " * 600)
+        assert part not in str(texts.message)
 
 
 @pytest.mark.parametrize(
-    ("secret", "half"),
+    ("secret", "part"),
     [
         (f"token = '{SECRET} {SECRET} {SECRET}'\n", SECRET),
         (f"amqp://worker:{SECRET}{SECRET}@host\n", SECRET),
@@ -163,7 +163,7 @@ def test_half_of_a_secret_does_not_survive_at_the_end_of_a_line(secret: str, hal
         (KEY + "-----END PRIVATE KEY-----\n", SECRET),
     ],
 )
-def test_half_of_a_secret_does_not_survive_around_the_gap(secret: str, half: str) -> None:
+def test_no_part_of_a_secret_remains_around_the_gap(secret: str, part: str) -> None:
     step = 1 if len(secret) < 100 else 97
     for length in range(-len(secret), 1, step):
         before, after = FRAME * 200, FRAME * 400
@@ -171,12 +171,12 @@ def test_half_of_a_secret_does_not_survive_around_the_gap(secret: str, half: str
             before[: HEAD + length] + "\n" + secret + after,
             before + secret + after[: TAIL - length - len(secret)],
         ):
-            found = prepare({"message": "x", "stack": stack}).stack
-            assert half not in prepare_stack(str(found), REDACTOR)
+            shortened = prepare({"message": "x", "stack": stack}).stack
+            assert part not in prepare_stack(str(shortened), REDACTOR)
 
 
-def test_redacted_stack_keeps_what_follows_the_gap() -> None:
-    """Catches a private key whose end was left out, and which hides the frames behind the gap."""
+def test_a_redacted_stack_keeps_the_frames_after_the_gap() -> None:
+    """Catches a private key without its end that hides the frames after the gap."""
     stack = f"Error: bad key\n{KEY[:3_900]}\n{FRAME * 400}    at last (/app/last.js:1:1)"
     shown = prepare_stack(str(prepare({"message": "x", "stack": stack}).stack), REDACTOR)
     assert SECRET not in shown
@@ -184,12 +184,12 @@ def test_redacted_stack_keeps_what_follows_the_gap() -> None:
 
 
 def test_text_without_spaces_keeps_its_beginning() -> None:
-    found = prepare('{"error":"' + "x," * 600 + '"}')
-    assert str(found.message).startswith('{"error":"x,x,')
+    texts = prepare('{"error":"' + "x," * 600 + '"}')
+    assert str(texts.message).startswith('{"error":"x,x,')
     assert prepare("密码，" * 500).message == "密码，" * 333 + " …"
 
 
-def test_message_is_divided_from_a_stack_in_it() -> None:
+def test_a_stack_in_the_message_is_separated_from_it() -> None:
     text = node_stack("TypeError: a is\nno function", 2)
     assert prepare(text) == ErrorTexts(None, "TypeError: a is\nno function", text)
     assert prepare({"message": text, "stack": "s"}).stack == "s"

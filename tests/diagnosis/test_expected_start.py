@@ -1,5 +1,5 @@
-"""Expected starts: catches a rate that the history does not give, and a type that counts as stalled
-although one of its jobs runs."""
+"""Expected starts: catches a rate that the history does not have, and a type that is reported as
+stalled although one of its jobs runs."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -16,30 +16,30 @@ from ..conftest import NOW
 from .test_explanation import DUE, add_gap, evidence, job
 
 
-def test_a_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
-    given = evidence(200, 200, 200)
-    assert not isinstance(given.blocks, Missing)
-    for block in given.blocks:
+def test_the_rate_of_a_type_that_is_counted_with_others_is_unknown() -> None:
+    queue = evidence(200, 200, 200)
+    assert not isinstance(queue.blocks, Missing)
+    for block in queue.blocks:
         block.activity[OTHER] = block.activity.pop("mail")
-    found = find_start_rate(given, "mail")
-    assert found == "its activity is counted together with that of other types"
+    reason = find_start_rate(queue, "mail")
+    assert reason == "its activity is counted together with that of other types"
 
 
-def test_a_start_rate_has_the_type_and_all_other_types() -> None:
+def test_a_start_rate_is_of_the_type_and_of_all_other_types() -> None:
     assert find_start_rate(evidence(200, 200, 200, others=50), "mail") == (20, 5)
 
 
-def add_health(given: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
-    counts = {**(given.stats.counts or {}), ("leased", "mail"): running}
-    health = replace(given.stats.health, overdue_by_type=overdue)
-    return replace(given, stats=replace(given.stats, counts=counts, health=health))
+def add_health(queue: Evidence, running: int = 0, **overdue: datetime) -> Evidence:
+    counts = {**(queue.stats.counts or {}), ("leased", "mail"): running}
+    health = replace(queue.stats.health, overdue_by_type=overdue)
+    return replace(queue, stats=replace(queue.stats, counts=counts, health=health))
 
 
 @pytest.mark.parametrize(
-    ("shown", "given", "expected"),
+    ("job_facts", "queue", "expected"),
     [
-        (DUE, evidence(0, 0, 0), False),  # for four minutes only
-        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another job for an hour
+        (DUE, evidence(0, 0, 0), False),  # due for only four minutes
+        (DUE, add_health(evidence(0, 0, 0), mail=NOW - HOUR), True),  # another is due for an hour
         (job(next_run_at=NOW - HOUR), add_health(evidence(0, 0, 0), running=1), False),
         (job(next_run_at=NOW - HOUR), evidence(0, 0, 1), False),
         (job(next_run_at=NOW - HOUR), Missing(reason="not read"), False),
@@ -50,6 +50,6 @@ def add_health(given: Evidence, running: int = 0, **overdue: datetime) -> Eviden
     ],
 )
 def test_a_type_is_stalled_if_its_jobs_are_due_and_none_runs(
-    shown: JobFacts, given: Evidence | Missing, expected: bool
+    job_facts: JobFacts, queue: Evidence | Missing, expected: bool
 ) -> None:
-    assert is_stalled(shown, given) is expected
+    assert is_stalled(job_facts, queue) is expected

@@ -25,14 +25,14 @@ SECOND = timedelta(seconds=1)
 Code = ExplanationCode
 
 
-def job(status: str | None = "queued", **more: Any) -> JobFacts:
+def job(status: str | None = "queued", **changes: Any) -> JobFacts:
     defaults = {"job_type": "mail", "created_at": NOW - HOUR, "attempt": None, "max_attempts": 5}
-    return JobFacts(status=status, **(defaults | more))
+    return JobFacts(status=status, **(defaults | changes))
 
 
-def place(ahead: int = 0, *, tied: int = 0, is_exact: bool = True, **more: Any) -> Place:
-    default: dict[str, Any] = {"same_type": ahead, "outranking": 0}
-    return Place(ahead=CappedCount(ahead, is_exact), tied=CappedCount(tied, True), **default | more)
+def place(ahead: int = 0, *, tied: int = 0, is_exact: bool = True, **changes: Any) -> Place:
+    values: dict[str, Any] = {"same_type": ahead, "outranking": 0} | changes
+    return Place(ahead=CappedCount(ahead, is_exact), tied=CappedCount(tied, True), **values)
 
 
 def ended(count: int, run_ms: int | None = None) -> Activity:
@@ -45,18 +45,18 @@ def ended(count: int, run_ms: int | None = None) -> Activity:
 
 
 def count_types(**counts: int) -> History[str]:
-    return History(NOW, "rollup", {kind: ended(count) for kind, count in counts.items()})
+    return History(NOW, "rollup", {job_type: ended(count) for job_type, count in counts.items()})
 
 
-def evidence(*ended_in_block: int, others: int = 0, **more: Any) -> Evidence:
-    """A queue with these numbers of ended attempts in each block, of the type and of `others`."""
+def evidence(*ended_in_block: int, others: int = 0, **changes: Any) -> Evidence:
+    """A queue with these numbers of ended attempts of mail in each block, and `others` of sms."""
     blocks = {"mail": [(0, count) for count in ended_in_block], "sms": [(0, others)] * 3}
     busy = {"recent": {10 * MINUTE: count_types(mail=ended_in_block[-1], sms=others)}}
-    return make_evidence(blocks, **busy | more)
+    return make_evidence(blocks, **busy | changes)
 
 
 def facts(**changes: Any) -> QueueFacts:
-    """A queue that ends twenty attempts of the type a minute."""
+    """The facts of a queue in which twenty attempts of mail end in a minute."""
     defaults: dict[str, Any] = {
         "place": place(),
         "evidence": evidence(200, 200, 200),
@@ -70,7 +70,7 @@ def text(explanation: Explanation) -> str:
 
 
 @pytest.mark.parametrize(
-    ("shown", "code", "words"),
+    ("job_facts", "code", "sentence"),
     [
         (
             job(next_run_at=NOW + 3 * MINUTE),
@@ -163,19 +163,19 @@ def text(explanation: Explanation) -> str:
         ),
     ],
 )  # fmt: skip
-def test_each_condition_has_its_code_and_sentence(shown: JobFacts, code: str, words: str) -> None:
-    found = explain(shown, QueueFacts(), NOW)
-    assert (found.code, text(found)) == (code, words)
-    assert (found.ahead, found.expected_start) == (None, None)
+def test_each_condition_has_its_code_and_sentence(
+    job_facts: JobFacts, code: str, sentence: str
+) -> None:
+    explanation = explain(job_facts, QueueFacts(), NOW)
+    assert (explanation.code, text(explanation)) == (code, sentence)
+    assert (explanation.ahead, explanation.expected_start) == (None, None)
 
 
-def test_the_end_of_a_job_is_since_then_or_has_a_reason() -> None:
+def test_since_is_the_end_of_the_job_or_has_a_reason() -> None:
     assert explain(job("dlq", finished_at=NOW - HOUR), QueueFacts(), NOW).since == NOW - HOUR
     unknown = explain(job("dlq"), QueueFacts(), NOW)
-    assert (unknown.since, unknown.reasons) == (
-        None,
-        {"since": "the end of the job is not recorded"},
-    )
+    assert unknown.since is None
+    assert unknown.reasons == {"since": "the end of the job is not recorded"}
 
 
 # --- Due jobs ------------------------------------------------------------------------------------
@@ -184,21 +184,22 @@ DUE = job(next_run_at=NOW - 4 * MINUTE)
 
 
 def test_a_due_job_is_behind_others_and_starts_at_the_rate_of_its_type() -> None:
-    # 240 jobs at 20 a minute; the 173 others are no more than usual.
+    # 240 jobs of its type at 20 a minute; the 173 jobs of other types are not more than usual.
     busy = evidence(200, 200, 200, others=200)
-    found = explain(DUE, facts(place=place(412, same_type=239), evidence=busy), NOW)
-    assert found.code is Code.WAITING
-    assert text(found) == (
+    explanation = explain(DUE, facts(place=place(412, same_type=239), evidence=busy), NOW)
+    assert explanation.code is Code.WAITING
+    assert text(explanation) == (
         "It became due 4 min ago; 412 due jobs are ahead of it, 239 of its type. "
         "At the present rate it starts in about 12 min."
     )
-    assert (found.since, found.until) == (NOW - 4 * MINUTE, None)
-    assert (found.ahead, found.expected_start) == (CappedCount(412, True), NOW + 12 * MINUTE)
-    assert found.reasons == {}
+    assert (explanation.since, explanation.until) == (NOW - 4 * MINUTE, None)
+    assert explanation.ahead == CappedCount(412, True)
+    assert explanation.expected_start == NOW + 12 * MINUTE
+    assert explanation.reasons == {}
 
 
 @pytest.mark.parametrize(
-    ("where", "words"),
+    ("job_place", "part"),
     [
         (place(), "; no due job is ahead of it. At"),
         (place(1), "; 1 due job of its type is ahead of it. At"),
@@ -215,8 +216,8 @@ def test_a_due_job_is_behind_others_and_starts_at_the_rate_of_its_type() -> None
         (place(10_000, is_exact=False), "; more than 10,000 due jobs are ahead of it."),
     ],
 )
-def test_the_jobs_ahead_are_described_by_their_known_number(where: Place, words: str) -> None:
-    assert words in text(explain(DUE, facts(place=where), NOW))
+def test_the_text_has_the_known_number_of_jobs_ahead(job_place: Place, part: str) -> None:
+    assert part in text(explain(DUE, facts(place=job_place), NOW))
 
 
 def test_a_number_of_jobs_that_is_not_exact_has_a_reason() -> None:
@@ -229,8 +230,9 @@ def test_a_number_of_jobs_that_is_not_exact_has_a_reason() -> None:
     tied = explain(DUE, facts(place=place(2, tied=3)), NOW)
     assert tied.ahead == CappedCount(2, True)
     assert tied.reasons == {"ahead": "3 other due jobs have the same place in the order"}
-    none = explain(DUE, facts(place=place(0, is_exact=False)), NOW)
-    assert (none.ahead, none.reasons["ahead"]) == (None, "too many jobs would have to be read")
+    unknown = explain(DUE, facts(place=place(0, is_exact=False)), NOW)
+    assert unknown.ahead is None
+    assert unknown.reasons["ahead"] == "too many jobs would have to be read"
 
 
 def test_a_retry_that_is_due_has_its_number() -> None:
@@ -239,7 +241,7 @@ def test_a_retry_that_is_due_has_its_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "since", "words"),
+    ("job_facts", "since", "beginning"),
     [
         (job(), NOW - HOUR, "It has been due since it was created 1 h ago; no"),
         (job(created_at=None), None, "It is due; no"),
@@ -263,33 +265,33 @@ def test_a_retry_that_is_due_has_its_number() -> None:
     ],
 )
 def test_a_missing_due_date_is_not_guessed(
-    shown: JobFacts, since: datetime | None, words: str
+    job_facts: JobFacts, since: datetime | None, beginning: str
 ) -> None:
-    found = explain(shown, facts(), NOW)
-    assert (found.code, found.since) == (Code.WAITING, since)
-    assert text(found).startswith(words)
-    if shown.unreadable or shown.unknown:
-        assert (found.ahead, found.expected_start) == (None, None)
-        assert found.reasons.keys() == {"ahead", "expectedStart"}
+    explanation = explain(job_facts, facts(), NOW)
+    assert (explanation.code, explanation.since) == (Code.WAITING, since)
+    assert text(explanation).startswith(beginning)
+    if job_facts.unreadable or job_facts.unknown:
+        assert (explanation.ahead, explanation.expected_start) == (None, None)
+        assert explanation.reasons.keys() == {"ahead", "expectedStart"}
 
 
 GAP = Gap(start=NOW - HOUR, end=NOW - 5 * MINUTE, reason=GapReason.STREAM_LOST)
 
 
-def add_gap(given: Evidence) -> Evidence:
-    """The evidence of a queue whose runs are counted from changes, some of which are missing."""
-    assert not isinstance(given.blocks, Missing)
-    recent = given.recent[10 * MINUTE]
+def add_gap(queue: Evidence) -> Evidence:
+    """A queue whose runs are counted from changes, some of which are missing."""
+    assert not isinstance(queue.blocks, Missing)
+    recent = queue.recent[10 * MINUTE]
     assert not isinstance(recent, Missing)
     return replace(
-        given,
-        blocks=tuple(replace(block, gaps=(GAP,)) for block in given.blocks),
+        queue,
+        blocks=tuple(replace(block, gaps=(GAP,)) for block in queue.blocks),
         recent={10 * MINUTE: replace(recent, gaps=(GAP,))},
     )
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("changes", "reason"),
     [
         ({"place": "indexes are missing"}, "how many jobs are ahead: indexes are missing"),
         ({"evidence": Missing(reason="no collector")}, "no collector"),
@@ -307,11 +309,11 @@ def add_gap(given: Evidence) -> Evidence:
         ({"place": place(9_999, same_type=9_999), "evidence": evidence(10, 10, 10)}, "a day"),
     ],
 )
-def test_no_start_is_expected_without_reliable_rates(given: dict[str, Any], reason: str) -> None:
-    found = explain(DUE, facts(**given), NOW)
-    assert found.expected_start is None
-    assert reason in found.reasons["expectedStart"]
-    assert "present rate" not in text(found)
+def test_no_start_is_expected_without_reliable_rates(changes: dict[str, Any], reason: str) -> None:
+    explanation = explain(DUE, facts(**changes), NOW)
+    assert explanation.expected_start is None
+    assert reason in explanation.reasons["expectedStart"]
+    assert "present rate" not in text(explanation)
 
 
 def steps(step: timedelta, **counts: int) -> History[datetime]:
@@ -326,7 +328,7 @@ STALLED = {"evidence": evidence(0, 0, 0)}
 
 
 @pytest.mark.parametrize(
-    ("past", "words"),
+    ("histories", "length"),
     [
         ({"hour": steps(MINUTE, ago_32=5, ago_5=0)}, "for 31 min."),
         ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=2)}, "for 5 h."),
@@ -336,14 +338,16 @@ STALLED = {"evidence": evidence(0, 0, 0)}
         ({}, "for more than 10 min."),
     ],
 )
-def test_a_type_whose_jobs_are_not_started_is_stalled(past: dict[str, Any], words: str) -> None:
+def test_a_type_whose_jobs_are_not_started_is_stalled(
+    histories: dict[str, Any], length: str
+) -> None:
     late = job(next_run_at=NOW - 25 * MINUTE)
-    found = explain(late, facts(place=place(7), **STALLED | past), NOW)
-    assert found.code is Code.TYPE_STALLED
+    explanation = explain(late, facts(place=place(7), **STALLED | histories), NOW)
+    assert explanation.code is Code.TYPE_STALLED
     silence = "No attempt of its type runs, and none has ended"
-    assert text(found) == f"It became due 25 min ago. {silence} {words}"
-    assert (found.ahead, found.expected_start) == (CappedCount(7, True), None)
-    assert found.reasons == {"expectedStart": "no job of its type seems to be started"}
+    assert text(explanation) == f"It became due 25 min ago. {silence} {length}"
+    assert (explanation.ahead, explanation.expected_start) == (CappedCount(7, True), None)
+    assert explanation.reasons == {"expectedStart": "no job of its type seems to be started"}
 
 
 # --- Leased jobs ---------------------------------------------------------------------------------
@@ -358,32 +362,33 @@ RUNNING = job(
 
 
 def test_a_running_job_has_its_worker_and_start() -> None:
-    found = explain(RUNNING, QueueFacts(), NOW)
-    assert (found.code, found.since, found.until) == (
+    explanation = explain(RUNNING, QueueFacts(), NOW)
+    assert (explanation.code, explanation.since, explanation.until) == (
         Code.RUNNING,
         NOW - 90 * SECOND,
         NOW + 30 * SECOND,
     )
-    assert text(found) == "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s."
+    sentence = "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s."
+    assert text(explanation) == sentence
 
 
 def test_a_start_that_is_not_recorded_is_not_guessed() -> None:
-    found = explain(replace(RUNNING, started_at=None, worker=None, attempt=None), QueueFacts(), NOW)
-    assert text(found) == (
-        "It is leased; the lease ends in 30 s. No start of the attempt is recorded."
-    )
-    assert found.reasons == {"since": "the start of the attempt is not recorded"}
+    leased = replace(RUNNING, started_at=None, worker=None, attempt=None)
+    explanation = explain(leased, QueueFacts(), NOW)
+    sentences = "It is leased; the lease ends in 30 s. No start of the attempt is recorded."
+    assert text(explanation) == sentences
+    assert explanation.reasons == {"since": "the start of the attempt is not recorded"}
 
 
-def test_a_job_that_runs_longer_than_its_type_is_named() -> None:
+def test_a_job_that_runs_longer_than_usual_has_its_own_code() -> None:
     many, few = ended(200, run_ms=10_000), ended(99, run_ms=1_000)
     for runs, period in (
         ((("in the last hour", many),), "in the last hour"),
         ((("in the last hour", few), ("in the last 24 h", many)), "in the last 24 h"),
     ):
-        found = explain(RUNNING, QueueFacts(runs=runs), NOW)
-        assert (found.code, found.since) == (Code.RUNNING_LONG, NOW - 90 * SECOND)
-        assert text(found) == (
+        explanation = explain(RUNNING, QueueFacts(runs=runs), NOW)
+        assert (explanation.code, explanation.since) == (Code.RUNNING_LONG, NOW - 90 * SECOND)
+        assert text(explanation) == (
             "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s. 99% of the runs "
             f"of its type took up to about {round((many.run.p99 or 0) / 1_000)} s {period}."
         )
@@ -395,21 +400,21 @@ def test_a_job_that_runs_longer_than_its_type_is_named() -> None:
         ended(99, run_ms=1_000),  # too few for a 99th percentile
         ended(500),  # without run times
         ended(500, run_ms=90_000),
-        ended(500, run_ms=88_000),  # within the error of the histogram
+        ended(500, run_ms=88_000),  # a histogram cannot distinguish this from 90 s
     ],
 )
 def test_a_job_is_not_claimed_to_run_too_long(activity: Activity) -> None:
-    found = explain(RUNNING, QueueFacts(runs=(("in the last hour", activity),)), NOW)
-    assert found.code is Code.RUNNING
+    explanation = explain(RUNNING, QueueFacts(runs=(("in the last hour", activity),)), NOW)
+    assert explanation.code is Code.RUNNING
 
 
 def test_an_expired_lease_has_the_last_sign_of_its_worker() -> None:
     expired = replace(
         RUNNING, lease_expires_at=NOW - 4 * MINUTE, updated_at=NOW - 4 * MINUTE - 30 * SECOND
     )
-    found = explain(expired, QueueFacts(), NOW)
-    assert (found.code, found.since) == (Code.LEASE_EXPIRED, NOW - 4 * MINUTE)
-    assert text(found) == (
+    explanation = explain(expired, QueueFacts(), NOW)
+    assert (explanation.code, explanation.since) == (Code.LEASE_EXPIRED, NOW - 4 * MINUTE)
+    assert text(explanation) == (
         "The lease of w3 expired 4 min ago; the job was last changed 4 min 30 s ago. "
         "No other worker has taken the job."
     )
@@ -418,13 +423,13 @@ def test_an_expired_lease_has_the_last_sign_of_its_worker() -> None:
 
 
 def test_a_lease_without_an_end_does_not_expire() -> None:
-    found = explain(replace(RUNNING, lease_expires_at=None), QueueFacts(), NOW)
-    assert (found.code, found.until) == (Code.RUNNING, None)
-    words = "Attempt 2 of 5 started 1 min 30 s ago on w3; it is unknown whether it still runs."
-    assert text(found) == words
+    explanation = explain(replace(RUNNING, lease_expires_at=None), QueueFacts(), NOW)
+    assert (explanation.code, explanation.until) == (Code.RUNNING, None)
+    sentence = "Attempt 2 of 5 started 1 min 30 s ago on w3; it is unknown whether it still runs."
+    assert text(explanation) == sentence
 
 
-def test_an_assumed_length_of_a_lease_is_named() -> None:
+def test_an_assumed_length_of_a_lease_is_in_the_text() -> None:
     assumed = replace(RUNNING, assumed_lease=10 * MINUTE)
     assert text(explain(assumed, QueueFacts(), NOW)).endswith(
         "; the lease ends in 30 s, if a lease lasts 10 min."
@@ -437,17 +442,20 @@ def test_an_assumed_length_of_a_lease_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "job_facts",
     [
         replace(RUNNING, started_at=NOW + 3 * SECOND),
         job("succeeded", finished_at=NOW + 3 * SECOND),
         job(created_at=NOW + 3 * SECOND),
     ],
 )
-def test_a_writers_clock_ahead_gives_no_past_event_in_the_future(shown: JobFacts) -> None:
-    found = explain(shown, facts(runs=(("in the last hour", ended(200, run_ms=10)),)), NOW)
-    assert "in 3 s" not in text(found)
-    assert " now" in text(found)
+def test_a_past_event_is_not_in_the_future_if_the_writers_clock_is_ahead(
+    job_facts: JobFacts,
+) -> None:
+    runs = (("in the last hour", ended(200, run_ms=10)),)
+    sentences = text(explain(job_facts, facts(runs=runs), NOW))
+    assert "in 3 s" not in sentences
+    assert " now" in sentences
 
 
 def test_a_job_is_due_from_its_exact_time_on() -> None:
@@ -463,30 +471,31 @@ def test_a_due_job_of_a_paused_type_waits_for_a_person() -> None:
     """Catches a start that is promised although no worker takes the job."""
     waiting = job(next_run_at=NOW - 5 * MINUTE)
     assert explain(waiting, facts(), NOW).expected_start is not None
-    found = explain(waiting, facts(pause=PAUSE), NOW)
-    assert found.code is Code.TYPE_PAUSED
-    assert text(found) == (
+    explanation = explain(waiting, facts(pause=PAUSE), NOW)
+    assert explanation.code is Code.TYPE_PAUSED
+    assert text(explanation) == (
         "It became due 5 min ago. Its type was paused 2 h ago by ada: provider is down. "
         "No worker takes the job until the type is resumed."
     )
-    assert (found.expected_start, found.reasons) == (None, {"expectedStart": "its type is paused"})
-    assert (found.since, found.ahead) == (NOW - 5 * MINUTE, CappedCount(0, True))
+    assert explanation.expected_start is None
+    assert explanation.reasons == {"expectedStart": "its type is paused"}
+    assert (explanation.since, explanation.ahead) == (NOW - 5 * MINUTE, CappedCount(0, True))
     unknown = explain(waiting, facts(pause=TypePause()), NOW)
     assert "It became due 5 min ago. Its type is paused. No worker" in text(unknown)
 
 
 def test_a_job_of_a_paused_type_that_is_not_due_yet_shows_the_pause() -> None:
-    found = explain(job(next_run_at=NOW + 3 * MINUTE), facts(pause=PAUSE), NOW)
-    assert found.code is Code.NOT_DUE
-    assert text(found) == (
+    explanation = explain(job(next_run_at=NOW + 3 * MINUTE), facts(pause=PAUSE), NOW)
+    assert explanation.code is Code.NOT_DUE
+    assert text(explanation) == (
         "Not due yet: it is due in 3 min. Its type was paused 2 h ago by ada: provider is down. "
         "No worker takes the job until the type is resumed."
     )
 
 
 def test_jobs_ahead_are_not_exact_while_other_types_are_paused() -> None:
-    ahead = place(7, same_type=2)
-    found = explain(job(next_run_at=NOW - MINUTE), facts(place=ahead, paused_others=True), NOW)
-    assert found.reasons["ahead"] == "jobs of paused types are counted, too"
-    own = explain(job(next_run_at=NOW - MINUTE), facts(place=place(7), paused_others=True), NOW)
-    assert "ahead" not in own.reasons
+    due = job(next_run_at=NOW - MINUTE)
+    with_others = facts(place=place(7, same_type=2), paused_others=True)
+    reasons = explain(due, with_others, NOW).reasons
+    assert reasons["ahead"] == "jobs of paused types are counted, too"
+    assert "ahead" not in explain(due, facts(place=place(7), paused_others=True), NOW).reasons

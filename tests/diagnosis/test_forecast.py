@@ -1,4 +1,4 @@
-"""Forecasts: catches a claim from too little data, and a number that does not follow from the
+"""Forecasts: catches a forecast from too little data, and a number that does not follow from the
 rates."""
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from jobmon.store.stats import QueueHealth, QueueStats
 from ..conftest import NOW
 
 START = NOW - 31 * MINUTE
-Counts = dict[str, list[tuple[int, int]]]  # by type: jobs that came and that succeeded, by block
+Counts = dict[str, list[tuple[int, int]]]  # by type, for each block: jobs that came, that succeeded
 
 
 def activity(arrived: int, completed: int) -> Activity:
@@ -36,16 +36,17 @@ def activity(arrived: int, completed: int) -> Activity:
 def evidence(
     counts: Counts, due: int | None = 100, *, before: int | None = None, **changes: Any
 ) -> Evidence:
-    """A queue with these blocks and due jobs; `before` jobs waited at the start of the blocks."""
+    """A queue with these counts and due jobs; `before` jobs waited at the start of the blocks."""
     blocks = tuple(
         History(
-            NOW, "rollup", {kind: activity(*blocks[n]) for kind, blocks in counts.items()}, True
+            NOW, "rollup", {name: activity(*blocks[n]) for name, blocks in counts.items()}, True
         )
         for n in range(3)
     )
     waiting = due or 0
     if before is None:
-        before = waiting - sum(a - c for blocks in counts.values() for a, c in blocks)
+        flows = (flow for blocks in counts.values() for flow in blocks)
+        before = waiting - sum(arrived - completed for arrived, completed in flows)
     health = QueueHealth(
         estimated_total=0,
         expired_leases=0,
@@ -57,7 +58,7 @@ def evidence(
     stats = QueueStats(
         as_of=NOW,
         source="rollup",
-        counts={("queued", kind): waiting // len(counts) for kind in counts},
+        counts={("queued", job_type): waiting // len(counts) for job_type in counts},
         total=waiting,
         health=health,
     )
@@ -76,37 +77,39 @@ def mail(*blocks: tuple[int, int]) -> Counts:
 
 
 def test_a_backlog_clears_at_the_difference_of_the_rates() -> None:
-    found = forecast_queue(evidence(mail((100, 200), (100, 200), (100, 200)), due=350))
-    assert (found.outlook, found.text) == (Outlook.CLEARS, "clears in about 35 min")
-    assert found.clears_in == timedelta(minutes=35)
-    assert (found.arrivals, found.completions, found.backlog) == (10, 20, 350)
-    assert (found.start, found.end) == (START, START + 3 * BLOCK)
+    forecast = forecast_queue(evidence(mail((100, 200), (100, 200), (100, 200)), due=350))
+    assert (forecast.outlook, forecast.text) == (Outlook.CLEARS, "clears in about 35 min")
+    assert forecast.clears_in == timedelta(minutes=35)
+    assert (forecast.arrivals, forecast.completions, forecast.backlog) == (10, 20, 350)
+    assert (forecast.start, forecast.end) == (START, START + 3 * BLOCK)
 
 
 def test_a_backlog_that_grows_does_not_clear() -> None:
-    found = forecast_queue(evidence(mail((220, 100), (220, 100), (220, 100)), due=500))
-    assert found.outlook is Outlook.GROWS
-    assert found.text == "grows by 12/min and does not clear at this rate"
-    assert found.clears_in is None
+    forecast = forecast_queue(evidence(mail((220, 100), (220, 100), (220, 100)), due=500))
+    assert forecast.outlook is Outlook.GROWS
+    assert forecast.text == "grows by 12/min and does not clear at this rate"
+    assert forecast.clears_in is None
 
 
 @pytest.mark.parametrize(
     ("blocks", "due", "outlook"),
     [
         ([(100, 100)] * 3, 50, Outlook.STEADY),
-        ([(100, 104)] * 3, 50, Outlook.STEADY),  # within chance
-        ([(1_000, 1_100)] * 3, 1_000_000, Outlook.STEADY),  # not within a day
+        ([(100, 104)] * 3, 50, Outlook.STEADY),  # the difference can be chance
+        ([(1_000, 1_100)] * 3, 1_000_000, Outlook.STEADY),  # does not clear within a day
         ([(100, 100)] * 3, 0, Outlook.EMPTY),
-        ([(50, 0)] * 3, 500, Outlook.GROWS),  # nothing finishes
-        ([(0, 50)] * 3, 500, Outlook.CLEARS),  # nothing comes
+        ([(50, 0)] * 3, 500, Outlook.GROWS),  # no job finishes
+        ([(0, 50)] * 3, 500, Outlook.CLEARS),  # no job comes
     ],
 )
-def test_outlooks(blocks: Any, due: int, outlook: Outlook) -> None:
+def test_the_outlook_follows_from_the_rates_and_the_backlog(
+    blocks: Any, due: int, outlook: Outlook
+) -> None:
     assert forecast_queue(evidence(mail(*blocks), due)).outlook is outlook
 
 
 @pytest.mark.parametrize(
-    ("found", "reason"),
+    ("queue", "reason"),
     [
         (evidence(mail((3, 3), (3, 3), (3, 3))), "fewer than 20 jobs came or ended"),
         # The first job came less than ten minutes ago.
@@ -114,8 +117,10 @@ def test_outlooks(blocks: Any, due: int, outlook: Outlook) -> None:
         (evidence(mail((100, 20), (100, 200), (100, 400))), "the rates varied too much"),
     ],
 )
-def test_nothing_is_claimed_from_little_or_varying_data(found: Evidence, reason: str) -> None:
-    forecast = forecast_queue(found)
+def test_the_outlook_is_unknown_with_few_jobs_or_varying_rates(
+    queue: Evidence, reason: str
+) -> None:
+    forecast = forecast_queue(queue)
     assert (forecast.outlook, forecast.clears_in) == (Outlook.UNKNOWN, None)
     assert reason in forecast.reason
     assert forecast.text == f"no forecast: {forecast.reason}"
@@ -124,14 +129,14 @@ def test_nothing_is_claimed_from_little_or_varying_data(found: Evidence, reason:
 CLEARS = mail(*[(100, 200)] * 3)
 
 
-def incomplete(found: Evidence) -> Evidence:
-    assert not isinstance(found.blocks, Missing)
-    first = replace(found.blocks[0], is_complete=False)
-    return replace(found, blocks=(first, *found.blocks[1:]))
+def mark_incomplete(queue: Evidence) -> Evidence:
+    assert not isinstance(queue.blocks, Missing)
+    first = replace(queue.blocks[0], is_complete=False)
+    return replace(queue, blocks=(first, *queue.blocks[1:]))
 
 
 @pytest.mark.parametrize(
-    ("found", "reason"),
+    ("queue", "reason"),
     [
         (evidence(CLEARS, due=None), "it is unknown how many jobs are due"),
         (evidence(CLEARS, before=5_000), "jobs also come or leave in other ways"),
@@ -142,27 +147,27 @@ def incomplete(found: Evidence) -> Evidence:
             "succeeded or dead jobs do not record when they finished",
         ),
         (evidence(CLEARS, blocks=Missing(reason="no collector")), "no collector"),
-        (incomplete(evidence(CLEARS)), "still counting"),
+        (mark_incomplete(evidence(CLEARS)), "still counting"),
     ],
 )
-def test_what_is_not_known_is_not_claimed(found: Evidence, reason: str) -> None:
-    forecast = forecast_queue(found)
+def test_an_unknown_value_leaves_the_outlook_unknown(queue: Evidence, reason: str) -> None:
+    forecast = forecast_queue(queue)
     assert forecast.outlook is Outlook.UNKNOWN
     assert reason in forecast.reason
-    for by_type in forecast_types(found).values():
-        assert (by_type.outlook, by_type.reason) == (Outlook.UNKNOWN, forecast.reason)
+    for type_forecast in forecast_types(queue).values():
+        assert (type_forecast.outlook, type_forecast.reason) == (Outlook.UNKNOWN, forecast.reason)
 
 
 def test_each_type_has_its_own_forecast() -> None:
-    found = forecast_types(
+    forecasts = forecast_types(
         evidence({"mail": [(100, 200)] * 3, "sms": [(200, 100)] * 3, "idle": [(0, 0)] * 3}, 300)
     )
-    assert {kind: each.outlook for kind, each in found.items()} == {
+    assert {job_type: forecast.outlook for job_type, forecast in forecasts.items()} == {
         "mail": Outlook.CLEARS,
         "sms": Outlook.GROWS,
         "idle": Outlook.UNKNOWN,
     }
-    assert found["mail"].clears_in == timedelta(minutes=10)
+    assert forecasts["mail"].clears_in == timedelta(minutes=10)
 
 
 def test_a_type_without_waiting_jobs_has_no_forecast() -> None:
@@ -170,30 +175,30 @@ def test_a_type_without_waiting_jobs_has_no_forecast() -> None:
 
 
 def test_a_type_that_is_counted_with_others_has_no_forecast() -> None:
-    given = evidence({"mail": [(100, 200)] * 3, OTHER: [(100, 200)] * 3})
-    assert not isinstance(given.blocks, Missing)
-    for block in given.blocks:
+    queue = evidence({"mail": [(100, 200)] * 3, OTHER: [(100, 200)] * 3})
+    assert not isinstance(queue.blocks, Missing)
+    for block in queue.blocks:
         del block.activity["mail"]  # type: ignore[attr-defined]
-    found = forecast_types(given)["mail"]
-    assert found.reason == "its activity is counted together with that of other types"
+    forecast = forecast_types(queue)["mail"]
+    assert forecast.reason == "its activity is counted together with that of other types"
 
 
-def test_many_scheduled_jobs_leave_the_forecast_of_the_queue_unknown() -> None:
-    """Catches "grows" where a hundred thousand jobs were enqueued for tomorrow."""
-    given = evidence(mail(*[(1_000, 100)] * 3), due=50, before=0)
+def test_the_forecast_of_a_queue_with_many_scheduled_jobs_is_unknown() -> None:
+    """Catches "grows" because many jobs were enqueued for tomorrow."""
+    queue = evidence(mail(*[(1_000, 100)] * 3), due=50, before=0)
     counts = {("queued", "mail"): 2_700}
-    stats = replace(given.stats, counts=counts, health=replace(given.stats.health, scheduled=2_650))
-    found = forecast_queue(replace(given, stats=stats))
-    assert found.outlook is Outlook.UNKNOWN
-    assert "scheduled for later" in found.reason
+    stats = replace(queue.stats, counts=counts, health=replace(queue.stats.health, scheduled=2_650))
+    forecast = forecast_queue(replace(queue, stats=stats))
+    assert forecast.outlook is Outlook.UNKNOWN
+    assert "scheduled for later" in forecast.reason
 
 
-def test_scheduled_jobs_leave_the_due_jobs_of_a_type_unknown() -> None:
-    given = evidence(CLEARS)
-    health = replace(given.stats.health, scheduled=50)
-    given = replace(given, stats=replace(given.stats, health=health))
-    found = forecast_types(given)["mail"]
-    assert found.reason == "it is unknown how many jobs of this type are due"
+def test_the_forecast_of_a_type_with_scheduled_jobs_is_unknown() -> None:
+    queue = evidence(CLEARS)
+    health = replace(queue.stats.health, scheduled=50)
+    queue = replace(queue, stats=replace(queue.stats, health=health))
+    forecast = forecast_types(queue)["mail"]
+    assert forecast.reason == "it is unknown how many jobs of this type are due"
 
 
 @pytest.mark.parametrize(

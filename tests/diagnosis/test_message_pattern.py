@@ -97,12 +97,12 @@ from jobmon.diagnosis.message_pattern import MAX_PATTERN_LENGTH, mask_message
         ("", ""),
     ],
 )
-def test_mask_message_of_a_known_program_keeps_the_cause(message: str, pattern: str) -> None:
+def test_mask_message_of_a_known_program_masks_only_the_values(message: str, pattern: str) -> None:
     assert mask_message(message) == pattern
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("connection refused", "connection reset"),
         ("Request failed with status code 503", "Request failed with status code 404"),
@@ -113,11 +113,11 @@ def test_mask_message_of_a_known_program_keeps_the_cause(message: str, pattern: 
         ("P2002 failed", "P2025 failed"),
     ],
 )
-def test_mask_message_of_two_causes_keeps_them_apart(one: str, other: str) -> None:
-    assert mask_message(one) != mask_message(other)
+def test_mask_message_of_two_causes_keeps_them_apart(first: str, second: str) -> None:
+    assert mask_message(first) != mask_message(second)
 
 
-HEX = "0123456789abcdef"
+HEX, QUOTED_CHARACTERS = "0123456789abcdef", string.ascii_letters + " .,:;()/@-"
 TOKENS = {
     "number": st.integers(-(10**12), 10**12).map(str),
     "decimal": st.floats(-1e9, 1e9, allow_nan=False).map(lambda number: f"{number:.2f}"),
@@ -133,8 +133,8 @@ TOKENS = {
         lambda text: "0" + text
     ),
     "hex": st.integers(0, 2**64).map(hex),
-    "quoted": st.text(string.ascii_letters + " .,:;()/@-", max_size=50).map(lambda t: f'"{t}"'),
-    "single": st.text(string.ascii_letters + " .,:;()/@-", max_size=50).map(lambda t: f"'{t}'"),
+    "double-quoted": st.text(QUOTED_CHARACTERS, max_size=50).map('"{}"'.format),
+    "single-quoted": st.text(QUOTED_CHARACTERS, max_size=50).map("'{}'".format),
     "path": st.lists(st.text(string.ascii_letters + "0-_.", min_size=1), min_size=1).map(
         lambda parts: "/" + "/".join(parts)
     ),
@@ -163,21 +163,23 @@ WORDS = st.sampled_from(
 @pytest.mark.parametrize("kind", TOKENS)
 @settings(max_examples=25)
 @given(data=st.data())
-def test_mask_message_of_any_value_depends_on_the_words_only(
+def test_mask_message_of_any_value_depends_only_on_the_words(
     kind: str, data: st.DataObject
 ) -> None:
-    """Catches a group for each id, number, path, …."""
+    """Catches a group for each id, number or path."""
     before, after = data.draw(WORDS), data.draw(WORDS)
-    one, other = data.draw(TOKENS[kind]), data.draw(TOKENS[kind])
+    first, second = data.draw(TOKENS[kind]), data.draw(TOKENS[kind])
     close = data.draw(st.sampled_from(["", ",", ".", ")", ";"]))
-    patterns = {mask_message(f"{before} {value}{close} {after}") for value in (one, other)}
-    assert len(patterns) == 1, (one, other, patterns)
+    patterns = {mask_message(f"{before} {value}{close} {after}") for value in (first, second)}
+    assert len(patterns) == 1, (first, second, patterns)
     assert patterns.pop().split()[0] == before
 
 
 @given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, min_size=1, max_size=12))
-def test_mask_message_of_other_words_is_another_pattern(one: list[str], other: list[str]) -> None:
-    assert (mask_message(" ".join(one)) == mask_message(" ".join(other))) == (one == other)
+def test_mask_message_of_other_words_is_another_pattern(
+    first: list[str], second: list[str]
+) -> None:
+    assert (mask_message(" ".join(first)) == mask_message(" ".join(second))) == (first == second)
 
 
 @given(st.text(max_size=1_500))
@@ -188,10 +190,10 @@ def test_mask_message_of_any_text_is_one_short_line(text: str) -> None:
 
 
 @given(st.integers(0, 600), st.integers(0, 600))
-def test_mask_message_of_a_truncated_text_ignores_its_cut_word(one: int, other: int) -> None:
-    """A longer value before the cut must not give another pattern."""
+def test_mask_message_of_a_truncated_text_ignores_its_cut_word(first: int, second: int) -> None:
+    """Catches another pattern because of a longer value before the cut."""
     message = "open {}: denied because " + "the owner of this file is unknown " * 60
-    texts = [message.format("/" + "x" * (length + 1))[:1_000] + "…" for length in (one, other)]
+    texts = [message.format("/" + "x" * (length + 1))[:1_000] + "…" for length in (first, second)]
     patterns = [mask_message(text) for text in texts]
     assert patterns[0][:200] == patterns[1][:200]
 
@@ -203,7 +205,7 @@ def test_mask_message_of_a_truncated_text_ignores_its_cut_word(one: int, other: 
      "aA", "1,", "f:", "-a", "~/", "Mon, ", "1 Jan", "x1-", "<value>", "0x", "b'"],
 )  # fmt: skip
 def test_mask_message_of_a_repeated_form_is_one_short_line(unit: str) -> None:
-    """Forms that begin again and again without an end, as an attacker would write them."""
+    """Catches a search that takes minutes, because an attacker repeats the beginning of a form."""
     pattern = mask_message((unit * 1_000)[:1_000])
     assert len(pattern) <= MAX_PATTERN_LENGTH
     assert "\n" not in pattern

@@ -1,5 +1,5 @@
-"""Intervals in words, and their due times: catches a wrong reading of the intervals that Agenda and
-other programs store, and a due time of an interval that cannot be computed."""
+"""Descriptions of intervals, and their due times: catches an interval of Agenda or another program
+that is parsed wrongly, and due times of an interval that cannot be computed."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
 
 
 @pytest.mark.parametrize(
-    ("interval", "words", "length"),
+    ("interval", "description", "length"),
     [
         ("1 second", "every second", SECOND),
         ("5 minutes", "every 5 minutes", 5 * MINUTE),
@@ -30,9 +30,11 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
         ("1500", "every 1.5 s", 1.5 * SECOND),
     ],
 )
-def test_length_is_read_and_worded(interval: str, words: str, length: timedelta) -> None:
+def test_an_interval_is_parsed_and_described(
+    interval: str, description: str, length: timedelta
+) -> None:
     repetition = Repetition(interval=interval)
-    assert describe_repetition(repetition) == words
+    assert describe_repetition(repetition) == description
     timetable = parse_timetable(repetition)
     assert timetable is not None
     assert timetable.list_due(NOW, NOW + 2.5 * length, 9) == [NOW + length, NOW + 2 * length]
@@ -40,7 +42,7 @@ def test_length_is_read_and_worded(interval: str, words: str, length: timedelta)
 
 
 @pytest.mark.parametrize(
-    ("interval", "zone", "words", "due"),
+    ("interval", "zone", "description", "due"),
     [
         ("*/5 * * * *", None, "every 5 minutes", [5, 10, 15]),
         ("* * * * *", None, "every minute", [1, 2]),
@@ -51,18 +53,19 @@ def test_length_is_read_and_worded(interval: str, words: str, length: timedelta)
         ("30 0 4 * * *", None, "at 04:00:30 every day", [60.5, 1_500.5]),
     ],
 )
-def test_cron_expression_is_read_in_its_zone(
-    interval: str, zone: str | None, words: str, due: list[float]
+def test_a_cron_expression_is_parsed_in_its_time_zone(
+    interval: str, zone: str | None, description: str, due: list[float]
 ) -> None:
     repetition = Repetition(interval=interval, timezone=zone)
-    assert describe_repetition(repetition) == words
+    assert describe_repetition(repetition) == description
     timetable = parse_timetable(repetition)
     assert timetable is not None
-    found = timetable.list_due(NOW, NOW + timedelta(days=2), len(due))
-    if zone is not None:  # one or two hours, by the season
-        found = [at + (NOW + due[0] * MINUTE - found[0]) for at in found]
+    due_times = timetable.list_due(NOW, NOW + timedelta(days=2), len(due))
+    if zone is not None:  # Berlin is one or two hours ahead of UTC, by the season
+        shift = NOW + due[0] * MINUTE - due_times[0]
+        due_times = [due_time + shift for due_time in due_times]
         assert timetable.list_due(NOW, NOW + HOUR * 2, 9)[0] in (NOW + HOUR, NOW + 2 * HOUR)
-    assert found == [NOW + minutes * MINUTE for minutes in due]
+    assert due_times == [NOW + minutes * MINUTE for minutes in due]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,6 @@ def test_an_interval_that_cannot_be_computed_has_no_due_times(repetition: Repeti
     assert describe_repetition(repetition)
 
 
-def test_texts_that_are_no_interval_stay_texts() -> None:
+def test_a_text_that_is_no_interval_is_its_own_description() -> None:
     assert describe_repetition(Repetition(interval="every full moon")) == "every full moon"
     assert describe_repetition(Repetition(time_of_day="3:30pm")) == "every day at 3:30pm"

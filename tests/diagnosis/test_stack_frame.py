@@ -1,4 +1,5 @@
-"""Own frames: catches a group that is named after a library, and a group for each release."""
+"""The application's frame in a stack: catches a group that is named after a library, and a group
+for each release."""
 
 import pytest
 from hypothesis import given

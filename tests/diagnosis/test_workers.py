@@ -1,5 +1,5 @@
-"""What is concluded about workers: catches a silent worker that looks fine, an alarm about a worker
-that works or was only idle, and a conclusion from unknown values."""
+"""The states of workers: catches a silent worker that looks fine, an alarm about a worker that runs
+jobs or is only idle, and a state that follows from unknown values."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -68,18 +68,19 @@ def make_stats(overdue: timedelta | None = HOUR) -> QueueStats:
     return QueueStats(as_of=NOW, source="rollup", counts={}, total=9, health=health)
 
 
-def held_by(worker: str | None, ends: timedelta | None = MINUTE, **changes: Any) -> RunningJob:
+def lease(worker: str | None, ends_in: timedelta | None = MINUTE, **changes: Any) -> RunningJob:
+    """A running job that a worker holds by a lease; negative if the lease has expired."""
     return RunningJob(
         job_id="1",
         type="mail",
         worker=worker,
-        expires_at=None if ends is None else NOW + ends,
+        expires_at=None if ends_in is None else NOW + ends_in,
         **changes,
     )
 
 
-def find(
-    workers: dict[str, WorkerTally] | None = None,
+def find_by_name(
+    tallies: dict[str, WorkerTally] | None = None,
     jobs: Iterable[RunningJob] = (),
     *,
     overdue: timedelta | None = HOUR,
@@ -87,47 +88,48 @@ def find(
     pauses: Collection[str] = (),
     **running: Any,
 ) -> dict[str, Worker]:
-    found = find_workers(
+    """The workers of a queue by name; by default a job has been due for an hour."""
+    workers = find_workers(
         window,
-        None if workers is None else make_history(workers),
+        None if tallies is None else make_history(tallies),
         RunningJobs(as_of=NOW, jobs=tuple(jobs), **running),
         make_stats(overdue),
         pauses,
     )
-    return {worker.name: worker for worker in found}
+    return {worker.name: worker for worker in workers}
 
 
-def test_worker_with_an_expired_lease_is_silent_since_the_lease_ended() -> None:
-    jobs = [held_by("w1", -3 * MINUTE), held_by("w1", -MINUTE), held_by("w1"), held_by("w2")]
-    found = find({"w1": tally(9, MINUTE)}, jobs)
-    assert found["w1"].state is WorkerState.EXPIRED
-    assert found["w1"].since == NOW - 3 * MINUTE
-    assert found["w1"].note == "its lease has expired"
-    assert found["w2"].state is WorkerState.RUNNING
-    assert found["w2"].note == ""
+def test_worker_with_expired_leases_is_silent_since_the_first_of_them_ended() -> None:
+    jobs = [lease("w1", -3 * MINUTE), lease("w1", -MINUTE), lease("w1"), lease("w2")]
+    workers = find_by_name({"w1": tally(9, MINUTE)}, jobs)
+    assert workers["w1"].state is WorkerState.EXPIRED
+    assert workers["w1"].since == NOW - 3 * MINUTE
+    assert workers["w1"].note == "its lease has expired"
+    assert workers["w2"].state is WorkerState.RUNNING
+    assert workers["w2"].note == ""
 
 
 def test_busy_worker_that_stopped_while_jobs_are_overdue_is_silent() -> None:
-    found = find({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
-    assert found["w1"].state is WorkerState.STOPPED
-    assert found["w1"].since == found["w1"].last_seen == NOW - 10 * MINUTE
-    assert found["w2"].state is WorkerState.IDLE
+    workers = find_by_name({"w1": tally(50, 10 * MINUTE), "w2": tally(50, 9 * MINUTE)})
+    assert workers["w1"].state is WorkerState.STOPPED
+    assert workers["w1"].since == workers["w1"].last_seen == NOW - 10 * MINUTE
+    assert workers["w2"].state is WorkerState.IDLE
 
 
 @pytest.mark.parametrize(
-    "given",
+    "changes",
     [
         {"overdue": None},
         {"overdue": 59 * timedelta(seconds=1)},
         {"pauses": ["mail"]},
-        {"jobs": [held_by("w1")]},  # it runs a long job
-        {"jobs": [held_by("w1", None)]},
+        {"jobs": [lease("w1")]},  # it runs a long job
+        {"jobs": [lease("w1", None)]},
         {"window": Window(start=NOW - HOUR, end=NOW, step=MINUTE)},  # later runs are not counted
     ],
     ids=str,
 )
-def test_worker_that_stopped_for_another_reason_is_not_silent(given: dict[str, Any]) -> None:
-    assert find({"w1": tally(50, 20 * MINUTE)}, **given)["w1"].note == ""
+def test_worker_that_stopped_for_another_reason_is_not_silent(changes: dict[str, Any]) -> None:
+    assert find_by_name({"w1": tally(50, 20 * MINUTE)}, **changes)["w1"].note == ""
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_worker_that_stopped_for_another_reason_is_not_silent(given: dict[str, A
     [
         (["sms"], {}, WorkerState.IDLE),
         (["sms", "mail"], {}, WorkerState.STOPPED),
-        (["sms", OTHER], {}, WorkerState.STOPPED),  # a rare type: it may be the overdue one
+        (["sms", OTHER], {}, WorkerState.STOPPED),  # the overdue type may be in (other)
         (["sms"], {"overdue_by_type": "only the first are read"}, WorkerState.STOPPED),
     ],
 )
@@ -155,18 +157,16 @@ def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
     history = make_history({"w1": tally(50, 20 * MINUTE)})
     gap = Gap(start=NOW - 20 * MINUTE, end=NOW, reason=GapReason.STREAM_LOST)
     running = RunningJobs(as_of=NOW)
-    for found, state in (
-        (history, WorkerState.STOPPED),
-        (replace(history, gaps=(gap,)), WorkerState.IDLE),
-    ):
-        (worker,) = find_workers(WINDOW, found, running, make_stats())
-        assert worker.state is state
+    (worker,) = find_workers(WINDOW, history, running, make_stats())
+    assert worker.state is WorkerState.STOPPED
+    (worker,) = find_workers(WINDOW, replace(history, gaps=(gap,)), running, make_stats())
+    assert worker.state is WorkerState.IDLE
 
 
 @pytest.mark.parametrize(
     ("runs", "minutes", "state"),
     [
-        (1, 20, WorkerState.IDLE),  # so rarely that twenty minutes without a run are usual
+        (1, 20, WorkerState.IDLE),  # with one run an hour, twenty minutes without a run are usual
         (6, 20, WorkerState.STOPPED),
         (5, 20, WorkerState.IDLE),
         (15, 10, WorkerState.STOPPED),
@@ -176,10 +176,10 @@ def test_worker_whose_last_runs_may_be_missing_is_not_silent() -> None:
 def test_worker_is_silent_only_if_three_runs_are_missing(
     runs: int, minutes: int, state: WorkerState
 ) -> None:
-    assert find({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
+    assert find_by_name({"w1": tally(runs, minutes * MINUTE)})["w1"].state is state
 
 
-def test_stopped_workers_are_not_checked_for_where_due_jobs_are_unknown() -> None:
+def test_workers_that_are_not_checked_have_a_reason() -> None:
     history, stats = make_history({}), make_stats(None)
     assert explain_unchecked(WINDOW, history, stats) == ""
     health = replace(stats.health, due=None, unknown={"due": "no dates"})
@@ -190,34 +190,38 @@ def test_stopped_workers_are_not_checked_for_where_due_jobs_are_unknown() -> Non
     assert explain_unchecked(past, history, stats) == "the window ends in the past"
 
 
-def test_worker_that_stopped_long_ago_is_forgotten() -> None:
+def test_worker_that_stopped_more_than_a_day_ago_is_idle() -> None:
     window = Window(start=NOW - 72 * HOUR, end=NOW + HOUR, step=HOUR)
-    found = find({"old": tally(900, 25 * HOUR), "new": tally(900, 23 * HOUR)}, window=window)
-    assert found["old"].state is WorkerState.IDLE
-    assert found["new"].state is WorkerState.STOPPED
+    workers = find_by_name(
+        {"old": tally(900, 25 * HOUR), "new": tally(900, 23 * HOUR)}, window=window
+    )
+    assert workers["old"].state is WorkerState.IDLE
+    assert workers["new"].state is WorkerState.STOPPED
 
 
 @pytest.mark.parametrize("running", [{"is_complete": False}, {"reason": "no index"}], ids=str)
-def test_worker_is_not_judged_by_jobs_that_are_not_read(running: dict[str, Any]) -> None:
-    found = find({"w1": tally(50, 20 * MINUTE)}, [held_by("w2")], **running)
-    assert found["w1"].state is None
-    assert found["w2"].state is WorkerState.RUNNING
+def test_worker_without_a_job_has_no_state_if_not_all_jobs_are_read(
+    running: dict[str, Any],
+) -> None:
+    workers = find_by_name({"w1": tally(50, 20 * MINUTE)}, [lease("w2")], **running)
+    assert workers["w1"].state is None
+    assert workers["w2"].state is WorkerState.RUNNING
 
 
 def test_workers_are_known_by_their_leases_without_a_history() -> None:
     started = NOW - 2 * MINUTE
-    found = find(None, [held_by("w1", started_at=started), held_by("w1"), held_by(None)])
-    assert list(found) == ["w1"]
-    worker = found["w1"]
+    workers = find_by_name(None, [lease("w1", started_at=started), lease("w1"), lease(None)])
+    assert list(workers) == ["w1"]
+    worker = workers["w1"]
     assert (worker.state, worker.since, worker.last_seen) == (WorkerState.RUNNING, started, started)
     assert (len(worker.jobs), worker.tally) == (2, None)
 
 
 def test_last_seen_is_the_newest_start_or_end() -> None:
-    workers = {"w1": tally(1, MINUTE), "w2": tally(1, 3 * MINUTE)}
-    jobs = [held_by(name, started_at=NOW - 2 * MINUTE) for name in workers]
-    found = find(workers, jobs)
-    ago = {name: NOW - worker.last_seen for name, worker in found.items() if worker.last_seen}
+    tallies = {"w1": tally(1, MINUTE), "w2": tally(1, 3 * MINUTE)}
+    jobs = [lease(name, started_at=NOW - 2 * MINUTE) for name in tallies]
+    workers = find_by_name(tallies, jobs)
+    ago = {name: NOW - worker.last_seen for name, worker in workers.items() if worker.last_seen}
     assert ago == {"w1": MINUTE, "w2": 2 * MINUTE}
 
 
@@ -243,35 +247,35 @@ def test_workers_of_a_type_have_only_the_runs_of_this_type() -> None:
         WorkerType("w1", "pay"): tally(5, 20 * MINUTE, 1),
         WorkerType("w2", "pay"): tally(3, MINUTE),
     }
-    running = RunningJobs(as_of=NOW, jobs=(held_by("w3"), held_by("w2")))
-    every = find_workers(WINDOW, history, running, make_stats())
-    runs = {worker.name: (worker.attempts, worker.failures) for worker in every}
+    running = RunningJobs(as_of=NOW, jobs=(lease("w3"), lease("w2")))
+    workers = find_workers(WINDOW, history, running, make_stats())
+    runs = {worker.name: (worker.attempts, worker.failures) for worker in workers}
     assert runs == {"w1": (12, 3), "w2": (3, 0), "w3": (0, 0)}
 
     def select(*types: str) -> dict[str, tuple[int, int]]:
-        found = select_types(every, history, types)
-        assert all(worker.top_error is None for worker in found)
-        return {worker.name: (worker.attempts, worker.failures) for worker in found}
+        selected = select_types(workers, history, types)
+        assert all(worker.top_error is None for worker in selected)
+        return {worker.name: (worker.attempts, worker.failures) for worker in selected}
 
     assert select("pay") == {"w1": (5, 1), "w2": (3, 0)}
     assert select("mail") == {"w1": (7, 2), "w2": (0, 0), "w3": (0, 0)}
     assert select("mail", "pay") == runs
     assert select("none") == {}
-    (w1,) = (worker for worker in select_types(every, history, ["pay"]) if worker.name == "w1")
-    assert w1.last_seen == NOW - MINUTE  # of all its jobs
-    assert [worker.name for worker in select_types(every, None, ["mail"])] != []
+    (w1,) = (worker for worker in select_types(workers, history, ["pay"]) if worker.name == "w1")
+    assert w1.last_seen == NOW - MINUTE  # the end of a run of another type
+    assert {worker.name for worker in select_types(workers, None, ["mail"])} == {"w2", "w3"}
 
 
-def order(sort: str) -> list[str]:
-    workers = {
+def sort_names(sort: str) -> list[str]:
+    tallies = {
         "idle": tally(7, 2 * MINUTE, 1),
         "stopped": tally(50, 20 * MINUTE, 2),
         OTHER: tally(999, MINUTE, 99),
         "running": tally(6, 3 * MINUTE, 6),
         "earlier": tally(5, 4 * MINUTE),
     }
-    jobs = [held_by("running"), held_by("expired", -MINUTE)]
-    return [worker.name for worker in sort_workers(find(workers, jobs).values(), sort)]
+    jobs = [lease("running"), lease("expired", -MINUTE)]
+    return [worker.name for worker in sort_workers(find_by_name(tallies, jobs).values(), sort)]
 
 
 @pytest.mark.parametrize(
@@ -285,18 +289,18 @@ def order(sort: str) -> list[str]:
     ],
 )
 def test_workers_are_sorted(sort: str, expected: list[str]) -> None:
-    assert order(sort) == expected
+    assert sort_names(sort) == expected
 
 
-def test_thousands_of_names_are_bounded_and_every_run_is_counted() -> None:
-    """A pod has a new name for each start. Catches a list without bound, and a false silence."""
-    runs = {f"pod-{number}": tally(1 + number % 3, 20 * MINUTE, 1) for number in range(20_000)}
-    total = sum(tally.runs for tally in runs.values())
-    folded = fold_details(make_history(runs).details)
-    found = find(folded.tally_workers())
-    assert len(found) == MAX_WORKER_TYPES
-    assert {kind for name, kind in folded.worker_types if name != OTHER} == {"mail"}
-    assert sum(worker.attempts for worker in found.values()) == total
-    assert sum(worker.failures for worker in found.values()) == 20_000
-    assert found[OTHER].state is None
-    assert {worker.state for name, worker in found.items() if name != OTHER} == {WorkerState.IDLE}
+def test_thousands_of_workers_are_folded_and_every_run_is_counted() -> None:
+    """Catches a list without limit (a pod has a new name at each start), and a false alarm."""
+    tallies = {f"pod-{number}": tally(1 + number % 3, 20 * MINUTE, 1) for number in range(20_000)}
+    total = sum(tally.runs for tally in tallies.values())
+    folded = fold_details(make_history(tallies).details)
+    workers = find_by_name(folded.tally_workers())
+    assert len(workers) == MAX_WORKER_TYPES
+    assert {job_type for name, job_type in folded.worker_types if name != OTHER} == {"mail"}
+    assert sum(worker.attempts for worker in workers.values()) == total
+    assert sum(worker.failures for worker in workers.values()) == 20_000
+    assert workers[OTHER].state is None
+    assert {worker.state for name, worker in workers.items() if name != OTHER} == {WorkerState.IDLE}
