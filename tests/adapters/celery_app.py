@@ -97,16 +97,11 @@ def send_tasks() -> dict[str, str]:
     results["end of a chain"] = chain(add.s(1, 1), add.s(2)).delay()
     results["start of a chain"] = results["end of a chain"].parent
     group_result.save()
-    expected_states = {
-        "retry": "RETRY",
-        "run": "STARTED",
-        "progress": "PROGRESS",
-        "ignore": "STARTED",
-    }
+    unfinished = {"retry": "RETRY", "run": "STARTED", "progress": "PROGRESS", "ignore": "STARTED"}
     for name, result in results.items():
-        while name in expected_states and result.state != expected_states[name]:
+        while name in unfinished and result.state != unfinished[name]:
             time.sleep(0.02)
-        while name not in expected_states and name != "forget" and not result.ready():
+        while name not in unfinished and name != "forget" and not result.ready():
             time.sleep(0.02)
     return {name: result.id for name, result in results.items()}
 

@@ -50,10 +50,7 @@ def run_agenda() -> Callable[..., Ids]:
 
 @pytest.fixture(scope="session")
 def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., dict[str, int]]:
-    """Run the due jobs with these names by a version of Agenda. Return the number of runs by name.
-
-    Needs `run_agenda`, which installs Agenda.
-    """
+    """Run the due jobs with these names. Return the number of runs of each name."""
 
     def run(version: str, uri: str, *names: str) -> dict[str, int]:
         done = _run_command(["node", str(HERE / "agenda_runs.mjs"), version, uri, *names])
@@ -66,13 +63,10 @@ def run_due_jobs(run_agenda: Callable[..., Ids]) -> Callable[..., dict[str, int]
 
 def _install_agenda() -> None:
     """Install the packages of Agenda if they are missing; parallel processes wait for the lock."""
-    lock_file, installed_lock = (
-        HERE / "package-lock.json",
-        HERE / "node_modules" / ".package-lock.json",
-    )
-    with lock_file.open() as file:
+    required, installed = HERE / "package-lock.json", HERE / "node_modules" / ".package-lock.json"
+    with required.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if installed_lock.exists() and installed_lock.stat().st_mtime >= lock_file.stat().st_mtime:
+        if installed.exists() and installed.stat().st_mtime >= required.stat().st_mtime:
             return
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=optional"]
         done = _run_command(command, cwd=HERE)

@@ -174,9 +174,7 @@ def test_counts_are_null_if_dead_jobs_have_no_end(three_jobs: WatchedQueue) -> N
     assert "dead jobs do not record when they finished" in overview
 
 
-def test_counts_are_null_if_finishedat_and_its_index_are_missing(
-    three_jobs: WatchedQueue,
-) -> None:
+def test_counts_are_null_if_finishedat_and_its_index_are_missing(three_jobs: WatchedQueue) -> None:
     """Catches a scan, because `jobmon init` creates no index on a field that no document has."""
     three_jobs.database.jobs.update_many({}, {"$unset": {"finishedAt": 1}})
     three_jobs.database.jobs.drop_index("status_1_finishedAt_1__id_1")

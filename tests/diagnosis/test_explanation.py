@@ -163,9 +163,7 @@ def text(explanation: Explanation) -> str:
         ),
     ],
 )  # fmt: skip
-def test_each_condition_has_its_code_and_sentence(
-    job_facts: JobFacts, code: str, sentence: str
-) -> None:
+def test_a_condition_has_its_code_and_text(job_facts: JobFacts, code: str, sentence: str) -> None:
     explanation = explain(job_facts, QueueFacts(), NOW)
     assert (explanation.code, text(explanation)) == (code, sentence)
     assert (explanation.ahead, explanation.expected_start) == (None, None)
@@ -338,9 +336,7 @@ STALLED = {"evidence": evidence(0, 0, 0)}
         ({}, "for more than 10 min."),
     ],
 )
-def test_a_type_whose_jobs_are_not_started_is_stalled(
-    histories: dict[str, Any], length: str
-) -> None:
+def test_a_type_without_started_jobs_is_stalled(histories: dict[str, Any], length: str) -> None:
     late = job(next_run_at=NOW - 25 * MINUTE)
     explanation = explain(late, facts(place=place(7), **STALLED | histories), NOW)
     assert explanation.code is Code.TYPE_STALLED
@@ -368,8 +364,9 @@ def test_a_running_job_has_its_worker_and_start() -> None:
         NOW - 90 * SECOND,
         NOW + 30 * SECOND,
     )
-    sentence = "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s."
-    assert text(explanation) == sentence
+    assert text(explanation) == (
+        "Attempt 2 of 5 started 1 min 30 s ago on w3; the lease ends in 30 s."
+    )
 
 
 def test_a_start_that_is_not_recorded_is_not_guessed() -> None:
@@ -449,9 +446,7 @@ def test_an_assumed_length_of_a_lease_is_in_the_text() -> None:
         job(created_at=NOW + 3 * SECOND),
     ],
 )
-def test_a_past_event_is_not_in_the_future_if_the_writers_clock_is_ahead(
-    job_facts: JobFacts,
-) -> None:
+def test_no_past_event_is_in_the_future_if_the_writers_clock_is_ahead(job_facts: JobFacts) -> None:
     runs = (("in the last hour", ended(200, run_ms=10)),)
     sentences = text(explain(job_facts, facts(runs=runs), NOW))
     assert "in 3 s" not in sentences

@@ -44,13 +44,13 @@ from . import documents
 from .documents import PLANTED
 from .requests import Request
 
-NEEDS_TOKEN = ("/job", "/jobs", "/admin/jobs/", "/metrics")
-ANSWERS = {200, 206, 303, 302, 304, 308, 400, 401, 403, 404, 405, 413, 415, 416, 422, 429, 503}
-VOID = {"meta", "link", "input", "br", "img", "hr"}
+PATHS_WITH_TOKEN = ("/job", "/jobs", "/admin/jobs/", "/metrics")
+STATUSES = {200, 206, 302, 303, 304, 308, 400, 401, 403, 404, 405, 413, 415, 416, 422, 429, 503}
+VOID_ELEMENTS = {"meta", "link", "input", "br", "img", "hr"}
 
 
 class _BalancedPage(HTMLParser):
-    """Parses a page. Raises AssertionError if its elements are not closed in order."""
+    """Parses a page. AssertionError if an element is not closed, or has an event handler."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -63,7 +63,7 @@ class _BalancedPage(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tag_counts[tag] += 1
         assert not any(name.startswith("on") for name, _ in attrs), f"{tag} with {attrs}"
-        if tag not in VOID:
+        if tag not in VOID_ELEMENTS:
             self.open_tags.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -78,7 +78,7 @@ class _BalancedPage(HTMLParser):
 
 
 def parse_strictly(text: str) -> Any:
-    """Parse JSON that every parser accepts: without NaN or numbers too large for a double."""
+    """Parse JSON whose numbers all parsers accept: no NaN, none too large. Numbers become floats."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -103,7 +103,7 @@ class Log(logging.Handler):
         self.lines.append(self.format(record))
 
     def check(self) -> None:
-        """Raise AssertionError if a line has a secret, or a stack trace of an unexpected error."""
+        """Raise AssertionError if a line has a secret or a traceback; then forget the lines."""
         for line in self.lines:
             assert PLANTED not in line, line[:2_000]
             assert SECRET not in line, line[:2_000]
@@ -122,11 +122,11 @@ def captured_logs() -> Iterator[Log]:
 Counts = set[tuple[str, str, float]]  # status, type, number of jobs
 
 
-def _flatten(stats: dict[str, Any]) -> Counts:
+def _flatten_stats(stats: dict[str, Any]) -> Counts:
     return {
-        (status, job_type, number)
+        (status, job_type, count)
         for job_type, by_status in stats["typeCounts"].items()
-        for status, number in by_status.items()
+        for status, count in by_status.items()
     }
 
 
@@ -158,7 +158,7 @@ class FuzzedService:
         self.connection.client.close()
 
     def fill(self, jobs: Iterable[RawBSONDocument], attempts: Iterable[RawBSONDocument]) -> int:
-        """Replace all documents by these. Return how many the server accepted."""
+        """Replace all documents by these. Return the number that the server accepted."""
         # The service caches for a second which fields have no arrays.
         self.connection.jobs._without_arrays.clear()
         for collection in (self.database.jobs, self.database.job_attempts):
@@ -172,20 +172,20 @@ class FuzzedService:
             (self.database.job_attempts, attempts),
         ):
             if batch := list(candidates):
-                # The server refuses a second or invalid _id, and arrays in two fields of an index.
-                # Its reply repeats the value, which the driver may be unable to decode.
+                # The server refuses an _id that exists or is invalid, and arrays in two fields of
+                # an index. Its reply repeats the value, which the driver may not be able to decode.
                 with suppress(BulkWriteError, InvalidBSON):
                     collection.insert_many(batch, ordered=False)
             accepted += collection.count_documents({})
         return accepted
 
     def fill_from(self, seeds: Sequence[int]) -> int:
-        """Fill with a job of each seed and attempts of every third. Return the accepted count."""
+        """Fill with a job for each seed, and attempts if 3 divides the seed. Return as `fill`."""
         jobs, attempts = [], []
         for number, seed in enumerate(seeds):
             dice = documents.Dice(seed + 1)
             name = documents.text(f"job-{number}")
-            job_id = name if dice.random() < 0.8 else dice.anything()
+            job_id = name if dice.random() < 0.8 else dice.draw_value()
             leading_fields = {"_id": documents.job_id(seed), "jobId": job_id}
             leading_fields["priority"] = documents.int32(number)
             jobs.append(documents.insertable(documents.job(seed), **leading_fields))
@@ -195,13 +195,15 @@ class FuzzedService:
                 attempts.append(documents.insertable(documents.attempt(seed + 2), jobId=name))
         return self.fill(jobs, attempts)
 
-    def get(self, path: str, who: str = "admin", expect: int = 200, **query: Any) -> TestResponse:
+    def get(self, path: str, who: str = "admin", status: int = 200, **query: Any) -> TestResponse:
+        """GET with the token of `who`; the answer has to have this status, and no secret."""
         answer = self.api.get(path, token=self.tokens[who], **query)
-        assert answer.status_code == expect, f"{path} {query}: {answer.status} {answer.text[:500]}"
+        assert answer.status_code == status, f"{path} {query}: {answer.status} {answer.text[:500]}"
         assert PLANTED not in answer.text, f"{path} {query} shows a secret"
         return answer
 
-    def page(self, path: str, **query: Any) -> str:
+    def get_page(self, path: str, **query: Any) -> None:
+        """Get a page with the session of an admin, and check its elements."""
         answer = self.browser.get(path, query_string=query)
         assert answer.status_code == 200, f"{path} {query}: {answer.status} {answer.text[:500]}"
         assert answer.content_type == "text/html; charset=utf-8"
@@ -209,7 +211,6 @@ class FuzzedService:
         page = _BalancedPage(answer.text)
         assert not page.tag_counts["img"]
         assert page.tag_counts["script"] <= 6
-        return answer.text
 
     def check(self, *, per_page: int = 7) -> None:
         """Run all checks on the current documents."""
@@ -231,7 +232,7 @@ class FuzzedService:
         summary = f"{request}: {status} {body[:300]!r}"
         path = request.path.decode(errors="replace")
         is_page = path in ("/", "/docs") or path.startswith("/dashboard")
-        assert status in ANSWERS, summary
+        assert status in STATUSES, summary
         for name, value in headers:
             assert not set("\r\n\0") & set(name + value), f"{name}: {summary}"
         for hidden in (PLANTED, SECRET, "Traceback", self._address, "pymongo"):
@@ -250,7 +251,7 @@ class FuzzedService:
             assert status == 413, summary  # before anything else is checked
         elif request.has_cut_body:
             assert status == 400, summary
-        elif not request.has_valid_token and path.startswith(NEEDS_TOKEN):
+        elif not request.has_valid_token and path.startswith(PATHS_WITH_TOKEN):
             assert status in (401, 404, 405, 308), summary
         if status < 400 or is_page or request.method == "HEAD":
             return
@@ -268,15 +269,15 @@ class FuzzedService:
         assert status not in (429, 503) or int(headers["Retry-After"]) > 0, summary
 
     def check_details(self) -> None:
-        """Get every job with a usable id, as an admin and as its owners."""
-        for job in self._jobs_with_unique_address():
+        """Check each job with a unique id: an admin and its owner get it, other owners do not."""
+        for job in self._jobs_with_unique_id():
             path = f"/jobs/{quote(job['jobId'], safe='')}"
             detail = parse_strictly(self.get(path).text)
             assert len(detail) == 22, list(detail)
             explanation = detail.pop("explanation")
             assert len(explanation) == 8, explanation
             assert isinstance(detail["attemptCount"], float), detail["attemptCount"]
-            created_by = job.get("createdBy")  # a job with an array has no owner
+            created_by = job.get("createdBy")  # an array is no owner
             for owner in documents.OWNERS:
                 is_owner = isinstance(created_by, str | ObjectId) and str(created_by) == owner
                 answer = self.get(path, owner, 200 if is_owner else 403)
@@ -285,22 +286,22 @@ class FuzzedService:
                     assert owners_detail.pop("explanation")["code"] == explanation["code"]
                     assert owners_detail == detail
 
-    def _jobs_with_unique_address(self) -> Iterator[dict[str, Any]]:
-        """The jobs whose id is a string that no other job has."""
+    def _jobs_with_unique_id(self) -> Iterator[dict[str, Any]]:
+        """The jobs whose id is a valid, not empty string that no other job has."""
         query = {"jobId": {"$type": "string"}}
         jobs = list(self.connection.jobs.collection.find(query, {"jobId": 1, "createdBy": 1}))
         counts = Counter(str(job["jobId"]) for job in jobs)
         for job in jobs:
-            # The query also finds an array that has a string.
+            # The query also finds an array with a string in it.
             job_id = job["jobId"]
             if type(job_id) is str and job_id and "\ufffd" not in job_id and counts[job_id] == 1:
                 yield job
 
     def check_lists(self, per_page: int) -> None:
-        """Check that each filter lists the server's jobs once, in both orders and directions."""
+        """Check that each filter lists the jobs that MongoDB finds, in both orders and directions."""
         no_array = {"$not": {"$type": "array"}}
-        owner = {"$in": ["ada"]} | no_array
-        either = {"$in": [documents.OWNERS[1], documents.OID]} | no_array
+        first_owner = {"$in": ["ada"]} | no_array
+        second_owner = {"$in": [documents.OWNERS[1], documents.OID]} | no_array
         id_range = {"$gte": "job-1", "$lt": "job-1\U0010ffff"}
         cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
             ({}, {}),
@@ -313,10 +314,10 @@ class FuzzedService:
                 },
             ),
             ({"type": "email.send"}, {"type": {"$in": ["email.send"]}}),
-            ({"owner": "ada"}, {"createdBy": owner}),
+            ({"owner": "ada"}, {"createdBy": first_owner}),
             (
                 {"owner": documents.OWNERS[1], "status": "failed"},
-                {"createdBy": either, "status": "failed"},
+                {"createdBy": second_owner, "status": "failed"},
             ),
             ({"error_code": "E1"}, {"lastError.code": "E1"}),
             ({"job_id": "job-1"}, {"jobId": id_range}),
@@ -327,8 +328,8 @@ class FuzzedService:
         ]
         for parameters, query in cases:
             self._check_list("/admin/jobs/queue", "admin", parameters, query, per_page)
-        for name, whose in zip(documents.OWNERS, (owner, either), strict=True):
-            self._check_list("/jobs", name, {}, {"createdBy": whose}, per_page)
+        for name, is_owner in zip(documents.OWNERS, (first_owner, second_owner), strict=True):
+            self._check_list("/jobs", name, {}, {"createdBy": is_owner}, per_page)
 
     def _check_list(
         self, path: str, who: str, parameters: dict[str, Any], query: dict[str, Any], per_page: int
@@ -345,7 +346,7 @@ class FuzzedService:
         """The jobs at wrong positions, the missing or additional jobs, and their documents."""
         listed_jobs, expected_jobs = list(chain(*listed)), list(chain(*expected))
         pairs = zip(listed_jobs, expected_jobs, strict=False)
-        misplaced = [number for pair in pairs if pair[0] != pair[1] for number in pair]
+        misplaced = [priority for pair in pairs if pair[0] != pair[1] for priority in pair]
         in_one_list = set(expected_jobs) ^ set(listed_jobs)
         jobs = self.connection.jobs.collection.find(
             {"priority": {"$in": [*misplaced[:4], *in_one_list]}}, {"priority": 1, "createdAt": 1}
@@ -372,7 +373,7 @@ class FuzzedService:
         return numbers
 
     def check_exports(self) -> None:
-        """Check that each export can be parsed and has a row for each job of the list."""
+        """Check that both exports can be parsed, are equal, and have a row for each job."""
         count = self.database.jobs.count_documents({})
         text = self.get("/admin/jobs/queue", format="csv").text
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
@@ -390,7 +391,7 @@ class FuzzedService:
         assert len(jobs) == count
 
     def check_stats(self) -> None:
-        """Check that live counts, segment counts, counts after changes and stored counts agree."""
+        """Check that live counts, counts of segments (also after changes), and series agree."""
         count = self.database.jobs.count_documents({})
         stats = parse_strictly(self.get("/admin/jobs/stats").text)
         assert stats["totalJobs"] == count
@@ -426,11 +427,11 @@ class FuzzedService:
     def _check_segments(self, stats: dict[str, Any]) -> None:
         def flatten(totals: Any) -> Counts:
             counts = load_counts(dump_counts(totals))
-            return {(status, job_type, number) for (status, job_type), number in counts.items()}
+            return {(status, job_type, count) for (status, job_type), count in counts.items()}
 
         segments = SegmentMap(self.connection.jobs)
         segments.build(lambda _: None)
-        difference = flatten(segments.totals) ^ _flatten(stats)
+        difference = flatten(segments.totals) ^ _flatten_stats(stats)
         assert not difference, f"the collector counts differently: {difference}"
         ids = [job["_id"] for job in self.connection.jobs.collection.find({}, {"_id": 1})]
         changed = self.database.jobs.update_many(
@@ -443,7 +444,7 @@ class FuzzedService:
         segments.recount()
         loaded = SegmentMap(self.connection.jobs)
         loaded.load(iter(segments.dump()), lambda: None)
-        difference = flatten(segments.totals) ^ _flatten(
+        difference = flatten(segments.totals) ^ _flatten_stats(
             parse_strictly(self.get("/admin/jobs/stats").text)
         )
         assert not difference, f"the collector missed a change: {difference}"
@@ -451,9 +452,9 @@ class FuzzedService:
 
     def check_pages(self) -> None:
         """Check that all pages are well-formed and show no secret."""
-        self.page("/dashboard")
-        self.page("/dashboard", range="24h", by="-done", text="e")
+        self.get_page("/dashboard")
+        self.get_page("/dashboard", range="24h", by="-done", text="e")
         for query in ({}, {"sort": "createdAt"}, {"status": "dlq"}):
-            self.page("/dashboard/jobs", **query)
-        for job in self._jobs_with_unique_address():
-            self.page(f"/dashboard/jobs/{quote(job['jobId'], safe='')}")
+            self.get_page("/dashboard/jobs", **query)
+        for job in self._jobs_with_unique_id():
+            self.get_page(f"/dashboard/jobs/{quote(job['jobId'], safe='')}")

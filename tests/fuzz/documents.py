@@ -1,7 +1,7 @@
 """Jobs and attempts with arbitrary values, written as raw BSON.
 
 A driver writes only well-formed values. This module also writes deprecated types, text that is not
-UTF-8, duplicate keys, and dates outside every calendar.
+UTF-8, duplicate keys, and dates that no calendar has.
 """
 
 # ruff: noqa: E501 - tables of odd values read best in rows
@@ -17,29 +17,29 @@ from jobmon.store.decoding import decode
 
 from ..conftest import DATE, NOW
 
-# Part of every value under a secret key: no answer may contain it.
+# A part of the secret values: no answer may contain it.
 PLANTED = "pl4nted"
 SECRET_KEYS = [b"password", b"apiKey", b"x-auth-token", b"clientSecret", b"PIN", b"card_number"]
 
 OWNERS = ["ada", "65f0c0ffee0123456789abcd"]
-ARRAY = 0x04
+ARRAY_TYPE = 0x04
 STATUSES = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled", "odd"]
 NOW_MS = round(NOW.timestamp() * 1_000)
 
 
 class Value(NamedTuple):
-    """A BSON value: the number of its type and its bytes."""
+    """A BSON value: the number of its BSON type, and its bytes."""
 
-    kind: int
+    bson_type: int
     data: bytes
 
 
 Fields = list[tuple[bytes, Value]]
 
 
-def text(value: str | bytes, kind: int = 0x02) -> Value:
+def text(value: str | bytes, bson_type: int = 0x02) -> Value:
     raw = value.encode() if isinstance(value, str) else value
-    return Value(kind, struct.pack("<i", len(raw) + 1) + raw + b"\0")
+    return Value(bson_type, struct.pack("<i", len(raw) + 1) + raw + b"\0")
 
 
 def int64(value: int) -> Value:
@@ -68,7 +68,7 @@ def decimal(value: str) -> Value:
 
 def raw(pairs: list[tuple[bytes, Value]]) -> bytes:
     """The bytes of a document with these keys and values, in this order."""
-    body = b"".join(bytes([value.kind]) + key + b"\0" + value.data for key, value in pairs)
+    body = b"".join(bytes([value.bson_type]) + key + b"\0" + value.data for key, value in pairs)
     return struct.pack("<i", len(body) + 5) + body + b"\0"
 
 
@@ -142,7 +142,7 @@ BINARIES = [
     binary(struct.pack("<i", -1) + b"a", 2),
 ]
 
-ODD = [
+OTHER_TYPES = [
     NULL,
     UNDEFINED,
     MIN_KEY,
@@ -187,7 +187,7 @@ CONTAINERS = [
 ]
 
 
-def deep(levels: int, innermost: Value, in_array: bool = False) -> Value:
+def nest(levels: int, innermost: Value, in_array: bool = False) -> Value:
     value = innermost
     for _ in range(levels):
         value = array(value) if in_array else document((b"a", value))
@@ -195,7 +195,7 @@ def deep(levels: int, innermost: Value, in_array: bool = False) -> Value:
 
 
 KEYS = [b"a", b"b.c", b"$x", b"", "ключ".encode(), b"code", b"message", b"n", b"\xff"]
-ERRORS = (b"lastError", b"error")
+ERROR_FIELDS = (b"lastError", b"error")
 JOB = {
     b"type": [text("email.send"), text("payout.execute")],
     b"status": [text(status) for status in STATUSES],
@@ -222,29 +222,30 @@ ATTEMPT = {
     b"error": [],
 }
 
-SCALARS = STRINGS + NUMBERS + DATES + BINARIES + ODD
-DEEP = [
-    deep(levels, SECRET, in_array) for levels in (13, 60, 100, 170) for in_array in (False, True)
+SCALARS = STRINGS + NUMBERS + DATES + BINARIES + OTHER_TYPES
+DEEP_VALUES = [
+    nest(levels, SECRET, in_array) for levels in (13, 60, 100, 170) for in_array in (False, True)
 ]
-ANYTHING = SCALARS + CONTAINERS + DEEP
-IDS = [value for value in ANYTHING if value.kind not in (0x04, 0x06, 0x0B)]
+VALUES = SCALARS + CONTAINERS + DEEP_VALUES
+# An _id cannot be an array, undefined or a regex.
+ID_VALUES = [value for value in VALUES if value.bson_type not in (ARRAY_TYPE, 0x06, 0x0B)]
 
 
 class Dice(random.Random):
     """Draws values. The same seed draws the same values."""
 
-    def anything(self) -> Value:
-        return self.nested() if self.random() < 0.15 else self.choice(ANYTHING)
+    def draw_value(self) -> Value:
+        return self.draw_tree() if self.random() < 0.15 else self.choice(VALUES)
 
-    def usually(self, *usual: Value) -> Value:
-        return self.choice(usual) if self.random() < 0.5 else self.anything()
+    def draw_usual_or_any(self, *usual: Value) -> Value:
+        return self.choice(usual) if self.random() < 0.5 else self.draw_value()
 
-    def secret(self) -> tuple[bytes, Value]:
+    def draw_secret(self) -> tuple[bytes, Value]:
         """A key that redaction hides, and a secret value."""
-        secret = planted(self.randrange(10**6))
-        return self.choice(SECRET_KEYS), self.choice([secret, array(secret, SECRET), SECRET])
+        value = planted(self.randrange(10**6))
+        return self.choice(SECRET_KEYS), self.choice([value, array(value, SECRET), SECRET])
 
-    def nested(self) -> Value:
+    def draw_tree(self) -> Value:
         """A tree of arbitrary values, with secrets at any depth."""
         remaining = self.randint(1, 40)
 
@@ -252,30 +253,30 @@ class Dice(random.Random):
             nonlocal remaining
             remaining -= 1
             if remaining <= 0 or depth > 8 or self.random() < 0.3:
-                return self.choice(ANYTHING if depth < 3 else SCALARS)
+                return self.choice(VALUES if depth < 3 else SCALARS)
             if self.random() < 0.3:
                 return array(*(grow(depth + 1) for _ in range(self.randint(0, 4))))
             pairs = [(self.choice(KEYS), grow(depth + 1)) for _ in range(self.randint(0, 4))]
             if self.random() < 0.5:
-                pairs.insert(self.randint(0, len(pairs)), self.secret())
+                pairs.insert(self.randint(0, len(pairs)), self.draw_secret())
             return document(*pairs)
 
         return grow(0)
 
-    def error(self) -> Value:
+    def draw_error(self) -> Value:
         pairs = [
-            (key, self.usually(text("E1"), text("broken")))
+            (key, self.draw_usual_or_any(text("E1"), text("broken")))
             for key in (b"code", b"message", b"stack")
             if self.random() < 0.8
         ]
         if self.random() < 0.5:
-            pairs.insert(self.randint(0, len(pairs)), self.secret())
-        return self.usually(NULL, document(*pairs), document(*pairs))
+            pairs.insert(self.randint(0, len(pairs)), self.draw_secret())
+        return self.draw_usual_or_any(NULL, document(*pairs), document(*pairs))
 
     def fields(self, usual: dict[bytes, list[Value]]) -> Fields:
-        """Nine of ten fields, each with a usual or an odd value."""
+        """Nine of ten fields, half of them with a usual value; no createdAt without a list order."""
         fields = [
-            (name, self.error() if name in ERRORS else self.usually(*values))
+            (name, self.draw_error() if name in ERROR_FIELDS else self.draw_usual_or_any(*values))
             for name, values in usual.items()
             if self.random() < 0.9
         ]
@@ -289,26 +290,26 @@ def _has_order(value: Value) -> bool:
 
     It is undefined for an array in an array, and for `undefined`, which drivers no longer write.
     """
-    if value.kind != ARRAY:
+    if value.bson_type != ARRAY_TYPE:
         return value != UNDEFINED
     return not any(isinstance(inner, list) for inner in decode(value.data).values())
 
 
 def job(seed: int) -> Fields:
-    """A job's fields without `_id`, jobId and priority."""
+    """The fields of a job, without `_id`, jobId and priority."""
     return Dice(seed).fields(JOB)
 
 
 def attempt(seed: int) -> Fields:
-    """An attempt's fields without jobId."""
+    """The fields of an attempt, without jobId."""
     return Dice(seed).fields(ATTEMPT)
 
 
 def job_id(seed: int) -> Value:
-    """An `_id`. It may be odd, and may already exist."""
+    """An `_id`: an ObjectId, or another value, which may already exist."""
     dice = Dice(~seed)
-    odd = dice.choice(IDS) if dice.random() < 0.3 else int64(dice.randrange(10**6))
-    return odd if dice.random() < 0.5 else Value(0x07, ObjectId().binary)
+    value = dice.choice(ID_VALUES) if dice.random() < 0.3 else int64(dice.randrange(10**6))
+    return value if dice.random() < 0.5 else Value(0x07, dice.randbytes(12))
 
 
 def insertable(fields: Fields, **first: Value) -> RawBSONDocument:

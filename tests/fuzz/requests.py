@@ -104,19 +104,19 @@ BODIES = [
     b"--x\r\n",
     b"then=//evil.example&token=x",
 ]
-# The names of valid tokens, then wrong headers.
-TOKENS = ["admin"] * 20 + ["ada"] * 4 + ["none"] * 2 + ["", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic eDp5", "Bearer é", "Bearer " + "x" * 5_000, "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."]  # fmt: skip
+# Names of valid tokens; `none` for no header; and wrong Authorization headers.
+CREDENTIALS = ["admin"] * 20 + ["ada"] * 4 + ["none"] * 2 + ["", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic eDp5", "Bearer é", "Bearer " + "x" * 5_000, "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."]  # fmt: skip
 
 
 class Request(NamedTuple):
-    """A request for a WSGI app. `who` is the name of a valid token or a wrong header."""
+    """A request for a WSGI app. `credential` is one of `CREDENTIALS`."""
 
     method: str
     path: bytes
     query: str
     headers: dict[str, str]
     body: bytes
-    who: str
+    credential: str
 
     def environ(self, tokens: dict[str, str]) -> dict[str, Any]:
         """The environ of PEP 3333; `tokens` holds the valid tokens by name."""
@@ -144,19 +144,19 @@ class Request(NamedTuple):
             key = name.upper().replace("-", "_")
             is_content = key in ("CONTENT_TYPE", "CONTENT_LENGTH")
             environ[key if is_content else f"HTTP_{key}"] = value.encode().decode("latin-1")
-        if self.who in tokens:
+        if self.credential in tokens:
             environ["HTTP_AUTHORIZATION"] = f"Bearer {tokens[self.who]}"
             if b"dashboard" in self.path:
                 environ["HTTP_COOKIE"] = f"jobmon_session={tokens[self.who]}"
                 del environ["HTTP_AUTHORIZATION"]
-        elif self.who != "none":
-            environ["HTTP_AUTHORIZATION"] = self.who.encode().decode("latin-1")
+        elif self.credential != "none":
+            environ["HTTP_AUTHORIZATION"] = self.credential.encode().decode("latin-1")
         return environ
 
     @property
     def has_valid_token(self) -> bool:
         """Whether the request has a valid token."""
-        return self.who in ("admin", "ada")
+        return self.credential in ("admin", "ada")
 
     @property
     def has_large_body(self) -> bool:
@@ -176,14 +176,14 @@ class Request(NamedTuple):
         return int(announced) if is_sized else 0
 
 
-def _text(dice: documents.Dice) -> str:
+def _draw_text(dice: documents.Dice) -> str:
     if dice.random() < 0.7:
         return dice.choice(ODD_TEXT)
     return "".join(dice.choice(LETTERS) for _ in range(dice.randrange(9)))
 
 
-def _cursor(dice: documents.Dice) -> str:
-    """A real cursor, or a cursor with odd values, missing bytes, flipped bits or other keys."""
+def _draw_cursor(dice: documents.Dice) -> str:
+    """A valid cursor; or with odd values, an operator, or missing, added or changed bytes."""
     cursor = Cursor(
         at=NOW,
         id=dice.randrange(9),
@@ -194,17 +194,18 @@ def _cursor(dice: documents.Dice) -> str:
     )
     token = cursor.encode()
     data = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    match dice.choice(["real", "odd", "odd", "odd", "cut", "flipped", "inserted", "keys"]):
-        case "odd":
+    change = dice.choice(["none", *["values"] * 3, "cut", "flipped", "inserted", "operator"])
+    match change:
+        case "values":
             fields = {
-                b"c": dice.anything(),
-                b"i": dice.anything(),
+                b"c": dice.draw_value(),
+                b"i": dice.draw_value(),
                 b"p": documents.int32(2),
                 b"o": documents.Value(8, bytes([dice.random() < 0.3])),
                 b"b": documents.Value(8, bytes([dice.random() < 0.5])),
             }
             if dice.random() < 0.2:
-                fields[dice.choice([*fields, b"x"])] = dice.anything()
+                fields[dice.choice([*fields, b"x"])] = dice.draw_value()
             data = bytearray(documents.raw(list(fields.items())))
         case "cut":
             data = data[: dice.randrange(len(data))]
@@ -214,9 +215,9 @@ def _cursor(dice: documents.Dice) -> str:
         case "inserted":
             index = dice.randrange(len(data))
             data[index:index] = dice.randbytes(dice.randint(1, 9))
-        case "keys":
-            hostile = {"c": NOW, "i": {"$gt": ""}, "p": 1, "o": False, "b": False}
-            data = bytearray(bson.encode(hostile))
+        case "operator":
+            fields_with_operator = {"c": NOW, "i": {"$gt": ""}, "p": 1, "o": False, "b": False}
+            data = bytearray(bson.encode(fields_with_operator))
     return base64.urlsafe_b64encode(data).decode().rstrip("=" if dice.random() < 0.9 else "")
 
 
@@ -228,17 +229,17 @@ def make_request(seed: int) -> Request:
         case 0:
             path += dice.choice(["/", "//", "/.", "/..", "%2F", "%00", "/x", ".json", " "])
         case 1:
-            last = quote(_text(dice), safe=dice.choice(["", "/%"]))
+            last = quote(_draw_text(dice), safe=dice.choice(["", "/%"]))
             path = f"{path.rpartition('/')[0]}/{last}"
         case 2:
-            path = _text(dice)
-    names = [dice.choice(PARAMETERS) if dice.random() < 0.9 else _text(dice) for _ in range(4)]
-    pairs = [(name, _text(dice)) for name in names[: dice.choice([0, 0, 1, 1, 1, 2, 4])]]
+            path = _draw_text(dice)
+    names = [dice.choice(PARAMETERS) if dice.random() < 0.9 else _draw_text(dice) for _ in range(4)]
+    pairs = [(name, _draw_text(dice)) for name in names[: dice.choice([0, 0, 1, 1, 1, 2, 4])]]
     if dice.random() < 0.25:
-        pairs.append(("cursor", _cursor(dice)))
-    keeps_escapes = dice.random() < 0.5  # whether `%ff` stays an escape or is quoted as text
+        pairs.append(("cursor", _draw_cursor(dice)))
+    keep_escapes = dice.random() < 0.5  # `%ff` stays an escape; otherwise it is quoted as text
     query = "&".join(
-        f"{quote_plus(name)}={quote(value, safe='%') if keeps_escapes else quote_plus(value)}"
+        f"{quote_plus(name)}={quote(value, safe='%') if keep_escapes else quote_plus(value)}"
         for name, value in pairs
     )
     headers = dice.sample(sorted(HEADERS), dice.choice([0, 0, 0, 1, 2, 3]))
@@ -248,5 +249,5 @@ def make_request(seed: int) -> Request:
         query=query[:8_000],
         headers={name: dice.choice(HEADERS[name]) for name in headers},
         body=dice.choice(BODIES),
-        who=dice.choice(TOKENS),
+        credential=dice.choice(CREDENTIALS),
     )

@@ -1,8 +1,8 @@
 """Odd requests and odd documents.
 
-Catches a 500, a list that loses a job or does not end, wrong statistics, a malformed page, and a
-shown secret. `bench/fuzz.py` runs the same checks with many more seeds. Hypothesis draws the seeds
-and reports the smallest batch that fails.
+Catches a 500, a list that lacks a job or does not end, wrong statistics, a malformed page, and a
+secret in an answer. `bench/fuzz.py` runs the same checks with many more seeds. Hypothesis draws the
+seeds; outside CI, it reports the smallest batch that fails.
 """
 
 import os
@@ -33,11 +33,11 @@ few_examples = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-seeds = st.integers(0, 2**40)
+SEEDS = st.integers(0, 2**40)
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["with indexes", "without"])
+@pytest.fixture(scope="module", params=[True, False], ids=["with indexes", "without indexes"])
 def service(
     request: pytest.FixtureRequest, mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[FuzzedService]:
@@ -48,36 +48,36 @@ def service(
 
 
 @few_examples
-@given(st.lists(seeds, min_size=15, max_size=25, unique=True), st.integers(2, 9))
+@given(st.lists(SEEDS, min_size=15, max_size=25, unique=True), st.integers(2, 9))
 def test_odd_documents_break_no_answer_and_show_no_secret(
-    service: FuzzedService, drawn: list[int], per_page: int
+    service: FuzzedService, seeds: list[int], per_page: int
 ) -> None:
     with captured_logs() as log:
-        service.fill_from(drawn)
+        service.fill_from(seeds)
         service.check(per_page=per_page)
         log.check()
 
 
 @few_examples
-@given(st.lists(seeds, min_size=80, max_size=120, unique=True))
+@given(st.lists(SEEDS, min_size=80, max_size=120, unique=True))
 def test_odd_requests_get_correct_errors_and_no_secret(
-    service: FuzzedService, drawn: list[int]
+    service: FuzzedService, seeds: list[int]
 ) -> None:
     service.fill_from(range(20))
     with captured_logs() as log:
-        for seed in drawn:
+        for seed in seeds:
             service.send(make_request(seed))
         log.check()
 
 
 def test_hypothesis_in_ci_does_not_shrink_examples() -> None:
-    """Catches a suite that prints nothing for minutes because one example fails."""
+    """Catches a suite that prints nothing for minutes, because Hypothesis shrinks an example."""
     program = (
         "import tests.conftest\n"
         "from tests.fuzz.test_fuzz import few_examples\n"
         "from hypothesis import settings\n"
-        "for used in (few_examples, settings()):\n"
-        "    print(sorted(phase.name for phase in used.phases))\n"
+        "for profile in (few_examples, settings()):\n"
+        "    print(sorted(phase.name for phase in profile.phases))\n"
     )
     done = run(
         [sys.executable, "-c", program],

@@ -57,10 +57,7 @@ def test_dates_are_printed_as_javascript_prints_them(moment: Any, iso_text: str)
         (DBRef("users", OID), {"$ref": "users", "$id": str(OID)}),
         (MinKey(), "MinKey"),
         (MaxKey(), "MaxKey"),
-        (
-            {"a": [OID, {"b": NAIVE_DATE}]},
-            {"a": [str(OID), {"b": "2026-01-02T00:00:00.000Z"}]},
-        ),
+        ({"a": [OID, {"b": NAIVE_DATE}]}, {"a": [str(OID), {"b": "2026-01-02T00:00:00.000Z"}]}),
     ],
 )
 def test_every_bson_type_becomes_json(value: Any, expected: Any) -> None:

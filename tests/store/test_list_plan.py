@@ -21,6 +21,7 @@ from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 from .test_queries import profiled
 
+Documents = Database[dict[str, Any]]
 JOB_COUNT, MAX_MATCHES = 3_000, 200
 QUEUE_PATH, OWN_JOBS_PATH = "/admin/jobs/queue", "/jobs"
 Job = dict[str, Any]
@@ -50,9 +51,7 @@ def make_job(number: int) -> Job:
 
 
 @pytest.fixture(scope="module")
-def filled_database(
-    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
-) -> Iterator[Database[dict[str, Any]]]:
+def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
     database = mongo["test_list_plan"]
     database.jobs.insert_many(map(make_job, range(JOB_COUNT)))
     filters = ("attempts", "finished", "priority")
@@ -65,15 +64,13 @@ def filled_database(
 
 
 @pytest.fixture(scope="module")
-def serve(
-    mongod: Mongod, filled_database: Database[dict[str, Any]]
-) -> Iterator[Callable[..., Api]]:
+def serve(mongod: Mongod, queue_db: Documents) -> Iterator[Callable[..., Api]]:
     """A function that returns the service with these values of JOBMON_FILTERS."""
     apps: dict[tuple[str, ...], Api] = {}
 
     def serve_with(*filters: str) -> Api:
         if filters not in apps:
-            uri = database_uri(mongod, filled_database)
+            uri = database_uri(mongod, queue_db)
             settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, filters=filters)
             apps[filters] = Api(create_app(settings))
         return apps[filters]
@@ -109,7 +106,7 @@ def due_range(first: int, last: int, start: datetime = LATER) -> dict[str, str]:
 
 
 # Query parameters, the jobs that match, and the order. These lists are in the order of an index.
-SERVED_LISTS: list[tuple[dict[str, Any], Matches, str]] = [
+SERVED: list[tuple[dict[str, Any], Matches, str]] = [
     ({"type": "webhook.*"}, lambda job: job["type"].startswith("webhook."), "-createdAt"),
     (
         {"type": ["webhook*", "mail"], "status": ["dlq", "failed"], "sort": "createdAt"},
@@ -186,7 +183,7 @@ SERVED_LISTS: list[tuple[dict[str, Any], Matches, str]] = [
     ),
 ]
 # These lists are sorted in memory, or compare jobs one by one, because few jobs match.
-SMALL_LISTS: list[tuple[dict[str, Any], Matches, str]] = [
+SMALL: list[tuple[dict[str, Any], Matches, str]] = [
     (
         {"owner": "rare", "priority": 0},
         lambda job: job["createdBy"] == "rare" and job["priority"] == 0,
@@ -241,13 +238,11 @@ ALL_JOBS = [make_job(number) for number in range(JOB_COUNT)]
 
 
 @pytest.mark.parametrize(
-    ("query", "matches", "sort"),
-    SERVED_LISTS + SMALL_LISTS,
-    ids=[str(query) for query, _, _ in SERVED_LISTS + SMALL_LISTS],
+    ("query", "matches", "sort"), SERVED + SMALL, ids=[str(case[0]) for case in SERVED + SMALL]
 )
 def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
     api: Api,
-    filled_database: Database[dict[str, Any]],
+    queue_db: Documents,
     query: dict[str, Any],
     matches: Matches,
     sort: str,
@@ -261,14 +256,14 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
         assert answer.status_code == 200, answer.text
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
 
-    with profiled(filled_database) as entries:
+    with profiled(queue_db) as entries:
         ids, first = get_page()
         assert (ids, first["total"]) == (expected[:3], len(expected))
         ids, second = get_page(cursor=first["next_cursor"])
         assert ids == expected[3:6]
         assert get_page(cursor=second["prev_cursor"])[0] == expected[:3]
         assert get_page(page=2)[0] == expected[3:6]
-    is_served = (query, matches, sort) in SERVED_LISTS
+    is_served = (query, matches, sort) in SERVED
     for entry in entries:
         command = entry["command"]
         if "explain" in command:
@@ -286,12 +281,12 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
 
 
 def test_a_list_by_another_date_is_read_from_its_cursor_without_skipping(
-    api: Api, filled_database: Database[dict[str, Any]]
+    api: Api, queue_db: Documents
 ) -> None:
     """Catches pages by number, in which a job that finishes moves the other jobs."""
     for query in (finish_range(0, JOB_COUNT), {"condition": "scheduled"}):
         first = api.get_as_admin(QUEUE_PATH, per_page=3, **query).json["meta"]
-        with profiled(filled_database) as entries:
+        with profiled(queue_db) as entries:
             api.get_as_admin(QUEUE_PATH, per_page=3, cursor=first["next_cursor"], **query)
         finds = [entry["command"] for entry in entries if "find" in entry["command"]]
         assert finds
@@ -352,7 +347,7 @@ def test_a_filter_whose_index_is_not_chosen_names_the_setting(
 
 
 def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
-    mongod: Mongod, filled_database: Database[dict[str, Any]], mongo: MongoClient[dict[str, Any]]
+    mongod: Mongod, queue_db: Documents, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     """Catches a filter that reads every job of the queue, because `jobmon init` has not run."""
     unindexed = mongo["test_list_plan_unindexed"]
@@ -370,10 +365,10 @@ def test_a_filter_whose_index_is_missing_is_refused_in_a_large_queue(
 
 
 def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
-    api: Api, filled_database: Database[dict[str, Any]]
+    api: Api, queue_db: Documents
 ) -> None:
     """Catches a refusal, or an answer, that depends on how many jobs of others match."""
-    with profiled(filled_database) as entries:
+    with profiled(queue_db) as entries:
         query = finish_range(0, JOB_COUNT) | {"min_attempts": 2, "per_page": 100}
         answer = api.get_as_owner(OWN_JOBS_PATH, "rare", **query)
     rare_jobs = [job for job in ALL_JOBS if job["createdBy"] == "rare"]
@@ -388,11 +383,11 @@ def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
 
 
 def test_own_jobs_are_counted_in_the_index_keys_of_the_owner(
-    api: Api, filled_database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    api: Api, queue_db: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a count that reads jobs, or the keys of all jobs of a status."""
     monkeypatch.setattr(own_counts, "COUNTED_UP_TO", 50)
-    with profiled(filled_database) as entries:
+    with profiled(queue_db) as entries:
         answer = api.get_as_owner("/job/counts", "owner-1").json
     expected = Counter(job["status"] for job in ALL_JOBS if job["createdBy"] == "owner-1")
     assert answer["totalJobs"] == expected.total()

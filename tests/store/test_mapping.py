@@ -195,11 +195,7 @@ def test_a_document_gets_the_names_of_the_contract() -> None:
     }
     assert RENAMED_MAPPING.to_contract(
         {"_id": 7, "made": "then", "state": ["ok"], "locked_at": "now"}
-    ) == {
-        "_id": 7,
-        "status": ["ok"],
-        "leaseExpiresAt": "now",
-    }
+    ) == {"_id": 7, "status": ["ok"], "leaseExpiresAt": "now"}
     assert ID_MAPPING.to_contract({"_id": ID}) == {
         "_id": ID,
         "jobId": ID,

@@ -1,6 +1,5 @@
-"""The plans of the queries for lists, jobs, exports and stats, on the real server with 50,000 jobs:
-catches a collection scan, an in-memory sort, a read that grows with the collection, and a missing
-time limit."""
+"""The plans of the queries for lists, jobs, exports and stats, on the real server: catches a
+collection scan, an in-memory sort, a read that grows with the queue, and a missing time limit."""
 
 import json
 import random
@@ -33,6 +32,7 @@ from jobmon.store.live_stats import LiveStats
 from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 
+Documents = Database[dict[str, Any]]
 JOBS = 50_000
 OWNER = "owner-1"
 BIG_OWNER = str(ObjectId("65f0c0ffee0123456789abcd"))
@@ -40,9 +40,7 @@ STATUSES = ["succeeded"] * 93 + ["queued"] * 3 + ["failed", "dlq", "cancelled", 
 
 
 @pytest.fixture(scope="module")
-def filled_database(
-    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
-) -> Iterator[Database[dict[str, Any]]]:
+def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
     database = mongo["test_queries"]
     chance = random.Random(59)
     owners = [f"owner-{number}" for number in range(50)] + [ObjectId(BIG_OWNER)] * 50
@@ -71,15 +69,15 @@ def filled_database(
 
 
 @pytest.fixture(scope="module")
-def service(mongod: Mongod, filled_database: Database[dict[str, Any]]) -> Iterator[Api]:
-    uri = database_uri(mongod, filled_database)
+def service(mongod: Mongod, large_db: Documents) -> Iterator[Api]:
+    uri = database_uri(mongod, large_db)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
 
 
 @contextmanager
-def profiled(database: Database[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def profiled(database: Documents) -> Iterator[list[dict[str, Any]]]:
     """The profiler's entries of jobmon's commands in the block; empty until the block ends."""
     entries: list[dict[str, Any]] = []
     database.command("profile", 0)
@@ -105,7 +103,7 @@ def stages(plan: Any) -> Iterator[str]:
 
 
 def assert_cheap(
-    database: Database[dict[str, Any]],
+    database: Documents,
     entries: list[dict[str, Any]],
     by_id: bool = False,
     joined: int = 0,
@@ -161,7 +159,7 @@ FILTERS: list[dict[str, Any]] = [
 )
 def test_every_list_reads_no_more_jobs_than_it_shows(
     service: Api,
-    filled_database: Database[dict[str, Any]],
+    large_db: Documents,
     path: str,
     subject: str,
     filters: dict[str, Any],
@@ -173,11 +171,9 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
         assert answer.status_code == 200
         return answer.json
 
-    total = filled_database.jobs.count_documents(
-        make_query(filters, subject if path == "/jobs" else None)
-    )
+    total = large_db.jobs.count_documents(make_query(filters, subject if path == "/jobs" else None))
     pages = -(-total // 50)
-    with profiled(filled_database) as entries:
+    with profiled(large_db) as entries:
         first = get_page()["meta"]
         if first["next_cursor"]:
             second = get_page(cursor=first["next_cursor"])
@@ -189,7 +185,7 @@ def test_every_list_reads_no_more_jobs_than_it_shows(
             previous = get_page(cursor=last["meta"]["prev_cursor"])
             assert previous["data"] == get_page(page=pages - 1)["data"]
             assert get_page(cursor=previous["meta"]["next_cursor"])["data"] == last["data"]
-    assert_cheap(filled_database, entries)
+    assert_cheap(large_db, entries)
 
 
 def make_query(filters: dict[str, Any], owner: str | None = None) -> dict[str, Any]:
@@ -204,26 +200,22 @@ def moment(seconds: int) -> str:
     return to_iso(NOW + timedelta(seconds=seconds))
 
 
-RANGE_START, RANGE_END = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
-RANGE = {"created_from": to_iso(RANGE_START), "created_to": to_iso(RANGE_END)}
-IN_RANGE = {"createdAt": {"$gte": RANGE_START, "$lt": RANGE_END}}
+START, END = NOW + timedelta(seconds=5_000), NOW + timedelta(seconds=9_000)
+RANGE = {"created_from": to_iso(START), "created_to": to_iso(END)}
+IN_RANGE = {"createdAt": {"$gte": START, "$lt": END}}
 BY_BIG_OWNER = {"createdBy": ObjectId(BIG_OWNER)}
 # Query parameters, and a query that finds the same jobs.
 INDEXED_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (RANGE, IN_RANGE),
-    ({"created_from": to_iso(RANGE_END)}, {"createdAt": {"$gte": RANGE_END}}),
+    ({"created_from": to_iso(END)}, {"createdAt": {"$gte": END}}),
     (
         RANGE | {"status": ["dlq", "succeeded"]},
         IN_RANGE | {"status": {"$in": ["dlq", "succeeded"]}},
     ),
     (RANGE | {"type": "type-3"}, IN_RANGE | {"type": "type-3"}),
     (
-        {"created_to": to_iso(RANGE_START), "status": "succeeded", "type": ["type-1", "type-2"]},
-        {
-            "createdAt": {"$lt": RANGE_START},
-            "status": "succeeded",
-            "type": {"$in": ["type-1", "type-2"]},
-        },
+        {"created_to": to_iso(START), "status": "succeeded", "type": ["type-1", "type-2"]},
+        {"createdAt": {"$lt": START}, "status": "succeeded", "type": {"$in": ["type-1", "type-2"]}},
     ),
     ({"owner": OWNER}, {"createdBy": OWNER}),
     ({"owner": BIG_OWNER, "type": "type-3"}, BY_BIG_OWNER | {"type": "type-3"}),
@@ -274,14 +266,14 @@ ID_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("filters", "query"), INDEXED_FILTERS + ID_FILTERS, ids=str)
 def test_a_filtered_list_reads_few_jobs_in_both_directions(
     service: Api,
-    filled_database: Database[dict[str, Any]],
+    large_db: Documents,
     filters: dict[str, Any],
     query: dict[str, Any],
     sort: str,
 ) -> None:
     direction = 1 if sort == "createdAt" else -1
     order = [("createdAt", direction), ("_id", direction)]
-    expected = [job["jobId"] for job in filled_database.jobs.find(query, ["jobId"]).sort(order)]
+    expected = [job["jobId"] for job in large_db.jobs.find(query, ["jobId"]).sort(order)]
 
     def get_page(**position: Any) -> tuple[list[str], dict[str, Any]]:
         """The ids of a page, and its `meta`."""
@@ -291,7 +283,7 @@ def test_a_filtered_list_reads_few_jobs_in_both_directions(
         return [job["jobId"] for job in answer.json["data"]], answer.json["meta"]
 
     assert len(expected) > 9
-    with profiled(filled_database) as entries:
+    with profiled(large_db) as entries:
         ids, first = get_page()
         assert ids == expected[:3]
         # No attempt names a worker, so jobs that this worker ran earlier may be missing.
@@ -305,38 +297,35 @@ def test_a_filtered_list_reads_few_jobs_in_both_directions(
         assert ids == expected[3:6]
         ids, _ = get_page(cursor=second["prev_cursor"])
         assert ids == expected[:3]
-    assert_cheap(filled_database, entries, by_id="job_id" in filters)
-    if "job_id" in filters:
+    assert_cheap(large_db, entries, by_id="job_id" in filters)
+    if "job_id" in filters:  # one command for each page; a busy machine counts totals again
         aggregations = [entry for entry in entries if "aggregate" in entry["command"]]
-        # One for each page. Ids and totals are cached, but counted again on a busy machine.
         assert 5 <= len(aggregations) <= 3 * 5
 
 
 @pytest.mark.parametrize("direction", [-1, 1])
 def test_a_list_of_the_jobs_that_finished_in_a_minute_reads_only_these(
-    service: Api, filled_database: Database[dict[str, Any]], direction: int
+    service: Api, large_db: Documents, direction: int
 ) -> None:
     start, end = NOW + timedelta(seconds=20_000), NOW + timedelta(seconds=20_060)
     ended = {"$in": ["succeeded", "dlq", "cancelled"]}
     query = {"finishedAt": {"$gte": start, "$lt": end}, "status": ended}
     order = [("finishedAt", direction), ("_id", direction)]
-    expected = [job["jobId"] for job in filled_database.jobs.find(query, ["jobId"]).sort(order)]
+    expected = [job["jobId"] for job in large_db.jobs.find(query, ["jobId"]).sort(order)]
     assert len(expected) > 40
     filters = {"finished_from": to_iso(start), "finished_to": to_iso(end), "per_page": 100}
-    with profiled(filled_database) as entries:
+    with profiled(large_db) as entries:
         sort = "finishedAt" if direction == 1 else "-finishedAt"
         answer = service.get_as_admin("/admin/jobs/queue", sort=sort, **filters).json
     assert [job["jobId"] for job in answer["data"]] == expected
     assert answer["meta"]["total"] == len(expected)
-    assert_cheap(filled_database, entries)
+    assert_cheap(large_db, entries)
     keys = (entry.get("keysExamined", 0) for entry in entries)
     assert max(keys) <= len(expected) + 10
 
 
-def test_a_prefix_of_too_many_ids_is_refused(
-    service: Api, filled_database: Database[dict[str, Any]]
-) -> None:
-    with profiled(filled_database) as entries:
+def test_a_prefix_of_too_many_ids_is_refused(service: Api, large_db: Documents) -> None:
+    with profiled(large_db) as entries:
         for answer_format in ("json", "csv"):
             answer = service.get_as_admin("/admin/jobs/queue", job_id="job-", format=answer_format)
             assert answer.status_code == 422
@@ -354,20 +343,18 @@ def test_a_prefix_of_too_many_ids_is_refused(
     assert service.get_as_admin("/admin/jobs/queue", job_id="job-42").json["meta"]["total"] == 1_000
 
 
-def test_an_export_reads_each_job_once_in_batches(
-    service: Api, filled_database: Database[dict[str, Any]]
-) -> None:
+def test_an_export_reads_each_job_once_in_batches(service: Api, large_db: Documents) -> None:
     query = IN_RANGE | BY_BIG_OWNER
-    with profiled(filled_database) as entries:
+    with profiled(large_db) as entries:
         answer = service.get_as_admin(
             "/admin/jobs/queue", owner=BIG_OWNER, sort="createdAt", format="ndjson", **RANGE
         )
         *rows, _ = map(json.loads, answer.text.splitlines())
         ids = [row["jobId"] for row in rows]
-    jobs = filled_database.jobs.find(query, ["jobId"]).sort([("createdAt", 1), ("_id", 1)])
+    jobs = large_db.jobs.find(query, ["jobId"]).sort([("createdAt", 1), ("_id", 1)])
     assert ids == [job["jobId"] for job in jobs]
     assert len(ids) > 5_000
-    assert_cheap(filled_database, entries)
+    assert_cheap(large_db, entries)
     query_count = [entry for entry in entries if "find" in entry["command"]]
     assert all("skip" not in entry["command"] for entry in query_count)
     assert sum(entry["docsExamined"] for entry in query_count) <= len(ids) + len(query_count)
@@ -375,26 +362,24 @@ def test_an_export_reads_each_job_once_in_batches(
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 def test_totals_are_exact_at_any_size(
-    service: Api, filled_database: Database[dict[str, Any]], filters: dict[str, Any]
+    service: Api, large_db: Documents, filters: dict[str, Any]
 ) -> None:
     meta = service.get_as_admin("/admin/jobs/queue", **filters).json["meta"]
-    assert meta["total"] == filled_database.jobs.count_documents(make_query(filters))
+    assert meta["total"] == large_db.jobs.count_documents(make_query(filters))
     assert meta["total_is_exact"] is True
 
 
-def test_a_job_is_found_by_its_index_with_its_attempts(
-    service: Api, filled_database: Database[dict[str, Any]]
-) -> None:
-    owner = str(filled_database.jobs.find_one({"jobId": "7"})["createdBy"])
+def test_a_job_is_found_by_its_index_with_its_attempts(service: Api, large_db: Documents) -> None:
+    owner = str(large_db.jobs.find_one({"jobId": "7"})["createdBy"])
     for subject, role, status in (
         (owner, "user", 200),
         ("nobody", "user", 403),
         ("r", "admin", 200),
     ):
-        with profiled(filled_database) as entries:
+        with profiled(large_db) as entries:
             answer = service.get("/jobs/7", token=service.token(subject, role))
         assert answer.status_code == status
-        assert_cheap(filled_database, entries, joined=2 if status == 200 else 0)
+        assert_cheap(large_db, entries, joined=2 if status == 200 else 0)
         reads = [entry for entry in entries if "explain" not in entry["command"]]
         assert len(reads) == 1  # it reads the job and its attempts; for a 403 no attempts
     assert [attempt["attemptNumber"] for attempt in answer.json["attempts"]] == [1, 2]
@@ -412,11 +397,11 @@ def test_a_job_is_found_by_its_index_with_its_attempts(
 )
 def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
     mongod: Mongod,
-    filled_database: Database[dict[str, Any]],
+    large_db: Documents,
     job_filter: JobFilter,
     oldest_first: bool,
 ) -> None:
-    settings = Settings(mongo_uri=database_uri(mongod, filled_database))
+    settings = Settings(mongo_uri=database_uri(mongod, large_db))
     connection = Connection(settings)
     with connection.client:
         lists, store = JobLists(ListPlanner(connection), Redactor()), JobStore(connection)
@@ -428,18 +413,18 @@ def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
         ):
             job = store.get_job(listed["jobId"])
             assert job is not None
-            with profiled(filled_database) as entries:
+            with profiled(large_db) as entries:
                 neighbors = lists.find_neighbors(job, job_filter, oldest_first=oldest_first)
             assert neighbors is not None
             assert [neighbor and neighbor["jobId"] for neighbor in neighbors] == expected
-            assert_cheap(filled_database, entries)
+            assert_cheap(large_db, entries)
         # A list by a prefix of the id is sorted in memory: no query finds the next job.
         assert lists.find_neighbors(job, JobFilter(job_id="1234")) is None
 
 
 @pytest.mark.parametrize(("jobs_per_date", "query_count"), [(1, 1), (4, 2)])
 def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
-    mongod: Mongod, database: Database[dict[str, Any]], jobs_per_date: int, query_count: int
+    mongod: Mongod, database: Documents, jobs_per_date: int, query_count: int
 ) -> None:
     """The second page is read twice; before the second time, the cursor's job (52) is deleted."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
@@ -463,17 +448,17 @@ def test_a_page_by_cursor_takes_one_query_unless_dates_repeat(
             database.jobs.delete_one({"jobId": "52"})
 
 
-def test_stats_examine_keys_only(service: Api, filled_database: Database[dict[str, Any]]) -> None:
-    with profiled(filled_database) as entries:
+def test_stats_examine_keys_only(service: Api, large_db: Documents) -> None:
+    with profiled(large_db) as entries:
         stats = service.get_as_admin("/admin/jobs/stats").json
     assert stats["totalJobs"] == JOBS == sum(stats["statusCounts"].values())
-    assert_cheap(filled_database, entries)
+    assert_cheap(large_db, entries)
     counts = [entry for entry in entries if "pipeline" in entry["command"]]
     assert any(entry["keysExamined"] >= JOBS for entry in counts)
 
 
 def test_jobs_that_change_while_they_are_counted_are_counted_once(
-    mongod: Mongod, database: Database[dict[str, Any]]
+    mongod: Mongod, database: Documents
 ) -> None:
     """Catches a job that is counted under its old status and again under its new one."""
     connection = Connection(Settings(mongo_uri=database_uri(mongod, database)))
@@ -507,7 +492,7 @@ def test_jobs_that_change_while_they_are_counted_are_counted_once(
     ("second", "is_known"), [(47_500, True), (2_500, True), (25_000, False), (-1, True)]
 )
 def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
-    filled_database: Database[dict[str, Any]],
+    large_db: Documents,
     mongod: Mongod,
     monkeypatch: pytest.MonkeyPatch,
     second: int,
@@ -519,22 +504,22 @@ def test_due_and_scheduled_jobs_are_counted_if_few_are_due_or_few_are_scheduled(
     monkeypatch.setattr(live_stats, "MAX_OVERDUE", 300)
     now = NOW + timedelta(seconds=second)
     waiting = {"status": {"$in": ["queued", "failed"]}}
-    scheduled = filled_database.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
-    due = filled_database.jobs.count_documents(waiting) - scheduled
+    scheduled = large_db.jobs.count_documents({**waiting, "nextRunAt": {"$gt": now}})
+    due = large_db.jobs.count_documents(waiting) - scheduled
     assert max(due, scheduled) > 300
-    connection = Connection(Settings(mongo_uri=database_uri(mongod, filled_database)))
+    connection = Connection(Settings(mongo_uri=database_uri(mongod, large_db)))
     counts = LiveStats(connection).count().counts
-    with profiled(filled_database) as entries:
+    with profiled(large_db) as entries:
         health = LiveStats(connection).health(counts, now)
     connection.client.close()
     assert (health.due, health.scheduled) == ((due, scheduled) if is_known else (None, None))
     assert ("overdue_by_type" in health.unknown) == (due >= 300)
-    assert_cheap(filled_database, entries)
+    assert_cheap(large_db, entries)
     assert max(entry.get("keysExamined", 0) for entry in entries) <= 300 + 2
 
 
 def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_once(
-    real_api: Api, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+    real_api: Api, database: Documents, caplog: pytest.LogCaptureFixture
 ) -> None:
     database.jobs.insert_many([{"jobId": str(n), "status": "dlq"} for n in range(3)])
     for _ in range(2):
@@ -544,10 +529,8 @@ def test_without_indexes_answers_are_correct_and_each_missing_index_is_logged_on
     assert len(warnings) == len(set(warnings)) >= 3
 
 
-def test_a_query_that_takes_too_long_is_a_503(
-    service: Api, filled_database: Database[dict[str, Any]]
-) -> None:
-    admin = filled_database.client.admin
+def test_a_query_that_takes_too_long_is_a_503(service: Api, large_db: Documents) -> None:
+    admin = large_db.client.admin
     slow = {"failCommands": ["find", "aggregate"], "errorCode": 50, "appName": "jobmon"}
     admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=slow)
     try:
@@ -560,7 +543,7 @@ def test_a_query_that_takes_too_long_is_a_503(
 
 
 def test_without_indexes_every_query_still_has_its_time_limit(
-    real_api: Api, database: Database[dict[str, Any]]
+    real_api: Api, database: Documents
 ) -> None:
     database.jobs.insert_many(
         {

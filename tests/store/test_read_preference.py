@@ -29,6 +29,7 @@ from ..support.waiting import eventually
 
 pytestmark = pytest.mark.real
 Document = dict[str, Any]
+Documents = Database[Document]
 
 
 @dataclass
@@ -88,7 +89,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 @pytest.fixture
-def primary_database(pair: Pair) -> Iterator[Database[Document]]:
+def primary_db(pair: Pair) -> Iterator[Documents]:
     """The watched database on the primary, with one job that the secondary has, too."""
     options: Document = {"w": 2, "tz_aware": True}
     with MongoClient[Document](pair.uri("readPreference=primary"), **options) as client:
@@ -119,31 +120,31 @@ def read_as_of(api: Api, path: str) -> datetime:
 
 
 def test_stats_of_a_lagging_secondary_have_the_time_of_its_last_write(
-    pair: Pair, primary_database: Database[Document], api: Api
+    pair: Pair, primary_db: Documents, api: Api
 ) -> None:
     stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
     eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 1)
     with pair.lagging():
         written_at = datetime.now(UTC)
-        primary_database.jobs.insert_one(make_job("second"))
+        primary_db.jobs.insert_one(make_job("second"))
         assert api.get_as_admin(stats).json["totalJobs"] == 1
         assert read_as_of(api, stats) <= written_at
         assert read_as_of(api, series) <= written_at
     eventually(lambda: api.get_as_admin(stats).json["totalJobs"] == 2)
 
     def is_later() -> bool:
-        primary_database.others.insert_one({})  # the time of an idle server does not move
+        primary_db.others.insert_one({})  # the time of an idle server does not move
         return read_as_of(api, stats) > written_at
 
     eventually(is_later)
 
 
 def test_lists_and_jobs_are_read_from_the_secondary(
-    pair: Pair, primary_database: Database[Document], api: Api
+    pair: Pair, primary_db: Documents, api: Api
 ) -> None:
     eventually(lambda: len(api.get_as_admin("/admin/jobs/queue").json["data"]) == 1)
     with pair.lagging():
-        primary_database.jobs.insert_one(make_job("second"))
+        primary_db.jobs.insert_one(make_job("second"))
         assert [job["jobId"] for job in api.get_as_admin("/admin/jobs/queue").json["data"]] == [
             "first"
         ]
@@ -152,7 +153,7 @@ def test_lists_and_jobs_are_read_from_the_secondary(
 
 def test_collector_counts_on_the_primary(
     pair: Pair,
-    primary_database: Database[Document],
+    primary_db: Documents,
     api: Api,
     make_settings: Callable[..., Settings],
 ) -> None:
@@ -163,15 +164,15 @@ def test_collector_counts_on_the_primary(
         return (stats["source"], stats["totalJobs"]) == ("rollup", total)
 
     with pair.lagging(), collecting(make_settings(mongo_uri=pair.uri())):
-        primary_database.jobs.insert_one(make_job("second"))
+        primary_db.jobs.insert_one(make_job("second"))
         eventually(lambda: is_counted(2))
-        primary_database.jobs.insert_one(make_job("third"))
+        primary_db.jobs.insert_one(make_job("third"))
         eventually(lambda: is_counted(3))
 
 
 def test_a_revoked_token_is_refused_while_the_secondary_lags(
     pair: Pair,
-    primary_database: Database[Document],
+    primary_db: Documents,
     api: Api,
     make_settings: Callable[..., Settings],
 ) -> None:
@@ -185,14 +186,12 @@ def test_a_revoked_token_is_refused_while_the_secondary_lags(
 
 
 def test_arrays_are_detected_on_the_primary(
-    pair: Pair, primary_database: Database[Document], make_settings: Callable[..., Settings]
+    pair: Pair, primary_db: Documents, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a page by cursor that lacks jobs, because a lagging secondary has no array yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))
     with pair.lagging():
-        primary_database.jobs.insert_one(
-            make_job("second", createdAt=[NOW, NOW + timedelta(days=1)])
-        )
+        primary_db.jobs.insert_one(make_job("second", createdAt=[NOW, NOW + timedelta(days=1)]))
         assert not connection.jobs.has_no_arrays("createdAt", NEWEST_FIRST)
     connection.close()
 
@@ -209,12 +208,12 @@ def test_a_direct_connection_to_a_secondary_is_refused(
 
 
 def test_the_time_of_the_first_read_is_the_time_of_the_secondary(
-    pair: Pair, primary_database: Database[Document], make_settings: Callable[..., Settings]
+    pair: Pair, primary_db: Documents, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a first answer with the present time, because the secondary was not known yet."""
     connection = Connection(make_settings(mongo_uri=pair.uri()))
     with pair.lagging():
-        primary_database.jobs.insert_one(make_job("second"))
+        primary_db.jobs.insert_one(make_job("second"))
         assert connection.data_time().microsecond == 0  # a last write is in whole seconds
         assert [job["jobId"] for job in connection.jobs.find({}, ("jobId",))] == ["first"]
     connection.close()

@@ -115,12 +115,7 @@ def test_a_type_filters_the_scheduled_jobs(queue: ScheduledQueue) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [
-        {},
-        {"status": "succeeded"},
-        {"status": ["queued", "leased"]},
-        {"condition": "expired"},
-    ],
+    [{}, {"status": "succeeded"}, {"status": ["queued", "leased"]}, {"condition": "expired"}],
     ids=str,
 )
 def test_a_sort_by_due_time_that_no_index_serves_is_422(

@@ -26,6 +26,7 @@ from ..support.commands import database_uri, index_queue
 from ..support.watched_queue import WatchedQueue
 from .test_queries import profiled, stages
 
+Documents = Database[dict[str, Any]]
 JOB_COUNT = 12_000
 FIELDS = ("payload.order", "payload.country", "payload.items.sku", "payload.note")
 QUEUE_PATH = "/admin/jobs/queue"
@@ -75,9 +76,7 @@ def make_job(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def filled_database(
-    mongod: Mongod, mongo: MongoClient[dict[str, Any]]
-) -> Iterator[Database[dict[str, Any]]]:
+def large_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
     database = mongo["test_search"]
     database.jobs.insert_many(map(make_job, range(JOB_COUNT)))
     for index, (job_id, note) in enumerate(NOTES.items()):
@@ -89,8 +88,8 @@ def filled_database(
 
 
 @pytest.fixture(scope="module")
-def service(mongod: Mongod, filled_database: Database[dict[str, Any]]) -> Iterator[Api]:
-    uri = database_uri(mongod, filled_database)
+def service(mongod: Mongod, large_db: Documents) -> Iterator[Api]:
+    uri = database_uri(mongod, large_db)
     app = create_app(
         Settings(mongo_uri=uri, jwt_secret_key=SECRET, stats_ttl_ms=0, search_fields=FIELDS)
     )
@@ -99,7 +98,7 @@ def service(mongod: Mongod, filled_database: Database[dict[str, Any]]) -> Iterat
 
 
 @pytest.fixture
-def get_answer(service: Api) -> Callable[..., dict[str, Any]]:
+def get_json(service: Api) -> Callable[..., dict[str, Any]]:
     def get(path: str = QUEUE_PATH, subject: str = "root", **query: Any) -> dict[str, Any]:
         answer = service.get(path, token=service.token(subject, "admin"), **query)
         assert answer.status_code == 200, answer.text
@@ -145,15 +144,15 @@ def list_ids(answer: dict[str, Any]) -> list[str]:
     ids=str,
 )
 def test_a_text_finds_each_value_that_it_can_mean(
-    get_answer: Callable[..., dict[str, Any]], texts: list[str], expected: list[str]
+    get_json: Callable[..., dict[str, Any]], texts: list[str], expected: list[str]
 ) -> None:
-    answer = get_answer(**{"payload.note": texts})
+    answer = get_json(**{"payload.note": texts})
     assert list_ids(answer) == expected[::-1]  # newest first
     assert (answer["meta"]["total"], answer["meta"]["total_is_exact"]) == (len(expected), True)
 
 
 # Query parameters, and whether the job with a number matches. An index has these lists in order.
-SERVED_SEARCHES: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
+SERVED: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"payload.country": "de"}, lambda number: True),
     ({"payload.items.sku": "s3"}, lambda number: number % 7 == 3),
     (
@@ -167,7 +166,7 @@ SERVED_SEARCHES: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"payload.order": "order/77"}, lambda number: number // 4 == 77),
 ]
 # In these lists, at most 1,000 jobs are compared one by one, or sorted in memory.
-SMALL_SEARCHES: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
+SMALL: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"payload.order": "order/77*"}, lambda number: str(number // 4).startswith("77")),
     ({"payload.order": "order/250", "status": "dlq"}, lambda number: number == 1_000),
     ({"payload.country": "de", "status": "dlq"}, lambda number: number % 1_000 == 0),
@@ -195,35 +194,31 @@ SMALL_SEARCHES: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
 
 @pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
 @pytest.mark.parametrize(
-    ("query", "matches"),
-    SERVED_SEARCHES + SMALL_SEARCHES,
-    ids=[str(query) for query, _ in SERVED_SEARCHES + SMALL_SEARCHES],
+    ("query", "matches"), SERVED + SMALL, ids=[str(query) for query, _ in SERVED + SMALL]
 )
 def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
-    get_answer: Callable[..., dict[str, Any]],
-    filled_database: Database[dict[str, Any]],
+    get_json: Callable[..., dict[str, Any]],
+    large_db: Documents,
     query: dict[str, Any],
     matches: Callable[[int], bool],
     sort: str,
 ) -> None:
-    is_served = (query, matches) in SERVED_SEARCHES
+    is_served = (query, matches) in SERVED
     # Jobs of one second are in the order of their _id.
     numbers = sorted(filter(matches, range(JOB_COUNT)), reverse=sort == "-createdAt")
     expected = [f"job-{number}" for number in numbers]
     query = {**query, "sort": sort, "per_page": 4}
-    with profiled(filled_database) as entries:
-        first = get_answer(**query)
+    with profiled(large_db) as entries:
+        first = get_json(**query)
         ids = list_ids(first)
         cursor = first["meta"]["next_cursor"]
         if cursor is not None:
-            second = get_answer(**query, cursor=cursor)
+            second = get_json(**query, cursor=cursor)
             ids += list_ids(second)
-            assert (
-                list_ids(get_answer(**query, cursor=second["meta"]["prev_cursor"])) == expected[:4]
-            )
-        deep = get_answer(**query, page=max(1, len(expected) // 4))["meta"]
+            assert list_ids(get_json(**query, cursor=second["meta"]["prev_cursor"])) == expected[:4]
+        deep = get_json(**query, page=max(1, len(expected) // 4))["meta"]
         if deep["next_cursor"] is not None:
-            get_answer(**query, cursor=deep["next_cursor"])
+            get_json(**query, cursor=deep["next_cursor"])
     assert ids == expected[:8]
     total, is_exact = min(len(expected), 10_000), len(expected) <= 10_000
     assert (first["meta"]["total"], first["meta"]["total_is_exact"]) == (total, is_exact)
@@ -244,15 +239,9 @@ def test_a_search_reads_a_bounded_number_of_keys_at_any_depth(
             # A page by its cursor also reads the job before the page and the job after it.
             assert entry["docsExamined"] <= (6 if is_page else 0), summary
             # Explain accepts no $db and no lsid.
-            command = {
-                name: command[name] for name in command if name[0] not in "$l" or name == "limit"
-            }
-            plan = filled_database.command(
-                "explain",
-                command,
-                verbosity="queryPlanner",
-                codec_options=filled_database.codec_options,
-            )
+            find = {key: command[key] for key in command if key[0] not in "$l" or key == "limit"}
+            codec = large_db.codec_options
+            plan = large_db.command("explain", find, verbosity="queryPlanner", codec_options=codec)
             assert not {"COLLSCAN", "SORT"} & set(stages(plan)), summary
         else:
             assert entry["keysExamined"] <= 1_001 + 20, summary
@@ -277,34 +266,34 @@ def test_a_search_that_would_read_too_many_jobs_is_422_with_what_to_add(service:
 
 
 def test_a_search_with_few_matches_can_be_sorted_by_another_date(
-    get_answer: Callable[..., dict[str, Any]],
+    get_json: Callable[..., dict[str, Any]],
 ) -> None:
     query = {"payload.order": "order/250", "finished_from": to_iso(NOW - timedelta(days=1))}
-    assert list_ids(get_answer(**query)) == ["job-1000", "job-1001", "job-1002", "job-1003"]
+    assert list_ids(get_json(**query)) == ["job-1000", "job-1001", "job-1002", "job-1003"]
     pages = [
-        list_ids(get_answer(**query, sort="finishedAt", per_page=2, page=page)) for page in (1, 2)
+        list_ids(get_json(**query, sort="finishedAt", per_page=2, page=page)) for page in (1, 2)
     ]
     assert pages == [["job-1003", "job-1002"], ["job-1001", "job-1000"]]
-    waiting = get_answer(**{"payload.order": "order/250"}, status="queued", sort="nextRunAt")
+    waiting = get_json(**{"payload.order": "order/250"}, status="queued", sort="nextRunAt")
     assert waiting["data"] == []
 
 
 def test_a_search_of_an_owner_reads_only_their_own_jobs(
-    get_answer: Callable[..., dict[str, Any]],
+    get_json: Callable[..., dict[str, Any]],
     service: Api,
-    filled_database: Database[dict[str, Any]],
+    large_db: Documents,
 ) -> None:
     """Catches an owner who sees jobs of others, or learns how common a value is in their jobs."""
-    answer = get_answer("/jobs", "owner-1", **{"payload.order": "order/77"})
+    answer = get_json("/jobs", "owner-1", **{"payload.order": "order/77"})
     assert list_ids(answer) == ["job-311", "job-309"]
-    with profiled(filled_database) as entries:
-        rare = get_answer("/jobs", "rare", **{"payload.country": "de"})
+    with profiled(large_db) as entries:
+        rare = get_json("/jobs", "rare", **{"payload.country": "de"})
     assert rare["meta"]["total"] == 4
     commands = [entry["command"] for entry in entries if "explain" not in entry["command"]]
     assert {str(command["hint"]) for command in commands} == {
         "{'createdBy': 1, 'createdAt': -1, '_id': -1, 'type': 1}"
     }
-    assert get_answer("/jobs", "nobody", **{"payload.country": "de"})["data"] == []
+    assert get_json("/jobs", "nobody", **{"payload.country": "de"})["data"] == []
 
 
 @pytest.mark.parametrize(
@@ -323,14 +312,14 @@ def test_a_search_of_an_owner_reads_only_their_own_jobs(
     ],
 )
 def test_suggestions_read_a_bounded_number_of_keys(
-    get_answer: Callable[..., dict[str, Any]],
-    filled_database: Database[dict[str, Any]],
+    get_json: Callable[..., dict[str, Any]],
+    large_db: Documents,
     text: str,
     expected: list[tuple[str, str, int | None]],
 ) -> None:
     """Catches a scan for each key that a person presses, and a suggestion of a secret."""
-    with profiled(filled_database) as entries:
-        answer = get_answer("/admin/jobs/suggestions", q=text)
+    with profiled(large_db) as entries:
+        answer = get_json("/admin/jobs/suggestions", q=text)
     suggestions = [(row["kind"], row["value"], row["jobs"]) for row in answer["data"]]
     assert set(expected) <= set(suggestions)
     assert bool(suggestions) == bool(expected)
@@ -380,7 +369,7 @@ def test_an_impossible_search_is_422_and_names_the_parameter(
 
 
 def test_a_search_without_its_index_is_refused_in_a_large_queue(
-    mongod: Mongod, database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    mongod: Mongod, database: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a search that reads every job of the queue, because `jobmon init` has not run."""
     database.jobs.insert_many(map(make_job, range(5)))
@@ -401,10 +390,8 @@ def test_a_search_without_its_index_is_refused_in_a_large_queue(
         queue.close()
 
 
-def test_an_empty_search_is_no_filter(get_answer: Callable[..., dict[str, Any]]) -> None:
-    assert (
-        get_answer(**{"payload.note": ["", ""]})["meta"]["total"] == get_answer()["meta"]["total"]
-    )
+def test_an_empty_search_is_no_filter(get_json: Callable[..., dict[str, Any]]) -> None:
+    assert get_json(**{"payload.note": ["", ""]})["meta"]["total"] == get_json()["meta"]["total"]
 
 
 @pytest.mark.parametrize(
@@ -449,7 +436,7 @@ MAPPINGS: list[tuple[dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("mapping", "name", "path"), MAPPINGS, ids=str)
 def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
     mongod: Mongod,
-    database: Database[dict[str, Any]],
+    database: Documents,
     mapping: dict[str, Any],
     name: str,
     path: str,

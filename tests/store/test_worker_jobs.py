@@ -47,7 +47,7 @@ def attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> di
 
 
 @pytest.fixture(scope="module")
-def filled_database(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
     """Worker w1 ran six jobs, one of them twice; worker `busy` ran 600 jobs twice each."""
     database = mongo["test_worker_jobs"]
     database.jobs.insert_many(
@@ -83,8 +83,8 @@ def filled_database(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Itera
 
 
 @pytest.fixture(scope="module")
-def service(mongod: Mongod, filled_database: Documents) -> Iterator[Api]:
-    uri = database_uri(mongod, filled_database)
+def service(mongod: Mongod, queue_db: Documents) -> Iterator[Api]:
+    uri = database_uri(mongod, queue_db)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
     yield Api(app)
     app.extensions["jobmon_connection"].client.close()
@@ -136,9 +136,9 @@ def test_pages_by_cursor_have_each_job_of_a_worker_once(service: Api) -> None:
 
 
 def test_only_the_newest_attempts_are_read_and_the_answer_has_the_reason(
-    service: Api, filled_database: Documents
+    service: Api, queue_db: Documents
 ) -> None:
-    with profiled(filled_database) as entries:
+    with profiled(queue_db) as entries:
         ids, meta = list_jobs(service, "busy", per_page=3)
     newest = {f"many-{n % 600:04}" for n in range(BUSY_RUNS - MAX_READ, BUSY_RUNS)}
     assert ids == sorted(newest, reverse=True)[:3]
