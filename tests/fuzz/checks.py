@@ -78,7 +78,7 @@ class _BalancedPage(HTMLParser):
 
 
 def parse_strictly(text: str) -> Any:
-    """Parse JSON whose numbers all parsers accept: no NaN, none too large. Numbers become floats."""
+    """Parse JSON whose numbers all parsers accept: no NaN, none too large. All become floats."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -298,7 +298,7 @@ class FuzzedService:
                 yield job
 
     def check_lists(self, per_page: int) -> None:
-        """Check that each filter lists the jobs that MongoDB finds, in both orders and directions."""
+        """Check that each filter lists the jobs that MongoDB finds, in both orders, forward and back."""
         no_array = {"$not": {"$type": "array"}}
         first_owner = {"$in": ["ada"]} | no_array
         second_owner = {"$in": [documents.OWNERS[1], documents.OID]} | no_array
