@@ -34,7 +34,7 @@ from ..conftest import NOW as MIDNIGHT
 NOW = MIDNIGHT + timedelta(seconds=30)
 START = MIDNIGHT - HOUR + MINUTE  # the hour's first step; NOW is in the last one
 MISSING = Missing(reason="indexes are missing", remedy="Create them.")
-Step = dict[str, tuple[int, int, int]]  # by type: attempts that succeeded and failed, dead jobs
+Step = dict[str, tuple[int, int, int]]  # by type: succeeded attempts, failed attempts, dead jobs
 
 
 def activity(succeeded: int = 0, failed: int = 0, died: int = 0) -> Activity:
@@ -74,9 +74,9 @@ def evidence(
     known: bool = True,
     **health: Any,
 ) -> Evidence:
-    """A queue, by default without unknown values. `steps`: by the minute of the last hour.
+    """A queue, by default without unknown values. `known`: whether the jobs could be counted.
 
-    `samples` have the number of queued jobs. `known`: whether the jobs could be counted.
+    `steps`: what ended, by the minute of the last hour. `samples`: the numbers of queued jobs.
     """
     defaults: dict[str, Any] = {
         "estimated_total": 0,
@@ -128,7 +128,7 @@ def overdue_since(**waited: timedelta) -> dict[str, datetime]:
     return {job_type: NOW - length for job_type, length in waited.items()}
 
 
-def test_all_clear_needs_every_check() -> None:
+def test_a_check_that_was_not_made_prevents_an_all_clear() -> None:
     assert is_all_clear(run_checks(evidence()))
     gaps: dict[str, dict[str, Any]] = {
         "whether jobs finish": {"minutes": MISSING},

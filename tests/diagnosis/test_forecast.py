@@ -24,7 +24,7 @@ from jobmon.store.stats import QueueHealth, QueueStats
 from ..conftest import NOW
 
 START = NOW - 31 * MINUTE
-Counts = dict[str, list[tuple[int, int]]]  # by type, for each block: jobs that came, that succeeded
+Counts = dict[str, list[tuple[int, int]]]  # by type: jobs that came and jobs that ended, by block
 
 
 def activity(arrived: int, completed: int) -> Activity:

@@ -195,9 +195,9 @@ class FuzzedService:
                 attempts.append(documents.insertable(documents.attempt(seed + 2), jobId=name))
         return self.fill(jobs, attempts)
 
-    def get(self, path: str, who: str = "admin", status: int = 200, **query: Any) -> TestResponse:
-        """GET with the token of `who`; the answer has to have this status, and no secret."""
-        answer = self.api.get(path, token=self.tokens[who], **query)
+    def get(self, path: str, user: str = "admin", status: int = 200, **query: Any) -> TestResponse:
+        """GET with the token of `user`; the answer has to have this status, and no secret."""
+        answer = self.api.get(path, token=self.tokens[user], **query)
         assert answer.status_code == status, f"{path} {query}: {answer.status} {answer.text[:500]}"
         assert PLANTED not in answer.text, f"{path} {query} shows a secret"
         return answer
@@ -298,7 +298,7 @@ class FuzzedService:
                 yield job
 
     def check_lists(self, per_page: int) -> None:
-        """Check that each filter lists the jobs that MongoDB finds, in both orders, forward and back."""
+        """Check that filtered lists have the jobs that MongoDB finds, in both orders and back."""
         no_array = {"$not": {"$type": "array"}}
         first_owner = {"$in": ["ada"]} | no_array
         second_owner = {"$in": [documents.OWNERS[1], documents.OID]} | no_array
@@ -332,12 +332,12 @@ class FuzzedService:
             self._check_list("/jobs", name, {}, {"createdBy": is_owner}, per_page)
 
     def _check_list(
-        self, path: str, who: str, parameters: dict[str, Any], query: dict[str, Any], per_page: int
+        self, path: str, user: str, parameters: dict[str, Any], query: dict[str, Any], per_page: int
     ) -> None:
         for sort, order in (("-createdAt", NEWEST_FIRST), ("createdAt", OLDEST_FIRST)):
             jobs = self.connection.jobs.collection.find(query, {"priority": 1, "_id": 0})
             expected = [job["priority"] for job in jobs.sort(order)]
-            listed = self._read_list(path, who, {**parameters, "sort": sort, "per_page": per_page})
+            listed = self._read_list(path, user, {**parameters, "sort": sort, "per_page": per_page})
             assert listed == expected, (
                 f"{path} {parameters} {sort}: {self._compare([listed], [expected])}"
             )
@@ -353,16 +353,16 @@ class FuzzedService:
         )
         return misplaced, in_one_list, list(jobs)
 
-    def _read_list(self, path: str, who: str, query: dict[str, Any]) -> list[int]:
+    def _read_list(self, path: str, user: str, query: dict[str, Any]) -> list[int]:
         """Read a list page by page to its end and back. Return the jobs' priorities in order."""
-        pages = [parse_strictly(self.get(path, who, **query).text)]
+        pages = [parse_strictly(self.get(path, user, **query).text)]
         while cursor := pages[-1]["meta"]["next_cursor"]:
             assert len(pages) < 60, "the list does not end"
-            pages.append(parse_strictly(self.get(path, who, **query, cursor=cursor).text))
+            pages.append(parse_strictly(self.get(path, user, **query, cursor=cursor).text))
         back = [pages[-1]]
         while cursor := back[-1]["meta"]["prev_cursor"]:
             assert len(back) <= len(pages), f"{query}: the list does not end backwards"
-            back.append(parse_strictly(self.get(path, who, **query, cursor=cursor).text))
+            back.append(parse_strictly(self.get(path, user, **query, cursor=cursor).text))
         forwards = [[job["priority"] for job in page["data"]] for page in pages]
         backwards = [[job["priority"] for job in page["data"]] for page in back[::-1]]
         assert backwards == forwards, (

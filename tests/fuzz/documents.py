@@ -4,7 +4,7 @@ A driver writes only well-formed values. This module also writes deprecated type
 UTF-8, duplicate keys, and dates that no calendar has.
 """
 
-# ruff: noqa: E501 - tables of odd values read best in rows
+# ruff: noqa: E501 - tables of odd values are easiest to read in rows
 
 import random
 import struct

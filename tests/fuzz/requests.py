@@ -1,6 +1,6 @@
 """Odd requests, as a WSGI server passes them to the app."""
 
-# ruff: noqa: E501 - tables of odd values read best in rows
+# ruff: noqa: E501 - tables of odd values are easiest to read in rows
 
 import base64
 import io

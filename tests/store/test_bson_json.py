@@ -60,7 +60,7 @@ def test_dates_are_printed_as_javascript_prints_them(moment: Any, iso_text: str)
         ({"a": [OID, {"b": NAIVE_DATE}]}, {"a": [str(OID), {"b": "2026-01-02T00:00:00.000Z"}]}),
     ],
 )
-def test_every_bson_type_becomes_json(value: Any, expected: Any) -> None:
+def test_a_value_of_any_bson_type_becomes_json(value: Any, expected: Any) -> None:
     assert to_json(value) == expected
     assert json.loads(json.dumps(to_json(value), allow_nan=False)) == expected
 

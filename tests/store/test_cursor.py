@@ -532,10 +532,10 @@ def test_going_back_shows_new_jobs_and_omits_deleted_ones(
         {"jobId": name, "createdAt": NOW + timedelta(days=1, seconds=n)}
         for n, name in enumerate(("new", "newer"))
     )
-    ids, back = get_page(cursor=second["prev_cursor"])
-    assert (ids, back["page"]) == (["8", "7", "6"], 1)
+    ids, previous = get_page(cursor=second["prev_cursor"])
+    assert (ids, previous["page"]) == (["8", "7", "6"], 1)
     # Only two jobs are newer than this page, so the first three jobs are shown.
-    ids, start = get_page(cursor=back["prev_cursor"])
+    ids, start = get_page(cursor=previous["prev_cursor"])
     assert (ids, start["page"], start["prev_cursor"]) == (["newer", "new", "8"], 1, None)
     database.jobs.delete_many({"jobId": {"$in": ["newer", "new", "8", "7", "6", "5", "4"]}})
     ids, start = get_page(cursor=second["prev_cursor"])

@@ -16,7 +16,7 @@ from ..support.waiting import PATIENCE_S, eventually
 ALL_JOBS = JobFilter(plan=ListPlan([("createdAt", -1)]))
 
 
-def test_a_far_page_is_read_once_for_all_callers_and_a_third_is_refused() -> None:
+def test_a_far_page_is_read_once_for_all_callers_and_a_third_page_is_refused() -> None:
     """Catches 32 requests for far pages that send 32 queries, each of a second or longer."""
     skips, may_end = list[int](), threading.Event()
 
@@ -63,7 +63,7 @@ def test_a_far_page_is_read_once_for_all_callers_and_a_third_is_refused() -> Non
         (25, False, (2_000, 20)),
     ],
 )
-def test_a_milestone_is_on_its_side_of_the_place_whichever_uncounted_jobs_are_older(
+def test_a_milestone_before_or_after_a_place_allows_for_uncounted_jobs(
     position: int, after: bool, at_ms_and_older: tuple[int, int] | None
 ) -> None:
     milestones = Milestones(

@@ -16,8 +16,8 @@ Attempt = dict[str, Any]
 
 
 def event(at_s: float, status: str, **fields: Any) -> Attempt:
-    at = NOW + timedelta(seconds=at_s)
-    return {"_id": f"{at_s:09.3f}", "finishedAt": at, "status": status, "_same0": "w-1"} | fields
+    time = NOW + timedelta(seconds=at_s)
+    return {"_id": f"{at_s:09.3f}", "finishedAt": time, "status": status, "_same0": "w-1"} | fields
 
 
 def describe(attempts: list[Attempt]) -> list[tuple[Any, ...]]:

@@ -161,8 +161,8 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
             assert command["maxTimeMS"] > 0
             assert stats["totalDocsExamined"] == 0, command
             assert stats["totalKeysExamined"] <= 200 + 60, command  # and a few keys for each range
-    # A count of few jobs for each finder. The first finder also read, for all callers, the jobs
-    # with higher priorities, and those with the same priority of each status.
+    # Each finder first counts few jobs. The first finder then reads, for all callers, the jobs with
+    # higher priorities, and for each of two statuses the jobs with the same priority.
     assert len(sent.commands) == 5
 
 

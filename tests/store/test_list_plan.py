@@ -276,6 +276,7 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
         else:
             assert entry["docsExamined"] <= MAX_MATCHES + 1, summary
     finds = [entry for entry in entries if "find" in entry["command"]]
+    assert finds
     if is_served:
         assert all(entry["docsExamined"] <= entry["nreturned"] + 1 for entry in finds)
 
@@ -374,8 +375,9 @@ def test_filters_of_an_owner_are_compared_only_with_their_own_jobs(
     rare_jobs = [job for job in ALL_JOBS if job["createdBy"] == "rare"]
     expected = {job["jobId"] for job in rare_jobs if job["attemptCount"] > 1}
     assert {job["jobId"] for job in answer.json["data"]} == expected
-    hints = {str(entry["command"].get("hint")) for entry in entries}
-    assert all("createdBy" in hint for hint in hints - {"None"})
+    hints = {str(entry["command"].get("hint")) for entry in entries} - {"None"}
+    assert hints
+    assert all("createdBy" in hint for hint in hints)
     # Fewer than 200 jobs of the queue have three attempts, but the owner must not learn that.
     many = api.get_as_owner(OWN_JOBS_PATH, "owner-1", min_attempts=3)
     assert list(many.json["error"]["details"]) == ["min_attempts"]
@@ -399,4 +401,4 @@ def test_own_jobs_are_counted_in_the_index_keys_of_the_owner(
     assert all("createdBy" in entry["planSummary"] for entry in counts)
     assert all(entry["docsExamined"] == 0 for entry in counts)
     by_status = [entry for entry in counts if "status" in str(entry["command"]["pipeline"][0])]
-    assert sum(entry["keysExamined"] for entry in by_status) <= 6 * 53  # for each of six statuses
+    assert 0 < sum(entry["keysExamined"] for entry in by_status) <= 6 * 53  # of six statuses

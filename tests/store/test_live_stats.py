@@ -1,5 +1,5 @@
-"""The health of a queue: catches queries for jobs that do not exist by the counts, and queries that
-are repeated although no job has changed."""
+"""The health of a queue: catches queries for jobs in statuses without jobs, and queries that are
+repeated although no job has changed."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -174,4 +174,4 @@ def test_the_stream_is_not_opened_again_for_each_batch(
             changes.next_batch(segments)
     commands = [command for router in routers for command in router.commands]
     # The stream is opened again if a router does not answer in time.
-    assert sum("aggregate" in command for command in commands) <= 2
+    assert 1 <= sum("aggregate" in command for command in commands) <= 2

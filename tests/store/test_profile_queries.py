@@ -1,5 +1,5 @@
-"""The queries for jobs with a derived status: catches a list of a few jobs that are retried which
-reads every job that has ended."""
+"""The queries for jobs with a derived status: catches a list of the jobs to retry that reads every
+job that has ended."""
 
 from pathlib import Path
 from typing import Any

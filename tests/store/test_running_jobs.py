@@ -98,7 +98,7 @@ def test_a_limited_number_of_running_jobs_is_read(
         running = RunningJobReader(queue.connection).read()
     assert (len(running.jobs), running.is_complete) == (7, False)
     assert running.jobs[0].expires_at == queue.now - 4 * SECOND
-    assert all(entry["docsExamined"] <= 8 for entry in entries)
+    assert max(entry["docsExamined"] for entry in entries) <= 8
 
 
 def test_the_first_expired_lease_is_found_by_one_index_key(queue: BusyQueue) -> None:

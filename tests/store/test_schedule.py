@@ -48,7 +48,7 @@ class ScheduledQueue(WatchedQueue):
             ended = datetime.now(UTC) if done else None
             return {"name": job_type, "nextRunAt": next_run_at, "lastFinishedAt": ended}
         return {
-            # In another order than the dates.
+            # The order of the ids differs from the order of the dates.
             "_id": ObjectId(f"{(number * 7_919) % 2**32:08x}" + "0" * 16),
             "jobId": f"job-{number}",
             "type": job_type,
@@ -86,6 +86,7 @@ def test_scheduled_jobs_are_listed_in_the_order_of_their_due_time(queue: Schedul
     assert queue.ids(**SCHEDULED) == expected
     assert page["meta"]["total"] == 81
     finds = [entry for entry in entries if "find" in entry["command"]]
+    assert finds
     assert all("skip" not in entry["command"] for entry in finds)
     if not queue.is_agenda:
         assert_cheap(queue.database, entries)
@@ -167,7 +168,7 @@ def test_later_steps_are_unknown_if_not_all_scheduled_jobs_are_read(
     monkeypatch.setattr(reader, "_limit", 25)
     with profiled(queue.database) as entries:
         schedule = reader.schedule()
-    assert all(entry["keysExamined"] <= 30 for entry in entries)
+    assert max(entry["keysExamined"] for entry in entries) <= 30
     day = schedule.windows[1]
     assert (day.jobs, day.is_exact) == (25, False)
     known = [step for step in day.steps if step.jobs is not None]

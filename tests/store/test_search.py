@@ -468,6 +468,7 @@ def test_a_search_of_mapped_documents_finds_jobs_in_list_order(
     assert listed == [job_ids[document_id] for document_id in sorted(ids, reverse=True)]
     assert len(listed) == 4
     reads = [entry for entry in entries if "explain" not in entry["command"]]
+    assert reads
     assert all(entry["command"]["hint"].get(path) == 1 for entry in reads)
     assert not any(entry.get("hasSortStage") for entry in reads)
 
