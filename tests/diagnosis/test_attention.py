@@ -289,9 +289,8 @@ def test_a_silence_is_compared_with_the_usual_rate(
 
 
 def test_the_usual_rate_is_known_hours_after_the_last_finished_job() -> None:
-    ten = timedelta(minutes=10)
-    first = NOW - timedelta(hours=5)
-    day = {first + number * ten: activity(20) for number in range(6)}
+    start = NOW - 5 * HOUR
+    day = {start + number * 10 * MINUTE: activity(20) for number in range(6)}
     queue = replace(evidence(**STOPPED), day=History(NOW, "rollup", day))
     assert texts(queue) == ["Nothing has finished for 4 h while 86 jobs are due (usually 2/min)"]
     # A job may have finished in a step that is not counted yet.
