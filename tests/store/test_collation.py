@@ -92,9 +92,7 @@ def test_counts_distinguish_values_that_differ_in_case(queue: WatchedQueue) -> N
 
 
 def test_created_indexes_have_no_collation(
-    mongod: Mongod,
-    database: Database[dict[str, Any]],
-    make_settings: Callable[..., Settings],
+    mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
     database.create_collection("jobs", collation=IGNORES_CASE)
     database.jobs.insert_one({"jobId": "a", "createdBy": "ada"})

@@ -170,10 +170,7 @@ def parse_order(sort: str) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("jobs", JOBS_BY_CASE.values(), ids=JOBS_BY_CASE)
 def test_jobs_with_any_created_at_or_id_are_listed_once_in_order(
-    real_api: Api,
-    database: Documents,
-    jobs: list[dict[str, Any]],
-    sort: str,
+    real_api: Api, database: Documents, jobs: list[dict[str, Any]], sort: str
 ) -> None:
     database.jobs.create_index(NEWEST_FIRST)
     fill(database, jobs + [{"_id": value, "createdAt": NOW} for value in ID_VALUES])
@@ -568,10 +565,7 @@ def test_a_cursor_with_another_sort_is_422(
 )
 @pytest.mark.parametrize("path", ["/admin/jobs/queue", "/jobs"])
 def test_a_filtered_list_has_the_same_order_by_cursor_and_by_page(
-    real_api: Api,
-    database: Documents,
-    path: str,
-    filters: dict[str, Any],
+    real_api: Api, database: Documents, path: str, filters: dict[str, Any]
 ) -> None:
     documents = JOBS + [{"_id": value, "createdAt": NOW} for value in ID_VALUES]
     for number, document in enumerate(documents):

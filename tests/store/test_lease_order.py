@@ -177,10 +177,7 @@ def test_a_count_reads_index_keys_up_to_its_bound_and_no_document(
     ],
 )
 def test_an_unknown_place_has_a_reason(
-    connect: Callable[..., Connection],
-    database: Documents,
-    due_job: dict[str, Any],
-    reason: str,
+    connect: Callable[..., Connection], database: Documents, due_job: dict[str, Any], reason: str
 ) -> None:
     database.jobs.insert_one(job(2))
     with pytest.raises(UnknownPlaceError, match=reason):

@@ -241,11 +241,7 @@ ALL_JOBS = [make_job(number) for number in range(JOB_COUNT)]
     ("query", "matches", "sort"), SERVED + SMALL, ids=[str(case[0]) for case in SERVED + SMALL]
 )
 def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
-    api: Api,
-    queue_db: Documents,
-    query: dict[str, Any],
-    matches: Matches,
-    sort: str,
+    api: Api, queue_db: Documents, query: dict[str, Any], matches: Matches, sort: str
 ) -> None:
     expected = expected_ids(matches, sort)
     assert len(expected) > 6

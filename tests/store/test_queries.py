@@ -103,10 +103,7 @@ def stages(plan: Any) -> Iterator[str]:
 
 
 def assert_cheap(
-    database: Documents,
-    entries: list[dict[str, Any]],
-    by_id: bool = False,
-    joined: int = 0,
+    database: Documents, entries: list[dict[str, Any]], by_id: bool = False, joined: int = 0
 ) -> None:
     """Fail if a command read more documents than it returned, and one more.
 
@@ -158,11 +155,7 @@ FILTERS: list[dict[str, Any]] = [
     [("/admin/jobs/queue", OWNER), ("/jobs", OWNER), ("/jobs", BIG_OWNER)],
 )
 def test_every_list_reads_no_more_jobs_than_it_shows(
-    service: Api,
-    large_db: Documents,
-    path: str,
-    subject: str,
-    filters: dict[str, Any],
+    service: Api, large_db: Documents, path: str, subject: str, filters: dict[str, Any]
 ) -> None:
     token = service.token(subject, "admin")
 
@@ -265,11 +258,7 @@ ID_FILTERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize("sort", ["-createdAt", "createdAt"])
 @pytest.mark.parametrize(("filters", "query"), INDEXED_FILTERS + ID_FILTERS, ids=str)
 def test_a_filtered_list_reads_few_jobs_in_both_directions(
-    service: Api,
-    large_db: Documents,
-    filters: dict[str, Any],
-    query: dict[str, Any],
-    sort: str,
+    service: Api, large_db: Documents, filters: dict[str, Any], query: dict[str, Any], sort: str
 ) -> None:
     direction = 1 if sort == "createdAt" else -1
     order = [("createdAt", direction), ("_id", direction)]
@@ -397,10 +386,7 @@ def test_a_job_is_found_by_its_index_with_its_attempts(service: Api, large_db: D
     ],
 )
 def test_the_neighbors_of_a_job_are_found_without_reading_other_jobs(
-    mongod: Mongod,
-    large_db: Documents,
-    job_filter: JobFilter,
-    oldest_first: bool,
+    mongod: Mongod, large_db: Documents, job_filter: JobFilter, oldest_first: bool
 ) -> None:
     settings = Settings(mongo_uri=database_uri(mongod, large_db))
     connection = Connection(settings)

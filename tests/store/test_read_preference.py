@@ -152,10 +152,7 @@ def test_lists_and_jobs_are_read_from_the_secondary(
 
 
 def test_collector_counts_on_the_primary(
-    pair: Pair,
-    primary_db: Documents,
-    api: Api,
-    make_settings: Callable[..., Settings],
+    pair: Pair, primary_db: Documents, api: Api, make_settings: Callable[..., Settings]
 ) -> None:
     """Catches a count on a lagging secondary, which stays wrong until the next change."""
 
@@ -171,10 +168,7 @@ def test_collector_counts_on_the_primary(
 
 
 def test_a_revoked_token_is_refused_while_the_secondary_lags(
-    pair: Pair,
-    primary_db: Documents,
-    api: Api,
-    make_settings: Callable[..., Settings],
+    pair: Pair, primary_db: Documents, api: Api, make_settings: Callable[..., Settings]
 ) -> None:
     token = api.token()
     writer = connect_as_writer(make_settings(mongo_uri=pair.uri()))

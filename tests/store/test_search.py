@@ -279,9 +279,7 @@ def test_a_search_with_few_matches_can_be_sorted_by_another_date(
 
 
 def test_a_search_of_an_owner_reads_only_their_own_jobs(
-    get_json: Callable[..., dict[str, Any]],
-    service: Api,
-    large_db: Documents,
+    get_json: Callable[..., dict[str, Any]], service: Api, large_db: Documents
 ) -> None:
     """Catches an owner who sees jobs of others, or learns how common a value is in their jobs."""
     answer = get_json("/jobs", "owner-1", **{"payload.order": "order/77"})
