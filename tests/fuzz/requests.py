@@ -145,9 +145,9 @@ class Request(NamedTuple):
             is_content = key in ("CONTENT_TYPE", "CONTENT_LENGTH")
             environ[key if is_content else f"HTTP_{key}"] = value.encode().decode("latin-1")
         if self.credential in tokens:
-            environ["HTTP_AUTHORIZATION"] = f"Bearer {tokens[self.who]}"
+            environ["HTTP_AUTHORIZATION"] = f"Bearer {tokens[self.credential]}"
             if b"dashboard" in self.path:
-                environ["HTTP_COOKIE"] = f"jobmon_session={tokens[self.who]}"
+                environ["HTTP_COOKIE"] = f"jobmon_session={tokens[self.credential]}"
                 del environ["HTTP_AUTHORIZATION"]
         elif self.credential != "none":
             environ["HTTP_AUTHORIZATION"] = self.credential.encode().decode("latin-1")
