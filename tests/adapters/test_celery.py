@@ -4,7 +4,7 @@ a wrong count, a query that scans a collection, and any write."""
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pymongo import MongoClient
@@ -21,21 +21,31 @@ from ..support.watched_queue import Answer, WatchedQueue, drop_derived, init, te
 Ids = dict[str, str]
 WORKER = "worker-1@shop"
 
-# The results of `celery_app.py`: task, jobmon's status, status and number of the last attempt.
-CASES: dict[str, tuple[str, str, str | None, int]] = {
-    "add": ("add", "succeeded", "succeeded", 1),
-    "refuse": ("refuse", "dlq", "failed", 1),
-    "retry": ("retry", "failed", "failed", 1),
-    "recover": ("recover", "succeeded", "succeeded", 2),
-    "run": ("run", "leased", "running", 1),
-    "progress": ("progress", "PROGRESS", None, 1),
-    "ignore": ("ignore", "leased", "running", 1),  # Celery stores no end of an ignored task
-    "reject": ("reject", "dlq", "failed", 1),
-    "expired": ("add", "cancelled", None, 1),
-    "first of a group": ("add", "succeeded", "succeeded", 1),
-    "second of a group": ("add", "succeeded", "succeeded", 1),
-    "start of a chain": ("add", "succeeded", "succeeded", 1),
-    "end of a chain": ("add", "succeeded", "succeeded", 1),
+
+class Result(NamedTuple):
+    """A stored result: its task, jobmon's status, and the status and number of the last attempt."""
+
+    task: str
+    status: str
+    outcome: str | None
+    attempts: int
+
+
+# The results of `celery_app.py`.
+CASES = {
+    "add": Result("add", "succeeded", "succeeded", 1),
+    "refuse": Result("refuse", "dlq", "failed", 1),
+    "retry": Result("retry", "failed", "failed", 1),
+    "recover": Result("recover", "succeeded", "succeeded", 2),
+    "run": Result("run", "leased", "running", 1),
+    "progress": Result("progress", "PROGRESS", None, 1),
+    "ignore": Result("ignore", "leased", "running", 1),  # Celery stores no end of an ignored task
+    "reject": Result("reject", "dlq", "failed", 1),
+    "expired": Result("add", "cancelled", None, 1),
+    "first of a group": Result("add", "succeeded", "succeeded", 1),
+    "second of a group": Result("add", "succeeded", "succeeded", 1),
+    "start of a chain": Result("add", "succeeded", "succeeded", 1),
+    "end of a chain": Result("add", "succeeded", "succeeded", 1),
 }
 ERRORS = {
     "refuse": ("ValueError", "The bank refused., 402"),
@@ -194,7 +204,7 @@ def test_the_list_has_every_task_once_in_both_orders(celery: Celery) -> None:
     ids=str,
 )
 def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: list[str]) -> None:
-    cases = celery.expected_cases(lambda case: CASES[case][1] in statuses)
+    cases = celery.expected_cases(lambda case: CASES[case].status in statuses)
     assert celery.list_cases(status=statuses) == cases
     assert celery.list_cases(status=statuses, sort="createdAt") == cases[::-1]
 
@@ -202,7 +212,7 @@ def test_a_status_list_has_the_tasks_of_that_status(celery: Celery, statuses: li
 def test_filters_can_be_combined(celery: Celery) -> None:
     def list_tasks(*names: str) -> list[str]:
         return (
-            celery.expected_cases(lambda case: CASES[case][0] in names) if celery.extended else []
+            celery.expected_cases(lambda case: CASES[case].task in names) if celery.extended else []
         )
 
     assert celery.list_cases(type=["add", "refuse"]) == list_tasks("add", "refuse")
@@ -240,8 +250,8 @@ def check_stats(celery: Celery, source: str) -> None:
     assert stats["source"] == source
     assert stats["totalJobs"] == stats["estimatedTotalJobs"] == len(CASES)
     counts = {status: count for status, count in stats["statusCounts"].items() if count}
-    assert counts == dict(Counter(status for _, status, _, _ in CASES.values()))
-    types = {name for name, *_ in CASES.values()} if celery.extended else {"null"}
+    assert counts == dict(Counter(result.status for result in CASES.values()))
+    types = {result.task for result in CASES.values()} if celery.extended else {"null"}
     assert set(stats["typeCounts"]) == types
     # Celery does not store when a retry is due or a lease expires; no stored task is queued.
     unknown = {"expiredLeases", "dueJobs", "scheduledJobs"}
@@ -352,7 +362,7 @@ def test_the_collector_counts_tasks_while_celery_runs_them(
         init(database_uri(mongod, database), "--create", PROFILE="celery")
         with queue.running_collector():
             run_celery(database_uri(mongod, database), True)
-            counts = dict(Counter(status for _, status, _, _ in CASES.values()))
+            counts = dict(Counter(result.status for result in CASES.values()))
 
             def are_correct() -> bool:
                 status_counts = queue.get("/admin/jobs/stats")["statusCounts"]
