@@ -272,8 +272,8 @@ def test_a_list_has_its_jobs_in_order_and_reads_few_other_jobs(
         else:
             assert entry["docsExamined"] <= MAX_MATCHES + 1, summary
     finds = [entry for entry in entries if "find" in entry["command"]]
-    assert finds
     if is_served:
+        assert finds
         assert all(entry["docsExamined"] <= entry["nreturned"] + 1 for entry in finds)
 
 
