@@ -1,5 +1,5 @@
-# `make run` starts a sample queue with its monitor, `make test` runs every test. Each one first
-# creates a virtual environment. PYTHON and PORT can be set.
+# `make run` starts a sample queue with its monitor, `make test` runs the short tests. Each one first
+# creates a virtual environment, unless it exists. PYTHON and PORT can be set.
 
 PYTHON ?= python3
 PORT ?= 8000
@@ -10,14 +10,14 @@ ASSETS := $(DASHBOARD)/static/vendor/htmx.min.js
 # The linter of the pages' scripts, and axe for the tests; neither is shipped.
 NODE_TOOLS := $(DASHBOARD)/node_modules/.tools
 
-# Warnings are failures: a page that is missing in the navigation, a link without a target.
+# A warning is a failure, such as a page that is missing in the navigation, or a link without a target.
 SITE := $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs/site \
 	--doctree-dir build/site-cache . build/site
 
 LOCK := deploy/requirements.lock
 MANIFESTS := deploy/kubernetes
 
-.PHONY: run test test-long test-containers retest lint lock audit sbom dist release docs bench assets screenshots format clean
+.PHONY: run test test-long test-containers retest lint lock audit sbom manifests dist release docs bench assets screenshots format clean
 
 run: $(ASSETS) .venv/demo
 	@exec $(BIN)/jobmon demo --port $(PORT)
@@ -28,7 +28,7 @@ test: .venv/dev $(NODE_TOOLS) $(ASSETS)
 # Tests that take long and rarely fail: faults of servers and processes, packages, fuzzing, other tools.
 test-long: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/pytest -m long --ignore=tests/api/test_openapi_tools.py
-	# In one process: xdist runs only one of the tests that schemathesis gives the same name.
+	# In one process: schemathesis gives several tests the same name, and xdist runs only one of them.
 	$(BIN)/pytest -m long --numprocesses=0 tests/api/test_openapi_tools.py
 
 # The image and every service of the compose file; skipped where no Docker engine answers.
@@ -77,20 +77,20 @@ sbom: $(ASSETS) .venv/dev
 	export PATH="$$PATH:$(CURDIR)/$(BIN)" && cd $(DASHBOARD) && npm sbom --package-lock-only --omit=dev --sbom-format=cyclonedx \
 		--sbom-type=application >$(CURDIR)/dist/jobmon-dashboard.cdx.json
 
-# The plain manifests from the chart.
+# Create the plain manifests from the chart again.
 manifests: .venv/bin/helm
 	@rm -rf build/manifests && mkdir -p build
 	$(BIN)/helm template jobmon deploy/helm/jobmon --namespace jobmon --set init.hook=false \
 		--output-dir build/manifests >build/helm.log 2>&1 || { cat build/helm.log; exit 1; }
 	@mv build/manifests/jobmon/templates/*.yaml $(MANIFESTS)/
 
-# Wheel and sdist, with the dates of the commit in them, bills of materials, and checksums of all.
+# Wheel and sdist, whose files have the date of the commit; bills of materials; checksums.
 dist: sbom
 	rm -f dist/*.whl dist/*.tar.gz dist/SHA256SUMS
 	SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" $(BIN)/python -m build --outdir dist
 	cd dist && sha256sum *.whl *.tar.gz *.json >SHA256SUMS
 
-# `make release VERSION=1.2.3`: tests, commits, tags and builds a version, and pushes nothing.
+# `make release VERSION=1.2.3` tests, commits, tags and builds a version. It pushes nothing.
 release: .venv/dev $(NODE_TOOLS) $(ASSETS)
 	$(BIN)/python .ci/release.py make '$(VERSION)'
 

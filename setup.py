@@ -18,7 +18,7 @@ MANIFESTS = ("package.json", "package-lock.json")
 
 
 def build_assets() -> None:
-    """Build static/vendor from the lock file, unless it exists; exits with one line on failure."""
+    """Build static/vendor from the lock file, unless it exists. Raises SystemExit if npm fails."""
     if VENDOR.is_dir():
         return
     npm = shutil.which("npm")
@@ -32,8 +32,8 @@ def build_assets() -> None:
             ("ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
             ("run", "--silent", "build"),
         ):
-            done = subprocess.run([npm, *command], cwd=folder, check=False)  # noqa: S603
-            if done.returncode:
+            result = subprocess.run([npm, *command], cwd=folder, check=False)  # noqa: S603
+            if result.returncode:
                 raise SystemExit(f"jobmon: its pages were not built, `npm {command[0]}` failed.")
         Path(folder, "static/vendor").rename(VENDOR)
 
@@ -48,7 +48,7 @@ class BuildWithAssets(build_py):
 
 
 class SdistWithAssets(sdist):
-    """Contains the built assets, so that installing needs no Node.js."""
+    """Adds the built assets, so that installing from the sdist needs no Node.js."""
 
     def run(self) -> None:
         build_assets()

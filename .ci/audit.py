@@ -23,8 +23,8 @@ class NoAdvisoriesError(Exception):
     """No advisories are available; the message has the reason."""
 
 
-def python_packages(osv_url: str | None, timeout_s: int) -> list[str]:
-    """One line for each vulnerability of the lock file's packages, for the running Python.
+def audit_python_packages(osv_url: str | None, timeout_s: int) -> list[str]:
+    """One line for each vulnerability of the locked packages that this version of Python needs.
 
     Raises NoAdvisoriesError. `osv_url`: the OSV service to query, instead of PyPI.
     """
@@ -35,19 +35,19 @@ def python_packages(osv_url: str | None, timeout_s: int) -> list[str]:
         command += ["--vulnerability-service=osv", f"--osv-url={osv_url}"]
     audited = _run_json(command, timeout_s)["dependencies"]
     unknown = [package["name"] for package in audited if "skip_reason" in package]
-    found = [
+    vulnerable = [
         f"{package['name']} {package['version']}: {_describe(vulnerability)}"
         for package in audited
         for vulnerability in package.get("vulns", ())
     ]
-    if unknown and not found:
+    if unknown and not vulnerable:
         raise NoAdvisoriesError(
             f"{len(unknown)} of {len(audited)} packages are unknown to the service"
         )
-    return found
+    return vulnerable
 
 
-def npm_packages(registry: str | None, timeout_s: int) -> list[str]:
+def audit_npm_packages(registry: str | None, timeout_s: int) -> list[str]:
     """One line for each vulnerable npm package that the pages load. Raises NoAdvisoriesError."""
     command = ["npm", "audit", "--json", "--omit=dev", "--package-lock-only", "--fetch-retries=0"]
     if registry:
@@ -56,8 +56,8 @@ def npm_packages(registry: str | None, timeout_s: int) -> list[str]:
     if "vulnerabilities" not in answer:
         raise NoAdvisoriesError(str(answer.get("message", "no answer")).partition(" - ")[0])
     return [
-        f"{name} {found['range']}: {found['severity']}"
-        for name, found in answer["vulnerabilities"].items()
+        f"{name} {package['range']}: {package['severity']}"
+        for name, package in answer["vulnerabilities"].items()
     ]
 
 
@@ -67,9 +67,9 @@ def _describe(vulnerability: dict[str, Any]) -> str:
 
 
 def _run_json(command: list[str], timeout_s: int, folder: Path = ROOT) -> dict[str, Any]:
-    """The JSON output of a command. Its exit code is ignored, because findings change it."""
+    """The JSON output of a command, whatever its exit code. Raises NoAdvisoriesError."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             check=False,
             capture_output=True,
@@ -78,13 +78,13 @@ def _run_json(command: list[str], timeout_s: int, folder: Path = ROOT) -> dict[s
             env=os.environ | {"PATH": f"{os.environ['PATH']}:{Path(sys.executable).parent}"},
             timeout=timeout_s,
         )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(completed.stdout)
     except subprocess.TimeoutExpired:
         raise NoAdvisoriesError(f"no answer in {timeout_s} s") from None
     except OSError as error:
         raise NoAdvisoriesError(str(error)) from None
     except ValueError:
-        errors = done.stderr.strip().splitlines()
+        errors = completed.stderr.strip().splitlines()
         raise NoAdvisoriesError(errors[-1][:100] if errors else "no answer") from None
     return answer
 
@@ -99,8 +99,8 @@ def main() -> int:
     parser.add_argument("--timeout-s", type=int, default=15, help="the longest wait for a service")
     arguments = parser.parse_args()
     audits: dict[str, tuple[Callable[[str | None, int], list[str]], str | None]] = {
-        "Python packages": (python_packages, arguments.osv_url),
-        "npm packages": (npm_packages, arguments.npm_registry),
+        "Python packages": (audit_python_packages, arguments.osv_url),
+        "npm packages": (audit_npm_packages, arguments.npm_registry),
     }
     failed = False
     with ThreadPoolExecutor() as pool:
@@ -110,15 +110,15 @@ def main() -> int:
         }
     for name, result in results.items():
         try:
-            found = result.result()
+            vulnerable = result.result()
         except NoAdvisoriesError as error:
             print(f"audit: {name}: NOT CHECKED, no advisories available ({error})")
             continue
-        for line in found:
+        for line in vulnerable:
             print(f"audit: {name}: VULNERABLE {line}")
-        if not found:
+        if not vulnerable:
             print(f"audit: {name}: no known vulnerability")
-        failed = failed or bool(found)
+        failed = failed or bool(vulnerable)
     return 1 if failed else 0
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Tests of how a date is printed, and an example from a standard: they read no clock.
+# These tests print a date or quote a standard; they do not read the clock.
 ALLOWED = {
     "tests/notify/test_webhook.py": {"1614265330"},
     "tests/store/test_bson_json.py": {
@@ -28,7 +28,7 @@ SECONDS = range(1_500_000_000, 2_000_000_000)  # since 1970: from 2017 to 2033
 WITH_BODY = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def dates(source: str) -> Iterator[tuple[int, str]]:
+def find_dates(source: str) -> Iterator[tuple[int, str]]:
     """Line and text of each fixed date in a Python file, except in docstrings."""
     tree = ast.parse(source)
     docstrings = {
@@ -52,17 +52,17 @@ def dates(source: str) -> Iterator[tuple[int, str]]:
 
 
 def main(root: Path) -> int:
-    """Print the dates under `root` that are not allowed; 1 if there are any."""
-    found = [
-        f"{path.relative_to(root)}:{line}: fixed date in a test: {written}"
+    """Print the dates below `root` that are not allowed; return 1 if there are any."""
+    lines = [
+        f"{path.relative_to(root)}:{line}: fixed date in a test: {date}"
         for folder in ("tests", "bench")
         for path in sorted((root / folder).rglob("*.py"))
         if "node_modules" not in path.parts
-        for line, written in dates(path.read_text())
-        if written not in ALLOWED.get(str(path.relative_to(root)), ())
+        for line, date in find_dates(path.read_text())
+        if date not in ALLOWED.get(str(path.relative_to(root)), ())
     ]
-    print("\n".join([*found, "Make them relative to now."]) if found else "No dates in tests.")
-    return bool(found)
+    print("\n".join([*lines, "Make them relative to now."]) if lines else "No dates in tests.")
+    return bool(lines)
 
 
 if __name__ == "__main__":

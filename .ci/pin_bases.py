@@ -3,7 +3,7 @@
     python .ci/pin_bases.py >Dockerfile.pinned
 
 The Dockerfile in the repository has tags, so that an update of a base is used at the next build.
-A released image is built from digests, and the printed file records which ones.
+A released image is built from the printed file, which records the digests.
 """
 
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 
 DOCKERFILE = Path(__file__).parents[1] / "deploy/Dockerfile"
 BASE = re.compile(
-    r"^FROM(?P<options>(?: --\S+)*) (?P<image>\S+)(?P<name> AS (\S+))?$",
+    r"^FROM(?P<options>(?: --\S+)*) (?P<image>\S+)(?P<alias> AS (?P<stage>\S+))?$",
     re.MULTILINE | re.IGNORECASE,
 )
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -22,25 +22,25 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 def resolve(image: str) -> str:
     """The digest of an image for all platforms. Raises ValueError if the registry has none."""
     command = ["docker", "buildx", "imagetools", "inspect", "--format={{.Manifest.Digest}}", image]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    digest = done.stdout.strip()
-    if done.returncode or not DIGEST.fullmatch(digest):
-        raise ValueError(f"{image}: no digest: {(done.stderr or digest).strip()}")
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    digest = result.stdout.strip()
+    if result.returncode or not DIGEST.fullmatch(digest):
+        raise ValueError(f"{image}: no digest: {(result.stderr or digest).strip()}")
     return digest
 
 
 def pin(dockerfile: str) -> str:
-    """The Dockerfile with `image:tag@digest` for every base that is not a stage of its own."""
-    stages = {match[4] for match in BASE.finditer(dockerfile) if match[4]}
+    """The Dockerfile with `image:tag@digest` for every base that is not an earlier stage."""
+    stages = {match["stage"] for match in BASE.finditer(dockerfile) if match["stage"]}
     images = {match["image"] for match in BASE.finditer(dockerfile)} - stages
     digests = {image: resolve(image) for image in sorted(images)}
 
-    def pinned(match: re.Match[str]) -> str:
+    def pin_base(match: re.Match[str]) -> str:
         image = match["image"]
         suffix = f"@{digests[image]}" if image in digests else ""
-        return f"FROM{match['options']} {image}{suffix}{match['name'] or ''}"
+        return f"FROM{match['options']} {image}{suffix}{match['alias'] or ''}"
 
-    return BASE.sub(pinned, dockerfile)
+    return BASE.sub(pin_base, dockerfile)
 
 
 def main() -> int:

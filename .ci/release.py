@@ -2,10 +2,10 @@
 
     python .ci/release.py make 1.2.3     check, write, test, commit, tag and build a version
     python .ci/release.py notes 1.2.3    print the changelog of a version
-    python .ci/release.py check v1.2.3   fail unless this checkout is that version
+    python .ci/release.py check v1.2.3   fail unless this checkout has that version and its notes
     python .ci/release.py links URL      write the URL of the repository for the page on PyPI
 
-If a check fails, the files are as before and nothing is committed.
+If a check or a test of `make` fails, tracked files are restored and nothing is committed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ README = ROOT / "README.md"
 PYPROJECT = ROOT / "pyproject.toml"
 
 VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-DEFINED = re.compile(r'^__version__ = "([^"]+)"', re.MULTILINE)
+VERSION_LINE = re.compile(r'^__version__ = "([^"]+)"', re.MULTILINE)
 CHART_VERSION = re.compile(r"^((?:version|appVersion): ).+$", re.MULTILINE)
 UNRELEASED = "## [Unreleased]\n"
 RELATIVE_IMAGE = re.compile(r"!\[([^]]*)\]\((?!\w+:|#)([^)\s]+)\)")
@@ -39,19 +39,19 @@ class ReleaseError(Exception):
 
 def current_version() -> str:
     """The version of this checkout."""
-    found = DEFINED.search(PACKAGE.read_text())
-    if found is None:
+    match = VERSION_LINE.search(PACKAGE.read_text())
+    if match is None:
         raise ReleaseError(f"{PACKAGE.relative_to(ROOT)} has no __version__.")
-    return found[1]
+    return match[1]
 
 
 def read_notes(version: str) -> str:
     """The section of a version in the changelog, without its heading."""
     heading = r"\[Unreleased\]" if version == "Unreleased" else rf"\[{re.escape(version)}\] - \S+"
-    found = re.search(rf"^## {heading}\n(.*?)(?=^## \[|\Z)", CHANGELOG.read_text(), re.M | re.S)
-    if found is None:
+    match = re.search(rf"^## {heading}\n(.*?)(?=^## \[|\Z)", CHANGELOG.read_text(), re.M | re.S)
+    if match is None:
         raise ReleaseError(f"CHANGELOG.md has no section [{version}].")
-    return found[1].strip()
+    return match[1].strip()
 
 
 def check_release(version: str) -> None:
@@ -65,22 +65,23 @@ def check_release(version: str) -> None:
         raise ReleaseError(f"Releases are made on main, and this is {branch or 'no branch'}.")
     tags = _run("git", "tag", "--list", "v*").split()
     released = [tag[1:] for tag in tags if VERSION.fullmatch(tag[1:])]
-    newest = max(map(_numbers, released), default=(-1,))
-    if _numbers(version) <= newest or _numbers(version) < _numbers(current_version()):
-        least = max([*released, current_version()], key=_numbers)
-        raise ReleaseError(f"{version} is not newer than {least}.")
+    newest = max(map(_parse_version, released), default=(-1,))
+    parsed = _parse_version(version)
+    if parsed <= newest or parsed < _parse_version(current_version()):
+        latest = max([*released, current_version()], key=_parse_version)
+        raise ReleaseError(f"{version} is not newer than {latest}.")
     if not read_notes("Unreleased"):
         raise ReleaseError("CHANGELOG.md has nothing under [Unreleased].")
 
 
 def write_version(version: str) -> None:
     """Write the version, its section of the changelog, and the files that contain the version."""
-    PACKAGE.write_text(DEFINED.sub(f'__version__ = "{version}"', PACKAGE.read_text()))
+    PACKAGE.write_text(VERSION_LINE.sub(f'__version__ = "{version}"', PACKAGE.read_text()))
     heading = f"{UNRELEASED}\n## [{version}] - {datetime.now(UTC):%Y-%m-%d}\n"
     CHANGELOG.write_text(CHANGELOG.read_text().replace(UNRELEASED, heading, 1))
     CHART.write_text(CHART_VERSION.sub(rf"\g<1>{version}", CHART.read_text()))
     OPENAPI.write_text(_run(sys.executable, "-m", "jobmon.cli", "openapi") + "\n")
-    _show("make", "manifests")
+    _run_visibly("make", "manifests")
 
 
 @contextmanager
@@ -99,30 +100,30 @@ def make_release(version: str) -> None:
     with restored_on_failure():
         write_version(version)
         for command in (("bash", ".ci/run"), ("make", "test-long")):
-            _show(*command)
+            _run_visibly(*command)
         _run("git", "commit", "--quiet", "--all", "--message", f"release: {version}")
     notes = f"jobmon {version}\n\n{read_notes(version)}\n"
     _run("git", "tag", "--annotate", "--cleanup=verbatim", "--file=-", f"v{version}", text=notes)
-    _show("make", "dist")
+    _run_visibly("make", "dist")
     print(f"Made v{version}. To publish it: git push --atomic origin main v{version}")
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _parse_version(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
 def _run(*command: str, text: str = "") -> str:
-    """The output of a command that must succeed."""
-    done = subprocess.run(
+    """The output of a command. Raises ReleaseError if it fails."""
+    result = subprocess.run(
         command, cwd=ROOT, input=text, check=False, capture_output=True, text=True
     )
-    if done.returncode:
-        raise ReleaseError(f"{' '.join(command[:3])} failed: {done.stderr.strip()}")
-    return done.stdout.strip()
+    if result.returncode:
+        raise ReleaseError(f"{' '.join(command[:3])} failed: {result.stderr.strip()}")
+    return result.stdout.strip()
 
 
-def _show(*command: str) -> None:
-    """Run a long command and show its output."""
+def _run_visibly(*command: str) -> None:
+    """Run a command and show its output. Raises ReleaseError if it fails."""
     print(f"$ {' '.join(command)}", flush=True)
     if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
         raise ReleaseError(f"{' '.join(command)} failed with {code}: see above.")
@@ -138,7 +139,7 @@ def check_tag(tag: str) -> None:
 def write_links(source: str) -> None:
     """Make the README's relative links absolute, and add the project's links, for PyPI's page.
 
-    `source` is the repository's URL. A release's workflow does this before it builds.
+    `source` is the repository's URL. `release.yml` runs this before the build.
     """
     tag = f"v{current_version()}"
     text = README.read_text()

@@ -1,8 +1,8 @@
 """Find words and names that readers have to translate: `make lint` refuses them.
 
-It reads the tracked files, or the files and folders that are named as arguments. In Python files it
-checks names, comments, docstrings and texts; in other files every line. The style guide is in
-CONTRIBUTING.md.
+It reads the tracked files whose suffix is in SUFFIXES, or only the files and folders that are
+arguments. In Python files it checks names, comments, docstrings and texts; in other files every
+line. The style guide is in CONTRIBUTING.md.
 """
 
 import ast
@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {".py", ".md", ".html", ".js", ".css", ".yml", ".toml", ".mjs", ".sh", ".txt", ""}
+SUFFIXES |= {".yaml", ".tpl", ".conf", ".service", ".example"}
 # The rules themselves, texts by other authors, and a test that quotes other programs.
 SKIPPED = {
     ".ci/words.py",
@@ -56,72 +57,69 @@ NAME_PARTS = {
     r"told|tells?|untold|said|says|stood|happened|chairs?|beside|theirs|whoever": "a plain word",
     r"as_it_is|as_they_are|at_hand|given_up|lets?_go|asked_for|of_watched": "a plain word",
 }
-# The names of functions begin with a verb or are nouns.
+# A function's name begins with a verb or is a noun: not with one of these words.
 PREPOSITIONS = re.compile(
     r"_?(?:of|in|by|at|with|without|under|beside|where|short|many|so|after|before|above|below|between"
     r"|for|on|until|since|towards|from|as|not|beyond)(?:_\w+)?"
 )
-# `from_…` constructors and `for_…` variants are Python's convention; the others are hooks that
-# libraries call by name.
-ALLOWED_FUNCTIONS = re.compile(
-    r"from_\w+|for_\w+|as_dict|as_json|on_\w+|without_secrets|before_request|after_request"
-)
+# `from_…` constructors and `for_…` variants are Python's convention; libraries call `on_…` hooks.
+ALLOWED_FUNCTIONS = re.compile(r"from_\w+|for_\w+|on_\w+")
 
 
-def python_findings(source: str) -> Iterator[tuple[int, str, str]]:
+def find_python_words(source: str) -> Iterator[tuple[int, str, str]]:
     """Line, text and advice of each refused name, comment and text in a Python file."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in TEXTS:
             for offset, line in enumerate(token.string.split("\n")):
-                yield from ((token.start[0] + offset, *found) for found in phrases(line))
+                yield from ((token.start[0] + offset, *phrase) for phrase in find_phrases(line))
         elif token.type == tokenize.NAME:
             for pattern, advice in NAME_PARTS.items():
                 if re.search(rf"(?:^|_)(?:{pattern})(?:_|$)", token.string.lower()):
                     yield token.start[0], token.string, advice
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.FunctionDef(name=name) if PREPOSITIONS.fullmatch(name):
-                if not ALLOWED_FUNCTIONS.fullmatch(name):
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                if PREPOSITIONS.fullmatch(name) and not ALLOWED_FUNCTIONS.fullmatch(name):
                     yield node.lineno, f"def {name}", "a verb and an object"
 
 
-def phrases(line: str) -> Iterator[tuple[str, str]]:
+def find_phrases(line: str) -> Iterator[tuple[str, str]]:
     """The refused phrases of a line of text, each with its advice."""
     for pattern, advice in PHRASES.items():
-        for found in re.finditer(pattern, line, re.IGNORECASE):
-            yield found.group(), advice
+        for match in re.finditer(pattern, line, re.IGNORECASE):
+            yield match.group(), advice
 
 
-def findings(path: Path) -> Iterator[tuple[int, str, str]]:
+def find_words(path: Path) -> Iterator[tuple[int, str, str]]:
     """Line, text and advice of each refused word in a file."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        yield from python_findings(source)
+        yield from find_python_words(source)
         return
     for number, line in enumerate(source.split("\n"), start=1):
-        yield from ((number, *found) for found in phrases(line))
+        yield from ((number, *phrase) for phrase in find_phrases(line))
 
 
 def main(arguments: list[str]) -> int:
     """Print the refused words; return 1 if there are any."""
-    listed = subprocess.run(
+    tracked = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "--", *arguments],
         check=True,
         capture_output=True,
         text=True,
     ).stdout.split("\n")
     total = 0
-    for name in listed:
+    for name in tracked:
         path = ROOT / name
         if not name or name in SKIPPED or path.suffix not in SUFFIXES or not path.is_file():
             continue
         try:
-            found = sorted(set(findings(path)))
+            words = sorted(set(find_words(path)))
         except UnicodeDecodeError:
             continue
-        for line, text, advice in found:
+        for line, text, advice in words:
             print(f"{name}:{line}: “{text}”: {advice}")
-        total += len(found)
+        total += len(words)
     print(f"{total} words to replace" if total else "No word to replace.")
     return 1 if total else 0
 

@@ -8,7 +8,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* Names and labels of an object: root, component; name if it is not the component's. */}}
+{{/* Name and labels of an object. Needs root and component; may have name, by default the component's. */}}
 {{- define "jobmon.metadata" -}}
 name: {{ .name | default (printf "%s-%s" (include "jobmon.name" .root) .component) }}
 namespace: {{ .root.Release.Namespace }}
@@ -30,8 +30,8 @@ labels:
 {{- if kindIs "float64" . }}{{ printf "%.0f" . | quote }}{{ else }}{{ toString . | quote }}{{ end }}
 {{- end }}
 
-{{/* Metadata and spec of a pod. Needs root, component, command, own (the component's values); may have
-     account, restartPolicy, files, and container (more lines of the container). */}}
+{{/* Metadata and spec of a pod. Needs root, component, command, and process (the component's values); may
+     have account, restartPolicy, files (a config map's name), and container (more YAML of the container). */}}
 {{- define "jobmon.pod" -}}
 {{- $values := .root.Values -}}
 {{- range $name, $_ := $values.settings }}
@@ -84,7 +84,7 @@ spec:
   tolerations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- if gt (int (.own.replicas | default 1)) 1 }}
+  {{- if gt (int (.process.replicas | default 1)) 1 }}
   topologySpreadConstraints:
     - maxSkew: 1
       topologyKey: kubernetes.io/hostname
@@ -103,7 +103,7 @@ spec:
         readOnlyRootFilesystem: true
         capabilities: {drop: [ALL]}
       envFrom:
-        - secretRef: {name: {{ .own.existingSecret }}}
+        - secretRef: {name: {{ .process.existingSecret }}}
       {{- $settings := $values.settings }}
       {{- if and $values.actor.enabled (has .component (list "web" "actor")) }}
       {{- $settings = merge (dict) $settings (dict "JOBMON_ACTIONS" "true") }}
@@ -130,7 +130,7 @@ spec:
       {{- . | nindent 6 }}
       {{- end }}
       resources:
-        {{- toYaml .own.resources | nindent 8 }}
+        {{- toYaml .process.resources | nindent 8 }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
         {{- if $values.files }}
@@ -151,7 +151,7 @@ spec:
     {{- end }}
 {{- end }}
 
-{{/* Egress of every process: to DNS, to MongoDB, and to what the values add. */}}
+{{/* Egress of every process: to DNS, to MongoDB, and networkPolicy.extraEgress. */}}
 {{- define "jobmon.egress" -}}
 {{- with .Values.networkPolicy -}}
 - ports:
@@ -175,19 +175,19 @@ spec:
 
 {{/* A process without a port. Needs root and component; container has the probes. */}}
 {{- define "jobmon.background" -}}
-{{- $own := index .root.Values .component -}}
-{{- if $own.enabled }}
+{{- $process := index .root.Values .component -}}
+{{- if $process.enabled }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
   {{- include "jobmon.metadata" . | nindent 2 }}
 spec:
-  replicas: {{ $own.replicas }}
+  replicas: {{ $process.replicas }}
   selector:
     matchLabels:
       {{- include "jobmon.selector" . | nindent 6 }}
   template:
-    {{- $pod := dict "own" $own "command" (list "jobmon" .component) }}
+    {{- $pod := dict "process" $process "command" (list "jobmon" .component) }}
     {{- $_ := set $pod "account" (include "jobmon.serviceAccount" .root) }}
     {{- include "jobmon.pod" (merge $pod .) | nindent 4 }}
 {{- if .root.Values.networkPolicy.enabled }}
