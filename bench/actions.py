@@ -2,9 +2,9 @@
 
     .venv/bin/python -m bench.actions --jobs 100000
 
-Checks with the server's oplog and the records that each job was retried once or skipped with a
-reason. Prints the latencies of the routes that read, before and during the action. Exits with 1 if
-a check fails.
+Checks with the server's oplog and the actor's records that each job was retried once, or skipped
+with a reason. Prints the latencies of routes that only read, before and during the action. Exits
+with 1 if a check fails.
 """
 
 import argparse
@@ -51,12 +51,12 @@ PATHS = (
 )
 READ_EVERY_S = 0.1
 QUIET_S = 20  # how long latencies are measured without an action, for comparison
-KILL_AFTER_S = (0.0, 8.0)
+KILL_AFTER_S = (0.0, 8.0)  # the shortest and the longest time from an actor's first job to its kill
 BATCH = 5_000
 
 
 def fill(uri: str, count: int) -> None:
-    """Add dead jobs of ten types, created in the last day."""
+    """Add dead jobs of ten types, created a day ago."""
     with MongoClient[dict[str, Any]](uri) as client:
         jobs = client.get_default_database().jobs
         now = datetime.now(UTC)
@@ -84,7 +84,7 @@ def fill(uri: str, count: int) -> None:
 
 
 def run_worker(uri: str, name: str, pause_s: float) -> None:
-    """Lease and report jobs until this process is killed; one job in twenty dies again."""
+    """Lease and report jobs until this process is killed; one attempt in twenty fails."""
     with MongoClient[dict[str, Any]](uri) as client:
         queue = JobQueue(client.get_default_database())
         while True:
@@ -99,7 +99,8 @@ def run_worker(uri: str, name: str, pause_s: float) -> None:
 class Readers:
     """Threads that request the routes all the time.
 
-    `take` returns the sorted latencies in ms since its last call; `statuses` counts all answers.
+    `take_latencies` returns the sorted latencies in ms since its last call. `statuses` counts all
+    answers by status; 0 means no answer.
     """
 
     def __init__(self, web: Any, token: str) -> None:
@@ -110,7 +111,7 @@ class Readers:
         for offset in range(2):
             threading.Thread(target=self._read, args=(offset,), daemon=True).start()
 
-    def take(self) -> list[float]:
+    def take_latencies(self) -> list[float]:
         with self._lock:
             taken, self._latencies_ms = self._latencies_ms, []
         return sorted(taken)
@@ -140,27 +141,27 @@ def describe(latencies_ms: list[float]) -> str:
 def kill_until_over(
     environment: dict[str, str], requests: ActionRequests, request_id: str, log: Path
 ) -> tuple[int, ActionState]:
-    """Run actors, kill each after some seconds; returns the number of kills and the end state."""
-    kills, before = 0, 0
+    """Run actors and kill each after some seconds; returns the count of kills and the last state."""
+    kills, known_outcomes = 0, 0
     with log.open("w") as stderr:
         while True:
             command = [sys.executable, "-m", "jobmon.cli", "actor"]
             actor = subprocess.Popen(command, env=environment, stderr=stderr)
             try:
-                state = _watch(requests, request_id, before)
+                state = _await_kill_time(requests, request_id, known_outcomes)
             finally:
                 actor.kill()
                 actor.wait()
             if state.is_over:
                 return kills, state
-            kills, before = kills + 1, state.counts.total
+            kills, known_outcomes = kills + 1, state.counts.total
             print(f"  kill {kills}: {state.counts.total:,} jobs, {state.phase}", flush=True)
 
 
-def _watch(requests: ActionRequests, request_id: str, before: int) -> ActionState:
+def _await_kill_time(requests: ActionRequests, request_id: str, known_outcomes: int) -> ActionState:
     """The request's state when it is over, or some seconds after the actor changed the first job.
 
-    `before`: the number of jobs with an outcome when this actor was started.
+    `known_outcomes`: the number of jobs with an outcome when this actor was started.
     """
     until = sys.float_info.max  # the actor begins late on a busy machine
     while True:
@@ -168,7 +169,7 @@ def _watch(requests: ActionRequests, request_id: str, before: int) -> ActionStat
         assert state is not None  # noqa: S101
         if state.is_over or time.monotonic() > until:
             return state
-        if state.counts.total > before and until == sys.float_info.max:
+        if state.counts.total > known_outcomes and until == sys.float_info.max:
             until = time.monotonic() + random.uniform(*KILL_AFTER_S)  # noqa: S311
         time.sleep(0.2)
 
@@ -191,11 +192,11 @@ def find_mistakes(
     mistakes = []
     if missing := keys - results.keys():
         mistakes.append(f"{len(missing):,} jobs without an outcome")
-    if twice := [key for key, times in changes.items() if times > 1]:
-        mistakes.append(f"{len(twice):,} jobs were changed twice")
+    if repeated := [key for key, times in changes.items() if times > 1]:
+        mistakes.append(f"{len(repeated):,} jobs were changed more than once")
     done = {key for key, outcome in results.items() if outcome["result"] == "done"}
-    if wrong := done ^ changes.keys():
-        mistakes.append(f"{len(wrong):,} outcomes do not match the oplog")
+    if mismatched := done ^ changes.keys():
+        mistakes.append(f"{len(mismatched):,} outcomes do not match the oplog")
     skipped = [outcome for outcome in results.values() if outcome["result"] == "skipped"]
     reasons = Counter(outcome["reason"] for outcome in skipped)
     if reasons[""]:
@@ -213,7 +214,7 @@ def find_mistakes(
 
 
 def measure(count: int, workers: int) -> list[str]:
-    """Fill a queue, retry all its jobs, and return the mistakes."""
+    """Fill a queue and retry all its jobs while workers run; returns the mistakes."""
     folder = Path(tempfile.mkdtemp(prefix="jobmon-bench-"))
     processes: list[Any] = []
     try:
@@ -233,14 +234,14 @@ def measure(count: int, workers: int) -> list[str]:
                 process.start()
                 processes.append(process)
             with serving(uri, folder, JOBMON_WORKERS="2", JOBMON_THREADS="8") as web:
-                return _act(web, connection, client, environment, count=count, folder=folder)
+                return _retry_all(web, connection, client, environment, count=count, folder=folder)
     finally:
         for process in processes:
             process.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _act(
+def _retry_all(
     web: Any,
     connection: Connection,
     client: MongoClient[dict[str, Any]],
@@ -249,11 +250,12 @@ def _act(
     count: int,
     folder: Path,
 ) -> list[str]:
+    """Print the latencies before and during the action; returns the mistakes."""
     readers = Readers(web, admin_token())
     time.sleep(10)  # the collector starts
-    readers.take()
+    readers.take_latencies()
     time.sleep(QUIET_S)
-    print(f"without an action: {describe(readers.take())}", flush=True)
+    print(f"without an action: {describe(readers.take_latencies())}", flush=True)
     requests = ActionRequests(connection, connection, Redactor(()))
     create_record_indexes(state_database(connection))
     filed = requests.file(retry_all_dead(count))
@@ -264,7 +266,7 @@ def _act(
         f"{count:,} jobs in {took_s:.0f} s with {kills} kills: {state.phase}, "
         f"{state.counts.done:,} done, {state.counts.skipped:,} skipped"
     )
-    print(f"meanwhile: {describe(readers.take())}; statuses {dict(readers.statuses)}")
+    print(f"meanwhile: {describe(readers.take_latencies())}; statuses {dict(readers.statuses)}")
     mistakes = find_mistakes(client, connection.settings, filed.request.id)
     if state.counts.total != count:
         mistakes.append(f"{state.counts.total:,} outcomes in total")

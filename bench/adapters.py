@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/adapters.py --jobs 50000
 
-For each profile it copies the documents of the sample to N jobs (96% succeeded, 30 days), creates
-the indexes of `jobmon init`, and times every answer in one process without HTTP. It prints the
-documents and index keys that the database read for one answer, and tables of times with ratios.
+For each profile it copies the documents of a sample to N jobs (96% succeeded, 30 days), creates the
+indexes of `jobmon init`, and times answers in one process without HTTP. It prints the documents and
+index keys that the database reads for one answer, and tables of times with ratios.
 """
 
 import argparse
@@ -80,17 +80,17 @@ class Cost:
     keys: int | None = None
 
 
-def shift_dates(value: Any, by: timedelta) -> Any:
-    """A value with all its dates moved by `by`, also dates in texts."""
+def shift_dates(value: Any, shift: timedelta) -> Any:
+    """A value with all its dates moved by `shift`; a text that is a date is moved, too."""
     match value:
         case dict():
-            return {name: shift_dates(inner, by) for name, inner in value.items()}
+            return {name: shift_dates(item, shift) for name, item in value.items()}
         case list():
-            return [shift_dates(inner, by) for inner in value]
+            return [shift_dates(item, shift) for item in value]
         case datetime():
-            return value + by
+            return value + shift
         case str() if _ISO.fullmatch(value):
-            moved = (datetime.fromisoformat(value) + by).isoformat(timespec="milliseconds")
+            moved = (datetime.fromisoformat(value) + shift).isoformat(timespec="milliseconds")
             return moved.replace("+00:00", "Z")
         case _:
             return value
@@ -116,7 +116,7 @@ def make_copy(
 
 
 def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
-    """The jobs of a sample. They are stored for a moment: the profile computes their statuses."""
+    """The jobs of a sample. They are stored briefly, because the server computes their statuses."""
     content = json_util.loads((SAMPLES / f"{sample}.json").read_text())
     documents = content["collections"][
         "mail" if sample == "mongodb-queue" else settings.jobs_collection
@@ -138,6 +138,7 @@ def read_templates(uri: str, settings: Settings, sample: str) -> list[Template]:
 
 
 def find_creation(document: Document) -> datetime:
+    """The time in the document's ObjectId, or the document's latest date."""
     if isinstance(document["_id"], ObjectId):
         created_at: datetime = document["_id"].generation_time
         return created_at
@@ -148,13 +149,13 @@ def list_dates(value: Any) -> Iterator[datetime]:
     if isinstance(value, datetime):
         yield value
     elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from list_dates(inner)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from list_dates(item)
 
 
 def fill_part(uri: str, name: str, templates: list[Template], start: int, count: int) -> None:
-    """Insert one batch of jobs, those from number `start` on."""
-    pick = random.Random(start)  # noqa: S311
+    """Insert one batch of jobs, whose numbers begin at `start`."""
+    rng = random.Random(start)  # noqa: S311
     by_status: dict[str, list[Template]] = {}
     for template in templates:
         by_status.setdefault(template.status, []).append(template)
@@ -164,14 +165,14 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
     sampled_at = max(template.created_at for template in templates)
     numbers = range(start, min(start + BATCH, count))
 
-    def choose() -> Template:
-        """Mostly the first template of a status: the others are special cases of the sample."""
-        first, *others = by_status.get(pick.choice(STATUSES), by_status[default_status])
-        return pick.choice(others) if others and pick.random() < SPECIAL_CASES else first
+    def choose_template() -> Template:
+        """Mostly the first template of a status: the sample's special cases follow it."""
+        usual, *special = by_status.get(rng.choice(STATUSES), by_status[default_status])
+        return rng.choice(special) if special and rng.random() < SPECIAL_CASES else usual
 
     documents = [
         make_copy(
-            choose(),
+            choose_template(),
             number,
             first + step * number,
             sampled_at,
@@ -183,7 +184,7 @@ def fill_part(uri: str, name: str, templates: list[Template], start: int, count:
 
 
 def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
-    """Replace the content of jobs by that of other jobs, at a steady rate."""
+    """Replace the contents of jobs by the contents of other jobs, at a steady rate."""
     with MongoClient[Document](uri) as client:
         collection = client.get_default_database()[name]
         documents = list(collection.find({"_id": {"$in": ids}}))
@@ -198,16 +199,16 @@ def change_jobs(uri: str, name: str, ids: list[Any]) -> None:
 
 
 def measure_answer(client: FlaskClient, database: Any, path: str, token: str) -> Cost:
-    """The median time of an answer, and the documents and keys that the database reads for one."""
+    """The median time of an answer, and the documents and keys that the database reads for it."""
     headers = {"Authorization": f"Bearer {token}"}
 
     def answer() -> None:
-        got = client.get(path, headers=headers)
-        if got.status_code != 200:
-            raise RuntimeError(f"{path}: {got.text}")
+        response = client.get(path, headers=headers)
+        if response.status_code != 200:
+            raise RuntimeError(f"{path}: {response.text}")
 
     took_ms = time_p50(answer, 1)
-    time.sleep(2.1)  # a shared count would be reused
+    time.sleep(2.1)  # a cached count expires
     database.command("profile", 2)
     answer()
     database.command("profile", 0)
@@ -221,7 +222,7 @@ def measure_answer(client: FlaskClient, database: Any, path: str, token: str) ->
 
 
 def measure(server: Mongod, profile: str, count: int, *, collects: bool = True) -> dict[str, Cost]:
-    """The costs with `count` jobs of a profile, by name; the database is dropped afterwards."""
+    """The costs with `count` jobs of a profile, by name of the measurement; drops the databases."""
     uri = server.uri.replace("/?", f"/{profile}?")
     settings = Settings(
         mongo_uri=uri,
@@ -278,14 +279,14 @@ def measure_filled(
         token = issue_token("root", "admin", timedelta(hours=9))
     collection = database[settings.jobs_collection]
     ids = [job["_id"] for job in collection.find({}, {"_id": 1}).sort("_id", -1).limit(1_000)]
-    quiet = measure_changes(server, settings, ids, None)
+    alone = measure_changes(server, settings, ids, None)
     started = time.monotonic()
-    named = {
+    environment = {
         "JOBMON_PROFILE": settings.profile,
         "JOBMON_JOBS_COLLECTION": settings.jobs_collection,
         "JOBMON_ROLLUP_DB": settings.rollup_db,
     }
-    with collecting(settings.mongo_uri, **named) as collector:
+    with collecting(settings.mongo_uri, **environment) as collector:
         reader = RollupReader(connection)
         while reader.stats() is None:
             time.sleep(0.05)
@@ -294,19 +295,17 @@ def measure_filled(
         costs["first count"] = Cost((time.monotonic() - started) * 1_000)
         await_history(connection)
         costs["first count with 30 days of history"] = Cost((time.monotonic() - started) * 1_000)
-        busy = measure_changes(server, settings, ids, collector)
-        for name, before, since in zip(("database", "collector"), (quiet[0], 0), busy, strict=True):
-            costs[f"CPU of the {name} for 1,000 changes"] = Cost(
-                (since - before) * 1_000 / CHANGES * 1_000
-            )
+        database_s, collector_s = measure_changes(server, settings, ids, collector)
+        for name, added_s in (("database", database_s - alone[0]), ("collector", collector_s)):
+            added_ms = added_s * 1_000 / CHANGES * 1_000
+            costs[f"CPU of the {name} for 1,000 changes"] = Cost(added_ms)
         longest_type = max(stats.type_counts() or {"": {}}, key=len)
-        listed = client.get("/admin/jobs/queue", headers={"Authorization": f"Bearer {token}"}).json[
-            "data"
-        ]
+        headers = {"Authorization": f"Bearer {token}"}
+        jobs = client.get("/admin/jobs/queue", headers=headers).json["data"]
         paths = {
             "stats": "/admin/jobs/stats",
             "first page": "/admin/jobs/queue",
-            "a job": f"/jobs/{listed[0]['jobId']}",
+            "a job": f"/jobs/{jobs[0]['jobId']}",
             "by type": f"/admin/jobs/queue?type={longest_type}",
         } | {f"by status {status}": f"/admin/jobs/queue?status={status}" for status in counts}
         for name, path in paths.items():
@@ -338,7 +337,7 @@ def measure_work(work: Callable[[], object]) -> Cost:
 
 
 def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
-    """The CPU time of a process during one call; it depends on the load less than wall time."""
+    """The CPU time of a process during one call; other processes affect it less than wall time."""
     before = read_cpu_s(pid)
     work()
     return Cost((read_cpu_s(pid) - before) * 1_000)
@@ -347,12 +346,12 @@ def measure_cpu(work: Callable[[], object], pid: int) -> Cost:
 def measure_changes(
     server: Mongod, settings: Settings, ids: list[Any], collector: int | None
 ) -> tuple[float, float]:
-    """The CPU seconds of the database and of the collector while jobs change."""
+    """The CPU seconds of the database and of the collector (0 without one) while jobs change."""
     pids = [server.pid] + ([collector] if collector else [])
     before = [read_cpu_s(pid) for pid in pids]
     change_jobs(settings.mongo_uri, settings.jobs_collection, ids)
-    took = [read_cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
-    return took[0], took[1] if collector else 0.0
+    used_s = [read_cpu_s(pid) - start_s for pid, start_s in zip(pids, before, strict=True)]
+    return used_s[0], used_s[1] if collector else 0.0
 
 
 def print_table(results: dict[str, dict[str, Cost]], names: list[str]) -> None:

@@ -46,8 +46,8 @@ def show_job(job_id: str) -> Response:
 def list_jobs() -> Response:
     """Answer with a page of jobs, without the total."""
     query = {name: request.args[name] for name in ("status", "type") if name in request.args}
-    found = client.get_default_database().jobs.find(query, {"payload": 0}).sort(NEWEST_FIRST)
-    return answer({"data": list(found.limit(int(request.args.get("per_page", 20)) + 1))})
+    jobs = client.get_default_database().jobs.find(query, {"payload": 0}).sort(NEWEST_FIRST)
+    return answer({"data": list(jobs.limit(int(request.args.get("per_page", 20)) + 1))})
 
 
 def answer(content: dict[str, Any]) -> Response:

@@ -3,7 +3,8 @@
     .venv/bin/python bench/changes.py --jobs 1000000
 
 Prints the CPU of the database, with and without a collector, and of the collector, as shares of a
-core, and the latency of answers. A change is a write to a job; its attempt is written twice more.
+core, and the latency of answers. A change is a write to a job. Each job has three, and two writes to
+its attempt, which are not counted.
 """
 
 import argparse
@@ -54,8 +55,8 @@ ROUTES = (
 )
 
 
-def run_writers(uri: str, stop: Event, done: Any) -> None:
-    """Enqueue, lease and finish jobs at a steady rate."""
+def run_writers(uri: str, stop: Event, change_count: Any) -> None:
+    """Enqueue, lease and finish jobs at a steady rate until `stop`; `change_count` is shared."""
     client = MongoClient[dict[str, Any]](uri)
     database, pace = client.get_default_database(), CHANGES_A_SECOND / WRITERS
 
@@ -64,8 +65,8 @@ def run_writers(uri: str, stop: Event, done: Any) -> None:
         while not stop.is_set():
             change_jobs(database)
             changes += 3 * BATCH
-            with done.get_lock():
-                done.value += 3 * BATCH
+            with change_count.get_lock():
+                change_count.value += 3 * BATCH
             time.sleep(max(0.0, started + changes / pace - time.monotonic()))
 
     threads = [threading.Thread(target=work) for _ in range(WRITERS)]
@@ -79,8 +80,8 @@ def run_writers(uri: str, stop: Event, done: Any) -> None:
 def change_jobs(database: Database[dict[str, Any]]) -> None:
     """Write a batch of jobs that are queued, leased and finished; one in ten fails.
 
-    Each failed job has its own message, and nearly each job its own worker. Each write is an event
-    of its own; one command has a batch of writes, so that the writers do not take all the CPU.
+    Each failed job has its own message, and each job one of 20,000 workers. One command has a batch
+    of writes, so that the writers do not take all the CPU; still, each write is an event.
     """
     jobs, attempts = database.jobs, database.job_attempts
     numbers = [random.randrange(10**9) for _ in range(BATCH)]  # noqa: S311
@@ -98,19 +99,22 @@ def change_jobs(database: Database[dict[str, Any]]) -> None:
     )
     leased = {"$set": {"status": "leased", "updatedAt": now}}
     jobs.bulk_write([UpdateOne({"_id": job_id}, leased) for job_id in ids])
-    finished = [make_finish_fields(number) for number in numbers]
+    attempt_ends = [make_finish_fields(number) for number in numbers]
     attempts.bulk_write(
         [
             UpdateOne({"_id": job_id}, {"$set": end})
-            for job_id, end in zip(ids, finished, strict=True)
+            for job_id, end in zip(ids, attempt_ends, strict=True)
         ]
     )
-    ended = [
+    job_ends = [
         {"status": end["status"], "finishedAt": end["finishedAt"], "updatedAt": end["finishedAt"]}
-        for end in finished
+        for end in attempt_ends
     ]
     jobs.bulk_write(
-        [UpdateOne({"_id": job_id}, {"$set": end}) for job_id, end in zip(ids, ended, strict=True)]
+        [
+            UpdateOne({"_id": job_id}, {"$set": end})
+            for job_id, end in zip(ids, job_ends, strict=True)
+        ]
     )
 
 
@@ -126,10 +130,10 @@ def make_finish_fields(number: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Observation:
-    """The share of a core of each process, changes a second, and latencies in ms."""
+    """The share of a core of each process, in the order of the pids; latencies of answers."""
 
     shares: list[float]
-    changes: float
+    changes_a_second: float
     took_ms: list[float]
 
 
@@ -137,12 +141,13 @@ def observe(
     uri: str, seconds: float, pids: list[int], clients: Sequence[Client] = ()
 ) -> Observation:
     """Measure while the queue changes and the clients, if any, send requests in turn."""
-    stop, done = multiprocessing.Event(), multiprocessing.Value("q", 0)
-    writer = multiprocessing.Process(target=run_writers, args=[uri, stop, done])
+    stop, change_count = multiprocessing.Event(), multiprocessing.Value("q", 0)
+    writer = multiprocessing.Process(target=run_writers, args=[uri, stop, change_count])
     writer.start()
     try:
         time.sleep(5)
-        cpu, written, started = [read_cpu_s(pid) for pid in pids], done.value, time.monotonic()
+        cpu_s, changes_before = [read_cpu_s(pid) for pid in pids], change_count.value
+        started = time.monotonic()
         took_ms: list[float] = []
         cycle = itertools.cycle(clients)
         while time.monotonic() < started + seconds:
@@ -153,13 +158,13 @@ def observe(
             next(cycle).ask()
             took_ms.append((time.perf_counter() - sent_at) * 1_000)
             time.sleep(0.01)
-        elapsed = time.monotonic() - started
-        shares = [(read_cpu_s(pid) - was) / elapsed for pid, was in zip(pids, cpu, strict=True)]
-        changes = (done.value - written) / elapsed
+        elapsed_s = time.monotonic() - started
+        shares = [(read_cpu_s(pid) - s) / elapsed_s for pid, s in zip(pids, cpu_s, strict=True)]
+        changes_a_second = (change_count.value - changes_before) / elapsed_s
     finally:
         stop.set()
         writer.join()
-    return Observation(shares, changes, took_ms)
+    return Observation(shares, changes_a_second, took_ms)
 
 
 def main() -> None:
@@ -176,6 +181,7 @@ def main() -> None:
 
 
 def measure(server: Mongod, jobs: int, seconds: float) -> None:
+    """Observe a queue without a collector, with one, and with viewers, too; print the results."""
     uri = server.uri.replace("/?", "/jobmon?")
     fill(uri, jobs)
     connection = Connection(Settings(mongo_uri=uri))
@@ -185,20 +191,21 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
         await_built(connection, collector)
         time.sleep(20)
         pids = [server.pid, collector]
-        used, started = [read_cpu_s(pid) for pid in pids], time.monotonic()
+        cpu_s, started = [read_cpu_s(pid) for pid in pids], time.monotonic()
         time.sleep(10)
         idle = [
-            (read_cpu_s(pid) - was) / (time.monotonic() - started)
-            for pid, was in zip(pids, used, strict=True)
+            (read_cpu_s(pid) - start_s) / (time.monotonic() - started)
+            for pid, start_s in zip(pids, cpu_s, strict=True)
         ]
         print(f"at rest: database {idle[0]:.1%}, collector {idle[1]:.1%} of a core", flush=True)
         collected = observe(uri, seconds, pids)
         report("with a collector", collected)
         print(f"the collector had at most {read_peak_mib([collector])} MiB", flush=True)
-        ratio = (collected.shares[0] / collected.changes) / (alone.shares[0] / alone.changes)
-        thousand_ms = collected.shares[1] / collected.changes * 1_000_000
-        print(f"the database's CPU for a change is {ratio:.2f} times that without a collector;")
-        print(f"the collector's is {thousand_ms:.0f} ms for a thousand changes", flush=True)
+        database_s = collected.shares[0] / collected.changes_a_second  # for one change
+        ratio = database_s / (alone.shares[0] / alone.changes_a_second)
+        thousand_ms = collected.shares[1] / collected.changes_a_second * 1_000_000
+        print(f"database: {ratio:.2f} times the CPU for a change that it takes without a collector")
+        print(f"collector: {thousand_ms:.0f} ms of CPU for a thousand changes", flush=True)
         with serving(uri) as (port, _):
             with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
                 token = issue_token("user-1", "admin", timedelta(hours=1))
@@ -215,7 +222,7 @@ def measure(server: Mongod, jobs: int, seconds: float) -> None:
 def report(when: str, observed: Observation) -> None:
     shares = zip(("database", "collector"), observed.shares, strict=False)
     used = ", ".join(f"{name} {share:.1%}" for name, share in shares)
-    print(f"{when}: {used} of a core at {observed.changes:.0f} changes/s", flush=True)
+    print(f"{when}: {used} of a core at {observed.changes_a_second:.0f} changes/s", flush=True)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ CHARTS_EVERY = 10
 
 
 class Dashboard(threading.Thread):
-    """An open page; it sends its first request at `first_s` and ends at `until` (monotonic)."""
+    """An open page: its first request is at `first_s`, its end at `until_s` (monotonic times)."""
 
-    def __init__(self, port: int, token: str, first_s: float, until: float) -> None:
+    def __init__(self, port: int, token: str, first_s: float, until_s: float) -> None:
         super().__init__()
         self.statuses: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
@@ -50,19 +50,19 @@ class Dashboard(threading.Thread):
         self._overview, self._charts = (
             Client(port, path, token, has_cache=True) for path in (OVERVIEW, CHARTS)
         )
-        self._next, self._until = first_s, until
+        self._next_s, self._until_s = first_s, until_s
 
     def run(self) -> None:
         number = random.randrange(CHARTS_EVERY)  # noqa: S311
-        while self._next < self._until:
-            time.sleep(max(0.0, self._next - time.monotonic()))
+        while self._next_s < self._until_s:
+            time.sleep(max(0.0, self._next_s - time.monotonic()))
             self._ask(self._overview)
             if number % CHARTS_EVERY == 0:
                 self._ask(self._charts)
             number += 1
             # As a page does: no request during another one, and later if the service is busy.
             wait_s = random.uniform(1, 2) * RETRY_AFTER_S if self._is_refused else 0.0  # noqa: S311
-            self._next = max(self._next + EVERY_S, time.monotonic() + wait_s)
+            self._next_s = max(self._next_s + EVERY_S, time.monotonic() + wait_s)
         self._overview.close()
         self._charts.close()
 
@@ -96,23 +96,23 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
     uri = server.uri.replace("/?", "/jobmon?")
     fill(uri, jobs)
     with collecting(uri), serving(uri) as (port, web), MongoClient[dict[str, Any]](uri) as client:
-        rollups = client.jobmon_rollups.state
-        while not rollups.find_one({"name": "stats"}):
+        state = client.jobmon_rollups.state
+        while not state.find_one({"name": "stats"}):
             time.sleep(0.1)
-        while "completeUntil" not in (rollups.find_one({"name": PROGRESS}) or {}):
+        while "completeUntil" not in (state.find_one({"name": PROGRESS}) or {}):
             time.sleep(0.1)
         with create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET)).app_context():
             token = issue_token("root", "admin", timedelta(hours=1))
         measure_pages(client.jobmon, port, token)
-        for number in (0, dashboards):
+        for page_count in (0, dashboards):
             stop, writer = start_changing(client.jobmon)
-            before, cpu = count_queries(client), sum(map(read_cpu_s, find_family(web)))
+            queries, cpu_s = count_queries(client), sum(map(read_cpu_s, find_family(web)))
             for path in (OVERVIEW, CHARTS):  # the first answer takes longest
                 ask(port, path, token)
             now = time.monotonic()
             pages = [
-                Dashboard(port, token, now + EVERY_S * index / number, now + seconds)
-                for index in range(number)
+                Dashboard(port, token, now + EVERY_S * index / page_count, now + seconds)
+                for index in range(page_count)
             ]
             for page in pages:
                 page.start()
@@ -122,10 +122,10 @@ def measure(server: Mongod, jobs: int, dashboards: int, seconds: float) -> None:
             stop.set()
             writer.join()
             report(
-                number,
+                page_count,
                 seconds,
-                count_queries(client) - before,
-                sum(map(read_cpu_s, find_family(web))) - cpu,
+                count_queries(client) - queries,
+                sum(map(read_cpu_s, find_family(web))) - cpu_s,
             )
             if pages:
                 report_answers(pages)
@@ -163,7 +163,7 @@ def start_changing(database: Database[dict[str, Any]]) -> tuple[threading.Event,
 
 
 def keep_changing(database: Database[dict[str, Any]], stop: threading.Event) -> None:
-    """Make some hundred changes a second."""
+    """Make about a hundred changes a second."""
     while not stop.wait(0.03 * BATCH):
         change_jobs(database)
 
@@ -174,10 +174,10 @@ def count_queries(client: MongoClient[dict[str, Any]]) -> int:
     return sum(int(metrics[name]["total"]) for name in ("find", "aggregate", "count"))
 
 
-def report(number: int, seconds: float, queries: int, cpu: float) -> None:
+def report(page_count: int, seconds: float, queries: int, cpu_s: float) -> None:
     print(
-        f"{number} dashboards: {queries / seconds:.1f} queries/s, including the collector's; "
-        f"web {cpu / seconds:.0%} of a core",
+        f"{page_count} dashboards: {queries / seconds:.1f} queries/s, including the collector's; "
+        f"web {cpu_s / seconds:.0%} of a core",
         flush=True,
     )
 

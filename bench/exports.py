@@ -65,7 +65,10 @@ def prepare(uri: str, profile: str, count: int) -> Settings:
 
 
 class Exporter:
-    """Exports all jobs of a queue in this process; each method returns the number of rows."""
+    """Exports all jobs of a queue in this process, or reads them without jobmon.
+
+    `export` and `read_bare` return the number of rows.
+    """
 
     def __init__(self, settings: Settings) -> None:
         app = create_app(settings)
@@ -86,15 +89,15 @@ class Exporter:
         answer.close()
         return lines - (2 if file_format == "csv" else 1)
 
-    def loop(self) -> int:
+    def read_bare(self) -> int:
         """Read and serialize all jobs without jobmon."""
-        found = self._jobs.find({}, {self._payload: 0}).sort(self._order, DESCENDING)
+        jobs = self._jobs.find({}, {self._payload: 0}).sort(self._order, DESCENDING)
         option = orjson.OPT_APPEND_NEWLINE
-        return sum(1 for job in found if orjson.dumps(job, str, option))
+        return sum(1 for job in jobs if orjson.dumps(job, str, option))
 
-    def work(self, name: str) -> Callable[[], int]:
-        """The export in a format, or the `bare loop`."""
-        return (lambda: self.export(name)) if name in FORMATS else self.loop
+    def choose_work(self, name: str) -> Callable[[], int]:
+        """The export in the format `name`, or the bare loop."""
+        return (lambda: self.export(name)) if name in FORMATS else self.read_bare
 
 
 def measure_rate(work: Callable[[], int], count: int) -> float:
@@ -112,7 +115,7 @@ def measure_peak_mib(settings: Settings, name: str) -> int:
 
 
 def _read_peak_mib(settings: Settings, name: str) -> int:
-    Exporter(settings).work(name)()
+    Exporter(settings).choose_work(name)()
     return read_peak_mib([os.getpid()])
 
 
@@ -123,11 +126,12 @@ def measure(server: Mongod, profile: str, count: int) -> None:
     names = ("bare loop", *FORMATS)
     exporter = Exporter(settings)
     rates = [
-        {name: measure_rate(exporter.work(name), count) for name in names} for _ in range(ROUNDS)
+        {name: measure_rate(exporter.choose_work(name), count) for name in names}
+        for _ in range(ROUNDS)
     ]
     for name in names:
-        rate = statistics.median(found[name] for found in rates)
-        ratio = statistics.median(found[name] / found["bare loop"] for found in rates)
+        rate = statistics.median(one_round[name] for one_round in rates)
+        ratio = statistics.median(one_round[name] / one_round["bare loop"] for one_round in rates)
         peak = measure_peak_mib(settings, name)
         cells = (profile, f"{count:,}", name, f"{rate:,.0f}/s", f"{ratio:.2f}", f"{peak} MiB")
         print(f"| {' | '.join(cells)} |", flush=True)

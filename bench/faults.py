@@ -1,4 +1,4 @@
-"""Cause faults of the database and of processes under load; check answers, measure recovery.
+"""Cause faults of the database and of processes under load; check answers and measure recovery.
 
     .venv/bin/python -m bench.faults                  # all faults, about twenty minutes
     .venv/bin/python -m bench.faults kill freeze      # some of them
@@ -30,17 +30,17 @@ from tests.support.processes import child_processes
 
 # A fault puts callbacks on the stack that repair the damage after the measurement.
 Fault = Callable[[SystemUnderLoad, ExitStack], None]
-JOBS_A_SECOND = 12  # as many as two workers can finish although they are often killed
+JOBS_A_SECOND = 12  # two workers can finish this many, even if they are often killed
 DRAINS_WITHIN_S = 600
 SMALL_DISK_MIB = 600
 chance = random.Random()  # noqa: S311 - what to kill next
 
 
-def kill_primary(system: SystemUnderLoad, after: ExitStack) -> None:
+def kill_primary(system: SystemUnderLoad, repairs: ExitStack) -> None:
     """Kills the primary."""
     member = system.servers.await_primary()
     system.servers.kill(member)
-    after.callback(system.servers.start, member)
+    repairs.callback(system.servers.start, member)
 
 
 def step_down(system: SystemUnderLoad, _: ExitStack) -> None:
@@ -48,13 +48,13 @@ def step_down(system: SystemUnderLoad, _: ExitStack) -> None:
     system.servers.step_down()
 
 
-def freeze_primary(system: SystemUnderLoad, after: ExitStack) -> None:
+def freeze_primary(system: SystemUnderLoad, repairs: ExitStack) -> None:
     """Freezes the primary for 20 s."""
     member = system.servers.await_primary()
     os.kill(member.pid, signal.SIGSTOP)
     thaw_at = time.monotonic() + 20
-    after.callback(os.kill, member.pid, signal.SIGCONT)
-    after.callback(lambda: time.sleep(max(0.0, thaw_at - time.monotonic())))
+    repairs.callback(os.kill, member.pid, signal.SIGCONT)
+    repairs.callback(lambda: time.sleep(max(0.0, thaw_at - time.monotonic())))
 
 
 def freeze_all(system: SystemUnderLoad, _: ExitStack) -> None:
@@ -74,7 +74,7 @@ def kill_all(system: SystemUnderLoad, _: ExitStack) -> None:
     system.servers.start(*system.servers.members)
 
 
-def fill_disk(system: SystemUnderLoad, after: ExitStack) -> None:
+def fill_disk(system: SystemUnderLoad, repairs: ExitStack) -> None:
     """Fills the primary's disk until the primary dies. Needs root: it mounts a small disk."""
     member = system.servers.members[0]
     while system.servers.await_primary() is not member:
@@ -85,9 +85,9 @@ def fill_disk(system: SystemUnderLoad, after: ExitStack) -> None:
         while file.write(bytes(2**20)):
             pass
     os.waitid(os.P_PID, member.pid, os.WEXITED | os.WNOWAIT)
-    after.callback(system.servers.start, member)
-    after.callback(filler.unlink)
-    after.callback(system.servers.kill, member)
+    repairs.callback(system.servers.start, member)
+    repairs.callback(filler.unlink)
+    repairs.callback(system.servers.kill, member)
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--viewers", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=600, help="how long to kill processes")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that started processes are ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
     faults = arguments.faults
     if "disk_full" in faults and os.geteuid() != 0:
         print("disk_full is skipped: it needs root", flush=True)
@@ -168,8 +168,8 @@ def measure(system: SystemUnderLoad, name: str) -> bool:
     system.servers.await_all()
     system.viewers.take_results()
     began = time.monotonic()
-    with ExitStack() as after:
-        FAULTS[name](system, after)
+    with ExitStack() as repairs:
+        FAULTS[name](system, repairs)
         system.servers.await_primary()
         took_s = time.monotonic() - began
         served_s, counted_s = system.await_recovery()

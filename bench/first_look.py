@@ -37,15 +37,15 @@ def run_first_look(name: str, folder: Path, uri: str) -> tuple[float, float, int
         "JOBMON_BIND": f"127.0.0.1:{port}",
     }
     began = time.monotonic()
-    found = subprocess.run(
+    output = subprocess.run(
         ["jobmon", "init", "--discover", "--write", folder],
         env=environment | {"JOBMON_MONGO_URI": uri},
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    discovered = time.monotonic() - began
-    (line,) = [line for line in found.splitlines() if PROMPT in line and f"/{name}-" in line]
+    discovered_s = time.monotonic() - began
+    (line,) = [line for line in output.splitlines() if PROMPT in line and f"/{name}-" in line]
     command = line.partition(PROMPT)[2]
     with subprocess.Popen(
         ["bash", "-c", command],
@@ -58,13 +58,13 @@ def run_first_look(name: str, folder: Path, uri: str) -> tuple[float, float, int
         try:
             token = shell.stdout.readline().strip()  # type: ignore[union-attr]
             jobs = await_list(port, token, began)
-            return discovered, time.monotonic() - began, jobs
+            return discovered_s, time.monotonic() - began, jobs
         finally:
             os.killpg(shell.pid, signal.SIGTERM)
 
 
 def await_list(port: int, token: str, began: float) -> int:
-    """Request the list until it answers with 200; returns how many jobs it has."""
+    """Request the list until it answers with 200; returns the number of its jobs, at most 100."""
     while time.monotonic() - began < LONGEST_S:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
@@ -74,7 +74,7 @@ def await_list(port: int, token: str, began: float) -> int:
             body = answer.read()
             if answer.status == http.client.OK:
                 return len(json.loads(body)["data"])
-        except OSError:  # it has not started yet
+        except OSError:  # the service has not started yet
             pass
         finally:
             connection.close()
@@ -84,15 +84,15 @@ def await_list(port: int, token: str, began: float) -> int:
 
 def main() -> None:
     """Print a line for each sample."""
-    with tempfile.TemporaryDirectory() as place, Mongod(Path(place) / "db") as mongod:
+    with tempfile.TemporaryDirectory() as folder, Mongod(Path(folder) / "db") as mongod:
         client: MongoClient[dict[str, object]] = MongoClient(mongod.uri)
         for name in NAMES:
             sample = json_util.loads((SAMPLES / f"{name}.json").read_text())
-            for collection, found in sample["collections"].items():
-                client[name][collection].insert_many(found["documents"])
+            for collection, content in sample["collections"].items():
+                client[name][collection].insert_many(content["documents"])
             uri = mongod.uri.replace("/?", f"/{name}?")
-            discovered, listed, jobs = run_first_look(name, Path(place) / name, uri)
-            print(f"{name}: discovered after {discovered:.1f} s, {jobs} jobs after {listed:.1f} s")
+            discovered_s, listed_s, jobs = run_first_look(name, Path(folder) / name, uri)
+            print(f"{name}: discovered in {discovered_s:.1f} s, {jobs} jobs after {listed_s:.1f} s")
             client.drop_database(name)
         client.close()
 

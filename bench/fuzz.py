@@ -1,11 +1,11 @@
 """Send odd requests and store odd documents, 100,000 in total, on a real server.
 
     .venv/bin/python bench/fuzz.py    # prints progress; exits with 1 if it finds a defect
-    .venv/bin/python bench/fuzz.py --requests 1 --documents 0 --seed 4711    # repeat that request
+    .venv/bin/python bench/fuzz.py --requests 1 --documents 0 --seed 4711    # repeat request 4711
 
 A case is one request with its answer, or one accepted document with all answers about it.
 `tests/fuzz` has the cases and the checks. A case depends only on its seed, so each finding can be
-repeated.
+reproduced.
 """
 
 import argparse
@@ -43,6 +43,7 @@ class Findings:
 
     @contextmanager
     def watch(self, case: str) -> Iterator[None]:
+        """Count an error of the block, or in its log lines, instead of raising it."""
         try:
             yield
             self._log.check()
@@ -95,7 +96,7 @@ def main() -> int:
 def fuzz_requests(
     service: FuzzedService, findings: Findings, count: int, seed: int, answers: Counter[int]
 ) -> None:
-    """Send `count` requests; counts the answers by status."""
+    """Send `count` requests; `answers` counts the answers by status."""
     service.fill_from(range(40))
     for number in range(count):
         with findings.watch(f"request {seed + number}"):
@@ -107,15 +108,16 @@ def fuzz_requests(
 def fuzz_documents(
     services: list[FuzzedService], findings: Findings, count: int, seed: int, checked: Counter[str]
 ) -> None:
-    """Check `count` accepted documents; counts them."""
-    printed, first = 0, seed
+    """Check batches of documents until `count` are accepted or more; `checked` counts these."""
+    printed, first_seed = 0, seed
     while checked.total() < count:
-        service = services[first // BATCH % len(services)]
-        with findings.watch(f"documents {first} to {first + BATCH - 1}, per_page {2 + first % 8}"):
-            accepted = service.fill_from(range(first, first + BATCH))
-            service.check(per_page=2 + first % 8)
+        service, per_page = services[first_seed // BATCH % len(services)], 2 + first_seed % 8
+        seeds = range(first_seed, first_seed + BATCH)
+        with findings.watch(f"documents {seeds[0]} to {seeds[-1]}, per_page {per_page}"):
+            accepted = service.fill_from(seeds)
+            service.check(per_page=per_page)
             checked["accepted"] += accepted
-        first += BATCH
+        first_seed += BATCH
         if checked.total() // PRINT_EVERY > printed:
             printed = checked.total() // PRINT_EVERY
             print(f"{checked.total():,} documents", flush=True)

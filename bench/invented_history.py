@@ -1,7 +1,7 @@
-"""Invented history for an empty queue, as if the sample workload had run for hours.
+"""Invent history for an empty queue, as if the sample workload had run for hours.
 
-Jobs are like the jobs of `jobmon.demo.workload`. There is a busy time, and a time in which a
-provider did not answer, so that the charts are not flat.
+Jobs are like the jobs of `jobmon.demo.workload`. There are busy minutes, and nine minutes with more
+failures, so that the charts are not flat.
 """
 
 import math
@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo.database import Database
 
@@ -20,7 +20,6 @@ from jobmon.rollup.buckets import DAY, HOUR, MINUTE, QueueSample
 from jobmon.rollup.documents import OwnDatabase
 
 Document = dict[str, Any]
-Change = tuple[datetime, str | None, str, datetime]  # at, old status, new status, createdAt
 
 RETRY_S = 20
 BACKLOG_WAITS_S = 600
@@ -37,8 +36,17 @@ STACK = """Traceback (most recent call last):
 """
 
 
+class Change(NamedTuple):
+    """A change of a job's status; `old_status` is None if the job was enqueued."""
+
+    changed_at: datetime
+    old_status: str | None
+    new_status: str
+    created_at: datetime
+
+
 class History:
-    """Invented jobs of the last `hours`; the same for the same `seed`."""
+    """Invented jobs of the last `hours`. `seed` is of the random numbers."""
 
     def __init__(self, hours: float, seed: int = 4) -> None:
         self._random = random.Random(seed)  # noqa: S311
@@ -52,26 +60,27 @@ class History:
         attempts: list[Document] = []
         for job_type in (*JOB_TYPES, BACKLOG):
             for created_at in self._list_enqueue_times(job_type):
-                job, tried = self._make_job(job_type, created_at)
+                job, job_attempts = self._make_job(job_type, created_at)
                 jobs.append(job)
-                attempts += tried
+                attempts += job_attempts
         jobs.sort(key=lambda job: job["createdAt"])
         watched.jobs.insert_many(jobs, ordered=False)
         watched.job_attempts.insert_many(attempts, ordered=False)
         samples = QueueSamples(own, {MINUTE: 2 * DAY, HOUR: 35 * DAY, DAY: 400 * DAY})
-        for at, sample in self._list_samples():
-            samples.write(at, sample)
+        for sampled_at, sample in self._list_samples():
+            samples.write(sampled_at, sample)
 
     def _list_enqueue_times(self, job_type: JobType) -> Iterator[datetime]:
         """The times at which jobs of a type were enqueued, with busy and quiet minutes."""
         per_second = job_type.per_second / 2 if job_type is BACKLOG else job_type.per_second
-        at = self._start
+        time = self._start
         while True:
-            slow = 1 + 0.3 * math.sin(at.timestamp() / 600) + 0.12 * math.sin(at.timestamp() / 97)
-            at += timedelta(seconds=self._random.expovariate(per_second * slow))
-            if at >= self._now:
+            seconds = time.timestamp()
+            factor = 1 + 0.3 * math.sin(seconds / 600) + 0.12 * math.sin(seconds / 97)
+            time += timedelta(seconds=self._random.expovariate(per_second * factor))
+            if time >= self._now:
                 return
-            yield at
+            yield time
 
     def _make_job(self, job_type: JobType, created_at: datetime) -> tuple[Document, list[Document]]:
         """A job in its present state, and its attempts."""
@@ -108,8 +117,8 @@ class History:
     def _make_attempt(
         self, job_type: JobType, job: Document, started_at: datetime, finished_at: datetime
     ) -> Document:
-        """One attempt. The job is changed by the attempt's outcome."""
-        error, before = self._make_error(job_type, finished_at), job["status"]
+        """Make an attempt, and change the job by its outcome."""
+        error, old_status = self._make_error(job_type, finished_at), job["status"]
         worker = "worker-reports" if job_type is BACKLOG else f"worker-{self._random.randint(1, 3)}"
         attempt = {
             "jobId": job["jobId"],
@@ -131,11 +140,11 @@ class History:
         else:
             retry_s = RETRY_S * 2 ** (job["attemptCount"] - 1) * self._random.uniform(0.5, 1)
             job |= {"status": "failed", "nextRunAt": finished_at + timedelta(seconds=retry_s)}
-        self._note_change(job, before, finished_at)
+        self._note_change(job, old_status, finished_at)
         return attempt
 
-    def _make_error(self, job_type: JobType, at: datetime) -> Document | None:
-        minutes_ago = (self._now - at) / MINUTE
+    def _make_error(self, job_type: JobType, finished_at: datetime) -> Document | None:
+        minutes_ago = (self._now - finished_at) / MINUTE
         factor = 1.25 if 32 < minutes_ago < 41 else 0.5
         chance = self._random.random()
         if chance < job_type.fatal_rate:
@@ -154,28 +163,28 @@ class History:
             "provider": {"apiKey": "sk_live_not_for_your_eyes"},
         }
 
-    def _note_change(self, job: Document, before: str | None, at: datetime) -> None:
-        self._changes.append((at, before, job["status"], job["createdAt"]))
+    def _note_change(self, job: Document, old_status: str | None, changed_at: datetime) -> None:
+        self._changes.append(Change(changed_at, old_status, job["status"], job["createdAt"]))
 
     def _list_samples(self) -> Iterator[tuple[datetime, QueueSample]]:
         """The sample at the end of each minute."""
-        self._changes.sort(key=lambda change: change[0])
+        self._changes.sort(key=lambda change: change.changed_at)
         counts: Counter[str] = Counter()
         queued: Counter[datetime] = Counter()
         changes = iter(self._changes)
         change = next(changes, None)
-        at = self._start + MINUTE
-        while at < self._now:
-            while change is not None and change[0] <= at:
-                _, before, after, created_at = change
-                for status, by in ((before, -1), (after, 1)):
+        sampled_at = self._start + MINUTE
+        while sampled_at < self._now:
+            while change is not None and change.changed_at <= sampled_at:
+                for status, added in ((change.old_status, -1), (change.new_status, 1)):
                     if status is not None:
-                        counts[status] += by
+                        counts[status] += added
                     if status == "queued":
-                        queued[created_at] += by
+                        queued[change.created_at] += added
                 change = next(changes, None)
             queued = +queued
             counts["leased"] = self._random.randint(1, 4)
-            oldest_ms = round((at - min(queued, default=at)) / timedelta(milliseconds=1))
-            yield at, QueueSample(status_counts=dict(counts), oldest_queued_ms=oldest_ms)
-            at += MINUTE
+            oldest = sampled_at - min(queued, default=sampled_at)
+            oldest_ms = round(oldest / timedelta(milliseconds=1))
+            yield sampled_at, QueueSample(status_counts=dict(counts), oldest_queued_ms=oldest_ms)
+            sampled_at += MINUTE

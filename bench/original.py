@@ -38,8 +38,8 @@ def queue() -> dict[str, Any]:
     """Answer with a page of jobs by `skip`, and their exact number."""
     query = {name: request.args[name] for name in ("status", "type") if name in request.args}
     page, per_page = int(request.args.get("page", 1)), int(request.args.get("per_page", 20))
-    found = jobs().find(query, {"payload": 0}).sort("createdAt", -1)
-    data = [str(job) for job in found.skip((page - 1) * per_page).limit(per_page)]
+    matching = jobs().find(query, {"payload": 0}).sort("createdAt", -1)
+    data = [str(job) for job in matching.skip((page - 1) * per_page).limit(per_page)]
     return {"total": jobs().count_documents(query), "data": data}
 
 

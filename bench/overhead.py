@@ -54,7 +54,7 @@ STARTS_WITHIN_S = 30
 class Request(NamedTuple):
     """A path of a service. With `has_cache`, clients send the ETag of the last answer.
 
-    With `each_differs`, each client sends another request, whose answer it shares with nobody.
+    With `each_differs`, each client sends a different request, so that no answer is shared.
     """
 
     port: int
@@ -97,7 +97,7 @@ def measure(uri: str, count: int, folder: Path) -> None:
             "by status and type": paths["by status and type"],
             "by cursor, far down": paths["450,000 deep by cursor"],
         }.items():
-            # The bare stack has no cursors: compared with its first page.
+            # The bare stack has no cursors, so its first page is compared.
             other = queue if "cursor" in name else path
             for each_differs in (False, True) if path != job else (False,):
                 shown = f"{name}, different requests" if each_differs else name
@@ -171,7 +171,7 @@ def compare(name: str, compared_with: str, jobmon: Request, other: Request, toke
 
 @contextmanager
 def serving_express(uri: str, folder: Path) -> Iterator[int | None]:
-    """Run `express.mjs`; yields its port, or None if npm cannot install its packages."""
+    """Run `express.mjs`; yields its port, or None without Node.js, npm or its packages."""
     npm, node = shutil.which("npm"), shutil.which("node")
     folder = folder / "express"
     folder.mkdir()

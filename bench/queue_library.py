@@ -5,8 +5,8 @@
 First 32 workers lease 200 jobs at the same time. Then, for each number of waiting jobs, one process
 and eight processes lease jobs and report success: by the library, by bare pymongo with the same
 four writes, and by bare pymongo with only the two updates of the job. Prints jobs a second, the CPU
-of the workers for a job, and the median of the rounds' ratios. Last, the index keys and documents
-that the server examines for one lease.
+of the workers for a job, and the median of the rounds' ratios. At the end it prints the index keys
+and documents that the server examines for one lease.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Round(NamedTuple):
 def fill(database: Database[Document], count: int) -> None:
     """Insert due jobs; the last two have the type `rare` and are the least urgent."""
     JobQueue(database).create_indexes()
-    now, pick = datetime.now(UTC), random.Random(1)  # noqa: S311
+    now, rng = datetime.now(UTC), random.Random(1)  # noqa: S311
 
     def make_job(number: int) -> Document:
         enqueued_at = now - timedelta(seconds=(count - number) / 10)
@@ -56,7 +56,7 @@ def fill(database: Database[Document], count: int) -> None:
             "type": "rare" if number >= count - 2 else f"type-{number % TYPES}",
             "status": "queued",
             "payload": {"reference": f"order/{number}", "text": "x" * 60},
-            "priority": 0 if number >= count - 2 else pick.choice([0] * 8 + [5, 9]),
+            "priority": 0 if number >= count - 2 else rng.choice([0] * 8 + [5, 9]),
             "createdBy": f"user-{number % 1_000}",
             "createdAt": enqueued_at,
             "updatedAt": enqueued_at,
@@ -75,7 +75,7 @@ def fill(database: Database[Document], count: int) -> None:
 
 
 def run_by_library(database: Database[Document], worker: str) -> Iterator[None]:
-    """Lease and report jobs by the library."""
+    """Lease and report jobs with the library; yields after each job."""
     queue = JobQueue(database)
     while lease := queue.lease(worker):
         queue.report_success(lease)
@@ -83,7 +83,7 @@ def run_by_library(database: Database[Document], worker: str) -> Iterator[None]:
 
 
 def run_bare(database: Database[Document], worker: str, *, attempts: bool) -> Iterator[None]:
-    """Make the same writes with bare pymongo, without checks of their results."""
+    """Make the same writes with bare pymongo, without checks of results; yields after each job."""
     while True:
         now = datetime.now(UTC)
         expires_at = now + timedelta(seconds=30)
@@ -173,8 +173,8 @@ def measure_round(pool: ProcessPoolExecutor, uri: str, way: str, workers: int) -
     took_s = time.monotonic() - started
     with MongoClient[Document](uri) as client:
         database = client.get_default_database()
-        again = {"status": "queued", "attemptCount": 0, "finishedAt": None}
-        database.jobs.update_many({"status": "succeeded"}, {"$set": again})
+        queued_again = {"status": "queued", "attemptCount": 0, "finishedAt": None}
+        database.jobs.update_many({"status": "succeeded"}, {"$set": queued_again})
         database.job_attempts.delete_many({})
     return Round(JOBS_PER_ROUND / took_s, cpu_s / JOBS_PER_ROUND * 1_000)
 
@@ -182,26 +182,26 @@ def measure_round(pool: ProcessPoolExecutor, uri: str, way: str, workers: int) -
 def measure_rates(uri: str, count: int, workers: int) -> None:
     """Print a row for the library and for each way without it."""
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(abs, range(workers * 4)))  # the processes start
+        list(pool.map(abs, range(workers * 4)))  # starts the processes before the measurement
         rounds = [
             {way: measure_round(pool, uri, way, workers) for way in WAYS} for _ in range(ROUNDS)
         ]
     for way in WAYS:
-        rate = statistics.median(found[way].rate for found in rounds)
-        cpu_ms = statistics.median(found[way].cpu_ms for found in rounds)
-        ratio = statistics.median(found["library"].rate / found[way].rate for found in rounds)
+        rate = statistics.median(results[way].rate for results in rounds)
+        cpu_ms = statistics.median(results[way].cpu_ms for results in rounds)
+        ratio = statistics.median(results["library"].rate / results[way].rate for results in rounds)
         cells = (f"{count:,}", f"{workers}", way, f"{rate:,.0f}/s", f"{cpu_ms:.2f} ms")
         print(f"| {' | '.join(cells)} | {ratio:.2f} |", flush=True)
 
 
 def examine(database: Database[Document], run: Callable[[], object]) -> str:
-    """The index keys and documents that the server examines for the first command of `run`."""
+    """The index keys and documents that the server examines for the first lease of `run`."""
     database.command("profile", 2)
     run()
     database.command("profile", 0)
-    (found, *_) = database.system.profile.find({"command.findAndModify": "jobs"})
+    (entry, *_) = database.system.profile.find({"command.findAndModify": "jobs"})
     database.system.profile.drop()
-    return f"{found['keysExamined']:,} keys, {found['docsExamined']:,} documents"
+    return f"{entry['keysExamined']:,} keys, {entry['docsExamined']:,} documents"
 
 
 def print_plans(database: Database[Document], count: int) -> None:
@@ -210,15 +210,15 @@ def print_plans(database: Database[Document], count: int) -> None:
     queue.list_paused_types()
     for name, types in {
         "any type": None,
-        "one of 8": ["type-3"],
-        "the last job's": ["rare"],
+        "one of 8 types": ["type-3"],
+        "the type of the last jobs": ["rare"],
     }.items():
-        seen = examine(database, lambda types=types: queue.lease("planner", types=types))
-        print(f"{count:,} waiting jobs, lease {name}: {seen}", flush=True)
+        examined = examine(database, lambda types=types: queue.lease("planner", types=types))
+        print(f"{count:,} waiting jobs, lease {name}: {examined}", flush=True)
 
 
 def contend(uri: str, workers: int) -> list[str]:
-    """The ids of the jobs that this process's threads leased, until no job was left."""
+    """Lease jobs in this many threads until no job can be leased; returns the leased ids."""
     with MongoClient[Document](uri) as client, ThreadPoolExecutor(workers) as pool:
         queue = JobQueue(client.get_default_database())
 
@@ -244,7 +244,7 @@ def measure_contention(server: Mongod) -> None:
         before = read_conflicts()
         with ProcessPoolExecutor(4) as pool:
             results = [pool.submit(contend, uri, WORKERS // 4) for _ in range(4)]
-            leased = Counter(job for found in results for job in found.result())
+            leased = Counter(job for result in results for job in result.result())
         conflicts = read_conflicts() - before
     twice = sum(1 for times in leased.values() if times > 1)
     print(

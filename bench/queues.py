@@ -37,28 +37,28 @@ from jobmon.web.auth import issue_token
 
 JOBS = 200  # in each queue
 IDLE_S = 20.0
-GIVE_UP_S = 120.0
+LONGEST_WAIT_S = 120.0
 FRESH_S = 5.0  # older statistics are not used
 COMMANDS = ("query", "insert", "update", "delete", "getmore", "command")
 PATHS = ("/metrics", "/queues", "/admin/jobs/stats")
 
-Documents = dict[str, Any]
+Document = dict[str, Any]
 
 
 def fill_queue(uri: str, name: str, jobs: int = JOBS) -> None:
     """Insert finished and waiting jobs into one queue, and create its indexes."""
     settings = Settings(mongo_uri=uri, jobs_collection=name, attempts_collection=f"{name}_attempts")
-    pick, now = random.Random(name), datetime.now(UTC)  # noqa: S311
-    with MongoClient[Documents](uri) as client:
+    rng, now = random.Random(name), datetime.now(UTC)  # noqa: S311
+    with MongoClient[Document](uri) as client:
         database = client.get_default_database()
         database.create_collection(f"{name}_attempts")
         database[name].insert_many(
-            make_job(number, now - timedelta(seconds=number), pick) for number in range(jobs)
+            make_job(number, now - timedelta(seconds=number), rng) for number in range(jobs)
         )
         create_indexes(Connection(settings, client))
 
 
-def write_file(path: Path, queues: dict[str, str]) -> None:
+def write_queues_file(path: Path, queues: dict[str, str]) -> None:
     """Write a file of queues; `queues` maps each name to a connection string."""
     tables = (
         f'[{name}]\nuri = "{uri}"\ncollection = "{name}"\nattempts_collection = "{name}_attempts"\n'
@@ -90,16 +90,16 @@ def running(command: str, environment: dict[str, str]) -> Iterator[subprocess.Po
 
 
 def await_true(condition: Callable[[], object]) -> float:
-    """Wait for a condition; returns the seconds. Raises TimeoutError after `GIVE_UP_S`."""
+    """Wait for a condition; returns the seconds. Raises TimeoutError after `LONGEST_WAIT_S`."""
     started = time.monotonic()
     while not condition():
-        if time.monotonic() > started + GIVE_UP_S:
+        if time.monotonic() > started + LONGEST_WAIT_S:
             raise TimeoutError
         time.sleep(0.05)
     return time.monotonic() - started
 
 
-def answers(port: int, path: str, token: str = "") -> bool:
+def is_answered(port: int, path: str, token: str = "") -> bool:
     try:
         ask(port, path, token)
     except (OSError, RuntimeError):
@@ -117,15 +117,15 @@ class Observer:
     """Reads the documents that collectors have written to jobmon's own database."""
 
     def __init__(self, home: str) -> None:
-        self.client = MongoClient[Documents](home, tz_aware=True)
+        self.client = MongoClient[Document](home, tz_aware=True)
         self._rollups = self.client.jobmon_rollups
 
-    def count_by_holder(self) -> Counter[str]:
+    def count_queues_by_holder(self) -> Counter[str]:
         """The number of queues whose lease each collector process holds now."""
         alive = {"name": "collector", "$expr": {"$gt": ["$expiresAt", "$$NOW"]}}
         return Counter(lease["holder"] for lease in self._rollups.leases.find(alive))
 
-    def ages_s(self) -> list[float]:
+    def read_ages_s(self) -> list[float]:
         """The ages of all statistics in seconds."""
         pipeline = [
             {"$match": {"name": "stats"}},
@@ -133,8 +133,8 @@ class Observer:
         ]
         return [row["age"] / 1_000 for row in self._rollups.state.aggregate(pipeline)]
 
-    def count_fresh(self) -> int:
-        return sum(age_s <= FRESH_S for age_s in self.ages_s())
+    def count_fresh_stats(self) -> int:
+        return sum(age_s <= FRESH_S for age_s in self.read_ages_s())
 
     def count_commands(self) -> int:
         """The number of commands since the server started."""
@@ -160,7 +160,7 @@ def time_answers(port: int, path: str, token: str, count: int = 7) -> str:
 
 def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reachable: int) -> None:
     """Print start, memory, work at rest and answers, for one collector and one web service."""
-    write_file(path, queues)
+    write_queues_file(path, queues)
     port = free_port()
     environment = make_environment(home, path, port)
     settings = Settings(mongo_uri=home, jwt_secret_key=SECRET, log_level="ERROR")
@@ -171,14 +171,14 @@ def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reach
     load = os.getloadavg()[0]
     print(f"\n{len(queues)} queues, {reachable} can be reached; load {load:.0f}", flush=True)
     with running("collector", environment) as collector:
-        leases_s = await_true(lambda: observer.count_by_holder().total() == reachable)
-        stats_s = leases_s + await_true(lambda: len(observer.ages_s()) == reachable)
+        leases_s = await_true(lambda: observer.count_queues_by_holder().total() == reachable)
+        stats_s = leases_s + await_true(lambda: len(observer.read_ages_s()) == reachable)
         print(f"collector: all leases after {leases_s:.1f} s, all statistics after {stats_s:.1f} s")
         with running("run", environment) as web:
-            first_s = await_true(lambda: answers(port, "/healthz"))
-            ready_s = first_s + await_true(lambda: answers(port, "/readyz"))
+            first_s = await_true(lambda: is_answered(port, "/healthz"))
+            ready_s = first_s + await_true(lambda: is_answered(port, "/readyz"))
             print(f"web: first answer after {first_s:.1f} s, ready after {ready_s:.1f} s")
-            time.sleep(20)  # the history of the first minutes is counted
+            time.sleep(20)  # meanwhile the collector counts the history of the first minutes
             family = find_family(web.pid)
             groups = {"collector": [collector.pid], "web": family, "database": [server.pid]}
             idle = observe_idle(observer, groups)
@@ -205,7 +205,7 @@ def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, 
 
 def measure_sharing(path: Path, home: str, queues: dict[str, str]) -> None:
     """Print how one to three collectors share queues, and how long queues wait after a kill."""
-    write_file(path, queues)
+    write_queues_file(path, queues)
     environment = make_environment(home, path, free_port())
     observer = Observer(home)
     observer.client.drop_database("jobmon_rollups")
@@ -217,22 +217,22 @@ def measure_sharing(path: Path, home: str, queues: dict[str, str]) -> None:
             share = len(queues) // number
             took_s = await_true(
                 lambda share=share, number=number: (
-                    len(held := observer.count_by_holder()) == number
+                    len(held := observer.count_queues_by_holder()) == number
                     and held.total() == len(queues)
                     and max(held.values()) <= share + 1
                 )
             )
-            held = sorted(observer.count_by_holder().values())
+            held = sorted(observer.count_queues_by_holder().values())
             print(f"{number} collectors: {held} after {took_s:.1f} s", flush=True)
-            await_true(lambda: len(observer.ages_s()) == len(queues))
+            await_true(lambda: len(observer.read_ages_s()) == len(queues))
         started[0].kill()
-        at, oldest_s = time.monotonic(), 0.0
-        while observer.count_fresh() < len(queues) or time.monotonic() < at + FRESH_S:
-            oldest_s = max(oldest_s, *observer.ages_s())
+        killed_at, oldest_s = time.monotonic(), 0.0
+        while observer.count_fresh_stats() < len(queues) or time.monotonic() < killed_at + FRESH_S:
+            oldest_s = max(oldest_s, *observer.read_ages_s())
             time.sleep(0.05)
-        took_s = time.monotonic() - at
+        took_s = time.monotonic() - killed_at
         print(f"after kill -9 of one: all counted again after {took_s:.1f} s, ", end="")
-        shares = sorted(observer.count_by_holder().values())
+        shares = sorted(observer.count_queues_by_holder().values())
         print(f"oldest statistics {oldest_s:.1f} s, shares {shares}")
     observer.client.close()
 
@@ -244,19 +244,19 @@ def database_uri(server: Mongod, name: str) -> str:
 def measure_frozen(folder: Path, server: Mongod, path: Path, home: str) -> None:
     """Measure ten queues in five deployments, of which one is frozen: it never answers."""
     with ExitStack() as stack:
-        others = [
+        deployments = [
             stack.enter_context(Mongod(folder / f"other-{number}", cache_gb=0.25))
             for number in range(4)
         ]
-        uris = [home, *(database_uri(other, "bench") for other in others)]
+        uris = [home, *(database_uri(deployment, "bench") for deployment in deployments)]
         queues = {f"d{number}": uris[number % 5] for number in range(10)}
         for name, uri in queues.items():
             fill_queue(uri, name)
-        os.kill(others[-1].pid, signal.SIGSTOP)
+        os.kill(deployments[-1].pid, signal.SIGSTOP)
         try:
             measure(server, path, home, queues, 8)
         finally:
-            os.kill(others[-1].pid, signal.SIGCONT)
+            os.kill(deployments[-1].pid, signal.SIGCONT)
 
 
 def main() -> None:

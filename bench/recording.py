@@ -16,7 +16,7 @@ READ_MS = 2_600
 GLANCE_MS = 900
 MOVE_MS = 60
 MOVES = 8
-# Screenshots have no pointer: this one follows the mouse.
+# Screenshots have no pointer, so the page draws one.
 POINTER = """() => {
   const pointer = document.createElement("div");
   pointer.id = "recorded-pointer";
@@ -48,7 +48,7 @@ class Recording:
         self._durations_ms.append(duration_ms)
 
     def click(self, target: Locator) -> None:
-        """Move the pointer to an element, click it, and wait for the page behind it."""
+        """Move the pointer to an element, click it, and wait for the page that it opens."""
         box = target.bounding_box()
         if box is None:
             raise ValueError(f"{target} is not visible")
@@ -69,11 +69,11 @@ class Recording:
 
     def save(self, file: Path) -> None:
         """Write the frames as an animated WebP that repeats."""
-        first, *others = self._frames
+        first, *following = self._frames
         first.save(
             file,
             save_all=True,
-            append_images=others,
+            append_images=following,
             duration=self._durations_ms,
             loop=0,
             quality=75,

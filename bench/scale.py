@@ -90,7 +90,7 @@ def serving(uri: str, app: tuple[str, ...] = JOBMON) -> Iterator[tuple[int, int]
 
 
 def end_process(process: subprocess.Popen[Any]) -> None:
-    """End a process within a minute; kill it and raise TimeoutExpired if it does not."""
+    """End a process. If it has not ended after a minute, kill it and raise TimeoutExpired."""
     process.terminate()
     try:
         process.wait(STOPS_WITHIN_S)
@@ -131,7 +131,7 @@ def read_peak_mib(pids: list[int]) -> int:
 
 
 class Client:
-    """A client with a kept-alive connection and just enough HTTP.
+    """A minimal HTTP client, which keeps its connection open.
 
     The standard library's client takes longer for a request than the service does. With
     `has_cache`, it accepts compressed answers and sends the ETag of the last one, as a browser does
@@ -151,7 +151,7 @@ class Client:
     def ask(self) -> int:
         """Send the request and read the whole answer; returns its status.
 
-        RuntimeError unless it is 200 or 304.
+        Raises RuntimeError unless it is 200, or 304 with `has_cache`.
         """
         if self._socket is None:
             self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=600)

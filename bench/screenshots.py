@@ -54,7 +54,7 @@ TERMINAL_SIZE, TOP_WAIT_S = (110, 30), 5
 
 
 @contextmanager
-def demo(state: Path) -> Iterator[tuple[str, str]]:
+def serve_demo(state: Path) -> Iterator[tuple[str, str]]:
     """Run `jobmon demo` with invented history; yields its address and the token of an admin."""
     with Mongod(state / "mongodb") as mongod:
         fill(mongod.uri)
@@ -114,7 +114,7 @@ def serve(state: Path, environment: Mapping[str, str] | None = None) -> Iterator
 
 
 def take_screenshot(page: Page, name: str, colours: int | None = None) -> None:
-    """Save a picture of the page; with `colours`, in only so many, so that the file is smaller."""
+    """Save a picture of the page. `colours` limits their number, so that the file is smaller."""
     file = DOCS / f"{name}.png"
     page.mouse.move(0, 0)
     page.screenshot(path=file)
@@ -164,10 +164,10 @@ def take_terminal_screenshot(browser: Browser, url: str, token: str) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the started processes
-    before = datetime.now(UTC) - timedelta(minutes=10)
+    ten_minutes_ago = datetime.now(UTC) - timedelta(minutes=10)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        with demo(Path(folder)) as (url, token):
+        with serve_demo(Path(folder)) as (url, token):
             page = browser.new_page(viewport=WIDE, color_scheme="light")
             sign_in(page, url, token)
             # Wait until the collector has counted: first the jobs, then their history.
@@ -184,8 +184,9 @@ def main() -> None:
             page.goto(f"{url}/dashboard/jobs?status=failed&status=dlq")
             take_screenshot(page, "jobs")
             page.emulate_media(color_scheme="dark")
-            # A job of the invented history: stacks of the workload have paths of this machine.
-            filters = {"status": "dlq", "type": "webhook.deliver", "created_to": before.isoformat()}
+            # Invented history only: stacks of the sample workload have paths of this machine.
+            filters = {"status": "dlq", "type": "webhook.deliver"}
+            filters["created_to"] = ten_minutes_ago.isoformat()
             page.goto(f"{url}/dashboard/jobs?{urlencode(filters)}")
             page.locator(".row-link").first.click()
             expect(page.locator("#payload")).to_be_visible()
@@ -193,7 +194,10 @@ def main() -> None:
             take_terminal_screenshot(browser, url, token)
             page.emulate_media(color_scheme="light")
             record_tour(page, url, DOCS / "tour.webp")
-        with tempfile.TemporaryDirectory() as other, serve_with_actor(Path(other)) as (url, token):
+        with (
+            tempfile.TemporaryDirectory() as second_folder,
+            serve_with_actor(Path(second_folder)) as (url, token),
+        ):
             page = browser.new_page(viewport=SMALL, color_scheme="light")
             sign_in(page, url, token)
             take_action_screenshot(page, url)

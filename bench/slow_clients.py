@@ -5,7 +5,7 @@
 
 Starts a database and the service (two workers, eight threads each). While slow clients of one kind
 are connected, normal clients send requests. Prints the answers to normal clients by route, as
-Markdown. Exits with 1 if a normal client was not answered.
+Markdown. Exits with 1 if an answer to a normal client was not a 200.
 """
 
 import argparse
@@ -69,7 +69,7 @@ class SlowClients:
     opening: bytes
     drip: bytes = b""
     by_tls: bool = False
-    reads_little: bool = False
+    reads_nothing: bool = False
 
 
 @dataclass
@@ -149,43 +149,43 @@ def list_slow_clients(token: str) -> tuple[SlowClients, ...]:
         SlowClients("400 forms, a byte a second each", 400, SIZED, b"x"),
         SlowClients("400 chunked forms, a byte a second each", 400, CHUNKED, b"1\r\nx\r\n"),
         SlowClients("1,000 idle connections", 1_000, b""),
-        SlowClients("170 unread files of 1.7 MB", 170, bundle, reads_little=True),
+        SlowClients("170 unread files of 1.7 MB", 170, bundle, reads_nothing=True),
         SlowClients("200 half TLS handshakes", 200, b"\x16\x03\x01\x02\x00\x01", by_tls=True),
         SlowClients(
-            "20 unread exports of one owner", 20, get("/jobs?format=ndjson"), reads_little=True
+            "20 unread exports of one owner", 20, get("/jobs?format=ndjson"), reads_nothing=True
         ),
-        SlowClients("8 unread details of 7 MB", 8, get(f"/jobs/{LARGE_JOB}"), reads_little=True),
+        SlowClients("8 unread details of 7 MB", 8, get(f"/jobs/{LARGE_JOB}"), reads_nothing=True),
     )
 
 
 def measure(uri: str, folder: Path, arguments: argparse.Namespace) -> int:
-    """Print a row for each kind of client; returns 1 if a normal client was not answered."""
+    """Print a row for each kind of client; returns 1 if an answer was not a 200."""
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, log_level="ERROR"))
     with app.app_context():
         admin = issue_token("root", "admin", timedelta(hours=1))
         owner = issue_token("alice", "user", timedelta(hours=1))
     options = f"--worker-class {arguments.worker_class} " if arguments.worker_class else ""
     certificate = Authority("bench", folder).issue("server")[0]
-    refused = 0
+    failed_kinds = 0
     print(
         f"| slow clients | {' | '.join(PROBED)} | memory |\n| --- {'| --- ' * (len(PROBED) + 1)}|"
     )
-    for holder in list_slow_clients(owner):
-        if arguments.only and arguments.only not in holder.name:
+    for slow in list_slow_clients(owner):
+        if arguments.only and arguments.only not in slow.name:
             continue
-        tls = f"--certfile {certificate} --keyfile {certificate}" if holder.by_tls else ""
-        with served(uri, folder, options + tls, by_tls=holder.by_tls) as web:
+        tls = f"--certfile {certificate} --keyfile {certificate}" if slow.by_tls else ""
+        with served(uri, folder, options + tls, by_tls=slow.by_tls) as web:
             probe = Probe()
-            with holding(web.port, holder):
+            with holding(web.port, slow):
                 until = time.monotonic() + arguments.seconds
-                send_requests(web.port, admin, until, probe, by_tls=holder.by_tls)
+                send_requests(web.port, admin, until, probe, by_tls=slow.by_tls)
             columns = [probe.format_row(path) for path in PROBED.values()]
             print(
-                f"| {holder.name} | {' | '.join(columns)} | {read_peak_mib(web):,.0f} MiB |",
+                f"| {slow.name} | {' | '.join(columns)} | {read_peak_mib(web):,.0f} MiB |",
                 flush=True,
             )
-            refused += not probe.is_fine
-    return 1 if refused else 0
+            failed_kinds += not probe.is_fine
+    return 1 if failed_kinds else 0
 
 
 @contextmanager
@@ -207,55 +207,55 @@ def served(uri: str, folder: Path, options: str, *, by_tls: bool) -> Iterator[We
 
 
 @contextmanager
-def holding(port: int, holder: SlowClients) -> Iterator[None]:
+def holding(port: int, slow: SlowClients) -> Iterator[None]:
     """Keep the slow clients connected while the block runs; a closed client connects again."""
-    held: list[socket.socket] = []
+    sockets: list[socket.socket] = []
     is_over = threading.Event()
 
     def connect() -> socket.socket:
         client = socket.socket()
-        if holder.reads_little:
+        if slow.reads_nothing:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         client.settimeout(TIMEOUT_S)
         client.connect(("127.0.0.1", port))
-        client.sendall(holder.opening)
+        client.sendall(slow.opening)
         client.setblocking(False)
         return client
 
     def is_closed(client: socket.socket) -> bool:
         try:
-            if holder.drip:
-                client.send(holder.drip)
-            return not holder.reads_little and not client.recv(4_096)
+            if slow.drip:
+                client.send(slow.drip)
+            return not slow.reads_nothing and not client.recv(4_096)
         except BlockingIOError:
             return False
         except OSError:
             return True
 
     def hold() -> None:
-        while not is_over.wait(1.0 if held else 0):
-            for client in [client for client in held if is_closed(client)]:
-                held.remove(client)
+        while not is_over.wait(1.0 if sockets else 0):
+            for client in [client for client in sockets if is_closed(client)]:
+                sockets.remove(client)
                 client.close()
-            while len(held) < min(holder.clients, MAX_CLIENTS) and not is_over.is_set():
+            while len(sockets) < min(slow.clients, MAX_CLIENTS) and not is_over.is_set():
                 try:
-                    held.append(connect())
+                    sockets.append(connect())
                 except OSError:
                     break
 
     thread = threading.Thread(target=hold)
     thread.start()
-    if holder.clients:
-        eventually(lambda: len(held) >= holder.clients * 0.9 or is_over.wait(0.1))
+    if slow.clients:
+        eventually(lambda: len(sockets) >= slow.clients * 0.9 or is_over.wait(0.1))
     yield
     is_over.set()
     thread.join()
-    for client in held:
+    for client in sockets:
         client.close()
 
 
 def send_requests(port: int, token: str, until: float, probe: Probe, *, by_tls: bool) -> None:
-    """Send requests to each route until `until`, each on a new connection."""
+    """Send requests to each route until the monotonic time `until`, each on a new connection."""
 
     def repeat(path: str) -> None:
         answers, took_s = probe.answers[path], probe.took_s[path]

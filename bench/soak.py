@@ -3,7 +3,8 @@
     .venv/bin/python -m bench.soak --minutes 30
 
 Prints memory, descriptors, connections and latencies every minute, then their slopes after the
-warm-up, and the answers at twice full load. Exits with 1 if an answer was wrong.
+warm-up, and the answers at twice full load. Exits with 1 if an answer at half load was wrong, or if
+a worker was replaced.
 """
 
 import argparse
@@ -71,10 +72,13 @@ class Load:
         return took_ms[len(took_ms) * percent // 100] if took_ms else 0.0
 
 
-def generate(
+def send_requests(
     port: int, token: str, rate: float, seconds: float, clients: int, *, results: Any
 ) -> None:
-    """Send `rate` requests a second, however slow the answers are; with 0, as fast as possible."""
+    """Send `rate` requests a second while a client is free, or with 0 as many as possible.
+
+    Puts answers by code, and the latencies of answers with 200 in ms, into `results`.
+    """
     lock, codes, took_ms = threading.Lock(), Counter[str](), list[float]()
     began = time.monotonic()
 
@@ -98,11 +102,11 @@ def generate(
             except (OSError, HTTPException) as error:
                 connection.close()
                 code = type(error).__name__
-            took = (time.perf_counter() - sent_at) * 1_000
+            latency_ms = (time.perf_counter() - sent_at) * 1_000
             with lock:
                 codes[code] += 1
                 if code == "200":
-                    took_ms.append(took)
+                    took_ms.append(latency_ms)
             index += clients
         connection.close()
 
@@ -119,7 +123,7 @@ def generate_load(port: int, token: str, rate: float, seconds: float, clients: i
     results = multiprocessing.get_context("spawn").Queue()
     processes = [
         multiprocessing.get_context("spawn").Process(
-            target=generate,
+            target=send_requests,
             args=[port, token, rate / GENERATORS, seconds, clients // GENERATORS],
             kwargs={"results": results},
             daemon=True,
@@ -138,7 +142,7 @@ def generate_load(port: int, token: str, rate: float, seconds: float, clients: i
 
 
 def read_memory_mib(pid: int) -> float:
-    """The memory of a process."""
+    """The resident memory of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -175,6 +179,7 @@ def main() -> int:
 
 
 def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
+    """Run everything and print the results; returns the exit code."""
     server = running.enter_context(Mongod(folder / "mongod"))
     uri, token = server.uri.replace("/?", "/jobmon?"), admin_token()
     connection = Connection(Settings(mongo_uri=uri))
@@ -184,7 +189,7 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     writers = Writers(uri, jobs_per_second=10)
     running.callback(writers.stop)
     restart = running.enter_context(run_collector(uri, folder / "collector.log"))
-    collecting = restart().pid
+    collector_pid = restart().pid
     # MALLOC_ARENA_MAX as in `jobmon run` and in the image.
     environment = {"JOBMON_WORKERS": "2", "JOBMON_THREADS": "8", "MALLOC_ARENA_MAX": "2"}
     web = Web(uri, folder, **environment)
@@ -198,18 +203,18 @@ def soak(running: ExitStack, folder: Path, minutes: float, jobs: int) -> int:
     print(f"full load: {rate:.0f} answers a second to 32 clients, {dict(full.codes)}", flush=True)
     mongo = running.enter_context(MongoClient[dict[str, Any]](server.uri))
 
-    def connections() -> int:
+    def count_connections() -> int:
         current: int = mongo.admin.command("serverStatus")["connections"]["current"]
         return current
 
-    is_right = hold_half_load(web, collecting, connections, writers, rate=rate / 2, minutes=minutes)
+    is_right = hold_half_load(
+        web, collector_pid, count_connections, writers, rate=rate / 2, minutes=minutes
+    )
     overload(web.port, token, rate * 2)
     workers = child_processes(web.process.pid)
-    total_mib, n = (
-        sum(read_memory_mib(pid) for pid in workers),
-        sum(count_threads(pid) for pid in workers),
-    )
-    print(f"after that: web MiB {total_mib:.1f}, {n} threads", flush=True)
+    total_mib = sum(map(read_memory_mib, workers))
+    thread_count = sum(map(count_threads, workers))
+    print(f"after that: web {total_mib:.1f} MiB, {thread_count} threads", flush=True)
     return 0 if is_right else 1
 
 
@@ -232,41 +237,44 @@ def fill(connection: Connection, jobs: int) -> None:
 
 def hold_half_load(
     web: Web,
-    collecting: int,
-    connections: Callable[[], int],
+    collector_pid: int,
+    count_connections: Callable[[], int],
     writers: Writers,
     *,
     rate: float,
     minutes: float,
 ) -> bool:
-    """Send half of full load; returns whether every answer was right."""
+    """Send half of full load; returns False if an answer was wrong or a worker was replaced.
+
+    A 503 is a refusal, not a wrong answer.
+    """
     token = admin_token()
     workers = child_processes(web.process.pid)
     series: dict[str, list[tuple[float, float]]] = {}
     began, is_right, refused = time.monotonic(), True, 0
     with Viewers(web.port, token, writers, clients=1) as viewers:
-        while (at := time.monotonic() - began) < minutes * 60:
-            part = generate_load(web.port, token, rate, min(60, minutes * 60 - at), 32)
-            at = time.monotonic() - began
+        while (elapsed_s := time.monotonic() - began) < minutes * 60:
+            load = generate_load(web.port, token, rate, min(60, minutes * 60 - elapsed_s), 32)
+            elapsed_s = time.monotonic() - began
             values = {
                 "web MiB": sum(read_memory_mib(pid) for pid in workers),
-                "collector MiB": read_memory_mib(collecting),
+                "collector MiB": read_memory_mib(collector_pid),
                 "web threads": sum(count_threads(pid) for pid in workers),
                 "web descriptors": sum(count_descriptors(pid) for pid in workers),
-                "collector descriptors": count_descriptors(collecting),
-                "connections": connections(),
-                "p50 ms": part.percentile(50),
-                "p99 ms": part.percentile(99),
+                "collector descriptors": count_descriptors(collector_pid),
+                "connections": count_connections(),
+                "p50 ms": load.percentile(50),
+                "p99 ms": load.percentile(99),
             }
             for name, value in values.items():
-                series.setdefault(name, []).append((at, value))
+                series.setdefault(name, []).append((elapsed_s, value))
             shown = ", ".join(f"{name} {value:.1f}" for name, value in values.items())
-            print(f"{at / 60:5.1f} min: {part.codes.total()} answers, {shown}", flush=True)
-            others = {code: n for code, n in part.codes.items() if code != "200"}
-            if others:
-                print(f"    {others}", flush=True)
-            refused += others.pop("503", 0)
-            is_right = is_right and not others
+            print(f"{elapsed_s / 60:5.1f} min: {load.codes.total()} answers, {shown}", flush=True)
+            other_codes = {code: count for code, count in load.codes.items() if code != "200"}
+            if other_codes:
+                print(f"    {other_codes}", flush=True)
+            refused += other_codes.pop("503", 0)
+            is_right = is_right and not other_codes
         answers, _, wrong = viewers.take_results()
     is_right = is_right and not wrong and child_processes(web.process.pid) == workers
     print(f"checked meanwhile: {dict(answers)}, wrong: {wrong[:3]}; refused: {refused}", flush=True)
@@ -292,12 +300,12 @@ def overload(port: int, token: str, rate: float) -> None:
 
     thread = threading.Thread(target=probe)
     thread.start()
-    part = generate_load(port, token, rate, 30, 400)
+    load = generate_load(port, token, rate, 30, 400)
     stop.set()
     thread.join()
     longest_s = max(answer.took_s for answer in health)
-    print(f"twice full load, {rate:.0f} a second for 30 s: {dict(part.codes)}")
-    print(f"  answered: p50 {part.percentile(50):.0f} ms, p99 {part.percentile(99):.0f} ms")
+    print(f"twice full load, {rate:.0f} a second for 30 s: {dict(load.codes)}")
+    print(f"  answered: p50 {load.percentile(50):.0f} ms, p99 {load.percentile(99):.0f} ms")
     statuses = dict(Counter(answer.status for answer in health))
     print(f"  /healthz meanwhile: {statuses}, the longest {longest_s * 1_000:.0f} ms", flush=True)
 

@@ -3,8 +3,8 @@
     .venv/bin/python bench/timing.py --jobs 100000 --rounds 5000
 
 Requests small and large jobs of another owner and missing jobs, in random order, in one process and
-without HTTP: there a difference shows best. Two equal groups of missing jobs show the effect of
-chance.
+without HTTP, because a network would hide small differences. Two equal groups of missing jobs show
+the effect of chance.
 """
 
 import argparse
@@ -77,10 +77,10 @@ def measure(uri: str, count: int, rounds: int) -> None:
             path = f"/jobs/{random.choice(ids[kind])}"  # noqa: S311
             started = time.perf_counter()
             answer = client.get(path, headers=headers)
-            took = (time.perf_counter() - started) * 1_000_000
+            elapsed_us = (time.perf_counter() - started) * 1_000_000
             assert answer.status_code == 403, answer.text  # noqa: S101
             if number >= 200:  # the first requests warm caches
-                took_us[kind].append(took)
+                took_us[kind].append(elapsed_us)
     app.extensions["jobmon_connection"].client.close()
     base = statistics.median(took_us[KINDS[0]])
     print(f"{count:,} jobs, {rounds:,} rounds, µs\n")
