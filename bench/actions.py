@@ -141,7 +141,7 @@ def describe(latencies_ms: list[float]) -> str:
 def kill_until_over(
     environment: dict[str, str], requests: ActionRequests, request_id: str, log: Path
 ) -> tuple[int, ActionState]:
-    """Run actors and kill each after some seconds; returns the count of kills and the last state."""
+    """Run actors, kill each after some seconds; returns the count of kills and the last state."""
     kills, known_outcomes = 0, 0
     with log.open("w") as stderr:
         while True:

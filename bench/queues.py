@@ -67,9 +67,9 @@ def write_queues_file(path: Path, queues: dict[str, str]) -> None:
     path.write_text("".join(tables))
 
 
-def make_environment(home: str, path: Path, port: int) -> dict[str, str]:
+def make_environment(home_uri: str, path: Path, port: int) -> dict[str, str]:
     return dict(os.environ) | {
-        "JOBMON_MONGO_URI": home,
+        "JOBMON_MONGO_URI": home_uri,
         "JOBMON_QUEUES": str(path),
         "JOBMON_JWT_SECRET_KEY": SECRET,
         "JOBMON_BIND": f"127.0.0.1:{port}",
@@ -116,8 +116,8 @@ def read_memory_mib(pids: Sequence[int]) -> float:
 class Observer:
     """Reads the documents that collectors have written to jobmon's own database."""
 
-    def __init__(self, home: str) -> None:
-        self.client = MongoClient[Document](home, tz_aware=True)
+    def __init__(self, home_uri: str) -> None:
+        self.client = MongoClient[Document](home_uri, tz_aware=True)
         self._rollups = self.client.jobmon_rollups
 
     def count_queues_by_holder(self) -> Counter[str]:
@@ -158,21 +158,26 @@ def time_answers(port: int, path: str, token: str, count: int = 7) -> str:
     return f"first {took_ms[0]:.0f} ms, then {statistics.median(took_ms[1:]):.0f} ms"
 
 
-def measure(server: Mongod, path: Path, home: str, queues: dict[str, str], reachable: int) -> None:
-    """Print start, memory, work at rest and answers, for one collector and one web service."""
+def measure(
+    server: Mongod, path: Path, home_uri: str, queues: dict[str, str], reachable_count: int
+) -> None:
+    """Print start, memory, work at rest and answers, for one collector and one web service.
+
+    `home_uri` is the database with jobmon's own data.
+    """
     write_queues_file(path, queues)
     port = free_port()
-    environment = make_environment(home, path, port)
-    settings = Settings(mongo_uri=home, jwt_secret_key=SECRET, log_level="ERROR")
+    environment = make_environment(home_uri, path, port)
+    settings = Settings(mongo_uri=home_uri, jwt_secret_key=SECRET, log_level="ERROR")
     with create_app(settings).app_context():
         token = issue_token("bench", "admin", timedelta(hours=1))
-    observer = Observer(home)
+    observer = Observer(home_uri)
     observer.client.drop_database("jobmon_rollups")
     load = os.getloadavg()[0]
-    print(f"\n{len(queues)} queues, {reachable} can be reached; load {load:.0f}", flush=True)
+    print(f"\n{len(queues)} queues, {reachable_count} can be reached; load {load:.0f}", flush=True)
     with running("collector", environment) as collector:
-        leases_s = await_true(lambda: observer.count_queues_by_holder().total() == reachable)
-        stats_s = leases_s + await_true(lambda: len(observer.read_ages_s()) == reachable)
+        leases_s = await_true(lambda: observer.count_queues_by_holder().total() == reachable_count)
+        stats_s = leases_s + await_true(lambda: len(observer.read_ages_s()) == reachable_count)
         print(f"collector: all leases after {leases_s:.1f} s, all statistics after {stats_s:.1f} s")
         with running("run", environment) as web:
             first_s = await_true(lambda: is_answered(port, "/healthz"))
@@ -203,11 +208,11 @@ def observe_idle(observer: Observer, groups: dict[str, list[int]]) -> dict[str, 
     return {name: (after[name] - before[name]) / took_s for name in groups}
 
 
-def measure_sharing(path: Path, home: str, queues: dict[str, str]) -> None:
+def measure_sharing(path: Path, home_uri: str, queues: dict[str, str]) -> None:
     """Print how one to three collectors share queues, and how long queues wait after a kill."""
     write_queues_file(path, queues)
-    environment = make_environment(home, path, free_port())
-    observer = Observer(home)
+    environment = make_environment(home_uri, path, free_port())
+    observer = Observer(home_uri)
     observer.client.drop_database("jobmon_rollups")
     print(f"\nsharing {len(queues)} queues", flush=True)
     with ExitStack() as stack:
@@ -241,20 +246,20 @@ def database_uri(server: Mongod, name: str) -> str:
     return server.uri.replace("/?", f"/{name}?")
 
 
-def measure_frozen(folder: Path, server: Mongod, path: Path, home: str) -> None:
+def measure_frozen(folder: Path, server: Mongod, path: Path, home_uri: str) -> None:
     """Measure ten queues in five deployments, of which one is frozen: it never answers."""
     with ExitStack() as stack:
         deployments = [
             stack.enter_context(Mongod(folder / f"other-{number}", cache_gb=0.25))
             for number in range(4)
         ]
-        uris = [home, *(database_uri(deployment, "bench") for deployment in deployments)]
+        uris = [home_uri, *(database_uri(deployment, "bench") for deployment in deployments)]
         queues = {f"d{number}": uris[number % 5] for number in range(10)}
         for name, uri in queues.items():
             fill_queue(uri, name)
         os.kill(deployments[-1].pid, signal.SIGSTOP)
         try:
-            measure(server, path, home, queues, 8)
+            measure(server, path, home_uri, queues, 8)
         finally:
             os.kill(deployments[-1].pid, signal.SIGCONT)
 
@@ -268,18 +273,18 @@ def main() -> None:
     path = folder / "queues.toml"
     try:
         with Mongod(folder / "home", cache_gb=1) as server:
-            home = database_uri(server, "bench")
+            home_uri = database_uri(server, "bench")
             names = [f"q{number:03}" for number in range(arguments.queues)]
             with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda name: fill_queue(home, name), names))
-            queues = dict.fromkeys(names, home)
+                list(pool.map(lambda name: fill_queue(home_uri, name), names))
+            queues = dict.fromkeys(names, home_uri)
             if arguments.only in (None, "many"):
-                measure(server, path, home, {names[0]: home}, 1)
-                measure(server, path, home, queues, len(queues))
+                measure(server, path, home_uri, {names[0]: home_uri}, 1)
+                measure(server, path, home_uri, queues, len(queues))
             if arguments.only in (None, "sharing"):
-                measure_sharing(path, home, queues)
+                measure_sharing(path, home_uri, queues)
             if arguments.only in (None, "frozen"):
-                measure_frozen(folder, server, path, home)
+                measure_frozen(folder, server, path, home_uri)
     finally:
         shutil.rmtree(folder)
 
