@@ -3,8 +3,8 @@
     .venv/bin/python bench/changes.py --jobs 1000000
 
 Prints the CPU of the database, with and without a collector, and of the collector, as shares of a
-core, and the latency of answers. A change is a write to a job. Each job has three. Two writes to its
-attempt are not counted.
+core, and the latency of answers. A change is a write to a job: it is enqueued, leased and finished.
+The two writes to its attempt are not counted.
 """
 
 import argparse
