@@ -80,7 +80,7 @@ def run_writers(uri: str, stop: Event, change_count: Any) -> None:
 def change_jobs(database: Database[dict[str, Any]]) -> None:
     """Write a batch of jobs that are queued, leased and finished; one in ten fails.
 
-    Each failed job has its own message, and each job one of 20,000 workers. One command has a batch
+    Each failed job has its own message. Each job has one of 20,000 workers. One command has a batch
     of writes, so that the writers do not take all the CPU; still, each write is an event.
     """
     jobs, attempts = database.jobs, database.job_attempts
@@ -159,7 +159,8 @@ def observe(
             took_ms.append((time.perf_counter() - sent_at) * 1_000)
             time.sleep(0.01)
         elapsed_s = time.monotonic() - started
-        shares = [(read_cpu_s(pid) - s) / elapsed_s for pid, s in zip(pids, cpu_s, strict=True)]
+        used_s = [read_cpu_s(pid) - start_s for pid, start_s in zip(pids, cpu_s, strict=True)]
+        shares = [seconds / elapsed_s for seconds in used_s]
         changes_a_second = (change_count.value - changes_before) / elapsed_s
     finally:
         stop.set()

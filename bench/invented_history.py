@@ -46,7 +46,7 @@ class Change(NamedTuple):
 
 
 class History:
-    """Invented jobs of the last `hours`. `seed` is of the random numbers."""
+    """Invented jobs of the last `hours`; `seed` is the seed of the random numbers."""
 
     def __init__(self, hours: float, seed: int = 4) -> None:
         self._random = random.Random(seed)  # noqa: S311
