@@ -33,7 +33,7 @@ SECTIONS = {
 # The commands of other modules, with the first sentence of their help.
 OTHER_COMMANDS = {
     "init": "Create the indexes that the monitor needs; also its users and a replica set.",
-    "check": "Check your deployment and print what is missing, with a remedy for each problem.",
+    "check": "Check your deployment; print what is missing and, if it is known, the remedy.",
     "act": "Request an ACTION on jobs.",
     "notify": "Show how many notifications reached each receiver; --test sends a test message.",
     "mute": "Send no message about a NOTICE for a while; the pages still show it, as muted.",

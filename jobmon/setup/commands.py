@@ -28,7 +28,7 @@ Command = Callable[..., Any]
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--queue", metavar="NAME", help="Check only this queue of JOBMON_QUEUES.")
 def check_command(*, as_json: bool, queue: str | None) -> None:
-    """Check your deployment and print what is missing, with a remedy for each problem.
+    """Check your deployment; print what is missing and, if it is known, the remedy.
 
     It uses the settings in the environment and only reads. Exits with 1 if there is a problem;
     warnings do not count.

@@ -56,7 +56,7 @@ metadata:
   {{- end }}
 spec:
   automountServiceAccountToken: false
-  # Otherwise Kubernetes sets JOBMON_PORT for the service jobmon, and jobmon takes it for a setting.
+  # Otherwise Kubernetes sets variables that look like settings, such as JOBMON_PORT for the service jobmon.
   enableServiceLinks: false
   # If Python were process 1, it would ignore SIGTERM until its modules are imported.
   shareProcessNamespace: true
