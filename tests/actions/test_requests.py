@@ -1,5 +1,5 @@
 """Requests and the state that follows from their records: catches a request that is carried out
-although it has expired or was stopped, a stored filter that differs, and a self-approval."""
+although it expired or was stopped, a stored filter that changes, and a self-approval."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,54 +23,59 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 COUNTS = {"done": 3, "skipped": 1, "possible": 0}
 
 
-def make(**changes: Any) -> ActionRequest:
+def make_request(**changes: Any) -> ActionRequest:
     target = Target(job_filter=JobFilter(statuses=("dlq",)))
     values = {"action": "retry", "target": target, "by": ADA, "expected": 5, "reason": "back"}
     return ActionRequest(**(values | {"at": NOW} | changes))
 
 
-def record(kind: Decision | Progress, at: datetime = NOW, **fields: Any) -> dict[str, Any]:
+def make_record(kind: Decision | Progress, at: datetime = NOW, **fields: Any) -> dict[str, Any]:
     by = {"by": fields.pop("by", ADA).dump()} if isinstance(kind, Decision) else {}
     return {"kind": kind.value, "at": at, **by, **fields}
 
 
-FINISHED = record(Progress.FINISHED, counts=COUNTS, phase="finished")
-CLAIMED, PAUSED = record(Progress.CLAIMED), record(Decision.PAUSED, reason="wait")
+FINISHED = make_record(Progress.FINISHED, counts=COUNTS, phase="finished")
+CLAIMED, PAUSED = make_record(Progress.CLAIMED), make_record(Decision.PAUSED, reason="wait")
+# By name: the records of a request, the age of the request, and its phase then.
 CASES: dict[str, tuple[list[dict[str, Any]], timedelta, Phase]] = {
     "new": ([], 14 * MINUTE, Phase.WAITING),
     "too old": ([], 16 * MINUTE, Phase.EXPIRED),
     "claimed in time": ([CLAIMED], 16 * MINUTE, Phase.RUNNING),
     "paused before it runs": ([PAUSED], DAY, Phase.PAUSED),
-    "resumed late": ([PAUSED, record(Decision.RESUMED, NOW + DAY)], DAY + MINUTE, Phase.WAITING),
-    "resumed too long ago": ([PAUSED, record(Decision.RESUMED)], 16 * MINUTE, Phase.EXPIRED),
+    "resumed late": (
+        [PAUSED, make_record(Decision.RESUMED, NOW + DAY)],
+        DAY + MINUTE,
+        Phase.WAITING,
+    ),
+    "resumed too long ago": ([PAUSED, make_record(Decision.RESUMED)], 16 * MINUTE, Phase.EXPIRED),
     "paused while it runs": ([CLAIMED, PAUSED], DAY, Phase.PAUSED),
     "paused for too long": ([CLAIMED, PAUSED], 8 * DAY, Phase.EXPIRED),
-    "interrupted": ([CLAIMED, record(Progress.INTERRUPTED, reason="away")], DAY, Phase.PAUSED),
-    "goes on": ([CLAIMED, PAUSED, record(Decision.RESUMED)], DAY, Phase.RUNNING),
-    "stopped before it runs": ([record(Decision.STOPPED)], MINUTE, Phase.STOPPED),
-    "to be stopped": ([CLAIMED, record(Decision.STOPPED)], MINUTE, Phase.STOPPING),
+    "interrupted": ([CLAIMED, make_record(Progress.INTERRUPTED, reason="away")], DAY, Phase.PAUSED),
+    "resumed while it runs": ([CLAIMED, PAUSED, make_record(Decision.RESUMED)], DAY, Phase.RUNNING),
+    "stopped before it runs": ([make_record(Decision.STOPPED)], MINUTE, Phase.STOPPED),
+    "stopped while it runs": ([CLAIMED, make_record(Decision.STOPPED)], MINUTE, Phase.STOPPING),
     "stopped": (
-        [CLAIMED, record(Decision.STOPPED), FINISHED | {"phase": "stopped"}],
+        [CLAIMED, make_record(Decision.STOPPED), FINISHED | {"phase": "stopped"}],
         MINUTE,
         Phase.STOPPED,
     ),
     "finished": ([CLAIMED, FINISHED], DAY, Phase.FINISHED),
     "refused": ([CLAIMED, FINISHED | {"phase": "refused"}], DAY, Phase.REFUSED),
-    "expired": ([record(Progress.EXPIRED)], MINUTE, Phase.EXPIRED),
+    "expired": ([make_record(Progress.EXPIRED)], MINUTE, Phase.EXPIRED),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_state_follows_from_the_records(case: str) -> None:
     records, age, phase = CASES[case]
-    state = conclude_state(make(), records, None, NOW + age)
+    state = conclude_state(make_request(), records, None, NOW + age)
     assert state.phase is phase
     assert state.is_over == (phase in ("finished", "stopped", "refused", "expired"))
 
 
 @pytest.mark.parametrize("records", [[PAUSED], [CLAIMED, PAUSED]], ids=["waiting", "running"])
 def test_paused_request_has_the_reason_of_the_person(records: list[dict[str, Any]]) -> None:
-    assert conclude_state(make(), records, None, NOW + MINUTE).reason == "wait"
+    assert conclude_state(make_request(), records, None, NOW + MINUTE).reason == "wait"
 
 
 @pytest.mark.parametrize(
@@ -78,33 +83,35 @@ def test_paused_request_has_the_reason_of_the_person(records: list[dict[str, Any
     [
         ([], MINUTE, Phase.AWAITING_APPROVAL),
         ([], 25 * timedelta(hours=1), Phase.EXPIRED),
-        ([record(Decision.APPROVED, by=ADA)], MINUTE, Phase.AWAITING_APPROVAL),
-        ([record(Decision.APPROVED, by=BOB)], MINUTE, Phase.WAITING),
+        ([make_record(Decision.APPROVED, by=ADA)], MINUTE, Phase.AWAITING_APPROVAL),
+        ([make_record(Decision.APPROVED, by=BOB)], MINUTE, Phase.WAITING),
         (
-            [record(Decision.APPROVED, NOW + timedelta(hours=9), by=BOB)],
+            [make_record(Decision.APPROVED, NOW + timedelta(hours=9), by=BOB)],
             timedelta(hours=9.2),
             Phase.WAITING,
         ),
-        ([record(Decision.APPROVED, by=BOB)], 16 * MINUTE, Phase.EXPIRED),
-        ([record(Decision.REJECTED, by=BOB)], MINUTE, Phase.REJECTED),
+        ([make_record(Decision.APPROVED, by=BOB)], 16 * MINUTE, Phase.EXPIRED),
+        ([make_record(Decision.REJECTED, by=BOB)], MINUTE, Phase.REJECTED),
     ],
-    ids=["none", "none in time", "own", "of another", "late", "not taken", "rejected"],
+    ids=["new", "too old", "self-approved", "approved", "late", "not claimed in time", "rejected"],
 )
 def test_state_of_a_request_that_needs_an_approval(
     records: list[dict[str, Any]], age: timedelta, phase: Phase
 ) -> None:
-    assert conclude_state(make(needs_approval=True), records, None, NOW + age).phase == phase
+    assert (
+        conclude_state(make_request(needs_approval=True), records, None, NOW + age).phase == phase
+    )
 
 
 def test_counts_are_from_the_last_batch_until_the_end_is_recorded() -> None:
     batch = {"counts": COUNTS | {"done": 2}, "at": NOW + MINUTE}
-    running = conclude_state(make(), [CLAIMED], batch, NOW)
+    running = conclude_state(make_request(), [CLAIMED], batch, NOW)
     assert (running.counts.total, running.progress_at) == (3, NOW + MINUTE)
-    assert conclude_state(make(), [CLAIMED, FINISHED], batch, NOW).counts.done == 3
+    assert conclude_state(make_request(), [CLAIMED, FINISHED], batch, NOW).counts.done == 3
 
 
 @pytest.mark.parametrize(
-    ("given", "field"),
+    ("changes", "field"),
     [
         ({"action": "explode"}, "action"),
         ({"action": "pause_type"}, "action"),
@@ -120,14 +127,14 @@ def test_counts_are_from_the_last_batch_until_the_end_is_recorded() -> None:
         ({"action": "cancel", "reset_attempts": True}, "reset_attempts"),
     ],
 )
-def test_a_wrong_request_names_the_field(given: dict[str, Any], field: str) -> None:
-    with pytest.raises(RequestError) as caught:
-        make(**given)
-    assert caught.value.field == field
+def test_a_bad_request_names_the_field(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(RequestError) as error:
+        make_request(**changes)
+    assert error.value.field == field
 
 
 @pytest.mark.parametrize(
-    "given",
+    "target",
     [
         {},
         {"job_ids": ("a",), "types": ("mail",)},
@@ -138,14 +145,14 @@ def test_a_wrong_request_names_the_field(given: dict[str, Any], field: str) -> N
     ],
     ids=["nothing", "two kinds", "too many", "twice", "empty", "too many types"],
 )
-def test_a_wrong_target_is_refused(given: dict[str, Any]) -> None:
+def test_a_bad_target_is_refused(target: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
-        Target(**given)
+        Target(**target)
 
 
 def test_a_reason_is_not_required_for_one_job_or_a_dry_run() -> None:
-    make(reason="", target=Target(job_ids=("a",)))
-    make(reason="", dry_run=True)
+    make_request(reason="", target=Target(job_ids=("a",)))
+    make_request(reason="", dry_run=True)
 
 
 FILTERS = [
@@ -161,7 +168,7 @@ FILTERS = [
 @pytest.mark.parametrize("job_filter", FILTERS, ids=map(str, range(len(FILTERS))))
 def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None:
     for target in (Target(job_filter=job_filter), Target(job_ids=("a", "b"))):
-        request = make(target=target, owner="ada")
+        request = make_request(target=target, owner="ada")
         assert ActionRequest.load(request.dump()) == request
     assert load_filter(dump_filter(job_filter)) == job_filter
 
@@ -180,8 +187,8 @@ def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None
     ],
     ids=str,
 )
-def test_a_stored_filter_with_anything_else_is_refused(stored: Any) -> None:
-    """The web service's user can insert any document. Catches an actor that runs its operators."""
+def test_a_stored_filter_with_unknown_fields_or_types_is_refused(stored: Any) -> None:
+    """The web service can insert any document. Catches an actor that runs operators from it."""
     with pytest.raises((MalformedError, ValueError)):
         load_filter(stored)
 
@@ -189,8 +196,8 @@ def test_a_stored_filter_with_anything_else_is_refused(stored: Any) -> None:
 def test_a_filter_is_narrowed_to_the_statuses_of_an_action() -> None:
     statuses = ("failed", "dlq")
     assert narrow_filter(JobFilter(), statuses) == JobFilter(statuses=statuses)
-    both = JobFilter(statuses=("dlq", "queued"))
-    assert narrow_filter(both, statuses) == JobFilter(statuses=("dlq",))
+    job_filter = JobFilter(statuses=("dlq", "queued"))
+    assert narrow_filter(job_filter, statuses) == JobFilter(statuses=("dlq",))
     assert narrow_filter(JobFilter(statuses=("queued",)), statuses) is None
 
 

@@ -33,12 +33,12 @@ OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "ac
 
 
 class ActingQueue:
-    """A queue, the requests to it, and an actor that works when a test calls it."""
+    """A queue, the requests for actions on its jobs, and actors that work when a test calls."""
 
     def __init__(self, settings: Settings, database: Database[dict[str, Any]]) -> None:
         self.settings = settings
         self.database = database
-        self.queue = JobQueue(database)
+        self.job_queue = JobQueue(database)
         self.jobs = database.jobs
         self.connection = Connection(settings)
         self.support = find_support(settings)
@@ -49,7 +49,7 @@ class ActingQueue:
         return datetime.now(UTC)
 
     def open_requests(self, **changes: Any) -> ActionRequests:
-        """The requests with changed settings."""
+        """The requests of this queue with changed settings."""
         connection = self.connection
         if changes:
             connection = Connection(replace(self.settings, **changes), self.connection.client)
@@ -63,7 +63,7 @@ class ActingQueue:
         return Actor(connection, connection, Redactor(()), stop, holder=holder, reached=reached)
 
     def act(self, **changes: Any) -> None:
-        """Let an actor work until nothing is left to do, and release its lease."""
+        """Let an actor work until it has nothing to do, and release its lease."""
         actor = self.make_actor(**{"actions_per_second": 1_000_000} | changes)
         actor.recover_all()
         while actor.run_round():
@@ -78,39 +78,39 @@ class ActingQueue:
         return self.requests.file(ActionRequest(action=action, target=target, **values))
 
     def add(self, job_id: str, status: str = "queued", **fields: Any) -> str:
-        """Add a job that was brought into a status by a worker."""
-        self.queue.enqueue(fields.pop("type", "mail"), job_id=job_id, max_attempts=1)
+        """Add a job in a status (queued, leased, dlq or cancelled); returns its id."""
+        self.job_queue.enqueue(fields.pop("type", "mail"), job_id=job_id, max_attempts=1)
         if status in ("leased", "dlq"):
-            lease = self.queue.lease("w1")
+            lease = self.job_queue.lease("w1")
             assert lease is not None
             assert lease.job_id == job_id
             if status == "dlq":
-                self.queue.report_failure(lease, "EHOST", "no answer")
+                self.job_queue.report_failure(lease, "EHOST", "no answer")
         if status == "cancelled":
-            self.queue.cancel(job_id)
+            self.job_queue.cancel(job_id)
         if fields:
             self.jobs.update_one({"jobId": job_id}, {"$set": fields})
         return job_id
 
     def job(self, job_id: str) -> dict[str, Any]:
-        found = self.jobs.find_one({"jobId": job_id})
-        assert found is not None
-        return found
+        job = self.jobs.find_one({"jobId": job_id})
+        assert job is not None
+        return job
 
     def state(self, filed: ActionState) -> ActionState:
         """The present state of a request."""
-        found = self.requests.get(filed.request.id)
-        assert found is not None
-        return found
+        state = self.requests.get(filed.request.id)
+        assert state is not None
+        return state
 
     def outcomes(self, filed: ActionState) -> dict[str | None, tuple[str, str]]:
         """The result and reason of each job of a request."""
         page = self.requests.list_outcomes(filed.request.id, limit=10_000)
-        return {each.job_id: (each.result, each.reason) for each in page.outcomes}
+        return {outcome.job_id: (outcome.result, outcome.reason) for outcome in page.outcomes}
 
 
 @pytest.fixture(scope="session")
-def _indexed(
+def _indexed_queue(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[tuple[Settings, Database[dict[str, Any]]]]:
     with temporary_database(mongo) as database:
@@ -128,9 +128,9 @@ def _indexed(
 
 
 @pytest.fixture
-def acting(_indexed: tuple[Settings, Database[dict[str, Any]]]) -> Iterator[ActingQueue]:
+def queue(_indexed_queue: tuple[Settings, Database[dict[str, Any]]]) -> Iterator[ActingQueue]:
     """An empty queue with the indexes of `jobmon init`."""
-    settings, database = _indexed
+    settings, database = _indexed_queue
     queue = ActingQueue(settings, database)
     yield queue
     queue.connection.close()
@@ -139,5 +139,5 @@ def acting(_indexed: tuple[Settings, Database[dict[str, Any]]]) -> Iterator[Acti
 
 
 def all_dead(**filters: Any) -> Target:
-    """All dead jobs, or only the dead jobs that also match other filters."""
+    """All dead jobs that also match the filters."""
     return Target(job_filter=JobFilter(statuses=("dlq",), **filters))

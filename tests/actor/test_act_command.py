@@ -19,54 +19,54 @@ from ..support.waiting import eventually
 from .conftest import ActingQueue
 
 
-def act(acting: ActingQueue, *options: str, answer: str | None = None) -> Result:
+def run_act(queue: ActingQueue, *options: str, user_input: str | None = None) -> Result:
     environment = {
-        "JOBMON_MONGO_URI": acting.settings.mongo_uri,
-        "JOBMON_STATE_DB": acting.settings.state_db,
-        "JOBMON_ROLLUP_DB": acting.settings.rollup_db,
+        "JOBMON_MONGO_URI": queue.settings.mongo_uri,
+        "JOBMON_STATE_DB": queue.settings.state_db,
+        "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
     }
-    return CliRunner().invoke(main, ["act", *options], env=environment, input=answer)
+    return CliRunner().invoke(main, ["act", *options], env=environment, input=user_input)
 
 
-def test_act_prints_the_jobs_and_requests_only_what_is_confirmed(acting: ActingQueue) -> None:
-    for number in range(7):
-        acting.add(f"dead-{number}", "dlq")
+def test_act_prints_the_jobs_and_files_a_request_only_if_confirmed(queue: ActingQueue) -> None:
+    for index in range(7):
+        queue.add(f"dead-{index}", "dlq")
     options = ("retry", "--status", "dlq", "--type", "mail", "--reason", "back", "--as", "ada")
-    refused = act(acting, *options, answer="n\n")
+    refused = run_act(queue, *options, user_input="n\n")
     assert refused.output.startswith("retry: 7 jobs\n  dead-")
     assert refused.exit_code == 1
-    assert acting.requests.list_recent().states == []
-    done = act(acting, *options, answer="y\n")
-    assert done.exit_code == 0, done.output
-    assert "No actor works for this queue" in done.output
-    (state,) = acting.requests.list_recent().states
+    assert queue.requests.list_recent().states == []
+    confirmed = run_act(queue, *options, user_input="y\n")
+    assert confirmed.exit_code == 0, confirmed.output
+    assert "No actor works for this queue" in confirmed.output
+    (state,) = queue.requests.list_recent().states
     assert (state.request.by.subject, state.request.expected, state.request.reason) == (
         "ada",
         7,
         "back",
     )
-    acting.act()
-    assert acting.state(state).counts.done == 7
+    queue.act()
+    assert queue.state(state).counts.done == 7
 
 
-def test_act_finds_the_jobs_of_a_group_of_errors_and_counts_types(acting: ActingQueue) -> None:
+def test_act_finds_the_jobs_of_a_group_of_errors_and_counts_types(queue: ActingQueue) -> None:
     error = {"code": "E", "message": "no answer", "stack": None}
-    acting.add("dead", "dlq", lastError=error)
+    queue.add("dead", "dlq", lastError=error)
     kind = classify_error(prepare_error(error, None, Redactor(())))
     assert kind is not None
-    done = act(acting, "retry", "--error-group", kind.id, "--reason", "back", "--yes")
-    assert done.output.startswith("retry: 1 job\n  dead"), done.output
-    done = act(acting, "pause_type", "--type", "mail", "--yes")
-    assert done.output.startswith("pause_type: 1 type\n"), done.output
+    result = run_act(queue, "retry", "--error-group", kind.id, "--reason", "back", "--yes")
+    assert result.output.startswith("retry: 1 job\n  dead"), result.output
+    result = run_act(queue, "pause_type", "--type", "mail", "--yes")
+    assert result.output.startswith("pause_type: 1 type\n"), result.output
 
 
-def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
-    acting.add("dead", "dlq")
+def test_act_with_the_same_key_files_one_request(queue: ActingQueue) -> None:
+    queue.add("dead", "dlq")
     for _ in range(2):
-        assert act(acting, "retry", "--id", "dead", "--yes", "--key", "k1").exit_code == 0
-    assert len(acting.requests.list_recent().states) == 1
-    other = act(acting, "cancel", "--id", "dead", "--yes", "--key", "k1")
-    assert (other.exit_code, "Was used for another request" in other.output) == (1, True)
+        assert run_act(queue, "retry", "--id", "dead", "--yes", "--key", "k1").exit_code == 0
+    assert len(queue.requests.list_recent().states) == 1
+    refused = run_act(queue, "cancel", "--id", "dead", "--yes", "--key", "k1")
+    assert (refused.exit_code, "Was used for another request" in refused.output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -84,36 +84,39 @@ def test_act_with_the_same_key_requests_once(acting: ActingQueue) -> None:
         (("retry", "--id", "a", "--run-at", "soon"), "'soon' is not a time in ISO 8601"),
     ],
 )
-def test_act_refuses_with_the_option_that_is_wrong(
-    acting: ActingQueue, options: tuple[str, ...], message: str
+def test_act_names_the_wrong_option_and_files_nothing(
+    queue: ActingQueue, options: tuple[str, ...], message: str
 ) -> None:
-    refused = act(acting, *options)
+    refused = run_act(queue, *options)
     assert refused.exit_code != 0
     assert message in refused.output
-    assert acting.requests.list_recent().states == []
+    assert queue.requests.list_recent().states == []
 
 
-def test_act_waits_for_an_actor_in_another_process(acting: ActingQueue) -> None:
-    acting.add("dead", "dlq")
-    acting.add("waits")
+def test_act_waits_for_an_actor_in_another_process(queue: ActingQueue) -> None:
+    queue.add("dead", "dlq")
+    queue.add("waits")
     environment = os.environ | {
-        "JOBMON_MONGO_URI": acting.settings.mongo_uri,
-        "JOBMON_STATE_DB": acting.settings.state_db,
-        "JOBMON_ROLLUP_DB": acting.settings.rollup_db,
+        "JOBMON_MONGO_URI": queue.settings.mongo_uri,
+        "JOBMON_STATE_DB": queue.settings.state_db,
+        "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
     }
     process = subprocess.Popen([sys.executable, "-m", "jobmon.cli", "actor"], env=environment)
     try:
-        eventually(lambda: acting.open_requests().has_actor())
-        dry = act(acting, "retry", "--id", "dead", "--dry-run", "--wait")
-        assert (dry.exit_code, "finished: 1 possible, 0 skipped" in dry.output) == (0, True)
-        assert acting.job("dead")["status"] == "dlq"
-        done = act(
-            acting, "retry", "--id", "dead", "--id", "waits", "--yes", "--wait", "--reason", "b"
+        eventually(lambda: queue.open_requests().has_actor())
+        dry_run = run_act(queue, "retry", "--id", "dead", "--dry-run", "--wait")
+        assert (dry_run.exit_code, "finished: 1 possible, 0 skipped" in dry_run.output) == (0, True)
+        assert queue.job("dead")["status"] == "dlq"
+        result = run_act(
+            queue, "retry", "--id", "dead", "--id", "waits", "--yes", "--wait", "--reason", "b"
         )
-        assert "  1 of the given ids will be skipped" in done.output
-        assert (done.exit_code, done.output.splitlines()[-1]) == (0, "finished: 1 done, 1 skipped")
+        assert "  1 of the given ids will be skipped" in result.output
+        assert (result.exit_code, result.output.splitlines()[-1]) == (
+            0,
+            "finished: 1 done, 1 skipped",
+        )
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-        assert acting.open_requests().has_actor() is False
+        assert queue.open_requests().has_actor() is False
     finally:
         end_process(process)

@@ -1,5 +1,5 @@
-"""The actor on a real server: catches a job that is changed twice, forced or lost, an outcome that
-does not match the document, and a request that is carried out although it must not be."""
+"""The actor on a real server: catches a job that is changed twice, never or without permission, an
+outcome that does not match the document, and a request that must not be carried out."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,191 +26,187 @@ from .conftest import ADA, BOB, ActingQueue, all_dead
 LATER = NOW + timedelta(days=9)
 
 
-def test_retry_of_a_dead_job_lets_a_worker_run_it_again(acting: ActingQueue) -> None:
-    acting.add("dead", "dlq")
-    filed = acting.file("retry", "dead")
+def test_retry_of_a_dead_job_lets_a_worker_run_it_again(queue: ActingQueue) -> None:
+    queue.add("dead", "dlq")
+    filed = queue.file("retry", "dead")
     assert filed.phase is Phase.WAITING
-    acting.act()
-    job, state = acting.job("dead"), acting.state(filed)
+    queue.act()
+    job, state = queue.job("dead"), queue.state(filed)
     assert (job["status"], job["finishedAt"], job["lastError"]["code"]) == ("queued", None, "EHOST")
     assert (job["lastAction"]["id"], job["lastAction"]["by"]) == (filed.request.id, "ada")
     assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, 1, 0)
-    lease = acting.queue.lease("w2")
+    lease = queue.job_queue.lease("w2")
     assert lease is not None
     assert lease.attempt_number == 2
-    ((outcome, request),) = acting.requests.list_job_outcomes("dead")
+    ((outcome, request),) = queue.requests.list_job_outcomes("dead")
     assert (outcome.before["status"], outcome.after["status"]) == ("dlq", "queued")
     assert (request.by, request.reason) == (ADA, "the provider is back")
 
 
-def test_retry_of_a_filter_takes_each_dead_job_once(acting: ActingQueue) -> None:
-    for number in range(250):
-        acting.add(f"dead-{number}", "dlq", type="mail" if number % 2 else "report")
-    acting.add("waits")
-    filed = acting.file("retry", all_dead(types=("mail",)), expected=125)
-    acting.act()
-    state = acting.state(filed)
+def test_retry_by_a_filter_changes_only_matching_dead_jobs(queue: ActingQueue) -> None:
+    for index in range(250):
+        queue.add(f"dead-{index}", "dlq", type="mail" if index % 2 else "report")
+    queue.add("waits")
+    filed = queue.file("retry", all_dead(types=("mail",)), expected=125)
+    queue.act()
+    state = queue.state(filed)
     assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, 125, 0)
-    assert acting.jobs.count_documents({"status": "queued", "type": "mail"}) == 126
-    assert acting.jobs.count_documents({"status": "dlq", "type": "report"}) == 125
+    assert queue.jobs.count_documents({"status": "queued", "type": "mail"}) == 126
+    assert queue.jobs.count_documents({"status": "dlq", "type": "report"}) == 125
 
 
 @pytest.mark.parametrize(
-    ("action", "status", "given", "expected"),
+    ("action", "status", "fields", "expected"),
     [
         ("cancel", "queued", {}, {"status": "cancelled"}),
         ("cancel", "leased", {}, {"status": "cancelled", "leasedBy": None}),
-        (
-            "reschedule",
-            "queued",
-            {"run_at": NOW + timedelta(days=9)},
-            {"nextRunAt": NOW + timedelta(days=9)},
-        ),
+        ("reschedule", "queued", {"run_at": LATER}, {"nextRunAt": LATER}),
         ("prioritize", "queued", {"priority": 7}, {"priority": 7, "status": "queued"}),
         ("retry", "cancelled", {"reset_attempts": True}, {"status": "queued", "maxAttempts": 1}),
     ],
 )
 def test_action_sets_the_fields_of_its_transition(
-    acting: ActingQueue, action: str, status: str, given: dict, expected: dict
+    queue: ActingQueue, action: str, status: str, fields: dict, expected: dict
 ) -> None:
-    acting.add("job", status)
-    filed = acting.file(action, "job", **given)
-    acting.act()
-    job = acting.job("job")
+    queue.add("job", status)
+    filed = queue.file(action, "job", **fields)
+    queue.act()
+    job = queue.job("job")
     assert {name: job[name] for name in expected} == expected
-    assert acting.outcomes(filed) == {"job": ("done", "")}
+    assert queue.outcomes(filed) == {"job": ("done", "")}
 
 
 def test_selected_jobs_that_do_not_allow_an_action_are_skipped_with_the_reason(
-    acting: ActingQueue,
+    queue: ActingQueue,
 ) -> None:
-    acting.add("dead", "dlq")
-    acting.add("waits")
-    filed = acting.file("retry", Target(job_ids=("dead", "waits", "missing")), expected=3)
-    acting.act()
-    assert acting.outcomes(filed) == {
+    queue.add("dead", "dlq")
+    queue.add("waits")
+    filed = queue.file("retry", Target(job_ids=("dead", "waits", "missing")), expected=3)
+    queue.act()
+    assert queue.outcomes(filed) == {
         "dead": ("done", ""),
         "waits": ("skipped", "it is queued"),
         "missing": ("skipped", "there is no such job"),
     }
 
 
-def test_dry_run_changes_nothing_and_records_what_it_would(acting: ActingQueue) -> None:
-    acting.add("dead", "dlq")
-    before = acting.job("dead")
-    filed = acting.file("retry", all_dead(), dry_run=True)
-    acting.act()
-    assert acting.job("dead") == before
-    assert acting.outcomes(filed) == {"dead": ("possible", "")}
-    assert acting.requests.list_job_outcomes("dead") == []
+def test_dry_run_changes_nothing_and_records_what_it_would(queue: ActingQueue) -> None:
+    queue.add("dead", "dlq")
+    before = queue.job("dead")
+    filed = queue.file("retry", all_dead(), dry_run=True)
+    queue.act()
+    assert queue.job("dead") == before
+    assert queue.outcomes(filed) == {"dead": ("possible", "")}
+    assert queue.requests.list_job_outcomes("dead") == []
 
 
-def test_a_request_that_waited_too_long_expires(acting: ActingQueue) -> None:
-    acting.add("dead", "dlq")
-    filed = acting.file("retry", "dead", at=datetime.now(UTC) - timedelta(minutes=16))
-    assert acting.state(filed).phase is Phase.EXPIRED
-    acting.act()
-    state = acting.state(filed)
+def test_a_request_that_waited_too_long_expires(queue: ActingQueue) -> None:
+    queue.add("dead", "dlq")
+    filed = queue.file("retry", "dead", at=datetime.now(UTC) - timedelta(minutes=16))
+    assert queue.state(filed).phase is Phase.EXPIRED
+    queue.act()
+    state = queue.state(filed)
     assert (state.phase, state.reason) == (Phase.EXPIRED, "No actor took it within 15 minutes.")
-    assert acting.job("dead")["status"] == "dlq"
+    assert queue.job("dead")["status"] == "dlq"
     assert [record.kind for record in state.history] == ["requested", "expired"]
 
 
-def test_a_request_above_the_limit_waits_for_the_approval_of_another_person(
-    acting: ActingQueue,
+def test_a_request_above_the_limit_waits_until_another_person_approves(
+    queue: ActingQueue,
 ) -> None:
-    acting.add("dead", "dlq")
-    requests = acting.open_requests(actions_approval_above=0)
-    acting.requests = requests
-    filed = acting.file("retry", "dead")
-    acting.act(actions_approval_above=0)
-    assert acting.state(filed).phase is Phase.AWAITING_APPROVAL
+    queue.add("dead", "dlq")
+    requests = queue.open_requests(actions_approval_above=0)
+    queue.requests = requests
+    filed = queue.file("retry", "dead")
+    queue.act(actions_approval_above=0)
+    assert queue.state(filed).phase is Phase.AWAITING_APPROVAL
     # A record in which a person approves their own request does not count.
     requests.records.add_decision(filed.request.id, Decision.APPROVED, ADA)
-    acting.act(actions_approval_above=0)
-    assert acting.job("dead")["status"] == "dlq"
-    acting.database.action_decisions.delete_one({"kind": "approved"})
+    queue.act(actions_approval_above=0)
+    assert queue.job("dead")["status"] == "dlq"
+    queue.database.action_decisions.delete_one({"kind": "approved"})
     requests.approve(filed.request.id, BOB)
-    acting.act(actions_approval_above=0)
-    assert acting.state(filed).phase is Phase.FINISHED
-    assert acting.job("dead")["status"] == "queued"
+    queue.act(actions_approval_above=0)
+    assert queue.state(filed).phase is Phase.FINISHED
+    assert queue.job("dead")["status"] == "queued"
 
 
-def test_requests_show_whether_an_actor_works(acting: ActingQueue) -> None:
-    assert acting.open_requests().has_actor() is False
-    actor = acting.make_actor()
+def test_requests_show_whether_an_actor_works(queue: ActingQueue) -> None:
+    assert queue.open_requests().has_actor() is False
+    actor = queue.make_actor()
     actor.run_round()
-    assert acting.open_requests().has_actor() is True
+    assert queue.open_requests().has_actor() is True
     actor.release()
-    assert acting.open_requests().has_actor() is False
+    assert queue.open_requests().has_actor() is False
 
 
-def test_retry_of_a_group_of_errors_takes_only_jobs_whose_error_belongs_to_it(
-    acting: ActingQueue,
+def test_retry_of_an_error_group_changes_only_jobs_with_such_an_error(
+    queue: ActingQueue,
 ) -> None:
-    for number in range(6):
-        error = {"code": "E", "message": f"no answer from host {number}", "stack": None}
-        if number % 2:
-            error["message"] = f"the disk {number} is full"
-        acting.add(f"dead-{number}", "dlq", lastError=error)
+    for index in range(6):
+        error = {"code": "E", "message": f"no answer from host {index}", "stack": None}
+        if index % 2:
+            error["message"] = f"the disk {index} is full"
+        queue.add(f"dead-{index}", "dlq", lastError=error)
     error = {"code": "E", "message": "no answer from host 9", "stack": None}
     kind = classify_error(prepare_error(error, None, Redactor(())))
     target = all_dead(error_group=kind.id)
-    planner = ListPlanner(acting.connection)
+    planner = ListPlanner(queue.connection)
     lists, groups = JobLists(planner, Redactor(())), GroupJobReader(planner, Redactor(()))
-    previewer = ActionPreviewer(lists, ListCounter(planner), acting.support, groups)
+    previewer = ActionPreviewer(lists, ListCounter(planner), queue.support, groups)
     preview = previewer.preview("retry", target)
     assert (preview.count, len(preview.sample)) == (3, 3)
-    filed = acting.file("retry", target, expected=preview.count)
-    acting.act()
-    assert acting.outcomes(filed) == dict.fromkeys(("dead-0", "dead-2", "dead-4"), ("done", ""))
+    filed = queue.file("retry", target, expected=preview.count)
+    queue.act()
+    assert queue.outcomes(filed) == dict.fromkeys(("dead-0", "dead-2", "dead-4"), ("done", ""))
     with pytest.raises(RefusedFilterError, match="several kinds"):
         previewer.preview("retry", all_dead(error_group=fold_kind(kind).id))
 
 
-def test_undo_restores_jobs_that_nothing_has_changed_since(acting: ActingQueue) -> None:
-    for number in range(3):
-        acting.add(f"dead-{number}", "dlq")
-    before_all = {job["jobId"]: job for job in acting.jobs.find()}
-    retried = acting.file("retry", all_dead(), expected=3, reset_attempts=True)
-    acting.act()
-    lease = acting.queue.lease("w1")
+def test_undo_restores_only_jobs_that_have_not_changed_since(queue: ActingQueue) -> None:
+    for index in range(3):
+        queue.add(f"dead-{index}", "dlq")
+    before_all = {job["jobId"]: job for job in queue.jobs.find()}
+    retried = queue.file("retry", all_dead(), expected=3, reset_attempts=True)
+    queue.act()
+    lease = queue.job_queue.lease("w1")
     assert lease is not None
     target = Target(request_id=retried.request.id)
-    undone = acting.file("undo", target, expected=3)
-    acting.act()
-    results = acting.outcomes(undone)
+    undone = queue.file("undo", target, expected=3)
+    queue.act()
+    results = queue.outcomes(undone)
     assert results.pop(lease.job_id) == ("skipped", "it has changed since that request")
     assert len(results) == 2
     assert set(results.values()) == {("done", "")}
-    restored = acting.job(next(job_id for job_id in results if job_id))
+    restored = queue.job(next(job_id for job_id in results if job_id))
     before = before_all[restored["jobId"]]
-    changed = {"updatedAt", "lastAction"}
-    assert {name for name in restored if restored[name] != before.get(name)} == changed
-    again = acting.file("undo", target, expected=3)
-    acting.act()
-    assert {result for result, _ in acting.outcomes(again).values()} == {"skipped"}
+    differing_fields = {"updatedAt", "lastAction"}
+    assert {name for name in restored if restored[name] != before.get(name)} == differing_fields
+    second_undo = queue.file("undo", target, expected=3)
+    queue.act()
+    assert {result for result, _ in queue.outcomes(second_undo).values()} == {"skipped"}
 
 
-def test_an_owners_request_skips_jobs_of_others_as_if_there_were_none(acting: ActingQueue) -> None:
-    acting.add("own", "dlq", createdBy="ada")
-    acting.add("foreign", "dlq", createdBy="bob")
+def test_an_owners_request_skips_jobs_of_others_as_if_there_were_none(queue: ActingQueue) -> None:
+    queue.add("own", "dlq", createdBy="ada")
+    queue.add("foreign", "dlq", createdBy="bob")
     ids = ("own", "foreign", "none")
-    filed = acting.file("retry", Target(job_ids=ids), owner="ada")
-    acting.act()
+    filed = queue.file("retry", Target(job_ids=ids), owner="ada")
+    queue.act()
     missing = ("skipped", "there is no such job")
-    assert acting.outcomes(filed) == {"own": ("done", ""), "foreign": missing, "none": missing}
-    keys = {each["key"] for each in acting.database.action_outcomes.find({"result": "skipped"})}
-    assert keys == {"foreign", "none"}  # the order of the outcomes shows no difference either
-    assert acting.job("foreign")["status"] == "dlq"
+    assert queue.outcomes(filed) == {"own": ("done", ""), "foreign": missing, "none": missing}
+    skipped = queue.database.action_outcomes.find({"result": "skipped"})
+    # Outcomes are in the order of their keys, which must not show that `foreign` exists.
+    assert {outcome["key"] for outcome in skipped} == {"foreign", "none"}
+    assert queue.job("foreign")["status"] == "dlq"
 
 
-def test_requests_of_the_same_millisecond_are_listed_once_each(acting: ActingQueue) -> None:
-    at = datetime.now(UTC).replace(microsecond=0)
-    ids = {acting.file("retry", f"job-{number}", at=at).request.id for number in range(5)}
+def test_requests_of_the_same_millisecond_are_listed_once_each(queue: ActingQueue) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    ids = {queue.file("retry", f"job-{index}", at=now).request.id for index in range(5)}
     listed: list[str] = []
     place = None
-    while (page := acting.requests.list_recent(limit=2, before=place)).next_place is not None:
+    while (page := queue.requests.list_recent(limit=2, before=place)).next_place is not None:
         listed += [state.request.id for state in page.states]
         place = page.next_place
     listed += [state.request.id for state in page.states]
@@ -218,40 +214,40 @@ def test_requests_of_the_same_millisecond_are_listed_once_each(acting: ActingQue
 
 
 def test_unreadable_records_hide_no_other_request(
-    acting: ActingQueue, monkeypatch: pytest.MonkeyPatch
+    queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a list that ends with the page of such a record, or that fails."""
+    """Catches a list that ends at a page with such a record, and a fault."""
     monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
-    at = datetime.now(UTC).replace(microsecond=0)
-    first, other, ended, last = (
-        acting.file("retry", f"job-{number}", at=at - timedelta(seconds=number)).request.id
-        for number in range(4)
+    now = datetime.now(UTC).replace(microsecond=0)
+    first, bad_target, bad_phase, last = (
+        queue.file("retry", f"job-{index}", at=now - timedelta(seconds=index)).request.id
+        for index in range(4)
     )
-    decisions, own = acting.database.action_decisions, acting.requests.records.own
-    decisions.update_one({"request": other}, {"$set": {"target": {"sql": "drop"}}})
-    acting.requests.records.add_progress(ended, Progress.FINISHED, {"phase": "melted"})
-    foreign = {"kind": "requested", "at": at, "request": "not an id"}
-    decisions.insert_one(own.new("foreign", foreign))
-    found = [state.request.id for page in acting.requests.list_all() for state in page]
-    assert found == [first, last]
-    assert acting.requests.list_recent(limit=2).next_place is not None
+    decisions, own_database = queue.database.action_decisions, queue.requests.records.own
+    decisions.update_one({"request": bad_target}, {"$set": {"target": {"sql": "drop"}}})
+    queue.requests.records.add_progress(bad_phase, Progress.FINISHED, {"phase": "unknown"})
+    foreign = {"kind": "requested", "at": now, "request": "not an id"}
+    decisions.insert_one(own_database.new("foreign", foreign))
+    listed = [state.request.id for page in queue.requests.list_all() for state in page]
+    assert listed == [first, last]
+    assert queue.requests.list_recent(limit=2).next_place is not None
 
 
-def test_pause_of_a_type_is_known_with_its_time_person_and_reason(acting: ActingQueue) -> None:
-    def find() -> Any:
-        return PausedTypes(acting.connection, acting.requests.describe_pauses).find()
+def test_pause_of_a_type_is_known_with_its_time_person_and_reason(queue: ActingQueue) -> None:
+    def find_pauses() -> Any:
+        return PausedTypes(queue.connection, queue.requests.describe_pauses).find()
 
-    both = Target(types=("mail", "sms"))
-    filed = acting.file("pause_type", both, expected=2, reason="the provider is down")
-    acting.file("pause_type", Target(types=("push",)), dry_run=True)
-    acting.act()
-    found = find()
-    assert found.keys() == {"mail", "sms"}
-    assert (found["mail"].by, found["mail"].reason) == ("ada", "the provider is down")
-    assert filed.request.at <= found["mail"].since <= datetime.now(UTC)
-    acting.file("resume_type", Target(types=("sms",)), by=BOB)
-    acting.act()
-    assert find() == {"mail": found["mail"]}
-    # Paused by hand: no record of the resumption may be taken for one of the pause.
-    acting.database.job_controls.update_one({"_id": "paused"}, {"$push": {"types": "sms"}})
-    assert find() == {"mail": found["mail"], "sms": TypePause()}
+    target = Target(types=("mail", "sms"))
+    filed = queue.file("pause_type", target, expected=2, reason="the provider is down")
+    queue.file("pause_type", Target(types=("push",)), dry_run=True)
+    queue.act()
+    pauses = find_pauses()
+    assert pauses.keys() == {"mail", "sms"}
+    assert (pauses["mail"].by, pauses["mail"].reason) == ("ada", "the provider is down")
+    assert filed.request.at <= pauses["mail"].since <= datetime.now(UTC)
+    queue.file("resume_type", Target(types=("sms",)), by=BOB)
+    queue.act()
+    assert find_pauses() == {"mail": pauses["mail"]}
+    # Paused by hand: the records of the earlier pause do not explain this one.
+    queue.database.job_controls.update_one({"_id": "paused"}, {"$push": {"types": "sms"}})
+    assert find_pauses() == {"mail": pauses["mail"], "sms": TypePause()}

@@ -1,5 +1,5 @@
-"""Actors that are killed, suspended or cut off in the middle of a batch: catches a job that is
-changed twice or never, and an outcome that does not match the document."""
+"""Actors that are killed, suspended or disconnected during a batch: catches a job that is changed
+twice or never, and an outcome that does not match the document."""
 
 import os
 import subprocess
@@ -16,15 +16,15 @@ from jobmon.actor.batches import DELETED, GONE, MALFORMED, UNKNOWN
 
 from .conftest import ActingQueue, all_dead
 
-JOBS = 230  # two whole batches, and a part
+JOBS = 230  # two whole batches and a part of one
 
 
-def fill(acting: ActingQueue) -> None:
-    """Add dead jobs."""
+def add_dead_jobs(queue: ActingQueue) -> None:
+    """Add `JOBS` dead jobs."""
     now = datetime.now(UTC)
-    acting.jobs.insert_many(
+    queue.jobs.insert_many(
         {
-            "jobId": f"dead-{number:03}",
+            "jobId": f"dead-{index:03}",
             "type": "mail",
             "status": "dlq",
             "createdAt": now,
@@ -35,31 +35,31 @@ def fill(acting: ActingQueue) -> None:
             "attemptCount": 1,
             "maxAttempts": 1,
         }
-        for number in range(JOBS)
+        for index in range(JOBS)
     )
 
 
-def die(acting: ActingQueue, step: str, number: int, **more: str) -> None:
-    """Run an actor in a process that kills itself at the `number`th time of a step."""
+def run_until_killed(queue: ActingQueue, step: str, count: int, **changes: str) -> None:
+    """Run an actor in a process that kills itself when it reaches a step for the `count`th time."""
     settings = {
-        "JOBMON_MONGO_URI": acting.settings.mongo_uri,
-        "JOBMON_STATE_DB": acting.settings.state_db,
-        "JOBMON_ROLLUP_DB": acting.settings.rollup_db,
+        "JOBMON_MONGO_URI": queue.settings.mongo_uri,
+        "JOBMON_STATE_DB": queue.settings.state_db,
+        "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
         "JOBMON_ACTIONS_PER_SECOND": "100000",
     }
-    command = [sys.executable, "-m", "tests.support.dying_actor", step, str(number)]
-    done = subprocess.run(command, env=os.environ | settings | more, check=False, timeout=120)
+    command = [sys.executable, "-m", "tests.support.dying_actor", step, str(count)]
+    done = subprocess.run(command, env=os.environ | settings | changes, check=False, timeout=120)
     assert done.returncode == -9
-    # As if its lease had expired.
-    acting.database.action_leases.delete_many({})
+    # As if the lease of the killed actor had expired.
+    queue.database.action_leases.delete_many({})
 
 
-def count_changes(acting: ActingQueue) -> dict[str, int]:
-    """How often each job was changed, by the changes in the oplog."""
-    oplog = acting.database.client["local"]["oplog.rs"]
-    namespace = acting.jobs.full_name
+def count_changes(queue: ActingQueue) -> dict[str, int]:
+    """By job id: the number of updates in the oplog that made the job queued."""
+    oplog = queue.database.client["local"]["oplog.rs"]
+    namespace = queue.jobs.full_name
     updates = oplog.find({"ns": namespace, "op": "u", "o.diff.u.status": "queued"})
-    ids = {job["_id"]: job["jobId"] for job in acting.jobs.find({}, {"jobId": True})}
+    ids = {job["_id"]: job["jobId"] for job in queue.jobs.find({}, {"jobId": True})}
     counts = dict.fromkeys(ids.values(), 0)
     for update in updates:
         if update["o2"]["_id"] in ids:
@@ -68,134 +68,134 @@ def count_changes(acting: ActingQueue) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("step", "number"),
+    ("step", "count"),
     [("intent", 1), ("job", 1), ("job", 150), ("changed", 2), ("outcomes", 1), ("outcomes", 3)],
 )
 def test_each_job_is_changed_once_if_the_actor_is_killed(
-    acting: ActingQueue, step: str, number: int
+    queue: ActingQueue, step: str, count: int
 ) -> None:
-    fill(acting)
-    filed = acting.file("retry", all_dead(), expected=JOBS)
-    die(acting, step, number)
-    killed = acting.state(filed)
-    assert (killed.phase, killed.is_over) == (Phase.RUNNING, False)
-    acting.act()
-    state = acting.state(filed)
+    add_dead_jobs(queue)
+    filed = queue.file("retry", all_dead(), expected=JOBS)
+    run_until_killed(queue, step, count)
+    state_before = queue.state(filed)
+    assert (state_before.phase, state_before.is_over) == (Phase.RUNNING, False)
+    queue.act()
+    state = queue.state(filed)
     assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, JOBS, 0)
-    assert set(count_changes(acting).values()) == {1}
-    assert set(acting.outcomes(filed).values()) == {("done", "")}
-    assert acting.jobs.count_documents({"lastAction.id": filed.request.id}) == JOBS
+    assert set(count_changes(queue).values()) == {1}
+    assert set(queue.outcomes(filed).values()) == {("done", "")}
+    assert queue.jobs.count_documents({"lastAction.id": filed.request.id}) == JOBS
 
 
 def test_jobs_that_changed_after_a_crash_are_done_or_skipped_with_the_reason(
-    acting: ActingQueue,
+    queue: ActingQueue,
 ) -> None:
-    fill(acting)
-    filed = acting.file("retry", all_dead(), expected=JOBS)
-    die(acting, "job", 50)
-    changed = acting.jobs.count_documents({"status": "queued"})
-    lease = acting.queue.lease("w1")
+    add_dead_jobs(queue)
+    filed = queue.file("retry", all_dead(), expected=JOBS)
+    run_until_killed(queue, "job", 50)
+    changed = queue.jobs.count_documents({"status": "queued"})
+    lease = queue.job_queue.lease("w1")
     assert lease is not None
-    acting.queue.report_success(lease)
-    untouched = {"jobId": "dead-099"}  # of the open batch
-    acting.jobs.update_one(untouched, {"$set": {"attemptCount": 9}})
-    acting.jobs.delete_one({"jobId": "dead-098"})
-    acting.act()
-    state, outcomes = acting.state(filed), acting.outcomes(filed)
+    queue.job_queue.report_success(lease)
+    # Both jobs are in the interrupted batch, and the actor has not changed them.
+    queue.jobs.update_one({"jobId": "dead-099"}, {"$set": {"attemptCount": 9}})
+    queue.jobs.delete_one({"jobId": "dead-098"})
+    queue.act()
+    state, outcomes = queue.state(filed), queue.outcomes(filed)
     assert changed == 50
     assert outcomes[lease.job_id] == ("done", "")
     assert outcomes["dead-099"] == outcomes["dead-098"] == ("skipped", UNKNOWN)
     assert (state.counts.done, state.counts.skipped) == (JOBS - 2, 2)
-    assert acting.job("dead-099")["status"] == "dlq"
-    assert acting.job(lease.job_id)["status"] == "succeeded"
+    assert queue.job("dead-099")["status"] == "dlq"
+    assert queue.job(lease.job_id)["status"] == "succeeded"
 
 
-def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(acting: ActingQueue) -> None:
-    """No document is left to prove the deletion. Catches an outcome "skipped"."""
-    fill(acting)
-    filed = acting.file("delete", "dead-000")
-    die(acting, "job", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
-    assert acting.jobs.count_documents({"jobId": "dead-000"}) == 0
-    acting.act(actions_allow_delete=True)
-    assert acting.outcomes(filed) == {"dead-000": ("done", DELETED)}
-    assert acting.state(filed).counts.done == 1
+def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(queue: ActingQueue) -> None:
+    """A deletion leaves no document as proof. Catches the outcome `skipped`."""
+    add_dead_jobs(queue)
+    filed = queue.file("delete", "dead-000")
+    run_until_killed(queue, "job", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
+    assert queue.jobs.count_documents({"jobId": "dead-000"}) == 0
+    queue.act(actions_allow_delete=True)
+    assert queue.outcomes(filed) == {"dead-000": ("done", DELETED)}
+    assert queue.state(filed).counts.done == 1
 
 
 def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gone(
-    acting: ActingQueue,
+    queue: ActingQueue,
 ) -> None:
-    acting.add("dead", "dlq")
-    filed = acting.file("retry", "dead")
-    actor = acting.make_actor(lambda step: step == "intent" and acting.jobs.delete_many({}))
+    queue.add("dead", "dlq")
+    filed = queue.file("retry", "dead")
+    actor = queue.make_actor(lambda step: step == "intent" and queue.jobs.delete_many({}))
     while actor.run_round():
         pass
-    assert acting.outcomes(filed) == {"dead": ("skipped", GONE)}
+    assert queue.outcomes(filed) == {"dead": ("skipped", GONE)}
 
 
-def test_a_document_with_odd_values_is_skipped_and_stops_no_request(acting: ActingQueue) -> None:
-    acting.add("odd", "dlq", attemptCount="many")
-    acting.add("dead", "dlq")
-    filed = acting.file("retry", all_dead(), expected=2)
-    acting.act()
-    assert acting.outcomes(filed) == {"odd": ("skipped", MALFORMED), "dead": ("done", "")}
+def test_a_document_with_odd_values_is_skipped_and_stops_no_request(queue: ActingQueue) -> None:
+    queue.add("odd", "dlq", attemptCount="many")
+    queue.add("dead", "dlq")
+    filed = queue.file("retry", all_dead(), expected=2)
+    queue.act()
+    assert queue.outcomes(filed) == {"odd": ("skipped", MALFORMED), "dead": ("done", "")}
 
 
-def test_a_worker_that_takes_the_job_between_decision_and_update_keeps_it(
-    acting: ActingQueue,
+def test_a_job_that_a_worker_finishes_before_the_update_is_not_cancelled(
+    queue: ActingQueue,
 ) -> None:
-    acting.add("waits")
-    filed = acting.file("cancel", "waits")
-    runs = []
+    queue.add("waits")
+    filed = queue.file("cancel", "waits")
+    finished_ids = []
 
-    def take(step: str) -> None:
+    def run_job(step: str) -> None:
         if step == "intent":
-            lease = acting.queue.lease("w1")
+            lease = queue.job_queue.lease("w1")
             assert lease is not None
-            acting.queue.report_success(lease)
-            runs.append(lease.job_id)
+            queue.job_queue.report_success(lease)
+            finished_ids.append(lease.job_id)
 
-    actor = acting.make_actor(take)
+    actor = queue.make_actor(run_job)
     while actor.run_round():
         pass
-    assert runs == ["waits"]
-    assert acting.job("waits")["status"] == "succeeded"
-    assert acting.outcomes(filed) == {
+    assert finished_ids == ["waits"]
+    assert queue.job("waits")["status"] == "succeeded"
+    assert queue.outcomes(filed) == {
         "waits": ("skipped", "changed between the decision and the update")
     }
 
 
-def test_two_requests_for_the_same_jobs_change_each_job_once(acting: ActingQueue) -> None:
-    fill(acting)
-    first = acting.file("retry", all_dead(), expected=JOBS)
-    second = acting.file("retry", all_dead(), expected=JOBS)
-    acting.act()
-    counts = [acting.state(filed).counts for filed in (first, second)]
-    assert sum(each.done for each in counts) == JOBS
-    assert set(count_changes(acting).values()) == {1}
+def test_two_requests_for_the_same_jobs_change_each_job_once(queue: ActingQueue) -> None:
+    add_dead_jobs(queue)
+    first = queue.file("retry", all_dead(), expected=JOBS)
+    second = queue.file("retry", all_dead(), expected=JOBS)
+    queue.act()
+    counts = [queue.state(filed).counts for filed in (first, second)]
+    assert sum(request_counts.done for request_counts in counts) == JOBS
+    assert set(count_changes(queue).values()) == {1}
 
 
-def test_an_actor_that_was_suspended_agrees_with_the_one_that_took_over(
-    acting: ActingQueue,
+def test_a_suspended_actor_records_the_same_as_the_actor_that_took_over(
+    queue: ActingQueue,
 ) -> None:
-    fill(acting)
-    filed = acting.file("retry", all_dead(), expected=JOBS)
+    add_dead_jobs(queue)
+    filed = queue.file("retry", all_dead(), expected=JOBS)
     suspended = []
 
     def suspend(step: str) -> None:
-        if step == "intent" and not suspended:  # for as long as another actor needs
+        if step == "intent" and not suspended:  # until another actor has done everything
             suspended.append(step)
-            acting.database.action_leases.delete_many({})
-            acting.act()
+            queue.database.action_leases.delete_many({})
+            queue.act()
 
-    acting.make_actor(suspend, actions_per_second=100_000).run_round()
-    state = acting.state(filed)
+    queue.make_actor(suspend, actions_per_second=100_000).run_round()
+    state = queue.state(filed)
     assert (state.phase, state.counts.done) == (Phase.FINISHED, JOBS)
-    assert set(acting.outcomes(filed).values()) == {("done", "")}
-    assert set(count_changes(acting).values()) == {1}
+    assert set(queue.outcomes(filed).values()) == {("done", "")}
+    assert set(count_changes(queue).values()) == {1}
 
 
-def fail_command(acting: ActingQueue, mongo: MongoClient[dict[str, Any]], times: int) -> None:
-    """Let updates of this process's clients fail as on a primary that steps down."""
+def fail_updates(queue: ActingQueue, mongo: MongoClient[dict[str, Any]], times: int) -> None:
+    """Let the next `times` updates of jobs fail as on a primary that steps down."""
     mongo.admin.command(
         {
             "configureFailPoint": "failCommand",
@@ -203,24 +203,24 @@ def fail_command(acting: ActingQueue, mongo: MongoClient[dict[str, Any]], times:
             "data": {
                 "failCommands": ["update"],
                 "errorCode": 10107,  # NotWritablePrimary
-                "namespace": acting.jobs.full_name,
+                "namespace": queue.jobs.full_name,
             },
         }
     )
 
 
 def test_a_primary_that_steps_down_in_a_batch_loses_no_job(
-    acting: ActingQueue, mongo: MongoClient[dict[str, Any]]
+    queue: ActingQueue, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    fill(acting)
-    filed = acting.file("retry", all_dead(), expected=JOBS)
-    actor = acting.make_actor(actions_per_second=100_000)
+    add_dead_jobs(queue)
+    filed = queue.file("retry", all_dead(), expected=JOBS)
+    actor = queue.make_actor(actions_per_second=100_000)
     actor.run_round()
-    fail_command(acting, mongo, 2)  # the driver tries an update twice
+    fail_updates(queue, mongo, 2)  # the driver tries an update twice
     with pytest.raises(NotPrimaryError):
         actor.run_round()
     actor.release()
-    acting.act()
-    state = acting.state(filed)
+    queue.act()
+    state = queue.state(filed)
     assert (state.phase, state.counts.done) == (Phase.FINISHED, JOBS)
-    assert set(count_changes(acting).values()) == {1}
+    assert set(count_changes(queue).values()) == {1}

@@ -1,5 +1,5 @@
-"""Actions in a service of several queues, from the HTTP request to the job: catches a request that
-is carried out in another queue, or is shown there."""
+"""Actions in a service with several queues, from the HTTP request to the job: catches a request
+that is carried out or shown in another queue."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..support.commands import database_uri, index_queue
 from ..support.waiting import eventually
 from ..support.watched_queue import temporary_database
 
-QUEUES = """
+QUEUES_TOML = """
 [one]
 [two]
 collection = "second"
@@ -39,11 +39,11 @@ def add_dead(queue: JobQueue, job_id: str) -> None:
     queue.report_failure(lease, "E", "no answer")
 
 
-def test_requests_of_several_queues_change_only_the_jobs_of_their_own(
+def test_a_request_changes_only_jobs_of_its_queue(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path: Path
 ) -> None:
     file = tmp_path / "queues.toml"
-    file.write_text(QUEUES)
+    file.write_text(QUEUES_TOML)
     with temporary_database(mongo) as database:
         settings = Settings(
             mongo_uri=database_uri(mongod, database),
@@ -73,22 +73,21 @@ def test_requests_of_several_queues_change_only_the_jobs_of_their_own(
             token = jwt.encode({"sub": "ada", "role": "admin", "exp": 2**33}, SECRET, "HS256")
             return api.get(path, token=token)
 
-        def statuses(collection: str) -> dict[str, str]:
+        def read_statuses(collection: str) -> dict[str, str]:
             return {job["jobId"]: job["status"] for job in database[collection].find()}
 
         with acting(settings):
             retry = {"action": "retry", "ids": ["same"]}
             assert post("/queues/two/admin/actions", retry, "first").status_code == 403
-            filed = post("/queues/two/admin/actions", retry).json["id"]
-            address = f"/queues/two/admin/actions/{filed}"
+            request_id = post("/queues/two/admin/actions", retry).json["id"]
+            address = f"/queues/two/admin/actions/{request_id}"
             eventually(lambda: read(address).json["phase"] == "finished")
-            assert statuses("second") == {"same": "queued", "kept": "dlq"}
-            assert statuses("jobs") == {"same": "dlq", "kept": "dlq"}
-            assert read(f"/queues/one/admin/actions/{filed}").status_code == 404
+            assert read_statuses("second") == {"same": "queued", "kept": "dlq"}
+            assert read_statuses("jobs") == {"same": "dlq", "kept": "dlq"}
+            assert read(f"/queues/one/admin/actions/{request_id}").status_code == 404
             assert read("/queues/one/admin/actions").json["data"] == []
-            done = read("/queues/one/jobs/same").json["actions"]["done"]
-            assert done == []
-            filed = post("/admin/actions", retry).json["id"]  # of the first queue
-            eventually(lambda: read(f"/admin/actions/{filed}").json["phase"] == "finished")
-            assert statuses("jobs") == {"same": "queued", "kept": "dlq"}
+            assert read("/queues/one/jobs/same").json["actions"]["done"] == []
+            request_id = post("/admin/actions", retry).json["id"]  # of the first queue
+            eventually(lambda: read(f"/admin/actions/{request_id}").json["phase"] == "finished")
+            assert read_statuses("jobs") == {"same": "queued", "kept": "dlq"}
         app.extensions["jobmon_connection"].client.close()

@@ -1,7 +1,7 @@
 """Access by route and caller, as tables.
 
-Catches a route without a class of callers, a route that answers the wrong caller, and any
-difference between another owner's job and a missing job.
+Catches a route that no table lists, a route that answers a caller without access, and any
+difference between the answers for another owner's job and for a missing job.
 """
 
 import re
@@ -44,9 +44,10 @@ from ..support.commands import database_uri
 from ..support.error_history import ErrorHistory
 from ..support.pages import PART, Page
 
+OWNER_BY_JOB = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas": "olga"}
 RETRY_ADAS = {"action": "retry", "ids": ["adas"]}
 
-# Every route with one of its addresses. The job `adas` belongs to ada, `bobs` to bob.
+# Every route with a path to request; `{}` is the id of a job.
 ANYONE = {
     "/": "/",
     "/dashboard/": "/dashboard/",
@@ -107,8 +108,9 @@ PAGES_OF_OWNERS = {
 }
 FORMS = {"/dashboard/session", "/dashboard/sign-out"}
 
-# The further routes with JOBMON_ACTIONS: method and route, then an address, a body, and the
-# permission that the route needs besides the queue's. `{}` is the id of a request to retry `adas`.
+# The routes that JOBMON_ACTIONS adds. By method and route: a path to request, a body, and the
+# permission that the route needs in addition to the queue's (None: no other). `{}` is the id of a
+# request to retry `adas`.
 ACTION_ROUTES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/admin/actions"): ("/admin/actions", None, None),
     ("GET", "/admin/actions/<string(length=20):action_id>"): ("/admin/actions/{}", None, None),
@@ -167,7 +169,8 @@ ACTION_ROUTES |= {
 OWNER_ACTION = ("POST", "/job/actions")
 _REQUEST_PAGE = "/dashboard/actions/<string(length=20):action_id>"
 _RETRY_FORM = {"action": "retry", "id": "adas"}
-# The same for pages. Owners may use them for one job of their own, and for their own requests.
+# The same for pages, with a form as the body. With them, owners may retry one job of their own and
+# see their own requests.
 ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("GET", "/dashboard/actions"): ("/dashboard/actions", None, None),
     ("GET", _REQUEST_PAGE): ("/dashboard/actions/{}", None, None),
@@ -200,8 +203,8 @@ ACTION_PAGES: dict[tuple[str, str], tuple[str, Any, str | None]] = {
     ("POST", "/dashboard/mutes/end"): ("/dashboard/mutes/end", {"id": MUTE_ID}, NOTICES_MUTE),
 }
 
-# The status and code that each caller without a valid token gets.
-STRANGERS = {
+# The status and error code that each caller without a valid token gets.
+UNAUTHENTICATED = {
     "none": (401, "authentication_required"),
     "expired": (401, "token_expired"),
     "forged": (401, "token_invalid"),
@@ -213,34 +216,34 @@ ODD_ROLES: dict[str, Any] = {
     "documents as roles": [{"admin": "admin"}, ["admin"]],
     "other roles": ["user", "Admin"],
 }
-KNOWN = ("user", *ODD_ROLES, "no role")
+USERS = ("user", *ODD_ROLES, "no role")
 ADMINISTRATORS = ("ops", "admin", "admin among roles")
-OK, NOT_ADMIN = (200, None), (403, "permission_denied")
-NOT_YOURS = (403, "access_denied")
-CALLERS = (*STRANGERS, *KNOWN, *ADMINISTRATORS)
+OK, PERMISSION_DENIED = (200, None), (403, "permission_denied")
+ACCESS_DENIED = (403, "access_denied")
+CALLERS = (*UNAUTHENTICATED, *USERS, *ADMINISTRATORS)
 
 
-def signed(sub: str, role: Any, secret: str = SECRET, **claims: Any) -> str:
+def sign_token(sub: str, role: Any, secret: str = SECRET, **claims: Any) -> str:
     return jwt.encode({"sub": sub, "role": role} | claims, secret, "HS256")
 
 
 TOKENS = {
     "none": None,
-    "expired": signed("ada", "admin", exp=1),
-    "forged": signed("ada", "admin", "another secret of thirty-two bytes or more"),
-    "revoked": signed("ada", "admin", jti="revoked"),
-    "user": signed("ada", "user"),
-    **{caller: signed("ada", role) for caller, role in ODD_ROLES.items()},
+    "expired": sign_token("ada", "admin", exp=1),
+    "forged": sign_token("ada", "admin", "another secret of thirty-two bytes or more"),
+    "revoked": sign_token("ada", "admin", jti="revoked"),
+    "user": sign_token("ada", "user"),
+    **{caller: sign_token("ada", role) for caller, role in ODD_ROLES.items()},
     "no role": jwt.encode({"sub": "ada"}, SECRET, "HS256"),
-    "ops": signed("olga", "ops"),
-    "admin": signed("root", "admin"),
-    "admin among roles": signed("root", ["user", "admin"]),
+    "ops": sign_token("olga", "ops"),
+    "admin": sign_token("root", "admin"),
+    "admin among roles": sign_token("root", ["user", "admin"]),
 }
 
 
 @pytest.fixture(scope="module")
 def _history() -> Iterator[None]:
-    """A history of errors, which mongomock cannot count."""
+    """An empty history of errors in place of queries that mongomock does not support."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
         ErrorHistory(datetime.now(UTC)).serve(patched)
@@ -256,19 +259,14 @@ def api(_history: None) -> Api:
         role_permissions={"admin": granted, "ops": granted},
     )
     client: Any = mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
-    jobs = [
-        ("adas", "ada"),
-        ("bobs", "bob"),
-        ("nobodys", None),
-        ("roots", "root"),
-        ("olgas", "olga"),
-    ]
-    client.watched.jobs.insert_many({"jobId": name, "createdBy": owner} for name, owner in jobs)
+    client.watched.jobs.insert_many(
+        {"jobId": job_id, "createdBy": owner} for job_id, owner in OWNER_BY_JOB.items()
+    )
     client[settings.state_db][REVOKED].insert_one({"_id": "revoked"})
     return Api(create_app(settings, client))
 
 
-def ask(api: Api, path: str, caller: str, **headers: str) -> Any:
+def get(api: Api, path: str, caller: str, **headers: str) -> Any:
     """The answer to a caller's GET. Pages get the token in the cookie, the API in the header."""
     client, token = api.app.test_client(), TOKENS[caller]
     if token is not None and path.startswith("/dashboard"):
@@ -278,15 +276,15 @@ def ask(api: Api, path: str, caller: str, **headers: str) -> Any:
     return client.get(path, headers=headers)
 
 
-def outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
-    """The status and the error code of an answer. A page has the code in its `HX-Request` part."""
-    answer = ask(api, path, caller)
+def read_outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
+    """Status and error code. A page has its code in a header of its part, for 401 in its text."""
+    answer = get(api, path, caller)
     if answer.status_code < 400:
         return answer.status_code, None
     if not path.startswith("/dashboard"):
         return answer.status_code, answer.json["error"]["code"]
     assert answer.content_type == "text/html; charset=utf-8"
-    part = ask(api, path, caller, **PART)
+    part = get(api, path, caller, **PART)
     assert (part.status_code, part.data) == (answer.status_code, b"")
     if answer.status_code != 401:
         return answer.status_code, part.headers["X-Error-Code"]
@@ -298,19 +296,19 @@ def outcome(api: Api, path: str, caller: str) -> tuple[int, str | None]:
     return 401, "token_invalid" if "no longer valid" in text else "authentication_required"
 
 
-def test_every_route_has_a_class_of_callers(api: Api) -> None:
-    classed = ANYONE | SIGNED_IN | ADMINS | OWNERS
+def test_every_route_is_in_a_table(api: Api) -> None:
+    api_routes = ANYONE | SIGNED_IN | ADMINS | OWNERS
     pages = PAGES_OF_SIGNED_IN | PAGES_OF_ADMINS | PAGES_OF_OWNERS
     rules = list(api.app.url_map.iter_rules())
-    reads = {rule.rule for rule in rules if (rule.methods or set()) == {"GET", "HEAD"}}
-    assert reads == set(classed | pages)
-    assert {rule.rule for rule in rules} - reads == FORMS
+    read_routes = {rule.rule for rule in rules if (rule.methods or set()) == {"GET", "HEAD"}}
+    assert read_routes == set(api_routes | pages)
+    assert {rule.rule for rule in rules} - read_routes == FORMS
     assert {method for rule in rules for method in rule.methods or ()} == {"GET", "HEAD", "POST"}
 
 
 @pytest.mark.parametrize("path", ANYONE.values())
-def test_open_routes_answer_every_caller_alike(api: Api, path: str) -> None:
-    answers = {caller: ask(api, path, caller) for caller in CALLERS}
+def test_open_routes_send_every_caller_the_same_answer(api: Api, path: str) -> None:
+    answers = {caller: get(api, path, caller) for caller in CALLERS}
     statuses = {answer.status_code for answer in answers.values()}
     assert statuses in ({200}, {302}, {404})
     # /readyz has the duration of a ping; the two pages show the caller's name.
@@ -319,10 +317,10 @@ def test_open_routes_answer_every_caller_alike(api: Api, path: str) -> None:
             assert answer.data == answers["none"].data, caller
 
 
-def expected_outcome(caller: str, route: Mapping[str, str]) -> tuple[int, str | None]:
-    if caller in STRANGERS:
-        return STRANGERS[caller]
-    return NOT_ADMIN if route in (ADMINS, PAGES_OF_ADMINS) and caller in KNOWN else OK
+def expect_outcome(caller: str, routes: Mapping[str, str]) -> tuple[int, str | None]:
+    if caller in UNAUTHENTICATED:
+        return UNAUTHENTICATED[caller]
+    return PERMISSION_DENIED if routes in (ADMINS, PAGES_OF_ADMINS) and caller in USERS else OK
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -333,32 +331,32 @@ def expected_outcome(caller: str, route: Mapping[str, str]) -> tuple[int, str | 
 )
 def test_a_route_answers_only_its_callers(api: Api, routes: dict[str, str], caller: str) -> None:
     for path in routes.values():
-        expected = expected_outcome(caller, routes)
-        if path == "/dashboard" and caller in KNOWN:
+        expected = expect_outcome(caller, routes)
+        if path == "/dashboard" and caller in USERS:
             expected = (302, None)  # to their own jobs
-        assert outcome(api, path, caller) == expected, path
-        # A bad query or a HEAD does not circumvent the refusal.
+        assert read_outcome(api, path, caller) == expected, path
+        # A bad query or the method HEAD does not bypass the check.
         if expected[0] >= 400:
-            assert outcome(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
+            assert read_outcome(api, f"{path}?page=x&range=x&owner=bob", caller) == expected, path
         header = {} if TOKENS[caller] is None else {"Authorization": f"Bearer {TOKENS[caller]}"}
         assert api.client.head(path, headers=header).status_code == expected[0], path
 
 
 @pytest.fixture(scope="module")
-def acting(_history: None) -> tuple[Api, str]:
-    """The service with actions, and the id of a request for a retry of `adas`."""
-    queue = frozenset({ADMIN_DASHBOARD})
+def actions_api(_history: None) -> tuple[Api, str]:
+    """The service with actions, and the id of root's request to retry `adas`."""
+    read_queue = frozenset({ADMIN_DASHBOARD})
     settings = Settings(
         mongo_uri="mongodb://127.0.0.1/watched",
         jwt_secret_key=SECRET,
         actions=True,
         owner_actions=("retry",),
         role_permissions={
-            "admin": queue | set(ACTION_PERMISSIONS),
-            "reader": queue,
-            "retrier": queue | {JOBS_RETRY},
-            "canceller": queue | {JOBS_CANCEL},
-            "approver": queue | {JOBS_APPROVE},
+            "admin": read_queue | set(ACTION_PERMISSIONS),
+            "reader": read_queue,
+            "retrier": read_queue | {JOBS_RETRY},
+            "canceller": read_queue | {JOBS_CANCEL},
+            "approver": read_queue | {JOBS_APPROVE},
             "no queue": frozenset(ACTION_PERMISSIONS),
         },
     )
@@ -369,23 +367,24 @@ def acting(_history: None) -> tuple[Api, str]:
     )
     client[settings.state_db][REVOKED].insert_one({"_id": "revoked"})
     api = Api(create_app(settings, client))
-    own = api.app.extensions["jobmon_connection"]
+    connection = api.app.extensions["jobmon_connection"]
     until, root = datetime.now(UTC) + timedelta(hours=1), Person(subject="root")
     mute = Mute(id=MUTE_ID, kind=None, by=root, until=until, reason="x")
-    MuteRecords(own, own, Redactor()).add(mute)
-    bearer = {"Authorization": f"Bearer {signed('root', 'admin')}"}
+    MuteRecords(connection, connection, Redactor()).add(mute)
+    bearer = {"Authorization": f"Bearer {sign_token('root', 'admin')}"}
     filed = api.client.post("/admin/actions", json=RETRY_ADAS, headers=bearer)
     return api, filed.json["id"]
 
 
 def send(api: Api, method: str, path: str, token: str | None, body: Any) -> tuple[int, str | None]:
-    """Status and code of the answer."""
+    """Status and error code of the answer."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     answer = api.client.open(path, method=method, json=body, headers=headers)
     code = answer.json["error"]["code"] if answer.status_code >= 400 else None
     return answer.status_code, code
 
 
+# The action permissions of each role; None if the role may not read the queue.
 ROLES = {
     "admin": set(ACTION_PERMISSIONS),
     "reader": set(),
@@ -397,48 +396,48 @@ ROLES = {
 }
 
 
-@pytest.mark.parametrize("caller", [*STRANGERS, *ROLES])
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *ROLES])
 @pytest.mark.parametrize("route", ACTION_ROUTES, ids=" ".join)
 def test_a_route_for_actions_answers_only_callers_with_its_permission(
-    acting: tuple[Api, str], route: tuple[str, str], caller: str
+    actions_api: tuple[Api, str], route: tuple[str, str], caller: str
 ) -> None:
-    api, request_id = acting
+    api, request_id = actions_api
     address, body, needed = ACTION_ROUTES[route]
-    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
     outcome = send(api, route[0], address.format(request_id), token, body)
-    if caller in STRANGERS:
-        assert outcome == STRANGERS[caller]
+    if caller in UNAUTHENTICATED:
+        assert outcome == UNAUTHENTICATED[caller]
         return
     granted = ROLES[caller]
     if granted is None or (needed is not None and needed not in granted):
-        assert outcome == NOT_ADMIN
+        assert outcome == PERMISSION_DENIED
         return
-    # A decision may come too late.
+    # 409: an earlier test has already decided on the request, or ended the mute.
     assert outcome in ((200, None), (201, None), (409, "conflict"))
 
 
-@pytest.mark.parametrize("caller", [*STRANGERS, *ROLES])
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *ROLES])
 @pytest.mark.parametrize("route", ACTION_PAGES, ids=" ".join)
 def test_a_page_about_actions_opens_only_with_its_permission(
-    acting: tuple[Api, str],
+    actions_api: tuple[Api, str],
     route: tuple[str, str],
     caller: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    api, request_id = acting
+    api, request_id = actions_api
     monkeypatch.setattr(  # mongomock cannot list them
         ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=[])
     )
     address, form, needed = ACTION_PAGES[route]
-    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
     client = api.app.test_client()
     if token is not None:
         client.set_cookie(SESSION_COOKIE, token, path="/dashboard")
     status = client.open(address.format(request_id), method=route[0], data=form).status_code
-    if caller in STRANGERS:
+    if caller in UNAUTHENTICATED:
         assert status == 401
     elif ROLES[caller] is None:
-        # `adas` is their job, but the request is another's.
+        # The caller owns the job `adas`, but root filed the request.
         assert (status in (200, 303)) == (needed == JOBS_RETRY and _REQUEST_PAGE not in route[1])
     else:
         is_granted = needed is None or needed in ROLES[caller]
@@ -446,27 +445,27 @@ def test_a_page_about_actions_opens_only_with_its_permission(
         assert is_granted or status == 403
 
 
-FILES = ("/admin/actions", "/admin/actions/{}/outcomes")
-PAGE_FILES = ("/dashboard/actions", "/dashboard/actions/{}")
+RECORD_LISTS = ("/admin/actions", "/admin/actions/{}/outcomes")
+RECORD_PAGES = ("/dashboard/actions", "/dashboard/actions/{}")
 
 
-@pytest.mark.parametrize("caller", [*STRANGERS, *ROLES])
-@pytest.mark.parametrize("address", [*FILES, *PAGE_FILES])
-def test_a_file_of_records_has_the_access_of_its_list(
-    acting: tuple[Api, str], address: str, caller: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("caller", [*UNAUTHENTICATED, *ROLES])
+@pytest.mark.parametrize("address", [*RECORD_LISTS, *RECORD_PAGES])
+def test_an_export_of_action_records_needs_the_access_of_its_list(
+    actions_api: tuple[Api, str], address: str, caller: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api, request_id = acting
+    api, request_id = actions_api
     monkeypatch.setattr(  # mongomock cannot list them
         ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=[])
     )
-    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
     client = api.app.test_client()
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    if token is not None and address in PAGE_FILES:
+    if token is not None and address in RECORD_PAGES:
         client.set_cookie(SESSION_COOKIE, token, path="/dashboard")
     path = f"{address.format(request_id)}?format=ndjson"
-    answer = client.get(path, headers={} if address in PAGE_FILES else headers)
-    if caller in STRANGERS:
+    answer = client.get(path, headers={} if address in RECORD_PAGES else headers)
+    if caller in UNAUTHENTICATED:
         assert answer.status_code == 401
     elif ROLES[caller] is None:
         assert answer.status_code == 403
@@ -481,25 +480,25 @@ def test_a_file_of_records_has_the_access_of_its_list(
 @pytest.mark.parametrize("job", ["adas", "bobs", "none"])
 @pytest.mark.parametrize(
     ("caller", "action"),
-    [(caller, "retry") for caller in (*STRANGERS, *ROLES)] + [("user", "cancel")],
+    [(caller, "retry") for caller in (*UNAUTHENTICATED, *ROLES)] + [("user", "cancel")],
 )
-def test_an_action_on_a_job_is_filed_for_its_owner_and_for_those_with_the_permission(
-    acting: tuple[Api, str], caller: str, action: str, job: str
+def test_an_action_on_a_job_needs_its_owner_or_the_permission(
+    actions_api: tuple[Api, str], caller: str, action: str, job: str
 ) -> None:
-    api, _ = acting
-    token = TOKENS[caller] if caller in STRANGERS else signed("ada", caller)
+    api, _ = actions_api
+    token = TOKENS[caller] if caller in UNAUTHENTICATED else sign_token("ada", caller)
     outcome = send(api, "POST", f"/job/actions?id={job}", token, {"action": action})
-    if caller in STRANGERS:
-        assert outcome == STRANGERS[caller]
-    elif action == "cancel" or (ROLES[caller] not in (None,) and JOBS_RETRY not in ROLES[caller]):
-        assert outcome == NOT_ADMIN  # before the job is read: the answer is the same for every job
+    if caller in UNAUTHENTICATED:
+        assert outcome == UNAUTHENTICATED[caller]
+    elif action == "cancel" or (ROLES[caller] is not None and JOBS_RETRY not in ROLES[caller]):
+        assert outcome == PERMISSION_DENIED  # for every job: the permission is checked first
     elif job == "none" or (ROLES[caller] is None and job != "adas"):
-        assert outcome == NOT_YOURS
+        assert outcome == ACCESS_DENIED
     else:
         assert outcome == (201, None)
 
 
-def test_without_actions_no_route_for_them_exists(api: Api, acting: tuple[Api, str]) -> None:
+def test_without_actions_no_route_for_them_exists(api: Api, actions_api: tuple[Api, str]) -> None:
     def list_routes(service: Api) -> set[tuple[str, str]]:
         return {
             (method, rule.rule)
@@ -507,7 +506,7 @@ def test_without_actions_no_route_for_them_exists(api: Api, acting: tuple[Api, s
             for method in (rule.methods or set()) - {"HEAD"}
         }
 
-    added = list_routes(acting[0]) - list_routes(api)
+    added = list_routes(actions_api[0]) - list_routes(api)
     assert added == {*ACTION_ROUTES, *ACTION_PAGES, OWNER_ACTION}
     for method, address, body in (
         ("GET", "/admin/actions", None),
@@ -521,27 +520,24 @@ def test_without_actions_no_route_for_them_exists(api: Api, acting: tuple[Api, s
     assert send(api, "POST", mutes, TOKENS["admin"], {}) == (405, "method_not_allowed")
     ended = send(api, "POST", f"{mutes}/{MUTE_ID}/end", TOKENS["admin"], {})
     assert ended == (404, "not_found")
-    assert "actions" not in ask(api, "/jobs/adas", "admin").json
-
-
-JOBS = {"adas": "ada", "bobs": "bob", "nobodys": None, "roots": "root", "olgas": "olga", "none": 0}
+    assert "actions" not in get(api, "/jobs/adas", "admin").json
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [*OWNER_BY_JOB, "none"])
 def test_a_job_is_shown_to_its_owner_and_to_admins(api: Api, job: str, caller: str) -> None:
-    if caller in STRANGERS:
-        expected = STRANGERS[caller]
+    if caller in UNAUTHENTICATED:
+        expected = UNAUTHENTICATED[caller]
     elif caller in ADMINISTRATORS:
-        expected = NOT_YOURS if job == "none" else OK
+        expected = ACCESS_DENIED if job == "none" else OK
     else:
-        expected = OK if job == "adas" else NOT_YOURS
+        expected = OK if job == "adas" else ACCESS_DENIED
     for route in (OWNERS, PAGES_OF_OWNERS):
         for path in route.values():
-            assert outcome(api, path.format(job), caller) == expected
+            assert read_outcome(api, path.format(job), caller) == expected
 
 
-def test_the_own_list_has_only_the_callers_jobs(api: Api) -> None:
+def test_a_list_of_own_jobs_has_only_the_callers_jobs(api: Api) -> None:
     for caller, own_job in (
         ("user", "adas"),
         ("other roles", "adas"),
@@ -549,10 +545,10 @@ def test_the_own_list_has_only_the_callers_jobs(api: Api) -> None:
         ("admin", "roots"),
         ("admin among roles", "roots"),
     ):
-        listed = ask(api, "/jobs", caller).json["data"]
+        listed = get(api, "/jobs", caller).json["data"]
         assert [job["jobId"] for job in listed] == [own_job], caller
-        words = set(re.findall(r"\b\w+s\b", ask(api, "/dashboard/my", caller).text))
-        assert words & set(JOBS) == {own_job}
+        shown_words = set(re.findall(r"\b\w+s\b", get(api, "/dashboard/my", caller).text))
+        assert shown_words & set(OWNER_BY_JOB) == {own_job}
 
 
 ODD_IDS = [
@@ -594,23 +590,23 @@ ODD_IDS = [
 @pytest.mark.parametrize("job_id", ODD_IDS, ids=lambda job_id: job_id[:20])
 def test_an_odd_id_matches_no_job(api: Api, job_id: str) -> None:
     for caller in ("user", "ops", "admin"):
-        assert outcome(api, f"/jobs/{job_id}", caller) == NOT_YOURS
-        assert outcome(api, f"/dashboard/jobs/{job_id}", caller) == NOT_YOURS
-    assert outcome(api, f"/jobs/{job_id}", "none") == STRANGERS["none"]
-    assert outcome(api, f"/dashboard/jobs/{job_id}", "none") == STRANGERS["none"]
+        assert read_outcome(api, f"/jobs/{job_id}", caller) == ACCESS_DENIED
+        assert read_outcome(api, f"/dashboard/jobs/{job_id}", caller) == ACCESS_DENIED
+    assert read_outcome(api, f"/jobs/{job_id}", "none") == UNAUTHENTICATED["none"]
+    assert read_outcome(api, f"/dashboard/jobs/{job_id}", "none") == UNAUTHENTICATED["none"]
 
 
 @pytest.mark.parametrize(
     "query", ["job_id[$ne]=x", "job_id=$ne:1", 'job_id={"$ne":1}', "owner[$ne]=x"]
 )
 def test_an_operator_in_a_query_is_text(api: Api, query: str) -> None:
-    answer = ask(api, f"/jobs?{query}", "user")
+    answer = get(api, f"/jobs?{query}", "user")
     assert answer.status_code == 200
     assert {job["createdBy"] for job in answer.json["data"]} <= {"ada"}
 
 
-def comparable(answer: Any) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers of an answer, without headers that differ in every answer."""
+def drop_varying_headers(answer: Any) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers of the answer, without the headers that always differ."""
     headers = dict(answer.headers)
     for name in ("Date", "X-Request-ID"):
         headers.pop(name, None)
@@ -627,25 +623,25 @@ def test_another_owners_job_and_a_missing_job_get_the_same_bytes(api: Api) -> No
     ):
         for headers in ({}, PART, {"Accept-Encoding": "br, gzip"}, {"If-None-Match": "*"}):
             foreign, missing = (
-                comparable(ask(api, path.format(name), "user", **headers))
+                drop_varying_headers(get(api, path.format(name), "user", **headers))
                 for name in ("bobs", "none")
             )
             assert foreign == missing
             assert foreign[0] == 403
 
 
-class Commands(CommandListener):
-    """Records the commands that a client sends to its server, with ids replaced."""
+class CommandRecorder(CommandListener):
+    """Records the commands that a client sends to its server, with the job's ids replaced."""
 
     def __init__(self) -> None:
-        self.shapes: list[Any] = []
+        self.commands: list[Any] = []
 
     def started(self, event: Any) -> None:
         if REVOKED in event.command.values() or "explain" in event.command:
-            return  # sent once a second or a minute, not for each request
-        per_request = ("lsid", "$db", "$clusterTime", "comment")
-        fields = {key: value for key, value in event.command.items() if key not in per_request}
-        self.shapes.append(_shape(fields))
+            return  # sent once a second or once a minute, not for each request
+        varying = ("lsid", "$db", "$clusterTime", "comment")
+        command = {key: value for key, value in event.command.items() if key not in varying}
+        self.commands.append(_mask_ids(command))
 
     def succeeded(self, event: Any) -> None:
         pass
@@ -653,43 +649,43 @@ class Commands(CommandListener):
     def failed(self, event: Any) -> None:
         pass
 
-    def record(self, ask: Callable[[], Any]) -> list[Any]:
-        self.shapes.clear()
-        ask()
-        return list(self.shapes)
+    def record(self, send_request: Callable[[], Any]) -> list[Any]:
+        self.commands.clear()
+        send_request()
+        return list(self.commands)
 
 
-def _shape(value: Any, key: str = "") -> Any:
-    """A command with the job's id replaced."""
+def _mask_ids(value: Any, key: str = "") -> Any:
+    """The command with the ids of the requested job replaced."""
     if isinstance(value, Mapping):
-        return {name: _shape(inner, name) for name, inner in value.items()}
+        return {name: _mask_ids(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_shape(inner) for inner in value]
+        return [_mask_ids(inner) for inner in value]
     return "…" if key in ("jobId", "$gte", "$lt") else value
 
 
 @pytest.fixture
-def recorded(
+def recorded_client(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
-) -> Iterator[tuple[FlaskClient, Commands]]:
-    """A client of a service over the real server, and the commands that the server gets."""
+) -> Iterator[tuple[FlaskClient, CommandRecorder]]:
+    """A client of the service over the real server, and the commands that the service sends."""
     jobs = [("adas-job", "ada"), ("bobs-job", "bob"), ("by-object", ObjectId())]
     for name, owner in jobs:
         database.jobs.insert_one(
             {"jobId": name, "createdBy": owner, "payload": {"fill": "x" * 9_000}}
         )
         database.job_attempts.insert_one({"jobId": name, "attemptNumber": 1})
-    commands = Commands()
+    commands = CommandRecorder()
     uri = database_uri(mongod, database)
     with MongoClient[dict[str, Any]](uri, event_listeners=[commands], tz_aware=True) as client:
-        # Tokens that another test revoked on this server are not revoked here.
+        # A state database of its own: without the tokens that other tests revoke on this server.
         settings = make_settings(mongo_uri=uri, state_db=f"{database.name}_state")
         app = create_app(settings, client)
         database.jobs.create_index(indexes.JOB_ID, unique=True)
         yield app.test_client(), commands
 
 
-ADDRESSES = [
+JOB_PATHS = [
     "/jobs/{}",
     "/job?id={}",
     "/dashboard/jobs/{}",
@@ -698,11 +694,11 @@ ADDRESSES = [
 ]
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("address", JOB_PATHS)
 def test_another_owners_job_and_a_missing_job_send_the_same_commands(
-    recorded: tuple[FlaskClient, Commands], address: str
+    recorded_client: tuple[FlaskClient, CommandRecorder], address: str
 ) -> None:
-    client, commands = recorded
+    client, commands = recorded_client
     bearer = {"Authorization": f"Bearer {TOKENS['user']}"}
     sent = {
         name: commands.record(
@@ -713,14 +709,14 @@ def test_another_owners_job_and_a_missing_job_send_the_same_commands(
     assert sent["bobs-job"] == sent["by-object"] == sent["none-job"]
     assert len(sent["none-job"]) >= 1
     if "?" not in address:
-        # The same command reads the attempts, after the job was matched with its owner.
+        # One command reads the job and, if the caller owns it, its attempts.
         assert (len(sent["none-job"]), len(sent["adas-job"])) == (1, 1)
 
 
 def test_the_server_examines_one_key_and_one_document_more_for_another_owners_job(
-    recorded: tuple[FlaskClient, Commands], database: Database[dict[str, Any]]
+    recorded_client: tuple[FlaskClient, CommandRecorder], database: Database[dict[str, Any]]
 ) -> None:
-    """An index that hides this would cost the queue's writers; see docs/security.md."""
+    """An index that hides this difference would slow the queue's writers: see docs/security.md."""
     examined = {}
     for name in ("bobs-job", "none-job"):
         plan = database.jobs.find({"jobId": name, "createdBy": {"$in": ["ada"]}}).explain()

@@ -1,5 +1,5 @@
-"""The routes for actions: catches a filter that matches more jobs than it states, a request without
-its reason or count, and an answer or a job that does not show what was filed and done."""
+"""The routes for actions: catches a filter with an ignored or unsafe part, a request without its
+reason or count, and an answer or a job that does not show what was filed and done."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ ALL_DEAD = {"action": "retry", "filter": DEAD, "expected": 3, "reason": "the pro
 
 
 class ActionApi(Api):
-    """The service with actions, over jobs in memory."""
+    """The service with actions, over jobs in memory or on the server of a client (`mongo`)."""
 
     def __init__(self, settings: Settings, mongo: Any = None) -> None:
         mongo = mongo or mongomock.MongoClient(settings.mongo_uri, tz_aware=True)
@@ -63,7 +63,7 @@ class ActionApi(Api):
         assert answer.status_code == 200, answer.text
         return answer.json
 
-    def add(self, *ids: str, **fields: Any) -> None:
+    def insert_jobs(self, *ids: str, **fields: Any) -> None:
         self.database.jobs.insert_many(
             {"jobId": job_id, "status": "dlq", "type": "mail", "createdAt": NOW} | fields
             for job_id in ids
@@ -71,7 +71,7 @@ class ActionApi(Api):
 
     @property
     def records(self) -> ActionRecords:
-        """The records, as an actor writes them."""
+        """The records of actions, to write what an actor writes."""
         with self.app.test_request_context():
             queues = self.app.extensions["jobmon_queues"]
             return queues.open(queues.default).actions.requests.records
@@ -84,26 +84,26 @@ class ActionApi(Api):
             request_id, Progress.FINISHED, {"phase": "finished", "counts": counts}
         )
 
-    def report(self, request_id: str, job_id: str, **fields: Any) -> None:
+    def add_outcome(self, request_id: str, job_id: str, **fields: Any) -> None:
         """Record the outcome of a job, as an actor does; `fields` replace the defaults."""
         outcome = {"key": job_id, "jobId": job_id, "result": "done", "reason": "", "dryRun": False}
-        changed = {"before": {"status": "dlq"}, "after": {"status": "queued"}}
-        self.records.add_outcomes(request_id, [outcome | changed | fields])
+        change = {"before": {"status": "dlq"}, "after": {"status": "queued"}}
+        self.records.add_outcomes(request_id, [outcome | change | fields])
 
 
 @pytest.fixture
 def make_api(make_settings: Callable[..., Settings]) -> Callable[..., ActionApi]:
     def make(**changes: Any) -> ActionApi:
         api = ActionApi(make_settings(actions=True, role_permissions=ROLES, **changes))
-        api.add("d1", "d2", "d3", createdBy="bob")
-        api.add("q1", status="queued")
+        api.insert_jobs("d1", "d2", "d3", createdBy="bob")
+        api.insert_jobs("q1", status="queued")
         return api
 
     return make
 
 
 @pytest.fixture
-def acting(make_api: Callable[..., ActionApi]) -> ActionApi:
+def actions_api(make_api: Callable[..., ActionApi]) -> ActionApi:
     return make_api()
 
 
@@ -111,49 +111,49 @@ def acting(make_api: Callable[..., ActionApi]) -> ActionApi:
     "body", [{"action": "retry", "types": ["mail"]}, {"action": "pause_type", "ids": ["d1"]}]
 )
 def test_preview_of_an_action_for_another_target_is_refused(
-    acting: ActionApi, body: dict[str, Any]
+    actions_api: ActionApi, body: dict[str, Any]
 ) -> None:
-    """A caller gets 500 because the jobs of the target cannot be counted."""
-    answer = acting.post("/admin/actions/preview", body)
+    """Catches a 500 because the jobs of such a target cannot be counted."""
+    answer = actions_api.post("/admin/actions/preview", body)
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["action"])
 
 
-def test_preview_counts_what_would_change_and_stores_nothing(acting: ActionApi) -> None:
+def test_preview_counts_what_would_change_and_stores_nothing(actions_api: ActionApi) -> None:
     body = {"action": "retry", "ids": ["d1", "q1", "none"]}
-    answer = acting.post("/admin/actions/preview", body).json
+    answer = actions_api.post("/admin/actions/preview", body).json
     assert (answer["count"], answer["unsuitable"], answer["isReasonNeeded"]) == (1, 2, True)
     assert answer["text"].startswith("1 job will be queued again")
     assert answer["warnings"] == [
         "2 of the selected jobs cannot be changed in this way and will be skipped.",
         "No actor is running: the request waits, and expires after 15 minutes.",
     ]
-    answer = acting.post("/admin/actions/preview", {"action": "retry", "filter": {}}).json
+    answer = actions_api.post("/admin/actions/preview", {"action": "retry", "filter": {}}).json
     assert (answer["count"], answer["unsuitable"]) == (3, None)
     assert {job["jobId"] for job in answer["sample"]} == {"d1", "d2", "d3"}
-    assert acting.read("/admin/actions")["data"] == []
+    assert actions_api.read("/admin/actions")["data"] == []
 
 
-def test_filed_request_is_listed_with_who_when_what_and_why(acting: ActionApi) -> None:
-    filed = acting.post("/admin/actions", ALL_DEAD)
+def test_filed_request_is_listed_with_its_person_target_and_phase(actions_api: ActionApi) -> None:
+    filed = actions_api.post("/admin/actions", ALL_DEAD)
     assert filed.status_code == 201
-    (listed,) = acting.read("/admin/actions", role="reader")["data"]
+    (listed,) = actions_api.read("/admin/actions", role="reader")["data"]
     assert listed["by"] == {"subject": "ada", "role": "admin", "address": "127.0.0.1"}
     assert (listed["phase"], listed["expected"]) == ("waiting", 3)
     assert listed["target"]["filter"] == DEAD
-    detail = acting.read(f"/admin/actions/{listed['id']}")
+    detail = actions_api.read(f"/admin/actions/{listed['id']}")
     assert detail == filed.json
     assert [record["kind"] for record in detail["history"]] == ["requested"]
     assert (detail["decisions"], detail["isActorRunning"]) == (["pause", "stop"], False)
-    # A reader sees the request, and may decide nothing.
-    assert acting.read(f"/admin/actions/{listed['id']}", role="reader")["decisions"] == []
+    # A reader sees the request but may not decide about it.
+    assert actions_api.read(f"/admin/actions/{listed['id']}", role="reader")["decisions"] == []
 
 
-def test_same_key_makes_one_request(acting: ActionApi) -> None:
-    first, second = (acting.post("/admin/actions", ALL_DEAD, key="k1").json for _ in range(2))
+def test_same_key_makes_one_request(actions_api: ActionApi) -> None:
+    first, second = (actions_api.post("/admin/actions", ALL_DEAD, key="k1").json for _ in range(2))
     assert first["id"] == second["id"]
-    other = acting.post("/admin/actions", ALL_DEAD | {"expected": 4}, key="k1")
-    assert (other.status_code, list(other.json["error"]["details"])) == (422, ["Idempotency-Key"])
-    assert len(acting.read("/admin/actions")["data"]) == 1
+    reuse = actions_api.post("/admin/actions", ALL_DEAD | {"expected": 4}, key="k1")
+    assert (reuse.status_code, list(reuse.json["error"]["details"])) == (422, ["Idempotency-Key"])
+    assert len(actions_api.read("/admin/actions")["data"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_same_key_makes_one_request(acting: ActionApi) -> None:
         ({}, "action"),
         ({"action": "explode", "ids": ["d1"]}, "action"),
         ({"action": "undo", "ids": ["d1"]}, "action"),  # has a route of its own
-        ({"action": "disable", "ids": ["d1"]}, "action"),  # not in this queue
-        ({"action": "delete", "ids": ["d1"]}, "action"),  # switched off
+        ({"action": "disable", "ids": ["d1"]}, "action"),  # impossible in this queue
+        ({"action": "delete", "ids": ["d1"]}, "action"),  # not allowed by the settings
         ({"action": "retry"}, "ids"),
         ({"action": "retry", "ids": ["d1"], "filter": DEAD}, "ids"),
         ({"action": "retry", "ids": ["d1", "d1"], "reason": "x"}, "ids"),
@@ -189,60 +189,60 @@ def test_same_key_makes_one_request(acting: ActionApi) -> None:
     ],
 )
 def test_bad_request_is_refused_with_the_field_and_not_filed(
-    acting: ActionApi, body: Any, field: str
+    actions_api: ActionApi, body: Any, field: str
 ) -> None:
-    answer = acting.post("/admin/actions", body)
+    answer = actions_api.post("/admin/actions", body)
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [field])
-    assert acting.read("/admin/actions")["data"] == []
+    assert actions_api.read("/admin/actions")["data"] == []
 
 
-def test_decisions_change_the_phase_and_are_refused_once_it_is_over(acting: ActionApi) -> None:
-    request_id = acting.post("/admin/actions", ALL_DEAD).json["id"]
+def test_decisions_change_the_phase_until_the_request_is_over(actions_api: ActionApi) -> None:
+    request_id = actions_api.post("/admin/actions", ALL_DEAD).json["id"]
     for decision, phase in (("pause", "paused"), ("resume", "waiting"), ("stop", "stopped")):
-        answer = acting.post(f"/admin/actions/{request_id}/{decision}", {"reason": "wait"})
+        answer = actions_api.post(f"/admin/actions/{request_id}/{decision}", {"reason": "wait"})
         assert (answer.status_code, answer.json["phase"]) == (200, phase)
-    late = acting.post(f"/admin/actions/{request_id}/pause")
+    late = actions_api.post(f"/admin/actions/{request_id}/pause")
     assert (late.status_code, late.json["error"]["code"]) == (409, "conflict")
-    history = acting.read(f"/admin/actions/{request_id}")["history"]
+    history = actions_api.read(f"/admin/actions/{request_id}")["history"]
     assert [step["kind"] for step in history] == ["requested", "paused", "resumed", "stopped"]
     assert {step["reason"] for step in history[1:]} == {"wait"}
-    missing = acting.post(f"/admin/actions/{'0' * 20}/stop")
+    missing = actions_api.post(f"/admin/actions/{'0' * 20}/stop")
     assert (missing.status_code, missing.json["error"]["code"]) == (404, "not_found")
 
 
-def test_documented_steps_are_those_of_a_history(acting: ActionApi) -> None:
-    """A client handles steps that never appear: those of batches are not in a history."""
-    request_id = acting.post("/admin/actions", ALL_DEAD).json["id"]
+def test_documented_steps_are_those_of_a_history(actions_api: ActionApi) -> None:
+    """Catches documented steps that never appear: a history has no steps of batches."""
+    request_id = actions_api.post("/admin/actions", ALL_DEAD).json["id"]
     for decision in Decision:
-        acting.records.add_decision(request_id, decision, Person(subject="bob"))
+        actions_api.records.add_decision(request_id, decision, Person(subject="bob"))
     for step in Progress:
         fields = {"phase": "finished", "counts": {}}
-        acting.records.add_progress(request_id, step, fields, number=1)
-    history = acting.read(f"/admin/actions/{request_id}")["history"]
-    documented = acting.document["components"]["schemas"]["ActionRecord"]["properties"]["kind"]
+        actions_api.records.add_progress(request_id, step, fields, number=1)
+    history = actions_api.read(f"/admin/actions/{request_id}")["history"]
+    documented = actions_api.document["components"]["schemas"]["ActionRecord"]["properties"]["kind"]
     assert {step["kind"] for step in history} == {*documented["enum"]}
 
 
-def test_request_that_is_over_can_be_undone_if_it_changed_jobs(acting: ActionApi) -> None:
-    earlier = acting.post("/admin/actions", ALL_DEAD).json["id"]
-    early = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "x"})
-    assert (early.status_code, early.json["error"]["code"]) == (409, "conflict")
-    acting.finish(earlier, done=2)
-    assert acting.read(f"/admin/actions/{earlier}")["decisions"] == ["undo"]
-    assert acting.read(f"/admin/actions/{earlier}", role="retrier")["decisions"] == []
-    refused = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "x"}, role="retrier")
+def test_request_that_is_over_can_be_undone_if_it_changed_jobs(actions_api: ActionApi) -> None:
+    request_id = actions_api.post("/admin/actions", ALL_DEAD).json["id"]
+    conflict = actions_api.post(f"/admin/actions/{request_id}/undo", {"reason": "x"})
+    assert (conflict.status_code, conflict.json["error"]["code"]) == (409, "conflict")
+    actions_api.finish(request_id, done=2)
+    assert actions_api.read(f"/admin/actions/{request_id}")["decisions"] == ["undo"]
+    assert actions_api.read(f"/admin/actions/{request_id}", role="retrier")["decisions"] == []
+    refused = actions_api.post(f"/admin/actions/{request_id}/undo", {"reason": "x"}, role="retrier")
     assert refused.status_code == 403
-    without = acting.post(f"/admin/actions/{earlier}/undo", {})
-    assert without.json["error"]["details"] == {"reason": ["Required to undo a request."]}
-    dry_run = acting.post(f"/admin/actions/{earlier}/undo", {"isDryRun": True})
+    no_reason = actions_api.post(f"/admin/actions/{request_id}/undo", {})
+    assert no_reason.json["error"]["details"] == {"reason": ["Required to undo a request."]}
+    dry_run = actions_api.post(f"/admin/actions/{request_id}/undo", {"isDryRun": True})
     assert (dry_run.status_code, dry_run.json["isDryRun"]) == (201, True)
-    filed = acting.post(f"/admin/actions/{earlier}/undo", {"reason": "too early"})
-    assert filed.status_code == 201
-    assert (filed.json["action"], filed.json["expected"]) == ("undo", 2)
-    assert filed.json["target"]["requestId"] == earlier
+    undo = actions_api.post(f"/admin/actions/{request_id}/undo", {"reason": "too early"})
+    assert undo.status_code == 201
+    assert (undo.json["action"], undo.json["expected"]) == ("undo", 2)
+    assert undo.json["target"]["requestId"] == request_id
     # An undo cannot be undone.
-    acting.finish(filed.json["id"], done=2)
-    assert acting.read(f"/admin/actions/{filed.json['id']}")["decisions"] == []
+    actions_api.finish(undo.json["id"], done=2)
+    assert actions_api.read(f"/admin/actions/{undo.json['id']}")["decisions"] == []
 
 
 def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) -> None:
@@ -250,8 +250,8 @@ def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) 
     assert api.post("/admin/actions/preview", ALL_DEAD).json["isApprovalNeeded"] is True
     filed = api.post("/admin/actions", ALL_DEAD).json
     assert (filed["phase"], filed["decisions"]) == ("awaiting_approval", ["reject", "stop"])
-    by_herself = api.post(f"/admin/actions/{filed['id']}/approve")
-    assert (by_herself.status_code, by_herself.json["error"]["code"]) == (409, "conflict")
+    own_approval = api.post(f"/admin/actions/{filed['id']}/approve")
+    assert (own_approval.status_code, own_approval.json["error"]["code"]) == (409, "conflict")
     approved = api.post(f"/admin/actions/{filed['id']}/approve", subject="bob")
     assert approved.json["phase"] == "waiting"
 
@@ -270,32 +270,32 @@ def test_large_request_needs_another_person(make_api: Callable[..., ActionApi]) 
 def test_preview_and_filing_need_the_same(
     make_api: Callable[..., ActionApi], target: dict[str, Any], needs: tuple[bool, bool]
 ) -> None:
-    """The preview counts only the jobs that can be changed, and knows of no dry run."""
+    """Catches a preview that counts only the jobs that can be changed, or ignores a dry run."""
     api = make_api(actions_approval_above=2)
     body = {"action": "pause_type" if "types" in target else "retry", **target}
-    for changed, expected in ((body, needs), (body | {"isDryRun": True}, (False, False))):
-        preview = api.post("/admin/actions/preview", changed).json
+    for sent, expected in ((body, needs), (body | {"isDryRun": True}, (False, False))):
+        preview = api.post("/admin/actions/preview", sent).json
         assert (preview["isReasonNeeded"], preview["isApprovalNeeded"]) == expected
-        order = changed | {"expected": preview["count"]}
+        order = sent | {"expected": preview["count"]}
         assert api.post("/admin/actions", order).status_code == (422 if expected[0] else 201)
         filed = api.post("/admin/actions", order | {"reason": "it is back"}).json
         assert filed["isApprovalNeeded"] is expected[1]
 
 
-def test_requests_are_listed_in_pages(acting: ActionApi) -> None:
-    filed = [
-        acting.post("/admin/actions", {"action": "retry", "ids": [f"d{number}"]}).json["id"]
-        for number in (1, 2, 3)
+def test_requests_are_listed_in_pages(actions_api: ActionApi) -> None:
+    ids = [
+        actions_api.post("/admin/actions", {"action": "retry", "ids": [f"d{index}"]}).json["id"]
+        for index in (1, 2, 3)
     ]
-    first = acting.read("/admin/actions", per_page=2)
-    second = acting.read("/admin/actions", per_page=2, cursor=first["meta"]["next_cursor"])
+    first = actions_api.read("/admin/actions", per_page=2)
+    second = actions_api.read("/admin/actions", per_page=2, cursor=first["meta"]["next_cursor"])
     listed = [request["id"] for page in (first, second) for request in page["data"]]
-    assert listed == filed[::-1]
+    assert listed == ids[::-1]
     assert second["meta"]["next_cursor"] is None
 
 
 @pytest.fixture
-def recorded(
+def api_and_id(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[tuple[ActionApi, str]]:
     """The service on a real server, and the id of a request with two outcomes."""
@@ -303,17 +303,17 @@ def recorded(
     settings = make_settings(
         mongo_uri=uri, state_db=database.name, actions=True, role_permissions=ROLES
     )
-    acting = ActionApi(settings, MongoClient(uri, tz_aware=True))
-    request_id = acting.post("/admin/actions", ALL_DEAD | {"filter": {}}).json["id"]
-    acting.report(request_id, "d1", before={"status": "dlq", "password": "p"})
-    acting.report(request_id, "d2", result="skipped", reason="it is queued")
-    yield acting, request_id
-    acting.database.client.close()
+    actions_api = ActionApi(settings, MongoClient(uri, tz_aware=True))
+    request_id = actions_api.post("/admin/actions", ALL_DEAD | {"filter": {}}).json["id"]
+    actions_api.add_outcome(request_id, "d1", before={"status": "dlq", "password": "p"})
+    actions_api.add_outcome(request_id, "d2", result="skipped", reason="it is queued")
+    yield actions_api, request_id
+    actions_api.database.client.close()
 
 
-def read_file(acting: ActionApi, path: str, role: str = "admin", **query: str) -> list[Any]:
-    """The lines of a file, without its end, which has their number and perhaps a reason."""
-    answer = acting.get(path, token=acting.token("ada", role), **query)
+def read_export(actions_api: ActionApi, path: str, role: str = "admin", **query: str) -> list[Any]:
+    """The rows of an export; checks that its last line has their number."""
+    answer = actions_api.get(path, token=actions_api.token("ada", role), **query)
     assert answer.status_code == 200, answer.text
     if query["format"] == "ndjson":
         *lines, end = map(json.loads, answer.text.splitlines())
@@ -325,54 +325,54 @@ def read_file(acting: ActionApi, path: str, role: str = "admin", **query: str) -
     return lines
 
 
-def test_files_of_outcomes_are_complete_over_several_batches(
-    recorded: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
+def test_export_of_outcomes_is_complete_over_several_batches(
+    api_and_id: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobmon.actions.requests.BATCH", 10)
-    acting, request_id = recorded
-    for number in range(30):
-        acting.report(request_id, f"more-{number:02}", result="skipped", reason="=1+1")
+    actions_api, request_id = api_and_id
+    for index in range(30):
+        actions_api.add_outcome(request_id, f"more-{index:02}", result="skipped", reason="=1+1")
     address = f"/admin/actions/{request_id}/outcomes"
-    page = acting.read(address, per_page=1_000)["data"]
+    page = actions_api.read(address, per_page=1_000)["data"]
     assert len(page) == 32
-    assert read_file(acting, address, format="ndjson") == page
-    rows = read_file(acting, address, role="reader", format="csv")
+    assert read_export(actions_api, address, format="ndjson") == page
+    rows = read_export(actions_api, address, role="reader", format="csv")
     assert [(row["jobId"], row["result"], row["at"]) for row in rows] == [
         (outcome["jobId"], outcome["result"], outcome["at"]) for outcome in page
     ]
     assert json.loads(rows[0]["before"]) == {"status": "dlq", "password": "[redacted]"}
     assert rows[-1]["reason"] == "'=1+1"
-    assert len(read_file(acting, address, format="ndjson", result="done")) == 1
-    mixed = acting.get(address, token=acting.token("ada"), format="csv", cursor="x")
-    assert (mixed.status_code, [*mixed.json["error"]["details"]]) == (422, ["cursor"])
+    assert len(read_export(actions_api, address, format="ndjson", result="done")) == 1
+    refused = actions_api.get(address, token=actions_api.token("ada"), format="csv", cursor="x")
+    assert (refused.status_code, [*refused.json["error"]["details"]]) == (422, ["cursor"])
 
 
-def test_file_of_outcomes_names_why_it_may_not_be_complete(
-    recorded: tuple[ActionApi, str],
+def test_export_of_outcomes_has_a_reason_until_the_request_is_over(
+    api_and_id: tuple[ActionApi, str],
 ) -> None:
-    acting, request_id = recorded
+    actions_api, request_id = api_and_id
 
     def read_end() -> Any:
-        address, token = f"/admin/actions/{request_id}/outcomes", acting.token("ada")
-        answer = acting.get(address, token=token, format="ndjson")
+        address, token = f"/admin/actions/{request_id}/outcomes", actions_api.token("ada")
+        answer = actions_api.get(address, token=token, format="ndjson")
         return json.loads(answer.text.splitlines()[-1])
 
     reason = "the request is not over: more jobs may follow"
     assert read_end() == {"end": True, "rows": 2, "reason": reason}
-    acting.finish(request_id, done=1)
+    actions_api.finish(request_id, done=1)
     assert read_end() == {"end": True, "rows": 2}
 
 
-def test_file_of_requests_has_each_with_its_history(
-    recorded: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
+def test_export_of_requests_has_each_request_with_its_history(
+    api_and_id: tuple[ActionApi, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acting, first = recorded
-    ids = [acting.post("/admin/actions", ALL_DEAD).json["id"] for _ in range(4)]
-    acting.post(f"/admin/actions/{first}/stop", {"reason": "wrong filter"}, subject="bob")
-    listed = acting.read("/admin/actions")["data"]
+    actions_api, first = api_and_id
+    ids = [actions_api.post("/admin/actions", ALL_DEAD).json["id"] for _ in range(4)]
+    actions_api.post(f"/admin/actions/{first}/stop", {"reason": "wrong filter"}, subject="bob")
+    listed = actions_api.read("/admin/actions")["data"]
     monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
-    lines = read_file(acting, "/admin/actions", format="ndjson")
-    assert [line["id"] for line in lines] == [one["id"] for one in listed]
+    lines = read_export(actions_api, "/admin/actions", format="ndjson")
+    assert [line["id"] for line in lines] == [request["id"] for request in listed]
     assert {line["id"] for line in lines} == {first, *ids}
     *_, oldest = lines
     steps = [(step["kind"], step["by"]["subject"], step["reason"]) for step in oldest["history"]]
@@ -380,32 +380,32 @@ def test_file_of_requests_has_each_with_its_history(
         ("requested", "ada", "the provider is back"),
         ("stopped", "bob", "wrong filter"),
     ]
-    row = read_file(acting, "/admin/actions", format="csv")[-1]
+    row = read_export(actions_api, "/admin/actions", format="csv")[-1]
     assert (row["bySubject"], row["byRole"], row["byAddress"]) == ("ada", "admin", "127.0.0.1")
     assert (row["phase"], row["isDryRun"]) == ("stopped", "false")
     assert json.loads(row["target"]) == oldest["target"]
     assert json.loads(row["history"]) == oldest["history"]
 
 
-def test_outcomes_show_changes_without_secrets_in_pages(recorded: tuple[ActionApi, str]) -> None:
-    acting, request_id = recorded
+def test_outcomes_show_changes_without_secrets_in_pages(api_and_id: tuple[ActionApi, str]) -> None:
+    actions_api, request_id = api_and_id
     address = f"/admin/actions/{request_id}/outcomes"
-    page = acting.read(address, per_page=1)
+    page = actions_api.read(address, per_page=1)
     (outcome,) = page["data"]
     assert (outcome["jobId"], outcome["result"]) == ("d1", "done")
     assert outcome["before"] == {"status": "dlq", "password": "[redacted]"}
-    (skipped,) = acting.read(address, cursor=page["meta"]["next_cursor"])["data"]
+    (skipped,) = actions_api.read(address, cursor=page["meta"]["next_cursor"])["data"]
     assert (skipped["jobId"], skipped["reason"]) == ("d2", "it is queued")
-    wrong = acting.get(address, token=acting.token("ada"), cursor="!")
-    assert (wrong.status_code, list(wrong.json["error"]["details"])) == (422, ["cursor"])
+    refused = actions_api.get(address, token=actions_api.token("ada"), cursor="!")
+    assert (refused.status_code, list(refused.json["error"]["details"])) == (422, ["cursor"])
 
 
-def test_job_shows_what_was_done_to_it_and_what_is_possible(
+def test_job_shows_its_done_and_possible_actions(
     make_api: Callable[..., ActionApi],
 ) -> None:
     api = make_api(owner_actions=("retry",))
     request_id = api.post("/admin/actions", ALL_DEAD).json["id"]
-    api.report(request_id, "d1")
+    api.add_outcome(request_id, "d1")
     actions = api.read("/jobs/d1")["actions"]
     assert actions["possible"] == ["retry"]
     assert [(action["action"], action["by"], action["reason"]) for action in actions["done"]] == [
@@ -413,24 +413,24 @@ def test_job_shows_what_was_done_to_it_and_what_is_possible(
     ]
     assert api.read("/jobs/d1", role="reader")["actions"]["possible"] == []
     # The owner sees that the job was retried, but not by whom and why.
-    shown = api.read("/jobs/d1", role="user", subject="bob")["actions"]
-    assert shown["possible"] == ["retry"]
-    assert [(action["action"], action["by"], action["reason"]) for action in shown["done"]] == [
-        ("retry", None, None)
-    ]
-    # `run_now` is only for jobs that are due in the future.
+    owners_view = api.read("/jobs/d1", role="user", subject="bob")["actions"]
+    assert owners_view["possible"] == ["retry"]
+    assert [
+        (action["action"], action["by"], action["reason"]) for action in owners_view["done"]
+    ] == [("retry", None, None)]
+    # `run_now` is only for jobs whose due date is in the future.
     assert "run_now" not in api.read("/jobs/q1")["actions"]["possible"]
     assert {"cancel", "reschedule"} <= {*api.read("/jobs/q1")["actions"]["possible"]}
 
 
 def test_job_is_shown_if_the_records_cannot_be_read(
-    acting: ActionApi, monkeypatch: pytest.MonkeyPatch
+    actions_api: ActionApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> Any:
         raise AutoReconnect("away")
 
     monkeypatch.setattr(ActionRequests, "list_job_outcomes", fail)
-    actions = acting.read("/jobs/d1")["actions"]
+    actions = actions_api.read("/jobs/d1")["actions"]
     assert actions["done"] is None
     assert actions["reasons"] == {"done": "the records of actions cannot be read"}
 
@@ -445,22 +445,22 @@ def test_request_of_an_owner_is_limited_to_own_jobs(make_api: Callable[..., Acti
 
 
 def test_log_has_who_requested_what_without_the_reason(
-    acting: ActionApi, caplog: pytest.LogCaptureFixture
+    actions_api: ActionApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "jobmon.actions"):
-        filed = acting.post("/admin/actions", ALL_DEAD | {"reason": "password=hunter2"}).json
+        filed = actions_api.post("/admin/actions", ALL_DEAD | {"reason": "password=hunter2"}).json
     text = "".join(record.getMessage() for record in caplog.records)
     assert all(part in text for part in (filed["id"], "retry", "ada", "127.0.0.1"))
     assert "hunter2" not in text
     assert "hunter2" not in filed["reason"]
 
 
-def test_actor_is_reported_while_its_lease_lasts(
-    acting: ActionApi, monkeypatch: pytest.MonkeyPatch
+def test_running_actor_is_reported_without_a_warning(
+    actions_api: ActionApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ActionRequests, "has_actor", lambda _: True)
-    assert acting.post("/admin/actions/preview", ALL_DEAD).json["warnings"] == []
-    filed = acting.post("/admin/actions", ALL_DEAD).json
-    acting.finish(filed["id"], done=3)
-    detail = acting.read(f"/admin/actions/{filed['id']}")
+    assert actions_api.post("/admin/actions/preview", ALL_DEAD).json["warnings"] == []
+    filed = actions_api.post("/admin/actions", ALL_DEAD).json
+    actions_api.finish(filed["id"], done=3)
+    detail = actions_api.read(f"/admin/actions/{filed['id']}")
     assert (detail["phase"], detail["done"], detail["isActorRunning"]) == ("finished", 3, True)

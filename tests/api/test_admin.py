@@ -1,4 +1,4 @@
-"""`GET /admin/jobs/…`: catches a filter that matches too much, a page that does not add up, and
+"""`GET /admin/jobs/…`: catches a filter that matches too many jobs, a page with wrong numbers, and
 wrong statistics."""
 
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from ..conftest import NOW, Api
 from ..support.pages import Viewer
 
 QUEUE, STATS = "/admin/jobs/queue", "/admin/jobs/stats"
-KNOWN = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
+STATUSES = ["queued", "leased", "succeeded", "failed", "dlq", "cancelled"]
 
 
 @pytest.fixture
@@ -26,22 +26,23 @@ def fifty_jobs(watched: Any) -> Any:
     """Jobs 0 to 49, from the oldest to the newest; five are created in each second."""
     watched.jobs.insert_many(
         {
-            "_id": ObjectId(f"{number:024x}"),
-            "jobId": str(number),
-            "status": ["queued", "dlq", "odd"][number % 3],
-            "type": ["email.send", "payout.execute"][number % 2],
-            "createdAt": NOW + timedelta(seconds=number // 5),
+            "_id": ObjectId(f"{index:024x}"),
+            "jobId": str(index),
+            "status": ["queued", "dlq", "odd"][index % 3],
+            "type": ["email.send", "payout.execute"][index % 2],
+            "createdAt": NOW + timedelta(seconds=index // 5),
         }
-        for number in range(50)
+        for index in range(50)
     )
     return watched
 
 
-def ids(answer: Any) -> list[int]:
+def read_ids(answer: Any) -> list[int]:
     return [int(job["jobId"]) for job in answer.json["data"]]
 
 
-def total(api: Api, path: str = QUEUE, **query: Any) -> tuple[int, bool]:
+def read_total(api: Api, path: str = QUEUE, **query: Any) -> tuple[int, bool]:
+    """The total of the list, and whether it is exact."""
     meta = api.get_as_admin(path, per_page=1, **query).json["meta"]
     return meta["total"], meta["total_is_exact"]
 
@@ -49,7 +50,7 @@ def total(api: Api, path: str = QUEUE, **query: Any) -> tuple[int, bool]:
 def test_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty_jobs: Any) -> None:
     answer = api.get_as_admin(QUEUE)
     assert answer.status_code == 200
-    assert ids(answer) == list(range(49, 29, -1))
+    assert read_ids(answer) == list(range(49, 29, -1))
     meta = answer.json["meta"]
     assert isinstance(meta.pop("next_cursor"), str)
     assert meta == {
@@ -65,7 +66,7 @@ def test_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty_jobs
 
 
 @pytest.mark.parametrize(
-    ("query", "expected", "meta"),
+    ("query", "expected", "expected_meta"),
     [
         ({"page": 3}, range(9, -1, -1), (3, 20, 50, 3)),
         ({"page": 2, "per_page": 25}, range(24, -1, -1), (2, 25, 50, 2)),
@@ -75,21 +76,21 @@ def test_an_admin_gets_the_newest_jobs_first_and_ties_by_id(api: Api, fifty_jobs
         ({"status": "no such"}, [], (1, 20, 0, 0)),
     ],
 )
-def test_the_last_page_and_pages_beyond_it(
-    api: Api, fifty_jobs: Any, query: dict[str, Any], expected: Any, meta: tuple[int, ...]
+def test_the_last_page_and_pages_beyond_it_have_no_next_cursor(
+    api: Api, fifty_jobs: Any, query: dict[str, Any], expected: Any, expected_meta: tuple[int, ...]
 ) -> None:
     answer = api.get_as_admin(QUEUE, **query)
-    assert ids(answer) == list(expected)
+    assert read_ids(answer) == list(expected)
     names = ("page", "per_page", "total", "total_pages")
-    shown = answer.json["meta"]
-    assert shown == dict(zip(names, meta, strict=True)) | {
+    meta = answer.json["meta"]
+    assert meta == dict(zip(names, expected_meta, strict=True)) | {
         "total_is_exact": True,
         "next_cursor": None,
-        "prev_cursor": shown["prev_cursor"],
+        "prev_cursor": meta["prev_cursor"],
         "page_is_exact": True,
         "reasons": {},
     }
-    assert (shown["prev_cursor"] is not None) == (shown["page"] > 1 and expected != [])
+    assert (meta["prev_cursor"] is not None) == (meta["page"] > 1 and expected != [])
 
 
 @pytest.mark.parametrize("per_page", [1, 7, 10, 49, 50])
@@ -98,7 +99,7 @@ def test_cursors_visit_every_job_once(api: Api, fifty_jobs: Any, per_page: int) 
     while True:
         answer = api.get_as_admin(QUEUE, **query)
         page += 1
-        seen += ids(answer)
+        seen += read_ids(answer)
         assert answer.json["meta"]["page"] == page
         assert answer.json["meta"]["total"] == 50
         if answer.json["meta"]["next_cursor"] is None:
@@ -125,8 +126,8 @@ def test_filters_find_exactly_the_matching_jobs(
     api: Api, fifty_jobs: Any, query: dict[str, Any], matches: Any
 ) -> None:
     answer = api.get_as_admin(QUEUE, per_page=100, **query)
-    expected = [number for number in range(49, -1, -1) if matches(number)]
-    assert ids(answer) == expected
+    expected = [index for index in range(49, -1, -1) if matches(index)]
+    assert read_ids(answer) == expected
     assert answer.json["meta"]["total"] == len(expected)
 
 
@@ -134,10 +135,10 @@ def test_totals_beyond_the_count_limit_come_from_the_statistics(
     api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
-    assert total(api) == (50, True)
-    assert total(api, status="dlq", type="email.send") == (8, True)
-    assert total(api, status="dlq") == (17, True)
-    assert total(api, status=["dlq", "odd"]) == (33, True)
+    assert read_total(api) == (50, True)
+    assert read_total(api, status="dlq", type="email.send") == (8, True)
+    assert read_total(api, status="dlq") == (17, True)
+    assert read_total(api, status=["dlq", "odd"]) == (33, True)
 
 
 def test_stats_of_an_empty_queue(api: Api) -> None:
@@ -149,7 +150,7 @@ def test_stats_of_an_empty_queue(api: Api) -> None:
     assert timedelta(0) <= datetime.now(UTC) - as_of < timedelta(minutes=1)
     assert stats == {
         "totalJobs": 0,
-        "statusCounts": dict.fromkeys(KNOWN, 0),
+        "statusCounts": dict.fromkeys(STATUSES, 0),
         "typeCounts": {},
         "oldestQueuedJobAgeMs": 0,
         "oldestQueuedJobAgeMsByType": {},
@@ -168,7 +169,7 @@ def test_stats_count_every_job_under_its_own_status(api: Api, watched: Any) -> N
     watched.jobs.insert_many([*jobs, {}])
     answer = api.get_as_admin(STATS)
     assert answer.status_code == 200
-    assert answer.json["statusCounts"] == dict.fromkeys(KNOWN, 0) | {
+    assert answer.json["statusCounts"] == dict.fromkeys(STATUSES, 0) | {
         "queued": 15,
         "dlq": 3,
         "succeeded": 12,
@@ -182,25 +183,25 @@ def test_stats_count_every_job_under_its_own_status(api: Api, watched: Any) -> N
 
 def test_stats_have_types_ages_leases_and_due_jobs(api: Api, watched: Any) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
-    ago = {minutes: now - timedelta(minutes=minutes) for minutes in (1, 2, 3, 60)}
-    ahead = now + timedelta(hours=1)
+    past = {minutes: now - timedelta(minutes=minutes) for minutes in (1, 2, 3, 60)}
+    in_an_hour = now + timedelta(hours=1)
     watched.jobs.insert_many(
         [
-            {"status": "queued", "type": "a", "createdAt": ago[3], "nextRunAt": ago[3]},
-            {"status": "queued", "type": "a", "createdAt": ago[2], "nextRunAt": ahead},
-            {"status": "queued", "type": "b", "createdAt": ago[1]},
+            {"status": "queued", "type": "a", "createdAt": past[3], "nextRunAt": past[3]},
+            {"status": "queued", "type": "a", "createdAt": past[2], "nextRunAt": in_an_hour},
+            {"status": "queued", "type": "b", "createdAt": past[1]},
             {"status": "queued", "type": "b", "createdAt": "long ago"},
-            {"status": "failed", "type": "a", "createdAt": ago[60], "nextRunAt": ahead},
-            {"status": "leased", "type": "a", "leaseExpiresAt": ago[1]},
-            {"status": "leased", "type": "a", "leaseExpiresAt": ahead},
-            {"status": "succeeded", "type": "b", "leaseExpiresAt": ago[1], "createdAt": ago[60]},
+            {"status": "failed", "type": "a", "createdAt": past[60], "nextRunAt": in_an_hour},
+            {"status": "leased", "type": "a", "leaseExpiresAt": past[1]},
+            {"status": "leased", "type": "a", "leaseExpiresAt": in_an_hour},
+            {"status": "succeeded", "type": "b", "leaseExpiresAt": past[1], "createdAt": past[60]},
         ]
     )
     stats = api.get_as_admin(STATS).json
     as_of = datetime.fromisoformat(stats["asOf"])
 
     def age_ms(minutes: int) -> int:
-        return (as_of - ago[minutes]) // timedelta(milliseconds=1)
+        return (as_of - past[minutes]) // timedelta(milliseconds=1)
 
     assert stats["typeCounts"] == {
         "a": {"queued": 2, "failed": 1, "leased": 2},
@@ -218,27 +219,31 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     api: Api, watched: Any
 ) -> None:
     """Catches "0 ms old" and "due" for jobs whose dates are numbers or texts."""
-    us = 1_700_000_000_000_000
-    odd: list[dict[str, Any]] = [
-        {"createdAt": us / 1e6, "nextRunAt": us // 1_000, "leaseExpiresAt": us // 1_000},
-        {"createdAt": us, "nextRunAt": us, "leaseExpiresAt": us},
+    micros = 1_700_000_000_000_000
+    odd_dates: list[dict[str, Any]] = [
+        {
+            "createdAt": micros / 1e6,
+            "nextRunAt": micros // 1_000,
+            "leaseExpiresAt": micros // 1_000,
+        },
+        {"createdAt": micros, "nextRunAt": micros, "leaseExpiresAt": micros},
         {"createdAt": "2026", "nextRunAt": "2026", "leaseExpiresAt": "2026"},
     ]
     for status in ("queued", "leased"):
-        watched.jobs.insert_many({"status": status, "type": "t", **dates} for dates in odd)
+        watched.jobs.insert_many({"status": status, "type": "t", **dates} for dates in odd_dates)
     stats = api.get_as_admin(STATS).json
     names = ("oldestQueuedJobAgeMs", "expiredLeases", "dueJobs", "scheduledJobs")
     assert {name: stats[name] for name in names} == dict.fromkeys(names)
     assert stats["oldestQueuedJobAgeMsByType"] == {}
-    due = "nextRunAt of 3 waiting jobs is not a date"
-    age = "createdAt of the queued jobs is not a date, or missing"
-    also = "or the type is not a text"
+    due_reason = "nextRunAt of 3 waiting jobs is not a date"
+    age_reason = "createdAt of the queued jobs is not a date, or missing"
+    type_reason = "or the type is not a text"
     assert stats["reasons"] == {
-        "oldestQueuedJobAgeMs": age,
-        "oldestQueuedJobAgeMsByType": f"not known for 1 of 1 types: {age}, {also}",
+        "oldestQueuedJobAgeMs": age_reason,
+        "oldestQueuedJobAgeMsByType": f"not known for 1 of 1 types: {age_reason}, {type_reason}",
         "expiredLeases": "leaseExpiresAt of 3 leased jobs is not a date",
-        "dueJobs": due,
-        "scheduledJobs": due,
+        "dueJobs": due_reason,
+        "scheduledJobs": due_reason,
     }
     metrics = api.get_as_admin("/metrics").text
     for name in ("oldest_queued_job_age", "expired_leases", "due_jobs", "scheduled_jobs"):
@@ -248,7 +253,7 @@ def test_values_without_a_date_are_null_with_a_reason_and_without_a_sample(
     assert "nothing waits" not in viewer.page("/dashboard").text
 
 
-def test_values_with_some_dates_are_lower_bounds(api: Api, watched: Any) -> None:
+def test_counts_of_jobs_with_some_odd_dates_are_lower_bounds(api: Api, watched: Any) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     watched.jobs.insert_many(
         [
@@ -270,8 +275,8 @@ def test_values_with_some_dates_are_lower_bounds(api: Api, watched: Any) -> None
 
 
 def test_a_job_from_the_future_has_no_negative_age(api: Api, watched: Any) -> None:
-    ahead = datetime.now(UTC) + timedelta(days=1)
-    watched.jobs.insert_one({"status": "queued", "createdAt": ahead})
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    watched.jobs.insert_one({"status": "queued", "createdAt": tomorrow})
     assert api.get_as_admin(STATS).json["oldestQueuedJobAgeMs"] == 0
 
 
@@ -289,8 +294,8 @@ def test_a_count_that_takes_too_long_becomes_an_estimate(
     assert stats["dueJobs"] is None
     assert {"statusCounts", "typeCounts", "dueJobs"} <= stats["reasons"].keys()
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
-    assert total(api) == (50, False)
-    assert total(api, status="dlq") == (10, False)
+    assert read_total(api) == (50, False)
+    assert read_total(api, status="dlq") == (10, False)
 
 
 def test_types_beyond_the_limit_are_counted_together(
@@ -312,23 +317,23 @@ def test_types_beyond_the_limit_are_counted_together(
     assert stats["totalJobs"] == 23 == sum(stats["statusCounts"].values())
     for query, expected in (
         ({"type": "large"}, (9, True)),
-        ({"type": "one"}, (4, False)),  # five, but the statistics do not have them
+        ({"type": "one"}, (4, False)),  # five jobs, but the statistics do not list their type
         ({"type": "two"}, (3, True)),
         ({"type": "(other)"}, (0, True)),
         ({"status": "odd"}, (5, True)),
         ({"status": "odder"}, (3, True)),
         ({"status": "leased"}, (0, True)),
     ):
-        assert total(api, **query) == expected
+        assert read_total(api, **query) == expected
 
 
 def test_types_are_serialized_once_for_the_same_counts(
     api: Api, fifty_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
+    monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # not in mongomock
     (queue,) = api.app.extensions["jobmon_queues"].open_all()
-    counted = queue.stats.stats()
-    monkeypatch.setattr(StatsReader, "stats", lambda _: counted)
+    stats = queue.stats.stats()
+    monkeypatch.setattr(StatsReader, "stats", lambda _: stats)
     forecasts = Mock(return_value={})
     monkeypatch.setattr("jobmon.api.admin.read_type_forecasts", forecasts)
     window = {"from": NOW.isoformat(), "to": (NOW + timedelta(hours=1)).isoformat()}

@@ -34,37 +34,37 @@ STACK = "TypeError: x is null\n    at pay (/app/pay.js:3:14)"
 @pytest.fixture
 def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     """Four timeouts, three in the last hour; a refusal, a type error and two ungrouped errors."""
-    found = ErrorHistory(NOW)
-    for ago, job_type, worker in (
+    errors = ErrorHistory(NOW)
+    for minutes_ago, job_type, worker in (
         (0, "mail", "w1"),
         (5, "mail", "w2"),
         (40, "sms", "w1"),
         (90, "sms", "w1"),
     ):
-        found.add(TIMEOUT, job_type, worker, at=NOW - ago * MINUTE)
-    found.add(REFUSED, at=NOW - 10 * MINUTE)
-    found.add({"message": "x is null", "stack": STACK}, worker=None, at=NOW - 20 * MINUTE)
-    found.add(OTHER, at=NOW - 30 * MINUTE)
-    found.add(OTHER, at=NOW - 31 * MINUTE)
-    return found.serve(monkeypatch)
+        errors.add(TIMEOUT, job_type, worker, at=NOW - minutes_ago * MINUTE)
+    errors.add(REFUSED, at=NOW - 10 * MINUTE)
+    errors.add({"message": "x is null", "stack": STACK}, worker=None, at=NOW - 20 * MINUTE)
+    errors.add(OTHER, at=NOW - 30 * MINUTE)
+    errors.add(OTHER, at=NOW - 31 * MINUTE)
+    return errors.serve(monkeypatch)
 
 
-def get(api: Api, path: str = PATH, **query: Any) -> dict[str, Any]:
+def get_json(api: Api, path: str = PATH, **query: Any) -> dict[str, Any]:
     answer = api.get_as_admin(path, **query)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json
-    return found
+    body: dict[str, Any] = answer.json
+    return body
 
 
-def names(listed: dict[str, Any]) -> list[str]:
+def list_names(listed: dict[str, Any]) -> list[str]:
     return [error["code"] or error["pattern"] or error["id"] for error in listed["data"]]
 
 
 @pytest.mark.usefixtures("history")
 def test_list_has_each_group_with_its_counts(api: Api) -> None:
-    listed = get(api)
-    assert names(listed)[:2] == ["timeout of <duration>", OTHER]
-    assert set(names(listed)[2:]) == {"E_BANK", "TypeError"}
+    listed = get_json(api)
+    assert list_names(listed)[:2] == ["timeout of <duration>", OTHER]
+    assert set(list_names(listed)[2:]) == {"E_BANK", "TypeError"}
     assert listed["meta"] | {"from": "", "to": "", "as_of": ""} == {
         "from": "",
         "to": "",
@@ -95,7 +95,7 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "expected"),
     [
         ({"type": "sms"}, {"timeout of <duration>"}),
         ({"type": ["sms", "mail"]}, {"timeout of <duration>", OTHER, "TypeError", "E_BANK"}),
@@ -106,20 +106,20 @@ def test_list_has_each_group_with_its_counts(api: Api) -> None:
     ],
 )
 @pytest.mark.usefixtures("history")
-def test_filters_combine_with_the_window(api: Api, query: Any, found: set[str]) -> None:
-    listed = get(api, **query)
-    assert set(names(listed)) == found
-    assert listed["meta"]["total"] == len(found)
+def test_filters_combine_with_the_window(api: Api, query: Any, expected: set[str]) -> None:
+    listed = get_json(api, **query)
+    assert set(list_names(listed)) == expected
+    assert listed["meta"]["total"] == len(expected)
 
 
 @pytest.mark.parametrize("sort", ["-count", "count", "-lastSeen", "-firstSeen", "growth"])
 @pytest.mark.usefixtures("history")
 def test_pages_have_each_group_once_in_order(api: Api, sort: str) -> None:
     window = {"from": (NOW - HOUR).isoformat(), "to": (NOW + MINUTE).isoformat(), "sort": sort}
-    whole = [error["id"] for error in get(api, **window)["data"]]
+    whole = [error["id"] for error in get_json(api, **window)["data"]]
     paged, cursor = [], ""
     while cursor is not None:
-        page = get(api, per_page=1, cursor=cursor, **window)
+        page = get_json(api, per_page=1, cursor=cursor, **window)
         paged += [error["id"] for error in page["data"]]
         cursor = page["meta"]["next_cursor"]
     assert paged == whole
@@ -129,24 +129,24 @@ def test_pages_have_each_group_once_in_order(api: Api, sort: str) -> None:
 @pytest.mark.usefixtures("history")
 def test_detail_has_a_sample_and_the_jobs(api: Api) -> None:
     group_id = classify_error({"message": "x is null", "stack": STACK}).id
-    detail = get(api, f"{PATH}/{group_id}")
+    detail = get_json(api, f"{PATH}/{group_id}")
     error = detail["data"]
     assert error["message"] == "x is null"
     assert error["stack"] == STACK
     assert error["frame"] == "pay (/app/pay.js)"
     assert [job["workerId"] for job in error["jobs"]] == [None]
-    listed = next(one for one in get(api)["data"] if one["id"] == group_id)
+    listed = next(group for group in get_json(api)["data"] if group["id"] == group_id)
     assert {key: error[key] for key in listed} == listed
 
 
 @pytest.mark.usefixtures("history")
-def test_detail_of_a_group_without_errors_in_the_window_is_known(api: Api) -> None:
+def test_group_without_errors_in_the_window_has_its_sample(api: Api) -> None:
     group_id = classify_error(TIMEOUT).id
     before = {"from": (NOW - 9 * HOUR).isoformat(), "to": (NOW - 8 * HOUR).isoformat()}
-    error = get(api, f"{PATH}/{group_id}", **before)["data"]
+    error = get_json(api, f"{PATH}/{group_id}", **before)["data"]
     assert (error["count"], error["message"], error["growth"]) == (0, TIMEOUT, None)
     assert (error["workerCounts"], "workerCounts" in error["reasons"]) == ({}, False)
-    assert get(api, f"{PATH}/{OTHER}")["data"]["count"] == 2
+    assert get_json(api, f"{PATH}/{OTHER}")["data"]["count"] == 2
     answer = api.get_as_admin(f"{PATH}/0000000000000000")
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "not_found")
 
@@ -189,12 +189,12 @@ def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
     start = NOW - 2 * HOUR
     gap = Gap(start=start, end=start + MINUTE, reason=GapReason.STREAM_LOST)
     history.whole = {"gaps": (gap,), "is_complete": False}
-    listed = get(api)
+    listed = get_json(api)
     assert listed["meta"]["is_complete"] is False
     assert [gap["reason"] for gap in listed["meta"]["gaps"]] == ["stream_lost"]
     assert listed["data"][0]["growth"] is None
     history.whole = {"gaps": (gap,)}
-    reason = get(api)["data"][0]["reasons"]["growth"]
+    reason = get_json(api)["data"][0]["reasons"]["growth"]
     assert reason == "in the time before the window: runs may be missing"
 
 
@@ -203,7 +203,7 @@ def test_queue_without_finish_times_gives_the_reason(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))
-    listed = get(api)
+    listed = get_json(api)
     assert listed["data"] is None
     assert listed["meta"]["total"] is None
     assert "do not record when they finished" in listed["meta"]["reasons"]["data"]
@@ -222,9 +222,9 @@ def test_secrets_are_replaced_in_every_field(api: Api, history: ErrorHistory) ->
 
 
 def test_types_and_workers_beyond_ten_are_folded(api: Api, history: ErrorHistory) -> None:
-    for number in range(40):
-        history.add("boom", f"type-{number:02}", f"pod-{number:02}", at=NOW)
-    boom = next(error for error in get(api)["data"] if error["pattern"] == "boom")
+    for index in range(40):
+        history.add("boom", f"type-{index:02}", f"pod-{index:02}", at=NOW)
+    boom = next(error for error in get_json(api)["data"] if error["pattern"] == "boom")
     for field in ("typeCounts", "workerCounts"):
         assert len(boom[field]) == 11
         assert boom[field][OTHER] == 30
@@ -234,41 +234,41 @@ def test_types_and_workers_beyond_ten_are_folded(api: Api, history: ErrorHistory
 def test_counts_equal_a_recount_of_the_attempts(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    """On the real server, with a real collector. What it stored is checked for secrets, too."""
+    """With a real server and collector; the collector's documents must contain no secret."""
     settings = make_settings(
         mongo_uri=database_uri(mongod, database), rollup_db=f"{database.name}_rollups"
     )
     finished_at = datetime.now(UTC) - 5 * MINUTE
     errors = [
-        {"code": "E_BANK", "message": f"account {number} is refused", "token": "hidden"}
-        if number % 3
-        else {"code": None, "message": f"password=hidden{number} for 10.0.0.{number}"}
-        for number in range(30)
+        {"code": "E_BANK", "message": f"account {index} is refused", "token": "hidden"}
+        if index % 3
+        else {"code": None, "message": f"password=hidden{index} for 10.0.0.{index}"}
+        for index in range(30)
     ]
     database.jobs.insert_many(
-        {"jobId": f"j{number}", "type": f"t{number % 2}", "createdAt": finished_at}
-        for number in range(40)
+        {"jobId": f"j{index}", "type": f"t{index % 2}", "createdAt": finished_at}
+        for index in range(40)
     )
     database.job_attempts.insert_many(
         {
-            "jobId": f"j{number}",
+            "jobId": f"j{index}",
             "attemptNumber": 1,
-            "status": "failed" if number < 30 else "succeeded",
-            "workerId": f"w{number % 4}",
+            "status": "failed" if index < 30 else "succeeded",
+            "workerId": f"w{index % 4}",
             "startedAt": finished_at,
-            "finishedAt": finished_at + timedelta(seconds=number),
-            "error": errors[number] if number < 30 else None,
+            "finishedAt": finished_at + timedelta(seconds=index),
+            "error": errors[index] if index < 30 else None,
         }
-        for number in range(40)
+        for index in range(40)
     )
     api = Api(create_app(settings))
     connection = api.app.extensions["jobmon_connection"]
     create_indexes(connection)
     try:
         with collecting(settings):
-            listed = eventually(lambda: _find_complete(api))
+            listed = eventually(lambda: _read_complete_list(api))
         expected = Counter(
-            classify_error({**error, "message": _redacted(error)}).id for error in errors
+            classify_error({**error, "message": _redact_message(error)}).id for error in errors
         )
         assert {error["id"]: error["count"] for error in listed["data"]} == expected
         types = sum((Counter(error["typeCounts"]) for error in listed["data"]), Counter())
@@ -281,25 +281,25 @@ def test_counts_equal_a_recount_of_the_attempts(
         connection.client.close()
 
 
-def _redacted(error: dict[str, Any]) -> str:
+def _redact_message(error: dict[str, Any]) -> str:
     message: str = error["message"]
     if "password" not in message:
         return message
     return f"password=[redacted] for {message.rpartition(' ')[2]}"
 
 
-def _find_complete(api: Api) -> dict[str, Any] | None:
+def _read_complete_list(api: Api) -> dict[str, Any] | None:
     answer = api.get_as_admin(PATH)
     is_counted = answer.status_code == 200 and answer.json["meta"]["total_errors"] == 30
     return answer.json if is_counted and answer.json["meta"]["is_complete"] else None
 
 
-def test_window_counted_by_an_earlier_version_is_not_reported_as_complete(
+def test_window_counted_by_an_earlier_version_has_unknown_growth(
     api: Api, history: ErrorHistory
 ) -> None:
-    """Catches a growth from zero, and no errors: buckets of an earlier version have none."""
+    """Catches buckets without error counts, from an earlier version, that count as zero errors."""
     history.is_known = False
-    listed = get(api)
+    listed = get_json(api)
     reason = "a part was counted by an earlier version, without errors and workers"
     assert listed["meta"]["reasons"] == {"total_errors": reason}
     assert listed["data"][0]["growth"] is None
@@ -310,6 +310,6 @@ def test_counts_of_a_type_are_lower_bounds_if_types_are_folded(
     api: Api, history: ErrorHistory
 ) -> None:
     history.add(TIMEOUT, OTHER, at=NOW)
-    assert get(api)["meta"]["reasons"] == {}
-    reasons = get(api, type="mail")["meta"]["reasons"]
+    assert get_json(api)["meta"]["reasons"] == {}
+    reasons = get_json(api, type="mail")["meta"]["reasons"]
     assert reasons == {"total_errors": "errors of rare types or workers are counted together"}

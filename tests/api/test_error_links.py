@@ -1,4 +1,4 @@
-"""The groups of a job's errors: catches a wrong or missing group, and a group that owners see."""
+"""The groups of a job's errors: catches a wrong or missing group, and a group shown to an owner."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,20 +37,20 @@ def _job(watched: Any) -> None:
     )
     errors = ["connection reset", "other", REFUSED, None]
     watched.job_attempts.insert_many(
-        {"jobId": "j", "attemptNumber": number, "error": error, "errorGroup": "x"}
-        for number, error in enumerate(errors)
+        {"jobId": "j", "attemptNumber": index, "error": error, "errorGroup": "x"}
+        for index, error in enumerate(errors)
     )
 
 
-def groups(job: dict[str, Any]) -> list[str | None]:
+def read_groups(job: dict[str, Any]) -> list[str | None]:
     return [job["errorGroup"], *(attempt["errorGroup"] for attempt in job["attempts"])]
 
 
 @pytest.mark.usefixtures("_job")
-def test_errors_have_the_groups_that_are_known(api: Api, history: ErrorHistory) -> None:
+def test_errors_have_their_known_groups(api: Api, history: ErrorHistory) -> None:
     refused = history.add(REDACTED, at=NOW)
     reset = history.add("connection reset", at=NOW)
-    assert groups(api.get_as_admin("/jobs/j").json) == [refused, reset, None, refused, None]
+    assert read_groups(api.get_as_admin("/jobs/j").json) == [refused, reset, None, refused, None]
 
 
 @pytest.mark.usefixtures("_job")
@@ -60,14 +60,14 @@ def test_error_without_its_own_group_has_the_group_of_its_code(
     group = fold_kind(classify_error(REFUSED))
     folded = history.groups[history.add("x", at=NOW)]._replace(id=group.id)
     history.groups[group.id] = folded
-    assert groups(api.get_as_admin("/jobs/j").json)[0] == group.id
+    assert read_groups(api.get_as_admin("/jobs/j").json)[0] == group.id
 
 
 @pytest.mark.usefixtures("_job")
 def test_owner_sees_no_group(api: Api, history: ErrorHistory) -> None:
     """A group shows jobs and errors of other owners."""
     history.add(REDACTED, at=NOW)
-    assert groups(api.get_as_owner("/jobs/j", "ada").json) == [None] * 5
+    assert read_groups(api.get_as_owner("/jobs/j", "ada").json) == [None] * 5
 
 
 @pytest.mark.usefixtures("_job")
@@ -80,10 +80,10 @@ def test_job_is_shown_without_groups_if_they_cannot_be_read(
     monkeypatch.setattr(RunHistoryReader, "known_error_groups", fail)
     answer = api.get_as_admin("/jobs/j")
     assert answer.status_code == 200
-    assert groups(answer.json) == [None] * 5
+    assert read_groups(answer.json) == [None] * 5
 
 
 def test_job_without_errors_reads_no_groups(api: Api, watched: Any, monkeypatch: Any) -> None:
     watched.jobs.insert_one({"jobId": "fine", "status": "succeeded"})
     monkeypatch.setattr(RunHistoryReader, "known_error_groups", None)
-    assert groups(api.get_as_admin("/jobs/fine").json) == [None, None]
+    assert read_groups(api.get_as_admin("/jobs/fine").json) == [None, None]

@@ -1,5 +1,5 @@
-"""`explanation` in `GET /jobs/{jobId}`: catches a condition that the documents do not show, details
-of other owners' jobs, and a failure of the history that hides the job."""
+"""`explanation` in `GET /jobs/{jobId}`: catches a claim that the documents do not support, details
+of other owners' jobs, and a job that is not shown because its history cannot be read."""
 
 import json
 import logging
@@ -33,11 +33,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def explanation(api: Api, job_id: str = "j", **query: Any) -> dict[str, Any]:
+def get_explanation(api: Api, job_id: str = "j", **query: Any) -> dict[str, Any]:
     answer = api.get_as_admin(f"/jobs/{job_id}", **query)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json["explanation"]
-    return found
+    explanation: dict[str, Any] = answer.json["explanation"]
+    return explanation
 
 
 def to_iso(moment: datetime) -> str:
@@ -48,8 +48,8 @@ def test_a_due_job_has_the_number_of_jobs_ahead(api: Api, watched: Any, now: dat
     waiting = {"status": "queued", "priority": 0, "type": "mail"}
     watched.jobs.insert_many(
         [
-            {"jobId": f"first{number}", **waiting, "nextRunAt": now - number * MINUTE}
-            for number in (2, 3, 4)
+            {"jobId": f"first{index}", **waiting, "nextRunAt": now - index * MINUTE}
+            for index in (2, 3, 4)
         ]
         + [
             {"jobId": "urgent", **waiting, "priority": 9, "type": "pay", "nextRunAt": now - MINUTE},
@@ -58,10 +58,10 @@ def test_a_due_job_has_the_number_of_jobs_ahead(api: Api, watched: Any, now: dat
             {"jobId": "last", **waiting, "nextRunAt": now},
         ]
     )
-    found = explanation(api)
+    explanation = get_explanation(api)
     since = to_iso(now - MINUTE)
-    assert found.pop("text").startswith("It became due 1 min")
-    assert found == {
+    assert explanation.pop("text").startswith("It became due 1 min")
+    assert explanation == {
         "code": "waiting",
         "since": since,
         "until": None,
@@ -70,7 +70,7 @@ def test_a_due_job_has_the_number_of_jobs_ahead(api: Api, watched: Any, now: dat
         "expectedStart": None,
         "reasons": {"expectedStart": NO_COLLECTOR},
     }
-    assert explanation(api, "early")["code"] == "not_due"
+    assert get_explanation(api, "early")["code"] == "not_due"
 
 
 @pytest.mark.parametrize(
@@ -89,30 +89,30 @@ def test_a_due_job_has_the_number_of_jobs_ahead(api: Api, watched: Any, now: dat
         ({"status": "queued", "type": {"a": 1}, "createdAt": 5, "maxAttempts": "x"}, [], "waiting"),
     ],
 )
-def test_each_condition_is_read_from_the_documents(
+def test_the_code_follows_from_the_documents(
     api: Api, watched: Any, now: datetime, job: dict[str, Any], attempts: list[str], code: str
 ) -> None:
-    dated = {
+    job_with_dates = {
         name: now + value if isinstance(value, timedelta) else value for name, value in job.items()
     }
-    watched.jobs.insert_one({"jobId": "j", **dated})
+    watched.jobs.insert_one({"jobId": "j", **job_with_dates})
     for number, status in enumerate(attempts, start=1):
         attempt = {"jobId": "j", "attemptNumber": number, "status": status, "startedAt": now}
         watched.job_attempts.insert_one(attempt)
-    found = explanation(api)
-    assert found["code"] == code
+    explanation = get_explanation(api)
+    assert explanation["code"] == code
     if code == "running":
-        assert (found["since"], found["until"]) == (to_iso(now), to_iso(now + MINUTE))
+        assert (explanation["since"], explanation["until"]) == (to_iso(now), to_iso(now + MINUTE))
     if code == "waiting":
-        assert (found["ahead"], found["expectedStart"]) == (None, None)
-        assert found["reasons"].keys() == {"ahead", "expectedStart"}
+        assert (explanation["ahead"], explanation["expectedStart"]) == (None, None)
+        assert explanation["reasons"].keys() == {"ahead", "expectedStart"}
 
 
-def test_an_owner_learns_no_more_than_numbers_of_others_jobs(
+def test_an_owner_learns_only_the_number_of_other_owners_jobs(
     api: Api, watched: Any, now: datetime
 ) -> None:
-    mine, other_owner = ObjectId(), ObjectId()
-    others = {
+    caller, other_owner = ObjectId(), ObjectId()
+    fields = {
         "createdBy": other_owner,
         "status": "queued",
         "type": "their-secret-type",
@@ -121,19 +121,19 @@ def test_an_owner_learns_no_more_than_numbers_of_others_jobs(
         "nextRunAt": now - 9 * MINUTE,
     }
     watched.jobs.insert_many(
-        [{"jobId": f"their-secret-{number}", **others} for number in range(3)]
-        + [{"jobId": "j", "createdBy": mine, "status": "queued", "nextRunAt": now - MINUTE}]
+        [{"jobId": f"their-secret-{index}", **fields} for index in range(3)]
+        + [{"jobId": "j", "createdBy": caller, "status": "queued", "nextRunAt": now - MINUTE}]
     )
-    answer = api.get_as_owner("/jobs/j", str(mine))
+    answer = api.get_as_owner("/jobs/j", str(caller))
     assert answer.json["explanation"]["ahead"] == 3
     assert "3 due jobs are ahead" in answer.json["explanation"]["text"]
     assert "their-secret" not in answer.text
     assert str(other_owner) not in answer.text
-    api.client.set_cookie("jobmon_session", api.token(str(mine), "user"), path="/dashboard")
+    api.client.set_cookie("jobmon_session", api.token(str(caller), "user"), path="/dashboard")
     page = api.client.get("/dashboard/jobs/j").text
     assert "3 due jobs are ahead" in page
     assert "their-secret" not in page
-    assert api.get_as_owner("/jobs/their-secret-1", str(mine)).status_code == 403
+    assert api.get_as_owner("/jobs/their-secret-1", str(caller)).status_code == 403
 
 
 def test_a_worker_with_a_secret_in_its_name_is_redacted(
@@ -142,7 +142,7 @@ def test_a_worker_with_a_secret_in_its_name_is_redacted(
     worker = "postgres://u:hunter2-Zx9@db/x"
     leased = {"status": "leased", "leasedBy": worker, "leaseExpiresAt": now + MINUTE}
     watched.jobs.insert_one({"jobId": "j", **leased})
-    assert "hunter2" not in json.dumps(explanation(api))
+    assert "hunter2" not in json.dumps(get_explanation(api))
 
 
 def test_no_job_is_counted_live_for_an_explanation(
@@ -153,14 +153,15 @@ def test_no_job_is_counted_live_for_an_explanation(
 
     monkeypatch.setattr(LiveStats, "count", refuse)
     watched.jobs.insert_one({"jobId": "j", "status": "queued", "nextRunAt": now})
-    assert explanation(api)["ahead"] == 0
+    assert get_explanation(api)["ahead"] == 0
 
 
 # --- Queues of other programs --------------------------------------------------------------------
 
-AGENDA = {"name": "mail", "data": {}, "lastModifiedBy": "maker"}
+AGENDA_FIELDS = {"name": "mail", "data": {}, "lastModifiedBy": "maker"}
 LEASE = ", if a lease lasts 10 min"
-OTHERS: list[tuple[str, str, dict[str, Any], str]] = [
+# Profile, collection, fields of the job (durations are relative to now), text of the explanation.
+PROGRAM_CASES: list[tuple[str, str, dict[str, Any], str]] = [
     (
         "agenda",
         "agendaJobs",
@@ -179,7 +180,7 @@ OTHERS: list[tuple[str, str, dict[str, Any], str]] = [
         {"lockedAt": -11 * MINUTE},
         f"Its lease expired 1 min ago{LEASE}. No other worker has taken the job.",
     ),
-    (  # how often it ran is not known: failCount counts failures
+    (  # the number of runs is unknown: failCount counts only failures
         "agenda",
         "agendaJobs",
         {"failCount": 2, **dict.fromkeys(("lastRunAt", "lastFinishedAt", "failedAt"), -MINUTE)},
@@ -220,15 +221,15 @@ OTHERS: list[tuple[str, str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("profile", "collection"), sorted({case[:2] for case in OTHERS}))
-def test_what_other_programs_do_not_record_is_not_claimed(
+@pytest.mark.parametrize(("profile", "collection"), sorted({case[:2] for case in PROGRAM_CASES}))
+def test_explanation_claims_only_what_the_queue_records(
     mongod: Mongod,
     mongo: MongoClient[dict[str, Any]],
     now: datetime,
     profile: str,
     collection: str,
 ) -> None:
-    def store(value: Any) -> Any:
+    def to_stored(value: Any) -> Any:
         if not isinstance(value, timedelta):
             return value
         return to_iso(now + value) if profile == "mongodb-queue" else now + value
@@ -236,49 +237,49 @@ def test_what_other_programs_do_not_record_is_not_claimed(
     def ignore_seconds(text: str) -> str:
         return re.sub(r"(?<=\d) min( \d+ s)?|\b5\d s", " …", text)
 
-    cases = [case[2:] for case in OTHERS if case[0] == profile]
+    cases = [case[2:] for case in PROGRAM_CASES if case[0] == profile]
     with temporary_database(mongo) as database:
-        for number, (fields, _) in enumerate(cases):
-            job = {name: store(value) for name, value in fields.items()}
-            job |= AGENDA if profile == "agenda" else {}
-            database[collection].insert_one({"_id": f"job{number}", **job})
-        watching = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
-        found = [explanation(watching.api, f"job{number}")["text"] for number in range(len(cases))]
-        watching.close()
-    assert [ignore_seconds(text) for text in found] == [ignore_seconds(text) for _, text in cases]
+        for index, (fields, _) in enumerate(cases):
+            job = {name: to_stored(value) for name, value in fields.items()}
+            job |= AGENDA_FIELDS if profile == "agenda" else {}
+            database[collection].insert_one({"_id": f"job{index}", **job})
+        queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
+        texts = [get_explanation(queue.api, f"job{index}")["text"] for index in range(len(cases))]
+        queue.close()
+    assert [ignore_seconds(text) for text in texts] == [ignore_seconds(text) for _, text in cases]
 
 
 # --- With a collector ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def counted(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
-    """A queue with an hour of history, which a collector has counted."""
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+    """A queue with an hour of history, and a collector that counts it."""
     with temporary_database(mongo) as database:
         JobQueue(database).create_indexes()
-        watching = WatchedQueue(mongod, database)
-        create_indexes(watching.connection)
+        queue = WatchedQueue(mongod, database)
+        create_indexes(queue.connection)
         now = datetime.now(UTC)
         database.job_attempts.insert_many(
             {
-                "jobId": f"done{number}",
+                "jobId": f"done{index}",
                 "attemptNumber": 1,
                 "status": "succeeded",
                 "startedAt": ended - timedelta(seconds=2),
                 "finishedAt": ended,
             }
-            for number in range(400)
-            for ended in [now - number * timedelta(seconds=10)]
+            for index in range(400)
+            for ended in [now - index * timedelta(seconds=10)]
         )
         jobs = [
-            {"jobId": f"done{number}", "type": "mail", "status": "succeeded", "finishedAt": now}
-            for number in range(400)
+            {"jobId": f"done{index}", "type": "mail", "status": "succeeded", "finishedAt": now}
+            for index in range(400)
         ]
         waiting = {"status": "queued", "createdAt": now - 50 * MINUTE, "attemptCount": 0}
         jobs += [
-            {"jobId": f"mail{number}", "type": "mail", **waiting, "nextRunAt": now - 9 * MINUTE
-             + number * timedelta(seconds=1)}
-            for number in range(12)
+            {"jobId": f"mail{index}", "type": "mail", **waiting, "nextRunAt": now - 9 * MINUTE
+             + index * timedelta(seconds=1)}
+            for index in range(12)
         ]  # fmt: skip
         jobs += [
             {"jobId": "report", "type": "report", **waiting, "nextRunAt": now - 40 * MINUTE},
@@ -295,50 +296,55 @@ def counted(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watc
         database.jobs.insert_many(jobs)
         running = {"jobId": "slow", "attemptNumber": 1, "status": "running"}
         database.job_attempts.insert_one({**running, "startedAt": now - MINUTE})
-        with watching.running_collector():
-            yield watching
-        watching.close()
+        with queue.running_collector():
+            yield queue
+        queue.close()
 
 
-def test_a_due_job_starts_at_the_rate_of_its_type(counted: WatchedQueue) -> None:
-    def find() -> dict[str, Any]:
-        found = explanation(counted.api, "mail11")
-        return found if found["expectedStart"] else {}
+def test_a_due_job_starts_at_the_rate_of_its_type(queue: WatchedQueue) -> None:
+    def read_estimated() -> dict[str, Any]:
+        explanation = get_explanation(queue.api, "mail11")
+        return explanation if explanation["expectedStart"] else {}
 
-    found = eventually(find)
-    # Twelve jobs at six a minute, behind a report that others run.
-    assert (found["code"], found["ahead"], found["reasons"]) == ("waiting", 12, {})
-    assert found["text"].endswith(
+    explanation = eventually(read_estimated)
+    # Six mails finish in a minute: 11 are ahead of this one, and a report, which delays no mail.
+    assert (explanation["code"], explanation["ahead"], explanation["reasons"]) == (
+        "waiting",
+        12,
+        {},
+    )
+    assert explanation["text"].endswith(
         "12 due jobs are ahead of it, 11 of its type. At the present rate it starts in about 2 min."
     )
-    starts = datetime.fromisoformat(found["expectedStart"]) - datetime.now(UTC)
-    assert timedelta(seconds=60) < starts < timedelta(minutes=3)
+    delay = datetime.fromisoformat(explanation["expectedStart"]) - datetime.now(UTC)
+    assert timedelta(seconds=60) < delay < timedelta(minutes=3)
 
 
-def test_a_job_of_a_type_that_is_not_started_has_the_time_since_then(counted: WatchedQueue) -> None:
-    found = explanation(counted.api, "report")
-    assert found["code"] == "type_stalled"
-    assert found["ahead"] == 0
-    assert "No attempt of its type runs, and none has ended for more than" in found["text"]
+def test_a_due_job_of_a_type_without_runs_is_type_stalled(queue: WatchedQueue) -> None:
+    explanation = get_explanation(queue.api, "report")
+    assert explanation["code"] == "type_stalled"
+    assert explanation["ahead"] == 0
+    assert "No attempt of its type runs, and none has ended for more than" in explanation["text"]
 
 
-def test_a_job_that_runs_longer_than_its_type_is_named(counted: WatchedQueue) -> None:
-    found = explanation(counted.api, "slow")
-    assert found["code"] == "running_long"
-    assert "99% of the runs of its type took up to about 1.9 s in the last hour" in found["text"]
+def test_a_job_slower_than_99_percent_of_its_type_is_running_long(queue: WatchedQueue) -> None:
+    explanation = get_explanation(queue.api, "slow")
+    assert explanation["code"] == "running_long"
+    usual = "99% of the runs of its type took up to about 1.9 s in the last hour"
+    assert usual in explanation["text"]
 
 
 def test_a_job_is_explained_although_its_history_cannot_be_read(
-    counted: WatchedQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    queue: WatchedQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise AutoReconnect("away")
 
-    eventually(lambda: explanation(counted.api, "mail3")["expectedStart"])
+    eventually(lambda: get_explanation(queue.api, "mail3")["expectedStart"])
     monkeypatch.setattr("jobmon.rollup.series.SeriesReader.history_by_type", fail)
     with caplog.at_level(logging.ERROR):
-        found = explanation(counted.api, "mail3")
-    assert (found["code"], found["ahead"]) == ("waiting", 4)
-    assert found["reasons"] == {"expectedStart": "the history could not be read"}
+        explanation = get_explanation(queue.api, "mail3")
+    assert (explanation["code"], explanation["ahead"]) == ("waiting", 4)
+    assert explanation["reasons"] == {"expectedStart": "the history could not be read"}
     assert "no history for an explanation of the queue default" in caplog.text
-    assert explanation(counted.api, "slow")["code"] == "running"
+    assert get_explanation(queue.api, "slow")["code"] == "running"

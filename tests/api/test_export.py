@@ -1,4 +1,4 @@
-"""`format=csv` and `format=ndjson`: catches a lost job, half a file that looks complete, a cell
+"""`format=csv` and `format=ndjson`: catches a lost job, a cut file that looks complete, a cell
 that a spreadsheet runs as a formula, an export that is held in memory, and too many exports."""
 
 import csv
@@ -73,14 +73,14 @@ def sixty_jobs_api(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterat
     database = mongo["test_export"]
     database.jobs.insert_many(
         {
-            "jobId": f"job-{number}",
-            "createdBy": ["ada", "bob"][number % 5 == 0],
-            "status": ["dlq", "queued"][number % 2],
-            "createdAt": None if number % 9 == 0 else NOW + timedelta(seconds=number // 3),
+            "jobId": f"job-{index}",
+            "createdBy": ["ada", "bob"][index % 5 == 0],
+            "status": ["dlq", "queued"][index % 2],
+            "createdAt": None if index % 9 == 0 else NOW + timedelta(seconds=index // 3),
             "lastError": {"code": "E", "message": 'a "quoted",\nbroken line', "stack": "not shown"},
             "payload": {"secret": 1},
         }
-        for number in range(60)
+        for index in range(60)
     )
     uri = database_uri(mongod, database)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
@@ -108,26 +108,26 @@ def test_an_export_equals_the_list_by_cursors(
     expected = read_by_cursors(sixty_jobs_api, path, token, sort=sort, **query)
     assert len(expected) > 5
 
-    lines = sixty_jobs_api.get(path, token=token, sort=sort, format="ndjson", **query)
-    assert lines.content_type == "application/x-ndjson"
-    *jobs, end = map(json.loads, lines.text.splitlines())
+    ndjson_file = sixty_jobs_api.get(path, token=token, sort=sort, format="ndjson", **query)
+    assert ndjson_file.content_type == "application/x-ndjson"
+    *jobs, end = map(json.loads, ndjson_file.text.splitlines())
     assert jobs == expected
     assert end == {"end": True, "rows": len(expected)}
 
-    table = sixty_jobs_api.get(path, token=token, sort=sort, format="csv", **query)
-    assert table.content_type == "text/csv; charset=utf-8"
-    assert table.text.split("\r\n", 1)[0] == HEADER
-    *rows, last = csv.DictReader(io.StringIO(table.text, newline=""))
+    csv_file = sixty_jobs_api.get(path, token=token, sort=sort, format="csv", **query)
+    assert csv_file.content_type == "text/csv; charset=utf-8"
+    assert csv_file.text.split("\r\n", 1)[0] == HEADER
+    *rows, end_row = csv.DictReader(io.StringIO(csv_file.text, newline=""))
     assert rows == [flatten(job) for job in expected]
-    assert [*last.values()] == ["#end", str(len(expected)), *[""] * 13]
+    assert [*end_row.values()] == ["#end", str(len(expected)), *[""] * 13]
 
 
 def test_a_file_has_a_name(api: Api) -> None:
-    for form in ("csv", "ndjson"):
-        answer = api.get_as_admin(QUEUE, format=form)
+    for file_format in ("csv", "ndjson"):
+        answer = api.get_as_admin(QUEUE, format=file_format)
         disposition = answer.headers["Content-Disposition"]
         assert disposition.startswith('attachment; filename="jobs-')
-        assert disposition.endswith(f'Z.{form}"')
+        assert disposition.endswith(f'Z.{file_format}"')
         assert answer.headers["Cache-Control"] == "no-store"
         answer.close()
 
@@ -200,7 +200,7 @@ AGENDA_JOB = {
     b"failCount": [int32(2)],
     b"repeatInterval": [text("5 minutes"), NULL],
 }
-ODD_JOBS = 150
+ODD_JOB_COUNT = 150
 
 
 def read_by_schema(app: Flask) -> list[dict[str, Any]]:
@@ -208,8 +208,8 @@ def read_by_schema(app: Flask) -> list[dict[str, Any]]:
     jobs = app.extensions["jobmon_connection"].jobs.find({}, SUMMARY_FIELDS, transform=summarize)
     schema = JobSummary()
     with app.app_context():
-        shown = [Schema.dump(schema, job) for job in jobs]
-    return [json.loads(dump_json(job)) for job in shown]
+        answers = [Schema.dump(schema, job) for job in jobs]
+    return [json.loads(dump_json(answer)) for answer in answers]
 
 
 @pytest.mark.parametrize(
@@ -224,10 +224,10 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
     collection: str,
     fields: dict[bytes, list[Value]],
 ) -> None:
-    """Catches a fast path that shows a value, a missing field or a secret in another way."""
-    for number in range(ODD_JOBS):
-        ids = {"_id": Value(0x07, ObjectId().binary), "jobId": text(f"job-{number}")}
-        database[collection].insert_one(insertable(Dice(number).fields(fields), **ids))
+    """Catches a serializer of rows that shows a value, a missing field or a secret differently."""
+    for index in range(ODD_JOB_COUNT):
+        ids = {"_id": Value(0x07, ObjectId().binary), "jobId": text(f"job-{index}")}
+        database[collection].insert_one(insertable(Dice(index).fields(fields), **ids))
     settings = Settings(
         mongo_uri=database_uri(mongod, database),
         jwt_secret_key=SECRET,
@@ -237,12 +237,12 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
     api = Api(create_app(settings))
     with closing(api.app.extensions["jobmon_connection"].client):
         expected = {job["jobId"]: job for job in read_by_schema(api.app)}
-        assert len(expected) == ODD_JOBS
+        assert len(expected) == ODD_JOB_COUNT
 
         lines = api.get_as_admin(QUEUE, format="ndjson").text
         *jobs, end = map(json.loads, lines.removesuffix("\n").split("\n"))
         assert {job["jobId"]: job for job in jobs} == expected
-        assert end == {"end": True, "rows": ODD_JOBS}
+        assert end == {"end": True, "rows": ODD_JOB_COUNT}
 
         table = api.get_as_admin(QUEUE, format="csv").text
         *rows, _ = csv.DictReader(io.StringIO(table, newline=""))
@@ -255,20 +255,20 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
             assert "hunter2" not in text_of_file
 
 
-def test_a_letter_or_a_digit_begins_no_formula() -> None:
-    """Catches a first character that ends the check of a cell, although a spreadsheet skips it."""
-    risky = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
-    assert len(risky) > 50
-    assert not [character for character in risky if character.isalnum()]
+def test_no_formula_begins_with_a_letter_or_a_digit() -> None:
+    """Cells that begin with one are not checked. Catches one that is ignored before `=`."""
+    starts = [chr(code) for code in range(0x10000) if _FORMULA.match(f"{chr(code)}=1")]
+    assert len(starts) > 50
+    assert not [character for character in starts if character.isalnum()]
 
 
 def make_batches(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | None = None) -> Any:
-    """`JobLists.batches` with these outcomes; `read` gets the number of each when it is read."""
+    """A `JobLists.batches` with these outcomes; adds the index of each that is read to `read`."""
 
     def batches(*_: Any, **__: Any) -> Iterator[list[dict[str, Any]]]:
-        for number, outcome in enumerate(outcomes):
+        for index, outcome in enumerate(outcomes):
             if read is not None:
-                read.append(number)
+                read.append(index)
             if isinstance(outcome, Exception):
                 raise outcome
             yield outcome
@@ -276,14 +276,14 @@ def make_batches(*outcomes: list[dict[str, Any]] | Exception, read: list[int] | 
     return batches
 
 
-@pytest.mark.parametrize("form", ["csv", "ndjson"])
+@pytest.mark.parametrize("file_format", ["csv", "ndjson"])
 def test_a_batch_is_read_after_the_previous_one_was_sent(
-    api: Api, monkeypatch: pytest.MonkeyPatch, form: str
+    api: Api, monkeypatch: pytest.MonkeyPatch, file_format: str
 ) -> None:
     read: list[int] = []
-    jobs = [[{"jobId": f"{batch}-{number}"} for number in range(3)] for batch in range(50)]
+    jobs = [[{"jobId": f"{batch}-{index}"} for index in range(3)] for batch in range(50)]
     monkeypatch.setattr(JobLists, "batches", make_batches(*jobs, read=read))
-    answer = api.get_as_admin(QUEUE, format=form)
+    answer = api.get_as_admin(QUEUE, format=file_format)
     sent = 0
     for chunk in answer.iter_encoded():
         sent += chunk.count(b"-2")  # the last job of its batch
@@ -291,15 +291,15 @@ def test_a_batch_is_read_after_the_previous_one_was_sent(
     assert sent == len(read) == 50
 
 
-@pytest.mark.parametrize("form", ["csv", "ndjson"])
+@pytest.mark.parametrize("file_format", ["csv", "ndjson"])
 def test_a_fault_during_an_export_closes_the_connection_and_is_logged_once(
-    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, form: str
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file_format: str
 ) -> None:
     fault = ExecutionTimeout("hidden", 50, {"codeName": "MaxTimeMSExpired"})
     monkeypatch.setattr(JobLists, "batches", make_batches([{"jobId": "first"}], fault))
-    for _ in range(3):  # each of them releases its slot
+    for _ in range(3):  # more exports than slots of one caller: each must release its slot
         caplog.clear()
-        answer = api.get_as_admin(QUEUE, format=form)
+        answer = api.get_as_admin(QUEUE, format=file_format)
         assert answer.status_code == 200
         sent = b""
         with pytest.raises(ConnectionResetError):  # noqa: PT012 - the chunks before it matter
@@ -339,14 +339,14 @@ def test_exports_are_limited_per_caller_and_in_total(
         assert "You already have an export" in refused.json["error"]["message"]
         assert int(refused.headers["Retry-After"]) > 0
     assert api.get_as_owner("/jobs", "ada").status_code == 200
-    running += [start_export(f"owner-{number}") for number in range(MAX_EXPORTS - 1)]
+    running += [start_export(f"owner-{index}") for index in range(MAX_EXPORTS - 1)]
     assert {answer.status_code for answer in running} == {200}
     assert str(MAX_EXPORTS) in api.get_as_admin(QUEUE, format="csv").json["error"]["message"]
     running.pop().close()  # as if the caller disconnected
-    again = api.get_as_admin(QUEUE, format="ndjson")
-    *jobs, _ = map(json.loads, again.text.splitlines())
+    next_export = api.get_as_admin(QUEUE, format="ndjson")
+    *jobs, _ = map(json.loads, next_export.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["a", "b"]
-    again.close()  # releases no slot: the end of the file has released it
+    next_export.close()  # must not release a second slot: the end of the file has released one
     headers = {"Authorization": f"Bearer {api.token()}"}
     api.client.head(f"{QUEUE}?format=csv", headers=headers).close()
     running.append(api.get_as_admin(QUEUE, format="csv"))

@@ -1,5 +1,5 @@
-"""Ids of every kind, on the real server: catches a listed id whose printed form does not open,
-in the API or on the page."""
+"""Ids of many types, on the real server: catches a listed id whose printed form opens no job, in
+the API or on the page."""
 
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from ..dashboard.conftest import signed_in
 from ..support.watched_queue import WatchedQueue
 
 A_UUID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
-TEXTS = [
+TEXT_IDS = [
     "user/234",
     "/first",
     "last/",
@@ -45,7 +45,7 @@ TEXTS = [
     "null",
     "queue",
 ]
-VALUES = [
+OTHER_IDS = [
     1_234_567,
     -5,
     Int64(2**53 + 1),
@@ -58,62 +58,64 @@ VALUES = [
 ]
 
 
-def read_ids_by_cursors(watching: WatchedQueue) -> list[str]:
+def read_ids_by_cursors(queue: WatchedQueue) -> list[str]:
     """The ids of all jobs, three at a time."""
     ids, cursor = [], ""
     while cursor is not None:
-        page = watching.get("/admin/jobs/queue", per_page=3, cursor=cursor)
+        page = queue.get("/admin/jobs/queue", per_page=3, cursor=cursor)
         ids += [job["jobId"] for job in page["data"]]
         cursor = page["meta"]["next_cursor"]
     return ids
 
 
 @pytest.fixture(params=["jobId", "_id"])
-def listed(request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]) -> Any:
-    """A list of jobs with all these ids, each owned by the caller whose `sub` is the id."""
+def queue_and_ids(
+    request: pytest.FixtureRequest, mongod: Any, database: Database[dict[str, Any]]
+) -> Any:
+    """A queue, and the ids of its jobs; each id is also the owner of its job."""
     mapping = {} if request.param == "jobId" else {"job_fields": {"jobId": "_id"}}
-    watching = WatchedQueue(mongod, database, **mapping)
-    ids = [*TEXTS, *VALUES]
+    queue = WatchedQueue(mongod, database, **mapping)
+    ids = [*TEXT_IDS, *OTHER_IDS]
     database.jobs.insert_many(
         {request.param: job_id, "createdBy": job_id, "createdAt": NOW} for job_id in ids
     )
     database.job_attempts.insert_many(
         {"jobId": job_id, "attemptNumber": 1, "workerId": repr(job_id)} for job_id in ids
     )
-    yield watching, ids
-    watching.close()
+    yield queue, ids
+    queue.close()
 
 
-def test_every_listed_id_opens_in_the_api_and_on_the_page(listed: Any) -> None:
-    watching, ids = listed
-    shown = read_ids_by_cursors(watching)
-    assert len(shown) == len(ids) == len(set(shown))
+def test_every_listed_id_opens_in_the_api_and_on_the_page(queue_and_ids: Any) -> None:
+    queue, ids = queue_and_ids
+    printed_ids = read_ids_by_cursors(queue)
+    assert len(printed_ids) == len(ids) == len(set(printed_ids))
     workers = set()
-    for job_id in shown:
-        by_query = watching.get("/job", id=job_id)
-        assert by_query["jobId"] == job_id
-        (attempt,) = by_query["attempts"]
+    for job_id in printed_ids:
+        job = queue.get("/job", id=job_id)
+        assert job["jobId"] == job_id
+        (attempt,) = job["attempts"]
         workers.add(attempt["workerId"])
         if job_id:
-            assert watching.get(f"/jobs/{quote(job_id, safe='')}") == by_query
+            assert queue.get(f"/jobs/{quote(job_id, safe='')}") == job
     assert len(workers) == len(ids)
-    viewer = signed_in(watching.api)
+    viewer = signed_in(queue.api)
     links = [
         link["href"]
-        for number in (1, 2)
-        for link in viewer.page(f"/dashboard/jobs?page={number}").all(
+        for page in (1, 2)
+        for link in viewer.page(f"/dashboard/jobs?page={page}").all(
             "a", **{"class": "row-link mono"}
         )
     ]
-    assert links == [job_address(job_id, list="all") for job_id in shown]
+    assert links == [job_address(job_id, list="all") for job_id in printed_ids]
     for link in links:
         assert viewer.client.get(link).status_code == 200, link
 
 
-def test_an_owner_has_the_jobs_whose_printed_createdby_equals_their_sub(listed: Any) -> None:
-    watching, _ = listed
-    api: Api = watching.api
-    for job_id in filter(None, read_ids_by_cursors(watching)):
+def test_an_owner_has_the_jobs_whose_printed_owner_equals_the_sub(queue_and_ids: Any) -> None:
+    queue, _ = queue_and_ids
+    api: Api = queue.api
+    for job_id in filter(None, read_ids_by_cursors(queue)):
         answer = api.get_as_owner("/jobs", job_id).json
         assert [job["jobId"] for job in answer["data"]] == [job_id]
         assert answer["meta"]["total"] == 1
@@ -122,7 +124,7 @@ def test_an_owner_has_the_jobs_whose_printed_createdby_equals_their_sub(listed: 
 
 
 @pytest.mark.parametrize(
-    ("prefix", "found"),
+    ("prefix", "expected"),
     [
         ("1234", ["1234567"]),
         ("1234567", ["1234567"]),
@@ -134,28 +136,28 @@ def test_an_owner_has_the_jobs_whose_printed_createdby_equals_their_sub(listed: 
         ("9876543210987654321", []),
     ],
 )
-def test_a_prefix_of_an_id_finds_it(listed: Any, prefix: str, found: list[str]) -> None:
-    watching, _ = listed
-    assert watching.ids(job_id=prefix) == found
+def test_a_prefix_of_an_id_finds_it(queue_and_ids: Any, prefix: str, expected: list[str]) -> None:
+    queue, _ = queue_and_ids
+    assert queue.ids(job_id=prefix) == expected
 
 
 @pytest.mark.parametrize("printed", ["01234567", "1234567.0", "1_234_567", "1234567 ", "1.50"])
-def test_another_spelling_of_an_id_opens_nothing(listed: Any, printed: str) -> None:
-    watching, _ = listed
-    assert watching.api.get_as_admin("/job", id=printed).status_code == 403
+def test_another_spelling_of_an_id_opens_nothing(queue_and_ids: Any, printed: str) -> None:
+    queue, _ = queue_and_ids
+    assert queue.api.get_as_admin("/job", id=printed).status_code == 403
 
 
-def test_arrays_have_no_owner_in_lists_totals_and_exports(
+def test_a_job_whose_owner_is_in_an_array_belongs_to_nobody(
     mongod: Any, database: Database[dict[str, Any]]
 ) -> None:
-    """Also if the array is on the path to the owner."""
-    watching = WatchedQueue(mongod, database, job_fields={"createdBy": "by.id"})
+    """Even if the array is not the owner but a part of the path to it."""
+    queue = WatchedQueue(mongod, database, job_fields={"createdBy": "by.id"})
     database.jobs.insert_many(
-        {"jobId": name, "by": by, "createdAt": NOW, "status": "queued"}
-        for name, by in (
+        {"jobId": name, "by": creator, "createdAt": NOW, "status": "queued"}
+        for name, creator in (
             ("own", {"id": "ada"}),
             ("array", {"id": ["ada", "bob"]}),
-            ("on the way", [{"id": "ada"}]),
+            ("in the path", [{"id": "ada"}]),
             ("nested", {"id": [["ada"]]}),
             ("document", {"id": {"a": "ada"}}),
         )
@@ -163,12 +165,12 @@ def test_arrays_have_no_owner_in_lists_totals_and_exports(
     index = [("by.id", 1), ("createdAt", -1), ("_id", -1), ("type", 1)]
     for prepare in (lambda: None, lambda: database.jobs.create_index(index)):
         prepare()
-        answer = watching.api.get_as_owner("/jobs", "ada").json
+        answer = queue.api.get_as_owner("/jobs", "ada").json
         assert [job["jobId"] for job in answer["data"]] == ["own"]
         assert answer["meta"]["total"] == 1
         for query in ({"owner": "ada"}, {"owner": "ada", "status": "queued"}):
-            assert watching.ids(**query) == ["own"]
-        for name in ("array", "on the way", "nested", "document"):
-            assert watching.api.get_as_owner(f"/jobs/{name}", "ada").status_code == 403
-            assert watching.get(f"/jobs/{name}")["jobId"] == name
-    watching.close()
+            assert queue.ids(**query) == ["own"]
+        for name in ("array", "in the path", "nested", "document"):
+            assert queue.api.get_as_owner(f"/jobs/{name}", "ada").status_code == 403
+            assert queue.get(f"/jobs/{name}")["jobId"] == name
+    queue.close()

@@ -12,7 +12,7 @@ from ..conftest import DATE, NOW, Api
 OWNER = ObjectId("65f0c0ffee0123456789abcd")
 LATER = NOW + timedelta(milliseconds=1_234)
 
-FULL = {
+FULL_JOB = {
     "jobId": "j1",
     "type": "payout.execute",
     "status": "failed",
@@ -49,7 +49,7 @@ SUMMARY = {
 
 
 def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) -> None:
-    watched.jobs.insert_one(dict(FULL))
+    watched.jobs.insert_one(dict(FULL_JOB))
     error = {"code": "E", "message": "broken", "stack": "s", "token": "t"}
     watched.job_attempts.insert_many(
         [
@@ -67,9 +67,9 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
             {"jobId": "another", "attemptNumber": 1},
         ]
     )
-    shown = api.get_as_admin("/jobs/j1").json
-    assert shown.pop("explanation")["code"] == "waiting"
-    assert shown == SUMMARY | {
+    job = api.get_as_admin("/jobs/j1").json
+    assert job.pop("explanation")["code"] == "waiting"
+    assert job == SUMMARY | {
         "lastError": {"code": "E", "message": "broken", "stack": "at line 1"},
         "payload": {
             "to": "ada",
@@ -113,7 +113,7 @@ def test_a_job_has_all_fields_and_its_attempts_in_order(api: Api, watched: Any) 
 
 
 def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
-    watched.jobs.insert_one(dict(FULL))
+    watched.jobs.insert_one(dict(FULL_JOB))
     expected = {
         "meta": {
             "page": 1,
@@ -132,7 +132,7 @@ def test_a_list_has_neither_payload_nor_stacks(api: Api, watched: Any) -> None:
     assert api.get_as_owner("/jobs", str(OWNER)).json == expected
 
 
-def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
+def test_a_job_with_only_an_id_has_every_field(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "bare"})
     assert api.get_as_admin("/jobs/bare").json == dict.fromkeys(SUMMARY) | {
         "jobId": "bare",
@@ -158,7 +158,7 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "shown"),
+    ("field", "value", "expected"),
     [
         ("status", "on-hold", "on-hold"),
         ("status", 7, "7"),
@@ -183,16 +183,16 @@ def test_an_empty_job_has_every_field(api: Api, watched: Any) -> None:
         ),
     ],
 )
-def test_a_field_of_another_type_is_shown_as_text_or_null(
-    api: Api, watched: Any, field: str, value: Any, shown: Any
+def test_a_field_of_another_type_is_converted_or_null(
+    api: Api, watched: Any, field: str, value: Any, expected: Any
 ) -> None:
     watched.jobs.insert_one({"jobId": "odd", field: value})
-    assert api.get_as_admin("/jobs/odd").json[field] == shown
+    assert api.get_as_admin("/jobs/odd").json[field] == expected
     assert api.get_as_admin("/admin/jobs/queue").status_code == 200
     assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] == 1
 
 
-STARTED = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
+ENDED_ATTEMPT = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
 
 
 @pytest.mark.parametrize(
@@ -203,35 +203,33 @@ STARTED = {"status": "failed", "startedAt": NOW, "finishedAt": LATER}
         ({}, 2, 2, [1, 2]),
         ({"attempts": 3}, 0, 3, []),
         ({"attempts": 3.0}, 0, 3, []),
-        ({"attempts": [STARTED, STARTED]}, 0, 2, [1, 2]),
-        ({"attempts": [STARTED | {"attemptNumber": 7}]}, 0, 1, [7]),
-        ({"attempts": [STARTED, "odd"]}, 0, 2, [1]),
-        ({"attempts": [STARTED] * 3}, 1, 3, [1]),
+        ({"attempts": [ENDED_ATTEMPT, ENDED_ATTEMPT]}, 0, 2, [1, 2]),
+        ({"attempts": [ENDED_ATTEMPT | {"attemptNumber": 7}]}, 0, 1, [7]),
+        ({"attempts": [ENDED_ATTEMPT, "odd"]}, 0, 2, [1]),
+        ({"attempts": [ENDED_ATTEMPT] * 3}, 1, 3, [1]),
         ({"attemptCount": None, "attempts": "many"}, 0, 0, []),
         ({"attemptCount": float("inf")}, 0, 0, []),
         ({"attemptCount": Decimal128("6")}, 0, 6, []),
         ({"attemptCount": True}, 1, 1, [1]),
     ],
 )
-def test_attempts_are_read_from_each_place_that_has_them(
+def test_attempts_are_read_from_their_collection_or_from_the_job(
     api: Api, watched: Any, job: dict[str, Any], stored: int, count: int, numbers: list[int]
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", **job})
-    for number in range(1, stored + 1):
-        watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": number})
-    shown = api.get_as_admin("/jobs/j").json
-    assert shown["attemptCount"] == count
-    assert [attempt["attemptNumber"] for attempt in shown["attempts"]] == numbers
-    reasons = {
-        count: {},
-        0: {"attempts": "the queue records only the number of attempts"} if count else {},
-    }
-    some = {"attempts": "the queue does not record every attempt"}
-    assert shown["reasons"] == reasons.get(len(numbers), some)
+    for attempt_number in range(1, stored + 1):
+        watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": attempt_number})
+    detail = api.get_as_admin("/jobs/j").json
+    assert detail["attemptCount"] == count
+    assert [attempt["attemptNumber"] for attempt in detail["attempts"]] == numbers
+    reason = "the queue does not record every attempt"
+    if not numbers:
+        reason = "the queue records only the number of attempts"
+    assert detail["reasons"] == ({} if len(numbers) == count else {"attempts": reason})
 
 
 def test_an_embedded_attempt_has_its_duration(api: Api, watched: Any) -> None:
-    watched.jobs.insert_one({"jobId": "j", "attempts": [STARTED]})
+    watched.jobs.insert_one({"jobId": "j", "attempts": [ENDED_ATTEMPT]})
     assert api.get_as_admin("/jobs/j").json["attempts"][0]["durationMs"] == 1_234
 
 
@@ -275,7 +273,7 @@ def test_a_job_without_an_owner_belongs_to_no_caller(api: Api, watched: Any) -> 
 
 def test_the_own_list_of_an_admin_has_only_own_jobs(api: Api, watched: Any) -> None:
     watched.jobs.insert_many(
-        [{"jobId": f"{who}{n}", "createdBy": who, "status": "dlq"} for who in "ab" for n in "12"]
+        [{"jobId": f"{sub}{n}", "createdBy": sub, "status": "dlq"} for sub in "ab" for n in "12"]
     )
     for role in ("user", "admin"):
         answer = api.get("/jobs", token=api.token("a", role), status="dlq").json
@@ -284,7 +282,7 @@ def test_the_own_list_of_an_admin_has_only_own_jobs(api: Api, watched: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("stored", "shown"),
+    ("stored", "expected"),
     [
         (Decimal128("sNaN"), 1),
         (Decimal128("9E+6144"), 1),
@@ -296,18 +294,18 @@ def test_the_own_list_of_an_admin_has_only_own_jobs(api: Api, watched: Any) -> N
     ],
 )
 def test_attemptcount_is_a_number_that_every_parser_reads(
-    api: Api, watched: Any, stored: Any, shown: int
+    api: Api, watched: Any, stored: Any, expected: int
 ) -> None:
     watched.jobs.insert_one({"jobId": "j", "attemptCount": stored})
     watched.job_attempts.insert_one({"jobId": "j", "attemptNumber": 1})
-    assert api.get_as_admin("/jobs/j").json["attemptCount"] == shown
+    assert api.get_as_admin("/jobs/j").json["attemptCount"] == expected
 
 
 def test_secrets_in_texts_are_redacted_on_every_route_that_shows_a_job(
     api: Api, watched: Any
 ) -> None:
-    planted = "hunter2-Zx9"
-    texts = [f"password={planted}", f"postgres://u:{planted}@db/x", f"Bearer {planted} refused"]
+    secret = "hunter2-Zx9"
+    texts = [f"password={secret}", f"postgres://u:{secret}@db/x", f"Bearer {secret} refused"]
     error = {"code": texts[0], "message": texts[1], "stack": texts[2]}
     watched.jobs.insert_one(
         {
@@ -316,7 +314,7 @@ def test_secrets_in_texts_are_redacted_on_every_route_that_shows_a_job(
             "createdAt": NOW,
             "leasedBy": texts[1],
             "updatedAt": texts[0],
-            "payload": {"note": texts, "headers": [{"name": "Authorization", "value": planted}]},
+            "payload": {"note": texts, "headers": [{"name": "Authorization", "value": secret}]},
             "lastError": error,
         }
     )
@@ -333,16 +331,16 @@ def test_secrets_in_texts_are_redacted_on_every_route_that_shows_a_job(
     ):
         answer = api.get_as_admin(path, **query)
         assert answer.status_code == 200
-        assert planted not in answer.text, path
+        assert secret not in answer.text, path
         assert "[redacted]" in answer.text, path
 
 
-def test_secrets_are_redacted_in_documents_in_place_of_a_value(api: Api, watched: Any) -> None:
-    hidden = {"password": "hidden", "seen": 1}
-    odd = dict.fromkeys(SUMMARY.keys() - {"jobId", "attemptCount"}, hidden) | {"jobId": "j"}
-    watched.jobs.insert_one({**odd, "lastError": [hidden], "payload": [[hidden]]})
+def test_secrets_are_redacted_in_fields_that_are_documents(api: Api, watched: Any) -> None:
+    document = {"password": "hidden", "seen": 1}
+    job = dict.fromkeys(SUMMARY.keys() - {"jobId", "attemptCount"}, document) | {"jobId": "j"}
+    watched.jobs.insert_one({**job, "lastError": [document], "payload": [[document]]})
     watched.job_attempts.insert_one(
-        {**dict.fromkeys(("status", "workerId", "error"), hidden), "jobId": "j"}
+        {**dict.fromkeys(("status", "workerId", "error"), document), "jobId": "j"}
     )
     for path in ("/jobs/j", "/admin/jobs/queue", "/admin/jobs/stats"):
         answer = api.get_as_admin(path)
@@ -361,7 +359,7 @@ def test_long_texts_are_truncated_in_a_list_and_complete_in_the_job(api: Api, wa
     assert (detail["type"], detail["lastError"]) == ("t" * 50_000, error)
 
 
-def test_huge_attempts_are_truncated_except_the_latest(
+def test_errors_of_earlier_attempts_are_truncated_if_all_are_too_long(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobmon.store.jobs.MAX_ATTEMPTS_LENGTH", 10_000)

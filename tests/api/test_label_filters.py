@@ -1,5 +1,5 @@
-"""Statuses and types of every BSON type, on the real server: catches a value that is counted under
-a label whose filter finds no jobs, or other jobs."""
+"""Statuses and types that are values of many BSON types, on the real server: catches a label of the
+statistics whose filter finds other jobs than were counted."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from ..store.test_queries import assert_cheap, profiled
 from ..support.watched_queue import WatchedQueue, temporary_database
 
 MISSING = object()
-VALUES = [
+BSON_VALUES = [
     MISSING,
     None,
     "null",
@@ -46,7 +46,7 @@ VALUES = [
     "webhook.*",
     "webhook.a",
 ]
-EXPECTED = Counter(
+COUNT_BY_LABEL = Counter(
     {
         "null": 2,
         '"null"': 2,
@@ -68,87 +68,86 @@ EXPECTED = Counter(
 
 
 @pytest.fixture(scope="module")
-def counted(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
+def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
     with temporary_database(mongo) as database:
         database.jobs.insert_many(
-            {"jobId": f"{field}-{number}", "createdAt": NOW, "createdBy": "ada"}
+            {"jobId": f"{field}-{index}", "createdAt": NOW, "createdBy": "ada"}
             | ({} if value is MISSING else {field: value})
             | {"type" if field == "status" else "status": "other"}
             for field in ("status", "type")
-            for number, value in enumerate(VALUES)
+            for index, value in enumerate(BSON_VALUES)
         )
-        watching = WatchedQueue(mongod, database)
-        create_indexes(watching.connection)
-        yield watching
-        watching.close()
+        queue = WatchedQueue(mongod, database)
+        create_indexes(queue.connection)
+        yield queue
+        queue.close()
 
 
 @pytest.mark.parametrize("field", ["status", "type"])
-def test_every_counted_label_is_a_filter_with_as_many_jobs(
-    counted: WatchedQueue, field: str
-) -> None:
-    stats = counted.get("/admin/jobs/stats")
+def test_a_filter_by_a_label_finds_as_many_jobs_as_counted(queue: WatchedQueue, field: str) -> None:
+    stats = queue.get("/admin/jobs/stats")
     counts = Counter({label: count for label, count in stats["statusCounts"].items() if count})
     if field == "type":
         counts = Counter(
             {label: sum(by_status.values()) for label, by_status in stats["typeCounts"].items()}
         )
-    assert counts - Counter(other=len(VALUES)) == EXPECTED
-    for label, count in EXPECTED.items():
-        assert len(counted.ids(**{field: label})) == count, label
+    assert counts - Counter(other=len(BSON_VALUES)) == COUNT_BY_LABEL
+    for label, count in COUNT_BY_LABEL.items():
+        assert len(queue.ids(**{field: label})) == count, label
         other = {"type" if field == "status" else "status": "other"}
-        assert len(counted.ids(**{field: label}, **other, owner="ada")) == count, label
+        assert len(queue.ids(**{field: label}, **other, owner="ada")) == count, label
     labels = ["null", "1", "true"]
-    assert len(counted.ids(**{field: labels})) == sum(EXPECTED[label] for label in labels)
+    assert len(queue.ids(**{field: labels})) == sum(COUNT_BY_LABEL[label] for label in labels)
 
 
-def test_the_overview_links_every_status_and_type_to_its_jobs(counted: WatchedQueue) -> None:
-    viewer = signed_in(counted.api)
+def test_the_overview_links_every_type_to_its_jobs(queue: WatchedQueue) -> None:
+    viewer = signed_in(queue.api)
     page = viewer.page("/dashboard?by=type")
     addresses = {link.get("href", "") for link in page.all("a")}
     links = {address for address in addresses if "type=" in address}
-    pages = {address for address in addresses if "/dashboard/type" in address}
-    assert "/dashboard/types/null?range=1h" in pages
-    for link in links | pages:
+    type_pages = {address for address in addresses if "/dashboard/type" in address}
+    assert links
+    assert "/dashboard/types/null?range=1h" in type_pages
+    for link in links | type_pages:
         answer = viewer.client.get(link)
         assert answer.status_code == 200, link
         assert "No jobs match" not in answer.text, link
 
 
-def test_a_filter_for_null_reads_only_the_jobs_that_it_shows(counted: WatchedQueue) -> None:
-    with profiled(counted.database) as entries:
+def test_a_filter_by_a_label_reads_only_the_jobs_that_it_shows(queue: WatchedQueue) -> None:
+    with profiled(queue.database) as entries:
         for query in ({"status": "true"}, {"type": ["1", "true"]}, {"status": "null"}):
-            counted.get("/admin/jobs/queue", per_page=2, **query)
+            queue.get("/admin/jobs/queue", per_page=2, **query)
     finds = [entry for entry in entries if "find" in entry["command"]]
     assert len(finds) == 3
-    assert_cheap(counted.database, finds)
+    assert_cheap(queue.database, finds)
 
 
-STATES = {"true": "succeeded", "false": "queued", "null": "cancelled"}
+STATUS_NAMES = {"true": "succeeded", "false": "queued", "null": "cancelled"}
 
 
 def test_status_names_are_used_by_counts_lists_and_details(
     mongod: Mongod, database: Database[dict[str, Any]]
 ) -> None:
-    names = {"job_fields": {"status": "done"}, "status_names": STATES}
-    watching = WatchedQueue(mongod, database, **names)
+    settings = {"job_fields": {"status": "done"}, "status_names": STATUS_NAMES}
+    queue = WatchedQueue(mongod, database, **settings)
     values: list[dict[str, Any]] = [{"done": True}, {"done": False}, {"done": False}, {}]
     database.jobs.insert_many(
-        {"jobId": f"job-{number}", "type": "mail", "createdAt": NOW, **value}
-        for number, value in enumerate(values)
+        {"jobId": f"job-{index}", "type": "mail", "createdAt": NOW, **value}
+        for index, value in enumerate(values)
     )
-    counts = watching.get("/admin/jobs/stats")["statusCounts"]
-    found = {status: count for status, count in counts.items() if count}
-    assert found == {"succeeded": 1, "queued": 2, "cancelled": 1}
-    for status, count in found.items():
-        for job_id in watching.ids(status=status):
-            assert watching.get(f"/jobs/{job_id}")["status"] == status
-        assert len(watching.ids(status=status, type="mail")) == count
-    assert watching.ids(status="true") == watching.ids(status="null") == []
-    watching.close()
+    counts = queue.get("/admin/jobs/stats")["statusCounts"]
+    counted = {status: count for status, count in counts.items() if count}
+    assert counted == {"succeeded": 1, "queued": 2, "cancelled": 1}
+    for status, count in counted.items():
+        for job_id in queue.ids(status=status):
+            assert queue.get(f"/jobs/{job_id}")["status"] == status
+        assert len(queue.ids(status=status, type="mail")) == count
+    assert queue.ids(status="true") == queue.ids(status="null") == []
+    queue.close()
 
 
 def test_status_names_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting = ",".join(f"{stored}={status}" for stored, status in STATES.items())
+    setting = ",".join(f"{stored}={status}" for stored, status in STATUS_NAMES.items())
     monkeypatch.setenv("JOBMON_STATUS_NAMES", setting)
-    assert Settings.for_init("mongodb://db").status_names == STATES
+    assert Settings.for_init("mongodb://db").status_names == STATUS_NAMES

@@ -20,14 +20,14 @@ TEMPLATES = {
 
 @pytest.fixture
 def make_api(watched: Any, make_settings: Callable[..., Settings]) -> Callable[..., Api]:
-    def make(templates: dict[str, str], **more: Any) -> Api:
-        settings = make_settings(links=make_links(templates), **more)
+    def make(templates: dict[str, str], **changes: Any) -> Api:
+        settings = make_settings(links=make_links(templates), **changes)
         return Api(create_app(settings, watched.client))
 
     return make
 
 
-def test_a_job_has_its_links_for_its_owner_only(make_api: Callable[..., Api], watched: Any) -> None:
+def test_owners_and_admins_get_links_of_a_job(make_api: Callable[..., Api], watched: Any) -> None:
     api = make_api(TEMPLATES, environment="PROD EU")
     watched.jobs.insert_many(
         [
@@ -79,7 +79,7 @@ def test_a_job_has_its_links_for_its_owner_only(make_api: Callable[..., Api], wa
         (None, "payload.a.b has no value"),
     ],
 )
-def test_a_payload_without_a_usable_value_gives_the_reason(
+def test_a_payload_value_that_cannot_be_in_a_link_gives_the_reason(
     make_api: Callable[..., Api], watched: Any, payload: Any, reason: str | None
 ) -> None:
     api = make_api({"Link": "https://x.example/?v={payload.a.b}"})
@@ -89,7 +89,7 @@ def test_a_payload_without_a_usable_value_gives_the_reason(
     assert (link["url"] is None) == (reason is not None)
 
 
-def test_a_value_that_is_hidden_because_of_its_neighbours_is_in_no_link(
+def test_a_value_that_redaction_hides_by_its_neighbors_is_in_no_link(
     make_api: Callable[..., Api], watched: Any
 ) -> None:
     api = make_api({"Link": "https://x.example/?v={payload.header.value}"})

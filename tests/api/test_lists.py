@@ -1,5 +1,5 @@
-"""The parameters of both list routes: catches a filter that matches too much or is mistaken for
-another, a total that claims more than was counted, and an id that becomes a pattern."""
+"""The parameters of both list routes: catches a filter that matches too many jobs, a lower bound
+that is shown as an exact total, and an id that is used as a pattern."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,29 +14,29 @@ from jobmon.store import list_count
 
 from ..conftest import DATE, NEXT_DATE, NOW, Api
 
-QUEUE, OWN = "/admin/jobs/queue", "/jobs"
+QUEUE, OWN_JOBS = "/admin/jobs/queue", "/jobs"
 OWNER = ObjectId("65f0c0ffee0123456789abcd")
 
 
-def ids(answer: Any) -> list[str]:
+def read_ids(answer: Any) -> list[str]:
     assert answer.status_code == 200, answer.text
     return [job["jobId"] for job in answer.json["data"]]
 
 
 @pytest.fixture
 def twelve_jobs(watched: Any) -> Any:
-    """Jobs 0 to 11, created an hour apart, of three owners; every second job is dead."""
+    """Jobs 0 to 11, created an hour apart; three forms of owner; every second job is dead."""
     codes = ["E", 11_000, "E2", "11000"]
     watched.jobs.insert_many(
         {
-            "jobId": str(number),
-            "status": ["queued", "dlq"][number % 2],
-            "type": ["a", "b", "c"][number % 3],
-            "createdBy": [OWNER, str(OWNER), "ada"][number % 3],
-            "createdAt": NOW + timedelta(hours=number),
-            "lastError": {"code": codes[number // 2 % 4]} if number % 2 else None,
+            "jobId": str(index),
+            "status": ["queued", "dlq"][index % 2],
+            "type": ["a", "b", "c"][index % 3],
+            "createdBy": [OWNER, str(OWNER), "ada"][index % 3],
+            "createdAt": NOW + timedelta(hours=index),
+            "lastError": {"code": codes[index // 2 % 4]} if index % 2 else None,
         }
-        for number in range(12)
+        for index in range(12)
     )
     return watched
 
@@ -75,22 +75,22 @@ def test_each_filter_finds_exactly_the_matching_jobs(
     api: Api, twelve_jobs: Any, query: dict[str, Any], expected: str
 ) -> None:
     answer = api.get_as_admin(QUEUE, **query)
-    assert ids(answer) == expected.split()
+    assert read_ids(answer) == expected.split()
     meta = answer.json["meta"]
     assert (meta["total"], meta["total_is_exact"]) == (len(expected.split()), True)
 
 
-def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve_jobs: Any) -> None:
+def test_the_list_of_own_jobs_refuses_the_filters_of_admins(api: Api, twelve_jobs: Any) -> None:
     query = {"status": "dlq", "created_to": f"{DATE}T12:00:00Z"}
-    assert ids(api.get_as_owner(OWN, "ada", **query)) == ["5"]
+    assert read_ids(api.get_as_owner(OWN_JOBS, "ada", **query)) == ["5"]
     for name in ("owner", "error_code"):
-        answer = api.get_as_owner(OWN, "ada", **{name: "x"})
+        answer = api.get_as_owner(OWN_JOBS, "ada", **{name: "x"})
         assert answer.status_code == 422
         assert list(answer.json["error"]["details"]) == [name]
-        assert ids(api.get_as_owner(OWN, "ada", **{name: ""})) == ["11", "8", "5", "2"]
+        assert read_ids(api.get_as_owner(OWN_JOBS, "ada", **{name: ""})) == ["11", "8", "5", "2"]
 
 
-@pytest.mark.parametrize("path", [QUEUE, OWN])
+@pytest.mark.parametrize("path", [QUEUE, OWN_JOBS])
 @pytest.mark.parametrize(
     ("parameter", "query"),
     [
@@ -118,7 +118,7 @@ def test_the_own_list_refuses_the_filters_of_admins(api: Api, twelve_jobs: Any) 
     ],
     ids=str,
 )
-def test_a_query_without_an_index_is_422_and_names_the_parameter(
+def test_a_bad_query_is_422_and_names_the_parameter(
     idle_api: Api, path: str, parameter: str, query: dict[str, Any]
 ) -> None:
     answer = idle_api.get_as_admin(path, **query)
@@ -132,12 +132,12 @@ def test_a_query_without_an_index_is_422_and_names_the_parameter(
 @pytest.mark.parametrize(
     ("path", "query", "matching"),
     [
-        (OWN, {}, 30),
+        (OWN_JOBS, {}, 30),
         (QUEUE, {"owner": "ada"}, 30),
         (QUEUE, {"created_from": f"{DATE}T03:00:01Z"}, 29),
         (QUEUE, {"error_code": "E"}, 30),
-        (OWN, {"created_to": f"{DATE}T03:00:10Z"}, 10),
-        (OWN, {"created_to": f"{DATE}T03:00:11Z"}, 11),
+        (OWN_JOBS, {"created_to": f"{DATE}T03:00:10Z"}, 10),
+        (OWN_JOBS, {"created_to": f"{DATE}T03:00:11Z"}, 11),
     ],
     ids=str,
 )
@@ -152,30 +152,30 @@ def test_totals_beyond_the_count_limit_are_marked_as_lower_bounds(
     monkeypatch.setattr(list_count, "COUNT_EXACTLY_UP_TO", 10)
     watched.jobs.insert_many(
         {
-            "jobId": str(number),
+            "jobId": str(index),
             "createdBy": "ada",
-            "createdAt": NOW + timedelta(seconds=number),
+            "createdAt": NOW + timedelta(seconds=index),
             "lastError": {"code": "E"},
         }
-        for number in range(30)
+        for index in range(30)
     )
-    seen, cursor = [], ""
+    listed, cursor = [], ""
     token = api.token("ada")
     while cursor is not None:
         page = api.get(path, token=token, per_page=4, cursor=cursor, **query)
-        seen += ids(page)
+        listed += read_ids(page)
         meta = page.json["meta"]
         total = (meta["total"], meta["total_is_exact"], meta["total_pages"])
         assert total == (10, matching == 10, 3)
         cursor = meta["next_cursor"]
-    assert len(seen) == len(set(seen)) == matching
+    assert len(listed) == len(set(listed)) == matching
     last = api.get(path, token=token, per_page=4, page=-(-matching // 4), **query)
-    assert ids(last) == seen[-((matching - 1) % 4 + 1) :]
-    for beyond in (99, 10**30):
-        assert ids(api.get(path, token=token, per_page=4, page=beyond, **query)) == []
+    assert read_ids(last) == listed[-((matching - 1) % 4 + 1) :]
+    for page_beyond in (99, 10**30):
+        assert read_ids(api.get(path, token=token, per_page=4, page=page_beyond, **query)) == []
 
 
-HOSTILE: dict[str, Callable[[str], str]] = {
+MAKE_HOSTILE_ID: dict[str, Callable[[str], str]] = {
     "a regular expression": lambda _: "^.*$",
     "any character": lambda start: f"{start}.",
     "an operator": lambda _: '{"$gt": ""}',
@@ -189,66 +189,67 @@ HOSTILE: dict[str, Callable[[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("make_hostile_id", MAKE_HOSTILE_ID.values(), ids=MAKE_HOSTILE_ID)
 def test_a_prefix_of_an_id_is_text_and_never_a_pattern(
-    real_api: Api, database: Database[dict[str, Any]], hostile: Callable[[str], str]
+    real_api: Api, database: Database[dict[str, Any]], make_hostile_id: Callable[[str], str]
 ) -> None:
-    plain = ["plain-id-1", "plain-id-2", "PLAIN-ID-3"]
-    prefix = hostile("plain-id-1")
-    for path in (QUEUE, OWN):
+    plain_ids = ["plain-id-1", "plain-id-2", "PLAIN-ID-3"]
+    prefix = make_hostile_id("plain-id-1")
+    for path in (QUEUE, OWN_JOBS):
         database.jobs.delete_many({})
-        database.jobs.insert_many({"jobId": name, "createdBy": "ada"} for name in plain)
+        database.jobs.insert_many({"jobId": name, "createdBy": "ada"} for name in plain_ids)
         token = real_api.token("ada")
-        assert ids(real_api.get(path, token=token, job_id=prefix)) == []
+        assert read_ids(real_api.get(path, token=token, job_id=prefix)) == []
         database.jobs.insert_many(
             {"jobId": name, "createdBy": "ada"} for name in (prefix, f"{prefix}é")
         )
-        assert sorted(ids(real_api.get(path, token=token, job_id=prefix))) == [prefix, f"{prefix}é"]
+        answer = real_api.get(path, token=token, job_id=prefix)
+        assert sorted(read_ids(answer)) == [prefix, f"{prefix}é"]
 
 
-def test_half_a_surrogate_pair_causes_no_fault(
+def test_half_a_surrogate_pair_matches_no_job(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.insert_one({"jobId": "abcd"})
     headers = {"Authorization": f"Bearer {real_api.token()}"}
     for parameter in ("job_id", "owner", "error_code", "status"):
         answer = real_api.client.get(f"{QUEUE}?{parameter}=abcd%ED%A0%80", headers=headers)
-        assert ids(answer) == []
+        assert read_ids(answer) == []
 
 
 def test_an_owner_finds_only_own_jobs_by_a_prefix_of_an_id(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.insert_many(
-        {"jobId": f"same-{number}", "createdBy": ["ada", "bob"][number % 2]} for number in range(6)
+        {"jobId": f"same-{index}", "createdBy": ["ada", "bob"][index % 2]} for index in range(6)
     )
-    answer = real_api.get_as_owner(OWN, "ada", job_id="same", sort="createdAt")
-    assert ids(answer) == ["same-0", "same-2", "same-4"]
+    answer = real_api.get_as_owner(OWN_JOBS, "ada", job_id="same", sort="createdAt")
+    assert read_ids(answer) == ["same-0", "same-2", "same-4"]
     assert answer.json["meta"]["total"] == 3
 
 
-def test_the_total_of_a_long_list_is_cached_and_of_a_short_list_is_not(
+def test_only_the_total_of_a_long_list_is_cached(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_count, "SHARE_FROM", 5)
     monkeypatch.setattr(list_count, "SHARE_S", 10**9)  # longer than this test
-    jobs = [{"jobId": str(number), "createdBy": "ada", "createdAt": NOW} for number in range(8)]
+    jobs = [{"jobId": str(index), "createdBy": "ada", "createdAt": NOW} for index in range(8)]
     watched.jobs.insert_many([*jobs, {"jobId": "other", "createdBy": "bob", "createdAt": NOW}])
 
-    def total(owner: str) -> int:
-        return api.get_as_owner(OWN, owner, per_page=1).json["meta"]["total"]
+    def read_total(owner: str) -> int:
+        return api.get_as_owner(OWN_JOBS, owner, per_page=1).json["meta"]["total"]
 
-    assert (total("ada"), total("bob")) == (8, 1)
+    assert (read_total("ada"), read_total("bob")) == (8, 1)
     watched.jobs.insert_many({"createdBy": owner, "createdAt": NOW} for owner in ("ada", "bob"))
-    assert (total("ada"), total("bob")) == (8, 2)
+    assert (read_total("ada"), read_total("bob")) == (8, 2)
     monkeypatch.setattr(list_count, "SHARE_S", 1e-9)
-    assert total("ada") == 9
+    assert read_total("ada") == 9
 
 
 def test_list_of_one_page_is_not_counted(
     api: Api, twelve_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a second query for the total of a list that is shown completely."""
+    """Catches a second query for the total of a list whose only page has all of its jobs."""
     monkeypatch.setattr(list_count.ListCounter, "count", None)
     for query, total in (({"owner": "ada"}, 4), ({"status": "dlq"}, 6), ({"owner": "none"}, 0)):
         meta = api.get_as_admin(QUEUE, **query).json["meta"]
@@ -256,8 +257,8 @@ def test_list_of_one_page_is_not_counted(
 
 
 @pytest.fixture
-def dated(watched: Any) -> Any:
-    """Jobs that are due, scheduled, leased, expired, finished just now and long ago."""
+def jobs_by_condition(watched: Any) -> Any:
+    """Jobs that are due, scheduled, leased, or expired, or that finished now or hours ago."""
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
     watched.jobs.insert_many(
@@ -268,9 +269,9 @@ def dated(watched: Any) -> Any:
             "due-at-once": {"status": "queued"},
             "later": {"status": "queued", "nextRunAt": now + hour},
             "unreadable": {"status": "queued", "nextRunAt": "soon"},
-            "held": {"status": "leased", "leaseExpiresAt": now + hour},
+            "running": {"status": "leased", "leaseExpiresAt": now + hour},
             "expired": {"status": "leased", "leaseExpiresAt": now - hour},
-            "was-held": {"status": "succeeded", "leaseExpiresAt": now - hour, "finishedAt": now},
+            "was-running": {"status": "succeeded", "leaseExpiresAt": now - hour, "finishedAt": now},
             "died": {"status": "dlq", "finishedAt": now - hour / 2},
             "died-long-ago": {"status": "dlq", "finishedAt": now - 2 * hour},
         }.items()
@@ -278,50 +279,51 @@ def dated(watched: Any) -> Any:
     return watched
 
 
-@pytest.mark.usefixtures("dated")
+@pytest.mark.usefixtures("jobs_by_condition")
 def test_a_list_by_condition_has_the_jobs_with_that_condition_now(api: Api) -> None:
     hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 
-    def found(**query: Any) -> list[str]:
-        return ids(api.get_as_admin(QUEUE, **query))
+    def read(**query: Any) -> list[str]:
+        return read_ids(api.get_as_admin(QUEUE, **query))
 
-    assert found(condition="due", sort="nextRunAt") == ["due-at-once", "due-b", "due"]
-    assert found(condition="due", sort="createdAt") == ["due", "due-b", "due-at-once"]
-    assert found(condition="due", owner="ada") == found(condition="expired", job_id="held") == []
-    assert found(condition="due") == ["due", "due-b", "due-at-once"]
-    assert found(condition="due", type="a", status=["failed", "queued"]) == ["due", "due-at-once"]
-    assert found(condition="due", status=["failed", "dlq"]) == ["due-b"]
-    assert found(condition="due", status="succeeded") == []
-    assert found(condition="expired") == ["expired"]
-    assert found(finished_from=hour_ago) == ["was-held", "died"]
-    assert found(finished_from=hour_ago, status="dlq") == ["died"]
-    assert found(finished_to=hour_ago) == ["died-long-ago"]
-    assert found(finished_from=DATE, finished_to=hour_ago, sort="finishedAt") == ["died-long-ago"]
-    assert found(finished_from=DATE, finished_to=NOW.isoformat()) == []
-    assert len(found(condition="", finished_from="")) == 10
+    assert read(condition="due", sort="nextRunAt") == ["due-at-once", "due-b", "due"]
+    assert read(condition="due", sort="createdAt") == ["due", "due-b", "due-at-once"]
+    assert read(condition="due", owner="ada") == read(condition="expired", job_id="running") == []
+    assert read(condition="due") == ["due", "due-b", "due-at-once"]
+    assert read(condition="due", type="a", status=["failed", "queued"]) == ["due", "due-at-once"]
+    assert read(condition="due", status=["failed", "dlq"]) == ["due-b"]
+    assert read(condition="due", status="succeeded") == []
+    assert read(condition="expired") == ["expired"]
+    assert read(finished_from=hour_ago) == ["was-running", "died"]
+    assert read(finished_from=hour_ago, status="dlq") == ["died"]
+    assert read(finished_to=hour_ago) == ["died-long-ago"]
+    assert read(finished_from=DATE, finished_to=hour_ago, sort="finishedAt") == ["died-long-ago"]
+    assert read(finished_from=DATE, finished_to=NOW.isoformat()) == []
+    assert len(read(condition="", finished_from="")) == 10
 
 
-@pytest.mark.usefixtures("dated")
+@pytest.mark.usefixtures("jobs_by_condition")
 def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None:
-    query, seen = {"condition": "due", "per_page": 1, "sort": "nextRunAt"}, []
+    query, listed = {"condition": "due", "per_page": 1, "sort": "nextRunAt"}, []
     answer = api.get_as_admin(QUEUE, **query)
     while True:
         assert answer.json["meta"]["total"] == 3
-        seen += ids(answer)
+        listed += read_ids(answer)
         if (cursor := answer.json["meta"]["next_cursor"]) is None:
             break
         answer = api.get_as_admin(QUEUE, **query, cursor=cursor)
-    assert seen == ["due-at-once", "due-b", "due"]
-    # A cursor of another list gives a page number only.
+    assert listed == ["due-at-once", "due-b", "due"]
+    # Of a cursor from another list, only the page number is used.
     newest_first = {"per_page": 1}
-    plain = api.get_as_admin(QUEUE, **newest_first).json["meta"]["next_cursor"]
-    assert ids(api.get_as_admin(QUEUE, **newest_first, condition="due", cursor=plain)) == ["due-b"]
+    cursor = api.get_as_admin(QUEUE, **newest_first).json["meta"]["next_cursor"]
+    answer = api.get_as_admin(QUEUE, **newest_first, condition="due", cursor=cursor)
+    assert read_ids(answer) == ["due-b"]
     lines = api.get_as_admin(QUEUE, condition="due", format="ndjson").text.splitlines()
     assert len(lines) == 3 + 1  # and the end line
 
 
 @pytest.mark.parametrize(
-    ("query", "wrong"),
+    ("query", "parameter"),
     [
         ({"condition": "late"}, "condition"),
         ({"condition": "due", "finished_from": NEXT_DATE}, "condition"),
@@ -336,11 +338,11 @@ def test_pages_and_exports_of_a_list_by_condition_are_complete(api: Api) -> None
         ({"sort": "nextRunAt", "finished_to": NEXT_DATE}, "sort"),
     ],
 )
-def test_a_filter_that_a_condition_excludes_is_named(
-    api: Api, query: dict[str, str], wrong: str
+def test_parameters_that_exclude_each_other_name_one_of_them(
+    api: Api, query: dict[str, str], parameter: str
 ) -> None:
     answer = api.get_as_admin(QUEUE, **query)
-    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [wrong])
+    assert (answer.status_code, list(answer.json["error"]["details"])) == (422, [parameter])
 
 
 def test_a_condition_on_a_date_that_documents_lack_is_422(
@@ -351,5 +353,5 @@ def test_a_condition_on_a_date_that_documents_lack_is_422(
     assert (answer.status_code, list(answer.json["error"]["details"])) == (422, ["condition"])
 
 
-def test_the_own_list_refuses_a_condition(api: Api) -> None:
-    assert api.get_as_owner(OWN, "ada", condition="due").status_code == 422
+def test_the_list_of_own_jobs_refuses_a_condition(api: Api) -> None:
+    assert api.get_as_owner(OWN_JOBS, "ada", condition="due").status_code == 422

@@ -1,5 +1,5 @@
 """The list of the jobs with the longest runs: catches a wrong order, a job that no filter matches,
-and a list that looks complete."""
+and an incomplete list without the reason."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -21,21 +21,21 @@ LONG_AGO = NOW - timedelta(hours=30)
 
 @pytest.fixture(autouse=True)
 def _history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve jobs of three types; job n ran for n seconds, and the last one ended long ago."""
+    """Twelve jobs of three types; job n ran for n seconds. Job 10 is deleted, 11 ended long ago."""
     history = ErrorHistory(NOW)
-    for number in range(12):
-        at = LONG_AGO if number == 11 else NOW - number * timedelta(minutes=1)
-        history.succeed(TYPES[number % 3], "w", at=at, took=timedelta(seconds=number))
+    for index in range(12):
+        ended_at = LONG_AGO if index == 11 else NOW - index * timedelta(minutes=1)
+        history.succeed(TYPES[index % 3], "w", at=ended_at, took=timedelta(seconds=index))
     history.serve(monkeypatch)
     watched.jobs.insert_many(
         {
-            "jobId": f"job-{number}",
-            "type": TYPES[number % 3],
-            "status": "dlq" if number == 6 else "succeeded",
+            "jobId": f"job-{index}",
+            "type": TYPES[index % 3],
+            "status": "dlq" if index == 6 else "succeeded",
             "finishedAt": NOW,
         }
-        for number in range(12)
-        if number != 10  # it was deleted
+        for index in range(12)
+        if index != 10
     )
 
 
@@ -47,7 +47,7 @@ def list_jobs(api: Api, **query: Any) -> tuple[list[int], dict[str, Any]]:
     return [int(job["jobId"][4:]) for job in jobs], answer.json["meta"]
 
 
-def test_list_has_the_longest_runs_of_a_day_first_and_its_limit(api: Api) -> None:
+def test_list_has_the_longest_runs_of_a_day_first_and_the_reason(api: Api) -> None:
     numbers, meta = list_jobs(api)
     assert numbers == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert (meta["total"], meta["total_is_exact"]) == (10, False)
@@ -78,7 +78,7 @@ def test_filters_narrow_the_list(api: Api, query: dict[str, Any], expected: list
     assert list_jobs(api, **query)[0] == expected
 
 
-def test_file_has_the_same_jobs_and_the_limit(api: Api) -> None:
+def test_export_has_the_same_jobs_and_the_reason(api: Api) -> None:
     answer = api.get_as_admin(QUEUE, sort="-duration", type="mail", format="ndjson")
     *jobs, end = map(json.loads, answer.text.splitlines())
     assert [job["jobId"] for job in jobs] == ["job-8", "job-5", "job-2"]

@@ -34,8 +34,8 @@ def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
 
     assert count_new(route="/jobs/<anything:job_id>", method="GET", status="403") == 2
     assert count_new(route="unmatched", method="GET", status="404") == 1
-    others = [dict(labels) for _, labels in after if ("method", "other") in labels]
-    assert sum(count_new(**labels) for labels in others) == 1
+    other_methods = [dict(labels) for _, labels in after if ("method", "other") in labels]
+    assert sum(count_new(**labels) for labels in other_methods) == 1
     assert count_new(route="/metrics", method="GET", status="200") == 1
     duration = "jobmon_http_request_duration_seconds_count"
     assert value(after, duration, route="/jobs/<anything:job_id>", method="GET") >= 2  # type: ignore[operator]
@@ -43,23 +43,23 @@ def test_requests_are_counted_by_rule_never_by_path(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("access", "nobody", "owner", "admin"),
+    ("access", "anonymous", "owner", "admin"),
     [("token", 401, 403, 200), ("open", 200, 200, 200), ("off", 404, 404, 404)],
 )
 def test_the_setting_decides_who_may_scrape(
     watched: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
     access: str,
-    nobody: int,
+    anonymous: int,
     owner: int,
     admin: int,
 ) -> None:
     api = Api(create_app(make_settings(metrics=access), watched.client))
     answers = (api.get("/metrics"), api.get_as_owner("/metrics", "u"), api.get_as_admin("/metrics"))
-    assert [answer.status_code for answer in answers] == [nobody, owner, admin]
+    assert [answer.status_code for answer in answers] == [anonymous, owner, admin]
 
 
-QUEUES = """
+QUEUES_TOML = """
 [payouts]
 collection = "payouts"
 
@@ -95,15 +95,15 @@ def test_a_scrape_has_the_queues_that_the_token_may_see(
     path: str,
     expected: set[str] | int,
 ) -> None:
-    """A case without a role has JOBMON_METRICS=open, and sends no token."""
+    """A case without a role has JOBMON_METRICS=open and sends no token."""
     file = tmp_path / "queues.toml"
-    file.write_text(QUEUES)
+    file.write_text(QUEUES_TOML)
     granted = {"admin": {ADMIN_DASHBOARD}, "mailer": {"MAILS"}}
     granted["operator"] = {ADMIN_DASHBOARD, "MAILS"}
     settings = make_settings(
         queues=str(file),
         metrics="token" if role else "open",
-        role_permissions={name: frozenset(it) for name, it in granted.items()},
+        role_permissions={name: frozenset(names) for name, names in granted.items()},
     )
     api = Api(create_app(settings, watched.client))
     answer = api.get(path, token=api.token(role=role) if role else None)
@@ -112,13 +112,13 @@ def test_a_scrape_has_the_queues_that_the_token_may_see(
         return
     assert answer.status_code == 200
     labels = [dict(labels) for _, labels in samples(answer.text)]
-    assert {found["queue"] for found in labels if "queue" in found} == expected
+    assert {sample["queue"] for sample in labels if "queue" in sample} == expected
 
 
 def test_metrics_come_in_both_formats(api: Api) -> None:
     headers = {"Authorization": f"Bearer {api.token()}"}
-    plain = api.client.get("/metrics", headers=headers)
-    assert plain.content_type.startswith("text/plain; version=")
+    text_format = api.client.get("/metrics", headers=headers)
+    assert text_format.content_type.startswith("text/plain; version=")
     open_metrics = api.client.get(
         "/metrics", headers=headers | {"Accept": "application/openmetrics-text; version=1.0.0"}
     )
@@ -126,23 +126,23 @@ def test_metrics_come_in_both_formats(api: Api) -> None:
     assert open_metrics.text.endswith("# EOF\n")
 
 
-def test_metrics_of_the_service_remain_with_the_database_unreachable(
+def test_an_unreachable_database_does_not_hide_the_metrics_of_the_service(
     make_settings: Callable[..., Settings],
 ) -> None:
     settings = make_settings(mongo_uri="mongodb://127.0.0.1:1/", server_selection_timeout_ms=50)
     api = Api(create_app(settings))
     answer = api.get_as_admin("/metrics")
     assert answer.status_code == 200
-    found = samples(api.get_as_admin("/metrics").text)
-    assert value(found, "jobmon_database_up") == 0
+    scrape = samples(api.get_as_admin("/metrics").text)
+    assert value(scrape, "jobmon_database_up") == 0
     for unknown in ("database_readable", "own_database_readable", "collector_up", "jobs_estimated"):
-        assert value(found, f"jobmon_{unknown}") is None
-    assert not any(name.startswith("jobmon_jobs") for name, _ in found)
-    assert value(found, "jobmon_http_requests_total", route="/metrics", method="GET", status="200")
+        assert value(scrape, f"jobmon_{unknown}") is None
+    assert not any(name.startswith("jobmon_jobs") for name, _ in scrape)
+    assert value(scrape, "jobmon_http_requests_total", route="/metrics", method="GET", status="200")
     api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_a_queue_whose_server_does_not_answer_is_down_and_hides_no_other(
+def test_a_queue_whose_server_does_not_answer_is_down_and_the_others_are_up(
     mongod: Mongod,
     database: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
@@ -158,16 +158,16 @@ def test_a_queue_whose_server_does_not_answer_is_down_and_hides_no_other(
             server_selection_timeout_ms=1_000,
         )
         api = Api(create_app(settings))
-        found = samples(api.get_as_admin("/metrics").text)
+        scrape = samples(api.get_as_admin("/metrics").text)
         for queue in api.app.extensions["jobmon_queues"].open_all():
             queue.connection.close()
-    up = {name: value(found, "jobmon_database_up", queue=name) for name in ("well", "frozen")}
+    up = {name: value(scrape, "jobmon_database_up", queue=name) for name in ("well", "frozen")}
     assert up == {"well": 1, "frozen": 0}
-    assert value(found, "jobmon_queue_scraped", queue="frozen") == 0
-    assert value(found, "jobmon_jobs_estimated", queue="well") == 0
+    assert value(scrape, "jobmon_queue_scraped", queue="frozen") == 0
+    assert value(scrape, "jobmon_jobs_estimated", queue="well") == 0
 
 
-class Commands(CommandListener):
+class CommandRecorder(CommandListener):
     """The commands that a client sent to its server."""
 
     def __init__(self) -> None:
@@ -190,12 +190,12 @@ class Commands(CommandListener):
 def test_a_scrape_reads_no_watched_document(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> None:
-    sent = Commands()
+    recorder = CommandRecorder()
     uri = database_uri(mongod, database)
-    with MongoClient[dict[str, Any]](uri, event_listeners=[sent], tz_aware=True) as client:
+    with MongoClient[dict[str, Any]](uri, event_listeners=[recorder], tz_aware=True) as client:
         api = Api(create_app(make_settings(mongo_uri=uri), client))
         assert api.get_as_admin("/metrics").status_code == 200
-        commands = set(sent.commands)
+        commands = set(recorder.commands)
     assert commands == {
         ("ping", "1"),
         ("hello", "1"),  # the kind of deployment, once per process
@@ -205,6 +205,6 @@ def test_a_scrape_reads_no_watched_document(
         ("find", "job_attempts"),
         ("count", "jobs"),  # without a filter: from the metadata
     }
-    hints = [command["hint"] for command in sent.finds if command["find"] != "revoked_tokens"]
+    hints = [command["hint"] for command in recorder.finds if command["find"] != "revoked_tokens"]
     assert hints == [{"_id": 1}, {"_id": 1}]
-    assert all(command["projection"] == {"_id": True} for command in sent.finds[-2:])
+    assert all(command["projection"] == {"_id": True} for command in recorder.finds[-2:])

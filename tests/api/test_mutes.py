@@ -1,4 +1,4 @@
-"""`GET /admin/jobs/mutes`, and the mutes on the page: catches one that hides who made it."""
+"""Mutes over HTTP: catches a mute without its person or end, and a bad mute that is accepted."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from ..conftest import Api
 ADA = Person(subject="ada", role="ops", address="10.0.0.1")
 
 
-def test_mutes_are_listed_with_their_person_and_their_end(api: Api) -> None:
+def test_mutes_are_listed_newest_first_with_their_persons_and_ends(api: Api) -> None:
     connection = api.app.extensions["jobmon_connection"]
     records = MuteRecords(connection, connection, Redactor())
     now = datetime.now(UTC)
@@ -36,17 +36,17 @@ def test_mutes_are_listed_with_their_person_and_their_end(api: Api) -> None:
         reason="away",
     )
     records.add(second)
-    found: list[dict[str, Any]] = api.get_as_admin("/admin/jobs/mutes").json["data"]
-    assert [(each["kind"], each["types"], each["isActive"]) for each in found] == [
+    mutes: list[dict[str, Any]] = api.get_as_admin("/admin/jobs/mutes").json["data"]
+    assert [(mute["kind"], mute["types"], mute["isActive"]) for mute in mutes] == [
         ("stalled_types", "mail*", True),
         (None, "", False),
     ]
-    assert found[0]["by"] == {"subject": "ada", "role": "ops", "address": "10.0.0.1"}
-    assert found[0]["endedAt"] is None
-    assert found[1]["endedBy"]["subject"] == "bob"
+    assert mutes[0]["by"] == {"subject": "ada", "role": "ops", "address": "10.0.0.1"}
+    assert mutes[0]["endedAt"] is None
+    assert mutes[1]["endedBy"]["subject"] == "bob"
 
 
-def test_mutes_are_made_and_ended_by_the_api(
+def test_mutes_are_made_and_ended_over_http(
     make_settings: Callable[..., Settings], watched: Any
 ) -> None:
     granted = {"admin": frozenset({ADMIN_DASHBOARD, NOTICES_MUTE})}
@@ -58,15 +58,15 @@ def test_mutes_are_made_and_ended_by_the_api(
 
     until = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
     body = {"kind": "new_dead_jobs", "types": "mail.*", "until": until, "reason": "known"}
-    made = post("", body)
-    assert made.status_code == 201, made.text
-    assert (made.json["mode"], made.json["by"]["subject"]) == ("mute", "ada")
-    assert made.json["isActive"] is True
-    ended = post(f"/{made.json['id']}/end", {"reason": "mended"})
+    mute = post("", body)
+    assert mute.status_code == 201, mute.text
+    assert (mute.json["mode"], mute.json["by"]["subject"]) == ("mute", "ada")
+    assert mute.json["isActive"] is True
+    ended = post(f"/{mute.json['id']}/end", {"reason": "repaired"})
     assert (ended.status_code, ended.json["isActive"]) == (200, False)
     assert ended.json["endedBy"]["subject"] == "ada"
     assert post(f"/{'0' * 20}/end", {}).status_code == 404
-    for changed, field in (
+    for changes, field in (
         ({"kind": "other"}, "kind"),
         ({"until": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}, "until"),
         ({"until": "soon"}, "until"),
@@ -75,6 +75,6 @@ def test_mutes_are_made_and_ended_by_the_api(
         ({"mode": "acknowledge", "kind": None}, "kind"),
         ({"minutes": 5}, "minutes"),
     ):
-        refused = post("", body | changed)
-        assert refused.status_code == 422, changed
+        refused = post("", body | changes)
+        assert refused.status_code == 422, changes
         assert field in refused.json["error"]["details"], refused.text

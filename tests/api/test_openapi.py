@@ -1,5 +1,5 @@
 """The OpenAPI document: catches a route, parameter or error that it lacks, and an answer that
-does not match it, also if a watched document is odd."""
+does not match it, even if a watched document is odd."""
 
 import copy
 import re
@@ -33,7 +33,7 @@ QUEUE, STATS, SERIES, TYPES = (
 # Blueprints without JSON routes, and the document itself.
 UNDOCUMENTED = {"dashboard", "openapi", "metrics"}
 
-ODD = [
+ODD_JOBS = [
     {},
     {"jobId": "odd", "status": 7, "type": None, "priority": "high", "createdAt": "yesterday"},
     {"jobId": 5, "status": "on-hold", "createdBy": {"team": 1}, "createdAt": [NOW]},
@@ -59,7 +59,7 @@ def document(api: Api) -> dict[str, Any]:
     return answer.json
 
 
-def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def iterate_operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, methods in document["paths"].items():
         for method in ("get", "post"):
             if method in methods:
@@ -74,7 +74,7 @@ def resolve(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
 
 
 def close_schema(part: Any) -> Any:
-    """The same schema, without other properties than its own."""
+    """The same schema, with `additionalProperties: false` in every object that has properties."""
     if isinstance(part, list):
         return [close_schema(inner) for inner in part]
     if not isinstance(part, dict):
@@ -83,7 +83,7 @@ def close_schema(part: Any) -> Any:
     return {key: close_schema(inner) for key, inner in part.items()} | closed
 
 
-def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+def check_value(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
     root = close_schema(copy.deepcopy(schema | {"components": document["components"]}))
     formats = Draft202012Validator.FORMAT_CHECKER
     assert "date-time" in formats.checkers
@@ -99,26 +99,26 @@ def check_answer(
     response = resolve(document, responses[str(answer.status_code)])
     for name, header in response.get("headers", {}).items():
         value: Any = answer.headers[name]
-        number = header["schema"]["type"] == "integer"
-        check(document, header["schema"], int(value) if number else value)
+        is_integer = header["schema"]["type"] == "integer"
+        check_value(document, header["schema"], int(value) if is_integer else value)
     media = response["content"][answer.mimetype]
     if answer.mimetype == "application/json":
-        check(document, media["schema"], answer.json)
+        check_value(document, media["schema"], answer.json)
         code = answer.json.get("error", {}).get("code")
-        # These messages vary, as do all with details.
+        # The messages of `rate_limited`, and of errors with details, vary.
         varies = code == "rate_limited" or "details" in answer.json.get("error", {})
         if code is not None and not varies:
             assert answer.json == examples.ERRORS[code]
         return answer.json
-    check(document, media["schema"], answer.text)
+    check_value(document, media["schema"], answer.text)
     return {}
 
 
 def validate(document: dict[str, Any]) -> None:
     """Check the document with the specification's schema.
 
-    The validator is imported only here: this takes half a second, and every process of a run
-    imports this file.
+    The validator is imported only here, because its import takes half a second and every process
+    of a run imports this file.
     """
     from openapi_spec_validator import OpenAPIV31SpecValidator  # noqa: PLC0415
 
@@ -133,25 +133,25 @@ def test_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
 def test_document_without_actions_has_no_route_for_them(
     document: dict[str, Any], make_settings: Callable[..., Settings], watched: Any
 ) -> None:
-    plain = Api(create_app(make_settings(), watched.client)).get("/openapi.json").json
-    kept = {
-        path: {method: each for method, each in about.items() if method != "post"}
-        for path, about in document["paths"].items()
+    without_actions = Api(create_app(make_settings(), watched.client)).get("/openapi.json").json
+    expected_paths = {
+        path: {name: part for name, part in methods.items() if name != "post"}
+        for path, methods in document["paths"].items()
         if "action" not in path and not path.endswith("/end")
     }
-    assert plain["paths"] == kept
-    assert len(document["paths"]) == len(kept) + 12
-    assert all(set(methods) <= {"get", "parameters"} for methods in kept.values())
-    added = [tag["name"] for tag in document["tags"] if tag not in plain["tags"]]
+    assert without_actions["paths"] == expected_paths
+    assert len(document["paths"]) == len(expected_paths) + 12
+    assert all(set(methods) <= {"get", "parameters"} for methods in expected_paths.values())
+    added = [tag["name"] for tag in document["tags"] if tag not in without_actions["tags"]]
     assert added == ["actions", "mutes"]
 
 
 def test_checked_in_document_is_up_to_date() -> None:
-    now = CliRunner().invoke(main, ["openapi"])
-    assert now.exit_code == 0
-    assert now.output.endswith("}\n")
-    is_renewed = (ROOT / "docs/openapi.json").read_text(encoding="utf-8") == now.output
-    assert is_renewed, (
+    generated = CliRunner().invoke(main, ["openapi"])
+    assert generated.exit_code == 0
+    assert generated.output.endswith("}\n")
+    is_up_to_date = (ROOT / "docs/openapi.json").read_text(encoding="utf-8") == generated.output
+    assert is_up_to_date, (
         "docs/openapi.json is out of date; renew it: jobmon openapi > docs/openapi.json"
     )
 
@@ -172,9 +172,9 @@ def test_every_json_route_is_documented_with_its_methods(
     assert len(routes) >= 8
 
 
-def test_everything_has_a_name_and_a_description(document: dict[str, Any]) -> None:
+def test_everything_is_described_and_every_answer_has_an_example(document: dict[str, Any]) -> None:
     ids = []
-    for path, operation in operations(document):
+    for path, operation in iterate_operations(document):
         ids.append(operation["operationId"])
         assert operation["summary"], path
         shared = document["paths"][path].get("parameters", [])
@@ -185,32 +185,32 @@ def test_everything_has_a_name_and_a_description(document: dict[str, Any]) -> No
             assert "example" in media or "examples" in media, (path, status)
     assert len(set(ids)) == len(ids)
     for name, schema in document["components"]["schemas"].items():
-        for field, about in schema["properties"].items():
-            assert "description" in about or "$ref" in about, (name, field)
+        for field, spec in schema["properties"].items():
+            assert "description" in spec or "$ref" in spec, (name, field)
 
 
 def test_names_follow_one_convention(document: dict[str, Any]) -> None:
-    """Catches a name in another case, a boolean or a duration that does not look like one."""
+    """Catches a name in another case, a boolean without `is`, and milliseconds without `Ms`."""
     for name, schema in document["components"]["schemas"].items():
         assert not name.endswith("Answer"), name
         is_meta = name.endswith("Meta")
-        for field, about in schema["properties"].items():
-            form = "[a-z]+(_[a-z]+)*" if is_meta else "[a-z]+[0-9]*([A-Z][a-z]*)*"
-            assert re.fullmatch(form, field), (name, field)
-            if "boolean" in str(about.get("type")):
+        for field, spec in schema["properties"].items():
+            pattern = "[a-z]+(_[a-z]+)*" if is_meta else "[a-z]+[0-9]*([A-Z][a-z]*)*"
+            assert re.fullmatch(pattern, field), (name, field)
+            if "boolean" in str(spec.get("type")):
                 assert re.match("is[A-Z_]|.*(IsExact|_is_exact)$", field), (name, field)
-            if re.search("milliseconds", about.get("description", "")) and "$ref" not in about:
+            if re.search("milliseconds", spec.get("description", "")) and "$ref" not in spec:
                 assert re.search("Ms|^p[0-9]+$", field), (name, field)
-    for path, operation in operations(document):
+    for path, operation in iterate_operations(document):
         shared = document["paths"][path].get("parameters", [])
         for parameter in [*operation.get("parameters", []), *shared]:
-            form = (
+            pattern = (
                 "[A-Z][a-z]+(-[A-Z][a-z]+)*" if parameter["in"] == "header" else "[a-z]+(_[a-z]+)*"
             )
-            assert re.fullmatch(form, parameter["name"]), (path, parameter["name"])
+            assert re.fullmatch(pattern, parameter["name"]), (path, parameter["name"])
 
 
-def test_parameters_have_bounds_defaults_and_repetition(
+def test_parameters_of_lists_have_bounds_and_defaults(
     document: dict[str, Any],
 ) -> None:
     listed = document["paths"][QUEUE]["get"]["parameters"]
@@ -250,30 +250,30 @@ def test_fields_that_can_be_searched_are_documented_once_for_all_queues(
         document = api.app.extensions["flask-smorest"]["apis"][""]["ext_obj"].to_dict()
         validate(document)
         for route in (QUEUE, "/jobs"):
-            found = document["paths"][route]["get"]["parameters"]
-            search = [it for it in found if it["name"].startswith("payload")]
-            names = [it["name"] for it in search]
+            parameters = document["paths"][route]["get"]["parameters"]
+            fields = [field for field in parameters if field["name"].startswith("payload")]
+            names = [field["name"] for field in fields]
             assert names == ["payload.orderId", "payload.customer.email"]
-            assert search[0]["schema"]["items"] == {"type": "string", "maxLength": 1_000}
+            assert fields[0]["schema"]["items"] == {"type": "string", "maxLength": 1_000}
     assert api.get("/openapi.json").json == document
 
 
 def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
-    seen = 0
-    for _, operation in operations(document):
+    checked = 0
+    for _, operation in iterate_operations(document):
         for response in operation["responses"].values():
             for media in resolve(document, response)["content"].values():
                 values = [media["example"]] if "example" in media else []
                 values += [example["value"] for example in media.get("examples", {}).values()]
                 for value in values:
-                    check(document, media["schema"], value)
-                    seen += 1
-    assert seen > 30
+                    check_value(document, media["schema"], value)
+                    checked += 1
+    assert checked > 30
 
 
 def test_documented_security_matches_the_routes(api: Api, document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
-    for path, operation in operations(document):
+    for path, operation in iterate_operations(document):
         method = operation["method"]
         address = path.replace("{job_id}", "some-id").replace("{action_id}", "0" * 20)
         address = address.replace("{mute_id}", "0" * 20)
@@ -289,15 +289,15 @@ def test_documented_security_matches_the_routes(api: Api, document: dict[str, An
             check_answer(document, path, refused, method)
 
 
-def request_everything(api: Api, document: dict[str, Any], ids: list[str]) -> None:
+def check_answers_about_jobs(api: Api, document: dict[str, Any], ids: list[str]) -> None:
     token = api.token()
     for query in ({}, {"per_page": 2}, {"sort": "createdAt"}, {"status": "on-hold"}):
         answer = api.get(QUEUE, token=token, **query)
         assert answer.status_code == 200, answer.text
         assert check_answer(document, QUEUE, answer)["data"]
-    for form in ("csv", "ndjson"):
-        check_answer(document, QUEUE, api.get(QUEUE, token=token, format=form))
-        check_answer(document, "/jobs", api.get("/jobs", token=token, format=form))
+    for file_format in ("csv", "ndjson"):
+        check_answer(document, QUEUE, api.get(QUEUE, token=token, format=file_format))
+        check_answer(document, "/jobs", api.get("/jobs", token=token, format=file_format))
     check_answer(document, "/jobs", api.get("/jobs", token=token))
     for job_id in ids:
         answer = api.get(f"/jobs/{job_id}", token=token)
@@ -312,14 +312,14 @@ def request_everything(api: Api, document: dict[str, Any], ids: list[str]) -> No
 def test_answers_about_odd_documents_match_the_document(
     real_api: Api, database: Any, document: dict[str, Any]
 ) -> None:
-    database.jobs.insert_many(copy.deepcopy(ODD))
+    database.jobs.insert_many(copy.deepcopy(ODD_JOBS))
     database.job_attempts.insert_one(
         {"jobId": "late", "attemptNumber": 1, "status": "failed", "startedAt": NOW,
          "finishedAt": NOW + timedelta(seconds=1), "error": {"code": "E"}}
     )  # fmt: skip
     create_indexes(real_api.app.extensions["jobmon_connection"])
-    request_everything(
-        real_api, document, [job["jobId"] for job in ODD if isinstance(job.get("jobId"), str)]
+    check_answers_about_jobs(
+        real_api, document, [job["jobId"] for job in ODD_JOBS if isinstance(job.get("jobId"), str)]
     )
     window = {"from": NOW.isoformat(), "to": (NOW + timedelta(minutes=5)).isoformat()}
     token = real_api.token()
@@ -339,45 +339,45 @@ def test_errors_match_the_document(
     monkeypatch: pytest.MonkeyPatch,
     make_settings: Callable[..., Settings],
 ) -> None:
-    def ask(path: str, expected: int, api: Api = api, **query: Any) -> None:
+    def check_status(path: str, expected: int, api: Api = api, **query: Any) -> None:
         answer = api.get_as_admin(path.replace("{job_id}", "none"), **query)
         assert answer.status_code == expected, answer.text
         check_answer(document, path, answer)
 
     for path in (QUEUE, "/jobs"):
-        ask(path, 422, page="x", status="s" * 201, cursor="!")
-    ask("/jobs", 422, owner="ada", error_code="E")
+        check_status(path, 422, page="x", status="s" * 201, cursor="!")
+    check_status("/jobs", 422, owner="ada", error_code="E")
     for path in (SERIES, TYPES):
-        ask(path, 422, **{"from": "x"})
-    ask("/jobs/{job_id}", 403)
-    ask("/job", 403, id="never")
-    ask("/job", 422)
+        check_status(path, 422, **{"from": "x"})
+    check_status("/jobs/{job_id}", 403)
+    check_status("/job", 403, id="never")
+    check_status("/job", 422)
     answer = api.get_as_admin("/jobs/a/b")
     assert answer.status_code == 403
     check_answer(document, "/jobs/{job_id}", answer)
     limited = Api(create_app(make_settings(rate_limit="1/hour"), watched.client))
-    ask(STATS, 200, limited)
-    ask(STATS, 429, limited)
+    check_status(STATS, 200, limited)
+    check_status(STATS, 429, limited)
 
-    def fails(fault: Exception) -> Callable[..., Any]:
+    def failing(fault: Exception) -> Callable[..., Any]:
         def fail(*_: Any, **__: Any) -> Any:
             raise fault
 
         return fail
 
     monkeypatch.setattr(RollupReader, "progress", lambda _: None)
-    ask(SERIES, 503, **{"from": (NOW - timedelta(hours=8)).isoformat()})
-    monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", fails(ExecutionTimeout("x", 50)))
-    ask(STATS, 200)  # an estimate
-    monkeypatch.setattr(JobStore, "get_job", fails(AutoReconnect("x")))
-    ask("/jobs/{job_id}", 503)
-    monkeypatch.setattr(StatsReader, "stats", fails(RuntimeError("x")))
-    ask(STATS, 500)
-    away = create_app(
+    check_status(SERIES, 503, **{"from": (NOW - timedelta(hours=8)).isoformat()})
+    monkeypatch.setattr(LiveStats, "_counts_by_status_and_type", failing(ExecutionTimeout("x", 50)))
+    check_status(STATS, 200)  # an estimate
+    monkeypatch.setattr(JobStore, "get_job", failing(AutoReconnect("x")))
+    check_status("/jobs/{job_id}", 503)
+    monkeypatch.setattr(StatsReader, "stats", failing(RuntimeError("x")))
+    check_status(STATS, 500)
+    unreachable = create_app(
         make_settings(mongo_uri="mongodb://127.0.0.1:1/x", server_selection_timeout_ms=50)
     )
-    ask("/readyz", 503, Api(away))
-    away.extensions["jobmon_connection"].client.close()
+    check_status("/readyz", 503, Api(unreachable))
+    unreachable.extensions["jobmon_connection"].client.close()
 
 
 def test_docs_page_is_open_under_a_strict_policy_and_names_missing_assets(

@@ -33,30 +33,30 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def served(
+def url(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The address of a service with its indexes, over a few jobs on the real server.
+    """The URL of a service with its indexes, over thirty jobs on the real server.
 
-    In another process: the driver uses random numbers, which hypothesis forbids in its own.
+    The service has a process of its own: hypothesis controls the random numbers of this process.
     """
     database = mongo["test_openapi_tools"]
     database.jobs.insert_many(
         {
-            "jobId": f"job-{number}",
-            "createdBy": ["root", "bob"][number % 2],
-            "status": ["dlq", "queued", "odd"][number % 3],
-            "type": ["email.send", None][number % 2],
-            "createdAt": ["long ago", NOW + timedelta(seconds=number)][number % 5 > 0],
+            "jobId": f"job-{index}",
+            "createdBy": ["root", "bob"][index % 2],
+            "status": ["dlq", "queued", "odd"][index % 3],
+            "type": ["email.send", None][index % 2],
+            "createdAt": ["long ago", NOW + timedelta(seconds=index)][index % 5 > 0],
             "lastError": {"code": "E", "message": "broken"},
-            "payload": {"password": "p", "n": number},
+            "payload": {"password": "p", "n": index},
         }
-        for number in range(30)
+        for index in range(30)
     )
     rollups = f"{database.name}_rollups"
     uri = database_uri(mongod, database)
     index_queue(Settings(mongo_uri=uri))
-    # Without a collector long windows are a 503.
+    # The service runs a collector: without one, long windows get 503.
     permissions = "+".join(("ADMIN_DASHBOARD", *ACTION_PERMISSIONS))
     environment = {
         "JOBMON_ROLLUP_DB": rollups,
@@ -75,7 +75,7 @@ def served(
 
 
 # Schemas of single parameters cannot describe how parameters combine, so 422 is accepted. 403 and
-# 404 are for the id of a missing job or request, 409 for a decision that comes too late.
+# 404 are for the id of a missing job or request, 409 for a request that is already decided.
 CONFIG = {
     "checks": {
         "positive_data_acceptance": {"expected-statuses": ["2xx", "403", "404", "409", "422"]},
@@ -93,11 +93,11 @@ schema = schemathesis.openapi.from_path(DOCUMENT, config=schemathesis.Config.fro
     database=None,
     suppress_health_check=list(HealthCheck),  # `api` is created once and does not change
 )
-def test_schemathesis_finds_nothing(case: Any, api: Api, served: str) -> None:
-    # A header that is wrong or missing on purpose must stay so.
+def test_schemathesis_finds_no_wrong_answer(case: Any, api: Api, url: str) -> None:
+    # Keep a header that the case makes wrong or leaves out.
     is_wrong = case.meta is not None and case.meta.is_negative_at(ParameterLocation.HEADER)
     headers = {} if is_wrong else {"Authorization": f"Bearer {api.token()}"}
-    response = case.call(base_url=served, headers=headers)
+    response = case.call(base_url=url, headers=headers)
     if response.status_code == HTTPStatus.REQUEST_URI_TOO_LONG:  # from gunicorn, before any route
         assert len(response.request.path_url) > 8_000
         return
@@ -130,7 +130,7 @@ print(job.last_error.message, job.payload["password"], refused.error.code)
 """
 
 
-def test_a_generated_client_compiles_and_lists_jobs(api: Api, served: str, tmp_path: Path) -> None:
+def test_a_generated_client_compiles_and_lists_jobs(api: Api, url: str, tmp_path: Path) -> None:
     def run(*command: str) -> str:
         done = subprocess.run(
             [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -148,6 +148,6 @@ def test_a_generated_client_compiles_and_lists_jobs(api: Api, served: str, tmp_p
     assert "warning" not in output.lower()
     run("-m", "compileall", "-q", str(package))
     (tmp_path / "list_jobs.py").write_text(LIST_JOBS)
-    listed, detail = run("list_jobs.py", served, api.token()).splitlines()
+    listed, detail = run("list_jobs.py", url, api.token()).splitlines()
     assert listed == "7 20 30 True"
     assert detail == "broken [redacted] token_invalid"

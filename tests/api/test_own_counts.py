@@ -15,26 +15,26 @@ ROUTE = "/job/counts"
 def jobs(watched: Any) -> None:
     labels = [("queued", "mail"), ("queued", "pay"), ("dlq", "mail"), ("odd", "mail")]
     watched.jobs.insert_many(
-        {"jobId": f"{owner}-{number}", "status": status, "type": job_type, "createdBy": owner}
-        for owner, times in (("ada", 1), ("bob", 3))
-        for number, (status, job_type) in enumerate(labels * times)
+        {"jobId": f"{owner}-{index}", "status": status, "type": job_type, "createdBy": owner}
+        for owner, copies in (("ada", 1), ("bob", 3))
+        for index, (status, job_type) in enumerate(labels * copies)
     )
 
 
 @pytest.mark.usefixtures("jobs")
 def test_own_jobs_are_counted_by_status(api: Api) -> None:
     answer = api.get_as_owner(ROUTE, "ada").json
-    nothing = dict.fromkeys(("leased", "failed", "succeeded", "cancelled"), 0)
-    assert answer["statusCounts"] == nothing | {"queued": 2, "dlq": 1}
+    zeros = dict.fromkeys(("leased", "failed", "succeeded", "cancelled"), 0)
+    assert answer["statusCounts"] == zeros | {"queued": 2, "dlq": 1}
     assert (answer["totalJobs"], answer["reasons"]) == (4, {})
     mail = api.get_as_owner(ROUTE, "ada", type=["mail", "x"]).json
-    assert mail["statusCounts"] == nothing | {"queued": 1, "dlq": 1}
+    assert mail["statusCounts"] == zeros | {"queued": 1, "dlq": 1}
     assert api.get_as_owner(ROUTE, "ada", type="p*").json["totalJobs"] == 1
     assert api.get(ROUTE, token=api.token("root")).json["totalJobs"] == 0
 
 
 @pytest.mark.usefixtures("jobs")
-def test_many_jobs_are_a_lower_bound_with_the_reason(
+def test_counts_beyond_the_limit_are_lower_bounds_with_the_reason(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_counts, "COUNTED_UP_TO", 2)

@@ -43,10 +43,10 @@ def test_list_parameters_make_one_typed_query() -> None:
 
 
 def test_window_of_a_list_is_the_time_of_creation() -> None:
-    between = {"from": f"{DATE}T03:00", "to": f"{DATE}T04:00Z"}
+    window = {"from": f"{DATE}T03:00", "to": f"{DATE}T04:00Z"}
     start = datetime.fromisoformat(f"{DATE}T03:00").replace(tzinfo=UTC)
-    found = ListParameters().load(between).job_filter
-    assert found == JobFilter(created_from=start, created_to=start + timedelta(hours=1))
+    hour = ListParameters().load(window).job_filter
+    assert hour == JobFilter(created_from=start, created_to=start + timedelta(hours=1))
     recent = OwnListParameters().load({"range": "90m", "to": ""}).job_filter
     assert recent.created_from is not None
     assert timedelta() <= datetime.now(UTC) - recent.created_from - timedelta(minutes=90) < MINUTE
@@ -81,42 +81,42 @@ def test_confine_to_keeps_the_other_filters() -> None:
     assert query.job_filter == JobFilter(statuses=("dlq",), owner="ada", is_own=True)
 
 
-def test_cursor_of_another_sort_names_the_cursor() -> None:
+def test_a_bad_cursor_or_one_of_another_sort_names_the_parameter() -> None:
     cursor = Cursor(at=None, id="a", page=1).encode()
-    for wrong in ({"cursor": cursor, "sort": "createdAt"}, {"cursor": "!"}):
+    for query in ({"cursor": cursor, "sort": "createdAt"}, {"cursor": "!"}):
         with pytest.raises(ValidationError) as refused:
-            ListParameters().load(wrong)
+            ListParameters().load(query)
         assert list(refused.value.messages_dict) == ["cursor"]
 
 
-def test_a_repeated_query_has_the_same_meaning_but_a_range_ends_now(
+def test_a_repeated_query_is_cached_unless_it_has_a_range(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches a cached range, whose window does not move with the time."""
+    """Catches a cached window of `range`, which would no longer end now."""
     parameters = ListParameters()
 
-    def read(text: str) -> ListQuery:
-        with Flask("test").test_request_context(f"/?{text}"):
+    def read(query_string: str) -> ListQuery:
+        with Flask("test").test_request_context(f"/?{query_string}"):
             query: ListQuery = parameters.read(request)
             return query
 
     assert read("status=dlq") is read("status=dlq")
     assert read("status=dlq").job_filter.statuses == ("dlq",)
     assert read("").job_filter.statuses == ()
-    for text in ("range=15m", "r%61nge=15m"):
-        before = read(text).job_filter.created_from
+    for query_string in ("range=15m", "r%61nge=15m"):
+        cached_start = read(query_string).job_filter.created_from
         later = datetime.now(UTC) + timedelta(hours=1)
         with monkeypatch.context() as patch:
             patch.setattr("jobmon.api.queries.datetime", Mock(now=Mock(return_value=later)))
-            after = read(text).job_filter.created_from
-        assert before is not None
+            after = read(query_string).job_filter.created_from
+        assert cached_start is not None
         assert after is not None
-        assert after - before >= timedelta(minutes=59)
+        assert after - cached_start >= timedelta(minutes=59)
 
 
-def test_remembered_queries_are_bounded() -> None:
+def test_the_number_of_cached_queries_is_limited() -> None:
     parameters = ListParameters()
-    for number in range(3 * MAX_CACHED):
-        with Flask("test").test_request_context(f"/?page={number + 1}"):
-            assert parameters.read(request).page == number + 1
+    for page in range(1, 3 * MAX_CACHED):
+        with Flask("test").test_request_context(f"/?page={page}"):
+            assert parameters.read(request).page == page
     assert len(parameters._cached) <= MAX_CACHED

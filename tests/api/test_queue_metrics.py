@@ -52,11 +52,11 @@ def samples(text: str) -> Samples:
     }
 
 
-def value(found: Samples, name: str, **labels: str) -> float | None:
+def value(scrape: Samples, name: str, **labels: str) -> float | None:
     """The value of a sample, by default of the queue `default`; None if there is no such sample."""
     if not name.startswith("jobmon_http_"):
         labels.setdefault("queue", "default")
-    return found.get((name, frozenset(labels.items())))
+    return scrape.get((name, frozenset(labels.items())))
 
 
 def promtool() -> str:
@@ -68,7 +68,7 @@ def promtool() -> str:
 
 
 class Rollup:
-    """The documents of a collector; 300 jobs came in the last half hour, and `completed` ended."""
+    """A collector's documents: 300 jobs enqueued and `completed` ended in the last half hour."""
 
     completed = 600
 
@@ -143,17 +143,17 @@ class HealthyProbe:
         return DatabaseHealth(ping_ms=0.4, is_up=True, is_readable=True, is_ready=True)
 
 
-def scraped(rollup: Rollup, max_types: int = 100) -> Samples:
+def scrape_queue(rollup: Rollup, max_types: int = 100) -> Samples:
     """The queue's samples in a scrape."""
     return samples(render_metrics(rollup, max_types))
 
 
 def render_metrics(rollup: Rollup, max_types: int = 100) -> str:
-    """The metrics of a queue with these documents of a collector."""
-    return render_queues([queue_with("default", rollup)], QueueMetrics(max_types))
+    """The metrics of a queue with these documents of a collector, as text."""
+    return render_queues([make_queue("default", rollup)], QueueMetrics(max_types))
 
 
-def queue_with(name: str, rollup: Rollup, probe: Any = None) -> Any:
+def make_queue(name: str, rollup: Rollup, probe: Any = None) -> Any:
     """A queue in a deployment of its own, with these documents of a collector."""
     return SimpleNamespace(
         name=name,
@@ -187,26 +187,26 @@ TALLY.run.update({bucket(700): 4})
 
 
 def test_queue_metrics_are_in_base_units() -> None:
-    found = scraped(Rollup({("queued", "mail"): 2, ("dlq", "mail"): 1}, {"mail": TALLY}))
-    assert value(found, "jobmon_database_up") == 1
-    assert value(found, "jobmon_collector_up") == 1
-    assert value(found, "jobmon_jobs", status="queued", type="mail") == 2
-    assert value(found, "jobmon_jobs", status="failed", type="mail") == 0
-    assert value(found, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
-    assert value(found, "jobmon_expired_leases") == 3
-    assert value(found, "jobmon_due_jobs") == 4
-    assert value(found, "jobmon_oldest_due_job_seconds", type="mail") == pytest.approx(30, abs=0.1)
-    assert value(found, "jobmon_scheduled_jobs") == 5
-    assert value(found, "jobmon_backlog_grows") == 0
-    assert value(found, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)
-    assert 2 <= (value(found, "jobmon_stats_age_seconds", source="rollup") or 0) < 10
-    assert value(found, "jobmon_counters_age_seconds") == 1.5
-    assert value(found, "jobmon_history_age_seconds") == 2.5
-    assert value(found, "jobmon_jobs_estimated") == 17
-    assert value(found, "jobmon_database_readable") == 1
-    assert value(found, "jobmon_own_database_readable") == 1
-    assert value(found, "jobmon_queue_scraped") == 1
-    groups = [value(found, "jobmon_error_groups", status=name) for name in GroupStatus]
+    scrape = scrape_queue(Rollup({("queued", "mail"): 2, ("dlq", "mail"): 1}, {"mail": TALLY}))
+    assert value(scrape, "jobmon_database_up") == 1
+    assert value(scrape, "jobmon_collector_up") == 1
+    assert value(scrape, "jobmon_jobs", status="queued", type="mail") == 2
+    assert value(scrape, "jobmon_jobs", status="failed", type="mail") == 0
+    assert value(scrape, "jobmon_oldest_queued_job_age_seconds") == pytest.approx(60, abs=0.1)
+    assert value(scrape, "jobmon_expired_leases") == 3
+    assert value(scrape, "jobmon_due_jobs") == 4
+    assert value(scrape, "jobmon_oldest_due_job_seconds", type="mail") == pytest.approx(30, abs=0.1)
+    assert value(scrape, "jobmon_scheduled_jobs") == 5
+    assert value(scrape, "jobmon_backlog_grows") == 0
+    assert value(scrape, "jobmon_backlog_clears_seconds") == pytest.approx(4 / 10 * 60)
+    assert 2 <= (value(scrape, "jobmon_stats_age_seconds", source="rollup") or 0) < 10
+    assert value(scrape, "jobmon_counters_age_seconds") == 1.5
+    assert value(scrape, "jobmon_history_age_seconds") == 2.5
+    assert value(scrape, "jobmon_jobs_estimated") == 17
+    assert value(scrape, "jobmon_database_readable") == 1
+    assert value(scrape, "jobmon_own_database_readable") == 1
+    assert value(scrape, "jobmon_queue_scraped") == 1
+    groups = [value(scrape, "jobmon_error_groups", status=name) for name in GroupStatus]
     assert groups == [1, 0, 1]
 
 
@@ -214,16 +214,16 @@ def test_groups_of_errors_have_no_sample_without_a_collector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Rollup, "read_groups", lambda _: None)
-    assert "jobmon_error_groups" not in {name for name, _ in scraped(Rollup({}, {}))}
+    assert "jobmon_error_groups" not in {name for name, _ in scrape_queue(Rollup({}, {}))}
 
 
 def test_unknown_values_have_no_sample() -> None:
     rollup = Rollup({("queued", "mail"): 1}, {"mail": TALLY})
-    nothing = dict.fromkeys(("oldest_queued", "due", "scheduled", "expired_leases"))
-    undated = replace(rollup._stats.health, **nothing, unknown=dict.fromkeys(nothing, "no dates"))
-    rollup._stats = replace(rollup._stats, health=undated, counts=None)
+    unknown = dict.fromkeys(("oldest_queued", "due", "scheduled", "expired_leases"))
+    health = replace(rollup._stats.health, **unknown, unknown=dict.fromkeys(unknown, "no dates"))
+    rollup._stats = replace(rollup._stats, health=health, counts=None)
     rollup.unknown = frozenset({"createdAt"})
-    found = {name for name, _ in scraped(rollup)}
+    scrape = {name for name, _ in scrape_queue(rollup)}
     for name in (
         "jobmon_jobs",
         "jobmon_oldest_queued_job_age_seconds",
@@ -232,87 +232,88 @@ def test_unknown_values_have_no_sample() -> None:
         "jobmon_scheduled_jobs",
         "jobmon_jobs_enqueued_total",
     ):
-        assert name not in found
-    assert "jobmon_jobs_dead_lettered_total" in found
+        assert name not in scrape
+    assert "jobmon_jobs_dead_lettered_total" in scrape
 
 
 def test_collector_up_has_no_sample_if_its_database_cannot_be_read() -> None:
     rollup = Rollup({}, {})
     rollup.is_readable = False
-    found = scraped(rollup)
-    assert value(found, "jobmon_own_database_readable") == 0
-    assert value(found, "jobmon_collector_up") is None
+    scrape = scrape_queue(rollup)
+    assert value(scrape, "jobmon_own_database_readable") == 0
+    assert value(scrape, "jobmon_collector_up") is None
 
 
 def test_a_backlog_that_grows_has_no_time_until_it_clears(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Rollup, "completed", 30)
-    found = scraped(Rollup({("queued", "mail"): 2_000}, {}))
-    assert value(found, "jobmon_backlog_grows") == 1
-    assert value(found, "jobmon_backlog_clears_seconds") is None
+    scrape = scrape_queue(Rollup({("queued", "mail"): 2_000}, {}))
+    assert value(scrape, "jobmon_backlog_grows") == 1
+    assert value(scrape, "jobmon_backlog_clears_seconds") is None
 
 
 def test_an_unknown_forecast_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rollup, "unknown", frozenset({"createdAt"}))
-    found = scraped(Rollup({("queued", "mail"): 2_000}, {}))
-    assert value(found, "jobmon_backlog_grows") is None
-    assert value(found, "jobmon_backlog_clears_seconds") is None
+    scrape = scrape_queue(Rollup({("queued", "mail"): 2_000}, {}))
+    assert value(scrape, "jobmon_backlog_grows") is None
+    assert value(scrape, "jobmon_backlog_clears_seconds") is None
 
 
 def test_a_forecast_is_made_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches scrapes that read half an hour of history again every 15 seconds."""
     gather = Mock(side_effect=queue_metrics.gather_forecast_evidence)
     monkeypatch.setattr(queue_metrics, "gather_forecast_evidence", gather)
-    reader, queue = QueueMetrics(100), queue_with("default", Rollup({("queued", "mail"): 9}, {}))
+    reader, queue = QueueMetrics(100), make_queue("default", Rollup({("queued", "mail"): 9}, {}))
     for _ in range(3):
         assert value(samples(render_queues([queue], reader)), "jobmon_backlog_grows") == 0
     assert gather.call_count == 1
 
 
-def test_due_jobs_beyond_the_count_limit_keep_a_sample() -> None:
+def test_due_jobs_beyond_the_count_limit_have_the_limit_as_their_sample() -> None:
     rollup = Rollup({("queued", "mail"): 2_000_000}, {})
-    many = replace(rollup._stats.health, due=None, scheduled=None, too_many_due=True)
-    rollup._stats = replace(rollup._stats, health=many)
-    found = scraped(rollup)
-    assert value(found, "jobmon_due_jobs") == 500_000
-    assert value(found, "jobmon_scheduled_jobs") is None
+    health = replace(rollup._stats.health, due=None, scheduled=None, too_many_due=True)
+    rollup._stats = replace(rollup._stats, health=health)
+    scrape = scrape_queue(rollup)
+    assert value(scrape, "jobmon_due_jobs") == 500_000
+    assert value(scrape, "jobmon_scheduled_jobs") is None
 
 
 def test_activity_is_counted_and_durations_are_cumulative() -> None:
-    found = scraped(Rollup({}, {"mail": TALLY, "quiet": Tally()}))
+    scrape = scrape_queue(Rollup({}, {"mail": TALLY, "quiet": Tally()}))
     finished = "jobmon_attempts_finished_total"
-    attempts = {name: value(found, finished, outcome=name, type="mail") for name in TALLY.outcomes}
+    attempts = {name: value(scrape, finished, outcome=name, type="mail") for name in TALLY.outcomes}
     assert attempts == {"succeeded": 4, "failed": 2, "expired": 1}
-    assert value(found, finished, outcome="failed", type="quiet") == 0
-    assert value(found, "jobmon_jobs_enqueued_total", type="mail") == 7
-    assert value(found, "jobmon_jobs_dead_lettered_total", type="mail") == 1
+    assert value(scrape, finished, outcome="failed", type="quiet") == 0
+    assert value(scrape, "jobmon_jobs_enqueued_total", type="mail") == 7
+    assert value(scrape, "jobmon_jobs_dead_lettered_total", type="mail") == 1
     wait = {
-        edge: value(found, "jobmon_attempt_wait_seconds_bucket", le=edge, type="mail")
+        edge: value(scrape, "jobmon_attempt_wait_seconds_bucket", le=edge, type="mail")
         for edge in ("0.05", "5.0", "10.0", "+Inf")
     }
     assert wait == {"0.05": 3, "5.0": 3, "10.0": 4, "+Inf": 4}
-    assert value(found, "jobmon_attempt_wait_seconds_sum", type="mail") == pytest.approx(9.12, 0.04)
-    assert value(found, "jobmon_attempt_run_seconds_count", type="mail") == 4
+    wait_s = value(scrape, "jobmon_attempt_wait_seconds_sum", type="mail")
+    assert wait_s == pytest.approx(9.12, rel=0.04)
+    assert value(scrape, "jobmon_attempt_run_seconds_count", type="mail") == 4
 
 
 def test_types_and_statuses_beyond_the_limit_share_a_label() -> None:
-    counts = {("queued", f"type-{number}"): number for number in range(1, 6)}
-    counts |= {(f"odd-{number}", "type-5"): 1 for number in range(15)}
+    counts = {("queued", f"type-{index}"): index for index in range(1, 6)}
+    counts |= {(f"odd-{index}", "type-5"): 1 for index in range(15)}
     counts[("queued", OTHER)] = 50
-    tallies = {f"type-{number}": TALLY for number in range(1, 6)}
-    found = scraped(Rollup(counts, tallies), max_types=2)
+    tallies = {f"type-{index}": TALLY for index in range(1, 6)}
+    scrape = scrape_queue(Rollup(counts, tallies), max_types=2)
     queued = {
         dict(labels)["type"]: count
-        for (name, labels), count in found.items()
+        for (name, labels), count in scrape.items()
         if name == "jobmon_jobs" and ("status", "queued") in labels
     }
     assert queued == {"type-5": 5, "type-4": 4, "(other)": 56}
-    assert value(found, "jobmon_jobs", status="(other)", type="type-5") == 5
-    # Counters keep the first two types, not those with most jobs: no counter falls.
+    assert value(scrape, "jobmon_jobs", status="(other)", type="type-5") == 5
+    # Counters keep the types that came first, not those with the most jobs: no counter may fall.
     enqueued = {
         dict(labels)["type"]: count
-        for (name, labels), count in found.items()
+        for (name, labels), count in scrape.items()
         if name == "jobmon_jobs_enqueued_total"
     }
     assert enqueued == {"type-1": 7, "type-2": 7, "(other)": 21}
@@ -322,11 +323,11 @@ def test_promtool_accepts_the_metrics_of_several_queues() -> None:
     """Catches a metric that is described twice, and a queue whose samples are lost."""
     tool = promtool()
     queues = [
-        queue_with("mails", Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})),
-        queue_with("payouts", Rollup({("dlq", "pay"): 3}, {"pay": TALLY})),
+        make_queue("mails", Rollup({("queued", 'ma"il\n'): 2}, {"mail": TALLY})),
+        make_queue("payouts", Rollup({("dlq", "pay"): 3}, {"pay": TALLY})),
     ]
     reader = QueueMetrics(100)
-    for _ in range(2):  # a scrape leaves nothing behind
+    for _ in range(2):  # the second scrape must not repeat samples of the first
         text = render_queues(queues, reader)
     checked = subprocess.run(
         [tool, "check", "metrics"], check=False, input=text, capture_output=True, text=True
@@ -336,15 +337,16 @@ def test_promtool_accepts_the_metrics_of_several_queues() -> None:
     assert len(described) == len(set(described))
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert len(lines) == len({line.rpartition(" ")[0] for line in lines})
-    found = samples(text)
-    assert value(found, "jobmon_jobs", queue="mails", status="queued", type='ma"il\n') == 2
-    assert value(found, "jobmon_jobs", queue="payouts", status="dlq", type="pay") == 3
-    names = [{name for name, labels in found if ("queue", it.name) in labels} for it in queues]
-    assert names[0] == names[1] == {name for name, _ in found}
+    scrape = samples(text)
+    assert value(scrape, "jobmon_jobs", queue="mails", status="queued", type='ma"il\n') == 2
+    assert value(scrape, "jobmon_jobs", queue="payouts", status="dlq", type="pay") == 3
+    for queue in queues:
+        names = {name for name, labels in scrape if ("queue", queue.name) in labels}
+        assert names == {name for name, _ in scrape}
 
 
-class Blocked(HealthyProbe, Rollup):
-    """A probe, and documents of a collector, that cannot be read until `released` is set."""
+class BlockedQueue(HealthyProbe, Rollup):
+    """A probe and a collector's documents: both cannot be read until `released` is set."""
 
     def __init__(self) -> None:
         Rollup.__init__(self, {}, {})
@@ -360,30 +362,30 @@ class Blocked(HealthyProbe, Rollup):
 
 
 @pytest.fixture
-def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocked]:
-    """A probe, and documents of a collector, that do not answer in time."""
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockedQueue]:
+    """A probe and a collector's documents that cannot be read within the time limits."""
     monkeypatch.setattr(queue_metrics, "CHECK_WITHIN_S", 1)
     monkeypatch.setattr(queue_metrics, "SCRAPE_WITHIN_S", 2)
-    blocked = Blocked()
+    blocked = BlockedQueue()
     yield blocked
     blocked.released.set()
 
 
-def test_a_queue_whose_check_takes_too_long_is_unknown_and_hides_no_other(
-    blocked: Blocked, caplog: pytest.LogCaptureFixture
+def test_a_queue_with_a_slow_check_is_unknown_and_the_others_are_shown(
+    blocked: BlockedQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches "the database is unreachable" for a database that is only slow."""
     rollup, reader = Rollup({("queued", "mail"): 2}, {}), QueueMetrics(100)
-    queues = [queue_with("slow", rollup, blocked), queue_with("well", rollup)]
+    queues = [make_queue("slow", rollup, blocked), make_queue("well", rollup)]
     for _ in range(2):
-        found = samples(render_queues(queues, reader))
-        of_slow = {
-            name: count for (name, labels), count in found.items() if ("queue", "slow") in labels
+        scrape = samples(render_queues(queues, reader))
+        slow_samples = {
+            name: count for (name, labels), count in scrape.items() if ("queue", "slow") in labels
         }
-        assert of_slow == {"jobmon_queue_scraped": 0}
-        assert value(found, "jobmon_queue_scraped", queue="well") == 1
-        assert value(found, "jobmon_database_up", queue="well") == 1
-        assert value(found, "jobmon_jobs", queue="well", status="queued", type="mail") == 2
+        assert slow_samples == {"jobmon_queue_scraped": 0}
+        assert value(scrape, "jobmon_queue_scraped", queue="well") == 1
+        assert value(scrape, "jobmon_database_up", queue="well") == 1
+        assert value(scrape, "jobmon_jobs", queue="well", status="queued", type="mail") == 2
     blocked.released.set()
     eventually(
         lambda: value(samples(render_queues(queues, reader)), "jobmon_queue_scraped", queue="slow")
@@ -394,21 +396,21 @@ def test_a_queue_whose_check_takes_too_long_is_unknown_and_hides_no_other(
     ]
 
 
-def test_documents_that_take_too_long_hide_no_database(blocked: Blocked) -> None:
-    found = samples(render_queues([queue_with("slow", blocked)]))
-    assert value(found, "jobmon_database_up", queue="slow") == 1
-    assert value(found, "jobmon_queue_scraped", queue="slow") == 0
-    assert value(found, "jobmon_collector_up", queue="slow") is None
+def test_slow_documents_of_the_collector_do_not_hide_the_database(blocked: BlockedQueue) -> None:
+    scrape = samples(render_queues([make_queue("slow", blocked)]))
+    assert value(scrape, "jobmon_database_up", queue="slow") == 1
+    assert value(scrape, "jobmon_queue_scraped", queue="slow") == 0
+    assert value(scrape, "jobmon_collector_up", queue="slow") is None
 
 
-def test_documents_that_are_only_partly_read_give_no_sample(
+def test_documents_that_cannot_all_be_read_have_no_samples(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Catches "the history was never counted" for a history that could not be read."""
     rollup = Rollup({}, {})
     rollup.history_age_s = Mock(side_effect=AutoReconnect("127.0.0.1:1: closed"))  # type: ignore[method-assign]
-    found = scraped(rollup)
-    assert value(found, "jobmon_collector_up") is None
-    assert value(found, "jobmon_queue_scraped") == 0
-    assert value(found, "jobmon_jobs_estimated") == 17
+    scrape = scrape_queue(rollup)
+    assert value(scrape, "jobmon_collector_up") is None
+    assert value(scrape, "jobmon_queue_scraped") == 0
+    assert value(scrape, "jobmon_jobs_estimated") == 17
     assert "AutoReconnect: 127.0.0.1:1: closed" in caplog.text

@@ -1,5 +1,5 @@
-"""`GET /queues`: catches statistics that the caller may not see, and an unknown queue that looks
-healthy."""
+"""`GET /queues`: catches statistics that a caller sees without the permission, and a queue that
+looks healthy although it cannot be read."""
 
 import threading
 import time
@@ -38,7 +38,8 @@ def queues(watched: Any, tmp_path: Path) -> Api:
     return serve_queues(watched, tmp_path)
 
 
-def listed(api: Api, role: str) -> dict[str, Any]:
+def list_queues(api: Api, role: str) -> dict[str, Any]:
+    """The queues that the role sees, by name."""
     answer = api.get("/queues", token=api.token("ada", role))
     assert answer.status_code == 200
     return {queue["name"]: queue for queue in answer.json["data"]}
@@ -46,24 +47,25 @@ def listed(api: Api, role: str) -> dict[str, Any]:
 
 def test_every_queue_has_its_own_statistics(queues: Api, watched: Any) -> None:
     watched.payouts.insert_many([{"status": "dlq", "type": "x"}, {"status": "odd", "type": "x"}])
-    found = listed(queues, "chief")
-    assert list(found) == ["mails", "payouts", "internal"]
-    assert found["mails"]["statusCounts"]["queued"] == 1
-    assert found["payouts"]["statusCounts"]["dlq"] == found["payouts"]["statusCounts"]["odd"] == 1
-    assert [queue["isDefault"] for queue in found.values()] == [True, False, False]
-    assert [queue["environment"] for queue in found.values()] == ["production", None, None]
-    assert {queue["source"] for queue in found.values()} == {"live"}
+    by_name = list_queues(queues, "chief")
+    assert list(by_name) == ["mails", "payouts", "internal"]
+    assert by_name["mails"]["statusCounts"]["queued"] == 1
+    payouts = by_name["payouts"]["statusCounts"]
+    assert payouts["dlq"] == payouts["odd"] == 1
+    assert [queue["isDefault"] for queue in by_name.values()] == [True, False, False]
+    assert [queue["environment"] for queue in by_name.values()] == ["production", None, None]
+    assert {queue["source"] for queue in by_name.values()} == {"live"}
 
 
-def test_without_a_collector_no_queue_is_all_clear(queues: Api) -> None:
-    for queue in listed(queues, "chief").values():
+def test_without_a_collector_no_queue_is_ok(queues: Api) -> None:
+    for queue in list_queues(queues, "chief").values():
         assert queue["level"] != "ok"
         assert any("no collector is running" in reason for reason in queue["unchecked"])
 
 
 def test_statistics_need_the_permission_of_the_queue(queues: Api) -> None:
     for role, visible in (("admin", {"mails", "internal"}), ("payroll", {"payouts"})):
-        for name, queue in listed(queues, role).items():
+        for name, queue in list_queues(queues, role).items():
             has_statistics = name in visible
             assert (queue["statusCounts"] is not None) == has_statistics, (role, name)
             if not has_statistics:
@@ -74,13 +76,13 @@ def test_statistics_need_the_permission_of_the_queue(queues: Api) -> None:
                 ]
 
 
-def test_notices_have_the_time_since_when_they_hold(queues: Api, watched: Any) -> None:
-    ended = NOW.replace(microsecond=0)
-    held = {"status": "leased", "type": "x", "leasedBy": "w1"}
-    watched.payouts.insert_many([held | {"leaseExpiresAt": at} for at in (ended, None)])
-    notices = listed(queues, "chief")["payouts"]["notices"]
+def test_notices_have_the_time_when_their_condition_began(queues: Api, watched: Any) -> None:
+    expired_at = NOW.replace(microsecond=0)
+    lease = {"status": "leased", "type": "x", "leasedBy": "w1"}
+    watched.payouts.insert_many([lease | {"leaseExpiresAt": end} for end in (expired_at, None)])
+    notices = list_queues(queues, "chief")["payouts"]["notices"]
     assert [notice["since"] for notice in notices if "stuck" in notice["text"]] == [
-        f"{ended:%Y-%m-%dT%H:%M:%S}.000Z"
+        f"{expired_at:%Y-%m-%dT%H:%M:%S}.000Z"
     ]
 
 
@@ -93,18 +95,18 @@ def test_a_muted_notice_is_listed_but_does_not_set_the_level(queues: Api, watche
     (mutes,) = (queue.mutes for queue in opened if queue.name == "payouts")
     until = datetime.now(UTC) + timedelta(hours=1)
     mutes.add(Mute(kind=None, by=Person(subject="ada"), until=until, reason="known"))
-    found = listed(queues, "chief")
-    assert found["mails"]["level"] == "bad"
-    assert not any(notice["isMuted"] for notice in found["mails"]["notices"])
-    assert found["payouts"]["level"] == "unknown"  # no collector runs
-    assert [notice["text"] for notice in found["payouts"]["notices"] if notice["isMuted"]] == [
-        notice["text"] for notice in found["mails"]["notices"]
+    by_name = list_queues(queues, "chief")
+    assert by_name["mails"]["level"] == "bad"
+    assert not any(notice["isMuted"] for notice in by_name["mails"]["notices"])
+    assert by_name["payouts"]["level"] == "unknown"  # no collector runs
+    assert [notice["text"] for notice in by_name["payouts"]["notices"] if notice["isMuted"]] == [
+        notice["text"] for notice in by_name["mails"]["notices"]
     ]
 
 
 def test_a_queue_that_is_closed_to_owners_is_not_listed_for_them(queues: Api) -> None:
-    assert list(listed(queues, "user")) == ["mails", "payouts"]
-    assert list(listed(queues, "payroll")) == ["mails", "payouts"]
+    assert list(list_queues(queues, "user")) == ["mails", "payouts"]
+    assert list(list_queues(queues, "payroll")) == ["mails", "payouts"]
 
 
 def test_each_queue_has_its_own_search_fields(
@@ -119,16 +121,16 @@ def test_each_queue_has_its_own_search_fields(
     watched.jobs.insert_one({"jobId": "o1", "payload": {"id": 1}})
     watched.mails.insert_one({"jobId": "m1", "payload": {"id": 1, "to": "ada"}})
     api = Api(create_app(make_settings(queues=str(path)), watched.client))
-    found = {
+    answers = {
         (queue, name): api.get_as_admin(f"/queues/{queue}/admin/jobs/queue", **{name: value})
         for queue in ("orders", "mails")
         for name, value in {"payload.id": "1", "payload.to": "ada"}.items()
     }
-    assert [answer.status_code for answer in found.values()] == [200, 422, 422, 200]
-    (order,) = found["orders", "payload.id"].json["data"]
-    (mail,) = found["mails", "payload.to"].json["data"]
+    assert [answer.status_code for answer in answers.values()] == [200, 422, 422, 200]
+    (order,) = answers["orders", "payload.id"].json["data"]
+    (mail,) = answers["mails", "payload.to"].json["data"]
     assert (order["jobId"], mail["jobId"]) == ("o1", "m1")
-    assert "payload.id" in found["mails", "payload.id"].json["error"]["details"]
+    assert "payload.id" in answers["mails", "payload.id"].json["error"]["details"]
 
 
 def test_one_queue_is_listed_under_its_default_name(api: Api) -> None:
@@ -155,17 +157,17 @@ def test_a_queue_that_cannot_be_read_is_unknown_with_a_reason(
         return gather(queue, *arguments)
 
     monkeypatch.setattr(queues_module, "gather_evidence", fail)
-    found = listed(queues, "chief")
-    assert found["mails"]["statusCounts"]["queued"] == 1
-    assert (found["payouts"]["level"], found["payouts"]["statusCounts"]) == ("unknown", None)
-    assert found["payouts"]["unchecked"][0].startswith(reason)
+    by_name = list_queues(queues, "chief")
+    assert by_name["mails"]["statusCounts"]["queued"] == 1
+    assert (by_name["payouts"]["level"], by_name["payouts"]["statusCounts"]) == ("unknown", None)
+    assert by_name["payouts"]["unchecked"][0].startswith(reason)
 
 
 def test_a_queue_that_does_not_answer_delays_no_other(
     watched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches old statistics of a silent queue, and callers who wait for it each time."""
-    text = """
+    """Catches outdated statistics of such a queue, and a list that waits for it each time."""
+    queues_toml = """
         [mails]
         [silent]
         uri = "mongodb://127.0.0.2/watched"
@@ -178,30 +180,30 @@ def test_a_queue_that_does_not_answer_delays_no_other(
     monkeypatch.setattr(queues_module, "SUMMARY_TTL_S", 0.0)
     monkeypatch.setattr(queues_module, "PAUSE_FACTOR", 0)
     monkeypatch.setattr(queues_module, "MAX_AGE_S", 1.0)
-    api = serve_queues(watched, tmp_path, text)
-    go_on, silent, reads = threading.Event(), threading.Event(), []
+    api = serve_queues(watched, tmp_path, queues_toml)
+    answers_again, is_silent, read_times = threading.Event(), threading.Event(), []
     gather = queues_module.gather_evidence
 
     def wait(queue: WatchedQueue, *arguments: Any) -> Any:
-        if queue.name == "silent" and silent.is_set():
-            reads.append(time.monotonic())
-            assert go_on.wait(PATIENCE_S)
+        if queue.name == "silent" and is_silent.is_set():
+            read_times.append(time.monotonic())
+            assert answers_again.wait(PATIENCE_S)
         return gather(queue, *arguments)
 
     monkeypatch.setattr(queues_module, "gather_evidence", wait)
 
-    def count_jobs(name: str) -> Any:
-        return listed(api, "chief")[name]["statusCounts"]
+    def read_counts(name: str) -> Any:
+        return list_queues(api, "chief")[name]["statusCounts"]
 
-    eventually(lambda: count_jobs("silent"))
-    silent.set()
-    eventually(lambda: count_jobs("silent") is None)
-    assert listed(api, "chief")["silent"]["level"] == "unknown"
-    eventually(lambda: count_jobs("mails"))
-    assert len(reads) == 1  # one thread waits, however often the list is requested
-    silent.clear()
-    go_on.set()
-    eventually(lambda: count_jobs("silent"))
+    eventually(lambda: read_counts("silent"))
+    is_silent.set()
+    eventually(lambda: read_counts("silent") is None)
+    assert list_queues(api, "chief")["silent"]["level"] == "unknown"
+    eventually(lambda: read_counts("mails"))
+    assert len(read_times) == 1  # one thread waits, not one for each request
+    is_silent.clear()
+    answers_again.set()
+    eventually(lambda: read_counts("silent"))
 
 
 def test_a_slow_queue_is_shown_once_it_was_read(
@@ -211,16 +213,16 @@ def test_a_slow_queue_is_shown_once_it_was_read(
     gather = queues_module.gather_evidence
 
     def read_slowly(queue: WatchedQueue, *arguments: Any) -> Any:
-        found = gather(queue, *arguments)
-        assert go_on.wait(PATIENCE_S)
-        return found
+        evidence = gather(queue, *arguments)
+        assert can_finish.wait(PATIENCE_S)
+        return evidence
 
-    go_on = threading.Event()
+    can_finish = threading.Event()
     monkeypatch.setattr(queues_module, "gather_evidence", read_slowly)
     monkeypatch.setattr(queues_module, "WAIT_S", 0.0)
     monkeypatch.setattr(queues_module, "SHORT_WAIT_S", 0.0)
-    first = listed(queues, "chief")["mails"]
+    first = list_queues(queues, "chief")["mails"]
     assert first["statusCounts"] is None
     assert first["unchecked"] == ["Not known yet: it is being read for the first time."]
-    go_on.set()
-    eventually(lambda: listed(queues, "chief")["mails"]["statusCounts"])
+    can_finish.set()
+    eventually(lambda: list_queues(queues, "chief")["mails"]["statusCounts"])

@@ -49,7 +49,7 @@ EMAIL, ORDER = "payload.customer.email", "payload.orderId"
         ('email:"Ada L"', {EMAIL: ['"Ada L"']}, []),
         ('email:"Ada L"*', {EMAIL: ["Ada L*"]}, []),
         ("email:a\u00a0b", {EMAIL: ["a"]}, ["b"]),
-        # Other scripts, and texts that are operators in other languages.
+        # Other scripts, and texts that are operators in MongoDB or JavaScript.
         ("type:\u540d\u524d \U0001f984:x", {"type": ["\u540d\u524d"]}, ["\U0001f984:x"]),
         ("owner:$ne {$gt:''}", {"owner": ["$ne"]}, ["{$gt:''}"]),
         ("__proto__:x", {}, ["__proto__:x"]),
@@ -58,8 +58,8 @@ EMAIL, ORDER = "payload.customer.email", "payload.orderId"
 def test_parse_finds_filters_and_words(
     text: str, filters: dict[str, list[str]], words: list[str]
 ) -> None:
-    found = parse_search(text, FIELDS)
-    assert (found.filters, found.words) == (filters, words)
+    search = parse_search(text, FIELDS)
+    assert (search.filters, search.words) == (filters, words)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_parse_explains_what_cannot_be_searched(text: str, problem: str) -> None
     assert (problem in problems[0]) if problem else not problems
 
 
-def test_key_of_several_fields_is_ambiguous() -> None:
-    """Catches a search in the wrong one of two fields."""
-    found = parse_search("email:x", ("payload.from.email", "payload.to.email"))
-    assert found.filters == {}
-    assert found.problems == (
+def test_key_of_several_fields_is_ambiguous_unless_one_matches_exactly() -> None:
+    """Catches a search in the wrong field if two have the same last name."""
+    ambiguous = parse_search("email:x", ("payload.from.email", "payload.to.email"))
+    assert ambiguous.filters == {}
+    assert ambiguous.problems == (
         "`email:` is ambiguous: write payload.from.email or payload.to.email.",
     )
     exact = parse_search("ID:1 orderID:2", ("payload.orderId", "payload.orderID"))
@@ -124,11 +124,11 @@ def test_shown_key_means_its_parameter() -> None:
         "is:due",
     ],
 )
-def test_formatted_filters_mean_the_same(text: str) -> None:
+def test_formatted_filters_equal_the_parsed_text(text: str) -> None:
     assert format_filters(parse_search(text, FIELDS).filters, FIELDS) == text
 
 
-def test_value_that_no_text_means_is_not_formatted() -> None:
+def test_value_that_cannot_be_quoted_is_not_formatted() -> None:
     assert format_filters({"type": ['a "b" c']}, FIELDS) is None
 
 

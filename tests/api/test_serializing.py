@@ -31,7 +31,7 @@ from jobmon.store.bson_json import to_iso
 from ..conftest import Api
 
 NOW = datetime.now(UTC)
-VALUES: list[Any] = [
+BSON_VALUES: list[Any] = [
     None,
     "",
     "text",
@@ -58,13 +58,14 @@ VALUES: list[Any] = [
 ]
 
 
-# Fields that jobmon computes: their values never have another type.
-ADDED = {"attempts", "explanation", "links", "reasons", "repetition", "isRecurring", "errorGroup"}
+# Fields that jobmon computes: only the fields of the watched documents can hold any BSON type.
+COMPUTED_FIELDS = {"attempts", "durationMs", "explanation", "links", "reasons", "repetition"}
+COMPUTED_FIELDS |= {"isRecurring", "errorGroup"}
 JOB_SCHEMAS: list[JobSummary] = [JobSummary(), ListedJob(), JobDetail()]
 
 
 @pytest.fixture(autouse=True)
-def context() -> Iterator[None]:
+def app_context() -> Iterator[None]:
     app = Flask("test")
     app.extensions["jobmon_redactor"] = Redactor(())
     with app.app_context():
@@ -74,10 +75,9 @@ def context() -> Iterator[None]:
 def dump_by_marshmallow(schema: Answer, value: Any) -> Any:
     """The output of marshmallow's own code, also for nested schemas."""
 
-    def dump(inner: Answer, obj: Any, *, many: bool | None = None) -> Any:
-        return Schema.dump(
-            inner, map(inner.prepare, obj) if many else inner.prepare(obj), many=many
-        )
+    def dump(nested: Answer, obj: Any, *, many: bool | None = None) -> Any:
+        prepared = map(nested.prepare, obj) if many else nested.prepare(obj)
+        return Schema.dump(nested, prepared, many=many)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Answer, "dump", dump)
@@ -85,21 +85,21 @@ def dump_by_marshmallow(schema: Answer, value: Any) -> Any:
 
 
 @pytest.mark.parametrize("schema", JOB_SCHEMAS, ids=type)
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("value", BSON_VALUES, ids=lambda value: type(value).__name__)
 def test_a_job_is_serialized_as_marshmallow_does(schema: JobSummary, value: Any) -> None:
-    job = dict.fromkeys(schema.dump_fields.keys() - ADDED - {"durationMs"}, value)
+    job = dict.fromkeys(schema.dump_fields.keys() - COMPUTED_FIELDS, value)
     attempt = {"startedAt": value, "finishedAt": NOW, "error": value}
     for document in ({}, job, job | {"attempts": [attempt], "durationMs": 7, "other": value}):
         assert schema.dump(document) == dump_by_marshmallow(schema, document)
 
 
 @pytest.mark.parametrize("schema", JOB_SCHEMAS, ids=type)
-def test_any_documents_are_serialized_as_marshmallow_does(schema: JobSummary) -> None:
-    pick = random.Random(7)
-    names = sorted(schema.dump_fields.keys() - ADDED - {"durationMs"})
+def test_random_jobs_are_serialized_as_marshmallow_does(schema: JobSummary) -> None:
+    rng = random.Random(7)
+    names = sorted(schema.dump_fields.keys() - COMPUTED_FIELDS)
     for _ in range(300):
-        chosen = pick.sample(names, pick.randrange(len(names)))
-        job = {name: pick.choice(VALUES) for name in chosen}
+        field_names = rng.sample(names, rng.randrange(len(names)))
+        job = {name: rng.choice(BSON_VALUES) for name in field_names}
         assert schema.dump(job) == dump_by_marshmallow(schema, job), job
 
 
@@ -118,13 +118,13 @@ def test_any_documents_are_serialized_as_marshmallow_does(schema: JobSummary) ->
     ids=lambda value: type(value).__name__,
 )
 def test_an_answer_is_serialized_as_marshmallow_does(schema: Answer, example: Any) -> None:
-    """Catches a type of field, nested or in a list, whose values are serialized in another way."""
+    """Catches a type of field whose values, nested or in a list, are serialized differently."""
     answer = rename_keys(schema, example)
     assert schema.dump(answer) == dump_by_marshmallow(schema, answer)
 
 
 def rename_keys(schema: Answer, example: Any) -> Any:
-    """The example with the names of attributes as keys, as views return it."""
+    """The example with the schema's field names as keys, as views pass it to `dump`."""
     keys = {field.data_key: name for name, field in schema.dump_fields.items()}
     return {keys.get(key) or key: value for key, value in example.items()}
 
@@ -136,8 +136,8 @@ class Window:
 
 
 def test_an_object_is_serialized_by_its_attributes() -> None:
-    shown = WindowBounds().dump(Window(NOW, NOW))
-    assert shown["from"] == shown["to"] == to_iso(NOW)
+    bounds = WindowBounds().dump(Window(NOW, NOW))
+    assert bounds["from"] == bounds["to"] == to_iso(NOW)
 
 
 def test_a_value_of_another_type_is_converted() -> None:
@@ -147,5 +147,5 @@ def test_a_value_of_another_type_is_converted() -> None:
 
 @pytest.mark.parametrize("path", ["/admin/jobs/queue", "/admin/jobs/stats", "/healthz", "/nowhere"])
 def test_an_answer_ends_with_a_line_feed(api: Api, path: str) -> None:
-    """Catches an answer of curl that is followed by the prompt on the same line."""
+    """Catches an answer after which curl leaves the shell's prompt on the same line."""
     assert api.get_as_admin(path).data.endswith(b"}\n")

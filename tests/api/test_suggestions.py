@@ -1,5 +1,5 @@
 """Suggestions for the search box over HTTP: catches a scan where an index is missing, unknown names
-without a reason, a secret, and a text that fails."""
+without a reason, a secret, and a text that causes a fault."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,11 +17,11 @@ PATH = "/admin/jobs/suggestions"
 def suggest(api: Api, text: str) -> dict[str, Any]:
     answer = api.get_as_admin(PATH, q=text)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json
-    return found
+    suggestions: dict[str, Any] = answer.json
+    return suggestions
 
 
-def test_without_indexes_nothing_is_scanned_and_nothing_found(
+def test_without_indexes_no_document_is_read_and_nothing_is_suggested(
     real_api: Api, database: Database[dict[str, Any]]
 ) -> None:
     database.jobs.insert_many(
@@ -48,10 +48,10 @@ def test_names_that_the_collector_knows_are_completed(
     history.add("disk full", worker="token=abcdefgh12345678", at=now - timedelta(minutes=2))
     history.serve(monkeypatch)
     watched.jobs.insert_one({"jobId": "j", "type": "pay"})
-    found = suggest(api, "bank")["data"]
-    assert {"kind": "error", "value": group, "title": "E_BANK"}.items() <= found[-1].items()
-    assert "hunter2" not in str(found)
-    assert [item["text"] for item in found if item["kind"] == "jobs"] == ["worker:bank-1"]
+    suggestions = suggest(api, "bank")["data"]
+    assert {"kind": "error", "value": group, "title": "E_BANK"}.items() <= suggestions[-1].items()
+    assert "hunter2" not in str(suggestions)
+    assert [item["text"] for item in suggestions if item["kind"] == "jobs"] == ["worker:bank-1"]
     assert [item["value"] for item in suggest(api, "code:e_")["data"]][1:] == ["E_BANK"]
     # No worker and no error is found by a secret in its name or message.
     assert suggest(api, "abcdefgh12345678")["data"] == []

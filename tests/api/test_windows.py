@@ -1,4 +1,4 @@
-"""Windows in the future over HTTP: catches an unknown number that is answered as 0."""
+"""Windows in the future over HTTP: catches an unknown count that is shown as 0."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,21 +19,21 @@ UNKNOWN = {"p50": None, "p95": None, "p99": None}
 
 @pytest.fixture
 def history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
-    """A failed run of a worker that runs another job now, and no activity that is counted live."""
+    """A failed run of a worker that now runs another job. The live count finds no activity."""
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
-    held = {"leasedBy": "w1", "leaseExpiresAt": NOW + HOUR, "status": "leased"}
-    watched.jobs.insert_one({"jobId": "1", "type": "mail", "createdAt": NOW, **held})
-    found = ErrorHistory(NOW)
-    found.add("timeout of 3 s", "mail", "w1", at=NOW, took=timedelta(seconds=3))
-    return found.serve(monkeypatch)
+    lease = {"leasedBy": "w1", "leaseExpiresAt": NOW + HOUR, "status": "leased"}
+    watched.jobs.insert_one({"jobId": "1", "type": "mail", "createdAt": NOW, **lease})
+    errors = ErrorHistory(NOW)
+    errors.add("timeout of 3 s", "mail", "w1", at=NOW, took=timedelta(seconds=3))
+    return errors.serve(monkeypatch)
 
 
-def get(api: Api, path: str) -> Any:
+def get_future(api: Api, path: str) -> Any:
     return api.get_as_admin(f"/admin/jobs/{path}", **FUTURE).json
 
 
 def test_steps_of_the_future_are_null_with_a_reason(api: Api, history: ErrorHistory) -> None:
-    answer = get(api, "timeseries")
+    answer = get_future(api, "timeseries")
     assert answer["meta"]["reasons"] == {"data": NOT_COUNTED.reason}
     assert len(answer["data"]) in (60, 61)
     for step in answer["data"]:
@@ -44,7 +44,7 @@ def test_steps_of_the_future_are_null_with_a_reason(api: Api, history: ErrorHist
 def test_activity_of_types_in_the_future_is_null_with_a_reason(
     api: Api, history: ErrorHistory
 ) -> None:
-    answer = get(api, "types")
+    answer = get_future(api, "types")
     (mail,) = answer["data"]
     assert answer["meta"]["reasons"] == {"data": NOT_COUNTED.reason}
     assert {mail[name] for name in (*COUNTS, "finishedPerMinute")} == {None}
@@ -62,19 +62,19 @@ def test_only_later_steps_of_a_window_are_null(api: Api, history: ErrorHistory) 
         assert step["enqueued"] == (0 if is_counted else None)
 
 
-@pytest.mark.parametrize(("path", "unknown"), [("errors", "total_errors"), ("slowest", None)])
+@pytest.mark.parametrize(("path", "total"), [("errors", "total_errors"), ("slowest", None)])
 def test_runs_in_the_future_are_null_with_a_reason(
-    api: Api, history: ErrorHistory, path: str, unknown: str | None
+    api: Api, history: ErrorHistory, path: str, total: str | None
 ) -> None:
-    answer = get(api, path)
+    answer = get_future(api, path)
     assert answer["data"] is None
     assert answer["meta"]["reasons"]["data"] == NOT_COUNTED.reason
-    assert unknown is None or answer["meta"][unknown] is None
+    assert total is None or answer["meta"][total] is None
 
 
 def test_a_group_of_errors_in_the_future_has_no_counts(api: Api, history: ErrorHistory) -> None:
-    (name,) = history.groups
-    group = get(api, f"errors/{name}")["data"]
+    (group_id,) = history.groups
+    group = get_future(api, f"errors/{group_id}")["data"]
     for field in ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend"):
         assert group[field] is None
         assert group["reasons"][field] == NOT_COUNTED.reason
@@ -84,7 +84,7 @@ def test_a_group_of_errors_in_the_future_has_no_counts(api: Api, history: ErrorH
 def test_attempts_of_workers_in_the_future_are_null_with_a_reason(
     api: Api, history: ErrorHistory
 ) -> None:
-    answer = get(api, "workers")
+    answer = get_future(api, "workers")
     (worker,) = answer["data"]
     assert answer["meta"]["reasons"]["attempts"] == NOT_COUNTED.reason
     assert (worker["name"], worker["runningJobs"], worker["attempts"]) == ("w1", 1, None)
@@ -93,7 +93,7 @@ def test_attempts_of_workers_in_the_future_are_null_with_a_reason(
 def test_a_list_of_longest_runs_in_the_future_is_empty_with_a_reason(
     api: Api, history: ErrorHistory
 ) -> None:
-    window = {f"finished_{name}": at for name, at in FUTURE.items()}
+    window = {f"finished_{name}": date for name, date in FUTURE.items()}
     answer = api.get_as_admin("/admin/jobs/queue", sort="-duration", **window).json
     assert answer["data"] == []
     assert answer["meta"]["reasons"]["data"].startswith(NOT_COUNTED.reason)

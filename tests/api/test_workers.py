@@ -32,34 +32,34 @@ SECOND = timedelta(seconds=1)
 
 @pytest.fixture
 def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
-    """Runs of three workers and of an unknown one; w1 has two kinds of errors."""
-    found = ErrorHistory(NOW)
-    found.add("timeout of 3000 ms", "mail", "w1", at=NOW - 2 * MINUTE, took=3 * SECOND)
-    found.add("timeout of 500 ms", "mail", "w1", at=NOW - 3 * MINUTE, took=SECOND / 2)
-    found.add({"code": "E_BANK", "message": "account 4711"}, "pay", "w1", at=NOW - 4 * MINUTE)
-    found.succeed("pay", "w1", at=NOW - MINUTE, took=9 * SECOND)
-    found.succeed("pay", "w2", at=NOW - 20 * MINUTE, took=2 * SECOND)
-    found.succeed("mail", None, at=NOW - MINUTE, took=SECOND)
-    found.succeed("mail", "long gone", at=NOW - 3 * HOUR, took=SECOND)
-    return found.serve(monkeypatch)
+    """Runs of three workers and of an unknown worker; w1 has errors of two groups."""
+    history = ErrorHistory(NOW)
+    history.add("timeout of 3000 ms", "mail", "w1", at=NOW - 2 * MINUTE, took=3 * SECOND)
+    history.add("timeout of 500 ms", "mail", "w1", at=NOW - 3 * MINUTE, took=SECOND / 2)
+    history.add({"code": "E_BANK", "message": "account 4711"}, "pay", "w1", at=NOW - 4 * MINUTE)
+    history.succeed("pay", "w1", at=NOW - MINUTE, took=9 * SECOND)
+    history.succeed("pay", "w2", at=NOW - 20 * MINUTE, took=2 * SECOND)
+    history.succeed("mail", None, at=NOW - MINUTE, took=SECOND)
+    history.succeed("mail", "long gone", at=NOW - 3 * HOUR, took=SECOND)
+    return history.serve(monkeypatch)
 
 
 @pytest.fixture
 def running(watched: Any) -> None:
-    """Running jobs: one of w1, two of w3 with expired leases, and one that names no worker."""
+    """Running jobs: one of w1, two of w3 (leases expired), one without a worker; w4 runs none."""
 
-    def job(
-        name: str, worker: str | None, ends: timedelta, job_type: str = "pay"
+    def make_job(
+        name: str, worker: str | None, lease_left: timedelta, job_type: str = "pay"
     ) -> dict[str, Any]:
-        held = {"leasedBy": worker, "leaseExpiresAt": datetime.now(UTC) + ends}
-        return {"jobId": name, "type": job_type, "status": "leased", "attemptCount": 2, **held}
+        lease = {"leasedBy": worker, "leaseExpiresAt": datetime.now(UTC) + lease_left}
+        return {"jobId": name, "type": job_type, "status": "leased", "attemptCount": 2, **lease}
 
     watched.jobs.insert_many(
         [
-            job("a", "w3", -HOUR),
-            job("b", "w3", -2 * MINUTE),
-            job("c", "w1", HOUR, "mail"),
-            job("d", None, HOUR),
+            make_job("a", "w3", -HOUR),
+            make_job("b", "w3", -2 * MINUTE),
+            make_job("c", "w1", HOUR, "mail"),
+            make_job("d", None, HOUR),
             {"jobId": "e", "type": "mail", "status": "queued", "leasedBy": "w4"},
         ]
     )
@@ -67,21 +67,21 @@ def running(watched: Any) -> None:
     watched.job_attempts.insert_one(started)
 
 
-def get(api: Api, path: str = WORKERS, **query: Any) -> dict[str, Any]:
+def get_json(api: Api, path: str = WORKERS, **query: Any) -> dict[str, Any]:
     answer = api.get_as_admin(path, **query)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json
-    return found
+    body: dict[str, Any] = answer.json
+    return body
 
 
-def names(listed: dict[str, Any]) -> list[str]:
+def list_names(listed: dict[str, Any]) -> list[str]:
     return [worker["name"] for worker in listed["data"]]
 
 
 @pytest.mark.usefixtures("history", "running")
-def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> None:
-    listed = get(api)
-    assert names(listed) == ["w3", "w1", "w2"]
+def test_list_has_the_jobs_and_attempts_of_each_worker_silent_ones_first(api: Api) -> None:
+    listed = get_json(api)
+    assert list_names(listed) == ["w3", "w1", "w2"]
     w3, w1, w2 = listed["data"]
     assert (w3["state"], w3["note"], w3["runningJobs"]) == ("expired", "its lease has expired", 2)
     assert [job["jobId"] for job in w3["jobs"]] == ["a", "b"]
@@ -104,7 +104,7 @@ def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> N
         "pattern": "timeout of <duration>",
         "failures": 2,
     }
-    detail = get(api, f"/admin/jobs/errors/{w1['topError']['id']}")
+    detail = get_json(api, f"/admin/jobs/errors/{w1['topError']['id']}")
     assert detail["data"]["count"] == 2
     assert (w2["state"], w2["attempts"], w2["jobs"], w2["topError"]) == ("idle", 1, [], None)
     meta = listed["meta"]
@@ -132,24 +132,24 @@ def test_list_has_what_each_worker_runs_and_ran_silent_ones_first(api: Api) -> N
     ids="-".join,
 )
 def test_list_is_filtered_and_sorted(api: Api, query: dict[str, Any], expected: list[str]) -> None:
-    assert names(get(api, **query)) == expected
+    assert list_names(get_json(api, **query)) == expected
 
 
 @pytest.mark.usefixtures("history", "running")
 def test_workers_of_a_type_have_only_attempts_of_this_type(api: Api) -> None:
-    listed = get(api, type="pay")
-    shown = {
+    listed = get_json(api, type="pay")
+    counts = {
         worker["name"]: (worker["attempts"], worker["failures"], worker["failureRate"])
         for worker in listed["data"]
     }
-    assert shown == {"w1": (2, 1, 0.5), "w2": (1, 0, 0.0), "w3": (0, 0, None)}
+    assert counts == {"w1": (2, 1, 0.5), "w2": (1, 0, 0.0), "w3": (0, 0, None)}
     w1 = next(worker for worker in listed["data"] if worker["name"] == "w1")
     assert (w1["state"], w1["runningJobs"]) == ("running", 1)
     assert w1["runMs"]["p95"] == pytest.approx(9_000, rel=0.04)
     assert w1["topError"] is None
     assert listed["meta"]["reasons"]["topError"] == "errors of workers are not counted by type"
     assert listed["meta"]["total_is_exact"]
-    (w1,) = get(api, type="mail")["data"]
+    (w1,) = get_json(api, type="mail")["data"]
     assert (w1["attempts"], w1["failures"]) == (2, 2)
     assert w1["runMs"]["p95"] == pytest.approx(3_000, rel=0.04)
 
@@ -167,10 +167,10 @@ def test_workers_of_a_type_may_be_missing_where_types_were_not_counted(
 ) -> None:
     """Catches a worker that is shown without runs because they were not counted by type."""
     history.whole["untyped_until"] = until
-    meta = get(api, type="pay")["meta"]
+    meta = get_json(api, type="pay")["meta"]
     assert expected in meta["reasons"]["attempts"]
     assert not meta["total_is_exact"]
-    meta = get(api)["meta"]
+    meta = get_json(api)["meta"]
     assert "attempts" not in meta["reasons"]
     assert meta["total_is_exact"]
 
@@ -194,8 +194,8 @@ def test_bad_parameter_is_named(api: Api, query: dict[str, Any], parameter: str)
 
 @pytest.mark.usefixtures("running")
 def test_without_a_collector_the_leases_are_shown_and_attempts_are_unknown(api: Api) -> None:
-    listed = get(api)
-    assert names(listed) == ["w3", "w1"]
+    listed = get_json(api)
+    assert list_names(listed) == ["w3", "w1"]
     for worker in listed["data"]:
         assert worker["attempts"] is worker["failures"] is worker["failureRate"] is None
         assert worker["runMs"]["p95"] is None
@@ -206,11 +206,11 @@ def test_without_a_collector_the_leases_are_shown_and_attempts_are_unknown(api: 
 
 def test_attempts_that_may_be_missing_have_a_reason(api: Api, history: ErrorHistory) -> None:
     history.whole["is_complete"] = False
-    why = "the collector is still counting"
-    reasons = get(api)["meta"]["reasons"]
-    assert reasons["attempts"] == f"some may be missing: {why}"
-    assert reasons["state"].endswith(why)
-    assert get(api, SLOWEST)["meta"]["reasons"] == {"data": why}
+    reason = "the collector is still counting"
+    reasons = get_json(api)["meta"]["reasons"]
+    assert reasons["attempts"] == f"some may be missing: {reason}"
+    assert reasons["state"].endswith(reason)
+    assert get_json(api, SLOWEST)["meta"]["reasons"] == {"data": reason}
 
 
 def test_worker_is_shown_without_secrets(api: Api, watched: Any) -> None:
@@ -226,18 +226,18 @@ def test_thousands_of_names_are_listed_page_by_page(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = ErrorHistory(NOW)
-    for number in range(3_000):
-        history.succeed("mail", f"pod-{number:04}", at=NOW - MINUTE)
+    for index in range(3_000):
+        history.succeed("mail", f"pod-{index:04}", at=NOW - MINUTE)
     history.succeed("mail", OTHER, at=NOW)
     history.serve(monkeypatch)
-    listed, seen = get(api, per_page=100), list[str]()
+    listed, paged = get_json(api, per_page=100), list[str]()
     assert (listed["meta"]["total"], listed["meta"]["total_pages"]) == (3_001, 31)
     assert not listed["meta"]["total_is_exact"]
     assert str(MAX_WORKER_TYPES) in listed["meta"]["reasons"]["attempts"]
     for page in range(1, 32):
-        seen += names(get(api, per_page=100, page=page))
-    assert seen == [*(f"pod-{number:04}" for number in range(3_000)), OTHER]
-    other = get(api, worker=OTHER)["data"][0]
+        paged += list_names(get_json(api, per_page=100, page=page))
+    assert paged == [*(f"pod-{index:04}" for index in range(3_000)), OTHER]
+    other = get_json(api, worker=OTHER)["data"][0]
     assert (other["attempts"], other["state"], other["runningJobs"]) == (1, None, None)
 
 
@@ -262,15 +262,15 @@ def test_workers_of_other_programs_are_listed_or_unknown(
     database[collection].insert_many(content["collections"][collection]["documents"])
     queue = WatchedQueue(mongod, database, profile=profile, jobs_collection=collection)
     create_indexes(queue.connection)
-    listed = get(queue.api)
+    listed = get_json(queue.api)
     if expected is None:
         assert listed["data"] is None
         assert listed["meta"]["reasons"] == {"data": NO_NAMES}
         assert listed["meta"]["total"] is listed["meta"]["silent_workers"] is None
     else:
-        assert sorted(names(listed)) == expected
+        assert sorted(list_names(listed)) == expected
         for name in expected:
-            (worker,) = get(queue.api, worker=name)["data"]
+            (worker,) = get_json(queue.api, worker=name)["data"]
             running = {job["jobId"] for job in worker["jobs"]}
             assert set(queue.ids(worker=name)) == running != set()
     queue.close()
@@ -293,7 +293,7 @@ def test_workers_of_other_programs_are_listed_or_unknown(
 def test_list_and_export_of_the_jobs_of_a_worker(
     api: Api, query: dict[str, Any], expected: list[str]
 ) -> None:
-    listed = get(api, "/admin/jobs/queue", **query)
+    listed = get_json(api, "/admin/jobs/queue", **query)
     assert [job["jobId"] for job in listed["data"]] == expected
     assert listed["meta"]["total"] == len(expected)
     exported = api.get_as_admin("/admin/jobs/queue", format="ndjson", **query).text.splitlines()
@@ -302,7 +302,7 @@ def test_list_and_export_of_the_jobs_of_a_worker(
 
 @pytest.mark.usefixtures("running")
 @pytest.mark.parametrize(
-    ("other", "expected"),
+    ("filters", "expected"),
     [
         ({"owner": "nobody"}, []),
         ({"error_code": "no such code"}, []),
@@ -312,9 +312,9 @@ def test_list_and_export_of_the_jobs_of_a_worker(
     ids=str,
 )
 def test_worker_filter_combines_with_others(
-    api: Api, other: dict[str, Any], expected: list[str]
+    api: Api, filters: dict[str, Any], expected: list[str]
 ) -> None:
-    listed = get(api, "/admin/jobs/queue", worker="w3", **other)
+    listed = get_json(api, "/admin/jobs/queue", worker="w3", **filters)
     assert [job["jobId"] for job in listed["data"]] == expected
 
 
@@ -336,10 +336,10 @@ def test_worker_filter_of_a_queue_that_cannot_be_searched_is_refused(
 
 
 @pytest.mark.usefixtures("history")
-def test_slowest_attempts_are_listed_by_type(api: Api) -> None:
-    listed = get(api, SLOWEST)
-    shown = [(run["type"], run["durationMs"], run["status"]) for run in listed["data"]]
-    assert shown == [
+def test_slowest_attempts_are_listed_the_longest_first(api: Api) -> None:
+    listed = get_json(api, SLOWEST)
+    runs = [(run["type"], run["durationMs"], run["status"]) for run in listed["data"]]
+    assert runs == [
         ("pay", 9_000, "succeeded"),
         ("mail", 3_000, "failed"),
         ("pay", 2_000, "succeeded"),
@@ -355,9 +355,9 @@ def test_slowest_attempts_are_listed_by_type(api: Api) -> None:
         "finishedAt": to_iso(NOW - MINUTE),
         "durationMs": 9_000,
     }
-    of_type = get(api, SLOWEST, type="mail")["data"]
-    assert [run["durationMs"] for run in of_type] == [3_000, 1_000, 500]
-    assert get(api, SLOWEST, type="none")["data"] == []
+    mail_runs = get_json(api, SLOWEST, type="mail")["data"]
+    assert [run["durationMs"] for run in mail_runs] == [3_000, 1_000, 500]
+    assert get_json(api, SLOWEST, type="none")["data"] == []
 
 
 def test_slowest_attempts_without_starts_are_unknown(
@@ -366,18 +366,18 @@ def test_slowest_attempts_without_starts_are_unknown(
     history = ErrorHistory(NOW)
     history.succeed("mail", "w1", at=NOW - MINUTE)
     history.serve(monkeypatch)
-    listed = get(api, SLOWEST)
+    listed = get_json(api, SLOWEST)
     assert listed["data"] is None
     assert listed["meta"]["reasons"]["data"] == "no attempt of the window has a known start"
 
 
-def test_many_types_have_a_bounded_list_with_a_remark(
+def test_slowest_attempts_of_many_types_are_limited_with_the_reason(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = ErrorHistory(NOW)
-    for number in range(600):
-        history.succeed(f"type-{number}", "w1", at=NOW - MINUTE, took=(1 + number) * SECOND)
+    for index in range(600):
+        history.succeed(f"type-{index}", "w1", at=NOW - MINUTE, took=(1 + index) * SECOND)
     history.serve(monkeypatch)
-    listed = get(api, SLOWEST)
+    listed = get_json(api, SLOWEST)
     assert [run["type"] for run in listed["data"]] == [f"type-{599 - n}" for n in range(20)]
     assert f"{MAX_SLOW_TYPES} types" in listed["meta"]["reasons"]["data"]

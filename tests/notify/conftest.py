@@ -1,4 +1,4 @@
-"""Fixture: a receiver of webhooks over real HTTP."""
+"""A receiver of webhooks over real HTTP."""
 
 from collections.abc import Iterator
 

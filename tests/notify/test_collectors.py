@@ -40,7 +40,7 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
 def settings(
     mongod: Mongod, database: Documents, receiver: WebhookReceiver, tmp_path: Path
 ) -> dict[str, str]:
-    """The environment of the collectors, whose jobs may be due for a minute only by a rule."""
+    """The environment of the collectors: only a rule reports a job that is due for a minute."""
     rules = tmp_path / "rules.toml"
     rules.write_text("stalled_after_minutes = 1440\n[types.'*']\noldest_due_minutes = 1\n")
     return {
@@ -56,8 +56,8 @@ def settings(
 
 def start_collector(settings: dict[str, str]) -> subprocess.Popen:
     environment = dict(os.environ) | settings
-    with open(os.devnull, "w") as nowhere:
-        return start_python("jobmon.cli", "collector", env=environment, stderr=nowhere)
+    with open(os.devnull, "w") as devnull:
+        return start_python("jobmon.cli", "collector", env=environment, stderr=devnull)
 
 
 def make_job(**fields: Any) -> dict[str, Any]:
@@ -72,15 +72,15 @@ def insert_late_job(database: Documents, job_type: str) -> None:
 
 
 def run_command(settings: dict[str, str], *arguments: str) -> str:
-    done = CliRunner().invoke(main, arguments, env=settings)
-    assert done.exit_code == 0, done.output
-    return done.output
+    result = CliRunner().invoke(main, arguments, env=settings)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
-def test_collector_that_replaces_a_killed_one_sends_nothing_twice_and_nothing_muted(
+def test_collector_after_a_failover_repeats_no_message_and_sends_nothing_muted(
     database: Documents, receiver: WebhookReceiver, settings: dict[str, str]
 ) -> None:
-    """With a rule of the file; a mute outlives the collector, and its end sends the notice."""
+    """A rule of the file makes notices. A mute outlives a failover; its end sends a notice."""
     connection = Connection(Settings(mongo_uri=settings["JOBMON_MONGO_URI"]))
     create_indexes(connection)
     connection.client.close()
@@ -116,12 +116,12 @@ def test_collector_that_replaces_a_killed_one_sends_nothing_twice_and_nothing_mu
         assert rollups.leases.find_one({"name": LEADER})["holder"] != leader
         run_command(settings, "unmute", muted[:8])
         await_messages(3)
-    assert [each.changes for each in receiver.received] == [
+    assert [message.changes for message in receiver.received] == [
         [("begins", "oldest_due_job")],
         [("worse", "oldest_due_job")],
         [("begins", "new_dead_jobs")],
     ]
-    begins, worse, dead = (each.notices[0] for each in receiver.received)
+    begins, worse, dead = (message.notices[0] for message in receiver.received)
     assert begins["text"].startswith("The oldest due job of mail has been due for ")
     assert (begins["types"], worse["types"]) == (["mail"], ["mail", "pdf"])
     assert dead["text"] == "1 job died in the last hour: mail"

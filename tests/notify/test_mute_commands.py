@@ -1,5 +1,5 @@
 """`jobmon mute`, `acknowledge`, `unmute` and `mutes` on a real server: catches a mute that is lost,
-and a mute that hides other notices."""
+and a mute of other notices, for another time or of another queue."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from jobmon.store.connection import Connection
 from ..support.commands import database_uri
 from ..support.watched_queue import Documents, temporary_database
 
-Run = Callable[..., Result]
+RunCli = Callable[..., Result]
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
 
 
 @pytest.fixture
-def run(mongod: Mongod, database: Documents) -> Run:
+def run_cli(mongod: Mongod, database: Documents) -> RunCli:
     def run(*arguments: str, **settings: str) -> Result:
         environment = {
             "JOBMON_MONGO_URI": database_uri(mongod, database),
             "JOBMON_STATE_DB": f"{database.name}_state",
         }
-        more = {f"JOBMON_{name}": value for name, value in settings.items()}
-        return CliRunner().invoke(main, arguments, env=environment | more)
+        changes = {f"JOBMON_{name}": value for name, value in settings.items()}
+        return CliRunner().invoke(main, arguments, env=environment | changes)
 
     return run
 
@@ -54,41 +54,41 @@ def records(mongod: Mongod, database: Documents) -> Iterator[MuteRecords]:
     connection.close()
 
 
-def test_a_mute_is_recorded_printed_and_ended(run: Run, records: MuteRecords) -> None:
+def test_a_mute_is_recorded_printed_and_ended(run_cli: RunCli, records: MuteRecords) -> None:
     before = datetime.now(UTC)
     secret = "token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLWEtdG9rZW4"
-    done = run(
+    result = run_cli(
         *("mute", "stalled", "--type", "mail*", "--for", "2h", "--as", "ada"),
         *("--reason", f"provider is away {secret}"),
     )
-    assert done.exit_code == 0, done.output
+    assert result.exit_code == 0, result.output
     (mute,) = records.list_recent()
     assert (mute.kind, mute.types, mute.mode) == (CheckKind.STALLED, "mail*", MuteMode.MUTE)
     assert (mute.by.subject, mute.by.role) == ("ada", "terminal")
-    lasts = mute.until - before
-    assert timedelta(hours=2, milliseconds=-1) < lasts < timedelta(hours=3)  # stored in ms
+    length = mute.until - before
+    assert timedelta(hours=2, milliseconds=-1) < length < timedelta(hours=3)  # until is in ms
     assert mute.reason.startswith("provider is away")
     assert "eyJ" not in mute.reason
-    (line,) = run("mutes").output.splitlines()
-    assert line == done.output.strip()
+    (line,) = run_cli("mutes").output.splitlines()
+    assert line == result.output.strip()
     assert re.fullmatch(
         r"[0-9a-f]{8}  stalled_types of mail\*: muted by ada until .* UTC: provider is away .*",
         line,
     )
-    ended = run("unmute", line[:8], "--as", "bob", "--reason", "back")
+    ended = run_cli("unmute", line[:8], "--as", "bob", "--reason", "back")
     assert ended.output.startswith("ended: stalled_types of mail*: muted by ada")
-    assert run("mutes").output == "No notice is muted or acknowledged.\n"
-    assert "ended by bob at" in run("mutes", "--all").output
+    assert run_cli("mutes").output == "No notice is muted or acknowledged.\n"
+    assert "ended by bob at" in run_cli("mutes", "--all").output
     (mute,) = records.list_recent()
     assert mute.end is not None
     assert (mute.end.by.subject, mute.end.reason) == ("bob", "back")
-    repeated = run("unmute", mute.id)
+    repeated = run_cli("unmute", mute.id)
     assert repeated.exit_code == 1
     assert repeated.output == f"Error: no mute in force with the id {mute.id}\n"
 
 
-def test_an_acknowledgement_lasts_a_day_by_default(run: Run, records: MuteRecords) -> None:
-    assert run("acknowledge", "expired_leases", "--reason", "on it").exit_code == 0
+def test_an_acknowledgement_lasts_a_day_by_default(run_cli: RunCli, records: MuteRecords) -> None:
+    assert run_cli("acknowledge", "expired_leases", "--reason", "on it").exit_code == 0
     (mute,) = records.list_recent()
     assert mute.mode is MuteMode.ACKNOWLEDGE
     assert mute.until - mute.at == timedelta(days=1)
@@ -109,22 +109,22 @@ def test_an_acknowledgement_lasts_a_day_by_default(run: Run, records: MuteRecord
     ],
 )
 def test_a_mistake_names_the_argument_and_records_nothing(
-    run: Run, records: MuteRecords, arguments: list[str], message: str
+    run_cli: RunCli, records: MuteRecords, arguments: list[str], message: str
 ) -> None:
-    done = run("mute", "--reason", "x", *arguments)
-    assert done.exit_code != 0
-    assert message in done.output
+    result = run_cli("mute", "--reason", "x", *arguments)
+    assert result.exit_code != 0
+    assert message in result.output
     assert records.list_recent() == []
 
 
-def test_a_mute_is_about_one_queue(run: Run, tmp_path: Path) -> None:
-    """Catches a mute of another queue in the same database."""
+def test_a_mute_is_about_one_queue(run_cli: RunCli, tmp_path: Path) -> None:
+    """Catches a mute that is recorded for another queue in the same database."""
     queues = tmp_path / "queues.toml"
     queues.write_text("[mails]\ncollection = 'mails'\n[payouts]\ncollection = 'payouts'\n")
     mute = ("mute", "all", "--for", "1h", "--reason", "x", "--as", "ada")
-    assert run(*mute, QUEUES=str(queues)).exit_code == 0
-    assert run(*mute, "--queue", "payouts", QUEUES=str(queues)).exit_code == 0
-    lines = run("mutes", QUEUES=str(queues)).output.splitlines()
+    assert run_cli(*mute, QUEUES=str(queues)).exit_code == 0
+    assert run_cli(*mute, "--queue", "payouts", QUEUES=str(queues)).exit_code == 0
+    lines = run_cli("mutes", QUEUES=str(queues)).output.splitlines()
     assert [line[10:].partition(" until")[0] for line in lines] == [
         "mails: all: muted by ada",
         "payouts: all: muted by ada",
@@ -132,9 +132,9 @@ def test_a_mute_is_about_one_queue(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_record_of_another_program_is_skipped(
-    run: Run, records: MuteRecords, database: Documents
+    run_cli: RunCli, records: MuteRecords, database: Documents
 ) -> None:
-    assert run("mute", "all", "--for", "1h", "--reason", "x").exit_code == 0
+    assert run_cli("mute", "all", "--for", "1h", "--reason", "x").exit_code == 0
     mutes = database.client[f"{database.name}_state"].notice_mutes
     stored = mutes.find_one({"kind": "muted"})
     assert stored is not None

@@ -34,6 +34,8 @@ from ..support.waiting import eventually
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 ADA = Person(subject="ada")
 HEALTHY, STUCK = evidence(), evidence(expired_leases=3)
+# The changes in a message about `STUCK`.
+BEGINS, OVER = [("begins", "expired_leases")], [("over", "expired_leases")]
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Queue:
         return ActiveMutes(tuple(mute for mute in self.mutes if mute.is_active(now)))
 
     def mute(self, **changes: Any) -> None:
-        """Mute expired leases for an hour, or with these other fields."""
+        """Mute expired leases for an hour; `changes` replace fields of the mute."""
         fields = {"kind": CheckKind.LEASES, "reason": "known", "by": ADA, "at": self.now}
         mute = Mute(**{**fields, "until": self.now + HOUR, **changes})
         self.mutes = (mute, *self.mutes)
@@ -64,13 +66,13 @@ class Collector:
     """The notifications of a collector. The test calls each of its steps."""
 
     def __init__(self, queue: Queue, receivers: list[Receiver]) -> None:
-        sources = MagicMock()
-        sources.name = "default"
-        sources.connection.settings = queue.settings
+        watched_queue = MagicMock()
+        watched_queue.name = "default"
+        watched_queue.connection.settings = queue.settings
         self.receivers = receivers
         self.queue = queue
         self.notifier = Notifier(
-            sources,
+            watched_queue,
             queue.rollup,
             receivers,
             Redactor(),
@@ -81,7 +83,7 @@ class Collector:
     def check(self, after: timedelta = timedelta()) -> None:
         """Check the queue some time later, and deliver the messages."""
         self.start_deliveries(after)
-        wait([each.outcome for each in self.notifier._attempts.values()])
+        wait([attempt.outcome for attempt in self.notifier._attempts.values()])
         self.notifier.step()
 
     def start_deliveries(self, after: timedelta = timedelta()) -> None:
@@ -92,7 +94,7 @@ class Collector:
 
     def health(self, name: str = "webhook") -> Any:
         stored = StateStore(self.queue.rollup).load()
-        return next(each.health for each in stored.receivers if each.health.name == name)
+        return next(state.health for state in stored.receivers if state.health.name == name)
 
 
 @pytest.fixture
@@ -123,15 +125,15 @@ def queue(receiver: WebhookReceiver, make_queue: Callable[..., Queue]) -> Queue:
     return make_queue(receiver.url)
 
 
-@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
-    queue: Queue, receiver: WebhookReceiver, *, restarts: bool
+    queue: Queue, receiver: WebhookReceiver, *, is_restarted: bool
 ) -> None:
-    """Also if each check is that of another collector: nothing is sent twice or lost."""
-    only = queue.start()
+    """Catches a message that is sent twice or lost if each check is by another collector."""
+    collector = queue.start()
 
     def check(after: timedelta = timedelta()) -> None:
-        (queue.start() if restarts else only).check(after)
+        (queue.start() if is_restarted else collector).check(after)
 
     queue.evidence = STUCK
     check()
@@ -143,13 +145,10 @@ def test_a_problem_is_sent_when_it_begins_and_when_it_is_over(
     check(MINUTE)
     check(5 * MINUTE)
     check(MINUTE)
-    assert [each.changes for each in receiver.received] == [
-        [("begins", "expired_leases")],
-        [("over", "expired_leases")],
-    ]
-    first, second = (each.id for each in receiver.received)
+    assert [message.changes for message in receiver.received] == [BEGINS, OVER]
+    first, second = (message.id for message in receiver.received)
     assert first != second
-    assert (only.health().sent, only.health().failures) == (2, 0)
+    assert (collector.health().sent, collector.health().failures) == (2, 0)
 
 
 def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
@@ -160,14 +159,14 @@ def test_a_process_that_dies_before_it_records_sends_the_same_message_again(
     first = queue.start()
     first.check()
     first.start_deliveries(2 * MINUTE)
-    wait([each.outcome for each in first.notifier._attempts.values()])  # then it dies
+    wait([attempt.outcome for attempt in first.notifier._attempts.values()])  # then it dies
     second = queue.start()
     second.check(timedelta(seconds=15))
     assert len(receiver.received) == 1  # the first process could still be sending
     second.check(timedelta(seconds=30))
     third = queue.start()
     third.check(MINUTE)
-    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]] * 2
+    assert [message.changes for message in receiver.received] == [BEGINS] * 2
     assert receiver.received[0].id == receiver.received[1].id
     assert receiver.received[0].body == receiver.received[1].body
     assert third.health().sent == 1
@@ -184,7 +183,7 @@ def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
             collector.check(timedelta(seconds=15))
     attempts = len(receiver.received)
     assert 4 <= attempts <= 6  # after about 40, 80, 160 and 300 seconds
-    assert len({each.id for each in receiver.received}) == 1
+    assert len({message.id for message in receiver.received}) == 1
     health = collector.health()
     assert (health.sent, health.failures, health.reason) == (0, attempts, "it answered HTTP 503")
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -196,8 +195,8 @@ def test_receiver_that_was_down_gets_one_late_message_and_then_the_changes(
     for _ in range(40):
         collector.check(timedelta(seconds=15))
     delivered = receiver.received[attempts:]
-    assert [each.changes for each in delivered] == [
-        [("begins", "expired_leases")],
+    assert [message.changes for message in delivered] == [
+        BEGINS,
         [("begins", "stalled_types")],
     ]
     assert delivered[0].id == receiver.received[0].id
@@ -216,19 +215,16 @@ def test_problem_that_ended_while_the_receiver_was_down_is_still_sent(
     for _ in range(30):
         collector.check(MINUTE)
     receiver.status = 200
-    failed = len(receiver.received)
+    attempts = len(receiver.received)
     for _ in range(12):
         queue.start().check(MINUTE)
-    assert [each.changes for each in receiver.received[failed:]] == [
-        [("begins", "expired_leases")],
-        [("over", "expired_leases")],
-    ]
+    assert [message.changes for message in receiver.received[attempts:]] == [BEGINS, OVER]
 
 
 def test_undelivered_message_is_replaced_by_the_current_state_after_an_hour(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """Catches a receiver that gets an old state after it was down for a week."""
+    """Catches a receiver that gets an old state after it was down for hours."""
     receiver.status, queue.evidence = 500, STUCK
     collector = queue.start()
     collector.check()
@@ -237,10 +233,10 @@ def test_undelivered_message_is_replaced_by_the_current_state_after_an_hour(
     for _ in range(70):
         collector.check(MINUTE)
     receiver.status = 200
-    failed = len(receiver.received)
+    attempts = len(receiver.received)
     for _ in range(6):
         collector.check(MINUTE)
-    (delivered,) = receiver.received[failed:]
+    (delivered,) = receiver.received[attempts:]
     assert delivered.id != receiver.received[0].id
     assert [notice["count"] for notice in delivered.notices] == [99]
 
@@ -248,32 +244,31 @@ def test_undelivered_message_is_replaced_by_the_current_state_after_an_hour(
 def test_a_receiver_that_hangs_delays_no_other(
     receiver: WebhookReceiver, make_queue: Callable[..., Queue]
 ) -> None:
-    other = WebhookReceiver()
-    with other.running():
-        queue = make_queue(f"{receiver.url}?jobmon_name=hangs", f"{other.url}?jobmon_name=other")
+    healthy = WebhookReceiver()
+    with healthy.running():
+        urls = f"{receiver.url}?jobmon_name=hangs", f"{healthy.url}?jobmon_name=healthy"
+        queue = make_queue(*urls)
         queue.evidence = STUCK
         receiver.answers.clear()
         collector = queue.start()
         collector.start_deliveries()
         collector.start_deliveries(2 * MINUTE)
-        wait([collector.notifier._attempts["other"].outcome])
+        wait([collector.notifier._attempts["healthy"].outcome])
         eventually(lambda: receiver.received)
         for _ in range(3):
-            collector.start_deliveries(
-                10 * MINUTE
-            )  # the receiver that hangs gets no second attempt
-        assert [each.changes for each in other.received] == [[("begins", "expired_leases")]]
+            collector.start_deliveries(10 * MINUTE)  # must not start a second attempt
+        assert [message.changes for message in healthy.received] == [BEGINS]
         assert collector.notifier._attempts.keys() == {"hangs"}
         assert len(receiver.received) == 1
         receiver.answers.set()
         collector.check()
-        assert collector.health("hangs").sent == collector.health("other").sent == 1
+        assert collector.health("hangs").sent == collector.health("healthy").sent == 1
 
 
-def test_two_collectors_that_believe_to_be_the_leader_do_not_both_send(
+def test_two_collectors_that_both_work_as_the_leader_send_once(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """Catches a second message of a paused process that does not know that its lease expired."""
+    """Catches a second message from a paused process that still believes that it has the lease."""
     queue.evidence = STUCK
     first, second = queue.start(), queue.start()
     first.check()
@@ -283,7 +278,7 @@ def test_two_collectors_that_believe_to_be_the_leader_do_not_both_send(
         collector.check()
     first.check(MINUTE)
     second.check(MINUTE)
-    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
+    assert [message.changes for message in receiver.received] == [BEGINS]
 
 
 def test_a_clock_that_jumps_neither_repeats_nor_delays_a_message(
@@ -299,10 +294,10 @@ def test_a_clock_that_jumps_neither_repeats_nor_delays_a_message(
     receiver.status, queue.evidence = 500, HEALTHY
     collector.check()
     collector.check(5 * MINUTE)
-    failed = len(receiver.received)
+    attempts = len(receiver.received)
     receiver.status = 200
     collector.check(-10 * HOUR)  # the time of the next attempt is now far in the future
-    assert [each.changes for each in receiver.received[failed:]] == [[("over", "expired_leases")]]
+    assert [message.changes for message in receiver.received[attempts:]] == [OVER]
     assert LAST_RETRY < HOUR
 
 
@@ -322,7 +317,7 @@ def test_a_database_that_does_not_answer_delays_messages_and_loses_none(
     assert receiver.received == []  # an attempt is recorded before it starts
     monkeypatch.setattr(StateStore, "save", save)
     collector.start_deliveries(MINUTE)
-    wait([each.outcome for each in collector.notifier._attempts.values()])
+    wait([attempt.outcome for attempt in collector.notifier._attempts.values()])
     monkeypatch.setattr(StateStore, "save", fail)
     collector.check(MINUTE)  # delivered, but not recorded yet
     monkeypatch.setattr(StateStore, "save", save)
@@ -341,7 +336,7 @@ def test_failed_check_delays_no_message(
     receiver.status, queue.evidence = 200, ValueError("with a payload")
     collector.check(MINUTE)
     collector.check(MINUTE)
-    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]] * 2
+    assert [message.changes for message in receiver.received] == [BEGINS] * 2
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert sum("cannot check the queue" in line for line in lines) == 1
 
@@ -355,7 +350,7 @@ def test_stats_that_are_too_old_change_nothing(queue: Queue, receiver: WebhookRe
     queue.evidence = replace(HEALTHY, leader=None, stats=replace(HEALTHY.stats, source="live"))
     for _ in range(10):
         collector.check(MINUTE)
-    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
+    assert [message.changes for message in receiver.received] == [BEGINS]
 
 
 def test_a_malformed_state_is_replaced(queue: Queue, receiver: WebhookReceiver) -> None:
@@ -381,7 +376,7 @@ def test_a_receiver_gets_only_the_levels_of_its_address(
     queue.evidence = STUCK
     collector.check()
     collector.check(2 * MINUTE)
-    assert [each.changes for each in receiver.received] == [[("begins", "expired_leases")]]
+    assert [message.changes for message in receiver.received] == [BEGINS]
 
 
 def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookReceiver) -> None:
@@ -394,8 +389,8 @@ def test_the_state_has_no_address_and_no_secret(queue: Queue, receiver: WebhookR
     assert SIGNING_SECRET not in stored
 
 
-def find_problem(queue: Queue, problem: Evidence) -> Collector:
-    """A collector that has found this problem for longer than the delay."""
+def make_collector_with(queue: Queue, problem: Evidence) -> Collector:
+    """A collector that has found this problem for as long as the delay."""
     queue.evidence = problem
     collector = queue.start()
     collector.check()
@@ -403,22 +398,22 @@ def find_problem(queue: Queue, problem: Evidence) -> Collector:
     return collector
 
 
-def changes(receiver: WebhookReceiver) -> list[str]:
-    return [f"{change} {kind}" for each in receiver.received for change, kind in each.changes]
+def list_changes(receiver: WebhookReceiver) -> list[str]:
+    return [f"{change} {kind}" for message in receiver.received for change, kind in message.changes]
 
 
 def test_a_muted_problem_is_sent_again_when_the_mute_ends(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """Catches a message during the mute, and a mute that hides a problem for ever."""
-    collector = find_problem(queue, STUCK)
+    """Catches a message during the mute, and a mute that hides the problem after its end."""
+    collector = make_collector_with(queue, STUCK)
     queue.mute()
     queue.evidence = evidence(expired_leases=99)  # worse, but muted
     for _ in range(5):
         collector.check(10 * MINUTE)
-    assert changes(receiver) == ["begins expired_leases"]
+    assert list_changes(receiver) == ["begins expired_leases"]
     queue.start().check(10 * MINUTE)  # the mute has ended, and another collector works
-    assert changes(receiver) == ["begins expired_leases", "continues expired_leases"]
+    assert list_changes(receiver) == ["begins expired_leases", "continues expired_leases"]
     assert receiver.received[1].notices[0]["count"] == 99
     queue.start().check(10 * MINUTE)
     assert len(receiver.received) == 2
@@ -428,34 +423,34 @@ def test_a_problem_that_begins_while_muted_is_sent_when_a_person_ends_the_mute(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     queue.mute(kind=None)
-    collector = find_problem(queue, STUCK)
+    collector = make_collector_with(queue, STUCK)
     collector.check(10 * MINUTE)
     assert receiver.received == []
     queue.mutes = ()
     collector.check(MINUTE)
     collector.check(2 * MINUTE)  # the delay begins when the mute ends
-    assert changes(receiver) == ["begins expired_leases"]
+    assert list_changes(receiver) == ["begins expired_leases"]
 
 
 def test_the_end_of_a_muted_problem_is_sent_when_the_mute_ends(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    """Catches an incident that stays open for ever at a service such as PagerDuty."""
-    collector = find_problem(queue, STUCK)
+    """Catches an incident that is never closed at a service such as PagerDuty."""
+    collector = make_collector_with(queue, STUCK)
     queue.mute()
     queue.evidence = HEALTHY
     for _ in range(5):
         collector.check(10 * MINUTE)
-    assert changes(receiver) == ["begins expired_leases"]
+    assert list_changes(receiver) == ["begins expired_leases"]
     collector.check(10 * MINUTE)
-    assert changes(receiver) == ["begins expired_leases", "over expired_leases"]
+    assert list_changes(receiver) == ["begins expired_leases", "over expired_leases"]
 
 
 def test_a_problem_that_came_and_went_while_muted_is_never_sent(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     queue.mute()
-    collector = find_problem(queue, STUCK)
+    collector = make_collector_with(queue, STUCK)
     queue.evidence = HEALTHY
     for _ in range(8):
         collector.check(10 * MINUTE)
@@ -467,7 +462,7 @@ def test_a_message_that_was_not_delivered_is_dropped_when_its_problem_is_muted(
 ) -> None:
     """Catches a message that arrives during the mute, because its receiver was down before."""
     receiver.status = 500
-    collector = find_problem(queue, STUCK)
+    collector = make_collector_with(queue, STUCK)
     receiver.received.clear()
     receiver.status = 200
     queue.mute()
@@ -478,45 +473,45 @@ def test_a_message_that_was_not_delivered_is_dropped_when_its_problem_is_muted(
 def test_an_acknowledged_problem_is_not_repeated_but_sent_when_worse_and_when_over(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
-    collector = find_problem(queue, STUCK)
+    collector = make_collector_with(queue, STUCK)
     queue.mute(mode=MuteMode.ACKNOWLEDGE, until=queue.now + 100 * HOUR)
     collector.check(30 * HOUR)
-    assert changes(receiver) == ["begins expired_leases"]
+    assert list_changes(receiver) == ["begins expired_leases"]
     queue.evidence = evidence(expired_leases=99)
     collector.check(MINUTE)
     collector.check(2 * MINUTE)
     queue.evidence = HEALTHY
     collector.check(MINUTE)
     collector.check(5 * MINUTE)
-    assert changes(receiver)[1:] == ["worse expired_leases", "over expired_leases"]
+    assert list_changes(receiver)[1:] == ["worse expired_leases", "over expired_leases"]
     queue.evidence = STUCK  # another problem, which nobody has acknowledged
     collector.check(MINUTE)
     collector.check(2 * MINUTE)
     collector.check(24 * HOUR)
-    assert changes(receiver)[3:] == ["begins expired_leases", "continues expired_leases"]
+    assert list_changes(receiver)[3:] == ["begins expired_leases", "continues expired_leases"]
 
 
 def test_only_the_muted_types_of_a_notice_are_left_out(
     queue: Queue, receiver: WebhookReceiver
 ) -> None:
     """Catches a mute of some types that hides others, or that sends a message when they return."""
-    both = evidence({}, {59: {"mail.a": (0, 40, 0), "pdf": (0, 40, 0)}})
+    mail_and_pdf = evidence({}, {59: {"mail.a": (0, 40, 0), "pdf": (0, 40, 0)}})
     only_mail = evidence({}, {59: {"mail.a": (0, 40, 0)}})
     queue.mute(kind=CheckKind.FAILURES, types="mail.*", until=queue.now + 3 * HOUR)
-    collector = find_problem(queue, only_mail)
+    collector = make_collector_with(queue, only_mail)
     assert receiver.received == []
-    queue.evidence = both
+    queue.evidence = mail_and_pdf
     collector.check(MINUTE)
     collector.check(2 * MINUTE)
     (first,) = receiver.received
     assert first.notices[0]["types"] == ["pdf"]
     assert first.notices[0]["text"] == "100% of pdf attempts failed in the last hour"
     only_pdf = evidence({}, {59: {"pdf": (0, 40, 0)}})
-    for next_evidence in (both, only_pdf, both):
+    for next_evidence in (mail_and_pdf, only_pdf, mail_and_pdf):
         queue.evidence = next_evidence
         collector.check(10 * MINUTE)
     assert len(receiver.received) == 1
     collector.check(3 * HOUR)  # the mute has ended
     collector.check(2 * MINUTE)
-    assert changes(receiver)[1:] == ["worse failure_rates"]
+    assert list_changes(receiver)[1:] == ["worse failure_rates"]
     assert receiver.received[1].notices[0]["types"] == ["mail.a", "pdf"]

@@ -1,4 +1,4 @@
-"""`jobmon notify`: catches a failing receiver that is shown as working, and a printed address."""
+"""`jobmon notify`: catches a failing receiver that looks as if it worked, and a printed address."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
 
 
 @pytest.fixture
-def run() -> Callable[..., Result]:
+def run_notify() -> Callable[..., Result]:
     def run(*arguments: str, **settings: str) -> Result:
         environment = {f"JOBMON_{name}": value for name, value in settings.items()}
         defaults = {"JOBMON_MONGO_URI": "mongodb://127.0.0.1/unused"}
@@ -56,34 +56,36 @@ def run() -> Callable[..., Result]:
 
 
 def test_a_test_message_reaches_each_receiver_or_has_a_reason(
-    run: Callable[..., Result], receiver: WebhookReceiver
+    run_notify: Callable[..., Result], receiver: WebhookReceiver
 ) -> None:
-    other = WebhookReceiver()
-    other.status = 404
-    with other.running():
-        urls = f"{receiver.url} {other.url}?jobmon_name=other"
-        done = run("--test", NOTIFY_URLS=urls, NOTIFY_SECRET=SIGNING_SECRET, ENVIRONMENT="PROD")
-    assert done.output.splitlines() == ["webhook: sent", "other: not sent, it answered HTTP 404"]
-    assert done.exit_code == 1
+    failing = WebhookReceiver()
+    failing.status = 404
+    with failing.running():
+        urls = f"{receiver.url} {failing.url}?jobmon_name=other"
+        result = run_notify(
+            "--test", NOTIFY_URLS=urls, NOTIFY_SECRET=SIGNING_SECRET, ENVIRONMENT="PROD"
+        )
+    assert result.output.splitlines() == ["webhook: sent", "other: not sent, it answered HTTP 404"]
+    assert result.exit_code == 1
     (request,) = receiver.received
     assert b'"type":"jobmon.test"' in request.body
     assert b"[PROD] jobmon, default: this is a test of notifications" in request.body
-    done = run("--test", NOTIFY_URLS=receiver.url, NOTIFY_SECRET=SIGNING_SECRET)
-    assert (done.output, done.exit_code) == ("webhook: sent\n", 0)
+    result = run_notify("--test", NOTIFY_URLS=receiver.url, NOTIFY_SECRET=SIGNING_SECRET)
+    assert (result.output, result.exit_code) == ("webhook: sent\n", 0)
 
 
 def test_command_without_receivers_or_a_secret_names_the_setting(
-    run: Callable[..., Result], receiver: WebhookReceiver
+    run_notify: Callable[..., Result], receiver: WebhookReceiver
 ) -> None:
-    assert run("--test").output == "Error: JOBMON_NOTIFY_URLS is not set\n"
-    done = run("--test", NOTIFY_URLS=receiver.url)
-    assert "JOBMON_NOTIFY_SECRET: not set" in done.output
-    assert receiver.url not in done.output
-    assert done.exit_code == 1
+    assert run_notify("--test").output == "Error: JOBMON_NOTIFY_URLS is not set\n"
+    result = run_notify("--test", NOTIFY_URLS=receiver.url)
+    assert "JOBMON_NOTIFY_SECRET: not set" in result.output
+    assert receiver.url not in result.output
+    assert result.exit_code == 1
 
 
 def test_command_readyz_and_metrics_show_failures(
-    queue: WatchedQueue, run: Callable[..., Result], receiver: WebhookReceiver
+    queue: WatchedQueue, run_notify: Callable[..., Result], receiver: WebhookReceiver
 ) -> None:
     settings = {
         "MONGO_URI": queue.settings.mongo_uri,
@@ -91,18 +93,18 @@ def test_command_readyz_and_metrics_show_failures(
         "NOTIFY_URLS": receiver.url,
         "NOTIFY_SECRET": SIGNING_SECRET,
     }
-    done = run(**settings)
-    assert (done.output, done.exit_code) == ("default: nothing was sent yet\n", 0)
+    result = run_notify(**settings)
+    assert (result.output, result.exit_code) == ("default: nothing was sent yet\n", 0)
     assert "notifications" not in queue.get("/readyz")["checks"]
     rollup = OwnDatabase(rollup_database(queue.connection), queue.connection.queue_key)
     StateStore(rollup).save([ReceiverState(health=health) for health in HEALTH], -1)
-    done = run(**settings)
-    assert done.output.splitlines() == [
+    result = run_notify(**settings)
+    assert result.output.splitlines() == [
         "default, slack: 3 messages sent",
         f"default, hook: 0 messages sent, 1 attempt failed; failing since {SINCE:%Y-%m-%d %H:%M} "
         "UTC: it answered HTTP 500",
     ]
-    assert done.exit_code == 1
+    assert result.exit_code == 1
     assert queue.get("/readyz")["checks"]["notifications"] == {
         "failing": [
             {
@@ -142,7 +144,7 @@ def test_removed_receiver_is_no_longer_failing(
     with notifications.running(queue.connection, rollup, lambda: NOW):
         assert queue.get("/readyz")["checks"]["notifications"] == {"failing": []}
     stored = StateStore(rollup).load()
-    assert [(each.health.name, each.health.sent) for each in stored.receivers] == [
+    assert [(state.health.name, state.health.sent) for state in stored.receivers] == [
         ("slack", 3),
         ("hook", 0),
     ]
@@ -156,11 +158,11 @@ def test_links_of_a_queue_in_the_queues_file_have_the_path_of_the_queue(
     assert Sender.from_settings(make_settings(**values)).find_page() == (
         "https://jobs.example/mon/dashboard"
     )
-    in_file = Sender.from_settings(make_settings(**values, queues="queues.toml"))
-    assert in_file.find_page("/dashboard/jobs?a=b") == (
+    queue_sender = Sender.from_settings(make_settings(**values, queues="queues.toml"))
+    assert queue_sender.find_page("/dashboard/jobs?a=b") == (
         "https://jobs.example/mon/queues/pay.outs/dashboard/jobs?a=b"
     )
-    assert in_file.find_page("") is None
+    assert queue_sender.find_page("") is None
     assert Sender.from_settings(make_settings()).find_page() is None
 
 
@@ -172,11 +174,11 @@ def test_collector_with_an_invalid_address_does_not_start() -> None:
         "JOBMON_NOTIFY_URLS": f"slack://{secret}",
     }
     command = [sys.executable, "-m", "jobmon.cli", "collector"]
-    done = run_process(
+    result = run_process(
         command, PATIENCE_S, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    assert done.returncode == 1
-    assert done.stdout.decode() == (
+    assert result.returncode == 1
+    assert result.stdout.decode() == (
         "Error: JOBMON_NOTIFY_URLS: Apprise does not accept the address of slack: "
         "https://appriseit.com/services/ has the form for each service\n"
     )

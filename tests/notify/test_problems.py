@@ -26,13 +26,13 @@ EVIDENCE = evidence(
 )
 
 
-def find_for(receiver: ReceiverAddress) -> Findings:
+def run_checks(receiver: ReceiverAddress) -> Findings:
     return find_problems(EVIDENCE, receiver, REDACTOR)
 
 
 def test_receiver_of_everything_gets_the_notices_of_the_pages() -> None:
-    findings = find_for(ReceiverAddress(name="a", url="https://a/"))
-    assert sorted(each.text for each in findings.problems.values()) == sorted(texts(EVIDENCE))
+    findings = run_checks(ReceiverAddress(name="a", url="https://a/"))
+    assert sorted(problem.text for problem in findings.problems.values()) == sorted(texts(EVIDENCE))
     assert findings.unknown == frozenset()
     failures = findings.problems[CheckKind.FAILURES]
     assert (failures.level, failures.count) == (Level.WATCH, 2)
@@ -44,21 +44,21 @@ def test_receiver_of_everything_gets_the_notices_of_the_pages() -> None:
 
 
 def test_a_receiver_of_urgent_notices_gets_no_others() -> None:
-    findings = find_for(ReceiverAddress(name="a", url="https://a/", level="bad"))
+    findings = run_checks(ReceiverAddress(name="a", url="https://a/", level="bad"))
     assert findings.problems.keys() == {CheckKind.LEASES, CheckKind.STALLED, CheckKind.DEAD}
 
 
 def test_a_receiver_of_some_types_gets_notices_about_only_these() -> None:
     """Catches a notice about all types, and a count that includes other types."""
-    findings = find_for(ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x")))
-    assert {kind: each.text for kind, each in findings.problems.items()} == {
+    findings = run_checks(ReceiverAddress(name="a", url="https://a/", types=("mail.*", "x")))
+    assert {kind: problem.text for kind, problem in findings.problems.items()} == {
         CheckKind.DEAD: "2 jobs died in the last hour, all mail.a",
         CheckKind.FAILURES: "100% of mail.a attempts failed in the last hour",
     }
-    assert all(each.types == {"mail.a"} for each in findings.problems.values())
+    assert all(problem.types == {"mail.a"} for problem in findings.problems.values())
 
 
-def test_a_mute_of_some_paused_types_leaves_the_others() -> None:
+def test_a_mute_of_some_paused_types_does_not_hide_the_others() -> None:
     """Catches a mute that hides the pause of another type, or makes a paused type stalled."""
     pauses = {"mail.a": TypePause(), "slow": TypePause()}
     person, until = Person(subject="ada"), NOW + timedelta(days=1)

@@ -1,4 +1,4 @@
-"""Notifications by Apprise to real servers: catches a refused address, and a secret in the log."""
+"""Notifications by Apprise to real servers: catches a lost message, and a secret in the log."""
 
 import email
 import json
@@ -24,7 +24,7 @@ from jobmon.notify.webhook import DeliveryError
 from jobmon.settings import Settings, SettingsError
 from jobmon.settings.receivers import parse_receivers
 
-from ..support.receiver import WebhookReceiver
+from ..support.receiver import SIGNING_SECRET, WebhookReceiver
 from .test_webhook import MESSAGE
 
 PAGE = Path(__file__).parents[2] / "docs/notifications.md"
@@ -65,7 +65,7 @@ def mail() -> Iterator[MailServer]:
 def open_receiver(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[OpenReceiver]:
-    # Apprise waits seconds between two messages to a service.
+    # By default, Apprise waits some seconds between two messages to a service.
     monkeypatch.setattr(NotifyBase, "request_rate_per_sec", 0)
     opened: list[Receiver] = []
 
@@ -96,7 +96,10 @@ def test_a_mail_has_all_notices_and_a_title(
 
 
 def test_a_mail_server_that_is_down_and_back_gets_the_message(
-    open_receiver: OpenReceiver, mail: MailServer, mail_url: str, caplog: pytest.LogCaptureFixture
+    open_receiver: OpenReceiver,
+    mail: MailServer,
+    mail_url: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     receiver = open_receiver(mail_url)
     mail.refuses = True
@@ -104,7 +107,7 @@ def test_a_mail_server_that_is_down_and_back_gets_the_message(
         with pytest.raises(DeliveryError, match=r"^the service did not take it$"):
             receiver.submit(MESSAGE).result()
     lines = [record.getMessage() for record in caplog.records if record.name == "apprise"]
-    assert len(lines) == len(set(lines)) > 0  # a repeated attempt logs nothing new
+    assert len(lines) == len(set(lines)) > 0  # a repeated attempt does not log the same again
     mail.refuses = False
     receiver.submit(MESSAGE).result()
     assert len(mail.mails) == 1
@@ -122,14 +125,14 @@ def test_a_service_over_http_gets_the_type_and_no_redirect_is_followed(
     ]
     for message in messages:
         service.submit(message).result()
-    bodies = [json.loads(each.body) for each in receiver.received]
+    bodies = [json.loads(request.body) for request in receiver.received]
     assert [body["type"] for body in bodies] == ["failure", "warning", "success", "info"]
     assert bodies[0]["title"] == "[PROD] jobmon, mail: 2 notices"
     assert bodies[0]["message"].splitlines() == MESSAGE.render_text().splitlines()
     receiver.status, receiver.headers = 307, {"Location": receiver.url + "/other"}
     with pytest.raises(DeliveryError):
         service.submit(MESSAGE).result()
-    assert {each.path.rstrip("/") for each in receiver.received} == {"/hook"}
+    assert {request.path.rstrip("/") for request in receiver.received} == {"/hook"}
 
 
 def test_attempt_ends_if_the_service_does_not_answer(
@@ -154,22 +157,27 @@ def test_attempt_ends_if_the_service_does_not_answer(
 def test_start_fails_without_a_secret_if_apprise_refuses_an_address(
     open_receiver: OpenReceiver, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG), pytest.raises(SettingsError) as caught:
+    with caplog.at_level(logging.DEBUG), pytest.raises(SettingsError) as error:
         open_receiver(url)
     name = url.partition(":")[0]
-    assert f"Apprise does not accept the address of {name}" in str(caught.value)
-    assert PASSWORD not in str(caught.value) + caplog.text
+    assert f"Apprise does not accept the address of {name}" in str(error.value)
+    assert PASSWORD not in str(error.value) + caplog.text
 
 
 def test_without_apprise_a_service_is_refused_and_webhooks_work(
-    open_receiver: OpenReceiver, monkeypatch: pytest.MonkeyPatch
+    open_receiver: OpenReceiver,
+    monkeypatch: pytest.MonkeyPatch,
+    make_settings: Callable[..., Settings],
 ) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(SettingsError) as error:
         open_receiver("slack://a/b/c")
-    assert str(caught.value) == (
+    assert str(error.value) == (
         "JOBMON_NOTIFY_URLS: slack needs Apprise: pip install 'mongo-jobmon[notify]'"
     )
+    urls = parse_receivers("https://hook.test")
+    (webhook,) = open_receivers(make_settings(notify_urls=urls, notify_secret=SIGNING_SECRET))
+    webhook.close()
 
 
 def test_no_part_of_a_message_or_an_address_is_logged(
@@ -182,9 +190,9 @@ def test_no_part_of_a_message_or_an_address_is_logged(
     with caplog.at_level(logging.DEBUG):
         service = open_receiver(url)
         caplog.set_level(logging.DEBUG)
-        with pytest.raises(DeliveryError) as caught:
+        with pytest.raises(DeliveryError) as error:
             service.submit(MESSAGE).result()
-    output = caplog.text + str(caught.value)
+    output = caplog.text + str(error.value)
     assert not [text for text in (PASSWORD, "token-1234", "3 jobs stuck") if text in output]
 
 

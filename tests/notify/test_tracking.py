@@ -1,4 +1,4 @@
-"""Which news a receiver gets and when: catches a message that is sent twice, never or too early."""
+"""Tracking of problems: catches a message that a receiver gets twice, never or too early."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ FAILING = Problem(
 
 
 class Receiver:
-    """A receiver that gets each message at once. The test moves its clock."""
+    """A receiver that gets each message without delay. The test moves its clock."""
 
     def __init__(self, timing: Timing = TIMING) -> None:
         self.now = NOW
@@ -34,15 +34,15 @@ class Receiver:
         self.tracked: dict[CheckKind, Tracked] = {}
 
     def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
-        """Send the news of a check that finds these problems. Return each as "change kind"."""
-        findings = Findings({each.kind: each for each in problems}, unknown)
+        """Send the news of a check that finds these problems; returns "change kind" for each."""
+        findings = Findings({problem.kind: problem for problem in problems}, unknown)
         self.tracked = track(self.tracked, findings, self.now, self.timing)
         news = list_news(self.tracked, findings, self.now, self.timing)
         self.tracked = record_sent(self.tracked, news, self.now)
         return [f"{item.change} {item.problem.kind}" for item in news]
 
     def check_for(self, length: timedelta, *problems: Problem) -> list[tuple[timedelta, str]]:
-        """Find these problems every 15 seconds. Return the sent news, each with its time."""
+        """Find these problems every 15 seconds; returns the sent news with their times."""
         start, sent = self.now, []
         while self.now < start + length:
             sent += [(self.now - start, line) for line in self.check(*problems)]
@@ -78,7 +78,7 @@ def test_problem_is_over_after_five_minutes_without_it() -> None:
     assert receiver.check_for(3 * MINUTE, STUCK) == [(2 * MINUTE, "begins expired_leases")]
 
 
-def test_problem_that_returns_within_five_minutes_is_no_news() -> None:
+def test_problem_that_returns_within_five_minutes_is_not_sent_again() -> None:
     receiver = Receiver()
     receiver.check_for(10 * MINUTE, STUCK)
     for _ in range(5):
@@ -108,7 +108,7 @@ def test_unknown_check_neither_begins_nor_ends_a_problem() -> None:
     assert receiver.check() == ["over expired_leases"]
 
 
-def test_twice_as_many_jobs_are_worse_but_a_few_more_are_not() -> None:
+def test_twice_as_many_jobs_are_worse_if_they_are_ten_more() -> None:
     receiver = Receiver()
     receiver.check_for(3 * MINUTE, STUCK)
     assert receiver.check_for(3 * MINUTE, replace(STUCK, count=12)) == []
@@ -130,14 +130,14 @@ def test_a_problem_that_is_worse_only_for_a_moment_is_not_sent() -> None:
         assert receiver.check_for(MINUTE, STUCK) == []
 
 
-def test_another_failing_type_is_worse_with_an_equal_count() -> None:
+def test_another_failing_type_is_worse_even_with_an_equal_count() -> None:
     """Catches a second type that fails unnoticed because the first one has recovered."""
     receiver = Receiver()
     receiver.check_for(3 * MINUTE, FAILING)
-    other = replace(FAILING, types=frozenset("b"))
-    assert receiver.check_for(3 * MINUTE, other) == [(2 * MINUTE, "worse failure_rates")]
+    failing_b = replace(FAILING, types=frozenset("b"))
+    assert receiver.check_for(3 * MINUTE, failing_b) == [(2 * MINUTE, "worse failure_rates")]
     assert receiver.check_for(HOUR, FAILING) == []  # a type that comes and goes is no news
-    assert receiver.check_for(HOUR, other) == []
+    assert receiver.check_for(HOUR, failing_b) == []
 
 
 def test_a_more_urgent_level_is_worse() -> None:
@@ -160,7 +160,7 @@ def test_a_clock_that_is_set_back_repeats_and_delays_nothing() -> None:
     ]
 
 
-def test_a_clock_that_is_set_back_within_the_delay_begins_it_anew() -> None:
+def test_a_clock_that_is_set_back_within_the_delay_restarts_the_delay() -> None:
     receiver = Receiver()
     receiver.check_for(MINUTE, STUCK)
     receiver.now -= 10 * HOUR
@@ -171,10 +171,10 @@ class UnreachableReceiver(Receiver):
     """A receiver that does not answer, so that no message is recorded as sent."""
 
     def check(self, *problems: Problem, unknown: frozenset[CheckKind] = frozenset()) -> list[str]:
-        before = self.tracked
+        tracked_before = self.tracked
         sent = super().check(*problems, unknown=unknown)
-        findings = Findings({each.kind: each for each in problems}, unknown)
-        self.tracked = track(before, findings, self.now, self.timing)
+        findings = Findings({problem.kind: problem for problem in problems}, unknown)
+        self.tracked = track(tracked_before, findings, self.now, self.timing)
         return sent
 
 

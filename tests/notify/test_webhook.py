@@ -1,5 +1,5 @@
-"""Signed webhooks: catches a wrong signature, a followed redirect, and a failure's reason with the
-receiver's address."""
+"""Signed webhooks: catches a wrong signature, a followed redirect, and a reason of a failure that
+shows the receiver's address."""
 
 import base64
 import hashlib
@@ -51,7 +51,7 @@ MESSAGE = Message(
 
 
 def test_signature_equals_the_example_of_the_standard() -> None:
-    """The example of the specification of Standard Webhooks."""
+    """The example is from the specification of Standard Webhooks."""
     key = decode_signing_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}')
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
@@ -131,16 +131,16 @@ def test_documented_verification_accepts_only_signed_messages(
     """Runs the Python example of docs/notifications.md."""
     page = (Path(__file__).parents[2] / "docs/notifications.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
     send_webhook(receiver.url, KEY, MESSAGE)
     (request,) = receiver.received
-    verify, headers = names["verify"], request.headers
+    verify, headers = namespace["verify"], request.headers
     assert verify(SIGNING_SECRET, headers, request.body)
     assert not verify(SIGNING_SECRET, headers, request.body + b" ")
     assert not verify("whsec_" + "A" * 32, headers, request.body)
-    old = str(int(headers["webhook-timestamp"]) - 301)
-    assert not verify(SIGNING_SECRET, headers | {"webhook-timestamp": old}, request.body)
+    old_timestamp = str(int(headers["webhook-timestamp"]) - 301)
+    assert not verify(SIGNING_SECRET, headers | {"webhook-timestamp": old_timestamp}, request.body)
 
 
 def test_credentials_of_an_address_are_sent_as_a_header(receiver: WebhookReceiver) -> None:
@@ -154,9 +154,9 @@ def test_credentials_of_an_address_are_sent_as_a_header(receiver: WebhookReceive
 def test_a_redirect_is_not_followed(receiver: WebhookReceiver, status: int) -> None:
     """Catches a message with credentials that is sent to an address chosen by another server."""
     receiver.status, receiver.headers = status, {"Location": receiver.url.replace("hook", "other")}
-    with pytest.raises(DeliveryError) as caught:
+    with pytest.raises(DeliveryError) as error:
         send_webhook(receiver.url, KEY, MESSAGE)
-    assert str(caught.value) == f"it answered HTTP {status} (redirects are not followed)"
+    assert str(error.value) == f"it answered HTTP {status} (redirects are not followed)"
     assert [request.path for request in receiver.received] == ["/hook"]
 
 

@@ -16,7 +16,7 @@ from jobmon.settings import Settings, SettingsError
 from jobmon.store.profiles import Profile
 
 ROOT = Path(__file__).parents[2]
-GOOD = """\
+PROFILE = """\
 collection = "tasks"
 
 status = [
@@ -39,7 +39,7 @@ fields = { jobId = "job" }
 """
 
 
-def load_error(folder: Path, text: str) -> str:
+def read_load_error(folder: Path, text: str) -> str:
     path = folder / "shop.toml"
     path.write_text(text)
     with pytest.raises(ProfileError) as raised:
@@ -53,7 +53,7 @@ def test_every_shipped_profile_loads() -> None:
         assert load_profile(name).collection
 
 
-def test_the_published_schema_is_the_one_that_is_checked() -> None:
+def test_the_published_schema_is_up_to_date() -> None:
     published = json.loads((ROOT / "docs" / "profile.schema.json").read_text())
     assert published == profile_schema()
 
@@ -251,8 +251,8 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
 def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    assert old in GOOD
-    assert load_error(tmp_path, GOOD.replace(old, new)).startswith(message)
+    assert old in PROFILE
+    assert read_load_error(tmp_path, PROFILE.replace(old, new)).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -267,10 +267,10 @@ def test_a_mistake_is_reported_with_its_line_and_what_is_allowed(
         ("[fields]", "[fields.", "line 8: Invalid initial character for a key part"),
     ],
 )
-def test_usual_mistakes_of_syntax_are_explained(
+def test_common_syntax_errors_are_explained(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    assert load_error(tmp_path, GOOD.replace(old, new, 1)).startswith(message)
+    assert read_load_error(tmp_path, PROFILE.replace(old, new, 1)).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -287,8 +287,8 @@ def test_a_key_below_a_table_that_belongs_above_it_is_explained(
     tmp_path: Path, table: str, key: str
 ) -> None:
     name = key.partition(" ")[0]
-    text = GOOD.replace("[fields]\n", f"{table}\n{key}\n")
-    assert load_error(tmp_path, text).endswith(
+    text = PROFILE.replace("[fields]\n", f"{table}\n{key}\n")
+    assert read_load_error(tmp_path, text).endswith(
         f". Write {name} before the first [table]: it is not a key of a table"
     )
 
@@ -296,11 +296,11 @@ def test_a_key_below_a_table_that_belongs_above_it_is_explained(
 def test_a_profile_changes_the_one_that_it_extends(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('extends = "agenda"\n[constants]\nlock_lifetime = "1 h"\n[fields]\ntype = "t"')
-    mine = load_profile(str(path)).content
-    assert mine["constants"] == {"lock_lifetime": "1 h"}
-    assert mine["fields"]["type"] == "t"
-    assert mine["fields"]["jobId"] == "_id"
-    assert mine["status"] == load_profile("agenda").content["status"]
+    content = load_profile(str(path)).content
+    assert content["constants"] == {"lock_lifetime": "1 h"}
+    assert content["fields"]["type"] == "t"
+    assert content["fields"]["jobId"] == "_id"
+    assert content["status"] == load_profile("agenda").content["status"]
 
 
 def test_attempts_in_another_place_keep_no_path_of_the_extended_profile(tmp_path: Path) -> None:
@@ -313,17 +313,17 @@ def test_attempts_in_another_place_keep_no_path_of_the_extended_profile(tmp_path
         "status": {"path": "s"},
     }
     path.write_text('extends = "agenda-logs"\n[attempts.log]\ncollection = "my_logs"')
-    mine = load_profile(str(path))
-    assert mine.attempts_collection == "my_logs"
+    profile = load_profile(str(path))
+    assert profile.attempts_collection == "my_logs"
     log = load_profile("agenda-logs").content["attempts"]["log"]
-    assert mine.content["attempts"]["log"] == log | {"collection": "my_logs"}
+    assert profile.content["attempts"]["log"] == log | {"collection": "my_logs"}
 
 
 def test_a_condition_on_a_whole_document_and_a_new_status_are_allowed(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     rule = '{ lock = { "$gt" = "$now" } }'
     path.write_text(
-        GOOD.replace(rule, '{ lock = { "$eq" = { a = 1 } } }').replace('"leased"', '"away"')
+        PROFILE.replace(rule, '{ lock = { "$eq" = { a = 1 } } }').replace('"leased"', '"away"')
         + 'leasedBy = { path = "by", only_in = ["away", "leased"] }'
     )
     assert load_profile(str(path)).parse("tasks").fields["leasedBy"].only_in == ("away", "leased")
@@ -331,7 +331,7 @@ def test_a_condition_on_a_whole_document_and_a_new_status_are_allowed(tmp_path: 
 
 def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "shop.toml"
-    path.write_text(GOOD.replace("type", "typ"))
+    path.write_text(PROFILE.replace("type", "typ"))
     monkeypatch.setenv("JOBMON_PROFILE", str(path))
     with pytest.raises(SettingsError, match=r"JOBMON_PROFILE: .*shop.toml, line 10: fields.typ"):
         Settings.for_init("mongodb://db")
@@ -341,7 +341,7 @@ def test_the_settings_name_the_mistake(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("JOBMON_PROFILE", str(tmp_path / "none.toml"))
     with pytest.raises(SettingsError, match=r"none.toml cannot be read: No such file"):
         Settings.for_init("mongodb://db")
-    path.write_text(GOOD)
+    path.write_text(PROFILE)
     monkeypatch.setenv("JOBMON_PROFILE", str(path))
     settings = Settings.for_init("mongodb://db")
     assert (settings.profile, settings.jobs_collection) == (str(path), "tasks")
@@ -351,12 +351,12 @@ def test_a_start_parses_a_file_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a file that is parsed again for each setting, connection and search field."""
-    parsed: list[str] = []
+    calls: list[str] = []
     monkeypatch.setattr(
-        loader, "parse_profile", lambda *args: parsed.append(args[1]) or parse_profile(*args)
+        loader, "parse_profile", lambda *args: calls.append(args[1]) or parse_profile(*args)
     )
     path = tmp_path / "shop.toml"
-    path.write_text(GOOD + 'payload = "args"\n')
+    path.write_text(PROFILE + 'payload = "args"\n')
     settings = Settings(
         mongo_uri="mongodb://db",
         jwt_secret_key="-" * 32,
@@ -366,12 +366,12 @@ def test_a_start_parses_a_file_once_and_again_after_a_change(
     )
     create_app(settings)
     Profile.from_settings(settings)
-    assert parsed == ["tasks"]
-    path.write_text(GOOD + 'payload = "input"\n')
+    assert calls == ["tasks"]
+    path.write_text(PROFILE + 'payload = "input"\n')
     assert settings.find_search_paths() == {"payload.a": "input.a"}
 
 
-def test_every_key_has_its_line() -> None:
+def test_find_lines_knows_the_line_of_every_key() -> None:
     text = '''# a comment
 a = 1
 "b.c" = """

@@ -1,4 +1,4 @@
-"""Fields of profiles: catches a field with one value in lists and another one in statistics."""
+"""Fields of profiles: catches a field whose value in lists differs from that in statistics."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from pymongo.database import Database
 from jobmon.profiles.sources import SourceContext, parse_source
 from jobmon.profiles.stored_values import encode_date
 
-AT = datetime.now(UTC).replace(microsecond=123_000)
+DATE = datetime.now(UTC).replace(microsecond=123_000)
 CONTEXT = SourceContext(
     constants={"$const.n": 3, "$const.long": "1 h", "$collection": "mail"},
     readings={
@@ -24,32 +24,33 @@ CONTEXT = SourceContext(
 DOCUMENT: dict[str, Any] = {
     "a": None,
     "b": {"c": 7},
-    "date": AT,
+    "date": DATE,
     "log": [
         {"state": "ok", "n": 1},
-        {"state": "bad", "n": 2, "at": encode_date(AT, "iso")},
+        {"state": "bad", "n": 2, "at": encode_date(DATE, "iso")},
         {"state": "ok", "n": 3},
     ],
     "none": [],
-    "dated": f'{{"at": "{encode_date(AT, "iso")}"}}',
+    "dated": f'{{"at": "{encode_date(DATE, "iso")}"}}',
     "text": '{"error": {"names": ["x", "y"]}}',
-    "iso": encode_date(AT, "iso"),
-    "s": encode_date(AT.replace(microsecond=0), "seconds"),
-    "ms": encode_date(AT, "milliseconds"),
-    "us": encode_date(AT, "microseconds"),
+    "iso": encode_date(DATE, "iso"),
+    "s": encode_date(DATE.replace(microsecond=0), "seconds"),
+    "ms": encode_date(DATE, "milliseconds"),
+    "us": encode_date(DATE, "microseconds"),
 }
 MESSAGE = {"message": 7, "code": None}
+# Pairs: a field as a profile defines it, and its value in `DOCUMENT`.
 CASES: list[tuple[Any, Any]] = [
     ("b.c", 7),
     ("b.d", None),
     ("log.n", None),
-    ("date", AT),
-    ("iso", AT),
-    ("s", AT.replace(microsecond=0)),
-    ("ms", AT),
-    ("us", AT),
-    ({"path": "date", "plus": "10 min"}, AT + timedelta(minutes=10)),
-    ({"path": "ms", "plus": "$const.long"}, AT + timedelta(hours=1)),
+    ("date", DATE),
+    ("iso", DATE),
+    ("s", DATE.replace(microsecond=0)),
+    ("ms", DATE),
+    ("us", DATE),
+    ({"path": "date", "plus": "10 min"}, DATE + timedelta(minutes=10)),
+    ({"path": "ms", "plus": "$const.long"}, DATE + timedelta(hours=1)),
     ({"path": "b.c", "plus": 1}, 8),
     ({"path": "b", "plus": 1}, {"c": 7}),
     ({"first_of": ["a", "x", "b.c"]}, 7),
@@ -58,7 +59,7 @@ CASES: list[tuple[Any, Any]] = [
     ({"first": "log", "path": "n"}, 1),
     ({"last": "log", "path": "n"}, 3),
     ({"last": "log", "match": {"state": "bad"}, "path": "n"}, 2),
-    ({"last": "log", "match": {"state": "bad"}, "path": "at"}, AT),
+    ({"last": "log", "match": {"state": "bad"}, "path": "at"}, DATE),
     ({"last": "log", "match": {"state": "gone"}, "path": "n"}, None),
     ({"last": "none", "path": "n"}, None),
     ({"last": "b", "path": "n"}, None),
@@ -80,10 +81,10 @@ CASES: list[tuple[Any, Any]] = [
     ({"first_of": [{"expression": {"$add": ["$b.c", 1]}}, "x"], "when": {"a": "$null"}}, 8),
     ({"object": {"message": {"path": "b.c", "when": {"a": "$null"}}, "code": "a"}}, MESSAGE),
     ({"object": {"message": {"path": "b.c", "when": {"a": 1}}}}, None),
-    ({"json": "dated", "path": "at"}, AT),
+    ({"json": "dated", "path": "at"}, DATE),
 ]
-# Fields that are only shown: the database computes no value, or another value.
-SHOWN = (
+# Fields that are never computed by the database, which would compute nothing or another value.
+NOT_COMPUTED = (
     {"path": "b", "plus": 1},
     "log.n",
     {"object": {"message": "x"}},
@@ -99,13 +100,15 @@ def test_a_source_reads_what_its_expression_computes(
     database.c.insert_one(DOCUMENT.copy())
 
     def compute(expression: Any) -> Any:
-        (found,) = database.c.aggregate([{"$project": {"v": expression}}])
-        computed = found.get("v")
+        (result,) = database.c.aggregate([{"$project": {"v": expression}}])
+        computed = result.get("v")
         return computed.replace(tzinfo=UTC) if isinstance(computed, datetime) else computed
 
     document = DOCUMENT if source.computed is None else compute(source.computed)
     assert (None if document is None else source.read(document)) == value
-    if source.expression is not None and spec not in SHOWN:
+    if source.expression is not None and spec not in NOT_COMPUTED:
         computed = compute(source.expression)
-        without_missing = isinstance(value, dict) and {k: v for k, v in value.items() if v}
+        without_missing = isinstance(value, dict) and {
+            key: part for key, part in value.items() if part
+        }
         assert computed in (value, without_missing)

@@ -1,4 +1,4 @@
-"""Transitions of profiles: catches a wrong transition that is accepted, or that leads to another
+"""Transitions of profiles: catches a bad transition that is accepted, and one that leads to a wrong
 status."""
 
 from datetime import UTC, datetime, timedelta
@@ -31,14 +31,14 @@ delete = { from = ["succeeded"], delete = true }
 """
 
 
-def load(folder: Path, text: str) -> dict[str, Transition]:
+def load_transitions(folder: Path, text: str) -> dict[str, Transition]:
     path = folder / "shop.toml"
     path.write_text(text)
     return dict(load_profile(str(path)).parse("work").transitions)
 
 
 def test_transition_has_its_condition_and_changes(tmp_path: Path) -> None:
-    assert load(tmp_path, PROFILE) == {
+    assert load_transitions(tmp_path, PROFILE) == {
         "run_now": Transition(
             statuses=("queued",),
             when={"lock": None},
@@ -90,11 +90,11 @@ def test_mistake_is_reported_with_its_line(
 ) -> None:
     assert old in PROFILE
     with pytest.raises(ProfileError) as raised:
-        load(tmp_path, PROFILE.replace(old, new, 1))
+        load_transitions(tmp_path, PROFILE.replace(old, new, 1))
     assert str(raised.value).removeprefix(f"{tmp_path / 'shop.toml'}, ").startswith(message)
 
 
-def test_transitions_and_the_order_do_not_change_the_identity_of_a_profile(tmp_path: Path) -> None:
+def test_transitions_and_lease_order_do_not_change_the_identity(tmp_path: Path) -> None:
     path = tmp_path / "shop.toml"
     path.write_text(PROFILE)
     identity = load_profile(str(path)).identity
@@ -118,6 +118,7 @@ def test_transitions_of_agenda_lead_to_the_right_status(
 ) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     transitions = load_profile("agenda").parse("agendaJobs").transitions
+    # Type of the job, status before, action, its value, status after, whether the job is due then.
     steps = [
         ("bad email", "dlq", "retry", None, "failed", True),
         ("retry pay", "failed", "run_now", None, "failed", True),
@@ -134,14 +135,14 @@ def test_transitions_of_agenda_lead_to_the_right_status(
         database.agendaJobs.update_one({"name": "cron nightly"}, {"$set": {"nextRunAt": later}})
         database.agendaJobs.update_one({"name": "low"}, {"$set": {"nextRunAt": now}})
         queue = WatchedQueue(mongod, database, profile="agenda", jobs_collection="agendaJobs")
-        for kind, before, action, value, after, is_due in steps:
+        for name, before, action, value, after, is_due in steps:
             assert before in transitions[action].statuses
-            (job,) = queue.get("/admin/jobs/queue", type=kind)["data"]
-            assert job["status"] == before, kind
-            database.agendaJobs.update_one({"name": kind}, make_update(transitions[action], value))
-            (job,) = queue.get("/admin/jobs/queue", type=kind)["data"]
-            assert job["status"] == after, kind
-            assert (datetime.fromisoformat(job["nextRunAt"]) <= datetime.now(UTC)) == is_due, kind
+            (job,) = queue.get("/admin/jobs/queue", type=name)["data"]
+            assert job["status"] == before, name
+            database.agendaJobs.update_one({"name": name}, make_update(transitions[action], value))
+            (job,) = queue.get("/admin/jobs/queue", type=name)["data"]
+            assert job["status"] == after, name
+            assert (datetime.fromisoformat(job["nextRunAt"]) <= datetime.now(UTC)) == is_due, name
         (low,) = queue.get("/admin/jobs/queue", type="low")["data"]
         assert low["priority"] == 20
         queue.close()

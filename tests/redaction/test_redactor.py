@@ -3,6 +3,7 @@ whose search takes more than linear time."""
 
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
@@ -107,15 +108,15 @@ def test_a_key_that_looks_secret_is_redacted(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "shown"),
+    ("key", "expected"),
     [
         ("4111111111111111", REDACTED),
         ("https://ada:hunter2-Zx9@db/shop", f"https://ada:{REDACTED}@db/shop"),
         ("user.name", "user.name"),
     ],
 )
-def test_a_secret_is_found_in_a_key(key: str, shown: str) -> None:
-    assert Redactor().redact({key: {"n": 1}}) == {shown: {"n": 1}}
+def test_a_secret_is_found_in_a_key(key: str, expected: str) -> None:
+    assert Redactor().redact({key: {"n": 1}}) == {expected: {"n": 1}}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_secrets_are_redacted_at_any_depth() -> None:
         "passwords": REDACTED,
         "pin": REDACTED,
     }
-    assert payload["pin"] is None  # the document itself is unchanged
+    assert payload["pin"] is None  # `redact` returns a copy
 
 
 def test_configured_keys_replace_the_default_keys() -> None:
@@ -180,7 +181,7 @@ def test_an_ordinary_document_stays_readable(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         ({"auth": {"user": "u", "more": ["x", {"y": 1}]}},
          {"auth": {"user": REDACTED, "more": [REDACTED, {"y": REDACTED}]}}),
@@ -211,39 +212,39 @@ def test_an_ordinary_document_stays_readable(document: dict[str, Any]) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-def test_pairs_and_documents_with_secrets_are_redacted(value: Any, shown: Any) -> None:
-    assert Redactor().redact(value) == shown
+def test_pairs_and_documents_with_secrets_are_redacted(value: Any, expected: Any) -> None:
+    assert Redactor().redact(value) == expected
 
 
-HIDDEN = "hunter2-Zx9"
+SECRET = "hunter2-Zx9"
 JWT = ".".join(
     base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
-    for part in ({"alg": "HS256"}, {"sub": HIDDEN}, "signature")
+    for part in ({"alg": "HS256"}, {"sub": SECRET}, "signature")
 )
-BASIC = base64.b64encode(f"ada:{HIDDEN}".encode()).decode()
-KEY_BLOCK = f"-----BEGIN RSA PRIVATE KEY-----\nMII{HIDDEN}\n-----END RSA PRIVATE KEY-----"
+BASIC = base64.b64encode(f"ada:{SECRET}".encode()).decode()
+KEY_BLOCK = f"-----BEGIN RSA PRIVATE KEY-----\nMII{SECRET}\n-----END RSA PRIVATE KEY-----"
 TEXTS = [
     (f"got {JWT}!", f"got {REDACTED}!"),
-    (f"401 for Bearer {HIDDEN} at GET /", f"401 for Bearer {REDACTED} at GET /"),
-    (f"Authorization: Bearer {HIDDEN}", f"Authorization: {REDACTED}"),
+    (f"401 for Bearer {SECRET} at GET /", f"401 for Bearer {REDACTED} at GET /"),
+    (f"Authorization: Bearer {SECRET}", f"Authorization: {REDACTED}"),
     (f"authorization: Basic {BASIC}", f"authorization: {REDACTED}"),
     (f"curl with basic {BASIC}", f"curl with basic {REDACTED}"),
-    (f"connect postgres://ada:{HIDDEN}@db/shop", f"connect postgres://ada:{REDACTED}@db/shop"),
-    (f"redis://:{HIDDEN}@db:1/0 is away", f"redis://:{REDACTED}@db:1/0 is away"),
-    (f"amqp://u:p@{HIDDEN}@h/v", f"amqp://u:{REDACTED}@h/v"),
-    (f"mongodb://u:{HIDDEN}…", f"mongodb://u:{REDACTED}…"),
-    (f"GET /a?x=1&token={HIDDEN}&y=2", f"GET /a?x=1&token={REDACTED}&y=2"),
-    (f"password={HIDDEN}", f"password={REDACTED}"),
-    (f"DB_PASSWORD={HIDDEN} DB_HOST=db", f"DB_PASSWORD={REDACTED} DB_HOST=db"),
-    (f"password: {HIDDEN}, retrying", f"password: {REDACTED}, retrying"),
-    (f"password: '{HIDDEN} with blanks'", f"password: '{REDACTED}'"),
-    (f'login failed for {{"user": "ada", "password": "{HIDDEN}"}}',
+    (f"connect postgres://ada:{SECRET}@db/shop", f"connect postgres://ada:{REDACTED}@db/shop"),
+    (f"redis://:{SECRET}@db:1/0 is away", f"redis://:{REDACTED}@db:1/0 is away"),
+    (f"amqp://u:p@{SECRET}@h/v", f"amqp://u:{REDACTED}@h/v"),
+    (f"mongodb://u:{SECRET}…", f"mongodb://u:{REDACTED}…"),
+    (f"GET /a?x=1&token={SECRET}&y=2", f"GET /a?x=1&token={REDACTED}&y=2"),
+    (f"password={SECRET}", f"password={REDACTED}"),
+    (f"DB_PASSWORD={SECRET} DB_HOST=db", f"DB_PASSWORD={REDACTED} DB_HOST=db"),
+    (f"password: {SECRET}, retrying", f"password: {REDACTED}, retrying"),
+    (f"password: '{SECRET} with blanks'", f"password: '{REDACTED}'"),
+    (f'login failed for {{"user": "ada", "password": "{SECRET}"}}',
      f'login failed for {{"user": "ada", "password": "{REDACTED}"}}'),
-    (f'body {{\\"apiKey\\":\\"{HIDDEN}\\"}}', f'body {{\\"apiKey\\":\\"{REDACTED}\\"}}'),
-    (f"{{'secret': '{HIDDEN}'}}", f"{{'secret': '{REDACTED}'}}"),
-    (f":password=>\"{HIDDEN}\"", f":password=>\"{REDACTED}\""),
-    (f"--client-secret={HIDDEN}", f"--client-secret={REDACTED}"),
-    (f"Cookie: a=1; sid={HIDDEN}\nnext", f"Cookie: {REDACTED}\nnext"),
+    (f'body {{\\"apiKey\\":\\"{SECRET}\\"}}', f'body {{\\"apiKey\\":\\"{REDACTED}\\"}}'),
+    (f"{{'secret': '{SECRET}'}}", f"{{'secret': '{REDACTED}'}}"),
+    (f":password=>\"{SECRET}\"", f":password=>\"{REDACTED}\""),
+    (f"--client-secret={SECRET}", f"--client-secret={REDACTED}"),
+    (f"Cookie: a=1; sid={SECRET}\nnext", f"Cookie: {REDACTED}\nnext"),
     (f"before {KEY_BLOCK} after", f"before {REDACTED} after"),
     (KEY_BLOCK[:60], REDACTED),
     ("card 4111111111111111 refused", f"card {REDACTED} refused"),
@@ -252,36 +253,36 @@ TEXTS = [
     ("amex 3782 822463 10005", f"amex {REDACTED}"),
     (f"pushed by ghp_{'a1B2' * 9}", f"pushed by {REDACTED}"),
     ("key AKIAIOSFODNN7EXAMPLE", f"key {REDACTED}"),
-    (f"Bearer\n{HIDDEN}", f"Bearer\n{REDACTED}"),
-    (f"Authorization%3A%20Bearer%20{HIDDEN}", f"Authorization%3A{REDACTED}"),
-    (f"Authorization: ApiKey {HIDDEN}, retrying", f"Authorization: {REDACTED}, retrying"),
-    (f'Authorization: Digest username="ada", response="{HIDDEN}"', f"Authorization: {REDACTED}"),
-    (f"-H 'Authorization: Custom {HIDDEN}' x", f"-H 'Authorization: {REDACTED}' x"),
-    (f"https://ada:a/{HIDDEN}@db/shop", f"https://ada:{REDACTED}@db/shop"),
-    (f"https://ada@shop.example:{HIDDEN}@db/", f"https://ada@shop.example:{REDACTED}@db/"),
-    (f"//ada:{HIDDEN}@db/shop", f"//ada:{REDACTED}@db/shop"),
-    (f"u=https%3A%2F%2Fada%3A{HIDDEN}%40db", f"u=https%3A%2F%2Fada%3A{REDACTED}%40db"),
-    (f"root:{HIDDEN}@tcp(db:3306)/shop", f"root:{REDACTED}@tcp(db:3306)/shop"),
+    (f"Bearer\n{SECRET}", f"Bearer\n{REDACTED}"),
+    (f"Authorization%3A%20Bearer%20{SECRET}", f"Authorization%3A{REDACTED}"),
+    (f"Authorization: ApiKey {SECRET}, retrying", f"Authorization: {REDACTED}, retrying"),
+    (f'Authorization: Digest username="ada", response="{SECRET}"', f"Authorization: {REDACTED}"),
+    (f"-H 'Authorization: Custom {SECRET}' x", f"-H 'Authorization: {REDACTED}' x"),
+    (f"https://ada:a/{SECRET}@db/shop", f"https://ada:{REDACTED}@db/shop"),
+    (f"https://ada@shop.example:{SECRET}@db/", f"https://ada@shop.example:{REDACTED}@db/"),
+    (f"//ada:{SECRET}@db/shop", f"//ada:{REDACTED}@db/shop"),
+    (f"u=https%3A%2F%2Fada%3A{SECRET}%40db", f"u=https%3A%2F%2Fada%3A{REDACTED}%40db"),
+    (f"root:{SECRET}@tcp(db:3306)/shop", f"root:{REDACTED}@tcp(db:3306)/shop"),
     ("https://0123456789abcdef0123456789abcdef@db/1", f"https://{REDACTED}@db/1"),
-    (f'msg="password={HIDDEN}"', f'msg="password={REDACTED}"'),
-    (f"user%5Bpassword%5D={HIDDEN}", f"user%5Bpassword%5D={REDACTED}"),
-    (f"password%3D{HIDDEN}", f"password%3D{REDACTED}"),
-    (f"password -> {HIDDEN}", f"password -> {REDACTED}"),
-    (f"password := {HIDDEN}", f"password := {REDACTED}"),
-    (f"password\uff1d{HIDDEN}", f"password\uff1d{REDACTED}"),
-    (f"'password': b'{HIDDEN}'", f"'password': b'{REDACTED}'"),
-    (f'password="a\\"{HIDDEN}" x', f'password="{REDACTED}" x'),
-    (f'"password": "{HIDDEN} is cut', f'"password": "{REDACTED}'),
-    (f"password=it's{HIDDEN}", f"password={REDACTED}"),
-    (f"passwords: ['a', '{HIDDEN}'] x", f"passwords: {REDACTED} x"),
-    (f"auth={{'user': 'ada', 'x': '{HIDDEN}'}}", f"auth={REDACTED}"),
-    (f"('password', '{HIDDEN}')", f"('password', '{REDACTED}')"),
-    (f"<a:Pin b='c'>{HIDDEN}</a:Pin>", f"<a:Pin b='c'>{REDACTED}</a:Pin>"),
-    (f"mysql --password {HIDDEN} shop", f"mysql --password {REDACTED} shop"),
-    (f"curl -u ada:{HIDDEN} https://h", f"curl -u ada:{REDACTED} https://h"),
+    (f'msg="password={SECRET}"', f'msg="password={REDACTED}"'),
+    (f"user%5Bpassword%5D={SECRET}", f"user%5Bpassword%5D={REDACTED}"),
+    (f"password%3D{SECRET}", f"password%3D{REDACTED}"),
+    (f"password -> {SECRET}", f"password -> {REDACTED}"),
+    (f"password := {SECRET}", f"password := {REDACTED}"),
+    (f"password\uff1d{SECRET}", f"password\uff1d{REDACTED}"),
+    (f"'password': b'{SECRET}'", f"'password': b'{REDACTED}'"),
+    (f'password="a\\"{SECRET}" x', f'password="{REDACTED}" x'),
+    (f'"password": "{SECRET} is cut', f'"password": "{REDACTED}'),
+    (f"password=it's{SECRET}", f"password={REDACTED}"),
+    (f"passwords: ['a', '{SECRET}'] x", f"passwords: {REDACTED} x"),
+    (f"auth={{'user': 'ada', 'x': '{SECRET}'}}", f"auth={REDACTED}"),
+    (f"('password', '{SECRET}')", f"('password', '{REDACTED}')"),
+    (f"<a:Pin b='c'>{SECRET}</a:Pin>", f"<a:Pin b='c'>{REDACTED}</a:Pin>"),
+    (f"mysql --password {SECRET} shop", f"mysql --password {REDACTED} shop"),
+    (f"curl -u ada:{SECRET} https://h", f"curl -u ada:{REDACTED} https://h"),
     (f"mnemonic: {' '.join(['abandon'] * 12)}!", f"mnemonic: {REDACTED}!"),
     (f"seed phrase = {' '.join(['abandon'] * 12)}!", f"seed phrase = {REDACTED}!"),
-    (f"---- BEGIN SSH2 PRIVATE KEY ----\n{HIDDEN}\n---- END SSH2 PRIVATE KEY ----",
+    (f"---- BEGIN SSH2 PRIVATE KEY ----\n{SECRET}\n---- END SSH2 PRIVATE KEY ----",
      REDACTED),
     (KEY_BLOCK.lower(), REDACTED),
     ("Private-Lines: 8\nAAAA+/==\nBBBB\nPrivate-MAC: x", f"Private-Lines: {REDACTED}-MAC: x"),
@@ -295,47 +296,47 @@ TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "shown"), TEXTS, ids=[text[:30] for text, _ in TEXTS])
-def test_a_secret_is_found_in_a_text(text: str, shown: str) -> None:
+@pytest.mark.parametrize(("text", "expected"), TEXTS, ids=[text[:30] for text, _ in TEXTS])
+def test_a_secret_is_found_in_a_text(text: str, expected: str) -> None:
     redactor = Redactor()
-    assert redactor.redact(text) == shown
-    assert redactor.redact({"deep": [{"message": text}]}) == {"deep": [{"message": shown}]}
-    assert redactor.redact(shown) == shown
-    long = "at work (/srv/app/main.js:12:5)\n" * 100
-    assert redactor.redact(f"{long}{text}") == f"{long}{shown}"
+    assert redactor.redact(text) == expected
+    assert redactor.redact({"deep": [{"message": text}]}) == {"deep": [{"message": expected}]}
+    assert redactor.redact(expected) == expected
+    long_text = "at work (/srv/app/main.js:12:5)\n" * 100
+    assert redactor.redact(f"{long_text}{text}") == f"{long_text}{expected}"
 
 
 def test_json_in_a_text_is_redacted_as_json() -> None:
-    inner = json.dumps({"pin": 4711, "more": json.dumps([{"k": "password", "v": HIDDEN}])})
-    shown = json.loads(Redactor().redact(f"  {inner}"))
-    assert shown["pin"] == REDACTED
-    assert json.loads(shown["more"]) == [{"k": "password", "v": REDACTED}]
+    text = json.dumps({"pin": 4711, "more": json.dumps([{"k": "password", "v": SECRET}])})
+    redacted = json.loads(Redactor().redact(f"  {text}"))
+    assert redacted["pin"] == REDACTED
+    assert json.loads(redacted["more"]) == [{"k": "password", "v": REDACTED}]
     assert json.loads(
-        Redactor().redact(f'{{"auth": {{"x": "{HIDDEN}"}}, "n": 4111111111111111}}')
+        Redactor().redact(f'{{"auth": {{"x": "{SECRET}"}}, "n": 4111111111111111}}')
     ) == {
         "auth": {"x": REDACTED},
         "n": REDACTED,
     }
     unchanged = '{ "a":1,\n"b": [2, "é"] }'
     assert Redactor().redact(unchanged) == unchanged
-    assert HIDDEN not in Redactor().redact(f'{{"a": "Bearer {HIDDEN}", "a": 1}}')
+    assert SECRET not in Redactor().redact(f'{{"a": "Bearer {SECRET}", "a": 1}}')
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
-        (f'got {{"name": "Cookie", "value": "{HIDDEN}"}}!',
+        (f'got {{"name": "Cookie", "value": "{SECRET}"}}!',
          f'got {{"name": "Cookie", "value": "{REDACTED}"}}!'),
-        (f'a ["password", "{HIDDEN}"] b {{"n": 1}}', f'a ["password", "{REDACTED}"] b {{"n": 1}}'),
-        (f'{{"auth": {{"x": "{HIDDEN}"}}, "b": "cut', f'{{"auth": {REDACTED}, "b": "cut'),
-        (f'tokens=["a", "{HIDDEN}"] x', f"tokens={REDACTED} x"),
-        (f'{{"pin": "{HIDDEN}", "pin": "b"}} x', f'{{"pin": "{REDACTED}"}} x'),
-        ('"' + r'{\\\"password\\\": \\\"' + HIDDEN + r'\\\"}' + '"',
+        (f'a ["password", "{SECRET}"] b {{"n": 1}}', f'a ["password", "{REDACTED}"] b {{"n": 1}}'),
+        (f'{{"auth": {{"x": "{SECRET}"}}, "b": "cut', f'{{"auth": {REDACTED}, "b": "cut'),
+        (f'tokens=["a", "{SECRET}"] x', f"tokens={REDACTED} x"),
+        (f'{{"pin": "{SECRET}", "pin": "b"}} x', f'{{"pin": "{REDACTED}"}} x'),
+        ('"' + r'{\\\"password\\\": \\\"' + SECRET + r'\\\"}' + '"',
          '"' + r'{\\\"password\\\": \\\"' + REDACTED + r'\\\"}' + '"'),
     ],
 )  # fmt: skip
-def test_json_anywhere_in_a_text_is_redacted(text: str, shown: str) -> None:
-    assert Redactor().redact(text) == shown
+def test_json_anywhere_in_a_text_is_redacted(text: str, expected: str) -> None:
+    assert Redactor().redact(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -373,7 +374,7 @@ def test_an_ordinary_text_stays_readable(text: str) -> None:
     assert Redactor().redact(text) == text
 
 
-HOSTILE = r"""
+HOSTILE_PIECES = r"""
     a eyJ eyJ- eyJa. :// ://a: ://a:b a= a=' a=" a=\ = 1 1_ 1111_ 4111- bearer_ basic_a cookie:_ { [
     //a: //a:b//: a:b@tcp %3A%2F%2Fa%3A a%3A a=1,_b=1, authorization:_a=_, mnemonic:_aaa_
     1111.1111. <a <password>a </a> --pin_ -u_a: pin={ pin=( pin=[ pin=" pin="\"
@@ -382,12 +383,13 @@ HOSTILE = r"""
 """
 
 
-@pytest.mark.parametrize("piece", HOSTILE.split())
+@pytest.mark.parametrize("piece", HOSTILE_PIECES.split())
 def test_a_hostile_text_is_searched_in_linear_time(piece: str) -> None:
-    # Quadratic patterns take minutes for this, not fractions of a second.
+    started_at = time.process_time()
     Redactor().redact(piece.replace("_", " ") * (100_000 // len(piece)))
+    assert time.process_time() - started_at < 20  # quadratic patterns take minutes
 
 
 def test_json_that_is_nested_too_deeply_is_searched_as_text() -> None:
-    text = "[" * 50_000 + f'"Bearer {HIDDEN}"' + "]" * 50_000
-    assert HIDDEN not in Redactor().redact(text)
+    text = "[" * 50_000 + f'"Bearer {SECRET}"' + "]" * 50_000
+    assert SECRET not in Redactor().redact(text)

@@ -17,7 +17,7 @@ HOSTILE = "x\x1b[2J\x1b]0;owned\x07\u202ey[red]z"
 
 @pytest.fixture
 def api(real_api: Api) -> Api:
-    """The service over the real server: mongomock cannot group by type."""
+    """The service over the real server, because mongomock cannot group jobs by type."""
     return real_api
 
 
@@ -26,11 +26,11 @@ def queue(api: Api, database: Database[dict[str, Any]]) -> Database[dict[str, An
     """Three queued jobs, and a dead one whose texts try to control the terminal."""
     index_queue(api.app.extensions["jobmon_settings"])
     now = datetime.now(UTC).replace(microsecond=0)
-    for number in range(3):
+    for index in range(3):
         database.jobs.insert_one(
-            {"jobId": f"queued-{number}", "type": "mail", "status": "queued", "priority": 0,
-             "createdBy": "ada", "createdAt": now - timedelta(minutes=number + 1),
-             "nextRunAt": now - timedelta(minutes=number + 1), "maxAttempts": 3,
+            {"jobId": f"queued-{index}", "type": "mail", "status": "queued", "priority": 0,
+             "createdBy": "ada", "createdAt": now - timedelta(minutes=index + 1),
+             "nextRunAt": now - timedelta(minutes=index + 1), "maxAttempts": 3,
              "attemptCount": 0}
         )  # fmt: skip
     database.jobs.insert_one(

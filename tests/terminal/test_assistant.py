@@ -1,4 +1,4 @@
-"""`jobmon mcp`: catches a tool that an assistant cannot use, that writes, or that leaks."""
+"""`jobmon mcp`: catches a tool that an assistant cannot use, that writes, or that leaks secrets."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from .conftest import make_client
 def open_assistant(client: ApiClient) -> Any:
     """An assistant that is connected to the tools.
 
-    mcp is imported only here: this takes a second, and every process of a run imports this file.
+    mcp is imported late, because that takes a second and every process of a run imports this file.
     """
     from mcp import Client  # noqa: PLC0415
 
@@ -27,20 +27,20 @@ def open_assistant(client: ApiClient) -> Any:
     return Client(make_server(client))
 
 
-def call(client: ApiClient, tool: str, **arguments: Any) -> Any:
-    async def ask() -> Any:
+def call_tool(client: ApiClient, tool: str, **arguments: Any) -> Any:
+    async def request() -> Any:
         async with open_assistant(client) as assistant:
             return await assistant.call_tool(tool, arguments)
 
-    return asyncio.run(ask())
+    return asyncio.run(request())
 
 
 def test_every_tool_only_reads_and_is_described(client: ApiClient) -> None:
-    async def ask() -> Any:
+    async def request() -> Any:
         async with open_assistant(client) as assistant:
             return (await assistant.list_tools()).tools
 
-    tools = asyncio.run(ask())
+    tools = asyncio.run(request())
     assert {tool.name for tool in tools} == {
         "queue_overview", "error_groups", "explain_job", "list_jobs", "workers", "schedule",
     }  # fmt: skip
@@ -50,17 +50,17 @@ def test_every_tool_only_reads_and_is_described(client: ApiClient) -> None:
 
 
 def test_tools_give_the_answers_of_the_api(client: ApiClient) -> None:
-    overview = call(client, "queue_overview").structured_content
+    overview = call_tool(client, "queue_overview").structured_content
     assert overview["stats"]["statusCounts"]["dlq"] == 1
     assert overview["queue"]["notices"][0]["level"] == "bad"
-    job = call(client, "explain_job", job_id="dead").structured_content
+    job = call_tool(client, "explain_job", job_id="dead").structured_content
     assert job["payload"] == {"apiKey": "[redacted]"}
     assert job["attempts"][0]["workerId"] == "w-1"
-    found = call(client, "list_jobs", status="dlq", limit=1_000).structured_content
-    assert [job["jobId"] for job in found["data"]] == ["dead"]
-    assert not call(client, "schedule").is_error
+    listed = call_tool(client, "list_jobs", status="dlq", limit=1_000).structured_content
+    assert [job["jobId"] for job in listed["data"]] == ["dead"]
+    assert not call_tool(client, "schedule").is_error
     for tool in ("error_groups", "workers"):
-        assert "collector" in call(client, tool).content[0].text
+        assert "collector" in call_tool(client, tool).content[0].text
 
 
 @pytest.mark.parametrize(
@@ -72,26 +72,26 @@ def test_tools_give_the_answers_of_the_api(client: ApiClient) -> None:
         ("queue_overview", {"window": "1y"}),
     ],
 )
-def test_bad_question_is_an_error_for_the_assistant(
+def test_bad_arguments_are_an_error_for_the_assistant(
     client: ApiClient, tool: str, arguments: dict[str, Any]
 ) -> None:
-    answer = call(client, tool, **arguments)
+    answer = call_tool(client, tool, **arguments)
     assert answer.is_error
     assert answer.content[0].text
 
 
-def test_owner_s_assistant_sees_their_own_jobs_only(
+def test_assistant_of_an_owner_sees_only_own_jobs(
     api: Api, queue: Database[dict[str, Any]]
 ) -> None:
     owner = make_client(api, subject="bob", role="user")
-    found = call(owner, "list_jobs").structured_content
-    assert [job["jobId"] for job in found["data"]] == ["dead"]
+    listed = call_tool(owner, "list_jobs").structured_content
+    assert [job["jobId"] for job in listed["data"]] == ["dead"]
     for tool, arguments in (
         ("queue_overview", {}),
         ("workers", {}),
         ("explain_job", {"job_id": "queued-0"}),
     ):
-        assert call(owner, tool, **arguments).is_error
+        assert call_tool(owner, tool, **arguments).is_error
 
 
 def test_command_speaks_the_protocol_on_its_standard_streams(
@@ -100,7 +100,7 @@ def test_command_speaks_the_protocol_on_its_standard_streams(
     from mcp import Client, StdioServerParameters  # noqa: PLC0415
     from mcp.client.stdio import stdio_client  # noqa: PLC0415
 
-    async def ask(url: str) -> Any:
+    async def request(url: str) -> Any:
         command = StdioServerParameters(
             command=sys.executable,
             args=["-m", "jobmon.cli", "mcp"],
@@ -110,4 +110,4 @@ def test_command_speaks_the_protocol_on_its_standard_streams(
             return await assistant.call_tool("explain_job", {"job_id": "dead"})
 
     with serve_over_http(api.app) as url:
-        assert asyncio.run(ask(url)).structured_content["status"] == "dlq"
+        assert asyncio.run(request(url)).structured_content["status"] == "dlq"

@@ -16,13 +16,13 @@ from ..support.commands import database_uri
 from .conftest import make_client
 
 
-def answer_with(answer: httpx.Response | Exception) -> ApiClient:
-    def handle(_request: httpx.Request) -> httpx.Response:
+def make_client_with_answer(answer: httpx.Response | Exception) -> ApiClient:
+    def answer_request(_request: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    http = httpx.Client(transport=httpx.MockTransport(handle), base_url="http://away.test")
+    http = httpx.Client(transport=httpx.MockTransport(answer_request), base_url="http://away.test")
     return ApiClient(http)
 
 
@@ -31,8 +31,8 @@ def test_client_reads_each_answer_of_the_api(client: ApiClient) -> None:
     assert client.get_queue()["name"] == "default"
     assert client.get_job("dead")["payload"] == {"apiKey": "[redacted]"}
     assert [job["jobId"] for job in client.get_jobs(status="dlq", owner=None)["data"]] == ["dead"]
-    both = client.get_jobs(status=["dlq", "queued"])["data"]
-    assert len(both) == 4
+    jobs = client.get_jobs(status=["dlq", "queued"])["data"]
+    assert len(jobs) == 4
 
 
 def test_owner_gets_their_own_jobs(api: Api, queue: Database[dict[str, Any]]) -> None:
@@ -68,10 +68,10 @@ def test_refusal_names_the_parameter(client: ApiClient) -> None:
 def test_failure_is_one_line_with_its_reason(
     answer: httpx.Response | Exception, message: str
 ) -> None:
-    with pytest.raises(AnswerError) as caught:
-        answer_with(answer).get_stats()
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(AnswerError) as error:
+        make_client_with_answer(answer).get_stats()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_token_in_a_file_is_sent_to_the_service(
@@ -84,7 +84,7 @@ def test_token_in_a_file_is_sent_to_the_service(
         assert client.get_stats()["totalJobs"] == 4
 
 
-def test_service_without_a_token_is_refused_before_a_request(
+def test_service_without_a_token_is_a_settings_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("JOBMON_TOKEN", raising=False)
@@ -100,25 +100,25 @@ def test_without_service_and_database_both_settings_are_named(
         pass
 
 
-def test_bad_address_of_the_database_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_uri_of_the_database_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", "postgres://elsewhere")
-    with pytest.raises(SettingsError, match="JOBMON_MONGO_URI") as caught, open_client(None):
+    with pytest.raises(SettingsError, match="JOBMON_MONGO_URI") as error, open_client(None):
         pass
-    assert "JOBMON_URL" not in str(caught.value)
+    assert "JOBMON_URL" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "setting",
+    "settings",
     [
         {},
         {"JOBMON_ROLE_PERMISSIONS": "boss=ADMIN_DASHBOARD,admin=JOBS_RETRY"},
         {"JOBMON_ROLE_CLAIM": "realm.role", "JOBMON_JWT_AUDIENCE": "shop"},
         {"JOBMON_PATH_PREFIX": "/jobmon", "JOBMON_RATE_LIMIT": "1/day"},
     ],
-    ids=["plain", "roles", "claims", "web"],
+    ids=["defaults", "roles", "claims", "web"],
 )
-def test_database_is_read_without_the_rules_for_callers(
-    setting: dict[str, str],
+def test_database_is_read_whatever_the_settings_for_callers_are(
+    settings: dict[str, str],
     mongod: Any,
     database: Database[dict[str, Any]],
     make_settings: Callable[..., Settings],
@@ -126,7 +126,7 @@ def test_database_is_read_without_the_rules_for_callers(
 ) -> None:
     database.jobs.insert_one({"jobId": "one", "type": "mail", "status": "queued"})
     uri = database_uri(mongod, database)
-    environment = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **setting}
+    environment = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **settings}
     for name in ("ROLLUP_DB", "STATE_DB"):
         environment[f"JOBMON_{name}"] = getattr(make_settings(mongo_uri=uri), name.lower())
     for name, value in environment.items():

@@ -1,6 +1,7 @@
 """The commands that print answers: catches output that a program or a person cannot use."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,37 +20,37 @@ def url(api: Api, queue: Database[dict[str, Any]]) -> Iterator[str]:
         yield address
 
 
-def run(api: Api, url: str, *arguments: str) -> Result:
+def run_command(api: Api, url: str, *arguments: str) -> Result:
     environment = {"JOBMON_URL": url, "JOBMON_TOKEN": api.token(), "COLUMNS": "160"}
     return CliRunner().invoke(main, arguments, env=environment)
 
 
 def test_stats_print_counts_notices_and_types(api: Api, url: str) -> None:
-    done = run(api, url, "stats")
-    assert done.exit_code == 0, done.output
-    assert done.output.split()[:3] == ["due", "scheduled", "running"]
-    assert "! 1 job died in the last hour" in done.output
-    assert "mail" in done.output
-    answer = json.loads(run(api, url, "stats", "--json").output)
+    result = run_command(api, url, "stats")
+    assert result.exit_code == 0, result.output
+    assert result.output.split()[:3] == ["due", "scheduled", "running"]
+    assert "! 1 job died in the last hour" in result.output
+    assert "mail" in result.output
+    answer = json.loads(run_command(api, url, "stats", "--json").output)
     assert answer["stats"]["totalJobs"] == 4
     assert answer["queue"]["notices"][0]["level"] == "bad"
 
 
 def test_jobs_are_filtered_and_paged(api: Api, url: str) -> None:
-    done = run(api, url, "jobs", "--status", "dlq", "--owner", "bob")
-    assert "1 of 1 jobs" in done.output
-    assert "queued-0" not in done.output
-    first = run(api, url, "jobs", "--limit", "2")
+    dead = run_command(api, url, "jobs", "--status", "dlq", "--owner", "bob")
+    assert "1 of 1 jobs" in dead.output
+    assert "queued-0" not in dead.output
+    first = run_command(api, url, "jobs", "--limit", "2")
     assert "2 of 4 jobs" in first.output
     cursor = first.output.strip().rpartition(" ")[2]
-    rest = json.loads(run(api, url, "jobs", "--cursor", cursor, "--json").output)
-    assert [job["jobId"] for job in rest["data"]] == ["queued-2", "dead"]
+    second = json.loads(run_command(api, url, "jobs", "--cursor", cursor, "--json").output)
+    assert [job["jobId"] for job in second["data"]] == ["queued-2", "dead"]
 
 
 def test_job_and_errors_print_their_answer(api: Api, url: str) -> None:
-    assert "w-1" in run(api, url, "job", "dead").output
-    assert json.loads(run(api, url, "job", "dead", "--json").output)["jobId"] == "dead"
-    assert run(api, url, "errors").output.startswith("Error: Only a collector knows this")
+    assert "w-1" in run_command(api, url, "job", "dead").output
+    assert json.loads(run_command(api, url, "job", "dead", "--json").output)["jobId"] == "dead"
+    assert run_command(api, url, "errors").output.startswith("Error: Only a collector knows this")
 
 
 @pytest.mark.parametrize(
@@ -65,14 +66,14 @@ def test_job_and_errors_print_their_answer(api: Api, url: str) -> None:
 def test_failure_is_an_exit_code_and_one_line(
     api: Api, url: str, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = run(api, url, *arguments)
-    assert done.exit_code == 1
-    assert done.output.startswith(message)
-    assert len(done.output.splitlines()) == 1
+    result = run_command(api, url, *arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith(message)
+    assert len(result.output.splitlines()) == 1
 
 
 def test_command_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "mcp", None)
-    done = CliRunner().invoke(main, ["mcp"])
-    assert done.exit_code == 1
-    assert "pip install 'mongo-jobmon[mcp]'" in done.output
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    result = CliRunner().invoke(main, ["mcp"])
+    assert result.exit_code == 1
+    assert "pip install 'mongo-jobmon[mcp]'" in result.output

@@ -23,7 +23,7 @@ from ..conftest import NOW
 from .conftest import HOSTILE
 
 
-def draw(renderable: RenderableType, width: int = 200) -> str:
+def render_text(renderable: RenderableType, width: int = 200) -> str:
     console = Console(width=width, force_terminal=True, color_system=None, highlight=False)
     with console.capture() as captured:
         console.print(renderable)
@@ -57,28 +57,28 @@ def test_time_shows_how_long_ago_it_was(elapsed: timedelta, text: str) -> None:
     assert write_time((NOW - elapsed).isoformat(), NOW) == text
 
 
-def test_time_of_another_day_has_its_date() -> None:
-    before = NOW - timedelta(days=2)
-    assert write_time(before.isoformat(), NOW) == f"{before:%Y-%m-%d %H:%M:%S} (2 d ago)"
+def test_time_of_another_day_has_its_date_and_an_unknown_time_is_a_dash() -> None:
+    past = NOW - timedelta(days=2)
+    assert write_time(past.isoformat(), NOW) == f"{past:%Y-%m-%d %H:%M:%S} (2 d ago)"
     assert write_time(None) == "–"
     assert write_time("+012026-01-01T00:00:00Z") == "+012026-01-01T00:00:00Z"
 
 
 def test_job_cannot_control_the_terminal(client: ApiClient) -> None:
-    for shown in (
+    for renderable in (
         show_job(client.get_job("dead")),
         show_list(JOBS, client.get_jobs()["data"]),
         show_list(TYPES, [make_type(HOSTILE)]),
     ):
-        text = draw(shown)
+        text = render_text(renderable)
         assert "\x1b" not in text
         assert "\x07" not in text
         assert "\u202e" not in text
-        assert "x\\x1b[2J\\x1b]0;owned\\x07\\u202ey[red]z" in text  # no markup either
+        assert "x\\x1b[2J\\x1b]0;owned\\x07\\u202ey[red]z" in text  # markup is text, too
 
 
 def test_job_shows_its_explanation_error_and_attempts(client: ApiClient) -> None:
-    text = draw(show_job(client.get_job("dead")))
+    text = render_text(show_job(client.get_job("dead")))
     assert "dead" in text.splitlines()[0]
     assert client.get_job("dead")["explanation"]["text"].split(":")[0] in text
     assert "E1: " in text
@@ -90,32 +90,34 @@ def test_job_shows_its_explanation_error_and_attempts(client: ApiClient) -> None
 def test_list_keeps_ids_whole_in_a_narrow_terminal(client: ApiClient) -> None:
     (job, *_) = client.get_jobs(status="dlq")["data"]
     job["jobId"] = "0" * 36
-    assert "0" * 36 in draw(show_list(JOBS, [job]), width=80)
+    assert "0" * 36 in render_text(show_list(JOBS, [job]), width=80)
 
 
 def test_unknown_numbers_are_a_dash(client: ApiClient) -> None:
     stats, queue = client.get_stats(), client.get_queue()
-    known = draw(show_stats(stats, queue))
+    known = render_text(show_stats(stats, queue))
     assert known.splitlines()[1].split()[:2] == ["3", "0"]
     unknown = stats | {"dueJobs": None, "statusCounts": None, "oldestQueuedJobAgeMs": None}
     unknown |= {"reasons": {"dueJobs": "it took too long"}}
-    text = draw(show_stats(unknown, queue))
+    text = render_text(show_stats(unknown, queue))
     assert set(text.splitlines()[1].split()) <= {"–", "0"}
     assert "oldest due job: –" in text
     assert "dueJobs: it took too long" in text
-    assert draw(show_list(TYPES, [make_type("a") | {"statusCounts": None}])).split()[-8] == "–"
+    uncounted = make_type("a") | {"statusCounts": None}
+    row = render_text(show_list(TYPES, [uncounted])).splitlines()[-1]
+    assert row.split()[1] == "–"  # queued jobs
 
 
-def test_no_notices_are_good_news_only_if_all_was_checked() -> None:
-    def lines(**queue: Any) -> list[str]:
+def test_nothing_needs_attention_only_if_everything_was_checked() -> None:
+    def list_lines(**queue: Any) -> list[str]:
         return [text.plain for text in show_notices(queue)]
 
     bad = {"level": "bad", "text": "12 jobs died"}
-    assert lines(notices=[bad], unchecked=[]) == ["! 12 jobs died"]
-    assert lines(notices=[bad | {"isMuted": True}]) == ["! 12 jobs died (muted)"]
-    assert lines(notices=[], unchecked=["Not checked: leases."]) == ["Not checked: leases."]
-    assert lines(notices=[], unchecked=[]) == ["nothing needs attention"]
-    assert lines(notices=None) == ["notices: unknown"]
+    assert list_lines(notices=[bad], unchecked=[]) == ["! 12 jobs died"]
+    assert list_lines(notices=[bad | {"isMuted": True}]) == ["! 12 jobs died (muted)"]
+    assert list_lines(notices=[], unchecked=["Not checked: leases."]) == ["Not checked: leases."]
+    assert list_lines(notices=[], unchecked=[]) == ["nothing needs attention"]
+    assert list_lines(notices=None) == ["notices: unknown"]
 
 
 def test_error_groups_show_count_growth_and_cause() -> None:
@@ -123,7 +125,7 @@ def test_error_groups_show_count_growth_and_cause() -> None:
         "id": "54247c54f044c45f", "code": "E1", "pattern": "no <number>", "status": "new",
         "count": 1_234, "previousCount": 0, "typeCounts": {"mail": 1_234}, "lastSeen": None,
     }  # fmt: skip
-    cells = draw(show_list(ERRORS, [group])).splitlines()[1].split()
+    cells = render_text(show_list(ERRORS, [group])).splitlines()[1].split()
     assert cells == ["1,234", "0", "E1", "no", "<number>", "mail", "–", "54247c54f044c45f"]
 
 

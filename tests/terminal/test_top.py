@@ -14,10 +14,10 @@ from jobmon.terminal.top import JobScreen, Top
 
 from ..support.waiting import PATIENCE_S
 
-Play = Callable[[Pilot[None], Top], Awaitable[None]]
+Steps = Callable[[Pilot[None], Top], Awaitable[None]]
 
 
-def play(client: ApiClient, steps: Play, size: tuple[int, int] = (80, 24)) -> None:
+def run_top(client: ApiClient, steps: Steps, size: tuple[int, int] = (80, 24)) -> None:
     """Run the program without a terminal; `steps` presses keys and reads the screen."""
 
     async def run() -> None:
@@ -29,7 +29,7 @@ def play(client: ApiClient, steps: Play, size: tuple[int, int] = (80, 24)) -> No
 
 
 async def wait_until(pilot: Pilot[None], condition: Callable[[], Any]) -> Any:
-    """Wait until the screen shows something."""
+    """Wait until the condition is true; returns its value."""
     for _ in range(PATIENCE_S * 20):
         if value := condition():
             return value
@@ -37,7 +37,7 @@ async def wait_until(pilot: Pilot[None], condition: Callable[[], Any]) -> Any:
     raise AssertionError(f"{condition} did not come true")
 
 
-def rows(top: Top, tab: str) -> list[list[str]]:
+def read_rows(top: Top, tab: str) -> list[list[str]]:
     table = top.query_one(f"#{tab}").query_one(DataTable)
     return [[str(cell) for cell in table.get_row_at(row)] for row in range(table.row_count)]
 
@@ -48,61 +48,61 @@ def test_types_are_shown_and_follow_the_queue(
 ) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
         await wait_until(
-            pilot, lambda: [row for row in rows(top, "types") if row[:2] == ["mail", "3"]]
+            pilot, lambda: [row for row in read_rows(top, "types") if row[:2] == ["mail", "3"]]
         )
         queue.jobs.update_many({"type": "mail"}, {"$set": {"status": "dlq"}})
-        await wait_until(pilot, lambda: [row for row in rows(top, "types") if row[4] == "3"])
+        await wait_until(pilot, lambda: [row for row in read_rows(top, "types") if row[4] == "3"])
         table = top.query_one("#types").query_one(DataTable)
         assert table.region.bottom <= size[1]
         assert table.region.height >= 4
 
-    play(client, steps, size)
+    run_top(client, steps, size)
 
 
 def test_keys_lead_to_the_jobs_of_a_status_and_to_one_job(client: ApiClient) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
         await pilot.press("4")
-        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 4)
+        await wait_until(pilot, lambda: len(read_rows(top, "jobs")) == 4)
         await pilot.press(*"sssss")
-        await wait_until(pilot, lambda: [row[0] for row in rows(top, "jobs")] == ["dead"])
+        await wait_until(pilot, lambda: [row[0] for row in read_rows(top, "jobs")] == ["dead"])
         await pilot.press("enter")
         await wait_until(pilot, lambda: isinstance(top.screen, JobScreen))
         await pilot.press("escape", "x")
-        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 4)
+        await wait_until(pilot, lambda: len(read_rows(top, "jobs")) == 4)
 
-    play(client, steps)
+    run_top(client, steps)
 
 
-def test_pages_of_jobs_are_turned_and_named(
+def test_keys_open_the_next_and_the_previous_page_of_jobs(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobmon.terminal.top.ROWS", 3)
 
-    def title(top: Top) -> str:
+    def read_title(top: Top) -> str:
         return str(top.query_one(TabbedContent).get_tab("jobs").label)
 
     async def steps(pilot: Pilot[None], top: Top) -> None:
         await pilot.press("4")
-        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 3)
+        await wait_until(pilot, lambda: len(read_rows(top, "jobs")) == 3)
         await pilot.press("n")
-        await wait_until(pilot, lambda: [row[0] for row in rows(top, "jobs")] == ["dead"])
-        assert title(top) == "Jobs: all, page 2"
+        await wait_until(pilot, lambda: [row[0] for row in read_rows(top, "jobs")] == ["dead"])
+        assert read_title(top) == "Jobs: all, page 2"
         await pilot.press("p")
-        await wait_until(pilot, lambda: len(rows(top, "jobs")) == 3)
-        assert title(top) == "Jobs: all"
+        await wait_until(pilot, lambda: len(read_rows(top, "jobs")) == 3)
+        assert read_title(top) == "Jobs: all"
 
-    play(client, steps)
+    run_top(client, steps)
 
 
 def test_type_leads_to_its_jobs(client: ApiClient) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
-        await wait_until(pilot, lambda: rows(top, "types"))
-        first = rows(top, "types")[0][0]
+        await wait_until(pilot, lambda: read_rows(top, "types"))
+        first_type = read_rows(top, "types")[0][0]
         await pilot.press("enter")
-        await wait_until(pilot, lambda: rows(top, "jobs"))
-        assert {row[1] for row in rows(top, "jobs")} == {first}
+        await wait_until(pilot, lambda: read_rows(top, "jobs"))
+        assert {row[1] for row in read_rows(top, "jobs")} == {first_type}
 
-    play(client, steps)
+    run_top(client, steps)
 
 
 def test_failure_is_shown_and_old_values_stay(
@@ -112,30 +112,30 @@ def test_failure_is_shown_and_old_values_stay(
         raise AnswerError("no answer from http://jobmon.test\x1b[2J")
 
     async def steps(pilot: Pilot[None], top: Top) -> None:
-        await wait_until(pilot, lambda: rows(top, "types"))
-        with monkeypatch.context() as broken:
-            broken.setattr(ApiClient, "get_stats", fail)
+        await wait_until(pilot, lambda: read_rows(top, "types"))
+        with monkeypatch.context() as patch:
+            patch.setattr(ApiClient, "get_stats", fail)
             note = top.query_one("#note", Static)
             await wait_until(pilot, lambda: "not up to date" in str(note.content))
             assert "\\x1b" in str(note.content)
-            assert rows(top, "types")
+            assert read_rows(top, "types")
         await wait_until(pilot, lambda: "not up to date" not in str(note.content))
 
-    play(client, steps)
+    run_top(client, steps)
 
 
 def test_paused_screen_keeps_its_values(client: ApiClient, queue: Database[dict[str, Any]]) -> None:
     async def steps(pilot: Pilot[None], top: Top) -> None:
-        await wait_until(pilot, lambda: rows(top, "types"))
+        await wait_until(pilot, lambda: read_rows(top, "types"))
         await pilot.press("P")
         await wait_until(pilot, lambda: str(top.query_one("#note", Static).content) == "paused")
         await top.workers.wait_for_complete()
-        before = rows(top, "types")
+        old_rows = read_rows(top, "types")
         queue.jobs.delete_many({})
         top._load_again()
         await top.workers.wait_for_complete()
-        assert rows(top, "types") == before
+        assert read_rows(top, "types") == old_rows
         await pilot.press("P")
-        await wait_until(pilot, lambda: rows(top, "types") != before)
+        await wait_until(pilot, lambda: read_rows(top, "types") != old_rows)
 
-    play(client, steps)
+    run_top(client, steps)
