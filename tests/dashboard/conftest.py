@@ -12,14 +12,14 @@ from jobmon.web.auth import SESSION_COOKIE
 from ..conftest import Api
 from ..support.pages import Viewer
 
-Make = Callable[..., Api]
+MakeApi = Callable[..., Api]
 
 
 @pytest.fixture
-def service(
+def make_api(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> Make:
-    """Make the service over `watched`, without a history: mongomock cannot count activity."""
+) -> MakeApi:
+    """Make a service over `watched`; its history is empty: mongomock cannot count activity."""
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
 
     def make(**settings: Any) -> Api:
@@ -29,8 +29,8 @@ def service(
 
 
 @pytest.fixture
-def api(service: Make) -> Api:
-    return service()
+def api(make_api: MakeApi) -> Api:
+    return make_api()
 
 
 @pytest.fixture
@@ -44,12 +44,13 @@ def ada(api: Api) -> Viewer:
 
 
 @pytest.fixture
-def stranger(api: Api) -> Viewer:
+def visitor(api: Api) -> Viewer:
+    """A viewer without a session."""
     return Viewer(api.app)
 
 
 def signed_in(api: Api, subject: str = "root", role: str = "admin", seconds: int = 600) -> Viewer:
-    """A viewer whose browser has the cookie of a session."""
+    """A viewer with a session that ends in `seconds`; it has expired if they are negative."""
     viewer = Viewer(api.app)
     viewer.client.set_cookie(
         SESSION_COOKIE, api.token(subject, role, seconds), path="/", domain="localhost"
@@ -58,7 +59,7 @@ def signed_in(api: Api, subject: str = "root", role: str = "admin", seconds: int
 
 
 @pytest.fixture
-def away(make_settings: Callable[..., Settings]) -> Any:
+def api_without_database(make_settings: Callable[..., Settings]) -> Any:
     """The service over a database that does not respond."""
     settings = make_settings(
         mongo_uri="mongodb://user:hidden@127.0.0.1:1/x", server_selection_timeout_ms=50

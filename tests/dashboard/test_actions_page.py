@@ -1,5 +1,5 @@
-"""The pages about actions: catches a button without the right or the state for it, a
-confirmation of other jobs than those that are requested, and a form that another site sends."""
+"""The pages about actions: catches a button that the caller may not use or that the job's state
+does not allow, a confirmation that counts other jobs, and a form that another site sends."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from jobmon.store import paused_types
 
 from ..conftest import NOW, Api
 from ..support.pages import PART, Page, Viewer
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 ROLES = {
     "admin": frozenset({ADMIN_DASHBOARD, *ACTION_PERMISSIONS}),
@@ -28,31 +28,31 @@ CONFIRM, FILE = "/dashboard/actions/confirm", "/dashboard/actions"
 
 
 @pytest.fixture
-def make(service: Make, watched: Any) -> Make:
+def make_actions_api(make_api: MakeApi, watched: Any) -> MakeApi:
     def make(**settings: Any) -> Api:
         watched.jobs.delete_many({})
         watched.jobs.insert_many(
-            {"jobId": job_id, "status": status, "type": "mail", "createdAt": NOW} | more
-            for job_id, status, more in (
+            {"jobId": job_id, "status": status, "type": "mail", "createdAt": NOW} | fields
+            for job_id, status, fields in (
                 ("dead-1", "dlq", {"createdBy": "ada"}),
                 ("dead-2", "dlq", {"createdBy": "bob"}),
                 ("later", "queued", {"nextRunAt": datetime.now(UTC) + timedelta(days=1)}),
                 ("ended", "succeeded", {}),
             )
         )
-        return service(**{"actions": True, "role_permissions": ROLES} | settings)
+        return make_api(**{"actions": True, "role_permissions": ROLES} | settings)
 
     return make
 
 
 @pytest.fixture
-def api(make: Make) -> Api:
-    return make()
+def api(make_actions_api: MakeApi) -> Api:
+    return make_actions_api()
 
 
 @pytest.fixture
 def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[JobOutcome]:
-    """The outcomes of every request; mongomock cannot list them."""
+    """The outcomes of every request, for the test to fill: mongomock cannot list them."""
     listed: list[JobOutcome] = []
     monkeypatch.setattr(
         ActionRequests, "list_outcomes", lambda *_, **__: OutcomePage(outcomes=listed)
@@ -61,25 +61,25 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[JobOutcome]:
 
 
 @pytest.fixture(autouse=True)
-def absence(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
-    """How many `seconds` ago an actor last worked, None for never; mongomock has no clock."""
+def actor_absence(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | None]:
+    """How many `seconds` ago an actor last worked (None: never); mongomock cannot measure it."""
     absence: dict[str, float | None] = {"seconds": 0}
     monkeypatch.setattr(ActionRecords, "find_actor_absence_s", lambda _: absence["seconds"])
     monkeypatch.setattr(requests, "ACTOR_CACHE_MS", 0)
     return absence
 
 
-def buttons(page: Page) -> list[str | None]:
+def action_buttons(page: Page) -> list[str | None]:
     return [button["value"] for button in page.all("button", name="action")]
 
 
-def hidden(page: Page) -> dict[str, str]:
+def read_hidden_fields(page: Page) -> dict[str, str]:
     return {str(field["name"]): str(field["value"]) for field in page.all("input", type="hidden")}
 
 
-def file(viewer: Viewer, **form: Any) -> str:
-    """File a request from its confirmation; returns the address of its page."""
-    fields = hidden(viewer.page_of_form(CONFIRM, form)) | {"reason": "back"} | form
+def file_request(viewer: Viewer, **form: Any) -> str:
+    """File a request through its confirmation; returns the address of its page."""
+    fields = read_hidden_fields(viewer.page_of_form(CONFIRM, form)) | {"reason": "back"} | form
     answer = viewer.post(FILE, fields)
     assert answer.status_code == 303, answer.text
     return str(answer.location)
@@ -87,41 +87,43 @@ def file(viewer: Viewer, **form: Any) -> str:
 
 def test_job_has_a_button_for_each_possible_action_of_the_caller(api: Api) -> None:
     admin = signed_in(api)
-    assert buttons(admin.page("/dashboard/jobs/dead-1")) == ["retry"]
+    assert action_buttons(admin.page("/dashboard/jobs/dead-1")) == ["retry"]
     waiting = ["run_now", "reschedule", "prioritize", "cancel"]
-    assert buttons(admin.page("/dashboard/jobs/later")) == waiting
-    assert buttons(admin.page("/dashboard/jobs/ended")) == []
-    assert buttons(signed_in(api, role="canceller").page("/dashboard/jobs/later")) == ["cancel"]
-    assert buttons(signed_in(api, role="reader").page("/dashboard/jobs/later")) == []
+    assert action_buttons(admin.page("/dashboard/jobs/later")) == waiting
+    assert action_buttons(admin.page("/dashboard/jobs/ended")) == []
+    canceller, reader = signed_in(api, role="canceller"), signed_in(api, role="reader")
+    assert action_buttons(canceller.page("/dashboard/jobs/later")) == ["cancel"]
+    assert action_buttons(reader.page("/dashboard/jobs/later")) == []
 
 
-def test_owner_has_the_buttons_of_the_setting(make: Make) -> None:
-    api = make(owner_actions=("retry",))
+def test_owner_has_the_buttons_that_owner_actions_allows(make_actions_api: MakeApi) -> None:
+    api = make_actions_api(owner_actions=("retry",))
     ada = signed_in(api, "ada", "user")
-    assert buttons(ada.page("/dashboard/jobs/dead-1")) == ["retry"]
-    own = ada.page("/dashboard/my")
-    assert buttons(own) == ["retry"]
-    boxes = own.all("input", type="checkbox", form="selection")
+    assert action_buttons(ada.page("/dashboard/jobs/dead-1")) == ["retry"]
+    my_page = ada.page("/dashboard/my")
+    assert action_buttons(my_page) == ["retry"]
+    boxes = my_page.all("input", type="checkbox", form="selection")
     assert [box["value"] for box in boxes] == ["dead-1"]
-    # A `filter` does not limit the owner: it would select everybody's jobs.
-    assert [choice["value"] for choice in own.all("input", name="scope")] == ["selected"]
-    assert buttons(signed_in(make(), "ada", "user").page("/dashboard/jobs/dead-1")) == []
+    # No choice of all jobs that match: their `filter` would select the jobs of other owners, too.
+    assert [choice["value"] for choice in my_page.all("input", name="scope")] == ["selected"]
+    ada = signed_in(make_actions_api(), "ada", "user")
+    assert action_buttons(ada.page("/dashboard/jobs/dead-1")) == []
 
 
 PAGES = ("/dashboard/jobs/dead-1", "/dashboard/jobs?status=dlq", "/dashboard/types/mail")
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_have_no_button_and_the_reason_when_no_actor_was_there_for_a_minute(
-    api: Api, absence: dict[str, float | None], path: str
+def test_pages_show_a_reason_instead_of_buttons_after_a_minute_without_an_actor(
+    api: Api, actor_absence: dict[str, float | None], path: str
 ) -> None:
     admin = signed_in(api)
-    absence["seconds"] = requests.ACTOR_ABSENCE_S
-    assert "retry" in buttons(admin.page(path)) or "pause_type" in buttons(admin.page(path))
+    actor_absence["seconds"] = requests.ACTOR_ABSENCE_S
+    assert {"retry", "pause_type"} & {*action_buttons(admin.page(path))}
     for seconds in (requests.ACTOR_ABSENCE_S + 0.1, None):
-        absence["seconds"] = seconds
+        actor_absence["seconds"] = seconds
         page = admin.page(path)
-        assert buttons(page) == []
+        assert action_buttons(page) == []
         assert "No actions are possible now: no actor is running." in page.text
         assert page.all("input", form="selection") == []
     assert "No actions" not in signed_in(api, role="reader").page(path).text
@@ -138,41 +140,41 @@ def test_pages_work_when_the_records_of_the_actor_cannot_be_read(
 
     monkeypatch.setattr(ActionRecords, "find_actor_absence_s", fail)
     page = signed_in(api).page("/dashboard/jobs?status=dlq")
-    assert (buttons(page), "their records cannot be read" in page.text) == ([], True)
+    assert (action_buttons(page), "their records cannot be read" in page.text) == ([], True)
 
 
-def test_owner_requests_an_action_for_several_own_jobs_and_learns_nothing_of_others(
-    make: Make,
+def test_owner_who_selects_a_foreign_and_a_missing_job_gets_the_same_answer(
+    make_actions_api: MakeApi,
 ) -> None:
-    ada = signed_in(make(owner_actions=("retry",)), "ada", "user")
-    for other in ("dead-2", "none"):
-        question = ada.page_of_form(CONFIRM, {"action": "retry", "id": ["dead-1", other]})
+    ada = signed_in(make_actions_api(owner_actions=("retry",)), "ada", "user")
+    for job_id in ("dead-2", "none"):
+        question = ada.page_of_form(CONFIRM, {"action": "retry", "id": ["dead-1", job_id]})
         assert "Retry 1 job?" in question.text
         assert "1 of the selected jobs cannot be changed in this way" in question.text
-        assert ada.post(CONFIRM, {"action": "retry", "id": other}).status_code == 403
+        assert ada.post(CONFIRM, {"action": "retry", "id": job_id}).status_code == 403
     assert ada.post(CONFIRM, {"action": "retry", "filter": "?status=dlq"}).status_code == 403
     assert ada.post(CONFIRM, {"action": "retry"}).status_code == 422
-    file(ada, action="retry", id=["dead-1", "dead-2"])
+    file_request(ada, action="retry", id=["dead-1", "dead-2"])
 
 
-def test_list_has_boxes_and_buttons_only_for_those_who_may_act(api: Api) -> None:
+def test_list_has_boxes_and_buttons_only_for_callers_who_may_request_actions(api: Api) -> None:
     admin = signed_in(api)
     page = admin.page("/dashboard/jobs?status=dlq")
     assert [box["value"] for box in page.all("input", type="checkbox", form="selection")] == [
         "dead-2",
         "dead-1",
     ]
-    assert buttons(page) == ["retry"]
-    assert hidden(page)["filter"] == "?status=dlq"
-    assert "delete" not in buttons(admin.page("/dashboard/jobs"))
+    assert action_buttons(page) == ["retry"]
+    assert read_hidden_fields(page)["filter"] == "?status=dlq"
+    assert "delete" not in action_buttons(admin.page("/dashboard/jobs"))
     reader = signed_in(api, role="reader").page("/dashboard/jobs?status=dlq")
-    assert (buttons(reader), reader.all("input", form="selection")) == ([], [])
+    assert (action_buttons(reader), reader.all("input", form="selection")) == ([], [])
 
 
-def test_list_of_the_longest_runs_does_not_offer_all_that_match(
+def test_list_of_the_longest_runs_offers_actions_only_on_selected_jobs(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches an action on all jobs that match: the list shows only some of them."""
+    """Catches an action on all jobs that match the filters: the list shows only some of them."""
     monkeypatch.setattr(
         "jobmon.api.longest_runs.LongestRunReader.list", lambda *_: ([{"jobId": "a"}], "")
     )
@@ -180,9 +182,11 @@ def test_list_of_the_longest_runs_does_not_offer_all_that_match(
     assert [radio["value"] for radio in page.all("input", name="scope")] == ["selected"]
 
 
-def test_without_actions_no_page_mentions_them(service: Make, watched: Any) -> None:
+def test_pages_of_a_service_without_actions_do_not_mention_them(
+    make_api: MakeApi, watched: Any
+) -> None:
     watched.jobs.insert_one({"jobId": "dead", "status": "dlq", "createdAt": NOW})
-    admin = signed_in(service(role_permissions=ROLES))
+    admin = signed_in(make_api(role_permissions=ROLES))
     for path in ("/dashboard/jobs", "/dashboard/jobs/dead", "/dashboard/types/mail"):
         text = admin.get(path).text
         assert "dashboard/actions" not in text
@@ -191,7 +195,7 @@ def test_without_actions_no_page_mentions_them(service: Make, watched: Any) -> N
     assert admin.post(FILE, {"action": "retry", "id": "dead"}).status_code == 405
 
 
-def test_confirmation_counts_and_names_what_will_be_done(api: Api) -> None:
+def test_confirmation_counts_and_lists_the_jobs_that_will_change(api: Api) -> None:
     admin = signed_in(api)
     form = {"action": "retry", "id": ["dead-1", "dead-2", "ended"], "scope": "selected"}
     page = admin.page_of_form(CONFIRM, form | {"filter": "?status=dlq"})
@@ -199,20 +203,21 @@ def test_confirmation_counts_and_names_what_will_be_done(api: Api) -> None:
     assert "1 of the selected jobs cannot be changed in this way" in page.text
     assert "No actor is running" not in page.text
     assert "dead-1" in page.text
-    assert hidden(page)["expected"] == "2"
-    assert "filter" not in hidden(page)
+    assert read_hidden_fields(page)["expected"] == "2"
+    assert "filter" not in read_hidden_fields(page)
     assert page.all("textarea", name="reason")[0].keys() >= {"required"}
-    everything = admin.page_of_form(CONFIRM, form | {"filter": "?status=dlq", "scope": "all"})
-    assert hidden(everything)["filter"] == "?status=dlq"
-    assert "id" not in hidden(everything)
+    fields = read_hidden_fields(
+        admin.page_of_form(CONFIRM, form | {"filter": "?status=dlq", "scope": "all"})
+    )
+    assert (fields["filter"], "id" in fields) == ("?status=dlq", False)
 
 
-def test_confirmed_request_is_filed_once_and_shown(
+def test_request_that_is_confirmed_twice_is_filed_once(
     api: Api, outcomes: list[JobOutcome], watched: Any
 ) -> None:
     admin = signed_in(api)
     page = admin.page_of_form(CONFIRM, {"action": "retry", "filter": "?type=mail&status=dlq"})
-    form = hidden(page) | {"reason": "<b>back</b>"}
+    form = read_hidden_fields(page) | {"reason": "<b>back</b>"}
     first, second = (admin.post(FILE, form) for _ in range(2))
     assert first.status_code == second.status_code == 303
     assert first.location == second.location
@@ -248,20 +253,20 @@ def test_confirmed_request_is_filed_once_and_shown(
         ({"action": "retry", "filter": "?payload.x=1"}, "payload.x"),
     ],
 )
-def test_form_that_cannot_be_requested_is_explained(
+def test_confirmation_of_an_invalid_form_shows_the_mistake(
     api: Api, form: dict[str, Any], message: str
 ) -> None:
     assert message in signed_in(api).page_of_form(CONFIRM, form, 422).text
 
 
-def test_missing_reason_and_value_keep_what_was_entered(api: Api) -> None:
+def test_form_with_a_missing_or_bad_value_files_nothing_and_keeps_its_values(api: Api) -> None:
     admin = signed_in(api)
     form = {"action": "retry", "filter": "?status=dlq"}
-    fields = hidden(admin.page_of_form(CONFIRM, form))
+    fields = read_hidden_fields(admin.page_of_form(CONFIRM, form))
     page = admin.page_of_form(FILE, fields | {"reset_attempts": "1"}, 422)
     assert "Required for more than one job or type." in page.text
     assert page.all("input", name="reset_attempts")[0].keys() >= {"checked"}
-    assert hidden(page)["key"] == fields["key"]
+    assert read_hidden_fields(page)["key"] == fields["key"]
     page = admin.page_of_form(FILE, {"action": "prioritize", "id": "later", "priority": "1e9"}, 422)
     assert "Not a whole number." in page.text
     page = admin.page_of_form(FILE, {"action": "reschedule", "id": "later"}, 422)
@@ -269,11 +274,11 @@ def test_missing_reason_and_value_keep_what_was_entered(api: Api) -> None:
     assert admin.page("/dashboard/actions").text.count("Retry") == 0
 
 
-def test_script_gets_the_line_of_one_job_and_the_page_of_several(api: Api) -> None:
+def test_script_gets_a_line_for_one_job_and_an_address_for_several(api: Api) -> None:
     admin = signed_in(api)
-    one = admin.client.post(FILE, data={"action": "retry", "id": "dead-1"}, headers=PART)
-    assert (one.status_code, "X-Jobmon-Location" in one.headers) == (201, False)
-    (toast,) = Page(one.text).all("div", **{"class": "toast"})
+    answer = admin.client.post(FILE, data={"action": "retry", "id": "dead-1"}, headers=PART)
+    assert (answer.status_code, "X-Jobmon-Location" in answer.headers) == (201, False)
+    (toast,) = Page(answer.text).all("div", **{"class": "toast"})
     assert admin.page(str(toast["data-toast"])).all("div", **{"class": "toast"})
     several = {"action": "retry", "id": ["dead-1", "dead-2"], "reason": "x"}
     answer = admin.client.post(FILE, data=several, headers=PART)
@@ -289,7 +294,7 @@ def test_script_gets_the_line_of_one_job_and_the_page_of_several(api: Api) -> No
 )
 def test_forms_of_other_sites_are_refused(api: Api, headers: dict[str, str]) -> None:
     admin = signed_in(api)
-    address = file(admin, action="retry", id="dead-1")
+    address = file_request(admin, action="retry", id="dead-1")
     for path, form in (
         (CONFIRM, {"action": "retry", "id": "dead-1"}),
         (FILE, {"action": "retry", "id": "dead-1"}),
@@ -299,33 +304,36 @@ def test_forms_of_other_sites_are_refused(api: Api, headers: dict[str, str]) -> 
     assert "waiting for an actor" in admin.page("/dashboard/actions").text
 
 
-def test_decisions_are_offered_by_phase_and_permission(
-    make: Make, outcomes: list[JobOutcome]
+def test_offered_decisions_depend_on_the_phase_and_on_the_caller(
+    make_actions_api: MakeApi, outcomes: list[JobOutcome]
 ) -> None:
-    api = make(actions_approval_above=1)
+    api = make_actions_api(actions_approval_above=1)
     admin = signed_in(api)
-    address = file(admin, action="retry", filter="?status=dlq")
+    address = file_request(admin, action="retry", filter="?status=dlq")
 
-    def offered(viewer: Viewer) -> list[str | None]:
+    def list_decisions(viewer: Viewer) -> list[str | None]:
         return [button["value"] for button in viewer.page(address).all("button", name="decision")]
 
-    other = signed_in(api, "bob")
-    assert (offered(admin), offered(other)) == (["reject", "stop"], ["approve", "reject", "stop"])
-    assert offered(signed_in(api, role="reader")) == []
+    approver = signed_in(api, "bob")
+    assert list_decisions(admin) == ["reject", "stop"]
+    assert list_decisions(approver) == ["approve", "reject", "stop"]
+    assert list_decisions(signed_in(api, role="reader")) == []
     refused = signed_in(api, role="reader").post(address, {"decision": "approve"})
     assert refused.status_code == 403
-    assert other.post(address, {"decision": "approve"}).status_code == 303
-    assert offered(admin) == ["pause", "stop"]
+    assert approver.post(address, {"decision": "approve"}).status_code == 303
+    assert list_decisions(admin) == ["pause", "stop"]
     admin.post(address, {"decision": "stop"})
-    assert offered(admin) == []
+    assert list_decisions(admin) == []
     assert admin.post(address, {"decision": "pause"}).status_code == 409
     assert admin.post(address, {"decision": "file"}).status_code == 422
 
 
-def test_owner_sees_own_requests_only(make: Make, outcomes: list[JobOutcome]) -> None:
-    api = make(owner_actions=("retry",))
+def test_owner_sees_only_own_requests_and_acts_only_on_own_jobs(
+    make_actions_api: MakeApi, outcomes: list[JobOutcome]
+) -> None:
+    api = make_actions_api(owner_actions=("retry",))
     ada, bob = signed_in(api, "ada", "user"), signed_in(api, "bob", "user")
-    address = file(ada, action="retry", id="dead-1")
+    address = file_request(ada, action="retry", id="dead-1")
     assert "Retry 1 job" in ada.page(address).text
     missing = re.sub("[0-9a-f]{20}$", "0" * 20, address)
     for path in (address, f"{address}/toast"):
@@ -333,7 +341,6 @@ def test_owner_sees_own_requests_only(make: Make, outcomes: list[JobOutcome]) ->
         assert (foreign.status_code, missing_page.status_code) == (403, 403)
         assert foreign.data == missing_page.data
     assert ada.get("/dashboard/actions").status_code == 403
-    # Owners may act on their own jobs, and on nothing else.
     for form in (
         {"action": "retry", "id": "dead-2"},
         {"action": "retry", "id": ["dead-2", "ended"]},
@@ -349,7 +356,7 @@ def test_timeline_shows_an_action_between_the_attempts(
     api: Api, monkeypatch: pytest.MonkeyPatch, outcomes: list[JobOutcome]
 ) -> None:
     admin = signed_in(api)
-    address = file(admin, action="retry", id="dead-1", reason="provider is back")
+    address = file_request(admin, action="retry", id="dead-1", reason="provider is back")
     with api.app.test_request_context():
         queues = api.app.extensions["jobmon_queues"]
         records: ActionRecords = queues.open(queues.default).actions.requests.records
@@ -360,12 +367,12 @@ def test_timeline_shows_an_action_between_the_attempts(
     assert text.index("Retried by root") < text.index("Enqueued")
 
 
-def test_type_page_pauses_a_type(api: Api) -> None:
+def test_type_page_offers_to_pause_the_type(api: Api) -> None:
     page = signed_in(api).page("/dashboard/types/mail")
-    assert buttons(page) == ["pause_type"]
+    assert action_buttons(page) == ["pause_type"]
     question = signed_in(api).page_of_form(CONFIRM, {"action": "pause_type", "type": "mail"})
     assert "Workers will take no more jobs of the type mail" in question.text
-    assert hidden(question)["type"] == "mail"
+    assert read_hidden_fields(question)["type"] == "mail"
 
 
 def test_pages_of_a_queue_keep_its_path(api: Api) -> None:
@@ -376,7 +383,7 @@ def test_pages_of_a_queue_keep_its_path(api: Api) -> None:
     assert answer.location.startswith(f"/queues/default{FILE}/")
 
 
-def pause(watched: Any, *names: str) -> None:
+def set_paused_types(watched: Any, *names: str) -> None:
     watched.job_controls.replace_one({"_id": "paused"}, {"types": [*names]}, upsert=True)
 
 
@@ -391,14 +398,14 @@ def test_type_page_shows_whether_the_type_is_paused_and_offers_the_other_state(
 ) -> None:
     admin, part = signed_in(api), "/dashboard/type-actions?name=mail"
     for path in ("/dashboard/types/mail", part):
-        pause(watched, "other")
-        assert buttons(admin.page(path)) == ["pause_type"]
+        set_paused_types(watched, "other")
+        assert action_buttons(admin.page(path)) == ["pause_type"]
         assert admin.page(path).all("span", **{"class": "paused"}) == []
-        pause(watched, "mail")
-        assert buttons(admin.page(path)) == ["resume_type"]
+        set_paused_types(watched, "mail")
+        assert action_buttons(admin.page(path)) == ["resume_type"]
         assert len(admin.page(path).all("span", **{"class": "paused"})) == 1
-    assert hidden(admin.page(part)) == {"type": "mail", "then": "/dashboard/types/mail"}
-    assert buttons(signed_in(api, role="reader").page("/dashboard/types/mail")) == []
+    assert read_hidden_fields(admin.page(part)) == {"type": "mail", "then": "/dashboard/types/mail"}
+    assert action_buttons(signed_in(api, role="reader").page("/dashboard/types/mail")) == []
 
 
 @pytest.mark.usefixtures("_uncached_paused_types")
@@ -407,15 +414,13 @@ def test_type_page_offers_both_states_if_the_paused_types_cannot_be_read(
 ) -> None:
     monkeypatch.setattr(paused_types.PausedTypes, "find", lambda _: None)
     page = signed_in(api).page("/dashboard/types/mail")
-    assert buttons(page) == ["pause_type", "resume_type"]
+    assert action_buttons(page) == ["pause_type", "resume_type"]
     assert signed_in(api).get("/dashboard").status_code == 200
 
 
 @pytest.mark.usefixtures("_uncached_paused_types")
-def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
-    api: Api, watched: Any
-) -> None:
-    pause(watched, "mail", "gone")
+def test_overview_marks_paused_types_with_a_link_that_resumes_them(api: Api, watched: Any) -> None:
+    set_paused_types(watched, "mail", "gone")
     page = signed_in(api).page("/dashboard")
     assert len(page.all("span", **{"class": "paused"})) == 2
     assert "Other paused types: gone" in page.text
@@ -426,21 +431,21 @@ def test_overview_marks_paused_types_and_lets_those_with_the_right_resume_them(
     assert page.all("div", id="overview", **{"class": "may-resume may-mute"})
     reader = signed_in(api, role="reader").page("/dashboard")
     assert [div.get("class") for div in reader.all("div", id="overview")] == [None]
-    pause(watched)
+    set_paused_types(watched)
     assert signed_in(api).page("/dashboard/overview?by=type").all("a", **{"class": "resume"}) == []
 
 
 @pytest.mark.usefixtures("_uncached_paused_types")
-def test_job_of_a_paused_type_explains_that_and_leads_to_its_resumption(
+def test_page_of_a_job_of_a_paused_type_names_the_pause_and_lets_admins_resume_it(
     api: Api, watched: Any
 ) -> None:
-    """Catches a page that does not name the pause, or that lets an owner end it."""
+    """Catches a page that does not name the pause, or that shows an owner the link to end it."""
     job = {"jobId": "waits", "status": "queued", "type": "mail", "createdBy": "ada"}
     watched.jobs.insert_one(job | {"nextRunAt": datetime.now(UTC) - timedelta(minutes=5)})
-    pause(watched, "other")
+    set_paused_types(watched, "other")
     admin, owner = signed_in(api), signed_in(api, "ada", "user")
     assert "Its type is paused" not in admin.page("/dashboard/jobs/waits").text
-    pause(watched, "mail")
+    set_paused_types(watched, "mail")
     page = admin.page("/dashboard/jobs/waits")
     assert "Its type is paused. No worker takes the job until the type is resumed." in page.text
     (link,) = [address for address in page.addresses() if "resume_type" in address]
@@ -453,7 +458,7 @@ def test_job_of_a_paused_type_explains_that_and_leads_to_its_resumption(
     assert "All clear" not in overview
 
 
-def test_open_page_of_a_job_reads_its_records_only_while_it_changes(
+def test_page_of_a_job_reads_its_action_records_again_only_if_the_job_just_changed(
     api: Api, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a query each second for every open page."""

@@ -1,9 +1,9 @@
-"""The comparison with the previous period: catches a change from half a period, with the wrong
-sign, or between periods of different lengths, and an overview without the reason."""
+"""The comparison with the previous period: catches a change with the wrong sign, or between
+periods of different lengths, and an overview that compares nothing without giving the reason."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import Mock
 from urllib.parse import quote
@@ -27,31 +27,33 @@ from ..support.commands import database_uri
 from ..support.pages import Viewer
 from ..support.waiting import eventually
 from ..support.watched_queue import WatchedQueue, init, temporary_database
-from .conftest import Make, signed_in
-from .test_overview import NOW, START, Steps, facts, minute, past, sample, tally
+from .conftest import MakeApi, signed_in
+from .test_overview import NOW, START, Steps, make_facts, make_history, minute, sample, tally
 
 GAP = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
 
 
-def make_previous(steps: Steps | None = None, **samples: QueueSample) -> Previous:
-    """The hour before: activity and samples by the number of a minute."""
-    shifted = {at - HOUR: activity for at, activity in past(steps).activity.items()}
-    by_step = {minute(int(name[1:])) - HOUR: found for name, found in samples.items()}
+def make_previous(
+    steps: Steps | None = None, samples: dict[int, QueueSample] | None = None
+) -> Previous:
+    """The hour before: its activity and samples by the index of a minute, 0 to 59."""
+    shifted = {at - HOUR: activity for at, activity in make_history(steps).activity.items()}
+    by_step = {minute(index) - HOUR: sample for index, sample in (samples or {}).items()}
     return Previous(past=History(NOW, "rollup", shifted), samples=by_step, distance=HOUR)
 
 
-def compared(shown: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
-    """The changes of the tiles that have a change: the short text, and the sentence."""
+def read_changes(shown: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
+    """The change of each tile that has one, by the tile's name: its short text and its sentence."""
     tiles = overview(replace(shown, previous=previous)).tiles
     return {tile.name: (tile.change.text, tile.change.sentence) for tile in tiles if tile.change}
 
 
-def reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]:
+def read_reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]:
     return overview(replace(shown, previous=previous)).uncompared
 
 
 @pytest.mark.parametrize(
-    ("now", "then", "text", "sentence"),
+    ("attempts", "attempts_before", "text", "sentence"),
     [
         (60, 40, "▲ 50%", "50% more attempts than in the hour before"),
         (40, 60, "▼ 33%", "33% fewer attempts than in the hour before"),
@@ -61,16 +63,15 @@ def reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]:
     ],
 )
 def test_attempts_are_compared_with_the_hour_before(
-    now: int, then: int, text: str, sentence: str
+    attempts: int, attempts_before: int, text: str, sentence: str
 ) -> None:
-    changes = compared(
-        facts(activity={10: {"a": tally(now)}}), make_previous({50: {"b": tally(then)}})
-    )
+    shown = make_facts(activity={10: {"a": tally(attempts)}})
+    changes = read_changes(shown, make_previous({50: {"b": tally(attempts_before)}}))
     assert changes["Throughput"] == (text, sentence)
 
 
 @pytest.mark.parametrize(
-    ("now", "then", "text"),
+    ("outcomes", "outcomes_before", "text"),  # succeeded and failed attempts
     [
         ((90, 10), (95, 5), "▲ 5 points"),
         ((99, 1), (90, 10), "▼ 9 points"),
@@ -80,27 +81,26 @@ def test_attempts_are_compared_with_the_hour_before(
         ((0, 0), (1, 0), None),
     ],
 )
-def test_failure_rates_are_compared_in_points_where_attempts_finished_in_both_periods(
-    now: tuple[int, int], then: tuple[int, int], text: str | None
+def test_failure_rates_are_compared_in_points_if_attempts_finished_in_both_periods(
+    outcomes: tuple[int, int], outcomes_before: tuple[int, int], text: str | None
 ) -> None:
-    shown = facts(activity={10: {"a": tally(*now)}})
-    found = compared(shown, make_previous({50: {"b": tally(*then)}})).get("Failure rate")
-    assert (found and found[0]) == text
+    shown = make_facts(activity={10: {"a": tally(*outcomes)}})
+    changes = read_changes(shown, make_previous({50: {"b": tally(*outcomes_before)}}))
+    assert changes.get("Failure rate", (None, ""))[0] == text
 
 
-def test_the_step_in_progress_is_in_neither_period() -> None:
-    """Catches a fall that is due only to the unfinished last minute."""
-    steps: Steps = {number: {"a": tally(10)} for number in range(60)}
-    shown = facts(activity={number: steps[number] for number in range(59)})
-    assert compared(shown, make_previous(steps))["Throughput"][0] == "± 0"
+def test_minute_in_progress_is_left_out_of_both_periods() -> None:
+    """Catches a fall of which the only cause is the incomplete last minute."""
+    steps: Steps = {index: {"a": tally(10)} for index in range(60)}
+    shown = make_facts(activity={index: steps[index] for index in range(59)})
+    assert read_changes(shown, make_previous(steps))["Throughput"][0] == "± 0"
 
 
 def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
-    shown = facts({("queued", "a"): 30, ("dlq", "a"): 2, ("leased", "a"): 4})
-    then = make_previous(_59=sample(queued=1_040, dlq=2, other=1), _58=sample(queued=7))
-    assert {
-        name: found for name, found in compared(shown, then).items() if name != "Throughput"
-    } == {
+    shown = make_facts({("queued", "a"): 30, ("dlq", "a"): 2, ("leased", "a"): 4})
+    samples = {59: sample(queued=1_040, dlq=2, other=1), 58: sample(queued=7)}
+    changes = read_changes(shown, make_previous(samples=samples))
+    assert {name: change for name, change in changes.items() if name != "Throughput"} == {
         "Queued": ("▼ 1,010", "1,010 fewer than an hour ago"),
         "Running": ("▲ 4", "4 more than an hour ago"),
         "Retrying": ("± 0", "the same as an hour ago"),
@@ -108,25 +108,27 @@ def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
     }
 
 
-def test_any_window_is_compared_with_the_time_before() -> None:
-    """Catches "the last hour" for another window, and present jobs next to jobs of the past."""
+def test_window_between_two_dates_is_compared_with_the_time_before() -> None:
+    """Catches "the hour before" for such a window, and present jobs compared with past ones."""
     query = WindowQuery(start=START, end=START + HOUR)
-    shown = facts({("dlq", "a"): 3}, activity={10: {"a": tally(60)}}, samples={0: sample(dlq=1)})
-    over = replace(past({10: {"a": tally(60)}}), as_of=START + 2 * HOUR)
-    window = replace(shown, page_window=PageWindow(query=query), past=over)
-    previous = make_previous({50: {"b": tally(40)}}, m59=sample(dlq=2))
-    words = {"Throughput": ("▲ 50%", "50% more attempts than in the time before")}
-    rate = {"Failure rate": ("± 0", "the same as in the time before")}
-    assert compared(window, previous) == words | rate
-    assert reasons(window, previous) == [
+    activity: Steps = {10: {"a": tally(60)}}
+    present = make_facts({("dlq", "a"): 3}, activity=activity, samples={0: sample(dlq=1)})
+    counted = make_history(activity, as_of=START + 2 * HOUR)
+    shown = replace(present, page_window=PageWindow(query=query), past=counted)
+    previous = make_previous({50: {"b": tally(40)}}, {59: sample(dlq=2)})
+    assert read_changes(shown, previous) == {
+        "Throughput": ("▲ 50%", "50% more attempts than in the time before"),
+        "Failure rate": ("± 0", "the same as in the time before"),
+    }
+    assert read_reasons(shown, previous) == [
         "Jobs by status are not compared with the time before: they are as of now."
     ]
 
 
-def test_nothing_is_compared_without_the_choice() -> None:
-    shown = facts({("queued", "a"): 30}, activity={10: {"a": tally(5)}})
-    assert compared(shown, None) == {}
-    assert reasons(shown, None) == []
+def test_nothing_is_compared_unless_a_comparison_is_requested() -> None:
+    shown = make_facts({("queued", "a"): 30}, activity={10: {"a": tally(5)}})
+    assert read_changes(shown, None) == {}
+    assert read_reasons(shown, None) == []
 
 
 def change_past(shown: Facts, **changes: Any) -> Facts:
@@ -145,52 +147,54 @@ def change_previous(previous: Previous, **changes: Any) -> Previous:
         ({"is_complete": False}, "the collector is still counting the history."),
     ],
 )
-def test_attempts_of_a_period_with_a_gap_or_uncounted_are_not_compared(
+def test_attempts_are_not_compared_if_one_period_has_a_gap_or_is_still_counted(
     change: dict[str, Any], reason: str
 ) -> None:
-    """Catches a change that is really a gap. Jobs by status do not depend on runs."""
-    shown = facts({("queued", "a"): 1}, activity={10: {"a": tally(5)}})
-    previous = make_previous({10: {"a": tally(5)}}, _59=sample(queued=1))
-    assert compared(shown, previous).keys() >= {"Throughput", "Failure rate", "Queued"}
-    assert reasons(shown, previous) == []
-    for one, other in (
+    """Catches a change of which the cause is a gap; jobs by status do not depend on runs."""
+    shown = make_facts({("queued", "a"): 1}, activity={10: {"a": tally(5)}})
+    previous = make_previous({10: {"a": tally(5)}}, {59: sample(queued=1)})
+    assert read_changes(shown, previous).keys() >= {"Throughput", "Failure rate", "Queued"}
+    assert read_reasons(shown, previous) == []
+    for periods in (
         (change_past(shown, **change), previous),
         (shown, change_previous(previous, **change)),
     ):
-        assert compared(one, other).keys() == {"Queued", "Running", "Retrying", "Dead"}
-        assert reasons(one, other) == [f"Attempts are not compared with the hour before: {reason}"]
+        assert read_changes(*periods).keys() == {"Queued", "Running", "Retrying", "Dead"}
+        assert read_reasons(*periods) == [
+            f"Attempts are not compared with the hour before: {reason}"
+        ]
 
 
 def test_jobs_by_status_without_a_sample_or_a_count_are_not_compared() -> None:
-    shown, previous = facts(activity={10: {"a": tally(5)}}), make_previous(_58=sample(queued=1))
-    assert compared(shown, previous).keys() == {"Throughput"}
-    assert reasons(shown, previous) == [
+    shown = make_facts(activity={10: {"a": tally(5)}})
+    previous = make_previous(samples={58: sample(queued=1)})
+    assert read_changes(shown, previous).keys() == {"Throughput"}
+    assert read_reasons(shown, previous) == [
         "Jobs by status are not compared with the hour before: "
         "no collector recorded the state of the queue then."
     ]
-    uncounted = facts(known=False)
-    assert "Queued" not in compared(uncounted, make_previous(_59=sample(queued=1)))
+    changes = read_changes(make_facts(is_counted=False), make_previous({}, {59: sample(queued=1)}))
+    assert "Queued" not in changes
+    assert "Throughput" in changes
 
 
-def test_runs_without_an_end_are_not_compared() -> None:
-    shown = facts({("queued", "a"): 1}, unknown=frozenset({"finishedAt"}))
-    assert (
-        compared(shown, make_previous(_59=sample(queued=1)))
-        .keys()
-        .isdisjoint({"Throughput", "Failure rate"})
-    )
+def test_attempts_without_end_times_are_not_compared() -> None:
+    activity: Steps = {10: {"a": tally(5)}}
+    shown = make_facts(activity=activity, unknown=frozenset({"finishedAt"}))
+    changes = read_changes(shown, make_previous(activity, {59: sample(queued=1)}))
+    assert changes.keys() == {"Queued", "Running", "Retrying", "Dead"}
 
 
-def test_one_reason_for_everything_is_shown_once_with_its_remedy() -> None:
+def test_reason_for_all_values_is_shown_once_with_its_remedy() -> None:
     missing = Missing(reason="that is before the retained history", remedy="Keep more.")
-    assert compared(facts({("queued", "a"): 30}), missing) == {}
-    assert reasons(facts(), missing) == [
+    assert read_changes(make_facts({("queued", "a"): 30}), missing) == {}
+    assert read_reasons(make_facts(), missing) == [
         "Values are not compared with the hour before: "
         "that is before the retained history. Keep more."
     ]
 
 
-def test_grey_lines_have_no_value_where_runs_may_be_missing() -> None:
+def test_lines_of_the_previous_period_have_no_value_where_runs_may_be_missing() -> None:
     gap = Gap(start=minute(2) - HOUR, end=minute(4) - HOUR, reason=GapReason.STREAM_LOST)
     previous = change_previous(make_previous({1: {"a": tally(5)}, 3: {"a": tally(6)}}), gaps=(gap,))
     columns = previous_columns(previous.past)
@@ -200,37 +204,38 @@ def test_grey_lines_have_no_value_where_runs_may_be_missing() -> None:
     assert previous_columns(previous.past, frozenset({"finishedAt"}))["succeeded"] == [None] * 60
 
 
-def test_page_without_a_collector_gives_the_reason_and_counts_nothing_live(
-    service: Make, monkeypatch: pytest.MonkeyPatch
+def test_page_without_a_collector_does_not_count_the_previous_period(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted: list[Any] = []
-    admin = signed_in(service())
+    ends: list[datetime] = []  # of the windows that are counted live
+    admin = signed_in(make_api())
     monkeypatch.setattr(
-        "jobmon.rollup.series.count_activity", lambda *window: counted.append(window[1:3]) or {}
+        "jobmon.rollup.series.count_activity", lambda *window: ends.append(window[2]) or {}
     )
     page = admin.get("/dashboard?compare=previous").text
     assert "not compared with the hour before: no collector keeps a history" in page
     assert admin.get("/dashboard/charts?compare=previous").json["previous"] is None
-    assert len({start for start, _ in counted if start < datetime.now(UTC) - 2 * HOUR}) <= 1
+    # The previous period ends an hour ago.
+    assert min(ends) > datetime.now(UTC) - HOUR / 2
 
 
-def test_a_collector_that_stops_between_two_reads_is_a_reason_and_no_fault() -> None:
+def test_collector_that_stops_between_two_reads_is_a_reason_and_not_an_error() -> None:
     queue = Mock()
     queue.series.window.return_value = Window(start=START - HOUR, end=START, step=MINUTE)
     queue.series.history_by_step.side_effect = NoCollectorError
     window = Window(start=START, end=START + HOUR, step=MINUTE)
-    found = read_previous(queue, window, HOUR)
-    assert isinstance(found, Missing)
-    assert found.reason == "no collector keeps a history"
+    previous = read_previous(queue, window, HOUR)
+    assert isinstance(previous, Missing)
+    assert previous.reason == "no collector keeps a history"
 
 
-def test_choice_is_kept_in_every_address_of_the_page(admin: Viewer, watched: Any) -> None:
+def test_addresses_of_the_page_keep_the_comparison(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "1", "type": "a", "status": "queued"})
     page = admin.page("/dashboard?compare=previous&range=24h")
-    ours = [found for found in page.addresses() if "by=" in found or "/charts?" in found]
-    without = [address for address in ours if "compare=previous" not in address]
-    assert len(ours) > 10
-    assert without == ["?range=24h&by=-queued"]  # the link that ends the comparison
+    addresses = [link for link in page.addresses() if "by=" in link or "/charts?" in link]
+    uncompared = [address for address in addresses if "compare=previous" not in address]
+    assert len(addresses) > 10
+    assert uncompared == ["?range=24h&by=-queued"]  # the link that ends the comparison
     refused = admin.get("/dashboard?compare=next")
     assert refused.status_code == 422
     assert "Only previous." in refused.text
@@ -238,11 +243,11 @@ def test_choice_is_kept_in_every_address_of_the_page(admin: Viewer, watched: Any
 
 @pytest.fixture
 def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[WatchedQueue]:
-    """A queue with 3 attempts in the last hour and 12 in the hour before, of which 3 failed."""
+    """A queue with 3 attempts in the last hour, and 12 in the hour before: 3 of the 12 failed."""
     now = datetime.now(UTC)
     with temporary_database(mongo) as database:
         for number in range(15):
-            ended = now - (timedelta(minutes=90) if number < 12 else timedelta(minutes=30))
+            ended = now - (90 * MINUTE if number < 12 else 30 * MINUTE)
             status = "failed" if number < 3 else "succeeded"
             job = {"jobId": str(number), "type": "a", "status": "succeeded", "createdAt": ended}
             database.jobs.insert_one(job | {"finishedAt": ended})
@@ -256,14 +261,14 @@ def queue(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Watche
                 }
             )
         init(database_uri(mongod, database))
-        watching = WatchedQueue(mongod, database)
-        with watching.running_collector():
-            yield watching
-        watching.close()
+        queue = WatchedQueue(mongod, database)
+        with queue.running_collector():
+            yield queue
+        queue.close()
 
 
 @pytest.mark.real
-def test_page_and_charts_compare_what_the_api_has_of_both_windows(queue: WatchedQueue) -> None:
+def test_page_and_charts_compare_the_same_numbers_as_the_api(queue: WatchedQueue) -> None:
     admin = signed_in(queue.api)
 
     def page() -> str:
@@ -271,10 +276,10 @@ def test_page_and_charts_compare_what_the_api_has_of_both_windows(queue: Watched
 
     assert eventually(lambda: "75% fewer attempts than in the hour before" in page())
     assert "25 points fewer than in the hour before" in page()
-    assert "not compared" in page()  # jobs by status: no sample is that old
+    assert "not compared" in page()  # jobs by status: the collector has no sample of that time
     charts = admin.get("/dashboard/charts?compare=previous").json
     assert sum(charts["previous"]["succeeded"]) == 9
-    # The youngest minute may be null: it is not counted yet.
+    # The newest minute may be null: it is not counted yet.
     assert sum(filter(None, admin.get("/dashboard/charts").json["succeeded"])) == 3
     assert admin.get("/dashboard/charts").json["previous"] is None
     start = datetime.fromtimestamp(charts["at"][0], UTC) - HOUR

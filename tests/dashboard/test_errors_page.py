@@ -1,5 +1,5 @@
-"""The pages about errors: catches a group that the API has and the page lacks, a link that leads
-nowhere, content that becomes markup, and unknown errors that look like no errors."""
+"""The pages about errors: catches a group that is only in the API, a link that leads to no page,
+content that becomes markup, and unknown errors that look like no errors."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,32 +26,38 @@ REFUSED = {
 
 @pytest.fixture
 def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
-    found = ErrorHistory(NOW)
-    for ago in range(4):
-        found.add("timeout of 3000 ms", f"type-{ago}", f"w-{ago}", at=NOW - 2 * ago * HOUR)
-    found.add(REFUSED, "mail", "w1", at=NOW - 10 * MINUTE)
-    found.add(OTHER, at=NOW - 10 * MINUTE)
-    return found.serve(monkeypatch)
+    """Six errors in three groups: a timeout each two hours, a refusal, and one without a group."""
+    history = ErrorHistory(NOW)
+    for index in range(4):
+        history.add("timeout of 3000 ms", f"type-{index}", f"w-{index}", at=NOW - 2 * index * HOUR)
+    history.add(REFUSED, "mail", "w1", at=NOW - 10 * MINUTE)
+    history.add(OTHER, at=NOW - 10 * MINUTE)
+    return history.serve(monkeypatch)
 
 
-def rows(page: Page) -> list[str]:
+def list_links(page: Page) -> list[str]:
+    """The addresses of the rows, without their queries."""
     return [attrs["href"].partition("?")[0] for attrs in page.all("a", **{"class": "row-link"})]
 
 
-def words(page: Page) -> str:
+def read_text(page: Page) -> str:
     return " ".join(page.text.split())
 
 
 def find_group(history: ErrorHistory, code: str | None) -> str:
-    return next(name for name, group in history.groups.items() if group.code == code)
+    return next(group_id for group_id, group in history.groups.items() if group.code == code)
 
 
 def test_list_has_each_group_with_its_numbers(admin: Viewer, history: ErrorHistory) -> None:
     page = admin.page(PAGE)
     timeout, refused = find_group(history, None), find_group(history, "E_BANK")
-    assert rows(page)[0] == f"{PAGE}/{timeout}"
-    assert set(rows(page)) == {f"{PAGE}/{timeout}", f"{PAGE}/{refused}", f"{PAGE}/{quote(OTHER)}"}
-    text = words(page)
+    assert list_links(page)[0] == f"{PAGE}/{timeout}"
+    assert set(list_links(page)) == {
+        f"{PAGE}/{timeout}",
+        f"{PAGE}/{refused}",
+        f"{PAGE}/{quote(OTHER)}",
+    }
+    text = read_text(page)
     assert "3 groups, 6 errors in the last 24 hours" in text
     assert "timeout of <duration>" in text
     assert "E_BANK account <value> <b>refused</b> new since" in text
@@ -75,9 +81,8 @@ def test_list_has_each_group_with_its_numbers(admin: Viewer, history: ErrorHisto
 @pytest.mark.usefixtures("history")
 def test_list_can_be_filtered(admin: Viewer, query: str, count: str) -> None:
     page = admin.page(f"{PAGE}?{query}")
-    assert count in words(page)
-    if count.startswith("0"):
-        assert "No errors match these filters" in page.text
+    assert count in read_text(page)
+    assert ("No errors match these filters" in page.text) == count.startswith("0")
 
 
 @pytest.mark.parametrize("query", ["range=2y", "sort=x", "status=old", "cursor=x"])
@@ -87,19 +92,20 @@ def test_list_with_a_bad_parameter_is_refused(admin: Viewer, query: str) -> None
 
 
 @pytest.mark.usefixtures("history")
-def test_many_groups_have_pages(admin: Viewer, history: ErrorHistory) -> None:
+def test_many_groups_are_divided_into_pages(admin: Viewer, history: ErrorHistory) -> None:
     for number in range(60):
         history.add({"code": f"E{number}", "message": "boom"}, at=NOW)
     first = admin.page(PAGE)
-    following = next(address for address in first.addresses() if "cursor=" in address)
-    second = admin.page(following)
-    assert (len(rows(first)), len(rows(second))) == (50, 13)
-    assert not set(rows(first)) & set(rows(second))
+    second = admin.page(next(address for address in first.addresses() if "cursor=" in address))
+    assert (len(list_links(first)), len(list_links(second))) == (50, 13)
+    assert not set(list_links(first)) & set(list_links(second))
 
 
-def test_group_has_its_sample_jobs_types_and_workers(admin: Viewer, history: ErrorHistory) -> None:
+def test_page_of_a_group_has_its_message_jobs_types_workers_and_chart(
+    admin: Viewer, history: ErrorHistory
+) -> None:
     page = admin.page(f"{PAGE}/{find_group(history, 'E_BANK')}")
-    text = words(page)
+    text = read_text(page)
     assert "account 4711 <b>refused</b>" in text
     assert "at pay (/app/<i>pay</i>.js:3:14)" in text
     assert "pay (app/<i>pay</i>.js)" in text
@@ -112,55 +118,57 @@ def test_group_has_its_sample_jobs_types_and_workers(admin: Viewer, history: Err
     assert len(columns["at"]) == len(columns["errors"])
     assert sum(filter(None, columns["errors"])) == 1
     assert columns["complete"] <= len(columns["at"])
-    assert words(admin.page(f"{PAGE}/{OTHER}")).count("could not be grouped") == 1
+    assert read_text(admin.page(f"{PAGE}/{OTHER}")).count("could not be grouped") == 1
     assert admin.get(f"{PAGE}/0000000000000000").status_code == 404
 
 
-def test_group_whose_code_comes_from_its_text_has_no_list_by_code(
+def test_group_without_a_recorded_code_has_no_link_to_a_list_by_code(
     admin: Viewer, history: ErrorHistory
 ) -> None:
     group = history.add("TypeError: x is null", at=NOW)
-    assert not [a for a in admin.page(f"{PAGE}/{group}").addresses() if "error_code" in a]
+    addresses = admin.page(f"{PAGE}/{group}").addresses()
+    assert not [address for address in addresses if "error_code" in address]
 
 
-def test_without_a_collector_pages_give_the_reason(admin: Viewer) -> None:
-    text = words(admin.page(PAGE))
+def test_pages_without_a_collector_give_the_reason(admin: Viewer) -> None:
+    text = read_text(admin.page(PAGE))
     assert "Errors are not known: no collector is running." in text
     assert "jobmon collector" in text
-    assert "Not known: no collector is running" in words(admin.page("/dashboard"))
+    assert "Not known: no collector is running" in read_text(admin.page("/dashboard"))
     assert admin.get(f"{PAGE}/{OTHER}").status_code == 503
 
 
 @pytest.mark.usefixtures("history")
-def test_without_finish_times_pages_give_the_reason(
+def test_list_without_end_times_of_runs_gives_the_reason(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))
-    assert "Errors are not known: succeeded or dead jobs do not record" in words(admin.page(PAGE))
+    assert "Errors are not known: succeeded or dead jobs do not record" in read_text(
+        admin.page(PAGE)
+    )
 
 
 def test_incomplete_history_is_not_shown_as_no_errors(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    empty = ErrorHistory(NOW).serve(monkeypatch)
+    history = ErrorHistory(NOW).serve(monkeypatch)
     assert "No errors in this window" in admin.page(PAGE).text
-    assert "No attempt failed in the last hour" in words(admin.page("/dashboard"))
-    empty.whole = {"is_complete": False}
+    assert "No attempt failed in the last hour" in read_text(admin.page("/dashboard"))
+    history.whole = {"is_complete": False}
     assert "No known errors in this window" in admin.page(PAGE).text
     assert "the collector is still counting" in admin.page(PAGE).text
-    empty.whole = {"gaps": (Gap(start=NOW, end=NOW + MINUTE, reason=GapReason.STREAM_LOST),)}
-    page = words(admin.page("/dashboard?range=24h"))
+    history.whole = {"gaps": (Gap(start=NOW, end=NOW + MINUTE, reason=GapReason.STREAM_LOST),)}
+    page = read_text(admin.page("/dashboard?range=24h"))
     assert "Not known: runs may be missing" in page
 
 
 @pytest.mark.usefixtures("history")
-def test_overview_has_the_top_errors(admin: Viewer, history: ErrorHistory) -> None:
-    for number in range(7):
-        history.add({"code": f"E{number}", "message": "boom"}, at=NOW)
-        history.add({"code": f"E{number}", "message": "boom"}, at=NOW)
+def test_overview_has_the_five_most_frequent_errors(admin: Viewer, history: ErrorHistory) -> None:
+    groups = [history.add({"code": f"E{n}", "message": "boom"}, at=NOW) for n in [*range(7)] * 2]
     page = admin.page("/dashboard")
-    top = [address for address in rows(page) if address.startswith(PAGE)]
+    top = [address for address in list_links(page) if address.startswith(PAGE)]
     assert len(top) == 5
+    assert set(top) < {f"{PAGE}/{group}" for group in groups}
     assert "All 10 groups" in page.text
     assert f"{PAGE}?range=1h" in page.addresses()
 
@@ -174,5 +182,5 @@ def test_job_links_to_the_groups_of_its_errors(
     link = f"{PAGE}/{find_group(history, 'E_BANK')}"
     assert link in admin.page("/dashboard/jobs/j").addresses()
     assert link not in ada.page("/dashboard/jobs/j").addresses()
-    cell = words(admin.page("/dashboard/jobs"))
+    cell = read_text(admin.page("/dashboard/jobs"))
     assert "E_BANK account 4711 <b>refused</b>" in cell

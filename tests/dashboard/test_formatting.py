@@ -1,4 +1,4 @@
-"""Values as text: catches a wrong unit, and a number where the value is unknown."""
+"""Formats values as text: catches a wrong unit, and a number for an unknown value."""
 
 from typing import Any
 
@@ -69,7 +69,9 @@ def test_grouped_separates_thousands(number: float | None, expected: str) -> Non
         (1, "100%"),
     ],
 )
-def test_percent_has_a_decimal_below_ten(fraction: float | None, expected: str) -> None:
+def test_percent_has_a_decimal_below_ten_percent_unless_it_is_zero(
+    fraction: float | None, expected: str
+) -> None:
     assert percent(fraction) == expected
 
 
@@ -83,7 +85,9 @@ def test_percent_has_a_decimal_below_ten(fraction: float | None, expected: str) 
         ("Odd", "Odd"),
     ],
 )
-def test_status_word_of_an_unknown_status_is_its_name(status: str | None, expected: str) -> None:
+def test_status_word_translates_known_statuses_and_keeps_others(
+    status: str | None, expected: str
+) -> None:
     assert status_word(status) == expected
 
 
@@ -108,17 +112,19 @@ def test_instant_is_iso_and_other_texts_are_unchanged() -> None:
         ("Größe", "1"),
     ],
 )
-def test_environment_has_the_same_colour_everywhere(name: str, kind: str) -> None:
+def test_environment_kind_depends_on_a_word_of_the_name_or_else_on_its_hash(
+    name: str, kind: str
+) -> None:
     assert environment_kind(name) == kind
 
 
-def test_mark_commands_escapes_everything_else() -> None:
+def test_mark_commands_marks_only_commands_of_jobmon_and_escapes_the_text() -> None:
     marked = mark_commands("<b> `<i>` `jobmon init`")
     assert marked == "&lt;b&gt; `&lt;i&gt;` <code>jobmon init</code>"
 
 
 FLAT: list[float | None] = [5.0] * 20
-FLAT_LINE = "".join(f"L{number * 100 / 19:.1f},2.0" for number in range(1, 20))
+FLAT_LINE = "".join(f"L{index * 100 / 19:.1f},2.0" for index in range(1, 20))
 
 
 @pytest.mark.parametrize(
@@ -128,8 +134,8 @@ FLAT_LINE = "".join(f"L{number * 100 / 19:.1f},2.0" for number in range(1, 20))
         ([None, None], ""),
         ([5.0] * 19, ""),  # too few for a trend
         (FLAT, "M0.0,2.0" + FLAT_LINE),
-        ([0.0] * 20, ("M0.0,2.0" + FLAT_LINE).replace(",2.0", ",23.0")),  # zero is the lower edge
-        ([None, *FLAT, None, None], "M0.0,2.0" + FLAT_LINE),  # the line has the full width
+        ([0.0] * 20, ("M0.0,2.0" + FLAT_LINE).replace(",2.0", ",23.0")),  # 0 is the lower edge
+        ([None, *FLAT, None, None], "M0.0,2.0" + FLAT_LINE),  # over the full width
         ([*FLAT, None, 2.5, None, 5.0], None),
     ],
 )
@@ -139,7 +145,7 @@ def test_spark_is_a_line_from_zero_over_the_full_width(
     if path is not None:
         assert spark(values) == path
     else:
-        assert spark(values).endswith("M91.3,12.5h0M100.0,2.0h0")  # no line over a gap
+        assert spark(values).endswith("M91.3,12.5h0M100.0,2.0h0")  # dots: no line over a gap
 
 
 @pytest.mark.parametrize(
@@ -167,7 +173,7 @@ def test_query_leaves_out_empty_parameters(parameters: dict[str, Any], expected:
         (None, ""),
     ],
 )
-def test_local_minute_of_a_text_that_is_no_instant_is_empty(
+def test_local_minute_drops_seconds_and_zone_and_is_empty_for_other_texts(
     moment: str | None, expected: str
 ) -> None:
     assert local_minute(moment) == expected

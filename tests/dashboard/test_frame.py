@@ -1,5 +1,5 @@
-"""The frame of every page: catches a page without the name of the caller, the queue or the
-environment, and a page that shows a queue to a caller who may not know it."""
+"""The header and the navigation of every page: catches a page without the name of the caller or the
+environment, and a page that names a queue to a caller who may not see it."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ import pytest
 
 from ..support.pages import Page, Viewer
 from ..support.queues import serve_queues
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 PATHS = ("/dashboard", "/dashboard/jobs", "/dashboard/my", "/dashboard/nothing", "/docs")
 
 
-def test_every_page_shows_the_caller_the_queue_and_the_environment(service: Make) -> None:
-    api = service(environment="PROD <1>")
+def test_every_page_shows_the_caller_the_navigation_and_the_environment(make_api: MakeApi) -> None:
+    api = make_api(environment="PROD <1>")
     admin, ada = signed_in(api, "<i>root</i>"), signed_in(api, "ada", "user")
     for path in PATHS:
         page = Page(admin.get(path).text)
@@ -32,10 +32,10 @@ def test_every_page_shows_the_caller_the_queue_and_the_environment(service: Make
     assert not page.all("a", href="/dashboard/jobs")
 
 
-def test_a_page_without_a_session_shows_neither_queue_nor_environment(
-    service: Make, watched: Any
+def test_page_without_a_session_shows_neither_queue_nor_environment(
+    make_api: MakeApi, watched: Any
 ) -> None:
-    api = service(environment="PROD")
+    api = make_api(environment="PROD")
     for viewer in (Viewer(api.app), signed_in(api, seconds=-60)):
         for path, status in (
             ("/dashboard/sign-in", 200),
@@ -60,24 +60,25 @@ def test_a_page_without_a_session_shows_neither_queue_nor_environment(
         ("/dashboard/schedule", "schedule"),
     ],
 )
-def test_second_link_skips_to_the_main_content(admin: Viewer, path: str, target: str) -> None:
+def test_second_skip_link_leads_to_the_content_after_the_controls(
+    admin: Viewer, path: str, target: str
+) -> None:
     page = admin.page(path)
     first, second = page.all("a", **{"class": "skip"})
     assert (first["href"], second["href"]) == ("#main", f"#{target}")
     assert [attrs for _, attrs in page.elements if attrs.get("id") == target]
 
 
-def test_the_docs_follow_the_theme_of_the_pages(admin: Viewer) -> None:
+def test_docs_page_has_the_theme_of_the_dashboard(admin: Viewer) -> None:
     admin.client.set_cookie("jobmon_theme", "dark", path="/")
     assert admin.page("/docs").elements[0][1]["data-theme"] == "dark"
 
 
 @pytest.mark.parametrize("name", ["internal", "nothing"])
-def test_a_hidden_queue_looks_like_a_missing_queue(watched: Any, tmp_path: Path, name: str) -> None:
+def test_hidden_queue_looks_like_a_missing_queue(watched: Any, tmp_path: Path, name: str) -> None:
     owner = signed_in(serve_queues(watched, tmp_path), "ada", "user")
     page = owner.page(f"/queues/{name}/dashboard/my", 404)
     assert "There is no queue of this name." in page.text
     assert "Queue: " not in page.text
-    assert [one["aria-label"] for one in page.all("summary") if "aria-label" in one] == [
-        "Queue: All queues"
-    ]
+    labels = [attrs["aria-label"] for attrs in page.all("summary") if "aria-label" in attrs]
+    assert labels == ["Queue: All queues"]

@@ -1,4 +1,4 @@
-"""The overview: catches a number for an unknown value, a trend through unknown steps, a missing
+"""The overview: catches a number for an unknown value, a trend line across unknown steps, a missing
 or a false alarm, and a table in the wrong order."""
 
 from collections import Counter
@@ -33,37 +33,38 @@ from .. import conftest
 from ..diagnosis.test_forecast import evidence, mail
 
 NOW = conftest.NOW.replace(second=30)
-START = conftest.NOW - 59 * MINUTE  # the first step of the hour; NOW is in the last
+START = conftest.NOW - 59 * MINUTE  # the first minute of the window; NOW is in its last minute
 
 
-def minute(number: int) -> datetime:
-    return START + number * MINUTE
+def minute(index: int) -> datetime:
+    return START + index * MINUTE
 
 
-def tally(succeeded: int = 0, failed: int = 0, **more: Any) -> Tally:
-    return Tally(outcomes=+Counter({"succeeded": succeeded, "failed": failed}), **more)
+def tally(succeeded: int = 0, failed: int = 0, **fields: Any) -> Tally:
+    return Tally(outcomes=+Counter({"succeeded": succeeded, "failed": failed}), **fields)
 
 
-Steps = dict[int, Tallies]
+Steps = dict[int, Tallies]  # by the index of a minute, 0 to 59
 
 
-def past(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
-    known = steps or {}
-    by_step = {minute(n): Activity.from_tallies(known.get(n, {}).values()) for n in range(60)}
+def make_history(steps: Steps | None = None, as_of: datetime = NOW) -> History[datetime]:
+    tallies = [(steps or {}).get(index, {}) for index in range(60)]
+    by_step = {minute(n): Activity.from_tallies(types.values()) for n, types in enumerate(tallies)}
     return History(as_of, "rollup", by_step)
 
 
 def history_by_type(steps: Steps | None, first: int = 0) -> History[str]:
-    """The minutes from the `first` on, by type."""
-    merged = merge(tallies for number, tallies in (steps or {}).items() if number >= first)
+    """The activity by type in the minutes from index `first` on."""
+    merged = merge(tallies for index, tallies in (steps or {}).items() if index >= first)
     return History(
         NOW, "rollup", {name: Activity.from_tallies([tally]) for name, tally in merged.items()}
     )
 
 
 def queue_stats(
-    counts: dict[tuple[str, str], int] | None, source: str = "rollup", **conditions: Any
+    counts: dict[tuple[str, str], int] | None, source: str = "rollup", **health: Any
 ) -> QueueStats:
+    """Stats with jobs by status and type; `health` are fields of `QueueHealth`."""
     defaults: dict[str, Any] = {
         "estimated_total": 0,
         "expired_leases": 0,
@@ -77,27 +78,31 @@ def queue_stats(
         source=source,
         counts=counts,
         total=99 if counts is None else sum(counts.values()),
-        health=QueueHealth(**defaults | conditions),
+        health=QueueHealth(**defaults | health),
     )
 
 
-def facts(
+def make_facts(
     counts: dict[tuple[str, str], int] | None = None,
     *,
-    known: bool = True,
+    is_counted: bool = True,
     activity: dict[int, Tallies] | None = None,
     samples: dict[int, QueueSample] | None = None,
     has_past: bool = True,
     source: str = "rollup",
     unknown: frozenset[str] = frozenset(),
-    **conditions: Any,
+    **health: Any,
 ) -> Facts:
-    by_step = {minute(number): sample for number, sample in (samples or {}).items()}
+    """The facts of the last hour: present jobs by status and type, activity and samples by minute.
+
+    `is_counted` is False if jobs could not be counted, `has_past` if there is no history.
+    """
+    by_step = {minute(index): sample for index, sample in (samples or {}).items()}
     missing = Missing(reason="no collector is running", remedy="Start one.")
-    steps = past(activity) if has_past else missing
+    steps = make_history(activity) if has_past else missing
     hour = history_by_type(activity) if has_past else missing
     evidence = Evidence(
-        stats=queue_stats((counts or {}) if known else None, source, **conditions),
+        stats=queue_stats((counts or {}) if is_counted else None, source, **health),
         hour_start=START,
         blocks_start=START,
         hour=hour,
@@ -118,7 +123,7 @@ def facts(
     )
 
 
-def tiles(shown: Facts) -> dict[str, Tile]:
+def read_tiles(shown: Facts) -> dict[str, Tile]:
     return {tile.name: tile for tile in overview(shown).tiles}
 
 
@@ -127,8 +132,8 @@ def sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
 
 
 def test_tiles_show_the_state_of_the_queue() -> None:
-    shown = tiles(
-        facts(
+    shown = read_tiles(
+        make_facts(
             {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
             activity={10: {"a": tally(30, 10, dlq=2, enqueued=40)}, 50: {"b": tally(20)}},
             due=1_000,
@@ -168,10 +173,10 @@ def test_tiles_show_the_state_of_the_queue() -> None:
         ([(3, 3)] * 3, 5, "5 due (incl. retries)", ""),
     ],
 )
-def test_overview_answers_whether_the_backlog_clears_or_why_that_is_unknown(
+def test_overview_forecasts_the_due_jobs_or_gives_the_reason_why_not(
     blocks: list[tuple[int, int]], due: int, note: str, no_forecast: str
 ) -> None:
-    shown = overview(replace(facts(), evidence=evidence(mail(*blocks), due)))
+    shown = overview(replace(make_facts(), evidence=evidence(mail(*blocks), due)))
     assert next(tile.note for tile in shown.tiles if tile.name == "Queued") == note
     assert shown.no_forecast == no_forecast
 
@@ -185,29 +190,26 @@ def test_overview_answers_whether_the_backlog_clears_or_why_that_is_unknown(
         ("24h", CappedCount(7, True), "2 died in the last 24 hours"),
     ],
 )
-def test_dead_tile_has_the_number_of_the_notice(
+def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
     range_name: str, new_dead: CappedCount | None, note: str
 ) -> None:
-    """Catches two numbers for the same jobs: the history is some seconds older than the count."""
-    shown = facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
+    """Catches two numbers for the same jobs: the history is seconds older than the new count."""
+    shown = make_facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
     counted = replace(shown.evidence, new_dead=new_dead)
-    assert (
-        tiles(replace(shown, evidence=counted, page_window=PageWindow.from_range(range_name)))[
-            "Dead"
-        ].note
-        == note
-    )
+    window = PageWindow.from_range(range_name)
+    tiles = read_tiles(replace(shown, evidence=counted, page_window=window))
+    assert tiles["Dead"].note == note
 
 
 @pytest.mark.parametrize(
     ("range_name", "steps", "minutes", "new_dead", "alarming"),
     [
-        ("30d", {10: {"a": tally(0, 30, dlq=1)}}, {}, None, set()),  # that was days ago
+        ("30d", {10: {"a": tally(0, 30, dlq=1)}}, {}, None, set()),  # failures of past days
         ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, None, {"Dead"}),
         ("30d", {}, {10: {"a": tally(0, 19, dlq=1)}}, CappedCount(0, True), set()),
         ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(80, 20)}}, None, {"Failure rate"}),
         ("1h", {9: {"a": tally(0, 9)}}, {10: {"a": tally(81, 19)}}, None, set()),
-        ("1h", {9: {"a": tally(9)}}, {10: {"a": tally(80, 20)}}, None, set()),  # and it shows 0%
+        ("1h", {9: {"a": tally(9)}}, {10: {"a": tally(80, 20)}}, None, set()),  # the tile shows 0%
     ],
 )
 def test_tiles_alarm_only_about_the_last_hour(
@@ -217,45 +219,45 @@ def test_tiles_alarm_only_about_the_last_hour(
     new_dead: CappedCount | None,
     alarming: set[str],
 ) -> None:
-    """Catches red for one job that died in 30 days."""
-    shown = facts({("dlq", "a"): 1}, activity=steps)
-    counted = replace(shown.evidence, minutes=past(minutes), new_dead=new_dead)
+    """Catches a red tile because of one job that died in 30 days."""
+    shown = make_facts({("dlq", "a"): 1}, activity=steps)
+    counted = replace(shown.evidence, minutes=make_history(minutes), new_dead=new_dead)
     window = PageWindow.from_range(range_name)
-    found = tiles(replace(shown, evidence=counted, page_window=window))
-    assert {name for name, tile in found.items() if tile.is_alarming} == alarming
+    tiles = read_tiles(replace(shown, evidence=counted, page_window=window))
+    assert {name for name, tile in tiles.items() if tile.is_alarming} == alarming
 
 
 def test_enqueued_jobs_are_unknown_without_creation_times() -> None:
-    shown = tiles(facts(activity={1: {"a": tally(9)}}, unknown=frozenset({"createdAt"})))
+    shown = read_tiles(make_facts(activity={1: {"a": tally(9)}}, unknown=frozenset({"createdAt"})))
     assert (shown["Enqueued"].value, shown["Enqueued"].trend) == ("–", [])
 
 
-def test_window_that_is_still_counted_is_not_over() -> None:
-    """Catches a page that keeps the first numbers of a collector that has just begun."""
-    shown = facts(activity={10: {"a": tally(60)}})
+def test_past_window_that_is_still_counted_is_not_over() -> None:
+    """Catches a page that is not updated while a new collector is still counting its window."""
+    shown = make_facts(activity={10: {"a": tally(60)}})
     over = replace(shown, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
     assert (shown.is_over, over.is_over) == (False, True)
-    assert tiles(over)["Throughput"].value == "1.2/min"  # of the window, not of now
+    assert read_tiles(over)["Throughput"].value == "1.2/min"  # of the window, not of now
     assert isinstance(over.past, History)
     assert not replace(over, past=replace(over.past, is_complete=False)).is_over
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
-    shown = tiles(facts({("queued", "a"): 2_000_000}, due=None, scheduled=None))
+    shown = read_tiles(make_facts({("queued", "a"): 2_000_000}, due=None, scheduled=None))
     assert shown["Queued"].note == "due jobs not counted: too many"
 
 
 def test_other_tile_counts_unknown_statuses_by_name() -> None:
     counts = {("odd", "a"): 1, ("paused", "a"): 1_200, ("paused", "b"): 34, ("null", "a"): 2}
-    others = tiles(facts(counts))["Other"]
+    others = read_tiles(make_facts(counts))["Other"]
     assert (others.value, others.note) == ("1,237", "1,234 paused, 2 null, 1 odd")
     assert others.link == "?status=paused&status=null&status=odd"
-    assert "Other" not in tiles(facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
+    assert "Other" not in read_tiles(make_facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
 
 
-def test_tiles_of_fields_that_no_document_has_are_unknown() -> None:
+def test_tiles_that_need_a_field_that_no_document_has_are_unknown() -> None:
     unknown = frozenset({"createdAt", "nextRunAt", "leaseExpiresAt"})
-    shown = tiles(facts({("failed", "a"): 1}, due=None, scheduled=None, unknown=unknown))
+    shown = read_tiles(make_facts({("failed", "a"): 1}, due=None, scheduled=None, unknown=unknown))
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == (
         "–",
         "creation times unknown",
@@ -264,8 +266,10 @@ def test_tiles_of_fields_that_no_document_has_are_unknown() -> None:
     assert shown["Running"].note == "lease times unknown"
 
 
-def test_tiles_without_counts_are_dashes_and_not_zeros() -> None:
-    shown = tiles(facts(known=False, due=None, oldest_queued=NOW - MINUTE, source="estimate"))
+def test_tiles_without_counts_show_dashes_instead_of_zeros() -> None:
+    shown = read_tiles(
+        make_facts(is_counted=False, due=None, oldest_queued=NOW - MINUTE, source="estimate")
+    )
     assert [shown[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
     assert (shown["Queued"].note, shown["Queued"].scheduled) == (
         "– due (incl. retries)",
@@ -275,7 +279,7 @@ def test_tiles_without_counts_are_dashes_and_not_zeros() -> None:
 
 
 def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
-    shown = overview(facts({("queued", "a"): 1}, has_past=False, source="live"))
+    shown = overview(make_facts({("queued", "a"): 1}, has_past=False, source="live"))
     by_name = {tile.name: tile for tile in shown.tiles}
     assert not shown.has_past
     assert all(tile.trend == [] for tile in shown.tiles)
@@ -285,51 +289,45 @@ def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
 
 
 def test_oldest_queued_of_an_empty_queue_is_none() -> None:
-    shown = tiles(facts())
+    shown = read_tiles(make_facts())
     assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "no queued jobs")
     assert shown["Failure rate"].value == "–"
     assert not any(tile.is_alarming for tile in shown.values())
 
 
 def test_trend_has_a_gap_for_each_step_without_a_sample() -> None:
-    shown = tiles(facts(samples={0: sample(queued=7), 2: sample(9_000, queued=3, dlq=1)}))
+    shown = read_tiles(make_facts(samples={0: sample(queued=7), 2: sample(9_000, queued=3, dlq=1)}))
     assert shown["Queued"].trend == [7, None, 3] + [None] * 57
     assert shown["Dead"].trend == [0, None, 1] + [None] * 57
     assert shown["Oldest queued"].trend[:3] == [0, None, 9_000]
 
 
-def test_trend_of_the_throughput_leaves_out_the_step_that_is_not_over() -> None:
-    shown = tiles(facts(activity={number: {"a": tally(6)} for number in range(60)}))
+def test_trend_of_the_throughput_leaves_out_the_minute_in_progress() -> None:
+    shown = read_tiles(make_facts(activity={index: {"a": tally(6)} for index in range(60)}))
     assert shown["Throughput"].trend == [6.0] * 59
     assert shown["Failure rate"].trend == [0.0] * 59
-    # 18 in the two and a half minutes of the newest three steps
+    # 18 attempts in the newest three minutes, of which the last is half over
     assert shown["Throughput"].value == "7.2/min"
 
 
 @pytest.mark.parametrize(
-    ("per_step", "seconds", "expected"),
+    ("per_minute", "last_minute_s", "expected"),
     [(6, 0, "9/min"), (6, 59, "6/min"), (1_000, 30, "1,200/min"), (6, -200, "–")],
 )
 def test_throughput_is_the_mean_of_the_counted_minutes(
-    per_step: int, seconds: int, expected: str
+    per_minute: int, last_minute_s: int, expected: str
 ) -> None:
-    hour = past(
-        {57: {"a": tally(per_step)}, 58: {"a": tally(per_step)}, 59: {"a": tally(per_step)}}
-    )
-    as_of = minute(59) + timedelta(seconds=seconds)
-    shown = facts()
-    minutes = History(as_of, "rollup", hour.activity)
+    """`last_minute_s` is how much of the last minute is counted, in seconds."""
+    as_of = minute(59) + timedelta(seconds=last_minute_s)
+    minutes = make_history({index: {"a": tally(per_minute)} for index in (57, 58, 59)}, as_of)
+    shown = make_facts()
     counted = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
-    assert tiles(counted)["Throughput"].value == expected
-
-
-def notices(shown: Facts) -> list[tuple[str, str, str]]:
-    return [(notice.level, notice.text, notice.link) for notice in overview(shown).strip.chips]
+    assert read_tiles(counted)["Throughput"].value == expected
 
 
 def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     shown = overview(
-        facts(
+        make_facts(
             {("queued", "a"): 900, ("leased", "a"): 1, ("dlq", "a"): 1},
             activity={1: {"b": tally(0, 40, dlq=1)}},
             overdue_by_type={"a": NOW - 90 * MINUTE},
@@ -342,14 +340,14 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     assert [chip.level for chip in shown.strip.more] == ["watch", "watch", "unknown"]
     assert shown.strip.problems == 3
     assert shown.strip.more[-1].text.startswith("Not checked: backlog growth")
-    well = overview(facts(samples={0: sample()})).strip
-    assert (well.chips, well.sentence) == (
-        [],
-        "All clear: no expired leases, stalled types or new dead jobs.",
-    )
+    strip = overview(make_facts(samples={0: sample()})).strip
+    sentence = "All clear: no expired leases, stalled types or new dead jobs."
+    assert (strip.chips, strip.sentence) == ([], sentence)
 
 
-def test_the_forecast_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overview_makes_the_forecast_of_the_queue_only_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     forecasts: list[Forecast] = []
 
     def count(queue_evidence: Evidence) -> Forecast:
@@ -358,14 +356,14 @@ def test_the_forecast_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("jobmon.dashboard.overview.forecast_queue", count)
     monkeypatch.setattr("jobmon.dashboard.tiles.forecast_queue", count, raising=False)
-    overview(replace(facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50)))
+    overview(replace(make_facts(), evidence=evidence(mail((100, 100), (100, 100), (100, 100)), 50)))
     assert len(forecasts) == 1
 
 
-def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
+def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
     name = "t" * 5_000
     shown = overview(
-        facts(
+        make_facts(
             {("queued", name): 1, ("queued", "short"): 1},
             activity={1: {name: tally(0, 30)}},
             overdue_by_type={name: NOW - 90 * MINUTE},
@@ -381,25 +379,25 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_list() -> None:
     assert {row.name: row.link for row in shown.types} == {name: "", "short": "?type=short"}
 
 
-def test_types_without_a_name_share_one_row_without_a_list() -> None:
+def test_folded_types_share_one_row_without_a_link_to_a_list() -> None:
     shown = overview(
-        facts(
+        make_facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
             activity={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
         )
     )
     assert {row.name: (row.link, row.now, row.done) for row in shown.types} == {
         "a": ("?type=a", {"queued": 5}, 7),
-        "c": ("?type=c", None, 1),  # its jobs are among the others
+        "c": ("?type=c", None, 1),  # its jobs may be among the folded ones
         OTHER: ("", {"queued": 4, "dlq": 2}, 34),
     }
     links = [chip.link for chip in shown.strip.chips if chip.level != "unknown"]
     assert links == ["/dashboard/types/%28other%29?range=1h"]
-    others = tiles(facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
+    others = read_tiles(make_facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
     assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
 
 
-def row(name: str, **more: Any) -> TypeRow:
+def make_row(name: str, **fields: Any) -> TypeRow:
     defaults: dict[str, Any] = {
         "now": {},
         "done": 0,
@@ -408,13 +406,13 @@ def row(name: str, **more: Any) -> TypeRow:
         "run_p95": None,
         "forecast": "",
     }
-    return TypeRow(name=name, **defaults | more)
+    return TypeRow(name=name, **defaults | fields)
 
 
-def test_type_row_has_the_present_counts_and_the_attempts_of_the_range() -> None:
+def test_type_row_has_the_present_jobs_and_the_attempts_of_the_window() -> None:
     waits = Counter({bucket(100): 95, bucket(9_000): 5})
     shown = overview(
-        facts(
+        make_facts(
             {("queued", "a"): 2, ("dlq", "a"): 1, ("odd", "b"): 4},
             activity={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
         )
@@ -433,9 +431,9 @@ def test_type_row_has_the_present_counts_and_the_attempts_of_the_range() -> None
 
 
 ROWS = [
-    row("b.slow", now={"queued": 1, "leased": 9}, run_p95=900),
-    row("a.mail", now={"queued": 5, "failed": 1}, done=7, wait_p95=3),
-    row("c.Mail", now={"queued": 5, "dlq": 2}, done=1, failure_rate=0.5),
+    make_row("b.slow", now={"queued": 1, "leased": 9}, run_p95=900),
+    make_row("a.mail", now={"queued": 5, "failed": 1}, done=7, wait_p95=3),
+    make_row("c.Mail", now={"queued": 5, "dlq": 2}, done=1, failure_rate=0.5),
 ]
 
 
@@ -445,7 +443,7 @@ ROWS = [
         ("type", "abc"),
         ("-type", "cba"),
         ("queued", "bac"),
-        ("-queued", "acb"),  # among equals by name, either way
+        ("-queued", "acb"),  # rows with equal values are in the order of their names
         ("-running", "bac"),
         ("-retrying", "abc"),
         ("-dead", "cab"),
@@ -456,26 +454,29 @@ ROWS = [
     ],
 )
 def test_sorted_types_sorts_by_any_column(by: str, expected: str) -> None:
-    assert "".join(found.name[0] for found in sorted_types(ROWS, by, "")) == expected
+    assert "".join(row.name[0] for row in sorted_types(ROWS, by, "")) == expected
 
 
 def test_sorted_types_accepts_unknown_values_in_every_column() -> None:
-    assert all(len(sorted_types(ROWS, f"{way}{by}", "")) == 3 for by in SORTS for way in ("", "-"))
+    rows = [*ROWS, make_row("d", now=None)]
+    assert all(
+        len(sorted_types(rows, f"{sign}{by}", "")) == 4 for by in SORTS for sign in ("", "-")
+    )
 
 
 def test_sorted_types_finds_a_type_by_any_part_of_its_name() -> None:
-    assert [found.name for found in sorted_types(ROWS, "type", "MAIL")] == ["a.mail", "c.Mail"]
+    assert [row.name for row in sorted_types(ROWS, "type", "MAIL")] == ["a.mail", "c.Mail"]
     assert sorted_types(ROWS, "type", "nothing") == []
     assert sorted_types(ROWS, "type", ".*") == []
 
 
 def test_chart_columns_have_no_values_of_the_future() -> None:
     waits = Counter({bucket(1): 1})
-    hour = past({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
-    ahead = History(minute(1), "rollup", hour.activity)
-    assert set(chart_columns(ahead, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
-    columns = chart_columns(ahead, MINUTE)
-    assert columns.pop("complete") == 1  # the next one has only begun
+    hour = make_history({0: {"a": tally(3, 1, wait=waits, enqueued=5, dlq=1), "b": tally(1)}})
+    counted = replace(hour, as_of=minute(1))
+    assert set(chart_columns(counted, MINUTE, frozenset({"createdAt"}))["enqueued"]) == {None}
+    columns = chart_columns(counted, MINUTE)
+    assert columns.pop("complete") == 1  # the second minute has only begun
     assert columns.pop("step") == 60
     assert columns.pop("gaps") == []
     assert {name: values[:3] for name, values in columns.items()} == {
@@ -496,7 +497,7 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
 
 def test_gaps_are_shown_with_their_reason() -> None:
     gap = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
-    shown = facts()
+    shown = make_facts()
     assert isinstance(shown.past, History)
     assert overview(shown).gaps == []
     shown = replace(shown, past=replace(shown.past, gaps=(gap,)))
@@ -512,8 +513,10 @@ def make_mute(**fields: Any) -> Mute:
 
 
 def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
-    """Catches a muted problem that is hidden, or a page that states that all is clear."""
-    shown = overview(facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),)))
+    """Catches a page that hides a muted problem, or that shows "All clear" because of the mute."""
+    shown = overview(
+        make_facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),))
+    )
     assert (shown.strip.problems, shown.strip.chips) == (0, [])
     assert (shown.strip.sentence, shown.strip.level) == (ONLY_MUTED_TEXT, "quiet")
     (line,) = shown.mutes
@@ -522,20 +525,20 @@ def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
     assert line.mode_text == "muted"
 
 
-def test_acknowledged_notice_stays_in_the_strip_until_it_is_over() -> None:
+def test_acknowledged_notice_stays_in_the_strip_and_a_later_one_is_not_acknowledged() -> None:
     mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE),))
-    shown = overview(facts(expired_leases=3), mutes)
+    expired = make_facts(expired_leases=3)
+    shown = overview(expired, mutes)
     assert shown.strip.problems == 1
     assert [line.mode_text for line in shown.mutes] == ["acknowledged"]
-    expired = facts(expired_leases=3)
     earlier = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
     later = replace(expired, evidence=replace(expired.evidence, first_expiry=NOW - HOUR / 4))
     assert [line.notice for line in overview(later, earlier).mutes] == [None]
 
 
-def test_notice_of_which_some_types_are_muted_stays_in_the_strip() -> None:
+def test_notice_stays_in_the_strip_if_only_some_of_its_types_are_muted() -> None:
     activity = {59: {"mail": tally(failed=40), "pdf": tally(failed=40)}}
-    failing = facts(activity=activity, samples={0: sample()})
+    failing = make_facts(activity=activity, samples={0: sample()})
     mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
     shown = overview(failing, ActiveMutes((mute,)))
     assert len(shown.strip.chips) == 1
@@ -544,8 +547,8 @@ def test_notice_of_which_some_types_are_muted_stays_in_the_strip() -> None:
     assert overview(failing, both).strip.sentence == ONLY_MUTED_TEXT
 
 
-def test_mute_without_a_notice_is_shown_by_its_kind() -> None:
+def test_mute_that_is_about_no_notice_shows_its_kind_and_types() -> None:
     mutes = ActiveMutes((make_mute(kind=CheckKind.STALLED, types="mail*"), make_mute(kind=None)))
-    shown = overview(facts(), mutes)
+    shown = overview(make_facts(), mutes)
     assert [line.text for line in shown.mutes] == ["stalled types of mail*", "all notices"]
     assert shown.strip.sentence == ALL_CLEAR_TEXT

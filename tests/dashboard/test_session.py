@@ -1,6 +1,6 @@
 """Sessions and access: catches a cookie that scripts, other sites or the JSON API can use, a
-redirect to another site, a session with too many rights, and a session that ends without a
-reason."""
+redirect to another site, a session with too many rights, and a session that ends without giving
+the reason."""
 
 from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
@@ -16,13 +16,13 @@ from jobmon.web.auth import SESSION_COOKIE
 
 from ..conftest import DATE, SECRET, Api
 from ..support.pages import Page, Viewer
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 SIGN_IN, SIGN_OUT = "/dashboard/session", "/dashboard/sign-out"
 ADMIN = {"sub": "root", "role": "admin"}
 
 
-def signed(**claims: Any) -> str:
+def sign_token(**claims: Any) -> str:
     return jwt.encode(ADMIN | claims, SECRET, "HS256")
 
 
@@ -39,10 +39,10 @@ def sign_in(viewer: Viewer, token: str, then: str = "", **headers: str) -> Any:
 
 
 def test_sign_in_keeps_a_valid_token_in_a_cookie_of_this_site_only(
-    api: Api, stranger: Viewer
+    api: Api, visitor: Viewer
 ) -> None:
     token = api.token(seconds=900)
-    answer = sign_in(stranger, token)
+    answer = sign_in(visitor, token)
     assert (answer.status_code, answer.location) == (303, "/dashboard")
     cookie = read_cookie(answer)
     assert cookie.value == token
@@ -55,14 +55,14 @@ def test_sign_in_keeps_a_valid_token_in_a_cookie_of_this_site_only(
     assert not cookie["secure"]  # otherwise nobody could sign in on plain HTTP
     # Longer than the token: the sign-in form can then show that the session has expired.
     assert 7 * 86_400 + 890 <= int(cookie["max-age"]) <= 7 * 86_400 + 900
-    assert stranger.get("/dashboard").status_code == 200
+    assert visitor.get("/dashboard").status_code == 200
 
 
 def test_sign_in_over_tls_sets_a_host_cookie(api: Api) -> None:
-    client, at = api.app.test_client(), {"base_url": "https://localhost"}
-    answer = client.post(SIGN_IN, data={"token": api.token()}, **at)
+    client, tls = api.app.test_client(), {"base_url": "https://localhost"}
+    answer = client.post(SIGN_IN, data={"token": api.token()}, **tls)
     cookie = read_cookie(answer)
-    # A browser drops a `__Host-` cookie without these, so that no other host can set it.
+    # Browsers accept a `__Host-` cookie only with these attributes: no other host can set it.
     assert (cookie.key, cookie["secure"], cookie["path"], cookie["domain"]) == (
         "__Host-jobmon_session",
         True,
@@ -70,11 +70,11 @@ def test_sign_in_over_tls_sets_a_host_cookie(api: Api) -> None:
         "",
     )
     assert (cookie["httponly"], cookie["samesite"]) == (True, "Strict")
-    assert client.get("/dashboard", **at).status_code == 200
-    assert client.get("/jobs", **at).status_code == 401
-    deleted = read_cookie(client.post("/dashboard/sign-out", **at))
+    assert client.get("/dashboard", **tls).status_code == 200
+    assert client.get("/jobs", **tls).status_code == 401
+    deleted = read_cookie(client.post("/dashboard/sign-out", **tls))
     assert (deleted.key, deleted["path"], deleted["max-age"]) == (cookie.key, "/", "0")
-    assert client.get("/dashboard", **at).status_code == 401
+    assert client.get("/dashboard", **tls).status_code == 401
 
 
 def test_cookie_that_another_host_may_have_set_is_not_read_over_tls(api: Api) -> None:
@@ -84,19 +84,21 @@ def test_cookie_that_another_host_may_have_set_is_not_read_over_tls(api: Api) ->
     assert client.get("/dashboard").status_code == 200
 
 
-def test_sign_in_keeps_a_token_without_expiry_until_the_browser_closes(stranger: Viewer) -> None:
-    answer = sign_in(stranger, signed())
+def test_sign_in_keeps_a_token_without_expiry_until_the_browser_closes(visitor: Viewer) -> None:
+    answer = sign_in(visitor, sign_token())
     assert read_cookie(answer)["max-age"] == ""
-    assert stranger.get("/dashboard").status_code == 200
+    assert visitor.get("/dashboard").status_code == 200
 
 
-def test_sign_in_keeps_a_token_without_a_near_expiry_for_400_days(
-    stranger: Viewer,
+def test_sign_in_keeps_a_token_that_expires_later_for_400_days(
+    visitor: Viewer,
 ) -> None:
-    assert int(read_cookie(sign_in(stranger, signed(exp=10**15)))["max-age"]) == 400 * 86_400
+    assert int(read_cookie(sign_in(visitor, sign_token(exp=10**15)))["max-age"]) == 400 * 86_400
 
 
-def test_sign_in_accepts_a_token_with_its_header_and_quotes(api: Api, stranger: Viewer) -> None:
+def test_sign_in_accepts_a_token_pasted_with_its_header_or_quotes(
+    api: Api, visitor: Viewer
+) -> None:
     token = api.token()
     for pasted in (
         f" {token}\n",
@@ -111,32 +113,32 @@ def test_sign_in_accepts_a_token_with_its_header_and_quotes(api: Api, stranger: 
         f"-H 'Authorization: Bearer {token}'",
         f'Bearer "{token}"',
     ):
-        answer = sign_in(stranger, pasted)
+        answer = sign_in(visitor, pasted)
         assert (answer.location, read_cookie(answer).value) == ("/dashboard", token), pasted
 
 
 REFUSED = [
-    (signed(exp=datetime.now(UTC) - timedelta(seconds=5)), "expired"),
-    (signed(nbf=datetime.now(UTC) + timedelta(hours=1)), "Token not accepted"),
-    (signed(type="refresh"), "Token not accepted"),
-    (signed(sub=""), "Token not accepted"),
+    (sign_token(exp=datetime.now(UTC) - timedelta(seconds=5)), "expired"),
+    (sign_token(nbf=datetime.now(UTC) + timedelta(hours=1)), "Token not accepted"),
+    (sign_token(type="refresh"), "Token not accepted"),
+    (sign_token(sub=""), "Token not accepted"),
     (jwt.encode(ADMIN, "another secret, as long as it has to be", "HS256"), "Token not accepted"),
     (jwt.encode(ADMIN, None, "none"), "Token not accepted"),
-    (signed()[:-3], "Token not accepted"),
+    (sign_token()[:-3], "Token not accepted"),
     ("some.odd.token<b>", "Token not accepted"),
     ("é", "Token not accepted"),
     ("", "Paste a token"),
     (" \n", "Paste a token"),
-    (signed(fill="x" * MAX_COOKIE_BYTES), "too long"),
+    (sign_token(fill="x" * MAX_COOKIE_BYTES), "too long"),
 ]
 
 
-def test_sign_in_refuses_an_invalid_token_with_the_reason(stranger: Viewer) -> None:
+def test_sign_in_refuses_an_invalid_token_with_the_reason(visitor: Viewer) -> None:
     for token, reason in REFUSED:
-        answer = sign_in(stranger, token, then="/dashboard/jobs?status=dlq")
-        # A redirect: to reload the page does not send the token again.
+        answer = sign_in(visitor, token, then="/dashboard/jobs?status=dlq")
+        # A redirect, so that the browser does not send the token again on a reload.
         assert answer.status_code == 303
-        page = stranger.page(answer.location)
+        page = visitor.page(answer.location)
         assert reason in page.text
         assert read_cookie(answer) is None
         assert token.strip() == "" or token not in answer.location
@@ -146,17 +148,17 @@ def test_sign_in_refuses_an_invalid_token_with_the_reason(stranger: Viewer) -> N
 
 
 def test_signed_token_with_an_invalid_expiry_is_refused_everywhere(
-    api: Api, stranger: Viewer
+    api: Api, visitor: Viewer
 ) -> None:
     invalid: list[Any] = [None, [], {}, "soon", float("inf"), True]
     for exp in invalid:
-        token = signed(exp=exp)
-        assert "refused=token_" in sign_in(stranger, token).location, exp
+        token = sign_token(exp=exp)
+        assert "refused=token_" in sign_in(visitor, token).location, exp
         assert api.get("/jobs", token=token).status_code == 401, exp
 
 
-def test_sign_in_with_a_form_that_is_too_large_is_413(stranger: Viewer) -> None:
-    answer = sign_in(stranger, "x" * 1_000_000)
+def test_sign_in_with_a_form_that_is_too_large_is_413(visitor: Viewer) -> None:
+    answer = sign_in(visitor, "x" * 1_000_000)
     assert answer.status_code == 413
     assert read_cookie(answer) is None
 
@@ -223,13 +225,13 @@ def test_own_path_refuses_any_other_address(idle_api: Api, then: str) -> None:
 
 
 def test_sign_in_redirects_to_the_requested_page_and_never_to_another_site(
-    api: Api, stranger: Viewer
+    api: Api, visitor: Viewer
 ) -> None:
     token = api.token()
-    assert [sign_in(stranger, token, then).location for then in OWN_PATHS] == OWN_PATHS
-    assert {sign_in(stranger, token, then).location for then in OTHER_ADDRESSES} == {"/dashboard"}
+    assert [sign_in(visitor, token, then).location for then in OWN_PATHS] == OWN_PATHS
+    assert {sign_in(visitor, token, then).location for then in OTHER_ADDRESSES} == {"/dashboard"}
     for then in OTHER_ADDRESSES:
-        page = stranger.page(f"/dashboard/sign-in?then={quote(then)}")
+        page = visitor.page(f"/dashboard/sign-in?then={quote(then)}")
         assert page.all("input", name="then")[0]["value"] == "", then
 
 
@@ -255,36 +257,36 @@ OWN_FORMS: list[dict[str, str]] = [
 
 
 def test_form_of_another_site_can_neither_sign_in_nor_out(
-    api: Api, admin: Viewer, stranger: Viewer
+    api: Api, admin: Viewer, visitor: Viewer
 ) -> None:
     for headers in FOREIGN_FORMS:
         for answer in (
-            sign_in(stranger, api.token(), **headers),
+            sign_in(visitor, api.token(), **headers),
             admin.post(SIGN_OUT, **headers),
         ):
             assert answer.status_code == 403, headers
             assert "Set-Cookie" not in answer.headers, headers
 
 
-def test_forms_of_the_dashboard_sign_in_and_out(api: Api, stranger: Viewer) -> None:
+def test_forms_of_the_dashboard_sign_in_and_out(api: Api, visitor: Viewer) -> None:
     for headers in OWN_FORMS:
-        assert sign_in(stranger, api.token(), **headers).status_code == 303, headers
-        answer = stranger.post(SIGN_OUT, **headers)
+        assert sign_in(visitor, api.token(), **headers).status_code == 303, headers
+        answer = visitor.post(SIGN_OUT, **headers)
         assert (answer.status_code, answer.location) == (303, "/dashboard/sign-in"), headers
         cookie = read_cookie(answer)
         assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/")
-        assert stranger.get("/dashboard").status_code == 401
+        assert visitor.get("/dashboard").status_code == 401
 
 
-def test_page_without_a_session_is_the_sign_in_form(stranger: Viewer) -> None:
+def test_page_without_a_session_shows_the_sign_in_form(visitor: Viewer) -> None:
     for path in ("/dashboard", "/dashboard/jobs", "/dashboard/my", "/dashboard/jobs/x"):
-        answer = stranger.get(path)
+        answer = visitor.get(path)
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         page = Page(answer.text)
         assert page.all("form", action=SIGN_IN)
         assert "expired" not in page.text
-        assert not page.all("nav")  # no page is open to this viewer
+        assert not page.all("nav")  # no links to pages that the viewer may not see
 
 
 def test_expired_session_gives_the_reason_and_keeps_the_address(api: Api) -> None:
@@ -306,33 +308,33 @@ def test_session_with_a_foreign_token_is_no_longer_valid(api: Api) -> None:
     assert "no longer valid" in viewer.page("/dashboard", 401).text
 
 
-def test_part_without_a_session_reloads_the_page(stranger: Viewer) -> None:
+def test_part_without_a_session_reloads_the_page(visitor: Viewer) -> None:
     for path in ("/dashboard/overview", "/dashboard/charts", "/dashboard/jobs/x"):
-        answer = stranger.get(path, part=True)
+        answer = visitor.get(path, part=True)
         assert (answer.status_code, answer.data) == (401, b"")
         assert answer.headers["HX-Refresh"] == "true"
-        by_fetch = stranger.get(path, X_Jobmon_Part="1")
+        by_fetch = visitor.get(path, X_Jobmon_Part="1")
         assert (by_fetch.status_code, by_fetch.data) == (401, b"")
 
 
-def test_link_on_another_site_gets_a_page_that_repeats_the_request(
-    stranger: Viewer,
+def test_link_from_another_site_gets_a_page_that_repeats_the_request(
+    visitor: Viewer,
 ) -> None:
-    answer = stranger.get("/dashboard/jobs?status=dlq", Sec_Fetch_Site="cross-site")
+    answer = visitor.get("/dashboard/jobs?status=dlq", Sec_Fetch_Site="cross-site")
     assert answer.status_code == 200
     page = Page(answer.text)
     assert page.all("meta", **{"http-equiv": "refresh"})
     assert page.addresses() == ["/dashboard/jobs?status=dlq"]
-    assert stranger.get("/dashboard", Sec_Fetch_Site="same-origin").status_code == 401
+    assert visitor.get("/dashboard", Sec_Fetch_Site="same-origin").status_code == 401
 
 
-def test_page_accepts_a_token_in_the_header(api: Api, ada: Viewer, stranger: Viewer) -> None:
+def test_page_accepts_a_token_in_the_header(api: Api, ada: Viewer, visitor: Viewer) -> None:
     bearer = f"Bearer {api.token()}"
-    assert stranger.get("/dashboard/jobs", Authorization=bearer).status_code == 200
-    # The header is used, not the cookie.
+    assert visitor.get("/dashboard/jobs", Authorization=bearer).status_code == 200
+    # The token in the header counts, not the cookie.
     assert ada.get("/dashboard/jobs", Authorization=bearer).status_code == 200
     assert ada.get("/dashboard/my", Authorization="Bearer a.b.c").status_code == 401
-    # A proxy may have its own password.
+    # A password in the header is for a proxy: then the cookie counts.
     assert ada.get("/dashboard/my", Authorization="Basic cm9vdDpyb290").status_code == 200
 
 
@@ -346,7 +348,7 @@ def test_json_api_refuses_the_cookie(api: Api) -> None:
         assert answer.json["error"]["code"] == "authentication_required"
 
 
-def test_home_of_a_caller_without_the_overview_is_their_own_jobs(ada: Viewer) -> None:
+def test_caller_who_may_not_see_the_overview_is_led_to_own_jobs(ada: Viewer) -> None:
     answer = ada.get("/dashboard")
     assert (answer.status_code, answer.location) == (302, "/dashboard/my")
     page = ada.page("/dashboard/my")
@@ -369,7 +371,7 @@ def test_page_of_admins_is_refused_before_its_query_is_parsed(ada: Viewer) -> No
         assert part.headers["X-Error-Code"] == "permission_denied"
 
 
-def test_own_jobs_contain_nothing_of_other_owners(ada: Viewer, watched: Any) -> None:
+def test_page_of_own_jobs_contains_nothing_of_other_owners(ada: Viewer, watched: Any) -> None:
     watched.jobs.insert_many(
         [
             {"jobId": "adas-job", "createdBy": "ada", "type": "adas.type"},
@@ -403,8 +405,8 @@ def test_job_of_another_owner_and_an_unknown_job_are_the_same_page(
     assert [(part.status_code, part.data) for part in parts] == [(403, b"")] * 2
 
 
-def test_page_over_the_rate_limit_is_429_with_the_time_to_wait(service: Make) -> None:
-    viewer = signed_in(service(rate_limit="2/hour"))
+def test_page_over_the_rate_limit_is_429_with_the_time_to_wait(make_api: MakeApi) -> None:
+    viewer = signed_in(make_api(rate_limit="2/hour"))
     assert [viewer.get("/dashboard/jobs").status_code for _ in range(2)] == [200, 200]
     answer = viewer.get("/dashboard/jobs")
     assert answer.status_code == 429
@@ -414,8 +416,8 @@ def test_page_over_the_rate_limit_is_429_with_the_time_to_wait(service: Make) ->
     assert viewer.get("/dashboard/sign-in").status_code == 200
 
 
-def test_page_without_the_identity_provider_is_503_and_keeps_the_session(service: Make) -> None:
-    api = service(
+def test_page_without_the_identity_provider_is_503_and_keeps_the_session(make_api: MakeApi) -> None:
+    api = make_api(
         jwt_secret_key=None, jwt_jwks_url="http://127.0.0.1:1/keys", jwt_algorithm="ES256"
     )
     token = jwt.encode(ADMIN, ec.generate_private_key(ec.SECP256R1()), "ES256", {"kid": "one"})
@@ -432,11 +434,13 @@ def test_page_without_the_identity_provider_is_503_and_keeps_the_session(service
     assert "cannot be checked now" in viewer.get("/dashboard/jobs").text
 
 
-def test_form_whose_host_a_proxy_has_changed_names_the_headers_to_pass_on(service: Make) -> None:
+def test_refused_form_whose_host_a_proxy_changed_names_the_headers_to_pass_on(
+    make_api: MakeApi,
+) -> None:
     """nginx's `$host` has no port; without TLS, browsers send no Sec-Fetch-Site."""
-    stranger = Viewer(service(trusted_proxies=1).app)
+    visitor = Viewer(make_api(trusted_proxies=1).app)
     form = {"Origin": "http://tools.example:8080", "Host": "tools.example"}
-    refused = stranger.post(SIGN_IN, {"token": "x"}, **form)
+    refused = visitor.post(SIGN_IN, {"token": "x"}, **form)
     assert refused.status_code == 403
     page = Page(refused.text).text
     assert "from another site" in page
@@ -447,4 +451,4 @@ def test_form_whose_host_a_proxy_has_changed_names_the_headers_to_pass_on(servic
         {"Host": "tools.example:8080"},
         {"Host": "127.0.0.1:8000", "X-Forwarded-Host": "tools.example:8080"},
     ):
-        assert stranger.post(SIGN_IN, {"token": "x"}, **form | passed_on).status_code == 303
+        assert visitor.post(SIGN_IN, {"token": "x"}, **form | passed_on).status_code == 303

@@ -1,5 +1,5 @@
 """The time axis of a job: catches a part at a wrong position or of a wrong length, a part for a
-time without any record, and a bar that changes with each update."""
+time without recorded attempts, and a bar that changes with each update."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,14 +14,15 @@ from ..conftest import NOW
 START = NOW - timedelta(seconds=100)
 
 
-def second(number: float) -> datetime:
-    return START + timedelta(seconds=number)
+def second(offset_s: float) -> datetime:
+    return START + timedelta(seconds=offset_s)
 
 
-def attempt(number: int | None, status: str, started: float, ended: float | None) -> AttemptView:
-    finished_at = None if ended is None else second(ended)
+def attempt(number: int | None, status: str, start_s: float, end_s: float | None) -> AttemptView:
+    """An attempt from `start_s` to `end_s` seconds after START; None: without an end."""
+    finished_at = None if end_s is None else second(end_s)
     return AttemptView(
-        number=number, status=status, started_at=second(started), finished_at=finished_at
+        number=number, status=status, started_at=second(start_s), finished_at=finished_at
     )
 
 
@@ -30,10 +31,11 @@ def make_axis(status: str | None = "dlq", now: datetime = NOW, **fields: Any) ->
 
 
 def list_parts(axis: TimeAxis | None) -> list[tuple[str, float, float]]:
+    """The kind, start and width of each part; start and width in percent of the axis."""
     return [] if axis is None else [(part.kind, part.start, part.width) for part in axis.parts]
 
 
-def test_a_job_waits_and_runs_in_proportion_to_the_time() -> None:
+def test_waits_and_runs_of_a_job_are_parts_in_proportion_to_their_time() -> None:
     retried = AttemptView(
         number=2,
         status="succeeded",
@@ -89,7 +91,9 @@ def test_a_job_waits_and_runs_in_proportion_to_the_time() -> None:
         ),
     ],
 )
-def test_each_status_has_its_parts(fields: dict[str, Any], parts: list[Any]) -> None:
+def test_each_status_has_parts_for_its_waits_and_runs(
+    fields: dict[str, Any], parts: list[Any]
+) -> None:
     axis = make_axis(**fields)
     assert list_parts(axis) == parts
     assert axis is not None
@@ -113,7 +117,7 @@ def test_a_job_without_known_times_has_no_axis(fields: dict[str, Any]) -> None:
     assert make_axis(**fields) is None
 
 
-def test_a_time_without_recorded_attempts_has_no_part() -> None:
+def test_axis_begins_with_the_first_recorded_attempt() -> None:
     axis = make_axis(attempts=[attempt(4, "failed", 50, 60), attempt(5, "failed", 90, 100)])
     assert list_parts(axis) == [("failed", 0, 20), ("waiting", 20, 60), ("failed", 80, 20)]
 
@@ -133,18 +137,16 @@ def test_clocks_that_differ_give_no_negative_width() -> None:
     assert all(part.width >= 0 and 0 <= part.start <= 100 for part in axis.parts)
 
 
-def test_an_open_axis_moves_in_steps() -> None:
+def test_end_of_an_open_axis_moves_in_steps() -> None:
     """Catches a page whose parts change each second, so that no answer is a 304."""
     hour = timedelta(hours=1)
-    axes = {
-        make_axis("queued", START + hour + timedelta(seconds=number)) for number in range(1, 20)
-    }
+    axes = {make_axis("queued", START + hour + timedelta(seconds=s)) for s in range(1, 20)}
     (unchanged,) = axes
     assert unchanged is not None
     assert [text for _, text in unchanged.marks] == ["+15 min", "+30 min", "+45 min"]
 
 
-def test_an_axis_of_many_attempts_shows_the_newest() -> None:
+def test_axis_of_many_attempts_shows_the_newest_fifty() -> None:
     attempts = [attempt(number, "failed", number, number + 0.5) for number in range(1, 99)]
     axis = make_axis(attempts=attempts)
     assert axis is not None

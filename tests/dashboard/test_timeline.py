@@ -30,12 +30,13 @@ def list_steps(**fields: Any) -> list[TimelineStep]:
     return timeline(JobView(**defaults | fields), NOW)[::-1]
 
 
-def summaries(**fields: Any) -> list[tuple[str, str, bool]]:
-    return [(step.name, note(step), step.to_come) for step in list_steps(**fields)]
+def summarize_steps(**fields: Any) -> list[tuple[str, str, bool]]:
+    """The name, the note and whether it is to come, for each step of a job."""
+    return [(step.name, read_note(step), step.to_come) for step in list_steps(**fields)]
 
 
-def note(step: TimelineStep) -> str:
-    """The note with the worker, as on the page."""
+def read_note(step: TimelineStep) -> str:
+    """The note with the worker, as the page shows them."""
     return " ".join(filter(None, (step.note, step.worker)))
 
 
@@ -89,11 +90,11 @@ ENQUEUED = ("Enqueued", "", False)
 def test_timeline_of_each_status_ends_with_its_last_step(
     job: dict[str, Any], later_steps: list[Any]
 ) -> None:
-    assert summaries(**job) == [ENQUEUED, *later_steps]
+    assert summarize_steps(**job) == [ENQUEUED, *later_steps]
 
 
-def test_waits_and_runs_are_measured_from_the_step_before() -> None:
-    life = list_steps(
+def test_steps_have_the_time_that_an_attempt_waited_and_ran() -> None:
+    steps = list_steps(
         owner="ada",
         status="succeeded",
         finished_at=instant(30),
@@ -102,24 +103,26 @@ def test_waits_and_runs_are_measured_from_the_step_before() -> None:
             attempt(2, "succeeded", started_at=instant(20), finished_at=instant(30), wait_ms=250),
         ],
     )
-    assert [(step.name, note(step), step.wait_ms, step.run_ms, step.total_ms) for step in life] == [
+    assert [
+        (step.name, read_note(step), step.wait_ms, step.run_ms, step.total_ms) for step in steps
+    ] == [
         ("Enqueued", "by ada", None, None, None),
         ("Attempt 1", "failed on w1", 5_000, 1_000, None),
-        # It waited since it was due, not since the failure before.
+        # It waited since its retry was due, not since attempt 1 failed.
         ("Attempt 2", "succeeded on w1", 250, None, None),
         ("Succeeded", "", None, None, 30_000),
     ]
 
 
-def test_an_attempt_that_was_not_due_at_once_has_its_delay() -> None:
-    life = list_steps(
+def test_attempt_that_became_due_later_has_a_delay() -> None:
+    steps = list_steps(
         attempts=[
             attempt(1, eligible_at=instant(0), started_at=instant(1), finished_at=instant(2)),
             attempt(2, "expired", eligible_at=instant(7), started_at=instant(9), wait_ms=2_000),
             attempt(3, eligible_at=instant(3), started_at=instant(12)),
         ]
     )
-    assert [(step.name, step.delay_ms, step.wait_ms) for step in life[1:]] == [
+    assert [(step.name, step.delay_ms, step.wait_ms) for step in steps[1:]] == [
         ("Attempt 1", None, 1_000),
         ("Attempt 2", 5_000, 2_000),
         ("Attempt 3", None, None),  # the end of attempt 2 is unknown
@@ -139,32 +142,32 @@ def test_the_newest_step_is_the_first_one() -> None:
     assert [step.key for step in ended] == ["end", "attempt-2", "attempt-1", "start"]
 
 
-def error(message: str, stack: str | None = None) -> dict[str, str | None]:
+def make_error(message: str, stack: str | None = None) -> dict[str, str | None]:
     return {"code": "E", "message": message, "stack": stack}
 
 
 def test_equal_attempts_before_the_newest_are_folded() -> None:
-    """Catches forty copies of an error between the newest error and a different first error."""
+    """Catches forty copies of one error, which hide the different error of the first attempt."""
     attempts = [
-        attempt(1, error=error("refused")),
-        attempt(2, error=error("refused"), started_at=instant(2)),
+        attempt(1, error=make_error("refused")),
+        attempt(2, error=make_error("refused"), started_at=instant(2)),
         *(
-            attempt(number, error=error("late", f"stack {number}"), started_at=instant(number))
+            attempt(number, error=make_error("late", f"stack {number}"), started_at=instant(number))
             for number in range(3, 9)
         ),
     ]
     newest, folded, first, _ = list_steps(attempts=attempts)[::-1]
-    assert (newest.name, note(newest), newest.folded) == ("Attempt 8", "failed on w1", ())
-    assert (folded.name, note(folded), folded.at) == (
+    assert (newest.name, read_note(newest), newest.folded) == ("Attempt 8", "failed on w1", ())
+    assert (folded.name, read_note(folded), folded.at) == (
         "Attempts 3 to 7",
         "the same error",
         instant(7),
     )
-    assert folded.error == error("late", "stack 7")
+    assert folded.error == make_error("late", "stack 7")
     assert [step.name for step in folded.folded] == [
         f"Attempt {number}" for number in (7, 6, 5, 4, 3)
     ]
-    assert (first.name, first.error) == ("Attempts 1 to 2", error("refused"))
+    assert (first.name, first.error) == ("Attempts 1 to 2", make_error("refused"))
     assert len({newest.key, folded.key, first.key, *(step.key for step in folded.folded)}) == 8
 
 
@@ -175,27 +178,29 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
         ([attempt(1, "succeeded"), attempt(2, "succeeded")], ["Attempts 1 to 2: all succeeded"]),
         ([attempt(1, None), attempt(2, None)], ["Attempts 1 to 2: all unknown"]),
         (
-            [attempt(1, error=error("a")), attempt(2, error=error("b"))],
+            [attempt(1, error=make_error("a")), attempt(2, error=make_error("b"))],
             ["Attempt 1", "Attempt 2"],
         ),
         ([attempt(None), attempt(None)], ["2 attempts: all failed"]),
         (
             [
-                attempt(1, error=error("no answer in 20 s")),
-                attempt(2, error=error("no answer in 3 s")),
+                attempt(1, error=make_error("no answer in 20 s")),
+                attempt(2, error=make_error("no answer in 3 s")),
             ],
             ["Attempts 1 to 2: the same error"],
         ),
     ],
 )
-def test_only_the_same_outcome_is_folded(earlier: list[AttemptView], names: list[str]) -> None:
-    life = list_steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
-    shown = [f"{step.name}: {step.note}" if step.folded else step.name for step in life]
+def test_only_attempts_with_the_same_outcome_are_folded(
+    earlier: list[AttemptView], names: list[str]
+) -> None:
+    steps = list_steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
+    shown = [f"{step.name}: {step.note}" if step.folded else step.name for step in steps]
     assert shown == names
 
 
 def test_a_last_attempt_without_a_number_has_no_wait() -> None:
-    """A job that runs every hour records its last run, which has not waited since creation."""
+    """A recurring job records only its last run, which did not wait since the job's creation."""
     last = attempt(None, "succeeded", started_at=instant(40), finished_at=instant(45))
     (step,) = list_steps(attempts=[last])[1:]
     assert (step.name, step.at, step.wait_ms) == ("Last attempt", instant(40), None)
@@ -203,8 +208,8 @@ def test_a_last_attempt_without_a_number_has_no_wait() -> None:
     assert [step.name for step in list_steps(attempts=attempts)[1:]] == ["Attempt ?", "Attempt 2"]
 
 
-def test_a_lease_without_an_expiry_has_no_step() -> None:
-    assert summaries(status="leased", attempts=[attempt(1, "running")]) == [
+def test_lease_without_an_expiry_has_no_step_besides_its_attempt() -> None:
+    assert summarize_steps(status="leased", attempts=[attempt(1, "running")]) == [
         ENQUEUED,
         ("Attempt 1", "running on w1", False),
     ]
@@ -212,8 +217,8 @@ def test_a_lease_without_an_expiry_has_no_step() -> None:
 
 def test_attempts_have_the_colour_of_their_outcome() -> None:
     statuses = ["running", "succeeded", "failed", "expired", "odd", None]
-    life = list_steps(attempts=[attempt(1, status, worker=None) for status in statuses])
-    assert [step.status for step in life[1:]] == [
+    steps = list_steps(attempts=[attempt(1, status, worker=None) for status in statuses])
+    assert [step.status for step in steps[1:]] == [
         "leased",
         "succeeded",
         "failed",
@@ -221,15 +226,15 @@ def test_attempts_have_the_colour_of_their_outcome() -> None:
         "odd",
         "",
     ]
-    assert note(life[-1]) == "unknown on an unnamed worker"
+    assert read_note(steps[-1]) == "unknown on an unnamed worker"
 
 
 def test_differing_clocks_give_no_negative_durations() -> None:
     early = attempt(
         1, started_at=instant(0) - timedelta(seconds=2), finished_at=instant(0), run_ms=-5
     )
-    life = list_steps(status="dlq", finished_at=instant(0) - timedelta(hours=1), attempts=[early])
-    assert [(step.wait_ms, step.run_ms, step.total_ms) for step in life[1:]] == [
+    steps = list_steps(status="dlq", finished_at=instant(0) - timedelta(hours=1), attempts=[early])
+    assert [(step.wait_ms, step.run_ms, step.total_ms) for step in steps[1:]] == [
         (0, 0, None),
         (None, None, 0),
     ]
@@ -237,7 +242,7 @@ def test_differing_clocks_give_no_negative_durations() -> None:
 
 @pytest.mark.parametrize("odd", [None, "yesterday", "", "+275760-09-13T00:00:00.000Z", "[1, 2]"])
 def test_a_value_that_is_no_date_is_shown_and_not_measured(odd: str | None) -> None:
-    life = list_steps(
+    steps = list_steps(
         created_at=odd,
         status="succeeded",
         finished_at=instant(9),
@@ -246,46 +251,48 @@ def test_a_value_that_is_no_date_is_shown_and_not_measured(odd: str | None) -> N
             attempt(2, started_at=instant(5)),
         ],
     )
-    assert [step.at for step in life] == [odd, odd, instant(5), instant(9)]
-    assert [step.wait_ms or step.total_ms for step in life] == [None] * 4
-    assert life[1].name == "Attempt ?"
+    assert [step.at for step in steps] == [odd, odd, instant(5), instant(9)]
+    assert [step.wait_ms or step.total_ms for step in steps] == [None] * 4
+    assert steps[1].name == "Attempt ?"
 
 
-def test_many_attempts_show_the_latest_and_count_the_others() -> None:
-    many = [
+def test_many_attempts_show_the_newest_and_count_the_others() -> None:
+    attempts = [
         attempt(number, started_at=instant(5), finished_at=instant(3)) for number in range(1, 1_001)
     ]
-    life = list_steps(attempts=many)
-    assert [step.name for step in life] == [
+    steps = list_steps(attempts=attempts)
+    assert [step.name for step in steps] == [
         "Enqueued",
         "950 attempts",
         "Attempts 951 to 999",
         "Attempt 1,000",
     ]
-    assert len(life[2].folded) == MAX_ATTEMPTS - 1
-    assert life[2].folded[-1].wait_ms == 2_000  # since attempt 950, which is not shown
+    assert len(steps[2].folded) == MAX_ATTEMPTS - 1
+    assert steps[2].folded[-1].wait_ms == 2_000  # since attempt 950, which is not shown
 
 
 @pytest.mark.parametrize(
     ("count", "shown", "name"),
     [(3, 0, "3 attempts"), (3, 2, "1 attempt"), (1, 1, "Earlier runs"), (None, 1, "Earlier runs")],
 )
-def test_attempts_that_are_not_recorded_are_named(count: int | None, shown: int, name: str) -> None:
+def test_unrecorded_attempts_are_one_step_with_the_reason(
+    count: int | None, shown: int, name: str
+) -> None:
     attempts = [attempt(None) for _ in range(shown)]
     reason = "the queue does not record every attempt"
-    life = list_steps(attempt_count=count, attempts=attempts, missing_attempts=reason)
-    assert (life[1].name, life[1].note) == (name, reason)
-    assert len(life) == 2 + shown
+    steps = list_steps(attempt_count=count, attempts=attempts, missing_attempts=reason)
+    assert (steps[1].name, steps[1].note) == (name, reason)
+    assert len(steps) == 2 + shown
 
 
 @pytest.mark.parametrize("recurring", [True, False])
-def test_time_between_runs_of_a_program_with_recurring_jobs_is_not_a_wait(recurring: bool) -> None:
+def test_runs_in_a_program_with_recurring_jobs_have_no_measured_wait(recurring: bool) -> None:
     runs = [
         attempt(number, started_at=instant(number), finished_at=instant(number))
         for number in (1, 2)
     ]
-    life = list_steps(created_at=instant(0), attempts=runs, recurring=recurring)
-    assert [step.wait_ms for step in life] == [None, None, None]
+    steps = list_steps(created_at=instant(0), attempts=runs, recurring=recurring)
+    assert [step.wait_ms for step in steps] == [None, None, None]
 
 
 def test_attempts_embedded_by_another_program_are_shown() -> None:
@@ -314,5 +321,5 @@ def test_attempts_embedded_by_another_program_are_shown() -> None:
         (None, False),
     ],
 )
-def test_a_page_updates_itself_until_the_job_is_finished(status: Any, expected: bool) -> None:
+def test_job_is_finished_only_in_a_final_status(status: Any, expected: bool) -> None:
     assert is_finished(JobView(status=status)) is expected
