@@ -40,7 +40,7 @@ def shop(make_api: MakeApi, watched: Any, monkeypatch: pytest.MonkeyPatch) -> Ap
     history.add("disk full on /srv/data", at=NOW - timedelta(minutes=4))
     history.serve(monkeypatch)
     api = make_api(search_fields=FIELDS, stats_ttl_ms=600_000)
-    signed_in(api).get("/dashboard")  # reads the statistics, which the box then searches
+    signed_in(api).get("/dashboard")  # caches the statistics
     return api
 
 

@@ -1,4 +1,4 @@
-"""The tabs of a list of jobs: catches a number that its list does not have, or a 0 if unknown."""
+"""The tabs of a list of jobs: catches a wrong number of jobs, and a 0 for an unknown number."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -51,7 +51,7 @@ def read_counts(tabs: dict[str, Tab]) -> dict[str, int | None]:
     return {label: tab.count for label, tab in tabs.items()}
 
 
-def test_tabs_have_the_counts_of_the_stats_also_of_types() -> None:
+def test_tabs_have_the_counts_of_the_stats_for_the_filtered_types() -> None:
     idle = {"Running": 0, "Retrying": 0, "Succeeded": 0, "Cancelled": 0}
     counted = {"All": 15, "Queued": 7, "Scheduled": 6, "Dead": 4, "Odd": 4}
     assert read_counts(make_tabs(make_stats())) == idle | counted
@@ -72,7 +72,7 @@ def test_tabs_have_the_counts_of_the_stats_also_of_types() -> None:
         (make_stats(COUNTS | {("dlq", OTHER): 9}), {"type": ["ma*"]}, "There are too many"),
     ],
 )
-def test_tab_without_a_known_count_has_the_reason(
+def test_tab_with_an_unknown_count_has_the_reason(
     stats: QueueStats, filters: dict[str, Any], reason: str
 ) -> None:
     tab = make_tabs(stats, **filters)["Dead"]
@@ -88,7 +88,7 @@ def test_scheduled_jobs_are_unknown_or_a_lower_bound_with_the_reason() -> None:
     assert (tab.count, tab.is_exact, tab.reason) == (6, False, "No job has a time")
 
 
-def test_current_tab_has_the_total_of_the_list() -> None:
+def test_only_current_tab_has_the_total_of_the_list() -> None:
     tabs = make_tabs(make_stats(), CappedCount(10_000, False), status=["dlq"], owner="ada")
     assert (tabs["Dead"].count, tabs["Dead"].is_exact) == (10_000, False)
     assert [tab.label for tab in tabs.values() if tab.is_current] == ["Dead"]
@@ -99,7 +99,7 @@ def test_current_tab_has_the_total_of_the_list() -> None:
     assert tabs["Dead"].count == 4
 
 
-def test_tab_keeps_the_filters_and_the_order_that_its_jobs_can_have() -> None:
+def test_tab_keeps_only_filters_and_sorts_that_its_jobs_can_have() -> None:
     filters = {"type": ["mail"], "due_to": "2", "finished_to": "3", "cursor": "c", "per_page": "9"}
     tabs = make_tabs(make_stats(), sort="nextRunAt", status=["queued"], **filters)
     assert {label: tabs[label].address for label in ("All", "Queued", "Scheduled", "Dead")} == {
@@ -110,7 +110,7 @@ def test_tab_keeps_the_filters_and_the_order_that_its_jobs_can_have() -> None:
     }
 
 
-def test_scheduled_jobs_have_links_to_those_that_are_due_soon() -> None:
+def test_schedule_links_lead_to_the_jobs_that_are_due_soon() -> None:
     now = datetime.now(UTC)
     parameters = {"status": [], "type": [], "condition": "scheduled"}
     tabs = StatusTabs(ListForm("/jobs", parameters, (), {}), None, None)
@@ -118,14 +118,14 @@ def test_scheduled_jobs_have_links_to_those_that_are_due_soon() -> None:
     assert "condition=scheduled&due_to=" in tabs.link_schedule(now)["hour"]
 
 
-def test_tabs_of_an_owner_have_the_own_counts() -> None:
-    own = OwnCounts(
+def test_tabs_of_an_owner_have_the_counts_of_own_jobs() -> None:
+    own_counts = OwnCounts(
         as_of=datetime.now(UTC),
         total=CappedCount(10_000, False),
         by_status={"queued": CappedCount(1_000, False), "dlq": CappedCount(3, True)},
         reasons={"queued": "there are more than 1,000", "failed": "no index"},
     )
-    tabs = make_tabs(own, CappedCount(2, True), status=["leased"])
+    tabs = make_tabs(own_counts, CappedCount(2, True), status=["leased"])
     shown = {label: (tab.count, tab.is_exact, tab.reason) for label, tab in tabs.items()}
     assert shown["All"] == (10_000, False, "")
     assert shown["Queued"] == (1_000, False, "There are more than 1,000")

@@ -21,17 +21,17 @@ OVERVIEW = "/dashboard"
 
 
 @pytest.fixture(autouse=True)
-def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "CACHE_S", 0)
     monkeypatch.setattr("jobmon.dashboard.overview_page.CACHE_TTL_S", 0)
 
 
-def store(api: Api, *texts: str, link: str | None = None) -> list[datetime]:
-    """Marks of the last minutes, the newest last."""
+def store_marks(api: Api, *texts: str, link: str | None = None) -> list[datetime]:
+    """Store marks with these texts, one a minute until a minute ago; returns their times."""
     connection: Connection = api.app.extensions["jobmon_connection"]
     own = OwnDatabase(state_database(connection), connection.queue_key)
     now = datetime.now(UTC).replace(microsecond=0)
-    times = [now - timedelta(minutes=len(texts) - number) for number in range(len(texts))]
+    times = [now - timedelta(minutes=minutes) for minutes in range(len(texts), 0, -1)]
     own[MARKS].insert_many(
         own.new(str(at), Mark(at=at, text=text, link=link).dump())
         for at, text in zip(times, texts, strict=True)
@@ -42,15 +42,14 @@ def store(api: Api, *texts: str, link: str | None = None) -> list[datetime]:
 def test_charts_and_list_have_the_marks_of_the_range(api: Api, admin: Viewer) -> None:
     assert "Deployments and other marks" not in admin.get(OVERVIEW).text
     link = "https://ci.example.com/42"
-    times = store(api, *(f"v{number}" for number in range(7)), link=link)
+    times = store_marks(api, *(f"v{number}" for number in range(7)), link=link)
     answer = admin.get("/dashboard/charts").json
     assert answer["marks"] == [
         {"at": at.timestamp(), "text": f"v{number}"} for number, at in enumerate(times)
     ]
     page = admin.get(OVERVIEW).text
-    assert [page.index(f">v{number}</a>") for number in range(7)] == sorted(
-        (page.index(f">v{number}</a>") for number in range(7)), reverse=True
-    )
+    positions = [page.index(f">v{number}</a>") for number in range(7)]
+    assert positions == sorted(positions, reverse=True)  # the newest first
     assert page.count(f'href="{link}" rel="noopener noreferrer"') == 7
     assert "<summary>2 more</summary>" in page
 
@@ -58,13 +57,13 @@ def test_charts_and_list_have_the_marks_of_the_range(api: Api, admin: Viewer) ->
 def test_every_chart_has_the_marks_of_its_window(
     api: Api, admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a chart with a deployment of another time, or without a deployment."""
+    """Catches a chart without the deployment of its window, or with one of another time."""
     history = ErrorHistory(datetime.now(UTC))
     group = history.add("timeout", "mail", at=datetime.now(UTC))
     history.serve(monkeypatch)
-    times = store(api, "v0", "v1", "v2", "v3")
+    times = store_marks(api, "v0", "v1", "v2", "v3")
     start, end = (quote(f"{at:%FT%TZ}") for at in (times[1], times[1] + timedelta(seconds=1)))
-    window = f"from={start}&to={end}"  # widened to its minute
+    window = f"from={start}&to={end}"  # a second, which is widened to its minute
     for path in (
         f"/dashboard/charts?{window}",
         f"/dashboard/charts?type=mail&{window}",
@@ -76,9 +75,9 @@ def test_every_chart_has_the_marks_of_its_window(
     assert "v2" not in page.text
 
 
-def test_time_of_a_mark_leads_to_the_time_since_then(api: Api, admin: Viewer) -> None:
-    newest = store(api, "v1", "v2")[-1]
-    link = next(one for one in admin.page(OVERVIEW).all("a") if one.get("class") == "at")
+def test_time_of_a_mark_links_to_the_window_since_the_mark(api: Api, admin: Viewer) -> None:
+    newest = store_marks(api, "v1", "v2")[-1]
+    link = admin.page(OVERVIEW).all("a", **{"class": "at"})[0]
     assert link["href"] == f"?from={quote(f'{newest:%FT%T}.000Z')}"
     page = admin.page(f"{OVERVIEW}{link['href']}")
     assert f"{newest:%F %H:%M} to now" in " ".join(page.text.split())
@@ -90,22 +89,22 @@ def test_older_marks_that_are_not_shown_are_counted(
     api: Api, admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "MAX_SHOWN", 1)
-    store(api, "v1", "v2", "v3")
+    store_marks(api, "v1", "v2", "v3")
     page = admin.get(OVERVIEW).text
     assert "v3" in page
     assert "v2" not in page
     assert "2 older marks of this window are not shown" in page
 
 
-def test_a_mark_never_becomes_markup(api: Api, admin: Viewer) -> None:
-    store(api, "<script>alert(1)</script>", link='https://example.com/"onclick="alert(1)')
+def test_text_and_link_of_a_mark_never_become_markup(api: Api, admin: Viewer) -> None:
+    store_marks(api, "<script>alert(1)</script>", link='https://example.com/"onclick="alert(1)')
     page = admin.get(OVERVIEW).text
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert 'href="https://example.com/&#34;onclick=' in page
 
 
-def test_marks_that_may_not_be_read_are_reported_as_unknown(
+def test_marks_without_the_right_to_read_them_are_reported_as_unknown(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unreadable: Any = Mock(return_value=None)

@@ -1,4 +1,5 @@
-"""Muting a notice on the page: catches a form of another site, and a mute without the right."""
+"""Muting a notice on the overview: catches a form that another site sends, and a mute by a caller
+without the permission."""
 
 from typing import Any
 
@@ -10,7 +11,7 @@ from jobmon.settings.actions import NOTICES_MUTE
 from ..conftest import NOW, Api
 from ..support.pages import Page, Viewer
 from ..support.waiting import eventually
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 ROLES = {
     "admin": frozenset({ADMIN_DASHBOARD, NOTICES_MUTE}),
@@ -21,11 +22,11 @@ MUTES = "notice_mutes"
 
 
 @pytest.fixture
-def api(service: Make, watched: Any) -> Api:
+def api(make_api: MakeApi, watched: Any) -> Api:
     watched.jobs.insert_one(
         {"jobId": "a", "status": "leased", "leaseExpiresAt": NOW, "createdAt": NOW}
     )
-    return service(actions=True, role_permissions=ROLES)
+    return make_api(actions=True, role_permissions=ROLES)
 
 
 @pytest.fixture
@@ -33,12 +34,12 @@ def records(api: Api, watched: Any) -> Any:
     return watched.client[api.app.extensions["jobmon_settings"].state_db][MUTES]
 
 
-def links(page: Page) -> list[str | None]:
+def list_mute_links(page: Page) -> list[str | None]:
     return [link["href"] for link in page.all("a") if "mute" in (link.get("class") or "")]
 
 
 def await_text(viewer: Viewer, text: str) -> Page:
-    """The overview once it has this text: it is shared for a second."""
+    """Wait for an overview with this text: viewers share one for a second."""
 
     def find() -> Page | None:
         page = viewer.page("/dashboard")
@@ -50,7 +51,7 @@ def await_text(viewer: Viewer, text: str) -> Page:
 def test_notice_is_muted_and_unmuted_on_the_page(api: Api, records: Any) -> None:
     admin = signed_in(api, "ada")
     overview = admin.page("/dashboard")
-    assert "/dashboard/mutes/confirm?kind=expired_leases" in links(overview)
+    assert "/dashboard/mutes/confirm?kind=expired_leases" in list_mute_links(overview)
     question = admin.page("/dashboard/mutes/confirm?kind=expired_leases")
     assert [field["value"] for field in question.all("input", name="kind")] == ["expired_leases"]
     answer = admin.post("/dashboard/mutes", FORM)
@@ -60,9 +61,9 @@ def test_notice_is_muted_and_unmuted_on_the_page(api: Api, records: Any) -> None
     muted = await_text(admin, "muted by ada")
     assert "provider is <away>" in muted.text
     assert "1 job stuck" in muted.text
-    end = f"/dashboard/mutes/confirm?id={stored['request']}"
-    assert end in links(muted)
-    assert "provider is <away>" in admin.page(end).text
+    unmute = f"/dashboard/mutes/confirm?id={stored['request']}"
+    assert unmute in list_mute_links(muted)
+    assert "provider is <away>" in admin.page(unmute).text
     ended = admin.post("/dashboard/mutes/end", {"id": stored["request"], "reason": "back"})
     assert ended.status_code == 303
     assert records.find_one({"kind": "unmuted"})["reason"] == "back"
@@ -70,35 +71,32 @@ def test_notice_is_muted_and_unmuted_on_the_page(api: Api, records: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("fields", "message"),
     [
         ({"reason": " "}, "Required."),
         ({"types": "mail*"}, "Only for notices about types"),
         ({"reason": "x" * 501}, "At most 500 characters"),
     ],
 )
-def test_a_mistake_in_the_form_is_shown_with_the_form(
-    api: Api, records: Any, changed: dict[str, str], message: str
+def test_form_with_a_mistake_is_shown_again_with_a_message(
+    api: Api, records: Any, fields: dict[str, str], message: str
 ) -> None:
-    page = signed_in(api).page_of_form("/dashboard/mutes", FORM | changed, status=422)
+    page = signed_in(api).page_of_form("/dashboard/mutes", FORM | fields, status=422)
     assert message in page.text
     (chosen,) = page.all("option", selected=None)  # type: ignore[arg-type]
     assert chosen["value"] == "120"
     assert records.count_documents({}) == 0
 
 
-@pytest.mark.parametrize(
-    ("changed", "status"),
-    [({"kind": "other"}, 422), ({"minutes": "99999"}, 422), ({"mode": "forever"}, 422)],
-)
-def test_a_form_that_the_page_does_not_have_is_refused(
-    api: Api, records: Any, changed: dict[str, str], status: int
+@pytest.mark.parametrize("fields", [{"kind": "other"}, {"minutes": "99999"}, {"mode": "forever"}])
+def test_value_that_the_form_does_not_offer_is_refused(
+    api: Api, records: Any, fields: dict[str, str]
 ) -> None:
-    assert signed_in(api).post("/dashboard/mutes", FORM | changed).status_code == status
+    assert signed_in(api).post("/dashboard/mutes", FORM | fields).status_code == 422
     assert records.count_documents({}) == 0
 
 
-def test_a_form_of_another_site_mutes_nothing(api: Api, records: Any) -> None:
+def test_form_of_another_site_mutes_nothing(api: Api, records: Any) -> None:
     admin = signed_in(api)
     for path in ("/dashboard/mutes", "/dashboard/mutes/end"):
         answer = admin.post(path, FORM, Sec_Fetch_Site="cross-site")
@@ -106,12 +104,15 @@ def test_a_form_of_another_site_mutes_nothing(api: Api, records: Any) -> None:
     assert records.count_documents({}) == 0
 
 
-def test_without_the_permission_the_page_has_no_link(api: Api, records: Any) -> None:
+def test_caller_without_the_permission_sees_no_links_and_cannot_mute(
+    api: Api, records: Any
+) -> None:
     reader = signed_in(api, role="reader")
-    classes = [div.get("class") for div in reader.page("/dashboard").all("div", id="overview")]
-    assert classes == [None]
+    overviews = reader.page("/dashboard").all("div", id="overview")
+    # The part that viewers share has the links; they are visible only below the class `may-mute`.
+    assert [div.get("class") for div in overviews] == [None]
     assert reader.post("/dashboard/mutes", FORM).status_code == 403
     assert reader.get("/dashboard/mutes/confirm?kind=expired_leases").status_code == 403
     assert records.count_documents({}) == 0
-    admin = signed_in(api).page("/dashboard").all("div", id="overview")
-    assert [div.get("class") for div in admin] == ["may-mute"]
+    overviews = signed_in(api).page("/dashboard").all("div", id="overview")
+    assert [div.get("class") for div in overviews] == ["may-mute"]

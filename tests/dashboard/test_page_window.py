@@ -15,36 +15,41 @@ from jobmon.rollup.windows import Window
 
 from ..support.error_history import ErrorHistory
 from ..support.pages import Page, Viewer
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 NOW = datetime.now(UTC)
 START = floor(NOW - 3 * HOUR, MINUTE)
 FROM, TO = (f"{moment:%Y-%m-%dT%H:%M}:00.000Z" for moment in (START, START + HOUR))
 PAST = f"from={quote(FROM)}&to={quote(TO)}"
 PAGES = ("/dashboard", "/dashboard/types/mail", "/dashboard/errors", "/dashboard/workers")
+HEADER_KEYS = ("o", "j", "e", "w")  # of the header's links to overview, jobs, errors and workers
 
 
 @pytest.fixture
 def history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     """Two failed runs in the window between FROM and TO, and one now."""
     watched.jobs.insert_one({"jobId": "1", "type": "mail", "status": "queued", "leasedBy": "w1"})
-    found = ErrorHistory(NOW)
+    history = ErrorHistory(NOW)
     for at in (START + MINUTE, START + 59 * MINUTE, NOW):
-        found.add("timeout of 3 s", "mail", "w1", at=at)
-    return found.serve(monkeypatch)
+        history.add("timeout of 3 s", "mail", "w1", at=at)
+    return history.serve(monkeypatch)
 
 
-def words(page: Page) -> str:
+def read_text(page: Page) -> str:
     return " ".join(page.text.split())
 
 
-def group_page(history: ErrorHistory) -> str:
+def read_path(address: str | None) -> str:
+    return urlsplit(address or "").path
+
+
+def find_group_page(history: ErrorHistory) -> str:
     return f"/dashboard/errors/{next(iter(history.groups))}"
 
 
-def test_window_is_named_in_words() -> None:
-    named = {name: PageWindow.from_range(name) for name in ("1h", "24h", "90m", "1d")}
-    assert [(window.phrase, window.previous, window.beginning) for window in named.values()] == [
+def test_range_is_described_in_words() -> None:
+    windows = [PageWindow.from_range(name) for name in ("1h", "24h", "90m", "1d")]
+    assert [(window.phrase, window.previous, window.beginning) for window in windows] == [
         ("the last hour", "the hour before", "an hour ago"),
         ("the last 24 hours", "the 24 hours before", "24 hours ago"),
         ("the last 90 minutes", "the 90 minutes before", "90 minutes ago"),
@@ -53,15 +58,15 @@ def test_window_is_named_in_words() -> None:
 
 
 def test_every_preset_has_between_60_and_168_steps() -> None:
-    kept = dict.fromkeys(SPANS, 400 * DAY)
+    retention = dict.fromkeys(SPANS, 400 * DAY)
     steps = {}
     for preset in PRESETS:
         length = preset.query.length
-        steps[preset.range] = length / Window.from_range(NOW - length, NOW, None, kept).step
+        steps[preset.range] = length / Window.from_range(NOW - length, NOW, None, retention).step
     assert steps == {"1h": 60, "24h": 144, "7d": 168, "30d": 120}
 
 
-def test_period_before_a_range_is_whole_steps_away() -> None:
+def test_distance_to_the_period_before_is_a_number_of_whole_steps() -> None:
     window = Window(start=START, end=START + 3 * HOUR, step=10 * MINUTE)
     assert PageWindow.from_range("175m").distance(window) == 3 * HOUR
     assert PageWindow.from_range("2h").distance(window) == 2 * HOUR
@@ -75,56 +80,56 @@ def test_longer_steps_are_explained() -> None:
 
 
 def test_pages_show_the_window_of_their_address(admin: Viewer, history: ErrorHistory) -> None:
-    """Catches a number of another time."""
-    shown = {path: words(admin.page(f"{path}?{PAST}")) for path in (*PAGES, group_page(history))}
+    """Catches a number that is about another time."""
+    shown = {
+        path: read_text(admin.page(f"{path}?{PAST}")) for path in (*PAGES, find_group_page(history))
+    }
     assert "2 errors in this window" in shown["/dashboard/errors"]
-    assert "Errors in this window2" in shown[group_page(history)]
-    assert "Change from the time before▲ 2" in shown[group_page(history)]
+    assert "Errors in this window2" in shown[find_group_page(history)]
+    assert "Change from the time before▲ 2" in shown[find_group_page(history)]
     assert re.search(r"w1 .* 2 ?2 100%", shown["/dashboard/workers"])
     for path, text in shown.items():
         assert f"{FROM[:10]} {FROM[11:16]} to {TO[:10]} {TO[11:16]}, steps of 1 min" in text, path
-    since = words(admin.page(f"/dashboard/errors?from={quote(FROM)}"))
+    since = read_text(admin.page(f"/dashboard/errors?from={quote(FROM)}"))
     assert "3 errors in this window" in since
     assert "to now, steps of" in since
 
 
 def test_links_keep_the_window(admin: Viewer, history: ErrorHistory) -> None:
-    """Catches a colleague who sees another time after the next click."""
-    with_window = re.compile("/dashboard(/(overview|charts|errors|types|workers|jobs).*)?")
-    to_jobs = re.compile("/dashboard/jobs(/.*|$)")  # the present jobs, or one job
-    for path in (*PAGES, group_page(history)):
+    """Catches a click that leads to another time."""
+    about_a_window = re.compile("/dashboard(/(overview|charts|errors|types|workers).*)?")
+    for path in (*PAGES, find_group_page(history)):
         page = admin.page(f"{path}?{PAST}")
-        main = [attrs["href"] or "" for attrs in page.all("a") if "aria-label" not in attrs]
-        parts = [attrs.get("hx-get") or attrs.get("data-url") for _, attrs in page.elements]
-        for address in filter(None, main + parts):
-            parsed, parameters = urlsplit(address), parse_qs(urlsplit(address).query)
-            is_header = f'{address}" data-go' in admin.get(f"{path}?{PAST}").text
-            if with_window.fullmatch(parsed.path) and (
-                is_header or not to_jobs.fullmatch(parsed.path)
-            ):
-                is_preset = list(parameters.get("range", ())) != []
-                assert is_preset or (parameters["from"], parameters["to"]) == ([FROM], [TO]), (
-                    address
-                )
+        links = page.all("a")
+        # In the header the link to the jobs has the window; other links to jobs have none.
+        header = [link["href"] for link in links if link.get("data-go") in HEADER_KEYS]
+        assert len(header) == len(HEADER_KEYS)
+        addresses = [link["href"] for link in links if "aria-label" not in link]
+        addresses += [attrs.get("hx-get") or attrs.get("data-url") for _, attrs in page.elements]
+        kept = [address for address in addresses if about_a_window.fullmatch(read_path(address))]
+        for address in header + kept:
+            parameters = parse_qs(urlsplit(address or "").query)
+            is_preset = "range" in parameters
+            assert is_preset or (parameters["from"], parameters["to"]) == ([FROM], [TO]), address
 
 
 def test_header_keeps_only_a_window_that_the_address_names(admin: Viewer) -> None:
-    def links(address: str) -> list[str]:
-        found = admin.page(address).all("a")
-        return [link["href"] or "" for link in found if link.get("data-go") in {*"ojew"}]
+    def list_links(address: str) -> list[str]:
+        links = admin.page(address).all("a")
+        return [link["href"] or "" for link in links if link.get("data-go") in HEADER_KEYS]
 
-    assert links("/dashboard") == [
+    assert list_links("/dashboard") == [
         "/dashboard",
         "/dashboard/jobs",
         "/dashboard/errors",
         "/dashboard/workers",
     ]
-    assert all(link.endswith("?range=7d") for link in links("/dashboard?range=7d"))
+    assert all(link.endswith("?range=7d") for link in list_links("/dashboard?range=7d"))
     finished = f"finished_from={quote(FROM)}&finished_to={quote(TO)}"
     for query in (PAST, finished):
-        for link in links(f"/dashboard/jobs?{query}"):
+        for link in list_links(f"/dashboard/jobs?{query}"):
             assert parse_qs(urlsplit(link).query) == {"from": [FROM], "to": [TO]}
-    assert links("/dashboard/schedule?range=nonsense")[0] == "/dashboard"
+    assert list_links("/dashboard/schedule?range=nonsense")[0] == "/dashboard"
 
 
 def test_form_has_the_window_and_keeps_the_other_parameters(admin: Viewer) -> None:
@@ -136,13 +141,12 @@ def test_form_has_the_window_and_keeps_the_other_parameters(admin: Viewer) -> No
     assert page.all("input", type="hidden", name="by", value="type")
     assert page.all("a", href="/dashboard?by=type&only=failing&range=24h")
     # Without scripts the browser sends these fields, in UTC.
-    typed = words(admin.page(f"/dashboard?from={fields['from']}&to={fields['to']}&by=type"))
-    assert f"{FROM[:10]} {FROM[11:16]} to" in typed
-    live = admin.page("/dashboard?from=&to=")
-    assert "attempts in the last hour" in live.text or "no collector" in live.text
+    shown = read_text(admin.page(f"/dashboard?from={fields['from']}&to={fields['to']}&by=type"))
+    assert f"{FROM[:10]} {FROM[11:16]} to" in shown
+    assert "in the last hour" in admin.page("/dashboard?from=&to=").text
 
 
-def test_type_in_the_query_keeps_its_name_in_the_form(admin: Viewer) -> None:
+def test_form_keeps_the_name_of_a_type_from_the_query(admin: Viewer) -> None:
     page = admin.page("/dashboard/type?name=..")
     assert page.all("form", action="/dashboard/type")
     assert page.all("input", type="hidden", name="name", value="..")
@@ -150,16 +154,15 @@ def test_type_in_the_query_keeps_its_name_in_the_form(admin: Viewer) -> None:
 
 
 def test_past_window_is_not_updated(admin: Viewer, history: ErrorHistory) -> None:
-    paths = (*PAGES, group_page(history))
-    for path in paths:
+    for path in (*PAGES, find_group_page(history)):
         (note,) = admin.page(f"{path}?{PAST}", part=path != "/dashboard").all("span", id="finished")
         assert note["data-note"] == "past window, not updated"
-        for live in ("range=7d", f"from={quote(FROM)}"):
-            assert not admin.page(f"{path}?{live}").all("span", id="finished")
+        for until_now in ("range=7d", f"from={quote(FROM)}"):
+            assert not admin.page(f"{path}?{until_now}").all("span", id="finished")
 
 
-def test_window_that_is_not_counted_yet_is_updated(admin: Viewer, history: ErrorHistory) -> None:
-    """Catches the last minutes of a window that are never counted on an open page."""
+def test_past_window_that_is_still_counted_is_updated(admin: Viewer, history: ErrorHistory) -> None:
+    """Catches an open page that never shows the minutes that are counted after it was opened."""
     history.as_of = START + 30 * MINUTE
     assert not admin.page(f"/dashboard/errors?{PAST}").all("span", id="finished")
     history.as_of, history.whole = NOW, {"is_complete": False}
@@ -172,22 +175,22 @@ def find_since_link(page: Page) -> str:
     return link["href"] or ""
 
 
-def test_since_of_a_notice_leads_to_the_time_since_then(admin: Viewer, watched: Any) -> None:
-    """Catches "since 14:05" that shows another time than that."""
+def test_since_link_of_a_notice_leads_to_the_window_since_then(admin: Viewer, watched: Any) -> None:
+    """Catches a link "since 14:05" that leads to a window with another start."""
     expired = floor(NOW - HOUR, MINUTE).replace(second=7)
     lease = {"leasedBy": "w1", "leaseExpiresAt": expired}
     watched.jobs.insert_one({"jobId": "1", "type": "mail", "status": "leased", **lease})
     link = find_since_link(admin.page("/dashboard?by=type&range=7d"))
     assert link == f"?from={quote(f'{expired:%FT%T}.000Z')}"
     page = admin.page(f"/dashboard{link}")
-    assert f"{expired:%F %H:%M} to now" in words(page)
+    assert f"{expired:%F %H:%M} to now" in read_text(page)
     assert find_since_link(page) == link
 
 
 @pytest.mark.parametrize(
     ("path", "name"), [("/dashboard/types/mail", "mail"), ("/dashboard/type?name=..", "..")]
 )
-def test_since_of_a_stalled_type_keeps_the_type(
+def test_since_link_of_a_stalled_type_keeps_the_type(
     admin: Viewer, watched: Any, monkeypatch: pytest.MonkeyPatch, path: str, name: str
 ) -> None:
     watched.jobs.insert_one({"jobId": "1", "type": name, "status": "queued"})
@@ -198,9 +201,9 @@ def test_since_of_a_stalled_type_keeps_the_type(
     assert abs(datetime.now(UTC) - HOUR - since) < MINUTE
     assert parameters == ({} if name == "mail" else {"name": [name]})
     page = admin.page(path.partition("?")[0] + link)
-    assert f"{since:%F %H:%M} to now" in words(page)
+    assert f"{since:%F %H:%M} to now" in read_text(page)
     assert page.all("h1")
-    assert name in words(page)
+    assert name in read_text(page)
 
 
 def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -> None:
@@ -209,8 +212,8 @@ def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -
         f"{name}={quote(f'{at:%FT%TZ}')}"
         for name, at in (("from", NOW + DAY), ("to", NOW + DAY + HOUR))
     )
-    for path in (*PAGES, group_page(history)):
-        shown = words(admin.page(f"{path}?{future}"))
+    for path in (*PAGES, find_group_page(history)):
+        shown = read_text(admin.page(f"{path}?{future}"))
         assert NOT_COUNTED.reason in shown, path
         assert not re.search(r"\b0 (attempts|jobs|errors|groups|died) in", shown), path
         assert "this window0" not in shown, path
@@ -232,25 +235,31 @@ def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -
     ],
     ids=["a word", "reversed", "too early", "too late", "years", "no length", "twice"],
 )
-def test_bad_window_is_named(admin: Viewer, path: str, query: str, parameter: str) -> None:
+def test_invalid_window_is_an_error_that_names_the_parameter(
+    admin: Viewer, path: str, query: str, parameter: str
+) -> None:
     page = admin.page(f"{path}?{query}", 422)
-    assert f"Invalid parameter {parameter}" in words(page)
+    assert f"Invalid parameter {parameter}" in read_text(page)
 
 
-def test_window_before_the_retained_history_is_shown_from_there(service: Make) -> None:
-    admin = signed_in(service(day_retention_days=40, hour_retention_days=3))
-    shown = words(admin.page("/dashboard?range=90d"))
+def test_window_longer_than_the_retained_history_names_where_the_data_begin(
+    make_api: MakeApi,
+) -> None:
+    admin = signed_in(make_api(day_retention_days=40, hour_retention_days=3))
+    shown = read_text(admin.page("/dashboard?range=90d"))
     assert f"no data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in shown
-    month = words(admin.page("/dashboard?range=30d"))
+    month = read_text(admin.page("/dashboard?range=30d"))
     assert "steps of 1 d: finer data of this time is no longer kept" in month
     assert "no data before" not in month
 
 
-def test_list_shows_a_window_as_the_times_of_creation(admin: Viewer, watched: Any) -> None:
-    for name, at in (("in", START + MINUTE), ("before", START - MINUTE), ("now", NOW)):
+def test_list_of_jobs_uses_a_window_as_the_time_of_their_creation(
+    admin: Viewer, watched: Any
+) -> None:
+    for name, at in (("inside", START + MINUTE), ("before", START - MINUTE), ("now", NOW)):
         watched.jobs.insert_one({"jobId": name, "type": "mail", "createdAt": at})
     page = admin.page(f"/dashboard/jobs?{PAST}")
-    assert [row["id"] for row in page.all("tr") if "data-job" in row] == ["job-in"]
+    assert [row["id"] for row in page.all("tr") if "data-job" in row] == ["job-inside"]
     assert page.all("input", type="hidden", name="created_from", value=FROM)
     assert page.all("input", type="hidden", name="created_to", value=TO)
     recent = admin.page("/dashboard/jobs?range=60m")

@@ -1,6 +1,6 @@
-"""The pages as a browser receives them: catches content that becomes markup, a break of the
-content security policy, a failure without a page, an unbounded page, and a database read for each
-viewer."""
+"""The pages as a browser receives them: catches content that becomes markup, a page that the
+content security policy blocks, an error without a page, a page that grows with the documents, and
+a database read for each viewer."""
 
 import math
 import os
@@ -31,7 +31,7 @@ from ..conftest import DATE, NEXT_DATE, NOW, Api
 from ..support.commands import database_uri
 from ..support.pages import Page, Viewer
 from ..support.waiting import PATIENCE_S, eventually
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 OVERVIEW, JOBS, PARTS = "/dashboard", "/dashboard/jobs", ("/dashboard/overview", "/dashboard/jobs")
 PAGES = (
@@ -46,7 +46,7 @@ PAGES = (
     "/dashboard/sign-in",
 )
 IMMUTABLE = "public, max-age=31536000, immutable"
-FAULTS = {
+ERROR_STATUSES = {
     "/dashboard/nothing": 404,
     "/dashboard/static/nothing.js": 404,
     f"/dashboard/static/{'x' * 300}.js": 404,
@@ -56,7 +56,7 @@ FAULTS = {
 }
 
 
-def job(**more: Any) -> dict[str, Any]:
+def make_job(**fields: Any) -> dict[str, Any]:
     return {
         "jobId": "j1",
         "type": "mail.send",
@@ -67,10 +67,10 @@ def job(**more: Any) -> dict[str, Any]:
         "attemptCount": 1,
         "maxAttempts": 3,
         "lastError": {"code": "E1", "message": "broken", "stack": "at line 1"},
-    } | more
+    } | fields
 
 
-def attempt(**more: Any) -> dict[str, Any]:
+def make_attempt(**fields: Any) -> dict[str, Any]:
     return {
         "jobId": "j1",
         "attemptNumber": 1,
@@ -79,13 +79,13 @@ def attempt(**more: Any) -> dict[str, Any]:
         "startedAt": NOW,
         "finishedAt": NOW + timedelta(seconds=1),
         "error": {"code": "E1", "message": "broken", "stack": "at line 1"},
-    } | more
+    } | fields
 
 
 @pytest.fixture
 def one_job(watched: Any) -> None:
-    watched.jobs.insert_one(job())
-    watched.job_attempts.insert_one(attempt())
+    watched.jobs.insert_one(make_job())
+    watched.job_attempts.insert_one(make_attempt())
 
 
 def assert_protected(answer: Any) -> None:
@@ -104,18 +104,19 @@ def assert_protected(answer: Any) -> None:
 
 @pytest.mark.usefixtures("one_job")
 def test_every_answer_has_the_policy_and_no_page_is_cached(admin: Viewer) -> None:
-    assets = [a for a in admin.page(OVERVIEW).addresses() if a.startswith("/dashboard/static/")]
-    for path, status in {**dict.fromkeys(PAGES, 200), **FAULTS}.items():
+    addresses = admin.page(OVERVIEW).addresses()
+    files = [address for address in addresses if address.startswith("/dashboard/static/")]
+    for path, status in {**dict.fromkeys(PAGES, 200), **ERROR_STATUSES}.items():
         answer = admin.get(path)
         assert answer.status_code == status, path
         assert_protected(answer)
         assert answer.headers["Cache-Control"] == "no-store", path
-    for path in (*assets, *PARTS, "/dashboard/charts", f"{JOBS}?format=csv", "/", "/dashboard/"):
+    for path in (*files, *PARTS, "/dashboard/charts", f"{JOBS}?format=csv", "/", "/dashboard/"):
         assert_protected(admin.get(path, part="overview" in path))
 
 
 def assert_clean(page: Page, name: object) -> None:
-    """Fail if anything is inline or of another origin; `name` is the page's, for the message."""
+    """Fail if anything is inline or of another origin; `name` names the page in the message."""
     assert page.in_scripts == "", name
     for tag, attrs in page.elements:
         assert tag not in ("style", "iframe", "object", "embed", "base"), name
@@ -127,13 +128,13 @@ def assert_clean(page: Page, name: object) -> None:
 
 
 @pytest.mark.usefixtures("one_job")
-def test_pages_have_nothing_inline_or_of_another_origin(admin: Viewer, stranger: Viewer) -> None:
-    for path in (*PAGES, *FAULTS):
+def test_pages_have_nothing_inline_or_of_another_origin(admin: Viewer, visitor: Viewer) -> None:
+    for path in (*PAGES, *ERROR_STATUSES):
         assert_clean(Page(admin.get(path).text), path)
-    assert_clean(Page(stranger.get(JOBS, Sec_Fetch_Site="cross-site").text), "arrive")
+    assert_clean(Page(visitor.get(JOBS, Sec_Fetch_Site="cross-site").text), "arrive")
 
 
-# The times in the head of a page: their digits are no content.
+# The times in the header of a page: their digits are not content of the job.
 TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d+Z| UTC)")
 HOSTILE = (
     "\"><script>alert(1)</script><img src=x onerror=alert(2)>' onmouseover='alert(3)",
@@ -143,13 +144,13 @@ HOSTILE = (
 )
 
 
-def harmless(text: str) -> str:
-    """A harmless text of the same length."""
+def replace_markup(text: str) -> str:
+    """A text of the same length without any markup."""
     return re.sub(r"[^a-z]", "x", text)
 
 
-def documents(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A job and an attempt with `text` in every field that may hold one."""
+def make_documents(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A job and an attempt with `text` in every field that can contain a text."""
     error = {"code": text, "message": text, "stack": text}
     key = text.replace(".", ",").replace("$", "S").replace("\0", "")
     fields = {
@@ -162,23 +163,22 @@ def documents(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     odd = {"status": text, "updatedAt": text, "nextRunAt": text, "finishedAt": text}
     return (
-        job(**fields, **odd, leaseExpiresAt=text),
-        attempt(jobId=text, status=text, workerId=text, startedAt=text, error=error),
+        make_job(**fields, **odd, leaseExpiresAt=text),
+        make_attempt(jobId=text, status=text, workerId=text, startedAt=text, error=error),
     )
 
 
-def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
-    """Every page over such documents, with `text` in its parameters, by name."""
+def load_pages(make_api: MakeApi, watched: Any, text: str) -> dict[str, Page]:
+    """The pages over such documents by name, with `text` in their parameters."""
     for collection, document in zip(
-        (watched.jobs, watched.job_attempts), documents(text), strict=True
+        (watched.jobs, watched.job_attempts), make_documents(text), strict=True
     ):
         collection.delete_many({})
         collection.insert_one(document)
     due = datetime.now(UTC) - timedelta(hours=1)
     watched.jobs.insert_one({"status": "queued", "type": text, "createdAt": due, "nextRunAt": due})
-    api = service()
-    admin = signed_in(api, subject=text)
-    client = admin.client
+    api = make_api()
+    client = signed_in(api, subject=text).client
 
     def page(path: str, expected: int = 200, /, **query: str) -> Page:
         answer = client.get(path, query_string=query or None)
@@ -187,27 +187,29 @@ def shown(service: Make, watched: Any, text: str) -> dict[str, Page]:
         return page
 
     with api.app.test_request_context(JOBS):
-        link = render_template("dashboard/_jobs.html", actions=ActionButtons(), **_parse_list(text))
-    address = next(address for address in Page(link).addresses() if address.startswith(f"{JOBS}/"))
+        context = _make_list_context(text)
+        rows = Page(render_template("dashboard/_jobs.html", actions=ActionButtons(), **context))
+    address = next(address for address in rows.addresses() if address.startswith(f"{JOBS}/"))
     return {
         "overview": page(OVERVIEW, text=text),
         "overview of all": page(OVERVIEW),
         "jobs": page(JOBS),
-        "jobs like that": page(JOBS, status=text, type=text, owner=text),
-        "jobs with that error": page(JOBS, error_code=text),
+        "jobs with this type": page(JOBS, status=text, type=text, owner=text),
+        "jobs with this error": page(JOBS, error_code=text),
         "jobs with wrong dates": page(
             JOBS, 422, created_from=text, sort=text, cursor=text, job_id=text
         ),
         "my jobs": page("/dashboard/my", type=text),
         "job": page(address),
         "sign in": page("/dashboard/sign-in", then=text),
-        "asked to sign in": Page(api.client.get(JOBS, query_string={"type": text}).text),
+        "sign in before jobs": Page(api.client.get(JOBS, query_string={"type": text}).text),
         "unknown range": page(OVERVIEW, 422, range=text),
         "unknown job": page(JOBS + "/" + "x" * len(text), 403),
     }
 
 
-def _parse_list(text: str) -> dict[str, Any]:
+def _make_list_context(text: str) -> dict[str, Any]:
+    """What the rows of a list show: a job with the id `text`, which is also a reason."""
     job = JobView(id=text, type="t", status="s", attempt_count=1)
     meta = {"total": 1, "total_is_exact": True, "page": 1, "total_pages": 1}
     meta |= {"page_is_exact": False, "reasons": {"page": text}}
@@ -220,25 +222,26 @@ def _parse_list(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_content_never_becomes_markup(service: Make, watched: Any, text: str) -> None:
-    tame, hostile = (shown(service, watched, content) for content in (harmless(text), text))
+def test_content_never_becomes_markup(make_api: MakeApi, watched: Any, text: str) -> None:
+    harmless = load_pages(make_api, watched, replace_markup(text))
+    hostile = load_pages(make_api, watched, text)
     for name, page in hostile.items():
-        assert page.skeleton == tame[name].skeleton, name
-        assert page.ends == tame[name].ends, name
+        assert page.skeleton == harmless[name].skeleton, name
+        assert page.ends == harmless[name].ends, name
         assert page.comments == [], name
         assert_clean(page, name)
     # The text is shown unchanged, and the link to the job opens it.
     assert text in hostile["job"].text
     assert text in hostile["overview of all"].text
     assert f"{text} is stalled" in hostile["overview of all"].text
-    assert "49" not in TIME.sub("", hostile["job"].text)  # the result of a template
+    assert "49" not in TIME.sub("", hostile["job"].text)  # the value of {{7*7}}
 
 
 def test_secrets_stay_hidden_in_pages(admin: Viewer, watched: Any) -> None:
     secret = {"password": "hunter2", "deep": [{"apiKey": "hunter2", "ok": "shown"}]}
     error = {"code": "E", "message": {"token": "hunter2"}, "stack": {"cookie": "hunter2"}}
-    watched.jobs.insert_one(job(payload=secret, lastError=error))
-    watched.job_attempts.insert_one(attempt(error=error))
+    watched.jobs.insert_one(make_job(payload=secret, lastError=error))
+    watched.job_attempts.insert_one(make_attempt(error=error))
     for path in (f"{JOBS}/j1", JOBS, f"{JOBS}?format=csv", f"{JOBS}?format=ndjson"):
         answer = admin.get(path)
         assert answer.status_code == 200
@@ -250,10 +253,10 @@ def test_secrets_stay_hidden_in_pages(admin: Viewer, watched: Any) -> None:
 
 @pytest.mark.usefixtures("one_job")
 def test_part_is_304_until_the_queue_changes(
-    service: Make, watched: Any, monkeypatch: pytest.MonkeyPatch
+    make_api: MakeApi, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(overview_page, "CACHE_TTL_S", 0)
-    admin = signed_in(service())
+    admin = signed_in(make_api())
     paths = ("/dashboard/overview", JOBS, f"{JOBS}/j1", "/dashboard/my")
     tags = {}
     for path in (*paths, "/dashboard/charts"):
@@ -301,22 +304,22 @@ def test_overview_is_compressed_once_for_all_viewers(
     assert len(compressed) == 1
 
 
-def test_charts_are_columns_of_numbers(admin: Viewer) -> None:
+def test_charts_are_json_columns_of_the_same_length(admin: Viewer) -> None:
     answer = admin.get("/dashboard/charts")
     assert answer.content_type == "application/json"
     assert len(answer.json["at"]) == len(answer.json["succeeded"]) in (60, 61)
 
 
 def test_shared_part_contains_nothing_about_a_viewer(api: Api, watched: Any) -> None:
-    watched.jobs.insert_one(job(createdBy="ada"))
-    one, other = signed_in(api, "one-viewer"), signed_in(api, "other-viewer")
-    other.client.set_cookie("jobmon_theme", "dark", path="/dashboard")
-    first, second = (viewer.get("/dashboard/overview", part=True) for viewer in (one, other))
-    assert first.data == second.data
-    assert "viewer" not in first.text
-    page = other.get(OVERVIEW).text
-    assert "other-viewer" in page
-    assert "one-viewer" not in page
+    watched.jobs.insert_one(make_job(createdBy="ada"))
+    first, second = signed_in(api, "viewer-1"), signed_in(api, "viewer-2")
+    second.client.set_cookie("jobmon_theme", "dark", path="/dashboard")
+    part, same_part = (viewer.get("/dashboard/overview", part=True) for viewer in (first, second))
+    assert part.data == same_part.data
+    assert "viewer" not in part.text
+    page = second.get(OVERVIEW).text
+    assert "viewer-2" in page
+    assert "viewer-1" not in page
 
 
 def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,12 +327,12 @@ def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.Monke
     may_end = threading.Event()
     stats = StatsReader.stats
 
-    def slowly(reader: StatsReader) -> Any:
+    def read_slowly(reader: StatsReader) -> Any:
         reads.append(None)
         assert may_end.wait(PATIENCE_S)
         return stats(reader)
 
-    monkeypatch.setattr(StatsReader, "stats", slowly)
+    monkeypatch.setattr(StatsReader, "stats", read_slowly)
     monkeypatch.setattr(overview_page, "CACHE_TTL_S", 60)
     viewers = [signed_in(api, f"viewer-{number}") for number in range(8)]
     statuses: list[int] = []
@@ -349,7 +352,7 @@ def test_simultaneous_viewers_share_one_read(api: Api, monkeypatch: pytest.Monke
     assert len(reads) == 1
 
 
-WRONG = [
+INVALID = [  # queries of a list, with the messages on the page
     ("page=0", "page: Must"),
     ("per_page=1000", "per_page: Must"),
     ("job_id=abc", "Must have at least 4 characters."),
@@ -371,10 +374,10 @@ WRONG = [
 
 
 def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewer) -> None:
-    for query, message in WRONG:
+    for query, message in INVALID:
         page = admin.page(f"{JOBS}?{query}", 422)
         assert message in page.text, query
-        assert [one for one in page.elements if one[1].get("role") == "alert"], query
+        assert [attrs for _, attrs in page.elements if attrs.get("role") == "alert"], query
         assert not page.all("div", id="jobs")
     page = admin.page(f"{JOBS}?job_id=abc&type=mail&owner=ada&status=dlq&status=odd", 422)
     kept = {attrs.get("name"): attrs.get("value") for attrs in reversed(page.all("input"))}
@@ -382,28 +385,28 @@ def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewe
     boxes = [box["value"] for box in page.all("input", type="checkbox") if "checked" in box]
     assert boxes == ["dlq", "odd"]
     assert page.all("input", **{"name": "job_id", "aria-invalid": "true"})
-    assert JOBS in page.addresses()  # to clear the filters
+    assert JOBS in page.addresses()  # the link that clears the filters
 
 
 def test_rows_name_the_event_of_their_date(admin: Viewer, watched: Any) -> None:
-    """Catches a date without the name of its event: due, finished or the end of a lease."""
+    """Catches a date without its event: due, finished or the end of a lease."""
     past, soon = (datetime.now(UTC) + sign * timedelta(hours=3) for sign in (-1, 1))
-    held = {"status": "leased", "leasedBy": "w1", "nextRunAt": past}
+    leased = {"status": "leased", "leasedBy": "w1", "nextRunAt": past}
     watched.jobs.insert_many(
         [
-            job(jobId="1", status="queued", nextRunAt=past),
-            job(jobId="2", status="failed", nextRunAt=soon),
-            job(jobId="3", leaseExpiresAt=soon, **held),
-            job(jobId="4", leaseExpiresAt=past, **held),
-            job(jobId="5", status="dlq", nextRunAt=past, finishedAt=past),
-            job(jobId="6", status="odd", nextRunAt=past),
+            make_job(jobId="1", status="queued", nextRunAt=past),
+            make_job(jobId="2", status="failed", nextRunAt=soon),
+            make_job(jobId="3", leaseExpiresAt=soon, **leased),
+            make_job(jobId="4", leaseExpiresAt=past, **leased),
+            make_job(jobId="5", status="dlq", nextRunAt=past, finishedAt=past),
+            make_job(jobId="6", status="odd", nextRunAt=past),
         ]
     )
     text = admin.page(f"{JOBS}?sort=createdAt").text
-    words = re.findall(r"(due|lease ends|lease ended|finished) (?=20\d\d-)", text)
-    assert words == ["due", "due", "lease ends", "lease ended", "finished"]
-    relative = admin.page(JOBS).all("time", **{"data-as": "relative"})
-    assert len(relative) == len(words)
+    events = re.findall(r"(due|lease ends|lease ended|finished) (?=20\d\d-)", text)
+    assert events == ["due", "due", "lease ends", "lease ended", "finished"]
+    dates = admin.page(JOBS).all("time", **{"data-as": "relative"})
+    assert len(dates) == len(events)
 
 
 def test_list_ignores_empty_filters(admin: Viewer, one_job: None) -> None:
@@ -412,13 +415,13 @@ def test_list_ignores_empty_filters(admin: Viewer, one_job: None) -> None:
     assert not [box for box in page.all("input", type="checkbox") if "checked" in box]
 
 
-def test_list_searches_the_declared_fields_and_keeps_them_in_its_links(
-    service: Make, watched: Any
+def test_list_filters_by_the_search_fields_and_keeps_them_in_its_links(
+    make_api: MakeApi, watched: Any
 ) -> None:
     watched.jobs.insert_many(
-        [job(jobId=f"j{n}", payload={"order": {"id": n % 2}}) for n in range(9)]
+        [make_job(jobId=f"j{n}", payload={"order": {"id": n % 2}}) for n in range(9)]
     )
-    api = service(search_fields=("payload.order.id", "payload.customer"))
+    api = make_api(search_fields=("payload.order.id", "payload.customer"))
     for viewer, path in ((signed_in(api), JOBS), (signed_in(api, role="user"), "/dashboard/my")):
         names = [box.get("name") or "" for box in viewer.page(path).all("input")]
         fields = [name for name in names if "payload" in name]
@@ -427,18 +430,20 @@ def test_list_searches_the_declared_fields_and_keeps_them_in_its_links(
         (box,) = page.all("input", name="payload.order.id")
         assert box["value"] == "1"
         assert len([row for row in page.all("tr") if row.get("id")]) == 2
-        links = [a["href"] or "" for a in page.all("a") if "rel" in a or "download" in a]
+        links = [
+            attrs["href"] or "" for attrs in page.all("a") if "rel" in attrs or "download" in attrs
+        ]
         assert len(links) == 3
         assert all("payload.order.id=1" in link for link in links)
         assert "No jobs match" in viewer.page(f"{path}?payload.customer=ada").text
         assert "x: Not a field" in viewer.page(f"{path}?payload.x=1", 422).text
-    assert not signed_in(service()).page(JOBS).all("input", name="payload.order.id")
+    assert not signed_in(make_api()).page(JOBS).all("input", name="payload.order.id")
 
 
 def test_list_exports_the_filtered_jobs(real_api: Api, database: Any) -> None:
     admin = signed_in(real_api)
     database.jobs.insert_many(
-        [job(jobId=f"j{n}", status="dlq" if n % 2 else "queued") for n in range(60)]
+        [make_job(jobId=f"j{n}", status="dlq" if n % 2 else "queued") for n in range(60)]
     )
     page = admin.page(f"{JOBS}?status=dlq&per_page=10&sort=createdAt")
     links = [link["href"] or "" for link in page.all("a") if "download" in link]
@@ -446,22 +451,23 @@ def test_list_exports_the_filtered_jobs(real_api: Api, database: Any) -> None:
     for link in links:
         answer = admin.get(link)
         assert answer.status_code == 200, link
-        assert (
-            len(answer.text.strip().splitlines()) - ("csv" in link) == 31
-        )  # with the line that ends the file
+        # 30 jobs, and a last line that shows that the file is complete; CSV has a header, too.
+        assert len(answer.text.strip().splitlines()) == (32 if "csv" in link else 31)
 
 
-def test_list_pages_forward_and_back(real_api: Api, database: Any) -> None:
+def test_links_of_a_list_lead_to_the_next_and_the_previous_page(
+    real_api: Api, database: Any
+) -> None:
     admin = signed_in(real_api)
     database.jobs.insert_many(
-        [job(jobId=f"job-{n:02d}", createdAt=NOW + timedelta(seconds=n)) for n in range(60)]
+        [make_job(jobId=f"job-{n:02d}", createdAt=NOW + timedelta(seconds=n)) for n in range(60)]
     )
 
     def rows(page: Page) -> list[str]:
         return [row["id"] or "" for row in page.all("tr") if row.get("id")]
 
     def link(page: Page, rel: str) -> str:
-        return next((a["href"] or "" for a in page.all("a", rel=rel)), "")
+        return next((attrs["href"] or "" for attrs in page.all("a", rel=rel)), "")
 
     first = admin.page(f"{JOBS}?job_id=job-")
     second = admin.page(link(first, "next"))
@@ -476,8 +482,10 @@ def test_list_pages_forward_and_back(real_api: Api, database: Any) -> None:
 def test_overview_of_a_real_queue_shows_its_activity(real_api: Api, database: Any) -> None:
     now = datetime.now(UTC)
     create_indexes(real_api.app.extensions["jobmon_connection"])
-    database.jobs.insert_one(job(status="dlq", createdAt=now, finishedAt=now))
-    database.job_attempts.insert_one(attempt(startedAt=now - timedelta(seconds=3), finishedAt=now))
+    database.jobs.insert_one(make_job(status="dlq", createdAt=now, finishedAt=now))
+    database.job_attempts.insert_one(
+        make_attempt(startedAt=now - timedelta(seconds=3), finishedAt=now)
+    )
     admin = signed_in(real_api)
     page = admin.page(OVERVIEW)
     assert "1 job died in the last hour: mail.send" in page.text
@@ -488,7 +496,7 @@ def test_overview_of_a_real_queue_shows_its_activity(real_api: Api, database: An
 
 
 def test_overview_without_the_indexes_has_no_history(real_api: Api, database: Any) -> None:
-    database.jobs.insert_one(job(finishedAt=NOW))
+    database.jobs.insert_one(make_job(finishedAt=NOW))
     admin = signed_in(real_api)
     text = admin.page(OVERVIEW).text
     assert "mail.send" in text
@@ -504,10 +512,10 @@ def test_overview_without_the_indexes_has_no_history(real_api: Api, database: An
 def test_overview_with_a_collector_but_no_indexes_is_not_all_clear(
     mongod: Mongod, database: Any, make_settings: Callable[..., Settings]
 ) -> None:
-    """Catches "All clear" with 86 overdue and 60 dead jobs, and the advice to start a collector."""
+    """Catches "All clear" although 86 jobs are overdue, and the advice to start a collector."""
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     database.jobs.insert_many(
-        job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago)
+        make_job(jobId=f"j{n}", status=status, createdAt=long_ago, nextRunAt=long_ago)
         | {"finishedAt": long_ago if status == "dlq" else None}
         for n, status in enumerate(["queued"] * 86 + ["dlq"] * 60)
     )
@@ -545,9 +553,11 @@ def test_notice_links_to_exactly_the_jobs_that_it_counts(real_api: Api, database
         "retry": [{"status": "failed", "nextRunAt": past}] * 2,
     }
     database.jobs.insert_many(
-        job(jobId=f"{kind}-{number}", type=kind, createdAt=past, **{"finishedAt": None} | fields)
-        for kind, many in kinds.items()
-        for number, fields in enumerate(many)
+        make_job(
+            jobId=f"{kind}-{number}", type=kind, createdAt=past, **{"finishedAt": None} | fields
+        )
+        for kind, jobs in kinds.items()
+        for number, fields in enumerate(jobs)
     )
     admin = signed_in(real_api)
     links = {
@@ -556,12 +566,12 @@ def test_notice_links_to_exactly_the_jobs_that_it_counts(real_api: Api, database
         for text in [Page(admin.get(link["href"] or "").text).text]
         if "condition" in (link["href"] or "") or "finished_from" in (link["href"] or "")
     }
-    counted = {
+    counts = {
         link: int(match[1])
         for text, link in links.items()
         if (match := re.search(r"([\d,]+) jobs?\n", text))
     }
-    assert sorted(counted.values()) == [3, 5, 9]  # stuck, newly dead, due
+    assert sorted(counts.values()) == [3, 5, 9]  # stuck, died in the last hour, due
     text = admin.page(OVERVIEW).text
     assert "3 jobs stuck" in text
     assert "5 jobs died in the last hour" in text
@@ -576,7 +586,7 @@ def test_notice_links_to_exactly_the_jobs_that_it_counts(real_api: Api, database
     assert {row["id"] for row in table.all("tr") if "id" in row} == {"type-late", "type-retry"}
 
 
-def test_unknown_page_or_parameter_is_named(admin: Viewer) -> None:
+def test_unknown_page_or_parameter_value_is_an_error_page_that_names_it(admin: Viewer) -> None:
     assert "Page not found" in admin.page("/dashboard/nothing", 404).text
     assert "Page not found" in admin.page("/dashboard/jobs/", 404).text
     for query, name in (
@@ -591,7 +601,7 @@ def test_unknown_page_or_parameter_is_named(admin: Viewer) -> None:
         assert admin.get(f"/dashboard/overview?{query}", part=True).status_code == 422
 
 
-def test_longer_range_without_a_collector_is_unavailable(admin: Viewer) -> None:
+def test_charts_of_a_day_without_a_collector_are_unavailable(admin: Viewer) -> None:
     assert re.search(
         r"Failure rate\s+–\s+no collector is running", admin.page(f"{OVERVIEW}?range=24h").text
     )
@@ -600,8 +610,8 @@ def test_longer_range_without_a_collector_is_unavailable(admin: Viewer) -> None:
     assert answer.headers["X-Error-Code"] == "collector_unavailable"
 
 
-def test_page_without_the_database_is_503_with_the_reason(away: Api) -> None:
-    admin = signed_in(away)
+def test_page_without_the_database_is_503_with_the_reason(api_without_database: Api) -> None:
+    admin = signed_in(api_without_database)
     for path in (OVERVIEW, f"{JOBS}/a%3Fb?x=1"):
         answer = admin.get(path)
         assert answer.status_code == 503
@@ -614,7 +624,7 @@ def test_page_without_the_database_is_503_with_the_reason(away: Api) -> None:
         assert links == ["o", "j", "e", "w", "s", "m", "d"]
         assert page.all("form", action="/dashboard/sign-out")
         assert "user:" not in answer.text
-        assert path in page.addresses()  # to try again
+        assert path in page.addresses()  # the link to try again
         assert_protected(answer)
     for path in ("/dashboard/overview", "/dashboard/charts"):
         part = admin.get(path, part=True)
@@ -623,15 +633,15 @@ def test_page_without_the_database_is_503_with_the_reason(away: Api) -> None:
         assert int(part.headers["Retry-After"]) > 0
 
 
-def test_page_without_a_valid_token_and_the_database_has_no_links(
-    away: Api,
+def test_page_without_a_session_and_the_database_has_no_navigation(
+    api_without_database: Api,
 ) -> None:
-    for viewer in (Viewer(away.app), signed_in(away, seconds=-60)):
+    for viewer in (Viewer(api_without_database.app), signed_in(api_without_database, seconds=-60)):
         assert not viewer.page(OVERVIEW, 401).all("nav")
 
 
 def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched: Any) -> None:
-    """Catches a finished job that stays "running" because the pointer rests on its row."""
+    """Catches a finished job that stays "running" because the mouse pointer holds its row."""
     names = ("still/leased,1", "done", "elsewhere")
     watched.jobs.insert_many(
         [
@@ -643,38 +653,43 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
     held = ",".join(quote(name, safe="") for name in (*names, "deleted?"))
 
     def rows(viewer: Viewer, path: str) -> dict[str, tuple[bool, bool]]:
-        """The held rows that left the list: whether they are unmatched, whether they are gone."""
+        """The held rows that are not in the list, by id: whether they no longer match the
+        filters, and whether they are gone."""
         page = Page(viewer.get(path, part=True, X_Jobmon_Held=held).text)
         elements = [(tag, attrs) for tag, attrs in page.elements if tag in ("table", "tr")]
-        at = elements.index(("table", {"hidden": None, "id": "held-rows"}))
+        start = elements.index(("table", {"hidden": None, "id": "held-rows"})) + 1
         return {
             str(attrs["id"]): (attrs.get("class") == "unmatched", "data-gone" in attrs)
-            for _, attrs in elements[at + 1 :]
+            for _, attrs in elements[start:]
         }
 
-    # Two of the held jobs match: they are among the rows of the list.
+    # The two other held jobs match: they are among the rows of the list.
     assert rows(admin, f"{JOBS}?status=leased") == {
         "job-done": (True, False),
         "job-deleted%3F": (False, True),
     }
-    # One held job is on another page of the list: it matches.
+    # This held job matches, but is on the second page of the list.
     assert rows(admin, f"{JOBS}?status=leased&per_page=1")["job-still/leased%2C1"] == (False, False)
     assert rows(ada, "/dashboard/my?status=leased") == {
         "job-done": (True, False),
-        "job-elsewhere": (False, True),  # another owner's job: the same as an unknown job
+        "job-elsewhere": (False, True),  # another owner's job looks like an unknown job
         "job-deleted%3F": (False, True),
     }
     assert "held-rows" not in admin.get(f"{JOBS}?status=leased", part=True).text
-    many = ",".join(f"x{number}" for number in range(500))
-    assert admin.get(JOBS, part=True, X_Jobmon_Held=many).text.count("data-gone") == 25
+    ids = ",".join(f"x{number}" for number in range(500))
+    assert admin.get(JOBS, part=True, X_Jobmon_Held=ids).text.count("data-gone") == 25  # at most
 
 
-def test_job_page_alarms_about_an_expired_lease(admin: Viewer, watched: Any) -> None:
+def test_page_of_a_job_marks_an_expired_lease_in_red(admin: Viewer, watched: Any) -> None:
     now = datetime.now(UTC)
     watched.jobs.insert_many(
         [
-            job(jobId="held", status="leased", leasedBy="w2", leaseExpiresAt=now + timedelta(1)),
-            job(jobId="stuck", status="leased", leasedBy="w2", leaseExpiresAt=now - timedelta(1)),
+            make_job(
+                jobId="held", status="leased", leasedBy="w2", leaseExpiresAt=now + timedelta(1)
+            ),
+            make_job(
+                jobId="stuck", status="leased", leasedBy="w2", leaseExpiresAt=now - timedelta(1)
+            ),
         ]
     )
     assert "lease expired" not in admin.page(f"{JOBS}/held").text
@@ -694,15 +709,15 @@ def test_job_page_alarms_about_an_expired_lease(admin: Viewer, watched: Any) -> 
         ("cancelled", "Last error"),
     ],
 )
-def test_job_page_without_attempts_shows_the_stack_once(
+def test_page_of_a_job_shows_the_stack_once_with_and_without_attempts(
     admin: Viewer, watched: Any, status: str, shown_as: str
 ) -> None:
-    watched.jobs.insert_one(job(status=status))
+    watched.jobs.insert_one(make_job(status=status))
     page = admin.page(f"{JOBS}/j1")
     assert shown_as in " ".join(page.text.split())
     assert page.text.count("at line 1") == 1
     assert page.all("a", href=f"{JOBS}?error_code=E1")
-    watched.job_attempts.insert_one(attempt())
+    watched.job_attempts.insert_one(make_attempt())
     assert admin.page(f"{JOBS}/j1").text.count("at line 1") == 1
 
 
@@ -718,7 +733,7 @@ def test_server_error_is_a_page_without_internals(
     assert "hidden" not in page.text
 
 
-def test_pages_of_an_empty_queue_explain_it(admin: Viewer, ada: Viewer) -> None:
+def test_pages_without_jobs_explain_why(admin: Viewer, ada: Viewer) -> None:
     assert "The queue is empty" in admin.page(OVERVIEW).text
     assert "No jobs yet" in admin.page(JOBS).text
     assert "No jobs match these filters" in admin.page(f"{JOBS}?status=dlq").text
@@ -737,7 +752,7 @@ ODD: list[dict[str, Any]] = [
 ]
 
 
-def test_pages_show_documents_of_other_programs(admin: Viewer, watched: Any) -> None:
+def test_pages_show_documents_with_unexpected_types_of_values(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_many([dict(document) for document in ODD])
     assert len(admin.page(JOBS).all("tr")) == 1 + len(ODD)
     assert admin.page(OVERVIEW).all("table", id="types")
@@ -750,12 +765,12 @@ ODD_NAMES = ("a/b", "/a", "a//b", "a?b=c", "a#b", "100%", "a%2Fb", "a b", "ü\u2
 ODD_NAMES += ("a\\b", "+")
 
 
-def test_link_to_a_job_opens_it_with_any_id(admin: Viewer, watched: Any) -> None:
+def test_link_to_a_job_with_any_id_opens_its_page(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_many(
-        job(jobId=name, type=f"type.{number:02}", createdAt=NOW - timedelta(minutes=number))
+        make_job(jobId=name, type=f"type.{number:02}", createdAt=NOW - timedelta(minutes=number))
         for number, name in enumerate(ODD_NAMES)
     )
-    links = [a for a in admin.page(JOBS).all("a") if "row-link" in (a.get("class") or "")]
+    links = [link for link in admin.page(JOBS).all("a") if "row-link" in (link.get("class") or "")]
     assert len(links) == len(ODD_NAMES)
     for number, link in enumerate(links):
         page = admin.page(link["href"] or "")
@@ -764,28 +779,28 @@ def test_link_to_a_job_opens_it_with_any_id(admin: Viewer, watched: Any) -> None
         assert f"type.{number:02}" in admin.get(part["hx-get"] or "", part=True).text
 
 
-def assert_smaller(answer: Any, limit: int) -> None:
+def assert_smaller(answer: Any, limit_bytes: int) -> None:
     assert answer.status_code == 200
-    assert len(answer.data) < limit, len(answer.data)
+    assert len(answer.data) < limit_bytes, len(answer.data)
 
 
-def test_page_with_large_documents_has_a_bounded_size(admin: Viewer, watched: Any) -> None:
+def test_pages_with_large_documents_have_a_bounded_size(admin: Viewer, watched: Any) -> None:
     long_id = "i" * 5_000
     error = {"code": "E", "message": "m" * 100_000, "stack": "s" * 100_000}
     watched.jobs.insert_many(
         [
-            job(jobId=long_id, payload={"text": "x" * 1_000_000}, lastError=error),
-            job(
+            make_job(jobId=long_id, payload={"text": "x" * 1_000_000}, lastError=error),
+            make_job(
                 jobId="wide",
                 payload={f"k{n}": {f"k{m}": [1] * 10 for m in range(50)} for n in range(50)},
             ),
-            job(jobId="deep", payload=deep(100)),
-            job(jobId="list", payload=[{"a": n} for n in range(10_000)]),
+            make_job(jobId="deep", payload=nest(100)),
+            make_job(jobId="list", payload=[{"a": n} for n in range(10_000)]),
         ]
     )
     shorter = {"code": "E", "message": "m" * 10_000, "stack": "s" * 10_000}
     watched.job_attempts.insert_many(
-        [attempt(jobId="wide", attemptNumber=n, error=shorter) for n in range(1, 301)]
+        [make_attempt(jobId="wide", attemptNumber=n, error=shorter) for n in range(1, 301)]
     )
     assert_smaller(admin.get(f"{JOBS}/{long_id}"), 120_000)
     assert_smaller(admin.get(f"{JOBS}/wide"), 300_000)
@@ -794,14 +809,14 @@ def test_page_with_large_documents_has_a_bounded_size(admin: Viewer, watched: An
     assert_smaller(admin.get(JOBS), 100_000)
 
 
-def deep(levels: int) -> Any:
-    return {"in": deep(levels - 1)} if levels else "bottom"
+def nest(levels: int) -> Any:
+    return {"in": nest(levels - 1)} if levels else "bottom"
 
 
 def test_page_with_many_types_has_a_bounded_size(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_many(
         [
-            job(jobId=f"j{n}", type=f"type-{n:04d}-{'t' * (5_000 if n < 100 else 9)}")
+            make_job(jobId=f"j{n}", type=f"type-{n:04d}-{'t' * (5_000 if n < 100 else 9)}")
             for n in range(2_000)
         ]
     )
@@ -815,46 +830,47 @@ def test_page_with_many_types_has_a_bounded_size(admin: Viewer, watched: Any) ->
     options = [option["value"] or "" for option in Page(jobs.text).all("option")]
     assert 0 < sum(value.startswith("type-") for value in options) <= 200
     assert "Showing 50 of 100" in admin.page(f"{OVERVIEW}?text=e-01").text
-    found = admin.page(f"{OVERVIEW}?text=E-0001").text
-    assert "type-0001" in found
-    assert "type-0002" not in found
+    shown = admin.page(f"{OVERVIEW}?text=E-0001").text
+    assert "type-0001" in shown
+    assert "type-0002" not in shown
 
 
-def test_versioned_file_is_cached_forever_and_others_are_not(stranger: Viewer) -> None:
-    addresses = [a for a in stranger.page("/dashboard/sign-in").addresses() if "/static/" in a]
-    assert len(addresses) >= 3
-    for address in addresses:
-        answer = stranger.get(address)
+def test_versioned_file_is_cached_forever_and_others_are_not(visitor: Viewer) -> None:
+    addresses = visitor.page("/dashboard/sign-in").addresses()
+    files = [address for address in addresses if "/static/" in address]
+    assert len(files) >= 3
+    for address in files:
+        answer = visitor.get(address)
         assert answer.status_code == 200
         assert re.search(r"/static/v-[0-9a-f]{12}/", address)
         assert answer.headers["Cache-Control"] == IMMUTABLE
-    # Another hash means a file of another version.
+    # An address without the hash, or with another version's, serves the present file.
     for address in ("jobmon.css", "v-000000000000/jobmon.css"):
-        answer = stranger.get(f"/dashboard/static/{address}")
+        answer = visitor.get(f"/dashboard/static/{address}")
         assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-cache")
 
 
-def test_files_have_the_media_types_that_browsers_need(stranger: Viewer) -> None:
+def test_files_have_the_media_types_that_browsers_need(visitor: Viewer) -> None:
     types = {
-        name: stranger.get(f"/dashboard/static/{name}").mimetype
+        name: visitor.get(f"/dashboard/static/{name}").mimetype
         for name in ("jobmon.js", "jobmon.css", "icon.svg")
     }
     assert list(types.values()) == ["text/javascript", "text/css", "image/svg+xml"]
 
 
 @pytest.mark.parametrize("path", ["../views.py", "%2e%2e/views.py", "/etc/passwd", "..%5cviews.py"])
-def test_no_file_outside_static_is_served(stranger: Viewer, path: str) -> None:
-    assert stranger.get(f"/dashboard/static/{path}").status_code == 404
+def test_no_file_outside_static_is_served(visitor: Viewer, path: str) -> None:
+    assert visitor.get(f"/dashboard/static/{path}").status_code == 404
 
 
-def test_first_visit_is_small(admin: Viewer) -> None:
+def test_first_visit_loads_less_than_150_kb(admin: Viewer) -> None:
     if not (assets.FOLDER / "vendor").is_dir() and not os.environ.get("CI"):
         pytest.skip("static/vendor is not built: make assets")
     first = admin.get(OVERVIEW, Accept_Encoding="gzip")
-    page = admin.page(OVERVIEW)
-    loaded = [a for a in page.addresses() if a.startswith("/dashboard/static/")]
+    addresses = admin.page(OVERVIEW).addresses()
+    loaded = [address for address in addresses if address.startswith("/dashboard/static/")]
     assert len([name for name in loaded if "/vendor/" in name]) == 4
-    for path in loaded:  # grows by the modules that each file imports
+    for path in loaded:  # this list grows by the modules that each file imports
         imported = re.findall(
             r'^import .* from "(\./\w+\.js)";$', admin.get(path).text, re.MULTILINE
         )
@@ -867,7 +883,7 @@ def test_first_visit_is_small(admin: Viewer) -> None:
     assert sum(len(answer.data) for answer in answers) < 150_000
 
 
-def test_pages_work_without_the_built_files(
+def test_pages_without_the_built_files_do_not_link_to_them(
     admin: Viewer, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     styles = ("jobmon.css", "statistics.css", "jobs.css")
@@ -880,13 +896,13 @@ def test_pages_work_without_the_built_files(
         assert "" not in page.addresses()
 
 
-def test_root_redirects_to_the_overview(stranger: Viewer) -> None:
+def test_root_redirects_to_the_overview(visitor: Viewer) -> None:
     for path in ("/", "/dashboard/"):
-        answer = stranger.get(path)
+        answer = visitor.get(path)
         assert (answer.status_code, answer.location) == (302, "/dashboard")
 
 
-def test_theme_is_one_of_three(admin: Viewer) -> None:
+def test_unknown_theme_in_the_cookie_is_the_theme_of_the_system(admin: Viewer) -> None:
     themes = {"dark": "dark", "light": "light", '"><b>': "system", "": "system"}
     for value, shown_as in themes.items():
         admin.client.set_cookie("jobmon_theme", value, path="/dashboard")
@@ -894,31 +910,32 @@ def test_theme_is_one_of_three(admin: Viewer) -> None:
 
 
 def test_pages_truncate_long_texts(admin: Viewer, watched: Any) -> None:
-    long = "x" * 500_000
-    error = {"code": long, "message": long}
-    job = {"jobId": "j", "type": long, "createdBy": long, "status": long, "lastError": error}
+    text = "x" * 500_000
+    error = {"code": text, "message": text}
+    job = {"jobId": "j", "type": text, "createdBy": text, "status": text, "lastError": error}
     watched.jobs.insert_one(job)
     for path in ("/dashboard/jobs", "/dashboard/jobs/j"):
         assert len(admin.get(path).text) < 100_000, path
 
 
-def test_a_jobs_page_begins_with_the_verdict(watched: Any, admin: Viewer) -> None:
-    """Catches a page from which an operator has to work out why the job does not run."""
+def test_page_of_a_job_begins_with_its_explanation(watched: Any, admin: Viewer) -> None:
+    """Catches a page on which an operator has to search why the job does not run."""
     due = datetime.now(UTC) + timedelta(minutes=5)
-    watched.jobs.insert_one(job(nextRunAt=due, attemptCount=6, maxAttempts=9))
-    watched.job_attempts.insert_many(attempt(attemptNumber=number) for number in range(1, 7))
+    watched.jobs.insert_one(make_job(nextRunAt=due, attemptCount=6, maxAttempts=9))
+    watched.job_attempts.insert_many(make_attempt(attemptNumber=number) for number in range(1, 7))
     page = admin.page(f"{JOBS}/j1")
-    verdict = page.text.partition("Attempts")[0]
-    assert "The last attempt failed. Retry 6 of 8 is due" in verdict
-    assert "E1 broken" in verdict
+    explanation = page.text.partition("Attempts")[0]
+    assert "The last attempt failed. Retry 6 of 8 is due" in explanation
+    assert "E1 broken" in explanation
     order = ["Next retry", "Attempt 6", "Attempts 1 to 5 the same error", "Enqueued"]
     positions = [page.text.index(name) for name in order]
     assert positions == sorted(positions)
-    stacks = [one for one in page.all("details") if (one.get("id") or "").startswith("stack-")]
-    assert [(one["id"], "open" in one) for one in stacks] == [
+    details = page.all("details")
+    stacks = [attrs for attrs in details if (attrs.get("id") or "").startswith("stack-")]
+    assert [(attrs["id"], "open" in attrs) for attrs in stacks] == [
         ("stack-attempt-6", True),
         ("stack-attempt-1-and-after", False),
     ]
     assert "/dashboard/workers?worker=w1" in page.addresses()
-    # Nothing on the page changes until the job does.
+    # The part is the same until the job changes, so that a browser gets 304.
     assert admin.get(f"{JOBS}/j1", part=True).data == admin.get(f"{JOBS}/j1", part=True).data

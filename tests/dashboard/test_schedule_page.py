@@ -1,5 +1,5 @@
-"""The pages about coming runs: catches a count, an order or a link that differs from the API, and
-an unknown schedule that looks empty."""
+"""The pages about scheduled and recurring jobs: catches a wrong count, order or link, and an
+unknown schedule that looks empty."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,43 +14,44 @@ from jobmon.store.schedule import ScheduledStep, ScheduledWindow
 from ..conftest import NOW
 from ..support.pages import Viewer
 from ..support.watched_queue import Documents, WatchedQueue
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 PAGE = "/dashboard/schedule"
 HOUR = timedelta(hours=1)
 
 
-def insert(watched: Any, *hours: float) -> None:
+def insert_jobs(watched: Any, *delays_h: float) -> None:
+    """Insert a job for each delay, due in so many hours: `in-30` is due in 30 hours."""
     now = datetime.now(UTC)
     watched.jobs.insert_many(
         {
-            "jobId": f"in-{number}",
-            "type": f"<b>type-{number % 2}</b>",
+            "jobId": f"in-{hours}",
+            "type": f"<b>type-{hours % 2}</b>",
             "status": "queued",
             "createdAt": now,
-            "nextRunAt": now + number * HOUR,
+            "nextRunAt": now + hours * HOUR,
         }
-        for number in hours
+        for hours in delays_h
     )
 
 
 def test_page_has_the_counts_of_each_window_and_the_soonest_jobs_in_order(
     admin: Viewer, watched: Any
 ) -> None:
-    insert(watched, -1, 30, 0.5, 20, 400, 21)
+    insert_jobs(watched, -1, 30, 0.5, 20, 400, 21)
     page = admin.page(PAGE)
     tiles = [attrs["href"] for attrs in page.all("a", **{"class": "tile"})]
     assert tiles == [f"{PAGE}?window={name}" for name in ("hour", "day", "week")]
     words = page.text.split()
     assert [words[words.index(name) + 1] for name in ("hour", "hours", "days")] == ["1", "3", "4"]
     jobs = [attrs["href"] for attrs in page.all("a", **{"class": "row-link"})]
-    assert jobs == [f"/dashboard/jobs/in-{number}" for number in (0.5, 20, 21, 30, 400)]
+    assert jobs == [f"/dashboard/jobs/in-{hours}" for hours in (0.5, 20, 21, 30, 400)]
     assert "<b>type-1</b>" in page.text
-    assert len(page.all("rect", width="8")) in (24, 25)
+    assert len(page.all("rect", width="8")) in (24, 25)  # a bar for each hour of a day
 
 
-def test_list_of_all_scheduled_jobs_is_linked(admin: Viewer, watched: Any) -> None:
-    insert(watched, *range(1, 40))
+def test_page_links_to_the_list_of_all_scheduled_jobs(admin: Viewer, watched: Any) -> None:
+    insert_jobs(watched, *range(1, 40))
     page = admin.page(PAGE)
     address = "/dashboard/jobs?condition=scheduled&sort=nextRunAt"
     assert address in page.addresses()
@@ -59,14 +60,14 @@ def test_list_of_all_scheduled_jobs_is_linked(admin: Viewer, watched: Any) -> No
 
 
 def test_overview_links_to_the_schedule(admin: Viewer, watched: Any) -> None:
-    insert(watched, -1, 1, 2)
+    insert_jobs(watched, -1, 1, 2)
     overview = admin.page("/dashboard")
     assert PAGE in [attrs["href"] for attrs in overview.all("a") if "data-go" not in attrs]
     assert "1 due (incl. retries), 2 scheduled" in " ".join(overview.text.split())
 
 
-def test_page_of_a_queue_without_due_times_gives_the_reason(service: Make) -> None:
-    viewer = signed_in(service(profile="celery", jobs_collection="celery_taskmeta"))
+def test_page_of_a_queue_without_due_times_gives_the_reason(make_api: MakeApi) -> None:
+    viewer = signed_in(make_api(profile="celery", jobs_collection="celery_taskmeta"))
     page = viewer.page(PAGE)
     assert "The schedule is not known: the documents do not record when a job is due." in page.text
     assert not page.all("rect", width="8")
@@ -85,7 +86,7 @@ def test_page_refuses_an_unknown_window(admin: Viewer) -> None:
         (None, False, "–", None, "not counted"),
     ],
 )
-def test_bar_of_a_step(
+def test_bar_of_a_step_has_its_count_height_and_note(
     jobs: int | None, is_exact: bool, count: str, height: float | None, note: str
 ) -> None:
     types = {None: {}, 1: {"a": 1}, 4: {"a": 3, "b": 1}}[jobs]
@@ -134,6 +135,6 @@ def test_recurring_jobs_are_shown_with_their_interval_and_runs(
     queue.close()
 
 
-def test_recurring_jobs_of_a_queue_without_any_give_the_reason(admin: Viewer) -> None:
+def test_page_of_recurring_jobs_gives_the_reason_if_the_queue_has_none(admin: Viewer) -> None:
     page = admin.page("/dashboard/recurring")
     assert "No job of this kind of queue is known to run repeatedly." in page.text

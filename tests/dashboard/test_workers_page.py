@@ -1,5 +1,5 @@
-"""The page of the workers: catches a silent worker that looks healthy, a number or link that
-differs from the API, and unknown workers shown as no workers."""
+"""The page of the workers: catches a silent worker that looks healthy, a wrong number or link, and
+unknown workers shown as no workers."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from jobmon.settings.rules import Rules, Thresholds
 
 from ..support.error_history import ErrorHistory
 from ..support.pages import Page, Viewer
-from .conftest import Make, signed_in
+from .conftest import MakeApi, signed_in
 
 PAGE = "/dashboard/workers"
 NOW = datetime.now(UTC)
@@ -23,12 +23,12 @@ def read_text(page: Page) -> str:
 
 
 @pytest.fixture
-def busy(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
-    """Three workers: one holds an expired lease, one runs seven jobs, one is idle."""
+def worker_history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
+    """Three workers: w1 holds an expired lease, ODD_NAME runs seven jobs, `idle` runs none."""
 
-    def job(name: str, worker: str, ends: timedelta) -> dict[str, Any]:
-        lease = {"leasedBy": worker, "leaseExpiresAt": NOW + ends, "startedAt": NOW - MINUTE}
-        return {"jobId": name, "type": "<i>pay</i>", "status": "leased", **lease}
+    def job(job_id: str, worker: str, lease_left: timedelta) -> dict[str, Any]:
+        lease = {"leasedBy": worker, "leaseExpiresAt": NOW + lease_left, "startedAt": NOW - MINUTE}
+        return {"jobId": job_id, "type": "<i>pay</i>", "status": "leased", **lease}
 
     watched.jobs.insert_many([job("stuck", "w1", -2 * MINUTE)])
     watched.jobs.insert_many(job(f"held-{number}", ODD_NAME, HOUR) for number in range(7))
@@ -38,8 +38,8 @@ def busy(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
     return history.serve(monkeypatch)
 
 
-@pytest.mark.usefixtures("busy")
-def test_page_shows_each_worker_and_silent_workers_first(admin: Viewer) -> None:
+@pytest.mark.usefixtures("worker_history")
+def test_page_lists_each_worker_and_silent_workers_first(admin: Viewer) -> None:
     page = admin.page(PAGE)
     shown = read_text(page)
     assert "3 workers, 1 silent" in shown
@@ -54,8 +54,8 @@ def test_page_shows_each_worker_and_silent_workers_first(admin: Viewer) -> None:
     assert not page.all("b")
 
 
-@pytest.mark.usefixtures("busy")
-def test_name_of_a_worker_leads_to_its_own_page(admin: Viewer) -> None:
+@pytest.mark.usefixtures("worker_history")
+def test_name_of_a_worker_links_to_a_page_about_only_this_worker(admin: Viewer) -> None:
     links = [attrs["href"] for attrs in admin.page(PAGE).all("a", title=ODD_NAME)]
     page = admin.page(str(links[0]))
     shown = read_text(page)
@@ -65,15 +65,15 @@ def test_name_of_a_worker_leads_to_its_own_page(admin: Viewer) -> None:
     assert "Top errors" in shown
     errors = read_text(admin.page(f"{PAGE}?worker=w1"))
     assert "timeout" in errors
-    assert "ErrorCountChangeFirst seenLast seen" in errors  # types and trend are unknown
+    assert "ErrorCountChangeFirst seenLast seen" in errors  # no columns for types and trend
     assert "No such worker in this window" in read_text(admin.page(f"{PAGE}?worker=none"))
 
 
-@pytest.mark.usefixtures("busy")
+@pytest.mark.usefixtures("worker_history")
 @pytest.mark.parametrize(
     ("query", "first"), [("sort=name", "<b>w"), ("sort=-failures", "w1"), ("text=DLE", "idle")]
 )
-def test_table_is_sorted_and_searched(admin: Viewer, query: str, first: str) -> None:
+def test_table_can_be_sorted_and_searched(admin: Viewer, query: str, first: str) -> None:
     titles = [attrs.get("title") for attrs in admin.page(f"{PAGE}?{query}").all("a")]
     names = [title for title in titles if title in {"w1", "idle", ODD_NAME}]
     assert str(names[0]).startswith(first)
@@ -86,28 +86,30 @@ def test_page_without_a_collector_shows_leases_and_the_reason(admin: Viewer, wat
     assert "Attempts: no collector keeps a history" in shown
 
 
-def test_page_of_a_queue_without_workers_gives_the_reason(service: Make) -> None:
-    viewer = signed_in(service(profile="celery", jobs_collection="celery_taskmeta"))
+def test_page_of_a_queue_without_workers_gives_the_reason(make_api: MakeApi) -> None:
+    viewer = signed_in(make_api(profile="celery", jobs_collection="celery_taskmeta"))
     assert "No workers in this window" in read_text(viewer.page(PAGE))
-    viewer = signed_in(service(profile="mongodb-queue", jobs_collection="mail"))
+    viewer = signed_in(make_api(profile="mongodb-queue", jobs_collection="mail"))
     shown = read_text(viewer.page(PAGE))
     assert "Workers are not known: the documents do not record which worker runs a job." in shown
     assert "No workers" not in shown
 
 
-@pytest.mark.usefixtures("busy")
+@pytest.mark.usefixtures("worker_history")
 @pytest.mark.parametrize(("threshold", "is_marked"), [(0.4, True), (0.6, False)])
 def test_failure_rate_of_a_worker_is_marked_by_the_thresholds_of_the_rules(
-    service: Make, busy: ErrorHistory, threshold: float, is_marked: bool
+    make_api: MakeApi, worker_history: ErrorHistory, threshold: float, is_marked: bool
 ) -> None:
-    """The page marks a rate that no notice and no alert is about."""
-    busy.succeed("mail", "w1", at=NOW - 4 * MINUTE, took=MINUTE)  # one of two attempts failed
+    """No notice and no alert is about the failure rate of one worker: only the page marks it."""
+    worker_history.succeed(
+        "mail", "w1", at=NOW - 4 * MINUTE, took=MINUTE
+    )  # one of two attempts failed
     thresholds = Thresholds(failure_rate=threshold, failure_rate_attempts=2)
-    page = signed_in(service(rules=Rules(thresholds=thresholds))).page(PAGE)
+    page = signed_in(make_api(rules=Rules(thresholds=thresholds))).page(PAGE)
     assert bool(page.all("td", **{"data-label": "failed", "class": "number bad"})) == is_marked
 
 
-def test_many_workers_are_shown_page_by_page(
+def test_many_workers_are_divided_into_pages(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = ErrorHistory(NOW)
@@ -125,8 +127,8 @@ def test_page_refuses_a_bad_parameter(admin: Viewer, query: str) -> None:
     assert query.partition("=")[0] in admin.page(f"{PAGE}?{query}", 422).text
 
 
-@pytest.mark.usefixtures("busy")
-def test_part_of_the_page_is_answered_alone(admin: Viewer) -> None:
+@pytest.mark.usefixtures("worker_history")
+def test_part_is_only_the_table_without_the_page(admin: Viewer) -> None:
     part = admin.get(PAGE, part=True)
     assert "<html" not in part.text
     assert "worker-rows" in part.text
