@@ -1,12 +1,12 @@
-"""The limit of requests at a time: catches a slot that is lost, granted twice or waited for too
+"""The limit of concurrent requests: catches a slot that is lost, granted twice or waited for too
 long, and a probe that has to wait for a slot."""
 
 import io
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import pytest
 from pymongo.database import Database
@@ -26,7 +26,7 @@ from ..support.waiting import PATIENCE_S, eventually
 JOB = "/jobs/some-id"
 
 
-def test_acquire_without_a_free_slot_or_a_place_in_the_queue_is_refused_at_once() -> None:
+def test_acquire_is_refused_without_a_wait_if_all_slots_and_the_queue_are_full() -> None:
     limit = ConcurrencyLimit(2, max_waiting=1, wait_s=PATIENCE_S)
     assert [limit.acquire(), limit.acquire()] == [True, True]
     with ThreadPoolExecutor(1) as executor:
@@ -39,7 +39,7 @@ def test_acquire_without_a_free_slot_or_a_place_in_the_queue_is_refused_at_once(
     assert limit.acquire() is True
 
 
-def test_acquire_is_first_come_first_served() -> None:
+def test_waiting_callers_get_slots_in_the_order_of_their_calls() -> None:
     limit, served = ConcurrencyLimit(1, max_waiting=5, wait_s=PATIENCE_S), []
     assert limit.acquire() is True
 
@@ -61,44 +61,48 @@ def test_acquire_is_first_come_first_served() -> None:
 def test_acquire_waits_for_a_limited_time() -> None:
     limit = ConcurrencyLimit(1, max_waiting=1, wait_s=0.01)
     assert limit.acquire() is True
-    assert [limit.acquire(), limit.acquire()] == [
-        False,
-        False,
-    ]  # the place in the queue is free again
+    # Both wait in the queue: the first one has left it before the second one comes.
+    assert [limit.acquire(), limit.acquire()] == [False, False]
     limit.release()
     assert limit.acquire() is True
 
 
+class BusyApi(NamedTuple):
+    """A service whose two slots are taken by two requests, until `may_end` is set."""
+
+    api: Api
+    may_end: threading.Event
+    answers: list[Future[Any]]
+
+
 @pytest.fixture
-def busy(
+def busy_api(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> Any:
-    """A service with two slots and no queue, whose requests take as long as the test wants."""
     monkeypatch.setattr(
         admission,
         "ConcurrencyLimit",
-        lambda at_once, *_, **__: ConcurrencyLimit(at_once, max_waiting=0),
+        lambda slots, *_, **__: ConcurrencyLimit(slots, max_waiting=0),
     )
-    api, go_on, held = (
-        Api(create_app(make_settings(threads=2), watched.client)),
-        threading.Event(),
-        [],
-    )
+    api = Api(create_app(make_settings(threads=2), watched.client))
+    may_end, running = threading.Event(), []
 
-    def slow(*_: Any, **__: Any) -> None:
-        held.append(1)
-        assert go_on.wait(PATIENCE_S)
+    def wait(*_: Any, **__: Any) -> None:
+        running.append(1)
+        assert may_end.wait(PATIENCE_S)
 
-    monkeypatch.setattr(JobStore, "get_job", slow)
+    monkeypatch.setattr(JobStore, "get_job", wait)
     with ThreadPoolExecutor(2) as threads:
         answers = [threads.submit(api.get_as_admin, JOB) for _ in range(2)]
-        eventually(lambda: len(held) == 2)
-        yield api, go_on, answers
-        go_on.set()
+        eventually(lambda: len(running) == 2)
+        yield BusyApi(api, may_end, answers)
+        may_end.set()
 
 
-def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -> None:
-    api, go_on, answers = busy
+def test_overload_is_503_with_retry_after_for_all_but_the_probes_and_metrics(
+    busy_api: BusyApi,
+) -> None:
+    api = busy_api.api
     for path in (JOB, "/admin/jobs/stats", "/none"):
         refused = api.get(path)  # before its token is checked, because the check also takes time
         assert refused.status_code == 503
@@ -109,28 +113,26 @@ def test_an_overload_is_503_with_retry_after_for_all_but_the_probes(busy: Any) -
     assert api.get("/healthz").status_code == 200
     assert api.get("/readyz").status_code == 200
     metrics = api.get_as_admin("/metrics").text
-    assert (
-        'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="503"}'
-        in metrics
-    )
-    go_on.set()
-    assert Counter(answer.result().status_code for answer in answers) == {403: 2}
+    labels = 'method="GET",route="/jobs/<anything:job_id>",status="503"'
+    assert f"jobmon_http_requests_total{{{labels}}}" in metrics
+    busy_api.may_end.set()
+    assert Counter(answer.result().status_code for answer in busy_api.answers) == {403: 2}
 
 
 @pytest.mark.parametrize("path", [JOB, "/none", "/admin/jobs/queue", "/jobs", "/dashboard"])
 @pytest.mark.parametrize("token", ["guess", None])
-def test_a_request_releases_its_slot_however_it_ends(
+def test_request_releases_its_slot_even_if_it_is_refused(
     watched: Any, make_settings: Callable[..., Settings], path: str, token: str | None
 ) -> None:
     api = Api(create_app(make_settings(threads=1), watched.client))
-    codes = {api.get(path, token=token or api.token()).status_code for _ in range(3)}
-    assert codes.isdisjoint({503})
-    assert len(codes) == 1
+    statuses = {api.get(path, token=token or api.token()).status_code for _ in range(3)}
+    assert 503 not in statuses
+    assert len(statuses) == 1
 
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[ConcurrencyLimit]:
-    """The limits of an app that is created later; a request waits for one as long as needed."""
+    """The limits of the app that is created next; large requests wait for as long as needed."""
     limits = list[ConcurrencyLimit]()
 
     def make(*arguments: Any, **options: Any) -> ConcurrencyLimit:
@@ -142,7 +144,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[ConcurrencyLimit]:
     return limits
 
 
-def test_one_large_document_at_a_time_is_in_memory(
+def test_only_one_large_document_at_a_time_is_in_memory(
     limits: list[ConcurrencyLimit],
     real_api: Api,
     database: Database[dict[str, Any]],
@@ -151,34 +153,34 @@ def test_one_large_document_at_a_time_is_in_memory(
     """Catches eight simultaneous requests for a job of 7 MB, each of which takes 200 MB."""
     payload = {"text": "x" * (LARGE_BYTES + 1)}
     database.jobs.insert_many([{"jobId": "large", "payload": payload}, {"jobId": "small"}])
-    go_on, held = threading.Event(), []
+    may_end, in_memory = threading.Event(), []
     dump = JobDetail.dump
 
-    def slow(schema: JobDetail, job: dict[str, Any], **options: Any) -> Any:
+    def wait_and_dump(schema: JobDetail, job: dict[str, Any], **options: Any) -> Any:
         if job["jobId"] == "large":
-            held.append(1)
-            assert go_on.wait(PATIENCE_S)
-            held.pop()
+            in_memory.append(1)
+            assert may_end.wait(PATIENCE_S)
+            in_memory.pop()
         return dump(schema, job, **options)
 
-    monkeypatch.setattr(JobDetail, "dump", slow)
+    monkeypatch.setattr(JobDetail, "dump", wait_and_dump)
     with ThreadPoolExecutor(1 + MAX_LARGE_WAITING) as threads:
         answers = [
             threads.submit(real_api.get_as_admin, "/jobs/large")
             for _ in range(1 + MAX_LARGE_WAITING)
         ]
-        _, large = limits
-        eventually(lambda: held and len(large._queue) == MAX_LARGE_WAITING)
+        _, large_limit = limits
+        eventually(lambda: in_memory and len(large_limit._queue) == MAX_LARGE_WAITING)
         assert real_api.get_as_admin("/jobs/large").json["error"]["code"] == "overloaded"
         assert real_api.get_as_admin("/jobs/small").status_code == 200
-        assert held == [1]
-        go_on.set()
+        assert in_memory == [1]
+        may_end.set()
         assert {answer.result().status_code for answer in answers} == {200}
     assert real_api.get_as_admin("/jobs/large").status_code == 200
 
 
 class Endless(io.RawIOBase):
-    """A connection that stays open: reading from it would wait for ever."""
+    """A connection that stays open: a read would never end."""
 
     def readable(self) -> bool:
         return True
@@ -188,8 +190,8 @@ class Endless(io.RawIOBase):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/jobs"])
-def test_a_body_without_length_or_end_is_not_read(api: Api, path: str) -> None:
-    """Catches a 413, or a thread that waits, if the server passes the socket to the app."""
+def test_body_without_length_or_end_is_not_read(api: Api, path: str) -> None:
+    """Catches a 413 or an endless wait if the server passes the socket to the app."""
     environ = EnvironBuilder(path, headers={"Transfer-Encoding": "chunked"}).get_environ()
     environ |= {"wsgi.input": Endless()}
     environ.pop("wsgi.input_terminated", None)
@@ -198,7 +200,7 @@ def test_a_body_without_length_or_end_is_not_read(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(MAX_BODY_BYTES, 401), (MAX_BODY_BYTES + 1, 413)])
-def test_a_body_that_is_too_long_is_refused_whether_its_length_is_announced_or_not(
+def test_body_that_is_too_long_is_refused_with_and_without_a_content_length(
     api: Api, size: int, status: int
 ) -> None:
     for headers in ({}, {"Transfer-Encoding": "chunked"}):

@@ -1,5 +1,5 @@
 """Tokens and roles: catches a forged token that is accepted, a valid token that is refused, and
-an identity provider that is requested too often or too rarely."""
+keys of an identity provider that are fetched too often or too rarely."""
 
 import json
 import threading
@@ -29,43 +29,45 @@ from ..conftest import SECRET, Api
 from ..support.waiting import PATIENCE_S, eventually
 
 STATS = "/admin/jobs/stats"
-Make = Callable[..., Api]
+MakeApi = Callable[..., Api]
 
 
-def rsa_key() -> rsa.RSAPrivateKey:
+def make_rsa_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65_537, 2_048)
 
 
-def pem(key: Any) -> str:
+def encode_public_key(key: Any) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-KEY, OTHER_KEY = rsa_key(), rsa_key()
+KEY, OTHER_KEY = make_rsa_key(), make_rsa_key()
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 CLAIMS = {"sub": "root", "role": "admin"}
 
 
-def signed(
+def encode_token(
     claims: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any
 ) -> str:
     return jwt.encode(claims, key, algorithm, headers=header)
 
 
-def outcome(api: Api, token: str, path: str = STATS) -> int | str:
+def read_outcome(api: Api, token: str, path: str = STATS) -> int | str:
+    """Send a request with this token; returns 200, or the code of the error."""
     answer = api.get(path, token=token)
     return 200 if answer.status_code == 200 else answer.json["error"]["code"]
 
 
 @pytest.fixture
-def service(watched: Any, make_settings: Callable[..., Settings]) -> Make:
+def make_api(watched: Any, make_settings: Callable[..., Settings]) -> MakeApi:
     def make(**settings: Any) -> Api:
         return Api(create_app(make_settings(**settings), watched.client))
 
     return make
 
 
-def time_from_now(**ahead: float) -> datetime:
-    return datetime.now(UTC) + timedelta(**ahead)
+def time_from_now(**distance: float) -> datetime:
+    """The time that is so many `hours` or `seconds` ahead."""
+    return datetime.now(UTC) + timedelta(**distance)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def time_from_now(**ahead: float) -> datetime:
         (CLAIMS | {"exp": time_from_now(hours=1)}, 200),
         (CLAIMS | {"exp": time_from_now(hours=-1)}, "token_expired"),
         (CLAIMS | {"nbf": time_from_now(hours=1)}, "token_invalid"),
-        (CLAIMS | {"aud": "somebody else's business"}, 200),
+        (CLAIMS | {"aud": "another service"}, 200),
         (CLAIMS | {"type": "refresh"}, "token_invalid"),
         ({"role": "admin"}, "token_invalid"),
         ({"role": "admin", "sub": ""}, "token_invalid"),
@@ -91,45 +93,45 @@ def time_from_now(**ahead: float) -> datetime:
         ({"sub": "root", "role": None}, "permission_denied"),
     ],
 )
-def test_a_tokens_claims_decide_the_outcome(
-    service: Make, claims: dict[str, Any], expected: int | str
+def test_claims_decide_whether_an_admin_route_is_allowed(
+    make_api: MakeApi, claims: dict[str, Any], expected: int | str
 ) -> None:
-    assert outcome(service(), signed(claims)) == expected
+    assert read_outcome(make_api(), encode_token(claims)) == expected
 
 
 @pytest.mark.parametrize("role", [None, "user", ["admin"], 7])
-def test_any_valid_token_opens_the_list_of_own_jobs(service: Make, role: Any) -> None:
-    assert outcome(service(), signed({"sub": "ada", "role": role}), "/jobs") == 200
+def test_any_valid_token_gives_access_to_the_list_of_own_jobs(make_api: MakeApi, role: Any) -> None:
+    assert read_outcome(make_api(), encode_token({"sub": "ada", "role": role}), "/jobs") == 200
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        signed(CLAIMS, "another secret of thirty-two bytes or more"),
-        signed(CLAIMS, algorithm="HS384"),
-        signed(CLAIMS, None, "none"),
-        signed(CLAIMS)[:-2],
-        signed(CLAIMS).rsplit(".", 1)[0] + ".",
+        encode_token(CLAIMS, "another secret of thirty-two bytes or more"),
+        encode_token(CLAIMS, algorithm="HS384"),
+        encode_token(CLAIMS, None, "none"),
+        encode_token(CLAIMS)[:-2],
+        encode_token(CLAIMS).rsplit(".", 1)[0] + ".",
         "a.b.c",
         "garbage",
         "é",
     ],
 )
-def test_a_token_of_another_key_or_algorithm_is_refused(service: Make, token: str) -> None:
-    assert outcome(service(), token) == "token_invalid"
+def test_token_of_another_key_or_algorithm_is_refused(make_api: MakeApi, token: str) -> None:
+    assert read_outcome(make_api(), token) == "token_invalid"
 
 
 @pytest.mark.parametrize("header", ["", "Basic cm9vdDpyb290", "Bearer", "bearer-ish x", "Token x"])
-def test_a_header_without_a_bearer_token_is_no_authentication(service: Make, header: str) -> None:
-    answer = service().client.get(STATS, headers={"Authorization": header})
+def test_header_without_a_bearer_token_is_401(make_api: MakeApi, header: str) -> None:
+    answer = make_api().client.get(STATS, headers={"Authorization": header})
     assert answer.status_code == 401
     assert answer.json["error"]["code"] in {"authentication_required", "token_invalid"}
 
 
-def test_a_token_in_a_query_or_another_cookie_is_ignored(service: Make) -> None:
-    api = service()
-    api.client.set_cookie("access_token_cookie", signed(CLAIMS))
-    assert api.get(STATS, jwt=signed(CLAIMS)).status_code == 401
+def test_token_in_a_query_or_in_a_cookie_of_another_name_is_ignored(make_api: MakeApi) -> None:
+    api = make_api()
+    api.client.set_cookie("access_token_cookie", encode_token(CLAIMS))
+    assert api.get(STATS, jwt=encode_token(CLAIMS)).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -143,49 +145,59 @@ def test_a_token_in_a_query_or_another_cookie_is_ignored(service: Make) -> None:
         ({"aud": "jobmon"}, "token_invalid"),
     ],
 )
-def test_issuer_and_audience_are_checked_where_they_are_set(
-    service: Make, claims: dict[str, Any], expected: int | str
+def test_issuer_and_audience_of_the_settings_are_checked(
+    make_api: MakeApi, claims: dict[str, Any], expected: int | str
 ) -> None:
-    api = service(jwt_issuer="https://id", jwt_audience="jobmon")
-    assert outcome(api, signed(CLAIMS | claims)) == expected
-    assert outcome(api, api.token()) == 200  # an issued token has both
+    api = make_api(jwt_issuer="https://id", jwt_audience="jobmon")
+    assert read_outcome(api, encode_token(CLAIMS | claims)) == expected
+    assert read_outcome(api, api.token()) == 200  # an issued token has both
 
 
 @pytest.mark.parametrize(("key", "algorithm"), [(KEY, "RS256"), (KEY, "PS512"), (EC_KEY, "ES256")])
-def test_an_identity_providers_public_key(service: Make, key: Any, algorithm: str) -> None:
-    api = service(jwt_secret_key=None, jwt_public_key=pem(key), jwt_algorithm=algorithm)
-    assert outcome(api, signed(CLAIMS, key, algorithm)) == 200
-    assert outcome(api, signed(CLAIMS)) == "token_invalid"
-    assert outcome(api, signed(CLAIMS, OTHER_KEY, "RS256")) == "token_invalid"
-    assert outcome(api, signed(CLAIMS, None, "none")) == "token_invalid"
+def test_only_tokens_of_the_configured_public_key_are_accepted(
+    make_api: MakeApi, key: Any, algorithm: str
+) -> None:
+    api = make_api(
+        jwt_secret_key=None, jwt_public_key=encode_public_key(key), jwt_algorithm=algorithm
+    )
+    assert read_outcome(api, encode_token(CLAIMS, key, algorithm)) == 200
+    assert read_outcome(api, encode_token(CLAIMS)) == "token_invalid"
+    assert read_outcome(api, encode_token(CLAIMS, OTHER_KEY, "RS256")) == "token_invalid"
+    assert read_outcome(api, encode_token(CLAIMS, None, "none")) == "token_invalid"
 
 
-def test_a_public_key_cannot_be_used_as_a_shared_secret(service: Make) -> None:
-    api = service(jwt_secret_key=None, jwt_public_key=pem(KEY), jwt_algorithm="RS256")
-    header, payload, _ = signed(CLAIMS).split(".")
+def test_public_key_cannot_be_used_as_a_shared_secret(make_api: MakeApi) -> None:
+    api = make_api(
+        jwt_secret_key=None, jwt_public_key=encode_public_key(KEY), jwt_algorithm="RS256"
+    )
+    header, payload, _ = encode_token(CLAIMS).split(".")
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(
-        f"{header}.{payload}".encode(), pem(KEY).encode()
+        f"{header}.{payload}".encode(), encode_public_key(KEY).encode()
     )
     forged = f"{header}.{payload}.{jwt.utils.base64url_encode(signature).decode()}"
-    assert outcome(api, forged) == "token_invalid"
+    assert read_outcome(api, forged) == "token_invalid"
 
 
-def test_another_role_can_be_given_the_permission(service: Make) -> None:
-    api = service(role_permissions={"ops": frozenset({ADMIN_DASHBOARD})})
-    assert outcome(api, signed({"sub": "x", "role": "ops"})) == 200
-    assert outcome(api, signed({"sub": "x", "role": "dev"})) == "permission_denied"
+def test_settings_can_give_the_permission_to_another_role(make_api: MakeApi) -> None:
+    api = make_api(role_permissions={"ops": frozenset({ADMIN_DASHBOARD})})
+    assert read_outcome(api, encode_token({"sub": "x", "role": "ops"})) == 200
+    assert read_outcome(api, encode_token({"sub": "x", "role": "dev"})) == "permission_denied"
 
 
 class Provider:
-    """An identity provider's key endpoint that counts its requests."""
+    """An identity provider's key endpoint that counts its `requests`.
+
+    While it is `dripping`, an answer never ends: it sends one byte after another, in the headers if
+    `drips_headers`, otherwise in the body. `disconnected` is set when its client closes.
+    """
 
     def __init__(self) -> None:
         self.keys: dict[str, rsa.RSAPrivateKey] = {"one": KEY}
-        self.more: list[dict[str, Any]] = []
+        self.more_keys: list[dict[str, Any]] = []  # as JWKs
         self.requests = 0
-        self.broken = False
-        self.body: bytes | None = None
-        self.redirect = ""
+        self.is_broken = False
+        self.body: bytes | None = None  # replaces the document with the keys
+        self.redirect = ""  # the target of the next answer, which is a redirect
         self.dripping = self.drips_headers = False
         self.disconnected = threading.Event()
         provider = self
@@ -206,7 +218,7 @@ class Provider:
 
             def answer(self) -> None:
                 self.drip(b"H", when=provider.drips_headers)
-                self.send_response(500 if provider.broken else 200)
+                self.send_response(500 if provider.is_broken else 200)
                 self.end_headers()
                 self.drip(b" ", when=not provider.drips_headers)
                 keys = json.dumps(provider.document()).encode()
@@ -229,13 +241,13 @@ class Provider:
                 json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": kid, "alg": "RS256"}
                 for kid, key in self.keys.items()
             ]
-            + self.more
+            + self.more_keys
         }
 
     @classmethod
     @contextmanager
     def listening(cls) -> Iterator["Provider"]:
-        """A provider that answers while the block runs."""
+        """A provider that listens while the block runs."""
         provider = cls()
         serve = provider.server.serve_forever
         thread = threading.Thread(target=serve, kwargs={"poll_interval": 0.01})
@@ -255,164 +267,175 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def jwks(service: Make, provider: Provider) -> Api:
-    return service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
+def jwks(make_api: MakeApi, provider: Provider) -> Api:
+    return make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
 
 
-def sign_token(kid: str | None, key: Any = KEY, **claims: Any) -> str:
-    return signed(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
+def make_provider_token(kid: str | None, key: Any = KEY, **claims: Any) -> str:
+    """A token with this key id in its header, signed with the provider's key or with `key`."""
+    return encode_token(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
 
 
 def test_keys_are_fetched_once_and_cached(jwks: Api, provider: Provider) -> None:
-    assert [outcome(jwks, sign_token("one")) for _ in range(5)] == [200] * 5
+    assert [read_outcome(jwks, make_provider_token("one")) for _ in range(5)] == [200] * 5
     assert provider.requests == 1
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        sign_token("unknown"),
-        sign_token(None, OTHER_KEY),
-        sign_token("one", OTHER_KEY),
-        signed(CLAIMS, kid="one"),
-        signed(CLAIMS),
+        make_provider_token("unknown"),
+        make_provider_token(None, OTHER_KEY),
+        make_provider_token("one", OTHER_KEY),
+        encode_token(CLAIMS, kid="one"),
+        encode_token(CLAIMS),
         "garbage",
     ],
-    ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "neither", "garbage"],
+    ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "HMAC without kid", "garbage"],
 )
-def test_a_token_without_a_key_that_verifies_it_is_refused(jwks: Api, token: str) -> None:
-    assert outcome(jwks, token) == "token_invalid"
+def test_token_that_no_key_of_the_provider_verifies_is_refused(jwks: Api, token: str) -> None:
+    assert read_outcome(jwks, token) == "token_invalid"
 
 
-def test_a_rotated_key_is_picked_up(
+def test_new_key_is_accepted_and_the_removed_key_is_refused(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, sign_token("one")) == 200
+    assert read_outcome(jwks, make_provider_token("one")) == 200
     provider.keys = {"two": OTHER_KEY}
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert outcome(jwks, sign_token("two", OTHER_KEY)) == 200
-    assert outcome(jwks, sign_token("one")) == "token_invalid"
+    assert read_outcome(jwks, make_provider_token("two", OTHER_KEY)) == 200
+    assert read_outcome(jwks, make_provider_token("one")) == "token_invalid"
 
 
-def test_unknown_kids_do_not_fetch_the_keys_again_and_again(jwks: Api, provider: Provider) -> None:
+def test_unknown_key_ids_fetch_the_keys_only_once(jwks: Api, provider: Provider) -> None:
     for number in range(20):
-        assert outcome(jwks, sign_token(f"kid-{number}")) == "token_invalid"
+        assert read_outcome(jwks, make_provider_token(f"kid-{number}")) == "token_invalid"
     assert provider.requests == 1
 
 
-def test_a_provider_that_is_unreachable_is_503(
+def test_failing_provider_is_503_and_is_not_requested_again_before_the_cooldown(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider.broken = True
-    answer = jwks.get(STATS, token=sign_token("one"))
+    provider.is_broken = True
+    answer = jwks.get(STATS, token=make_provider_token("one"))
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "identity_provider_unavailable"
     assert int(answer.headers["Retry-After"]) > 0
-    assert outcome(jwks, sign_token(None)) == "identity_provider_unavailable"
+    assert read_outcome(jwks, make_provider_token(None)) == "identity_provider_unavailable"
     assert provider.requests == 1
-    provider.broken = False
+    provider.is_broken = False
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
-    assert outcome(jwks, sign_token("one")) == 200
+    assert read_outcome(jwks, make_provider_token("one")) == 200
 
 
-def test_cached_keys_stay_valid_while_the_provider_is_unreachable(
+def test_cached_keys_stay_valid_while_the_provider_fails(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, sign_token("one")) == 200
-    provider.broken = True
+    assert read_outcome(jwks, make_provider_token("one")) == 200
+    provider.is_broken = True
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
-    assert outcome(jwks, sign_token("one")) == 200
+    assert read_outcome(jwks, make_provider_token("one")) == 200
     assert provider.requests == 2
 
 
-def test_a_key_that_the_provider_has_removed_is_refused_by_the_request_that_fetches(
+def test_removed_key_is_refused_by_the_same_request_that_fetches_the_keys(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request whose fetch finds the key removed still accepts a token of this key."""
-    assert outcome(jwks, sign_token("one")) == 200
+    """Catches a request that fetches the keys and still accepts a token of a removed key."""
+    assert read_outcome(jwks, make_provider_token("one")) == 200
     provider.keys = {"two": OTHER_KEY}
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_LIFESPAN_S", 0)
-    assert outcome(jwks, sign_token("one")) == "token_invalid"
+    assert read_outcome(jwks, make_provider_token("one")) == "token_invalid"
 
 
-def test_a_slow_provider_delays_no_cached_key_and_is_disconnected(
+def test_slow_provider_does_not_delay_tokens_of_cached_keys_and_is_disconnected(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, sign_token("one")) == 200
+    assert read_outcome(jwks, make_provider_token("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", 2)
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_REFRESH_S", 0)
     for drips_headers in (False, True):
         provider.disconnected.clear()
         provider.drips_headers, provider.dripping = drips_headers, True
-        assert outcome(jwks, sign_token("one")) == 200
-        assert not provider.disconnected.is_set()  # the answer above came before the provider's
-        assert outcome(jwks, sign_token("two", OTHER_KEY)) == "identity_provider_unavailable"
+        assert read_outcome(jwks, make_provider_token("one")) == 200
+        assert not provider.disconnected.is_set()  # the request did not wait for the provider
+        assert (
+            read_outcome(jwks, make_provider_token("two", OTHER_KEY))
+            == "identity_provider_unavailable"
+        )
         assert provider.disconnected.wait(PATIENCE_S)
         provider.dripping = False
-        eventually(lambda: outcome(jwks, sign_token("two")) == "token_invalid")
+        eventually(lambda: read_outcome(jwks, make_provider_token("two")) == "token_invalid")
     provider.keys["two"] = OTHER_KEY
-    eventually(lambda: outcome(jwks, sign_token("two", OTHER_KEY)) == 200)
+    eventually(lambda: read_outcome(jwks, make_provider_token("two", OTHER_KEY)) == 200)
 
 
-def test_an_answer_that_is_too_long_is_refused(jwks: Api, provider: Provider) -> None:
-    provider.more = [{"kid": "x" * 10_000}] * 100
-    assert outcome(jwks, sign_token("one")) == "identity_provider_unavailable"
+def test_answer_of_the_provider_that_is_too_long_is_refused(jwks: Api, provider: Provider) -> None:
+    provider.more_keys = [{"kid": "x" * 10_000}] * 100
+    assert read_outcome(jwks, make_provider_token("one")) == "identity_provider_unavailable"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"keys": {}}', b'{"keys": []}', b"[" * 100_000])
-def test_an_answer_without_keys_is_503(jwks: Api, provider: Provider, body: bytes) -> None:
+def test_answer_of_the_provider_without_keys_is_503(
+    jwks: Api, provider: Provider, body: bytes
+) -> None:
     provider.body = body
-    assert outcome(jwks, sign_token("one")) == "identity_provider_unavailable"
-    assert outcome(jwks, sign_token(None)) == "identity_provider_unavailable"
+    assert read_outcome(jwks, make_provider_token("one")) == "identity_provider_unavailable"
+    assert read_outcome(jwks, make_provider_token(None)) == "identity_provider_unavailable"
 
 
-def test_few_requests_wait_for_an_unknown_key(
+def test_only_a_few_requests_wait_for_an_unknown_key(
     jwks: Api, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(jwks, sign_token("one")) == 200
+    assert read_outcome(jwks, make_provider_token("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", PATIENCE_S)
     provider.dripping = True
     with ThreadPoolExecutor(jwks_module.MAX_WAITING + 1) as pool:
         waiting = [
-            pool.submit(outcome, jwks, sign_token("two")) for _ in range(jwks_module.MAX_WAITING)
+            pool.submit(read_outcome, jwks, make_provider_token("two"))
+            for _ in range(jwks_module.MAX_WAITING)
         ]
-        # Once MAX_WAITING requests wait, one more is answered at once.
-        one_more = pool.submit(outcome, jwks, sign_token("two"))
-        ended = eventually(lambda: [call for call in (*waiting, one_more) if call.done()])
+        # While MAX_WAITING requests wait, a further one is refused without a wait.
+        further = pool.submit(read_outcome, jwks, make_provider_token("two"))
+        ended = eventually(lambda: [call for call in (*waiting, further) if call.done()])
         assert [call.result() for call in ended] == ["identity_provider_unavailable"]
         provider.dripping = False
 
 
-def test_a_token_without_a_kid_is_accepted_if_one_key_is_for_the_algorithm(
-    service: Make, provider: Provider
+def test_token_without_a_key_id_is_accepted_if_only_one_key_is_for_the_algorithm(
+    make_api: MakeApi, provider: Provider
 ) -> None:
-    def opens(*more: dict[str, Any], algorithm: str = "RS256", key: Any = KEY) -> int | str:
-        provider.more = list(more)
-        api = service(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm=algorithm)
-        return outcome(api, signed(CLAIMS, key, algorithm))
+    def try_token(*keys: dict[str, Any], algorithm: str = "RS256", key: Any = KEY) -> int | str:
+        """The outcome of a token that is signed with `key`, if the provider has `keys`, too."""
+        provider.more_keys = list(keys)
+        api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm=algorithm)
+        return read_outcome(api, encode_token(CLAIMS, key, algorithm))
 
     another = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "two"}
     another.pop("key_ops", None)
     elliptic = json.loads(ECAlgorithm.to_jwk(EC_KEY.public_key()))
-    assert opens() == 200
-    assert opens(another) == "token_invalid"
-    assert opens(another | {"alg": "PS256"}) == 200
-    assert opens(another | {"use": "enc"}) == 200
-    assert opens(another | {"key_ops": ["encrypt"]}) == 200
-    assert opens(elliptic) == 200
-    assert opens(elliptic, algorithm="ES256", key=EC_KEY) == 200
-    assert opens(elliptic, elliptic, algorithm="ES256", key=EC_KEY) == "token_invalid"
-    assert opens(another, algorithm="PS256", key=OTHER_KEY) == 200  # the key names no algorithm
-    assert opens(another, algorithm="PS256") == "token_invalid"
+    assert try_token() == 200
+    assert try_token(another) == "token_invalid"
+    assert try_token(another | {"alg": "PS256"}) == 200
+    assert try_token(another | {"use": "enc"}) == 200
+    assert try_token(another | {"key_ops": ["encrypt"]}) == 200
+    assert try_token(elliptic) == 200
+    assert try_token(elliptic, algorithm="ES256", key=EC_KEY) == 200
+    assert try_token(elliptic, elliptic, algorithm="ES256", key=EC_KEY) == "token_invalid"
+    # `another` names no algorithm, so it can be for PS256; KEY is only for RS256.
+    assert try_token(another, algorithm="PS256", key=OTHER_KEY) == 200
+    assert try_token(another, algorithm="PS256") == "token_invalid"
 
 
-def test_a_redirect_to_keys_is_followed_but_not_away_from_https(provider: Provider) -> None:
+def test_redirect_of_the_provider_is_followed_but_not_from_https_to_another_scheme(
+    provider: Provider,
+) -> None:
     provider.redirect = provider.url
     assert download.download(provider.url, time.monotonic() + PATIENCE_S)
     request = urllib.request.Request("https://id.example/keys")
@@ -422,18 +445,20 @@ def test_a_redirect_to_keys_is_followed_but_not_away_from_https(provider: Provid
             redirects.redirect_request(request, None, 302, "", Message(), target)
 
 
-def test_the_token_command_prints_a_token_that_works(service: Make) -> None:
-    api = service()
+def test_token_command_prints_a_valid_token_for_an_hour(make_api: MakeApi) -> None:
+    api = make_api()
     runner = api.app.test_cli_runner()
     result = runner.invoke(args=["token", "--sub", "ada", "--role", "admin"])
-    assert outcome(api, result.output.strip()) == 200
+    assert read_outcome(api, result.output.strip()) == 200
     claims = jwt.decode(result.output.strip(), SECRET, ["HS256"])
     assert (claims["sub"], claims["role"]) == ("ada", "admin")
     assert claims["exp"] - claims["iat"] == 3_600
 
 
-def test_the_token_command_needs_a_secret(service: Make) -> None:
-    api = service(jwt_secret_key=None, jwt_public_key=pem(KEY), jwt_algorithm="RS256")
+def test_token_command_without_a_secret_is_an_error(make_api: MakeApi) -> None:
+    api = make_api(
+        jwt_secret_key=None, jwt_public_key=encode_public_key(KEY), jwt_algorithm="RS256"
+    )
     result = api.app.test_cli_runner().invoke(args=["token", "--sub", "ada", "--role", "admin"])
     assert result.exit_code == 1
     assert "JOBMON_JWT_SECRET_KEY is not set" in result.output

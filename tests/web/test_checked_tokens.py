@@ -1,5 +1,5 @@
-"""Tokens that were checked before: catches a token that is accepted though it is expired, not
-valid yet, or signed by a key that the identity provider has withdrawn."""
+"""Tokens that were checked before: catches a token that is accepted although it has expired, is
+not valid yet, or was signed with a key that the identity provider has removed."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ OTHER_KEY: Any = object()
 
 
 @pytest.mark.parametrize(
-    ("claims", "is_valid"),
+    ("offsets_s", "is_valid"),
     [
         ({}, True),
         ({"exp": 60}, True),
@@ -28,23 +28,24 @@ OTHER_KEY: Any = object()
     ],
 )
 def test_times_are_compared_with_the_clock_at_each_use(
-    claims: dict[str, int], is_valid: bool
+    offsets_s: dict[str, int], is_valid: bool
 ) -> None:
+    """`offsets_s` has the times in the token as seconds from now."""
     now = int(time.time())
-    absolute = {name: now + offset for name, offset in claims.items()} | {"sub": "ada"}
+    claims = {name: now + offset_s for name, offset_s in offsets_s.items()} | {"sub": "ada"}
     checked = CheckedTokens(LEEWAY_S)
-    checked.add("token", absolute)
-    assert checked.find_claims("token") == (absolute if is_valid else None)
+    checked.add("token", claims)
+    assert checked.find_claims("token") == (claims if is_valid else None)
 
 
-def test_only_the_same_token_is_found() -> None:
+def test_another_token_is_not_found() -> None:
     checked = CheckedTokens(LEEWAY_S)
     checked.add("token", {"sub": "ada"})
     assert checked.find_claims("token.") is None
     assert checked.find_claims("\ud800") is None
 
 
-def test_a_token_is_checked_again_when_its_key_has_changed() -> None:
+def test_token_must_be_checked_again_when_its_key_has_changed_or_is_gone() -> None:
     keys = {"one": KEY}
     checked = CheckedTokens(LEEWAY_S, keys.get)
     checked.add("token", {"sub": "ada"}, "one", KEY)
@@ -55,7 +56,7 @@ def test_a_token_is_checked_again_when_its_key_has_changed() -> None:
     assert checked.find_claims("token") is None
 
 
-def test_the_tokens_that_were_used_last_are_kept() -> None:
+def test_only_the_most_recently_used_tokens_are_kept() -> None:
     checked = CheckedTokens(LEEWAY_S)
     checked.add("used", {})
     for number in range(MAX_TOKENS):

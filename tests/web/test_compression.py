@@ -15,8 +15,8 @@ FILES = ("/dashboard/static/jobmon.css", "/dashboard/static/jobmon.js", "/openap
 
 
 @pytest.fixture
-def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the contents that are compressed from now on."""
+def compressed_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes in bytes of the contents that are compressed during the test."""
     sizes: list[int] = []
     assets._read_files.cache_clear()
     for library in (brotli, gzip):
@@ -31,29 +31,33 @@ def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_file_is_compressed_once(api: Api, compressed: list[int], path: str) -> None:
-    plain = api.client.get(path)
-    assert "Content-Encoding" not in plain.headers
+def test_file_is_compressed_once_for_each_encoding(
+    api: Api, compressed_sizes: list[int], path: str
+) -> None:
+    uncompressed = api.client.get(path)
+    assert "Content-Encoding" not in uncompressed.headers
     for encoding, decode in (("br", brotli.decompress), ("gzip", gzip.decompress)):
         for _ in range(3):
             answer = api.client.get(path, headers={"Accept-Encoding": f"{encoding}, x"})
             assert answer.headers["Content-Encoding"] == encoding
-            assert decode(answer.data) == plain.data
-            assert answer.headers["ETag"] != plain.headers["ETag"]
+            assert decode(answer.data) == uncompressed.data
+            assert answer.headers["ETag"] != uncompressed.headers["ETag"]
             assert "Accept-Encoding" in answer.headers["Vary"]
             headers = {"Accept-Encoding": encoding, "If-None-Match": answer.headers["ETag"]}
             unchanged = api.client.get(path, headers=headers)
             assert (unchanged.status_code, unchanged.data) == (304, b"")
-    assert compressed == [len(plain.data)] * 2
+    assert compressed_sizes == [len(uncompressed.data)] * 2
 
 
 @pytest.mark.parametrize("accepted", ["identity", "zstd", ""])
-def test_a_caller_that_accepts_no_encoding_gets_the_plain_file(api: Api, accepted: str) -> None:
+def test_caller_that_accepts_no_known_encoding_gets_the_uncompressed_file(
+    api: Api, accepted: str
+) -> None:
     answer = api.client.get(FILES[0], headers={"Accept-Encoding": accepted})
     assert "Content-Encoding" not in answer.headers
     assert answer.data.startswith((assets.FOLDER / "jobmon.css").read_bytes()[:100])
 
 
-def test_a_small_file_is_not_compressed(api: Api) -> None:
+def test_small_file_is_not_compressed(api: Api) -> None:
     answer = api.client.get("/dashboard/static/icon.svg", headers={"Accept-Encoding": "br"})
     assert "Content-Encoding" not in answer.headers

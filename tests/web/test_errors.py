@@ -1,4 +1,4 @@
-"""Failures: catches a wrong status or code, a body of another form, a check that comes too
+"""Error answers: catches a wrong status or code, a body of another form, a check that comes too
 late, and an answer that reveals internals."""
 
 import threading
@@ -41,32 +41,34 @@ def assert_error(answer: Any, status: int, code: str, *, details: bool = False) 
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_no_token_is_401_before_anything_else_is_checked(idle_api: Api, path: str) -> None:
+def test_request_without_a_token_is_401_before_its_query_is_checked(
+    idle_api: Api, path: str
+) -> None:
     answer = idle_api.get(path, page="nonsense", cursor="!")
     assert_error(answer, 401, "authentication_required")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_an_expired_token_is_401_with_its_own_code(idle_api: Api, path: str) -> None:
+def test_expired_token_is_401_with_its_own_code(idle_api: Api, path: str) -> None:
     answer = idle_api.get(path, token=idle_api.token(seconds=-60))
     assert_error(answer, 401, "token_expired")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_a_malformed_token_is_401(idle_api: Api, path: str) -> None:
+def test_malformed_token_is_401(idle_api: Api, path: str) -> None:
     answer = idle_api.get(path, token="not.a.token")
     assert_error(answer, 401, "token_invalid")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", [QUEUE, STATS])
-def test_a_caller_without_permission_is_403_even_with_a_bad_query(idle_api: Api, path: str) -> None:
+def test_caller_without_permission_is_403_even_with_a_bad_query(idle_api: Api, path: str) -> None:
     assert_error(idle_api.get_as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
 
 
-def test_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
+def test_job_of_another_owner_and_a_missing_job_have_the_same_answer(
     api: Api, watched: Any
 ) -> None:
     watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
@@ -81,18 +83,18 @@ def test_a_job_of_another_owner_and_a_missing_job_have_the_same_answer(
 @pytest.mark.parametrize(
     "path", ["/favicon.ico", "/nope", "/admin", "/admin/jobs/none", "/admin/jobs/queue/a", "/jobs/"]
 )
-def test_an_unknown_route_is_404(idle_api: Api, path: str) -> None:
+def test_unknown_route_is_404(idle_api: Api, path: str) -> None:
     assert_error(idle_api.get(path), 404, "not_found")
 
 
-def test_an_id_may_contain_slashes(idle_api: Api) -> None:
+def test_job_id_may_contain_slashes(idle_api: Api) -> None:
     assert_error(idle_api.get("/jobs/a/b"), 401, "authentication_required")
     assert_error(idle_api.get_as_owner("/jobs/a/b", "ada"), 403, "access_denied")
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
 @pytest.mark.parametrize("path", [*PROTECTED, "/healthz", "/readyz"])
-def test_a_method_that_is_not_allowed_is_405_with_allow(
+def test_method_that_is_not_allowed_is_405_with_the_allowed_methods(
     idle_api: Api, path: str, method: str
 ) -> None:
     answer = getattr(idle_api.client, method)(path)
@@ -125,7 +127,7 @@ def test_a_method_that_is_not_allowed_is_405_with_allow(
         ("cursor", "c" * 4_097),
     ],
 )
-def test_a_bad_parameter_is_422_and_is_named(
+def test_invalid_parameter_is_422_and_is_named(
     idle_api: Api, path: str, parameter: str, value: Any
 ) -> None:
     answer = idle_api.get_as_admin(path, **{parameter: value})
@@ -135,7 +137,7 @@ def test_a_bad_parameter_is_422_and_is_named(
     assert parameter in error["message"]
 
 
-def test_all_bad_parameters_are_named_at_once(idle_api: Api) -> None:
+def test_several_invalid_parameters_are_named_in_one_answer(idle_api: Api) -> None:
     answer = idle_api.get_as_admin(QUEUE, page="x", per_page="0", status="s" * 201)
     assert set(answer.json["error"]["details"]) == {"page", "per_page", "status"}
 
@@ -149,7 +151,7 @@ def test_all_bad_parameters_are_named_at_once(idle_api: Api) -> None:
         ({"to": [f"{NEXT_DATE}T01:00:00Z", f"{NEXT_DATE}T02:00:00Z"]}, "to"),
     ],
 )
-def test_a_window_outside_of_all_dates_or_given_twice_is_422(
+def test_window_that_no_date_can_express_or_with_a_repeated_bound_is_422(
     idle_api: Api, path: str, query: dict[str, Any], parameter: str
 ) -> None:
     answer = idle_api.get_as_admin(path, **query)
@@ -160,11 +162,13 @@ def test_a_window_outside_of_all_dates_or_given_twice_is_422(
 @pytest.mark.parametrize(
     "query", [{"page": "1", "per_page": "100"}, {"status": ["a", ""]}, {"type": ""}, {"other": "x"}]
 )
-def test_a_good_or_unknown_parameter_is_no_error(idle_api: Api, query: dict[str, Any]) -> None:
+def test_valid_empty_and_unknown_parameters_are_accepted(
+    idle_api: Api, query: dict[str, Any]
+) -> None:
     assert idle_api.get_as_admin(QUEUE, **query).status_code == 200
 
 
-def test_too_many_requests_are_429_for_their_owner_only(
+def test_too_many_requests_are_429_only_for_the_owner_of_their_token(
     watched: Any, make_settings: Callable[..., Settings]
 ) -> None:
     api = Api(create_app(make_settings(rate_limit="2/hour"), watched.client))
@@ -177,7 +181,7 @@ def test_too_many_requests_are_429_for_their_owner_only(
     assert api.get("/healthz").status_code == 200
 
 
-def test_a_lost_storage_of_the_rate_limit_does_not_stop_the_monitor(
+def test_unreachable_storage_of_the_rate_limit_refuses_no_request(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any) -> bool:
@@ -200,20 +204,20 @@ def unreachable(make_settings: Callable[..., Settings]) -> Any:
 
 
 @pytest.mark.parametrize("path", [QUEUE, STATS, "/jobs", "/jobs/some-id", "/readyz"])
-def test_a_database_that_is_unreachable_is_503_with_retry_after_logged_once(
+def test_unreachable_database_is_503_with_retry_after_and_one_logged_error(
     unreachable: Api, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = unreachable.get_as_admin(path)
     assert_error(answer, 503, "database_unavailable", details=path == "/readyz")
     assert int(answer.headers["Retry-After"]) > 0
-    # Without the line of the request: another test may have left its level at INFO.
+    # Only errors: another test may have enabled the line for each request, at level INFO.
     logged = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(logged) == 1
     assert "ServerSelectionTimeoutError" in logged[0].getMessage()
     assert "hidden" not in answer.text + caplog.text
 
 
-def test_a_database_that_is_unreachable_leaves_healthz_at_200(unreachable: Api) -> None:
+def test_healthz_is_200_while_the_database_is_unreachable(unreachable: Api) -> None:
     answer = unreachable.get("/healthz")
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 
@@ -228,7 +232,7 @@ def test_a_database_that_is_unreachable_leaves_healthz_at_200(unreachable: Api) 
     ],
     ids=lambda fault: type(fault).__name__,
 )
-def test_a_database_that_fails_or_refuses_is_503(
+def test_failing_or_refusing_database_is_503(
     idle_api: Api, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     monkeypatch.setattr(JobStore, "get_job", make_failing(fault))
@@ -240,7 +244,7 @@ def test_a_database_that_fails_or_refuses_is_503(
     assert "hidden" not in answer.text
 
 
-READING_PATHS = [
+API_PATHS = [
     "/jobs",
     "/jobs/some-id",
     QUEUE,
@@ -251,10 +255,8 @@ READING_PATHS = [
     STATS,
     "/admin/jobs/timeseries",
     "/admin/jobs/types",
-    "/dashboard",
-    "/dashboard/jobs",
-    "/dashboard/jobs/some-id",
 ]
+PAGE_PATHS = ["/dashboard", "/dashboard/jobs", "/dashboard/jobs/some-id"]
 
 
 @pytest.fixture(scope="module")
@@ -269,35 +271,35 @@ def indexed(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Sett
     mongo.drop_database("test_web_errors")
 
 
-def answers_while_failing(
+def read_answers_while_failing(
     settings: Settings, mongo: MongoClient[dict[str, Any]], code: int
 ) -> dict[str, TestResponse]:
-    """The answers of every route that reads jobs, while all its commands fail with a code."""
+    """The answers by path, while every command that reads fails with this code."""
     api = Api(create_app(settings))
     commands = ["find", "aggregate", "count", "explain", "getMore"]
     failing = {"failCommands": commands, "errorCode": code, "appName": "jobmon"}
     mongo.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
     headers = {"Authorization": f"Bearer {api.token()}"}
     try:
-        answers = {path: api.client.get(path, headers=headers) for path in READING_PATHS[:-3]}
+        answers = {path: api.client.get(path, headers=headers) for path in API_PATHS}
         api.client.set_cookie(SESSION_COOKIE, api.token(), path="/dashboard", domain="localhost")
-        return answers | {path: api.client.get(path) for path in READING_PATHS[-3:]}
+        return answers | {path: api.client.get(path) for path in PAGE_PATHS}
     finally:
         mongo.admin.command("configureFailPoint", "failCommand", mode="off")
         api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_a_query_that_takes_too_long_is_503_with_a_hint_on_every_route(
+def test_query_that_takes_too_long_is_503_with_a_hint(
     indexed: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    for path, answer in answers_while_failing(indexed, mongo, 50).items():
+    for path, answer in read_answers_while_failing(indexed, mongo, 50).items():
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10"), path
         assert "The query took longer" in answer.text, path
         if not path.startswith("/dashboard"):
             assert_error(answer, 503, "database_unavailable")
 
 
-# Errors of the server for a valid query, by the names of their codes.
+# Errors that the server can return for a valid query: their codes by name.
 DEPLOYMENT_ERRORS = {
     "HostUnreachable": 6,
     "LockTimeout": 24,
@@ -342,7 +344,7 @@ DEPLOYMENT_ERRORS = {
 
 
 @pytest.mark.parametrize("name", DEPLOYMENT_ERRORS)
-def test_an_error_that_the_deployment_causes_is_503(
+def test_error_that_the_deployment_causes_is_503(
     idle_api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     fault = OperationFailure("quoted", DEPLOYMENT_ERRORS[name], {"codeName": name})
@@ -357,7 +359,7 @@ def test_an_error_that_the_deployment_causes_is_503(
 
 
 @pytest.mark.parametrize("label", ["SystemOverloadedError", "TransientTransactionError"])
-def test_an_unknown_code_is_503_if_the_server_labels_it_as_transient(
+def test_error_with_an_unknown_code_is_503_if_its_label_means_temporary(
     idle_api: Api, monkeypatch: pytest.MonkeyPatch, label: str
 ) -> None:
     fault = OperationFailure("hidden", 999_999, {"errorLabels": [label]})
@@ -367,24 +369,27 @@ def test_an_unknown_code_is_503_if_the_server_labels_it_as_transient(
 
 # The driver raises a different error for each code, and retries the query after the last code.
 @pytest.mark.parametrize("code", [13, 43, 11601, 10107])
-def test_every_route_answers_503_while_the_database_ends_queries(
+def test_routes_that_read_answer_503_while_the_database_ends_queries(
     indexed: Settings, mongo: MongoClient[dict[str, Any]], code: int
 ) -> None:
-    for path, answer in answers_while_failing(indexed, mongo, code).items():
+    for path, answer in read_answers_while_failing(indexed, mongo, code).items():
         assert answer.status_code == 503, path
         assert int(answer.headers["Retry-After"]) > 0, path
         if not path.startswith("/dashboard"):
             assert_error(answer, 503, "database_unavailable")
 
 
-class KilledQuery:
+class QueryKiller:
     """Ends a query of jobmon on the real server while the query waits there."""
 
     def __init__(self, database: Database[dict[str, Any]]) -> None:
         self._database = database
 
     def answer(self, request: Callable[[], Any], end_query: Callable[[int], Any]) -> Any:
-        """The answer to a request whose query is ended while it runs."""
+        """Send a request and end its query while it runs; returns the answer.
+
+        `end_query` gets the id of the query's operation on the server.
+        """
         admin, answers = self._database.client.admin, []
         affected = {"shouldCheckForInterrupt": True, "nss": f"{self._database.name}.jobs"}
         admin.command("configureFailPoint", WAIT, mode="alwaysOn", data=affected)
@@ -403,7 +408,7 @@ class KilledQuery:
             "appName": "jobmon",
             "ns": f"{self._database.name}.jobs",
             "failpointMsg": WAIT,
-            # The server looks for a drop only every 10 ms of a query.
+            # A query notices a drop only every 10 ms.
             "microsecs_running": {"$gte": 50_000},
         }
         operations = [{"$currentOp": {"allUsers": True}}, {"$match": own_query}]
@@ -421,12 +426,12 @@ WAYS_TO_END: dict[str, Callable[[Database[dict[str, Any]], int], Any]] = {
 @pytest.mark.parametrize(
     ("path", "way"), [*((QUEUE, way) for way in WAYS_TO_END), ("/dashboard/jobs", "killOp")]
 )
-def test_a_query_that_is_killed_on_the_server_is_503(
+def test_query_that_is_killed_on_the_server_is_503(
     real_api: Api, database: Database[dict[str, Any]], path: str, way: str
 ) -> None:
-    database.jobs.create_index(NEWEST_FIRST)  # without it, each query is tried twice
+    database.jobs.create_index(NEWEST_FIRST)  # without the index, jobmon sends each query twice
     database.jobs.insert_many([{"jobId": f"some-{n}", "status": "dlq"} for n in range(300)])
-    answer = KilledQuery(database).answer(
+    answer = QueryKiller(database).answer(
         lambda: real_api.get_as_admin(path), lambda opid: WAYS_TO_END[way](database, opid)
     )
     assert answer.status_code == 503
@@ -444,7 +449,7 @@ def test_a_query_that_is_killed_on_the_server_is_503(
         WTimeoutError("hidden"),
     ],
 )
-def test_a_fault_of_jobmon_is_500_without_internals_and_logged_once(
+def test_bug_in_jobmon_is_500_without_internals_and_one_logged_error(
     idle_api: Api,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -467,7 +472,7 @@ def make_failing(fault: Exception) -> Callable[..., Any]:
     return fail
 
 
-def test_no_answer_may_be_cached(idle_api: Api) -> None:
+def test_answers_of_the_api_may_not_be_cached(idle_api: Api) -> None:
     for answer in (
         idle_api.get_as_admin(STATS),
         idle_api.get(STATS),

@@ -1,4 +1,4 @@
-"""How JSON is written: catches a value that makes an answer fail, or text that is not JSON."""
+"""The JSON of answers: catches a value that makes an answer fail, and a text that is not JSON."""
 
 import json
 from datetime import UTC, datetime
@@ -21,24 +21,24 @@ from jobmon.web.json_text import JSONProvider, dump_json
         {"nested": [{"large": 10**40}]},
     ],
 )
-def test_json_is_written_as_python_writes_it_but_without_spaces(value: Any) -> None:
+def test_json_is_the_same_as_from_the_standard_library_but_without_spaces(value: Any) -> None:
     assert dump_json(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def test_half_a_surrogate_pair_is_replaced() -> None:
+def test_half_of_a_surrogate_pair_is_replaced() -> None:
     assert dump_json({"text": "a\ud800b", "large": 2**70}) == f'{{"text":"a?b","large":{2**70}}}'
 
 
-def test_other_values_are_written_as_flask_writes_them() -> None:
-    app, number = Flask("test"), UUID(int=7)
+def test_uuids_and_dates_have_the_same_json_as_from_flask() -> None:
+    app, uuid = Flask("test"), UUID(int=7)
     app.json = JSONProvider(app)
     now = datetime.now(UTC)
     with app.test_request_context():
-        answer = app.json.response({"id": number, "at": now})
-        assert answer.get_data(as_text=True).count(" ") == 5  # all of them within the date
-        assert answer.json == json.loads(app.json.dumps({"id": number, "at": now}, indent=2))
+        answer = app.json.response({"id": uuid, "at": now})
+        assert answer.get_data(as_text=True).count(" ") == 5  # in the date: Fri, 27 Nov 2026 …
+        assert answer.json == json.loads(app.json.dumps({"id": uuid, "at": now}, indent=2))
 
 
-def test_a_value_that_json_cannot_express_is_refused() -> None:
+def test_value_that_json_cannot_express_raises() -> None:
     with pytest.raises(TypeError):
         dump_json({"value": object()})

@@ -1,5 +1,5 @@
-"""The claims of a provider about a person: catches a role or subject that is not found where a
-provider states it, or that is taken from a token of somebody else.
+"""Claims of an identity provider: catches a role or subject that is not found where a provider puts
+it, or that is read from another person's token.
 
 Keycloak, Entra ID, Auth0 and Cognito document these claims."""
 
@@ -17,21 +17,21 @@ from jobmon.web.oidc_protocol import read_discovery
 from ..support import identity_provider
 from ..support.identity_provider import CLIENT_ID, CLIENT_SECRET
 
-BACK = "https://jobs.example/dashboard/oidc/callback"
-READ = frozenset({"ADMIN_DASHBOARD"})
-ROLES = {"admin": READ, "Jobs.Admin": READ, "/platform/on call": READ}
-Fake = identity_provider.IdentityProvider
+CALLBACK = "https://jobs.example/dashboard/oidc/callback"
+CAN_READ = frozenset({"ADMIN_DASHBOARD"})
+ROLES = {"admin": CAN_READ, "Jobs.Admin": CAN_READ, "/platform/on call": CAN_READ}
+FakeProvider = identity_provider.IdentityProvider
 SignIn = Callable[..., Identity]
 
 
 @pytest.fixture
-def provider() -> Iterator[Fake]:
-    with Fake.listening() as provider:
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider.listening() as provider:
         yield provider
 
 
 @pytest.fixture
-def connect(make_settings: Callable[..., Settings], provider: Fake) -> Any:
+def connect(make_settings: Callable[..., Settings], provider: FakeProvider) -> Any:
     def connect(**settings: Any) -> IdentityProvider:
         defaults = {
             "oidc_issuer": provider.issuer,
@@ -45,10 +45,10 @@ def connect(make_settings: Callable[..., Settings], provider: Fake) -> Any:
 
 
 @pytest.fixture
-def sign_in(connect: Any, provider: Fake) -> SignIn:
+def sign_in(connect: Any, provider: FakeProvider) -> SignIn:
     def sign_in(**settings: Any) -> Identity:
         client = connect(**settings)
-        flow = client.begin(BACK)
+        flow = client.begin(CALLBACK)
         code = provider.authorize(flow.address).partition("code=")[2].partition("&")[0]
         identity: Identity = client.finish(code, flow)
         return identity
@@ -56,7 +56,9 @@ def sign_in(connect: Any, provider: Fake) -> SignIn:
     return sign_in
 
 
-def test_keycloak_has_realm_roles_in_the_access_token(provider: Fake, sign_in: SignIn) -> None:
+def test_keycloak_has_realm_roles_in_the_access_token(
+    provider: FakeProvider, sign_in: SignIn
+) -> None:
     provider.claims = {"preferred_username": "ada", "azp": CLIENT_ID}
     provider.access_claims = {
         "azp": CLIENT_ID,
@@ -70,7 +72,9 @@ def test_keycloak_has_realm_roles_in_the_access_token(provider: Fake, sign_in: S
     assert (identity.subject, identity.roles) == (provider.subject, ("Jobs.Admin",))
 
 
-def test_entra_has_app_roles_and_groups_in_the_id_token(provider: Fake, sign_in: SignIn) -> None:
+def test_entra_has_app_roles_and_groups_in_the_id_token(
+    provider: FakeProvider, sign_in: SignIn
+) -> None:
     provider.claims = {
         "oid": "00000000-0000-0000-66f3-3332eca7ea81",
         "preferred_username": "ada@shop.example",
@@ -84,7 +88,9 @@ def test_entra_has_app_roles_and_groups_in_the_id_token(provider: Fake, sign_in:
     assert sign_in(role_claim="groups").roles == ("admin",)
 
 
-def test_auth0_has_roles_in_a_claim_that_is_a_url(provider: Fake, sign_in: SignIn) -> None:
+def test_auth0_has_roles_in_a_claim_whose_name_is_a_url(
+    provider: FakeProvider, sign_in: SignIn
+) -> None:
     provider.subject = "auth0|5f7c8ec7c33c6c004bbafe82"
     provider.claims = {"https://company.example/roles": ["admin", "Jobs.Admin"]}
     identity = sign_in(role_claim="https://company.example/roles")
@@ -92,7 +98,9 @@ def test_auth0_has_roles_in_a_claim_that_is_a_url(provider: Fake, sign_in: SignI
     assert identity.roles == ("admin", "Jobs.Admin")
 
 
-def test_cognito_has_groups_in_a_claim_with_a_colon(provider: Fake, sign_in: SignIn) -> None:
+def test_cognito_has_groups_in_a_claim_whose_name_has_a_colon(
+    provider: FakeProvider, sign_in: SignIn
+) -> None:
     provider.claims = {"cognito:groups": ["admin", "eu-west-1_Google"], "cognito:username": "ada"}
     identity = sign_in(role_claim="cognito:groups", subject_claim="cognito:username")
     assert (identity.subject, identity.roles) == ("ada", ("admin",))
@@ -111,14 +119,14 @@ def test_cognito_has_groups_in_a_claim_with_a_colon(provider: Fake, sign_in: Sig
     ],
 )
 def test_only_roles_with_permissions_are_read(
-    provider: Fake, sign_in: SignIn, value: Any, expected: tuple[str, ...]
+    provider: FakeProvider, sign_in: SignIn, value: Any, expected: tuple[str, ...]
 ) -> None:
     provider.claims = {"role": value}
     assert sign_in().roles == expected
 
 
-def test_claims_that_are_in_no_token_are_read_from_userinfo(
-    provider: Fake, sign_in: SignIn
+def test_claims_that_no_token_has_are_read_from_userinfo(
+    provider: FakeProvider, sign_in: SignIn
 ) -> None:
     provider.claims = {}
     provider.userinfo = {"groups": ["admin"], "email": "ada@shop.example"}
@@ -127,10 +135,10 @@ def test_claims_that_are_in_no_token_are_read_from_userinfo(
     provider.claims = {"groups": [], "email": "ada@shop.example"}
     provider.requests.clear()
     assert sign_in(role_claim="groups", subject_claim="email").roles == ()
-    assert "/userinfo" not in provider.requests  # the ID token has both
+    assert "/userinfo" not in provider.requests  # the ID token has both claims
 
 
-def test_claims_about_another_person_are_ignored(provider: Fake, sign_in: SignIn) -> None:
+def test_claims_about_another_person_are_ignored(provider: FakeProvider, sign_in: SignIn) -> None:
     provider.claims = {}
     provider.userinfo = {"sub": "eve", "role": ["admin"]}
     provider.access_claims = {"sub": "eve", "role": ["admin"]}
@@ -138,7 +146,7 @@ def test_claims_about_another_person_are_ignored(provider: Fake, sign_in: SignIn
 
 
 def test_access_token_that_the_provider_did_not_sign_is_ignored(
-    provider: Fake, sign_in: SignIn
+    provider: FakeProvider, sign_in: SignIn
 ) -> None:
     provider.claims = {}
     provider.access_claims = {"role": ["admin"]}
@@ -147,7 +155,9 @@ def test_access_token_that_the_provider_did_not_sign_is_ignored(
     assert sign_in().roles == ()
 
 
-def test_person_without_the_subject_claim_is_refused(provider: Fake, sign_in: SignIn) -> None:
+def test_person_without_the_subject_claim_is_refused(
+    provider: FakeProvider, sign_in: SignIn
+) -> None:
     provider.claims = {"email": 7}
     for claim in ("email", "employee.id"):
         with pytest.raises(ApiError) as caught:
@@ -159,15 +169,19 @@ def test_person_without_the_subject_claim_is_refused(provider: Fake, sign_in: Si
     ("expires_in", "gives_refresh_token", "expected_s"),
     [(300, True, 300), (1, True, 60), (86_400, True, 3_600), (86_400, False, 86_400)],
 )
-def test_identity_is_valid_as_long_as_the_providers_tokens(
-    provider: Fake, sign_in: SignIn, expires_in: int, gives_refresh_token: bool, expected_s: int
+def test_lifetime_of_an_identity_follows_expires_in_within_limits(
+    provider: FakeProvider,
+    sign_in: SignIn,
+    expires_in: int,
+    gives_refresh_token: bool,
+    expected_s: int,
 ) -> None:
     provider.expires_in, provider.gives_refresh_token = expires_in, gives_refresh_token
     assert sign_in().lifetime_s == expected_s
 
 
-def test_identity_without_a_named_lifetime_is_valid_as_long_as_its_id_token(
-    provider: Fake, sign_in: SignIn
+def test_identity_without_expires_in_is_valid_as_long_as_its_id_token(
+    provider: FakeProvider, sign_in: SignIn
 ) -> None:
     provider.expires_in = None
     provider.claims = {"exp": int(time.time()) + 900}
@@ -175,7 +189,7 @@ def test_identity_without_a_named_lifetime_is_valid_as_long_as_its_id_token(
 
 
 def test_renewal_without_an_id_token_reads_the_access_token_and_userinfo(
-    connect: Any, provider: Fake, sign_in: SignIn
+    connect: Any, provider: FakeProvider, sign_in: SignIn
 ) -> None:
     provider.renews_id_token = False
     provider.access_claims = {"role": ["admin"]}
@@ -186,12 +200,12 @@ def test_renewal_without_an_id_token_reads_the_access_token_and_userinfo(
     renewed = connect().renew(first.refresh_token, first.provider_subject)
     assert renewed.roles == ("Jobs.Admin",)
     provider.userinfo = None
-    with pytest.raises(ApiError):  # nothing names the person
+    with pytest.raises(ApiError):  # no answer names the person
         connect().renew(first.refresh_token, first.provider_subject)
 
 
-def test_client_secret_is_posted_where_the_header_is_not_offered(
-    provider: Fake, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+def test_client_secret_is_in_the_form_if_the_provider_does_not_accept_the_header(
+    provider: FakeProvider, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.document = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
     forms = []
@@ -200,52 +214,52 @@ def test_client_secret_is_posted_where_the_header_is_not_offered(
     def record(form: dict[str, str], authorization: str) -> tuple[int, bytes]:
         forms.append(form)
         assert authorization == ""
-        expected = "Basic am9ibW9uOmEgY2xpZW50IHNlY3JldCBvZiB0aGlydHktdHdvIGJ5dGVz"
-        return exchange(form, expected)
+        # The fake provider checks only the header: id and secret in base64.
+        return exchange(form, "Basic am9ibW9uOmEgY2xpZW50IHNlY3JldCBvZiB0aGlydHktdHdvIGJ5dGVz")
 
     monkeypatch.setattr(provider, "exchange", record)
     assert sign_in().subject == "ada"
     assert forms[0]["client_secret"] == CLIENT_SECRET
 
 
-def test_discovery_is_read_once_and_again_after_a_while(
-    connect: Any, provider: Fake, monkeypatch: pytest.MonkeyPatch
+def test_discovery_document_is_cached_and_refreshed(
+    connect: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, path = connect(), "/.well-known/openid-configuration"
     for _ in range(3):
-        client.begin(BACK)
+        client.begin(CALLBACK)
     assert provider.requests.count(path) == 1
     monkeypatch.setattr("jobmon.web.oidc.DISCOVERY_REFRESH_S", 0)
-    client.begin(BACK)
+    client.begin(CALLBACK)
     assert provider.requests.count(path) == 2
-    provider.status = 500  # jobmon goes on with the document it has
-    assert client.begin(BACK).address.startswith(f"{provider.issuer}/authorize?")
+    provider.status = 500  # jobmon still uses the cached document
+    assert client.begin(CALLBACK).address.startswith(f"{provider.issuer}/authorize?")
     provider.status = 0
     provider.document = {"authorization_endpoint": f"{provider.issuer}/new"}
-    assert client.begin(BACK).address.startswith(f"{provider.issuer}/new?")
+    assert client.begin(CALLBACK).address.startswith(f"{provider.issuer}/new?")
 
 
-def test_every_start_has_values_of_its_own(connect: Any) -> None:
+def test_every_sign_in_has_its_own_random_values(connect: Any) -> None:
     client = connect()
-    flows = [client.begin(BACK) for _ in range(20)]
+    flows = [client.begin(CALLBACK) for _ in range(20)]
     for name in ("state", "nonce", "code_verifier"):
         values = {getattr(flow, name) for flow in flows}
         assert len(values) == 20
         assert min(map(len, values)) >= 43  # RFC 7636, 4.1
 
 
-def test_provider_that_hangs_leaves_threads_for_others(
-    connect: Any, provider: Fake, monkeypatch: pytest.MonkeyPatch
+def test_hanging_provider_leaves_threads_for_other_requests(
+    connect: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(threads=2)
     monkeypatch.setattr("jobmon.web.oidc.MAX_WAIT_S", 0.01)
-    with client._slots, pytest.raises(ApiError) as caught:
-        client.begin(BACK)
+    with client._slots, pytest.raises(ApiError) as caught:  # the only slot of two threads
+        client.begin(CALLBACK)
     assert caught.value.status == 503
-    assert client.begin(BACK)
+    assert client.begin(CALLBACK)
 
 
-def test_secret_of_the_client_stays_in_its_own_request(provider: Fake, sign_in: SignIn) -> None:
+def test_client_secret_is_only_in_its_own_request(provider: FakeProvider, sign_in: SignIn) -> None:
     """Catches a header that Authlib adds to the headers that all its requests share."""
     from authlib.oauth2.client import DEFAULT_HEADERS  # noqa: PLC0415
 
@@ -253,8 +267,10 @@ def test_secret_of_the_client_stays_in_its_own_request(provider: Fake, sign_in: 
     assert "Authorization" not in DEFAULT_HEADERS
 
 
-def test_document_of_the_issuer_is_found_with_and_without_a_final_slash(provider: Fake) -> None:
-    without = provider.issuer
-    assert read_discovery(without)["issuer"] == without
-    provider.document = {"issuer": f"{without}/"}
-    assert read_discovery(f"{without}/")["issuer"] == f"{without}/"
+def test_discovery_document_is_found_for_an_issuer_with_and_without_a_final_slash(
+    provider: FakeProvider,
+) -> None:
+    issuer = provider.issuer
+    assert read_discovery(issuer)["issuer"] == issuer
+    provider.document = {"issuer": f"{issuer}/"}
+    assert read_discovery(f"{issuer}/")["issuer"] == f"{issuer}/"

@@ -1,6 +1,6 @@
-"""Below a path of a proxy: catches an address outside of the path, a header that changes links
-though its sender is not trusted or its form is bad, and a path that is served only with or only
-without the prefix."""
+"""jobmon below a path of a proxy: catches an address outside the path, a forwarded prefix that
+changes links although its sender is not trusted or its form is bad, and a path that is served only
+with the prefix or only without it."""
 
 import re
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from ..support.queues import serve_queues
 
 PREFIX = "/tools/jobmon"
 TLS = {"base_url": "https://tools.example"}
-# Attributes and texts of pages that are addresses of this host.
+# Attributes of pages that are paths on this host.
 OWN_ADDRESS = re.compile(r"""=["'](/[^"' ]*)""")
 
 
 @pytest.fixture
-def make(watched: Any, make_settings: Callable[..., Settings], monkeypatch: Any) -> Any:
+def make_api(watched: Any, make_settings: Callable[..., Settings], monkeypatch: Any) -> Any:
     monkeypatch.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
     watched.jobs.insert_one({"jobId": "a/b", "type": "mail", "status": "dlq", "createdBy": "ada"})
 
@@ -70,13 +70,13 @@ def read_addresses(html: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("removed", [True, False], ids=["prefix removed", "prefix kept"])
+@pytest.mark.parametrize("is_prefix_removed", [True, False], ids=["prefix removed", "prefix kept"])
 @pytest.mark.parametrize("queue", ["", "/queues/default"])
 def test_every_address_of_a_page_begins_with_the_prefix(
-    make: Any, queue: str, removed: bool
+    make_api: Any, queue: str, is_prefix_removed: bool
 ) -> None:
-    viewer = signed_in(make(path_prefix=PREFIX, **ACTIONS))
-    start = queue if removed else PREFIX + queue
+    viewer = signed_in(make_api(path_prefix=PREFIX, **ACTIONS))
+    start = queue if is_prefix_removed else PREFIX + queue
     for page in PAGES:
         answer = viewer.get(start + page)
         assert answer.status_code in (200, 302, 404, 422), page
@@ -86,8 +86,8 @@ def test_every_address_of_a_page_begins_with_the_prefix(
         assert answer.status_code == 302 or len(addresses) > 5, page
 
 
-def test_every_linked_page_and_file_answers_below_the_prefix(make: Any) -> None:
-    viewer = signed_in(make(path_prefix=PREFIX, **ACTIONS))
+def test_every_linked_page_and_file_is_served_below_the_prefix(make_api: Any) -> None:
+    viewer = signed_in(make_api(path_prefix=PREFIX, **ACTIONS))
     pages = [viewer.get(page).text for page in PAGES]
     forms = {form["action"] for page in pages for form in Page(page).all("form", method="post")}
     linked = {address.partition("#")[0] for page in pages for address in Page(page).addresses()}
@@ -97,8 +97,8 @@ def test_every_linked_page_and_file_answers_below_the_prefix(make: Any) -> None:
     assert len(linked) > 60
 
 
-def test_redirects_of_the_root_keep_the_prefix(make: Any) -> None:
-    viewer = signed_in(make(path_prefix=PREFIX))
+def test_redirects_of_the_root_keep_the_prefix(make_api: Any) -> None:
+    viewer = signed_in(make_api(path_prefix=PREFIX))
     for path in ("", "/", PREFIX, f"{PREFIX}/", f"{PREFIX}/dashboard/"):
         raw = {"environ_overrides": {"PATH_INFO": path}}
         location = viewer.client.get("/", **raw).headers["Location"]
@@ -107,20 +107,20 @@ def test_redirects_of_the_root_keep_the_prefix(make: Any) -> None:
         assert viewer.get(outside).status_code == 404
 
 
-def test_no_prefix_can_begin_like_a_path_of_jobmon(make: Any) -> None:
-    """Catches a new route below which a prefix would have two meanings."""
-    routes = make(actions=True).app.url_map.iter_rules()
+def test_a_prefix_cannot_begin_with_a_path_of_jobmon(make_api: Any) -> None:
+    """Catches a new route that a prefix could hide: the setting refuses only OWN_PATHS."""
+    routes = make_api(actions=True).app.url_map.iter_rules()
     assert {route.rule.split("/")[1] for route in routes} | {"queues"} == OWN_PATHS | {""}
 
 
-def test_probes_and_the_api_answer_with_and_without_the_prefix(make: Any) -> None:
-    api = make(path_prefix=PREFIX, metrics="open")
+def test_probes_and_the_api_answer_with_and_without_the_prefix(make_api: Any) -> None:
+    api = make_api(path_prefix=PREFIX, metrics="open")
     for path in ("/healthz", "/readyz", "/metrics", "/admin/jobs/stats", "/jobs", "/queues"):
         for prefix in ("", PREFIX):
             assert api.get(prefix + path, token=api.token()).status_code == 200, prefix + path
 
 
-def test_several_queues_keep_prefix_and_queue(watched: Any, tmp_path: Path) -> None:
+def test_links_between_several_queues_keep_the_prefix(watched: Any, tmp_path: Path) -> None:
     api = serve_queues(watched, tmp_path, path_prefix=PREFIX)
     viewer = signed_in(api, role="chief")
     assert viewer.get(f"{PREFIX}/").location == f"{PREFIX}/dashboard/queues"
@@ -131,16 +131,16 @@ def test_several_queues_keep_prefix_and_queue(watched: Any, tmp_path: Path) -> N
     assert f"{PREFIX}/queues/mails/dashboard/jobs" in jobs.addresses()
     for sheet in jobs.all("link", rel="stylesheet"):
         assert str(sheet["href"]).startswith(f"{PREFIX}/dashboard/static/v-")
-    found = viewer.get(f"{PREFIX}/dashboard/queues/find?q=payouts")
-    assert found.location == f"{PREFIX}/queues/payouts/dashboard"
+    answer = viewer.get(f"{PREFIX}/dashboard/queues/find?q=payouts")
+    assert answer.location == f"{PREFIX}/queues/payouts/dashboard"
 
 
-def test_openapi_document_names_the_servers_below_the_prefix(make: Any) -> None:
-    api = make(path_prefix=PREFIX)
+def test_openapi_document_names_the_servers_below_the_prefix(make_api: Any) -> None:
+    api = make_api(path_prefix=PREFIX)
     for path in ("/openapi.json", f"{PREFIX}/queues/default/openapi.json"):
         servers = [server["url"] for server in api.get(path).json["servers"]]
         assert servers == [PREFIX, f"{PREFIX}/queues/{{queue}}"]
-    assert [server["url"] for server in make().get("/openapi.json").json["servers"]] == [
+    assert [server["url"] for server in make_api().get("/openapi.json").json["servers"]] == [
         "/",
         "/queues/{queue}",
     ]
@@ -152,25 +152,25 @@ def read_cookie(answer: Any) -> Any:
     return cookie
 
 
-def test_session_cookie_is_sent_below_the_prefix_only(make: Any) -> None:
-    api = make(path_prefix=PREFIX)
-    for at, name in (({}, "jobmon_session"), (TLS, "__Secure-jobmon_session")):
+def test_session_cookie_is_sent_only_below_the_prefix(make_api: Any) -> None:
+    api = make_api(path_prefix=PREFIX)
+    for base, name in (({}, "jobmon_session"), (TLS, "__Secure-jobmon_session")):
         client = api.app.test_client()
         form = {"token": api.token(), "then": f"{PREFIX}/queues/default/dashboard/jobs?page=1"}
-        signed_in = client.post(f"{PREFIX}/dashboard/session", data=form, **at)
-        assert signed_in.location == form["then"]
-        cookie = read_cookie(signed_in)
-        assert (cookie.key, cookie["path"], cookie["secure"]) == (name, PREFIX, bool(at) or "")
-        for path, status in (("/dashboard", 200), ("/queues/default/dashboard", 200)):
-            assert client.get(PREFIX + path, **at).status_code == status
-        assert client.get("/dashboard", **at).status_code == 401  # the browser has not sent it
-        deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **at))
+        answer = client.post(f"{PREFIX}/dashboard/session", data=form, **base)
+        assert answer.location == form["then"]
+        cookie = read_cookie(answer)
+        assert (cookie.key, cookie["path"], cookie["secure"]) == (name, PREFIX, bool(base) or "")
+        for path in ("/dashboard", "/queues/default/dashboard"):
+            assert client.get(PREFIX + path, **base).status_code == 200
+        assert client.get("/dashboard", **base).status_code == 401  # without the cookie
+        deleted = read_cookie(client.post(f"{PREFIX}/dashboard/sign-out", **base))
         assert (deleted.key, deleted["path"], deleted["max-age"]) == (name, PREFIX, "0")
-        assert client.get(f"{PREFIX}/dashboard", **at).status_code == 401
+        assert client.get(f"{PREFIX}/dashboard", **base).status_code == 401
 
 
-def test_theme_is_kept_in_a_cookie_of_the_prefix(make: Any) -> None:
-    client = make(path_prefix=PREFIX).app.test_client()
+def test_cookie_of_the_theme_has_the_prefix_as_its_path(make_api: Any) -> None:
+    client = make_api(path_prefix=PREFIX).app.test_client()
     (html,) = Page(client.get("/dashboard/sign-in", **TLS).text).all("html")
     name, path = html["data-theme-cookie"], html["data-cookie-path"]
     assert (name, path) == ("__Secure-jobmon_theme", PREFIX)
@@ -179,9 +179,9 @@ def test_theme_is_kept_in_a_cookie_of_the_prefix(make: Any) -> None:
     assert html["data-theme"] == "dark"
 
 
-def test_sign_in_leads_back_to_a_page_below_the_prefix(make: Any) -> None:
-    stranger = Viewer(make(path_prefix=PREFIX).app)
-    page = stranger.page(f"{PREFIX}/dashboard/jobs?status=dlq", 401)
+def test_sign_in_leads_back_to_a_page_below_the_prefix(make_api: Any) -> None:
+    visitor = Viewer(make_api(path_prefix=PREFIX).app)
+    page = visitor.page(f"{PREFIX}/dashboard/jobs?status=dlq", 401)
     (then,) = page.all("input", name="then")
     assert then["value"] == f"{PREFIX}/dashboard/jobs?status=dlq"
 
@@ -198,8 +198,8 @@ def test_sign_in_leads_back_to_a_page_below_the_prefix(make: Any) -> None:
         f"https://evil.example{PREFIX}/dashboard",
     ],
 )
-def test_sign_in_leads_to_no_page_outside_the_prefix(make: Any, target: str) -> None:
-    app: Flask = make(path_prefix=PREFIX).app
+def test_sign_in_never_leads_outside_the_prefix(make_api: Any, target: str) -> None:
+    app: Flask = make_api(path_prefix=PREFIX).app
     client = app.test_client()
     token = Api(app).token()
     answer = client.post("/dashboard/session", data={"token": token, "then": target})
@@ -207,7 +207,7 @@ def test_sign_in_leads_to_no_page_outside_the_prefix(make: Any, target: str) -> 
 
 
 def find_prefix(api: Api, *values: str, path: str = "/dashboard/sign-in") -> str:
-    """The prefix of the addresses of a page, for a request with these X-Forwarded-Prefix lines."""
+    """The prefix of a page's addresses, for a request with these X-Forwarded-Prefix headers."""
     headers = [("X-Forwarded-Prefix", value) for value in values]
     answer = api.client.get(path, headers=headers)
     assert answer.status_code == 200
@@ -215,33 +215,33 @@ def find_prefix(api: Api, *values: str, path: str = "/dashboard/sign-in") -> str
     return str(form["action"]).removesuffix("/dashboard/session")
 
 
-def test_forwarded_prefix_is_read_from_a_trusted_proxy_only(make: Any) -> None:
-    unset, one, two = make(), make(trusted_proxies=1), make(trusted_proxies=2)
-    assert find_prefix(unset, PREFIX) == ""
-    assert find_prefix(one) == ""
-    assert find_prefix(one, PREFIX) == PREFIX
-    assert find_prefix(one, f"{PREFIX}/") == PREFIX
-    assert find_prefix(two, PREFIX) == PREFIX  # one of two proxies removes a path
-    # The nearest proxy adds its value after what it has received.
-    assert find_prefix(one, f"/forged, {PREFIX}") == PREFIX
-    assert find_prefix(one, "/forged", PREFIX) == PREFIX
+def test_forwarded_prefix_is_read_only_from_a_trusted_proxy(make_api: Any) -> None:
+    no_proxy, one_proxy, two_proxies = (make_api(trusted_proxies=count) for count in (0, 1, 2))
+    assert find_prefix(no_proxy, PREFIX) == ""
+    assert find_prefix(one_proxy) == ""
+    assert find_prefix(one_proxy, PREFIX) == PREFIX
+    assert find_prefix(one_proxy, f"{PREFIX}/") == PREFIX
+    assert find_prefix(two_proxies, PREFIX) == PREFIX  # only one of them removes a path
+    # The nearest proxy adds its value after the values that it received.
+    assert find_prefix(one_proxy, f"/forged, {PREFIX}") == PREFIX
+    assert find_prefix(one_proxy, "/forged", PREFIX) == PREFIX
 
 
-def test_setting_is_stronger_than_the_header_of_a_proxy(make: Any) -> None:
-    api = make(trusted_proxies=1, path_prefix=PREFIX)
+def test_path_prefix_setting_overrides_the_header_of_a_proxy(make_api: Any) -> None:
+    api = make_api(trusted_proxies=1, path_prefix=PREFIX)
     assert find_prefix(api, "/other") == PREFIX
-    assert find_prefix(make(trusted_proxies=1, path_prefix=""), "/other") == ""
+    assert find_prefix(make_api(trusted_proxies=1, path_prefix=""), "/other") == ""
 
 
-def test_path_that_a_proxy_has_removed_is_not_removed_again(make: Any) -> None:
-    """Catches `/jobmon/jobmon/metrics` as a way around a proxy that forbids `/jobmon/metrics`."""
-    api = make(trusted_proxies=1, metrics="open")
+def test_path_that_a_proxy_has_removed_is_not_removed_again(make_api: Any) -> None:
+    """Catches `/jobmon/jobmon/metrics`, which a proxy that forbids `/jobmon/metrics` would pass."""
+    api = make_api(trusted_proxies=1, metrics="open")
     headers = {"X-Forwarded-Prefix": PREFIX}
     assert api.client.get("/metrics", headers=headers).status_code == 200
     assert api.client.get(f"{PREFIX}/metrics", headers=headers).status_code == 404
 
 
-BAD = [
+BAD_PREFIXES = [
     "//evil.example",
     "/\\evil.example",
     "https://evil.example",
@@ -264,18 +264,18 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("value", BAD)
-def test_forwarded_prefix_in_a_bad_form_changes_nothing(make: Any, value: str) -> None:
-    api = make(trusted_proxies=1)
+@pytest.mark.parametrize("value", BAD_PREFIXES)
+def test_forwarded_prefix_of_a_bad_form_is_ignored(make_api: Any, value: str) -> None:
+    api = make_api(trusted_proxies=1)
     header = {"X-Forwarded-Prefix": value.encode().decode("latin-1")}
     for path in ("/", "/dashboard/", "/dashboard/sign-in", "/docs", "/openapi.json"):
-        plain, answer = api.client.get(path), api.client.get(path, headers=header)
-        assert answer.data == plain.data, path
-        assert answer.headers.get("Location") == plain.headers.get("Location"), path
+        expected, answer = api.client.get(path), api.client.get(path, headers=header)
+        assert answer.data == expected.data, path
+        assert answer.headers.get("Location") == expected.headers.get("Location"), path
 
 
-def test_external_address_has_scheme_host_port_and_prefix(make: Any) -> None:
-    api, addresses = make(trusted_proxies=1, path_prefix=PREFIX), []
+def test_external_address_has_scheme_host_port_and_prefix(make_api: Any) -> None:
+    api, addresses = make_api(trusted_proxies=1, path_prefix=PREFIX), []
     api.app.add_url_rule("/here", view_func=lambda: addresses.append(external_address("/x")) or "")
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "tools.example:8443"}
     for path in ("/here", f"{PREFIX}/queues/default/here"):
@@ -284,7 +284,7 @@ def test_external_address_has_scheme_host_port_and_prefix(make: Any) -> None:
     assert addresses == 2 * [f"https://tools.example:8443{PREFIX}/x", f"http://localhost{PREFIX}/x"]
 
 
-def test_strict_transport_security_of_a_shared_host_is_left_to_the_proxy(make: Any) -> None:
+def test_strict_transport_security_is_not_sent_below_a_prefix(make_api: Any) -> None:
     for prefix, expected in ((PREFIX, False), ("", True)):
-        answer = make(path_prefix=prefix).client.get("/healthz", **TLS)
+        answer = make_api(path_prefix=prefix).client.get("/healthz", **TLS)
         assert ("Strict-Transport-Security" in answer.headers) is expected

@@ -1,5 +1,5 @@
-"""Several queues in one service: catches a queue that shows jobs of another queue, or waits for
-its database."""
+"""Several queues in one service: catches a queue that shows the jobs of another queue, or waits for
+the database of another one."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,19 +23,19 @@ def queues(watched: Any, tmp_path: Path) -> Api:
     return serve_queues(watched, tmp_path)
 
 
-def ids(api: Api, path: str, role: str = "chief") -> Any:
-    answer = api.get(path, token=api.token("ada", role))
-    return [job["jobId"] for job in answer.json["data"]] if answer.status_code == 200 else answer
+def list_ids(api: Api, path: str) -> list[str]:
+    answer = api.get(path, token=api.token("ada", "chief"))
+    return [job["jobId"] for job in answer.json["data"]]
 
 
 @pytest.mark.parametrize("path", ["/jobs", "/admin/jobs/queue"])
-def test_a_path_without_a_queue_is_about_the_first_one(queues: Api, path: str) -> None:
-    assert ids(queues, path) == ["mails"]
+def test_path_without_a_queue_is_about_the_first_queue(queues: Api, path: str) -> None:
+    assert list_ids(queues, path) == ["mails"]
     for name in ("mails", "payouts", "internal"):
-        assert ids(queues, f"/queues/{name}{path}") == [name]
+        assert list_ids(queues, f"/queues/{name}{path}") == [name]
 
 
-def test_a_job_is_found_in_its_own_queue_only(queues: Api) -> None:
+def test_job_is_found_only_in_its_own_queue(queues: Api) -> None:
     token = queues.token("ada", "user")
     assert queues.get("/queues/payouts/jobs/payouts", token=token).json["jobId"] == "payouts"
     for path in ("/jobs/payouts", "/queues/mails/jobs/payouts"):
@@ -55,13 +55,13 @@ def test_each_queue_needs_its_own_permission(queues: Api) -> None:
     assert refused.json["error"]["message"] == "This needs PAYOUTS."
 
 
-def test_a_permission_of_another_queue_shows_no_jobs_of_others(queues: Api) -> None:
+def test_permission_for_one_queue_shows_no_jobs_of_another_queue(queues: Api) -> None:
     token = queues.token("bob", "payroll")
     assert queues.get("/queues/payouts/jobs/payouts", token=token).status_code == 200
     assert queues.get("/queues/mails/jobs/mails", token=token).status_code == 403
 
 
-def test_a_queue_that_is_closed_to_owners_looks_missing_to_them(queues: Api) -> None:
+def test_queue_that_is_closed_to_owners_looks_missing_to_them(queues: Api) -> None:
     user, admin = queues.token("ada", "user"), queues.token()
     for path, query in (("/jobs", {}), ("/jobs/internal", {}), ("/job", {"id": "internal"})):
         closed, missing = (
@@ -74,7 +74,7 @@ def test_a_queue_that_is_closed_to_owners_looks_missing_to_them(queues: Api) -> 
 
 
 @pytest.mark.parametrize("name", ["mails", "nothing", "..", "%00", "\u00e4", "a" * 500])
-def test_nobody_learns_without_a_token_which_queues_exist(queues: Api, name: str) -> None:
+def test_answers_do_not_reveal_which_queues_exist(queues: Api, name: str) -> None:
     for path in ("/jobs", "/admin/jobs/stats", "/metrics"):
         assert queues.get(f"/queues/{name}{path}").status_code == 401
     refused = queues.get(f"/queues/{name}/admin/jobs/stats", token=queues.token("eve", "user"))
@@ -82,7 +82,7 @@ def test_nobody_learns_without_a_token_which_queues_exist(queues: Api, name: str
 
 
 @pytest.mark.parametrize("path", ["/admin/jobs/stats", "/jobs", "/jobs/a", "/readyz", "/metrics"])
-def test_an_unknown_queue_is_404(queues: Api, path: str) -> None:
+def test_unknown_queue_is_404(queues: Api, path: str) -> None:
     answer = queues.get(f"/queues/nothing{path}", token=queues.token())
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "not_found")
     assert answer.json["error"]["message"] == "There is no queue of this name."
@@ -94,80 +94,80 @@ def test_routes_of_the_service_exist_below_a_queue(queues: Api) -> None:
     assert queues.get("/queues/payouts/nothing").status_code == 404
 
 
-def test_an_export_of_a_queue_has_its_own_jobs(queues: Api) -> None:
+def test_export_of_a_queue_has_its_own_jobs(queues: Api) -> None:
     path = "/queues/payouts/admin/jobs/queue"
     answer = queues.get(path, token=queues.token("ada", "chief"), format="csv")
     assert answer.text.splitlines()[1].startswith("payouts,")
 
 
-def test_a_cursor_of_one_queue_shows_no_job_of_another(queues: Api, watched: Any) -> None:
+def test_cursor_of_one_queue_shows_no_job_of_it_in_another_queue(queues: Api, watched: Any) -> None:
     watched.mails.insert_many([{"jobId": f"m{n}", "type": "mails"} for n in range(3)])
     watched.payouts.insert_many([{"jobId": f"p{n}", "type": "payouts"} for n in range(3)])
     token = queues.token("ada", "chief")
     page = queues.get("/queues/mails/admin/jobs/queue", token=token, per_page=2).json
-    other = queues.get(
+    answer = queues.get(
         "/queues/payouts/admin/jobs/queue", token=token, cursor=page["meta"]["next_cursor"]
     )
-    assert {job["type"] for job in other.json["data"]} <= {"payouts"}
+    assert {job["type"] for job in answer.json["data"]} <= {"payouts"}
 
 
 def test_queues_of_one_deployment_share_a_client(queues: Api) -> None:
-    served = queues.app.extensions["jobmon_queues"]
-    clients = {id(queue.connection.client) for queue in served.open_all()}
+    watched_queues = queues.app.extensions["jobmon_queues"]
+    clients = {id(queue.connection.client) for queue in watched_queues.open_all()}
     assert len(clients) == 1
-    assert served.deployments == 1
+    assert watched_queues.deployments == 1
     settings = queues.app.extensions["jobmon_settings"]
     assert [queue.queue for queue in load_queues(settings)] == ["mails", "payouts", "internal"]
 
 
-def test_the_log_names_the_queue_of_a_request(
+def test_log_line_of_a_request_names_the_queue_in_its_path(
     queues: Api, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "jobmon.request")
     queues.get("/queues/payouts/healthz")
     queues.get("/healthz")
-    named, default = (record.msg for record in caplog.records[-2:])
-    assert named["queue"] == "payouts"  # type: ignore[index]
-    assert "queue" not in default
+    with_queue, without_queue = (record.msg for record in caplog.records[-2:])
+    assert with_queue["queue"] == "payouts"  # type: ignore[index]
+    assert "queue" not in without_queue
 
 
-def queues_in(deployment: str, count: int) -> list[Any]:
+def make_queues(deployment: str, count: int) -> list[Any]:
     settings = SimpleNamespace(mongo_uri=deployment, queues="queues.toml")
     return [SimpleNamespace(name=f"{deployment}{n}", settings=settings) for n in range(count)]
 
 
-class Reads:
+class BlockingRead:
     """A read that blocks for the deployment `frozen` until it is released."""
 
     def __init__(self) -> None:
         self.released = Event()
-        self.begun: Counter[str] = Counter()
+        self.started: Counter[str] = Counter()  # reads by the name of their queue
 
     def __call__(self, queue: Any) -> int:
-        self.begun[queue.name] += 1
+        self.started[queue.name] += 1
         if queue.settings.mongo_uri == "frozen":
             self.released.wait(PATIENCE_S)
-        return self.begun[queue.name]
+        return self.started[queue.name]
 
 
-def test_a_deployment_that_does_not_answer_delays_no_other() -> None:
-    read, responding = Reads(), queues_in("responding", 20)
+def test_deployment_that_does_not_answer_delays_no_other_deployment() -> None:
+    read, responding = BlockingRead(), make_queues("responding", 20)
     reading = QueueReading[int](read)
-    queues = [*queues_in("frozen", 20), *responding]
+    queues = [*make_queues("frozen", 20), *responding]
     names = {queue.name for queue in responding}
     eventually(lambda: reading.read(queues, within_s=0.5).keys() == names)
     read.released.set()
 
 
-def test_a_queue_is_not_read_again_before_the_last_read_has_ended() -> None:
-    read, frozen = Reads(), queues_in("frozen", 20)
+def test_queue_is_not_read_again_while_its_last_read_still_runs() -> None:
+    read, frozen = BlockingRead(), make_queues("frozen", 20)
     reading = QueueReading[int](read)
     for _ in range(3):
         assert reading.read(frozen, within_s=0.1) == {}
     expected = dict.fromkeys((queue.name for queue in frozen[:READERS]), 1)
-    eventually(lambda: read.begun == expected)
+    eventually(lambda: read.started == expected)
     read.released.set()
-    # The result of a read that has not begun is shared, too; after it, a new read begins.
+    # Callers also share the reads that still wait for a thread. Then each queue is read again.
     assert reading.read(frozen, within_s=PATIENCE_S).keys() == {queue.name for queue in frozen}
     assert set(reading.read(frozen, within_s=PATIENCE_S).values()) == {2}
 
@@ -176,13 +176,15 @@ def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
     """Catches a hundred queues of a distant deployment that are read one after the other."""
     barrier = Barrier(READERS, timeout=PATIENCE_S)
     reading = QueueReading[int](lambda _: barrier.wait())
-    assert len(reading.read(queues_in("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS
+    assert (
+        len(reading.read(make_queues("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS
+    )
 
 
-def test_a_read_that_raises_is_logged_and_stops_no_other_read(
+def test_read_that_raises_is_logged_and_stops_no_other_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    bad, good = queues_in("same", 2)
+    bad, good = make_queues("same", 2)
     reading = QueueReading[float](lambda queue: 1 / (queue is not bad))
     for _ in range(2):
         assert reading.read([bad, good], within_s=PATIENCE_S) == {good.name: 1}
@@ -190,8 +192,8 @@ def test_a_read_that_raises_is_logged_and_stops_no_other_read(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_lines_that_a_read_logs_name_its_queue() -> None:
+def test_log_lines_of_a_read_name_its_queue() -> None:
     reading = QueueReading[Any](lambda _: get_contextvars().get("queue"))
-    queues = queues_in("same", 2 * READERS)
+    queues = make_queues("same", 2 * READERS)
     assert reading.read(queues, within_s=PATIENCE_S) == {queue.name: queue.name for queue in queues}
     assert "queue" not in get_contextvars()

@@ -1,5 +1,5 @@
-"""Limits of callers and addresses: catches a limit that several workers multiply, a network whose
-addresses are counted separately, and a lost storage that stops the monitor."""
+"""Rate limits: catches a limit that several workers multiply, a network whose addresses are counted
+separately, and an unreachable storage that stops the monitor."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from ..support.commands import database_uri
 STATS = "/admin/jobs/stats"
 
 
-def test_two_apps_count_together_in_a_storage(
+def test_two_apps_with_one_storage_count_together(
     watched: Any,
     make_settings: Callable[..., Settings],
     mongod: Mongod,
@@ -30,13 +30,13 @@ def test_two_apps_count_together_in_a_storage(
     settings = make_settings(rate_limit="5/hour", rate_limit_storage_uri=uri)
     apis = [Api(create_app(settings, watched.client)) for _ in range(2)]
     try:
-        codes = Counter(api.get_as_admin(STATS).status_code for api in apis * 4)
-        assert codes == {200: 5, 429: 3}
+        statuses = Counter(api.get_as_admin(STATS).status_code for api in apis * 4)
+        assert statuses == {200: 5, 429: 3}
     finally:
         database.client.drop_database("limits")
 
 
-def test_a_storage_that_is_unreachable_stops_the_limit_but_not_the_monitor(
+def test_unreachable_storage_stops_the_limit_but_not_the_monitor(
     watched: Any, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = f"mongodb://127.0.0.1:{free_port()}"
@@ -57,16 +57,16 @@ def get_from_address(api: Api, address: str, path: str = STATS, token: str | Non
     return api.client.get(path, headers=headers, environ_base=environment).status_code
 
 
-def test_every_request_of_an_address_is_counted(
+def test_every_request_of_an_address_is_counted_except_probes(
     per_address: Api,
 ) -> None:
     token = per_address.token()
-    counted = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
-    codes = [get_from_address(per_address, "192.0.2.1", *request) for request in counted]
-    assert codes == [401, 404, 200]
-    refused = [(STATS, token), ("/none", None), ("/dashboard", None)]
-    codes = [get_from_address(per_address, "192.0.2.1", *request) for request in refused]
-    assert codes == [429, 429, 429]
+    requests = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
+    statuses = [get_from_address(per_address, "192.0.2.1", *request) for request in requests]
+    assert statuses == [401, 404, 200]
+    requests = [(STATS, token), ("/none", None), ("/dashboard", None)]
+    statuses = [get_from_address(per_address, "192.0.2.1", *request) for request in requests]
+    assert statuses == [429, 429, 429]
     assert get_from_address(per_address, "192.0.2.2", STATS, token) == 200
     assert get_from_address(per_address, "192.0.2.1", "/healthz") == 200
     assert get_from_address(per_address, "192.0.2.1", "/readyz") != 429
@@ -88,11 +88,11 @@ def test_addresses_of_one_network_are_counted_together(
     per_address: Api, addresses: list[str], is_one_network: bool
 ) -> None:
     assert [get_from_address(per_address, address) for address in addresses] == [401] * 3
-    codes = Counter(get_from_address(per_address, address) for address in addresses)
-    assert codes == {429 if is_one_network else 401: 3}
+    statuses = Counter(get_from_address(per_address, address) for address in addresses)
+    assert statuses == {429 if is_one_network else 401: 3}
 
 
-def test_a_refusal_has_retry_after(per_address: Api) -> None:
+def test_refusal_has_the_limit_and_retry_after(per_address: Api) -> None:
     for _ in range(3):
         per_address.get(STATS)
     refused = per_address.get(STATS)
@@ -105,8 +105,7 @@ def test_several_workers_need_a_storage_for_a_limit(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", "s" * 32)
     monkeypatch.setenv("JOBMON_METRICS", "off")
-    # Undo what the hook does to the environment.
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # restored after the hook has changed it
 
     def start(workers: int) -> None:
         config = SimpleNamespace(preload_app=False, http_protocols=["h1"], workers=workers)

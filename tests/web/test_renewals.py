@@ -31,7 +31,7 @@ IDENTITY = Identity(
 
 
 class Provider:
-    """Counts its renewals."""
+    """An identity provider that counts its renewals."""
 
     def __init__(self) -> None:
         self.renewals = 0
@@ -51,17 +51,19 @@ def provider() -> Provider:
     return Provider()
 
 
-def test_processes_of_a_machine_use_a_refresh_token_once(
+def test_renewals_with_a_shared_folder_use_a_refresh_token_once(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
-    processes = [Renewals(keys, tmp_path / "shared") for _ in range(3)]
-    identities = [process.get("token", provider.renew) for process in processes for _ in range(2)]
+    all_renewals = [Renewals(keys, tmp_path / "shared") for _ in range(3)]
+    identities = [
+        renewals.get("token", provider.renew) for renewals in all_renewals for _ in range(2)
+    ]
     assert identities == [replace(IDENTITY, refresh_token="number 1")] * 6
     assert provider.renewals == 1
-    assert processes[0].get("another token", provider.renew).refresh_token == "number 2"
+    assert all_renewals[0].get("another token", provider.renew).refresh_token == "number 2"
 
 
-def test_real_processes_wait_for_the_first_one(tmp_path: Path) -> None:
+def test_simultaneous_processes_renew_only_once(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path
@@ -91,7 +93,9 @@ print(Renewals(keys, Path({str(tmp_path / "shared")!r})).get("token", renew).sub
     assert (tmp_path / "log").read_text() == "renewed\n"
 
 
-def test_failure_is_not_cached(keys: SessionKeys, provider: Provider, tmp_path: Path) -> None:
+def test_failed_renewal_is_not_cached(
+    keys: SessionKeys, provider: Provider, tmp_path: Path
+) -> None:
     def fail() -> Identity:
         raise LookupError
 
@@ -101,10 +105,10 @@ def test_failure_is_not_cached(keys: SessionKeys, provider: Provider, tmp_path: 
     assert renewals.get("token", provider.renew).refresh_token == "number 1"
 
 
-def test_identity_is_cached_for_a_limited_time(
+def test_identity_is_cached_only_for_a_limited_time(
     keys: SessionKeys, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a provider that returns the same refresh token, and gets no further request."""
+    """Catches a refresh token that is never sent again, if its provider accepts it repeatedly."""
     folder = tmp_path / "shared"
     Renewals(keys, folder).get("token", provider.renew)
     monkeypatch.setattr(renewals_module, "KEPT_S", -1)
@@ -112,7 +116,7 @@ def test_identity_is_cached_for_a_limited_time(
     assert provider.renewals == 2
 
 
-def test_files_reveal_nothing_and_are_deleted(
+def test_files_contain_no_secret_and_old_files_are_deleted(
     keys: SessionKeys, provider: Provider, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shared"
@@ -145,7 +149,7 @@ def test_folder_that_others_can_write_is_not_used(
         assert not folder.exists() or not list(folder.iterdir())
 
 
-def test_file_of_another_key_or_form_is_replaced(
+def test_file_of_another_key_or_with_broken_content_is_replaced(
     keys: SessionKeys, provider: Provider, tmp_path: Path, make_settings: Callable[..., Settings]
 ) -> None:
     folder = tmp_path / "shared"

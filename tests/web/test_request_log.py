@@ -1,5 +1,5 @@
-"""One line of the log for each request: catches a request without a line, an id with which a
-caller forges a line, and a query without its request's id."""
+"""The log line of each request: catches a request without a line, a request id that forges a line,
+and a query without the id of its request."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def lines() -> Iterator[list[Any]]:
         yield captured
 
 
-def test_a_request_is_one_line_with_user_route_and_duration(api: Api, lines: list[Any]) -> None:
+def test_request_is_one_line_with_user_route_and_duration(api: Api, lines: list[Any]) -> None:
     answer = api.get_as_owner("/jobs/some-id", "alice")
     (line,) = lines
     duration_ms = line.pop("duration_ms")
@@ -46,7 +46,7 @@ def test_a_request_is_one_line_with_user_route_and_duration(api: Api, lines: lis
     ("path", "status", "route"),
     [(STATS, 401, STATS), ("/nope", 404, None), ("/healthz", 200, "/healthz")],
 )
-def test_a_request_without_token_or_route_is_one_line(
+def test_request_without_token_or_route_is_one_line(
     api: Api, lines: list[Any], path: str, status: int, route: str | None
 ) -> None:
     assert api.get(path).status_code == status
@@ -54,21 +54,22 @@ def test_a_request_without_token_or_route_is_one_line(
     assert (line["status"], line["route"], line["user"]) == (status, route, None)
 
 
-def test_a_forged_token_names_no_user(api: Api, lines: list[Any]) -> None:
+def test_line_of_a_forged_token_has_no_user(api: Api, lines: list[Any]) -> None:
     api.get("/jobs", token=api.token("alice", "user")[:-3] + "abc")
     assert lines[0]["user"] is None
 
 
-def test_an_export_is_logged_when_it_has_been_sent(api: Api, lines: list[Any]) -> None:
+def test_export_is_logged_once_and_after_it_was_sent(api: Api, lines: list[Any]) -> None:
     api.app.extensions["jobmon_connection"].jobs.collection.insert_one({"jobId": "a"})
     answer = api.get_as_admin("/admin/jobs/queue", format="ndjson")
-    sent = answer.get_data()
+    assert lines == []
+    content = answer.get_data()
     answer.close()
-    assert json.loads(sent.splitlines()[0])["jobId"] == "a"
+    assert json.loads(content.splitlines()[0])["jobId"] == "a"
     assert len(lines) == 1
 
 
-def test_the_id_is_the_callers_or_a_new_one(api: Api) -> None:
+def test_request_id_is_from_the_caller_or_new(api: Api) -> None:
     def read_id(**headers: str) -> str:
         return api.client.get("/healthz", headers=headers).headers["X-Request-ID"]
 
@@ -78,9 +79,9 @@ def test_the_id_is_the_callers_or_a_new_one(api: Api) -> None:
     assert all(re.fullmatch("[0-9a-f]{32}", new_id) for new_id in new_ids)
 
 
-@pytest.mark.parametrize("sent", ["", "two words", 'quo"te', "ümlaut", "{json}", "x" * 129])
-def test_an_id_that_is_not_well_formed_is_replaced(api: Api, sent: str) -> None:
-    answer = api.client.get("/healthz", headers={"X-Request-ID": sent})
+@pytest.mark.parametrize("bad_id", ["", "two words", 'quo"te', "ümlaut", "{json}", "x" * 129])
+def test_malformed_request_id_is_replaced(api: Api, bad_id: str) -> None:
+    answer = api.client.get("/healthz", headers={"X-Request-ID": bad_id})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
 
 
@@ -101,7 +102,7 @@ def test_an_id_that_is_not_well_formed_is_replaced(api: Api, sent: str) -> None:
         "/metrics",
     ],
 )
-def test_every_query_carries_the_id(
+def test_every_query_of_a_request_has_its_id_as_comment(
     real_api: Api, database: Database[dict[str, Any]], path: str
 ) -> None:
     headers = {"X-Request-ID": "from-the-edge", "Authorization": f"Bearer {real_api.token()}"}
@@ -112,6 +113,6 @@ def test_every_query_carries_the_id(
         database.command("profile", 0)
     entries = list(database["system.profile"].find({"appName": "jobmon"}))
     comments = {entry["command"].get("comment") for entry in entries}
-    # A cached answer needs no query, and a ping is not a query.
+    # /metrics may need no query: its answer may be cached, and the profiler records no ping.
     assert comments <= {"jobmon from-the-edge"}
     assert comments or path == "/metrics"

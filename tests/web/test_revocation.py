@@ -1,5 +1,5 @@
 """Revoked tokens: catches a revoked token that is accepted by a route or a page, a list that is
-lost or grows for ever, and a fault while the database is unreachable."""
+lost or grows without limit, and a crash while the database is unreachable."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,28 +25,28 @@ from ..conftest import SECRET, Api
 from ..support.commands import database_uri
 from ..support.pages import Viewer
 from ..support.waiting import eventually
-from .test_auth import CLAIMS, outcome, signed, time_from_now
+from .test_auth import CLAIMS, encode_token, read_outcome, time_from_now
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list is read for each request; a test of the cache sets its own time."""
+def _without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the list for each request; the test of the cache sets another time."""
     monkeypatch.setattr(revocation, "CACHE_MS", 0)
 
 
 @pytest.fixture
 def state(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any]]]:
-    """The list's database; the rollups are in `<its name>_rollups`."""
+    """The database of the list; the rollups are in `<its name>_rollups`."""
     yield (state := database.client[f"{database.name}_state"])
     for name in (state.name, f"{state.name}_rollups"):
         database.client.drop_database(name)
 
 
 @pytest.fixture
-def run(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
-    """`jobmon …` for the service under test, with `stdin` on its standard input."""
+def run_jobmon(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
+    """A function that runs `jobmon …` for the service under test, with `stdin` as its input."""
     environment = {
         "JOBMON_MONGO_URI": "mongodb://127.0.0.1:1/never",
         "JOBMON_ROLLUP_URI": mongod.uri,
@@ -69,109 +69,122 @@ def api(
     app.extensions["jobmon_connection"].client.close()
 
 
-def entries(state: Database[dict[str, Any]]) -> dict[str, datetime | None]:
+def read_entries(state: Database[dict[str, Any]]) -> dict[str, datetime | None]:
     documents = state[REVOKED].find({"_id": {"$type": "string"}})
     return {entry["_id"]: entry.get("expiresAt") for entry in documents}
 
 
-def test_a_token_from_standard_input_is_revoked_until_it_expires(
-    api: Api, run: Run, state: Database[dict[str, Any]]
+def test_token_from_standard_input_is_revoked_until_it_expires(
+    api: Api, run_jobmon: Run, state: Database[dict[str, Any]]
 ) -> None:
-    token, other = api.token(seconds=600), api.token(seconds=600)
-    assert [outcome(api, token), outcome(api, other)] == [200, 200]
-    done = run("revoke", "--token-stdin", stdin=f"Bearer {token}\n")
-    assert done.exit_code == 0, done.output
-    assert token not in done.output
-    assert [outcome(api, token), outcome(api, other)] == ["token_invalid", 200]
+    token, valid_token = api.token(seconds=600), api.token(seconds=600)
+    assert [read_outcome(api, token), read_outcome(api, valid_token)] == [200, 200]
+    result = run_jobmon("revoke", "--token-stdin", stdin=f"Bearer {token}\n")
+    assert result.exit_code == 0, result.output
+    assert token not in result.output
+    assert [read_outcome(api, token), read_outcome(api, valid_token)] == ["token_invalid", 200]
     refused = api.get("/jobs", token=token)
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
-    ((entry_id, expires_at),) = entries(state).items()
-    assert done.output == f"revoked: {entry_id}\n"
+    ((entry_id, expires_at),) = read_entries(state).items()
+    assert result.output == f"revoked: {entry_id}\n"
     # The entry expires an hour after its token.
     remaining_s = (expires_at - datetime.now(UTC)).total_seconds()
     assert 3_600 + 590 < remaining_s <= 3_600 + 600
 
 
-def test_a_token_is_revoked_by_its_jti(api: Api, run: Run, state: Database[dict[str, Any]]) -> None:
-    token = signed(CLAIMS | {"jti": "leaked-1", "exp": time_from_now(hours=1)})
-    assert outcome(api, token) == 200
-    assert run("revoke", "leaked-1").output == "revoked: leaked-1\n"
-    assert outcome(api, token) == "token_invalid"
-    assert outcome(api, signed(CLAIMS | {"jti": "LEAKED-1"})) == 200
-    assert entries(state) == {"leaked-1": None}
+def test_token_is_revoked_by_its_jti(
+    api: Api, run_jobmon: Run, state: Database[dict[str, Any]]
+) -> None:
+    token = encode_token(CLAIMS | {"jti": "leaked-1", "exp": time_from_now(hours=1)})
+    assert read_outcome(api, token) == 200
+    assert run_jobmon("revoke", "leaked-1").output == "revoked: leaked-1\n"
+    assert read_outcome(api, token) == "token_invalid"
+    assert read_outcome(api, encode_token(CLAIMS | {"jti": "LEAKED-1"})) == 200
+    assert read_entries(state) == {"leaked-1": None}
 
 
-def test_only_a_token_itself_needs_the_key_to_be_revoked(api: Api, run: Run) -> None:
-    """The collector's container, whose user may write the list, has no key for tokens."""
+def test_revoking_by_id_needs_no_key_but_revoking_a_token_does(api: Api, run_jobmon: Run) -> None:
+    """The container of the collector may write the list, but it has no key for tokens."""
     no_key: dict[str, Any] = {"JOBMON_JWT_SECRET_KEY": None}
-    assert run("revoke", "leaked-2", **no_key).output == "revoked: leaked-2\n"
-    assert outcome(api, signed(CLAIMS | {"jti": "leaked-2"})) == "token_invalid"
-    done = run("revoke", "--token-stdin", stdin=signed(CLAIMS), **no_key)
-    assert done.exit_code == 1
-    assert done.output.startswith(
+    assert run_jobmon("revoke", "leaked-2", **no_key).output == "revoked: leaked-2\n"
+    assert read_outcome(api, encode_token(CLAIMS | {"jti": "leaked-2"})) == "token_invalid"
+    result = run_jobmon("revoke", "--token-stdin", stdin=encode_token(CLAIMS), **no_key)
+    assert result.exit_code == 1
+    assert result.output.startswith(
         "Error: no key to check the token with: set JOBMON_JWT_SECRET_KEY"
     )
 
 
-def test_a_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run: Run) -> None:
-    token, later = signed(CLAIMS | {"iat": 1}), signed(CLAIMS | {"iat": 2})
-    assert run("revoke", "--token-stdin", stdin=token).exit_code == 0
+def test_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run_jobmon: Run) -> None:
+    token, later_token = encode_token(CLAIMS | {"iat": 1}), encode_token(CLAIMS | {"iat": 2})
+    assert run_jobmon("revoke", "--token-stdin", stdin=token).exit_code == 0
     # The same claims in another order are the same token, even if signed again.
-    reordered = signed({"iat": 1, **dict(reversed(CLAIMS.items()))})
-    assert [outcome(api, sent) for sent in (token, reordered, later)] == [
-        "token_invalid",
-        "token_invalid",
-        200,
-    ]
+    reordered = encode_token({"iat": 1, **dict(reversed(CLAIMS.items()))})
+    outcomes = [read_outcome(api, sent_token) for sent_token in (token, reordered, later_token)]
+    assert outcomes == ["token_invalid", "token_invalid", 200]
 
 
-def test_all_tokens_of_a_subject_are_revoked_and_newer_ones_are_valid(api: Api, run: Run) -> None:
-    issued, without_iat = api.token("ada"), signed({"sub": "ada", "role": "admin"})
-    early = signed({"sub": "ada", "role": "admin", "iat": time_from_now(hours=-5), "jti": "x"})
-    of_adam = api.token("adam")
-    done = run("revoke", "--sub", "ada")
-    assert done.output == "revoked: all tokens of ada issued until now\n"
-    assert {outcome(api, token) for token in (issued, without_iat, early)} == {"token_invalid"}
-    assert outcome(api, of_adam) == 200
+def test_all_tokens_of_a_subject_are_revoked_and_newer_tokens_are_valid(
+    api: Api, run_jobmon: Run
+) -> None:
+    issued, without_iat = api.token("ada"), encode_token({"sub": "ada", "role": "admin"})
+    early = encode_token(
+        {"sub": "ada", "role": "admin", "iat": time_from_now(hours=-5), "jti": "x"}
+    )
+    adams_token = api.token("adam")
+    result = run_jobmon("revoke", "--sub", "ada")
+    assert result.output == "revoked: all tokens of ada issued until now\n"
+    assert {read_outcome(api, token) for token in (issued, without_iat, early)} == {"token_invalid"}
+    assert read_outcome(api, adams_token) == 200
     # A token's iat is in whole seconds.
-    eventually(lambda: outcome(api, api.token("ada")) == 200)
-    assert outcome(api, issued) == "token_invalid"
-    # A token's id that looks like a subject's entry is an id.
-    assert run("revoke", "sub adam").exit_code == 0
-    assert outcome(api, of_adam) == 200
+    eventually(lambda: read_outcome(api, api.token("ada")) == 200)
+    assert read_outcome(api, issued) == "token_invalid"
+    # `sub adam` is the id of a token here, although `--list` shows the subject adam like this.
+    assert run_jobmon("revoke", "sub adam").exit_code == 0
+    assert read_outcome(api, adams_token) == 200
 
 
-def test_the_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, run: Run) -> None:
-    assert run("revoke", "--list").output == ""
-    run("revoke", "b")
-    run("revoke", "--token-stdin", stdin=signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800}))
-    assert run("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tforever\n"
-    run("revoke", "--sub", "ada")
-    assert run("revoke", "--list").output.splitlines()[2].startswith("sub ada\tissued before 20")
+def test_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, run_jobmon: Run) -> None:
+    assert run_jobmon("revoke", "--list").output == ""
+    run_jobmon("revoke", "b")
+    run_jobmon(
+        "revoke", "--token-stdin", stdin=encode_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
+    )
+    assert (
+        run_jobmon("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tforever\n"
+    )
+    run_jobmon("revoke", "--sub", "ada")
+    assert (
+        run_jobmon("revoke", "--list")
+        .output.splitlines()[2]
+        .startswith("sub ada\tissued before 20")
+    )
 
 
-def test_revoking_twice_keeps_the_later_end(run: Run, state: Database[dict[str, Any]]) -> None:
-    token = signed(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
+def test_revoking_twice_keeps_the_last_end(
+    run_jobmon: Run, state: Database[dict[str, Any]]
+) -> None:
+    token = encode_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
     for arguments, stdin in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
-        assert run("revoke", *arguments, stdin=stdin).exit_code == 0
-    assert entries(state) == {"a": None}
+        assert run_jobmon("revoke", *arguments, stdin=stdin).exit_code == 0
+    assert read_entries(state) == {"a": None}
 
 
 @pytest.mark.parametrize("exp", [10**15, 253_402_300_799, 10**30])
-def test_a_token_that_expires_after_the_year_9999_is_revoked_for_good(
-    api: Api, run: Run, state: Database[dict[str, Any]], exp: int
+def test_token_that_expires_after_the_year_9999_is_revoked_for_ever(
+    api: Api, run_jobmon: Run, state: Database[dict[str, Any]], exp: int
 ) -> None:
-    token = signed(CLAIMS | {"jti": "a", "exp": exp})
-    assert run("revoke", "--token-stdin", stdin=token).exit_code == 0
-    assert (entries(state), outcome(api, token)) == ({"a": None}, "token_invalid")
+    token = encode_token(CLAIMS | {"jti": "a", "exp": exp})
+    assert run_jobmon("revoke", "--token-stdin", stdin=token).exit_code == 0
+    assert (read_entries(state), read_outcome(api, token)) == ({"a": None}, "token_invalid")
 
 
-def test_an_entry_is_deleted_after_its_token_has_expired(
-    run: Run, api: Api, state: Database[dict[str, Any]]
+def test_entry_is_deleted_after_its_end(
+    run_jobmon: Run, api: Api, state: Database[dict[str, Any]]
 ) -> None:
-    run("revoke", "permanent")  # creates the index
+    run_jobmon("revoke", "permanent")  # creates the index
     state[REVOKED].insert_one({"_id": "expired", "expiresAt": datetime.now(UTC)})
-    eventually(lambda: entries(state) == {"permanent": None})
+    eventually(lambda: read_entries(state) == {"permanent": None})
 
 
 @pytest.mark.parametrize(
@@ -179,17 +192,20 @@ def test_an_entry_is_deleted_after_its_token_has_expired(
     [
         ("", "The token is not valid."),
         ("x.y.z", "The token is not valid."),
-        (signed(CLAIMS, "another secret of thirty-two bytes or more"), "The token is not valid."),
-        (signed(CLAIMS | {"exp": time_from_now(hours=-1)}), "The token has expired."),
+        (
+            encode_token(CLAIMS, "another secret of thirty-two bytes or more"),
+            "The token is not valid.",
+        ),
+        (encode_token(CLAIMS | {"exp": time_from_now(hours=-1)}), "The token has expired."),
     ],
     ids=["nothing", "garbage", "forged", "expired"],
 )
-def test_a_token_that_is_not_valid_is_not_revoked(
-    run: Run, state: Database[dict[str, Any]], token: str, message: str
+def test_invalid_token_is_not_revoked(
+    run_jobmon: Run, state: Database[dict[str, Any]], token: str, message: str
 ) -> None:
-    done = run("revoke", "--token-stdin", stdin=token)
-    assert (done.exit_code, done.output) == (1, f"Error: nothing to revoke: {message}\n")
-    assert entries(state) == {}
+    result = run_jobmon("revoke", "--token-stdin", stdin=token)
+    assert (result.exit_code, result.output) == (1, f"Error: nothing to revoke: {message}\n")
+    assert read_entries(state) == {}
 
 
 @pytest.mark.parametrize(
@@ -204,45 +220,47 @@ def test_a_token_that_is_not_valid_is_not_revoked(
         ("--sub", ""),
     ],
 )
-def test_revoke_takes_exactly_one_of_its_arguments(run: Run, arguments: tuple[str, ...]) -> None:
-    done = run("revoke", *arguments)
-    assert done.exit_code == 2
-    assert "Give one of" in done.output
+def test_revoke_needs_exactly_one_of_its_arguments(
+    run_jobmon: Run, arguments: tuple[str, ...]
+) -> None:
+    result = run_jobmon("revoke", *arguments)
+    assert result.exit_code == 2
+    assert "Give one of" in result.output
 
 
-def test_revoke_while_the_database_is_unreachable_prints_one_line_without_a_password(
-    run: Run,
+def test_revoke_with_an_unreachable_database_prints_one_line_without_the_password(
+    run_jobmon: Run,
 ) -> None:
     unreachable = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/?serverSelectionTimeoutMS=50",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
-    done = CliRunner().invoke(main, ["revoke", "a"], env=unreachable)
-    assert done.exit_code == 1
-    assert done.output.startswith("Error: not revoked: ServerSelectionTimeoutError")
-    assert len(done.output.splitlines()) == 1
-    assert "hidden" not in done.output
+    result = CliRunner().invoke(main, ["revoke", "a"], env=unreachable)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: not revoked: ServerSelectionTimeoutError")
+    assert len(result.output.splitlines()) == 1
+    assert "hidden" not in result.output
 
 
-def test_revoking_ends_the_sessions_that_began_with_the_token(api: Api, run: Run) -> None:
+def test_revoking_ends_the_sessions_that_began_with_the_token(api: Api, run_jobmon: Run) -> None:
     token = api.token()
     viewer = Viewer(api.app)
     assert viewer.post("/dashboard/session", {"token": token}).status_code == 303
     assert viewer.get("/dashboard/jobs").status_code == 200
-    run("revoke", "--token-stdin", stdin=token)
+    run_jobmon("revoke", "--token-stdin", stdin=token)
     assert "no longer valid" in viewer.page("/dashboard/jobs", 401).text
     part = viewer.get("/dashboard/overview", part=True)
     assert (part.status_code, part.headers["HX-Refresh"]) == (401, "true")
-    stranger = Viewer(api.app)
-    refused = stranger.post("/dashboard/session", {"token": token})
+    visitor = Viewer(api.app)
+    refused = visitor.post("/dashboard/session", {"token": token})
     assert "refused=token_invalid" in refused.location
     assert "Set-Cookie" not in refused.headers
-    assert "Token not accepted" in stranger.get(refused.location).text
+    assert "Token not accepted" in visitor.get(refused.location).text
 
 
 class RevokedList:
-    """A collection that fails, or holds one entry."""
+    """A collection with one entry, whose reads fail with `fault` if it is set."""
 
     def __init__(self, fault: Exception | None = None) -> None:
         self.fault = fault
@@ -265,14 +283,14 @@ def revoked_list(monkeypatch: pytest.MonkeyPatch) -> RevokedList:
     return revoked_list
 
 
-def test_the_list_is_read_once_a_second(
+def test_list_is_read_once_a_second(
     real_api: Api, revoked_list: RevokedList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "CACHE_MS", 1_000)
     tokens = RevokedTokens(real_api.app.extensions["jobmon_connection"])
     now = 1_000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    assert [tokens.includes(id_, "ada", 0) for id_ in ("a", "b", "a")] == [True, False, True]
+    assert [tokens.includes(name, "ada", 0) for name in ("a", "b", "a")] == [True, False, True]
     assert revoked_list.reads == 1
     now += 1.1
     assert tokens.includes("a", "ada", 0)
@@ -282,7 +300,7 @@ def test_the_list_is_read_once_a_second(
 ROUTES = ["/jobs", "/jobs/x", "/admin/jobs/stats", "/admin/jobs/queue", "/dashboard/my"]
 
 
-def test_while_the_list_cannot_be_read_routes_are_503_and_come_back(
+def test_routes_are_503_only_while_the_list_cannot_be_read(
     api: Api, revoked_list: RevokedList
 ) -> None:
     revoked_list.fault = AutoReconnect("db.internal:27017")
@@ -290,21 +308,21 @@ def test_while_the_list_cannot_be_read_routes_are_503_and_come_back(
         answer = api.get(path, token=api.token())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2"), path
         assert "internal" not in answer.text
-        # These refusals do not need the list.
+        # A request without a valid token is refused without the list.
         assert api.get(path).status_code == 401, path
         assert api.get(path, token="x.y.z").status_code == 401, path
     refused = Viewer(api.app).post("/dashboard/session", {"token": api.token()})
     assert "refused=database_unavailable" in refused.location
     assert [api.get(path).status_code for path in ("/healthz", "/docs")] == [200] * 2
     assert api.get("/readyz").status_code == 503
-    # Prometheus learns from /metrics that the database is unreachable.
+    # /metrics still answers, so that Prometheus can read that the database is unreachable.
     assert api.get_as_admin("/metrics").status_code == 200
     assert api.get_as_owner("/metrics", "ada").status_code == 403
     revoked_list.fault = None
     assert [api.get_as_admin(path).status_code for path in ROUTES if path != "/jobs/x"] == [200] * 4
 
 
-def test_a_user_who_may_not_read_the_list_is_one_warning_and_no_token_is_refused(
+def test_list_that_the_database_user_may_not_read_is_one_warning_and_refuses_no_token(
     api: Api, revoked_list: RevokedList, caplog: pytest.LogCaptureFixture
 ) -> None:
     revoked_list.fault = OperationFailure("not authorized", 13)
@@ -313,33 +331,36 @@ def test_a_user_who_may_not_read_the_list_is_one_warning_and_no_token_is_refused
 
 
 def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
-    api: Api, run: Run, state: Database[dict[str, Any]]
+    api: Api, run_jobmon: Run, state: Database[dict[str, Any]]
 ) -> None:
     token = api.token()
-    run("revoke", "--token-stdin", stdin=token)
+    run_jobmon("revoke", "--token-stdin", stdin=token)
     state.client.drop_database(f"{state.name}_rollups")
-    assert outcome(api, token) == "token_invalid"
+    assert read_outcome(api, token) == "token_invalid"
     assert api.get("/readyz").status_code == 200
     restarted = Api(create_app(api.app.extensions["jobmon_settings"]))
-    assert outcome(restarted, token) == "token_invalid"
+    assert read_outcome(restarted, token) == "token_invalid"
     restarted.app.extensions["jobmon_connection"].client.close()
 
 
 @pytest.mark.parametrize("lost", ["database", "collection", "entries", "rights"])
-def test_a_list_that_vanishes_is_an_error_and_its_entries_stay_refused(
+def test_lost_list_is_an_error_and_its_tokens_stay_refused(
     api: Api,
-    run: Run,
+    run_jobmon: Run,
     state: Database[dict[str, Any]],
     lost: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    token, good = api.token("ada"), api.token("bob")
-    run("revoke", "--token-stdin", stdin=token)
-    run("revoke", "--sub", "carol")
-    of_carol = signed(CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"})
-    tokens, expected = (token, of_carol, good), [*["token_invalid"] * 2, 200]
-    assert [outcome(api, sent) for sent in tokens] == expected
+    token, valid_token = api.token("ada"), api.token("bob")
+    run_jobmon("revoke", "--token-stdin", stdin=token)
+    run_jobmon("revoke", "--sub", "carol")
+    carols_token = encode_token(
+        CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"}
+    )
+    tokens = (token, carols_token, valid_token)
+    expected = ["token_invalid", "token_invalid", 200]
+    assert [read_outcome(api, sent_token) for sent_token in tokens] == expected
     with monkeypatch.context() as patch:
         match lost:
             case "database":
@@ -352,23 +373,23 @@ def test_a_list_that_vanishes_is_an_error_and_its_entries_stay_refused(
                 unreadable = RevokedList(OperationFailure("not authorized", 13))
                 patch.setattr(RevokedTokens, "_collection", lambda _: unreadable)
         for _ in range(3):
-            assert [outcome(api, sent) for sent in tokens] == expected
-        unready = api.get("/readyz")
-        assert (unready.status_code, unready.json["error"]["code"]) == (503, "revocations_lost")
+            assert [read_outcome(api, sent_token) for sent_token in tokens] == expected
+        answer = api.get("/readyz")
+        assert (answer.status_code, answer.json["error"]["code"]) == (503, "revocations_lost")
         errors = [record for record in caplog.records if record.levelname == "ERROR"]
         assert len([record for record in errors if "list of revoked tokens" in record.message]) == 1
     if lost != "rights":
-        # A process that starts now knows that the list existed, but not its entries.
+        # A new process finds out that the list existed, but it does not know the entries.
         restarted = Api(create_app(api.app.extensions["jobmon_settings"]))
         assert restarted.get("/readyz").status_code == 503
         restarted.app.extensions["jobmon_connection"].client.close()
-        run("revoke", "other")
+        run_jobmon("revoke", "other")
     assert api.get("/readyz").status_code == 200
-    assert [outcome(api, sent) for sent in tokens] == expected
+    assert [read_outcome(api, sent_token) for sent_token in tokens] == expected
 
 
-def test_without_any_list_the_service_is_ready(api: Api) -> None:
-    assert (outcome(api, api.token()), api.get("/readyz").status_code) == (200, 200)
+def test_service_without_a_list_is_ready(api: Api) -> None:
+    assert (read_outcome(api, api.token()), api.get("/readyz").status_code) == (200, 200)
 
 
 def test_init_creates_the_list_so_that_its_loss_is_noticed(
@@ -388,12 +409,12 @@ def test_init_creates_the_list_so_that_its_loss_is_noticed(
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (AutoReconnect("unreachable since the probe looked"), (503, "database_unavailable")),
-        (ExecutionTimeout("busy, and hence ready", 50), (200, None)),
-        (OperationFailure("of an unknown cause", 2), (503, "revocations_lost")),
+        (AutoReconnect("unreachable"), (503, "database_unavailable")),
+        (ExecutionTimeout("slow", 50), (200, None)),
+        (OperationFailure("unknown error", 2), (503, "revocations_lost")),
     ],
 )
-def test_a_list_that_cannot_be_read_is_not_reported_as_lost(
+def test_readiness_depends_on_why_the_list_cannot_be_read(
     api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: tuple[int, str | None]
 ) -> None:
     monkeypatch.setattr(RevokedTokens, "_find", Mock(side_effect=error))
@@ -401,7 +422,7 @@ def test_a_list_that_cannot_be_read_is_not_reported_as_lost(
     assert (answer.status_code, answer.json.get("error", {}).get("code")) == expected
 
 
-def test_an_entry_of_an_unknown_form_refuses_the_id_or_subject_in_it(
+def test_entry_of_an_unknown_form_still_refuses_its_id_or_subject(
     api: Api, state: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches an entry of a later version, or a broken entry, that refuses nothing."""
@@ -413,14 +434,13 @@ def test_an_entry_of_an_unknown_form_refuses_the_id_or_subject_in_it(
         {"_id": 7},
     ]
     state[REVOKED].insert_many(entries)
-    leaked = signed(CLAIMS | {"jti": "leaked"})
-    outcomes = [outcome(api, sent) for sent in (leaked, api.token("ada"), api.token("bob"))]
-    assert outcomes == ["token_invalid"] * 3
-    assert outcome(api, api.token("carol")) == 200
+    tokens = (encode_token(CLAIMS | {"jti": "leaked"}), api.token("ada"), api.token("bob"))
+    assert [read_outcome(api, token) for token in tokens] == ["token_invalid"] * 3
+    assert read_outcome(api, api.token("carol")) == 200
     assert caplog.text.count("neither id nor sub") == 1
 
 
-def test_tokens_with_different_claims_have_different_ids() -> None:
+def test_id_of_a_token_is_its_jti_or_depends_on_all_its_claims() -> None:
     ids = {
         token_id({"jti": jti, "sub": sub, "exp": exp})
         for jti in (None, "")
@@ -431,7 +451,7 @@ def test_tokens_with_different_claims_have_different_ids() -> None:
     assert token_id({"jti": "x", "sub": "a"}) == token_id({"jti": "x", "sub": "b"}) == "x"
 
 
-def test_each_token_that_is_issued_has_its_own_id(api: Api) -> None:
+def test_each_issued_token_has_its_own_id(api: Api) -> None:
     ids = [jwt.decode(api.token(), SECRET, ["HS256"])["jti"] for _ in range(3)]
     assert len(set(ids)) == 3
-    assert all(len(id_) >= 32 for id_ in ids)
+    assert all(len(jti) >= 32 for jti in ids)

@@ -1,5 +1,5 @@
-"""Tokens and sealed cookies of sessions: catches an accepted value that was forged or is for
-another purpose, and a cookie that is too large for a browser."""
+"""Tokens and sealed cookies of sessions: catches a value that is accepted although it was forged or
+is for another purpose, and a cookie that is too large for a browser."""
 
 import secrets
 import time
@@ -18,9 +18,17 @@ from jobmon.web.sessions import Session, SessionKeys, is_session_token
 from jobmon.web.token_commands import _read_token
 
 from ..conftest import SECRET, Api
-from .test_auth import EC_KEY, KEY, STATS, Provider, outcome, pem, sign_token
+from .test_auth import (
+    EC_KEY,
+    KEY,
+    STATS,
+    Provider,
+    encode_public_key,
+    make_provider_token,
+    read_outcome,
+)
 
-Make = Callable[..., Settings]
+MakeSettings = Callable[..., Settings]
 OIDC = {
     "oidc_issuer": "https://id.example",
     "oidc_client_id": "jobmon",
@@ -29,19 +37,21 @@ OIDC = {
 
 
 @pytest.fixture
-def keys(make_settings: Make) -> SessionKeys:
+def keys(make_settings: MakeSettings) -> SessionKeys:
     return SessionKeys(make_settings(**OIDC))
 
 
-def begin(**fields: Any) -> Session:
+def begin_session(**fields: Any) -> Session:
     defaults = {"provider_subject": "7", "refresh_token": "refresh", "id_token": "id"}
     return Session.begin(12, **defaults | fields)
 
 
-def test_token_has_subject_and_roles_at_the_paths_of_the_settings(make_settings: Make) -> None:
+def test_token_has_subject_and_roles_at_the_paths_of_the_settings(
+    make_settings: MakeSettings,
+) -> None:
     paths = {"role_claim": "realm_access.roles", "subject_claim": "https://id.example/user"}
     keys = SessionKeys(make_settings(**OIDC, **paths))
-    session = begin()
+    session = begin_session()
     claims = keys.read_token(keys.issue_token(session, "ada", ["admin", "ops"], 300))
     assert claims["realm_access"] == {"roles": ["admin", "ops"]}
     assert claims["https://id.example/user"] == "ada"
@@ -50,11 +60,13 @@ def test_token_has_subject_and_roles_at_the_paths_of_the_settings(make_settings:
 
 
 def test_token_never_outlives_its_session(keys: SessionKeys) -> None:
-    session = begin()
+    session = begin_session()
     assert keys.read_token(keys.issue_token(session, "a", [], 10**9))["exp"] == session.ends_at
 
 
-def test_forged_token_is_refused(keys: SessionKeys, make_settings: Make) -> None:
+def test_forged_or_incomplete_token_is_refused(
+    keys: SessionKeys, make_settings: MakeSettings
+) -> None:
     now = int(time.time())
     claims = {"iat": now, "exp": now + 60, "jti": "x", "session_ends_at": now + 60, "sub": "root"}
     header = {"kid": sessions_module.KEY_ID}
@@ -63,44 +75,48 @@ def test_forged_token_is_refused(keys: SessionKeys, make_settings: Make) -> None
         assert is_session_token(forged)
         with pytest.raises(jwt.PyJWTError):
             keys.read_token(forged)
-    other = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
+    other_keys = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
     with pytest.raises(jwt.InvalidSignatureError):
-        keys.read_token(other.issue_token(begin(), "root", ["admin"], 60))
+        keys.read_token(other_keys.issue_token(begin_session(), "root", ["admin"], 60))
     for name in claims.keys() - {"sub"}:
         incomplete = {key: value for key, value in claims.items() if key != name}
         with pytest.raises(jwt.MissingRequiredClaimError):
             keys.read_token(jwt.encode(incomplete, keys._signing_key, "HS256", header))
 
 
-def test_sealed_text_is_read_only_for_its_purpose(keys: SessionKeys, make_settings: Make) -> None:
+def test_sealed_text_is_read_only_for_its_purpose(
+    keys: SessionKeys, make_settings: MakeSettings
+) -> None:
     sealed = keys.seal("flow", {"state": "x"})
     assert keys.unseal("flow", sealed) == {"state": "x"}
     assert keys.unseal("session", sealed) is None
     assert keys.unseal_session(sealed) is None
-    other = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
-    changed = [sealed[:-4] + "AAAA", sealed[:40], "", "é", "a.b.c", other.seal("flow", {})]
-    for text in changed:
+    other_keys = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
+    for text in (
+        *(sealed[:-4] + "AAAA", sealed[:40], "", "é", "a.b.c"),
+        other_keys.seal("flow", {}),
+    ):
         assert keys.unseal("flow", text) is None, text
     assert keys.unseal("flow", sealed, max_age_s=-1) is None
 
 
 def test_sealed_session_is_read_until_it_ends(keys: SessionKeys) -> None:
-    session = begin()
+    session = begin_session()
     assert keys.unseal_session(keys.seal_session(session, 4_000)) == session
     ended = replace(session, ends_at=int(time.time()) - 1)
     assert keys.unseal_session(keys.seal_session(ended, 4_000)) is None
-    of_another_version = keys.seal("session", {"id": "x", "ends_at": session.ends_at})
-    assert keys.unseal_session(of_another_version) is None
+    incomplete = keys.seal("session", {"id": "x", "ends_at": session.ends_at})
+    assert keys.unseal_session(incomplete) is None
 
 
 def test_sealed_session_leaves_out_tokens_that_are_too_long(keys: SessionKeys) -> None:
-    long = secrets.token_urlsafe(4_000)
+    long_token = secrets.token_urlsafe(4_000)
     for fields, expected in (
-        ({"id_token": long}, ("refresh", None)),
-        ({"id_token": long, "refresh_token": long}, (None, None)),
-        ({"refresh_token": long}, (None, None)),
+        ({"id_token": long_token}, ("refresh", None)),
+        ({"id_token": long_token, "refresh_token": long_token}, (None, None)),
+        ({"refresh_token": long_token}, (None, None)),
     ):
-        sealed = keys.seal_session(begin(**fields), 4_000)
+        sealed = keys.seal_session(begin_session(**fields), 4_000)
         assert len(sealed) <= 4_000
         session = keys.unseal_session(sealed)
         assert session is not None
@@ -114,43 +130,56 @@ def provider() -> Any:
 
 
 def test_session_is_accepted_with_every_source_of_keys(
-    watched: Any, make_settings: Make, provider: Provider
+    watched: Any, make_settings: MakeSettings, provider: Provider
 ) -> None:
-    """Catches a token of a session that is checked with the keys of other tokens."""
+    """Catches a session's token that is checked with the keys of other tokens."""
     for settings in (
         {},
-        {"jwt_secret_key": None, "jwt_public_key": pem(EC_KEY), "jwt_algorithm": "ES256"},
-        {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"},
+        {
+            "jwt_secret_key": None,
+            "jwt_public_key": encode_public_key(EC_KEY),
+            "jwt_algorithm": "ES256",
+        },
         {"jwt_issuer": "https://another.example", "jwt_audience": "another"},
+        {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"},
     ):
         api = Api(create_app(make_settings(**OIDC, **settings), watched.client))
         keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
-        token = keys.issue_token(begin(), "root", ["admin"], 300)
-        assert [outcome(api, token) for _ in range(2)] == [200, 200], settings
-        assert outcome(api, keys.issue_token(begin(), "root", [], 300)) == "permission_denied"
-        assert outcome(api, keys.issue_token(begin(), "root", ["admin"], -60)) == "token_expired"
-    # The second use of a session's token needs no key of the provider.
-    provider.broken = True
-    assert outcome(api, token) == 200
+        token = keys.issue_token(begin_session(), "root", ["admin"], 300)
+        assert [read_outcome(api, token) for _ in range(2)] == [200, 200], settings
+        assert (
+            read_outcome(api, keys.issue_token(begin_session(), "root", [], 300))
+            == "permission_denied"
+        )
+        assert (
+            read_outcome(api, keys.issue_token(begin_session(), "root", ["admin"], -60))
+            == "token_expired"
+        )
+    # With the last settings, too, a session's token needs no key of the provider.
+    provider.is_broken = True
+    assert read_outcome(api, token) == 200
 
 
-def test_without_a_provider_no_session_is_accepted(
-    watched: Any, make_settings: Make, keys: SessionKeys, provider: Provider
+def test_session_without_a_provider_and_provider_token_with_the_session_key_id_are_refused(
+    watched: Any, make_settings: MakeSettings, keys: SessionKeys, provider: Provider
 ) -> None:
     api = Api(create_app(make_settings(), watched.client))
-    assert outcome(api, keys.issue_token(begin(), "root", ["admin"], 300)) == "token_invalid"
+    assert (
+        read_outcome(api, keys.issue_token(begin_session(), "root", ["admin"], 300))
+        == "token_invalid"
+    )
     settings = {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"}
     api = Api(create_app(make_settings(**OIDC, **settings), watched.client))
-    # A token of the provider that names the key of sessions is not a session's token.
-    assert outcome(api, sign_token(sessions_module.KEY_ID), STATS) == "token_invalid"
+    # The token names the key of sessions, but the provider signed it.
+    assert read_outcome(api, make_provider_token(sessions_module.KEY_ID), STATS) == "token_invalid"
 
 
 def test_revoked_token_stays_revoked_until_its_session_ends(
-    watched: Any, make_settings: Make
+    watched: Any, make_settings: MakeSettings
 ) -> None:
-    """Catches a revocation that is forgotten while the session can still be renewed."""
+    """Catches an entry that is deleted while the session can still be renewed."""
     api = Api(create_app(make_settings(**OIDC), watched.client))
-    session = begin()
+    session = begin_session()
     with api.app.test_request_context():
         keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
         revoked = _read_token(keys.issue_token(session, "ada", [], 60))
