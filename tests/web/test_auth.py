@@ -36,7 +36,7 @@ def make_rsa_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65_537, 2_048)
 
 
-def encode_public_key(key: Any) -> str:
+def to_pem(key: Any) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
@@ -45,7 +45,7 @@ EC_KEY = ec.generate_private_key(ec.SECP256R1())
 CLAIMS = {"sub": "root", "role": "admin"}
 
 
-def encode_token(
+def sign_token(
     claims: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any
 ) -> str:
     return jwt.encode(claims, key, algorithm, headers=header)
@@ -96,22 +96,22 @@ def time_from_now(**distance: float) -> datetime:
 def test_claims_decide_whether_an_admin_route_is_allowed(
     make_api: MakeApi, claims: dict[str, Any], expected: int | str
 ) -> None:
-    assert read_outcome(make_api(), encode_token(claims)) == expected
+    assert read_outcome(make_api(), sign_token(claims)) == expected
 
 
 @pytest.mark.parametrize("role", [None, "user", ["admin"], 7])
 def test_any_valid_token_gives_access_to_the_list_of_own_jobs(make_api: MakeApi, role: Any) -> None:
-    assert read_outcome(make_api(), encode_token({"sub": "ada", "role": role}), "/jobs") == 200
+    assert read_outcome(make_api(), sign_token({"sub": "ada", "role": role}), "/jobs") == 200
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        encode_token(CLAIMS, "another secret of thirty-two bytes or more"),
-        encode_token(CLAIMS, algorithm="HS384"),
-        encode_token(CLAIMS, None, "none"),
-        encode_token(CLAIMS)[:-2],
-        encode_token(CLAIMS).rsplit(".", 1)[0] + ".",
+        sign_token(CLAIMS, "another secret of thirty-two bytes or more"),
+        sign_token(CLAIMS, algorithm="HS384"),
+        sign_token(CLAIMS, None, "none"),
+        sign_token(CLAIMS)[:-2],
+        sign_token(CLAIMS).rsplit(".", 1)[0] + ".",
         "a.b.c",
         "garbage",
         "é",
@@ -130,8 +130,8 @@ def test_header_without_a_bearer_token_is_401(make_api: MakeApi, header: str) ->
 
 def test_token_in_a_query_or_in_a_cookie_of_another_name_is_ignored(make_api: MakeApi) -> None:
     api = make_api()
-    api.client.set_cookie("access_token_cookie", encode_token(CLAIMS))
-    assert api.get(STATS, jwt=encode_token(CLAIMS)).status_code == 401
+    api.client.set_cookie("access_token_cookie", sign_token(CLAIMS))
+    assert api.get(STATS, jwt=sign_token(CLAIMS)).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_issuer_and_audience_of_the_settings_are_checked(
     make_api: MakeApi, claims: dict[str, Any], expected: int | str
 ) -> None:
     api = make_api(jwt_issuer="https://id", jwt_audience="jobmon")
-    assert read_outcome(api, encode_token(CLAIMS | claims)) == expected
+    assert read_outcome(api, sign_token(CLAIMS | claims)) == expected
     assert read_outcome(api, api.token()) == 200  # an issued token has both
 
 
@@ -157,22 +157,18 @@ def test_issuer_and_audience_of_the_settings_are_checked(
 def test_only_tokens_of_the_configured_public_key_are_accepted(
     make_api: MakeApi, key: Any, algorithm: str
 ) -> None:
-    api = make_api(
-        jwt_secret_key=None, jwt_public_key=encode_public_key(key), jwt_algorithm=algorithm
-    )
-    assert read_outcome(api, encode_token(CLAIMS, key, algorithm)) == 200
-    assert read_outcome(api, encode_token(CLAIMS)) == "token_invalid"
-    assert read_outcome(api, encode_token(CLAIMS, OTHER_KEY, "RS256")) == "token_invalid"
-    assert read_outcome(api, encode_token(CLAIMS, None, "none")) == "token_invalid"
+    api = make_api(jwt_secret_key=None, jwt_public_key=to_pem(key), jwt_algorithm=algorithm)
+    assert read_outcome(api, sign_token(CLAIMS, key, algorithm)) == 200
+    assert read_outcome(api, sign_token(CLAIMS)) == "token_invalid"
+    assert read_outcome(api, sign_token(CLAIMS, OTHER_KEY, "RS256")) == "token_invalid"
+    assert read_outcome(api, sign_token(CLAIMS, None, "none")) == "token_invalid"
 
 
 def test_public_key_cannot_be_used_as_a_shared_secret(make_api: MakeApi) -> None:
-    api = make_api(
-        jwt_secret_key=None, jwt_public_key=encode_public_key(KEY), jwt_algorithm="RS256"
-    )
-    header, payload, _ = encode_token(CLAIMS).split(".")
+    api = make_api(jwt_secret_key=None, jwt_public_key=to_pem(KEY), jwt_algorithm="RS256")
+    header, payload, _ = sign_token(CLAIMS).split(".")
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(
-        f"{header}.{payload}".encode(), encode_public_key(KEY).encode()
+        f"{header}.{payload}".encode(), to_pem(KEY).encode()
     )
     forged = f"{header}.{payload}.{jwt.utils.base64url_encode(signature).decode()}"
     assert read_outcome(api, forged) == "token_invalid"
@@ -180,8 +176,8 @@ def test_public_key_cannot_be_used_as_a_shared_secret(make_api: MakeApi) -> None
 
 def test_settings_can_give_the_permission_to_another_role(make_api: MakeApi) -> None:
     api = make_api(role_permissions={"ops": frozenset({ADMIN_DASHBOARD})})
-    assert read_outcome(api, encode_token({"sub": "x", "role": "ops"})) == 200
-    assert read_outcome(api, encode_token({"sub": "x", "role": "dev"})) == "permission_denied"
+    assert read_outcome(api, sign_token({"sub": "x", "role": "ops"})) == 200
+    assert read_outcome(api, sign_token({"sub": "x", "role": "dev"})) == "permission_denied"
 
 
 class Provider:
@@ -273,7 +269,7 @@ def jwks(make_api: MakeApi, provider: Provider) -> Api:
 
 def make_provider_token(kid: str | None, key: Any = KEY, **claims: Any) -> str:
     """A token with this key id in its header, signed with the provider's key or with `key`."""
-    return encode_token(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
+    return sign_token(CLAIMS | claims, key, "RS256", **({"kid": kid} if kid else {}))
 
 
 def test_keys_are_fetched_once_and_cached(jwks: Api, provider: Provider) -> None:
@@ -287,8 +283,8 @@ def test_keys_are_fetched_once_and_cached(jwks: Api, provider: Provider) -> None
         make_provider_token("unknown"),
         make_provider_token(None, OTHER_KEY),
         make_provider_token("one", OTHER_KEY),
-        encode_token(CLAIMS, kid="one"),
-        encode_token(CLAIMS),
+        sign_token(CLAIMS, kid="one"),
+        sign_token(CLAIMS),
         "garbage",
     ],
     ids=["unknown kid", "no kid", "wrong key", "wrong algorithm", "HMAC without kid", "garbage"],
@@ -415,7 +411,7 @@ def test_token_without_a_key_id_is_accepted_if_only_one_key_is_for_the_algorithm
         """The outcome of a token that is signed with `key`, if the provider has `keys`, too."""
         provider.more_keys = list(keys)
         api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm=algorithm)
-        return read_outcome(api, encode_token(CLAIMS, key, algorithm))
+        return read_outcome(api, sign_token(CLAIMS, key, algorithm))
 
     another = json.loads(RSAAlgorithm.to_jwk(OTHER_KEY.public_key())) | {"kid": "two"}
     another.pop("key_ops", None)
@@ -456,9 +452,7 @@ def test_token_command_prints_a_valid_token_for_an_hour(make_api: MakeApi) -> No
 
 
 def test_token_command_without_a_secret_is_an_error(make_api: MakeApi) -> None:
-    api = make_api(
-        jwt_secret_key=None, jwt_public_key=encode_public_key(KEY), jwt_algorithm="RS256"
-    )
+    api = make_api(jwt_secret_key=None, jwt_public_key=to_pem(KEY), jwt_algorithm="RS256")
     result = api.app.test_cli_runner().invoke(args=["token", "--sub", "ada", "--role", "admin"])
     assert result.exit_code == 1
     assert "JOBMON_JWT_SECRET_KEY is not set" in result.output

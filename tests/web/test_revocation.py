@@ -25,7 +25,7 @@ from ..conftest import SECRET, Api
 from ..support.commands import database_uri
 from ..support.pages import Viewer
 from ..support.waiting import eventually
-from .test_auth import CLAIMS, encode_token, read_outcome, time_from_now
+from .test_auth import CLAIMS, read_outcome, sign_token, time_from_now
 
 Run = Callable[..., Result]
 
@@ -95,11 +95,11 @@ def test_token_from_standard_input_is_revoked_until_it_expires(
 def test_token_is_revoked_by_its_jti(
     api: Api, run_jobmon: Run, state: Database[dict[str, Any]]
 ) -> None:
-    token = encode_token(CLAIMS | {"jti": "leaked-1", "exp": time_from_now(hours=1)})
+    token = sign_token(CLAIMS | {"jti": "leaked-1", "exp": time_from_now(hours=1)})
     assert read_outcome(api, token) == 200
     assert run_jobmon("revoke", "leaked-1").output == "revoked: leaked-1\n"
     assert read_outcome(api, token) == "token_invalid"
-    assert read_outcome(api, encode_token(CLAIMS | {"jti": "LEAKED-1"})) == 200
+    assert read_outcome(api, sign_token(CLAIMS | {"jti": "LEAKED-1"})) == 200
     assert read_entries(state) == {"leaked-1": None}
 
 
@@ -107,8 +107,8 @@ def test_revoking_by_id_needs_no_key_but_revoking_a_token_does(api: Api, run_job
     """The container of the collector may write the list, but it has no key for tokens."""
     no_key: dict[str, Any] = {"JOBMON_JWT_SECRET_KEY": None}
     assert run_jobmon("revoke", "leaked-2", **no_key).output == "revoked: leaked-2\n"
-    assert read_outcome(api, encode_token(CLAIMS | {"jti": "leaked-2"})) == "token_invalid"
-    result = run_jobmon("revoke", "--token-stdin", stdin=encode_token(CLAIMS), **no_key)
+    assert read_outcome(api, sign_token(CLAIMS | {"jti": "leaked-2"})) == "token_invalid"
+    result = run_jobmon("revoke", "--token-stdin", stdin=sign_token(CLAIMS), **no_key)
     assert result.exit_code == 1
     assert result.output.startswith(
         "Error: no key to check the token with: set JOBMON_JWT_SECRET_KEY"
@@ -116,10 +116,10 @@ def test_revoking_by_id_needs_no_key_but_revoking_a_token_does(api: Api, run_job
 
 
 def test_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run_jobmon: Run) -> None:
-    token, later_token = encode_token(CLAIMS | {"iat": 1}), encode_token(CLAIMS | {"iat": 2})
+    token, later_token = sign_token(CLAIMS | {"iat": 1}), sign_token(CLAIMS | {"iat": 2})
     assert run_jobmon("revoke", "--token-stdin", stdin=token).exit_code == 0
     # The same claims in another order are the same token, even if signed again.
-    reordered = encode_token({"iat": 1, **dict(reversed(CLAIMS.items()))})
+    reordered = sign_token({"iat": 1, **dict(reversed(CLAIMS.items()))})
     outcomes = [read_outcome(api, sent_token) for sent_token in (token, reordered, later_token)]
     assert outcomes == ["token_invalid", "token_invalid", 200]
 
@@ -127,10 +127,8 @@ def test_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run_jobmon: 
 def test_all_tokens_of_a_subject_are_revoked_and_newer_tokens_are_valid(
     api: Api, run_jobmon: Run
 ) -> None:
-    issued, without_iat = api.token("ada"), encode_token({"sub": "ada", "role": "admin"})
-    early = encode_token(
-        {"sub": "ada", "role": "admin", "iat": time_from_now(hours=-5), "jti": "x"}
-    )
+    issued, without_iat = api.token("ada"), sign_token({"sub": "ada", "role": "admin"})
+    early = sign_token({"sub": "ada", "role": "admin", "iat": time_from_now(hours=-5), "jti": "x"})
     adams_token = api.token("adam")
     result = run_jobmon("revoke", "--sub", "ada")
     assert result.output == "revoked: all tokens of ada issued until now\n"
@@ -148,7 +146,7 @@ def test_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, run_job
     assert run_jobmon("revoke", "--list").output == ""
     run_jobmon("revoke", "b")
     run_jobmon(
-        "revoke", "--token-stdin", stdin=encode_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
+        "revoke", "--token-stdin", stdin=sign_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
     )
     assert (
         run_jobmon("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tforever\n"
@@ -164,7 +162,7 @@ def test_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, run_job
 def test_revoking_twice_keeps_the_last_end(
     run_jobmon: Run, state: Database[dict[str, Any]]
 ) -> None:
-    token = encode_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
+    token = sign_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
     for arguments, stdin in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
         assert run_jobmon("revoke", *arguments, stdin=stdin).exit_code == 0
     assert read_entries(state) == {"a": None}
@@ -174,7 +172,7 @@ def test_revoking_twice_keeps_the_last_end(
 def test_token_that_expires_after_the_year_9999_is_revoked_for_ever(
     api: Api, run_jobmon: Run, state: Database[dict[str, Any]], exp: int
 ) -> None:
-    token = encode_token(CLAIMS | {"jti": "a", "exp": exp})
+    token = sign_token(CLAIMS | {"jti": "a", "exp": exp})
     assert run_jobmon("revoke", "--token-stdin", stdin=token).exit_code == 0
     assert (read_entries(state), read_outcome(api, token)) == ({"a": None}, "token_invalid")
 
@@ -193,10 +191,10 @@ def test_entry_is_deleted_after_its_end(
         ("", "The token is not valid."),
         ("x.y.z", "The token is not valid."),
         (
-            encode_token(CLAIMS, "another secret of thirty-two bytes or more"),
+            sign_token(CLAIMS, "another secret of thirty-two bytes or more"),
             "The token is not valid.",
         ),
-        (encode_token(CLAIMS | {"exp": time_from_now(hours=-1)}), "The token has expired."),
+        (sign_token(CLAIMS | {"exp": time_from_now(hours=-1)}), "The token has expired."),
     ],
     ids=["nothing", "garbage", "forged", "expired"],
 )
@@ -355,9 +353,7 @@ def test_lost_list_is_an_error_and_its_tokens_stay_refused(
     token, valid_token = api.token("ada"), api.token("bob")
     run_jobmon("revoke", "--token-stdin", stdin=token)
     run_jobmon("revoke", "--sub", "carol")
-    carols_token = encode_token(
-        CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"}
-    )
+    carols_token = sign_token(CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"})
     tokens = (token, carols_token, valid_token)
     expected = ["token_invalid", "token_invalid", 200]
     assert [read_outcome(api, sent_token) for sent_token in tokens] == expected
@@ -434,7 +430,7 @@ def test_entry_of_an_unknown_form_still_refuses_its_id_or_subject(
         {"_id": 7},
     ]
     state[REVOKED].insert_many(entries)
-    tokens = (encode_token(CLAIMS | {"jti": "leaked"}), api.token("ada"), api.token("bob"))
+    tokens = (sign_token(CLAIMS | {"jti": "leaked"}), api.token("ada"), api.token("bob"))
     assert [read_outcome(api, token) for token in tokens] == ["token_invalid"] * 3
     assert read_outcome(api, api.token("carol")) == 200
     assert caplog.text.count("neither id nor sub") == 1

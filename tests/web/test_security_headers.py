@@ -1,11 +1,11 @@
 """The protection of browsers: catches an answer without its headers, a policy that allows foreign
 scripts, a redirect to another site, trust in a Host header or an unknown proxy, and a cookie that
-others can read."""
+is sent without TLS."""
 
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import mongomock
 import pytest
@@ -22,16 +22,16 @@ from ..api import test_access as access
 from ..conftest import SECRET, Api, unconfigured_log
 from ..support.pages import PART
 from ..support.request_lines import capture_requests
-from .test_auth import CLAIMS, signed, time_from_now
+from .test_auth import CLAIMS, sign_token, time_from_now
 
-Answered = list[tuple[str, Any]]  # each answer with its request
+Answers = list[tuple[str, Any]]  # each request, such as `GET /jobs`, with its answer
 TLS = {"base_url": "https://jobs.example"}
 JSON_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Callable[..., Api]]:
-    """The service over one job, with settings of the test."""
+def make_api() -> Iterator[Callable[..., Api]]:
+    """A function that makes the service over one job; its arguments are settings."""
     uri = "mongodb://127.0.0.1/watched"
     client: Any = mongomock.MongoClient(uri, tz_aware=True)
     client.watched.jobs.insert_one({"jobId": "adas", "createdBy": "ada"})
@@ -40,18 +40,19 @@ def service() -> Iterator[Callable[..., Api]]:
         return Api(create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET, **options), client))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})  # mongomock cannot
+        # mongomock cannot count activity.
+        patched.setattr("jobmon.rollup.series.count_activity", lambda *_: {})
         yield make
 
 
 @pytest.fixture(scope="module")
-def app(service: Callable[..., Api]) -> Flask:
-    return service().app
+def app(make_api: Callable[..., Api]) -> Flask:
+    return make_api().app
 
 
 @pytest.fixture
 def api(app: Flask) -> Api:
-    """A client without cookies of other tests."""
+    """The shared service with a new client, which has no cookies of other tests."""
     return Api(app)
 
 
@@ -68,8 +69,8 @@ ROUTES = [
     )
     for path in routes.values()
 ]
-# Requests in addition to all routes with and without a token: (method, path, options).
-ODD: list[tuple[str, str, dict[str, Any]]] = [
+# Requests besides the GET and HEAD of all routes: (method, path, options of the client).
+OTHER_REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", "/nope", {}),
     ("GET", "/jobs/", {}),
     ("GET", "/", {"environ_overrides": {"PATH_INFO": "//jobs"}}),
@@ -95,31 +96,31 @@ ODD: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-def request_all(api: Api, **options: Any) -> Answered:
-    """Every kind of answer."""
+def request_all(api: Api, **options: Any) -> Answers:
+    """The answers to ROUTES and OTHER_REQUESTS, with and without a token; HEAD only with one."""
     admin = {"Authorization": f"Bearer {api.token()}"}
     requests = [("GET", path, {"headers": headers}) for path in ROUTES for headers in ({}, admin)]
     requests += [("HEAD", path, {"headers": admin}) for path in ROUTES]
-    requests += ODD + [
-        (method, path, more | {"headers": more.get("headers", {}) | admin})
-        for method, path, more in ODD
+    requests += OTHER_REQUESTS + [
+        (method, path, fields | {"headers": fields.get("headers", {}) | admin})
+        for method, path, fields in OTHER_REQUESTS
     ]
     client = api.app.test_client(use_cookies=False)
     return [
-        (f"{method} {path}", client.open(path, method=method, **more, **options))
-        for method, path, more in requests
+        (f"{method} {path}", client.open(path, method=method, **fields, **options))
+        for method, path, fields in requests
     ]
 
 
 @pytest.fixture(scope="module")
-def answered(app: Flask) -> Answered:
-    """Every kind of answer, requested once."""
+def answers(app: Flask) -> Answers:
+    """The answers to all requests, sent once for all tests."""
     return request_all(Api(app))
 
 
-def test_every_answer_has_the_protecting_headers(answered: Answered) -> None:
+def test_every_answer_has_the_protecting_headers(answers: Answers) -> None:
     statuses = set()
-    for request, answer in answered:
+    for request, answer in answers:
         statuses.add(answer.status_code)
         headers = answer.headers
         assert headers["X-Content-Type-Options"] == "nosniff", request
@@ -137,7 +138,7 @@ def test_every_answer_has_the_protecting_headers(answered: Answered) -> None:
     assert statuses == {200, 302, 303, 308, 401, 403, 404, 405, 413, 422, 429, 503}
 
 
-def test_a_fault_has_the_protecting_headers(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_has_the_protecting_headers(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     for fault, status in ((RuntimeError("x"), 500), (AutoReconnect("x"), 503)):
 
         def fail(*_: Any, fault: Exception = fault, **__: Any) -> Any:
@@ -157,14 +158,14 @@ def parse_policy(answer: Any) -> dict[str, list[str]]:
     return {part[0]: part[1:] for part in parts}
 
 
-def test_no_policy_allows_foreign_script_or_frames(answered: Answered) -> None:
-    for request, answer in answered:
+def test_no_policy_allows_foreign_scripts_or_frames(answers: Answers) -> None:
+    for request, answer in answers:
         policy = parse_policy(answer)
         assert policy["default-src"] == ["'none'"], request
         assert policy["base-uri"] == ["'none'"], request
         assert policy["frame-ancestors"] == ["'none'"], request
         assert policy["form-action"] in (["'none'"], ["'self'"]), request
-        # Only 'self' anywhere; the viewer of /docs has icons in its style sheet.
+        # Only the own origin; /docs also has icons in its style sheet.
         is_docs = request.split()[1] == "/docs"
         allowed = {"'none'", "'self'"} | ({"data:"} if is_docs else set())
         assert {source for sources in policy.values() for source in sources} <= allowed, request
@@ -173,31 +174,31 @@ def test_no_policy_allows_foreign_script_or_frames(answered: Answered) -> None:
             assert answer.headers["Content-Security-Policy"] == JSON_POLICY, request
 
 
-def test_pages_have_nothing_inline(answered: Answered) -> None:
-    pages = [answer for _, answer in answered if answer.mimetype == "text/html"]
+def test_pages_have_nothing_inline(answers: Answers) -> None:
+    pages = [answer for _, answer in answers if answer.mimetype == "text/html"]
     assert len(pages) > 20
     for answer in pages:
         assert not re.search(r"<script(?![^>]*\bsrc=)", answer.text)
         assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", answer.text)
 
 
-def test_strict_transport_security_is_sent_over_tls_only(api: Api) -> None:
+def test_strict_transport_security_is_sent_over_tls(api: Api) -> None:
     for request, answer in request_all(api, **TLS):
         values = answer.headers.getlist("Strict-Transport-Security")
         assert values == ["max-age=31536000; includeSubDomains"], request
 
 
-def test_answers_about_jobs_are_not_stored(answered: Answered) -> None:
-    for request, answer in answered:
-        caching = answer.headers["Cache-Control"]
+def test_only_static_files_may_be_cached(answers: Answers) -> None:
+    for request, answer in answers:
+        cache_control = answer.headers["Cache-Control"]
         if "/dashboard/static/" in request and request.endswith("/jobmon.css"):
-            assert caching in ("no-cache", "public, max-age=31536000, immutable"), request
+            assert cache_control in ("no-cache", "public, max-age=31536000, immutable"), request
         else:
-            assert caching == "no-store", request
+            assert cache_control == "no-store", request
 
 
-def test_texts_have_a_charset(answered: Answered) -> None:
-    for request, answer in answered:
+def test_texts_have_a_charset(answers: Answers) -> None:
+    for request, answer in answers:
         if answer.data and answer.mimetype.startswith("text/"):
             assert "charset=utf-8" in answer.content_type.lower(), request
 
@@ -205,16 +206,16 @@ def test_texts_have_a_charset(answered: Answered) -> None:
 EVIL = "evil.example"
 
 
-def test_no_answer_repeats_the_host_header(api: Api) -> None:
+def test_no_answer_contains_the_host_header(api: Api) -> None:
     for hosts in ({"Host": EVIL}, {"Host": "localhost", "X-Forwarded-Host": EVIL}):
         for path in [*ROUTES, "", "//jobs", "//dashboard", "/jobs//x", "///", "/dashboard/jobs//a"]:
             for bearer in ({}, {"Authorization": f"Bearer {api.token()}"}):
-                raw = {"environ_overrides": {"PATH_INFO": path}}
-                answer = api.client.get("/", headers=hosts | bearer, **raw)
+                raw_path = {"environ_overrides": {"PATH_INFO": path}}
+                answer = api.client.get("/", headers=hosts | bearer, **raw_path)
                 assert EVIL not in answer.text + str(answer.headers), path
 
 
-def test_a_redirect_never_leads_to_another_site(api: Api) -> None:
+def test_redirect_never_leads_to_another_site(api: Api) -> None:
     targets = [f"//{EVIL}", f"/\\{EVIL}", f"https://{EVIL}", f"/dashboard\r\nLocation: //{EVIL}"]
     admin, locations = {"Authorization": f"Bearer {api.token()}"}, []
     for target in targets:
@@ -231,8 +232,8 @@ def test_a_redirect_never_leads_to_another_site(api: Api) -> None:
         f"/%2f{EVIL}",
         f"/dashboard/%0d%0aLocation:%20//{EVIL}",
     ):
-        raw = {"environ_overrides": {"PATH_INFO": path}}
-        location = api.client.get("/", **raw).headers.get("Location", "")
+        raw_path = {"environ_overrides": {"PATH_INFO": path}}
+        location = api.client.get("/", **raw_path).headers.get("Location", "")
         assert EVIL not in location, path
     assert set(locations) == {"/dashboard", "/dashboard/sign-in"}
 
@@ -244,52 +245,63 @@ ONE_PROXY = {
 }
 
 
-def logged(request: Callable[[], Any]) -> list[Any]:
-    """The lines that are logged during a request."""
+def capture_lines(request: Callable[[], Any]) -> list[Any]:
+    """The lines that a request logs."""
     with capture_requests() as lines:
         request()
     return lines
 
 
-def perceive(api: Api, **headers: str) -> tuple[str, bool, bool]:
-    """The caller's address, whether it uses TLS, and whether a form of https://jobs.example is
-    accepted."""
+class Caller(NamedTuple):
+    """What jobmon knows of a caller: `accepts_form`, if the form is from https://jobs.example."""
+
+    address: str
+    uses_tls: bool
+    accepts_form: bool
+
+
+DIRECT = Caller("127.0.0.1", uses_tls=False, accepts_form=False)
+BEHIND_PROXY = Caller("203.0.113.9", uses_tls=True, accepts_form=True)
+
+
+def read_caller(api: Api, **headers: str) -> Caller:
+    """What jobmon knows of the caller of a request with these headers."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     answers: list[Any] = []
-    (line,) = logged(lambda: answers.append(api.client.get("/jobs", headers=sent)))
-    is_secure = "Strict-Transport-Security" in answers[0].headers
+    (line,) = capture_lines(lambda: answers.append(api.client.get("/jobs", headers=sent)))
+    uses_tls = "Strict-Transport-Security" in answers[0].headers
     origin = {"Origin": "https://jobs.example"}
-    signed_out = api.client.post("/dashboard/sign-out", headers=sent | origin)
-    return line["address"], is_secure, signed_out.status_code == 303
+    sign_out = api.client.post("/dashboard/sign-out", headers=sent | origin)
+    return Caller(line["address"], uses_tls, sign_out.status_code == 303)
 
 
-def test_headers_of_as_many_proxies_as_set_are_trusted(
-    service: Callable[..., Api],
+def test_forwarded_headers_are_trusted_only_from_the_set_number_of_proxies(
+    make_api: Callable[..., Api],
 ) -> None:
-    unset, one, two = service(), service(trusted_proxies=1), service(trusted_proxies=2)
+    no_proxy, one_proxy, two_proxies = (make_api(trusted_proxies=count) for count in (0, 1, 2))
     headers = {name.replace("-", "_"): value for name, value in ONE_PROXY.items()}
-    assert perceive(unset, **headers) == ("127.0.0.1", False, False)
-    assert perceive(one, **headers) == ("203.0.113.9", True, True)
-    assert perceive(one) == ("127.0.0.1", False, False)
-    # Values that the caller put before the proxy's own are not trusted.
+    assert read_caller(no_proxy, **headers) == DIRECT
+    assert read_caller(one_proxy, **headers) == BEHIND_PROXY
+    assert read_caller(one_proxy) == DIRECT
+    # Values that the caller sent, which are before the proxy's values, are not trusted.
     forged = {name: f"10.6.6.6, {value}" for name, value in headers.items()}
     forged["X_Forwarded_Proto"] = "http, https"
-    assert perceive(one, **forged) == ("203.0.113.9", True, True)
+    assert read_caller(one_proxy, **forged) == BEHIND_PROXY
     chain = {name: f"{value}, 10.0.0.1" for name, value in headers.items()}
     chain["X_Forwarded_Proto"] = "https, http"
-    assert perceive(two, **chain) == ("203.0.113.9", True, True)
-    # Other headers for the same values are not trusted.
-    others = {"X_Forwarded_Ssl": "on", "X_Forwarded_Scheme": "https", "Front_End_Https": "on"}
-    others |= {"Forwarded": "for=10.6.6.6;proto=https;host=jobs.example", "X_Real_Ip": "10.6.6.6"}
-    for api in (unset, one):
-        assert perceive(api, **others) == ("127.0.0.1", False, False)
+    assert read_caller(two_proxies, **chain) == BEHIND_PROXY
+    # Other headers with the same meaning are not trusted.
+    headers = {"X_Forwarded_Ssl": "on", "X_Forwarded_Scheme": "https", "Front_End_Https": "on"}
+    headers |= {"Forwarded": "for=10.6.6.6;proto=https;host=jobs.example", "X_Real_Ip": "10.6.6.6"}
+    for api in (no_proxy, one_proxy):
+        assert read_caller(api, **headers) == DIRECT
 
 
-def test_the_session_cookie_is_secure_behind_a_proxy_that_ends_tls(
-    service: Callable[..., Api],
+def test_session_cookie_is_secure_behind_a_proxy_that_ends_tls(
+    make_api: Callable[..., Api],
 ) -> None:
     for proxies, cookie in ((0, "jobmon_session"), (1, "__Host-jobmon_session")):
-        api = service(trusted_proxies=proxies)
+        api = make_api(trusted_proxies=proxies)
         form = {"token": api.token()}
         answer = api.client.post("/dashboard/session", data=form, headers=ONE_PROXY)
         (header,) = answer.headers.getlist("Set-Cookie")
@@ -297,12 +309,12 @@ def test_the_session_cookie_is_secure_behind_a_proxy_that_ends_tls(
         assert ("; Secure" in header) is bool(proxies)
 
 
-def test_a_cookie_is_small_enough_for_browsers(api: Api) -> None:
-    fill = MAX_COOKIE_BYTES * 3 // 4 - 100
+def test_session_cookie_of_the_longest_token_is_small_enough_for_browsers(api: Api) -> None:
+    max_fill = MAX_COOKIE_BYTES * 3 // 4 - 100  # base64 makes it longer by a third
     longest = next(
         token
-        for size in range(fill, 0, -1)
-        if len(token := signed(CLAIMS | {"f": "x" * size})) <= MAX_COOKIE_BYTES
+        for size in range(max_fill, 0, -1)
+        if len(token := sign_token(CLAIMS | {"f": "x" * size})) <= MAX_COOKIE_BYTES
     )
     answer = api.client.post("/dashboard/session", data={"token": longest}, **TLS)
     name, _, value = answer.headers["Set-Cookie"].partition(";")[0].partition("=")
@@ -310,7 +322,7 @@ def test_a_cookie_is_small_enough_for_browsers(api: Api) -> None:
     assert len(name) + len(value) <= 4_096
 
 
-STRANGERS_FORMS = [
+FOREIGN_FORMS = [
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
     {"Sec-Fetch-Site": "CROSS-SITE"},
@@ -324,7 +336,7 @@ STRANGERS_FORMS = [
 ]
 
 
-@pytest.mark.parametrize("headers", STRANGERS_FORMS, ids=repr)
+@pytest.mark.parametrize("headers", FOREIGN_FORMS, ids=repr)
 def test_another_site_cannot_sign_in_or_out(api: Api, headers: dict[str, str]) -> None:
     for path in sorted(access.FORMS):
         answer = api.client.post(path, data={"token": api.token()}, headers=headers)
@@ -333,28 +345,29 @@ def test_another_site_cannot_sign_in_or_out(api: Api, headers: dict[str, str]) -
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-def test_only_a_post_changes_anything(api: Api, method: str) -> None:
+def test_only_a_post_sends_a_form(api: Api, method: str) -> None:
     for path in sorted(access.FORMS):
         answer = api.client.open(path, method=method, query_string={"token": api.token()})
         assert answer.status_code in {401, 404, 405}, path
         assert "Set-Cookie" not in answer.headers, path
 
 
-def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
+def test_body_that_is_too_large_is_never_read(api: Api) -> None:
     for path in sorted(access.FORMS):
         length = {"Content-Length": str(10**12)}
         form = "application/x-www-form-urlencoded"
         answer = api.client.post(path, headers=length, data=b"token=x", content_type=form)
         assert answer.status_code in {303, 401, 413}, path  # sign-out ignores its body
-    many = "&".join(f"field{number}=x" for number in range(2_000))
-    assert api.client.post("/dashboard/session", data=many).status_code == 303
+    fields = "&".join(f"field{number}=x" for number in range(2_000))
+    assert api.client.post("/dashboard/session", data=fields).status_code == 303
 
 
-def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
+def test_sign_ins_and_refusals_are_logged_without_the_token(api: Api) -> None:
     ada = api.token("ada\nFAKE LINE", "user")
-    expired = signed(CLAIMS | {"exp": time_from_now(hours=-1)})
+    expired = sign_token(CLAIMS | {"exp": time_from_now(hours=-1)})
     sign_in, form = "/dashboard/session", {"token": ada}
     subject = "ada\nFAKE LINE"
+    # Each request, with the method, route, status, code and user of its line.
     requests: list[tuple[Callable[[], Any], tuple[str, str, int, str | None, str | None]]] = [
         (
             lambda: api.get("/jobs"),
@@ -391,14 +404,16 @@ def test_sign_ins_and_refusals_are_logged_without_a_token(api: Api) -> None:
         (lambda: api.client.post(sign_in, data=form), ("POST", sign_in, 303, None, subject)),
     ]
     for request, expected in requests:
-        (line,) = logged(request)
+        (line,) = capture_lines(request)
         values = tuple(line.get(name) for name in ("method", "route", "status", "code", "user"))
         assert values == expected
         assert line["address"] == "127.0.0.1"
         assert "eyJ" not in str(line)
 
 
-def test_a_line_of_the_log_cannot_be_forged(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
+def test_subject_cannot_forge_a_line_of_the_log(
+    api: Api, capfd: pytest.CaptureFixture[str]
+) -> None:
     with unconfigured_log():
         logs.configure("INFO")
         api.get("/jobs", token=api.token('ada\n{"event": "forged"}\r\x1b[2K', "user"))

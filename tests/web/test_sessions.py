@@ -23,9 +23,9 @@ from .test_auth import (
     KEY,
     STATS,
     Provider,
-    encode_public_key,
     make_provider_token,
     read_outcome,
+    to_pem,
 )
 
 MakeSettings = Callable[..., Settings]
@@ -137,7 +137,7 @@ def test_session_is_accepted_with_every_source_of_keys(
         {},
         {
             "jwt_secret_key": None,
-            "jwt_public_key": encode_public_key(EC_KEY),
+            "jwt_public_key": to_pem(EC_KEY),
             "jwt_algorithm": "ES256",
         },
         {"jwt_issuer": "https://another.example", "jwt_audience": "another"},

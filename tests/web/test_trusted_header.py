@@ -1,4 +1,4 @@
-"""A person whom a proxy names in a header: catches an accepted name that others have sent."""
+"""A person whom a proxy names in a header: catches a name that is accepted from another sender."""
 
 import re
 from collections.abc import Callable
@@ -13,46 +13,48 @@ from ..conftest import Api
 from ..support.request_lines import capture_requests
 
 PROXY = "10.1.2.3"
-HEADERS = {
+SETTINGS = {
     "trusted_user_header": "X-Auth-User",
     "trusted_groups_header": "X-Auth-Groups",
     "trusted_header_from": ("10.1.2.0/24", "2001:db8::7"),
     "trusted_proxies": 1,
 }
-ROOT = {"X-Auth-User": "root", "X-Auth-Groups": "staff, admin"}
+AS_ROOT = {"X-Auth-User": "root", "X-Auth-Groups": "staff, admin"}
 PAGE, ROUTE = "/dashboard/jobs", "/admin/jobs/queue"
 
 
 @pytest.fixture
-def service(watched: Any, make_settings: Callable[..., Settings]) -> Callable[..., Api]:
+def make_api(watched: Any, make_settings: Callable[..., Settings]) -> Callable[..., Api]:
+    """A function that makes the service with trusted headers; its arguments replace settings."""
+
     def make(**settings: Any) -> Api:
-        return Api(create_app(make_settings(**HEADERS | settings), watched.client))
+        return Api(create_app(make_settings(**SETTINGS | settings), watched.client))
 
     return make
 
 
 @pytest.fixture
-def api(service: Callable[..., Api]) -> Api:
-    return service()
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()
 
 
-def request(
-    api: Api, headers: dict[str, str] = ROOT, peer: str = PROXY, path: str = PAGE, **options: Any
+def send(
+    api: Api, headers: dict[str, str] = AS_ROOT, peer: str = PROXY, path: str = PAGE, **options: Any
 ) -> Any:
-    """The answer to a request on a connection from `peer`."""
+    """Send a request on a connection from the address `peer`; returns the answer."""
     environment = {"REMOTE_ADDR": peer}
     return api.client.get(path, headers=headers, environ_overrides=environment, **options)
 
 
-def test_person_named_by_the_proxy_has_the_roles_of_the_groups(api: Api) -> None:
-    page = request(api)
+def test_person_named_by_the_proxy_has_the_roles_of_their_groups(api: Api) -> None:
+    page = send(api)
     assert page.status_code == 200
     assert '<bdi class="who">root</bdi>' in page.text
     assert "Sign out" not in page.text  # the session is the proxy's
     assert "Set-Cookie" not in page.headers
-    assert request(api, {"X-Auth-User": "ada", "X-Auth-Groups": "staff"}).status_code == 403
-    assert request(api, {"X-Auth-User": "ada"}).status_code == 403
-    assert request(api, {"X-Auth-User": "ada"}, path="/dashboard/my").status_code == 200
+    assert send(api, {"X-Auth-User": "ada", "X-Auth-Groups": "staff"}).status_code == 403
+    assert send(api, {"X-Auth-User": "ada"}).status_code == 403
+    assert send(api, {"X-Auth-User": "ada"}, path="/dashboard/my").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -68,15 +70,17 @@ def test_person_named_by_the_proxy_has_the_roles_of_the_groups(api: Api) -> None
     ],
 )
 def test_name_from_any_other_address_is_ignored(api: Api, peer: str) -> None:
-    assert request(api, peer=peer).status_code == 401
-    # Headers in which the caller names another address change nothing.
-    forged = ROOT | {"X-Forwarded-For": PROXY, "Forwarded": f"for={PROXY}", "X-Real-Ip": PROXY}
-    assert request(api, forged, peer=peer).status_code == 401
+    assert send(api, peer=peer).status_code == 401
+    # Headers in which the caller claims the proxy's address change nothing.
+    forged = AS_ROOT | {"X-Forwarded-For": PROXY, "Forwarded": f"for={PROXY}", "X-Real-Ip": PROXY}
+    assert send(api, forged, peer=peer).status_code == 401
 
 
 @pytest.mark.parametrize("peer", [PROXY, "::ffff:10.1.2.3", "2001:db8::7"])
-def test_address_of_the_caller_does_not_matter_to_the_proxys_own(api: Api, peer: str) -> None:
-    assert request(api, ROOT | {"X-Forwarded-For": "203.0.113.9"}, peer=peer).status_code == 200
+def test_name_from_the_proxy_is_accepted_whatever_the_address_of_its_caller(
+    api: Api, peer: str
+) -> None:
+    assert send(api, AS_ROOT | {"X-Forwarded-For": "203.0.113.9"}, peer=peer).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -88,70 +92,70 @@ def test_address_of_the_caller_does_not_matter_to_the_proxys_own(api: Api, peer:
         "root, ",
         "ro\u00adot",
         "ro\tot",
-        "\u00e9",  # Latin-1, no UTF-8
+        "\u00e9",  # Latin-1, not UTF-8
         "x" * 1_001,
     ],
     ids=["empty", "space", "twice", "comma", "invisible", "tab", "latin1", "long"],
 )
-def test_name_that_is_not_plain_is_refused(api: Api, user: str) -> None:
-    assert request(api, ROOT | {"X-Auth-User": user}).status_code == 401
+def test_malformed_name_is_refused(api: Api, user: str) -> None:
+    assert send(api, AS_ROOT | {"X-Auth-User": user}).status_code == 401
 
 
 def test_name_in_utf8_is_read(api: Api) -> None:
     header = "Zoë".encode().decode("latin-1")
-    assert '<bdi class="who">Zoë</bdi>' in request(api, ROOT | {"X-Auth-User": header}).text
+    assert '<bdi class="who">Zoë</bdi>' in send(api, AS_ROOT | {"X-Auth-User": header}).text
 
 
-def test_header_is_for_pages_only(api: Api) -> None:
+def test_header_is_used_only_for_pages(api: Api) -> None:
     """Catches a way for another site to use the JSON API with the proxy's session."""
     for path in (ROUTE, "/jobs", "/metrics", "/queues"):
-        assert request(api, path=path).status_code == 401, path
+        assert send(api, path=path).status_code == 401, path
 
 
-def test_forms_of_other_sites_are_refused(service: Callable[..., Api]) -> None:
-    api = service(actions=True)
+def test_forms_of_other_sites_are_refused(make_api: Callable[..., Api]) -> None:
+    api = make_api(actions=True)
     for origin in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
         answer = api.client.post(
             "/dashboard/actions",
-            headers=ROOT | origin,
+            headers=AS_ROOT | origin,
             environ_overrides={"REMOTE_ADDR": PROXY},
             data={"action": "retry", "id": "x"},
         )
         assert answer.status_code == 403
 
 
-def test_token_in_the_header_counts_and_a_cookie_does_not(api: Api) -> None:
+def test_token_overrides_the_header_and_the_header_overrides_the_cookie(api: Api) -> None:
     bearer = {"Authorization": f"Bearer {api.token('ada', 'user')}"}
-    assert request(api, ROOT | bearer).status_code == 403
-    assert request(api, ROOT | {"Authorization": "Bearer a.b.c"}).status_code == 401
-    assert request(api, ROOT | {"Authorization": "Basic cm9vdDpyb290"}).status_code == 200
-    # The cookie of somebody who signed in before.
+    assert send(api, AS_ROOT | bearer).status_code == 403
+    assert send(api, AS_ROOT | {"Authorization": "Bearer a.b.c"}).status_code == 401
+    assert send(api, AS_ROOT | {"Authorization": "Basic cm9vdDpyb290"}).status_code == 200
     api.client.set_cookie("jobmon_session", api.token("ada", "user"))
-    assert request(api).status_code == 200
-    assert request(api, {}).status_code == 403
-    assert request(api, peer="203.0.113.9").status_code == 403
+    assert send(api).status_code == 200
+    # Without a trusted header, the cookie counts: ada may not see this page.
+    assert send(api, {}).status_code == 403
+    assert send(api, peer="203.0.113.9").status_code == 403
 
 
-def test_without_the_setting_no_header_is_read(service: Callable[..., Api]) -> None:
+def test_headers_that_are_not_set_are_ignored(make_api: Callable[..., Api]) -> None:
     no_headers = {"trusted_user_header": None, "trusted_groups_header": None}
-    assert request(service(**no_headers, trusted_header_from=())).status_code == 401
-    no_groups = service(trusted_groups_header=None)
-    assert request(no_groups).status_code == 403
-    assert request(no_groups, path="/dashboard/my").status_code == 200
+    assert send(make_api(**no_headers, trusted_header_from=())).status_code == 401
+    no_groups = make_api(trusted_groups_header=None)
+    assert send(no_groups).status_code == 403
+    assert send(no_groups, path="/dashboard/my").status_code == 200
 
 
-def test_claims_are_at_the_paths_of_the_settings(service: Callable[..., Api]) -> None:
+def test_header_also_works_with_other_settings_for_claims(make_api: Callable[..., Api]) -> None:
     paths = {"role_claim": "realm_access.roles", "subject_claim": "email"}
-    page = request(service(**paths))
+    page = send(make_api(**paths))
     assert page.status_code == 200
     assert '<bdi class="who">root</bdi>' in page.text
 
 
 def test_log_names_the_reason_of_a_refusal(api: Api) -> None:
     with capture_requests() as lines:
-        request(api, peer="203.0.113.9")
-        request(api)
-        request(api, {})
+        send(api, peer="203.0.113.9")
+        send(api)
+        send(api, {})
     assert [(line["status"], line.get("reason"), line["user"]) for line in lines] == [
         (401, "proxy", None),
         (200, None, "root"),
@@ -159,7 +163,7 @@ def test_log_names_the_reason_of_a_refusal(api: Api) -> None:
     ]
 
 
-GOOD = {
+ENVIRONMENT = {
     "MONGO_URI": "mongodb://db/shop",
     "JWT_SECRET_KEY": "0123456789abcdef0123456789abcdef",
     "TRUSTED_USER_HEADER": "X-Forwarded-User",
@@ -170,22 +174,22 @@ GOOD = {
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def read(**environment: str) -> Settings:
-        for name, value in (GOOD | environment).items():
+def read_settings(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def read_settings(**environment: str) -> Settings:
+        for name, value in (ENVIRONMENT | environment).items():
             monkeypatch.setenv(f"JOBMON_{name}", value)
         return Settings.from_env()
 
-    return read
+    return read_settings
 
 
-def test_settings_name_headers_and_addresses(read: Any) -> None:
-    settings = read()
+def test_settings_name_headers_and_addresses(read_settings: Any) -> None:
+    settings = read_settings()
     assert settings.trusted_user_header == "X-Forwarded-User"
     assert settings.trusted_groups_header == "X-Forwarded-Groups"
     assert settings.trusted_header_from == ("10.0.0.0/24", "2001:db8::1")
     empty = dict.fromkeys(("TRUSTED_USER_HEADER", "TRUSTED_GROUPS_HEADER"), "")
-    assert read(**empty, TRUSTED_HEADER_FROM="").trusted_user_header is None
+    assert read_settings(**empty, TRUSTED_HEADER_FROM="").trusted_user_header is None
 
 
 @pytest.mark.parametrize(
@@ -200,8 +204,8 @@ def test_settings_name_headers_and_addresses(read: Any) -> None:
         ({"TRUSTED_HEADER_FROM": "10.0.0.1/24"}, "JOBMON_TRUSTED_HEADER_FROM: '10.0.0.1/24'"),
     ],
 )
-def test_header_that_anybody_could_send_is_refused_at_the_start(
-    read: Any, environment: dict[str, str], message: str
+def test_incomplete_or_invalid_settings_are_refused_at_the_start(
+    read_settings: Any, environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"^{re.escape(message)}"):
-        read(**environment)
+        read_settings(**environment)
