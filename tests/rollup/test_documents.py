@@ -1,7 +1,7 @@
 """jobmon's own documents on the real server.
 
-Catches stats of another queue, and a text of a watched document that becomes a key. A document of
-another version or another program must not stop the collector or break an answer.
+Catches stats of another queue, a text of a watched document that becomes a key, and a document of
+another version or program that stops the collector or breaks an answer.
 """
 
 import threading
@@ -57,24 +57,24 @@ class Queue:
     def jobs(self) -> Any:
         return self.connection.jobs.collection
 
-    def fill(self, kind: str, count: int) -> None:
+    def insert_jobs(self, job_type: str, count: int) -> None:
         now = datetime.now(UTC)
         self.jobs.insert_many(
-            {"jobId": str(ObjectId()), "type": kind, "status": "queued", "createdAt": now}
+            {"jobId": str(ObjectId()), "type": job_type, "status": "queued", "createdAt": now}
             for _ in range(count)
         )
 
-    def counted(self) -> dict[str, int] | None:
+    def read_counts(self) -> dict[str, int] | None:
         """Queued jobs by type from the collector's stats; None without stats."""
         stats = self.reader.stats()
         types = stats.type_counts() if stats else None
-        return None if types is None else {kind: n.get("queued", 0) for kind, n in types.items()}
+        return None if types is None else {name: n.get("queued", 0) for name, n in types.items()}
 
-    def await_counts(self, **types: int) -> None:
-        eventually(lambda: self.counted() == types)
+    def await_counts(self, **counts: int) -> None:
+        eventually(lambda: self.read_counts() == counts)
 
-    def statuses(self) -> list[int]:
-        """The statuses of all routes that read stats."""
+    def read_statuses(self) -> list[int]:
+        """The statuses of the answers of `ROUTES`."""
         return [self.api.get_as_admin(path).status_code for path in ROUTES]
 
 
@@ -82,7 +82,7 @@ class Queue:
 def make_queue(
     mongod: Mongod, database: Db, make_settings: Callable[..., Settings]
 ) -> Iterator[Callable[..., Queue]]:
-    """A queue in the test's database; all these queues share a rollup database."""
+    """A function that makes a queue, by default in the test's database; they share the rollups."""
     queues = []
 
     def make(database_name: str = database.name, **changes: Any) -> Queue:
@@ -97,48 +97,48 @@ def make_queue(
     database.client.drop_database(f"{database.name}_rollups")
 
 
-@pytest.mark.parametrize("differs", ["database", "collection", "mapping"])
-def test_two_queues_share_a_rollup_database_without_seeing_each_other(
-    make_queue: Callable[..., Queue], database: Db, differs: str
+@pytest.mark.parametrize("difference", ["database", "collection", "mapping"])
+def test_two_queues_in_one_rollup_database_have_separate_stats(
+    make_queue: Callable[..., Queue], database: Db, difference: str
 ) -> None:
     """Catches the first queue's totals in answers about the second one."""
     first = make_queue()
-    match differs:
+    match difference:
         case "database":
             second = make_queue(f"{database.name}_b")
         case "collection":
             second = make_queue(jobs_collection="others")
         case _:
             second = make_queue(status_names={"queued": "dlq"})
-    first.fill("a", 3)
-    if differs != "mapping":
-        second.fill("b", 2)
-    expected = {"a": 0} if differs == "mapping" else {"b": 2}
+    first.insert_jobs("a", 3)
+    if difference != "mapping":
+        second.insert_jobs("b", 2)
+    expected = {"a": 0} if difference == "mapping" else {"b": 2}
     with collecting(first.settings):
         first.await_counts(a=3)
-        assert second.counted() is None
+        assert second.read_counts() is None
         assert second.api.get_as_admin("/admin/jobs/stats").json["source"] == "live"
         assert second.api.get_as_admin("/admin/jobs/timeseries").json["meta"]["source"] == "live"
         assert RollupReader(second.connection).totals() is None
-        with collecting(second.settings):  # it has a lease of its own
+        with collecting(second.settings):  # this collector has another lease
             second.await_counts(**expected)
             for queue in (first, second):
                 eventually(lambda queue=queue: RollupReader(queue.connection).totals())
-            assert first.counted() == {"a": 3}
+            assert first.read_counts() == {"a": 3}
             leaders = {RollupReader(queue.connection).leader() for queue in (first, second)}
             assert len(leaders - {None}) == 2
     first.own["state"].update_one({"name": "stats"}, {"$set": {"at": LONG_AGO}})
-    with collecting(second.settings):  # after the first one has ended
-        eventually(lambda: first.counted() is None)
+    with collecting(second.settings):  # while no collector of the first queue runs
+        eventually(lambda: first.read_counts() is None)
         second.await_counts(**expected)
-        assert first.counted() is None
+        assert first.read_counts() is None
         totals = RollupReader(second.connection).totals()
         assert totals is not None
-        assert "a" not in totals.by_type or differs == "mapping"
+        assert "a" not in totals.by_type or difference == "mapping"
     database.client.drop_database(f"{database.name}_b")
 
 
-def test_only_settings_that_change_the_meaning_change_the_key(
+def test_key_of_a_queue_changes_only_with_settings_that_change_its_jobs(
     make_settings: Callable[..., Settings],
 ) -> None:
     base = make_settings(job_fields={"type": "kind", "status": "state"}, status_names={"a": "dlq"})
@@ -147,14 +147,14 @@ def test_only_settings_that_change_the_meaning_change_the_key(
         settings = replace(base, **changes)
         return queue_key(deployment, database, settings, Profile.from_settings(settings))
 
-    same = [
+    same_keys = [
         key(mongo_uri="mongodb://other:pw@elsewhere/shop"),
         key(job_fields={"status": "state", "type": "kind"}),
         key(job_fields={"type": "kind", "status": "state", "jobId": "jobId"}),
         key(rollup_db="x", stats_ttl_ms=9, jwt_secret_key=None),
     ]
-    assert set(same) == {key()}
-    others = [
+    assert set(same_keys) == {key()}
+    other_keys = [
         key(deployment=None),
         key(deployment="rs1"),
         key(database="shop2"),
@@ -169,30 +169,30 @@ def test_only_settings_that_change_the_meaning_change_the_key(
         key(queue="production", uri_setting="PRODUCTION_URI"),
         key(queue="staging", uri_setting="`uri` of staging in JOBMON_QUEUES"),
     ]
-    assert len({key(), *others}) == 13
+    assert len({key(), *other_keys}) == 13
     assert key(queue="renamed") == key()
     assert key().startswith("shop.jobs#")
 
 
 def rewrite_as_next_version(own: OwnDatabase, name: str) -> None:
-    """Replace all documents by those of an invented next version, with the same names."""
+    """Replace the documents of a collection by documents of an invented next version."""
     for document in list(own[name].find({"format": FORMAT})):
         new = {**document, "format": FORMAT + 1, "added": {"by": ["the next version"]}}
-        for part in ("counts", "types", "health", "countedAt", "openSince", "segments"):
-            if part in new:
-                new[part] = {"in": "another form"}
+        for field in ("counts", "types", "health", "countedAt", "openSince", "segments"):
+            if field in new:
+                new[field] = {"in": "another form"}
         own[name].replace_one({"_id": document["_id"]}, new)
 
 
 COLLECTIONS = ("state", "buckets", "samples", "checkpoints")
 
 
-def test_a_web_service_works_next_to_a_collector_of_the_next_version(
+def test_web_service_works_with_documents_of_a_newer_collector(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The collector is upgraded first. Catches a service that misreads or logs each document."""
+    """The collector is upgraded first: catches a service that misreads or logs each document."""
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     with collecting(queue.settings):
         queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
@@ -207,7 +207,7 @@ def test_a_web_service_works_next_to_a_collector_of_the_next_version(
         caplog.clear()
         api = queue.api = Api(create_app(queue.settings))
         for _ in range(3):
-            assert queue.statuses() == [200] * len(ROUTES), format_
+            assert queue.read_statuses() == [200] * len(ROUTES), format_
         assert api.get_as_admin("/admin/jobs/stats").json["source"] == "live", format_
         lines = [line for line in caplog.messages if "in jobmon's own database" in line]
         assert len(lines) == len(set(lines)) > 0, format_
@@ -215,28 +215,28 @@ def test_a_web_service_works_next_to_a_collector_of_the_next_version(
         api.app.extensions["jobmon_connection"].client.close()
 
 
-def test_a_readable_document_of_another_format_counts_as_absent(
+def test_readable_document_of_another_format_is_skipped(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its fields may mean something else: catches a reader that checks only their types."""
+    """Catches a reader that checks only the types of fields, which may have another meaning."""
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     with collecting(queue.settings):
         queue.await_counts(a=3)
     change = {"$set": {"format": FORMAT + 1, "at": datetime.now(UTC)}}
     assert queue.own["state"].update_one({"name": "stats"}, change).matched_count
-    eventually(lambda: queue.counted() is None)
+    eventually(lambda: queue.read_counts() is None)
     assert queue.reader.stats_age_s() is None
     skipped = f"skipped: format {FORMAT + 1}, this version reads {FORMAT}"
     assert [skipped in line for line in caplog.messages if "own database" in line] == [True]
 
 
-def test_a_collector_works_next_to_documents_of_the_next_version(
+def test_collector_works_with_documents_of_the_next_version(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The web service is upgraded first, or an upgrade is reverted. Catches a failed collector."""
+    """Catches a collector that fails when an upgrade is reverted."""
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     with collecting(queue.settings):
         queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
@@ -249,23 +249,23 @@ def test_a_collector_works_next_to_documents_of_the_next_version(
         queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
         assert not failed.is_set()
-        assert queue.statuses() == [200] * len(ROUTES)
+        assert queue.read_statuses() == [200] * len(ROUTES)
     for name in COLLECTIONS:
         assert queue.own[name].count_documents({"_id": "next"}) == 1
 
 
-def test_unknown_keys_are_ignored(make_queue: Callable[..., Queue]) -> None:
+def test_unknown_fields_are_ignored(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     with collecting(queue.settings):
         queue.await_counts(a=3)
-    more = {"$set": {"health.more": 1, "more": {"a.b": 1}, "at": datetime.now(UTC)}}
-    queue.own["state"].update_one({"name": "stats"}, more)
-    assert queue.counted() == {"a": 3}
-    assert queue.statuses() == [200] * len(ROUTES)
+    change = {"$set": {"health.more": 1, "more": {"a.b": 1}, "at": datetime.now(UTC)}}
+    queue.own["state"].update_one({"name": "stats"}, change)
+    assert queue.read_counts() == {"a": 3}
+    assert queue.read_statuses() == [200] * len(ROUTES)
 
 
-BROKEN: list[tuple[str, Any]] = [
+BROKEN_FIELDS: list[tuple[str, Any]] = [
     ("counts", None),
     ("counts", [["queued", "a"]]),
     ("counts", [["queued", "a", "3"]]),
@@ -286,46 +286,46 @@ BROKEN: list[tuple[str, Any]] = [
 ]
 
 
-def test_no_broken_document_leads_to_a_500(
+def test_broken_document_never_leads_to_a_500(
     make_queue: Callable[..., Queue],
 ) -> None:
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     with collecting(queue.settings):
         queue.await_counts(a=3)
         eventually(lambda: RollupReader(queue.connection).totals())
         eventually(lambda: queue.own["state"].find_one({"completeUntil": {"$ne": None}}))
     state = queue.own["state"]
-    good = list(state.find())
-    for path, value in BROKEN:
+    valid_documents = list(state.find())
+    for path, value in BROKEN_FIELDS:
         now = datetime.now(UTC)
-        for document in good:
+        for document in valid_documents:
             fresh = {name: now for name in ("at", "countedAt", "countersAt") if name in document}
             state.replace_one({"_id": document["_id"]}, document | fresh)
         change = {"$set": {path: value}}
-        found = state.update_many({path.partition(".")[0]: {"$exists": True}}, change)
-        assert found.matched_count, path
+        result = state.update_many({path.partition(".")[0]: {"$exists": True}}, change)
+        assert result.matched_count, path
         queue.api = Api(create_app(queue.settings))
-        assert queue.statuses() == [200] * len(ROUTES), (path, value)
+        assert queue.read_statuses() == [200] * len(ROUTES), (path, value)
         queue.api.app.extensions["jobmon_connection"].client.close()
 
 
 def test_documents_of_other_programs_do_not_stop_the_history(
     make_queue: Callable[..., Queue], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Catches a history thread that one document ends, although jobmon looks healthy."""
+    """Catches a document that ends the history thread of a collector that still looks healthy."""
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
-    odd: list[dict[str, Any]] = [
+    broken: list[dict[str, Any]] = [
         {"span": 60, "at": now},
         {"span": 60, "at": now, "types": "none"},
         {"span": 3_600, "at": now.replace(minute=0), "types": [{"type": "a"}]},
         {"span": 600, "at": now, "types": [{"type": "a", "enqueued": "many"}]},
     ]
     for scope in ({}, queue.own.scope, {"queue": queue.own.queue, "format": 99}):
-        queue.own["buckets"].insert_many({**document, **scope} for document in odd)
-        queue.own["samples"].insert_many({**document, **scope} for document in odd)
+        queue.own["buckets"].insert_many({**document, **scope} for document in broken)
+        queue.own["samples"].insert_many({**document, **scope} for document in broken)
         queue.own["state"].insert_one({**scope, "odd": True})
     with collecting(queue.settings) as failed:
         queue.await_counts(a=3)
@@ -341,12 +341,12 @@ def test_documents_of_other_programs_do_not_stop_the_history(
     assert any("buckets in jobmon's own database: skipped" in line for line in caplog.messages)
 
 
-def test_retention_touches_no_document_of_another_queue(make_queue: Callable[..., Queue]) -> None:
+def test_retention_deletes_no_document_of_another_queue(make_queue: Callable[..., Queue]) -> None:
     first, second = make_queue(), make_queue(jobs_collection="others")
     for own in (first.own, second.own):
         own["buckets"].insert_one(own.new("old", {"span": 60, "at": LONG_AGO, "types": []}))
         own["checkpoints"].insert_one(own.new("old", {"version": "x", "number": 0}))
-    first.own["buckets"].insert_one({"_id": "unkeyed", "span": 60, "at": LONG_AGO})
+    first.own["buckets"].insert_one({"_id": "no queue", "span": 60, "at": LONG_AGO})
     make_history_writer(first.connection)._delete_expired(datetime.now(UTC))
     with collecting(first.settings):
         eventually(lambda: first.own["state"].find_one({"name": "checkpoint"}))
@@ -355,10 +355,10 @@ def test_retention_touches_no_document_of_another_queue(make_queue: Callable[...
             lambda name=name: first.own[name].count_documents({"_id": first.own.id("old")}) == 0
         )
         assert first.own[name].count_documents({"_id": second.own.id("old")}) == 1
-    assert first.own["buckets"].count_documents({"_id": "unkeyed"}) == 1
+    assert first.own["buckets"].count_documents({"_id": "no queue"}) == 1
 
 
-ODD_WORDS = ["a\0b", "a.b", "$a", "", "é\ufffd", "x" * 1_000_000, "(other)", "__proto__", "_id"]
+ODD_TEXTS = ["a\0b", "a.b", "$a", "", "é\ufffd", "x" * 1_000_000, "(other)", "__proto__", "_id"]
 
 
 def iter_keys(value: Any) -> Iterator[str]:
@@ -372,48 +372,48 @@ def iter_keys(value: Any) -> Iterator[str]:
                 yield from iter_keys(inner)
 
 
-def test_no_text_of_a_watched_document_is_a_key_or_stops_the_collector(
+def test_text_of_a_watched_document_never_becomes_a_key_or_stops_the_collector(
     make_queue: Callable[..., Queue],
 ) -> None:
     queue = make_queue()
     now = datetime.now(UTC)
     past = now - timedelta(minutes=15)
-    for status in ("queued", "dlq", "leased", *ODD_WORDS):
-        for kind in (*ODD_WORDS, None, 7, {"a\0b"[:1]: 1}, ["$x"]):
-            job = {"type": kind, "status": status, "createdAt": past, "nextRunAt": past}
+    for status in ("queued", "dlq", "leased", *ODD_TEXTS):
+        for job_type in (*ODD_TEXTS, None, 7, {"a": 1}, ["$x"]):
+            job = {"type": job_type, "status": status, "createdAt": past, "nextRunAt": past}
             times = {"leaseExpiresAt": past, "finishedAt": now}
             queue.jobs.insert_one({"jobId": str(ObjectId()), **job, **times})
-    for kind in ODD_WORDS:
+    for text in ODD_TEXTS:
         job_id = str(ObjectId())
-        queue.jobs.insert_one({"jobId": job_id, "type": kind, "status": kind, "createdAt": past})
+        queue.jobs.insert_one({"jobId": job_id, "type": text, "status": text, "createdAt": past})
         queue.connection.attempts.collection.insert_one(  # type: ignore[union-attr]
-            {"jobId": job_id, "attemptNumber": 1, "status": kind, "startedAt": past}
+            {"jobId": job_id, "attemptNumber": 1, "status": text, "startedAt": past}
             | {"finishedAt": now}
         )
     total = queue.jobs.count_documents({})
     with collecting(queue.settings) as failed:
-        eventually(lambda: (queue.counted() or {}).get("a\0b"))
+        eventually(lambda: (queue.read_counts() or {}).get("a\0b"))
         eventually(lambda: RollupReader(queue.connection).totals())
         stats = queue.api.get_as_admin("/admin/jobs/stats").json
         assert (stats["source"], stats["totalJobs"]) == ("rollup", total)
         assert stats["typeCounts"]["a\0b"]["queued"] == 1
         assert "a\0b" in stats["oldestQueuedJobAgeMsByType"]
-        assert queue.statuses() == [200] * len(ROUTES)
+        assert queue.read_statuses() == [200] * len(ROUTES)
         assert not failed.is_set()
     for name in (*COLLECTIONS, "leases"):
         for document in queue.own[name].find():
-            words = {*ODD_WORDS, "queued", "succeeded", "7"} - {"_id"}
-            assert not words & set(iter_keys(document))
+            texts = {*ODD_TEXTS, "queued", "succeeded", "7"} - {"_id"}
+            assert not texts & set(iter_keys(document))
 
 
-def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
+def test_document_that_cannot_be_written_is_logged_with_the_reason(
     make_queue: Callable[..., Queue],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Catches stats that stop because another document cannot be stored."""
+    """Catches stats that are no longer written because another document cannot be stored."""
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     monkeypatch.setattr(collector_module, "SAMPLE_EVERY_S", 0.0)
     monkeypatch.setattr("jobmon.collector.samples.SPANS", (MINUTE,))
     dump = collector_module.QueueStats.status_counts
@@ -423,62 +423,64 @@ def test_a_document_that_cannot_be_written_is_logged_with_the_reason(
     with collecting(queue.settings) as failed:
         queue.await_counts(a=3)
         eventually(lambda: "samples in jobmon's own database: not written" in caplog.text)
-        queue.fill("b", 2)
+        queue.insert_jobs("b", 2)
         queue.await_counts(a=3, b=2)
         assert not failed.is_set()
     assert "larger than" not in caplog.text
     assert caplog.text.count("samples in jobmon's own database: not written") == 1
     own = queue.own
 
-    def too_large() -> None:
+    def fail() -> None:
         raise DocumentTooLarge("BSON document too large")
 
-    assert not own.write("stats", too_large)
+    assert not own.write("stats", fail)
     assert "stats in jobmon's own database: not written: it is larger" in caplog.text
 
 
-def test_documents_are_stored_although_another_one_cannot_be(
+def test_documents_are_stored_even_if_others_cannot_be_stored(
     database: Db, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = OwnDatabase(database, "q")
     contents: dict[str, Any] = {"a": 1, "large": "x" * 17_000_000, "huge": 2**80, "b": 2}
     documents = [own.new(name, {"value": value}) for name, value in contents.items()]
     assert own.replace("buckets", documents)
-    assert {each["name"] for each in own["buckets"].find()} == {"a", "b"}
+    assert {document["name"] for document in own["buckets"].find()} == {"a", "b"}
     assert not own.replace("buckets", documents[1:3])
     assert len([line for line in caplog.messages if "not written" in line]) == 2
 
 
 @pytest.mark.parametrize("thread", ["counts", "history"])
-def test_an_unexpected_exception_in_any_thread_is_logged_with_its_stack(
+def test_unexpected_exception_in_a_thread_is_logged_with_its_stack(
     make_queue: Callable[..., Queue],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     thread: str,
 ) -> None:
-    """Catches a thread that an error in jobmon ends, although jobmon looks healthy."""
+    """Catches an exception that ends a thread of a collector that still looks healthy."""
     queue = make_queue()
 
     def fail(*_: Any, **__: Any) -> Any:
         raise KeyError("of the test")
 
-    where = ("SegmentMap", "recount") if thread == "counts" else ("HistoryWriter", "_count_young")
-    monkeypatch.setattr(getattr(collector_module, where[0]), where[1], fail)
+    if thread == "counts":
+        monkeypatch.setattr(collector_module.SegmentMap, "recount", fail)
+    else:
+        monkeypatch.setattr(collector_module.HistoryWriter, "_count_young", fail)
     called = threading.Event()
     with collecting(queue.settings, called.set) as failed:
         assert called.wait(PATIENCE_S)
         assert failed.is_set()
-    (record,) = [each for each in caplog.records if each.message == "the collector failed"]
+    (record,) = [line for line in caplog.records if line.message == "the collector failed"]
     assert record.exc_info is not None
     assert "of the test" in caplog.text
-    assert RollupReader(queue.connection).leader() is None  # the next collector need not wait
+    assert RollupReader(queue.connection).leader() is None  # the next collector can start
 
 
-def test_in_a_web_process_a_failed_collector_starts_again(
+def test_failed_collector_in_a_web_process_starts_again(
     make_queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = make_queue()
-    queue.fill("a", 3)
+    queue.insert_jobs("a", 3)
     monkeypatch.setattr(collecting_module, "RESTART_AFTER_S", 0.0)
     with monkeypatch.context() as patch:
 
@@ -495,7 +497,7 @@ def test_in_a_web_process_a_failed_collector_starts_again(
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, []])
-def test_require_type_accepts_only_an_int_as_an_int(value: Any) -> None:
+def test_require_type_accepts_no_other_type_as_an_int(value: Any) -> None:
     assert require_type(1, int) == 1
     with pytest.raises(ValueError, match="instead of int"):
         require_type(value, int)

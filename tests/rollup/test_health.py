@@ -1,5 +1,5 @@
-"""`jobmon collector`: catches a collector that looks healthy but is not, continues after a failure,
-or needs a key that it does not use."""
+"""`jobmon collector`: catches a check that passes although the collector does not work, a collector
+that continues after an unexpected error, and one that needs a key although it uses none."""
 
 import os
 import re
@@ -26,7 +26,7 @@ from ..support.waiting import PATIENCE_S, eventually
 
 Db = Database[dict[str, Any]]
 # A collector whose history thread raises an unexpected exception.
-FAILING = """
+FAILING_COLLECTOR = """
 from jobmon.collector.history_writer import HistoryWriter
 def fail(*_): raise KeyError("of the test")
 HistoryWriter._count_young = fail
@@ -37,7 +37,7 @@ main(["collector"])
 
 @pytest.fixture
 def environment(mongod: Mongod, database: Db) -> Iterator[dict[str, str]]:
-    """The environment of a collector, without a key."""
+    """The environment of a collector, without a key for tokens."""
     yield {
         "JOBMON_MONGO_URI": database_uri(mongod, database),
         "JOBMON_ROLLUP_DB": f"{database.name}_rollups",
@@ -49,33 +49,33 @@ def environment(mongod: Mongod, database: Db) -> Iterator[dict[str, str]]:
 def connection(
     environment: dict[str, str], make_settings: Callable[..., Settings]
 ) -> Iterator[Connection]:
-    uri, own = environment.values()
-    yield (connection := Connection(make_settings(mongo_uri=uri, rollup_db=own)))
+    uri, rollup_db = environment.values()
+    yield (connection := Connection(make_settings(mongo_uri=uri, rollup_db=rollup_db)))
     connection.client.close()
 
 
-def check(environment: dict[str, str]) -> Result:
+def run_check(environment: dict[str, str]) -> Result:
     return CliRunner().invoke(main, ["collector", "--check"], env=environment)
 
 
-def test_the_check_fails_without_a_collector_and_passes_with_one(
+def test_check_fails_without_a_collector_and_passes_with_one(
     environment: dict[str, str], connection: Connection
 ) -> None:
     create_indexes(connection)
-    result = check(environment)
+    result = run_check(environment)
     assert (result.exit_code, result.output) == (1, "no collector works for this queue\n")
     with collecting(connection.settings):
-        eventually(lambda: check(environment).output.startswith("stats: "))
-        eventually(lambda: check(environment).exit_code == 0)
-    assert check(environment).exit_code == 1
+        eventually(lambda: run_check(environment).output.startswith("stats: "))
+        eventually(lambda: run_check(environment).exit_code == 0)
+    assert run_check(environment).exit_code == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "moment", "label"),
+    ("name", "field", "label"),
     [("stats", "at", "stats"), ("progress", "countedAt", "history")],
 )
-def test_the_check_fails_if_stats_or_history_are_old(
-    environment: dict[str, str], connection: Connection, name: str, moment: str, label: str
+def test_check_fails_if_the_stats_or_the_history_are_old(
+    environment: dict[str, str], connection: Connection, name: str, field: str, label: str
 ) -> None:
     own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
     until = now + timedelta(hours=1)
@@ -83,49 +83,51 @@ def test_the_check_fails_if_stats_or_history_are_old(
     own["state"].insert_many(
         [own.new("stats", {"at": now}), own.new("progress", {"countedAt": now})]
     )
-    assert check(environment).exit_code == 0
-    own["state"].update_one({"name": name}, {"$set": {moment: now - timedelta(hours=1)}})
-    result = check(environment)
+    assert run_check(environment).exit_code == 0
+    own["state"].update_one({"name": name}, {"$set": {field: now - timedelta(hours=1)}})
+    result = run_check(environment)
     assert result.exit_code == 1
     (age_s,) = re.findall(rf"{label}: ([\d.]+) s old", result.output)
     assert float(age_s) >= 3_600
 
 
-def test_the_check_fails_with_one_line_while_the_database_is_unreachable(
+def test_check_fails_with_one_line_while_the_database_is_unreachable(
     environment: dict[str, str],
 ) -> None:
-    away = {
+    unreachable = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/shop",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",
     }
-    result = check(environment | away)
+    result = run_check(environment | unreachable)
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
     assert "hidden" not in result.output
 
 
-def test_an_unexpected_failure_ends_the_process_with_1_and_its_stack(
+def test_unexpected_error_ends_the_process_with_code_1_and_logs_the_stack(
     environment: dict[str, str], connection: Connection
 ) -> None:
     create_indexes(connection)
-    done = subprocess.run(
-        [sys.executable, "-c", FAILING],
+    process = subprocess.run(
+        [sys.executable, "-c", FAILING_COLLECTOR],
         env=dict(os.environ) | environment,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
         check=False,
     )
-    assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if "the collector failed" in line]
+    assert process.returncode == 1
+    (line,) = [line for line in process.stderr.splitlines() if "the collector failed" in line]
     assert "in fail" in line
     assert "KeyError" in line
 
 
 @pytest.mark.parametrize("command", [["check", "--json"], ["collector", "--check"]])
-def test_no_key_for_tokens_is_needed(environment: dict[str, str], command: list[str]) -> None:
+def test_key_for_tokens_is_not_needed_but_checked_if_it_is_set(
+    environment: dict[str, str], command: list[str]
+) -> None:
     result = CliRunner().invoke(main, command, env=environment)
     assert "JOBMON_JWT_SECRET_KEY" not in result.output
     assert result.exit_code in (0, 1)
-    bad = CliRunner().invoke(main, command, env=environment | {"JOBMON_JWT_SECRET_KEY": "short"})
-    assert "JOBMON_JWT_SECRET_KEY" in bad.output
+    result = CliRunner().invoke(main, command, env=environment | {"JOBMON_JWT_SECRET_KEY": "short"})
+    assert "JOBMON_JWT_SECRET_KEY" in result.output

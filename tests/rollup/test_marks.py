@@ -1,7 +1,5 @@
-"""Marks: catches a text that changes how a page or terminal looks, and a mark of another queue.
-
-Also a list that grows without limit, and "no marks" where they could not be read.
-"""
+"""Marks: catches a text that changes how a page or terminal looks, a mark of another queue, a list
+that grows without limit, and an empty list although the marks could not be read."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,24 +22,27 @@ WINDOW = {"from": NOW.isoformat(), "to": (NOW + 60 * MINUTE).isoformat()}
 
 
 @pytest.fixture(autouse=True)
-def uncached(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "CACHE_S", 0)
 
 
-def own(api: Api) -> OwnDatabase:
+def open_database(api: Api) -> OwnDatabase:
     connection: Connection = api.app.extensions["jobmon_connection"]
     return OwnDatabase(state_database(connection), connection.queue_key)
 
 
-def store(api: Api, minute: float, text: str, /, **changes: Any) -> None:
-    """Store a mark at this minute of the window as `jobmon mark` does, with these changes."""
+def store_mark(api: Api, minute: float, text: str, /, **changes: Any) -> None:
+    """Store a mark at this minute of the window, with changes; a field that is "-" is omitted."""
     fields = {"at": NOW + minute * MINUTE, "text": text, "link": None}
-    document = own(api).new(f"{minute}/{text}", fields) | changes
-    own(api)[MARKS].insert_one({name: value for name, value in document.items() if value != "-"})
+    document = open_database(api).new(f"{minute}/{text}", fields) | changes
+    open_database(api)[MARKS].insert_one(
+        {name: value for name, value in document.items() if value != "-"}
+    )
 
 
-def shown(api: Api, path: str = PATH) -> list[tuple[str, str | None]]:
-    meta = api.get_as_admin(path, **WINDOW).json["meta"]
+def read_marks(api: Api) -> list[tuple[str, str | None]]:
+    """The text and the link of each mark of the window."""
+    meta = api.get_as_admin(PATH, **WINDOW).json["meta"]
     return [(mark["text"], mark["link"]) for mark in meta["marks"]]
 
 
@@ -57,7 +58,9 @@ def shown(api: Api, path: str = PATH) -> list[tuple[str, str | None]]:
         ("v2\udcff", "contains U+DCFF, a character that is not printed"),
     ],
 )
-def test_a_text_that_is_not_plain_is_refused_with_the_reason(text: str, message: str) -> None:
+def test_text_that_is_empty_too_long_or_not_printable_is_refused_with_the_reason(
+    text: str, message: str
+) -> None:
     with pytest.raises(MarkError) as refused:
         Mark(at=NOW, text=text)
     assert (refused.value.field, str(refused.value)) == ("text", message)
@@ -76,24 +79,24 @@ def test_a_text_that_is_not_plain_is_refused_with_the_reason(text: str, message:
         f"https://example.com/{'a' * 500}",
     ],
 )
-def test_a_link_that_is_no_web_address_is_refused(link: str) -> None:
+def test_link_that_is_no_web_address_is_refused(link: str) -> None:
     with pytest.raises(MarkError) as refused:
         Mark(at=NOW, text="v1", link=link)
     assert refused.value.field == "link"
 
 
-def test_a_time_outside_the_retained_history_is_refused_and_clocks_may_differ() -> None:
-    now = datetime.now(UTC)
-    for ahead in (-399 * 1_440 * MINUTE, 4 * MINUTE):
-        Mark(at=now + ahead, text="v1").require_within(timedelta(days=400), now)
-    for ahead, message in ((6 * MINUTE, "future"), (-400 * 1_440 * MINUTE, "400 days")):
+def test_time_must_be_in_the_retained_history_or_less_than_5_minutes_ahead() -> None:
+    now, day = datetime.now(UTC), timedelta(days=1)
+    for distance in (-399 * day, 4 * MINUTE):
+        Mark(at=now + distance, text="v1").require_within(400 * day, now)
+    for distance, message in ((6 * MINUTE, "future"), (-400 * day, "400 days")):
         with pytest.raises(MarkError, match=message):
-            Mark(at=now + ahead, text="v1").require_within(timedelta(days=400), now)
+            Mark(at=now + distance, text="v1").require_within(400 * day, now)
 
 
-def test_a_series_has_the_marks_of_its_window_in_order(api: Api) -> None:
+def test_series_has_the_marks_of_its_window_in_order(api: Api) -> None:
     for minute, text in ((60, "after"), (59.9, "last"), (0, "first"), (-0.1, "before")):
-        store(api, minute, text, link=f"https://ci.example.com/{text}")
+        store_mark(api, minute, text, link=f"https://ci.example.com/{text}")
     meta = api.get_as_admin(PATH, **WINDOW).json["meta"]
     assert [mark["text"] for mark in meta["marks"]] == ["first", "last"]
     assert meta["marks"][0] == {
@@ -105,19 +108,19 @@ def test_a_series_has_the_marks_of_its_window_in_order(api: Api) -> None:
     assert api.get_as_admin(PATH, type="a", **WINDOW).json["meta"]["marks"] == meta["marks"]
 
 
-def test_a_new_mark_is_shown_although_the_history_is_the_same(api: Api) -> None:
-    store(api, 1, "v1")
-    assert shown(api) == [("v1", None)]
-    store(api, 2, "v2")
-    assert shown(api) == [("v1", None), ("v2", None)]
+def test_new_mark_is_shown_even_if_the_history_is_unchanged(api: Api) -> None:
+    store_mark(api, 1, "v1")
+    assert read_marks(api) == [("v1", None)]
+    store_mark(api, 2, "v2")
+    assert read_marks(api) == [("v1", None), ("v2", None)]
 
 
-def test_of_many_marks_the_newest_are_shown_and_the_others_counted(
+def test_newest_marks_are_shown_and_older_ones_are_only_counted(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marks, "MAX_SHOWN", 2)
     for minute in range(5):
-        store(api, minute, f"v{minute}")
+        store_mark(api, minute, f"v{minute}")
     meta = api.get_as_admin(PATH, **WINDOW).json["meta"]
     assert [mark["text"] for mark in meta["marks"]] == ["v3", "v4"]
     assert meta["omitted_marks"] == 3
@@ -136,22 +139,24 @@ def test_of_many_marks_the_newest_are_shown_and_the_others_counted(
     ],
     ids=str,
 )
-def test_marks_of_another_queue_version_or_form_are_skipped(
+def test_marks_of_another_queue_or_format_or_with_invalid_fields_are_skipped(
     api: Api, changes: dict[str, Any]
 ) -> None:
-    store(api, 1, "odd", **changes)
-    store(api, 2, "ours", unknown="ignored")
-    assert shown(api) == [("ours", None)]
+    store_mark(api, 1, "odd", **changes)
+    store_mark(api, 2, "ours", unknown="ignored")
+    assert read_marks(api) == [("ours", None)]
 
 
 def test_secrets_in_stored_marks_are_redacted(api: Api) -> None:
-    store(api, 1, "v2 password=hunter2hunter2", link="https://ci.example.com/?token=abcdefgh1234")
-    ((text, link),) = shown(api)
+    store_mark(
+        api, 1, "v2 password=hunter2hunter2", link="https://ci.example.com/?token=abcdefgh1234"
+    )
+    ((text, link),) = read_marks(api)
     assert text == "v2 password=[redacted]"
     assert link == "https://ci.example.com/?token=[redacted]"
 
 
-def test_marks_that_may_not_be_read_are_null_and_logged_once(
+def test_marks_that_may_not_be_read_are_none_and_each_reader_logs_this_once(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Catches an empty list, which would mean that nothing was deployed."""

@@ -1,5 +1,5 @@
 """Details of runs: catches a failed run that is lost or counted twice when details are folded,
-added or compared. Details of an earlier version must not look as if they were known."""
+added or compared, and details of an earlier version that look as if they were known."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -46,10 +46,10 @@ DETAILS = st.builds(RunDetails, by_type=COUNTS, by_worker=COUNTS, worker_types=W
 
 
 def count_by_name(counts: Counter[ErrorPair]) -> Counter[str]:
-    found: Counter[str] = Counter()
+    by_name: Counter[str] = Counter()
     for pair, count in counts.items():
-        found[pair.subject] += count
-    return found
+        by_name[pair.subject] += count
+    return by_name
 
 
 def count_runs(details: RunDetails) -> Counter[str]:
@@ -57,19 +57,19 @@ def count_runs(details: RunDetails) -> Counter[str]:
 
 
 @given(first=DETAILS, second=DETAILS)
-def test_of_two_counts_each_type_has_the_larger_one(first: RunDetails, second: RunDetails) -> None:
+def test_maximum_has_the_larger_count_of_each_type_and_worker(
+    first: RunDetails, second: RunDetails
+) -> None:
     largest = first.maximum(second)
-    for ours, a, b in (
-        (largest.by_type, first.by_type, second.by_type),
-        (largest.by_worker, first.by_worker, second.by_worker),
-    ):
-        assert count_by_name(ours) == count_by_name(a) | count_by_name(b)
+    for field in ("by_type", "by_worker"):
+        counts = [count_by_name(getattr(details, field)) for details in (largest, first, second)]
+        assert counts[0] == counts[1] | counts[2]
     assert count_runs(largest) == count_runs(first) | count_runs(second)
     assert largest.maximum(first) == largest.maximum(second) == largest
 
 
 @given(details=DETAILS, failed=st.dictionaries(NAMES, st.integers(0, 90)))
-def test_unknown_errors_make_up_the_sum_of_failed_runs(
+def test_failed_runs_without_a_known_error_are_added_as_unknown_errors(
     details: RunDetails, failed: dict[str, int]
 ) -> None:
     known = details.failed
@@ -102,22 +102,22 @@ def sum_up(parts: Iterable[RunDetails]) -> WorkerTally:
 
 
 @given(parts=st.lists(DETAILS, max_size=3))
-def test_runs_by_worker_and_type_add_up_to_the_runs_of_each(parts: list[RunDetails]) -> None:
+def test_tallies_of_a_type_have_the_runs_of_each_worker(parts: list[RunDetails]) -> None:
     minutes = [load_bucket_details(dump_bucket(MINUTE, NOW, {}, part)) for part in parts]
     hour = load_bucket_details(dump_bucket(HOUR, NOW, {}, merge_details(minutes)))
     runs: Counter[WorkerType] = Counter()
     for part in parts:
         runs.update({pair: tally.runs for pair, tally in part.worker_types.items()})
-    for kind in ("m", "n", "o", OTHER):
-        expected = Counter({pair.worker: runs[pair] for pair in runs if pair.type == kind})
-        tallies = hour.tally_workers([kind])
+    for job_type in ("m", "n", "o", OTHER):
+        expected = Counter({pair.worker: runs[pair] for pair in runs if pair.type == job_type})
+        tallies = hour.tally_workers([job_type])
         assert {name: tally.runs for name, tally in tallies.items()} == expected
     assert sum(count_runs(hour).values()) == runs.total()
-    assert hour.lacks_types == any(kind == OTHER for _, kind in runs)
+    assert hour.lacks_types == any(pair.type == OTHER for pair in runs)
 
 
 def test_rare_types_of_a_worker_are_folded_first() -> None:
-    """Catches a busy worker without a name, and a type that is lost although it takes no room."""
+    """Catches a busy worker that is folded, and the only type of a worker that is folded."""
     details = RunDetails()
     for number in range(2 * MAX_WORKER_TYPES):
         pair = WorkerType(f"pod-{number}", "mail")
@@ -128,13 +128,13 @@ def test_rare_types_of_a_worker_are_folded_first() -> None:
     folded = fold_details(details)
     assert len(folded.worker_types) == MAX_WORKER_TYPES
     assert folded.tally_workers()["busy"].runs == 50 + 9 * 99
-    busy = {kind for worker, kind in folded.worker_types if worker == "busy"}
-    assert busy == {*(f"type-{number:02}" for number in range(9)), OTHER}
-    pods = {kind for worker, kind in folded.worker_types if worker.startswith("pod")}
-    assert pods == {"mail"}
+    busy_types = {pair.type for pair in folded.worker_types if pair.worker == "busy"}
+    assert busy_types == {*(f"type-{number:02}" for number in range(9)), OTHER}
+    pod_types = {pair.type for pair in folded.worker_types if pair.worker.startswith("pod")}
+    assert pod_types == {"mail"}
 
 
-def test_runs_of_an_earlier_version_are_known_without_their_types() -> None:
+def test_runs_that_an_earlier_version_counted_have_no_types() -> None:
     worker = {"name": "w1", "outcomes": [["failed", 2]], "run": b"", "lastAt": NOW}
     stored = dump_bucket(MINUTE, NOW, {}, KNOWN)
     stored["details"] |= {"workers": [worker], "workerTypes": []}
@@ -152,7 +152,7 @@ def test_runs_of_an_earlier_version_are_known_without_their_types() -> None:
 
 
 def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
-    """Catches a bucket that is lost because it is larger than a document may be."""
+    """Catches a bucket that cannot be stored because it is larger than 16 MB."""
 
     def name(number: int) -> str:
         return f"{number:06d}" + "\U0001f600" * 195
@@ -172,12 +172,12 @@ def test_the_largest_details_fit_into_a_document_with_many_types() -> None:
     }
     folded = fold_details(details)
     assert folded.failed == folded.by_worker.total() == count
-    assert sum(one.runs for one in folded.worker_types.values()) == 3 * count
+    assert sum(tally.runs for tally in folded.worker_types.values()) == 3 * count
     types = {name(number): Tally(enqueued=1) for number in range(2_000)}
     assert len(encode(dump_bucket(MINUTE, NOW, types, details))) < 9_000_000
 
 
-def test_bucket_without_details_is_unknown() -> None:
+def test_details_of_a_bucket_without_details_are_unknown() -> None:
     stored = dump_bucket(MINUTE, NOW, {}, KNOWN)
     assert load_bucket_details(stored) == KNOWN
     del stored["details"]
@@ -190,15 +190,15 @@ def test_sum_with_an_unknown_part_is_stored_as_unknown() -> None:
     assert not load_bucket_details(dump_bucket(10 * MINUTE, NOW, {}, merged)).is_known
 
 
-def test_unknown_details_stay_unknown_in_comparison_with_others() -> None:
+def test_maximum_with_unknown_details_is_unknown() -> None:
     unknown = RunDetails(is_known=False)
     assert not KNOWN.maximum(unknown).is_known
     assert not unknown.maximum(KNOWN).is_known
 
 
 def test_details_of_a_window_that_begins_before_the_history_are_incomplete() -> None:
-    """Catches a count of a part of the requested time that looks like all."""
+    """Catches a count of only a part of the requested time that looks complete."""
     known = RunHistory(as_of=NOW, is_complete=True, details=RunDetails(), groups={})
     assert known.incomplete_reason == ""
-    cut = replace(known, no_data_before=NOW)
-    assert cut.incomplete_reason == f"no data is kept from before {NOW:%Y-%m-%d} UTC"
+    clipped = replace(known, no_data_before=NOW)
+    assert clipped.incomplete_reason == f"no data is kept from before {NOW:%Y-%m-%d} UTC"

@@ -1,6 +1,7 @@
-"""Windows of the history: catches a step that is counted twice or from an old bucket, and an
-answer that costs the database something for each viewer."""
+"""Windows of the history: catches a step that is counted twice or from an old bucket, and a
+database read for each viewer."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,16 +14,16 @@ from jobmon.rollup import windows
 from jobmon.rollup.buckets import DAY, HOUR, MINUTE, SPANS, Tallies, Tally, floor, fold_rare_types
 from jobmon.rollup.gaps import EventHistory
 from jobmon.rollup.reader import HistoryProgress, RollupReader
-from jobmon.rollup.series import SeriesCache, SeriesReader, TooManyTypesError
+from jobmon.rollup.series import History, SeriesCache, SeriesReader, TooManyTypesError
 from jobmon.rollup.step_cache import StepCache
 from jobmon.rollup.windows import Window, WindowError
 from jobmon.store.labels import OTHER
 
 from .. import conftest
 
-MANY = {"a": Tally(1), "most": Tally(5), "b": Tally(3)}
+TALLIES = {"a": Tally(1), "most": Tally(5), "b": Tally(3)}
 NOW = conftest.NOW.replace(minute=7, second=11)
-KEPT = dict.fromkeys(SPANS, 400 * DAY)
+LONG_RETENTION = dict.fromkeys(SPANS, 400 * DAY)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,10 @@ KEPT = dict.fromkeys(SPANS, 400 * DAY)
         (90 * DAY, DAY, 91),
     ],
 )
-def test_default_steps_are_stored_spans(length: timedelta, step: timedelta, steps: int) -> None:
-    window = Window.from_range(NOW - length, NOW, None, KEPT)
+def test_default_step_of_a_recent_window_is_a_stored_span(
+    length: timedelta, step: timedelta, steps: int
+) -> None:
+    window = Window.from_range(NOW - length, NOW, None, LONG_RETENTION)
     assert (window.step, window.span, len(list(window.steps()))) == (step, step, steps)
 
 
@@ -50,7 +53,7 @@ RETENTION = {
 
 
 @pytest.mark.parametrize(
-    ("ago", "length", "step"),
+    ("age", "length", "step"),
     [
         (2 * DAY, HOUR, MINUTE),
         (3 * DAY, HOUR, HOUR),
@@ -61,23 +64,24 @@ RETENTION = {
         (390 * DAY, 300 * DAY, 7 * DAY),
     ],
 )
-def test_the_default_step_is_still_retained(
-    ago: timedelta, length: timedelta, step: timedelta
+def test_default_step_of_an_older_window_is_still_retained(
+    age: timedelta, length: timedelta, step: timedelta
 ) -> None:
-    """Catches a 422 for a default step."""
-    start = datetime.now(UTC) - ago
+    """Catches a 422 for a request without a step."""
+    start = datetime.now(UTC) - age
     assert Window.from_range(start, start + length, None, RETENTION).step == step
 
 
-@given(ago_minutes=st.integers(1, 400 * 1_440), minutes=st.integers(1, 400 * 1_440))
-def test_every_retained_window_has_a_default_step(ago_minutes: int, minutes: int) -> None:
-    start = datetime.now(UTC) - ago_minutes * MINUTE
-    window = Window.from_range(start, start + minutes * MINUTE, None, RETENTION)
-    assert window.start <= start < start + minutes * MINUTE <= window.end
+@given(age_min=st.integers(1, 400 * 1_440), length_min=st.integers(1, 400 * 1_440))
+def test_every_retained_window_has_a_default_step(age_min: int, length_min: int) -> None:
+    start = datetime.now(UTC) - age_min * MINUTE
+    end = start + length_min * MINUTE
+    window = Window.from_range(start, end, None, RETENTION)
+    assert window.start <= start < end <= window.end
     assert len(list(window.steps())) <= windows.MAX_STEPS
 
 
-def test_a_window_before_the_retention_is_refused() -> None:
+def test_window_before_the_retention_is_refused() -> None:
     start = datetime.now(UTC) - 402 * DAY
     with pytest.raises(WindowError, match="before the retained history") as refused:
         Window.from_range(start, start + HOUR, None, RETENTION)
@@ -85,30 +89,30 @@ def test_a_window_before_the_retention_is_refused() -> None:
 
 
 @pytest.mark.parametrize("step", [None, DAY, 7 * DAY])
-def test_a_window_begins_with_the_retained_history(step: timedelta | None) -> None:
-    """Catches an answer that grows with the requested time, and a zero for an unknown day."""
+def test_window_begins_with_the_retained_history(step: timedelta | None) -> None:
+    """Catches an answer that grows with the requested window, and a zero for an unknown day."""
     now = datetime.now(UTC)
     window = Window.from_range(now - 3_000 * DAY, now, step, RETENTION)
     oldest = floor(now - 400 * DAY, DAY)
     assert window.no_data_before == oldest
     assert oldest - (step or DAY) < window.start <= oldest
-    within = Window.from_range(now - 400 * DAY, now, step, RETENTION)
-    assert within.no_data_before is None
+    retained = Window.from_range(now - 400 * DAY, now, step, RETENTION)
+    assert retained.no_data_before is None
 
 
 @pytest.mark.parametrize(
-    ("ago", "length", "is_coarse"),
+    ("age", "length", "is_coarse"),
     [(HOUR, HOUR, False), (3 * DAY, HOUR, True), (30 * DAY, 30 * DAY, False)],
 )
-def test_a_window_knows_whether_finer_steps_are_no_longer_kept(
-    ago: timedelta, length: timedelta, *, is_coarse: bool
+def test_finest_step_of_a_window_is_shorter_if_finer_steps_are_no_longer_kept(
+    age: timedelta, length: timedelta, *, is_coarse: bool
 ) -> None:
-    start = datetime.now(UTC) - ago
+    start = datetime.now(UTC) - age
     window = Window.from_range(start, start + length, None, RETENTION)
     assert (window.step > window.finest_step) is is_coarse
 
 
-def test_too_many_steps_name_the_parameter_that_causes_them() -> None:
+def test_error_about_too_many_steps_names_the_parameter_that_causes_it() -> None:
     now = datetime.now(UTC)
     for end, step, parameter in ((now, MINUTE, "step"), (now + 99 * 365 * DAY, None, "to")):
         with pytest.raises(WindowError, match="more than 1500 steps") as refused:
@@ -117,153 +121,178 @@ def test_too_many_steps_name_the_parameter_that_causes_them() -> None:
 
 
 @given(
-    minutes=st.integers(1, 40 * 1_440),
-    ago=st.integers(0, 20 * 1_440),
+    length_min=st.integers(1, 40 * 1_440),
+    end_min=st.integers(0, 20 * 1_440),
     step=st.sampled_from([*SPANS, 5 * MINUTE, 7 * DAY]),
 )
-def test_a_window_is_covered_once_by_few_spans(minutes: int, ago: int, step: timedelta) -> None:
-    end = floor(NOW - ago * MINUTE, step) + step
-    window = Window(start=floor(end - minutes * MINUTE, step), end=end, step=step)
-    at, number = window.start, 0
-    for span, start in window.cover(NOW + 90 * DAY):
-        assert (start, floor(start, span)) == (at, start)
-        at, number = start + span, number + 1
-    assert at == window.end
-    assert number <= (window.end - window.start) / DAY + 2 * (3 + 5 + 5 + 9)
+def test_window_is_covered_once_by_few_spans(
+    length_min: int, end_min: int, step: timedelta
+) -> None:
+    """`end_min`: so many minutes before NOW the window ends."""
+    end = floor(NOW - end_min * MINUTE, step) + step
+    window = Window(start=floor(end - length_min * MINUTE, step), end=end, step=step)
+    covered_until, spans = window.start, list(window.cover(NOW + 90 * DAY))
+    for span, start in spans:
+        assert (start, floor(start, span)) == (covered_until, start)
+        covered_until = start + span
+    assert covered_until == window.end
+    # Whole days; and at the start and the end, spans of 6 h, 1 h, 10 min and 1 min.
+    assert len(spans) <= window.length / DAY + 2 * (3 + 5 + 5 + 9)
 
 
 class Rollup(RollupReader):
-    """A rollup where one job was enqueued in each span; `read` has the number of buckets read."""
+    """A rollup in which `enqueued` jobs of the types t and u were enqueued in each span.
+
+    `reads` has the number of buckets of each read.
+    """
 
     def __init__(self) -> None:
-        self.now: HistoryProgress | None = HistoryProgress(
+        self.present_progress = HistoryProgress(
             counted_at=NOW, final_until=floor(NOW, MINUTE) - 15 * MINUTE
         )
-        self.read: list[int] = []
+        self.reads: list[int] = []
         self.enqueued = 1
 
     def progress(self) -> HistoryProgress | None:
-        return self.now
+        return self.present_progress
 
     def event_history(self) -> EventHistory | None:
         return None
 
-    def buckets(self, wanted: Any) -> dict[tuple[timedelta, datetime], Tallies]:
-        keys = list(wanted)
-        self.read.append(len(keys))
+    def buckets(self, spans: Any) -> dict[tuple[timedelta, datetime], Tallies]:
+        keys = list(spans)
+        self.reads.append(len(keys))
         return {key: {"t": Tally(self.enqueued), "u": Tally(self.enqueued)} for key in keys}
 
 
-def test_an_answer_is_shared_until_the_collector_counts_again() -> None:
+def count_enqueued(history: History[datetime]) -> set[int]:
+    """The different numbers of jobs that were enqueued in a step."""
+    return {step.enqueued for step in history.activity.values()}
+
+
+def test_history_is_shared_until_the_collector_counts_again() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    series, window = (
+        SeriesReader(Any, rollup),
+        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
+    )
     first = series.history_by_step(window, ())
     assert series.history_by_step(window, ()) is first
-    assert rollup.read == [61]
-    assert {step.enqueued for step in first.activity.values()} == {2}
-    assert {step.enqueued for step in series.history_by_step(window, ("t",)).activity.values()} == {
-        1
-    }
+    assert rollup.reads == [61]
+    assert count_enqueued(first) == {2}
+    assert count_enqueued(series.history_by_step(window, ("t",))) == {1}
     assert series.history_by_type(window) is series.history_by_type(window)
-    assert rollup.read[1:] == [61, 16]
+    assert rollup.reads[1:] == [61, 16]
 
 
-def test_only_final_steps_are_not_read_again() -> None:
+def test_steps_are_read_again_unless_they_are_final() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    series, window = (
+        SeriesReader(Any, rollup),
+        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
+    )
     series.history_by_step(window, ())
     rollup.enqueued = 5
-    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, final_until=rollup.now.final_until)
+    final_until = floor(NOW, MINUTE) - 15 * MINUTE
+    rollup.present_progress = HistoryProgress(counted_at=NOW + MINUTE, final_until=final_until)
     activity = series.history_by_step(window, ()).activity
-    assert rollup.read == [61, 16]
-    final = [at for at in activity if at + MINUTE <= rollup.now.final_until]
+    assert rollup.reads == [61, 16]
+    final = [at for at in activity if at + MINUTE <= final_until]
     assert len(final) == 45
     assert {activity[at].enqueued for at in final} == {2}
     assert {activity[at].enqueued for at in activity if at not in final} == {10}
 
 
-def test_queues_share_one_limit_of_kept_steps() -> None:
+def test_queues_share_one_limit_of_cached_steps() -> None:
     """Catches a process that keeps a full cache for each of a hundred queues."""
     rollup, cache = Rollup(), SeriesCache()
     cache.final_steps = StepCache(50)
-    window = Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    window = Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION)
     first, second = (SeriesReader(Any, rollup, cache) for _ in range(2))
     first.history_by_step(window, ())
     rollup.enqueued = 5
-    activity = second.history_by_step(window, ()).activity
-    assert {step.enqueued for step in activity.values()} == {10}
+    assert count_enqueued(second.history_by_step(window, ())) == {10}
     assert len(cache.final_steps._values) == 50
-    # The 45 final steps of the second reader are kept, and five of the first reader.
-    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, final_until=rollup.now.final_until)
+    # The cache still has the 45 final steps of the second reader, and five of the first reader.
+    rollup.present_progress = replace(rollup.present_progress, counted_at=NOW + MINUTE)
     second.history_by_step(window, ())
     first.history_by_step(window, ())
-    assert rollup.read == [61, 61, 16, 56]
+    assert rollup.reads == [61, 61, 16, 56]
 
 
-def test_a_folded_type_has_no_series_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a type's series that silently lacks runs that were folded into `(other)`."""
+def test_series_of_a_type_raises_if_types_were_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a type's series without the runs that were folded into `(other)`."""
     monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 1)
     rollup = Rollup()
     monkeypatch.setattr(
-        rollup, "buckets", lambda wanted: {key: fold_rare_types(MANY) for key in list(wanted)}
+        rollup, "buckets", lambda spans: {key: fold_rare_types(TALLIES) for key in list(spans)}
     )
-    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    series, window = (
+        SeriesReader(Any, rollup),
+        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
+    )
     with pytest.raises(TooManyTypesError):
         series.history_by_step(window, ("most",))
-    assert {step.enqueued for step in series.history_by_step(window, ()).activity.values()} == {9}
-    activity = series.history_by_type(window).activity
-    assert {kind: row.enqueued for kind, row in activity.items()} == {"most": 80, OTHER: 64}
+    assert count_enqueued(series.history_by_step(window, ())) == {9}
+    by_type = series.history_by_type(window).activity
+    enqueued = {job_type: activity.enqueued for job_type, activity in by_type.items()}
+    assert enqueued == {"most": 80, OTHER: 64}
 
 
 def test_cached_steps_are_dropped_with_the_rollup() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
+    series, window = (
+        SeriesReader(Any, rollup),
+        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
+    )
     series.history_by_step(window, ())
-    rollup.enqueued, rollup.now = 5, HistoryProgress(counted_at=NOW + MINUTE, final_until=None)
-    assert {step.enqueued for step in series.history_by_step(window, ()).activity.values()} == {10}
+    rollup.enqueued = 5
+    rollup.present_progress = HistoryProgress(counted_at=NOW + MINUTE, final_until=None)
+    assert count_enqueued(series.history_by_step(window, ())) == {10}
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "covered"),
+    ("start_h", "end_h", "is_covered"),
     [(0, 1, True), (3, 4, True), (1, 4, False), (2, 3, False), (4, 5, True), (0, 2, False)],
 )
-def test_the_gap_before_spans_that_are_being_counted_is_known(
-    start: int, end: int, covered: bool
+def test_progress_does_not_cover_hours_that_are_not_counted_yet(
+    start_h: int, end_h: int, is_covered: bool
 ) -> None:
-    """A collector that starts again counts the newest spans first: earlier spans are unknown."""
-    hours = [NOW + number * HOUR for number in range(6)]
-    counted = HistoryProgress(counted_at=hours[5], final_until=hours[1], counted_from=hours[3])
-    assert counted.covers(hours[start], hours[end]) is covered
+    """A collector that starts again counts the newest spans first: hours 1 to 3 are missing."""
+    hours = [NOW + hour * HOUR for hour in range(6)]
+    progress = HistoryProgress(counted_at=hours[5], final_until=hours[1], counted_from=hours[3])
+    assert progress.covers(hours[start_h], hours[end_h]) is is_covered
     assert HistoryProgress(counted_at=NOW, final_until=None).covers(hours[0], hours[5])
 
 
-def test_uncounted_steps_are_marked() -> None:
+def test_history_names_the_steps_that_are_not_counted_yet() -> None:
     rollup = Rollup()
-    series, window = SeriesReader(Any, rollup), Window.from_range(NOW - HOUR, NOW, MINUTE, KEPT)
-    quarter = floor(NOW, MINUTE) - 15 * MINUTE
-    rollup.now = HistoryProgress(counted_at=NOW, final_until=None, counted_from=quarter)
-    past = series.history_by_step(window, ())
-    assert (len(past.uncounted), max(past.uncounted)) == (45, quarter - MINUTE)
-    assert not past.is_complete
-    assert not series.history_by_type(window).is_complete
-    rollup.now = HistoryProgress(counted_at=NOW + MINUTE, final_until=quarter)
-    assert (
-        series.history_by_step(window, ()).uncounted,
-        series.history_by_type(window).is_complete,
-    ) == (
-        frozenset(),
-        True,
+    series, window = (
+        SeriesReader(Any, rollup),
+        Window.from_range(NOW - HOUR, NOW, MINUTE, LONG_RETENTION),
     )
+    counted_from = floor(NOW, MINUTE) - 15 * MINUTE
+    rollup.present_progress = HistoryProgress(
+        counted_at=NOW, final_until=None, counted_from=counted_from
+    )
+    history = series.history_by_step(window, ())
+    assert (len(history.uncounted), max(history.uncounted)) == (45, counted_from - MINUTE)
+    assert not history.is_complete
+    assert not series.history_by_type(window).is_complete
+    rollup.present_progress = HistoryProgress(counted_at=NOW + MINUTE, final_until=counted_from)
+    assert series.history_by_step(window, ()).uncounted == frozenset()
+    assert series.history_by_type(window).is_complete
 
 
-def test_time_after_the_last_count_is_unknown() -> None:
+def test_steps_after_the_last_count_are_unknown() -> None:
     """Catches a sum of 0 for a window in the future, and for the steps after the last count."""
     series = SeriesReader(Any, Rollup())
-    window = Window.from_range(NOW - 2 * MINUTE, NOW + 2 * MINUTE, MINUTE, KEPT)
-    past, later = floor(NOW, MINUTE), {floor(NOW, MINUTE) + ahead * MINUTE for ahead in (1, 2)}
+    window = Window.from_range(NOW - 2 * MINUTE, NOW + 2 * MINUTE, MINUTE, LONG_RETENTION)
+    minute = floor(NOW, MINUTE)
     history = series.history_by_step(window, ())
-    assert (history.uncounted, history.is_complete, history.is_ahead) == (later, True, False)
-    future = Window.from_range(past + MINUTE, past + HOUR, MINUTE, KEPT)
+    assert history.uncounted == {minute + MINUTE, minute + 2 * MINUTE}
+    assert (history.is_complete, history.is_ahead) == (True, False)
+    future = Window.from_range(minute + MINUTE, minute + HOUR, MINUTE, LONG_RETENTION)
     assert series.history_by_step(future, ()).uncounted == frozenset(future.steps())
     assert series.history_by_step(future, ()).is_ahead
     assert series.history_by_type(future).is_ahead

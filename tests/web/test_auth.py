@@ -360,10 +360,8 @@ def test_slow_provider_does_not_delay_tokens_of_cached_keys_and_is_disconnected(
         provider.drips_headers, provider.dripping = drips_headers, True
         assert read_outcome(jwks, make_provider_token("one")) == 200
         assert not provider.disconnected.is_set()  # the request did not wait for the provider
-        assert (
-            read_outcome(jwks, make_provider_token("two", OTHER_KEY))
-            == "identity_provider_unavailable"
-        )
+        token = make_provider_token("two", OTHER_KEY)
+        assert read_outcome(jwks, token) == "identity_provider_unavailable"
         assert provider.disconnected.wait(PATIENCE_S)
         provider.dripping = False
         eventually(lambda: read_outcome(jwks, make_provider_token("two")) == "token_invalid")
@@ -391,14 +389,11 @@ def test_only_a_few_requests_wait_for_an_unknown_key(
     assert read_outcome(jwks, make_provider_token("one")) == 200
     monkeypatch.setattr(jwks_module, "KEYS_COOLDOWN_S", 0)
     monkeypatch.setattr(jwks_module, "KEYS_TIMEOUT_S", PATIENCE_S)
-    provider.dripping = True
+    provider.dripping, token = True, make_provider_token("two")
     with ThreadPoolExecutor(jwks_module.MAX_WAITING + 1) as pool:
-        waiting = [
-            pool.submit(read_outcome, jwks, make_provider_token("two"))
-            for _ in range(jwks_module.MAX_WAITING)
-        ]
+        waiting = [pool.submit(read_outcome, jwks, token) for _ in range(jwks_module.MAX_WAITING)]
         # While MAX_WAITING requests wait, a further one is refused without a wait.
-        further = pool.submit(read_outcome, jwks, make_provider_token("two"))
+        further = pool.submit(read_outcome, jwks, token)
         ended = eventually(lambda: [call for call in (*waiting, further) if call.done()])
         assert [call.result() for call in ended] == ["identity_provider_unavailable"]
         provider.dripping = False

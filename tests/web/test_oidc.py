@@ -20,18 +20,18 @@ from ..support.identity_provider import CLIENT_ID, CLIENT_SECRET
 CALLBACK = "https://jobs.example/dashboard/oidc/callback"
 CAN_READ = frozenset({"ADMIN_DASHBOARD"})
 ROLES = {"admin": CAN_READ, "Jobs.Admin": CAN_READ, "/platform/on call": CAN_READ}
-FakeProvider = identity_provider.IdentityProvider
+Provider = identity_provider.IdentityProvider
 SignIn = Callable[..., Identity]
 
 
 @pytest.fixture
-def provider() -> Iterator[FakeProvider]:
-    with FakeProvider.listening() as provider:
+def provider() -> Iterator[Provider]:
+    with Provider.listening() as provider:
         yield provider
 
 
 @pytest.fixture
-def connect(make_settings: Callable[..., Settings], provider: FakeProvider) -> Any:
+def connect(make_settings: Callable[..., Settings], provider: Provider) -> Any:
     def connect(**settings: Any) -> IdentityProvider:
         defaults = {
             "oidc_issuer": provider.issuer,
@@ -45,7 +45,7 @@ def connect(make_settings: Callable[..., Settings], provider: FakeProvider) -> A
 
 
 @pytest.fixture
-def sign_in(connect: Any, provider: FakeProvider) -> SignIn:
+def sign_in(connect: Any, provider: Provider) -> SignIn:
     def sign_in(**settings: Any) -> Identity:
         client = connect(**settings)
         flow = client.begin(CALLBACK)
@@ -56,9 +56,7 @@ def sign_in(connect: Any, provider: FakeProvider) -> SignIn:
     return sign_in
 
 
-def test_keycloak_has_realm_roles_in_the_access_token(
-    provider: FakeProvider, sign_in: SignIn
-) -> None:
+def test_keycloak_has_realm_roles_in_the_access_token(provider: Provider, sign_in: SignIn) -> None:
     provider.claims = {"preferred_username": "ada", "azp": CLIENT_ID}
     provider.access_claims = {
         "azp": CLIENT_ID,
@@ -73,7 +71,7 @@ def test_keycloak_has_realm_roles_in_the_access_token(
 
 
 def test_entra_has_app_roles_and_groups_in_the_id_token(
-    provider: FakeProvider, sign_in: SignIn
+    provider: Provider, sign_in: SignIn
 ) -> None:
     provider.claims = {
         "oid": "00000000-0000-0000-66f3-3332eca7ea81",
@@ -89,7 +87,7 @@ def test_entra_has_app_roles_and_groups_in_the_id_token(
 
 
 def test_auth0_has_roles_in_a_claim_whose_name_is_a_url(
-    provider: FakeProvider, sign_in: SignIn
+    provider: Provider, sign_in: SignIn
 ) -> None:
     provider.subject = "auth0|5f7c8ec7c33c6c004bbafe82"
     provider.claims = {"https://company.example/roles": ["admin", "Jobs.Admin"]}
@@ -99,7 +97,7 @@ def test_auth0_has_roles_in_a_claim_whose_name_is_a_url(
 
 
 def test_cognito_has_groups_in_a_claim_whose_name_has_a_colon(
-    provider: FakeProvider, sign_in: SignIn
+    provider: Provider, sign_in: SignIn
 ) -> None:
     provider.claims = {"cognito:groups": ["admin", "eu-west-1_Google"], "cognito:username": "ada"}
     identity = sign_in(role_claim="cognito:groups", subject_claim="cognito:username")
@@ -119,14 +117,14 @@ def test_cognito_has_groups_in_a_claim_whose_name_has_a_colon(
     ],
 )
 def test_only_roles_with_permissions_are_read(
-    provider: FakeProvider, sign_in: SignIn, value: Any, expected: tuple[str, ...]
+    provider: Provider, sign_in: SignIn, value: Any, expected: tuple[str, ...]
 ) -> None:
     provider.claims = {"role": value}
     assert sign_in().roles == expected
 
 
 def test_claims_that_no_token_has_are_read_from_userinfo(
-    provider: FakeProvider, sign_in: SignIn
+    provider: Provider, sign_in: SignIn
 ) -> None:
     provider.claims = {}
     provider.userinfo = {"groups": ["admin"], "email": "ada@shop.example"}
@@ -138,7 +136,7 @@ def test_claims_that_no_token_has_are_read_from_userinfo(
     assert "/userinfo" not in provider.requests  # the ID token has both claims
 
 
-def test_claims_about_another_person_are_ignored(provider: FakeProvider, sign_in: SignIn) -> None:
+def test_claims_about_another_person_are_ignored(provider: Provider, sign_in: SignIn) -> None:
     provider.claims = {}
     provider.userinfo = {"sub": "eve", "role": ["admin"]}
     provider.access_claims = {"sub": "eve", "role": ["admin"]}
@@ -146,7 +144,7 @@ def test_claims_about_another_person_are_ignored(provider: FakeProvider, sign_in
 
 
 def test_access_token_that_the_provider_did_not_sign_is_ignored(
-    provider: FakeProvider, sign_in: SignIn
+    provider: Provider, sign_in: SignIn
 ) -> None:
     provider.claims = {}
     provider.access_claims = {"role": ["admin"]}
@@ -155,9 +153,7 @@ def test_access_token_that_the_provider_did_not_sign_is_ignored(
     assert sign_in().roles == ()
 
 
-def test_person_without_the_subject_claim_is_refused(
-    provider: FakeProvider, sign_in: SignIn
-) -> None:
+def test_person_without_the_subject_claim_is_refused(provider: Provider, sign_in: SignIn) -> None:
     provider.claims = {"email": 7}
     for claim in ("email", "employee.id"):
         with pytest.raises(ApiError) as caught:
@@ -170,18 +166,14 @@ def test_person_without_the_subject_claim_is_refused(
     [(300, True, 300), (1, True, 60), (86_400, True, 3_600), (86_400, False, 86_400)],
 )
 def test_lifetime_of_an_identity_follows_expires_in_within_limits(
-    provider: FakeProvider,
-    sign_in: SignIn,
-    expires_in: int,
-    gives_refresh_token: bool,
-    expected_s: int,
+    provider: Provider, sign_in: SignIn, expires_in: int, gives_refresh_token: bool, expected_s: int
 ) -> None:
     provider.expires_in, provider.gives_refresh_token = expires_in, gives_refresh_token
     assert sign_in().lifetime_s == expected_s
 
 
 def test_identity_without_expires_in_is_valid_as_long_as_its_id_token(
-    provider: FakeProvider, sign_in: SignIn
+    provider: Provider, sign_in: SignIn
 ) -> None:
     provider.expires_in = None
     provider.claims = {"exp": int(time.time()) + 900}
@@ -189,7 +181,7 @@ def test_identity_without_expires_in_is_valid_as_long_as_its_id_token(
 
 
 def test_renewal_without_an_id_token_reads_the_access_token_and_userinfo(
-    connect: Any, provider: FakeProvider, sign_in: SignIn
+    connect: Any, provider: Provider, sign_in: SignIn
 ) -> None:
     provider.renews_id_token = False
     provider.access_claims = {"role": ["admin"]}
@@ -205,7 +197,7 @@ def test_renewal_without_an_id_token_reads_the_access_token_and_userinfo(
 
 
 def test_client_secret_is_in_the_form_if_the_provider_does_not_accept_the_header(
-    provider: FakeProvider, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    provider: Provider, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.document = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
     forms = []
@@ -223,7 +215,7 @@ def test_client_secret_is_in_the_form_if_the_provider_does_not_accept_the_header
 
 
 def test_discovery_document_is_cached_and_refreshed(
-    connect: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    connect: Any, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, path = connect(), "/.well-known/openid-configuration"
     for _ in range(3):
@@ -249,7 +241,7 @@ def test_every_sign_in_has_its_own_random_values(connect: Any) -> None:
 
 
 def test_hanging_provider_leaves_threads_for_other_requests(
-    connect: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    connect: Any, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect(threads=2)
     monkeypatch.setattr("jobmon.web.oidc.MAX_WAIT_S", 0.01)
@@ -259,7 +251,7 @@ def test_hanging_provider_leaves_threads_for_other_requests(
     assert client.begin(CALLBACK)
 
 
-def test_client_secret_is_only_in_its_own_request(provider: FakeProvider, sign_in: SignIn) -> None:
+def test_client_secret_is_only_in_its_own_request(provider: Provider, sign_in: SignIn) -> None:
     """Catches a header that Authlib adds to the headers that all its requests share."""
     from authlib.oauth2.client import DEFAULT_HEADERS  # noqa: PLC0415
 
@@ -268,7 +260,7 @@ def test_client_secret_is_only_in_its_own_request(provider: FakeProvider, sign_i
 
 
 def test_discovery_document_is_found_for_an_issuer_with_and_without_a_final_slash(
-    provider: FakeProvider,
+    provider: Provider,
 ) -> None:
     issuer = provider.issuer
     assert read_discovery(issuer)["issuer"] == issuer

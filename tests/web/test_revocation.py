@@ -27,7 +27,7 @@ from ..support.pages import Viewer
 from ..support.waiting import eventually
 from .test_auth import CLAIMS, read_outcome, sign_token, time_from_now
 
-Run = Callable[..., Result]
+Revoke = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,8 @@ def state(database: Database[dict[str, Any]]) -> Iterator[Database[dict[str, Any
 
 
 @pytest.fixture
-def run_jobmon(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
-    """A function that runs `jobmon …` for the service under test, with `stdin` as its input."""
+def revoke(mongod: Mongod, state: Database[dict[str, Any]]) -> Revoke:
+    """A function that runs `jobmon revoke …` for the service, with `stdin` as its input."""
     environment = {
         "JOBMON_MONGO_URI": "mongodb://127.0.0.1:1/never",
         "JOBMON_ROLLUP_URI": mongod.uri,
@@ -55,7 +55,7 @@ def run_jobmon(mongod: Mongod, state: Database[dict[str, Any]]) -> Run:
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
     return lambda *arguments, stdin="", **changes: CliRunner().invoke(
-        main, arguments, stdin, environment | changes
+        main, ["revoke", *arguments], stdin, environment | changes
     )
 
 
@@ -75,11 +75,11 @@ def read_entries(state: Database[dict[str, Any]]) -> dict[str, datetime | None]:
 
 
 def test_token_from_standard_input_is_revoked_until_it_expires(
-    api: Api, run_jobmon: Run, state: Database[dict[str, Any]]
+    api: Api, revoke: Revoke, state: Database[dict[str, Any]]
 ) -> None:
     token, valid_token = api.token(seconds=600), api.token(seconds=600)
     assert [read_outcome(api, token), read_outcome(api, valid_token)] == [200, 200]
-    result = run_jobmon("revoke", "--token-stdin", stdin=f"Bearer {token}\n")
+    result = revoke("--token-stdin", stdin=f"Bearer {token}\n")
     assert result.exit_code == 0, result.output
     assert token not in result.output
     assert [read_outcome(api, token), read_outcome(api, valid_token)] == ["token_invalid", 200]
@@ -93,31 +93,31 @@ def test_token_from_standard_input_is_revoked_until_it_expires(
 
 
 def test_token_is_revoked_by_its_jti(
-    api: Api, run_jobmon: Run, state: Database[dict[str, Any]]
+    api: Api, revoke: Revoke, state: Database[dict[str, Any]]
 ) -> None:
     token = sign_token(CLAIMS | {"jti": "leaked-1", "exp": time_from_now(hours=1)})
     assert read_outcome(api, token) == 200
-    assert run_jobmon("revoke", "leaked-1").output == "revoked: leaked-1\n"
+    assert revoke("leaked-1").output == "revoked: leaked-1\n"
     assert read_outcome(api, token) == "token_invalid"
     assert read_outcome(api, sign_token(CLAIMS | {"jti": "LEAKED-1"})) == 200
     assert read_entries(state) == {"leaked-1": None}
 
 
-def test_revoking_by_id_needs_no_key_but_revoking_a_token_does(api: Api, run_jobmon: Run) -> None:
+def test_revoking_by_id_needs_no_key_but_revoking_a_token_does(api: Api, revoke: Revoke) -> None:
     """The container of the collector may write the list, but it has no key for tokens."""
     no_key: dict[str, Any] = {"JOBMON_JWT_SECRET_KEY": None}
-    assert run_jobmon("revoke", "leaked-2", **no_key).output == "revoked: leaked-2\n"
+    assert revoke("leaked-2", **no_key).output == "revoked: leaked-2\n"
     assert read_outcome(api, sign_token(CLAIMS | {"jti": "leaked-2"})) == "token_invalid"
-    result = run_jobmon("revoke", "--token-stdin", stdin=sign_token(CLAIMS), **no_key)
+    result = revoke("--token-stdin", stdin=sign_token(CLAIMS), **no_key)
     assert result.exit_code == 1
     assert result.output.startswith(
         "Error: no key to check the token with: set JOBMON_JWT_SECRET_KEY"
     )
 
 
-def test_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run_jobmon: Run) -> None:
+def test_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, revoke: Revoke) -> None:
     token, later_token = sign_token(CLAIMS | {"iat": 1}), sign_token(CLAIMS | {"iat": 2})
-    assert run_jobmon("revoke", "--token-stdin", stdin=token).exit_code == 0
+    assert revoke("--token-stdin", stdin=token).exit_code == 0
     # The same claims in another order are the same token, even if signed again.
     reordered = sign_token({"iat": 1, **dict(reversed(CLAIMS.items()))})
     outcomes = [read_outcome(api, sent_token) for sent_token in (token, reordered, later_token)]
@@ -125,12 +125,12 @@ def test_token_without_a_jti_is_revoked_by_all_its_claims(api: Api, run_jobmon: 
 
 
 def test_all_tokens_of_a_subject_are_revoked_and_newer_tokens_are_valid(
-    api: Api, run_jobmon: Run
+    api: Api, revoke: Revoke
 ) -> None:
     issued, without_iat = api.token("ada"), sign_token({"sub": "ada", "role": "admin"})
     early = sign_token({"sub": "ada", "role": "admin", "iat": time_from_now(hours=-5), "jti": "x"})
     adams_token = api.token("adam")
-    result = run_jobmon("revoke", "--sub", "ada")
+    result = revoke("--sub", "ada")
     assert result.output == "revoked: all tokens of ada issued until now\n"
     assert {read_outcome(api, token) for token in (issued, without_iat, early)} == {"token_invalid"}
     assert read_outcome(api, adams_token) == 200
@@ -138,49 +138,41 @@ def test_all_tokens_of_a_subject_are_revoked_and_newer_tokens_are_valid(
     eventually(lambda: read_outcome(api, api.token("ada")) == 200)
     assert read_outcome(api, issued) == "token_invalid"
     # `sub adam` is the id of a token here, although `--list` shows the subject adam like this.
-    assert run_jobmon("revoke", "sub adam").exit_code == 0
+    assert revoke("sub adam").exit_code == 0
     assert read_outcome(api, adams_token) == 200
 
 
-def test_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, run_jobmon: Run) -> None:
-    assert run_jobmon("revoke", "--list").output == ""
-    run_jobmon("revoke", "b")
-    run_jobmon(
-        "revoke", "--token-stdin", stdin=sign_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
-    )
-    assert (
-        run_jobmon("revoke", "--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tforever\n"
-    )
-    run_jobmon("revoke", "--sub", "ada")
-    assert (
-        run_jobmon("revoke", "--list")
-        .output.splitlines()[2]
-        .startswith("sub ada\tissued before 20")
-    )
+def test_list_shows_each_revoked_token_and_when_its_entry_ends(api: Api, revoke: Revoke) -> None:
+    assert revoke("--list").output == ""
+    revoke("b")
+    revoke("--token-stdin", stdin=sign_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800}))
+    assert revoke("--list").output == "a\tuntil 2100-01-01T01:00:00+00:00\nb\tforever\n"
+    revoke("--sub", "ada")
+    assert revoke("--list").output.splitlines()[2].startswith("sub ada\tissued before 20")
 
 
-def test_revoking_twice_keeps_the_last_end(
-    run_jobmon: Run, state: Database[dict[str, Any]]
+def test_token_with_an_expiry_that_is_also_revoked_by_its_id_is_revoked_for_ever(
+    revoke: Revoke, state: Database[dict[str, Any]]
 ) -> None:
     token = sign_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
     for arguments, stdin in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
-        assert run_jobmon("revoke", *arguments, stdin=stdin).exit_code == 0
+        assert revoke(*arguments, stdin=stdin).exit_code == 0
     assert read_entries(state) == {"a": None}
 
 
 @pytest.mark.parametrize("exp", [10**15, 253_402_300_799, 10**30])
 def test_token_that_expires_after_the_year_9999_is_revoked_for_ever(
-    api: Api, run_jobmon: Run, state: Database[dict[str, Any]], exp: int
+    api: Api, revoke: Revoke, state: Database[dict[str, Any]], exp: int
 ) -> None:
     token = sign_token(CLAIMS | {"jti": "a", "exp": exp})
-    assert run_jobmon("revoke", "--token-stdin", stdin=token).exit_code == 0
+    assert revoke("--token-stdin", stdin=token).exit_code == 0
     assert (read_entries(state), read_outcome(api, token)) == ({"a": None}, "token_invalid")
 
 
 def test_entry_is_deleted_after_its_end(
-    run_jobmon: Run, api: Api, state: Database[dict[str, Any]]
+    revoke: Revoke, api: Api, state: Database[dict[str, Any]]
 ) -> None:
-    run_jobmon("revoke", "permanent")  # creates the index
+    revoke("permanent")  # creates the index
     state[REVOKED].insert_one({"_id": "expired", "expiresAt": datetime.now(UTC)})
     eventually(lambda: read_entries(state) == {"permanent": None})
 
@@ -199,9 +191,9 @@ def test_entry_is_deleted_after_its_end(
     ids=["nothing", "garbage", "forged", "expired"],
 )
 def test_invalid_token_is_not_revoked(
-    run_jobmon: Run, state: Database[dict[str, Any]], token: str, message: str
+    revoke: Revoke, state: Database[dict[str, Any]], token: str, message: str
 ) -> None:
-    result = run_jobmon("revoke", "--token-stdin", stdin=token)
+    result = revoke("--token-stdin", stdin=token)
     assert (result.exit_code, result.output) == (1, f"Error: nothing to revoke: {message}\n")
     assert read_entries(state) == {}
 
@@ -219,15 +211,15 @@ def test_invalid_token_is_not_revoked(
     ],
 )
 def test_revoke_needs_exactly_one_of_its_arguments(
-    run_jobmon: Run, arguments: tuple[str, ...]
+    revoke: Revoke, arguments: tuple[str, ...]
 ) -> None:
-    result = run_jobmon("revoke", *arguments)
+    result = revoke(*arguments)
     assert result.exit_code == 2
     assert "Give one of" in result.output
 
 
 def test_revoke_with_an_unreachable_database_prints_one_line_without_the_password(
-    run_jobmon: Run,
+    revoke: Revoke,
 ) -> None:
     unreachable = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/?serverSelectionTimeoutMS=50",
@@ -241,12 +233,12 @@ def test_revoke_with_an_unreachable_database_prints_one_line_without_the_passwor
     assert "hidden" not in result.output
 
 
-def test_revoking_ends_the_sessions_that_began_with_the_token(api: Api, run_jobmon: Run) -> None:
+def test_revoking_ends_the_sessions_that_began_with_the_token(api: Api, revoke: Revoke) -> None:
     token = api.token()
     viewer = Viewer(api.app)
     assert viewer.post("/dashboard/session", {"token": token}).status_code == 303
     assert viewer.get("/dashboard/jobs").status_code == 200
-    run_jobmon("revoke", "--token-stdin", stdin=token)
+    revoke("--token-stdin", stdin=token)
     assert "no longer valid" in viewer.page("/dashboard/jobs", 401).text
     part = viewer.get("/dashboard/overview", part=True)
     assert (part.status_code, part.headers["HX-Refresh"]) == (401, "true")
@@ -329,10 +321,10 @@ def test_list_that_the_database_user_may_not_read_is_one_warning_and_refuses_no_
 
 
 def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
-    api: Api, run_jobmon: Run, state: Database[dict[str, Any]]
+    api: Api, revoke: Revoke, state: Database[dict[str, Any]]
 ) -> None:
     token = api.token()
-    run_jobmon("revoke", "--token-stdin", stdin=token)
+    revoke("--token-stdin", stdin=token)
     state.client.drop_database(f"{state.name}_rollups")
     assert read_outcome(api, token) == "token_invalid"
     assert api.get("/readyz").status_code == 200
@@ -344,15 +336,15 @@ def test_revoked_tokens_stay_revoked_when_the_rollups_are_dropped(
 @pytest.mark.parametrize("lost", ["database", "collection", "entries", "rights"])
 def test_lost_list_is_an_error_and_its_tokens_stay_refused(
     api: Api,
-    run_jobmon: Run,
+    revoke: Revoke,
     state: Database[dict[str, Any]],
     lost: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     token, valid_token = api.token("ada"), api.token("bob")
-    run_jobmon("revoke", "--token-stdin", stdin=token)
-    run_jobmon("revoke", "--sub", "carol")
+    revoke("--token-stdin", stdin=token)
+    revoke("--sub", "carol")
     carols_token = sign_token(CLAIMS | {"sub": "carol", "iat": time_from_now(hours=-1), "jti": "c"})
     tokens = (token, carols_token, valid_token)
     expected = ["token_invalid", "token_invalid", 200]
@@ -379,7 +371,7 @@ def test_lost_list_is_an_error_and_its_tokens_stay_refused(
         restarted = Api(create_app(api.app.extensions["jobmon_settings"]))
         assert restarted.get("/readyz").status_code == 503
         restarted.app.extensions["jobmon_connection"].client.close()
-        run_jobmon("revoke", "other")
+        revoke("other")
     assert api.get("/readyz").status_code == 200
     assert [read_outcome(api, sent_token) for sent_token in tokens] == expected
 

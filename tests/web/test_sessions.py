@@ -18,15 +18,7 @@ from jobmon.web.sessions import Session, SessionKeys, is_session_token
 from jobmon.web.token_commands import _read_token
 
 from ..conftest import SECRET, Api
-from .test_auth import (
-    EC_KEY,
-    KEY,
-    STATS,
-    Provider,
-    make_provider_token,
-    read_outcome,
-    to_pem,
-)
+from .test_auth import EC_KEY, KEY, STATS, Provider, make_provider_token, read_outcome, to_pem
 
 MakeSettings = Callable[..., Settings]
 OIDC = {
@@ -92,10 +84,8 @@ def test_sealed_text_is_read_only_for_its_purpose(
     assert keys.unseal("session", sealed) is None
     assert keys.unseal_session(sealed) is None
     other_keys = SessionKeys(make_settings(**OIDC, jwt_secret_key=SECRET[::-1]))
-    for text in (
-        *(sealed[:-4] + "AAAA", sealed[:40], "", "é", "a.b.c"),
-        other_keys.seal("flow", {}),
-    ):
+    foreign = other_keys.seal("flow", {})
+    for text in (sealed[:-4] + "AAAA", sealed[:40], "", "é", "a.b.c", foreign):
         assert keys.unseal("flow", text) is None, text
     assert keys.unseal("flow", sealed, max_age_s=-1) is None
 
@@ -135,11 +125,7 @@ def test_session_is_accepted_with_every_source_of_keys(
     """Catches a session's token that is checked with the keys of other tokens."""
     for settings in (
         {},
-        {
-            "jwt_secret_key": None,
-            "jwt_public_key": to_pem(EC_KEY),
-            "jwt_algorithm": "ES256",
-        },
+        {"jwt_secret_key": None, "jwt_public_key": to_pem(EC_KEY), "jwt_algorithm": "ES256"},
         {"jwt_issuer": "https://another.example", "jwt_audience": "another"},
         {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"},
     ):
@@ -147,14 +133,10 @@ def test_session_is_accepted_with_every_source_of_keys(
         keys: SessionKeys = api.app.extensions["jobmon_session_keys"]
         token = keys.issue_token(begin_session(), "root", ["admin"], 300)
         assert [read_outcome(api, token) for _ in range(2)] == [200, 200], settings
-        assert (
-            read_outcome(api, keys.issue_token(begin_session(), "root", [], 300))
-            == "permission_denied"
-        )
-        assert (
-            read_outcome(api, keys.issue_token(begin_session(), "root", ["admin"], -60))
-            == "token_expired"
-        )
+        without_role = keys.issue_token(begin_session(), "root", [], 300)
+        assert read_outcome(api, without_role) == "permission_denied"
+        expired = keys.issue_token(begin_session(), "root", ["admin"], -60)
+        assert read_outcome(api, expired) == "token_expired"
     # With the last settings, too, a session's token needs no key of the provider.
     provider.is_broken = True
     assert read_outcome(api, token) == 200
@@ -164,10 +146,8 @@ def test_session_without_a_provider_and_provider_token_with_the_session_key_id_a
     watched: Any, make_settings: MakeSettings, keys: SessionKeys, provider: Provider
 ) -> None:
     api = Api(create_app(make_settings(), watched.client))
-    assert (
-        read_outcome(api, keys.issue_token(begin_session(), "root", ["admin"], 300))
-        == "token_invalid"
-    )
+    token = keys.issue_token(begin_session(), "root", ["admin"], 300)
+    assert read_outcome(api, token) == "token_invalid"
     settings = {"jwt_secret_key": None, "jwt_jwks_url": provider.url, "jwt_algorithm": "RS256"}
     api = Api(create_app(make_settings(**OIDC, **settings), watched.client))
     # The token names the key of sessions, but the provider signed it.
