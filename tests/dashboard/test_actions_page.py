@@ -143,9 +143,7 @@ def test_pages_work_when_the_records_of_the_actor_cannot_be_read(
     assert (action_buttons(page), "their records cannot be read" in page.text) == ([], True)
 
 
-def test_owner_who_selects_a_foreign_and_a_missing_job_gets_the_same_answer(
-    make_actions_api: MakeApi,
-) -> None:
+def test_owner_gets_the_same_answer_for_foreign_and_missing_jobs(make_actions_api: MakeApi) -> None:
     ada = signed_in(make_actions_api(owner_actions=("retry",)), "ada", "user")
     for job_id in ("dead-2", "none"):
         question = ada.page_of_form(CONFIRM, {"action": "retry", "id": ["dead-1", job_id]})
@@ -182,9 +180,7 @@ def test_list_of_the_longest_runs_offers_actions_only_on_selected_jobs(
     assert [radio["value"] for radio in page.all("input", name="scope")] == ["selected"]
 
 
-def test_pages_of_a_service_without_actions_do_not_mention_them(
-    make_api: MakeApi, watched: Any
-) -> None:
+def test_pages_do_not_mention_actions_unless_they_are_set(make_api: MakeApi, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "dead", "status": "dlq", "createdAt": NOW})
     admin = signed_in(make_api(role_permissions=ROLES))
     for path in ("/dashboard/jobs", "/dashboard/jobs/dead", "/dashboard/types/mail"):
@@ -253,7 +249,7 @@ def test_request_that_is_confirmed_twice_is_filed_once(
         ({"action": "retry", "filter": "?payload.x=1"}, "payload.x"),
     ],
 )
-def test_confirmation_of_an_invalid_form_shows_the_mistake(
+def test_confirmation_shows_mistakes_in_a_form(
     api: Api, form: dict[str, Any], message: str
 ) -> None:
     assert message in signed_in(api).page_of_form(CONFIRM, form, 422).text

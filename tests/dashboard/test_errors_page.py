@@ -139,7 +139,7 @@ def test_pages_without_a_collector_give_the_reason(admin: Viewer) -> None:
 
 
 @pytest.mark.usefixtures("history")
-def test_list_without_end_times_of_runs_gives_the_reason(
+def test_list_without_end_times_has_a_reason(
     admin: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(KnownFields, "unknown", frozenset({"finishedAt"}))

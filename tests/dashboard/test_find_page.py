@@ -140,9 +140,7 @@ def test_words_of_an_error_lead_to_its_group(shop: Api) -> None:
         ("owner:", "Write a value after owner:."),
     ],
 )
-def test_text_without_a_result_shows_the_reason_and_examples(
-    shop: Api, text: str, sentence: str
-) -> None:
+def test_text_without_a_result_shows_why_and_examples(shop: Api, text: str, sentence: str) -> None:
     page = find_page(signed_in(shop), text)
     assert sentence in read_text(page)
     assert "status:dead type:mail" in read_text(page)

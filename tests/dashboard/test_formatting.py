@@ -85,9 +85,7 @@ def test_percent_has_a_decimal_below_ten_percent_unless_it_is_zero(
         ("Odd", "Odd"),
     ],
 )
-def test_status_word_translates_known_statuses_and_keeps_others(
-    status: str | None, expected: str
-) -> None:
+def test_status_word_translates_only_known_statuses(status: str | None, expected: str) -> None:
     assert status_word(status) == expected
 
 
@@ -112,9 +110,7 @@ def test_instant_is_iso_and_other_texts_are_unchanged() -> None:
         ("Größe", "1"),
     ],
 )
-def test_environment_kind_depends_on_a_word_of_the_name_or_else_on_its_hash(
-    name: str, kind: str
-) -> None:
+def test_environment_kind_depends_on_a_word_or_the_hash_of_the_name(name: str, kind: str) -> None:
     assert environment_kind(name) == kind
 
 

@@ -32,7 +32,7 @@ def test_every_page_shows_the_caller_the_navigation_and_the_environment(make_api
     assert not page.all("a", href="/dashboard/jobs")
 
 
-def test_page_without_a_session_shows_neither_queue_nor_environment(
+def test_page_without_a_session_names_no_queue_or_environment(
     make_api: MakeApi, watched: Any
 ) -> None:
     api = make_api(environment="PROD")
@@ -60,9 +60,7 @@ def test_page_without_a_session_shows_neither_queue_nor_environment(
         ("/dashboard/schedule", "schedule"),
     ],
 )
-def test_second_skip_link_leads_to_the_content_after_the_controls(
-    admin: Viewer, path: str, target: str
-) -> None:
+def test_second_skip_link_leads_past_the_controls(admin: Viewer, path: str, target: str) -> None:
     page = admin.page(path)
     first, second = page.all("a", **{"class": "skip"})
     assert (first["href"], second["href"]) == ("#main", f"#{target}")

@@ -94,9 +94,7 @@ def test_raw_json_of_an_endless_value_is_cut() -> None:
     assert RawJson.dump([1]) == RawJson(text="[\n  1\n]", is_cut=False)
 
 
-def test_header_of_a_job_has_its_status_attempts_next_step_and_error(
-    admin: Viewer, watched: Any
-) -> None:
+def test_header_of_a_job_has_its_status_next_step_and_error(admin: Viewer, watched: Any) -> None:
     insert_job(
         watched,
         status="failed",

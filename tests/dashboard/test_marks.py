@@ -21,7 +21,7 @@ OVERVIEW = "/dashboard"
 
 
 @pytest.fixture(autouse=True)
-def _without_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+def _disable_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "CACHE_S", 0)
     monkeypatch.setattr("jobmon.dashboard.overview_page.CACHE_TTL_S", 0)
 

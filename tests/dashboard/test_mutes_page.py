@@ -89,7 +89,7 @@ def test_form_with_a_mistake_is_shown_again_with_a_message(
 
 
 @pytest.mark.parametrize("fields", [{"kind": "other"}, {"minutes": "99999"}, {"mode": "forever"}])
-def test_value_that_the_form_does_not_offer_is_refused(
+def test_value_not_offered_by_the_form_is_refused(
     api: Api, records: Any, fields: dict[str, str]
 ) -> None:
     assert signed_in(api).post("/dashboard/mutes", FORM | fields).status_code == 422
@@ -104,9 +104,7 @@ def test_form_of_another_site_mutes_nothing(api: Api, records: Any) -> None:
     assert records.count_documents({}) == 0
 
 
-def test_caller_without_the_permission_sees_no_links_and_cannot_mute(
-    api: Api, records: Any
-) -> None:
+def test_caller_without_permission_sees_no_links_and_cannot_mute(api: Api, records: Any) -> None:
     reader = signed_in(api, role="reader")
     overviews = reader.page("/dashboard").all("div", id="overview")
     # The part that viewers share has the links; they are visible only below the class `may-mute`.

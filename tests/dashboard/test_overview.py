@@ -345,9 +345,7 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
     assert (strip.chips, strip.sentence) == ([], sentence)
 
 
-def test_overview_makes_the_forecast_of_the_queue_only_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_overview_forecasts_the_queue_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     forecasts: list[Forecast] = []
 
     def count(queue_evidence: Evidence) -> Forecast:

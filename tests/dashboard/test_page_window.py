@@ -242,9 +242,7 @@ def test_invalid_window_is_an_error_that_names_the_parameter(
     assert f"Invalid parameter {parameter}" in read_text(page)
 
 
-def test_window_longer_than_the_retained_history_names_where_the_data_begin(
-    make_api: MakeApi,
-) -> None:
+def test_window_longer_than_the_history_names_where_the_data_begin(make_api: MakeApi) -> None:
     admin = signed_in(make_api(day_retention_days=40, hour_retention_days=3))
     shown = read_text(admin.page("/dashboard?range=90d"))
     assert f"no data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in shown
@@ -253,9 +251,7 @@ def test_window_longer_than_the_retained_history_names_where_the_data_begin(
     assert "no data before" not in month
 
 
-def test_list_of_jobs_uses_a_window_as_the_time_of_their_creation(
-    admin: Viewer, watched: Any
-) -> None:
+def test_list_uses_a_window_as_the_time_of_creation(admin: Viewer, watched: Any) -> None:
     for name, at in (("inside", START + MINUTE), ("before", START - MINUTE), ("now", NOW)):
         watched.jobs.insert_one({"jobId": name, "type": "mail", "createdAt": at})
     page = admin.page(f"/dashboard/jobs?{PAST}")

@@ -415,7 +415,7 @@ def test_list_ignores_empty_filters(admin: Viewer, one_job: None) -> None:
     assert not [box for box in page.all("input", type="checkbox") if "checked" in box]
 
 
-def test_list_filters_by_the_search_fields_and_keeps_them_in_its_links(
+def test_list_filters_by_search_fields_and_keeps_them_in_links(
     make_api: MakeApi, watched: Any
 ) -> None:
     watched.jobs.insert_many(
@@ -455,9 +455,7 @@ def test_list_exports_the_filtered_jobs(real_api: Api, database: Any) -> None:
         assert len(answer.text.strip().splitlines()) == (32 if "csv" in link else 31)
 
 
-def test_links_of_a_list_lead_to_the_next_and_the_previous_page(
-    real_api: Api, database: Any
-) -> None:
+def test_list_links_to_its_next_and_previous_page(real_api: Api, database: Any) -> None:
     admin = signed_in(real_api)
     database.jobs.insert_many(
         [make_job(jobId=f"job-{n:02d}", createdAt=NOW + timedelta(seconds=n)) for n in range(60)]
@@ -633,9 +631,7 @@ def test_page_without_the_database_is_503_with_the_reason(api_without_database: 
         assert int(part.headers["Retry-After"]) > 0
 
 
-def test_page_without_a_session_and_the_database_has_no_navigation(
-    api_without_database: Api,
-) -> None:
+def test_page_without_session_and_database_has_no_navigation(api_without_database: Api) -> None:
     for viewer in (Viewer(api_without_database.app), signed_in(api_without_database, seconds=-60)):
         assert not viewer.page(OVERVIEW, 401).all("nav")
 

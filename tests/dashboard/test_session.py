@@ -90,15 +90,11 @@ def test_sign_in_keeps_a_token_without_expiry_until_the_browser_closes(visitor: 
     assert visitor.get("/dashboard").status_code == 200
 
 
-def test_sign_in_keeps_a_token_that_expires_later_for_400_days(
-    visitor: Viewer,
-) -> None:
+def test_sign_in_keeps_a_token_that_expires_later_for_400_days(visitor: Viewer) -> None:
     assert int(read_cookie(sign_in(visitor, sign_token(exp=10**15)))["max-age"]) == 400 * 86_400
 
 
-def test_sign_in_accepts_a_token_pasted_with_its_header_or_quotes(
-    api: Api, visitor: Viewer
-) -> None:
+def test_sign_in_accepts_a_pasted_token_with_header_or_quotes(api: Api, visitor: Viewer) -> None:
     token = api.token()
     for pasted in (
         f" {token}\n",
@@ -317,9 +313,7 @@ def test_part_without_a_session_reloads_the_page(visitor: Viewer) -> None:
         assert (by_fetch.status_code, by_fetch.data) == (401, b"")
 
 
-def test_link_from_another_site_gets_a_page_that_repeats_the_request(
-    visitor: Viewer,
-) -> None:
+def test_link_from_another_site_gets_a_page_that_repeats_the_request(visitor: Viewer) -> None:
     answer = visitor.get("/dashboard/jobs?status=dlq", Sec_Fetch_Site="cross-site")
     assert answer.status_code == 200
     page = Page(answer.text)
@@ -434,9 +428,7 @@ def test_page_without_the_identity_provider_is_503_and_keeps_the_session(make_ap
     assert "cannot be checked now" in viewer.get("/dashboard/jobs").text
 
 
-def test_refused_form_whose_host_a_proxy_changed_names_the_headers_to_pass_on(
-    make_api: MakeApi,
-) -> None:
+def test_form_refused_because_of_a_proxy_names_the_headers_to_pass_on(make_api: MakeApi) -> None:
     """nginx's `$host` has no port; without TLS, browsers send no Sec-Fetch-Site."""
     visitor = Viewer(make_api(trusted_proxies=1).app)
     form = {"Origin": "http://tools.example:8080", "Host": "tools.example"}

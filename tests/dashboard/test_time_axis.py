@@ -91,9 +91,7 @@ def test_waits_and_runs_of_a_job_are_parts_in_proportion_to_their_time() -> None
         ),
     ],
 )
-def test_each_status_has_parts_for_its_waits_and_runs(
-    fields: dict[str, Any], parts: list[Any]
-) -> None:
+def test_each_status_has_parts_for_waits_and_runs(fields: dict[str, Any], parts: list[Any]) -> None:
     axis = make_axis(**fields)
     assert list_parts(axis) == parts
     assert axis is not None

@@ -191,9 +191,7 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
         ),
     ],
 )
-def test_only_attempts_with_the_same_outcome_are_folded(
-    earlier: list[AttemptView], names: list[str]
-) -> None:
+def test_only_equal_attempts_are_folded(earlier: list[AttemptView], names: list[str]) -> None:
     steps = list_steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
     shown = [f"{step.name}: {step.note}" if step.folded else step.name for step in steps]
     assert shown == names
@@ -275,9 +273,7 @@ def test_many_attempts_show_the_newest_and_count_the_others() -> None:
     ("count", "shown", "name"),
     [(3, 0, "3 attempts"), (3, 2, "1 attempt"), (1, 1, "Earlier runs"), (None, 1, "Earlier runs")],
 )
-def test_unrecorded_attempts_are_one_step_with_the_reason(
-    count: int | None, shown: int, name: str
-) -> None:
+def test_unrecorded_attempts_are_one_step_and_why(count: int | None, shown: int, name: str) -> None:
     attempts = [attempt(None) for _ in range(shown)]
     reason = "the queue does not record every attempt"
     steps = list_steps(attempt_count=count, attempts=attempts, missing_attempts=reason)

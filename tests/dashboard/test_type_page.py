@@ -98,9 +98,7 @@ def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
         assert "pays" not in read_text(admin.page(link))
 
 
-def test_workers_on_the_page_have_only_their_attempts_of_the_type(
-    admin: Viewer, shop: ErrorHistory
-) -> None:
+def test_workers_have_only_their_attempts_of_the_type(admin: Viewer, shop: ErrorHistory) -> None:
     shown = read_text(admin.page(address("mail")))
     workers = shown[shown.index("Workers in the last hour") : shown.index("Slowest")]
     assert "w1 running" in workers

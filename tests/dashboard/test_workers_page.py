@@ -109,9 +109,7 @@ def test_failure_rate_of_a_worker_is_marked_by_the_thresholds_of_the_rules(
     assert bool(page.all("td", **{"data-label": "failed", "class": "number bad"})) == is_marked
 
 
-def test_many_workers_are_divided_into_pages(
-    admin: Viewer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_workers_are_shown_in_pages(admin: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
     history = ErrorHistory(NOW)
     for number in range(120):
         history.succeed("mail", f"pod-{number:03}", at=NOW - MINUTE)

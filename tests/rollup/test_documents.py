@@ -286,9 +286,7 @@ BROKEN_FIELDS: list[tuple[str, Any]] = [
 ]
 
 
-def test_broken_document_never_leads_to_a_500(
-    make_queue: Callable[..., Queue],
-) -> None:
+def test_broken_document_never_leads_to_a_500(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue()
     queue.insert_jobs("a", 3)
     with collecting(queue.settings):

@@ -91,9 +91,7 @@ def test_check_fails_if_the_stats_or_the_history_are_old(
     assert float(age_s) >= 3_600
 
 
-def test_check_fails_with_one_line_while_the_database_is_unreachable(
-    environment: dict[str, str],
-) -> None:
+def test_check_fails_with_one_line_if_no_database_responds(environment: dict[str, str]) -> None:
     unreachable = {
         "JOBMON_MONGO_URI": "mongodb://u:hidden@127.0.0.1:1/shop",
         "JOBMON_SERVER_SELECTION_TIMEOUT_MS": "50",

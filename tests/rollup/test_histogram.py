@@ -22,18 +22,14 @@ DURATIONS = st.lists(st.integers(0, 10**10), min_size=1, max_size=200)
 
 
 @given(durations=DURATIONS, fraction=st.sampled_from([0.5, 0.95, 0.99]))
-def test_error_of_a_percentile_is_at_most_5_percent_or_1_ms(
-    durations: list[int], fraction: float
-) -> None:
+def test_percentile_is_wrong_by_at_most_5_percent(durations: list[int], fraction: float) -> None:
     exact = sorted(durations)[math.ceil(fraction * len(durations)) - 1]
     (percentile,) = percentiles(Counter(map(bucket, durations)), [fraction])
     assert percentile == pytest.approx(exact, rel=0.05, abs=1)
 
 
 @given(first=DURATIONS, second=DURATIONS)
-def test_sum_of_histograms_is_the_histogram_of_all_durations(
-    first: list[int], second: list[int]
-) -> None:
+def test_sum_of_histograms_has_all_durations(first: list[int], second: list[int]) -> None:
     total = Counter(map(bucket, first))
     add_counts(total, Counter(map(bucket, second)))
     assert total == Counter(map(bucket, first + second))

@@ -22,7 +22,7 @@ WINDOW = {"from": NOW.isoformat(), "to": (NOW + 60 * MINUTE).isoformat()}
 
 
 @pytest.fixture(autouse=True)
-def _without_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def _disable_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "CACHE_S", 0)
 
 

@@ -57,9 +57,7 @@ def count_runs(details: RunDetails) -> Counter[str]:
 
 
 @given(first=DETAILS, second=DETAILS)
-def test_maximum_has_the_larger_count_of_each_type_and_worker(
-    first: RunDetails, second: RunDetails
-) -> None:
+def test_maximum_has_the_larger_counts(first: RunDetails, second: RunDetails) -> None:
     largest = first.maximum(second)
     for field in ("by_type", "by_worker"):
         counts = [count_by_name(getattr(details, field)) for details in (largest, first, second)]

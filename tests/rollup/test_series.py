@@ -125,9 +125,7 @@ def test_error_about_too_many_steps_names_the_parameter_that_causes_it() -> None
     end_min=st.integers(0, 20 * 1_440),
     step=st.sampled_from([*SPANS, 5 * MINUTE, 7 * DAY]),
 )
-def test_window_is_covered_once_by_few_spans(
-    length_min: int, end_min: int, step: timedelta
-) -> None:
+def test_few_spans_cover_a_window_once(length_min: int, end_min: int, step: timedelta) -> None:
     """`end_min`: so many minutes before NOW the window ends."""
     end = floor(NOW - end_min * MINUTE, step) + step
     window = Window(start=floor(end - length_min * MINUTE, step), end=end, step=step)

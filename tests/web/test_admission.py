@@ -99,9 +99,7 @@ def busy_api(
         may_end.set()
 
 
-def test_overload_is_503_with_retry_after_for_all_but_the_probes_and_metrics(
-    busy_api: BusyApi,
-) -> None:
+def test_overload_is_503_except_for_probes_and_metrics(busy_api: BusyApi) -> None:
     api = busy_api.api
     for path in (JOB, "/admin/jobs/stats", "/none"):
         refused = api.get(path)  # before its token is checked, because the check also takes time

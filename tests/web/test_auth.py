@@ -375,9 +375,7 @@ def test_answer_of_the_provider_that_is_too_long_is_refused(jwks: Api, provider:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"keys": {}}', b'{"keys": []}', b"[" * 100_000])
-def test_answer_of_the_provider_without_keys_is_503(
-    jwks: Api, provider: Provider, body: bytes
-) -> None:
+def test_provider_that_sends_no_keys_is_503(jwks: Api, provider: Provider, body: bytes) -> None:
     provider.body = body
     assert read_outcome(jwks, make_provider_token("one")) == "identity_provider_unavailable"
     assert read_outcome(jwks, make_provider_token(None)) == "identity_provider_unavailable"
@@ -424,9 +422,7 @@ def test_token_without_a_key_id_is_accepted_if_only_one_key_is_for_the_algorithm
     assert try_token(another, algorithm="PS256") == "token_invalid"
 
 
-def test_redirect_of_the_provider_is_followed_but_not_from_https_to_another_scheme(
-    provider: Provider,
-) -> None:
+def test_redirect_of_the_provider_is_followed_but_not_away_from_https(provider: Provider) -> None:
     provider.redirect = provider.url
     assert download.download(provider.url, time.monotonic() + PATIENCE_S)
     request = urllib.request.Request("https://id.example/keys")

@@ -31,7 +31,7 @@ def compressed_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_file_is_compressed_once_for_each_encoding(
+def test_file_is_compressed_once_per_encoding(
     api: Api, compressed_sizes: list[int], path: str
 ) -> None:
     uncompressed = api.client.get(path)
@@ -50,7 +50,7 @@ def test_file_is_compressed_once_for_each_encoding(
 
 
 @pytest.mark.parametrize("accepted", ["identity", "zstd", ""])
-def test_caller_that_accepts_no_known_encoding_gets_the_uncompressed_file(
+def test_caller_without_a_known_encoding_gets_the_uncompressed_file(
     api: Api, accepted: str
 ) -> None:
     answer = api.client.get(FILES[0], headers={"Accept-Encoding": accepted})

@@ -41,9 +41,7 @@ def assert_error(answer: Any, status: int, code: str, *, details: bool = False) 
 
 
 @pytest.mark.parametrize("path", PROTECTED)
-def test_request_without_a_token_is_401_before_its_query_is_checked(
-    idle_api: Api, path: str
-) -> None:
+def test_missing_token_is_401_before_the_query_is_checked(idle_api: Api, path: str) -> None:
     answer = idle_api.get(path, page="nonsense", cursor="!")
     assert_error(answer, 401, "authentication_required")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -68,9 +66,7 @@ def test_caller_without_permission_is_403_even_with_a_bad_query(idle_api: Api, p
     assert_error(idle_api.get_as_owner(path, "ada", page="nonsense"), 403, "permission_denied")
 
 
-def test_job_of_another_owner_and_a_missing_job_have_the_same_answer(
-    api: Api, watched: Any
-) -> None:
+def test_foreign_and_missing_job_have_the_same_answer(api: Api, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "bobs", "createdBy": "bob"})
     foreign, missing = api.get_as_owner("/jobs/bobs", "ada"), api.get_as_owner("/jobs/none", "ada")
     assert_error(foreign, 403, "access_denied")
@@ -127,9 +123,7 @@ def test_method_that_is_not_allowed_is_405_with_the_allowed_methods(
         ("cursor", "c" * 4_097),
     ],
 )
-def test_invalid_parameter_is_422_and_is_named(
-    idle_api: Api, path: str, parameter: str, value: Any
-) -> None:
+def test_invalid_parameter_is_named(idle_api: Api, path: str, parameter: str, value: Any) -> None:
     answer = idle_api.get_as_admin(path, **{parameter: value})
     error = assert_error(answer, 422, "validation_error", details=True)
     assert list(error["details"]) == [parameter]
@@ -162,9 +156,7 @@ def test_window_that_no_date_can_express_or_with_a_repeated_bound_is_422(
 @pytest.mark.parametrize(
     "query", [{"page": "1", "per_page": "100"}, {"status": ["a", ""]}, {"type": ""}, {"other": "x"}]
 )
-def test_valid_empty_and_unknown_parameters_are_accepted(
-    idle_api: Api, query: dict[str, Any]
-) -> None:
+def test_valid_and_unknown_parameters_are_accepted(idle_api: Api, query: dict[str, Any]) -> None:
     assert idle_api.get_as_admin(QUEUE, **query).status_code == 200
 
 

@@ -86,9 +86,7 @@ def test_entra_has_app_roles_and_groups_in_the_id_token(
     assert sign_in(role_claim="groups").roles == ("admin",)
 
 
-def test_auth0_has_roles_in_a_claim_whose_name_is_a_url(
-    provider: Provider, sign_in: SignIn
-) -> None:
+def test_auth0_has_roles_in_a_claim_named_as_a_url(provider: Provider, sign_in: SignIn) -> None:
     provider.subject = "auth0|5f7c8ec7c33c6c004bbafe82"
     provider.claims = {"https://company.example/roles": ["admin", "Jobs.Admin"]}
     identity = sign_in(role_claim="https://company.example/roles")
@@ -96,9 +94,7 @@ def test_auth0_has_roles_in_a_claim_whose_name_is_a_url(
     assert identity.roles == ("admin", "Jobs.Admin")
 
 
-def test_cognito_has_groups_in_a_claim_whose_name_has_a_colon(
-    provider: Provider, sign_in: SignIn
-) -> None:
+def test_cognito_has_groups_in_a_claim_with_a_colon(provider: Provider, sign_in: SignIn) -> None:
     provider.claims = {"cognito:groups": ["admin", "eu-west-1_Google"], "cognito:username": "ada"}
     identity = sign_in(role_claim="cognito:groups", subject_claim="cognito:username")
     assert (identity.subject, identity.roles) == ("ada", ("admin",))
@@ -123,9 +119,7 @@ def test_only_roles_with_permissions_are_read(
     assert sign_in().roles == expected
 
 
-def test_claims_that_no_token_has_are_read_from_userinfo(
-    provider: Provider, sign_in: SignIn
-) -> None:
+def test_claims_in_no_token_are_read_from_userinfo(provider: Provider, sign_in: SignIn) -> None:
     provider.claims = {}
     provider.userinfo = {"groups": ["admin"], "email": "ada@shop.example"}
     identity = sign_in(role_claim="groups", subject_claim="email")
@@ -259,9 +253,7 @@ def test_client_secret_is_only_in_its_own_request(provider: Provider, sign_in: S
     assert "Authorization" not in DEFAULT_HEADERS
 
 
-def test_discovery_document_is_found_for_an_issuer_with_and_without_a_final_slash(
-    provider: Provider,
-) -> None:
+def test_discovery_document_is_found_with_and_without_a_final_slash(provider: Provider) -> None:
     issuer = provider.issuer
     assert read_discovery(issuer)["issuer"] == issuer
     provider.document = {"issuer": f"{issuer}/"}

@@ -181,9 +181,7 @@ def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
     )
 
 
-def test_read_that_raises_is_logged_and_stops_no_other_read(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_failed_read_is_logged_and_stops_no_other_read(caplog: pytest.LogCaptureFixture) -> None:
     bad, good = make_queues("same", 2)
     reading = QueueReading[float](lambda queue: 1 / (queue is not bad))
     for _ in range(2):

@@ -57,9 +57,7 @@ def get_from_address(api: Api, address: str, path: str = STATS, token: str | Non
     return api.client.get(path, headers=headers, environ_base=environment).status_code
 
 
-def test_every_request_of_an_address_is_counted_except_probes(
-    per_address: Api,
-) -> None:
+def test_every_request_of_an_address_is_counted_except_probes(per_address: Api) -> None:
     token = per_address.token()
     requests = [(STATS, "guess"), ("/none", None), ("/dashboard/sign-in", None)]
     statuses = [get_from_address(per_address, "192.0.2.1", *request) for request in requests]

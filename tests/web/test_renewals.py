@@ -93,9 +93,7 @@ print(Renewals(keys, Path({str(tmp_path / "shared")!r})).get("token", renew).sub
     assert (tmp_path / "log").read_text() == "renewed\n"
 
 
-def test_failed_renewal_is_not_cached(
-    keys: SessionKeys, provider: Provider, tmp_path: Path
-) -> None:
+def test_failure_is_not_cached(keys: SessionKeys, provider: Provider, tmp_path: Path) -> None:
     def fail() -> Identity:
         raise LookupError
 

@@ -215,9 +215,7 @@ def sign_any_header(header: dict[str, Any], key: Any) -> str:
     return f"{text}.{to_base64(algorithm.sign(text.encode(), key))}"
 
 
-def test_key_id_is_only_compared_with_the_ids_of_known_keys(
-    make_api: MakeApi, provider: Provider
-) -> None:
+def test_key_id_is_only_compared_with_known_ids(make_api: MakeApi, provider: Provider) -> None:
     keys = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
     with_secret = make_api()
     with Provider.listening() as evil:
@@ -248,9 +246,7 @@ def make_headers_with_keys(url: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_key_or_address_of_keys_in_a_token_is_ignored(
-    make_api: MakeApi, provider: Provider
-) -> None:
+def test_key_or_address_in_a_token_is_ignored(make_api: MakeApi, provider: Provider) -> None:
     with Provider.listening() as evil:
         evil.keys = {"one": OTHER_KEY}
         keys = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
@@ -265,9 +261,7 @@ def test_key_or_address_of_keys_in_a_token_is_ignored(
     assert provider.requests == 1
 
 
-def test_key_of_the_provider_that_is_too_short_is_ignored(
-    make_api: MakeApi, provider: Provider
-) -> None:
+def test_too_short_key_of_the_provider_is_ignored(make_api: MakeApi, provider: Provider) -> None:
     short = rsa.generate_private_key(65_537, 1_024)
     provider.keys |= {"short": short}
     api = make_api(jwt_secret_key=None, jwt_jwks_url=provider.url, jwt_algorithm="RS256")
@@ -277,9 +271,7 @@ def test_key_of_the_provider_that_is_too_short_is_ignored(
     assert try_token(api, token) == INVALID
 
 
-def test_shared_secret_among_the_keys_of_the_provider_is_ignored(
-    make_api: MakeApi, provider: Provider
-) -> None:
+def test_shared_secret_of_the_provider_is_ignored(make_api: MakeApi, provider: Provider) -> None:
     secret = {"kty": "oct", "kid": "shared", "k": to_base64(SECRET.encode())}
     for algorithm in ({}, {"alg": "HS256"}, {"alg": "RS256"}):
         provider.more_keys = [secret | algorithm]

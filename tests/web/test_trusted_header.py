@@ -77,9 +77,7 @@ def test_name_from_any_other_address_is_ignored(api: Api, peer: str) -> None:
 
 
 @pytest.mark.parametrize("peer", [PROXY, "::ffff:10.1.2.3", "2001:db8::7"])
-def test_name_from_the_proxy_is_accepted_whatever_the_address_of_its_caller(
-    api: Api, peer: str
-) -> None:
+def test_name_from_the_proxy_is_accepted_for_any_caller_address(api: Api, peer: str) -> None:
     assert send(api, AS_ROOT | {"X-Forwarded-For": "203.0.113.9"}, peer=peer).status_code == 200
 
 
