@@ -348,7 +348,7 @@ def test_owner_sees_only_own_requests_and_acts_only_on_own_jobs(
         assert ada.post(FILE, form | {"reason": "x"}).status_code == 403, form
 
 
-def test_timeline_shows_an_action_between_the_attempts(
+def test_timeline_of_a_job_shows_a_done_action(
     api: Api, monkeypatch: pytest.MonkeyPatch, outcomes: list[JobOutcome]
 ) -> None:
     admin = signed_in(api)
@@ -356,8 +356,8 @@ def test_timeline_shows_an_action_between_the_attempts(
     with api.app.test_request_context():
         queues = api.app.extensions["jobmon_queues"]
         records: ActionRecords = queues.open(queues.default).actions.requests.records
-    done = {"key": 1, "jobId": "dead-1", "result": "done", "reason": "", "dryRun": False}
-    records.add_outcomes(address.rpartition("/")[2], [done | {"before": {}, "after": {}}])
+    outcome = {"key": 1, "jobId": "dead-1", "result": "done", "reason": "", "dryRun": False}
+    records.add_outcomes(address.rpartition("/")[2], [outcome | {"before": {}, "after": {}}])
     text = " ".join(admin.page("/dashboard/jobs/dead-1").text.split())
     assert "Retried by root: provider is back" in text
     assert text.index("Retried by root") < text.index("Enqueued")

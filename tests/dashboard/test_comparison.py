@@ -42,14 +42,14 @@ def make_previous(
     return Previous(past=History(NOW, "rollup", shifted), samples=by_step, distance=HOUR)
 
 
-def read_changes(shown: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
+def read_changes(facts: Facts, previous: Previous | Missing | None) -> dict[str, tuple[str, str]]:
     """The change of each tile that has one, by the tile's name: its short text and its sentence."""
-    tiles = overview(replace(shown, previous=previous)).tiles
+    tiles = overview(replace(facts, previous=previous)).tiles
     return {tile.name: (tile.change.text, tile.change.sentence) for tile in tiles if tile.change}
 
 
-def read_reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]:
-    return overview(replace(shown, previous=previous)).uncompared
+def read_reasons(facts: Facts, previous: Previous | Missing | None) -> list[str]:
+    return overview(replace(facts, previous=previous)).uncompared
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def read_reasons(shown: Facts, previous: Previous | Missing | None) -> list[str]
 def test_attempts_are_compared_with_the_hour_before(
     attempts: int, attempts_before: int, text: str, sentence: str
 ) -> None:
-    shown = make_facts(activity={10: {"a": tally(attempts)}})
-    changes = read_changes(shown, make_previous({50: {"b": tally(attempts_before)}}))
+    facts = make_facts(activity={10: {"a": tally(attempts)}})
+    changes = read_changes(facts, make_previous({50: {"b": tally(attempts_before)}}))
     assert changes["Throughput"] == (text, sentence)
 
 
@@ -84,22 +84,22 @@ def test_attempts_are_compared_with_the_hour_before(
 def test_failure_rates_are_compared_in_points_if_attempts_finished_in_both_periods(
     outcomes: tuple[int, int], outcomes_before: tuple[int, int], text: str | None
 ) -> None:
-    shown = make_facts(activity={10: {"a": tally(*outcomes)}})
-    changes = read_changes(shown, make_previous({50: {"b": tally(*outcomes_before)}}))
+    facts = make_facts(activity={10: {"a": tally(*outcomes)}})
+    changes = read_changes(facts, make_previous({50: {"b": tally(*outcomes_before)}}))
     assert changes.get("Failure rate", (None, ""))[0] == text
 
 
 def test_minute_in_progress_is_left_out_of_both_periods() -> None:
     """Catches a fall of which the only cause is the incomplete last minute."""
     steps: Steps = {index: {"a": tally(10)} for index in range(60)}
-    shown = make_facts(activity={index: steps[index] for index in range(59)})
-    assert read_changes(shown, make_previous(steps))["Throughput"][0] == "± 0"
+    facts = make_facts(activity={index: steps[index] for index in range(59)})
+    assert read_changes(facts, make_previous(steps))["Throughput"][0] == "± 0"
 
 
 def test_jobs_by_status_are_compared_with_the_sample_of_an_hour_ago() -> None:
-    shown = make_facts({("queued", "a"): 30, ("dlq", "a"): 2, ("leased", "a"): 4})
+    facts = make_facts({("queued", "a"): 30, ("dlq", "a"): 2, ("leased", "a"): 4})
     samples = {59: sample(queued=1_040, dlq=2, other=1), 58: sample(queued=7)}
-    changes = read_changes(shown, make_previous(samples=samples))
+    changes = read_changes(facts, make_previous(samples=samples))
     assert {name: change for name, change in changes.items() if name != "Throughput"} == {
         "Queued": ("▼ 1,010", "1,010 fewer than an hour ago"),
         "Running": ("▲ 4", "4 more than an hour ago"),
@@ -114,26 +114,26 @@ def test_window_between_two_dates_is_compared_with_the_time_before() -> None:
     activity: Steps = {10: {"a": tally(60)}}
     present = make_facts({("dlq", "a"): 3}, activity=activity, samples={0: sample(dlq=1)})
     counted = make_history(activity, as_of=START + 2 * HOUR)
-    shown = replace(present, page_window=PageWindow(query=query), past=counted)
+    facts = replace(present, page_window=PageWindow(query=query), past=counted)
     previous = make_previous({50: {"b": tally(40)}}, {59: sample(dlq=2)})
-    assert read_changes(shown, previous) == {
+    assert read_changes(facts, previous) == {
         "Throughput": ("▲ 50%", "50% more attempts than in the time before"),
         "Failure rate": ("± 0", "the same as in the time before"),
     }
-    assert read_reasons(shown, previous) == [
+    assert read_reasons(facts, previous) == [
         "Jobs by status are not compared with the time before: they are as of now."
     ]
 
 
 def test_nothing_is_compared_unless_a_comparison_is_requested() -> None:
-    shown = make_facts({("queued", "a"): 30}, activity={10: {"a": tally(5)}})
-    assert read_changes(shown, None) == {}
-    assert read_reasons(shown, None) == []
+    facts = make_facts({("queued", "a"): 30}, activity={10: {"a": tally(5)}})
+    assert read_changes(facts, None) == {}
+    assert read_reasons(facts, None) == []
 
 
-def change_past(shown: Facts, **changes: Any) -> Facts:
-    assert isinstance(shown.past, History)
-    return replace(shown, past=replace(shown.past, **changes))
+def change_past(facts: Facts, **changes: Any) -> Facts:
+    assert isinstance(facts.past, History)
+    return replace(facts, past=replace(facts.past, **changes))
 
 
 def change_previous(previous: Previous, **changes: Any) -> Previous:
@@ -151,13 +151,13 @@ def test_attempts_are_not_compared_if_one_period_has_a_gap_or_is_still_counted(
     change: dict[str, Any], reason: str
 ) -> None:
     """Catches a change of which the cause is a gap; jobs by status do not depend on runs."""
-    shown = make_facts({("queued", "a"): 1}, activity={10: {"a": tally(5)}})
+    facts = make_facts({("queued", "a"): 1}, activity={10: {"a": tally(5)}})
     previous = make_previous({10: {"a": tally(5)}}, {59: sample(queued=1)})
-    assert read_changes(shown, previous).keys() >= {"Throughput", "Failure rate", "Queued"}
-    assert read_reasons(shown, previous) == []
+    assert read_changes(facts, previous).keys() >= {"Throughput", "Failure rate", "Queued"}
+    assert read_reasons(facts, previous) == []
     for periods in (
-        (change_past(shown, **change), previous),
-        (shown, change_previous(previous, **change)),
+        (change_past(facts, **change), previous),
+        (facts, change_previous(previous, **change)),
     ):
         assert read_changes(*periods).keys() == {"Queued", "Running", "Retrying", "Dead"}
         assert read_reasons(*periods) == [
@@ -166,10 +166,10 @@ def test_attempts_are_not_compared_if_one_period_has_a_gap_or_is_still_counted(
 
 
 def test_jobs_by_status_without_a_sample_or_a_count_are_not_compared() -> None:
-    shown = make_facts(activity={10: {"a": tally(5)}})
+    facts = make_facts(activity={10: {"a": tally(5)}})
     previous = make_previous(samples={58: sample(queued=1)})
-    assert read_changes(shown, previous).keys() == {"Throughput"}
-    assert read_reasons(shown, previous) == [
+    assert read_changes(facts, previous).keys() == {"Throughput"}
+    assert read_reasons(facts, previous) == [
         "Jobs by status are not compared with the hour before: "
         "no collector recorded the state of the queue then."
     ]
@@ -180,8 +180,8 @@ def test_jobs_by_status_without_a_sample_or_a_count_are_not_compared() -> None:
 
 def test_attempts_without_end_times_are_not_compared() -> None:
     activity: Steps = {10: {"a": tally(5)}}
-    shown = make_facts(activity=activity, unknown=frozenset({"finishedAt"}))
-    changes = read_changes(shown, make_previous(activity, {59: sample(queued=1)}))
+    facts = make_facts(activity=activity, unknown=frozenset({"finishedAt"}))
+    changes = read_changes(facts, make_previous(activity, {59: sample(queued=1)}))
     assert changes.keys() == {"Queued", "Running", "Retrying", "Dead"}
 
 
@@ -288,8 +288,8 @@ def test_page_and_charts_compare_the_same_numbers_as_the_api(queue: WatchedQueue
     assert [step["succeeded"] for step in steps] == charts["previous"]["succeeded"][:60]
     end = datetime.now(UTC) - 5 * MINUTE
     window = f"from={quote(f'{end - HOUR:%FT%TZ}')}&to={quote(f'{end:%FT%TZ}')}"
-    shown = admin.get(f"/dashboard?compare=previous&{window}").text
-    assert "75% fewer attempts than in the time before" in shown
+    facts = admin.get(f"/dashboard?compare=previous&{window}").text
+    assert "75% fewer attempts than in the time before" in facts
     columns = admin.get(f"/dashboard/charts?compare=previous&{window}").json
     assert (sum(columns["succeeded"]), sum(columns["previous"]["succeeded"])) == (3, 9)
     month = admin.get("/dashboard?compare=previous&range=30d").text

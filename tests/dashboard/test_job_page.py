@@ -64,8 +64,8 @@ def test_short_payload_can_be_copied_as_json(admin: Viewer, watched: Any) -> Non
     page = admin.page(JOB)
     assert page.all("button", **{"data-copy-of": "raw-payload"})
     start = page.text.index("{\n")
-    shown, _ = json.JSONDecoder().raw_decode(page.text[start:])
-    assert shown == payload | {"token": "[redacted]"}
+    payload_on_page, _ = json.JSONDecoder().raw_decode(page.text[start:])
+    assert payload_on_page == payload | {"token": "[redacted]"}
 
 
 @pytest.mark.parametrize("characters", [301, 5_000, 10_000_000])
@@ -89,8 +89,8 @@ def test_raw_json_of_an_endless_value_is_cut() -> None:
         def items(self) -> Any:
             yield from ((f"k{index}", index) for index in itertools.count())
 
-    raw = RawJson.dump(Endless(a=1))
-    assert (len(raw.text), raw.is_cut) == (MAX_RAW_LENGTH, True)
+    raw_json = RawJson.dump(Endless(a=1))
+    assert (len(raw_json.text), raw_json.is_cut) == (MAX_RAW_LENGTH, True)
     assert RawJson.dump([1]) == RawJson(text="[\n  1\n]", is_cut=False)
 
 

@@ -12,13 +12,13 @@ from .conftest import signed_in
 def insert_jobs(database: Any) -> None:
     database.jobs.insert_many(
         {
-            "jobId": f"j{number}",
-            "type": "b" if number % 2 else "a&b",
+            "jobId": f"j{index}",
+            "type": "b" if index % 2 else "a&b",
             "status": "dlq",
-            "createdBy": "ada" if number != 2 else "bob",
-            "createdAt": NOW + timedelta(seconds=number),
+            "createdBy": "ada" if index != 2 else "bob",
+            "createdAt": NOW + timedelta(seconds=index),
         }
-        for number in range(5)
+        for index in range(5)
     )
 
 

@@ -126,8 +126,8 @@ def test_tabs_of_an_owner_have_the_counts_of_own_jobs() -> None:
         reasons={"queued": "there are more than 1,000", "failed": "no index"},
     )
     tabs = make_tabs(own_counts, CappedCount(2, True), status=["leased"])
-    shown = {label: (tab.count, tab.is_exact, tab.reason) for label, tab in tabs.items()}
-    assert shown["All"] == (10_000, False, "")
-    assert shown["Queued"] == (1_000, False, "There are more than 1,000")
-    assert (shown["Running"], shown["Dead"]) == ((2, True, ""), (3, True, ""))
-    assert shown["Retrying"] == (None, True, "No index")
+    tab_counts = {label: (tab.count, tab.is_exact, tab.reason) for label, tab in tabs.items()}
+    assert tab_counts["All"] == (10_000, False, "")
+    assert tab_counts["Queued"] == (1_000, False, "There are more than 1,000")
+    assert (tab_counts["Running"], tab_counts["Dead"]) == ((2, True, ""), (3, True, ""))
+    assert tab_counts["Retrying"] == (None, True, "No index")

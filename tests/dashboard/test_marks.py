@@ -29,11 +29,11 @@ def _disable_caches(monkeypatch: pytest.MonkeyPatch) -> None:
 def store_marks(api: Api, *texts: str, link: str | None = None) -> list[datetime]:
     """Store marks with these texts, one a minute until a minute ago; returns their times."""
     connection: Connection = api.app.extensions["jobmon_connection"]
-    own = OwnDatabase(state_database(connection), connection.queue_key)
+    own_database = OwnDatabase(state_database(connection), connection.queue_key)
     now = datetime.now(UTC).replace(microsecond=0)
     times = [now - timedelta(minutes=minutes) for minutes in range(len(texts), 0, -1)]
-    own[MARKS].insert_many(
-        own.new(str(at), Mark(at=at, text=text, link=link).dump())
+    own_database[MARKS].insert_many(
+        own_database.new(str(at), Mark(at=at, text=text, link=link).dump())
         for at, text in zip(times, texts, strict=True)
     )
     return times

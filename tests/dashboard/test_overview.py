@@ -123,8 +123,8 @@ def make_facts(
     )
 
 
-def read_tiles(shown: Facts) -> dict[str, Tile]:
-    return {tile.name: tile for tile in overview(shown).tiles}
+def read_tiles(facts: Facts) -> dict[str, Tile]:
+    return {tile.name: tile for tile in overview(facts).tiles}
 
 
 def sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
@@ -132,7 +132,7 @@ def sample(oldest_ms: int = 0, **counts: int) -> QueueSample:
 
 
 def test_tiles_show_the_state_of_the_queue() -> None:
-    shown = read_tiles(
+    tiles = read_tiles(
         make_facts(
             {("queued", "a"): 1_200, ("queued", "b"): 34, ("leased", "a"): 5, ("dlq", "a"): 6},
             activity={10: {"a": tally(30, 10, dlq=2, enqueued=40)}, 50: {"b": tally(20)}},
@@ -142,7 +142,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
             oldest_queued_by_type={"a": NOW - 3 * MINUTE, "b": NOW - timedelta(seconds=200)},
         )
     )
-    assert {name: (tile.value, tile.note, tile.is_alarming) for name, tile in shown.items()} == {
+    assert {name: (tile.value, tile.note, tile.is_alarming) for name, tile in tiles.items()} == {
         "Queued": ("1,234", "1,000 due (incl. retries)", False),
         "Running": ("5", "no expired leases", False),
         "Retrying": ("0", "awaiting retry", False),
@@ -152,9 +152,9 @@ def test_tiles_show_the_state_of_the_queue() -> None:
         "Throughput": ("0/min", "60 attempts in the last hour", False),
         "Failure rate": ("17%", "of attempts in the last hour", False),
     }
-    assert shown["Queued"].scheduled == "234 scheduled"
-    assert shown["Oldest queued"].since == NOW - timedelta(seconds=200)
-    assert shown["Failure rate"].link == "?status=failed&status=dlq"
+    assert tiles["Queued"].scheduled == "234 scheduled"
+    assert tiles["Oldest queued"].since == NOW - timedelta(seconds=200)
+    assert tiles["Failure rate"].link == "?status=failed&status=dlq"
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_tiles_show_the_state_of_the_queue() -> None:
 def test_overview_forecasts_the_due_jobs_or_gives_the_reason_why_not(
     blocks: list[tuple[int, int]], due: int, note: str, no_forecast: str
 ) -> None:
-    shown = overview(replace(make_facts(), evidence=evidence(mail(*blocks), due)))
-    assert next(tile.note for tile in shown.tiles if tile.name == "Queued") == note
-    assert shown.no_forecast == no_forecast
+    view = overview(replace(make_facts(), evidence=evidence(mail(*blocks), due)))
+    assert next(tile.note for tile in view.tiles if tile.name == "Queued") == note
+    assert view.no_forecast == no_forecast
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
     range_name: str, new_dead: CappedCount | None, note: str
 ) -> None:
     """Catches two numbers for the same jobs: the history is seconds older than the new count."""
-    shown = make_facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
-    counted = replace(shown.evidence, new_dead=new_dead)
+    facts = make_facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
+    counted = replace(facts.evidence, new_dead=new_dead)
     window = PageWindow.from_range(range_name)
-    tiles = read_tiles(replace(shown, evidence=counted, page_window=window))
+    tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
     assert tiles["Dead"].note == note
 
 
@@ -220,94 +220,94 @@ def test_tiles_alarm_only_about_the_last_hour(
     alarming: set[str],
 ) -> None:
     """Catches a red tile because of one job that died in 30 days."""
-    shown = make_facts({("dlq", "a"): 1}, activity=steps)
-    counted = replace(shown.evidence, minutes=make_history(minutes), new_dead=new_dead)
+    facts = make_facts({("dlq", "a"): 1}, activity=steps)
+    counted = replace(facts.evidence, minutes=make_history(minutes), new_dead=new_dead)
     window = PageWindow.from_range(range_name)
-    tiles = read_tiles(replace(shown, evidence=counted, page_window=window))
+    tiles = read_tiles(replace(facts, evidence=counted, page_window=window))
     assert {name for name, tile in tiles.items() if tile.is_alarming} == alarming
 
 
 def test_enqueued_jobs_are_unknown_without_creation_times() -> None:
-    shown = read_tiles(make_facts(activity={1: {"a": tally(9)}}, unknown=frozenset({"createdAt"})))
-    assert (shown["Enqueued"].value, shown["Enqueued"].trend) == ("–", [])
+    tiles = read_tiles(make_facts(activity={1: {"a": tally(9)}}, unknown=frozenset({"createdAt"})))
+    assert (tiles["Enqueued"].value, tiles["Enqueued"].trend) == ("–", [])
 
 
 def test_past_window_that_is_still_counted_is_not_over() -> None:
     """Catches a page that is not updated while a new collector is still counting its window."""
-    shown = make_facts(activity={10: {"a": tally(60)}})
-    over = replace(shown, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
-    assert (shown.is_over, over.is_over) == (False, True)
+    facts = make_facts(activity={10: {"a": tally(60)}})
+    over = replace(facts, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
+    assert (facts.is_over, over.is_over) == (False, True)
     assert read_tiles(over)["Throughput"].value == "1.2/min"  # of the window, not of now
     assert isinstance(over.past, History)
     assert not replace(over, past=replace(over.past, is_complete=False)).is_over
 
 
 def test_queued_tile_without_a_count_of_due_jobs_gives_the_reason() -> None:
-    shown = read_tiles(make_facts({("queued", "a"): 2_000_000}, due=None, scheduled=None))
-    assert shown["Queued"].note == "due jobs not counted: too many"
+    tiles = read_tiles(make_facts({("queued", "a"): 2_000_000}, due=None, scheduled=None))
+    assert tiles["Queued"].note == "due jobs not counted: too many"
 
 
 def test_other_tile_counts_unknown_statuses_by_name() -> None:
     counts = {("odd", "a"): 1, ("paused", "a"): 1_200, ("paused", "b"): 34, ("null", "a"): 2}
-    others = read_tiles(make_facts(counts))["Other"]
-    assert (others.value, others.note) == ("1,237", "1,234 paused, 2 null, 1 odd")
-    assert others.link == "?status=paused&status=null&status=odd"
+    other_tile = read_tiles(make_facts(counts))["Other"]
+    assert (other_tile.value, other_tile.note) == ("1,237", "1,234 paused, 2 null, 1 odd")
+    assert other_tile.link == "?status=paused&status=null&status=odd"
     assert "Other" not in read_tiles(make_facts({("queued", "a"): 1, ("cancelled", "a"): 1}))
 
 
 def test_tiles_that_need_a_field_that_no_document_has_are_unknown() -> None:
     unknown = frozenset({"createdAt", "nextRunAt", "leaseExpiresAt"})
-    shown = read_tiles(make_facts({("failed", "a"): 1}, due=None, scheduled=None, unknown=unknown))
-    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == (
+    tiles = read_tiles(make_facts({("failed", "a"): 1}, due=None, scheduled=None, unknown=unknown))
+    assert (tiles["Oldest queued"].value, tiles["Oldest queued"].note) == (
         "–",
         "creation times unknown",
     )
-    assert shown["Queued"].note == "due times unknown"
-    assert shown["Running"].note == "lease times unknown"
+    assert tiles["Queued"].note == "due times unknown"
+    assert tiles["Running"].note == "lease times unknown"
 
 
 def test_tiles_without_counts_show_dashes_instead_of_zeros() -> None:
-    shown = read_tiles(
+    tiles = read_tiles(
         make_facts(is_counted=False, due=None, oldest_queued=NOW - MINUTE, source="estimate")
     )
-    assert [shown[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
-    assert (shown["Queued"].note, shown["Queued"].scheduled) == (
+    assert [tiles[name].value for name in ("Queued", "Running", "Dead")] == ["–"] * 3
+    assert (tiles["Queued"].note, tiles["Queued"].scheduled) == (
         "– due (incl. retries)",
         "0 scheduled",
     )
-    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("1 min", "")
+    assert (tiles["Oldest queued"].value, tiles["Oldest queued"].note) == ("1 min", "")
 
 
 def test_overview_without_a_collector_has_no_trend_and_no_throughput() -> None:
-    shown = overview(make_facts({("queued", "a"): 1}, has_past=False, source="live"))
-    by_name = {tile.name: tile for tile in shown.tiles}
-    assert not shown.has_past
-    assert all(tile.trend == [] for tile in shown.tiles)
+    view = overview(make_facts({("queued", "a"): 1}, has_past=False, source="live"))
+    by_name = {tile.name: tile for tile in view.tiles}
+    assert not view.has_past
+    assert all(tile.trend == [] for tile in view.tiles)
     assert by_name["Throughput"].value == by_name["Failure rate"].value == "–"
     assert by_name["Dead"].note == ""
-    assert [(row.name, row.done, row.failure_rate) for row in shown.types] == [("a", 0, None)]
+    assert [(row.name, row.done, row.failure_rate) for row in view.types] == [("a", 0, None)]
 
 
 def test_oldest_queued_of_an_empty_queue_is_none() -> None:
-    shown = read_tiles(make_facts())
-    assert (shown["Oldest queued"].value, shown["Oldest queued"].note) == ("none", "no queued jobs")
-    assert shown["Failure rate"].value == "–"
-    assert not any(tile.is_alarming for tile in shown.values())
+    tiles = read_tiles(make_facts())
+    assert (tiles["Oldest queued"].value, tiles["Oldest queued"].note) == ("none", "no queued jobs")
+    assert tiles["Failure rate"].value == "–"
+    assert not any(tile.is_alarming for tile in tiles.values())
 
 
 def test_trend_has_a_gap_for_each_step_without_a_sample() -> None:
-    shown = read_tiles(make_facts(samples={0: sample(queued=7), 2: sample(9_000, queued=3, dlq=1)}))
-    assert shown["Queued"].trend == [7, None, 3] + [None] * 57
-    assert shown["Dead"].trend == [0, None, 1] + [None] * 57
-    assert shown["Oldest queued"].trend[:3] == [0, None, 9_000]
+    tiles = read_tiles(make_facts(samples={0: sample(queued=7), 2: sample(9_000, queued=3, dlq=1)}))
+    assert tiles["Queued"].trend == [7, None, 3] + [None] * 57
+    assert tiles["Dead"].trend == [0, None, 1] + [None] * 57
+    assert tiles["Oldest queued"].trend[:3] == [0, None, 9_000]
 
 
 def test_trend_of_the_throughput_leaves_out_the_minute_in_progress() -> None:
-    shown = read_tiles(make_facts(activity={index: {"a": tally(6)} for index in range(60)}))
-    assert shown["Throughput"].trend == [6.0] * 59
-    assert shown["Failure rate"].trend == [0.0] * 59
+    tiles = read_tiles(make_facts(activity={index: {"a": tally(6)} for index in range(60)}))
+    assert tiles["Throughput"].trend == [6.0] * 59
+    assert tiles["Failure rate"].trend == [0.0] * 59
     # 18 attempts in the newest three minutes, of which the last is half over
-    assert shown["Throughput"].value == "7.2/min"
+    assert tiles["Throughput"].value == "7.2/min"
 
 
 @pytest.mark.parametrize(
@@ -320,13 +320,13 @@ def test_throughput_is_the_mean_of_the_counted_minutes(
     """`last_minute_s` is how much of the last minute is counted, in seconds."""
     as_of = minute(59) + timedelta(seconds=last_minute_s)
     minutes = make_history({index: {"a": tally(per_minute)} for index in (57, 58, 59)}, as_of)
-    shown = make_facts()
-    counted = replace(shown, past=minutes, evidence=replace(shown.evidence, minutes=minutes))
+    facts = make_facts()
+    counted = replace(facts, past=minutes, evidence=replace(facts.evidence, minutes=minutes))
     assert read_tiles(counted)["Throughput"].value == expected
 
 
 def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
-    shown = overview(
+    view = overview(
         make_facts(
             {("queued", "a"): 900, ("leased", "a"): 1, ("dlq", "a"): 1},
             activity={1: {"b": tally(0, 40, dlq=1)}},
@@ -336,10 +336,10 @@ def test_strip_shows_the_worst_three_and_folds_the_others() -> None:
             source="live",
         )
     )
-    assert [chip.level for chip in shown.strip.chips] == ["bad"] * 3
-    assert [chip.level for chip in shown.strip.more] == ["watch", "watch", "unknown"]
-    assert shown.strip.problems == 3
-    assert shown.strip.more[-1].text.startswith("Not checked: backlog growth")
+    assert [chip.level for chip in view.strip.chips] == ["bad"] * 3
+    assert [chip.level for chip in view.strip.more] == ["watch", "watch", "unknown"]
+    assert view.strip.problems == 3
+    assert view.strip.more[-1].text.startswith("Not checked: backlog growth")
     strip = overview(make_facts(samples={0: sample()})).strip
     sentence = "All clear: no expired leases, stalled types or new dead jobs."
     assert (strip.chips, strip.sentence) == ([], sentence)
@@ -360,7 +360,7 @@ def test_overview_forecasts_the_queue_only_once(monkeypatch: pytest.MonkeyPatch)
 
 def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
     name = "t" * 5_000
-    shown = overview(
+    view = overview(
         make_facts(
             {("queued", name): 1, ("queued", "short"): 1},
             activity={1: {name: tally(0, 30)}},
@@ -368,31 +368,31 @@ def test_type_with_a_name_too_long_for_a_filter_has_no_link_to_a_list() -> None:
             due=1,
         )
     )
-    # A link leads to exactly the jobs or the type that its notice counts.
-    assert {notice.text[:4]: notice.link for notice in shown.strip.chips} == {
+    # The link of each notice, by the start of its text, leads to the jobs or the type it counts.
+    assert {notice.text[:4]: notice.link for notice in view.strip.chips} == {
         "Noth": "/dashboard/jobs?condition=due&sort=nextRunAt",
         "tttt": f"/dashboard/types/{name}?range=1h",
         "100%": f"/dashboard/types/{name}?range=1h",
     }
-    assert {row.name: row.link for row in shown.types} == {name: "", "short": "?type=short"}
+    assert {row.name: row.link for row in view.types} == {name: "", "short": "?type=short"}
 
 
 def test_folded_types_share_one_row_without_a_link_to_a_list() -> None:
-    shown = overview(
+    view = overview(
         make_facts(
             {("queued", "a"): 5, ("queued", "b"): 3, ("dlq", OTHER): 2, ("queued", OTHER): 1},
             activity={1: {"a": tally(7), "c": tally(1), OTHER: tally(4, 30)}},
         )
     )
-    assert {row.name: (row.link, row.now, row.done) for row in shown.types} == {
+    assert {row.name: (row.link, row.now, row.done) for row in view.types} == {
         "a": ("?type=a", {"queued": 5}, 7),
         "c": ("?type=c", None, 1),  # its jobs may be among the folded ones
         OTHER: ("", {"queued": 4, "dlq": 2}, 34),
     }
-    links = [chip.link for chip in shown.strip.chips if chip.level != "unknown"]
+    links = [chip.link for chip in view.strip.chips if chip.level != "unknown"]
     assert links == ["/dashboard/types/%28other%29?range=1h"]
-    others = read_tiles(make_facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
-    assert (others.note, others.link) == ("4 (other), 1 odd", "?status=odd")
+    other_tile = read_tiles(make_facts({("odd", "a"): 1, (OTHER, "a"): 4}))["Other"]
+    assert (other_tile.note, other_tile.link) == ("4 (other), 1 odd", "?status=odd")
 
 
 def make_row(name: str, **fields: Any) -> TypeRow:
@@ -409,13 +409,13 @@ def make_row(name: str, **fields: Any) -> TypeRow:
 
 def test_type_row_has_the_present_jobs_and_the_attempts_of_the_window() -> None:
     waits = Counter({bucket(100): 95, bucket(9_000): 5})
-    shown = overview(
+    view = overview(
         make_facts(
             {("queued", "a"): 2, ("dlq", "a"): 1, ("odd", "b"): 4},
             activity={1: {"a": tally(8, 2, wait=waits)}, 2: {"gone": tally(1)}},
         )
     )
-    rows = {row.name: row for row in shown.types}
+    rows = {row.name: row for row in view.types}
     assert set(rows) == {"a", "b", "gone"}
     assert (rows["a"].now, rows["a"].done, rows["a"].failure_rate) == (
         {"queued": 2, "dlq": 1},
@@ -495,12 +495,12 @@ def test_chart_columns_have_no_values_of_the_future() -> None:
 
 def test_gaps_are_shown_with_their_reason() -> None:
     gap = Gap(start=minute(2), end=minute(4), reason=GapReason.STREAM_LOST)
-    shown = make_facts()
-    assert isinstance(shown.past, History)
-    assert overview(shown).gaps == []
-    shown = replace(shown, past=replace(shown.past, gaps=(gap,)))
-    assert overview(shown).gaps == [(gap, "the changes of the jobs were lost")]
-    assert chart_columns(shown.past, MINUTE)["gaps"] == [
+    facts = make_facts()
+    assert isinstance(facts.past, History)
+    assert overview(facts).gaps == []
+    facts = replace(facts, past=replace(facts.past, gaps=(gap,)))
+    assert overview(facts).gaps == [(gap, "the changes of the jobs were lost")]
+    assert chart_columns(facts.past, MINUTE)["gaps"] == [
         [minute(2).timestamp(), minute(4).timestamp()]
     ]
 
@@ -512,12 +512,12 @@ def make_mute(**fields: Any) -> Mute:
 
 def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
     """Catches a page that hides a muted problem, or that shows "All clear" because of the mute."""
-    shown = overview(
+    view = overview(
         make_facts(expired_leases=3, samples={0: sample()}), ActiveMutes((make_mute(),))
     )
-    assert (shown.strip.problems, shown.strip.chips) == (0, [])
-    assert (shown.strip.sentence, shown.strip.level) == (ONLY_MUTED_TEXT, "quiet")
-    (line,) = shown.mutes
+    assert (view.strip.problems, view.strip.chips) == (0, [])
+    assert (view.strip.sentence, view.strip.level) == (ONLY_MUTED_TEXT, "quiet")
+    (line,) = view.mutes
     assert line.text == "3 jobs stuck: their leases expired and no worker has picked them up"
     assert line.link == "/dashboard/jobs?condition=expired&sort=leaseExpiresAt"
     assert line.mode_text == "muted"
@@ -526,9 +526,9 @@ def test_muted_notice_leaves_the_strip_and_is_shown_with_its_reason() -> None:
 def test_acknowledged_notice_stays_in_the_strip_and_a_later_one_is_not_acknowledged() -> None:
     mutes = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE),))
     expired = make_facts(expired_leases=3)
-    shown = overview(expired, mutes)
-    assert shown.strip.problems == 1
-    assert [line.mode_text for line in shown.mutes] == ["acknowledged"]
+    view = overview(expired, mutes)
+    assert view.strip.problems == 1
+    assert [line.mode_text for line in view.mutes] == ["acknowledged"]
     earlier = ActiveMutes((make_mute(mode=MuteMode.ACKNOWLEDGE, at=NOW - HOUR / 2),))
     later = replace(expired, evidence=replace(expired.evidence, first_expiry=NOW - HOUR / 4))
     assert [line.notice for line in overview(later, earlier).mutes] == [None]
@@ -538,15 +538,15 @@ def test_notice_stays_in_the_strip_if_only_some_of_its_types_are_muted() -> None
     activity = {59: {"mail": tally(failed=40), "pdf": tally(failed=40)}}
     failing = make_facts(activity=activity, samples={0: sample()})
     mute = make_mute(kind=CheckKind.FAILURES, types="mail*")
-    shown = overview(failing, ActiveMutes((mute,)))
-    assert len(shown.strip.chips) == 1
-    assert [line.mode_text for line in shown.mutes] == ["mail* muted"]
+    view = overview(failing, ActiveMutes((mute,)))
+    assert len(view.strip.chips) == 1
+    assert [line.mode_text for line in view.mutes] == ["mail* muted"]
     both = ActiveMutes((mute, make_mute(kind=CheckKind.FAILURES, types="pdf")))
     assert overview(failing, both).strip.sentence == ONLY_MUTED_TEXT
 
 
 def test_mute_that_is_about_no_notice_shows_its_kind_and_types() -> None:
     mutes = ActiveMutes((make_mute(kind=CheckKind.STALLED, types="mail*"), make_mute(kind=None)))
-    shown = overview(make_facts(), mutes)
-    assert [line.text for line in shown.mutes] == ["stalled types of mail*", "all notices"]
-    assert shown.strip.sentence == ALL_CLEAR_TEXT
+    view = overview(make_facts(), mutes)
+    assert [line.text for line in view.mutes] == ["stalled types of mail*", "all notices"]
+    assert view.strip.sentence == ALL_CLEAR_TEXT

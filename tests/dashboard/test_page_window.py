@@ -81,14 +81,14 @@ def test_longer_steps_are_explained() -> None:
 
 def test_pages_show_the_window_of_their_address(admin: Viewer, history: ErrorHistory) -> None:
     """Catches a number that is about another time."""
-    shown = {
+    texts = {
         path: read_text(admin.page(f"{path}?{PAST}")) for path in (*PAGES, find_group_page(history))
     }
-    assert "2 errors in this window" in shown["/dashboard/errors"]
-    assert "Errors in this window2" in shown[find_group_page(history)]
-    assert "Change from the time before▲ 2" in shown[find_group_page(history)]
-    assert re.search(r"w1 .* 2 ?2 100%", shown["/dashboard/workers"])
-    for path, text in shown.items():
+    assert "2 errors in this window" in texts["/dashboard/errors"]
+    assert "Errors in this window2" in texts[find_group_page(history)]
+    assert "Change from the time before▲ 2" in texts[find_group_page(history)]
+    assert re.search(r"w1 .* 2 ?2 100%", texts["/dashboard/workers"])
+    for path, text in texts.items():
         assert f"{FROM[:10]} {FROM[11:16]} to {TO[:10]} {TO[11:16]}, steps of 1 min" in text, path
     since = read_text(admin.page(f"/dashboard/errors?from={quote(FROM)}"))
     assert "3 errors in this window" in since
@@ -141,8 +141,8 @@ def test_form_has_the_window_and_keeps_the_other_parameters(admin: Viewer) -> No
     assert page.all("input", type="hidden", name="by", value="type")
     assert page.all("a", href="/dashboard?by=type&only=failing&range=24h")
     # Without scripts the browser sends these fields, in UTC.
-    shown = read_text(admin.page(f"/dashboard?from={fields['from']}&to={fields['to']}&by=type"))
-    assert f"{FROM[:10]} {FROM[11:16]} to" in shown
+    text = read_text(admin.page(f"/dashboard?from={fields['from']}&to={fields['to']}&by=type"))
+    assert f"{FROM[:10]} {FROM[11:16]} to" in text
     assert "in the last hour" in admin.page("/dashboard?from=&to=").text
 
 
@@ -213,10 +213,10 @@ def test_window_in_the_future_is_unknown(admin: Viewer, history: ErrorHistory) -
         for name, at in (("from", NOW + DAY), ("to", NOW + DAY + HOUR))
     )
     for path in (*PAGES, find_group_page(history)):
-        shown = read_text(admin.page(f"{path}?{future}"))
-        assert NOT_COUNTED.reason in shown, path
-        assert not re.search(r"\b0 (attempts|jobs|errors|groups|died) in", shown), path
-        assert "this window0" not in shown, path
+        text = read_text(admin.page(f"{path}?{future}"))
+        assert NOT_COUNTED.reason in text, path
+        assert not re.search(r"\b0 (attempts|jobs|errors|groups|died) in", text), path
+        assert "this window0" not in text, path
     columns = admin.get(f"/dashboard/charts?{future}").json
     assert set(columns["enqueued"]) == set(columns["succeeded"]) == {None}
 
@@ -244,8 +244,8 @@ def test_invalid_window_is_an_error_that_names_the_parameter(
 
 def test_window_longer_than_the_history_names_where_the_data_begin(make_api: MakeApi) -> None:
     admin = signed_in(make_api(day_retention_days=40, hour_retention_days=3))
-    shown = read_text(admin.page("/dashboard?range=90d"))
-    assert f"no data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in shown
+    text = read_text(admin.page("/dashboard?range=90d"))
+    assert f"no data before {floor(NOW - 40 * DAY, DAY):%Y-%m-%d} 00:00" in text
     month = read_text(admin.page("/dashboard?range=30d"))
     assert "steps of 1 d: finer data of this time is no longer kept" in month
     assert "no data before" not in month

@@ -161,9 +161,9 @@ def make_documents(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "lastError": error,
         "payload": {key: [text, {key: text}]},
     }
-    odd = {"status": text, "updatedAt": text, "nextRunAt": text, "finishedAt": text}
+    texts = {"status": text, "updatedAt": text, "nextRunAt": text, "finishedAt": text}
     return (
-        make_job(**fields, **odd, leaseExpiresAt=text),
+        make_job(**fields, **texts, leaseExpiresAt=text),
         make_attempt(jobId=text, status=text, workerId=text, startedAt=text, error=error),
     )
 
@@ -380,8 +380,8 @@ def test_list_with_an_invalid_parameter_names_it_and_keeps_the_form(admin: Viewe
         assert [attrs for _, attrs in page.elements if attrs.get("role") == "alert"], query
         assert not page.all("div", id="jobs")
     page = admin.page(f"{JOBS}?job_id=abc&type=mail&owner=ada&status=dlq&status=odd", 422)
-    kept = {attrs.get("name"): attrs.get("value") for attrs in reversed(page.all("input"))}
-    assert (kept["job_id"], kept["owner"], kept["type"]) == ("abc", "ada", "mail")
+    values = {attrs.get("name"): attrs.get("value") for attrs in reversed(page.all("input"))}
+    assert (values["job_id"], values["owner"], values["type"]) == ("abc", "ada", "mail")
     boxes = [box["value"] for box in page.all("input", type="checkbox") if "checked" in box]
     assert boxes == ["dlq", "odd"]
     assert page.all("input", **{"name": "job_id", "aria-invalid": "true"})
@@ -826,9 +826,9 @@ def test_page_with_many_types_has_a_bounded_size(admin: Viewer, watched: Any) ->
     options = [option["value"] or "" for option in Page(jobs.text).all("option")]
     assert 0 < sum(value.startswith("type-") for value in options) <= 200
     assert "Showing 50 of 100" in admin.page(f"{OVERVIEW}?text=e-01").text
-    shown = admin.page(f"{OVERVIEW}?text=E-0001").text
-    assert "type-0001" in shown
-    assert "type-0002" not in shown
+    text = admin.page(f"{OVERVIEW}?text=E-0001").text
+    assert "type-0001" in text
+    assert "type-0002" not in text
 
 
 def test_versioned_file_is_cached_forever_and_others_are_not(visitor: Viewer) -> None:

@@ -228,11 +228,11 @@ def test_return_that_comes_too_late_is_refused(
 def test_refusal_by_the_provider_shows_its_code_but_not_its_text(
     viewer: Viewer, provider: IdentityProvider
 ) -> None:
-    for error, shown in (("access_denied", "access_denied"), ("<b>no</b>", "no code")):
+    for error, shown_code in (("access_denied", "access_denied"), ("<b>no</b>", "no code")):
         state = parse_qs(urlsplit(start_sign_in(viewer)).query)["state"][0]
         answer = viewer.get(f"{CALLBACK}?state={state}&error={error}&error_description=evil+text")
         assert answer.status_code == 403
-        assert f"({shown})" in read_message(answer)
+        assert f"({shown_code})" in read_message(answer)
         assert "evil" not in answer.text
         assert viewer.client.get_cookie(SESSION_COOKIE) is None
 
@@ -282,14 +282,14 @@ def test_id_token_without_a_signature_of_the_provider_is_refused(
 ) -> None:
     address = provider.authorize(start_sign_in(viewer))
     nonce = provider._codes[parse_qs(urlsplit(address).query)["code"][0]]["nonce"]
-    good = {"iss": provider.issuer, "sub": "ada", "aud": CLIENT_ID, "nonce": nonce}
-    good |= {"iat": int(time.time()), "exp": int(time.time()) + 300}
+    claims = {"iss": provider.issuer, "sub": "ada", "aud": CLIENT_ID, "nonce": nonce}
+    claims |= {"iat": int(time.time()), "exp": int(time.time()) + 300}
     forged = [
-        jwt.encode(good, None, "none"),
-        jwt.encode(good, CLIENT_SECRET, "HS256"),
-        jwt.encode(good, make_key("forged"), "RS256", {"kid": "one"}),
-        jwt.encode(good, make_key("forged"), "RS256", {"kid": "unknown"}),
-        jwt.encode(good, make_key("forged"), "RS256"),
+        jwt.encode(claims, None, "none"),
+        jwt.encode(claims, CLIENT_SECRET, "HS256"),
+        jwt.encode(claims, make_key("forged"), "RS256", {"kid": "one"}),
+        jwt.encode(claims, make_key("forged"), "RS256", {"kid": "unknown"}),
+        jwt.encode(claims, make_key("forged"), "RS256"),
         "a.b.c",
         "",
     ]

@@ -123,10 +123,10 @@ def test_recurring_jobs_are_shown_with_their_interval_and_runs(
     create_indexes(queue.connection)
     viewer = signed_in(queue.api)
     page = viewer.page("/dashboard/recurring")
-    words = " ".join(page.text.split())
-    assert "1 recurring job" in words
-    assert "<i>nightly</i> at 03:00 every day Europe/Berlin overdue: due" in words
-    assert "Earlier runs are unknown: no collector has followed the changes of the jobs." in words
+    text = " ".join(page.text.split())
+    assert "1 recurring job" in text
+    assert "<i>nightly</i> at 03:00 every day Europe/Berlin overdue: due" in text
+    assert "Earlier runs are unknown: no collector has followed the changes of the jobs." in text
     (link,) = page.all("a", **{"class": "row-link"})
     job = " ".join(viewer.page(str(link["href"])).text.split())
     assert "at 03:00 every day Europe/Berlin" in job

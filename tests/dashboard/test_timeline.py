@@ -193,8 +193,8 @@ def test_equal_attempts_before_the_newest_are_folded() -> None:
 )
 def test_only_equal_attempts_are_folded(earlier: list[AttemptView], names: list[str]) -> None:
     steps = list_steps(attempts=[*earlier, attempt(3, "running")])[1:-1]
-    shown = [f"{step.name}: {step.note}" if step.folded else step.name for step in steps]
-    assert shown == names
+    shown_names = [f"{step.name}: {step.note}" if step.folded else step.name for step in steps]
+    assert shown_names == names
 
 
 def test_a_last_attempt_without_a_number_has_no_wait() -> None:
@@ -238,18 +238,18 @@ def test_differing_clocks_give_no_negative_durations() -> None:
     ]
 
 
-@pytest.mark.parametrize("odd", [None, "yesterday", "", "+275760-09-13T00:00:00.000Z", "[1, 2]"])
-def test_a_value_that_is_no_date_is_shown_and_not_measured(odd: str | None) -> None:
+@pytest.mark.parametrize("value", [None, "yesterday", "", "+275760-09-13T00:00:00.000Z", "[1, 2]"])
+def test_a_value_that_is_no_date_is_shown_and_not_measured(value: str | None) -> None:
     steps = list_steps(
-        created_at=odd,
+        created_at=value,
         status="succeeded",
         finished_at=instant(9),
         attempts=[
-            attempt(None, started_at=odd, finished_at=odd),
+            attempt(None, started_at=value, finished_at=value),
             attempt(2, started_at=instant(5)),
         ],
     )
-    assert [step.at for step in steps] == [odd, odd, instant(5), instant(9)]
+    assert [step.at for step in steps] == [value, value, instant(5), instant(9)]
     assert [step.wait_ms or step.total_ms for step in steps] == [None] * 4
     assert steps[1].name == "Attempt ?"
 

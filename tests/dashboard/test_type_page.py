@@ -76,16 +76,16 @@ def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 @pytest.mark.usefixtures("shop")
 def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
     page = admin.page(address("mail"))
-    shown = read_text(page)
-    assert "Queued 3 4 due" in shown
-    assert "Running 1 no expired leases" in shown
-    assert "Retrying 1" in shown
-    assert "Dead 1" in shown
-    assert "Oldest waiting job: old-retry" in shown
-    assert "timeout of" in shown
-    assert "account" not in shown
-    assert "1 h 30 min" in shown
-    assert "1 h 35 min" not in shown
+    text = read_text(page)
+    assert "Queued 3 4 due" in text
+    assert "Running 1 no expired leases" in text
+    assert "Retrying 1" in text
+    assert "Dead 1" in text
+    assert "Oldest waiting job: old-retry" in text
+    assert "timeout of" in text
+    assert "account" not in text
+    assert "1 h 30 min" in text
+    assert "1 h 35 min" not in text
     addresses = page.addresses()
     (charts,) = page.all("section", id="charts")
     assert charts["data-url"] == "/dashboard/charts?range=1h&type=mail"
@@ -99,8 +99,8 @@ def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
 
 
 def test_workers_have_only_their_attempts_of_the_type(admin: Viewer, shop: ErrorHistory) -> None:
-    shown = read_text(admin.page(address("mail")))
-    workers = shown[shown.index("Workers in the last hour") : shown.index("Slowest")]
+    text = read_text(admin.page(address("mail")))
+    workers = text[text.index("Workers in the last hour") : text.index("Slowest")]
     assert "w1 running" in workers
     assert "1 1 100% 1 h 28 min" in workers  # attempts, failures, share and p95 of w1
     assert "w3 idle" in workers

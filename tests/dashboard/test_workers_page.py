@@ -41,12 +41,12 @@ def worker_history(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistor
 @pytest.mark.usefixtures("worker_history")
 def test_page_lists_each_worker_and_silent_workers_first(admin: Viewer) -> None:
     page = admin.page(PAGE)
-    shown = read_text(page)
-    assert "3 workers, 1 silent" in shown
-    assert shown.index("lease expired") < shown.index("<b>w") < shown.index("idle")
-    assert "its lease has expired" in shown
-    assert "<i>pay</i>" in shown
-    assert "and 2 more" in shown
+    text = read_text(page)
+    assert "3 workers, 1 silent" in text
+    assert text.index("lease expired") < text.index("<b>w") < text.index("idle")
+    assert "its lease has expired" in text
+    assert "<i>pay</i>" in text
+    assert "and 2 more" in text
     addresses = page.addresses()
     assert "/dashboard/jobs/stuck" in addresses
     assert f"{PAGE}?worker=w1&range=1h" in addresses
@@ -58,11 +58,11 @@ def test_page_lists_each_worker_and_silent_workers_first(admin: Viewer) -> None:
 def test_name_of_a_worker_links_to_a_page_about_only_this_worker(admin: Viewer) -> None:
     links = [attrs["href"] for attrs in admin.page(PAGE).all("a", title=ODD_NAME)]
     page = admin.page(str(links[0]))
-    shown = read_text(page)
-    assert ODD_NAME in shown
+    text = read_text(page)
+    assert ODD_NAME in text
     assert len(page.all("th", scope="row")) == 1
-    assert "stuck" not in shown
-    assert "Top errors" in shown
+    assert "stuck" not in text
+    assert "Top errors" in text
     errors = read_text(admin.page(f"{PAGE}?worker=w1"))
     assert "timeout" in errors
     assert "ErrorCountChangeFirst seenLast seen" in errors  # no columns for types and trend
@@ -81,18 +81,18 @@ def test_table_can_be_sorted_and_searched(admin: Viewer, query: str, first: str)
 
 def test_page_without_a_collector_shows_leases_and_the_reason(admin: Viewer, watched: Any) -> None:
     watched.jobs.insert_one({"jobId": "a", "status": "leased", "leasedBy": "w1"})
-    shown = read_text(admin.page(PAGE))
-    assert "1 worker " in shown
-    assert "Attempts: no collector keeps a history" in shown
+    text = read_text(admin.page(PAGE))
+    assert "1 worker " in text
+    assert "Attempts: no collector keeps a history" in text
 
 
 def test_page_of_a_queue_without_workers_gives_the_reason(make_api: MakeApi) -> None:
     viewer = signed_in(make_api(profile="celery", jobs_collection="celery_taskmeta"))
     assert "No workers in this window" in read_text(viewer.page(PAGE))
     viewer = signed_in(make_api(profile="mongodb-queue", jobs_collection="mail"))
-    shown = read_text(viewer.page(PAGE))
-    assert "Workers are not known: the documents do not record which worker runs a job." in shown
-    assert "No workers" not in shown
+    text = read_text(viewer.page(PAGE))
+    assert "Workers are not known: the documents do not record which worker runs a job." in text
+    assert "No workers" not in text
 
 
 @pytest.mark.usefixtures("worker_history")

@@ -77,14 +77,19 @@ def test_check_fails_without_a_collector_and_passes_with_one(
 def test_check_fails_if_the_stats_or_the_history_are_old(
     environment: dict[str, str], connection: Connection, name: str, field: str, label: str
 ) -> None:
-    own, now = OwnDatabase(rollup_database(connection), connection.queue_key), datetime.now(UTC)
+    own_database, now = (
+        OwnDatabase(rollup_database(connection), connection.queue_key),
+        datetime.now(UTC),
+    )
     until = now + timedelta(hours=1)
-    own["leases"].insert_one(own.new("collector", {"holder": "x", "expiresAt": until}))
-    own["state"].insert_many(
-        [own.new("stats", {"at": now}), own.new("progress", {"countedAt": now})]
+    own_database["leases"].insert_one(
+        own_database.new("collector", {"holder": "x", "expiresAt": until})
+    )
+    own_database["state"].insert_many(
+        [own_database.new("stats", {"at": now}), own_database.new("progress", {"countedAt": now})]
     )
     assert run_check(environment).exit_code == 0
-    own["state"].update_one({"name": name}, {"$set": {field: now - timedelta(hours=1)}})
+    own_database["state"].update_one({"name": name}, {"$set": {field: now - timedelta(hours=1)}})
     result = run_check(environment)
     assert result.exit_code == 1
     (age_s,) = re.findall(rf"{label}: ([\d.]+) s old", result.output)

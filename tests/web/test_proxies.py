@@ -100,8 +100,8 @@ def test_every_linked_page_and_file_is_served_below_the_prefix(make_api: Any) ->
 def test_redirects_of_the_root_keep_the_prefix(make_api: Any) -> None:
     viewer = signed_in(make_api(path_prefix=PREFIX))
     for path in ("", "/", PREFIX, f"{PREFIX}/", f"{PREFIX}/dashboard/"):
-        raw = {"environ_overrides": {"PATH_INFO": path}}
-        location = viewer.client.get("/", **raw).headers["Location"]
+        raw_path = {"environ_overrides": {"PATH_INFO": path}}
+        location = viewer.client.get("/", **raw_path).headers["Location"]
         assert location in (f"{PREFIX}/dashboard", f"{PREFIX}/"), path
     for outside in (f"{PREFIX}s/dashboard", "/tools/dashboard", f"{PREFIX}{PREFIX}/dashboard"):
         assert viewer.get(outside).status_code == 404

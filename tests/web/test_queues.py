@@ -152,46 +152,44 @@ class BlockingRead:
 
 def test_deployment_that_does_not_answer_delays_no_other_deployment() -> None:
     read, responding = BlockingRead(), make_queues("responding", 20)
-    reading = QueueReading[int](read)
+    reader = QueueReading[int](read)
     queues = [*make_queues("frozen", 20), *responding]
     names = {queue.name for queue in responding}
-    eventually(lambda: reading.read(queues, within_s=0.5).keys() == names)
+    eventually(lambda: reader.read(queues, within_s=0.5).keys() == names)
     read.released.set()
 
 
 def test_queue_is_not_read_again_while_its_last_read_still_runs() -> None:
     read, frozen = BlockingRead(), make_queues("frozen", 20)
-    reading = QueueReading[int](read)
+    reader = QueueReading[int](read)
     for _ in range(3):
-        assert reading.read(frozen, within_s=0.1) == {}
+        assert reader.read(frozen, within_s=0.1) == {}
     expected = dict.fromkeys((queue.name for queue in frozen[:READERS]), 1)
     eventually(lambda: read.started == expected)
     read.released.set()
     # Callers also share the reads that still wait for a thread. Then each queue is read again.
-    assert reading.read(frozen, within_s=PATIENCE_S).keys() == {queue.name for queue in frozen}
-    assert set(reading.read(frozen, within_s=PATIENCE_S).values()) == {2}
+    assert reader.read(frozen, within_s=PATIENCE_S).keys() == {queue.name for queue in frozen}
+    assert set(reader.read(frozen, within_s=PATIENCE_S).values()) == {2}
 
 
 def test_queues_of_a_deployment_are_read_at_the_same_time() -> None:
     """Catches a hundred queues of a distant deployment that are read one after the other."""
     barrier = Barrier(READERS, timeout=PATIENCE_S)
-    reading = QueueReading[int](lambda _: barrier.wait())
-    assert (
-        len(reading.read(make_queues("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS
-    )
+    reader = QueueReading[int](lambda _: barrier.wait())
+    assert len(reader.read(make_queues("distant", 3 * READERS), within_s=PATIENCE_S)) == 3 * READERS
 
 
 def test_failed_read_is_logged_and_stops_no_other_read(caplog: pytest.LogCaptureFixture) -> None:
-    bad, good = make_queues("same", 2)
-    reading = QueueReading[float](lambda queue: 1 / (queue is not bad))
+    failing, working = make_queues("same", 2)
+    reader = QueueReading[float](lambda queue: 1 / (queue is not failing))
     for _ in range(2):
-        assert reading.read([bad, good], within_s=PATIENCE_S) == {good.name: 1}
+        assert reader.read([failing, working], within_s=PATIENCE_S) == {working.name: 1}
     assert caplog.messages == ["the queue same0 could not be read"] * 2
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_log_lines_of_a_read_name_its_queue() -> None:
-    reading = QueueReading[Any](lambda _: get_contextvars().get("queue"))
+    reader = QueueReading[Any](lambda _: get_contextvars().get("queue"))
     queues = make_queues("same", 2 * READERS)
-    assert reading.read(queues, within_s=PATIENCE_S) == {queue.name: queue.name for queue in queues}
+    assert reader.read(queues, within_s=PATIENCE_S) == {queue.name: queue.name for queue in queues}
     assert "queue" not in get_contextvars()

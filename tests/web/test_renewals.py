@@ -125,8 +125,8 @@ def test_files_contain_no_secret_and_old_files_are_deleted(
     assert "token" not in file.name
     for secret in (b"number 1", b"ada", b"token"):
         assert secret not in file.read_bytes()
-    old = time.time() - 1_000
-    os.utime(file, (old, old))
+    long_ago = time.time() - 1_000
+    os.utime(file, (long_ago, long_ago))
     renewals.get("another", provider.renew)
     assert file not in list(folder.iterdir())
 

@@ -265,12 +265,12 @@ BEHIND_PROXY = Caller("203.0.113.9", uses_tls=True, accepts_form=True)
 
 def read_caller(api: Api, **headers: str) -> Caller:
     """What jobmon knows of the caller of a request with these headers."""
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
     answers: list[Any] = []
-    (line,) = capture_lines(lambda: answers.append(api.client.get("/jobs", headers=sent)))
+    (line,) = capture_lines(lambda: answers.append(api.client.get("/jobs", headers=sent_headers)))
     uses_tls = "Strict-Transport-Security" in answers[0].headers
     origin = {"Origin": "https://jobs.example"}
-    sign_out = api.client.post("/dashboard/sign-out", headers=sent | origin)
+    sign_out = api.client.post("/dashboard/sign-out", headers=sent_headers | origin)
     return Caller(line["address"], uses_tls, sign_out.status_code == 303)
 
 
