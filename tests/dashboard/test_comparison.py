@@ -90,7 +90,7 @@ def test_failure_rates_are_compared_in_points_if_attempts_finished_in_both_perio
 
 
 def test_minute_in_progress_is_left_out_of_both_periods() -> None:
-    """Catches a fall of which the only cause is the incomplete last minute."""
+    """Catches a fall that is caused only by the incomplete last minute."""
     steps: Steps = {index: {"a": tally(10)} for index in range(60)}
     facts = make_facts(activity={index: steps[index] for index in range(59)})
     assert read_changes(facts, make_previous(steps))["Throughput"][0] == "± 0"
@@ -150,7 +150,7 @@ def change_previous(previous: Previous, **changes: Any) -> Previous:
 def test_attempts_are_not_compared_if_one_period_has_a_gap_or_is_still_counted(
     change: dict[str, Any], reason: str
 ) -> None:
-    """Catches a change of which the cause is a gap; jobs by status do not depend on runs."""
+    """Catches a change that is caused only by a gap. Jobs by status do not depend on runs."""
     facts = make_facts({("queued", "a"): 1}, activity={10: {"a": tally(5)}})
     previous = make_previous({10: {"a": tally(5)}}, {59: sample(queued=1)})
     assert read_changes(facts, previous).keys() >= {"Throughput", "Failure rate", "Queued"}

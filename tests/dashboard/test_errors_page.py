@@ -26,7 +26,7 @@ REFUSED = {
 
 @pytest.fixture
 def history(monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
-    """Six errors in three groups: a timeout each two hours, a refusal, and one without a group."""
+    """Six errors in three groups: four timeouts, a refusal, and one that cannot be grouped."""
     history = ErrorHistory(NOW)
     for index in range(4):
         history.add("timeout of 3000 ms", f"type-{index}", f"w-{index}", at=NOW - 2 * index * HOUR)

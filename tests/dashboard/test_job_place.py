@@ -63,7 +63,7 @@ def test_links_lead_an_owner_only_to_own_jobs(real_api: Api, database: Any) -> N
     assert links["next"] == "/dashboard/jobs/j1?list=my"
 
 
-def test_job_of_an_invalid_list_has_no_such_links(admin: Viewer, watched: Any) -> None:
+def test_job_without_a_valid_list_has_no_links_to_other_jobs(admin: Viewer, watched: Any) -> None:
     insert_jobs(watched)
     for query in ("", "?status=dlq", "?list=all&sort=odd", "?list=all&job_id=j"):
         page = admin.page(f"/dashboard/jobs/j3{query}")

@@ -163,7 +163,7 @@ def test_tiles_show_the_state_of_the_queue() -> None:
         ([(100, 200)] * 3, 100, "100 due: clears in about 10 min", ""),
         ([(200, 100)] * 3, 100, "100 due: grows by 10/min and does not clear at this rate", ""),
         ([(100, 100)] * 3, 50, "50 due: changes little within a day at this rate", ""),
-        ([(100, 100)] * 3, 3, "3 due (incl. retries)", ""),  # defaults in a steady queue
+        ([(100, 100)] * 3, 3, "3 due (incl. retries)", ""),  # too few for a forecast
         (
             [(100, 20), (100, 200), (100, 400)],
             50,
@@ -193,7 +193,7 @@ def test_overview_forecasts_the_due_jobs_or_gives_the_reason_why_not(
 def test_dead_tile_has_the_same_number_as_the_notice_about_the_last_hour(
     range_name: str, new_dead: CappedCount | None, note: str
 ) -> None:
-    """Catches two numbers for the same jobs: the history is seconds older than the new count."""
+    """Catches two numbers for the same jobs: the history is older than the count of the notice."""
     facts = make_facts({("dlq", "a"): 9}, activity={10: {"a": tally(0, 2, dlq=2)}})
     counted = replace(facts.evidence, new_dead=new_dead)
     window = PageWindow.from_range(range_name)
@@ -237,7 +237,7 @@ def test_past_window_that_is_still_counted_is_not_over() -> None:
     facts = make_facts(activity={10: {"a": tally(60)}})
     over = replace(facts, window=Window(start=START, end=START + 50 * MINUTE, step=MINUTE))
     assert (facts.is_over, over.is_over) == (False, True)
-    assert read_tiles(over)["Throughput"].value == "1.2/min"  # of the window, not of now
+    assert read_tiles(over)["Throughput"].value == "1.2/min"  # the mean of the window
     assert isinstance(over.past, History)
     assert not replace(over, past=replace(over.past, is_complete=False)).is_over
 

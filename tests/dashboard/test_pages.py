@@ -649,8 +649,7 @@ def test_held_rows_show_their_present_state(admin: Viewer, ada: Viewer, watched:
     held = ",".join(quote(name, safe="") for name in (*names, "deleted?"))
 
     def rows(viewer: Viewer, path: str) -> dict[str, tuple[bool, bool]]:
-        """The held rows that are not in the list, by id: whether they no longer match the
-        filters, and whether they are gone."""
+        """The held rows outside the list, by id: whether they are unmatched, and whether gone."""
         page = Page(viewer.get(path, part=True, X_Jobmon_Held=held).text)
         elements = [(tag, attrs) for tag, attrs in page.elements if tag in ("table", "tr")]
         start = elements.index(("table", {"hidden": None, "id": "held-rows"})) + 1

@@ -35,7 +35,7 @@ def list_links(page: Page) -> list[str]:
 def test_every_link_of_a_page_stays_in_its_queue(chief: Viewer, path: str) -> None:
     page = Page(chief.get(f"/queues/payouts/dashboard{path}").text)
     own_addresses = ("/queues/payouts/dashboard", "/queues/payouts/docs")
-    # The menu of queues leads to the others; signing out is for all queues.
+    # The links of the menu to other queues, and the form to sign out, which is for all queues.
     menu = tuple(f"/queues/{name}/dashboard" for name in ("mails", "internal"))
     menu += ("/dashboard/queues", "/dashboard/sign-out")
     for address in page.addresses():

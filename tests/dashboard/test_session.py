@@ -429,7 +429,7 @@ def test_page_without_the_identity_provider_is_503_and_keeps_the_session(make_ap
 
 
 def test_form_refused_because_of_a_proxy_names_the_headers_to_pass_on(make_api: MakeApi) -> None:
-    """nginx's `$host` has no port; without TLS, browsers send no Sec-Fetch-Site."""
+    """Catches a refusal without advice if nginx passes on `$host`, which has no port."""
     visitor = Viewer(make_api(trusted_proxies=1).app)
     form = {"Origin": "http://tools.example:8080", "Host": "tools.example"}
     refused = visitor.post(SIGN_IN, {"token": "x"}, **form)

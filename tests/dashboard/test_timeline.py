@@ -273,7 +273,7 @@ def test_many_attempts_show_the_newest_and_count_the_others() -> None:
     ("count", "shown", "name"),
     [(3, 0, "3 attempts"), (3, 2, "1 attempt"), (1, 1, "Earlier runs"), (None, 1, "Earlier runs")],
 )
-def test_unrecorded_attempts_are_one_step_and_why(count: int | None, shown: int, name: str) -> None:
+def test_unrecorded_attempts_are_shown_as_a_step(count: int | None, shown: int, name: str) -> None:
     attempts = [attempt(None) for _ in range(shown)]
     reason = "the queue does not record every attempt"
     steps = list_steps(attempt_count=count, attempts=attempts, missing_attempts=reason)

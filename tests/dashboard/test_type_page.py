@@ -39,7 +39,7 @@ def read_text(page: Page) -> str:
     return " ".join(page.text.split())
 
 
-def address(name: str, query: str = "") -> str:
+def make_address(name: str, query: str = "") -> str:
     if name in (".", ".."):
         return f"/dashboard/type?name={name}"
     return f"/dashboard/types/{quote(name, safe='')}{query}"
@@ -75,7 +75,7 @@ def shop(watched: Any, monkeypatch: pytest.MonkeyPatch) -> ErrorHistory:
 
 @pytest.mark.usefixtures("shop")
 def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
-    page = admin.page(address("mail"))
+    page = admin.page(make_address("mail"))
     text = read_text(page)
     assert "Queued 3 4 due" in text
     assert "Running 1 no expired leases" in text
@@ -99,7 +99,7 @@ def test_page_has_only_data_of_the_type(admin: Viewer) -> None:
 
 
 def test_workers_have_only_their_attempts_of_the_type(admin: Viewer, shop: ErrorHistory) -> None:
-    text = read_text(admin.page(address("mail")))
+    text = read_text(admin.page(make_address("mail")))
     workers = text[text.index("Workers in the last hour") : text.index("Slowest")]
     assert "w1 running" in workers
     assert "1 1 100% 1 h 28 min" in workers  # attempts, failures, share and p95 of w1
@@ -107,29 +107,31 @@ def test_workers_have_only_their_attempts_of_the_type(admin: Viewer, shop: Error
     assert "w2" not in workers
     assert "Top error" not in workers
     shop.whole["untyped_until"] = NOW - 30 * MINUTE
-    assert "Some attempts that ended before" in read_text(admin.page(address("mail", "?range=24h")))
-    unknown = read_text(admin.page(address("nothing")))
+    assert "Some attempts that ended before" in read_text(
+        admin.page(make_address("mail", "?range=24h"))
+    )
+    unknown = read_text(admin.page(make_address("nothing")))
     assert "None known: some attempts that ended before" in unknown
     shop.whole.clear()
     assert "No worker runs it now or ended" in read_text(
-        admin.page(address("nothing", "?range=24h"))
+        admin.page(make_address("nothing", "?range=24h"))
     )
 
 
 @pytest.mark.usefixtures("shop")
 def test_page_counts_the_expired_leases_of_the_type(admin: Viewer) -> None:
-    assert "Running 1 1 with an expired lease" in read_text(admin.page(address("pay")))
+    assert "Running 1 1 with an expired lease" in read_text(admin.page(make_address("pay")))
 
 
 @pytest.mark.usefixtures("shop")
 def test_other_ranges_and_the_part_of_the_page_are_about_the_same_type(admin: Viewer) -> None:
-    page = admin.page(address("mail"))
-    assert f"{address('mail')}?range=7d" in page.addresses()
-    assert "last 7 days" in read_text(admin.page(address("mail", "?range=7d")))
-    part = admin.get(address("mail"), part=True)
+    page = admin.page(make_address("mail"))
+    assert f"{make_address('mail')}?range=7d" in page.addresses()
+    assert "last 7 days" in read_text(admin.page(make_address("mail", "?range=7d")))
+    part = admin.get(make_address("mail"), part=True)
     assert "<html" not in part.text
     assert "Oldest waiting job" in part.text
-    assert "range" in admin.page(address("mail", "?range=1y"), 422).text
+    assert "range" in admin.page(make_address("mail", "?range=1y"), 422).text
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: name[:9])
@@ -138,7 +140,7 @@ def test_type_with_any_name_has_a_page_and_a_row_that_links_to_one(
 ) -> None:
     value = {"null": None, '"null"': "null", '""': "", "(other)": "x"}.get(name, name)
     watched.jobs.insert_one({"jobId": "1", "type": value, "status": "queued", "createdAt": NOW})
-    page = admin.page(address(name if name == "(other)" else label(value)))
+    page = admin.page(make_address(name if name == "(other)" else label(value)))
     assert not [script for script in page.all("script") if "src" not in script]
     (heading,) = [attrs for tag, attrs in page.elements if tag == "h1"]
     assert heading["dir"] == "auto"
@@ -150,31 +152,31 @@ def test_type_with_any_name_has_a_page_and_a_row_that_links_to_one(
             for link in table.all("a", **{"class": "row-link"})
         )
     if len(name) <= 200 and name != "(other)":
-        (job,) = admin.page("/dashboard/jobs?" + page_query(page)).all("tr", id="job-1")
+        (job,) = admin.page("/dashboard/jobs?" + find_list_query(page)).all("tr", id="job-1")
         assert job
 
 
-def page_query(page: Page) -> str:
+def find_list_query(page: Page) -> str:
     """The query of the list to which the tile of queued jobs links."""
     links = [link for link in page.addresses() if link.startswith("/dashboard/jobs?status=queued&")]
     return links[0].partition("?")[2]
 
 
 def test_unknown_type_has_a_page_that_shows_no_jobs(admin: Viewer) -> None:
-    assert "No jobs of this type" in read_text(admin.page(address("nothing")))
+    assert "No jobs of this type" in read_text(admin.page(make_address("nothing")))
 
 
 def test_page_of_a_job_and_notice_link_to_the_page_of_the_type(admin: Viewer, watched: Any) -> None:
     due_at = datetime.now(UTC) - HOUR
     due = {"createdAt": due_at, "nextRunAt": due_at}
     watched.jobs.insert_one({"jobId": "1", "type": "a/b", "status": "queued", **due})
-    assert address("a/b") in admin.page("/dashboard/jobs/1").addresses()
+    assert make_address("a/b") in admin.page("/dashboard/jobs/1").addresses()
     overview = admin.page("/dashboard")
     assert "a/b is stalled" in read_text(overview)
-    notice = next(link for link in overview.addresses() if link.startswith(address("a/b")))
+    notice = next(link for link in overview.addresses() if link.startswith(make_address("a/b")))
     assert notice.endswith("?range=1h")
     assert "Stalled: oldest due job waiting 1 h, none finished in 10 min" in read_text(
-        admin.page(address("a/b"))
+        admin.page(make_address("a/b"))
     )
 
 
@@ -187,7 +189,7 @@ def test_owner_sees_no_links_to_pages_of_admins(ada: Viewer, watched: Any) -> No
     assert links == []
 
 
-def test_charts_of_a_type_have_a_value_for_each_minute(admin: Viewer) -> None:
+def test_charts_of_a_type_have_a_step_for_each_minute(admin: Viewer) -> None:
     answer = admin.get("/dashboard/charts?range=1h&type=mail")
     assert answer.status_code == 200
     assert answer.json is not None

@@ -32,7 +32,7 @@ def open_database(api: Api) -> OwnDatabase:
 
 
 def store_mark(api: Api, minute: float, text: str, /, **changes: Any) -> None:
-    """Store a mark at this minute of the window, with changes; a field that is "-" is omitted."""
+    """Store a mark at this minute of the window; `changes` replace fields, or omit them if "-"."""
     fields = {"at": NOW + minute * MINUTE, "text": text, "link": None}
     document = open_database(api).new(f"{minute}/{text}", fields) | changes
     open_database(api)[MARKS].insert_one(

@@ -126,7 +126,7 @@ def test_error_about_too_many_steps_names_the_parameter_that_causes_it() -> None
     step=st.sampled_from([*SPANS, 5 * MINUTE, 7 * DAY]),
 )
 def test_few_spans_cover_a_window_once(length_min: int, end_min: int, step: timedelta) -> None:
-    """`end_min`: so many minutes before NOW the window ends."""
+    """The window ends `end_min` minutes before NOW."""
     end = floor(NOW - end_min * MINUTE, step) + step
     window = Window(start=floor(end - length_min * MINUTE, step), end=end, step=step)
     covered_until, spans = window.start, list(window.cover(NOW + 90 * DAY))
@@ -134,7 +134,7 @@ def test_few_spans_cover_a_window_once(length_min: int, end_min: int, step: time
         assert (start, floor(start, span)) == (covered_until, start)
         covered_until = start + span
     assert covered_until == window.end
-    # Whole days; and at the start and the end, spans of 6 h, 1 h, 10 min and 1 min.
+    # One for each whole day, and at each end at most 3 of 6 h, 5 of 1 h, 5 of 10 min, 9 of 1 min.
     assert len(spans) <= window.length / DAY + 2 * (3 + 5 + 5 + 9)
 
 

@@ -61,7 +61,7 @@ def test_waiting_callers_get_slots_in_the_order_of_their_calls() -> None:
 def test_acquire_waits_for_a_limited_time() -> None:
     limit = ConcurrencyLimit(1, max_waiting=1, wait_s=0.01)
     assert limit.acquire() is True
-    # Both wait in the queue: the first one has left it before the second one comes.
+    # The first call has left the queue, so the second one can wait there, too.
     assert [limit.acquire(), limit.acquire()] == [False, False]
     limit.release()
     assert limit.acquire() is True

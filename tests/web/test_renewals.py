@@ -1,5 +1,5 @@
-"""Renewals at an identity provider: catches a refresh token that several processes use, and trust
-in a folder of another user."""
+"""Renewals at an identity provider: catches a refresh token that several processes use, and files
+in a folder that another user controls."""
 
 import os
 import subprocess

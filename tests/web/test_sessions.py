@@ -140,7 +140,7 @@ def test_session_is_accepted_with_every_source_of_keys(
     assert read_outcome(api, token) == 200
 
 
-def test_session_without_a_provider_and_provider_token_with_the_session_key_id_are_refused(
+def test_session_needs_a_provider_in_the_settings_and_the_key_of_sessions(
     watched: Any, make_settings: MakeSettings, keys: SessionKeys, provider: Provider
 ) -> None:
     api = Api(create_app(make_settings(), watched.client))

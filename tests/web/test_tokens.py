@@ -335,7 +335,8 @@ ISSUER = {"iss": "https://id", "aud": "jobmon"}
         ({"exp": time_from_now(minutes=-1)}, EXPIRED),
         ({"exp": 0}, EXPIRED),
         ({"exp": -(10**18)}, EXPIRED),
-        ({"exp": time_from_now(hours=-1), "nbf": time_from_now(hours=1)}, INVALID),  # nbf is first
+        # `nbf` is checked before `exp`.
+        ({"exp": time_from_now(hours=-1), "nbf": time_from_now(hours=1)}, INVALID),
         ({"nbf": time_from_now(hours=1)}, INVALID),
         ({"iat": time_from_now(hours=1)}, INVALID),
         ({"iat": time_from_now(hours=1), "exp": FAR_FUTURE}, INVALID),

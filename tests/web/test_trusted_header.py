@@ -173,12 +173,12 @@ ENVIRONMENT = {
 
 @pytest.fixture
 def read_settings(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def read_settings(**environment: str) -> Settings:
+    def read(**environment: str) -> Settings:
         for name, value in (ENVIRONMENT | environment).items():
             monkeypatch.setenv(f"JOBMON_{name}", value)
         return Settings.from_env()
 
-    return read_settings
+    return read
 
 
 def test_settings_name_headers_and_addresses(read_settings: Any) -> None:
