@@ -1,5 +1,5 @@
-"""Changes of jobs: catches a stream that keeps the database busy although no job changes, and one
-that takes changes for read that are not."""
+"""Changes of jobs: catches a stream that keeps the database busy although no job changes, and a
+stream that reports the end although changes are unread."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -23,8 +23,8 @@ from ..support.commands import database_uri
 from ..support.watched_queue import Documents
 
 
-class Reads(CommandListener):
-    """Keeps how long the server may wait for changes at each read, in ms."""
+class ReadListener(CommandListener):
+    """Records how long the server may wait for changes at each read (getMore), in ms."""
 
     def __init__(self) -> None:
         self.waits_ms = list[int]()
@@ -41,23 +41,23 @@ class Reads(CommandListener):
 
 
 @pytest.fixture
-def reads() -> Reads:
-    return Reads()
+def reads() -> ReadListener:
+    return ReadListener()
 
 
 @pytest.fixture
 def connection(
-    mongod: Mongod, database: Documents, make_settings: Callable[..., Settings], reads: Reads
+    mongod: Mongod, database: Documents, make_settings: Callable[..., Settings], reads: ReadListener
 ) -> Iterator[Connection]:
     uri = database_uri(mongod, database)
     with MongoClient[dict[str, Any]](uri, event_listeners=[reads], tz_aware=True) as client:
         yield Connection(make_settings(mongo_uri=uri), client)
 
 
-def test_a_stream_waits_for_changes_without_the_server(
-    connection: Connection, reads: Reads, monkeypatch: pytest.MonkeyPatch
+def test_a_stream_does_not_let_the_server_wait_for_changes(
+    connection: Connection, reads: ReadListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches streams that are all woken by each write to any collection of a deployment."""
+    """Catches reads that wake at each write to any collection of the deployment."""
     monkeypatch.setattr(changes_module, "REST_S", 0.01)
     segments = SegmentMap(connection.jobs)
     with closing(StreamedChanges(connection.jobs.collection, None, Event())) as changes:
@@ -72,11 +72,11 @@ def test_a_stream_waits_for_changes_without_the_server(
 
 
 def test_a_batch_that_the_server_cut_is_not_the_end(connection: Connection) -> None:
-    """Catches statistics that carry the present time while the server has more changes.
+    """Catches statistics that have the present time while the server has more changes.
 
-    A server ends a batch at 16 MB, also before it has the requested number of events.
+    A server ends a batch at 16 MB, even if it has fewer events than requested.
     """
-    segments, jobs, ends = SegmentMap(connection.jobs), connection.jobs.collection, []
+    segments, jobs, ends = SegmentMap(connection.jobs), connection.jobs.collection, list[bool]()
     fields = frozenset({"payload"})
     with closing(StreamedChanges(jobs, None, Event(), fields=fields)) as changes:
         job = {"status": "queued", "type": "t", "payload": 1_000_000 * "x"}
@@ -99,11 +99,10 @@ def test_polling_goes_on_with_the_dates_that_have_an_index(
     stop, future = Event(), datetime.now(UTC) + timedelta(days=1)
     stop.set()  # no pause between two polls
     segments, changes = SegmentMap(connection.jobs), PolledChanges(connection.jobs, stop)
-    for number, field in enumerate(("updatedAt", "finishedAt", "updatedAt"), 1):
+    for count, field in enumerate(("updatedAt", "finishedAt", "updatedAt"), 1):
         jobs.insert_one({"status": "queued", "type": "t", field: future})
         changes.next_batch(segments)
         segments.recount()
-        assert segments.totals == {("queued", "t"): number}
-    warnings = [line for line in caplog.messages if "no index on" in line]
-    assert len(warnings) == 1
-    assert warnings[0].startswith("no index on createdAt:")
+        assert segments.totals == {("queued", "t"): count}
+    (warning,) = [line for line in caplog.messages if "no index on" in line]
+    assert warning.startswith("no index on createdAt:")

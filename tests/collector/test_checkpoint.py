@@ -18,60 +18,60 @@ from ..support.waiting import PATIENCE_S, eventually
 
 CHECKPOINT = Checkpoint(
     [
-        {"type": "objectId", "low": ObjectId(f"{number:024x}"), "counts": [["queued", "mail", 7]]}
-        for number in range(250)
+        {"type": "objectId", "low": ObjectId(f"{index:024x}"), "counts": [["queued", "mail", 7]]}
+        for index in range(250)
     ],
     {"_data": "82"},
 )
 
 
 @pytest.fixture
-def own(database: Database[dict[str, Any]]) -> OwnDatabase:
+def rollups(database: Database[dict[str, Any]]) -> OwnDatabase:
     return OwnDatabase(database, "shop.jobs")
 
 
-def test_keep_alive_is_called_for_each_part_that_is_written_or_read(own: OwnDatabase) -> None:
+def test_keep_alive_is_called_for_each_part_that_is_written_or_read(rollups: OwnDatabase) -> None:
     calls: list[str] = []
-    checkpoints = Checkpoints(own, lambda: calls.append("alive"))
+    checkpoints = Checkpoints(rollups, lambda: calls.append("alive"))
     checkpoints.save(CHECKPOINT)
     assert len(calls) == 3
     assert checkpoints.load() == CHECKPOINT
     assert len(calls) == 6
 
 
-def test_a_checkpoint_is_read_in_the_order_of_an_index(own: OwnDatabase) -> None:
+def test_an_index_sorts_the_parts_of_a_checkpoint(rollups: OwnDatabase) -> None:
     """Catches a sort of 100 MB, which exceeds the memory that a server allows."""
-    Checkpoints(own).save(CHECKPOINT)
-    version = own[CHECKPOINTS].find_one({})["version"]  # type: ignore[index]
-    found = own[CHECKPOINTS].find({**own.scope, "version": version}).sort("number")
-    assert "'SORT'" not in str(found.explain()["queryPlanner"])
+    Checkpoints(rollups).save(CHECKPOINT)
+    version = rollups[CHECKPOINTS].find_one({})["version"]  # type: ignore[index]
+    parts = rollups[CHECKPOINTS].find({**rollups.scope, "version": version})
+    assert "'SORT'" not in str(parts.sort("number").explain()["queryPlanner"])
 
 
-def test_a_checkpoint_is_written_while_the_collector_goes_on(
-    own: OwnDatabase, monkeypatch: pytest.MonkeyPatch
+def test_start_saving_does_not_wait_for_the_writes(
+    rollups: OwnDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoints, goes_on = Checkpoints(own), threading.Event()
+    checkpoints, may_write = Checkpoints(rollups), threading.Event()
     write = OwnDatabase.write
 
-    def write_slowly(*arguments: Any) -> bool:
-        assert goes_on.wait(PATIENCE_S)
+    def write_when_allowed(*arguments: Any) -> bool:
+        assert may_write.wait(PATIENCE_S)
         return write(*arguments)
 
-    monkeypatch.setattr(OwnDatabase, "write", write_slowly)
+    monkeypatch.setattr(OwnDatabase, "write", write_when_allowed)
     checkpoints.start_saving(CHECKPOINT)
     assert checkpoints.is_saving()
-    goes_on.set()
+    may_write.set()
     eventually(lambda: not checkpoints.is_saving())
     assert checkpoints.load() == CHECKPOINT
 
 
-def test_a_failure_to_write_in_the_thread_is_raised(
-    own: OwnDatabase, monkeypatch: pytest.MonkeyPatch
+def test_is_saving_raises_the_error_of_the_writing_thread(
+    rollups: OwnDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> bool:
         raise AutoReconnect("gone")
 
-    checkpoints = Checkpoints(own)
+    checkpoints = Checkpoints(rollups)
     with monkeypatch.context() as patch:
         patch.setattr(OwnDatabase, "write", fail)
         checkpoints.start_saving(CHECKPOINT)
@@ -82,13 +82,13 @@ def test_a_failure_to_write_in_the_thread_is_raised(
 
 
 def test_counts_of_many_segments_share_their_keys() -> None:
-    """Catches a key of its own for each of millions of counts: three quarters of the memory."""
-    by_name = CountsByName(FieldMapping(paths={}))
+    """Catches a separate key for each of millions of counts: keys take 75 % of memory."""
+    counts = CountsByName(FieldMapping(paths={}))
 
-    def count(name: str) -> tuple[str, str]:
-        (key,) = by_name.add_up([{"_id": {"status": "queued", "type": name}, "count": 1}])
+    def find_key(job_type: str) -> tuple[str, str]:
+        (key,) = counts.add_up([{"_id": {"status": "queued", "type": job_type}, "count": 1}])
         return key
 
-    assert count("".join(["ma", "il"])) is count("".join(["ma", "il"]))
-    (loaded,) = by_name.learn({("queued", "".join(["ma", "il"])): 3})
-    assert loaded is count("mail")
+    assert find_key("".join(["ma", "il"])) is find_key("".join(["ma", "il"]))  # two new strings
+    (loaded,) = counts.learn({("queued", "".join(["ma", "il"])): 3})
+    assert loaded is find_key("mail")

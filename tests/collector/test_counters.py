@@ -1,5 +1,5 @@
-"""Running totals: catches a recount that is added twice, a total that loses an
-hour to retention, and a counter that falls."""
+"""Running totals: catches a recount that is added twice, a total that loses an hour when its bucket
+is deleted, and a counter that falls."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,120 +17,116 @@ from ..conftest import NOW
 
 Db = Database[dict[str, Any]]
 START = NOW.replace(minute=20)
-FIRST = START.replace(minute=0)
+FIRST_HOUR = START.replace(minute=0)
 
 
-def write_hour(rollups: Db, at: datetime, **enqueued: int) -> None:
-    """Write the bucket of an hour, with jobs by type."""
-    tallies = {kind: Tally(enqueued=count, dlq=1) for kind, count in enqueued.items()}
+def write_hour(rollups: Db, hour: datetime, **enqueued: int) -> None:
+    """Write the bucket of an hour: the number of enqueued jobs by type, all of which succeeded."""
+    tallies = {job_type: Tally(enqueued=count, dlq=1) for job_type, count in enqueued.items()}
     for tally in tallies.values():
         tally.outcomes["succeeded"] = tally.enqueued
         tally.run[100] = tally.enqueued
-    fields = {"span": 3_600, "at": at, "types": dump_tallies(tallies)}
-    bucket = own(rollups).new(bucket_name(HOUR, at), fields)
+    fields = {"span": 3_600, "at": hour, "types": dump_tallies(tallies)}
+    bucket = own_database(rollups).new(bucket_name(HOUR, hour), fields)
     rollups[BUCKETS].replace_one({"_id": bucket["_id"]}, bucket, upsert=True)
 
 
-def totals(rollups: Db) -> Tallies:
-    found = rollups[STATE].find_one({"_id": own(rollups).id(COUNTERS)}) or {}
-    return load_tallies(found["totals"])
+def read_totals(rollups: Db) -> Tallies:
+    document = rollups[STATE].find_one({"_id": own_database(rollups).id(COUNTERS)}) or {}
+    return load_tallies(document["totals"])
 
 
-def own(rollups: Db) -> OwnDatabase:
+def own_database(rollups: Db) -> OwnDatabase:
     return OwnDatabase(rollups, "shop.jobs#1")
 
 
-def enqueued(rollups: Db) -> dict[str, int]:
-    return {kind: tally.enqueued for kind, tally in totals(rollups).items()}
+def read_enqueued(rollups: Db) -> dict[str, int]:
+    return {job_type: tally.enqueued for job_type, tally in read_totals(rollups).items()}
 
 
 def test_totals_begin_with_the_hour_of_the_first_update(watched: Db) -> None:
-    write_hour(watched, FIRST - HOUR, mail=1_000)
-    write_hour(watched, FIRST, mail=7)
-    Counters(own(watched)).update(START, is_complete=False)
-    shown = totals(watched)["mail"]
-    assert (shown.enqueued, shown.dlq, shown.outcomes, shown.run) == (
-        7,
-        1,
-        {"succeeded": 7},
-        {100: 7},
-    )
+    write_hour(watched, FIRST_HOUR - HOUR, mail=1_000)
+    write_hour(watched, FIRST_HOUR, mail=7)
+    Counters(own_database(watched)).update(START, is_complete=False)
+    mail = read_totals(watched)["mail"]
+    assert (mail.enqueued, mail.dlq, mail.outcomes) == (7, 1, {"succeeded": 7})
+    assert mail.run == {100: 7}
 
 
 def test_repeated_updates_and_recounts_add_nothing_twice(watched: Db) -> None:
     for count in (1, 5, 5, 9):
-        write_hour(watched, FIRST, mail=count)
-        Counters(own(watched)).update(START, is_complete=True)
-        Counters(own(watched)).update(START, is_complete=True)
-        assert enqueued(watched) == {"mail": count}
+        write_hour(watched, FIRST_HOUR, mail=count)
+        Counters(own_database(watched)).update(START, is_complete=True)
+        Counters(own_database(watched)).update(START, is_complete=True)
+        assert read_enqueued(watched) == {"mail": count}
 
 
-def test_closed_hours_outlive_their_buckets(watched: Db) -> None:
+def test_totals_keep_hours_whose_buckets_are_deleted(watched: Db) -> None:
     expected = 0
-    for number in range(50):
-        at = FIRST + number * HOUR
-        write_hour(watched, at, mail=number, more=1)
-        expected += number
-        Counters(own(watched)).update(at + timedelta(minutes=20), is_complete=True)  # a new one
-        watched[BUCKETS].delete_many({"at": {"$lt": at}})
-        assert enqueued(watched) == {"mail": expected, "more": number + 1}
-    assert totals(watched)["mail"].run[100] == expected
+    for index in range(50):
+        hour = FIRST_HOUR + index * HOUR
+        write_hour(watched, hour, mail=index, sms=1)
+        expected += index
+        Counters(own_database(watched)).update(hour + timedelta(minutes=20), is_complete=True)
+        watched[BUCKETS].delete_many({"at": {"$lt": hour}})
+        assert read_enqueued(watched) == {"mail": expected, "sms": index + 1}
+    assert read_totals(watched)["mail"].run[100] == expected
     assert watched[BUCKETS].count_documents({}) == 1
 
 
-def test_an_hour_stays_open_while_it_may_be_recounted(watched: Db) -> None:
-    counters = Counters(own(watched))
+def test_an_hour_may_be_recounted_until_15_minutes_after_its_end(watched: Db) -> None:
+    counters = Counters(own_database(watched))
     counters.update(START, is_complete=True)
-    write_hour(watched, FIRST, mail=1)
-    counters.update(FIRST + HOUR + timedelta(minutes=14), is_complete=True)
-    write_hour(watched, FIRST, mail=2)  # written late
-    counters.update(FIRST + HOUR + timedelta(minutes=15), is_complete=True)
-    assert enqueued(watched) == {"mail": 2}
+    write_hour(watched, FIRST_HOUR, mail=1)
+    counters.update(FIRST_HOUR + HOUR + timedelta(minutes=14), is_complete=True)
+    write_hour(watched, FIRST_HOUR, mail=2)  # counted again
+    counters.update(FIRST_HOUR + HOUR + timedelta(minutes=15), is_complete=True)
+    assert read_enqueued(watched) == {"mail": 2}
 
 
-def test_no_hour_is_closed_before_missed_hours_are_counted(watched: Db) -> None:
-    counters = Counters(own(watched))
+def test_hours_that_no_collector_counted_are_added_later(watched: Db) -> None:
+    counters = Counters(own_database(watched))
     counters.update(START, is_complete=True)
     counters.update(START + 5 * HOUR, is_complete=False)
-    write_hour(watched, FIRST + HOUR, mail=3)  # while no collector ran
+    write_hour(watched, FIRST_HOUR + HOUR, mail=3)  # an hour in which no collector ran
     counters.update(START + 5 * HOUR, is_complete=True)
-    assert enqueued(watched) == {"mail": 3}
+    assert read_enqueued(watched) == {"mail": 3}
 
 
 def test_a_counter_pauses_when_a_recount_finds_less(watched: Db) -> None:
-    counters = Counters(own(watched))
-    for count, shown in ((8, 8), (5, 8), (8, 8), (10, 10)):
-        write_hour(watched, FIRST, mail=count)
+    counters = Counters(own_database(watched))
+    for count, total in ((8, 8), (5, 8), (8, 8), (10, 10)):
+        write_hour(watched, FIRST_HOUR, mail=count)
         counters.update(START, is_complete=True)
-        assert enqueued(watched) == {"mail": shown}
-        assert totals(watched)["mail"].run[100] == shown
+        assert read_enqueued(watched) == {"mail": total}
+        assert read_totals(watched)["mail"].run[100] == total
 
 
 def test_a_collector_that_lost_its_lease_cannot_write_an_old_total(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late, good = Counters(own(watched)), Counters(own(watched))
-    late.update(START, is_complete=True)
-    read_by_late = watched[STATE].find_one({"_id": own(watched).id(COUNTERS)})
-    write_hour(watched, FIRST, mail=4)
-    good.update(START, is_complete=True)
+    former, leader = Counters(own_database(watched)), Counters(own_database(watched))
+    former.update(START, is_complete=True)
+    read_by_former = watched[STATE].find_one({"_id": own_database(watched).id(COUNTERS)})
+    write_hour(watched, FIRST_HOUR, mail=4)
+    leader.update(START, is_complete=True)
     with monkeypatch.context() as patch:
-        patch.setattr(late._state, "find_one", lambda *_: read_by_late)
+        patch.setattr(former._state, "find_one", lambda *_: read_by_former)
         watched[BUCKETS].delete_many({})
-        write_hour(watched, FIRST, mail=2)
-        late.update(START, is_complete=True)
-    assert enqueued(watched) == {"mail": 4}
+        write_hour(watched, FIRST_HOUR, mail=2)
+        former.update(START, is_complete=True)
+    assert read_enqueued(watched) == {"mail": 4}
 
 
-def test_types_keep_their_order_and_are_limited(
+def test_known_types_stay_and_new_types_are_folded_beyond_the_limit(
     watched: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters_module, "MAX_COUNTER_TYPES", 3)
-    write_hour(watched, FIRST, small=1, large=9)
-    Counters(own(watched)).update(START, is_complete=True)
-    later = {"later": 50, "never": 7, "either": 6, OTHER: 99}
-    write_hour(watched, FIRST, small=1, large=9, **later)
-    Counters(own(watched)).update(START + HOUR, is_complete=True)
-    shown = enqueued(watched)
-    assert shown == {"large": 9, "small": 1, "later": 50, OTHER: 112}
-    assert list(shown) == ["large", "small", "later", OTHER]
+    write_hour(watched, FIRST_HOUR, small=1, large=9)
+    Counters(own_database(watched)).update(START, is_complete=True)
+    new = {"named": 50, "folded": 7, "folded too": 6, OTHER: 99}
+    write_hour(watched, FIRST_HOUR, small=1, large=9, **new)
+    Counters(own_database(watched)).update(START + HOUR, is_complete=True)
+    totals = read_enqueued(watched)
+    assert totals == {"large": 9, "small": 1, "named": 50, OTHER: 112}
+    assert list(totals) == ["large", "small", "named", OTHER]

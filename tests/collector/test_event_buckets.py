@@ -1,4 +1,5 @@
-"""The minutes that are counted from changes: catches a minute that is taken for stored."""
+"""The minutes that are counted from changes: catches a minute that was not stored, but counts as
+stored."""
 
 from typing import Any
 
@@ -14,12 +15,12 @@ from ..conftest import NOW
 def test_minute_that_could_not_be_stored_is_stored_with_the_next_change(
     database: Database[dict[str, Any]],
 ) -> None:
-    """Catches a collector that calls its lease lost after a document that BSON cannot hold."""
-    own = OwnDatabase(database, "q")
-    buckets = EventBuckets(own)
+    """Catches a collector that reports a lost lease after a document that BSON cannot hold."""
+    rollups = OwnDatabase(database, "q")
+    buckets = EventBuckets(rollups)
     for position, enqueued, stored in (("1", 2**70, []), ("2", 3 - 2**70, [3]), ("3", 4, [7])):
         buckets.add(NOW, "mail", Tally(enqueued=enqueued), position)
         buckets.write(position)
-        found = list(own[BUCKETS].find())
-        assert [load_bucket(each)["mail"].enqueued for each in found] == stored
-    assert found[0]["position"] == "3"
+        documents = list(rollups[BUCKETS].find())
+        assert [load_bucket(document)["mail"].enqueued for document in documents] == stored
+    assert documents[0]["position"] == "3"

@@ -1,5 +1,5 @@
-"""Runs that documents lack, on a real replica set: catches a run that is not counted or counted
-twice, also after a crash, with two collectors, and when the change stream is lost."""
+"""Runs that are counted from changes, on a real replica set: catches a run that is not counted or
+counted twice, even after a crash, with two collectors, or when the change stream is lost."""
 
 import copy
 import threading
@@ -51,11 +51,11 @@ from ..support.waiting import eventually
 Counts = dict[str, dict[str, int]]
 Db = Database[dict[str, Any]]
 NO_COLLECTOR = {"reason": "no_collector"}
-NAMES = ("enqueued", "succeeded", "failed", "dlq")
+COUNT_NAMES = ("enqueued", "succeeded", "failed", "dlq")
 
 
 def now() -> datetime:
-    """The time, at least a millisecond after the last one: writing the same time is no change."""
+    """The time, at least 1 ms after the last call: an update to the same time is no change."""
     time.sleep(0.001)
     return datetime.now(UTC)
 
@@ -77,11 +77,12 @@ class Queue:
         self.connection = Connection(self.settings, client)
         database.create_collection(self.jobs.name)
         create_indexes(self.connection)
-        self.own = OwnDatabase(rollup_database(self.connection), self.connection.queue_key)
-        self.truth: Counts = {}
+        self.rollups = OwnDatabase(rollup_database(self.connection), self.connection.queue_key)
+        self.expected: Counts = {}
 
-    def count(self, kind: str, name: str) -> None:
-        self.truth.setdefault(kind, dict.fromkeys(NAMES, 0))[name] += 1
+    def expect(self, job_type: str, name: str) -> None:
+        """Expect one more in this count."""
+        self.expected.setdefault(job_type, dict.fromkeys(COUNT_NAMES, 0))[name] += 1
 
     def history(self) -> History[str]:
         """The activity of the last half hour by type, as the web service answers."""
@@ -89,15 +90,16 @@ class Queue:
         window = series.window(now() - timedelta(minutes=30), now(), None)
         return series.history_by_type(window)
 
-    def shown(self) -> Counts:
+    def counted(self) -> Counts:
+        """The counts of the last half hour by type; empty until the history is complete."""
         history = self.history()
         if history.source != "rollup" or not history.is_complete:
             return {}
-        found = {
-            kind: {name: getattr(activity, name) for name in NAMES}
-            for kind, activity in history.activity.items()
+        by_type = {
+            job_type: {name: getattr(activity, name) for name in COUNT_NAMES}
+            for job_type, activity in history.activity.items()
         }
-        return {kind: counts for kind, counts in found.items() if any(counts.values())}
+        return {job_type: counts for job_type, counts in by_type.items() if any(counts.values())}
 
     def details(self) -> RunDetails:
         """The details of the last half hour, as the web service answers."""
@@ -107,46 +109,52 @@ class Queue:
         return RunHistoryReader(rollup, series).read(window).details
 
     def await_right_counts(self) -> None:
-        """Wait until the counts are right, and have every failed run in a group of errors."""
-        eventually(lambda: self.shown() == self.truth)
-        failed = Counter({kind: counts["failed"] for kind, counts in self.truth.items()})
+        """Wait for the expected counts; check that each failed run is in a group of errors."""
+        eventually(lambda: self.counted() == self.expected)
+        failed = Counter({job_type: counts["failed"] for job_type, counts in self.expected.items()})
         grouped: Counter[str] = Counter()
-        for (_, kind), count in self.details().by_type.items():
-            grouped[kind] += count
+        for (_, job_type), count in self.details().by_type.items():
+            grouped[job_type] += count
         assert grouped == +failed
 
+    def has_checkpoint(self) -> bool:
+        name = self.rollups.id(CHECKPOINT)
+        return self.rollups["state"].find_one({"_id": name}) is not None
+
     def gaps(self) -> list[GapReason]:
-        history = self.own.find_state(EVENTS, load_event_history)
+        history = self.rollups.find_state(EVENTS, load_event_history)
         return [gap.reason for gap in history.gaps] if history else []
 
     def drop(self) -> None:
         self.connection.client.drop_database(rollup_database(self.connection).name)
         self.connection.client.close()
 
-    # What Agenda writes
+    # The writes of Agenda:
 
-    def add(self, kind: str) -> ObjectId:
-        self.count(kind, "enqueued")
-        job = {"name": kind, "data": {}, "nextRunAt": now(), "lockedAt": None, "failCount": None}
-        return self.jobs.insert_one(job).inserted_id
+    def add(self, job_type: str) -> ObjectId:
+        self.expect(job_type, "enqueued")
+        job = {"name": job_type, "data": {}, "lockedAt": None, "failCount": None}
+        return self.jobs.insert_one(job | {"nextRunAt": now()}).inserted_id
 
     def start(self, job_id: ObjectId) -> None:
         self.jobs.update_one({"_id": job_id}, {"$set": {"lockedAt": now()}})
         self.jobs.update_one({"_id": job_id}, {"$set": {"lastRunAt": now(), "nextRunAt": None}})
 
-    def end(self, job_id: ObjectId, kind: str, *, fails: bool = False, again: bool = False) -> None:
+    def end(
+        self, job_id: ObjectId, job_type: str, *, fails: bool = False, repeats: bool = False
+    ) -> None:
         at = now()
-        fields = {"lockedAt": None, "lastFinishedAt": at, "nextRunAt": at if again else None}
+        fields = {"lockedAt": None, "lastFinishedAt": at, "nextRunAt": at if repeats else None}
         fields |= {"failedAt": at, "failReason": "550"} if fails else {}
         self.jobs.update_one({"_id": job_id}, {"$set": fields})
-        self.count(kind, "failed" if fails else "succeeded")
-        if fails and not again:
-            self.count(kind, "dlq")
+        self.expect(job_type, "failed" if fails else "succeeded")
+        if fails and not repeats:
+            self.expect(job_type, "dlq")
 
-    def run(self, kind: str, *, fails: bool = False, remove: bool = False) -> None:
-        job_id = self.add(kind)
+    def run(self, job_type: str, *, fails: bool = False, remove: bool = False) -> None:
+        job_id = self.add(job_type)
         self.start(job_id)
-        self.end(job_id, kind, fails=fails)
+        self.end(job_id, job_type, fails=fails)
         if remove:
             self.jobs.delete_one({"_id": job_id})
 
@@ -172,34 +180,34 @@ def agenda(make_queue: Callable[..., Queue]) -> Queue:
 
 
 @contextmanager
-def collected(queue: Queue) -> Iterator[None]:
-    """Run a collector, from the moment when it reads changes."""
+def running_collector(queue: Queue) -> Iterator[None]:
+    """Run a collector; the block starts when it counts changes."""
     with collecting(queue.settings):
-        eventually(lambda: queue.own["state"].find_one({"_id": queue.own.id(CHECKPOINT)}))
+        eventually(queue.has_checkpoint)
         eventually(queue.gaps)
         yield
 
 
 def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queue) -> None:
-    with collected(agenda):
-        repeating, waiting, started = (agenda.add(kind) for kind in ("tick", "mail", "slow"))
+    with running_collector(agenda):
+        repeating, waiting, started = map(agenda.add, ("tick", "mail", "slow"))
         agenda.start(started)
-        for number in range(5):
+        for index in range(5):
             agenda.start(repeating)
-            agenda.end(repeating, "tick", fails=number % 2 == 0, again=True)
-        for number in range(6):
-            agenda.run("mail", fails=number == 3, remove=True)
+            agenda.end(repeating, "tick", fails=index % 2 == 0, repeats=True)
+        for index in range(6):
+            agenda.run("mail", fails=index == 3, remove=True)
         agenda.await_right_counts()
-    for number in range(4):  # while no collector works
+    for index in range(4):  # while no collector works
         agenda.start(repeating)
-        agenda.end(repeating, "tick", fails=number == 0, again=True)
+        agenda.end(repeating, "tick", fails=index == 0, repeats=True)
         agenda.run("mail", remove=True)
     agenda.start(waiting)
     agenda.end(waiting, "mail")
     agenda.jobs.delete_one({"_id": waiting})
-    agenda.jobs.delete_one({"_id": started})  # its listener removed it: it had succeeded
-    agenda.count("slow", "succeeded")
-    with collected(agenda):
+    agenda.jobs.delete_one({"_id": started})  # by the program, after the run succeeded
+    agenda.expect("slow", "succeeded")
+    with running_collector(agenda):
         agenda.await_right_counts()
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
     (group,) = RollupReader(agenda.connection).error_groups().values()
@@ -207,7 +215,7 @@ def test_overwritten_and_removed_runs_are_counted_through_a_restart(agenda: Queu
     assert group.jobs[0].job_id == str(repeating)
 
 
-def test_a_job_that_is_locked_at_a_start_keeps_its_type(agenda: Queue) -> None:
+def test_a_job_that_was_locked_before_the_collector_started_keeps_its_type(agenda: Queue) -> None:
     """Agenda locks a job before it runs it. Catches a type that is lost when the job is removed."""
     locked = [agenda.add("slow"), agenda.add("slow")]
 
@@ -218,36 +226,36 @@ def test_a_job_that_is_locked_at_a_start_keeps_its_type(agenda: Queue) -> None:
 
     for job_id in locked:
         agenda.jobs.update_one({"_id": job_id}, {"$set": {"lockedAt": now()}})
-    with collected(agenda):
+    with running_collector(agenda):
         finish(locked[0])
         agenda.await_right_counts()
     finish(locked[1])  # while no collector works
-    with collected(agenda):
+    with running_collector(agenda):
         agenda.await_right_counts()
 
 
-def test_first_start_joins_documents_and_changes_without_overlap(agenda: Queue) -> None:
+def test_the_first_start_counts_documents_and_changes_without_overlap(agenda: Queue) -> None:
     agenda.run("mail")
     agenda.run("mail", fails=True)
     running = agenda.add("slow")
     agenda.start(running)
-    with collected(agenda):
+    with running_collector(agenda):
         agenda.end(running, "slow")
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
 
 
-def test_deleted_and_expired_leases_are_runs(make_queue: Callable[..., Queue]) -> None:
+def test_a_deletion_and_a_second_lease_end_a_run(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue(profile="mongo-message-queue", jobs_collection="_queue")
 
-    def add(kind: str) -> ObjectId:
-        queue.count(kind, "enqueued")
-        return queue.jobs.insert_one({"dateCreated": now(), "type": kind}).inserted_id
+    def add(job_type: str) -> ObjectId:
+        queue.expect(job_type, "enqueued")
+        return queue.jobs.insert_one({"dateCreated": now(), "type": job_type}).inserted_id
 
     def receive(job_id: ObjectId) -> None:
         queue.jobs.update_one({"_id": job_id}, {"$set": {"receivedTime": now()}})
 
-    with collected(queue):
+    with running_collector(queue):
         for outcome in ("complete", "retry", "reject", "crash", "cancel"):
             job_id = add(outcome)
             if outcome != "cancel":
@@ -257,80 +265,81 @@ def test_deleted_and_expired_leases_are_runs(make_queue: Callable[..., Queue]) -
                 retry = {"$unset": {"receivedTime": ""}, "$set": {"retryCount": 1}, "$push": entry}
                 queue.jobs.update_one({"_id": job_id}, retry)
                 receive(job_id)
-                queue.count(outcome, "failed")
+                queue.expect(outcome, "failed")
             elif outcome == "crash":
                 receive(job_id)
-                queue.count(outcome, "failed")
+                queue.expect(outcome, "failed")
             if outcome == "reject":
-                dead = {"$unset": {"receivedTime": ""}, "$set": {"rejectedTime": now()}}
-                queue.jobs.update_one({"_id": job_id}, dead | {"$push": entry})
-                queue.count(outcome, "failed")
-                queue.count(outcome, "dlq")
+                reject = {"$unset": {"receivedTime": ""}, "$set": {"rejectedTime": now()}}
+                queue.jobs.update_one({"_id": job_id}, reject | {"$push": entry})
+                queue.expect(outcome, "failed")
+                queue.expect(outcome, "dlq")
                 continue
             queue.jobs.delete_one({"_id": job_id})
             if outcome != "cancel":
-                queue.count(outcome, "succeeded")
+                queue.expect(outcome, "succeeded")
         queue.await_right_counts()
 
 
-def test_lease_that_ends_without_a_write_fails_at_the_next_one(
+def test_an_expired_lease_counts_as_failed_at_the_next_lease(
     make_queue: Callable[..., Queue],
 ) -> None:
     queue = make_queue(profile="mongodb-queue", jobs_collection="mail")
 
-    def iso(**ahead: int) -> str:
-        return (now() + timedelta(**ahead)).isoformat(timespec="milliseconds")[:-6] + "Z"
+    def format_time(seconds: int = 0) -> str:
+        return (now() + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")[:-6] + "Z"
 
     def get(job_id: ObjectId) -> None:
-        leased = {"ack": str(ObjectId()), "visible": iso(seconds=-5)}  # it expires at once
-        queue.jobs.update_one({"_id": job_id}, {"$set": leased, "$inc": {"tries": 1}})
+        lease = {"ack": str(ObjectId()), "visible": format_time(-5)}  # it has expired already
+        queue.jobs.update_one({"_id": job_id}, {"$set": lease, "$inc": {"tries": 1}})
 
-    with collected(queue):
-        job_id, dead = (queue.jobs.insert_one({"visible": iso()}).inserted_id for _ in range(2))
-        queue.truth = {"mail": {"enqueued": 2, "succeeded": 1, "failed": 7, "dlq": 1}}
+    with running_collector(queue):
+        new = [{"visible": format_time()}, {"visible": format_time()}]
+        job_id, dead = queue.jobs.insert_many(new).inserted_ids
+        queue.expected = {"mail": {"enqueued": 2, "succeeded": 1, "failed": 7, "dlq": 1}}
         for _ in range(3):
             get(job_id)
-        queue.jobs.update_one({"_id": job_id}, {"$set": {"deleted": iso()}})
-        for _ in range(6):  # the sixth time it is moved to the dead queue, not run
+        queue.jobs.update_one({"_id": job_id}, {"$set": {"deleted": format_time()}})
+        for _ in range(6):  # the sixth `get` moves it to the dead queue: no run
             get(dead)
-        queue.jobs.update_one({"_id": dead}, {"$set": {"deleted": iso()}})
+        queue.jobs.update_one({"_id": dead}, {"$set": {"deleted": format_time()}})
         queue.jobs.delete_many({"deleted": {"$exists": True}})
         queue.await_right_counts()
 
 
-def test_schema_of_your_own_without_attempts_counts_all_runs(
+def test_runs_of_a_custom_schema_without_attempts_are_counted(
     make_queue: Callable[..., Queue],
 ) -> None:
     queue = make_queue(
         jobs_collection="tasks",
-        job_fields={"jobId": "_id", "type": "kind", "status": "state", "createdAt": "at"},
+        job_fields={"jobId": "_id", "type": "job_type", "status": "state", "createdAt": "at"},
         status_names={"new": "queued", "run": "leased", "ok": "succeeded", "bad": "failed"},
     )
 
-    def move(state: str, **more: Any) -> None:
-        queue.jobs.update_one({"_id": 1}, {"$set": {"state": state, **more}})
+    def move(state: str, **fields: Any) -> None:
+        queue.jobs.update_one({"_id": 1}, {"$set": {"state": state, **fields}})
 
-    with collected(queue):
-        queue.jobs.insert_one({"_id": 1, "kind": "t", "state": "new", "at": now()})
+    with running_collector(queue):
+        queue.jobs.insert_one({"_id": 1, "job_type": "t", "state": "new", "at": now()})
         for outcome in ("bad", "bad", "ok", "new", "ok"):
             move("run", startedAt=now())
             move(outcome, finishedAt=now())
         move("ok", payload={"edited": True})
         queue.jobs.delete_one({"_id": 1})
-        queue.truth = {"t": {"enqueued": 1, "succeeded": 2, "failed": 2, "dlq": 0}}
+        queue.expected = {"t": {"enqueued": 1, "succeeded": 2, "failed": 2, "dlq": 0}}
         queue.await_right_counts()
 
 
-def test_recorded_attempts_remain_the_truth(make_queue: Callable[..., Queue]) -> None:
+def test_recorded_attempts_are_counted_instead_of_changes(make_queue: Callable[..., Queue]) -> None:
     queue = make_queue()
     attempts = queue.connection.database.job_attempts
     attempts.insert_one({"jobId": "j", "status": "succeeded", "finishedAt": now()})
     job = {"jobId": "j", "type": "t", "status": "leased", "createdAt": now()}
     with collecting(queue.settings):
-        eventually(lambda: queue.own["state"].find_one({"_id": queue.own.id(CHECKPOINT)}))
+        eventually(queue.has_checkpoint)
         queue.jobs.insert_one(job)
         queue.jobs.update_one({}, {"$set": {"status": "succeeded", "finishedAt": now()}})
-        queue.truth = {"t": {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}}
+        queue.expected = {"t": {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}}
         queue.await_right_counts()
     assert queue.gaps() == []
 
@@ -340,7 +349,7 @@ def test_attempts_take_over_as_soon_as_one_is_recorded(make_queue: Callable[...,
     queue = make_queue()
     attempts = queue.connection.database.job_attempts
     with collecting(queue.settings):
-        eventually(lambda: queue.own["state"].find_one({"_id": queue.own.id(CHECKPOINT)}))
+        eventually(queue.has_checkpoint)
         started = now()
         attempts.insert_one(
             {
@@ -354,22 +363,22 @@ def test_attempts_take_over_as_soon_as_one_is_recorded(make_queue: Callable[...,
         queue.jobs.insert_one({"jobId": "j", "type": "t", "status": "succeeded"})
         reader = RollupReader(queue.connection)
 
-        def counts_durations() -> bool:
+        def has_durations() -> bool:
             totals = reader.totals()
             return totals is not None and bool(totals.by_type.get("t", Tally()).run)
 
-        eventually(counts_durations)
+        eventually(has_durations)
         eventually(lambda: (progress := reader.progress()) and progress.counted_from is None)
 
 
-class Reading:
-    """An event counter with its stream; the test calls each step."""
+class SteppedCollector:
+    """An event counter with its change stream; a test calls each step."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
-        LeaderLease(queue.own, "test").take()
-        groups = ErrorGroups(queue.own, Redactor())
-        self.counter = EventCounter(queue.connection, queue.own, lambda: None, groups)
+        LeaderLease(queue.rollups, "test").take()
+        groups = ErrorGroups(queue.rollups, Redactor())
+        self.counter = EventCounter(queue.connection, queue.rollups, lambda: None, groups)
         self.stop = threading.Event()
 
     def begin(self) -> None:
@@ -399,132 +408,130 @@ class Reading:
         self.counter.resume(token["_data"], checkpoint["jobs"], now())
         self.open(token)
 
-    def read(self) -> None:
+    def count_changes(self) -> None:
         """Count all changes so far, and store the counts."""
-        self.keep()
+        self.read_changes()
         self.counter.count()
         self.counter.write()
 
-    def keep(self) -> None:
+    def read_changes(self) -> None:
         """Read all changes so far, without counting them."""
-        segments, until = (
-            SegmentMap(self.queue.connection.jobs),
-            self.queue.connection.cluster_time(),
-        )
+        segments = SegmentMap(self.queue.connection.jobs)
+        until = self.queue.connection.cluster_time()
         assert until is not None
         last = f"82{until.time:08X}{until.inc:08X}"  # how a token of this time begins
         while not self.changes.token or self.changes.token["_data"] < last:
             events = self.changes.next_batch(segments)
             self.counter.add(events, is_end=self.changes.is_at_end)
 
-    def counts(self) -> Counts:
-        found = {}
-        for bucket in self.queue.own["buckets"].find({"span": 60}):
+    def stored_counts(self) -> Counts:
+        by_type = {}
+        for bucket in self.queue.rollups["buckets"].find({"span": 60}):
             for entry in bucket["types"]:
                 outcomes = dict(entry["outcomes"])
-                tally = found.setdefault(entry["type"], dict.fromkeys(NAMES, 0))
-                for name in NAMES:
-                    tally[name] += entry.get(name, 0) + outcomes.get(name, 0)
-        return found
+                counts = by_type.setdefault(entry["type"], dict.fromkeys(COUNT_NAMES, 0))
+                for name in COUNT_NAMES:
+                    counts[name] += entry.get(name, 0) + outcomes.get(name, 0)
+        return by_type
 
 
-def test_crash_between_counts_and_token_neither_doubles_nor_loses(agenda: Queue) -> None:
-    first = Reading(agenda)
+def test_runs_are_counted_once_after_a_crash_between_counts_and_checkpoint(agenda: Queue) -> None:
+    first = SteppedCollector(agenda)
     first.begin()
     agenda.run("mail", remove=True)
     running = agenda.add("slow")
     agenda.start(running)
-    first.read()
+    first.count_changes()
     checkpoint = first.checkpoint()
     agenda.run("mail", fails=True, remove=True)
     agenda.end(running, "slow")
     agenda.jobs.delete_one({"_id": running})
-    first.read()  # stored, but the process ends before its next checkpoint
-    agenda.run("other", remove=True)
-    second = Reading(agenda)
+    first.count_changes()  # stored, but the process ends before its next checkpoint
+    agenda.run("sms", remove=True)
+    second = SteppedCollector(agenda)
     second.resume(checkpoint)
-    second.read()
-    assert second.counts() == agenda.truth
+    second.count_changes()
+    assert second.stored_counts() == agenda.expected
 
 
-def test_changes_before_the_beginning_are_counted_once(agenda: Queue) -> None:
-    """Catches a run that the documents and the kept changes both show, or neither."""
+def test_changes_before_counting_begins_are_counted_once(agenda: Queue) -> None:
+    """Catches a run that is counted from its document and from its changes, or from neither."""
     running = agenda.add("slow")
     agenda.start(running)
-    reading = Reading(agenda)
-    reading.prepare()
-    for number in range(3):
-        agenda.run("mail", fails=number == 1, remove=number == 2)
+    collector = SteppedCollector(agenda)
+    collector.prepare()
+    for index in range(3):
+        agenda.run("mail", fails=index == 1, remove=index == 2)
     agenda.end(running, "slow")
-    reading.keep()
-    assert reading.counts() == {}
-    reading.counter.begin()
+    collector.read_changes()
+    assert collector.stored_counts() == {}
+    collector.counter.begin()
     agenda.run("late", remove=True)
-    reading.read()
-    assert reading.counts() == agenda.truth
-    assert not reading.counter.is_begin_urgent
+    collector.count_changes()
+    assert collector.stored_counts() == agenda.expected
+    assert not collector.counter.is_begin_urgent
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR]
 
 
-def test_a_stream_that_is_lost_before_the_beginning_is_replaced(agenda: Queue) -> None:
-    reading = Reading(agenda)
-    reading.prepare()
+def test_a_stream_that_is_lost_before_counting_begins_is_replaced(agenda: Queue) -> None:
+    collector = SteppedCollector(agenda)
+    collector.prepare()
     agenda.run("mail")
-    reading.keep()
-    reading.prepare()
+    collector.read_changes()
+    collector.prepare()
     agenda.run("mail", fails=True, remove=True)
-    reading.counter.begin()
-    reading.read()
-    assert reading.counts() == agenda.truth
+    collector.counter.begin()
+    collector.count_changes()
+    assert collector.stored_counts() == agenda.expected
 
 
-def test_the_beginning_is_urgent_before_the_memory_is_full_or_the_snapshot_is_gone(
+def test_counting_must_begin_soon_with_many_kept_events_or_after_a_minute(
     agenda: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = Reading(agenda)
-    reading.prepare()
-    assert not reading.counter.is_begin_urgent
+    collector = SteppedCollector(agenda)
+    collector.prepare()
+    assert not collector.counter.is_begin_urgent
     with monkeypatch.context() as patch:
         patch.setattr(event_counter_module, "MAX_PENDING", 1)
         agenda.run("mail")
-        reading.keep()
-        assert reading.counter.is_begin_urgent
+        collector.read_changes()
+        assert collector.counter.is_begin_urgent
     monkeypatch.setattr(event_counter_module, "BEGIN_WITHIN_S", -1.0)
-    reading.prepare()
-    assert reading.counter.is_begin_urgent
+    collector.prepare()
+    assert collector.counter.is_begin_urgent
 
 
-def test_of_two_collectors_one_counts(agenda: Queue) -> None:
-    """Catches a collector that was frozen, lost its lease, and goes on."""
-    frozen = Reading(agenda)
+def test_only_one_of_two_collectors_counts(agenda: Queue) -> None:
+    """Catches a collector that was frozen, lost its lease, and goes on counting."""
+    frozen = SteppedCollector(agenda)
     frozen.begin()
     agenda.run("mail", remove=True)
-    frozen.read()
+    frozen.count_changes()
     checkpoint = frozen.checkpoint()
-    follower = Reading(agenda)
+    follower = SteppedCollector(agenda)
     follower.resume(checkpoint)
     agenda.run("mail", remove=True)
-    follower.read()
+    follower.count_changes()
     with pytest.raises(LeaseLostError):
-        frozen.read()
+        frozen.count_changes()
     agenda.run("mail", fails=True)
-    follower.read()
-    assert follower.counts() == agenda.truth
+    follower.count_changes()
+    assert follower.stored_counts() == agenda.expected
 
 
-def test_lost_stream_leaves_a_gap_with_what_documents_show(agenda: Queue) -> None:
-    with collected(agenda):
+def test_a_lost_stream_leaves_a_gap_that_is_counted_from_documents(agenda: Queue) -> None:
+    with running_collector(agenda):
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
     agenda.run("mail", remove=True)
     agenda.jobs.drop()  # a stream cannot be resumed after this
     agenda.connection.database.create_collection(agenda.jobs.name)
     create_indexes(agenda.connection)
-    known = copy.deepcopy(agenda.truth)
+    expected = copy.deepcopy(agenda.expected)
     agenda.run("mail", remove=True)  # no document and no change shows this run
-    agenda.truth = known
+    agenda.expected = expected
     agenda.run("kept", fails=True)
-    with collected(agenda):
+    with running_collector(agenda):
         eventually(lambda: len(agenda.gaps()) == 2)
         agenda.run("mail", remove=True)
         agenda.await_right_counts()
@@ -535,17 +542,17 @@ def test_more_running_jobs_than_are_remembered_leave_a_gap(
     agenda: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_memory_module, "MAX_RUNNING", 2)
-    reading = Reading(agenda)
-    reading.begin()
+    collector = SteppedCollector(agenda)
+    collector.begin()
     running = [agenda.add("slow") for _ in range(3)]
     for job_id in running:
         agenda.start(job_id)
-    reading.read()
+    collector.count_changes()
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
     for job_id in running:
-        agenda.end(job_id, "slow")  # Agenda writes when a run ends, so that none is lost here
-    reading.read()
-    assert reading.counts() == agenda.truth
+        agenda.end(job_id, "slow")  # Agenda writes the end of a run, so no run is lost here
+    collector.count_changes()
+    assert collector.stored_counts() == agenda.expected
 
 
 def test_jobs_that_cannot_be_read_in_time_do_not_stop_the_count(
@@ -557,53 +564,54 @@ def test_jobs_that_cannot_be_read_in_time_do_not_stop_the_count(
         if query:
             raise ExecutionTimeout("too long", 50)
 
-    running, reading = agenda.add("slow"), Reading(agenda)
+    running, collector = agenda.add("slow"), SteppedCollector(agenda)
     agenda.start(running)
     with monkeypatch.context() as patch:
         patch.setattr(JobEvaluator, "find", take_too_long)
-        reading.begin()
+        collector.begin()
     agenda.end(running, "slow")
     agenda.run("mail", remove=True)
-    reading.read()
-    assert reading.counts() == agenda.truth
+    collector.count_changes()
+    assert collector.stored_counts() == agenda.expected
     assert agenda.gaps() == [GapReason.BEFORE_COLLECTOR, GapReason.TOO_MANY_RUNNING]
 
 
-def test_changes_that_were_not_read_yet_make_the_stats_old(
+def test_stats_are_as_old_as_the_last_change_that_was_read(
     agenda: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches old counts that are shown as new ones while many changes wait in the stream."""
+    """Catches old counts with a new time while many changes wait in the stream."""
     monkeypatch.setattr(changes_module, "_MAX_EVENTS", 1)
-    reading, segments = Reading(agenda), SegmentMap(agenda.connection.jobs)
-    reading.begin()
+    collector, segments = SteppedCollector(agenda), SegmentMap(agenda.connection.jobs)
+    collector.begin()
     added = [agenda.add("mail").generation_time for _ in range(2)]
     second = timedelta(seconds=1)
-    read = []
-    while not (read and reading.changes.is_at_end):
-        if reading.changes.next_batch(segments):
-            read.append(reading.changes.seen_until)
-    assert reading.changes.seen_until is None
-    assert all(abs(seen - at) <= second for at, seen in zip(added, read, strict=True))
+    time.sleep(1.1)  # so that the present time is not near the times of the changes
+    seen_until = []
+    while not (seen_until and collector.changes.is_at_end):
+        if collector.changes.next_batch(segments):
+            seen_until.append(collector.changes.seen_until)
+    assert collector.changes.seen_until is None
+    assert all(abs(seen - at) <= second for at, seen in zip(added, seen_until, strict=True))
 
 
-def test_waiting_jobs_beyond_the_remembered_ones_are_loaded_later(
+def test_waiting_jobs_beyond_the_limit_are_loaded_later(
     agenda: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_memory_module, "MAX_WAITING", 2)
     monkeypatch.setattr(event_counter_module, "MAX_WAITING", 2)
     monkeypatch.setattr(event_counter_module, "LOAD_PAUSE_FACTOR", 0)
-    jobs = [agenda.add(f"k{number}") for number in range(6)]
-    reading = Reading(agenda)
-    reading.begin()
-    for number, job_id in enumerate(jobs):
+    jobs = [agenda.add(f"k{index}") for index in range(6)]
+    collector = SteppedCollector(agenda)
+    collector.begin()
+    for index, job_id in enumerate(jobs):
         agenda.start(job_id)
-        agenda.end(job_id, f"k{number}")
+        agenda.end(job_id, f"k{index}")
         agenda.jobs.delete_one({"_id": job_id})
-        reading.read()
-    assert reading.counts() == agenda.truth
+        collector.count_changes()
+    assert collector.stored_counts() == agenda.expected
 
 
-def test_standalone_server_has_a_gap_until_it_has_change_streams(
+def test_the_gap_of_a_standalone_server_lasts_until_now(
     make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     with (
@@ -623,19 +631,19 @@ def test_standalone_server_has_a_gap_until_it_has_change_streams(
         queue.connection.close()
 
 
-def test_answers_mark_the_gaps_of_their_window(agenda: Queue) -> None:
+def test_answers_list_the_gaps_of_their_window(agenda: Queue) -> None:
     api = Api(create_app(agenda.settings))
     agenda.run("mail")
     for path in ("timeseries", "types"):
         meta = api.get_as_admin(f"/admin/jobs/{path}").json["meta"]
         assert meta["gaps"] == [{"from": meta["from"], "to": meta["as_of"]} | NO_COLLECTOR]
-    with collected(agenda):
+    with running_collector(agenda):
         agenda.await_right_counts()
         (gap,) = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["gaps"]
         assert gap["reason"] == "before_collector"
-        # A second earlier: a gap that ends with a minute is in no window from its end on.
-        within = datetime.fromisoformat(gap["to"]) - timedelta(seconds=1)
-        window = {"from": within.isoformat()}
-        started = api.get_as_admin("/admin/jobs/timeseries", **window).json["meta"]
-        assert started["gaps"] == [{**gap, "from": started["from"]}]
+        # One second before the gap's end: a window that starts at the end does not have the gap.
+        start = datetime.fromisoformat(gap["to"]) - timedelta(seconds=1)
+        window = {"from": start.isoformat()}
+        meta = api.get_as_admin("/admin/jobs/timeseries", **window).json["meta"]
+        assert meta["gaps"] == [{**gap, "from": meta["from"]}]
     api.app.extensions["jobmon_connection"].client.close()

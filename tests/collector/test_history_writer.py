@@ -33,7 +33,7 @@ from ..support.commands import database_uri
 from ..support.history import make_history_writer, writing_history
 from ..support.waiting import eventually
 
-SERIES, TYPES = "/admin/jobs/timeseries", "/admin/jobs/types"
+SERIES_PATH, TYPES_PATH = "/admin/jobs/timeseries", "/admin/jobs/types"
 Db = Database[dict[str, Any]]
 
 
@@ -59,35 +59,35 @@ def counting(service: Api) -> Iterator[None]:
         yield
 
 
-def test_a_change_ends_the_rest_of_a_quiet_queue(
+def test_a_change_ends_the_pause_of_an_idle_queue(
     service: Api, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history_writer_module, "REST_AFTER_S", -1)
     monkeypatch.setattr(history_writer_module, "REST_S", 3_600)
     connection, stop, changed = find_connection(service), threading.Event(), threading.Event()
-    own = OwnDatabase(rollup_database(connection), connection.queue_key)
+    own_database = OwnDatabase(rollup_database(connection), connection.queue_key)
     writer = make_history_writer(connection, changed=changed)
     thread = threading.Thread(target=writer.run, args=[stop])
     thread.start()
     try:
-        eventually(lambda: own["state"].count_documents({"completeUntil": {"$ne": None}}))
+        eventually(lambda: own_database["state"].count_documents({"completeUntil": {"$ne": None}}))
         now = datetime.now(UTC)
-        attempt(database, now, createdAt=now)
-        # A second change, if the minute has ended meanwhile.
-        eventually(lambda: changed.set() or own["buckets"].count_documents({"events": 2}))
+        add_attempt(database, now, createdAt=now)
+        # The change is reported again at each check, in case the minute ends before it is counted.
+        eventually(lambda: changed.set() or own_database["buckets"].count_documents({"events": 2}))
     finally:
         stop.set()
         changed.set()
         thread.join()
 
 
-def attempt(database: Db, finished_at: datetime, **more: Any) -> None:
+def add_attempt(database: Db, finished_at: datetime, **fields: Any) -> None:
     """Insert a job with one finished attempt."""
     job_id = str(ObjectId())
-    started_at = more.pop("startedAt", finished_at - timedelta(milliseconds=500))
-    created_at = more.pop("createdAt", finished_at - timedelta(seconds=2))
+    started_at = fields.pop("startedAt", finished_at - timedelta(milliseconds=500))
+    created_at = fields.pop("createdAt", finished_at - timedelta(seconds=2))
     database.jobs.insert_one(
-        {"jobId": job_id, "type": more.pop("type", "t"), "createdAt": created_at}
+        {"jobId": job_id, "type": fields.pop("type", "t"), "createdAt": created_at}
     )
     database.job_attempts.insert_one(
         {
@@ -97,11 +97,11 @@ def attempt(database: Db, finished_at: datetime, **more: Any) -> None:
             "startedAt": started_at,
             "finishedAt": finished_at,
         }
-        | more
+        | fields
     )
 
 
-def total(service: Api, path: str = SERIES, **query: Any) -> dict[str, int]:
+def sum_counts(service: Api, path: str = SERIES_PATH, **query: Any) -> dict[str, int]:
     answer = service.get_as_admin(path, **query).json
     names = ("enqueued", "succeeded", "failed", "dlq")
     return {name: sum(row[name] or 0 for row in answer["data"]) for name in names}
@@ -112,22 +112,20 @@ def test_a_span_is_counted_by_type_and_outcome_with_its_durations(
 ) -> None:
     start = NOW
     inside = start + timedelta(seconds=30)
-    attempt(database, inside)
-    attempt(database, inside, status="failed", type="u", eligibleAt=inside - timedelta(seconds=9))
-    attempt(database, inside, status="expired", type="u", startedAt="odd", attemptNumber=2)
-    attempt(database, inside, status="running")
-    attempt(database, start + MINUTE)
-    attempt(database, start - timedelta(milliseconds=1), createdAt=start)
+    add_attempt(database, inside)
+    due = inside - timedelta(seconds=9)
+    add_attempt(database, inside, status="failed", type="u", eligibleAt=due)
+    add_attempt(database, inside, status="expired", type="u", startedAt="odd", attemptNumber=2)
+    add_attempt(database, inside, status="running")
+    add_attempt(database, start + MINUTE)
+    add_attempt(database, start - timedelta(milliseconds=1), createdAt=start)
     database.job_attempts.insert_one({"jobId": "gone", "status": "failed", "finishedAt": inside})
     database.jobs.insert_many([{"jobId": "d", "status": "dlq", "type": "u", "finishedAt": inside}])
     counted = count_activity(find_connection(service), start, start + MINUTE, MINUTE)
-    assert counted == {start: counted[start]}
+    assert counted.keys() == {start}
     assert counted[start] == {
         "t": Tally(
-            enqueued=4,
-            outcomes={"succeeded": 1},
-            wait={bucket(1_500): 1},
-            run={bucket(500): 1},
+            enqueued=4, outcomes={"succeeded": 1}, wait={bucket(1_500): 1}, run={bucket(500): 1}
         ),
         "u": Tally(
             enqueued=2,
@@ -145,18 +143,18 @@ def test_activity_of_a_real_queue_is_counted_by_step_and_by_type(
 ) -> None:
     queue = JobQueue(database)
     with counting(service):
-        for number in range(10):
+        for index in range(10):
             queue.enqueue("email.send", max_attempts=1)
             lease = queue.lease("w")
-            if number < 7:
+            if index < 7:
                 queue.report_success(lease)
             else:
                 queue.report_failure(lease, "E", "m")
         expected = {"enqueued": 10, "succeeded": 7, "failed": 3, "dlq": 3}
-        eventually(lambda: total(service) == expected)
-        answer = service.get_as_admin(TYPES).json
-    assert total(service, type="email.send") == expected
-    assert total(service, type="other") == dict.fromkeys(expected, 0)
+        eventually(lambda: sum_counts(service) == expected)
+        answer = service.get_as_admin(TYPES_PATH).json
+    assert sum_counts(service, type="email.send") == expected
+    assert sum_counts(service, type="other") == dict.fromkeys(expected, 0)
     (row,) = answer["data"]
     assert row["type"] == "email.send"
     assert row["statusCounts"] == {"succeeded": 7, "dlq": 3}
@@ -166,17 +164,17 @@ def test_activity_of_a_real_queue_is_counted_by_step_and_by_type(
     assert answer["meta"]["source"] == "rollup"
 
 
-def test_history_outlives_the_jobs_and_attempts_that_made_it(service: Api, database: Db) -> None:
+def test_history_outlives_the_jobs_and_attempts(service: Api, database: Db) -> None:
     now = datetime.now(UTC)
     for _ in range(5):
-        attempt(database, now)
+        add_attempt(database, now)
     with counting(service):
-        eventually(lambda: service.get_as_admin(SERIES).json["meta"]["source"] == "rollup")
-        assert total(service)["succeeded"] == 5
+        eventually(lambda: service.get_as_admin(SERIES_PATH).json["meta"]["source"] == "rollup")
+        assert sum_counts(service)["succeeded"] == 5
         database.jobs.delete_many({})
         database.job_attempts.delete_many({})
-        attempt(database, datetime.now(UTC) + MINUTE)  # to see that the count continues
-        eventually(lambda: total(service, to=iso(now + 5 * MINUTE))["succeeded"] == 6)
+        add_attempt(database, datetime.now(UTC) + MINUTE)  # to see that the count continues
+        eventually(lambda: sum_counts(service, to=iso(now + 5 * MINUTE))["succeeded"] == 6)
 
 
 def test_activity_without_a_collector_is_counted_by_the_next_one(
@@ -185,27 +183,28 @@ def test_activity_without_a_collector_is_counted_by_the_next_one(
     now = datetime.now(UTC)
     ages = [timedelta(minutes=3), timedelta(hours=20), timedelta(days=5), timedelta(days=12)]
     for age in ages:
-        attempt(database, now - age, createdAt=now - age)
+        add_attempt(database, now - age, createdAt=now - age)
     with counting(service):
-        eventually(lambda: service.get_as_admin(SERIES).json["meta"]["source"] == "rollup")
+        eventually(lambda: service.get_as_admin(SERIES_PATH).json["meta"]["source"] == "rollup")
         days = {"from": iso(now - 12 * DAY), "to": iso(now), "step": 86_400}
-        eventually(lambda: total(service, **days)["succeeded"] == 4)
+        eventually(lambda: sum_counts(service, **days)["succeeded"] == 4)
         day = {"from": iso(now - DAY), "to": iso(now), "step": 3_600}
-        assert total(service, **day) == {"enqueued": 2, "succeeded": 2, "failed": 0, "dlq": 0}
+        assert sum_counts(service, **day) == {"enqueued": 2, "succeeded": 2, "failed": 0, "dlq": 0}
         minutes = {"from": iso(now - timedelta(hours=21)), "to": iso(now), "step": 60}
-        eventually(lambda: total(service, **minutes)["succeeded"] == 2)
+        eventually(lambda: sum_counts(service, **minutes)["succeeded"] == 2)
 
 
-def test_minutes_are_deleted_and_hours_stay(service: Api, database: Db) -> None:
+def test_buckets_of_each_span_are_deleted_after_their_retention(service: Api, database: Db) -> None:
     rollups = rollup_database(find_connection(service))
-    own, buckets = OwnDatabase(rollups, find_connection(service).queue_key), rollups.buckets
+    scope, buckets = OwnDatabase(rollups, find_connection(service).queue_key).scope, rollups.buckets
     now = datetime.now(UTC)
-    for span, age in ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40)):
-        at = floor(now, DAY) - age * DAY
-        buckets.insert_one({**own.scope, "span": span, "at": at, "types": []})
+    ages = ((60, 4), (60, 1), (3_600, 40), (3_600, 4), (86_400, 500), (86_400, 40))
+    for span_s, age_days in ages:
+        fields = {"span": span_s, "at": floor(now, DAY) - age_days * DAY, "types": []}
+        buckets.insert_one({**scope, **fields})
     make_history_writer(find_connection(service))._delete_expired(now)
-    left = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
-    assert sorted(left) == [(60, 1), (3_600, 4), (86_400, 40)]
+    kept = [(bucket["span"], (floor(now, DAY) - bucket["at"]).days) for bucket in buckets.find()]
+    assert sorted(kept) == [(60, 1), (3_600, 4), (86_400, 40)]
 
 
 def test_buckets_do_not_grow_with_the_types(
@@ -213,16 +212,16 @@ def test_buckets_do_not_grow_with_the_types(
 ) -> None:
     monkeypatch.setattr(buckets_module, "MAX_BUCKET_TYPES", 2)
     now = datetime.now(UTC)
-    for kind in ("a", "a", "a", "b", "b", "c", "d"):
-        attempt(database, now, type=kind)
-    stored = rollup_database(find_connection(service)).buckets
+    for job_type in ("a", "a", "a", "b", "b", "c", "d"):
+        add_attempt(database, now, type=job_type)
+    buckets = rollup_database(find_connection(service)).buckets
     with counting(service):
-        eventually(lambda: any(bucket["events"] == 14 for bucket in stored.find({"span": 86_400})))
-    assert {len(bucket["types"]) for bucket in stored.find()} == {3}
-    rows = service.get_as_admin(TYPES).json["data"]
+        eventually(lambda: any(bucket["events"] == 14 for bucket in buckets.find({"span": 86_400})))
+    assert {len(bucket["types"]) for bucket in buckets.find()} == {3}
+    rows = service.get_as_admin(TYPES_PATH).json["data"]
     counts = {row["type"]: (row["succeeded"], sum(row["statusCounts"].values())) for row in rows}
     assert counts == {"a": (3, 3), "b": (2, 2), "(other)": (2, 2)}
-    answer = service.get_as_admin(SERIES, type="a")
+    answer = service.get_as_admin(SERIES_PATH, type="a")
     assert (answer.status_code, answer.json["error"]["code"]) == (422, "validation_error")
     assert "type" in str(answer.json)
 
@@ -230,21 +229,21 @@ def test_buckets_do_not_grow_with_the_types(
 def test_without_a_collector_short_windows_are_counted_live_and_long_ones_refused(
     service: Api, database: Db
 ) -> None:
-    attempt(database, datetime.now(UTC))
-    answer = service.get_as_admin(SERIES).json
+    add_attempt(database, datetime.now(UTC))
+    answer = service.get_as_admin(SERIES_PATH).json
     assert answer["meta"]["source"] == "live"
     assert sum(step["succeeded"] or 0 for step in answer["data"]) == 1
     now = datetime.now(UTC)
-    refused = service.get_as_admin(SERIES, **{"from": iso(now - DAY)})
+    refused = service.get_as_admin(SERIES_PATH, **{"from": iso(now - DAY)})
     assert refused.status_code == 503
     assert refused.json["error"]["code"] == "collector_unavailable"
     assert refused.headers["Retry-After"]
 
 
-def test_buckets_of_all_spans_have_the_same_sums(service: Api, database: Db) -> None:
+def test_buckets_of_larger_spans_have_the_same_sums(service: Api, database: Db) -> None:
     now = datetime.now(UTC)
     for minutes in (0, 1, 9, 14, 59, 300, 3_000):
-        attempt(database, now - minutes * MINUTE, createdAt=now - minutes * MINUTE)
+        add_attempt(database, now - minutes * MINUTE, createdAt=now - minutes * MINUTE)
     with counting(service):
         eventually(
             lambda: count_attempts_by_span(service) == dict.fromkeys((3_600, 21_600, 86_400), 7)
@@ -262,32 +261,33 @@ def test_buckets_of_all_spans_have_the_same_sums(service: Api, database: Db) -> 
 def count_attempts_by_span(service: Api) -> dict[int, int]:
     """Finished attempts in the buckets of each span of an hour or more."""
     attempts: Counter[int] = Counter()
-    for counted in rollup_database(find_connection(service)).buckets.find({"span": {"$gt": 600}}):
-        attempts[counted["span"]] += sum(n for row in counted["types"] for _, n in row["outcomes"])
+    rollups = rollup_database(find_connection(service))
+    for stored in rollups.buckets.find({"span": {"$gt": 600}}):
+        attempts[stored["span"]] += sum(n for row in stored["types"] for _, n in row["outcomes"])
     return dict(attempts)
 
 
-@pytest.mark.parametrize("seconds", [-30, 30])
+@pytest.mark.parametrize("clock_error_s", [-30, 30])
 def test_activity_of_a_writer_with_a_wrong_clock_is_counted(
-    service: Api, database: Db, seconds: int
+    service: Api, database: Db, clock_error_s: int
 ) -> None:
     with counting(service):
-        eventually(lambda: service.get_as_admin(SERIES).json["meta"]["source"] == "rollup")
-        moment = datetime.now(UTC) + timedelta(seconds=seconds)
-        attempt(database, moment, createdAt=moment)
+        eventually(lambda: service.get_as_admin(SERIES_PATH).json["meta"]["source"] == "rollup")
+        moment = datetime.now(UTC) + timedelta(seconds=clock_error_s)
+        add_attempt(database, moment, createdAt=moment)
         until = iso(moment + 2 * MINUTE)
         expected = {"enqueued": 1, "succeeded": 1, "failed": 0, "dlq": 0}
-        eventually(lambda: total(service, to=until) == expected)
+        eventually(lambda: sum_counts(service, to=until) == expected)
 
 
 def test_values_that_are_no_dates_do_not_stop_the_count(service: Api, database: Db) -> None:
     start = NOW
     odd: list[Any] = [[start], [], "soon", None, {"a": start}, 7]
-    database.jobs.insert_many([{"jobId": str(at), "createdAt": at} for at in odd])
+    database.jobs.insert_many([{"jobId": str(value), "createdAt": value} for value in odd])
     database.job_attempts.insert_many(
-        [{"jobId": "x", "attemptNumber": n, "finishedAt": at} for n, at in enumerate(odd)]
+        [{"jobId": "x", "attemptNumber": n, "finishedAt": value} for n, value in enumerate(odd)]
     )
-    attempt(database, start, createdAt=start)
+    add_attempt(database, start, createdAt=start)
     counted = count_activity(find_connection(service), start - MINUTE, start + MINUTE, MINUTE)
     assert counted == {start: {"t": Tally(1, 0, {"succeeded": 1}, {0: 1}, {bucket(500): 1})}}
 
@@ -297,7 +297,7 @@ def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(
 ) -> None:
     start = NOW
     for minutes in (0, 20, 59):
-        attempt(database, start + minutes * MINUTE, createdAt=start + minutes * MINUTE)
+        add_attempt(database, start + minutes * MINUTE, createdAt=start + minutes * MINUTE)
 
     def slow(connection: Connection, start: datetime, end: datetime, span: timedelta) -> Any:
         if end - start > 20 * MINUTE:
@@ -305,8 +305,8 @@ def test_a_long_window_is_counted_in_pieces_if_the_database_is_slow(
         return count_activity(connection, start, end, span)
 
     monkeypatch.setattr(history_writer_module, "count_activity", slow)
-    counter = make_history_writer(find_connection(service))
-    (tallies,) = counter._count_in_pieces(start, start + HOUR, HOUR).values()
+    writer = make_history_writer(find_connection(service))
+    (tallies,) = writer._count_in_pieces(start, start + HOUR, HOUR).values()
     assert (tallies["t"].enqueued, tallies["t"].outcomes) == (3, {"succeeded": 3})
 
 
@@ -327,13 +327,13 @@ def iso(moment: datetime) -> str:
         ({"type": ["t"] * 21}, "type"),
     ],
 )
-def test_an_invalid_window_is_a_422(api: Api, query: dict[str, Any], parameter: str) -> None:
-    answer = api.get_as_admin(SERIES, **query)
+def test_an_invalid_window_returns_422(api: Api, query: dict[str, Any], parameter: str) -> None:
+    answer = api.get_as_admin(SERIES_PATH, **query)
     assert answer.status_code == 422
     assert list(answer.json["error"]["details"]) == [parameter]
 
 
-@pytest.mark.parametrize("path", [SERIES, TYPES])
+@pytest.mark.parametrize("path", [SERIES_PATH, TYPES_PATH])
 def test_the_history_needs_the_dashboard_permission(api: Api, path: str) -> None:
     assert api.get(path).status_code == 401
     assert api.get_as_owner(path, "ada", step="x").json["error"]["code"] == "permission_denied"
@@ -341,7 +341,7 @@ def test_the_history_needs_the_dashboard_permission(api: Api, path: str) -> None
 
 def test_a_window_is_widened_to_whole_steps(service: Api) -> None:
     query = {"from": f"{DATE}T03:07:00Z", "to": f"{DATE}T04:01:00Z", "step": 900}
-    answer = service.get_as_admin(SERIES, **query).json
+    answer = service.get_as_admin(SERIES_PATH, **query).json
     assert answer["meta"] | {"as_of": None} == {
         "from": f"{DATE}T03:00:00.000Z",
         "to": f"{DATE}T04:15:00.000Z",
@@ -381,8 +381,8 @@ def test_jobs_are_counted_without_an_index_on_a_field_that_no_document_has(
     now = datetime.now(UTC)
     database.jobs.drop_index("status_1_finishedAt_1__id_1")
     database.job_attempts.drop_index("finishedAt_1")
-    for number in range(3):
-        job = {"jobId": str(number), "status": "dlq", "type": "t", "createdAt": now}
+    for job_id in ("a", "b", "c"):
+        job = {"jobId": job_id, "status": "dlq", "type": "t", "createdAt": now}
         database.jobs.insert_one(job)
     counted = count_activity(connection, now - HOUR, now + MINUTE, HOUR)
     assert sum(types["t"].enqueued for types in counted.values()) == 3
@@ -397,27 +397,28 @@ def test_progress_is_written_before_missed_spans_are_counted(
 ) -> None:
     """Catches a second write in each round, and a history that is old during a first count."""
     connection = find_connection(service)
-    own = OwnDatabase(rollup_database(connection), connection.queue_key)
-    found: list[dict[str, Any] | None] = []
+    own_database = OwnDatabase(rollup_database(connection), connection.queue_key)
+    stored: list[dict[str, Any]] = []
 
     def count_missed(*_: Any) -> bool:
-        found.append(own["state"].find_one({"_id": own.id(PROGRESS)}))
-        return len(found) < 3
+        progress = own_database["state"].find_one({"_id": own_database.id(PROGRESS)})
+        stored.append(progress or {})
+        return len(stored) < 3
 
     with monkeypatch.context() as patch, counting(service):
         patch.setattr(HistoryWriter, "_count_missed", count_missed)
-        eventually(lambda: own["state"].find_one({"completeUntil": {"$ne": None}}))
-    moments = [(each or {}).get("countedAt") for each in found]
+        eventually(lambda: own_database["state"].find_one({"completeUntil": {"$ne": None}}))
+    moments = [progress.get("countedAt") for progress in stored]
     assert moments == sorted(set(moments))
-    assert [(each or {}).get("countersAt") for each in found] == moments
-    assert all(each and each["countedFrom"] for each in found)
+    assert [progress.get("countersAt") for progress in stored] == moments
+    assert all(progress["countedFrom"] for progress in stored)
 
 
 def test_an_hour_is_written_by_few_commands(service: Api, database: Db) -> None:
     """Catches a first count that sends a command for each minute."""
     start = floor(datetime.now(UTC), HOUR) - HOUR
     for minute in range(30):
-        attempt(database, start + (2 * minute + 0.5) * MINUTE)
+        add_attempt(database, start + (2 * minute + 0.5) * MINUTE)
     writer = make_history_writer(find_connection(service))
     rollups = database.client[rollup_database(find_connection(service)).name]
     with profiled(rollups) as entries:
@@ -426,7 +427,7 @@ def test_an_hour_is_written_by_few_commands(service: Api, database: Db) -> None:
     commands = [entry for entry in entries if entry["ns"].endswith(".buckets")]
     written = Counter(bucket["span"] for bucket in rollups.buckets.find())
     assert written == {60: 30, 600: 6, 3_600: 1, 21_600: 1, 86_400: 1}
-    # One entry for each written document; each span is read twice: alone, and for the larger one.
+    # An entry for each written document; each span is read twice: alone, and for the next span.
     assert len(commands) <= sum(written.values()) + 2 * len(written)
 
 
@@ -436,24 +437,24 @@ def test_uncounted_steps_are_null_not_zero(
     """Catches a chart that shows zeros while a first count is in progress."""
     now = datetime.now(UTC)
     window = {"from": f"{now - HOUR:%FT%TZ}", "to": f"{now:%FT%TZ}", "step": 60}
-    attempt(database, now - 40 * MINUTE)
-    attempt(database, now - 2 * MINUTE)
-    with monkeypatch.context() as never_done, counting(service):
-        never_done.setattr(HistoryWriter, "_count_missed", lambda *_: True)
+    add_attempt(database, now - 40 * MINUTE)
+    add_attempt(database, now - 2 * MINUTE)
+    with monkeypatch.context() as patch, counting(service):
+        patch.setattr(HistoryWriter, "_count_missed", lambda *_: True)
         eventually(
-            lambda: service.get_as_admin(SERIES, **window).json["meta"]["source"] == "rollup"
+            lambda: service.get_as_admin(SERIES_PATH, **window).json["meta"]["source"] == "rollup"
         )
-        answer = service.get_as_admin(SERIES, **window).json
-        types = service.get_as_admin(TYPES, **window).json
-    old, young = answer["data"][0], answer["data"][-5:]
+        answer = service.get_as_admin(SERIES_PATH, **window).json
+        types = service.get_as_admin(TYPES_PATH, **window).json
+    oldest, newest = answer["data"][0], answer["data"][-5:]
     assert answer["meta"]["is_complete"] is False
-    assert [old[name] for name in ("enqueued", "succeeded", "failed", "dlq", "failureRate")] == (
+    assert [oldest[name] for name in ("enqueued", "succeeded", "failed", "dlq", "failureRate")] == (
         [None] * 5
     )
-    assert old["runMs"] == {"p50": None, "p95": None, "p99": None}
-    assert sum(step["succeeded"] or 0 for step in young) == 1
+    assert oldest["runMs"] == {"p50": None, "p95": None, "p99": None}
+    assert sum(step["succeeded"] or 0 for step in newest) == 1
     assert types["meta"]["is_complete"] is False
     with counting(service):
-        eventually(lambda: service.get_as_admin(SERIES, **window).json["meta"]["is_complete"])
-        assert total(service, **window)["succeeded"] == 2
-    assert service.get_as_admin(TYPES, **window).json["meta"]["is_complete"] is True
+        eventually(lambda: service.get_as_admin(SERIES_PATH, **window).json["meta"]["is_complete"])
+        assert sum_counts(service, **window)["succeeded"] == 2
+    assert service.get_as_admin(TYPES_PATH, **window).json["meta"]["is_complete"] is True

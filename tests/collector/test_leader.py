@@ -36,9 +36,9 @@ def test_the_holder_knows_the_databases_time(database: Database[dict[str, Any]])
     lease = new_lease(database)
     (before,) = database.aggregate(READ_TIME)
     assert lease.take()
-    known = lease.database_time()
+    holder_time = lease.database_time()
     (after,) = database.aggregate(READ_TIME)
-    assert before["now"] <= known <= after["now"]
+    assert before["now"] <= holder_time <= after["now"]
 
 
 def test_an_expired_lease_is_taken_over(database: Database[dict[str, Any]]) -> None:
@@ -84,30 +84,30 @@ def test_a_group_renews_the_leases_whose_collectors_work(
     """Catches a command a second for each queue, and a queue that hangs and keeps its lease."""
     holder = make_holder()
     group = LeaseGroup(holder)
-    works, hangs = (
-        LeaderLease(OwnDatabase(database, queue), holder, group) for queue in ("works", "hangs")
+    working, hanging = (
+        LeaderLease(OwnDatabase(database, queue), holder, group) for queue in ("working", "hanging")
     )
-    for lease in (works, hangs):
+    for lease in (working, hanging):
         assert lease.take()
     expired = {"expiresAt": {"$lte": LONG_AGO}}
     database.leases.update_many({}, {"$set": {"expiresAt": LONG_AGO}})
     group.renew(database.leases)
-    assert not database.leases.count_documents(expired), "leases that were just taken"
+    assert not database.leases.count_documents(expired), "new leases must be renewed"
     database.leases.update_many({}, {"$set": {"expiresAt": LONG_AGO}})
-    works.renew()
+    working.renew()
     group.renew(database.leases)
-    assert [lease["queue"] for lease in database.leases.find(expired)] == ["hangs"]
-    group.renew(database.leases)  # of no lease
+    assert [lease["queue"] for lease in database.leases.find(expired)] == ["hanging"]
+    group.renew(database.leases)  # no lease requested a renewal
     monkeypatch.setattr(leader_module, "GROUP_IS_LATE_AFTER_S", 3_600)
     monkeypatch.setattr(LeaderLease, "take", None)
-    works.renew()
+    working.renew()
     (now,) = database.aggregate(READ_TIME)
-    assert abs(works.database_time() - now["now"]) < timedelta(seconds=1)
+    assert abs(working.database_time() - now["now"]) < timedelta(seconds=1)
 
 
-@pytest.mark.parametrize("is_renewed", [True, False])
+@pytest.mark.parametrize("has_group_renewed", [True, False])
 def test_a_lease_of_a_group_is_lost_to_another_holder(
-    database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, is_renewed: bool
+    database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, has_group_renewed: bool
 ) -> None:
     monkeypatch.setattr(leader_module, "GROUP_IS_LATE_AFTER_S", -1)
     holder = make_holder()
@@ -118,7 +118,7 @@ def test_a_lease_of_a_group_is_lost_to_another_holder(
     database.leases.update_one({}, {"$set": {"expiresAt": LONG_AGO}})
     second = new_lease(database)
     assert second.take()
-    if is_renewed:
+    if has_group_renewed:
         group.renew(database.leases)
     assert database.leases.find_one({"holder": second.holder})
     with pytest.raises(LeaseLostError):

@@ -1,5 +1,5 @@
-"""`jobmon mark`: catches a mark in the watched database, without limit or end, on the wrong queue,
-with a secret in it, or a failure that a deployment does not notice."""
+"""`jobmon mark`: catches a mark that is written to the watched database or to a wrong queue, has a
+secret or is never deleted, and a failure that a deployment does not notice."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -21,25 +21,26 @@ from ..conftest import Api
 from ..support.commands import database_uri
 
 pytestmark = pytest.mark.real
-Run = Callable[..., Result]
+RunMark = Callable[..., Result]
 Documents = Database[dict[str, Any]]
 
 
 @pytest.fixture
 def state(database: Documents) -> Iterator[Documents]:
-    yield (own := database.client[f"{database.name}_state"])
-    database.client.drop_database(own.name)
+    state = database.client[f"{database.name}_state"]
+    yield state
+    database.client.drop_database(state.name)
 
 
 @pytest.fixture
-def run(mongod: Mongod, database: Documents, state: Documents) -> Run:
-    """`jobmon mark …` of a deployment, without a key for tokens."""
+def run_mark(mongod: Mongod, database: Documents, state: Documents) -> RunMark:
+    """Runs `jobmon mark` as a deployment does, without JOBMON_JWT_SECRET_KEY."""
     environment = {
         "JOBMON_MONGO_URI": database_uri(mongod, database),
         "JOBMON_STATE_DB": state.name,
     }
-    return lambda *words, **variables: CliRunner().invoke(
-        main, ["mark", *words], env=environment | variables
+    return lambda *arguments, **variables: CliRunner().invoke(
+        main, ["mark", *arguments], env=environment | variables
     )
 
 
@@ -53,21 +54,21 @@ def api(
     app.extensions["jobmon_connection"].client.close()
 
 
-def stored(state: Documents) -> list[dict[str, Any]]:
+def read_marks(state: Documents) -> list[dict[str, Any]]:
     return list(state.marks.find().sort("at"))
 
 
-def iso(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def test_a_mark_is_in_the_series_and_writes_nothing_to_the_watched_database(
-    mongo: MongoClient[dict[str, Any]], database: Documents, run: Run, api: Api
+    mongo: MongoClient[dict[str, Any]], database: Documents, run_mark: RunMark, api: Api
 ) -> None:
-    at = iso(datetime.now(UTC) - timedelta(minutes=20))
+    at = format_time(datetime.now(UTC) - timedelta(minutes=20))
     link = "https://ci.example.com/42"
     before = mongo.list_database_names()
-    assert run("v2.31", "--link", link, "--at", at).output == "marked: v2.31\n"
+    assert run_mark("v2.31", "--link", link, "--at", at).output == "marked: v2.31\n"
     meta = api.get_as_admin("/admin/jobs/timeseries").json["meta"]
     assert meta["marks"] == [{"at": at, "text": "v2.31", "link": link}]
     assert database.list_collection_names() == []
@@ -75,11 +76,11 @@ def test_a_mark_is_in_the_series_and_writes_nothing_to_the_watched_database(
 
 
 def test_a_mark_is_now_by_default_and_is_deleted_with_the_history(
-    run: Run, state: Documents
+    run_mark: RunMark, state: Documents
 ) -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=1)
-    assert run("  v1  ", JOBMON_DAY_RETENTION_DAYS="30").exit_code == 0
-    (mark,) = stored(state)
+    assert run_mark("  v1  ", JOBMON_DAY_RETENTION_DAYS="30").exit_code == 0
+    (mark,) = read_marks(state)
     assert before <= mark["at"] <= datetime.now(UTC)
     assert mark["text"] == "v1"
     assert mark["expiresAt"] - mark["at"] == timedelta(days=30)
@@ -88,27 +89,27 @@ def test_a_mark_is_now_by_default_and_is_deleted_with_the_history(
     assert "queue_1_format_1_at_1" in indexes
 
 
-def test_a_deployment_that_repeats_its_mark_makes_one(run: Run, state: Documents) -> None:
+def test_a_repeated_mark_replaces_the_first(run_mark: RunMark, state: Documents) -> None:
     at = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     for link in ("https://ci.example.com/1", "https://ci.example.com/2"):
-        assert run("v1", "--at", at, "--link", link).exit_code == 0
-    assert run("v2", "--at", at).exit_code == 0
-    assert sorted((mark["text"], mark["link"]) for mark in stored(state)) == [
+        assert run_mark("v1", "--at", at, "--link", link).exit_code == 0
+    assert run_mark("v2", "--at", at).exit_code == 0
+    assert sorted((mark["text"], mark["link"]) for mark in read_marks(state)) == [
         ("v1", "https://ci.example.com/2"),
         ("v2", None),
     ]
 
 
-def test_a_time_with_an_offset_is_stored_in_utc(run: Run, state: Documents) -> None:
+def test_a_time_with_an_offset_is_stored_in_utc(run_mark: RunMark, state: Documents) -> None:
     at = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
     local = at.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert run("v1", "--at", local.isoformat()).exit_code == 0
-    assert run("v2", "--at", at.replace(tzinfo=None).isoformat()).exit_code == 0
-    assert [mark["at"] for mark in stored(state)] == [at, at]
+    assert run_mark("v1", "--at", local.isoformat()).exit_code == 0
+    assert run_mark("v2", "--at", at.replace(tzinfo=None).isoformat()).exit_code == 0
+    assert [mark["at"] for mark in read_marks(state)] == [at, at]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("v1\x07",), "text contains U+0007, a character that is not printed."),
         ((" ",), "text is empty."),
@@ -119,62 +120,62 @@ def test_a_time_with_an_offset_is_stored_in_utc(run: Run, state: Documents) -> N
         (("v1", "--link", "javascript:1"), "link must be an address such as https://"),
     ],
 )
-def test_a_bad_mark_is_refused_and_the_message_names_the_field(
-    run: Run, state: Documents, words: tuple[str, ...], message: str
+def test_an_invalid_mark_is_refused_and_the_message_names_the_field(
+    run_mark: RunMark, state: Documents, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = run(*words)
-    assert done.exit_code == 1
-    assert done.output.startswith(f"Error: not marked: {message}")
-    assert done.output.count("\n") == 1
-    assert stored(state) == []
+    result = run_mark(*arguments)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: not marked: {message}")
+    assert result.output.count("\n") == 1
+    assert read_marks(state) == []
 
 
-def test_secrets_are_redacted_before_a_mark_is_stored(run: Run, state: Documents) -> None:
+def test_secrets_are_redacted_before_a_mark_is_stored(run_mark: RunMark, state: Documents) -> None:
     link = "https://ci.example.com/?token=abcdefgh1234"
-    assert run("v1 password=hunter2hunter2 badge=x", "--link", link).exit_code == 0
-    assert run("v2 badge=x", "--link", link, JOBMON_REDACT_KEYS="badge").exit_code == 0
-    texts = " ".join(str(mark) for mark in stored(state))
+    assert run_mark("v1 password=hunter2hunter2 badge=x", "--link", link).exit_code == 0
+    assert run_mark("v2 badge=x", "--link", link, JOBMON_REDACT_KEYS="badge").exit_code == 0
+    texts = " ".join(str(mark) for mark in read_marks(state))
     assert "hunter2" not in texts
     assert "v1 password=[redacted] badge=x" in texts
     assert "v2 badge=[redacted]" in texts
 
 
 def test_beyond_the_limit_the_oldest_marks_are_deleted(
-    run: Run, state: Documents, monkeypatch: pytest.MonkeyPatch
+    run_mark: RunMark, state: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mark_writer, "MAX_KEPT", 3)
     now = datetime.now(UTC)
     state.marks.insert_one({"_id": "other", "queue": "other", "at": now - timedelta(days=9)})
     for age in (5, 4, 3, 2, 1):
-        done = run(f"v{age}", "--at", (now - timedelta(days=age)).isoformat())
-        assert done.exit_code == 0, done.output
-    assert [mark.get("text") for mark in stored(state)] == [None, "v3", "v2", "v1"]
-    refused = run("v0", "--at", (now - timedelta(days=6)).isoformat())
-    assert refused.exit_code == 1
-    assert refused.output == "not marked: it is older than the 3 newest marks, which are kept\n"
-    assert len(stored(state)) == 4
+        result = run_mark(f"v{age}", "--at", (now - timedelta(days=age)).isoformat())
+        assert result.exit_code == 0, result.output
+    assert [mark.get("text") for mark in read_marks(state)] == [None, "v3", "v2", "v1"]
+    result = run_mark("v0", "--at", (now - timedelta(days=6)).isoformat())
+    assert result.exit_code == 1
+    assert result.output == "not marked: it is older than the 3 newest marks, which are kept\n"
+    assert len(read_marks(state)) == 4
 
 
 def test_all_queues_are_marked_or_one_of_them_and_each_failure_is_reported(
-    run: Run, state: Documents, tmp_path: Path
+    run_mark: RunMark, state: Documents, tmp_path: Path
 ) -> None:
     file = tmp_path / "queues.toml"
-    away = 'uri = "mongodb://127.0.0.1:1/away?serverSelectionTimeoutMS=50"'
+    unreachable = 'uri = "mongodb://127.0.0.1:1/x?serverSelectionTimeoutMS=50"'
     text = '[mails]\ncollection = "mails"\n\n[many]\ncollections = ["a", "b"]\n'
     file.write_text(text)
-    done = run("v1", JOBMON_QUEUES=str(file))
-    assert done.output == "mails: marked: v1\nmany.a: marked: v1\nmany.b: marked: v1\n"
-    assert len({mark["queue"] for mark in stored(state)}) == 3
+    result = run_mark("v1", JOBMON_QUEUES=str(file))
+    assert result.output == "mails: marked: v1\nmany.a: marked: v1\nmany.b: marked: v1\n"
+    assert len({mark["queue"] for mark in read_marks(state)}) == 3
     for name, count in (("mails", 1), ("many", 2), ("many.b", 1)):
         state.marks.delete_many({})
-        done = run("v2", "--queue", name, JOBMON_QUEUES=str(file))
-        assert (done.exit_code, len(stored(state))) == (0, count)
-    unknown = run("v3", "--queue", "none", JOBMON_QUEUES=str(file))
-    assert unknown.exit_code == 1
-    assert "there is no queue none; the queues are: mails, many.a, many.b" in unknown.output
-    file.write_text(f"[away]\n{away}\n\n{text}")
+        result = run_mark("v2", "--queue", name, JOBMON_QUEUES=str(file))
+        assert (result.exit_code, len(read_marks(state))) == (0, count)
+    result = run_mark("v3", "--queue", "none", JOBMON_QUEUES=str(file))
+    assert result.exit_code == 1
+    assert "there is no queue none; the queues are: mails, many.a, many.b" in result.output
+    file.write_text(f"[unreachable]\n{unreachable}\n\n{text}")
     state.marks.delete_many({})
-    partly = run("v4", JOBMON_QUEUES=str(file), JOBMON_SERVER_SELECTION_TIMEOUT_MS="100")
-    assert partly.exit_code == 1
-    assert partly.stderr.startswith("away: not marked: ServerSelectionTimeoutError")
-    assert len(stored(state)) == 3
+    result = run_mark("v4", JOBMON_QUEUES=str(file), JOBMON_SERVER_SELECTION_TIMEOUT_MS="100")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("unreachable: not marked: ServerSelectionTimeoutError")
+    assert len(read_marks(state)) == 3

@@ -28,70 +28,75 @@ class Events:
 
 
 class Share:
-    """A share whose other queues have no stats yet, and take all slots."""
+    """A share whose other queues are starting and have all slots."""
 
     def __init__(self) -> None:
-        self.starting, self.slots = True, 0
+        self.has_starting_queues, self.slots = True, 0
 
     def is_starting(self) -> bool:
-        return self.starting
+        return self.has_starting_queues
 
     def try_to_begin(self, _: Any) -> Any:
         return nullcontext(self.slots > 0)
 
 
 class Queue:
-    """A connection that counts how often it is asked whether attempts are recorded."""
+    """A connection that counts its queries for recorded attempts."""
 
     def __init__(self) -> None:
-        self.has_attempts, self.reads = False, 0
+        self.has_attempts, self.queries = False, 0
 
     def has_recorded_attempts(self) -> bool:
-        self.reads += 1
+        self.queries += 1
         return self.has_attempts
 
 
-def make_counting() -> tuple[RunCounting, Any, Any, Any]:
-    queue, events, share = Queue(), Events(), Share()
-    parts: Any = (queue, events, share)
-    return RunCounting(*parts), queue, events, share
+class Setup:
+    """A run counting with its parts, before counting begins."""
+
+    def __init__(self) -> None:
+        self.queue, self.events, self.share = Queue(), Events(), Share()
+        parts: Any = (self.queue, self.events, self.share)
+        self.counting = RunCounting(*parts)
 
 
 def test_counting_begins_when_all_queues_have_stats_and_few_others_begin() -> None:
-    counting, _, events, share = make_counting()
+    setup = Setup()
+    counting, events = setup.counting, setup.events
     counting.count()
-    share.starting = False
+    setup.share.has_starting_queues = False
     counting.count()
     assert (counting.is_waiting, counting.has_begun.is_set(), events.calls) == (True, False, [])
-    share.slots = 1
+    setup.share.slots = 1
     counting.count()
     assert (counting.is_waiting, counting.has_begun.is_set()) == (False, True)
     assert events.calls == ["begin", "count"]
 
 
-def test_counting_begins_at_once_where_it_is_urgent() -> None:
-    counting, _, events, _ = make_counting()
-    events.is_begin_urgent = True
-    counting.count()
-    assert events.calls == ["begin", "count"]
+def test_counting_begins_at_once_if_it_is_urgent() -> None:
+    setup = Setup()
+    setup.events.is_begin_urgent = True
+    setup.counting.count()
+    assert setup.events.calls == ["begin", "count"]
 
 
 def test_counting_ends_when_an_attempt_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_counting_module, "CHECK_EVERY_S", -1.0)
-    counting, queue, events, _ = make_counting()
+    setup = Setup()
+    counting, events = setup.counting, setup.events
     counting.begin()
     counting.count()
-    assert counting.events is events
-    queue.has_attempts = True
+    assert counting.events is not None
+    setup.queue.has_attempts = True
     counting.count()
     assert events.calls[-2:] == ["count", "stop"]
     assert counting.events is None
 
 
-def test_recorded_attempts_are_not_queried_each_time() -> None:
+def test_recorded_attempts_are_not_queried_at_each_count() -> None:
     """Catches a query for each queue with every write of its stats."""
-    counting, queue, _, _ = make_counting()
-    counting.begin()
+    setup = Setup()
+    setup.counting.begin()
     for _ in range(3):
-        counting.count()
-    assert queue.reads == 0
+        setup.counting.count()
+    assert setup.queue.queries == 0

@@ -1,15 +1,15 @@
-"""Errors, workers and slowest runs on the real server: catches a failed run that no group counts,
-or two count, and a worker or a long run that is missing."""
+"""Errors, workers and slowest runs on the real server: catches a failed run that is counted in no
+group or in two, and a worker or a long run that is missing."""
 
 import os
 import random
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from bson import Binary, Decimal128, MinKey, ObjectId, Regex, encode
@@ -73,7 +73,7 @@ def connection(
 
 
 def add_attempts(database: Db, *attempts: dict[str, Any]) -> None:
-    """Insert attempts, each of a job of its own."""
+    """Insert attempts, each with another job."""
     numbered = [{"jobId": str(ObjectId()), "attemptNumber": 1} | attempt for attempt in attempts]
     database.jobs.insert_many(
         {
@@ -86,14 +86,14 @@ def add_attempts(database: Db, *attempts: dict[str, Any]) -> None:
     database.job_attempts.insert_many(numbered)
 
 
-def failed(at: datetime, error: Any, **more: Any) -> dict[str, Any]:
+def make_attempt(finished_at: datetime, error: Any, **fields: Any) -> dict[str, Any]:
     return {
         "status": "failed",
-        "startedAt": at - timedelta(milliseconds=40),
-        "finishedAt": at,
+        "startedAt": finished_at - timedelta(milliseconds=40),
+        "finishedAt": finished_at,
         "workerId": "worker-1",
         "error": error,
-    } | more
+    } | fields
 
 
 def make_counter(connection: Connection) -> tuple[RunDetailsCounter, ErrorGroups]:
@@ -114,18 +114,18 @@ def count_details(connection: Connection, span: timedelta = HOUR) -> RunDetails:
 def test_failed_runs_are_counted_by_group_type_and_worker(
     connection: Connection, database: Db
 ) -> None:
-    at = floor(NOW, HOUR) + MINUTE
+    ended = floor(NOW, HOUR) + MINUTE
     add_attempts(
         database,
-        failed(at, ERRORS[0]),
-        failed(at, ERRORS[2]),
-        failed(at, ERRORS[3], type="pay", workerId="worker-2"),
-        failed(at, None, status="expired", workerId=None),
-        failed(at, None, status="succeeded"),
-        failed(at, None, status="running"),
+        make_attempt(ended, ERRORS[0]),
+        make_attempt(ended, ERRORS[2]),
+        make_attempt(ended, ERRORS[3], type="pay", workerId="worker-2"),
+        make_attempt(ended, None, status="expired", workerId=None),
+        make_attempt(ended, None, status="succeeded"),
+        make_attempt(ended, None, status="running"),
     )
     details = count_details(connection)
-    timeout, bank = (classify_error(ERRORS[number]).id for number in (0, 2))
+    timeout, bank = (classify_error(ERRORS[index]).id for index in (0, 2))
     (expired,) = {group for group, _ in details.by_type} - {timeout, bank}
     assert details.by_type == {
         ErrorPair(timeout, "mail"): 1,
@@ -143,26 +143,26 @@ def test_failed_runs_are_counted_by_group_type_and_worker(
         ("worker-1", "mail"): {"failed": 2, "succeeded": 1},
         ("worker-2", "pay"): {"failed": 1},
     }
-    assert details.worker_types[WorkerType("worker-1", "mail")].last_at == at
+    assert details.worker_types[WorkerType("worker-1", "mail")].last_at == ended
 
 
 def test_slowest_runs_of_each_type_are_kept(connection: Connection, database: Db) -> None:
-    at = floor(NOW, HOUR) + MINUTE
-    durations = [number * 7 % 50 + 1 for number in range(50)]
+    ended = floor(NOW, HOUR) + MINUTE
+    durations = [timedelta(milliseconds=index * 7 % 50 + 1) for index in range(50)]
     add_attempts(
         database,
         *(
-            failed(at, None, status="succeeded", startedAt=at - timedelta(milliseconds=duration))
+            make_attempt(ended, None, status="succeeded", startedAt=ended - duration)
             for duration in durations
         ),
-        failed(at, None, status="succeeded", type="fast", attemptNumber=3),
-        failed(at, None, status="succeeded", type="odd", startedAt="long ago"),
+        make_attempt(ended, None, status="succeeded", type="fast", attemptNumber=3),
+        make_attempt(ended, None, status="succeeded", type="odd", startedAt="long ago"),
     )
     details = count_details(connection)
     assert [run.duration_ms for run in details.slowest["mail"]] == [50, 49, 48, 47, 46]
     (fast,) = details.slowest["fast"]
     assert (fast.duration_ms, fast.attempt, fast.worker) == (40, 3, "worker-1")
-    assert (fast.outcome, fast.finished_at) == ("succeeded", at)
+    assert (fast.outcome, fast.finished_at) == ("succeeded", ended)
     assert "odd" not in details.slowest
 
 
@@ -170,39 +170,39 @@ def test_more_errors_than_are_read_are_counted_as_other(
     connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
-    at = floor(NOW, HOUR)
+    start = floor(NOW, HOUR)
     # An hour with more is read minute by minute: only one minute has too many.
     add_attempts(
         database,
-        *(failed(at + MINUTE, ERRORS[2]) for _ in range(25)),
-        *(failed(at + number * MINUTE, ERRORS[2]) for number in range(2, 7)),
+        *(make_attempt(start + MINUTE, ERRORS[2]) for _ in range(25)),
+        *(make_attempt(start + index * MINUTE, ERRORS[2]) for index in range(2, 7)),
     )
-    counted = count_activity(connection, at, at + HOUR, MINUTE)
+    counted = count_activity(connection, start, start + HOUR, MINUTE)
     details = make_counter(connection)[0].count(counted, MINUTE)
     bank = classify_error(ERRORS[2]).id
-    assert details[at + MINUTE].by_type == {
+    assert details[start + MINUTE].by_type == {
         ErrorPair(bank, "mail"): 10,
         ErrorPair(OTHER, "mail"): 15,
     }
-    assert details[at + MINUTE].by_worker == {
+    assert details[start + MINUTE].by_worker == {
         ErrorPair(bank, "worker-1"): 10,
         ErrorPair(OTHER, "worker-1"): 15,
     }
-    assert details[at + 2 * MINUTE].by_type == {ErrorPair(bank, "mail"): 1}
+    assert details[start + 2 * MINUTE].by_type == {ErrorPair(bank, "mail"): 1}
 
 
 def test_errors_of_minutes_that_are_not_counted_again_are_not_read(
     connection: Connection, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counter_module, "MAX_ERRORS_READ", 10)
-    at = floor(NOW, HOUR)
-    minutes = [at, *[at + MINUTE] * 25, at + 2 * MINUTE]
-    add_attempts(database, *(failed(minute, ERRORS[2]) for minute in minutes))
-    counted = count_activity(connection, at, at + HOUR, MINUTE)
-    changed = [at, at + 2 * MINUTE]
+    start = floor(NOW, HOUR)
+    minutes = [start, *[start + MINUTE] * 25, start + 2 * MINUTE]
+    add_attempts(database, *(make_attempt(minute, ERRORS[2]) for minute in minutes))
+    counted = count_activity(connection, start, start + HOUR, MINUTE)
+    changed = [start, start + 2 * MINUTE]
     details = make_counter(connection)[0].count(counted, MINUTE, only=changed)
     bank = {ErrorPair(classify_error(ERRORS[2]).id, "mail"): 1}
-    assert {minute: found.by_type for minute, found in details.items()} == dict.fromkeys(
+    assert {minute: counts.by_type for minute, counts in details.items()} == dict.fromkeys(
         changed, bank
     )
 
@@ -210,30 +210,32 @@ def test_errors_of_minutes_that_are_not_counted_again_are_not_read(
 def test_an_error_that_the_server_cannot_read_hides_no_other_minute(
     connection: Connection, database: Db
 ) -> None:
-    at = floor(NOW, HOUR)
+    start = floor(NOW, HOUR)
     add_attempts(
-        database, failed(at, ERRORS[2]), failed(at + 2 * MINUTE, {"odd": {}}, attemptNumber="odd")
+        database,
+        make_attempt(start, ERRORS[2]),
+        make_attempt(start + 2 * MINUTE, {"odd": {}}, attemptNumber="odd"),
     )
-    add_attempts(database, failed(at + 3 * MINUTE, "x" * 5))
-    # A text that is no valid UTF-8, as only a broken driver writes it.
-    found = database.job_attempts.find_one_and_delete({"error": "x" * 5})
-    assert found is not None
-    data = encode(found).replace(b"xxxxx", b"\xff\xfe\xff\xfe\xff")
+    add_attempts(database, make_attempt(start + 3 * MINUTE, "x" * 5))
+    # Invalid UTF-8, as only a broken driver writes it.
+    attempt = database.job_attempts.find_one_and_delete({"error": "x" * 5})
+    assert attempt is not None
+    data = encode(attempt).replace(b"xxxxx", b"\xff\xfe\xff\xfe\xff")
     database.job_attempts.insert_one(RawBSONDocument(data))
-    counted = count_activity(connection, at, at + HOUR, MINUTE)
+    counted = count_activity(connection, start, start + HOUR, MINUTE)
     details = make_counter(connection)[0].count(counted, MINUTE)
-    assert details[at].by_type == {ErrorPair(classify_error(ERRORS[2]).id, "mail"): 1}
-    assert details[at + 2 * MINUTE].failed == 1
+    assert details[start].by_type == {ErrorPair(classify_error(ERRORS[2]).id, "mail"): 1}
+    assert details[start + 2 * MINUTE].failed == 1
     replaced = classify_error("\ufffd" * 5).id
-    assert details[at + 3 * MINUTE].by_type == {ErrorPair(replaced, "mail"): 1}
-    assert details[at + 3 * MINUTE].by_worker == {ErrorPair(replaced, "worker-1"): 1}
+    assert details[start + 3 * MINUTE].by_type == {ErrorPair(replaced, "mail"): 1}
+    assert details[start + 3 * MINUTE].by_worker == {ErrorPair(replaced, "worker-1"): 1}
 
 
 def test_odd_values_lose_no_failed_run_and_store_no_secret(
     connection: Connection, database: Db
 ) -> None:
     """Catches a document that stops the history, is not counted, or is stored whole."""
-    at = floor(NOW, HOUR) + MINUTE
+    ended = floor(NOW, HOUR) + MINUTE
     huge, secret = "é" * 500_000, "hunter2secret"
     hidden = {"password": secret}
     odd: list[dict[str, Any]] = [
@@ -245,27 +247,28 @@ def test_odd_values_lose_no_failed_run_and_store_no_secret(
         {"error": {"code": f"token={secret}", "message": "a\0b"}, "workerId": "a\0b"},
         {"error": {"code": Decimal128("1.5"), "message": 7, "stack": NOW}, "workerId": 7},
         {"error": Binary(b"\xff"), "workerId": True, "jobId": MinKey(), "type": Regex("a")},
-        {"startedAt": at + HOUR},
+        {"startedAt": ended + HOUR},
         {"startedAt": DatetimeMS(400_000_000_000_000)},
-        {"startedAt": [at], "error": f"{'x ' * 490} amqp://worker:{secret}{secret}@host"},
+        {"startedAt": [ended], "error": f"{'x ' * 490} amqp://worker:{secret}{secret}@host"},
     ]
-    add_attempts(database, *(failed(at, None) | more for more in odd))
+    add_attempts(database, *(make_attempt(ended, None) | fields for fields in odd))
     details = count_details(connection)
     assert details.failed == len(odd)
     assert details.by_worker.total() == len(odd)
     assert sum(tally.runs for tally in details.worker_types.values()) == len(odd)
     errors = list(rollup_database(connection).errors.find())
-    bucket = dump_bucket(MINUTE, at, {}, details)
+    bucket = dump_bucket(MINUTE, ended, {}, details)
     assert secret not in str((errors, bucket))
     assert len(encode(bucket)) < 20_000
     assert max(len(encode(group)) for group in errors) < 20_000
 
 
-def test_runs_of_one_time_without_a_job_keep_their_own_errors(
+def test_runs_without_a_job_that_end_at_the_same_time_keep_their_errors(
     connection: Connection, database: Db
 ) -> None:
-    at = floor(NOW, HOUR) + MINUTE
-    add_attempts(database, *(failed(at, error, jobId=None, workerId=None) for error in ERRORS))
+    ended = floor(NOW, HOUR) + MINUTE
+    unknown = {"jobId": None, "workerId": None}
+    add_attempts(database, *(make_attempt(ended, error, **unknown) for error in ERRORS))
     kinds = Counter(classify_error(error).id for error in ERRORS)
     assert count_by_group(count_details(connection)) == kinds
 
@@ -273,17 +276,18 @@ def test_runs_of_one_time_without_a_job_keep_their_own_errors(
 def test_failed_runs_that_are_not_found_again_are_counted_as_other(
     connection: Connection, database: Db
 ) -> None:
-    """Catches attempts that are deleted after activity was counted, and before its details are."""
-    at = floor(NOW, MINUTE)
-    add_attempts(database, failed(at, ERRORS[2]), failed(at, ERRORS[2]), failed(at, ERRORS[0]))
-    counted = count_activity(connection, at, at + MINUTE, MINUTE)
+    """Catches attempts that are deleted between the count of activity and the count of details."""
+    start = floor(NOW, MINUTE)
+    errors = (ERRORS[2], ERRORS[2], ERRORS[0])
+    add_attempts(database, *(make_attempt(start, error) for error in errors))
+    counted = count_activity(connection, start, start + MINUTE, MINUTE)
     database.job_attempts.delete_many({"error.code": "E_BANK"})
     counter = make_counter(connection)[0]
     timeout = classify_error(ERRORS[0]).id
-    groups = count_by_group(counter.count(counted, MINUTE)[at])
+    groups = count_by_group(counter.count(counted, MINUTE)[start])
     assert groups == {OTHER: 2, timeout: 1}
     database.job_attempts.delete_many({})
-    assert count_by_group(counter.count(counted, MINUTE)[at]) == {OTHER: 3}
+    assert count_by_group(counter.count(counted, MINUTE)[start]) == {OTHER: 3}
 
 
 def test_groups_are_bounded_for_each_code_and_in_total(
@@ -291,11 +295,12 @@ def test_groups_are_bounded_for_each_code_and_in_total(
 ) -> None:
     monkeypatch.setattr(error_groups_module, "MAX_GROUPS_OF_CODE", 3)
     monkeypatch.setattr(error_groups_module, "MAX_GROUPS", 6)
-    at = floor(NOW, HOUR)
+    start = floor(NOW, HOUR)
     words = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot"]
     noise = [{"code": "E_NOISE", "message": f"{a} {b}"} for a in words for b in words]
-    add_attempts(database, *(failed(at, error) for error in noise))
-    add_attempts(database, *(failed(at + MINUTE, {"code": word, "message": "m"}) for word in words))
+    add_attempts(database, *(make_attempt(start, error) for error in noise))
+    others = [{"code": word, "message": "m"} for word in words]
+    add_attempts(database, *(make_attempt(start + MINUTE, error) for error in others))
     details = count_details(connection)
     groups = RollupReader(connection).error_groups()
     counts = count_by_group(details)
@@ -309,23 +314,23 @@ def test_groups_are_bounded_for_each_code_and_in_total(
 def test_a_group_keeps_its_first_and_last_time_jobs_and_no_secret(
     connection: Connection, database: Db
 ) -> None:
-    at = floor(NOW, HOUR)
-    secret = {
+    start = floor(NOW, HOUR)
+    error = {
         "code": "E_AUTH",
         "message": "login failed: password=hunter2secret",
         "stack": "Error: login\n    at login (/app/src/auth.js:10:5)\n token=abcdef0123456789",
     }
     add_attempts(
         database,
-        *(failed(at + number * MINUTE, secret, jobId=f"j-{number}") for number in range(15)),
+        *(make_attempt(start + index * MINUTE, error, jobId=f"j-{index}") for index in range(15)),
     )
     count_details(connection)
     (group,) = RollupReader(connection).error_groups().values()
-    assert (group.first_seen, group.last_seen) == (at, at + 14 * MINUTE)
-    assert [job.job_id for job in group.jobs] == [f"j-{number}" for number in range(14, 4, -1)]
-    whole = RollupReader(connection).error_group(group.id)
-    assert whole is not None
-    assert "at login" in str(whole.stack)
+    assert (group.first_seen, group.last_seen) == (start, start + 14 * MINUTE)
+    assert [job.job_id for job in group.jobs] == [f"j-{index}" for index in range(14, 4, -1)]
+    sampled = RollupReader(connection).error_group(group.id)
+    assert sampled is not None
+    assert "at login" in str(sampled.stack)
     stored = str(list(rollup_database(connection)["errors"].find()))
     assert "hunter2secret" not in stored
     assert "abcdef0123456789" not in stored
@@ -333,68 +338,71 @@ def test_a_group_keeps_its_first_and_last_time_jobs_and_no_secret(
 
 def test_long_traceback_is_grouped_by_its_end(connection: Connection, database: Db) -> None:
     """Catches a group that has neither the error nor the function that raised it."""
-    at = floor(NOW, HOUR)
+    start = floor(NOW, HOUR)
     library = '  File "/usr/lib/python3/site-packages/a.py", line 7, in call\n    return f()\n'
     stack = (
         f"Traceback (most recent call last):\n{library * 900}"
         '  File "/app/pay.py", line 3, in charge\n    raise error\nCardDeclined: card 7'
     )
     errors = [{"message": None, "stack": stack}, stack, f"{stack}8"]
-    add_attempts(database, *(failed(at, error) for error in errors))
+    add_attempts(database, *(make_attempt(start, error) for error in errors))
     count_details(connection)
     (group,) = RollupReader(connection).error_groups().values()
     assert (group.code, group.pattern) == ("CardDeclined", "card <value>")
     assert group.frame == "charge (/app/pay.py)"
-    whole = RollupReader(connection).error_group(group.id)
-    assert whole is not None
-    assert whole.message == "CardDeclined: card 7"
-    assert str(whole.stack).endswith(stack[-5_000:])
+    sampled = RollupReader(connection).error_group(group.id)
+    assert sampled is not None
+    assert sampled.message == "CardDeclined: card 7"
+    assert str(sampled.stack).endswith(stack[-5_000:])
 
 
-# Failed runs by group of errors, and runs by worker and type.
-Counts = tuple[Counter[str], Counter[WorkerType]]
+class Counts(NamedTuple):
+    """Failed runs by group of errors, and runs by worker and type."""
+
+    failed_runs: Counter[str]
+    runs: Counter[WorkerType]
 
 
 def read_counts(connection: Connection, step: timedelta) -> Counts | None:
-    """The counts of the last three hours; None if the steps are not their sum."""
+    """The counts of the last three hours; None without a history or if its steps differ."""
     rollup = RollupReader(connection)
     reader = RunHistoryReader(rollup, SeriesReader(connection, rollup))
     now = datetime.now(UTC)
     window = Window.widened(now - 3 * HOUR, now + MINUTE, step)
     try:
-        whole, steps = reader.read(window), reader.errors_by_step(window)
+        details, steps = reader.read(window).details, reader.errors_by_step(window)
     except NoCollectorError:
         return None
-    parts: Counter[ErrorPair] = Counter()
+    sums: Counter[ErrorPair] = Counter()
     for groups in steps.values():
         for group, counts in groups.items():
-            parts.update({ErrorPair(group, kind): n for kind, n in counts.items()})
-    details = whole.details
+            sums.update({ErrorPair(group, job_type): n for job_type, n in counts.items()})
     runs = Counter({pair: tally.runs for pair, tally in details.worker_types.items()})
-    return (count_by_group(details), runs) if parts == details.by_type else None
+    return Counts(count_by_group(details), runs) if sums == details.by_type else None
 
 
 def has_counts(connection: Connection, step: timedelta, expected: Counts) -> bool:
     return read_counts(connection, step) == expected
 
 
-def make_failures(chance: random.Random, since_s: int, count: int) -> list[dict[str, Any]]:
-    """Failed attempts of the seconds before now, of any kind of error."""
+def make_failures(chance: random.Random, within_s: int, count: int) -> list[dict[str, Any]]:
+    """Failed attempts at random times in the last `within_s` seconds, with random errors."""
     now = datetime.now(UTC)
     return [
-        failed(
-            now - timedelta(seconds=chance.randrange(since_s)),
+        make_attempt(
+            now - timedelta(seconds=chance.randrange(within_s)),
             chance.choice(ERRORS),
             workerId=f"w-{chance.randrange(5)}",
-            type=f"type-{number % 3}",
+            type=f"type-{index % 3}",
         )
-        for number in range(count)
+        for index in range(count)
     ]
 
 
-def recount(attempts: Iterable[dict[str, Any]]) -> Counts:
+def recount(attempts: list[dict[str, Any]]) -> Counts:
     groups = Counter(classify_error(attempt["error"]).id for attempt in attempts)
-    return groups, Counter(WorkerType(each["workerId"], each["type"]) for each in attempts)
+    workers = (WorkerType(attempt["workerId"], attempt["type"]) for attempt in attempts)
+    return Counts(groups, Counter(workers))
 
 
 def test_counts_equal_a_recount_of_the_attempts_over_restarts(
@@ -425,24 +433,25 @@ def test_counts_equal_a_recount_although_collectors_are_killed_and_jobs_deleted(
     def is_counted() -> bool:
         return all(has_counts(connection, step, recount(added)) for step in (MINUTE, HOUR))
 
-    with ExitStack() as running:
-        for number in range(2):
+    with ExitStack() as processes:
+        for is_first in (True, False):
             process = start_collector(connection)
-            running.callback(end_process, process, None)
-            if number == 0:
-                # In the middle of the first count, or of a write.
+            processes.callback(end_process, process, None)
+            if is_first:
+                # Killed during the first count, maybe during a write.
                 eventually(lambda: rollups.buckets.count_documents({}) > 5)
-                late = make_failures(chance, 600, 40)
-                added += late
-                add_attempts(database, *(dict(attempt) for attempt in late))
+                new = make_failures(chance, 600, 40)
+                added += new
+                add_attempts(database, *(dict(attempt) for attempt in new))
             else:
                 eventually(is_counted)
-                gone = list(database.job_attempts.find().limit(50))
-                database.job_attempts.delete_many({"_id": {"$in": [each["_id"] for each in gone]}})
-                database.jobs.delete_many({"jobId": {"$in": [each["jobId"] for each in gone]}})
-                late = make_failures(chance, 30, 20)
-                added += late
-                add_attempts(database, *(dict(attempt) for attempt in late))
+                deleted = list(database.job_attempts.find().limit(50))
+                query = {"jobId": {"$in": [attempt["jobId"] for attempt in deleted]}}
+                database.job_attempts.delete_many(query)
+                database.jobs.delete_many(query)
+                new = make_failures(chance, 30, 20)
+                added += new
+                add_attempts(database, *(dict(attempt) for attempt in new))
             end_process(process, None)
             rollups.leases.delete_many({})  # as if the lease had expired
     with writing_history(connection):

@@ -16,25 +16,21 @@ from jobmon.rollup.run_details import merge_details
 from jobmon.store.labels import OTHER
 
 from ..support.error_counts import count_by_group
-from .test_event_counter import Queue, Reading, agenda, make_queue, now
+from .test_event_counter import Queue, SteppedCollector, agenda, make_queue, now
 
 __all__ = ["agenda", "make_queue"]  # fixtures
 
-LONG = "no route to host " * 200
-FIELDS = {
-    "jobId": "_id",
-    "type": "kind",
-    "status": "state",
-    "createdAt": "at",
-    "lastError": "error",
-}
-STATUSES = {"new": "queued", "run": "leased", "bad": "failed", "dead": "dlq"}
+LONG_ERROR = "no route to host " * 200
+JOB_FIELDS = {"jobId": "_id", "type": "kind", "status": "state"}
+JOB_FIELDS |= {"createdAt": "at", "lastError": "error"}
+STATUS_NAMES = {"new": "queued", "run": "leased", "bad": "failed", "dead": "dlq"}
 
 
 def count_messages(queue: Queue) -> Counter[str]:
     """Failed runs by the first words of their group's pattern; `(other)` for an unknown error."""
-    groups = {group.id: group for group in map(load_error_group, queue.own["errors"].find())}
-    buckets = map(load_bucket_details, queue.own["buckets"].find({"span": 60}))
+    documents = queue.rollups["errors"].find()
+    groups = {group.id: group for group in map(load_error_group, documents)}
+    buckets = map(load_bucket_details, queue.rollups["buckets"].find({"span": 60}))
     counts: Counter[str] = Counter()
     for group, count in count_by_group(merge_details(buckets)).items():
         counts[group if group == OTHER else groups[group].pattern[:8]] += count
@@ -42,7 +38,7 @@ def count_messages(queue: Queue) -> Counter[str]:
 
 
 class Worker:
-    """Runs the one job of a queue whose jobs keep the fields of their last run only."""
+    """Runs the only job of a queue; the job keeps only the fields of its last run."""
 
     def __init__(self, queue: Queue, **fields: Any) -> None:
         self.jobs = queue.jobs
@@ -57,13 +53,13 @@ class Worker:
 
 
 @pytest.fixture
-def make_reading(make_queue: Callable[..., Queue]) -> Callable[..., Reading]:
-    """An event counter for a queue; its jobs record the end of a run if there is a path for it."""
+def make_collector(make_queue: Callable[..., Queue]) -> Callable[..., SteppedCollector]:
+    """A function that makes a collector; `finished_at`: where jobs record the end of a run."""
 
-    def make(finished_at: str | None = None) -> Reading:
-        fields = FIELDS | ({"finishedAt": finished_at} if finished_at else {})
-        settings = {"job_fields": fields, "status_names": STATUSES, "jobs_collection": "tasks"}
-        return Reading(make_queue(**settings))
+    def make(finished_at: str | None = None) -> SteppedCollector:
+        fields = JOB_FIELDS | ({"finishedAt": finished_at} if finished_at else {})
+        settings = {"job_fields": fields, "status_names": STATUS_NAMES, "jobs_collection": "tasks"}
+        return SteppedCollector(make_queue(**settings))
 
     return make
 
@@ -75,117 +71,117 @@ def fail_again(queue: Queue, job_id: ObjectId, reason: str) -> None:
     queue.jobs.update_one({"_id": job_id}, {"$set": fields | {"failReason": reason}})
 
 
-def test_error_that_did_not_change_is_not_replaced_by_that_of_a_later_run(agenda: Queue) -> None:
-    reading, job_id = Reading(agenda), agenda.add("mail")
-    reading.begin()
+def test_a_repeated_error_is_not_replaced_by_the_error_of_a_later_run(agenda: Queue) -> None:
+    collector, job_id = SteppedCollector(agenda), agenda.add("mail")
+    collector.begin()
     fail_again(agenda, job_id, "550")
-    reading.read()
+    collector.count_changes()
     for reason in ("550", "ETIMEDOUT"):
         fail_again(agenda, job_id, reason)
-    reading.read()
+    collector.count_changes()
     assert count_messages(agenda) == {"<value>": 2, "ETIMEDOU": 1}
 
 
 @pytest.mark.parametrize("finished_at", [None, "ended"])
-def test_run_that_fails_in_the_same_way_has_the_remembered_error(
-    make_reading: Callable[..., Reading], finished_at: str | None
+def test_a_run_that_repeats_an_error_gets_the_remembered_error(
+    make_collector: Callable[..., SteppedCollector], finished_at: str | None
 ) -> None:
-    reading = make_reading(finished_at)
-    worker = Worker(reading.queue)
-    reading.begin()
+    collector = make_collector(finished_at)
+    worker = Worker(collector.queue)
+    collector.begin()
     worker.fail("refused", ended=now())
-    reading.read()
+    collector.count_changes()
     worker.fail("refused", ended=now())
     worker.fail("timeout", ended=now())
-    reading.read()
-    assert count_messages(reading.queue) == {"refused": 2, "timeout": 1}
+    collector.count_changes()
+    assert count_messages(collector.queue) == {"refused": 2, "timeout": 1}
 
 
-@pytest.mark.parametrize(("finished_at", "known"), [(None, 1), ("ended", 2)])
-def test_error_that_is_not_remembered_is_read_if_the_end_of_the_run_proves_it(
-    make_reading: Callable[..., Reading], finished_at: str | None, known: int
+@pytest.mark.parametrize(("finished_at", "runs_with_error"), [(None, 1), ("ended", 2)])
+def test_a_long_error_is_read_from_the_job_if_its_end_is_recorded(
+    make_collector: Callable[..., SteppedCollector], finished_at: str | None, runs_with_error: int
 ) -> None:
-    reading = make_reading(finished_at)
-    worker = Worker(reading.queue)
-    reading.begin()
+    collector = make_collector(finished_at)
+    worker = Worker(collector.queue)
+    collector.begin()
     for _ in range(2):
-        worker.fail(LONG, ended=now())
-        reading.read()
-    expected = Counter({"no route": known, OTHER: 2 - known})
-    assert count_messages(reading.queue) == +expected
-    worker.fail(LONG, ended=now())
+        worker.fail(LONG_ERROR, ended=now())
+        collector.count_changes()
+    expected = Counter({"no route": runs_with_error, OTHER: 2 - runs_with_error})
+    assert count_messages(collector.queue) == +expected
+    worker.fail(LONG_ERROR, ended=now())
     worker.fail("timeout", ended=now())
-    reading.read()
-    assert count_messages(reading.queue) == expected + Counter({OTHER: 1, "timeout": 1})
+    collector.count_changes()
+    assert count_messages(collector.queue) == expected + Counter({OTHER: 1, "timeout": 1})
 
 
-def test_error_of_a_job_that_was_not_known_is_not_that_of_a_later_run(
-    make_reading: Callable[..., Reading],
+def test_a_dead_lettered_job_does_not_get_the_error_of_a_later_run(
+    make_collector: Callable[..., SteppedCollector],
 ) -> None:
-    reading = make_reading("ended")
-    worker = Worker(reading.queue, error="refused", ended=now() - timedelta(days=1))
+    collector = make_collector("ended")
+    worker = Worker(collector.queue, error="refused", ended=now() - timedelta(days=1))
     worker.set(state="dead")
-    reading.begin()
+    collector.begin()
     worker.set(ended=now())
     worker.set(ended=now() + timedelta(milliseconds=1), error="timeout")
-    reading.read()
-    assert count_messages(reading.queue) == {OTHER: 1, "timeout": 1}
+    collector.count_changes()
+    assert count_messages(collector.queue) == {OTHER: 1, "timeout": 1}
 
 
-def test_present_jobs_that_are_loaded_later_have_no_error_of_a_later_run(
+def test_a_job_that_is_not_remembered_does_not_get_the_error_of_a_later_run(
     agenda: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_memory_module, "MAX_WAITING", 0)
     monkeypatch.setattr(job_memory_module, "MAX_RUNNING", 0)
-    reading, job_id = Reading(agenda), agenda.add("mail")
+    collector, job_id = SteppedCollector(agenda), agenda.add("mail")
     fail_again(agenda, job_id, "550")
-    reading.begin()
+    collector.begin()
     for reason in ("550", "ETIMEDOUT"):
         fail_again(agenda, job_id, reason)
-    reading.read()
+    collector.count_changes()
     assert count_messages(agenda) == {"<value>": 1, OTHER: 1, "ETIMEDOU": 1}
 
 
-def test_error_that_is_written_after_the_end_is_that_of_the_run(
-    make_reading: Callable[..., Reading],
+def test_an_error_that_is_written_after_the_end_belongs_to_the_run(
+    make_collector: Callable[..., SteppedCollector],
 ) -> None:
-    reading = make_reading("ended")
-    worker = Worker(reading.queue)
-    reading.begin()
+    collector = make_collector("ended")
+    worker = Worker(collector.queue)
+    collector.begin()
     worker.fail("refused", ended=now())
-    reading.read()
+    collector.count_changes()
     worker.set(state="run")
     worker.set(state="bad", ended=now())
     worker.set(error="timeout")
-    reading.read()
-    assert count_messages(reading.queue) == {"refused": 1, "timeout": 1}
+    collector.count_changes()
+    assert count_messages(collector.queue) == {"refused": 1, "timeout": 1}
 
 
-def test_error_in_a_field_that_is_not_read_is_unknown(make_queue: Callable[..., Queue]) -> None:
-    """Celery's errors are in a field that may be large: catches a group without a message."""
+def test_an_error_in_a_field_that_is_not_read_is_unknown(make_queue: Callable[..., Queue]) -> None:
+    """Catches a group without a message: Celery's errors are in a field that may be large."""
     queue = make_queue(profile="celery", jobs_collection="celery_taskmeta")
-    reading = Reading(queue)
-    reading.begin()
+    collector = SteppedCollector(queue)
+    collector.begin()
     for status in ("STARTED", "FAILURE"):
         task = {"name": "t", "status": status, "date_done": now(), "result": '{"exc_type": "E"}'}
         queue.jobs.replace_one({"_id": 1}, task, upsert=True)
-    reading.read()
+    collector.count_changes()
     assert count_messages(queue) == {OTHER: 1}
 
 
-def test_checkpoint_without_secrets_has_the_error_of_the_next_run(agenda: Queue) -> None:
+def test_a_checkpoint_has_the_last_error_without_its_secrets(agenda: Queue) -> None:
     reason, worker = "refused password=hunter2secret", "amqp://w:hunter2secret@host"
-    first, job_id = Reading(agenda), agenda.add("mail")
+    first, job_id = SteppedCollector(agenda), agenda.add("mail")
     first.begin()
     agenda.jobs.update_one({"_id": job_id}, {"$set": {"lastModifiedBy": worker}})
     fail_again(agenda, job_id, reason)
-    first.read()
+    first.count_changes()
     checkpoint = first.checkpoint()
     assert len(checkpoint["jobs"]) == 1
     assert "hunter2secret" not in str(checkpoint)
-    second = Reading(agenda)
+    second = SteppedCollector(agenda)
     second.resume(checkpoint)
     fail_again(agenda, job_id, reason)
     fail_again(agenda, job_id, "ETIMEDOUT")
-    second.read()
+    second.count_changes()
     assert count_messages(agenda) == {"refused ": 2, "ETIMEDOU": 1}

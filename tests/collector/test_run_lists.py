@@ -1,10 +1,10 @@
-"""The runs of recurring jobs, on a real replica set: catches a run that is lost or kept twice,
-also after a crash and with two collectors, a secret in an error, and a list without bound."""
+"""The runs of recurring jobs, on a real replica set: catches a run that is lost or stored
+twice, even after a crash or with two collectors, a secret in an error, and a list without limit."""
 
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from bson import ObjectId
@@ -20,25 +20,35 @@ from jobmon.store.repetition import Repetition
 from ..api.test_recurring import PATH
 from ..support.waiting import eventually
 from ..support.watched_queue import WatchedQueue
-from .test_event_counter import Queue, Reading, agenda, collected, make_queue, now
+from .test_event_counter import Queue, SteppedCollector, agenda, make_queue, now, running_collector
 
 __all__ = ["agenda", "make_queue"]  # fixtures
 
 HOURLY = Repetition(interval="1 hour")
-Runs = list[tuple[str, datetime | None, str | None]]
 
 
-class Recurring:
-    """Recurring jobs of an Agenda queue, and the runs that they really had."""
+class Run(NamedTuple):
+    """A run of a job; `error` is its message."""
 
-    def __init__(self, queue: Queue, names: int) -> None:
+    status: str
+    started_at: datetime | None
+    error: str | None
+
+
+Runs = dict[ObjectId, list[Run]]
+
+
+class RecurringJobs:
+    """Recurring jobs of an Agenda queue; `runs` are the runs that they had."""
+
+    def __init__(self, queue: Queue, count: int) -> None:
         self.queue = queue
         job = {"data": {}, "lockedAt": None, "repeatInterval": "1 hour", "repeatAt": None}
         self.ids = [
-            queue.jobs.insert_one(job | {"name": f"job {number}", "nextRunAt": now()}).inserted_id
-            for number in range(names)
+            queue.jobs.insert_one(job | {"name": f"job {index}", "nextRunAt": now()}).inserted_id
+            for index in range(count)
         ]
-        self.truth: dict[ObjectId, Runs] = {job_id: [] for job_id in self.ids}
+        self.runs: Runs = {job_id: [] for job_id in self.ids}
 
     def run(self, job_id: ObjectId, error: str | None = None) -> None:
         started = self.start(job_id)
@@ -47,7 +57,7 @@ class Recurring:
         if error is not None:
             fields |= {"failedAt": at, "failReason": error}
         self.queue.jobs.update_one({"_id": job_id}, {"$set": fields})
-        self.truth[job_id].append(("failed" if error else "succeeded", started, error))
+        self.runs[job_id].append(Run("failed" if error else "succeeded", started, error))
 
     def start(self, job_id: ObjectId) -> datetime:
         locked, started = now(), now()
@@ -57,175 +67,176 @@ class Recurring:
         self.queue.jobs.update_one({"_id": job_id}, {"$set": fields})
         return started
 
-    def kept(self) -> dict[ObjectId, Runs]:
+    def stored_runs(self) -> Runs:
         """The runs in jobmon's own database."""
-        found = {}
+        runs_by_job = {}
         for job_id in self.ids:
-            name = self.queue.own.id(run_list_name(job_id))
-            stored = self.queue.own[RECURRING_RUNS].find_one({"_id": name})
-            runs = load_runs(stored) if stored else []
-            found[job_id] = [(run.status, run.started_at, run.message) for run in runs]
-        return found
+            name = self.queue.rollups.id(run_list_name(job_id))
+            document = self.queue.rollups[RECURRING_RUNS].find_one({"_id": name})
+            runs = load_runs(document) if document else []
+            runs_by_job[job_id] = [Run(run.status, run.started_at, run.message) for run in runs]
+        return runs_by_job
 
-    def newest(self) -> dict[ObjectId, Runs]:
-        return {job_id: runs[-MAX_RUNS:] for job_id, runs in self.truth.items()}
+    def newest_runs(self) -> Runs:
+        return {job_id: runs[-MAX_RUNS:] for job_id, runs in self.runs.items()}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_run_is_kept_once_through_crashes_at_any_moment(agenda: Queue, seed: int) -> None:
-    pick = random.Random(seed)
-    jobs = Recurring(agenda, 3)
-    reading = Reading(agenda)
-    reading.begin()
-    checkpoint = reading.checkpoint()
+def test_every_run_is_stored_once_through_random_crashes(agenda: Queue, seed: int) -> None:
+    chance = random.Random(seed)
+    jobs = RecurringJobs(agenda, 3)
+    collector = SteppedCollector(agenda)
+    collector.begin()
+    checkpoint = collector.checkpoint()
     for _ in range(60):
-        jobs.run(pick.choice(jobs.ids), pick.choice([None, None, "ETIMEDOUT", "SMTP 550"]))
-        match pick.randrange(12):
+        jobs.run(chance.choice(jobs.ids), chance.choice([None, None, "ETIMEDOUT", "SMTP 550"]))
+        match chance.randrange(12):
             case 0 | 1 | 2:
-                reading.read()
+                collector.count_changes()
             case 3:
-                reading.read()
-                checkpoint = reading.checkpoint()
+                collector.count_changes()
+                checkpoint = collector.checkpoint()
             case 4:  # a crash: everything since the last checkpoint is read again
-                reading = Reading(agenda)
-                reading.resume(checkpoint)
-    reading.read()
-    assert jobs.kept() == jobs.newest()
-    assert any(len(runs) > MAX_RUNS // 2 for runs in jobs.truth.values())
+                collector = SteppedCollector(agenda)
+                collector.resume(checkpoint)
+    collector.count_changes()
+    assert jobs.stored_runs() == jobs.newest_runs()
+    assert any(len(runs) > MAX_RUNS // 2 for runs in jobs.runs.values())
 
 
-def test_of_two_collectors_one_keeps_runs(agenda: Queue) -> None:
-    jobs = Recurring(agenda, 1)
-    frozen = Reading(agenda)
+def test_only_one_of_two_collectors_stores_runs(agenda: Queue) -> None:
+    jobs = RecurringJobs(agenda, 1)
+    frozen = SteppedCollector(agenda)
     frozen.begin()
     jobs.run(jobs.ids[0])
-    frozen.read()
+    frozen.count_changes()
     checkpoint = frozen.checkpoint()
-    follower = Reading(agenda)
+    follower = SteppedCollector(agenda)
     follower.resume(checkpoint)
     jobs.run(jobs.ids[0])
-    follower.read()
+    follower.count_changes()
     with pytest.raises(LeaseLostError):
-        frozen.read()
+        frozen.count_changes()
     jobs.run(jobs.ids[0])
-    follower.read()
-    assert jobs.kept() == jobs.newest()
+    follower.count_changes()
+    assert jobs.stored_runs() == jobs.newest_runs()
 
 
 def test_list_that_another_collector_wrote_is_not_overwritten(agenda: Queue) -> None:
     run = FinishedRun("mail", "succeeded", "1", now(), repetition=HOURLY)
-    first, second = (RunLists(agenda.own, Redactor()) for _ in range(2))
-    for kept in (first, second):
-        kept.add("new", run, "01")
+    first, second = (RunLists(agenda.rollups, Redactor()) for _ in range(2))
+    for run_lists in (first, second):
+        run_lists.add("new", run, "01")
     first.write("01")
     with pytest.raises(LeaseLostError):
         second.write("01")
-    third, fourth = (RunLists(agenda.own, Redactor()) for _ in range(2))
-    for kept in (third, fourth):
-        kept.add("new", run, "02")
+    third, fourth = (RunLists(agenda.rollups, Redactor()) for _ in range(2))
+    for run_lists in (third, fourth):
+        run_lists.add("new", run, "02")
     third.write("02")
     with pytest.raises(LeaseLostError):
         fourth.write("02")
 
 
 def test_list_that_could_not_be_stored_is_stored_with_the_next_run(agenda: Queue) -> None:
-    """Catches a collector that calls its lease lost after a document that BSON cannot hold."""
-    kept = RunLists(agenda.own, Redactor())
-    bad = FinishedRun("mail", "succeeded", "1", now(), repetition=Repetition(interval="\ud800"))
-    kept.add("new", bad, "01")
-    kept.write("01")
-    kept._load()[run_list_name("new")].runs.clear()
+    """Catches a collector that reports a lost lease after a document that BSON cannot hold."""
+    run_lists = RunLists(agenda.rollups, Redactor())
+    run = FinishedRun("mail", "succeeded", "1", now(), repetition=Repetition(interval="\ud800"))
+    run_lists.add("new", run, "01")
+    run_lists.write("01")
+    run_lists._load()[run_list_name("new")].runs.clear()
     for position in ("02", "03"):
-        kept.add("new", bad._replace(repetition=HOURLY), position)
-        kept.write(position)
-    (stored,) = agenda.own[RECURRING_RUNS].find()
+        run_lists.add("new", run._replace(repetition=HOURLY), position)
+        run_lists.write(position)
+    (stored,) = agenda.rollups[RECURRING_RUNS].find()
     assert (stored["position"], len(load_runs(stored))) == ("03", 2)
 
 
 def test_run_without_an_end_is_expired(agenda: Queue) -> None:
-    jobs = Recurring(agenda, 1)
-    reading = Reading(agenda)
-    reading.begin()
+    jobs = RecurringJobs(agenda, 1)
+    collector = SteppedCollector(agenda)
+    collector.begin()
     started = jobs.start(jobs.ids[0])  # its worker dies, and the lock expires
     jobs.run(jobs.ids[0])
-    reading.read()
-    (kept,) = jobs.kept().values()
-    assert [(status, at) for status, at, _ in kept] == [
+    collector.count_changes()
+    (runs,) = jobs.stored_runs().values()
+    assert [(run.status, run.started_at) for run in runs] == [
         ("expired", started),
-        ("succeeded", jobs.truth[jobs.ids[0]][0][1]),
+        ("succeeded", jobs.runs[jobs.ids[0]][0].started_at),
     ]
 
 
 def test_jobs_that_do_not_recur_have_no_list(agenda: Queue) -> None:
-    reading = Reading(agenda)
-    reading.begin()
+    collector = SteppedCollector(agenda)
+    collector.begin()
     agenda.run("mail")
     agenda.run("mail", fails=True, remove=True)
-    reading.read()
-    assert agenda.own[RECURRING_RUNS].count_documents({}) == 0
+    collector.count_changes()
+    assert agenda.rollups[RECURRING_RUNS].count_documents({}) == 0
 
 
 def test_number_of_jobs_and_length_of_errors_are_bounded(
     agenda: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_lists_module, "MAX_JOBS", 3)
-    kept = RunLists(agenda.own, Redactor())
+    run_lists = RunLists(agenda.rollups, Redactor())
     error = {"code": "E" * 900, "message": "password=hunter2 \ud800" + "x" * 100_000}
 
     def add(job_id: str, at: datetime, position: str) -> None:
         run = FinishedRun("mail", "failed", job_id, at, error=error, repetition=HOURLY)
-        kept.add(job_id, run, position)
-        kept.write(position)
+        run_lists.add(job_id, run, position)
+        run_lists.write(position)
 
     long_ago = now() - timedelta(days=8)
-    for number in range(30):
-        add("idle", long_ago, f"{number:03}")
-    for number, job_id in enumerate(("a", "b", "c", "d")):
-        add(job_id, now(), f"1{number:02}")
-    stored = list(agenda.own[RECURRING_RUNS].find())
+    for index in range(30):
+        add("idle", long_ago, f"{index:03}")
+    for index, job_id in enumerate(("a", "b", "c", "d")):
+        add(job_id, now(), f"1{index:02}")
+    stored = list(agenda.rollups[RECURRING_RUNS].find())
     assert {document["name"] for document in stored} == set(map(run_list_name, "abc"))
     assert "hunter2" not in str(stored)
     assert all(len(str(document)) < 2_000 for document in stored)
-    assert RunLists(agenda.own, Redactor())._load().keys() == set(map(run_list_name, "abc"))
+    assert RunLists(agenda.rollups, Redactor())._load().keys() == set(map(run_list_name, "abc"))
 
 
 def test_answers_have_the_runs_through_a_restart(
     agenda: Queue, make_queue: Callable[..., Queue]
 ) -> None:
-    """With the collector itself: the last run of the document is not shown twice."""
-    jobs = Recurring(agenda, 1)
+    """Catches a last run that is shown twice, from the list and from its document."""
+    jobs = RecurringJobs(agenda, 1)
     (job_id,) = jobs.ids
-    with collected(agenda):
+    with running_collector(agenda):
         jobs.run(job_id)
         jobs.run(job_id, "ETIMEDOUT token=abc123secret")
-        eventually(lambda: len(jobs.kept()[job_id]) == 2)
+        eventually(lambda: len(jobs.stored_runs()[job_id]) == 2)
     jobs.run(job_id)  # while no collector works
-    with collected(agenda):
+    with running_collector(agenda):
         jobs.run(job_id)
-        eventually(lambda: len(jobs.kept()[job_id]) == 4)
+        eventually(lambda: len(jobs.stored_runs()[job_id]) == 4)
         served = WatchedQueue.from_settings(agenda.settings)
-        (listed,) = served.get(PATH)["data"]
-        runs = listed["repetition"]["runs"]
+        (listed_job,) = served.get(PATH)["data"]
+        runs = listed_job["repetition"]["runs"]
         assert [run["status"] for run in runs] == ["succeeded", "failed", "succeeded", "succeeded"]
-        assert "abc123secret" not in str(listed)
+        assert "abc123secret" not in str(listed_job)
         assert runs[1]["error"]["message"].startswith("ETIMEDOUT")
-        assert listed["repetition"]["missedRuns"] == 0
-        assert listed["repetition"]["reasons"] == {}
+        assert listed_job["repetition"]["missedRuns"] == 0
+        assert listed_job["repetition"]["reasons"] == {}
         jobs.start(job_id)
         runs = served.get(f"/jobs/{job_id}")["repetition"]["runs"]
         assert [run["status"] for run in runs][-2:] == ["succeeded", "running"]
         served.close()
 
 
-def test_long_error_is_kept_short_and_not_remembered(agenda: Queue) -> None:
-    jobs = Recurring(agenda, 1)
-    reading = Reading(agenda)
-    reading.begin()
+def test_a_long_error_is_shortened_and_not_remembered(agenda: Queue) -> None:
+    jobs = RecurringJobs(agenda, 1)
+    collector = SteppedCollector(agenda)
+    collector.begin()
     jobs.run(jobs.ids[0], "no route to host " * 9_000)
-    reading.read()
-    ((run,),) = jobs.kept().values()
-    assert run[2] == ("no route to host " * 9_000)[: len(run[2] or "")]
-    assert 100 < len(run[2] or "") <= 300
-    remembered = reading.checkpoint()["jobs"]
+    collector.count_changes()
+    ((run,),) = jobs.stored_runs().values()
+    assert run.error is not None
+    assert ("no route to host " * 9_000).startswith(run.error)
+    assert 100 < len(run.error) <= 300
+    remembered = collector.checkpoint()["jobs"]
     assert len(remembered) == 1
     assert len(str(remembered)) < 2_000

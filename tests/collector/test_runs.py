@@ -19,134 +19,140 @@ RULES = RunRules(end_fields=("finishedAt",))
 OWN_END = RunRules(end_fields=("endedAt",), has_own_end=True, has_outcome=True)
 
 
-def change(operation: str = "update", **more: Any) -> JobChange:
+def make_change(operation: str = "update", **fields: Any) -> JobChange:
     default = {"job_id": 1, "position": "1", "at": NOW, "document": None, "written": {}}
-    return JobChange(**default | {"operation": operation, "removed": (), "shortened": {}} | more)
+    return JobChange(**default | {"operation": operation, "removed": (), "shortened": {}} | fields)
 
 
-def facts(status: str = "queued", **more: Any) -> JobVersion:
+def make_version(status: str = "queued", **fields: Any) -> JobVersion:
     outcomes = {"succeeded": "succeeded", "failed": "failed", "dlq": "failed"}
     default = {"type": "t", "status": status, "is_running": status == "leased", "attempt": None}
     dates = dict.fromkeys(("started_at", "finished_at", "created_at", "due_at"))
-    return JobVersion(**default | dates | {"outcome": outcomes.get(status)} | more)
+    return JobVersion(**default | dates | {"outcome": outcomes.get(status)} | fields)
 
 
-def count(
-    made: JobChange, before: JobVersion | None, after: JobVersion | None, rules: RunRules = RULES
+LEASED, QUEUED, SUCCEEDED = map(make_version, ("leased", "queued", "succeeded"))
+
+
+def count_runs(
+    change: JobChange, before: JobVersion | None, after: JobVersion | None, rules: RunRules = RULES
 ) -> list[tuple[datetime, str, Tally]]:
-    return [shown[:3] for shown in count_change(made, before, after, rules)]
+    return [entry[:3] for entry in count_change(change, before, after, rules)]
 
 
-def run(outcome: str, at: datetime = NOW) -> list[tuple[datetime, str, Tally]]:
+def run_entry(outcome: str, at: datetime = NOW) -> list[tuple[datetime, str, Tally]]:
     return [(at, "t", Tally(outcomes=Counter([outcome])))]
 
 
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        ("succeeded", run("succeeded")),
-        ("failed", run("failed")),
-        ("dlq", [*run("failed"), (NOW, "t", Tally(dlq=1))]),
+        ("succeeded", run_entry("succeeded")),
+        ("failed", run_entry("failed")),
+        ("dlq", [*run_entry("failed"), (NOW, "t", Tally(dlq=1))]),
         ("queued", []),
         ("cancelled", []),
         ("leased", []),
     ],
 )
-def test_running_job_that_changes_its_status_ends_a_run(
+def test_succeeded_failed_and_dlq_end_the_run_of_a_running_job(
     status: str, expected: list[tuple[datetime, str, Tally]]
 ) -> None:
-    assert count(change(written={"state": "x"}), facts("leased"), facts(status)) == expected
+    assert count_runs(make_change(written={"state": "x"}), LEASED, make_version(status)) == expected
 
 
 def test_written_end_counts_a_run_of_a_job_that_was_not_known() -> None:
-    after = facts("succeeded", finished_at=NOW - SECOND, started_at=NOW - 2 * SECOND)
-    made = change(written={"finishedAt": NOW - SECOND})
+    after = make_version("succeeded", finished_at=NOW - SECOND, started_at=NOW - 2 * SECOND)
+    change = make_change(written={"finishedAt": NOW - SECOND})
     tally = Tally(outcomes=Counter(["succeeded"]), run=Counter([bucket(1_000)]))
-    assert count(made, None, after) == [(NOW - SECOND, "t", tally)]
-    assert count(change(written={"payload": 1}), None, after) == []
-    assert count(change(written={"finishedAt": None}), None, facts("succeeded")) == []
+    assert count_runs(change, None, after) == [(NOW - SECOND, "t", tally)]
+    assert count_runs(make_change(written={"payload": 1}), None, after) == []
+    assert count_runs(make_change(written={"finishedAt": None}), None, SUCCEEDED) == []
 
 
 def test_end_that_is_written_in_two_steps_is_one_run() -> None:
-    dated = change(written={"finishedAt": NOW})
-    assert count(dated, facts("succeeded"), facts("succeeded", finished_at=NOW)) == []
-    leased = facts("leased", finished_at=NOW)  # the date first
-    assert count(dated, facts("leased"), leased) == []
-    made = change(written={"state": 2})
-    assert count(made, leased, facts("succeeded", finished_at=NOW)) == run("succeeded")
+    dated = make_change(written={"finishedAt": NOW})
+    assert count_runs(dated, SUCCEEDED, make_version("succeeded", finished_at=NOW)) == []
+    leased = make_version("leased", finished_at=NOW)  # the date first
+    assert count_runs(dated, LEASED, leased) == []
+    change = make_change(written={"state": 2})
+    succeeded = make_version("succeeded", finished_at=NOW)
+    assert count_runs(change, leased, succeeded) == run_entry("succeeded")
 
 
 def test_own_end_field_is_the_only_end() -> None:
-    """A worker that stops unlocks its jobs. Catches a second count of an earlier failed run."""
-    running = facts("leased", outcome="failed")
-    unlocked = facts("failed", finished_at=NOW - timedelta(days=1))
-    assert count(change(removed=("lockedAt",)), running, unlocked, OWN_END) == []
-    ended = facts("queued", outcome="succeeded", finished_at=NOW)
-    assert count(change(written={"endedAt": NOW}), running, ended, OWN_END) == run("succeeded")
+    """Catches an old failed run that is counted again when a stopping worker unlocks its jobs."""
+    running = make_version("leased", outcome="failed")
+    unlocked = make_version("failed", finished_at=NOW - timedelta(days=1))
+    assert count_runs(make_change(removed=("lockedAt",)), running, unlocked, OWN_END) == []
+    ended = make_version("queued", outcome="succeeded", finished_at=NOW)
+    change = make_change(written={"endedAt": NOW})
+    assert count_runs(change, running, ended, OWN_END) == run_entry("succeeded")
     # Twice, if two workers ran the job: its lease had expired.
-    assert count(change(written={"endedAt": NOW}), ended, ended, OWN_END) == run("succeeded")
-    assert count(change(written={"endedAt": None}), running, ended, OWN_END) == []
+    assert count_runs(change, ended, ended, OWN_END) == run_entry("succeeded")
+    assert count_runs(make_change(written={"endedAt": None}), running, ended, OWN_END) == []
 
 
 def test_deleted_running_job_has_the_outcome_of_the_profile() -> None:
     rules = RunRules(deleted="succeeded")
-    running = facts("leased", started_at=NOW - SECOND)
+    running = make_version("leased", started_at=NOW - SECOND)
     tally = Tally(outcomes=Counter(["succeeded"]), run=Counter([bucket(1_000)]))
-    assert count(change("delete"), running, None, rules) == [(NOW, "t", tally)]
-    assert count(change("delete"), running, None) == []
-    for before in (None, facts("queued"), facts("succeeded")):
-        assert count(change("delete"), before, None, rules) == []
+    assert count_runs(make_change("delete"), running, None, rules) == [(NOW, "t", tally)]
+    assert count_runs(make_change("delete"), running, None) == []
+    for before in (None, QUEUED, SUCCEEDED):
+        assert count_runs(make_change("delete"), before, None, rules) == []
 
 
 def test_new_lease_of_a_running_job_ends_the_run_before() -> None:
     rules = RunRules(lease_field="ack")
-    made = change(written={"ack": "b"})
-    assert count(made, facts("leased"), facts("leased"), rules) == run("expired")
-    assert count(made, facts("queued"), facts("leased"), rules) == []
-    assert count(change(written={"visible": 1}), facts("leased"), facts("leased"), rules) == []
+    change = make_change(written={"ack": "b"})
+    assert count_runs(change, LEASED, LEASED, rules) == run_entry("expired")
+    assert count_runs(change, QUEUED, LEASED, rules) == []
+    assert count_runs(make_change(written={"visible": 1}), LEASED, LEASED, rules) == []
 
 
 def test_insert_counts_an_enqueued_job_unless_it_is_an_old_one() -> None:
-    new = facts(created_at=NOW - SECOND)
-    assert count(change("insert"), None, new) == [(NOW - SECOND, "t", Tally(enqueued=1))]
-    old = facts("succeeded", created_at=NOW - timedelta(days=2), finished_at=NOW - timedelta(1))
-    assert count(change("insert", document={"finishedAt": 1}), None, old) == []
+    new = make_version(created_at=NOW - SECOND)
+    assert count_runs(make_change("insert"), None, new) == [(NOW - SECOND, "t", Tally(enqueued=1))]
+    yesterday = NOW - timedelta(days=1)
+    old = make_version("succeeded", created_at=yesterday, finished_at=yesterday)
+    assert count_runs(make_change("insert", document={"finishedAt": 1}), None, old) == []
 
 
 def test_replacement_ends_a_run_once() -> None:
-    """A program that saves whole documents may save a finished job again."""
-    ended = facts("succeeded", finished_at=NOW)
-    made = change("replace", document={"finishedAt": NOW})
-    assert count(made, facts("leased"), ended) == run("succeeded")
-    assert count(made, ended, ended) == []
-    assert count(made, None, ended) == run("succeeded")
+    """Catches a second run if a program that saves whole documents saves a finished job again."""
+    ended = make_version("succeeded", finished_at=NOW)
+    change = make_change("replace", document={"finishedAt": NOW})
+    assert count_runs(change, LEASED, ended) == run_entry("succeeded")
+    assert count_runs(change, ended, ended) == []
+    assert count_runs(change, None, ended) == run_entry("succeeded")
 
 
 def test_first_attempt_waited_since_it_was_due() -> None:
     dates = {"created_at": NOW - 9 * SECOND, "started_at": NOW - 2 * SECOND, "finished_at": NOW}
-    before = facts("leased", due_at=NOW - 5 * SECOND)
-    after = facts("succeeded", attempt=1, due_at=NOW + SECOND, **dates)
-    ((_, _, tally),) = count(change(written={"state": 2}), before, after)
+    before = make_version("leased", due_at=NOW - 5 * SECOND)
+    after = make_version("succeeded", attempt=1, due_at=NOW + SECOND, **dates)
+    ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, after)
     assert (tally.wait, tally.run) == (Counter([bucket(3_000)]), Counter([bucket(2_000)]))
-    again = facts("succeeded", attempt=2, **dates)
-    ((_, _, tally),) = count(change(written={"state": 2}), before, again)
+    again = make_version("succeeded", attempt=2, **dates)
+    ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, again)
     assert not tally.wait
 
 
-def test_end_of_an_earlier_run_is_not_that_of_this_one() -> None:
-    after = facts("failed", started_at=NOW - SECOND, finished_at=NOW - timedelta(minutes=5))
-    ((at, _, _),) = count(change(written={"state": 2}), facts("leased"), after)
+def test_a_run_does_not_get_the_end_of_an_earlier_run() -> None:
+    after = make_version("failed", started_at=NOW - SECOND, finished_at=NOW - timedelta(minutes=5))
+    ((at, _, _),) = count_runs(make_change(written={"state": 2}), LEASED, after)
     assert at == NOW
 
 
 def test_update_is_applied_to_the_remembered_fields() -> None:
     document = {"_id": 1, "a": {"b": 1, "c": 2}, "log": [{"x": 1}, {"x": 2}, 3], "gone": 1}
-    made = change(
+    change = make_change(
         written={"a.b": 7, "log.0.x": 9, "log.2": {"x": 4}, "d.e": 5, "log.9": "unknown"},
         removed=("gone", "a.c"),
         shortened={"log": 2},
     )
-    assert apply_change(document, made) == {
+    assert apply_change(document, change) == {
         "_id": 1,
         "a": {"b": 7},
         "log": [{"x": 9}, {"x": 2}, {"x": 4}],
@@ -164,9 +170,9 @@ def test_only_the_fields_of_the_rules_are_remembered() -> None:
 
 
 def test_change_shows_which_values_it_set() -> None:
-    made = change(written={"a.b": 1, "c": {"d": 1}, "e": None, "ab": 1})
-    assert [made.has_written(path) for path in ("a", "a.b", "a.b.x", "c.d")] == [True] * 4
-    assert [made.has_written(path) for path in ("e", "b", "a.c", "abc")] == [False] * 4
-    assert change("insert", document={"a": {"b": 1}}).has_written("a.b")
-    assert not change("insert", document={"a": None}).has_written("a.b")
+    change = make_change(written={"a.b": 1, "c": {"d": 1}, "e": None, "ab": 1})
+    assert [change.has_written(path) for path in ("a", "a.b", "a.b.x", "c.d")] == [True] * 4
+    assert [change.has_written(path) for path in ("e", "b", "a.c", "abc")] == [False] * 4
+    assert make_change("insert", document={"a": {"b": 1}}).has_written("a.b")
+    assert not make_change("insert", document={"a": None}).has_written("a.b")
     assert project_events(["b", "a"])["fullDocument"] == {"_id": True, "b": True, "a": True}

@@ -18,7 +18,7 @@ from ..support.commands import database_uri
 
 
 @pytest.mark.parametrize(
-    ("ids", "queries"),
+    ("ids", "max_queries"),
     [
         ([], 1),
         ([ObjectId(), ObjectId()], 4),
@@ -35,15 +35,15 @@ def test_a_first_count_queries_only_the_types_of_ids_that_jobs_may_have(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
     ids: list[Any],
-    queries: int,
+    max_queries: int,
 ) -> None:
     """Catches the start of a hundred queues that takes sixteen queries for each."""
-    sent = Counter[str]()
+    queries = Counter[str]()
     for name in ("find", "aggregate"):
         query = getattr(ReadCollection, name)
 
         def count(*arguments: Any, name: str = name, query: Any = query, **options: Any) -> Any:
-            sent[name] += 1
+            queries[name] += 1
             return query(*arguments, **options)
 
         monkeypatch.setattr(ReadCollection, name, count)
@@ -53,5 +53,5 @@ def test_a_first_count_queries_only_the_types_of_ids_that_jobs_may_have(
     segments = SegmentMap(connection.jobs)
     segments.build(lambda _: None)
     assert segments.totals.total() == len(ids)
-    assert sent.total() <= queries
+    assert queries.total() <= max_queries
     connection.close()

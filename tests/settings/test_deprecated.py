@@ -1,4 +1,4 @@
-"""Deprecated names of settings: catches one without an effect, and one without a warning."""
+"""Deprecated names of settings: catches a deprecated name that has no effect or no warning."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ OLD, NEW = "JOBMON_KEEP_DAYS_DAYS", "JOBMON_DAY_RETENTION_DAYS"
 
 
 @pytest.fixture(autouse=True)
-def good(monkeypatch: pytest.MonkeyPatch) -> None:
+def required_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50")
     monkeypatch.setenv("JOBMON_JWT_SECRET_KEY", 32 * "x")
 
@@ -39,15 +39,15 @@ def test_deprecated_name_can_name_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert list_warnings() == [f"{OLD} is deprecated: rename it to {NEW}."]
 
 
-def test_new_name_counts_before_the_deprecated_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_name_overrides_the_deprecated_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OLD, "77")
     monkeypatch.setenv(NEW, "79")
     assert Settings.from_env().day_retention_days == 79
     assert list_warnings() == [f"{OLD} is ignored, because {NEW} is set: remove {OLD}."]
 
 
-def test_empty_name_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As compose sets a variable without a value."""
+def test_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a variable without a value, as compose sets it, that counts as set."""
     monkeypatch.setenv(OLD, "77")
     monkeypatch.setenv(NEW, "")
     assert Settings.from_env().day_retention_days == 77
@@ -61,11 +61,11 @@ def test_bad_value_of_a_deprecated_name_is_refused(monkeypatch: pytest.MonkeyPat
         Settings.from_env()
 
 
-def test_check_warns_and_is_fine_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_warns_of_a_deprecated_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OLD, "77")
-    done = CliRunner().invoke(main, ["check", "--json"])
-    found = [each for each in json.loads(done.stdout)["findings"] if OLD in each["message"]]
-    assert [(each["check"], each["level"]) for each in found] == [("settings", "warning")]
+    findings = json.loads(CliRunner().invoke(main, ["check", "--json"]).stdout)["findings"]
+    (finding,) = [finding for finding in findings if OLD in finding["message"]]
+    assert (finding["check"], finding["level"]) == ("settings", "warning")
 
 
 def start_web_service() -> None:
@@ -82,7 +82,7 @@ def start_actor() -> None:
 
 
 @pytest.mark.parametrize("start", [start_web_service, start_collector, start_actor])
-def test_start_logs_a_warning_for_each(
+def test_start_logs_a_warning_for_each_deprecated_name(
     start: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stop(*_: object) -> None:
@@ -92,19 +92,19 @@ def test_start_logs_a_warning_for_each(
     monkeypatch.setattr("jobmon.actor.acting.acting", stop)
     monkeypatch.setattr("jobmon.cli.hold_stop_signals", lambda: None)
     monkeypatch.setenv("JOBMON_METRICS", "off")
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # undoes what a hook does to it
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # undoes what gunicorn's hook sets
     start()
     assert "deprecated" not in caplog.text
     for name in RENAMED:
         monkeypatch.setenv(name, "5")
     start()
-    warnings = [each for each in caplog.records if each.name == "jobmon.settings"]
-    assert [each.getMessage() for each in warnings] == list_warnings()
-    assert {each.levelno for each in warnings} == {logging.WARNING}
-    assert len(warnings) == len(RENAMED)
+    records = [record for record in caplog.records if record.name == "jobmon.settings"]
+    assert [record.getMessage() for record in records] == list_warnings()
+    assert {record.levelno for record in records} == {logging.WARNING}
+    assert len(records) == len(RENAMED)
 
 
-def test_renamed_settings_are_in_the_page_and_the_new_names_exist() -> None:
+def test_the_page_of_versions_lists_the_renamed_settings() -> None:
     names = {f"JOBMON_{field.name.upper()}" for field in dataclasses.fields(Settings)}
     assert set(RENAMED.values()) <= names
     assert not set(RENAMED) & names

@@ -12,30 +12,30 @@ from jobmon.app import create_app
 from jobmon.settings import Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
-GOOD = {"MONGO_URI": "mongodb://u:hidden@db/shop", "JWT_SECRET_KEY": SECRET}
+REQUIRED = {"MONGO_URI": "mongodb://u:hidden@db/shop", "JWT_SECRET_KEY": SECRET}
 
 
-def pem(key: Any) -> str:
+def dump_public_key(key: Any) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-RSA = pem(rsa.generate_private_key(65_537, 2_048))
-EC = pem(ec.generate_private_key(ec.SECP256R1()))
+RSA_KEY = dump_public_key(rsa.generate_private_key(65_537, 2_048))
+EC_KEY = dump_public_key(ec.generate_private_key(ec.SECP256R1()))
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def read(**environment: str) -> Settings:
+def read_env(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def read_env(**environment: str) -> Settings:
         for name, value in environment.items():
             monkeypatch.setenv(f"JOBMON_{name}", value)
         return Settings.from_env()
 
-    return read
+    return read_env
 
 
-def test_settings_with_only_the_required_two_use_defaults(read: Any) -> None:
-    settings = read(**GOOD)
-    assert settings == Settings(mongo_uri=GOOD["MONGO_URI"], jwt_secret_key=SECRET)
+def test_settings_with_only_the_required_variables_use_defaults(read_env: Any) -> None:
+    settings = read_env(**REQUIRED)
+    assert settings == Settings(mongo_uri=REQUIRED["MONGO_URI"], jwt_secret_key=SECRET)
     assert settings.jobs_collection == "jobs"
     assert settings.attempts_collection == "job_attempts"
     assert settings.stats_ttl_ms == 2_000
@@ -43,9 +43,9 @@ def test_settings_with_only_the_required_two_use_defaults(read: Any) -> None:
     assert settings.role_permissions == {"admin": {"ADMIN_DASHBOARD"}}
 
 
-def test_settings_read_every_variable(read: Any) -> None:
-    settings = read(
-        **GOOD,
+def test_variables_set_the_settings_with_their_names(read_env: Any) -> None:
+    settings = read_env(
+        **REQUIRED,
         JOBS_COLLECTION="tasks",
         ATTEMPTS_COLLECTION="tries",
         STATS_TTL_MS="0",
@@ -61,7 +61,7 @@ def test_settings_read_every_variable(read: Any) -> None:
         REDACT_KEYS="a,b",
         RATE_LIMIT="10/second;600/minute",
         RATE_LIMIT_PER_ADDRESS="5/second",
-        RATE_LIMIT_STORAGE_URI="memory://",
+        RATE_LIMIT_STORAGE_URI="redis://cache",
         THREADS="3",
         ROLLUP_DB="rollups",
         STATE_DB="lasting",
@@ -82,7 +82,7 @@ def test_settings_read_every_variable(read: Any) -> None:
         ATTEMPT_STATUS_NAMES="ok=succeeded",
     )
     assert settings == Settings(
-        mongo_uri=GOOD["MONGO_URI"],
+        mongo_uri=REQUIRED["MONGO_URI"],
         jobs_collection="tasks",
         attempts_collection="tries",
         stats_ttl_ms=0,
@@ -99,6 +99,7 @@ def test_settings_read_every_variable(read: Any) -> None:
         redact_keys=("a", "b"),
         rate_limit="10/second;600/minute",
         rate_limit_per_address="5/second",
+        rate_limit_storage_uri="redis://cache",
         threads=3,
         rollup_db="rollups",
         state_db="lasting",
@@ -189,58 +190,59 @@ def test_settings_read_every_variable(read: Any) -> None:
     ],
 )
 def test_settings_with_a_bad_value_are_refused_by_name_without_the_value(
-    read: Any, name: str, value: str
+    read_env: Any, name: str, value: str
 ) -> None:
-    with pytest.raises(SettingsError) as refused:
-        read(**GOOD | {name: value})
-    assert f"JOBMON_{name}" in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert "hidden" not in str(refused.value)
+    with pytest.raises(SettingsError) as caught:
+        read_env(**REQUIRED | {name: value})
+    assert f"JOBMON_{name}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
-def test_empty_settings_of_documents_count_as_not_set(read: Any, tmp_path: Path) -> None:
+def test_empty_settings_of_documents_count_as_not_set(read_env: Any, tmp_path: Path) -> None:
     """Catches an error about a variable without a value, as compose sets it."""
-    assert read(**GOOD, PROFILE="", QUEUES="", RULES="").profile == "jobmon"
+    assert read_env(**REQUIRED, PROFILE="", QUEUES="", RULES="").profile == "jobmon"
     queues = tmp_path / "queues.toml"
     queues.write_text("[mails]")
-    assert read(QUEUES=str(queues)).queues == str(queues)
-    assert read(QUEUES="", PROFILE="agenda", ATTEMPTS_COLLECTION="").profile == "agenda"
+    assert read_env(QUEUES=str(queues)).queues == str(queues)
+    assert read_env(QUEUES="", PROFILE="agenda", ATTEMPTS_COLLECTION="").profile == "agenda"
 
 
-def test_roles_with_commas_and_equals_signs_are_given_as_json(read: Any) -> None:
+def test_roles_with_commas_and_equals_signs_can_be_set_as_json(read_env: Any) -> None:
     """Catches an LDAP group whose name the form with commas would split."""
     group = "CN=ops,OU=groups+x"
     permissions = f'{{"{group}": ["ADMIN_DASHBOARD", "JOBS_RETRY"], "guests": []}}'
-    assert read(**GOOD, ROLE_PERMISSIONS=permissions).role_permissions == {
+    assert read_env(**REQUIRED, ROLE_PERMISSIONS=permissions).role_permissions == {
         "admin": {"ADMIN_DASHBOARD"},
         group: {"ADMIN_DASHBOARD", "JOBS_RETRY"},
         "guests": frozenset(),
     }
 
 
-def test_path_prefix_of_the_root_differs_from_none(read: Any) -> None:
-    """A trusted proxy's header may choose the prefix only if the setting is missing."""
+def test_path_prefix_of_the_root_differs_from_none(read_env: Any) -> None:
+    """Catches a root prefix that counts as not set: then a proxy's header may choose the prefix."""
     prefixes = {"/": "", "/jobs.v2": "/jobs.v2", "/a-b/c_d~/..e/": "/a-b/c_d~/..e"}
-    assert {value: read(**GOOD, PATH_PREFIX=value).path_prefix for value in prefixes} == prefixes
-    assert read(PATH_PREFIX="").path_prefix is None
+    read = {value: read_env(**REQUIRED, PATH_PREFIX=value).path_prefix for value in prefixes}
+    assert read == prefixes
+    assert read_env(PATH_PREFIX="").path_prefix is None
 
 
 @pytest.mark.parametrize(
     ("profile", "collection"),
     [("agenda", "agendaJobs"), ("celery", "celery_taskmeta"), ("jobmon", "jobs")],
 )
-def test_profile_sets_the_default_collection(read: Any, profile: str, collection: str) -> None:
-    assert read(**GOOD, PROFILE=profile).jobs_collection == collection
-    assert read(PROFILE=profile, JOBS_COLLECTION="tasks").jobs_collection == "tasks"
+def test_profile_sets_the_default_collection(read_env: Any, profile: str, collection: str) -> None:
+    assert read_env(**REQUIRED, PROFILE=profile).jobs_collection == collection
+    assert read_env(PROFILE=profile, JOBS_COLLECTION="tasks").jobs_collection == "tasks"
 
 
-def test_mapping_with_an_unknown_name_lists_the_known_ones(read: Any) -> None:
+def test_mapping_with_an_unknown_name_lists_the_known_ones(read_env: Any) -> None:
     with pytest.raises(
         SettingsError, match=r"JOBMON_JOB_FIELDS: Unknown: color\. Known: jobId, type,"
     ):
-        read(**GOOD, JOB_FIELDS="color=colour")
+        read_env(**REQUIRED, JOB_FIELDS="color=colour")
     with pytest.raises(SettingsError, match=r"Unknown: finished\..* queued, leased,"):
-        read(JOB_FIELDS="", STATUS_NAMES="done=finished")
+        read_env(JOB_FIELDS="", STATUS_NAMES="done=finished")
 
 
 @pytest.mark.parametrize(
@@ -269,10 +271,10 @@ def test_mapping_with_an_unknown_name_lists_the_known_ones(read: Any) -> None:
     ],
 )
 def test_mapping_that_contradicts_itself_is_refused_by_name(
-    read: Any, mapping: dict[str, str], message: str
+    read_env: Any, mapping: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=f"JOBMON_.*{message}"):
-        read(**GOOD, **mapping)
+        read_env(**REQUIRED, **mapping)
 
 
 @pytest.mark.parametrize(
@@ -289,18 +291,16 @@ def test_mapping_that_contradicts_itself_is_refused_by_name(
     ],
 )
 def test_mapping_with_shared_paths_that_make_sense_is_accepted(
-    read: Any, mapping: dict[str, str]
+    read_env: Any, mapping: dict[str, str]
 ) -> None:
-    read(**GOOD, **mapping)
+    read_env(**REQUIRED, **mapping)
 
 
-def test_settings_for_init_need_only_the_mapping(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_settings_for_init_need_only_the_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBMON_PROFILE", "agenda")
     monkeypatch.setenv("JOBMON_JOB_FIELDS", "createdBy=data.userId")
-    watched = Settings.for_init("mongodb://db/shop")
-    assert watched == Settings(
+    settings = Settings.for_init("mongodb://db/shop")
+    assert settings == Settings(
         mongo_uri="mongodb://db/shop",
         profile="agenda",
         jobs_collection="agendaJobs",
@@ -319,74 +319,74 @@ def test_settings_for_init_refuse_a_secret_that_is_too_short(
         Settings.for_init("mongodb://db/shop")
 
 
-def test_settings_without_a_database_are_refused_by_name(read: Any) -> None:
+def test_settings_without_a_database_are_refused_by_name(read_env: Any) -> None:
     with pytest.raises(SettingsError, match="JOBMON_MONGO_URI"):
-        read(JWT_SECRET_KEY=SECRET)
+        read_env(JWT_SECRET_KEY=SECRET)
 
 
-def test_settings_with_several_errors_list_all_of_them(read: Any) -> None:
+def test_settings_with_several_errors_list_all_of_them(read_env: Any) -> None:
     with pytest.raises(SettingsError, match=r"JOBMON_STATS_TTL_MS.*JOBMON_LOG_LEVEL"):
-        read(**GOOD, STATS_TTL_MS="x", LOG_LEVEL="x")
+        read_env(**REQUIRED, STATS_TTL_MS="x", LOG_LEVEL="x")
 
 
 @pytest.mark.parametrize(
     "sources",
     [
         {},
-        {"JWT_SECRET_KEY": SECRET, "JWT_PUBLIC_KEY": RSA},
-        {"JWT_PUBLIC_KEY": RSA, "JWT_JWKS_URL": "https://id/keys"},
+        {"JWT_SECRET_KEY": SECRET, "JWT_PUBLIC_KEY": RSA_KEY},
+        {"JWT_PUBLIC_KEY": RSA_KEY, "JWT_JWKS_URL": "https://id/keys"},
     ],
 )
-def test_settings_need_exactly_one_source_of_keys(read: Any, sources: dict[str, str]) -> None:
+def test_settings_need_exactly_one_source_of_keys(read_env: Any, sources: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="exactly one of JOBMON_JWT_SECRET_KEY"):
-        read(MONGO_URI="mongodb://db", **sources)
+        read_env(MONGO_URI="mongodb://db", **sources)
 
 
 @pytest.mark.parametrize(
     ("source", "algorithm", "expected"),
     [
         ({"JWT_SECRET_KEY": SECRET}, None, "HS256"),
-        ({"JWT_PUBLIC_KEY": RSA}, None, "RS256"),
-        ({"JWT_PUBLIC_KEY": EC}, "ES256", "ES256"),
+        ({"JWT_PUBLIC_KEY": RSA_KEY}, None, "RS256"),
+        ({"JWT_PUBLIC_KEY": EC_KEY}, "ES256", "ES256"),
         ({"JWT_JWKS_URL": "https://id/keys"}, None, "RS256"),
     ],
 )
-def test_algorithm_defaults_to_one_for_the_source_of_keys(
-    read: Any, source: dict[str, str], algorithm: str | None, expected: str
+def test_the_default_algorithm_depends_on_the_source_of_keys(
+    read_env: Any, source: dict[str, str], algorithm: str | None, expected: str
 ) -> None:
-    more = {"JWT_ALGORITHM": algorithm} if algorithm else {}
-    assert read(MONGO_URI="mongodb://db", **source, **more).jwt_algorithm == expected
+    options = {"JWT_ALGORITHM": algorithm} if algorithm else {}
+    assert read_env(MONGO_URI="mongodb://db", **source, **options).jwt_algorithm == expected
 
 
 @pytest.mark.parametrize(
     ("source", "algorithm"),
     [
-        ({"JWT_PUBLIC_KEY": RSA}, "HS256"),
-        ({"JWT_PUBLIC_KEY": RSA}, "ES256"),
+        ({"JWT_PUBLIC_KEY": RSA_KEY}, "HS256"),
+        ({"JWT_PUBLIC_KEY": RSA_KEY}, "ES256"),
         ({"JWT_PUBLIC_KEY": "-----BEGIN PUBLIC KEY-----"}, "RS256"),
         ({"JWT_JWKS_URL": "https://id/keys"}, "HS256"),
         ({"JWT_JWKS_URL": "file:///etc/passwd"}, "RS256"),
     ],
 )
 def test_algorithm_that_does_not_match_the_key_is_refused(
-    read: Any, source: dict[str, str], algorithm: str
+    read_env: Any, source: dict[str, str], algorithm: str
 ) -> None:
     with pytest.raises(SettingsError, match="JOBMON_JWT_"):
-        read(MONGO_URI="mongodb://db", JWT_ALGORITHM=algorithm, **source)
+        read_env(MONGO_URI="mongodb://db", JWT_ALGORITHM=algorithm, **source)
 
 
-def test_public_key_that_is_too_short_is_refused(read: Any) -> None:
-    short = pem(rsa.generate_private_key(65_537, 1_024))
+def test_public_key_that_is_too_short_is_refused(read_env: Any) -> None:
+    short = dump_public_key(rsa.generate_private_key(65_537, 1_024))
     for algorithm in ("RS256", "PS512"):
         with pytest.raises(
             SettingsError, match=f"JOBMON_JWT_PUBLIC_KEY: too short for {algorithm}"
         ):
-            read(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=short, JWT_ALGORITHM=algorithm)
+            read_env(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=short, JWT_ALGORITHM=algorithm)
 
 
-def test_public_key_with_escaped_line_ends_is_accepted(read: Any) -> None:
-    escaped = RSA.replace("\n", "\\n")
-    assert read(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=escaped).jwt_public_key == RSA
+def test_public_key_with_escaped_line_ends_is_accepted(read_env: Any) -> None:
+    escaped = RSA_KEY.replace("\n", "\\n")
+    assert read_env(MONGO_URI="mongodb://db", JWT_PUBLIC_KEY=escaped).jwt_public_key == RSA_KEY
 
 
 def test_settings_are_frozen_and_their_repr_hides_secrets() -> None:
@@ -400,9 +400,9 @@ def test_create_app_with_a_bad_setting_exits_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", "nonsense")
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as caught:
         create_app()
-    assert stopped.value.code == 3  # gunicorn does not start the worker again
+    assert caught.value.code == 3  # gunicorn does not start the worker again
     printed = capsys.readouterr().err
     assert printed.startswith("jobmon: JOBMON_MONGO_URI")
     assert printed.count("\n") == 1
@@ -416,8 +416,8 @@ def test_create_app_with_a_bad_setting_exits_with_one_line(
         (" attempts, priority,attempts", ("attempts", "priority")),
     ],
 )
-def test_filters_name_the_optional_indexes(read: Any, text: str, filters: tuple[str, ...]) -> None:
-    assert read(**GOOD).filters == ("attempts", "finished")
-    assert read(**GOOD, FILTERS=text).filters == filters
+def test_filters_name_optional_indexes(read_env: Any, text: str, filters: tuple[str, ...]) -> None:
+    assert read_env(**REQUIRED).filters == ("attempts", "finished")
+    assert read_env(**REQUIRED, FILTERS=text).filters == filters
     with pytest.raises(SettingsError, match="JOBMON_FILTERS: Unknown: owner"):
-        read(**GOOD, FILTERS="attempts,owner")
+        read_env(**REQUIRED, FILTERS="attempts,owner")

@@ -14,7 +14,7 @@ URI = "mongodb://db/shop"
 LOGS = "https://logs.example/?q={jobId}"
 
 
-def fill(template: str, **values: Any) -> str:
+def fill_link(template: str, **values: Any) -> str:
     (link,) = make_links({"Link": template})
     return link.fill(lambda name: values.get(name.replace(".", "_")))
 
@@ -78,10 +78,10 @@ def test_links_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
         ("https://logs.example/" + "a" * 2_000, "Longer than 2,000"),
     ],
 )
-def test_a_template_that_is_no_plain_address_is_refused(template: str, message: str) -> None:
-    with pytest.raises(ValidationError, match="Link: ") as refused:
+def test_a_template_that_is_not_an_allowed_address_is_refused(template: str, message: str) -> None:
+    with pytest.raises(ValidationError, match="Link: ") as caught:
         make_links({"Link": template})
-    assert message in str(refused.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_template_that_is_no_plain_address_is_refused(template: str, message: 
         (f"={LOGS}", "The name of a link"),
         (f"{'a' * 41}={LOGS}", "The name of a link"),
         (f"A={LOGS},B=javascript:alert(1)", "B: Not an address"),
-        (",".join(f"A{number}={LOGS}" for number in range(11)), "More than 10 links"),
+        (",".join(f"A{index}={LOGS}" for index in range(11)), "More than 10 links"),
     ],
 )
 def test_a_list_of_links_with_a_mistake_is_refused(text: str, message: str) -> None:
@@ -116,7 +116,7 @@ def test_a_list_of_links_with_a_mistake_is_refused(text: str, message: str) -> N
     ],
 )
 def test_a_value_stays_one_part_of_the_address(value: Any, encoded: str) -> None:
-    assert fill("https://logs.example/?q={jobId}&z=1", jobId=value) == (
+    assert fill_link("https://logs.example/?q={jobId}&z=1", jobId=value) == (
         f"https://logs.example/?q={encoded}&z=1"
     )
 
@@ -138,20 +138,20 @@ def test_a_value_stays_one_part_of_the_address(value: Any, encoded: str) -> None
         ("https://user:[redacted]@host", "redaction hides payload.a"),
     ],
 )
-def test_a_value_that_is_no_part_of_an_address_gives_a_reason(value: Any, reason: str) -> None:
+def test_a_value_that_cannot_be_in_an_address_gives_a_reason(value: Any, reason: str) -> None:
     with pytest.raises(NoLinkError, match=reason.replace("[", r"\[")):
-        fill("https://logs.example/?q={payload.a}", payload_a=value)
+        fill_link("https://logs.example/?q={payload.a}", payload_a=value)
 
 
 @pytest.mark.parametrize("value", [".", "..", "../admin", "a/../../b", "..\\a", "%2e%2e"])
 def test_a_value_cannot_lead_to_another_path(value: str) -> None:
-    inside = "https://logs.example/jobs/{jobId}/delete"
-    if value == "%2e%2e":  # encoded once more, it is a name
-        assert fill(inside, jobId=value) == "https://logs.example/jobs/%252e%252e/delete"
+    template = "https://logs.example/jobs/{jobId}/delete"
+    if value == "%2e%2e":  # encoded again, it is a plain name
+        assert fill_link(template, jobId=value) == "https://logs.example/jobs/%252e%252e/delete"
         return
     with pytest.raises(NoLinkError, match="another path"):
-        fill(inside, jobId=value)
-    assert "?q=" in fill("https://logs.example/?q={jobId}", jobId=value)  # harmless in a query
+        fill_link(template, jobId=value)
+    assert "?q=" in fill_link("https://logs.example/?q={jobId}", jobId=value)  # harmless in a query
 
 
 def test_a_field_that_redaction_hides_is_refused() -> None:
@@ -169,14 +169,11 @@ def test_each_queue_has_its_own_links_and_environment(tmp_path: Path) -> None:
     )
     default = LinkTemplate(name="Logs", template=LOGS)
     settings = Settings(
-        mongo_uri=URI,
-        queues=str(tmp_path / "queues.toml"),
-        links=(default,),
-        environment="PROD",
+        mongo_uri=URI, queues=str(tmp_path / "queues.toml"), links=(default,), environment="PROD"
     )
-    found = {queue.queue: (queue.environment, queue.links) for queue in load_queues(settings)}
+    by_queue = {queue.queue: (queue.environment, queue.links) for queue in load_queues(settings)}
     runs = LinkTemplate(name="Runs", template="https://runs.example/{queue}/{id}")
-    assert found == {"a": ("EU", (runs,)), "b": ("PROD", (default,)), "c": ("PROD", ())}
+    assert by_queue == {"a": ("EU", (runs,)), "b": ("PROD", (default,)), "c": ("PROD", ())}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Patterns of names: catches one that means something else in another file or in Prometheus."""
+"""Patterns of names: catches one that matches other names in Prometheus than in jobmon."""
 
 import re
 
@@ -8,7 +8,7 @@ from jobmon.settings.name_patterns import matches_any, pattern_regex
 
 
 @pytest.mark.parametrize(
-    ("pattern", "matching", "others"),
+    ("pattern", "matching", "different"),
     [
         ("mail", ["mail"], ["mails", "xmail", "Mail", ""]),
         ("mail.*", ["mail.", "mail.a", "mail.a\nb"], ["mail", "mailXa"]),
@@ -17,11 +17,11 @@ from jobmon.settings.name_patterns import matches_any, pattern_regex
         ("*", ["", "a b"], []),
     ],
 )
-def test_a_pattern_is_a_whole_name_with_only_two_wildcards(
-    pattern: str, matching: list[str], others: list[str]
+def test_a_pattern_matches_whole_names_with_two_wildcards(
+    pattern: str, matching: list[str], different: list[str]
 ) -> None:
     regex = re.compile(pattern_regex(pattern), re.DOTALL)
-    for name in matching + others:
+    for name in matching + different:
         assert matches_any(name, ["other", pattern]) is (name in matching)
         assert bool(regex.fullmatch(name)) is (name in matching)
     assert not matches_any("mail", [])

@@ -1,4 +1,4 @@
-"""The file of queues: catches a mistake without its line, and settings of another queue."""
+"""The file of queues: catches a mistake without its line, and a queue with another's settings."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queue
 from jobmon.settings.queues import queues_schema
 from jobmon.settings.rules import Rules
 
-HOME = "mongodb://home/app"
+DEFAULT_URI = "mongodb://home/app"
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,18 +21,18 @@ def load(tmp_path: Path) -> Any:
     def load(text: str, **values: Any) -> tuple[Settings, ...]:
         path = tmp_path / "queues.toml"
         path.write_text(text)
-        return load_queues(Settings(mongo_uri=HOME, queues=str(path), **values))
+        return load_queues(Settings(mongo_uri=DEFAULT_URI, queues=str(path), **values))
 
     return load
 
 
 def test_without_a_file_the_settings_describe_the_only_queue() -> None:
-    settings = Settings(mongo_uri=HOME)
+    settings = Settings(mongo_uri=DEFAULT_URI)
     assert load_queues(settings) == (settings,)
     assert settings.queue == "default"
 
 
-def test_queues_have_their_own_mapping_and_share_the_rest(
+def test_queues_have_their_own_mapping_and_share_other_settings(
     load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PAYOUTS_URI", "mongodb://u:hidden@db2/shop")
@@ -50,7 +50,7 @@ def test_queues_have_their_own_mapping_and_share_the_rest(
         query_timeout_ms=700,
     )
     mails, payouts = queues
-    assert (mails.queue, mails.mongo_uri, mails.jobs_collection) == ("mails", HOME, "jobs")
+    assert (mails.queue, mails.mongo_uri, mails.jobs_collection) == ("mails", DEFAULT_URI, "jobs")
     assert (mails.profile, mails.permission, mails.owners) == ("jobmon", ADMIN_DASHBOARD, True)
     assert (payouts.queue, payouts.mongo_uri) == ("payouts", "mongodb://u:hidden@db2/shop")
     assert (payouts.profile, payouts.jobs_collection) == ("agenda", "payoutJobs")
@@ -64,8 +64,9 @@ def test_each_queue_has_its_own_thresholds(load: Any) -> None:
     rules = Rules(backlog_growth=2, by_queue=(("pay*", strict),))
     queues = load("[mails]\n[payouts]\nprofile = 'agenda'", rules=rules)
     assert [queue.rules for queue in queues] == [Rules(backlog_growth=2), strict]
-    (only,) = load_queues(Settings(mongo_uri=HOME, rules=replace(rules, by_queue=(("*", strict),))))
-    assert only.rules == strict
+    rules = replace(rules, by_queue=(("*", strict),))
+    (queue,) = load_queues(Settings(mongo_uri=DEFAULT_URI, rules=rules))
+    assert queue.rules == strict
 
 
 def test_each_of_several_collections_is_a_queue(load: Any) -> None:
@@ -77,8 +78,8 @@ def test_each_of_several_collections_is_a_queue(load: Any) -> None:
 
 
 def test_the_path_of_a_profile_is_relative_to_the_file(load: Any, tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text('extends = "jobmon"\ncollection = "work"')
-    (queue,) = load('[mails]\nprofile = "own.toml"')
+    (tmp_path / "custom.toml").write_text('extends = "jobmon"\ncollection = "work"')
+    (queue,) = load('[mails]\nprofile = "custom.toml"')
     assert queue.jobs_collection == "work"
 
 
@@ -105,16 +106,16 @@ def test_the_path_of_a_profile_is_relative_to_the_file(load: Any, tmp_path: Path
     ],
 )
 def test_a_mistake_is_reported_with_its_line(load: Any, text: str, message: str) -> None:
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as caught:
         load(text)
-    assert message in str(refused.value)
-    assert str(refused.value).startswith("JOBMON_QUEUES: ")
-    assert "hidden" not in str(refused.value)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("JOBMON_QUEUES: ")
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named() -> None:
     with pytest.raises(SettingsError, match=r"JOBMON_QUEUES: /gone\.toml cannot be read: No such"):
-        load_queues(Settings(mongo_uri=HOME, queues="/gone.toml"))
+        load_queues(Settings(mongo_uri=DEFAULT_URI, queues="/gone.toml"))
 
 
 def test_roles_may_have_several_permissions_of_queues(load: Any) -> None:
@@ -128,7 +129,7 @@ def test_settings_of_one_queue_are_refused_with_a_file_of_queues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     environment = {
-        "MONGO_URI": HOME,
+        "MONGO_URI": DEFAULT_URI,
         "JWT_SECRET_KEY": "0123456789abcdef0123456789abcdef",
         "QUEUES": "queues.toml",
         "ROLE_PERMISSIONS": "payroll=PAYOUTS,chief=PAYOUTS+ADMIN_DASHBOARD",

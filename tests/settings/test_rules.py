@@ -1,4 +1,4 @@
-"""The file of thresholds: catches a threshold of another type or queue, and a hidden mistake."""
+"""The file of thresholds: catches a threshold of another type or queue, and an ignored mistake."""
 
 import json
 from datetime import timedelta
@@ -11,7 +11,7 @@ from jobmon.settings import Settings, SettingsError
 from jobmon.settings.rules import Rules, Thresholds, load_rules, rules_schema
 
 ROOT = Path(__file__).parents[2]
-FILE = """
+RULES = """
 failure_rate = 0.3
 backlog_growth_jobs = 500
 
@@ -27,20 +27,20 @@ oldest_due_minutes = 90
 """
 
 
-def write(tmp_path: Path, text: str) -> str:
+def write_rules(tmp_path: Path, text: str) -> str:
     file = tmp_path / "rules.toml"
     file.write_text(text)
     return str(file)
 
 
 def test_types_have_the_thresholds_of_the_first_pattern_that_matches(tmp_path: Path) -> None:
-    rules = load_rules(write(tmp_path, FILE))
+    rules = load_rules(write_rules(tmp_path, RULES))
     assert (rules.backlog_growth, rules.backlog_growth_jobs) == (1.2, 500)
     assert rules.for_type("mail") == Thresholds(failure_rate=0.3)
     report = Thresholds(failure_rate=0.3, stalled_after=timedelta(hours=1), dead_per_hour=10)
     assert rules.for_type("report.weekly") == rules.for_type("report.daily") == report
     assert rules.for_type("abc").oldest_due == timedelta(minutes=90)
-    for name in ("report", "reportXdaily", "ac", "abbc", "xabc"):  # a pattern is the whole name
+    for name in ("report", "reportXdaily", "ac", "abbc", "xabc"):  # a pattern matches whole names
         assert rules.for_type(name) == rules.thresholds
     assert rules.restrict("report.x") == Rules(thresholds=report, backlog_growth_jobs=500)
 
@@ -58,7 +58,7 @@ dead_per_hour = 50
 [queues."mail.*"]
 oldest_due_minutes = 5
 """
-    rules = load_rules(write(tmp_path, FILE + queues))
+    rules = load_rules(write_rules(tmp_path, RULES + queues))
     payouts, mails = rules.for_queue("payouts"), rules.for_queue("mail.jobs")
     assert (payouts.backlog_growth, payouts.backlog_growth_jobs) == (3, 500)
     assert payouts.thresholds == Thresholds(failure_rate=0.3, dead_per_hour=5)
@@ -67,7 +67,7 @@ oldest_due_minutes = 5
     assert mails.thresholds.oldest_due == timedelta(minutes=5)
     assert mails.for_type("report.a").stalled_after == timedelta(hours=1)
     assert payouts.by_queue == mails.by_queue == ()
-    assert rules.for_queue("mail") == load_rules(write(tmp_path, FILE))
+    assert rules.for_queue("mail") == load_rules(write_rules(tmp_path, RULES))
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ oldest_due_minutes = 5
     ],
 )
 def test_mistakes_are_reported_with_line_and_key(tmp_path: Path, text: str, expected: str) -> None:
-    file = write(tmp_path, text)
+    file = write_rules(tmp_path, text)
     with pytest.raises(SettingsError) as raised:
         load_rules(file)
     assert str(raised.value).startswith(f"JOBMON_RULES: {file}, ")
     assert expected in str(raised.value)
-    misplaced = "before the first [table]" in str(raised.value)
-    assert misplaced == ("unknown;" in expected and expected.startswith("line 2: types."))
+    is_misplaced = "before the first [table]" in str(raised.value)
+    assert is_misplaced == ("unknown;" in expected and expected.startswith("line 2: types."))
 
 
 def test_settings_have_the_rules_of_the_file(
@@ -107,7 +107,7 @@ def test_settings_have_the_rules_of_the_file(
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI", "mongodb://localhost/shop")
     assert Settings.from_env(require_keys=False).rules == Rules()
-    file = write(tmp_path, FILE)
+    file = write_rules(tmp_path, RULES)
     monkeypatch.setenv("JOBMON_RULES", file)
     assert Settings.from_env(require_keys=False).rules == load_rules(file)
     monkeypatch.setenv("JOBMON_RULES", str(tmp_path / "other.toml"))

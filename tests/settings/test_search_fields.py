@@ -11,7 +11,7 @@ from jobmon.settings import Settings, SettingsError, load_queues
 URI = "mongodb://db/shop"
 
 
-def make(*fields: str, **settings: Any) -> Settings:
+def make_settings(*fields: str, **settings: Any) -> Settings:
     return Settings(mongo_uri=URI, search_fields=fields, **settings)
 
 
@@ -37,7 +37,7 @@ def test_search_fields_are_read_from_the_environment(monkeypatch: pytest.MonkeyP
 def test_a_field_has_the_path_of_the_documents(
     settings: dict[str, Any], name: str, path: str
 ) -> None:
-    assert make(name, **settings).find_search_paths() == {name: path}
+    assert make_settings(name, **settings).find_search_paths() == {name: path}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_field_that_redaction_hides_is_refused(name: str, key: str) -> None:
     keys = (*Settings.redact_keys, "mine")
     message = f"JOBMON_SEARCH_FIELDS: {name} cannot be searched: redaction hides the values of "
     with pytest.raises(SettingsError, match=message + key):
-        make(name, redact_keys=keys)
+        make_settings(name, redact_keys=keys)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_field_that_no_index_can_have_is_refused(
     fields: tuple[str, ...], settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        make(*fields, **settings)
+        make_settings(*fields, **settings)
 
 
 def test_the_service_does_not_start_with_a_hidden_field(

@@ -1,4 +1,4 @@
-"""Settings in files: catches a value with the line end of its file, a file that is ignored, and a
+"""Settings in files: catches a value that keeps the line end of its file, an ignored file, and a
 message that shows a secret."""
 
 import dataclasses
@@ -17,50 +17,50 @@ URI = "mongodb://u:hidden@db/shop"
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def write(**contents: str | bytes) -> None:
+def set_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def set_files(**contents: str | bytes) -> None:
         """Set each `NAME_FILE` to a new file with this content."""
         for name, content in contents.items():
             path = tmp_path / name.lower()
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
             monkeypatch.setenv(f"{name}_FILE", str(path))
 
-    return write
+    return set_files
 
 
-def test_settings_are_read_from_files_without_their_line_ends(write: Any) -> None:
-    write(JOBMON_MONGO_URI=f"{URI}\n", JOBMON_JWT_SECRET_KEY=f" {SECRET}\r\n")
-    write(JOBMON_ROLLUP_URI=URI, JOBMON_RATE_LIMIT_STORAGE_URI="redis://:hidden@cache")
+def test_settings_are_read_from_files_without_their_line_ends(set_files: Any) -> None:
+    set_files(JOBMON_MONGO_URI=f"{URI}\n", JOBMON_JWT_SECRET_KEY=f" {SECRET}\r\n")
+    set_files(JOBMON_ROLLUP_URI=URI, JOBMON_RATE_LIMIT_STORAGE_URI="redis://:hidden@cache")
     settings = Settings.from_env()
     assert (settings.mongo_uri, settings.jwt_secret_key) == (URI, SECRET)
     assert (settings.rollup_uri, settings.rate_limit_storage_uri) == (URI, "redis://:hidden@cache")
 
 
-def test_every_secret_setting_can_be_in_a_file(write: Any) -> None:
+def test_every_secret_setting_can_be_in_a_file(set_files: Any) -> None:
     """Catches a secret that is read in another way than the others."""
-    write(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET, JOBMON_OIDC_CLIENT_SECRET=SECRET)
-    write(JOBMON_OIDC_ISSUER="https://id.example", JOBMON_OIDC_CLIENT_ID="jobmon")
+    set_files(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET, JOBMON_OIDC_CLIENT_SECRET=SECRET)
+    set_files(JOBMON_OIDC_ISSUER="https://id.example", JOBMON_OIDC_CLIENT_ID="jobmon")
     secrets = [field.name for field in dataclasses.fields(Settings) if not field.repr]
     assert {"mongo_uri", "jwt_secret_key", "actor_mongo_uri"} <= set(secrets)
     for name in secrets:
         value = URI if name.endswith(("uri", "urls")) else SECRET
-        write(**{f"JOBMON_{name.upper()}": value})
-        read = getattr(Settings.from_env(), name)
-        assert (read[0].url if name == "notify_urls" else read) == value
+        set_files(**{f"JOBMON_{name.upper()}": value})
+        setting = getattr(Settings.from_env(), name)
+        assert (setting[0].url if name == "notify_urls" else setting) == value
 
 
-def test_file_of_a_bad_value_is_refused_like_the_value(write: Any) -> None:
-    write(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY="hidden, and too short")
+def test_a_bad_value_in_a_file_is_refused_like_one_in_a_variable(set_files: Any) -> None:
+    set_files(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY="hidden, and too short")
     with pytest.raises(SettingsError, match=r"^JOBMON_JWT_SECRET_KEY: Shorter than 32 bytes\.$"):
         Settings.from_env()
 
 
 def test_files_that_cannot_be_read_are_all_named(
-    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    set_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGO_URI_FILE", str(tmp_path / "missing"))
     monkeypatch.setenv("JOBMON_ROLLUP_URI_FILE", str(tmp_path))
-    write(JOBMON_JWT_SECRET_KEY=b"\xff\xfe")
+    set_files(JOBMON_JWT_SECRET_KEY=b"\xff\xfe")
     with pytest.raises(SettingsError) as caught:
         Settings.from_env()
     assert str(caught.value).split("; ") == [
@@ -71,8 +71,8 @@ def test_files_that_cannot_be_read_are_all_named(
     ]
 
 
-def test_value_and_file_together_are_refused(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET)
+def test_a_value_and_a_file_are_refused(set_files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_files(JOBMON_MONGO_URI=URI, JOBMON_JWT_SECRET_KEY=SECRET)
     monkeypatch.setenv("JOBMON_MONGO_URI", "")  # as compose sets a variable without a value
     assert Settings.from_env().mongo_uri == URI
     monkeypatch.setenv("JOBMON_MONGO_URI", URI)
@@ -82,11 +82,11 @@ def test_value_and_file_together_are_refused(write: Any, monkeypatch: pytest.Mon
 
 
 def test_connection_string_of_a_queue_is_read_from_a_file(
-    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    set_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queues = tmp_path / "queues.toml"
     queues.write_text('[payouts]\nuri_variable = "PAYOUTS_URI"\n')
-    write(JOBMON_MONGO_URI="mongodb://own", JOBMON_JWT_SECRET_KEY=SECRET, PAYOUTS_URI=f"{URI}\n")
+    set_files(JOBMON_MONGO_URI="mongodb://a", JOBMON_JWT_SECRET_KEY=SECRET, PAYOUTS_URI=f"{URI}\n")
     monkeypatch.setenv("JOBMON_QUEUES", str(queues))
     (queue,) = load_queues(Settings.from_env())
     assert queue.mongo_uri == URI
@@ -102,23 +102,23 @@ def test_variable_without_a_file_is_read_from_the_environment(
 
 
 def test_init_reads_passwords_and_the_connection_string_from_files(
-    write: Any, monkeypatch: pytest.MonkeyPatch
+    set_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Catches a password that `jobmon init` takes only from the environment."""
-    write(JOBMON_ADMIN_MONGO_URI="mongodb://127.0.0.1:1/shop?serverSelectionTimeoutMS=50\n")
+    set_files(JOBMON_ADMIN_MONGO_URI="mongodb://127.0.0.1:1/shop?serverSelectionTimeoutMS=50\n")
     for user in ("reader", "collector", "actor"):
-        refused = CliRunner().invoke(main, ["init", f"--{user}", "someone"])
-        assert (refused.exit_code, f"--{user} needs a password" in refused.output) == (2, True)
-        write(**{f"JOBMON_{user.upper()}_PASSWORD": "a password\n"})
-        tried = CliRunner().invoke(main, ["init", f"--{user}", "someone"])
-        assert (tried.exit_code, "127.0.0.1:1 does not answer" in tried.output) == (1, True)
+        result = CliRunner().invoke(main, ["init", f"--{user}", "someone"])
+        assert (result.exit_code, f"--{user} needs a password" in result.output) == (2, True)
+        set_files(**{f"JOBMON_{user.upper()}_PASSWORD": "a password\n"})
+        result = CliRunner().invoke(main, ["init", f"--{user}", "someone"])
+        assert (result.exit_code, "127.0.0.1:1 does not answer" in result.output) == (1, True)
 
 
 def test_init_names_a_password_file_that_cannot_be_read(
-    write: Any, monkeypatch: pytest.MonkeyPatch
+    set_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(JOBMON_ADMIN_MONGO_URI="mongodb://127.0.0.1/shop")
+    set_files(JOBMON_ADMIN_MONGO_URI="mongodb://127.0.0.1/shop")
     monkeypatch.setenv("JOBMON_READER_PASSWORD_FILE", "/nowhere/password")
-    refused = CliRunner().invoke(main, ["init", "--reader", "jobmon"])
-    assert refused.exit_code == 2
-    assert "JOBMON_READER_PASSWORD_FILE: /nowhere/password cannot be read" in refused.output
+    result = CliRunner().invoke(main, ["init", "--reader", "jobmon"])
+    assert result.exit_code == 2
+    assert "JOBMON_READER_PASSWORD_FILE: /nowhere/password cannot be read" in result.output

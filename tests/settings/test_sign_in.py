@@ -1,4 +1,4 @@
-"""Settings of sign-in at an identity provider: catches a part of them that is accepted alone."""
+"""Settings of sign-in at an identity provider: catches incomplete settings that are accepted."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from jobmon.settings import Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
-GOOD = {
+REQUIRED = {
     "MONGO_URI": "mongodb://db/shop",
     "JWT_SECRET_KEY": SECRET,
     "OIDC_ISSUER": "https://id.example/realms/a",
@@ -17,21 +17,22 @@ GOOD = {
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def read(**environment: str) -> Settings:
+def read_env(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def read_env(**environment: str) -> Settings:
         if "JWT_JWKS_URL" in environment:
-            environment = {name: GOOD[name] for name in GOOD if "JWT" not in name} | environment
+            others = {name: REQUIRED[name] for name in REQUIRED if "JWT" not in name}
+            environment = others | environment
         else:
-            environment = GOOD | environment
+            environment = REQUIRED | environment
         for name, value in environment.items():
             monkeypatch.setenv(f"JOBMON_{name}", value)
         return Settings.from_env()
 
-    return read
+    return read_env
 
 
-def test_sign_in_needs_issuer_client_and_secret(read: Any) -> None:
-    settings = read()
+def test_issuer_client_and_secret_are_enough_for_sign_in(read_env: Any) -> None:
+    settings = read_env()
     assert settings.oidc_issuer == "https://id.example/realms/a"
     assert (settings.oidc_client_id, settings.oidc_client_secret) == ("jobmon", "hidden")
     assert settings.oidc_scopes == "openid profile email"
@@ -39,8 +40,8 @@ def test_sign_in_needs_issuer_client_and_secret(read: Any) -> None:
     assert "hidden" not in repr(settings)
 
 
-def test_empty_settings_count_as_not_set(read: Any) -> None:
-    settings = read(OIDC_ISSUER="", OIDC_CLIENT_ID="", OIDC_CLIENT_SECRET="")
+def test_empty_settings_count_as_not_set(read_env: Any) -> None:
+    settings = read_env(OIDC_ISSUER="", OIDC_CLIENT_ID="", OIDC_CLIENT_SECRET="")
     assert settings.oidc_issuer is settings.oidc_client_id is settings.oidc_client_secret is None
 
 
@@ -63,14 +64,14 @@ def test_empty_settings_count_as_not_set(read: Any) -> None:
     ],
 )
 def test_incomplete_settings_are_refused_by_name(
-    read: Any, environment: dict[str, str], message: str
+    read_env: Any, environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:
-        read(**environment)
+        read_env(**environment)
     assert str(caught.value).startswith(message)
     assert "hidden" not in str(caught.value)
 
 
-def test_long_client_secret_is_enough_to_sign_sessions(read: Any) -> None:
-    settings = read(JWT_JWKS_URL="https://id.example/keys", OIDC_CLIENT_SECRET=SECRET)
+def test_long_client_secret_is_enough_to_sign_sessions(read_env: Any) -> None:
+    settings = read_env(JWT_JWKS_URL="https://id.example/keys", OIDC_CLIENT_SECRET=SECRET)
     assert (settings.jwt_secret_key, settings.oidc_client_secret) == (None, SECRET)

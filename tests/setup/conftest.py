@@ -1,4 +1,4 @@
-"""Databases of other tests are on the same server; a search for jobs must not find them."""
+"""Hides databases of other tests on the same server: a search for jobs must not find them."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ _list_all = MongoClient.list_database_names
 
 
 @pytest.fixture(autouse=True)
-def _list_own_databases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients list the server's own databases and those whose names begin as the test's."""
+def _hide_other_databases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients list only system databases, and databases whose name begins as the test's."""
     if "database" not in request.fixturenames:
         return
     starts = (request.getfixturevalue("database").name, "admin", "config", "local")
 
-    def list_own(client: MongoClient[Any], *arguments: Any, **options: Any) -> list[str]:
+    def list_visible(client: MongoClient[Any], *arguments: Any, **options: Any) -> list[str]:
         names = _list_all(client, *arguments, **options)
         return [name for name in names if name.startswith(starts)]
 
-    monkeypatch.setattr(MongoClient, "list_database_names", list_own)
+    monkeypatch.setattr(MongoClient, "list_database_names", list_visible)

@@ -1,5 +1,5 @@
-"""What `jobmon check` reports about actions: catches an actor that is missed, or reported where
-actions are switched off, and a web service that has the actor's connection string.
+"""What `jobmon check` reports about actions: catches a missing actor that is not reported, a report
+although actions are off, and a web service that has the actor's connection string.
 
 `test_users.py` has the checks of users."""
 
@@ -40,7 +40,7 @@ def check(settings: Settings, mongo: MongoClient[dict[str, Any]]) -> list[Findin
 
 
 def set_lease(settings: Settings, mongo: MongoClient[dict[str, Any]], ended_s: int) -> None:
-    """Store the lease of an actor that ended `ended_s` seconds ago."""
+    """Store the lease of an actor that ended `ended_s` seconds ago; if negative, it is valid."""
     connection = Connection(settings, mongo)
     state = OwnDatabase(state_database(connection), connection.queue_key)
     end = {"$subtract": ["$$NOW", ended_s * 1_000]}
@@ -58,44 +58,44 @@ def test_check_of_the_actor_reports_nothing_without_actions(
 def test_check_reports_whether_an_actor_works_and_since_when_none_does(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    (never,) = check(settings, mongo)
-    assert never.level is Level.WARNING
-    assert never.message.startswith("No actor has ever worked for this queue: pages have no")
-    assert never.commands == ("jobmon actor",)
+    (finding,) = check(settings, mongo)
+    assert finding.level is Level.WARNING
+    assert finding.message.startswith("No actor has ever worked for this queue: pages have no")
+    assert finding.commands == ("jobmon actor",)
     set_lease(settings, mongo, ENDED_S)
-    (ended,) = check(settings, mongo)
-    assert (ended.level, "the last one ended 3 min 1" in ended.message) == (Level.WARNING, True)
+    (finding,) = check(settings, mongo)
+    assert (finding.level, "the last one ended 3 min 1" in finding.message) == (Level.WARNING, True)
     set_lease(settings, mongo, -ENDED_S)
-    (works,) = check(settings, mongo)
-    assert (works.level, works.message) == (Level.OK, "An actor works for this queue.")
+    (finding,) = check(settings, mongo)
+    assert (finding.level, finding.message) == (Level.OK, "An actor works for this queue.")
 
 
 def test_check_of_a_queue_without_actions_gives_the_reason(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     celery = replace(settings, profile="celery", jobs_collection="celery_taskmeta")
-    (found,) = check(celery, mongo)
-    assert (found.level, "Celery's results" in found.message) == (Level.OK, True)
+    (finding,) = check(celery, mongo)
+    assert (finding.level, "Celery's results" in finding.message) == (Level.OK, True)
 
 
-def test_check_warns_where_a_web_service_has_the_connection_string_of_the_actor(
+def test_check_warns_if_a_web_service_has_the_connection_string_of_the_actor(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     set_lease(settings, mongo, -ENDED_S)
-    both = replace(settings, actor_mongo_uri=settings.mongo_uri)
-    warned, works = check(both, mongo)
-    assert (warned.level, works.level) == (Level.WARNING, Level.OK)
-    assert warned.message.startswith("JOBMON_ACTOR_MONGO_URI is set together with the key for")
-    only_actor = replace(both, jwt_secret_key=None)
-    assert [finding.level for finding in check(only_actor, mongo)] == [Level.OK]
+    web_settings = replace(settings, actor_mongo_uri=settings.mongo_uri)
+    uri, actor = check(web_settings, mongo)
+    assert (uri.level, actor.level) == (Level.WARNING, Level.OK)
+    assert uri.message.startswith("JOBMON_ACTOR_MONGO_URI is set together with the key for")
+    actor_settings = replace(web_settings, jwt_secret_key=None)
+    assert [finding.level for finding in check(actor_settings, mongo)] == [Level.OK]
 
 
 def test_check_reports_a_connection_of_the_actor_that_does_not_work(
     settings: Settings, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    wrong = "mongodb://127.0.0.1:1/shop"
+    uri = "mongodb://127.0.0.1:1/shop"
     broken = replace(
-        settings, actor_mongo_uri=wrong, jwt_secret_key=None, server_selection_timeout_ms=50
+        settings, actor_mongo_uri=uri, jwt_secret_key=None, server_selection_timeout_ms=50
     )
     problem, _ = check(broken, mongo)
     assert problem.level is Level.PROBLEM

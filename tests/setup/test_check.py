@@ -1,5 +1,5 @@
-"""`jobmon check` on real servers: catches a finding that is missing or always there, a printed
-line that does not work, and a printed password."""
+"""`jobmon check` on real servers: catches a finding that is missing or always reported, a
+printed line that does not work, and a printed password."""
 
 import itertools
 import json
@@ -50,7 +50,7 @@ def select_one(findings: Findings, name: str, *levels: Level) -> Finding:
 
 @pytest.fixture
 def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: Make) -> Settings:
-    """For the test's own database and rollups."""
+    """Settings for the test's database and rollups."""
     uri = database_uri(mongod, database)
     return make_settings(mongo_uri=uri, rollup_db=f"{database.name}_rollups")
 
@@ -59,23 +59,23 @@ def settings(mongod: Mongod, database: Database[dict[str, Any]], make_settings: 
 def complete_queue(
     database: Database[dict[str, Any]], settings: Settings
 ) -> Database[dict[str, Any]]:
-    """A complete queue: indexes, and a job of each outcome."""
+    """A queue with indexes, and jobs that succeeded, failed and run."""
     with MongoClient[dict[str, Any]](settings.mongo_uri) as client:
         create_indexes(Connection(settings, client), unique=True)
     queue = JobQueue(database)
-    for finish in ("succeed", "fail", "work"):
-        queue.enqueue(finish, created_by="ada", max_attempts=1)
+    for outcome in ("succeed", "fail", "run"):
+        queue.enqueue(outcome, created_by="ada", max_attempts=1)
         lease = queue.lease("worker-1")
         assert lease
-        if finish == "succeed":
+        if outcome == "succeed":
             queue.report_success(lease)
-        if finish == "fail":
+        if outcome == "fail":
             queue.report_failure(lease, code="E", message="no")
     return database
 
 
-def run_check(uri: str, *options: str, **more: str) -> Result:
-    environment = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **more}
+def run_check(uri: str, *options: str, **variables: str) -> Result:
+    environment = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **variables}
     return CliRunner().invoke(main, ["check", *options], env=environment)
 
 
@@ -84,17 +84,17 @@ def test_check_of_a_complete_setup_finds_no_problem(
 ) -> None:
     with collecting(settings):
         eventually(lambda: not select(list(check_deployment(settings)), "collector"))
-        found = list(check_deployment(settings))
-    wrong = [finding for finding in found if finding.level is not Level.OK]
+        findings = list(check_deployment(settings))
+    warnings = [finding for finding in findings if finding.level is not Level.OK]
     # The tests' server has no authentication, which is reported.
-    assert [finding.check for finding in wrong] == ["rights"], wrong
-    listed = {finding.check: finding.message for finding in found}
-    assert f"MongoDB {complete_queue.client.server_info()['version']}," in listed["database"]
-    assert "replica set rs0, 1 member" in listed["database"]
-    assert "change stream" in listed["changes"]
-    assert "The statistics are" in listed["collector"]
-    assert len(select(found, "collections", Level.OK)) == 2
-    assert len(select(found, "fields", Level.OK)) == 2
+    assert [finding.check for finding in warnings] == ["rights"], warnings
+    messages = {finding.check: finding.message for finding in findings}
+    assert f"MongoDB {complete_queue.client.server_info()['version']}," in messages["database"]
+    assert "replica set rs0, 1 member" in messages["database"]
+    assert "change stream" in messages["changes"]
+    assert "The statistics are" in messages["collector"]
+    assert len(select(findings, "collections", Level.OK)) == 2
+    assert len(select(findings, "fields", Level.OK)) == 2
     complete_queue.client.drop_database(settings.rollup_db)
 
 
@@ -115,15 +115,17 @@ def test_check_json_has_level_message_and_remedy(
     complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
     result = run_check(settings.mongo_uri, "--json")
-    listed = json.loads(result.output)
+    report = json.loads(result.output)
     assert result.exit_code == 0  # warnings are no problem
-    assert listed["ok"] is True
-    levels = {finding["check"]: finding["level"] for finding in listed["findings"]}
-    assert levels["indexes"] == "ok"
-    assert levels["collector"] == "warning"
+    assert report["ok"] is True
+    findings = {finding["check"]: finding for finding in report["findings"]}
+    assert findings["indexes"]["level"] == "ok"
+    assert findings["collector"]["level"] == "warning"
+    assert findings["collector"]["message"].startswith("No collector has stored statistics")
+    assert findings["collector"]["remedy"]
 
 
-def test_check_with_a_missing_certificate_prints_one_line() -> None:
+def test_check_names_the_setting_of_a_missing_certificate() -> None:
     result = run_check("mongodb://ada:5ecret@db/shop?tls=true&tlsCAFile=/nowhere/ca.pem")
     assert result.exit_code == 1
     assert (
@@ -147,19 +149,16 @@ def test_check_with_a_bad_setting_reports_a_finding(options: tuple[str, ...]) ->
 
 @pytest.mark.parametrize(
     "uri",
-    [
-        "mongodb://ada:5ecret@127.0.0.1:1/shop",
-        "mongodb+srv://ada:5ecret@nowhere.invalid/shop",
-    ],
-    ids=["no server", "no name"],
+    ["mongodb://ada:5ecret@127.0.0.1:1/shop", "mongodb+srv://ada:5ecret@nowhere.invalid/shop"],
+    ids=["no server", "no DNS name"],
 )
-def test_check_of_an_unreachable_database_prints_one_line_without_the_password(uri: str) -> None:
+def test_check_of_an_unreachable_database_prints_one_problem_without_the_password(uri: str) -> None:
     result = run_check(uri, JOBMON_SERVER_SELECTION_TIMEOUT_MS="200")
     assert result.exit_code == 1
     assert "5ecret" not in result.output
-    listed = [line for line in result.output.splitlines() if line.startswith("problem")]
-    assert len(listed) == 1, result.output
-    assert listed[0].startswith("problem  database     The database at ")
+    problems = [line for line in result.output.splitlines() if line.startswith("problem")]
+    assert len(problems) == 1, result.output
+    assert problems[0].startswith("problem  database     The database at ")
     assert "Problems: 1. Warnings: 0." in result.output
 
 
@@ -219,9 +218,10 @@ def test_check_reports_a_time_series_collection_and_a_collation(
 def test_check_needs_no_index_on_a_field_that_no_document_has(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    """Both commands agree: `jobmon check` finds nothing missing after `jobmon init`."""
+    """Catches an index that `jobmon check` requires, but `jobmon init` does not create."""
     database.jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
-    assert len(select_one(list(check_deployment(settings)), "indexes").commands) == 1 + 4
+    _, *lines = select_one(list(check_deployment(settings)), "indexes").commands
+    assert len(lines) == 4
     environment = {"JOBMON_ADMIN_MONGO_URI": settings.mongo_uri}
     environment |= {"JOBMON_ROLLUP_DB": settings.rollup_db}
     assert CliRunner().invoke(main, ["init"], env=environment).exit_code == 0
@@ -266,12 +266,12 @@ def test_check_reports_missing_fields_and_the_consequences(
     database: Database[dict[str, Any]], settings: Settings
 ) -> None:
     database.jobs.insert_many(
-        {"job_id": str(number), "status": "leased", "createdAt": NOW, "attempts": 1}
-        for number in range(3)
+        {"job_id": job_id, "status": "leased", "createdAt": NOW, "attempts": 1}
+        for job_id in ("1", "2", "3")
     )
     database.job_attempts.insert_one({"jobId": "1", "attemptNumber": 1, "status": "running"})
-    found = select(list(check_deployment(settings)), "fields")
-    job_id, *others = (finding for finding in found if "of jobs " in finding.message)
+    findings = select(list(check_deployment(settings)), "fields")
+    job_id, *others = (finding for finding in findings if "of jobs " in finding.message)
     assert job_id.level is Level.PROBLEM
     assert (
         job_id.message
@@ -280,14 +280,12 @@ def test_check_reports_missing_fields_and_the_consequences(
     assert job_id.remedy == "If job_id is that field, set JOBMON_JOB_FIELDS=jobId=job_id."
     assert {finding.level for finding in others} == {Level.WARNING}
     names = {finding.message.partition(":")[0].rpartition(" ")[2] for finding in others}
-    # Nothing has ended or failed; `attempts` in the job is used as attemptCount.
+    # No job has ended or failed; the jobs' `attempts` is used as attemptCount.
     expected = {"type", "updatedAt", "createdBy", "payload", "priority", "nextRunAt", "maxAttempts"}
     assert names == expected | {"leasedBy", "leaseExpiresAt"}
     assert "with status leased has leasedBy" in str(others)
-    from_attempt_fields = [
-        finding.message for finding in found if "job_attempts" in finding.message
-    ]
-    assert len(from_attempt_fields) == 2  # workerId, startedAt
+    attempt_findings = [finding for finding in findings if "job_attempts" in finding.message]
+    assert len(attempt_findings) == 2  # workerId, startedAt
 
 
 def test_check_of_a_profile_in_a_file_advises_to_change_the_file(
@@ -358,9 +356,9 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
             {"kind": "a", "state": 1, "made": "x", "args": "{}", "lock": None, "runs": []},
         ]
     )
-    found = select_one(list(check_deployment(replace(settings, profile=str(path)))), "profile")
-    assert found.level is Level.WARNING
-    assert found.message == (
+    finding = select_one(list(check_deployment(replace(settings, profile=str(path)))), "profile")
+    assert finding.level is Level.WARNING
+    assert finding.message == (
         f"No sampled document of jobs has these paths of {path}: fields.payload: arguments, "
         "fields.priority: urgent, fields.priority: prio, status.1.when: stat, "
         "attempts.fields.finishedAt: runs.endd, readings: mde."
@@ -373,8 +371,8 @@ def test_check_lists_the_paths_of_a_profiles_file_that_no_document_has(
         in select_one(list(check_deployment(extended)), "profile", Level.WARNING).message
     )
     path.write_text(PROFILE.replace("where = { kind", "where = { kin"))
-    nothing = select_one(list(check_deployment(replace(settings, profile=str(path)))), "fields")
-    assert nothing.message.startswith(
+    finding = select_one(list(check_deployment(replace(settings, profile=str(path)))), "fields")
+    assert finding.message.startswith(
         "None of the documents of jobs matches `where` of the profile"
     )
 
@@ -402,14 +400,15 @@ def test_check_uses_mapped_fields_and_statuses(
     renamed = make_settings(
         mongo_uri=settings.mongo_uri, job_fields=names, status_names={"done": "succeeded"}
     )
-    found = select(list(check_deployment(renamed)), "fields")
-    assert [finding for finding in found if finding.level is Level.PROBLEM] == []
-    listed = [finding.message for finding in found]
+    findings = select(list(check_deployment(renamed)), "fields")
+    assert [finding for finding in findings if finding.level is Level.PROBLEM] == []
+    messages = [finding.message for finding in findings]
     assert any(
-        "with status succeeded or dlq or cancelled has finishedAt" in message for message in listed
+        "with status succeeded or dlq or cancelled has finishedAt" in message
+        for message in messages
     )
-    assert any(message.startswith("at.made in jobs should be date") for message in listed)
-    assert not any("Unknown statuses" in message for message in listed)
+    assert any(message.startswith("at.made in jobs should be date") for message in messages)
+    assert not any("Unknown statuses" in message for message in messages)
     init, first, *_ = select_one(list(check_deployment(renamed)), "indexes").commands
     assert init.startswith("JOBMON_JOB_FIELDS='jobId=key,createdAt=at.made,status=state' ")
     assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
@@ -422,14 +421,13 @@ def test_check_of_a_queue_with_a_profile_finds_no_problem(
         mongo_uri=settings.mongo_uri, profile="agenda", jobs_collection="agendaJobs"
     )
     database.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": NOW})
-    found = list(check_deployment(agenda))
-    assert select(found, "fields") == []
-    assert [finding.message for finding in select(found, "collections", *Level)] == [
+    findings = list(check_deployment(agenda))
+    assert select(findings, "fields") == []
+    assert [finding.message for finding in select(findings, "collections", *Level)] == [
         f"{database.name}.agendaJobs holds about 1 document."
     ]
-    assert (
-        select_one(found, "indexes").commands[0].startswith("JOBMON_PROFILE='agenda' JOBMON_ADMIN")
-    )
+    init, *_ = select_one(findings, "indexes").commands
+    assert init.startswith("JOBMON_PROFILE='agenda' JOBMON_ADMIN")
 
 
 def test_check_samples_only_the_newest_documents(
@@ -456,8 +454,8 @@ def test_check_reports_a_clock_difference(
     level: Level,
     direction: str,
 ) -> None:
-    found = list(check_deployment(settings, lambda: datetime.now(UTC) + offset))
-    finding = select_one(found, "clock", *Level)
+    findings = list(check_deployment(settings, lambda: datetime.now(UTC) + offset))
+    finding = select_one(findings, "clock", *Level)
     assert finding.level is level
     assert direction in finding.message
 
@@ -476,27 +474,28 @@ def test_check_does_not_report_a_slow_round_trip_as_a_clock_difference(
 def test_check_reports_each_state_of_the_collector(
     complete_queue: Database[dict[str, Any]], settings: Settings
 ) -> None:
-    def message() -> Finding:
+    def collector() -> Finding:
         return select_one(list(check_deployment(settings)), "collector", *Level)
 
-    assert "No collector has stored statistics" in message().message
-    assert message().commands == ("jobmon collector",)
+    assert "No collector has stored statistics" in collector().message
+    assert collector().commands == ("jobmon collector",)
     connection = Connection(settings)
     rollups = OwnDatabase(rollup_database(connection), connection.queue_key)
     now = datetime.now(UTC)
     build = rollups.new("build", {"at": now, "counted": 5, "estimated": 1_000})
     rollups["state"].insert_one(build)
-    assert message().message == "A first count is in progress: 5 of about 1,000 jobs."
+    assert collector().message == "A first count is in progress: 5 of about 1,000 jobs."
     rollups["state"].update_one({"name": "build"}, {"$set": {"at": now - timedelta(hours=1)}})
     rollups["state"].insert_one(rollups.new("stats", {"at": now - timedelta(hours=3)}))
-    assert message().message.startswith("No collector is running, and its statistics are 3 h")
+    assert collector().message.startswith("No collector is running, and its statistics are 3 h")
     lease = {"holder": "box:1", "expiresAt": now + timedelta(hours=1)}
     rollups["leases"].insert_one(rollups.new("collector", lease))
-    assert message().message == "Collector box:1 is running, but its statistics are not up to date."
-    assert message().level is Level.WARNING
+    outdated = "Collector box:1 is running, but its statistics are not up to date."
+    assert collector().message == outdated
+    assert collector().level is Level.WARNING
     rollups["state"].update_one({"name": "stats"}, {"$set": {"at": now + timedelta(hours=1)}})
-    assert message().level is Level.OK
-    assert message().message.endswith("kept by collector box:1.")
+    assert collector().level is Level.OK
+    assert collector().message.endswith("kept by collector box:1.")
     complete_queue.client.drop_database(rollups["state"].database.name)
     connection.client.close()
 
@@ -513,12 +512,12 @@ def test_check_of_a_standalone_server_reports_polling(
     settings = make_settings(mongo_uri=f"{standalone.uri}shop")
     with MongoClient[dict[str, Any]](standalone.uri) as client:
         client.shop.jobs.insert_one({"jobId": "1", "updatedAt": NOW})
-        found = list(check_deployment(settings))
-        assert "a standalone server" in select_one(found, "database", Level.OK).message
-        finding = select_one(found, "changes")
+        findings = list(check_deployment(settings))
+        assert "a standalone server" in select_one(findings, "database", Level.OK).message
+        finding = select_one(findings, "changes")
         assert finding.level is Level.WARNING
         assert "polls updatedAt, and finds deletions within" in finding.message
-        assert 'db.jobs.createIndex({"updatedAt": 1})' in select_one(found, "indexes").commands
+        assert 'db.jobs.createIndex({"updatedAt": 1})' in select_one(findings, "indexes").commands
         client.shop.jobs.update_one({}, {"$unset": {"updatedAt": 1}})
         assert (
             "none of the newest jobs has updatedAt"
@@ -530,15 +529,15 @@ def test_check_of_a_standalone_server_reports_polling(
 
 
 @pytest.fixture(scope="module")
-def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """A server with the users of `jobmon init`, and with users whose rights are wrong."""
-    folder = tmp_path_factory.mktemp("guarded")
+def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    """A server with authentication, the users of `jobmon init`, and users with other rights."""
+    folder = tmp_path_factory.mktemp("authentication")
     key = folder / "replica.key"
     key.touch(mode=0o600)
     key.write_text("k" * 64)
     with (
-        Mongod(folder / "data", replica_set=None) as alone,
-        MongoClient[dict[str, Any]](alone.uri) as client,
+        Mongod(folder / "data", replica_set=None) as open_server,
+        MongoClient[dict[str, Any]](open_server.uri) as client,
     ):
         client.admin.command("createUser", "root", pwd="rootpw", roles=["root"])
         client.shop.command("createUser", "writer", pwd="writerpw", roles=["readWrite"])
@@ -547,8 +546,9 @@ def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         client.shop.command("createRole", "finder", privileges=[read_only], roles=[])
         client.shop.command("createUser", "finder", pwd="finderpw", roles=["finder"])
     with Mongod(folder / "data", initiate=False, options=("--keyFile", str(key))) as server:
+        admin_uri = make_uri(server, "root", "authSource=admin&directConnection=true")
         environment = {
-            "JOBMON_ADMIN_MONGO_URI": uri(server, "root", "authSource=admin&directConnection=true"),
+            "JOBMON_ADMIN_MONGO_URI": admin_uri,
             "JOBMON_READER_PASSWORD": "readerpw",
             "JOBMON_COLLECTOR_PASSWORD": "collectorpw",
         }
@@ -556,31 +556,33 @@ def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         command += ["--reader", "reader"]
         result = CliRunner().invoke(main, [*command, "--collector", "collector"], env=environment)
         assert result.exit_code == 0, result.output
-        with MongoClient[dict[str, Any]](uri(server, "root", "authSource=admin")) as root:
+        with MongoClient[dict[str, Any]](make_uri(server, "root", "authSource=admin")) as root:
             queue = JobQueue(root.shop)
             queue.enqueue("email.send")
             assert queue.lease("worker-1")
         yield server
 
 
-def uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
+def make_uri(server: Mongod, user: str, options: str = "replicaSet=rs0") -> str:
     return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
 
 
 def test_check_as_the_reader_finds_neither_missing_nor_surplus_rights(
-    guarded: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: Make
 ) -> None:
-    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "reader"))))
-    assert select(found, "rights") == [], select(found, "rights")[0].message
-    users, collector = select(found, "rights", Level.OK)
+    findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, "reader"))))
+    assert select(findings, "rights") == [], select(findings, "rights")[0].message
+    users, collector = select(findings, "rights", Level.OK)
     assert users.message == "User reader@shop may read everything that jobmon reads."
     assert collector.message.endswith("the web service does not need to.")
-    assert select(found, "indexes") == select(found, "changes") == []
-    assert not [finding for finding in found if finding.level is Level.PROBLEM]
+    assert select(findings, "indexes") == select(findings, "changes") == []
+    assert not [finding for finding in findings if finding.level is Level.PROBLEM]
 
 
-def test_check_reports_whether_a_collector_may_write(guarded: Mongod, make_settings: Make) -> None:
-    reader, writer = uri(guarded, "reader"), uri(guarded, "collector")
+def test_check_reports_whether_a_collector_may_write(
+    auth_server: Mongod, make_settings: Make
+) -> None:
+    reader, writer = make_uri(auth_server, "reader"), make_uri(auth_server, "collector")
     for settings in (
         make_settings(mongo_uri=writer),
         make_settings(mongo_uri=reader, rollup_uri=writer),
@@ -595,28 +597,28 @@ def test_check_reports_whether_a_collector_may_write(guarded: Mongod, make_setti
 
 
 def test_check_reports_a_collector_connection_that_fails(
-    guarded: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: Make
 ) -> None:
-    reader = uri(guarded, "reader")
+    reader = make_uri(auth_server, "reader")
     unreachable = "mongodb://ada:5ecret@127.0.0.1:1/shop"
     for rollup_uri in (unreachable, reader.replace("readerpw", "no5ecret")):
         settings = make_settings(
             mongo_uri=reader, rollup_uri=rollup_uri, server_selection_timeout_ms=1_000
         )
-        found = list(check_deployment(settings))
-        finding = select_one(found, "rights", Level.PROBLEM)
+        findings = list(check_deployment(settings))
+        finding = select_one(findings, "rights", Level.PROBLEM)
         assert finding.message.startswith("The collector's connection does not work: ")
-        assert "5ecret" not in repr(found)
-        assert select(found, "collector", *Level)  # the other checks run
+        assert "5ecret" not in repr(findings)
+        assert select(findings, "collector", *Level)  # the other checks run
 
 
 @pytest.mark.parametrize("user", ["writer", "root"])
 def test_check_warns_of_a_user_who_may_write(
-    guarded: Mongod, make_settings: Make, user: str
+    auth_server: Mongod, make_settings: Make, user: str
 ) -> None:
     options = "replicaSet=rs0" + ("&authSource=admin" if user == "root" else "")
-    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, user, options))))
-    warnings = select(found, "rights", Level.WARNING)
+    findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, user, options))))
+    warnings = select(findings, "rights", Level.WARNING)
     assert [finding.message.partition(" (")[0] for finding in warnings] == [
         "The user may also change jobs",
         "The user may also change job_attempts",
@@ -626,68 +628,66 @@ def test_check_warns_of_a_user_who_may_write(
     assert "ADMIN:PASSWORD@" in warnings[0].commands[0]
 
 
-def test_check_names_missing_rights(guarded: Mongod, make_settings: Make) -> None:
-    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "finder"))))
-    finding = select(found, "rights", Level.PROBLEM)[0]
+def test_check_names_missing_rights(auth_server: Mongod, make_settings: Make) -> None:
+    findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, "finder"))))
+    finding = select(findings, "rights", Level.PROBLEM)[0]
     assert finding.message == (
         "The user may not list the indexes of jobs; may not read the size (collStats) of jobs; "
         "may not read job_attempts; may not list the indexes of job_attempts; "
         "may not read jobmon_rollups; may not read jobmon_state."
     )
-    assert "may not open a change stream on jobs" in select_one(found, "changes").message
-    assert "Unauthorized" in select_one(found, "indexes").message
+    assert "may not open a change stream on jobs" in select_one(findings, "changes").message
+    assert "Unauthorized" in select_one(findings, "indexes").message
 
 
 def test_check_without_rights_reports_rights_and_not_missing_collections(
-    guarded: Mongod, make_settings: Make
+    auth_server: Mongod, make_settings: Make
 ) -> None:
-    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "nobody"))))
-    assert "may not read jobs" in select(found, "rights", Level.PROBLEM)[0].message
-    assert select(found, "collections") == []
+    findings = list(check_deployment(make_settings(mongo_uri=make_uri(auth_server, "nobody"))))
+    assert "may not read jobs" in select(findings, "rights", Level.PROBLEM)[0].message
+    assert select(findings, "collections") == []
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "wrong_name",
     [{"jobs_collection": "jobz"}, {"attempts_collection": "tries"}],
     ids=["jobs", "attempts"],
 )
 def test_check_with_a_user_of_another_collection_does_not_advise_more_rights(
-    guarded: Mongod, make_settings: Make, wrong: dict[str, str]
+    auth_server: Mongod, make_settings: Make, wrong_name: dict[str, str]
 ) -> None:
     """Catches advice to grant rights on another queue, when a name or the user is wrong."""
-    found = list(check_deployment(make_settings(mongo_uri=uri(guarded, "reader"), **wrong)))
-    finding = select(found, "rights", Level.PROBLEM)[0]
-    (setting, name) = next(iter(wrong.items()))
+    settings = make_settings(mongo_uri=make_uri(auth_server, "reader"), **wrong_name)
+    findings = list(check_deployment(settings))
+    finding = select(findings, "rights", Level.PROBLEM)[0]
+    ((setting, name),) = wrong_name.items()
     assert f"may not read {name}" in finding.message
     assert finding.commands == ()
-    right = {"jobs_collection": "jobs", "attempts_collection": "job_attempts"}[setting]
-    assert f"It may read {right}: set JOBMON_JOBS_COLLECTION or" in str(finding.remedy)
-    assert select(found, "changes") == []
-    assert not any("--reader" in command for one in found for command in one.commands)
+    readable = {"jobs_collection": "jobs", "attempts_collection": "job_attempts"}[setting]
+    assert f"It may read {readable}: set JOBMON_JOBS_COLLECTION or" in str(finding.remedy)
+    assert select(findings, "changes") == []
+    assert not any("--reader" in command for finding in findings for command in finding.commands)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("reader:no5ecret@", "does not know this user or password"),
-        ("", "requires a user"),
-    ],
+    ("user", "message"),
+    [("reader:no5ecret@", "does not know this user or password"), ("", "requires a user")],
     ids=["wrong password", "no user"],
 )
 def test_check_reports_a_refused_sign_in(
-    guarded: Mongod, make_settings: Make, name: str, message: str
+    auth_server: Mongod, make_settings: Make, user: str, message: str
 ) -> None:
-    refused = f"mongodb://{name}{guarded.address}/shop?directConnection=true"
-    found = list(check_deployment(make_settings(mongo_uri=refused)))
-    assert [finding.check for finding in found] == ["settings", "database"]
-    assert message in found[-1].message
-    assert "5ecret" not in repr(found)
+    uri = f"mongodb://{user}{auth_server.address}/shop?directConnection=true"
+    findings = list(check_deployment(make_settings(mongo_uri=uri)))
+    assert [finding.check for finding in findings] == ["settings", "database"]
+    assert message in findings[-1].message
+    assert "5ecret" not in repr(findings)
 
 
-def test_check_never_prints_a_password(guarded: Mongod, tmp_path: Path) -> None:
+def test_check_never_prints_a_password(auth_server: Mongod, tmp_path: Path) -> None:
     for user in ("reader", "writer", "finder", "nobody"):
         for options in ((), ("--json",)):
-            result = run_check(uri(guarded, user), *options)
+            result = run_check(make_uri(auth_server, user), *options)
             assert f"{user}pw" not in result.output
             assert SECRET not in result.output
 

@@ -35,17 +35,17 @@ Documents = Database[Document]
 
 @pytest.fixture
 def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
-    """A database that is dropped with its roles and jobmon's own databases."""
+    """A database; its roles, its users and jobmon's own databases are dropped afterwards."""
     yield database
     drop_created_by_init(mongo, database)
 
 
-def make_job(number: int, **more: Any) -> Document:
+def make_job(job_id: int, **fields: Any) -> Document:
     """A job with only the required fields."""
-    return {"jobId": str(number), "status": "queued", "createdAt": NOW, **more}
+    return {"jobId": str(job_id), "status": "queued", "createdAt": NOW, **fields}
 
 
-def fill(shop: Documents, types: tuple[str, ...]) -> None:
+def insert_jobs(shop: Documents, types: tuple[str, ...]) -> None:
     """Insert 4,000 jobs of 50 owners, with the fields that the queue library writes."""
     JobQueue(shop).enqueue(types[0])
     template = shop.jobs.find_one_and_delete({})
@@ -55,16 +55,17 @@ def fill(shop: Documents, types: tuple[str, ...]) -> None:
         template
         | {
             "jobId": str(uuid4()),
-            "type": types[number % len(types)],
-            "payload": {"n": number},
-            "createdBy": f"user-{number % 50}",
-            "createdAt": template["createdAt"] + timedelta(milliseconds=number),
-            "leasedBy": None if number % 4 else f"worker-{number % 12}",
+            "type": types[index % len(types)],
+            "payload": {"n": index},
+            "createdBy": f"user-{index % 50}",
+            "createdAt": template["createdAt"] + timedelta(milliseconds=index),
+            "leasedBy": None if index % 4 else f"worker-{index % 12}",
         }
-        for number in range(4_000)
+        for index in range(4_000)
     )
 
 
+# What makes a database unsuitable: a function that does it, and the message of the command.
 MISFITS: dict[str, tuple[Any, str]] = {
     "missing": (lambda shop: None, "There is no collection {shop}.jobs: "),
     "empty": (lambda shop: shop.create_collection("jobs"), "{shop}.jobs is empty: "),
@@ -74,7 +75,7 @@ MISFITS: dict[str, tuple[Any, str]] = {
     ),
     "one other name": (
         lambda shop: shop.jobs.insert_many(
-            [{"job_id": str(number), "status": "queued", "createdAt": NOW} for number in range(3)]
+            [{"job_id": str(index), "status": "queued", "createdAt": NOW} for index in range(3)]
         ),
         "None of the newest 3 of jobs has jobId. They have _id, createdAt, job_id, status.",
     ),
@@ -128,7 +129,7 @@ def test_init_stops_if_documents_do_not_match_the_profile(
 
 
 def test_init_names_the_condition_that_no_document_matches(mongod: Mongod, shop: Documents) -> None:
-    """Catches a full collection that is called empty."""
+    """Catches a collection with documents that is reported as empty."""
     shop.jobs.insert_one({"_t": "SetDto"})
     result = init(database_uri(mongod, shop), PROFILE="hangfire", JOBS_COLLECTION="jobs")
     (problem,) = problems(result)
@@ -161,7 +162,7 @@ def test_init_lets_other_programs_insert_without_an_id(mongod: Mongod, shop: Doc
 
 
 def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop: Documents) -> None:
-    shop.jobs.insert_many(make_job(number) for number in range(3))
+    shop.jobs.insert_many(make_job(index) for index in range(3))
     first = outcomes(result := init(database_uri(mongod, shop)))
     assert result.exit_code == 0
     created = {index for index, outcome in first.items() if outcome == "created"}
@@ -169,7 +170,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
         "jobs(jobId)",
         "jobs(-createdAt, -_id)",
         "jobs(status, -createdAt, -_id)",
-        "jobs(status, type, -createdAt, -_id)",  # statuses are counted by it, too
+        "jobs(status, type, -createdAt, -_id)",  # it also counts the statuses
     }
     assert "no document in the samples has lastError.code" in result.output
     assert "There is no collection" in result.output  # of attempts
@@ -186,7 +187,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
 
 
 def test_init_finds_a_field_that_few_documents_have(mongod: Mongod, shop: Documents) -> None:
-    shop.jobs.insert_many(make_job(number, priority=number) for number in range(2_500))
+    shop.jobs.insert_many(make_job(index, priority=index) for index in range(2_500))
     shop.jobs.update_many({"priority": {"$mod": [100, 50]}}, {"$set": {"nextRunAt": NOW}})
     assert (
         outcomes(init(database_uri(mongod, shop)))["jobs(status, nextRunAt, _id, type)"]
@@ -208,13 +209,13 @@ def test_init_unique_is_refused_if_documents_lack_the_field(
     mongod: Mongod, shop: Documents
 ) -> None:
     shop.jobs.insert_many([make_job(1), {"status": "queued", "createdAt": NOW}])
-    refused = init(database_uri(mongod, shop), "--unique")
-    assert refused.exit_code == 1
-    assert "documents without jobId, and 1 of the newest 2 have none" in refused.output
+    result = init(database_uri(mongod, shop), "--unique")
+    assert result.exit_code == 1
+    assert "documents without jobId, and 1 of the newest 2 have none" in result.output
     shop.jobs.update_many({}, {"$set": {"jobId": "twice"}})
-    refused = init(database_uri(mongod, shop), "--unique")
-    assert refused.exit_code == 1
-    assert "jobs(jobId): cannot be unique, two documents have the same values." in refused.output
+    result = init(database_uri(mongod, shop), "--unique")
+    assert result.exit_code == 1
+    assert "jobs(jobId): cannot be unique, two documents have the same values." in result.output
     assert not any(index.get("unique") for index in shop.jobs.list_indexes())
     shop.jobs.delete_one({})
     assert init(database_uri(mongod, shop), "--unique").exit_code == 0
@@ -225,7 +226,7 @@ def test_init_unique_is_refused_if_documents_lack_the_field(
 def test_init_dry_run_estimates_sizes_and_writes_nothing(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
-    fill(shop, ("email.send", "payout.execute", "report.build"))
+    insert_jobs(shop, ("email.send", "payout.execute", "report.build"))
     options = ("--reader", "reader", "--collector", "collector")
     before = all_names(mongo, shop.name), shop.command("dbHash")["md5"]
     preview = init(database_uri(mongod, shop), *options, "--dry-run")
@@ -246,10 +247,10 @@ def test_init_dry_run_estimates_sizes_and_writes_nothing(
     assert len(created) == 16
 
 
-def test_init_estimates_are_close_to_real_index_sizes(
+def test_init_estimates_index_sizes_within_a_factor_of_six(
     mongod: Mongod, mongo: MongoClient[Document], shop: Documents
 ) -> None:
-    fill(shop, tuple(f"kind-{number}" for number in range(5)))
+    insert_jobs(shop, tuple(f"type-{index}" for index in range(5)))
     connection = Connection(Settings(mongo_uri=database_uri(mongod, shop)))
     indexes = [index for index in required_indexes(connection) if index.collection.name == "jobs"]
     estimates = estimate_bytes(connection, indexes)
@@ -263,14 +264,14 @@ def test_init_estimates_are_close_to_real_index_sizes(
 
 
 def test_init_of_a_standalone_server_creates_the_polling_index(tmp_path: Path) -> None:
-    with Mongod(tmp_path, replica_set=None) as alone, MongoClient(alone.uri) as client:
+    with Mongod(tmp_path, replica_set=None) as server, MongoClient(server.uri) as client:
         client.shop.jobs.insert_one(make_job(1, updatedAt=NOW))
-        result = init(f"{alone.uri}shop")
+        result = init(f"{server.uri}shop")
         assert outcomes(result)["jobs(updatedAt)"] == "created"
-        refused = init(f"{alone.uri}shop", "--replica-set", f"rs0/{alone.address}")
-        assert refused.exit_code == 1
-        assert "was not started as a member of a replica set" in problems(refused)[0]
-        assert "--replSet rs0" in refused.output
+        result = init(f"{server.uri}shop", "--replica-set", f"rs0/{server.address}")
+        assert result.exit_code == 1
+        assert "was not started as a member of a replica set" in problems(result)[0]
+        assert "--replSet rs0" in result.output
 
 
 def test_init_refuses_a_member_of_another_replica_set(mongod: Mongod, shop: Documents) -> None:
@@ -287,10 +288,10 @@ def test_init_refuses_a_member_of_another_replica_set(mongod: Mongod, shop: Docu
         ("nonsense", "JOBMON_ADMIN_MONGO_URI: Not a MongoDB connection string"),
         ("mongodb://ada:5ecret@db/shop?tls=true&tlsCAFile=/nowhere/ca.pem", "cannot be read"),
     ],
-    ids=["no server", "no name", "no URI", "no certificate"],
+    ids=["no server", "no DNS name", "no URI", "no certificate"],
 )
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--print",), ("--remove",)])
-def test_init_of_an_unreachable_database_prints_one_line(
+def test_init_of_an_unreachable_database_prints_one_problem(
     uri: str, message: str, options: tuple[str, ...]
 ) -> None:
     result = init(uri, *options)
@@ -300,7 +301,7 @@ def test_init_of_an_unreachable_database_prints_one_line(
     assert "5ecret" not in result.output
 
 
-def test_init_with_a_bad_setting_prints_one_line(mongod: Mongod, shop: Documents) -> None:
+def test_init_with_a_bad_setting_prints_one_problem(mongod: Mongod, shop: Documents) -> None:
     result = init(database_uri(mongod, shop), JOB_FIELDS="color=colour")
     assert result.exit_code == 1
     assert "JOBMON_JOB_FIELDS: Unknown: color." in problems(result)[0]
@@ -329,6 +330,6 @@ def test_init_with_a_profile_grants_only_its_collections(
         for privilege in role["privileges"]
     }
     state = f"{shop.name}_state"
-    others = {resource for resource in resources if resource[0] != state}
-    assert others == {(f"{shop.name}_rollups", ""), (shop.name, "agendaJobs")}
+    outside_state = {resource for resource in resources if resource[0] != state}
+    assert outside_state == {(f"{shop.name}_rollups", ""), (shop.name, "agendaJobs")}
     assert (state, "") not in resources

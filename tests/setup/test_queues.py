@@ -25,7 +25,7 @@ Document = dict[str, Any]
 
 @pytest.fixture
 def shop(mongo: MongoClient[Document], database: Documents) -> Iterator[Documents]:
-    """A database with two queues that is dropped with jobmon's own databases."""
+    """A database with two queues; jobmon's own databases are dropped afterwards."""
     for name in ("payouts", "mails"):
         database[name].insert_one({"jobId": name, "status": "queued", "createdAt": NOW})
     yield database
@@ -67,8 +67,10 @@ def init(environment: dict[str, str], *options: str, uri: str | None = None) -> 
     return run(environment | admin, "init", *options)
 
 
-def test_check_reports_thresholds_of_no_queue(environment: dict[str, str], tmp_path: Path) -> None:
-    """Catches a typo in the name of a queue, whose thresholds would never count."""
+def test_check_reports_thresholds_for_a_missing_queue(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Catches a typo in the name of a queue, whose thresholds would never apply."""
     rules = tmp_path / "rules.toml"
     rules.write_text("[queues.payout]\ndead_per_hour = 5\n[queues.'mail*']\ndead_per_hour = 6\n")
     lines = run(environment | {"JOBMON_RULES": str(rules)}, "check").output.splitlines()
@@ -102,20 +104,21 @@ def test_check_reports_each_queue_under_its_name(environment: dict[str, str]) ->
 def test_check_json_names_the_queue_of_a_finding(environment: dict[str, str]) -> None:
     findings = json.loads(run(environment, "check", "--json").output)["findings"]
     assert {finding["queue"] for finding in findings} == {None, "payouts", "unreachable", "mails"}
-    (missing,) = [f for f in findings if f["check"] == "indexes" and f["queue"] == "mails"]
+    mails = [finding for finding in findings if finding["queue"] == "mails"]
+    (missing,) = [finding for finding in mails if finding["check"] == "indexes"]
     assert "--queue mails" in missing["commands"][0]
-    own_checks = [f["check"] for f in findings if f["queue"] is None]
+    own_checks = [finding["check"] for finding in findings if finding["queue"] is None]
     assert own_checks == ["settings", "database", "rights"]
 
 
 def test_check_of_one_queue_leaves_the_others_out(environment: dict[str, str]) -> None:
     findings = json.loads(run(environment, "check", "--json", "--queue", "mails").output)
     assert {finding["queue"] for finding in findings["findings"]} == {None, "mails"}
-    unknown = run(environment, "check", "--queue", "mail")
-    assert unknown.exit_code == 1
-    assert "there is no queue mail; the queues are: payouts, unreachable, mails" in unknown.output
-    alone = run({"JOBMON_MONGO_URI": environment["JOBMON_MONGO_URI"]}, "check", "--queue", "mails")
-    assert alone.exit_code == 2
+    result = run(environment, "check", "--queue", "mail")
+    assert result.exit_code == 1
+    assert "there is no queue mail; the queues are: payouts, unreachable, mails" in result.output
+    result = run({"JOBMON_MONGO_URI": environment["JOBMON_MONGO_URI"]}, "check", "--queue", "mails")
+    assert result.exit_code == 2
 
 
 def test_check_of_a_mistake_in_the_file_is_one_finding(environment: dict[str, str]) -> None:
@@ -131,9 +134,10 @@ def test_check_while_jobmons_own_database_is_unreachable_still_checks_queues(
 ) -> None:
     unreachable = {"JOBMON_MONGO_URI": f"mongodb://127.0.0.1:{free_port()}/app"}
     findings = json.loads(run(environment | unreachable, "check", "--json").output)["findings"]
-    (own,) = [f for f in findings if f["queue"] is None and f["level"] == "problem"]
-    assert own["check"] == "database"
-    mail_checks = [f["check"] for f in findings if f["queue"] == "mails"]
+    general = [finding for finding in findings if finding["queue"] is None]
+    (problem,) = [finding for finding in general if finding["level"] == "problem"]
+    assert problem["check"] == "database"
+    mail_checks = [finding["check"] for finding in findings if finding["queue"] == "mails"]
     assert "indexes" in mail_checks
     assert "collector" not in mail_checks
 
@@ -143,19 +147,19 @@ def test_check_does_not_try_an_unreachable_deployment_for_each_queue(
 ) -> None:
     """Catches a check of many queues that waits for a timeout for each queue."""
     path = tmp_path / "queues.toml"
-    path.write_text("\n".join(f"[q{number}]\ncollection = 'q{number}'" for number in range(100)))
+    path.write_text("\n".join(f"[q{index}]\ncollection = 'q{index}'" for index in range(100)))
     uri = f"mongodb://127.0.0.1:{free_port()}/app"
     settings = Settings(mongo_uri=uri, queues=str(path), server_selection_timeout_ms=50)
-    inspected = []
-    inspect = Deployment.inspect
-    monkeypatch.setattr(
-        Deployment,
-        "inspect",
-        lambda queue, *more, **options: inspected.append(queue) or inspect(queue, *more, **options),
-    )
-    found = [finding for finding in check_queues(settings) if finding.queue]
-    assert len(found) == 100
-    assert {finding.check for finding in found} == {"database"}
+    inspected, inspect = list[Settings](), Deployment.inspect
+
+    def record_inspection(queue: Settings, *arguments: Any, **options: Any) -> Deployment:
+        inspected.append(queue)
+        return inspect(queue, *arguments, **options)
+
+    monkeypatch.setattr(Deployment, "inspect", record_inspection)
+    findings = [finding for finding in check_queues(settings) if finding.queue]
+    assert len(findings) == 100
+    assert {finding.check for finding in findings} == {"database"}
     assert len(inspected) < 50
 
 
@@ -164,16 +168,14 @@ def test_init_prepares_all_queues_in_the_administrators_database(
 ) -> None:
     result = init(environment)
     assert result.exit_code == 0, result.output
-    assert [
-        line for line in result.output.splitlines() if line in ("payouts", "unreachable", "mails")
-    ] == [
-        "payouts",
-        "mails",
-    ]
+    lines = result.output.splitlines()
+    names = [line for line in lines if line in ("payouts", "unreachable", "mails")]
+    assert names == ["payouts", "mails"]
     assert "jobmon_jobId_1" in shop.payouts.index_information()
     assert "jobmon_jobId_1" in shop.mails.index_information()
     findings = json.loads(run(environment, "check", "--json").output)["findings"]
-    assert [f["level"] for f in findings if f["check"] == "indexes"] == ["ok", "ok"]
+    levels = [finding["level"] for finding in findings if finding["check"] == "indexes"]
+    assert levels == ["ok", "ok"]
 
 
 def test_init_of_one_queue_leaves_the_others_unchanged(
@@ -219,20 +221,20 @@ def test_init_refuses_a_queue_of_another_database(
 def test_init_before_the_queues_have_connection_strings(
     environment: dict[str, str], shop: Documents
 ) -> None:
-    """The first users are created before anybody knows their connection strings."""
-    new = {name: value for name, value in environment.items() if name != "MAILS_URI"}
-    without_uri = init(new)
-    assert without_uri.exit_code == 0, without_uri.output
-    assert "mails is left out: MAILS_URI is not set" in without_uri.output
+    """Catches a first setup that needs the connection strings of users that do not exist yet."""
+    incomplete = {name: value for name, value in environment.items() if name != "MAILS_URI"}
+    result = init(incomplete)
+    assert result.exit_code == 0, result.output
+    assert "mails is left out: MAILS_URI is not set" in result.output
     assert "jobmon_jobId_1" not in shop.mails.index_information()
-    one = init(new, "--queue", "mails")
-    assert one.exit_code == 0, one.output
+    result = init(incomplete, "--queue", "mails")
+    assert result.exit_code == 0, result.output
     assert "jobmon_jobId_1" in shop.mails.index_information()
-    uri = new.pop("JOBMON_MONGO_URI")
-    unknown = init(new, "--queue", "mails", uri=uri)
-    assert "JOBMON_MONGO_URI is not set" in unknown.output
-    home = init(new, "--queue", "payouts", uri=uri)
-    assert home.exit_code == 0, home.output
+    uri = incomplete.pop("JOBMON_MONGO_URI")
+    result = init(incomplete, "--queue", "mails", uri=uri)
+    assert "JOBMON_MONGO_URI is not set" in result.output
+    result = init(incomplete, "--queue", "payouts", uri=uri)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("options", [("--jobs", "x"), ("--remove",)])

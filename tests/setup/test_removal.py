@@ -1,5 +1,5 @@
-"""`jobmon init --remove`: catches an index, user or role of jobmon that stays, and one of another
-program that is removed."""
+"""`jobmon init --remove`: catches an index, user or role of jobmon that stays, and a removed
+index, user or role of another program."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -50,15 +50,15 @@ def test_remove_drops_only_what_init_created(
     assert "by_address" in shop.jobs.index_information()
     assert list_created(mongo, shop)["users"] == after_init["users"]
     assert "jobs: status_1_finishedAt_1__id_1: would be removed" in preview.output
-    removed = init(database_uri(mongod, shop), "--remove")
-    assert removed.exit_code == 0, removed.output
-    assert "jobs(-createdAt, -_id): kept, `jobmon init` did not create it" in removed.output
-    assert removed.output.replace(": removed", ": would be removed") == preview.output
+    result = init(database_uri(mongod, shop), "--remove")
+    assert result.exit_code == 0, result.output
+    assert "jobs(-createdAt, -_id): kept, `jobmon init` did not create it" in result.output
+    assert result.output.replace(": removed", ": would be removed") == preview.output
     shop.jobs.drop_index("by_address")
     assert list_created(mongo, shop) == before
-    again = init(database_uri(mongod, shop), "--remove")
-    assert again.exit_code == 0
-    assert ": removed" not in again.output
+    result = init(database_uri(mongod, shop), "--remove")
+    assert result.exit_code == 0
+    assert ": removed" not in result.output
 
 
 def test_remove_keeps_users_with_other_roles(mongod: Mongod, shop: Documents) -> None:
@@ -82,13 +82,13 @@ def test_remove_leaves_another_queue_of_the_database_unchanged(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]], shop: Documents
 ) -> None:
     """Catches a role of another queue that is removed from a user of both queues."""
-    other = ("--jobs", "mails", "--attempts", "mail_attempts")
+    other_queue = ("--jobs", "mails", "--attempts", "mail_attempts")
     JobQueue(shop, jobs="mails", attempts="mail_attempts").enqueue("mail")
-    assert init(database_uri(mongod, shop), *USERS, *other).exit_code == 0
-    only_other = list_created(mongo, shop)
+    assert init(database_uri(mongod, shop), *USERS, *other_queue).exit_code == 0
+    setup_of_other_queue = list_created(mongo, shop)
     assert init(database_uri(mongod, shop), *USERS).exit_code == 0
     assert init(database_uri(mongod, shop), "--remove").exit_code == 0
-    assert list_created(mongo, shop) == only_other
+    assert list_created(mongo, shop) == setup_of_other_queue
     (reader,) = shop.command("usersInfo", "reader")["users"]
     assert [role["role"] for role in reader["roles"]] == [f"jobmonReader.{shop.name}.mails"]
 

@@ -35,10 +35,10 @@ def shop(mongo: Client, database: Documents) -> Iterator[Documents]:
     queue.enqueue("email.send", created_by="ada")
     assert queue.lease("worker-1")
     yield database
-    clean(mongo, database)
+    undo_init(mongo, database)
 
 
-def clean(mongo: Client, shop: Documents) -> None:
+def undo_init(mongo: Client, shop: Documents) -> None:
     for role in mongo.admin.command("rolesInfo", 1)["roles"]:
         if shop.name in role["role"]:
             mongo.admin.command("dropRole", role["role"])
@@ -50,8 +50,8 @@ def clean(mongo: Client, shop: Documents) -> None:
         mongo.drop_database(f"{shop.name}_{name}")
 
 
-def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
-    """Run the script as mongosh would."""
+def run_script(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
+    """Run the script in the emulator, and the commands that it prints on the server."""
     state = {
         "indexes": {
             shop.name: {
@@ -64,25 +64,25 @@ def run(script: str, mongo: Client, shop: Documents, folder: Path) -> None:
     }
     (folder / "state.json").write_text(json.dumps(state, default=str))
     (folder / "script.js").write_text(script)
-    done = subprocess.run(
+    result = subprocess.run(
         [str(NODE), str(EMULATOR), str(folder / "state.json"), str(folder / "script.js")],
         check=False,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
     )
-    assert done.returncode == 0, done.stderr
-    for sent in json.loads(done.stdout):
-        command = sent["command"]
+    assert result.returncode == 0, result.stderr
+    for entry in json.loads(result.stdout):
+        command = entry["command"]
         for index in command.get("indexes", ()):
             index["key"] = dict(index["key"])
-        mongo[sent["db"]].command(command)
+        mongo[entry["db"]].command(command)
 
 
 def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
     """All that `jobmon init` creates: rights, users, indexes, and its record of these."""
     roles = all_names(mongo, shop.name)["roles"]
-    listed = (
+    listed_roles = (
         mongo.admin.command({"rolesInfo": roles, "showPrivileges": True})["roles"] if roles else []
     )
     return {
@@ -91,7 +91,7 @@ def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
             sorted(map(dict, shop[name].list_indexes()), key=lambda index: index["name"])
             for name in ("jobs", "job_attempts")
         ],
-        "privileges": {role["role"]: sorted(map(str, role["privileges"])) for role in listed},
+        "privileges": {role["role"]: sorted(map(str, role["privileges"])) for role in listed_roles},
         "users": [
             (user["user"], user["roles"], user.get("customData"))
             for user in shop.command("usersInfo", 1)["users"]
@@ -106,8 +106,8 @@ def read_setup(mongo: Client, shop: Documents) -> dict[str, Any]:
         },
         "revocations": [
             {name: value for name, value in entry.items() if name != "since"}
-            for own in ("state", "rollups")
-            for entry in mongo[f"{shop.name}_{own}"].revoked_tokens.find()
+            for suffix in ("state", "rollups")
+            for entry in mongo[f"{shop.name}_{suffix}"].revoked_tokens.find()
         ],
         "remembered": [
             {name: value for name, value in entry.items() if name != "at"}
@@ -132,29 +132,30 @@ def test_script_has_the_same_effect_as_the_command(
     by_command = read_setup(mongo, shop)
     assert by_command["remembered"]
     assert len(by_command["revocations"]) == 2
-    clean(mongo, shop)
-    run(printed.output, mongo, shop, tmp_path)
+    undo_init(mongo, shop)
+    run_script(printed.output, mongo, shop, tmp_path)
     assert read_setup(mongo, shop) == by_command
-    wide = {"resource": {"db": f"{shop.name}_state", "collection": ""}, "actions": ["find"]}
-    role = f"jobmonReader.{shop.name}.jobs"  # as an older version granted it
-    mongo.admin.command("grantPrivilegesToRole", role, privileges=[wide])
-    run(printed.output, mongo, shop, tmp_path)  # again
+    # The role as an older version granted it.
+    privilege = {"resource": {"db": f"{shop.name}_state", "collection": ""}, "actions": ["find"]}
+    role = f"jobmonReader.{shop.name}.jobs"
+    mongo.admin.command("grantPrivilegesToRole", role, privileges=[privilege])
+    run_script(printed.output, mongo, shop, tmp_path)  # again
     assert read_setup(mongo, shop) == by_command
     removal = init(database_uri(mongod, shop), "--remove", "--print")
     assert removal.exit_code == 0, removal.output
     assert read_setup(mongo, shop) == by_command
-    run(removal.output, mongo, shop, tmp_path)
-    shop.drop_collection("job_controls")  # kept, like the records: workers read it
-    left = {"records": None, "revocations": None}
-    assert read_setup(mongo, shop) | left == untouched | left
+    run_script(removal.output, mongo, shop, tmp_path)
+    shop.drop_collection("job_controls")  # it stays, because workers read it
+    kept_lists = {"records": None, "revocations": None}
+    assert read_setup(mongo, shop) | kept_lists == untouched | kept_lists
 
 
 def test_script_creates_the_collections_of_a_new_queue(
     mongod: Mongod, mongo: Client, shop: Documents, tmp_path: Path
 ) -> None:
-    other = ("--jobs", "my-jobs", "--attempts", "my-attempts", "--create")
-    printed = init(database_uri(mongod, shop), *other, "--print")
-    run(printed.output, mongo, shop, tmp_path)
+    names = ("--jobs", "my-jobs", "--attempts", "my-attempts", "--create")
+    printed = init(database_uri(mongod, shop), *names, "--print")
+    run_script(printed.output, mongo, shop, tmp_path)
     assert {"my-jobs", "my-attempts"} <= set(shop.list_collection_names())
     assert "status_1_finishedAt_1__id_1" in shop["my-jobs"].index_information()
 

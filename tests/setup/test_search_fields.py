@@ -24,29 +24,29 @@ INDEX = "jobs({}, -createdAt, -_id)"
 
 @pytest.fixture
 def shop(database: Database[dict[str, Any]]) -> Database[dict[str, Any]]:
-    for number in range(30):
+    for index in range(30):
         payload: dict[str, Any] = {
-            "orderId": number,
+            "orderId": index,
             "items": [{"sku": "a"}],
             "ordrId": None,
-            "note": CARD if number % 10 == 0 else "fine",
+            "note": CARD if index % 10 == 0 else "fine",
             "headers": [{"name": "Accept", "value": "text"}],
         }
-        if number == 7:
+        if index == 7:
             payload["headers"].append({"name": "Cookie", "value": "plain"})
-        job = {"jobId": str(number), "status": "queued", "createdAt": NOW, "payload": payload}
+        job = {"jobId": str(index), "status": "queued", "createdAt": NOW, "payload": payload}
         database.jobs.insert_one(job | {"createdBy": "ada", "type": "t"})
     return database
 
 
 @pytest.fixture
 def init(mongod: Mongod, shop: Database[dict[str, Any]]) -> Callable[..., Result]:
-    def init(*options: str, fields: str = FIELDS, **more: str) -> Result:
+    def init(*options: str, fields: str = FIELDS, **variables: str) -> Result:
         environment = {
             "JOBMON_ADMIN_MONGO_URI": database_uri(mongod, shop),
             "JOBMON_SEARCH_FIELDS": fields,
             "JOBMON_ROLLUP_DB": f"{shop.name}_rollups",
-            **more,
+            **variables,
         }
         return CliRunner().invoke(main, ["init", *options], env=environment)
 
@@ -57,14 +57,15 @@ def select(settings: Settings, check: str) -> list[Finding]:
     return [finding for finding in check_deployment(settings) if finding.check == check]
 
 
-def test_init_makes_an_index_for_each_field_and_names_one_that_no_job_has(
+def test_init_creates_an_index_for_each_field_and_names_a_field_that_no_job_has(
     shop: Database[dict[str, Any]], init: Callable[..., Result]
 ) -> None:
     preview = init("--dry-run")
     assert preview.exit_code == 0, preview.output
-    done = init()
-    assert done.exit_code == 0, done.output
-    for output, outcome in ((preview.output, "would be created, about"), (done.output, "created")):
+    result = init()
+    assert result.exit_code == 0, result.output
+    outcomes = {preview.output: "would be created, about", result.output: "created"}
+    for output, outcome in outcomes.items():
         for name in FIELDS.split(","):
             assert f"{INDEX.format(name)}: {outcome}" in output
         assert "No job of a sample has a value in payload.ordrId: a search there" in output
@@ -90,9 +91,9 @@ def test_init_refuses_a_field_that_redaction_hides(
     shop: Database[dict[str, Any]], init: Callable[..., Result]
 ) -> None:
     for fields, keys in (("payload.token", "token"), ("payload.orderId", "orderId")):
-        refused = init(fields=fields, JOBMON_REDACT_KEYS=keys)
-        assert refused.exit_code == 1
-        assert f"JOBMON_SEARCH_FIELDS: {fields} cannot be searched: redaction" in refused.output
+        result = init(fields=fields, JOBMON_REDACT_KEYS=keys)
+        assert result.exit_code == 1
+        assert f"JOBMON_SEARCH_FIELDS: {fields} cannot be searched: redaction" in result.output
     assert len(list(shop.jobs.list_indexes())) == 1
 
 
@@ -113,12 +114,12 @@ def test_check_reports_missing_indexes_and_fields_that_are_unused_or_hidden(
     assert unused.level is Level.WARNING
     assert "payload.ordrId" in unused.message
     assert "payload.orderId" not in unused.message
-    # The sample of payload.note is read by its index, the other sample has the newest jobs.
+    # The jobs with payload.note are found by its index; the other sample has the newest jobs.
     assert (note.level, headers.level) == (Level.PROBLEM, Level.PROBLEM)
     assert note.message.startswith("Redaction hides the value of payload.note in 3 of 30 jobs")
     assert headers.message.startswith("Redaction hides the value of payload.headers.value in 1 of")
     assert CARD not in note.message
-    correct = make_settings(mongo_uri=settings.mongo_uri, search_fields=("payload.orderId",))
-    (found,) = select(correct, "search")
-    assert (found.level, found.message) == (Level.OK, "Jobs have the fields payload.orderId.")
+    settings = make_settings(mongo_uri=settings.mongo_uri, search_fields=("payload.orderId",))
+    (finding,) = select(settings, "search")
+    assert (finding.level, finding.message) == (Level.OK, "Jobs have the fields payload.orderId.")
     assert select(make_settings(mongo_uri=settings.mongo_uri), "search") == []

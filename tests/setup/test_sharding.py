@@ -36,8 +36,10 @@ def settings(
 
 
 @pytest.fixture
-def shard(mongo: MongoClient[dict[str, Any]], settings: Settings) -> Iterator[Callable[..., None]]:
-    """A function that enters a shard key of the jobs, as a sharded cluster has it."""
+def set_shard_key(
+    mongo: MongoClient[dict[str, Any]], settings: Settings
+) -> Iterator[Callable[..., None]]:
+    """A function that stores a shard key of the jobs as a sharded cluster does."""
     name = f"{settings.mongo_uri.rpartition('/')[2]}.jobs"
     collections = mongo["config"]["collections"]
     yield lambda **key: collections.insert_one({"_id": name, "key": key})
@@ -49,11 +51,11 @@ def list_sharding(settings: Settings) -> list[Finding]:
 
 
 def test_check_reports_what_differs_through_mongos(settings: Settings) -> None:
-    found = list(check_deployment(settings))
-    kinds = [finding.message for finding in found if finding.check == "database"]
+    findings = list(check_deployment(settings))
+    kinds = [finding.message for finding in findings if finding.check == "database"]
     assert kinds[0].endswith("a sharded cluster.")
-    assert not any("could not be checked" in finding.message for finding in found)
-    differences, jobs = (finding.message for finding in found if finding.check == "sharding")
+    assert not any("could not be checked" in finding.message for finding in findings)
+    differences, jobs = (finding.message for finding in findings if finding.check == "sharding")
     assert "when every shard has reached their time" in differences
     assert jobs.endswith(".jobs is not sharded: one shard answers every query.")
 
@@ -67,14 +69,14 @@ def test_check_reports_what_differs_through_mongos(settings: Settings) -> None:
     ],
 )
 def test_check_names_the_queries_that_one_shard_answers(
-    settings: Settings, shard: Callable[..., None], key: dict[str, Any], description: str
+    settings: Settings, set_shard_key: Callable[..., None], key: dict[str, Any], description: str
 ) -> None:
-    shard(**key)
+    set_shard_key(**key)
     assert list_sharding(settings)[1].message.endswith(f".jobs is sharded by {description}")
 
 
 @pytest.mark.parametrize(
-    ("key", "warned"),
+    ("key", "warnings"),
     [
         ({"_id": 1}, []),
         ({"jobId": 1}, ["statistics read every job"]),
@@ -82,12 +84,12 @@ def test_check_names_the_queries_that_one_shard_answers(
     ],
 )
 def test_check_warns_of_a_shard_key(
-    settings: Settings, shard: Callable[..., None], key: dict[str, Any], warned: list[str]
+    settings: Settings, set_shard_key: Callable[..., None], key: dict[str, Any], warnings: list[str]
 ) -> None:
-    shard(**key)
-    found = [finding for finding in list_sharding(settings) if finding.level == "warning"]
-    assert len(found) == len(warned)
-    assert all(part in finding.message for part, finding in zip(warned, found, strict=True))
+    set_shard_key(**key)
+    findings = [finding for finding in list_sharding(settings) if finding.level == "warning"]
+    assert len(findings) == len(warnings)
+    assert all(text in finding.message for text, finding in zip(warnings, findings, strict=True))
 
 
 def test_check_of_a_shard_key_that_may_not_be_read(settings: Settings, router: Router) -> None:
@@ -99,9 +101,9 @@ def test_check_warns_of_a_read_preference_without_effect(
     settings: Settings, make_settings: Callable[..., Settings]
 ) -> None:
     uri = f"{settings.mongo_uri}?readPreference=secondaryPreferred"
-    found = list_sharding(make_settings(mongo_uri=uri))
-    assert [finding.level for finding in found] == ["ok", "warning", "ok"]
-    assert "readPreference in JOBMON_MONGO_URI has no effect" in found[1].message
+    findings = list_sharding(make_settings(mongo_uri=uri))
+    assert [finding.level for finding in findings] == ["ok", "warning", "ok"]
+    assert "readPreference in JOBMON_MONGO_URI has no effect" in findings[1].message
 
 
 def test_init_of_a_replica_set_through_mongos_is_refused(settings: Settings) -> None:

@@ -22,13 +22,13 @@ def provider() -> Iterator[IdentityProvider]:
 
 @pytest.fixture
 def check(make_settings: Callable[..., Settings], provider: IdentityProvider) -> Any:
-    def check(**changed: Any) -> list[Finding]:
+    def check(**changes: Any) -> list[Finding]:
         settings = {
             "oidc_issuer": provider.issuer,
             "oidc_client_id": CLIENT_ID,
             "oidc_client_secret": CLIENT_SECRET,
         }
-        findings = check_settings(make_settings(**settings | changed), "jobs is", ["default"])
+        findings = check_settings(make_settings(**settings | changes), "jobs is", ["default"])
         return [finding for finding in findings if finding.check == "sign-in"]
 
     return check
@@ -91,9 +91,9 @@ def test_document_that_lacks_what_jobmon_needs_is_reported(
 
 
 def test_http_to_another_machine_is_a_warning(check: Any) -> None:
-    found = check(oidc_issuer="http://provider.invalid")
-    assert [finding.level for finding in found] == [Level.WARNING, Level.PROBLEM]
-    assert "JOBMON_OIDC_ISSUER is not https" in found[0].message
+    findings = check(oidc_issuer="http://provider.invalid")
+    assert [finding.level for finding in findings] == [Level.WARNING, Level.PROBLEM]
+    assert "JOBMON_OIDC_ISSUER is not https" in findings[0].message
 
 
 @pytest.mark.parametrize(

@@ -41,15 +41,15 @@ from ..support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
-def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+def auth_server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """A server as docker-compose starts it: root user, key file, replica set not yet initiated."""
-    folder = tmp_path_factory.mktemp("guarded")
+    folder = tmp_path_factory.mktemp("authentication")
     key = folder / "replica.key"
     key.touch(mode=0o600)
     key.write_text(secrets.token_hex(32))
     with (
-        Mongod(folder / "data", replica_set=None) as alone,
-        MongoClient(alone.uri) as client,
+        Mongod(folder / "data", replica_set=None) as open_server,
+        MongoClient(open_server.uri) as client,
     ):
         client.admin.command("createUser", "root", pwd="rootpw", roles=["root"])
     options = ("--keyFile", str(key))
@@ -57,13 +57,13 @@ def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield server
 
 
-def uri(server: Mongod, user: str, options: str) -> str:
+def make_uri(server: Mongod, user: str, options: str) -> str:
     return f"mongodb://{user}:{user}pw@{server.address}/shop?{options}"
 
 
-def run_init(server: Mongod, *more: str) -> Result:
-    admin = uri(server, "root", "authSource=admin&directConnection=true")
-    command = ["init", "--create", "--replica-set", f"rs0/{server.address}", *more]
+def run_init(server: Mongod, *options: str) -> Result:
+    admin = make_uri(server, "root", "authSource=admin&directConnection=true")
+    command = ["init", "--create", "--replica-set", f"rs0/{server.address}", *options]
     command += ["--reader", "reader", "--collector", "collector"]
     environment = {
         "JOBMON_ADMIN_MONGO_URI": admin,
@@ -74,8 +74,9 @@ def run_init(server: Mongod, *more: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def initiated(guarded: Mongod) -> Mongod:
-    result = run_init(guarded)
+def initiated(auth_server: Mongod) -> Mongod:
+    """The server after `jobmon init`."""
+    result = run_init(auth_server)
     assert result.exit_code == 0, result.output
     for line in (
         "ok       replica set  rs0: initiated",
@@ -88,7 +89,7 @@ def initiated(guarded: Mongod) -> Mongod:
         "status_1_type_1_createdAt_-1__id_-1",
     ):
         assert line in result.output.splitlines()
-    return guarded
+    return auth_server
 
 
 def test_init_run_again_reports_that_everything_exists(initiated: Mongod) -> None:
@@ -99,9 +100,9 @@ def test_init_run_again_reports_that_everything_exists(initiated: Mongod) -> Non
 
 
 def test_init_prints_connection_strings_that_work(initiated: Mongod) -> None:
-    printed = re.findall(r"JOBMON_\w+_URI='(.*)'", run_init(initiated).output)
-    assert len(printed) == 2
-    for connection_string, user in zip(printed, ("reader", "collector"), strict=True):
+    connection_strings = re.findall(r"JOBMON_\w+_URI='(.*)'", run_init(initiated).output)
+    assert len(connection_strings) == 2
+    for connection_string, user in zip(connection_strings, ("reader", "collector"), strict=True):
         assert "authSource=shop" in connection_string
         assert "replicaSet=rs0" in connection_string
         assert "directConnection" not in connection_string
@@ -112,25 +113,20 @@ def test_init_prints_connection_strings_that_work(initiated: Mongod) -> None:
 def test_service_works_with_the_rights_of_the_reader(
     initiated: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    with MongoClient(uri(initiated, "root", "authSource=admin&replicaSet=rs0")) as root:
+    with MongoClient(make_uri(initiated, "root", "authSource=admin&replicaSet=rs0")) as root:
         queue = JobQueue(root.shop)
         job_id = queue.enqueue("email.send", created_by="ada")
         lease = queue.lease("worker-1")
         queue.report_success(lease)
-    app = create_app(make_settings(mongo_uri=uri(initiated, "reader", "replicaSet=rs0")))
+    app = create_app(make_settings(mongo_uri=make_uri(initiated, "reader", "replicaSet=rs0")))
     api = Api(app)
     assert api.get("/readyz").status_code == 200
     assert api.get_as_admin("/admin/jobs/stats").json["statusCounts"]["succeeded"] == 1
     assert api.get_as_admin("/admin/jobs/queue", status="succeeded").json["meta"]["total"] == 1
-    for parameters in (
-        {"sort": "createdAt"},
-        {"error_code": "E"},
-        {"job_id": "none"},
-        {"format": "csv"},
-    ):
-        assert (
-            api.get_as_admin("/admin/jobs/queue", **parameters).status_code == 200
-        )  # queries with an explain or a sort
+    # Queries with an explain or a sort.
+    queries = ({"sort": "createdAt"}, {"error_code": "E"}, {"job_id": "none"}, {"format": "csv"})
+    for query in queries:
+        assert api.get_as_admin("/admin/jobs/queue", **query).status_code == 200
     assert [job["jobId"] for job in api.get_as_owner("/jobs", "ada").json["data"]] == [job_id]
     assert api.get_as_owner(f"/jobs/{job_id}", "ada").json["attempts"][0]["status"] == "succeeded"
     app.extensions["jobmon_connection"].client.close()
@@ -140,8 +136,8 @@ def test_collector_and_service_work_with_their_own_rights(
     initiated: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(
-        mongo_uri=uri(initiated, "reader", "replicaSet=rs0"),
-        rollup_uri=uri(initiated, "collector", "replicaSet=rs0"),
+        mongo_uri=make_uri(initiated, "reader", "replicaSet=rs0"),
+        rollup_uri=make_uri(initiated, "collector", "replicaSet=rs0"),
     )
     app = create_app(settings)
     with collecting(settings):
@@ -157,7 +153,7 @@ def test_collector_and_service_work_with_their_own_rights(
 
 @pytest.mark.parametrize("user", ["reader", "collector"])
 @pytest.mark.parametrize(
-    "write",
+    "operation",
     [
         lambda client: client.shop.jobs.insert_one({}),
         lambda client: client.shop.jobs.update_many({}, {"$set": {"status": "cancelled"}}),
@@ -169,21 +165,21 @@ def test_collector_and_service_work_with_their_own_rights(
     ],
     ids=["insert", "update", "delete", "index", "drop", "other collection", "other database"],
 )
-def test_both_users_are_refused_everything_else(
-    initiated: Mongod, write: Callable[[MongoClient], object], user: str
+def test_reader_and_collector_may_not_change_jobs_or_read_other_collections(
+    initiated: Mongod, operation: Callable[[MongoClient], object], user: str
 ) -> None:
     with (
-        MongoClient(uri(initiated, user, "replicaSet=rs0")) as client,
+        MongoClient(make_uri(initiated, user, "replicaSet=rs0")) as client,
         pytest.raises(OperationFailure, match="not authorized"),
     ):
-        write(client)
+        operation(client)
 
 
-def test_wrong_password_is_a_503_without_details(
+def test_a_wrong_password_returns_503_without_details(
     initiated: Mongod, make_settings: Callable[..., Settings]
 ) -> None:
-    wrong = uri(initiated, "reader", "replicaSet=rs0").replace("readerpw", "not-the-password")
-    app = create_app(make_settings(mongo_uri=wrong))
+    uri = make_uri(initiated, "reader", "replicaSet=rs0").replace("readerpw", "not-the-password")
+    app = create_app(make_settings(mongo_uri=uri))
     answer = Api(app).get("/readyz")
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "database_unavailable"
@@ -193,21 +189,21 @@ def test_wrong_password_is_a_503_without_details(
 
 def test_reader_may_not_write_the_rollups(initiated: Mongod) -> None:
     with (
-        MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client,
+        MongoClient(make_uri(initiated, "reader", "replicaSet=rs0")) as client,
         pytest.raises(OperationFailure, match="not authorized"),
     ):
         client.jobmon_rollups.state.insert_one({})
 
 
 @pytest.mark.parametrize("user", ["reader", "collector"])
-def test_init_refuses_a_user_without_a_password(guarded: Mongod, user: str) -> None:
-    result = CliRunner().invoke(main, ["init", "--mongo-uri", guarded.uri, f"--{user}", "x"])
+def test_init_refuses_a_user_without_a_password(auth_server: Mongod, user: str) -> None:
+    result = CliRunner().invoke(main, ["init", "--mongo-uri", auth_server.uri, f"--{user}", "x"])
     assert result.exit_code == 2
     assert f"JOBMON_{user.upper()}_PASSWORD" in result.output
 
 
-def init_as(server: Mongod, connection_string: str, *options: str, **environment: str) -> Result:
-    """`jobmon init` with passwords for two users, by an administrator's connection string."""
+def init_as(connection_string: str, *options: str, **environment: str) -> Result:
+    """Run `jobmon init` with an administrator's connection string, and passwords for two users."""
     defaults = {
         "JOBMON_ADMIN_MONGO_URI": connection_string,
         "JOBMON_READER_PASSWORD": "readerpw",
@@ -232,35 +228,34 @@ def test_init_of_a_second_queue_keeps_the_rights_of_the_first(
     with MongoClient(root_uri(initiated, "shop")) as root:
         query = {"rolesInfo": ["jobmonReader", "jobmonReader.shop.jobs"], "showPrivileges": True}
         watched = {"resource": {"db": "shop", "collection": "jobs"}, "actions": ["find"]}
-        if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:  # by an older jobmon
+        # The role as an older jobmon created it.
+        if not root.admin.command("rolesInfo", "jobmonReader")["roles"]:
             root.admin.command("createRole", "jobmonReader", privileges=[watched], roles=[])
         before = root.admin.command(query)["roles"]
         result = init_as(
-            initiated,
             root_uri(initiated, name),
             *("--create", "--reader", "reader", "--collector", "collector"),
             *("--jobs", jobs, "--attempts", attempts),
         )
         assert result.exit_code == 0, result.output
         assert root.admin.command(query)["roles"] == before
-    with MongoClient(uri(initiated, "reader", "replicaSet=rs0")) as client:
+    with MongoClient(make_uri(initiated, "reader", "replicaSet=rs0")) as client:
         assert client.shop.jobs.find_one({"none": 1}) is None
         assert client.shop.job_attempts.find_one({"none": 1}) is None
-    second = uri(initiated, "reader", "replicaSet=rs0").replace("/shop", f"/{name}")
+    second = make_uri(initiated, "reader", "replicaSet=rs0").replace("/shop", f"/{name}")
     with MongoClient(second) as client:
         assert client[name][jobs].find_one({"none": 1}) is None
         assert client[name][attempts].find_one({"none": 1}) is None
 
 
 def test_init_with_other_settings_only_adds_rights(initiated: Mongod) -> None:
-    """The user has no role of another test, which could hide a removed right."""
+    """Creates a new user: a role from another test could hide a removed right."""
     options = ("--reader", "lasting", "--create")
     for rollups in ("jobmon_rollups", "more_rollups"):
-        again = (*options, "--rollup-db", rollups)
-        result = init_as(initiated, root_uri(initiated, "shop"), *again)
+        result = init_as(root_uri(initiated, "shop"), *options, "--rollup-db", rollups)
         assert result.exit_code == 0, result.output
     with MongoClient(
-        uri(initiated, "lasting", "replicaSet=rs0").replace("lastingpw", "readerpw")
+        make_uri(initiated, "lasting", "replicaSet=rs0").replace("lastingpw", "readerpw")
     ) as client:
         assert client.jobmon_rollups.state.find_one({"none": 1}) is None
         assert client.more_rollups.state.find_one({"none": 1}) is None
@@ -273,33 +268,33 @@ def test_init_narrows_the_roles_of_an_older_version(initiated: Mongod) -> None:
     admin = root_uri(initiated, name)
     settings = Settings(
         mongo_uri=admin,
-        rollup_uri=uri(initiated, "collector", "replicaSet=rs0").replace("/shop", f"/{name}"),
+        rollup_uri=make_uri(initiated, "collector", "replicaSet=rs0").replace("/shop", f"/{name}"),
         actions=True,
     )
 
-    def file_request(number: int) -> None:
+    def file_request(request_id: str) -> None:
         with MongoClient(settings.rollup_uri) as client:
-            client.jobmon_state.action_decisions.insert_one({"_id": f"{name}/{number}"})
+            client.jobmon_state.action_decisions.insert_one({"_id": request_id})
 
     def find_warnings() -> list[str]:
-        found = [each for each in check_deployment(settings) if each.check == "rights"]
-        return [each.message for each in found if "anybody can request" in each.message]
+        messages = [finding.message for finding in check_deployment(settings)]
+        return [message for message in messages if "anybody can request" in message]
 
     with MongoClient(admin) as root:
-        assert init_as(initiated, admin, *options).exit_code == 0
-        kept = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
-        wide = {"resource": {"db": "jobmon_state", "collection": ""}, "actions": [*WRITING]}
-        root.admin.command("grantPrivilegesToRole", role, privileges=[wide, kept])
-        file_request(1)
+        assert init_as(admin, *options).exit_code == 0
+        other = {"resource": {"db": name, "collection": "own"}, "actions": ["find"]}
+        older = {"resource": {"db": "jobmon_state", "collection": ""}, "actions": [*WRITING]}
+        root.admin.command("grantPrivilegesToRole", role, privileges=[older, other])
+        file_request(f"{name}/1")
         assert len(find_warnings()) == 1
-        result = init_as(initiated, admin, *options)
+        result = init_as(admin, *options)
         assert f"{role}: exists, with fewer rights than an older version granted" in result.output
         with pytest.raises(OperationFailure, match="not authorized"):
-            file_request(2)
+            file_request(f"{name}/2")
         assert find_warnings() == []
-        (found,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
-        assert kept in found["privileges"]
-        assert "fewer rights" not in init_as(initiated, admin, *options).output
+        (narrowed,) = root.admin.command("rolesInfo", role, showPrivileges=True)["roles"]
+        assert other in narrowed["privileges"]
+        assert "fewer rights" not in init_as(admin, *options).output
         root.jobmon_state.action_decisions.delete_many({"_id": f"{name}/1"})
         root.drop_database(name)
         root[name].command("dropAllUsersFromDatabase")
@@ -309,18 +304,18 @@ def test_init_keeps_roles_and_password_of_an_existing_user(initiated: Mongod) ->
     options = ("--create", "--reader", "billing")
     with MongoClient(root_uri(initiated, "shop")) as root:
         root.shop.command("createUser", "billing", pwd="billingpw", roles=["readWrite"])
-        result = init_as(initiated, root_uri(initiated, "shop"), *options)
+        result = init_as(root_uri(initiated, "shop"), *options)
         (user,) = root.shop.command("usersInfo", "billing")["users"]
     assert result.exit_code == 0, result.output
     assert {role["role"] for role in user["roles"]} == {"readWrite", "jobmonReader.shop.jobs"}
     assert "exists, role added, password not changed; it also has readWrite@shop" in result.output
     assert "--change-passwords" in result.output
-    with MongoClient(uri(initiated, "billing", "replicaSet=rs0")) as client:
+    with MongoClient(make_uri(initiated, "billing", "replicaSet=rs0")) as client:
         client.shop.notes.insert_one({})
-    changed = init_as(initiated, root_uri(initiated, "shop"), *options, "--change-passwords")
-    assert "had the role, password set; it also has readWrite@shop" in changed.output
+    result = init_as(root_uri(initiated, "shop"), *options, "--change-passwords")
+    assert "had the role, password set; it also has readWrite@shop" in result.output
     with MongoClient(
-        uri(initiated, "billing", "replicaSet=rs0").replace("billingpw", "readerpw")
+        make_uri(initiated, "billing", "replicaSet=rs0").replace("billingpw", "readerpw")
     ) as client:
         assert client.shop.jobs.find_one({"none": 1}) is None
 
@@ -328,22 +323,22 @@ def test_init_keeps_roles_and_password_of_an_existing_user(initiated: Mongod) ->
 def test_init_changes_the_password_of_a_user_that_it_created(initiated: Mongod) -> None:
     options = ("--create", "--reader", "rotating")
     root = root_uri(initiated, "shop")
-    assert init_as(initiated, root, *options).exit_code == 0
-    changed = init_as(initiated, root, *options, JOBMON_READER_PASSWORD="rotatingpw")
-    assert "exists, had the role, password set" in changed.output
-    with MongoClient(uri(initiated, "rotating", "replicaSet=rs0")) as client:
+    assert init_as(root, *options).exit_code == 0
+    result = init_as(root, *options, JOBMON_READER_PASSWORD="rotatingpw")
+    assert "exists, had the role, password set" in result.output
+    with MongoClient(make_uri(initiated, "rotating", "replicaSet=rs0")) as client:
         assert client.shop.jobs.find_one({"none": 1}) is None
 
 
 def test_init_refuses_one_name_for_two_users(initiated: Mongod) -> None:
     options = ("--reader", "one", "--collector", "one")
-    result = init_as(initiated, root_uri(initiated, "shop"), *options)
+    result = init_as(root_uri(initiated, "shop"), *options)
     assert result.exit_code == 2
     assert "different names" in result.output
 
 
 @pytest.mark.parametrize(
-    ("roles", "lacks"),
+    ("roles", "missing_rights"),
     [
         ([], None),
         (["read"], "createRole, grantRole, viewRole on admin; createUser, viewUser on {shop}; "),
@@ -355,7 +350,7 @@ def test_init_refuses_one_name_for_two_users(initiated: Mongod) -> None:
     ids=["none", "read", "readWrite", "one database's users", "users only", "no indexes"],
 )
 def test_init_names_missing_rights_before_it_creates_anything(
-    initiated: Mongod, roles: list[Any], lacks: str | None
+    initiated: Mongod, roles: list[Any], missing_rights: str | None
 ) -> None:
     name = f"rights_{uuid.uuid4().hex}"
     with MongoClient(root_uri(initiated, name)) as root:
@@ -372,11 +367,11 @@ def test_init_names_missing_rights_before_it_creates_anything(
         root.drop_database(name)
         root[name].command("dropAllUsersFromDatabase")
     assert problem.startswith("problem  rights ")
-    if lacks is None:  # the user may not even read the collection
+    if missing_rights is None:  # the user may not even read the collection
         assert re.search(f"may not run (aggregate|find) on {name}\\.", problem)
     else:
         assert f"The user admin@{name} in JOBMON_ADMIN_MONGO_URI may not" in problem
-        assert lacks.format(shop=name) in problem
+        assert missing_rights.format(shop=name) in problem
         assert "add --print to the same options" in result.output
 
 
@@ -400,7 +395,7 @@ def test_init_works_with_the_documented_rights(initiated: Mongod) -> None:
         root[name].command("dropAllUsersFromDatabase")
 
 
-def test_init_without_rights_to_the_own_databases_creates_indexes(initiated: Mongod) -> None:
+def test_init_without_rights_to_jobmons_own_databases_creates_indexes(initiated: Mongod) -> None:
     name = f"rights_{uuid.uuid4().hex}"
     with MongoClient(root_uri(initiated, name)) as root:
         root[name].jobs.insert_one({"jobId": "1", "status": "queued", "createdAt": NOW})
@@ -416,19 +411,16 @@ def test_init_without_rights_to_the_own_databases_creates_indexes(initiated: Mon
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--print",), ("--remove",)])
 @pytest.mark.parametrize(
     ("credentials", "message"),
-    [
-        ("root:no5ecret@", "does not know this user or password."),
-        ("", "requires a user."),
-    ],
+    [("root:no5ecret@", "does not know this user or password."), ("", "requires a user.")],
     ids=["wrong password", "no user"],
 )
-def test_init_with_a_refused_sign_in_prints_one_line(
+def test_init_with_a_refused_sign_in_prints_one_problem(
     initiated: Mongod, credentials: str, message: str, options: tuple[str, ...]
 ) -> None:
     source = "authSource=admin&" if credentials else ""
-    refused = f"mongodb://{credentials}{initiated.address}/shop?{source}directConnection=true"
-    for more in ((), ("--replica-set", f"rs0/{initiated.address}")):
-        result = init(refused, "--reader", "reader", *options, *more)
+    admin = f"mongodb://{credentials}{initiated.address}/shop?{source}directConnection=true"
+    for replica_set in ((), ("--replica-set", f"rs0/{initiated.address}")):
+        result = init(admin, "--reader", "reader", *options, *replica_set)
         assert result.exit_code == 1
         (problem,) = problems(result)
         assert message in problem
@@ -438,35 +430,35 @@ def test_init_with_a_refused_sign_in_prints_one_line(
 
 def test_revoke_without_rights_names_the_user_that_has_them(initiated: Mongod) -> None:
     environment = {
-        "JOBMON_MONGO_URI": uri(initiated, "reader", "replicaSet=rs0"),
+        "JOBMON_MONGO_URI": make_uri(initiated, "reader", "replicaSet=rs0"),
         "JOBMON_JWT_SECRET_KEY": SECRET,
     }
     for command in (["revoke", "leaked"], ["revoke", "--sub", "ada"]):
-        refused = CliRunner().invoke(main, command, env=environment)
-        assert refused.exit_code == 1
-        assert refused.output.startswith(
+        result = CliRunner().invoke(main, command, env=environment)
+        assert result.exit_code == 1
+        assert result.output.startswith(
             "Error: not revoked: the user of JOBMON_MONGO_URI may not write jobmon_state. "
             "Use the collector's user: set JOBMON_ROLLUP_URI"
         )
-        assert "docker compose exec collector jobmon revoke" in refused.output
-        assert refused.output.count("\n") == 1
-    writer = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
+        assert "docker compose exec collector jobmon revoke" in result.output
+        assert result.output.count("\n") == 1
+    writer = {"JOBMON_ROLLUP_URI": make_uri(initiated, "collector", "replicaSet=rs0")}
     assert CliRunner().invoke(main, ["revoke", "leaked"], env=environment | writer).exit_code == 0
     assert CliRunner().invoke(main, ["revoke", "--list"], env=environment).exit_code == 0
 
 
 def test_mark_without_rights_names_the_user_that_has_them(initiated: Mongod) -> None:
-    environment = {"JOBMON_MONGO_URI": uri(initiated, "reader", "replicaSet=rs0")}
-    refused = CliRunner().invoke(main, ["mark", "v1"], env=environment)
-    assert refused.exit_code == 1
-    assert refused.stderr.startswith(
+    environment = {"JOBMON_MONGO_URI": make_uri(initiated, "reader", "replicaSet=rs0")}
+    result = CliRunner().invoke(main, ["mark", "v1"], env=environment)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
         "not marked: the user of JOBMON_MONGO_URI may not write jobmon_state. "
         "Use the collector's user: set JOBMON_ROLLUP_URI"
     )
-    assert "docker compose exec collector jobmon mark" in refused.stderr
-    writer = {"JOBMON_ROLLUP_URI": uri(initiated, "collector", "replicaSet=rs0")}
-    marked = CliRunner().invoke(main, ["mark", "v1"], env=environment | writer)
-    assert marked.output == "marked: v1\n"
+    assert "docker compose exec collector jobmon mark" in result.stderr
+    writer = {"JOBMON_ROLLUP_URI": make_uri(initiated, "collector", "replicaSet=rs0")}
+    result = CliRunner().invoke(main, ["mark", "v1"], env=environment | writer)
+    assert result.output == "marked: v1\n"
 
 
 def test_remove_without_all_rights_removes_nothing(initiated: Mongod) -> None:
@@ -494,27 +486,27 @@ def test_users_of_a_queue_in_another_deployment_have_no_rights_on_jobmons_own_da
 ) -> None:
     """Catches a missing right that `jobmon check` reports although nothing needs it there."""
     path, name = tmp_path / "queues.toml", f"elsewhere_{uuid.uuid4().hex}"
-    path.write_text(f'[far]\nuri = "{uri(initiated, "far", "").replace("/shop", f"/{name}")}"')
-    home = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": database_uri(mongod, name)}
+    path.write_text(f'[far]\nuri = "{make_uri(initiated, "far", "").replace("/shop", f"/{name}")}"')
+    queues = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": database_uri(mongod, name)}
     options = ("--create", "--reader", "far", "--collector", "writer")
-    passwords = {"JOBMON_READER_PASSWORD": "farpw", **home}
-    result = init_as(initiated, root_uri(initiated, name), *options, **passwords)
+    passwords = {"JOBMON_READER_PASSWORD": "farpw", **queues}
+    result = init_as(root_uri(initiated, name), *options, **passwords)
     assert result.exit_code == 0, result.output
     assert f"far@{name}: may read jobs and job_attempts: created" in result.output
     with MongoClient(root_uri(initiated, name)) as root:
         roles = root.admin.command(
-            {"rolesInfo": [f"jobmon{who}.{name}.jobs" for who in ("Reader", "Collector")]},
+            {"rolesInfo": [f"jobmon{kind}.{name}.jobs" for kind in ("Reader", "Collector")]},
             showPrivileges=True,
         )["roles"]
-        allowed = [privilege for role in roles for privilege in role["privileges"]]
-        assert len(allowed) == 4
-        assert {privilege["resource"]["db"] for privilege in allowed} == {name}
-        checked = CliRunner().invoke(main, ["check", "--json", "--queue", "far"], env=home)
+        privileges = [privilege for role in roles for privilege in role["privileges"]]
+        assert len(privileges) == 4
+        assert {privilege["resource"]["db"] for privilege in privileges} == {name}
+        result = CliRunner().invoke(main, ["check", "--json", "--queue", "far"], env=queues)
         root.drop_database(name)
         root[name].command("dropAllUsersFromDatabase")
-    found = [f for f in json.loads(checked.output)["findings"] if f["queue"] == "far"]
-    rights = [f for f in found if f["check"] == "rights"]
-    assert [f["level"] for f in rights] == ["ok"], rights
+    report = json.loads(result.output)
+    findings = [finding for finding in report["findings"] if finding["queue"] == "far"]
+    assert [finding["level"] for finding in findings if finding["check"] == "rights"] == ["ok"]
 
 
 def test_init_of_all_queues_gives_one_user_the_rights_on_each(
@@ -525,13 +517,13 @@ def test_init_of_all_queues_gives_one_user_the_rights_on_each(
         '[one]\ncollection = "one"\nattempts_collection = "one_attempts"\n'
         '[two]\ncollection = "two"\nattempts_collection = "two_attempts"'
     )
-    queues = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": uri(initiated, "many", "")}
+    queues = {"JOBMON_QUEUES": str(path), "JOBMON_MONGO_URI": make_uri(initiated, "many", "")}
     passwords = {"JOBMON_READER_PASSWORD": "manypw", **queues}
     admin = root_uri(initiated, "shop")
     for _ in range(2):
-        result = init_as(initiated, admin, "--create", "--reader", "many", **passwords)
+        result = init_as(admin, "--create", "--reader", "many", **passwords)
         assert result.exit_code == 0, result.output
-    with MongoClient(uri(initiated, "many", "replicaSet=rs0")) as client:
+    with MongoClient(make_uri(initiated, "many", "replicaSet=rs0")) as client:
         assert client.shop.one.find_one({"none": 1}) is None
         assert client.shop.two_attempts.find_one({"none": 1}) is None
         assert client.jobmon_rollups.state.find_one({"none": 1}) is None
@@ -541,7 +533,7 @@ def test_init_of_all_queues_gives_one_user_the_rights_on_each(
 def actor_server(initiated: Mongod) -> Mongod:
     """The server after `jobmon init --actor`."""
     environment = {
-        "JOBMON_ADMIN_MONGO_URI": uri(initiated, "root", "authSource=admin&replicaSet=rs0"),
+        "JOBMON_ADMIN_MONGO_URI": make_uri(initiated, "root", "authSource=admin&replicaSet=rs0"),
         "JOBMON_ACTOR_PASSWORD": "actorpw",
     }
     result = CliRunner().invoke(main, ["init", "--create", "--actor", "actor"], env=environment)
@@ -557,15 +549,15 @@ def actor_server(initiated: Mongod) -> Mongod:
 
 
 def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> None:
-    """Each process with its own user: who requests, who acts, and who reads the records."""
+    """The web service and the actor use their own users."""
     settings = Settings(
-        mongo_uri=uri(actor_server, "reader", "replicaSet=rs0"),
-        actor_mongo_uri=uri(actor_server, "actor", "replicaSet=rs0"),
+        mongo_uri=make_uri(actor_server, "reader", "replicaSet=rs0"),
+        actor_mongo_uri=make_uri(actor_server, "actor", "replicaSet=rs0"),
         jwt_secret_key=SECRET,
     )
     web = Connection(settings)
     requests = ActionRequests(web, web, Redactor(()))
-    with MongoClient(uri(actor_server, "root", "authSource=admin&replicaSet=rs0")) as root:
+    with MongoClient(make_uri(actor_server, "root", "authSource=admin&replicaSet=rs0")) as root:
         queue = JobQueue(root.shop)
         queue.enqueue("report", job_id="held")
         held = queue.lease("worker-1")
@@ -609,8 +601,8 @@ def test_actions_need_only_the_rights_that_init_grants(actor_server: Mongod) -> 
 
 
 def check_mutes(server: Mongod, web: Connection, person: Person) -> None:
-    """Mutes of the web service and of `jobmon mute` are both read by the collector's user."""
-    writer = uri(server, "collector", "replicaSet=rs0")
+    """Check that the collector's user reads the mutes of the web service and of `jobmon mute`."""
+    writer = make_uri(server, "collector", "replicaSet=rs0")
     environment = {"JOBMON_MONGO_URI": web.settings.mongo_uri, "JOBMON_ROLLUP_URI": writer}
     command = ["mute", "all", "--for", "1h", "--reason", "by a command"]
     assert CliRunner().invoke(main, command, env=environment).exit_code == 0
@@ -618,8 +610,8 @@ def check_mutes(server: Mongod, web: Connection, person: Person) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     added = records.add(Mute(kind=None, by=person, until=until, reason="by a page"))
     with Connection(replace(web.settings, mongo_uri=writer)).client as client:
-        found = MuteRecords(web, Connection(web.settings, client), Redactor(())).list_recent()
-    assert {mute.reason for mute in found} == {"by a command", "by a page"}
+        mutes = MuteRecords(web, Connection(web.settings, client), Redactor(())).list_recent()
+    assert {mute.reason for mute in mutes} == {"by a command", "by a page"}
     assert records.end(added, person).end is not None
 
 
@@ -630,7 +622,7 @@ INSERT = {"documents": [{"a": 1}]}
 RECORDS = ("action_decisions", "action_progress", "action_outcomes", "action_leases")
 INDEX = {"indexes": [{"key": {"a": 1}, "name": "a"}]}
 WRITES = (("insert", INSERT), ("update", CHANGE), ("update", UPSERT), ("delete", DELETION))
-# What each user may not do: (database, command, collection, arguments).
+# What each user may not do, as (database, command, collection, arguments).
 ACTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     *(("shop", "insert", name, INSERT) for name in ("jobs", "job_attempts", "job_controls")),
     *(("shop", "update", name, UPSERT) for name in ("jobs", "job_attempts", "job_controls")),
@@ -686,8 +678,8 @@ COLLECTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
     ("jobmon_state", "delete", "revoked_tokens", DELETION),
     ("jobmon_state", "find", "init_indexes", {}),
     *(
-        ("jobmon_rollups", "aggregate", "state", {"pipeline": [{stage: into}], "cursor": {}})
-        for stage, into in (
+        ("jobmon_rollups", "aggregate", "state", {"pipeline": [{stage: target}], "cursor": {}})
+        for stage, target in (
             ("$out", {"db": "jobmon_state", "coll": "action_decisions"}),
             ("$merge", {"into": {"db": "jobmon_state", "coll": "action_decisions"}}),
         )
@@ -708,7 +700,7 @@ COLLECTOR_MAY_NOT: list[tuple[str, str, str, dict[str, Any]]] = [
 def test_the_server_refuses_what_a_user_does_not_need(
     actor_server: Mongod, user: str, refused: list[tuple[str, str, str, dict[str, Any]]]
 ) -> None:
-    with MongoClient[dict[str, Any]](uri(actor_server, user, "replicaSet=rs0")) as client:
+    with MongoClient[dict[str, Any]](make_uri(actor_server, user, "replicaSet=rs0")) as client:
         for database, command, collection, arguments in refused:
             with pytest.raises(OperationFailure) as caught:
                 client[database].command(command, collection, **arguments)
@@ -718,14 +710,14 @@ def test_the_server_refuses_what_a_user_does_not_need(
 def check_actions(server: Mongod, *, web: str, actor: str, options: str = "") -> list[Finding]:
     """What `jobmon check` reports about actions with these users."""
     settings = Settings(
-        mongo_uri=uri(server, web, f"replicaSet=rs0{options}"),
-        actor_mongo_uri=uri(server, actor, f"replicaSet=rs0{options}"),
+        mongo_uri=make_uri(server, web, f"replicaSet=rs0{options}"),
+        actor_mongo_uri=make_uri(server, actor, f"replicaSet=rs0{options}"),
         actions=True,
     )
-    return [each for each in check_deployment(settings) if each.check == "actor"]
+    return [finding for finding in check_deployment(settings) if finding.check == "actor"]
 
 
-def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_server: Mongod) -> None:
+def test_check_reports_missing_and_unneeded_rights_for_actions(actor_server: Mongod) -> None:
     web, actor, _ = check_actions(actor_server, web="reader", actor="actor")
     assert (web.level, web.message) == (
         Level.OK,
@@ -735,8 +727,7 @@ def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_serve
         Level.OK,
         "User actor@shop may do what the actor needs.",
     )
-    found = check_actions(actor_server, web="collector", actor="reader")
-    web, actor, extra, _ = found
+    web, actor, extra, _ = check_actions(actor_server, web="collector", actor="reader")
     assert (web.level, web.message[:78]) == (
         Level.PROBLEM,
         "The web service's user may not find in action_decisions, insert in action_deci",
@@ -753,15 +744,16 @@ def test_check_finds_what_the_users_for_actions_may_not_and_need_not(actor_serve
 def test_check_warns_if_the_paused_types_cannot_be_read(actor_server: Mongod) -> None:
     jobs = {"db": "shop", "collection": "jobs"}
     with MongoClient[dict[str, Any]](
-        uri(actor_server, "root", "authSource=admin&replicaSet=rs0")
+        make_uri(actor_server, "root", "authSource=admin&replicaSet=rs0")
     ) as root:
         privileges = [{"resource": jobs, "actions": ["find"]}]
         root.shop.command("createRole", "onlyJobs", privileges=privileges, roles=[])
         root.shop.command("createUser", "narrow", pwd="narrowpw", roles=["onlyJobs"])
-    settings = Settings(mongo_uri=uri(actor_server, "narrow", "replicaSet=rs0"), actions=True)
-    found = [each for each in check_deployment(settings) if "job_controls" in each.message]
-    assert [(each.check, each.level) for each in found] == [("actor", Level.WARNING)]
-    assert "may not read job_controls" in found[0].message
+    settings = Settings(mongo_uri=make_uri(actor_server, "narrow", "replicaSet=rs0"), actions=True)
+    findings = check_deployment(settings)
+    (finding,) = [finding for finding in findings if "job_controls" in finding.message]
+    assert (finding.check, finding.level) == ("actor", Level.WARNING)
+    assert "may not read job_controls" in finding.message
 
 
 def test_check_warns_of_an_administrator_as_the_user_of_the_actor(actor_server: Mongod) -> None:
@@ -776,12 +768,12 @@ def test_check_warns_of_an_administrator_as_the_user_of_the_actor(actor_server: 
 
 def test_only_the_setting_for_deletion_lets_the_actor_delete(actor_server: Mongod) -> None:
     environment = {
-        "JOBMON_ADMIN_MONGO_URI": uri(actor_server, "root", "authSource=admin&replicaSet=rs0"),
+        "JOBMON_ADMIN_MONGO_URI": make_uri(actor_server, "root", "authSource=admin&replicaSet=rs0"),
         "JOBMON_ACTOR_PASSWORD": "actorpw",
         "JOBMON_ACTIONS_ALLOW_DELETE": "true",
     }
-    other = ("--create", "--jobs", "others", "--actor", "deleter")
-    result = CliRunner().invoke(main, ["init", *other], env=environment)
+    options = ("--create", "--jobs", "others", "--actor", "deleter")
+    result = CliRunner().invoke(main, ["init", *options], env=environment)
     assert "update and delete documents of others and job_attempts" in result.output
     with MongoClient[dict[str, Any]](
         f"mongodb://deleter:actorpw@{actor_server.address}/shop?replicaSet=rs0"

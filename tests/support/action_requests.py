@@ -6,7 +6,7 @@ from jobmon.store.filter import JobFilter
 
 
 def retry_all_dead(count: int) -> ActionRequest:
-    """A request of ada's to retry all dead jobs, of which there are `count`."""
+    """A request by ada to retry all dead-lettered jobs; `count` is their expected number."""
     return ActionRequest(
         action="retry",
         target=Target(job_filter=JobFilter(statuses=("dlq",))),

@@ -1,4 +1,4 @@
-"""Debian's Chromium, and visits of the dashboard that record their faults."""
+"""Opens pages of the dashboard in Debian's Chromium, and records their faults."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from .waiting import PATIENCE_S
 
-# The same engine without windows: a new page takes a quarter of the CPU.
+# The same engine without windows: opening a page takes a quarter of Chromium's CPU time.
 HEADLESS = shutil.which("chromium-headless-shell")
 CHROMIUM = Path(HEADLESS or "/usr/bin/chromium")
 FLAGS = (
@@ -27,7 +27,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# The browser logs these statuses as errors; some pages are meant to have them.
+# The browser logs answers with these statuses as errors; some tests expect such answers.
 EXPECTED = re.compile(r"(responded with a status of|Status Error Code) (401|403|404|422|503)")
 expect.set_options(timeout=1_000 * PATIENCE_S)
 VIEWER = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
@@ -43,7 +43,7 @@ def require_file(file: Path, remedy: str) -> None:
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A new browser profile of a viewer in Berlin; `options` are playwright's and replace that."""
+    """A new browser profile of a viewer in Berlin; Playwright's `options` may change that."""
     context = browser.new_context(**VIEWER | options)
     context.set_default_timeout(1_000 * PATIENCE_S)
     return context
@@ -58,7 +58,7 @@ class Visits:
     """Opens pages, and records their faults.
 
     The first page of a test opens in `tab`, which all tests share: a new tab takes a second of CPU.
-    Further pages, and pages with options, open in a new browser profile.
+    Further pages, and pages with options or a `clock`, open in a new browser profile.
     """
 
     def __init__(self, browser: Browser, tab: Page, token: str) -> None:
@@ -74,7 +74,7 @@ class Visits:
     def __call__(
         self, url: str, *, token: str | None = "", clock: bool = False, **options: Any
     ) -> Page:
-        """The page at `url`, signed in as an admin, with another `token`, or not at all (None).
+        """Open the page at `url`, signed in as an admin or with `token` (None: not signed in).
 
         With `clock` the test controls the page's time.
         """

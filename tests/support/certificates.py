@@ -35,13 +35,11 @@ class Authority:
         host = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
         certificate = self._sign(subject, key, host)
         file = self._folder / f"{name}-by-{self.file.name}"
-        pem = PrivateFormat.PKCS8, NoEncryption()
-        file.write_bytes(
-            key.private_bytes(Encoding.PEM, *pem) + certificate.public_bytes(Encoding.PEM)
-        )
+        private_key = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        file.write_bytes(private_key + certificate.public_bytes(Encoding.PEM))
         return file, subject.rfc4514_string()
 
-    def _sign(self, subject: x509.Name, key: Any, more: x509.ExtensionType) -> x509.Certificate:
+    def _sign(self, subject: x509.Name, key: Any, added: x509.ExtensionType) -> x509.Certificate:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -51,6 +49,6 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(hours=1))
-            .add_extension(more, critical=False)
+            .add_extension(added, critical=False)
             .sign(self._key, hashes.SHA256())
         )

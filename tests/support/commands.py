@@ -34,7 +34,7 @@ def index_queue(settings: Settings) -> None:
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:
-    """Run `jobmon init` with these `JOBMON_` settings, and databases of its own for its results."""
+    """Run `jobmon init` with `JOBMON_` settings, and own databases named after the queue's."""
     name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
     environment = {
         "JOBMON_ADMIN_MONGO_URI": uri,
@@ -53,8 +53,8 @@ def init(uri: str, *options: str, **settings: str) -> Result:
 def outcomes(result: Result) -> dict[str, str]:
     """The outcome for each index: `created`, `exists`, …"""
     lines = [line.split(maxsplit=2) for line in result.output.splitlines() if line[:1] != " "]
-    found = [what.split(": ", 1) for _, check, what in lines if check == "index"]
-    return {index: outcome.partition(",")[0] for index, outcome in found}
+    indexes = [text.split(": ", 1) for _, check, text in lines if check == "index"]
+    return {index: outcome.partition(",")[0] for index, outcome in indexes}
 
 
 def problems(result: Result) -> list[str]:
@@ -63,7 +63,7 @@ def problems(result: Result) -> list[str]:
 
 
 def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, Any]:
-    """Databases, indexes, users and roles: everything that `jobmon init` could leave behind."""
+    """Databases, indexes, users and roles: everything that `jobmon init` can create."""
     db = client[database]
     return {
         "databases": sorted(name for name in client.list_database_names() if database in name),

@@ -30,7 +30,7 @@ TIMEOUT_S = 900
 
 
 def find_engine() -> str | None:
-    """The version of the Docker engine that answers, or None."""
+    """The version of the Docker engine; None without a docker command, or if no engine answers."""
     if shutil.which("docker") is None:
         return None
     version = _run(["docker", "version", "--format", "{{.Server.Version}}"], check=False)
@@ -73,11 +73,11 @@ class Stack:
 
     def rotate(self, *names: str) -> list[str]:
         """Set new values of these secrets in `.env`; returns the old values."""
-        before = [self._settings.get(name, "") for name in names]
+        old_values = [self._settings.get(name, "") for name in names]
         self._settings |= {name: secrets.token_hex(32) for name in names}
         lines = [f"{name}={value}\n" for name, value in self._settings.items()]
         (self.folder / ".env").write_text("".join(lines))
-        return before
+        return old_values
 
     @property
     def secrets(self) -> list[str]:
@@ -89,16 +89,16 @@ class Stack:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")
         }
-        done = _run(command, check=check, cwd=self.folder, env=environment)
-        return done.stdout + done.stderr
+        result = _run(command, check=check, cwd=self.folder, env=environment)
+        return result.stdout + result.stderr
 
     def up(self, *profiles: str) -> None:
         options = [f"--profile={profile}" for profile in profiles]
         self.compose(*options, "up", "--detach", "--quiet-pull")
 
     def down(self, *options: str) -> None:
-        every = [f"--profile={profile}" for profile in PROFILES]
-        self.compose(*every, "down", "--remove-orphans", *options)
+        profiles = [f"--profile={profile}" for profile in PROFILES]
+        self.compose(*profiles, "down", "--remove-orphans", *options)
 
     def execute(self, service: str, *command: str, check: bool = True) -> str:
         return self.compose("exec", "--no-TTY", service, *command, check=check)
@@ -110,13 +110,13 @@ class Stack:
 
     def kill(self, service: str) -> None:
         """End the service's first process with SIGKILL, as a crash does; the engine restarts it."""
-        begun = self.inspect(service, "{{.State.StartedAt}}")
+        started_at = self.inspect(service, "{{.State.StartedAt}}")
         process = self.inspect(service, "{{.State.Pid}}")
         # As root among the engine's processes: `docker kill` counts as a stop by an operator.
         options = ["--rm", "--pid=host", "--privileged", "--user=0", "--entrypoint=python"]
         code = f"import os; os.kill({process}, 9)"
         docker("run", *options, self.image, "-c", code)
-        eventually(lambda: self.inspect(service, "{{.State.StartedAt}}") != begun)
+        eventually(lambda: self.inspect(service, "{{.State.StartedAt}}") != started_at)
 
     def token(self, subject: str = "you", role: str = "admin") -> str:
         return self.execute("web", "jobmon", "token", "--sub", subject, "--role", role).strip()
@@ -157,10 +157,10 @@ def _copy_checkout(folder: Path) -> None:
 def _run(
     command: list[str], check: bool = True, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    result = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=TIMEOUT_S, **options
     )
-    assert not check or done.returncode == 0, (
-        f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert not check or result.returncode == 0, (
+        f"{command}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
     )
-    return done
+    return result

@@ -1,4 +1,4 @@
-"""An actor in its own process, which kills itself when it reaches STEP for the NUMBERth time:
+"""An actor in its own process, which kills itself when it reaches STEP the NUMBER-th time:
 `python -m tests.support.dying_actor STEP NUMBER`, with the settings in the environment."""
 
 import itertools
@@ -12,14 +12,14 @@ from jobmon.settings import Settings
 
 
 def run_until_step(step: str, number: int) -> None:
-    """Act until the step was reached `number` times; with 0, forever."""
+    """Act until the step is reached `number` times; with 0, forever."""
     times = itertools.count(1)
 
-    def die_there(reached: str) -> None:
-        if reached == step and next(times) == number:
+    def die_at_step(reached_step: str) -> None:
+        if reached_step == step and next(times) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with acting(Settings.from_env(require_keys=False), reached=die_there):
+    with acting(Settings.from_env(require_keys=False), reached=die_at_step):
         while True:
             time.sleep(1)
 

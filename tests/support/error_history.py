@@ -25,7 +25,7 @@ class ErrorHistory:
     def __init__(self, as_of: datetime) -> None:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
-        self.whole: dict[str, Any] = {}  # further fields of the `RunHistory` that is read
+        self.whole: dict[str, Any] = {}  # further fields of the `RunHistory`
         self.is_known = True
         self._runs: list[tuple[FinishedRun, str | None]] = []
 
@@ -42,24 +42,24 @@ class ErrorHistory:
         if error == OTHER:
             self._add_run(job_type, worker, "failed", at, took, OTHER)
             return OTHER
-        found = classify_error(error)
-        parts = error if isinstance(error, dict) else {"message": error}
+        kind = classify_error(error)
+        texts = error if isinstance(error, dict) else {"message": error}
         job = FailedJob(f"job-{len(self._runs)}", job_type, worker, at)
-        old = self.groups.get(found.id)
-        jobs = sorted([job, *(old.jobs if old else ())], key=lambda job: job.at, reverse=True)
-        self.groups[found.id] = ErrorGroup(
-            id=found.id,
-            code=found.code,
-            pattern=found.pattern,
-            frame=found.frame,
-            message=parts.get("message"),
-            stack=parts.get("stack"),
-            first_seen=min(old.first_seen, at) if old else at,
-            last_seen=max(old.last_seen, at) if old else at,
+        known = self.groups.get(kind.id)
+        jobs = sorted([job, *(known.jobs if known else ())], key=lambda job: job.at, reverse=True)
+        self.groups[kind.id] = ErrorGroup(
+            id=kind.id,
+            code=kind.code,
+            pattern=kind.pattern,
+            frame=kind.frame,
+            message=texts.get("message"),
+            stack=texts.get("stack"),
+            first_seen=min(known.first_seen, at) if known else at,
+            last_seen=max(known.last_seen, at) if known else at,
             jobs=tuple(jobs[:MAX_RECENT_JOBS]),
         )
-        self._add_run(job_type, worker, "failed", at, took, found.id)
-        return found.id
+        self._add_run(job_type, worker, "failed", at, took, kind.id)
+        return kind.id
 
     def succeed(
         self, job_type: str, worker: str | None, *, at: datetime, took: timedelta | None = None
@@ -107,9 +107,9 @@ class ErrorHistory:
         return details
 
     def _read(self, window: Window) -> RunHistory:
-        known = {"as_of": self.as_of, "is_complete": True, "groups": self.groups}
-        known["is_ahead"] = window.is_ahead(self.as_of)
-        return RunHistory(details=self._count(window.start, window.end), **known | self.whole)
+        fields = {"as_of": self.as_of, "is_complete": True, "groups": self.groups}
+        fields["is_ahead"] = window.is_ahead(self.as_of)
+        return RunHistory(details=self._count(window.start, window.end), **fields | self.whole)
 
     def _split(self, window: Window) -> ErrorSteps:
         steps: ErrorSteps = {}

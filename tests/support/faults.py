@@ -51,11 +51,11 @@ class ReplicaSet:
     def __init__(self, folder: Path, *, election_ms: int = 10_000) -> None:
         options = ("--oplogSize", "64")
         options += ("--setParameter", "enableTestCommands=1")
-        if election_ms < 10_000:  # a secondary leaves a frozen primary equally soon
+        if election_ms < 10_000:  # so that a secondary leaves a frozen primary in time, too
             options += ("--setParameter", "oplogNetworkTimeoutBufferSeconds=1")
         self.members = [
-            Mongod(folder / str(number), initiate=False, cache_gb=0.25, options=options)
-            for number in range(3)
+            Mongod(folder / str(index), initiate=False, cache_gb=0.25, options=options)
+            for index in range(3)
         ]
         self._election_ms = election_ms
         # A server dies with the thread that started it.
@@ -70,7 +70,8 @@ class ReplicaSet:
     def __enter__(self) -> Self:
         try:
             self.start(*self.members)
-            members = [{"_id": n, "host": m.address} for n, m in enumerate(self.members)]
+            addresses = [member.address for member in self.members]
+            members = [{"_id": index, "host": host} for index, host in enumerate(addresses)]
             config = {"_id": "rs0", "members": members}
             config["settings"] = {
                 "electionTimeoutMillis": self._election_ms,
@@ -115,16 +116,16 @@ class ReplicaSet:
         return member
 
     def await_writable(self, within_s: float = PATIENCE_S) -> float:
-        """Wait until a majority accepts writes; returns that moment of the monotonic clock.
+        """Wait until a majority accepts writes; returns the monotonic time.
 
-        A new primary may have to wait until another member leaves the old one.
+        A new primary may have to wait until another member stops following the old primary.
         """
         deadline = time.monotonic() + within_s
-        note = {"insert": "notes", "documents": [{}], "$db": "probe"}
-        note |= {"writeConcern": {"w": "majority", "wtimeout": 500}}
+        insert = {"insert": "notes", "documents": [{}], "$db": "probe"}
+        insert |= {"writeConcern": {"w": "majority", "wtimeout": 500}}
         while True:
             with suppress(PyMongoError):
-                answer = self._command(self.await_primary(), note)
+                answer = self._command(self.await_primary(), insert)
                 if "writeConcernError" not in answer:
                     return time.monotonic()
             assert time.monotonic() < deadline, f"no majority in {within_s} s"
@@ -153,9 +154,9 @@ class ReplicaSet:
     def cut_off(self, *members: Mongod) -> None:
         """Stop the replication of these members."""
         for member in members:
-            point = {"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"}
-            entered = self._command(member, point)["count"] + 1
-            wait = {"waitForFailPoint": "stopReplProducer", "timesEntered": entered}
+            stop = {"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"}
+            times_entered = self._command(member, stop)["count"] + 1
+            wait = {"waitForFailPoint": "stopReplProducer", "timesEntered": times_entered}
             self._command(member, wait | {"maxTimeMS": 10_000})
 
     def reconnect(self, *members: Mongod) -> None:
@@ -171,7 +172,8 @@ class ReplicaSet:
             connectTimeoutMS=500,
             socketTimeoutMS=1_000 if "hello" in command else 15_000,
         ) as client:
-            return client[command.pop("$db", "admin")].command(command, check=True)
+            fields = dict(command)  # the caller may send `command` again
+            return client[fields.pop("$db", "admin")].command(fields, check=True)
 
 
 class Proxy:
@@ -189,20 +191,20 @@ class Proxy:
     def _accept_connections(self) -> None:
         while True:
             try:
-                near, _ = self._listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
             if self.dropping:
-                self._closing.append(near)  # accepted but never served, as with a cut cable
+                self._closing.append(client)  # accepted but never served, as with a cut cable
                 continue
             try:
-                far = socket.create_connection(("127.0.0.1", self._target))
+                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                near.close()
+                client.close()
                 continue
-            self._closing += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._forward, args=[one, other], daemon=True).start()
+            self._closing += [client, server]
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self._forward, args=[source, target], daemon=True).start()
 
     def _forward(self, source: Any, target: Any) -> None:
         with suppress(OSError):
@@ -211,9 +213,9 @@ class Proxy:
                     time.sleep(self.delay_s)
                 if not self.dropping:
                     target.sendall(data)
-        for end in (source, target):
+        for connection in (source, target):
             with suppress(OSError):
-                end.close()
+                connection.close()
 
     def heal(self) -> None:
         """Forward again; close all connections, because messages in them may be cut."""
@@ -223,10 +225,10 @@ class Proxy:
     def close_connections(self) -> None:
         """Close every connection."""
         closing, self._closing = self._closing, []
-        for end in closing:
+        for connection in closing:
             with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
     def close(self) -> None:
         """Stop listening and close every connection."""
@@ -252,7 +254,7 @@ class Writers:
         self.begun: list[float] = []
         self.acknowledged: list[float] = []
         self.ids: list[str] = []
-        self.workers = [self._start_worker(number) for number in range(workers)]
+        self.workers = [self._start_worker(index) for index in range(workers)]
         self._next_worker = workers
 
     def start(self) -> None:
@@ -298,7 +300,7 @@ class Writers:
             self.begun.append(time.monotonic())
             self.ids.append(job_id)
             while not self._enqueue(job_id):
-                time.sleep(0.1)  # also after `stop`: an enqueue that has begun is finished
+                time.sleep(0.1)  # even after `stop`: an enqueue that has begun is finished
             self.acknowledged.append(time.monotonic())
             due = max(due + self._pace_s, time.monotonic() - 1)
             self._stop.wait(max(0.0, due - time.monotonic()))
@@ -312,8 +314,8 @@ class Writers:
             return False
         return True
 
-    def _start_worker(self, number: int) -> subprocess.Popen[bytes]:
-        arguments = (self._uri, f"worker-{number}")
+    def _start_worker(self, index: int) -> subprocess.Popen[bytes]:
+        arguments = (self._uri, f"worker-{index}")
         return start_python("tests.support.queue_worker", *arguments, env=dict(os.environ))
 
 
@@ -346,7 +348,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The error's code; else the status."""
+        """The error's code, or the status without an error; `broken` if the connection broke."""
         if self.status == 0:
             return "broken"
         return str(self.status) if self.status < 400 else str(self.json["error"]["code"])
@@ -372,7 +374,7 @@ class Viewers:
         self.longest_s: dict[str, float] = {}
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._send_requests, args=[number]) for number in range(clients)
+            threading.Thread(target=self._send_requests, args=[index]) for index in range(clients)
         ]
         self._threads.append(threading.Thread(target=self._check_health))
 
@@ -396,8 +398,8 @@ class Viewers:
             self.answers, self.longest_s, self.wrong = Counter(), {}, []
         return taken
 
-    def _send_requests(self, start: int) -> None:
-        paths = islice(cycle(self.PATHS), start, None)
+    def _send_requests(self, first_path: int) -> None:
+        paths = islice(cycle(self.PATHS), first_path, None)
         while not self._stop.wait(0.2):
             self._record(Answer(self._port, next(paths), self._token))
 
@@ -439,9 +441,10 @@ class Viewers:
             assert total == sum(stats["statusCounts"].values()), "the sums differ"
             by_type = (n for counts in stats["typeCounts"].values() for n in counts.values())
             assert total == sum(by_type), "the sums by type differ"
-        least = self._writers.known_jobs_at(answer.sent_at - FRESH_S - 0.5)
-        most = self._writers.before + len(self._writers.begun)
-        assert least <= total <= most, f"{total} is not in {least} to {most} ({stats['source']})"
+        minimum = self._writers.known_jobs_at(answer.sent_at - FRESH_S - 0.5)
+        maximum = self._writers.before + len(self._writers.begun)
+        expected = f"{total} is not in {minimum} to {maximum} ({stats['source']})"
+        assert minimum <= total <= maximum, expected
 
 
 def await_recovery(
@@ -453,21 +456,21 @@ def await_recovery(
     from the collector and were at most two seconds old.
     """
     deadline = time.monotonic() + within_s
-    served: float | None = None
-    in_a_row, began, reason = 0, 0.0, ""
+    served_at: float | None = None
+    in_a_row, first_at, reason = 0, 0.0, ""
     while True:
         answer = Answer(port, "/admin/jobs/stats", token)
         if answer.status == 200:
-            began = began if in_a_row else answer.sent_at
+            first_at = first_at if in_a_row else answer.sent_at
             in_a_row += 1
-            if in_a_row >= 10 and served is None:
-                served = began
+            if in_a_row >= 10 and served_at is None:
+                served_at = first_at
             stats = answer.json
-            least = writers.known_jobs_at(answer.sent_at - 2)
-            fresh = stats["totalJobs"] >= least
-            if served is not None and stats["source"] == "rollup" and fresh:
-                return served, answer.sent_at
-            reason = f"{stats['totalJobs']} jobs of {least} ({stats['source']}, {in_a_row} served)"
+            minimum = writers.known_jobs_at(answer.sent_at - 2)
+            is_fresh = stats["totalJobs"] >= minimum
+            if served_at is not None and stats["source"] == "rollup" and is_fresh:
+                return served_at, answer.sent_at
+            reason = f"{stats['totalJobs']} jobs of {minimum} ({stats['source']}, {in_a_row} good)"
         else:
             in_a_row, reason = 0, repr(answer.body[:300])
         assert time.monotonic() < deadline, f"not recovered in {within_s} s: {reason}"
@@ -482,10 +485,8 @@ def await_full_count(
     total = writers.database.jobs.count_documents({})
     events = total + writers.database.job_attempts.count_documents({})
     while True:
-        stats, metrics = (
-            Answer(port, "/admin/jobs/stats", token),
-            Answer(port, "/metrics", token),
-        )
+        stats = Answer(port, "/admin/jobs/stats", token)
+        metrics = Answer(port, "/metrics", token)
         if stats.status == metrics.status == 200 and stats.json["source"] == "rollup":
             counts = sum_counters(metrics.body.decode())
             counted = sum(n for (name, _), n in counts.items() if name in ("enqueued", "attempts"))
@@ -495,7 +496,7 @@ def await_full_count(
         time.sleep(0.2)
 
 
-_NAMES = {
+_COUNTER_NAMES = {
     "jobmon_jobs_enqueued_total": "enqueued",
     "jobmon_attempts_finished_total": "attempts",
     "jobmon_jobs_dead_lettered_total": "dlq",
@@ -507,34 +508,35 @@ def sum_counters(metrics: str) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
     for line in metrics.splitlines():
         name, _, labels = line.partition("{")
-        if name in _NAMES:
+        if name in _COUNTER_NAMES:
             outcome = labels.partition('outcome="')[2].partition('"')[0]
-            counts[_NAMES[name], outcome] += round(float(line.rsplit(" ", 1)[1]))
+            counts[_COUNTER_NAMES[name], outcome] += round(float(line.rsplit(" ", 1)[1]))
     return counts
 
 
 def check_nothing_lost(writers: Writers, stats: Document, metrics: str) -> dict[str, int]:
-    """Raise AssertionError if a finished queue lost or duplicated jobs; returns counts to print."""
+    """Raise AssertionError if a drained queue lost or duplicated jobs; returns counts to print."""
     jobs = list(writers.database.jobs.find({}, {"jobId": 1, "status": 1, "attemptCount": 1}))
     attempts = list(writers.database.job_attempts.find({}))
     assert sorted(job["jobId"] for job in jobs) == sorted(writers.ids), "jobs lost or duplicated"
     by_status = Counter(job["status"] for job in jobs)
-    shown = {name: n for name, n in stats["statusCounts"].items() if n}
-    assert shown == dict(by_status), "the statistics differ from the jobs"
-    by_job: dict[str, list[Document]] = {}
+    counts = {name: n for name, n in stats["statusCounts"].items() if n}
+    assert counts == dict(by_status), "the statistics differ from the jobs"
+    attempts_by_job: dict[str, list[Document]] = {}
     for attempt in attempts:
-        by_job.setdefault(attempt["jobId"], []).append(attempt)
+        attempts_by_job.setdefault(attempt["jobId"], []).append(attempt)
     for job in jobs:
-        runs = sorted(by_job.get(job["jobId"], []), key=lambda attempt: attempt["attemptNumber"])
+        runs = attempts_by_job.get(job["jobId"], [])
+        runs.sort(key=lambda attempt: attempt["attemptNumber"])
         numbers = [attempt["attemptNumber"] for attempt in runs]
         assert numbers == list(range(1, job["attemptCount"] + 1)), (job, numbers)
-        last = "succeeded" if job["status"] == "succeeded" else ("failed", "expired")
-        assert runs[-1]["status"] in last, (job, runs[-1])
+        expected = ("succeeded",) if job["status"] == "succeeded" else ("failed", "expired")
+        assert runs[-1]["status"] in expected, (job, runs[-1])
     outcomes = Counter(attempt["status"] for attempt in attempts)
     counted = {key: n for key, n in sum_counters(metrics).items() if n}
-    expected = {("enqueued", ""): len(jobs), ("dlq", ""): by_status["dlq"]}
-    expected |= {("attempts", outcome): n for outcome, n in outcomes.items()}
-    assert counted == {key: n for key, n in expected.items() if n}, "the counters differ"
+    totals = {("enqueued", ""): len(jobs), ("dlq", ""): by_status["dlq"]}
+    totals |= {("attempts", outcome): n for outcome, n in outcomes.items()}
+    assert counted == {key: n for key, n in totals.items() if n}, "the counters differ"
     return {"jobs": len(jobs), "attempts": len(attempts), **outcomes}
 
 
@@ -586,11 +588,11 @@ class SystemUnderLoad:
         first majority write until the statistics come from the collector and are up to date.
         """
         self.servers.await_primary()
-        back = time.monotonic()
+        primary_at = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
             writable = pool.submit(self.servers.await_writable)
             served_at, counted_at = await_recovery(self.port, self.token, self.writers)
-            return max(0.0, served_at - back), max(0.0, counted_at - writable.result())
+            return max(0.0, served_at - primary_at), max(0.0, counted_at - writable.result())
 
     def pause(self, seconds: float) -> None:
         """Wait while the load goes on."""
@@ -598,16 +600,16 @@ class SystemUnderLoad:
 
     def check_all_threads_answer(self, workers: int, threads: int) -> None:
         """Wait until one parallel request for each thread gets a 200; else AssertionError."""
-        at_once = workers * threads
+        requests = workers * threads
 
         def send(_: int) -> str:
             return Answer(self.port, "/admin/jobs/queue?per_page=1", self.token).code
 
         def all_answer() -> bool:
-            return set(pool.map(send, range(at_once))) == {"200"}
+            return set(pool.map(send, range(requests))) == {"200"}
 
-        with ThreadPoolExecutor(at_once) as pool:
-            eventually(all_answer)  # a slow machine refuses some, if one worker gets most of them
+        with ThreadPoolExecutor(requests) as pool:
+            eventually(all_answer)  # a slow machine refuses some if one worker gets most
 
 
 @contextmanager
@@ -625,10 +627,10 @@ def system_under_load(
         with run_collector(servers.uri, folder / "collector.log") as restart:
             writers.start()
             eventually(web.answers)
-            with Viewers(web.port, token, writers, viewers) as checking:
-                system = SystemUnderLoad(servers, web.port, token, writers, checking, web, restart)
+            with Viewers(web.port, token, writers, viewers) as active:
+                system = SystemUnderLoad(servers, web.port, token, writers, active, web, restart)
                 system.await_recovery()
-                checking.take_results()
+                active.take_results()
                 yield system
 
 

@@ -32,9 +32,10 @@ def make_key(name: str = "one") -> rsa.RSAPrivateKey:
 class IdentityProvider:
     """The provider's state; a test changes it between requests.
 
-    `claims` are in ID tokens, `access_claims` in access tokens (None: they are opaque), `userinfo`
-    at the endpoint of that name (None: there is none). `change_id_token` may change an ID token's
-    claims. `status` replaces the status of every answer. `rotates`: a refresh token is valid once.
+    `claims` are in ID tokens, `access_claims` in access tokens (None: opaque tokens). `userinfo` is
+    the answer of the userinfo endpoint (None: no such endpoint). `change_id_token` may change an ID
+    token's claims. `status`, if not 0, replaces the status of every answer. `rotates`: a refresh
+    token is valid once.
     """
 
     def __init__(self) -> None:
@@ -72,7 +73,7 @@ class IdentityProvider:
         return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
 
     def describe(self) -> dict[str, Any]:
-        found = {
+        document = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
             "token_endpoint": f"{self.issuer}/token",
@@ -82,8 +83,8 @@ class IdentityProvider:
             "code_challenge_methods_supported": ["plain", "S256"],
         }
         if self.userinfo is not None:
-            found["userinfo_endpoint"] = f"{self.issuer}/userinfo"
-        return found | self.document
+            document["userinfo_endpoint"] = f"{self.issuer}/userinfo"
+        return document | self.document
 
     def list_keys(self) -> dict[str, Any]:
         return {
@@ -110,7 +111,7 @@ class IdentityProvider:
             or query["code_challenge"] != challenge
             or query["redirect_uri"] != form["redirect_uri"]
         ):
-            # As Entra does, with line ends.
+            # With line ends, as in Entra's answers.
             text = '{"error": "invalid_grant", "error_description": "X1: no.\\r\\nTrace: 1"}'
             return 400, text.encode()
         return 200, self._make_answer(nonce=query["nonce"])

@@ -45,12 +45,12 @@ class Page(HTMLParser):
         """Elements and the names of their attributes: data must never add any."""
         return [(tag, tuple(attrs)) for tag, attrs in self.elements]
 
-    def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
-        """The attributes of each element `tag` that has the `wanted` attributes."""
+    def all(self, tag: str, **required: str) -> list[dict[str, str | None]]:
+        """The attributes of each element `tag` that has the `required` attributes."""
         return [
             attrs
             for name, attrs in self.elements
-            if name == tag and wanted.items() <= attrs.items()
+            if name == tag and required.items() <= attrs.items()
         ]
 
     def addresses(self) -> list[str]:
@@ -67,7 +67,7 @@ class Viewer:
         self.client = app.test_client()
 
     def get(self, path: str, *, part: bool = False, **headers: str) -> TestResponse:
-        """GET with headers: the keyword `Sec_Fetch_Site` sends Sec-Fetch-Site. `part`: as htmx."""
+        """GET; the keyword `Sec_Fetch_Site` sends Sec-Fetch-Site. `part`: as htmx for a part."""
         return self.client.get(path, headers=_header_names(headers) | (PART if part else {}))
 
     def post(self, path: str, form: dict[str, Any] | None = None, **headers: str) -> TestResponse:

@@ -36,7 +36,7 @@ MODULES = (
 def start_python(module: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Start `python -m module arguments` in the checkout.
 
-    `options` are those of `Popen`: `env`, `stdout`, `stderr` and `start_new_session`.
+    `options` are `env`, `stdout`, `stderr` and `start_new_session`, as in `Popen`.
     """
     if sys.platform == "linux":
         return _PreloadedProcess(module, *arguments, **options)
@@ -82,10 +82,10 @@ class _Server:
         with self._lock:
             if self._socket is None:
                 adopt_orphans()
-                self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                command = [sys.executable, "-m", __name__, str(its.fileno())]
-                with its:
-                    self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[its.fileno()])
+                self._socket, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                command = [sys.executable, "-m", __name__, str(peer.fileno())]
+                with peer:
+                    self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[peer.fileno()])
             socket.send_fds(self._socket, [request], outputs)
             return int(self._socket.recv(100))
 
@@ -105,26 +105,26 @@ def _serve(server: socket.socket) -> dict[str, Any]:
         message, outputs, *_ = socket.recv_fds(server, 2**20, 2)
         if not message:
             os._exit(0)
-        reading, writing = os.pipe()
-        # The process in between ends at once: then the tests' process is the parent.
-        if not (process := os.fork()):
-            between = os.getpid()
+        read_end, write_end = os.pipe()
+        # The intermediate process ends at once: then the tests' process becomes the parent.
+        if not (intermediate := os.fork()):
+            intermediate_pid = os.getpid()
             if child := os.fork():
-                os.write(writing, str(child).encode())
+                os.write(write_end, str(child).encode())
                 os._exit(0)
-            while os.getppid() == between:
+            while os.getppid() == intermediate_pid:
                 time.sleep(0.001)
             die_with_parent()
-            for number, output in enumerate(outputs, start=1):
-                os.dup2(output, number)
-            for used in (*outputs, reading, writing):
-                os.close(used)
+            for standard, output in enumerate(outputs, start=1):  # 1: stdout, 2: stderr
+                os.dup2(output, standard)
+            for descriptor in (*outputs, read_end, write_end):
+                os.close(descriptor)
             server.close()
             return dict(json.loads(message))
-        os.waitpid(process, 0)
-        server.send(os.read(reading, 100))
-        for used in (*outputs, reading, writing):
-            os.close(used)
+        os.waitpid(intermediate, 0)
+        server.send(os.read(read_end, 100))
+        for descriptor in (*outputs, read_end, write_end):
+            os.close(descriptor)
 
 
 def _run() -> None:

@@ -15,7 +15,7 @@ from .waiting import PATIENCE_S
 
 def end_process(
     process: subprocess.Popen[Any],
-    number: signal.Signals | None = signal.SIGTERM,
+    signal_number: signal.Signals | None = signal.SIGTERM,
     within_s: float = PATIENCE_S,
 ) -> int:
     """Send a signal (None: SIGKILL) and return the exit code.
@@ -23,10 +23,10 @@ def end_process(
     If the process does not end in time, kill it and fail. A process that leads a group is killed
     with its group.
     """
-    if number is None:
+    if signal_number is None:
         kill(process)
         return process.returncode
-    process.send_signal(number)
+    process.send_signal(signal_number)
     try:
         return process.wait(within_s)
     except subprocess.TimeoutExpired:
@@ -68,7 +68,7 @@ def child_processes(pid: int) -> list[int]:
     return [int(child) for child in path.read_text().split()]
 
 
-def descendants(above: int | None = None) -> dict[int, str]:
+def descendants(ancestor: int | None = None) -> dict[int, str]:
     """The running descendants of a process, by default this one: command lines by id."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -76,22 +76,22 @@ def descendants(above: int | None = None) -> dict[int, str]:
             state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
             if state not in "ZX":
                 parents[int(stat.parent.name)] = int(parent)
-    found: dict[int, str] = {}
-    below = {os.getpid() if above is None else above}
-    while below := {pid for pid, parent in parents.items() if parent in below}:
-        for pid in below:
+    commands: dict[int, str] = {}
+    generation = {os.getpid() if ancestor is None else ancestor}
+    while generation := {pid for pid, parent in parents.items() if parent in generation}:
+        for pid in generation:
             with suppress(OSError):
                 line = Path(f"/proc/{pid}/cmdline").read_bytes()
-                found[pid] = line.replace(b"\0", b" ").decode(errors="replace")
-    return found
+                commands[pid] = line.replace(b"\0", b" ").decode(errors="replace")
+    return commands
 
 
 def await_no_descendants(within_s: float) -> dict[int, str]:
-    """Wait until no descendant is left; kill and return those that still run."""
+    """Wait until no descendant runs; after `within_s` kill the running ones and return them."""
     deadline = time.monotonic() + within_s
-    while (left := descendants()) and time.monotonic() < deadline:
+    while (running := descendants()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for pid in left:
+    for pid in running:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return left
+    return running

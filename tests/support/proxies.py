@@ -17,15 +17,16 @@ from .preloaded import ROOT
 from .processes import end_process
 from .waiting import eventually
 
-UPSTREAM, VERIFY = "127.0.0.1:8000", "127.0.0.1:9000"  # of jobmon and of a sign-in, in the page
+# The addresses of jobmon and of a sign-in service in docs/proxies.md.
+UPSTREAM, VERIFY = "127.0.0.1:8000", "127.0.0.1:9000"
 
 
 @dataclass(frozen=True)
 class Site:
     """A host that a proxy serves on a port of this machine.
 
-    `origin` is what browsers see: its port may be another one. `settings`: a configuration of the
-    page, or for Traefik several.
+    `origin` is what browsers see; its port may differ from `port`. `configuration` is a block of
+    the page: its text, or for Traefik its parsed YAML.
     """
 
     origin: str
@@ -44,8 +45,8 @@ class Site:
 def read_blocks(language: str, heading: str, page: str = "proxies") -> list[str]:
     """The configurations in this language of a section of a page of docs/."""
     text = (ROOT / f"docs/{page}.md").read_text()
-    _, found, section = text.partition(f"\n## {heading}\n")
-    assert found, heading
+    _, separator, section = text.partition(f"\n## {heading}\n")
+    assert separator, f"no section {heading}"
     section = section.partition("\n## ")[0]
     return re.findall(rf"^```{language}\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
 
@@ -85,15 +86,15 @@ def run_nginx(program: str, sites: Sequence[Site], folder: Path) -> Iterator[Non
 
 @contextmanager
 def run_caddy(program: str, sites: Sequence[Site], folder: Path) -> Iterator[None]:
-    """Caddy; the page's host gets the site's address and a certificate."""
+    """Caddy; the host in the page is replaced by the site's address, with a certificate."""
     certificate, _ = Authority("caddy", folder).issue("server")
     text = "{\nadmin off\nauto_https off\nskip_install_trust\n}\n"
     for site in sites:
         assert isinstance(site.configuration, str)
         scheme = site.origin.partition(":")[0]
-        first = f"{scheme}://{site.host}:{site.port} {{\nbind 127.0.0.1\n"
-        first += f"tls {certificate} {certificate}\n" if site.is_secure else ""
-        text += re.sub(r"^\S+ \{\n", lambda _: first, site.configuration)  # noqa: B023
+        site_header = f"{scheme}://{site.host}:{site.port} {{\nbind 127.0.0.1\n"
+        site_header += f"tls {certificate} {certificate}\n" if site.is_secure else ""
+        text += re.sub(r"^\S+ \{\n", lambda _: site_header, site.configuration)  # noqa: B023
     file = folder / "Caddyfile"
     file.write_text(text)
     command = [program, "run", "--config", str(file), "--adapter", "caddyfile"]
@@ -103,16 +104,16 @@ def run_caddy(program: str, sites: Sequence[Site], folder: Path) -> Iterator[Non
 
 @contextmanager
 def run_traefik(program: str, sites: Sequence[Site], folder: Path) -> Iterator[None]:
-    """Traefik with an entry point for each site; the page's names get the site's number."""
+    """Traefik with an entry point for each site; the page's names end with the site's index."""
     dynamic: dict[str, Any] = {"routers": {}, "services": {}, "middlewares": {}}
-    for number, site in enumerate(sites):
+    for index, site in enumerate(sites):
         assert not isinstance(site.configuration, str)
-        for kind, named in site.configuration["http"].items():
-            dynamic[kind] |= {f"{name}{number}": dict(value) for name, value in named.items()}
-        router = dynamic["routers"][f"jobmon{number}"]
+        for kind, sections in site.configuration["http"].items():
+            dynamic[kind] |= {f"{name}{index}": dict(value) for name, value in sections.items()}
+        router = dynamic["routers"][f"jobmon{index}"]
         router["rule"] = re.sub(r"Host\(`[^`]*`\)", f"Host(`{site.host}`)", router["rule"])
-        router |= {"service": f"jobmon{number}", "entryPoints": [f"site{number}"]}
-        router["middlewares"] = [f"{name}{number}" for name in router.get("middlewares", ())]
+        router |= {"service": f"jobmon{index}", "entryPoints": [f"site{index}"]}
+        router["middlewares"] = [f"{name}{index}" for name in router.get("middlewares", ())]
         if not site.is_secure:
             del router["tls"]
     if not dynamic["middlewares"]:
@@ -120,8 +121,8 @@ def run_traefik(program: str, sites: Sequence[Site], folder: Path) -> Iterator[N
     (folder / "dynamic.yml").write_text(yaml.safe_dump({"http": dynamic}))
     command = [program, f"--providers.file.filename={folder / 'dynamic.yml'}"]
     command += ["--global.checknewversion=false", "--global.sendanonymoususage=false"]
-    for number, site in enumerate(sites):
-        command.append(f"--entryPoints.site{number}.address=127.0.0.1:{site.port}")
+    for index, site in enumerate(sites):
+        command.append(f"--entryPoints.site{index}.address=127.0.0.1:{site.port}")
     with _running(command, sites, folder):
         yield
 

@@ -31,12 +31,12 @@ ROLES = {
 
 
 def serve_queues(
-    watched: Database[dict[str, Any]], folder: Path, text: str = FILE, **more: Any
+    watched: Database[dict[str, Any]], folder: Path, text: str = FILE, **options: Any
 ) -> Api:
     """The service over the queues in a file with this text.
 
-    Each queue of `FILE` has one job of the owner ada; its id and type are the queue's name. `more`
-    are other settings.
+    Each queue of `FILE` has one job of the owner ada; its id and type are the queue's name.
+    `options` are further settings.
     """
     path = folder / "queues.toml"
     path.write_text(text)
@@ -50,6 +50,6 @@ def serve_queues(
         stats_ttl_ms=0,
         queues=str(path),
         role_permissions=ROLES,
-        **more,
+        **options,
     )
     return Api(create_app(settings, watched.client))

@@ -23,8 +23,8 @@ class Received(NamedTuple):
 
     @property
     def notices(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.body)["data"]["notices"]
-        return found
+        notices: list[dict[str, Any]] = json.loads(self.body)["data"]["notices"]
+        return notices
 
     @property
     def changes(self) -> list[tuple[str, str]]:
@@ -33,7 +33,7 @@ class Received(NamedTuple):
 
 
 class WebhookReceiver:
-    """Keeps all requests in `received`; answers with `status` and `headers` if `answers` is set."""
+    """Keeps requests in `received`; answers with `status` and `headers` once `answers` is set."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []

@@ -1,4 +1,4 @@
-"""The lines that requests log."""
+"""Captures the log lines of requests."""
 
 import logging
 from collections.abc import Iterator

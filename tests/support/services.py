@@ -19,7 +19,7 @@ from .waiting import PATIENCE_S, eventually
 
 
 class Web:
-    """A gunicorn with one worker and four threads; `settings` are added to its environment.
+    """A gunicorn with one worker and four threads; `settings` are environment variables.
 
     It logs to the file `log` in `folder`.
     """
@@ -124,7 +124,7 @@ class Demo:
         return end_process(self.process, signal.SIGINT)
 
 
-def clean_environment(**more: str) -> dict[str, Any]:
-    """The environment without jobmon's settings, and with `more`."""
+def clean_environment(**variables: str) -> dict[str, Any]:
+    """The environment without jobmon's settings, plus these variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
-    return kept | more
+    return kept | variables

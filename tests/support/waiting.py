@@ -6,16 +6,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# The longest that tests wait for an expected event. A passing test waits much shorter, even on a
-# machine that is ten times as slow.
+# The longest that tests wait for an expected event. A passing test waits much less, even on a
+# machine that is ten times slower.
 PATIENCE_S = 120
 
 
 def eventually(condition: Callable[[], T]) -> T:
     """Return the first true value of `condition`; fail if there is none in `PATIENCE_S`."""
-    begun = time.monotonic()
+    started_at = time.monotonic()
     while not (value := condition()):
-        waited_s = time.monotonic() - begun
+        waited_s = time.monotonic() - started_at
         assert waited_s < PATIENCE_S, f"{condition} did not come true in {PATIENCE_S} s"
         # Check less often after a while: a condition may send several requests.
         time.sleep(min(0.02 + waited_s / 10, 0.2))

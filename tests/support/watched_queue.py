@@ -41,11 +41,11 @@ def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents
 def init(uri: str, *options: str, **settings: str) -> list[str]:
     """Run `jobmon init` with these `JOBMON_` settings; returns the indexes that then exist."""
     environment = {f"JOBMON_{name}": value for name, value in settings.items()}
-    done = CliRunner().invoke(main, ["init", "--mongo-uri", uri, *options], env=environment)
-    assert done.exit_code == 0, done.output
-    lines = [line.split(maxsplit=2) for line in done.output.splitlines()]
-    found = [what.rpartition(": ") for _, check, what in lines if check == "index"]
-    return [index for index, _, outcome in found if not outcome.startswith("not made")]
+    result = CliRunner().invoke(main, ["init", "--mongo-uri", uri, *options], env=environment)
+    assert result.exit_code == 0, result.output
+    lines = [line.split(maxsplit=2) for line in result.output.splitlines()]
+    indexes = [text.rpartition(": ") for _, check, text in lines if check == "index"]
+    return [index for index, _, outcome in indexes if not outcome.startswith("not made")]
 
 
 class WatchedQueue:
@@ -63,12 +63,12 @@ class WatchedQueue:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The service with these settings."""
-        found = cls.__new__(cls)
-        found.settings = replace(settings, jwt_secret_key=SECRET, stats_ttl_ms=0)
-        found.api = Api(create_app(found.settings))
-        found.connection = found.api.app.extensions["jobmon_connection"]
-        found.database = found.connection.database
-        return found
+        queue = cls.__new__(cls)
+        queue.settings = replace(settings, jwt_secret_key=SECRET, stats_ttl_ms=0)
+        queue.api = Api(create_app(queue.settings))
+        queue.connection = queue.api.app.extensions["jobmon_connection"]
+        queue.database = queue.connection.database
+        return queue
 
     def close(self) -> None:
         self.connection.client.close()
@@ -76,13 +76,14 @@ class WatchedQueue:
     def get(self, path: str, **query: Any) -> Answer:
         answer = self.api.get_as_admin(path, **query)
         assert answer.status_code == 200, answer.text
-        found: Answer = answer.json
-        return found
+        content: Answer = answer.json
+        return content
 
     def ids(self, **query: Any) -> list[str]:
-        """The ids of a list, read by its cursors in three pages of at least two jobs each.
+        """The ids of a list, read by its cursors in up to three pages.
 
-        Checks that the cursors lead back through the same pages, and that total and export agree.
+        Checks that the cursors lead back through the same pages, and that the total, the last page
+        by its number and an export agree with them.
         """
         newest = self.get("/admin/jobs/queue", per_page=1, **query)
         query["per_page"] = max(2, -(-newest["meta"]["total"] // 3))
@@ -91,19 +92,19 @@ class WatchedQueue:
             page = self.get("/admin/jobs/queue", cursor=cursor, **query)
             pages.append([job["jobId"] for job in page["data"]])
             cursor = page["meta"]["next_cursor"]
-        back, cursor = pages[-1:], page["meta"]["prev_cursor"]
+        pages_back, cursor = pages[-1:], page["meta"]["prev_cursor"]
         while cursor is not None:
-            before = self.get("/admin/jobs/queue", cursor=cursor, **query)
-            back.append([job["jobId"] for job in before["data"]])
-            cursor = before["meta"]["prev_cursor"]
-        assert back[::-1] == pages
+            previous = self.get("/admin/jobs/queue", cursor=cursor, **query)
+            pages_back.append([job["jobId"] for job in previous["data"]])
+            cursor = previous["meta"]["prev_cursor"]
+        assert pages_back[::-1] == pages
         ids = [job_id for page_ids in pages for job_id in page_ids]
         assert page["meta"]["total"] == len(ids) == len(set(ids))
         assert page["meta"]["total_is_exact"] or page["meta"]["reasons"]
         assert [job["jobId"] for job in newest["data"]] == ids[:1]
         del query["per_page"]
-        skipped = self.get("/admin/jobs/queue", per_page=1, page=len(ids) or 1, **query)["data"]
-        assert [job["jobId"] for job in skipped] == ids[-1:]
+        last = self.get("/admin/jobs/queue", per_page=1, page=len(ids) or 1, **query)["data"]
+        assert [job["jobId"] for job in last] == ids[-1:]
         assert self.exported_ids(**query) == ids
         return ids
 
