@@ -280,12 +280,12 @@ def test_activity_of_a_writer_with_a_wrong_clock_is_counted(
         eventually(lambda: sum_counts(service, to=until) == expected)
 
 
-def test_values_that_are_no_dates_do_not_stop_the_count(service: Api, database: Db) -> None:
+def test_values_that_are_not_dates_do_not_stop_the_count(service: Api, database: Db) -> None:
     start = NOW
-    odd: list[Any] = [[start], [], "soon", None, {"a": start}, 7]
-    database.jobs.insert_many([{"jobId": str(value), "createdAt": value} for value in odd])
+    values: list[Any] = [[start], [], "soon", None, {"a": start}, 7]
+    database.jobs.insert_many([{"jobId": str(value), "createdAt": value} for value in values])
     database.job_attempts.insert_many(
-        [{"jobId": "x", "attemptNumber": n, "finishedAt": value} for n, value in enumerate(odd)]
+        [{"jobId": "x", "attemptNumber": n, "finishedAt": value} for n, value in enumerate(values)]
     )
     add_attempt(database, start, createdAt=start)
     counted = count_activity(find_connection(service), start - MINUTE, start + MINUTE, MINUTE)

@@ -238,7 +238,7 @@ def test_odd_values_lose_no_failed_run_and_store_no_secret(
     ended = floor(NOW, HOUR) + MINUTE
     huge, secret = "é" * 500_000, "hunter2secret"
     hidden = {"password": secret}
-    odd: list[dict[str, Any]] = [
+    odd_values: list[dict[str, Any]] = [
         {"jobId": huge, "workerId": huge, "error": huge},
         {"jobId": hidden, "workerId": hidden, "type": hidden, "error": hidden},
         {"jobId": [hidden], "workerId": [hidden], "type": [hidden], "error": [hidden]},
@@ -251,11 +251,11 @@ def test_odd_values_lose_no_failed_run_and_store_no_secret(
         {"startedAt": DatetimeMS(400_000_000_000_000)},
         {"startedAt": [ended], "error": f"{'x ' * 490} amqp://worker:{secret}{secret}@host"},
     ]
-    add_attempts(database, *(make_attempt(ended, None) | fields for fields in odd))
+    add_attempts(database, *(make_attempt(ended, None) | fields for fields in odd_values))
     details = count_details(connection)
-    assert details.failed == len(odd)
-    assert details.by_worker.total() == len(odd)
-    assert sum(tally.runs for tally in details.worker_types.values()) == len(odd)
+    assert details.failed == len(odd_values)
+    assert details.by_worker.total() == len(odd_values)
+    assert sum(tally.runs for tally in details.worker_types.values()) == len(odd_values)
     errors = list(rollup_database(connection).errors.find())
     bucket = dump_bucket(MINUTE, ended, {}, details)
     assert secret not in str((errors, bucket))
@@ -269,8 +269,8 @@ def test_runs_without_a_job_that_end_at_the_same_time_keep_their_errors(
     ended = floor(NOW, HOUR) + MINUTE
     unknown = {"jobId": None, "workerId": None}
     add_attempts(database, *(make_attempt(ended, error, **unknown) for error in ERRORS))
-    kinds = Counter(classify_error(error).id for error in ERRORS)
-    assert count_by_group(count_details(connection)) == kinds
+    expected = Counter(classify_error(error).id for error in ERRORS)
+    assert count_by_group(count_details(connection)) == expected
 
 
 def test_failed_runs_that_are_not_found_again_are_counted_as_other(

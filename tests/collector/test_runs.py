@@ -134,8 +134,8 @@ def test_first_attempt_waited_since_it_was_due() -> None:
     after = make_version("succeeded", attempt=1, due_at=NOW + SECOND, **dates)
     ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, after)
     assert (tally.wait, tally.run) == (Counter([bucket(3_000)]), Counter([bucket(2_000)]))
-    again = make_version("succeeded", attempt=2, **dates)
-    ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, again)
+    second = make_version("succeeded", attempt=2, **dates)
+    ((_, _, tally),) = count_runs(make_change(written={"state": 2}), before, second)
     assert not tally.wait
 
 
@@ -165,8 +165,8 @@ def test_update_is_applied_to_the_remembered_fields() -> None:
 def test_only_the_fields_of_the_rules_are_remembered() -> None:
     document = {"_id": 1, "error": {"cancelled": True, "stack": "long"}, "log": [1], "data": 2}
     paths = ("error.cancelled", "log.x", "missing.y")
-    kept = {"_id": 1, "error": {"cancelled": True}, "log": [1]}
-    assert select_paths(document, paths) == kept
+    expected = {"_id": 1, "error": {"cancelled": True}, "log": [1]}
+    assert select_paths(document, paths) == expected
 
 
 def test_change_shows_which_values_it_set() -> None:

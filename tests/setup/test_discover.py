@@ -273,8 +273,8 @@ def test_values_of_unusual_types_do_not_end_the_search(
     database: Documents, search: Callable[..., Discovery]
 ) -> None:
     """Code is a text that cannot be hashed; a date may be beyond the years of Python."""
-    odd = {"type": Code("x"), "priority": Decimal128("1"), "finished_at": DatetimeMS(2**60)}
-    database["odd 'queue\""].insert_many(make_work_item(index) | odd for index in range(12))
+    values = {"type": Code("x"), "priority": Decimal128("1"), "finished_at": DatetimeMS(2**60)}
+    database["odd 'queue\""].insert_many(make_work_item(index) | values for index in range(12))
     candidate = find_candidate(search(), "odd 'queue\"")
     assert candidate.certainty is Certainty.PROBABLE
     assert len(candidate.jobs) == 11

@@ -52,8 +52,8 @@ def list_sharding(settings: Settings) -> list[Finding]:
 
 def test_check_reports_what_differs_through_mongos(settings: Settings) -> None:
     findings = list(check_deployment(settings))
-    kinds = [finding.message for finding in findings if finding.check == "database"]
-    assert kinds[0].endswith("a sharded cluster.")
+    database, *_ = (finding.message for finding in findings if finding.check == "database")
+    assert database.endswith("a sharded cluster.")
     assert not any("could not be checked" in finding.message for finding in findings)
     differences, jobs = (finding.message for finding in findings if finding.check == "sharding")
     assert "when every shard has reached their time" in differences

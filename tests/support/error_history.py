@@ -45,8 +45,10 @@ class ErrorHistory:
         kind = classify_error(error)
         texts = error if isinstance(error, dict) else {"message": error}
         job = FailedJob(f"job-{len(self._runs)}", job_type, worker, at)
-        known = self.groups.get(kind.id)
-        jobs = sorted([job, *(known.jobs if known else ())], key=lambda job: job.at, reverse=True)
+        earlier = self.groups.get(kind.id)
+        jobs = sorted(
+            [job, *(earlier.jobs if earlier else ())], key=lambda job: job.at, reverse=True
+        )
         self.groups[kind.id] = ErrorGroup(
             id=kind.id,
             code=kind.code,
@@ -54,8 +56,8 @@ class ErrorHistory:
             frame=kind.frame,
             message=texts.get("message"),
             stack=texts.get("stack"),
-            first_seen=min(known.first_seen, at) if known else at,
-            last_seen=max(known.last_seen, at) if known else at,
+            first_seen=min(earlier.first_seen, at) if earlier else at,
+            last_seen=max(earlier.last_seen, at) if earlier else at,
             jobs=tuple(jobs[:MAX_RECENT_JOBS]),
         )
         self._add_run(job_type, worker, "failed", at, took, kind.id)

@@ -122,9 +122,9 @@ class IdentityProvider:
             return 400, b'{"error": "invalid_grant"}'
         if self.rotates:
             self._refresh_tokens.remove(refresh_token)
-        return 200, self._make_answer(kept=None if self.rotates else refresh_token)
+        return 200, self._make_answer(reused_token=None if self.rotates else refresh_token)
 
-    def _make_answer(self, nonce: str | None = None, kept: str | None = None) -> bytes:
+    def _make_answer(self, nonce: str | None = None, reused_token: str | None = None) -> bytes:
         access_token = secrets.token_urlsafe(16)
         if self.access_claims is not None:
             access_token = self.sign({"aud": "another api"} | self.access_claims)
@@ -134,7 +134,7 @@ class IdentityProvider:
             answer["id_token"] = self.sign({"aud": CLIENT_ID} | claims, self.change_id_token)
         if self.expires_in is not None:
             answer["expires_in"] = self.expires_in
-        if self.gives_refresh_token and kept is None:
+        if self.gives_refresh_token and reused_token is None:
             answer["refresh_token"] = secrets.token_urlsafe(16)
             self._refresh_tokens.add(answer["refresh_token"])
         return json.dumps(answer).encode()

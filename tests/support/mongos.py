@@ -82,8 +82,8 @@ class Router:
 
     def _rewrite(self, name: str, command: Document, answer: Document) -> Document:
         if name.lower() in ("hello", "ismaster"):
-            kept = {key: value for key, value in answer.items() if key not in _MISSING_FIELDS}
-            return kept | {"msg": "isdbgrid"}
+            fields = {key: value for key, value in answer.items() if key not in _MISSING_FIELDS}
+            return fields | {"msg": "isdbgrid"}
         if name == "explain" and "queryPlanner" in answer:
             shards = [{"shardName": "shard-a", **answer["queryPlanner"]}]
             plan = {"stage": "SINGLE_SHARD", "shards": shards}

@@ -126,5 +126,5 @@ class Demo:
 
 def clean_environment(**variables: str) -> dict[str, Any]:
     """The environment without jobmon's settings, plus these variables."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
-    return kept | variables
+    others = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
+    return others | variables
