@@ -45,10 +45,8 @@ class ErrorHistory:
         kind = classify_error(error)
         texts = error if isinstance(error, dict) else {"message": error}
         job = FailedJob(f"job-{len(self._runs)}", job_type, worker, at)
-        earlier = self.groups.get(kind.id)
-        jobs = sorted(
-            [job, *(earlier.jobs if earlier else ())], key=lambda job: job.at, reverse=True
-        )
+        group = self.groups.get(kind.id)
+        jobs = sorted([job, *(group.jobs if group else ())], key=lambda job: job.at, reverse=True)
         self.groups[kind.id] = ErrorGroup(
             id=kind.id,
             code=kind.code,
@@ -56,8 +54,8 @@ class ErrorHistory:
             frame=kind.frame,
             message=texts.get("message"),
             stack=texts.get("stack"),
-            first_seen=min(earlier.first_seen, at) if earlier else at,
-            last_seen=max(earlier.last_seen, at) if earlier else at,
+            first_seen=min(group.first_seen, at) if group else at,
+            last_seen=max(group.last_seen, at) if group else at,
             jobs=tuple(jobs[:MAX_RECENT_JOBS]),
         )
         self._add_run(job_type, worker, "failed", at, took, kind.id)
