@@ -39,6 +39,10 @@ def test_the_holder_knows_the_databases_time(database: Database[dict[str, Any]])
     holder_time = lease.database_time()
     (after,) = database.aggregate(READ_TIME)
     assert before["now"] <= holder_time <= after["now"]
+    # A database whose clock is years behind this machine's.
+    assert lease._last is not None
+    lease._last = lease._last._replace(time=LONG_AGO)
+    assert LONG_AGO <= lease.database_time() < LONG_AGO + timedelta(minutes=1)
 
 
 def test_an_expired_lease_is_taken_over(database: Database[dict[str, Any]]) -> None:

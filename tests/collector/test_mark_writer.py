@@ -136,6 +136,7 @@ def test_secrets_are_redacted_before_a_mark_is_stored(run_mark: RunMark, state: 
     assert run_mark("v2 badge=x", "--link", link, JOBMON_REDACT_KEYS="badge").exit_code == 0
     texts = " ".join(str(mark) for mark in read_marks(state))
     assert "hunter2" not in texts
+    assert "abcdefgh1234" not in texts
     assert "v1 password=[redacted] badge=x" in texts
     assert "v2 badge=[redacted]" in texts
 
