@@ -65,15 +65,15 @@ def insert_jobs(shop: Documents, types: tuple[str, ...]) -> None:
     )
 
 
-# What makes a database unsuitable: a function that does it, and the message of the command.
-MISFITS: dict[str, tuple[Any, str]] = {
+# A function that makes a database unsuitable, and the message of the command about it.
+UNSUITABLE: dict[str, tuple[Any, str]] = {
     "missing": (lambda shop: None, "There is no collection {shop}.jobs: "),
     "empty": (lambda shop: shop.create_collection("jobs"), "{shop}.jobs is empty: "),
     "other fields": (
         lambda shop: shop.jobs.insert_one({"number": 1, "state": "paid"}),
         "None of the newest 1 of jobs has jobId, status, createdAt. They have _id, number, state.",
     ),
-    "one other name": (
+    "another name of a field": (
         lambda shop: shop.jobs.insert_many(
             [{"job_id": str(index), "status": "queued", "createdAt": NOW} for index in range(3)]
         ),
@@ -90,7 +90,7 @@ MISFITS: dict[str, tuple[Any, str]] = {
         lambda shop: shop.create_collection("jobs", timeseries={"timeField": "createdAt"}),
         "{shop}.jobs is a time series collection: ",
     ),
-    "attempts of something else": (
+    "attempts of another program": (
         lambda shop: (
             shop.jobs.insert_one(make_job(1)),
             shop.job_attempts.insert_one({"login": 1}),
@@ -100,11 +100,11 @@ MISFITS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("misfit", MISFITS)
+@pytest.mark.parametrize("case", UNSUITABLE)
 def test_init_stops_before_creating_anything_if_documents_do_not_match(
-    mongod: Mongod, mongo: MongoClient[Document], shop: Documents, misfit: str
+    mongod: Mongod, mongo: MongoClient[Document], shop: Documents, case: str
 ) -> None:
-    prepare, message = MISFITS[misfit]
+    prepare, message = UNSUITABLE[case]
     prepare(shop)
     before = all_names(mongo, shop.name)
     result = init(database_uri(mongod, shop), "--reader", "reader", "--collector", "collector")
@@ -173,7 +173,7 @@ def test_init_creates_indexes_only_for_fields_of_documents(mongod: Mongod, shop:
         "jobs(status, type, -createdAt, -_id)",  # it also counts the statuses
     }
     assert "no document in the samples has lastError.code" in result.output
-    assert "There is no collection" in result.output  # of attempts
+    assert "There is no collection" in result.output  # job_attempts
     # One document with a field is enough, even the oldest one; so is a parent field that is null.
     shop.jobs.insert_one({"_id": "", "lastError": None, "createdBy": "ada"})
     second = outcomes(init(database_uri(mongod, shop)))
@@ -201,11 +201,11 @@ def test_init_create_prepares_an_empty_queue(mongod: Mongod, shop: Documents) ->
     assert set(outcomes(result).values()) == {"created"}
     assert set(shop.list_collection_names()) == {"jobs", "job_attempts"}
     JobQueue(shop).create_indexes()
-    again = init(database_uri(mongod, shop), "--create", "--unique")
-    assert set(outcomes(again).values()) == {"exists"}
+    second = init(database_uri(mongod, shop), "--create", "--unique")
+    assert set(outcomes(second).values()) == {"exists"}
 
 
-def test_init_unique_is_refused_if_documents_lack_the_field(
+def test_init_unique_is_refused_if_documents_lack_the_field_or_share_a_value(
     mongod: Mongod, shop: Documents
 ) -> None:
     shop.jobs.insert_many([make_job(1), {"status": "queued", "createdAt": NOW}])
