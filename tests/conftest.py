@@ -1,7 +1,7 @@
-"""Fixtures: the service under test, in-memory databases, and databases on a real server.
+"""Fixtures: the service under test, in-memory databases, and databases on a real MongoDB server.
 
-If the real server cannot run, the tests marked `real` are skipped; in CI (`CI=true`) they fail,
-because a suite without them proves little.
+If the real server cannot start, the tests marked `real` are skipped. In CI (`CI=true`) they fail,
+because a run without them proves little.
 """
 
 import gc
@@ -43,7 +43,7 @@ from .support.preloaded import stop_server
 from .support.processes import adopt_orphans, await_no_descendants
 from .support.waiting import PATIENCE_S
 
-# BSON types that mongomock does not know: a query may name them, and no document has them.
+# BSON types that mongomock does not know. Queries name them, but no document of a test has them.
 TYPE_MAP.update(
     dict.fromkeys(
         (
@@ -63,34 +63,33 @@ _has_type = filtering._type_op
 
 
 def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
-    """mongomock does not support a list of types."""
+    """`$type` of mongomock accepts only one type; MongoDB also accepts a list."""
     names = types if isinstance(types, list) else [types]
     return any(_has_type(value, name, **options) for name in names)
 
 
 filtering._filterer_inst._operator_map["$type"] = _has_any_type
 
-# A collector in the tests' process rests for a shorter time, because tests wait for its next count.
+# A collector in the tests' process pauses for a shorter time, because tests wait for its counts.
 changes.TICK_S = changes.REST_S = 0.2
 history_writer.MAX_PAUSE_S = 0.2
 
 SECRET = "a shared secret that is long enough for every one of the HMAC algorithms"
-# Yesterday: in the past for every writer, and within the retention of minutes. The first process of
-# a run sets the date for the others, so that all agree after midnight.
+# Yesterday, 03:00 UTC: in the past, and within the retention of the minutes. The first process of a
+# run sets the date for the parallel ones, so that all have the same date even at midnight.
 DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
 NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
-# Tests start a hundred processes, which share the compiled modules of the first; the parallel
-# processes of a run share the compiled tests.
+# Write .pyc files: so the processes that tests start do not compile the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# jsonschema compiles 38 grammars for addresses when it is imported: seconds, in each process of a
-# run, for formats that no schema here has.
+# When jsonschema is imported, it compiles 38 grammars for formats that no schema here has. That
+# takes seconds in each process; it does not if this module is missing.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 
 
 class CompiledTemplates(BytecodeCache):
-    """Templates that were compiled in this process: most tests make an app of their own."""
+    """Keeps compiled templates for all apps of the process: most tests create a new app."""
 
     def __init__(self) -> None:
         self._code_by_key: dict[str, bytes] = {}
@@ -110,7 +109,7 @@ _builders: dict[Any, Any] = {}
 
 
 def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
-    """Compile the function that builds a route's URLs once: this takes half of `create_app`."""
+    """Compile the URL builder of a route once a process: it takes half of `create_app`."""
     assert not rule.defaults
     key = rule.rule, tuple(rule._trace), append_unknown
     if key not in _builders:
@@ -125,8 +124,8 @@ Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 hypothesis.settings.register_profile(
     "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-# Without shrinking, which can take minutes on a real server. Every run has the same examples, so
-# that a new failure is caused by the change.
+# Without shrinking, which can take minutes on a real server. Every run has the same examples: a new
+# failure then comes from a change of the code.
 hypothesis.settings.register_profile(
     "ci",
     hypothesis.settings.get_profile("local"),
@@ -140,7 +139,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 MEMORY_FOLDER, NEEDED_BYTES = Path("/dev/shm"), 8 * 2**30
 
-LONGEST_FILES = (
+# Files and folders of tests, those that take longest first.
+SLOWEST_PATHS = (
     "tests/e2e/test_browser.py",
     "tests/e2e/test_readonly.py",
     "tests/collector/test_collector.py",
@@ -159,16 +159,16 @@ LONGEST_FILES = (
 )
 
 
-def _position(item: pytest.Item) -> int:
+def _find_position(item: pytest.Item) -> int:
     """The position of a test's file in the run; `--no-loadscope-reorder` makes xdist keep it."""
-    positions = (n for n, start in enumerate(LONGEST_FILES) if item.nodeid.startswith(start))
-    return next(positions, len(LONGEST_FILES))
+    positions = (n for n, path in enumerate(SLOWEST_PATHS) if item.nodeid.startswith(path))
+    return next(positions, len(SLOWEST_PATHS))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import files with only `long` tests in a run without them.
+    """In a run without `long` tests, do not import the files that have only such tests.
 
-    Each of the parallel processes would import them all, which takes three seconds of CPU.
+    Each of the parallel processes would import all of them, which takes three seconds of CPU.
     """
     if collection_path.suffix != ".py" or "not long" not in config.getoption("markexpr"):
         return None
@@ -176,8 +176,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The longest files first, so that the parallel processes end at about the same time.
-    items.sort(key=_position)
+    # The slowest files first, so that the parallel processes end at about the same time.
+    items.sort(key=_find_position)
     for item in items:
         if "mongod" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
@@ -191,12 +191,12 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _check_no_process_is_left() -> Iterator[None]:
-    """Fail if a process outlives the tests. The first fixture is the last one to end."""
+    """Fail if a process outlives the tests. This fixture starts first, so it ends last."""
     adopt_orphans()
     yield
     stop_server()
-    left = await_no_descendants(PATIENCE_S)
-    assert not left, f"processes are left: {left}"
+    running = await_no_descendants(PATIENCE_S)
+    assert not running, f"processes still run: {running}"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -210,13 +210,13 @@ def _remove_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for the session's server: in memory if it has space, so that no write is slow."""
+    """A folder for the session's MongoDB server: in memory if 8 GiB are free, for fast writes."""
     if not MEMORY_FOLDER.is_dir() or shutil.disk_usage(MEMORY_FOLDER).free < NEEDED_BYTES:
         yield tmp_path_factory.mktemp("mongod")
         return
-    for abandoned in MEMORY_FOLDER.glob("jobmon-tests-*"):  # by tests that were killed
-        if not Path(f"/proc/{abandoned.name.split('-')[2]}").exists():
-            shutil.rmtree(abandoned, ignore_errors=True)
+    for earlier in MEMORY_FOLDER.glob("jobmon-tests-*"):  # tests that were killed leave folders
+        if not Path(f"/proc/{earlier.name.split('-')[2]}").exists():
+            shutil.rmtree(earlier, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"jobmon-tests-{os.getpid()}-", dir=MEMORY_FOLDER))
     yield folder
     shutil.rmtree(folder)
@@ -240,7 +240,7 @@ def mongod(data_folder: Path) -> Iterator[Mongod]:
 
 @pytest.fixture(scope="session")
 def mongo(mongod: Mongod) -> Iterator[MongoClient[dict[str, Any]]]:
-    """A client of the real server that may write."""
+    """A client of the real server, with all rights."""
     options: dict[str, Any] = {"tz_aware": True, "datetime_conversion": "DATETIME_AUTO"}
     with MongoClient[dict[str, Any]](mongod.uri, **options) as client:
         yield client
@@ -256,7 +256,7 @@ def database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Database[dict[str, 
 
 @pytest.fixture
 def make_settings() -> Callable[..., Settings]:
-    """A function that makes the settings of a test; its arguments replace defaults."""
+    """A function that creates settings; its arguments replace the defaults of tests."""
 
     def make(**changes: Any) -> Settings:
         defaults = {"mongo_uri": "mongodb://127.0.0.1/watched", "jwt_secret_key": SECRET}
@@ -266,7 +266,7 @@ def make_settings() -> Callable[..., Settings]:
 
 
 class Api:
-    """The service, called with tokens of different people."""
+    """Sends requests to an app in this process, with tokens of different people."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -277,7 +277,7 @@ class Api:
             return issue_token(subject, role, timedelta(seconds=seconds))
 
     def get(self, path: str, *, token: str | None = None, **query: Any) -> TestResponse:
-        """GET with this token, or with none."""
+        """Send a GET request with `token`, or without one; `query` has the parameters."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return self.client.get(path, query_string=query, headers=headers)
 
@@ -289,7 +289,7 @@ class Api:
 
 
 def _ignore_unsupported_options(method: Callable[..., Any]) -> Callable[..., Any]:
-    """mongomock supports no comment, no collation, and no hint of a find."""
+    """Drop options that mongomock does not support: comment, collation, and the hint of `find`."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         options.pop("comment", None)
@@ -305,7 +305,7 @@ _command = mongomock.Database.command
 
 
 def _answer_hello(database: Any, command: Any, **options: Any) -> Any:
-    """mongomock does not support hello; this is the answer of a standalone server."""
+    """mongomock does not support hello: answer as a standalone server does."""
     return {"ok": 1.0} if command == "hello" else _command(database, command, **options)
 
 
@@ -321,35 +321,35 @@ for name in ("find", "count_documents", "estimated_document_count"):
 _aggregate = mongomock.Collection.aggregate
 
 
-def _join(collection: Any, pipeline: list[dict[str, Any]], **options: Any) -> Any:
-    """mongomock does not support a pipeline in $lookup."""
+def _aggregate_with_lookup(collection: Any, pipeline: list[dict[str, Any]], **options: Any) -> Any:
+    """mongomock does not support a pipeline in $lookup: run that pipeline for each document."""
     options = {"session": None}
-    *first, last = pipeline or [{}]
+    *stages, last = pipeline or [{}]
     if "pipeline" not in (lookup := last.get("$lookup", {})):
         return _aggregate(collection, pipeline, **options)
-    others = collection.database[lookup["from"]]
+    joined = collection.database[lookup["from"]]
     return [
-        document | {lookup["as"]: list(_aggregate(others, lookup["pipeline"], **options))}
-        for document in _aggregate(collection, first, **options)
+        document | {lookup["as"]: list(_aggregate(joined, lookup["pipeline"], **options))}
+        for document in _aggregate(collection, stages, **options)
     ]
 
 
-mongomock.Collection.aggregate = _join
+mongomock.Collection.aggregate = _aggregate_with_lookup
 
 
 _with_options = mongomock.Collection.with_options
 
 
-def _set_options(collection: Any, codec_options: Any = None, **options: Any) -> Any:
-    """mongomock decodes nothing."""
+def _ignore_codec(collection: Any, codec_options: Any = None, **options: Any) -> Any:
+    """mongomock does not support `codec_options`: it has no BSON to decode."""
     return _with_options(collection, **options) if options else collection
 
 
-mongomock.Collection.with_options = _set_options
+mongomock.Collection.with_options = _ignore_codec
 
 
 def _answer_explain(method: Callable[..., Any]) -> Callable[..., Any]:
-    """mongomock does not support explain: answer with a plan with a multikey index."""
+    """mongomock does not support explain: answer with a plan that uses a multikey index."""
     plan = {"multiKeyPaths": {name: [name] for name in ("createdAt", "createdBy")}}
 
     def answer(database: Any, command: Any, *arguments: Any, **options: Any) -> Any:
@@ -365,7 +365,7 @@ mongomock.Database.command = _answer_explain(mongomock.Database.command)
 
 @pytest.fixture
 def watched() -> Database[dict[str, Any]]:
-    """An empty in-memory database, which `api` watches."""
+    """The empty in-memory database that `api` watches."""
     client = mongomock.MongoClient("mongodb://127.0.0.1/watched", tz_aware=True)
     return client.get_default_database()
 
@@ -378,7 +378,7 @@ def api(watched: Database[dict[str, Any]], make_settings: Callable[..., Settings
 
 @pytest.fixture(scope="session")
 def idle_api() -> Api:
-    """The service over an empty database, for tests that change neither: they share it."""
+    """A service over an empty database that all tests share: they change neither of the two."""
     settings = Settings(mongo_uri="mongodb://127.0.0.1/idle", jwt_secret_key=SECRET, stats_ttl_ms=0)
     return Api(create_app(settings, mongomock.MongoClient(settings.mongo_uri, tz_aware=True)))
 
@@ -387,7 +387,7 @@ def idle_api() -> Api:
 def real_api(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]
 ) -> Iterator[Api]:
-    """The service over `database` on the real server, connected as in production."""
+    """The service over `database` on the real server; it opens its own connection."""
     uri = database_uri(mongod, database)
     app = create_app(make_settings(mongo_uri=uri))
     yield Api(app)
@@ -396,7 +396,7 @@ def real_api(
 
 @contextmanager
 def unconfigured_log() -> Iterator[None]:
-    """A root logger without handlers, as in a process that has not configured its log."""
+    """Removes the root logger's handlers for the block, as in a process without a log."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     root.handlers = []
@@ -409,7 +409,7 @@ def unconfigured_log() -> Iterator[None]:
 
 @contextmanager
 def serve_over_http(app: Flask) -> Iterator[str]:
-    """Serve an app over HTTP in a thread; yields its address."""
+    """Serve an app over HTTP in a thread; yields its URL without a path."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

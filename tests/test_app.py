@@ -1,7 +1,7 @@
-"""Imports and `create_app`.
+"""Imports of jobmon in other programs, and several apps in one process.
 
 Catches an import of `jobmon.queue` that loads the web service or changes the producer's logging,
-and two apps in one process that share counters or export slots.
+and two apps that share counters or export slots.
 """
 
 import json
@@ -20,7 +20,7 @@ from jobmon.store.lists import JobLists
 from .conftest import Api
 
 ROOT = Path(__file__).parents[1]
-CONFIGURE = """
+CONFIGURE_STRUCTLOG = """
 import structlog
 structlog.configure(processors=[structlog.processors.KeyValueRenderer()])
 before = structlog.get_config()
@@ -29,30 +29,30 @@ before = structlog.get_config()
 
 def run_in_new_interpreter(script: str, *options: str) -> Any:
     """The value that `script` prints as JSON."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "ignore", *options, "-c", script],
         check=True,
         capture_output=True,
         text=True,
         cwd=ROOT,
     )
-    return json.loads(done.stdout)
+    return json.loads(process.stdout)
 
 
 def test_import_queue_loads_nothing_of_the_web_service() -> None:
-    """Catches a producer that loads Flask and the blueprints, or fails without them."""
+    """Catches a producer that imports, and so must install, Flask and the other libraries."""
     loaded = run_in_new_interpreter(
         "import json, sys, jobmon.queue; print(json.dumps(sorted(sys.modules)))"
     )
-    ours = {name for name in loaded if name.split(".")[0] == "jobmon"}
-    library = {f"jobmon.queue.{name}" for name in ("attempts", "changes", "job_queue")}
-    assert ours == {"jobmon", "jobmon.domain", "jobmon.queue"} | library
-    others = {"flask", "werkzeug", "marshmallow", "structlog", "prometheus_client", "gunicorn"}
-    assert others.isdisjoint(loaded)
+    jobmon_modules = {name for name in loaded if name.split(".")[0] == "jobmon"}
+    queue_modules = {f"jobmon.queue.{name}" for name in ("attempts", "changes", "job_queue")}
+    assert jobmon_modules == {"jobmon", "jobmon.domain", "jobmon.queue"} | queue_modules
+    web_libraries = {"flask", "werkzeug", "marshmallow", "prometheus_client", "gunicorn"}
+    assert (web_libraries | {"structlog"}).isdisjoint(loaded)
 
 
-def test_import_jobmon_holds_a_version_without_installed_metadata() -> None:
-    """Catches a checkout that cannot be imported before it is installed."""
+def test_jobmon_has_its_version_before_it_is_installed() -> None:
+    """Catches a checkout whose import needs installed metadata or a dependency."""
     script = """
 import json, sys
 sys.path.insert(0, ".")
@@ -67,7 +67,7 @@ print(json.dumps([public, jobmon.__version__, sorted(sys.modules)]))
     assert "importlib.metadata" not in loaded
 
 
-def test_import_configures_no_logging() -> None:
+def test_imports_do_not_configure_logging() -> None:
     script = """
 import json, logging, jobmon.queue, jobmon.logs, jobmon.app, structlog
 print(json.dumps([structlog.is_configured(), len(logging.getLogger().handlers)]))
@@ -75,8 +75,8 @@ print(json.dumps([structlog.is_configured(), len(logging.getLogger().handlers)])
     assert run_in_new_interpreter(script) == [False, 0]
 
 
-def test_import_keeps_the_logging_of_a_producer() -> None:
-    script = f"""{CONFIGURE}
+def test_imports_keep_the_logging_of_a_producer() -> None:
+    script = f"""{CONFIGURE_STRUCTLOG}
 import json, jobmon.queue, jobmon.logs, jobmon.app
 print(json.dumps(structlog.get_config() == before))
 """
@@ -84,7 +84,7 @@ print(json.dumps(structlog.get_config() == before))
 
 
 def test_create_app_keeps_the_logging_of_a_producer() -> None:
-    script = f"""{CONFIGURE}
+    script = f"""{CONFIGURE_STRUCTLOG}
 import json, logging
 handler = logging.StreamHandler()
 logging.getLogger().addHandler(handler)
@@ -101,15 +101,17 @@ print(json.dumps([structlog.get_config() == before, root.handlers == [handler], 
 def test_apps_in_one_process_count_their_own_requests_and_exports(
     watched: Any, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a counter or an export slot that one app takes from another."""
+    """Catches a request or an export of one app that is counted in the other, too."""
     monkeypatch.setattr(JobLists, "batches", lambda *_, **__: iter([[{"jobId": "a"}]] * 2))
-    one, other = (Api(create_app(make_settings(metrics="open"), watched.client)) for _ in range(2))
-    exports = [api.get_as_owner("/jobs", "ada", format="csv") for api in (one, other)]
+    api_1, api_2 = (
+        Api(create_app(make_settings(metrics="open"), watched.client)) for _ in range(2)
+    )
+    # One person may run one export at a time; these two run at the same time.
+    exports = [api.get_as_owner("/jobs", "ada", format="csv") for api in (api_1, api_2)]
     assert [answer.status_code for answer in exports] == [200, 200]
     for answer in exports:
         answer.close()
-    counted = 'route="/jobs"'
-    assert counted in one.get("/metrics").text
-    assert one.get("/healthz").status_code == 200
-    assert 'route="/healthz"' in one.get("/metrics").text
-    assert 'route="/healthz"' not in other.get("/metrics").text
+    assert 'route="/jobs"' in api_1.get("/metrics").text
+    assert api_1.get("/healthz").status_code == 200
+    assert 'route="/healthz"' in api_1.get("/metrics").text
+    assert 'route="/healthz"' not in api_2.get("/metrics").text

@@ -1,4 +1,7 @@
-"""`.ci/dates.py`: catches a fixed date that it misses, so that a test fails from some day on."""
+"""`.ci/dates.py` finds fixed dates in tests.
+
+Catches a date that it misses: a test with that date fails some day, without a change of the code.
+"""
 
 import subprocess
 import sys
@@ -13,7 +16,7 @@ YEAR = 2026
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("source", "has_fixed_date"),
     [
         (f"NOW = datetime({YEAR}, 11, 23, tzinfo=UTC)", True),
         (f"NOW = datetime.date({YEAR}, 1, 2)", True),
@@ -21,19 +24,21 @@ YEAR = 2026
         (f'path = f"/jobs?created_from={YEAR}-11-23&owner={{owner}}"', True),
         (f'"""Docs."""\nWEEK = "{YEAR}-W48-1"', True),
         ("issued_at = 1_7" + "00_000_000", True),
-        ("at = DatetimeMS(17" + "00000000000)", True),
+        ("finished_at = DatetimeMS(17" + "00000000000)", True),
         (f'def test() -> None:\n    """As of {YEAR}-11-23."""', False),
         ("NOW = datetime.now(UTC) - timedelta(days=1)", False),
         ('ENDS = ["0001-01-01", "9999-12-31T23:59:59Z", "1970-01-01"]', False),
         ("sizes = [2_147_483_648, 2**31, 1_000_000, 0.5]", False),
     ],
 )
-def test_dates_check_finds_fixed_dates(tmp_path: Path, source: str, found: bool) -> None:
+def test_check_fails_for_fixed_dates_only(
+    tmp_path: Path, source: str, has_fixed_date: bool
+) -> None:
     (tmp_path / "tests/deep").mkdir(parents=True)
     (tmp_path / "tests/deep/test_x.py").write_text(source)
     command = [sys.executable, str(CHECK), str(tmp_path)]
-    checked = subprocess.run(
+    check = subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
-    assert checked.returncode == found, checked.stdout + checked.stderr
-    assert ("tests/deep/test_x.py:" in checked.stdout) == found
+    assert check.returncode == has_fixed_date, check.stdout + check.stderr
+    assert ("tests/deep/test_x.py:" in check.stdout) == has_fixed_date
