@@ -37,8 +37,6 @@ def test_check_fails_for_fixed_dates_only(
     (tmp_path / "tests/deep").mkdir(parents=True)
     (tmp_path / "tests/deep/test_x.py").write_text(source)
     command = [sys.executable, str(CHECK), str(tmp_path)]
-    check = subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    check = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert check.returncode == has_fixed_date, check.stdout + check.stderr
     assert ("tests/deep/test_x.py:" in check.stdout) == has_fixed_date

@@ -1,6 +1,7 @@
 """Statuses and actions of jobs.
 
-Catches a status that is missing or misspelled, and an action that the dates of a job do not allow.
+Catches a status that is missing or misspelled, and an action that is offered although the dates of
+the job do not allow it.
 """
 
 from datetime import timedelta
@@ -31,9 +32,18 @@ def test_job_statuses_are_those_of_the_queue() -> None:
         ("release", {"leaseExpiresAt": "soon"}, "its lease has not expired"),
         ("retry", {"nextRunAt": NOW + SECOND}, None),
     ],
-    ids=["later", "without a zone", "due", "no date", "expired", "held", "no lease", "any date"],
+    ids=[
+        "scheduled",
+        "scheduled, no time zone",
+        "due",
+        "no date",
+        "lease expired",
+        "lease not expired",
+        "lease is no date",
+        "retry at any date",
+    ],
 )
-def test_explain_refusal_by_dates_has_the_reason_or_none(
+def test_explain_refusal_returns_why_the_dates_do_not_allow_an_action(
     action: str, job: dict[str, Any], reason: str | None
 ) -> None:
     assert explain_refusal(action, job, NOW) == reason

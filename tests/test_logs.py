@@ -1,4 +1,4 @@
-"""The log: catches a secret in a line, a line that is not JSON, and a stack that quotes data."""
+"""The log: catches a secret in a line, a line that is not JSON, and an exception with its data."""
 
 import json
 import logging
@@ -24,26 +24,28 @@ CLIENT_SECRET = "what the identity provider knows"
 
 
 @pytest.fixture
-def line(make_settings: Callable[..., Settings]) -> Any:
+def format_line(make_settings: Callable[..., Settings]) -> Any:
     """A function that formats a message and returns the line's JSON as a dictionary."""
     uri = f"mongodb://reader:{PASSWORD}@one:27017,two:27017/shop"
     formatter = LogFormatter(is_terminal=False)
     settings = make_settings(mongo_uri=uri, oidc_client_secret=CLIENT_SECRET)
     formatter.secrets.update(logs.find_secrets(settings, load_queues(settings)))
 
-    def line(message: str, *arguments: Any, error: BaseException | None = None) -> dict[str, Any]:
+    def format_message(
+        message: str, *arguments: Any, error: BaseException | None = None
+    ) -> dict[str, Any]:
         exc_info = None if error is None else (type(error), error, error.__traceback__)
         record = logging.LogRecord("some", 30, "", 0, message, arguments, exc_info)
-        formatted = formatter.format(record)
-        assert "\n" not in formatted
-        values: dict[str, Any] = json.loads(formatted)
-        return values
+        line = formatter.format(record)
+        assert "\n" not in line
+        fields: dict[str, Any] = json.loads(line)
+        return fields
 
-    return line
+    return format_message
 
 
-def test_a_line_is_one_json_object_that_begins_with_time_and_level(line: Any) -> None:
-    values = line("two\nlines of %s", "Grüße")
+def test_a_line_is_one_json_object_that_begins_with_time_and_level(format_line: Any) -> None:
+    values = format_line("two\nlines of %s", "Grüße")
     assert list(values)[:4] == ["timestamp", "level", "logger", "event"]
     assert (values["level"], values["logger"]) == ("warning", "some")
     assert values["event"] == "two\nlines of Grüße"
@@ -51,7 +53,7 @@ def test_a_line_is_one_json_object_that_begins_with_time_and_level(line: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("message", "shown"),
+    ("message", "event"),
     [
         (f"key {SECRET}!", "key [redacted]!"),
         (f"client {CLIENT_SECRET}.", "client [redacted]."),
@@ -63,38 +65,39 @@ def test_a_line_is_one_json_object_that_begins_with_time_and_level(line: Any) ->
         ("redis://user:short@host:1/0 is away", "redis://user:[redacted]@host:1/0 is away"),
     ],
 )
-def test_no_secret_is_logged(line: Any, message: str, shown: str) -> None:
-    assert line(message)["event"] == shown
-    assert line("%s", message)["event"] == shown
+def test_no_secret_is_logged(format_line: Any, message: str, event: str) -> None:
+    assert format_line(message)["event"] == event
+    assert format_line("%s", message)["event"] == event
 
 
-def test_an_exception_is_logged_with_its_stack_and_without_its_message(line: Any) -> None:
-    pin = "-".join(["47", "11"])
+def test_an_exception_is_logged_with_its_stack_and_without_its_message(format_line: Any) -> None:
+    pin = "-".join(["47", "11"])  # no literal, because the stack quotes lines of this file
 
-    def fails(pin: str) -> None:
+    def raise_error(pin: str) -> None:
         try:
             int(pin)
         except ValueError as error:
             raise OperationFailure(pin, 2, {"codeName": "BadValue"}) from error
 
     try:
-        fails(pin)
+        raise_error(pin)
     except OperationFailure as error:
-        exception = line("failed", error=error)["exception"]
-    assert "in fails" in exception
+        exception = format_line("failed", error=error)["exception"]
+    assert "in raise_error" in exception
     assert "ValueError\nwhich led to:" in exception
     assert exception.endswith("OperationFailure BadValue")
     assert pin not in exception
     assert "invalid literal" not in exception
 
 
-def test_the_message_of_an_exception_about_the_machine_is_logged(line: Any) -> None:
-    assert line("failed", error=FileNotFoundError(2, "No such file", "/x"))["exception"] == (
+def test_the_message_of_an_os_error_is_logged(format_line: Any) -> None:
+    assert format_line("failed", error=FileNotFoundError(2, "No such file", "/x"))["exception"] == (
         "FileNotFoundError: [Errno 2] No such file: '/x'"
     )
 
 
-# Characters that change how a text looks or move the cursor: directions, C1 controls, line ends.
+# Characters that change how a text looks or move the cursor: writing directions, C1 controls, line
+# separators, invisible characters.
 MISLEADING = "\u202a\u202e\u2066\u2069\u200e\u200f\u061c\x7f\x80\x85\x9b\x9f"
 MISLEADING += "\u2028\u2029\ufeff\u200b\U000e0041"
 
@@ -107,32 +110,32 @@ def make_structlog_record(event: str, error: BaseException, **values: Any) -> lo
     return record
 
 
-def test_a_line_never_looks_like_another_one(line: Any) -> None:
+def test_a_line_never_looks_like_another_one() -> None:
     formatter = LogFormatter(is_terminal=False)
     for character in MISLEADING:
         text = f"a{character}b"
         error = FileNotFoundError(2, text)
         record = make_structlog_record(text, error, address=text, more=[{"a": text}])
-        formatted = formatter.format(record)
-        assert character not in formatted
-        assert json.loads(formatted)["event"] == json.loads(formatted)["address"] == text
-        assert text in json.loads(formatted)["exception"]
+        line = formatter.format(record)
+        assert character not in line
+        assert json.loads(line)["event"] == json.loads(line)["address"] == text
+        assert text in json.loads(line)["exception"]
 
 
 def test_a_line_on_a_terminal_never_looks_like_another_one() -> None:
     formatter = LogFormatter(is_terminal=True)
     record = make_structlog_record("ab", OSError(), address="ab", more=1)
-    plain = formatter.format(record).partition("\n")[0]
+    harmless_line = formatter.format(record).partition("\n")[0]
     for character in MISLEADING + "\0\x07\b\r\n\x1b":
         text = f"a{character}b"
         error = FileNotFoundError(2, text)
         record = make_structlog_record(text, error, address=text, more=[{"a": text}])
-        shown = formatter.format(record)
-        first, _, stack = shown.partition("\n")
-        assert f"a{json.dumps(character)[1:-1]}b" in first
-        assert first.count("\x1b") == plain.count("\x1b")  # the codes of colours
+        output = formatter.format(record)
+        first_line, _, stack = output.partition("\n")
+        assert f"a{json.dumps(character)[1:-1]}b" in first_line
+        assert first_line.count("\x1b") == harmless_line.count("\x1b")  # only the colour codes
         assert "\nb" not in stack
-        assert character in "\x1b\n" or character not in shown
+        assert character in "\x1b\n" or character not in output
         assert "FileNotFoundError" in stack
 
 
@@ -142,10 +145,10 @@ def test_lines_are_readable_on_a_terminal_and_json_otherwise() -> None:
     screen, terminal = pty.openpty()
     subprocess.run([sys.executable, "-c", program], check=True, stderr=terminal)
     os.close(terminal)
-    seen = os.read(screen, 10_000).decode()
+    output = os.read(screen, 10_000).decode()
     os.close(screen)
-    assert "a word" in seen
-    assert "{" not in seen
+    assert "a word" in output
+    assert "{" not in output
     piped = subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.PIPE)
     assert json.loads(piped.stderr)["event"] == "a word"
 
@@ -161,16 +164,17 @@ def test_the_secrets_of_every_app_of_a_process_are_hidden(
     assert json.loads(logged)["event"] == "[redacted], [redacted]"
 
 
-def test_configure_keeps_handlers_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configure_keeps_the_handlers_and_the_level_of_another_program() -> None:
     root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    handlers, level = list(root.handlers), root.level
+    assert handlers  # pytest's
     logs.configure("DEBUG")
-    assert (root.handlers, root.level) == (before, level)
+    assert (root.handlers, root.level) == (handlers, level)
     assert logging.getLogger("pymongo").level == logging.INFO
 
 
 def test_an_event_is_one_line_without_secrets() -> None:
-    """Catches an event that is formatted as a plain one despite a secret or a nested value."""
+    """Catches the fast formatting of events that is used despite a secret or a nested value."""
     formatter = LogFormatter(is_terminal=False)
     formatter.secrets.add("the-key-of-tokens")
 
@@ -179,15 +183,15 @@ def test_an_event_is_one_line_without_secrets() -> None:
         event = {"logger": "some", "event": "request", "level": "info", "timestamp": "now"}
         record.__dict__ |= {"msg": event | fields, "_logger": None, "_name": "info"}
         line = formatter.format(record)
-        assert "\u202e" not in line
+        assert not {"\u202e", "\n"} & set(line)
         values: dict[str, Any] = json.loads(line)
         assert list(values)[:4] == ["timestamp", "level", "logger", "event"]
         return {name: values[name] for name in fields}
 
-    plain = {"user": "ü", "status": 200, "duration_ms": 1.5, "reason": None, "is_late": True}
-    assert read_line(**plain) == plain
+    fields = {"user": "ü", "status": 200, "duration_ms": 1.5, "reason": None, "is_late": True}
+    assert read_line(**fields) == fields
     assert read_line(user=f"Bearer {TOKEN}") == {"user": "Bearer [redacted]"}
-    assert read_line(user="x the-key-of-tokens", number=2) == {"user": "x [redacted]", "number": 2}
+    assert read_line(user="x the-key-of-tokens", status=2) == {"user": "x [redacted]", "status": 2}
     assert read_line(user="a\u202eb\n{") == {"user": "a\u202eb\n{"}
-    assert read_line(user="\ud800", number=2**70) == {"user": "\ud800", "number": 2**70}
+    assert read_line(user="\ud800", status=2**70) == {"user": "\ud800", "status": 2**70}
     assert read_line(nested=[TOKEN, {"a": 1}]) == {"nested": ["[redacted]", {"a": 1}]}

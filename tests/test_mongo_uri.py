@@ -1,4 +1,4 @@
-"""Connection strings: catches a start with options that the driver refuses at the first query."""
+"""Connection strings: catches options that jobmon accepts and the driver then refuses."""
 
 import pytest
 from marshmallow import ValidationError
@@ -29,13 +29,13 @@ def test_read_preferences_are_accepted(scheme: str, options: str) -> None:
     ],
 )
 @pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
-def test_a_staleness_that_the_driver_refuses_is_refused(
+def test_read_preferences_that_the_driver_refuses_are_refused(
     scheme: str, options: str, message: str
 ) -> None:
-    with pytest.raises(ValidationError, match=message) as refused:
+    with pytest.raises(ValidationError, match=message) as error:
         check_mongo_uri(f"{scheme}://ada:secret@db.example.com/shop?{options}")
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(error.value)
 
 
-def test_options_for_the_dns_are_accepted() -> None:
+def test_options_that_only_srv_strings_may_have_are_accepted() -> None:
     check_mongo_uri("mongodb+srv://db.example.com/shop?srvMaxHosts=2")

@@ -28,13 +28,13 @@ from .support.waiting import PATIENCE_S
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "deploy/requirements.lock").read_text()
-# Name, release, marker and hashes of each entry.
+# (name, release, environment marker or "", lines with hashes) of each entry.
 ENTRIES = re.findall(
     r"^([\w.-]+)==(\S+)(?: ; (.+?))? \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
     LOCK,
     re.MULTILINE,
 )
-PAGES = json.loads((ROOT / "jobmon/dashboard/package-lock.json").read_text())["packages"]
+NPM_LOCK = json.loads((ROOT / "jobmon/dashboard/package-lock.json").read_text())["packages"]
 
 
 def test_lock_pins_every_requirement_within_its_range() -> None:
@@ -67,15 +67,18 @@ def test_lock_has_no_registry_and_no_local_path() -> None:
 
 
 @contextmanager
-def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
-    """Serve advisories over HTTP; yields the options that make the audit use this service."""
+def serve_advisories(*, are_packages_vulnerable: bool) -> Iterator[tuple[str, ...]]:
+    """Serve advisories over HTTP; yields the options of the audit for this service.
+
+    With `are_packages_vulnerable` there is an advisory for Flask and one for htmx.
+    """
     app = Flask("advisories")
 
     @app.post("/osv")
     def osv() -> dict[str, Any]:
         query = request.get_json(force=True)  # pip-audit sends no content type
         package = query["package"]
-        if not vulnerable or package["name"] != "flask":
+        if not are_packages_vulnerable or package["name"] != "flask":
             return {}
         affected = {"package": package, "versions": [query["version"]], "ranges": []}
         advisory = {"id": "PYSEC-1", "modified": f"{DATE}T00:00:00Z", "published": None}
@@ -84,8 +87,8 @@ def advisories(vulnerable: bool) -> Iterator[tuple[str, ...]]:
     @app.post("/-/npm/v1/security/advisories/bulk")
     def bulk() -> dict[str, Any]:
         advisory = {"id": 1, "url": "", "title": "bad", "severity": "high"}
-        known = [advisory | {"vulnerable_versions": "*"}]
-        return {"htmx.org": known} if vulnerable else {}
+        advisory["vulnerable_versions"] = "*"
+        return {"htmx.org": [advisory]} if are_packages_vulnerable else {}
 
     with serve_over_http(app) as url:
         yield (f"--osv-url={url}/osv", f"--npm-registry={url}")
@@ -99,20 +102,20 @@ def run_audit(*options: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_audit_with_a_known_vulnerability_fails_and_names_it() -> None:
-    with advisories(vulnerable=True) as service:
-        done = run_audit(*service)
-    assert done.returncode == 1, done.stdout + done.stderr
-    python, npm = done.stdout.splitlines()
+    with serve_advisories(are_packages_vulnerable=True) as options:
+        audit = run_audit(*options)
+    assert audit.returncode == 1, audit.stdout + audit.stderr
+    python, npm = audit.stdout.splitlines()
     assert python.startswith("audit: Python packages: VULNERABLE flask 3.")
     assert "PYSEC-1" in python
     assert npm.startswith("audit: npm packages: VULNERABLE htmx.org")
 
 
 def test_audit_without_vulnerabilities_passes() -> None:
-    with advisories(vulnerable=False) as service:
-        done = run_audit(*service)
-    assert done.returncode == 0
-    assert done.stdout.splitlines() == [
+    with serve_advisories(are_packages_vulnerable=False) as options:
+        audit = run_audit(*options)
+    assert audit.returncode == 0
+    assert audit.stdout.splitlines() == [
         "audit: Python packages: no known vulnerability",
         "audit: npm packages: no known vulnerability",
     ]
@@ -120,28 +123,28 @@ def test_audit_without_vulnerabilities_passes() -> None:
 
 def test_audit_without_advisories_prints_not_checked_and_passes() -> None:
     unreachable = "http://127.0.0.1:1"
-    done = run_audit(f"--osv-url={unreachable}/osv", f"--npm-registry={unreachable}")
-    assert done.returncode == 0
-    assert [line.partition(" (")[0] for line in done.stdout.splitlines()] == [
+    audit = run_audit(f"--osv-url={unreachable}/osv", f"--npm-registry={unreachable}")
+    assert audit.returncode == 0
+    assert [line.partition(" (")[0] for line in audit.stdout.splitlines()] == [
         "audit: Python packages: NOT CHECKED, no advisories available",
         "audit: npm packages: NOT CHECKED, no advisories available",
     ]
 
 
 def test_audit_without_npm_checks_the_python_packages() -> None:
-    with advisories(vulnerable=True) as (osv, _):
-        done = run_audit(osv, PATH="/nowhere")
-    assert done.returncode == 1
-    assert "VULNERABLE flask" in done.stdout
-    assert "npm packages: NOT CHECKED" in done.stdout
+    with serve_advisories(are_packages_vulnerable=True) as (osv_option, _):
+        audit = run_audit(osv_option, PATH="/nowhere")
+    assert audit.returncode == 1
+    assert "VULNERABLE flask" in audit.stdout
+    assert "npm packages: NOT CHECKED" in audit.stdout
 
 
 @pytest.fixture(scope="module")
-def bills() -> list[dict[str, Any]]:
-    """The documents that `make sbom` creates."""
+def bills_of_materials() -> list[dict[str, Any]]:
+    """The two documents that `make sbom` creates: for the Python and for the npm packages."""
     if not shutil.which("make"):
         pytest.skip("no make")
-    # -o: use the environment of the tests without updating it.
+    # -o: `make` does not update the virtual environment, which runs the tests.
     subprocess.run(
         ["make", "--silent", "-o", ".venv/dev", "sbom"], cwd=ROOT, check=True, capture_output=True
     )
@@ -150,18 +153,19 @@ def bills() -> list[dict[str, Any]]:
 
 
 def test_bills_of_materials_are_valid_and_name_every_locked_package(
-    bills: list[dict[str, Any]],
+    bills_of_materials: list[dict[str, Any]],
 ) -> None:
-    for bill in bills:
+    for bill in bills_of_materials:
         version = SchemaVersion.from_version(bill["specVersion"])
         assert JsonStrictValidator(version).validate_str(json.dumps(bill)) is None
     python, npm = (
-        {(part["name"], part["version"]) for part in bill["components"]} for bill in bills
+        {(part["name"], part["version"]) for part in bill["components"]}
+        for bill in bills_of_materials
     )
     assert python == {(name, release) for name, release, *_ in ENTRIES}
     assert npm == {
         (path.removeprefix("node_modules/"), part["version"])
-        for path, part in PAGES.items()
+        for path, part in NPM_LOCK.items()
         if path and not part.get("dev")
     }
-    assert not any("file:" in json.dumps(bill) for bill in bills)
+    assert "file:" not in json.dumps(bills_of_materials)

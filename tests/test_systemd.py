@@ -22,19 +22,19 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 CREDENTIALS = "/etc/jobmon/credentials/"
 
 
-def systemd_analyze(*arguments: str) -> str:
+def analyze(*arguments: str) -> str:
     """The output of `systemd-analyze`, which must succeed."""
     tool = shutil.which("systemd-analyze")
     if tool is None:
         assert not os.environ.get("CI"), "systemd-analyze is missing: apt-get install systemd"
         pytest.skip("no systemd-analyze")
-    done = subprocess.run([tool, *arguments], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    process = subprocess.run([tool, *arguments], check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout + process.stderr
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def host_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root folder of a host that has the units, and the programs and targets that they name."""
     root = tmp_path_factory.mktemp("host")
     shutil.copytree(UNITS, root / "etc/systemd/system")
@@ -58,46 +58,46 @@ def read_unit(name: str) -> tuple[list[str], dict[str, str], dict[str, str]]:
             values.setdefault(key, []).append(value)
     (command,) = values["ExecStart"]
     assignments = " ".join(values["Environment"]).split()
-    loaded = dict(value.split(":") for value in values["LoadCredential"])
-    return command.split(), dict(item.split("=", 1) for item in assignments), loaded
+    credentials = dict(value.split(":") for value in values["LoadCredential"])
+    return command.split(), dict(item.split("=", 1) for item in assignments), credentials
 
 
-def test_units_exist_for_each_process_of_compose() -> None:
+def test_each_process_of_jobmon_has_a_unit() -> None:
     assert set(NAMES) == {"web", "collector", "actor", "init", "init-actor"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_systemd_accepts_the_unit_without_a_warning(host: Path, name: str) -> None:
-    found = systemd_analyze(f"--root={host}", "verify", f"jobmon-{name}.service")
-    assert found.strip() == ""
+def test_systemd_accepts_the_unit_without_a_warning(host_root: Path, name: str) -> None:
+    warnings = analyze(f"--root={host_root}", "verify", f"jobmon-{name}.service")
+    assert warnings.strip() == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_units_expose_little(host: Path, name: str) -> None:
-    """Catches a hardening directive that was lost. Without any, a unit is rated 9.6 of 10."""
-    options = (f"--root={host}", "security", "--offline=true", "--no-pager")
-    found = systemd_analyze(*options, f"jobmon-{name}.service")
-    (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", found)
+def test_systemd_rates_the_exposure_of_the_unit_as_low(host_root: Path, name: str) -> None:
+    """Catches a hardening directive that was lost. A unit without any has an exposure of 9.6."""
+    options = (f"--root={host_root}", "security", "--offline=true", "--no-pager")
+    report = analyze(*options, f"jobmon-{name}.service")
+    (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", report)
     assert float(exposure) <= 1.2
     (documented,) = re.findall(r"exposure of each unit as ([\d.]+) of 10", PAGE)
     assert float(documented) >= float(exposure) - 0.1
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_units_run_the_commands_of_compose(name: str) -> None:
+def test_unit_runs_the_command_of_the_compose_service(name: str) -> None:
     command, _, _ = read_unit(name)
     assert command[0] == "/opt/jobmon/bin/jobmon"
-    service = COMPOSE[name].get("command", ["jobmon", "run"])[1:]
-    # MongoDB is there already: no replica set, no empty collections.
-    service = [word for word in service if word not in ("--create", "--unique")]
-    if "--replica-set" in service:
-        index = service.index("--replica-set")
-        del service[index : index + 2]
-    assert command[1:] == service
+    expected = COMPOSE[name].get("command", ["jobmon", "run"])[1:]
+    # The unit expects an existing queue: it creates no replica set and no collection.
+    expected = [word for word in expected if word not in ("--create", "--unique")]
+    if "--replica-set" in expected:
+        index = expected.index("--replica-set")
+        del expected[index : index + 2]
+    assert command[1:] == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_units_read_their_own_secrets_from_files(name: str) -> None:
+def test_unit_reads_only_its_own_secrets_and_from_files(name: str) -> None:
     """Catches a secret in the environment, and a process with the secret of another process."""
     _, variables, credentials = read_unit(name)
     secrets = {
@@ -106,7 +106,7 @@ def test_units_read_their_own_secrets_from_files(name: str) -> None:
         if "PASSWORD" in value or variable.endswith("_SECRET_KEY")
     }
     if name == "init":
-        secrets.discard("JOBMON_JWT_SECRET_KEY")  # compose only checks it there
+        secrets.discard("JOBMON_JWT_SECRET_KEY")  # in compose, `init` only checks it
     assert set(variables) == {f"{variable}_FILE" for variable in secrets}
     assert {value.removeprefix("%d/") for value in variables.values()} == set(credentials)
     assert all(file.startswith(CREDENTIALS) for file in credentials.values())
@@ -114,13 +114,13 @@ def test_units_read_their_own_secrets_from_files(name: str) -> None:
         assert file.removeprefix(CREDENTIALS) in PAGE
 
 
-def test_connection_strings_of_processes_are_different_files() -> None:
+def test_each_process_has_its_own_connection_string() -> None:
     files = [read_unit(name)[2]["mongo-uri"] for name in ("web", "collector", "actor")]
     assert len(set(files)) == 3
 
 
-def test_web_service_ends_within_its_time_to_stop() -> None:
-    """Catches requests that are cut off: gunicorn alone ends its workers, within 20 s."""
+def test_systemd_leaves_the_stop_of_the_web_service_to_gunicorn() -> None:
+    """Catches requests that a stop cuts off: gunicorn gives its workers 20 s to answer them."""
     unit = ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(UNITS / "jobmon-web.service")
