@@ -1,8 +1,8 @@
-"""The README and docs/: every command is run, every link followed, every name looked up.
+"""The README and docs/: their commands work, and what they name or link exists.
 
 Catches a command that fails when a reader pastes it, and a page about something that was removed.
-A command that cannot run here (containers, half an hour of benchmarks) is checked as far as
-possible: the compose file has the service, the Makefile has the target. An unknown command fails.
+A command that cannot run here (containers, half an hour of benchmarks) is only checked: the compose
+file has the service, the Makefile has the target. A command without a check fails the test.
 """
 
 import dataclasses
@@ -49,30 +49,30 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 COMMANDS = main.list_commands(click.Context(main))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-LOCAL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"';]*)")
-COMPOSE_PORTS = {"9090", "3000"}  # Prometheus, Grafana
-# Set for gunicorn, for `jobmon init` and in .env; every other name is a field of Settings.
+LOCAL_URL = re.compile(r"https?://(?:127\.0\.0\.1|localhost):(\d+)([^\s>)\"';]*)")
+PORTS_OF_OTHER_PROGRAMS = {"9090", "3000", "27017", "9000"}  # Prometheus, Grafana, MongoDB, sign-in
+# Variables of gunicorn, `jobmon init` and .env; all other variables are fields of Settings.
 OTHER_SETTINGS = {"BIND", "PORT", "MONGOD", "ADMIN_MONGO_URI", "READER_PASSWORD"}
 OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "ACTOR_PASSWORD", "WORKLOAD_MONGO_URI", "METRICS_TOKEN"}
 OTHER_SETTINGS |= {"IMAGE", "TOKEN", "URL"}
 OTHER_SETTINGS |= {name.removeprefix("JOBMON_") for name in RENAMED}
 
-ASSIGNED = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # variables before a command, for it alone
+ASSIGNMENTS = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # variables that only one command gets
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
-class Line(NamedTuple):
-    """A command, and its page and line number."""
+class PageCommand(NamedTuple):
+    """A command that a page has."""
 
     text: str
-    where: str
+    location: str  # `page:line`
 
 
-def blocks(page: Path) -> Iterator[tuple[int, list[str]]]:
-    """Code to paste, with its first line number: indented blocks, and fences marked as shell."""
+def find_code_blocks(page: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line, and the lines, of each indented block and each shell fence."""
     block: list[str] = []
-    fence, start, before = None, 0, ""
+    fence, start, previous_line = None, 0, ""
     for number, line in enumerate([*page.read_text().splitlines(), ""], start=1):
         if line.startswith("```"):
             if fence is not None and block and fence in ("sh", "bash", "console"):
@@ -80,19 +80,19 @@ def blocks(page: Path) -> Iterator[tuple[int, list[str]]]:
             fence, block, start = (line[3:].strip() if fence is None else None), [], number + 1
         elif fence is not None:
             block.append(line)
-        elif line.startswith("    ") and (block or not before.strip()):
+        elif line.startswith("    ") and (block or not previous_line.strip()):
             start = start if block else number
             block.append(line[4:])
         elif block:
             yield start, block
             block = []
-        before = line
+        previous_line = line
 
 
-def commands(page: Path) -> list[Line]:
-    """Every command of a page; in a block with answers, the text after each `$`."""
-    found = []
-    for start, block in blocks(page):
+def find_commands(page: Path) -> list[PageCommand]:
+    """The commands of a page; in a block with answers, the text after each `$`."""
+    commands = []
+    for start, block in find_code_blocks(page):
         has_answers = block[0].startswith("$ ")
         joined, first_line = "", start
         for number, line in enumerate(block, start=start):
@@ -106,50 +106,50 @@ def commands(page: Path) -> list[Line]:
                 text = text[2:] if joined.startswith("$ ") else ""
             text = re.sub(r"(^|\s)#.*", "", text).strip()
             if text:
-                found.append(Line(text, f"{page.name}:{first_line}"))
+                commands.append(PageCommand(text, f"{page.name}:{first_line}"))
             joined = ""
-    return found
+    return commands
 
 
 class Shell:
-    """The reader's shell: the service runs, and exported variables are kept."""
+    """Runs commands as the shell of a reader does; `environment` keeps exported variables."""
 
     def __init__(
         self, mongod: Mongod, database: str, port: int, folder: Path, environment: dict[str, str]
     ) -> None:
         self.folder = folder
         self.job_id = ""
-        self.webhook = ""  # the address of a receiver of notifications
+        self.webhook = ""  # the URL of a receiver of notifications
         self.mongod = mongod
         self.database = database
         self.port = port
         self.environment = environment
 
-    def run(self, line: Line) -> str:
+    def run(self, command: PageCommand) -> str:
         """The output of a command, which must succeed."""
-        text = self._fill_in(line.text)
-        exports = text.startswith("export") or not ASSIGNED.sub("", text)
-        if exports:
+        text = self._fill_in(command.text)
+        has_exports = text.startswith("export") or not ASSIGNMENTS.sub("", text)
+        if has_exports:
             text = f"set -a; {text}; env -0"
-        output = self._run_in_bash(text, line)
-        if exports:
+        output = self._run_in_bash(text, command)
+        if has_exports:
             self.environment.update(item.split("=", 1) for item in output.split("\0") if item)
         return output
 
-    def run_jobmon(self, line: Line) -> None:
+    def run_jobmon(self, command: PageCommand) -> None:
         """Run a command of jobmon in this process: a start of Python takes a second of CPU.
 
-        bash reads the line: it gives the arguments and the variables.
+        bash parses the command: a function named `jobmon` prints the variables and the arguments.
         """
-        show = "jobmon() { env -0; printf '\\0'; printf '%s\\0' \"$@\"; }"
-        shown = self._run_in_bash(f"{show}; {self._fill_in(line.text)}", line)
-        variables, _, arguments = shown.partition("\0\0")
+        function = "jobmon() { env -0; printf '\\0'; printf '%s\\0' \"$@\"; }"
+        output = self._run_in_bash(f"{function}; {self._fill_in(command.text)}", command)
+        variables, _, arguments = output.partition("\0\0")
         environment = dict(item.split("=", 1) for item in variables.split("\0"))
-        done = CliRunner().invoke(main, arguments.split("\0")[:-1], env=environment)
-        assert done.exit_code == 0, f"{line.where}: {line.text}\n{done.output}"
+        result = CliRunner().invoke(main, arguments.split("\0")[:-1], env=environment)
+        assert result.exit_code == 0, f"{command.location}: {command.text}\n{result.output}"
 
     def _fill_in(self, text: str) -> str:
-        """The text with the addresses and the id of this service, and without its secret."""
+        """The text with the addresses and the job id of this shell, without the page's secrets."""
         text = re.sub(r"/jobs/[0-9a-f-]{36}", f"/jobs/{self.job_id}", text)
         text = text.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}")
         text = text.replace("https://hooks.example.com/jobmon", self.webhook)
@@ -157,10 +157,10 @@ class Shell:
             "127.0.0.1:27017/yourdatabase", f"{self.mongod.address}/{self.database}"
         )
         text = re.sub(r"mongodb://db/\w+", f"mongodb://{self.mongod.address}/{self.database}", text)
-        return re.sub(r"\S+=\S*…\S*", "", text)  # the reader's secret
+        return re.sub(r"\S+=\S*…\S*", "", text)  # `…` stands for a secret: the shell has its own
 
-    def _run_in_bash(self, text: str, line: Line) -> str:
-        done = run(
+    def _run_in_bash(self, text: str, command: PageCommand) -> str:
+        process = run(
             ["bash", "-c", text],
             timeout=PATIENCE_S,
             cwd=ROOT,
@@ -169,43 +169,45 @@ class Shell:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert done.returncode == 0, f"{line.where}: {line.text}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        output = process.stdout + process.stderr
+        assert process.returncode == 0, f"{command.location}: {command.text}\n{output}"
+        return process.stdout
 
-    def serve(self, line: Line) -> None:
+    def serve(self, command: PageCommand) -> None:
         """Start a command that runs until it is stopped, wait until it works, and stop it."""
         log = self.folder / "log"
-        # A collector is on standby while another one works: this one has its own database.
+        # With the database of the running collector, a second collector would only be on standby.
         environment = {
             "JOBMON_BIND": f"127.0.0.1:{free_port()}",
             "JOBMON_ROLLUP_DB": "documentation_2",
         }
         with log.open("w") as stderr:
             process = subprocess.Popen(
-                ["bash", "-c", ASSIGNED.sub(r"\1exec ", line.text, count=1)],
+                ["bash", "-c", ASSIGNMENTS.sub(r"\1exec ", command.text, count=1)],
                 cwd=ROOT,
                 env=self.environment | environment,
                 stderr=stderr,
                 start_new_session=True,
             )
-        started = "collecting " if "collector" in line.text else "Booting worker"
+        ready_message = "collecting " if "collector" in command.text else "Booting worker"
         try:
-            eventually(lambda: started in log.read_text())
+            eventually(lambda: ready_message in log.read_text())
         except BaseException:
             end_process(process, None)
             raise
-        assert end_process(process) == 0, line
+        assert end_process(process) == 0, command
 
 
 @pytest.fixture(scope="module")
 def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A reader's shell. A web service with a collector runs, and its queue has one job."""
     database: Database[dict[str, Any]] = mongo["documentation"]
     uri = database_uri(mongod, database)
     settings = Settings(mongo_uri=uri, jwt_secret_key=SECRET, rollup_db="documentation_rollups")
     connection = Connection(settings)
     create_indexes(connection)
     job_id = JobQueue(database).enqueue("payout.execute", created_by="alice")
-    # For the adapters' page: `jobmon init` creates nothing for an empty collection.
+    # For docs/adapters.md: `jobmon init` creates no indexes for an empty collection.
     database.agendaJobs.insert_one({"name": "mail", "data": {}, "nextRunAt": None})
     database.celery_taskmeta.insert_one({"_id": "1", "status": "SUCCESS", "date_done": None})
     token = Api(create_app(settings)).token
@@ -253,29 +255,30 @@ def shell(mongod: Mongod, mongo: Any, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def has_fresh_statistics(shell: Shell) -> bool:
-    ready = subprocess.run(
+    answer = subprocess.run(
         ["curl", "-s", f"http://127.0.0.1:{shell.port}/readyz"],
         check=False,
         capture_output=True,
         timeout=PATIENCE_S,
     )
-    return b'"isFresh":true' in ready.stdout
+    return b'"isFresh":true' in answer.stdout
 
 
 def check_compose(arguments: list[str]) -> None:
     """Check that the compose file has the profiles and services of a `docker compose` command."""
-    profiles = {name for it in COMPOSE["services"].values() for name in it.get("profiles", [])}
+    services = COMPOSE["services"]
+    profiles = {name for service in services.values() for name in service.get("profiles", [])}
     words = iter(arguments[2:])
     for word in words:
         match word:
             case "--profile":
                 assert next(words) in profiles, arguments
             case "up" | "down" | "ps" | "logs" | "build" | "pull" | "restart" | "stop" | "config":
-                left = [word for word in words if not word.startswith("-")]
-                assert set(left) <= COMPOSE["services"].keys(), arguments
+                named = {word for word in words if not word.startswith("-")}
+                assert named <= services.keys(), arguments
             case "exec" | "run":
-                service = next(word for word in words if not word.startswith("-"))
-                assert service in COMPOSE["services"], arguments
+                name = next(word for word in words if not word.startswith("-"))
+                assert name in services, arguments
                 command = list(words)
                 if command[:1] == ["jobmon"]:
                     assert command[1] in COMMANDS, arguments
@@ -284,7 +287,7 @@ def check_compose(arguments: list[str]) -> None:
 
 
 def check_pip(arguments: list[str]) -> None:
-    """Check that `pip install` names this package and extras that it has."""
+    """Check that `pip install` names this project or pre-commit, and only extras that exist."""
     for requirement in arguments[2:]:
         name, _, extras = requirement.partition("[")
         assert name in (".", PROJECT["name"], "pre-commit") or name.startswith("-"), arguments
@@ -298,24 +301,24 @@ def check_helm(arguments: list[str]) -> None:
     assert charts, arguments
     values = yaml.safe_load((charts[0] / "values.yaml").read_text())
     for option in (word for n, word in enumerate(arguments) if arguments[n - 1] == "--set"):
-        found = values
+        table = values
         for name in option.partition("=")[0].split("."):
-            assert name in found, arguments
-            found = found[name]
+            assert name in table, arguments
+            table = table[name]
 
 
 def check_kubectl(text: str, arguments: list[str]) -> None:
-    """Check that the chart has the objects and secrets that a `kubectl` command names."""
+    """Check that the secrets, objects, folders and jobmon command of a `kubectl` command exist."""
     values = yaml.safe_load((ROOT / "deploy/helm/jobmon/values.yaml").read_text())
-    secrets = {it["existingSecret"] for it in values.values() if "existingSecret" in it}
+    secrets = {table["existingSecret"] for table in values.values() if "existingSecret" in table}
     assert set(re.findall(r"secret generic (\S+)", text)) <= secrets, text
-    objects = [
-        it
+    manifests = [
+        manifest
         for file in (ROOT / "deploy/kubernetes").glob("*.yaml")
-        for it in yaml.safe_load_all(file.read_text())
-        if it and it["kind"] != "Kustomization"
+        for manifest in yaml.safe_load_all(file.read_text())
+        if manifest and manifest["kind"] != "Kustomization"
     ]
-    names = {f"{it['kind'].lower()}/{it['metadata']['name']}" for it in objects}
+    names = {f"{manifest['kind'].lower()}/{manifest['metadata']['name']}" for manifest in manifests}
     named = re.findall(r"\b(?:namespace|job|service|deployment)/\S+", text)
     named += re.findall(r"(?<=delete )job \S+", text)
     assert {name.replace(" ", "/") for name in named} <= names, text
@@ -328,7 +331,7 @@ def check_kubectl(text: str, arguments: list[str]) -> None:
 
 
 def check_mongosh(text: str) -> None:
-    """Check that a line for mongosh creates an index, or a user with one of our roles."""
+    """Check that a line for mongosh creates an index, or a user with roles of `jobmon init`."""
     if ".createUser(" in text:
         roles = set(re.findall(r'role: "(\w+)\.\w+\.\w+"', text))
         assert roles
@@ -347,114 +350,113 @@ def check_connection_string(address: str) -> None:
         assert name.lower() in VALIDATORS, address
 
 
-def check_command(line: Line, shell: Shell) -> None:
-    """Run a command, or check as much as possible of what it would run."""
-    command = ASSIGNED.sub("", line.text)
-    arguments = shlex.split(command.split("|")[0])
+def check_command(command: PageCommand, shell: Shell) -> None:
+    """Run a command, or check that what it names exists."""
+    arguments = shlex.split(ASSIGNMENTS.sub("", command.text).split("|")[0])
     match arguments:
         case []:
-            shell.run(line)
+            shell.run(command)
         case ["curl", *_]:
-            output = shell.run(line)
-            assert output.strip(), line
-            assert '"error"' not in output, (line, output)
+            output = shell.run(command)
+            assert output.strip(), command
+            assert '"error"' not in output, (command, output)
         case ["export" | "openssl" | "echo", *_]:
-            shell.run(line)
+            shell.run(command)
         case ["jobmon", "run" | "collector"] | ["gunicorn", "wsgi:app"]:
-            shell.serve(line)
-        case ["jobmon", command, *_] if command in COMMANDS or command.startswith("--"):
-            shell.run_jobmon(line)
+            shell.serve(command)
+        case ["jobmon", name, *_] if name in COMMANDS or name.startswith("--"):
+            shell.run_jobmon(command)
         case ["flask", "--app", "wsgi", *_]:
-            shell.run(line)
+            shell.run(command)
         case ["make", *targets]:
             named = [target for target in targets if "=" not in target]
-            assert set(named) <= TARGETS, line
+            assert set(named) <= TARGETS, command
         case ["docker", "compose", *_]:
             check_compose(arguments)
         case ["pip", "install", *_]:
             check_pip(arguments)
         case ["cp", source, ".env"]:
-            assert (ROOT / source).is_file(), line
+            assert (ROOT / source).is_file(), command
         case ["python" | "python3" | ".venv/bin/python", script, *_]:
-            shell.run(Line(f"python {script} --help", line.where))
-        case ["promtool", *rest]:
-            assert all((ROOT / name).exists() for name in rest if "/" in name), line
+            shell.run(PageCommand(f"python {script} --help", command.location))
+        case ["promtool", *words]:
+            assert all((ROOT / word).exists() for word in words if "/" in word), command
         case ["helm", "install" | "upgrade", *_]:
             check_helm(arguments)
         case ["kubectl", *_]:
-            check_kubectl(line.text, arguments)
+            check_kubectl(command.text, arguments)
         case ["pre-commit", "install"]:
             assert (ROOT / ".pre-commit-config.yaml").is_file()
         case [address] if address.startswith("mongodb"):
             check_connection_string(address)
-        case _ if line.text.startswith("db."):
-            check_mongosh(line.text)
+        case _ if command.text.startswith("db."):
+            check_mongosh(command.text)
         case _:
-            raise AssertionError(f"no check for this command: {line}")
+            raise AssertionError(f"no check for this command: {command}")
 
 
-@pages
+@each_page
 def test_page_commands_succeed(page: Path, shell: Shell) -> None:
-    kept = dict(shell.environment)
+    environment = dict(shell.environment)
     try:
-        for line in commands(page):
-            check_command(line, shell)
+        for command in find_commands(page):
+            check_command(command, shell)
     finally:
-        shell.environment = kept
+        shell.environment = environment
 
 
-def test_commands_of_all_pages_are_found() -> None:
-    """Catches a search that finds nothing, so that no command is run."""
-    found = [line.text for page in PAGES for line in commands(page)]
-    assert "make run" in found
-    assert any(text.startswith("curl") for text in found)
-    assert len(found) > 40
+def test_commands_of_pages_are_found() -> None:
+    """Catches a search that finds no commands: then none is run."""
+    texts = [command.text for page in PAGES for command in find_commands(page)]
+    assert "make run" in texts
+    assert any(text.startswith("curl") for text in texts)
+    assert len(texts) > 40
 
 
-def slug(heading: str) -> str:
+def make_anchor(heading: str) -> str:
     """The anchor that GitHub gives a heading."""
     text = re.sub(r"[`*]|\[([^]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
 
-def anchors(page: Path) -> set[str]:
-    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)}
+def list_anchors(page: Path) -> set[str]:
+    return {make_anchor(text) for text in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)}
 
 
-@pages
+@each_page
 def test_page_links_have_targets(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         path, _, anchor = target.partition("#")
         if target.startswith(("http://", "https://")):
-            continue  # another site: see below
+            continue  # the tests request no other site
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), f"{page.name}: {target}"
         if anchor:
-            assert anchor in anchors(linked), f"{page.name}: {target}"
+            assert anchor in list_anchors(linked), f"{page.name}: {target}"
 
 
-@pages
-def test_page_addresses_of_jobmon_are_routes(page: Path, api: Api) -> None:
+@each_page
+def test_page_urls_of_jobmon_are_routes(page: Path, api: Api) -> None:
     routes = api.app.url_map.bind("127.0.0.1")
-    for port, path in LOCAL.findall(page.read_text()):
-        if port not in COMPOSE_PORTS | {"27017", "9000"}:
+    for port, path in LOCAL_URL.findall(page.read_text()):
+        if port not in PORTS_OF_OTHER_PROGRAMS:
             assert routes.test(path.partition("?")[0] or "/"), f"{page.name}: {path}"
 
 
-@pages
-def test_page_addresses_of_other_sites_are_https(page: Path) -> None:
-    for address in re.findall(r"\bhttp://[^\s>)\"'`]+", page.read_text()):
-        assert re.match(r"http://(127\.0\.0\.1|localhost)\b", address), f"{page.name}: {address}"
+@each_page
+def test_page_urls_of_other_sites_are_https(page: Path) -> None:
+    for url in re.findall(r"\bhttp://[^\s>)\"'`]+", page.read_text()):
+        assert re.match(r"http://(127\.0\.0\.1|localhost)\b", url), f"{page.name}: {url}"
 
 
-@pages
+@each_page
 def test_page_names_of_settings_commands_and_files_exist(page: Path) -> None:
     text = page.read_text()
-    known = {field.name.upper() for field in dataclasses.fields(Settings)} | OTHER_SETTINGS
+    settings = {field.name.upper() for field in dataclasses.fields(Settings)} | OTHER_SETTINGS
     for name in set(re.findall(r"\bJOBMON_([A-Z][A-Z_]*[A-Z])\b", text)):
-        is_start = any(other.startswith(f"{name}_") for other in known)
-        is_known = name.removesuffix("_FILE") in known or is_start
+        is_prefix = any(setting.startswith(f"{name}_") for setting in settings)
+        is_known = name.removesuffix("_FILE") in settings or is_prefix
         assert is_known, f"{page.name}: JOBMON_{name}"
     for command in set(re.findall(r"`jobmon ([a-z]+)", text)):
         assert command in COMMANDS, f"{page.name}: jobmon {command}"
@@ -464,16 +466,16 @@ def test_page_names_of_settings_commands_and_files_exist(page: Path) -> None:
         assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
-def settings_table() -> Iterator[tuple[str, str]]:
-    """Each setting in docs/operations.md, without `JOBMON_`, with its default as written there."""
+def read_settings_table() -> Iterator[tuple[str, str]]:
+    """The name, without `JOBMON_`, and the default of each setting in docs/operations.md."""
     page = (ROOT / "docs/operations.md").read_text()
     for names, default in re.findall(r"^\| (`JOBMON_.+?) \| (.+?) \| ", page, re.MULTILINE):
         for name in re.findall(r"`JOBMON_(\w+)`", names):
             yield name, default
 
 
-def default_text(field: dataclasses.Field[Any]) -> str | None:
-    """The start of a setting's default as the table writes it; None if it is described in words."""
+def format_default(field: dataclasses.Field[Any]) -> str | None:
+    """How the table's cell of a default must begin; None if the table describes it in words."""
     match field.default:
         case bool(value):
             return f"`{str(value).lower()}`"
@@ -486,42 +488,44 @@ def default_text(field: dataclasses.Field[Any]) -> str | None:
 
 
 def test_settings_table_has_every_setting_and_its_default() -> None:
-    """Catches a setting without a row, a row of a removed setting, and a default that changed."""
-    rows = list(settings_table())
+    """Catches a setting without a row, a row of a removed setting, and an outdated default."""
+    rows = list(read_settings_table())
     table = dict(rows)
     assert len(rows) == len(table)
     assert table.pop("BIND") == f"`{gunicorn_config.bind}`"
-    # Only a table of a file of queues (JOBMON_QUEUES) sets these.
+    # Only the file of queues (JOBMON_QUEUES) sets these.
     only_in_file = {"QUEUE", "PERMISSION", "OWNERS", "URI_SETTING"}
     fields = {field.name.upper(): field for field in dataclasses.fields(Settings)}
     fields = {name: field for name, field in fields.items() if name not in only_in_file}
     assert table.keys() == fields.keys()
     for name, field in fields.items():
-        if (default := default_text(field)) is not None:
+        if (default := format_default(field)) is not None:
             assert table[name].startswith(default), name
     assert table["MONGO_URI"] == "required"
 
 
-def test_clean_up_script_keeps_the_present_format() -> None:
-    """Catches a script in docs/operations.md that deletes the documents of this version."""
+def test_clean_up_script_keeps_the_documents_of_this_version() -> None:
+    """Catches a script in docs/operations.md that has an outdated format number."""
     page = (ROOT / "docs/operations.md").read_text()
     assert re.findall(r"format: \{\$ne: (\d+)\}", page) == [str(FORMAT)]
 
 
-def test_readme_answers_have_the_keys_of_real_ones(shell: Shell) -> None:
-    page = ROOT / "README.md"
-    for start, block in blocks(page):
-        if not block[0].startswith("$ curl"):
-            continue
-        shown = "\n".join(block[1:]).replace(", …", "")
-        answer = json.loads(shown)
-        line = Line(block[0][2:], f"README.md:{start}")
-        real = json.loads(shell.run(line)).keys()
-        assert real - {"actions"} == answer.keys()  # by default a job has none
+def test_readme_answers_have_the_keys_of_real_answers(shell: Shell) -> None:
+    blocks = [
+        (start, block)
+        for start, block in find_code_blocks(ROOT / "README.md")
+        if block[0].startswith("$ curl")
+    ]
+    assert len(blocks) > 1
+    for start, block in blocks:
+        answer = json.loads("\n".join(block[1:]).replace(", …", ""))
+        command = PageCommand(block[0][2:], f"README.md:{start}")
+        keys = json.loads(shell.run(command)).keys()
+        assert keys - {"actions"} == answer.keys()  # only with JOBMON_ACTIONS
 
 
 def test_architecture_names_every_module() -> None:
-    """Catches a module that a newcomer does not find in the table of packages."""
+    """Catches a module that is missing in the chapter about packages."""
     page = (ROOT / "docs/architecture.md").read_text()
     table = page[page.index("## Packages") : page.index("Imports go one way")]
     blocks = re.split(r"^  (?=[\w.]+)", table, flags=re.MULTILINE)

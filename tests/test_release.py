@@ -1,7 +1,7 @@
-"""`make release`, and the commands of its workflows.
+"""`make release`, and the workflows that publish a release.
 
-Catches a release of untested or uncommitted files, a version that differs between places, a tag
-without its changelog, and a base image that a released image does not pin.
+Catches a release of untested or uncommitted files, a file with another version, a tag without its
+changelog, and a released image whose base images are not pinned.
 """
 
 import json
@@ -31,14 +31,15 @@ CHANGELOG = """# Changelog
 
 ## [0.1.0] - {date}
 
-- The first one.
+- The first version.
 """
-PROGRAM = '#!/bin/sh\necho "$(basename "$0") $*" >>"$LOG"\n'
+# Stands for another program: writes its name and its arguments to the file $LOG.
+LOGGING_PROGRAM = '#!/bin/sh\necho "$(basename "$0") $*" >>"$LOG"\n'
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Process = subprocess.CompletedProcess[str]
 
 
-def write_program(path: Path, text: str = PROGRAM) -> None:
+def write_program(path: Path, text: str = LOGGING_PROGRAM) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -46,7 +47,7 @@ def write_program(path: Path, text: str = PROGRAM) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A small repository with the files of a release, in which 0.1.0 is released."""
+    """A small repository with the files that a release changes; its version 0.1.0 has a tag."""
     folder = tmp_path / "checkout"
     (folder / "docs").mkdir(parents=True)
     (folder / "jobmon").mkdir()
@@ -67,7 +68,8 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
+def build_environment(folder: Path) -> dict[str, str]:
+    """The environment of programs in the small repository, with an author for commits."""
     names = ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")
     return {
         **os.environ,
@@ -75,30 +77,29 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
         "PATH": f"{folder.parent}/programs:{os.environ['PATH']}",
         "LOG": f"{folder.parent}/log",
         "PYTHONDONTWRITEBYTECODE": "1",
-        **more,
     }
 
 
 def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", *arguments],
         cwd=folder,
-        env=environment(folder),
+        env=build_environment(folder),
         check=True,
         capture_output=True,
         text=True,
     )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 @pytest.fixture
-def release(checkout: Path) -> Run:
-    """Runs .ci/release.py in the small repository."""
+def run_release(checkout: Path) -> Callable[..., Process]:
+    """A function that runs .ci/release.py in the small repository."""
 
-    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> Process:
         return subprocess.run(
             [sys.executable, str(checkout / ".ci/release.py"), *arguments],
-            env=environment(checkout, **more),
+            env=build_environment(checkout),
             check=False,
             capture_output=True,
             text=True,
@@ -107,10 +108,12 @@ def release(checkout: Path) -> Run:
     return run
 
 
-def test_release_tests_commits_tags_and_builds(release: Run, checkout: Path) -> None:
-    done = release("make", "0.2.0")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == (
+def test_release_tests_commits_tags_and_builds(
+    run_release: Callable[..., Process], checkout: Path
+) -> None:
+    process = run_release("make", "0.2.0")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines()[-1] == (
         "Made v0.2.0. To publish it: git push --atomic origin main v0.2.0"
     )
     log = (checkout.parent / "log").read_text().splitlines()
@@ -123,8 +126,8 @@ def test_release_tests_commits_tags_and_builds(release: Run, checkout: Path) -> 
     assert git(checkout, "status", "--porcelain") == ""
     assert git(checkout, "log", "-1", "--format=%s") == "release: 0.2.0"
     assert git(checkout, "rev-list", "-n1", "v0.2.0") == git(checkout, "rev-parse", "HEAD")
-    tagged = git(checkout, "tag", "--list", "--format=%(contents)", "v0.2.0")
-    assert tagged == "jobmon 0.2.0\n\n### Added\n\n- A thing that users notice."
+    message = git(checkout, "tag", "--list", "--format=%(contents)", "v0.2.0")
+    assert message == "jobmon 0.2.0\n\n### Added\n\n- A thing that users notice."
     assert (checkout / "docs/openapi.json").read_text() == "version 0.2.0\n"
     assert (checkout / "jobmon/__init__.py").read_text() == (
         '__version__ = "0.2.0"  # read by others\n'
@@ -133,16 +136,18 @@ def test_release_tests_commits_tags_and_builds(release: Run, checkout: Path) -> 
     assert chart == "version: 0.2.0\nappVersion: 0.2.0\n"
     changelog = (checkout / "CHANGELOG.md").read_text()
     assert re.search(r"## \[Unreleased\]\n\n## \[0\.2\.0\] - [\d-]{10}\n\n### Added", changelog)
-    assert release("notes", "0.2.0").stdout == "### Added\n\n- A thing that users notice.\n"
-    assert release("check", "v0.2.0").returncode == 0
-    assert release("check", "v0.3.0").returncode == 1
+    assert run_release("notes", "0.2.0").stdout == "### Added\n\n- A thing that users notice.\n"
+    assert run_release("check", "v0.2.0").returncode == 0
+    assert run_release("check", "v0.3.0").returncode == 1
 
 
-def test_release_whose_tests_fail_changes_nothing(release: Run, checkout: Path) -> None:
+def test_release_whose_tests_fail_changes_nothing(
+    run_release: Callable[..., Process], checkout: Path
+) -> None:
     write_program(checkout.parent / "programs/bash", "#!/bin/sh\nexit 3\n")
-    done = release("make", "0.2.0")
-    assert done.returncode == 1
-    assert done.stderr == "release: bash .ci/run failed with 3: see above.\n"
+    process = run_release("make", "0.2.0")
+    assert process.returncode == 1
+    assert process.stderr == "release: bash .ci/run failed with 3: see above.\n"
     assert (checkout.parent / "log").read_text() == "make manifests\n"
     assert git(checkout, "status", "--porcelain") == ""
     assert git(checkout, "log", "-1", "--format=%s") == "first"
@@ -159,37 +164,47 @@ def test_release_whose_tests_fail_changes_nothing(release: Run, checkout: Path) 
         ("0.0.9", "0.0.9 is not newer than 0.1.0."),
     ],
 )
-def test_release_of_a_wrong_version_is_refused(release: Run, version: str, reason: str) -> None:
-    done = release("make", version)
-    assert (done.returncode, done.stderr) == (1, f"release: {reason}\n")
+def test_release_of_a_wrong_version_is_refused(
+    run_release: Callable[..., Process], version: str, reason: str
+) -> None:
+    process = run_release("make", version)
+    assert (process.returncode, process.stderr) == (1, f"release: {reason}\n")
 
 
-def test_release_with_uncommitted_files_is_refused(release: Run, checkout: Path) -> None:
+def test_release_with_uncommitted_files_is_refused(
+    run_release: Callable[..., Process], checkout: Path
+) -> None:
     (checkout / "new.py").touch()
-    done = release("make", "0.2.0")
-    assert done.returncode == 1
-    assert done.stderr == "release: Commit or remove these changes first:\n?? new.py\n"
+    process = run_release("make", "0.2.0")
+    assert process.returncode == 1
+    assert process.stderr == "release: Commit or remove these changes first:\n?? new.py\n"
 
 
-def test_release_of_another_branch_is_refused(release: Run, checkout: Path) -> None:
+def test_release_from_another_branch_is_refused(
+    run_release: Callable[..., Process], checkout: Path
+) -> None:
     git(checkout, "switch", "--quiet", "--create", "fix")
-    assert release("make", "0.2.0").stderr == (
+    assert run_release("make", "0.2.0").stderr == (
         "release: Releases are made on main, and this is fix.\n"
     )
 
 
-def test_release_without_changes_for_users_is_refused(release: Run, checkout: Path) -> None:
-    assert release("make", "0.2.0").returncode == 0
-    assert release("make", "0.3.0").stderr == (
+def test_release_without_an_entry_in_the_changelog_is_refused(
+    run_release: Callable[..., Process],
+) -> None:
+    assert run_release("make", "0.2.0").returncode == 0
+    assert run_release("make", "0.3.0").stderr == (
         "release: CHANGELOG.md has nothing under [Unreleased].\n"
     )
 
 
-def test_links_of_the_readme_are_absolute_on_pypi(release: Run, checkout: Path) -> None:
+def test_links_of_the_readme_are_absolute_on_pypi(
+    run_release: Callable[..., Process], checkout: Path
+) -> None:
     source = "https://example.com/ada/jobmon"
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, checkout / name)
-    assert release("links", source).returncode == 0
+    assert run_release("links", source).returncode == 0
     text = (checkout / "README.md").read_text()
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
     assert all(target.startswith(("https://", "#")) for target in targets)
@@ -198,7 +213,7 @@ def test_links_of_the_readme_are_absolute_on_pypi(release: Run, checkout: Path) 
     assert f'Source = "{source}"\n' in (checkout / "pyproject.toml").read_text()
 
 
-def test_changelog_and_openapi_are_ready_for_a_release() -> None:
+def test_chart_and_openapi_have_the_version_of_the_package() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert changelog.count("\n## [Unreleased]\n") == 1
     chart = yaml.safe_load((ROOT / "deploy/helm/jobmon/Chart.yaml").read_text())
@@ -207,6 +222,7 @@ def test_changelog_and_openapi_are_ready_for_a_release() -> None:
     assert openapi["info"]["version"] == jobmon.__version__
 
 
+# Stands for `docker … IMAGE`: prints a digest that ends with 1 for node, and with 2 for python.
 DOCKER = """#!/bin/sh
 for image; do :; done
 case $image in
@@ -217,7 +233,8 @@ esac
 """
 
 
-def pin_bases(folder: Path, docker: str) -> subprocess.CompletedProcess[str]:
+def pin_bases(folder: Path, docker: str) -> Process:
+    """Run .ci/pin_bases.py with the script `docker` in place of that program."""
     write_program(folder / "programs/docker", docker)
     return subprocess.run(
         [sys.executable, str(ROOT / ".ci/pin_bases.py")],
@@ -228,23 +245,23 @@ def pin_bases(folder: Path, docker: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_released_image_pins_every_base(tmp_path: Path) -> None:
-    done = pin_bases(tmp_path, DOCKER)
-    assert done.returncode == 0, done.stderr
-    bases = re.findall(r"^FROM .*?([\w./]+:\S+)", done.stdout, re.MULTILINE)
+def test_released_image_pins_every_base_image(tmp_path: Path) -> None:
+    process = pin_bases(tmp_path, DOCKER)
+    assert process.returncode == 0, process.stderr
+    bases = re.findall(r"^FROM .*?([\w./]+:\S+)", process.stdout, re.MULTILINE)
     assert len(bases) > 2
     for base in bases:
         digit = 1 if base.startswith("node") else 2
         assert base.endswith(f"@sha256:{digit:064}")
-    unpinned = re.sub(r"@sha256:\d{64}", "", done.stdout)
+    unpinned = re.sub(r"@sha256:\d{64}", "", process.stdout)
     assert unpinned == (ROOT / "deploy/Dockerfile").read_text()
 
 
-def test_base_without_a_digest_ends_the_build(tmp_path: Path) -> None:
-    done = pin_bases(tmp_path, "#!/bin/sh\necho no such manifest >&2\nexit 1\n")
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert re.fullmatch(r"pin_bases: \S+: no digest: no such manifest\n", done.stderr)
+def test_base_image_without_a_digest_is_an_error(tmp_path: Path) -> None:
+    process = pin_bases(tmp_path, "#!/bin/sh\necho no such manifest >&2\nexit 1\n")
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert re.fullmatch(r"pin_bases: \S+: no digest: no such manifest\n", process.stderr)
 
 
 def test_supported_versions_are_those_that_the_workflow_tests() -> None:
@@ -258,29 +275,29 @@ def test_supported_versions_are_those_that_the_workflow_tests() -> None:
         assert f"| {name} | {', '.join(versions)} |" in page
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     prefix = "Programming Language :: Python :: "
-    classified = [it.removeprefix(prefix) for it in project["classifiers"] if prefix in it]
-    assert classified == tested["Python"]
-    assert project["requires-python"] == f">={classified[0]}"
+    supported = [text.removeprefix(prefix) for text in project["classifiers"] if prefix in text]
+    assert supported == tested["Python"]
+    assert project["requires-python"] == f">={supported[0]}"
 
 
-def test_texts_install_only_names_that_are_ours() -> None:
-    """Catches `pip install jobmon[…]`: anybody could register that name."""
+def test_install_commands_name_only_the_distribution_of_this_project() -> None:
+    """Catches `pip install jobmon[…]` in a text: on PyPI anybody could register that name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     files = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("jobmon/**/*.py")]
-    found = {
+    installed = {
         (name, path.name)
         for path in files
         for name in re.findall(r"pip(?:x)? install ['\"]?([\w.-]+)", path.read_text())
         if name not in (".", "pre-commit") and not name.startswith("-")
     }
-    assert len(found) > 1
-    assert {name for name, _ in found} == {project["name"]}
-    dependent = re.findall(r"[\w-]*jobmon\[", (ROOT / "pyproject.toml").read_text())
-    assert set(dependent) == {f"{project['name']}["}
+    assert len(installed) > 1
+    assert {name for name, _ in installed} == {project["name"]}
+    with_extras = re.findall(r"[\w-]*jobmon\[", (ROOT / "pyproject.toml").read_text())
+    assert set(with_extras) == {f"{project['name']}["}
 
 
-def test_workflows_of_a_release_have_only_the_rights_that_they_use() -> None:
-    """zizmor checks more; this is about who may publish."""
+def test_only_the_publishing_jobs_of_a_release_may_publish() -> None:
+    """Catches a job that could publish before the tests pass. zizmor checks the other rights."""
     release, image = (
         yaml.safe_load((WORKFLOWS / name).read_text()) for name in ("release.yml", "image.yml")
     )
@@ -290,3 +307,6 @@ def test_workflows_of_a_release_have_only_the_rights_that_they_use() -> None:
     assert jobs["pypi"]["environment"] == "pypi"
     assert set(jobs["pypi"]["needs"]) == set(jobs["image"]["needs"]) == {"tests", "build"}
     assert image["jobs"]["image"]["permissions"] == jobs["image"]["permissions"]
+    for right, name in (("packages", "image"), ("contents", "github")):
+        writers = [key for key, job in jobs.items() if job["permissions"].get(right) == "write"]
+        assert writers == [name]
