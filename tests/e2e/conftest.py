@@ -25,23 +25,26 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser) -> Page:
+    """The tab that the first page of each test opens in: a new tab takes a second of CPU."""
     return new_context(browser).new_page()
 
 
-def token(subject: str = "root", role: str = "admin", seconds: int = 3_600) -> str:
+def create_token(subject: str = "root", role: str = "admin", seconds: int = 3_600) -> str:
+    """A token that is valid for `seconds`."""
     app = create_app(Settings(mongo_uri="mongodb://127.0.0.1", jwt_secret_key=SECRET))
     with app.app_context():
         return issue_token(subject, role, timedelta(seconds=seconds))
 
 
 @pytest.fixture(scope="module")
-def admin() -> str:
-    return token()
+def admin_token() -> str:
+    return create_token()
 
 
 @pytest.fixture
-def visit(browser: Browser, tab: Page, admin: str) -> Iterator[Visits]:
-    visits = Visits(browser, tab, admin)
+def visit(browser: Browser, tab: Page, admin_token: str) -> Iterator[Visits]:
+    """Opens pages, signed in as an admin; the test fails if a page has a fault."""
+    visits = Visits(browser, tab, admin_token)
     yield visits
     visits.close()
     assert visits.faults == []

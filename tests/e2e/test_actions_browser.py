@@ -1,5 +1,8 @@
-"""Actions in a real browser, with a real actor: catches a button that changes no job, and a page
-that cannot be used with the keyboard, on a phone or without scripts."""
+"""Actions in a real browser, with a real actor.
+
+Catches a button that changes no job, and a page that is unusable with the keyboard, on a phone or
+without scripts.
+"""
 
 import re
 import uuid
@@ -16,7 +19,6 @@ from pymongo.database import Database
 
 from jobmon.actor.acting import acting
 from jobmon.demo.mongod import Mongod
-from jobmon.diagnosis.error_kinds import classify_error
 from jobmon.queue import JobQueue
 from jobmon.settings import Settings
 from jobmon.settings.actions import ACTION_PERMISSIONS
@@ -27,7 +29,8 @@ from ..conftest import SECRET
 from ..support.browser import Visits
 from ..support.commands import database_uri
 from ..support.services import serving
-from .test_browser import PHONE, WCAG, WIDER, axe_violations
+from ..support.waiting import eventually
+from .test_browser import IS_WIDER, PHONE, WCAG_TAGS, find_violations
 
 Document = dict[str, Any]
 
@@ -41,16 +44,15 @@ class ActingStack:
         self.queue = JobQueue(database)
         self.settings = settings
 
-    def add_dead(self, job_type: str, count: int, code: str = "EHOST") -> list[str]:
-        ids = [f"{job_type}-{number}" for number in range(count)]
-        for job_id in ids:
-            self.queue.enqueue(job_type, job_id=job_id, max_attempts=1)
+    def add_dead_jobs(self, job_type: str, count: int, code: str = "EHOST") -> None:
+        """Add dead-lettered jobs of a type; `code` is the code of their error."""
+        for number in range(count):
+            self.queue.enqueue(job_type, job_id=f"{job_type}-{number}", max_attempts=1)
             lease = self.queue.lease("w1", types=[job_type])
             assert lease is not None
             self.queue.report_failure(lease, code, "no answer")
-        return ids
 
-    def count(self, job_type: str, status: str) -> int:
+    def count_jobs(self, job_type: str, status: str) -> int:
         return self.database.jobs.count_documents({"type": job_type, "status": status})
 
 
@@ -68,14 +70,15 @@ def stack(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "JOBMON_COLLECTOR": "true",
         "JOBMON_WORKERS": "1",
     }
-    with ExitStack() as exits:
-        client = exits.enter_context(MongoClient[Document](uri, tz_aware=True))
+    with ExitStack() as cleanup:
+        client = cleanup.enter_context(MongoClient[Document](uri, tz_aware=True))
         for database in (name, *databases.values()):
-            exits.callback(client.drop_database, database)
+            cleanup.callback(client.drop_database, database)
         create_indexes(Connection(settings, client))
         JobQueue(client[name]).create_indexes()
-        web = exits.enter_context(serving(uri, tmp_path_factory.mktemp("actions"), **environment))
-        exits.enter_context(acting(settings))
+        folder = tmp_path_factory.mktemp("actions")
+        web = cleanup.enter_context(serving(uri, folder, **environment))
+        cleanup.enter_context(acting(settings))
         yield ActingStack(web.url, client[name], settings)
 
 
@@ -92,7 +95,7 @@ def confirm_with_reason(page: Page, reason: str, button: str) -> None:
 def test_selected_dead_jobs_are_retried_and_their_timeline_names_the_person(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    stack.add_dead(job_type, 5)
+    stack.add_dead_jobs(job_type, 5)
     page = visit(f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}")
     retry = page.locator("#selection").get_by_role("button", name="Retry")
     expect(retry).to_be_disabled()
@@ -102,14 +105,14 @@ def test_selected_dead_jobs_are_retried_and_their_timeline_names_the_person(
     expect(page.locator("#selected-count")).to_have_text("(4)")
     page.keyboard.press("r")
     expect(page.get_by_role("heading", name="Retry 4 jobs?")).to_be_visible()
-    assert axe_violations(page, WCAG) == []
+    assert find_violations(page, WCAG_TAGS) == []
     page.locator("#confirm").get_by_role("button", name="Retry 4 jobs").click()
-    assert page.url.endswith(f"type={job_type}")  # the browser requires the reason
+    assert page.url.endswith(f"type={job_type}")  # the browser sends no form without a reason
     confirm_with_reason(page, "provider is back", "Retry 4 jobs")
     page.wait_for_url("**/dashboard/actions/*")
     expect(page.locator("#action")).to_contain_text("4 retried of 4 jobs")
-    assert axe_violations(page, WCAG) == []
-    assert (stack.count(job_type, "queued"), stack.count(job_type, "dlq")) == (4, 1)
+    assert find_violations(page, WCAG_TAGS) == []
+    assert (stack.count_jobs(job_type, "queued"), stack.count_jobs(job_type, "dlq")) == (4, 1)
     page.locator(".outcomes .row-link").first.click()
     expect(page.locator(".timeline")).to_contain_text("Retried by root: provider is back")
 
@@ -118,21 +121,19 @@ def test_all_jobs_of_an_error_group_are_retried_and_undone(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
     code = f"E{uuid.uuid4().hex[:6].upper()}"
-    stack.add_dead(job_type, 30, code)
-    error = {"code": code, "message": "no answer"}
-    group = classify_error({**error, "stack": None})
-    assert group is not None
+    stack.add_dead_jobs(job_type, 30, code)
+
     page = visit(f"{stack.url}/dashboard/errors")
     page.get_by_role("link", name=re.compile(code)).click()
     page.get_by_role("button", name="Retry these 30 dead jobs").click()
     expect(page.get_by_role("heading", name="Retry 30 jobs?")).to_be_visible()
     confirm_with_reason(page, "fixed", "Retry 30 jobs")
     expect(page.locator("#action")).to_contain_text("30 retried of 30 jobs")
-    assert stack.count(job_type, "queued") == 30
+    assert stack.count_jobs(job_type, "queued") == 30
     page.get_by_role("button", name="Undo").click()
     confirm_with_reason(page, "too early", "Undo 30 jobs")
     expect(page.locator("#action")).to_contain_text("30 undone of 30 jobs")
-    assert stack.count(job_type, "dlq") == 30
+    assert stack.count_jobs(job_type, "dlq") == 30
 
 
 def test_toast_of_an_action_stays_until_it_is_dismissed(
@@ -147,7 +148,7 @@ def test_toast_of_an_action_stays_until_it_is_dismissed(
     expect(page.locator(".heading").first).to_contain_text("cancelled")
     page.goto(f"{stack.url}/dashboard/actions")
     expect(toast).to_contain_text("1 cancelled")
-    assert axe_violations(page, WCAG) == []
+    assert find_violations(page, WCAG_TAGS) == []
     toast.get_by_role("button", name="Dismiss").click()
     expect(toast).to_have_count(0)
     page.reload()
@@ -155,10 +156,10 @@ def test_toast_of_an_action_stays_until_it_is_dismissed(
     expect(toast).to_have_count(0)
 
 
-def test_type_is_resumed_where_a_waiting_job_explains_its_pause(
+def test_paused_type_is_resumed_on_the_page_of_a_waiting_job(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    """Catches a link that leaves the page, or a page that does not follow the resumption."""
+    """Catches a link that leaves the page, and a page that still shows the pause afterwards."""
     stack.queue.enqueue(job_type, job_id=f"{job_type}-waits")
     page = visit(f"{stack.url}/dashboard/types/{job_type}")
     page.get_by_role("button", name="Pause this type").click()
@@ -167,16 +168,16 @@ def test_type_is_resumed_where_a_waiting_job_explains_its_pause(
     page.goto(f"{stack.url}/dashboard/jobs/{job_type}-waits")
     verdict = page.locator(".verdict")
     expect(verdict).to_contain_text("by root: provider is down. No worker takes the job")
-    address = page.url
+    url = page.url
     verdict.get_by_role("link", name="Resume the type").click()
     page.locator("#confirm").get_by_role("button", name="Resume 1 type").click()
     expect(page.locator(".toast").filter(has_text="Resume 1 type")).to_contain_text("1 resumed")
     expect(verdict).not_to_contain_text("paused")
-    assert page.url == address
+    assert page.url == url
     assert stack.queue.lease("w1", types=[job_type]) is not None
 
 
-def test_time_is_entered_in_the_zone_of_the_viewer(
+def test_new_time_of_a_job_is_entered_in_the_zone_of_the_viewer(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
     stack.queue.enqueue(job_type, job_id=f"{job_type}-waits")
@@ -196,7 +197,7 @@ def test_time_is_entered_in_the_zone_of_the_viewer(
 def test_jobs_are_retried_on_a_phone_without_scripts(
     stack: ActingStack, visit: Visits, job_type: str
 ) -> None:
-    stack.add_dead(job_type, 3)
+    stack.add_dead_jobs(job_type, 3)
     page = visit(
         f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}",
         java_script_enabled=False,
@@ -208,24 +209,21 @@ def test_jobs_are_retried_on_a_phone_without_scripts(
     page.get_by_role("button", name="Retry 1 job").click()
     page.wait_for_url("**/dashboard/actions/*")
     expect(page.get_by_role("heading", name="Retry 1 job")).to_be_visible()
-    while not page.get_by_text("1 retried of 1 job").count():
-        page.reload()
-    assert stack.count(job_type, "queued") == 1
+    eventually(lambda: page.reload() and page.get_by_text("1 retried of 1 job").count())
+    assert stack.count_jobs(job_type, "queued") == 1
 
 
 def check_phone(page: Page) -> None:
-    """Check width, sizes and, in both themes, the contrast."""
-    assert not page.evaluate(WIDER)
-    assert axe_violations(page, ["color-contrast", "target-size"]) == []
+    """Check that the page fits the screen, the sizes of controls, and both themes' contrast."""
+    assert not page.evaluate(IS_WIDER)
+    assert find_violations(page, ["color-contrast", "target-size"]) == []
     page.emulate_media(color_scheme="dark")
-    assert axe_violations(page, ["color-contrast"]) == []
+    assert find_violations(page, ["color-contrast"]) == []
     page.emulate_media(color_scheme="light")
 
 
-def test_phone_shows_every_part_without_scrolling_sideways(
-    stack: ActingStack, visit: Visits, job_type: str
-) -> None:
-    stack.add_dead(job_type, 1)
+def test_pages_of_an_action_fit_a_phone(stack: ActingStack, visit: Visits, job_type: str) -> None:
+    stack.add_dead_jobs(job_type, 1)
     page = visit(f"{stack.url}/dashboard/jobs?status=dlq&type={job_type}", viewport=PHONE)
     page.get_by_role("checkbox", name=f"Select {job_type}").check()
     check_phone(page)
@@ -235,6 +233,6 @@ def test_phone_shows_every_part_without_scrolling_sideways(
     page.locator("#confirm").get_by_role("button", name="Retry 1 job").click()
     page.locator(".toast a").click()
     expect(page.locator("#action")).to_contain_text("1 retried of 1 job")
-    assert not page.evaluate(WIDER)
+    assert not page.evaluate(IS_WIDER)
     page.goto(f"{stack.url}/dashboard/actions")
     check_phone(page)

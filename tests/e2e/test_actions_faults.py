@@ -1,5 +1,8 @@
-"""Actions on a replica set of three whose primary steps down between two jobs of a batch: catches a
-job that is changed twice or never, and an actor that does not continue on the new primary."""
+"""Actions on a replica set of three members whose primary steps down between two jobs of a batch.
+
+Catches a job that is changed twice or never, and an actor that does not continue on the new
+primary.
+"""
 
 from collections import Counter
 from contextlib import suppress
@@ -26,8 +29,8 @@ from ..support.waiting import eventually
 
 pytestmark = pytest.mark.long
 
-JOBS = 1_000
-# The primary steps down after this many jobs: both are in the middle of a batch.
+JOB_COUNT = 1_000
+# The primary steps down after these numbers of jobs: each is in the middle of a batch of 100.
 STEP_DOWN_AT = (150, 555)
 
 
@@ -36,11 +39,11 @@ def insert_dead_jobs(client: MongoClient[dict[str, Any]]) -> None:
     dead = {"type": "mail", "status": "dlq", "createdAt": now, "updatedAt": now}
     dead |= {"finishedAt": now, "nextRunAt": now, "priority": 0, "attemptCount": 1}
     client.jobmon.jobs.insert_many(
-        {"jobId": f"dead-{number:04}", "maxAttempts": 1} | dead for number in range(JOBS)
+        {"jobId": f"dead-{number:04}", "maxAttempts": 1} | dead for number in range(JOB_COUNT)
     )
 
 
-def count_changes(client: MongoClient[dict[str, Any]]) -> Counter[Any]:
+def count_retries(client: MongoClient[dict[str, Any]]) -> Counter[Any]:
     """How often each job was queued again, according to the oplog of the current primary."""
     oplog = client.get_database("local", read_preference=ReadPreference.PRIMARY)["oplog.rs"]
     query = {"ns": "jobmon.jobs", "op": "u", "o.diff.u.status": "queued"}
@@ -70,7 +73,7 @@ def test_primary_that_steps_down_between_two_jobs_loses_none_and_repeats_none(
                 primaries.append(servers.await_primary().address)
 
         with acting(settings, reached=step_down):
-            filed = requests.file(retry_all_dead(JOBS))
+            filed = requests.file(retry_all_dead(JOB_COUNT))
 
             def is_over() -> bool:
                 with suppress(PyMongoError):  # between two primaries
@@ -81,10 +84,10 @@ def test_primary_that_steps_down_between_two_jobs_loses_none_and_repeats_none(
             eventually(is_over)
         state = requests.get(filed.request.id)
         assert state is not None
-        assert (state.phase, state.counts.done, state.counts.skipped) == ("finished", JOBS, 0)
+        assert (state.phase, state.counts.done, state.counts.skipped) == ("finished", JOB_COUNT, 0)
         assert len(primaries) == 1 + len(STEP_DOWN_AT)
-        assert all(first != second for first, second in pairwise(primaries))
-        changes = count_changes(client)
-        assert (len(changes), set(changes.values())) == (JOBS, {1})
-        assert client.jobmon.jobs.count_documents({"lastAction.id": filed.request.id}) == JOBS
+        assert all(before != after for before, after in pairwise(primaries))
+        retries = count_retries(client)
+        assert (len(retries), set(retries.values())) == (JOB_COUNT, {1})
+        assert client.jobmon.jobs.count_documents({"lastAction.id": filed.request.id}) == JOB_COUNT
         connection.close()

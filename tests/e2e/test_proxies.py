@@ -101,7 +101,7 @@ def run_verifier(token: str) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def add_service(
-    mongod: Mongod, admin: str, tmp_path_factory: pytest.TempPathFactory
+    mongod: Mongod, admin_token: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, str], str]]:
     """A function that puts the address of a service into a configuration."""
     name = f"proxies_{free_port()}"
@@ -117,7 +117,7 @@ def add_service(
                 serving(uri, folder, JOBMON_TRUSTED_PROXIES="1", **settings)
             )
             addresses[service] = f"127.0.0.1:{web.port}"
-        verifier = f"127.0.0.1:{running.enter_context(run_verifier(admin))}"
+        verifier = f"127.0.0.1:{running.enter_context(run_verifier(admin_token))}"
         yield lambda service, text: text.replace(UPSTREAM, addresses[service]).replace(
             VERIFY, verifier
         )
@@ -363,10 +363,12 @@ NGINX_CASES += ["path in a header, HTTP/1.0", "forward auth", "named"]
 
 
 @pytest.mark.parametrize("name", NGINX_CASES)
-def test_pages_behind_nginx(nginx: tuple[Browser, dict[str, Case]], admin: str, name: str) -> None:
+def test_pages_behind_nginx(
+    nginx: tuple[Browser, dict[str, Case]], admin_token: str, name: str
+) -> None:
     browser, cases = nginx
     assert list(cases) == NGINX_CASES
-    Walk(browser, cases[name], admin).run()
+    Walk(browser, cases[name], admin_token).run()
 
 
 @pytest.mark.long
@@ -378,7 +380,7 @@ def test_pages_behind_nginx(nginx: tuple[Browser, dict[str, Case]], admin: str, 
 def test_pages_behind_other_proxies(
     playwright: Playwright,
     add_service: Any,
-    admin: str,
+    admin_token: str,
     tmp_path: Path,
     proxy: str,
     run: Any,
@@ -386,7 +388,7 @@ def test_pages_behind_other_proxies(
 ) -> None:
     with run_proxy(playwright, proxy, run, make_cases(add_service), tmp_path) as (browser, cases):
         for case in cases.values():
-            Walk(browser, case, admin).run()
+            Walk(browser, case, admin_token).run()
         for case in cases.values():
             if not case.site.is_secure and not case.signs_in:
                 check_forged_headers(case)
@@ -447,10 +449,10 @@ def test_nginx_replaces_forged_headers(nginx: tuple[Browser, dict[str, Case]]) -
 
 
 def test_nginx_with_http_1_0_passes_on_lists_files_and_redirects(
-    nginx: tuple[Browser, dict[str, Case]], admin: str
+    nginx: tuple[Browser, dict[str, Case]], admin_token: str
 ) -> None:
     case = nginx[1]["path removed, HTTP/1.0"]
-    bearer = {"Authorization": f"Bearer {admin}"}
+    bearer = {"Authorization": f"Bearer {admin_token}"}
     status, _, text = send_request(case, f"{PATH}/admin/jobs/queue", **bearer)
     assert (status, [job["jobId"] for job in json.loads(text)["data"]]) == (200, ["the-one-job"])
     status, _, text = send_request(case, f"{PATH}/admin/jobs/queue?format=csv", **bearer)
