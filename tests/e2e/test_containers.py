@@ -1,6 +1,6 @@
-"""The image and the whole compose file, really run: `make test-containers`.
+"""The image and the services of the compose file, in real containers: `make test-containers`.
 
-The tests share one stack and run in order. Each leaves it as it found it: with every service up.
+The tests share one stack and run in this order. After each test except the last, the services run.
 """
 
 import json
@@ -26,9 +26,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if find_engine() is None:
         pytest.skip("no Docker engine answers")
     stack = Stack(tmp_path_factory.mktemp("compose"))
-    revision = "--build-arg=VERSION=1.2.3", "--build-arg=REVISION=abc"
-    build = "build", "--file=deploy/Dockerfile", f"--tag={stack.image}", *revision, "."
-    docker(*build, cwd=stack.folder)
+    options = (f"--tag={stack.image}", "--build-arg=VERSION=1.2.3", "--build-arg=REVISION=abc")
+    docker("build", "--file=deploy/Dockerfile", *options, ".", cwd=stack.folder)
     try:
         yield stack
     finally:
@@ -50,7 +49,7 @@ def token(running: Stack) -> str:
 
 
 def run_python(stack: Stack, service: str, code: str) -> str:
-    """Run Python code in the service's container. Return its output and errors."""
+    """Run Python code in the service's container; returns its output and errors."""
     return stack.execute(service, "python", "-c", code, check=False)
 
 
@@ -78,19 +77,19 @@ def test_image_has_consistent_packages_the_extras_and_the_assets(stack: Stack) -
 
 
 def test_container_without_settings_ends_with_the_reason(stack: Stack) -> None:
-    ended = docker("run", "--rm", stack.image, check=False)
-    assert ended.returncode != 0
-    lines = (ended.stdout + ended.stderr).strip().splitlines()
+    process = docker("run", "--rm", stack.image, check=False)
+    assert process.returncode != 0
+    lines = (process.stdout + process.stderr).strip().splitlines()
     assert len(lines) <= 2  # a line of gunicorn, and the reason
     assert lines[-1].startswith("jobmon: JOBMON_MONGO_URI")
 
 
 def test_example_settings_without_secrets_are_refused_by_name(stack: Stack) -> None:
-    answer = stack.compose("--env-file", ".env.example", "config", "--quiet", check=False)
+    output = stack.compose("--env-file", ".env.example", "config", "--quiet", check=False)
     # Compose names only one of the missing secrets, and not always the same one.
     assert re.search(
-        r"variable \w+_(PASSWORD|KEY) is missing a value: see \.env\.example", answer
-    ), answer
+        r"variable \w+_(PASSWORD|KEY) is missing a value: see \.env\.example", output
+    ), output
 
 
 def test_stack_starts_with_users_indexes_and_changing_counts(running: Stack, token: str) -> None:
@@ -107,10 +106,10 @@ def test_stack_starts_with_users_indexes_and_changing_counts(running: Stack, tok
 
 def test_token_signs_in_and_the_page_shows_the_queue(running: Stack, token: str) -> None:
     browser = build_opener(HTTPCookieProcessor(CookieJar()))
-    address = f"http://127.0.0.1:{running.port}/dashboard"
+    url = f"http://127.0.0.1:{running.port}/dashboard"
     form = urlencode({"token": token, "then": ""}).encode()
-    with browser.open(f"{address}/session", form, timeout=30) as answer:
-        assert answer.url == address
+    with browser.open(f"{url}/session", form, timeout=30) as answer:
+        assert answer.url == url
         assert "email.send" in answer.read().decode()
 
 
@@ -119,7 +118,7 @@ def test_services_read_the_file_of_thresholds(running: Stack, service: str) -> N
     assert "0.37" in running.execute(service, "jobmon", "alerts")
 
 
-def test_services_have_no_rights_on_their_container(running: Stack) -> None:
+def test_services_have_no_capabilities_and_write_only_to_tmp(running: Stack) -> None:
     for service in ("web", "collector", "workload"):
         status = running.execute(service, "cat", "/proc/1/status")
         assert re.search(r"^CapBnd:\s+0{16}$", status, re.MULTILINE), service
@@ -133,7 +132,7 @@ def test_services_have_no_rights_on_their_container(running: Stack) -> None:
 
 @pytest.mark.parametrize("service", ["web", "collector"])
 @pytest.mark.parametrize("write", ["insert_one({})", "delete_many({})", "drop()"])
-def test_user_of_a_reading_service_cannot_write_jobs(
+def test_database_user_of_web_service_and_collector_cannot_write_jobs(
     running: Stack, service: str, write: str
 ) -> None:
     code = (
@@ -146,27 +145,27 @@ def test_user_of_a_reading_service_cannot_write_jobs(
 def test_actor_retries_a_dead_job_on_request(running: Stack, token: str) -> None:
     running.up("demo", "actions")
 
-    def find_dead() -> list[Any]:
+    def find_dead_job() -> list[Any]:
         _, answer = running.request("/admin/jobs/queue?status=dlq&per_page=1", token)
         return answer["data"] if answer else []
 
-    (job,) = eventually(find_dead)
+    (job,) = eventually(find_dead_job)
     body = {"action": "retry", "ids": [job["jobId"]]}
     status, filed = running.request("/admin/actions", token, body)
     assert status in (201, 202), filed
 
-    def has_ended() -> dict[str, Any] | None:
+    def get_ended_action() -> dict[str, Any] | None:
         _, answer = running.request(f"/admin/actions/{filed['id']}", token)
         return answer if answer and answer["endedAt"] else None
 
-    ended = eventually(has_ended)
-    assert ended is not None
-    assert ended["done"] == 1
-    assert "Problems: 0" in running.execute("web", "jobmon", "check")  # also of the actor's rights
+    action = eventually(get_ended_action)
+    assert action is not None
+    assert action["done"] == 1
+    assert "Problems: 0" in running.execute("web", "jobmon", "check")  # checks the actor's rights
 
 
 @pytest.mark.parametrize("service", ["web", "collector", "mongo"])
-def test_killed_service_restarts_and_the_collector_counts_again(
+def test_killed_service_restarts_and_the_statistics_come_from_the_collector(
     running: Stack, token: str, service: str
 ) -> None:
     running.kill(service)
@@ -174,14 +173,16 @@ def test_killed_service_restarts_and_the_collector_counts_again(
     assert running.inspect(service, "{{.State.Status}}") == "running"
 
 
-def test_live_counts_replace_a_stopped_collector(running: Stack, token: str) -> None:
+def test_statistics_are_counted_live_while_the_collector_is_stopped(
+    running: Stack, token: str
+) -> None:
     running.compose("stop", "collector")
     running.await_stats(token, "live")
     running.compose("start", "collector")
     running.await_stats(token)
 
 
-def test_down_and_up_keep_the_jobs_and_init_changes_nothing(running: Stack, token: str) -> None:
+def test_down_and_up_keep_the_jobs_and_init_creates_nothing(running: Stack, token: str) -> None:
     _, answer = running.request("/admin/jobs/queue?status=succeeded&per_page=1", token)
     (job,) = answer["data"]
     before = running.await_stats(token)["totalJobs"]
@@ -194,16 +195,18 @@ def test_down_and_up_keep_the_jobs_and_init_changes_nothing(running: Stack, toke
     assert not re.search(r"index .*: created", log)
 
 
-def test_changed_secrets_take_effect_and_end_old_tokens(running: Stack, token: str) -> None:
-    old = running.rotate("JOBMON_READER_PASSWORD", "JOBMON_COLLECTOR_PASSWORD")
+def test_new_secrets_replace_the_old_ones_and_no_secret_is_logged(
+    running: Stack, token: str
+) -> None:
+    old_secrets = running.rotate("JOBMON_READER_PASSWORD", "JOBMON_COLLECTOR_PASSWORD")
     running.up("demo")
     running.await_stats(token)
-    old += running.rotate("JOBMON_JWT_SECRET_KEY")
+    old_secrets += running.rotate("JOBMON_JWT_SECRET_KEY")
     running.up("demo")
     eventually(lambda: running.request("/admin/jobs/stats", token)[0] == 401)
     running.await_stats(running.token())
     log = running.compose("--profile=demo", "logs", "--no-color")
-    for secret in [*old, *running.secrets]:
+    for secret in [*old_secrets, *running.secrets]:
         assert secret not in log
 
 
@@ -214,7 +217,9 @@ def test_revoked_token_is_refused(running: Stack) -> None:
     eventually(lambda: running.request("/admin/jobs/stats", token)[0] == 401)
 
 
-def test_prometheus_scrapes_web_and_evaluates_the_rules(running: Stack, token: str) -> None:
+def test_prometheus_scrapes_the_web_service_and_evaluates_the_rules(
+    running: Stack, token: str
+) -> None:
     for name, value in ((".metrics-token", token), (".grafana-password", "correct horse")):
         (running.folder / name).write_text(value)
         (running.folder / name).chmod(0o644)
@@ -243,12 +248,12 @@ def test_prometheus_scrapes_web_and_evaluates_the_rules(running: Stack, token: s
         assert running.inspect(service, "{{.State.Status}} {{.RestartCount}}") == "running 0"
 
 
-def test_down_leaves_no_volume_behind(running: Stack) -> None:
-    """Catches an anonymous volume that each `down` leaves on the machine."""
-    names = f"--filter=name={running.project}"
+def test_down_removes_all_containers_and_volumes(running: Stack) -> None:
+    """Catches an anonymous volume that each `docker compose down` leaves on the machine."""
+    name_filter = f"--filter=name={running.project}"
     before = set(docker("volume", "ls", "--quiet").stdout.split())
     running.down("--volumes")
-    assert docker("ps", "--all", "--quiet", names).stdout == ""
-    left = set(docker("volume", "ls", "--quiet").stdout.split())
-    assert [name for name in left if running.project in name] == []
-    assert left <= before
+    assert docker("ps", "--all", "--quiet", name_filter).stdout == ""
+    volumes = set(docker("volume", "ls", "--quiet").stdout.split())
+    assert [name for name in volumes if running.project in name] == []
+    assert volumes <= before

@@ -1,5 +1,7 @@
-"""The log and the traces of a running service: catches a secret of settings, callers or documents
-in the log, and traces without the queries."""
+"""The log and the traces of a running web service.
+
+Catches a secret of settings, callers or documents in the log, and traces without the queries.
+"""
 
 import json
 import threading
@@ -19,12 +21,12 @@ from ..support.commands import database_uri
 from ..support.services import Web, serving
 from ..support.waiting import eventually
 
-PLANTED = "planted-3f9c"
+PLANTED_SECRET = "planted-3f9c"
 DATABASE = "test_logs"
 
 
-class Spans(BaseHTTPRequestHandler):
-    """An OpenTelemetry collector for traces."""
+class SpanHandler(BaseHTTPRequestHandler):
+    """Receives spans over HTTP, as a collector of OpenTelemetry does."""
 
     received: list[Any]
 
@@ -42,9 +44,9 @@ class Spans(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def spans() -> Iterator[tuple[str, list[Any]]]:
-    """The endpoint for spans, and the spans that it received."""
+    """The URL of an endpoint for spans, and the list of spans that it has received."""
     received: list[Any] = []
-    handler = type("Handler", (Spans,), {"received": received})
+    handler = type("Handler", (SpanHandler,), {"received": received})
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -61,14 +63,14 @@ def web(
     tmp_path_factory: pytest.TempPathFactory,
     spans: tuple[str, list[Any]],
 ) -> Iterator[Web]:
-    """A service that logs everything and sends traces. `test_secrets_…` stops it."""
+    """A service that logs at DEBUG and sends traces. `test_secrets_…` stops it to read its log."""
     mongo[DATABASE].jobs.insert_one(
         {
             "jobId": "one",
             "type": "payout",
             "status": "dlq",
-            "payload": {"password": PLANTED},
-            "lastError": {"code": "E", "message": "no", "token": PLANTED},
+            "payload": {"password": PLANTED_SECRET},
+            "lastError": {"code": "E", "message": "no", "token": PLANTED_SECRET},
         }
     )
     settings = {"JOBMON_LOG_LEVEL": "DEBUG", "JOBMON_COLLECTOR": "true"}
@@ -90,26 +92,28 @@ def test_traces_have_a_span_for_a_request_and_for_each_query(
 ) -> None:
     _, received = spans
     assert web.get("/jobs/some-id", api.token()) == 403
-    request = eventually(lambda: next((span for span in received if "/jobs/" in span.name), None))
-    queries = eventually(
+    request_span = eventually(
+        lambda: next((span for span in received if "/jobs/" in span.name), None)
+    )
+    query_spans = eventually(
         lambda: [
             span
             for span in received
-            if span.parent_span_id == request.span_id and "find" in span.name
+            if span.parent_span_id == request_span.span_id and "find" in span.name
         ]
     )
-    assert request.name == "GET /jobs/<anything:job_id>"
-    assert {span.trace_id for span in queries} == {request.trace_id}
+    assert request_span.name == "GET /jobs/<anything:job_id>"
+    assert {span.trace_id for span in query_spans} == {request_span.trace_id}
     assert not any("healthz" in span.name for span in received)
-    assert "some-id" not in "".join(str(span.attributes) for span in queries)
-    (logged,) = eventually(
+    assert "some-id" not in "".join(str(span.attributes) for span in query_spans)
+    (log_line,) = eventually(
         lambda: [
             line
             for line in parse_lines(web.log.read_text())
             if line.get("route") == "/jobs/<anything:job_id>"
         ]
     )
-    assert logged["trace_id"] == request.trace_id.hex()
+    assert log_line["trace_id"] == request_span.trace_id.hex()
 
 
 def test_secrets_of_settings_callers_and_documents_are_not_logged(
@@ -117,31 +121,33 @@ def test_secrets_of_settings_callers_and_documents_are_not_logged(
 ) -> None:
     token = api.token()
     assert web.get("/jobs/one", token) == 200
-    assert web.get(f"/admin/jobs/queue?page={PLANTED}", token) == 422
-    assert web.get(f"/admin/jobs/queue?cursor={PLANTED}&token={PLANTED}", token) == 422
-    assert web.get(f"/{PLANTED}") == 404
-    assert web.get("/jobs/one", PLANTED) == 401
-    assert web.get("/jobs/one", Cookie=f"jobmon_session={PLANTED}") == 401
-    assert web.get("/healthz", **{"User-Agent": PLANTED, "Referer": PLANTED}) == 200
+    assert web.get(f"/admin/jobs/queue?page={PLANTED_SECRET}", token) == 422
+    assert (
+        web.get(f"/admin/jobs/queue?cursor={PLANTED_SECRET}&token={PLANTED_SECRET}", token) == 422
+    )
+    assert web.get(f"/{PLANTED_SECRET}") == 404
+    assert web.get("/jobs/one", PLANTED_SECRET) == 401
+    assert web.get("/jobs/one", Cookie=f"jobmon_session={PLANTED_SECRET}") == 401
+    assert web.get("/healthz", **{"User-Agent": PLANTED_SECRET, "Referer": PLANTED_SECRET}) == 200
     fault = {"failCommands": ["find", "aggregate"], "errorCode": 2, "appName": "jobmon"}
     fault["namespace"] = f"{DATABASE}.jobs"
     mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 10}, data=fault)
     try:
-        assert web.get(f"/jobs/{PLANTED}", token) == 500
+        assert web.get(f"/jobs/{PLANTED_SECRET}", token) == 500
     finally:
         mongo.admin.command("configureFailPoint", "failCommand", mode="off")
     log = web.stop()
     lines = parse_lines(log)
     (fault_line,) = [line for line in lines if "exception" in line]
     assert fault_line["exception"].endswith("OperationFailure BadValue")
-    failed = [line for line in lines if line["event"] == "request" and line["status"] == 500]
-    assert [line["request_id"] for line in failed] == [fault_line["request_id"]]
-    for secret in (PLANTED, SECRET, token[:40], "eyJ"):
+    requests = [line for line in lines if line["event"] == "request" and line["status"] == 500]
+    assert [line["request_id"] for line in requests] == [fault_line["request_id"]]
+    for secret in (PLANTED_SECRET, SECRET, token[:40], "eyJ"):
         assert secret not in log
 
 
 def test_password_of_an_unreachable_database_is_not_logged(tmp_path: Path, api: Api) -> None:
-    uri = f"mongodb://reader:{PLANTED}@127.0.0.1:{free_port()}/shop"
+    uri = f"mongodb://reader:{PLANTED_SECRET}@127.0.0.1:{free_port()}/shop"
     settings = {"JOBMON_SERVER_SELECTION_TIMEOUT_MS": "200"}
     with serving(uri, tmp_path, **settings) as web:
         assert web.get("/readyz") == 503
@@ -150,4 +156,4 @@ def test_password_of_an_unreachable_database_is_not_logged(tmp_path: Path, api: 
     lines = parse_lines(log)
     for event in ("cannot be read: no server answers", "jobs.own_jobs: database unavailable"):
         assert [line["level"] for line in lines if event in line["event"]] == ["error"]
-    assert PLANTED not in log
+    assert PLANTED_SECRET not in log

