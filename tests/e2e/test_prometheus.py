@@ -1,6 +1,8 @@
-"""Debian's Prometheus scrapes a gunicorn with two workers over the real server: catches counts
-that depend on the worker that answers, totals that differ from the database, and a format that
-Prometheus does not take."""
+"""Debian's Prometheus scrapes a web service with two workers and a real MongoDB server.
+
+Catches counts that depend on the worker that answers, totals that differ from the database, and a
+format that Prometheus refuses.
+"""
 
 import json
 import os
@@ -30,32 +32,32 @@ from ..support.processes import end_process
 from ..support.services import Web, serving
 from ..support.waiting import PATIENCE_S, eventually
 
-REQUESTS = 20
+REQUESTS = 20  # requests that the workers count
 
 
 @contextmanager
-def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
-    """Run Prometheus; yields its port."""
+def run_prometheus(target_port: int, token: str, folder: Path) -> Iterator[int]:
+    """Run Prometheus, which scrapes `target_port`; yields its own port."""
     binary = shutil.which("prometheus")
     if binary is None:
         assert not os.environ.get("CI"), "Prometheus is missing: apt-get install prometheus"
         pytest.skip("no prometheus")
-    (state / "token").write_text(token)
-    scrape = {
+    (folder / "token").write_text(token)
+    scrape_config = {
         "job_name": "jobmon",
         "scrape_interval": "2s",
         "scrape_timeout": "2s",
-        "authorization": {"credentials_file": str(state / "token")},
-        "static_configs": [{"targets": [f"127.0.0.1:{target}"]}],
+        "authorization": {"credentials_file": str(folder / "token")},
+        "static_configs": [{"targets": [f"127.0.0.1:{target_port}"]}],
     }
-    (state / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
+    (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [scrape_config]}))
     port = free_port()
-    with (state / "prometheus.log").open("w") as log:
+    with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(
             [
                 binary,
-                f"--config.file={state / 'prometheus.yml'}",
-                f"--storage.tsdb.path={state / 'data'}",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
             ],
             stderr=log,
@@ -67,22 +69,18 @@ def prometheus(target: int, token: str, state: Path) -> Iterator[int]:
 
 
 def query_prometheus(port: int, query: str) -> dict[str, float]:
-    """The values by the text of their only label, or by "" without a label.
-
-    It is empty while Prometheus starts.
-    """
+    """The values by the text of their only label, or by "" without one; {} during the start."""
     try:
         url = f"http://127.0.0.1:{port}/api/v1/query?query={quote(query)}"
         with urlopen(url, timeout=PATIENCE_S) as answer:
-            series = json.load(answer)["data"]["result"]
+            samples = json.load(answer)["data"]["result"]
     except OSError:
         return {}
-    return {
-        next((text for name, text in one["metric"].items() if name != "__name__"), ""): float(
-            one["value"][1]
-        )
-        for one in series
-    }
+    values = {}
+    for sample in samples:
+        labels = [text for name, text in sample["metric"].items() if name != "__name__"]
+        values[labels[0] if labels else ""] = float(sample["value"][1])
+    return values
 
 
 def run_sample_jobs(queue: JobQueue) -> None:
@@ -91,19 +89,17 @@ def run_sample_jobs(queue: JobQueue) -> None:
         queue.enqueue("email.send", max_attempts=1)
     queue.enqueue("report.build")
     for number in range(5):
-        leased = queue.lease("worker", types=["email.send"])
-        assert leased is not None
+        lease = queue.lease("worker", types=["email.send"])
+        assert lease is not None
         if number < 3:
-            queue.report_success(leased)
+            queue.report_success(lease)
         elif number < 4:
-            queue.report_failure(leased, code="X", message="x")
+            queue.report_failure(lease, code="X", message="x")
 
 
-def scrape(web: Web, token: str) -> str:
-    url = f"{web.url}/metrics"
-    with urlopen(
-        Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=PATIENCE_S
-    ) as answer:
+def read_metrics(web: Web, token: str) -> str:
+    request = Request(f"{web.url}/metrics", headers={"Authorization": f"Bearer {token}"})
+    with urlopen(request, timeout=PATIENCE_S) as answer:
         return answer.read().decode()
 
 
@@ -117,7 +113,7 @@ def web(
     settings = {"JOBMON_WORKERS": "2", "JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups}
     settings["TMPDIR"] = str(tmp_path)
     with serving(database_uri(mongod, database), tmp_path, **settings) as web:
-        # The totals do not count jobs that ended before the hour of the collector's start.
+        # The counters count no jobs that ended before the hour in which the collector started.
         state = database.client[rollups].state
         eventually(lambda: state.find_one({"name": COUNTERS}))
         run_sample_jobs(JobQueue(database))
@@ -125,7 +121,9 @@ def web(
     database.client.drop_database(rollups)
 
 
-def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_path: Path) -> None:
+def test_queries_return_the_counts_of_the_database_and_of_all_workers(
+    web: Web, real_api: Api, tmp_path: Path
+) -> None:
     token = real_api.token()
     for _ in range(REQUESTS):  # either worker may answer
         assert web.get("/jobs/none", token) == 403
@@ -152,18 +150,18 @@ def test_queries_return_what_the_database_holds(web: Web, real_api: Api, tmp_pat
         "sum(jobmon_database_up) + sum(jobmon_collector_up)": {"": 2},
         'sum(up{job="jobmon"})': {"": 1},
     }
-    with prometheus(web.port, token, tmp_path) as port:
-        for query, answer in expected.items():
-            eventually(lambda query=query, answer=answer: query_prometheus(port, query) == answer)  # type: ignore[misc]
-    counts = list(tmp_path.glob("jobmon-metrics-*/counter_*.db"))
-    assert len(counts) == 2, "each worker must write its counts to a file of the shared folder"
-    os.kill(int(counts[0].stem.removeprefix("counter_")), signal.SIGKILL)
+    with run_prometheus(web.port, token, tmp_path) as port:
+        for query, values in expected.items():
+            eventually(lambda query=query, values=values: query_prometheus(port, query) == values)  # type: ignore[misc]
+    files = list(tmp_path.glob("jobmon-metrics-*/counter_*.db"))
+    assert len(files) == 2, "each worker must write its counts to a file of the shared folder"
+    os.kill(int(files[0].stem.removeprefix("counter_")), signal.SIGKILL)
     eventually(web.answers)
     requests_total = (
         'jobmon_http_requests_total{method="GET",route="/jobs/<anything:job_id>",status="403"}'
     )
-    counted = f"{requests_total} {REQUESTS}.0"
-    assert counted in scrape(web, token), "the counts of a dead worker must stay"
+    sample = f"{requests_total} {REQUESTS}.0"
+    assert sample in read_metrics(web, token), "the counts of a dead worker must stay"
     log = web.stop()
     assert "Traceback" not in log
     assert not list(tmp_path.glob("jobmon-metrics-*"))

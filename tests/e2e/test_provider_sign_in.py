@@ -1,5 +1,8 @@
-"""Sign-in at a real identity provider in a real browser: catches cookies that the browser does not
-send after the redirect back, a policy that blocks a redirect, and a renewal that reloads a page."""
+"""Sign-in at an identity provider, in a real browser.
+
+Catches cookies that the browser does not send after the redirect back, a policy that blocks a
+redirect, and a renewal of the session that reloads the page.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
-    """The issuer of a provider whose users are all `admin`, and the user of each grant so far."""
+    """The URL of a provider whose users all have the role admin, and the user of each grant."""
     # The provider uses deprecated parts of Authlib.
     with warnings.catch_warnings(record=True, action="ignore"):
         from oidc_provider_mock import _app, run_server_in_thread  # noqa: PLC0415
@@ -45,9 +48,9 @@ def service_url(
     make_settings: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[str]:
-    """The address of a service whose sessions must be renewed every second or two.
+    """The URL of a service whose sessions must be renewed every second or two.
 
-    For a browser the service (127.0.0.1) and the provider (localhost) are different sites.
+    For a browser, the service (127.0.0.1) and the provider (localhost) are different sites.
     """
     monkeypatch.setattr("jobmon.web.oidc.MIN_LIFETIME_S", 0)
     monkeypatch.setattr("jobmon.web.oidc.MAX_RENEWED_LIFETIME_S", 2)
@@ -60,8 +63,8 @@ def service_url(
         oidc_client_secret="a client secret of thirty-two bytes",
         jwt_leeway_s=0,
     )
-    with serve_over_http(create_app(settings, watched.client)) as address:
-        yield address
+    with serve_over_http(create_app(settings, watched.client)) as url:
+        yield url
 
 
 def authorize(page: Page, subject: str) -> None:
@@ -81,13 +84,13 @@ def test_person_signs_in_stays_signed_in_and_signs_out(
     authorize(page, "ada")
     page.wait_for_url(f"{service_url}/dashboard/jobs?status=dlq")
     expect(page.get_by_text("the-one-job")).to_be_visible()
-    # Updates of the page are redirected to the renewal and back, without a reload.
+    # Updates of the page renew the session: by redirects to the provider and back, not by a reload.
     page.evaluate("window.isSamePage = true")
-    signed_in = len(grants)
-    eventually(lambda: len(grants) >= signed_in + 3)
+    grants_before = len(grants)
+    eventually(lambda: len(grants) >= grants_before + 3)
     assert page.evaluate("window.isSamePage") is True
     expect(page.get_by_text("the-one-job")).to_be_visible()
-    # A navigation is also redirected to the renewal and back.
+    # A new page renews the session, too.
     page.goto(f"{service_url}/dashboard/my")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     page.locator("#account summary").click()

@@ -1,5 +1,8 @@
-"""The configurations of docs/proxies.md behind real proxies, in a browser: catches a page, a file
-or a cookie that leaves the path, a form that is refused, and a header that a caller can forge."""
+"""jobmon behind real proxies with the configurations of docs/proxies.md, in a browser.
+
+Catches a page, a file or a cookie outside of the path, a form that is refused, and a header that a
+caller can forge.
+"""
 
 import json
 import os
@@ -46,33 +49,33 @@ from ..support.services import serving
 from ..support.waiting import PATIENCE_S
 
 PATH = "/jobmon"
-# One service for each value of JOBMON_PATH_PREFIX; without a value a proxy's header counts.
+# The settings of each service. Without JOBMON_PATH_PREFIX, the header X-Forwarded-Prefix counts.
 SERVICES = {
     "root": {"JOBMON_PATH_PREFIX": "/"},
     "path": {"JOBMON_PATH_PREFIX": PATH},
     "header": {},
-    "named": {
+    "person": {
         "JOBMON_PATH_PREFIX": PATH,
         "JOBMON_TRUSTED_USER_HEADER": "X-Auth-Request-User",
         "JOBMON_TRUSTED_GROUPS_HEADER": "X-Auth-Request-Groups",
         "JOBMON_TRUSTED_HEADER_FROM": "127.0.0.1",
     },
 }
-NAMES = "A proxy that names the person"  # in docs/sign-in.md
+PERSON_HEADING = "A proxy that names the person"  # in docs/sign-in.md
 
 
 @dataclass(frozen=True)
 class Case:
-    """A site, the path of jobmon on it, and whether the proxy signs people in."""
+    """jobmon on a site of a proxy."""
 
     site: Site
     path: str = PATH
-    signs_in: bool = False
+    has_proxy_sign_in: bool = False  # the proxy signs people in, in place of jobmon
 
 
 @contextmanager
 def run_verifier(token: str) -> Iterator[int]:
-    """Run the service that a proxy asks who the caller is. Yield its port."""
+    """Run the service that a proxy asks who the caller is; yields its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -103,21 +106,21 @@ def run_verifier(token: str) -> Iterator[int]:
 def add_service(
     mongod: Mongod, admin_token: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str, str], str]]:
-    """A function that puts the address of a service into a configuration."""
+    """A function that puts the addresses of a service and of the verifier into a configuration."""
     name = f"proxies_{free_port()}"
     uri = database_uri(mongod, name)
     index_queue(Settings(mongo_uri=uri))
-    with MongoClient[dict[str, Any]](uri) as client, ExitStack() as running:
+    with MongoClient[dict[str, Any]](uri) as client, ExitStack() as cleanup:
         job = {"jobId": "the-one-job", "type": "mail", "status": "dlq", "createdBy": "ada"}
         client[name].jobs.insert_one(job | {"createdAt": DATE, "updatedAt": DATE})
         addresses = {}
         for service, settings in SERVICES.items():
             folder = tmp_path_factory.mktemp(service)
-            web = running.enter_context(
+            web = cleanup.enter_context(
                 serving(uri, folder, JOBMON_TRUSTED_PROXIES="1", **settings)
             )
             addresses[service] = f"127.0.0.1:{web.port}"
-        verifier = f"127.0.0.1:{running.enter_context(run_verifier(admin_token))}"
+        verifier = f"127.0.0.1:{cleanup.enter_context(run_verifier(admin_token))}"
         yield lambda service, text: text.replace(UPSTREAM, addresses[service]).replace(
             VERIFY, verifier
         )
@@ -139,7 +142,7 @@ def run_proxy(
     cases: dict[str, Case],
     folder: Path,
 ) -> Iterator[tuple[Browser, dict[str, Case]]]:
-    """Run a proxy. Yield a browser that resolves the hosts of its sites, and the cases."""
+    """Run a proxy; yields a browser that knows the addresses of its sites, and the cases."""
     program = find_program(name)
     if program is None:
         assert name != "nginx" or not os.environ.get("CI"), "apt-get install nginx-light"
@@ -157,13 +160,14 @@ def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
     root, path, limits = read_blocks("nginx", "nginx")
     (forward_auth,) = read_blocks("nginx", "A proxy that signs people in")
     headers, _, _ = root.partition("location")
-    old = headers.replace("proxy_http_version 1.1;", "")
-    (names,) = read_blocks("nginx", NAMES, "sign-in")
+    http_1_0 = headers.replace("proxy_http_version 1.1;", "")
+    (person,) = read_blocks("nginx", PERSON_HEADING, "sign-in")
     verify = forward_auth[forward_auth.index("location") :].replace("/verify", "/oauth2/auth")
-    removing = path.replace(UPSTREAM, f"{UPSTREAM}/")
-    sends_path = old.replace('Prefix ""', f"Prefix {PATH}")
-    assert old != headers
-    assert path not in (removing, sends_path)
+    removing_path = path.replace(UPSTREAM, f"{UPSTREAM}/")
+    path_in_header = http_1_0.replace('Prefix ""', f"Prefix {PATH}")
+    assert http_1_0 != headers
+    assert path != removing_path
+    assert http_1_0 != path_in_header
     return {
         "root": Case(
             Site("https://root.example", free_port(), add_service("root", root + limits)), ""
@@ -175,13 +179,17 @@ def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
             Site("https://path.example", free_port(), add_service("path", headers + path))
         ),
         "path removed, HTTP/1.0": Case(
-            Site("http://removed.example:8080", free_port(), add_service("path", old + removing))
+            Site(
+                "http://removed.example:8080",
+                free_port(),
+                add_service("path", http_1_0 + removing_path),
+            )
         ),
         "path in a header, HTTP/1.0": Case(
             Site(
                 "https://header.example:8443",
                 free_port(),
-                add_service("header", sends_path + removing),
+                add_service("header", path_in_header + removing_path),
             )
         ),
         "forward auth": Case(
@@ -190,15 +198,15 @@ def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
                 free_port(),
                 add_service("path", headers + forward_auth + path),
             ),
-            signs_in=True,
+            has_proxy_sign_in=True,
         ),
-        "named": Case(
+        "names the person": Case(
             Site(
                 "http://named.example:8080",
                 free_port(),
-                add_service("named", headers + names + verify + path),
+                add_service("person", headers + person + verify + path),
             ),
-            signs_in=True,
+            has_proxy_sign_in=True,
         ),
     }
 
@@ -206,8 +214,9 @@ def make_nginx_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
 def make_caddy_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
     root, path = read_blocks("caddyfile", "Caddy")
     (forward_auth,) = read_blocks("caddyfile", "A proxy that signs people in")
-    (names,) = read_blocks("caddyfile", NAMES, "sign-in")
-    removing = path.replace("reverse_proxy", "uri @jobmon strip_prefix /jobmon\n    reverse_proxy")
+    (person,) = read_blocks("caddyfile", PERSON_HEADING, "sign-in")
+    strip_prefix = "uri @jobmon strip_prefix /jobmon\n    reverse_proxy"
+    removing_path = path.replace("reverse_proxy", strip_prefix)
     return {
         "root": Case(Site("https://root.example", free_port(), add_service("root", root)), ""),
         "root on a port": Case(
@@ -217,15 +226,15 @@ def make_caddy_cases(add_service: Callable[[str, str], str]) -> dict[str, Case]:
             Site("http://path.example:8080", free_port(), add_service("path", path))
         ),
         "path removed": Case(
-            Site("https://removed.example:8443", free_port(), add_service("path", removing))
+            Site("https://removed.example:8443", free_port(), add_service("path", removing_path))
         ),
         "forward auth": Case(
             Site("https://auth.example", free_port(), add_service("path", forward_auth)),
-            signs_in=True,
+            has_proxy_sign_in=True,
         ),
-        "named": Case(
-            Site("http://named.example:8080", free_port(), add_service("named", names)),
-            signs_in=True,
+        "names the person": Case(
+            Site("http://named.example:8080", free_port(), add_service("person", person)),
+            has_proxy_sign_in=True,
         ),
     }
 
@@ -234,29 +243,29 @@ def make_traefik_cases(add_service: Callable[[str, str], str]) -> dict[str, Case
     root, path = read_blocks("yaml", "Traefik")
     (forward_auth,) = read_blocks("yaml", "A proxy that signs people in")
 
-    def site(origin: str, service: str, text: str) -> Site:
+    def make_site(origin: str, service: str, text: str) -> Site:
         return Site(origin, free_port(), yaml.safe_load(add_service(service, text)))
 
-    def authenticating(service: str, text: str) -> dict[str, Any]:
+    def add_sign_in(service: str, text: str) -> dict[str, Any]:
         configuration: dict[str, Any] = yaml.safe_load(add_service(service, path))
         configuration["http"] |= yaml.safe_load(add_service(service, text))["http"]
         return configuration
 
-    keeping = path.replace("middlewares: [jobmon], ", "")
-    (names,) = read_blocks("yaml", NAMES, "sign-in")
+    keeping_path = path.replace("middlewares: [jobmon], ", "")
+    (person,) = read_blocks("yaml", PERSON_HEADING, "sign-in")
     return {
-        "root": Case(site("https://root.example", "root", root), ""),
-        "root on a port": Case(site("http://root-port.example:8080", "root", root), ""),
-        "path": Case(site("https://path.example:8443", "path", keeping)),
-        "path in a header": Case(site("http://header.example:8080", "header", path)),
-        "path removed": Case(site("https://removed.example", "path", path)),
+        "root": Case(make_site("https://root.example", "root", root), ""),
+        "root on a port": Case(make_site("http://root-port.example:8080", "root", root), ""),
+        "path": Case(make_site("https://path.example:8443", "path", keeping_path)),
+        "path in a header": Case(make_site("http://header.example:8080", "header", path)),
+        "path removed": Case(make_site("https://removed.example", "path", path)),
         "forward auth": Case(
-            Site("https://auth.example", free_port(), authenticating("path", forward_auth)),
-            signs_in=True,
+            Site("https://auth.example", free_port(), add_sign_in("path", forward_auth)),
+            has_proxy_sign_in=True,
         ),
-        "named": Case(
-            Site("http://named.example:8080", free_port(), authenticating("named", names)),
-            signs_in=True,
+        "names the person": Case(
+            Site("http://named.example:8080", free_port(), add_sign_in("person", person)),
+            has_proxy_sign_in=True,
         ),
     }
 
@@ -275,7 +284,7 @@ def nginx(
 
 
 class Walk:
-    """A visit to the pages of one case, from the first page to the sign-out."""
+    """A visit to the pages of one case, from the sign-in to the sign-out; it records faults."""
 
     def __init__(self, browser: Browser, case: Case, token: str) -> None:
         self.case = case
@@ -307,17 +316,17 @@ class Walk:
             self.faults.append(f"outside of the path: {url}")
 
     def run(self) -> None:
-        """Open the pages one after the other by clicks."""
+        """Open the pages as a viewer does; raises AssertionError if a page has a fault."""
         page = self._page
-        if self.case.signs_in:
+        if self.case.has_proxy_sign_in:
             page.goto(f"{self.base}/")
         else:
             page.goto(f"{self.base}/dashboard/sign-in#access_token={self._token}")
             page.get_by_role("button", name="Sign in as root").click()
         expect(page).to_have_url(re.compile(rf"^{re.escape(self.base)}/dashboard\b"))
-        with page.expect_response(re.compile(r"/dashboard/overview")) as updated:
+        with page.expect_response(re.compile(r"/dashboard/overview")) as update:
             pass
-        assert updated.value.status in (200, 304)
+        assert update.value.status in (200, 304)
         page.get_by_role("link", name="Jobs", exact=True).click()
         page.get_by_role("link", name="the-one-job").click()
         expect(page).to_have_url(re.compile(rf"^{re.escape(self.base)}/dashboard/jobs/the-one-job"))
@@ -332,7 +341,7 @@ class Walk:
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         expect(page).to_have_url(re.compile(r"/queues/default/dashboard/jobs/the-one-job"))
-        if not self.case.signs_in:
+        if not self.case.has_proxy_sign_in:
             self._sign_out()
         self._context.close()
         assert self.faults == []
@@ -343,23 +352,26 @@ class Walk:
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_label("Token")).to_be_visible()
         assert page.url.startswith(self.base)
-        assert [cookie["name"] for cookie in self._context.cookies()] == [self._cookie("theme")]
+        assert [cookie["name"] for cookie in self._context.cookies()] == [
+            self._name_cookie("theme")
+        ]
 
-    def _cookie(self, name: str) -> str:
+    def _name_cookie(self, name: str) -> str:
         if not self.case.site.is_secure:
             return f"jobmon_{name}"
         return f"__Secure-jobmon_{name}" if self.case.path else f"__Host-jobmon_{name}"
 
     def _check_cookies(self) -> None:
-        names = ["session", "theme"][self.case.signs_in :]
+        names = ["theme"] if self.case.has_proxy_sign_in else ["session", "theme"]
         cookies = sorted(self._context.cookies(), key=lambda cookie: str(cookie["name"]))
-        assert [(each["name"], each["path"], each["secure"]) for each in cookies] == [
-            (self._cookie(name), self.case.path or "/", self.case.site.is_secure) for name in names
+        assert [(cookie["name"], cookie["path"], cookie["secure"]) for cookie in cookies] == [
+            (self._name_cookie(name), self.case.path or "/", self.case.site.is_secure)
+            for name in names
         ]
 
 
 NGINX_CASES = ["root", "root on a port", "path", "path removed, HTTP/1.0"]
-NGINX_CASES += ["path in a header, HTTP/1.0", "forward auth", "named"]
+NGINX_CASES += ["path in a header, HTTP/1.0", "forward auth", "names the person"]
 
 
 @pytest.mark.parametrize("name", NGINX_CASES)
@@ -390,15 +402,15 @@ def test_pages_behind_other_proxies(
         for case in cases.values():
             Walk(browser, case, admin_token).run()
         for case in cases.values():
-            if not case.site.is_secure and not case.signs_in:
+            if not case.site.is_secure and not case.has_proxy_sign_in:
                 check_forged_headers(case)
-        check_forged_names(cases["named"])
+        check_forged_names(cases["names the person"])
 
 
 def send_request(
     case: Case, path: str, method: str = "GET", **headers: str
 ) -> tuple[int, Any, str]:
-    """Send a request to a site without TLS. Return status, headers and body of the answer."""
+    """Send a request to a site without TLS; returns status, headers and body of the answer."""
     connection = HTTPConnection("127.0.0.1", case.site.port, timeout=PATIENCE_S)
     sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
     sent_headers |= {"Host": case.site.origin.partition("//")[2]}
@@ -410,28 +422,24 @@ def send_request(
 
 
 def check_forged_headers(case: Case) -> None:
-    """Check that proxy headers which a caller sends change no answer."""
+    """Check that a caller who sends a proxy's headers gets the same answers."""
     forged = {"X_Forwarded_Prefix": "/evil", "X_Forwarded_Host": "evil.example"}
     forged |= {"X_Forwarded_Proto": "https"}
     for path in ("/", "/dashboard/", "/dashboard", "/docs", "/openapi.json"):
         status, headers, text = send_request(case, case.path + path)
-        other_status, other_headers, other_text = send_request(case, case.path + path, **forged)
-        assert (status, headers["Location"], text) == (
-            other_status,
-            other_headers["Location"],
-            other_text,
-        )
+        answer = send_request(case, case.path + path, **forged)
+        assert (answer[0], answer[1]["Location"], answer[2]) == (status, headers["Location"], text)
         assert status in (200, 302, 401)
         assert (headers["Location"] or case.path).startswith(case.path)
     sign_out = f"{case.path}/dashboard/sign-out"
-    accepted = send_request(case, sign_out, "POST", Origin=case.site.origin, **forged)
-    assert (accepted[0], accepted[1]["Location"]) == (303, f"{case.path}/dashboard/sign-in")
-    assert accepted[1]["Set-Cookie"].startswith("jobmon_session=;")
+    status, headers, _ = send_request(case, sign_out, "POST", Origin=case.site.origin, **forged)
+    assert (status, headers["Location"]) == (303, f"{case.path}/dashboard/sign-in")
+    assert headers["Set-Cookie"].startswith("jobmon_session=;")
     assert send_request(case, sign_out, "POST", Origin="http://evil.example", **forged)[0] == 403
 
 
 def check_forged_names(case: Case) -> None:
-    """Check that only the sign-in service names the person and the groups, never the caller."""
+    """Check that the proxy replaces a person and groups that a caller names in headers."""
     page = f"{case.path}/dashboard"
     status, _, text = send_request(
         case, page, X_Auth_Request_User="mallory", X_Auth_Request_Groups="none"
@@ -443,9 +451,9 @@ def check_forged_names(case: Case) -> None:
 
 def test_nginx_replaces_forged_headers(nginx: tuple[Browser, dict[str, Case]]) -> None:
     for case in nginx[1].values():
-        if not case.site.is_secure and not case.signs_in:
+        if not case.site.is_secure and not case.has_proxy_sign_in:
             check_forged_headers(case)
-    check_forged_names(nginx[1]["named"])
+    check_forged_names(nginx[1]["names the person"])
 
 
 def test_nginx_with_http_1_0_passes_on_lists_files_and_redirects(
