@@ -1,5 +1,7 @@
-"""The questions that an operator asks at night, answered in a browser from the overview: catches an
-answer that needs more than two clicks, or that is not on the page."""
+"""The pages answer an operator's questions about a queue with errors, in a browser.
+
+Catches an answer that is missing on the pages, or needs more than two clicks from the overview.
+"""
 
 import json
 import os
@@ -7,10 +9,10 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -36,8 +38,8 @@ Document = dict[str, Any]
 MINUTE = timedelta(minutes=1)
 
 
-class Queue:
-    """A queue after a bad night, with the jobs and attempts of the last 40 minutes."""
+class NightQueue:
+    """Collects jobs and their attempts for a queue, and writes them to the database."""
 
     def __init__(self, database: Database[Document], now: datetime) -> None:
         self._database = database
@@ -45,8 +47,8 @@ class Queue:
         self._jobs: list[Document] = []
         self._attempts: list[Document] = []
 
-    def add(self, job_type: str, status: str, created: datetime, **fields: Any) -> str:
-        """Add a job and return its id."""
+    def add_job(self, job_type: str, status: str, created: datetime, **fields: Any) -> str:
+        """Add a job; returns its id."""
         job_id = str(uuid.uuid4())
         self._jobs.append(
             {
@@ -70,7 +72,7 @@ class Queue:
         )
         return job_id
 
-    def run(
+    def add_finished(
         self,
         job_type: str,
         ended: datetime,
@@ -79,9 +81,9 @@ class Queue:
         error: Document | None = None,
         worker: str = "worker-1",
     ) -> str:
-        """Add a job that succeeded, or died of `error`. Return its id."""
+        """Add a job that succeeded, or was dead-lettered with `error`; returns its id."""
         status = "succeeded" if error is None else "dlq"
-        job_id = self.add(
+        job_id = self.add_job(
             job_type,
             status,
             ended - MINUTE,
@@ -125,23 +127,23 @@ def make_error(code: str, message: str) -> Document:
 
 
 class NightJobs:
-    """The jobs that the questions are about, added to a queue."""
+    """Adds jobs of the last 40 minutes to a queue; has the jobs that the tests ask about."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: NightQueue) -> None:
         now = queue.now
-        self.bad_since = now - 12 * MINUTE
+        self.errors_since = now - 12 * MINUTE
         for number in range(240):
             ended = now - timedelta(seconds=10 * number + 30)
-            queue.run("mail", ended, worker=f"worker-{number % 2 + 1}")
+            queue.add_finished("mail", ended, worker=f"worker-{number % 2 + 1}")
         for number in range(30):
-            ended = self.bad_since + timedelta(seconds=20 * number)
-            refused = make_error("E_SMTP", f"mailbox of user {4_000 + number} refused the message")
-            queue.run("mail", ended, error=refused)
+            ended = self.errors_since + timedelta(seconds=20 * number)
+            refusal = make_error("E_SMTP", f"mailbox of user {4_000 + number} refused the message")
+            queue.add_finished("mail", ended, error=refusal)
         for number in range(6):
-            late = make_error("ETIMEDOUT", f"no answer within {number + 3} s")
-            queue.run("pay", now - number * MINUTE, error=late, worker="worker-3")
-        self.slow = queue.run("mail", now - 5 * MINUTE, run_time=timedelta(seconds=41))
-        self.running = queue.add(
+            timeout = make_error("ETIMEDOUT", f"no answer within {number + 3} s")
+            queue.add_finished("pay", now - number * MINUTE, error=timeout, worker="worker-3")
+        self.slow = queue.add_finished("mail", now - 5 * MINUTE, run_time=timedelta(seconds=41))
+        self.running = queue.add_job(
             "pay",
             "leased",
             now - 2 * MINUTE,
@@ -150,36 +152,40 @@ class NightJobs:
             attemptCount=1,
         )
         for number in range(400):  # more jobs are enqueued than finish
-            queue.add("mail", "queued", now - timedelta(seconds=6 * number + 60))
-        self.waiting = queue.add("mail", "queued", now - timedelta(seconds=30))
+            queue.add_job("mail", "queued", now - timedelta(seconds=6 * number + 60))
+        self.waiting = queue.add_job("mail", "queued", now - timedelta(seconds=30))
         for number in range(7):
             due = now + (number + 20) * MINUTE
-            queue.add("digest", "queued", now - MINUTE, nextRunAt=due)
+            queue.add_job("digest", "queued", now - MINUTE, nextRunAt=due)
+
+
+class Night(NamedTuple):
+    """The URL of a web service, and the jobs in its queue."""
+
+    url: str
+    jobs: NightJobs
 
 
 @pytest.fixture(scope="module")
-def night(
-    mongod: Mongod, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, NightJobs]]:
-    """The address of a service that reads such a queue, and the jobs in the queue."""
+def night(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     name = f"night_{uuid.uuid4().hex}"
     uri, rollups = database_uri(mongod, name), f"{name}_rollups"
     settings = {"JOBMON_COLLECTOR": "true", "JOBMON_ROLLUP_DB": rollups}
     with MongoClient[Document](uri, tz_aware=True) as client:
         connection = Connection(Settings(mongo_uri=uri, rollup_db=rollups), client)
         create_indexes(connection)
-        queue = Queue(client[name], datetime.now(UTC))
-        night = NightJobs(queue)
+        queue = NightQueue(client[name], datetime.now(UTC))
+        jobs = NightJobs(queue)
         queue.insert()
         queue.write_samples(OwnDatabase(rollup_database(connection), connection.queue_key))
         environment = {"JOBMON_MONGO_URI": uri, "JOBMON_ROLLUP_DB": rollups}
-        mark = ["mark", "v2.31", "--at", (night.bad_since - MINUTE).isoformat()]
+        mark = ["mark", "v2.31", "--at", (jobs.errors_since - MINUTE).isoformat()]
         command = [str(Path(sys.executable).with_name("jobmon")), *mark]
         subprocess.run(command, env=os.environ | environment, check=True)
         with serving(uri, tmp_path_factory.mktemp("night"), **settings) as web:
-            counted = {"name": "progress", "completeUntil": {"$ne": None}}
-            eventually(lambda: client[rollups].state.find_one(counted))
-            yield web.url, night
+            is_complete = {"name": "progress", "completeUntil": {"$ne": None}}
+            eventually(lambda: client[rollups].state.find_one(is_complete))
+            yield Night(web.url, jobs)
         client.drop_database(name)
         client.drop_database(rollups)
 
@@ -198,111 +204,89 @@ class ShortVisit:
         assert self.clicks <= 2
         target.click()
 
-    def shows(self, *texts: str, where: Locator | None = None) -> None:
+    def expect_texts(self, *texts: str, where: Locator | None = None) -> None:
         """Wait until the page shows these texts."""
         for text in texts:
             expect(where or self.main).to_contain_text(text)
 
 
 @pytest.fixture
-def begin_visit(visit: Visits, night: tuple[str, NightJobs]) -> Callable[[], ShortVisit]:
-    """A function that begins a new visit on the overview."""
-    url = night[0]
-    visited: list[Page] = []
-
-    def begin() -> ShortVisit:
-        if visited:
-            visited[0].goto(f"{url}/dashboard")
-        else:
-            visited.append(visit(f"{url}/dashboard"))
-        return ShortVisit(visited[0])
-
-    return begin
+def short_visit(visit: Visits, night: Night) -> ShortVisit:
+    return ShortVisit(visit(f"{night.url}/dashboard"))
 
 
-def test_what_fails_why_and_since_when(begin_visit: Callable[[], ShortVisit]) -> None:
-    short_visit = begin_visit()
+def test_overview_shows_what_fails_why_and_since_when(
+    short_visit: ShortVisit,
+) -> None:
     worst = short_visit.main.locator("section", has_text="Top errors").locator("tbody tr").first
-    short_visit.shows("E_SMTP", "refused the message", "new since", "30", where=worst)
+    short_visit.expect_texts("E_SMTP", "refused the message", "new since", "30", where=worst)
     short_visit.click(worst.locator("a.row-link"))
-    short_visit.shows("send (app/src/e_smtp.js)", "mailbox of user")
+    short_visit.expect_texts("send (app/src/e_smtp.js)", "mailbox of user")
 
 
-def test_one_cause_or_several_of_the_dead(begin_visit: Callable[[], ShortVisit]) -> None:
-    short_visit = begin_visit()
+def test_overview_shows_each_cause_of_the_dead_jobs(short_visit: ShortVisit) -> None:
     causes = short_visit.main.locator("section", has_text="Top errors").locator("tbody tr")
     expect(causes).to_have_count(2)
     short_visit.click(short_visit.main.get_by_role("link", name="All errors"))
-    short_visit.shows("E_SMTP", "ETIMEDOUT")
+    short_visit.expect_texts("E_SMTP", "ETIMEDOUT")
 
 
-def test_is_worker_3_alive_and_what_does_it_run(
-    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
+def test_workers_page_shows_that_a_worker_runs_and_its_job(
+    short_visit: ShortVisit, night: Night
 ) -> None:
-    short_visit = begin_visit()
     short_visit.click(short_visit.page.get_by_role("link", name="Workers"))
     row = short_visit.main.locator("tr", has_text="worker-3")
-    short_visit.shows("running", "pay", night[1].running[:8], where=row)
+    short_visit.expect_texts("running", "pay", night.jobs.running[:8], where=row)
 
 
-def test_why_has_this_job_not_run_and_when_will_it(
-    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
-) -> None:
-    short_visit = begin_visit()
+def test_job_page_explains_why_the_job_has_not_run(short_visit: ShortVisit, night: Night) -> None:
     short_visit.click(short_visit.main.get_by_role("link", name="401"))
     short_visit.click(short_visit.main.locator("a.row-link").first)
-    short_visit.shows("400 due jobs of its type are ahead of it")
-    assert night[1].waiting in short_visit.page.url
+    short_visit.expect_texts("400 due jobs of its type are ahead of it")
+    assert night.jobs.waiting in short_visit.page.url
 
 
-def test_what_changed_when_it_began(
-    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
-) -> None:
-    short_visit = begin_visit()
-    short_visit.shows("v2.31")
+def test_overview_shows_the_release_before_the_errors(short_visit: ShortVisit) -> None:
+    short_visit.expect_texts("v2.31")
 
 
-def test_what_is_due_in_the_next_hour(begin_visit: Callable[[], ShortVisit]) -> None:
-    short_visit = begin_visit()
+def test_schedule_shows_what_is_due_in_the_next_hour(short_visit: ShortVisit) -> None:
     short_visit.click(short_visit.main.get_by_role("link", name="7 scheduled"))
-    short_visit.shows("Next hour", "digest 7")
+    short_visit.expect_texts("Next hour", "digest 7")
 
 
-def test_which_jobs_of_a_type_were_slowest(
-    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
-) -> None:
-    short_visit = begin_visit()
+def test_type_page_shows_the_slowest_attempts(short_visit: ShortVisit, night: Night) -> None:
     row = short_visit.main.get_by_role("rowheader", name="mail", exact=True)
     short_visit.click(row.get_by_role("link"))
     slowest = short_visit.main.locator("section", has_text="Slowest attempts")
-    short_visit.shows("41 s", night[1].slow[:8], where=slowest)
+    short_visit.expect_texts("41 s", night.jobs.slow[:8], where=slowest)
 
 
-def test_does_it_clear_by_itself(begin_visit: Callable[[], ShortVisit]) -> None:
-    short_visit = begin_visit()
-    short_visit.shows("does not clear at this rate")
+def test_overview_shows_that_the_backlog_does_not_clear(
+    short_visit: ShortVisit,
+) -> None:
+    short_visit.expect_texts("does not clear at this rate")
 
 
-def fill(page: Page, label: str, text: str) -> None:
+def fill_filter(page: Page, label: str, text: str) -> None:
     """Type into a filter of the list, which applies at once."""
-    shown = page.url
+    url = page.url
     field = page.get_by_label(label, exact=True)
     field.fill(text)
     field.press("Enter")
-    expect(page).not_to_have_url(shown)
+    expect(page).not_to_have_url(url)
 
 
-def test_jobs_that_failed_with_a_code_between_two_times_as_a_file(
-    visit: Visits, night: tuple[str, NightJobs]
+def test_jobs_with_an_error_code_between_two_times_are_exported(
+    visit: Visits, night: Night
 ) -> None:
-    url, jobs_of_night = night
-    page = visit(f"{url}/dashboard/jobs?type=mail&error_code=E_SMTP", timezone_id="UTC")
+    page = visit(f"{night.url}/dashboard/jobs?type=mail&error_code=E_SMTP", timezone_id="UTC")
     page.get_by_text("More filters").click()
     # The fields take whole minutes. In two minutes six jobs failed: one every 20 seconds.
-    begin = jobs_of_night.bad_since.replace(second=0, microsecond=0) + 2 * MINUTE
-    fill(page, "Finished from", f"{begin:%Y-%m-%dT%H:%M}")
+    begin = night.jobs.errors_since.replace(second=0, microsecond=0) + 2 * MINUTE
+    fill_filter(page, "Finished from", f"{begin:%Y-%m-%dT%H:%M}")
     page.get_by_text("More filters").click()
-    fill(page, "Finished before", f"{begin + 2 * MINUTE:%Y-%m-%dT%H:%M}")
+    fill_filter(page, "Finished before", f"{begin + 2 * MINUTE:%Y-%m-%dT%H:%M}")
     expect(page.locator("#job-count")).to_have_text("6 jobs")
     with page.expect_download() as download:
         page.get_by_role("link", name="NDJSON").click()
@@ -311,8 +295,8 @@ def test_jobs_that_failed_with_a_code_between_two_times_as_a_file(
     assert {(job["type"], job["lastError"]["code"]) for job in jobs} == {("mail", "E_SMTP")}
 
 
-def test_scheduled_jobs_of_the_next_hour(visit: Visits, night: tuple[str, NightJobs]) -> None:
-    page = visit(f"{night[0]}/dashboard/jobs")
+def test_list_shows_the_scheduled_jobs_of_the_next_hour(visit: Visits, night: Night) -> None:
+    page = visit(f"{night.url}/dashboard/jobs")
     page.get_by_role("link", name="Scheduled 7").click()
     page.get_by_role("link", name="hour", exact=True).click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(7)
@@ -320,16 +304,16 @@ def test_scheduled_jobs_of_the_next_hour(visit: Visits, night: tuple[str, NightJ
     expect(page.get_by_role("columnheader", name="Due")).to_be_visible()
 
 
-def test_slow_jobs_only(visit: Visits, night: tuple[str, NightJobs]) -> None:
-    page = visit(f"{night[0]}/dashboard/jobs")
+def test_list_shows_the_longest_run_first(visit: Visits, night: Night) -> None:
+    page = visit(f"{night.url}/dashboard/jobs")
     page.get_by_label("Order").select_option("longest run first")
     first = page.locator("#job-rows tbody tr").first
-    expect(first.locator(".row-link")).to_have_attribute("title", night[1].slow)
+    expect(first.locator(".row-link")).to_have_attribute("title", night.jobs.slow)
     expect(first).to_contain_text("ran 41 s")
 
 
 def read_window(page: Page) -> tuple[datetime, datetime]:
-    """The start and end of the time window in the page's address."""
+    """The start and end of the time window in the page's URL."""
     query = parse_qs(urlsplit(page.url).query)
     start, end = (datetime.fromisoformat(query[name][0]) for name in ("from", "to"))
     return start, end
@@ -346,11 +330,11 @@ def drag(page: Page, start: float, end: float) -> None:
     page.mouse.up()
 
 
-def test_what_changed_between_two_times(
-    begin_visit: Callable[[], ShortVisit], visit: Visits, night: tuple[str, NightJobs]
+def test_dragged_window_is_kept_on_other_pages_and_for_a_colleague(
+    short_visit: ShortVisit, visit: Visits, night: Night
 ) -> None:
-    """Catches a drag that sets no window, and an address that shows a colleague another window."""
-    page = begin_visit().page
+    """Catches a drag that sets no window, and a URL that shows a colleague another window."""
+    page = short_visit.page
     chart = page.get_by_role("img", name="Throughput")
     expect(chart).to_be_visible()
     drag(page, 0.6, 0.75)
@@ -376,10 +360,10 @@ def test_what_changed_between_two_times(
 
 
 def test_window_is_typed_in_the_time_zone_of_the_viewer(
-    begin_visit: Callable[[], ShortVisit], night: tuple[str, NightJobs]
+    short_visit: ShortVisit, night: Night
 ) -> None:
-    page = begin_visit().page
-    start = floor(night[1].bad_since - 8 * MINUTE, MINUTE)
+    page = short_visit.page
+    start = floor(night.jobs.errors_since - 8 * MINUTE, MINUTE)
     page.get_by_text("Other times").click()
     local = start.astimezone(ZoneInfo("Europe/Berlin"))
     page.get_by_label("From", exact=True).fill(f"{local:%Y-%m-%dT%H:%M}")
@@ -392,8 +376,9 @@ def test_window_is_typed_in_the_time_zone_of_the_viewer(
     expect(page.get_by_label("From", exact=True)).to_have_value(f"{local:%Y-%m-%dT%H:%M}")
 
 
-def test_which_jobs_finished_at_a_time_of_a_chart(begin_visit: Callable[[], ShortVisit]) -> None:
-    short_visit = begin_visit()
+def test_click_on_a_chart_shows_the_jobs_that_finished_then(
+    short_visit: ShortVisit,
+) -> None:
     overlay = short_visit.page.locator(".u-over").first
     expect(overlay).to_be_visible()
     box = overlay.bounding_box()

@@ -1,5 +1,8 @@
-"""Requests to a real gunicorn: catches a worker that still accepts a revoked token, a
-request that is too large or ambiguous, and a proxy that is trusted without the setting."""
+"""Requests to a real gunicorn, most of them malformed.
+
+Catches a worker that still accepts a revoked token, a request that is too large or ambiguous, and a
+proxy that is trusted without the setting.
+"""
 
 import json
 import os
@@ -35,7 +38,7 @@ def uri(mongod: Mongod, database: Database[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def rollup_setting(database: Database[dict[str, Any]]) -> Iterator[dict[str, str]]:
-    """The setting of a new rollup database."""
+    """The setting that names a new rollup database."""
     name = f"rollups_{uuid4().hex}"
     yield {"JOBMON_ROLLUP_DB": name}
     database.client.drop_database(name)
@@ -45,10 +48,10 @@ def test_every_worker_refuses_a_revoked_token_after_two_seconds(
     uri: str, rollup_setting: dict[str, str], api: Api, tmp_path: Path
 ) -> None:
     with serving(uri, tmp_path, JOBMON_WORKERS=str(WORKERS), **rollup_setting) as web:
-        token, other = api.token(), api.token()
+        token, valid_token = api.token(), api.token()
         assert {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {200}
         settings = {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET, **rollup_setting}
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "jobmon.cli", "revoke", "--token-stdin"],
             input=token,
             text=True,
@@ -57,20 +60,20 @@ def test_every_worker_refuses_a_revoked_token_after_two_seconds(
             env=dict(os.environ) | settings,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        assert process.returncode == 0, process.stderr
         revoked_at = time.monotonic()
         eventually(lambda: {web.get("/jobs", token) for _ in range(4 * WORKERS)} == {401})
-        # From then on no worker has a cached list that is older than the revocation.
+        # After this time, each worker's cached list is newer than the revocation.
         eventually(lambda: time.monotonic() > revoked_at + REVOCATIONS_CACHED_S)
         assert {web.get("/jobs", token) for _ in range(8 * WORKERS)} == {401}
-        assert {web.get("/jobs", other) for _ in range(WORKERS)} == {200}
+        assert {web.get("/jobs", valid_token) for _ in range(WORKERS)} == {200}
 
 
 def send_request(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> tuple[int, str]:
-    """Send a request line, Host and `headers`. Return the status and the whole answer."""
+    """Send a request line, Host and `headers`; returns the status and the whole answer."""
     lines = [line + b" HTTP/1.1", b"Host: localhost", b"Connection: close", *headers]
     with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE_S) as connection:
-        with suppress(ConnectionError):  # the service refused it before reading it completely
+        with suppress(ConnectionError):  # the service may refuse a request before it is complete
             connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         answer = b""
         with suppress(ConnectionError):
@@ -82,7 +85,7 @@ def send_request(web: Web, line: bytes, *headers: bytes, body: bytes = b"") -> t
 FORM = b"Content-Type: application/x-www-form-urlencoded"
 BEARER = b"Authorization: Bearer "
 MEGABYTE = b"x" * 1_000_000
-# Requests that are refused, each with the status and a text of the answer.
+# Refused requests: the request line with headers, and the status and a text of the answer.
 REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
     "a long token": ((b"GET /jobs", BEARER + b"x" * 8_000), 401, "token_invalid"),
     "a longer token": ((b"GET /jobs", BEARER + b"x" * 9_000), 431, ""),
@@ -103,7 +106,7 @@ REFUSED: dict[str, tuple[tuple[bytes, ...], int, str]] = {
     "a folded header": ((b"GET /jobs", b"X-A: a", b" b"), 400, ""),
     "a line end in a header": ((b"GET /jobs", b"X-A: a\rX-B: b"), 400, ""),
     "a line end in an address": ((b"GET /jobs/a\tb",), 400, ""),
-    "a method in small letters": ((b"get /jobs",), 400, ""),
+    "a lower-case method": ((b"get /jobs",), 400, ""),
     "TRACE": ((b"TRACE /jobs",), 405, "method_not_allowed"),
 }
 
@@ -112,10 +115,10 @@ def test_requests_that_are_too_large_or_ambiguous_are_refused(
     uri: str, api: Api, tmp_path: Path
 ) -> None:
     with serving(uri, tmp_path) as web:
-        for name, (request, status, code) in REFUSED.items():
-            answer_status, answer = send_request(web, *request)
-            assert answer_status == status, name
-            assert code in answer, name
+        for name, (request, expected_status, text) in REFUSED.items():
+            status, answer = send_request(web, *request)
+            assert status == expected_status, name
+            assert text in answer, name
             assert "Traceback" not in answer, name
         # Without the setting not even a proxy on this machine is trusted.
         for header in (
@@ -153,7 +156,7 @@ def test_a_proxy_is_trusted_with_the_setting(uri: str, tmp_path: Path) -> None:
 
 
 def test_only_the_proxy_names_the_person_and_only_once(uri: str, tmp_path: Path) -> None:
-    """Catches a person named by another spelling of the header or by a second header."""
+    """Catches a client that names the person by another spelling of a header or a second header."""
     user, groups = b"X-Auth-User: root", b"X-Auth-Groups: admin"
     settings = {
         "JOBMON_TRUSTED_PROXIES": "1",
@@ -175,12 +178,10 @@ def test_only_the_proxy_names_the_person_and_only_once(uri: str, tmp_path: Path)
         ):
             assert send_request(web, page, *headers)[0] in (400, 401), headers
         # A client cannot add a group by another spelling of the proxy's header.
-        assert (
-            send_request(web, page, user, b"X-Auth-Groups: staff", b"X_Auth_Groups: admin")[0]
-            == 403
-        )
-    (tmp_path / "other").mkdir()
-    from_elsewhere = {"JOBMON_TRUSTED_HEADER_FROM": "10.9.9.9"}
-    with serving(uri, tmp_path / "other", **settings, **from_elsewhere) as web:
-        for forwarded in (b"X-A: x", b"X-Forwarded-For: 10.9.9.9", b"Forwarded: for=10.9.9.9"):
-            assert send_request(web, page, user, groups, forwarded)[0] == 401
+        two_spellings = (b"X-Auth-Groups: staff", b"X_Auth_Groups: admin")
+        assert send_request(web, page, user, *two_spellings)[0] == 403
+    (tmp_path / "second").mkdir()
+    from_another_host = {"JOBMON_TRUSTED_HEADER_FROM": "10.9.9.9"}
+    with serving(uri, tmp_path / "second", **settings, **from_another_host) as web:
+        for header in (b"X-A: x", b"X-Forwarded-For: 10.9.9.9", b"Forwarded: for=10.9.9.9"):
+            assert send_request(web, page, user, groups, header)[0] == 401
