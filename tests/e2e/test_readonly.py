@@ -1,5 +1,8 @@
-"""A server with TLS and users that jobmon only reads: catches an attempt or a right to write to the
-queue's database, a connection that falls back to plain text, and a password in the log."""
+"""jobmon on a MongoDB server with TLS, as users that may not write to the queue's database.
+
+Catches an attempt or a right to write to it, a connection that falls back to plain text, and a
+password in the log.
+"""
 
 import json
 import logging
@@ -35,85 +38,88 @@ from ..support.waiting import eventually
 WATCHED, ROLLUP, STATE = "shop", "jobmon_rollups", "jobmon_state"
 COLLECTIONS = ("jobs", "job_attempts")
 ROLES = QueueRoles(WATCHED, COLLECTIONS, OwnNames(ROLLUP, STATE))
-# These routes are 503 without a collector.
+# The routes that answer with 503 if there is no collector.
 NEED_COLLECTOR = ("/admin/jobs/errors", "/admin/jobs/slowest", "/dashboard/errors/")
 PASSWORDS = {"reader": "the-readers-password", "collector": "the-collectors-password"}
-# Users that an operator created, with fewer rights than `jobmon init` grants.
-NARROW: dict[str, Any] = {
-    "finder": [{"role": "finder", "db": WATCHED}],
-    "plain": [{"role": "read", "db": WATCHED}],
-    "stranger": [],
-    "half": [{"role": "half", "db": WATCHED}],
+# Users that an operator created, with fewer rights than `jobmon init` grants, and their roles.
+NARROW_USERS: dict[str, Any] = {
+    "find_only": [{"role": "find_only", "db": WATCHED}],
+    "read_role": [{"role": "read", "db": WATCHED}],
+    "no_roles": [],
+    "jobs_only": [{"role": "jobs_only", "db": WATCHED}],
 }
-ROOT = "the-roots-password"
+ROOT_PASSWORD = "the-roots-password"
+UNAUTHORIZED = 13  # the server's error code
 
 
-class Guarded:
+class SecureServer:
     """A MongoDB server that requires TLS and a user, and the connection strings of its users."""
 
-    def __init__(self, server: Mongod, authority: Authority, stranger: Authority) -> None:
-        self.server = server
+    def __init__(self, mongod: Mongod, authority: Authority, other_authority: Authority) -> None:
+        self.mongod = mongod
         self.authority = authority
-        self.stranger = stranger
+        self.other_authority = other_authority
         self.certificate, self.subject = authority.issue("monitor")
 
-    def uri(self, user: str, password: str | None = None, **options: str) -> str:
-        password = password or PASSWORDS.get(user, ROOT if user == "root" else f"{user}-password")
+    def build_uri(self, user: str, password: str | None = None, **options: str) -> str:
+        password = password or PASSWORDS.get(
+            user, ROOT_PASSWORD if user == "root" else f"{user}-password"
+        )
         source = "admin" if user == "root" else WATCHED
-        return self._uri(f"{user}:{password}@", authSource=source, **options)
+        return self._build_uri(f"{user}:{password}@", authSource=source, **options)
 
-    def uri_with_certificate(self, file: Path) -> str:
+    def build_certificate_uri(self, file: Path) -> str:
         options = {"authMechanism": "MONGODB-X509", "authSource": "%24external"}
-        return self._uri("", tlsCertificateKeyFile=str(file), **options)
+        return self._build_uri("", tlsCertificateKeyFile=str(file), **options)
 
-    def _uri(self, user: str, **options: str) -> str:
+    def _build_uri(self, user: str, **options: str) -> str:
         options = {"tls": "true", "tlsCAFile": str(self.authority.file)} | options
         query = "&".join(f"{name}={value}" for name, value in options.items() if value)
-        return f"mongodb://{user}{self.server.address}/{WATCHED}?replicaSet=rs0&{query}"
+        return f"mongodb://{user}{self.mongod.address}/{WATCHED}?replicaSet=rs0&{query}"
 
-    def root(self, **more: Any) -> MongoClient[dict[str, Any]]:
-        return MongoClient(self.uri("root"), tz_aware=True, **more)
+    def connect_as_root(self, **more: Any) -> MongoClient[dict[str, Any]]:
+        return MongoClient(self.build_uri("root"), tz_aware=True, **more)
 
 
 @pytest.fixture(scope="module")
-def guarded(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A server with the users of docs/security.md and of `NARROW`; it requires TLS."""
+def server(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
+    """A server with the users of docs/security.md and of `NARROW_USERS`; it requires TLS."""
     folder = tmp_path_factory.mktemp("guarded")
-    authority, stranger = Authority("ours", folder), Authority("stranger", folder)
+    authority, other_authority = Authority("ours", folder), Authority("stranger", folder)
     key = folder / "replica.key"
     key.touch(mode=0o600)
     key.write_text(secrets.token_hex(32))
     options = ["--keyFile", str(key), "--tlsMode", "preferTLS"]
     options += ["--tlsCertificateKeyFile", str(authority.issue("server")[0])]
     options += ["--tlsCAFile", str(authority.file), "--tlsAllowConnectionsWithoutCertificates"]
-    with Mongod(folder / "data", initiate=False, options=tuple(options)) as server:
-        with MongoClient[dict[str, Any]](server.address, directConnection=True) as local:
-            initiate_replica_set(local, "rs0", server.address)
-            local.admin.command("createUser", "root", pwd=ROOT, roles=["root"])
-        guarded = Guarded(server, authority, stranger)
-        with guarded.root() as root:
+    with Mongod(folder / "data", initiate=False, options=tuple(options)) as process:
+        with MongoClient[dict[str, Any]](process.address, directConnection=True) as local:
+            initiate_replica_set(local, "rs0", process.address)
+            local.admin.command("createUser", "root", pwd=ROOT_PASSWORD, roles=["root"])
+        server = SecureServer(process, authority, other_authority)
+        with server.connect_as_root() as root:
             users = [
                 User(name=name, password=password, kind=UserKind(name))
                 for name, password in PASSWORDS.items()
             ]
             assert len([*create_roles(root, ROLES), *create_users(root, ROLES, users)]) == 4
             role = {"role": ROLES.name(UserKind.READER), "db": "admin"}
-            root["$external"].command("createUser", guarded.subject, roles=[role])
-            for name, collections in (("finder", COLLECTIONS), ("half", COLLECTIONS[:1])):
+            root["$external"].command("createUser", server.subject, roles=[role])
+            for name, collections in (("find_only", COLLECTIONS), ("jobs_only", COLLECTIONS[:1])):
                 privileges = [
-                    {"resource": {"db": WATCHED, "collection": each}, "actions": ["find"]}
-                    for each in collections
+                    {"resource": {"db": WATCHED, "collection": collection}, "actions": ["find"]}
+                    for collection in collections
                 ]
                 root[WATCHED].command("createRole", name, privileges=privileges, roles=[])
-            for name, roles in NARROW.items():
+            for name, roles in NARROW_USERS.items():
                 root[WATCHED].command("createUser", name, pwd=f"{name}-password", roles=roles)
-            create_indexes(Connection(Settings(mongo_uri=guarded.uri("root")), root))
+            create_indexes(Connection(Settings(mongo_uri=server.build_uri("root")), root))
             root.admin.command("setParameter", 1, tlsMode="requireTLS")
-        yield guarded
+        yield server
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Api]:
+def serve(settings: Settings) -> Iterator[Api]:
     app = create_app(settings)
     try:
         yield Api(app)
@@ -121,8 +127,8 @@ def serving(settings: Settings) -> Iterator[Api]:
         app.extensions["jobmon_connection"].client.close()
 
 
-def exercise(api: Api, spans: tuple[str, ...]) -> None:
-    """Request every route with all parameters that change its queries."""
+def request_routes(api: Api, ranges: tuple[str, ...]) -> None:
+    """Request the GET routes, also with the parameters that change their queries."""
     tokens = {"admin": api.token(), "owner": api.token("alice", "user")}
 
     def get(path: str, role: str = "admin") -> Any:
@@ -167,23 +173,20 @@ def exercise(api: Api, spans: tuple[str, ...]) -> None:
     ):
         get(f"/admin/jobs/queue?{query}")
         get(f"/dashboard/jobs?{query}".replace("per_page=1", ""))
-    for window in ("", "?type=email.send", "?step=600"):
-        get(f"/admin/jobs/timeseries{window}")
-    for worker in ("?worker=worker-1", "?type=email.send&sort=-attempts"):
-        get(f"/admin/jobs/workers{worker}")
-        get(f"/dashboard/workers{worker}")
-    for span in spans:
-        get(f"/dashboard/overview?range={span}")
-        get(f"/dashboard/charts?range={span}")
-        get(f"/dashboard/overview?range={span}&compare=previous")
-        get(f"/dashboard/charts?range={span}&compare=previous")
+    for query in ("", "?type=email.send", "?step=600"):
+        get(f"/admin/jobs/timeseries{query}")
+    for query in ("?worker=worker-1", "?type=email.send&sort=-attempts"):
+        get(f"/admin/jobs/workers{query}")
+        get(f"/dashboard/workers{query}")
+    for window in ranges:
+        get(f"/dashboard/overview?range={window}")
+        get(f"/dashboard/charts?range={window}")
+        get(f"/dashboard/overview?range={window}&compare=previous")
+        get(f"/dashboard/charts?range={window}&compare=previous")
 
 
-def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
-    """An address of every route, by method.
-
-    Raises KeyError for a route with an unknown parameter.
-    """
+def list_paths(api: Api, job_id: str) -> dict[str, list[str]]:
+    """A path of each GET and POST route, by method; KeyError for an unknown route parameter."""
     values = {"job_id": job_id, "name": "jobmon.css", "version": "0", "_path": "nothing"}
     values["group_id"] = "(other)"
     by_id = ("/job", "/job/neighbors", "/admin/jobs/neighbors", "/dashboard/job")
@@ -197,17 +200,17 @@ def addresses(api: Api, job_id: str) -> dict[str, list[str]]:
 
 
 def request_all_routes(api: Api) -> dict[str, int]:
-    """The highest status of every route for an admin, as a whole page and as a part of it."""
+    """The highest status of each path, requested by an admin; GET as a whole page and as a part."""
     token = api.token()
     headers = {"Authorization": f"Bearer {token}"}
     job_id = api.get_as_admin("/admin/jobs/queue", per_page=1).json["data"][0]["jobId"]
-    routes = addresses(api, job_id)
+    paths = list_paths(api, job_id)
     answers = [
-        (path, api.client.get(path, headers=headers | more))
-        for path in routes["GET"]
-        for more in ({}, PART)
+        (path, api.client.get(path, headers=headers | part_header))
+        for path in paths["GET"]
+        for part_header in ({}, PART)
     ]
-    answers += [(path, api.client.post(path, data={"token": token})) for path in routes["POST"]]
+    answers += [(path, api.client.post(path, data={"token": token})) for path in paths["POST"]]
     highest: dict[str, int] = {}
     for path, answer in answers:
         assert answer.data is not None  # reads a stream completely
@@ -229,27 +232,28 @@ READS = {
 }
 
 
-def operation_and_command(entry: Mapping[str, Any]) -> tuple[str, str]:
+def get_operation_and_command(entry: Mapping[str, Any]) -> tuple[str, str]:
     command = entry.get("command") or {}
     return entry["op"], next(iter(command), "")
 
 
-def aggregation_stages(entry: Mapping[str, Any]) -> set[str]:
+def list_stages(entry: Mapping[str, Any]) -> set[str]:
     pipelines = [
         (entry.get(name) or {}).get("pipeline", []) for name in ("command", "originatingCommand")
     ]
     return {stage for pipeline in pipelines for step in pipeline for stage in step}
 
 
-def refusals(server: Mongod) -> list[str]:
-    """The operations that the server refused, from its log: the profile does not have them."""
-    lines = (server.data / "mongod.log").read_text().splitlines()
+def read_refusals(mongod: Mongod) -> list[str]:
+    """The messages of refused operations in the server's log: the profiler does not record them."""
+    lines = (mongod.data / "mongod.log").read_text().splitlines()
     entries = [json.loads(line) for line in lines if "Checking authorization failed" in line]
     return [entry["attr"]["error"]["errmsg"] for entry in entries]
 
 
 @contextmanager
-def profiling(root: MongoClient[dict[str, Any]], name: str) -> Iterator[None]:
+def profile(root: MongoClient[dict[str, Any]], name: str) -> Iterator[None]:
+    """Let the profiler record every operation on this database during the block."""
     root[name].command("profile", 0)
     root[name].drop_collection("system.profile")
     root[name].create_collection("system.profile", capped=True, size=200_000_000)
@@ -261,104 +265,109 @@ def profiling(root: MongoClient[dict[str, Any]], name: str) -> Iterator[None]:
 
 
 def test_service_and_collector_never_try_to_write_to_the_watched_database(
-    guarded: Guarded, make_settings: Callable[..., Settings]
+    server: SecureServer, make_settings: Callable[..., Settings]
 ) -> None:
-    web = make_settings(mongo_uri=guarded.uri("reader"))
-    collector = make_settings(mongo_uri=guarded.uri("collector"))
-    with guarded.root(appname="jobmon") as root, run_workload(guarded.uri("root")):
+    web = make_settings(mongo_uri=server.build_uri("reader"))
+    collector = make_settings(mongo_uri=server.build_uri("collector"))
+    with server.connect_as_root(appname="jobmon") as root, run_workload(server.build_uri("root")):
         eventually(lambda: root[WATCHED].jobs.count_documents({}) > 100)
-        refusals_before = refusals(guarded.server)
-        with profiling(root, WATCHED), profiling(root, ROLLUP), serving(web) as api:
-            exercise(api, ("1h",))  # counted live
+        refusals_before = read_refusals(server.mongod)
+        with profile(root, WATCHED), profile(root, ROLLUP), serve(web) as api:
+            request_routes(api, ("1h",))  # counted live
             with collecting(collector):
-                stats = "/admin/jobs/stats"
+                stats, series = "/admin/jobs/stats", "/admin/jobs/timeseries"
                 eventually(lambda: api.get_as_admin(stats).json["source"] == "rollup")
-                totals = "/admin/jobs/timeseries"
-                eventually(lambda: api.get_as_admin(totals).json["meta"]["source"] == "rollup")
-                exercise(api, ("1h", "24h", "7d", "30d"))
-            assert refusals(guarded.server) == refusals_before
-            # Proves that the profiler would record a write.
+                eventually(lambda: api.get_as_admin(series).json["meta"]["source"] == "rollup")
+                request_routes(api, ("1h", "24h", "7d", "30d"))
+            assert read_refusals(server.mongod) == refusals_before
+            # A write and a refused write, which must be recorded: else this test could not fail.
             root[WATCHED].jobs.update_one({"_id": "control"}, {"$set": {"status": "dlq"}})
             with (
-                MongoClient(guarded.uri("reader"), appname="jobmon") as as_reader,
+                MongoClient(server.build_uri("reader"), appname="jobmon") as reader,
                 pytest.raises(OperationFailure, match="not authorized"),
             ):
-                as_reader[WATCHED].jobs.insert_one({})
-            refused = eventually(lambda: refusals(guarded.server)[len(refusals_before) :])
-            assert len(refused) == 1
-            assert "insert" in refused[0]
-            on_queue = list(root[WATCHED]["system.profile"].find({"appName": "jobmon"}))
-            on_rollup = list(root[ROLLUP]["system.profile"].find({"appName": "jobmon"}))
-    by_user = {user: [entry for entry in on_queue if user in entry["user"]] for user in PASSWORDS}
-    assert {entry["op"] for entry in on_queue if entry["user"] == "root@admin"} >= {"update"}
+                reader[WATCHED].jobs.insert_one({})
+            refusals = eventually(lambda: read_refusals(server.mongod)[len(refusals_before) :])
+            assert len(refusals) == 1
+            assert "insert" in refusals[0]
+            queue_entries = list(root[WATCHED]["system.profile"].find({"appName": "jobmon"}))
+            rollup_entries = list(root[ROLLUP]["system.profile"].find({"appName": "jobmon"}))
+    by_user = {
+        user: [entry for entry in queue_entries if user in entry["user"]] for user in PASSWORDS
+    }
+    assert {entry["op"] for entry in queue_entries if entry["user"] == "root@admin"} >= {"update"}
     assert all(len(entries) > 20 for entries in by_user.values())
     for user, entries in by_user.items():
-        operations = {operation_and_command(entry) for entry in entries}
+        operations = {get_operation_and_command(entry) for entry in entries}
         assert operations <= READS, (user, operations - READS)
-        stages = {stage for entry in entries for stage in aggregation_stages(entry)}
+        stages = {stage for entry in entries for stage in list_stages(entry)}
         assert not {"$out", "$merge"} & stages
     # The service also reads jobmon's own database; only the collector writes it.
-    by_reader = {operation_and_command(entry) for entry in on_rollup if "reader" in entry["user"]}
-    by_collector = {entry["op"] for entry in on_rollup if "collector" in entry["user"]}
+    by_reader = {
+        get_operation_and_command(entry) for entry in rollup_entries if "reader" in entry["user"]
+    }
+    by_collector = {entry["op"] for entry in rollup_entries if "collector" in entry["user"]}
     assert by_reader <= READS
     assert by_reader
     assert {"insert", "update"} <= by_collector
 
 
 def read_samples(api: Api, source: str) -> list[dict[str, int]]:
-    """The known samples of the queue in the time series of the last hour."""
+    """The counts by status of each sampled step of the last hour."""
     series = api.get_as_admin("/admin/jobs/timeseries").json
     assert series["meta"]["source"] == source
     return [step["statusCounts"] for step in series["data"] if step["statusCounts"] is not None]
 
 
-# Users of a service, and whether each may read jobmon's own database.
-USERS = {"finder": False, "plain": False, "reader": True, "collector": True}
-# The users with the fewest rights of each kind: the other users have at least the same rights.
-LEAST_RIGHTS = {"finder", "reader"}
+# Users of a web service, and whether each may read jobmon's own databases.
+READS_ROLLUP_BY_USER = {"find_only": False, "read_role": False, "reader": True, "collector": True}
+# Of the users that may read them, and of those that may not: the one with the fewest rights.
+LEAST_RIGHTS = {"find_only", "reader"}
 
 
-@pytest.mark.parametrize("collects", [False, True], ids=["no collector", "collector"])
+@pytest.mark.parametrize("has_collector", [False, True], ids=["no collector", "collector"])
 def test_every_route_works_for_every_documented_user(
-    guarded: Guarded, make_settings: Callable[..., Settings], *, collects: bool
+    server: SecureServer, make_settings: Callable[..., Settings], *, has_collector: bool
 ) -> None:
-    """Catches a route that fails for a user who cannot read jobmon's own database."""
-    collector = make_settings(mongo_uri=guarded.uri("collector"))
-    with ExitStack() as stack:
-        root = stack.enter_context(guarded.root())
-        with run_workload(guarded.uri("root")):
+    """Catches a route that fails for a user who cannot read jobmon's own databases."""
+    collector = make_settings(mongo_uri=server.build_uri("collector"))
+    with ExitStack() as cleanup:
+        root = cleanup.enter_context(server.connect_as_root())
+        with run_workload(server.build_uri("root")):
             eventually(lambda: root[WATCHED].jobs.count_documents({}) > 20)
         root.drop_database(ROLLUP)
         apis = {
-            user: stack.enter_context(serving(make_settings(mongo_uri=guarded.uri(user))))
-            for user in USERS
+            user: cleanup.enter_context(serve(make_settings(mongo_uri=server.build_uri(user))))
+            for user in READS_ROLLUP_BY_USER
         }
-        if collects:
-            stack.enter_context(collecting(collector))
+        if has_collector:
+            cleanup.enter_context(collecting(collector))
             reader = apis["reader"]
             eventually(lambda: reader.get_as_admin("/admin/jobs/stats").json["source"] == "rollup")
             series = "/admin/jobs/timeseries"
             eventually(lambda: reader.get_as_admin(series).json["meta"]["source"] == "rollup")
-        for user, reads_rollups in USERS.items():
+        for user, reads_rollups in READS_ROLLUP_BY_USER.items():
             api = apis[user]
-            source = "rollup" if collects and reads_rollups else "live"
+            source = "rollup" if has_collector and reads_rollups else "live"
             if user in LEAST_RIGHTS:
-                refused = {
+                failures = {
                     path: status
                     for path, status in request_all_routes(api).items()
                     if status >= 400
                 }
-                uncounted = {path for path in refused if path.startswith(NEED_COLLECTOR)}
-                assert refused == (dict.fromkeys(uncounted, 503) if source == "live" else {}), user
-            # The reader is exercised in the test above, and the finder sees no collector.
-            if user == "finder" and not collects:
-                exercise(api, ("1h",))
+                uncounted = {path for path in failures if path.startswith(NEED_COLLECTOR)}
+                assert failures == (dict.fromkeys(uncounted, 503) if source == "live" else {}), user
+            # The test above does this as the reader. For `find_only` a collector changes nothing.
+            if user == "find_only" and not has_collector:
+                request_routes(api, ("1h",))
             assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
             marks = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["marks"]
             assert marks == ([] if reads_rollups else None)
-            known_samples = partial(read_samples, api, source)
+            read_known_samples = partial(read_samples, api, source)
             # Without a collector the samples are null, not the zeros of an empty queue.
-            assert eventually(known_samples) if source == "rollup" else not known_samples()
+            assert (
+                eventually(read_known_samples) if source == "rollup" else not read_known_samples()
+            )
             checks = api.get("/readyz").json["checks"]
             assert checks["database"]["isReadable"] is True
             assert checks["rollup"]["isFresh"] is (source == "rollup")
@@ -368,42 +377,47 @@ def test_every_route_works_for_every_documented_user(
 @pytest.mark.parametrize(
     ("user", "password", "reason"),
     [
-        ("stranger", None, "not authorized to read jobs, job_attempts"),
-        ("half", None, "not authorized to read job_attempts"),
+        ("no_roles", None, "not authorized to read jobs, job_attempts"),
+        ("jobs_only", None, "not authorized to read job_attempts"),
         ("reader", "not-the-password", "authentication failed"),
     ],
 )
 def test_readyz_is_503_with_the_reason_if_the_watched_collections_cannot_be_read(
-    guarded: Guarded,
+    server: SecureServer,
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
     user: str,
     password: str | None,
     reason: str,
 ) -> None:
-    with serving(make_settings(mongo_uri=guarded.uri(user, password))) as api:
+    with serve(make_settings(mongo_uri=server.build_uri(user, password))) as api:
         answer = api.get("/readyz")
-        scraped = samples(api.get_as_admin("/metrics").text)
+        metrics = samples(api.get_as_admin("/metrics").text)
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
     error = answer.json["error"]
     assert (error["code"], error["details"]) == ("database_unavailable", {"database": [reason]})
-    for secret in ("mongodb://", "password", guarded.server.address, user):
+    for secret in ("mongodb://", "password", server.mongod.address, user):
         assert secret not in answer.text
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert reason in lines[0]
-    assert value(scraped, "jobmon_database_readable") == 0
+    assert value(metrics, "jobmon_database_readable") == 0
 
 
-Attempt = Callable[[MongoClient[dict[str, Any]]], object]
+Command = Callable[[MongoClient[dict[str, Any]]], object]
 
 
-def command(*words: Any, on: str = WATCHED, **more: Any) -> Attempt:
-    return lambda client: client[on].command(*words, **more)
+def command(*arguments: Any, on: str = WATCHED, **options: Any) -> Command:
+    """A function that sends this command to the database `on`."""
+    return lambda client: client[on].command(*arguments, **options)
 
 
-OUTS = [{"$out": "stolen"}, {"$out": {"db": "other", "coll": "stolen"}}, {"$merge": "jobs"}]
-ATTEMPTS: dict[str, Attempt] = {
+WRITING_STAGES = [
+    {"$out": "stolen"},
+    {"$out": {"db": "other", "coll": "stolen"}},
+    {"$merge": "jobs"},
+]
+FORBIDDEN: dict[str, Command] = {
     "insert": command("insert", "jobs", documents=[{"jobId": "planted"}]),
     "update": command(
         "update", "jobs", updates=[{"q": {}, "u": {"$set": {"a": 1}}, "multi": True}]
@@ -430,7 +444,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "applyOps": command("applyOps", [{"op": "d", "ns": f"{WATCHED}.jobs", "o": {}}], on="admin"),
     **{
         f"aggregate {stage}": command("aggregate", "jobs", pipeline=[stage], cursor={})
-        for stage in OUTS
+        for stage in WRITING_STAGES
     },
     "mapReduce": command(
         "mapReduce", "jobs", map="function(){}", reduce="function(){}", out="planted"
@@ -471,10 +485,10 @@ ATTEMPTS: dict[str, Attempt] = {
         on=ROLLUP,
     ),
 }
-ATTEMPTS |= {
-    f"state: {name} of {collection}": command(name, collection, on=STATE, **more)
+FORBIDDEN |= {
+    f"state: {name} of {collection}": command(name, collection, on=STATE, **options)
     for collection in ("action_decisions", "action_progress", "action_outcomes", "action_leases")
-    for name, more in (
+    for name, options in (
         ("insert", {"documents": [{"kind": "requested"}]}),
         ("update", {"updates": [{"q": {}, "u": {"$set": {"a": 1}}, "upsert": True}]}),
         ("delete", {"deletes": [{"q": {}, "limit": 0}]}),
@@ -482,7 +496,7 @@ ATTEMPTS |= {
         ("createIndexes", {"indexes": [{"key": {"a": 1}, "name": "a"}]}),
     )
 }
-ATTEMPTS |= {
+FORBIDDEN |= {
     "state: change mutes": command(
         "update", "notice_mutes", updates=[{"q": {}, "u": {"$set": {"a": 1}}}], on=STATE
     ),
@@ -501,7 +515,7 @@ ATTEMPTS |= {
         )
     },
 }
-READER_ATTEMPTS = {
+FORBIDDEN_TO_READER = {
     "state: mute": command("insert", "notice_mutes", documents=[{}], on=STATE),
     "state: mark": command("insert", "marks", documents=[{}], on=STATE),
     "rollup: insert": command("insert", "revoked_tokens", documents=[{}], on=STATE),
@@ -516,25 +530,25 @@ READER_ATTEMPTS = {
 
 
 @pytest.mark.parametrize("user", [*PASSWORDS, "certificate"])
-def test_the_server_refuses_every_write(guarded: Guarded, user: str) -> None:
-    attempts = ATTEMPTS if user == "collector" else ATTEMPTS | READER_ATTEMPTS
+def test_the_server_refuses_every_write(server: SecureServer, user: str) -> None:
+    commands = FORBIDDEN if user == "collector" else FORBIDDEN | FORBIDDEN_TO_READER
     uri = (
-        guarded.uri_with_certificate(guarded.certificate)
+        server.build_certificate_uri(server.certificate)
         if user == "certificate"
-        else guarded.uri(user)
+        else server.build_uri(user)
     )
-    with guarded.root() as root, MongoClient[dict[str, Any]](uri) as client:
+    with server.connect_as_root() as root, MongoClient[dict[str, Any]](uri) as client:
         if root[WATCHED].jobs.find_one({"jobId": "there"}) is None:
             root[WATCHED].jobs.insert_one({"jobId": "there"})
         before = root[WATCHED].command("dbHash")["collections"], root.list_database_names()
         assert client[WATCHED].jobs.count_documents({}) > 0
         outcomes = {}
-        for name, attempt in attempts.items():
+        for name, send_command in commands.items():
             try:
-                outcomes[name] = attempt(client)
+                outcomes[name] = send_command(client)
             except OperationFailure as error:
                 outcomes[name] = error.code
-        assert outcomes == dict.fromkeys(attempts, 13)
+        assert outcomes == dict.fromkeys(commands, UNAUTHORIZED)
         assert (
             root[WATCHED].command("dbHash")["collections"],
             root.list_database_names(),
@@ -543,48 +557,50 @@ def test_the_server_refuses_every_write(guarded: Guarded, user: str) -> None:
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-1", "default", "certificate"])
 def test_service_answers_over_tls_with_each_authentication_mechanism(
-    guarded: Guarded, make_settings: Callable[..., Settings], mechanism: str
+    server: SecureServer, make_settings: Callable[..., Settings], mechanism: str
 ) -> None:
     if mechanism == "certificate":
-        uri = guarded.uri_with_certificate(guarded.certificate)
+        uri = server.build_certificate_uri(server.certificate)
     else:
-        uri = guarded.uri("reader", authMechanism="" if mechanism == "default" else mechanism)
-    with serving(make_settings(mongo_uri=uri)) as api:
+        uri = server.build_uri("reader", authMechanism="" if mechanism == "default" else mechanism)
+    with serve(make_settings(mongo_uri=uri)) as api:
         assert api.get("/readyz").status_code == 200
         assert api.get_as_admin("/admin/jobs/queue").status_code == 200
         assert api.get_as_admin("/admin/jobs/stats").json["totalJobs"] >= 0
 
 
-WRONG: dict[str, Callable[[Guarded], str]] = {
-    "another authority": lambda server: server.uri("reader", tlsCAFile=str(server.stranger.file)),
-    "the system's authorities": lambda server: server.uri("reader", tlsCAFile=""),
-    "no TLS": lambda server: server.uri("reader", tls="false", tlsCAFile=""),
-    "another password": lambda server: server.uri("reader", "not-the-password"),
-    "no such user": lambda server: server.uri("somebody", "not-the-password"),
-    "a certificate of nobody": lambda server: server.uri_with_certificate(
+WRONG_URIS: dict[str, Callable[[SecureServer], str]] = {
+    "another authority": lambda server: server.build_uri(
+        "reader", tlsCAFile=str(server.other_authority.file)
+    ),
+    "the system's authorities": lambda server: server.build_uri("reader", tlsCAFile=""),
+    "no TLS": lambda server: server.build_uri("reader", tls="false", tlsCAFile=""),
+    "another password": lambda server: server.build_uri("reader", "not-the-password"),
+    "no such user": lambda server: server.build_uri("somebody", "not-the-password"),
+    "a certificate of nobody": lambda server: server.build_certificate_uri(
         server.authority.issue("unknown")[0]
     ),
-    "a certificate by another authority": lambda server: server.uri_with_certificate(
-        server.stranger.issue("monitor")[0]
+    "a certificate by another authority": lambda server: server.build_certificate_uri(
+        server.other_authority.issue("monitor")[0]
     ),
 }
 
 
-@pytest.mark.parametrize("mistake", WRONG)
+@pytest.mark.parametrize("mistake", WRONG_URIS)
 def test_a_refusal_by_the_server_is_503_and_one_line_without_a_secret(
-    guarded: Guarded,
+    server: SecureServer,
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
     mistake: str,
 ) -> None:
     caplog.set_level(logging.INFO)
-    uri = WRONG[mistake](guarded)
-    with serving(make_settings(mongo_uri=uri, server_selection_timeout_ms=400)) as api:
+    uri = WRONG_URIS[mistake](server)
+    with serve(make_settings(mongo_uri=uri, server_selection_timeout_ms=400)) as api:
         answer = api.get("/readyz")
     assert answer.status_code == 503
     assert answer.json["error"]["code"] == "database_unavailable"
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(lines) == 1, lines
     assert len(lines[0].splitlines()) == 1
-    for secret in (*PASSWORDS.values(), "not-the-password", "mongodb://", str(guarded.certificate)):
+    for secret in (*PASSWORDS.values(), "not-the-password", "mongodb://", str(server.certificate)):
         assert secret not in caplog.text + answer.text
