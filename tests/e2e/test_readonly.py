@@ -363,11 +363,9 @@ def test_every_route_works_for_every_documented_user(
             assert api.get_as_admin("/admin/jobs/stats").json["source"] == source
             marks = api.get_as_admin("/admin/jobs/timeseries").json["meta"]["marks"]
             assert marks == ([] if reads_rollups else None)
-            read_known_samples = partial(read_samples, api, source)
+            has_samples = partial(read_samples, api, source)
             # Without a collector the samples are null, not the zeros of an empty queue.
-            assert (
-                eventually(read_known_samples) if source == "rollup" else not read_known_samples()
-            )
+            assert eventually(has_samples) if source == "rollup" else not has_samples()
             checks = api.get("/readyz").json["checks"]
             assert checks["database"]["isReadable"] is True
             assert checks["rollup"]["isFresh"] is (source == "rollup")

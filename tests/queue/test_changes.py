@@ -1,5 +1,8 @@
-"""Actions of `jobmon.queue` on the real server: catches a change of a job that does not allow it, a
-change that overwrites a later one, a retry without an attempt, and a paused type that runs."""
+"""Actions of `jobmon.queue` on the real server.
+
+Catches an action on a job that does not allow it, a change that overwrites a later change, a retry
+without an attempt, and a job of a paused type that is leased.
+"""
 
 from datetime import timedelta
 from typing import Any
@@ -22,14 +25,14 @@ def queue(database: Db) -> JobQueue:
     return JobQueue(database, clock=lambda: NOW, jitter=lambda: 0.5)
 
 
-def read(database: Db, job_id: str = "job") -> dict[str, Any]:
-    found = JobQueue(database)._jobs.find_one({"jobId": job_id})
-    assert found is not None
-    return found
+def read_job(database: Db, job_id: str = "job") -> dict[str, Any]:
+    job = JobQueue(database)._jobs.find_one({"jobId": job_id})
+    assert job is not None
+    return job
 
 
-def kill(queue: JobQueue, times: int = 1) -> None:
-    """Lease the job, and let its attempt fail without a retry."""
+def fail_without_retry(queue: JobQueue, times: int = 1) -> None:
+    """Lease a job and report a failure without a retry, so many times."""
     for _ in range(times):
         lease = queue.lease("w1")
         assert lease is not None
@@ -50,7 +53,7 @@ def test_disable_is_refused_for_jobs_of_the_library(queue: JobQueue) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    "fields",
     [
         {"status": "queued"},
         {"attemptCount": 2},
@@ -59,29 +62,29 @@ def test_disable_is_refused_for_jobs_of_the_library(queue: JobQueue) -> None:
         {"nextRunAt": LATER},
         {"priority": 9},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=lambda fields: next(iter(fields)),
 )
 def test_apply_changes_nothing_if_the_job_has_changed_since_it_was_read(
-    queue: JobQueue, database: Db, change: dict[str, Any]
+    queue: JobQueue, database: Db, fields: dict[str, Any]
 ) -> None:
     queue.enqueue("mail", job_id="job")
-    kill(queue)
-    decided = queue.decide(JobAction.RETRY, read(database))
-    database.jobs.update_one({}, {"$set": change})
-    before = read(database)
-    assert queue.apply(decided, last_action={"id": "r1"}) is False
-    assert read(database) == before
+    fail_without_retry(queue)
+    change = queue.decide(JobAction.RETRY, read_job(database))
+    database.jobs.update_one({}, {"$set": fields})
+    before = read_job(database)
+    assert queue.apply(change, last_action={"id": "r1"}) is False
+    assert read_job(database) == before
 
 
-def test_cancel_of_a_running_job_is_not_prevented_by_its_heartbeat(
+def test_a_running_job_is_cancelled_despite_a_heartbeat_since_it_was_read(
     queue: JobQueue, database: Db
 ) -> None:
     queue.enqueue("mail", job_id="job")
     lease = queue.lease("w1")
     assert lease is not None
-    decided = queue.decide(JobAction.CANCEL, read(database))
+    change = queue.decide(JobAction.CANCEL, read_job(database))
     queue.heartbeat(lease, lease_ms=60_000)
-    assert queue.apply(decided) is True
+    assert queue.apply(change) is True
     with pytest.raises(LeaseLostError):
         queue.heartbeat(lease)
     attempt = database.job_attempts.find_one()
@@ -91,30 +94,31 @@ def test_cancel_of_a_running_job_is_not_prevented_by_its_heartbeat(
 
 def test_a_retry_continues_or_resets_its_attempts(queue: JobQueue, database: Db) -> None:
     queue.enqueue("mail", job_id="job", max_attempts=2)
-    kill(queue)
-    queue.apply(queue.decide(JobAction.RETRY, read(database)))
-    kill(queue)
-    queue.apply(queue.decide(JobAction.RETRY, read(database)))
-    # The page must not show attempt 3 of 2.
-    assert read(database)["maxAttempts"] == read(database)["attemptCount"] + 1 == 3
+    fail_without_retry(queue)
+    queue.apply(queue.decide(JobAction.RETRY, read_job(database)))
+    fail_without_retry(queue)
+    queue.apply(queue.decide(JobAction.RETRY, read_job(database)))
+    # A page must not show `attempt 3 of 2`.
+    assert read_job(database)["maxAttempts"] == read_job(database)["attemptCount"] + 1 == 3
     lease = queue.lease("w1")
     assert lease is not None
     assert lease.attempt_number == 3
-    assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ  # one attempt at least, no more
-    for count in (3, 5):
-        queue.apply(queue.decide(JobAction.RETRY, read(database), reset_attempts=True))
-        job = read(database)
-        assert (job["maxAttempts"], job["attemptsBefore"]) == (count + 2, count)
+    assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ  # exactly one attempt was left
+    for attempts_before in (3, 5):
+        queue.apply(queue.decide(JobAction.RETRY, read_job(database), reset_attempts=True))
+        job = read_job(database)
+        assert job["attemptsBefore"] == attempts_before
+        assert job["maxAttempts"] == attempts_before + 2
         lease = queue.lease("w1")
         assert lease is not None
         assert queue.report_failure(lease, "E", "no") is JobStatus.FAILED
-        # The delay is as after a first attempt, too.
-        assert read(database)["nextRunAt"] == NOW + timedelta(milliseconds=750)
+        # The delay is that of a first attempt.
+        assert read_job(database)["nextRunAt"] == NOW + timedelta(milliseconds=750)
         database.jobs.update_one({}, {"$set": {"nextRunAt": NOW}})
         lease = queue.lease("w1")
         assert lease is not None
         assert queue.report_failure(lease, "E", "no") is JobStatus.DLQ
-    numbers = [each["attemptNumber"] for each in database.job_attempts.find()]
+    numbers = [attempt["attemptNumber"] for attempt in database.job_attempts.find()]
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -132,8 +136,8 @@ def test_actions_that_would_change_nothing_are_refused(queue: JobQueue) -> None:
 def test_delete_removes_the_job_with_its_attempts(queue: JobQueue, database: Db) -> None:
     for job_id in ("job", "other"):
         queue.enqueue("mail", job_id=job_id)
-    kill(queue, 2)
-    assert queue.apply(queue.decide(JobAction.DELETE, read(database))) is True
+    fail_without_retry(queue, 2)
+    assert queue.apply(queue.decide(JobAction.DELETE, read_job(database))) is True
     assert [job["jobId"] for job in database.jobs.find()] == ["other"]
     assert [attempt["jobId"] for attempt in database.job_attempts.find()] == ["other"]
 
@@ -149,7 +153,7 @@ def test_jobs_of_a_paused_type_are_not_leased(
     assert lease.job_id == "report"
     assert queue.lease("w1", types=["mail"]) is None
     database.job_controls.update_one({}, {"$set": {"types": []}})
-    assert queue.lease("w1") is None  # the list is at most a second old
+    assert queue.lease("w1") is None  # a worker caches the list of paused types for a second
     monkeypatch.setattr(queue_module, "PAUSED_TYPES_MAX_AGE_S", -1.0)
     lease = queue.lease("w1", types=["mail"])
     assert lease is not None
