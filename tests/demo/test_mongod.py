@@ -1,4 +1,4 @@
-"""The mongod of the demo and the tests: catches a configured program that is not used."""
+"""The MongoDB server of the demo and the tests: catches a JOBMON_MONGOD that is ignored."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from jobmon.demo.mongod import Mongod, MongodUnavailableError
 
 
-def test_mongod_with_jobmon_mongod_starts_that_program(
+def test_server_starts_the_program_in_jobmon_mongod(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "mongod"
@@ -19,7 +19,7 @@ def test_mongod_with_jobmon_mongod_starts_that_program(
     assert f"--dbpath {tmp_path}/data" in (tmp_path / "arguments").read_text()
 
 
-def test_mongod_with_jobmon_mongod_that_does_not_exist_is_refused(
+def test_jobmon_mongod_that_does_not_exist_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JOBMON_MONGOD", str(tmp_path / "mongod"))

@@ -1,4 +1,7 @@
-"""The lines about actions at the start: catches a web service that silently may change jobs."""
+"""The log lines about actions at the start of a web service.
+
+Catches a web service that accepts requests for actions, or may change jobs, without a log line.
+"""
 
 import logging
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from jobmon.settings import Settings
 
 
 @pytest.mark.parametrize(
-    ("given", "lines"),
+    ("changes", "lines"),
     [
         ({}, []),
         ({"actions": True}, ["actions can be requested, also by owners: nothing"]),
@@ -31,9 +34,9 @@ from jobmon.settings import Settings
 def test_start_logs_whether_actions_are_on_and_warns_of_the_actors_user(
     make_settings: Callable[..., Settings],
     caplog: pytest.LogCaptureFixture,
-    given: dict[str, object],
+    changes: dict[str, object],
     lines: list[str],
 ) -> None:
     with caplog.at_level(logging.INFO):
-        gunicorn_config._log_actions(make_settings(**given))
+        gunicorn_config._log_actions(make_settings(**changes))
     assert [record.getMessage() for record in caplog.records] == lines

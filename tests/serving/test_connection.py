@@ -1,4 +1,7 @@
-"""What a thread writes to a connection: catches a head that is sent alone, late or not at all."""
+"""`Connection` sends the head of an answer together with its body.
+
+Catches a head that is sent alone although a body follows, late, or not at all.
+"""
 
 import socket
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ BODY = b'{"status":"ok"}'
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Connection, socket.socket]]:
-    """A connection that will hold the head of its answer, and its client, which never waits."""
+    """A connection that holds back the next head, and the socket of its client (non-blocking)."""
     server, client = socket.socketpair()
     with server, client:
         server.setblocking(False)
@@ -25,7 +28,8 @@ def pair() -> Iterator[tuple[Connection, socket.socket]]:
         yield connection, client
 
 
-def read(client: socket.socket) -> bytes:
+def read_available(client: socket.socket) -> bytes:
+    """The bytes that have arrived, or b""."""
     try:
         return client.recv(10 * limits.MAX_JOINED_BYTES)
     except BlockingIOError:
@@ -37,37 +41,39 @@ def test_a_head_is_sent_with_the_first_part_of_the_body(
 ) -> None:
     connection, client = pair
     connection.sendall(HEAD)
-    assert read(client) == b""
+    assert read_available(client) == b""
     connection.sendall(BODY)
-    assert read(client) == HEAD + BODY
+    assert read_available(client) == HEAD + BODY
     connection.sendall(BODY)
     connection.send_head()
-    assert read(client) == BODY
+    assert read_available(client) == BODY
 
 
 def test_a_head_without_a_body_is_sent_at_the_end(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
     connection.sendall(HEAD)
     connection.send_head()
-    assert read(client) == HEAD
+    assert read_available(client) == HEAD
 
 
-def test_nothing_is_held_for_an_answer_that_begins_after_the_request(
+def test_head_that_is_written_after_send_head_is_sent_at_once(
     pair: tuple[Connection, socket.socket],
 ) -> None:
     connection, client = pair
     connection.send_head()
     connection.sendall(HEAD)
-    assert read(client) == HEAD
+    assert read_available(client) == HEAD
 
 
-def test_a_long_body_is_not_copied_to_be_joined(pair: tuple[Connection, socket.socket]) -> None:
+def test_head_is_sent_before_a_body_that_is_too_long_to_join(
+    pair: tuple[Connection, socket.socket],
+) -> None:
     connection, client = pair
     body = bytes(limits.MAX_JOINED_BYTES + 1)
     connection.sendall(HEAD)
     connection.sendall(body)
     received = b""
-    while part := read(client):
+    while part := read_available(client):
         received += part
         connection.flush()
     assert received == HEAD + body

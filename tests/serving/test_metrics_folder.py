@@ -1,5 +1,8 @@
-"""The folder of request counters: catches a folder that stays in memory after its service was
-killed, and a start that removes the folder of a running service."""
+"""The folder of request counters.
+
+Catches a folder that stays after its service was killed, and a start that removes the folder of a
+running service.
+"""
 
 import os
 import signal
@@ -14,7 +17,7 @@ import pytest
 
 from jobmon.serving import metrics_folder
 
-# Like gunicorn's master: makes the folder, forks a worker, prints the folder and the worker's id.
+# Like gunicorn's master: makes the folder, forks a worker, prints the folder and the worker's pid.
 SERVICE = """
 import os, time
 from jobmon.serving import metrics_folder
@@ -27,48 +30,48 @@ time.sleep(60)
 
 
 @pytest.fixture
-def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder, empty at first, in which each service makes its own folder."""
+def parent_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which each service makes its own folder."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return tmp_path
 
 
 @contextmanager
-def running_service() -> Iterator[tuple[Path, subprocess.Popen[str], int]]:
-    """The folder of a service, its master, and the process id of its worker."""
+def run_service() -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """Run a service; yields its folder and its master."""
     command = [sys.executable, "-c", SERVICE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as master:
         assert master.stdout is not None
-        folder, worker = master.stdout.readline().split()
+        folder, worker_pid = master.stdout.readline().split()
         try:
-            yield Path(folder), master, int(worker)
+            yield Path(folder), master
         finally:
             master.kill()
             with suppress(ProcessLookupError):
-                os.kill(int(worker), signal.SIGKILL)
-            master.stdout.read()  # ends when the worker has ended
+                os.kill(int(worker_pid), signal.SIGKILL)
+            master.stdout.read()  # returns when the worker has ended
 
 
-def test_folder_of_killed_service_is_removed_by_the_next_start(parent: Path) -> None:
-    with running_service() as (folder, master, _):
+def test_folder_of_killed_service_is_removed_by_the_next_start(parent_folder: Path) -> None:
+    with run_service() as (folder, master):
         (folder / "counter_1.db").write_bytes(b"1")
         metrics_folder.make_folder()
-        assert folder.is_dir(), "it is in use"
+        assert folder.is_dir(), "the service still runs"
         master.kill()
         master.wait()
         metrics_folder.make_folder()
-        assert folder.is_dir(), "its worker still runs"
+        assert folder.is_dir(), "the worker still runs"
     new_folder = Path(metrics_folder.make_folder())
     assert not folder.exists()
-    assert new_folder.parent == parent
+    assert new_folder.parent == parent_folder
 
 
-def test_start_keeps_other_folders(parent: Path) -> None:
-    (parent / "elsewhere").mkdir()
-    (parent / "elsewhere" / "lock").touch()
-    (parent / "jobmon-metrics-link").symlink_to(parent / "elsewhere")
-    (parent / "jobmon-metrics-unlocked").mkdir()  # from a version without locks
+def test_start_keeps_folders_that_are_not_of_a_killed_service(parent_folder: Path) -> None:
+    (parent_folder / "elsewhere").mkdir()
+    (parent_folder / "elsewhere" / "lock").touch()
+    (parent_folder / "jobmon-metrics-link").symlink_to(parent_folder / "elsewhere")
+    (parent_folder / "jobmon-metrics-unlocked").mkdir()  # without a lock file
     assert Path(metrics_folder.make_folder()).is_dir()
-    assert (parent / "elsewhere" / "lock").exists()
-    assert (parent / "jobmon-metrics-unlocked").exists()
+    assert (parent_folder / "elsewhere" / "lock").exists()
+    assert (parent_folder / "jobmon-metrics-unlocked").exists()

@@ -1,5 +1,8 @@
-"""The worker's buffer of a request: catches a head or body whose end is missed or found too
-early, a wait for a request that gunicorn refuses anyway, and lost bytes of the next request."""
+"""The buffer in which a worker receives a request.
+
+Catches an end of a head or body that is missed or found too early, a wait for the end of a request
+that gunicorn refuses, and lost bytes of the next request.
+"""
 
 import pytest
 from gunicorn.config import Config
@@ -12,10 +15,11 @@ from jobmon.web.admission import MAX_BODY_BYTES
 HEAD = b"POST /a HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 NEXT = b"GET /next HTTP/1.1\r\n\r\n"
+PROXY_V1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
 PROXY_V2 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x01\x7f\x00\x00\x01\x00\x01\x00\x02"
 
 
-def buffer(proxy_protocol: str = "off") -> RequestBuffer:
+def make_buffer(proxy_protocol: str = "off") -> RequestBuffer:
     config = Config()
     config.set("proxy_protocol", proxy_protocol)
     return RequestBuffer(config, ("127.0.0.1", 1))
@@ -23,7 +27,7 @@ def buffer(proxy_protocol: str = "off") -> RequestBuffer:
 
 @pytest.mark.parametrize("step", [1, 3, 1_000])
 @pytest.mark.parametrize(
-    ("framing", "wire", "body"),
+    ("framing", "encoded_body", "body"),
     [
         (b"", b"", b""),
         (b"Content-Length: 0\r\n", b"", b""),
@@ -38,32 +42,32 @@ def buffer(proxy_protocol: str = "off") -> RequestBuffer:
     ids=["none", "empty", "sized", "chunked", "trailer"],
 )
 def test_receive_finds_the_end_of_a_request_in_pieces_of_any_size(
-    framing: bytes, wire: bytes, body: bytes, step: int
+    framing: bytes, encoded_body: bytes, body: bytes, step: int
 ) -> None:
-    requests, sent = buffer(), HEAD + framing + b"\r\n" + wire
+    buffer, sent = make_buffer(), HEAD + framing + b"\r\n" + encoded_body
     pieces = [sent[start : start + step] for start in range(0, len(sent), step)]
-    assert [requests.receive(piece) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    request = next(requests)
+    assert [buffer.receive(piece) for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    request = next(buffer)
     assert request.path == "/a"
     assert request.body is not None
     assert request.body.read() == body
-    assert requests.take_next() is False
-    assert not requests.has_begun
+    assert buffer.take_next() is False
+    assert not buffer.has_begun
 
 
 def test_bytes_after_a_request_belong_to_the_next_one() -> None:
-    requests = buffer()
-    assert requests.receive(NEXT + NEXT + NEXT[:9])
-    assert next(requests).path == "/next"
-    assert requests.take_next()
-    assert next(requests).path == "/next"
-    assert not requests.take_next()
-    assert requests.has_begun
-    assert requests.receive(NEXT[9:])
+    buffer = make_buffer()
+    assert buffer.receive(NEXT + NEXT + NEXT[:9])
+    assert next(buffer).path == "/next"
+    assert buffer.take_next()
+    assert next(buffer).path == "/next"
+    assert not buffer.take_next()
+    assert buffer.has_begun
+    assert buffer.receive(NEXT[9:])
 
 
 @pytest.mark.parametrize(
-    ("sent", "failure"),
+    ("sent", "error_type"),
     [
         (b"GET /" + b"x" * MAX_HEAD_BYTES, LimitRequestLine),
         (HEAD + b"A: b\r\n" * (MAX_HEAD_BYTES // 6), LimitRequestHeaders),
@@ -72,15 +76,22 @@ def test_bytes_after_a_request_belong_to_the_next_one() -> None:
         (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Exception),
         (HEAD + b"Content-Length: -1\r\n\r\n", Exception),
     ],
-    ids=["line", "head", "bare line feed", "bare in a header", "two lengths", "negative"],
+    ids=[
+        "long line",
+        "long head",
+        "no carriage return",
+        "no carriage return in a header",
+        "two lengths",
+        "negative length",
+    ],
 )
 def test_receive_does_not_wait_for_the_end_of_a_refused_request(
-    sent: bytes, failure: type[Exception]
+    sent: bytes, error_type: type[Exception]
 ) -> None:
-    requests = buffer()
-    assert requests.receive(sent)
-    with pytest.raises(failure):
-        next(requests)
+    buffer = make_buffer()
+    assert buffer.receive(sent)
+    with pytest.raises(error_type):
+        next(buffer)
 
 
 @pytest.mark.parametrize(
@@ -95,18 +106,17 @@ def test_receive_does_not_wait_for_the_end_of_a_refused_request(
     ids=["sized", "chunked", "tiny chunks", "negative", "endless size"],
 )
 def test_a_body_that_is_too_large_or_malformed_is_cut(sent: bytes, is_too_large: bool) -> None:
-    requests = buffer()
-    assert requests.receive(HEAD + sent)
-    request = next(requests)
-    assert requests.is_too_large is is_too_large
+    buffer = make_buffer()
+    assert buffer.receive(HEAD + sent)
+    request = next(buffer)
+    assert buffer.is_too_large is is_too_large
     assert request.should_close() is is_too_large
 
 
 @pytest.mark.parametrize("step", [1, 5, 1_000])
 def test_a_request_after_a_proxy_header_is_found(step: int) -> None:
-    text = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
-    for header in (PROXY_V2, text, b""):
-        requests, sent = buffer("auto"), header + NEXT
+    for header in (PROXY_V2, PROXY_V1, b""):
+        buffer, sent = make_buffer("auto"), header + NEXT
         pieces = [sent[start : start + step] for start in range(0, len(sent), step)]
-        assert [requests.receive(piece) for piece in pieces][-1]
-        assert next(requests).path == "/next"
+        assert [buffer.receive(piece) for piece in pieces][-1]
+        assert next(buffer).path == "/next"
