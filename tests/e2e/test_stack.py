@@ -1,6 +1,6 @@
 """`jobmon demo`, which `make run` starts.
 
-Catches a printed command that fails, a process that is left behind, and a write to a watched
+Catches a printed command that fails, a process that outlives the demo, and a write to a watched
 database.
 """
 
@@ -28,14 +28,14 @@ from ..support.waiting import PATIENCE_S, eventually
 
 
 def run_curl(line: str) -> Any:
-    """The answer to a printed curl command, which is run without its pretty printer."""
+    """The answer to a printed curl command, without its `json.tool`."""
     command = shlex.split(line.removesuffix(" | python3 -m json.tool"))
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
 @pytest.fixture(scope="module")
 def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One demo for several tests. `test_ctrl_c_…` ends it."""
+    """The demo of the first two tests; the second ends it."""
     demo = Demo(tmp_path_factory.mktemp("demo"))
     yield demo
     if demo.process.poll() is None:
@@ -45,17 +45,17 @@ def demo(mongod: Mongod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
     eventually(demo.is_ready)
     links = re.findall(r"^http://.*/dashboard/sign-in#access_token=(\S+)$", demo.output(), re.M)
-    stats, dead, own_jobs, one_job, refused = demo.curl_lines()
+    stats, dead_jobs, own_jobs, one_job, refused_request = demo.curl_lines()
     assert links == [re.search(r"Bearer (\S+)'", line)[1] for line in (stats, own_jobs)]
     before = eventually(lambda: (answer := run_curl(stats))["totalJobs"] and answer)
     assert before["totalJobs"] == sum(before["statusCounts"].values())
     eventually(lambda: run_curl(stats)["statusCounts"]["succeeded"] > 0)
     eventually(lambda: run_curl(stats)["totalJobs"] > before["totalJobs"])
     eventually(lambda: run_curl(stats)["statusCounts"]["failed"] > 0)
-    assert {job["status"] for job in run_curl(dead)["data"]} <= {"dlq"}
+    assert {job["status"] for job in run_curl(dead_jobs)["data"]} <= {"dlq"}
     assert {job["createdBy"] for job in run_curl(own_jobs)["data"]} == {"alice"}
     assert run_curl(one_job)["payload"]["provider"]["apiKey"] == "[redacted]"
-    assert run_curl(refused)["error"]["code"] == "permission_denied"
+    assert run_curl(refused_request)["error"]["code"] == "permission_denied"
     bearer = {"Authorization": f"Bearer {links[0]}"}
     with urlopen(Request(f"http://127.0.0.1:{demo.port}/dashboard", headers=bearer)) as page:
         assert b"email.send" in page.read()
@@ -67,11 +67,11 @@ def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
     eventually(demo.is_ready)
     token = re.search(r"Bearer (\S+)'", demo.curl_lines()[0]).group(1)
     eventually(lambda: run_curl(demo.curl_lines()[0])["totalJobs"] >= 250)  # the first burst
-    started = set(descendants(demo.process.pid))
-    assert len(started) >= 4  # mongod, gunicorn and its workers, the workload
+    pids = set(descendants(demo.process.pid))
+    assert len(pids) >= 4  # mongod, gunicorn and its worker, the workload
     assert demo.interrupt() == 0
-    # Orphans become our children, and zombies do not count.
-    eventually(lambda: started.isdisjoint(descendants()))
+    # Orphans become children of this process, and zombies do not count.
+    eventually(lambda: pids.isdisjoint(descendants()))
     assert "Traceback" not in demo.output()
 
     second_run = Demo(demo.log.parent)
@@ -84,10 +84,8 @@ def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
 
 
 def test_port_in_use_prints_one_line_with_alternatives(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         result = run_demo("--port", str(port), "--state", str(tmp_path))
     assert result.returncode == 1
     assert result.stderr == (
@@ -99,8 +97,8 @@ def test_port_in_use_prints_one_line_with_alternatives(tmp_path: Path) -> None:
 def test_demo_without_mongod_prints_one_line_with_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hidden = tmp_path / "sitecustomize.py"
-    hidden.write_text("import sys; sys.modules['fiftyone'] = None\n")
+    # Python imports this module at its start. It hides the wheel that has mongod.
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['fiftyone'] = None\n")
     result = run_demo(
         "--port", str(free_port()), "--state", str(tmp_path), PYTHONPATH=str(tmp_path)
     )
@@ -127,8 +125,8 @@ def test_configured_database_is_watched_and_not_written(
     finally:
         assert demo.interrupt() == 0
         database.command("profile", 0)
-    commands = {entry["op"] for entry in database["system.profile"].find({"appName": "jobmon"})}
-    assert commands == {"query", "command"}
+    operations = {entry["op"] for entry in database["system.profile"].find({"appName": "jobmon"})}
+    assert operations == {"query", "command"}
     database["system.profile"].drop()
     assert database.command("dbHash")["md5"] == before
 
