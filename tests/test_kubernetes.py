@@ -70,6 +70,7 @@ ALL_OPTIONS = {
 }
 
 Object = dict[str, Any]
+Objects = list[Object]
 
 
 def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -81,9 +82,7 @@ def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool, *arguments], check=False, capture_output=True, text=True)
 
 
-def render(
-    values: dict[str, str] | None = None, release: str = "jobmon", *files: str
-) -> list[Object]:
+def render(values: dict[str, str] | None = None, release: str = "jobmon", *files: str) -> Objects:
     """The objects of the chart with these values; `files` has `value=path` for values in files."""
     options = [f"--set={name}={value}" for name, value in (values or {}).items()]
     options += [f"--set-file={file}" for file in files]
@@ -93,13 +92,13 @@ def render(
 
 
 @pytest.fixture(scope="module")
-def default_objects() -> list[Object]:
+def default_objects() -> Objects:
     """The objects of the chart with its default values."""
     return render()
 
 
 @pytest.fixture(scope="module")
-def all_objects() -> list[Object]:
+def all_objects() -> Objects:
     """The objects of the chart with all options."""
     return render(ALL_OPTIONS)
 
@@ -109,7 +108,7 @@ def get_component(manifest: Object) -> str:
     return name
 
 
-def get_pods(objects: list[Object]) -> dict[str, dict[str, Any]]:
+def get_pods(objects: Objects) -> dict[str, dict[str, Any]]:
     """The spec of each component's pod."""
     return {
         get_component(manifest): manifest["spec"]["template"]["spec"]
@@ -118,13 +117,13 @@ def get_pods(objects: list[Object]) -> dict[str, dict[str, Any]]:
     }
 
 
-def get_container(objects: list[Object], component: str) -> dict[str, Any]:
+def get_container(objects: Objects, component: str) -> dict[str, Any]:
     container: dict[str, Any]
     (container,) = get_pods(objects)[component]["containers"]
     return container
 
 
-def get_object(objects: list[Object], kind: str, component: str = "web") -> Object:
+def get_object(objects: Objects, kind: str, component: str = "web") -> Object:
     """The only object of a kind in a component."""
     (manifest,) = (
         manifest
@@ -181,7 +180,7 @@ def test_namespace_of_the_plain_manifests_enforces_pod_security_restricted() -> 
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_pod_meets_pod_security_restricted(all_objects: list[Object], name: str) -> None:
+def test_pod_meets_pod_security_restricted(all_objects: Objects, name: str) -> None:
     """The rules: https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
     pod = get_pods(all_objects)[name]
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
@@ -206,7 +205,7 @@ def test_pod_meets_pod_security_restricted(all_objects: list[Object], name: str)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_pod_runs_the_command_of_the_compose_service(all_objects: list[Object], name: str) -> None:
+def test_pod_runs_the_command_of_the_compose_service(all_objects: Objects, name: str) -> None:
     """Catches a pod whose command or folder in memory differs from the compose file's."""
     pod, container = get_pods(all_objects)[name], get_container(all_objects, name)
     service = COMPOSE[name]
@@ -225,7 +224,7 @@ def test_pod_runs_the_command_of_the_compose_service(all_objects: list[Object], 
     assert {"name": "tmp", "emptyDir": memory} in pod["volumes"]
 
 
-def test_probes_check_liveness_and_readiness(default_objects: list[Object]) -> None:
+def test_probes_check_liveness_and_readiness(default_objects: Objects) -> None:
     web, collector = (get_container(default_objects, name) for name in ("web", "collector"))
     paths = {
         probe: web[f"{probe}Probe"]["httpGet"]["path"]
@@ -240,9 +239,7 @@ def test_probes_check_liveness_and_readiness(default_objects: list[Object]) -> N
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 900
 
 
-def test_replaced_web_pod_answers_all_requests_before_it_ends(
-    default_objects: list[Object],
-) -> None:
+def test_replaced_web_pod_answers_all_requests_before_it_ends(default_objects: Objects) -> None:
     """Catches requests that are lost when a pod is replaced or a node is drained."""
     container, pod = get_container(default_objects, "web"), get_pods(default_objects)["web"]
     script = container["lifecycle"]["preStop"]["exec"]["command"][-1]
@@ -256,7 +253,7 @@ def test_replaced_web_pod_answers_all_requests_before_it_ends(
     assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
-def test_each_process_has_only_its_own_secret(all_objects: list[Object]) -> None:
+def test_each_process_has_only_its_own_secret(all_objects: Objects) -> None:
     """Catches a web service that gets the rights of the actor."""
     for name in COMPONENTS:
         sources = get_container(all_objects, name)["envFrom"]
@@ -265,12 +262,12 @@ def test_each_process_has_only_its_own_secret(all_objects: list[Object]) -> None
 
 
 def test_actor_is_off_by_default_and_turns_actions_on(
-    default_objects: list[Object], all_objects: list[Object]
+    default_objects: Objects, all_objects: Objects
 ) -> None:
     assert set(get_pods(default_objects)) == {"web", "collector", "init"}
     assert "--actor" not in get_container(default_objects, "init")["command"]
 
-    def has_actions(objects: list[Object], name: str) -> bool:
+    def has_actions(objects: Objects, name: str) -> bool:
         variables = get_container(objects, name).get("env", [])
         return {"name": "JOBMON_ACTIONS", "value": "true"} in variables
 
@@ -281,7 +278,7 @@ def test_actor_is_off_by_default_and_turns_actions_on(
 
 
 def test_ingress_path_is_the_path_prefix_of_the_web_service(
-    default_objects: list[Object], all_objects: list[Object]
+    default_objects: Objects, all_objects: Objects
 ) -> None:
     """Catches links without the path: another service of the host would answer them."""
     (rule,) = get_object(all_objects, "Ingress")["spec"]["rules"]
@@ -300,7 +297,7 @@ def test_ingress_in_the_docs_equals_the_ingress_of_the_chart() -> None:
     assert ingress["spec"] == get_object(render(values), "Ingress")["spec"]
 
 
-def test_settings_and_files_reach_every_process(all_objects: list[Object]) -> None:
+def test_settings_and_files_reach_every_process(all_objects: Objects) -> None:
     """Catches a number as 2e+06, and a hook that needs an object which does not exist yet."""
     for name in COMPONENTS:
         container, pod = get_container(all_objects, name), get_pods(all_objects)[name]
@@ -321,7 +318,7 @@ def test_settings_and_files_reach_every_process(all_objects: list[Object]) -> No
         assert is_hook is (name == "init")
 
 
-def test_init_runs_before_all_other_objects_change(all_objects: list[Object]) -> None:
+def test_init_runs_before_all_other_objects_change(all_objects: Objects) -> None:
     annotations = {
         manifest["kind"]: manifest["metadata"]["annotations"]
         for manifest in all_objects
@@ -338,9 +335,7 @@ def test_init_runs_before_all_other_objects_change(all_objects: list[Object]) ->
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
-def test_network_policy_allows_only_what_the_process_needs(
-    all_objects: list[Object], name: str
-) -> None:
+def test_network_policy_allows_only_what_the_process_needs(all_objects: Objects, name: str) -> None:
     spec = get_object(all_objects, "NetworkPolicy", name)["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     ports = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
@@ -353,7 +348,7 @@ def test_network_policy_allows_only_what_the_process_needs(
     assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}]
 
 
-def test_selectors_match_only_the_pods_of_their_component(all_objects: list[Object]) -> None:
+def test_selectors_match_only_the_pods_of_their_component(all_objects: Objects) -> None:
     pod_labels = {
         get_component(manifest): manifest["spec"]["template"]["metadata"]["labels"]
         for manifest in all_objects
@@ -371,7 +366,7 @@ def test_selectors_match_only_the_pods_of_their_component(all_objects: list[Obje
             assert matched == {get_component(manifest)}, manifest["metadata"]
 
 
-def test_service_monitor_gives_targets_the_labels_of_the_rules(all_objects: list[Object]) -> None:
+def test_service_monitor_gives_targets_the_labels_of_the_rules(all_objects: Objects) -> None:
     """Catches targets without the label of JobmonDown's rule, and two releases as one job."""
     (endpoint,) = get_object(all_objects, "ServiceMonitor")["spec"]["endpoints"]
     service = get_object(all_objects, "Service")
@@ -384,7 +379,7 @@ def test_service_monitor_gives_targets_the_labels_of_the_rules(all_objects: list
     assert {"targetLabel": "job", "replacement": "tools/crm-jobmon"} in endpoint["relabelings"]
 
 
-def test_config_map_for_grafana_has_the_shipped_dashboard(all_objects: list[Object]) -> None:
+def test_config_map_for_grafana_has_the_shipped_dashboard(all_objects: Objects) -> None:
     config_map = get_object(all_objects, "ConfigMap")
     assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
     shipped = (ROOT / "deploy/grafana/dashboards/jobmon.json").read_text()
@@ -490,7 +485,7 @@ def probe_succeeds(port: int, path: str) -> bool:
 
 
 def test_commands_and_probes_of_the_pods_work_with_their_secrets(
-    default_objects: list[Object], secrets: dict[str, dict[str, str]], tmp_path: Path
+    default_objects: Objects, secrets: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
     """Catches a secret without a key that a process needs, and a probe that never succeeds."""
     containers = {name: get_container(default_objects, name) for name in get_pods(default_objects)}

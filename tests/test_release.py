@@ -37,6 +37,7 @@ CHANGELOG = """# Changelog
 LOGGING_PROGRAM = '#!/bin/sh\necho "$(basename "$0") $*" >>"$LOG"\n'
 
 Process = subprocess.CompletedProcess[str]
+Runner = Callable[..., Process]
 
 
 def write_program(path: Path, text: str = LOGGING_PROGRAM) -> None:
@@ -93,7 +94,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture
-def run_release(checkout: Path) -> Callable[..., Process]:
+def run_release(checkout: Path) -> Runner:
     """A function that runs .ci/release.py in the small repository."""
 
     def run(*arguments: str) -> Process:
@@ -108,9 +109,7 @@ def run_release(checkout: Path) -> Callable[..., Process]:
     return run
 
 
-def test_release_tests_commits_tags_and_builds(
-    run_release: Callable[..., Process], checkout: Path
-) -> None:
+def test_release_tests_commits_tags_and_builds(run_release: Runner, checkout: Path) -> None:
     process = run_release("make", "0.2.0")
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines()[-1] == (
@@ -141,9 +140,7 @@ def test_release_tests_commits_tags_and_builds(
     assert run_release("check", "v0.3.0").returncode == 1
 
 
-def test_release_whose_tests_fail_changes_nothing(
-    run_release: Callable[..., Process], checkout: Path
-) -> None:
+def test_release_whose_tests_fail_changes_nothing(run_release: Runner, checkout: Path) -> None:
     write_program(checkout.parent / "programs/bash", "#!/bin/sh\nexit 3\n")
     process = run_release("make", "0.2.0")
     assert process.returncode == 1
@@ -165,42 +162,34 @@ def test_release_whose_tests_fail_changes_nothing(
     ],
 )
 def test_release_of_a_wrong_version_is_refused(
-    run_release: Callable[..., Process], version: str, reason: str
+    run_release: Runner, version: str, reason: str
 ) -> None:
     process = run_release("make", version)
     assert (process.returncode, process.stderr) == (1, f"release: {reason}\n")
 
 
-def test_release_with_uncommitted_files_is_refused(
-    run_release: Callable[..., Process], checkout: Path
-) -> None:
+def test_release_with_uncommitted_files_is_refused(run_release: Runner, checkout: Path) -> None:
     (checkout / "new.py").touch()
     process = run_release("make", "0.2.0")
     assert process.returncode == 1
     assert process.stderr == "release: Commit or remove these changes first:\n?? new.py\n"
 
 
-def test_release_from_another_branch_is_refused(
-    run_release: Callable[..., Process], checkout: Path
-) -> None:
+def test_release_from_another_branch_is_refused(run_release: Runner, checkout: Path) -> None:
     git(checkout, "switch", "--quiet", "--create", "fix")
     assert run_release("make", "0.2.0").stderr == (
         "release: Releases are made on main, and this is fix.\n"
     )
 
 
-def test_release_without_an_entry_in_the_changelog_is_refused(
-    run_release: Callable[..., Process],
-) -> None:
+def test_release_without_an_entry_in_the_changelog_is_refused(run_release: Runner) -> None:
     assert run_release("make", "0.2.0").returncode == 0
     assert run_release("make", "0.3.0").stderr == (
         "release: CHANGELOG.md has nothing under [Unreleased].\n"
     )
 
 
-def test_links_of_the_readme_are_absolute_on_pypi(
-    run_release: Callable[..., Process], checkout: Path
-) -> None:
+def test_links_of_the_readme_are_absolute_on_pypi(run_release: Runner, checkout: Path) -> None:
     source = "https://example.com/ada/jobmon"
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, checkout / name)

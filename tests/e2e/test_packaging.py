@@ -173,6 +173,7 @@ def test_wheel_has_exactly_the_modules_pages_and_assets(wheel: Path) -> None:
 
 
 Process = subprocess.CompletedProcess[str]
+Runner = Callable[..., Process]
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_jobmon(installation: Path, tmp_path: Path) -> Callable[..., Process]:
+def run_jobmon(installation: Path, tmp_path: Path) -> Runner:
     """A function that runs the installed command in an empty folder."""
 
     def run(*arguments: str) -> Process:
@@ -201,7 +202,7 @@ def run_jobmon(installation: Path, tmp_path: Path) -> Callable[..., Process]:
     return run
 
 
-def test_installed_command_prints_version_and_help(run_jobmon: Callable[..., Process]) -> None:
+def test_installed_command_prints_version_and_help(run_jobmon: Runner) -> None:
     assert run_jobmon("--version").stdout == f"jobmon, version {__version__}\n"
     text = run_jobmon("--help").stdout
     sections = re.findall(r"^(\w.+):\n((?:  .+\n)+)", text.partition("Options:")[2], re.MULTILINE)

@@ -215,9 +215,7 @@ def short_visit(visit: Visits, night: Night) -> ShortVisit:
     return ShortVisit(visit(f"{night.url}/dashboard"))
 
 
-def test_overview_shows_what_fails_why_and_since_when(
-    short_visit: ShortVisit,
-) -> None:
+def test_overview_shows_what_fails_why_and_since_when(short_visit: ShortVisit) -> None:
     worst = short_visit.main.locator("section", has_text="Top errors").locator("tbody tr").first
     short_visit.expect_texts("E_SMTP", "refused the message", "new since", "30", where=worst)
     short_visit.click(worst.locator("a.row-link"))
@@ -262,9 +260,7 @@ def test_type_page_shows_the_slowest_attempts(short_visit: ShortVisit, night: Ni
     short_visit.expect_texts("41 s", night.jobs.slow[:8], where=slowest)
 
 
-def test_overview_shows_that_the_backlog_does_not_clear(
-    short_visit: ShortVisit,
-) -> None:
+def test_overview_shows_that_the_backlog_does_not_clear(short_visit: ShortVisit) -> None:
     short_visit.expect_texts("does not clear at this rate")
 
 
@@ -376,9 +372,7 @@ def test_window_is_typed_in_the_time_zone_of_the_viewer(
     expect(page.get_by_label("From", exact=True)).to_have_value(f"{local:%Y-%m-%dT%H:%M}")
 
 
-def test_click_on_a_chart_shows_the_jobs_that_finished_then(
-    short_visit: ShortVisit,
-) -> None:
+def test_click_on_a_chart_shows_the_jobs_that_finished_then(short_visit: ShortVisit) -> None:
     overlay = short_visit.page.locator(".u-over").first
     expect(overlay).to_be_visible()
     box = overlay.bounding_box()

@@ -31,7 +31,7 @@ FORM = (
     b"Content-Type: application/x-www-form-urlencoded\r\n"
 )
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
-LAST_REQUEST = HEALTH + b"Connection: close\r\n\r\n"
+CLOSING = HEALTH + b"Connection: close\r\n\r\n"
 MANY_CLIENTS = 80  # more clients than the worker has threads
 
 
@@ -72,7 +72,7 @@ def connect(web: Web, opening: bytes = b"") -> socket.socket:
     return client
 
 
-def connect_with_small_buffer(web: Web, opening: bytes) -> socket.socket:
+def connect_non_reader(web: Web, opening: bytes) -> socket.socket:
     """A client whose kernel receives only a few kilobytes before the test reads them."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -104,7 +104,7 @@ SLOW_CLIENTS = {
     "body drips": (FORM + b"Content-Length: 60000\r\n\r\n", b"x"),
     "chunks": (FORM + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
     "size": (FORM + b"Transfer-Encoding: chunked\r\n\r\n5", b"0"),
-    "open": (LAST_REQUEST, b""),  # this client does not close after the answer
+    "open": (CLOSING, b""),  # this client does not close after the answer
     "refused": (b"nonsense\r\n\r\n", b""),
 }
 
@@ -158,9 +158,9 @@ def test_a_request_in_pieces_gets_the_same_status(patient_web: Web) -> None:
     body = b"token=" + b"x" * 40
     chunks = b"4\r\ntoke\r\n3;a=b\r\nn=%s\r\n0\r\nX-Trailer: x\r\n\r\n"
     requests = {
-        LAST_REQUEST: 200,
-        b"\r\n" + LAST_REQUEST: 200,
-        LAST_REQUEST.replace(b"1.1", b"1.0"): 200,
+        CLOSING: 200,
+        b"\r\n" + CLOSING: 200,
+        CLOSING.replace(b"1.1", b"1.0"): 200,
         FORM + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body): 303,
         FORM + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks % b"x": 303,
         FORM + b"Connection: close\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n": 400,
@@ -182,7 +182,7 @@ def test_pipelined_requests_are_answered_in_order(patient_web: Web) -> None:
         HEALTH + b"\r\n",
         FORM + body,
         b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n",
-        LAST_REQUEST,
+        CLOSING,
     )
     with connect(patient_web, b"".join(pipelined)) as client:
         assert read_statuses(read_all(client)) == [200, 303, 401, 200]
@@ -239,12 +239,12 @@ def test_unread_files_hold_no_thread_and_a_reader_gets_all(patient_web: Web) -> 
     request = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with ExitStack() as connections:
         for _ in range(2 * MANY_CLIENTS):
-            connections.enter_context(connect_with_small_buffer(patient_web, request))
+            connections.enter_context(connect_non_reader(patient_web, request))
             assert patient_web.get("/healthz", "") == 200
         eventually(lambda: patient_web.get("/openapi.json", "") == 200)  # all answers were written
         for _ in range(20):
             assert patient_web.get("/openapi.json", "") == 200
-        client = connections.enter_context(connect_with_small_buffer(patient_web, request))
+        client = connections.enter_context(connect_non_reader(patient_web, request))
         head, body = read_all(client).split(b"\r\n\r\n", 1)
         assert b"Content-Length: %d" % len(body) in head
         assert len(body) > 1_000_000
@@ -290,8 +290,7 @@ def test_unread_answers_have_a_limit_in_bytes(patient_web: Web) -> None:
         count_before = len(list(descriptors.iterdir()))
     with ExitStack() as connections:
         clients = [
-            connections.enter_context(connect_with_small_buffer(patient_web, request))
-            for _ in range(80)
+            connections.enter_context(connect_non_reader(patient_web, request)) for _ in range(80)
         ]
         kept_counts = range(
             limits.MAX_UNSENT_BYTES // size,
@@ -315,10 +314,10 @@ def test_clients_that_disconnect_early_leave_no_connection_open(patient_web: Web
         b"",
         HEALTH,
         b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        LAST_REQUEST,
+        CLOSING,
     ):
         for _ in range(40):
-            client = connect_with_small_buffer(patient_web, request)
+            client = connect_non_reader(patient_web, request)
             if path in request:
                 client.recv(1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -338,7 +337,7 @@ def test_an_unread_export_ends_and_frees_its_slot(
     with ExitStack() as connections:
         for _ in range(4):
             request = f"GET {export} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ada}\r\n\r\n"
-            connections.enter_context(connect_with_small_buffer(impatient_web, request.encode()))
+            connections.enter_context(connect_non_reader(impatient_web, request.encode()))
         eventually(lambda: impatient_web.get(export, ada) == 429)
         assert impatient_web.get(export, bob) == 200  # another caller can export
         eventually(lambda: impatient_web.get(export, ada) == 200)
@@ -360,7 +359,7 @@ def test_unfinished_tls_handshake_delays_no_other_client(mongod: Mongod, tmp_pat
 
     def answers() -> bool:
         try:
-            return read_statuses(send_request(LAST_REQUEST)) == [200]
+            return read_statuses(send_request(CLOSING)) == [200]
         except OSError:
             return False
 
@@ -371,7 +370,7 @@ def test_unfinished_tls_handshake_delays_no_other_client(mongod: Mongod, tmp_pat
                 for _ in range(MANY_CLIENTS):
                     connections.enter_context(connect(web, opening))
             assert answers()
-            assert read_statuses(send_request(HEALTH + b"\r\n" + LAST_REQUEST, step=11)) == [
+            assert read_statuses(send_request(HEALTH + b"\r\n" + CLOSING, step=11)) == [
                 200,
                 200,
             ]
