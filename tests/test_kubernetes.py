@@ -148,7 +148,11 @@ def test_chart_has_the_version_of_jobmon() -> None:
 def test_objects_match_the_schemas_of_kubernetes(values: dict[str, str], version: str) -> None:
     """Catches a misspelled field, which Kubernetes would ignore or refuse."""
     # Kubernetes has no schemas for the objects of the Prometheus operator.
-    objects = [it for it in render(values) if not it["apiVersion"].startswith("monitoring.")]
+    objects = [
+        manifest
+        for manifest in render(values)
+        if not manifest["apiVersion"].startswith("monitoring.")
+    ]
     assert len(objects) >= 9
     for manifest in objects:
         kubernetes_validate.validate(manifest, version, strict=True)

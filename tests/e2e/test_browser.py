@@ -287,8 +287,8 @@ def test_overview_shows_the_counts_of_the_json_api(
 def test_tile_links_to_its_jobs_and_its_scheduled_count_to_the_schedule(
     visit: Visits, empty_stack: Stack
 ) -> None:
-    later = datetime.now(UTC) + timedelta(minutes=30)
-    empty_stack.database.jobs.insert_many([make_job("mail", nextRunAt=later) for _ in range(3)])
+    due_at = datetime.now(UTC) + timedelta(minutes=30)
+    empty_stack.database.jobs.insert_many([make_job("mail", nextRunAt=due_at) for _ in range(3)])
     page = visit(f"{empty_stack.url}/dashboard")
     page.get_by_role("link", name="3 scheduled").click()
     expect(page.get_by_role("link", name="Next hour 3")).to_be_visible()
@@ -327,12 +327,12 @@ def test_overview_shows_a_change_without_reload_and_gets_304_without_a_change(
 
 def test_notices_link_to_their_jobs(visit: Visits, empty_stack: Stack) -> None:
     now = datetime.now(UTC)
-    past, old = now - timedelta(minutes=5), now - timedelta(minutes=30)
+    past, due_at = now - timedelta(minutes=5), now - timedelta(minutes=30)
     empty_stack.database.jobs.insert_many(
         [
             make_job("stuck.job", status="leased", leaseExpiresAt=past, leasedBy="worker-9"),
             make_job("dead.job", status="dlq", finishedAt=past),
-            make_job("still.job", createdAt=old, updatedAt=old, nextRunAt=old),
+            make_job("still.job", createdAt=due_at, updatedAt=due_at, nextRunAt=due_at),
         ]
     )
     page = visit(f"{empty_stack.url}/dashboard")
@@ -414,13 +414,13 @@ def test_charts_have_labels_and_values_in_the_legend(
 ) -> None:
     now = datetime.now(UTC)
     for minutes in range(1, 50):
-        started = now - timedelta(minutes=minutes)
-        done = make_job("charted", status="succeeded", createdAt=started, finishedAt=started)
-        done["nextRunAt"] = started - timedelta(seconds=1)
-        empty_stack.database.jobs.insert_one(done)
+        started_at = now - timedelta(minutes=minutes)
+        job = make_job("charted", status="succeeded", createdAt=started_at, finishedAt=started_at)
+        job["nextRunAt"] = started_at - timedelta(seconds=1)
+        empty_stack.database.jobs.insert_one(job)
         empty_stack.database.job_attempts.insert_one(
-            {"jobId": done["jobId"], "attemptNumber": 1, "status": "succeeded"}
-            | {"startedAt": started, "finishedAt": started + timedelta(milliseconds=250)}
+            {"jobId": job["jobId"], "attemptNumber": 1, "status": "succeeded"}
+            | {"startedAt": started_at, "finishedAt": started_at + timedelta(milliseconds=250)}
         )
     page = visit(f"{empty_stack.url}/dashboard/sign-in", clock=True)
 
@@ -681,8 +681,8 @@ def test_filters_apply_at_once_and_are_kept_in_the_address(
         make_job(f"{job_type}.a", status="dlq", lastError=error, createdBy="ann"),
         make_job(f"{job_type}.b", status="failed", lastError=error),
     ]
-    others = [make_job(f"{job_type}.a"), make_job(f"{job_type}.c", status="dlq", lastError=error)]
-    stack.database.jobs.insert_many(matching + others)
+    hidden = [make_job(f"{job_type}.a"), make_job(f"{job_type}.c", status="dlq", lastError=error)]
+    stack.database.jobs.insert_many(matching + hidden)
     page = visit(f"{stack.url}/dashboard/jobs")
     rows, types = page.locator("#job-rows tbody tr"), page.get_by_label("Type", exact=True)
     page.get_by_label("Error code").fill("E_ODD")
@@ -741,12 +741,12 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
 ) -> None:
     stack.database.jobs.insert_many([make_job(job_type) for _ in range(3)])
     page = visit(f"{stack.url}/dashboard/jobs?type={job_type}")
-    second = list_ids(page)[1]
+    job_id = list_ids(page)[1]
     cell = page.locator("#job-rows tbody tr").nth(1).locator(".c-type")
     with page.context.expect_page() as new_tab:
         cell.click(button="middle")
     expect(new_tab.value).to_have_url(
-        f"{stack.url}/dashboard/jobs/{second}?list=all&type={job_type}"
+        f"{stack.url}/dashboard/jobs/{job_id}?list=all&type={job_type}"
     )
     new_tab.value.close()
     box = cell.bounding_box()
@@ -758,9 +758,9 @@ def test_row_opens_by_a_click_anywhere_and_is_marked_after_back(
     assert page.evaluate("getSelection().toString()")
     expect(page).to_have_url(re.compile(r"\?type="))
     cell.click()
-    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{second}?list=all&type={job_type}")
+    expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{job_id}?list=all&type={job_type}")
     page.go_back()
-    expect(page.locator("tr.selected .row-link")).to_have_attribute("title", second)
+    expect(page.locator("tr.selected .row-link")).to_have_attribute("title", job_id)
     page.get_by_role("link", name="Jobs", exact=True).click()
     expect(page.locator("tr.selected")).to_have_count(0)
 
@@ -832,25 +832,25 @@ def test_list_pages_forward_and_back_without_repeating_a_job(
 def test_row_under_the_pointer_stays_in_place_while_jobs_arrive(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
-    first = stack.queue.enqueue(job_type)
+    first_job = stack.queue.enqueue(job_type)
     page = visit(f"{stack.url}/dashboard/jobs?type={job_type}")
-    second = stack.queue.enqueue(job_type)
+    second_job = stack.queue.enqueue(job_type)
     expect(page.locator("#job-rows tbody tr")).to_have_count(2)  # without a reload
     row = page.locator("#job-rows tbody tr").first
     row.hover()
     box = row.bounding_box()
-    third = stack.queue.enqueue(job_type)
-    assert stack.queue.cancel(second)
+    third_job = stack.queue.enqueue(job_type)
+    assert stack.queue.cancel(second_job)
     expect(row.locator(".status")).to_have_text("cancelled")
     button = page.get_by_role("button", name="Show 1 newer job")
     expect(button).to_be_visible()
-    assert list_ids(page) == [second, first]
+    assert list_ids(page) == [second_job, first_job]
     page.mouse.wheel(0, 0)
     assert box
     assert row.bounding_box() == box
     button.click()
     expect(page.locator("#job-rows tbody tr")).to_have_count(3)
-    assert list_ids(page) == [third, second, first]
+    assert list_ids(page) == [third_job, second_job, first_job]
     expect(button).to_have_count(0)
 
 
@@ -872,8 +872,8 @@ def test_held_rows_that_no_longer_match_show_their_status(
     order = list_ids(page)
     rows.nth(2).hover()
     expect(page.locator("#freshness")).to_have_text("live · rows held: pointer on the table")
-    done = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
-    stack.database.jobs.update_one({"jobId": names[0]}, {"$set": done})
+    success = {"status": "succeeded", "finishedAt": datetime.now(UTC)}
+    stack.database.jobs.update_one({"jobId": names[0]}, {"$set": success})
     stack.database.jobs.delete_one({"jobId": names[1]})
     row = {name: page.locator(f'[id="job-{name}"]') for name in names}
     expect(row[names[0]].locator(".status")).to_have_text("succeeded")
@@ -1196,13 +1196,13 @@ def test_search_box_opens_an_order_a_type_and_a_page(
     visit: Visits, stack: Stack, job_type: str
 ) -> None:
     """Catches a page on which a viewer cannot search for an order number with the keyboard."""
-    number = str(uuid.uuid4().int)[:9]
-    job_id = stack.queue.enqueue(job_type, {"orderId": int(number)})
+    order_id = str(uuid.uuid4().int)[:9]
+    job_id = stack.queue.enqueue(job_type, {"orderId": int(order_id)})
     stack.queue.enqueue(job_type)
     page = visit(f"{stack.url}/dashboard/schedule")
     keys, box = page.keyboard, page.get_by_role("combobox", name="Search")
     keys.press("/")
-    keys.type(number)
+    keys.type(order_id)
     keys.press("Enter")
     expect(page).to_have_url(f"{stack.url}/dashboard/jobs/{job_id}")
     await_scripts(page)

@@ -67,13 +67,13 @@ def test_image_has_a_numeric_user_a_health_check_and_labels(stack: Stack) -> Non
 
 
 def test_image_has_consistent_packages_the_extras_and_the_assets(stack: Stack) -> None:
-    run = "run", "--rm", stack.image
-    assert "No broken requirements" in docker(*run, "pip", "check").stdout
+    run_image = "run", "--rm", stack.image
+    assert "No broken requirements" in docker(*run_image, "pip", "check").stdout
     code = (
         "import pathlib, opentelemetry.sdk, jobmon.dashboard as pages;"
         "print((pathlib.Path(pages.__file__).parent / 'static/vendor/htmx.min.js').exists())"
     )
-    assert docker(*run, "python", "-c", code).stdout.strip() == "True"
+    assert docker(*run_image, "python", "-c", code).stdout.strip() == "True"
 
 
 def test_container_without_settings_ends_with_the_reason(stack: Stack) -> None:
@@ -98,7 +98,9 @@ def test_stack_starts_with_users_indexes_and_changing_counts(running: Stack, tok
     assert len(re.findall(r"user .*: may read", log)) == 2
     assert len(re.findall(r"index .*: created", log)) >= 10
     for service in ("mongo", "web", "collector"):
-        eventually(lambda s=service: running.inspect(s, "{{.State.Health.Status}}") == "healthy")
+        eventually(
+            lambda name=service: running.inspect(name, "{{.State.Health.Status}}") == "healthy"
+        )
     before = running.await_stats(token)["totalJobs"]
     eventually(lambda: running.await_stats(token)["totalJobs"] > before)
     assert "Problems: 0" in running.execute("collector", "jobmon", "check")

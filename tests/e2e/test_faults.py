@@ -210,8 +210,8 @@ def test_database_fault_gives_expected_errors_and_jobmon_recovers(
         system.await_recovery()
     finally:
         end_fault()
-    answers, _, wrong = system.viewers.take_results()
-    assert wrong == []
+    answers, _, wrong_answers = system.viewers.take_results()
+    assert wrong_answers == []
     assert not [code for code in answers if "broken" in code], "a request without an answer"
     system.check_all_threads_answer(2, 8)
 
@@ -224,8 +224,8 @@ def test_killed_processes_break_only_their_own_requests(system: SystemUnderLoad)
         system.writers.replace_worker(index)
         system.pause(1)
     system.await_recovery()
-    answers, _, wrong = system.viewers.take_results()
-    assert wrong == []
+    answers, _, wrong_answers = system.viewers.take_results()
+    assert wrong_answers == []
     # Each of the two killed workers had at most one request of each of the three clients.
     assert sum(count for code, count in answers.items() if "broken" in code) <= 2 * 3
     system.check_all_threads_answer(2, 8)
@@ -352,7 +352,9 @@ def test_worker_that_cannot_write_its_counters_still_serves(
         assert {answer.status for answer in answers} == {200}
         assert web.workers() == {new_worker}
         sample = 'jobmon_http_requests_total{method="GET",route="/jobs",status="200"} 1.0'
-        assert all(sample in a.body.decode() for a in answers if a.path == "/metrics")
+        assert all(
+            sample in answer.body.decode() for answer in answers if answer.path == "/metrics"
+        )
         assert web.stop().count("this worker's requests are not counted") == 1
 
 

@@ -211,57 +211,59 @@ class ShortVisit:
 
 
 @pytest.fixture
-def short_visit(visit: Visits, night: Night) -> ShortVisit:
+def overview_visit(visit: Visits, night: Night) -> ShortVisit:
     return ShortVisit(visit(f"{night.url}/dashboard"))
 
 
-def test_overview_shows_what_fails_why_and_since_when(short_visit: ShortVisit) -> None:
-    worst = short_visit.main.locator("section", has_text="Top errors").locator("tbody tr").first
-    short_visit.expect_texts("E_SMTP", "refused the message", "new since", "30", where=worst)
-    short_visit.click(worst.locator("a.row-link"))
-    short_visit.expect_texts("send (app/src/e_smtp.js)", "mailbox of user")
+def test_overview_shows_what_fails_why_and_since_when(overview_visit: ShortVisit) -> None:
+    worst = overview_visit.main.locator("section", has_text="Top errors").locator("tbody tr").first
+    overview_visit.expect_texts("E_SMTP", "refused the message", "new since", "30", where=worst)
+    overview_visit.click(worst.locator("a.row-link"))
+    overview_visit.expect_texts("send (app/src/e_smtp.js)", "mailbox of user")
 
 
-def test_overview_shows_each_cause_of_the_dead_jobs(short_visit: ShortVisit) -> None:
-    causes = short_visit.main.locator("section", has_text="Top errors").locator("tbody tr")
+def test_overview_shows_each_cause_of_the_dead_jobs(overview_visit: ShortVisit) -> None:
+    causes = overview_visit.main.locator("section", has_text="Top errors").locator("tbody tr")
     expect(causes).to_have_count(2)
-    short_visit.click(short_visit.main.get_by_role("link", name="All errors"))
-    short_visit.expect_texts("E_SMTP", "ETIMEDOUT")
+    overview_visit.click(overview_visit.main.get_by_role("link", name="All errors"))
+    overview_visit.expect_texts("E_SMTP", "ETIMEDOUT")
 
 
 def test_workers_page_shows_that_a_worker_runs_and_its_job(
-    short_visit: ShortVisit, night: Night
+    overview_visit: ShortVisit, night: Night
 ) -> None:
-    short_visit.click(short_visit.page.get_by_role("link", name="Workers"))
-    row = short_visit.main.locator("tr", has_text="worker-3")
-    short_visit.expect_texts("running", "pay", night.jobs.running[:8], where=row)
+    overview_visit.click(overview_visit.page.get_by_role("link", name="Workers"))
+    row = overview_visit.main.locator("tr", has_text="worker-3")
+    overview_visit.expect_texts("running", "pay", night.jobs.running[:8], where=row)
 
 
-def test_job_page_explains_why_the_job_has_not_run(short_visit: ShortVisit, night: Night) -> None:
-    short_visit.click(short_visit.main.get_by_role("link", name="401"))
-    short_visit.click(short_visit.main.locator("a.row-link").first)
-    short_visit.expect_texts("400 due jobs of its type are ahead of it")
-    assert night.jobs.waiting in short_visit.page.url
+def test_job_page_explains_why_the_job_has_not_run(
+    overview_visit: ShortVisit, night: Night
+) -> None:
+    overview_visit.click(overview_visit.main.get_by_role("link", name="401"))
+    overview_visit.click(overview_visit.main.locator("a.row-link").first)
+    overview_visit.expect_texts("400 due jobs of its type are ahead of it")
+    assert night.jobs.waiting in overview_visit.page.url
 
 
-def test_overview_shows_the_release_before_the_errors(short_visit: ShortVisit) -> None:
-    short_visit.expect_texts("v2.31")
+def test_overview_shows_the_release_before_the_errors(overview_visit: ShortVisit) -> None:
+    overview_visit.expect_texts("v2.31")
 
 
-def test_schedule_shows_what_is_due_in_the_next_hour(short_visit: ShortVisit) -> None:
-    short_visit.click(short_visit.main.get_by_role("link", name="7 scheduled"))
-    short_visit.expect_texts("Next hour", "digest 7")
+def test_schedule_shows_what_is_due_in_the_next_hour(overview_visit: ShortVisit) -> None:
+    overview_visit.click(overview_visit.main.get_by_role("link", name="7 scheduled"))
+    overview_visit.expect_texts("Next hour", "digest 7")
 
 
-def test_type_page_shows_the_slowest_attempts(short_visit: ShortVisit, night: Night) -> None:
-    row = short_visit.main.get_by_role("rowheader", name="mail", exact=True)
-    short_visit.click(row.get_by_role("link"))
-    slowest = short_visit.main.locator("section", has_text="Slowest attempts")
-    short_visit.expect_texts("41 s", night.jobs.slow[:8], where=slowest)
+def test_type_page_shows_the_slowest_attempts(overview_visit: ShortVisit, night: Night) -> None:
+    row = overview_visit.main.get_by_role("rowheader", name="mail", exact=True)
+    overview_visit.click(row.get_by_role("link"))
+    slowest = overview_visit.main.locator("section", has_text="Slowest attempts")
+    overview_visit.expect_texts("41 s", night.jobs.slow[:8], where=slowest)
 
 
-def test_overview_shows_that_the_backlog_does_not_clear(short_visit: ShortVisit) -> None:
-    short_visit.expect_texts("does not clear at this rate")
+def test_overview_shows_that_the_backlog_does_not_clear(overview_visit: ShortVisit) -> None:
+    overview_visit.expect_texts("does not clear at this rate")
 
 
 def fill_filter(page: Page, label: str, text: str) -> None:
@@ -327,10 +329,10 @@ def drag(page: Page, start: float, end: float) -> None:
 
 
 def test_dragged_window_is_kept_on_other_pages_and_for_a_colleague(
-    short_visit: ShortVisit, visit: Visits, night: Night
+    overview_visit: ShortVisit, visit: Visits, night: Night
 ) -> None:
     """Catches a drag that sets no window, and a URL that shows a colleague another window."""
-    page = short_visit.page
+    page = overview_visit.page
     chart = page.get_by_role("img", name="Throughput")
     expect(chart).to_be_visible()
     drag(page, 0.6, 0.75)
@@ -356,9 +358,9 @@ def test_dragged_window_is_kept_on_other_pages_and_for_a_colleague(
 
 
 def test_window_is_typed_in_the_time_zone_of_the_viewer(
-    short_visit: ShortVisit, night: Night
+    overview_visit: ShortVisit, night: Night
 ) -> None:
-    page = short_visit.page
+    page = overview_visit.page
     start = floor(night.jobs.errors_since - 8 * MINUTE, MINUTE)
     page.get_by_text("Other times").click()
     local = start.astimezone(ZoneInfo("Europe/Berlin"))
@@ -372,16 +374,16 @@ def test_window_is_typed_in_the_time_zone_of_the_viewer(
     expect(page.get_by_label("From", exact=True)).to_have_value(f"{local:%Y-%m-%dT%H:%M}")
 
 
-def test_click_on_a_chart_shows_the_jobs_that_finished_then(short_visit: ShortVisit) -> None:
-    overlay = short_visit.page.locator(".u-over").first
+def test_click_on_a_chart_shows_the_jobs_that_finished_then(overview_visit: ShortVisit) -> None:
+    overlay = overview_visit.page.locator(".u-over").first
     expect(overlay).to_be_visible()
     box = overlay.bounding_box()
     assert box
-    short_visit.clicks += 1
+    overview_visit.clicks += 1
     overlay.click(position={"x": box["width"] * 0.7, "y": box["height"] - 2})
-    short_visit.page.wait_for_url(re.compile("finished_from"))
-    query = parse_qs(urlsplit(short_visit.page.url).query)
+    overview_visit.page.wait_for_url(re.compile("finished_from"))
+    query = parse_qs(urlsplit(overview_visit.page.url).query)
     assert query["status"] == ["succeeded"]
     bounds = [datetime.fromisoformat(query[f"finished_{name}"][0]) for name in ("from", "to")]
     assert bounds[1] - bounds[0] == MINUTE
-    expect(short_visit.page.locator("#job-count")).to_have_text("6 jobs")
+    expect(overview_visit.page.locator("#job-count")).to_have_text("6 jobs")
