@@ -79,7 +79,7 @@ SECRET = "a shared secret that is long enough for every one of the HMAC algorith
 # run sets the date for the parallel ones, so that all have the same date even at midnight.
 DATE = os.environ.setdefault("TESTS_DATE", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")
 NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
-# Write .pyc files: so the processes that tests start do not compile the same modules again.
+# Write .pyc files, so that the processes that tests start do not compile the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # When jsonschema is imported, it compiles 38 grammars for formats that no schema here has. That
@@ -109,7 +109,7 @@ _builders: dict[Any, Any] = {}
 
 
 def _compile_builder_once(rule: Rule, append_unknown: bool = True) -> Any:
-    """Compile the URL builder of a route once a process: it takes half of `create_app`."""
+    """Compile a URL builder only once in this process: compiling takes half of `create_app`."""
     assert not rule.defaults
     key = rule.rule, tuple(rule._trace), append_unknown
     if key not in _builders:

@@ -92,7 +92,7 @@ def test_mongo_container_has_only_the_capabilities_that_its_entrypoint_needs() -
 
 
 def test_mongo_health_check_uses_the_network_name() -> None:
-    """Catches a check that the image's temporary server answers, which is only on 127.0.0.1."""
+    """Catches a health check that the image's temporary server on 127.0.0.1 answers."""
     check = COMPOSE["services"]["mongo"]["healthcheck"]
     command = check["test"]
     assert command[command.index("--host") + 1] == "mongo"

@@ -1,4 +1,4 @@
-"""The README and docs/: their commands work, and what they name or link exists.
+"""The README and docs/: their commands work, and the things that they name and link exist.
 
 Catches a command that fails when a reader pastes it, and a page about something that was removed.
 A command that cannot run here (containers, half an hour of benchmarks) is only checked: the compose
@@ -57,13 +57,13 @@ OTHER_SETTINGS |= {"COLLECTOR_PASSWORD", "ACTOR_PASSWORD", "WORKLOAD_MONGO_URI",
 OTHER_SETTINGS |= {"IMAGE", "TOKEN", "URL"}
 OTHER_SETTINGS |= {name.removeprefix("JOBMON_") for name in RENAMED}
 
-ASSIGNMENTS = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # variables that only one command gets
+ASSIGNMENTS = re.compile(r"^((?:[A-Z_]+=\S*\s*)*)")  # `NAME=value` before a command
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 class PageCommand(NamedTuple):
-    """A command that a page has."""
+    """A command of a page."""
 
     text: str
     location: str  # `page:line`

@@ -28,7 +28,7 @@ ALERTS = {
     for rule in group["rules"]
 }
 
-Series = dict[str, str]  # a name with labels -> values in the form of promtool, one a minute
+Series = dict[str, str]  # a name with labels -> values in the form of promtool, one per minute
 Labels = dict[str, str]
 # `from_two_services` fills in $instance and $queue.
 QUEUE_LABELS = 'job="jobmon",instance="$instance",queue="$queue"'

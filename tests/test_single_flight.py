@@ -22,7 +22,7 @@ def test_value_that_keep_refuses_is_computed_again() -> None:
 
 
 class CachedValue:
-    """An object of a class of its own: `object()` allows no weak reference."""
+    """A value that allows weak references, which `object()` does not."""
 
 
 class HeldComputation:
@@ -249,7 +249,7 @@ def test_fresh_flight_callers_during_a_run_share_the_next_one() -> None:
     runs.may_end.release()
     assert first[0].result(PATIENCE_S) == 1
     eventually(lambda: runs.begun == 2)
-    runs.may_end.release(5)  # enough for one run per later caller, which would be the failure
+    runs.may_end.release(5)  # also enough for one run per caller: the failure
     assert {call.result(PATIENCE_S) for call in later} <= {2, 3}  # 3: called after run 2 began
     assert later[0].result() == 2
     assert flight.get("key", runs) == runs.begun  # a new run: no value is kept

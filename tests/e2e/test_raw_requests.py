@@ -120,7 +120,7 @@ def test_requests_that_are_too_large_or_ambiguous_are_refused(
             assert status == expected_status, name
             assert text in answer, name
             assert "Traceback" not in answer, name
-        # Without the setting not even a proxy on this machine is trusted.
+        # Without the setting, jobmon trusts no proxy, even on this machine.
         for header in (
             b"X-Forwarded-Proto: https",
             b"X-Forwarded-Ssl: on",

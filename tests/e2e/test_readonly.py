@@ -219,7 +219,7 @@ def request_all_routes(api: Api) -> dict[str, int]:
     return highest
 
 
-# The profiler may record these (operation, command) of jobmon.
+# The pairs (operation, command) that the profiler may record of jobmon.
 READS = {
     ("query", "find"),
     ("getmore", "getMore"),
@@ -321,7 +321,7 @@ def read_samples(api: Api, source: str) -> list[dict[str, int]]:
 
 # Users of a web service, and whether each may read jobmon's own databases.
 READS_ROLLUP_BY_USER = {"find_only": False, "read_role": False, "reader": True, "collector": True}
-# Of the users that may read them, and of those that may not: the one with the fewest rights.
+# The user with the fewest rights among those that may read them, and among those that may not.
 LEAST_RIGHTS = {"find_only", "reader"}
 
 

@@ -100,7 +100,7 @@ def test_sigterm_lets_a_running_request_finish(
 
 
 def get_by_http_1_0(web: Web, path: str, headers: dict[str, str]) -> list[bytes]:
-    """The lines of a body in HTTP/1.0, as an old proxy requests it: it ends with the connection."""
+    """The lines of the body of an HTTP/1.0 answer, which ends when the connection closes."""
     with socket.create_connection(("127.0.0.1", web.port), timeout=PATIENCE_S) as connection:
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         connection.sendall(f"GET {path} HTTP/1.0\r\n{fields}\r\n".encode())

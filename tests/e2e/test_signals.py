@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end every process.
+"""SIGTERM and SIGINT end the commands and the web service.
 
 Catches a signal that is lost during a start, and a stop that waits for a database that does not
 answer.
@@ -27,7 +27,7 @@ from ..support.waiting import PATIENCE_S, eventually
 pytestmark = pytest.mark.long
 
 WITHIN_S = 60  # the limit for a stop: long, because the machine may be busy
-HANGS_S = 120  # how long a stop would take that waits for the database or for a worker
+HANGS_S = 120  # a stop that waits for the database or for a worker takes this time
 
 Start = Callable[..., subprocess.Popen[bytes]]
 

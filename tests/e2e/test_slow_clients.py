@@ -110,8 +110,7 @@ SLOW_CLIENTS = {
 
 
 def test_clients_that_send_slowly_delay_no_other_client_and_get_408(impatient_web: Web) -> None:
-    """Catches a thread or an event loop that waits for a client, and a late request that gets
-    another answer than the error 408."""
+    """Catches a thread or an event loop that waits for a client, and a late request without 408."""
     # All kinds at the same time, each with more clients than the worker has threads.
     with ExitStack() as connections:
         head_client, body_client, idle_client = (
@@ -251,8 +250,7 @@ def test_unread_files_hold_no_thread_and_a_reader_gets_all(patient_web: Web) -> 
 
 
 def test_unfinished_requests_have_a_limit_in_bytes(patient_web: Web) -> None:
-    """Catches memory that clients fill with unfinished requests, and a limit that closes one small
-    request for each new large request, so that the memory still grows."""
+    """Catches memory that grows with unfinished requests, even if each closes a smaller one."""
     padding = b"".join(b"X-Pad-%d: %s\r\n" % (number, b"x" * 7_900) for number in range(3))
     body = b"token=" + b"x" * 60_000
     request = FORM + b"Connection: close\r\n" + padding

@@ -32,7 +32,7 @@ def read_job(database: Db, job_id: str = "job") -> dict[str, Any]:
 
 
 def fail_without_retry(queue: JobQueue, times: int = 1) -> None:
-    """Lease a job and report a failure without a retry, so many times."""
+    """Lease a job and report a failure without a retry, `times` times."""
     for _ in range(times):
         lease = queue.lease("w1")
         assert lease is not None
