@@ -201,7 +201,7 @@ def _check_no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _remove_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Remove the databases of all servers, also after a failed test; their logs stay."""
+    """Remove the databases of all servers, even after a failed test; keep the servers' logs."""
     yield
     for path in tmp_path_factory.getbasetemp().rglob("*"):
         if path.suffix == ".wt" or path.name.startswith("WiredTiger"):

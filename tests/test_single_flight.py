@@ -103,12 +103,12 @@ def test_a_value_is_kept_until_its_ttl_is_over(monkeypatch: pytest.MonkeyPatch) 
     assert flight.get() == 1
 
 
-def test_an_unknown_value_is_kept_like_any_other() -> None:
-    """Catches one query for each caller where nothing is found, such as without a collector."""
+def test_none_is_kept_like_any_other_value() -> None:
+    """Catches one query per caller if the result is None, such as without a collector."""
     calls: list[None] = []
-    shared = SingleFlight[None](lambda: calls.append(None), 60_000)
+    flight = SingleFlight[None](lambda: calls.append(None), 60_000)
     for _ in range(3):
-        shared.get()
+        flight.get()
     assert len(calls) == 1
 
 
