@@ -20,7 +20,6 @@ import pytest
 import yaml
 from pymongo.database import Database
 
-from jobmon import __version__
 from jobmon.demo.mongod import Mongod, free_port
 from jobmon.serving.gunicorn_config import graceful_timeout
 
@@ -136,11 +135,6 @@ def get_object(objects: Objects, kind: str, component: str = "web") -> Object:
 def test_chart_passes_helm_lint() -> None:
     process = run_helm("lint", "--strict", str(CHART))
     assert process.returncode == 0, process.stdout + process.stderr
-
-
-def test_chart_has_the_version_of_jobmon() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert chart["version"] == chart["appVersion"] == __version__
 
 
 @pytest.mark.parametrize("values", [{}, ALL_OPTIONS], ids=["default", "all options"])

@@ -88,9 +88,7 @@ CASES = {
         {},
     ),
     "JobmonDeadLetters": AlertCase(
-        {DEAD_LETTERED: "0x50 0+1x40"},
-        {DEAD_LETTERED: "3x90"},
-        {"type": "mail"},
+        {DEAD_LETTERED: "0x50 0+1x40"}, {DEAD_LETTERED: "3x90"}, {"type": "mail"}
     ),
     "JobmonNewErrors": AlertCase({NEW_ERRORS: "0x50 2x40"}, {NEW_ERRORS: "0x59 1x30"}, {}),
     "JobmonFailureRate": AlertCase(
@@ -113,9 +111,7 @@ CASES = {
         {"type": "mail"},
     ),
     "JobmonCollectorAbsent": AlertCase(
-        {COLLECTOR_UP: "0x90", DATABASE_UP: "1x90"},
-        {COLLECTOR_UP: "0x90", DATABASE_UP: "0x90"},
-        {},
+        {COLLECTOR_UP: "0x90", DATABASE_UP: "1x90"}, {COLLECTOR_UP: "0x90", DATABASE_UP: "0x90"}, {}
     ),
     "JobmonCollectorLagging": AlertCase(
         {COUNTERS_AGE: "90x90", COLLECTOR_UP: "1x90"},

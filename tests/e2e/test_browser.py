@@ -18,15 +18,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from flask import render_template
-from playwright.sync_api import (
-    Locator,
-    Page,
-    Request,
-    Response,
-    Route,
-    ViewportSize,
-    expect,
-)
+from playwright.sync_api import Locator, Page, Request, Response, Route, ViewportSize, expect
 from pymongo import MongoClient
 from pymongo.database import Database
 
@@ -1381,16 +1373,7 @@ def fill_pages(stack: Stack, job_type: str) -> dict[str, str]:
 
 
 # Every run of the tests checks these pages; only `make test-long` checks the others.
-MAIN_PAGES = (
-    "overview",
-    "errors",
-    "error",
-    "jobs",
-    "schedule",
-    "wrong filter",
-    "job",
-    "sign in",
-)
+MAIN_PAGES = ("overview", "errors", "error", "jobs", "schedule", "wrong filter", "job", "sign in")
 
 
 def open_all_details(page: Page) -> None:

@@ -177,12 +177,7 @@ def test_a_request_in_pieces_gets_the_same_status(patient_web: Web) -> None:
 
 def test_pipelined_requests_are_answered_in_order(patient_web: Web) -> None:
     body = b"Content-Length: 7\r\n\r\ntoken=x"
-    pipelined = (
-        HEALTH + b"\r\n",
-        FORM + body,
-        b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n",
-        CLOSING,
-    )
+    pipelined = (HEALTH + b"\r\n", FORM + body, b"GET /jobs HTTP/1.1\r\nHost: a\r\n\r\n", CLOSING)
     with connect(patient_web, b"".join(pipelined)) as client:
         assert read_statuses(read_all(client)) == [200, 303, 401, 200]
     with connect(patient_web, b"".join(pipelined)[:-10]) as client:
@@ -291,8 +286,7 @@ def test_unread_answers_have_a_limit_in_bytes(patient_web: Web) -> None:
             connections.enter_context(connect_non_reader(patient_web, request)) for _ in range(80)
         ]
         kept_counts = range(
-            limits.MAX_UNSENT_BYTES // size,
-            limits.MAX_UNSENT_BYTES // (size - kernel_bytes) + 1,
+            limits.MAX_UNSENT_BYTES // size, limits.MAX_UNSENT_BYTES // (size - kernel_bytes) + 1
         )
         eventually(lambda: len(list(descriptors.iterdir())) - count_before in kept_counts)
         assert len(read_all(clients[-1])) > size
@@ -308,12 +302,7 @@ def test_clients_that_disconnect_early_leave_no_connection_open(patient_web: Web
     descriptors = Path(f"/proc/{worker_pid}/fd")
     eventually(lambda: patient_web.get("/healthz", "") == 200)
     count_before = len(list(descriptors.iterdir()))
-    for request in (
-        b"",
-        HEALTH,
-        b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        CLOSING,
-    ):
+    for request in (b"", HEALTH, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", CLOSING):
         for _ in range(40):
             client = connect_non_reader(patient_web, request)
             if path in request:
@@ -368,10 +357,7 @@ def test_unfinished_tls_handshake_delays_no_other_client(mongod: Mongod, tmp_pat
                 for _ in range(MANY_CLIENTS):
                     connections.enter_context(connect(web, opening))
             assert answers()
-            assert read_statuses(send_request(HEALTH + b"\r\n" + CLOSING, step=11)) == [
-                200,
-                200,
-            ]
+            assert read_statuses(send_request(HEALTH + b"\r\n" + CLOSING, step=11)) == [200, 200]
             large = b"GET /dashboard/static/vendor/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n"
             assert len(send_request(large + b"Connection: close\r\n\r\n")) > 1_000_000
     finally:

@@ -61,9 +61,7 @@ def test_printed_commands_work_and_statistics_change(demo: Demo) -> None:
         assert b"email.send" in page.read()
 
 
-def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(
-    demo: Demo,
-) -> None:
+def test_ctrl_c_ends_every_process_and_the_next_run_keeps_the_data(demo: Demo) -> None:
     eventually(demo.is_ready)
     token = re.search(r"Bearer (\S+)'", demo.curl_lines()[0]).group(1)
     eventually(lambda: run_curl(demo.curl_lines()[0])["totalJobs"] >= 250)  # the first burst

@@ -256,11 +256,7 @@ def test_failures_are_retried_with_growing_delays_until_the_dead_letter_queue(
         job = read_job(database, job_id)
         assert job["status"] == "failed"
         assert job["nextRunAt"] == clock.now + timedelta(milliseconds=delay_ms)
-        assert job["lastError"] == {
-            "code": f"E{number}",
-            "message": "broken",
-            "stack": "at line 1",
-        }
+        assert job["lastError"] == {"code": f"E{number}", "message": "broken", "stack": "at line 1"}
         assert job["finishedAt"] is None
         clock.advance(milliseconds=delay_ms - 1)
         assert queue.lease("w1") is None
@@ -285,8 +281,7 @@ def test_a_failure_without_retry_goes_to_the_dead_letter_queue_at_once(
 
 
 @pytest.mark.parametrize(
-    ("attempt_number", "min_ms", "max_ms"),
-    [(1, 500, 1_000), (2, 1_000, 2_000), (5, 8_000, 16_000)],
+    ("attempt_number", "min_ms", "max_ms"), [(1, 500, 1_000), (2, 1_000, 2_000), (5, 8_000, 16_000)]
 )
 def test_the_delay_doubles_and_jitter_reduces_it_to_at_least_half(
     attempt_number: int, min_ms: int, max_ms: int

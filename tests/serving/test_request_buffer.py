@@ -76,14 +76,7 @@ def test_bytes_after_a_request_belong_to_the_next_one() -> None:
         (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Exception),
         (HEAD + b"Content-Length: -1\r\n\r\n", Exception),
     ],
-    ids=[
-        "long line",
-        "long head",
-        "no carriage return",
-        "no carriage return in a header",
-        "two lengths",
-        "negative length",
-    ],
+    ids=["long line", "long head", "no CR", "no CR in a header", "two lengths", "negative length"],
 )
 def test_receive_does_not_wait_for_the_end_of_a_refused_request(
     sent: bytes, error_type: type[Exception]
