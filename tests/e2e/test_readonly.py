@@ -77,8 +77,8 @@ class SecureServer:
         query = "&".join(f"{name}={value}" for name, value in options.items() if value)
         return f"mongodb://{user}{self.mongod.address}/{WATCHED}?replicaSet=rs0&{query}"
 
-    def connect_as_root(self, **more: Any) -> MongoClient[dict[str, Any]]:
-        return MongoClient(self.build_uri("root"), tz_aware=True, **more)
+    def connect_as_root(self, **options: Any) -> MongoClient[dict[str, Any]]:
+        return MongoClient(self.build_uri("root"), tz_aware=True, **options)
 
 
 @pytest.fixture(scope="module")
