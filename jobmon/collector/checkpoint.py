@@ -46,6 +46,8 @@ class Checkpoints:
         self._parts = own[CHECKPOINTS]
         self._keep_alive = keep_alive
         self._saving: Future[None] | None = None
+        # The stored checkpoint; None while it lacks changes, so that its position must stay.
+        self._version: str | None = None
         self.took_s = 0.0  # how long the last write took
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -71,6 +73,7 @@ class Checkpoints:
 
     def _write(self, checkpoint: Checkpoint, keep_alive: Callable[[], object]) -> None:
         started, version = time.monotonic(), uuid.uuid4().hex
+        self._version = None
         self._parts.create_index(self._own.index("version", "number"))
         count = 0
         parts = chain(
@@ -81,18 +84,24 @@ class Checkpoints:
             fields = {"version": version, "number": number, **part}
             document = self._own.new(f"{version}:{number}", fields)
             if not self._own.write(CHECKPOINTS, partial(self._parts.insert_one, document)):
+                self._parts.delete_many({**self._own.scope, "version": version})
                 return
             count += 1
             keep_alive()
         head = {"version": version, "parts": count, "token": checkpoint.token}
         self._own.write_state(CHECKPOINT, head | {"seenUntil": checkpoint.seen_until})
+        self._version = version
         self._parts.delete_many({**self._own.scope, "version": {"$ne": version}})
         self.took_s = time.monotonic() - started
 
     def move(self, token: Document | None, seen_until: datetime | None) -> None:
-        """Replace only the position. While no job changes, the old token would become too old."""
+        """Replace only the position. While no job changes, the old token would become too old.
+
+        Without effect if the latest checkpoint could not be stored.
+        """
+        stored = {"_id": self._own.id(CHECKPOINT), "version": self._version}
         moved = {"token": token, "seenUntil": seen_until}
-        self._own[STATE].update_one({"_id": self._own.id(CHECKPOINT)}, {"$set": moved})
+        self._own[STATE].update_one(stored, {"$set": moved})
 
     def load(self) -> Checkpoint | None:
         """The stored checkpoint; None if there is none. Raises IncompleteCheckpointError."""
@@ -107,6 +116,7 @@ class Checkpoints:
             self._keep_alive()
         if len(parts) != count:
             raise IncompleteCheckpointError
+        self._version = version
         segments, jobs = zip(*parts, strict=True)
         return Checkpoint(list(chain(*segments)), token, list(chain(*jobs)), seen_until)
 

@@ -81,6 +81,25 @@ def test_is_saving_raises_the_error_of_the_writing_thread(
     assert checkpoints.load() == CHECKPOINT
 
 
+def test_a_checkpoint_that_cannot_be_stored_leaves_the_last_one_and_its_position(
+    rollups: OwnDatabase,
+) -> None:
+    """Catches old counts with a new position: the changes between them would never be counted."""
+    checkpoints = Checkpoints(rollups)
+    checkpoints.save(CHECKPOINT)
+    jobs = [{"_id": number, "text": "x" * 2**17} for number in range(200)]  # a part of 25 MB
+    checkpoints.save(Checkpoint(CHECKPOINT.segments, {"_data": "83"}, jobs))
+    checkpoints.move({"_data": "84"}, None)
+    assert Checkpoints(rollups).load() == CHECKPOINT
+    versions = rollups[CHECKPOINTS].distinct("version")
+    assert len(versions) == 1
+    later = Checkpoint(CHECKPOINT.segments, {"_data": "85"})
+    checkpoints.save(later)
+    assert Checkpoints(rollups).load() == later
+    checkpoints.move({"_data": "86"}, None)
+    assert Checkpoints(rollups).load() == Checkpoint(later.segments, {"_data": "86"})
+
+
 def test_counts_of_many_segments_share_their_keys() -> None:
     """Catches a separate key for each of millions of counts: keys take 75 % of memory."""
     counts = CountsByName(FieldMapping(paths={}))
