@@ -13,6 +13,10 @@ from jobmon.web.queues import WatchedQueue
 
 MAX_SEARCHED = 500  # jobs whose error is compared with the group
 NEWEST_ONLY = f"only the newest {MAX_SEARCHED:,} failed jobs that match are searched for the group"
+NEWEST_WITHOUT_CODE = (
+    f"errors without the group's lastError.code are searched only in the newest {MAX_SEARCHED:,} "
+    "failed jobs that match"
+)
 # The result is cached, because comparing an error takes 0.1 ms.
 CACHE_TTL_S = 5
 MAX_CACHED = 50  # results
@@ -43,33 +47,41 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
     if group is None:
         message = "There is no such group of errors, or it was seen too long ago."
         raise RefusedFilterError("error_group", message)
-    ids: tuple[Any, ...] = ()
-    jobs: list[Document] = []
-    order = ""
-    for candidates in _list_candidates(queue, job_filter, group.code):
+    ids: list[Any] = []
+    order = reason = ""
+    for candidates, limit in _list_searches(queue, job_filter, group.code):
         jobs = queue.failed_jobs.page(candidates, per_page=MAX_SEARCHED + 1).jobs
-        searched = jobs[:MAX_SEARCHED]
-        groups = find_error_groups(queue, [job.get("lastError") for job in searched])
-        ids = tuple(
-            job["_id"] for job, found in zip(searched, groups, strict=True) if found == group_id
-        )
-        order = candidates.order_field
-        if ids:
-            break
-    return GroupJobs(ids, NEWEST_ONLY if len(jobs) > MAX_SEARCHED else "", order)
+        found = _select(queue, jobs[:MAX_SEARCHED], group_id)
+        if new := [job_id for job_id in found if job_id not in ids]:
+            order = "" if ids else candidates.order_field  # the order of two searches is unknown
+            ids += new
+        if len(jobs) > MAX_SEARCHED:
+            reason = reason or limit
+    return GroupJobs(tuple(ids), reason, order)
 
 
-def _list_candidates(
+def _select(queue: WatchedQueue, jobs: list[Document], group_id: str) -> list[Any]:
+    """The `_id`s of those of the jobs whose error belongs to the group."""
+    groups = find_error_groups(queue, [job.get("lastError") for job in jobs])
+    return [job["_id"] for job, found in zip(jobs, groups, strict=True) if found == group_id]
+
+
+def _list_searches(
     queue: WatchedQueue, job_filter: JobFilter, code: str | None
-) -> Iterator[JobFilter]:
-    """The filters for jobs that may have such an error: by its code, then by status.
+) -> Iterator[tuple[JobFilter, str]]:
+    """The filters for jobs that may have such an error, and the reason if more jobs match.
 
-    The second is needed for errors without a code: the code of their group is from the message.
+    The first is by the error's code. The second, by status, is needed for errors without a code:
+    the code of their group is from the message.
     """
     other_filters = replace(job_filter, error_group=None, order_by=None)
+    limit = NEWEST_ONLY
     has_codes = queue.known_fields.can_query("lastError.code")
     if code is not None and has_codes and other_filters.error_code in (None, code):
-        yield replace(other_filters, error_code=code)
+        yield replace(other_filters, error_code=code), limit
+        if other_filters.error_code == code:
+            return
+        limit = NEWEST_WITHOUT_CODE
     requested = other_filters.statuses or _FAILED
     if statuses := tuple(status for status in _FAILED if status in requested):
-        yield replace(other_filters, statuses=statuses)
+        yield replace(other_filters, statuses=statuses), limit

@@ -87,6 +87,34 @@ def test_error_without_its_own_group_belongs_to_the_group_of_its_code(
     assert read_ids(api.get_as_admin(QUEUE, error_group=kind.id)) == make_ids(21, 17, 13, 9, 5, 1)
 
 
+def test_errors_with_and_without_a_code_are_jobs_of_one_group(
+    api: Api, history: ErrorHistory, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codeless, coded = ERRORS[2], {**ERRORS[2], "code": "TypeError", "message": "x is undefined"}
+    group = history.add(codeless, at=NOW)
+    assert history.add(coded, at=NOW) == group
+    watched.jobs.update_many({"jobId": {"$in": make_ids(2, 18)}}, {"$set": {"lastError": coded}})
+    answer = api.get_as_admin(QUEUE, error_group=group)
+    assert read_ids(answer) == make_ids(22, 18, 14, 10, 6, 2)
+    assert (answer.json["meta"]["total_is_exact"], answer.json["meta"]["reasons"]) == (True, {})
+    assert read_ids(api.get_as_admin(QUEUE, error_group=group, per_page=2)) == make_ids(22, 18)
+    by_code = api.get_as_admin(QUEUE, error_group=group, error_code="TypeError")
+    assert read_ids(by_code) == make_ids(18, 2)
+
+
+def test_list_has_the_reason_why_errors_without_a_code_may_be_missing(
+    api: Api, history: ErrorHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_jobs, "MAX_SEARCHED", 6)
+    group = history.add(ERRORS[0], at=NOW)
+    meta = api.get_as_admin(QUEUE, error_group=group, type="mail").json["meta"]
+    assert meta["total_is_exact"] is False
+    assert meta["reasons"] == {"data": group_jobs.NEWEST_WITHOUT_CODE}
+    exact = api.get_as_admin(QUEUE, error_group=group, type="mail", error_code="E_BANK")
+    assert read_ids(exact) == make_ids(16, 8, 0)
+    assert exact.json["meta"]["total_is_exact"] is True
+
+
 def test_list_of_a_group_of_many_jobs_has_the_reason_why_some_may_be_missing(
     api: Api, history: ErrorHistory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
