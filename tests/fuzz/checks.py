@@ -195,8 +195,13 @@ class FuzzedService:
                 attempts.append(documents.insertable(documents.attempt(seed + 2), jobId=name))
         return self.fill(jobs, attempts)
 
-    def get(self, path: str, user: str = "admin", status: int = 200, **query: Any) -> TestResponse:
-        """GET with the token of `user`; the answer has to have this status, and no secret."""
+    def get(
+        self, path: str, user: str = "admin", status: int = 200, /, **query: Any
+    ) -> TestResponse:
+        """GET with the token of `user`; the answer has to have this status, and no secret.
+
+        The parameters before `/` are positional, because `query` may have the filter `status`.
+        """
         answer = self.api.get(path, token=self.tokens[user], **query)
         assert answer.status_code == status, f"{path} {query}: {answer.status} {answer.text[:500]}"
         assert PLANTED not in answer.text, f"{path} {query} shows a secret"
