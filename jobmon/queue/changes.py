@@ -88,7 +88,7 @@ def schedule_retry(
 ) -> tuple[JobStatus, Document]:
     """The new status and fields of a leased job whose attempt failed or expired."""
     number = attempt_number(job)
-    if not may_retry or number >= job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS):
+    if not may_retry or number >= attempt_limit(job):
         return JobStatus.DLQ, finish_fields(JobStatus.DLQ, now)
     since_reset = max(1, number - int(job.get("attemptsBefore") or 0))
     return JobStatus.FAILED, {
@@ -142,12 +142,18 @@ def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Docu
         "leaseExpiresAt": None,
     }
     count, before = int(job.get("attemptCount") or 0), job.get("attemptsBefore") or 0
-    limit = job.get("maxAttempts", DEFAULT_MAX_ATTEMPTS)
+    limit = attempt_limit(job)
     if reset_attempts:
         fields |= {"maxAttempts": count + max(1, limit - before), "attemptsBefore": count}
     elif count >= limit:  # maxAttempts - attemptsBefore must not change
         fields |= {"maxAttempts": count + 1, "attemptsBefore": before + count + 1 - limit}
     return fields
+
+
+def attempt_limit(job: Document) -> int:
+    """The number of attempts that a job may have; the default if it has no limit."""
+    limit = job.get("maxAttempts")
+    return DEFAULT_MAX_ATTEMPTS if limit is None else int(limit)
 
 
 def attempt_number(job: Document) -> int:

@@ -122,6 +122,18 @@ def test_a_retry_continues_or_resets_its_attempts(queue: JobQueue, database: Db)
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_job_whose_limit_is_null_has_the_default_limit(queue: JobQueue, database: Db) -> None:
+    """Catches a TypeError for a job that another program enqueued."""
+    queue.enqueue("mail", job_id="job")
+    database.jobs.update_one({}, {"$set": {"maxAttempts": None}})
+    lease = queue.lease("w1")
+    assert lease is not None
+    assert queue.report_failure(lease, "E", "no") is JobStatus.FAILED
+    database.jobs.update_one({}, {"$set": {"status": "dlq", "attemptCount": 5}})
+    queue.apply(queue.decide(JobAction.RETRY, read_job(database)))
+    assert read_job(database)["maxAttempts"] == 6
+
+
 def test_actions_that_would_change_nothing_are_refused(queue: JobQueue) -> None:
     waiting = {"status": "queued", "nextRunAt": NOW, "priority": 3}
     for action, value in (
