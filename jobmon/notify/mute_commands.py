@@ -102,7 +102,7 @@ def unmute_command(mute_id: str, reason: str, subject: str | None) -> None:
             (records, mute)
             for _, records in opened
             for mute in records.list_recent()
-            if mute.id.startswith(mute_id) and mute.is_active(now)
+            if mute_id and mute.id.startswith(mute_id) and mute.is_active(now)
         ]
         if len(found) != 1:
             how_many = "several mutes" if found else "no mute"

@@ -75,6 +75,7 @@ def test_a_mute_is_recorded_printed_and_ended(run_cli: RunCli, records: MuteReco
         r"[0-9a-f]{8}  stalled_types of mail\*: muted by ada until .* UTC: provider is away .*",
         line,
     )
+    assert run_cli("unmute", "").exit_code == 1  # an unset variable of a script ends no mute
     ended = run_cli("unmute", line[:8], "--as", "bob", "--reason", "back")
     assert ended.output.startswith("ended: stalled_types of mail*: muted by ada")
     assert run_cli("mutes").output == "No notice is muted or acknowledged.\n"
