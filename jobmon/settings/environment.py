@@ -51,16 +51,16 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 _positive = validate.Range(min=1)
-_database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}$', error="Not a database name.")
+_database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}\Z', error="Not a database name.")
 _environment = validate.Regexp(
-    r"[^\x00-\x1f\x7f]{0,40}$", error="Not a text of up to 40 characters."
+    r"[^\x00-\x1f\x7f]{0,40}\Z", error="Not a text of up to 40 characters."
 )
 _claim_path = validate.Regexp(
-    r"[^.\s]+(\.[^.\s]+)*$", error="Not a claim or a path of claims, such as realm_access.roles."
+    r"[^.\s]+(\.[^.\s]+)*\Z", error="Not a claim or a path of claims, such as realm_access.roles."
 )
 _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 _public_url = validate.And(
-    _http_url, validate.Regexp(r"[^?#@]*$", error="Without a user, a query and a fragment.")
+    _http_url, validate.Regexp(r"[^?#@]*\Z", error="Without a user, a query and a fragment.")
 )
 
 

@@ -25,7 +25,7 @@ MAPPING_SETTINGS: tuple[str, ...] = (
     "search_fields",
 )
 
-check_collection = validate.Regexp(r"^[^$\0]{1,200}$", error="Not a collection name.")
+check_collection = validate.Regexp(r"^[^$\0]{1,200}\Z", error="Not a collection name.")
 
 
 def read_mapping(env: Env) -> dict[str, Any]:

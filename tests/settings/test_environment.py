@@ -140,6 +140,7 @@ def test_variables_set_the_settings_with_their_names(read_env: Any) -> None:
         ("ROLE_CLAIM", ""),
         ("ROLE_CLAIM", "a..b"),
         ("SUBJECT_CLAIM", ".sub"),
+        *((name, "hidden\n") for name in ("ROLE_CLAIM", "SUBJECT_CLAIM", "ENVIRONMENT")),
         ("JWT_ALGORITHM", "RS256"),
         ("ROLE_PERMISSIONS", "ops=EVERYTHING"),
         ("ROLE_PERMISSIONS", "ops"),
