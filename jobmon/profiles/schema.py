@@ -113,7 +113,7 @@ def _check(value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[
     if "enum" in schema and value not in schema["enum"]:
         allowed = ", ".join(schema["enum"])
         raise ProfileMistakeError(path, f"{value!r} is not one of {allowed}")
-    if "pattern" in schema and not re.search(schema["pattern"], value):
+    if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
         raise ProfileMistakeError(path, f"{value!r} is not {schema['title']}")
     if "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
         allowed = f"from {schema['minimum']} to {schema['maximum']}"

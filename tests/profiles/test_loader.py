@@ -72,6 +72,11 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
         ('type = "kind"', "type = kind", "line 10: Invalid value"),
         ('type = "kind"', 'typ = "kind"', "line 10: fields.typ: unknown; allowed are jobId, type,"),
         ('type = "kind"', "type = 3", "line 10: fields.type: must be a text or a table"),
+        (
+            'type = "kind"',
+            r'type = "kind\n"',
+            r"line 10: fields.type: 'kind\n' is not the path of a",
+        ),
         ('type = "kind"', 'type = "$kind"', "line 10: fields.type: '$kind' is not the path of a"),
         (
             '"kind"',
