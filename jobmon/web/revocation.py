@@ -85,16 +85,20 @@ class RevokedTokens:
         )
 
     def add(self, token_id: str, until: datetime | None) -> None:
-        """Refuse a token; the entry is deleted after `until` (UTC), None for never."""
-        entries = self._collection()
+        """Refuse a token; the entry is deleted after `until` (UTC), None for never.
+
+        Of an earlier entry and this one, the later end counts.
+        """
+        entries, this = self._collection(), {"_id": token_id}
         entries.create_index("expiresAt", expireAfterSeconds=0)
         self.create()
-        change: Document = {"$set": {"format": FORMAT}}
-        if until is not None:
-            change["$set"]["expiresAt"] = until
+        if until is None:
+            change = {"$set": {"format": FORMAT}, "$unset": {"expiresAt": ""}}
         else:
-            change["$unset"] = {"expiresAt": ""}
-        entries.update_one({"_id": token_id}, change, upsert=True)
+            later: Document = {"expiresAt": until}
+            entries.update_one({**this, "expiresAt": {"$lt": until}}, {"$set": later})
+            change = {"$setOnInsert": {"format": FORMAT, **later}}
+        entries.update_one(this, change, upsert=True)
 
     def add_subject(self, subject: str) -> None:
         """Refuse all tokens of a subject that were issued until now."""

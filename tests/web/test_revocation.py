@@ -153,9 +153,20 @@ def test_token_with_an_expiry_that_is_also_revoked_by_its_id_is_revoked_for_ever
     revoke: Revoke, state: Database[dict[str, Any]]
 ) -> None:
     token = sign_token(CLAIMS | {"jti": "a", "exp": 4_102_444_800})
-    for arguments, stdin in ((("a",), ""), (("--token-stdin",), token), (("a",), "")):
-        assert revoke(*arguments, stdin=stdin).exit_code == 0
+    for arguments in (("--token-stdin",), ("a",), ("--token-stdin",)):
+        assert revoke(*arguments, stdin=token).exit_code == 0
     assert read_entries(state) == {"a": None}
+
+
+def test_token_that_is_revoked_twice_is_refused_until_the_later_end(
+    revoke: Revoke, state: Database[dict[str, Any]]
+) -> None:
+    ends = []
+    for exp in (4_102_444_800, 4_102_444_900, 4_102_444_700):
+        token = sign_token(CLAIMS | {"jti": "a", "exp": exp})
+        assert revoke("--token-stdin", stdin=token).exit_code == 0
+        ends.append((read_entries(state)["a"] or datetime.now(UTC)).timestamp() - 3_600)
+    assert ends == [4_102_444_800, 4_102_444_900, 4_102_444_900]
 
 
 @pytest.mark.parametrize("exp", [10**15, 253_402_300_799, 10**30])
