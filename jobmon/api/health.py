@@ -4,15 +4,13 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from pymongo.errors import PyMongoError
-
 from jobmon.api import examples
 from jobmon.api.answers import Answer, Error, array, boolean, integer, nested, number, string
 from jobmon.api.fields import Date
 from jobmon.api.openapi import RETRY_AFTER, Access, Routes
 from jobmon.rollup.reader import RollupReader
 from jobmon.store.failures import Failure, classify_failure
-from jobmon.web.errors import unavailable
+from jobmon.web.errors import ApiError, unavailable
 from jobmon.web.queues import current_queue
 from jobmon.web.revocation import RevokedTokens
 
@@ -115,20 +113,15 @@ def blueprint(revoked: RevokedTokens) -> Routes:
     def readyz() -> dict[str, Any]:
         """Check that the watched collections can be read.
 
-        If they cannot be read, the answer is 503 with the reason in `details.database`. It is also
-        503 if the list of revoked tokens is lost. A database that is only slow counts as ready.
+        If they or the revoked tokens cannot be read, the answer is 503 with the reason in
+        `details.database`. It is also 503 if the list of revoked tokens is lost. A database that
+        is only slow counts as ready.
         """
         queue = current_queue()
         database = queue.probe.check()
         if not database.is_ready:
-            raise unavailable(
-                "database_unavailable",
-                f"Not ready: {database.reason}.",
-                details={"database": [str(database.reason)]},
-            )
-        if _are_revocations_lost(revoked):
-            message = "The list of revoked tokens is lost; the log has details."
-            raise unavailable("revocations_lost", message)
+            raise _make_error(str(database.reason))
+        _require_revocations(revoked)
         check: dict[str, Any] = {
             "pingMs": database.ping_ms,
             "isReadable": database.is_readable,
@@ -147,22 +140,31 @@ def blueprint(revoked: RevokedTokens) -> Routes:
     return routes
 
 
-def _are_revocations_lost(revoked: RevokedTokens) -> bool:
-    """Whether the list is lost; raises PyMongoError if the database does not answer."""
+def _require_revocations(revoked: RevokedTokens) -> None:
+    """Raise ApiError 503 if the list is lost or cannot be read, unless the database is only slow.
+
+    Raises PyMongoError if the database does not answer.
+    """
     try:
-        return revoked.are_lost()
-    except PyMongoError as error:
-        match classify_failure(error):
-            case None:
-                log.error("could not read the revoked tokens for readiness", exc_info=error)
-                return True
-            case Failure.TOO_SLOW:
-                return False
-            case _:
-                raise
+        are_lost = revoked.are_lost()
     except Exception as error:  # the probe answers even if the document is malformed
+        failure = classify_failure(error)
+        if failure is Failure.TOO_SLOW:
+            return
+        if failure is not None:
+            raise
         log.error("could not read the revoked tokens for readiness", exc_info=error)
-        return True
+        raise _make_error(
+            "the list of revoked tokens could not be read; the log has details"
+        ) from None
+    if are_lost:
+        message = "The list of revoked tokens is lost; the log has details."
+        raise unavailable("revocations_lost", message)
+
+
+def _make_error(reason: str) -> ApiError:
+    details = {"database": [reason]}
+    return unavailable("database_unavailable", f"Not ready: {reason}.", details=details)
 
 
 def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
