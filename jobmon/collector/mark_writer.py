@@ -60,9 +60,10 @@ def _write(own: OwnDatabase, mark: Mark, expires_at: datetime) -> str | None:
     name = f"{mark.at.isoformat(timespec='milliseconds')}/{digest}"
     document = own.new(name, mark.dump() | {"expiresAt": expires_at})
     marks.replace_one({"_id": document["_id"]}, document, upsert=True)
-    beyond_limit = marks.find(own.scope, {"at": True}).sort("at", -1).skip(MAX_KEPT).limit(1)
-    for too_old in beyond_limit:
-        marks.delete_many({**own.scope, "at": {"$lte": too_old["at"]}})
-        if mark.at <= too_old["at"]:
-            return f"it is older than the {MAX_KEPT:,} newest marks, which are kept"
+    newest_first = marks.find(own.scope, {"_id": True}).sort([("at", -1), ("_id", -1)])
+    beyond_limit = [mark["_id"] for mark in newest_first.skip(MAX_KEPT)]
+    if beyond_limit:
+        marks.delete_many({"_id": {"$in": beyond_limit}})
+    if document["_id"] in beyond_limit:
+        return f"it is not among the {MAX_KEPT:,} newest marks, which are kept"
     return None

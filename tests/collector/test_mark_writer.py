@@ -153,8 +153,23 @@ def test_beyond_the_limit_the_oldest_marks_are_deleted(
     assert [mark.get("text") for mark in read_marks(state)] == [None, "v3", "v2", "v1"]
     result = run_mark("v0", "--at", (now - timedelta(days=6)).isoformat())
     assert result.exit_code == 1
-    assert result.output == "not marked: it is older than the 3 newest marks, which are kept\n"
+    assert result.output == "not marked: it is not among the 3 newest marks, which are kept\n"
     assert len(read_marks(state)) == 4
+
+
+def test_the_limit_also_holds_for_marks_of_the_same_time(
+    run_mark: RunMark, state: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mark_writer, "MAX_KEPT", 3)
+    at = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+    assert run_mark("older", "--at", (at - timedelta(days=1)).isoformat()).exit_code == 0
+    outcomes = {}
+    for text in ("v1", "v2", "v3", "v4"):
+        outcomes[text] = run_mark(text, "--at", at.isoformat()).exit_code
+        assert len(read_marks(state)) == min(3, len(outcomes) + 1)
+    assert {mark["at"] for mark in read_marks(state)} == {at}
+    last_is_kept = "v4" in {mark["text"] for mark in read_marks(state)}
+    assert [*outcomes.values()] == [0, 0, 0, int(not last_is_kept)]
 
 
 def test_all_queues_are_marked_or_one_of_them_and_each_failure_is_reported(
