@@ -160,8 +160,8 @@ def find_missing_rights(plan: InitPlan, options: InitOptions) -> Finding | None:
     needed: list[tuple[str, str, set[str]]] = []
     if options.users:
         needed += [
-            ("admin", "", {"createRole", "grantRole", "viewRole"}),
-            (database, "", {"createUser", "viewUser"}),
+            ("admin", "", {"createRole", "grantRole", "revokeRole", "viewRole"}),
+            (database, "", {"changePassword", "createUser", "viewUser"}),
         ]
     needed += [(database, name, {"createCollection"}) for name in plan.new_collections]
     names = dict.fromkeys(index.collection.name for index in plan.missing)

@@ -337,13 +337,17 @@ def test_init_refuses_one_name_for_two_users(initiated: Mongod) -> None:
     assert "different names" in result.output
 
 
+ON_ADMIN = "createRole, grantRole, revokeRole, viewRole on admin"
+ON_SHOP = "changePassword, createUser, viewUser on {shop}"
+
+
 @pytest.mark.parametrize(
     ("roles", "missing_rights"),
     [
         ([], None),
-        (["read"], "createRole, grantRole, viewRole on admin; createUser, viewUser on {shop}; "),
-        (["readWrite"], "createRole, grantRole, viewRole on admin; createUser, viewUser on {shop}"),
-        (["readWrite", "userAdmin"], "createRole, grantRole, viewRole on admin"),
+        (["read"], f"{ON_ADMIN}; {ON_SHOP}; "),
+        (["readWrite"], f"{ON_ADMIN}; {ON_SHOP}"),
+        (["readWrite", "userAdmin"], ON_ADMIN),
         ([{"role": "userAdminAnyDatabase", "db": "admin"}], None),
         (["read", {"role": "userAdminAnyDatabase", "db": "admin"}], "createIndex on {shop}.jobs"),
     ],
