@@ -10,6 +10,7 @@ from jobmon.actions.records import DECISIONS
 from jobmon.rollup.documents import STATE, rollup_database, state_database
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
+from jobmon.setup.users import STATE_RIGHTS, UserKind
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -127,14 +128,13 @@ def _collector_rights(deployment: Deployment) -> Finding:
             message = f"The collector's connection does not work: {describe(error)}."
             return problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
-    needed = {
-        settings.rollup_db: (STATE, OWN_WRITES),
-        settings.state_db: (REVOKED, {"insert", "update"}),
-    }
+    needed = [(settings.rollup_db, STATE, OWN_WRITES)]
+    for name, rights in STATE_RIGHTS[UserKind.COLLECTOR].items():  # also of its commands
+        needed.append((settings.state_db, name, frozenset(rights) - {"find"}))
     refused = [
-        database
-        for database, (collection, writes) in needed.items()
-        if not granted_actions(privileges, database, collection) >= writes
+        f"{database}.{name}"
+        for database, name, writes in needed
+        if not granted_actions(privileges, database, name) >= writes
     ]
     on_decisions = granted_actions(privileges, settings.state_db, DECISIONS)
     if settings.rollup_uri and settings.actions and on_decisions & OWN_WRITES:
@@ -145,14 +145,15 @@ def _collector_rights(deployment: Deployment) -> Finding:
             remedy="Run `jobmon init` again: it replaces such rights of older versions.",
             commands=(deployment.init_command("--collector"),),
         )
+    both = f"{settings.rollup_db} and {settings.state_db}"
     if not refused:
-        both = " and ".join(needed)
         return ok("rights", f"A collector may write {both} with these settings.")
-    message = f"A collector may not write {' and '.join(refused)} with these settings"
     if settings.rollup_uri or settings.collector:
+        message = f"A collector may not write {', '.join(refused)} with these settings."
         remedy = "Set JOBMON_ROLLUP_URI to the connection string of a user for the collector."
         command = deployment.init_command("--collector")
-        return problem("rights", f"{message}.", remedy=remedy, commands=(command,))
+        return problem("rights", message, remedy=remedy, commands=(command,))
+    message = f"A collector may not write {both} with these settings"
     return ok("rights", f"{message}; the web service does not need to.")
 
 

@@ -43,7 +43,7 @@ class UserKind(StrEnum):
 
 # What each user needs in JOBMON_STATE_DB. The collector itself only reads mutes there: its user is
 # also that of `jobmon revoke`, `jobmon mark` and `jobmon mute`.
-_STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
+STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
     UserKind.READER: dict.fromkeys(
         (REVOKED, MARKS, MUTES, DECISIONS, PROGRESS, OUTCOMES, ACTOR_LEASES), ("find",)
     ),
@@ -133,7 +133,7 @@ class QueueRoles:
             on_controls = ("find", "update") if kind is UserKind.ACTOR else ("find",)
             yield self._grant(self.database, CONTROLS, on_controls)
         if self.own is not None:
-            for name, rights in _STATE_RIGHTS[kind].items():
+            for name, rights in STATE_RIGHTS[kind].items():
                 is_reader = kind is UserKind.READER and self.actions is not None
                 more = ("insert",) if is_reader and name in _INSERTED_BY_READERS else ()
                 yield self._grant(self.own.state, name, (*rights, *more))

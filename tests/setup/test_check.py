@@ -596,6 +596,24 @@ def test_check_reports_whether_a_collector_may_write(
     assert "JOBMON_COLLECTOR_PASSWORD=… jobmon init --collector USER" in finding.commands[0]
 
 
+def test_check_reports_a_collector_whose_commands_would_be_refused(
+    auth_server: Mongod, make_settings: Make
+) -> None:
+    """Catches `jobmon mark` that is refused although `jobmon check` found no problem."""
+    name = "jobmonCollector.shop.jobs"
+    with MongoClient[dict[str, Any]](make_uri(auth_server, "root", "authSource=admin")) as root:
+        (role,) = root.admin.command("rolesInfo", name, showPrivileges=True)["roles"]
+        kept = [one for one in role["privileges"] if one["resource"]["collection"] != "marks"]
+        unmarking = {"role": "unmarking", "db": "admin"}
+        root.admin.command("createRole", "unmarking", privileges=kept, roles=[])
+        root.shop.command("createUser", "older", pwd="olderpw", roles=[unmarking])
+    older = make_uri(auth_server, "older")
+    findings = list(check_deployment(make_settings(mongo_uri=older, rollup_uri=older)))
+    finding = select_one(findings, "rights", Level.PROBLEM)
+    assert finding.message == "A collector may not write jobmon_state.marks with these settings."
+    assert "jobmon init --collector USER" in finding.commands[0]
+
+
 def test_check_reports_a_collector_connection_that_fails(
     auth_server: Mongod, make_settings: Make
 ) -> None:
