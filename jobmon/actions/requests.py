@@ -352,8 +352,14 @@ def needs_approval(target: Target, expected: int, settings: Settings, *, dry_run
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
-    """Whether two requests differ at most in their time and their person."""
-    return replace(first, at=second.at, by=second.by) == second
+    """Whether two requests differ at most in their time, their person, and what settings decide."""
+    return second == replace(
+        first,
+        at=second.at,
+        by=second.by,
+        valid_s=second.valid_s,
+        needs_approval=second.needs_approval,
+    )
 
 
 def _encode_key(key: Any) -> str:

@@ -156,6 +156,19 @@ def test_same_key_makes_one_request(actions_api: ActionApi) -> None:
     assert len(actions_api.read("/admin/actions")["data"]) == 1
 
 
+def test_same_key_makes_one_request_although_settings_changed(
+    actions_api: ActionApi, make_settings: Callable[..., Settings]
+) -> None:
+    strict = make_settings(
+        actions=True, role_permissions=ROLES, actions_approval_above=2, actions_expire_minutes=5
+    )
+    strict_api = ActionApi(strict, actions_api.database.client)
+    filed = strict_api.post("/admin/actions", ALL_DEAD, key="k1")
+    assert (filed.status_code, filed.json["phase"]) == (201, "awaiting_approval")
+    repeated = actions_api.post("/admin/actions", ALL_DEAD, key="k1")
+    assert (repeated.json["id"], repeated.json["phase"]) == (filed.json["id"], "awaiting_approval")
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
