@@ -17,7 +17,7 @@ from jobmon.store.mapping import Document
 from jobmon.store.read_collection import request_comment
 
 MUTED, UNMUTED = "muted", "unmuted"  # the kinds of their records
-MAX_LISTED = 1_000  # records of the last 30 days: the newest
+MAX_LISTED = 1_000  # mutes of the last 30 days: the newest
 CACHE_MS = 1_000
 
 
@@ -36,15 +36,17 @@ class MuteRecords:
         self._own = own
         self._redactor = redactor
         self._reported: set[tuple[str, str]] = set()
-        self._recent = SingleFlight(self._read, CACHE_MS)
+        self._current = SingleFlight(self._read_current, CACHE_MS)
 
     def find_active(self, now: datetime) -> ActiveMutes:
         """The mutes that are active now, as they were within the last second."""
-        return ActiveMutes(tuple(mute for mute in self._recent.get() if mute.is_active(now)))
+        return ActiveMutes(tuple(mute for mute in self._current.get() if mute.is_active(now)))
 
     def list_recent(self) -> list[Mute]:
-        """The mutes of the last 30 days, also mutes that are over, the newest first."""
-        return self._read()
+        """The newest 1,000 mutes of the last 30 days, and all that are not over; newest first."""
+        recent = self._read({})
+        known = {mute.id for mute in recent}
+        return recent + [mute for mute in self._read_current() if mute.id not in known]
 
     def add(self, mute: Mute) -> Mute:
         """Record a mute; returns it as recorded."""
@@ -62,7 +64,7 @@ class MuteRecords:
         try:
             self._insert(mute.id, UNMUTED, fields, mute.until)
         except DuplicateKeyError:
-            return next((each for each in self._read() if each.id == mute.id), mute)
+            return next((each for each in self.list_recent() if each.id == mute.id), mute)
         return replace(mute, end=end)
 
     def create_indexes(self) -> None:
@@ -76,23 +78,32 @@ class MuteRecords:
         record = {**fields, "kind": kind, "expiresAt": kept_until}
         own[MUTES].insert_one(own.new(f"{mute_id}/{kind}", record))
 
-    def _read(self) -> list[Mute]:
-        """The newest mutes of the last 30 days. Index: at."""
+    def _read_current(self) -> list[Mute]:
+        """The mutes whose time is not over, also those that a person ended."""
+        found = self._read({"until": {"$gt": datetime.now(UTC)}})
+        if len(found) == MAX_LISTED:
+            problem = f"only the newest {MAX_LISTED:,} mutes whose time is not over have an effect"
+            self._open().report(MUTES, problem)
+        return found
+
+    def _read(self, query: Document) -> list[Mute]:
+        """The newest of the mutes of the last 30 days that match. Index: at."""
         own, since = self._open(), datetime.now(UTC) - MAX_LENGTH
-        query = {**own.scope, "at": {"$gte": since}}
         try:
-            found = own[MUTES].find(query, **request_comment()).sort("at", -1)
-            limited = found.limit(MAX_LISTED).max_time_ms(self._connection.max_time_ms)
-            documents = list(limited)
+            muted = self._find(own, {**own.scope, "at": {"$gte": since}, "kind": MUTED, **query})
+            ids = [own.id(f"{each.get('request')}/{UNMUTED}") for each in muted]
+            ended = self._find(own, {"_id": {"$in": ids}}) if ids else []
         except OperationFailure as error:
             if not is_unauthorized(error):
                 raise
             own.report(MUTES, "no right to read it: no notice is muted")
             return []
-        ended = [each for each in documents if each.get("kind") == UNMUTED]
-        muted = [each for each in documents if each.get("kind") == MUTED]
         ends = dict(own.read(UNMUTED, ended, _load_end))
         return list(own.read(MUTED, muted, lambda each: Mute.load(each, ends.get(each["request"]))))
+
+    def _find(self, own: OwnDatabase, query: Document) -> list[Document]:
+        found = own[MUTES].find(query, **request_comment()).sort("at", -1).limit(MAX_LISTED)
+        return list(found.max_time_ms(self._connection.max_time_ms))
 
     def _open(self) -> OwnDatabase:
         return OwnDatabase(state_database(self._own), self._connection.queue_key, self._reported)

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from jobmon.actions import mute_records
 from jobmon.actions.mute_records import MuteRecords
 from jobmon.actions.mutes import Mute, MuteMode
 from jobmon.actions.request import Person
@@ -44,6 +47,33 @@ def test_mutes_are_listed_newest_first_with_their_persons_and_ends(api: Api) -> 
     assert mutes[0]["by"] == {"subject": "ada", "role": "ops", "address": "10.0.0.1"}
     assert mutes[0]["endedAt"] is None
     assert mutes[1]["endedBy"]["subject"] == "bob"
+
+
+def test_an_old_mute_stays_active_after_many_newer_ones(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mute_records, "MAX_LISTED", 3)
+    connection = api.app.extensions["jobmon_connection"]
+    records = MuteRecords(connection, connection, Redactor())
+    now = datetime.now(UTC)
+
+    def add(days_ago: int, length: timedelta) -> Mute:
+        at = now - timedelta(days=days_ago)
+        return records.add(Mute(kind=None, by=ADA, at=at, until=at + length, reason="move"))
+
+    oldest, ended = (add(days_ago, timedelta(days=30)) for days_ago in (20, 19))
+    records.end(ended, ADA)
+    newer = [add(days_ago, timedelta(days=1)) for days_ago in (5, 4, 3, 2)]
+    assert [mute.id for mute in records.find_active(now).mutes] == [oldest.id]
+    listed = [(mute.id, mute.end is None) for mute in records.list_recent()]
+    assert listed == [
+        *((mute.id, True) for mute in reversed(newer[1:])),
+        *((ended.id, False), (oldest.id, True)),
+    ]
+    assert "have an effect" not in caplog.text
+    add(1, timedelta(days=30))
+    records.list_recent()
+    assert "only the newest 3 mutes whose time is not over have an effect" in caplog.text
 
 
 def test_mutes_are_made_and_ended_over_http(
