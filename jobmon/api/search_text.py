@@ -108,14 +108,15 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
         return SearchText(text=text[:MAX_LENGTH], problems=(problem,))
     problems: list[str] = []
     parts: list[Part] = []
+    lacks_value = False  # whether the last part is only a key and a colon
     for match in _PART.finditer(text):
         parameter, raw = _split_key(match[0], fields, problems)
-        previous = parts[-1] if parts else None
-        if previous is not None and previous.parameter and not previous.value and not parameter:
-            start = parts.pop().start  # `type: mail`: the space after the colon has no meaning
-            parts.append(_make_part(previous.parameter, raw, start))
+        if lacks_value and not parameter:
+            key = parts.pop()  # `type: mail`: the space after the colon has no meaning
+            parts.append(_make_part(key.parameter, raw, key.start))
         else:
             parts.append(_make_part(parameter, raw, match.start()))
+        lacks_value = bool(parameter) and not raw
     if len(parts) > MAX_PARTS:
         problems.append(f"Write at most {MAX_PARTS} words and filters.")
     search = SearchText(text=text, parts=tuple(parts[:MAX_PARTS]))
