@@ -20,7 +20,7 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def resolve(image: str) -> str:
-    """The digest of an image for all platforms. Raises ValueError if the registry has none."""
+    """The digest of an image for all platforms. Raises ValueError if docker prints none."""
     command = ["docker", "buildx", "imagetools", "inspect", "--format={{.Manifest.Digest}}", image]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     digest = result.stdout.strip()

@@ -3,7 +3,7 @@
     python .ci/release.py make 1.2.3     check, write, test, commit, tag and build a version
     python .ci/release.py notes 1.2.3    print the changelog of a version
     python .ci/release.py check v1.2.3   fail unless this checkout has that version and its notes
-    python .ci/release.py links URL      write the URL of the repository for the page on PyPI
+    python .ci/release.py links URL      for PyPI: links of the README become absolute
 
 If a check or a test of `make` fails, tracked files are restored and nothing is committed.
 """
@@ -34,7 +34,7 @@ RELATIVE_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
 
 
 class ReleaseError(Exception):
-    """The release cannot be made. The message is one line: the reason, and what to do."""
+    """The release cannot be made; the message is the reason, in one or more lines."""
 
 
 def current_version() -> str:
@@ -62,7 +62,7 @@ def check_release(version: str) -> None:
         raise ReleaseError(f"Commit or remove these changes first:\n{changed}")
     branch = _run("git", "branch", "--show-current")
     if branch != "main":
-        raise ReleaseError(f"Releases are made on main, and this is {branch or 'no branch'}.")
+        raise ReleaseError(f"Releases are made on main. The current branch is {branch or 'none'}.")
     tags = _run("git", "tag", "--list", "v*").split()
     released = [tag[1:] for tag in tags if VERSION.fullmatch(tag[1:])]
     newest = max(map(_parse_version, released), default=(-1,))

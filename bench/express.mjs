@@ -1,5 +1,5 @@
-// A job with its attempts by Express and the official driver, for comparison: two processes, and a
-// token that is verified. Started by overhead.py in a folder with these packages.
+// Serves a job with its attempts by Express and MongoDB's driver, to compare jobmon with it. It has
+// two processes and verifies the token. overhead.py starts it in a folder with these packages.
 import cluster from "node:cluster";
 import express from "express";
 import jwt from "jsonwebtoken";

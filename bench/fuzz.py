@@ -1,11 +1,11 @@
-"""Send odd requests and store odd documents, 100,000 in total, on a real server.
+"""Send random requests to jobmon in this process, with random documents in a real MongoDB.
 
-    .venv/bin/python bench/fuzz.py    # prints progress; exits with 1 if it finds a defect
+    .venv/bin/python bench/fuzz.py    # 100,000 cases; exits with 1 if it finds a defect
     .venv/bin/python bench/fuzz.py --requests 1 --documents 0 --seed 4711    # repeat request 4711
 
 A case is one request with its answer, or one accepted document with all answers about it.
-`tests/fuzz` has the cases and the checks. A case depends only on its seed, so each finding can be
-reproduced.
+`tests/fuzz` has the cases and the checks. A request depends only on its seed, a batch of documents
+on its first seed: `--requests 0 --documents 1 --seed FIRST` repeats the batch.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from tests.support.processes import run  # noqa: E402
 
 BATCH = 30
 PRINT_EVERY = 1_000
-LONGEST_S = 12 * 3_600
+SCHEMATHESIS_TIMEOUT_S = 12 * 3_600
 
 
 class Findings:
@@ -108,7 +108,7 @@ def fuzz_requests(
 def fuzz_documents(
     services: list[FuzzedService], findings: Findings, count: int, seed: int, checked: Counter[str]
 ) -> None:
-    """Check batches of documents until `count` are accepted or more; `checked` counts these."""
+    """Check batches until those without a finding have at least `count` accepted documents."""
     printed, first_seed = 0, seed
     while checked.total() < count:
         service, per_page = services[first_seed // BATCH % len(services)], 2 + first_seed % 8
@@ -129,7 +129,7 @@ def run_schemathesis(examples: int) -> int:
     selection = ["-n0", "-q", "-m", "long", "-k", "schemathesis", file]
     environment = os.environ | {"JOBMON_TEST_EXAMPLES": str(examples)}
     command = [sys.executable, "-m", "pytest", *selection]
-    return run(command, timeout=LONGEST_S, cwd=ROOT, env=environment).returncode
+    return run(command, timeout=SCHEMATHESIS_TIMEOUT_S, cwd=ROOT, env=environment).returncode
 
 
 if __name__ == "__main__":

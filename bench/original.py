@@ -20,7 +20,7 @@ def jobs() -> Any:
 
 @routes.get("/stats")
 def stats() -> dict[str, Any]:
-    """Answer with counts by status, from a `$group`."""
+    """Answer with the total, the counts by status (a `$group`), and the age of the oldest job."""
     groups = jobs().aggregate([{"$group": {"_id": "$status", "count": {"$sum": 1}}}])
     oldest = jobs().find_one({"status": "queued"}, sort=[("createdAt", 1)])
     now = datetime.now(UTC)
@@ -35,7 +35,7 @@ def stats() -> dict[str, Any]:
 
 @routes.get("/queue")
 def queue() -> dict[str, Any]:
-    """Answer with a page of jobs by `skip`, and their exact number."""
+    """Answer with a page of the matching jobs, by `skip`, and the number of all matching jobs."""
     query = {name: request.args[name] for name in ("status", "type") if name in request.args}
     page, per_page = int(request.args.get("page", 1)), int(request.args.get("per_page", 20))
     matching = jobs().find(query, {"payload": 0}).sort("createdAt", -1)

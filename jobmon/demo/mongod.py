@@ -128,7 +128,7 @@ class Mongod:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches only the parent, which then stops it
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - safe: it only calls prctl
         )
         try:
             self._await_ready()
@@ -205,6 +205,6 @@ class Mongod:
 
 
 def die_with_parent() -> None:
-    """On Linux, let SIGTERM end a child with its parent; call this in the child before exec."""
+    """On Linux, make the kernel end this process with its parent; call it in the child."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

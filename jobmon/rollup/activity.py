@@ -28,13 +28,13 @@ def count_activity(
 ) -> dict[datetime, Tallies]:
     """Count from `start` to before `end`; returns the tallies by the start of each span.
 
-    Spans without activity are absent. Up to four queries, each with an index. Raises PyMongoError:
-    if an index is missing, `is_bad_hint` is true for it. `jobs`: a snapshot of the jobs.
+    Spans without activity are absent. Up to four queries, each with an index. Raises PyMongoError,
+    for which `is_bad_hint` is true if an index is missing. `jobs`: a snapshot of the jobs.
     """
     within = {"$gte": start, "$lt": end}
     tallies: dict[datetime, Tallies] = {}
 
-    def find_tally(key: Document) -> Tally:
+    def get_tally(key: Document) -> Tally:
         types = tallies.setdefault(floor(key["at"], span), {})
         return types.setdefault(label(key.get("type")), Tally())
 
@@ -42,20 +42,20 @@ def count_activity(
     if jobs.mapping.has_creation_time:
         created = [{"$match": {"createdAt": within}}, _group_by_type("$createdAt")]
         for group in aggregate_by_minute(jobs, created, NEWEST_FIRST):
-            find_tally(group["_id"]).enqueued += int(group["count"])
+            get_tally(group["_id"]).enqueued += int(group["count"])
     dead_statuses = jobs.mapping.select_statuses("finishedAt", (JobStatus.DLQ.value,))
     dead = [
         {"$match": {"status": {"$in": list(dead_statuses)}, "finishedAt": within}},
         _group_by_type("$finishedAt"),
     ]
     for group in aggregate_by_minute(jobs, dead, BY_FINISH):
-        find_tally(group["_id"]).dlq += int(group["count"])
+        get_tally(group["_id"]).dlq += int(group["count"])
     for source in find_run_sources(connection, jobs, within):
         pipeline = [*source.stages, _group_by_outcome(source)]
         for group in aggregate_by_minute(source.documents, pipeline, source.index):
             outcome = source.read_outcome(group["_id"].get("outcome"))
             if outcome in FINAL_ATTEMPT_STATUSES:
-                _add_runs(find_tally(group["_id"]), outcome, group)
+                _add_runs(get_tally(group["_id"]), outcome, group)
     return tallies
 
 
@@ -72,9 +72,9 @@ def _group_by_type(moment: str) -> Document:
 
 
 def _group_by_outcome(source: RunSource) -> Document:
-    """Groups of runs, each with the list of its runs' buckets.
+    """Group the runs by minute, type and outcome; each group lists the buckets of its runs.
 
-    The key has no bucket: with it, nearly every run would be a group of its own.
+    The key has no bucket: otherwise nearly every run would be a group of its own.
     """
     key = {
         "at": minute_expression("$finishedAt"),

@@ -122,7 +122,7 @@ class BufferedWorker(ThreadWorker):
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
                 self._free_connection()
-            return False  # any other error concerns one connection only
+            return False  # no connection waits, or its client has gone
         raw.setblocking(False)
         connection = Connection(self.cfg, raw, client, listener.getsockname(), self._defer_sending)
         self._connections.add(connection)
@@ -213,7 +213,7 @@ class BufferedWorker(ThreadWorker):
     def _start_work(self, connection: Connection) -> None:
         """Let a thread answer the request that was received.
 
-        The poller keeps waiting for bytes of this client: usually none arrive before the answer.
+        The socket stays in the poller: usually no bytes arrive before the answer.
         """
         self._stop_receiving(connection)
         connection.stage = Stage.WORKING
@@ -230,7 +230,7 @@ class BufferedWorker(ThreadWorker):
         """Answer a request whose body is in memory; returns whether to keep the connection."""
         # Reading the body here lets gunicorn refuse a malformed one, outside of the app.
         assert req.body is not None  # noqa: S101 - there always is one
-        # The end of a body that is too large was not received; the app refuses it by its length.
+        # A body that is too large was not received whole: zeros of a refused length replace it.
         too_large = conn.parser.is_too_large
         body = bytes(MAX_BODY_BYTES + 1) if too_large else req.body.read(MAX_BODY_BYTES)
         req.body = io.BytesIO(body)  # type: ignore[assignment]
@@ -256,7 +256,7 @@ class BufferedWorker(ThreadWorker):
         self.method_queue.defer(self._start_sending, connection)
 
     def _start_sending(self, connection: Connection) -> None:
-        """Send what the client did not accept while the thread wrote."""
+        """Send the rest of an answer; above a limit, the connections that wait longest close."""
         if connection.stage in (Stage.WORKING, Stage.FLUSHING) and connection.unsent_bytes:
             self._sending.add(connection)
             self._watch(connection, connection.send_event)
@@ -307,7 +307,7 @@ class BufferedWorker(ThreadWorker):
             self._close(connection)
 
     def _linger(self, connection: Connection) -> None:
-        """Read what the client still sends: unread bytes make the kernel reset the connection."""
+        """Read what the client still sends: to close with unread bytes resets the connection."""
         while data := self._receive_bytes(connection):
             connection.lingered_bytes += len(data)
             if connection.lingered_bytes > limits.MAX_LINGER_BYTES:
@@ -339,7 +339,7 @@ class BufferedWorker(ThreadWorker):
             self._shut_down(connection)
 
     def _free_connection(self) -> None:
-        """Close the oldest lingering connection; without one, the oldest of the next list."""
+        """Close the oldest connection that lingers, or else that receives, is idle, or sends."""
         self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
 
     def _abort_oldest(self, *lists: WaitingList) -> None:

@@ -34,15 +34,15 @@ class _RulesTemplate(Template):
 def render_alert_rules(rules: Rules) -> str:
     """The file of rules as YAML; for the default rules it is deploy/prometheus/alerts.yml."""
     template = files("jobmon.setup").joinpath("alerts.yml.template").read_text(encoding="utf-8")
-    queues = [rules, *(queue_rules for _, queue_rules in rules.by_queue)]
-    stalled_after = min(each.thresholds.stalled_after for each in queues)
-    failure_rates = (each.failure_rate for queue in queues for each in queue.list_thresholds())
+    rule_sets = [rules, *(queue_rules for _, queue_rules in rules.by_queue)]
+    stalled_after = min(each.thresholds.stalled_after for each in rule_sets)
+    failure_rates = (each.failure_rate for queue in rule_sets for each in queue.list_thresholds())
     oldest_due = _join(_oldest_due(rules))
     return _RulesTemplate(template).substitute(
         stalled=_join(_stalled(rules)),
         least_stalled_minutes=stalled_after // timedelta(minutes=1),
         backlog_growing=_join(_backlog_growing(rules)),
-        least_backlog_growth=f"{min(each.backlog_growth for each in queues):g}",
+        least_backlog_growth=f"{min(each.backlog_growth for each in rule_sets):g}",
         dead_letters=_join(_dead_letters(rules)),
         failure_rate=_join(_failure_rate(rules)),
         least_failure_rate=percent(min(failure_rates)),
@@ -53,7 +53,7 @@ def render_alert_rules(rules: Rules) -> str:
 
 
 def _join(expressions: Iterator[str]) -> str:
-    """One expression that is true if any is true, for a placeholder that is already indented."""
+    """One expression that is true if any is; the template has the indent of its first line."""
     return indent("\nor\n".join(expressions), _INDENT).removeprefix(_INDENT)
 
 
@@ -68,6 +68,7 @@ def _stalled(rules: Rules) -> Iterator[str]:
 
 
 def _read_stalled_after(rules: Rules) -> tuple[timedelta]:
+    """The limit of the queue, not those of its types: due jobs are not counted by type."""
     return (rules.thresholds.stalled_after,)
 
 
@@ -116,18 +117,21 @@ def _series(name: str, *matchers: str) -> str:
 
 
 def _select_queues(rules: Rules, read: Callable[[Rules], T]) -> Iterator[tuple[str, T]]:
-    """The results of `read` for the rules of queues, each after the matcher of its queues."""
+    """Pairs of a matcher of queues and the result of `read` for their rules.
+
+    If all results are equal, one pair with an empty matcher.
+    """
     patterns, default = [pattern for pattern, _ in rules.by_queue], read(rules)
     if all(read(queue_rules) == default for _, queue_rules in rules.by_queue):
         yield "", default
         return
-    yield f"queue!~{_quote(patterns)}", default
+    yield f"queue!~{_quote_regex(patterns)}", default
     for index, (pattern, queue_rules) in enumerate(rules.by_queue):
-        yield _match("queue", pattern, patterns[:index]), read(queue_rules)
+        yield _make_matchers("queue", pattern, patterns[:index]), read(queue_rules)
 
 
 def _select_types(rules: Rules, *names: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """The thresholds with these names, each after the matchers of its queues and types."""
+    """Pairs of the matchers of queues and types, and their thresholds with these names."""
 
     def read(thresholds: Thresholds) -> tuple[Any, ...]:
         return tuple(getattr(thresholds, name) for name in names)
@@ -136,8 +140,8 @@ def _select_types(rules: Rules, *names: str) -> Iterator[tuple[str, tuple[Any, .
         default, patterns = read(queue.thresholds), [pattern for pattern, _ in queue.by_type]
         if all(read(thresholds) == default for _, thresholds in queue.by_type):
             return [("", default)]
-        return [(f"type!~{_quote(patterns)}", default)] + [
-            (_match("type", pattern, patterns[:index]), read(thresholds))
+        return [(f"type!~{_quote_regex(patterns)}", default)] + [
+            (_make_matchers("type", pattern, patterns[:index]), read(thresholds))
             for index, (pattern, thresholds) in enumerate(queue.by_type)
         ]
 
@@ -146,11 +150,11 @@ def _select_types(rules: Rules, *names: str) -> Iterator[tuple[str, tuple[Any, .
             yield ",".join(filter(None, (queues, matcher))), thresholds
 
 
-def _match(label: str, pattern: str, earlier: list[str]) -> str:
+def _make_matchers(label: str, pattern: str, earlier: list[str]) -> str:
     """Matchers for a pattern, without the names that an earlier pattern matches."""
-    matcher = f"{label}=~{_quote([pattern])}"
-    return f"{matcher},{label}!~{_quote(earlier)}" if earlier else matcher
+    matcher = f"{label}=~{_quote_regex([pattern])}"
+    return f"{matcher},{label}!~{_quote_regex(earlier)}" if earlier else matcher
 
 
-def _quote(patterns: list[str]) -> str:
+def _quote_regex(patterns: list[str]) -> str:
     return json.dumps("|".join(map(pattern_regex, patterns)), ensure_ascii=False)

@@ -16,12 +16,12 @@ from jobmon.store.labels import OTHER, label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
-# The limit of a window: keys of an index that has all fields, or else documents.
+# At most so many are read for a window: index keys if the index has all fields, else documents.
 MAX_KEYS, MAX_JOBS = 10_000, 5_000
-TYPES_COUNTED = 20  # by name, in a window
+MAX_NAMED_TYPES = 20  # in a window; other types are counted together
 CACHE_TTL_MS = 5_000
 _MILLISECOND = timedelta(milliseconds=1)
-_STEPS = {
+_WINDOWS = {  # by name: the length of the window, and of its steps
     "hour": (timedelta(hours=1), timedelta(minutes=5)),
     "day": (timedelta(days=1), timedelta(hours=1)),
     "week": (timedelta(days=7), timedelta(days=1)),
@@ -34,7 +34,7 @@ NO_INDEX = "an index is missing: `jobmon init` creates it"
 class ScheduledStep:
     """The jobs that are due from `start` to before `end` (UTC), in total and by type.
 
-    `jobs` is None if none of them was read, and a lower bound if it is not exact.
+    `jobs` is None if reading stopped before this step, and a lower bound if it is not exact.
     """
 
     start: datetime
@@ -93,7 +93,7 @@ class ScheduleReader:
         if not self._jobs.mapping.can_query("nextRunAt"):
             return Schedule(as_of=now, reason=NO_DUE_TIMES)
         try:
-            windows = tuple(self._count_window(name, now) for name in _STEPS)
+            windows = tuple(self._count_window(name, now) for name in _WINDOWS)
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
@@ -101,7 +101,7 @@ class ScheduleReader:
         return Schedule(as_of=now, windows=windows, limit=self._limit)
 
     def _count_window(self, name: str, now: datetime) -> ScheduledWindow:
-        length, step = _STEPS[name]
+        length, step = _WINDOWS[name]
         end, first = now + length, _floor(now, step)
         groups = self._jobs.aggregate(
             self._make_pipeline(now, end, first, step),
@@ -116,7 +116,7 @@ class ScheduleReader:
         is_cut = sum(int(group["read"]) for group in groups) >= self._limit
         read_until = max(to_utc(group["last"]) for group in groups) if is_cut else end
         by_type = sum(counts.values(), Counter())
-        named = {job_type for job_type, _ in by_type.most_common(TYPES_COUNTED)}
+        named = {job_type for job_type, _ in by_type.most_common(MAX_NAMED_TYPES)}
         steps, start = [], first
         while start < end:
             in_step = counts.get((start - first) // step, Counter())
@@ -147,8 +147,8 @@ class ScheduleReader:
     ) -> list[Document]:
         """Counts of the soonest jobs, up to the limit, by step and type.
 
-        Where no index has the status, the soonest jobs are read before their status is compared, so
-        that jobs that do not wait cannot make this read more.
+        If no index has the status, the limit applies before the status is compared: jobs that do
+        not wait then count towards it, and cannot make the query read more.
         """
         mapping = self._jobs.mapping
         waiting = list(mapping.select_statuses("nextRunAt", WAITING_STATUSES))

@@ -1,7 +1,7 @@
 """Proxies in front of jobmon: which of their headers are trusted, and the path they add.
 
-With `JOBMON_PATH_PREFIX=/jobmon`, or without this setting by `X-Forwarded-Prefix: /jobmon` from a
-trusted proxy, all addresses that jobmon writes begin with `/jobmon`.
+All addresses that jobmon writes begin with the prefix: `JOBMON_PATH_PREFIX`, or if that is not set
+the `X-Forwarded-Prefix` of a trusted proxy.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,10 +18,10 @@ _PREFIX_HEADER = "HTTP_X_FORWARDED_PREFIX"  # its name in the WSGI environment
 
 
 class PathPrefix:
-    """WSGI middleware that adds the path below which a proxy serves jobmon to SCRIPT_NAME.
+    """WSGI middleware that appends to SCRIPT_NAME the path below which a proxy serves jobmon.
 
-    `prefix` is the setting; it works whether or not the proxy removes it from the path. If it is
-    None and `trusts_header`, the header of the nearest proxy names the path that it removed.
+    `prefix` is the setting; the proxy may remove it from the path or not. If it is None and
+    `trusts_header`, the prefix is the last value of X-Forwarded-Prefix, which the proxy removed.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PathPrefix:
 def register(app: Flask, settings: Settings) -> None:
     """Serve below the prefix, and trust `JOBMON_TRUSTED_PROXIES` proxies.
 
-    Call it after the queues were registered, whose paths come after the prefix.
+    Call it after the queues are registered: their middleware must run after this one.
     """
     proxies = settings.trusted_proxies
     app.wsgi_app = PathPrefix(  # type: ignore[method-assign]
@@ -63,7 +63,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def external_address(path: str) -> str:
-    """The whole address of a path of jobmon's, as the caller reaches it.
+    """The full URL of one of jobmon's paths, as the caller reaches it.
 
         external_address("/dashboard")  # https://tools.example:8443/jobmon/dashboard
 

@@ -32,7 +32,7 @@ Documents = Database[dict[str, Any]]
 LIST_PATH = "/admin/jobs/queue"
 INDEX = "job_attempts(workerId, startedAt)"
 OBJECT_ID = ObjectId("65f0c0ffee0123456789abcd")
-BUSY_RUNS = 1_200  # of 600 jobs
+BUSY_ATTEMPTS = 1_200  # two for each of 600 jobs
 
 
 def job(job_id: Any, minute: int, status: str = "succeeded", **fields: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> di
 
 @pytest.fixture(scope="module")
 def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
-    """Worker w1 ran six jobs, one of them twice; worker `busy` ran 600 jobs twice each."""
+    """Worker w1 has attempts of six jobs and the lease of `crashed`; `busy` ran 600 jobs twice."""
     database = mongo["test_worker_jobs"]
     database.jobs.insert_many(
         [
@@ -73,7 +73,7 @@ def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Doc
             attempt("runs", "w1", 7),
             attempt("of w2", "w2", 8),
             attempt("deleted", "w1", 9),
-            *(attempt(f"many-{n % 600:04}", "busy", n, 1 + n // 600) for n in range(BUSY_RUNS)),
+            *(attempt(f"many-{n % 600:04}", "busy", n, 1 + n // 600) for n in range(BUSY_ATTEMPTS)),
             *(attempt(f"many-{n:04}", f"pod-{n}", n) for n in range(600, 3_000)),
         ]
     )
@@ -140,7 +140,7 @@ def test_only_the_newest_attempts_are_read_and_the_answer_has_the_reason(
 ) -> None:
     with profiled(queue_db) as entries:
         ids, meta = list_jobs(service, "busy", per_page=3)
-    newest = {f"many-{n % 600:04}" for n in range(BUSY_RUNS - MAX_READ, BUSY_RUNS)}
+    newest = {f"many-{n % 600:04}" for n in range(BUSY_ATTEMPTS - MAX_READ, BUSY_ATTEMPTS)}
     assert ids == sorted(newest, reverse=True)[:3]
     assert (meta["total"], meta["total_is_exact"]) == (len(newest), False)
     assert meta["reasons"] == {"data": NEWEST_ONLY}

@@ -18,7 +18,7 @@ HOST = "member.cluster.test"
 
 
 class NameServer:
-    """Answers queries for `NAME` with `answer` by UDP on 127.0.0.1; `questions` counts all queries.
+    """Answers every query by UDP on 127.0.0.1; `questions` counts all queries.
 
     `answer` is "silence", "no such name", or the data of the SRV record. `options` is the text of
     the TXT record.

@@ -1,4 +1,4 @@
-// The search box: suggestions while typing, and with Ctrl+K the pages and commands, too.
+// The search box: suggestions, pages and commands while typing; Ctrl+K shows pages and commands first.
 
 import { switchTheme } from "./theme.js";
 
@@ -9,7 +9,7 @@ const announcement = document.getElementById("announcement");
 let active = -1; // index of the option that Enter opens; -1: Enter submits the text
 let suggestions = ""; // the options that the server found, as markup
 let suggestedFor = ""; // the text for which the server found them
-let isPalette = false; // commands come first, and Enter runs the first one
+let isPalette = false; // commands come first, and Enter chooses the first option
 let timer = 0;
 let request = null;
 
@@ -99,7 +99,7 @@ function close() {
   activate(-1);
 }
 
-// Links of the menus, the marked links and buttons of the page, the theme and the keys.
+// The commands whose name has `text`: links of the menus, elements with `data-command`, the theme, the help of the keys.
 function listCommands(text) {
   const links = [...document.querySelectorAll(".bar a:not(.brand, [data-command])")].map((link) => (
     { name: link.textContent.trim(), note: link.closest("#queue-menu") ? "queue" : "page", run: () => link.click() }
@@ -144,7 +144,7 @@ function handleKey(event) {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
     if (!isOpen) show();
-    // There is one position more than options: there, no option is chosen.
+    // The keys move in a circle with one more position than options: at that one, none is chosen.
     else activate((active + 1 + (event.key === "ArrowDown" ? 1 : count)) % (count + 1) - 1);
   } else if (event.key === "Escape") {
     event.preventDefault();
