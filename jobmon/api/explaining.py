@@ -136,7 +136,8 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
 def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
     """Whether the type of a job or others are paused; only operators see by whom and why."""
     pauses = find_pauses(queue) or {}
-    pause = pauses.get(job["type"]) if isinstance(job.get("type"), str) else None
+    # BSON code is a str without a hash.
+    pause = pauses.get(job["type"]) if type(job.get("type")) is str else None
     if pause is not None and not auth.is_admin():
         pause = replace(pause, by=None, reason="")
     return QueueFacts(pause=pause, paused_others=len(pauses) > (pause is not None))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from jobmon.dashboard.job_view import AttemptView, JobView
 from jobmon.dashboard.timeline import COLOURS, MAX_ATTEMPTS, is_finished
@@ -23,6 +23,7 @@ _MAX_MARKS = 5
 _LAST_MARK = 92  # percent: the text of a later mark would exceed the axis
 # An axis that ends now grows by a thirtieth of a step at a time: so few updates change it.
 _PARTS_OF_STEP = 30
+_LATEST = datetime.max.replace(tzinfo=UTC)
 _NAMES = {"delayed": "not due", JobStatus.LEASED.value: "running"}
 
 
@@ -79,7 +80,7 @@ def time_axis(job: JobView, now: datetime) -> TimeAxis | None:
     step = next((step for step in _STEPS if (end - start) / step <= _MAX_MARKS), _STEPS[-1])
     if is_open:
         quantum = step / _PARTS_OF_STEP
-        end = start + math.ceil((end - start) / quantum) * quantum
+        end = start + min(math.ceil((end - start) / quantum) * quantum, _LATEST - start)
         spans = [replace(span, end=end) if span.goes_on else span for span in spans]
     length = end - start
     if not length:

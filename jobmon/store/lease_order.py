@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bson import Code
 from pymongo.errors import ExecutionTimeout, OperationFailure
 
 from jobmon.domain import WAITING_STATUSES, CappedCount
@@ -141,7 +142,8 @@ class PlaceFinder:
         if self._lease is None:
             raise UnknownPlaceError("it is unknown in which order the workers take jobs")
         job_type = job.get("type")
-        if not isinstance(job_type, str | int | float | None):
+        # BSON code is a str without a hash.
+        if isinstance(job_type, Code) or not isinstance(job_type, str | int | float | None):
             raise UnknownPlaceError("the type of the job is not a text")
         order = []
         for name, direction in self._lease.order:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import Code, ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect
@@ -106,6 +106,14 @@ def test_the_code_follows_from_the_documents(
     if code == "waiting":
         assert (explanation["ahead"], explanation["expectedStart"]) == (None, None)
         assert explanation["reasons"].keys() == {"ahead", "expectedStart"}
+
+
+def test_a_job_whose_type_is_code_is_explained(api: Api, watched: Any) -> None:
+    """Catches a 500: BSON code is a text, but no key of a dictionary."""
+    watched.jobs.insert_one({"jobId": "odd", "type": Code("mail"), "status": "queued"})
+    answer = api.get_as_admin("/jobs/odd")
+    assert answer.status_code == 200
+    assert answer.json["type"] == "mail"
 
 
 def test_an_owner_learns_only_the_number_of_other_owners_jobs(

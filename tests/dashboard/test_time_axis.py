@@ -1,7 +1,7 @@
 """The time axis of a job: catches a part at a wrong position or of a wrong length, a part for a
 time without recorded attempts, and a bar that changes with each update."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -33,6 +33,16 @@ def make_axis(status: str | None = "dlq", now: datetime = NOW, **fields: Any) ->
 def list_parts(axis: TimeAxis | None) -> list[tuple[str, float, float]]:
     """The kind, start and width of each part; start and width in percent of the axis."""
     return [] if axis is None else [(part.kind, part.start, part.width) for part in axis.parts]
+
+
+def test_an_axis_can_end_with_the_last_year() -> None:
+    """Catches an OverflowError: some queues write such a date for "never"."""
+    latest = datetime.max.replace(tzinfo=UTC)
+    axis = make_axis("leased", attempts=[attempt(1, "running", 10, None)], now=latest)
+    assert axis is not None
+    assert axis.end == latest
+    never = make_axis("queued", next_run_at=latest, created_at=START)
+    assert never is None or never.end <= latest
 
 
 def test_waits_and_runs_of_a_job_are_parts_in_proportion_to_their_time() -> None:
