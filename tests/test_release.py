@@ -178,7 +178,7 @@ def test_release_with_uncommitted_files_is_refused(run_release: Runner, checkout
 def test_release_from_another_branch_is_refused(run_release: Runner, checkout: Path) -> None:
     git(checkout, "switch", "--quiet", "--create", "fix")
     assert run_release("make", "0.2.0").stderr == (
-        "release: Releases are made on main, and this is fix.\n"
+        "release: Releases are made on main. The current branch is fix.\n"
     )
 
 
