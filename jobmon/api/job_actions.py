@@ -60,12 +60,7 @@ def may_request(action: str) -> bool:
 def require_right(action: str) -> None:
     """Raise ApiError 403 unless the caller may request an action."""
     if not may_request(action):
-        raise permission_error(ACTIONS[action].permission)
-
-
-def permission_error(permission: str) -> ApiError:
-    """The answer to a caller without this permission."""
-    return ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {permission}.")
+        raise auth.permission_error(ACTIONS[action].permission)
 
 
 def list_possible(job: Document, now: datetime) -> list[str]:
@@ -173,7 +168,7 @@ def decide(request_id: str, decision: str, reason: str) -> ActionState:
     if not may_decide(state, decision):
         by_approver = decision in _APPROVER_DECISIONS
         permission = ACTIONS[state.request.action].permission
-        raise permission_error(JOBS_APPROVE if by_approver else permission)
+        raise auth.permission_error(JOBS_APPROVE if by_approver else permission)
     with explain_request_errors():
         decided: ActionState = getattr(requests, decision)(request_id, make_person(), reason)
     log.info(
@@ -215,7 +210,7 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
     state = find_request(request_id)
     for permission in _list_undo_permissions(state):
         if not auth.has_permission(permission):
-            raise permission_error(permission)
+            raise auth.permission_error(permission)
     if not _has_undo(state):
         message = "This request cannot be undone."
         raise ApiError(HTTPStatus.CONFLICT, "conflict", message)

@@ -15,7 +15,7 @@ from jobmon.api.action_queries import describe_record_id
 from jobmon.api.answers import Error
 from jobmon.api.body import Body
 from jobmon.api.fields import default_none, describe
-from jobmon.api.job_actions import make_person, permission_error
+from jobmon.api.job_actions import make_person
 from jobmon.api.mutes import MuteAnswer, format_mute
 from jobmon.api.openapi import Access, Routes
 from jobmon.diagnosis.notices import CheckKind
@@ -126,7 +126,7 @@ def may_mute() -> bool:
 def require_right() -> None:
     """Raise ApiError 403 unless the caller may mute notices."""
     if not may_mute():
-        raise permission_error(NOTICES_MUTE)
+        raise auth.permission_error(NOTICES_MUTE)
 
 
 def add_mute(until: datetime, **fields: Any) -> Mute:

@@ -281,14 +281,18 @@ def require_any_permission(*, require_revocation_check: bool = True) -> None:
     queues = all_queues()
     if not any(map(may_see, queues.all_settings())):
         needed = queues.default.permission if len(queues) == 1 else "the permission of a queue"
-        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {needed}.")
+        raise permission_error(needed)
 
 
 def require_permission() -> None:
     """Raise ApiError 403 unless the token, which was checked, has the queue's permission."""
     if not is_admin():
-        needed = _needed_permission()
-        raise ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {needed}.")
+        raise permission_error(_needed_permission())
+
+
+def permission_error(needed: str) -> ApiError:
+    """The answer to a caller without a permission."""
+    return ApiError(HTTPStatus.FORBIDDEN, "permission_denied", f"This needs {needed}.")
 
 
 def require_owners() -> None:
