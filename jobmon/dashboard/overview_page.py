@@ -16,7 +16,6 @@ from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
 from jobmon.dashboard.overview import overview
 from jobmon.dashboard.page_window import PageWindow
-from jobmon.dashboard.parts import SharedPart
 from jobmon.dashboard.type_table import LONGEST_SEARCH, SORTS, TYPES_SHOWN, sorted_types
 from jobmon.diagnosis.evidence import Missing
 from jobmon.diagnosis.evidence_reader import gather_evidence
@@ -24,6 +23,7 @@ from jobmon.diagnosis.notices import TypeCondition
 from jobmon.rollup.series import NoCollectorError, TooManyTypesError
 from jobmon.single_flight import SingleFlightCache
 from jobmon.web import auth
+from jobmon.web.compression import SharedContent
 from jobmon.web.errors import invalid, unavailable
 from jobmon.web.json_text import dump_json
 from jobmon.web.queues import current_queue
@@ -78,7 +78,7 @@ class OverviewPage:
     """The routes of the overview."""
 
     def __init__(self) -> None:
-        self._answers: SingleFlightCache[SharedPart] = SingleFlightCache(CACHE_SIZE)
+        self._answers: SingleFlightCache[SharedContent] = SingleFlightCache(CACHE_SIZE)
 
     def page(self) -> BaseResponse | str:
         """The overview; callers who may not see it are sent to their own jobs."""
@@ -88,7 +88,7 @@ class OverviewPage:
         query = OverviewQuery.from_request()
         return render_template(
             "dashboard/overview.html",
-            part=self._part(query).body,
+            part=self._part(query).text,
             window=query.window,
             shown_window=query.window.resolve(current_queue().series, datetime.now(UTC)),
             parameters=query.parameters,
@@ -99,7 +99,7 @@ class OverviewPage:
     def part(self) -> Response:
         """The part of the overview that updates itself."""
         session.require_admin()
-        return self._part(OverviewQuery.from_request()).content.respond("text/html")
+        return self._part(OverviewQuery.from_request()).respond("text/html")
 
     def charts(self) -> Response:
         """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
@@ -107,15 +107,15 @@ class OverviewPage:
         query = OverviewQuery.from_request()
         key = (query.window, query.compare, query.type)
         shown = self._share(key, lambda: self._read_charts(query))
-        return shown.content.respond("application/json")
+        return shown.respond("application/json")
 
-    def _part(self, query: OverviewQuery) -> SharedPart:
+    def _part(self, query: OverviewQuery) -> SharedContent:
         return self._share(query, lambda: self._render(query))
 
-    def _share(self, key: Hashable, render: Callable[[], str]) -> SharedPart:
+    def _share(self, key: Hashable, render: Callable[[], str]) -> SharedContent:
         # The path of the queue is part of the addresses in the answer.
         shared_key = request.script_root, key
-        return self._answers.get(shared_key, lambda: SharedPart.from_body(render()), CACHE_TTL_S)
+        return self._answers.get(shared_key, lambda: SharedContent(render().encode()), CACHE_TTL_S)
 
     def _render(self, query: OverviewQuery) -> str:
         """The part for all viewers, so it must contain nothing about a caller."""

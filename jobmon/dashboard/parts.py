@@ -1,22 +1,8 @@
 """Parts of pages, which a script requests to update an open page."""
 
-from typing import NamedTuple, Self
-
 from flask import Response, request
 
 from jobmon.web.compression import SharedContent
-
-
-class SharedPart(NamedTuple):
-    """A part that several viewers share: its text for a page, and its content for a script."""
-
-    body: str
-    content: SharedContent
-
-    @classmethod
-    def from_body(cls, body: str) -> Self:
-        """The part with this body."""
-        return cls(body, SharedContent(body.encode()))
 
 
 def is_part_request() -> bool:

@@ -28,41 +28,49 @@ def register(app: Flask) -> None:
 class SharedContent:
     """Content that many callers get: compressed once for each encoding.
 
-    flask-compress compresses an answer for each caller, and even if that caller already has it.
+    flask-compress compresses an answer for each caller, and even if that caller already has it. A
+    middleware for files (WhiteNoise) would answer outside of Flask: without the limits, headers and
+    log line of a request.
     """
 
     def __init__(self, content: bytes) -> None:
+        self._content = content
         self._hash = hashlib.blake2b(content, digest_size=16).hexdigest()
-        self._versions: dict[str | None, bytes] = {None: content}
-        self._is_long = len(content) >= _MIN_BYTES
+        self._compressed: dict[str, bytes] = {}  # by encoding
         self._lock = threading.Lock()
+
+    @property
+    def text(self) -> str:
+        """The content as a text."""
+        return self._content.decode()
 
     def respond(self, mimetype: str) -> Response:
         """The content in the caller's encoding, with an ETag; 304 if the caller already has it."""
         encoding = None
-        if self._is_long:
+        if len(self._content) >= _MIN_BYTES:
             accepted = request.accept_encodings
             encoding = next((name for name in _ENCODINGS if accepted[name] > 0), None)
         etag = self._hash if encoding is None else f"{self._hash}-{encoding}"
         # The weak comparison, because some proxies make tags weak.
         if request.if_none_match.contains_weak(etag):
             response = Response(status=HTTPStatus.NOT_MODIFIED, mimetype=mimetype)
+        elif encoding is None:
+            response = Response(self._content, mimetype=mimetype)
         else:
             response = Response(self._encode(encoding), mimetype=mimetype)
-            if encoding is not None:
-                response.headers["Content-Encoding"] = encoding
+            response.headers["Content-Encoding"] = encoding
         response.headers["Vary"] = "Accept-Encoding"
         response.set_etag(etag)
         return response
 
-    def _encode(self, encoding: str | None) -> bytes:
+    def _encode(self, encoding: str) -> bytes:
         with self._lock:
-            if encoding not in self._versions:
-                self._versions[encoding] = _compress(self._versions[None], encoding)
-            return self._versions[encoding]
+            if encoding not in self._compressed:
+                self._compressed[encoding] = _compress(self._content, encoding)
+            return self._compressed[encoding]
 
 
-def _compress(content: bytes, encoding: str | None) -> bytes:
+def _compress(content: bytes, encoding: str) -> bytes:
     if encoding == "br":
         compressed: bytes = brotli.compress(content, quality=_BROTLI_QUALITY)
         return compressed
