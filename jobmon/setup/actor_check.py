@@ -14,17 +14,12 @@ from jobmon.settings import Settings
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
 from jobmon.setup.rights import OWN_WRITES, WRITES
-from jobmon.setup.users import UserKind
+from jobmon.setup.users import UserKind, list_state_rights
 from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
-_REQUESTER_RIGHTS = {
-    DECISIONS: {"find", "insert"},
-    MUTES: {"find", "insert"},
-    PROGRESS: {"find"},
-    OUTCOMES: {"find"},
-}
+_REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES)  # that requests and mutes need
 _GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's readers."
 
 
@@ -43,14 +38,15 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
         )
     if not settings.actions or not deployment.users:
         return
+    needed = list_state_rights(UserKind.READER, has_actions=True)
     granted = {
         name: granted_actions(deployment.privileges, settings.state_db, name)
-        for name in _REQUESTER_RIGHTS
+        for name in _REQUEST_COLLECTIONS
     }
     missing = [
         f"{action} in {name}"
-        for name, needed in _REQUESTER_RIGHTS.items()
-        for action in sorted(needed - granted[name])
+        for name in _REQUEST_COLLECTIONS
+        for action in sorted(set(needed[name]) - granted[name])
     ]
     if missing:
         yield problem(
@@ -60,7 +56,7 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
             remedy=_GRANT,
             commands=(deployment.init_command("--actor"),),
         )
-    elif any((granted[name] & OWN_WRITES) - needed for name, needed in _REQUESTER_RIGHTS.items()):
+    elif any((granted[name] & OWN_WRITES) - set(needed[name]) for name in _REQUEST_COLLECTIONS):
         yield warning(
             "actor",
             "The web service's user may also change records of actions in "

@@ -10,7 +10,7 @@ from jobmon.actions.records import DECISIONS
 from jobmon.rollup.documents import STATE, rollup_database, state_database
 from jobmon.setup.deployment import Deployment
 from jobmon.setup.findings import Finding, describe, granted_actions, ok, problem, warning
-from jobmon.setup.users import STATE_RIGHTS, UserKind
+from jobmon.setup.users import UserKind, list_state_rights
 from jobmon.store.connection import Connection
 from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
@@ -129,7 +129,8 @@ def _collector_rights(deployment: Deployment) -> Finding:
             return problem("rights", message, remedy="Correct JOBMON_ROLLUP_URI.")
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
     needed = [(settings.rollup_db, STATE, OWN_WRITES)]
-    for name, rights in STATE_RIGHTS[UserKind.COLLECTOR].items():  # also of its commands
+    state_rights = list_state_rights(UserKind.COLLECTOR, has_actions=settings.actions)
+    for name, rights in state_rights.items():  # also of its commands
         needed.append((settings.state_db, name, frozenset(rights) - {"find"}))
     refused = [
         f"{database}.{name}"

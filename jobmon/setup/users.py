@@ -43,7 +43,7 @@ class UserKind(StrEnum):
 
 # What each user needs in JOBMON_STATE_DB. The collector itself only reads mutes there: its user is
 # also that of `jobmon revoke`, `jobmon mark` and `jobmon mute`.
-STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
+_STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
     UserKind.READER: dict.fromkeys(
         (REVOKED, MARKS, MUTES, DECISIONS, PROGRESS, OUTCOMES, ACTOR_LEASES), ("find",)
     ),
@@ -60,6 +60,15 @@ STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
     },
 }
 _INSERTED_BY_READERS = (DECISIONS, MUTES)  # with actions
+
+
+def list_state_rights(kind: UserKind, *, has_actions: bool) -> dict[str, tuple[str, ...]]:
+    """The actions that a user needs on each collection of JOBMON_STATE_DB."""
+    may_insert = _INSERTED_BY_READERS if has_actions and kind is UserKind.READER else ()
+    return {
+        name: (*rights, "insert") if name in may_insert else rights
+        for name, rights in _STATE_RIGHTS[kind].items()
+    }
 
 
 class OwnNames(NamedTuple):
@@ -133,10 +142,9 @@ class QueueRoles:
             on_controls = ("find", "update") if kind is UserKind.ACTOR else ("find",)
             yield self._grant(self.database, CONTROLS, on_controls)
         if self.own is not None:
-            for name, rights in STATE_RIGHTS[kind].items():
-                is_reader = kind is UserKind.READER and self.actions is not None
-                more = ("insert",) if is_reader and name in _INSERTED_BY_READERS else ()
-                yield self._grant(self.own.state, name, (*rights, *more))
+            state_rights = list_state_rights(kind, has_actions=self.actions is not None)
+            for name, rights in state_rights.items():
+                yield self._grant(self.own.state, name, rights)
 
     def _list_watched_rights(self, kind: UserKind, name: str) -> tuple[str, ...]:
         """The actions on a watched collection."""
