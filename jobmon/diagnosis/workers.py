@@ -189,7 +189,11 @@ def _find_with_work(
     if not overdue:
         return ()
     is_partial = "overdue_by_type" in stats.health.unknown
-    return history.details.tally_workers(() if is_partial else {*overdue, OTHER})
+    return {
+        worker
+        for worker, job_type in history.details.worker_types
+        if is_partial or job_type in overdue or job_type == OTHER
+    }
 
 
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
