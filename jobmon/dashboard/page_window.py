@@ -54,11 +54,11 @@ class PageWindow:
         except ValidationError as error:
             name, messages = next(iter(error.messages_dict.items()))
             raise invalid(name, " ".join(messages)) from None
+        if "range" in parameters:
+            return cls(query=query, range=parameters["range"])
         default_window = cls.from_range(default)
         if not parameters:
             return default_window
-        if "range" in parameters:
-            return cls(query=query, range=parameters["range"])
         return cls(query=replace(query, length=default_window.query.length))
 
     def resolve(self, series: SeriesReader, now: datetime) -> Window:

@@ -1,5 +1,6 @@
 """Who calls, and what they may do: bearer tokens, roles and permissions."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from pymongo.errors import PyMongoError
 from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store.connection import Connection
 from jobmon.web.checked_tokens import CheckedTokens
-from jobmon.web.claims import find_claim, is_refresh_token, put_claim, root_claim, token_id
+from jobmon.web.claims import AccessToken, Caller, is_refresh_token, put_claim, root_claim
 from jobmon.web.errors import ApiError
 from jobmon.web.jwks import KeySet
 from jobmon.web.proxies import cookie_name
@@ -101,17 +102,17 @@ def require_token(*, cookie: bool = False, require_revocation_check: bool = True
     read, PyMongoError is raised; without `require_revocation_check` the request passes.
     """
     with _refusing_with_401():
-        if cookie and (claims := _read_trusted_header()) is not None:
-            g.jobmon_claims, g.jobmon_is_named_by_proxy = claims, True
+        if cookie and (person := _read_trusted_header()) is not None:
+            g.jobmon_caller, g.jobmon_is_named_by_proxy = person, True
             return
-        claims = _decode(_find_token(cookie=cookie))
+        access = _decode(_find_token(cookie=cookie))
         try:
-            _refuse_revoked(claims)
+            _refuse_revoked(access)
         except PyMongoError:
             if require_revocation_check:
-                g.jobmon_unconfirmed_claims = claims
+                g.jobmon_unconfirmed_caller = access.caller
                 raise
-    g.jobmon_claims = claims
+    g.jobmon_caller = access.caller
 
 
 def accept_token(token: str) -> float | None:
@@ -120,24 +121,24 @@ def accept_token(token: str) -> float | None:
     Returns the seconds until the token expires, None for never.
     """
     with _refusing_with_401():
-        claims = _decode(token)
-        _refuse_revoked(claims)
-        g.jobmon_claims = claims
-        return int(claims["exp"]) - time.time() if "exp" in claims else None
+        access = _decode(token)
+        _refuse_revoked(access)
+        g.jobmon_caller = access.caller
+        return access.ends_at - time.time() if access.ends_at < math.inf else None
 
 
 def read_claims(token: str) -> dict[str, Any]:
     """The claims of a valid token, revoked or not; raises ApiError 401 if it is not valid."""
     with _refusing_with_401():
-        return _decode(token)
+        return _check(token)
 
 
-def _read_trusted_header() -> dict[str, Any] | None:
-    """The claims of the person whom a trusted proxy names, unless the request has a token."""
+def _read_trusted_header() -> Caller | None:
+    """The person whom a trusted proxy names, unless the request has a token."""
     trusted: TrustedHeader | None = current_app.extensions["jobmon_trusted_header"]
     if trusted is None or not trusted.is_sent(request) or _find_bearers():
         return None
-    return trusted.read_claims(request)
+    return trusted.read_caller(request)
 
 
 def _find_bearers() -> list[list[str]]:
@@ -158,29 +159,26 @@ def _find_token(*, cookie: bool) -> str:
     return token
 
 
-def _decode(token: str) -> dict[str, Any]:
-    """The claims of a token with the right signature, times, issuer, audience and type."""
+def _decode(token: str) -> AccessToken:
+    """A token with the right signature, times, issuer, audience, type and subject."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise RefusedTokenError("size")
     checked: CheckedTokens = current_app.extensions["jobmon_checked_tokens"]
-    if (known := checked.find_claims(token)) is not None:
+    if (known := checked.find(token)) is not None:
         return known
-    claims = _check(token)
-    checked.add(token, claims, *g.pop("jobmon_token_key", ()))
-    return claims
+    access = AccessToken.from_claims(_check(token), current_app.extensions["jobmon_settings"])
+    if access is None:
+        raise RefusedTokenError("claim")
+    checked.add(token, access, *g.pop("jobmon_token_key", ()))
+    return access
 
 
 def _check(token: str) -> dict[str, Any]:
+    """The claims of a token with the right signature, times, issuer, audience and type."""
     sessions: SessionKeys | None = current_app.extensions["jobmon_session_keys"]
     if sessions is not None and is_session_token(token):
-        claims = sessions.read_token(token)
-    else:
-        claims = _check_bearer(token)
-    subject = _find_subject(claims)
-    if not isinstance(subject, str) or not subject:
-        raise RefusedTokenError("claim")
-    subject.encode()  # UnicodeEncodeError for half a surrogate pair
-    return claims
+        return sessions.read_token(token)
+    return _check_bearer(token)
 
 
 def _check_bearer(token: str) -> dict[str, Any]:
@@ -207,14 +205,9 @@ def _is_well_formed(token: str) -> bool:
     return True
 
 
-def _find_subject(claims: dict[str, Any]) -> Any:
-    settings: Settings = current_app.extensions["jobmon_settings"]
-    return find_claim(claims, settings.subject_claim)
-
-
-def _refuse_revoked(claims: dict[str, Any]) -> None:
+def _refuse_revoked(access: AccessToken) -> None:
     revoked: RevokedTokens = current_app.extensions["jobmon_revoked"]
-    if revoked.includes(token_id(claims), _find_subject(claims), float(claims.get("iat", 0))):
+    if revoked.includes(access.id, access.caller.subject, access.issued_at):
         raise RefusedTokenError("revoked")
 
 
@@ -307,7 +300,7 @@ def require_owners() -> None:
 
 def is_authenticated() -> bool:
     """Whether this request's token was checked and is valid."""
-    return "jobmon_claims" in g
+    return "jobmon_caller" in g
 
 
 def caller() -> tuple[str, bool] | None:
@@ -315,8 +308,8 @@ def caller() -> tuple[str, bool] | None:
 
     For display only: while the database does not answer, the token may be revoked.
     """
-    claims = g.get("jobmon_claims") or g.get("jobmon_unconfirmed_claims")
-    return (str(_find_subject(claims)), _has_permission(claims)) if claims else None
+    known: Caller | None = g.get("jobmon_caller") or g.get("jobmon_unconfirmed_caller")
+    return (known.subject, _needed_permission() in known.permissions) if known else None
 
 
 def is_named_by_proxy() -> bool:
@@ -326,27 +319,27 @@ def is_named_by_proxy() -> bool:
 
 def subject() -> str:
     """The subject of the request's token: its `sub`, or the claim at JOBMON_SUBJECT_CLAIM."""
-    return str(_find_subject(g.jobmon_claims))
+    return _checked_caller().subject
 
 
 def is_admin() -> bool:
     """Whether a role of the request's token grants the permission of the request's queue."""
-    return _has_permission(g.jobmon_claims)
+    return has_permission(_needed_permission())
 
 
 def has_permission(permission: str) -> bool:
     """Whether a role of the request's token grants this permission."""
-    return permission in _granted_permissions(g.jobmon_claims)
+    return permission in _checked_caller().permissions
 
 
 def describe_roles() -> str | None:
     """The roles of the request's token, separated by commas; None if it has none."""
-    return ", ".join(_read_roles(g.jobmon_claims)) or None
+    return ", ".join(_checked_caller().roles) or None
 
 
 def may_see(queue: Settings) -> bool:
     """Whether a role of the request's token grants the permission of this queue."""
-    return queue.permission in _granted_permissions(g.jobmon_claims)
+    return has_permission(queue.permission)
 
 
 def may_know(queue: Settings) -> bool:
@@ -354,27 +347,15 @@ def may_know(queue: Settings) -> bool:
     return queue.owners or may_see(queue)
 
 
-def _has_permission(claims: dict[str, Any]) -> bool:
-    return _needed_permission() in _granted_permissions(claims)
+def _checked_caller() -> Caller:
+    caller: Caller = g.jobmon_caller
+    return caller
 
 
 def _needed_permission() -> str:
     """The permission of the request's queue, ADMIN_DASHBOARD for a queue that does not exist."""
     settings = current_settings()
     return ADMIN_DASHBOARD if settings is None else settings.permission
-
-
-def _granted_permissions(claims: dict[str, Any]) -> frozenset[str]:
-    settings: Settings = current_app.extensions["jobmon_settings"]
-    granted = (settings.role_permissions.get(role) for role in _read_roles(claims))
-    return frozenset[str]().union(*filter(None, granted))
-
-
-def _read_roles(claims: dict[str, Any]) -> list[str]:
-    settings: Settings = current_app.extensions["jobmon_settings"]
-    claim = find_claim(claims, settings.role_claim)
-    roles = claim if isinstance(claim, list) else [claim]
-    return [role for role in roles if isinstance(role, str)]
 
 
 def issue_token(subject: str, role: str, lifetime: timedelta) -> str:

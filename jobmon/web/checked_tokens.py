@@ -6,32 +6,29 @@ it was accepted, so that callers without a valid token cannot fill the memory.
 """
 
 import hashlib
-import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import jwt
+
+from jobmon.web.claims import AccessToken
 
 MAX_TOKENS = 500  # of up to 8 KiB each
 
 FindKey = Callable[[str | None], jwt.PyJWK | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _CheckedToken:
-    claims: dict[str, Any]
-    begins_at: float  # in seconds since 1970, UTC
-    ends_at: float
+class _CheckedToken(NamedTuple):
+    access: AccessToken
     kid: str | None
     key: jwt.PyJWK | None
 
 
 class CheckedTokens:
-    """The claims of the last `MAX_TOKENS` tokens that were accepted and used.
+    """The last `MAX_TOKENS` tokens that were accepted and used.
 
     `find_key` returns the identity provider's key with an id; None without a provider. `leeway_s`:
     by how many seconds the issuer's clock may be wrong.
@@ -43,10 +40,10 @@ class CheckedTokens:
         self._lock = threading.Lock()
         self._tokens: OrderedDict[bytes, _CheckedToken] = OrderedDict()
 
-    def find_claims(self, token: str) -> dict[str, Any] | None:
-        """The claims of a token that would be accepted again; None if it must be checked.
+    def find(self, token: str) -> AccessToken | None:
+        """A token that would be accepted again; None if it must be checked.
 
-        They are shared: do not change them. Raises what `find_key` raises.
+        Raises what `find_key` raises.
         """
         token_hash, now = _hash(token), time.time()
         with self._lock:
@@ -54,32 +51,24 @@ class CheckedTokens:
             if known is None:
                 return None
             self._tokens.move_to_end(token_hash)
-        is_valid = known.begins_at <= now + self._leeway_s and known.ends_at > now - self._leeway_s
-        if not is_valid:
+        access, kid, key = known
+        if access.begins_at > now + self._leeway_s or access.ends_at <= now - self._leeway_s:
             return None
         # jobmon's own tokens, of sessions, have no key of the provider.
-        if self._find_key and known.key and self._find_key(known.kid) is not known.key:
+        if self._find_key and key and self._find_key(kid) is not key:
             return None
-        return known.claims
+        return access
 
     def add(
         self,
         token: str,
-        claims: dict[str, Any],
+        access: AccessToken,
         kid: str | None = None,
         key: jwt.PyJWK | None = None,
     ) -> None:
         """Remember a token that was accepted, and the provider's key with which it was checked."""
-        checked = _CheckedToken(
-            claims=claims,
-            # Whole seconds, as PyJWT reads them.
-            begins_at=max(int(claims.get(name, 0)) for name in ("nbf", "iat")),
-            ends_at=int(claims["exp"]) if "exp" in claims else math.inf,
-            kid=kid,
-            key=key,
-        )
         with self._lock:
-            self._tokens[_hash(token)] = checked
+            self._tokens[_hash(token)] = _CheckedToken(access, kid, key)
             if len(self._tokens) > MAX_TOKENS:
                 self._tokens.popitem(last=False)
 

@@ -2,10 +2,64 @@
 
 import hashlib
 import json
-from typing import Any
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from jobmon.settings import Settings
 
 # The claims in which issuers put the type of a token, without `_` and `-`.
 _TYPE_CLAIMS = ("type", "typ", "tokentype", "tokenuse", "use")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request; `permissions` are what their roles grant."""
+
+    subject: str
+    roles: tuple[str, ...]
+    permissions: frozenset[str]
+
+    @classmethod
+    def from_roles(cls, subject: str, roles: Iterable[str], settings: Settings) -> Self:
+        """A caller with the permissions that the settings grant to these roles."""
+        roles = tuple(roles)
+        granted = (settings.role_permissions.get(role, frozenset()) for role in roles)
+        return cls(subject, roles, frozenset[str]().union(*granted))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessToken:
+    """What a valid token's claims mean. Times are in seconds since 1970, UTC."""
+
+    id: str  # by which it is revoked
+    caller: Caller
+    issued_at: float  # 0 if the token does not have the time
+    begins_at: int
+    ends_at: float  # infinite for a token that does not expire
+
+    @classmethod
+    def from_claims(cls, claims: dict[str, Any], settings: Settings) -> Self | None:
+        """The token with these checked claims; None if it has no subject.
+
+        Raises ValueError, TypeError or OverflowError if a time is no number.
+        """
+        subject = find_claim(claims, settings.subject_claim)
+        if not isinstance(subject, str) or not subject:
+            return None
+        subject.encode()  # UnicodeEncodeError for half a surrogate pair
+        role_claim = find_claim(claims, settings.role_claim)
+        roles = role_claim if isinstance(role_claim, list) else [role_claim]
+        names = [role for role in roles if isinstance(role, str)]
+        return cls(
+            id=token_id(claims),
+            caller=Caller.from_roles(subject, names, settings),
+            issued_at=float(claims.get("iat", 0)),
+            # Whole seconds, as PyJWT reads them.
+            begins_at=max(int(claims.get(name, 0)) for name in ("nbf", "iat")),
+            ends_at=int(claims["exp"]) if "exp" in claims else math.inf,
+        )
 
 
 def root_claim(path: str) -> str:

@@ -5,13 +5,11 @@ Only the proxy may have these addresses, and it must replace the header of its o
 """
 
 import ipaddress
-import time
-from typing import Any
 
 from flask import Request
 
 from jobmon.settings import Settings
-from jobmon.web.claims import put_claim
+from jobmon.web.claims import Caller
 
 MAX_LENGTH = 1_000  # of a header's value, in characters
 
@@ -29,8 +27,8 @@ class TrustedHeader:
         """Whether a request names a person, whether or not the header is trusted."""
         return self._user in request.headers
 
-    def read_claims(self, request: Request) -> dict[str, Any] | None:
-        """The claims of the named person, as a token would have them; None if the name is refused.
+    def read_caller(self, request: Request) -> Caller | None:
+        """The named person with their groups as roles; None if the name is refused.
 
         It is refused from an untrusted address, if it is not plain text, and if it has a comma: the
         values of a header that is sent twice are joined by a comma.
@@ -40,10 +38,7 @@ class TrustedHeader:
             return None
         group_list = _decode(request.headers.get(self._groups, "")) if self._groups else ""
         groups = [name for group in group_list.split(",") if (name := group.strip())]
-        claims: dict[str, Any] = {"iat": int(time.time()), "jti": None}
-        put_claim(claims, self._settings.role_claim, groups)
-        put_claim(claims, self._settings.subject_claim, user)
-        return claims
+        return Caller.from_roles(user, groups, self._settings)
 
     def _is_from_proxy(self, request: Request) -> bool:
         """Whether the connection itself is from a trusted address, whatever its headers claim."""

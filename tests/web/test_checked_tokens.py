@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 
+from jobmon.settings import Settings
 from jobmon.web.checked_tokens import MAX_TOKENS, CheckedTokens
+from jobmon.web.claims import AccessToken
 
 LEEWAY_S = 10
 KEY: Any = object()
 OTHER_KEY: Any = object()
+
+
+def make_access(**times: int) -> AccessToken:
+    claims = {"sub": "ada", "jti": "1", **times}
+    settings = Settings(mongo_uri="mongodb://localhost/jobs", jwt_secret_key="s" * 32)
+    access = AccessToken.from_claims(claims, settings)
+    assert access is not None
+    return access
 
 
 @pytest.mark.parametrize(
@@ -32,35 +42,37 @@ def test_times_are_compared_with_the_clock_at_each_use(
 ) -> None:
     """`offsets_s` has the times in the token as seconds from now."""
     now = int(time.time())
-    claims = {name: now + offset_s for name, offset_s in offsets_s.items()} | {"sub": "ada"}
+    access = make_access(**{name: now + offset_s for name, offset_s in offsets_s.items()})
     checked = CheckedTokens(LEEWAY_S)
-    checked.add("token", claims)
-    assert checked.find_claims("token") == (claims if is_valid else None)
+    checked.add("token", access)
+    assert checked.find("token") is (access if is_valid else None)
 
 
 def test_another_token_is_not_found() -> None:
     checked = CheckedTokens(LEEWAY_S)
-    checked.add("token", {"sub": "ada"})
-    assert checked.find_claims("token.") is None
-    assert checked.find_claims("\ud800") is None
+    checked.add("token", make_access())
+    assert checked.find("token.") is None
+    assert checked.find("\ud800") is None
 
 
 def test_token_must_be_checked_again_when_its_key_has_changed_or_is_gone() -> None:
     keys = {"one": KEY}
     checked = CheckedTokens(LEEWAY_S, keys.get)
-    checked.add("token", {"sub": "ada"}, "one", KEY)
-    assert checked.find_claims("token") == {"sub": "ada"}
+    access = make_access()
+    checked.add("token", access, "one", KEY)
+    assert checked.find("token") is access
     keys["one"] = OTHER_KEY
-    assert checked.find_claims("token") is None
+    assert checked.find("token") is None
     del keys["one"]
-    assert checked.find_claims("token") is None
+    assert checked.find("token") is None
 
 
 def test_only_the_most_recently_used_tokens_are_kept() -> None:
     checked = CheckedTokens(LEEWAY_S)
-    checked.add("used", {})
+    access = make_access()
+    checked.add("used", access)
     for number in range(MAX_TOKENS):
-        checked.add(f"token {number}", {})
-        assert checked.find_claims("used") == {}
-    assert checked.find_claims("token 0") is None
-    assert checked.find_claims(f"token {MAX_TOKENS - 1}") == {}
+        checked.add(f"token {number}", access)
+        assert checked.find("used") is access
+    assert checked.find("token 0") is None
+    assert checked.find(f"token {MAX_TOKENS - 1}") is access
