@@ -3,15 +3,18 @@
 import gzip
 import hashlib
 import threading
+from functools import lru_cache
 from http import HTTPStatus
 
 import brotli
 from flask import Flask, Response, request
 from flask_compress import Compress
+from werkzeug.http import parse_accept_header
 
 _ENCODINGS = ("br", "gzip")  # the better one first
 _BROTLI_QUALITY = 6
 _MIN_BYTES = 500
+_HEADERS_KEPT = 100
 
 
 def register(app: Flask) -> None:
@@ -48,8 +51,7 @@ class SharedContent:
         """The content in the caller's encoding, with an ETag; 304 if the caller already has it."""
         encoding = None
         if len(self._content) >= _MIN_BYTES:
-            accepted = request.accept_encodings
-            encoding = next((name for name in _ENCODINGS if accepted[name] > 0), None)
+            encoding = _choose_encoding(request.headers.get("Accept-Encoding", ""))
         etag = self._hash if encoding is None else f"{self._hash}-{encoding}"
         # The weak comparison, because some proxies make tags weak.
         if request.if_none_match.contains_weak(etag):
@@ -68,6 +70,13 @@ class SharedContent:
             if encoding not in self._compressed:
                 self._compressed[encoding] = _compress(self._content, encoding)
             return self._compressed[encoding]
+
+
+@lru_cache(_HEADERS_KEPT)
+def _choose_encoding(header: str) -> str | None:
+    """The best encoding that this `Accept-Encoding` accepts; browsers send only a few headers."""
+    accepted = parse_accept_header(header)
+    return next((name for name in _ENCODINGS if accepted[name] > 0), None)
 
 
 def _compress(content: bytes, encoding: str) -> bytes:
