@@ -8,7 +8,7 @@ import os
 import time
 from functools import partial
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Flask, Response
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -21,6 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from jobmon.api.queue_metrics import QueueMetrics, Scrape
 from jobmon.settings import Settings
 from jobmon.web import auth
+from jobmon.web.context import current_request, request_values
 from jobmon.web.queues import (
     WatchedQueue,
     all_queues,
@@ -61,6 +62,7 @@ class RequestMetrics:
 
     def observe(self, response: Response) -> Response:
         """Count a request. Labels are bounded: the route's rule, a known method, a status."""
+        request = current_request()
         route = UNMATCHED if (rule := request.url_rule) is None else rule.rule
         method = request.method if request.method in _METHODS else OTHER_METHOD
         key = route, method, response.status_code
@@ -69,7 +71,7 @@ class RequestMetrics:
             metrics = self._by_labels[key] = requests, self._seconds.labels(route, method)
         requests, seconds = metrics
         requests.inc()
-        seconds.observe(time.perf_counter() - g.jobmon_began)
+        seconds.observe(time.perf_counter() - request_values().jobmon_began)
         return response
 
     def register(self, registry: CollectorRegistry) -> None:
@@ -103,7 +105,7 @@ def register(app: Flask, settings: Settings) -> None:
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
         registry.register(Scrape(reader.read(_scraped_queues(settings))))
         requests.register(registry)
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        encode, content_type = choose_encoder(current_request().headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
 
     app.register_blueprint(routes)

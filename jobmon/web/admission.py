@@ -9,11 +9,12 @@ little time.
 import threading
 from collections import Counter, deque
 
-from flask import Flask, g, request
+from flask import Flask
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobmon.settings import Settings
 from jobmon.store.decoding import before_large
+from jobmon.web.context import current_request, request_values
 from jobmon.web.errors import unavailable
 from jobmon.web.queues import WatchedQueues, current_settings
 
@@ -113,28 +114,30 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
 
     def begin() -> None:
         _receive_body()
-        if request.path in ALWAYS_ANSWERED:
+        if current_request().path in ALWAYS_ANSWERED:
             return
         queue = current_settings()
         deployment = "" if queue is None else queue.mongo_uri
         if not limit.acquire(deployment):
             raise unavailable("overloaded", "Too many requests at once. Try again.")
-        g.jobmon_slot = deployment
+        request_values().jobmon_slot = deployment
         before_large.set(begin_large)
 
     def begin_large() -> None:
-        if "jobmon_has_large_slot" in g:
+        values = request_values()
+        if "jobmon_has_large_slot" in values:
             return
         if not large_limit.acquire():
             raise unavailable("overloaded", "Too many large documents at once. Try again.")
-        g.jobmon_has_large_slot = True
+        values.jobmon_has_large_slot = True
 
     def end(_: BaseException | None) -> None:
         before_large.set(None)
-        if g.pop("jobmon_has_large_slot", False):
+        values = request_values()
+        if values.pop("jobmon_has_large_slot", False):
             large_limit.release()
-        if "jobmon_slot" in g:
-            limit.release(g.pop("jobmon_slot"))
+        if "jobmon_slot" in values:
+            limit.release(values.pop("jobmon_slot"))
 
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.before_request(begin)
@@ -146,6 +149,7 @@ def _receive_body() -> None:
 
     Behind jobmon's own gunicorn worker the body is in memory already.
     """
+    request = current_request()
     if request.content_length or "Transfer-Encoding" in request.headers:
         request.get_data()
         # Werkzeug truncates a chunked body that is too large instead of refusing it.

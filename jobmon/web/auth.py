@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import jwt as pyjwt
-from flask import Flask, current_app, g, request
+from flask import Flask, g, request
 from flask_jwt_extended import (
     JWTManager,
     create_access_token,
@@ -23,6 +23,7 @@ from jobmon.settings import ADMIN_DASHBOARD, Settings
 from jobmon.store.connection import Connection
 from jobmon.web.checked_tokens import CheckedTokens
 from jobmon.web.claims import AccessToken, Caller, is_refresh_token, put_claim, root_claim
+from jobmon.web.context import current_request, extension, request_values
 from jobmon.web.errors import ApiError
 from jobmon.web.jwks import KeySet
 from jobmon.web.proxies import cookie_name
@@ -112,7 +113,7 @@ def require_token(*, cookie: bool = False, require_revocation_check: bool = True
             if require_revocation_check:
                 g.jobmon_unconfirmed_caller = access.caller
                 raise
-    g.jobmon_caller = access.caller
+    request_values().jobmon_caller = access.caller
 
 
 def accept_token(token: str) -> float | None:
@@ -135,7 +136,7 @@ def read_claims(token: str) -> dict[str, Any]:
 
 def _read_trusted_header() -> Caller | None:
     """The person whom a trusted proxy names, unless the request has a token."""
-    trusted: TrustedHeader | None = current_app.extensions["jobmon_trusted_header"]
+    trusted: TrustedHeader | None = extension("jobmon_trusted_header")
     if trusted is None or not trusted.is_sent(request) or _find_bearers():
         return None
     return trusted.read_caller(request)
@@ -143,7 +144,8 @@ def _read_trusted_header() -> Caller | None:
 
 def _find_bearers() -> list[list[str]]:
     """The bearer tokens in the header, each as the words after `Bearer`."""
-    fields = [field.split() for field in request.headers.get("Authorization", "").split(",")]
+    header = current_request().headers.get("Authorization", "")
+    fields = [field.split() for field in header.split(",")]
     return [field[1:] for field in fields if field and field[0].lower() == "bearer"]
 
 
@@ -163,10 +165,10 @@ def _decode(token: str) -> AccessToken:
     """A token with the right signature, times, issuer, audience, type and subject."""
     if len(token) > MAX_TOKEN_LENGTH:
         raise RefusedTokenError("size")
-    checked: CheckedTokens = current_app.extensions["jobmon_checked_tokens"]
+    checked: CheckedTokens = extension("jobmon_checked_tokens")
     if (known := checked.find(token)) is not None:
         return known
-    access = AccessToken.from_claims(_check(token), current_app.extensions["jobmon_settings"])
+    access = AccessToken.from_claims(_check(token), extension("jobmon_settings"))
     if access is None:
         raise RefusedTokenError("claim")
     checked.add(token, access, *g.pop("jobmon_token_key", ()))
@@ -175,7 +177,7 @@ def _decode(token: str) -> AccessToken:
 
 def _check(token: str) -> dict[str, Any]:
     """The claims of a token with the right signature, times, issuer, audience and type."""
-    sessions: SessionKeys | None = current_app.extensions["jobmon_session_keys"]
+    sessions: SessionKeys | None = extension("jobmon_session_keys")
     if sessions is not None and is_session_token(token):
         return sessions.read_token(token)
     return _check_bearer(token)
@@ -206,7 +208,7 @@ def _is_well_formed(token: str) -> bool:
 
 
 def _refuse_revoked(access: AccessToken) -> None:
-    revoked: RevokedTokens = current_app.extensions["jobmon_revoked"]
+    revoked: RevokedTokens = extension("jobmon_revoked")
     if revoked.includes(access.id, access.caller.subject, access.issued_at):
         raise RefusedTokenError("revoked")
 
@@ -217,7 +219,7 @@ def _refusing_with_401() -> Iterator[None]:
     try:
         yield
     except NoAuthorizationError:
-        trusted: TrustedHeader | None = current_app.extensions["jobmon_trusted_header"]
+        trusted: TrustedHeader | None = extension("jobmon_trusted_header")
         if trusted is not None and trusted.is_sent(request):
             g.jobmon_refusal_reason = "proxy"  # from an untrusted address, or no plain name
         raise _unauthorized("authentication_required", "A bearer token is required.") from None
@@ -251,7 +253,7 @@ def _classify_refusal(error: Exception) -> str:
 
 def refusal_reason() -> str | None:
     """Why this request's token was refused, one word for the log; None if it was not."""
-    reason: str | None = g.get("jobmon_refusal_reason")
+    reason: str | None = request_values().get("jobmon_refusal_reason")
     return reason
 
 
@@ -300,7 +302,7 @@ def require_owners() -> None:
 
 def is_authenticated() -> bool:
     """Whether this request's token was checked and is valid."""
-    return "jobmon_caller" in g
+    return "jobmon_caller" in request_values()
 
 
 def caller() -> tuple[str, bool] | None:
@@ -348,7 +350,7 @@ def may_know(queue: Settings) -> bool:
 
 
 def _checked_caller() -> Caller:
-    caller: Caller = g.jobmon_caller
+    caller: Caller = request_values().jobmon_caller
     return caller
 
 
@@ -364,7 +366,7 @@ def issue_token(subject: str, role: str, lifetime: timedelta) -> str:
     >>> with app.app_context():
     ...     token = issue_token("ada", "admin", timedelta(hours=1))
     """
-    settings: Settings = current_app.extensions["jobmon_settings"]
+    settings: Settings = extension("jobmon_settings")
     claims: dict[str, Any] = {}
     put_claim(claims, settings.role_claim, role)
     put_claim(claims, settings.subject_claim, subject)

@@ -7,9 +7,11 @@ from functools import lru_cache
 from http import HTTPStatus
 
 import brotli
-from flask import Flask, Response, request
+from flask import Flask, Response
 from flask_compress import Compress
 from werkzeug.http import parse_accept_header
+
+from jobmon.web.context import current_request
 
 _ENCODINGS = ("br", "gzip")  # the better one first
 _BROTLI_QUALITY = 6
@@ -49,7 +51,7 @@ class SharedContent:
 
     def respond(self, mimetype: str) -> Response:
         """The content in the caller's encoding, with an ETag; 304 if the caller already has it."""
-        encoding = None
+        request, encoding = current_request(), None
         if len(self._content) >= _MIN_BYTES:
             encoding = _choose_encoding(request.headers.get("Accept-Encoding", ""))
         etag = self._hash if encoding is None else f"{self._hash}-{encoding}"

@@ -16,7 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
-from flask import Flask, current_app, g, request
+from flask import Flask, request
 from pymongo import MongoClient
 from structlog.contextvars import bind_contextvars
 
@@ -48,6 +48,7 @@ from jobmon.store.recurring import RecurringJobs
 from jobmon.store.running_jobs import RunningJobReader
 from jobmon.store.schedule import ScheduleReader
 from jobmon.store.summaries import ERROR_FIELDS, shorten_last_error
+from jobmon.web.context import current_request, extension, request_values
 from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -260,13 +261,13 @@ def register(app: Flask, queues: WatchedQueues) -> None:
 
 
 def all_queues() -> WatchedQueues:
-    queues: WatchedQueues = current_app.extensions["jobmon_queues"]
+    queues: WatchedQueues = extension("jobmon_queues")
     return queues
 
 
 def current_settings() -> Settings | None:
     """The settings of the queue that this request is about; None if there is no such queue."""
-    environ = request.environ
+    environ = current_request().environ
     settings: Settings | None = environ[_SETTINGS] if _SETTINGS in environ else all_queues().default
     return settings
 
@@ -276,12 +277,13 @@ def current_queue() -> WatchedQueue:
 
     Check the caller's token first: only a caller with a token may learn which queues exist.
     """
-    queue: WatchedQueue | None = g.get("jobmon_queue")
+    values = request_values()
+    queue: WatchedQueue | None = values.get("jobmon_queue")
     if queue is None:
         settings = current_settings()
         if settings is None:
             raise no_such_queue()
-        queue = g.jobmon_queue = all_queues().open(settings)
+        queue = values.jobmon_queue = all_queues().open(settings)
     return queue
 
 
@@ -292,7 +294,7 @@ def no_such_queue() -> ApiError:
 
 def named_queue() -> str | None:
     """The queue's name in the path of this request; None for a path of the default queue."""
-    name: str | None = request.environ.get(_NAME)
+    name: str | None = current_request().environ.get(_NAME)
     return name
 
 

@@ -14,7 +14,7 @@ import time
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from flask import Flask, current_app, request
+from flask import Flask, request
 from limits import parse_many
 from limits.errors import StorageError
 from limits.storage import Storage, storage_from_string
@@ -22,6 +22,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from jobmon.settings import Settings, SettingsError
 from jobmon.web.auth import subject
+from jobmon.web.context import extension
 from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def _open_storage(uri: str) -> Storage:
 
 def check() -> None:
     """Count a request whose token was checked; raises ApiError 429 if its owner sends too many."""
-    per_owner: RateLimit | None = current_app.extensions["jobmon_rate_limit"]
+    per_owner: RateLimit | None = extension("jobmon_rate_limit")
     if per_owner is not None:
         per_owner.hit("owner", hashlib.sha256(subject().encode()).hexdigest())
 

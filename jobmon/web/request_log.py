@@ -11,11 +11,12 @@ import time
 from functools import partial
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from jobmon import logs, tracing
 from jobmon.web import auth
+from jobmon.web.context import current_request, request_values
 from jobmon.web.queues import named_queue
 
 REQUEST_ID = "X-Request-ID"
@@ -32,16 +33,18 @@ def register(app: Flask) -> None:
 
 
 def _begin() -> None:
-    request_id = request.headers.get(REQUEST_ID)
+    request_id = current_request().headers.get(REQUEST_ID)
     clear_contextvars()  # now, not when a request ends: an export that is still sent keeps its id
     if request_id is None or _WELL_FORMED.fullmatch(request_id) is None:
         request_id = secrets.token_hex(16)
     bind_contextvars(request_id=request_id)
-    g.jobmon_request_id, g.jobmon_began = request_id, time.perf_counter()
+    values = request_values()
+    values.jobmon_request_id, values.jobmon_began = request_id, time.perf_counter()
 
 
 def _end(response: Response, *, is_traced: bool) -> Response:
-    request_id = g.jobmon_request_id
+    request, values = current_request(), request_values()
+    request_id = values.jobmon_request_id
     response.headers.add(REQUEST_ID, request_id)
     rule = request.url_rule
     line: dict[str, Any] = {
@@ -49,14 +52,14 @@ def _end(response: Response, *, is_traced: bool) -> Response:
         "route": None if rule is None else rule.rule,
         **({"queue": queue} if (queue := named_queue()) else {}),
         "status": response.status_code,
-        **({"code": code} if (code := g.get("jobmon_error_code")) else {}),
+        **({"code": code} if (code := values.get("jobmon_error_code")) else {}),
         **({"reason": reason} if (reason := auth.refusal_reason()) else {}),
         "user": auth.subject() if auth.is_authenticated() else None,
         "address": request.remote_addr,
         **(tracing.current_ids() if is_traced else {}),
         "request_id": request_id,
     }
-    started_at = g.jobmon_began
+    started_at = values.jobmon_began
 
     def write_line() -> None:
         line["duration_ms"] = round((time.perf_counter() - started_at) * 1_000, 1)
