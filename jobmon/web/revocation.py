@@ -101,10 +101,15 @@ class RevokedTokens:
         entries.update_one(this, change, upsert=True)
 
     def add_subject(self, subject: str) -> None:
-        """Refuse all tokens of a subject that were issued until now."""
+        """Refuse all tokens of a subject that were issued until now.
+
+        An entry without a date refuses every token; it is not changed.
+        """
         self.create()
-        change = {"$set": {"format": FORMAT, "before": datetime.now(UTC)}}
-        self._collection().update_one({"_id": {"sub": subject}}, change, upsert=True)
+        entries, this = self._collection(), {"_id": {"sub": subject}}
+        change = {"format": FORMAT, "before": datetime.now(UTC)}
+        entries.update_one({**this, "before": {"$type": "date"}}, {"$set": change})
+        entries.update_one(this, {"$setOnInsert": change}, upsert=True)
 
     def describe_entries(self) -> Iterator[tuple[str, str]]:
         """What is revoked, and until when (a token) or issued before when (a subject), as texts."""

@@ -433,6 +433,16 @@ def test_entry_of_an_unknown_form_still_refuses_its_id_or_subject(
     assert caplog.text.count("neither id nor sub") == 1
 
 
+@pytest.mark.parametrize("entry", [{}, {"before": "now"}])
+def test_entry_that_refuses_every_token_of_a_subject_gets_no_date(
+    state: Database[dict[str, Any]], revoke: Revoke, entry: dict[str, str]
+) -> None:
+    """Catches a date that lets later tokens pass again."""
+    state[REVOKED].insert_one({"_id": {"sub": "ada"}, **entry})
+    assert revoke("--sub", "ada").exit_code == 0
+    assert state[REVOKED].find_one({"_id": {"sub": "ada"}}) == {"_id": {"sub": "ada"}, **entry}
+
+
 def test_id_of_a_token_is_its_jti_or_depends_on_all_its_claims() -> None:
     ids = {
         token_id({"jti": jti, "sub": sub, "exp": exp})
