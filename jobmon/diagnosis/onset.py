@@ -1,4 +1,4 @@
-"""Finds when a problem began in the history of a queue: no job finishes any more, or jobs die."""
+"""Finds in the history of a queue when a problem began: no job finishes any more, or jobs die."""
 
 from datetime import datetime, timedelta
 
@@ -10,29 +10,30 @@ from jobmon.rollup.series import History
 def find_last_finish(
     history: History[datetime] | Missing, step: timedelta
 ) -> tuple[datetime, float] | None:
-    """The end of the last step in which an attempt finished, and the rate in the hour before.
+    """The end of the last step in which an attempt finished or may have finished, and the rate.
 
-    If later steps are not counted yet, an attempt may have finished in them: then the time is the
-    end of these steps. The rate is attempts a minute. None if no attempt finished.
+    An attempt may have finished in a step before `as_of` that is not counted yet. The rate is the
+    finished attempts a minute in the hour before the end of the last step with an attempt. None if
+    no attempt finished or the history is missing.
     """
     if isinstance(history, Missing):
         return None
     finished = {at: activity.finished for at, activity in history.activity.items()}
-    moments = [at for at, count in finished.items() if count]
-    if not moments:
+    busy_steps = [at for at, count in finished.items() if count]
+    if not busy_steps:
         return None
-    until = max(moments) + step
-    start = max(min(moments), until - HOUR)
-    total = sum(count for at, count in finished.items() if count and start <= at < until)
+    until = max(busy_steps) + step
+    start = max(min(busy_steps), until - HOUR)
+    total = sum(count for at, count in finished.items() if start <= at < until)
     rate = total / ((until - start) / MINUTE)
-    return max([until, *(at + step for at in history.uncounted)]), rate
+    return max([until, *(at + step for at in history.uncounted if at < history.as_of)]), rate
 
 
 def find_first_death(evidence: Evidence) -> datetime | None:
-    """Since when jobs have died: the first minute of the last hour in which one died.
+    """The first minute of the last hour in which a job died, or an earlier start of the deaths.
 
-    If jobs also died in the ten minutes before it, it is the start of the first of the consecutive
-    periods of ten minutes with deaths. None if that may be a day ago, or if no death is recorded.
+    The start is earlier if jobs also died in the periods of ten minutes just before: the start of
+    the first of these. None if they reach back a day, or if no death is recorded.
     """
     if isinstance(evidence.minutes, Missing):
         return None
@@ -41,7 +42,7 @@ def find_first_death(evidence: Evidence) -> datetime | None:
     if first is None or isinstance(evidence.day, Missing):
         return first
     day, since = evidence.day.activity, floor(first, 10 * MINUTE)
-    while (before := day.get(since - 10 * MINUTE)) is not None and before.dlq:
+    while (previous := day.get(since - 10 * MINUTE)) is not None and previous.dlq:
         since -= 10 * MINUTE
     if since == min(day, default=None):
         return None
