@@ -1,7 +1,7 @@
 """Estimates when a due job starts, and whether jobs of its type are started at all.
 
 Pure functions of a job and of what is known of its queue. Without enough data, or with rates that
-vary, the answer is unknown.
+vary, the result is unknown.
 """
 
 from dataclasses import replace
@@ -44,21 +44,21 @@ def find_start_rate(evidence: Evidence, job_type: str) -> StartRate | str:
     blocks = evidence.blocks
     if (reason := explain_missing_runs(evidence)) or isinstance(blocks, Missing):
         return reason
-    activities = [block.activity for block in blocks]
-    ended = [each[job_type].finished if job_type in each else 0 for each in activities]
-    if any(OTHER in each and job_type not in each for each in activities):
+    activities = [history.activity for history in blocks]
+    ended = [block[job_type].finished if job_type in block else 0 for block in activities]
+    if any(OTHER in block and job_type not in block for block in activities):
         return COUNTED_TOGETHER.reason
     if sum(ended) < MIN_JOBS:
         return f"fewer than {MIN_JOBS} attempts of its type ended in the last half hour"
     if counts_vary(ended):
         return "the rate of its type varied too much in the last half hour"
-    total = sum(activity.finished for each in activities for activity in each.values())
+    total = sum(activity.finished for block in activities for activity in block.values())
     minutes = BLOCKS * BLOCK / MINUTE
     return StartRate(sum(ended) / minutes, (total - sum(ended)) / minutes)
 
 
 def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
-    """Whether jobs of its type are stalled, as `stalled_types` finds it."""
+    """Whether the type of a due job is stalled, by the rule of `stalled_types`."""
     if isinstance(evidence, Missing) or job.due_since is None or "finishedAt" in evidence.unknown:
         return False
     health = evidence.stats.health
@@ -69,36 +69,36 @@ def is_stalled(job: JobFacts, evidence: Evidence | Missing) -> bool:
     )
 
 
-def find_place(job: JobFacts, others: QueueFacts) -> Place | str:
+def find_place(job: JobFacts, queue: QueueFacts) -> Place | str:
     """The place of a due job among the due jobs, or the reason why it is unknown."""
     if "nextRunAt" in job.unknown:
         return "the documents do not record when a job is due"
     if "nextRunAt" in job.unreadable:
         return "nextRunAt of the job is not a date"
-    place = others.place
+    place = queue.place
     if isinstance(place, Place) and not place.ahead.is_exact and not place.ahead.value:
         return "too many jobs would have to be read"
     return place
 
 
-def estimate_wait(job: JobFacts, others: QueueFacts) -> timedelta | str:
+def estimate_wait(job: JobFacts, queue: QueueFacts) -> timedelta | str:
     """How long it takes until the job starts at the present rate, or why that is unknown."""
-    place = find_place(job, others)
+    place = find_place(job, queue)
     if isinstance(place, str):
         return f"it is unknown how many jobs are ahead: {place}"
     if not place.ahead.is_exact or not place.tied.is_exact:
-        return "it is unknown exactly how many jobs are ahead"
-    if isinstance(others.evidence, Missing):
-        return others.evidence.reason
-    rate = find_start_rate(others.evidence, job.job_type)
+        return "the exact number of jobs ahead is unknown"
+    if isinstance(queue.evidence, Missing):
+        return queue.evidence.reason
+    rate = find_start_rate(queue.evidence, job.job_type)
     if isinstance(rate, str):
         return rate
     if place.outranking:
         return "jobs of its type with a higher priority are ahead, and more may come"
     expected = rate.same_type * (RECENT / MINUTE)
-    if isinstance(others.recent, Missing):
-        return others.recent.reason
-    recent = others.recent.activity.get(job.job_type)
+    if isinstance(queue.recent, Missing):
+        return queue.recent.reason
+    recent = queue.recent.activity.get(job.job_type)
     if expected >= MIN_EXPECTED and (recent is None or not recent.finished):
         return "no attempt of its type has ended in the last minutes"
     wait = (place.same_type + 1) / rate.same_type * MINUTE
@@ -116,17 +116,19 @@ class Silence(NamedTuple):
     is_exact: bool
 
 
-def measure_silence(others: QueueFacts) -> Silence:
-    """For how long no attempt of a stalled type has ended, in whole minutes."""
-    for history, step in ((others.hour, MINUTE), (others.day, HOUR)):
+def measure_silence(queue: QueueFacts) -> Silence:
+    """The silence of a stalled type in whole minutes; beyond an hour, up to an hour too short."""
+    shortest = MINUTE
+    for history, step in ((queue.hour, MINUTE), (queue.day, HOUR)):
         if isinstance(history, Missing) or history.gaps:
             continue
         if ended := [at for at, activity in history.activity.items() if activity.finished]:
             silent = history.as_of - max(ended) - step
-            return Silence(max(MINUTE, silent // MINUTE * MINUTE), is_exact=True)
-    for history, length in ((others.day, DAY), (others.hour, HOUR)):
+            return Silence(max(shortest, silent // MINUTE * MINUTE), is_exact=True)
+        shortest = HOUR  # none has ended in the last hour
+    for history, length in ((queue.day, DAY), (queue.hour, HOUR)):
         if isinstance(history, History) and not history.gaps:
             return Silence(length, is_exact=False)
     # The shortest time that the evidence covers: a stalled type has ended nothing in it.
-    recent = {} if isinstance(others.evidence, Missing) else others.evidence.recent
+    recent = {} if isinstance(queue.evidence, Missing) else queue.evidence.recent
     return Silence(min(recent, default=MINUTE), is_exact=False)

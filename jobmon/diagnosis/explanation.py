@@ -1,4 +1,4 @@
-"""Explains why a job does not run, and when it will: its condition as a code and in sentences.
+"""Explains why a job does not run and when it will run: by a code and in sentences.
 
 Pure functions of a job and of what is known of its queue.
 """
@@ -17,12 +17,12 @@ from jobmon.humanize import duration, grouped
 from jobmon.rollup.series import Activity
 from jobmon.store.lease_order import Place
 
-# A period with fewer runs of the type has no 99th percentile.
+# The 99th percentile of a period with fewer runs of the type is not used.
 MIN_RUNS = 100
-# Run times in the history are known within 4 %.
+# Durations in the history are known within 4 %.
 PERCENTILE_ERROR = 1.04
 _MILLISECOND = timedelta(milliseconds=1)
-Parts = tuple[str | datetime, ...]
+Parts = tuple[str | datetime, ...]  # the texts and the dates of a sentence
 
 
 class ExplanationCode(StrEnum):
@@ -51,12 +51,13 @@ class WorkerName(str):
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Why a job does not run, and when it will; None where that is unknown or has no meaning.
+    """Why a job does not run, and when it will run; None for a date or count that is unknown.
 
-    `parts` make one or two sentences: texts, names of workers, and dates, which are shown relative
-    to now. `since` is when the condition began, `until` when it ends. `ahead`: due jobs that
-    workers take before it. `expected_start` is at the present rate. `reasons`: by field, why it is
-    None or a lower bound.
+    `parts` make one to four sentences: texts, names of workers, and dates, which are shown
+    relative to now. `since`: when the job became due, started or ended, or its lease expired.
+    `until`: when the job becomes due or its lease ends. `ahead`: due jobs that workers take before
+    it. `expected_start` is at the present rate. `reasons` explain, by the API's name of the field,
+    why a value is None or not exact.
     """
 
     code: ExplanationCode
@@ -74,21 +75,21 @@ class Explanation:
         )
 
 
-def explain(job: JobFacts, others: QueueFacts, now: datetime) -> Explanation:
+def explain(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation:
     """The explanation of a job at the aware time `now`."""
     match job.status:
         case JobStatus.QUEUED | JobStatus.FAILED if job.is_due(now):
-            return _explain_due(job, others, now)
+            return _explain_due(job, queue, now)
         case JobStatus.QUEUED | JobStatus.FAILED:
-            return _explain_early(job, others)
+            return _explain_early(job, queue)
         case JobStatus.LEASED:
-            return _explain_leased(job, others, now)
+            return _explain_leased(job, queue, now)
         case JobStatus.SUCCEEDED | JobStatus.DLQ | JobStatus.CANCELLED:
             return _explain_end(job, now)
     return Explanation(code=ExplanationCode.OTHER_STATUS, parts=(_describe_other_status(job),))
 
 
-def _explain_early(job: JobFacts, others: QueueFacts) -> Explanation:
+def _explain_early(job: JobFacts, queue: QueueFacts) -> Explanation:
     due = job.next_run_at
     assert due is not None  # noqa: S101 - otherwise the job is due
     if job.status == JobStatus.FAILED:
@@ -97,22 +98,22 @@ def _explain_early(job: JobFacts, others: QueueFacts) -> Explanation:
     else:
         subject = "The next run" if job.is_recurring else "Not due yet: it"
         parts, code = (f"{subject} is due ", due), ExplanationCode.NOT_DUE
-    return Explanation(code=code, parts=(*parts, *_describe_pause(others), "."), until=due)
+    return Explanation(code=code, parts=(*parts, *_describe_pause(queue), "."), until=due)
 
 
-def _describe_pause(others: QueueFacts) -> Parts:
-    """What a paused type means for the job, without a full stop; nothing if it is not paused."""
-    pause = others.pause
+def _describe_pause(queue: QueueFacts) -> Parts:
+    """What the pause of its type means for the job, without a full stop; empty if not paused."""
+    pause = queue.pause
     if pause is None:
         return ()
-    paused: Parts = (". Its type is paused",)
+    start: Parts = (". Its type is paused",)
     if pause.since is not None:
-        paused = (". Its type was paused ", pause.since)
-    return (*paused, describe_pause(pause), ". No worker takes the job until the type is resumed")
+        start = (". Its type was paused ", pause.since)
+    return (*start, describe_pause(pause), ". No worker takes the job until the type is resumed")
 
 
 def _name_retry(job: JobFacts) -> str:
-    """`Retry 2 of 4`, as far as the numbers are known."""
+    """`Retry 2 of 4` as far as the numbers are known, else `The next one`."""
     retries = None if job.max_attempts is None else job.max_attempts - 1
     if job.is_recurring or not job.attempt:
         return "The next one"
@@ -121,42 +122,45 @@ def _name_retry(job: JobFacts) -> str:
     return f"Retry {grouped(job.attempt)} of {grouped(retries)}"
 
 
-def _explain_due(job: JobFacts, others: QueueFacts, now: datetime) -> Explanation:
-    since, reasons, due = job.due_since, dict[str, str](), _describe_due(job, now)
-    known = Explanation(code=ExplanationCode.WAITING, parts=due, since=since, reasons=reasons)
-    place, wait = find_place(job, others), estimate_wait(job, others)
+def _explain_due(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation:
+    reasons, due_parts = dict[str, str](), _describe_due(job, now)
+    explanation = Explanation(
+        code=ExplanationCode.WAITING, parts=due_parts, since=job.due_since, reasons=reasons
+    )
+    place, wait = find_place(job, queue), estimate_wait(job, queue)
     if isinstance(place, str):
         reasons["ahead"] = place
     else:
-        known = replace(known, ahead=place.ahead)
+        explanation = replace(explanation, ahead=place.ahead)
         if not place.is_exact:
             reasons["ahead"] = (
-                f"{_count(place.tied)} other due jobs have the same place in the order"
+                f"{_format_count(place.tied)} other due jobs have the same place in the order"
                 if place.ahead.is_exact
                 else "more jobs are ahead than are counted"
             )
-    if others.paused_others and not isinstance(place, str) and place.ahead.value > place.same_type:
+    if queue.paused_others and not isinstance(place, str) and place.ahead.value > place.same_type:
         reasons.setdefault("ahead", "jobs of paused types are counted, too")
-    if others.pause is not None:
+    if queue.pause is not None:
         reasons["expectedStart"] = "its type is paused"
-        paused = (*due, *_describe_pause(others), ".")
-        return replace(known, code=ExplanationCode.TYPE_PAUSED, parts=paused)
-    if is_stalled(job, others.evidence):
+        parts = (*due_parts, *_describe_pause(queue), ".")
+        return replace(explanation, code=ExplanationCode.TYPE_PAUSED, parts=parts)
+    if is_stalled(job, queue.evidence):
         reasons["expectedStart"] = "no job of its type seems to be started"
-        length, is_exact = measure_silence(others)
+        length, is_exact = measure_silence(queue)
         silence = f"{'' if is_exact else 'more than '}{duration(length / _MILLISECOND)}"
         end = f". No attempt of its type runs, and none has ended for {silence}."
-        return replace(known, code=ExplanationCode.TYPE_STALLED, parts=(*due, end))
+        parts = (*due_parts, end)
+        return replace(explanation, code=ExplanationCode.TYPE_STALLED, parts=parts)
     ahead = "" if isinstance(place, str) else f"; {_describe_place(place)}"
     if isinstance(wait, str):
         reasons["expectedStart"] = wait
-        return replace(known, parts=(*due, f"{ahead}."))
+        return replace(explanation, parts=(*due_parts, f"{ahead}."))
     start = f"{ahead}. At the present rate it starts in about {round_duration(wait)}."
-    return replace(known, parts=(*due, start), expected_start=now + wait)
+    return replace(explanation, parts=(*due_parts, start), expected_start=now + wait)
 
 
 def _describe_due(job: JobFacts, now: datetime) -> Parts:
-    """Since when it has been due, without a full stop."""
+    """Since when the job has been due, without a full stop."""
     subject = "The next run" if job.is_recurring else "It"
     if job.status == JobStatus.FAILED:
         retry = _name_retry(job)
@@ -183,17 +187,17 @@ def _describe_place(place: Place) -> str:
     text = f"{grouped(count) if count else 'no'} {jobs} ahead of it"
     if place.tied.value:
         have = "has" if place.tied == (1, True) else "have"
-        return f"{text}, and {_count(place.tied)} {have} the same place in the order"
+        return f"{text}, and {_format_count(place.tied)} {have} the same place in the order"
     if all_same or not count:
         return text
     return f"{text}, {grouped(place.same_type) if place.same_type else 'none'} of its type"
 
 
-def _count(number: CappedCount) -> str:
-    return grouped(number.value) if number.is_exact else f"more than {grouped(number.value)}"
+def _format_count(count: CappedCount) -> str:
+    return grouped(count.value) if count.is_exact else f"more than {grouped(count.value)}"
 
 
-def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explanation:
+def _explain_leased(job: JobFacts, queue: QueueFacts, now: datetime) -> Explanation:
     expires, started = job.lease_expires_at, job.started_at
     if expires is not None and expires < now:
         return _explain_expired(job, expires)
@@ -201,20 +205,20 @@ def _explain_leased(job: JobFacts, others: QueueFacts, now: datetime) -> Explana
     if started is None:
         reasons["since"] = "the start of the attempt is not recorded"
         worker = (" by ", WorkerName(job.worker)) if job.worker else ()
-        begun: Parts = (f"{_name_attempt(job) or 'It'} is leased", *worker)
-        compared = ". No start of the attempt is recorded."
+        start: Parts = (f"{_name_attempt(job) or 'It'} is leased", *worker)
+        end = ". No start of the attempt is recorded."
     else:
-        since, compared = _limit_to_now(started, now), "."
+        since, end = _limit_to_now(started, now), "."
         worker = (" on ", WorkerName(job.worker)) if job.worker else ()
-        begun = (f"{_name_attempt(job) or 'An attempt'} started ", since, *worker)
-        if comparison := _compare_runs(now - started, others.runs):
-            code, compared = ExplanationCode.RUNNING_LONG, comparison
+        start = (f"{_name_attempt(job) or 'An attempt'} started ", since, *worker)
+        if comparison := _compare_runs(now - started, queue.runs):
+            code, end = ExplanationCode.RUNNING_LONG, comparison
     if expires is None:
         lease: Parts = ("; it is unknown whether it still runs",)
     else:
         lease = ("; the lease ends ", expires, _name_assumption(job))
     return Explanation(
-        code=code, parts=(*begun, *lease, compared), since=since, until=expires, reasons=reasons
+        code=code, parts=(*start, *lease, end), since=since, until=expires, reasons=reasons
     )
 
 
@@ -228,20 +232,20 @@ def _explain_expired(job: JobFacts, expires: datetime) -> Explanation:
 
 
 def _name_assumption(job: JobFacts) -> str:
-    """The length of a lease where the documents do not have its end."""
+    """How long a lease is assumed to last; empty if the documents have its end."""
     if job.assumed_lease is None:
         return ""
     return f", if a lease lasts {duration(job.assumed_lease / _MILLISECOND)}"
 
 
 def _compare_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> str:
-    """A sentence if this is longer than 99% of the runs in the first period with enough runs."""
+    """A sentence if a run is longer than 99% of the runs in the first period with enough runs."""
     for period, activity in runs:
         p99 = activity.run.p99
         if p99 is not None and activity.run.count >= MIN_RUNS:
             is_longer = length / _MILLISECOND > p99 * PERCENTILE_ERROR
-            took = f". 99% of the runs of its type took up to about {duration(p99)} {period}."
-            return took if is_longer else ""
+            text = f". 99% of the runs of its type took up to about {duration(p99)} {period}."
+            return text if is_longer else ""
     return ""
 
 
@@ -295,7 +299,7 @@ def _describe_other_status(job: JobFacts) -> str:
 
 
 def _limit_to_now(moment: datetime, now: datetime) -> datetime:
-    """A moment of the past, even if the clock of its writer is ahead."""
+    """`moment`, but at most `now`: the clock of its writer may be ahead."""
     return min(moment, now)
 
 

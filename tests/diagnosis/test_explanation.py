@@ -223,7 +223,7 @@ def test_a_number_of_jobs_that_is_not_exact_has_a_reason() -> None:
     assert capped.ahead == CappedCount(10_000, False)
     assert capped.reasons == {
         "ahead": "more jobs are ahead than are counted",
-        "expectedStart": "it is unknown exactly how many jobs are ahead",
+        "expectedStart": "the exact number of jobs ahead is unknown",
     }
     tied = explain(DUE, facts(place=place(2, tied=3)), NOW)
     assert tied.ahead == CappedCount(2, True)
@@ -330,6 +330,7 @@ STALLED = {"evidence": evidence(0, 0, 0)}
     [
         ({"hour": steps(MINUTE, ago_32=5, ago_5=0)}, "for 31 min."),
         ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=2)}, "for 5 h."),
+        ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_1=2)}, "for 1 h."),
         ({"hour": steps(MINUTE, ago_5=0), "day": steps(HOUR, ago_6=0)}, "for more than 1 d."),
         ({"hour": steps(MINUTE, ago_5=0)}, "for more than 1 h."),
         ({"hour": replace(steps(MINUTE, ago_9=3), gaps=(GAP,))}, "for more than 10 min."),
