@@ -26,8 +26,8 @@ from jobmon.store.labels import OTHER, is_filter
 
 # In a time in which three jobs usually finish, by chance none finishes in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
-# A shorter time without a finished job is no notice. Ends are known by the minute only, so that up
-# to a minute more has passed.
+# A shorter time without a finished job causes no notice. Ends are known by the minute only, so that
+# up to a minute more may have passed.
 MIN_SILENCE = timedelta(seconds=45)
 MIN_OVERDUE = MINUTE
 MIN_SAMPLE_AGE = timedelta(minutes=2)  # a younger sample shows no trend
@@ -55,8 +55,8 @@ def run_checks(evidence: Evidence) -> list[Check]:
 def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
     """The stalled types: how long the oldest due job of each has been due, the longest first.
 
-    A type is stalled if a job has been due for `stalled_after`, and meanwhile no job of the type
-    finished and none runs. A type is left out if this is unknown, or if it is paused.
+    A type is stalled if a job has been due for longer than `stalled_after`, no job of the type
+    finished in this time, and none runs. A type is left out if this is unknown, or if it is paused.
     """
     counts, stats = evidence.stats.type_counts(), evidence.stats
     stalled: dict[str, timedelta] = {}
@@ -68,10 +68,10 @@ def stalled_types(evidence: Evidence) -> dict[str, timedelta]:
         if isinstance(recent, Missing) or recent.gaps:
             continue
         waited, activity = stats.as_of - due, recent.activity
-        # A type that is counted as `(other)` is stalled only if all types in `(other)` are.
+        # A type that is counted as `(other)` is stalled only if nothing there runs or finishes.
         running = counts.get(job_type, counts.get(OTHER, {})).get(_LEASED, 0)
-        moving = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
-        if waited > thresholds.stalled_after and not running and not any(moving):
+        finished = [activity[name].finished for name in {job_type, OTHER} & activity.keys()]
+        if waited > thresholds.stalled_after and not running and not any(finished):
             stalled[job_type] = waited
     return dict(sorted(stalled.items(), key=lambda pair: (-pair[1], pair[0])))
 
@@ -84,7 +84,7 @@ def describe_stall(waited: str, stalled_after: timedelta) -> str:
 def failing_types(evidence: Evidence) -> dict[str, float]:
     """The types with a high failure rate in the last hour, and that rate, the highest first.
 
-    The rate is that of the attempts in the history, even where some may be missing.
+    The rate is that of the attempts in the history, from which some may be missing.
     """
     if isinstance(evidence.hour, Missing):
         return {}
@@ -115,12 +115,12 @@ def _check_finishing(evidence: Evidence) -> Check:
         return Check(kind=kind)
     gaps = () if isinstance(evidence.day, Missing) else evidence.day.gaps
     gaps += evidence.minutes.gaps
-    stopped = find_last_finish(evidence.minutes, MINUTE) or find_last_finish(
+    last_finish = find_last_finish(evidence.minutes, MINUTE) or find_last_finish(
         evidence.day, 10 * MINUTE
     )
-    if not stopped:
+    if not last_finish:
         return Check(kind=kind, not_checked=RUNS_MAY_BE_MISSING if gaps else "")
-    since, rate = stopped
+    since, rate = last_finish
     silent = as_of - since
     longest_silence = evidence.rules.thresholds.stalled_after
     is_long = rate * (silent / MINUTE) >= MIN_EXPECTED_JOBS or silent >= longest_silence
@@ -180,7 +180,7 @@ def _check_leases(evidence: Evidence) -> Check:
 
 def _check_stalled_types(evidence: Evidence) -> Check:
     kind = CheckKind.STALLED
-    recent = [evidence.find_recent(each) for each in evidence.rules.list_thresholds()]
+    recent = [evidence.find_recent(limits) for limits in evidence.rules.list_thresholds()]
     missing = next((history for history in recent if isinstance(history, Missing)), None)
     stalled = stalled_types(evidence)
     if missing is not None and not stalled:
@@ -228,10 +228,10 @@ def _explain_unknown_due(evidence: Evidence) -> str:
 
 
 def _check_oldest_due(evidence: Evidence) -> Check:
-    """Whether a job has been due for longer than the rules allow; they have no limit by default."""
+    """Whether a job has been due for longer than the rules allow; by default they set no limit."""
     kind = CheckKind.OLDEST_DUE
-    limits = evidence.rules.list_thresholds()
-    reason = _explain_unknown_due(evidence) if any(each.oldest_due for each in limits) else ""
+    has_limit = any(limits.oldest_due for limits in evidence.rules.list_thresholds())
+    reason = _explain_unknown_due(evidence) if has_limit else ""
     overdue = {
         job_type: waited
         for job_type, due in find_overdue(evidence.stats, evidence.pauses).items()
@@ -268,12 +268,12 @@ def _check_new_dead(evidence: Evidence) -> Check:
     if isinstance(evidence.hour, Missing):
         return _skip_check(kind, evidence.hour)
     dead = evidence.count_dead()
-    missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
+    not_checked = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     if not dead:
-        return Check(kind=kind, not_checked=missing)
+        return Check(kind=kind, not_checked=not_checked)
     count, is_exact = evidence.new_dead or (sum(dead.values()), True)
     if not count:  # all were retried or deleted
-        return Check(kind=kind, not_checked=missing)
+        return Check(kind=kind, not_checked=not_checked)
     main_type = max(dead, key=lambda job_type: (dead[job_type], job_type))
     share = "mostly" if dead[main_type] * 2 > sum(dead.values()) else "most of them"
     share = "all" if len(dead) == 1 else share
@@ -281,16 +281,16 @@ def _check_new_dead(evidence: Evidence) -> Check:
     text = f"{jobs} died in the last hour, {share} {main_type}"
     if count == 1 and len(dead) == 1:
         text = f"1 job died in the last hour: {main_type}"
-    shown = evidence.find_dead_filter() if evidence.new_dead else None
+    dead_jobs = evidence.find_dead_filter() if evidence.new_dead else None
     notice = Notice(
         level=Level.BAD,
         text=text,
         since=find_first_death(evidence),
-        jobs=shown,
+        jobs=dead_jobs,
         count=count,
         counted=frozenset(dead),
     )
-    return Check(kind=kind, notices=(notice,), not_checked=missing)
+    return Check(kind=kind, notices=(notice,), not_checked=not_checked)
 
 
 def _check_backlog(evidence: Evidence) -> Check:
@@ -311,21 +311,21 @@ def _check_backlog(evidence: Evidence) -> Check:
     age = stats.as_of - first
     if age < MIN_SAMPLE_AGE:
         return Check(kind=kind, not_checked="the first sample is too recent to compare with")
-    earlier, now = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
+    queued_then, queued = evidence.samples[first].status_counts.get(_QUEUED, 0), counts[_QUEUED]
     # Jobs that are scheduled for later are queued, too, but are no backlog yet.
-    due = now if stats.health.due is None else min(now, stats.health.due)
+    due = queued if stats.health.due is None else min(queued, stats.health.due)
     rules = evidence.rules
-    if due <= earlier + rules.backlog_growth_jobs or due <= earlier * rules.backlog_growth:
+    if due <= max(queued_then + rules.backlog_growth_jobs, queued_then * rules.backlog_growth):
         return Check(kind=kind)
     when = "an hour ago" if age >= 55 * MINUTE else f"({_format_minutes(age)} ago)"
-    text = f"Backlog growing: {grouped(now)} queued, up from {grouped(earlier)} {when}"
+    text = f"Backlog growing: {grouped(queued)} queued, up from {grouped(queued_then)} {when}"
     since = max(
         at
         for at, sample in evidence.samples.items()
-        if sample.status_counts.get(_QUEUED, 0) <= earlier
+        if sample.status_counts.get(_QUEUED, 0) <= queued_then
     )
     jobs = JobFilter(statuses=(_QUEUED,))
-    notice = Notice(level=Level.WATCH, text=text, since=since, jobs=jobs, count=now)
+    notice = Notice(level=Level.WATCH, text=text, since=since, jobs=jobs, count=queued)
     return Check(kind=kind, notices=(notice,))
 
 
@@ -333,10 +333,10 @@ def _check_failures(evidence: Evidence) -> Check:
     kind = CheckKind.FAILURES
     if isinstance(evidence.hour, Missing):
         return _skip_check(kind, evidence.hour)
-    missing = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
+    not_checked = RUNS_MAY_BE_MISSING if evidence.hour.gaps else ""
     failing = failing_types(evidence)
     if not failing:
-        return Check(kind=kind, not_checked=missing)
+        return Check(kind=kind, not_checked=not_checked)
     job_type, rate = next(iter(failing.items()))
     if len(failing) == 1:
         text = f"{percent(rate)} of {job_type} attempts failed in the last hour"
@@ -354,7 +354,7 @@ def _check_failures(evidence: Evidence) -> Check:
         count=len(failing),
         counted=frozenset(failing),
     )
-    return Check(kind=kind, notices=(notice,), not_checked=missing)
+    return Check(kind=kind, notices=(notice,), not_checked=not_checked)
 
 
 def _check_collector(evidence: Evidence) -> Check:

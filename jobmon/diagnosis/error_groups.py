@@ -18,19 +18,19 @@ class ErrorFilter:
     worker: str | None = None
 
     def count(self, history: RunHistory) -> Counter[ErrorPair]:
-        """The matching errors by group and type, or by group and worker if this names a worker."""
+        """The matching errors by group and type; by group and worker if `worker` is set."""
         if self.worker is not None:
-            return _select(history.details.by_worker, (self.worker,))
-        return _select(history.details.by_type, self.types)
+            return _select_subjects(history.details.by_worker, (self.worker,))
+        return _select_subjects(history.details.by_type, self.types)
 
     def trend(self, group_id: str, steps: ErrorSteps) -> list[int] | None:
-        """The matching errors of a group in each step; None for one worker: that is not known."""
+        """The matching errors of a group in each step; None for a worker: they are unknown."""
         if self.worker is not None:
             return None
-        found = (step.get(group_id, Counter()) for step in steps.values())
+        by_step = (groups.get(group_id, Counter()) for groups in steps.values())
         if not self.types:
-            return [counts.total() for counts in found]
-        return [sum(counts[kind] for kind in self.types) for counts in found]
+            return [by_type.total() for by_type in by_step]
+        return [sum(by_type[job_type] for job_type in self.types) for by_type in by_step]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ErrorSummary:
 
     `group` and `status` are None for `(other)`, and if the group was deleted from the registry.
     `previous` is the count of the previous window of the same length, None if it is not known.
-    `types` and `workers` count the errors; None if that is not known for this filter.
+    `types` and `workers` count the errors by type and by worker; None if unknown for this filter.
     """
 
     id: str
@@ -52,7 +52,7 @@ class ErrorSummary:
 
     @property
     def growth(self) -> int | None:
-        """How many more errors than in the window before."""
+        """How many more errors than in the previous window; None if that is unknown."""
         return None if self.previous is None else self.count - self.previous
 
 
@@ -63,41 +63,45 @@ def summarize_errors(
 ) -> list[ErrorSummary]:
     """The groups with errors in the window, the most frequent first; `(other)` may be one of them.
 
-    `previous` is the window before.
+    `previous` is the history of the window before; None if it is unknown.
     """
     counts = _split_groups(error_filter.count(history))
     workers = _split_groups(history.details.by_worker)
-    before = None if previous is None else _split_groups(error_filter.count(previous))
-    has_worker, no_counts = error_filter.worker is not None, Counter[str]()
-    found = [
+    previous_counts = None if previous is None else _split_groups(error_filter.count(previous))
+    has_worker, no_errors = error_filter.worker is not None, Counter[str]()
+    summaries = [
         ErrorSummary(
             id=group_id,
             group=(group := history.groups.get(group_id)),
             status=find_status(group, history),
-            count=count.total(),
-            previous=None if before is None else before.get(group_id, no_counts).total(),
-            types=None if has_worker else count,
-            workers=None if error_filter.types else workers.get(group_id, no_counts),
+            count=errors.total(),
+            previous=(
+                None
+                if previous_counts is None
+                else previous_counts.get(group_id, no_errors).total()
+            ),
+            types=None if has_worker else errors,
+            workers=None if error_filter.types else workers.get(group_id, no_errors),
         )
-        for group_id, count in counts.items()
+        for group_id, errors in counts.items()
     ]
-    return sort_errors(found, "-count")
+    return sort_errors(summaries, "-count")
 
 
 def find_status(group: ErrorGroup | None, history: RunHistory) -> GroupStatus | None:
-    """Whether a group is new, ongoing or quiet; None if that is not known."""
+    """Whether a group is new, ongoing or quiet; None for a missing group."""
     if group is None:
         return None
     return group_status(group.first_seen, group.last_seen, history.as_of, history.counting_since)
 
 
 def count_statuses(history: RunHistory) -> dict[GroupStatus, int]:
-    """How many groups have each status."""
+    """The number of groups with each status."""
     statuses = Counter(find_status(group, history) for group in history.groups.values())
     return {status: statuses[status] for status in GroupStatus}
 
 
-# What a list of groups may be sorted by; None is an unknown value.
+# The values by which a list of groups can be sorted; None if a value is unknown.
 SORTS: Mapping[str, Callable[[ErrorSummary], float | None]] = {
     "count": lambda error: error.count,
     "lastSeen": lambda error: error.group and error.group.last_seen.timestamp(),
@@ -108,7 +112,7 @@ SortKey = tuple[bool, float, str]
 
 
 def sort_key(error: ErrorSummary, sort: str) -> SortKey:
-    """The place of a group in the order `sort`, a key of `SORTS`; with `-` the largest come first.
+    """The place of a group in the order `sort`: a key of `SORTS`, with `-` the largest first.
 
     Groups whose value is unknown come last.
     """
@@ -119,11 +123,11 @@ def sort_key(error: ErrorSummary, sort: str) -> SortKey:
 
 
 def sort_errors(errors: Iterable[ErrorSummary], sort: str) -> list[ErrorSummary]:
-    """The groups in this order."""
+    """The groups in an order of `sort_key`."""
     return sorted(errors, key=lambda error: sort_key(error, sort))
 
 
-def _select(counts: Counter[ErrorPair], names: tuple[str, ...]) -> Counter[ErrorPair]:
+def _select_subjects(counts: Counter[ErrorPair], names: tuple[str, ...]) -> Counter[ErrorPair]:
     """The counts of these types or workers; all, if `names` is empty."""
     if not names:
         return counts

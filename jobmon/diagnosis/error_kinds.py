@@ -1,4 +1,4 @@
-"""Groups errors by cause: code, message without variable parts, function of the application."""
+"""Groups errors by code, message without variable parts, and function of the application."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ MAX_CODE_LENGTH = 200
 OTHER_MESSAGES = "(other messages)"
 # A group is new for an hour, and ongoing if an error was seen in the last quarter of an hour.
 NEW_FOR, ONGOING_FOR = timedelta(hours=1), timedelta(minutes=15)
-# An error that is first seen so soon after counting began may be older.
+# A group that is first seen so soon after counting began may be older.
 UNCERTAIN_FOR = timedelta(minutes=15)
 
 _SYSTEM_CODE = re.compile(r"\s{0,20}(E[A-Z][A-Z0-9]{2,20}|ERR_[A-Z0-9_]{3,60})\s{0,20}")
@@ -25,7 +25,7 @@ _SYSTEM_CODE = re.compile(r"\s{0,20}(E[A-Z][A-Z0-9]{2,20}|ERR_[A-Z0-9_]{3,60})\s
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """What errors of one group have in common; `id` is the same in every process.
+    """What the errors of one group have in common; `id` is the same in every process.
 
     `pattern` is the message with its variable parts masked, empty if there is no message. `frame`
     is the function and the file of the application, not of a library, that raised the error.
@@ -48,8 +48,9 @@ class GroupStatus(StrEnum):
 def classify_error(error: Any) -> ErrorKind:
     """The kind of an error in any form that `read_texts` reads; never raises.
 
-    If the error has no code, its code is the name with which the message begins (`TypeError: …`),
-    else the name in the stack, else a message that is only a code (`ECONNRESET`).
+    If the error has no code, its code is the name or the bracketed code with which the message
+    begins (`TypeError: …`), else that of the stack, else a message that is only a system code
+    (`ECONNRESET`).
     """
     code, message, stack = read_texts(error)
     code, message = _find_code(code, message, stack), message or ""
@@ -62,7 +63,7 @@ def classify_error(error: Any) -> ErrorKind:
 
 
 def fold_kind(kind: ErrorKind) -> ErrorKind:
-    """The common kind of the errors with this code whose messages have no group of their own."""
+    """The kind for all errors with this code whose kind has no group of its own."""
     digest = hashlib.sha256(f"{OTHER_MESSAGES}\0{kind.code}".encode()).hexdigest()
     return ErrorKind(id=digest[:16], code=kind.code, pattern=OTHER_MESSAGES, frame=None)
 
@@ -73,11 +74,11 @@ def group_status(
     now: datetime,
     counting_since: datetime | None = None,
 ) -> GroupStatus:
-    """The status of a group of errors: all times in UTC.
+    """The status of a group of errors; all times are UTC.
 
     New: first seen in the hour before `now`, and at least 15 minutes after counting began
-    (`counting_since`): a group that was seen earlier may be older. Ongoing: last seen in the 15
-    minutes before `now`. Otherwise quiet.
+    (`counting_since`); a group that was seen sooner may be older. Ongoing: not new, and last seen
+    in the 15 minutes before `now`. Otherwise quiet.
     """
     is_certain = counting_since is None or first_seen - counting_since >= UNCERTAIN_FOR
     if now - first_seen <= NEW_FOR and is_certain:
@@ -92,8 +93,8 @@ def _find_code(code: str | None, message: str | None, stack: str | None) -> str 
         return named["code"] or named["name"]
     if headline := find_headline(stack):
         return headline.code
-    system = _SYSTEM_CODE.fullmatch(message or "")
-    return system[1] if system else None
+    system_code = _SYSTEM_CODE.fullmatch(message or "")
+    return system_code[1] if system_code else None
 
 
 @lru_cache(4_096)

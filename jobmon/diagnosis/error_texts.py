@@ -23,7 +23,7 @@ NAMED = re.compile(
 _PYTHON_NAMED = re.compile(r"((?:[A-Za-z_<][\w>]{0,60}\.){0,10}[A-Za-z_]\w{0,60})(?::\s|:?\Z)")
 _WORD_ENDS = frozenset(" \t\r\n,;\"'<>(){}[]")
 _DIGITS_AND_SEPARATORS = "0123456789 ._-\u2010\u2011\u2012\u2013\u2014\u2015"
-# Where a shortened stack has its gap.
+# The line break after the cut in a shortened stack, as `_drop_cut_parts` leaves it.
 _SEAM = re.compile(rf"(?<= {CUT})\n")
 
 
@@ -45,8 +45,8 @@ class Headline(NamedTuple):
 def read_texts(error: Any) -> ErrorTexts:
     """The texts of `{code, message, stack}` with any BSON values, of a text, or of None.
 
-    A stack in the message is cut off, and used if there is no other stack. If there is no message,
-    the headline of the stack is the message.
+    A stack in the message is cut off; if there is no other stack, the whole message is the stack.
+    If there is no message, the headline of the stack is the message.
     """
     if isinstance(error, ErrorTexts):
         error = error._asdict()
@@ -73,20 +73,20 @@ def find_headline(stack: str | None) -> Headline | None:
 
 
 def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorTexts | None:
-    """The shortened texts of the error of a run, code and message without secrets.
+    """The shortened texts of the error of a run, the code and the message without secrets.
 
-    The stack may contain secrets: call `prepare_stack` for a stack that is stored. None if there is
-    no error.
+    The stack may contain secrets: call `prepare_stack` before it is stored. None if there is no
+    error; a run with the outcome `expired` has one in any case.
     """
     if error is None and outcome != AttemptStatus.EXPIRED:
         return None
-    short = shorten_error(EXPIRED if error is None else error)
-    parts = short if isinstance(short, dict) else {"message": short}
+    shortened = shorten_error(EXPIRED if error is None else error)
+    parts = shortened if isinstance(shortened, dict) else {"message": shortened}
     code, message, stack = read_texts({name: _drop_cut_parts(part) for name, part in parts.items()})
     if message is not None and len(message) > MAX_LINE + len(CUT) + 1:
         message = _drop_last_word(message[:MAX_LINE])
-    shown = redactor.redact({"code": code, "message": message})
-    return ErrorTexts(_make_storable(shown["code"]), _make_storable(shown["message"]), stack)
+    redacted = redactor.redact({"code": code, "message": message})
+    return ErrorTexts(_make_storable(redacted["code"]), _make_storable(redacted["message"]), stack)
 
 
 def prepare_stack(stack: str, redactor: Redactor) -> str:
@@ -98,8 +98,8 @@ def prepare_stack(stack: str, redactor: Redactor) -> str:
 def _drop_cut_parts(text: Any) -> Any:
     """A shortened text without the parts at its cuts: no pattern recognizes a part of a secret.
 
-    A line loses its last word. A stack keeps only complete lines and, after the gap, only the lines
-    from the next frame on.
+    A line that was cut loses its last word. A text of several lines keeps only complete lines and,
+    after the gap, only the lines from the next frame on.
     """
     if not isinstance(text, str):
         return text
@@ -127,7 +127,7 @@ def _ends_word(character: str) -> bool:
 
 
 def _make_storable(value: Any) -> Any:
-    """A text that a database can store: JSON may contain halves of characters."""
+    """`value`; in a text, `?` replaces each surrogate, which a database cannot store."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""The facts that the checks of a queue need: its stats, its last day, and a reason for each gap."""
+"""The facts that the checks of a queue need: its stats, its last day, and why a part is missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ READ_THE_LOG = "The collector's log has the reason."
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """History that is not available: the reason, and what to do about it."""
+    """Why history is not available, and what to do about it."""
 
     reason: str
     remedy: str = ""
@@ -51,14 +51,14 @@ RUNS_MAY_BE_MISSING = "runs may be missing from the history"
 class Evidence:
     """The stats of a queue, and its history up to now.
 
-    `hour` is by type, `minutes` is the last hour by the minute, `day` the last 24 hours by ten
-    minutes. `recent` is by type, for each length of time after which the `rules` call a type
-    stalled. `blocks` are three periods of ten minutes from `blocks_start`, by type. `samples` are
+    `hour` is the last hour by type, `minutes` the last hour by the minute, `day` the last 24 hours
+    by ten minutes. `recent` has the newest activity by type, for each `stalled_after` of the
+    `rules`. `blocks` are three periods of ten minutes from `blocks_start`, by type. `samples` are
     of the last hour. `new_dead` counts the jobs of `find_dead_filter`. `first_expiry` is when the
-    first of the expired leases ended; None if none has or it is unknown. `leader` is the collector
-    that works now, `first_build` the progress of its first count. `unknown`: as in `KnownFields`.
-    `assumed_lease` is how long a lease lasts by the profile, if the documents do not have its end.
-    `pauses` are the paused types.
+    first of the expired leases ended, if known. `leader` is the collector that works now,
+    `first_build` the progress of its first count. `unknown`: as in `KnownFields`. `assumed_lease`
+    is how long a lease lasts by the profile, if the documents do not have its end. `pauses` are the
+    paused types.
     """
 
     stats: QueueStats
@@ -85,26 +85,26 @@ class Evidence:
         return self.stats.source == "rollup" or self.leader is not None
 
     def find_recent(self, thresholds: Thresholds) -> History[str] | Missing:
-        """The history of the newest `stalled_after` of these thresholds."""
+        """The newest history by type, as long as `stalled_after` of these thresholds."""
         return self.recent.get(thresholds.stalled_after, NO_END_TIMES)
 
     def count_dead(self) -> dict[str, int]:
-        """How many jobs died in the last hour, by type; only types from `dead_per_hour` on."""
+        """How many jobs died in the last hour, for the types with `dead_per_hour` or more."""
         if isinstance(self.hour, Missing):
             return {}
         return {
-            job_type: step.dlq
-            for job_type, step in self.hour.activity.items()
-            if step.dlq >= self.rules.for_type(job_type).dead_per_hour
+            job_type: activity.dlq
+            for job_type, activity in self.hour.activity.items()
+            if activity.dlq >= self.rules.for_type(job_type).dead_per_hour
         }
 
     def find_dead_filter(self) -> JobFilter | None:
-        """A filter for the jobs of `count_dead` that are still dead; None if none finds them."""
+        """A filter for the jobs of `count_dead` that are still dead; None if no filter can."""
         types = self.count_dead()
         if not types or isinstance(self.hour, Missing):
             return None
-        dead = died_since(self.hour_start)
-        if all(not step.dlq or name in types for name, step in self.hour.activity.items()):
+        dead, by_type = died_since(self.hour_start), self.hour.activity
+        if all(name in types for name, activity in by_type.items() if activity.dlq):
             return dead
         if len(types) > MAX_LINKED_TYPES or not all(map(is_filter, types)):
             return None

@@ -45,7 +45,7 @@ NOT_READ = Forecast(outlook=Outlook.UNKNOWN, reason="the history could not be re
 
 
 class EvidenceSources(Protocol):
-    """The readers of a queue that the evidence needs: of the web service or of the collector."""
+    """The readers of a queue that the evidence needs, in the web service or in the collector."""
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ def gather_evidence(queue: EvidenceSources, now: datetime) -> Evidence:
         evidence,
         recent={
             length: read_recent(queue, evidence, length, now)
-            for length in {each.stalled_after for each in evidence.rules.list_thresholds()}
+            for length in {limits.stalled_after for limits in evidence.rules.list_thresholds()}
         },
         minutes=read_history(lambda: series.history_by_step(hour, ()), evidence),
         day=read_history(lambda: series.history_by_step(day, ()), evidence, partly=True),
@@ -132,7 +132,7 @@ def gather_forecast_evidence(queue: EvidenceSources, stats: QueueStats, now: dat
 def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> Evidence:
     """The evidence for a forecast, but without samples; no history is counted live."""
     series = queue.series
-    # Without the present minute and the one before: the collector may still be counting them.
+    # The present minute and the one before are left out: the collector may still count them.
     start = floor(now, MINUTE) - MINUTE - BLOCKS * BLOCK
     evidence = Evidence(
         stats=stats,
@@ -158,15 +158,15 @@ def gather_blocks(queue: EvidenceSources, stats: QueueStats, now: datetime) -> E
 
 def read_forecast(queue: EvidenceSources, stats: QueueStats) -> Forecast:
     """The forecast of a queue with these stats; unknown where the history cannot be read."""
-    return _forecast(queue, stats, forecast_queue, NOT_READ)
+    return _make_forecast(queue, stats, forecast_queue, NOT_READ)
 
 
 def read_type_forecasts(queue: EvidenceSources, stats: QueueStats) -> dict[str, Forecast]:
     """The forecast of each type that has waiting jobs; empty if the history cannot be read."""
-    return _forecast(queue, stats, forecast_types, {})
+    return _make_forecast(queue, stats, forecast_types, {})
 
 
-def _forecast(
+def _make_forecast(
     queue: EvidenceSources, stats: QueueStats, make: Callable[[Evidence], T], default: T
 ) -> T:
     try:
@@ -179,7 +179,7 @@ def _forecast(
 def read_history(
     read: Callable[[], History[K]], evidence: Evidence, *, partly: bool = False
 ) -> History[K] | Missing:
-    """The history, or why it is missing; with `partly` also one that is still being counted."""
+    """The history, or why it is missing; with `partly` even one that is still being counted."""
     try:
         history = read()
     except NoCollectorError as error:

@@ -17,14 +17,14 @@ from jobmon.rollup.buckets import DAY, MINUTE
 from jobmon.rollup.series import Activity
 from jobmon.store.labels import OTHER
 
-# Rates are counted over the last half hour, in three blocks that must agree.
+# Rates are counted over the last half hour, in three blocks whose counts must be similar.
 BLOCK, BLOCKS = 10 * MINUTE, 3
-# How far a block may be from the mean: half of it, or three standard deviations if that is more.
+# How far a block may be from the mean: half the mean, or three standard deviations if that is more.
 MAX_SWING, MAX_DEVIATIONS = 0.5, 3
-MIN_JOBS = 20  # with fewer jobs that came or ended in the half hour, the rates are unknown
+MIN_JOBS = 20  # if fewer jobs came or ended in the half hour, the rates are unknown
 # A difference within two standard deviations counts as zero. A forecast is for at most a day.
 NOISE, LONGEST = 2, DAY
-# The share of waiting jobs that may be scheduled for later; with more, it is unknown which are due.
+# If a larger share of the waiting jobs is scheduled for later, there is no forecast.
 MAX_SCHEDULED = 0.1
 
 _WAITING = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
@@ -35,7 +35,7 @@ class Outlook(StrEnum):
 
     EMPTY = "empty"  # no job is due
     CLEARS = "clears"
-    STEADY = "steady"
+    STEADY = "steady"  # it changes little, or clears in more than a day
     GROWS = "grows"
     UNKNOWN = "unknown"
 
@@ -44,7 +44,7 @@ class Outlook(StrEnum):
 class Forecast:
     """The backlog of due jobs, and what becomes of it.
 
-    `arrivals` and `completions` are rates a minute, from `start` to `end` (UTC); `reason` explains
+    `arrivals` and `completions` are jobs a minute from `start` to `end` (UTC). `reason` explains
     why the outlook is unknown.
     """
 
@@ -84,18 +84,18 @@ def forecast_queue(evidence: Evidence) -> Forecast:
     """The forecast of a whole queue."""
     blocks, due = evidence.blocks, evidence.stats.health.due
     if isinstance(blocks, Missing):
-        return _unknown(blocks.reason)
+        return _make_unknown(blocks.reason)
     flows = [_sum_flows(block.activity.values()) for block in blocks]
     if (reason := _explain_no_forecast(evidence, flows)) or due is None:
-        return _unknown(reason)
+        return _make_unknown(reason)
     scheduled = evidence.stats.health.scheduled or 0
     if scheduled > MAX_SCHEDULED * max(due + scheduled, _sum_arrivals(flows)):
-        return _unknown("many jobs are scheduled for later: it is unknown when they come due")
-    return _forecast(due, flows, evidence.blocks_start)
+        return _make_unknown("many jobs are scheduled for later: it is unknown when they come due")
+    return _forecast_backlog(due, flows, evidence.blocks_start)
 
 
 def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
-    """The forecast of each type that has waiting jobs."""
+    """The forecast of each type with waiting jobs; empty if the jobs could not be counted."""
     waiting = {
         job_type: sum(counts.get(status, 0) for status in _WAITING)
         for job_type, counts in (evidence.stats.type_counts() or {}).items()
@@ -103,24 +103,24 @@ def forecast_types(evidence: Evidence) -> dict[str, Forecast]:
     waiting = {job_type: count for job_type, count in waiting.items() if count}
     blocks, health = evidence.blocks, evidence.stats.health
     if isinstance(blocks, Missing):
-        return dict.fromkeys(waiting, _unknown(blocks.reason))
+        return dict.fromkeys(waiting, _make_unknown(blocks.reason))
     if reason := _explain_no_forecast(
         evidence, [_sum_flows(block.activity.values()) for block in blocks]
     ):
-        return dict.fromkeys(waiting, _unknown(reason))
+        return dict.fromkeys(waiting, _make_unknown(reason))
     if (health.scheduled or 0) > MAX_SCHEDULED * sum(waiting.values()):
         reason = "it is unknown how many jobs of this type are due"
-        return dict.fromkeys(waiting, _unknown(reason))
+        return dict.fromkeys(waiting, _make_unknown(reason))
     is_folded = any(OTHER in block.activity for block in blocks)
-    found = {}
+    forecasts = {}
     for job_type, count in waiting.items():
-        activity = [block.activity.get(job_type) for block in blocks]
-        if is_folded and (job_type == OTHER or None in activity):
-            found[job_type] = _unknown(COUNTED_TOGETHER.reason)
+        by_block = [block.activity.get(job_type) for block in blocks]
+        if is_folded and (job_type == OTHER or None in by_block):
+            forecasts[job_type] = _make_unknown(COUNTED_TOGETHER.reason)
             continue
-        flows = [_sum_flows([] if each is None else [each]) for each in activity]
-        found[job_type] = _forecast(count, flows, evidence.blocks_start)
-    return found
+        flows = [_sum_flows([activity] if activity else []) for activity in by_block]
+        forecasts[job_type] = _forecast_backlog(count, flows, evidence.blocks_start)
+    return forecasts
 
 
 def explain_missing_runs(evidence: Evidence) -> str:
@@ -144,7 +144,7 @@ def counts_vary(counts: Sequence[int]) -> bool:
     return any(abs(count - mean) > tolerated for count in counts)
 
 
-def _unknown(reason: str) -> Forecast:
+def _make_unknown(reason: str) -> Forecast:
     return Forecast(outlook=Outlook.UNKNOWN, reason=reason)
 
 
@@ -165,28 +165,29 @@ def _sum_arrivals(flows: Sequence[Flow]) -> int:
 
 
 def _sum_flows(activities: Iterable[Activity]) -> Flow:
-    found = list(activities)
+    summed = list(activities)
     return Flow(
-        sum(each.enqueued for each in found),
-        sum(each.succeeded + each.dlq for each in found),
+        sum(activity.enqueued for activity in summed),
+        sum(activity.succeeded + activity.dlq for activity in summed),
     )
 
 
 def _explain_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
-    """Why the counts do not explain how the backlog changed; empty if they do."""
-    sample, now = evidence.samples.get(evidence.blocks_start), evidence.stats.status_counts()
-    if sample is None or now is None:
+    """Why arrivals and completions do not explain how the backlog changed; empty if they do."""
+    sample, counts = evidence.samples.get(evidence.blocks_start), evidence.stats.status_counts()
+    if sample is None or counts is None:
         return "the collector did not count the jobs half an hour ago"
     unfinished = (*_WAITING, JobStatus.LEASED.value)
-    change = sum(now.get(status, 0) - sample.status_counts.get(status, 0) for status in unfinished)
-    arrived, completed = (sum(counts) for counts in zip(*flows, strict=True))
+    before = sample.status_counts
+    change = sum(counts.get(status, 0) - before.get(status, 0) for status in unfinished)
+    arrived, completed = (sum(column) for column in zip(*flows, strict=True))
     tolerated = max(20, MAX_SWING * max(arrived, completed))
     if abs(change - (arrived - completed)) > tolerated:
         return "jobs also come or leave in other ways: scheduled, cancelled or deleted"
     return ""
 
 
-def _forecast(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
+def _forecast_backlog(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
     minutes = BLOCKS * BLOCK / MINUTE
     arrived, completed = (sum(counts) for counts in zip(*flows, strict=True))
     known = Forecast(
@@ -216,7 +217,7 @@ def _forecast(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
 
 
 def round_duration(length: timedelta) -> str:
-    """About two digits: `7 min`, `35 min`, `2.5 h`."""
+    """A duration with about two digits: `7 min`, `35 min`, `2.5 h`."""
     minutes = max(1, round(length / MINUTE))
     if minutes < 20:
         return f"{minutes} min"

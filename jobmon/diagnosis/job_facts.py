@@ -12,11 +12,11 @@ from jobmon.store.paused_types import TypePause
 
 @dataclass(frozen=True, kw_only=True)
 class JobFacts:
-    """What a job's document has; dates are aware, None for a missing value or no date.
+    """What a job's document has; dates are aware. None for a missing value.
 
     `job_type` is the label of its type. `started_at` is the start of the attempt that runs,
-    `attempt` the number of attempts so far, None if it is unknown. `unreadable` are the fields
-    whose value is no date, `unknown` the fields that the queue does not record (`KnownFields`).
+    `attempt` the number of attempts so far. `unreadable` are the fields that should hold a date but
+    hold another value; they are None. `unknown`: the queue does not record them (`KnownFields`).
     `has_shipped_rules`: the status follows from the rules of a shipped profile. `assumed_lease` is
     how long a lease lasts by the profile, if the documents do not have its end.
     """
@@ -54,7 +54,7 @@ class JobFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueFacts:
-    """Facts about the other jobs; a text or a `Missing` is the reason why a fact is unknown.
+    """Facts about a job's queue; a text or a `Missing` is the reason why a fact is unknown.
 
     `evidence` has the stats, the blocks and the newest activity by type; `recent` is the last three
     minutes by type, `hour` the last hour of the job's type by the minute, `day` its last day by the

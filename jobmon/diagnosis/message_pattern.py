@@ -1,6 +1,6 @@
 """Masks the variable parts of an error's message, so that errors of one cause have one pattern.
 
-The result depends on the text alone, not on earlier texts: restarts and several collectors agree.
+The result depends on the text alone: it is the same after a restart, and in each collector.
 Libraries that learn patterns from a stream of texts (drain3) do not have this property.
 """
 
@@ -10,11 +10,11 @@ from functools import lru_cache
 from jobmon.store.truncate import CUT
 
 MAX_PATTERN_LENGTH = 300
-_MAX_TEXT_LENGTH = 1_000  # a text of this length is regarded as truncated
+_MAX_TEXT_LENGTH = 1_000  # a text of this length or more is regarded as truncated
 _MIN_RANDOM_LENGTH = 16  # a shorter word without digits is not regarded as an id
-_MIN_ENCODED_LENGTH = 24
+_MIN_ENCODED_LENGTH = 24  # of base64 with `/` or `+`, and of a hexadecimal number without digits
 
-# Words with digits that name a thing, and are the same in each message.
+# Technical names, and constants such as `MAX_SIZE`: they are no variable parts.
 _TECHNICAL_WORDS = re.compile(
     r"(?i:utf[-_]?(?:8|16|32)|ascii7?|sha[-_]?(?:1|2|3|224|256|384|512)|md[45]|base(?:32|58|64)"
     r"|https?[12]?|h[23]c?|ipv?[46]|inet[46]|s3|ec2|oauth[12]|x509|k8s|i18n|l10n|e2e|b2[bc]|p12"
@@ -45,7 +45,8 @@ _NUMBER_END = r"(?![\w@/\\+]|[.:\-]\w)"
 
 _NUMBER = rf"[+-]?{_DECIMAL}"
 
-# Numbers that show the cause, and dates with a month's name: searched only in a line with a hint.
+# Numbers that show the cause, and dates with a month's name. They are searched only in a line that
+# contains one of `_CAUSES` or `_MONTHS`.
 _PHRASES = rf"""
     (?P<kept>(?i:status(?:[ ]?code)?|http(?:/\d(?:\.\d)?|[ ]?error)?!?|smtp|response[ ]code)
         ["']?[ :=\[(]{{1,3}}(?:status:[ ])?[1-5]\d\d{_END}
@@ -63,7 +64,7 @@ _CAUSES = (
 )
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 # The first alternative that matches at a position consumes what it matches. Each repetition is
-# possessive or short, so that the time is in proportion to the length of any text.
+# possessive or short, so that the time grows in proportion to the length of the text.
 _PARTS = rf"""
     [^\W\d_]{{1,15}}+(?:['\u2019][^\W\d_]{{1,15}}+){{0,2}}+
         (?![\w@/\\+\-'\u2019]|[.:]{{1,2}}\w|:/|:\\|(?<=[bBrRuU])")
@@ -89,7 +90,7 @@ _PARTS = rf"""
     """
 _WITH_PHRASES = re.compile(_PHRASES + _PARTS, re.VERBOSE)
 _WITHOUT_PHRASES = re.compile(_PARTS, re.VERBOSE)
-# A line without these has no variable part.
+# A line in which this finds nothing has no variable part.
 _VARIABLE = re.compile(r"[\d\"'`\u201c\u00ab\u2018/\\@:\[{]|\w\.\w|\w{16}")
 # The forms of whole tokens, which contain no space.
 _TOKEN = re.compile(
@@ -116,7 +117,7 @@ _DATA_MARK = re.compile(r"[{}\[\]]|\"(?:[^\"\\]|\\.?)*+(?:\"|\Z)")
 
 @lru_cache(2_048)
 def mask_message(message: str) -> str:
-    """The first line of `message` with its variable parts replaced, at most 300 characters.
+    """The first line with a word, its variable parts replaced; at most 300 characters.
 
     >>> mask_message("connect ECONNREFUSED 10.0.0.7:5432 after 3000 ms")
     'connect ECONNREFUSED <host> after <duration>'
@@ -150,23 +151,23 @@ def _mask_line(line: str) -> str:
         line = _mask_data(line)
     lowered = line.lower()
     parts = (
-        _WITH_PHRASES if any(hint in lowered for hint in (*_CAUSES, *_MONTHS)) else _WITHOUT_PHRASES
+        _WITH_PHRASES if any(word in lowered for word in (*_CAUSES, *_MONTHS)) else _WITHOUT_PHRASES
     )
     return _REPEATED.sub(r"\1", parts.sub(_mask_part, line))
 
 
 def _mask_data(line: str) -> str:
-    """`line` with each JSON-like part replaced. A part without an end reaches to the end."""
-    parts, done = [], 0
-    while start := _DATA_START.search(line, done):
-        parts += [line[done : start.start()], "<data>"]
-        depth, done = 0, len(line)
+    """`line` with each JSON-like part replaced: to its closing bracket, or to the end."""
+    parts, position = [], 0
+    while start := _DATA_START.search(line, position):
+        parts += [line[position : start.start()], "<data>"]
+        depth, position = 0, len(line)
         for mark in _DATA_MARK.finditer(line, start.start()):
             depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark[0], 0)
             if depth == 0:
-                done = mark.end()
+                position = mark.end()
                 break
-    return "".join([*parts, line[done:]])
+    return "".join([*parts, line[position:]])
 
 
 def _mask_part(found: re.Match[str]) -> str:
@@ -223,7 +224,7 @@ def _is_encoded(token: str, *, has_digit: bool) -> bool:
 
 
 def _is_random(token: str) -> bool:
-    """Whether the case of letters changes too often for words."""
+    """Whether a token has too many capitals, and changes of case, for words."""
     if len(token) < _MIN_RANDOM_LENGTH or token.islower() or token.isupper():
         return False
     letters = sum(map(str.isalpha, token))
@@ -232,7 +233,7 @@ def _is_random(token: str) -> bool:
 
 
 def _is_camel_case(token: str) -> bool:
-    """Whether nearly all capital letters begin a word of several letters: `sendInvoiceEmail2`."""
+    """Whether at most a quarter are capitals and digits, as in `sendInvoiceEmail2`."""
     capitals = sum(map(str.isupper, token))
     digits = sum(map(str.isdigit, token))
     return capitals + digits <= len(token) / 4

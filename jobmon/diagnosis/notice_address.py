@@ -10,7 +10,7 @@ _LAST_HOUR = {"range": "1h"}
 
 def find_notice_address(notice: Notice) -> str:
     """The address of the page for a notice; empty if there is none."""
-    # Failure rates are of the last hour: the page of a type and the table of types must show it.
+    # A failure rate is of the last hour: the page of a type and the table must show that hour.
     if notice.type_name:
         return type_address(notice.type_name, _LAST_HOUR)
     if notice.jobs is not None:
@@ -22,7 +22,7 @@ def find_notice_address(notice: Notice) -> str:
 
 def _list_address(jobs: JobFilter) -> str:
     """The address of the list of these jobs; empty if a type's name is too long for a filter."""
-    if not all(is_filter(kind) for kind in jobs.types):
+    if not all(is_filter(job_type) for job_type in jobs.types):
         return ""
     parameters = query(
         status=jobs.statuses,

@@ -1,4 +1,4 @@
-"""What a check of a queue is about, its notices, and the worst of them."""
+"""The checks of a queue and their notices: kinds, levels and the reasons for missing checks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class CheckKind(StrEnum):
     COLLECTOR = "collector"
 
 
-# The notices of these checks name types of jobs; the notices of others are about the whole queue.
+# The notices of these checks name types of jobs; all other notices are about the whole queue.
 KINDS_BY_TYPE = frozenset(
     {
         CheckKind.STALLED,
@@ -60,7 +60,7 @@ class Notice:
 
     `since` is when it began, UTC; None if that is unknown. `type_name`: the type whose page shows
     it, if it is about one type and not about dead jobs. `count` is how many jobs or types it
-    counts, None if that is unknown; `counted`: its types, for `KINDS_BY_TYPE`.
+    counts, None if that is unknown. `counted`: the types that it is about, for `KINDS_BY_TYPE`.
     """
 
     level: Level
@@ -75,9 +75,9 @@ class Notice:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A question about a queue; without notices and `not_checked` all is well.
+    """The result of a check; without `notices` and `not_checked` the queue is fine.
 
-    `not_checked` is the reason why it was not checked, or not completely; `remedy` is what to do.
+    `not_checked` is why it was not made, or not completely; `remedy` is what to do about that.
     """
 
     kind: CheckKind
@@ -87,7 +87,7 @@ class Check:
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """What it checks, for people."""
         return _NAMES[self.kind]
 
 
@@ -113,11 +113,11 @@ def collect_notices(checks: list[Check]) -> list[Notice]:
 
 def group_by_reason(checks: list[Check]) -> Iterator[tuple[str, str, list[str]]]:
     """The reason, the remedy and the names of checks that were not made, or not completely."""
-    found: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for check in checks:
         if check.not_checked:
-            found.setdefault((check.not_checked, check.remedy), []).append(check.name)
-    for (reason, remedy), names in found.items():
+            groups.setdefault((check.not_checked, check.remedy), []).append(check.name)
+    for (reason, remedy), names in groups.items():
         yield reason, remedy, names
 
 

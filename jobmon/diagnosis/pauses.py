@@ -11,11 +11,11 @@ from jobmon.store.labels import label
 from jobmon.store.paused_types import TypePause
 from jobmon.store.stats import QueueStats
 
-MAX_NAME, MAX_REASON = 60, 200  # characters of who paused a type, and why
+MAX_NAME, MAX_REASON = 60, 200  # characters: of the person who paused a type, and of the reason
 
 
 def find_overdue(stats: QueueStats, pauses: Iterable[str]) -> dict[str, datetime]:
-    """Since when a job of each type has been due, without the paused types."""
+    """Since when the oldest due job of each type has been due, without the paused types."""
     paused = set(map(label, pauses))
     overdue = stats.health.overdue_by_type.items()
     return {job_type: due for job_type, due in overdue if job_type not in paused}
@@ -26,24 +26,24 @@ def check_paused_types(evidence: Evidence) -> Check:
     kind, pauses = CheckKind.PAUSED, evidence.pauses
     if not pauses:
         return Check(kind=kind)
-    known = {name: pause.since for name, pause in pauses.items() if pause.since is not None}
-    first = min(known, key=lambda name: (known[name], name)) if known else min(pauses)
-    since = known.get(first)
+    starts = {name: pause.since for name, pause in pauses.items() if pause.since is not None}
+    longest = min(starts, key=lambda name: (starts[name], name)) if starts else min(pauses)
+    since = starts.get(longest)
     length = ""
     if since is not None:  # in whole minutes, so that the notice changes once a minute
         length = duration(max(1, (evidence.stats.as_of - since) // MINUTE) * 60_000)
     if len(pauses) == 1:
-        text = f"{first} is paused" + (f" for {length}" if length else "")
-        text += describe_pause(pauses[first])
+        text = f"{longest} is paused" + (f" for {length}" if length else "")
+        text += describe_pause(pauses[longest])
     else:
         text = f"{grouped(len(pauses))} types are paused"
-        text += f", the longest for {length}: {first}" if length else ""
+        text += f", the longest for {length}: {longest}" if length else ""
     notice = Notice(
         level=Level.WATCH,
         text=text,
         since=since,
         types=TypeCondition.PAUSED,
-        type_name=first if len(pauses) == 1 else "",
+        type_name=longest if len(pauses) == 1 else "",
         count=len(pauses),
         counted=frozenset(pauses),
     )

@@ -1,7 +1,7 @@
 """Summarizes the runs of a recurring job: how they ended, missed runs, and an overdue run.
 
 Pure functions over runs and the job's state. A run was missed if it was due by the job's interval
-and a later run came or is overdue. Nothing is concluded for a time in which runs may be unknown.
+and a later run came or is overdue. No run counts as missed in a time in which runs may be unknown.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,17 +16,17 @@ from jobmon.rollup.gaps import Gap
 from jobmon.store.repetition import Repetition
 
 MISSED = "missed"
-MAX_RUNS = 20
-MAX_COUNTED = 1_000  # missed runs between two others
+MAX_RUNS = 20  # newest runs that are read, and entries of `Recurrence.runs`
+MAX_COUNTED = 1_000  # missed runs between two runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """A run of a recurring job, or `count` missed runs that were due from `due` to `last_due`.
 
-    `status` is an attempt's, or `missed`; dates are UTC, None where they are unknown. `repetition`
-    is how often the job ran then; None if that was not recorded. `follows_unknown`: there may have
-    been other runs between the previous one and this one.
+    `status` is that of an attempt, or `missed`; dates are UTC, None where unknown. `repetition` is
+    how often the job was to run then; None if that was not recorded. `follows_unknown`: there may
+    have been other runs between the previous one and this one.
     """
 
     status: str | None
@@ -45,7 +45,8 @@ class Run:
 class Recurrence:
     """How often a job runs, and its newest runs in order, with missed runs between them.
 
-    `missed` counts the missed runs; None if they are unknown, which `missed_reason` explains.
+    `missed` counts the missed runs since the oldest of the newest 20 runs, even those that are not
+    in `runs`; None if they are unknown, which `missed_reason` explains.
     `overdue_since`: since when a waiting job has been due.
     """
 
@@ -69,36 +70,37 @@ class JobState:
 def summarize_recurrence(
     job: JobState, runs: Iterable[Run], gaps: Sequence[Gap], now: datetime, *, no_history: str = ""
 ) -> Recurrence:
-    """The recurrence that the newest runs of a job show at `now`.
+    """The recurrence of a job at `now`, by its newest runs.
 
     `runs`: the oldest first. `gaps`: times in which runs may be unknown. `no_history`: why only the
-    last run is known.
+    last run is known; empty if earlier runs are known.
     """
-    known = list(runs)[-MAX_RUNS:]
+    newest_runs = list(runs)[-MAX_RUNS:]
     overdue = _find_overdue(job, now)
-    found = Recurrence(
+    recurrence = Recurrence(
         interval_text=describe_repetition(job.repetition),
-        runs=tuple(known),
-        last_run=known[-1] if known else None,
+        runs=tuple(newest_runs),
+        last_run=newest_runs[-1] if newest_runs else None,
         missed=None,
         overdue_since=overdue,
     )
     timetable = parse_timetable(job.repetition)
-    if reason := no_history or _explain_unknown(job.repetition, timetable):
-        return replace(found, missed_reason=reason)
-    shown: list[Run] = []
-    for run, after in pairwise([*known, None]):
+    if reason := no_history or _explain_unknown_missed(job.repetition, timetable):
+        return replace(recurrence, missed_reason=reason)
+    all_runs: list[Run] = []
+    for run, next_run in pairwise([*newest_runs, None]):
         if run is not None:
-            shown.append(run)
-            shown += _find_missed(run, after, job, gaps, overdue and now)
+            all_runs.append(run)
+            all_runs += _find_missed(run, next_run, job, gaps, now if overdue else None)
     return replace(
-        found,
-        runs=tuple(shown[-MAX_RUNS:]),
-        missed=sum(run.count for run in shown if run.status == MISSED),
+        recurrence,
+        runs=tuple(all_runs[-MAX_RUNS:]),
+        missed=sum(run.count for run in all_runs if run.status == MISSED),
     )
 
 
-def _explain_unknown(repetition: Repetition, timetable: Timetable | None) -> str:
+def _explain_unknown_missed(repetition: Repetition, timetable: Timetable | None) -> str:
+    """Why it is unknown which runs were missed; empty if it is known."""
     if repetition.has_exceptions:
         return "the job has days to skip, or a first or last date"
     if timetable is None:
@@ -114,22 +116,29 @@ def _find_overdue(job: JobState, now: datetime) -> datetime | None:
 
 
 def _find_missed(
-    run: Run, after: Run | None, job: JobState, gaps: Sequence[Gap], overdue_at: datetime | None
+    run: Run,
+    next_run: Run | None,
+    job: JobState,
+    gaps: Sequence[Gap],
+    overdue_now: datetime | None,
 ) -> list[Run]:
-    """The missed runs between two runs, or after the last run of an overdue job."""
+    """The missed runs between two runs, or after the last run; empty or one `Run` with a `count`.
+
+    `overdue_now` is the present time if the job is overdue, else None.
+    """
     repetition = run.repetition or job.repetition
     start = run.started_at
-    end = overdue_at if after is None else after.started_at
-    next_repetition = job.repetition if after is None else (after.repetition or job.repetition)
+    end = overdue_now if next_run is None else next_run.started_at
+    next_repetition = (next_run.repetition if next_run else None) or job.repetition
     timetable = parse_timetable(repetition)
     if start is None or end is None or timetable is None or start >= end:
         return []
-    if next_repetition != repetition or (after is not None and after.follows_unknown):
+    if next_repetition != repetition or (next_run is not None and next_run.follows_unknown):
         return []
     if any(gap.clip(start, end) for gap in gaps):
         return []
     start, end = start + timetable.slack, end + timetable.slack
-    # The last of these times belongs to the next or the overdue run, which is not missed.
+    # The last due time belongs to the next run or to the overdue run, which is not missed.
     count = timetable.count_due(start, end, MAX_COUNTED + 1) - 1
     if count < 1:
         return []

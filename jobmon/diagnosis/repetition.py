@@ -38,20 +38,20 @@ _NUMBERS = {word: number for number, word in enumerate(_FIRST_NUMBERS)} | {
 }
 _PART = re.compile(r"(?:(\d+(?:\.\d+)?|[a-z]+) *)?(second|minute|hour|day|week)s?", re.ASCII)
 _BETWEEN = re.compile(r"[\s,]*(?:and)?[\s,]*")
-# Cron expressions for every n minutes or hours: pattern, unit, units in the next larger unit.
+# Cron expressions for every n minutes or hours: pattern, unit, how many make the next larger unit.
 _SIMPLE_CRONS = (
     (re.compile(r"\*(?:/(\d+))?(?: +\*){4}", re.ASCII), timedelta(minutes=1), 60),
     (re.compile(r"0 +\*(?:/(\d+))?(?: +\*){3}", re.ASCII), timedelta(hours=1), 24),
 )
-_LONGEST = timedelta(days=3_650)
-_CACHED = 1_000
+_LONGEST = timedelta(days=3_650)  # a longer interval is not understood
+_MAX_CACHED = 1_000  # results of each function below
 _MAX_SLACK = timedelta(seconds=30)
-_SHARE_OF_STEP = 4  # the slack is at most a quarter of the time between two due times
+_SLACK_DIVISOR = 4  # the slack is at most a quarter of the time between two due times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timetable:
-    """The due times of a recurring job: each `length` after a start, or by a cron expression.
+    """The due times of a recurring job: every `length` after a start, or by a cron expression.
 
     Either `length` or `cron` is None.
     """
@@ -92,11 +92,11 @@ class Timetable:
             yield at
 
 
-@lru_cache(_CACHED)
+@lru_cache(_MAX_CACHED)
 def parse_timetable(repetition: Repetition) -> Timetable | None:
-    """When a job is due; None where its texts do not show that.
+    """When a job is due; None if its interval cannot be computed or has exceptions.
 
-    A time of day alone is a text for people, in a time zone that is not known.
+    A time of day alone is only for people: its time zone is unknown.
     """
     text = repetition.interval
     if text is None or repetition.has_exceptions:
@@ -112,9 +112,9 @@ def parse_timetable(repetition: Repetition) -> Timetable | None:
     return Timetable(cron=text, zone=zone) if _parse_cron(text) is not None else None
 
 
-@lru_cache(_CACHED)
+@lru_cache(_MAX_CACHED)
 def describe_repetition(repetition: Repetition) -> str:
-    """How often a job runs: `every 5 minutes`, `at 03:00 every day`, its own text, `unknown`."""
+    """How often a job runs: `every 5 minutes`, `at 03:00 every day`, or its text, or `unknown`."""
     text = repetition.interval
     if text is None:
         return f"every day at {repetition.time_of_day}" if repetition.time_of_day else "unknown"
@@ -123,27 +123,27 @@ def describe_repetition(repetition: Repetition) -> str:
     if (cron := _parse_cron(text)) is not None:
         if (simple := _describe_simple_cron(text)) is not None:
             return f"every {simple}"
-        words = cron.explain()
-        return words[:1].lower() + words[1:]
+        sentence = cron.explain()
+        return sentence[:1].lower() + sentence[1:]
     return text
 
 
-@lru_cache(_CACHED)
+@lru_cache(_MAX_CACHED)
 def _measure_slack(timetable: Timetable) -> timedelta:
     if timetable.length is not None:
         return timedelta(0)
     start = datetime.fromtimestamp(0, UTC)
-    first, *others = [*timetable.list_due(start, start + _LONGEST, 2), start]
-    step = others[0] - first if len(others) == 2 else _MAX_SLACK
-    return min(_MAX_SLACK, step / _SHARE_OF_STEP)
+    due = timetable.list_due(start, start + _LONGEST, 2)
+    step = due[1] - due[0] if len(due) == 2 else _MAX_SLACK
+    return min(_MAX_SLACK, step / _SLACK_DIVISOR)
 
 
 def _describe_simple_cron(text: str) -> str | None:
     """`5 minutes` for `*/5 * * * *`, `hour` for `0 * * * *`; None for other cron expressions."""
-    for pattern, unit, in_larger in _SIMPLE_CRONS:
+    for pattern, unit, units_in_larger in _SIMPLE_CRONS:
         if (found := pattern.fullmatch(text.strip())) is not None:
             number = int(found[1] or 1)
-            if number and in_larger % number == 0:
+            if number and units_in_larger % number == 0:
                 return _describe_length(number * unit)
     return None
 
@@ -158,7 +158,7 @@ def _describe_length(length: timedelta) -> str:
 
 
 def _parse_length(text: str) -> timedelta | None:
-    """The length of a number of milliseconds, or of words: `3 minutes and 5 seconds`; else None."""
+    """The length in milliseconds or in words: `3 minutes and 5 seconds`; None for another text."""
     text = text.strip().lower()
     length: timedelta | None
     try:
@@ -187,7 +187,7 @@ def _parse_words(text: str) -> timedelta | None:
 
 
 def _parse_number(text: str | None) -> float | None:
-    """The number that a text means; 1 without a text, None if it means none."""
+    """The number in digits or in words; 1 without a text, None if the text is no number."""
     if text is None:
         return 1
     return float(text) if text[0].isdigit() else _NUMBERS.get(text)

@@ -1,6 +1,6 @@
-"""Selects the slowest runs of a window. The collector keeps the slowest runs of each type.
+"""Selects the slowest runs of a window from those that the collector keeps for each type.
 
-Pure functions of a history of runs.
+Pure functions of the details of runs.
 """
 
 from collections.abc import Collection
@@ -22,17 +22,17 @@ class SlowRunOfType(NamedTuple):
 
 
 def select_slowest_runs(details: RunDetails, types: Collection[str] = ()) -> list[SlowRunOfType]:
-    """The longest runs of these types, or of all, the longest first: at most 20, 5 of a type."""
-    found = [
+    """The longest runs of these types (all, if empty), longest first: at most 20, 5 of a type."""
+    slowest = [
         SlowRunOfType(job_type, run)
         for job_type, runs in details.slowest.items()
         if not types or job_type in types
         for run in runs[:SLOWEST]
     ]
-    found.sort(key=lambda slow: (-slow.run.duration_ms, slow.run.finished_at, slow.run.job_id))
-    return found[:MAX_LISTED]
+    slowest.sort(key=lambda slow: (-slow.run.duration_ms, slow.run.finished_at, slow.run.job_id))
+    return slowest[:MAX_LISTED]
 
 
 def may_lack_types(details: RunDetails) -> bool:
-    """Whether a span may have left out types, because it had too many."""
+    """Whether a bucket of the window may have left out types, because it had too many."""
     return len(details.slowest) >= MAX_SLOW_TYPES

@@ -1,4 +1,4 @@
-"""Finds the function that raised an error in the text of a stack: the application's own function.
+"""Finds in the text of a stack the application's own function that raised the error.
 
 Understands the stacks of Node.js, Python, the JVM and .NET, and skips frames of libraries.
 """
@@ -11,7 +11,7 @@ from jobmon.diagnosis.message_pattern import mask_ids
 
 MAX_FRAME_LENGTH = 200
 _MAX_LINE_LENGTH = 400
-_PATH_PARTS = 3  # how many parts at the end of a file's path are kept
+_PATH_PARTS = 3  # folders and file name at the end of a path that are kept
 
 TRACEBACK = "Traceback (most recent call last):"
 _STACK_LINE = re.compile(
@@ -53,8 +53,8 @@ def find_own_frame(stack: str) -> str | None:
     """
     frames = list(_iter_python_frames(stack)) if 'File "' in stack else []
     # Python prints the innermost call last, other languages print it first.
-    found = frames[-1] if frames else _find_other_frame(stack)
-    return found[:MAX_FRAME_LENGTH] if found else None
+    frame = frames[-1] if frames else _find_first_frame(stack)
+    return frame[:MAX_FRAME_LENGTH] if frame else None
 
 
 def find_stack(text: str) -> int | None:
@@ -64,16 +64,16 @@ def find_stack(text: str) -> int | None:
 
 
 def find_python_error(stack: str) -> str:
-    """The line after the last frame of a traceback, which names the error; else empty."""
+    """The line that names the error after the last frame of a traceback; empty without one."""
     last = max(stack.rfind('  File "'), stack.rfind(TRACEBACK))
     lines = stack[last:].splitlines()[1:] if last >= 0 else []
     return next((line for line in lines if line.strip() and not line.startswith((" ", "\t"))), "")
 
 
-def _find_other_frame(stack: str) -> str | None:
+def _find_first_frame(stack: str) -> str | None:
     """The first own frame of the last cause that has one: the JVM prints the root cause last."""
-    found = (next(_iter_other_frames(part), None) for part in reversed(_CAUSE.split(stack)))
-    return next(filter(None, found), None)
+    frames = (next(_iter_other_frames(part), None) for part in reversed(_CAUSE.split(stack)))
+    return next(filter(None, frames), None)
 
 
 def _iter_lines(stack: str) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _iter_python_frames(stack: str) -> Iterator[str]:
     for line in _iter_lines(stack):
         found = _PYTHON.match(line)
         if found and not _LIBRARY_PATHS.search(found[1]):
-            yield _describe(found[2], found[1])
+            yield _format_frame(found[2], found[1])
 
 
 def _iter_other_frames(stack: str) -> Iterator[str]:
@@ -95,22 +95,22 @@ def _iter_other_frames(stack: str) -> Iterator[str]:
         found = _JVM.fullmatch(line) or _DOTNET.fullmatch(line)
         if found:
             if not _LIBRARY_NAMES.match(found[1]):
-                yield _describe(found[1], found[2])
+                yield _format_frame(found[1], found[2])
         elif (found := _NODE.fullmatch(line)) and _is_own_file(found[2]):
-            yield _describe(_ALIAS.sub("", found[1] or ""), found[2])
+            yield _format_frame(_ALIAS.sub("", found[1] or ""), found[2])
 
 
 def _is_own_file(file: str) -> bool:
-    """Whether a file is no library: older Node.js prints its own files without a folder."""
+    """Whether a file has a folder, unlike those of old Node.js, and is in no library."""
     return ("/" in file or "\\" in file) and not _LIBRARY_PATHS.search(file)
 
 
-def _shorten(file: str) -> str:
-    """The end of a path: errors do not differ by the folder in which a release is installed."""
+def _shorten_path(file: str) -> str:
+    """The end of a path: the folder of a release must not make two errors differ."""
     return "/".join(re.split(r"[\\/]", file)[-_PATH_PARTS:])
 
 
-def _describe(function: str | None, file: str | None) -> str:
-    place = mask_ids(_shorten(file.removeprefix("file://"))) if file else ""
+def _format_frame(function: str | None, file: str | None) -> str:
+    place = mask_ids(_shorten_path(file.removeprefix("file://"))) if file else ""
     name = mask_ids(function.strip()) if function else ""
     return f"{name} ({place})" if name and place else name or place

@@ -1,4 +1,4 @@
-"""Lists the workers of a queue: the jobs that each ran and runs, and which workers are silent.
+"""Lists the workers of a queue: the runs and the running jobs of each, and which are silent.
 
 Pure functions of the runs in a window of time and of the jobs that run now.
 """
@@ -35,7 +35,7 @@ class WorkerState(StrEnum):
 
 SILENT = (WorkerState.EXPIRED, WorkerState.STOPPED)
 _URGENCY: dict[WorkerState | None, int] = {
-    state: place for place, state in enumerate([*WorkerState, None])
+    state: rank for rank, state in enumerate([*WorkerState, None])
 }
 
 
@@ -49,8 +49,8 @@ class TopError(NamedTuple):
 class Worker(NamedTuple):
     """A worker; dates are UTC.
 
-    `state` is None where it is unknown, and for `(other)`; `since` is when the state began, if that
-    is known: the earliest end of an expired lease, the end of the last run, or the earliest start.
+    `state` is None where it is unknown. `since` is when the state began, None for an idle worker or
+    if unknown: the earliest end of an expired lease, the end of the last run, or the first start.
     `jobs`: the jobs that it runs, in the order in which their leases end. `tally`: its runs in the
     window; None if it had none or they are unknown. `last_seen`: when it last started or ended a
     run, as far as known.
@@ -92,39 +92,39 @@ def find_workers(
     stats: QueueStats,
     pauses: Collection[str] = (),
 ) -> list[Worker]:
-    """Every worker that runs a job now or ended a run in the window, in no order.
+    """The workers that run one of the `running` jobs or ended a run in the window, in no order.
 
     `history` is None if no collector keeps one. `(other)` stands for the workers that were not
     counted by name. `pauses` are the paused types: their due jobs are no work.
     """
-    jobs: dict[str, list[RunningJob]] = {}
+    by_worker: dict[str, list[RunningJob]] = {}
     for job in running.jobs:
         if job.worker is not None:
-            jobs.setdefault(job.worker, []).append(job)
+            by_worker.setdefault(job.worker, []).append(job)
     tallies = {} if history is None else history.details.tally_workers()
-    errors = {} if history is None else find_top_errors(history.details.by_worker)
-    is_whole = running.is_complete and not running.reason
+    top_errors = {} if history is None else find_top_errors(history.details.by_worker)
+    is_complete = running.is_complete and not running.reason
     stopped: set[str] = set()
     if history is not None and not explain_unchecked(window, history, stats):
         stopped = {
             name
-            for name in _find_with_work(history, stats, pauses)
+            for name in _find_workers_with_work(history, stats, pauses)
             if _has_stopped(tallies[name], window, history.as_of)
         }
     workers = []
-    for name in tallies.keys() | jobs.keys():
-        tally, own_jobs = tallies.get(name), tuple(jobs.get(name, ()))
-        starts = [job.started_at for job in own_jobs if job.started_at is not None]
+    for name in tallies.keys() | by_worker.keys():
+        tally, jobs = tallies.get(name), tuple(by_worker.get(name, ()))
+        starts = [job.started_at for job in jobs if job.started_at is not None]
         ended = None if tally is None else tally.last_at
         state, since = None, None
-        if own_jobs:
-            state, since = _lease_state(own_jobs, running.as_of)
-        elif is_whole and name != OTHER:
+        if jobs:
+            state, since = _find_lease_state(jobs, running.as_of)
+        elif is_complete and name != OTHER:
             state = WorkerState.IDLE
             if name in stopped:
                 state, since = WorkerState.STOPPED, ended
         last_seen = max([*starts, *([] if ended is None else [ended])], default=None)
-        workers.append(Worker(name, state, since, own_jobs, tally, last_seen, errors.get(name)))
+        workers.append(Worker(name, state, since, jobs, tally, last_seen, top_errors.get(name)))
     return workers
 
 
@@ -133,7 +133,8 @@ def select_types(
 ) -> list[Worker]:
     """The workers that run a job of these types now or ended one in the window.
 
-    They have only the runs of these types, and no error: no error is counted by worker and type.
+    Each `tally` has only runs of these types. `top_error` is None: errors are not counted by worker
+    and type.
     """
     tallies = {} if history is None else history.details.tally_workers(types)
     return [
@@ -156,30 +157,32 @@ def explain_unchecked(window: Window, history: RunHistory, stats: QueueStats) ->
 
 
 def find_top_errors(by_worker: Mapping[ErrorPair, int]) -> dict[str, TopError]:
-    """The most frequent group of errors of each worker; `(other)` only if there is no other."""
-    found: dict[str, TopError] = {}
+    """The most frequent group of errors of each worker; `(other)` only if no group is named."""
+    top_errors: dict[str, TopError] = {}
     for (group, worker), count in by_worker.items():
-        best = found.get(worker)
+        best = top_errors.get(worker)
         if best is None or (group != OTHER, count) > (best.group != OTHER, best.failures):
-            found[worker] = TopError(group, count)
-    return found
+            top_errors[worker] = TopError(group, count)
+    return top_errors
 
 
-def _lease_state(jobs: Sequence[RunningJob], now: datetime) -> tuple[WorkerState, datetime | None]:
+def _find_lease_state(
+    jobs: Sequence[RunningJob], now: datetime
+) -> tuple[WorkerState, datetime | None]:
     """The state of a worker with running jobs, and since when."""
-    expired = [at for job in jobs if job.is_expired(now) and (at := job.expires_at)]
-    if expired:
-        return WorkerState.EXPIRED, min(expired)
+    expiries = [at for job in jobs if job.is_expired(now) and (at := job.expires_at)]
+    if expiries:
+        return WorkerState.EXPIRED, min(expiries)
     starts = [job.started_at for job in jobs if job.started_at is not None]
     return WorkerState.RUNNING, min(starts, default=None)
 
 
-def _find_with_work(
+def _find_workers_with_work(
     history: RunHistory, stats: QueueStats, pauses: Collection[str]
 ) -> Collection[str]:
-    """The workers that ran a type of which a job has been due for a minute.
+    """The workers that ran a type with an overdue job, or runs whose type is unknown.
 
-    All workers, if a type may have more due jobs than are read.
+    If a job is overdue and `overdue_by_type` is incomplete, all workers: any type may be overdue.
     """
     overdue = {
         job_type
@@ -197,10 +200,10 @@ def _find_with_work(
 
 
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
-    """Whether a worker without a job was busy, and has ended nothing for too long.
+    """Whether a worker without a job was busy, and has ended no run for too long.
 
-    Too long: from ten minutes to a day, and a time in which it usually ends three runs. In such a
-    time no run ends by chance in 5% of the cases.
+    Too long: from ten minutes to a day, and a time in which it usually ends three or more runs. By
+    chance, no run ends in such a time in at most 5% of the cases.
     """
     if tally.last_at is None:
         return False
@@ -212,7 +215,7 @@ def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
 
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
-# Workers with equal keys are in the order of `-lastSeen`, then of their names.
+# Of workers with equal keys the latest seen comes first, then they are in the order of names.
 SORTS: dict[str, Callable[[Worker], Any]] = {
     "state": lambda worker: _URGENCY[worker.state],
     "name": lambda worker: worker.name,
@@ -223,7 +226,7 @@ SORTS: dict[str, Callable[[Worker], Any]] = {
 
 
 def sort_workers(workers: Iterable[Worker], sort: str) -> list[Worker]:
-    """The workers in this order, a key of `SORTS`; of equal workers the latest seen comes first.
+    """The workers in this order, a key of `SORTS`.
 
     `(other)` is always last.
     """
