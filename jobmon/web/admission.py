@@ -67,17 +67,17 @@ class ConcurrencyLimit:
         self._queue: deque[tuple[str, threading.Event]] = deque()
 
     def acquire(self, key: str = "") -> bool:
-        """Take a slot, waiting `wait_s` seconds at most; False if none became free.
+        """Take a slot, waiting `wait_s` seconds at most; False if no slot became free.
 
-        False at once if too many callers wait already.
+        Returns False without waiting if too many callers wait already.
         """
         with self._lock:
             if self._free and self._taken[key] < self._per_key:
                 self._free -= 1
                 self._taken[key] += 1
                 return True
-            same_key = sum(waiting == key for waiting, _ in self._queue)
-            if len(self._queue) >= self._max_waiting or same_key >= self._max_waiting_per_key:
+            with_same_key = sum(waiting_key == key for waiting_key, _ in self._queue)
+            if len(self._queue) >= self._max_waiting or with_same_key >= self._max_waiting_per_key:
                 return False
             granted = threading.Event()
             self._queue.append((key, granted))
@@ -145,7 +145,7 @@ def register(app: Flask, settings: Settings, queues: WatchedQueues) -> None:
 
 
 def _receive_body() -> None:
-    """Read the body before a slot is taken, so that a slow client holds none; 413 if it is large.
+    """Read the body before a slot is taken, so that a slow client holds none; 413 if it is too big.
 
     Behind jobmon's own gunicorn worker the body is in memory already.
     """

@@ -1,4 +1,4 @@
-"""Who calls, and what they may do: bearer tokens, roles and permissions."""
+"""Finds out who calls and what they may do: bearer tokens, roles and permissions."""
 
 import math
 import time
@@ -71,7 +71,7 @@ def register(app: Flask, settings: Settings, connection: Connection) -> None:
         JWT_ENCODE_AUDIENCE=settings.jwt_audience,
         JWT_DECODE_AUDIENCE=settings.jwt_audience,
         JWT_DECODE_LEEWAY=settings.jwt_leeway_s,
-        # A token must have the first claim of the path; the path is followed after decoding.
+        # A token must have the claim that the path begins with; `find_claim` follows the path.
         JWT_IDENTITY_CLAIM=root_claim(settings.subject_claim),
         JWT_VERIFY_SUB=settings.subject_claim == "sub",
     )
@@ -166,8 +166,8 @@ def _decode(token: str) -> AccessToken:
     if len(token) > MAX_TOKEN_LENGTH:
         raise RefusedTokenError("size")
     checked: CheckedTokens = extension("jobmon_checked_tokens")
-    if (known := checked.find(token)) is not None:
-        return known
+    if (checked_token := checked.find(token)) is not None:
+        return checked_token
     access = AccessToken.from_claims(_check(token), extension("jobmon_settings"))
     if access is None:
         raise RefusedTokenError("claim")
@@ -199,7 +199,7 @@ def _check_bearer(token: str) -> dict[str, Any]:
 
 
 def _is_well_formed(token: str) -> bool:
-    """Whether header and claims can be read, with any values."""
+    """Whether the header and the claims can be read, whatever their values are."""
     try:
         pyjwt.decode(token, options={"verify_signature": False})
     except pyjwt.PyJWTError:
@@ -215,13 +215,13 @@ def _refuse_revoked(access: AccessToken) -> None:
 
 @contextmanager
 def _refusing_with_401() -> Iterator[None]:
-    """Turn every fault of a token into an ApiError 401 that names no fault except expiry."""
+    """Replace every fault of a token by an ApiError 401; of the faults it names only expiry."""
     try:
         yield
     except NoAuthorizationError:
         trusted: TrustedHeader | None = extension("jobmon_trusted_header")
         if trusted is not None and trusted.is_sent(request):
-            g.jobmon_refusal_reason = "proxy"  # from an untrusted address, or no plain name
+            g.jobmon_refusal_reason = "proxy"  # sent, but not accepted: see `TrustedHeader`
         raise _unauthorized("authentication_required", "A bearer token is required.") from None
     except (RefusedTokenError, JWTExtendedException, pyjwt.PyJWTError, *_ODD_CLAIM_ERRORS) as error:
         g.jobmon_refusal_reason = _classify_refusal(error)
@@ -280,7 +280,7 @@ def require_any_permission(*, require_revocation_check: bool = True) -> None:
 
 
 def require_permission() -> None:
-    """Raise ApiError 403 unless the token, which was checked, has the queue's permission."""
+    """Raise ApiError 403 unless the checked token has the queue's permission."""
     if not is_admin():
         raise permission_error(_needed_permission())
 

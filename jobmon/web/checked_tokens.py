@@ -1,8 +1,8 @@
 """Remembers tokens whose signature and claims were checked.
 
-Checking a token takes longer than most queries. At each use, its times are compared with the clock,
-and its key with the identity provider's present keys. A token is remembered by a hash, and only if
-it was accepted, so that callers without a valid token cannot fill the memory.
+Checking a token takes longer than most queries. At each use of a remembered token, its times are
+compared with the clock, and its key with the identity provider's present keys. A token is
+remembered by a hash, and only if it was accepted: no invalid token fills the memory.
 """
 
 import hashlib
@@ -47,14 +47,14 @@ class CheckedTokens:
         """
         token_hash, now = _hash(token), time.time()
         with self._lock:
-            known = self._tokens.get(token_hash)
-            if known is None:
+            checked = self._tokens.get(token_hash)
+            if checked is None:
                 return None
             self._tokens.move_to_end(token_hash)
-        access, kid, key = known
+        access, kid, key = checked
         if access.begins_at > now + self._leeway_s or access.ends_at <= now - self._leeway_s:
             return None
-        # jobmon's own tokens, of sessions, have no key of the provider.
+        # The tokens of jobmon's own sessions have no key of the provider.
         if self._find_key and key and self._find_key(kid) is not key:
             return None
         return access

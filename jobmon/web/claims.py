@@ -83,7 +83,7 @@ def find_claim(claims: Any, path: str) -> Any:
 
 
 def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value that `find_claim` finds at a path."""
+    """Set the value at a path, so that `find_claim` finds it."""
     name = root_claim(path)
     if name == path:
         claims[name] = value
@@ -92,13 +92,13 @@ def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
 
 
 def is_refresh_token(claims: dict[str, Any]) -> bool:
-    """Whether a token only serves to obtain others; issuers differ in the claim for its type."""
+    """Whether a token only serves to obtain other tokens, by any of the claims for a type."""
     types = [
         str(value).lower()
         for name, value in claims.items()
         if name.lower().replace("_", "").replace("-", "") in _TYPE_CLAIMS
     ]
-    return any(word in name for name in types for word in ("refresh", "offline"))
+    return any(word in token_type for token_type in types for word in ("refresh", "offline"))
 
 
 def token_id(claims: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Compresses answers: files and parts of pages once, all others each time."""
+"""Compresses answers: files and shared parts of pages once, other answers each time."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ def register(app: Flask) -> None:
 class SharedContent:
     """Content that many callers get: compressed once for each encoding.
 
-    flask-compress compresses an answer for each caller, and even if that caller already has it. A
+    flask-compress compresses an answer for each caller, even if the caller already has it. A
     middleware for files (WhiteNoise) would answer outside of Flask: without the limits, headers and
     log line of a request.
     """
@@ -50,12 +50,12 @@ class SharedContent:
         return self._content.decode()
 
     def respond(self, mimetype: str) -> Response:
-        """The content in the caller's encoding, with an ETag; 304 if the caller already has it."""
+        """The content in an encoding that the caller accepts; 304 if the caller already has it."""
         request, encoding = current_request(), None
         if len(self._content) >= _MIN_BYTES:
             encoding = _choose_encoding(request.headers.get("Accept-Encoding", ""))
         etag = self._hash if encoding is None else f"{self._hash}-{encoding}"
-        # The weak comparison, because some proxies make tags weak.
+        # Some proxies make an ETag weak, so it is compared as a weak one.
         if request.if_none_match.contains_weak(etag):
             response = Response(status=HTTPStatus.NOT_MODIFIED, mimetype=mimetype)
         elif encoding is None:

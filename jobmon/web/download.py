@@ -1,4 +1,4 @@
-"""Downloads a small JSON document of an identity provider until a deadline.
+"""Downloads a small JSON document of an identity provider within a deadline.
 
 A provider that sends byte by byte, or without end, does not hold a thread beyond the deadline.
 """
@@ -25,7 +25,7 @@ class StatusError(OSError):
         self.body = body
 
 
-# The exceptions that a download, and parsing its JSON, may raise.
+# The exceptions that a download and the parsing of its JSON may raise.
 FAILURES = (OSError, HTTPException, ValueError, RecursionError)
 
 
@@ -68,10 +68,10 @@ class _DeadlineReader(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
+        remaining_s = self._deadline - time.monotonic()
+        if remaining_s <= 0:
             raise TimeoutError("the answer took too long")
-        self._connection.settimeout(left_s)
+        self._connection.settimeout(remaining_s)
         return self._stream.readinto(buffer)
 
     def close(self) -> None:

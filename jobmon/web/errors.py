@@ -53,7 +53,7 @@ _CODES = {
 
 @dataclass(eq=False)
 class ApiError(Exception):
-    """A failure that is answered to the caller.
+    """A failure that the caller gets as an answer.
 
     `failure` is the kind of database failure that caused it, if one did.
 
@@ -97,13 +97,15 @@ def invalid(parameter: str, *messages: str) -> ApiError:
 
 
 def invalid_parameters(messages: Mapping[str, Any]) -> ApiError:
-    """422 with marshmallow's messages by parameter; those of a repeated one are by position."""
-    flat = {}
-    for parameter, its_messages in messages.items():
-        is_repeated = isinstance(its_messages, dict)
-        nested = its_messages.values() if is_repeated else [its_messages]
-        flat[parameter] = list(dict.fromkeys(text for texts in nested for text in texts))
-    return _validation_error(flat)
+    """An ApiError 422 with marshmallow's messages by parameter, each message once.
+
+    For a repeated parameter, marshmallow has them by the position of the value.
+    """
+    details = {}
+    for parameter, errors in messages.items():
+        by_value = errors.values() if isinstance(errors, dict) else [errors]
+        details[parameter] = list(dict.fromkeys(text for texts in by_value for text in texts))
+    return _validation_error(details)
 
 
 def register(app: Flask) -> None:
@@ -112,7 +114,7 @@ def register(app: Flask) -> None:
 
 
 def explain(error: Exception) -> ApiError:
-    """The answer to any failure; faults and failures of the database are logged here, once.
+    """The answer to any failure. Logs a fault, and a failure of the database unless it was logged.
 
     The request's line in the log has the code of the answer, too.
     """

@@ -18,7 +18,7 @@ from jobmon.web.errors import unavailable
 log = logging.getLogger(__name__)
 
 KEYS_REFRESH_S = 150  # older keys are still used while they are fetched again
-KEYS_LIFESPAN_S = 300  # a request with an older key waits for a fetch, unless the last one failed
+KEYS_LIFESPAN_S = 300  # a request with an older key waits for a fetch, if the last fetch worked
 KEYS_COOLDOWN_S = 5  # between the starts of two fetches
 KEYS_TIMEOUT_S = 2.0  # for a whole fetch, its redirects included
 # How many requests may wait for a fetch: else tokens with forged ids could hold all threads.
@@ -30,9 +30,9 @@ _FAILURES = (*FAILURES, jwt.PyJWTError)
 class KeySet:
     """The provider's keys for one algorithm.
 
-    A key is found by its `kid`; a token without one is accepted if the set has exactly one key for
-    the algorithm. An unknown `kid` starts a fetch, so that a rotated key is found, but at most one
-    every five seconds.
+    A key is found by its `kid`; a token without `kid` is accepted if the set has exactly one key
+    for the algorithm. An unknown `kid` starts a fetch, so that a rotated key is found, but at most
+    one fetch every five seconds.
 
     >>> KeySet("https://id.example/jwks", "RS256").find_key(header.get("kid"))
     """
@@ -49,24 +49,24 @@ class KeySet:
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def find_key(self, kid: str | None) -> jwt.PyJWK | None:
-        """The key; None if the provider has none. Raises ApiError 503 if it does not answer."""
-        found = self._find_cached(kid)
+        """The key; None if the provider has none. Raises ApiError 503 if it cannot be fetched."""
+        key = self._find_cached(kid)
         age = time.monotonic() - self._fetched_at
-        if found is not None and age <= KEYS_REFRESH_S:
-            return found
-        if found is None and kid is None and self._keys and age <= KEYS_REFRESH_S:
+        if key is not None and age <= KEYS_REFRESH_S:
+            return key
+        if key is None and kid is None and self._keys and age <= KEYS_REFRESH_S:
             return None  # the set has several keys
-        answered = True
-        if (fetched := self._fetch_if_due()) is not None and (
-            found is None or (age > KEYS_LIFESPAN_S and not self._is_failing)
+        has_ended = True
+        if (fetch_end := self._fetch_if_due()) is not None and (
+            key is None or (age > KEYS_LIFESPAN_S and not self._is_failing)
         ):
-            answered = self._wait(fetched)
-        found = self._find_cached(kid)
-        if found is None and (self._is_failing or not answered):
+            has_ended = self._wait(fetch_end)
+        key = self._find_cached(kid)
+        if key is None and (self._is_failing or not has_ended):
             raise unavailable(
                 "identity_provider_unavailable", "The token cannot be checked now. Try again."
             )
-        return found
+        return key
 
     def _find_cached(self, kid: str | None) -> jwt.PyJWK | None:
         keys = self._keys
@@ -74,19 +74,22 @@ class KeySet:
             return keys[0] if len(keys) == 1 else None
         return next((key for key in keys if key.key_id == kid), None)
 
-    def _wait(self, fetched: threading.Event) -> bool:
-        """Whether the fetch ended in time; without any keys all requests may wait."""
+    def _wait(self, fetch_end: threading.Event) -> bool:
+        """Whether the fetch ended in time; False at once if too many requests wait already.
+
+        While there are no keys at all, any number of requests may wait.
+        """
         if not self._keys:
-            return fetched.wait(KEYS_TIMEOUT_S)
+            return fetch_end.wait(KEYS_TIMEOUT_S)
         if not self._waiting.acquire(blocking=False):
             return False
         try:
-            return fetched.wait(KEYS_TIMEOUT_S)
+            return fetch_end.wait(KEYS_TIMEOUT_S)
         finally:
             self._waiting.release()
 
     def _fetch_if_due(self) -> threading.Event | None:
-        """An event for the end of the fetch that runs or starts now; None if it is too early."""
+        """An event for the end of the fetch that runs or starts now; None if none may start yet."""
         with self._lock:
             if self._fetching is None:
                 now = time.monotonic()

@@ -1,6 +1,7 @@
 """Sign-in at an identity provider by OpenID Connect: authorization code with PKCE, and refresh.
 
-A provider that is slow or does not answer holds at most half of the threads, each for seconds only.
+A provider that is slow or does not answer holds at most half of the threads (or the only thread),
+each for seconds only.
 """
 
 import logging
@@ -26,7 +27,7 @@ from jobmon.web.oidc_protocol import Claims, DiscoveryError, Protocol, read_disc
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 1.0  # for a slot, if half of the threads use the provider already
-DISCOVERY_REFRESH_S = 600  # an older document is read again, and still used if that fails
+DISCOVERY_REFRESH_S = 600  # an older document is read again; if that fails, it is still used
 # For how long an identity is valid.
 MIN_LIFETIME_S = 60
 DEFAULT_LIFETIME_S = 300  # if the provider names no time
@@ -46,7 +47,7 @@ class SignInFlow:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """The person who signed in according to the provider; valid for `lifetime_s` seconds.
+    """The person who signed in, as the provider describes them; valid for `lifetime_s` seconds.
 
     `roles` has only the roles that have a permission in the settings.
     """
@@ -60,10 +61,10 @@ class Identity:
 
 
 class IdentityProvider:
-    """The provider of the settings. Nothing connects before the first sign-in.
+    """The provider of the settings; nothing connects before a method is called.
 
     Its methods raise ApiError: 503 if the provider does not answer, 502 if its answer cannot be
-    used, and 403 if it refuses the person.
+    used, and 403 if it no longer accepts the sign-in.
 
         flow = provider.begin("https://jobs.example/dashboard/oidc/callback")
         identity = provider.finish(request.args["code"], flow)
@@ -74,7 +75,7 @@ class IdentityProvider:
         self._issuer = settings.oidc_issuer or ""
         self._protocol: Protocol | None = None
         self._read_at = -float("inf")
-        # A provider that hangs must leave threads for those who are signed in.
+        # A provider that does not answer must leave threads for all other requests.
         self._slots = threading.BoundedSemaphore(max(1, settings.threads // 2))
 
     def begin(self, redirect_uri: str) -> SignInFlow:
@@ -127,7 +128,7 @@ class IdentityProvider:
 
     @contextmanager
     def _open_protocol(self) -> Iterator[Protocol]:
-        """The protocol with the provider's addresses; every failure within becomes an ApiError."""
+        """The protocol with the provider's addresses; failures in the block become an ApiError."""
         if not self._slots.acquire(timeout=MAX_WAIT_S):
             raise _unreachable()
         try:
@@ -150,21 +151,21 @@ class IdentityProvider:
             self._slots.release()
 
     def _load_protocol(self) -> Protocol:
-        known = self._protocol
-        if known is not None and time.monotonic() - self._read_at < DISCOVERY_REFRESH_S:
-            return known
+        protocol = self._protocol
+        if protocol is not None and time.monotonic() - self._read_at < DISCOVERY_REFRESH_S:
+            return protocol
         try:
             document = read_discovery(self._issuer)
         except (DiscoveryError, *FAILURES) as error:
-            if known is None:
+            if protocol is None:
                 raise
             log.warning("cannot read the discovery document again: %s", error)
             document = None
         self._read_at = time.monotonic()
-        if known is not None and document in (None, known.document):
-            return known  # with the keys that it has fetched
-        self._protocol = Protocol(self._settings, document or {})
-        return self._protocol
+        if protocol is not None and document in (None, protocol.document):
+            return protocol  # with the keys that it has fetched
+        self._protocol = protocol = Protocol(self._settings, document or {})
+        return protocol
 
     def _identify(
         self,
@@ -174,7 +175,7 @@ class IdentityProvider:
         nonce: str | None = None,
         expected: str | None = None,
     ) -> Identity:
-        """The person of a token answer; `expected` is the `sub` that it must have."""
+        """The person of the provider's answer; `expected`, if given, must be the person's `sub`."""
         settings, id_token = self._settings, answer.get("id_token")
         id_claims: Claims | None = None
         if id_token:
@@ -214,7 +215,7 @@ def _select_roles(roles: Any, settings: Settings) -> tuple[str, ...]:
 
 
 def _read_lifetime(answer: Claims, id_claims: Claims | None) -> float:
-    """For how many seconds an identity is valid: at most an hour if it can be renewed."""
+    """For how many seconds an identity is valid: a minute or more, at most an hour if renewable."""
     expires_in: Any = answer.get("expires_in")
     if expires_in is None and id_claims is not None:
         expires_in = id_claims["exp"] - time.time()

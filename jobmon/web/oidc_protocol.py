@@ -25,7 +25,7 @@ from jobmon.web.download import StatusError, download
 
 TIMEOUT_S = 5.0  # for each answer of the provider
 KEYS_REFRESH_S = 300
-KEYS_COOLDOWN_S = 5  # between two requests for keys that are not known yet
+KEYS_COOLDOWN_S = 5  # at least, between two fetches of the keys
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 _OPTIONAL_ENDPOINTS = ("userinfo_endpoint", "end_session_endpoint")
 _DISCOVERY_PATH = "/.well-known/openid-configuration"
@@ -74,11 +74,11 @@ class Protocol(OpenIDMixin):
         self._keys_fetched_at = -float("inf")
 
     def load_server_metadata(self) -> dict[str, Any]:
-        """Called by Authlib."""
+        """The provider's metadata, for Authlib."""
         return self.metadata
 
     def fetch_jwk_set(self, force: bool = False) -> Any:
-        """The provider's keys; `force` fetches them again, unless this was done seconds ago."""
+        """The provider's keys; `force` fetches them again if they are older than five seconds."""
         with self._lock:
             age = time.monotonic() - self._keys_fetched_at
             if self._keys is None or age > (KEYS_COOLDOWN_S if force else KEYS_REFRESH_S):
@@ -108,14 +108,14 @@ class Protocol(OpenIDMixin):
         }
         try:
             return self.parse_id_token(answer, nonce, options, leeway=leeway_s) or {}
-        except BadSignatureError:  # the provider has replaced a key without changing its id
+        except BadSignatureError:  # perhaps a key was replaced by one with the same id
             self.fetch_jwk_set(force=True)
             return self.parse_id_token(answer, nonce, options, leeway=leeway_s) or {}
 
     def find_claims(
         self, id_claims: Claims | None, answer: dict[str, Any], subject: str
     ) -> Iterator[Claims]:
-        """The claims about a person: of the ID token, the access token and the userinfo endpoint.
+        """The claims about a person in the ID token, the access token and at the userinfo endpoint.
 
         Keycloak, for instance, has roles only in the access token.
         """
@@ -156,14 +156,14 @@ class _Sender:
     def post(
         self, url: str, data: dict[str, str], headers: Mapping[str, str], auth: ClientAuth
     ) -> "_Answer":
-        """The provider's answer, whatever its status is."""
+        """The provider's answer, with any status."""
         # A copy: Authlib would add the client's secret to the headers that all requests share.
-        url, own_headers, body = auth.prepare(  # type: ignore[no-untyped-call]
+        url, auth_headers, body = auth.prepare(  # type: ignore[no-untyped-call]
             "POST", url, dict(headers), urlencode(data)
         )
         deadline = time.monotonic() + TIMEOUT_S
         try:
-            return _Answer(200, download(url, deadline, form=body.encode(), headers=own_headers))
+            return _Answer(200, download(url, deadline, form=body.encode(), headers=auth_headers))
         except StatusError as error:
             return _Answer(error.status, error.body)
 

@@ -1,4 +1,4 @@
-"""Proxies in front of jobmon: which of their headers are trusted, and the path they add.
+"""Proxies in front of jobmon: which of their headers are trusted, and the prefix of its paths.
 
 All addresses that jobmon writes begin with the prefix: `JOBMON_PATH_PREFIX`, or if that is not set
 the `X-Forwarded-Prefix` of a trusted proxy.
@@ -21,7 +21,8 @@ class PathPrefix:
     """WSGI middleware that appends to SCRIPT_NAME the path below which a proxy serves jobmon.
 
     `prefix` is the setting; the proxy may remove it from the path or not. If it is None and
-    `trusts_header`, the prefix is the last value of X-Forwarded-Prefix, which the proxy removed.
+    `trusts_header` is true, the prefix is the last value of X-Forwarded-Prefix: the proxy must have
+    removed it from the path.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ def external_address(path: str) -> str:
 
         external_address("/dashboard")  # https://tools.example:8443/jobmon/dashboard
 
-    The host is the one that the caller, or a trusted proxy, has sent: use it only where another
-    program checks it, such as an identity provider.
+    The caller or a trusted proxy has sent the host: use the URL only where another program checks
+    it, such as an identity provider.
     """
     return request.host_url.rstrip("/") + root_path() + path
 

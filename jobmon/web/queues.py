@@ -53,10 +53,10 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# One query after the other would take seconds for a hundred queues of a distant deployment.
+# Threads for each deployment: a hundred queries, one after the other, would take seconds.
 READERS = 8
 _PATH = re.compile(r"(/queues/([^/]+))(/.*)?", re.DOTALL)
-# In the WSGI environment: the queue's name and settings, and the path before both.
+# Keys in the WSGI environment: the queue's name, its settings, and the path before `/queues`.
 _NAME, _SETTINGS, _ROOT = "jobmon.queue", "jobmon.settings", "jobmon.root"
 
 T = TypeVar("T")
@@ -76,8 +76,8 @@ class QueueActions:
 class WatchedQueue:
     """A queue's settings and its readers. Nothing connects before the first query.
 
-    `actions`: None unless JOBMON_ACTIONS is set. `pauses`: the paused types; also None if the types
-    of this queue cannot be paused.
+    `actions`: None unless JOBMON_ACTIONS is set. `pauses`: the paused types; None without actions,
+    or if the types of this queue cannot be paused.
     """
 
     settings: Settings
@@ -103,7 +103,7 @@ class WatchedQueue:
 
     @property
     def name(self) -> str:
-        """Its name in the file of queues; `default` without one."""
+        """The queue's name in the file of queues; `default` without a file."""
         return self.settings.queue
 
     @classmethod
@@ -161,7 +161,7 @@ class WatchedQueue:
 class WatchedQueues:
     """The queues of an app, the default one first. Each is opened when it is first used.
 
-    Queues with the same connection string share a client. If `client` is given, all use that one.
+    Queues with the same connection string share a client. If `client` is given, all queues use it.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class WatchedQueues:
         self._clients = {
             uri: DatabaseClient(replace(settings, mongo_uri=uri), client) for uri in uris
         }
-        # To jobmon's own databases.
+        # The connection to jobmon's own databases.
         self.own = Connection(settings, self._clients[settings.mongo_uri])
         self.default = queues[0]
 
@@ -209,7 +209,7 @@ class WatchedQueues:
         return self._settings.get(name)
 
     def open(self, settings: Settings) -> WatchedQueue:
-        """The queue with these settings, which are one of `all_settings`."""
+        """The queue with these settings, which must be in `all_settings`."""
         name = settings.queue
         with self._lock:
             if name not in self._opened:
@@ -307,8 +307,8 @@ def root_path() -> str:
 class QueueReading(Generic[T]):
     """Calls `read` for many queues at once, within a limited time.
 
-    Each deployment has `READERS` threads of its own, so a deployment that does not answer delays no
-    other. Callers share the read of a queue that is waiting or in progress.
+    Each deployment has up to `READERS` threads of its own, so a deployment that does not answer
+    delays no other deployment. Callers share the read of a queue that waits or is in progress.
 
         totals = QueueReading[int](lambda queue: queue.stats.stats().total)
         totals.read(queues, within_s=2)
@@ -321,9 +321,9 @@ class QueueReading(Generic[T]):
         self._deployments: dict[str, _Deployment[T]] = {}  # by connection string
 
     def read(self, queues: Sequence[WatchedQueue], within_s: float) -> dict[str, T]:
-        """The results by the queue's name; queues that took longer are missing.
+        """The results by the queue's name; without queues that took longer or could not be read.
 
-        If reading a queue raises, the exception is logged, and the queue is missing, too.
+        An exception of `read` is logged.
         """
         with self._lock:
             results = {queue.name: self._start(queue) for queue in queues}
@@ -346,7 +346,7 @@ class QueueReading(Generic[T]):
         deployment.waiting.append((queue, copy_context(), result))
         return result
 
-    def _read_one(self, queue: WatchedQueue) -> T:
+    def _read_queue(self, queue: WatchedQueue) -> T:
         if queue.settings.queues is not None:
             bind_contextvars(queue=queue.name)  # in this thread's log
         return self._read(queue)
@@ -359,7 +359,7 @@ class QueueReading(Generic[T]):
                     return
                 queue, context, result = deployment.waiting.popleft()
             try:
-                value = context.run(self._read_one, queue)
+                value = context.run(self._read_queue, queue)
             except Exception as error:
                 log.exception("the queue %s could not be read", queue.name)
                 finish = partial(result.set_exception, error)
@@ -371,7 +371,7 @@ class QueueReading(Generic[T]):
 
 
 class _Deployment(Generic[T]):
-    """The queues of a deployment that wait to be read, and how many threads read them."""
+    """The queues of a deployment that wait to be read, and the number of its reading threads."""
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[WatchedQueue, Context, Future[T]]] = deque()

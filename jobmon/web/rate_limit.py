@@ -27,17 +27,17 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# The probes of the program that restarts the service.
+# Paths that are probed by the program that restarts the service.
 NOT_COUNTED = frozenset({"/healthz", "/readyz"})
 IPV6_PREFIX = 64  # a provider's customer can use every address of such a network
 MONGODB_TIMEOUT_MS = 500  # for a count in MongoDB; the driver's default is 30 s
 
 
 def require_shared_storage(settings: Settings, workers: int) -> None:
-    """Raise SettingsError if several workers would each count for themselves."""
+    """Raise SettingsError if each of several workers would count only its own requests."""
     has_limit = settings.rate_limit or settings.rate_limit_per_address
-    in_memory = urlsplit(settings.rate_limit_storage_uri).scheme == "memory"
-    if has_limit and in_memory and workers > 1:
+    is_in_memory = urlsplit(settings.rate_limit_storage_uri).scheme == "memory"
+    if has_limit and is_in_memory and workers > 1:
         raise SettingsError(
             f"JOBMON_RATE_LIMIT_STORAGE_URI: {workers} workers count a rate limit together only "
             "in a storage: set mongodb://…, redis://… or memcached://…, or JOBMON_WORKERS=1"
@@ -61,7 +61,7 @@ class RateLimit:
                     raise _too_many_requests(f"More than {limit}.", reset_at - time.time())
             self._is_counting = True
         except StorageError as error:
-            # Without its storage the service goes on without limits.
+            # If the storage fails, the service continues without limits.
             if self._is_counting:
                 log.error("rate limit not counted: %s", error)
             self._is_counting = False
@@ -94,7 +94,7 @@ def _open_storage(uri: str) -> Storage:
 
 
 def check() -> None:
-    """Count a request whose token was checked; raises ApiError 429 if its owner sends too many."""
+    """Count a request with a checked token; raises ApiError 429 if its owner sends too many."""
     per_owner: RateLimit | None = extension("jobmon_rate_limit")
     if per_owner is not None:
         per_owner.hit("owner", hashlib.sha256(subject().encode()).hexdigest())

@@ -1,8 +1,8 @@
 """Renews sessions at the identity provider, once for all requests that need it at the same time.
 
-Many providers accept a refresh token once, and end the session at its second use. The tabs of a
-browser may renew in the same second, in different processes. The first process puts the answer into
-a file of this machine, encrypted, and the others read it there.
+Many providers accept a refresh token only once, and end the session at its second use. The tabs of
+a browser may renew in the same second, in different processes. The first process puts the answer
+into a file of this machine, encrypted, and the other processes read it there.
 """
 
 import fcntl
@@ -39,14 +39,14 @@ class Renewals:
 
     def get(self, refresh_token: str, renew: Callable[[], Identity]) -> Identity:
         """The identity for a refresh token; raises what `renew` raises."""
-        name = hashlib.sha256(refresh_token.encode()).hexdigest()
-        return self._in_process.get(name, lambda: self._share(name, renew), KEPT_S)
+        token_hash = hashlib.sha256(refresh_token.encode()).hexdigest()
+        return self._in_process.get(token_hash, lambda: self._share(token_hash, renew), KEPT_S)
 
-    def _share(self, name: str, renew: Callable[[], Identity]) -> Identity:
+    def _share(self, token_hash: str, renew: Callable[[], Identity]) -> Identity:
         try:
             self._require_private_folder()
-            file = (self._folder / name).open("a+b")
-        except OSError:  # a read-only or foreign folder: the processes do not share
+            file = (self._folder / token_hash).open("a+b")
+        except OSError:  # the folder is read-only or of another user: no process shares its answer
             return renew()
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or the process ends
@@ -73,7 +73,7 @@ class Renewals:
         return None if content is None else Identity(**content | {"roles": tuple(content["roles"])})
 
     def _write(self, file: BinaryIO, identity: Identity) -> None:
-        with suppress(OSError):  # a full disk: the others ask the provider
+        with suppress(OSError):  # a full disk: other processes query the provider
             file.seek(0)
             file.truncate()
             file.write(self._keys.seal("renewal", asdict(identity)).encode())
@@ -81,8 +81,8 @@ class Renewals:
         self._delete_old_files()
 
     def _delete_old_files(self) -> None:
-        before = time.time() - _FILE_AGE_S
+        oldest_kept = time.time() - _FILE_AGE_S
         with suppress(OSError):
             for path in self._folder.iterdir():
-                if path.lstat().st_mtime < before:
+                if path.lstat().st_mtime < oldest_kept:
                     path.unlink(missing_ok=True)

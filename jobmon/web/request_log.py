@@ -1,7 +1,8 @@
 """Logs one line for each request, and gives each request an id.
 
-The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new one. The answer, every
-line that the request logs, and in MongoDB the `comment` of queries of jobs and history contain it.
+The id is the caller's `X-Request-ID` if that is well-formed, otherwise a new one. The id is in
+the answer, in every line that the request logs, and in the `comment` of its queries of jobs and
+history in MongoDB.
 """
 
 import logging
@@ -26,7 +27,7 @@ log = logging.getLogger("jobmon.request")
 
 
 def register(app: Flask) -> None:
-    """Give each request its id, and log it when its answer is ready, or a streamed one ends."""
+    """Give each request its id; log it when its answer is ready, or when a streamed answer ends."""
     is_traced = tracing.is_enabled()
     app.before_request(_begin)
     app.after_request(partial(_end, is_traced=is_traced))
@@ -34,7 +35,7 @@ def register(app: Flask) -> None:
 
 def _begin() -> None:
     request_id = current_request().headers.get(REQUEST_ID)
-    clear_contextvars()  # now, not when a request ends: an export that is still sent keeps its id
+    clear_contextvars()  # not at the end of a request: an export that is still sent keeps its id
     if request_id is None or _WELL_FORMED.fullmatch(request_id) is None:
         request_id = secrets.token_hex(16)
     bind_contextvars(request_id=request_id)

@@ -1,6 +1,6 @@
 """The list of revoked tokens, which are refused before they expire.
 
-The web service reads it, as a user that can only read; `jobmon init` and `jobmon revoke` write it.
+The web service only reads it; `jobmon init` and `jobmon revoke` write it.
 It is not in the rollups' database, which can be dropped at any time: a revoked token must stay
 revoked.
 """
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 REVOKED = "revoked_tokens"
 FORMAT = 1
 CACHE_MS = 1_000
-# The first entry of the list; its `since` is when the list was created.
+# The entry that shows that the list exists; its `since` is when the list was created.
 MARKER: Document = {"marker": REVOKED}
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
@@ -50,8 +50,8 @@ class RevokedTokens:
     An entry is a token's id, or `{sub}` for all tokens of a subject that were issued before a
     moment. Every method raises PyMongoError if the database does not answer.
 
-    If the list is gone or can no longer be read, an error is logged. The tokens that this process
-    has read in it stay refused.
+    If the list is gone or can no longer be read, an error is logged. The entries that this process
+    has read before stay in force.
 
     >>> RevokedTokens(connection).includes("0b1f6c1e", "ada", issued_at=1_700_000_000)
     """
@@ -89,30 +89,30 @@ class RevokedTokens:
 
         Of an earlier entry and this one, the later end counts.
         """
-        entries, this = self._collection(), {"_id": token_id}
+        entries, query = self._collection(), {"_id": token_id}
         entries.create_index("expiresAt", expireAfterSeconds=0)
         self.create()
         if until is None:
             change = {"$set": {"format": FORMAT}, "$unset": {"expiresAt": ""}}
         else:
             later: Document = {"expiresAt": until}
-            entries.update_one({**this, "expiresAt": {"$lt": until}}, {"$set": later})
+            entries.update_one({**query, "expiresAt": {"$lt": until}}, {"$set": later})
             change = {"$setOnInsert": {"format": FORMAT, **later}}
-        entries.update_one(this, change, upsert=True)
+        entries.update_one(query, change, upsert=True)
 
     def add_subject(self, subject: str) -> None:
-        """Refuse all tokens of a subject that were issued until now.
+        """Refuse all tokens of a subject that were issued before now.
 
         An entry without a date refuses every token; it is not changed.
         """
         self.create()
-        entries, this = self._collection(), {"_id": {"sub": subject}}
+        entries, query = self._collection(), {"_id": {"sub": subject}}
         change = {"format": FORMAT, "before": datetime.now(UTC)}
-        entries.update_one({**this, "before": {"$type": "date"}}, {"$set": change})
-        entries.update_one(this, {"$setOnInsert": change}, upsert=True)
+        entries.update_one({**query, "before": {"$type": "date"}}, {"$set": change})
+        entries.update_one(query, {"$setOnInsert": change}, upsert=True)
 
     def describe_entries(self) -> Iterator[tuple[str, str]]:
-        """What is revoked, and until when (a token) or issued before when (a subject), as texts."""
+        """Two texts for each entry: a token's id and its end, or a subject and `issued before`."""
         for entry in (
             self._collection().find().sort("_id").max_time_ms(self._connection.max_time_ms)
         ):
@@ -129,26 +129,26 @@ class RevokedTokens:
         return state_database(self._connection)[REVOKED]
 
     def _known_lists(self) -> Collection[Document]:
-        """In the rollups' database: the names of the databases in which a list was created."""
+        """The collection, in the rollups' database, of the databases where a list was created."""
         return rollup_database(self._connection)[REVOKED]
 
     def _read(self) -> _RevocationList:
-        found, loss = self._find()
-        if loss is None and found.since is None:
+        current, loss = self._find()
+        if loss is None and current.since is None:
             loss = self._find_loss()
-        is_new = loss is None and self._known.since not in (None, found.since)
+        is_new = loss is None and self._known.since not in (None, current.since)
         if loss is not None or is_new:
             self._lost = self._lost.merge(self._known)
         if loss is not None and not self._is_gone:
             log.error("%s; tokens that were known to be revoked stay refused", loss)
         elif is_new:
-            log.warning("the list of revoked tokens is new: its earlier entries stay refused")
+            log.warning("the list of revoked tokens is new: entries of the old list stay in force")
         elif loss is None and self._is_gone:
             log.warning("the list of revoked tokens is back")
         self._is_gone = loss is not None
         if loss is None:
-            self._known = found
-        return found.merge(self._lost)
+            self._known = current
+        return current.merge(self._lost)
 
     def _find(self) -> tuple[_RevocationList, str | None]:
         """The list, and a message if it cannot be read any more."""
@@ -166,7 +166,7 @@ class RevokedTokens:
         return self._parse(entries), None
 
     def _find_loss(self) -> str | None:
-        """A message if the list existed and is gone; only for a list without a marker."""
+        """A message if the list existed and is gone, None if it never existed."""
         gone = f"{self._name} existed and is gone: restore it, or run `jobmon revoke` again"
         if self._known.since is not None:
             return gone
@@ -174,12 +174,12 @@ class RevokedTokens:
             found = self._known_lists().find(
                 {"_id": self._connection.settings.state_db}, {"_id": True}
             )
-            seen = any(found.max_time_ms(self._connection.max_time_ms))
+            has_existed = any(found.max_time_ms(self._connection.max_time_ms))
         except OperationFailure as error:
             if not is_unauthorized(error):
                 raise
             return None
-        return gone if seen else None
+        return gone if has_existed else None
 
     def _parse(self, entries: list[Document]) -> _RevocationList:
         """The list of these entries; an entry without a date refuses all tokens of its subject."""

@@ -1,7 +1,7 @@
-"""Sessions of people who signed in at an identity provider: what jobmon issues, signs and seals.
+"""Sessions of people who signed in at an identity provider: their tokens and sealed cookies.
 
-A session has a token that is checked like any other, and the provider's tokens, encrypted in a
-cookie; the server stores no session. The keys for both are derived from a secret in the settings.
+A session has a token, which is checked like any other token, and a cookie with the provider's
+tokens, encrypted; the server stores no session. Both keys are derived from a secret setting.
 """
 
 import base64
@@ -32,7 +32,7 @@ class Session:
     """A session from sign-in to its end; all its tokens have the same id, and are revoked by it.
 
     Times are in seconds since 1970, UTC. `refresh_token` and `id_token` are the provider's, and
-    `provider_subject` is the `sub` that it knows the person by.
+    `provider_subject` is the person's `sub` at the provider.
     """
 
     id: str
@@ -64,7 +64,7 @@ class SessionKeys:
     def issue_token(
         self, session: Session, subject: str, roles: Sequence[str], lifetime_s: float
     ) -> str:
-        """A token that expires after `lifetime_s`, at the end of the session at the latest.
+        """A token that expires after `lifetime_s`, but at the end of the session at the latest.
 
         Its `iat` is the start of the session, so that `jobmon revoke --sub` ends the whole session.
         """
@@ -91,25 +91,25 @@ class SessionKeys:
         return claims
 
     def seal(self, purpose: str, content: Any) -> str:
-        """Encrypt a JSON value as a text for a cookie."""
+        """Encrypt a JSON value as a text that only `unseal` for the same purpose can read."""
         packed = zlib.compress(json.dumps([purpose, content]).encode())
         return self._sealing.encrypt(packed).decode()
 
     def seal_session(self, session: Session, max_length: int) -> str:
-        """Encrypt a session, without some of its tokens if the text would exceed `max_length`.
+        """Encrypt a session, without its provider's tokens if the text would exceed `max_length`.
 
-        Without the ID token the provider may ask the person at sign-out; without the refresh token,
-        too, the session ends with its token.
+        Without the ID token, the provider may ask the person to confirm the sign-out. If the
+        refresh token is left out, too, the session ends when its own token expires.
         """
         without_id = replace(session, id_token=None)
-        for smaller in (session, without_id, replace(without_id, refresh_token=None)):
-            sealed = self.seal("session", asdict(smaller))
+        for candidate in (session, without_id, replace(without_id, refresh_token=None)):
+            sealed = self.seal("session", asdict(candidate))
             if len(sealed) <= max_length:
                 break
         return sealed
 
     def unseal(self, purpose: str, sealed: str, max_age_s: int | None = None) -> Any:
-        """The JSON value that `seal` encrypted for the same purpose; None for any other text."""
+        """The JSON value that `seal` encrypted for this purpose; None for another or older text."""
         try:
             packed = self._sealing.decrypt(sealed.encode(errors="replace"), max_age_s)
         except InvalidToken:
@@ -125,7 +125,7 @@ class SessionKeys:
             return None
         try:
             return Session(**content)
-        except TypeError:  # of another version of jobmon
+        except TypeError:  # another version of jobmon sealed it, with other fields
             return None
 
 

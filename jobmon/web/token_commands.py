@@ -1,4 +1,4 @@
-"""`jobmon token` and `jobmon revoke`: issue a token, and refuse one before it expires."""
+"""`jobmon token` and `jobmon revoke`: issue a token, and refuse a token before it expires."""
 
 import sys
 from datetime import UTC, datetime, timedelta
@@ -75,14 +75,14 @@ def revoke_command(jti: str | None, token_stdin: bool, sub: str | None, listing:
             revoked.add_subject(sub)
             click.echo(f"revoked: all tokens of {sub} issued until now")
         else:
-            for entry, duration in revoked.describe_entries():
-                click.echo(f"{entry}\t{duration}")
+            for entry, validity in revoked.describe_entries():
+                click.echo(f"{entry}\t{validity}")
     except PyMongoError as error:
-        verb, failed = ("read", "") if listing else ("write", "not revoked: ")
+        verb, prefix = ("read", "") if listing else ("write", "not revoked: ")
         if is_unauthorized(error):
             reason = describe_missing_right(settings, settings.state_db, verb, "revoke")
-            raise click.ClickException(failed + reason) from None
-        raise click.ClickException(failed + describe_error(error)) from None
+            raise click.ClickException(prefix + reason) from None
+        raise click.ClickException(prefix + describe_error(error)) from None
     finally:
         connection.close()
 
@@ -95,7 +95,7 @@ def _read_token(token: str) -> tuple[str, datetime | None]:
         raise click.ClickException(f"nothing to revoke: {error.message}") from None
     if "exp" not in claims:
         return token_id(claims), None
-    # A session continues after its token, with tokens of the same id.
+    # A session continues after this token expires, with new tokens of the same id.
     ends_at = max(int(claims["exp"]), int(claims.get(ENDS_AT, 0)))
     try:
         until = datetime.fromtimestamp(ends_at + _GRACE_S, UTC)

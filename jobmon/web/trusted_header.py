@@ -1,7 +1,7 @@
-"""Reads the person whom a proxy in front of jobmon has signed in, and names in a header.
+"""Reads the person whom a proxy in front of jobmon has signed in and names in a header.
 
 Anybody can send such a header. So it counts only on connections from the addresses in the settings.
-Only the proxy may have these addresses, and it must replace the header of its own client.
+Only the proxy may have these addresses, and it must replace a header that its own client sends.
 """
 
 import ipaddress
@@ -24,24 +24,24 @@ class TrustedHeader:
         self._networks = [ipaddress.ip_network(text) for text in settings.trusted_header_from]
 
     def is_sent(self, request: Request) -> bool:
-        """Whether a request names a person, whether or not the header is trusted."""
+        """Whether a request has the header, trusted or not."""
         return self._user in request.headers
 
     def read_caller(self, request: Request) -> Caller | None:
         """The named person with their groups as roles; None if the name is refused.
 
-        It is refused from an untrusted address, if it is not plain text, and if it has a comma: the
-        values of a header that is sent twice are joined by a comma.
+        It is refused from an untrusted address, if it is empty, too long or no plain text, and if
+        it has a comma: the values of a header that is sent twice are joined by a comma.
         """
         user = _decode(request.headers.get(self._user, ""))
         if not user or "," in user or not self._is_from_proxy(request):
             return None
-        group_list = _decode(request.headers.get(self._groups, "")) if self._groups else ""
-        groups = [name for group in group_list.split(",") if (name := group.strip())]
+        groups_text = _decode(request.headers.get(self._groups, "")) if self._groups else ""
+        groups = [name for group in groups_text.split(",") if (name := group.strip())]
         return Caller.from_roles(user, groups, self._settings)
 
     def _is_from_proxy(self, request: Request) -> bool:
-        """Whether the connection itself is from a trusted address, whatever its headers claim."""
+        """Whether the connection itself is from a trusted address; its headers do not count."""
         original = request.environ.get("werkzeug.proxy_fix.orig", request.environ)
         try:
             peer = ipaddress.ip_address(original.get("REMOTE_ADDR") or "")
