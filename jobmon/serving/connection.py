@@ -1,4 +1,4 @@
-"""A client's connection, to which a thread writes without waiting for the client."""
+"""A client's connection: a thread writes to it, and the event loop sends what stays unsent."""
 
 import errno
 import selectors
@@ -18,12 +18,12 @@ from jobmon.serving.request_buffer import RequestBuffer
 
 
 class Stage(Enum):
-    """The state of a connection, by the event for which it waits."""
+    """What a connection is waiting for."""
 
-    HANDSHAKE = auto()
-    RECEIVING = auto()
+    HANDSHAKE = auto()  # of TLS
+    RECEIVING = auto()  # a request is not complete
     WORKING = auto()  # a thread answers
-    FLUSHING = auto()  # the thread is done, the client has not read the whole answer
+    FLUSHING = auto()  # the thread has ended, the client has not read the whole answer
     IDLE = auto()  # kept alive, without a request
     LINGERING = auto()  # shut down on our side, the client has not closed it
     CLOSED = auto()
@@ -126,7 +126,7 @@ class Connection:
             data = head + data
         with self._has_space:
             # The event loop aborts a connection that stalls, which wakes this thread.
-            has_space = self._has_space.wait_for(self._takes_more, 2 * limits.STALLED_TIMEOUT_S)
+            has_space = self._has_space.wait_for(self._can_continue, 2 * limits.STALLED_TIMEOUT_S)
             if self._is_lost or not has_space:
                 raise BrokenPipeError(errno.EPIPE, "the client no longer reads")
             is_sending = bool(self._unsent)
@@ -155,7 +155,7 @@ class Connection:
             self._drop_unsent()
             self.raw.close()
 
-    def _takes_more(self) -> bool:
+    def _can_continue(self) -> bool:
         return self._is_lost or self.unsent_bytes <= limits.MAX_STREAM_BYTES
 
     def _send(self) -> None:
@@ -184,7 +184,7 @@ class Connection:
 
 
 class WaitingList:
-    """Connections that wait for their client, the one that has waited longest first."""
+    """Connections that wait for their client, first the connection that has waited longest."""
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -206,14 +206,14 @@ class WaitingList:
         self._since.pop(connection, None)
 
     def oldest(self) -> Connection | None:
-        """The connection that has waited longest, if there is one."""
+        """The connection that has waited longest; None if the list is empty."""
         return next(iter(self._since), None)
 
     def expired(self) -> list[Connection]:
-        """The connections that have waited longer than `timeout_s`."""
-        now, found = time.monotonic(), []
+        """The connections that have waited for `timeout_s` or longer."""
+        now, expired = time.monotonic(), []
         for connection, since in self._since.items():
             if now - since < self.timeout_s:
                 break
-            found.append(connection)
-        return found
+            expired.append(connection)
+        return expired

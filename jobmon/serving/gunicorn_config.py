@@ -1,7 +1,8 @@
 """gunicorn's configuration, for `jobmon run` and `gunicorn wsgi:app`.
 
 `JOBMON_BIND`, `JOBMON_WORKERS` and `JOBMON_THREADS` set the most important values; gunicorn's own
-command line overrides all. A worker has more threads than `JOBMON_THREADS`: see `web.admission`.
+command line overrides every value. A worker has more threads than `JOBMON_THREADS`: see
+`web.admission`.
 """
 
 import logging
@@ -64,7 +65,7 @@ class logger_class(Logger):  # noqa: N801 - the setting's name
 
 
 def on_starting(server: Any) -> None:
-    """Refuse to start with a bad setting, with one line; prepare the process for its workers."""
+    """Exit with one line if a setting is wrong; else prepare the process for its workers."""
     if server.cfg.preload_app:
         sys.exit("jobmon: --preload (preload_app) is not supported: leave it out")
     if "h2" in server.cfg.http_protocols:
@@ -82,8 +83,8 @@ def on_starting(server: Any) -> None:
     if not _SCRIPTS.is_dir():
         log.warning("the pages work without their scripts, which are not built: run `make assets`")
     stopping.keep_signals_while_forking()
-    # The workers count their requests in files of this folder. The files of a worker that has
-    # ended stay, because a counter never falls; only files of gauges would have to be removed.
+    # The workers count their requests in files of a folder. The files of a worker that has ended
+    # stay, because a counter must never fall; only files of gauges would have to be removed.
     os.environ.pop(_METRICS_FOLDER, None)
     if settings.metrics != "off":
         server.jobmon_metrics_folder = os.environ[_METRICS_FOLDER] = metrics_folder.make_folder()
@@ -93,7 +94,7 @@ def _log_actions(settings: Settings) -> None:
     """Log that actions can be requested, and warn if the web service could carry them out."""
     if settings.actions:
         owners = ", ".join(settings.owner_actions) or "nothing"
-        log.info("actions can be requested, also by owners: %s", owners)
+        log.info("actions can be requested; owners may request: %s", owners)
     if settings.actor_mongo_uri is not None:
         log.warning(
             "JOBMON_ACTOR_MONGO_URI is set: the web service has the connection string of a user who"
@@ -135,7 +136,7 @@ def on_exit(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """With JOBMON_COLLECTOR, let each worker try to be the collector; one of them becomes it."""
     if folder := getattr(worker, "jobmon_metrics_folder", None):
-        os.environ[_METRICS_FOLDER] = folder  # this worker's /metrics adds up the others' counts
+        os.environ[_METRICS_FOLDER] = folder  # its /metrics adds up the counts of the others
     worker.jobmon_resources = ExitStack()
     settings = Settings.from_env()
     if settings.collector:

@@ -21,10 +21,11 @@ _NEEDED_BYTES = 512 * 1_024  # of a worker: more than all routes, methods and st
 def make_folder() -> str:
     """Make a folder for this process and its children; remove the folders of killed services.
 
-    It is in memory if possible and TMPDIR is not set: on a full disk, a write ends the process.
+    It is in memory if TMPDIR is not set and /dev/shm can be written: on a full disk, a write to a
+    mapped file ends the process.
     """
-    in_memory = "TMPDIR" not in os.environ and os.access("/dev/shm", os.W_OK)  # noqa: S108
-    parent = "/dev/shm" if in_memory else tempfile.gettempdir()  # noqa: S108
+    is_in_memory = "TMPDIR" not in os.environ and os.access("/dev/shm", os.W_OK)  # noqa: S108
+    parent = "/dev/shm" if is_in_memory else tempfile.gettempdir()  # noqa: S108
     _remove_abandoned(parent)
     while not _lock(folder := tempfile.mkdtemp(prefix=_PREFIX, dir=parent)):
         pass  # another start removed it before it was locked
@@ -47,7 +48,7 @@ def has_space(folder: str) -> bool:
 def _lock(folder: str) -> bool:
     """Lock a folder until this process and its children have ended; False if the folder is gone."""
     lock = Path(folder, _LOCK)
-    with suppress(OSError):  # not every file system has locks; without them no folder is removed
+    with suppress(OSError):  # not every file system has locks: without a lock, no folder is removed
         fcntl.flock(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_SH)
     return lock.parent.is_dir()
 

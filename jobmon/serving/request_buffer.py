@@ -28,7 +28,7 @@ class _ReceivedBytes(Unreader):
     def chunk(self, size_hint: int | None = None) -> bytes:  # noqa: ARG002 - gunicorn's interface
         if self.is_head_too_large:
             raise LimitRequestHeaders("limit request headers")
-        return b""  # the end, to the parser
+        return b""  # for the parser, this is the end
 
     def __len__(self) -> int:
         return self.buf.seek(0, io.SEEK_END)
@@ -46,7 +46,7 @@ class _ChunkScanner:
         self._chunk_bytes = 0
         self._bytes_to_skip = 0
         self._line = b""
-        self._in_trailer = False
+        self._is_in_trailer = False
         self._line_bytes = 0  # of the lines with sizes, and of the trailer
 
     def scan(self, data: bytes) -> bool:
@@ -72,7 +72,7 @@ class _ChunkScanner:
         return False
 
     def _scan_line(self, line: bytes) -> bool:
-        if self._in_trailer:
+        if self._is_in_trailer:
             return not line
         try:
             size = int(line.split(b";")[0], 16)
@@ -80,7 +80,7 @@ class _ChunkScanner:
             return True
         self._chunk_bytes += size
         self._bytes_to_skip = size + 2 if size else 0
-        self._in_trailer = size == 0
+        self._is_in_trailer = size == 0
         self.is_too_large = self._chunk_bytes > MAX_BODY_BYTES
         return size < 0 or self.is_too_large
 
@@ -102,7 +102,7 @@ class RequestBuffer(RequestParser):
 
     def _reset(self) -> None:
         self._head = bytearray()
-        self._searched = 0
+        self._searched_bytes = 0
         self._request: Request | None = None
         self._failure: Exception | None = None
         self._body_bytes = 0
@@ -149,15 +149,15 @@ class RequestBuffer(RequestParser):
         start = self._proxy_header_end()
         if start is None:
             return False
-        searched = max(start, self._searched - len(_HEAD_END) + 1)
-        if self._head.find(_HEAD_END, searched) >= 0:
+        search_from = max(start, self._searched_bytes - len(_HEAD_END) + 1)
+        if self._head.find(_HEAD_END, search_from) >= 0:
             return True
-        self._searched = len(self._head)
+        self._searched_bytes = len(self._head)
         # gunicorn's parser reports both of these faults before the head ends.
         if len(self._head) > start + MAX_HEAD_BYTES:
             self.unreader.is_head_too_large = True
             return True
-        return _BARE_LINE_FEED.search(self._head, searched) is not None
+        return _BARE_LINE_FEED.search(self._head, search_from) is not None
 
     def _proxy_header_end(self) -> int | None:
         """The end of a binary PROXY header, or 0 without one; None if the header is incomplete."""

@@ -1,4 +1,4 @@
-"""The answer to a request that took too long, and a log line that counts slow clients."""
+"""The answer to a request that was not received in time, and a log line about slow clients."""
 
 import logging
 import time
@@ -25,12 +25,12 @@ class SlowClientLog:
     """Counts clients that were too slow, and logs the counts at most every ten seconds."""
 
     def __init__(self) -> None:
-        self.timed_out = 0  # connections without a whole request in time
-        self.closed = 0  # connections that were closed early
+        self.timed_out = 0  # connections whose request was not received in time
+        self.closed = 0  # connections that stalled, or were closed to free resources
         self._reported_at = -float("inf")
 
     def report(self) -> None:
-        """Log the counts since the last report, unless they are 0 or it is too recent."""
+        """Log the counts since the last report, unless both are 0 or that report is too recent."""
         if not (self.timed_out or self.closed):
             return
         if time.monotonic() - self._reported_at < limits.REPORT_EVERY_S:

@@ -32,8 +32,8 @@ def refuse_before_stopping(server: Any) -> None:
 
     def refuse_and_stop(number: int, frame: Any) -> None:
         # Sockets that systemd or another master shares must still accept.
-        is_last = not (server.reexec_pid or server.master_pid or server.systemd)
-        if os.getpid() == server.pid and is_last and not server.cfg.reuse_port:
+        is_only_user = not (server.reexec_pid or server.master_pid or server.systemd)
+        if os.getpid() == server.pid and is_only_user and not server.cfg.reuse_port:
             refuse_connections(server.LISTENERS)
         if callable(stop):
             stop(number, frame)
@@ -51,7 +51,7 @@ def refuse_connections(listeners: Iterable[socket.socket]) -> None:
     option = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(memory))
     for listener in listeners:
         if listener.family in (socket.AF_INET, socket.AF_INET6):
-            with suppress(OSError):  # without such filters a few connections may be reset
+            with suppress(OSError):  # without such filters, a few connections may be reset
                 listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
 
 
@@ -76,11 +76,11 @@ def _exit_on_signals() -> None:
 
 def exit_while_booting(worker: Any) -> None:
     """Let SIGTERM end a worker that still loads the app: it has no request to finish."""
-    finish = worker.handle_exit
+    handle_exit_later = worker.handle_exit
 
     def handle_exit(number: int, frame: Any) -> None:
         if worker.booted:
-            finish(number, frame)
+            handle_exit_later(number, frame)
         else:
             os._exit(0)
 

@@ -61,7 +61,7 @@ class BufferedWorker(ThreadWorker):
         self._received_bytes = 0  # of requests that are not complete
         self._slow_clients = SlowClientLog()
         self._notified_at = self._expired_at = -float("inf")
-        for listener in self.sockets:  # accepted sockets inherit it
+        for listener in self.sockets:  # accepted sockets inherit this size
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.SEND_BUFFER_BYTES)
         super().init_process()
 
@@ -143,7 +143,7 @@ class BufferedWorker(ThreadWorker):
         return True
 
     def _handle_event(self, connection: Connection, _: object) -> None:
-        """Continue with a connection: the client has sent data, or can accept some."""
+        """Continue with a connection: the client has sent data, or can accept more of an answer."""
         if connection.stage is Stage.CLOSED:
             return  # an earlier event of this round closed it
         try:
@@ -166,7 +166,7 @@ class BufferedWorker(ThreadWorker):
             case Stage.LINGERING:
                 self._linger(connection)
             case Stage.WORKING if not connection.unsent_bytes:
-                self._watch(connection, 0)  # the client has sent more: it is read later
+                self._watch(connection, 0)  # the client has sent more bytes, which are read later
             case Stage.WORKING | Stage.FLUSHING:
                 self._flush(connection)
 
@@ -189,16 +189,16 @@ class BufferedWorker(ThreadWorker):
                 return
             connection.received_bytes += len(data)
             self._received_bytes += len(data)
-            was_waiting = connection.parser.expects_continue
+            had_expected = connection.parser.expects_continue
             if connection.parser.receive(data):
                 self._start_work(connection)
                 return
-            if connection.parser.expects_continue and not was_waiting:
+            if connection.parser.expects_continue and not had_expected:
                 connection.raw.send(_CONTINUE)
             while self._received_bytes > limits.MAX_RECEIVED_BYTES:
                 self._abort_oldest(self._receiving)
             if connection.stage is Stage.CLOSED:
-                return  # it was the oldest itself
+                return  # it was the oldest connection
 
     def _receive_bytes(self, connection: Connection) -> bytes | None:
         """Received bytes: empty at the end, None if there are none yet."""
@@ -228,11 +228,11 @@ class BufferedWorker(ThreadWorker):
 
     def handle_request(self, req: Request, conn: Connection) -> bool:  # type: ignore[override]
         """Answer a request whose body is in memory; returns whether to keep the connection."""
-        # Reading the body here lets gunicorn refuse a malformed one, outside of the app.
+        # Reading the body here lets gunicorn refuse a malformed body, outside of the app.
         assert req.body is not None  # noqa: S101 - there always is one
-        # A body that is too large was not received whole: zeros of a refused length replace it.
-        too_large = conn.parser.is_too_large
-        body = bytes(MAX_BODY_BYTES + 1) if too_large else req.body.read(MAX_BODY_BYTES)
+        # A body that is too large was not received whole: as many zeros as are refused replace it.
+        is_too_large = conn.parser.is_too_large
+        body = bytes(MAX_BODY_BYTES + 1) if is_too_large else req.body.read(MAX_BODY_BYTES)
         req.body = io.BytesIO(body)  # type: ignore[assignment]
         conn.hold_head()
         try:
@@ -256,7 +256,7 @@ class BufferedWorker(ThreadWorker):
         self.method_queue.defer(self._start_sending, connection)
 
     def _start_sending(self, connection: Connection) -> None:
-        """Send the rest of an answer; above a limit, the connections that wait longest close."""
+        """Send unsent bytes; above a limit, close the connections that have waited longest."""
         if connection.stage in (Stage.WORKING, Stage.FLUSHING) and connection.unsent_bytes:
             self._sending.add(connection)
             self._watch(connection, connection.send_event)
@@ -343,8 +343,8 @@ class BufferedWorker(ThreadWorker):
         self._abort_oldest(self._lingering, self._receiving, self._idle, self._sending)
 
     def _abort_oldest(self, *lists: WaitingList) -> None:
-        for waiting in lists:
-            if (oldest := waiting.oldest()) is not None:
+        for waiting_list in lists:
+            if (oldest := waiting_list.oldest()) is not None:
                 self._abort(oldest)
                 return
 
@@ -355,8 +355,8 @@ class BufferedWorker(ThreadWorker):
     def _close(self, connection: Connection) -> None:
         self._watch(connection, 0)
         self._stop_receiving(connection)
-        for waiting in (self._idle, self._sending, self._lingering):
-            waiting.discard(connection)
+        for waiting_list in (self._idle, self._sending, self._lingering):
+            waiting_list.discard(connection)
         self._connections.discard(connection)
         connection.stage = Stage.CLOSED
         connection.abort()

@@ -16,10 +16,10 @@ from jobmon.settings import Settings
     ("changes", "lines"),
     [
         ({}, []),
-        ({"actions": True}, ["actions can be requested, also by owners: nothing"]),
+        ({"actions": True}, ["actions can be requested; owners may request: nothing"]),
         (
             {"actions": True, "owner_actions": ("retry", "cancel")},
-            ["actions can be requested, also by owners: retry, cancel"],
+            ["actions can be requested; owners may request: retry, cancel"],
         ),
         (
             {"actor_mongo_uri": "mongodb://actor:secret-7f@127.0.0.1/shop"},
