@@ -1,13 +1,13 @@
 """Finds the line of each key in a TOML text, so that a mistake is reported with its line."""
 
-import json
+import tomllib
 from collections import Counter
 
 KeyPath = tuple[str | int, ...]
 
 
 def find_lines(text: str) -> dict[KeyPath, int]:
-    """Path of each key -> its line. An element of an array has its index in the path.
+    """The line of each key, by its path. An element of an array has its index in the path.
 
     The text must be valid TOML. 'a = 1\\n[b]\\nc = [{d = 2}]' has the path ("b", "c", 0, "d") on
     line 3.
@@ -16,7 +16,7 @@ def find_lines(text: str) -> dict[KeyPath, int]:
 
 
 def find_line(lines: dict[KeyPath, int], path: KeyPath) -> int:
-    """The line of a path; if it has none, the line of the nearest key that contains it."""
+    """The line of a path; if the text lacks it, the line of the nearest key that contains it."""
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
@@ -49,7 +49,7 @@ class _Scanner:
         return self._lines
 
     def _resolve(self, key: KeyPath) -> KeyPath:
-        """The path of a table. A key in an array of tables refers to its newest table."""
+        """The path of a table. A key below an array of tables belongs to its newest table."""
         path: KeyPath = ()
         for part in key:
             path = (*path, part)
@@ -137,7 +137,9 @@ class _Scanner:
             self._position += 2 if quote == '"' and self._text[self._position] == "\\" else 1
         content = self._text[start : self._position]
         self._position += len(delimiter)
+        while is_long and self._take(quote):  # quotes before the delimiter belong to the content
+            pass
         if is_long or quote == "'" or "\\" not in content:
             return content
-        decoded: str = json.loads(f'"{content}"')
+        decoded: str = tomllib.loads(f'text = "{content}"')["text"]
         return decoded

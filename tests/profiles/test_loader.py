@@ -93,7 +93,7 @@ def test_an_editor_accepts_every_shipped_profile() -> None:
             "line 4: status.0.when.lock.$gt: unknown value $today; known are $null, $now, ",
         ),
         ('"$gt"', '"$near"', "line 4: status.0.when.lock.$near: unknown operator; allowed are"),
-        ('{ is = "queued" },', "", "line 4: status.0: the last rule has no `when`"),
+        ('{ is = "queued" },', "", "line 4: status.0: the last rule must not have `when`"),
         ('is = "leased", ', "", "line 4: status.0: needs is"),
         (
             'collection = "tasks"',
@@ -401,3 +401,13 @@ k.l = [
     assert lines[("d", "i", 1, "k", "l", 1)] == 13
     assert find_line(lines, ("d", "e", "none")) == 7
     assert find_line(lines, ("none",)) == 1
+
+
+@pytest.mark.parametrize(
+    "value", [r'"\U0001F600"', '"\\t\t"', '"""a""""', "'''a'''''", '""""""'], ids=ascii
+)
+def test_find_lines_accepts_every_string_of_toml(value: str) -> None:
+    """Catches a mistake that is reported as a failure of jobmon, without its line."""
+    text = f"a = {value}\nb = 1\n"
+    assert list(tomllib.loads(text)) == ["a", "b"]
+    assert find_lines(text) == {("a",): 1, ("b",): 2}
