@@ -70,7 +70,9 @@ def parse_query(
     for name, condition in query.items():
         name_at = (*at, name)
         if name in _LOGICAL_OPERATORS:
-            if not isinstance(condition, list) or not all(isinstance(q, dict) for q in condition):
+            if not (
+                isinstance(condition, list) and all(isinstance(inner, dict) for inner in condition)
+            ):
                 raise ProfileMistakeError(name_at, "must be an array of queries")
             parsed[name] = [
                 parse_query(inner, constants, readings, (*name_at, index))
@@ -125,7 +127,7 @@ def resolve_constant(
 ) -> Any:
     """Replace `$null`, `$collection`, `$const.NAME`; raises ProfileMistakeError for other `$…`.
 
-    `other_values`: those that are allowed here, too, and that the caller replaces.
+    `other_values`: more values for the message, such as `$now`, which the caller replaces itself.
     """
     if not isinstance(raw, str) or not raw.startswith("$"):
         return raw
@@ -164,7 +166,7 @@ def _has_operators(condition: Any) -> bool:
 
 def _to_reference(path: str) -> Any:
     """An expression for the value at a path. A number in the path is the index of an element."""
-    found: Any = None
+    reference: Any = None
     names: list[str] = []
     for part in [*path.split("."), None]:
         if part is not None and not part.isdecimal():
@@ -172,15 +174,15 @@ def _to_reference(path: str) -> Any:
             continue
         if names:
             inner = ".".join(names)
-            found = (
+            reference = (
                 f"${inner}"
-                if found is None
-                else {"$let": {"vars": {"element": found}, "in": f"$$element.{inner}"}}
+                if reference is None
+                else {"$let": {"vars": {"element": reference}, "in": f"$$element.{inner}"}}
             )
             names = []
-        if part is not None and found is not None:
-            found = {"$arrayElemAt": [list_elements(found), int(part)]}
-    return f"${path}" if found is None else found
+        if part is not None and reference is not None:
+            reference = {"$arrayElemAt": [list_elements(reference), int(part)]}
+    return f"${path}" if reference is None else reference
 
 
 def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
@@ -198,8 +200,8 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
         case "$nin":
             return _negate(_convert_operator(reference, "$in", value))
         case "$exists":
-            is_there = {"$ne": [{"$type": reference}, "missing"]}
-            return is_there if value else _negate(is_there)
+            exists = {"$ne": [{"$type": reference}, "missing"]}
+            return exists if value else _negate(exists)
         case "$type":
             names = value if isinstance(value, list) else [value]
             return _match_any(
@@ -213,11 +215,11 @@ def _convert_operator(reference: Any, operator: str, value: Any) -> Any:
             return {"$and": [is_array, {"$eq": [{"$size": list_elements(reference)}, value]}]}
         case _:  # in queries, a comparison matches only values of the same type
             compared = value.to_expression() if isinstance(value, Now) else {"$literal": value}
-            kind = _find_type_name(value)
+            type_name = _find_type_name(value)
             return _match_any(
                 reference,
                 lambda element: {
-                    "$and": [_match_type(element, kind), {operator: [element, compared]}]
+                    "$and": [_match_type(element, type_name), {operator: [element, compared]}]
                 },
             )
 
@@ -235,7 +237,7 @@ def _match_any(reference: Any, test: Callable[[Any], Any]) -> Any:
 
 
 def list_elements(reference: Any) -> Any:
-    """An expression for an array's elements; none if the value is not an array."""
+    """An expression for an array's elements; for an empty array if the value is no array."""
     return {"$cond": [{"$isArray": [reference]}, reference, []]}
 
 
@@ -264,20 +266,20 @@ def _find_type_name(value: Any) -> str:
 def select_indexable(query: Query) -> Query:
     """The clauses of a query that an index can serve.
 
-    They match every document that the query matches, and maybe others.
+    They match every document that the query matches, and maybe more documents.
     """
-    found: Query = {}
+    selected: Query = {}
     for name, condition in query.items():
         if name == "$and":
             if parts := [part for inner in condition if (part := select_indexable(inner))]:
-                found[name] = parts
+                selected[name] = parts
         elif name == "$or":
             parts = [select_indexable(inner) for inner in condition]
             if all(parts):
-                found[name] = parts
+                selected[name] = parts
         elif name not in ("$expr", "$nor") and not _is_negated_now(condition):
-            found[name] = condition
-    return found
+            selected[name] = condition
+    return selected
 
 
 def _is_negated_now(condition: Any) -> bool:
@@ -285,7 +287,7 @@ def _is_negated_now(condition: Any) -> bool:
 
 
 def negate_query(query: Query) -> Query:
-    """The negation of a query on one field; {}, which matches all, if it cannot be negated."""
+    """The negation of a query on one field; {}, which matches all jobs, if there is none."""
     if len(query) != 1:
         return {}
     ((name, condition),) = query.items()
@@ -314,7 +316,8 @@ def has_now(query: Any) -> bool:
 def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
     """The query with dates in place of `Now`.
 
-    A margin makes it match more documents: the clocks of jobmon and the database may differ.
+    Comparisons have a margin, and match more documents: the clocks of jobmon and the database may
+    differ.
     """
     match query:
         case Now():
@@ -329,9 +332,9 @@ def resolve_now(query: Any, now: datetime, operator: str = "") -> Any:
 
 
 def list_index_fields(query: Query) -> tuple[list[str], bool]:
-    """The fields of an index for a query, and whether it compares each with one value.
+    """The fields of an index for a query, and whether the query compares each with one value.
 
-    Then sort fields can follow in the index.
+    If it does, sort fields can follow in the index.
     """
     fields, is_equality = [], True
     for name, condition in select_indexable(query).items():
@@ -349,11 +352,11 @@ def find_due_fields(query: Any, path: str = "") -> set[tuple[str, str]]:
             return {(path, query.reading)}
         case dict():
             return {
-                found
+                due_field
                 for name, inner in query.items()
-                for found in find_due_fields(inner, path if name.startswith("$") else name)
+                for due_field in find_due_fields(inner, path if name.startswith("$") else name)
             }
         case list():
-            return {found for inner in query for found in find_due_fields(inner, path)}
+            return set[tuple[str, str]]().union(*(find_due_fields(inner, path) for inner in query))
         case _:
             return set()

@@ -16,7 +16,8 @@ Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 _CACHED_FILES = 100
-# A profile that extends another profile adds entries to these tables, or replaces some of them.
+# A profile that extends another profile adds entries to its tables of these names, or replaces
+# entries.
 _MERGED_TABLES = (
     "fields",
     "readings",
@@ -49,13 +50,13 @@ class ProfileFile:
     """The content of a profile's file, merged with the profile that it extends.
 
     `name`: the name of a shipped profile, or the path of a file. `base`: the name of the extended
-    profile.
+    profile; None if it extends none.
     """
 
     name: str
     content: Content
     base: str | None = None
-    # By collection: settings and each connection need it.
+    # The parsed profile by collection: the settings and each connection use it.
     _parsed: dict[str, ParsedProfile] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -85,7 +86,7 @@ class ProfileFile:
 
     @property
     def has_shipped_rules(self) -> bool:
-        """Whether the rules of the status are those of a shipped profile: itself or its base."""
+        """Whether it determines the status as a shipped profile does: itself or its base."""
         shipped = self.base or self.name
         if shipped not in shipped_profiles():
             return False
@@ -106,8 +107,8 @@ class ProfileFile:
         """
         if self.name in shipped_profiles():
             return self.name
-        read = {name: self.content[name] for name in self.content if name not in _UNCOUNTED_TABLES}
-        canonical = json.dumps(read, sort_keys=True, default=str)
+        counted = {name: self.content[name] for name in self.content.keys() - _UNCOUNTED_TABLES}
+        canonical = json.dumps(counted, sort_keys=True, default=str)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def override(
@@ -121,11 +122,11 @@ class ProfileFile:
         """The profile with these paths and names of statuses in place of its own."""
         if not (fields or statuses or attempt_fields or attempt_statuses):
             return self
-        changed = dict(fields)
-        changes: Content = {"fields": changed}
-        if (path := changed.pop("status", None)) is not None:
+        paths = dict(fields)
+        changes: Content = {"fields": paths}
+        if (path := paths.pop("status", None)) is not None:
             rules = self.content["status"] if not self.has_status_field else ()
-            # The profile may refer to the statuses of its own rules elsewhere.
+            # Other parts of the profile may refer to the statuses of its rules.
             names = {rule["is"]: rule["is"] for rule in rules} | dict(statuses)
             changes["status"] = {"path": path, "names": names}
         elif statuses:
@@ -154,8 +155,8 @@ class ProfileFile:
 @cache
 def shipped_profiles() -> tuple[str, ...]:
     """The names of the profiles that come with jobmon."""
-    found = (entry.name for entry in files("jobmon.profiles").iterdir())
-    return tuple(sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)))
+    names = (entry.name for entry in files("jobmon.profiles").iterdir())
+    return tuple(sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)))
 
 
 def load_profile(name: str) -> ProfileFile:
@@ -182,7 +183,7 @@ def _load_shipped(name: str) -> ProfileFile:
 
 @lru_cache(_CACHED_FILES)
 def parse_file(name: str, text: str) -> ProfileFile:
-    """The profile with this text; `name` is its file's, for messages. Raises ProfileError."""
+    """The profile with this text; `name` is the file's name, for messages. Raises ProfileError."""
 
     def build(content: Content) -> ProfileFile:
         if (base := content.pop("extends", None)) is not None:
@@ -204,7 +205,7 @@ def parse_file(name: str, text: str) -> ProfileFile:
 
 
 def _merge(base: Content, changes: Content) -> Content:
-    """`base` with `changes`: merged tables keep their other entries, other keys are replaced."""
+    """`base` with `changes`: `_MERGED_TABLES` and `status` are merged, other keys are replaced."""
     merged = dict(base)
     for name, value in changes.items():
         inner = base.get(name)
@@ -217,6 +218,9 @@ def _merge(base: Content, changes: Content) -> Content:
 
 
 def _are_elsewhere(base: Content, changes: Content) -> bool:
-    """Whether attempts are in another place than in the base, so that its paths do not apply."""
+    """Whether attempts are in another place than in the base, so that its paths do not apply.
+
+    The job and a log are the same place: without events in the log, the job is read.
+    """
     places = {base.get("in"), changes.get("in", base.get("in"))}
     return len(places) > 1 and not places <= {"job", "log"}

@@ -13,13 +13,13 @@ from jobmon.profiles.toml_lines import KeyPath
 from jobmon.profiles.transitions import Transition, parse_transition
 
 _DATES = ("createdAt", "updatedAt", "nextRunAt", "leaseExpiresAt", "startedAt", "finishedAt")
-# Queries find jobs by these fields. An index needs a path.
+# Queries find jobs by these fields with an index, which needs a path.
 _NEED_PATH = ("jobId", "createdBy", "createdAt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A status, and the query `when` that its documents match; None for all other documents."""
+    """A status, and the query `when` that its documents match; None: no earlier rule matches."""
 
     when: Query | None
     status: str
@@ -261,7 +261,7 @@ def _parse_rules(
         if ("when" in rule) == is_last:
             raise ProfileMistakeError(
                 rule_at,
-                "the last rule has no `when`: it is for all other documents"
+                "the last rule must not have `when`: it is for all other documents"
                 if is_last
                 else "needs when: only the last rule is for all other documents",
             )
@@ -281,7 +281,7 @@ def _parse_lease(spec: Mapping[str, Any]) -> ParsedLease:
 
 
 def _parse_keys(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    """Keys of an order or an index: `-name` is a descending one."""
+    """The keys of an order or an index: `-name` is descending."""
     return tuple((name.removeprefix("-"), -1 if name.startswith("-") else 1) for name in names)
 
 
@@ -296,18 +296,20 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
             raise ProfileMistakeError(at, f'{name} and in = "{name}" need each other')
     if "outcome" in spec and place not in ("job", "log"):
         raise ProfileMistakeError((*at, "outcome"), 'is only used with in = "job" or in = "log"')
-    element = whole_job = context
+    element_context = job_context = context
     if array is not None:
-        start = f"{array}."
+        prefix = f"{array}."
         readings = {
-            path.removeprefix(start): reading
+            path.removeprefix(prefix): reading
             for path, reading in context.readings.items()
-            if path.startswith(start)
+            if path.startswith(prefix)
         }
         context = SourceContext(constants=context.constants, readings=readings, base=array)
-        element = SourceContext(constants=context.constants, readings=readings)
-    status = _parse_attempt_status(spec.get("status", {}), element, (*at, "status"))
-    outcome = _parse_rules(spec["outcome"], element, (*at, "outcome")) if "outcome" in spec else ()
+        element_context = SourceContext(constants=context.constants, readings=readings)
+    status = _parse_attempt_status(spec.get("status", {}), element_context, (*at, "status"))
+    outcome: tuple[Rule, ...] = ()
+    if "outcome" in spec:
+        outcome = _parse_rules(spec["outcome"], element_context, (*at, "outcome"))
     for index, rule in enumerate(outcome):
         _check_attempt_status(rule.status, (*at, "outcome", index, "is"))
     fields = _parse_fields(spec.get("fields", {}), context, (*at, "fields"))
@@ -322,7 +324,7 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
         status=status,
         outcome=outcome,
         log=_parse_log(spec["log"], context) if place == "log" else None,
-        events=_parse_events(spec.get("events", {}), whole_job, (*at, "events")),
+        events=_parse_events(spec.get("events", {}), job_context, (*at, "events")),
     )
 
 
@@ -332,14 +334,17 @@ def _parse_log(spec: Mapping[str, Any], context: SourceContext) -> ParsedLog:
         if name not in spec:
             raise ProfileMistakeError(at, f"needs {name}")
     status = _parse_attempt_status(spec["status"], context, (*at, "status"), has_default=False)
-    if AttemptStatus.SUCCEEDED not in {*status.names.values(), *(r.status for r in status.rules)}:
+    statuses = {*status.names.values(), *(rule.status for rule in status.rules)}
+    if AttemptStatus.SUCCEEDED not in statuses:
         raise ProfileMistakeError((*at, "status"), "needs succeeded, for events that end a run")
     if any(has_now(rule.when) for rule in status.rules):
         raise ProfileMistakeError((*at, "status"), "must not depend on $now")
     fields = _parse_fields(spec["fields"], context, (*at, "fields"))
     _check_attempt_paths(fields, (*at, "fields"), ("jobId", "attemptNumber"))
     if "type" in fields and fields["type"].expression is None:
-        raise ProfileMistakeError((*at, "fields", "type"), "must be a value of the database")
+        raise ProfileMistakeError(
+            (*at, "fields", "type"), "must be a value that the database can compute"
+        )
     duration = spec.get("duration")
     unit = context.find_reading(duration or "") or "milliseconds"
     if unit not in PER_SECOND:
@@ -369,7 +374,7 @@ def _parse_attempt_status(
 def _check_attempt_paths(
     fields: Mapping[str, Source], at: KeyPath, need_path: tuple[str, ...]
 ) -> None:
-    """Raise ProfileMistakeError if no index can find the attempts of a job."""
+    """Raise ProfileMistakeError without jobId, or if one of `need_path` is no path."""
     if "jobId" not in fields:
         raise ProfileMistakeError(at, "needs jobId")
     for name in need_path:

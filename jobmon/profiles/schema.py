@@ -47,7 +47,7 @@ class OtherKeyError(ProfileMistakeError):
 
 
 class TomlError(ValueError):
-    """A file, or another file that it names, has a mistake. The message has line and remedy."""
+    """A file, or another file that it names, has a mistake; the message has line and remedy."""
 
     def __init__(self, message: str, *, is_in_other_file: bool = False) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ def load_toml(text: str, schema: dict[str, Any], build: Callable[[dict[str, Any]
 
 
 def _explain_syntax(error: str, text: str) -> str:
-    """tomllib's error with its line and, for usual mistakes, with what to write instead."""
+    """tomllib's error with its line and, for a usual mistake, with what to write instead."""
     message, place = _PLACE.sub("", error), _PLACE.search(error)
     if place is None or place[1] is None:
         return f"the last line: {message}"
@@ -150,7 +150,7 @@ def _check_table(
 
 
 def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema itself, or the one of its file's definitions that its `$ref` names."""
+    """The schema itself, or the definition that its `$ref` names."""
     if "$ref" not in schema:
         return schema
     definition: dict[str, Any] = definitions[schema["$ref"].rpartition("/")[2]]

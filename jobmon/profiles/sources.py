@@ -70,7 +70,7 @@ class SourceContext:
     """What the fields of a profile may refer to.
 
     `constants`: name with its dollar sign -> value. `readings`: path of a date -> its stored form.
-    `base`: the path of the array, if the fields are those of its elements.
+    `base`: the path of the array whose elements have the fields; empty for fields of a document.
     """
 
     constants: Mapping[str, Any]
@@ -151,25 +151,25 @@ def _parse_first_of(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     )
 
 
-def _combine(sources: list[Source], join: Callable[[list[Any]], Any]) -> Source:
-    """A source whose value is the result of `join` for the values of these sources."""
+def _combine(sources: list[Source], merge: Callable[[list[Any]], Any]) -> Source:
+    """A source whose value is the result of `merge` for the values of these sources."""
     inputs = tuple(path for source in sources for path in source.inputs)
     if all(source.computed is None for source in sources):
         return Source(
-            read=lambda document: join([source.read(document) for source in sources]),
+            read=lambda document: merge([source.read(document) for source in sources]),
             inputs=inputs,
         )
     parts = {f"c{number}": _compute_inputs(source) for number, source in enumerate(sources)}
 
     def read(document: Document) -> Any:
-        found = ((source, document.get(name)) for name, source in parts.items())
-        return join([source.read(part) if part is not None else None for source, part in found])
+        stored = ((source, document.get(name)) for name, source in parts.items())
+        return merge([None if value is None else source.read(value) for source, value in stored])
 
     return Source(read=read, computed={name: source.computed for name, source in parts.items()})
 
 
 def _compute_inputs(source: Source) -> Source:
-    """The source with an expression that computes everything that it reads."""
+    """The source with an expression, `computed`, for everything that it reads."""
     if source.computed is not None:
         return source
     names = {path: f"p{number}" for number, path in enumerate(dict.fromkeys(source.inputs))}
@@ -196,20 +196,22 @@ def _parse_element(spec: Any, context: SourceContext, at: KeyPath) -> Source:
         elements = get_value(document, array)
         if not isinstance(elements, list):
             return None
-        found = [
+        matching = [
             element
             for element in elements
             if all(get_value(element, name) == value for name, value in match.items())
         ]
-        if not found:
+        if not matching:
             return None
-        element = found[0 if kind == "first" else -1]
+        element = matching[0 if kind == "first" else -1]
         return parse_date(element if path is None else get_value(element, path), reading)
 
     elements: Any = list_elements(f"${array}")
     if match:
-        same = [{"$eq": [f"$$this.{name}", {"$literal": v}]} for name, v in match.items()]
-        elements = {"$filter": {"input": elements, "cond": {"$and": same}}}
+        tests = [
+            {"$eq": [f"$$this.{name}", {"$literal": expected}]} for name, expected in match.items()
+        ]
+        elements = {"$filter": {"input": elements, "cond": {"$and": tests}}}
     value = "$$element" if path is None else f"$$element.{path}"
     expression = {
         "$let": {
@@ -262,8 +264,8 @@ def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     }
 
     def make_object(values: list[Any]) -> Any:
-        found = dict(zip(sources, values, strict=True))
-        return found if any(value is not None for value in values) else None
+        made = dict(zip(sources, values, strict=True))
+        return made if any(value is not None for value in values) else None
 
     expressions = {name: source.expression for name, source in sources.items()}
     return replace(
@@ -329,12 +331,12 @@ def _add_amount(source: Source, plus: Any, context: SourceContext, at: KeyPath) 
         added = amount / timedelta(milliseconds=1) if is_date else amount
         expression = {"$cond": [has_type, {"$add": [value, added]}, None]}
     changed = replace(source, read=read, expression=expression, alternatives=(), is_constant=False)
-    # A sum of numbers is only shown. No query uses it.
+    # A sum of numbers is only shown: it has no path, so no query uses it.
     return replace(changed, offset=amount) if is_date else replace(changed, path=None)
 
 
 def _add_condition(source: Source, when: Any, context: SourceContext, at: KeyPath) -> Source:
-    """The source's value if the document matches the condition, else None.
+    """A source with the value of `source` if the document matches the condition, else None.
 
     The database evaluates the condition.
     """

@@ -1,4 +1,4 @@
-"""Values in documents: at a path, and dates and durations in the forms that profiles name."""
+"""Reads and writes values in documents at a path, and dates in the forms that profiles name."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def get_value(document: Any, path: str) -> Any:
 
 
 def set_value(document: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a path, unless a value that is no document is in its way."""
+    """Set the value at a path; does nothing if a parent in the path is no document."""
     *parents, last = path.split(".")
     for part in parents:
         inner = document.setdefault(part, {})
@@ -60,8 +60,8 @@ def encode_date(moment: datetime, reading: str | None) -> Any:
     if reading in (None, "date"):
         return moment
     if reading == "iso":
-        milliseconds = moment.isoformat(timespec="milliseconds")
-        return milliseconds.replace("+00:00", "Z")
+        text = moment.isoformat(timespec="milliseconds")
+        return text.replace("+00:00", "Z")
     microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
     unit = 1_000_000 // PER_SECOND[str(reading)]
     whole, rest = divmod(microseconds, unit)

@@ -26,7 +26,7 @@ class RequestedValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Transition:
-    """One update of a document, or its deletion, that an action makes.
+    """What an action does to a job's document: one update, or the deletion.
 
     It is allowed if the job has one of `statuses` and its document matches `when`. The values in
     `changes` may be a `Now` or a `RequestedValue`.
@@ -78,8 +78,8 @@ def _check_changes(action: str, transition: Transition, at: KeyPath) -> None:
     for path in paths:
         if path.startswith("$") or path.partition(".")[0] == "_id":
             raise ProfileMistakeError(at, f"{path} cannot be changed")
-    for path, other in permutations(paths, 2):
-        if path == other or other.startswith(f"{path}."):
+    for path, other_path in permutations(paths, 2):
+        if path == other_path or other_path.startswith(f"{path}."):
             raise ProfileMistakeError(at, f"changes {path} twice")
     has_value = any(isinstance(value, RequestedValue) for value in transition.changes.values())
     if has_value != (action in _ACTIONS_WITH_VALUE):
