@@ -1,7 +1,7 @@
 """Parses a profile's content, and checks what its JSON Schema cannot express."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobmon.domain import AttemptStatus, JobStatus
@@ -304,8 +304,8 @@ def _parse_attempts(spec: Mapping[str, Any], context: SourceContext) -> ParsedAt
             for path, reading in context.readings.items()
             if path.startswith(prefix)
         }
-        context = SourceContext(constants=context.constants, readings=readings, base=array)
         element_context = SourceContext(constants=context.constants, readings=readings)
+        context = replace(context, base=array)
     status = _parse_attempt_status(spec.get("status", {}), element_context, (*at, "status"))
     outcome: tuple[Rule, ...] = ()
     if "outcome" in spec:

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -374,6 +375,26 @@ def test_a_start_parses_a_file_once_and_again_after_a_change(
     assert calls == ["tasks"]
     path.write_text(PROFILE + 'payload = "input"\n')
     assert settings.find_search_paths() == {"payload.a": "input.a"}
+
+
+def test_dates_of_attempts_in_an_array_are_read_in_their_stored_form() -> None:
+    """Catches the start of an attempt that is shown as unknown although the profile has its form."""
+    attempts = {
+        "in": "array",
+        "array": "log",
+        "status": {"path": "state"},
+        "fields": {"startedAt": "at", "finishedAt": {"first": "steps", "path": "end"}},
+    }
+    content = {
+        "status": {"path": "state"},
+        "readings": {"log.at": "iso", "log.steps.end": "seconds"},
+        "fields": {"jobId": "_id"},
+        "attempts": attempts,
+    }
+    fields = parse_profile(content, "tasks").attempts.fields
+    attempt = {"at": "1970-01-01T00:00:01Z", "steps": [{"end": 2}]}
+    dates = [fields[name].read(attempt) for name in ("startedAt", "finishedAt")]
+    assert dates == [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in (1, 2)]
 
 
 def test_find_lines_knows_the_line_of_every_key() -> None:
