@@ -378,7 +378,7 @@ def test_a_start_parses_a_file_once_and_again_after_a_change(
 
 
 def test_dates_of_attempts_in_an_array_are_read_in_their_stored_form() -> None:
-    """Catches the start of an attempt that is shown as unknown although the profile has its form."""
+    """Catches an attempt whose start is shown as unknown although the profile has its form."""
     attempts = {
         "in": "array",
         "array": "log",
