@@ -69,7 +69,7 @@ def find_headline(stack: str | None) -> Headline | None:
     if named := NAMED.match(first):
         return Headline(first, named["code"] or named["name"])
     last = find_python_error(stack)[:MAX_LINE]
-    return Headline(last, found[1]) if (found := _PYTHON_NAMED.match(last)) else None
+    return Headline(last, match[1]) if (match := _PYTHON_NAMED.match(last)) else None
 
 
 def prepare_error(error: Any, outcome: str | None, redactor: Redactor) -> ErrorTexts | None:

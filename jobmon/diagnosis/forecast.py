@@ -190,7 +190,7 @@ def _explain_contradiction(evidence: Evidence, flows: Sequence[Flow]) -> str:
 def _forecast_backlog(backlog: int, flows: Sequence[Flow], start: datetime) -> Forecast:
     minutes = BLOCKS * BLOCK / MINUTE
     arrived, completed = (sum(counts) for counts in zip(*flows, strict=True))
-    known = Forecast(
+    forecast = Forecast(
         outlook=Outlook.UNKNOWN,
         backlog=backlog,
         arrivals=arrived / minutes,
@@ -199,21 +199,21 @@ def _forecast_backlog(backlog: int, flows: Sequence[Flow], start: datetime) -> F
         end=start + BLOCKS * BLOCK,
     )
     if not backlog:
-        return replace(known, outlook=Outlook.EMPTY)
+        return replace(forecast, outlook=Outlook.EMPTY)
     if arrived + completed < MIN_JOBS:
         reason = f"fewer than {MIN_JOBS} jobs came or ended in the last half hour"
-        return replace(known, reason=reason)
+        return replace(forecast, reason=reason)
     if any(counts_vary(counts) for counts in zip(*flows, strict=True)):
-        return replace(known, reason="the rates varied too much in the last half hour")
+        return replace(forecast, reason="the rates varied too much in the last half hour")
     net = completed - arrived
     if abs(net) <= NOISE * sqrt(arrived + completed):
-        return replace(known, outlook=Outlook.STEADY)
+        return replace(forecast, outlook=Outlook.STEADY)
     if net < 0:
-        return replace(known, outlook=Outlook.GROWS)
+        return replace(forecast, outlook=Outlook.GROWS)
     clears_in = backlog / net * BLOCKS * BLOCK
     if clears_in > LONGEST:
-        return replace(known, outlook=Outlook.STEADY)
-    return replace(known, outlook=Outlook.CLEARS, clears_in=clears_in)
+        return replace(forecast, outlook=Outlook.STEADY)
+    return replace(forecast, outlook=Outlook.CLEARS, clears_in=clears_in)
 
 
 def round_duration(length: timedelta) -> str:

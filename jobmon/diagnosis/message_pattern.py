@@ -170,12 +170,12 @@ def _mask_data(line: str) -> str:
     return "".join([*parts, line[position:]])
 
 
-def _mask_part(found: re.Match[str]) -> str:
-    match found.lastgroup:
+def _mask_part(part: re.Match[str]) -> str:
+    match part.lastgroup:
         case None | "kept":
-            return found[0]
+            return part[0]
         case "token":
-            return _mask_token(found[0])
+            return _mask_token(part[0])
         case "named_date":
             return "<date>"
         case "address":
@@ -206,8 +206,8 @@ def _mask_token(token: str) -> str:
     return _WORD.sub(_mask_word, token) if has_digit else token
 
 
-def _mask_word(found: re.Match[str]) -> str:
-    word = found[0]
+def _mask_word(match: re.Match[str]) -> str:
+    word = match[0]
     if not any(map(str.isdigit, word)) or _TECHNICAL_WORDS.fullmatch(word):
         return "<value>" if _is_random(word) else word
     named = _NAME_WITH_NUMBER.fullmatch(word)

@@ -141,8 +141,8 @@ def _measure_slack(timetable: Timetable) -> timedelta:
 def _describe_simple_cron(text: str) -> str | None:
     """`5 minutes` for `*/5 * * * *`, `hour` for `0 * * * *`; None for other cron expressions."""
     for pattern, unit, units_in_larger in _SIMPLE_CRONS:
-        if (found := pattern.fullmatch(text.strip())) is not None:
-            number = int(found[1] or 1)
+        if (match := pattern.fullmatch(text.strip())) is not None:
+            number = int(match[1] or 1)
             if number and units_in_larger % number == 0:
                 return _describe_length(number * unit)
     return None

@@ -59,8 +59,8 @@ def find_own_frame(stack: str) -> str | None:
 
 def find_stack(text: str) -> int | None:
     """Where a stack begins in a text with several lines; None if there is none."""
-    found = _STACK_LINE.search(text) if "\n" in text else None
-    return found.start() if found else None
+    match = _STACK_LINE.search(text) if "\n" in text else None
+    return match.start() if match else None
 
 
 def find_python_error(stack: str) -> str:
@@ -83,21 +83,21 @@ def _iter_lines(stack: str) -> Iterator[str]:
 
 def _iter_python_frames(stack: str) -> Iterator[str]:
     for line in _iter_lines(stack):
-        found = _PYTHON.match(line)
-        if found and not _LIBRARY_PATHS.search(found[1]):
-            yield _format_frame(found[2], found[1])
+        match = _PYTHON.match(line)
+        if match and not _LIBRARY_PATHS.search(match[1]):
+            yield _format_frame(match[2], match[1])
 
 
 def _iter_other_frames(stack: str) -> Iterator[str]:
     for line in _iter_lines(stack):
         if " at " not in line and "\tat " not in line and not line.startswith("at "):
             continue
-        found = _JVM.fullmatch(line) or _DOTNET.fullmatch(line)
-        if found:
-            if not _LIBRARY_NAMES.match(found[1]):
-                yield _format_frame(found[1], found[2])
-        elif (found := _NODE.fullmatch(line)) and _is_own_file(found[2]):
-            yield _format_frame(_ALIAS.sub("", found[1] or ""), found[2])
+        match = _JVM.fullmatch(line) or _DOTNET.fullmatch(line)
+        if match:
+            if not _LIBRARY_NAMES.match(match[1]):
+                yield _format_frame(match[1], match[2])
+        elif (match := _NODE.fullmatch(line)) and _is_own_file(match[2]):
+            yield _format_frame(_ALIAS.sub("", match[1] or ""), match[2])
 
 
 def _is_own_file(file: str) -> bool:

@@ -208,9 +208,9 @@ def _check_statuses(names: Iterable[str], statuses: Collection[str], at: KeyPath
     """Raise ProfileMistakeError for a name in the list at `at` that is no status of a job."""
     for index, name in enumerate(names):
         if name not in statuses:
-            known = ", ".join(sorted(statuses))
+            allowed = ", ".join(sorted(statuses))
             raise ProfileMistakeError(
-                (*at, index), f"{name!r} is not one of {known}: the statuses of this profile"
+                (*at, index), f"{name!r} is not one of {allowed}: the statuses of this profile"
             )
 
 

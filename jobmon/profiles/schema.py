@@ -130,12 +130,12 @@ def _check(value: Any, schema: dict[str, Any], path: KeyPath, definitions: dict[
 def _check_table(
     value: dict[str, Any], schema: dict[str, Any], path: KeyPath, definitions: dict[str, Any]
 ) -> None:
-    known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties", True)
     for name, inner in value.items():
-        if name in known:
-            _check(inner, known[name], (*path, name), definitions)
+        if name in properties:
+            _check(inner, properties[name], (*path, name), definitions)
         elif others is False:
-            allowed = ", ".join(known)
+            allowed = ", ".join(properties)
             raise OtherKeyError((*path, name), f"unknown; allowed are {allowed}")
         elif others is not True:
             try:

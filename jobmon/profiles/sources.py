@@ -264,8 +264,8 @@ def _parse_object(spec: Any, context: SourceContext, at: KeyPath) -> Source:
     }
 
     def make_object(values: list[Any]) -> Any:
-        made = dict(zip(sources, values, strict=True))
-        return made if any(value is not None for value in values) else None
+        members = dict(zip(sources, values, strict=True))
+        return members if any(value is not None for value in values) else None
 
     expressions = {name: source.expression for name, source in sources.items()}
     return replace(

@@ -78,8 +78,8 @@ def find_claim(claims: Any, path: str) -> Any:
     if path in claims:
         return claims[path]
     dots = (index for index, character in enumerate(path) if character == ".")
-    found = (find_claim(claims.get(path[:dot]), path[dot + 1 :]) for dot in dots)
-    return next((value for value in found if value is not None), None)
+    values = (find_claim(claims.get(path[:dot]), path[dot + 1 :]) for dot in dots)
+    return next((value for value in values if value is not None), None)
 
 
 def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:

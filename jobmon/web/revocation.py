@@ -153,8 +153,8 @@ class RevokedTokens:
     def _find(self) -> tuple[_RevocationList, str | None]:
         """The list, and a message if it cannot be read any more."""
         try:
-            found = self._collection().find({}, {"before": True, "since": True})
-            entries = list(found.max_time_ms(self._connection.max_time_ms))
+            cursor = self._collection().find({}, {"before": True, "since": True})
+            entries = list(cursor.max_time_ms(self._connection.max_time_ms))
         except OperationFailure as error:
             if not is_unauthorized(error):
                 raise
@@ -171,10 +171,10 @@ class RevokedTokens:
         if self._known.since is not None:
             return gone
         try:
-            found = self._known_lists().find(
+            cursor = self._known_lists().find(
                 {"_id": self._connection.settings.state_db}, {"_id": True}
             )
-            has_existed = any(found.max_time_ms(self._connection.max_time_ms))
+            has_existed = any(cursor.max_time_ms(self._connection.max_time_ms))
         except OperationFailure as error:
             if not is_unauthorized(error):
                 raise
