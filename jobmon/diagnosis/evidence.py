@@ -16,7 +16,7 @@ from jobmon.store.stats import QueueStats
 MAX_LINKED_TYPES = 50  # in the address of a list
 # Remedies for missing evidence, the same on the pages and in `jobmon check`.
 START_A_COLLECTOR = "Start `jobmon collector`, or set JOBMON_COLLECTOR=true for the web service."
-CREATE_INDEXES = "Create them with `jobmon init`, as a user who may do so."
+CREATE_INDEXES = "Create them with `jobmon init`, as a user who may create indexes."
 READ_THE_LOG = "The collector's log has the reason."
 
 

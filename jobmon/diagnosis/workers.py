@@ -18,7 +18,8 @@ from jobmon.store.labels import OTHER
 from jobmon.store.running_jobs import RunningJob, RunningJobs
 from jobmon.store.stats import QueueStats
 
-# A worker that has ended no run for longer than this was probably removed. Its leases still count.
+# A worker that has ended no run for longer than this is not shown as stopped: probably it was
+# removed. Its expired leases still count.
 FORGOTTEN_AFTER = DAY
 # A worker that has ended no run for this long may have stopped.
 STOPPED_AFTER = 10 * MINUTE

@@ -23,7 +23,7 @@ class Stage(Enum):
     HANDSHAKE = auto()  # of TLS
     RECEIVING = auto()  # a request is not complete
     WORKING = auto()  # a thread answers
-    FLUSHING = auto()  # the thread has ended, the client has not read the whole answer
+    FLUSHING = auto()  # the answer is written, the client has not read all of it
     IDLE = auto()  # kept alive, without a request
     LINGERING = auto()  # shut down on our side, the client has not closed it
     CLOSED = auto()

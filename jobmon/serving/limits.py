@@ -15,7 +15,7 @@ MAX_LINGER_BYTES = 1_024 * 1_024  # that a client still sends after the last ans
 MAX_STREAM_BYTES = 64 * 1_024  # with more unsent bytes, the thread that writes an answer waits
 # Small, to notice progress early: the kernel reports free space once a third is free.
 SEND_BUFFER_BYTES = 256 * 1_024
-RECEIVE_BYTES = 64 * 1_024  # at most, at a time
+RECEIVE_BYTES = 64 * 1_024  # at most, in one call of `recv`
 MAX_JOINED_BYTES = 64 * 1_024  # of a part of an answer that is copied to be sent with the head
 SPARE_DESCRIPTORS = 256  # for the database, files and threads
 REPORT_EVERY_S = 10

@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 64 * 1_024  # no route accepts more
 MAX_WAITING = 64
 MAX_WAIT_S = 2.0
 SPARE_THREADS = 8
-# Requests that decode a large document share the process's memory, and must not take all slots.
+# Large documents are decoded one at a time: they take much memory, and must not hold all slots.
 LARGE_AT_ONCE = 1
 MAX_LARGE_WAITING = 2
 MAX_LARGE_WAIT_S = 5.0
