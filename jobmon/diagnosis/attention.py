@@ -24,7 +24,7 @@ from jobmon.rollup.series import History
 from jobmon.store.filter import JobFilter
 from jobmon.store.labels import OTHER, is_filter
 
-# In a time in which three jobs usually finish, by chance none finishes in 5% of the cases.
+# If three jobs usually finish in some time, by chance none finishes in 5% of the cases.
 MIN_EXPECTED_JOBS = 3
 # A shorter time without a finished job causes no notice. Ends are known by the minute only, so that
 # up to a minute more may have passed.

@@ -28,7 +28,7 @@ _SEAM = re.compile(rf"(?<= {CUT})\n")
 
 
 class ErrorTexts(NamedTuple):
-    """The texts of an error; None for one that is missing or empty."""
+    """The texts of an error; None for a text that is missing or empty."""
 
     code: str | None
     message: str | None
@@ -62,7 +62,7 @@ def read_texts(error: Any) -> ErrorTexts:
 
 
 def find_headline(stack: str | None) -> Headline | None:
-    """The headline of a stack, up to 1,000 characters: Python prints it last, others first."""
+    """The headline of a stack, at most 1,000 characters: last in Python, else in the first line."""
     if stack is None:
         return None
     first = stack[:MAX_LINE].partition("\n")[0]

@@ -99,7 +99,7 @@ class Evidence:
         }
 
     def find_dead_filter(self) -> JobFilter | None:
-        """A filter for the jobs of `count_dead` that are still dead; None if no filter can."""
+        """A filter for the `count_dead` jobs that are still dead; None if no filter finds them."""
         types = self.count_dead()
         if not types or isinstance(self.hour, Missing):
             return None

@@ -239,7 +239,7 @@ def _name_assumption(job: JobFacts) -> str:
 
 
 def _compare_runs(length: timedelta, runs: Iterable[tuple[str, Activity]]) -> str:
-    """A sentence if a run is longer than 99% of the runs in the first period with enough runs."""
+    """A sentence if 99% of the runs in the first period with enough runs were shorter, else ""."""
     for period, activity in runs:
         p99 = activity.run.p99
         if p99 is not None and activity.run.count >= MIN_RUNS:
@@ -282,7 +282,7 @@ def _explain_end(job: JobFacts, now: datetime) -> Explanation:
     return Explanation(code=code, parts=(first, *when, last), since=ended, reasons=reasons)
 
 
-# Statuses of the shipped profiles whose meaning for the next start is known.
+# Statuses of the shipped profiles for which it is known when or whether a job will start.
 _OTHER_STATUSES = {
     "disabled": "It is disabled, and not started until it is enabled.",
     "unscheduled": "No run is scheduled.",

@@ -30,10 +30,10 @@ def find_last_finish(
 
 
 def find_first_death(evidence: Evidence) -> datetime | None:
-    """The first minute of the last hour in which a job died, or an earlier start of the deaths.
+    """When the present deaths began: the first minute of the last hour in which a job died.
 
-    The start is earlier if jobs also died in the periods of ten minutes just before: the start of
-    the first of these. None if they reach back a day, or if no death is recorded.
+    If jobs also died in the periods of ten minutes directly before, the start of the earliest of
+    these periods. None if they reach back a day, or if no death is recorded.
     """
     if isinstance(evidence.minutes, Missing):
         return None

@@ -44,7 +44,7 @@ _SIMPLE_CRONS = (
     (re.compile(r"0 +\*(?:/(\d+))?(?: +\*){3}", re.ASCII), timedelta(hours=1), 24),
 )
 _LONGEST = timedelta(days=3_650)  # a longer interval is not understood
-_MAX_CACHED = 1_000  # results of each function below
+_MAX_CACHED = 1_000  # results of each cached function
 _MAX_SLACK = timedelta(seconds=30)
 _SLACK_DIVISOR = 4  # the slack is at most a quarter of the time between two due times
 

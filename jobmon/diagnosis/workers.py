@@ -203,8 +203,8 @@ def _find_workers_with_work(
 def _has_stopped(tally: WorkerTally, window: Window, as_of: datetime) -> bool:
     """Whether a worker without a job was busy, and has ended no run for too long.
 
-    Too long: from ten minutes to a day, and a time in which it usually ends three or more runs. By
-    chance, no run ends in such a time in at most 5% of the cases.
+    Too long: for ten minutes to a day, in which it usually ends three or more runs. By chance, no
+    run ends in such a time in at most 5% of the cases.
     """
     if tally.last_at is None:
         return False

@@ -16,8 +16,7 @@ Content = dict[str, Any]
 
 _SUFFIX = ".toml"
 _CACHED_FILES = 100
-# A profile that extends another profile adds entries to its tables of these names, or replaces
-# entries.
+# A profile that extends another profile adds entries to these tables, or replaces entries.
 _MERGED_TABLES = (
     "fields",
     "readings",

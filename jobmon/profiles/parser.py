@@ -19,7 +19,7 @@ _NEED_PATH = ("jobId", "createdBy", "createdAt")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A status, and the query `when` that its documents match; None: no earlier rule matches."""
+    """A status, and the query for its documents; None for those that match no earlier rule."""
 
     when: Query | None
     status: str

@@ -49,7 +49,7 @@ class _Scanner:
         return self._lines
 
     def _resolve(self, key: KeyPath) -> KeyPath:
-        """The path of a table. A key below an array of tables belongs to its newest table."""
+        """The path of a table. A key below an array of tables belongs to the newest table in it."""
         path: KeyPath = ()
         for part in key:
             path = (*path, part)

@@ -129,7 +129,7 @@ class RequestBuffer(RequestParser):
         return self._body_ends(data)
 
     def take_next(self) -> bool:
-        """Continue with the bytes after the previous request; returns the same as `receive`."""
+        """Continue with the bytes after the previous request; returns whether they complete one."""
         self._reset()
         received = self.unreader.take_buffered()
         return bool(received) and self.receive(received)

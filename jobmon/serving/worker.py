@@ -230,7 +230,7 @@ class BufferedWorker(ThreadWorker):
         """Answer a request whose body is in memory; returns whether to keep the connection."""
         # Reading the body here lets gunicorn refuse a malformed body, outside of the app.
         assert req.body is not None  # noqa: S101 - there always is one
-        # A body that is too large was not received whole: as many zeros as are refused replace it.
+        # A body that is too large was not received whole: zeros replace it, one too many.
         is_too_large = conn.parser.is_too_large
         body = bytes(MAX_BODY_BYTES + 1) if is_too_large else req.body.read(MAX_BODY_BYTES)
         req.body = io.BytesIO(body)  # type: ignore[assignment]

@@ -2,7 +2,7 @@
 
 Checking a token takes longer than most queries. At each use of a remembered token, its times are
 compared with the clock, and its key with the identity provider's present keys. A token is
-remembered by a hash, and only if it was accepted: no invalid token fills the memory.
+remembered by a hash, and only if it was accepted, so that invalid tokens cannot fill the memory.
 """
 
 import hashlib

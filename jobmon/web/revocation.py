@@ -166,7 +166,7 @@ class RevokedTokens:
         return self._parse(entries), None
 
     def _find_loss(self) -> str | None:
-        """A message if the list existed and is gone, None if it never existed."""
+        """A message if the list existed and is gone; None if it never existed, or if unknown."""
         gone = f"{self._name} existed and is gone: restore it, or run `jobmon revoke` again"
         if self._known.since is not None:
             return gone
