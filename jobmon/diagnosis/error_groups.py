@@ -67,7 +67,7 @@ def summarize_errors(
     """
     counts = _split_groups(error_filter.count(history))
     workers = _split_groups(history.details.by_worker)
-    previous_counts = None if previous is None else _split_groups(error_filter.count(previous))
+    earlier = None if previous is None else _split_groups(error_filter.count(previous))
     has_worker, no_errors = error_filter.worker is not None, Counter[str]()
     summaries = [
         ErrorSummary(
@@ -75,11 +75,7 @@ def summarize_errors(
             group=(group := history.groups.get(group_id)),
             status=find_status(group, history),
             count=errors.total(),
-            previous=(
-                None
-                if previous_counts is None
-                else previous_counts.get(group_id, no_errors).total()
-            ),
+            previous=None if earlier is None else earlier.get(group_id, no_errors).total(),
             types=None if has_worker else errors,
             workers=None if error_filter.types else workers.get(group_id, no_errors),
         )

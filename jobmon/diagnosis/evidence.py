@@ -22,7 +22,7 @@ READ_THE_LOG = "The collector's log has the reason."
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Why history is not available, and what to do about it."""
+    """Why history is not available (`lacks_indexes`: indexes are missing), and what to do."""
 
     reason: str
     remedy: str = ""

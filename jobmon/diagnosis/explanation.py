@@ -19,7 +19,7 @@ from jobmon.store.lease_order import Place
 
 # The 99th percentile of a period with fewer runs of the type is not used.
 MIN_RUNS = 100
-# Durations in the history are known within 4 %.
+# Durations in the history are known within 4%.
 PERCENTILE_ERROR = 1.04
 _MILLISECOND = timedelta(milliseconds=1)
 Parts = tuple[str | datetime, ...]  # the texts and the dates of a sentence
@@ -34,7 +34,7 @@ class ExplanationCode(StrEnum):
     TYPE_PAUSED = "type_paused"  # due, and workers take no jobs of its type until it is resumed
     TYPE_STALLED = "type_stalled"  # due, but no job of its type runs or has ended lately
     RUNNING = "running"
-    RUNNING_LONG = "running_long"  # longer than 99 % of the runs of its type
+    RUNNING_LONG = "running_long"  # longer than 99% of the runs of its type
     LEASE_EXPIRED = "lease_expired"
     ATTEMPTS_USED_UP = "attempts_used_up"
     DEAD = "dead"  # dead-lettered with attempts left, or with an unknown number of attempts

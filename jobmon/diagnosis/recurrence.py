@@ -116,19 +116,15 @@ def _find_overdue(job: JobState, now: datetime) -> datetime | None:
 
 
 def _find_missed(
-    run: Run,
-    next_run: Run | None,
-    job: JobState,
-    gaps: Sequence[Gap],
-    overdue_now: datetime | None,
+    run: Run, next_run: Run | None, job: JobState, gaps: Sequence[Gap], now: datetime | None
 ) -> list[Run]:
-    """The missed runs between two runs, or after the last run; empty or one `Run` with a `count`.
+    """The missed runs between two runs, or after the last run: empty, or one `Run` with a `count`.
 
-    `overdue_now` is the present time if the job is overdue, else None.
+    `now` is None unless the job is overdue.
     """
     repetition = run.repetition or job.repetition
     start = run.started_at
-    end = overdue_now if next_run is None else next_run.started_at
+    end = now if next_run is None else next_run.started_at
     next_repetition = (next_run.repetition if next_run else None) or job.repetition
     timetable = parse_timetable(repetition)
     if start is None or end is None or timetable is None or start >= end:

@@ -15,7 +15,7 @@ from jobmon.web.context import current_request
 
 _ENCODINGS = ("br", "gzip")  # the better one first
 _BROTLI_QUALITY = 6
-_MIN_BYTES = 500
+_MIN_BYTES = 500  # shorter answers are not compressed
 _HEADERS_KEPT = 100
 
 
