@@ -133,7 +133,9 @@ def _find_missed(
         return []
     if any(gap.clip(start, end) for gap in gaps):
         return []
-    start, end = start + timetable.slack, end + timetable.slack
+    start += timetable.slack
+    if next_run is not None:
+        end += timetable.slack
     # The last due time belongs to the next run or to the overdue run, which is not missed.
     count = timetable.count_due(start, end, MAX_COUNTED + 1) - 1
     if count < 1:

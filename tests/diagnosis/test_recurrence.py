@@ -96,6 +96,9 @@ def test_waiting_job_past_its_time_is_overdue_and_then_missed() -> None:
     assert (summary.overdue_since, summary.missed) == (due, 0)
     summary = summarize(0, now=17, next_run_at=due)
     assert (summary.overdue_since, list_missed(summary)) == (due, [(5, 10, 2)])
+    # Shortly before 20, only the run of 15 is overdue, as at 17.
+    summary = summarize(0, now=19.9, next_run_at=due, repetition=CRON_5)
+    assert list_missed(summary) == [(5, 10, 2)]
 
 
 @pytest.mark.parametrize("status", ["leased", "disabled", "succeeded", None])
