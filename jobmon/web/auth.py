@@ -310,8 +310,8 @@ def caller() -> tuple[str, bool] | None:
 
     For display only: while the database does not answer, the token may be revoked.
     """
-    known: Caller | None = g.get("jobmon_caller") or g.get("jobmon_unconfirmed_caller")
-    return (known.subject, _needed_permission() in known.permissions) if known else None
+    current: Caller | None = g.get("jobmon_caller") or g.get("jobmon_unconfirmed_caller")
+    return (current.subject, _needed_permission() in current.permissions) if current else None
 
 
 def is_named_by_proxy() -> bool:

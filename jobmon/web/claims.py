@@ -1,4 +1,4 @@
-"""The claims of a token: where subject and roles are, and which tokens are for access."""
+"""Reads the claims of a token: who the caller is, its times, and whether it is for access."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class AccessToken:
 
     id: str  # by which it is revoked
     caller: Caller
-    issued_at: float  # 0 if the token does not have the time
+    issued_at: float  # 0 for a token without `iat`
     begins_at: int
     ends_at: float  # infinite for a token that does not expire
 
@@ -48,7 +48,7 @@ class AccessToken:
         subject = find_claim(claims, settings.subject_claim)
         if not isinstance(subject, str) or not subject:
             return None
-        subject.encode()  # UnicodeEncodeError for half a surrogate pair
+        subject.encode()  # raises UnicodeEncodeError for an unpaired surrogate
         role_claim = find_claim(claims, settings.role_claim)
         roles = role_claim if isinstance(role_claim, list) else [role_claim]
         names = [role for role in roles if isinstance(role, str)]

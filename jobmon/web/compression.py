@@ -16,7 +16,7 @@ from jobmon.web.context import current_request
 _ENCODINGS = ("br", "gzip")  # the better one first
 _BROTLI_QUALITY = 6
 _MIN_BYTES = 500  # shorter answers are not compressed
-_HEADERS_KEPT = 100
+_MAX_CACHED_HEADERS = 100
 
 
 def register(app: Flask) -> None:
@@ -74,9 +74,9 @@ class SharedContent:
             return self._compressed[encoding]
 
 
-@lru_cache(_HEADERS_KEPT)
+@lru_cache(_MAX_CACHED_HEADERS)
 def _choose_encoding(header: str) -> str | None:
-    """The best encoding that this `Accept-Encoding` accepts; browsers send only a few headers."""
+    """The best encoding that an `Accept-Encoding` header allows; browsers send only a few."""
     accepted = parse_accept_header(header)
     return next((name for name in _ENCODINGS if accepted[name] > 0), None)
 
