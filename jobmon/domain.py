@@ -34,13 +34,13 @@ JOB_STATUS_WORDS = {
 class JobCondition(StrEnum):
     """A condition of a job that depends on the time."""
 
-    DUE = "due"  # waiting, and may be leased now
+    DUE = "due"  # waiting, and its nextRunAt has passed or is missing
     SCHEDULED = "scheduled"  # waiting, with a nextRunAt in the future
     EXPIRED = "expired"  # leased, but the lease is past its end
 
 
 class JobAction(StrEnum):
-    """A change of a job that a person can request; the queue's library decides which exist."""
+    """A change of a job that a person can request; each queue's library supports some of them."""
 
     RETRY = "retry"  # a job that failed, is dead or was cancelled: run it again, now
     RUN_NOW = "run_now"  # a job that waits for its time: make it due
@@ -55,9 +55,9 @@ class JobAction(StrEnum):
 
 
 class TypeAction(StrEnum):
-    """A change of a type of jobs that a person can request."""
+    """A change of a job type that a person can request."""
 
-    PAUSE = "pause_type"  # workers take no job of this type
+    PAUSE = "pause_type"  # workers lease no job of this type
     RESUME = "resume_type"
 
 
@@ -70,13 +70,13 @@ class AttemptStatus(StrEnum):
     EXPIRED = "expired"  # its lease ended before the worker reported
 
 
-# A waiting job can be leased from nextRunAt on; a job with a final status never again.
+# A waiting job can be leased from its nextRunAt on, a job with a final status only after a retry.
 WAITING_STATUSES = (JobStatus.QUEUED.value, JobStatus.FAILED.value)
 FINAL_STATUSES = (JobStatus.SUCCEEDED.value, JobStatus.DLQ.value, JobStatus.CANCELLED.value)
 FINAL_ATTEMPT_STATUSES = tuple(
     status.value for status in AttemptStatus if status is not AttemptStatus.RUNNING
 )
-# By action: the statuses of the jobs of `jobmon.queue` that it changes.
+# The statuses in which a job of `jobmon.queue` allows each action.
 ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.RETRY: (JobStatus.FAILED.value, JobStatus.DLQ.value, JobStatus.CANCELLED.value),
     JobAction.RUN_NOW: WAITING_STATUSES,
@@ -87,7 +87,8 @@ ACTION_STATUSES: dict[JobAction, tuple[str, ...]] = {
     JobAction.DELETE: FINAL_STATUSES,
     JobAction.UNDO: (*WAITING_STATUSES, JobStatus.CANCELLED.value),
 }
-# The condition that these jobs must also meet, for lists; `explain_refusal` checks one job.
+# The condition that such a job must also meet, for the filter of a list. For a job that was read,
+# `explain_refusal` checks it.
 ACTION_CONDITIONS = {
     JobAction.RUN_NOW: JobCondition.SCHEDULED,
     JobAction.RELEASE: JobCondition.EXPIRED,
@@ -100,21 +101,21 @@ def explain_refusal(action: str, job: Mapping[str, Any], now: datetime) -> str |
     The job must have one of the action's statuses. Pages, counts and the actor use this rule.
     """
     if action == JobAction.RUN_NOW:
-        due = _read_date(job, "nextRunAt")
-        return None if due and due > now else "it is due already"
+        due_at = _read_date(job, "nextRunAt")
+        return None if due_at and due_at > now else "it is due already"
     if action == JobAction.RELEASE:
-        expires = _read_date(job, "leaseExpiresAt")
-        return None if expires and expires <= now else "its lease has not expired"
+        expires_at = _read_date(job, "leaseExpiresAt")
+        return None if expires_at and expires_at <= now else "its lease has not expired"
     return None
 
 
 def _read_date(job: Mapping[str, Any], name: str) -> datetime | None:
-    """An aware date of a job, UTC if it has no offset; None for another value."""
+    """A date of a job, with a time zone: UTC if it is naive. None if the value is not a date."""
     value = job.get(name)
     return value.replace(tzinfo=value.tzinfo or UTC) if isinstance(value, datetime) else None
 
 
-# The collection of `jobmon.queue` and its document that lists the paused types.
+# The collection of the controls of `jobmon.queue`, and the _id of its list of paused types.
 CONTROLS, PAUSED = "job_controls", "paused"
 
 
@@ -151,7 +152,7 @@ JOB_FIELDS = (
 )
 # `startedAt` of a job is when its last attempt started; it is shown with that attempt.
 MAPPED_JOB_FIELDS = (*JOB_FIELDS, "startedAt")
-# The status of a job's last attempt, where no attempts are recorded.
+# The status of a job's last attempt, by the job's status. For queues that record no attempts.
 LAST_OUTCOMES = {
     JobStatus.LEASED.value: AttemptStatus.RUNNING.value,
     JobStatus.SUCCEEDED.value: AttemptStatus.SUCCEEDED.value,
