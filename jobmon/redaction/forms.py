@@ -12,8 +12,8 @@ def split_words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Words that may follow `bearer` or `token=` in a message without being a secret.
-NOT_VALUES = split_words(
+# Words after `bearer` or `token=` in a message that are not secrets.
+HARMLESS_WORDS = split_words(
     """null none nil undefined true false is was has are must should cannot can not no the a an of
     in expired invalid missing required unknown malformed unexpected wrong incorrect empty too
     bad authentication authorization auth token tokens scheme realm error failed signature jwt"""
@@ -25,7 +25,7 @@ _PRIVATE_KEY = re.compile(
     r"|(?<=Private-Lines: )\d{1,3}\s[\w+/=\s]+",  # PuTTY's
     re.DOTALL | re.IGNORECASE,
 )
-# A truncated text ends with an ellipsis. Digits before a slash are a port, not a password.
+# A truncated text ends with an ellipsis. One to five digits before a slash are a port.
 _URL_PASSWORD = re.compile(
     r"(//[^/\s:]{0,200}:)"
     r"(?:[^/\s\"',;<>]{1,500}|(?!\d{1,5}[/?#])[^\s\"',;<>]{1,200}?)(@|…\Z)"
@@ -42,7 +42,8 @@ TOKENS = re.compile(
     r"|[rs]k_(?:live|test)_\w{10,}|whsec_\w{16,}|sk-[\w-]{20,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35})"
 )
-# A text is searched for tokens if it has `eyJ` or one of these: they are rare in encoded data.
+# A text is searched for tokens only if it has one of these, which encoded data rarely has, or `eyJ`
+# and a dot.
 _TOKEN_STARTS = split_words(
     """ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- npm_ xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-
     sk_live_ sk_test_ rk_live_ rk_test_ whsec_ sk- SG. AKIA ASIA AIza"""
@@ -97,35 +98,36 @@ def hide_cards(text: str) -> str:
 
 
 def may_have_card(text: str) -> bool:
-    """Whether a text has enough digits for a card number. This check is cheap."""
+    """Whether a text has eight digits with at most two separators, as each card number has."""
     return _EIGHT_DIGITS.search(text) is not None
 
 
-def _hide_middle(found: re.Match[str]) -> str:
-    before, after = (part for part in found.groups() if part is not None)
+def _hide_middle(match: re.Match[str]) -> str:
+    before, after = (part for part in match.groups() if part is not None)
     return f"{before}{REDACTED}{after}"
 
 
-def _hide_bearer(found: re.Match[str]) -> str:
-    is_harmless = found[2].rstrip("=.").lower() in NOT_VALUES
-    return found[0] if is_harmless else found[1] + REDACTED
+def _hide_bearer(match: re.Match[str]) -> str:
+    is_harmless = match[2].rstrip("=.").lower() in HARMLESS_WORDS
+    return match[0] if is_harmless else match[1] + REDACTED
 
 
-def _hide_basic(found: re.Match[str]) -> str:
+def _hide_basic(match: re.Match[str]) -> str:
     """Hide the word after `basic` if it is user:password in base64."""
     try:
-        decoded = base64.b64decode(found[2] + "=" * (-len(found[2]) % 4))
+        decoded = base64.b64decode(match[2] + "=" * (-len(match[2]) % 4))
     except (binascii.Error, ValueError):
-        return found[0]
-    return found[1] + REDACTED if b":" in decoded else found[0]
+        return match[0]
+    return match[1] + REDACTED if b":" in decoded else match[0]
 
 
-def _hide_card(found: re.Match[str]) -> str:
-    if _HEX_BEFORE.search(found.string, max(0, found.start() - 64), found.start()):
-        return found[0]  # these digits end a hexadecimal id
-    digits = [int(character) for character in found[0] if character.isdecimal()]
+def _hide_card(match: re.Match[str]) -> str:
+    """Hide a number of a known issuer with a correct check digit (Luhn algorithm)."""
+    if _HEX_BEFORE.search(match.string, max(0, match.start() - 64), match.start()):
+        return match[0]  # these digits end a hexadecimal id
+    digits = [int(character) for character in match[0] if character.isdecimal()]
     number = "".join(map(str, digits))
-    is_known = any(len(digits) in sizes and begins.match(number) for begins, sizes in _ISSUERS)
+    has_issuer = any(len(digits) in lengths and start.match(number) for start, lengths in _ISSUERS)
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
-    passes = (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
-    return REDACTED if is_known and passes else found[0]
+    is_checked = (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    return REDACTED if has_issuer and is_checked else match[0]

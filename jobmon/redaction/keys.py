@@ -18,20 +18,20 @@ DEFAULT_REDACT_KEYS = tuple(sorted(_DEFAULT_KEYS))
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ACRONYM = re.compile(r"[A-Z]{2,}(?=[a-z])")  # PIN in PINcode, where _WORD finds PI
-_SHORT_LENGTH = 4  # letters; such a name is found only as a whole word of a key
+_SHORT_LENGTH = 4  # characters; a name of this length or less matches only a whole word of a key
 # A number under a key with such a word is no secret: max_tokens, password_attempts.
 _MEASURE_WORDS = split_words(
     """count counts max min limit total used usage remaining budget length size age ttl days
     seconds ms expires expiry expiration attempts retries rate ratio score required enabled is
     has"""
 )
-# All values in a document under a key with such a word are credentials.
+# All values in a document or an array under a key with such a word are credentials.
 _CREDENTIAL_WORDS = split_words("auth auths oauth authentication authn sasl")
-# Words that may follow: a text under authHeader is a credential, one under authType is not.
+# Words that may follow them: a text under authHeader is a credential, a text under authType is not.
 _CREDENTIAL_SUFFIXES = split_words(
     "header headers data info details value string code key config params"
 )
-# In a text, a name that ends with such a word is the name of code or an error, not a key.
+# In a text, a name that ends with such a word names a part of a program or an error, not a secret.
 _PROGRAM_SUFFIXES = split_words(
     """error exception err service manager provider handler controller middleware factory validator
     expired invalid failed failure missing required type policy url uri endpoint method store js
@@ -42,10 +42,11 @@ _KEY = re.compile(r"[^\s=:]{1,200}")
 
 
 class SecretKeys:
-    """Decides whether the value of a key is secret.
+    """Decides whether the value of a key is secret, by the names of secret `keys`.
 
-    Case, underscores and hyphens do not matter. A long name is found anywhere in a key (`token` in
-    `refreshTokenV2`), a short name only as a whole word (`pan` in `card-pan`, not in `company`).
+    A name of five characters or more is found anywhere in a key, whatever the case, underscores and
+    hyphens (`token` in `refreshTokenV2`). A shorter name is found only as a whole word of a key
+    (`pan` in `card-pan` and `cardPan`, not in `company`).
 
     >>> SecretKeys(["token"]).includes("refreshTokenV2")
     True
@@ -53,17 +54,21 @@ class SecretKeys:
 
     def __init__(self, keys: Iterable[str] = DEFAULT_REDACT_KEYS) -> None:
         names = [name for name in keys if _normalize(name)]
-        # A short last word must match as a whole: `account_no` must not hide accountNote.
-        self._endings = tuple(
+        # A short last word must end the word in the key: `account_no` must not hide accountNote.
+        self._names_with_short_end = tuple(
             _find_words(name)
             for name in names
             if len(_find_words(name)) > 1 and len(_find_words(name)[-1]) <= 2
         )
-        whole = {_normalize(name) for name in names if _find_words(name) not in self._endings}
-        self._anywhere = tuple(name for name in whole if len(name) > _SHORT_LENGTH)
-        self._short = frozenset(name for name in whole if len(name) <= _SHORT_LENGTH)
-        self._measures = _MEASURE_WORDS.difference(*map(_find_words, names))
-        # A text that contains none of these has no secret key: it is not searched further.
+        normalized = {
+            _normalize(name)
+            for name in names
+            if _find_words(name) not in self._names_with_short_end
+        }
+        self._long_names = tuple(name for name in normalized if len(name) > _SHORT_LENGTH)
+        self._short_names = frozenset(name for name in normalized if len(name) <= _SHORT_LENGTH)
+        self._measure_words = _MEASURE_WORDS.difference(*map(_find_words, names))
+        # A text that contains none of these is not searched for keys.
         self.hints = _CREDENTIAL_WORDS | {
             (*_find_words(name), _normalize(name))[0] for name in names
         }
@@ -88,7 +93,7 @@ class SecretKeys:
 
     def is_measure(self, key: str) -> bool:
         """Whether the key is for a count or a limit (`max_tokens`): its number is no secret."""
-        return not self._measures.isdisjoint(_find_words(key[:_LONGEST_KEY]))
+        return not self._measure_words.isdisjoint(_find_words(key[:_LONGEST_KEY]))
 
     def _match_name(self, name: str) -> bool:
         """Whether the whole text is a secret key: an option, or the name in a pair."""
@@ -96,17 +101,17 @@ class SecretKeys:
         return _KEY.fullmatch(name) is not None and (self.includes(name) or is_credential_key(name))
 
     def _match(self, key: str) -> bool:
-        squeezed = _normalize(key)
-        if squeezed in self._short or any(name in squeezed for name in self._anywhere):
+        normalized = _normalize(key)
+        if normalized in self._short_names or any(name in normalized for name in self._long_names):
             return True
         words = _find_words(key)
-        if any(word in self._short for word in words):
+        if any(word in self._short_names for word in words):
             return True
-        if any(word.lower() in self._short for word in _ACRONYM.findall(key)):
+        if any(word.lower() in self._short_names for word in _ACRONYM.findall(key)):
             return True
         return any(
-            squeezed.endswith("".join(name)) or name in _iter_runs(words, len(name))
-            for name in self._endings
+            normalized.endswith("".join(name)) or name in _iter_sequences(words, len(name))
+            for name in self._names_with_short_end
         )
 
 
@@ -124,6 +129,7 @@ def has_credential_word(key: str) -> bool:
 
 
 def _normalize(key: str) -> str:
+    """The letters and digits of a key, in lower case."""
     return "".join(filter(str.isalnum, key)).lower()
 
 
@@ -132,5 +138,5 @@ def _find_words(key: str) -> tuple[str, ...]:
     return tuple(word.lower() for word in _WORD.findall(key))
 
 
-def _iter_runs(words: tuple[str, ...], length: int) -> Iterator[tuple[str, ...]]:
+def _iter_sequences(words: tuple[str, ...], length: int) -> Iterator[tuple[str, ...]]:
     return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))

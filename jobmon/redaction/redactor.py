@@ -15,18 +15,18 @@ from jobmon.redaction.keys import (
 )
 from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
 
-# Pairs such as {name: KEY, value: SECRET}: fields that have the key, and fields with its value.
-_NAMES = split_words(
+# For documents such as {name: KEY, value: SECRET}: the fields of the key, and those of its value.
+_NAME_FIELDS = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""
 )
-_VALUES = split_words("value v val values")
-_TEXT_VALUES = frozenset(("content", "data"))  # only texts: a document in `data` is no secret
-_SHORTEST_SECRET = 4
-_CACHED_LENGTH = 1_000  # characters; shorter texts are cached, because errors repeat
-_LONGEST_JSON = 1_000_000
+_VALUE_FIELDS = split_words("value v val values")
+_SCALAR_FIELDS = frozenset(("content", "data"))  # hold a value unless they hold a dict or a list
+_SHORTEST_SECRET = 4  # characters
+_CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
+_LONGEST_JSON = 1_000_000  # characters; JSON in a longer text is not decoded
 _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
-_MAX_FAILED_STARTS = 16  # a failed attempt may read to the end of the text
+_MAX_FAILED_STARTS = 16  # the decoder may read to the end of the text before it fails
 
 
 def _read_int(digits: str) -> int | str:
@@ -40,7 +40,7 @@ _CARD_DECODER = json.JSONDecoder(parse_int=_read_int)
 class Redactor:
     """Replaces the values of secret keys, and texts with the form of a secret.
 
-    In doubt it hides a value: hiding too much costs time, hiding too little is a leak.
+    In doubt it hides a value: hiding too much is a nuisance, hiding too little is a leak.
 
     >>> Redactor().redact({"apiKey": "x", "note": "password=x", "size": 1})
     {'apiKey': '[redacted]', 'note': 'password=[redacted]', 'size': 1}
@@ -48,7 +48,7 @@ class Redactor:
 
     def __init__(self, keys: Iterable[str] = DEFAULT_REDACT_KEYS) -> None:
         self._keys = SecretKeys(keys)
-        self._plain_texts = TextRedactor(self._keys)
+        self._text_redactor = TextRedactor(self._keys)
         self._redact_short_text = lru_cache(2_048)(self._search_text)
 
     def redact(self, value: Any) -> Any:
@@ -70,21 +70,23 @@ class Redactor:
         return self._redact_short_text(text) if is_short else self._search_text(text)
 
     def _redact_document(self, document: dict[str, Any]) -> dict[str, Any]:
-        shown = {
+        redacted = {
             self._redact_text(str(key)): self._redact_member(str(key), value)
             for key, value in document.items()
         }
         if len(document) > 1 and any(
-            isinstance(name, str) and str(key).lower() in _NAMES and self._keys.includes_name(name)
-            for key, name in document.items()
+            str(field).lower() in _NAME_FIELDS
+            and isinstance(key, str)
+            and self._keys.includes_name(key)
+            for field, key in document.items()
         ):
-            shown |= {
-                key: REDACTED
-                for key, value in document.items()
-                if str(key).lower() in _VALUES
-                or (str(key).lower() in _TEXT_VALUES and not isinstance(value, dict | list))
+            redacted |= {
+                field: REDACTED
+                for field, value in document.items()
+                if str(field).lower() in _VALUE_FIELDS
+                or (str(field).lower() in _SCALAR_FIELDS and not isinstance(value, dict | list))
             }
-        return shown
+        return redacted
 
     def _redact_member(self, key: str, value: Any) -> Any:
         if self._keys.includes(key):
@@ -96,48 +98,48 @@ class Redactor:
         return _hide_all_values(value) if is_credential else self.redact(value)
 
     def _redact_array(self, array: list[Any]) -> list[Any]:
-        shown = [self.redact(inner) for inner in array]
-        for number, name in enumerate(array[:-1]):
-            # The list alternates names and values, or has a command's option before its value.
-            in_pairs = len(array) % 2 == 0 and number % 2 == 0
-            is_name = isinstance(name, str) and (in_pairs or name.startswith("-"))
-            if is_name and self._keys.includes_name(name):
-                shown[number + 1] = REDACTED
-        return shown
+        redacted = [self.redact(inner) for inner in array]
+        for index, key in enumerate(array[:-1]):
+            # Keys and values may alternate; in a command line, an option is before its value.
+            may_be_key = len(array) % 2 == 0 and index % 2 == 0
+            is_key = isinstance(key, str) and (may_be_key or key.startswith("-"))
+            if is_key and self._keys.includes_name(key):
+                redacted[index + 1] = REDACTED
+        return redacted
 
     def _search_text(self, text: str) -> str:
         """`text` with its secrets replaced; JSON in it is redacted as a document."""
         if '"' not in text or len(text) > _LONGEST_JSON:
-            return self._plain_texts.redact(text)
-        parts, done, position, failures = [], 0, 0, 0
-        while failures < _MAX_FAILED_STARTS and (start := _JSON_START.search(text, position)):
-            begin = start.start()
+            return self._text_redactor.redact(text)
+        parts, done_until, position, failures = [], 0, 0, 0
+        while failures < _MAX_FAILED_STARTS and (opening := _JSON_START.search(text, position)):
+            start = opening.start()
             try:
-                shown, end = self._redact_json(text, begin)
+                redacted, end = self._redact_json(text, start)
             except (ValueError, RecursionError):
                 failures += 1
-                position = begin + 1
+                position = start + 1
                 continue
-            key = KEY_BEFORE.search(text, max(0, begin - 100), begin)
+            key = KEY_BEFORE.search(text, max(0, start - 100), start)
             if key is not None and self._keys.includes_name(key["key"].strip(".$-")):
-                shown = REDACTED
-            parts += [self._plain_texts.redact(text[done:begin]), shown]
-            done = position = end
-        return "".join([*parts, self._plain_texts.redact(text[done:])])
+                redacted = REDACTED
+            parts += [self._text_redactor.redact(text[done_until:start]), redacted]
+            done_until = position = end
+        return "".join([*parts, self._text_redactor.redact(text[done_until:])])
 
-    def _redact_json(self, text: str, begin: int) -> tuple[str, int]:
-        """The JSON text at `begin` with its secrets replaced, and the index of its end.
+    def _redact_json(self, text: str, start: int) -> tuple[str, int]:
+        """The JSON text at `start` with its secrets replaced, and the index of its end.
 
-        JSON without a secret is returned unchanged. Raises ValueError or RecursionError if there is
-        no JSON at `begin`.
+        JSON without a secret or a repeated key is returned unchanged. Raises ValueError if there is
+        no JSON at `start`, and RecursionError if it is nested too deeply.
         """
-        document, end = _DECODER.raw_decode(text, begin)
-        whole, shown = text[begin:end], self.redact(document)
-        if may_have_card(whole):
-            shown = self.redact(_CARD_DECODER.raw_decode(text, begin)[0])
-        # The decoder drops repeated keys. The text with them is not returned unchanged.
-        is_same = shown == document and whole.count('":') <= _count_keys(document)
-        return whole if is_same else json.dumps(shown, ensure_ascii=False), end
+        document, end = _DECODER.raw_decode(text, start)
+        json_text, redacted = text[start:end], self.redact(document)
+        if may_have_card(json_text):
+            redacted = self.redact(_CARD_DECODER.raw_decode(text, start)[0])
+        # Of a repeated key, `document` has only the last value: the others may be secret.
+        is_same = redacted == document and json_text.count('":') <= _count_keys(document)
+        return json_text if is_same else json.dumps(redacted, ensure_ascii=False), end
 
 
 def _hide_all_values(value: Any) -> Any:

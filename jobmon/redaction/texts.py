@@ -6,13 +6,19 @@ not used: they are for source code, give no position to replace, and take ids fo
 
 import re
 
-from jobmon.redaction.forms import NOT_VALUES, REDACTED, hide_cards, hide_keys_and_urls, hide_tokens
+from jobmon.redaction.forms import (
+    HARMLESS_WORDS,
+    REDACTED,
+    hide_cards,
+    hide_keys_and_urls,
+    hide_tokens,
+)
 from jobmon.redaction.keys import SecretKeys
 
 _AUTHORIZATION_SCHEMES = frozenset(("token", "jwt"))
 _XML = re.compile(
     r"(<(?P<key>[\w:.-]{1,64})(?:\s[^<>]{0,200})?>)"
-    r"(?:[^<]{1,1000}|<!\[CDATA\[.{0,1000}?\]\]>)(?=</|<? …\Z)",  # or truncated
+    r"(?:[^<]{1,1000}|<!\[CDATA\[.{0,1000}?\]\]>)(?=</|<? …\Z)",  # … ends a truncated text
     re.DOTALL,
 )
 _OPTION = re.compile(r"(?<!\S)(--?(?P<key>[\w-]{2,64})[ \t]{1,3})(?P<value>[^\s-]\S*)")
@@ -52,7 +58,7 @@ _QUOTED_PAIR = re.compile(
 
 
 class TextRedactor:
-    """Replaces secrets in a text. JSON in it is searched as text."""
+    """Replaces secrets in a text. JSON in it is not decoded."""
 
     def __init__(self, keys: SecretKeys) -> None:
         self._keys = keys
@@ -79,44 +85,44 @@ class TextRedactor:
             text = _PHRASE.sub(rf"\1{REDACTED}", text)
         return self._hide_pairs(text) if any(hint in lowered for hint in self._keys.hints) else text
 
-    def _hide_option(self, found: re.Match[str]) -> str:
-        is_secret = self._keys.includes_name(found["key"])
-        is_hidden = is_secret and found["value"].lower() not in NOT_VALUES
-        return found[1] + REDACTED if is_hidden else found[0]
+    def _hide_option(self, match: re.Match[str]) -> str:
+        is_secret = self._keys.includes_name(match["key"])
+        is_hidden = is_secret and match["value"].lower() not in HARMLESS_WORDS
+        return match[1] + REDACTED if is_hidden else match[0]
 
-    def _hide_element(self, found: re.Match[str]) -> str:
-        is_hidden = self._keys.includes_name(found["key"].rpartition(":")[2])
-        return found[1] + REDACTED if is_hidden else found[0]
+    def _hide_element(self, match: re.Match[str]) -> str:
+        is_secret = self._keys.includes_name(match["key"].rpartition(":")[2])
+        return match[1] + REDACTED if is_secret else match[0]
 
     def _hide_pairs(self, text: str) -> str:
-        """`text` with the values of secret keys replaced. Other values are searched for pairs."""
-        parts, done, position = [], 0, 0
+        """`text` with the values of secret keys replaced, also of keys inside other values."""
+        parts, done_until, position = [], 0, 0
         while pair := _PAIR.search(text, position):
             position = pair.end("between")
-            if (shown := self._hide_pair(pair)) != pair[0]:
-                parts += [text[done : pair.start()], shown]
-                done = position = pair.end()
-        return _QUOTED_PAIR.sub(self._hide_quoted_pair, "".join([*parts, text[done:]]))
+            if (redacted := self._hide_pair(pair)) != pair[0]:
+                parts += [text[done_until : pair.start()], redacted]
+                done_until = position = pair.end()
+        return _QUOTED_PAIR.sub(self._hide_quoted_pair, "".join([*parts, text[done_until:]]))
 
-    def _hide_quoted_pair(self, found: re.Match[str]) -> str:
-        return found[1] + REDACTED if self._keys.includes_name(found["key"]) else found[0]
+    def _hide_quoted_pair(self, match: re.Match[str]) -> str:
+        return match[1] + REDACTED if self._keys.includes_name(match["key"]) else match[0]
 
     def _hide_pair(self, pair: re.Match[str]) -> str:
         key, between, value = pair["key"], pair["between"], pair["value"]
         if not self._keys.includes_in_text(key):
             return pair[0]
-        bare = value.strip("\\\"'").rstrip(".")
-        is_measure = bare.isdigit() and self._keys.is_measure(key)
-        if not bare or is_measure or bare.lower() in NOT_VALUES:
+        unquoted = value.strip("\\\"'").rstrip(".")
+        is_measure = unquoted.isdigit() and self._keys.is_measure(key)
+        if not unquoted or is_measure or unquoted.lower() in HARMLESS_WORDS:
             return pair[0]
-        opening = re.match(r"[burBUR]{0,2}(?=[\"'])[\"']|[\\\"']*", value)
-        quote = opening[0] if opening else ""
-        end = quote.lstrip("burBUR")
-        closing = end if end and value.endswith(end) and len(value) > len(quote) else ""
-        return f"{key}{between}{quote}{REDACTED}{closing}"
+        prefix = re.match(r"[burBUR]{0,2}(?=[\"'])[\"']|[\\\"']*", value)
+        opening = prefix[0] if prefix else ""
+        quote = opening.lstrip("burBUR")
+        closing = quote if quote and value.endswith(quote) and len(value) > len(opening) else ""
+        return f"{key}{between}{opening}{REDACTED}{closing}"
 
 
-def _hide_authorization(found: re.Match[str]) -> str:
-    scheme, value = (found[2] or "").strip().lower(), found[3].rstrip("=.").lower()
-    is_harmless = value in NOT_VALUES or scheme in NOT_VALUES - _AUTHORIZATION_SCHEMES
-    return found[0] if is_harmless else found[1] + REDACTED
+def _hide_authorization(match: re.Match[str]) -> str:
+    scheme, value = (match[2] or "").strip().lower(), match[3].rstrip("=.").lower()
+    is_harmless = value in HARMLESS_WORDS or scheme in HARMLESS_WORDS - _AUTHORIZATION_SCHEMES
+    return match[0] if is_harmless else match[1] + REDACTED
