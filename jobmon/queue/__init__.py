@@ -1,9 +1,9 @@
 """The job queue for producers and workers: enqueue, lease, report.
 
-Every change of a job is one atomic, conditional update. So two workers can never hold one job, and
-a report from a worker that lost its lease changes nothing. The attempt's document is written right
-after the job's; if the process crashes between the two, `recover` completes it. The web service and
-the collector never import this package.
+Every change of a job is one atomic, conditional update. So two workers never hold leases of one job
+at the same time, and a report from a worker that lost its lease changes nothing. The attempt's
+document is written right after the job's; if the process crashes between the two, `recover`
+completes it. The web service and the collector never import this package.
 
     queue = JobQueue(MongoClient(uri).jobmon)
     queue.create_indexes()
@@ -11,8 +11,8 @@ the collector never import this package.
     if lease := queue.lease("worker-1"):
         queue.report_success(lease)
 
-Times are from this machine's clock, in UTC: the clocks of all workers may differ only by a small
-part of a lease.
+Times are from the worker's own clock, in UTC. So the clocks of all workers must agree to within a
+small part of a lease.
 """
 
 from jobmon.queue.changes import JobChange, RefusedActionError, RetryPolicy

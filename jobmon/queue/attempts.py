@@ -24,7 +24,7 @@ class AttemptRecords:
         self._collection = collection
 
     def create_indexes(self) -> None:
-        """Create the indexes that writing and recovery need."""
+        """Create the indexes that leasing, reporting and recovery need."""
         self._collection.create_index(
             [("jobId", ASCENDING), ("attemptNumber", ASCENDING)], unique=True
         )
@@ -38,7 +38,7 @@ class AttemptRecords:
         self._collection.delete_many({"jobId": job_id})
 
     def record_start(self, job: Document, worker_id: str, now: datetime) -> bool:
-        """Write the attempt of a leased job; False if its end is recorded already."""
+        """Write the attempt of a job leased at `now`; False if its end is recorded already."""
         attempt = {"jobId": job["jobId"], "attemptNumber": job["attemptCount"]}
         running = {
             "status": AttemptStatus.RUNNING.value,
@@ -67,7 +67,8 @@ class AttemptRecords:
     ) -> None:
         """Record how the newest attempt of a job ended. `job`: its fields while it was leased.
 
-        With `may_insert`, a missing document is inserted: its worker may have died while leasing.
+        With `may_insert`, a missing document is inserted: the worker may have died between the
+        update of the job and `record_start`.
         """
         attempt = {"jobId": job["jobId"], "attemptNumber": attempt_number(job)}
         change = {"$set": {"status": status.value, "finishedAt": now, "error": error}}
@@ -77,20 +78,20 @@ class AttemptRecords:
         self._collection.update_one(attempt, change, upsert=may_insert)
 
     def complete_lost_reports(self, jobs: Collection[Document], now: datetime) -> None:
-        """End the running attempts whose job is not leased, or has a newer attempt."""
-        running = {"status": AttemptStatus.RUNNING.value}
-        found = self._collection.find(running, ["jobId", "attemptNumber"])
-        # All of them: more attempts than one batch may really run.
-        while attempts := list(islice(found, BATCH_SIZE)):
+        """End the running attempts whose job is deleted or not leased, or has a newer attempt."""
+        is_running = {"status": AttemptStatus.RUNNING.value}
+        running = self._collection.find(is_running, ["jobId", "attemptNumber"])
+        # Not only the first batch: all of its attempts can really be running.
+        while attempts := list(islice(running, BATCH_SIZE)):
             self._complete(attempts, jobs, now)
 
     def _complete(
         self, attempts: list[Document], jobs: Collection[Document], now: datetime
     ) -> None:
         job_ids = [attempt["jobId"] for attempt in attempts]
-        found = {job["jobId"]: job for job in jobs.find({"jobId": {"$in": job_ids}}, _JOB_FIELDS)}
+        by_id = {job["jobId"]: job for job in jobs.find({"jobId": {"$in": job_ids}}, _JOB_FIELDS)}
         for attempt in attempts:
-            job = found.get(attempt["jobId"])
+            job = by_id.get(attempt["jobId"])
             if job is not None and attempt_number(job) != attempt["attemptNumber"]:
                 job = None  # the job has a newer attempt: how this attempt ended is unknown
             if job is None or job["status"] != JobStatus.LEASED.value:

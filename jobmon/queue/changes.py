@@ -19,14 +19,14 @@ ATTEMPT_ENDS: dict[JobAction, tuple[AttemptStatus, Document]] = {
 
 
 class RefusedActionError(ValueError):
-    """The job does not allow the action; the message has the reason."""
+    """The job does not allow the action; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobChange:
     """A change of a job that `JobQueue.apply` makes, if the job still has the `expected` values.
 
-    `job`: the job when it was read. `fields`: the new values; None to delete the job.
+    `job`: the job when it was read. `fields`: the fields to set; None to delete the job.
     """
 
     action: JobAction
@@ -43,10 +43,10 @@ class RetryPolicy:
     cap_ms: int = 3_600_000
 
     def delay_ms(self, attempt_number: int, jitter: float) -> int:
-        """The delay after attempt `attempt_number` (1, 2, …) failed; `jitter` is in [0, 1).
+        """The delay after attempt n, `attempt_number` (1, 2, …), failed; `jitter` is in [0, 1).
 
-        It is at least half of `base_ms` * 2^(n-1), or of `cap_ms` if that is less, and at most all
-        of it. So jobs that failed together are not retried together.
+        The full delay is `base_ms` * 2^(n-1), but at most `cap_ms`. With `jitter` the result is
+        between half and all of it, so that jobs that failed together are not retried together.
         """
         full = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
         return round(full / 2 + jitter * full / 2)
@@ -62,7 +62,7 @@ def decide_change(
     jitter: float,
     reset_attempts: bool,
 ) -> JobChange:
-    """The change that an action makes to a job: see `JobQueue.decide`."""
+    """The change that an action makes to a job; arguments and errors as in `JobQueue.decide`."""
     if job.get("status") not in ACTION_STATUSES.get(action, ()):
         raise RefusedActionError(f"it is {job.get('status')}")
     expected = _list_expected(action, job)
@@ -89,23 +89,23 @@ def schedule_retry(
     """The new status and fields of a leased job whose attempt failed or expired."""
     number = attempt_number(job)
     if not may_retry or number >= attempt_limit(job):
-        return JobStatus.DLQ, finish_fields(JobStatus.DLQ, now)
-    since_reset = max(1, number - int(job.get("attemptsBefore") or 0))
+        return JobStatus.DLQ, make_final_fields(JobStatus.DLQ, now)
+    number_since_reset = max(1, number - int(job.get("attemptsBefore") or 0))
     return JobStatus.FAILED, {
         "status": JobStatus.FAILED.value,
-        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(since_reset, jitter)),
+        "nextRunAt": now + timedelta(milliseconds=retry.delay_ms(number_since_reset, jitter)),
         "leasedBy": None,
         "leaseExpiresAt": None,
     }
 
 
-def finish_fields(status: JobStatus, now: datetime) -> Document:
-    """The fields of a job that gets a final status."""
+def make_final_fields(status: JobStatus, now: datetime) -> Document:
+    """The fields to set when a job gets a final status."""
     return {"status": status.value, "finishedAt": now, "leasedBy": None, "leaseExpiresAt": None}
 
 
 def _list_expected(action: JobAction, job: Document) -> Document:
-    """The fields that must not change before `apply`. A heartbeat must not prevent a cancel."""
+    """The values that must not change before `apply`. A heartbeat must not prevent a cancel."""
     names = ["_id", "status", "leasedBy", "attemptCount"]
     if action is not JobAction.CANCEL or job["status"] != JobStatus.LEASED.value:
         names += ["leaseExpiresAt", "updatedAt", "nextRunAt", "priority"]
@@ -115,12 +115,12 @@ def _list_expected(action: JobAction, job: Document) -> Document:
 def _decide_fields(
     action: JobAction, job: Document, value: Any, now: datetime, *, reset_attempts: bool
 ) -> Document:
-    """The new fields of a job; RefusedActionError if its priority or nextRunAt does not change."""
+    """The fields to set; RefusedActionError if a new priority or nextRunAt is the present one."""
     match action:
         case JobAction.CANCEL:
-            return finish_fields(JobStatus.CANCELLED, now)
+            return make_final_fields(JobStatus.CANCELLED, now)
         case JobAction.RETRY:
-            return _retry_fields(job, now, reset_attempts=reset_attempts)
+            return _make_retry_fields(job, now, reset_attempts=reset_attempts)
         case JobAction.PRIORITIZE:
             changed: Document = {"priority": value}
         case JobAction.RUN_NOW:
@@ -132,8 +132,8 @@ def _decide_fields(
     return changed
 
 
-def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Document:
-    """The new fields of a job that is queued again. Its attempts keep their numbers."""
+def _make_retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Document:
+    """The fields to set when a job is queued again. Its attempts keep their numbers."""
     fields: Document = {
         "status": JobStatus.QUEUED.value,
         "nextRunAt": now,
@@ -151,18 +151,18 @@ def _retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Docu
 
 
 def attempt_limit(job: Document) -> int:
-    """The number of attempts that a job may have; the default if it has no limit."""
+    """The number of attempts that a job may have: its maxAttempts, or the default."""
     limit = job.get("maxAttempts")
     return DEFAULT_MAX_ATTEMPTS if limit is None else int(limit)
 
 
 def attempt_number(job: Document) -> int:
-    """The number of the newest attempt of a job; 1 if it has no count."""
+    """The number of a job's newest attempt: its attemptCount, or 1 if that is 0 or missing."""
     return int(job.get("attemptCount") or 1)
 
 
 def describe_attempt_end(job: Document | None, now: datetime) -> Document:
-    """The end of an attempt, from the fields of its job, which is not leased.
+    """The fields that record the end of an attempt, from its job, which is not leased.
 
     Without a job the attempt is `expired`.
     """

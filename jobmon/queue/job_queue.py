@@ -1,4 +1,4 @@
-"""`JobQueue`: each change is one conditional update of the job; then the attempt is written."""
+"""`JobQueue`: each change conditionally updates the job, and then writes the attempt."""
 
 import random
 import time
@@ -22,7 +22,7 @@ from jobmon.queue.changes import (
     RefusedActionError,
     RetryPolicy,
     decide_change,
-    finish_fields,
+    make_final_fields,
     schedule_retry,
 )
 
@@ -40,7 +40,10 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A worker's right to run a job, for one attempt, until `expires_at` (UTC); see `heartbeat`."""
+    """A worker's right to run a job, for one attempt.
+
+    It ends at `expires_at` (UTC), unless `JobQueue.heartbeat` has extended it.
+    """
 
     job_id: str
     attempt_number: int
@@ -51,7 +54,7 @@ class Lease:
 
 
 class JobQueue:
-    """A job queue in `database`: the jobs, their attempts, and `controls` with the paused types."""
+    """A job queue in `database`; the collection `controls` has the list of paused types."""
 
     def __init__(
         self,
@@ -76,8 +79,8 @@ class JobQueue:
     def create_indexes(self, *, by_type: bool = False) -> None:
         """Create the indexes that leasing and recovery need.
 
-        `by_type` adds an index for `lease` with `types`: without it, such a lease reads the index
-        keys of all more urgent jobs. Each change of a status also writes to the added index.
+        `by_type` adds an index for `lease` with `types`: without it, such a lease also reads the
+        index keys of more urgent jobs of other types. Each change of a status writes to this index.
         """
         self._jobs.create_index([("jobId", ASCENDING)], unique=True)
         # In the order of `lease`. With the type, jobmon can also count the jobs ahead of a job.
@@ -109,7 +112,8 @@ class JobQueue:
     ) -> str:
         """Add a job, and return its jobId. It can be leased from `run_at` (UTC) on, or at once.
 
-        Raises DuplicateKeyError if `job_id` exists, and ValueError if the job could never run.
+        Raises DuplicateKeyError if `job_id` exists, and ValueError if the type is empty or
+        `max_attempts` is less than 1.
         """
         if not job_type or max_attempts < 1:
             raise ValueError("a job needs a type and at least one attempt")
@@ -145,9 +149,9 @@ class JobQueue:
     ) -> Lease | None:
         """Lease the most urgent job that is due, of `types` if given; None if there is none.
 
-        That is the job with the highest priority; of several, the job that has been due longest.
-        Also None if the attempt's end is recorded already: this process stalled, and the job was
-        recovered or cancelled. Jobs of paused types are skipped: see `list_paused_types`.
+        Of the jobs with the highest priority, the most urgent has been due longest. Jobs of paused
+        types are skipped: see `list_paused_types`. The result is also None if the attempt's end is
+        recorded already: this process stalled, and the job was recovered or cancelled meanwhile.
         """
         now = self._now()
         expires_at = now + timedelta(milliseconds=lease_ms)
@@ -197,9 +201,12 @@ class JobQueue:
         return expires_at
 
     def report_success(self, lease: Lease) -> None:
-        """Report that the job is done. LeaseLostError, without a change, if the lease has ended."""
+        """Report that the job is done.
+
+        Raises LeaseLostError, and changes nothing, if the lease has ended.
+        """
         now = self._now()
-        self._update_leased(lease, now, finish_fields(JobStatus.SUCCEEDED, now))
+        self._update_leased(lease, now, make_final_fields(JobStatus.SUCCEEDED, now))
         self._attempts.record_end(lease.job, AttemptStatus.SUCCEEDED, now, None)
 
     def report_failure(
@@ -208,7 +215,7 @@ class JobQueue:
         """Report that the attempt failed, and return the job's new status.
 
         The job is retried after a delay, or dead-lettered if it has had all its `maxAttempts` or
-        `retry` is false. Raises LeaseLostError, without a change, if the lease has ended.
+        `retry` is false. Raises LeaseLostError, and changes nothing, if the lease has ended.
         """
         now = self._now()
         error = {"code": code, "message": message, "stack": stack}
@@ -224,27 +231,27 @@ class JobQueue:
         Returns False if the job does not exist or is finished.
         """
         now = self._now()
-        before = self._jobs.find_one_and_update(
+        previous = self._jobs.find_one_and_update(
             {"jobId": job_id, "status": {"$in": [*WAITING_STATUSES, JobStatus.LEASED.value]}},
-            {"$set": finish_fields(JobStatus.CANCELLED, now) | {"updatedAt": now}},
+            {"$set": make_final_fields(JobStatus.CANCELLED, now) | {"updatedAt": now}},
         )
-        if before is not None and before["status"] == JobStatus.LEASED.value:
-            self._attempts.record_end(before, AttemptStatus.FAILED, now, CANCELLED)
-        return before is not None
+        if previous is not None and previous["status"] == JobStatus.LEASED.value:
+            self._attempts.record_end(previous, AttemptStatus.FAILED, now, CANCELLED)
+        return previous is not None
 
     def recover(self) -> int:
         """Release expired leases, and complete attempts whose worker died while reporting.
 
         An expired attempt counts: its job is retried after a delay, or dead-lettered if it has had
-        all its `maxAttempts`. Run it every few seconds, anywhere, in any number of processes.
-        Returns the number of released leases, at most 1,000 a call.
+        all its `maxAttempts`. Call this every few seconds, in any number of processes. Returns the
+        number of released leases, at most 1,000 a call.
         """
         now = self._now()
-        expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}}
-        found = self._jobs.find(expired).sort("leaseExpiresAt").limit(MAX_RECOVERED)
-        recovered = sum(map(self._release, found))
+        is_expired = {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lte": now}}
+        expired_jobs = self._jobs.find(is_expired).sort("leaseExpiresAt").limit(MAX_RECOVERED)
+        released = sum(map(self._release, expired_jobs))
         self._attempts.complete_lost_reports(self._jobs, now)
-        return recovered
+        return released
 
     def _release(self, job: Document) -> bool:
         try:
@@ -259,8 +266,9 @@ class JobQueue:
 
         `job`: its document with all fields; only the payload may be missing. `value`: the time
         (UTC) for `reschedule`, the number for `prioritize`, the earlier fields for `undo`. With
-        `reset_attempts`, a retried job has its original number of attempts again; otherwise it has
-        those that are left, or one. Raises RefusedActionError if the job does not allow the action.
+        `reset_attempts`, a retried job gets its original number of attempts again; otherwise it
+        keeps its remaining attempts, and gets one if none remain. Raises RefusedActionError if the
+        job does not allow the action.
 
             change = queue.decide(JobAction.RETRY, job)
             is_applied = queue.apply(change)
@@ -281,9 +289,9 @@ class JobQueue:
     ) -> bool:
         """Make a change from `decide`; False if the job no longer has the `expected` values.
 
-        `last_action` is stored in the job as `lastAction`. If the change ends an attempt, its
-        document is written next. Without `may_insert` this never inserts a document, because the
-        user may not have the right to insert.
+        `last_action` is stored in the job as `lastAction`. If the change ends an attempt, the
+        attempt's document is written next. Set `may_insert` to false for a user without the right
+        to insert: then only an existing document is updated.
         """
         if change.fields is None:
             is_applied = bool(self._jobs.delete_one(change.expected).deleted_count)
@@ -307,28 +315,28 @@ class JobQueue:
         now = time.monotonic()
         if self._paused_cache is None or now - self._paused_cache[0] > PAUSED_TYPES_MAX_AGE_S:
             try:
-                found = self._controls.find_one({"_id": PAUSED})
+                stored = self._controls.find_one({"_id": PAUSED})
             except OperationFailure as error:
                 if error.code != _UNAUTHORIZED:
                     raise
-                found = None
-            self._paused_cache = now, list((found or {}).get("types", ()))
+                stored = None
+            self._paused_cache = now, list((stored or {}).get("types", ()))
         return self._paused_cache[1]
 
     def _now(self) -> datetime:
-        # MongoDB stores milliseconds: a more precise time would not equal its stored value.
+        # MongoDB stores whole milliseconds: a more precise time would differ from its stored value.
         now = self._clock()
         return now.replace(microsecond=now.microsecond // 1_000 * 1_000)
 
     def _update_leased(self, lease: Lease, now: datetime, change: Document) -> None:
-        is_leased = {
+        is_held = {
             "jobId": lease.job_id,
             "status": JobStatus.LEASED.value,
             "leasedBy": lease.worker_id,
             "attemptCount": lease.attempt_number,
             "leaseExpiresAt": {"$gt": now},
         }
-        result = self._jobs.update_one(is_leased, {"$set": change | {"updatedAt": now}})
+        result = self._jobs.update_one(is_held, {"$set": change | {"updatedAt": now}})
         if not result.matched_count:
             raise LeaseLostError(
                 f"{lease.worker_id} no longer holds attempt {lease.attempt_number} "
