@@ -1,4 +1,4 @@
-"""Derives the last attempt and the number of attempts from a job; numbers recorded attempts."""
+"""Finds the last attempt and the number of attempts in a job itself, and numbers attempts."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,8 @@ MAX_ATTEMPTS_SHOWN = 1_000
 def last_attempt(job: Document) -> list[Document]:
     """The last attempt, from the job's own fields, for a queue that records no attempts.
 
-    Empty if neither its status nor startedAt shows an attempt. Fields that it lacks are None.
+    Empty if neither the job's status nor its startedAt shows an attempt. A value that the job lacks
+    is None.
     """
     outcome = LAST_OUTCOMES.get(to_text(job.get("status")))
     started, ended = job.get("startedAt"), job.get("finishedAt")
@@ -42,25 +43,25 @@ def last_attempt(job: Document) -> list[Document]:
 def number_attempts(
     attempts: list[Document], job: Document, *, is_complete: bool
 ) -> list[Document]:
-    """The attempts, numbered in their order.
+    """The attempts, which are in their order, each with a number.
 
     The newest attempt gets the job's count as its number, or the number of attempts if that is
-    larger. If older attempts were not read (`is_complete` is false) and the job counts fewer
-    attempts than were read, the numbers are unknown: the attempts are returned unchanged.
+    larger. If older attempts may exist that were not read (`is_complete` is false), and the job
+    counts fewer attempts than were read, the numbers are unknown: nothing is changed.
     """
-    count, read = attempt_count(job, default=0), len(attempts)
-    if count < read and not is_complete:
+    count, read_count = attempt_count(job, default=0), len(attempts)
+    if count < read_count and not is_complete:
         return attempts
-    first = max(count, read) - read + 1
+    first = max(count, read_count) - read_count + 1
     return [
         {**attempt, "attemptNumber": number} for number, attempt in enumerate(attempts, start=first)
     ]
 
 
 def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool) -> str | None:
-    """The reason why attempts are missing in this list; None if none is known to be missing.
+    """The reason why this list lacks attempts; None if it lacks none, as far as is known.
 
-    `is_recurring`: the job may have run before, without being counted.
+    `count`: the number of attempts of the job. `is_recurring`: it may have had uncounted attempts.
     """
     if count > len(attempts) >= MAX_ATTEMPTS_SHOWN:
         return f"only the newest {MAX_ATTEMPTS_SHOWN:,} attempts are read"
@@ -72,15 +73,16 @@ def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool)
 
 
 def attempt_count(job: Document, default: int) -> int:
-    """The number of attempts that the job records; `default` if it records no number."""
+    """`recorded_count`, or `default` if the job has none."""
     count = recorded_count(job)
     return default if count is None else count
 
 
 def recorded_count(job: Document) -> int | None:
-    """The number of started attempts: `attemptCount`, or a number or an array in `attempts`.
+    """The number of attempts that a job records.
 
-    None if the job has none of these.
+    It is in `attemptCount`, or in `attempts` as a number or as the length of an array. None if
+    neither field has such a value.
     """
     count, embedded = job.get("attemptCount"), job.get("attempts")
     if type(count) is int and 0 <= count <= MAX_COUNT:  # as in nearly every job
@@ -92,7 +94,7 @@ def recorded_count(job: Document) -> int | None:
 
 
 def _whole_number(value: Any) -> int | None:
-    """A number without its fraction, if all JSON parsers read it exactly; None for other values."""
+    """A number without its fraction; None for other values, and if JSON parsers may round it."""
     if value is None:
         return None
     number = value.to_decimal() if isinstance(value, Decimal128) else value

@@ -58,7 +58,10 @@ def to_text(value: Any) -> str:
 
 
 def number_to_json(value: float | Decimal128) -> int | str:
-    """One value for numbers that MongoDB finds equal and counts together: 1, 1.0 and 1.00."""
+    """The int or the text for a number. It is the same for numbers that MongoDB finds equal.
+
+    So 1, 1.0 and 1.00 are counted together. Infinity and NaN are texts.
+    """
     number = value.to_decimal() if isinstance(value, Decimal128) else value
     try:
         whole = int(number)
@@ -72,7 +75,7 @@ def number_to_json(value: float | Decimal128) -> int | str:
 
 
 def is_uuid(value: Any) -> bool:
-    """Whether a value is a UUID, of the present binary subtype or of the old one."""
+    """Whether a value is a UUID, with the present binary subtype or the old one."""
     return isinstance(value, Binary) and value.subtype in UUID_SUBTYPES and len(value) == 16
 
 
@@ -80,18 +83,18 @@ def to_iso(moment: datetime | DatetimeMS) -> str:
     """ISO 8601 in UTC with milliseconds and Z, as JavaScript's `toISOString` prints it."""
     if isinstance(moment, DatetimeMS):  # outside of the years 1 to 9999
         cycles, ms = divmod(int(moment), _MS_IN_400_YEARS)
-        similar = _EPOCH + timedelta(milliseconds=ms)
-        year = similar.year + 400 * cycles
-        shown = f"{year:04d}" if 0 <= year <= 9999 else f"{year:+07d}"
-        return f"{shown}{similar.isoformat(timespec='milliseconds')[4:-6]}Z"
+        in_first_cycle = _EPOCH + timedelta(milliseconds=ms)
+        year = in_first_cycle.year + 400 * cycles
+        year_text = f"{year:04d}" if 0 <= year <= 9999 else f"{year:+07d}"
+        return f"{year_text}{in_first_cycle.isoformat(timespec='milliseconds')[4:-6]}Z"
     if moment.tzinfo is None:
-        # Takes half the time of `isoformat`; nearly every date of a list is naive.
+        # orjson takes half the time of `isoformat`, and nearly every date of a list is naive.
         text = orjson.dumps(moment)
         has_fraction = text[20:21] == b"."
         return f"{text[1:24].decode()}Z" if has_fraction else f"{text[1:20].decode()}.000Z"
     if moment.tzinfo not in _IN_UTC:
         moment = moment.astimezone(UTC)
-    # Takes half the time of `isoformat`, which also formats the zone.
+    # This format takes half the time of `isoformat`, which also formats the zone.
     return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (  # noqa: UP031
         moment.year,
         moment.month,

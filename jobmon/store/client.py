@@ -23,7 +23,7 @@ from jobmon.store.slow_queries import SlowQueries
 
 log = logging.getLogger(__name__)
 
-# A frozen server neither answers nor closes; its sockets time out soon after maxTimeMS.
+# A frozen server neither answers nor closes its sockets: they time out this long after maxTimeMS.
 _SOCKET_GRACE_MS = 1_000
 # The driver's monitors check each server at this interval. With the default of 10 s, they would
 # notice too late that a server is frozen, or is back.
@@ -32,11 +32,11 @@ _RESOLVE_AGAIN_AFTER_S = 1.0
 
 
 class DatabaseUnreachableError(ServerSelectionTimeoutError):
-    """No server that jobmon can query; the message has the reason."""
+    """jobmon can query no server; the message is the reason."""
 
 
 class UnresolvedHostError(DatabaseUnreachableError):
-    """The DNS does not resolve the host name of a mongodb+srv:// address to servers."""
+    """The DNS has not resolved the host name of a mongodb+srv:// address to servers."""
 
 
 class _OutageDetector:
@@ -49,12 +49,13 @@ class _OutageDetector:
         self._is_logged = False
 
     def check(self, client: MongoClient[Document]) -> None:
-        """Raise DatabaseUnreachableError in an outage; OperationFailure for a refused sign-in.
+        """Raise DatabaseUnreachableError in a long outage, OperationFailure for a refused sign-in.
 
-        The first queries wait for a server, because a new primary is usually elected soon. Later
-        queries fail at once, so that they do not hold threads. This check uses the state that the
-        driver's monitors know; only a direct connection may need a ping. The primary is needed: it
-        has jobmon's own documents, and a secondary does not know at once that a token is revoked.
+        Until the selection timeout, queries wait for a server, because a new primary is usually
+        elected soon. Later queries fail at once, so that they do not hold threads. This check uses
+        the state that the driver's monitors know; only a direct connection may need a ping. An
+        outage ends when the primary is back: jobmon reads its own documents from it, because a
+        secondary does not know at once that a token is revoked.
         """
         now = time.monotonic()
         topology = client.topology_description
@@ -87,7 +88,7 @@ def _has_primary(client: MongoClient[Document]) -> bool:
 
 
 def _raise_refusal(client: MongoClient[Document]) -> None:
-    """Raise OperationFailure if a server refused the sign-in: the driver reports it as unknown."""
+    """Raise OperationFailure if a server refused the sign-in; its type is then `Unknown`."""
     for server in client.topology_description.server_descriptions().values():
         if isinstance(refusal := server.error, OperationFailure):
             raise OperationFailure("the sign-in was refused", refusal.code, refusal.details)
@@ -105,7 +106,10 @@ def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
 
 
 def select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
-    """The same mongos each time, if there is any: each mongos knows only its own cursors."""
+    """The same mongos each time, because each mongos knows only its own cursors.
+
+    Without a mongos, all servers.
+    """
     routers = [server for server in servers if server.server_type_name == "Mongos"]
     return [min(routers, key=lambda server: server.address)] if routers else servers
 
@@ -135,7 +139,7 @@ class _ClientMaker:
             raise DatabaseUnreachableError(f"no client can be created: {error}") from error
 
     def client(self) -> MongoClient[Document]:
-        """The client; raises UnresolvedHostError if its host name is not resolved."""
+        """The client; raises UnresolvedHostError if its host name is not resolved in time."""
         if self._client is None:
             self._done.wait(max(0.0, self._deadline - time.monotonic()))
         if self._client is None:
@@ -154,9 +158,9 @@ class _ClientMaker:
             try:
                 client = self._create()
             except Exception as error:  # noqa: BLE001 - after any failure a later try may succeed
-                # For a malformed address the driver's message may quote a password.
-                may_quote = isinstance(error, InvalidURI) or not isinstance(error, PyMongoError)
-                self._reason = type(error).__name__ if may_quote else str(error)
+                # For a malformed address the driver's message may contain the password.
+                is_secret = isinstance(error, InvalidURI) or not isinstance(error, PyMongoError)
+                self._reason = type(error).__name__ if is_secret else str(error)
                 if not has_failed:
                     log.error(
                         "the database is unreachable: its host name is not resolved: %s",
@@ -178,8 +182,8 @@ class DatabaseClient:
     """The client for the deployment at `settings.mongo_uri`; several queues may share it.
 
     Any document that a server stores can be decoded: see `store.decoding`. With `majority_reads`,
-    only the primary is read, and queries do not see what a failover could roll back. A `client`
-    that is given is used instead of a new one.
+    only the primary is read, and queries do not see what a failover could roll back. With `client`,
+    no other client is created.
     """
 
     def __init__(
@@ -201,7 +205,8 @@ class DatabaseClient:
     def client(self) -> MongoClient[Document]:
         """This process's client; it connects, and connects again, in the background.
 
-        UnresolvedHostError while the host name of a mongodb+srv:// address is not resolved.
+        Raises DatabaseUnreachableError if it cannot be created: UnresolvedHostError while the host
+        name of a mongodb+srv:// address is not resolved.
         """
         if self._external_client is not None:
             return self._external_client
@@ -214,9 +219,10 @@ class DatabaseClient:
 
     @property
     def reachable_client(self) -> MongoClient[Document]:
-        """The client. Raises DatabaseUnreachableError in an outage: see `_OutageDetector.check`.
+        """The client, unless `_OutageDetector.check` raises an error.
 
-        Raises OperationFailure if a server refused the sign-in. An external client is not checked.
+        That is DatabaseUnreachableError in a long outage, or OperationFailure if a server refused
+        the sign-in. A client that the constructor got is not checked.
         """
         client = self.client
         if self._external_client is None:

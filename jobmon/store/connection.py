@@ -23,8 +23,8 @@ DEFAULT_DATABASE = "jobmon"
 class Connection:
     """A connection to the watched database, with the collections of jobs and attempts to read.
 
-    The URI's readPreference decides which member is read: see `_choose_read_preference`. A `client`
-    that is given is used instead of a new one; several queues may share it.
+    The URI's readPreference decides which member is read: see `_choose_read_preference`. With
+    `client`, which several queues may share, no other client is created.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Connection:
         self._queue_key: str | None = None
         self._database: Database[Document] | None = None  # the result of the last `database`
         self.profile = Profile.from_settings(settings)
-        self.jobs = self._read_collection(settings.jobs_collection, self.profile.jobs)
-        # None where attempts are not recorded.
+        self.jobs = self._make_collection(settings.jobs_collection, self.profile.jobs)
+        # None if the profile has no collection of attempts.
         self.attempts = (
-            self._read_collection(settings.attempts_collection, self.profile.attempts)
+            self._make_collection(settings.attempts_collection, self.profile.attempts)
             if self.profile.attempts is not None
             else None
         )
@@ -66,11 +66,11 @@ class Connection:
         Raises PyMongoError, for example DatabaseUnreachableError.
         """
         client = self.reachable_client
-        preference, known = self._choose_read_preference(client), self._database
-        if known is None or known.client is not client or known.read_preference != preference:
-            known = client.get_default_database(DEFAULT_DATABASE, read_preference=preference)
-            self._database = known
-        return known
+        preference, last = self._choose_read_preference(client), self._database
+        if last is None or last.client is not client or last.read_preference != preference:
+            last = client.get_default_database(DEFAULT_DATABASE, read_preference=preference)
+            self._database = last
+        return last
 
     def own_database(self, name: str) -> Database[Document]:
         """A database of jobmon's own in the same deployment, always read from the primary.
@@ -82,10 +82,10 @@ class Connection:
     def data_time(self) -> datetime:
         """The time (UTC) up to which reads of the watched collections have every change.
 
-        For a secondary it is the time of its last write, in whole seconds: up to ten seconds ago
-        where nothing is written. If several secondaries may be read, it is the earliest of their
-        times. The driver may find another server during a read: call this before and after the
-        read, and take the earlier time.
+        For a secondary it is the time of its last write, in whole seconds: without other writes, it
+        is up to ten seconds ago. If several secondaries may be read, it is the earliest of their
+        times. The driver may choose another server during a read: call this before and after the
+        read, and take the earlier time. Raises PyMongoError.
         """
         now, client = datetime.now(UTC), self.reachable_client
         preference = self._choose_read_preference(client)
@@ -97,14 +97,15 @@ class Connection:
             for server in client.topology_description.apply_selector(preference)
             if not server.is_writable and server.last_write_date is not None
         ]
-        # A snapshot has only the writes of which the server knows that a majority has them.
+        # A snapshot has only the writes that, as far as the server knows, a majority has.
         in_majority: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
         return min(now, in_majority, *written_at) if written_at else now
 
     def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
         """The URI's preference; the primary with `majority_reads` or behind a mongos.
 
-        A mongos does not report a lag. The first call may wait for a server. Raises PyMongoError.
+        A mongos does not report how late a secondary is. The first call may wait for a server.
+        Raises PyMongoError.
         """
         preference = client.read_preference
         if self._client.majority_reads or preference == ReadPreference.PRIMARY:
@@ -121,7 +122,7 @@ class Connection:
         return [collection.collection.name for collection in watched if collection is not None]
 
     def has_recorded_attempts(self) -> bool:
-        """Whether any attempt is recorded; if not, only the job itself shows its last attempt."""
+        """Whether any attempt is recorded; if not, only the job itself can show its attempts."""
         if self.attempts is None:
             return False
         index = [("_id", 1)] if self.profile.log is None else EVENT_TIME
@@ -140,28 +141,28 @@ class Connection:
         return self._queue_key
 
     def cluster_time(self) -> Timestamp | None:
-        """The cluster time of the deployment; None without a replica set. Raises PyMongoError."""
+        """The cluster's present logical time; None without a replica set. Raises PyMongoError."""
         answer = self.reachable_client.admin.command("ping")
         time: Timestamp | None = answer.get("operationTime")
         return time
 
     @property
     def max_time_ms(self) -> int:
-        """The server's time limit for one query."""
+        """The time limit of one query, in milliseconds; the server ends the query then."""
         return self.settings.query_timeout_ms
 
     def ping(self) -> None:
-        """Return when the database answers; PyMongoError when it does not."""
+        """Return when the database answers; raises PyMongoError if it does not."""
         self.reachable_client.admin.command("ping")
 
-    def _read_collection(self, name: str, mapping: FieldMapping) -> ReadCollection:
-        known: Collection[Document] | None = None
+    def _make_collection(self, name: str, mapping: FieldMapping) -> ReadCollection:
+        last: Collection[Document] | None = None
 
         def find_collection() -> Collection[Document]:
-            nonlocal known
+            nonlocal last
             database = self.database
-            if known is None or known.database is not database:
-                known = database[name]
-            return known
+            if last is None or last.database is not database:
+                last = database[name]
+            return last
 
         return ReadCollection(find_collection, mapping, self.settings.query_timeout_ms)

@@ -1,4 +1,4 @@
-"""Converts conditions and expressions from the contract's values to those in documents.
+"""Converts conditions and expressions from the contract's values to the values in documents.
 
 This module also reads the values at paths of documents.
 """
@@ -58,24 +58,24 @@ def list_paths(expression: Any) -> Iterator[str]:
 
 
 def subtract_offset(condition: Any, offset: timedelta) -> Any:
-    """The condition on a date, for documents that store the date earlier by `offset`."""
+    """The condition on a date, for documents that store a date earlier by `offset`."""
     if isinstance(condition, dict):
         return {operator: subtract_offset(value, offset) for operator, value in condition.items()}
     return condition - offset if isinstance(condition, datetime) else condition
 
 
-def to_stored(condition: Any, reading: str) -> Any:
-    """The condition on a date, for documents that store dates in the form `reading`."""
-    stored = "string" if reading == "iso" else "number"
+def to_stored(condition: Any, date_form: str) -> Any:
+    """The condition on a date, for documents that store dates in this form, such as `iso`."""
+    stored_type = "string" if date_form == "iso" else "number"
     match condition:
         case dict():
-            return {operator: to_stored(value, reading) for operator, value in condition.items()}
-        case list():  # the types of a $type
-            return ["date" if value == stored else value for value in condition]
+            return {operator: to_stored(value, date_form) for operator, value in condition.items()}
+        case list():  # the types of a `$type` that matches values that are no dates
+            return ["date" if value == stored_type else value for value in condition]
         case datetime():
-            return encode_date(condition, reading)
+            return encode_date(condition, date_form)
         case _:
-            return stored if condition == "date" else condition
+            return stored_type if condition == "date" else condition
 
 
 def creation_time(value: Any) -> datetime | None:
@@ -84,13 +84,13 @@ def creation_time(value: Any) -> datetime | None:
 
 
 def match_creation_time(condition: Any) -> Any:
-    """The condition on a date, for documents whose ObjectId holds that date."""
+    """The condition on createdAt, for documents whose ObjectId holds that date."""
     if isinstance(condition, dict):
         return {operator: match_creation_time(value) for operator, value in condition.items()}
     if condition == "date":  # the type of a $type
         return "objectId"
     if isinstance(condition, datetime):
-        # An id has whole seconds: the first one after 3.5 s has 4 s.
+        # An ObjectId has whole seconds: the first ObjectId after 3.5 s has 4 s.
         seconds = math.ceil(to_utc(condition).timestamp())
         bounded = min(max(seconds, 0), 0xFFFF_FFFF)
         return ObjectId(f"{bounded:08x}" + "0" * 16)
@@ -98,7 +98,7 @@ def match_creation_time(condition: Any) -> Any:
 
 
 def matches_constant(constant: Any, value: Any) -> bool:
-    """Whether a value of a query, or a pattern, matches a constant."""
+    """Whether a value or a pattern in a query matches a constant."""
     if isinstance(value, Regex):
         return isinstance(constant, str) and value.try_compile().match(constant) is not None
     return bool(constant == value)

@@ -4,7 +4,7 @@ A list is in the order of a date (createdAt, nextRunAt, …) and the _id. A curs
 values of a job, so that the next page costs the same at any depth. MongoDB's aggregation compares
 values of all types, in the order in which an index sorts them. Arrays are the exception: an index
 sorts an array by its greatest or its least element, but a comparison uses the whole array. So a
-cursor has only its page number if there are arrays; or if a value is secret, or does not fit.
+cursor has only its page number if there are arrays, or if a value is secret, too long or not exact.
 
 Rules: https://www.mongodb.com/docs/manual/reference/bson-type-comparison-order/
 """
@@ -31,12 +31,12 @@ OLDEST_FIRST: Keys = [("createdAt", 1), ("_id", 1)]
 SOONEST_FIRST: Keys = [("nextRunAt", 1), ("_id", 1)]
 FIRST_FINISHED: Keys = [("finishedAt", 1), ("_id", 1)]
 
-# The key that marks an encoded cursor, by the date that orders its list; createdAt has no mark.
+# By the date that orders a list: the key that an encoded cursor has for it; none for createdAt.
 _MARKS = {"nextRunAt": "n", "finishedAt": "f", "leaseExpiresAt": "l"}
-_LOSSLESS = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
+_EXACT_TYPES = (datetime, DatetimeMS, ObjectId, bool, int, float, type(None))
 # Decoding may change binary values of these subtypes.
-_LOSSY_SUBTYPES = (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
-_MAX_LENGTH = 200
+_INEXACT_SUBTYPES = (OLD_BINARY_SUBTYPE, USER_DEFINED_SUBTYPE)
+_MAX_LENGTH = 200  # of a text in characters, of a binary value in bytes
 
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -45,9 +45,9 @@ _CODEC: CodecOptions[Document] = CodecOptions(
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """A place in a list: after the job (`at`, `id`), which is the last one of page `page`.
+    """A place in a list: after the job with the _id `id`, the last job of page `page`.
 
-    With `backwards`, the place is before this job, which is the first one of the page. `at`: the
+    With `backwards`, the place is before this job, which is the first job of the page. `at`: the
     value of the job's date `order_by`, which orders the list. `neighbor_differs`: the job next to
     it in its page has another date, so one query usually finds the jobs beyond. A cursor `by_page`
     has no values of a job: the jobs beyond are found by skipping pages.
@@ -94,11 +94,11 @@ class Cursor:
             padded = encoded + "=" * (-len(encoded) % 4)
             raw = base64.b64decode(padded, altchars="-_", validate=True)
             cursor = cls._parse(bson.decode(raw, _CODEC))
-            # `encode` returns only one text for each cursor.
-            is_ours = cursor.is_exact and cursor.encode() == encoded
+            # `encode` returns only one text for each cursor: any other text is refused.
+            is_genuine = cursor.is_exact and cursor.encode() == encoded
         except (binascii.Error, BSONError, KeyError, UnicodeError) as error:
             raise ValueError("not a cursor") from error
-        if not is_ours:
+        if not is_genuine:
             raise ValueError("not a cursor")
         return cursor
 
@@ -122,7 +122,10 @@ class Cursor:
         )
 
     def query_from(self) -> Document | None:
-        """The query for jobs from the cursor's date on; None if many jobs may have that date."""
+        """The query for jobs from the cursor's date on, inclusive.
+
+        None if many jobs may have that date, or if the value is no date.
+        """
         if not self.neighbor_differs or not isinstance(self.at, datetime):
             return None
         operator = "$gte" if self.ascending else "$lte"
@@ -131,7 +134,8 @@ class Cursor:
     def select_beyond(self, jobs: list[Document]) -> list[Document] | None:
         """The jobs beyond the cursor; `jobs` are results of `query_from`, in list order.
 
-        None if they are unknown: jobs have the cursor's date, but its own job is not one of them.
+        None if they are unknown: jobs have the cursor's date, but the cursor's job is not among
+        them.
         """
         at, ids = read_date(self.at), []
         for job in jobs:
@@ -145,7 +149,7 @@ class Cursor:
     def queries_beyond(self, *, by_id: bool = False) -> Iterator[tuple[Document, Keys]]:
         """Queries that together match every job beyond the cursor once, each with its sort order.
 
-        They are correct only if no date is an array. `by_id`: the list is in the order of _id.
+        They need dates that are no arrays. `by_id`: the list is in the order of _id.
         """
         field = self.order_by
         operator, direction = ("$gt", 1) if self.ascending else ("$lt", -1)
@@ -157,14 +161,14 @@ class Cursor:
         # For one date, MongoDB uses an index only for an order without the date.
         yield {field: {"$eq": self.at}, **is_id_beyond}, order[1:]
         if self.at is None and not self.ascending:
-            # An index sorts a missing value like null, an expression sorts it before null.
+            # An index sorts a missing value like null, but an expression sorts it before null.
             yield {field: {"$eq": MinKey()}}, order[1:]
         else:
             yield {"$expr": {operator: [f"${field}", {"$literal": self.at}]}}, order
 
 
 def stored_date(job: Document, field: str) -> Any:
-    """The stored value of a date that orders lists."""
+    """The value of a date that orders lists, in the form in which the document stores it."""
     return job.get(STORED_DATES.get(field, field), job.get(field))
 
 
@@ -176,11 +180,11 @@ def list_order(field: str, mapping: FieldMapping) -> Keys:
 
 def _is_exact(value: Any) -> bool:
     match value:
-        case Binary() if value.subtype in _LOSSY_SUBTYPES:
+        case Binary() if value.subtype in _INEXACT_SUBTYPES:
             return False
         case bytes():
             return len(value) <= _MAX_LENGTH
         case str():  # BSON code is decoded as a subclass
             return type(value) is str and len(value) <= _MAX_LENGTH and "\ufffd" not in value
         case _:
-            return isinstance(value, _LOSSLESS)
+            return isinstance(value, _EXACT_TYPES)

@@ -1,7 +1,7 @@
 """Decodes every document that a server stores, even those that the driver refuses.
 
-A binary value of the old subtype 2 contains its length twice. A server also stores one whose two
-lengths differ. The driver then raises an error without the position, and the whole reply is lost.
+A binary value of the old subtype 2 contains its length twice. A server also stores a value whose
+two lengths differ. The driver then raises an error without its position: the whole reply is lost.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ _WITH_NAIVE_DATES = _DECODED.with_options(tz_aware=False)
 
 # Decoded and encoded as an answer, a document may need thirty times its size in memory.
 LARGE_BYTES = 256 * 1_024
-# Called before a larger document is decoded, in the context of the reader.
+# Called in the context of the reader before a larger document or reply is decoded. May raise.
 before_large: ContextVar[Callable[[], None] | None] = ContextVar("before_large", default=None)
 
-# The size of a value in bytes, by its type. A value of any other type but a regex begins with a
-# length, which does not count the `_BEYOND_LENGTH` bytes.
+# The size of a value in bytes, by its type. Values of the types in `_BEYOND_LENGTH` begin with a
+# length that does not count these bytes.
 _SIZES = {
     **dict.fromkeys((0x06, 0x0A, 0x7F, 0xFF), 0),
     0x08: 1,
@@ -62,10 +62,11 @@ WITH_NAIVE_DATES = CodecOptions(cast(type[dict[str, Any]], _DecodedWithNaiveDate
 
 
 def decode(data: bytes, options: CodecOptions[dict[str, Any]] = _DECODED) -> dict[str, Any]:
-    """A document as a dict; never raises for a document that a server stores.
+    """A document as a dict. It decodes every document that a server stores.
 
     Dates are in UTC, by default aware, and `DatetimeMS` beyond the years 1 to 9999. Invalid UTF-8
     has replacement characters. A binary value with two different lengths gets the subtype 128.
+    Only `before_large` raises an error.
     """
     if len(data) > LARGE_BYTES and (check := before_large.get()) is not None:
         check()
@@ -80,7 +81,7 @@ def decode(data: bytes, options: CodecOptions[dict[str, Any]] = _DECODED) -> dic
 def _repair(data: bytearray, start: int = 0) -> int:
     """Give the subtype 128 to each binary value with two different lengths, in place.
 
-    `start` is the index at which the document begins; returns the index after its end.
+    The document begins at index `start`; returns the index after its end.
     """
     end = start + _read_int(data, start)
     index = start + 4

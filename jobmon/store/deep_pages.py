@@ -14,7 +14,7 @@ from jobmon.store.read_collection import ReadCollection
 
 # Skipping this many index keys takes about two milliseconds.
 MAX_CHEAP_SKIP = 5_000
-# Skipping FAR_SKIP keys or more is slow: a process reads at most two such pages at a time.
+# Skipping FAR_SKIP keys or more is slow: a process reads at most MAX_FAR_PAGES at a time.
 FAR_SKIP, MAX_FAR_PAGES = 100_000, 2
 
 _BY_ID: Keys = [("_id", 1)]
@@ -22,10 +22,10 @@ _BY_ID: Keys = [("_id", 1)]
 
 @dataclass(frozen=True, kw_only=True)
 class PageGuide:
-    """What the newest stats have about a list: its `total`, and milestones.
+    """The `total` of a list and its milestones, from the newest stats.
 
-    `changes`: the changes since the milestones; None without milestones. `is_current`: whether a
-    collector counted the total in the last seconds.
+    `changes`: the changes since the milestones; None without milestones. `is_current`: whether the
+    total is from a running collector, so at most seconds old.
     """
 
     total: int
@@ -35,11 +35,11 @@ class PageGuide:
 
 
 class PageStart(NamedTuple):
-    """Where a read starts: `skip` jobs beyond the date `at`, or from the list's end if it is None.
+    """Where a read starts: `skip` jobs beyond the date `at`, or if that is None, the list's end.
 
-    `ascending`: the direction; if it is not the list's, the jobs have to be reversed. `limit`: the
-    number of jobs to read. `max_shift`: by how many places the page may begin too early or too
-    late; None if that is unknown.
+    `ascending`: the direction; if the list has the other direction, the jobs have to be reversed.
+    `limit`: the number of jobs to read. `max_shift`: by how many places the page may begin too
+    early or too late; None if that is unknown.
     """
 
     at: datetime | None
@@ -68,7 +68,7 @@ class BusyPagesError(Exception):
 
 
 class ReadJobs(Protocol):
-    """Reads the first `limit` jobs of a list after `skip` jobs, or those beyond `start`."""
+    """Reads `limit` jobs of a list after `skip` jobs, from the beginning or from `start` on."""
 
     def __call__(
         self,
@@ -141,23 +141,23 @@ class DeepPages:
         self, job_filter: JobFilter, guide: PageGuide, skip: int, limit: int, *, ascending: bool
     ) -> PageStart | None:
         """The start of the read; None if jobs have to be skipped from the beginning of the list."""
-        left = guide.total - skip
-        if skip <= MAX_CHEAP_SKIP or left <= 0:
+        remaining = guide.total - skip
+        if skip <= MAX_CHEAP_SKIP or remaining <= 0:
             return None
-        limit = min(limit, left)
-        if left <= MAX_CHEAP_SKIP:
+        limit = min(limit, remaining)
+        if remaining <= MAX_CHEAP_SKIP:
             shift = 0 if guide.is_current else None
-            return PageStart(None, left - limit, not ascending, limit, shift)
+            return PageStart(None, remaining - limit, not ascending, limit, shift)
         if guide.milestones is None or guide.changes is None:
             return None
-        older = skip if ascending else left
-        found = guide.milestones.find(
+        older = skip if ascending else remaining
+        nearest = guide.milestones.find(
             older, job_filter.statuses, job_filter.types, after=not ascending
         )
-        if found is None:
+        if nearest is None:
             return None
-        milestone, counted = found
-        counted += sum(self._count_older(job_filter, milestone, each) for each in milestone.ranges)
+        milestone, counted = nearest
+        counted += sum(self._count_older(job_filter, milestone, ids) for ids in milestone.ranges)
         distance = older - counted if ascending else counted - older
         if distance < 0:  # jobs have changed since the total was counted
             return None

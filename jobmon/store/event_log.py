@@ -13,17 +13,17 @@ from jobmon.domain import FINAL_ATTEMPT_STATUSES, AttemptStatus, JobStatus
 from jobmon.store.bson_json import to_utc
 from jobmon.store.mapping import Document, FieldMapping, Keys
 
-# Its indexes, with the newest events first.
+# The indexes of a log, with the newest events first.
 EVENT: Keys = [("jobId", 1), ("finishedAt", -1)]
 EVENT_TIME: Keys = [("finishedAt", -1)]
 DURATION = "_duration"
-_LONGEST_SEARCH = timedelta(days=1)  # how long before the end of a run its start is searched
+_SEARCH_BACK = timedelta(days=1)  # runs that ended in a window may have started so long before it
 _LONGEST_MS = 100 * 365 * 86_400_000  # a larger number is not a duration
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventLog:
-    """The rules by which the events of a log are paired to attempts.
+    """The rules by which the events of a log are combined to attempts.
 
     `same`: the paths whose values the events of one run share. The mapping of the log has a run's
     duration as `DURATION`, in units of `duration_unit` milliseconds, and the time of an event as
@@ -60,8 +60,8 @@ class EventLog:
     ) -> list[Document]:
         """Stages, in the documents' names, that add the event that started a run as field `name`.
 
-        For most runs one event is read, by the index (jobId, -finishedAt). For a run without such
-        an event, all events of the job are read from a day before `since` on.
+        For most runs one event is read, by the index (jobId, -finishedAt). For a run whose start
+        has no event, all earlier events of the job are read, back to a day before `since`.
         """
         job, time = mapping.paths["jobId"], mapping.paths["finishedAt"]
         paths = {f"same{number}": path for number, path in enumerate(self.same)}
@@ -72,7 +72,7 @@ class EventLog:
             {"$ne": ["$_id", "$$id"]},
             *({"$eq": [_read_or_null(path), f"$${variable}"]} for variable, path in paths.items()),
         ]
-        recent = mapping.translate_query({"finishedAt": {"$gte": since - _LONGEST_SEARCH}})
+        recent = mapping.translate_query({"finishedAt": {"$gte": since - _SEARCH_BACK}})
         pipeline = [
             {"$match": {"$and": [{"$expr": {"$and": conditions}}, mapping.where, recent]}},
             {"$sort": {time: -1}},
@@ -113,9 +113,9 @@ class EventLog:
                 open_runs[run] = attempt
                 attempts.append(attempt)
             elif event.get("status") in FINAL_ATTEMPT_STATUSES:
-                started = open_runs.pop(run, None)
-                attempt = {} if started is None else started
-                if started is None:
+                open_attempt = open_runs.pop(run, None)
+                attempt = {} if open_attempt is None else open_attempt
+                if open_attempt is None:
                     attempts.append(attempt)
                 attempt |= _keep(event, "attemptNumber", "workerId", "eligibleAt", "error")
                 attempt["finishedAt"] = event.get("finishedAt")
@@ -124,10 +124,10 @@ class EventLog:
         return attempts
 
     def _find_start(self, event: Document) -> Any:
-        """`start_expression` for an event that was read."""
+        """The start of a run from its last event: `start_expression` in Python."""
         time, duration = event.get("finishedAt"), event.get(DURATION)
-        if (started := event.get("startedAt")) is not None:
-            return started
+        if (started_at := event.get("startedAt")) is not None:
+            return started_at
         if isinstance(duration, bool) or not isinstance(duration, int | float):
             return None
         milliseconds = duration * self.duration_unit
@@ -142,19 +142,19 @@ def _keep(event: Document, *names: str) -> Document:
 
 
 def _list_unlogged(job: Document, logged_until: Any) -> list[Document]:
-    """The last attempt that the job itself holds, if it started after every event."""
+    """The last attempt that the job itself holds, if it started after the newest event."""
     last: list[Document] = job.get("attempts") or []
     return [
         attempt
         for attempt in last[-1:]
         if isinstance(logged_until, datetime)
-        and isinstance(started := attempt.get("startedAt"), datetime)
-        and to_utc(started) > to_utc(logged_until)
+        and isinstance(started_at := attempt.get("startedAt"), datetime)
+        and to_utc(started_at) > to_utc(logged_until)
     ]
 
 
 def _sort_key(event: Document) -> tuple[float, str]:
-    """The time, then the _id; MongoDB sorts most other values before dates."""
+    """The time, then the _id. An event without a date is first, as in most of MongoDB's orders."""
     time = event.get("finishedAt")
     return to_utc(time).timestamp() if isinstance(time, datetime) else 0.0, str(event.get("_id"))
 

@@ -1,4 +1,4 @@
-"""Database errors: their kinds, their descriptions in one line, and the codes that jobmon knows."""
+"""Classifies and describes database errors, and names the codes that jobmon handles."""
 
 from enum import Enum
 
@@ -17,7 +17,8 @@ UNAUTHORIZED, AUTHENTICATION_FAILED, ATLAS_ERROR = 13, 18, 8_000
 BAD_VALUE, INDEX_NOT_FOUND = 2, 27
 ALREADY_INITIALIZED, NOT_YET_INITIALIZED, NOT_A_REPLICA_SET = 23, 94, 40_573
 DOCUMENT_TOO_LARGE = (10_334, 17_419, 17_420)  # the last two: for the result of an update
-STREAM_LOST = (286, 280, 260)  # ChangeStreamHistoryLost, -FatalError, InvalidResumeToken
+# ChangeStreamHistoryLost, ChangeStreamFatalError, InvalidResumeToken
+STREAM_LOST = (286, 280, 260)
 
 
 class Failure(Enum):
@@ -26,7 +27,10 @@ class Failure(Enum):
     UNREACHABLE = "unreachable"
     """No server is reachable, or the queried one is stopping or no longer primary."""
     INTERRUPTED = "interrupted"
-    """The server ended the query: killed, its cursor or collection is gone, a lock, no disk."""
+    """The server ended the query: it was killed, its cursor or index is gone, or the disk is full.
+
+    Locks and conflicts are of this kind, too.
+    """
     TOO_SLOW = "too slow"
     """The query reached its time limit."""
     TOO_LARGE = "too large"
@@ -35,7 +39,7 @@ class Failure(Enum):
     """The server knows no such user or password, or the user lacks a right."""
 
 
-# By the categories of MongoDB's src/mongo/base/error_codes.yml, with codes of the same effect.
+# The categories of MongoDB's src/mongo/base/error_codes.yml, and other codes with the same effect.
 _CODES: dict[Failure, tuple[int, ...]] = {
     Failure.UNREACHABLE: (
         *(6, 7, 89, 141, 202, 230, 231, 317, 384, 407, 9001, 56846),  # network between servers
@@ -74,7 +78,7 @@ _TEMPORARY_LABELS = (
 
 
 def classify_failure(error: BaseException) -> Failure | None:
-    """The kind of failure; None where jobmon's own query or code is at fault."""
+    """The kind of failure; None if jobmon's own query or code is at fault."""
     match error:
         case ExecutionTimeout():
             return Failure.TOO_SLOW

@@ -21,7 +21,7 @@ STATUSES_BY_DATE: dict[str, tuple[str, ...]] = {
 
 
 class RefusedFilterError(ValueError):
-    """The filter `parameter` cannot be served; the message has the reason."""
+    """The filter `parameter` cannot be served; the message is the reason."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
@@ -36,9 +36,10 @@ class UnknownFieldError(RefusedFilterError):
 
 
 class WorkerJobs(NamedTuple):
-    """The ids of the jobs that a worker runs or ran; None if only jobs that name it can be found.
+    """The ids of the jobs that a worker runs or ran.
 
-    `reason`: why jobs may be missing; empty if these are all.
+    `ids` is None if only the jobs that name the worker now can be found. `reason`: why jobs may be
+    missing; empty if the ids are complete.
     """
 
     ids: tuple[Any, ...] | None
@@ -60,7 +61,7 @@ class GroupJobs(NamedTuple):
 class ListPlan:
     """How a list is read: by an index that has the jobs in list order.
 
-    If `is_sorted`, the index finds at most 1,000 jobs in another order; they are sorted in memory.
+    With `is_sorted`, the index has at most 1,000 jobs, in another order: they are sorted in memory.
     """
 
     index: Keys
@@ -70,9 +71,9 @@ class ListPlan:
 class FilterPart(NamedTuple):
     """A condition of a filter on one field.
 
-    `parameter`: the parameter that sets it. `is_point`: the field has one of a few values, so that
-    the keys of an index after this field keep their order. `is_small`: it matches at most 1,000
-    jobs.
+    `parameter`: the parameter that sets it. `is_point`: the condition lists single values, so that
+    for each value an index has the jobs in the order of its next keys. `is_small`: the condition
+    matches at most 1,000 jobs.
     """
 
     parameter: str
@@ -90,17 +91,18 @@ class JobFilter:
     ends in `*` means all texts with this beginning.
     `owner`: the printed createdBy. A createdBy that is an array belongs to nobody, but MongoDB
     finds it by each element; `may_have_arrays` excludes such jobs, at the cost of reading each job.
-    `is_own`: the caller is the owner; then a refusal must not depend on jobs of others.
+    `is_own`: the caller is the owner; then a refusal must not depend on jobs of other owners.
     `created_from`, `finished_from`, `due_from` (inclusive) and `…_to` (exclusive): aware dates. A
-    value that is no date is in no range. `due_…` is the nextRunAt of waiting jobs.
+    value that is no date is in no range. `due_…` limits the nextRunAt of waiting jobs.
     `error_code`: the code of the newest error. `error_group`: the id of its group, whose jobs are
     in `group_jobs`. `worker`: the text in leasedBy; with `worker_jobs`, these jobs instead.
-    `job_id`: a prefix of the printed id. `condition`: at the time of the query.
+    `job_id`: a prefix of the printed id. `condition`: the condition at the time of the query.
     `min_attempts`: the least attemptCount. `priority`: exactly this priority.
-    `order_by`: the date that orders the list, `createdAt` or one of `STATUSES_BY_DATE`. If None, it
-    is the date that is filtered by, or else createdAt.
-    `repeats_by`: recurring jobs whose schedule is at the path of this name, by nextRunAt.
-    `search`: values of different fields of the payload; a job has to match each.
+    `order_by`: the date that orders the list, `createdAt` or one of `STATUSES_BY_DATE`. None means
+    `date_field`, or else createdAt.
+    `repeats_by`: only the recurring jobs whose schedule is at the path with this name; the list is
+    in the order of nextRunAt.
+    `search`: values of different fields of the payload; a job has to match each term.
     """
 
     statuses: tuple[str, ...] = ()
@@ -161,13 +163,13 @@ class JobFilter:
     @property
     def reason(self) -> str:
         """The reason why the list of a prepared filter may lack jobs; empty if it is complete."""
-        found = (self.worker_jobs, self.group_jobs)
-        return "; ".join(each.reason for each in found if each is not None and each.reason)
+        limited = (self.worker_jobs, self.group_jobs)
+        return "; ".join(jobs.reason for jobs in limited if jobs is not None and jobs.reason)
 
     def select_latest(self, count: int) -> Self | None:
-        """The same filter with the latest `count` jobs of its group.
+        """The same filter with only the latest `count` jobs of its group.
 
-        None without a group with more jobs, or if the group's order is not the list's.
+        None if it has no group, or a group without more jobs or with another order than the list.
         """
         group = self.group_jobs
         if group is None or len(group.ids) <= count or group.order_field != self.order_field:
@@ -177,8 +179,8 @@ class JobFilter:
     @cached_property
     def is_by_status_and_type(self) -> bool:
         """Whether it filters only by status and whole type: the stats may have its count then."""
-        shown = JobFilter(statuses=self.statuses, types=self.types, order_by=self.order_by)
-        return self == shown and not any(map(is_prefix, self.types))
+        reduced = JobFilter(statuses=self.statuses, types=self.types, order_by=self.order_by)
+        return self == reduced and not any(map(is_prefix, self.types))
 
     def match(self) -> Document:
         """The filter as a query, with BSON values for its texts."""
@@ -210,13 +212,13 @@ class JobFilter:
             query = {term.field: term.condition()}
             yield FilterPart(term.field, term.field, query, is_point=not term.has_prefix)
         if self.repeats_by is not None:
-            found: Document = {self.repeats_by: IS_SCHEDULE}
+            has_schedule: Document = {self.repeats_by: IS_SCHEDULE}
             if self.repeats_by == TIME_OF_DAY:  # it has an effect only without an interval
-                found[INTERVAL] = {"$not": IS_SCHEDULE}
-            yield FilterPart("sort", self.repeats_by, found)
+                has_schedule[INTERVAL] = {"$not": IS_SCHEDULE}
+            yield FilterPart("sort", self.repeats_by, has_schedule)
 
     def _list_ids(self) -> Iterator[FilterPart]:
-        """The conditions on the owner, on the worker, and on ids of jobs."""
+        """The conditions on the owner, the worker, the error group and the job id."""
         if self.owner is not None:
             is_owner = {"createdBy": {"$in": identity_values(self.owner)}}
             yield FilterPart("owner", "createdBy", is_owner, is_point=True)
@@ -229,7 +231,7 @@ class JobFilter:
             yield FilterPart("job_id", "jobId", match_prefix("jobId", self.job_id))
 
     def _select_statuses(self) -> tuple[str, ...] | None:
-        """The statuses of the jobs that match; None for all. A date or a worker may limit them."""
+        """The statuses that a job may have; None for all. A date or a worker may limit them."""
         limits = [self.statuses] if self.statuses else []
         if self.repeats_by is None:
             dates = {self.date_field, self.order_by}
@@ -241,7 +243,7 @@ class JobFilter:
         if not limits:
             return None
         first, *others = limits
-        return tuple(status for status in first if all(status in other for other in others))
+        return tuple(status for status in first if all(status in limit for limit in others))
 
     def _make_type_part(self) -> FilterPart:
         exact = [label for label in self.types if not is_prefix(label)]
@@ -285,22 +287,22 @@ class JobFilter:
     def _list_dates(self) -> Iterator[FilterPart]:
         if self.condition is not None:
             yield self._make_condition_part(self.condition)
-        for name, prefix, start, end in (
+        for field_name, prefix, start, end in (
             ("createdAt", "created", self.created_from, self.created_to),
             ("nextRunAt", "due", self.due_from, self.due_to),
             ("finishedAt", "finished", self.finished_from, self.finished_to),
         ):
             bounds = {"$gte": start, "$lt": end}
-            limits: Document = {operator: at for operator, at in bounds.items() if at is not None}
-            if limits and name == "finishedAt":  # as in the partial index
+            limits: Document = {name: date for name, date in bounds.items() if date is not None}
+            if limits and field_name == "finishedAt":  # as in the partial index
                 limits["$type"] = "date"
             if limits:
                 parameter = f"{prefix}_{'to' if start is None else 'from'}"
-                yield FilterPart(parameter, name, {name: limits})
+                yield FilterPart(parameter, field_name, {field_name: limits})
 
 
 def list_code_values(code: str) -> list[Any]:
-    """The values that a printed code means: the text, or the whole number, 11000 for example."""
+    """The values that a printed code means: the text, and for `11000` also the whole number."""
     digits = code.removeprefix("-")
     if digits.isascii() and digits.isdecimal() and len(digits) <= 18 and str(int(code)) == code:
         return [code, int(code)]

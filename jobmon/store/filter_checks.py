@@ -9,9 +9,9 @@ from jobmon.store.filter import (
 from jobmon.store.mapping import FieldMapping
 from jobmon.store.search import is_prefix
 
-# A filter by one of these fields is refused if the documents lack the field. By another missing
-# field, it matches no job, or all jobs if it matches a missing value.
-_OPTIONAL = (
+# A filter by one of these fields is refused if the documents lack the field. A filter by another
+# missing field matches no job, or all jobs if it matches a missing value.
+_REFUSED_IF_MISSING = (
     "nextRunAt",
     "leaseExpiresAt",
     "finishedAt",
@@ -32,9 +32,12 @@ _REMEDIES = {
 
 
 def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
-    """Raise RefusedFilterError if the documents lack what a filter needs."""
+    """Raise RefusedFilterError if the documents lack a field that the filter or its order needs.
+
+    Also if the filter does not exclude the jobs without the date that orders the list.
+    """
     for part in job_filter.parts():
-        if part.field in _OPTIONAL and not mapping.can_query(part.field):
+        if part.field in _REFUSED_IF_MISSING and not mapping.can_query(part.field):
             raise UnknownFieldError(part.parameter)
     is_computed = "type" in mapping.expressions and not mapping.can_query("type")
     if is_computed and any(map(is_prefix, job_filter.types)):
@@ -56,7 +59,7 @@ def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
 
 
 def select_dated_statuses(job_filter: JobFilter, mapping: FieldMapping) -> tuple[str, ...] | None:
-    """The statuses of the jobs that have the filter's date; None if no status is excluded."""
+    """The statuses with which jobs have the filter's date; None if it excludes no status."""
     date = job_filter.date_field
     if date is None:
         return None

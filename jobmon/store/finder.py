@@ -27,18 +27,18 @@ class JobFinder:
 
     def find(self, job_id: str) -> Document | None:
         """The id, type and status of the job with this id; None if it is not found."""
-        found = self._read({"jobId": {"$in": identity_values(job_id)}}, 2)
-        return next((job for job in found if is_identity(job.get("jobId"), job_id)), None)
+        jobs = self._read({"jobId": {"$in": identity_values(job_id)}}, 2)
+        return next((job for job in jobs if is_identity(job.get("jobId"), job_id)), None)
 
     def find_by_prefix(self, prefix: str, limit: int) -> list[Document]:
-        """The first jobs, in the order of the index, whose id begins with this text."""
-        found = self._read(match_prefix("jobId", prefix), limit)
-        return [job for job in found if (to_text(job.get("jobId")) or "").startswith(prefix)]
+        """At most `limit` jobs, in the order of the index, whose id begins with this text."""
+        jobs = self._read(match_prefix("jobId", prefix), limit)
+        return [job for job in jobs if (to_text(job.get("jobId")) or "").startswith(prefix)]
 
     def count(self, prepared: JobFilter) -> CappedCount | None:
-        """The number of jobs that match, up to 100; None without the index.
+        """The number of jobs that match, counted up to 100; None without the index.
 
-        `prepared` is a prepared filter whose index has exactly the jobs that match.
+        `prepared` is a filter with a plan, whose index shows which jobs match.
         """
         index = get_plan(prepared).index
         try:

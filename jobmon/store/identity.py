@@ -34,7 +34,7 @@ def identity_values(printed: str) -> list[Any]:
 
 @lru_cache(maxsize=1_000)
 def _parse_identity(printed: str) -> tuple[Any, ...]:
-    # A request needs the values of an id for the job and for its attempts.
+    # Cached, because a request needs the values of an id for the job and for its attempts.
     return (printed, *_parse_object_ids(printed), *_parse_numbers(printed), *_parse_uuids(printed))
 
 
@@ -70,7 +70,7 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1_000)
 def label_values(printed: str) -> tuple[Any, ...]:
-    """The values of a status or a type whose `label` is this text; None also means missing.
+    """The values of a status or a type whose `label` is this text; None stands for a missing one.
 
     For `{…}`, the label that all documents share, only the string `{…}` is such a value.
     """
@@ -122,26 +122,26 @@ def _parse_numbers(printed: str) -> list[Any]:
 
 
 def _number_ranges(prefix: str) -> list[dict[str, Any]]:
-    """Ranges of whole numbers by their first digits: 12, 120 to 129, 1200 to 1299 and so on."""
+    """Ranges of the whole numbers with these first digits: 12, 120 to 129, 1200 to 1299, …"""
     if not re.fullmatch("-?[1-9][0-9]{0,18}", prefix):
         return []
     sign, digits = (-1 if prefix[0] == "-" else 1), abs(int(prefix))
     ranges = []
     while digits <= _GREATEST_INT64:
-        length = 10 ** (len(str(digits)) - len(prefix.lstrip("-")))
-        if digits + length > _GREATEST_INT64:  # BSON has no whole number for the end of the range
+        size = 10 ** (len(str(digits)) - len(prefix.lstrip("-")))
+        if digits + size > _GREATEST_INT64:  # BSON has no whole number for the end of the range
             first, last = sorted((sign * digits, sign * _GREATEST_INT64))
             ranges.append({"$gte": first, "$lte": last})
         elif sign > 0:
-            ranges.append({"$gte": digits, "$lt": digits + length})
+            ranges.append({"$gte": digits, "$lt": digits + size})
         else:
-            ranges.append({"$gt": -digits - length, "$lte": -digits})
+            ranges.append({"$gt": -digits - size, "$lte": -digits})
         digits *= 10
     return ranges
 
 
 def _parse_json(printed: str) -> list[Any]:
-    """A null, a boolean or an array."""
+    """The null, boolean or array that a text is in JSON; empty for any other text."""
     with suppress(ValueError):
         value = json.loads(printed)
         if value is None or isinstance(value, bool | list):

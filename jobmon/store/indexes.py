@@ -25,13 +25,13 @@ JOB_ID: Keys = [("jobId", ASCENDING)]
 BY_STATUS: Keys = [_STATUS, *NEWEST_FIRST]
 BY_TYPE: Keys = [_TYPE, *NEWEST_FIRST]
 BY_STATUS_AND_TYPE: Keys = [_STATUS, _TYPE, *NEWEST_FIRST]  # also covers the stats pipeline
-# The last fields are for additional filters, which are checked in the index.
+# The last keys are for other filters of such a list: they are checked without reading the jobs.
 BY_OWNER: Keys = [_OWNER, *NEWEST_FIRST, _TYPE]
 BY_OWNER_AND_STATUS: Keys = [_OWNER, _STATUS, *NEWEST_FIRST, _TYPE]
 BY_ERROR_CODE: Keys = [("lastError.code", ASCENDING), *NEWEST_FIRST, _STATUS, _TYPE]
 BY_LEASE: Keys = [_STATUS, ("leaseExpiresAt", ASCENDING)]
 BY_NEXT_RUN: Keys = [_STATUS, *SOONEST_FIRST, _TYPE]  # has the type, so that no job is read
-# If no field holds the status: BY_WAITING if nextRunAt decides whether a job waits, or BY_DUE_TIME.
+# Without a status field: BY_WAITING if nextRunAt decides whether a job waits, else BY_DUE_TIME.
 BY_WAITING: Keys = [*SOONEST_FIRST, ("finishedAt", ASCENDING)]
 BY_DUE_TIME: Keys = SOONEST_FIRST
 BY_FINISH: Keys = [_STATUS, *FIRST_FINISHED]
@@ -56,7 +56,7 @@ UNIQUE = (JOB_ID, ATTEMPT)
 
 
 def schedule_index(mapping: FieldMapping) -> Keys:
-    """The index that has scheduled jobs in the order of their nextRunAt."""
+    """The index that has the scheduled jobs in the order of nextRunAt."""
     if mapping.has_status:
         return BY_NEXT_RUN
     return BY_WAITING if mapping.waits_by_date else BY_DUE_TIME
@@ -65,7 +65,7 @@ def schedule_index(mapping: FieldMapping) -> Keys:
 def recurring_indexes(mapping: FieldMapping) -> dict[str, Keys]:
     """The partial indexes of recurring jobs in the order of nextRunAt, by the name of a path.
 
-    The value at this path is the schedule of these jobs. Empty without such a path or nextRunAt.
+    The path holds the schedule of these jobs. Empty if there is no such path, or no nextRunAt.
     """
     if not mapping.can_query("nextRunAt"):
         return {}
@@ -87,8 +87,9 @@ def search_index(field: str) -> Keys:
 class ListIndex(NamedTuple):
     """An index for lists, with the contract's names.
 
-    `setting`: its name in JOBMON_FILTERS, if only filters need it. `partial`: the filter of a
-    partial index. `needs`: the fields of the filters that the index serves.
+    `setting`: its name in JOBMON_FILTERS, if only filters need it. `is_chosen`: whether that
+    setting has this name. `partial`: the filter of a partial index; if empty, the index has the
+    jobs that match a filter by its first key. `needs`: the fields of the filters that it serves.
     """
 
     keys: Keys
@@ -125,17 +126,20 @@ _FILTER_INDEXES: dict[str, tuple[ListIndex, ...]] = {
 
 def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]:
     """The indexes that only filters need; `chosen` is JOBMON_FILTERS."""
-    found = []
+    result = []
     for name, entries in _FILTER_INDEXES.items():
         for index in entries:
             # A status that is computed is in no index.
             keys = [key for key in index.keys if key != _STATUS or mapping.has_status]
-            found.append(index._replace(keys=keys, setting=name, is_chosen=name in chosen))
-    return found
+            result.append(index._replace(keys=keys, setting=name, is_chosen=name in chosen))
+    return result
 
 
 def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
-    """Every index that may serve a list, except of recurring jobs; `chosen` is JOBMON_FILTERS."""
+    """Every index that may serve a list that is not of recurring jobs.
+
+    `chosen` is JOBMON_FILTERS.
+    """
     mapping = profile.jobs
     always = [
         [("_id", ASCENDING)],
@@ -222,7 +226,10 @@ def attempt_end_index(profile: Profile) -> Keys:
 
 
 def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
-    """The indexes that are not partial, with the contract's names and the field of each."""
+    """The collection, the served field and the keys of each index that is not partial.
+
+    The field and the keys have the contract's names.
+    """
     job_indexes = [
         ("jobId", JOB_ID),
         ("createdAt", NEWEST_FIRST),
@@ -259,8 +266,8 @@ class Index(NamedTuple):
     """An index with the documents' names; its text is `collection(field, -field, …)`.
 
     `field`: the contract's field that it serves, at `path` in the documents. Both are None for an
-    index of a profile, a searched field or recurring jobs. `may_be_unique`: keys should be unique.
-    `partial`: the filter of a partial index; None if the index has all documents.
+    index of a profile, a searched field or recurring jobs. `may_be_unique`: the contract requires
+    unique values. `partial`: the filter of a partial index; None if the index has all documents.
     `setting`: its name in JOBMON_FILTERS, if only filters of lists need it.
     """
 
@@ -278,8 +285,8 @@ class Index(NamedTuple):
 
 
 def required_indexes(connection: Connection) -> list[Index]:
-    """Every index whose fields the documents have, with the documents' names."""
-    found: dict[tuple[str, tuple[tuple[str, int], ...]], Index] = {}
+    """Every index that jobmon needs and whose fields have a path, with the documents' names."""
+    required: dict[tuple[str, tuple[tuple[str, int], ...]], Index] = {}
     for collection, field, keys in _list_indexes(connection):
         translated = collection.mapping.translate_keys(keys)
         if translated is None or translated == [("_id", ASCENDING)]:
@@ -287,27 +294,27 @@ def required_indexes(connection: Connection) -> list[Index]:
         order = collection.mapping.translate_order([(field, ASCENDING)])
         path = order[0][0] if order else None
         index = Index(collection.collection, translated, keys in UNIQUE, field, path)
-        found.setdefault((collection.collection.name, tuple(translated)), index)
+        required.setdefault((collection.collection.name, tuple(translated)), index)
     jobs = connection.jobs.collection
     for keys in connection.profile.indexes:
-        found.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
+        required.setdefault((jobs.name, tuple(keys)), Index(jobs, list(keys)))
     if (by_worker := worker_index(connection.jobs.mapping)) is not None:
         keys = connection.jobs.mapping.translate_keys(by_worker) or []
         partial = connection.jobs.mapping.translate_query({"leasedBy": NAMED})
         path = keys[0][0]
-        found[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
+        required[jobs.name, tuple(keys)] = Index(jobs, keys, False, "leasedBy", path, partial)
     for listed in filter_indexes(connection.jobs.mapping, connection.settings.filters):
         if listed.is_chosen and (filtered := _make_filter_index(connection.jobs, listed)):
-            found.setdefault((jobs.name, tuple(filtered.keys)), filtered)
+            required.setdefault((jobs.name, tuple(filtered.keys)), filtered)
     for name, path in connection.jobs.mapping.search_paths.items():
         keys = connection.jobs.mapping.translate_keys(search_index(name)) or []
-        # Created whether or not a sample has the field: it was requested by a setting.
-        found[jobs.name, tuple(keys)] = Index(jobs, keys, partial={path: {"$exists": True}})
+        # Not with `field` and `path`: it is created even if no sampled job has the field.
+        required[jobs.name, tuple(keys)] = Index(jobs, keys, partial={path: {"$exists": True}})
     for name, recurring in recurring_indexes(connection.jobs.mapping).items():
         keys = connection.jobs.mapping.translate_keys(recurring) or []
         partial = connection.jobs.mapping.translate_query({name: IS_SCHEDULE})
-        found[jobs.name, tuple(keys)] = Index(jobs, keys, partial=partial)
-    return list(found.values())
+        required[jobs.name, tuple(keys)] = Index(jobs, keys, partial=partial)
+    return list(required.values())
 
 
 def _make_filter_index(jobs: ReadCollection, index: ListIndex) -> Index | None:

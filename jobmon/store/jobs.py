@@ -42,10 +42,10 @@ class JobStore:
         `reasons` explains missing `attempts`. `isRecurring`: whether the job is run again after a
         success; None if that is unknown.
 
-        `job_id` is the id as lists print it, `owner` the `sub` of a token: with it, the answer is
-        None for another owner's job, too. At most the newest 1,000 attempts are returned. The
-        texts of recorded ones are kept up to 10 million characters in total, the newest attempt
-        first; after that, 2,000 characters of each field. Index: (jobId).
+        `job_id` is the id as lists print it. With `owner`, the `sub` of a token, the result is None
+        for another owner's job, too. At most the newest 1,000 attempts are returned. The texts of
+        recorded attempts are kept up to 10 million characters in total, the newest attempt first;
+        after that, 2,000 characters of each field. Index: (jobId).
         """
         query = _match_id(job_id)
         if owner is not None:
@@ -55,10 +55,10 @@ class JobStore:
             owns = owner is None or is_identity(job.get("createdBy"), owner)
             return owns and is_identity(job.get("jobId"), job_id)
 
-        found = self._read_job(job_id, query, is_requested)
-        if found is None:
+        job_and_attempts = self._read_job(job_id, query, is_requested)
+        if job_and_attempts is None:
             return None
-        job, recorded = found
+        job, recorded = job_and_attempts
         log = self._profile.log
         attempts = self._list_attempts(recorded, job)
         count = attempt_count(job, default=len(attempts))
@@ -79,7 +79,7 @@ class JobStore:
     def _read_job(
         self, job_id: str, query: Document, accept: Callable[[Document], bool]
     ) -> tuple[Document, list[Document]] | None:
-        """A job that matches, with its newest attempts or events in their order."""
+        """A job that matches, with its newest attempts or events, the oldest first."""
         if self._attempts is not None:
             joined = self._jobs.find_joined(
                 query,
@@ -89,14 +89,14 @@ class JobStore:
                 order=self._newest_first,
             )
             if joined is not None:
-                accepted = ((job, found) for job, found in joined if accept(job))
-                job, found = next(accepted, (None, []))
-                return None if job is None else (job, _keep_recorded(found, job_id))
+                accepted = ((job, attempts) for job, attempts in joined if accept(job))
+                job, newest_first = next(accepted, (None, []))
+                return None if job is None else (job, _keep_recorded(newest_first, job_id))
         jobs = self._jobs.find(query, accept, limit=1)
         return (jobs[0], self._read_recorded(job_id, self._max_read)) if jobs else None
 
     def list_runs(self, job: Document, limit: int) -> list[Document]:
-        """The newest recorded attempts of a job that a list has read, in their order.
+        """The newest `limit` recorded attempts of a job of a list, the oldest of them first.
 
         Index: (jobId).
         """
@@ -106,7 +106,7 @@ class JobStore:
         return self._list_attempts(recorded, job)[-limit:] if recorded else []
 
     def _list_attempts(self, recorded: list[Document], job: Document) -> list[Document]:
-        """The recorded attempts, or else those in the job, or else its last one."""
+        """The recorded attempts, or else the attempts in the job, or else its last attempt."""
         log = self._profile.log
         if not recorded:
             embedded = self._list_embedded_attempts(job)
@@ -118,7 +118,7 @@ class JobStore:
         return attempts
 
     def _read_recorded(self, job_id: str, limit: int) -> list[Document]:
-        """The newest attempts of a job, or events of them, in their order."""
+        """The newest `limit` attempts of a job, or their events, the oldest first."""
         if self._attempts is None:
             return []
         return self._attempts.find(
@@ -130,7 +130,7 @@ class JobStore:
         )[::-1]
 
     def _list_embedded_attempts(self, job: Document) -> list[Document]:
-        """Attempts that another program stores in the job itself, each with a number."""
+        """The newest 1,000 attempts in the job itself, each with its number."""
         embedded = job.get("attempts")
         if not isinstance(embedded, list):
             return []
@@ -162,7 +162,7 @@ class _Truncation:
 
 
 def _keep_recorded(newest_first: list[Document], job_id: str) -> list[Document]:
-    """The attempts with exactly this id, truncated, in their order."""
+    """The attempts with exactly this job id, truncated, the oldest first."""
     truncate = _Truncation()
-    own = [attempt for attempt in newest_first if is_identity(attempt.get("jobId"), job_id)]
-    return list(map(truncate, own))[::-1]
+    exact = [attempt for attempt in newest_first if is_identity(attempt.get("jobId"), job_id)]
+    return list(map(truncate, exact))[::-1]

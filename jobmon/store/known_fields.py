@@ -13,11 +13,11 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 CACHE_TTL_MS = 10_000
 _BY_ID: Keys = [("_id", 1)]
-_SAMPLE_SIZE = 200  # documents, both of the newest and of the oldest
+_SAMPLE_SIZE = 200  # the newest documents, and as many of the oldest
 
 
 class KnownFields:
-    """The fields of a job that a queue's documents hold, by its profile; raises PyMongoError.
+    """Which fields of a job a queue's documents hold, by its profile. Raises PyMongoError.
 
     `counts_changes` returns whether a collector counts attempts from changes of the jobs.
     """
@@ -59,7 +59,7 @@ class KnownFields:
         """Whether attempts can be counted by the time when they ended.
 
         True if attempts are recorded, computed or counted from changes, or if each group of jobs
-        below is empty or has a finishedAt. With a log, true only if it has events: it is in use.
+        below is empty or has a job with finishedAt. With a log, true only if the log has events.
         """
         if self._connection.profile.log is not None:
             return self._connection.has_recorded_attempts()
@@ -97,9 +97,9 @@ class KnownFields:
 def has_finished(collection: ReadCollection) -> bool:
     """Whether one of the 200 newest or the 200 oldest documents has a finishedAt."""
     for direction in (-1, 1):
-        found = collection.find(
+        sample = collection.find(
             {}, ("finishedAt",), index=_BY_ID, order=[("_id", direction)], limit=_SAMPLE_SIZE
         )
-        if any(document.get("finishedAt") is not None for document in found):
+        if any(document.get("finishedAt") is not None for document in sample):
             return True
     return False

@@ -17,20 +17,20 @@ _QUOTED = ("null", "")
 
 
 def label(value: Any) -> str:
-    """The label of a status or a type: its text, at most 200 characters and a `…`.
+    """The label of a status or a type: its text; after 200 characters, `…` replaces the rest.
 
     Documents share the label `{…}`, so that no value in them is shown. The text `(other)` becomes
     `(other)…`, because `(other)` means the values that are not counted by name. The text `null`,
-    the empty text and texts that end in `*` are in quotes: without quotes, a filter by them means a
-    missing value, no filter, or a beginning.
+    the empty text and a text of at most 198 characters that ends in `*` are in quotes: without
+    quotes, a filter by this text means a missing value, no filter, or a beginning.
     """
-    shown = to_text(_drop_secrets(value))
-    if shown == OTHER:
+    text = to_text(_drop_secrets(value))
+    if text == OTHER:
         return OTHER + CUT
-    is_prefix = shown.endswith("*") and len(shown) + 2 <= MAX_LABEL_LENGTH
-    if value is not None and (shown in _QUOTED or is_prefix):
-        return f'"{shown}"'
-    return shown if len(shown) <= MAX_LABEL_LENGTH else f"{shown[:MAX_LABEL_LENGTH]}{CUT}"
+    is_prefix = text.endswith("*") and len(text) + 2 <= MAX_LABEL_LENGTH
+    if value is not None and (text in _QUOTED or is_prefix):
+        return f'"{text}"'
+    return text if len(text) <= MAX_LABEL_LENGTH else f"{text[:MAX_LABEL_LENGTH]}{CUT}"
 
 
 def worker_label(value: Any) -> str | None:
@@ -41,15 +41,16 @@ def worker_label(value: Any) -> str | None:
 def is_filter(value_label: str) -> bool:
     """Whether a filter by this label finds exactly the jobs that are counted under it."""
     is_whole = len(value_label) <= MAX_LABEL_LENGTH
-    is_one = value_label not in (OTHER, OTHER + CUT, _DOCUMENT) and not value_label.endswith("*")
-    return is_whole and is_one
+    is_shared = value_label in (OTHER, OTHER + CUT, _DOCUMENT) or value_label.endswith("*")
+    return is_whole and not is_shared
 
 
 class LabelBudget:
-    """Gives the first `limit` values labels of their own, and counts the others as `(other)`.
+    """Gives a label to each of the first values, `limit` at most, and `(other)` to all others.
 
-    A writer that gives each job a type of its own must not make the stats grow with the jobs. While
-    `(other)` is in use, no new value gets a label: its jobs may be counted as `(other)` already.
+    The labels in `always` are given from the start. If each job has another type, the stats must
+    not grow with the jobs. While `(other)` is in use, no new value gets a label, because its jobs
+    may be counted as `(other)` already.
     """
 
     def __init__(self, limit: int, always: Iterable[str] = ()) -> None:
@@ -62,15 +63,15 @@ class LabelBudget:
         self._labels.update(labels)
 
     def forget(self, *, all_but: Iterable[str]) -> None:
-        """Free all labels except these; nothing is freed while `(other)` is in use."""
+        """Free all labels except these, once the limit is reached and `(other)` is not in use."""
         if len(self._labels) < self._limit:
             return
-        used = set(all_but)
-        if OTHER not in used:
-            self._labels = used | self._always
+        in_use = set(all_but)
+        if OTHER not in in_use:
+            self._labels = in_use | self._always
 
     def label(self, value: Any) -> str:
-        """The label to count `value` under."""
+        """The label under which `value` is counted."""
         value_label = label(value)
         if value_label not in self._labels:
             if OTHER in self._labels or len(self._labels) >= self._limit:
