@@ -24,8 +24,8 @@ from jobmon.store.read_collection import is_bad_hint
 MAX_AHEAD = 10_000
 # The most documents that are read instead if no field holds the status.
 MAX_READ = 1_000
-# If more jobs than SHARE_FROM are ahead, callers share the due jobs that were read, and the counts
-# for one job.
+# If more jobs than SHARE_FROM are ahead, callers share the counts for a place for SHARE_S seconds,
+# and the due jobs that were read for SHARE_DUE_S seconds.
 SHARE_FROM, SHARE_S, SHARE_DUE_S = 200, 1, 5
 MAX_CACHED_PLACES = 1_000
 MAX_CACHED_DUE = 20  # `_DueJobs` of a queue in each process; each takes up to 2 MB
@@ -33,7 +33,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class UnknownPlaceError(Exception):
-    """It is unknown how many jobs are ahead; the message has the reason."""
+    """It is unknown how many jobs are ahead; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class Place:
     """The place of a job among the due jobs, in the order in which workers take them.
 
     `ahead`: the jobs before it. `tied`: the other jobs with the same place. `same_type`: the jobs
-    of its type among both, a lower bound unless `ahead` is exact. `outranking`: the jobs of its
-    type that are ahead by their priority. `each_type`: only jobs of its type are counted, since
-    workers take the jobs of each type separately.
+    of its type in these two numbers, a lower bound unless `ahead` is exact. `outranking`: the jobs
+    of its type that are ahead by their priority. `each_type`: only jobs of its type are counted,
+    because workers take the jobs of each type separately.
     """
 
     ahead: CappedCount
@@ -71,10 +71,11 @@ class _OrderKey:
 
 @dataclass(frozen=True, kw_only=True)
 class _DueJobs:
-    """The waiting jobs that differ only in the last field of the order, a date.
+    """The due jobs that differ only in the last field of the order, a date.
 
     `before` counts the jobs that are ahead of all these, by type label. `dates` has the sorted
-    dates of each type label; a missing date is the first. After `horizon`, dates may be missing.
+    dates of each type label; a job without a date comes first. Not all jobs with dates after
+    `horizon` were read; None if all jobs were read.
     """
 
     before: Counter[str]
@@ -85,17 +86,18 @@ class _DueJobs:
         """The counts of `PlaceFinder._count` for a job with this type label and date."""
         outranking, before = self.before[job_type], self.before.total()
         ahead = before + sum(bisect_left(dates, at) for dates in self.dates.values())
-        until = before + sum(bisect_right(dates, at) for dates in self.dates.values())
+        reached = before + sum(bisect_right(dates, at) for dates in self.dates.values())
+        tied = reached - ahead
         same = outranking + bisect_right(self.dates.get(job_type, []), at)
-        if until > limit or (self.horizon is not None and at > self.horizon):
+        if reached > limit or (self.horizon is not None and at > self.horizon):
             return Counter(read=limit + 1, jobs=limit + 1, same=same, outranking=outranking)
-        return Counter(read=until, jobs=until, tied=until - ahead, same=same, outranking=outranking)
+        return Counter(read=reached, jobs=reached, tied=tied, same=same, outranking=outranking)
 
 
 class PlaceFinder:
     """Finds the place of a job; reads about 10,000 index keys at most for each field of the order.
 
-    If many jobs are ahead, all jobs that differ only in the date of their order share one read.
+    If many jobs are ahead, one read serves all jobs that differ only in the last date of the order.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -113,19 +115,19 @@ class PlaceFinder:
         PyMongoError.
         """
         key = self._find_key(job)
-        found = self._shared.get(
+        counts = self._shared.get(
             key,
             lambda: self._find_counts(key, now),
             SHARE_S,
             keep=lambda counts: counts["read"] > SHARE_FROM,
         )
-        is_exact, ahead = found["read"] <= self._max_read, found["jobs"] - found["tied"]
-        tied = max(0, found["tied"] - 1)  # without the job itself
+        is_exact, ahead = counts["read"] <= self._max_read, counts["jobs"] - counts["tied"]
+        tied = max(0, counts["tied"] - 1)  # without the job itself
         return Place(
             ahead=CappedCount(ahead if is_exact else max(0, ahead - 1), is_exact),
             tied=CappedCount(tied, is_exact),
-            same_type=max(0, found["same"] - 1),
-            outranking=found["outranking"],
+            same_type=max(0, counts["same"] - 1),
+            outranking=counts["outranking"],
             each_type=self._each_type,
         )
 
@@ -159,7 +161,7 @@ class PlaceFinder:
         if counts["read"] <= SHARE_FROM:
             return counts
         last, at, direction = key.order[-1]
-        # Documents of other programs may hold a date or a status in several ways.
+        # Documents of other programs may hold a date or a status in several forms.
         if self._jobs.mapping.is_identity and isinstance(at, datetime) and direction > 0:
             shared_key = key.job_type if self._each_type else None, key.order[:-1]
             due = self._due.get(shared_key, lambda: self._read_due(last, ranges), SHARE_DUE_S)
@@ -172,7 +174,10 @@ class PlaceFinder:
         return counts
 
     def _read_due(self, last: str, ranges: list[Document]) -> _DueJobs:
-        """The jobs of the last range, with any date, and the counts of the other ranges."""
+        """The due jobs of the last range, with any date, and the counts of the other ranges.
+
+        `last`: the last field of the order, which has the date.
+        """
         before, dates = Counter[str](), dict[str, list[datetime]]()
         horizon: datetime | None = None
         for ahead in ranges[:-1]:
@@ -183,21 +188,21 @@ class PlaceFinder:
             parts = {"_id": "$type", "count": {"$sum": 1}, "dates": {"$push": f"${last}"}}
             newest, count = _NEVER, 0
             for group in self._group(query | {"status": {"$in": [status]}}, parts):
-                found = [at if isinstance(at, datetime) else _NEVER for at in group["dates"]]
-                found += [_NEVER] * (group["count"] - len(found))  # $push skips missing dates
-                newest, count = max([newest, *found]), count + group["count"]
-                dates.setdefault(label(group["_id"]), []).extend(found)
+                in_group = [at if isinstance(at, datetime) else _NEVER for at in group["dates"]]
+                in_group += [_NEVER] * (group["count"] - len(in_group))  # $push skips missing dates
+                newest, count = max([newest, *in_group]), count + group["count"]
+                dates.setdefault(label(group["_id"]), []).extend(in_group)
             if count > self._max_read:
                 horizon = newest if horizon is None else min(horizon, newest)
-        for found in dates.values():
-            found.sort()
+        for dates_of_type in dates.values():
+            dates_of_type.sort()
         return _DueJobs(before=before, dates=dates, horizon=horizon)
 
     def _count(self, query: Document, key: _OrderKey, limit: int) -> Counter[str]:
         """Counts of the first `limit + 1` jobs that match.
 
-        `read`: all. `jobs`: those that wait. Of the waiting jobs, `tied` have the place of the key,
-        `same` its type, and `outranking` its type and a higher priority.
+        `read`: all of them. `jobs`: the waiting jobs. Of the waiting jobs, `tied` have the place of
+        the key, `same` its type, and `outranking` its type and another priority, so a higher one.
         """
         is_waiting = self._has_status or {"$in": ["$status", list(WAITING_STATUSES)]}
         is_same = _match_value("type", key.job_type)
@@ -211,11 +216,16 @@ class PlaceFinder:
             "same": _count_if(is_waiting, is_same),
             "outranking": _count_if(is_waiting, is_same, outranks),
         }
-        found = self._group(query, counts, limit)
-        return Counter({name: found[0][name] for name in counts if name != "_id"} if found else {})
+        groups = self._group(query, counts, limit)
+        if not groups:
+            return Counter()
+        return Counter({name: groups[0][name] for name in counts if name != "_id"})
 
     def _group(self, query: Document, parts: Document, limit: int | None = None) -> list[Document]:
-        """The first `limit + 1` jobs that match, grouped; UnknownPlaceError if slow or no index."""
+        """The first `limit + 1` jobs that match, grouped.
+
+        Raises UnknownPlaceError if that takes too long, or if the index is missing.
+        """
         limit = self._max_read if limit is None else limit
         try:
             return self._jobs.aggregate(
@@ -231,7 +241,7 @@ class PlaceFinder:
             raise UnknownPlaceError("indexes are missing") from None
 
     def _match_ahead(self, key: _OrderKey, now: datetime) -> list[Document]:
-        """Queries for the due jobs up to the place: a range of the index for each field."""
+        """Queries for the due jobs up to the place, its own included: an index range per field."""
         common: Document = {}
         if self._each_type:
             common["type"] = key.job_type
@@ -260,7 +270,7 @@ class PlaceFinder:
             return {"$eq": None} if or_equal else None
         if direction < 0:
             return {"$not": {"$lt" if or_equal else "$lte": value}, "$ne": None}
-        # Jobs without the date that do not wait would be read, too.
+        # `$not` would also read the jobs without the date: they do not wait.
         if self._jobs.mapping.waits_by_date:
             return {"$lte" if or_equal else "$lt": value}
         return {"$not": {"$gt" if or_equal else "$gte": value}}

@@ -6,7 +6,7 @@ from jobmon.store.filter import JobFilter
 from jobmon.store.list_plan import ListPlanner, get_plan
 
 COUNT_EXACTLY_UP_TO = 10_000
-# Counting takes a query, and 0.7 µs a job. A count above SHARE_FROM is shared for SHARE_S seconds.
+# Counting takes 0.7 µs a job. A count above SHARE_FROM is shared for SHARE_S seconds.
 SHARE_FROM = 100
 SHARE_S = 2
 MAX_CACHED_TOTALS = 1_000
@@ -21,9 +21,9 @@ class ListCounter:
         self._totals: SingleFlightCache[int] = SingleFlightCache(MAX_CACHED_TOTALS)
 
     def count(self, job_filter: JobFilter, limit: int | None = None) -> CappedCount:
-        """The number of jobs that match, up to `limit`, by default 10,000.
+        """The number of jobs that match, counted up to `limit`, by default 10,000.
 
-        A count beyond 100 may be two seconds old. Raises the errors of `ListPlanner.prepare`.
+        A count above 100 may be two seconds old. Raises the errors of `ListPlanner.prepare`.
         """
         limit = COUNT_EXACTLY_UP_TO if limit is None else limit
         prepared = self._planner.prepare(job_filter)

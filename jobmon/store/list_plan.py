@@ -1,13 +1,14 @@
 """Decides how a list of jobs is read: by which index, or why not.
 
-A filter has parts, each a condition on one field (`JobFilter.parts`). A list is read by an index
+A filter has parts, each a condition on one field (`JobFilter.parts`). There are two plans:
 
-1. whose keys are in list order and show which jobs match: then only jobs that are shown are read;
-2. or by which at most 1,000 jobs match some parts: these are compared one by one, and sorted in
-   memory.
+1. By an index whose keys are in list order and show which jobs match: then only jobs that are shown
+   are read.
+2. By an index in which at most 1,000 jobs match some parts: these jobs are compared with the other
+   parts one by one, and sorted in memory if the index is not in list order.
 
-Otherwise the list is refused, with what to change. A new filter needs a part, and an index in
-`store.indexes`.
+Otherwise the list is refused, and the message names what to change. A new filter needs a part, and
+an index in `store.indexes`.
 """
 
 from collections.abc import Iterator
@@ -30,9 +31,10 @@ from jobmon.store.search import is_prefix
 
 # The largest number of jobs that are compared one by one, or sorted in memory.
 MAX_MATCHES = 1_000
-# The largest number of jobs in a queue that may be searched without the index of a field.
+# The largest number of jobs in a queue whose lists may be read without the index of a filter.
 MAX_SCANNED = 10_000
-# The most values that replace a range: with ten statuses, MongoDB still merges them in list order.
+# The most values that replace a range. For 20 values and ten statuses, MongoDB still merges the
+# jobs in list order.
 MAX_VALUES = 20
 # How long results (whether few jobs match, which values occur) are kept, and how many of them.
 TTL_S, MAX_CACHED = 2.0, 1_000
@@ -69,9 +71,9 @@ def get_plan(job_filter: JobFilter) -> ListPlan:
 class _IndexUse:
     """How an index serves a filter.
 
-    `used`: the parts that decide which of its keys are read. `others`: the parts that have to be
-    compared. `is_covered`: the keys are enough to compare them. `is_ordered`: the keys are in list
-    order.
+    `used`: the parts that decide which keys of the index are read. `others`: the parts with which
+    each job has to be compared. `is_covered`: the keys are enough for this comparison.
+    `is_ordered`: the keys are in list order.
     """
 
     index: ListIndex
@@ -89,7 +91,7 @@ class _IndexUse:
 class ListPlanner:
     """Prepares filters for the lists of a queue; methods raise PyMongoError.
 
-    It keeps results for two seconds, so all lists of a queue share one planner.
+    It keeps results for two seconds: all lists of a queue share one planner to use them.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -139,25 +141,25 @@ class ListPlanner:
         for use in sorted(uses, key=_rank_bounded):
             if self._has_few(candidate, use):
                 return replace(candidate, plan=ListPlan(use.index.keys, not use.is_ordered))
-        raise self._refuse(candidate)
+        raise self._make_refusal(candidate)
 
     def _list_uses(self, job_filter: JobFilter) -> list[_IndexUse]:
-        """The uses of indexes that have a part of the filter, or the order of the list."""
+        """The uses of indexes that serve a part of the filter, or have the order of the list."""
         mapping, parts = self._jobs.mapping, list(job_filter.parts())
         order, fields = list_order(job_filter.order_field, mapping), {part.field for part in parts}
-        compared = [part for part in parts if not _has_no_index(part, job_filter, mapping)]
-        found: list[_IndexUse] = []
+        compared = [part for part in parts if not _needs_no_index(part, job_filter, mapping)]
+        uses: list[_IndexUse] = []
         for index in self._indexes:
             if index.keys[0][0] not in (*fields, order[0][0]):
                 continue
-            if _may_use(index, fields, job_filter, mapping) and self._exists(index):
-                use = _inspect(index, parts, compared, order)
+            if _may_use(index, fields, job_filter, mapping) and self._is_usable(index):
+                use = _make_use(index, parts, compared, order)
                 if use.used or use.is_ordered:
-                    found.append(use)
-        return found
+                    uses.append(use)
+        return uses
 
-    def _exists(self, index: ListIndex) -> bool:
-        """Whether the index can be used; it may be missing if only filters need it."""
+    def _is_usable(self, index: ListIndex) -> bool:
+        """Whether the index exists, or the queue is small. Only indexes for filters are checked."""
         if not index.setting:
             return True
         if not index.is_chosen or self._jobs.mapping.translate_keys(index.keys) is None:
@@ -168,26 +170,26 @@ class ListPlanner:
         return self._jobs.has_index(keys, query) or self._jobs.estimated_count() <= MAX_SCANNED
 
     def _has_few(self, job_filter: JobFilter, use: _IndexUse) -> bool:
-        """Whether at most 1,000 jobs match the parts that the index has."""
+        """Whether at most 1,000 jobs match the parts that the index serves."""
         if not use.used or self._jobs.mapping.translate_keys(use.index.keys) is None:
             return False
         if any(part.is_small for part in use.used):
             return True
         query: Document = {"$and": [part.query for part in use.used]}
 
-        def count() -> bool:
-            found = self._jobs.count(query, index=use.index.keys, limit=MAX_MATCHES + 1)
-            return found <= MAX_MATCHES
+        def count_matches() -> bool:
+            matches = self._jobs.count(query, index=use.index.keys, limit=MAX_MATCHES + 1)
+            return matches <= MAX_MATCHES
 
-        return self._has_few_cache.get((tuple(use.index.keys), job_filter), count, TTL_S)
+        return self._has_few_cache.get((tuple(use.index.keys), job_filter), count_matches, TTL_S)
 
     def _list_forms(self, job_filter: JobFilter) -> Iterator[JobFilter]:
         """The filter, and then the same filter with the values that occur in place of a range.
 
-        An index has the jobs of single values in list order, but not the jobs of a range.
+        For one value, an index has the jobs in list order; for a range, it has not.
         """
         yield job_filter
-        if job_filter.is_own:  # the types of others must not decide about an answer
+        if job_filter.is_own:  # the result must not depend on the types of other owners' jobs
             return
         types = attempts = None
         if prefixes := [label[:-1] for label in job_filter.types if is_prefix(label)]:
@@ -212,23 +214,23 @@ class ListPlanner:
     def _read_values(
         self, field: str, index: Keys, ranges: list[Document], limit: int
     ) -> tuple[Any, ...] | None:
-        found: list[Any] = []
+        values: list[Any] = []
         for bounds in ranges:
             jobs = self._read_first(field, index, bounds)
             while jobs:
                 value = jobs[0].get(field)
-                # Each element of an array is a key of the index.
-                if not isinstance(value, str | int | float) or len(found) == limit:
+                # An array is found by each of its elements: its value cannot be compared.
+                if not isinstance(value, str | int | float) or len(values) == limit:
                     return None
-                found.append(value)
+                values.append(value)
                 beyond = {name: end for name, end in bounds.items() if name != "$gte"}
                 jobs = self._read_first(field, index, beyond | {"$gt": value})
             if jobs is None:
                 return None
-        return tuple(found)
+        return tuple(values)
 
     def _read_first(self, field: str, index: Keys, bounds: Document) -> list[Document] | None:
-        """The job with the least value in a range, if any; None without the index."""
+        """The job with the least value in a range, or no job; None without the index."""
         try:
             return self._jobs.find(
                 {field: bounds},
@@ -244,7 +246,7 @@ class ListPlanner:
             return None
 
     def _require_searchable(self, name: str) -> None:
-        """RefusedFilterError for a field that is not declared, or whose index is missing."""
+        """Raise RefusedFilterError for a field that is not declared, or whose index is missing."""
         fields = self._jobs.mapping.search_paths
         if name not in fields:
             declared = ", ".join(fields) or "none"
@@ -253,7 +255,7 @@ class ListPlanner:
         if not self._has_index_or_few(indexes.search_index(name), {name: {"$exists": True}}):
             raise RefusedFilterError(name, _NO_INDEX)
 
-    def _refuse(self, job_filter: JobFilter) -> RefusedFilterError:
+    def _make_refusal(self, job_filter: JobFilter) -> RefusedFilterError:
         """The error with the reason why no index serves the filter, and what to change."""
         parts = list(job_filter.parts())
         fields = {part.field: part.parameter for part in reversed(parts)}
@@ -279,21 +281,21 @@ class ListPlanner:
                     f"JOBMON_FILTERS and run `jobmon init`, or add {_NARROWER}"
                 )
                 return RefusedFilterError(fields.get(index.keys[0][0], parameter), message)
-            if not self._exists(index):
+            if not self._is_usable(index):
                 return RefusedFilterError(fields.get(index.keys[0][0], parameter), _NO_INDEX)
         return RefusedFilterError(parameter, _explain_many(job_filter, parameter, len(parts)))
 
 
-def _inspect(
+def _make_use(
     index: ListIndex, parts: list[FilterPart], compared: list[FilterPart], order: Keys
 ) -> _IndexUse:
-    """The use of an index for these parts; only the parts in `compared` have to be compared."""
+    """The use of an index for these parts; only the parts in `compared` can be its `others`."""
     used: list[FilterPart] = []
     position = 0
     for name, _ in index.keys:
-        found = [part for part in parts if part.field == name]
-        used += found
-        if not any(part.is_point for part in found):
+        on_key = [part for part in parts if part.field == name]
+        used += on_key
+        if not any(part.is_point for part in on_key):
             break
         position += 1
     remaining_keys = index.keys[position:]
@@ -310,15 +312,15 @@ def _inspect(
 
 def _is_in_order(keys: Keys, order: Keys) -> bool:
     """Whether the keys begin with this order, or with its reverse."""
-    first = keys[: len(order)]
+    first_keys = keys[: len(order)]
     reverse = [(name, -direction) for name, direction in order]
-    return first in (order, reverse)
+    return first_keys in (order, reverse)
 
 
 def _may_use(
     index: ListIndex, fields: set[str], job_filter: JobFilter, mapping: FieldMapping
 ) -> bool:
-    """Whether an index has all jobs that match, and the caller may learn from it.
+    """Whether an index has all jobs that match, and shows the caller only what it may know.
 
     `fields`: the fields of the filter.
     """
@@ -329,7 +331,7 @@ def _may_use(
         return False
     if index.setting == "attempts" and (job_filter.min_attempts or 0) < indexes.RETRIED:
         return False
-    # An owner must not learn how many jobs of others match.
+    # An owner must not learn how many jobs of other owners match.
     return not job_filter.is_own or first in ("createdBy", "jobId") or first.startswith("payload.")
 
 
@@ -337,12 +339,12 @@ def _choose_due_index(job_filter: JobFilter, mapping: FieldMapping) -> Keys:
     """The index that has waiting jobs by nextRunAt."""
     if mapping.has_status or job_filter.has_due_start:
         return indexes.schedule_index(mapping)
-    # BY_NEXT_RUN needs a status: without it there is no hint, and the server chooses an index.
+    # BY_NEXT_RUN begins with the status: without that field, the server chooses an index.
     return indexes.BY_WAITING if mapping.waits_by_date else indexes.BY_NEXT_RUN
 
 
-def _has_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMapping) -> bool:
-    """Whether a part may be compared in any number of jobs, because no index can have it."""
+def _needs_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMapping) -> bool:
+    """Whether a part may be compared with any number of jobs, because no index can serve it."""
     match part.field:
         case "status":  # it follows from the date that orders the list
             return not mapping.has_status and job_filter.order_field != "createdAt"
@@ -355,13 +357,13 @@ def _has_no_index(part: FilterPart, job_filter: JobFilter, mapping: FieldMapping
 
 
 def _rank_bounded(use: _IndexUse) -> tuple[bool, int, int]:
-    """The order in which indexes are tried: first those that usually find few jobs.
+    """The order in which indexes are tried: first the indexes that usually find few jobs.
 
-    The owner comes first: then an owner with few jobs learns nothing about jobs of others.
+    The owner is before the payload: so an owner with few jobs learns nothing about other jobs.
     """
     first = use.index.keys[0][0].partition(".")[0]
-    firsts = ("_id", "jobId", "createdBy", "payload")
-    rank = firsts.index(first) if first in firsts else len(firsts)
+    best_first = ("_id", "jobId", "createdBy", "payload")
+    rank = best_first.index(first) if first in best_first else len(best_first)
     return not any(part.is_small for part in use.used), rank, -len(use.used)
 
 
@@ -371,7 +373,7 @@ def _rank_for_refusal(part: FilterPart) -> int:
 
 
 def _explain_many(job_filter: JobFilter, parameter: str, parts: int) -> str:
-    """The message about a filter that matches too many jobs; `parameter` is at fault."""
+    """The message about `parameter`, with which a filter of `parts` parts matches too many jobs."""
     if parameter == "job_id":
         return f"Matches more than {MAX_MATCHES:,} jobs: give more of the id."
     term = next((term for term in job_filter.search if term.field == parameter), None)

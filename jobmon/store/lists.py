@@ -24,7 +24,7 @@ from jobmon.store.worker_jobs import WorkerJobFinder
 BATCH = 500
 # Values without a text that redaction could hide.
 _NO_TEXTS = {datetime, ObjectId}
-# The server accepts this number, but no time limit is long enough to skip so many jobs.
+# No page begins at this place or later: skipping so many jobs exceeds every time limit.
 _MAX_SKIP = 2**31
 
 
@@ -32,7 +32,8 @@ _MAX_SKIP = 2**31
 class JobPage:
     """One page of a list; `next_cursor` is None on the last page, `prev_cursor` on the first.
 
-    `max_shift`: the page may begin this many places earlier or later; None if that is unknown.
+    `max_shift`: the page may begin at most this many places too early or too late; None if that is
+    unknown.
     """
 
     jobs: list[Document]
@@ -48,7 +49,7 @@ class JobPage:
 
 
 class _PageSlice(NamedTuple):
-    """The jobs of a page, and whether the list has others before and after them."""
+    """The jobs of a page, and whether it is the first or the last page of the list."""
 
     jobs: list[Document]
     page: int
@@ -59,9 +60,9 @@ class _PageSlice(NamedTuple):
 
 
 class JobLists:
-    """Reads lists of the watched jobs; PyMongoError when they cannot be read.
+    """Reads lists of the watched jobs; raises PyMongoError if they cannot be read.
 
-    Each job has these `fields`, and is changed by `transform`; by default it has the fields of a
+    Each job has these `fields`, and is the result of `transform`. By default it has the fields of a
     list, and its dates may be naive. With `require_index`, a missing index raises OperationFailure.
     """
 
@@ -84,7 +85,7 @@ class JobLists:
         self._pages = DeepPages(self._jobs, self._read)
 
     def prepare(self, job_filter: JobFilter) -> JobFilter:
-        """The filter for several reads: the values that it needs from the queue are read once.
+        """The filter for several reads: what it needs from the queue is then read only once.
 
         Raises the errors of `ListPlanner.prepare`.
         """
@@ -103,10 +104,11 @@ class JobLists:
     ) -> JobPage:
         """A page of the jobs that match, by the filter's date, the latest first by default.
 
-        With `cursor`, the page after it (or before it, if it is a previous cursor), in the order of
-        its list. A cursor costs the same at any depth; a page number skips index keys. With the
-        `total` of this filter, a page past the end needs no query; with its `guide`, few keys are
-        skipped at any depth. Raises the errors of `prepare`, and BusyPagesError.
+        With `cursor`, the page after it (or before it, if it is a previous cursor), with the latest
+        or the oldest first as in its list. A cursor costs the same at any depth; a page number
+        skips index keys. With the exact `total` of this filter, a page past the end needs no query;
+        with its `guide`, few keys are skipped at any depth. Raises the errors of `prepare`, and
+        BusyPagesError.
 
             page = lists.page(JobFilter(statuses=("dlq",)), per_page=50)
             if page.next_cursor is not None:
@@ -115,30 +117,30 @@ class JobLists:
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
         if cursor is not None:
-            found = self._read_beyond(cursor, job_filter, per_page, has_keyset)
+            part = self._read_beyond(cursor, job_filter, per_page, has_keyset)
         else:
             end = total.value if total is not None and total.is_exact else _MAX_SKIP
             guide = guide if has_keyset and job_filter.order_field == "createdAt" else None
-            found = self._read_page(job_filter, page, per_page, oldest_first, end=end, guide=guide)
-        jobs, following, preceding = found.jobs, None, None
-        arguments = job_filter, has_keyset, found.page, found.oldest_first
-        if jobs and not found.is_last:
-            following = self._make_cursor(jobs[-1], *arguments, neighbor=jobs[-2:-1])
-        if jobs and not found.is_first:
+            part = self._read_page(job_filter, page, per_page, oldest_first, end=end, guide=guide)
+        jobs, next_cursor, prev_cursor = part.jobs, None, None
+        arguments = job_filter, has_keyset, part.page, part.oldest_first
+        if jobs and not part.is_last:
+            next_cursor = self._make_cursor(jobs[-1], *arguments, neighbor=jobs[-2:-1])
+        if jobs and not part.is_first:
             first = self._make_cursor(jobs[0], *arguments, neighbor=jobs[1:2])
-            preceding = replace(first, backwards=True)
+            prev_cursor = replace(first, backwards=True)
         return JobPage(
             jobs=jobs,
-            page=found.page,
-            next_cursor=following,
-            prev_cursor=preceding,
-            max_shift=found.max_shift,
+            page=part.page,
+            next_cursor=next_cursor,
+            prev_cursor=prev_cursor,
+            max_shift=part.max_shift,
         )
 
     def batches(
         self, job_filter: JobFilter, *, oldest_first: bool = False
     ) -> Iterator[list[Document]]:
-        """Every job that matches, in list order, 500 at a time, each batch by its own query.
+        """The jobs that match, in list order, 500 at a time; a batch is read when it is needed.
 
         Dates are in UTC and may have no time zone: decoding such dates takes a third of the time.
         Raises the errors of `prepare` before the first batch.
@@ -165,10 +167,11 @@ class JobLists:
     def find_neighbors(
         self, job: Document, job_filter: JobFilter, *, oldest_first: bool = False
     ) -> tuple[Document | None, Document | None] | None:
-        """The jobs before and after a job in a list; the job itself may not match any more.
+        """The jobs before and after a job in a list; the job itself need not match any more.
 
-        Each is None if there is none. The result is None if `job` has no date, or jobs beyond it
-        cannot be queried: see `store.cursor`. At most four queries. Raises the errors of `prepare`.
+        None stands for a job that does not exist. The result is None if `job` has no date, or if
+        the jobs beyond it cannot be queried: see `store.cursor`. At most four queries read jobs.
+        Raises the errors of `prepare`.
         """
         job_filter = self.prepare(job_filter)
         has_keyset = self._has_keyset(job_filter)
@@ -192,20 +195,21 @@ class JobLists:
             return []
         by_owner, index = JobFilter(owner=owner), indexes.JOB_ID
         values = [value for job_id in ids for value in identity_values(job_id)]
-        with_ids = by_owner.match() | {"jobId": {"$in": values}}
-        found = [
+        has_id = by_owner.match() | {"jobId": {"$in": values}}
+        jobs = [
             job
-            for job in self._jobs.find(with_ids, SUMMARY_FIELDS, index=index, transform=summarize)
+            for job in self._jobs.find(has_id, SUMMARY_FIELDS, index=index, transform=summarize)
             if any(is_identity(job.get("jobId"), job_id) for job_id in ids)
         ]
-        matching = {"$and": [self._resolve(job_filter).match(), with_ids]}
-        matching_ids = [job["_id"] for job in self._jobs.find(matching, ("_id",), index=index)]
-        return [(job, job["_id"] in matching_ids) for job in _select_owned(found, by_owner)]
+        is_match = {"$and": [self._resolve(job_filter).match(), has_id]}
+        matching_ids = [job["_id"] for job in self._jobs.find(is_match, ("_id",), index=index)]
+        return [(job, job["_id"] in matching_ids) for job in _select_owned(jobs, by_owner)]
 
     def _resolve(self, job_filter: JobFilter) -> JobFilter:
         """The filter with the jobs of its worker, and with a search that finds no secrets.
 
-        RefusedFilterError if that is not possible.
+        Raises RefusedFilterError if the jobs of the worker cannot be found, or nothing can be
+        searched.
         """
         if job_filter.plan is not None:
             return job_filter
@@ -215,7 +219,10 @@ class JobLists:
         return self._drop_secrets(job_filter) if job_filter.search else job_filter
 
     def _drop_secrets(self, job_filter: JobFilter) -> JobFilter:
-        """The filter whose search finds no string that redaction hides; RefusedFilterError."""
+        """The filter whose search finds no string that redaction hides.
+
+        Raises RefusedFilterError if a term then has no value.
+        """
         terms = [
             term.hide(lambda text: self._redactor.redact(text) != text)
             for term in job_filter.search
@@ -237,12 +244,12 @@ class JobLists:
         guide: PageGuide | None = None,
     ) -> _PageSlice:
         """The jobs of a page by its number; no jobs if the page begins at place `end` or later."""
-        skip, limit, found = (page - 1) * per_page, per_page + 1, FoundPage([])
+        skip, limit, read = (page - 1) * per_page, per_page + 1, FoundPage([])
         if skip < end:
-            found = self._pages.read(job_filter, guide, skip, limit, ascending=oldest_first)
-        jobs = found.jobs
+            read = self._pages.read(job_filter, guide, skip, limit, ascending=oldest_first)
+        jobs = read.jobs
         is_last = len(jobs) <= per_page
-        return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, is_last, found.max_shift)
+        return _PageSlice(jobs[:per_page], page, oldest_first, page == 1, is_last, read.max_shift)
 
     def _read_beyond(
         self, cursor: Cursor, job_filter: JobFilter, per_page: int, has_keyset: bool
@@ -269,7 +276,7 @@ class JobLists:
         ascending: bool,
         skip: int = 0,
     ) -> list[Document]:
-        """Jobs in ascending or descending order: the first ones, or those beyond `start`."""
+        """The first jobs in ascending or descending order, or the first jobs beyond `start`."""
         direction, plan = 1 if ascending else -1, get_plan(job_filter)
         ascending_order = list_order(job_filter.order_field, self._jobs.mapping)
         order = [(name, direction) for name, _ in ascending_order]
@@ -297,10 +304,10 @@ class JobLists:
         return _select_owned(jobs, job_filter)
 
     def _sort(self, job_filter: JobFilter, order: Keys, limit: int, skip: int) -> list[Document]:
-        """The jobs of a filter that finds at most 1,000, sorted in memory."""
+        """The jobs of a filter whose index has at most 1,000, sorted in memory."""
         if order[0][1] < 0 and (latest := job_filter.select_latest(2 * (skip + limit))) is not None:
             jobs = self._sort(latest, order, limit, skip)
-            if len(jobs) == limit:  # else too many jobs of the group do not match any more
+            if len(jobs) == limit:  # else too few of the latest jobs of the group still match
                 return jobs
         mapping = self._jobs.mapping
         if order[-1][0] != "_id":  # equal dates need an order, too
@@ -342,7 +349,7 @@ class JobLists:
         *,
         neighbor: Sequence[Document] = (),
     ) -> Cursor:
-        """The cursor at a job; by page if the job's values are secret or do not fit.
+        """The cursor at a job; by page if the list has no keyset, or the values are not suitable.
 
         `neighbor`: the job next to it in its page, if there is one.
         """
@@ -354,7 +361,7 @@ class JobLists:
             id=values[1],
             oldest_first=oldest_first,
             order_by=field,
-            neighbor_differs=any(stored_date(other, field) != values[0] for other in neighbor),
+            neighbor_differs=any(stored_date(near, field) != values[0] for near in neighbor),
         )
         has_values = (
             cursor.is_exact
@@ -380,9 +387,9 @@ def _find_beyond(
 ) -> list[Document]:
     """Up to `limit` jobs beyond a cursor, by as few queries as possible."""
     if not by_id and (query := cursor.query_from()) is not None:
-        found = find(query, order, limit + 1)
-        jobs = cursor.select_beyond(found)
-        if jobs is not None and (len(jobs) >= limit or len(found) <= limit):
+        from_date = find(query, order, limit + 1)
+        jobs = cursor.select_beyond(from_date)
+        if jobs is not None and (len(jobs) >= limit or len(from_date) <= limit):
             return jobs[:limit]
     jobs = []
     for query, part_order in cursor.queries_beyond(by_id=by_id):
@@ -393,7 +400,7 @@ def _find_beyond(
 
 
 def _select_owned(jobs: list[Document], job_filter: JobFilter) -> list[Document]:
-    """The jobs of the filter's owner, compared by bytes: the database may use a collation."""
+    """The jobs of the filter's owner, compared by bytes; all jobs if the filter has no owner."""
     if (owner := job_filter.owner) is None:
         return jobs
     return [job for job in jobs if is_identity(job.get("createdBy"), owner)]

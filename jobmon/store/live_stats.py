@@ -25,7 +25,7 @@ MAX_OVERDUE = 50_000  # index keys; a server reads them in about 20 ms
 MAX_COUNTED = 500_000  # index keys; a server counts them in about a quarter of a second
 _QUEUED = JobStatus.QUEUED.value
 # Reasons for a value that is unknown.
-TOO_MANY = "500,000 and more jobs are due, and as many are scheduled"
+TOO_MANY = "500,000 or more jobs are due, and 500,000 or more are scheduled"
 UNCOUNTED = "counting the jobs took longer than a query may take"
 
 
@@ -58,7 +58,7 @@ class LiveStats:
         return self._jobs.estimated_count()
 
     def count(self) -> QueueStats:
-        """The stats as of now: counts by one `$group`, or an estimate if that takes too long."""
+        """The present stats: counts by one `$group`, or an estimate if that takes too long."""
         as_of = self._connection.data_time()
         try:
             counts = self._counts_by_status_and_type()
@@ -95,10 +95,10 @@ class LiveStats:
         now: datetime,
         unchanged: QueueHealth | None = None,
     ) -> QueueHealth:
-        """The health at `now`, given the counts by (status, type) if they are known.
+        """The health at `now`. `counts`: the jobs by (status, type); None if they are unknown.
 
-        `unchanged`: an earlier health, if no job has changed since; values that do not depend on
-        the time are taken from it.
+        `unchanged`: an earlier health, if no job has changed since then; values that do not depend
+        on the time are taken from it.
         """
         unknown: dict[str, str] = {}
         all_waiting = None
@@ -154,8 +154,8 @@ class LiveStats:
     ) -> int | None:
         """The leased jobs whose lease has ended; `are_dates`: each leaseExpiresAt is a date."""
 
-        def count(when: Document) -> int:
-            query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": when}
+        def count(condition: Document) -> int:
+            query = {"status": JobStatus.LEASED.value, "leaseExpiresAt": condition}
             return self._jobs.count(query, index=indexes.BY_LEASE, limit=MAX_COUNTED)
 
         can_query = self._jobs.mapping.can_query("leaseExpiresAt")
@@ -166,8 +166,8 @@ class LiveStats:
             return None
         expired, unreadable = count({"$lt": now}), 0 if are_dates else count({"$type": NOT_DATES})
         if unreadable:
-            why = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
-            unknown["expired_leases"] = why
+            reason = f"leaseExpiresAt of {unreadable:,} leased jobs is not a date"
+            unknown["expired_leases"] = reason
         return expired or (None if unreadable else 0)
 
     def _has_any(self, status: JobStatus, counts: Mapping[tuple[str, str], int] | None) -> bool:
@@ -192,8 +192,8 @@ class LiveStats:
     ) -> _WaitingCounts:
         """The numbers of the due and of the scheduled jobs.
 
-        Only the smaller group is counted; the other waiting jobs are the other group. So a huge
-        backlog, or a huge schedule, is not counted. `are_dates`: each nextRunAt is a date.
+        The scheduled jobs are counted up to 500,000; the other waiting jobs are due. If more are
+        scheduled, the due jobs are counted instead. `are_dates`: each nextRunAt is a date.
         """
         both = ("due", "scheduled")
         if all_waiting == 0:
@@ -202,40 +202,40 @@ class LiveStats:
             unknown |= dict.fromkeys(both, "the documents do not record when a job is due")
             return _WaitingCounts(None, None)
 
-        def count(when: Document) -> CappedCount:
-            query = {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": when}
+        def count(condition: Document) -> CappedCount:
+            query = {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": condition}
             counted = self._jobs.count(query, index=self._waiting, limit=MAX_COUNTED)
             return CappedCount(counted, counted < MAX_COUNTED)
 
         unreadable = CappedCount(0, True) if are_dates else count({"$type": NOT_DATES})
         later = count({"$gt": now})
         if unreadable.value:
-            more = "" if unreadable.is_exact else " and more"
-            why = f"nextRunAt of {unreadable.value:,}{more} waiting jobs is not a date"
-            unknown |= dict.fromkeys(both, why)
+            more = "" if unreadable.is_exact else " or more"
+            reason = f"nextRunAt of {unreadable.value:,}{more} waiting jobs is not a date"
+            unknown |= dict.fromkeys(both, reason)
         scheduled = later.value if later.is_exact else None
         if all_waiting is None:
             unknown["due"] = UNCOUNTED
             if scheduled is None:
-                unknown["scheduled"] = TOO_MANY
+                unknown["scheduled"] = f"{MAX_COUNTED:,} or more jobs are scheduled"
             return _WaitingCounts(None, None if scheduled == 0 and unreadable.value else scheduled)
         if not unreadable.is_exact:
             return _WaitingCounts(None, scheduled or None)
         if scheduled is not None:
             due = max(0, all_waiting - unreadable.value - scheduled)
         else:
-            not_later = count({"$not": {"$gt": now}})
-            if not not_later.is_exact:
+            others = count({"$not": {"$gt": now}})  # due, or without a readable date
+            if not others.is_exact:
                 unknown |= dict.fromkeys(both, TOO_MANY)
                 return _WaitingCounts(None, None, too_many_due=True)
-            due = max(0, not_later.value - unreadable.value)
-            scheduled = max(0, all_waiting - not_later.value)
-        if unreadable.value:  # both are lower bounds, so 0 is not certain
+            due = max(0, others.value - unreadable.value)
+            scheduled = max(0, all_waiting - others.value)
+        if unreadable.value:  # both counts are lower bounds: 0 may be too low
             return _WaitingCounts(due or None, scheduled or None)
         return _WaitingCounts(due, scheduled)
 
     def _find_overdue(self, now: datetime, unknown: dict[str, str]) -> dict[str, datetime]:
-        """The earliest nextRunAt by type, among the jobs that have been due the longest."""
+        """The earliest nextRunAt by type, of the 50,000 jobs that have been due the longest."""
         pipeline: list[Document] = [
             {"$match": {"status": {"$in": list(WAITING_STATUSES)}, "nextRunAt": {"$lte": now}}},
             {"$sort": dict(self._jobs.mapping.translate_order([("nextRunAt", 1)]))},
@@ -246,7 +246,7 @@ class LiveStats:
             return {}
         groups = self._jobs.aggregate(pipeline, index=self._waiting)
         if sum(group["jobs"] for group in groups) >= MAX_OVERDUE:
-            unknown["overdue_by_type"] = f"of the due jobs only the first {MAX_OVERDUE:,} are read"
+            unknown["overdue_by_type"] = f"only the first {MAX_OVERDUE:,} due jobs are read"
         overdue: dict[str, datetime] = {}
         for group in groups:
             if isinstance(group["first"], datetime):
@@ -255,7 +255,7 @@ class LiveStats:
         return overdue
 
     def _find_oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
-        """The createdAt of the oldest queued job, and of the oldest one of each of these types."""
+        """The createdAt of the oldest queued job, and by type for these types."""
         if not self._jobs.mapping.has_status:
             return self._find_oldest_that_never_ran(types)
         oldest = {job_type: self._look_up_oldest_queued(job_type) for job_type in types}
@@ -265,7 +265,7 @@ class LiveStats:
     def _find_oldest_that_never_ran(
         self, types: list[str]
     ) -> tuple[datetime | None, dict[str, datetime]]:
-        """`_find_oldest_queued` for documents without a status field: scans all waiting jobs.
+        """`_find_oldest_queued` for documents without a status field: it scans all waiting jobs.
 
         A job that has run before, for example an hourly one, has not waited since its creation.
         """
@@ -297,5 +297,5 @@ class LiveStats:
 
 
 def _find_readable(health: QueueHealth | None) -> set[str]:
-    """The counts in this health whose dates can all be read, so they need no second check."""
+    """The counts of this health whose dates could all be read: they are not checked again."""
     return set() if health is None else {"due", "expired_leases"} - health.unknown.keys()

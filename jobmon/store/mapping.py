@@ -37,9 +37,9 @@ NO_STATUS = label(None)
 _MISSING = object()
 # BSON types that a document may have instead of a date; each is one range of an index.
 NOT_DATES = ["number", "string", "object", "objectId", "bool", "timestamp"]
-# A condition: the field, or a document that contains it, is an array.
+# The condition that the field, or a field that contains it, is an array.
 IS_ARRAY: Document = {"$type": "array"}
-# The stored value of a date that orders lists, if it is not the date itself.
+# For the dates that order lists: the keys of their stored values, if these are not BSON dates.
 STORED_DATES = {"createdAt": "_at", "nextRunAt": "_nextRunAt", "finishedAt": "_finishedAt"}
 
 
@@ -47,9 +47,9 @@ STORED_DATES = {"createdAt": "_at", "nextRunAt": "_nextRunAt", "finishedAt": "_f
 class DerivedStatus:
     """A status that is computed from other fields of the document.
 
-    `expression`: the aggregation expression that computes it. No index can serve it. So there is
-    also a query for each status in `needs`, which an index can serve: it matches every document
-    with the status, and maybe others. It may contain `Now`.
+    `expression`: the aggregation expression that computes it. No index can serve it. So `needs` has
+    a query for each status that an index can serve: it matches every document with this status, and
+    maybe other documents. It may contain `Now`.
     """
 
     expression: Document
@@ -60,7 +60,8 @@ class DerivedStatus:
 class FieldMapping:
     """Where and in which form the documents of a collection hold the contract's fields.
 
-    A mapping for jobs such as {"_id": 7, "state": "done", "locked": DATE}, leased for 10 minutes:
+    A mapping for jobs such as {"_id": 7, "state": "done", "locked": DATE}, where a lease ends ten
+    minutes after the date `locked`:
 
         FieldMapping(
             paths={"jobId": "_id", "status": "state", "leaseExpiresAt": "locked"},
@@ -69,14 +70,14 @@ class FieldMapping:
         )
     """
 
-    # Each field that a document stores, and its path with dots. `jobId` and `createdAt` may be at
-    # `_id`: an ObjectId holds its creation time, in seconds.
+    # Each field that a document stores, and its path with dots. `jobId` and `createdAt` may have
+    # the path `_id`: an ObjectId holds its creation time, in whole seconds.
     paths: Mapping[str, str]
-    # The form of dates that are not stored as BSON dates: iso, seconds, milliseconds, …
+    # By field: the form of dates that are not stored as BSON dates: iso, seconds, milliseconds, …
     readings: Mapping[str, str] = field(default_factory=dict)
-    # The time to add to the date at a path.
+    # By field: the time to add to the stored date.
     offsets: Mapping[str, timedelta] = field(default_factory=dict)
-    # The statuses with which a job has a field; a field that is not listed has no such limit.
+    # By field: the only statuses with which a job has this field. Other fields have no such limit.
     only_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # Label of a stored status -> status of the contract. The label of a missing status is `null`.
     statuses: Mapping[str, str] = field(default_factory=dict)
@@ -88,10 +89,11 @@ class FieldMapping:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: Mapping[str, Any] = field(default_factory=dict)
     add_fields: Callable[[Document, Document], Document] = lambda _, document: document
-    # How queries match such a field: one value for all documents, or the first path with a value.
+    # How queries match such a field: it has one value in all documents, or the value at the first
+    # of several paths that has one.
     constants: Mapping[str, Any] = field(default_factory=dict)
     alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    # The value as an aggregation expression, unless it is the value at the field's path.
+    # By field: its value as an aggregation expression, if that is not just the value at its path.
     expressions: Mapping[str, Any] = field(default_factory=dict)
 
     # The paths of the fields in the payload that can be searched: `payload.orderId`.
@@ -99,7 +101,7 @@ class FieldMapping:
 
     # Which documents of the collection are jobs: a query with the documents' names.
     where: Document = field(default_factory=dict)
-    # If false, `createdAt` is unknown, and its path only defines the order of lists.
+    # If false, `createdAt` is unknown: its path only defines the order of lists.
     has_creation_time: bool = True
 
     @cached_property
@@ -124,7 +126,7 @@ class FieldMapping:
 
     @property
     def has_status(self) -> bool:
-        """Whether a field holds the status, so that there can be indexes on it."""
+        """Whether a field holds the status; indexes on a computed status are not possible."""
         return self.derived is None
 
     @property
@@ -145,13 +147,13 @@ class FieldMapping:
         return self._find_path(name) is not None
 
     def select_statuses(self, name: str, statuses: Iterable[str]) -> tuple[str, ...]:
-        """The statuses, of the given ones, with which a job has this field."""
-        only = self.only_in.get(name)
-        return tuple(status for status in statuses if only is None or status in only)
+        """Those of `statuses` with which a job has this field."""
+        possible = self.only_in.get(name)
+        return tuple(status for status in statuses if possible is None or status in possible)
 
     @property
     def dated_fields(self) -> tuple[str, ...]:
-        """Date fields: each change of a document sets at least one of them."""
+        """The date fields that show most changes of a document, because a change sets them."""
         if "updatedAt" in self.paths:
             return ("updatedAt",)
         return tuple(
@@ -166,7 +168,7 @@ class FieldMapping:
         for name, order in keys:
             path = self._find_path(name)
             if path is None and name == "type" and (translated or not self.alternatives):
-                continue  # the query compares the type in the jobs that the index finds
+                continue  # the index is used without the type, which each job is compared with
             if path is None or (name == "status" and self.derived is not None):
                 return None
             translated.setdefault(path, order)
@@ -188,9 +190,9 @@ class FieldMapping:
         return {"$and": [self.where, translated]} if self.where else translated
 
     def translate_query(self, query: Document) -> Document:
-        """A query in the documents' names. A field without a path, except a type, has no value.
+        """A query in the documents' names. A field without a path counts as missing, except a type.
 
-        Statuses are given as labels: `null` matches a missing status.
+        A status in the query is a label: `null` matches a missing status.
         """
         clauses = [self._translate_clause(name, condition) for name, condition in query.items()]
         if self.is_identity:
@@ -198,7 +200,10 @@ class FieldMapping:
         return clauses[0] if len(clauses) == 1 else {"$and": clauses} if clauses else {}
 
     def translate_pipeline(self, stages: list[Document]) -> list[Document]:
-        """An aggregation in the documents' names. Fields that it adds begin with an underscore."""
+        """An aggregation in the documents' names.
+
+        To match or sort by a field that a stage adds, its name must begin with an underscore.
+        """
         if self.is_identity:
             return [
                 {
@@ -218,11 +223,11 @@ class FieldMapping:
         return replace_references(expression, lambda name: self._translate_reference(name, under))
 
     def can_compute(self, name: str) -> bool:
-        """Whether an aggregation can compute this field, and not only Python."""
+        """Whether an aggregation, and not only Python, can compute this field."""
         return self.translate_expression(f"${name}") is not None or name not in self.reads
 
     def projection(self, fields: Iterable[str] | None) -> Any:
-        """The projection that reads these fields of the contract; all fields if None."""
+        """The projection that reads these fields of the contract; with None it reads all fields."""
         if fields is None and self.is_identity:
             return None
         all_fields = (*self.paths, *self.reads, *self.computed, "status", "_id")
@@ -269,7 +274,7 @@ class FieldMapping:
         ]
 
     def to_contract_status(self, value: Any) -> Any:
-        """The contract's status for a document's status; unchanged if it has no other name."""
+        """The contract's status for a stored status; a status that is not mapped is unchanged."""
         return self.statuses.get(label(value), value) if self.statuses else value
 
     def _find_path(self, name: str) -> str | None:
@@ -310,27 +315,28 @@ class FieldMapping:
                 self.derived.needs[status] for status in statuses if status in self.derived.needs
             ]
             is_status = {"$expr": {"$in": [self.derived.expression, {"$literal": statuses}]}}
-            found = {"$and": [{"$or": resolve_now(needs, datetime.now(UTC))}, is_status]}
-            return found if needs else _MATCH_NONE
+            query = {"$and": [{"$or": resolve_now(needs, datetime.now(UTC))}, is_status]}
+            return query if needs else _MATCH_NONE
         path = self.paths.get("status")
         if path is None:
             return _MATCH_NONE
-        return {path: match_any([v for status in statuses for v in self._list_values(status)])}
+        stored = [value for status in statuses for value in self._list_values(status)]
+        return {path: match_any(stored)}
 
     def _match_computed(self, name: str, condition: Any) -> Document:
-        """A query for one of these values in a field without a path."""
+        """A query for the values of a condition in a field without a path."""
         values = condition["$in"] if isinstance(condition, dict) else [condition]
         if name in self.constants:
             is_match = any(matches_constant(self.constants[name], value) for value in values)
             return {} if is_match else _MATCH_NONE
         if paths := self.alternatives.get(name):
-            others = [value for value in values if value is not None]
-            found: list[Document] = [
-                dict.fromkeys(paths[:number]) | {path: match_any(others)}
-                for number, path in enumerate(paths)
-                if others
+            not_null = [value for value in values if value is not None]
+            queries: list[Document] = [
+                dict.fromkeys(paths[:position]) | {path: match_any(not_null)}
+                for position, path in enumerate(paths)
+                if not_null
             ]
-            return {"$or": found + ([dict.fromkeys(paths)] if None in values else [])}
+            return {"$or": queries + ([dict.fromkeys(paths)] if None in values else [])}
         if (expression := self.expressions.get(name)) is None:
             return {} if None in values else _MATCH_NONE
         return {"$expr": {"$in": [{"$ifNull": [expression, None]}, {"$literal": values}]}}
@@ -340,11 +346,11 @@ class FieldMapping:
         return replace(self, expressions={}) if self.expressions else self
 
     def _list_values(self, status: str) -> list[Any]:
-        """The values in documents that mean a status of the contract."""
-        labels = [name for name, meaning in self.statuses.items() if meaning == status]
+        """The stored values that mean a status of the contract."""
+        labels = [stored for stored, meaning in self.statuses.items() if meaning == status]
         if status not in self.statuses:
             labels.append(status)
-        return [value for name in labels for value in label_values(name)]
+        return [value for stored in labels for value in label_values(stored)]
 
     def _translate_stage(self, stage: Document) -> Document:
         (name, spec), *_ = stage.items()

@@ -23,8 +23,8 @@ class IdRange(NamedTuple):
 class MilestoneChanges(NamedTuple):
     """The changes since the milestones with this `version` were counted.
 
-    `jobs`: at most this many jobs have changed. `oldest_ms`: all of them were created at this time
-    or later, in ms since 1970; infinite if no job has changed.
+    `jobs`: at most this many jobs have changed. `oldest_ms`: the changed jobs were created at this
+    time or later, in ms since 1970; infinite if no job has changed.
     """
 
     version: str
@@ -34,7 +34,7 @@ class MilestoneChanges(NamedTuple):
 
 @dataclass(frozen=True)
 class Milestone:
-    """A date `at_ms` in ms since 1970, and how many jobs are older, by the labels of `Milestones`.
+    """A date `at_ms` in ms since 1970, and how many jobs are `older`, for each of the `labels`.
 
     The `uncounted` jobs in `ranges` are not included, because only some of them are older.
     """
@@ -63,11 +63,11 @@ class Milestones:
     def find(
         self, position: int, statuses: Collection[str], types: Collection[str], *, after: bool
     ) -> tuple[Milestone, int] | None:
-        """The milestone nearest to a place of a list, and how many jobs of the list are older.
+        """The milestone nearest to a place of a list, and its number of older jobs of the list.
 
         `position`: how many jobs of the list are older than that place. With `after` the milestone
-        is at the place or newer, else at the place or older, whichever of its uncounted jobs are
-        older. None without such a milestone, or if the types are not counted.
+        is at the place or newer, else at the place or older, for any number of older uncounted
+        jobs. None without such a milestone, or if the types are not counted.
         """
         if types and any(job_type is None for _, job_type in self.labels):
             return None

@@ -1,4 +1,4 @@
-"""Reads which types of jobs are paused: the workers of `jobmon.queue` read the same list."""
+"""Reads which types of jobs are paused, from the list that the workers of `jobmon.queue` read."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ CACHE_MS = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class TypePause:
-    """The pause of a type: since when, UTC, by whom and why; None or empty where unknown."""
+    """The pause of a type: since when (UTC), by whom and why. Unknown values are None or empty."""
 
     since: datetime | None = None
     by: str | None = None
@@ -53,13 +53,13 @@ class PausedTypes:
         controls = self._connection.database[CONTROLS]
         limit = self._connection.max_time_ms
         try:
-            found = controls.find_one({"_id": PAUSED}, max_time_ms=limit, **request_comment())
+            stored = controls.find_one({"_id": PAUSED}, max_time_ms=limit, **request_comment())
         except PyMongoError as error:
             if not is_unauthorized(error):  # `jobmon check` reports that
                 log.error("the paused types cannot be read: %s", describe_error(error))
             return None
-        listed = _list_values((found or {}).get("types"))
-        names = frozenset(name for name in listed if isinstance(name, str))
+        values = _list_values((stored or {}).get("types"))
+        names = frozenset(name for name in values if isinstance(name, str))
         return {**dict.fromkeys(names, TypePause()), **self._find_details(names)}
 
     def _find_details(self, names: frozenset[str]) -> Pauses:

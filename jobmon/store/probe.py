@@ -31,10 +31,11 @@ _REASONS = {
 class DatabaseHealth:
     """The result of a check.
 
-    `is_up`: a server answered. `ping_ms`: how long the answer took. `is_readable`: whether the user
-    may read the watched collections, None if unknown. `reason`: why `is_readable` is not True,
-    without secrets. `is_ready` is also true for a server that answers a ping but is too busy to
-    read a document in time: another instance of jobmon would have the same problem.
+    `is_up`: a server responded. `ping_ms`: how long the response to a ping took; None after an
+    error. `is_readable`: whether the user may read the watched collections, None if unknown.
+    `reason`: why `is_readable` is not True, without secrets. `is_ready` is also true for a server
+    that responds to a ping but is too busy to read a document in time: another instance of jobmon
+    would have the same problem.
     """
 
     ping_ms: float | None = None
@@ -45,13 +46,14 @@ class DatabaseHealth:
 
 
 class _BusyError(Exception):
-    """The server answers a ping, but does not read a document in time."""
+    """The server responds to a ping, but does not read a document in time."""
 
 
 class DatabaseProbe:
     """Checks the database at most once a second, within a bounded time.
 
-    A failure is logged when it begins and when it ends, not with each check.
+    A failure is logged when it begins, changes or ends, not with each check. A busy server is not
+    logged.
     """
 
     def __init__(self, connection: Connection, timeout_ms: int) -> None:
@@ -87,7 +89,7 @@ class DatabaseProbe:
         return DatabaseHealth(ping_ms=ping_ms, is_up=True, is_readable=True, is_ready=True)
 
     def _list_refused(self) -> list[str]:
-        """The names of the watched collections that the user may not read; _BusyError."""
+        """The names of the watched collections that the user may not read; raises _BusyError."""
         refused = []
         for collection in (self._connection.jobs, self._connection.attempts):
             if collection is None:

@@ -19,22 +19,22 @@ def list_profile_indexes(jobs: FieldMapping, rules: Sequence[Rule]) -> tuple[Key
     """
     order = jobs.paths["createdAt"]
     in_list_order: Keys = ([] if order == "_id" else [(order, -1)]) + [("_id", -1)]
-    found: list[Keys] = []
+    indexes: list[Keys] = []
     waiting = _list_waiting_keys(jobs) if rules else []
     for rule in rules:
         fields, is_equality = list_index_fields(rule.when or {})
-        # The index of waiting jobs has these fields, too.
+        # If the index of the waiting jobs has just these fields, it serves the rule, too.
         if fields and list(fields) != [name for name, _ in waiting if name != "_id"]:
             keys: Keys = [(name, 1) for name in fields]
-            found.append(keys + in_list_order if is_equality else keys)
-    found.append(waiting)
+            indexes.append(keys + in_list_order if is_equality else keys)
+    indexes.append(waiting)
     for path in jobs.alternatives.get("type", ()):
-        found.append([(path, 1), *in_list_order])
-    unique = [keys for number, keys in enumerate(found) if keys and keys not in found[:number]]
+        indexes.append([(path, 1), *in_list_order])
+    unique = [keys for i, keys in enumerate(indexes) if keys and keys not in indexes[:i]]
     return tuple(
         keys
         for keys in unique
-        if not any(keys == other[: len(keys)] and keys != other for other in unique)
+        if not any(keys == longer[: len(keys)] and keys != longer for longer in unique)
     )
 
 

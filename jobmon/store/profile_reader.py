@@ -1,4 +1,4 @@
-"""Adds the fields without a path to jobs and attempts, and the attempts in a job to the job."""
+"""Adds the fields without a path to jobs and attempts, and to jobs the attempts inside them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,13 +20,13 @@ class FieldReader:
     def __init__(self, fields: Mapping[str, Source]) -> None:
         self._sources = {name: source for name, source in fields.items() if source.path is None}
 
-    def add_fields(self, document: Document, found: Document) -> Document:
-        """Add the fields without a path to `found`, from its `document`; returns `found`."""
+    def add_fields(self, document: Document, mapped: Document) -> Document:
+        """Add the fields without a path to the job or attempt `mapped`, from its `document`."""
         for name, source in self._sources.items():
             value = _read(source, document, document.get(f"_{name}"))
             if value is not None:
-                found[name] = value
-        return found
+                mapped[name] = value
+        return mapped
 
 
 class JobReader:
@@ -40,7 +40,7 @@ class JobReader:
         self._attempts = parsed.attempts
 
     def add_fields(self, document: Document, job: Document) -> Document:
-        """The job with its other fields and attempts, without fields that its status excludes."""
+        """The job with all its fields and attempts, without the fields that its status excludes."""
         self._fields.add_fields(document, job)
         if "_recurring" in document:
             job["_recurring"] = document["_recurring"]
@@ -55,7 +55,7 @@ class JobReader:
 
 
 def _read(source: Source, document: Document, computed: Any) -> Any:
-    """The source's value, from the document or from what the database computed for it."""
+    """The source's value, from the document or from the values that the database computed."""
     if source.computed is None:
         return source.read(document)
     return source.read(computed) if isinstance(computed, dict) else None
@@ -66,7 +66,7 @@ def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> lis
     if not isinstance(elements, list):
         return []
     statuses = (document.get("_attempts") or {}).get("status")
-    found = []
+    read = []
     for index, element in enumerate(elements):
         if not isinstance(element, dict):
             continue
@@ -80,8 +80,8 @@ def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> lis
         elif attempts.status.path is not None:
             status = get_value(element, attempts.status.path)
             attempt["status"] = attempts.status.names.get(label(status), status)
-        found.append(attempt)
-    return found
+        read.append(attempt)
+    return read
 
 
 def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> list[Document]:
@@ -108,7 +108,10 @@ def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> l
 
 
 def _find_outcome(outcome: Any, started: Any, ended: Any, job: Document) -> Document:
-    """Status, end and error of the last run; without a later end it is running or expired."""
+    """The status, end and error of the last run.
+
+    Without an end after its start, the run is running if the job is leased, and else expired.
+    """
     if isinstance(ended, datetime) and (
         not isinstance(started, datetime) or to_utc(ended) >= to_utc(started)
     ):

@@ -43,9 +43,9 @@ class Profile:
     jobs: FieldMapping
     # None if attempts have no collection: then a job contains its attempts, or only the last one.
     attempts: FieldMapping | None
-    # How to pair the documents of the attempts' collection, if each is an event of an attempt.
+    # How to combine the documents of the attempts' collection, if each is an event of an attempt.
     log: EventLog | None = None
-    # An expression for how the last attempt ended; None if the job's status shows it.
+    # An expression for the status of the last attempt; None if the job's status shows it.
     outcome: Any = None
     # The keys of each additional index.
     indexes: tuple[Keys, ...] = ()
@@ -57,11 +57,11 @@ class Profile:
     has_shipped_rules: bool = False
     # The order in which workers take due jobs; None if it is unknown.
     lease: ParsedLease | None = None
-    # Fields that every document has.
+    # The fields that every document has.
     always: tuple[str, ...] = ()
     # The name of a shipped profile, or a hash of the content of a file.
     identity: str = ""
-    # The dates that decide a status when they pass: pairs (path, reading).
+    # The dates that change a status when they pass: pairs of the path and the form of the date.
     due_fields: tuple[tuple[str, str], ...] = ()
     # How changes of jobs show their runs, where no attempts are recorded.
     runs: RunRules = field(default_factory=RunRules)
@@ -105,7 +105,7 @@ class Profile:
 
     @property
     def reads_last_attempt(self) -> bool:
-        """Whether the profile's fields show the last attempt of a job without recorded attempts."""
+        """Whether the profile defines the attempts of a job that has no recorded attempts."""
         return self.attempts is None or self.log is not None
 
 
@@ -199,27 +199,28 @@ def _list_attempt_inputs(attempts: ParsedAttempts) -> tuple[str, ...]:
 
 
 def _make_attempt_expressions(attempts: ParsedAttempts) -> Document:
-    """Field of an attempt -> the expression that computes it. `status`: one for each element."""
-    found: Document = {
+    """Field of an attempt -> the expression that computes it. `status`: an array, by element."""
+    expressions: Document = {
         name: source.computed
         for name, source in attempts.fields.items()
         if source.computed is not None
     }
     if attempts.outcome:
-        found["outcome"] = _make_status_expression(attempts.outcome)
+        expressions["outcome"] = _make_status_expression(attempts.outcome)
     if attempts.array is not None and attempts.status.rules:
         status = prefix_expression(_make_status_expression(attempts.status.rules), "$$this.")
-        found["status"] = {"$map": {"input": list_elements(f"${attempts.array}"), "in": status}}
-    return found
+        elements = list_elements(f"${attempts.array}")
+        expressions["status"] = {"$map": {"input": elements, "in": status}}
+    return expressions
 
 
 def _make_status_expression(rules: Iterable[Rule]) -> Any:
-    *others, last = rules
-    if not others:
+    *conditional, last = rules
+    if not conditional:
         return {"$literal": last.status}
     branches = [
         {"case": to_expression(rule.when or {}), "then": {"$literal": rule.status}}
-        for rule in others
+        for rule in conditional
     ]
     return {"$switch": {"branches": branches, "default": {"$literal": last.status}}}
 

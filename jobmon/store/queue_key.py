@@ -14,20 +14,20 @@ SHARDED_CLUSTER = "sharded cluster"
 
 
 def deployment_name(hello: Mapping[str, Any]) -> str | None:
-    """The replica set's name, by a server's answer to `hello`; None for a standalone server.
+    """The replica set's name, by a server's reply to `hello`; None for a standalone server.
 
     A mongos names no set, and only administrators may read the id of its cluster: so all sharded
-    clusters have one name. Every server with a name has change streams.
+    clusters have the same name. A deployment with a name has change streams.
     """
     name: str | None = hello.get("setName")
     return SHARDED_CLUSTER if hello.get("msg") == "isdbgrid" else name
 
 
 def queue_key(deployment: str | None, database: str, settings: Settings, profile: Profile) -> str:
-    """A readable name and a hash of every setting that changes the meaning of the stats.
+    """A readable name, and a hash of every setting that changes the meaning of the stats.
 
-    `deployment` is the result of `deployment_name`. Users, hosts and the order of settings make no
-    difference; a profile's file is identified by its content. A queue with its own connection
+    `deployment` is the result of `deployment_name`. Users, hosts and the order of settings do not
+    change the key; a profile's file is identified by its content. A queue with its own connection
     string is also identified by its name: replica sets of two deployments often share a name.
     """
     jobs = settings.jobs_collection

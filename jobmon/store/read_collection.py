@@ -1,7 +1,7 @@
 """Runs queries on a watched collection.
 
 Each query is translated to the documents' names. It has a time limit, the simple collation, a hint
-for an index if one is given, and a comment with the id of the request, if any.
+if the caller names an index, and a comment with the id of the request, if there is one.
 """
 
 import logging
@@ -43,10 +43,10 @@ def _identity(document: Document) -> Document:
 
 
 class ReadCollection:
-    """Reads a collection; every method raises PyMongoError.
+    """Reads a collection; methods raise PyMongoError.
 
-    Queries, orders and indexes are given, and documents returned, with the contract's names. If the
-    index is missing, a query runs without it, and a warning is logged once for each index.
+    Queries, orders, indexes and returned documents have the contract's names. If the index is
+    missing, a query runs without it, and a warning is logged once for each index.
 
         jobs.find({"status": "dlq"}, ("jobId",), index=BY_STATUS, order=NEWEST_FIRST, limit=20)
     """
@@ -63,7 +63,7 @@ class ReadCollection:
         self._projections: dict[tuple[str, ...], Any] = {}
         self._naive: tuple[Collection[Document], Collection[Document]] | None = None
         self._warned: set[str] = set()
-        # When it was read (monotonic), and the result.
+        # The results of `has_no_arrays` and `has_index`, each with its time (monotonic seconds).
         self._without_arrays: dict[tuple[str, str], tuple[float, bool]] = {}
         self._indexed: dict[str, tuple[float, bool]] = {}
 
@@ -85,16 +85,16 @@ class ReadCollection:
         naive_dates: bool = False,
         transform: Transform = _identity,
     ) -> list[Document]:
-        """The documents with these `fields`, or with all; `limit` 0 means no limit.
+        """The documents that match, with these `fields` or with all; `limit` 0 means no limit.
 
-        `transform` is applied to each document at once, so that large documents need not be kept.
-        With `require_index`, a missing index raises OperationFailure. With `naive_dates`, dates
-        have no time zone: then decoding takes a third of the time.
+        `transform` is applied to each document when it is read, so that large documents need not be
+        kept. With `require_index`, a missing index raises OperationFailure. With `naive_dates`,
+        dates have no time zone: then decoding takes a third of the time.
         """
         collection = self._naive_collection if naive_dates else self.collection
 
         def run(hint: Hint) -> list[Document]:
-            found = collection.find(
+            cursor = collection.find(
                 self.mapping.translate_filter(query),
                 self._project(fields),
                 sort=self.mapping.translate_order(order or []) or None,
@@ -104,26 +104,26 @@ class ReadCollection:
                 hint=hint,
                 **self.limits("max_time_ms"),
             )
-            return [transform(self.mapping.to_contract(document)) for document in found]
+            return [transform(self.mapping.to_contract(document)) for document in cursor]
 
         return self._run_with_index(index, run, require_index=require_index)
 
     @property
     def _naive_collection(self) -> Collection[Document]:
         """The collection, read with naive dates."""
-        collection, known = self.collection, self._naive
-        if known is None or known[0] is not collection:
+        collection, cached = self.collection, self._naive
+        if cached is None or cached[0] is not collection:
             naive = collection.with_options(codec_options=WITH_NAIVE_DATES)
-            known = self._naive = collection, naive
-        return known[1]
+            cached = self._naive = collection, naive
+        return cached[1]
 
     def _project(self, fields: Iterable[str] | None) -> Any:
-        """The projection that reads these fields; kept for tuples, which are constants."""
+        """The projection that reads these fields; cached for a tuple, which is a constant."""
         if not isinstance(fields, tuple):
             return self.mapping.projection(fields)
-        if (known := self._projections.get(fields)) is None:
-            known = self._projections[fields] = self.mapping.projection(fields)
-        return known
+        if (cached := self._projections.get(fields)) is None:
+            cached = self._projections[fields] = self.mapping.projection(fields)
+        return cached
 
     def aggregate(
         self,
@@ -139,7 +139,8 @@ class ReadCollection:
 
         With `snapshot`, all documents are read as of one moment, the newest that a majority of the
         replica set has. Otherwise a document whose keys change during the read may be read twice,
-        or not at all. A standalone server has no snapshots: it reads as without `snapshot`.
+        or not at all. If the server refuses a snapshot, as a standalone server does, the read runs
+        without one. The results have the names that the pipeline gives them.
         """
         stages = self.mapping.translate_pipeline(pipeline)
 
@@ -147,8 +148,8 @@ class ReadCollection:
             options = _drop_none({"hint": hint, "batchSize": batch_size})
 
             def run_on(collection: Collection[Document]) -> list[Document]:
-                found = collection.aggregate(stages, **options, **self.limits())
-                return [transform(document) for document in found]
+                results = collection.aggregate(stages, **options, **self.limits())
+                return [transform(document) for document in results]
 
             if snapshot:
                 try:
@@ -168,7 +169,7 @@ class ReadCollection:
         limit: int | None = None,
         require_index: bool = False,
     ) -> int:
-        """The number of documents that match, up to `limit`; `require_index` as in `find`."""
+        """The number of documents that match, at most `limit`; `require_index` as in `find`."""
 
         def run(hint: Hint) -> int:
             options = _drop_none({"hint": hint, "limit": limit})
@@ -184,7 +185,7 @@ class ReadCollection:
         )
 
     def touch(self) -> None:
-        """Read one _id from its index, and no document; PyMongoError if that is refused."""
+        """Read one _id from its index, and no document; raises PyMongoError if that is refused."""
 
         def run(hint: Hint) -> list[Document]:
             limits = self.limits("max_time_ms")
@@ -193,10 +194,10 @@ class ReadCollection:
         self._run_with_index([("_id", 1)], run)
 
     def has_index(self, index: Keys, query: Document) -> bool:
-        """Whether the index exists and serves a query; kept for ten seconds."""
+        """Whether the index exists and can serve a query; the result is kept for ten seconds."""
         now, key = time.monotonic(), str(index)
-        known = self._indexed.get(key)
-        if known is None or known[0] < now - _INDEXES_TTL_S:
+        cached = self._indexed.get(key)
+        if cached is None or cached[0] < now - _INDEXES_TTL_S:
             keys, find = self.mapping.translate_keys(index), self.mapping.translate_query(query)
             try:
                 self._run_hinted(
@@ -208,27 +209,27 @@ class ReadCollection:
                 if not is_bad_hint(error):
                     raise
                 exists = False
-            known = self._indexed[key] = now, exists
-        return known[1]
+            cached = self._indexed[key] = now, exists
+        return cached[1]
 
     def has_no_arrays(self, field: str, index: Keys, *, may_scan: bool = False) -> bool:
-        """Whether no document has an array in `field` or in a parent of it; kept for a second.
+        """Whether no document of the index has an array in `field` or in a parent of this field.
 
-        The plan for the index shows whether it ever had an array. Without the index the answer is
-        False, or, with `may_scan`, the result of a scan.
+        The plan for the index shows whether it ever had such an array. Without the index the result
+        is False, or with `may_scan` the result of a scan. It is kept for a second.
         """
         now, key = time.monotonic(), (field, str(index))  # a partial index has only some documents
-        known = self._without_arrays.get(key)
-        if known is None or known[0] < now - _ARRAYS_TTL_S:
-            arrays = list(_array_paths(self._plan(index), self.mapping.paths.get(field, "")))
+        cached = self._without_arrays.get(key)
+        if cached is None or cached[0] < now - _ARRAYS_TTL_S:
+            arrays = list(_iter_array_paths(self._plan(index), self.mapping.paths.get(field, "")))
             is_proven = bool(arrays) and not any(arrays)
             if not arrays and may_scan:
                 is_proven = not self.find({field: IS_ARRAY}, (), limit=1)
-            known = self._without_arrays[key] = now, is_proven
-        return known[1]
+            cached = self._without_arrays[key] = now, is_proven
+        return cached[1]
 
     def _plan(self, index: Keys) -> Any:
-        """The plan of a query for everything, by an index."""
+        """The plan of a query for all documents, by an index."""
 
         def run(hint: Hint) -> Any:
             options = _drop_none({"hint": hint})
@@ -238,17 +239,17 @@ class ReadCollection:
         return self._run_with_index(index, run)
 
     def explain(self, find: Document) -> Document:
-        """The planner's answer for a find. The driver's own `explain` would also run the query.
+        """The planner's output for a find. The driver's own `explain` would also run the query.
 
-        The primary answers: no secondary has an array in an index before the primary has it.
+        The primary runs this: no secondary has an array in an index before the primary has it.
         """
         collection, limit = self.collection, {"maxTimeMS": self.max_time_ms}
-        answer = collection.database.command(
+        reply = collection.database.command(
             {"explain": {"find": collection.name} | find | limit, "verbosity": "queryPlanner"}
             | limit
             | request_comment(),
         )
-        planned: Document = answer["queryPlanner"]
+        planned: Document = reply["queryPlanner"]
         return planned
 
     def limits(self, max_time: str = "maxTimeMS") -> dict[str, Any]:
@@ -283,8 +284,8 @@ class ReadCollection:
     def _run_hinted(self, keys: Keys, run: Callable[[Hint], T]) -> T:
         """Run with the index on these keys.
 
-        If several have these keys, the one named by `exact_index_name` is used; if there is no such
-        index, the server chooses.
+        If several indexes have these keys, the index with the name `exact_index_name` is used, or
+        without such an index, the index that the server chooses.
         """
         try:
             return run(dict(keys))
@@ -302,7 +303,7 @@ class ReadCollection:
 def exact_index_name(keys: Keys) -> str:
     """The name that `jobmon init` gives an index if the collection has a collation.
 
-    The name that the server would choose may be taken by an index with the same keys.
+    An index with the same keys may already have the name that the server would choose.
     """
     return "_".join([*(f"{field}_{order}" for field, order in keys), SIMPLE_COLLATION["locale"]])
 
@@ -314,13 +315,13 @@ def request_comment() -> dict[str, Any]:
 
 
 def is_bad_hint(error: OperationFailure) -> bool:
-    """Whether a query failed only because the index that it hints at does not exist."""
-    # The code alone does not show it: the server reports many other faults as BadValue.
+    """Whether a query failed because its hint names no index, or several indexes."""
+    # The code alone does not show that: the server reports many other faults as BadValue.
     return error.code in (BAD_VALUE, INDEX_NOT_FOUND) and "hint" in str(error).lower()
 
 
 def _is_ambiguous_hint(error: OperationFailure) -> bool:
-    """Whether several indexes have the keys of the hint; only the message shows it."""
+    """Whether a query failed because several indexes have its keys; only the message shows that."""
     return is_bad_hint(error) and "multiple" in str(error)
 
 
@@ -328,12 +329,12 @@ def _drop_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _array_paths(plan: Any, path: str) -> Iterator[list[str]]:
-    """For each index of a plan that includes `path`: the parts of the path that held arrays."""
+def _iter_array_paths(plan: Any, path: str) -> Iterator[list[str]]:
+    """For each index of a plan that has the key `path`: the parts of the path that held arrays."""
     if isinstance(plan, dict):
         if path in (paths := plan.get("multiKeyPaths", {})):
             yield paths[path]
         plan = list(plan.values())
     if isinstance(plan, list):
         for inner in plan:
-            yield from _array_paths(inner, path)
+            yield from _iter_array_paths(inner, path)

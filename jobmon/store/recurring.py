@@ -1,4 +1,4 @@
-"""Lists recurring jobs, the soonest first, by partial indexes that have only these jobs."""
+"""Lists recurring jobs, the earliest nextRunAt first, by partial indexes of only these jobs."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from jobmon.store.mapping import Document
 from jobmon.store.summaries import SUMMARY_FIELDS, summarize
 from jobmon.store.truncate import CharacterBudget
 
-MAX_RUNS = 20  # of a job that contains its attempts
-_MAX_ERROR_LENGTH = 2_000
+MAX_RUNS = 20  # attempts shown of a job that contains its attempts
+_MAX_ERROR_LENGTH = 2_000  # characters, on average for each of these attempts
 _SEPARATOR = "."
 
 
@@ -36,10 +36,10 @@ class RecurringPage:
 
 
 class RecurringJobs:
-    """Reads the recurring jobs of a queue; every method raises PyMongoError.
+    """Reads the recurring jobs of a queue; methods raise PyMongoError.
 
-    The order is by (nextRunAt, _id): first the jobs that have an interval, then those that have
-    only a time of day. A missing index raises OperationFailure.
+    First come the jobs with an interval, then the jobs with only a time of day; both are in the
+    order of (nextRunAt, _id). A missing index raises OperationFailure.
     """
 
     def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:
@@ -59,7 +59,7 @@ class RecurringJobs:
 
     @property
     def unknown(self) -> str:
-        """The reason why recurring jobs are not known; empty if they are known."""
+        """The reason why recurring jobs are unknown; empty if they are known."""
         if self._names:
             return ""
         if not self._is_recurring:
@@ -67,7 +67,7 @@ class RecurringJobs:
         return "the profile does not define how often recurring jobs run, or when they are due"
 
     def page(self, cursor: str, per_page: int) -> RecurringPage:
-        """The page at `cursor`, the `next_cursor` of another page; "" is the first page.
+        """The page at `cursor`: the `next_cursor` of another page, or "" for the first page.
 
         Raises BadCursorError for any other text.
         """
@@ -98,7 +98,7 @@ class RecurringJobs:
 
 
 def _decode(cursor: str, names: tuple[str, ...]) -> tuple[str, Cursor | None]:
-    """The list that a cursor continues, by the name of its path, and the place in that list."""
+    """The list that a cursor continues, as the name of its path, and the place in that list."""
     if not cursor:
         return next(iter(names), ""), None
     name, _, encoded = cursor.partition(_SEPARATOR)

@@ -11,14 +11,14 @@ _MAX_LENGTH = 200  # of a text, in characters
 # The names of the paths in the mapping of a job.
 INTERVAL, TIME_OF_DAY, TIMEZONE = "_interval", "_timeOfDay", "_timezone"
 _EXCEPTION = "_exception"
-# The types of a value that is a schedule; jobs without one have null or no field.
+# The condition that a value is a schedule: a job without a schedule has null or no field.
 IS_SCHEDULE: Document = {"$type": ["string", "number"]}
 
 
 class Repetition(NamedTuple):
     """The repetition of a job: texts of its document, None where a text is missing.
 
-    `has_exceptions`: something else suspends this schedule at times.
+    `has_exceptions`: other values of the document suspend this schedule at times.
     """
 
     interval: str | None = None
@@ -28,7 +28,7 @@ class Repetition(NamedTuple):
 
 
 def list_repetition_paths(parsed: ParsedRepetition | None) -> dict[str, str]:
-    """A name for each path that holds how often a job runs."""
+    """The paths that hold how often a job runs, by the names that jobmon gives them."""
     if parsed is None:
         return {}
     paths = {
@@ -52,7 +52,7 @@ def read_repetition(job: Mapping[str, Any]) -> Repetition:
 
 
 def make_repetition_expression(paths: Mapping[str, str]) -> Document:
-    """An aggregation expression for an object that `read_repetition` reads."""
+    """An aggregation expression for the object that `read_repetition` reads."""
     return {
         name: f"${path}"
         for name, path in paths.items()

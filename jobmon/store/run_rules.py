@@ -25,13 +25,14 @@ _JOB_FIELDS = (
 class RunRules:
     """The rules of a profile for runs that are counted from changes, in the documents' names.
 
-    `paths`: the fields that are read. `remembered`: the fields of these that later changes of the
-    job need, too; the others are read only for its error. `facts`: expressions that evaluate a
-    document of these fields as of `CHANGED_AT`. `end_fields`: a run has ended when one of them is
-    written. Unless `has_own_end`, a run has also ended when a running job stops running.
-    `finished_path`: the path of the date of the end; None if no field holds it. `error_reads`: all
-    fields from which the error of the last run is computed; empty if documents do not hold it. If
-    `reads_error` is false, changes are read without the error, because its field may be large.
+    `paths`: the fields that are read. `remembered`: those of `paths` that later changes of the job
+    need, too; the others are read only for its error. `facts`: expressions for a document of these
+    fields, with `CHANGED_AT` as the present moment. `running`: a query for running jobs; None if
+    the status shows them. `end_fields`: a run has ended when one of them is written. Unless
+    `has_own_end`, a run has also ended when a running job stops running. `finished_path`: the path
+    of the date of the end; None if no field holds it. `error_reads`: all fields from which the
+    error of the last run is computed; empty if documents do not hold it. If `reads_error` is false,
+    changes are read without the error. `has_wait`: whether the time before a run can be measured.
     """
 
     paths: tuple[str, ...] = ()
@@ -57,7 +58,7 @@ class RunRules:
         """The rules for jobs with this mapping; `outcome` computes how the last run ended."""
         facts = _make_facts(events, jobs) | {"outcome": outcome}
         finished = jobs.paths.get("finishedAt")
-        # If each update sets finishedAt, then each update would be counted as the end of a run.
+        # If updatedAt and finishedAt are one field, each update would be counted as an end.
         by_default = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
         end_fields = events.end_fields or by_default
         remembered = {path for fact in facts.values() for path in list_paths(fact)}
@@ -97,7 +98,7 @@ class RunRules:
 
     @cached_property
     def may_have_secrets(self) -> tuple[str, ...]:
-        """The fields of errors and of workers."""
+        """The fields of errors and of workers' names."""
         return tuple({*self.error_reads, *list_paths(self.facts["leasedBy"])})
 
     @cached_property

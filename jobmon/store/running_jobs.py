@@ -1,4 +1,4 @@
-"""Reads the jobs that run now: at most 1,000, and first the jobs whose lease ends first."""
+"""Reads the jobs that run now: at most 1,000, in the order in which their leases end."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,9 +49,10 @@ class RunningJob(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunningJobs:
-    """The jobs that ran at `as_of` (UTC), first the jobs whose lease ends first.
+    """The jobs that ran at `as_of` (UTC), in the order in which their leases end.
 
-    If `is_complete` is false, other jobs ran, too. `reason`: why no job was read.
+    If `is_complete` is false, other jobs ran, too. `reason`: why no job was read; empty if jobs
+    were read.
     """
 
     as_of: datetime
@@ -73,7 +74,7 @@ class RunningJobReader:
         return self._shared.get()
 
     def find_first_expiry(self) -> datetime | None:
-        """The end of the lease that expired first; None if no lease has expired, or if unknown.
+        """The end of the lease that expired first; None if no lease has expired, or it is unknown.
 
         Reads one key of the index (status, leaseExpiresAt).
         """
@@ -93,7 +94,7 @@ class RunningJobReader:
         now, mapping = datetime.now(UTC), self._jobs.mapping
         has_end = mapping.can_query("leaseExpiresAt")
         try:
-            found = self._jobs.find(
+            running = self._jobs.find(
                 {"status": JobStatus.LEASED.value},
                 _FIELDS,
                 index=indexes.BY_LEASE if has_end else indexes.BY_STATUS,
@@ -106,14 +107,14 @@ class RunningJobReader:
             if not is_bad_hint(error):
                 raise
             return RunningJobs(as_of=now, reason=NO_INDEX)
-        starts = self._look_up_starts(found[:MAX_READ])
-        jobs = [_make_job(document, starts) for document in found[:MAX_READ]]
-        return RunningJobs(as_of=now, jobs=tuple(jobs), is_complete=len(found) <= MAX_READ)
+        starts = self._look_up_starts(running[:MAX_READ])
+        jobs = [_make_job(values, starts) for values in running[:MAX_READ]]
+        return RunningJobs(as_of=now, jobs=tuple(jobs), is_complete=len(running) <= MAX_READ)
 
     def _look_up_starts(self, jobs: list[Document]) -> dict[tuple[str, int], datetime]:
-        """The start of attempts by job id and attempt number, for jobs without their start time.
+        """The starts of attempts, by job id and attempt number, for jobs without a startedAt.
 
-        Index: (jobId, attemptNumber), one key for each job and number.
+        Index: (jobId, attemptNumber); for each job, one key for each of the numbers.
         """
         incomplete = [
             job
@@ -129,21 +130,21 @@ class RunningJobReader:
         }
         fields = ("jobId", "attemptNumber", "startedAt")
         try:
-            found = self._attempts.find(query, fields, index=indexes.ATTEMPT, require_index=True)
+            attempts = self._attempts.find(query, fields, index=indexes.ATTEMPT, require_index=True)
         except OperationFailure as error:
             if not is_bad_hint(error):
                 raise
             return {}
         return {
             (to_text(attempt["jobId"]), number): started_at
-            for attempt in found
+            for attempt in attempts
             if (started_at := read_date(attempt.get("startedAt"))) is not None
             and (number := _read_number(attempt.get("attemptNumber"))) is not None
         }
 
 
 def _find_numbered_attempts(connection: Connection) -> ReadCollection | None:
-    """The recorded attempts, if they have numbers by which the running one is found."""
+    """The recorded attempts, if they have numbers, by which the running attempt is found."""
     attempts = connection.attempts
     if attempts is None or connection.profile.log is not None:
         return None
@@ -160,7 +161,7 @@ def _list_forms(ids: Iterable[Any]) -> Iterable[Any]:
 
 
 def _extract_values(job: Document) -> Document:
-    """The short values of a running job: a field of its document may have megabytes."""
+    """The values of a running job as short ones: a field of its document may have megabytes."""
     job_id = job.get("jobId")
     printed = to_text(job_id)
     return {
@@ -174,14 +175,14 @@ def _extract_values(job: Document) -> Document:
     }
 
 
-def _make_job(job: Document, starts: dict[tuple[str, int], datetime]) -> RunningJob:
+def _make_job(values: Document, starts: dict[tuple[str, int], datetime]) -> RunningJob:
     return RunningJob(
-        job_id=job["id"],
-        type=job["type"],
-        worker=job["worker"],
-        attempt=job["attempt"],
-        started_at=job["startedAt"] or starts.get((job["id"], job["attempt"])),
-        expires_at=job["expiresAt"],
+        job_id=values["id"],
+        type=values["type"],
+        worker=values["worker"],
+        attempt=values["attempt"],
+        started_at=values["startedAt"] or starts.get((values["id"], values["attempt"])),
+        expires_at=values["expiresAt"],
     )
 
 

@@ -16,7 +16,7 @@ from jobmon.store.labels import OTHER, label
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import is_bad_hint
 
-# At most so many are read for a window: index keys if the index has all fields, else documents.
+# The limits for one window: MAX_KEYS index keys if the index has all fields, else MAX_JOBS jobs.
 MAX_KEYS, MAX_JOBS = 10_000, 5_000
 MAX_NAMED_TYPES = 20  # in a window; other types are counted together
 CACHE_TTL_MS = 5_000
@@ -32,7 +32,7 @@ NO_INDEX = "an index is missing: `jobmon init` creates it"
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledStep:
-    """The jobs that are due from `start` to before `end` (UTC), in total and by type.
+    """The jobs that become due from `start` to before `end` (UTC), in total and by type.
 
     `jobs` is None if reading stopped before this step, and a lower bound if it is not exact.
     """
@@ -46,7 +46,7 @@ class ScheduledStep:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledWindow:
-    """The jobs that are due in a window of the future: in total, by step and by type.
+    """The jobs that become due in a window of the future: in total, by step and by type.
 
     `name` is `hour`, `day` or `week`. The first and the last step may be shorter than `step`.
     """
@@ -63,9 +63,9 @@ class ScheduledWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The jobs that are due in the next hour, day and week; `reason`: why there are no windows.
+    """The jobs that become due in the next hour, day and week.
 
-    For each window, the soonest `limit` jobs are read.
+    For each window, at most the first `limit` jobs are read. `reason`: why there are no windows.
     """
 
     as_of: datetime
@@ -85,7 +85,7 @@ class ScheduleReader:
         self._shared = SingleFlight(self._count, CACHE_TTL_MS)
 
     def schedule(self) -> Schedule:
-        """The jobs due in the next hour, day and week; without an index nothing is counted."""
+        """The present schedule, at most 5 s old; without an index nothing is counted."""
         return self._shared.get()
 
     def _count(self) -> Schedule:
@@ -113,8 +113,8 @@ class ScheduleReader:
             if jobs := int(group["jobs"]):
                 by_type = counts.setdefault(int(group["_id"]["step"]), Counter())
                 by_type[label(group["_id"].get("type"))] += jobs
-        is_cut = sum(int(group["read"]) for group in groups) >= self._limit
-        read_until = max(to_utc(group["last"]) for group in groups) if is_cut else end
+        has_more = sum(int(group["read"]) for group in groups) >= self._limit
+        read_until = max(to_utc(group["last"]) for group in groups) if has_more else end
         by_type = sum(counts.values(), Counter())
         named = {job_type for job_type, _ in by_type.most_common(MAX_NAMED_TYPES)}
         steps, start = [], first
@@ -137,7 +137,7 @@ class ScheduleReader:
             end=end,
             step=step,
             jobs=by_type.total(),
-            is_exact=not is_cut,
+            is_exact=not has_more,
             steps=tuple(steps),
             types=_fold(by_type, named),
         )
@@ -145,10 +145,10 @@ class ScheduleReader:
     def _make_pipeline(
         self, now: datetime, end: datetime, first: datetime, step: timedelta
     ) -> list[Document]:
-        """Counts of the soonest jobs, up to the limit, by step and type.
+        """A pipeline that counts the first jobs of a window, up to the limit, by step and type.
 
-        If no index has the status, the limit applies before the status is compared: jobs that do
-        not wait then count towards it, and cannot make the query read more.
+        If no field holds the status, the status is compared after the limit: jobs that do not wait
+        then count towards the limit, so that the query reads no more jobs than it allows.
         """
         mapping = self._jobs.mapping
         waiting = list(mapping.select_statuses("nextRunAt", WAITING_STATUSES))

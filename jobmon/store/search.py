@@ -1,4 +1,4 @@
-"""Searches in the payload: makes a condition, which an index serves, from the texts to find."""
+"""Makes conditions for searches in the payload: an index serves each of them."""
 
 import math
 import re
@@ -24,9 +24,9 @@ _END_OF_INT64 = 2**63
 
 @dataclass(frozen=True, kw_only=True)
 class SearchTerm:
-    """The jobs that have any of `texts` in a field of the payload, which may be inside arrays.
+    """A search for jobs that have any of `texts` in a field of the payload, also inside arrays.
 
-    `field`: its declared name, `payload.orderId`. A text means any value that is written in this
+    `field`: its declared name, `payload.orderId`. A text means each value that is written in this
     way: a string, a number of any type, an ObjectId, a UUID, a boolean or a date. `text*` means all
     strings with this beginning. In double quotes a text means only the string, even with a `*`.
 
@@ -41,7 +41,7 @@ class SearchTerm:
 
     @property
     def has_prefix(self) -> bool:
-        """Whether strings are searched by their beginning: then an index is not in list order."""
+        """Whether strings are searched by their beginning. No index has these in list order."""
         return any(map(is_prefix, self.texts))
 
     def hide(self, is_secret: Callable[[str], bool]) -> "SearchTerm":
@@ -50,7 +50,7 @@ class SearchTerm:
         return replace(self, hidden=hidden)
 
     def condition(self) -> Document:
-        """The condition on the field; none of its values is an operator."""
+        """The condition on the field. A text never becomes an operator of a query."""
         return {"$in": [value for text in self.texts for value in self._list_values(text)]}
 
     @property
@@ -73,7 +73,7 @@ class SearchTerm:
 
 
 def explain_unsearchable(text: str) -> str | None:
-    """The reason why no index finds the values with this beginning; None if an index does."""
+    """The reason why no index can find the strings that a text with `*` means; None if it can."""
     if not is_prefix(text):
         return None
     if text == _ANY_END:
@@ -85,12 +85,12 @@ def explain_unsearchable(text: str) -> str | None:
 
 
 def is_prefix(text: str) -> bool:
-    """Whether a text means all strings that begin with it."""
+    """Whether a text ends in `*`: it means all strings with this beginning."""
     return text.endswith(_ANY_END)
 
 
 def matches_filter(value_label: str, filter_text: str) -> bool:
-    """Whether a filter by a text, which may end in `*`, finds the jobs counted under a label."""
+    """Whether a filter by a text, which may end in `*`, finds the jobs with a label."""
     if not is_prefix(filter_text):
         return value_label == filter_text
     prefix = filter_text.removesuffix(_ANY_END)  # a label that ends in `*` is in quotes
@@ -111,7 +111,7 @@ def _read_string(text: str) -> str:
 
 
 def _list_other_types(text: str) -> Iterator[Any]:
-    """The values that are no strings; MongoDB finds no two of them equal."""
+    """The values that a text means besides strings; MongoDB finds no two of them equal."""
     if text in ("true", "false"):
         yield text == "true"
     if _OBJECT_ID.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Shortens errors, in Python or in the database: the result is the same.
+"""Shortens errors, in Python or in the database, with the same result.
 
 A text of several lines keeps both ends, because it may be a stack. Python prints the frame that
 raised the error last, and the JVM prints the root cause last; other languages print them first.
@@ -18,7 +18,7 @@ _NUMBERS = ("int", "long", "double", "decimal", "bool", "objectId")
 
 
 def shorten_error(error: Any) -> Any:
-    """An error with shortened texts; a code, message or stack of an unexpected type is None.
+    """An error with shortened texts; a value of an unexpected type becomes None.
 
     >>> shorten_error({"code": 7, "message": ["x"], "input": "y"})
     {'code': 7, 'message': None, 'stack': None}

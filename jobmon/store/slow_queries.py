@@ -1,4 +1,4 @@
-"""Logs slow queries: their shape, never the values in them."""
+"""Logs the shape of slow queries, never the values in them."""
 
 import json
 from collections.abc import Mapping

@@ -16,17 +16,17 @@ from jobmon.store.milestones import MilestoneChanges
 class QueueHealth:
     """The health of a queue, in addition to its counts; dates are UTC.
 
-    `estimated_total`: jobs by the collection's metadata, or by the counts if not all are jobs.
-    `due`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. If
-    500,000 or more jobs are due and as many are scheduled, both are None and `too_many_due` is
-    true. `expired_leases` are counted up to 500,000.
+    `estimated_total`: jobs by the collection's metadata, or by the counts if some documents are no
+    jobs. `due`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. If
+    500,000 or more jobs are due, and 500,000 or more are scheduled, both are None and
+    `too_many_due` is true. `expired_leases` are counted up to 500,000.
     `oldest_queued`: the createdAt of the oldest queued job; `oldest_queued_by_type` the same by
     type, for at most 100 types. `overdue_by_type`: the earliest nextRunAt of each type, among the
     50,000 jobs that have been due the longest.
 
     `unknown` has a reason, by field name, for each value that is None because it cannot be
-    determined, and for each that is incomplete or a lower bound. A count is None, not 0, if no date
-    can be read.
+    determined, and for each value that is incomplete or a lower bound. A count is None instead of
+    0 if some dates cannot be read.
     """
 
     estimated_total: int
@@ -46,9 +46,9 @@ class QueueStats:
 
     `counts` has the number of jobs by (status label, type label); beyond 100 statuses or 5,000
     types the others are counted as `(other)`. `source` is `rollup` (by the collector), `live`
-    (counted now) or `estimate`. In an estimate `counts` is None, because counting ran into its time
-    limit, and `total` is from the collection's metadata. `milestones`: the newest milestones of the
-    lists, if there are any.
+    (counted now) or `estimate`. In an estimate `counts` is None, because counting reached its time
+    limit, and `total` is from the collection's metadata. `milestones`: the version of the newest
+    milestones of the lists, and the changes since then; None without milestones.
     """
 
     as_of: datetime
@@ -59,7 +59,10 @@ class QueueStats:
     milestones: MilestoneChanges | None = None
 
     def status_counts(self) -> dict[str, int] | None:
-        """Jobs by status: each known status, even with no job, and each unknown one that occurs."""
+        """Jobs by status: the contract's statuses, even without jobs, and others that occur.
+
+        None in an estimate.
+        """
         if self.counts is None:
             return None
         by_status = {status.value: 0 for status in JobStatus}
@@ -68,7 +71,7 @@ class QueueStats:
         return by_status
 
     def type_counts(self) -> dict[str, dict[str, int]] | None:
-        """Jobs by type, and within a type by the statuses that occur."""
+        """Jobs by type, and in each type by the statuses that occur; None in an estimate."""
         if self.counts is None:
             return None
         by_type: dict[str, dict[str, int]] = {}
@@ -77,10 +80,11 @@ class QueueStats:
         return by_type
 
     def type_counts_for(self, types: Collection[str]) -> dict[str, Mapping[str, int] | None] | None:
-        """Jobs by type and status, in a table that has a row for each of `types`.
+        """Jobs by type and status: each of `types` has a row.
 
-        If `(other)` is one of `types`, its row has all types without a row. The counts of a type
-        are None if they may be in `(other)`.
+        If `(other)` is one of `types`, its row counts all types that are not; otherwise each type
+        that occurs has a row, too. A row is None if its jobs may be counted in `(other)`. The
+        result is None in an estimate.
         """
         if self.counts is None:
             return None
@@ -141,11 +145,11 @@ class CountsByName:
     def __init__(self, mapping: FieldMapping) -> None:
         self._mapping = mapping
         self._statuses, self._types = LabelBudget(MAX_STATUSES, JobStatus), LabelBudget(MAX_TYPES)
-        # Counts share their keys: a map of 100,000 segments has millions of counts.
+        # Counts share their keys: the counts of 100,000 segments have millions of entries.
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}
 
     def add_up(self, groups: Iterable[Document]) -> Counter[tuple[str, str]]:
-        """The sum of results of `COUNT_BY_STATUS_AND_TYPE`; the first groups get the labels."""
+        """The sum of results of `COUNT_BY_STATUS_AND_TYPE`; earlier groups get labels first."""
         counts: Counter[tuple[str, str]] = Counter()
         for group in groups:
             status = self._mapping.to_contract_status(group["_id"].get("status"))
@@ -154,7 +158,7 @@ class CountsByName:
         return counts
 
     def learn(self, counts: Mapping[tuple[str, str], int]) -> Counter[tuple[str, str]]:
-        """Take over the labels that these counts already have; returns the counts."""
+        """Use the labels that these counts already have; returns the counts with shared keys."""
         self._statuses.learn(status for status, _ in counts)
         self._types.learn(job_type for _, job_type in counts)
         return Counter({self._keys.setdefault(key, key): n for key, n in counts.items()})

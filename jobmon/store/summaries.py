@@ -12,7 +12,7 @@ from jobmon.store.short_errors import shorten_error
 from jobmon.store.truncate import CharacterBudget
 
 MAX_FIELD_LENGTH = 10_000  # in characters
-# A list shows neither payloads nor stacks, and documents may hold megabytes of other fields.
+# Not the payload, which lists do not show, and no other fields: they may have megabytes.
 SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
 # The fields that a list of errors reads.
 ERROR_FIELDS = ("_id", "jobId", "createdAt", "createdBy", "lastError")
@@ -42,7 +42,7 @@ def summarize(job: Document) -> Document:
 
 
 def shorten_last_error(job: Document) -> Document:
-    """A job with its last error, shortened, but long enough to find its group."""
+    """A job whose last error is shortened, but still has what decides its group."""
     return job | {"lastError": shorten_error(job.get("lastError"))}
 
 

@@ -8,11 +8,11 @@ from bson.dbref import DBRef
 from bson.regex import Regex
 
 CUT = "…"
-_SCALAR_LENGTH = 8
+_SCALAR_LENGTH = 8  # characters that a number, a date or another short value uses up
 
 
 class CharacterBudget:
-    """Truncates one value after the other, until `characters` in total are used up.
+    """Truncates values: together, they keep about `characters` characters.
 
     >>> budget = CharacterBudget(5)
     >>> budget.truncate("abc"), budget.truncate("defg")
@@ -20,45 +20,45 @@ class CharacterBudget:
     """
 
     def __init__(self, characters: int) -> None:
-        self._left = characters
+        self._remaining = characters
 
     def truncate(self, value: Any, *, at_least: int = 0) -> Any:
         """`value` without the parts, at any depth, that exceed the budget; `…` marks each cut.
 
-        `at_least` characters may be used even if the budget has fewer left.
+        `at_least` characters may be used even if fewer remain in the budget.
         """
-        self._left = max(self._left, at_least)
+        self._remaining = max(self._remaining, at_least)
         return self._truncate(value)
 
     def _truncate(self, value: Any) -> Any:
         match value:
-            case str() | bytes() if len(value) <= self._left:
-                self._left -= len(value)
+            case str() | bytes() if len(value) <= self._remaining:
+                self._remaining -= len(value)
                 return value
             case str():
-                return self._take_all(value) + CUT
+                return self._take_remaining(value) + CUT
             case bytes():
-                return base64.b64encode(self._take_all(value)).decode() + CUT
+                return base64.b64encode(self._take_remaining(value)).decode() + CUT
             case dict():
                 return self._truncate_document(value)
             case list():
                 return self._truncate_array(value)
             case DBRef():
                 return self._truncate_document(value.as_doc())
-            case Regex() if len(value.pattern) > self._left:
+            case Regex() if len(value.pattern) > self._remaining:
                 return self._truncate(value.pattern)
             case _:
-                self._left -= _SCALAR_LENGTH
+                self._remaining -= _SCALAR_LENGTH
                 return value
 
-    def _take_all(self, value: Any) -> Any:
-        left, self._left = max(0, self._left), 0
-        return value[:left]
+    def _take_remaining(self, value: Any) -> Any:
+        length, self._remaining = max(0, self._remaining), 0
+        return value[:length]
 
     def _truncate_document(self, value: Mapping[str, Any]) -> dict[str, Any]:
         kept: dict[str, Any] = {}
         for key, inner in value.items():
-            if self._left <= 0:
+            if self._remaining <= 0:
                 kept[CUT] = CUT
                 break
             name = self._truncate(key)
@@ -68,9 +68,9 @@ class CharacterBudget:
     def _truncate_array(self, value: list[Any]) -> list[Any]:
         kept: list[Any] = []
         for inner in value:
-            if self._left <= 0:
+            if self._remaining <= 0:
                 kept.append(CUT)
                 break
             kept.append(self._truncate(inner))
-            self._left -= 1
+            self._remaining -= 1
         return kept

@@ -1,4 +1,4 @@
-"""Finds the jobs that a worker runs or ran, from its newest attempts, and from the jobs."""
+"""Finds the jobs that a worker runs or ran, by its newest attempts and by the worker in jobs."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,8 +15,8 @@ from jobmon.store.list_plan import MAX_CACHED, TTL_S, ListPlanner, get_plan
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
-MAX_READ = 200  # attempts of the worker, and jobs that name it
-SAMPLE_SIZE = 200
+MAX_READ = 200  # the worker's attempts, and as many jobs that name it
+SAMPLE_SIZE = 200  # attempts
 NAMED_ONLY = (
     "only jobs that name the worker now are found, because the queue does not record the workers "
     "of earlier attempts"
@@ -35,9 +35,10 @@ class WorkerJobFinder:
         self._found: SingleFlightCache[WorkerJobs] = SingleFlightCache(MAX_CACHED)
 
     def find(self, worker: str) -> WorkerJobs:
-        """The jobs of the worker's newest attempts, and those that name it; kept for two seconds.
+        """The jobs of the worker's newest attempts, and the jobs that name it; kept for 2 s.
 
-        Index: (workerId, startedAt); RefusedFilterError if attempts have workers, but no index.
+        Index: (workerId, startedAt). Raises RefusedFilterError if it is missing although attempts
+        have workers.
         """
         return self._found.get(worker, lambda: self._find(worker), TTL_S)
 
@@ -45,16 +46,16 @@ class WorkerJobFinder:
         attempts = self._attempts
         if attempts is None or self._index is None:
             return WorkerJobs(None, NAMED_ONLY)
-        found = self._read_attempts(attempts, self._index, worker)
-        if not found and not _have_workers(attempts):
+        of_worker = self._read_attempts(attempts, self._index, worker)
+        if not of_worker and not _have_workers(attempts):
             return WorkerJobs(None, NAMED_ONLY)
         named = self._read_named(worker) if self._jobs.mapping.can_query("leasedBy") else []
-        is_complete = max(len(found), len(named)) <= MAX_READ
-        ids = tuple(_list_ids(found[:MAX_READ] + named[:MAX_READ]))
+        is_complete = max(len(of_worker), len(named)) <= MAX_READ
+        ids = tuple(_list_ids(of_worker[:MAX_READ] + named[:MAX_READ]))
         return WorkerJobs(ids, "" if is_complete else NEWEST_ONLY)
 
     def _read_attempts(self, attempts: ReadCollection, index: Keys, worker: str) -> list[Document]:
-        """The newest attempts of the worker; without their index, none if no attempt has a worker.
+        """The newest attempts of the worker. Without the index: none if attempts have no workers.
 
         Raises RefusedFilterError if attempts have workers, but the index is missing.
         """
@@ -77,7 +78,7 @@ class WorkerJobFinder:
         raise RefusedFilterError("worker", f"Needs the index {required}: `jobmon init` creates it.")
 
     def _read_named(self, worker: str) -> list[Document]:
-        """The jobs that name the worker, which may have no recorded attempt."""
+        """The jobs that name the worker: such a job may have no recorded attempt."""
         by_name = self._planner.prepare(JobFilter(worker=worker))
         return self._jobs.find(
             by_name.match(),
@@ -89,14 +90,14 @@ class WorkerJobFinder:
 
 def _have_workers(attempts: ReadCollection) -> bool:
     """Whether one of the newest attempts has a worker. Index: _id."""
-    found = attempts.find(
+    newest = attempts.find(
         {}, ("workerId",), index=[("_id", 1)], order=[("_id", -1)], limit=SAMPLE_SIZE
     )
-    return any(attempt.get("workerId") is not None for attempt in found)
+    return any(attempt.get("workerId") is not None for attempt in newest)
 
 
 def _list_ids(documents: Iterable[Document]) -> Iterator[Any]:
-    """Each id once, unchanged and in the job's form: an attempt may have an ObjectId as text.
+    """Each job id once, in the forms that a job may hold: an attempt may hold an ObjectId as text.
 
     `identity_values` has more forms, but takes too long for hundreds of ids.
     """
