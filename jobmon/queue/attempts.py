@@ -18,7 +18,7 @@ _JOB_FIELDS = ["jobId", "status", "attemptCount", "lastError", "updatedAt"]
 
 
 class AttemptRecords:
-    """The collection of attempts."""
+    """Writes the collection of attempts."""
 
     def __init__(self, collection: Collection[Document]) -> None:
         self._collection = collection

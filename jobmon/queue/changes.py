@@ -43,13 +43,13 @@ class RetryPolicy:
     cap_ms: int = 3_600_000
 
     def delay_ms(self, attempt_number: int, jitter: float) -> int:
-        """The delay after attempt n, `attempt_number` (1, 2, …), failed; `jitter` is in [0, 1).
+        """The delay after attempt number n (1, 2, …) failed; `jitter` is in [0, 1).
 
-        The full delay is `base_ms` * 2^(n-1), but at most `cap_ms`. With `jitter` the result is
-        between half and all of it, so that jobs that failed together are not retried together.
+        The full delay is `base_ms` * 2^(n-1), but at most `cap_ms`. `jitter` makes it shorter, by
+        up to half, so that jobs that failed together are not retried together.
         """
-        full = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
-        return round(full / 2 + jitter * full / 2)
+        full_ms = min(self.base_ms << min(attempt_number - 1, 40), self.cap_ms)
+        return round(full_ms / 2 + jitter * full_ms / 2)
 
 
 def decide_change(
@@ -133,7 +133,10 @@ def _decide_fields(
 
 
 def _make_retry_fields(job: Document, now: datetime, *, reset_attempts: bool) -> Document:
-    """The fields to set when a job is queued again. Its attempts keep their numbers."""
+    """The fields to set when a job is queued again. Its attempts keep their numbers.
+
+    maxAttempts - attemptsBefore remains the original number of attempts.
+    """
     fields: Document = {
         "status": JobStatus.QUEUED.value,
         "nextRunAt": now,
@@ -145,7 +148,7 @@ def _make_retry_fields(job: Document, now: datetime, *, reset_attempts: bool) ->
     limit = attempt_limit(job)
     if reset_attempts:
         fields |= {"maxAttempts": count + max(1, limit - before), "attemptsBefore": count}
-    elif count >= limit:  # maxAttempts - attemptsBefore must not change
+    elif count >= limit:
         fields |= {"maxAttempts": count + 1, "attemptsBefore": before + count + 1 - limit}
     return fields
 

@@ -15,13 +15,13 @@ from jobmon.redaction.keys import (
 )
 from jobmon.redaction.texts import KEY_BEFORE, TextRedactor
 
-# For documents such as {name: KEY, value: SECRET}: the fields of the key, and those of its value.
+# In documents such as {name: KEY, value: SECRET}: the fields of the key, and those of its value.
 _NAME_FIELDS = split_words(
     """name key k n header field param parameter property attribute option label variable var id
     type headername fieldname"""
 )
 _VALUE_FIELDS = split_words("value v val values")
-_SCALAR_FIELDS = frozenset(("content", "data"))  # hold a value unless they hold a dict or a list
+_SCALAR_FIELDS = frozenset(("content", "data"))  # value fields, too, without a dict or a list
 _SHORTEST_SECRET = 4  # characters
 _CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
 _LONGEST_JSON = 1_000_000  # characters; JSON in a longer text is not decoded

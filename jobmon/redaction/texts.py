@@ -95,7 +95,7 @@ class TextRedactor:
         return match[1] + REDACTED if is_secret else match[0]
 
     def _hide_pairs(self, text: str) -> str:
-        """`text` with the values of secret keys replaced, also of keys inside other values."""
+        """`text` with the values of secret keys replaced, even if a key is inside another value."""
         parts, done_until, position = [], 0, 0
         while pair := _PAIR.search(text, position):
             position = pair.end("between")
