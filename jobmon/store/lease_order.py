@@ -71,7 +71,7 @@ class _OrderKey:
 
 @dataclass(frozen=True, kw_only=True)
 class _DueJobs:
-    """The due jobs that differ only in the last field of the order, a date.
+    """The waiting jobs that differ only in the last field of the order, a date.
 
     `before` counts the jobs that are ahead of all these, by type label. `dates` has the sorted
     dates of each type label; a job without a date comes first. Not all jobs with dates after
@@ -174,7 +174,7 @@ class PlaceFinder:
         return counts
 
     def _read_due(self, last: str, ranges: list[Document]) -> _DueJobs:
-        """The due jobs of the last range, with any date, and the counts of the other ranges.
+        """The waiting jobs of the last range, with any date, and the counts of the other ranges.
 
         `last`: the last field of the order, which has the date.
         """

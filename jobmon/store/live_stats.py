@@ -104,10 +104,12 @@ class LiveStats:
         all_waiting = None
         queued: Counter[str] = Counter()
         if counts is not None:
-            all_waiting = sum(n for (status, _), n in counts.items() if status in WAITING_STATUSES)
-            queued.update(
-                {job_type: n for (status, job_type), n in counts.items() if status == _QUEUED}
+            all_waiting = sum(
+                count for (status, _), count in counts.items() if status in WAITING_STATUSES
             )
+            for (status, job_type), count in counts.items():
+                if status == _QUEUED:
+                    queued[job_type] = count
         readable = _find_readable(unchanged)
         waiting = self._count_waiting(now, all_waiting, unknown, are_dates="due" in readable)
         types = [job_type for job_type, _ in queued.most_common(MAX_AGES)]
@@ -224,12 +226,12 @@ class LiveStats:
         if scheduled is not None:
             due = max(0, all_waiting - unreadable.value - scheduled)
         else:
-            others = count({"$not": {"$gt": now}})  # due, or without a readable date
-            if not others.is_exact:
+            not_scheduled = count({"$not": {"$gt": now}})  # due, or without a readable date
+            if not not_scheduled.is_exact:
                 unknown |= dict.fromkeys(both, TOO_MANY)
                 return _WaitingCounts(None, None, too_many_due=True)
-            due = max(0, others.value - unreadable.value)
-            scheduled = max(0, all_waiting - others.value)
+            due = max(0, not_scheduled.value - unreadable.value)
+            scheduled = max(0, all_waiting - not_scheduled.value)
         if unreadable.value:  # both counts are lower bounds: 0 may be too low
             return _WaitingCounts(due or None, scheduled or None)
         return _WaitingCounts(due, scheduled)
@@ -255,7 +257,7 @@ class LiveStats:
         return overdue
 
     def _find_oldest_queued(self, types: list[str]) -> tuple[datetime | None, dict[str, datetime]]:
-        """The createdAt of the oldest queued job, and by type for these types."""
+        """The createdAt of the oldest queued job, of any type and of each of these types."""
         if not self._jobs.mapping.has_status:
             return self._find_oldest_that_never_ran(types)
         oldest = {job_type: self._look_up_oldest_queued(job_type) for job_type in types}

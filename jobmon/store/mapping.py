@@ -48,8 +48,8 @@ class DerivedStatus:
     """A status that is computed from other fields of the document.
 
     `expression`: the aggregation expression that computes it. No index can serve it. So `needs` has
-    a query for each status that an index can serve: it matches every document with this status, and
-    maybe other documents. It may contain `Now`.
+    for each status a query that an index can serve. This query matches every document with the
+    status, and maybe other documents. It may contain `Now`.
     """
 
     expression: Document
