@@ -26,6 +26,7 @@ _SHORTEST_SECRET = 4  # characters
 _CACHED_LENGTH = 1_000  # characters; texts up to this length are cached, because errors repeat
 _LONGEST_JSON = 1_000_000  # characters; JSON in a longer text is not decoded
 _JSON_START = re.compile(r"[{\[]\s{0,20}[\"{\[]")
+_JSON_KEY_END = re.compile(r'"\s*:')
 _MAX_FAILED_STARTS = 16  # the decoder may read to the end of the text before it fails
 
 
@@ -138,7 +139,8 @@ class Redactor:
         if may_have_card(json_text):
             redacted = self.redact(_CARD_DECODER.raw_decode(text, start)[0])
         # Of a repeated key, `document` has only the last value: the others may be secret.
-        is_same = redacted == document and json_text.count('":') <= _count_keys(document)
+        has_repeated_key = len(_JSON_KEY_END.findall(json_text)) > _count_keys(document)
+        is_same = redacted == document and not has_repeated_key
         return json_text if is_same else json.dumps(redacted, ensure_ascii=False), end
 
 

@@ -331,6 +331,7 @@ def test_json_in_a_text_is_redacted_as_json() -> None:
         (f'{{"auth": {{"x": "{SECRET}"}}, "b": "cut', f'{{"auth": {REDACTED}, "b": "cut'),
         (f'tokens=["a", "{SECRET}"] x', f"tokens={REDACTED} x"),
         (f'{{"pin": "{SECRET}", "pin": "b"}} x', f'{{"pin": "{REDACTED}"}} x'),
+        (f'{{"a" : {{"pin" : "{SECRET}"}}, "a" : 1}} x', '{"a": 1} x'),
         ('"' + r'{\\\"password\\\": \\\"' + SECRET + r'\\\"}' + '"',
          '"' + r'{\\\"password\\\": \\\"' + REDACTED + r'\\\"}' + '"'),
     ],
