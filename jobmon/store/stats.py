@@ -92,7 +92,7 @@ class QueueStats:
         for (status, job_type), count in self.counts.items():
             name = OTHER if OTHER in types and job_type not in types else job_type
             by_type.setdefault(name, Counter())[status] += count
-        default = None if OTHER in by_type else Counter[str]()
+        default = None if OTHER in self._labels[1] else Counter[str]()
         return {job_type: by_type.get(job_type, default) for job_type in {*types, *by_type}}
 
     def age_ms(self, moment: datetime | None) -> int:
