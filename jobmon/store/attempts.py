@@ -73,7 +73,7 @@ def explain_missing(attempts: list[Document], count: int, *, is_recurring: bool)
 
 
 def attempt_count(job: Document, default: int) -> int:
-    """`recorded_count`, or `default` if the job has none."""
+    """The number of attempts that a job records, or `default`: see `recorded_count`."""
     count = recorded_count(job)
     return default if count is None else count
 

@@ -70,7 +70,7 @@ def to_stored(condition: Any, date_form: str) -> Any:
     match condition:
         case dict():
             return {operator: to_stored(value, date_form) for operator, value in condition.items()}
-        case list():  # the types of a `$type` that matches values that are no dates
+        case list():  # the types in a `$type` condition for values that are no dates
             return ["date" if value == stored_type else value for value in condition]
         case datetime():
             return encode_date(condition, date_form)

@@ -25,7 +25,7 @@ class Failure(Enum):
     """A failure that the deployment causes: the same query may succeed later."""
 
     UNREACHABLE = "unreachable"
-    """No server is reachable, or the queried one is stopping or no longer primary."""
+    """No server is reachable, or the queried server is stopping or no longer primary."""
     INTERRUPTED = "interrupted"
     """The server ended the query: it was killed, its cursor or index is gone, or the disk is full.
 
@@ -85,10 +85,10 @@ def classify_failure(error: BaseException) -> Failure | None:
         case CursorNotFound():
             return Failure.INTERRUPTED
         case OperationFailure():
-            known = _BY_CODE.get(error.code or 0)
-            if known is None and any(map(error.has_error_label, _TEMPORARY_LABELS)):
+            failure = _BY_CODE.get(error.code or 0)
+            if failure is None and any(map(error.has_error_label, _TEMPORARY_LABELS)):
                 return Failure.INTERRUPTED
-            return known
+            return failure
         # The configuration was checked at the start: a later fault is the deployment's.
         case ConnectionFailure() | ProtocolError() | ConfigurationError():
             return Failure.UNREACHABLE

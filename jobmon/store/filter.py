@@ -140,7 +140,7 @@ class JobFilter:
 
     @property
     def date_field(self) -> str | None:
-        """The date other than createdAt that the jobs are filtered by, if any."""
+        """The date, other than createdAt, by which the jobs are filtered; None if there is none."""
         if self.condition is JobCondition.EXPIRED:
             return "leaseExpiresAt"
         if self.condition is not None or self.due_from is not None or self.due_to is not None:

@@ -24,7 +24,7 @@ _LEAST_INT64, _GREATEST_INT64 = -(2**63), 2**63 - 1
 OBJECT_ID_DIGITS = 24
 _HEX = frozenset("0123456789abcdef")
 _UUID = "00000000-0000-0000-0000-000000000000"
-LAST_CHARACTER = "\U0010ffff"  # no id contains it
+LAST_CHARACTER = "\U0010ffff"  # sorts after all characters that ids and types contain
 
 
 def identity_values(printed: str) -> list[Any]:
@@ -41,8 +41,9 @@ def _parse_identity(printed: str) -> tuple[Any, ...]:
 def is_identity(value: Any, printed: str) -> bool:
     """Whether a value is one of `identity_values`, compared by its bytes or as a number."""
     # Not isinstance: BSON code is a subclass of str.
-    known = type(value) is str or isinstance(value, ObjectId) or _is_number(value) or is_uuid(value)
-    return known and to_text(value) == printed
+    is_text = type(value) is str
+    can_be_id = is_text or isinstance(value, ObjectId) or _is_number(value) or is_uuid(value)
+    return can_be_id and to_text(value) == printed
 
 
 def match_prefix(field: str, prefix: str) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def identity_ranges(prefix: str) -> list[dict[str, Any]]:
     ):
         ranges.append({"$gte": first_uuid, "$lte": last_uuid})
     # A number with a point or an exponent is found only by its whole text.
-    whole = [{"$eq": number} for number in _parse_numbers(prefix) if not isinstance(number, int)]
-    return [*ranges, *_number_ranges(prefix), *whole]
+    exact = [{"$eq": number} for number in _parse_numbers(prefix) if not isinstance(number, int)]
+    return [*ranges, *_list_number_ranges(prefix), *exact]
 
 
 @lru_cache(maxsize=1_000)
@@ -121,7 +122,7 @@ def _parse_numbers(printed: str) -> list[Any]:
     return [number for number in numbers if to_text(number) == printed]
 
 
-def _number_ranges(prefix: str) -> list[dict[str, Any]]:
+def _list_number_ranges(prefix: str) -> list[dict[str, Any]]:
     """Ranges of the whole numbers with these first digits: 12, 120 to 129, 1200 to 1299, …"""
     if not re.fullmatch("-?[1-9][0-9]{0,18}", prefix):
         return []

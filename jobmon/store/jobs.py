@@ -26,7 +26,7 @@ _CONTRACT = FieldMapping(paths={name: name for name in ATTEMPT_FIELDS})
 
 
 class JobStore:
-    """Reads single jobs; PyMongoError when the watched collections cannot be read."""
+    """Reads single jobs; raises PyMongoError if the watched collections cannot be read."""
 
     def __init__(self, connection: Connection) -> None:
         self._jobs = IdLookup(connection.jobs)
@@ -65,12 +65,12 @@ class JobStore:
         if log is not None:  # a log may have more runs than the job counts
             count = max(count, len(attempts))
         attempts = attempts[-MAX_ATTEMPTS_SHOWN:]
-        recurring = job.get("_recurring") if self._profile.is_recurring else None
-        may_recur = self._profile.is_recurring if recurring is None else recurring
+        is_recurring = job.get("_recurring") if self._profile.is_recurring else None
+        may_recur = self._profile.is_recurring if is_recurring is None else is_recurring
         reason = explain_missing(attempts, count, is_recurring=may_recur and not recorded)
         return {
             **job,
-            "isRecurring": recurring,
+            "isRecurring": is_recurring,
             "attempts": attempts,
             "attemptCount": count,
             "reasons": {} if reason is None else {"attempts": reason},
