@@ -62,11 +62,12 @@ def _read(source: Source, document: Document, computed: Any) -> Any:
 
 
 def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> list[Document]:
+    """The attempts in the array at the path `array` of a job's document."""
     elements = get_value(document, array)
     if not isinstance(elements, list):
         return []
     statuses = (document.get("_attempts") or {}).get("status")
-    read = []
+    result = []
     for index, element in enumerate(elements):
         if not isinstance(element, dict):
             continue
@@ -80,8 +81,8 @@ def _read_array(attempts: ParsedAttempts, array: str, document: Document) -> lis
         elif attempts.status.path is not None:
             status = get_value(element, attempts.status.path)
             attempt["status"] = attempts.status.names.get(label(status), status)
-        read.append(attempt)
-    return read
+        result.append(attempt)
+    return result
 
 
 def _read_last(attempts: ParsedAttempts, document: Document, job: Document) -> list[Document]:

@@ -59,8 +59,8 @@ class RunRules:
         facts = _make_facts(events, jobs) | {"outcome": outcome}
         finished = jobs.paths.get("finishedAt")
         # If updatedAt and finishedAt are one field, each update would be counted as an end.
-        by_default = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
-        end_fields = events.end_fields or by_default
+        default_fields = () if finished in (None, jobs.paths.get("updatedAt")) else (finished,)
+        end_fields = events.end_fields or default_fields
         remembered = {path for fact in facts.values() for path in list_paths(fact)}
         remembered |= {*end_fields} | ({events.lease_field} if events.lease_field else set())
         error_reads = set(jobs.reads.get("lastError", ()))

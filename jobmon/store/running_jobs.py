@@ -33,7 +33,7 @@ _FIELDS = (
 
 
 class RunningJob(NamedTuple):
-    """A job that runs; dates are UTC, type and worker are labels. None where a value is unknown."""
+    """A job that runs; dates are UTC, type and worker are labels. An unknown value is None."""
 
     job_id: str | None
     type: str
@@ -74,21 +74,21 @@ class RunningJobReader:
         return self._shared.get()
 
     def find_first_expiry(self) -> datetime | None:
-        """The end of the lease that expired first; None if no lease has expired, or it is unknown.
+        """The end of the lease that expired first; None if no lease is known to have expired.
 
         Reads one key of the index (status, leaseExpiresAt).
         """
         if not self._jobs.mapping.can_query("leaseExpiresAt"):
             return None
         now = datetime.now(UTC)
-        found = self._jobs.find(
+        expired = self._jobs.find(
             {"status": JobStatus.LEASED.value, "leaseExpiresAt": {"$lt": now}},
             ("leaseExpiresAt",),
             index=indexes.BY_LEASE,
             order=[("leaseExpiresAt", 1)],
             limit=1,
         )
-        return read_date(found[0].get("leaseExpiresAt")) if found else None
+        return read_date(expired[0].get("leaseExpiresAt")) if expired else None
 
     def _read(self) -> RunningJobs:
         now, mapping = datetime.now(UTC), self._jobs.mapping
@@ -114,7 +114,7 @@ class RunningJobReader:
     def _look_up_starts(self, jobs: list[Document]) -> dict[tuple[str, int], datetime]:
         """The starts of attempts, by job id and attempt number, for jobs without a startedAt.
 
-        Index: (jobId, attemptNumber); for each job, one key for each of the numbers.
+        Index: (jobId, attemptNumber). For each of the jobs, it reads a key for each of the numbers.
         """
         incomplete = [
             job

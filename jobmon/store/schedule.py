@@ -113,8 +113,8 @@ class ScheduleReader:
             if jobs := int(group["jobs"]):
                 by_type = counts.setdefault(int(group["_id"]["step"]), Counter())
                 by_type[label(group["_id"].get("type"))] += jobs
-        has_more = sum(int(group["read"]) for group in groups) >= self._limit
-        read_until = max(to_utc(group["last"]) for group in groups) if has_more else end
+        has_reached_limit = sum(int(group["read"]) for group in groups) >= self._limit
+        read_until = max(to_utc(group["last"]) for group in groups) if has_reached_limit else end
         by_type = sum(counts.values(), Counter())
         named = {job_type for job_type, _ in by_type.most_common(MAX_NAMED_TYPES)}
         steps, start = [], first
@@ -137,7 +137,7 @@ class ScheduleReader:
             end=end,
             step=step,
             jobs=by_type.total(),
-            is_exact=not has_more,
+            is_exact=not has_reached_limit,
             steps=tuple(steps),
             types=_fold(by_type, named),
         )

@@ -12,7 +12,7 @@ from jobmon.store.short_errors import shorten_error
 from jobmon.store.truncate import CharacterBudget
 
 MAX_FIELD_LENGTH = 10_000  # in characters
-# Not the payload, which lists do not show, and no other fields: they may have megabytes.
+# A list does not show the payload and unmapped fields, which may have megabytes.
 SUMMARY_FIELDS = ("_id", *(name for name in MAPPED_JOB_FIELDS if name != "payload"))
 # The fields that a list of errors reads.
 ERROR_FIELDS = ("_id", "jobId", "createdAt", "createdBy", "lastError")

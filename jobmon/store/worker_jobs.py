@@ -32,7 +32,7 @@ class WorkerJobFinder:
         self._jobs = connection.jobs
         self._attempts = connection.attempts
         self._index = indexes.worker_attempt_index(connection.profile)
-        self._found: SingleFlightCache[WorkerJobs] = SingleFlightCache(MAX_CACHED)
+        self._cache: SingleFlightCache[WorkerJobs] = SingleFlightCache(MAX_CACHED)
 
     def find(self, worker: str) -> WorkerJobs:
         """The jobs of the worker's newest attempts, and the jobs that name it; kept for 2 s.
@@ -40,18 +40,18 @@ class WorkerJobFinder:
         Index: (workerId, startedAt). Raises RefusedFilterError if it is missing although attempts
         have workers.
         """
-        return self._found.get(worker, lambda: self._find(worker), TTL_S)
+        return self._cache.get(worker, lambda: self._find(worker), TTL_S)
 
     def _find(self, worker: str) -> WorkerJobs:
         attempts = self._attempts
         if attempts is None or self._index is None:
             return WorkerJobs(None, NAMED_ONLY)
-        of_worker = self._read_attempts(attempts, self._index, worker)
-        if not of_worker and not _have_workers(attempts):
+        newest = self._read_attempts(attempts, self._index, worker)
+        if not newest and not _have_workers(attempts):
             return WorkerJobs(None, NAMED_ONLY)
         named = self._read_named(worker) if self._jobs.mapping.can_query("leasedBy") else []
-        is_complete = max(len(of_worker), len(named)) <= MAX_READ
-        ids = tuple(_list_ids(of_worker[:MAX_READ] + named[:MAX_READ]))
+        is_complete = max(len(newest), len(named)) <= MAX_READ
+        ids = tuple(_list_ids(newest[:MAX_READ] + named[:MAX_READ]))
         return WorkerJobs(ids, "" if is_complete else NEWEST_ONLY)
 
     def _read_attempts(self, attempts: ReadCollection, index: Keys, worker: str) -> list[Document]:
