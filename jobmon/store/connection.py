@@ -97,9 +97,11 @@ class Connection:
             for server in client.topology_description.apply_selector(preference)
             if not server.is_writable and server.last_write_date is not None
         ]
+        if not written_at:  # no secondary, or a standalone server, whose `hello` has no times
+            return now
         # A snapshot has only the writes that, as far as the server knows, a majority has.
         in_majority: datetime = hello["lastWrite"]["majorityWriteDate"].replace(tzinfo=UTC)
-        return min(now, in_majority, *written_at) if written_at else now
+        return min(now, in_majority, *written_at)
 
     def _choose_read_preference(self, client: MongoClient[Document]) -> _ServerMode:
         """The URI's preference; the primary with `majority_reads` or behind a mongos.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +212,15 @@ def test_the_time_of_the_first_read_is_the_time_of_the_secondary(
         assert connection.data_time().microsecond == 0  # a last write is in whole seconds
         assert [job["jobId"] for job in connection.jobs.find({}, ("jobId",))] == ["first"]
     connection.close()
+
+
+def test_the_time_of_a_standalone_server_is_the_present(
+    mongod: Mongod, tmp_path: Path, make_settings: Callable[..., Settings]
+) -> None:
+    """Catches stats that fail because the address of a standalone server names a secondary."""
+    with Mongod(tmp_path, replica_set=None) as standalone:
+        uri = f"{standalone.uri}watched?readPreference=secondaryPreferred"
+        connection = Connection(make_settings(mongo_uri=uri))
+        before = datetime.now(UTC)
+        assert before <= connection.data_time() <= datetime.now(UTC)
+        connection.close()
