@@ -265,7 +265,7 @@ class EventCounter:
         return list(self._memory.dump(self._redact))
 
     def _redact(self, document: Document) -> Document:
-        values = {path: find_value(document, path) for path in self.rules.may_have_secrets}
+        values = {path: find_value(document, path) for path in self.rules.sensitive_paths}
         known = {path: value for path, value in values.items() if value is not None}
         redacted = {path: self._groups.redactor.redact(value) for path, value in known.items()}
         return replace_values(document, redacted)

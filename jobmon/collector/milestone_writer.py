@@ -61,7 +61,7 @@ class MilestoneWriter:
         if not segments.read_times(started + min(READ_TIMES_SHARE * since_s, MAX_READ_TIMES_S)):
             return
         milestones = count_milestones(segments)
-        if not milestones.found or (self._by_id and not _has_only_object_ids(segments)):
+        if not milestones.entries or (self._by_id and not _has_only_object_ids(segments)):
             # There are none, or the _ids and the lists are in different orders.
             segments.keeps_times, self._version = False, None
             self._due_at = started + RETRY_AFTER_S

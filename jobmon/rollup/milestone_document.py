@@ -14,14 +14,14 @@ MILESTONES = "milestones"
 
 def dump_milestones(version: str, milestones: Milestones) -> Document:
     """The stored form."""
-    numbers = [number for milestone in milestones.found for number in milestone.older]
+    numbers = [number for milestone in milestones.entries for number in milestone.older]
     return {
         "version": version,
         "labels": [list(label) for label in milestones.labels],
-        "times": [milestone.at_ms for milestone in milestones.found],
+        "times": [milestone.at_ms for milestone in milestones.entries],
         "older": zlib.compress(struct.pack(f"<{len(numbers)}Q", *numbers)),
-        "uncounted": [milestone.uncounted for milestone in milestones.found],
-        "ranges": [[list(each) for each in milestone.ranges] for milestone in milestones.found],
+        "uncounted": [milestone.uncounted for milestone in milestones.entries],
+        "ranges": [[list(each) for each in milestone.ranges] for milestone in milestones.entries],
     }
 
 

@@ -58,7 +58,7 @@ class Milestones:
     """
 
     labels: tuple[tuple[str, str | None], ...]
-    found: tuple[Milestone, ...]
+    entries: tuple[Milestone, ...]
 
     def find(
         self, position: int, statuses: Collection[str], types: Collection[str], *, after: bool
@@ -81,13 +81,13 @@ class Milestones:
             return sum(milestone.older[column] for column in columns)
 
         if after:
-            index = bisect_left(self.found, position, key=count)
+            index = bisect_left(self.entries, position, key=count)
         else:
-            index = bisect_right(self.found, position, key=count) - 1
+            index = bisect_right(self.entries, position, key=count) - 1
             while index >= 0 and (
-                count(self.found[index]) + self.found[index].uncounted > position
+                count(self.entries[index]) + self.entries[index].uncounted > position
             ):
                 index -= 1
-        if not 0 <= index < len(self.found):
+        if not 0 <= index < len(self.entries):
             return None
-        return self.found[index], count(self.found[index])
+        return self.entries[index], count(self.entries[index])

@@ -97,7 +97,7 @@ class RunRules:
         return tuple(path for path in self.paths if path not in self.remembered)
 
     @cached_property
-    def may_have_secrets(self) -> tuple[str, ...]:
+    def sensitive_paths(self) -> tuple[str, ...]:
         """The fields of errors and of workers' names."""
         return tuple({*self.error_reads, *list_paths(self.facts["leasedBy"])})
 

@@ -77,4 +77,4 @@ def test_a_milestone_before_or_after_a_place_allows_for_uncounted_jobs(
 def test_milestones_by_status_only_are_not_used_for_a_type() -> None:
     milestones = Milestones((("dlq", None),), (Milestone(1_000, (4,)),))
     assert milestones.find(2, ["dlq"], ["a"], after=True) is None
-    assert milestones.find(2, ["dlq"], [], after=True) == (milestones.found[0], 4)
+    assert milestones.find(2, ["dlq"], [], after=True) == (milestones.entries[0], 4)
