@@ -31,7 +31,7 @@ _CREDENTIAL_WORDS = split_words("auth auths oauth authentication authn sasl")
 _CREDENTIAL_SUFFIXES = split_words(
     "header headers data info details value string code key config params"
 )
-# In a text, a name that ends with such a word names a part of a program or an error, not a secret.
+# In a text, a key that ends with such a word is the name of a part of a program, or of an error.
 _PROGRAM_SUFFIXES = split_words(
     """error exception err service manager provider handler controller middleware factory validator
     expired invalid failed failure missing required type policy url uri endpoint method store js
@@ -54,7 +54,7 @@ class SecretKeys:
 
     def __init__(self, keys: Iterable[str] = DEFAULT_REDACT_KEYS) -> None:
         names = [name for name in keys if _normalize(name)]
-        # A short last word must end the word in the key: `account_no` must not hide accountNote.
+        # These match only whole words or the end of a key: `account_no` must not hide accountNote.
         self._names_with_short_end = tuple(
             _find_words(name)
             for name in names

@@ -1,4 +1,4 @@
-"""Reads pages by their number, skipping few index keys where milestones of the list are known."""
+"""Reads pages by their number, and skips few index keys if the list has milestones."""
 
 import threading
 from dataclasses import dataclass

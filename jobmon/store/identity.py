@@ -116,9 +116,9 @@ def _parse_numbers(printed: str) -> list[Any]:
         if _LEAST_INT64 <= whole <= _GREATEST_INT64 and str(whole) == printed:
             return [whole]
     numbers: list[Any] = []
-    for number in (float, Decimal128):
+    for number_type in (float, Decimal128):
         with suppress(ValueError, InvalidOperation):
-            numbers.append(number(printed))
+            numbers.append(number_type(printed))
     return [number for number in numbers if to_text(number) == printed]
 
 

@@ -13,7 +13,7 @@ from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
 CACHE_TTL_MS = 10_000
 _BY_ID: Keys = [("_id", 1)]
-_SAMPLE_SIZE = 200  # the newest documents, and as many of the oldest
+_SAMPLE_SIZE = 200  # of the newest documents, and again of the oldest
 
 
 class KnownFields:

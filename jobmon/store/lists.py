@@ -373,8 +373,8 @@ class JobLists:
 
     def _is_shown(self, value: Any) -> bool:
         """Whether redaction would leave a value unchanged."""
-        shown = to_json(value)
-        return bool(self._redactor.redact(shown) == shown)
+        json_value = to_json(value)
+        return bool(self._redactor.redact(json_value) == json_value)
 
 
 def _find_beyond(

@@ -293,9 +293,8 @@ class LiveStats:
         if job_type is not None:
             query["type"] = match_any(label_values(job_type))
             index = indexes.BY_STATUS_AND_TYPE
-        found = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
-        created_at = found[0].get("createdAt") if found else None
-        return read_date(created_at)
+        oldest = self._jobs.find(query, ("createdAt",), index=index, order=OLDEST_FIRST, limit=1)
+        return read_date(oldest[0].get("createdAt")) if oldest else None
 
 
 def _find_readable(health: QueueHealth | None) -> set[str]:

@@ -119,10 +119,10 @@ class FieldMapping:
     @cached_property
     def unknown(self) -> frozenset[str]:
         """The fields of a job that no document holds."""
-        known = {*self.paths, *self.reads, *self.computed, "attemptCount"}
-        known |= {"status"} if self.derived is not None else set()
+        held = {*self.paths, *self.reads, *self.computed, "attemptCount"}
+        held |= {"status"} if self.derived is not None else set()
         no_creation = set() if self.has_creation_time else {"createdAt"}
-        return frozenset(JOB_FIELDS) - known | no_creation
+        return frozenset(JOB_FIELDS) - held | no_creation
 
     @property
     def has_status(self) -> bool:
@@ -246,14 +246,14 @@ class FieldMapping:
         if self.is_identity:
             return document
         job: Document = {"_id": document["_id"]} if "_id" in document else {}
-        for name, path, is_nested, offset, reading in self._stored_fields:
+        for name, path, is_nested, offset, date_form in self._stored_fields:
             get = get_at_path if is_nested else dict.get
             if (value := get(document, path, _MISSING)) is _MISSING:
                 continue
-            if reading is not None:
+            if date_form is not None:
                 if name in STORED_DATES:
                     job[STORED_DATES[name]] = value
-                value = parse_date(value, reading)
+                value = parse_date(value, date_form)
             job[name] = value + offset if offset and isinstance(value, datetime) else value
         if self.orders_by_id:
             job["createdAt"] = creation_time(document.get("_id"))
@@ -267,7 +267,7 @@ class FieldMapping:
 
     @cached_property
     def _stored_fields(self) -> list[tuple[str, str, bool, timedelta | None, str | None]]:
-        """Each field with a path, as (name, path, whether the path has dots, offset, reading)."""
+        """Each field with a path: its name, its path, whether that has dots, offset, date form."""
         return [
             (name, path, "." in path, self.offsets.get(name), self.readings.get(name))
             for name, path in self.paths.items()

@@ -1,6 +1,6 @@
-"""Lists the additional indexes of a profile: those that its rules, types or due times need.
+"""Lists the additional indexes of a profile, which its rules, types or due times need.
 
-The index of the lease order is not one of them: the queue's own program creates it under another
+The index of the lease order is not in this list: the queue's own program creates it under another
 name, and would fail if jobmon had created an index with the same keys.
 """
 

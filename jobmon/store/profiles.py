@@ -232,11 +232,11 @@ def _derive_status(status: ParsedStatus) -> DerivedStatus:
         query = certain if rule.when is None else select_indexable(rule.when)
         needs.setdefault(rule.status, []).append(dict(query))
         if rule.when is not None:
-            known: Mapping[str, Any] = certain
+            implied: Mapping[str, Any] = certain
             open_clauses = {
                 name: condition
                 for name, condition in rule.when.items()
-                if name not in known or known[name] != condition
+                if name not in implied or implied[name] != condition
             }
             for name, condition in negate_query(open_clauses).items():
                 certain.setdefault(name, condition)

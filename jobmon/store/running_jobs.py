@@ -161,7 +161,7 @@ def _list_forms(ids: Iterable[Any]) -> Iterable[Any]:
 
 
 def _extract_values(job: Document) -> Document:
-    """The values of a running job as short ones: a field of its document may have megabytes."""
+    """The values of a running job, shortened: a field of its document may have megabytes."""
     job_id = job.get("jobId")
     printed = to_text(job_id)
     return {

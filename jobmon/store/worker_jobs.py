@@ -15,7 +15,7 @@ from jobmon.store.list_plan import MAX_CACHED, TTL_S, ListPlanner, get_plan
 from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import ReadCollection, is_bad_hint
 
-MAX_READ = 200  # the worker's attempts, and as many jobs that name it
+MAX_READ = 200  # attempts of the worker; also the limit for jobs that name it
 SAMPLE_SIZE = 200  # attempts
 NAMED_ONLY = (
     "only jobs that name the worker now are found, because the queue does not record the workers "
