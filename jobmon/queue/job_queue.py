@@ -40,10 +40,7 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A worker's right to run a job, for one attempt.
-
-    It ends at `expires_at` (UTC), unless `JobQueue.heartbeat` has extended it.
-    """
+    """A worker's right to run a job for one attempt, until `expires_at` (UTC) if not extended."""
 
     job_id: str
     attempt_number: int
@@ -201,10 +198,7 @@ class JobQueue:
         return expires_at
 
     def report_success(self, lease: Lease) -> None:
-        """Report that the job is done.
-
-        Raises LeaseLostError, and changes nothing, if the lease has ended.
-        """
+        """Report success. Raises LeaseLostError, and changes nothing, if the lease has ended."""
         now = self._now()
         self._update_leased(lease, now, make_final_fields(JobStatus.SUCCEEDED, now))
         self._attempts.record_end(lease.job, AttemptStatus.SUCCEEDED, now, None)

@@ -58,10 +58,7 @@ def to_text(value: Any) -> str:
 
 
 def number_to_json(value: float | Decimal128) -> int | str:
-    """The int or the text for a number. It is the same for numbers that MongoDB finds equal.
-
-    So 1, 1.0 and 1.00 are counted together. Infinity and NaN are texts.
-    """
+    """An int, or a text if it is not whole; the same for equal numbers, such as 1, 1.0 and 1.00."""
     number = value.to_decimal() if isinstance(value, Decimal128) else value
     try:
         whole = int(number)

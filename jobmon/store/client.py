@@ -106,10 +106,7 @@ def _refuse_secondary(client: MongoClient[Document], *, wait: bool) -> None:
 
 
 def select_one_router(servers: list[ServerDescription]) -> list[ServerDescription]:
-    """The same mongos each time, because each mongos knows only its own cursors.
-
-    Without a mongos, all servers.
-    """
+    """The same mongos each time, because each knows only its own cursors; else all servers."""
     routers = [server for server in servers if server.server_type_name == "Mongos"]
     return [min(routers, key=lambda server: server.address)] if routers else servers
 

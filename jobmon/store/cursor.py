@@ -122,10 +122,7 @@ class Cursor:
         )
 
     def query_from(self) -> Document | None:
-        """The query for jobs from the cursor's date on, inclusive.
-
-        None if many jobs may have that date, or if the value is no date.
-        """
+        """The query for jobs from the date on; None without a date, or if many jobs may have it."""
         if not self.neighbor_differs or not isinstance(self.at, datetime):
             return None
         operator = "$gte" if self.ascending else "$lte"

@@ -27,10 +27,7 @@ class Failure(Enum):
     UNREACHABLE = "unreachable"
     """No server is reachable, or the queried server is stopping or no longer primary."""
     INTERRUPTED = "interrupted"
-    """The server ended the query: it was killed, its cursor or index is gone, or the disk is full.
-
-    Locks and conflicts are of this kind, too.
-    """
+    """The server ended the query: killed, a cursor or index dropped, a lock, or a full disk."""
     TOO_SLOW = "too slow"
     """The query reached its time limit."""
     TOO_LARGE = "too large"

@@ -32,10 +32,7 @@ _REMEDIES = {
 
 
 def require_fields(job_filter: JobFilter, mapping: FieldMapping) -> None:
-    """Raise RefusedFilterError if the documents lack a field that the filter or its order needs.
-
-    Also if the filter does not exclude the jobs without the date that orders the list.
-    """
+    """Raise RefusedFilterError if the documents, or the filter itself, lack what the list needs."""
     for part in job_filter.parts():
         if part.field in _REFUSED_IF_MISSING and not mapping.can_query(part.field):
             raise UnknownFieldError(part.parameter)

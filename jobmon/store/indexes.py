@@ -136,10 +136,7 @@ def filter_indexes(mapping: FieldMapping, chosen: Names[str]) -> list[ListIndex]
 
 
 def list_indexes(profile: Profile, chosen: Names[str]) -> list[ListIndex]:
-    """Every index that may serve a list that is not of recurring jobs.
-
-    `chosen` is JOBMON_FILTERS.
-    """
+    """Every index for lists, except lists of recurring jobs; `chosen` is JOBMON_FILTERS."""
     mapping = profile.jobs
     always = [
         [("_id", ASCENDING)],
@@ -226,10 +223,7 @@ def attempt_end_index(profile: Profile) -> Keys:
 
 
 def _list_indexes(connection: Connection) -> list[tuple[ReadCollection, str, Keys]]:
-    """The collection, the served field and the keys of each index that is not partial.
-
-    The field and the keys have the contract's names.
-    """
+    """(collection, served field, keys) of each index that is not partial, with contract names."""
     job_indexes = [
         ("jobId", JOB_ID),
         ("createdAt", NEWEST_FIRST),

@@ -174,10 +174,7 @@ class PlaceFinder:
         return counts
 
     def _read_due(self, last: str, ranges: list[Document]) -> _DueJobs:
-        """The waiting jobs of the last range, with any date, and the counts of the other ranges.
-
-        `last`: the last field of the order, which has the date.
-        """
+        """The waiting jobs of the last range, with any date `last`; counts of the other ranges."""
         before, dates = Counter[str](), dict[str, list[datetime]]()
         horizon: datetime | None = None
         for ahead in ranges[:-1]:
@@ -216,16 +213,11 @@ class PlaceFinder:
             "same": _count_if(is_waiting, is_same),
             "outranking": _count_if(is_waiting, is_same, outranks),
         }
-        groups = self._group(query, counts, limit)
-        if not groups:
-            return Counter()
-        return Counter({name: groups[0][name] for name in counts if name != "_id"})
+        groups = self._group(query, counts, limit) or [{}]
+        return Counter({name: number for name, number in groups[0].items() if name != "_id"})
 
     def _group(self, query: Document, parts: Document, limit: int | None = None) -> list[Document]:
-        """The first `limit + 1` jobs that match, grouped.
-
-        Raises UnknownPlaceError if that takes too long, or if the index is missing.
-        """
+        """Groups of the first `limit + 1` matches; UnknownPlaceError if too slow, or no index."""
         limit = self._max_read if limit is None else limit
         try:
             return self._jobs.aggregate(

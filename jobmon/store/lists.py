@@ -32,8 +32,7 @@ _MAX_SKIP = 2**31
 class JobPage:
     """One page of a list; `next_cursor` is None on the last page, `prev_cursor` on the first.
 
-    `max_shift`: the page may begin at most this many places too early or too late; None if that is
-    unknown.
+    `max_shift`: by how many places the page may begin too early or too late; None if unknown.
     """
 
     jobs: list[Document]
@@ -219,10 +218,7 @@ class JobLists:
         return self._drop_secrets(job_filter) if job_filter.search else job_filter
 
     def _drop_secrets(self, job_filter: JobFilter) -> JobFilter:
-        """The filter whose search finds no string that redaction hides.
-
-        Raises RefusedFilterError if a term then has no value.
-        """
+        """The filter whose search finds no hidden text; RefusedFilterError for an empty term."""
         terms = [
             term.hide(lambda text: self._redactor.redact(text) != text)
             for term in job_filter.search

@@ -59,10 +59,7 @@ class QueueStats:
     milestones: MilestoneChanges | None = None
 
     def status_counts(self) -> dict[str, int] | None:
-        """Jobs by status: the contract's statuses, even without jobs, and others that occur.
-
-        None in an estimate.
-        """
+        """Jobs by each status of the contract, and each other that occurs; None in an estimate."""
         if self.counts is None:
             return None
         by_status = {status.value: 0 for status in JobStatus}
