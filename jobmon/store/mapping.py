@@ -336,7 +336,8 @@ class FieldMapping:
                 for position, path in enumerate(paths)
                 if not_null
             ]
-            return {"$or": queries + ([dict.fromkeys(paths)] if None in values else [])}
+            queries += [dict.fromkeys(paths)] if None in values else []
+            return {"$or": queries} if queries else _MATCH_NONE
         if (expression := self.expressions.get(name)) is None:
             return {} if None in values else _MATCH_NONE
         return {"$expr": {"$in": [{"$ifNull": [expression, None]}, {"$literal": values}]}}

@@ -276,3 +276,9 @@ def test_settings_change_a_profile() -> None:
     changed = load_mapping(profile="agenda", job_fields=fields)
     assert changed.translate_query({"status": "dlq"}) == {"state": "dlq"}
     assert changed.translate_query({"leaseExpiresAt": {"$lt": NOW}}) == {"until": {"$lt": NOW}}
+
+
+def test_type_that_no_value_means_matches_no_job() -> None:
+    """Catches an empty `$or`, which the server refuses, if the type is in one of two fields."""
+    mapping = FieldMapping(paths={"jobId": "_id"}, alternatives={"type": ("task", "workflow")})
+    assert mapping.translate_query({"type": {"$in": []}}) == MATCHES_NOTHING
