@@ -192,7 +192,8 @@ class ListPlanner:
         if job_filter.is_own:  # the result must not depend on the types of other owners' jobs
             return
         types = attempts = None
-        if prefixes := [label[:-1] for label in job_filter.types if is_prefix(label)]:
+        prefixes = [label[:-1] for label in job_filter.types if is_prefix(label)]
+        if prefixes and self._jobs.mapping.can_query("type"):
             ranges = [{"$gte": prefix, "$lt": prefix + LAST_CHARACTER} for prefix in prefixes]
             limit = MAX_VALUES - (len(job_filter.types) - len(prefixes))
             types = self._find_values("type", indexes.BY_TYPE, ranges, limit)
