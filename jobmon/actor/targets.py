@@ -111,7 +111,7 @@ def _read_matching(
         None if encoded is None else Cursor.decode(encoded),
         lists.prepare(job_filter),
     )
-    if get_plan(prepared).is_sorted:  # all matches are read at once, and have no cursors
+    if get_plan(prepared).is_sorted_in_memory:  # all matches are read at once, without cursors
         size = MAX_MATCHES
     page = lists.page(prepared, per_page=size, oldest_first=True, cursor=cursor)
     if page.next_cursor is not None and page.next_cursor.by_page:

@@ -132,7 +132,7 @@ class DeepPages:
             finally:
                 self._far_slots.release()
 
-        if skip < FAR_SKIP or get_plan(job_filter).is_sorted:
+        if skip < FAR_SKIP or get_plan(job_filter).is_sorted_in_memory:
             return read()
         key = job_filter, skip, limit, ascending
         return self._far_pages.get(key, read_far, keep=lambda _: False)

@@ -61,11 +61,11 @@ class GroupJobs(NamedTuple):
 class ListPlan:
     """How a list is read: by an index that has the jobs in list order.
 
-    With `is_sorted`, the index has at most 1,000 jobs, in another order: they are sorted in memory.
+    Or by an index that has at most 1,000 jobs in another order, if `is_sorted_in_memory`.
     """
 
     index: Keys
-    is_sorted: bool = False
+    is_sorted_in_memory: bool = False
 
 
 class FilterPart(NamedTuple):

@@ -276,7 +276,7 @@ class JobLists:
         direction, plan = 1 if ascending else -1, get_plan(job_filter)
         ascending_order = list_order(job_filter.order_field, self._jobs.mapping)
         order = [(name, direction) for name, _ in ascending_order]
-        if plan.is_sorted:
+        if plan.is_sorted_in_memory:
             return self._sort(job_filter, order, limit, skip)
 
         def find(query: Document, order: Keys, limit: int) -> list[Document]:
@@ -326,7 +326,7 @@ class JobLists:
     def _has_keyset(self, job_filter: JobFilter) -> bool:
         """Whether the jobs beyond a job can be queried: see `store.cursor`."""
         plan, field = get_plan(job_filter), job_filter.order_field
-        if plan.is_sorted:
+        if plan.is_sorted_in_memory:
             return False
         if field == "createdAt":
             return self._by_id or self._jobs.has_no_arrays(field, NEWEST_FIRST, may_scan=True)
