@@ -44,7 +44,7 @@ class IdLookup:
     ) -> list[Document]:
         """The first `limit` documents that match and for which `accept` returns true.
 
-        `transform` is applied to each document at once.
+        `transform` is applied to each document when it is read.
         """
         cursor = self._documents.collection.find(
             self._mapping.translate_filter(query),

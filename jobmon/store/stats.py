@@ -17,9 +17,9 @@ class QueueHealth:
     """The health of a queue, in addition to its counts; dates are UTC.
 
     `estimated_total`: jobs by the collection's metadata, or by the counts if some documents are no
-    jobs. `due`: waiting jobs that are due. `scheduled`: waiting jobs with a later nextRunAt. If
-    500,000 or more jobs are due, and 500,000 or more are scheduled, both are None and
-    `too_many_due` is true. `expired_leases` are counted up to 500,000.
+    jobs. `due`: waiting jobs whose nextRunAt has passed or is missing. `scheduled`: waiting jobs
+    with a later nextRunAt. If 500,000 or more jobs are due, and 500,000 or more are scheduled, both
+    are None and `too_many_due` is true. `expired_leases` are counted up to 500,000.
     `oldest_queued`: the createdAt of the oldest queued job; `oldest_queued_by_type` the same by
     type, for at most 100 types. `overdue_by_type`: the earliest nextRunAt of each type, among the
     50,000 jobs that have been due the longest.
