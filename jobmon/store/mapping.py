@@ -89,8 +89,8 @@ class FieldMapping:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     computed: Mapping[str, Any] = field(default_factory=dict)
     add_fields: Callable[[Document, Document], Document] = lambda _, document: document
-    # How queries match such a field: it has one value in all documents, or the value at the first
-    # of several paths that has one.
+    # How queries match such a field: it has the same value in each document, or the value at the
+    # first of several paths that has one.
     constants: Mapping[str, Any] = field(default_factory=dict)
     alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # By field: its value as an aggregation expression, if that is not just the value at its path.
