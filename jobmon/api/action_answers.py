@@ -26,7 +26,7 @@ from jobmon.api.fields import DateOrText, RedactedJson, Text, describe
 from jobmon.store.bson_json import to_iso
 from jobmon.store.filter import JobFilter
 
-# The decisions that are possible in a phase.
+# By phase: the decisions that a person can take. A phase without an entry has none.
 DECISIONS: dict[Phase, tuple[str, ...]] = {
     Phase.AWAITING_APPROVAL: ("approve", "reject", "stop"),
     Phase.WAITING: ("pause", "stop"),
@@ -34,13 +34,12 @@ DECISIONS: dict[Phase, tuple[str, ...]] = {
     Phase.PAUSED: ("resume", "stop"),
 }
 _ACTION = "The action."
-_BY = "Who filed the request."
 
 
 class PersonAnswer(Answer):
     """Who requested or decided something."""
 
-    subject = string("The `sub` of the token; the name of the user for a command in a terminal.")
+    subject = string("The `sub` of the token; for a command in a terminal, the name of the user.")
     role = string("The roles of the token, or `terminal`.", nullable=True)
     address = string("The IP address of the client.", nullable=True)
 
@@ -50,7 +49,7 @@ class ActionTarget(Answer):
 
     kind = string("How the jobs or types were chosen.", enum=list(TargetKind))
     ids = fields.List(fields.String(), **describe("Ids of jobs, or null.", nullable=True))
-    filter = RedactedJson("The filters by name, as in the request; or null.")
+    filter = RedactedJson("The filters by parameter name, or null.")
     types = fields.List(fields.String(), **describe("Types of jobs, or null.", nullable=True))
     requestId = string("For `undo`: the earlier request; otherwise null.", nullable=True)
 
@@ -70,30 +69,32 @@ class ActionAnswer(Answer):
     id = string("Id of the request.")
     action = string(_ACTION, enum=list(ACTIONS))
     phase = string(
-        "State of the request. `waiting`: no actor has begun. `refused`: an actor refused it.",
+        "State of the request. `waiting`: for an actor. `refused`: by an actor, see `phaseReason`.",
         enum=list(Phase),
     )
     phaseReason = string("Why it is paused, expired, rejected or refused; may be empty.")
     target = nested(ActionTarget, "The jobs or types to change.")
-    by = nested(PersonAnswer, _BY)
+    by = nested(PersonAnswer, "Who filed the request.")
     at = DateOrText("When it was filed.")
     reason = string("Why, as the person wrote it; secrets are replaced.")
     expected = integer("The number of jobs or types that the person confirmed.")
-    done = integer("Jobs or types that were changed.")
-    skipped = integer("Jobs or types that were not changed: each outcome has the reason.")
-    possible = integer("In a dry run: jobs or types that would have been changed.")
+    done = integer("Number of jobs or types that were changed.")
+    skipped = integer("Number of jobs or types that were not changed; each outcome has a reason.")
+    possible = integer("In a dry run: number of jobs or types that would have been changed.")
     runAt = DateOrText("For `reschedule`: the new time.")
     priority = integer("For `prioritize`: the new priority.", nullable=True)
-    isReset = boolean("For `retry`: whether each job gets its original number of attempts.")
+    isReset = boolean("For `retry`: whether each job gets its original number of attempts again.")
     isDryRun = boolean("Whether it is a dry run: no job is changed.")
     isApprovalNeeded = boolean("Whether another person has to approve it.")
     claimedAt = DateOrText("When an actor began; null before that.")
-    progressAt = DateOrText("When the actor last recorded progress; null before, or once finished.")
+    progressAt = DateOrText(
+        "When the actor last recorded progress; null before it begins and after it has finished."
+    )
     endedAt = DateOrText("When it ended; null before that.")
 
 
 class ActionWithHistory(ActionAnswer):
-    """A request for an action with its history: one row of a file."""
+    """A request for an action with its history: one row or line of a file."""
 
     history = array(ActionRecord, "The steps, in order of time.")
 
@@ -102,17 +103,20 @@ class ActionDetail(ActionAnswer):
     """A request for an action with its history, and what the caller may do."""
 
     isActorRunning = boolean(
-        "Whether an actor is running. Without one, requests wait, and expire after a while."
+        "Whether an actor is running. Without an actor, requests wait, and later expire."
     )
     decisions = fields.List(
         fields.String(),
-        **describe("What the caller may do now (`stop`, `undo` …): `POST` to the path so named."),
+        **describe(
+            "What the caller may do now, such as `stop` or `undo`. Each is the end of a path: "
+            "`POST /admin/actions/{action_id}/stop`."
+        ),
     )
     history = array(ActionRecord, "The steps, in order of time.")
 
 
 class ActionListMeta(Answer):
-    """Position of a page of requests."""
+    """Position of a page of requests, and whether an actor is running."""
 
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     is_actor_running = boolean("Whether an actor is running.")
@@ -135,24 +139,26 @@ class ActionPreviewAnswer(Answer):
     unsuitable = integer(
         "How many of the ids would not be changed; null for a filter or types.", nullable=True
     )
-    isReasonNeeded = boolean("Whether it needs a `reason`.")
+    isReasonNeeded = boolean("Whether the request needs a `reason`.")
     isApprovalNeeded = boolean(
-        "Whether another person has to approve it, because of the number of jobs."
+        "Whether another person has to approve the request, because of the number of jobs or types."
     )
     isActorRunning = boolean("Whether an actor is running.")
     expiresAfterMinutes = integer("Minutes that a request waits for an actor; then it expires.")
-    sample = array(JobSummary, f"The first of these jobs: at most {SAMPLE}.")
+    sample = array(JobSummary, f"The first jobs that would be changed: at most {SAMPLE}.")
 
 
 class JobOutcomeAnswer(Answer):
-    """The outcome of one job of a request."""
+    """The outcome of one job or type of a request."""
 
     jobId = Text("Id of the job; null for a type, and if the job no longer existed.")
     result = string("The result; `possible` only in a dry run.", enum=list(Result))
     reason = string("Why it was skipped, or why the result is uncertain; otherwise empty.")
     at = DateOrText("When the outcome was recorded.")
     before = RedactedJson("The changed fields with their earlier values; empty if it was skipped.")
-    after = RedactedJson("The same fields with their new values.")
+    after = RedactedJson(
+        "The same fields with their new values; empty if the job was skipped or deleted."
+    )
 
 
 class OutcomeListMeta(Answer):
@@ -184,7 +190,8 @@ def format_target(target: Target) -> dict[str, Any]:
     }
 
 
-_FILTERS = (
+# The fields of `JobFilter` that are parameters of the same name with one value.
+_SINGLE_VALUE_FILTERS = (
     *("owner", "error_code", "error_group", "worker", "job_id"),
     *("created_from", "created_to", "finished_from", "finished_to", "due_from", "due_to"),
     *("min_attempts", "priority"),
@@ -192,12 +199,12 @@ _FILTERS = (
 
 
 def list_filters(job_filter: JobFilter) -> dict[str, Any]:
-    """The parameters of `GET /admin/jobs/queue` with these filters: texts, and lists of texts."""
+    """The filters as parameters of `GET /admin/jobs/queue`, each a text or a list of texts."""
     parameters: dict[str, Any] = {
         "status": list(job_filter.statuses) or None,
         "type": list(job_filter.types) or None,
         "condition": job_filter.condition and job_filter.condition.value,
-        **{name: _format_value(getattr(job_filter, name)) for name in _FILTERS},
+        **{name: _format_value(getattr(job_filter, name)) for name in _SINGLE_VALUE_FILTERS},
         **{term.field: list(term.texts) for term in job_filter.search},
     }
     return {name: value for name, value in parameters.items() if value is not None}
@@ -252,7 +259,7 @@ def format_history(history: Iterable[Record]) -> list[dict[str, Any]]:
 def format_preview(
     action: str, preview: ActionPreview, text: str, warnings: list[str]
 ) -> dict[str, Any]:
-    """The fields of an `ActionPreviewAnswer` that are known from the preview alone."""
+    """The first fields of an `ActionPreviewAnswer`; `make_preview` adds the others."""
     return {
         "action": action,
         "text": text,
@@ -278,7 +285,7 @@ def format_outcome(outcome: JobOutcome) -> dict[str, Any]:
 def format_done(
     outcome: JobOutcome, request: ActionRequest, *, shows_person: bool
 ) -> dict[str, Any]:
-    """The fields of a `DoneAction`."""
+    """The fields of a `DoneAction`; without `shows_person`, its author and reason are None."""
     return {
         "requestId": request.id,
         "action": request.action,

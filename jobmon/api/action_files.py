@@ -24,19 +24,21 @@ UNFINISHED = "the request is not over: more jobs may follow"
 
 
 def _make_rows(name: str, answer: Answer) -> FileRows:
-    """Rows with a cell for each field. The fields of `by` have cells of their own (`bySubject`),
-    and other objects are JSON text."""
+    """Rows of a file. In CSV the fields of `by` have columns of their own, such as `bySubject`;
+    other objects, lists and booleans are JSON text."""
     return FileRows(name=name, answer=answer, columns=_name_cells(answer), pick_cells=_pick_cells)
 
 
 def _name_cells(answer: Answer) -> tuple[str, ...]:
-    persons = [f"by{name.capitalize()}" for name in PersonAnswer().fields]
-    return tuple(cell for name in answer.fields for cell in (persons if name == "by" else (name,)))
+    person_cells = [f"by{name.capitalize()}" for name in PersonAnswer().fields]
+    return tuple(
+        cell for name in answer.fields for cell in (person_cells if name == "by" else (name,))
+    )
 
 
-def _pick_cells(shown: dict[str, Any]) -> list[Any]:
+def _pick_cells(serialized: dict[str, Any]) -> list[Any]:
     cells: list[Any] = []
-    for name, value in shown.items():
+    for name, value in serialized.items():
         if name == "by":
             cells += value.values()
         else:
@@ -49,7 +51,7 @@ OUTCOME_ROWS = _make_rows("outcomes", JobOutcomeAnswer())
 
 
 def export_requests(file_format: ListFormat) -> Response:
-    """All requests with their history as a file, the newest first."""
+    """A file of all requests with their histories, the newest first."""
     batches = (
         [format_state(state) | {"history": format_history(state.history)} for state in states]
         for states in queue_actions().requests.list_all()
@@ -58,7 +60,7 @@ def export_requests(file_format: ListFormat) -> Response:
 
 
 def export_outcomes(state: ActionState, file_format: ListFormat, result: Result | None) -> Response:
-    """The outcomes of a request as a file: all, or only those with this result."""
+    """A file of the outcomes of a request: of all, or only of those with this `result`."""
     outcomes = queue_actions().requests.list_all_outcomes(state.request.id, result)
     batches = (list(map(format_outcome, batch)) for batch in outcomes)
     return export(OUTCOME_ROWS, batches, file_format, "" if state.is_over else UNFINISHED)

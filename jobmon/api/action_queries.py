@@ -1,4 +1,4 @@
-"""Reads requests about actions: a schema checks a body or a query, and makes a typed object."""
+"""Reads bodies and queries about actions: each schema checks one and makes a typed object."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from jobmon.store.bson_json import to_iso
 from jobmon.store.filter import RefusedFilterError
 from jobmon.web.errors import ApiError, invalid
 
-# The parameters of a list that do not choose its jobs.
+# The parameters of a list that do not choose its jobs, and the filters with several values.
 NO_FILTERS = frozenset(("page", "per_page", "cursor", "format", "sort"))
 REPEATED = ("status", "type")
 # `undo` has a route of its own.
@@ -65,7 +65,7 @@ class ActionOrder:
 
 
 class _Flag(fields.Boolean):
-    """true or false; a text or a number is refused."""
+    """JSON's true or false; a text or a number is refused."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
         if not isinstance(value, bool):
@@ -109,7 +109,10 @@ class _ListFilter(fields.Field[dict[str, Any]]):
 
 
 def _read_values(name: str, content: Any) -> Any:
-    """A text, or a list of texts where a list is expected; raises ValidationError."""
+    """The value of a filter: a list of texts if it may have several values, otherwise a text.
+
+    Raises ValidationError for an unknown filter, other types, and several values of a text.
+    """
     # An unknown name must not be ignored: the action would change more jobs than the caller meant.
     if name in NO_FILTERS or (name not in LIST_PARAMETERS and not is_search(name)):
         raise ValidationError(f"There is no filter {name[:100]}.")
@@ -124,7 +127,7 @@ def _read_values(name: str, content: Any) -> Any:
 
 
 def _reason_field(when_required: str = "") -> fields.String:
-    """The reason of a request or a decision; `when_required` is a sentence, empty if never."""
+    """The reason of a request or a decision; `when_required` is a sentence, or empty for never."""
     description = f"Why, for the records; secrets are replaced. {when_required}"
     return fields.String(
         load_default="",
@@ -148,8 +151,8 @@ class ActionBody(Body):
     )
     filter = _ListFilter(
         **describe(
-            "The filters of `GET /admin/jobs/queue` by name: all jobs that match them. Parameters "
-            "for pages and order are refused. Only jobs with a suitable status are changed."
+            "The filters of `GET /admin/jobs/queue` by name. Of the jobs that match, those with a "
+            "suitable status are changed. Parameters for pages and order are refused."
         )
     )
     types = fields.List(
@@ -161,11 +164,12 @@ class ActionBody(Body):
         load_default=default_none,
         validate=validate.Range(0, MAX_JOBS),
         **describe(
-            "Required with a filter: the `count` of the preview that was confirmed. The request is "
-            "paused if more than 10 % (and more than 10) additional jobs match."
+            "Required with a filter: the `count` of the preview that was confirmed. The request "
+            "changes at most 10 % more jobs than this, or 10 more jobs if 10 % is less. If more "
+            "jobs match, it is paused."
         ),
     )
-    reason = _reason_field("Required for more than one job or type, except in a dry run.")
+    reason = _reason_field("Required unless it is a dry run, or for a single id or type.")
     run_at = _IsoTime(data_key="runAt", **describe("For `reschedule`: the new time."))
     priority = _WholeNumber(
         load_default=default_none,
@@ -193,7 +197,7 @@ class ActionBody(Body):
                 job_filter = load_list_query(values["filter"], None).job_filter
             except ValidationError as error:
                 raise ValidationError(
-                    {f"filter.{name}": texts for name, texts in error.messages_dict.items()}
+                    {f"filter.{name}": messages for name, messages in error.messages_dict.items()}
                 ) from None
         with explain_request_errors():
             target = Target(
@@ -215,7 +219,7 @@ class ActionBody(Body):
 
 @dataclass(frozen=True, kw_only=True)
 class OneJobOrder:
-    """An action that a caller requests for one job, whose id is in the query."""
+    """An action that a caller requests for one job; the job's id is a query parameter."""
 
     action: str
     reason: str
@@ -241,7 +245,7 @@ class OwnActionBody(Body):
     reset_attempts = _Flag(
         data_key="isReset",
         load_default=False,
-        **describe("For `retry`: as in `POST /admin/actions`."),
+        **describe("For `retry`: as `isReset` of `POST /admin/actions`."),
     )
 
     @post_load
@@ -297,7 +301,7 @@ def describe_record_id(name: str, description: str, example: object) -> dict[str
 
 
 class _RequestCursor(EncodedCursor):
-    """The last request of a page: its time and id."""
+    """A cursor that has the time and the id of the last request of a page."""
 
     max_length = 60
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
@@ -316,7 +320,7 @@ def encode_place(place: RequestPlace) -> str:
 
 
 class _PageParameters(Parameters):
-    """Which page of a list, or a file of it."""
+    """The parameters that choose a page of a list, or a file of the whole list."""
 
     @validates_schema(pass_original=True)
     def _check_page(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
@@ -326,7 +330,7 @@ class _PageParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestListQuery:
-    """A page of requests (the newest, or those filed before another one), or a file of all."""
+    """A page of requests, the newest or those filed before one of them; or a file of all."""
 
     before: RequestPlace | None = None
     per_page: int = 20
@@ -334,7 +338,7 @@ class RequestListQuery:
 
 
 class RequestListParameters(_PageParameters):
-    """Which page of the requests."""
+    """The parameters that choose a page of the requests, or a file of all."""
 
     per_page = PlainInteger(
         load_default=20, validate=validate.Range(1, 100), **describe("Requests per page.")
@@ -362,15 +366,15 @@ class OutcomeQuery:
 
 
 class OutcomeParameters(_PageParameters):
-    """Which outcomes of a request."""
+    """The parameters that choose outcomes of a request."""
 
     result = fields.String(
         load_default=default_none,
         validate=validate.OneOf([*Result, ""]),
-        **describe("Only jobs with this result; `possible` only in a dry run."),
+        **describe("Only outcomes with this result; `possible` occurs only in a dry run."),
     )
     per_page = PlainInteger(
-        load_default=100, validate=validate.Range(1, 1_000), **describe("Jobs per page.")
+        load_default=100, validate=validate.Range(1, 1_000), **describe("Outcomes per page.")
     )
     cursor = optional_text("The `next_cursor` of a page.", max_length=4_096)
     format = format_field("outcomes", "`per_page` and `cursor`")

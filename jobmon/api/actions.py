@@ -59,17 +59,17 @@ _KEY = {
     "name": IDEMPOTENCY_KEY,
     "in": "header",
     "description": "A text of your choice. If the same caller sends the same text again, no second "
-    "request is filed; for a different request the answer is 422.",
+    "request is filed. If the request differs, the answer is 422.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 _ACTION_ID = describe_record_id("action_id", "Id of the request.", action_examples.ACTION["id"])
-# The decisions about a request, with the summary of their routes.
+# The decisions about a request, each with the summary of its route.
 _DECISIONS = {
-    "approve": "Approve a request that needs an approval. The person who filed it cannot.",
+    "approve": "Approve a request that needs an approval and that another person filed.",
     "reject": "Reject a request that needs an approval.",
-    "pause": "Pause a request, after the batch that runs.",
+    "pause": "Pause a request; the batch that runs is completed.",
     "resume": "Resume a request that was paused.",
-    "stop": "Stop a request permanently, after the batch that runs. Changed jobs stay changed.",
+    "stop": "Stop a request for ever; the batch that runs is completed. Changed jobs stay changed.",
 }
 
 
@@ -82,19 +82,19 @@ def blueprint() -> Routes:
     @routes.arguments(ActionBody, location="json", example=action_examples.ACTION_BODY)
     @routes.response(HTTPStatus.OK, ActionPreviewAnswer, example=action_examples.ACTION_PREVIEW)
     def preview(order: ActionOrder) -> dict[str, Any]:
-        """Count the jobs that a request would change now, without filing it."""
+        """Count the jobs or types that a request would change now, without filing it."""
         return make_preview(order)
 
     @routes.post("")
     @routes.doc(operationId="requestAction", parameters=[_KEY])
     @routes.arguments(ActionBody, location="json", example=action_examples.ACTION_BODY)
     @routes.response(HTTPStatus.CREATED, ActionDetail, example=action_examples.ACTION)
-    def file(order: ActionOrder) -> dict[str, Any]:
+    def file_request(order: ActionOrder) -> dict[str, Any]:
         """Request an action; an actor carries it out.
 
         It also needs the permission of the action: JOBS_RETRY (`retry`, `release`), JOBS_CANCEL,
-        JOBS_DELETE, or JOBS_EDIT for all others. For more than one job or type a `reason` is
-        required, except in a dry run.
+        JOBS_DELETE, or JOBS_EDIT for all others. It needs a `reason`, unless it is a dry run or for
+        a single id or type.
         """
         require_right(order.action)
         return format_detail(file_order(order, request.headers.get(IDEMPOTENCY_KEY)))
@@ -132,7 +132,7 @@ def blueprint() -> Routes:
     @routes.response(HTTPStatus.OK, OutcomeList, example=action_examples.OUTCOME_LIST)
     @routes.document_files("job", "JobOutcome")
     def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any] | Response:
-        """List the outcome of each job of a request: the changed fields, or why it was skipped.
+        """List the outcomes of a request: the changed fields of each job, or why it was skipped.
 
         The last line of a file has a `reason` if the request is not over yet.
         """
@@ -170,6 +170,8 @@ def blueprint() -> Routes:
 
 
 def _add_decision(routes: Routes, name: str, summary: str) -> None:
+    """Add the route `POST /admin/actions/{action_id}/{name}`."""
+
     def view(reason: str, action_id: str) -> dict[str, Any]:
         return format_detail(decide(action_id, name, reason))
 
@@ -186,7 +188,7 @@ def _add_decision(routes: Routes, name: str, summary: str) -> None:
 
 
 def add_owner_route(routes: Routes) -> None:
-    """Add `POST /job/actions`, with which owners request actions, to the routes of jobs."""
+    """Add `POST /job/actions`, by which owners request actions, to the routes of jobs."""
 
     @routes.post("/job/actions")
     @routes.doc(operationId="requestJobAction", parameters=[_KEY])
@@ -197,7 +199,7 @@ def add_owner_route(routes: Routes) -> None:
     def job_action(job_id: str, order: OneJobOrder) -> dict[str, Any]:
         """Request an action on one job, as its owner or an operator.
 
-        Only with JOBMON_ACTIONS. For owners, actions that are not in JOBMON_OWNER_ACTIONS: 403.
+        Only with JOBMON_ACTIONS. Owners get 403 for an action that is not in JOBMON_OWNER_ACTIONS.
         """
         require_right(order.action)
         get_callers_job(job_id)
@@ -207,7 +209,7 @@ def add_owner_route(routes: Routes) -> None:
 
 
 def make_preview(order: ActionOrder) -> dict[str, Any]:
-    """The fields of an `ActionPreviewAnswer`; raises ApiError 403 or 422."""
+    """The fields of an `ActionPreviewAnswer`; raises ApiError 403, 404 or 422."""
     require_right(order.action)
     actions, settings = queue_actions(), current_queue().settings
     owner = None if auth.is_admin() else auth.subject()
@@ -244,20 +246,22 @@ def format_detail(state: ActionState) -> dict[str, Any]:
 
 
 def _document_missing(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
+    """A decorator for views of one request: documents the 404 if there is no such request."""
+    document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.NOT_FOUND,
         schema=Error,
         description="There is no such request, or its records have expired.",
         example=examples.ERRORS["not_found"],
     )
-    return documented
+    return document
 
 
 def _document_conflict(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
+    """A decorator for views of decisions and `undo`: documents the 409 if it is impossible now."""
+    document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.CONFLICT,
         schema=Error,
         description="The phase, the action or the author of the request does not allow this.",
         example=examples.ERRORS["conflict"],
     )
-    return documented
+    return document

@@ -1,4 +1,4 @@
-"""The answers about jobs, and what all answers have in common; OpenAPI documents them."""
+"""The answers about jobs, and the base class and the fields of all answers."""
 
 from datetime import datetime
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ F = TypeVar("F", bound=fields.Field[Any])
 
 
 class Answer(Schema):
-    """A JSON object with all of its fields, except those whose metadata has `optional`.
+    """A JSON object. Only fields with `optional` in their metadata may be absent.
 
     Later versions may add fields.
     """
@@ -40,7 +40,7 @@ class Answer(Schema):
         field_obj.required = not field_obj.metadata.get("optional", False)
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """The same schema: the decorators of a route copy its documentation, with the schema."""
+        """The same schema. The decorators of a route copy its documentation, which has schemas."""
         return self
 
     def prepare(self, obj: Any) -> Any:
@@ -48,10 +48,10 @@ class Answer(Schema):
         return obj
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
-        """As marshmallow's own `dump`, but faster: see `api.serializing`."""
+        """The same result as marshmallow's `dump`, but faster: see `api.serializing`."""
         if self.many if many is None else many:
             serialize, prepare = self._compiled, self.prepare
-            return [serialize(prepare(each)) for each in obj]
+            return [serialize(prepare(item)) for item in obj]
         return self._compiled(self.prepare(obj))
 
     @cached_property
@@ -68,18 +68,18 @@ integer, number = partial(make_field, fields.Integer), partial(make_field, field
 string, boolean = partial(make_field, fields.String), partial(make_field, fields.Boolean)
 
 
-def nested(shape: type[Answer], description: str, **options: Any) -> fields.Nested:
+def nested(answer: type[Answer], description: str, **options: Any) -> fields.Nested:
     """Another answer."""
-    return fields.Nested(shape, **describe(description, **options))
+    return fields.Nested(answer, **describe(description, **options))
 
 
-def array(shape: type[Answer], description: str, **options: Any) -> fields.List[Any]:
+def array(answer: type[Answer], description: str, **options: Any) -> fields.List[Any]:
     """An array of answers."""
-    return fields.List(fields.Nested(shape), **describe(description, **options))
+    return fields.List(fields.Nested(answer), **describe(description, **options))
 
 
 def mapping(values: fields.Field[Any], description: str, **options: Any) -> fields.Dict:
-    """An object with any keys."""
+    """An object with any keys; `values` is the field of each value."""
     return fields.Dict(keys=fields.String(), values=values, **describe(description, **options))
 
 
@@ -130,12 +130,12 @@ class ListedJob(JobSummary):
     """A job in a page of a list."""
 
     durationMs = make_field(
-        fields.Integer, "Milliseconds of its longest run; only if `sort=-duration`.", optional=True
+        fields.Integer, "Milliseconds of its longest run, with `sort=-duration`.", optional=True
     )
 
 
 class Attempt(Answer):
-    """One attempt at a job; `durationMs` is null while it runs."""
+    """One attempt at a job."""
 
     attemptNumber = Number("Number of the attempt, from 1.")
     status = Text("running, succeeded, failed, or expired (its lease expired).")
@@ -143,17 +143,17 @@ class Attempt(Answer):
     eligibleAt = DateOrText("When the attempt became due; null if the queue does not record it.")
     startedAt = DateOrText("When the attempt started.")
     finishedAt = DateOrText("When the attempt ended; null while it runs.")
-    waitMs = Number("Milliseconds from eligibleAt to startedAt, at least 0.")
-    durationMs = Number("Milliseconds from startedAt to finishedAt.")
+    waitMs = Number("Milliseconds from eligibleAt to startedAt, at least 0; null if one is null.")
+    durationMs = Number("Milliseconds from startedAt to finishedAt; null if one is null.")
     error = ErrorWithStack("Error of the attempt.")
     errorGroup = string(
-        "Group of this error, for `GET /admin/jobs/errors/{group_id}`. Null for owners, for errors "
-        "that no collector has grouped, and for attempts before the latest 50.",
+        "Group of the error, for `GET /admin/jobs/errors/{group_id}`. Null for owners, without an "
+        "error, if no collector has grouped it, and for attempts before the latest 50.",
         nullable=True,
     )
 
     def prepare(self, obj: dict[str, Any]) -> dict[str, Any]:
-        """The attempt with its durations."""
+        """The attempt with `waitMs` and `durationMs`."""
         return measure_attempt(obj)
 
 
@@ -175,12 +175,12 @@ def _measure_ms(start: Any, end: Any) -> int | None:
 
 
 class ExplanationAnswer(Answer):
-    """Why a job does not run, and when it will; a field is null if it is unknown."""
+    """Why a job does not run, and when it will. A field that is unknown or not relevant is null."""
 
     code = string(
         "`not_due`, `retry_scheduled`: before nextRunAt. `waiting`: due, as far as is known. "
         "`type_paused`: due, and its type is paused. `type_stalled`: due, and no job of its type "
-        "runs or has ended lately. `running_long`: longer than 99 % of its type. "
+        "runs or has ended lately. `running_long`: for longer than 99 % of the runs of its type. "
         "`attempts_used_up`, `dead`: dead-lettered. `other_status`: a status that jobmon does "
         "not know. Later versions may add codes.",
         enum=[code.value for code in ExplanationCode],
@@ -196,7 +196,7 @@ class ExplanationAnswer(Answer):
     aheadIsExact = boolean("Whether `ahead` is exact; otherwise it is a lower bound.")
     expectedStart = DateOrText("Approximate start of the job, at the present rate of its type.")
     reasons = mapping(
-        fields.String(), "By field name: why the field is null, or why `ahead` is not exact."
+        fields.String(), "By field name: why the field is unknown, or why `ahead` is not exact."
     )
 
 
@@ -208,7 +208,10 @@ class RecurringRun(Answer):
         "began before the next one was due.",
         nullable=True,
     )
-    at = DateOrText("When the run started, or when the first of the missed runs was due.")
+    at = DateOrText(
+        "When the run started, or ended if its start is unknown; or when the first of the missed "
+        "runs was due."
+    )
     until = DateOrText("When the last of the missed runs was due; null for other runs.")
     count = integer("1, or the number of missed runs, counted up to 1,000.")
     finishedAt = DateOrText("When the run ended; null while it runs, and for missed runs.")
@@ -221,24 +224,28 @@ class RepetitionAnswer(Answer):
 
     interval = string("How often, as the document holds it.", nullable=True)
     timeOfDay = string("The time of day, as the document holds it.", nullable=True)
-    timezone = string("Time zone of both; null for UTC, or if unknown.", nullable=True)
+    timezone = string(
+        "Time zone of `interval` and `timeOfDay`; null for UTC, or if unknown.", nullable=True
+    )
     words = string("How often, in words: `every 5 minutes`; or as the document holds it.")
     overdueSince = DateOrText("When the waiting job became due, if that was at least a minute ago.")
     lastRun = nested(RecurringRun, "The newest run; null if none is known.", nullable=True)
     missedRuns = integer(
-        "How many runs were missed between the newest runs; null if unknown.", nullable=True
+        "How many runs were missed between the newest runs, and after the last one if the job is "
+        "overdue; null if unknown.",
+        nullable=True,
     )
     runs = array(
         RecurringRun,
-        f"The newest runs in order of time, at most {MAX_RUNS}: recorded runs, or else runs that "
-        "the collector saw; and the missed runs between them.",
+        f"At most {MAX_RUNS}, in order of time: the newest runs, recorded or else seen by the "
+        "collector, and the missed runs.",
     )
     reasons = mapping(fields.String(), "By field name: why it is null or not complete.")
 
     def prepare(self, obj: Any) -> dict[str, Any]:
-        """The fields of a `Repetition`."""
-        fields_of_answer: dict[str, Any] = obj.to_answer()
-        return fields_of_answer
+        """The fields of a `JobRepetition`."""
+        repetition: dict[str, Any] = obj.to_answer()
+        return repetition
 
 
 class LinkAnswer(Answer):
@@ -267,7 +274,9 @@ class JobActions(Answer):
     possible = fields.List(
         fields.String(), **describe("The actions that the caller may request for it now.")
     )
-    done = array(DoneAction, "What requests did, the newest first: at most 50.", nullable=True)
+    done = array(
+        DoneAction, "What requests did with it, the newest first: at most 50.", nullable=True
+    )
     reasons = mapping(fields.String(), "By field name: why it is null.")
 
 
@@ -279,8 +288,8 @@ class JobDetail(JobSummary):
     )
     lastError = ErrorWithStack("Error of the latest failed attempt.")
     errorGroup = string(
-        "Group of lastError, for `GET /admin/jobs/errors/{group_id}`. Null for owners, and for an "
-        "error that no collector has grouped.",
+        "Group of lastError, for `GET /admin/jobs/errors/{group_id}`. Null for owners, without an "
+        "error, and if no collector has grouped it.",
         nullable=True,
     )
     isRecurring = boolean(
@@ -290,7 +299,7 @@ class JobDetail(JobSummary):
         RepetitionAnswer, "How often it recurs; null if it does not, or if unknown.", nullable=True
     )
     attempts = array(
-        Attempt, "Attempts in order of attemptNumber; if there are over 1,000, the latest 1,000."
+        Attempt, "Attempts in order of attemptNumber: at most the latest 1,000."
     )
     explanation = nested(ExplanationAnswer, "Why the job does not run, and when it will.")
     links = array(LinkAnswer, "Links to other systems, as JOBMON_LINKS defines them.")
