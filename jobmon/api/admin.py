@@ -64,8 +64,8 @@ def blueprint(
     def jobs(query: ListQuery) -> Response:
         """List all jobs.
 
-        By default newest first by createdAt. A job must match all filters; empty filters are
-        ignored. Each field in JOBMON_SEARCH_FIELDS is a parameter, too: `payload.orderId=8425`.
+        A job must match all filters; empty filters are ignored. Each field in JOBMON_SEARCH_FIELDS
+        is a parameter, too: `payload.orderId=8425`. See `sort` for the order.
         """
         return lists.respond(query)
 
@@ -106,7 +106,7 @@ def blueprint(
 
         `meta.marks` has the deployments and other events that `jobmon mark` recorded. The activity
         is from the collector's history. Without a collector, windows of up to six hours are counted
-        live; longer ones are answered with 503.
+        live; for longer windows the answer is 503.
         """
         queue = current_queue()
         series, window = queue.series, resolve_window(queue.series, query)
@@ -127,10 +127,10 @@ def blueprint(
     @routes.arguments(WindowParameters, location="query")
     @routes.response(HTTPStatus.OK, TypeList, example=queue_examples.TYPE_LIST)
     def types(query: WindowQuery) -> Response:
-        """List the types of jobs: jobs by status now, and activity in a window.
+        """List the types of jobs, each with its jobs by status now and its activity in a window.
 
         The activity is from the collector's history. Without a collector, windows of up to six
-        hours are counted live; longer ones are answered with 503.
+        hours are counted live; for longer windows the answer is 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
@@ -154,7 +154,7 @@ def blueprint(
     return routes
 
 
-# For each statistic that may be unknown: its field in the answer.
+# By field of `QueueHealth` that may be unknown: the field of the answer.
 _FIELDS = {
     "oldest_queued": "oldestQueuedJobAgeMs",
     "oldest_queued_by_type": "oldestQueuedJobAgeMsByType",
@@ -205,7 +205,7 @@ def _format_steps(
 def _format_types(
     queue: WatchedQueue, window: Window, history: History[str], current: QueueStats
 ) -> list[dict[str, Any]]:
-    """Every type with jobs now or activity in the window, in the order of names."""
+    """The fields of each `TypeStats`, in the order of the types' names."""
     forecasts = read_type_forecasts(queue, current)
     counts = current.type_counts_for(history.activity)
     if counts is None:
@@ -246,7 +246,7 @@ def _format_marks(marks: Marks | None) -> dict[str, Any]:
     return {"marks": marks.shown, "omitted_marks": marks.omitted}
 
 
-# The activity of a time that is not counted yet.
+# The fields of the activity in a time that is not counted yet.
 _NO_ACTIVITY: dict[str, Any] = dict.fromkeys(
     ("enqueued", "succeeded", "failed", "dlq", "failureRate")
 ) | dict.fromkeys(("waitMs", "runMs"), Durations.from_histogram(Counter()))
@@ -260,7 +260,7 @@ def _format_sample(sample: QueueSample | None) -> dict[str, Any]:
 
 
 def _format_activity(activity: Activity, unknown: frozenset[str]) -> dict[str, Any]:
-    """The activity; a value is null if the documents lack the date that it depends on."""
+    """The fields of an `Activity`; a count is None if the documents lack the date for it."""
     rate = None if "finishedAt" in unknown else activity.failure_rate
     return {
         **activity.known_counts(unknown),

@@ -298,9 +298,7 @@ class JobDetail(JobSummary):
     repetition = nested(
         RepetitionAnswer, "How often it recurs; null if it does not, or if unknown.", nullable=True
     )
-    attempts = array(
-        Attempt, "Attempts in order of attemptNumber: at most the latest 1,000."
-    )
+    attempts = array(Attempt, "Attempts in order of attemptNumber: at most the latest 1,000.")
     explanation = nested(ExplanationAnswer, "Why the job does not run, and when it will.")
     links = array(LinkAnswer, "Links to other systems, as JOBMON_LINKS defines them.")
     actions = nested(

@@ -7,7 +7,7 @@ from jobmon.api.fields import Date, DateOrText, FreeText, Text, describe
 from jobmon.api.queue_answers import Gap, WindowBounds
 from jobmon.diagnosis.error_kinds import GroupStatus
 
-MAX_NAMES = 10  # types or workers listed for a group; the others are summed as `(other)`
+MAX_NAMES = 10  # types or workers of a group that are counted by name; the others: `(other)`
 
 
 class FailedJobAnswer(Answer):
@@ -22,8 +22,9 @@ class FailedJobAnswer(Answer):
 class ErrorGroupAnswer(Answer):
     """Errors with the same code, the same message without its variable parts, and the same frame.
 
-    A group `(other messages)` has the errors of one code whose messages had no group of their own.
-    The group `(other)` counts all other errors: it has neither code, pattern nor frame.
+    A group with the pattern `(other messages)` has the errors of one code whose messages have no
+    group of their own. The group `(other)` has all other errors; its code, pattern and frame are
+    null.
     """
 
     id = string("Id of the group. The same kind of error has the same id in every queue.")
@@ -32,10 +33,10 @@ class ErrorGroupAnswer(Answer):
         "Message of the errors, with its variable parts as `<value>`, `<text>`, `<host>`, "
         "`<duration>` and so on; empty if they have no message."
     )
-    frame = Text("Function and file of the program's own code that raised them; null if unknown.")
+    frame = Text("Function and file of the application that raised the errors; null if unknown.")
     status = string(
         "`new`: first seen in the last hour, and not in the first 15 minutes of counting. "
-        "`ongoing`: otherwise, if seen in the last 15 minutes. `quiet`: otherwise. Null if "
+        "`ongoing`: not new, and last seen in the last 15 minutes. `quiet`: neither. Null if "
         "unknown.",
         enum=[*(status.value for status in GroupStatus), None],
         nullable=True,
@@ -60,7 +61,10 @@ class ErrorGroupAnswer(Answer):
         fields.Integer(),
         **describe("Errors by step, up to `meta.as_of`. Null with `worker`.", nullable=True),
     )
-    jobs = array(FailedJobAnswer, "The last jobs that failed with this error, the newest first.")
+    jobs = array(
+        FailedJobAnswer,
+        "The last jobs that failed with this error, even before the window; the newest first.",
+    )
     reasons = mapping(fields.String(), "By field name: why it is null, if a reason is known.")
 
 
@@ -85,15 +89,15 @@ class ErrorGroupListMeta(ErrorGroupMeta):
 
     total = integer("Matching groups with errors in the window; null if unknown.", nullable=True)
     total_errors = integer(
-        "All errors in the window, of the requested types or worker.", nullable=True
+        "All errors of the requested types or worker in the window; null if unknown.", nullable=True
     )
     ungrouped_errors = integer(
-        "The part of `total_errors` that could not be grouped: `(other)`.", nullable=True
+        "The part of `total_errors` in the group `(other)`; null if unknown.", nullable=True
     )
     next_cursor = string("`cursor` of the next page; null on the last page.", nullable=True)
     reasons = mapping(
         fields.String(),
-        "By field name: why it is null, or, for `total_errors`, why it is a lower bound.",
+        "`data`: why it and the totals are null. `total_errors`: why it is a lower bound.",
     )
 
 

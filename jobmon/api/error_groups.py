@@ -45,12 +45,13 @@ NO_WORKERS = "no failed run of this group has a known worker"
 class FoundErrors:
     """The groups of errors of a queue in a window.
 
-    `reason`: why they are unknown. `no_previous_reason`: why the time before it is unknown.
+    `reason`: why the groups are unknown. `no_previous_reason`: why the errors before the window
+    are unknown.
     """
 
     window: Window
     history: RunHistory
-    errors: ErrorFilter
+    error_filter: ErrorFilter
     groups: list[ErrorSummary] = field(default_factory=list)
     steps: ErrorSteps = field(default_factory=dict)
     no_previous_reason: str = ""
@@ -59,26 +60,26 @@ class FoundErrors:
     @property
     def fold_reason(self) -> str:
         """Why the counts of a type or worker are lower bounds; empty if they are not."""
-        counts, errors = self.history.details, self.errors
-        pairs = counts.by_worker if errors.worker else counts.by_type if errors.types else ()
+        counts, requested = self.history.details, self.error_filter
+        pairs = counts.by_worker if requested.worker else counts.by_type if requested.types else ()
         is_folded = any(pair.subject == OTHER for pair in pairs)
         return "errors of rare types or workers are counted together" if is_folded else ""
 
     def trend(self, group_id: str) -> list[int] | None:
         """The errors of a group by step, up to now; None if that is not known."""
-        return self.errors.trend(group_id, self.steps)
+        return self.error_filter.trend(group_id, self.steps)
 
 
-def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> FoundErrors:
-    """The groups with errors in the window; raises NoCollectorError and PyMongoError.
+def read_errors(queue: WatchedQueue, window: Window, error_filter: ErrorFilter) -> FoundErrors:
+    """The groups with matching errors in the window; raises NoCollectorError and PyMongoError.
 
-    Reads the collector's buckets and its registry of groups; it never reads jobs.
+    It reads the collector's buckets and its registry of groups, but no jobs.
     """
     history = queue.runs.read(window)
     is_unknown = "finishedAt" in queue.known_fields.unknown
     if is_unknown or history.is_ahead:
         reason = (NO_END_TIMES if is_unknown else NOT_COUNTED).reason
-        return FoundErrors(window=window, history=history, errors=errors, reason=reason)
+        return FoundErrors(window=window, history=history, error_filter=error_filter, reason=reason)
     steps = {
         at: step for at, step in queue.runs.errors_by_step(window).items() if at <= history.as_of
     }
@@ -86,15 +87,15 @@ def read_errors(queue: WatchedQueue, window: Window, errors: ErrorFilter) -> Fou
     return FoundErrors(
         window=window,
         history=history,
-        errors=errors,
-        groups=summarize_errors(history, previous, errors),
+        error_filter=error_filter,
+        groups=summarize_errors(history, previous, error_filter),
         steps=steps,
         no_previous_reason=no_previous_reason,
     )
 
 
 def _read_previous(queue: WatchedQueue, window: Window) -> tuple[RunHistory | None, str]:
-    """The history of the time of the same length before the window, or why it is not known."""
+    """The history of the equally long time before the window; or None, and why it is unknown."""
     try:
         earlier = queue.series.window(window.start - window.length, window.start, window.step)
     except (WindowError, OverflowError, ValueError):
@@ -127,19 +128,20 @@ def add_routes(routes: Routes) -> None:
     def errors(query: ErrorQuery) -> Response:
         """List the groups of errors: what fails, how often, since when, in which types.
 
-        These are the errors of failed attempts or, where no attempts are recorded, of failed jobs.
-        They are grouped by code, message without its variable parts, and frame. They come from the
+        They have the errors of failed attempts or, where no attempts are recorded, of failed jobs,
+        grouped by code, message without its variable parts, and frame. They come from the
         collector's history: without a collector the answer is 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
-        errors = ErrorFilter(types=query.types, worker=query.worker)
+        error_filter = ErrorFilter(types=query.types, worker=query.worker)
+
+        def make_answer() -> dict[str, Any]:
+            return format_errors(read_errors(queue, window, error_filter), query)
+
         with explain_history_errors(NO_COLLECTOR):
-            # It is the same object until the collector counts again: the response can be reused.
-            history = queue.runs.read(window)
-            return response.respond(
-                history, lambda: format_errors(read_errors(queue, window, errors), query), query
-            )
+            # Until the collector counts again, `read` returns the same object.
+            return response.respond(queue.runs.read(window), make_answer, query)
 
     @routes.get("/errors/<group_id>", parameters=[GROUP_ID])
     @routes.doc(operationId="getErrorGroup")
@@ -152,7 +154,7 @@ def add_routes(routes: Routes) -> None:
     )
     @routes.response(HTTPStatus.OK, ErrorGroupInWindow, example=run_examples.ERROR_DETAIL)
     def error_group(query: ErrorQuery, group_id: str) -> dict[str, Any]:
-        """Get a group of errors, with the message and the stack of one of them."""
+        """Get a group of errors, with the message and the stack of one error."""
         queue = current_queue()
         window = resolve_window(queue.series, query)
         with explain_history_errors(NO_COLLECTOR):
@@ -167,7 +169,7 @@ def add_routes(routes: Routes) -> None:
 def find_group(
     queue: WatchedQueue, found: FoundErrors, group_id: str
 ) -> tuple[ErrorSummary, ErrorGroup | None]:
-    """A group and its sample; raises ApiError 404 if no known group has this id."""
+    """A group, and its sample if it has one; raises ApiError 404 if no group has this id."""
     sample = None if group_id == OTHER else queue.runs.error_group(group_id)
     summary = next((group for group in found.groups if group.id == group_id), None)
     if summary is not None:
@@ -189,7 +191,7 @@ def find_group(
 def select_page(
     found: FoundErrors, query: ErrorQuery
 ) -> tuple[list[ErrorSummary], list[ErrorSummary], str | None]:
-    """The groups of a page, all groups that match, and the cursor of the next page."""
+    """The groups of a page, all groups that match, and the cursor of the next page, if any."""
     matching = [
         group for group in found.groups if not query.statuses or group.status in query.statuses
     ]
@@ -275,12 +277,12 @@ def _format_job(job: FailedJob) -> dict[str, Any]:
     return {"jobId": job.job_id, "type": job.type, "workerId": job.worker, "failedAt": job.at}
 
 
-def fold_names(names: Counter[str], shown: int = MAX_NAMES) -> dict[str, int]:
-    """The `shown` names with the most errors, in that order, and the sum of the others."""
+def fold_names(names: Counter[str], max_names: int = MAX_NAMES) -> dict[str, int]:
+    """The `max_names` names with the most errors, the most frequent first; the others summed."""
     ranked: Iterable[tuple[str, int]] = sorted(
         names.items(), key=lambda pair: (pair[0] == OTHER, -pair[1], pair[0])
     )
     folded: Counter[str] = Counter()
-    for number, (name, count) in enumerate(ranked):
-        folded[redact(name) if number < shown else OTHER] += count
+    for rank, (name, count) in enumerate(ranked):
+        folded[redact(name) if rank < max_names else OTHER] += count
     return dict(folded)

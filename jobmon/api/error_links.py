@@ -1,4 +1,4 @@
-"""Finds the groups to which errors of jobs belong."""
+"""Finds the groups to which the errors of jobs belong."""
 
 import logging
 from collections.abc import Iterable
@@ -19,14 +19,15 @@ MAX_ATTEMPTS = 50  # the newest attempts of a job: only their errors are looked 
 
 
 def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Document:
-    """The job and its attempts with `errorGroup`, the id of the group of their error.
+    """The job and its attempts, each with `errorGroup`: the id of the group of its error.
 
-    It is None without an error or a known group, if not `may_see`, and for older attempts.
+    The id is None without an error, without a known group, for attempts before the newest 50, and
+    everywhere if `may_see` is false.
     """
     attempts = job["attempts"]
     errors = [job.get("lastError"), *(attempt.get("error") for attempt in attempts[-MAX_ATTEMPTS:])]
-    job_group, *found = _find_known(queue, errors) if may_see else [None] * len(errors)
-    groups = [None] * (len(attempts) - len(found)) + found
+    job_group, *newest = _try_find_groups(queue, errors) if may_see else [None] * len(errors)
+    groups = [None] * (len(attempts) - len(newest)) + newest
     return {
         **job,
         "errorGroup": job_group,
@@ -37,7 +38,8 @@ def add_error_groups(queue: WatchedQueue, job: Document, *, may_see: bool) -> Do
     }
 
 
-def _find_known(queue: WatchedQueue, errors: list[Any]) -> list[str | None]:
+def _try_find_groups(queue: WatchedQueue, errors: list[Any]) -> list[str | None]:
+    """As `find_error_groups`, but without any group if they cannot be read."""
     try:
         return find_error_groups(queue, errors)
     except PyMongoError as error:  # the job can be shown without its groups
@@ -58,4 +60,4 @@ def find_error_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | 
     candidates = [() if kind is None else (kind.id, fold_kind(kind).id) for kind in kinds]
     ids = {group_id for pair in candidates for group_id in pair}
     known = queue.runs.known_error_groups(ids) if ids else frozenset()
-    return [next((name for name in pair if name in known), None) for pair in candidates]
+    return [next((group_id for group_id in pair if group_id in known), None) for pair in candidates]

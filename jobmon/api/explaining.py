@@ -50,8 +50,9 @@ _NOT_READ = Missing(reason="the history could not be read")
 def read_explanation(queue: WatchedQueue, job: Document, now: datetime) -> Explanation:
     """The explanation of a job (from `JobStore.get_job`) at the aware time `now`.
 
-    For a due job it counts the jobs ahead. For a running job, or a due job of a type that is not
-    paused, it reads the history, if any. PyMongoError if the watched collections cannot be read.
+    For a waiting job it reads the paused types, for a due job it also counts the jobs ahead. For a
+    leased job, or a due job of a type that is not paused, it reads the history, if there is one.
+    PyMongoError if the watched collections cannot be read.
     """
     facts, queue_facts = _read_facts(queue, job), QueueFacts()
     if facts.status in WAITING_STATUSES:
@@ -122,10 +123,10 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
     """The `started_at`, `worker` and `attempt` of the newest run, as far as known."""
     last = job["attempts"][-1] if job["attempts"] else {}
     is_running = last.get("status") == AttemptStatus.RUNNING
-    is_last = profile.reads_last_attempt and not profile.has_attempt_array
-    if is_last and not is_running and job.get("status") == JobStatus.LEASED:
+    has_only_last = profile.reads_last_attempt and not profile.has_attempt_array
+    if has_only_last and not is_running and job.get("status") == JobStatus.LEASED:
         return {}  # a worker has the lease, but has not started: the fields are of an earlier run
-    number = last.get("attemptNumber") if is_last and last else job["attemptCount"]
+    number = last.get("attemptNumber") if has_only_last and last else job["attemptCount"]
     return {
         "started_at": read_date((last if is_running else job).get("startedAt")),
         "worker": clean_free_text(job.get("leasedBy")),
@@ -134,9 +135,9 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
 
 
 def _read_pause(queue: WatchedQueue, job: Document) -> QueueFacts:
-    """Whether the type of a job or others are paused; only operators see by whom and why."""
+    """Whether the job's type is paused, and other types; only operators see by whom and why."""
     pauses = find_pauses(queue) or {}
-    # BSON code is a str without a hash.
+    # A `bson.Code` is a str that cannot be hashed.
     pause = pauses.get(job["type"]) if type(job.get("type")) is str else None
     if pause is not None and not auth.is_admin():
         pause = replace(pause, by=None, reason="")
@@ -167,7 +168,7 @@ def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFac
 def _read_steps(
     queue: WatchedQueue, evidence: Evidence, job_type: str, now: datetime, step: timedelta
 ) -> History[datetime] | Missing:
-    """The last hour of a type by the minute, or its last day by the hour."""
+    """The history of a type: the last hour by the minute, or with `step` HOUR the last day."""
     window = queue.series.window(now - (HOUR if step == MINUTE else DAY), now, step)
     try:
         return read_history(lambda: queue.series.history_by_step(window, (job_type,)), evidence)
@@ -178,7 +179,10 @@ def _read_steps(
 def _read_runs(
     queue: WatchedQueue, job_type: str, now: datetime
 ) -> tuple[tuple[str, Activity], ...]:
-    """The activity of a type in the last hour and, if this has few runs, in the last day."""
+    """The activity of a type in the last hour and, if that has too few runs, in the last day.
+
+    Each has the words for its period. A period that is not counted completely is left out.
+    """
     by_period: list[tuple[str, Activity]] = []
     try:
         for period, length, step in (
@@ -198,7 +202,5 @@ def _read_runs(
 
 
 def _log_failure(queue: WatchedQueue, error: PyMongoError) -> Missing:
-    log.error(
-        "no history for an explanation of the queue %s: %s", queue.name, describe_error(error)
-    )
+    log.error("queue %s: a job is explained without history: %s", queue.name, describe_error(error))
     return _NOT_READ

@@ -1,7 +1,7 @@
 """Streams all rows of a list as a CSV or NDJSON file.
 
 A complete file ends with a marker and the number of rows. A failure before that closes the
-connection; a reader behind an HTTP/1.0 proxy can notice only that the marker is missing.
+connection. Behind an HTTP/1.0 proxy, the missing marker is the only sign of it.
 """
 
 import csv
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # Per process: a running export holds a thread and keeps the database busy.
 MAX_EXPORTS = 4
-PER_CALLER = 1  # so that one caller cannot occupy all exports
+MAX_PER_CALLER = 1  # so that one caller cannot occupy all exports
 RETRY_AFTER_S = 10
 CHUNK_ROWS = 125  # usually about 64 KiB of text, at most about 20 MB
 
@@ -49,8 +49,8 @@ _FORMULA = re.compile(
 class FileRows:
     """The kind of rows in a file.
 
-    `name` begins the name of the file. `answer` has the fields of a row. In CSV, `pick_cells`
-    makes the cells of an answer: one for each of the `columns`, which are at least three.
+    The name of the file begins with `name`. `answer` has the fields of a row. In CSV, `pick_cells`
+    makes the cells of a row, one for each of `columns`; the end of the file needs three columns.
     """
 
     name: str
@@ -85,7 +85,7 @@ def _write_csv(lines: Iterable[Iterable[Any]]) -> bytes:
 
 
 def _escape_formula(text: str) -> str:
-    """`text`, with a quote in front if a spreadsheet would run it or it looks like the end row."""
+    """`text`, with a quote in front if a spreadsheet may run it or if it is the end's marker."""
     return f"'{text}" if _FORMULA.match(text) or text == _CSV_END else text
 
 
@@ -121,7 +121,7 @@ _LAYOUTS = {
 
 
 class _File(NamedTuple):
-    """A file to write; `reason`: why rows may be missing."""
+    """A file to write; `reason`: why rows may be missing, or empty."""
 
     rows: FileRows
     layout: _Layout
@@ -136,16 +136,16 @@ class ExportSlots:
         self._running: Counter[str] = Counter()
 
     def take(self, caller: str) -> None:
-        """Count an export of `caller` until `release`; raises ApiError 429 if too many run."""
+        """Count an export of `caller` as running; raises ApiError 429 if too many run already."""
         with self._lock:
-            if self._running[caller] >= PER_CALLER:
+            if self._running[caller] >= MAX_PER_CALLER:
                 raise _too_many("You already have an export running. Try again when it has ended.")
             if self._running.total() >= MAX_EXPORTS:
                 raise _too_many(f"{MAX_EXPORTS} exports are already running. Try again later.")
             self._running[caller] += 1
 
     def release(self, caller: str) -> None:
-        """Subtract an export of `caller`, which has ended."""
+        """Count an export of `caller` as ended."""
         with self._lock:
             self._running[caller] -= 1
             self._running = +self._running  # drops callers without exports
@@ -159,11 +159,11 @@ def _too_many(message: str) -> ApiError:
 def export(
     rows: FileRows, batches: Iterator[list[Any]], file_format: str, reason: str = ""
 ) -> Response:
-    """All batches as a file in the `file_format` csv or ndjson; raises ApiError 429.
+    """A file of all batches; `file_format` is csv or ndjson. Raises ApiError 429.
 
     `rows.answer` serializes the items of the batches. `reason`: why rows may be missing; the last
     line of the file has it. The first batch is read before the response begins, so that a failure
-    to read it is answered as a normal error.
+    to read it becomes a normal error.
     """
     slots: ExportSlots = current_app.extensions[EXPORTS]
     caller = auth.subject()

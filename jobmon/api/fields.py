@@ -40,19 +40,19 @@ def redact(value: Any) -> Any:
 
 
 def clean_text(value: Any) -> str | None:
-    """A name (an id, a type, a status) as text; a document or an array in its place, redacted."""
+    """A name (an id, a type, a status) as text; a document or an array is redacted."""
     if value is None or type(value) is str:  # what nearly every field holds
         return value
     return to_text(redact(value) if isinstance(value, dict | list | DBRef) else value)
 
 
 def clean_free_text(value: Any) -> str | None:
-    """A text that no filter searches for: secrets in it are replaced."""
+    """A text that no filter searches for, with secrets replaced."""
     return None if value is None else to_text(redact(value))
 
 
 def clean_date(value: Any) -> datetime | str | None:
-    """A date as an aware datetime; a year that Python cannot hold, or any other value, as text."""
+    """A date as an aware datetime; any other value, or a year that Python cannot hold, as text."""
     match value:
         case datetime():
             return to_utc(value)
@@ -85,12 +85,12 @@ _Clean: TypeAlias = "staticmethod[[Any], Any]"
 class DocumentField(fields.Raw):
     """A field of a watched document: null if missing, otherwise what `clean` returns.
 
-    Values of the types in `plain` are shown unchanged, without a call of `show`.
+    A value of one of `unchanged_types` is shown unchanged, without a call of `show`.
     """
 
     json_schema: ClassVar[dict[str, Any]] = {}
     clean: ClassVar[_Clean]
-    plain: ClassVar[frozenset[type]] = frozenset({NoneType})
+    unchanged_types: ClassVar[frozenset[type]] = frozenset({NoneType})
 
     def __init__(self, description: str, *, missing: Any = None, **kwargs: Any) -> None:
         metadata = {"description": description}
@@ -98,8 +98,8 @@ class DocumentField(fields.Raw):
 
     def show(self, value: Any) -> Any:
         """A value of the document as JSON; null for None."""
-        shown = type(self).clean(value)
-        return to_iso(shown) if isinstance(shown, datetime) else shown
+        cleaned = type(self).clean(value)
+        return to_iso(cleaned) if isinstance(cleaned, datetime) else cleaned
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return self.show(value)
@@ -110,14 +110,14 @@ class Text(DocumentField):
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"]}
     clean: ClassVar[_Clean] = staticmethod(clean_text)
-    plain: ClassVar[frozenset[type]] = frozenset({NoneType, str})
+    unchanged_types: ClassVar[frozenset[type]] = frozenset({NoneType, str})
 
 
 class FreeText(Text):
     """A string or null, with secrets replaced."""
 
     clean: ClassVar[_Clean] = staticmethod(clean_free_text)
-    plain: ClassVar[frozenset[type]] = frozenset({NoneType})
+    unchanged_types: ClassVar[frozenset[type]] = frozenset({NoneType})
 
 
 class DateOrText(Text):
@@ -125,7 +125,7 @@ class DateOrText(Text):
 
     # The schema has no `format`: it may be text, or a year of five digits.
     clean: ClassVar[_Clean] = staticmethod(clean_date)
-    plain: ClassVar[frozenset[type]] = frozenset({NoneType})
+    unchanged_types: ClassVar[frozenset[type]] = frozenset({NoneType})
 
     def show(self, value: Any) -> Any:
         return to_iso(value) if type(value) is datetime else super().show(value)
@@ -142,7 +142,7 @@ class Number(DocumentField):
 
     json_schema: ClassVar[dict[str, Any]] = {"type": ["number", "null"]}
     clean: ClassVar[_Clean] = staticmethod(clean_number)
-    plain: ClassVar[frozenset[type]] = frozenset({NoneType, int})
+    unchanged_types: ClassVar[frozenset[type]] = frozenset({NoneType, int})
 
 
 class Count(Number):
@@ -199,7 +199,7 @@ class OptionalInteger(PlainInteger):
 
 
 class OptionalDate(fields.AwareDateTime):
-    """ISO 8601, UTC if it has no offset; an empty value means none."""
+    """A time as ISO 8601, UTC if it has no offset; an empty value means none."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(format="iso", default_timezone=UTC, load_default=default_none, **kwargs)
@@ -234,7 +234,7 @@ class TimeSpan(fields.String):
 
 
 class EncodedCursor(fields.String):
-    """A cursor as an opaque text of at most `max_length`; an empty value means none."""
+    """A cursor as an opaque text of at most `max_length` characters; an empty value means none."""
 
     max_length: ClassVar[int]
 
@@ -265,7 +265,7 @@ class CursorText(EncodedCursor):
 
 
 class SortCursor(EncodedCursor):
-    """An encoded `SortKey`, of the last entry of a page."""
+    """The encoded `SortKey` of the last entry of a page."""
 
     max_length = 400
     json_schema: ClassVar[dict[str, Any]] = {"type": "string", "maxLength": max_length}
@@ -278,6 +278,6 @@ class SortCursor(EncodedCursor):
     def decode(self, encoded: str) -> SortKey:
         raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), "-_", validate=True)
         match json.loads(raw):
-            case [bool() as is_last, int() | float() as number, str() as name]:
-                return is_last, float(number), name
+            case [bool() as is_unknown, int() | float() as value, str() as group_id]:
+                return is_unknown, float(value), group_id
         raise ValueError

@@ -11,7 +11,7 @@ from jobmon.store.filter import GroupJobs, JobFilter, RefusedFilterError
 from jobmon.store.mapping import Document
 from jobmon.web.queues import WatchedQueue
 
-MAX_SEARCHED = 500  # jobs whose error is compared with the group
+MAX_SEARCHED = 500  # jobs of one search whose errors are compared with the group
 NEWEST_ONLY = f"only the newest {MAX_SEARCHED:,} failed jobs that match are searched for the group"
 NEWEST_WITHOUT_CODE = (
     f"errors without the group's lastError.code are searched only in the newest {MAX_SEARCHED:,} "
@@ -24,13 +24,13 @@ _FAILED = (JobStatus.FAILED.value, JobStatus.DLQ.value)
 
 
 class GroupJobFinder:
-    """Finds the jobs of the error group in a filter; raises PyMongoError."""
+    """Finds the jobs of a filter's error group; raises PyMongoError."""
 
     def __init__(self) -> None:
-        self._found: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_CACHED)
+        self._results: SingleFlightCache[GroupJobs] = SingleFlightCache(MAX_CACHED)
 
     def resolve(self, queue: WatchedQueue, job_filter: JobFilter) -> JobFilter:
-        """The filter, with `group_jobs` if it has an `error_group`; these may be five seconds old.
+        """The filter; if it has an `error_group`, with `group_jobs` that are up to 5 s old.
 
         Raises RefusedFilterError if there is no such group, or if the other filters are refused.
         """
@@ -38,7 +38,7 @@ class GroupJobFinder:
             return job_filter
         group_id = job_filter.error_group
         key = queue.name, job_filter
-        found = self._found.get(key, lambda: _search(queue, job_filter, group_id), CACHE_TTL_S)
+        found = self._results.get(key, lambda: _search(queue, job_filter, group_id), CACHE_TTL_S)
         return replace(job_filter, group_jobs=found)
 
 
@@ -49,39 +49,39 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
         raise RefusedFilterError("error_group", message)
     ids: list[Any] = []
     order = reason = ""
-    for candidates, limit in _list_searches(queue, job_filter, group.code):
+    for candidates, limit_reason in _list_searches(queue, job_filter, group.code):
         jobs = queue.failed_jobs.page(candidates, per_page=MAX_SEARCHED + 1).jobs
-        found = _select(queue, jobs[:MAX_SEARCHED], group_id)
+        found = _select_ids(queue, jobs[:MAX_SEARCHED], group_id)
         if new := [job_id for job_id in found if job_id not in ids]:
-            order = "" if ids else candidates.order_field  # the order of two searches is unknown
+            order = "" if ids else candidates.order_field  # two searches have no common order
             ids += new
         if len(jobs) > MAX_SEARCHED:
-            reason = reason or limit
+            reason = reason or limit_reason
     return GroupJobs(tuple(ids), reason, order)
 
 
-def _select(queue: WatchedQueue, jobs: list[Document], group_id: str) -> list[Any]:
-    """The `_id`s of those of the jobs whose error belongs to the group."""
+def _select_ids(queue: WatchedQueue, jobs: list[Document], group_id: str) -> list[Any]:
+    """The `_id`s of the jobs whose error belongs to the group."""
     groups = find_error_groups(queue, [job.get("lastError") for job in jobs])
-    return [job["_id"] for job, found in zip(jobs, groups, strict=True) if found == group_id]
+    return [job["_id"] for job, group in zip(jobs, groups, strict=True) if group == group_id]
 
 
 def _list_searches(
     queue: WatchedQueue, job_filter: JobFilter, code: str | None
 ) -> Iterator[tuple[JobFilter, str]]:
-    """The filters for jobs that may have such an error, and the reason if more jobs match.
+    """The filters of one or two searches, each with the reason to give if too many jobs match.
 
-    The first is by the error's code. The second, by status, is needed for errors without a code:
-    the code of their group is from the message.
+    The first is by the group's code. The second, by status, is for errors without a code: their
+    group has a code from the message.
     """
     other_filters = replace(job_filter, error_group=None, order_by=None)
-    limit = NEWEST_ONLY
+    limit_reason = NEWEST_ONLY
     has_codes = queue.known_fields.can_query("lastError.code")
     if code is not None and has_codes and other_filters.error_code in (None, code):
-        yield replace(other_filters, error_code=code), limit
+        yield replace(other_filters, error_code=code), limit_reason
         if other_filters.error_code == code:
             return
-        limit = NEWEST_WITHOUT_CODE
+        limit_reason = NEWEST_WITHOUT_CODE
     requested = other_filters.statuses or _FAILED
     if statuses := tuple(status for status in _FAILED if status in requested):
-        yield replace(other_filters, statuses=statuses), limit
+        yield replace(other_filters, statuses=statuses), limit_reason

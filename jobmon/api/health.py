@@ -46,11 +46,11 @@ class RollupCheck(Answer):
     isFresh = boolean("Whether the collector's statistics are fresh.")
     build = nested(
         BuildProgress,
-        "Progress of the first count, while `isFresh` is false; null if no first count runs.",
+        "Progress of the first count, only while `isFresh` is false; null if no first count runs.",
         optional=True,
         nullable=True,
     )
-    reason = string("Why the state of the collector is unknown.", optional=True)
+    reason = string("Why the collector's statistics could not be read.", optional=True)
     failure = string(
         "Exception that stopped a collector in a web process in the last five minutes. The "
         "collector is restarted.",
@@ -113,25 +113,25 @@ def blueprint(revoked: RevokedTokens) -> Routes:
     def readyz() -> dict[str, Any]:
         """Check that the watched collections can be read.
 
-        If they or the revoked tokens cannot be read, the answer is 503 with the reason in
-        `details.database`. It is also 503 if the list of revoked tokens is lost. A database that
-        is only slow counts as ready.
+        If they cannot be read, the answer is 503 with the reason in `details.database`. It is also
+        503 if the list of revoked tokens cannot be read or is lost. A database that is only slow
+        counts as ready.
         """
         queue = current_queue()
         database = queue.probe.check()
         if not database.is_ready:
-            raise _make_error(str(database.reason))
+            raise _make_not_ready_error(str(database.reason))
         _require_revocations(revoked)
-        check: dict[str, Any] = {
+        database_check: dict[str, Any] = {
             "pingMs": database.ping_ms,
             "isReadable": database.is_readable,
         }
         if database.reason is not None:
-            check["reason"] = database.reason
+            database_check["reason"] = database.reason
         return {
             "status": "ready",
             "checks": {
-                "database": check,
+                "database": database_check,
                 "rollup": _check_rollup(queue.rollup),
                 **_check_notifications(queue.rollup),
             },
@@ -141,9 +141,9 @@ def blueprint(revoked: RevokedTokens) -> Routes:
 
 
 def _require_revocations(revoked: RevokedTokens) -> None:
-    """Raise ApiError 503 if the list is lost or cannot be read, unless the database is only slow.
+    """Raise ApiError 503 if the list is lost or malformed, PyMongoError if the database fails.
 
-    Raises PyMongoError if the database does not answer.
+    A database that is only slow raises nothing.
     """
     try:
         are_lost = revoked.are_lost()
@@ -154,7 +154,7 @@ def _require_revocations(revoked: RevokedTokens) -> None:
         if failure is not None:
             raise
         log.error("could not read the revoked tokens for readiness", exc_info=error)
-        raise _make_error(
+        raise _make_not_ready_error(
             "the list of revoked tokens could not be read; the log has details"
         ) from None
     if are_lost:
@@ -162,13 +162,13 @@ def _require_revocations(revoked: RevokedTokens) -> None:
         raise unavailable("revocations_lost", message)
 
 
-def _make_error(reason: str) -> ApiError:
+def _make_not_ready_error(reason: str) -> ApiError:
     details = {"database": [reason]}
     return unavailable("database_unavailable", f"Not ready: {reason}.", details=details)
 
 
 def _check_rollup(rollup: RollupReader) -> dict[str, Any]:
-    """The state of the collector. It never makes the service unready: jobs are counted live."""
+    """The fields of a `RollupCheck`. Raises nothing: without a collector jobs are counted live."""
     try:
         if rollup.stats() is not None:
             return {"isFresh": True} | _describe_failure(rollup)
@@ -195,8 +195,8 @@ def _check_notifications(rollup: RollupReader) -> dict[str, Any]:
         log.error("could not read the notifications for readiness", exc_info=error)
         return {}
     failing = [
-        {"name": each.name, "since": each.failing_since, "reason": each.reason}
-        for each in receivers
-        if each.failing_since is not None
+        {"name": receiver.name, "since": receiver.failing_since, "reason": receiver.reason}
+        for receiver in receivers
+        if receiver.failing_since is not None
     ]
     return {"notifications": {"failing": failing}} if receivers else {}

@@ -1,4 +1,4 @@
-"""Files the caller's requests for actions, and finds which actions and decisions are possible."""
+"""Files the caller's requests for actions, and lists the possible actions and decisions."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -48,9 +48,9 @@ def queue_actions() -> QueueActions:
 
 
 def may_request(action: str) -> bool:
-    """Whether the caller may request an action: by a permission, or as an owner by the settings.
+    """Whether an operator has the permission of an action, or an owner has it by the settings.
 
-    Owners may request it only for their own jobs, which this function does not check.
+    Owners may request it only for their own jobs; this function does not check the job.
     """
     if auth.is_admin():
         return auth.has_permission(ACTIONS[action].permission)
@@ -77,8 +77,8 @@ def read_done_actions(
 ) -> tuple[list[dict[str, Any]] | None, str]:
     """The fields of each `DoneAction` of a job, or None and why they are unknown.
 
-    Operators see the author and the reason of every request, owners those of their own requests.
-    The answer may be up to `max_age_s` old.
+    Operators see the author and the reason of every request, owners only of their own requests.
+    The answer may be up to `max_age_s` seconds old.
     """
     job_id = job.get("jobId")
     if queue.actions is None or not isinstance(job_id, str):
@@ -90,8 +90,8 @@ def read_done_actions(
         return None, NOT_READ
     is_admin, subject = auth.is_admin(), auth.subject()
     return [
-        format_done(outcome, filed, shows_person=is_admin or filed.by.subject == subject)
-        for outcome, filed in outcomes
+        format_done(outcome, origin, shows_person=is_admin or origin.by.subject == subject)
+        for outcome, origin in outcomes
     ], ""
 
 
@@ -108,7 +108,7 @@ def make_person() -> Person:
 
 
 def file_order(order: ActionOrder, key: str | None, owner: str | None = None) -> ActionState:
-    """File a request of the caller; the caller's right must have been checked.
+    """File a request of the caller. Check the caller's right before.
 
     `key`: the idempotency key. With `owner`, only jobs of this owner are changed. Raises ApiError
     422 if the action cannot be requested.
@@ -143,7 +143,7 @@ def file_order(order: ActionOrder, key: str | None, owner: str | None = None) ->
 
 
 def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrder) -> int:
-    """The number of jobs or types of an order; for a filter, the number that was confirmed."""
+    """The number of ids or types of an order; for a filter, the number that was confirmed."""
     target = order.target
     if target.request_id is not None:
         return order.expected or 0
@@ -161,7 +161,8 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
 def decide(request_id: str, decision: str, reason: str) -> ActionState:
     """Record a decision of the caller: `approve`, `reject`, `pause`, `resume` or `stop`.
 
-    Raises ApiError 404 without such a request, 403 without the right, 409 if it is impossible now.
+    Raises ApiError 404 if there is no such request, 403 without the right, 409 if the decision is
+    impossible now.
     """
     requests = queue_actions().requests
     state = find_request(request_id)
@@ -182,14 +183,14 @@ def decide(request_id: str, decision: str, reason: str) -> ActionState:
 
 
 def may_decide(state: ActionState, decision: str) -> bool:
-    """Whether the caller has the right for a decision, in any phase of the request."""
+    """Whether the caller has the right for a decision; the phase is not checked."""
     if decision in _APPROVER_DECISIONS:
         return auth.has_permission(JOBS_APPROVE)
     return auth.has_permission(ACTIONS[state.request.action].permission)
 
 
 def list_decisions(state: ActionState) -> list[str]:
-    """The decisions that the caller may make now, or only `undo` if the caller may undo it."""
+    """The decisions that the caller may take now, or only `undo` if that is possible."""
     is_own = state.request.by.subject == auth.subject()
     if may_undo(state):
         return ["undo"]
@@ -205,7 +206,8 @@ def list_decisions(state: ActionState) -> list[str]:
 def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False) -> ActionState:
     """File a request that undoes an earlier one.
 
-    Raises ApiError 404 without such a request, 403 without the right, 409 without an undo, or 422.
+    Raises ApiError 404 if there is no such request, 403 without the right, 409 if the request
+    cannot be undone, 422 if the reason is missing or the key was used.
     """
     state = find_request(request_id)
     for permission in _list_undo_permissions(state):

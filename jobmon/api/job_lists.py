@@ -44,7 +44,10 @@ JOB_ROWS = FileRows(
 
 
 class ListPage(NamedTuple):
-    """The documents of a page, its `JobListMeta`, and the prepared filter that they match."""
+    """The documents of a page, the fields of its `JobListMeta`, and the filter that they match.
+
+    The filter is prepared, except in a list of the longest runs.
+    """
 
     jobs: list[Document]
     meta: dict[str, Any]
@@ -52,9 +55,9 @@ class ListPage(NamedTuple):
 
 
 class Neighbors(NamedTuple):
-    """The jobs before and after a job in a list; None if there is none or it is unknown.
+    """The jobs before and after a job in a list; None for a job that is unknown or not there.
 
-    `reason`: why they are unknown.
+    `reason`: why both are unknown.
     """
 
     previous: Document | None
@@ -65,8 +68,9 @@ class Neighbors(NamedTuple):
 class ListResponder:
     """Answers a `ListQuery` about the request's queue, for the JSON routes and for the pages.
 
-    Raises ApiError 422 for a filter that matches too many jobs or that the documents have no field
-    for, 429 for too many exports or pages far from 1 at once.
+    Raises ApiError 422 for a filter that matches too many jobs or that needs a field that the
+    documents lack, 429 for too many exports or pages far from 1 at once, and 503 for the longest
+    runs without a collector.
     """
 
     def __init__(self) -> None:
@@ -75,7 +79,7 @@ class ListResponder:
         self._schema, self._texts = JobList(), FreshFlight[bytes]()
 
     def respond(self, query: ListQuery) -> Response:
-        """A page as `JobList` serializes it, or the file.
+        """A `JobList` as JSON, or a file.
 
         Callers who request the same page at the same time share one read of it.
         """
@@ -127,7 +131,7 @@ class ListResponder:
     def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
         """The jobs before and after a job (a document of the store) in the whole list.
 
-        It runs two queries for one job each, or searches the list of the longest runs.
+        It runs two queries, each for one job; or it searches the list of the longest runs.
         """
         queue = current_queue()
         if query.by_duration:
@@ -135,8 +139,8 @@ class ListResponder:
             ids = [listed["_id"] for listed in jobs]
             if job["_id"] not in ids:
                 return Neighbors(None, None, NOT_IN_LIST)
-            index, padded = ids.index(job["_id"]), [None, *jobs, None]
-            return Neighbors(padded[index], padded[index + 2])
+            index, with_ends = ids.index(job["_id"]), [None, *jobs, None]
+            return Neighbors(with_ends[index], with_ends[index + 2])
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             found = queue.lists.find_neighbors(job, job_filter, oldest_first=query.oldest_first)
@@ -156,14 +160,14 @@ class ListResponder:
     def _page_longest(self, queue: WatchedQueue, query: ListQuery) -> ListPage:
         """A page by its number: these lists have no cursor."""
         jobs, reason = self._longest.list(queue, query.job_filter)
-        first = (query.page - 1) * query.per_page
+        start = (query.page - 1) * query.per_page
         meta = _format_meta(query.page, query.per_page, CappedCount(len(jobs), True), reason)
-        shown = jobs[first : first + query.per_page]
-        return ListPage(jobs=shown, meta=meta, job_filter=query.job_filter)
+        listed = jobs[start : start + query.per_page]
+        return ListPage(jobs=listed, meta=meta, job_filter=query.job_filter)
 
 
 def _format_meta(page: int, per_page: int, total: CappedCount, reason: str) -> dict[str, Any]:
-    """The `JobListMeta` of a page without cursors; `reason`: why the list may lack jobs."""
+    """The fields of `JobListMeta`, with no cursor; `reason`: why the list may lack jobs."""
     return {
         "page": page,
         "per_page": per_page,

@@ -1,4 +1,4 @@
-"""`/jobs`, `/jobs/{job_id}`, `/job` and the routes below `/job`: for owners of jobs, and admins."""
+"""`/jobs`, `/jobs/{job_id}`, `/job` and routes below `/job`: for the owners of jobs and admins."""
 
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
@@ -66,17 +66,17 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
     def own_jobs(query: ListQuery) -> Response:
         """List the caller's own jobs.
 
-        Their createdBy is the token's `sub`. By default newest first by createdAt. A job must match
-        all filters; empty filters are ignored. Filters that only `GET /admin/jobs/queue` has return
-        422. Each field in JOBMON_SEARCH_FIELDS is a parameter, too.
+        Their createdBy is the token's `sub`. A job must match all filters; empty filters are
+        ignored. Filters that only `GET /admin/jobs/queue` has return 422. Each field in
+        JOBMON_SEARCH_FIELDS is a parameter, too. See `sort` for the order.
         """
         return lists.respond(query.confine_to(auth.subject()))
 
     def document_job(view: Callable[..., Document]) -> Callable[..., Any]:
-        documented: Callable[..., Any] = routes.response(
+        documented_view: Callable[..., Any] = routes.response(
             HTTPStatus.OK, JobDetail, example=examples.JOB_DETAIL
         )(document_access_denied(routes)(view))
-        return documented
+        return documented_view
 
     @routes.get("/jobs/<anything:job_id>", parameters=[JOB_ID])
     @routes.doc(operationId="getJob")
@@ -115,13 +115,13 @@ def blueprint(lists: ListResponder, counter: own_counts.OwnCounter) -> Routes:
 
 def document_access_denied(routes: Routes) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for views of one job: documents the 403 for a caller who has no access to it."""
-    documented: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
+    document: Callable[[Callable[..., Any]], Callable[..., Any]] = routes.alt_response(
         HTTPStatus.FORBIDDEN,
         schema=Error,
         description="There is no such job, or it is another owner's: both have the same answer.",
         example=examples.ERRORS["access_denied"],
     )
-    return documented
+    return document
 
 
 def get_detailed_job(job_id: str) -> Document:
@@ -138,10 +138,10 @@ def get_detailed_job(job_id: str) -> Document:
 def require_own_job(job_ids: Collection[str]) -> None:
     """Raise ApiError 403, as `get_callers_job` does, if none of the jobs is the caller's own."""
     if not current_queue().lists.look_up(job_ids, JobFilter(), auth.subject()):
-        raise _access_error()
+        raise _make_access_error()
 
 
-def _access_error() -> ApiError:
+def _make_access_error() -> ApiError:
     return ApiError(HTTPStatus.FORBIDDEN, "access_denied", "Job not found or access denied.")
 
 
@@ -151,8 +151,8 @@ def get_callers_job(job_id: str) -> Document:
     Raises ApiError 403, the same for a job that does not exist and for another owner's job.
     """
     queue, is_admin = current_queue(), auth.is_admin()
-    found = queue.jobs.get_job(job_id, owner=None if is_admin else auth.subject())
-    if found is None:
-        raise _access_error()
-    found = add_error_groups(queue, found, may_see=is_admin)
-    return {**found, "repetition": find_repetition(queue, found)}
+    job = queue.jobs.get_job(job_id, owner=None if is_admin else auth.subject())
+    if job is None:
+        raise _make_access_error()
+    job = add_error_groups(queue, job, may_see=is_admin)
+    return {**job, "repetition": find_repetition(queue, job)}

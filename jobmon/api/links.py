@@ -51,14 +51,17 @@ def _read_values(settings: Settings, job: Document) -> dict[str, Any]:
 
 
 def _to_value(value: Any) -> Any:
-    """A value as lists print it; a document or an array as JSON."""
+    """A value as text, as lists print it; a document or an array as JSON, None as None."""
     if value is None or isinstance(value, dict | list | DBRef):
         return to_json(value)
     return to_text(value)
 
 
 def _read_payload(payload: Any, path: list[str]) -> Any:
-    """The value at a path of the payload as JSON, redacted."""
+    """The value at a path of the payload as JSON, redacted; None if there is no such path.
+
+    A text or a list before the end of the path is the value: a redacted object is a text.
+    """
     value = redact(_select(payload, path))
     for key in path:
         if not isinstance(value, dict):
@@ -68,9 +71,10 @@ def _read_payload(payload: Any, path: list[str]) -> Any:
 
 
 def _select(value: Any, path: list[str]) -> Any:
-    """The part of a document that is needed to redact the value at a path; all may be 16 MB.
+    """The part of a document that is needed to redact the value at a path.
 
-    It includes the short texts next to a value, because one of them may name it as a secret.
+    The whole document may have 16 MB. The part includes the short texts next to each key of the
+    path, because one of them may name the value as a secret.
     """
     if isinstance(value, dict) and path:
         key, *inner = path

@@ -1,7 +1,7 @@
 """Lists the jobs with the longest runs, from the bounded lists that the collector keeps."""
 
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jobmon.api.slowest import explain_slowest
 from jobmon.api.window_queries import WindowQuery
@@ -17,7 +17,7 @@ from jobmon.web.queues import WatchedQueue
 MAX_JOBS = 100
 CACHE_TTL_S = 2
 MAX_CACHED = 20  # lists
-DEFAULT_LENGTH = timedelta(days=1)  # of a window without a start
+DEFAULT_LENGTH = timedelta(days=1)  # of a window for which no start is requested
 LONGEST_ONLY = (
     f"of each type only the {SLOWEST} longest runs that ended in the window are kept, and jobs "
     "that no longer exist are left out"
@@ -25,14 +25,14 @@ LONGEST_ONLY = (
 
 
 class LongestRuns(NamedTuple):
-    """The jobs with the longest runs, and why jobs may be missing."""
+    """The jobs with the longest runs, and the `reason` why jobs may be missing."""
 
     jobs: list[Document]
     reason: str
 
 
 class LongestRunReader:
-    """Lists jobs by their longest run; callers share a list for two seconds."""
+    """Lists jobs by the length of their longest run; callers share a list for two seconds."""
 
     def __init__(self) -> None:
         self._lists: SingleFlightCache[LongestRuns] = SingleFlightCache(MAX_CACHED)
@@ -40,8 +40,9 @@ class LongestRunReader:
     def list(self, queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
         """At most 100 jobs, each with the `durationMs` of its longest run, the longest first.
 
-        Only runs count that ended from `finished_from` to `finished_to`, by default in the last 24
-        hours. Raises ApiError 422 or 503 for a window without a history, and PyMongoError.
+        Only runs that ended from `finished_from` to before `finished_to` count, by default those
+        of the last 24 hours. Only the filters by status and type are used in addition. Raises
+        ApiError 422 or 503 for a window without a history, and PyMongoError.
         """
         key = queue.name, job_filter
         return self._lists.get(key, lambda: _read_longest(queue, job_filter), CACHE_TTL_S)
@@ -53,8 +54,8 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
     with explain_history_errors(NO_COLLECTOR):
         history = queue.runs.read(window)
     runs = _select_runs(history.details, job_filter)
-    matching = JobFilter(statuses=job_filter.statuses, types=job_filter.types)
-    found = queue.lists.look_up(list(runs), matching)
+    without_dates = JobFilter(statuses=job_filter.statuses, types=job_filter.types)
+    found = queue.lists.look_up(list(runs), without_dates)
     jobs: list[Document] = [
         job | {"durationMs": runs[job_id].duration_ms}
         for job, matches in found
@@ -66,17 +67,17 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
 
 
 def _select_runs(details: RunDetails, job_filter: JobFilter) -> dict[str, SlowRun]:
-    """The longest run of each of 100 jobs by its id, the longest first."""
+    """By id: the 100 jobs with the longest runs, each with its longest run, the longest first."""
     start, end, types = job_filter.finished_from, job_filter.finished_to, job_filter.types
-    found = [
+    matching = [
         run
         for job_type, runs in details.slowest.items()
         if not types or any(matches_filter(job_type, pattern) for pattern in types)
         for run in runs[:SLOWEST]
         if (start is None or run.finished_at >= start) and (end is None or run.finished_at < end)
     ]
-    found.sort(key=lambda run: (-run.duration_ms, run.finished_at, run.job_id))
-    by_job: dict[str, Any] = {}
-    for run in found:
+    matching.sort(key=lambda run: (-run.duration_ms, run.finished_at, run.job_id))
+    by_job: dict[str, SlowRun] = {}
+    for run in matching:
         by_job.setdefault(run.job_id, run)
     return dict(list(by_job.items())[:MAX_JOBS])

@@ -1,6 +1,6 @@
-"""`GET /metrics`: the queues and the service's own requests, for Prometheus.
+"""`GET /metrics`: metrics of the queues and of the service's own requests, for Prometheus.
 
-gunicorn's hooks (`jobmon.serving`) must run before this module is imported: on import,
+Import this module only after gunicorn's hooks (`jobmon.serving`) have run: on import,
 prometheus_client decides whether the workers share their counts in files (multiprocess mode).
 """
 
@@ -30,8 +30,8 @@ from jobmon.web.queues import (
 )
 
 OTHER_METHOD = "other"
-UNMATCHED = "unmatched"
-HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+UNMATCHED = "unmatched"  # the route of a request for an unknown path
+HTTP_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # in seconds
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # they add a series to each counter
@@ -40,8 +40,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # they add a series t
 class RequestMetrics:
     """Counts the requests of one app.
 
-    In multiprocess mode prometheus_client keeps one count per process and metric: a process must
-    then have only one app, as gunicorn's workers do.
+    In multiprocess mode prometheus_client keeps one count for each metric of a process. Then a
+    process must have only one app, as gunicorn's workers do.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,10 @@ class RequestMetrics:
         self._by_labels: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, response: Response) -> Response:
-        """Count a request. Labels are bounded: the route's rule, a known method, a status."""
+        """Count the request of a response; returns the response.
+
+        The number of labels is bounded: a rule of a route, a known method, a status.
+        """
         request = current_request()
         route = UNMATCHED if (rule := request.url_rule) is None else rule.rule
         method = request.method if request.method in _METHODS else OTHER_METHOD
@@ -75,7 +78,7 @@ class RequestMetrics:
         return response
 
     def register(self, registry: CollectorRegistry) -> None:
-        """Add these metrics to a scrape; in multiprocess mode the metrics of all workers."""
+        """Add these metrics to the registry of a scrape; in multiprocess mode, of all workers."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         else:
@@ -92,18 +95,18 @@ def register(app: Flask, settings: Settings) -> None:
     reader = QueueMetrics(settings.metrics_max_types)
     routes = Blueprint("metrics", __name__)
     if settings.metrics == "token":
-        # Even if the database is unreachable, a scrape must be answered, and report it.
+        # A scrape must be answered even if the database is unreachable: it reports that.
         routes.before_request(partial(auth.require_any_permission, require_revocation_check=False))
 
     @routes.get("/metrics")
     def metrics() -> Response:
         """All metrics, in the format that the scraper prefers.
 
-        Below the path of a queue, the metrics of this queue; otherwise of all queues that the token
-        may read, or of all if no token is needed.
+        Below the path of a queue they are about this queue; otherwise about all queues that the
+        token may see, or about all queues if no token is needed.
         """
         registry = CollectorRegistry()  # per scrape: multiprocess mode requires it
-        registry.register(Scrape(reader.read(_scraped_queues(settings))))
+        registry.register(Scrape(reader.read(_list_scraped_queues(settings))))
         requests.register(registry)
         encode, content_type = choose_encoder(current_request().headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
@@ -111,7 +114,7 @@ def register(app: Flask, settings: Settings) -> None:
     app.register_blueprint(routes)
 
 
-def _scraped_queues(settings: Settings) -> list[WatchedQueue]:
+def _list_scraped_queues(settings: Settings) -> list[WatchedQueue]:
     if named_queue() is not None:
         return [current_queue()]
     return all_queues().open_all(None if settings.metrics == "open" else auth.may_see)

@@ -30,7 +30,7 @@ _MUTE_ID = describe_record_id("mute_id", "Id of the mute.", action_examples.MUTE
 
 
 class MuteBody(Body):
-    """The notices to mute or acknowledge, the end and the reason."""
+    """The notices to mute or acknowledge, until when, and why."""
 
     mode = fields.String(
         load_default=MuteMode.MUTE.value,
@@ -40,7 +40,10 @@ class MuteBody(Body):
     kind = fields.String(
         load_default=default_none,
         validate=validate.OneOf([kind.value for kind in CheckKind]),
-        **describe("The check; without it all checks, only for `mute`.", nullable=True),
+        **describe(
+            "The check whose notices are muted. Without it: all checks, only with `mute`.",
+            nullable=True,
+        ),
     )
     types = fields.String(
         load_default="",
@@ -60,7 +63,7 @@ class MuteBody(Body):
 
 
 class MuteEndBody(Body):
-    """Why a mute is ended."""
+    """Why a person ends a mute."""
 
     is_required = False
 
@@ -81,7 +84,7 @@ def blueprint() -> Routes:
         """Mute or acknowledge notices for a while; needs NOTICES_MUTE.
 
         No message about a muted notice is sent until the mute ends. About an acknowledged notice
-        only two messages are sent: that it gets worse, and that it is over. Pages show both kinds.
+        messages are sent only if it gets worse and when it is over. Pages show both kinds.
         """
         require_right()
         kind = body["kind"]
@@ -118,9 +121,9 @@ def blueprint() -> Routes:
 
 
 def may_mute() -> bool:
-    """Whether the caller may mute the notices of the queue."""
-    is_on = current_queue().actions is not None
-    return is_on and auth.is_admin() and auth.has_permission(NOTICES_MUTE)
+    """Whether the caller may mute the notices of the queue; False without JOBMON_ACTIONS."""
+    has_actions = current_queue().actions is not None
+    return has_actions and auth.is_admin() and auth.has_permission(NOTICES_MUTE)
 
 
 def require_right() -> None:
@@ -129,11 +132,14 @@ def require_right() -> None:
         raise auth.permission_error(NOTICES_MUTE)
 
 
-def add_mute(until: datetime, **fields: Any) -> Mute:
-    """Record a mute of the caller; the right must have been checked. Raises ApiError 422."""
+def add_mute(until: datetime, **options: Any) -> Mute:
+    """Record a mute of the caller, with the `options` of `Mute`; raises ApiError 422.
+
+    Check the caller's right before.
+    """
     try:
-        at = to_milliseconds(datetime.now(UTC))
-        mute = Mute(by=make_person(), at=at, until=until, **fields)
+        now = to_milliseconds(datetime.now(UTC))
+        mute = Mute(by=make_person(), at=now, until=until, **options)
     except RequestError as error:
         raise invalid(error.field, str(error)) from None
     added = current_queue().mutes.add(mute)
@@ -150,7 +156,7 @@ def add_mute(until: datetime, **fields: Any) -> Mute:
 
 
 def end_mute(mute_id: str, reason: str) -> Mute:
-    """Record that the caller ends a mute; the right must have been checked. Raises ApiError 404."""
+    """Record that the caller ends a mute; raises ApiError 404. Check the caller's right before."""
     ended = current_queue().mutes.end(find_mute(mute_id), make_person(), reason)
     log.info("mute ended", mute=mute_id, user=auth.subject())
     return ended

@@ -29,7 +29,7 @@ class MuteAnswer(Answer):
     )
     types = string("A pattern of types, such as `mail.*`; empty for all types.")
     by = nested(PersonAnswer, "The person who muted or acknowledged the notices.")
-    at = DateOrText("When it began.")
+    at = DateOrText("When it was added.")
     until = DateOrText("When it ends, unless a person ends it earlier.")
     reason = string("Why, as the person wrote it; secrets are replaced.")
     isActive = boolean("Whether it is active now.")
@@ -38,7 +38,7 @@ class MuteAnswer(Answer):
 
 
 class MuteList(Answer):
-    """Mutes of the last 30 days."""
+    """The mutes of the last 30 days, at most the newest 1,000 and all that are active."""
 
     data = array(MuteAnswer, "The mutes, the newest first.")
 
@@ -50,7 +50,7 @@ def add_routes(routes: Routes) -> None:
     @routes.doc(operationId="listMutes")
     @routes.response(HTTPStatus.OK, MuteList, example=action_examples.MUTE_LIST)
     def mutes() -> dict[str, Any]:
-        """List the mutes of notices of the last 30 days, including those that have ended.
+        """List the mutes of the last 30 days, with those that have ended.
 
         No message about a muted notice is sent, but pages show it.
         """

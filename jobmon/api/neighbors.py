@@ -17,7 +17,7 @@ NO_ID = "the job at this place has no id"
 
 @dataclass(frozen=True, kw_only=True)
 class NeighborQuery:
-    """A request for the jobs before and after the job with this id in a list."""
+    """A request for the jobs before and after the job `job_id` in the list of `list_query`."""
 
     job_id: str
     list_query: ListQuery
@@ -47,11 +47,11 @@ class NeighborsAnswer(Answer):
 
     previousJobId = string("Id of the job before it; null if none is known.", nullable=True)
     nextJobId = string("Id of the job after it; null if none is known.", nullable=True)
-    reasons = mapping(fields.String(), "By field name: why it is null although there may be a job.")
+    reasons = mapping(fields.String(), "By field name: why it is null, if there may be a job.")
 
 
 def find_neighbors(lists: ListResponder, query: ListQuery, job: Document) -> dict[str, Any]:
-    """The fields of a `NeighborsAnswer` about a job (a document); raises ApiError 422."""
+    """The fields of a `NeighborsAnswer` about `job`, a document; raises ApiError 422 or 503."""
     found = lists.find_neighbors(query, job)
     ids, reasons = {}, {}
     for name, neighbor in (("previousJobId", found.previous), ("nextJobId", found.next)):

@@ -25,37 +25,38 @@ def serialize(value):
     {drops}
     return shown
 """
-# A value of a type in `plain` stays unchanged, any other is what `show` returns.
-_ENTRY = "{key!r}: v if type(v := read({name!r}, default_{i})) in plain_{i} else show_{i}(v)"
+# A value of a type in `unchanged` is shown unchanged, any other is shown as `show` returns it.
+_ENTRY = "{key!r}: v if type(v := read({name!r}, default_{i})) in unchanged_{i} else show_{i}(v)"
 _DROP = "if shown[{key!r}] is missing: del shown[{key!r}]"
 
 
 def compile_schema(schema: Schema) -> Serialize:
     """A function that makes the JSON object for a value: a mapping, or an object with attributes.
 
-    A loop over the fields takes half as long again as the function.
+    A loop over the fields would take 1.5 times as long.
     """
     known: dict[str, Any] = {"Mapping": Mapping, "partial": partial, "missing": missing}
     entries, drops = [], []
     for i, (name, field) in enumerate(schema.dump_fields.items()):
         key, default = field.data_key or name, field.dump_default
-        plain, known[f"show_{i}"] = _find_show(field)
-        # A missing value counts as plain; then its key is removed.
-        known[f"plain_{i}"], known[f"default_{i}"] = plain | {type(missing)}, default
+        unchanged, known[f"show_{i}"] = _find_show(field)
+        # A missing value is left unchanged, too; then its key is removed.
+        known[f"unchanged_{i}"], known[f"default_{i}"] = unchanged | {type(missing)}, default
         entries.append(_ENTRY.format(key=key, name=name, i=i))
         if default is missing:
             drops.append(_DROP.format(key=key))
     source = _SOURCE.format(entries=", ".join(entries), drops="\n    ".join(drops))
-    # The source has no text but the names of fields, which are quoted.
+    # Of all texts, the source contains only the names of fields, and these are quoted.
     exec(compile(source, f"<serialize {type(schema).__name__}>", "exec"), known)  # noqa: S102
     serialize: Serialize = known["serialize"]
     return serialize
 
 
 def _find_show(field: fields.Field[Any]) -> tuple[frozenset[type], Show]:
+    """The types of values that are shown unchanged, and the function that shows other values."""
     match field:
         case DocumentField():
-            return field.plain, field.show
+            return field.unchanged_types, field.show
         case fields.Nested():
             return _NULL, partial(field.schema.dump, many=field.many)
         case fields.List():
@@ -72,13 +73,14 @@ def _find_show(field: fields.Field[Any]) -> tuple[frozenset[type], Show]:
             return _NULL, partial(_show_by_marshmallow, field)
 
 
-def _show_list(plain: frozenset[type], show: Show, values: Any) -> list[Any]:
-    return [value if type(value) in plain else show(value) for value in values]
+def _show_list(unchanged: frozenset[type], show: Show, values: Any) -> list[Any]:
+    return [value if type(value) in unchanged else show(value) for value in values]
 
 
-def _show_mapping(plain: frozenset[type], show: Show, values: Any) -> dict[str, Any]:
+def _show_mapping(unchanged: frozenset[type], show: Show, values: Any) -> dict[str, Any]:
     return {
-        str(key): value if type(value) in plain else show(value) for key, value in values.items()
+        str(key): value if type(value) in unchanged else show(value)
+        for key, value in values.items()
     }
 
 

@@ -73,7 +73,7 @@ def make_row(
         growth=summary.growth,
         types=_show_names(summary.types, max_names),
         # The page of one worker shows no other worker.
-        workers=[] if found.errors.worker else _show_names(summary.workers, max_names),
+        workers=[] if found.error_filter.worker else _show_names(summary.workers, max_names),
         trend=[float(count) for count, is_known in trend if is_known],
     )
 

@@ -354,5 +354,5 @@ def test_a_job_is_explained_although_its_history_cannot_be_read(
         explanation = get_explanation(queue.api, "mail3")
     assert (explanation["code"], explanation["ahead"]) == ("waiting", 4)
     assert explanation["reasons"] == {"expectedStart": "the history could not be read"}
-    assert "no history for an explanation of the queue default" in caplog.text
+    assert "queue default: a job is explained without history" in caplog.text
     assert get_explanation(queue.api, "slow")["code"] == "running"
