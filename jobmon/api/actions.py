@@ -130,7 +130,7 @@ def blueprint() -> Routes:
     @routes.arguments(OutcomeParameters, location="query")
     @_document_missing(routes)
     @routes.response(HTTPStatus.OK, OutcomeList, example=action_examples.OUTCOME_LIST)
-    @routes.document_files("job", "JobOutcome")
+    @routes.document_files("outcome", "JobOutcome")
     def outcomes(query: OutcomeQuery, action_id: str) -> dict[str, Any] | Response:
         """List the outcomes of a request: the changed fields of each job, or why it was skipped.
 

@@ -38,7 +38,7 @@ class MuteAnswer(Answer):
 
 
 class MuteList(Answer):
-    """The mutes of the last 30 days, at most the newest 1,000 and all that are active."""
+    """The newest 1,000 mutes of the last 30 days, and all that are still active."""
 
     data = array(MuteAnswer, "The mutes, the newest first.")
 

@@ -1,6 +1,6 @@
 """Makes the OpenAPI document from the declarations of the blueprints.
 
-The `access` of a `Routes` blueprint both guards its routes and documents them.
+The `access` of a `Routes` blueprint decides who may use its routes, and what is documented on it.
 """
 
 import json
@@ -39,7 +39,8 @@ fields are null, and any other value in place of a date is shown as text.
 Every error is an `Error`, including 404 `not_found` for an unknown path and 405
 `method_not_allowed` (with `Allow`). A request that is not received within five seconds gets 408
 `request_timeout`, a body of more than 64 KiB 413 `request_entity_too_large`. The token is checked
-before the parameters. Unknown query parameters are ignored. HEAD is answered as GET without body.
+before the parameters. Unknown query parameters are ignored. HEAD gets the answer to GET, without
+its body.
 
 One jobmon can watch several queues. The paths of a queue begin with `/queues/{queue}`; paths
 without it are about the default queue.
@@ -106,30 +107,31 @@ _ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 _FILES = {
     "text/csv": (
-        "With `format=csv`: a row of field names, then one row per {what}. A complete file ends "
-        "with a row of `#end` and the number of {what}s."
+        "With `format=csv`: a row of field names, then one row per {noun}. A complete file ends "
+        "with a row of `#end`, the number of {noun}s and, if some may be missing, the reason."
     ),
     "application/x-ndjson": (
         "With `format=ndjson`: one {schema} per line. A complete file ends with the line "
-        '`{{"end": true, "rows": n}}`, where n is the number of {what}s.'
+        '`{{"end": true, "rows": n}}`, where n is the number of {noun}s; it has a `reason` if some '
+        "may be missing."
     ),
 }
 
 
-_MAX_ROOTS = 4  # cached documents: one for each root path that proxies give jobmon
-# The routes with filters of jobs: they have the parameters that search the payload.
+_MAX_ROOTS = 4  # cached documents: one for each root path that proxies give to jobmon
+# The routes with filters of jobs: they also have the parameters that search the payload.
 _LISTS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors")
 
 
 class _Example(dict[str, Any]):
-    """An example that is not copied with the rest of a route's documentation."""
+    """An example that is shared when the documentation of a route is copied."""
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
 
 
 class Access(Enum):
-    """Who may use the routes of a blueprint."""
+    """Who may use the routes of a blueprint: `ADMIN` is a role with the queue's permission."""
 
     ANYONE = "anyone"
     SIGNED_IN = "signed in"
@@ -149,16 +151,16 @@ _SHARED_ERRORS[Access.ADMIN] = (*_SHARED_ERRORS[Access.SIGNED_IN], HTTPStatus.FO
 
 
 class _ParameterReader:
-    """Reads the parameters of a view with their schema, in place of webargs.
+    """Reads the parameters or the body of a view by a schema, in place of webargs.
 
-    webargs looks up every parameter of the schema, even if the request does not have it.
+    webargs looks up every parameter of the schema, even one that the request does not have.
     """
 
     DEFAULT_VALIDATION_STATUS = HTTPStatus.UNPROCESSABLE_ENTITY.value
 
     @staticmethod
     def use_args(schema: Parameters | Body, *, location: str) -> Callable[..., Any]:
-        """A decorator for views: the parameters follow the view's other arguments."""
+        """A decorator for views: the values follow the view's other positional arguments."""
         assert (location == "json") == isinstance(schema, Body)  # noqa: S101
 
         def decorate(view: Callable[..., Any]) -> Any:
@@ -200,8 +202,9 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         **options: Any,
     ) -> Any:
         """Document and serialize the answer of a view."""
-        shared, serializer = None if example is None else _Example(example), schema()
-        document = super().response(status, serializer, example=shared, **options)
+        serializer = schema()
+        shared_example = None if example is None else _Example(example)
+        document = super().response(status, serializer, example=shared_example, **options)
 
         def decorate(view: Callable[..., Any]) -> Any:
             @wraps(view)
@@ -216,20 +219,20 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 
         return decorate
 
-    def document_files(self, what: str, schema: str) -> Callable[..., Any]:
+    def document_files(self, noun: str, schema: str) -> Callable[..., Any]:
         """Document that a list can also be answered as a file.
 
-        `what`: the noun for a row. `schema`: the name of its schema.
+        `noun`: what a row is about. `schema`: the name of a row's schema.
         """
 
         def document(view: Callable[..., Any]) -> Callable[..., Any]:
-            for mimetype, about in _FILES.items():
-                text = about.format(what=what, schema=schema)
+            for mimetype, template in _FILES.items():
+                text = template.format(noun=noun, schema=schema)
                 view = self.alt_response(
                     HTTPStatus.OK,
                     schema={"type": "string", "description": text},
                     content_type=mimetype,
-                    description=f"A page of {what}s, or all matching {what}s as a file.",
+                    description=f"A page of {noun}s, or all matching {noun}s as a file.",
                     success=True,
                 )(view)
             return view
@@ -256,7 +259,8 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
 class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
     """flask-smorest with jobmon's errors. Routes are documented when the document is requested.
 
-    Documenting them at the start would double its duration, and few processes serve the document.
+    Documenting them earlier would make the start take twice as long, and few processes serve the
+    document.
     """
 
     DEFAULT_ERROR_RESPONSE_NAME = None  # every error is documented by name
@@ -286,7 +290,7 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
         components.schema("JobError", schema=answers.JobError)
 
     def to_dict(self, root: str = "") -> dict[str, Any]:
-        """The whole document, for a service below the path `root`; an empty `root` is no path."""
+        """The whole document, for a service below the path `root`; `root` may be empty."""
         with self._lock:
             while self.undocumented:
                 self.undocumented.pop(0)()
@@ -323,7 +327,7 @@ class DocumentedApi(Api):  # type: ignore[misc] # flask-smorest has no types
 
 
 def _name_response(status: HTTPStatus) -> str:
-    """The name of an error's component; Python 3.13 has another name for 422."""
+    """The name of an error's component; in Python 3.13 the status 422 has another name."""
     is_renamed = status is HTTPStatus.UNPROCESSABLE_ENTITY
     return "UNPROCESSABLE_ENTITY" if is_renamed else status.name
 
@@ -345,13 +349,13 @@ def _name_component(schema: Any) -> str:
 
 
 def _describe_field(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
-    """The `json_schema` of a field; it overrides the schema of its marshmallow type."""
+    """The `json_schema` of a field, if any; it overrides the schema of the marshmallow type."""
     schema: dict[str, Any] = getattr(field, "json_schema", {})
     return schema
 
 
 def _describe_parameter(_: Any, field: fields.Field[Any], **__: Any) -> dict[str, Any]:
-    """Allow an empty value where the schema alone forbids it."""
+    """Allow an empty value of a date: the format in its schema forbids it."""
     return {"allowEmptyValue": True} if isinstance(field, OptionalDate) else {}
 
 

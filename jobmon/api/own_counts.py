@@ -1,4 +1,4 @@
-"""How many jobs an owner has, by status: for the JSON route and the tabs of the list."""
+"""Counts the jobs of an owner by status, for the JSON route and for the tabs of the list."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.web import auth
 from jobmon.web.queues import WatchedQueue, current_queue
 
-COUNTED_UP_TO = 1_000  # jobs of each status; a list counts its total up to 10,000
+COUNTED_UP_TO = 1_000  # jobs of each status; the total of a list is counted up to 10,000
 CACHE_TTL_S = 2
 MAX_CACHED = 1_000  # results
 TOTAL = "totalJobs"
@@ -40,7 +40,7 @@ class OwnCountsAnswer(Answer):
 
     statusCounts = mapping(
         fields.Integer(allow_none=True),
-        f"Jobs by status, each counted up to {COUNTED_UP_TO:,}. Null if unknown.",
+        f"Jobs by status, each status counted up to {COUNTED_UP_TO:,}. A count is null if unknown.",
     )
     totalJobs = integer("The caller's jobs, counted up to 10,000; null if unknown.", nullable=True)
     reasons = mapping(
@@ -52,7 +52,10 @@ class OwnCountsAnswer(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnCounts:
-    """An owner's jobs at `as_of` (UTC), in total and by status; `reasons` as in the answer."""
+    """How many jobs an owner has at `as_of` (UTC), in total (None if unknown) and by status.
+
+    A status whose count is unknown is missing. `reasons`: as in the answer.
+    """
 
     as_of: datetime
     total: CappedCount | None
@@ -67,9 +70,9 @@ class OwnCounter:
         self._cache: SingleFlightCache[OwnCounts] = SingleFlightCache(MAX_CACHED)
 
     def count(self, queue: WatchedQueue, owner: str, types: tuple[str, ...] = ()) -> OwnCounts:
-        """The owner's jobs of these types, or of all without `types`; raises PyMongoError.
+        """Count the owner's jobs of these types, or of all without `types`; raises PyMongoError.
 
-        Each status is counted in the index that its list uses, up to 1,000 jobs.
+        Each status is counted up to 1,000 jobs, in the index that the list of the status uses.
         """
         key = queue.name, owner, types
         return self._cache.get(key, lambda: _count(queue, owner, types), CACHE_TTL_S)

@@ -22,12 +22,12 @@ from jobmon.web.errors import invalid_parameters
 
 ISO = "ISO 8601; UTC if it has no offset."
 
-MAX_CACHED = 200  # cached queries of a schema
-MAX_CACHED_LENGTH = 500  # characters of a cached query
+MAX_CACHED = 200  # query strings of a schema
+MAX_CACHED_LENGTH = 500  # characters of a query string
 
 
 class SentParameters(dict[str, Any]):
-    """The parameters of a request: a text for each name, a list for those that may be repeated.
+    """The parameters of a request: a text for each name, or a list of texts if it is repeatable.
 
     `repeated`: the names that were sent more than once.
     """
@@ -38,13 +38,13 @@ class SentParameters(dict[str, Any]):
 
 
 class Parameters(Schema):
-    """Query parameters: unknown ones are ignored, and only those of a `List` field may be repeated.
+    """Query parameters. Unknown ones are ignored; of the others, only `List` fields are repeatable.
 
     Most requests have few of many parameters. So marshmallow reads only those that were sent; the
     others get their defaults from `_copy_defaults`.
     """
 
-    # Whether results are cached: they are immutable, and only `range` makes them depend on now.
+    # Whether queries are cached: they must be immutable, and depend on the time only by `range`.
     is_cached: ClassVar[bool] = False
 
     class Meta:
@@ -74,11 +74,11 @@ class Parameters(Schema):
     def read(self, request: Request) -> Any:
         """The typed query of a request; raises ApiError 422 for bad parameters.
 
-        With `is_cached` results are cached: pages and programs repeat the same queries.
+        With `is_cached` the query is cached: pages and programs repeat the same requests.
         """
         text = request.query_string
-        if (known := self._cached.get(text)) is not None:
-            return known
+        if (cached := self._cached.get(text)) is not None:
+            return cached
         query = self._parse(request.args)
         if self.is_cached and "range" not in request.args and len(text) <= MAX_CACHED_LENGTH:
             if len(self._cached) >= MAX_CACHED:
@@ -110,12 +110,12 @@ class Parameters(Schema):
         if not isinstance(sent, SentParameters) or not sent.repeated:
             return
         known = {field.data_key or name for name, field in self.fields.items()} - self._repeatable
-        if wrong := known.intersection(sent.repeated):
-            raise ValidationError({name: ["Given more than once."] for name in wrong})
+        if refused := known.intersection(sent.repeated):
+            raise ValidationError({name: ["Given more than once."] for name in refused})
 
 
 def optional_text(description: str, *, max_length: int | None = None) -> fields.String:
-    """A text of at most `max_length` characters; None if it is not given."""
+    """A text of at most `max_length` characters; None if the parameter is missing."""
     return fields.String(
         load_default=default_none,
         validate=validate.Length(max=max_length) if max_length else None,
@@ -124,7 +124,7 @@ def optional_text(description: str, *, max_length: int | None = None) -> fields.
 
 
 def range_field(description: str) -> TimeSpan:
-    """A range of time that ends now; None if it is not given."""
+    """A range of time that ends now; None if the parameter is missing."""
     return TimeSpan(
         load_default=default_none,
         **describe(

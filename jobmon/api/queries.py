@@ -1,4 +1,4 @@
-"""Query parameters of lists of jobs: each schema checks them once and makes one typed object."""
+"""Query parameters of lists of jobs: each schema checks them and makes one typed object."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ def format_field(items: str, excluded: str) -> fields.String:
 
 
 def find_page_mistakes(query: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By parameter: messages about parameters of a page in a request for a file."""
+    """By parameter: messages about the parameters of a page that a request for a file has."""
     if query["format"] not in (ListFormat.CSV, ListFormat.NDJSON):
         return {}
     message = f"Cannot be combined with format={query['format']}."
@@ -83,10 +83,10 @@ def find_page_mistakes(query: Mapping[str, Any], sent: Mapping[str, Any]) -> dic
 
 @dataclass(frozen=True, kw_only=True)
 class ListQuery:
-    """A request for a list of jobs: which ones, in which order, and which page or file of them.
+    """A request for a list of jobs: which jobs, in which order, and which page or a file.
 
-    With a `cursor` the page is the one after (or before) it, and `page` is ignored. `by_duration`:
-    the jobs with the longest runs; only filters by status, type and finishedAt are possible.
+    A `cursor` chooses the page after or before it; then `page` is ignored. `by_duration`: the jobs
+    with the longest runs; only filters by status, type and finishedAt are possible.
     """
 
     job_filter: JobFilter
@@ -117,7 +117,7 @@ class FilterParameters(Parameters):
 
     is_cached = True
 
-    # MongoDB merges at most 10 x 20 combinations of values from an index without sorting.
+    # MongoDB reads at most 10 x 20 combinations of values in the order of an index.
     status = repeatable_field("Jobs with this status", 10)
     type = repeatable_field(
         "Jobs of this type, or with `text*` of all types that begin with this text", 20
@@ -158,8 +158,8 @@ class FilterParameters(Parameters):
         **describe("Jobs with exactly this priority."),
     )
     job_id = optional_text(
-        f"Jobs whose id starts with this text of at least {MIN_ID_PREFIX} characters. If the id of "
-        "more than 1,000 jobs does, the answer is 422."
+        f"Jobs whose id starts with this text of at least {MIN_ID_PREFIX} characters. The answer "
+        "is 422 if the ids of more than 1,000 jobs start with it."
     )
     sort = fields.String(
         load_default=default_none,
@@ -172,18 +172,18 @@ class FilterParameters(Parameters):
 
     @validates_schema(pass_original=True)
     def _check_combinations(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
-        wrong = _check_dates(query)
+        mistakes = _check_dates(query)
         if query["job_id"] and len(query["job_id"]) < MIN_ID_PREFIX:
-            wrong["job_id"] = [f"Must have at least {MIN_ID_PREFIX} characters."]
+            mistakes["job_id"] = [f"Must have at least {MIN_ID_PREFIX} characters."]
         if messages := [text for name in query["type"] if (text := explain_unsearchable(name))]:
-            wrong["type"] = messages
-        wrong |= check_search(read_search(sent))
-        if wrong:
-            raise ValidationError(wrong)
+            mistakes["type"] = messages
+        mistakes |= check_search(read_search(sent))
+        if mistakes:
+            raise ValidationError(mistakes)
 
     @validates_schema
     def _check_window(self, query: dict[str, Any], **_: Any) -> None:
-        """Refuse two windows of the creation time, and a window that ends before it begins."""
+        """Refuse two windows of the creation time, and a window that is empty."""
         check_range(query)
         names = {"start": "from", "end": "to", "range": "range"}
         bounds = [name for key, name in names.items() if query[key]]
@@ -234,7 +234,7 @@ class FilterParameters(Parameters):
 
 
 class _PageParameters(FilterParameters):
-    """Which page of a list, or a file of it."""
+    """The parameters that choose a page of a list, or a file of the whole list."""
 
     page = PlainInteger(
         load_default=1,
@@ -254,18 +254,18 @@ class _PageParameters(FilterParameters):
 
     @validates_schema(pass_original=True)
     def _check_page(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
-        wrong = {}
+        mistakes = {}
         if (cursor := query["cursor"]) is not None:
             field, oldest_first = _read_sort(query)
             if cursor.oldest_first != oldest_first or field not in (None, cursor.order_by):
-                wrong["cursor"] = ["Made by a list with another sort."]
-        wrong |= find_page_mistakes(query, sent)
-        if wrong:
-            raise ValidationError(wrong)
+                mistakes["cursor"] = ["Made by a list with another sort."]
+        mistakes |= find_page_mistakes(query, sent)
+        if mistakes:
+            raise ValidationError(mistakes)
 
 
 def _find_start(query: dict[str, Any]) -> datetime | None:
-    """The earliest creation time of the jobs."""
+    """The earliest creation time of the jobs; None if that is not limited."""
     start: datetime | None = query["created_from"] or query["start"]
     if query["range"]:
         return floor(datetime.now(UTC) - query["range"], MINUTE)
@@ -273,28 +273,28 @@ def _find_start(query: dict[str, Any]) -> datetime | None:
 
 
 def _read_sort(query: Mapping[str, Any]) -> tuple[str | None, bool]:
-    """The field to sort by (None: the default of the list), and whether the earliest is first."""
+    """The field to sort by (None: the list's default), and whether the earliest comes first."""
     sort = query["sort"] or ""
     return sort.removeprefix("-") or None, bool(sort) and not sort.startswith("-")
 
 
 def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
-    """By parameter: messages about ranges of dates that are empty or exclude each other."""
-    wrong = {}
+    """By parameter: messages about date filters that are empty or cannot be combined."""
+    mistakes = {}
     for name in _DATE_RANGES:
         start, end = query[f"{name}_from"], query[f"{name}_to"]
         if start is not None and end is not None and end <= start:
-            wrong[f"{name}_to"] = [f"Must be later than {name}_from."]
+            mistakes[f"{name}_to"] = [f"Must be later than {name}_from."]
     condition = query.get("condition")
-    dated = ["condition"] if condition else []
+    date_filters = ["condition"] if condition else []
     for name in ("due", "finished"):
         if name == "due" and condition in (JobCondition.DUE, JobCondition.SCHEDULED):
             continue
         bounds = (f"{name}_from", f"{name}_to")
-        dated += [bound for bound in bounds if query[bound] is not None][:1]
-    if len(dated) > 1:
-        wrong[dated[0]] = [f"Cannot be combined with {dated[1]}."]
-    return wrong
+        date_filters += [bound for bound in bounds if query[bound] is not None][:1]
+    if len(date_filters) > 1:
+        mistakes[date_filters[0]] = [f"Cannot be combined with {date_filters[1]}."]
+    return mistakes
 
 
 class AdminFilters(FilterParameters):
@@ -308,23 +308,24 @@ class AdminFilters(FilterParameters):
         max_length=1_000,
     )
     error_group = optional_text(
-        "Jobs whose lastError belongs to the group with this id, from `GET /admin/jobs/errors`. At "
-        "most 500 jobs, the newest that match the other filters, are searched; "
-        "`meta.reasons.data` is set if there are more.",
+        "Jobs whose lastError belongs to the group with this id, from `GET /admin/jobs/errors`. Of "
+        "the failed jobs that match the other filters, only the newest 500 with the group's code "
+        "and the newest 500 of all are searched; `meta.reasons.data` is set if there are more.",
         max_length=100,
     )
     worker = optional_text(
-        "Jobs that the worker with exactly this name runs or ran, as far as the queue records it: "
-        "the jobs of its newest 200 attempts, and up to 200 jobs with its name in leasedBy.",
+        "Jobs that the worker with exactly this name runs or ran: the jobs of its newest 200 "
+        "attempts, and up to 200 jobs with its name in leasedBy. If the attempts record no worker: "
+        "all jobs with its name in leasedBy.",
         max_length=1_000,
     )
     condition = fields.String(
         load_default=default_none,
         validate=validate.OneOf([*JobCondition, ""]),
         **describe(
-            "`due`: waiting jobs that can be leased now. `scheduled`: waiting jobs that cannot be "
-            "leased before a time in the future. Both in order of nextRunAt. `expired`: leased "
-            "jobs whose lease has expired, in order of leaseExpiresAt.",
+            "`due`: waiting jobs that can be leased now. `scheduled`: waiting jobs whose nextRunAt "
+            "is in the future. Both in order of nextRunAt. `expired`: leased jobs whose lease has "
+            "expired, in order of leaseExpiresAt.",
             nullable=True,
         ),
     )
@@ -332,15 +333,15 @@ class AdminFilters(FilterParameters):
         load_default=default_none,
         validate=validate.OneOf([*_BY_CREATION, *_BY_OTHER_DATES, _BY_DURATION, ""]),
         **describe(
-            "The date to sort by; with a leading `-` the latest comes first. `nextRunAt` only for "
+            "The date to sort by; with a leading `-` the latest is first. `nextRunAt` only for "
             "waiting jobs: with `condition=scheduled`, `condition=due`, `due_from`, `due_to` or "
             "the `status` queued or failed. `finishedAt` only for finished jobs: with "
             "`finished_from`, `finished_to` or the `status` succeeded, dlq or cancelled. "
             "`leaseExpiresAt` only for leased jobs. By default the latest first, by the date in "
             "the filters, or else by createdAt. `-duration`: the jobs with the longest runs "
             "that ended from `finished_from` to `finished_to` (by default in the last 24 hours), "
-            "among the five longest of each type that the collector keeps; only with "
-            "these dates, `type` and `status`, without `cursor`. Without a collector: 503."
+            "among the five longest of each type that the collector keeps. It can be combined only "
+            "with these dates, `type` and `status`, not with `cursor`. Without a collector: 503."
         ),
     )
 
@@ -348,10 +349,10 @@ class AdminFilters(FilterParameters):
     def _check_longest(self, query: dict[str, Any], sent: Mapping[str, Any], **_: Any) -> None:
         if query["sort"] != _BY_DURATION:
             return
-        others = {*self.fields, "from", "to"} - _DURATION_PARAMETERS
-        if wrong := sorted(name for name in others | read_search(sent).keys() if sent.get(name)):
+        excluded = ({*self.fields, "from", "to"} - _DURATION_PARAMETERS) | read_search(sent).keys()
+        if refused := sorted(name for name in excluded if sent.get(name)):
             message = (
-                f"-duration cannot be combined with {wrong[0]}: only with status, type, "
+                f"-duration cannot be combined with {refused[0]}: only with status, type, "
                 "finished_from and finished_to."
             )
             raise ValidationError({"sort": [message]})
@@ -362,9 +363,9 @@ class OwnFilters(FilterParameters):
 
     @validates_schema(pass_original=True)
     def _refuse_admin_filters(self, _: dict[str, Any], sent: Mapping[str, Any], **__: Any) -> None:
-        wrong = [name for name in _ADMIN_FILTERS if sent.get(name)]
-        if wrong:
-            raise ValidationError({name: ["Only for the list of all jobs."] for name in wrong})
+        refused = [name for name in _ADMIN_FILTERS if sent.get(name)]
+        if refused:
+            raise ValidationError({name: ["Only for the list of all jobs."] for name in refused})
 
 
 class ListParameters(AdminFilters, _PageParameters):

@@ -1,4 +1,4 @@
-"""The answers about whole queues: statistics, history, types, forecasts, and the list of queues."""
+"""The answers about queues: statistics, history, types, forecasts, and the list of queues."""
 
 from datetime import timedelta
 from typing import Any
@@ -34,16 +34,19 @@ class ForecastAnswer(Answer):
     """Whether the backlog clears at the present rates; a field is null if it is unknown."""
 
     outlook = string(
-        "`empty`: no job is due. `clears`: within a day. `grows`. `steady`: it neither clears nor "
-        "grows within a day. `unknown`: too little data, or rates that vary; `reason` explains it.",
+        "`empty`: no job is due. `clears`: within a day. `grows`: more jobs come than end. "
+        "`steady`: it does not grow, and does not clear within a day. `unknown`: see `reason`.",
         enum=[outlook.value for outlook in Outlook],
     )
     text = string("The outlook as a sentence without a full stop.")
     reason = string("Why the outlook is unknown; otherwise null.", nullable=True)
-    dueJobs = integer("Waiting jobs that are due: the backlog.", nullable=True)
+    dueJobs = integer("The backlog: waiting jobs that are due.", nullable=True)
     arrivalsPerMinute = number("Jobs enqueued, per minute.", nullable=True)
     completionsPerMinute = number("Jobs that got a final status, per minute.", nullable=True)
-    clearsInMs = integer("Time until no job is due, if the outlook is `clears`.", nullable=True)
+    clearsInMs = integer(
+        "Milliseconds until no job is due, if the outlook is `clears`; otherwise null.",
+        nullable=True,
+    )
     start = DateOrText("Start of the time in which the rates were counted.", data_key="from")
     end = DateOrText("End of the time in which the rates were counted.", data_key="to")
 
@@ -85,7 +88,8 @@ class JobStats(Answer):
         nullable=True,
     )
     oldestQueuedJobAgeMsByType = counts(
-        "Milliseconds since the oldest queued job of each type was created, for types with one."
+        "Milliseconds since the oldest queued job of each type was created; for the 100 types with "
+        "the most queued jobs."
     )
     expiredLeases = integer(
         "Leased jobs whose lease has expired; counted up to 500,000. Null if unknown.",
@@ -93,13 +97,16 @@ class JobStats(Answer):
     )
     dueJobs = integer(
         "Waiting jobs that are due. Null if unknown: in an estimate, if documents lack nextRunAt, "
-        "or if there are 500,000 or more due jobs, and as many scheduled jobs.",
+        "or if 500,000 or more jobs are due and as many are scheduled.",
         nullable=True,
     )
     scheduledJobs = integer(
-        "Waiting jobs whose nextRunAt is in the future. Null as for dueJobs.", nullable=True
+        "Waiting jobs whose nextRunAt is in the future. Null if unknown.", nullable=True
     )
-    estimatedTotalJobs = integer("Number of jobs according to the collection's metadata.")
+    estimatedTotalJobs = integer(
+        "Number of jobs according to the collection's metadata; or the sum of statusCounts, if the "
+        "collection also has other documents."
+    )
     reasons = mapping(
         fields.String(),
         "By field name: why the field is null, or why its number is a lower bound.",
@@ -123,10 +130,10 @@ class QueueNotice(Answer):
 
 
 class QueueAnswer(Answer):
-    """A watched queue. A value is null if it is unknown: `unchecked` explains it."""
+    """A watched queue. A value is null if it is unknown; `unchecked` has the reason."""
 
     name = string("Name of the queue: its routes and pages are below `/queues/{name}`.")
-    environment = string("Environment of the queue, as configured; else null.", nullable=True)
+    environment = string("Configured environment of the queue, or null.", nullable=True)
     isDefault = boolean("Whether paths without `/queues/{name}` are about this queue.")
     level = string(
         "`bad` or `watch`: the level of the worst notice that is not muted. `ok`: there is none, "
@@ -142,7 +149,8 @@ class QueueAnswer(Answer):
     forecast = nested(ForecastAnswer, "Whether the backlog clears.", nullable=True)
     finishedPerMinute = number("Attempts finished per minute, in the last hour.", nullable=True)
     failureRate = number(
-        "The share of them that failed, from 0 to 1; null if none finished.", nullable=True
+        "The share of these attempts that failed, from 0 to 1; null if none finished.",
+        nullable=True,
     )
     asOf = DateOrText("The time that the values describe; null if they are unknown.")
     source = string("As in `GET /admin/jobs/stats`.", nullable=True)
@@ -176,14 +184,15 @@ class Activity(Answer):
     failureRate = number(
         "failed / (succeeded + failed), from 0 to 1; null if no attempt ended.", nullable=True
     )
-    waitMs = nested(Percentiles, "How long attempts waited: from being due to their start.")
+    waitMs = nested(Percentiles, "How long attempts waited, from when they were due to the start.")
     runMs = nested(Percentiles, "How long attempts ran.")
 
 
 class TimeSeriesStep(Activity):
-    """Activity in the step that starts `at`, and the state of the whole queue at its end.
+    """Activity in the step that starts `at`, and the state of the whole queue at the step's end.
 
-    The state is null if no collector recorded it, or if the series is limited to some types.
+    The state (`statusCounts`, `oldestQueuedJobAgeMs`) is null if no collector recorded it, or if
+    the series is limited to some types.
     """
 
     at = Date("Start of the step.")
@@ -198,19 +207,22 @@ class TypeStats(Activity):
 
     type = string("The type; `null` for jobs without one.")
     forecast = nested(
-        ForecastAnswer, "Whether its backlog clears; null without waiting jobs.", nullable=True
+        ForecastAnswer,
+        "Whether the type's backlog clears; null without waiting jobs.",
+        nullable=True,
     )
     statusCounts = counts("Jobs of this type by status now; null if unknown.", nullable=True)
     finishedPerMinute = number(
-        "Attempts that ended, per minute of the window; null as for `succeeded`.", nullable=True
+        "Attempts that ended, per minute of the window up to `as_of`; null as for `succeeded`.",
+        nullable=True,
     )
 
 
 class Gap(Answer):
     """A part of the window in which runs may be missing.
 
-    Only for queues that record no attempts. Their runs are counted from changes of the jobs. While
-    no changes are known, they are counted from the jobs, which hold only their last run.
+    Only queues that record no attempts have gaps. Their runs are counted from changes of the jobs.
+    While no changes are known, runs are counted from the jobs, and a job has only its last run.
     """
 
     start = Date("Start of the gap.", data_key="from")
@@ -230,8 +242,8 @@ class WindowBounds(Answer):
     start = Date("Start of the window, widened to a whole step.", data_key="from")
     end = Date("End of the window, exclusive, widened to a whole step.", data_key="to")
     no_data_before = DateOrText(
-        "The beginning of the retained history, if the requested window begins before it: then "
-        "`from` has this value, too. Otherwise null."
+        "The beginning of the retained history, if the requested window begins earlier: then "
+        "`from` is this time, widened to a whole step. Otherwise null."
     )
 
 
@@ -266,11 +278,13 @@ class TimeSeriesMeta(WindowMeta):
 
     marks = array(
         MarkAnswer,
-        f"The newest {MAX_SHOWN} marks of the window, in order. Null if jobmon's user cannot read "
-        "`JOBMON_STATE_DB`.",
+        f"At most {MAX_SHOWN} marks of the window: the newest, in order of time. Null if jobmon's "
+        "user cannot read the database JOBMON_STATE_DB.",
         nullable=True,
     )
-    omitted_marks = integer("Number of older marks in the window; null as `marks`.", nullable=True)
+    omitted_marks = integer(
+        "Number of older marks in the window; null if `marks` is null.", nullable=True
+    )
 
 
 class TimeSeries(Answer):

@@ -39,18 +39,18 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 
 SCRAPE_WITHIN_S = 5.0  # Prometheus waits ten seconds
-CHECK_WITHIN_S = 3.0  # the check of an unreachable database ends earlier
+CHECK_WITHIN_S = 3.0  # even the check of an unreachable database ends earlier
 MAX_UNKNOWN_STATUSES = 10
-MAX_QUEUES = 1_000  # with cached values
+MAX_QUEUES = 1_000  # queues with cached values
 MAX_FORECAST_AGE_S = 60.0  # of cached forecasts, and of cached counts of error groups
-MAX_REASONS = 5  # in one line of the log
-# In seconds: jobs take from milliseconds to hours.
+MAX_REASONS = 5  # reasons in one line of the log
+# Upper bounds in seconds: jobs take from milliseconds to hours.
 JOB_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 21_600)
 _TOO_SLOW = "reading them takes too long"
 
 
 class Families:
-    """Metrics of one queue, with the label `queue`."""
+    """The metric families of one queue; each sample has the label `queue`."""
 
     def __init__(self, queue: str) -> None:
         self._queue = queue
@@ -67,12 +67,12 @@ class Families:
         family.add_metric([self._queue, *labels.values()], value)
 
     def histogram(self, name: str, about: str, durations: Durations, **labels: str) -> None:
-        """Add the buckets of durations."""
+        """Add a sample of a histogram: the buckets of durations."""
         family = self._find(HistogramMetricFamily, name, about, labels)
         family.add_metric([self._queue, *labels.values()], *_accumulate(durations))
 
     def all(self) -> Iterable[Metric]:
-        """The metrics that have samples."""
+        """The families, each of which has a sample."""
         return self._families.values()
 
     def _find(self, family_type: type[F], name: str, about: str, labels: Mapping[str, str]) -> F:
@@ -88,13 +88,13 @@ class Scrape(Collector):
         self._parts = parts
 
     def collect(self) -> Iterator[Metric]:
-        """Each metric once, with the samples of every queue."""
+        """Each metric once, with the samples of all queues."""
         by_name: dict[str, list[Metric]] = {}
         for families in self._parts:
             for family in families.all():
                 by_name.setdefault(family.name, []).append(family)
         for name, metrics in by_name.items():
-            # A new object, because another scrape may use these metrics at the same time.
+            # A new object, because another scrape may use the same families at the same time.
             merged = Metric(name, metrics[0].documentation, metrics[0].type)
             merged.samples = [sample for metric in metrics for sample in metric.samples]
             yield merged
@@ -102,7 +102,7 @@ class Scrape(Collector):
 
 @dataclass(frozen=True)
 class _Details:
-    """The metrics read from a queue; `reason`: why a part of them is missing, None if none is."""
+    """The metrics read from a queue; `reason`: why a part is missing, None if all were read."""
 
     parts: Sequence[Families]
     reason: str | None
@@ -111,9 +111,9 @@ class _Details:
 class QueueMetrics:
     """Reads the metrics of queues: a few small documents of the collector for each, and no job.
 
-    An unknown value has no sample: a 0 would look healthy. The `max_types` types with the most jobs
-    have gauges of their own. Counters are for the types that were seen first, because a counter
-    must not move between its type and `(other)`.
+    An unknown value has no sample: a 0 would look healthy. In gauges, the `max_types` types with
+    the most jobs have labels of their own. In counters, these are the types that were seen first,
+    because a count must not move between its type and `(other)`.
     """
 
     def __init__(self, max_types: int) -> None:
@@ -138,28 +138,30 @@ class QueueMetrics:
         parts: list[Families] = []
         missing: dict[str, str | None] = {}
         for name in (queue.name for queue in queues):
-            detail = details.get(name) or _Details((), _TOO_SLOW)
+            found = details.get(name) or _Details((), _TOO_SLOW)
             if name not in unreachable:  # the probe reports unreachable databases
-                missing[name] = detail.reason
-            is_complete = name not in unreachable and detail.reason is None
-            parts += [_describe(name, checked.get(name), is_complete=is_complete), *detail.parts]
+                missing[name] = found.reason
+            is_complete = name not in unreachable and found.reason is None
+            reading = _measure_reading(name, checked.get(name), is_complete=is_complete)
+            parts += [reading, *found.parts]
         self._report(missing)
         return parts
 
     def _report(self, missing: Mapping[str, str | None]) -> None:
-        """Log for which queues metrics are newly missing, and why, and which are complete again."""
-        begun = {
+        """Log the queues whose metrics are missing since now, and those that are complete again."""
+        newly_missing = {
             name: reason
             for name, reason in missing.items()
             if reason and name not in self._reported
         }
-        ended = {name for name in self._reported if missing.get(name, "unreachable") is None}
-        self._reported = self._reported - ended | begun.keys()
-        if begun:
-            reasons = [f"{name}: {reason}" for name, reason in islice(begun.items(), MAX_REASONS)]
-            log.error("metrics of %d more queues are missing: %s", len(begun), "; ".join(reasons))
-        if ended:
-            log.warning("the metrics are complete again: %s", ", ".join(sorted(ended)))
+        complete = {name for name in self._reported if missing.get(name, "unreachable") is None}
+        self._reported = self._reported - complete | newly_missing.keys()
+        if newly_missing:
+            shown = islice(newly_missing.items(), MAX_REASONS)
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in shown)
+            log.error("metrics of %d more queues are missing: %s", len(newly_missing), reasons)
+        if complete:
+            log.warning("the metrics are complete again: %s", ", ".join(sorted(complete)))
 
     def _read_details(self, queue: WatchedQueue) -> _Details:
         parts, reason = [], None
@@ -176,7 +178,7 @@ class QueueMetrics:
             except PyMongoError as error:
                 reason = describe_error(error)
             else:
-                parts.append(part)  # only if complete: a missing sample means unknown
+                parts.append(part)  # only a complete part: a missing sample means unknown
         return _Details(parts, reason)
 
     def _add_estimate(self, queue: WatchedQueue, families: Families) -> None:
@@ -200,7 +202,7 @@ class QueueMetrics:
         if readable:
             about = "Whether a collector keeps the queue statistics fresh."
             families.gauge("jobmon_collector_up", about, has_fresh_stats)
-        # Without a collector: the statistics that another request counted a moment ago, if any.
+        # Without a collector: only what another request counted a moment ago.
         if (stats := queue.stats.cached_stats()) is not None:
             self._add_stats(stats, families)
         if (age_s := rollup.history_age_s()) is not None:
@@ -237,8 +239,9 @@ class QueueMetrics:
             return {} if history is None else count_statuses(history)
 
         about = "Groups of errors, by whether they are new, ongoing or quiet."
-        for status, number in self._groups.get(queue.name, count, MAX_FORECAST_AGE_S).items():
-            families.gauge("jobmon_error_groups", about, number, status=status.value)
+        groups = self._groups.get(queue.name, count, MAX_FORECAST_AGE_S)
+        for status, group_count in groups.items():
+            families.gauge("jobmon_error_groups", about, group_count, status=status.value)
 
     def _add_stats(self, stats: QueueStats, families: Families) -> None:
         about = "Age of the queue statistics, by source."
@@ -305,7 +308,7 @@ class QueueMetrics:
         about = "Time since the collector last updated the counters."
         families.gauge("jobmon_counters_age_seconds", about, totals.age_s)
         for job_type, tally in folded.items():
-            # Zeros, too: Prometheus does not count an increase from no sample.
+            # Zeros, too: Prometheus counts no increase from a missing sample.
             about = "Attempts finished, by outcome and type of job."
             for outcome in FINAL_ATTEMPT_STATUSES:
                 finished = tally.outcomes[outcome]
@@ -329,20 +332,20 @@ class QueueMetrics:
 
 def _add_notifications(queue: WatchedQueue, families: Families) -> None:
     """Add the deliveries to each receiver; nothing if the collector sends no notifications."""
-    for each in queue.rollup.notifications():
+    for receiver in queue.rollup.notifications():
+        name = receiver.name
         about = "Messages that were delivered, by receiver of notifications."
-        families.counter("jobmon_notifications_sent_total", about, each.sent, receiver=each.name)
+        families.counter("jobmon_notifications_sent_total", about, receiver.sent, receiver=name)
         about = "Failed attempts to send a message, by receiver of notifications."
-        families.counter(
-            "jobmon_notification_failures_total", about, each.failures, receiver=each.name
-        )
+        failures = receiver.failures
+        families.counter("jobmon_notification_failures_total", about, failures, receiver=name)
         about = "1 if messages cannot be delivered to the receiver now, 0 if they can."
-        is_failing = each.failing_since is not None
-        families.gauge("jobmon_notifications_failing", about, is_failing, receiver=each.name)
+        is_failing = receiver.failing_since is not None
+        families.gauge("jobmon_notifications_failing", about, is_failing, receiver=name)
 
 
-def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
-    """Metrics about reading itself: whether the database responds, and whether all was read."""
+def _measure_reading(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
+    """The metrics about reading a queue: whether its database responds, whether all was read."""
     families = Families(name)
     if database is not None:
         about = "Whether the database responds."
@@ -356,13 +359,13 @@ def _describe(name: str, database: DatabaseHealth | None, *, is_complete: bool) 
 
 
 def _fold_labels(ranked: Iterable[str], limit: int) -> Callable[[str], str]:
-    """A function that keeps the first `limit` values and labels the others `(other)`."""
+    """A function that returns the first `limit` values unchanged, and for others `(other)`."""
     named = set(islice(ranked, limit))
     return lambda value: value if value in named else OTHER
 
 
 def _accumulate(durations: Durations) -> tuple[list[tuple[str, float]], float]:
-    """The cumulative counts of `JOB_BUCKETS` and of infinity, and the sum in seconds."""
+    """The number of durations up to each of `JOB_BUCKETS` and in all, and their sum in seconds."""
     values_s = [(rounded_ms(index) / 1_000, count) for index, count in durations.items()]
     buckets = [
         (str(float(edge)), float(sum(count for value, count in values_s if value <= edge)))

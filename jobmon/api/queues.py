@@ -36,12 +36,12 @@ from jobmon.web.queues import QueueReading, WatchedQueue, WatchedQueues, all_que
 log = logging.getLogger(__name__)
 
 CACHE_TTL_MS = 500
-# A summary is reused for two seconds, or ten times as long as it took to read, if that is longer.
+# A summary is reused for two seconds, or for ten times as long as it took to read (10 s at most).
 SUMMARY_TTL_S = 2.0
 PAUSE_FACTOR = 10
 # For a queue that does not answer:
 WAIT_S = 1.5  # how long callers wait for its first summary
-SHORT_WAIT_S = 0.2  # how long they wait for a later one
+SHORT_WAIT_S = 0.2  # how long callers wait for a later summary
 MAX_AGE_S = 10.0  # how long its last summary is shown
 
 NO_PERMISSION = "Your role does not have the permission of this queue."
@@ -53,7 +53,8 @@ FIRST_READ = "Not known yet: it is being read for the first time."
 class QueueSummary:
     """The state of a queue. An unknown value is None; `reasons` explain it, as sentences.
 
-    `level` is about `notices`, which has no notice that is muted completely: those are in `muted`.
+    `muted` has the notices that are muted completely; `notices` has all others, and `level` is
+    about these.
     """
 
     level: str = UNKNOWN
@@ -78,7 +79,7 @@ class QueueSummary:
         return cls(
             level=summary_level(unmuted),
             notices=tuple(notices),
-            muted=tuple(each for each in collect_notices(checks) if each not in notices),
+            muted=tuple(notice for notice in collect_notices(checks) if notice not in notices),
             reasons=tuple(describe_unchecked(checks)),
             status_counts=stats.status_counts(),
             oldest_queued_ms=stats.oldest_queued_age_ms(),
@@ -91,18 +92,19 @@ class QueueSummary:
 
 
 def _count_finished(hour: History[str] | Missing) -> tuple[int | None, int]:
-    """How many attempts finished (None if unknown), and how many of them failed."""
+    """How many attempts finished (None if unknown), and how many of these failed."""
     if isinstance(hour, Missing):
         return None, 0
-    activity = hour.activity.values()
-    return sum(each.finished for each in activity), sum(each.failed for each in activity)
+    by_type = hour.activity.values()
+    finished = sum(activity.finished for activity in by_type)
+    return finished, sum(activity.failed for activity in by_type)
 
 
 class QueueSummaries:
     """Caches a summary of each queue for all callers.
 
-    A queue that does not answer delays callers only for a moment. Its last summary is shown for a
-    few more seconds, then none.
+    A queue that does not answer delays callers only for a moment. Its last summary is shown until
+    it is ten seconds old; after that, an empty one with the reason.
     """
 
     def __init__(self, queues: WatchedQueues) -> None:
@@ -130,15 +132,15 @@ class QueueSummaries:
         }
 
     def _read(self, queue: WatchedQueue) -> None:
-        """Read and cache a summary, even if nobody waits for it any more."""
+        """Read and cache a summary; it is useful even if nobody waits for it any more."""
         started = time.monotonic()
         summary = _summarize(queue)
-        # A slow failure is not cached longer: the time that it took does not count.
+        # A failed summary has no `as_of`; a slow failure is not cached longer than a quick one.
         took_s = 0.0 if summary.as_of is None else time.monotonic() - started
         self._summaries[queue.name] = _TimedSummary(summary, time.monotonic(), took_s)
 
     def _is_recent(self, name: str, now: float, max_age_s: float) -> bool:
-        """Whether the cached summary can be used; one that was slow to read can be used longer."""
+        """Whether the cached summary can still be used; one that took long to read lasts longer."""
         cached = self._summaries.get(name)
         if cached is None:
             return False
@@ -165,9 +167,9 @@ def _summarize(queue: WatchedQueue) -> QueueSummary:
 
 
 def list_queues(summaries: QueueSummaries) -> list[tuple[Settings, QueueSummary | None]]:
-    """The queues that the caller may see or own jobs in, each with its summary.
+    """The queues that the caller may see, or may own jobs in, each with its summary.
 
-    The summary is None without the queue's permission: such a caller sees only own jobs.
+    The summary is None without the permission of the queue: then the caller sees only own jobs.
     """
     by_name = summaries.get()
     return [
@@ -187,10 +189,12 @@ def blueprint(summaries: QueueSummaries) -> Routes:
     def queues() -> dict[str, Any]:
         """List the watched queues, each with its notices and main statistics.
 
-        Only callers with the permission of a queue see its notices and statistics. For others the
-        values are null, and queues that are closed to owners are left out.
+        Only callers with the permission of a queue see its notices and statistics. Other callers
+        see null values, and no queue that is closed to owners.
         """
-        return {"data": [_format_queue(*known) for known in list_queues(summaries)]}
+        return {
+            "data": [_format_queue(queue, summary) for queue, summary in list_queues(summaries)]
+        }
 
     return routes
 
@@ -203,9 +207,14 @@ def _format_queue(queue: Settings, summary: QueueSummary | None) -> dict[str, An
         "isDefault": queue is all_queues().default,
         "level": shown.level,
         "notices": [
-            {"level": each.level, "text": each.text, "since": each.since, "isMuted": is_muted}
+            {
+                "level": notice.level,
+                "text": notice.text,
+                "since": notice.since,
+                "isMuted": is_muted,
+            }
             for notices, is_muted in ((shown.notices, False), (shown.muted, True))
-            for each in notices
+            for notice in notices
         ],
         "unchecked": shown.reasons,
         "statusCounts": shown.status_counts,

@@ -84,7 +84,7 @@ class RecurringParameters(Parameters):
 class JobRepetition:
     """How often a job runs, and its newest runs.
 
-    `no_history`: why earlier runs are unknown.
+    `no_history`: why only the last run is known; empty if earlier runs are known, too.
     """
 
     repetition: Repetition
@@ -129,9 +129,10 @@ def add_routes(routes: Routes) -> None:
     @routes.arguments(RecurringParameters, location="query")
     @routes.response(HTTPStatus.OK, RecurringJobList, example=examples.RECURRING_LIST)
     def recurring(query: dict[str, Any]) -> dict[str, Any]:
-        """List recurring jobs with their newest runs, in order of nextRunAt.
+        """List recurring jobs with their newest runs.
 
-        Jobs with an interval come first, then jobs with only a time of day.
+        Jobs with an interval come first, then jobs with only a time of day; both in order of
+        nextRunAt.
         """
         result = list_recurring(current_queue(), query["cursor"], query["per_page"])
         return {
@@ -148,7 +149,7 @@ def add_routes(routes: Routes) -> None:
 
 
 def list_recurring(queue: WatchedQueue, cursor: str, per_page: int) -> RecurringResult:
-    """A page of the recurring jobs of a queue; raises ApiError 422 for a bad cursor."""
+    """A page of the recurring jobs of a queue; raises ApiError 422 for a wrong cursor."""
     now = datetime.now(UTC)
     if queue.recurring.unknown:
         return RecurringResult(now, reason=queue.recurring.unknown)
@@ -206,12 +207,12 @@ class _RunHistory:
     ) -> None:
         self._jobs = queue.jobs
         profile = queue.connection.profile
-        self._are_recorded = profile.log is not None or queue.connection.has_recorded_attempts()
-        self._are_in_job = profile.has_attempt_array or (self._are_recorded and have_attempts)
-        self._recorded: dict[str, list[RecordedRun]] = {}
+        self._has_attempts = profile.log is not None or queue.connection.has_recorded_attempts()
+        self._are_in_job = profile.has_attempt_array or (self._has_attempts and have_attempts)
+        self._seen_runs: dict[str, list[RecordedRun]] = {}  # by the collector
         self.gaps: tuple[Gap, ...] = ()
         self._no_history = ""
-        if self._are_recorded or self._are_in_job:
+        if self._has_attempts or self._are_in_job:
             return
         events = queue.rollup.event_history()
         if events is None:
@@ -224,39 +225,36 @@ class _RunHistory:
             reason = "a standalone server has no change stream" if is_standalone else _NOT_FOLLOWED
             self._no_history = f"the job holds only its last run, and {reason}"
             return
-        self._recorded = queue.rollup.recorded_runs([job["_id"] for job in jobs])
+        self._seen_runs = queue.rollup.recorded_runs([job["_id"] for job in jobs])
 
     def read(self, job: Document) -> tuple[list[Run], str]:
-        """The newest runs of a job in order of time, and why earlier runs are unknown."""
+        """The newest runs of a job in order of time, and why earlier ones are unknown, or empty."""
         attempts = job.get("attempts") or []
         if self._are_in_job:
             return list(map(_run_from_attempt, attempts[-MAX_RUNS:])), ""
-        if self._are_recorded:
+        if self._has_attempts:
             recorded = self._jobs.list_runs(job, MAX_RUNS)
             return list(map(_run_from_attempt, recorded or attempts)), ""
         last_run = [_run_from_attempt(attempt) for attempt in attempts[-1:]]
         if self._no_history:
             return last_run, self._no_history
-        kept = self._recorded.get(run_list_name(job["_id"]))
-        if kept is None:
+        seen_runs = self._seen_runs.get(run_list_name(job["_id"]))
+        if seen_runs is None:
             reason = "no run has ended since the collector began, or there are more than "
             return last_run, f"{reason}{MAX_JOBS:,} recurring jobs"
-        runs = [_run_from_record(run) for run in kept]
-        # Runs before it may be missing: the collector was stopped, or has not stored them yet.
+        runs = [_run_from_record(run) for run in seen_runs]
+        # Runs before a newer one may be missing: the collector stopped, or has not stored them.
         newer = [
             replace(run, follows_unknown=True) for run in last_run if _is_newer(run, runs[-1:])
         ]
         return runs + newer, ""
 
 
-def _is_newer(run: Run, last_recorded: Sequence[Run]) -> bool:
-    """Whether a run in the job's document started after the last recorded run, if there is one."""
+def _is_newer(run: Run, last_seen: Sequence[Run]) -> bool:
+    """Whether a run in the job's document started after the last seen run, if there is one."""
     if run.started_at is None:
         return False
-    return all(
-        recorded.started_at is None or run.started_at > recorded.started_at
-        for recorded in last_recorded
-    )
+    return all(seen.started_at is None or run.started_at > seen.started_at for seen in last_seen)
 
 
 def _run_from_attempt(attempt: Document) -> Run:
@@ -282,9 +280,9 @@ def _run_from_record(run: RecordedRun) -> Run:
 
 
 def _format_run(run: Run) -> dict[str, Any]:
-    duration = None
+    duration_ms = None
     if run.started_at is not None and run.ended_at is not None:
-        duration = max(0, round((run.ended_at - run.started_at).total_seconds() * 1_000))
+        duration_ms = max(0, round((run.ended_at - run.started_at).total_seconds() * 1_000))
     error = {"code": run.code, "message": run.message}
     return {
         "status": run.status,
@@ -292,6 +290,6 @@ def _format_run(run: Run) -> dict[str, Any]:
         "until": run.last_due,
         "count": run.count,
         "finishedAt": run.ended_at,
-        "durationMs": duration,
+        "durationMs": duration_ms,
         "error": error if any(error.values()) else None,
     }

@@ -20,32 +20,32 @@ class ScheduledStepAnswer(Answer):
 
     start = Date("Start of the period.", data_key="from")
     end = Date("End of the period, exclusive.", data_key="to")
-    count = integer("Jobs that are due then; null if none was counted.", nullable=True)
+    count = integer("Jobs that become due in the period; null if not counted.", nullable=True)
     isExact = boolean("Whether `count` is exact; otherwise it is a lower bound.")
-    typeCounts = counts("These jobs by type: the 20 most frequent of the window, and `(other)`.")
+    typeCounts = counts("These jobs by type: the window's 20 most frequent types, and `(other)`.")
 
 
 class ScheduledWindowAnswer(ScheduledStepAnswer):
     """Scheduled jobs in the next hour, day or week."""
 
-    name = string("Which window it is.", enum=["hour", "day", "week"])
+    name = string("Name of the window.", enum=["hour", "day", "week"])
     step = integer("Length of a step in seconds; the first and the last step may be shorter.")
     steps = array(ScheduledStepAnswer, "Every step of the window, in order.")
 
 
 class ScheduleAnswer(Answer):
-    """The jobs that are due in the next hour, day and week."""
+    """The jobs that become due in the next hour, day and week."""
 
     asOf = Date("When the jobs were counted: the windows begin at this time.")
     windows = fields.List(
         fields.Nested(ScheduledWindowAnswer),
         **describe(
-            "The windows; null if nothing was counted. In each window only the soonest "
-            f"{MAX_KEYS:,} jobs are counted: later steps have a null count.",
+            "The windows; null if nothing was counted. In each window at most the soonest "
+            f"{MAX_KEYS:,} jobs are counted; the count of later steps is null.",
             nullable=True,
         ),
     )
-    reasons = mapping(fields.String(), "`windows`: why they are null or not exact.")
+    reasons = mapping(fields.String(), "`windows`: why it is null or the counts are not exact.")
 
 
 def add_routes(routes: Routes, queue_count: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobmon.store.search import explain_unsearchable
 
-MAX_VALUES = 10
+MAX_VALUES = 10  # of a parameter
 MAX_LENGTH = 1_000  # in characters
 _NAME = re.compile(r"payload(?:[.\[].*)?", re.DOTALL)
 
@@ -20,7 +20,7 @@ def is_search(name: str) -> bool:
 
 
 def read_search(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The texts to search for, by parameter; empty texts are left out."""
+    """The texts to search for, by parameter, without empty texts."""
     search = {}
     for name in filter(is_search, parameters):
         values = parameters[name]
@@ -32,7 +32,7 @@ def read_search(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """By parameter: messages about texts that cannot be searched for."""
-    wrong = {}
+    mistakes = {}
     for name, texts in search.items():
         messages = [message for text in texts if (message := explain_unsearchable(text))]
         if len(texts) > MAX_VALUES:
@@ -40,8 +40,8 @@ def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:
         if any(len(text) > MAX_LENGTH for text in texts):
             messages.append(f"Longer than {MAX_LENGTH:,} characters.")
         if messages:
-            wrong[name] = messages
-    return wrong
+            mistakes[name] = messages
+    return mistakes
 
 
 def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
@@ -53,8 +53,8 @@ def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
             "name": name,
             "description": (
                 f"Jobs with this value in `{name}`, even inside an array: the text, or a number, "
-                "ObjectId, UUID, boolean or date that is written like this. `text*` matches texts "
-                'that begin with `text`, `"text"` (in quotes) only that text. Repeat it for '
+                "ObjectId, UUID, boolean or date with this written form. `text*` matches texts "
+                'that begin with `text`, `"text"` (in quotes) only the text. Repeat it to match '
                 "any of several values. Only in queues with this field in JOBMON_SEARCH_FIELDS."
             ),
             "schema": {"type": "array", "items": text, "maxItems": MAX_VALUES},

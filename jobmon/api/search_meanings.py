@@ -1,4 +1,4 @@
-"""Finds what the text of the search box may mean: jobs, and names that the collector knows."""
+"""Finds what a text of the search box may mean: jobs, and names that the collector knows."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,14 +32,14 @@ from jobmon.store.search import is_prefix
 from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
-MAX_PER_KIND = 4  # meanings of one kind that are not exact
+MAX_PER_KIND = 4  # inexact meanings of one kind
 MAX_MEANINGS = 12  # in total
 NO_STATISTICS = "no collector keeps statistics"
 NO_COLLECTOR = "no collector keeps a history"
 
 Filters = Mapping[str, list[str]]
 
-# For parameters with another name than the field of the job: the field.
+# By parameter, if the field of the job has another name: the field.
 _FIELDS = {"owner": "createdBy", "error_code": "lastError.code"}
 
 
@@ -58,10 +58,11 @@ class MeaningKind(StrEnum):
 class Meaning:
     """Something that a text may mean.
 
-    `value`: the id of a job or of a group of errors, a name, or a key. `title`: its name
-    for people. `note`: what it is, for people. `text`: the search text that finds exactly this;
-    None if no text does. `filters`: the filters of the list of jobs. `jobs`: how many jobs match;
-    None if unknown. `is_exact`: whether the text is the whole value or name, not only a part.
+    `value`: the id of a job or of a group of errors, a name, or a key. `title`: its title for
+    people. `note`: a description for people. `text`: the search text that finds exactly this
+    meaning; None if no text does. `filters`: the filters of the list of jobs. `jobs`: how many jobs
+    match; None if unknown. `is_exact`: whether the text is the whole value or name, not only a
+    part.
     """
 
     kind: MeaningKind
@@ -92,14 +93,14 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
     search = parse_search(text, queue.settings.search_fields)
     finder = _Finder(queue, search, owner)
     found: dict[tuple[str, str], Meaning] = {}
-    kinds: Counter[tuple[str, str]] = Counter()
+    inexact_counts: Counter[tuple[str, str]] = Counter()
     for meaning in finder.find():
         key = meaning.kind, str(meaning.filters) if meaning.filters else meaning.value
         kind = meaning.kind, meaning.note if meaning.filters else ""
-        if key in found or (not meaning.is_exact and kinds[kind] == MAX_PER_KIND):
+        if key in found or (not meaning.is_exact and inexact_counts[kind] == MAX_PER_KIND):
             continue
         found[key] = meaning
-        kinds[kind] += not meaning.is_exact
+        inexact_counts[kind] += not meaning.is_exact
     ranked = sorted(found.values(), key=lambda meaning: not meaning.is_exact)
     return Meanings(search=search, found=tuple(ranked[:MAX_MEANINGS]), reasons=finder.reasons)
 
@@ -122,7 +123,7 @@ class _Finder:
         self.reasons: dict[str, str] = {}
 
     def find(self) -> Iterator[Meaning]:
-        """Every meaning, the most important first; some are found twice."""
+        """Every meaning, the most important first; some meanings come twice."""
         search = self._search
         if not search.parts:
             return
@@ -138,7 +139,7 @@ class _Finder:
         yield from self._complete_keys()
 
     def _find_ids(self) -> Iterator[Meaning]:
-        """The job with this id, and the first jobs whose id begins with this text."""
+        """The job whose id is the text, and the first jobs whose id begins with the text."""
         typed = self._filters.get("job_id", [self._phrase])[0]
         for text in dict.fromkeys(filter(None, (self._search.text, typed))):
             if (job := self._find_job(text)) is not None:
@@ -157,7 +158,7 @@ class _Finder:
         return found[0][0] if found else None
 
     def _find_values(self) -> Iterator[Meaning]:
-        """The lists of jobs that have the words as a status, type, owner and so on."""
+        """The lists of jobs that have all words as one text in the status, type, owner and so on."""
         phrase = self._phrase
         candidates = {"status": STATUSES.get(phrase.lower(), phrase), "type": phrase}
         if self._owner is None:
@@ -179,7 +180,7 @@ class _Finder:
                 yield _describe_page(parameter, value)
 
     def _read_each_word(self) -> Iterator[Meaning]:
-        """The list of jobs if there are several words, all statuses or types: `dead mail`."""
+        """The list of jobs if each of several words is a status or a type: `dead mail`."""
         words = self._search.words
         filters = {name: [*values] for name, values in self._filters.items()}
         if len(words) < 2:
@@ -207,7 +208,7 @@ class _Finder:
         )
 
     def _count_by_stats(self, filters: Filters) -> int | None:
-        """How many jobs match, from the cached statistics of the queue; None for other filters."""
+        """How many jobs match, by the cached statistics; None if the statistics do not show it."""
         types = filters.get("type", ())
         has_prefix = any(map(is_prefix, types))
         if self._owner is not None or has_prefix or filters.keys() - {"status", "type"}:
@@ -222,7 +223,7 @@ class _Finder:
         if (known := self._count_by_stats({parameter: [value]})) is not None:
             return CappedCount(known, True)
         if parameter == "status" and self._owner is None:
-            return None  # if rules define the status, counting may read many jobs
+            return None  # if rules define the status, counting it may read many jobs
         if not self._queue.known_fields.can_query(_FIELDS.get(parameter, parameter)):
             return None
         try:
@@ -234,12 +235,15 @@ class _Finder:
             return None
 
     def _complete_names(self) -> Iterator[Meaning]:
-        """The lists of jobs with a status, type, worker or code that contains the last words."""
+        """The lists of jobs with a status, type, worker or code that completes the last part.
+
+        The last part is the value after the last key, or all words without a key.
+        """
         last = self._search.parts[-1]
         text, parameters = last.value, [last.parameter]
         if not last.parameter:
             text, parameters = self._phrase, ["status", "type", "worker"]
-        others = {
+        other_filters = {
             name: [value for value in values if (name, value) != (last.parameter, last.value)]
             for name, values in self._filters.items()
         }
@@ -247,10 +251,11 @@ class _Finder:
             has_list = parameter != "worker" or self._queue.known_fields.can_filter_by_worker
             for index, name in enumerate(_select(text, self._list_names(parameter), parameter)):
                 if has_list:
-                    filters = {**others, parameter: [*others.get(parameter, ()), name]}
+                    values = [*other_filters.get(parameter, ()), name]
+                    filters = {**other_filters, parameter: values}
                     note = shown_key(parameter, self._fields)
                     yield self._make_list(_show(parameter, name), note, filters)
-                is_first = index == 0 and not any(others.values())
+                is_first = index == 0 and not any(other_filters.values())
                 if parameter in ("type", "worker") and (is_first or not has_list):
                     yield _describe_page(parameter, name)
 
@@ -323,7 +328,7 @@ class _Finder:
 
     @cached_property
     def _workers(self) -> frozenset[str]:
-        """The workers that run a job or ended one in the last hour, without names with secrets."""
+        """The workers that run a job or ended one in the last hour; no name that has a secret."""
         running = {job.worker for job in self._queue.running.read().jobs}
         details = None if self._history is None else self._history.details
         ended = {worker for worker, _ in details.worker_types} if details is not None else set()
@@ -332,16 +337,16 @@ class _Finder:
 
 
 def _select(text: str, names: Iterable[str], parameter: str) -> list[str]:
-    """The names that contain a text: first those that begin with it, then the shortest.
+    """At most four names that contain a text: first those that begin with it, the shortest first.
 
-    Statuses are few: they match only if they begin with the text.
+    There are few statuses: these must begin with the text.
     """
     part = text.casefold()
     shown = {name: _show(parameter, name).casefold() for name in names}
     matches = str.startswith if parameter == "status" else str.__contains__
-    found = [name for name in shown if matches(shown[name], part)]
-    found.sort(key=lambda name: (not shown[name].startswith(part), len(name), name))
-    return found[:MAX_PER_KIND]
+    matching = [name for name in shown if matches(shown[name], part)]
+    matching.sort(key=lambda name: (not shown[name].startswith(part), len(name), name))
+    return matching[:MAX_PER_KIND]
 
 
 def _show(parameter: str, value: str) -> str:

@@ -10,8 +10,8 @@ from jobmon.settings.search_fields import PAYLOAD
 
 MAX_LENGTH = 1_000  # in characters
 MAX_PARTS = 20
-# The words before a colon, each with its parameter of a list of jobs. If a parameter has several
-# words, the first one is shown.
+# The keys (words before a colon), each with its parameter of a list of jobs. If a parameter has
+# several keys, the first one is shown.
 KEYS = {
     "id": "job_id",
     "type": "type",
@@ -38,8 +38,8 @@ STATUSES = {status.value: status.value for status in JobStatus} | {
 }
 _CONDITIONS = [condition.value for condition in JobCondition]
 _SHOWN_KEYS = {parameter: key for key, parameter in reversed(KEYS.items())}
-_LABELS = ("status", "type")  # with several values, any of them matches
-_QUOTES = '"\u201c\u201d\u201e'  # phones type the curved ones
+_LABELS = ("status", "type")  # parameters that may have several values
+_QUOTES = '"\u201c\u201d\u201e'  # phones type curved quotes
 # A quoted value with or without a key, or a word without spaces. The last quote may be missing.
 _PART = re.compile(
     rf"(?:[^\s:={_QUOTES}]+[:=])?[{_QUOTES}][^{_QUOTES}]*(?:[{_QUOTES}]\*?(?=\s|\Z)|\Z)|\S+"
@@ -51,9 +51,9 @@ _LIKE_A_KEY = re.compile(r"([A-Za-z_][\w.-]*)[:=]")
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A value of a parameter, or a word without a key, whose `parameter` is empty.
+    """A part of the text: a value with the parameter of its key, or a word without a key.
 
-    `start` is its position in the text.
+    The `parameter` of such a word is empty. `start` is the position of the part in the text.
     """
 
     parameter: str
@@ -85,11 +85,11 @@ class SearchText:
 
     @property
     def unknown_keys(self) -> list[str]:
-        """The beginnings of words that look like a key but are not: `color` in `color:red`."""
+        """The beginnings of words that look like a key but are no key: `color` in `color:red`."""
         return [match[1] for word in self.words if (match := _LIKE_A_KEY.match(word))]
 
     def replace_last(self, part: str) -> str:
-        """The text with another last part."""
+        """The text, with `part` in place of its last part."""
         return self.text[: self.parts[-1].start] + part
 
 
@@ -97,7 +97,7 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
     """Read a text; `fields` are the fields of the payload that can be searched.
 
     A key is one of `KEYS`, or a field: the last names of its path are enough if they are unique.
-    Its case does not matter. Anything else is a word, even if it has a colon, as some ids have.
+    The case of a key does not matter. Any other part is a word, even with a colon, as in some ids.
 
     >>> parse_search("status:dead orderId:8425", ["payload.orderId"]).filters
     {'status': ['dlq'], 'payload.orderId': ['8425']}
@@ -112,8 +112,8 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
     for match in _PART.finditer(text):
         parameter, raw = _split_key(match[0], fields, problems)
         if lacks_value and not parameter:
-            key = parts.pop()  # `type: mail`: the space after the colon has no meaning
-            parts.append(_make_part(key.parameter, raw, key.start))
+            empty = parts.pop()  # `type: mail`: the space after the colon has no meaning
+            parts.append(_make_part(empty.parameter, raw, empty.start))
         else:
             parts.append(_make_part(parameter, raw, match.start()))
         lacks_value = bool(parameter) and not raw
@@ -124,7 +124,7 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
 
 
 def _split_key(part: str, fields: Sequence[str], problems: list[str]) -> tuple[str, str]:
-    """The parameter and the written value of a part; a word has no parameter."""
+    """The parameter and the value of a part, as it is typed; the parameter of a word is empty."""
     keyed = _KEYED.fullmatch(part)
     if keyed is None:
         return "", part
@@ -135,13 +135,13 @@ def _split_key(part: str, fields: Sequence[str], problems: list[str]) -> tuple[s
     if parameters:
         problems.append(f"`{key}:` is ambiguous: write {' or '.join(parameters)}.")
     elif key.startswith(f"{PAYLOAD}."):
-        declared = ", ".join(fields) or "no field"
-        problems.append(f"`{key}` cannot be searched: JOBMON_SEARCH_FIELDS has {declared}.")
+        searchable = ", ".join(fields) or "no field"
+        problems.append(f"`{key}` cannot be searched: JOBMON_SEARCH_FIELDS has {searchable}.")
     return "", part
 
 
 def _find_parameters(key: str, fields: Sequence[str]) -> list[str]:
-    """The parameters that a key may mean."""
+    """The parameters that a key may mean; several if it is ambiguous."""
     if (parameter := KEYS.get(key.lower())) is not None:
         return [parameter]
     if key in fields:
@@ -163,13 +163,13 @@ def _make_part(parameter: str, raw: str, start: int) -> Part:
 
 
 def _changes_by_quotes(parameter: str, quoted: str) -> bool:
-    """Whether the text means something else without quotes, so that they must be kept."""
+    """Whether a quoted text means something else without its quotes: then they are kept."""
     is_label = parameter in _LABELS and (quoted in ("null", "") or quoted.endswith("*"))
     return is_label or parameter.startswith(f"{PAYLOAD}.")
 
 
 def _check_values(filters: Mapping[str, list[str]], fields: Sequence[str]) -> Iterator[str]:
-    """A sentence about each parameter that has no value, or too many."""
+    """A sentence about each parameter that has no value, or too many values."""
     for parameter, values in filters.items():
         key = shown_key(parameter, fields)
         if "" in values:
@@ -220,7 +220,7 @@ def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | Non
 
 
 def to_parameters(filters: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The filters as parameters of a list of jobs: a list of values where several are possible."""
+    """The filters as parameters of a list of jobs: a list if several values are possible."""
     return {
         name: values if name in _LABELS or name.startswith(f"{PAYLOAD}.") else values[0]
         for name, values in filters.items()

@@ -1,4 +1,4 @@
-"""The slowest attempts in a window, from the bounded lists that the collector keeps."""
+"""Lists the slowest attempts in a window, from the bounded lists that the collector keeps."""
 
 from http import HTTPStatus
 from typing import Any
@@ -32,7 +32,8 @@ def add_routes(routes: Routes) -> None:
     def slowest(query: WindowQuery) -> dict[str, Any]:
         """List the slowest attempts that ended in a window.
 
-        They come from the lists that the collector keeps by type; without a collector: 503.
+        They come from the lists that the collector keeps by type. Without a collector the answer is
+        503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
@@ -42,7 +43,7 @@ def add_routes(routes: Routes) -> None:
 
 
 def explain_slowest(queue: WatchedQueue, history: RunHistory) -> str:
-    """Why no slow attempts are known; empty if they are known."""
+    """Why the slowest attempts are unknown; empty if they are known."""
     if "finishedAt" in queue.known_fields.unknown:
         return NO_END_TIMES.reason
     if history.is_ahead:

@@ -36,7 +36,7 @@ class SuggestionParameters(Parameters):
     """The text of the search box."""
 
     q = optional_text(
-        "The text: words, an id or its beginning, or filters such as `status:dead`, "
+        "The text: words, an id or the beginning of an id, or filters such as `status:dead`, "
         "`type:mail`, `owner:ada`, `worker:w1`, `code:ETIMEDOUT`, `id:a56e`, and `orderId:8425` "
         "for the field `payload.orderId` of JOBMON_SEARCH_FIELDS. Put a value with spaces in "
         "double quotes.",
@@ -56,14 +56,15 @@ class SuggestionAnswer(Answer):
     value = string("The id of the job or of the group, the name, or the key.")
     title = string("A title for people.")
     note = string("A description for people.")
-    text = string("The `q` that means exactly this; null if no text does.", nullable=True)
+    text = string("The `q` that has only this meaning; null if there is none.", nullable=True)
     filters = mapping(
         fields.List(fields.String()),
         "Parameters of `GET /admin/jobs/queue`, with their values; empty unless `kind` is `jobs`.",
     )
     jobs = integer("Number of matching jobs; null if unknown.", nullable=True)
     jobsIsExact = boolean(
-        f"Whether `jobs` is exact. Jobs outside the statistics are counted up to {COUNT_UP_TO}."
+        "Whether `jobs` is exact; otherwise it is null or a lower bound. Jobs that the statistics "
+        f"do not count are counted up to {COUNT_UP_TO:,}."
     )
     isExact = boolean("Whether the text is the whole value or name, not only a part of it.")
 
@@ -83,7 +84,7 @@ class SuggestionList(Answer):
     """What a text may mean."""
 
     meta = nested(SuggestionMeta, "What could not be searched, and which names are unknown.")
-    data = array(SuggestionAnswer, f"At most {MAX_MEANINGS} meanings, the exact ones first.")
+    data = array(SuggestionAnswer, f"At most {MAX_MEANINGS} meanings, exact meanings first.")
 
 
 def add_routes(routes: Routes) -> None:

@@ -31,8 +31,8 @@ from jobmon.store.labels import MAX_LABEL_LENGTH
 class WindowQuery:
     """A request for a time window (aware datetimes), in steps of `step` seconds and for `types`.
 
-    Without `end` the window ends now, without `start` it has this `length`, and without `step` it
-    gets a suitable one. Without types it is about all types.
+    Without `end` the window ends now, without `start` it has this `length`, without `step` it gets
+    a suitable step, and with no types it is for all.
     """
 
     start: datetime | None = None
@@ -43,7 +43,7 @@ class WindowQuery:
 
 
 class WindowParameters(Parameters):
-    """A time window, from `from` to before `to`, or a `range` until now; by default an hour."""
+    """A time window, from `from` to before `to`, or of a `range` until now; by default an hour."""
 
     start = OptionalDate(
         data_key="from",
@@ -85,8 +85,9 @@ class TimeSeriesParameters(TypeWindowParameters):
     step = PlainInteger(
         validate=validate.Range(60, 7 * 86_400),
         **describe(
-            "Length of a step in seconds, a multiple of 60. The default is the shortest that gives "
-            "at most 168 steps and is still stored at `from`: older history has only longer steps."
+            "Length of a step in seconds, a multiple of 60. The default is the shortest of some "
+            "fixed lengths that gives at most 168 steps and is still stored at `from`: older "
+            "history has only longer steps."
         ),
     )
 
@@ -103,7 +104,7 @@ class ErrorQuery(WindowQuery):
 
 
 class ErrorGroupParameters(WindowParameters):
-    """One group of errors in a window; by default in the last hour."""
+    """A group of errors in a window; by default in the last hour."""
 
     type = repeatable_field("Errors of jobs of this type", 20)
 
@@ -143,8 +144,8 @@ class ErrorListParameters(ErrorGroupParameters):
     cursor = SortCursor(
         load_default=default_none,
         **describe(
-            "The `next_cursor` of a list. Send it with the same parameters, even with the same "
-            "`from` and `to`."
+            "The `next_cursor` of a list. Send it with the same parameters as for that list, and "
+            "with the `from` and `to` of its `meta`."
         ),
     )
 

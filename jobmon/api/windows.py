@@ -19,7 +19,7 @@ NO_COLLECTOR = "Only a collector knows this, and none is running."
 
 
 def resolve_window(series: SeriesReader, query: WindowQuery, now: datetime | None = None) -> Window:
-    """The window of a request, with defaults for missing parameters; raises ApiError 422."""
+    """The window of a request; without an `end` it ends at `now`. Raises ApiError 422."""
     end = query.end or now or datetime.now(UTC)
     step = timedelta(seconds=query.step) if query.step is not None else None
     try:
@@ -42,7 +42,7 @@ def format_bounds(window: Window) -> dict[str, datetime | None]:
 
 @contextmanager
 def explain_history_errors(no_collector: str = TOO_LONG) -> Iterator[None]:
-    """Turn errors of the history into ApiErrors; `no_collector`: the message if none runs."""
+    """Turn errors of the history into ApiErrors; `no_collector` is the message without one."""
     try:
         yield
     except MissingIndexError:

@@ -10,7 +10,7 @@ from jobmon.diagnosis.workers import WorkerState
 from jobmon.domain import FINAL_ATTEMPT_STATUSES
 from jobmon.rollup.run_details import SLOWEST
 
-JOBS_SHOWN = 5  # most running jobs of a worker in an answer
+JOBS_SHOWN = 5  # running jobs of a worker in an answer, at most
 
 
 class RunningJobAnswer(Answer):
@@ -44,10 +44,11 @@ class WorkerAnswer(Answer):
 
     name = FreeText("Name of the worker, as in `leasedBy` of its jobs; at most 200 characters.")
     state = string(
-        "`expired`: it has an expired lease. `stopped`: it runs no job and has ended none for ten "
-        "minutes to a day, in which at its own rate three or more end, although jobs have been "
-        "due for a minute. `running`: it runs a job. `idle`: none of these. Workers that are "
-        "`expired` or `stopped` are silent. Null if unknown.",
+        "`expired`: it has an expired lease. `stopped`: it runs no job, although a job of one of "
+        "its types has been due for a minute, and its last attempt ended so long ago (from ten "
+        "minutes to a day) that at its rate it would have ended three more. `running`: it runs a "
+        "job. `idle`: none of these. A worker that is `expired` or `stopped` is silent. Null if "
+        "unknown.",
         enum=[*(state.value for state in WorkerState), None],
         nullable=True,
     )
@@ -55,14 +56,14 @@ class WorkerAnswer(Answer):
         "When `state` began: the first of its leases expired, its last attempt ended, or the first "
         "of its running jobs started. Null if unknown, and for `idle`."
     )
-    note = string("Why it is silent; null if it is not.", nullable=True)
+    note = string("Why it is silent; null if it is not silent.", nullable=True)
     runningJobs = integer("Jobs that it runs now.", nullable=True)
     jobs = array(
-        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs: those whose lease ends first."
+        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs: the lease that ends first is first."
     )
     lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
     attempts = integer("Attempts that ended in the window.", nullable=True)
-    failures = integer("Attempts of these that failed or whose lease expired.", nullable=True)
+    failures = integer("How many of these failed, or their lease expired.", nullable=True)
     failureRate = number("failures / attempts; null without attempts.", nullable=True)
     runMs = nested(Percentiles, "How long these attempts ran.")
     topError = nested(
@@ -76,17 +77,18 @@ class WorkerListMeta(WindowBounds):
     """The window of a list of workers, and its totals."""
 
     as_of = DateOrText("Attempts are counted up to this time; null if they are unknown.")
-    running_as_of = Date("The time at which `jobs` were running.")
+    running_as_of = Date("The time at which the `jobs` of the workers were running.")
     is_complete = boolean(
-        "False while a collector is still counting the window; null without one.", nullable=True
+        "False while a collector is still counting the window; null if attempts are unknown.",
+        nullable=True,
     )
     gaps = array(Gap, "Parts of the window in which attempts may be missing, in order.")
     page = integer("Number of the page, from 1.")
     per_page = integer("Maximum number of workers per page.")
-    total = integer("Workers that match, `(other)` included; null if unknown.", nullable=True)
+    total = integer("Matching workers, with `(other)`; null if unknown.", nullable=True)
     total_is_exact = boolean("False if workers may be missing or were not counted by name.")
     total_pages = integer("Number of pages; null if `total` is unknown.", nullable=True)
-    silent_workers = integer("Silent workers that match; null if unknown.", nullable=True)
+    silent_workers = integer("Matching workers that are silent; null if unknown.", nullable=True)
     reasons = mapping(
         fields.String(), "By field name: why it is null, or why numbers are lower bounds."
     )

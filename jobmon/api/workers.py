@@ -1,4 +1,4 @@
-"""The workers of a queue: the jobs that each runs now and ran, and which workers are silent."""
+"""Lists the workers of a queue: what each runs now and ran, and which workers are silent."""
 
 import math
 from collections import Counter
@@ -52,8 +52,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 class WorkerQuery(WindowQuery):
     """A request for workers: one by its exact name, or the workers whose name contains a text.
 
-    With `types`: only workers that run a job of one of these types now or ended one in the window;
-    only runs of these types are counted.
+    With `types`: only workers that run a job of these types now or ended one in the window, and
+    only their runs of these types.
     """
 
     worker: str | None = None
@@ -69,16 +69,16 @@ class WorkerParameters(WindowParameters):
     worker = optional_text("The worker with exactly this name.", max_length=MAX_LABEL_LENGTH + 1)
     text = optional_text("Workers whose name contains this text.", max_length=MAX_LABEL_LENGTH)
     type = repeatable_field(
-        "Workers that run a job of this type now or ended one in the window; their attempts, "
-        "failures and run times are of this type. The other fields are about all of their jobs",
+        "Workers that run a job of this type now or ended one in the window. Their attempts, "
+        "failures and run times are of this type; the other fields are about all of their jobs",
         20,
     )
     sort = fields.String(
         load_default="state",
         validate=validate.OneOf([*SORTS, ""]),
         **describe(
-            "`state`: the silent workers first, then those that run a job. `(other)` is always "
-            "the last one."
+            "The field to sort by; with a leading `-` the largest or latest is first. `state`: "
+            "silent workers first, then workers that run a job. `(other)` is always last."
         ),
     )
     page = PlainInteger(
@@ -106,7 +106,7 @@ class FoundWorkers:
     """The workers of a queue, in the order of a query; `workers` and `history` are None if unknown.
 
     `reasons`: by field of the answer, why it is null or not complete. `lacks_workers`: whether
-    workers that match may be missing.
+    matching workers may be missing, or counted as `(other)`.
     """
 
     window: Window
@@ -125,15 +125,15 @@ class FoundWorkers:
 class WorkerReader:
     """Finds the workers of queues, for the JSON route and for the pages; raises PyMongoError.
 
-    It reads the collector's buckets of a window and a bounded number of running jobs. All callers
-    share the result.
+    It reads the collector's buckets of a window and a bounded number of running jobs. Callers share
+    the result for the same count of the collector and the same running jobs.
     """
 
     def __init__(self) -> None:
         self._workers: SingleFlightCache[list[Worker]] = SingleFlightCache(MAX_CACHED)
 
     def find(self, queue: WatchedQueue, window: Window, query: WorkerQuery) -> FoundWorkers:
-        """The workers that match."""
+        """The workers in the window that match the query."""
         reasons: dict[str, str] = {}
         running, history = _read_running(queue, reasons), _read_history(queue, window, reasons)
         found = FoundWorkers(
@@ -149,8 +149,10 @@ class WorkerReader:
         counted_at = None if history is None else history.as_of
         key = queue, window, counted_at, running.as_of
         workers = self._workers.get(key, find_all)
-        if history is not None and (why := explain_unchecked(window, history, queue.stats.stats())):
-            reasons["state"] = f"it is not checked whether workers have stopped: {why}"
+        if history is not None and (
+            unchecked := explain_unchecked(window, history, queue.stats.stats())
+        ):
+            reasons["state"] = f"it is not checked whether workers have stopped: {unchecked}"
         has_runs = history is not None and bool(history.details.slowest or history.details.failed)
         if not workers and (has_runs or running.jobs):
             return replace(found, reasons={"data": NOT_NAMED})
@@ -190,15 +192,18 @@ def _read_history(
 def _explain_attempts(
     history: RunHistory, query: WorkerQuery, reasons: dict[str, str], *, has_other: bool
 ) -> None:
-    """Add the reason why attempts of workers, or of their types, may be missing."""
-    untyped = history.untyped_until if query.types else None
+    """Add to `reasons` why attempts may be missing, or not be counted by type; nothing if none is.
+
+    `has_other`: whether some workers are counted as `(other)`.
+    """
+    until = history.untyped_until if query.types else None
     if history.incomplete_reason:
         reasons["attempts"] = f"some may be missing: {history.incomplete_reason}"
-    elif untyped is not None and untyped <= history.as_of:
+    elif until is not None and until <= history.as_of:
         reasons["attempts"] = (
-            f"some attempts that ended before {untyped:%Y-%m-%d %H:%M} UTC are not counted by type"
+            f"some attempts that ended before {until:%Y-%m-%d %H:%M} UTC are not counted by type"
         )
-    elif untyped is not None or has_other:
+    elif until is not None or has_other:
         reasons["attempts"] = (
             f"in a minute or longer span only {MAX_WORKER_TYPES} pairs of a worker and a type are "
             "counted by name, the others as (other)"
@@ -210,15 +215,17 @@ def _read_running(queue: WatchedQueue, reasons: dict[str, str]) -> RunningJobs:
     running = queue.running.read()
     if "leasedBy" in queue.known_fields.unknown:
         running = replace(running, reason="the jobs do not record which worker runs them")
-    unnamed = sum(job.worker is None for job in running.jobs)
+    unnamed_count = sum(job.worker is None for job in running.jobs)
     if running.reason:
         reasons["runningJobs"] = running.reason
     elif not running.is_complete:
         reasons["runningJobs"] = (
             f"only {MAX_READ:,} running jobs are read, those whose lease ends first"
         )
-    elif unnamed:
-        jobs = "1 running job does" if unnamed == 1 else f"{grouped(unnamed)} running jobs do"
+    elif unnamed_count:
+        jobs = f"{grouped(unnamed_count)} running jobs do"
+        if unnamed_count == 1:
+            jobs = "1 running job does"
         reasons["runningJobs"] = f"{jobs} not name the worker"
     return running
 
@@ -239,8 +246,9 @@ def add_routes(routes: Routes, reader: WorkerReader) -> None:
     def workers(query: WorkerQuery) -> dict[str, Any]:
         """List the workers, with the jobs that each runs now and its attempts in a window.
 
-        Silent workers come first. At most 1,000 running jobs are read: those whose lease ends
-        first. The attempts come from the collector's history; without a collector they are null.
+        By default, silent workers come first. At most 1,000 running jobs are read: those whose lease
+        ends first. The attempts come from the collector's history; without a collector they are
+        null.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)
@@ -272,7 +280,7 @@ def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
 
 
 def is_whole(found: FoundWorkers) -> bool:
-    """Whether all workers that match are known, by name."""
+    """Whether all matching workers are known by name."""
     has_all = found.running.is_complete and not found.running.reason
     return has_all and found.workers is not None and not found.lacks_workers
 
@@ -308,14 +316,16 @@ def run_durations(worker: Worker) -> Durations:
 
 
 def _format_job(job: RunningJob, now: datetime) -> dict[str, Any]:
-    left_ms = None if job.expires_at is None else round((job.expires_at - now) / _MILLISECOND)
+    lease_left_ms = None
+    if job.expires_at is not None:
+        lease_left_ms = round((job.expires_at - now) / _MILLISECOND)
     return {
         "jobId": job.job_id,
         "type": job.type,
         "attemptNumber": job.attempt,
         "startedAt": job.started_at,
         "leaseExpiresAt": job.expires_at,
-        "leaseLeftMs": left_ms,
+        "leaseLeftMs": lease_left_ms,
     }
 
 
