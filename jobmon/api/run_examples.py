@@ -64,7 +64,7 @@ SLOWEST_LIST = {
             "workerId": "worker-2",
             "status": "failed",
             "finishedAt": "2026-11-24T01:12:07.866Z",
-            "durationMs": 354,
+            "durationMs": 74,
         }
     ],
 }

@@ -158,7 +158,7 @@ class _Finder:
         return found[0][0] if found else None
 
     def _find_values(self) -> Iterator[Meaning]:
-        """The lists of jobs that have all words as one text in the status, type, owner and so on."""
+        """The lists of jobs whose status, type, owner and so on is the text of all words."""
         phrase = self._phrase
         candidates = {"status": STATUSES.get(phrase.lower(), phrase), "type": phrase}
         if self._owner is None:

@@ -246,7 +246,7 @@ def add_routes(routes: Routes, reader: WorkerReader) -> None:
     def workers(query: WorkerQuery) -> dict[str, Any]:
         """List the workers, with the jobs that each runs now and its attempts in a window.
 
-        By default, silent workers come first. At most 1,000 running jobs are read: those whose lease
+        By default silent workers come first. At most 1,000 running jobs are read: those whose lease
         ends first. The attempts come from the collector's history; without a collector they are
         null.
         """
