@@ -198,19 +198,27 @@ class OptionalInteger(PlainInteger):
         return None if value == "" else super()._deserialize(value, *args, **kwargs)
 
 
-class OptionalDate(fields.AwareDateTime):
+class IsoDate(fields.AwareDateTime):
+    """A time as ISO 8601, UTC if it has no offset."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(format="iso", default_timezone=UTC, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._deserialize(value, *args, **kwargs).astimezone(UTC)
+        except OverflowError:  # in UTC it is before year 1 or after year 9999
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
+class OptionalDate(IsoDate):
     """A time as ISO 8601, UTC if it has no offset; an empty value means none."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(format="iso", default_timezone=UTC, load_default=default_none, **kwargs)
+        super().__init__(load_default=default_none, **kwargs)
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if value == "":
-            return None
-        try:
-            return super()._deserialize(value, *args, **kwargs).astimezone(UTC)
-        except OverflowError:
-            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+        return None if value == "" else super()._deserialize(value, *args, **kwargs)
 
 
 class TimeSpan(fields.String):
@@ -239,7 +247,7 @@ class EncodedCursor(fields.String):
     max_length: ClassVar[int]
 
     def decode(self, encoded: str) -> Any:
-        """The position that the cursor encodes; raises ValueError for any other text."""
+        """The position that the cursor encodes; raises ValueError or OverflowError for others."""
         raise NotImplementedError
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -250,7 +258,7 @@ class EncodedCursor(fields.String):
             if len(encoded) > self.max_length:
                 raise ValueError
             return self.decode(encoded)
-        except (ValueError, RecursionError):
+        except (ValueError, OverflowError, RecursionError):
             raise ValidationError("Not a cursor of a list.") from None
 
 

@@ -14,7 +14,7 @@ from jobmon.api import action_examples, examples
 from jobmon.api.action_queries import describe_record_id
 from jobmon.api.answers import Error
 from jobmon.api.body import Body
-from jobmon.api.fields import default_none, describe
+from jobmon.api.fields import IsoDate, default_none, describe
 from jobmon.api.job_actions import make_person
 from jobmon.api.mutes import MuteAnswer, format_mute
 from jobmon.api.openapi import Access, Routes
@@ -49,10 +49,8 @@ class MuteBody(Body):
         load_default="",
         **describe("Only these types: a name or a pattern such as `mail.*`; empty for all types."),
     )
-    until = fields.AwareDateTime(
+    until = IsoDate(
         required=True,
-        format="iso",
-        default_timezone=UTC,
         **describe("When it ends: at most 30 days from now. ISO 8601; UTC if it has no offset."),
     )
     reason = fields.String(
@@ -89,7 +87,7 @@ def blueprint() -> Routes:
         require_right()
         kind = body["kind"]
         added = add_mute(
-            body["until"].astimezone(UTC),
+            body["until"],
             kind=None if kind is None else CheckKind(kind),
             types=body["types"],
             mode=MuteMode(body["mode"]),

@@ -38,7 +38,7 @@ class MuteAnswer(Answer):
 
 
 class MuteList(Answer):
-    """The newest 1,000 mutes of the last 30 days, and all that are still active."""
+    """The newest 1,000 mutes of the last 30 days, and all whose `until` is in the future."""
 
     data = array(MuteAnswer, "The mutes, the newest first.")
 

@@ -307,6 +307,13 @@ def test_requests_are_listed_in_pages(actions_api: ActionApi) -> None:
     assert second["meta"]["next_cursor"] is None
 
 
+def test_request_cursor_with_a_time_before_year_1_is_422(actions_api: ActionApi) -> None:
+    """Catches a 500: in UTC the time of the cursor is out of Python's range."""
+    cursor = f"0001-01-01T00:00:00+14:00_{'0' * 20}"
+    refused = actions_api.get("/admin/actions", token=actions_api.token("ada"), cursor=cursor)
+    assert (refused.status_code, [*refused.json["error"]["details"]]) == (422, ["cursor"])
+
+
 @pytest.fixture
 def api_and_id(
     mongod: Mongod, database: Database[dict[str, Any]], make_settings: Callable[..., Settings]

@@ -100,6 +100,7 @@ def test_mutes_are_made_and_ended_over_http(
         ({"kind": "other"}, "kind"),
         ({"until": (datetime.now(UTC) - timedelta(hours=1)).isoformat()}, "until"),
         ({"until": "soon"}, "until"),
+        ({"until": "0001-01-01T00:00:00+23:59"}, "until"),
         ({"reason": ""}, "reason"),
         ({"kind": "expired_leases"}, "types"),
         ({"mode": "acknowledge", "kind": None}, "kind"),
