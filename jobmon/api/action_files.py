@@ -26,10 +26,10 @@ UNFINISHED = "the request is not over: more jobs may follow"
 def _make_rows(name: str, answer: Answer) -> FileRows:
     """Rows of a file. In CSV the fields of `by` have columns of their own, such as `bySubject`;
     other objects, lists and booleans are JSON text."""
-    return FileRows(name=name, answer=answer, columns=_name_cells(answer), pick_cells=_pick_cells)
+    return FileRows(name=name, answer=answer, columns=_name_columns(answer), pick_cells=_pick_cells)
 
 
-def _name_cells(answer: Answer) -> tuple[str, ...]:
+def _name_columns(answer: Answer) -> tuple[str, ...]:
     person_cells = [f"by{name.capitalize()}" for name in PersonAnswer().fields]
     return tuple(
         cell for name in answer.fields for cell in (person_cells if name == "by" else (name,))

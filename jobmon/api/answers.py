@@ -40,7 +40,7 @@ class Answer(Schema):
         field_obj.required = not field_obj.metadata.get("optional", False)
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """The same schema. The decorators of a route copy its documentation, which has schemas."""
+        """The schema itself: each decorator of a route copies its documentation and schemas."""
         return self
 
     def prepare(self, obj: Any) -> Any:
@@ -130,7 +130,7 @@ class ListedJob(JobSummary):
     """A job in a page of a list."""
 
     durationMs = make_field(
-        fields.Integer, "Milliseconds of its longest run, with `sort=-duration`.", optional=True
+        fields.Integer, "Length of its longest run in ms, with `sort=-duration`.", optional=True
     )
 
 
@@ -138,7 +138,10 @@ class Attempt(Answer):
     """One attempt at a job."""
 
     attemptNumber = Number("Number of the attempt, from 1.")
-    status = Text("running, succeeded, failed, or expired (its lease expired).")
+    status = Text(
+        "running, succeeded, failed, or expired (its lease expired); or any other value that the "
+        "document has."
+    )
     workerId = FreeText("Worker that ran the attempt.")
     eligibleAt = DateOrText("When the attempt became due; null if the queue does not record it.")
     startedAt = DateOrText("When the attempt started.")

@@ -18,7 +18,7 @@ class Body(Schema):
         unknown = RAISE
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """The same schema: the decorators of a route copy its documentation, with the schema."""
+        """The schema itself: each decorator of a route copies its documentation and schemas."""
         return self
 
     def read(self, request: Request) -> Any:

@@ -66,7 +66,7 @@ class FoundErrors:
         return "errors of rare types or workers are counted together" if is_folded else ""
 
     def trend(self, group_id: str) -> list[int] | None:
-        """The errors of a group by step, up to now; None if that is not known."""
+        """The errors of a group by step, as far as counted; None if that is not known."""
         return self.error_filter.trend(group_id, self.steps)
 
 
@@ -128,9 +128,9 @@ def add_routes(routes: Routes) -> None:
     def errors(query: ErrorQuery) -> Response:
         """List the groups of errors: what fails, how often, since when, in which types.
 
-        They have the errors of failed attempts or, where no attempts are recorded, of failed jobs,
-        grouped by code, message without its variable parts, and frame. They come from the
-        collector's history: without a collector the answer is 503.
+        Errors of failed attempts or, where no attempts are recorded, of failed jobs are grouped by
+        code, message without its variable parts, and frame. The groups come from the collector's
+        history: without a collector the answer is 503.
         """
         queue = current_queue()
         window = resolve_window(queue.series, query)

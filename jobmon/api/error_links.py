@@ -57,6 +57,7 @@ def find_error_groups(queue: WatchedQueue, errors: Iterable[Any]) -> list[str | 
         None if error is None else classify_error(prepare_error(error, None, redactor))
         for error in errors
     ]
+    # The ids of the error's own group, and of the group for rare messages with the same code.
     candidates = [() if kind is None else (kind.id, fold_kind(kind).id) for kind in kinds]
     ids = {group_id for pair in candidates for group_id in pair}
     known = queue.runs.known_error_groups(ids) if ids else frozenset()

@@ -168,7 +168,7 @@ def _read_waiting(queue: WatchedQueue, job: JobFacts, now: datetime) -> QueueFac
 def _read_steps(
     queue: WatchedQueue, evidence: Evidence, job_type: str, now: datetime, step: timedelta
 ) -> History[datetime] | Missing:
-    """The history of a type: the last hour by the minute, or with `step` HOUR the last day."""
+    """The history of a type: the last hour in steps of MINUTE, or the last day in steps of HOUR."""
     window = queue.series.window(now - (HOUR if step == MINUTE else DAY), now, step)
     try:
         return read_history(lambda: queue.series.history_by_step(window, (job_type,)), evidence)
@@ -181,7 +181,8 @@ def _read_runs(
 ) -> tuple[tuple[str, Activity], ...]:
     """The activity of a type in the last hour and, if that has too few runs, in the last day.
 
-    Each has the words for its period. A period that is not counted completely is left out.
+    Each activity comes with the words for its period. A period that is still being counted is left
+    out.
     """
     by_period: list[tuple[str, Activity]] = []
     try:

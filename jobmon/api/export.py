@@ -62,7 +62,7 @@ class FileRows:
 def _render_csv(rows: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
     return _write_csv(
         [
-            # A letter or a digit begins no formula, so that most cells need no search.
+            # No formula begins with a letter or a digit, so most cells need no search.
             cell if type(cell) is not str or cell[:1].isalnum() else _escape_formula(cell)
             for cell in rows.pick_cells(answer)
         ]
@@ -92,7 +92,7 @@ def _escape_formula(text: str) -> str:
 def _render_ndjson(_: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
     text = bytearray()
     for answer in answers:
-        # Ten times as fast as a list of lines, because no line needs memory of its own.
+        # Ten times as fast as joining a list of lines: no line is kept in memory.
         text += encode_line(answer)
     return bytes(text)
 
@@ -103,7 +103,7 @@ def _render_ndjson_end(_: FileRows, count: int, reason: str) -> bytes:
 
 
 class _Layout(NamedTuple):
-    """How the parts of a file are written: its header, some rows, and its end.
+    """How the parts of a file are written: its header, its rows, and its end.
 
     The end has the number of rows and, if rows may be missing, the reason.
     """
@@ -139,9 +139,13 @@ class ExportSlots:
         """Count an export of `caller` as running; raises ApiError 429 if too many run already."""
         with self._lock:
             if self._running[caller] >= MAX_PER_CALLER:
-                raise _too_many("You already have an export running. Try again when it has ended.")
+                raise _make_limit_error(
+                    "You already have an export running. Try again when it has ended."
+                )
             if self._running.total() >= MAX_EXPORTS:
-                raise _too_many(f"{MAX_EXPORTS} exports are already running. Try again later.")
+                raise _make_limit_error(
+                    f"{MAX_EXPORTS} exports are already running. Try again later."
+                )
             self._running[caller] += 1
 
     def release(self, caller: str) -> None:
@@ -151,7 +155,7 @@ class ExportSlots:
             self._running = +self._running  # drops callers without exports
 
 
-def _too_many(message: str) -> ApiError:
+def _make_limit_error(message: str) -> ApiError:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message, headers=headers)
 
@@ -183,6 +187,7 @@ def export(
 
 
 def _hold_slot(slot: ExitStack, content: Iterator[bytes]) -> Iterator[bytes]:
+    """The content; after it, the slot is released."""
     with slot:
         yield from content
 

@@ -29,7 +29,7 @@ log = structlog.get_logger("jobmon.actions")
 MAX_DONE = 50  # outcomes shown for a job
 NOT_READ = "the records of actions cannot be read"
 _APPROVER_DECISIONS = ("approve", "reject")
-# The actions that can be undone: jobs get their earlier values back.
+# The actions that can be undone: then the jobs get their earlier values back.
 _UNDOABLE = (
     JobAction.RETRY,
     JobAction.RUN_NOW,
@@ -167,9 +167,9 @@ def decide(request_id: str, decision: str, reason: str) -> ActionState:
     requests = queue_actions().requests
     state = find_request(request_id)
     if not may_decide(state, decision):
-        by_approver = decision in _APPROVER_DECISIONS
+        is_for_approver = decision in _APPROVER_DECISIONS
         permission = ACTIONS[state.request.action].permission
-        raise auth.permission_error(JOBS_APPROVE if by_approver else permission)
+        raise auth.permission_error(JOBS_APPROVE if is_for_approver else permission)
     with explain_request_errors():
         decided: ActionState = getattr(requests, decision)(request_id, make_person(), reason)
     log.info(
@@ -207,7 +207,7 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
     """File a request that undoes an earlier one.
 
     Raises ApiError 404 if there is no such request, 403 without the right, 409 if the request
-    cannot be undone, 422 if the reason is missing or the key was used.
+    cannot be undone, 422 for a bad reason or key.
     """
     state = find_request(request_id)
     for permission in _list_undo_permissions(state):
@@ -217,9 +217,12 @@ def undo(request_id: str, reason: str, key: str | None, *, dry_run: bool = False
         message = "This request cannot be undone."
         raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
     target = Target(request_id=request_id)
-    done = state.counts.done
     order = ActionOrder(
-        action=JobAction.UNDO.value, target=target, expected=done, reason=reason, dry_run=dry_run
+        action=JobAction.UNDO.value,
+        target=target,
+        expected=state.counts.done,
+        reason=reason,
+        dry_run=dry_run,
     )
     return file_order(order, key)
 

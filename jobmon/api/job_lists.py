@@ -55,9 +55,9 @@ class ListPage(NamedTuple):
 
 
 class Neighbors(NamedTuple):
-    """The jobs before and after a job in a list; None for a job that is unknown or not there.
+    """The jobs before and after a job in a list; None for a job that does not exist or is unknown.
 
-    `reason`: why both are unknown.
+    `reason`: why both are unknown; empty if they are known.
     """
 
     previous: Document | None
@@ -102,10 +102,10 @@ class ListResponder:
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
             total = guide = None
-            if query.cursor is None and query.page > 1:  # the page may be past the end, or far
+            if query.cursor is None and query.page > 1:  # the page may be beyond the end, or far
                 guide = queue.stats.find_page_guide(job_filter)
-                known = None if guide is None else CappedCount(guide.total, True)
-                total = known or queue.stats.count(job_filter)
+                guide_total = None if guide is None else CappedCount(guide.total, True)
+                total = guide_total or queue.stats.count(job_filter)
             page = queue.lists.page(
                 job_filter,
                 page=query.page,

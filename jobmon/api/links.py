@@ -10,7 +10,7 @@ from jobmon.settings.links import MAX_VALUE_LENGTH, PAYLOAD, NoLinkError
 from jobmon.store.bson_json import to_json, to_text
 from jobmon.store.mapping import Document
 
-# Only a text of at most this length can be the name in a pair {name: KEY, value: SECRET}.
+# In a document {name: KEY, value: SECRET}, only a text of at most this length can be the KEY.
 _MAX_NAME_LENGTH = 200
 
 
@@ -36,7 +36,7 @@ def list_links(settings: Settings, job: Document) -> list[dict[str, str | None]]
 
 
 def _read_values(settings: Settings, job: Document) -> dict[str, Any]:
-    """The values that a link can contain, as JSON, without those of the payload."""
+    """The values that a link can contain, as JSON, except values of the payload."""
     attempts = job.get("attempts") or [{}]
     job_id = _to_value(job.get("jobId"))
     return {

@@ -41,8 +41,8 @@ class LongestRunReader:
         """At most 100 jobs, each with the `durationMs` of its longest run, the longest first.
 
         Only runs that ended from `finished_from` to before `finished_to` count, by default those
-        of the last 24 hours. Only the filters by status and type are used in addition. Raises
-        ApiError 422 or 503 for a window without a history, and PyMongoError.
+        of the last 24 hours. Of the other filters, only status and type are used. Raises ApiError
+        422 or 503 for a window without a history, and PyMongoError.
         """
         key = queue.name, job_filter
         return self._lists.get(key, lambda: _read_longest(queue, job_filter), CACHE_TTL_S)

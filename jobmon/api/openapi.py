@@ -58,7 +58,7 @@ _TAGS = {
 
 RETRY_AFTER = {
     "Retry-After": {
-        "description": "Seconds to wait before the next attempt.",
+        "description": "Seconds to wait before the next request.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     }
@@ -81,7 +81,7 @@ _ERRORS: dict[HTTPStatus, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     HTTPStatus.FORBIDDEN: ("The token lacks a permission.", {}, ("permission_denied",)),
     HTTPStatus.NOT_FOUND: ("There is no such path.", {}, ("not_found",)),
     HTTPStatus.UNPROCESSABLE_ENTITY: (
-        "Bad parameters or fields of the body; `details` has the messages for each.",
+        "Bad parameters, or bad fields of the body; `details` has the messages for each.",
         {},
         ("validation_error",),
     ),
@@ -124,7 +124,7 @@ _LISTS = ("/jobs", "/job/neighbors", "/admin/jobs/queue", "/admin/jobs/neighbors
 
 
 class _Example(dict[str, Any]):
-    """An example that is shared when the documentation of a route is copied."""
+    """An example that all copies of a route's documentation share."""
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
@@ -174,7 +174,7 @@ class _ParameterReader:
 
 
 class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
-    """A blueprint whose routes require `access`, also in their documentation."""
+    """A blueprint whose routes require `access`, and are documented so."""
 
     ARGUMENTS_PARSER = _ParameterReader()
 
@@ -190,7 +190,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
             self.before_request(rate_limit.check)
 
     def arguments(self, schema: type[Parameters | Body], **options: Any) -> Any:
-        """Document and read the parameters or the body of a view."""
+        """A decorator for views: documents the parameters or the body, and reads them."""
         return super().arguments(schema(), **options)
 
     def response(
@@ -201,7 +201,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         example: dict[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Document and serialize the answer of a view."""
+        """A decorator for views: documents the answer, and serializes it."""
         serializer = schema()
         shared_example = None if example is None else _Example(example)
         document = super().response(status, serializer, example=shared_example, **options)
@@ -220,7 +220,7 @@ class Routes(Blueprint):  # type: ignore[misc] # flask-smorest has no types
         return decorate
 
     def document_files(self, noun: str, schema: str) -> Callable[..., Any]:
-        """Document that a list can also be answered as a file.
+        """A decorator for views: documents that a list can also be answered as a file.
 
         `noun`: what a row is about. `schema`: the name of a row's schema.
         """

@@ -68,7 +68,7 @@ class Parameters(Schema):
         self.dict_class = self._copy_defaults  # type: ignore[assignment] # called for each load
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        """The same schema: the decorators of a route copy its documentation, with the schema."""
+        """The schema itself: each decorator of a route copies its documentation and schemas."""
         return self
 
     def read(self, request: Request) -> Any:

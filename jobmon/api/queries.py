@@ -43,7 +43,8 @@ _BY_CREATION = ("-createdAt", "createdAt")
 _BY_OTHER_DATES = tuple(
     sign + name for name in ("nextRunAt", "finishedAt", "leaseExpiresAt") for sign in ("-", "")
 )
-_BY_DURATION = "-duration"  # can be combined only with these parameters:
+_BY_DURATION = "-duration"
+# The parameters with which this order can be combined.
 _DURATION_PARAMETERS = frozenset(
     ("sort", "status", "type", "finished_from", "finished_to", "page", "per_page", "format", "id")
 )
@@ -62,13 +63,13 @@ class ListFormat(StrEnum):
 
 
 def format_field(items: str, excluded: str) -> fields.String:
-    """The parameter `format` of a list of `items`; a file excludes the parameters `excluded`."""
+    """The parameter `format` of a list of `items`; a file allows no parameter in `excluded`."""
     return fields.String(
         load_default=ListFormat.JSON.value,
         validate=validate.OneOf([*ListFormat, ""]),
         **describe(
-            f"`json` for a page; `csv` or `ndjson` for all matching {items} as a file, without "
-            f"{excluded}."
+            f"`json` for a page; `csv` or `ndjson` for all matching {items} as a file, which cannot "
+            f"be combined with {excluded}."
         ),
     )
 
@@ -83,7 +84,7 @@ def find_page_mistakes(query: Mapping[str, Any], sent: Mapping[str, Any]) -> dic
 
 @dataclass(frozen=True, kw_only=True)
 class ListQuery:
-    """A request for a list of jobs: which jobs, in which order, and which page or a file.
+    """A request for a list of jobs: which jobs, in which order, and which page, or a file.
 
     A `cursor` chooses the page after or before it; then `page` is ignored. `by_duration`: the jobs
     with the longest runs; only filters by status, type and finishedAt are possible.
@@ -120,7 +121,7 @@ class FilterParameters(Parameters):
     # MongoDB reads at most 10 x 20 combinations of values in the order of an index.
     status = repeatable_field("Jobs with this status", 10)
     type = repeatable_field(
-        "Jobs of this type, or with `text*` of all types that begin with this text", 20
+        "Jobs of this type; `text*` matches all types that begin with `text`", 20
     )
     created_from = OptionalDate(**describe(f"Jobs created at this time or later. {ISO}"))
     created_to = OptionalDate(
@@ -151,7 +152,7 @@ class FilterParameters(Parameters):
     )
     min_attempts = OptionalInteger(
         validate=validate.Range(1, _MAX_INT32),
-        **describe("Jobs with an attemptCount of at least this number."),
+        **describe("Jobs with at least this attemptCount."),
     )
     priority = OptionalInteger(
         validate=validate.Range(-_MAX_INT32, _MAX_INT32),
@@ -298,7 +299,7 @@ def _check_dates(query: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 class AdminFilters(FilterParameters):
-    """The filters of a list of all jobs."""
+    """The parameters that filter and order a list of all jobs."""
 
     owner = optional_text(
         "Jobs whose createdBy is exactly this text, as lists print it.", max_length=1_000
@@ -359,7 +360,7 @@ class AdminFilters(FilterParameters):
 
 
 class OwnFilters(FilterParameters):
-    """The filters of a list of the caller's own jobs."""
+    """The parameters that filter and order a list of the caller's own jobs."""
 
     @validates_schema(pass_original=True)
     def _refuse_admin_filters(self, _: dict[str, Any], sent: Mapping[str, Any], **__: Any) -> None:
