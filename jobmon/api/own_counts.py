@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from marshmallow import fields, post_load
+from marshmallow import ValidationError, fields, post_load, validates_schema
 
 from jobmon.api import queue_examples
 from jobmon.api.answers import Answer, integer, mapping
@@ -16,6 +16,7 @@ from jobmon.api.parameters import Parameters, repeatable_field
 from jobmon.domain import CappedCount, JobStatus
 from jobmon.single_flight import SingleFlightCache
 from jobmon.store.filter import JobFilter, RefusedFilterError
+from jobmon.store.search import explain_unsearchable
 from jobmon.web import auth
 from jobmon.web.queues import WatchedQueue, current_queue
 
@@ -29,6 +30,11 @@ class OwnCountParameters(Parameters):
     """Which of the caller's own jobs are counted."""
 
     type = repeatable_field("Jobs of this type; `text*` matches types that begin with `text`", 20)
+
+    @validates_schema
+    def _check_types(self, query: dict[str, Any], **_: Any) -> None:
+        if messages := [text for name in query["type"] if (text := explain_unsearchable(name))]:
+            raise ValidationError({"type": messages})
 
     @post_load
     def _make_types(self, query: dict[str, Any], **_: Any) -> tuple[str, ...]:

@@ -33,6 +33,13 @@ def test_own_jobs_are_counted_by_status(api: Api) -> None:
     assert api.get(ROUTE, token=api.token("root")).json["totalJobs"] == 0
 
 
+@pytest.mark.parametrize("job_type", ["*", "a\0*"], ids=["no prefix", "NUL"])
+def test_type_that_no_index_can_search_is_422(api: Api, job_type: str) -> None:
+    """Catches a 500: a pattern of MongoDB cannot contain NUL."""
+    answer = api.get_as_owner(ROUTE, "ada", type=job_type)
+    assert (answer.status_code, [*answer.json["error"]["details"]]) == (422, ["type"])
+
+
 @pytest.mark.usefixtures("jobs")
 def test_counts_beyond_the_limit_are_lower_bounds_with_the_reason(
     api: Api, monkeypatch: pytest.MonkeyPatch
