@@ -68,8 +68,8 @@ def format_field(items: str, excluded: str) -> fields.String:
         load_default=ListFormat.JSON.value,
         validate=validate.OneOf([*ListFormat, ""]),
         **describe(
-            f"`json` for a page; `csv` or `ndjson` for all matching {items} as a file, which cannot "
-            f"be combined with {excluded}."
+            f"`json` for a page; `csv` or `ndjson` for a file of all matching {items}, without "
+            f"{excluded}."
         ),
     )
 

@@ -84,7 +84,8 @@ class JobStats(Answer):
         nullable=True,
     )
     oldestQueuedJobAgeMs = integer(
-        "Milliseconds since the oldest queued job was created; 0 without one, null if unknown.",
+        "Milliseconds since the oldest queued job was created; 0 if no job is queued, null if "
+        "unknown.",
         nullable=True,
     )
     oldestQueuedJobAgeMsByType = counts(
@@ -142,7 +143,7 @@ class QueueAnswer(Answer):
     )
     notices = array(QueueNotice, "What needs attention: the worst first, muted notices last.")
     unchecked = fields.List(
-        fields.String(), **describe("Why checks could not be made and values are unknown.")
+        fields.String(), **describe("Why checks could not be made, or values are unknown.")
     )
     statusCounts = counts("Jobs by status.", nullable=True)
     oldestQueuedJobAgeMs = integer("As in `GET /admin/jobs/stats`.", nullable=True)
@@ -152,7 +153,7 @@ class QueueAnswer(Answer):
         "The share of these attempts that failed, from 0 to 1; null if none finished.",
         nullable=True,
     )
-    asOf = DateOrText("The time that the values describe; null if they are unknown.")
+    asOf = DateOrText("The time that the values describe; null if all are unknown.")
     source = string("As in `GET /admin/jobs/stats`.", nullable=True)
 
 
@@ -229,7 +230,7 @@ class Gap(Answer):
     end = Date("End of the gap, exclusive.", data_key="to")
     reason = string(
         "`before_collector`: no collector had followed the changes yet. `stream_lost`: the server "
-        "no longer had the changes since the collector's last checkpoint. `no_change_stream`: a "
+        "no longer had the changes after the collector's last checkpoint. `no_change_stream`: a "
         "standalone server has no change stream. `no_collector`: no collector is running. "
         "`too_many_running`: more jobs ran than a collector remembers.",
         enum=[reason.value for reason in GapReason],
@@ -261,7 +262,7 @@ class WindowMeta(WindowBounds):
     )
     gaps = array(Gap, "Parts of the window in which runs may be missing, in order.")
     reasons = mapping(
-        fields.String(), "`data`: why all activity is null: the whole window is after `as_of`."
+        fields.String(), "`data`: why all activity is null, if the window begins after `as_of`."
     )
 
 

@@ -41,7 +41,7 @@ _NOT_READABLE = "jobmon's MongoDB user cannot read jobmon's own database"
 
 
 class RecurringJob(JobSummary):
-    """A recurring job, with how often it runs."""
+    """A recurring job, with how often it runs and its newest runs."""
 
     repetition = nested(RepetitionAnswer, "How often it runs, and its newest runs.")
 
@@ -68,7 +68,7 @@ class RecurringJobList(Answer):
 
 
 class RecurringParameters(Parameters):
-    """Which page of the recurring jobs."""
+    """The parameters that choose a page of the recurring jobs."""
 
     per_page = PlainInteger(
         load_default=20, validate=validate.Range(1, 100), **describe("Jobs per page.")
@@ -76,7 +76,7 @@ class RecurringParameters(Parameters):
     cursor = fields.String(
         load_default="",
         validate=validate.Length(max=4_096),
-        **describe("The `next_cursor` of a page; empty for the first one."),
+        **describe("The `next_cursor` of a page; empty for the first page."),
     )
 
 
@@ -228,7 +228,7 @@ class _RunHistory:
         self._seen_runs = queue.rollup.recorded_runs([job["_id"] for job in jobs])
 
     def read(self, job: Document) -> tuple[list[Run], str]:
-        """The newest runs of a job in order of time, and why earlier ones are unknown, or empty."""
+        """The newest runs of a job in order of time; and why earlier runs are unknown, or empty."""
         attempts = job.get("attempts") or []
         if self._are_in_job:
             return list(map(_run_from_attempt, attempts[-MAX_RUNS:])), ""

@@ -249,7 +249,9 @@ class _Finder:
         }
         for parameter in parameters:
             has_list = parameter != "worker" or self._queue.known_fields.can_filter_by_worker
-            for index, name in enumerate(_select(text, self._list_names(parameter), parameter)):
+            for index, name in enumerate(
+                _select_names(text, self._list_names(parameter), parameter)
+            ):
                 if has_list:
                     values = [*other_filters.get(parameter, ()), name]
                     filters = {**other_filters, parameter: values}
@@ -292,7 +294,7 @@ class _Finder:
                 )
 
     def _complete_keys(self) -> Iterator[Meaning]:
-        """The keys that begin with the last word."""
+        """The keys that begin with the last word; none if the last part has a key."""
         last = self._search.parts[-1]
         if last.parameter:
             return
@@ -336,7 +338,7 @@ class _Finder:
         return frozenset(name for name in names if redact(name) == name)
 
 
-def _select(text: str, names: Iterable[str], parameter: str) -> list[str]:
+def _select_names(text: str, names: Iterable[str], parameter: str) -> list[str]:
     """At most four names that contain a text: first those that begin with it, the shortest first.
 
     There are few statuses: these must begin with the text.
@@ -350,6 +352,7 @@ def _select(text: str, names: Iterable[str], parameter: str) -> list[str]:
 
 
 def _show(parameter: str, value: str) -> str:
+    """A value as people read it: a status by its word."""
     return JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
 
 

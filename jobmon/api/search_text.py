@@ -33,6 +33,7 @@ KEYS = {
 }
 # Keys that only a list of all jobs has.
 OPERATOR_KEYS = ("owner", "worker", "code", "group", "is")
+# The words and values for a status, each with the value of the status.
 STATUSES = {status.value: status.value for status in JobStatus} | {
     word: status for status, word in JOB_STATUS_WORDS.items()
 }
@@ -188,7 +189,7 @@ def shown_key(parameter: str, fields: Sequence[str]) -> str:
 
 
 def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
-    """The shown form of every key, for operators or for owners of jobs."""
+    """The shown key of every parameter, for operators or for owners of jobs."""
     known = [key for key in _SHOWN_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
     order = list(KEYS)
     return sorted(known, key=order.index) + [shown_key(name, fields) for name in fields]

@@ -1,7 +1,7 @@
 """Serializes answers as marshmallow's `dump` does, in a fraction of the time.
 
 marshmallow looks up every value through several functions. Here the fields of a schema are read
-once, when it is first used, and a function is compiled that has an expression for each of them.
+once, when the schema is first used, and a function with an expression for each field is compiled.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,20 +35,20 @@ def compile_schema(schema: Schema) -> Serialize:
 
     A loop over the fields would take 1.5 times as long.
     """
-    known: dict[str, Any] = {"Mapping": Mapping, "partial": partial, "missing": missing}
+    names: dict[str, Any] = {"Mapping": Mapping, "partial": partial, "missing": missing}
     entries, drops = [], []
     for i, (name, field) in enumerate(schema.dump_fields.items()):
         key, default = field.data_key or name, field.dump_default
-        unchanged, known[f"show_{i}"] = _find_show(field)
+        unchanged, names[f"show_{i}"] = _find_show(field)
         # A missing value is left unchanged, too; then its key is removed.
-        known[f"unchanged_{i}"], known[f"default_{i}"] = unchanged | {type(missing)}, default
+        names[f"unchanged_{i}"], names[f"default_{i}"] = unchanged | {type(missing)}, default
         entries.append(_ENTRY.format(key=key, name=name, i=i))
         if default is missing:
             drops.append(_DROP.format(key=key))
     source = _SOURCE.format(entries=", ".join(entries), drops="\n    ".join(drops))
     # Of all texts, the source contains only the names of fields, and these are quoted.
-    exec(compile(source, f"<serialize {type(schema).__name__}>", "exec"), known)  # noqa: S102
-    serialize: Serialize = known["serialize"]
+    exec(compile(source, f"<serialize {type(schema).__name__}>", "exec"), names)  # noqa: S102
+    serialize: Serialize = names["serialize"]
     return serialize
 
 

@@ -42,7 +42,7 @@ class WorkerAnswer(Answer):
     unknown: `meta.reasons` explains it. With `type`, only attempts of these types count.
     """
 
-    name = FreeText("Name of the worker, as in `leasedBy` of its jobs; at most 200 characters.")
+    name = FreeText("Name of the worker, as in `leasedBy` of its jobs; cut after 200 characters.")
     state = string(
         "`expired`: it has an expired lease. `stopped`: it runs no job, although a job of one of "
         "its types has been due for a minute, and its last attempt ended so long ago (from ten "
@@ -59,16 +59,18 @@ class WorkerAnswer(Answer):
     note = string("Why it is silent; null if it is not silent.", nullable=True)
     runningJobs = integer("Jobs that it runs now.", nullable=True)
     jobs = array(
-        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs: the lease that ends first is first."
+        RunningJobAnswer, f"At most {JOBS_SHOWN} of these jobs, in the order in which leases end."
     )
     lastSeen = DateOrText("When it last started or ended an attempt, as far as known.")
     attempts = integer("Attempts that ended in the window.", nullable=True)
-    failures = integer("How many of these failed, or their lease expired.", nullable=True)
-    failureRate = number("failures / attempts; null without attempts.", nullable=True)
+    failures = integer(
+        "How many of these attempts failed, or had a lease that expired.", nullable=True
+    )
+    failureRate = number("failures / attempts, from 0 to 1; null without attempts.", nullable=True)
     runMs = nested(Percentiles, "How long these attempts ran.")
     topError = nested(
         TopErrorAnswer,
-        "Its most frequent error in the window; null without one, and with `type`.",
+        "Its most frequent error in the window; null without an error, and with `type`.",
         nullable=True,
     )
 

@@ -192,7 +192,7 @@ def _read_history(
 def _explain_attempts(
     history: RunHistory, query: WorkerQuery, reasons: dict[str, str], *, has_other: bool
 ) -> None:
-    """Add to `reasons` why attempts may be missing, or not be counted by type; nothing if none is.
+    """Add to `reasons` why attempts may be missing or not counted by type; nothing if all are.
 
     `has_other`: whether some workers are counted as `(other)`.
     """
