@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import orjson
 from marshmallow import RAISE, Schema, ValidationError
 from werkzeug.wrappers import Request
 
@@ -25,7 +26,10 @@ class Body(Schema):
         """The parsed body of a request; raises ApiError 422."""
         if not self.is_required and not request.get_data():
             return self.read_fields({})
-        values = request.get_json(force=True, silent=True)
+        try:
+            values = orjson.loads(request.get_data())
+        except ValueError:  # also for half of a surrogate pair, and for more than 1,024 levels
+            values = None
         if not isinstance(values, dict):
             raise invalid("body", "Must be a JSON object.")
         return self.read_fields(values)

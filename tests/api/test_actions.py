@@ -209,6 +209,18 @@ def test_bad_request_is_refused_with_the_field_and_not_filed(
     assert actions_api.read("/admin/actions")["data"] == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"action": "retry", "ids": ["\\ud800"]}', '{"action": ' + "[" * 60_000],
+    ids=["half a surrogate pair", "60,000 levels"],
+)
+def test_json_that_cannot_be_stored_or_read_is_422(actions_api: ActionApi, text: str) -> None:
+    """Catches a 500: MongoDB stores no half of a surrogate pair, Python reads no deep JSON."""
+    headers = {"Authorization": f"Bearer {actions_api.token('ada', 'admin')}"}
+    answer = actions_api.client.post("/admin/actions", data=text, headers=headers)
+    assert (answer.status_code, [*answer.json["error"]["details"]]) == (422, ["body"])
+
+
 def test_decisions_change_the_phase_until_the_request_is_over(actions_api: ActionApi) -> None:
     request_id = actions_api.post("/admin/actions", ALL_DEAD).json["id"]
     for decision, phase in (("pause", "paused"), ("resume", "waiting"), ("stop", "stopped")):
