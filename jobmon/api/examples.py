@@ -85,7 +85,7 @@ JOB_DETAIL = {
     ],
     "explanation": {
         "code": "retry_scheduled",
-        "text": "The last attempt failed. Retry 1 of 4 is due in 1.5 s.",
+        "text": "The last attempt failed. Retry 1 of 4 is due in 1 s.",
         "since": None,
         "until": "2026-11-24T01:12:09.366Z",
         "ahead": None,

@@ -131,7 +131,7 @@ class ListResponder:
     def find_neighbors(self, query: ListQuery, job: Document) -> Neighbors:
         """The jobs before and after a job (a document of the store) in the whole list.
 
-        It runs two queries, each for one job; or it searches the list of the longest runs.
+        It runs at most four queries, each for one job; or it searches the list of the longest runs.
         """
         queue = current_queue()
         if query.by_duration:

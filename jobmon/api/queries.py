@@ -310,8 +310,8 @@ class AdminFilters(FilterParameters):
     )
     error_group = optional_text(
         "Jobs whose lastError belongs to the group with this id, from `GET /admin/jobs/errors`. Of "
-        "the failed jobs that match the other filters, only the newest 500 with the group's code "
-        "and the newest 500 of all are searched; `meta.reasons.data` is set if there are more.",
+        "the jobs that match the other filters, only the newest 500 with the group's code and the "
+        "newest 500 failed jobs are searched; `meta.reasons.data` is set if there are more.",
         max_length=100,
     )
     worker = optional_text(

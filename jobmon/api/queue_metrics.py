@@ -56,28 +56,30 @@ class Families:
         self._queue = queue
         self._families: dict[str, Metric] = {}
 
-    def gauge(self, name: str, about: str, value: float, **labels: str) -> None:
+    def gauge(self, name: str, help_text: str, value: float, **labels: str) -> None:
         """Add a sample of a gauge."""
-        family = self._find(GaugeMetricFamily, name, about, labels)
+        family = self._find(GaugeMetricFamily, name, help_text, labels)
         family.add_metric([self._queue, *labels.values()], float(value))
 
-    def counter(self, name: str, about: str, value: float, **labels: str) -> None:
+    def counter(self, name: str, help_text: str, value: float, **labels: str) -> None:
         """Add a sample of a counter."""
-        family = self._find(CounterMetricFamily, name, about, labels)
+        family = self._find(CounterMetricFamily, name, help_text, labels)
         family.add_metric([self._queue, *labels.values()], value)
 
-    def histogram(self, name: str, about: str, durations: Durations, **labels: str) -> None:
+    def histogram(self, name: str, help_text: str, durations: Durations, **labels: str) -> None:
         """Add a sample of a histogram: the buckets of durations."""
-        family = self._find(HistogramMetricFamily, name, about, labels)
+        family = self._find(HistogramMetricFamily, name, help_text, labels)
         family.add_metric([self._queue, *labels.values()], *_accumulate(durations))
 
     def all(self) -> Iterable[Metric]:
         """The families, each of which has a sample."""
         return self._families.values()
 
-    def _find(self, family_type: type[F], name: str, about: str, labels: Mapping[str, str]) -> F:
+    def _find(
+        self, family_type: type[F], name: str, help_text: str, labels: Mapping[str, str]
+    ) -> F:
         if name not in self._families:
-            self._families[name] = family_type(name, about, labels=["queue", *labels])
+            self._families[name] = family_type(name, help_text, labels=["queue", *labels])
         return cast(F, self._families[name])
 
 
@@ -182,7 +184,7 @@ class QueueMetrics:
         return _Details(parts, reason)
 
     def _add_estimate(self, queue: WatchedQueue, families: Families) -> None:
-        about = "Number of jobs according to the collection's metadata."
+        help_text = "Number of jobs according to the collection's metadata."
         try:
             estimated = self._estimates.get(
                 queue.name, queue.stats.estimated_total, KEEP_MS / 1_000
@@ -191,23 +193,23 @@ class QueueMetrics:
             if classify_failure(error) is not Failure.REFUSED:
                 raise
             return  # jobmon_database_readable shows it
-        families.gauge("jobmon_jobs_estimated", about, estimated)
+        families.gauge("jobmon_jobs_estimated", help_text, estimated)
 
     def _add_rollup(self, queue: WatchedQueue, families: Families) -> None:
         rollup = queue.rollup
         has_fresh_stats = rollup.stats() is not None
         readable = rollup.is_readable
-        about = "Whether jobmon's user may read jobmon's own database."
-        families.gauge("jobmon_own_database_readable", about, readable)
+        help_text = "Whether jobmon's user may read jobmon's own database."
+        families.gauge("jobmon_own_database_readable", help_text, readable)
         if readable:
-            about = "Whether a collector keeps the queue statistics fresh."
-            families.gauge("jobmon_collector_up", about, has_fresh_stats)
+            help_text = "Whether a collector keeps the queue statistics fresh."
+            families.gauge("jobmon_collector_up", help_text, has_fresh_stats)
         # Without a collector: only what another request counted a moment ago.
         if (stats := queue.stats.cached_stats()) is not None:
             self._add_stats(stats, families)
         if (age_s := rollup.history_age_s()) is not None:
-            about = "Time since the collector counted the newest minutes of the history."
-            families.gauge("jobmon_history_age_seconds", about, age_s)
+            help_text = "Time since the collector counted the newest minutes of the history."
+            families.gauge("jobmon_history_age_seconds", help_text, age_s)
         if (totals := rollup.totals()) is not None:
             has_creation_time = "createdAt" not in queue.known_fields.unknown
             self._add_totals(totals, families, has_creation_time=has_creation_time)
@@ -224,12 +226,14 @@ class QueueMetrics:
         forecast = self._forecasts.get(queue.name, make_forecast, MAX_FORECAST_AGE_S)
         if forecast.outlook is Outlook.UNKNOWN:
             return
-        about = "1 if the backlog grows at the present rates, 0 if it does not."
-        families.gauge("jobmon_backlog_grows", about, forecast.outlook is Outlook.GROWS)
+        help_text = "1 if the backlog grows at the present rates, 0 if it does not."
+        families.gauge("jobmon_backlog_grows", help_text, forecast.outlook is Outlook.GROWS)
         if forecast.outlook is Outlook.EMPTY or forecast.clears_in is not None:
             clears_in = forecast.clears_in or timedelta(0)
-            about = "Time until no job is due at the present rates; absent if it does not clear."
-            families.gauge("jobmon_backlog_clears_seconds", about, clears_in.total_seconds())
+            help_text = (
+                "Time until no job is due at the present rates; absent if it does not clear."
+            )
+            families.gauge("jobmon_backlog_clears_seconds", help_text, clears_in.total_seconds())
 
     def _add_errors(self, queue: WatchedQueue, families: Families) -> None:
         """Add how many groups of errors are new, ongoing or quiet; nothing if unknown."""
@@ -238,33 +242,35 @@ class QueueMetrics:
             history = queue.runs.read_groups()
             return {} if history is None else count_statuses(history)
 
-        about = "Groups of errors, by whether they are new, ongoing or quiet."
+        help_text = "Groups of errors, by whether they are new, ongoing or quiet."
         groups = self._groups.get(queue.name, count, MAX_FORECAST_AGE_S)
         for status, group_count in groups.items():
-            families.gauge("jobmon_error_groups", about, group_count, status=status.value)
+            families.gauge("jobmon_error_groups", help_text, group_count, status=status.value)
 
     def _add_stats(self, stats: QueueStats, families: Families) -> None:
-        about = "Age of the queue statistics, by source."
+        help_text = "Age of the queue statistics, by source."
         age_s = max(0.0, (datetime.now(UTC) - stats.as_of).total_seconds())
-        families.gauge("jobmon_stats_age_seconds", about, age_s, source=stats.source)
+        families.gauge("jobmon_stats_age_seconds", help_text, age_s, source=stats.source)
         if stats.counts is not None:
             self._add_jobs(stats.counts, families)
         health = stats.health
         if (oldest_ms := stats.oldest_queued_age_ms()) is not None:
-            about = "Age of the oldest queued job; 0 if none is queued."
-            families.gauge("jobmon_oldest_queued_job_age_seconds", about, oldest_ms / 1_000)
+            help_text = "Age of the oldest queued job; 0 if none is queued."
+            families.gauge("jobmon_oldest_queued_job_age_seconds", help_text, oldest_ms / 1_000)
         self._add_oldest_due(stats, families)
         if health.expired_leases is not None:
-            about = "Leased jobs whose lease has expired."
-            families.gauge("jobmon_expired_leases", about, health.expired_leases)
+            help_text = "Leased jobs whose lease has expired."
+            families.gauge("jobmon_expired_leases", help_text, health.expired_leases)
         # With too many due jobs a lower bound is shown, so that alerts still fire.
         due = MAX_COUNTED if health.too_many_due else health.due
         if due is not None:
-            about = "Waiting jobs that are due; 500,000 is a lower bound if as many are scheduled."
-            families.gauge("jobmon_due_jobs", about, due)
+            help_text = (
+                "Waiting jobs that are due; 500,000 is a lower bound if as many are scheduled."
+            )
+            families.gauge("jobmon_due_jobs", help_text, due)
         if health.scheduled is not None:
-            about = "Waiting jobs whose nextRunAt is in the future."
-            families.gauge("jobmon_scheduled_jobs", about, health.scheduled)
+            help_text = "Waiting jobs whose nextRunAt is in the future."
+            families.gauge("jobmon_scheduled_jobs", help_text, health.scheduled)
 
     def _add_oldest_due(self, stats: QueueStats, families: Families) -> None:
         due = stats.health.overdue_by_type
@@ -273,10 +279,10 @@ class QueueMetrics:
         for job_type, at in due.items():
             name = label(job_type)
             earliest[name] = min(at, earliest.get(name, at))
-        about = "Time since the oldest due job of each type became due; absent without one."
+        help_text = "Time since the oldest due job of each type became due; absent without one."
         for name, at in sorted(earliest.items()):
             age_s = stats.age_ms(at) / 1_000
-            families.gauge("jobmon_oldest_due_job_seconds", about, age_s, type=name)
+            families.gauge("jobmon_oldest_due_job_seconds", help_text, age_s, type=name)
 
     def _add_jobs(self, counts: Mapping[tuple[str, str], int], families: Families) -> None:
         by_status: Count[str] = Count({status.value: 0 for status in JobStatus})
@@ -296,65 +302,67 @@ class QueueMetrics:
         for job_type in {type_label(job_type) for job_type in by_type}:
             for status in known:
                 folded[status, job_type] += 0
-        about = "Jobs by status and type."
+        help_text = "Jobs by status and type."
         for (status, job_type), count in sorted(folded.items()):
-            families.gauge("jobmon_jobs", about, count, status=status, type=job_type)
+            families.gauge("jobmon_jobs", help_text, count, status=status, type=job_type)
 
     def _add_totals(self, totals: Totals, families: Families, *, has_creation_time: bool) -> None:
         label = _fold_labels(totals.by_type, self._max_types)
         folded: dict[str, Tally] = {}
         for job_type, tally in totals.by_type.items():
             folded.setdefault(label(job_type), Tally()).add(tally)
-        about = "Time since the collector last updated the counters."
-        families.gauge("jobmon_counters_age_seconds", about, totals.age_s)
+        help_text = "Time since the collector last updated the counters."
+        families.gauge("jobmon_counters_age_seconds", help_text, totals.age_s)
         for job_type, tally in folded.items():
             # Zeros, too: Prometheus counts no increase from a missing sample.
-            about = "Attempts finished, by outcome and type of job."
+            help_text = "Attempts finished, by outcome and type of job."
             for outcome in FINAL_ATTEMPT_STATUSES:
                 finished = tally.outcomes[outcome]
                 families.counter(
                     "jobmon_attempts_finished_total",
-                    about,
+                    help_text,
                     finished,
                     outcome=outcome,
                     type=job_type,
                 )
             if has_creation_time:
-                about = "Jobs enqueued, by type."
-                families.counter("jobmon_jobs_enqueued_total", about, tally.enqueued, type=job_type)
-            about = "Jobs dead-lettered, by type."
-            families.counter("jobmon_jobs_dead_lettered_total", about, tally.dlq, type=job_type)
-            about = "Time from when an attempt was due to its start, within 4 %, by type."
-            families.histogram("jobmon_attempt_wait_seconds", about, tally.wait, type=job_type)
-            about = "Time from an attempt's start to its end, within 4 %, by type."
-            families.histogram("jobmon_attempt_run_seconds", about, tally.run, type=job_type)
+                help_text = "Jobs enqueued, by type."
+                families.counter(
+                    "jobmon_jobs_enqueued_total", help_text, tally.enqueued, type=job_type
+                )
+            help_text = "Jobs dead-lettered, by type."
+            families.counter("jobmon_jobs_dead_lettered_total", help_text, tally.dlq, type=job_type)
+            help_text = "Time from when an attempt was due to its start, within 4 %, by type."
+            families.histogram("jobmon_attempt_wait_seconds", help_text, tally.wait, type=job_type)
+            help_text = "Time from an attempt's start to its end, within 4 %, by type."
+            families.histogram("jobmon_attempt_run_seconds", help_text, tally.run, type=job_type)
 
 
 def _add_notifications(queue: WatchedQueue, families: Families) -> None:
     """Add the deliveries to each receiver; nothing if the collector sends no notifications."""
     for receiver in queue.rollup.notifications():
         name = receiver.name
-        about = "Messages that were delivered, by receiver of notifications."
-        families.counter("jobmon_notifications_sent_total", about, receiver.sent, receiver=name)
-        about = "Failed attempts to send a message, by receiver of notifications."
+        help_text = "Messages that were delivered, by receiver of notifications."
+        families.counter("jobmon_notifications_sent_total", help_text, receiver.sent, receiver=name)
+        help_text = "Failed attempts to send a message, by receiver of notifications."
         failures = receiver.failures
-        families.counter("jobmon_notification_failures_total", about, failures, receiver=name)
-        about = "1 if messages cannot be delivered to the receiver now, 0 if they can."
+        families.counter("jobmon_notification_failures_total", help_text, failures, receiver=name)
+        help_text = "1 if messages cannot be delivered to the receiver now, 0 if they can."
         is_failing = receiver.failing_since is not None
-        families.gauge("jobmon_notifications_failing", about, is_failing, receiver=name)
+        families.gauge("jobmon_notifications_failing", help_text, is_failing, receiver=name)
 
 
 def _measure_reading(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
     """The metrics about reading a queue: whether its database responds, whether all was read."""
     families = Families(name)
     if database is not None:
-        about = "Whether the database responds."
-        families.gauge("jobmon_database_up", about, database.is_up)
+        help_text = "Whether the database responds."
+        families.gauge("jobmon_database_up", help_text, database.is_up)
         if database.is_readable is not None:
-            about = "Whether jobmon's user may read the watched collections."
-            families.gauge("jobmon_database_readable", about, database.is_readable)
-    about = "Whether all metrics of the queue could be read in time."
-    families.gauge("jobmon_queue_scraped", about, is_complete)
+            help_text = "Whether jobmon's user may read the watched collections."
+            families.gauge("jobmon_database_readable", help_text, database.is_readable)
+    help_text = "Whether all metrics of the queue could be read in time."
+    families.gauge("jobmon_queue_scraped", help_text, is_complete)
     return families
 
 

@@ -75,7 +75,7 @@ def _format_schedule(queue: WatchedQueue, counted: Schedule) -> dict[str, Any]:
 
 
 def explain_schedule(queue: WatchedQueue, schedule: Schedule) -> dict[str, str]:
-    """By field name: why it is null or not exact."""
+    """By field name: why the field is null or not exact."""
     if schedule.reason:
         return {"windows": schedule.reason}
     if not all(window.is_exact for window in schedule.windows):
