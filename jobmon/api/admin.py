@@ -175,7 +175,8 @@ def _format_stats(stats: QueueStats) -> dict[str, Any]:
         "typeCounts": stats.type_counts(),
         "oldestQueuedJobAgeMs": stats.oldest_queued_age_ms(),
         "oldestQueuedJobAgeMsByType": {
-            job_type: stats.age_ms(at) for job_type, at in health.oldest_queued_by_type.items()
+            job_type: stats.age_ms(created_at)
+            for job_type, created_at in health.oldest_queued_by_type.items()
         },
         "expiredLeases": health.expired_leases,
         "dueJobs": health.due,
@@ -194,11 +195,11 @@ def _format_steps(
 ) -> list[dict[str, Any]]:
     return [
         {
-            "at": at,
-            **(_NO_ACTIVITY if at in history.uncounted else _format_activity(activity, unknown)),
-            **_format_sample(samples.get(at)),
+            "at": start,
+            **(_NO_ACTIVITY if start in history.uncounted else _format_activity(activity, unknown)),
+            **_format_sample(samples.get(start)),
         }
-        for at, activity in history.activity.items()
+        for start, activity in history.activity.items()
     ]
 
 

@@ -80,16 +80,15 @@ def read_errors(queue: WatchedQueue, window: Window, error_filter: ErrorFilter) 
     if is_unknown or history.is_ahead:
         reason = (NO_END_TIMES if is_unknown else NOT_COUNTED).reason
         return FoundErrors(window=window, history=history, error_filter=error_filter, reason=reason)
-    steps = {
-        at: step for at, step in queue.runs.errors_by_step(window).items() if at <= history.as_of
-    }
+    steps = queue.runs.errors_by_step(window)
+    counted = {start: groups for start, groups in steps.items() if start <= history.as_of}
     previous, no_previous_reason = _read_previous(queue, window)
     return FoundErrors(
         window=window,
         history=history,
         error_filter=error_filter,
         groups=summarize_errors(history, previous, error_filter),
-        steps=steps,
+        steps=counted,
         no_previous_reason=no_previous_reason,
     )
 
@@ -158,20 +157,20 @@ def add_routes(routes: Routes) -> None:
         queue = current_queue()
         window = resolve_window(queue.series, query)
         with explain_history_errors(NO_COLLECTOR):
-            found = read_errors(queue, window, ErrorFilter(types=query.types))
-        summary, sample = find_group(queue, found, group_id)
-        detail = _format_group(found, summary)
+            found_errors = read_errors(queue, window, ErrorFilter(types=query.types))
+        summary, sample = find_group(queue, found_errors, group_id)
+        detail = _format_group(found_errors, summary)
         if sample is not None:
             detail |= {"message": sample.message, "stack": sample.stack}
-        return {"meta": _format_window(found), "data": detail}
+        return {"meta": _format_window(found_errors), "data": detail}
 
 
 def find_group(
-    queue: WatchedQueue, found: FoundErrors, group_id: str
+    queue: WatchedQueue, found_errors: FoundErrors, group_id: str
 ) -> tuple[ErrorSummary, ErrorGroup | None]:
     """A group, and its sample if it has one; raises ApiError 404 if no group has this id."""
     sample = None if group_id == OTHER else queue.runs.error_group(group_id)
-    summary = next((group for group in found.groups if group.id == group_id), None)
+    summary = next((group for group in found_errors.groups if group.id == group_id), None)
     if summary is not None:
         return summary, sample
     if sample is None and group_id != OTHER:
@@ -180,7 +179,7 @@ def find_group(
     return ErrorSummary(
         id=group_id,
         group=sample,
-        status=find_status(sample, found.history),
+        status=find_status(sample, found_errors.history),
         count=0,
         previous=None,
         types=Counter(),
@@ -189,11 +188,13 @@ def find_group(
 
 
 def select_page(
-    found: FoundErrors, query: ErrorQuery
+    found_errors: FoundErrors, query: ErrorQuery
 ) -> tuple[list[ErrorSummary], list[ErrorSummary], str | None]:
     """The groups of a page, all groups that match, and the cursor of the next page, if any."""
     matching = [
-        group for group in found.groups if not query.statuses or group.status in query.statuses
+        group
+        for group in found_errors.groups
+        if not query.statuses or group.status in query.statuses
     ]
     after = query.after
     following = [
@@ -205,24 +206,24 @@ def select_page(
     return page, matching, SortCursor.encode(sort_key(page[-1], query.sort)) if has_more else None
 
 
-def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
+def format_errors(found_errors: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
     """The fields of an `ErrorGroupList`."""
-    page, matching, next_cursor = select_page(found, query)
-    is_known = not found.reason
-    ungrouped = sum(group.count for group in found.groups if group.id == OTHER)
+    page, matching, next_cursor = select_page(found_errors, query)
+    is_known = not found_errors.reason
+    ungrouped = sum(group.count for group in found_errors.groups if group.id == OTHER)
     reasons = {
-        "data": found.reason,
-        "total_errors": found.history.incomplete_reason or found.fold_reason,
+        "data": found_errors.reason,
+        "total_errors": found_errors.history.incomplete_reason or found_errors.fold_reason,
     }
     meta = {
-        **_format_window(found),
+        **_format_window(found_errors),
         "total": len(matching) if is_known else None,
-        "total_errors": sum(group.count for group in found.groups) if is_known else None,
+        "total_errors": sum(group.count for group in found_errors.groups) if is_known else None,
         "ungrouped_errors": ungrouped if is_known else None,
         "next_cursor": next_cursor,
         "reasons": {name: reason for name, reason in reasons.items() if reason},
     }
-    data = [_format_group(found, group) for group in page] if is_known else None
+    data = [_format_group(found_errors, group) for group in page] if is_known else None
     return {"meta": meta, "data": data}
 
 
@@ -230,21 +231,22 @@ def format_errors(found: FoundErrors, query: ErrorQuery) -> dict[str, Any]:
 _COUNTS = ("count", "previousCount", "growth", "typeCounts", "workerCounts", "trend")
 
 
-def _format_window(found: FoundErrors) -> dict[str, Any]:
-    window = found.window
+def _format_window(found_errors: FoundErrors) -> dict[str, Any]:
+    window = found_errors.window
     return {
         **format_bounds(window),
         "step": round(window.step.total_seconds()),
-        "as_of": found.history.as_of,
-        "is_complete": found.history.is_complete,
-        "gaps": found.history.gaps,
+        "as_of": found_errors.history.as_of,
+        "is_complete": found_errors.history.is_complete,
+        "gaps": found_errors.history.gaps,
     }
 
 
-def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
+def _format_group(found_errors: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
     group, reasons = summary.group, {}
+    unknown = _COUNTS if found_errors.reason else ()
     if summary.previous is None:
-        reason = found.no_previous_reason or "no error of the group is in the window"
+        reason = found_errors.no_previous_reason or "no error of the group is in the window"
         reasons = dict.fromkeys(("previousCount", "growth"), reason)
     workers = summary.workers
     if summary.count and workers is not None and not workers:
@@ -266,10 +268,10 @@ def _format_group(found: FoundErrors, summary: ErrorSummary) -> dict[str, Any]:
         "growth": summary.growth,
         "typeCounts": None if summary.types is None else fold_names(summary.types),
         "workerCounts": None if workers is None else fold_names(workers),
-        "trend": found.trend(summary.id),
+        "trend": found_errors.trend(summary.id),
         "jobs": [_format_job(job) for job in (group.jobs if group else ())],
-        **dict.fromkeys(_COUNTS if found.reason else ()),
-        "reasons": reasons | dict.fromkeys(_COUNTS if found.reason else (), found.reason),
+        **dict.fromkeys(unknown),
+        "reasons": reasons | dict.fromkeys(unknown, found_errors.reason),
     }
 
 

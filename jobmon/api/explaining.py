@@ -126,11 +126,11 @@ def _read_run(profile: Profile, job: Document) -> dict[str, Any]:
     has_only_last = profile.reads_last_attempt and not profile.has_attempt_array
     if has_only_last and not is_running and job.get("status") == JobStatus.LEASED:
         return {}  # a worker has the lease, but has not started: the fields are of an earlier run
-    number = last.get("attemptNumber") if has_only_last and last else job["attemptCount"]
+    attempt = last.get("attemptNumber") if has_only_last and last else job["attemptCount"]
     return {
         "started_at": read_date((last if is_running else job).get("startedAt")),
         "worker": clean_free_text(job.get("leasedBy")),
-        "attempt": number or None,
+        "attempt": attempt or None,
     }
 
 

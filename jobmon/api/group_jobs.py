@@ -38,8 +38,8 @@ class GroupJobFinder:
             return job_filter
         group_id = job_filter.error_group
         key = queue.name, job_filter
-        found = self._results.get(key, lambda: _search(queue, job_filter, group_id), CACHE_TTL_S)
-        return replace(job_filter, group_jobs=found)
+        jobs = self._results.get(key, lambda: _search(queue, job_filter, group_id), CACHE_TTL_S)
+        return replace(job_filter, group_jobs=jobs)
 
 
 def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJobs:
@@ -51,10 +51,10 @@ def _search(queue: WatchedQueue, job_filter: JobFilter, group_id: str) -> GroupJ
     order = reason = ""
     for candidates, limit_reason in _list_searches(queue, job_filter, group.code):
         jobs = queue.failed_jobs.page(candidates, per_page=MAX_SEARCHED + 1).jobs
-        found = _select_ids(queue, jobs[:MAX_SEARCHED], group_id)
-        if new := [job_id for job_id in found if job_id not in ids]:
+        selected_ids = _select_ids(queue, jobs[:MAX_SEARCHED], group_id)
+        if new_ids := [job_id for job_id in selected_ids if job_id not in ids]:
             order = "" if ids else candidates.order_field  # two searches have no common order
-            ids += new
+            ids += new_ids
         if len(jobs) > MAX_SEARCHED:
             reason = reason or limit_reason
     return GroupJobs(tuple(ids), reason, order)

@@ -143,8 +143,8 @@ class ListResponder:
             return Neighbors(with_ends[index], with_ends[index + 2])
         with _explain_filter_errors():
             job_filter = queue.lists.prepare(self._groups.resolve(queue, query.job_filter))
-            found = queue.lists.find_neighbors(job, job_filter, oldest_first=query.oldest_first)
-        return Neighbors(None, None, NO_ORDER) if found is None else Neighbors(*found)
+            pair = queue.lists.find_neighbors(job, job_filter, oldest_first=query.oldest_first)
+        return Neighbors(None, None, NO_ORDER) if pair is None else Neighbors(*pair)
 
     def export(self, query: ListQuery) -> Response:
         """All matching jobs as a file of `query.format`."""

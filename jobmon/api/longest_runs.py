@@ -55,10 +55,10 @@ def _read_longest(queue: WatchedQueue, job_filter: JobFilter) -> LongestRuns:
         history = queue.runs.read(window)
     runs = _select_runs(history.details, job_filter)
     without_dates = JobFilter(statuses=job_filter.statuses, types=job_filter.types)
-    found = queue.lists.look_up(list(runs), without_dates)
+    looked_up = queue.lists.look_up(list(runs), without_dates)
     jobs: list[Document] = [
         job | {"durationMs": runs[job_id].duration_ms}
-        for job, matches in found
+        for job, matches in looked_up
         if matches and (job_id := to_text(job.get("jobId"))) in runs
     ]
     jobs.sort(key=lambda job: -int(job["durationMs"]))

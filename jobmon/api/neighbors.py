@@ -52,11 +52,11 @@ class NeighborsAnswer(Answer):
 
 def find_neighbors(lists: ListResponder, query: ListQuery, job: Document) -> dict[str, Any]:
     """The fields of a `NeighborsAnswer` about `job`, a document; raises ApiError 422 or 503."""
-    found = lists.find_neighbors(query, job)
+    neighbors = lists.find_neighbors(query, job)
     ids, reasons = {}, {}
-    for name, neighbor in (("previousJobId", found.previous), ("nextJobId", found.next)):
+    for name, neighbor in (("previousJobId", neighbors.previous), ("nextJobId", neighbors.next)):
         ids[name] = None if neighbor is None else clean_text(neighbor.get("jobId"))
-        reason = NO_ID if neighbor is not None and ids[name] is None else found.reason
+        reason = NO_ID if neighbor is not None and ids[name] is None else neighbors.reason
         if reason:
             reasons[name] = reason
     return {**ids, "reasons": reasons}

@@ -140,12 +140,12 @@ class QueueMetrics:
         parts: list[Families] = []
         missing: dict[str, str | None] = {}
         for name in (queue.name for queue in queues):
-            found = details.get(name) or _Details((), _TOO_SLOW)
+            queue_details = details.get(name) or _Details((), _TOO_SLOW)
             if name not in unreachable:  # the probe reports unreachable databases
-                missing[name] = found.reason
-            is_complete = name not in unreachable and found.reason is None
-            reading = _measure_reading(name, checked.get(name), is_complete=is_complete)
-            parts += [reading, *found.parts]
+                missing[name] = queue_details.reason
+            is_complete = name not in unreachable and queue_details.reason is None
+            health = _describe_reading(name, checked.get(name), is_complete=is_complete)
+            parts += [health, *queue_details.parts]
         self._report(missing)
         return parts
 
@@ -273,15 +273,16 @@ class QueueMetrics:
             families.gauge("jobmon_scheduled_jobs", help_text, health.scheduled)
 
     def _add_oldest_due(self, stats: QueueStats, families: Families) -> None:
-        due = stats.health.overdue_by_type
-        label = _fold_labels(sorted(due, key=lambda job_type: due[job_type]), self._max_types)
+        due_since = stats.health.overdue_by_type
+        oldest_first = sorted(due_since, key=lambda job_type: due_since[job_type])
+        label = _fold_labels(oldest_first, self._max_types)
         earliest: dict[str, datetime] = {}
-        for job_type, at in due.items():
+        for job_type, due_at in due_since.items():
             name = label(job_type)
-            earliest[name] = min(at, earliest.get(name, at))
+            earliest[name] = min(due_at, earliest.get(name, due_at))
         help_text = "Time since the oldest due job of each type became due; absent without one."
-        for name, at in sorted(earliest.items()):
-            age_s = stats.age_ms(at) / 1_000
+        for name, due_at in sorted(earliest.items()):
+            age_s = stats.age_ms(due_at) / 1_000
             families.gauge("jobmon_oldest_due_job_seconds", help_text, age_s, type=name)
 
     def _add_jobs(self, counts: Mapping[tuple[str, str], int], families: Families) -> None:
@@ -352,7 +353,7 @@ def _add_notifications(queue: WatchedQueue, families: Families) -> None:
         families.gauge("jobmon_notifications_failing", help_text, is_failing, receiver=name)
 
 
-def _measure_reading(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
+def _describe_reading(name: str, database: DatabaseHealth | None, *, is_complete: bool) -> Families:
     """The metrics about reading a queue: whether its database responds, whether all was read."""
     families = Families(name)
     if database is not None:

@@ -92,16 +92,16 @@ def find_meanings(queue: WatchedQueue, text: str, owner: str | None = None) -> M
     """
     search = parse_search(text, queue.settings.search_fields)
     finder = _Finder(queue, search, owner)
-    found: dict[tuple[str, str], Meaning] = {}
+    meanings: dict[tuple[str, str], Meaning] = {}
     inexact_counts: Counter[tuple[str, str]] = Counter()
     for meaning in finder.find():
         key = meaning.kind, str(meaning.filters) if meaning.filters else meaning.value
         kind = meaning.kind, meaning.note if meaning.filters else ""
-        if key in found or (not meaning.is_exact and inexact_counts[kind] == MAX_PER_KIND):
+        if key in meanings or (not meaning.is_exact and inexact_counts[kind] == MAX_PER_KIND):
             continue
-        found[key] = meaning
+        meanings[key] = meaning
         inexact_counts[kind] += not meaning.is_exact
-    ranked = sorted(found.values(), key=lambda meaning: not meaning.is_exact)
+    ranked = sorted(meanings.values(), key=lambda meaning: not meaning.is_exact)
     return Meanings(search=search, found=tuple(ranked[:MAX_MEANINGS]), reasons=finder.reasons)
 
 
@@ -145,17 +145,17 @@ class _Finder:
             if (job := self._find_job(text)) is not None:
                 yield _describe_job(job, is_exact=True)
         if self._owner is None and len(typed) >= MIN_ID_PREFIX:
-            found = self._queue.finder.find_by_prefix(typed, MAX_PER_KIND)
-            if len(found) > 1:
+            jobs = self._queue.finder.find_by_prefix(typed, MAX_PER_KIND)
+            if len(jobs) > 1:
                 filters = {**self._filters, "job_id": [typed]}
                 yield self._make_list(f"{typed}…", "beginning of the id", filters)
-            yield from map(_describe_job, found)
+            yield from map(_describe_job, jobs)
 
     def _find_job(self, job_id: str) -> Document | None:
         if self._owner is None:
             return self._queue.finder.find(job_id)
-        found = self._queue.lists.look_up([job_id], JobFilter(), self._owner)
-        return found[0][0] if found else None
+        looked_up = self._queue.lists.look_up([job_id], JobFilter(), self._owner)
+        return looked_up[0][0] if looked_up else None
 
     def _find_values(self) -> Iterator[Meaning]:
         """The lists of jobs whose status, type, owner and so on is the text of all words."""

@@ -73,11 +73,11 @@ class SearchText:
     @property
     def filters(self) -> dict[str, list[str]]:
         """The values of each parameter of a list of jobs, without the words that have no key."""
-        found: dict[str, list[str]] = {}
+        filters: dict[str, list[str]] = {}
         for part in self.parts:
-            if part.parameter and part.value not in found.get(part.parameter, ()):
-                found.setdefault(part.parameter, []).append(part.value)
-        return found
+            if part.parameter and part.value not in filters.get(part.parameter, ()):
+                filters.setdefault(part.parameter, []).append(part.value)
+        return filters
 
     @property
     def words(self) -> list[str]:

@@ -136,11 +136,11 @@ class WorkerReader:
         """The workers in the window that match the query."""
         reasons: dict[str, str] = {}
         running, history = _read_running(queue, reasons), _read_history(queue, window, reasons)
-        found = FoundWorkers(
+        found_workers = FoundWorkers(
             window=window, history=history, running=running, workers=None, reasons=reasons
         )
         if not queue.known_fields.has_worker_names:
-            return replace(found, reasons={"data": NO_NAMES})
+            return replace(found_workers, reasons={"data": NO_NAMES})
 
         def find_all() -> list[Worker]:
             pauses = find_pauses(queue) or ()
@@ -155,7 +155,7 @@ class WorkerReader:
             reasons["state"] = f"it is not checked whether workers have stopped: {unchecked}"
         has_runs = history is not None and bool(history.details.slowest or history.details.failed)
         if not workers and (has_runs or running.jobs):
-            return replace(found, reasons={"data": NOT_NAMED})
+            return replace(found_workers, reasons={"data": NOT_NAMED})
         has_other = any(worker.name == OTHER for worker in workers)
         if query.types:
             all_workers = workers
@@ -168,7 +168,7 @@ class WorkerReader:
         matching = [worker for worker in workers if _matches(worker, query)]
         lacks_workers = has_other or bool(query.types and history and history.untyped_until)
         return replace(
-            found, workers=sort_workers(matching, query.sort), lacks_workers=lacks_workers
+            found_workers, workers=sort_workers(matching, query.sort), lacks_workers=lacks_workers
         )
 
 
@@ -255,34 +255,34 @@ def add_routes(routes: Routes, reader: WorkerReader) -> None:
         return format_workers(reader.find(queue, window, query), query)
 
 
-def format_workers(found: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
+def format_workers(found_workers: FoundWorkers, query: WorkerQuery) -> dict[str, Any]:
     """The fields of a `WorkerList`."""
-    workers, history = found.workers, found.history
+    workers, history = found_workers.workers, found_workers.history
     start = (query.page - 1) * query.per_page
     meta = {
-        **format_bounds(found.window),
+        **format_bounds(found_workers.window),
         "as_of": None if history is None else history.as_of,
-        "running_as_of": found.running.as_of,
+        "running_as_of": found_workers.running.as_of,
         "is_complete": None if history is None else history.is_complete,
         "gaps": () if history is None else history.gaps,
         "page": query.page,
         "per_page": query.per_page,
         "total": None if workers is None else len(workers),
-        "total_is_exact": is_whole(found),
+        "total_is_exact": is_whole(found_workers),
         "total_pages": None if workers is None else math.ceil(len(workers) / query.per_page),
         "silent_workers": count_silent(workers),
-        "reasons": found.reasons,
+        "reasons": found_workers.reasons,
     }
     if workers is None:
         return {"meta": meta, "data": None}
     page = workers[start : start + query.per_page]
-    return {"meta": meta, "data": [_format_worker(worker, found) for worker in page]}
+    return {"meta": meta, "data": [_format_worker(worker, found_workers) for worker in page]}
 
 
-def is_whole(found: FoundWorkers) -> bool:
+def is_whole(found_workers: FoundWorkers) -> bool:
     """Whether all matching workers are known by name."""
-    has_all = found.running.is_complete and not found.running.reason
-    return has_all and found.workers is not None and not found.lacks_workers
+    has_all = found_workers.running.is_complete and not found_workers.running.reason
+    return has_all and found_workers.workers is not None and not found_workers.lacks_workers
 
 
 def count_silent(workers: list[Worker] | None) -> int | None:
@@ -290,9 +290,9 @@ def count_silent(workers: list[Worker] | None) -> int | None:
     return None if workers is None else sum(worker.state in SILENT for worker in workers)
 
 
-def _format_worker(worker: Worker, found: FoundWorkers) -> dict[str, Any]:
-    has_history, now = found.history is not None, found.running.as_of
-    has_jobs = not found.running.reason and worker.name != OTHER
+def _format_worker(worker: Worker, found_workers: FoundWorkers) -> dict[str, Any]:
+    has_history, now = found_workers.history is not None, found_workers.running.as_of
+    has_jobs = not found_workers.running.reason and worker.name != OTHER
     rate = failure_rate(worker.failures, worker.attempts)
     return {
         "name": worker.name,
@@ -306,7 +306,7 @@ def _format_worker(worker: Worker, found: FoundWorkers) -> dict[str, Any]:
         "failures": worker.failures if has_history else None,
         "failureRate": round(rate, 4) if has_history and rate is not None else None,
         "runMs": run_durations(worker),
-        "topError": worker.top_error and _format_error(worker.top_error, found.groups),
+        "topError": worker.top_error and _format_error(worker.top_error, found_workers.groups),
     }
 
 
