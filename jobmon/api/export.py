@@ -79,9 +79,9 @@ def _render_csv_end(rows: FileRows, count: int, reason: str) -> bytes:
 
 
 def _write_csv(lines: Iterable[Iterable[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(lines)
-    return text.getvalue().encode(errors="replace")
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(lines)
+    return buffer.getvalue().encode(errors="replace")
 
 
 def _escape_formula(text: str) -> str:
@@ -90,11 +90,11 @@ def _escape_formula(text: str) -> str:
 
 
 def _render_ndjson(_: FileRows, answers: Iterable[dict[str, Any]]) -> bytes:
-    text = bytearray()
+    lines = bytearray()
     for answer in answers:
         # Ten times as fast as joining a list of lines: no line is kept in memory.
-        text += encode_line(answer)
-    return bytes(text)
+        lines += encode_line(answer)
+    return bytes(lines)
 
 
 def _render_ndjson_end(_: FileRows, count: int, reason: str) -> bytes:

@@ -78,12 +78,12 @@ def _select(value: Any, path: list[str]) -> Any:
     """
     if isinstance(value, dict) and path:
         key, *inner = path
-        kept = {
+        short_texts = {
             name: text
             for name, text in value.items()
             if isinstance(text, str) and len(text) <= _MAX_NAME_LENGTH
         }
-        return kept | ({key: _select(value[key], inner)} if key in value else {})
+        return short_texts | ({key: _select(value[key], inner)} if key in value else {})
     if isinstance(value, dict | list | DBRef):
         return [] if isinstance(value, list) else {}
     if path:  # a text or a number has no fields

@@ -113,9 +113,9 @@ def add_routes(routes: Routes, counter: OwnCounter) -> None:
     def own_counts(types: tuple[str, ...]) -> dict[str, Any]:
         """Count the caller's own jobs by status."""
         counts = counter.count(current_queue(), auth.subject(), types)
-        known = {name: count.value for name, count in counts.by_status.items()}
+        values = {name: count.value for name, count in counts.by_status.items()}
         return {
-            "statusCounts": {status.value: known.get(status) for status in JobStatus},
+            "statusCounts": {status.value: values.get(status) for status in JobStatus},
             TOTAL: None if counts.total is None else counts.total.value,
             "reasons": counts.reasons,
             "asOf": counts.as_of,

@@ -44,7 +44,7 @@ class Parameters(Schema):
     others get their defaults from `_copy_defaults`.
     """
 
-    # Whether queries are cached: they must be immutable, and depend on the time only by `range`.
+    # Whether queries are cached: they must be immutable, and only `range` may depend on the time.
     is_cached: ClassVar[bool] = False
 
     class Meta:
@@ -76,14 +76,15 @@ class Parameters(Schema):
 
         With `is_cached` the query is cached: pages and programs repeat the same requests.
         """
-        text = request.query_string
-        if (cached := self._cached.get(text)) is not None:
+        query_string = request.query_string
+        if (cached := self._cached.get(query_string)) is not None:
             return cached
         query = self._parse(request.args)
-        if self.is_cached and "range" not in request.args and len(text) <= MAX_CACHED_LENGTH:
+        is_short = len(query_string) <= MAX_CACHED_LENGTH
+        if self.is_cached and is_short and "range" not in request.args:
             if len(self._cached) >= MAX_CACHED:
                 self._cached.clear()
-            self._cached[text] = query
+            self._cached[query_string] = query
         return query
 
     def _parse(self, arguments: MultiDict[str, str]) -> Any:

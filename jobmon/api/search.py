@@ -46,7 +46,7 @@ def check_search(search: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
     """The OpenAPI parameters for these fields of the payload."""
-    text = {"type": "string", "maxLength": MAX_LENGTH}
+    text_schema = {"type": "string", "maxLength": MAX_LENGTH}
     return [
         {
             "in": "query",
@@ -57,7 +57,7 @@ def document_search(fields: Iterable[str]) -> list[dict[str, Any]]:
                 'that begin with `text`, `"text"` (in quotes) only the text. Repeat it to match '
                 "any of several values. Only in queues with this field in JOBMON_SEARCH_FIELDS."
             ),
-            "schema": {"type": "array", "items": text, "maxItems": MAX_VALUES},
+            "schema": {"type": "array", "items": text_schema, "maxItems": MAX_VALUES},
             "style": "form",
             "explode": True,
         }

@@ -195,7 +195,7 @@ class _Finder:
     def _make_list(
         self, title: str, note: str, filters: Filters, *, is_exact: bool = False
     ) -> Meaning:
-        known = self._count_by_stats(filters)
+        count = self._count_by_stats(filters)
         return Meaning(
             kind=MeaningKind.JOBS,
             value=title,
@@ -203,7 +203,7 @@ class _Finder:
             note=note,
             text=format_filters(filters, self._fields),
             filters=filters,
-            jobs=None if known is None else CappedCount(known, True),
+            jobs=None if count is None else CappedCount(count, True),
             is_exact=is_exact,
         )
 
@@ -220,8 +220,8 @@ class _Finder:
         """How many jobs have this value; None if counting them would cost too much."""
         if parameter == "worker":
             return CappedCount(int(value in self._workers), is_exact=False)
-        if (known := self._count_by_stats({parameter: [value]})) is not None:
-            return CappedCount(known, True)
+        if (count := self._count_by_stats({parameter: [value]})) is not None:
+            return CappedCount(count, True)
         if parameter == "status" and self._owner is None:
             return None  # if rules define the status, counting it may read many jobs
         if not self._queue.known_fields.can_query(_FIELDS.get(parameter, parameter)):

@@ -190,9 +190,9 @@ def shown_key(parameter: str, fields: Sequence[str]) -> str:
 
 def list_keys(fields: Sequence[str], *, is_operator: bool) -> list[str]:
     """The shown key of every parameter, for operators or for owners of jobs."""
-    known = [key for key in _SHOWN_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
+    keys = [key for key in _SHOWN_KEYS.values() if is_operator or key not in OPERATOR_KEYS]
     order = list(KEYS)
-    return sorted(known, key=order.index) + [shown_key(name, fields) for name in fields]
+    return sorted(keys, key=order.index) + [shown_key(name, fields) for name in fields]
 
 
 def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> str | None:
@@ -206,11 +206,12 @@ def format_filters(filters: Mapping[str, list[str]], fields: Sequence[str]) -> s
         for parameter, values in filters.items()
         for value in values
     ]
-    known = [part for part in parts if part is not None]
-    return " ".join(known) if len(known) == len(parts) else None
+    written = [part for part in parts if part is not None]
+    return " ".join(written) if len(written) == len(parts) else None
 
 
 def _format_part(parameter: str, value: str, fields: Sequence[str]) -> str | None:
+    """The part of a search text for one value of a filter; None if there is none."""
     shown = JOB_STATUS_WORDS.get(value, value) if parameter == "status" else value
     key = shown_key(parameter, fields)
     for written in (shown, f'"{shown}"', f'"{shown.removesuffix("*")}"*'):

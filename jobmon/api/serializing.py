@@ -21,13 +21,13 @@ _SOURCE = """
 def serialize(value):
     is_mapping = type(value) is dict or isinstance(value, Mapping)
     read = value.get if is_mapping else partial(getattr, value)
-    shown = {{{entries}}}
+    answer = {{{entries}}}
     {drops}
-    return shown
+    return answer
 """
 # A value of a type in `unchanged` is shown unchanged, any other is shown as `show` returns it.
 _ENTRY = "{key!r}: v if type(v := read({name!r}, default_{i})) in unchanged_{i} else show_{i}(v)"
-_DROP = "if shown[{key!r}] is missing: del shown[{key!r}]"
+_DROP = "if answer[{key!r}] is missing: del answer[{key!r}]"
 
 
 def compile_schema(schema: Schema) -> Serialize:
