@@ -374,7 +374,7 @@ def _fold_labels(ranked: Iterable[str], limit: int) -> Callable[[str], str]:
 
 
 def _accumulate(durations: Durations) -> tuple[list[tuple[str, float]], float]:
-    """The number of durations up to each of `JOB_BUCKETS` and in all, and their sum in seconds."""
+    """The number of durations up to each of `JOB_BUCKETS` and in total; their sum in seconds."""
     values_s = [(rounded_ms(index) / 1_000, count) for index, count in durations.items()]
     buckets = [
         (str(float(edge)), float(sum(count for value, count in values_s if value <= edge)))

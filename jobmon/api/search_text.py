@@ -125,7 +125,7 @@ def parse_search(text: str, fields: Sequence[str]) -> SearchText:
 
 
 def _split_key(part: str, fields: Sequence[str], problems: list[str]) -> tuple[str, str]:
-    """The parameter and the value of a part, as it is typed; the parameter of a word is empty."""
+    """The parameter and the typed value of a part; the parameter of a word is empty."""
     keyed = _KEYED.fullmatch(part)
     if keyed is None:
         return "", part
