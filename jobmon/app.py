@@ -63,8 +63,8 @@ def create_app(
 ) -> Flask:
     """The web service as a Flask application.
 
-    Without `settings`, the environment is read; a bad setting ends the process with a line that
-    names it. A `client`, for example of mongomock, is used instead of a new connection.
+    Without `settings`, the environment is read. A bad setting ends the process with exit code 3 and
+    a line that names it. A `client`, such as mongomock's, is used instead of a new connection.
 
         app = create_app(Settings(mongo_uri="mongodb://localhost/app", jwt_secret_key=secret))
     """
@@ -81,7 +81,7 @@ def create_app(
         API_TITLE="jobmon",
         API_VERSION=__version__,
         OPENAPI_VERSION="3.1.0",
-        PROVIDE_AUTOMATIC_OPTIONS=False,  # browsers send OPTIONS without a token
+        PROVIDE_AUTOMATIC_OPTIONS=False,  # OPTIONS gets 405: no caller needs a preflight
     )
     app.json = JSONProvider(app)
     app.extensions["jobmon_settings"] = settings
@@ -105,14 +105,14 @@ def create_app(
 
 
 def _open_sign_in(settings: Settings) -> "ProviderSignIn | None":
-    """The routes to sign in at the identity provider; None if the settings name no provider.
+    """The pages to sign in at the identity provider; None if the settings name no provider.
 
     Raises SettingsError if Authlib, an extra package, is not installed.
     """
     if settings.oidc_issuer is None:
         return None
     try:
-        # Only with a provider: Authlib is an extra, and takes time to import.
+        # Imported only with a provider: Authlib is an extra, and its import takes time.
         from jobmon.dashboard.provider_sign_in import ProviderSignIn  # noqa: PLC0415
         from jobmon.web.oidc import IdentityProvider  # noqa: PLC0415
         from jobmon.web.renewals import Renewals  # noqa: PLC0415

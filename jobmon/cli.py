@@ -1,6 +1,6 @@
 """The `jobmon` command: its subcommands and their options.
 
-A command imports what it needs when it runs, so that `jobmon --help` answers at once.
+A command imports what it needs only when it runs, so that `jobmon --help` prints at once.
 """
 
 import logging
@@ -29,8 +29,7 @@ SECTIONS = {
     "To build on it": ("openapi", "workload"),
 }
 
-
-# The commands of other modules, with the first sentence of their help.
+# The commands that other modules define, with the first sentence of their help.
 OTHER_COMMANDS = {
     "init": "Create the indexes that the monitor needs; also its users and a replica set.",
     "check": "Check your deployment; print what is missing and, if it is known, the remedy.",
@@ -96,7 +95,7 @@ class Commands(click.Group):
     """A group whose help has sections; commands without a section are under `Others`."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """The names of all commands, also of those that are not imported yet."""
+        """The names of all commands, whether imported yet or not."""
         return sorted({*super().list_commands(context), *OTHER_COMMANDS})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
@@ -107,8 +106,8 @@ class Commands(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, each command with the first sentence of its help."""
-        named = {name for names in SECTIONS.values() for name in names}
-        others = tuple(name for name in self.list_commands(context) if name not in named)
+        in_sections = {name for names in SECTIONS.values() for name in names}
+        others = tuple(name for name in self.list_commands(context) if name not in in_sections)
         for title, names in (SECTIONS | {"Others": others}).items():
             rows = [(name, self._describe(context, name)) for name in names]
             if rows:
@@ -116,7 +115,7 @@ class Commands(click.Group):
                     formatter.write_dl(rows)
 
     def _describe(self, context: click.Context, name: str) -> str:
-        """The first sentence of a command's help, without an import."""
+        """The first sentence of a command's help, without importing another module."""
         if name in OTHER_COMMANDS:
             return OTHER_COMMANDS[name]
         command = self.get_command(context, name)
@@ -133,7 +132,7 @@ def main(context: click.Context) -> None:
     to see a sample queue. For your own queue, set JOBMON_MONGO_URI and JOBMON_JWT_SECRET_KEY, and
     run `jobmon check` to see what is missing.
     """
-    if context.invoked_subcommand in ("token", "revoke"):  # they need an app
+    if context.invoked_subcommand in ("token", "revoke"):  # both need a Flask app
         from flask.cli import ScriptInfo
 
         from jobmon.app import create_app
@@ -153,7 +152,7 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     It listens on JOBMON_BIND, 127.0.0.1:8000 by default.
     """
     _read_settings()
-    # With a heap for each thread, every heap would grow to the largest answer of its thread.
+    # With more heaps (malloc's arenas), each would grow to the largest answer of its threads.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     command = [
         "-m",
@@ -170,16 +169,16 @@ def run(gunicorn_arguments: tuple[str, ...]) -> None:
     "--check",
     "only_check",
     is_flag=True,
-    help="Only check: exit with 1 if no queue is up to date, or a restart may help one of them.",
+    help="Only check: exit with 1 if no queue is up to date, or if a restart may help a queue.",
 )
 def collector(*, only_check: bool) -> None:
     """Keep the statistics up to date, in a process of its own.
 
-    You may start several. One of them works for each queue, and another takes over when it ends;
-    several queues are divided among them. It writes only to the database JOBMON_ROLLUP_DB, as the
-    user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI. It needs no key for tokens. After an
-    unexpected failure it exits with 1; with several queues, it restarts the collector of the queue
-    that failed.
+    You may start several processes. They divide the queues; each queue has one collector at a time,
+    and another process takes over when that ends. A collector writes only to the database
+    JOBMON_ROLLUP_DB, as the user in JOBMON_ROLLUP_URI, by default JOBMON_MONGO_URI. It needs no key
+    for tokens. After an unexpected failure the process exits with 1 if it has one queue; if it has
+    several, it restarts only the collector of the queue that failed.
     """
     from jobmon import logs
     from jobmon.collector.collecting import collecting
@@ -210,9 +209,9 @@ def actor() -> None:
     """Carry out the actions on jobs that people have requested, in a process of its own.
 
     It changes the watched jobs as the user in JOBMON_ACTOR_MONGO_URI, by default JOBMON_MONGO_URI;
-    the web service and the collector never do. You may start several: one of them works for each
-    queue, and another takes over when it ends. It needs no key for tokens. After an unexpected
-    failure it exits with 1. docs/actions.md describes it.
+    the web service and the collector never change them. You may start several processes: each queue
+    has one actor at a time, and another process takes over when that ends. It needs no key for
+    tokens. After an unexpected failure it exits with 1. docs/actions.md describes it.
     """
     from jobmon import logs
     from jobmon.actor.acting import acting
@@ -229,15 +228,15 @@ def actor() -> None:
 
 @main.command()
 @click.argument("text")
-@click.option("--at", help="The time in ISO 8601; UTC if it has no offset. By default now.")
-@click.option("--queue", "name", help="Mark only this queue of JOBMON_QUEUES.")
+@click.option("--at", help="The time in ISO 8601; UTC if it has no offset. Default: now.")
+@click.option("--queue", "queue_name", help="Mark only this queue of JOBMON_QUEUES.")
 @click.option("--link", help="The address of a page with details, https://…")
-def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
+def mark(text: str, at: str | None, queue_name: str | None, link: str | None) -> None:
     """Mark a moment, such as a deployment, in the charts and the time series of all queues.
 
-    Run it in a deployment, with what was deployed as TEXT: jobmon mark "v2.31". The user in
+    Run it when you deploy, with what was deployed as TEXT: jobmon mark "v2.31". The user in
     JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, like
-    the collector's user. It writes to no other database, and needs no key for tokens.
+    the collector's user. The command writes to no other database, and needs no key for tokens.
     """
     from jobmon.collector.mark_writer import write_marks
     from jobmon.redaction.redactor import Redactor
@@ -247,8 +246,8 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
     settings = _read_settings(require_keys=False)
     queues = load_queues(settings)
     try:
-        if name is not None:
-            queues = select_queues(queues, name)
+        if queue_name is not None:
+            queues = select_queues(queues, queue_name)
         new_mark = Mark(at=_read_time(at), text=text.strip(), link=link)
         redacted = new_mark.redact(Redactor(settings.redact_keys))
         results = list(write_marks(settings, queues, redacted))
@@ -264,7 +263,7 @@ def mark(text: str, at: str | None, name: str | None, link: str | None) -> None:
 
 
 def _read_time(text: str | None) -> datetime:
-    """A time in ISO 8601, to the millisecond; the present time for None. Raises MarkError."""
+    """The time of an ISO 8601 text, to the millisecond; now for None. Raises MarkError."""
     from jobmon.rollup.marks import MarkError
 
     try:
@@ -287,7 +286,7 @@ def _read_time(text: str | None) -> datetime:
 def demo(port: int, state: Path) -> None:
     """Run a real MongoDB, a sample workload and the service on this machine.
 
-    With JOBMON_MONGO_URI set, it watches that database instead and writes nothing to it.
+    With JOBMON_MONGO_URI set, jobmon watches that database instead and writes nothing to it.
     """
     from jobmon.demo.stack import StackError, run_stack
     from jobmon.settings import SettingsError
@@ -341,7 +340,7 @@ def alerts() -> None:
     help="The database of the sample queue; it is written to.",
 )
 def workload(mongo_uri: str) -> None:
-    """Run producers and workers of a sample queue until interrupted."""
+    """Run a producer and workers of a sample queue until interrupted."""
     from jobmon import logs
     from jobmon.demo.workload import run_workload
 
@@ -353,7 +352,7 @@ def workload(mongo_uri: str) -> None:
 
 
 def _end_with_failure() -> None:
-    """Exit with 1 at once: after one thread failed, the others must not look healthy."""
+    """Exit with 1 at once: if one thread failed, the process must not look healthy."""
     logging.shutdown()
     os._exit(1)
 

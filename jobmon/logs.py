@@ -1,10 +1,10 @@
-"""The log: one JSON object a line, or readable lines on a terminal.
+"""The log: one JSON object a line; on a terminal, lines for people.
 
-Everything goes to standard error through one formatter, lines of libraries too. A line has
+All lines, also those of libraries, go to standard error through one formatter. A line has
 `timestamp` (UTC), `level`, `logger`, `event` and, while a request is served, its `request_id`.
-The formatter removes secrets: jobmon's own, texts that look like a token, passwords in addresses,
-and the messages of most exceptions, which may quote data. It escapes characters that change how a
-line looks (controls, writing direction, invisible ones).
+The formatter removes secrets: jobmon's own, texts that look like a token, and passwords in
+addresses. It omits the messages of most exceptions, which may quote data. It escapes characters
+that change how a line looks (controls, writing direction, invisible ones).
 """
 
 import json
@@ -29,13 +29,14 @@ from jobmon.settings.deprecated import list_warnings
 from jobmon.settings.receivers import find_address_secrets
 from jobmon.store.failures import describe_error
 
-# A shorter secret would be found in ordinary words.
+# In characters: a shorter text is a part of ordinary words, too.
 _SHORTEST_SECRET = 6
-# The messages of these describe the program or the machine and quote no data.
+# Exceptions whose messages describe the program or the machine, and quote no data.
 _LOGGED_MESSAGES = (OSError, ImportError, AttributeError, NameError)
 
-# C1 and DEL; soft hyphen, Arabic letter mark; zero widths, directions and line separators; joiners
-# and directions; byte order mark; interlinear marks; tags. JSON itself escapes the C0 controls.
+# DEL and C1 controls; soft hyphen, Arabic letter mark, Mongolian vowel separator; zero widths,
+# directions and line separators; joiners and directions; byte order mark; interlinear marks; tags.
+# JSON itself escapes the C0 controls.
 _MISLEADING = (
     "\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f"
@@ -47,15 +48,15 @@ _ESCAPED_IN_STACK = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{_MISLEADING}]")  # keep
 _FIRST_KEYS = ("timestamp", "level", "logger", "event")
 _PLAIN_TYPES = {str, int, float, bool, type(None)}
 
-# Without this, Python prints warnings of commands that do not call `configure` to stderr.
+# Without this handler, commands that do not call `configure` would print warnings to stderr.
 logging.getLogger("jobmon").addHandler(logging.NullHandler())
 
 
 def configure(level: str, secrets: Iterable[str] = ()) -> None:
     """Log to standard error from `level` on, and hide `secrets`.
 
-    If another program has added handlers to the root logger, they and its level are kept. In a
-    process with several apps, the secrets of all apps are hidden.
+    If another program has added handlers to the root logger, its handlers and level do not change.
+    In a process with several apps, the secrets of all apps are hidden.
 
     >>> configure(settings.log_level, find_secrets(settings, queues))
     """
@@ -84,7 +85,7 @@ def configure(level: str, secrets: Iterable[str] = ()) -> None:
 
 
 def warn_of_deprecated_settings() -> None:
-    """Log a warning for each deprecated name of a setting: once, at the start of a service."""
+    """Log a warning for each deprecated name of a setting; a service calls it when it starts."""
     for message in list_warnings():
         logging.getLogger("jobmon.settings").warning(message)
 
@@ -93,7 +94,7 @@ def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
     """The secrets in the settings of a process and of its queues.
 
     These are the keys for tokens and webhooks, the client secret, the passwords in connection
-    strings, and the parts of notification addresses that may be tokens. Short ones are left out.
+    strings, and the parts of notification addresses that may be tokens. It omits short secrets.
     """
     uris = [settings.mongo_uri, settings.rollup_uri, settings.rate_limit_storage_uri]
     uris += (queue.actor_mongo_uri for queue in (settings, *queues))
@@ -111,11 +112,11 @@ def find_secrets(settings: Settings, queues: Sequence[Settings]) -> set[str]:
 
 
 def log_event(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> None:
-    """Log an event at INFO as structlog does, in half of the time: for the line of each request."""
+    """Log an event at INFO like structlog, in half of its time: for the line of each request."""
     if not logger.isEnabledFor(logging.INFO):
         return
     record = logging.LogRecord(logger.name, logging.INFO, "", 0, "", (), None)
-    # The form that structlog gives to the records of its events.
+    # The attributes that structlog gives to the records of its events.
     record.__dict__ |= {
         "msg": {
             "timestamp": datetime.now(UTC).isoformat()[:-6] + "Z",
@@ -131,7 +132,7 @@ def log_event(logger: logging.Logger, event: str, fields: Mapping[str, Any]) -> 
 
 
 class LogFormatter(structlog.stdlib.ProcessorFormatter):
-    """Formats records of structlog and of `logging`, without `secrets`."""
+    """Formats the records of structlog and of `logging`; hides `secrets`."""
 
     def __init__(self, *, is_terminal: bool) -> None:
         self.secrets: set[str] = set()
@@ -159,14 +160,14 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
-        is_event = hasattr(record, "_logger") and not self._is_terminal  # structlog's
+        is_event = hasattr(record, "_logger") and not self._is_terminal  # structlog sets `_logger`
         line = self._format_plain(cast(EventDict, record.msg)) if is_event else None
         return super().format(record) if line is None else line
 
     def _format_plain(self, event: EventDict) -> str | None:
-        """The line of an event, such as a request, that has nothing to hide; None for any other.
+        """The line of an event with plain values and no secret, such as most requests; else None.
 
-        All of its texts are searched at once, in a third of the time that one by one takes.
+        One search in all texts together takes a third of the time of a search in each text.
         """
         if not _PLAIN_TYPES.issuperset(map(type, event.values())):
             return None
@@ -180,7 +181,7 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
         return _escape_json(None, "", line)
 
     def _hide_secrets(self, _: Any, __: str, event: EventDict) -> EventDict:
-        """The event without secrets, its first keys in order."""
+        """The event without secrets; `_FIRST_KEYS` are in front."""
         hidden: dict[str, Any] = _change_texts(_put_first_keys(event), self._hide)
         return hidden
 
@@ -192,12 +193,12 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 def _put_first_keys(event: EventDict) -> EventDict:
-    """The event with its first keys in order."""
+    """The event with `_FIRST_KEYS` in front."""
     return {**{name: event[name] for name in _FIRST_KEYS if name in event}, **event}
 
 
 def _change_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """`value` with each text in it changed, at any depth; keys remain."""
+    """`value` with each text in it changed, at any depth; keys do not change."""
     match value:
         case str():
             return change(value)
@@ -227,7 +228,7 @@ def _escape(character: re.Match[str]) -> str:
 
 
 def _add_stack(_: Any, __: str, event: EventDict) -> EventDict:
-    """Replace `exc_info` with the stack, without messages that may quote data."""
+    """Replace `exc_info` by `exception`: the stack, without messages that may quote data."""
     error = event.pop("exc_info", None)
     if isinstance(error, tuple):
         error = error[1]
@@ -247,7 +248,7 @@ def _format_stack(error: BaseException) -> Iterator[str]:
     if isinstance(error, PyMongoError):
         yield describe_error(error)
     elif isinstance(error, _LOGGED_MESSAGES):
-        message = str(error).replace("\n", "\n    ")  # so that no line looks like one of the log
+        message = str(error).replace("\n", "\n    ")  # so that none looks like a line of the log
         yield f"{type(error).__name__}: {message}"
     else:
         yield type(error).__name__

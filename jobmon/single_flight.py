@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 UNUSED_AFTER_S = 30.0
-# With this `rest`, a computation that takes up to 3.3 s runs for at most a tenth of the time.
+# With this `rest`, a computation of up to 3.3 s runs for a tenth of the time, or less.
 TENTH = 9.0
 MAX_REST_S = 30.0
 
@@ -24,8 +24,7 @@ class SingleFlight(Generic[T]):
 
     A value is kept for `ttl_ms`, or for `rest` times as long as its computation took (30 seconds
     at most), if that is longer. With a `ttl_ms` of 0 it is not kept. A failure is raised for every
-    caller that waited for it, and is not kept. So a slow database gets one query, and not one for
-    each viewer.
+    caller that waited for it, and is not kept. So a slow database gets one query for all viewers.
 
         stats = SingleFlight(count_jobs, ttl_ms=1_000)
         stats.get()
@@ -37,7 +36,9 @@ class SingleFlight(Generic[T]):
         self._rest = rest
         self._lock = threading.Lock()
         self._running: Future[T] | None = None
-        self._kept: tuple[T, float] | None = None  # a value and when it expires (monotonic)
+        self._kept: tuple[T, float] | None = (
+            None  # the value, and the monotonic time when it expires
+        )
 
     def kept(self) -> T | None:
         """The kept value; None if there is none, or it has expired."""
@@ -49,11 +50,11 @@ class SingleFlight(Generic[T]):
         with self._lock:
             if (kept := self._find_kept()) is not None:
                 return kept[0]
-            running, is_first = self._running, False
+            running, must_compute = self._running, False
             if running is None:
-                running, is_first = Future(), True
+                running, must_compute = Future(), True
                 self._running = running
-        if is_first:
+        if must_compute:
             self._run(running)
         return running.result()
 
@@ -84,7 +85,10 @@ def _keep_s(ttl_s: float, rest: float, took_s: float) -> float:
 
 @dataclass
 class _Kept(Generic[T]):
-    """A value, when its computation began, how long that took, and when it was last used."""
+    """A value; the monotonic times when its computation began and when it was last used.
+
+    `took_s` is the duration of the computation, 0 until it ends.
+    """
 
     value: Future[T]
     begun_at: float
@@ -95,7 +99,9 @@ class _Kept(Generic[T]):
 class SingleFlightCache(Generic[T]):
     """`SingleFlight` for many keys: it keeps the `size` values that were used last.
 
-    A value that was not used for 30 seconds is evicted at the next call.
+    A value's age counts from the begin of its computation. So a computation that takes longer than
+    `max_age_s` does not stop a later caller from starting another. A value that was not used for 30
+    seconds is evicted at the next call, for any key.
 
         pages = SingleFlightCache[str](size=50)
         pages.get("overview", render_overview, max_age_s=1)
@@ -115,21 +121,23 @@ class SingleFlightCache(Generic[T]):
         rest: float = 0.0,
         keep: Callable[[T], bool] = lambda _: True,
     ) -> T:
-        """The kept value, unless it is older than `max_age_s`, or a new one.
+        """The kept value, or a new one if there is none or it is older than `max_age_s`.
 
-        `rest`: as for `SingleFlight`. A value for which `keep` is false is shared only by the
-        callers who wait for it. Raises what `compute` raised.
+        With `rest`, a value may be older, as for `SingleFlight`. A value for which `keep` returns
+        False goes only to the callers who wait for it. Raises what `compute` raised.
         """
         now = time.monotonic()
         with self._lock:
             kept = self._values.pop(key, None)
-            is_first = kept is None or now - kept.begun_at >= _keep_s(max_age_s, rest, kept.took_s)
-            if kept is None or is_first:
+            must_compute = kept is None or now - kept.begun_at >= _keep_s(
+                max_age_s, rest, kept.took_s
+            )
+            if kept is None or must_compute:
                 kept = _Kept(Future(), now, now)
             kept.used_at = now
             self._values[key] = kept
             self._evict(now - UNUSED_AFTER_S)
-        if is_first:
+        if must_compute:
             try:
                 computed = compute()
             except BaseException as error:  # noqa: BLE001 - result() raises it again
@@ -157,11 +165,11 @@ class SingleFlightCache(Generic[T]):
 
 
 class FreshFlight(Generic[T]):
-    """Callers with the same key share one computation, which begins after the call of each.
+    """Callers with the same key share one computation that begins after all of their calls.
 
-    So no caller gets a value from before its call. A caller during a computation waits for the next
-    computation, together with all callers until that begins. A failure is raised for every caller
-    who waited for it.
+    So no caller gets a value from before its call. All callers during a computation share the next
+    one, which begins when that computation ends. A failure is raised for every caller who waited
+    for it.
 
         pages = FreshFlight[bytes]()
         pages.get("newest", read_newest_jobs)
@@ -176,13 +184,13 @@ class FreshFlight(Generic[T]):
         """A new value; raises what `compute` raised."""
         with self._lock:
             flights = self._flights.setdefault(key, [])
-            is_first = len(flights) < 2
-            if is_first:
+            must_compute = len(flights) < 2
+            if must_compute:
                 flights.append(Future())
             current, newest = flights[0], flights[-1]
-        if is_first:
+        if must_compute:
             if current is not newest:
-                current.exception()  # waits until it has ended or failed
+                current.exception()  # waits for its end, without raising its failure
             self._run(key, newest, compute)
         return newest.result()
 

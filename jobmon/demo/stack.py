@@ -1,4 +1,4 @@
-"""Starts a database, a sample workload and the web service on one machine, for a first look."""
+"""Starts a database, a sample workload and the web service on one machine: `jobmon demo`."""
 
 import json
 import os
@@ -30,63 +30,63 @@ _START_TIMEOUT_S = 30
 _FIRST_JOB_TIMEOUT_S = 20  # usually one second is enough
 _POLL_EVERY_S = 0.1
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# First the processes are stopped, then the database: at most two seconds in total.
+# For the processes, and then for the database: at most two seconds together.
 _STOP_TIMEOUT_S = 0.9
 
 
 class StackError(Exception):
-    """The stack cannot start. The message is one line: the reason, and what to do instead."""
+    """The stack cannot start, or ended. The message is one line: the reason, and what to do."""
 
 
 def run_stack(port: int, state: Path) -> None:
     """Start everything, print how to use it, and serve until SIGINT, SIGTERM or SIGHUP.
 
     With `JOBMON_MONGO_URI` in the environment only the web service runs, and nothing is written to
-    the watched collections. `state` keeps the embedded database and the secret between runs.
-    Raises StackError, and SettingsError for a bad setting.
+    the watched collections. The folder `state` keeps the embedded database and the secret between
+    runs. Raises StackError, and SettingsError for a bad setting.
     """
-    stopped = False
+    is_stopped = False
 
     def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-        for number in _STOP_SIGNALS:  # ending must not be interrupted
-            signal.signal(number, signal.SIG_IGN)
+        nonlocal is_stopped
+        is_stopped = True
+        for stop_signal in _STOP_SIGNALS:  # a second signal must not interrupt the cleanup
+            signal.signal(stop_signal, signal.SIG_IGN)
         raise KeyboardInterrupt  # it ends any wait
 
-    for number in _STOP_SIGNALS:
-        signal.signal(number, stop)
-    with suppress(KeyboardInterrupt), ExitStack() as running:
-        web = _start(port, state, running)
-        while not stopped:  # the exception is lost if it was raised in a destructor
+    for stop_signal in _STOP_SIGNALS:
+        signal.signal(stop_signal, stop)
+    with suppress(KeyboardInterrupt), ExitStack() as cleanup:
+        web = _start(port, state, cleanup)
+        while not is_stopped:  # Python drops a KeyboardInterrupt that a destructor raises
             time.sleep(_POLL_EVERY_S)
             if web.poll() is not None:
                 raise StackError("The web service ended: see its last lines above.")
 
 
-def _start(port: int, state: Path, running: ExitStack) -> subprocess.Popen[bytes]:
-    """Start everything and return the web service's process; `running` ends all processes."""
+def _start(port: int, state: Path, cleanup: ExitStack) -> subprocess.Popen[bytes]:
+    """Start everything and return the web service's process; `cleanup` ends all processes."""
     _require_free(port)
     state.mkdir(parents=True, exist_ok=True)
     os.environ["JOBMON_BIND"] = f"{HOST}:{port}"
-    # An open page sends a request every second: log lines would hide what is printed here.
+    # An open page sends a request every second: log lines would hide the links printed here.
     os.environ.setdefault("JOBMON_LOG_LEVEL", "WARNING")
     if not any(name.startswith("JOBMON_JWT_") for name in os.environ):
         os.environ["JOBMON_JWT_SECRET_KEY"] = _load_secret(state / "jwt-secret")
-    with_sample = not {"JOBMON_MONGO_URI", "JOBMON_MONGO_URI_FILE"} & set(os.environ)
-    if with_sample:
+    has_sample = not {"JOBMON_MONGO_URI", "JOBMON_MONGO_URI_FILE"} & set(os.environ)
+    if has_sample:
         os.environ.setdefault("JOBMON_COLLECTOR", "true")
-        os.environ["JOBMON_MONGO_URI"] = running.enter_context(_sample_database(state))
+        os.environ["JOBMON_MONGO_URI"] = cleanup.enter_context(_sample_database(state))
     settings = Settings.from_env()
-    start = running.enter_context(_child_processes())
+    start = cleanup.enter_context(_child_processes())
     web = start(
         ["gunicorn", "--config", "python:jobmon.serving.gunicorn_config", "jobmon.app:create_app()"]
     )
     _await_healthy(port, web)
-    if with_sample:
+    if has_sample:
         os.environ["JOBMON_WORKLOAD_MONGO_URI"] = settings.mongo_uri
         start(["jobmon.cli", "workload"])
-    _print_how_to_use(port, settings, with_sample=with_sample)
+    _print_how_to_use(port, settings, has_sample=has_sample)
     return web
 
 
@@ -103,7 +103,7 @@ def _require_free(port: int) -> None:
 
 
 def _load_secret(path: Path) -> str:
-    """A random secret, kept in a file so that tokens stay valid after a restart."""
+    """A random secret; the file `path` keeps it, so that tokens stay valid after a restart."""
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(48))
@@ -131,15 +131,15 @@ def _sample_database(state: Path) -> Iterator[str]:
 
 @contextmanager
 def _child_processes() -> Iterator[Callable[[list[str]], subprocess.Popen[bytes]]]:
-    """Yield a function that starts a Python module as a process; end all processes on exit."""
+    """Yield a function that starts `python -m` with arguments; on exit, end all its processes."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(module: list[str]) -> subprocess.Popen[bytes]:
+    def start(arguments: list[str]) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", *module],
+            [sys.executable, "-m", *arguments],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - it calls one function of libc
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - safe: it only calls prctl
         )
         processes.append(process)
         return process
@@ -167,7 +167,7 @@ def _await_healthy(port: int, web: subprocess.Popen[bytes]) -> None:
 
 
 def _await_first_job(port: int, token: str) -> str | None:
-    """The jobId of the owner's newest job; None if there is none within 20 seconds."""
+    """The jobId of the newest job of the token's owner; None if no job comes within 20 seconds."""
     deadline = time.monotonic() + _FIRST_JOB_TIMEOUT_S
     while time.monotonic() < deadline:
         jobs = _get(port, "/jobs?per_page=1", token)
@@ -190,17 +190,17 @@ def _get(port: int, path: str, token: str = "") -> Any:
         connection.close()
 
 
-def _print_how_to_use(port: int, settings: Settings, *, with_sample: bool) -> None:
+def _print_how_to_use(port: int, settings: Settings, *, has_sample: bool) -> None:
     url = f"http://{HOST}:{port}{settings.path_prefix or ''}"
-    watched = "the sample workload" if with_sample else "the database in JOBMON_MONGO_URI"
-    lines = [f"\njobmon serves {watched} at {url}\n"]
+    database = "the sample workload" if has_sample else "the database in JOBMON_MONGO_URI"
+    lines = [f"\njobmon serves {database} at {url}\n"]
     if settings.jwt_secret_key is None:
         lines.append("Tokens come from your identity provider.")
     else:
         with create_app(settings).app_context():
             admin = issue_token("root", "admin", TOKEN_LIFETIME)
             owner = issue_token(OWNER, "user", TOKEN_LIFETIME)
-        job_id = _await_first_job(port, owner) if with_sample else None
+        job_id = _await_first_job(port, owner) if has_sample else None
         link = f"{url}/dashboard/sign-in#access_token="
         lines += [f"The pages, as an admin:\n{link}{admin}\n"]
         lines += [f"The pages, as an owner, {OWNER}:\n{link}{owner}\n"]

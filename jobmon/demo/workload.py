@@ -1,7 +1,7 @@
-"""A sample workload: producers and workers that give a monitor something to show.
+"""A sample workload: a producer and workers, so that a monitor has jobs to show.
 
-Built on `jobmon.queue` as a real application would be. There are successes, retries, dead
-letters, a backlog, jobs for later, and now and then a worker that dies with its lease.
+It uses `jobmon.queue` like a real application. There are successes, retries, dead letters, a
+backlog, scheduled jobs, and now and then a worker that dies while it has a lease.
 """
 
 import logging
@@ -24,7 +24,7 @@ from jobmon.queue import JobQueue, LeaseLostError, RetryPolicy
 log = logging.getLogger(__name__)
 
 OWNER = "alice"
-# Like users of a mongoose application: some ids are ObjectIds.
+# As in a mongoose application, some ids of users are ObjectIds. None: a job without an owner.
 OWNERS = (OWNER, "bob", ObjectId("65f0c0ffee0123456789abcd"), None)
 
 FINISHED_TTL_S = 86_400
@@ -36,7 +36,7 @@ BACKLOG_LIMIT = 400
 
 @dataclass(frozen=True, kw_only=True)
 class JobType:
-    """A type of job: jobs per second, seconds of work, and shares that fail, die or hang."""
+    """A type: its jobs per second, their work, and the shares that fail, fail for good or hang."""
 
     name: str
     per_second: float
@@ -58,7 +58,7 @@ JOB_TYPES = (
     JobType(name="ledger.close", per_second=0.05, work_s=0.5, hang_rate=0.5),
     JobType(name="newsletter.digest", per_second=0.1, work_s=0.2, delay_s=120),
 )
-# Due at any time of the next day, so that there is a schedule to show.
+# Each is due at a random time of the next 24 hours, so that there is a schedule to show.
 REMINDER = JobType(name="invoice.remind", per_second=0.01, work_s=0.1, delay_s=86_400)
 FIRST_REMINDERS = 80
 BACKLOG = JobType(name="report.monthly", per_second=1, work_s=2, priority=-5)
@@ -71,7 +71,7 @@ _ERRORS = (
 
 
 class Workload:
-    """Producers, workers and lease recovery on one database, until `stop` is set."""
+    """A producer, workers and lease recovery on one database, until `stop` is set."""
 
     def __init__(self, database: Database[dict[str, Any]], stop: threading.Event) -> None:
         self._database = database
@@ -80,7 +80,7 @@ class Workload:
         self._random = random.Random()  # noqa: S311 - for show, not for secrets
 
     def run(self) -> None:
-        """Work until stopped; retry every second while the database is unreachable."""
+        """Work until `stop` is set; wait a second after each error of the database."""
         names = [job_type.name for job_type in (*JOB_TYPES, REMINDER)]
         roles: list[Callable[[], None]] = [self._produce, self._recover]
         roles += [self._make_worker(f"worker-{number}", names) for number in (1, 2, 3)]
@@ -109,7 +109,7 @@ class Workload:
 
     def _prepare(self) -> None:
         self._queue.create_indexes()
-        # Not on the attempts' finishedAt, because the monitor needs an ordinary index on it.
+        # No TTL index on the attempts' finishedAt: the monitor needs an ordinary index there.
         for name, field in (("jobs", "finishedAt"), ("job_attempts", "startedAt")):
             self._database[name].create_index(field, expireAfterSeconds=FINISHED_TTL_S)
         if not self._database.jobs.estimated_document_count():
@@ -130,17 +130,17 @@ class Workload:
         return self._random.choices(job_types, [job_type.per_second for job_type in job_types])[0]
 
     def _count_backlog(self) -> int:
-        waiting = {"status": "queued", "type": BACKLOG.name}
-        return self._database.jobs.count_documents(waiting, limit=BACKLOG_LIMIT)
+        job_filter = {"status": "queued", "type": BACKLOG.name}
+        return self._database.jobs.count_documents(job_filter, limit=BACKLOG_LIMIT)
 
     def _enqueue(self, job_type: JobType) -> None:
-        number = self._random.randrange(10_000)
+        cents = self._random.randrange(10_000)
         delay_s = job_type.delay_s * (self._random.random() if job_type is REMINDER else 1)
         self._queue.enqueue(
             job_type.name,
             {
-                "reference": f"{job_type.name}/{number}",
-                "amount": {"value": number / 100, "currency": "EUR"},
+                "reference": f"{job_type.name}/{cents}",
+                "amount": {"value": cents / 100, "currency": "EUR"},
                 "provider": {"apiKey": "sk_live_not_for_your_eyes"},
             },
             created_by=self._random.choice(OWNERS),
@@ -161,7 +161,7 @@ class Workload:
                 job_type = job_types[lease.job["type"]]
                 self._stop.wait(job_type.work_s * self._random.uniform(0.5, 1.5))
                 if self._random.random() < job_type.hang_rate:
-                    continue  # as if the worker died: no report, and the lease expires
+                    continue  # as if the worker died: it reports nothing, and its lease expires
                 try:
                     self._report(lease, job_type)
                 except LeaseLostError as error:
@@ -192,7 +192,7 @@ class Workload:
 
 @contextmanager
 def run_workload(uri: str) -> Iterator[None]:
-    """Run the sample workload in threads, on the database that `uri` names (`jobmon` if none)."""
+    """Run the sample workload in threads, on the database in `uri` (`jobmon` if it has none)."""
     options: dict[str, Any] = {"appname": "jobmon-workload", "serverSelectionTimeoutMS": 2_000}
     stop = threading.Event()
     with MongoClient[dict[str, Any]](uri, tz_aware=True, **options) as client:
