@@ -1,6 +1,6 @@
 """The log: one JSON object a line; on a terminal, lines for people.
 
-All lines, also those of libraries, go to standard error through one formatter. A line has
+Lines of jobmon and of libraries go to standard error through one formatter. A line has
 `timestamp` (UTC), `level`, `logger`, `event` and, while a request is served, its `request_id`.
 The formatter removes secrets: jobmon's own, texts that look like a token, and passwords in
 addresses. It omits the messages of most exceptions, which may quote data. It escapes characters
@@ -167,7 +167,7 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
     def _format_plain(self, event: EventDict) -> str | None:
         """The line of an event with plain values and no secret, such as most requests; else None.
 
-        One search in all texts together takes a third of the time of a search in each text.
+        One search of the joined texts takes a third of the time of a search of each.
         """
         if not _PLAIN_TYPES.issuperset(map(type, event.values())):
             return None

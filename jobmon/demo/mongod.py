@@ -106,7 +106,7 @@ class Mongod:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the server; wait until it accepts writes or, without `initiate`, until it answers."""
+        """Start the server; wait until it accepts writes or, without `initiate`, replies."""
         binary = mongod_binary()
         self.data.mkdir(parents=True, exist_ok=True)
         command = [

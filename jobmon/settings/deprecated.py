@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 FILE_SUFFIX = "_FILE"
 
-# Old name -> new name. If a setting has several old names, the first of them here is read first.
+# Old name -> new name. Of several old names of a setting, the first one here that is set counts.
 RENAMED: Mapping[str, str] = {
     "JOBMON_KEEP_MINUTES_DAYS": "JOBMON_MINUTE_RETENTION_DAYS",
     "JOBMON_KEEP_HOURS_DAYS": "JOBMON_HOUR_RETENTION_DAYS",
@@ -22,14 +22,14 @@ def is_set(name: str) -> bool:
 
 
 def choose_name(name: str) -> str:
-    """The name to read a setting by: an old name if that is set and the new name is not."""
+    """The name under which to read a setting: an old name if it is set and the new one is not."""
     if is_set(name):
         return name
     return next((old for old, new in RENAMED.items() if new == name and is_set(old)), name)
 
 
 def list_warnings() -> list[str]:
-    """A sentence for each old name in the environment: what to change, without the value."""
+    """A sentence for each old name in the environment: what to change; it omits the value."""
     warnings = []
     for old, new in RENAMED.items():
         if not is_set(old):

@@ -42,13 +42,12 @@ from jobmon.settings.token_keys import (
     read_pem,
 )
 
-MAX_LEEWAY_S = 300  # for clock differences; it lengthens the life of every token
-# The filters whose indexes can be chosen: docs/operations.md has their cost.
+MAX_LEEWAY_S = 300  # for clock differences; each token is valid for that much longer
+# The filters whose indexes are optional; docs/operations.md has the cost of each index.
 FILTERS = ("attempts", "finished", "priority")
 DEFAULT_FILTERS = ("attempts", "finished")
-METRICS = ("token", "open", "off")  # who may scrape
+METRICS = ("token", "open", "off")  # who may read /metrics
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
 
 _positive = validate.Range(min=1)
 _database = validate.Regexp(r'^[^/\\. "$*<>:|?\0]{1,63}\Z', error="Not a database name.")
@@ -60,12 +59,12 @@ _claim_path = validate.Regexp(
 )
 _http_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 _public_url = validate.And(
-    _http_url, validate.Regexp(r"[^?#@]*\Z", error="Without a user, a query and a fragment.")
+    _http_url, validate.Regexp(r"[^?#@]*\Z", error="It must have no user, query or fragment.")
 )
 
 
 def require_mongo_uri(value: str, source: str) -> None:
-    """Raise SettingsError, which names the setting `source`, for a bad connection string."""
+    """Raise SettingsError for a bad connection string; `source` is the name of the setting."""
     try:
         check_mongo_uri(value)
     except ValidationError as error:
@@ -82,7 +81,7 @@ def _check_rate_limit(value: str) -> None:
 
 
 def _read_text(env: Env, name: str, default: str | None, **options: Any) -> str | None:
-    """A text; an empty one counts as not set."""
+    """A text; an empty text counts as not set."""
     return env.str(name, default, **options) or default
 
 
@@ -109,7 +108,7 @@ def _read_links(env: Env, name: str, default: tuple[LinkTemplate, ...]) -> tuple
 
 
 def _read_path_prefix(env: Env, name: str, _: None) -> str | None:
-    """A path without a final slash; None if none is set, empty for the root."""
+    """A path without a final slash: empty for the root, None if the setting is not set."""
     value = _read_text(env, name, None, validate=check_path_prefix)
     return None if value is None else value.rstrip("/")
 
@@ -143,7 +142,7 @@ def _read_filters(env: Env, name: str, default: tuple[str, ...]) -> tuple[str, .
 def _setting(
     read: Callable[..., Any], default: Any = ..., *, secret: bool = False, **options: Any
 ) -> Any:
-    """A field whose value is `read` from an environment variable, with these `options`."""
+    """A field whose value the function `read` gets from a variable, with these `options`."""
     metadata = {"read": partial(read, **options)}
     if default is ...:
         return field(repr=not secret, metadata=metadata)
@@ -152,7 +151,7 @@ def _setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings. Most are read from a variable: `JOBMON_` and the name in capitals.
+    """The settings. The variable of most is `JOBMON_` and the name in capitals.
 
     The defaults serve most deployments; `mongo_uri` and one source of keys are required:
 
@@ -161,14 +160,15 @@ class Settings:
 
     mongo_uri: str = _setting(Env.str, secret=True, validate=check_mongo_uri)
     queues: str | None = _setting(_read_text, None)  # the file that lists several queues
-    # For each queue in that file, `load_queues` sets these six, and others below.
+    # For each queue in that file, `load_queues` sets these six, `mongo_uri`, `rules` and some of
+    # the settings of the documents.
     queue: str = "default"
     uri_setting: str = "JOBMON_MONGO_URI"  # where `mongo_uri` was set, for messages
     environment: str | None = _setting(_read_text, None, validate=_environment)
     links: tuple[LinkTemplate, ...] = _setting(_read_links, ())
-    permission: str = ADMIN_DASHBOARD  # for its admin routes and pages
-    owners: bool = True  # whether owners may follow their own jobs
-    # What the watched documents look like: `read_mapping` checks these together.
+    permission: str = ADMIN_DASHBOARD  # for the admin routes and pages of the queue
+    owners: bool = True  # whether owners may see their own jobs
+    # The settings of the watched documents: `read_mapping` checks these together.
     profile: str = DEFAULT_PROFILE
     jobs_collection: str = "jobs"
     attempts_collection: str = "job_attempts"
@@ -177,7 +177,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     search_fields: tuple[str, ...] = ()
-    # The filters of lists that have an index
+    # The optional filters that have an index
     filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
@@ -232,7 +232,8 @@ class Settings:
     oidc_session_hours: int = _setting(Env.int, 12, validate=validate.Range(1, 720))
     # The web service
     workers: int = _setting(Env.int, 2, validate=_positive)
-    # Requests at a time: to hand a slot from thread to thread costs more than a thread that waits.
+    # Concurrent requests of a process: with fewer, threads would often hand each other their slots,
+    # which costs more than threads that wait.
     threads: int = _setting(Env.int, 16, validate=_positive)
     rate_limit: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_per_address: str | None = _setting(Env.str, None, validate=_check_rate_limit)
@@ -250,9 +251,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Raise SettingsError for a field that redaction hides or that no index can have.
 
-        Webhooks without JOBMON_NOTIFY_SECRET, which signs their messages, are refused, too.
+        Also for a webhook without JOBMON_NOTIFY_SECRET, which signs the messages to webhooks.
         """
-        if self.notify_secret is None and any(each.is_webhook for each in self.notify_urls):
+        if self.notify_secret is None and any(receiver.is_webhook for receiver in self.notify_urls):
             raise SettingsError("JOBMON_NOTIFY_SECRET: not set. It signs what webhooks receive")
         # `load_queues` checks links that are set in a file of queues.
         for setting, check in (
@@ -265,7 +266,7 @@ class Settings:
                 raise SettingsError(f"{setting}: {error.messages[0]}") from None
 
     def read_profile(self) -> ProfileFile:
-        """The profile, with the paths and the names of statuses in these settings."""
+        """The profile, with the field paths and names of statuses in these settings."""
         return load_profile(self.profile).override(
             fields=self.job_fields,
             statuses=self.status_names,
@@ -274,14 +275,14 @@ class Settings:
         )
 
     def find_search_paths(self) -> dict[str, str]:
-        """The path in documents of each search field; raises ValidationError if one is refused."""
+        """The path in documents of each search field; raises ValidationError for a bad one."""
         if not self.search_fields:
             return {}
         payload = self.read_profile().parse(self.jobs_collection).fields.get("payload")
         return find_search_paths(self.search_fields, payload, self.redact_keys)
 
     def describe_setting(self, name: str) -> str:
-        """The place where `mongo_uri` or a setting of the documents is set, for messages."""
+        """For messages: the place where `mongo_uri` or a setting of the documents is set."""
         if name == "mongo_uri":
             return self.uri_setting
         if self.queues is None:
@@ -290,21 +291,22 @@ class Settings:
         return f"`{key}` of {self.queue} in JOBMON_QUEUES"
 
     def choose_actor_uri(self) -> "Settings":
-        """The settings with the actor's connection string, unless the queue has its own string."""
+        """The settings with the actor's connection string, unless the queue has its own one."""
         if self.actor_mongo_uri is None or self.uri_setting != Settings.uri_setting:
             return self
         return replace(self, mongo_uri=self.actor_mongo_uri)
 
     @property
     def has_key(self) -> bool:
-        """Whether tokens can be checked."""
+        """Whether a key to check tokens is set."""
         return any((self.jwt_secret_key, self.jwt_public_key, self.jwt_jwks_url))
 
     @classmethod
     def from_env(cls, *, require_keys: bool = True) -> "Settings":
-        """Read and check the environment; raises SettingsError with each value that is wrong alone.
+        """Read and check the environment.
 
-        Without `require_keys` no key for tokens needs to be set: most commands use none.
+        Raises SettingsError, for all bad values at once, or for the first values that do not fit
+        together. Without `require_keys` no key for tokens is required: most commands use none.
         """
         env = open_environment()
         with env.prefixed("JOBMON_"):
@@ -325,9 +327,9 @@ class Settings:
 
     @classmethod
     def for_init(cls, mongo_uri: str) -> "Settings":
-        """The settings of the watched documents, with an administrator's connection string.
+        """The settings for `jobmon init`, with an administrator's connection string.
 
-        Raises SettingsError with every wrong value. A JWT secret that is too short is wrong, too:
+        Raises SettingsError for all bad values at once, also for a JWT secret that is too short:
         the web service would not start with it.
         """
         require_mongo_uri(mongo_uri, "JOBMON_ADMIN_MONGO_URI")
@@ -353,7 +355,7 @@ def _raise_errors(env: Env) -> None:
 
 
 def _make_error(error: EnvValidationError) -> SettingsError:
-    """One error for all wrong values; its place is the profile's file if that has a mistake."""
+    """One error for all bad values; its place is the profile's file if that has a mistake."""
     errors = cast(Mapping[str, list[str | ProfileError]], error.error_messages)
     texts = (f"{name}: {' '.join(map(str, messages))}" for name, messages in errors.items())
     is_in_file = any(

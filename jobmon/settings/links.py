@@ -1,4 +1,4 @@
-"""Links from a job to other systems: templates of addresses, and the address for a job.
+"""Links from a job to other systems: address templates with fields, filled in for each job.
 
 JOBMON_LINKS='Logs=https://logs.example/?q={jobId},Trace=https://trace.example/{payload.traceId}'
 """
@@ -32,7 +32,7 @@ _SEPARATOR = re.compile(r",(?=[^=,{}/?#&]*=\s*[A-Za-z][A-Za-z0-9+.-]*:)")
 
 
 class NoLinkError(ValueError):
-    """A job has no address for a link; the message is the reason."""
+    """A link has no address for this job; the message is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class LinkTemplate:
     def fill(self, get_value: Callable[[str], Any]) -> str:
         """The address with the JSON value that `get_value` returns for each field.
 
-        Each value is percent-encoded, so that it stays one part of the path or the query. Raises
-        NoLinkError if a value cannot be a part of an address.
+        Each value is percent-encoded, so it cannot change the other parts of the address. Raises
+        NoLinkError if a value is not usable in an address.
         """
-        address = _FIELD.sub(lambda found: _encode(found[1], get_value(found[1])), self.template)
+        address = _FIELD.sub(lambda match: _encode(match[1], get_value(match[1])), self.template)
         if _has_dot_segment(address):
             raise NoLinkError("a value with . or .. would lead to another path")
         return address
@@ -67,22 +67,24 @@ class LinkTemplate:
 def parse_links(text: str) -> tuple[LinkTemplate, ...]:
     """The links in a text `NAME=ADDRESS,NAME=ADDRESS`. Raises ValidationError."""
     parts = [part.partition("=") for part in _SEPARATOR.split(text) if part.strip()]
-    if not all(equals for _, equals, _ in parts):
+    if not all(equals_sign for _, equals_sign, _ in parts):
         raise ValidationError("Not of the form NAME=ADDRESS,NAME=ADDRESS.")
     pairs = [(name.strip(), template.strip()) for name, _, template in parts]
-    times = Counter(name for name, _ in pairs)
-    if twice := [name for name, count in times.items() if count > 1]:
-        raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+    name_counts = Counter(name for name, _ in pairs)
+    if duplicates := [name for name, count in name_counts.items() if count > 1]:
+        raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
     return make_links(dict(pairs))
 
 
 def make_links(templates: Mapping[str, str]) -> tuple[LinkTemplate, ...]:
-    """The links with these templates by name. Raises ValidationError."""
+    """The links for `templates`, which are by link name. Raises ValidationError."""
     if len(templates) > MAX_LINKS:
         raise ValidationError(f"More than {MAX_LINKS} links.")
     for name, template in templates.items():
         if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-            raise ValidationError(f"The name of a link has 1 to {MAX_NAME_LENGTH} characters.")
+            raise ValidationError(
+                f"The name of a link has 1 to {MAX_NAME_LENGTH} printable characters."
+            )
         if (fault := _find_fault(template)) is not None:
             raise ValidationError(f"{name}: {fault}")
     return tuple(LinkTemplate(name=name, template=text) for name, text in templates.items())
@@ -134,7 +136,7 @@ def _find_field_fault(template: str) -> str | None:
 
 
 def _encode(field: str, value: Any) -> str:
-    """The value as a part of an address. Raises NoLinkError if it cannot be one."""
+    """The percent-encoded value. Raises NoLinkError if it is not usable in an address."""
     match value:
         case None:
             raise NoLinkError(f"{field} has no value")
@@ -152,11 +154,11 @@ def _encode(field: str, value: Any) -> str:
     if len(text) > MAX_VALUE_LENGTH:
         raise NoLinkError(f"{field} has more than {MAX_VALUE_LENGTH} characters")
     if not text.isprintable():
-        raise NoLinkError(f"{field} has control characters")
+        raise NoLinkError(f"{field} has unprintable characters")
     return quote(text, safe="")
 
 
 def _has_dot_segment(address: str) -> bool:
-    """Whether browsers or servers would read `.` or `..` in the path as another folder."""
+    """Whether the path has a part `.` or `..`, which browsers and servers would resolve."""
     path = unquote(urlsplit(address).path)
     return any(segment in (".", "..") for segment in re.split(r"[/\\]", path))

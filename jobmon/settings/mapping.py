@@ -31,11 +31,15 @@ check_collection = validate.Regexp(r"^[^$\0]{1,200}\Z", error="Not a collection 
 def read_mapping(env: Env) -> dict[str, Any]:
     """The settings that describe the watched documents; the profile decides which are allowed.
 
-    With a file of queues, none of them is allowed: each queue has its own settings in that file.
+    With a file of queues, none of them is allowed: that file and its profiles have them instead.
     """
     if env.str("QUEUES", None):
         for name in MAPPING_SETTINGS:
-            env.str(name.upper(), None, validate=_refuse("JOBMON_QUEUES: set it in that file"))
+            env.str(
+                name.upper(),
+                None,
+                validate=_refuse("JOBMON_QUEUES: that file replaces it"),
+            )
         return {}
     # If the profile cannot be loaded, the other settings are checked as for the default profile.
     profile = load_profile(env.str("PROFILE", None, validate=_check_profile) or DEFAULT_PROFILE)
@@ -82,7 +86,7 @@ def read_mapping(env: Env) -> dict[str, Any]:
 
 
 def _read_search_fields(env: Env) -> tuple[str, ...]:
-    """The fields that can be searched; `find_search_paths` checks them."""
+    """The search fields; `find_search_paths` checks them."""
     names: list[str] = env.list("SEARCH_FIELDS", []) or []
     return tuple(stripped for name in names if (stripped := name.strip()))
 
@@ -97,9 +101,9 @@ def read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) 
     def check_all(items: list[str]) -> None:
         if not all("=" in item for item in items if item):
             raise ValidationError("Not of the form a=b,c=d.")
-        times = Counter(item.partition("=")[0].strip() for item in items if item)
-        if twice := [key for key, count in times.items() if count > 1]:
-            raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+        key_counts = Counter(item.partition("=")[0].strip() for item in items if item)
+        if duplicates := [key for key, count in key_counts.items() if count > 1]:
+            raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
         if pairs := split(items):
             check(pairs)
 
@@ -111,7 +115,7 @@ def _check_fields(
 ) -> Callable[[Mapping[str, str]], None]:
     """A check of field paths; only the fields in `allowed_at_id` can be at `_id`.
 
-    With `has_defaults`, unmapped fields keep their own names.
+    With `has_defaults`, the path of a field that is not mapped is its name.
     """
 
     def check(value: Mapping[str, str]) -> None:
@@ -134,7 +138,7 @@ def _check_fields(
 
 
 def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
-    """Raise ValidationError if two fields share a path; only `_id`, dates and attempts may."""
+    """Raise ValidationError if two fields share a path; allowed for `_id`, dates and attempts."""
     names: dict[str, str] = {}  # by path
     for name, path in paths.items():
         if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):
@@ -148,12 +152,12 @@ def _check_profile(name: str) -> None:
     try:
         load_profile(name or DEFAULT_PROFILE)
     except ProfileError as error:
-        raise ValidationError([error]) from None  # environs passes it on as the message
+        raise ValidationError([error]) from None  # environs keeps it as the message
 
 
 def _refuse(reason: str) -> Callable[[Any], None]:
     def check(value: Any) -> None:
-        if value:  # compose sets a variable without a value to an empty text
+        if value:  # Docker Compose sets a variable without a value to an empty text
             raise ValidationError(f"Not used with {reason}.")
 
     return check

@@ -1,10 +1,10 @@
-"""The error for a setting that is missing or bad, with the place where to correct it."""
+"""The error for a missing or bad setting, with the place where people correct it."""
 
 from enum import StrEnum
 
 
 class MistakePlace(StrEnum):
-    """The place where a setting has to be corrected."""
+    """The place where people have to correct a setting."""
 
     ENVIRONMENT = "environment"
     QUEUES_FILE = "queues_file"  # the file that JOBMON_QUEUES names
@@ -13,7 +13,7 @@ class MistakePlace(StrEnum):
 
 
 class SettingsError(Exception):
-    """A setting is missing or bad. The message is one line that names it, without any secret."""
+    """A setting is missing or bad. The message is one line with its name, without any secret."""
 
     def __init__(self, message: str, place: MistakePlace = MistakePlace.ENVIRONMENT) -> None:
         super().__init__(message)

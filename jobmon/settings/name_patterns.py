@@ -1,4 +1,4 @@
-"""Patterns of names of types and queues, such as `mail.*`: `*` is any text, `?` one character."""
+"""Patterns for names of types and queues: in `mail.*`, `*` is any text; `?` is one character."""
 
 import re
 from collections.abc import Iterable
@@ -6,13 +6,13 @@ from functools import lru_cache
 
 
 def pattern_regex(pattern: str) -> str:
-    """The regular expression of a pattern, for a whole name; Prometheus can use it, too."""
+    """The regular expression that matches a whole name; Prometheus understands it, too."""
     parts = re.split(r"([*?])", pattern)
     return "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a name matches one of the patterns as a whole."""
+    """Whether the whole name matches one of the patterns."""
     return any(_compile(pattern).fullmatch(name) for pattern in patterns)
 
 

@@ -4,12 +4,12 @@ import re
 
 from marshmallow import ValidationError
 
-# The first parts of jobmon's own paths. With the prefix `/jobs`, `/jobs/42` has two meanings.
+# The first parts of jobmon's own paths. With the prefix `/jobs`, `/jobs/42` would be ambiguous.
 OWN_PATHS = frozenset(
     ("admin", "dashboard", "docs", "healthz", "job", "jobs", "metrics", "openapi.json", "queues")
 ) | {"readyz"}
 _MAX_LENGTH = 200
-# No characters that need escaping in a page, and no path that browsers read as another one.
+# No character needs escaping in a page, and no part is `.` or `..`, which browsers resolve.
 _FORM = re.compile(r"(/(?!\.\.?(/|\Z))[A-Za-z0-9._~-]+)*/?")
 
 
@@ -27,4 +27,4 @@ def check_path_prefix(value: str) -> None:
         )
     first = value.strip("/").partition("/")[0]
     if first in OWN_PATHS:
-        raise ValidationError(f"jobmon has a path /{first} of its own: choose another one.")
+        raise ValidationError(f"jobmon has a path /{first} of its own: choose another prefix.")

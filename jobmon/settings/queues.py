@@ -1,6 +1,6 @@
 """Several queues in one jobmon: the file that JOBMON_QUEUES names.
 
-Each table is one queue, or one for each of its `collections`. The first queue is the default:
+Each table is one queue, or one queue for each of its `collections`. The first is the default queue:
 
     [payouts]
     profile = "agenda"
@@ -47,8 +47,8 @@ def queues_schema() -> dict[str, Any]:
 def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Settings, ...]:
     """The settings of each watched queue, the default one first.
 
-    Without JOBMON_QUEUES, `settings` are those of the only queue. Raises SettingsError with the
-    file, the line and the allowed values. Without `require_uris`, `mongo_uri` is empty if the
+    Without JOBMON_QUEUES, there is one queue, which has `settings`. Raises SettingsError with the
+    file, and the line of a mistake in it. Without `require_uris`, `mongo_uri` is empty if the
     environment does not have the queue's `uri_variable`.
     """
     if settings.queues is None:
@@ -71,20 +71,20 @@ def load_queues(settings: Settings, *, require_uris: bool = True) -> tuple[Setti
 
 
 def _choose_rules(queue: Settings) -> Settings:
-    """The settings with only the rules of this queue."""
+    """The settings of a queue with only the rules for this queue."""
     if not queue.rules.by_queue:
         return queue
     return replace(queue, rules=queue.rules.for_queue(queue.queue))
 
 
 def select_queues(queues: tuple[Settings, ...], name: str) -> tuple[Settings, ...]:
-    """The queue with this name, or all queues of the table with this name; raises SettingsError."""
-    for chosen in (
+    """The queue with this name, else all queues named `{name}.…`; SettingsError without any."""
+    for selected in (
         tuple(queue for queue in queues if queue.queue == name),
         tuple(queue for queue in queues if queue.queue.startswith(f"{name}.")),
     ):
-        if chosen:
-            return chosen
+        if selected:
+            return selected
     names = ", ".join(queue.queue for queue in queues)
     raise SettingsError(f"JOBMON_QUEUES: there is no queue {name}; the queues are: {names}")
 
@@ -95,14 +95,14 @@ def _parse_queues(
     if not content:
         raise ProfileMistakeError((), "needs a table for each queue, such as [payouts]")
     queues: dict[str, Settings] = {}
-    seen: dict[tuple[str, str, str], str] = {}
+    names_by_jobs: dict[tuple[str, str, str], str] = {}
     for name, table in content.items():
         for queue in _parse_queue(settings, name, table, folder, require_uris=require_uris):
             if queue.queue in queues:
                 raise ProfileMistakeError((name,), f"a second queue named {queue.queue}")
-            watched = (queue.mongo_uri or queue.uri_setting, queue.jobs_collection, queue.profile)
-            if (other := seen.setdefault(watched, queue.queue)) != queue.queue:
-                message = f"watches the same jobs with the same profile as {other}"
+            jobs = (queue.mongo_uri or queue.uri_setting, queue.jobs_collection, queue.profile)
+            if (first_name := names_by_jobs.setdefault(jobs, queue.queue)) != queue.queue:
+                message = f"watches the same jobs with the same profile as {first_name}"
                 raise ProfileMistakeError((name,), message)
             queues[queue.queue] = queue
     return tuple(queues.values())
@@ -112,9 +112,9 @@ def _parse_queue(
     settings: Settings, name: str, table: Table, folder: Path, *, require_uris: bool
 ) -> Iterator[Settings]:
     """The queue of a table, or one for each of its collections."""
-    for first, second in (("uri", "uri_variable"), ("collection", "collections")):
-        if first in table and second in table:
-            raise ProfileMistakeError((name, second), f"not together with {first}")
+    for key, excluded_key in (("uri", "uri_variable"), ("collection", "collections")):
+        if key in table and excluded_key in table:
+            raise ProfileMistakeError((name, excluded_key), f"not together with {key}")
     file = _load_profile(name, table, folder)
     search_fields = tuple(table.get("search_fields", ()))
     try:
@@ -141,9 +141,9 @@ def _parse_queue(
     if "collections" not in table:
         _require_name(name, (name,))
         yield replace(common, jobs_collection=table.get("collection", file.collection))
-    for number, collection in enumerate(table.get("collections", ())):
+    for position, collection in enumerate(table.get("collections", ())):
         full_name = f"{name}.{collection}"
-        _require_name(full_name, (name, "collections", number))
+        _require_name(full_name, (name, "collections", position))
         yield replace(common, queue=full_name, jobs_collection=collection)
 
 
@@ -187,7 +187,7 @@ def _require_name(name: str, path: tuple[str | int, ...]) -> None:
 def _find_uri(
     settings: Settings, name: str, table: Table, *, require_uris: bool
 ) -> tuple[str, str]:
-    """The connection string of a queue and where it is set; the messages do not repeat it."""
+    """The connection string of a queue, and where it is set. No message has the string."""
     if "uri_variable" in table:
         key, source = "uri_variable", str(table["uri_variable"])
         uri = read_variable(source) or ""

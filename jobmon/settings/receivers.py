@@ -1,4 +1,4 @@
-"""The receivers of notifications, as JOBMON_NOTIFY_URLS lists them."""
+"""The receivers of notifications: JOBMON_NOTIFY_URLS."""
 
 import base64
 import re
@@ -15,9 +15,10 @@ from jobmon.settings.name_patterns import matches_any
 
 LEVELS = ("bad", "watch")
 WEBHOOK_SCHEMES = ("http", "https")
-SIGNING_PREFIX = "whsec_"  # of Standard Webhooks: the secret follows in Base64
+SIGNING_PREFIX = "whsec_"  # the prefix of Standard Webhooks; the secret follows it in Base64
 MIN_SIGNING_BYTES = 24
 MAX_RECEIVERS = 20
+_MIN_TOKEN_LENGTH = 16
 _OPTIONS = ("name", "level", "types", "queues")
 _OPTION = re.compile(r"([?&])jobmon_(\w*)=([^&\s]*)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
@@ -29,8 +30,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 class ReceiverAddress:
     """The address of a receiver, and the notifications to send there.
 
-    `url` is a secret: it may have a token. `name` appears in the log and in metrics. `level` is the
-    least urgent level to send. `types` and `queues` are patterns such as `mail.*`; empty for all.
+    `url` is a secret: it may have a token. `name` appears in the log and in metrics. With the level
+    `bad`, only bad notices are sent. `types` and `queues` are patterns such as `mail.*`, empty for
+    all.
     """
 
     name: str
@@ -50,7 +52,7 @@ class ReceiverAddress:
 
 
 def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...]:
-    """The receivers in an environment variable; `env` keeps the mistakes."""
+    """The receivers in an environment variable; `env` collects the mistakes."""
     receivers: tuple[ReceiverAddress, ...] = ()
 
     def parse(value: str) -> None:
@@ -64,15 +66,16 @@ def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...
 def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
     """The receivers in a text with addresses between blanks or line ends.
 
-    Raises ValidationError, whose message names an address by its position: the address is a secret.
+    Raises ValidationError. Its message shows the position of an address, because addresses are
+    secrets.
     """
-    parsed = [_parse_address(number, part) for number, part in enumerate(text.split(), start=1)]
+    parsed = [_parse_address(position, part) for position, part in enumerate(text.split(), start=1)]
     if len(parsed) > MAX_RECEIVERS:
         raise ValidationError(f"More than {MAX_RECEIVERS} addresses.")
-    names = Counter(options["name"] for _, options in parsed if "name" in options)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise ValidationError(f"Two addresses have the jobmon_name {twice[0]}.")
-    used_names = set(names)
+    name_counts = Counter(options["name"] for _, options in parsed if "name" in options)
+    if duplicates := [name for name, count in name_counts.items() if count > 1]:
+        raise ValidationError(f"Two addresses have the jobmon_name {duplicates[0]}.")
+    used_names = set(name_counts)
     return tuple(_make_receiver(url, options, used_names) for url, options in parsed)
 
 
@@ -93,53 +96,57 @@ def decode_signing_secret(secret: str) -> bytes:
 
 
 def find_address_secrets(url: str) -> set[str]:
-    """The parts of an address that may be a token or a password."""
+    """The address, and its parts that may be a token or a password."""
     parts = urlsplit(url)
     # A token can be in any part of an Apprise address; the host of a webhook is no secret.
-    known = parts.hostname if parts.scheme in WEBHOOK_SCHEMES else None
+    public_host = parts.hostname if parts.scheme in WEBHOOK_SCHEMES else None
     words = re.split(r"[/?&=#:@]+", url.partition("://")[2])
-    tokens = {word for word in words if len(word) >= 16 and word != known}
+    tokens = {word for word in words if len(word) >= _MIN_TOKEN_LENGTH and word != public_host}
     query = (pair.partition("=") for pair in parts.query.split("&"))
     passwords = [value for name, _, value in query if _SECRET_KEYS.includes(name)]
     passwords.append(parts.password or "")
     return {url, *tokens, *passwords, *map(unquote_plus, passwords)} - {""}
 
 
-def _parse_address(number: int, address: str) -> tuple[str, Mapping[str, str]]:
+def _parse_address(position: int, address: str) -> tuple[str, Mapping[str, str]]:
     """The address without jobmon's own options, and these options."""
     options = {name: unquote_plus(value) for _, name, value in _OPTION.findall(address)}
     if unknown := options.keys() - set(_OPTIONS):
         known = ", ".join(f"jobmon_{name}" for name in _OPTIONS)
         raise ValidationError(
-            f"Address {number}: unknown option jobmon_{min(unknown)}. Known: {known}."
+            f"Address {position}: unknown option jobmon_{min(unknown)}. Known: {known}."
         )
     if options.get("level", "watch") not in LEVELS:
-        raise ValidationError(f"Address {number}: jobmon_level is {' or '.join(LEVELS)}.")
+        raise ValidationError(f"Address {position}: jobmon_level is {' or '.join(LEVELS)}.")
     if "name" in options and not _NAME.fullmatch(options["name"]):
         raise ValidationError(
-            f"Address {number}: jobmon_name has 1 to 60 letters, digits, '_', '.' and '-'."
+            f"Address {position}: jobmon_name has up to 60 letters, digits, '_', '.' and '-', "
+            "first a letter or a digit."
         )
-    url = _OPTION.sub(lambda found: "?" if found[1] == "?" else "", address)
+    url = _OPTION.sub(lambda match: "?" if match[1] == "?" else "", address)
     url = url.replace("?&", "?").removesuffix("?")
     try:
         is_address = bool(_SCHEME.match(url) and (urlsplit(url).netloc or urlsplit(url).path))
     except ValueError:
         is_address = False
     if not is_address:
-        raise ValidationError(f"Address {number}: not of the form https://… or SERVICE://….")
+        raise ValidationError(f"Address {position}: not of the form https://… or SERVICE://….")
     return url, options
 
 
 def _make_receiver(url: str, options: Mapping[str, str], used_names: set[str]) -> ReceiverAddress:
+    """A receiver whose name is not in `used_names`; adds the name to them."""
     # A default name has only the scheme: `/readyz` shows it to anybody, and a host may be a token.
     scheme = urlsplit(url).scheme.lower()
-    default = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
-    name = options.get("name", default)
+    default_name = (
+        "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
+    )
+    name = options.get("name", default_name)
     if "name" not in options:
         number = 1
         while name in used_names:
             number += 1
-            name = f"{default}-{number}"
+            name = f"{default_name}-{number}"
     used_names.add(name)
     return ReceiverAddress(
         name=name,

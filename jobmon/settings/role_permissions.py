@@ -3,7 +3,7 @@
     ops=ADMIN_DASHBOARD,on-call=ADMIN_DASHBOARD+JOBS_RETRY
     {"CN=ops,OU=groups": ["ADMIN_DASHBOARD", "JOBS_RETRY"]}
 
-The second form, JSON, is for roles whose name has a comma or an equals sign.
+The second form, JSON, is for names of roles that have a comma or an equals sign.
 """
 
 import json
@@ -23,7 +23,7 @@ RolePermissions = dict[str, frozenset[str]]
 
 
 def read_role_permissions(env: Env, name: str) -> RolePermissions:
-    """Permissions by role. A file of queues may add permissions: then `load_queues` checks them."""
+    """The permissions by role. With a file of queues, only `load_queues` can check their names."""
     has_queues_file = bool(env.str("QUEUES", None))
 
     def check(permissions: RolePermissions) -> None:
@@ -51,7 +51,7 @@ def _split_permissions(pairs: Mapping[str, str]) -> RolePermissions:
 
 
 def _parse_json(text: str) -> RolePermissions:
-    """The roles in a JSON object; raises ValidationError, which repeats only names of roles."""
+    """The permissions by role in a JSON object; raises ValidationError."""
     try:
         value: dict[str, Any] = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except ValueError as error:
@@ -67,6 +67,6 @@ def _parse_json(text: str) -> RolePermissions:
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
     return dict(pairs)

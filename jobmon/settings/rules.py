@@ -27,12 +27,12 @@ from jobmon.settings.name_patterns import matches_any
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """The thresholds that a type can have of its own.
+    """The thresholds that can be set for single types.
 
-    `failure_rate`: the share of attempts that may fail in an hour. It is not compared if the hour
-    has fewer than `failure_rate_attempts` attempts. `stalled_after`: how long a job may be due
-    while no job of its type runs or finishes. `oldest_due`: how long a job may be due; None for no
-    limit. `dead_per_hour`: how many jobs die in an hour.
+    A type needs attention if at least `failure_rate` of its attempts in an hour failed (with fewer
+    than `failure_rate_attempts` attempts, the rate does not count), if one of its jobs has been due
+    for longer than `stalled_after` while none ran or finished, if one has been due for longer than
+    `oldest_due` (None: no limit), or if `dead_per_hour` or more of its jobs died in an hour.
     """
 
     failure_rate: float = 0.2
@@ -42,7 +42,7 @@ class Thresholds:
     dead_per_hour: int = 1
 
     def is_failing(self, finished: int, rate: float) -> bool:
-        """Whether the failure rate of this number of finished attempts is too high."""
+        """Whether the failure rate of `finished` attempts is too high."""
         return finished >= self.failure_rate_attempts and rate >= self.failure_rate
 
 
@@ -50,10 +50,9 @@ class Thresholds:
 class Rules:
     """All thresholds, with the defaults.
 
-    `by_type` has thresholds of types by pattern, such as `mail.*`, and `by_queue` has the rules of
-    queues by pattern; the first matching pattern is used. A backlog grows if it has
-    more than `backlog_growth` times as many jobs as an hour ago, and has grown by more than
-    `backlog_growth_jobs` jobs.
+    `by_type` has (pattern, thresholds) pairs for types, such as `mail.*`, and `by_queue` the pairs
+    for queues; the first pattern that matches a name is used. A backlog grows if in an hour it grew
+    by more than `backlog_growth_jobs` jobs, and to more than `backlog_growth` times its size.
     """
 
     thresholds: Thresholds = Thresholds()
@@ -63,7 +62,7 @@ class Rules:
     by_queue: tuple[tuple[str, "Rules"], ...] = ()
 
     def for_queue(self, name: str) -> "Rules":
-        """The rules of a queue, without those of others."""
+        """The rules of a queue, without the rules of other queues."""
         for pattern, rules in self.by_queue:
             if matches_any(name, (pattern,)):
                 return rules
@@ -77,11 +76,11 @@ class Rules:
         return self.thresholds
 
     def restrict(self, name: str) -> "Rules":
-        """The rules of one type, as if there were no others."""
+        """The rules with the thresholds of this type as the general ones, and with no others."""
         return replace(self, thresholds=self.for_type(name), by_type=())
 
     def list_thresholds(self) -> list[Thresholds]:
-        """All thresholds: first the general ones, then those of each pattern."""
+        """The general thresholds, then the thresholds of each pattern of types."""
         return [self.thresholds, *(thresholds for _, thresholds in self.by_type)]
 
 
@@ -125,7 +124,7 @@ def _build_rules(content: Mapping[str, Any]) -> Rules:
 
 
 def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> Rules:
-    """The rules in a queue's table; what it lacks is as at the top of the file, or the default.
+    """The rules of a queue's table: a missing value is from the top of the file, or the default.
 
     The queue's own tables of types come first, because the first matching pattern is used.
     """
@@ -142,7 +141,7 @@ def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> 
 
 
 def _build_thresholds(base: Thresholds, table: Mapping[str, Any]) -> Thresholds:
-    """The thresholds in a table; those that the table lacks are in `base`."""
+    """The thresholds in a table; a missing threshold is from `base`."""
     names = ("failure_rate", "failure_rate_attempts", "dead_per_hour")
     values: dict[str, Any] = {name: table[name] for name in names if name in table}
     for name in ("stalled_after", "oldest_due"):

@@ -1,4 +1,4 @@
-"""The fields of the payload that can be searched: where they are, and which ones are refused."""
+"""The payload fields that can be searched: checks their names and finds their paths."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ from marshmallow import ValidationError
 from jobmon.profiles.sources import Source
 from jobmon.redaction.keys import SecretKeys
 
-# Each has an index in the watched collection, and MongoDB allows 64 indexes.
+# Each field has an index in the watched collection, where MongoDB allows 64 indexes.
 MAX_SEARCH_FIELDS = 10
 PAYLOAD = "payload"
 _FIELD = re.compile(rf"{PAYLOAD}(?:\.[^$.,\s\0\[\]]{{1,100}}){{1,10}}")
@@ -19,15 +19,15 @@ _POSITION = re.compile(r"\.[0-9]+(?=\.|$)")
 def find_search_paths(
     fields: Sequence[str], payload: Source | None, redact_keys: Iterable[str]
 ) -> dict[str, str]:
-    """The path in documents of each field; `payload` is the source of the payload.
+    """The path in documents of each field, by name; `payload` is the source of the payload.
 
     Raises ValidationError for a field that is not in the payload, that redaction hides, or that no
     index can have.
     """
     if len(fields) > MAX_SEARCH_FIELDS:
         raise ValidationError(f"More than {MAX_SEARCH_FIELDS} fields: each needs an index.")
-    if twice := [name for name, count in Counter(fields).items() if count > 1]:
-        raise ValidationError(f"Given more than once: {', '.join(twice)}.")
+    if duplicates := [name for name, count in Counter(fields).items() if count > 1]:
+        raise ValidationError(f"Given more than once: {', '.join(duplicates)}.")
     if not fields:  # `SecretKeys` is slow to create, and there may be a hundred queues
         return {}
     keys = SecretKeys(redact_keys)
@@ -51,7 +51,7 @@ def _find_path(name: str, payload: Source | None, keys: SecretKeys) -> str:
     path = payload.find_path(inner) if payload is not None and not payload.only_in else None
     if path is None:
         raise ValidationError(
-            f"{name} cannot be searched: the profile computes it, or has no payload for every "
-            "job, so there can be no index."
+            f"{name} cannot be searched: the profile computes it, or gives a payload to only some "
+            "jobs or none, so no index is possible."
         )
     return path

@@ -1,6 +1,6 @@
 """Settings whose value is in a file: `JOBMON_MONGO_URI_FILE` names the file of `JOBMON_MONGO_URI`.
 
-So a container can get its secrets as files, because other processes may see its environment.
+A container can so get its secrets as files: other processes may see its environment.
 """
 
 import os
@@ -16,14 +16,14 @@ from jobmon.settings.mistakes import SettingsError
 def read_variable(name: str) -> str | None:
     """The value of an environment variable, or the content of the file that `{name}_FILE` names.
 
-    A deprecated name of the variable is read, too. White space at both ends of a file is removed.
+    Reads a deprecated name of the variable, too. Removes white space at both ends of a file's text.
     Raises SettingsError if the file cannot be read, or if both variables are set.
     """
     return _read(choose_name(name))
 
 
 def open_environment() -> Env:
-    """The environment as environs reads it; one SettingsError names all unusable files."""
+    """The environment, for environs; raises one SettingsError for all `_FILE` mistakes."""
     errors = []
     for name in sorted(os.environ):
         if name.startswith("JOBMON_") and name.endswith(FILE_SUFFIX):

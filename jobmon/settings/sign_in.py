@@ -12,13 +12,13 @@ from jobmon.settings.mistakes import SettingsError
 from jobmon.settings.token_keys import MIN_SECRET_BYTES
 
 DEFAULT_SCOPES = "openid profile email"
-_is_url = validate.URL(schemes={"http", "https"}, require_tld=False)
+_require_url = validate.URL(schemes={"http", "https"}, require_tld=False)
 
 
 def check_issuer(value: str) -> None:
-    """Raise ValidationError for a text that is no issuer; an empty text counts as not set."""
+    """Raise ValidationError for a bad issuer; an empty text counts as not set."""
     if value:
-        _is_url(value)
+        _require_url(value)
         if "?" in value or "#" in value:
             raise ValidationError("An issuer has neither a query nor a fragment.")
 
@@ -30,9 +30,10 @@ def check_scopes(value: str) -> None:
 
 
 def check_sign_in(values: Mapping[str, Any]) -> None:
-    """Raise SettingsError if only a part of the settings is set, or the client secret is too short.
+    """Raise SettingsError if only a part of the settings is set.
 
-    Without `jwt_secret_key`, sessions are signed with a key that is derived from the client secret.
+    Also if the client secret is too short for the key of sessions, which is derived from it unless
+    `jwt_secret_key` is set.
     """
     if not values["oidc_issuer"]:
         for name in ("oidc_client_id", "oidc_client_secret"):
@@ -51,7 +52,7 @@ def check_sign_in(values: Mapping[str, Any]) -> None:
 
 
 def check_header_name(value: str) -> None:
-    """Raise ValidationError for a text that is no name of a header; the empty text is accepted."""
+    """Raise ValidationError for a bad header name; an empty text counts as not set."""
     if value and not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", value):
         raise ValidationError("Not the name of a header, such as X-Forwarded-User.")
 

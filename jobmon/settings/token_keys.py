@@ -1,4 +1,4 @@
-"""The keys that check tokens: their source, and the algorithm for which they are used."""
+"""The keys to check tokens with: where they come from, and their algorithm."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +45,7 @@ def read_pem(env: Env, name: str, _: None) -> str | None:
 
 
 def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm`; SettingsError unless exactly one source of keys is set and fits it."""
+    """The `jwt_algorithm`. Raises SettingsError unless one source of keys is set, and fits it."""
     chosen = [name for name in KEY_SOURCES if values[name]]
     if len(chosen) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in KEY_SOURCES)
@@ -61,8 +61,8 @@ def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
         import jwt  # noqa: PLC0415 - large, and only the web service needs it
 
         try:
-            checker = jwt.get_algorithm_by_name(algorithm)
-            is_too_short = checker.check_key_length(checker.prepare_key(values["jwt_public_key"]))
+            verifier = jwt.get_algorithm_by_name(algorithm)
+            is_too_short = verifier.check_key_length(verifier.prepare_key(values["jwt_public_key"]))
         except (jwt.InvalidKeyError, TypeError, ValueError):
             raise SettingsError(
                 f"JOBMON_JWT_PUBLIC_KEY: not a public key in PEM form for {algorithm}"

@@ -54,7 +54,8 @@ def test_addresses_of_the_same_kind_get_different_names_without_a_token() -> Non
         ),
         (
             "https://a.b/?jobmon_name=a%20b",
-            "Address 1: jobmon_name has 1 to 60 letters, digits, '_', '.' and '-'.",
+            "Address 1: jobmon_name has up to 60 letters, digits, '_', '.' and '-', "
+            "first a letter or a digit.",
         ),
         (
             "https://a.b/?jobmon_name=x https://c.d/?jobmon_name=x",
