@@ -1,1 +1,1 @@
-"""`jobmon init` and `jobmon check`: prepare a deployment for jobmon, and find what is missing."""
+"""`jobmon init` prepares a deployment for jobmon; `jobmon check` reports what it lacks."""

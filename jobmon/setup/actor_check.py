@@ -19,14 +19,14 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 
 ACTOR_URI = "JOBMON_ACTOR_MONGO_URI"
-_REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES)  # that requests and mutes need
+_REQUEST_COLLECTIONS = (DECISIONS, MUTES, PROGRESS, OUTCOMES)  # requests and mutes need these
 _GRANT = "Run `jobmon init --actor USER`: it also grants this to the queue's readers."
 
 
 def check_requester(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether the web service can store requests, and whether it could change records.
+    """Report whether the web service may store requests, and whether it may also change records.
 
-    `deployment` must have jobmon's own databases.
+    `deployment` must be the one that has jobmon's own databases.
     """
     settings = deployment.settings
     if settings.actor_mongo_uri is not None and settings.has_key:
@@ -60,7 +60,7 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
         yield warning(
             "actor",
             "The web service's user may also change records of actions in "
-            f"{settings.state_db}; it needs only the right to insert into {DECISIONS} and {MUTES}.",
+            f"{settings.state_db}; it needs to write nothing but new {DECISIONS} and {MUTES}.",
             remedy="Create a user with `jobmon init --actor USER --reader USER`.",
         )
     else:
@@ -68,7 +68,7 @@ def check_requester(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
-    """Report the rights of the actor's user, if the settings have it, and whether an actor works.
+    """Report the rights of the actor's user, if the settings have one, and whether an actor works.
 
     Reports nothing if neither JOBMON_ACTIONS nor JOBMON_ACTOR_MONGO_URI is set. `own_connection`
     reads jobmon's own databases. Raises PyMongoError.
@@ -83,7 +83,8 @@ def check_actor(deployment: Deployment, own_connection: Connection) -> Iterator[
     if support.has_type_actions:
         yield from _check_controls(deployment)
     has_own_uri = settings.uri_setting != Settings.uri_setting
-    # With a key, this is the web service's environment: a queue's own URI has its user, too.
+    # With a key for tokens, this is the web service's environment: then a queue's own URI is for
+    # the web service's user, and the actor's user is not known.
     if settings.actor_mongo_uri is not None and not (has_own_uri and settings.has_key):
         yield from _check_user(deployment, own_connection)
     yield _check_presence(deployment, own_connection)
@@ -174,6 +175,6 @@ def _check_presence(deployment: Deployment, own_connection: Connection) -> Findi
         "actor",
         f"{message}: pages have no buttons for actions, and a request expires after "
         f"{settings.actions_expire_minutes} minutes.",
-        remedy=f"Start one, with the user of `jobmon init --actor` in {ACTOR_URI}.",
+        remedy=f"Start an actor, with the user of `jobmon init --actor` in {ACTOR_URI}.",
         commands=("jobmon actor",),
     )

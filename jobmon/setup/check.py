@@ -1,7 +1,8 @@
 """`jobmon check`: checks whether a deployment has what jobmon needs, and reports what is missing.
 
 It writes nothing. It reads samples of the documents, the names of collections and indexes, the
-user's rights, and jobmon's own databases. No finding repeats a password or a job's payload.
+user's rights, jobmon's own databases, and the identity provider's keys. No finding has a password
+or a job's payload.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -61,8 +62,8 @@ def check_deployment(
 ) -> Iterator[Finding]:
     """Check everything; yields each finding before the next check.
 
-    Ends early, within `server_selection_timeout_ms`, if the database does not answer. `clock`
-    returns this machine's time, in UTC.
+    Ends after `server_selection_timeout_ms` if the database does not answer. `clock` returns this
+    machine's time, in UTC.
     """
     watched = f"{settings.jobs_collection} is"
     if load_profile(settings.profile).attempts_collection is not None:
@@ -144,9 +145,9 @@ class DeploymentCheck:
 
     def _check_database(self) -> Iterator[Finding]:
         version = self._connection.client.admin.command("buildInfo")["version"]
-        where = describe_address(self._settings.mongo_uri)
+        address = describe_address(self._settings.mongo_uri)
         yield ok(
-            "database", f"{where} answers: MongoDB {version}, {self._deployment.describe_kind()}."
+            "database", f"{address} answers: MongoDB {version}, {self._deployment.describe_kind()}."
         )
 
     def _check_clocks(self) -> Iterator[Finding]:
@@ -158,7 +159,7 @@ class DeploymentCheck:
                 "localTime"
             ]
             round_trip = self._clock() - sent_at
-            # The server read its clock at some moment of the round trip.
+            # The server read its clock at an unknown moment of the round trip.
             tries.append((round_trip / 2, server_time - (sent_at + round_trip / 2)))
         uncertainty, ahead = min(tries)
         direction = "ahead of" if ahead > timedelta() else "behind"
@@ -183,7 +184,7 @@ class DeploymentCheck:
         for watched, setting in zip(self._watched, settings, strict=False):
             where, is_jobs = watched.full_name, watched is self._watched[0]
             if watched.name not in kinds:
-                if watched.name in self._unreadable:  # it may exist
+                if watched.name in self._unreadable:  # it may exist all the same
                     continue
                 elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
                 report = problem if is_jobs else warning
@@ -195,13 +196,13 @@ class DeploymentCheck:
                     "format, create it with `jobmon init --create`.",
                     commands=() if elsewhere else (self._deployment.init_command("--create"),),
                 )
-            elif unfit := explain_unsuitable_kind(where, kinds[watched.name], setting):
-                yield unfit
+            elif unsuitable := explain_unsuitable_kind(where, kinds[watched.name], setting):
+                yield unsuitable
             else:
-                number = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
-                if number:
+                size = watched.estimated_document_count(maxTimeMS=self._connection.max_time_ms)
+                if size:
                     self._filled.add(watched.name)
-                    yield ok("collections", f"{where} holds about {count(number, 'document')}.")
+                    yield ok("collections", f"{where} holds about {count(size, 'document')}.")
                     yield from _check_collation(watched)
                 else:
                     elsewhere = find_jobs_elsewhere(self._deployment) if is_jobs else None
@@ -237,15 +238,15 @@ class DeploymentCheck:
                     f"{self._settings.profile}: jobmon shows none of them.",
                     remedy="If it is the right collection, correct `where`.",
                 )
-            found = [
+            mistakes = [
                 *sample.find_absent(),
                 *sample.find_odd_types(),
                 *sample.find_unknown_statuses(expected.statuses),
             ]
-            yield from found
-            if sample.size and not found:
+            yield from mistakes
+            if sample.size and not mistakes:
                 message = (
-                    f"Each required field occurs in the newest {sample.size} of {sample.name}."
+                    f"Each required field occurs among the newest {sample.size} of {sample.name}."
                 )
                 yield ok("fields", message)
 
@@ -258,23 +259,21 @@ class DeploymentCheck:
             yield from check_links(self._settings, self._connection)
 
     def _check_profile(self) -> Iterator[Finding]:
-        if found := computed_fields(self._connection.jobs.mapping):
-            name = self._settings.profile
-            yield ok(
-                "profile", f"{name} computes these, so no index serves them: {'; '.join(found)}."
-            )
+        if fields := computed_fields(self._connection.jobs.mapping):
+            message = f"{self._settings.profile} computes these, so no index serves them: "
+            yield ok("profile", f"{message}{'; '.join(fields)}.")
         if self._settings.jobs_collection in self._filled:
             yield from check_paths(self._settings.profile, self._connection)
 
     def _find_logs(self) -> Iterator[Finding]:
-        """A warning if runs are recorded in a log that another shipped profile reads."""
+        """A warning if the program records runs in a log that another shipped profile reads."""
         for profile in profiles_with_log(self._settings.profile):
             log = str(profile.attempts_collection)
             if log not in self._deployment.kinds:
                 continue
             try:
                 sample = read_sample(self._connection.database, log)
-            except OperationFailure:  # the rights for this log come only with its profile
+            except OperationFailure:  # `jobmon init` grants the right only with that profile
                 continue
             if has_events(profile, sample):
                 yield warning(
@@ -328,8 +327,8 @@ class DeploymentCheck:
         name = self._settings.rollup_db
         leader, age_s, build = reader.leader(), reader.stats_age_s(), reader.first_build()
         if age_s is not None and age_s * 1_000 <= MAX_STATS_AGE_MS:
-            by = f"collector {leader}" if leader else "a collector that has just stopped"
-            yield ok("collector", f"The statistics are {age_s:.1f} s old, kept by {by}.")
+            writer = f"collector {leader}" if leader else "a collector that has just stopped"
+            yield ok("collector", f"The statistics are {age_s:.1f} s old, kept by {writer}.")
         elif build is not None:
             counted, estimated = build["counted"], build["estimated"]
             message = f"A first count is in progress: {counted:,} of about {estimated:,} jobs."
@@ -351,10 +350,10 @@ class DeploymentCheck:
 def _check_collation(watched: Collection[Document]) -> Iterator[Finding]:
     """A warning if the collection compares strings by the rules of a language."""
     try:
-        (by_id,) = (index for index in watched.list_indexes() if index["name"] == "_id_")
+        (id_index,) = (index for index in watched.list_indexes() if index["name"] == "_id_")
     except (OperationFailure, ValueError):  # another check reports missing rights
         return
-    if (collation := by_id.get("collation")) is not None:
+    if (collation := id_index.get("collation")) is not None:
         rules = f"locale {collation['locale']}, strength {collation.get('strength', 3)}"
         yield warning(
             "collections",

@@ -1,4 +1,4 @@
-"""`jobmon check` of several queues: each one, and jobmon's own databases once.
+"""`jobmon check` of several queues: checks each queue, and jobmon's own databases once.
 
 Up to 32 queues are checked at the same time: deployments that do not answer share one timeout.
 Findings are in the order of the file.
@@ -35,14 +35,14 @@ def check_queues(settings: Settings, name: str | None = None) -> Iterator[Findin
     yield from check_settings(settings, count(len(queues), "queue is", "queues are"), names)
     if name is not None:
         queues = select_queues(queues, name)
-    own_connection = Connection(replace(settings, queue=""))  # no command has --queue
+    own_connection = Connection(replace(settings, queue=""))  # printed commands get no --queue
     try:
         own_findings = list(_check_own_databases(own_connection))
         yield from own_findings
         checks = _QueueChecks(own_connection if own_findings[0].level is Level.OK else None)
         with ThreadPoolExecutor(_MAX_PARALLEL) as pool:
-            for queue, found in zip(queues, pool.map(checks.check, queues), strict=True):
-                yield from (replace(finding, queue=queue.queue) for finding in found)
+            for queue, findings in zip(queues, pool.map(checks.check, queues), strict=True):
+                yield from (replace(finding, queue=queue.queue) for finding in findings)
     finally:
         own_connection.close()
 
@@ -52,8 +52,8 @@ def _check_own_databases(own_connection: Connection) -> Iterator[Finding]:
     settings = own_connection.settings
     try:
         deployment = Deployment.inspect(settings, own_connection)
-        where = describe_address(settings.mongo_uri)
-        yield ok("database", f"{where} has jobmon's own databases: {deployment.describe_kind()}.")
+        address = describe_address(settings.mongo_uri)
+        yield ok("database", f"{address} has jobmon's own databases: {deployment.describe_kind()}.")
         yield from check_own_databases(deployment)
         yield from check_requester(deployment)
     except (PyMongoError, OSError, ValueError) as error:
@@ -65,19 +65,19 @@ class _QueueChecks:
 
     def __init__(self, own_connection: Connection | None) -> None:
         self._own_connection = own_connection
-        self._unreachable: dict[str, Exception] = {}
+        self._unreachable: dict[str, Exception] = {}  # by address
 
     def check(self, queue: Settings) -> list[Finding]:
-        where = describe_address(queue.mongo_uri)
+        address = describe_address(queue.mongo_uri)
         connection = Connection(queue)
         try:
-            if where in self._unreachable:
-                raise self._unreachable[where]
+            if address in self._unreachable:
+                raise self._unreachable[address]
             deployment = Deployment.inspect(queue, connection, has_own_databases=False)
             return list(DeploymentCheck(deployment, self._own_connection).findings())
         except (PyMongoError, OSError, ValueError) as error:
             if isinstance(error, AutoReconnect):
-                self._unreachable[where] = error
+                self._unreachable[address] = error
             return [unreachable(error, queue.mongo_uri, queue.uri_setting, NO_USER)]
         finally:
             connection.close()

@@ -1,6 +1,6 @@
 """A sample of a collection's documents: their fields, with types and values.
 
-It keeps no document, no long text, and no text of a field that has many different ones.
+It keeps no document, no long text, and no texts of a field that has many different texts.
 """
 
 import re
@@ -24,17 +24,17 @@ from jobmon.store.decoding import decode
 from jobmon.store.labels import label
 from jobmon.store.mapping import Document
 
-HALF_SAMPLE = 100  # of the newest documents, and of random ones
+HALF_SAMPLE = 100  # the newest documents, and as many random documents
 _MAX_TIME_MS = 1_500
 _MAX_BYTES = 8 * 1_024 * 1_024
 _MAX_PATHS = 300  # documents that use ids as keys have more
 _MAX_DEPTH = 3
-_MAX_DISTINCT = 40  # values of a field; also keys of an embedded document
+_MAX_DISTINCT = 40  # values of a field, and keys of an embedded document
 _MAX_VALUE_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
-# The only text form of a date by which jobmon can search.
+# The only form of dates in texts by which jobmon can search.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-# In seconds: numbers between these are dates from 2001 to 2100, if the field has a date's name.
+# In seconds since 1970: a number between these may be a date from 2001 to 2100.
 _FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800
 
 
@@ -44,9 +44,10 @@ class SampledField:
 
     `present`: how many documents have the path. `documents`: how many have a value that is not null
     there. `types`: the number of values of each BSON type. `forms`: the number of dates by their
-    form (`date`, `iso`, `seconds`, …). `value_counts`: how often each value occurs, by its
-    label; None with more than 40 values, a long one, or one of another type than text, number and
-    boolean. `distinct`: hashes of the values. `keys`: of embedded documents, also in arrays.
+    form (`date`, `iso`, `seconds`, …). `value_counts`: how often each value occurs, by its label;
+    None if there are more than 40 values, or one is long, or is no text, number or boolean.
+    `distinct`: hashes of the texts, numbers and booleans. `keys`: the keys of embedded documents,
+    also of those in arrays.
     """
 
     path: str
@@ -61,15 +62,15 @@ class SampledField:
     @property
     def date_form(self) -> str | None:
         """The form of a date that all values have; None if there is none."""
-        found = [form for form, count in self.forms.items() if count == self.documents]
-        return found[0] if found and self.documents else None
+        forms = [form for form, count in self.forms.items() if count == self.documents]
+        return forms[0] if forms and self.documents else None
 
     def has_only(self, *types: str) -> bool:
-        """Whether there are values, and every one has one of these types."""
+        """Whether there are values, all with one of these types."""
         return bool(self.documents) and set(self.types) <= set(types)
 
     def add(self, value: Any) -> None:
-        """Count a value."""
+        """Count a value that is not null."""
         self.documents += 1
         self.types[type_name(value)] += 1
         for form in _date_forms(value):
@@ -103,7 +104,7 @@ class CollectionSample:
 
     @property
     def name(self) -> str:
-        """`database.collection`."""
+        """The full name, `database.collection`."""
         return f"{self.database}.{self.collection}"
 
     @property
@@ -112,36 +113,36 @@ class CollectionSample:
         return {path for path in self.fields if "." not in path}
 
     def share(self, path: str) -> float:
-        """The share of the documents that have a path with a value that is not null."""
-        found = self.fields.get(path)
-        return found.documents / self.documents if found and self.documents else 0.0
+        """The share of the documents that have a value other than null at a path."""
+        sampled = self.fields.get(path)
+        return sampled.documents / self.documents if sampled and self.documents else 0.0
 
     def add(self, document: Mapping[str, Any]) -> None:
         """Count the fields of a document."""
         self.documents += 1
         for path, value in _walk(document, "", 1):
-            found = self.fields.get(path)
-            if found is None:
+            sampled = self.fields.get(path)
+            if sampled is None:
                 if len(self.fields) >= _MAX_PATHS:
                     continue
-                found = self.fields[path] = SampledField(path)
-            found.present += 1
+                sampled = self.fields[path] = SampledField(path)
+            sampled.present += 1
             if value is not None:
-                found.add(value)
+                sampled.add(value)
 
 
 def read_sample(
     database: Database[Document], collection: str, query: Document | None = None
 ) -> CollectionSample:
-    """A sample of the newest and of random matching documents; raises OperationFailure."""
+    """A sample of the newest and of random documents that match; raises OperationFailure."""
     sample = CollectionSample(database.name, collection)
     options = CodecOptions(document_class=RawBSONDocument)
     raw = database[collection].with_options(codec_options=options)
-    seen: set[str] = set()
+    sampled_ids: set[str] = set()
     for document in _read_documents(raw, query or {}):
-        key = repr(document.get("_id"))
-        if key not in seen:
-            seen.add(key)
+        document_id = repr(document.get("_id"))
+        if document_id not in sampled_ids:
+            sampled_ids.add(document_id)
             sample.add(document)
     return sample
 
@@ -183,14 +184,15 @@ def _read_documents(collection: Collection[RawBSONDocument], query: Document) ->
     )
     with newest:
         yield from _limit_bytes(newest)
-    stages = [{"$match": query}, {"$sample": {"size": HALF_SAMPLE}}]
+    # $sample is fast only as the first stage.
+    stages = [*([{"$match": query}] if query else ()), {"$sample": {"size": HALF_SAMPLE}}]
     # If this fails, at a time limit or at a deleted document, the newest documents must be enough.
-    with suppress(OperationFailure), collection.aggregate(stages[not query :], **limits) as random:
+    with suppress(OperationFailure), collection.aggregate(stages, **limits) as random:
         yield from _limit_bytes(random)
 
 
 def _limit_bytes(documents: Iterable[RawBSONDocument]) -> Iterator[Document]:
-    """The documents, until they have 8 MiB in total."""
+    """The documents, until they exceed 8 MiB in total."""
     size = 0
     for document in documents:
         yield decode(bytes(document.raw))

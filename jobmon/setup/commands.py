@@ -30,8 +30,8 @@ Command = Callable[..., Any]
 def check_command(*, as_json: bool, queue: str | None) -> None:
     """Check your deployment; print what is missing and, if it is known, the remedy.
 
-    It uses the settings in the environment and only reads. Exits with 1 if there is a problem;
-    warnings do not count.
+    It uses the settings in the environment, and only reads. It exits with 1 if there is a problem,
+    but not for warnings.
     """
     findings: list[Finding] = []
     for finding in _check(queue):
@@ -55,7 +55,7 @@ def check_command(*, as_json: bool, queue: str | None) -> None:
 
 
 def _check(queue: str | None) -> Iterator[Finding]:
-    """The findings of `jobmon check`; a bad setting is a finding, too."""
+    """The findings of `jobmon check`; a bad setting is also a finding."""
     try:
         settings = Settings.from_env(require_keys=False)
         if queue is not None and settings.queues is None:
@@ -78,9 +78,9 @@ def _print_finding(finding: Finding, *, err: bool = False) -> Level:
 
 
 def _secret_option(flag: str, variable: str, text: str) -> Callable[[Command], Command]:
-    """An option whose value may also be in a variable, or in the file that `{variable}_FILE` names.
+    """An option whose value may be in a variable, or in the file that `{variable}_FILE` names.
 
-    An empty variable and an empty file count as no value.
+    An empty variable and an empty file count as not set.
     """
 
     def read_value() -> str | None:
@@ -184,8 +184,9 @@ def init_command(
     """Create the indexes that the monitor needs; also its users and a replica set.
 
     JOBMON_PROFILE and the mapping settings describe the documents; for several queues, the file in
-    JOBMON_QUEUES does. Existing indexes, users and rights are kept, so you can run it again at any
-    time. If the documents do not match the settings, it creates nothing but the replica set.
+    JOBMON_QUEUES does. It keeps existing indexes, users and rights, except rights that older
+    versions granted too widely; so you can run it again at any time. If the documents do not match
+    the settings, it creates nothing but the replica set.
     """
     if only_discover:
         _discover(mongo_uri, {rollup_db, state_db}, jobs, folder)
@@ -241,13 +242,13 @@ def init_command(
 
 
 def _list_users(*options: tuple[UserKind, str | None, str | None]) -> list[User]:
-    """The users to create, from tuples of (kind, name, password)."""
+    """The users to create, from (kind, name, password) tuples; without those that have no name."""
     users = [
         User(name=name, kind=kind, password=password) for kind, name, password in options if name
     ]
-    for user, other in combinations(users, 2):
-        if user.name == other.name:
-            raise click.UsageError(f"--{user.kind} and --{other.kind} need different names.")
+    for first, second in combinations(users, 2):
+        if first.name == second.name:
+            raise click.UsageError(f"--{first.kind} and --{second.kind} need different names.")
     return users
 
 
@@ -275,7 +276,7 @@ def _refuse_options(
 def _choose_action(
     options: InitOptions, *, dry_run: bool, as_script: bool, is_removal: bool
 ) -> Callable[[InitTarget], set[Level]]:
-    """A function that runs the steps for one queue, prints them and returns their levels."""
+    """A function that runs the steps for a queue, prints the findings and returns their levels."""
 
     def run(target: InitTarget) -> set[Level]:
         settings = target.settings
@@ -285,10 +286,10 @@ def _choose_action(
             click.echo("\n".join(lines))
             return set()
         if is_removal:
-            found = remove(settings, dry_run=dry_run)
+            findings = remove(settings, dry_run=dry_run)
         else:
-            found = (preview_init if dry_run else run_init)(settings, queue_options)
-        return {_print_finding(finding) for finding in found}
+            findings = (preview_init if dry_run else run_init)(settings, queue_options)
+        return {_print_finding(finding) for finding in findings}
 
     return run
 
@@ -302,11 +303,11 @@ def _discover(
         uri = mongo_uri or read_variable("JOBMON_MONGO_URI")
         if not uri:
             raise click.UsageError("--discover needs JOBMON_ADMIN_MONGO_URI or JOBMON_MONGO_URI.")
-        found = discover(uri, source, own_databases, collection)
-        click.echo("\n".join(describe_discovery(found)))
+        discovery = discover(uri, source, own_databases, collection)
+        click.echo("\n".join(describe_discovery(discovery)))
         if folder is not None:
             click.echo("")
-            for line in write_files(found, folder):
+            for line in write_files(discovery, folder):
                 click.echo(line)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

@@ -27,7 +27,7 @@ from jobmon.store.failures import UNAUTHORIZED
 from jobmon.store.mapping import Document
 from jobmon.store.queue_key import SHARDED_CLUSTER, deployment_name
 
-_MAX_SEARCHED = 50  # at most this many other collections, and databases, are searched for jobs
+_MAX_SEARCHED = 50  # other collections, and other databases, that are searched for jobs
 _MIN_COMMON_FIELDS = 3  # a collection with this many of a job's fields may hold jobs
 _TYPICAL_JOB_FIELDS = frozenset({"jobId", "status", "type", "payload", "nextRunAt", "maxAttempts"})
 COLLECTION_SETTINGS = ("jobs_collection", "attempts_collection")
@@ -39,8 +39,8 @@ _SERVER_SELECTION_MS = 10_000  # the default for that connection string
 class Deployment:
     """A deployment, as the user of the connection string sees it.
 
-    `hello` is the server's answer to that command. `kinds` maps each collection that the user may
-    list to `collection`, `view` or `timeseries`; it is empty for a user without any right.
+    `hello` is the server's reply to the command `hello`. `kinds` maps each collection that the user
+    may list to `collection`, `view` or `timeseries`; it is empty for a user without any right.
     `has_own_databases`: whether jobmon's own databases are in this deployment, so that the user
     needs rights on them.
     """
@@ -64,8 +64,8 @@ class Deployment:
         users = status["authenticatedUsers"]
         kinds = {}
         try:
-            found = connection.database.list_collections(nameOnly=True, authorizedCollections=True)
-            kinds = {collection["name"]: collection["type"] for collection in found}
+            infos = connection.database.list_collections(nameOnly=True, authorizedCollections=True)
+            kinds = {info["name"]: info["type"] for info in infos}
         except OperationFailure as error:
             if error.code != UNAUTHORIZED or not users:
                 raise
@@ -80,7 +80,7 @@ class Deployment:
 
     @property
     def roles(self) -> QueueRoles:
-        """The roles of the queue, without the actor's."""
+        """The roles of the queue, without the actor's role."""
         return QueueRoles(
             self.connection.database.name,
             self.connection.collection_names,
@@ -89,7 +89,7 @@ class Deployment:
 
     @property
     def own_names(self) -> OwnNames:
-        """The names of jobmon's own databases, in this deployment or in another."""
+        """The names of jobmon's own databases, which may be in another deployment."""
         return OwnNames(self.settings.rollup_db, self.settings.state_db)
 
     def list_action_rights(self, support: ActionSupport) -> ActionRights:
@@ -97,7 +97,7 @@ class Deployment:
         is_jobmon_queue = support.transitions is None
         names = self.connection.collection_names
         return ActionRights(
-            # Only in the format of jobmon's own library do actions also change attempts.
+            # Actions change attempts only in the format of jobmon's own library.
             collections=names if is_jobmon_queue else names[:1],
             has_controls=is_jobmon_queue,
             may_delete=self.settings.actions_allow_delete,
@@ -105,7 +105,7 @@ class Deployment:
 
     @property
     def replica_set(self) -> str | None:
-        """The name of the replica set; None for other kinds of deployments."""
+        """The name of the replica set; None for a deployment that is none."""
         return self.hello.get("setName")
 
     @property
@@ -114,7 +114,7 @@ class Deployment:
         return deployment_name(self.hello) == SHARDED_CLUSTER
 
     def describe_kind(self) -> str:
-        """`replica set rs0, 3 members`."""
+        """The kind in words, such as `replica set rs0, 3 members`."""
         if self.is_sharded:
             return "a sharded cluster"
         if self.replica_set is not None:
@@ -137,7 +137,7 @@ class Deployment:
         return " ".join(words)
 
     def _list_variables(self) -> Iterator[str]:
-        """The settings of the command that differ from their defaults, as a shell sets them."""
+        """The settings for the command that differ from their defaults, as a shell sets them."""
         settings, names = self.settings, MAPPING_SETTINGS
         if settings.queues is not None:
             yield f"JOBMON_QUEUES='{settings.queues}'"
@@ -148,7 +148,7 @@ class Deployment:
             jobs_collection=profile.collection,
             attempts_collection=profile.attempts_collection or Settings.attempts_collection,
         )
-        # The redacted keys decide which fields may be searched.
+        # Redacted keys decide which search fields are allowed.
         redaction = ("redact_keys",) if settings.search_fields else ()
         for name in (*names, *redaction, "rollup_db", "state_db"):
             if (value := getattr(settings, name)) != getattr(defaults, name):
@@ -185,7 +185,7 @@ def admin_client(settings: Settings) -> Iterator[MongoClient[Document]]:
 
 
 def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | None:
-    """The problem that `where` is not an ordinary collection, or None."""
+    """The problem that the collection `where` has an unsuitable kind; None if it is suitable."""
     if kind == "view":
         return problem(
             "collections",
@@ -203,16 +203,16 @@ def explain_unsuitable_kind(where: str, kind: str, setting: str) -> Finding | No
 
 
 def find_jobs_elsewhere(deployment: Deployment, setting: str | None = None) -> str | None:
-    """A remedy that names where the jobs may be: a collection or another database; None if unknown.
+    """A remedy with the collections or databases where the jobs may be; None if there are none.
 
-    `setting` is the name of the setting with the connection string, by default the queue's.
+    `setting`: the name of the setting with the connection string, by default the queue's.
     """
     setting = setting or deployment.settings.uri_setting
     jobs, rollup_db = deployment.watched[0], deployment.settings.rollup_db
-    others = deployment.kinds.keys() - set(deployment.connection.collection_names)
+    unwatched = deployment.kinds.keys() - set(deployment.connection.collection_names)
     similar = [
         name
-        for name in sorted(others)[:_MAX_SEARCHED]
+        for name in sorted(unwatched)[:_MAX_SEARCHED]
         if not name.startswith("system.") and _looks_like_jobs(deployment, name)
     ]
     if similar:

@@ -1,6 +1,6 @@
 """`jobmon init --discover`: finds the collections of a deployment that are job queues.
 
-It only reads: names of databases and collections, and samples of documents. It prints the names and
+It only reads: names of databases and collections, and samples of documents. It prints names and
 types of fields, statuses, and up to ten jobs of each queue without their payloads.
 """
 
@@ -45,8 +45,8 @@ def discover(
 ) -> Discovery:
     """Search the deployment of a connection string for queues; raises SetupError.
 
-    `source`: the setting that has the connection string. `own_databases`: the databases of jobmon,
-    which are left out. `collection`: the name of the only collections to search; None for all.
+    `source`: the setting that has the connection string. `own_databases`: jobmon's own databases,
+    which are not searched. `collection`: search only collections with this name; None for all.
     """
     try:
         require_mongo_uri(uri, source)
@@ -82,11 +82,11 @@ class _Search:
                 self._limits.append(f"{database.name}.{name} could not be read")
                 continue
             searched += 1
-            found = self._examine(database, sample) if sample.documents else None
-            if isinstance(found, Candidate):
-                candidates.append(found)
-            elif found:
-                others.append((sample.name, found))
+            result = self._examine(database, sample) if sample.documents else None
+            if isinstance(result, Candidate):
+                candidates.append(result)
+            elif result:
+                others.append((sample.name, result))
         order = list(Certainty)
         queues = [
             candidate
@@ -102,47 +102,47 @@ class _Search:
         )
 
     def _list_collections(self, only_name: str | None) -> Iterator[tuple[Database[Document], str]]:
-        """The collections to search, those of the database in the connection string first."""
+        """The collections to search; the database in the connection string comes first."""
         default = self._client.get_default_database(DEFAULT_DATABASE).name
         try:
             names = set(self._client.list_database_names())
         except OperationFailure as error:
-            status = self._client.admin.command("connectionStatus")["authInfo"]
-            if error.code != UNAUTHORIZED or not status["authenticatedUsers"]:
+            auth_info = self._client.admin.command("connectionStatus")["authInfo"]
+            if error.code != UNAUTHORIZED or not auth_info["authenticatedUsers"]:
                 raise
             names = {default}
             self._limits.append(f"this user may not list databases: only {default} is searched")
         databases = sorted(names - self._excluded, key=lambda name: (name != default, name))
         if len(databases) > MAX_DATABASES:
             self._limits.append(f"only {MAX_DATABASES} of {len(databases)} databases are searched")
-        listed = 0
+        listed_count = 0
         for name in databases[:MAX_DATABASES]:
             database = self._client[name]
             try:
-                found = database.list_collections(nameOnly=True, authorizedCollections=True)
-                collections = sorted(info["name"] for info in found if info["type"] == "collection")
+                infos = database.list_collections(nameOnly=True, authorizedCollections=True)
+                collections = sorted(info["name"] for info in infos if info["type"] == "collection")
             except OperationFailure:
                 self._limits.append(f"the collections of {name} could not be listed")
                 continue
             for collection in collections:
                 if collection.startswith("system.") or only_name not in (None, collection):
                     continue
-                if listed == MAX_COLLECTIONS:
+                if listed_count == MAX_COLLECTIONS:
                     self._limits.append(f"only {MAX_COLLECTIONS} collections are searched")
                     return
-                listed += 1
+                listed_count += 1
                 yield database, collection
 
     def _examine(
         self, database: Database[Document], sample: CollectionSample
     ) -> Candidate | str | None:
-        """The queue in a collection; or the reason why a collection with signs of one is no queue.
+        """The queue in a collection.
 
-        None for a collection without any sign of a queue.
+        The reason if a collection has signs of a queue but is none; None if it has no such signs.
         """
         resample = partial(read_sample, database, sample.collection)
         try:
-            recognition = recognize(sample, resample, partial(_read_other, database))
+            recognition = recognize(sample, resample, partial(_read_sample_or_empty, database))
         except OperationFailure:
             recognition = None
         proposal = None
@@ -174,12 +174,12 @@ class _Search:
         return self._add_preview(replace(candidate, profile=f"./{candidate.stem}.toml"))
 
     def _add_preview(self, candidate: Candidate) -> Candidate:
-        """The candidate with its jobs as jobmon shows them, and with its settings."""
+        """The candidate with its newest jobs, as jobmon shows them, and its connection string."""
         jobs: tuple[tuple[str, ...], ...] = ()
         try:
             jobs = tuple(self._preview(candidate))
         except ProfileError as error:  # a field has a name that a profile cannot contain
-            doubt = f"a profile for it has to be written by hand: {error}"
+            doubt = f"write its profile by hand: {error}"
             return replace(
                 candidate, certainty=Certainty.POSSIBLE, profile=None, text=None, doubts=(doubt,)
             )
@@ -195,17 +195,17 @@ class _Search:
         collection = self._client[sample.database][sample.collection].with_options(options)
         mapping = _load_profile(candidate).jobs
         jobs = ReadCollection(lambda: collection, mapping, _MAX_TIME_MS)
-        found = jobs.find({}, _SHOWN_FIELDS, order=[("_id", -1)], limit=_SHOWN_JOBS)
+        newest = jobs.find({}, _SHOWN_FIELDS, order=[("_id", -1)], limit=_SHOWN_JOBS)
         redactor = Redactor()
         yield _TITLES
-        for job in found:
+        for job in newest:
             values = [job.get(name) for name in _SHOWN_FIELDS]
             texts = [_UNKNOWN if value is None else label(value) for value in values]
             yield tuple(printable(str(redactor.redact(text))) for text in texts)
 
 
-def _read_other(database: Database[Document], collection: str) -> CollectionSample:
-    """A sample of a collection; an empty one if it cannot be read."""
+def _read_sample_or_empty(database: Database[Document], collection: str) -> CollectionSample:
+    """A sample of a collection; an empty sample if the collection cannot be read."""
     try:
         return read_sample(database, collection)
     except OperationFailure:

@@ -1,4 +1,4 @@
-"""Describes what `jobmon init --discover` found as lines to print, and writes it to files."""
+"""Prints the queues that `jobmon init --discover` found, and writes their settings to files."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _CERTAINTIES = {
     Certainty.PROBABLE: "probably a queue",
     Certainty.POSSIBLE: "possibly a queue",
 }
-# Options of a connection string that the queue's reader needs, too, and that hold no secret.
+# Options of a connection string that have no secret and that the reader of the queue needs, too.
 _KEPT_OPTIONS = ("replicaset", "authsource", "tls", "ssl", "directconnection", "readpreference")
 
 
@@ -31,8 +31,8 @@ class Candidate:
 
     `profile`: the value of JOBMON_PROFILE; None if the queue cannot be watched yet. `text`: the
     content of the profile's file; None for a shipped profile. `uri`: the connection string for the
-    settings, without a user; `needs_user`: whether a user was removed. `jobs`: the rows of the
-    preview, the titles first.
+    settings, without a user. `needs_user`: whether that string had a user. `jobs`: the rows of the
+    preview; the first row has the titles.
     """
 
     sample: CollectionSample
@@ -55,8 +55,8 @@ class Candidate:
 class Discovery:
     """The result of a search, the most certain queues first.
 
-    `others`: collections that have signs of a queue but are no queue, each with the reason.
-    `limits`: what was not searched or read, and why.
+    `searched`: the number of searched collections. `others`: (name, reason) pairs of collections
+    that have signs of a queue but are none. `limits`: what was not searched or read, and why.
     """
 
     searched: int
@@ -74,10 +74,9 @@ def describe_discovery(discovery: Discovery) -> Iterator[str]:
         yield from ("", *_describe(candidate))
     if discovery.others:
         yield from ("", "Not queues, although they have signs of one:")
-        shown = discovery.others[:_SHOWN_OTHERS]
-        yield from (f"  {name}: {reason}" for name, reason in shown)
-        if len(discovery.others) > len(shown):
-            yield f"  and {len(discovery.others) - len(shown)} more"
+        yield from (f"  {name}: {reason}" for name, reason in discovery.others[:_SHOWN_OTHERS])
+        if (hidden := len(discovery.others) - _SHOWN_OTHERS) > 0:
+            yield f"  and {hidden} more"
     if discovery.limits:
         yield from ("", "Limits of this search:", *(f"  {limit}" for limit in discovery.limits))
 
@@ -85,14 +84,15 @@ def describe_discovery(discovery: Discovery) -> Iterator[str]:
 def write_files(discovery: Discovery, folder: Path) -> Iterator[str]:
     """Write the profile and the settings of each queue; yields a line for each file.
 
-    Existing files are kept. Only their owner can read new files. The settings have a new
-    JOBMON_JWT_SECRET_KEY. What is only possibly a queue gets no files. Raises SetupError.
+    It keeps existing files. Only the owner of a new file can read it. The settings have a new
+    JOBMON_JWT_SECRET_KEY. A collection that is only possibly a queue gets no file. Raises
+    SetupError.
     """
     folder = folder.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _refused_file(folder, error) from None
+        raise _make_write_error(folder, error) from None
     for candidate in discovery.candidates:
         if candidate.profile is None or candidate.certainty is Certainty.POSSIBLE:
             yield f"{candidate.sample.name} is only possibly a queue: no file was written for it."
@@ -101,8 +101,8 @@ def write_files(discovery: Discovery, folder: Path) -> Iterator[str]:
         if candidate.text is not None:
             yield _write_file(folder / f"{candidate.stem}.toml", candidate.text)
         text = _format_settings(candidate, str(folder), secrets.token_urlsafe(32))
-        run = f"set -a; . {shlex.quote(str(settings))}; {_SIGN_IN}; jobmon run"
-        yield f"{_write_file(settings, text)} To see the queue: {run}"
+        command = f"set -a; . {shlex.quote(str(settings))}; {_SIGN_IN}; jobmon run"
+        yield f"{_write_file(settings, text)} To see the queue: {command}"
 
 
 def _write_file(path: Path, text: str) -> str:
@@ -112,13 +112,13 @@ def _write_file(path: Path, text: str) -> str:
     except FileExistsError:
         return f"{path} exists and was kept."
     except OSError as error:
-        raise _refused_file(path, error) from None
+        raise _make_write_error(path, error) from None
     return f"{path} was written."
 
 
-def _refused_file(path: Path, error: OSError) -> SetupError:
-    where = f"{path} cannot be written: {error.strerror}."
-    return SetupError(problem("files", where, remedy="Choose another folder."))
+def _make_write_error(path: Path, error: OSError) -> SetupError:
+    message = f"{path} cannot be written: {error.strerror}."
+    return SetupError(problem("files", message, remedy="Choose another folder."))
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -151,7 +151,7 @@ def _indent(text: str) -> Iterable[str]:
 
 
 def _format_settings(candidate: Candidate, folder: str = ".", key: str | None = None) -> str:
-    """The settings for a shell, compose or systemd, with the profile in a folder."""
+    """The settings for a shell, Docker Compose or systemd; the profile's file is in `folder`."""
     name = candidate.stem
     lines = [f"# Settings for {candidate.sample.name}. In a shell: set -a; . {folder}/{name}.env"]
     if candidate.needs_user:

@@ -1,4 +1,4 @@
-"""Finds in samples which fields of the contract the watched documents have.
+"""Finds out from samples which fields of the contract the watched documents have.
 
 It reads types, field names and statuses, and no other value of a document.
 """
@@ -20,17 +20,17 @@ from jobmon.store.mapping import Document, FieldMapping
 from jobmon.store.profiles import Profile
 from jobmon.store.read_collection import ReadCollection
 
-SAMPLE = 200  # of the newest documents of each collection
-_SEARCHED_DOCUMENTS = 1_000  # of the newest, the oldest and random ones, to find a field
-_MAX_NAMES = 20  # of fields in one message
+SAMPLE = 200  # the newest documents of each collection
+_SEARCHED_DOCUMENTS = 1_000  # in each of three samples: the newest, the oldest and random ones
+_MAX_NAMES = 20  # names of fields in one message
 
 
 @dataclass(frozen=True)
 class Field:
     """A field of the contract: its types, and the consequence if documents lack it.
 
-    With `statuses`, only documents with one of these need the field. `alternative` is a field that
-    can replace it. `is_essential`: jobmon is of little use without the field.
+    With `statuses`, only documents with one of these statuses need the field. `alternative` is a
+    field that can replace it. `is_essential`: jobmon is of little use without the field.
     """
 
     name: str
@@ -85,7 +85,7 @@ def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ..
     """The fields that jobs should have according to the profile."""
     if settings.profile == Settings.profile:
         return JOB_FIELDS
-    # Other programs may leave out the optional fields, or store them in another form.
+    # Other programs may omit optional fields, or store them in another form.
     return tuple(
         replace(field, is_essential=True, statuses=())
         for field in JOB_FIELDS
@@ -96,8 +96,8 @@ def required_job_fields(settings: Settings, profile: Profile) -> tuple[Field, ..
 class ExpectedFields(NamedTuple):
     """A collection, the fields that its documents should have, and their known statuses.
 
-    Other paths for the fields can be set in the `table` of a profile's `file` or, without a file,
-    in `setting`.
+    People set other paths for the fields in the `table` of a profile's `file` or, if it is None, in
+    `setting`.
     """
 
     collection: ReadCollection
@@ -108,14 +108,14 @@ class ExpectedFields(NamedTuple):
     file: str | None
 
     def write_paths(self, paths: Mapping[str, str]) -> str:
-        """The lines that set these paths of fields."""
+        """The text of a message that shows how to set these paths of fields."""
         if self.file is None:
             return f"{self.setting}={','.join(f'{name}={path}' for name, path in paths.items())}"
         keys = {"status": f"{self.table.removesuffix('fields')}status.path"}
-        written = (
+        lines = (
             f'{keys.get(name, f"{self.table}.{name}")} = "{path}"' for name, path in paths.items()
         )
-        return f"{', '.join(written)} in {self.file}"
+        return f"{', '.join(lines)} in {self.file}"
 
 
 def expected_fields(settings: Settings, connection: Connection) -> list[ExpectedFields]:
@@ -148,7 +148,7 @@ def _required_attempt_fields(settings: Settings, profile: Profile) -> tuple[Fiel
     )
 
 
-# What does not work if a field is computed from the document, and so has no index.
+# What does not work if a profile computes a field, so that it has no index.
 _COMPUTED_LIMITS = {
     "type": "a list that is filtered by type reads all jobs",
     "nextRunAt": "due and scheduled jobs are neither counted nor listed",
@@ -158,7 +158,7 @@ _COMPUTED_LIMITS = {
 
 
 def computed_fields(mapping: FieldMapping) -> list[str]:
-    """Fields that are only shown, because no index can serve them, each with the consequence."""
+    """The fields that jobmon can only show, because they have no index, with the consequences."""
     return [
         f"{name} ({limit})"
         for name, limit in _COMPUTED_LIMITS.items()
@@ -173,26 +173,26 @@ def find_used_paths(
 ) -> set[str]:
     """The paths that occur in up to 3,000 documents: the newest, the oldest and random ones.
 
-    `error.code` is also found where `error` is null, as `error` may be null until a job fails. With
-    `require_value`, a path is found only where its value is not null.
+    `error.code` counts also where `error` is null, because `error` may be null until a job fails.
+    With `require_value`, a path counts only where its value is not null.
     """
-    names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
-    if not names:
+    paths_by_key = {f"p{index}": path for index, path in enumerate(sorted(set(paths)))}
+    if not paths_by_key:
         return set()
     group: Document = {"_id": None}
-    for name, path in names.items():
+    for key, path in paths_by_key.items():
         parent, _, leaf = path.rpartition(".")
-        empty = ["missing", "null"] if require_value else ["missing"]
-        is_there: Document = {"$not": [{"$in": [{"$type": f"${path}"}, empty]}]}
+        empty_types = ["missing", "null"] if require_value else ["missing"]
+        is_present: Document = {"$not": [{"$in": [{"$type": f"${path}"}, empty_types]}]}
         if leaf and parent:
             # For a path through an array, MongoDB returns the array of its elements' values.
-            is_there = {"$and": [is_there, {"$ne": [f"${path}", []]}]}
+            is_present = {"$and": [is_present, {"$ne": [f"${path}", []]}]}
             if not require_value:
-                is_there = {"$or": [is_there, {"$eq": [{"$type": f"${parent}"}, "null"]}]}
-        group[name] = {"$max": is_there}
+                is_present = {"$or": [is_present, {"$eq": [{"$type": f"${parent}"}, "null"]}]}
+        group[key] = {"$max": is_present}
     limit: Document = {"$limit": _SEARCHED_DOCUMENTS}
-    found: set[str] = set()
-    for sample in (
+    used: set[str] = set()
+    for sample_stages in (
         [{"$sort": {"_id": -1}}, limit],
         [{"$sort": {"_id": 1}}, limit],
         [{"$sample": {"size": _SEARCHED_DOCUMENTS}}],
@@ -200,35 +200,35 @@ def find_used_paths(
         try:
             rows = list(
                 watched.collection.aggregate(
-                    [*sample, {"$group": group}], maxTimeMS=watched.max_time_ms
+                    [*sample_stages, {"$group": group}], maxTimeMS=watched.max_time_ms
                 )
             )
         except ExecutionTimeout:  # the other samples must be enough
             continue
-        found |= {path for row in rows for name, path in names.items() if row[name]}
-    return found
+        used |= {path for row in rows for key, path in paths_by_key.items() if row[key]}
+    return used
 
 
 class Sample:
-    """The fields of the newest documents and their types. Index: _id."""
+    """The fields of the newest documents, and the types of the values. Index: _id."""
 
     def __init__(self, expected: ExpectedFields) -> None:
         watched, fields = expected.collection, expected.fields
         self._mapping = watched.mapping
         paths = self._mapping.paths
-        derived = self._mapping.derived is not None
+        is_status_derived = self._mapping.derived is not None
         self.name = watched.collection.name
         self._write_paths = expected.write_paths
         self._fields = [
             field
             for field in fields
-            if field.name in paths and not (derived and field.name == "status")
+            if field.name in paths and not (is_status_derived and field.name == "status")
         ]
         # Only types, names and statuses leave the database.
         types = {field.name: {"$type": f"${paths[field.name]}"} for field in self._fields}
         names = {"$map": {"input": {"$objectToArray": "$$ROOT"}, "in": "$$this.k"}}
         status: Any = None
-        if "status" in paths and not derived:
+        if "status" in paths and not is_status_derived:
             is_text = {"$eq": [{"$type": f"${paths['status']}"}, "string"]}
             status = {"$cond": [is_text, f"${paths['status']}", None]}
         pipeline: list[Document] = [
@@ -253,9 +253,11 @@ class Sample:
 
     def types(self, field: str) -> Counter[str]:
         """The number of documents that have the field, by its type."""
-        found = Counter(document["types"].get(field, "missing") for document in self._documents)
-        del found["missing"]
-        return found
+        type_counts = Counter(
+            document["types"].get(field, "missing") for document in self._documents
+        )
+        del type_counts["missing"]
+        return type_counts
 
     def count_without(self, path: str) -> int:
         """The number of documents that lack a mapped `path`, or have null there."""
@@ -269,17 +271,17 @@ class Sample:
         return sorted(names, key=lambda name: (-names[name], name))
 
     def find_absent(self) -> Iterator[Finding]:
-        """Fields that are missing in every document that should have them."""
+        """Findings for fields that every document lacks that should have them."""
         names = set(self._list_field_names())
         for field in self._fields:
-            expected = [
+            documents = [
                 document
                 for document in self._documents
                 if not field.statuses or document["status"] in field.statuses
             ]
-            if not expected or field.alternative in names:
+            if not documents or field.alternative in names:
                 continue
-            if any(document["types"][field.name] != "missing" for document in expected):
+            if any(document["types"][field.name] != "missing" for document in documents):
                 continue
             path = self._mapping.paths[field.name]
             similar = [
@@ -289,7 +291,7 @@ class Sample:
             report = problem if field.is_essential else warning
             yield report(
                 "fields",
-                f"None of the newest {len(expected)} of {self.name} {where}has "
+                f"None of the newest {len(documents)} of {self.name} {where}has "
                 f"{path}: {field.consequence}.",
                 remedy=f"If {similar[0]} is that field, set "
                 f"{self._write_paths({field.name: similar[0]})}."
@@ -307,26 +309,26 @@ class Sample:
         if not missing:
             return None
         paths = [self._mapping.paths[field.name] for field in missing]
-        common = [printable(name) for name in self._list_field_names()]
-        have = ", ".join(common[:_MAX_NAMES]) + (", …" if len(common) > _MAX_NAMES else "")
+        names = [printable(name) for name in self._list_field_names()]
+        listed = ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
         example = self._write_paths({field.name: "FIELD" for field in missing})
         return problem(
             "fields",
             f"None of the newest {self.size} of {self.name} has {', '.join(paths)}. "
-            f"They have {have}.",
+            f"They have {listed}.",
             remedy="If it is the right collection, map its field names: set "
             f"{example}; docs/adapters.md has examples.",
         )
 
     def find_odd_types(self) -> Iterator[Finding]:
-        """Fields with values of an unexpected type."""
+        """Findings for fields with values of an unexpected type."""
         for field in self._fields:
             path = self._mapping.paths[field.name]
             expected = _IDS if path == "_id" else field.types
             if (date_form := self._mapping.readings.get(field.name)) is not None:
                 expected = _TEXT if date_form == "iso" else _NUMBER
-            found = self.types(field.name)
-            odd = {name: found[name] for name in found if name not in (*expected, "null")}
+            counts = self.types(field.name)
+            odd = {name: counts[name] for name in counts if name not in (*expected, "null")}
             if odd:
                 listed = ", ".join(f"{number} times {name}" for name, number in sorted(odd.items()))
                 yield warning(
@@ -336,11 +338,11 @@ class Sample:
                 )
 
     def find_unknown_statuses(self, known: type[StrEnum]) -> Iterator[Finding]:
-        """Statuses that are not in the contract."""
-        found = Counter(
+        """A warning with the statuses that are not in the contract."""
+        counts = Counter(
             document["status"] for document in self._documents if document["status"] is not None
         )
-        unknown = {status: found[status] for status in found if status not in set(known)}
+        unknown = {status: counts[status] for status in counts if status not in set(known)}
         if unknown:
             listed = ", ".join(f"{printable(name)} ({unknown[name]})" for name in sorted(unknown))
             yield warning(

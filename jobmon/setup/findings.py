@@ -12,7 +12,7 @@ from pymongo.uri_parser import parse_uri
 from jobmon.settings import MistakePlace, SettingsError
 from jobmon.store.failures import AUTHENTICATION_FAILED, UNAUTHORIZED, name_error
 
-# MongoDB's message if a user lacks a right; jobmon does not repeat the values in the command.
+# MongoDB's message if a user lacks a right. jobmon does not show the values in its command.
 _NOT_AUTHORIZED = re.compile(
     r"not authorized on (?P<database>\S+) to execute command \{ (?P<command>\w+):"
 )
@@ -37,7 +37,7 @@ class Level(StrEnum):
 class Finding:
     """One thing that was checked: its state and, if something is wrong, the remedy.
 
-    `commands` are lines to paste into a shell, the best one first.
+    `commands` are lines to paste into a shell, the best one first. Lines for mongosh may follow.
     """
 
     check: str
@@ -49,7 +49,7 @@ class Finding:
 
 
 class SetupError(Exception):
-    """A command cannot continue; `finding` is the problem to print."""
+    """`jobmon init` cannot continue; `finding` is the problem to print."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.message)
@@ -64,7 +64,7 @@ def ok(check: str, message: str) -> Finding:
 def warning(
     check: str, message: str, *, remedy: str | None = None, commands: tuple[str, ...] = ()
 ) -> Finding:
-    """A finding of something that should be improved."""
+    """A finding that something should be improved."""
     return Finding(
         check=check, level=Level.WARNING, message=message, remedy=remedy, commands=commands
     )
@@ -119,12 +119,12 @@ def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Findi
 
 
 def describe_address(uri: str) -> str:
-    """`The database at HOSTS`."""
+    """`The database at HOSTS`, for the begin of a message."""
     return f"The database at {split_uri(uri)[1]}"
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Scheme and addresses of a connection string: never the user or the password."""
+    """The scheme and the addresses of a connection string, without user and password."""
     scheme, _, rest = uri.partition("://")
     if scheme == "mongodb+srv":  # parsing it would query the DNS
         return scheme, re.split(r"[/?]", rest)[0].rpartition("@")[2]
@@ -142,20 +142,20 @@ def describe(error: Exception) -> str:
 
 
 def granted_actions(privileges: list[dict[str, Any]], database: str, collection: str) -> set[str]:
-    """The actions that a user may perform on a collection; "" is the database as a whole."""
+    """The actions that a user may perform on a collection; "" for all of the database."""
     actions: set[str] = set()
     for privilege in privileges:
         resource = privilege["resource"]
-        covers = resource.get("db") in ("", database) and (
+        is_covered = resource.get("db") in ("", database) and (
             resource.get("collection") in ("", collection)
         )
-        if covers or resource.get("anyResource"):
+        if is_covered or resource.get("anyResource"):
             actions |= set(privilege["actions"])
     return actions
 
 
 def format_setting(value: object) -> str:
-    """The text of a setting's value in the environment."""
+    """The value of a setting as text, as the environment has it."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, tuple):

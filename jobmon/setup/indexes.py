@@ -1,4 +1,4 @@
-"""Creates the indexes that jobmon's queries need, and remembers which ones it created."""
+"""Creates the indexes that jobmon's queries need, and records which indexes it created."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,11 +21,11 @@ from jobmon.store.read_collection import SIMPLE_COLLATION, ReadCollection, exact
 CREATED_INDEXES = "init_indexes"  # a collection of JOBMON_STATE_DB
 FORMAT = 1
 _SAMPLE = 1_000  # random documents, to estimate sizes
-_ENTRY_BYTES = 6  # of an index entry, without its keys
+_ENTRY_BYTES = 6  # the size of an index entry without its keys
 
 
 class State(StrEnum):
-    """Whether an index has to be created."""
+    """Whether `jobmon init` has to create an index."""
 
     MISSING = "missing"
     EXISTS = "exists"
@@ -34,7 +34,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class PlannedIndex:
-    """An index that jobmon's queries use, and whether it has to be created."""
+    """An index that jobmon's queries use, and whether `jobmon init` has to create it."""
 
     index: Index
     state: State
@@ -47,7 +47,7 @@ def plan_indexes(
     *,
     include_unused: bool = False,
 ) -> list[PlannedIndex]:
-    """The indexes of these collections; with `include_unused`, also those of unused fields."""
+    """The indexes of these collections; with `include_unused`, none counts as unused."""
     required = [
         index for index in required_indexes(connection) if index.collection.name in collections
     ]
@@ -64,7 +64,7 @@ def plan_indexes(
 def missing_indexes(
     settings: Settings, connection: Connection, collections: Collection[str]
 ) -> list[Index]:
-    """The indexes that these collections lack, without those of unused fields."""
+    """The indexes that these collections lack, except indexes of unused fields."""
     planned = plan_indexes(settings, connection, collections)
     return [plan.index for plan in planned if plan.state is State.MISSING]
 
@@ -73,8 +73,8 @@ def create_indexes(connection: Connection, *, unique: bool = False) -> dict[str,
     """Create every missing index; needs a user who may create indexes.
 
     For a queue whose documents follow the contract; `jobmon init` checks other queues first. Each
-    collection gets its indexes in one command, so that it is scanned once.
-    Returns "created" or "exists" for each index by its description.
+    collection gets its indexes in one command, so that MongoDB scans it once. Returns "created" or
+    "exists" for each index, by its description.
     """
     outcome = {}
     by_collection: dict[str, list[Index]] = {}
@@ -105,8 +105,8 @@ def index_options(index: Index, *, unique: bool = False) -> dict[str, Any]:
     """The options to create an index with: its name and all options that are not the default.
 
     The index compares by bytes, even in a collection with a collation. If possible it has the
-    default name: then another program that creates the same index later finds it. If that program
-    would make the index unique, the default name stays free, so that both indexes can exist.
+    default name: if another program later creates the same index, MongoDB reuses this one. If that
+    program would make the index unique, the default name stays free, so that both can exist.
     """
     return _choose_options(index, list(index.collection.list_indexes()), unique=unique)
 
@@ -117,10 +117,10 @@ def _choose_options(
     """The options of `index_options`, if its collection has the indexes `present`."""
     is_unique = unique and index.may_be_unique
     options: dict[str, Any] = {"name": default_name(index)}
-    if any("collation" in other for other in present if other["name"] == "_id_"):
+    if any("collation" in existing for existing in present if existing["name"] == "_id_"):
         # The index on _id has the collection's collation.
         options |= {"name": exact_index_name(index.keys), "collation": SIMPLE_COLLATION}
-    elif options["name"] in {other["name"] for other in present} or (
+    elif options["name"] in {existing["name"] for existing in present} or (
         index.may_be_unique and not is_unique
     ):
         options["name"] = f"jobmon_{default_name(index)}"
@@ -149,37 +149,37 @@ def _has_index(present: Iterable[Mapping[str, Any]], required: Index) -> bool:
     )
 
 
-def estimate_bytes(connection: Connection, indexes: Iterable[Index]) -> dict[str, int]:
-    """Estimate the size of each index in bytes, by the sizes of values in a sample.
+def estimate_bytes(connection: Connection, indexes: Sequence[Index]) -> dict[str, int]:
+    """Estimate the size in bytes of each index, by its description, from values in a sample.
 
     MongoDB compresses keys with a common prefix, so that most indexes are smaller. An index of an
-    empty collection takes 0 bytes; an index is left out if its sample takes too long.
+    empty collection has 0 bytes. An index has no estimate if its sample takes too long.
     """
     sizes: dict[str, int] = {}
     for watched in (connection.jobs, connection.attempts):
-        own_indexes = [
+        watched_indexes = [
             index
             for index in indexes
             if watched is not None and index.collection.name == watched.collection.name
         ]
-        if watched is None or not own_indexes:
+        if watched is None or not watched_indexes:
             continue
-        whole = [index for index in own_indexes if index.partial is None]
-        partial = [[index] for index in own_indexes if index.partial is not None]
-        for group in (whole, *partial):
+        complete = [index for index in watched_indexes if index.partial is None]
+        partial = [[index] for index in watched_indexes if index.partial is not None]
+        for group in (complete, *partial):
             with suppress(ExecutionTimeout):
                 sizes |= _estimate_sizes(watched, group)
     return sizes
 
 
 def _estimate_sizes(watched: ReadCollection, indexes: list[Index]) -> dict[str, int]:
-    """The estimated sizes of indexes that have the same documents; raises ExecutionTimeout."""
+    """The estimated sizes of indexes that cover the same documents; raises ExecutionTimeout."""
     if not indexes:
         return {}
     documents = watched.estimated_count()
     paths = {path for index in indexes for path, _ in index.keys}
-    sampled, widths = _average_widths(watched, paths, indexes[0].partial or {})
-    entries = documents * sampled / max(1, min(documents, _SAMPLE))
+    matching, widths = _average_widths(watched, paths, indexes[0].partial or {})
+    entries = documents * matching / max(1, min(documents, _SAMPLE))
     return {
         str(index): round(
             entries * (_ENTRY_BYTES + sum(widths.get(path, 0) for path, _ in index.keys))
@@ -189,7 +189,7 @@ def _estimate_sizes(watched: ReadCollection, indexes: list[Index]) -> dict[str, 
 
 
 def _unused_indexes(settings: Settings, connection: Connection, required: list[Index]) -> set[str]:
-    """The indexes whose field no sampled document has."""
+    """The indexes whose field no sampled document has, unless jobs of the profile get it later."""
     unused: set[str] = set()
     for watched in (connection.jobs, connection.attempts):
         if watched is None:
@@ -207,7 +207,7 @@ def _unused_indexes(settings: Settings, connection: Connection, required: list[I
 
 
 def _always_gets_field(settings: Settings, index: Index) -> bool:
-    """Whether every job of this profile gets the field, even if no sampled job has it now."""
+    """Whether jobs of this profile get the field at some time, even if no sampled job has it."""
     field = str(index.field).partition(".")[0]
     return settings.profile != Settings.profile and field not in settings.job_fields
 
@@ -219,26 +219,26 @@ def _average_widths(
 
     The sizes are in bytes, by path.
     """
-    names = {f"p{number}": path for number, path in enumerate(sorted(set(paths)))}
+    paths_by_key = {f"p{index}": path for index, path in enumerate(sorted(set(paths)))}
     group: Document = {"_id": None, "documents": {"$sum": 1}}
-    for name, path in names.items():
-        # A document around a value takes 8 bytes, an empty one 5.
+    for key, path in paths_by_key.items():
+        # The document `v` takes 8 bytes besides its value. A missing value counts as 1 byte.
         size: Document = {"$subtract": [{"$bsonSize": {"v": f"${path}"}}, 8]}
-        group[name] = {"$avg": {"$max": [size, 1]}}
+        group[key] = {"$avg": {"$max": [size, 1]}}
     rows = watched.collection.aggregate(
         [{"$sample": {"size": _SAMPLE}}, {"$match": query}, {"$group": group}],
         maxTimeMS=watched.max_time_ms,
     )
     row = next(iter(rows), {"documents": 0})
-    widths = {names[name]: width for name, width in row.items() if name in names}
+    widths = {paths_by_key[key]: width for key, width in row.items() if key in paths_by_key}
     return row["documents"], widths
 
 
 class CreatedIndexes:
     """The record of indexes that `jobmon init` created; methods raise PyMongoError.
 
-    The name of an index does not show who created it: it is usually the name that the queue's own
-    program would give the index.
+    The name of an index does not show who created it: usually the queue's own program would give
+    the index the same name.
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -1,7 +1,8 @@
-"""`jobmon init`: creates indexes, roles and users for a queue, and removes nothing.
+"""`jobmon init`: creates indexes, roles and users for a queue.
 
-It starts a replica set first, if requested. It checks everything before it creates anything else:
-it stops at a collection that does not match the settings, and at a missing right.
+It starts a replica set first, if requested. Before it creates anything else, it stops if a
+collection does not match the settings, or if a right is missing. It removes nothing but rights that
+older versions granted too widely.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from jobmon.store.indexes import Index
 from jobmon.web.revocation import RevokedTokens
 
 _MIB = 1 << 20
-# Where the connection string of a user is set, instead of in JOBMON_MONGO_URI.
+# The setting for the connection string of a user, if it is not JOBMON_MONGO_URI.
 _URI_SETTINGS = {
     UserKind.COLLECTOR: "JOBMON_ROLLUP_URI",
     UserKind.ACTOR: "JOBMON_ACTOR_MONGO_URI",
@@ -61,14 +62,14 @@ def run_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
 
 
 def preview_init(settings: Settings, options: InitOptions) -> Iterator[Finding]:
-    """Report what `run_init` would create, and the estimated size of each index. Writes nothing.
+    """Report what `run_init` would create, and the estimated size of each index; write nothing.
 
     Raises SetupError.
     """
     with admin_client(settings) as client:
         if options.replica_set and not is_initiated(client):
             yield ok("replica set", f"{options.replica_set} would be initiated.")
-            yield ok("replica set", "Run this again once it has a primary to see the other steps.")
+            yield ok("replica set", "To see the other steps, run this again once it has a primary.")
             return
         plan = make_plan(settings, client, options)
         yield from plan.notes
@@ -90,7 +91,7 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
         if options.replica_set and not is_initiated(client):
             name, _, member = options.replica_set.partition("/")
             yield script.replica_set_line(replica_set_config(name, member))
-            yield "// Print the script again once it has a primary: then it has the other steps."
+            yield "// To get the other steps, print the script again once the set has a primary."
             return
         plan = make_plan(settings, client, options)
         own = plan.deployment.settings
@@ -111,7 +112,7 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
 
 
 def _prepare_actions(plan: InitPlan, actions: ActionRights) -> Finding:
-    """Create the indexes of the records of actions, and the list of paused types."""
+    """Create the indexes on the records of actions, and the list of paused types."""
     connection = plan.deployment.connection
     try:
         if actions.has_controls:
@@ -169,7 +170,7 @@ def _create_indexes(plan: InitPlan, options: InitOptions) -> Iterator[Finding]:
 
 
 def _create_revocations(plan: InitPlan) -> Iterator[Finding]:
-    """Create the list of revoked tokens, so that jobmon notices when it disappears."""
+    """Create the list of revoked tokens, so that jobmon can notice if the list disappears."""
     try:
         RevokedTokens(plan.deployment.connection).create()
     except OperationFailure as error:
@@ -190,25 +191,27 @@ def _describe_unchanged(planned: PlannedIndex) -> Finding:
 
 
 def _refuse_unique(plan: InitPlan, index: Index) -> Finding | None:
-    """The problem that a unique index would refuse documents like the present ones, or None."""
+    """The problem that a unique index would refuse documents like some in the sample, or None."""
     sample = plan.samples.get(index.collection.name)
     if sample is None or not index.may_be_unique:
         return None
     for path, _ in index.keys:
-        if lacking := sample.count_without(path):
+        if lacking_count := sample.count_without(path):
             return problem(
                 "index",
                 f"{index}: not created; a unique index would refuse documents without {path}, "
-                f"and {lacking} of the newest {sample.size} have none.",
+                f"and {lacking_count} of the newest {sample.size} have none.",
                 remedy="Run it again without --unique.",
             )
     return None
 
 
-def _preview_index(planned: PlannedIndex, size: int | None) -> Finding:
+def _preview_index(planned: PlannedIndex, size_bytes: int | None) -> Finding:
     if planned.state is not State.MISSING:
         return _describe_unchanged(planned)
-    estimate = "size unknown" if size is None else f"about {max(size / _MIB, 0.1):,.1f} MiB"
+    estimate = "size unknown"
+    if size_bytes is not None:
+        estimate = f"about {max(size_bytes / _MIB, 0.1):,.1f} MiB"
     setting = planned.index.setting
     purpose = f" (for filters of lists: `{setting}` in JOBMON_FILTERS)" if setting else ""
     return ok("index", f"{planned.index}: would be created, {estimate}{purpose}")

@@ -31,10 +31,10 @@ class InitOptions:
 
     users: Sequence[User] = ()
     replica_set: str | None = None  # NAME/HOST:PORT
-    create: bool = False  # also collections and every index, for an empty queue
+    create: bool = False  # for an empty queue: also create collections, and every index
     unique: bool = False
     change_passwords: bool = False
-    has_own_databases: bool = True  # jobmon's own databases are in this deployment
+    has_own_databases: bool = True  # whether jobmon's own databases are in this deployment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class InitPlan:
 
     deployment: Deployment
     roles: QueueRoles
-    samples: dict[str, Sample]  # by collection, without empty collections
+    samples: dict[str, Sample]  # by name of a collection, without empty collections
     new_collections: list[str]
     indexes: list[PlannedIndex]
     notes: list[Finding]
@@ -67,13 +67,13 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
     for fields, setting in zip(expected, names, strict=False):
         collection = fields.collection.collection
         kind = deployment.kinds.get(collection.name)
-        if kind is None:  # perhaps the user may not read the collection: then fail here
+        if kind is None:  # does not exist, or the user may not read it: then this raises
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
         elif sample := _read_sample(fields, kind, setting):
             samples[collection.name] = sample
             continue
         is_jobs = fields.collection is connection.jobs
-        # A log's own program creates the indexes of the log, under names that are not the default.
+        # The program that writes a log creates the log's indexes, under names of its own.
         if options.create and (is_jobs or connection.profile.log is None):
             empty.append(collection.name)
             if kind is None:
@@ -97,7 +97,7 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
 
 
 def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionRights | None:
-    """The rights of the actor's user; None without --actor. SetupError if there are no actions."""
+    """The rights of the actor's user; None without --actor. Raises SetupError without actions."""
     if all(user.kind is not UserKind.ACTOR for user in options.users):
         return None
     support = find_support(deployment.settings)
@@ -109,9 +109,9 @@ def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionR
 
 
 def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:
-    """A sample; None without a document that the profile reads. SetupError for unsuitable ones."""
-    if unfit := explain_unsuitable_kind(fields.collection.collection.full_name, kind, setting):
-        raise SetupError(unfit)
+    """A sample; None if the profile reads no document. Raises SetupError for unsuitable ones."""
+    if unsuitable := explain_unsuitable_kind(fields.collection.collection.full_name, kind, setting):
+        raise SetupError(unsuitable)
     sample = Sample(fields)
     if not sample.size:
         return None
@@ -153,11 +153,11 @@ def _describe_absence(watched: ReadCollection, kind: str | None) -> str:
 
 
 def find_missing_rights(plan: InitPlan, options: InitOptions) -> Finding | None:
-    """The problem that the user lacks rights for a part of the plan; None if nothing is missing."""
+    """The problem that the user lacks rights for roles, users, collections or indexes, or None."""
     deployment, database = plan.deployment, plan.roles.database
     if not deployment.users:  # no authentication
         return None
-    needed: list[tuple[str, str, set[str]]] = []
+    needed: list[tuple[str, str, set[str]]] = []  # database, collection, actions
     if options.users:
         needed += [
             ("admin", "", {"createRole", "grantRole", "revokeRole", "viewRole"}),
@@ -167,9 +167,9 @@ def find_missing_rights(plan: InitPlan, options: InitOptions) -> Finding | None:
     names = dict.fromkeys(index.collection.name for index in plan.missing)
     needed += [(database, name, {"createIndex"}) for name in names]
     lacking = [
-        f"{', '.join(sorted(lacks))} on {'.'.join(filter(None, (where, collection)))}"
-        for where, collection, actions in needed
-        if (lacks := actions - granted_actions(deployment.privileges, where, collection))
+        f"{', '.join(sorted(missing))} on {'.'.join(filter(None, (granted_on, collection)))}"
+        for granted_on, collection, actions in needed
+        if (missing := actions - granted_actions(deployment.privileges, granted_on, collection))
     ]
     if not lacking:
         return None

@@ -1,4 +1,4 @@
-"""Decides which of several queues `jobmon init` prepares: those in the administrator's database."""
+"""Decides which of several queues `jobmon init` prepares: those in the database to administer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,14 +14,14 @@ from jobmon.setup.findings import Finding, SetupError, problem, split_uri, warni
 from jobmon.store.connection import DEFAULT_DATABASE
 from jobmon.store.mapping import Document
 
-OWN_URI = "JOBMON_MONGO_URI"  # the connection string to jobmon's own databases
+OWN_URI = "JOBMON_MONGO_URI"  # the setting that leads to jobmon's own databases
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitTarget:
     """A queue to prepare; its settings have the administrator's connection string.
 
-    `has_own_databases`: whether jobmon's own databases are in its deployment.
+    `has_own_databases`: whether jobmon's own databases are in the queue's deployment.
     """
 
     settings: Settings
@@ -37,18 +37,18 @@ class _DatabaseAddress:
 
     @classmethod
     def from_uri(cls, uri: str) -> "_DatabaseAddress":
-        plain = uri.replace("mongodb+srv", "mongodb", 1)
-        database = parse_uri(plain, warn=False)["database"] or DEFAULT_DATABASE
+        uri_without_srv = uri.replace("mongodb+srv", "mongodb", 1)
+        database = parse_uri(uri_without_srv, warn=False)["database"] or DEFAULT_DATABASE
         hosts = {host.lower() for host in split_uri(uri)[1].split(",")}
-        if plain != uri:
-            with suppress(PyMongoError, OSError):  # without DNS, compare the names
-                found = parse_uri(uri, warn=False)["nodelist"]
-                hosts |= {f"{host}:{port}".lower() for host, port in found}
+        if uri_without_srv != uri:
+            with suppress(PyMongoError, OSError):  # if DNS fails, only the SRV name is compared
+                nodes = parse_uri(uri, warn=False)["nodelist"]
+                hosts |= {f"{host}:{port}".lower() for host, port in nodes}
         return cls(frozenset(hosts), database)
 
     @classmethod
     def from_client(cls, uri: str, client: MongoClient[Document]) -> "_DatabaseAddress":
-        """The database in a connection string, with the addresses of all members of its set."""
+        """The database in a connection string, with the addresses of all replica set members."""
         address = cls.from_uri(uri)
         members = {str(host).lower() for host in client.admin.command("hello").get("hosts", ())}
         return replace(address, hosts=address.hosts | members)
@@ -60,7 +60,7 @@ class _DatabaseAddress:
 def find_targets(
     settings: Settings, own_uri: str, name: str | None
 ) -> tuple[list[InitTarget], list[Finding]]:
-    """The queues to prepare, and findings about queues that are left out.
+    """The queues to prepare, and findings about queues that are not prepared.
 
     `settings` have the administrator's connection string; `own_uri` is JOBMON_MONGO_URI, or empty.
     Without JOBMON_QUEUES there is one queue. Otherwise, without a `name`, these are all queues in
@@ -76,16 +76,16 @@ def find_targets(
     if name is not None:
         for queue in queues:
             _require_same_database(queue, admin)
-        chosen, notes = queues, list[Finding]()
+        selected, notes = queues, list[Finding]()
     else:
-        chosen = tuple(
+        selected = tuple(
             queue for queue in queues if queue.mongo_uri and _is_in_database(queue, admin)
         )
         notes = list(_describe_unknown(queues))
-    if not chosen:
+    if not selected:
         raise SetupError(_explain_no_queue(queues, admin))
     own = _DatabaseAddress.from_uri(own_uri) if own_uri else None
-    targets = [_make_target(queue, settings.mongo_uri, admin, own) for queue in chosen]
+    targets = [_make_target(queue, settings.mongo_uri, admin, own) for queue in selected]
     return targets, notes
 
 
@@ -146,7 +146,7 @@ def _explain_no_queue(queues: Sequence[Settings], admin: _DatabaseAddress) -> Fi
         + (
             _DatabaseAddress.from_uri(queue.mongo_uri).describe()
             if queue.mongo_uri
-            else "an unknown one"
+            else "an unknown database"
         )
         for queue in queues
     )

@@ -12,14 +12,14 @@ from jobmon.setup.findings import Finding, warning
 from jobmon.store.connection import Connection
 from jobmon.store.conversions import list_paths
 
-# Another check reports these fields.
+# Fields that another check reports.
 _CHECKED = ("jobId", "createdAt")
 
 
 def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
     """A warning with the paths in a profile's own file that no job of a sample has.
 
-    Paths of shipped profiles are optional, even if the file inherits them.
+    It does not check the paths of shipped profiles, nor inherited paths: they are optional.
     """
     if profile in shipped_profiles():
         return
@@ -43,17 +43,17 @@ def check_paths(profile: str, connection: Connection) -> Iterator[Finding]:
 
 
 def _list_keys(file: ProfileFile, collection: str) -> dict[tuple[str, str], None]:
-    """The keys of a profile that name paths in a job, each with one of its paths."""
+    """The (key, path) pairs of a profile: each key that names paths in a job, with each path."""
     parsed = file.parse(collection)
-    found: dict[tuple[str, str], None] = {}
+    keys: dict[tuple[str, str], None] = {}
     for key, path in _list_job_paths(parsed):
-        found.setdefault((key, path))
-    inputs = {path for _, path in found}
+        keys.setdefault((key, path))
+    inputs = {path for _, path in keys}
     for path in file.content.get("readings", {}):
-        # A path inside an array or JSON text is left out: the database cannot search there.
+        # Not a path inside an array or a JSON text: the database cannot search there.
         if not any(path.startswith(f"{outer}.") for outer in inputs):
-            found.setdefault(("readings", path))
-    return found
+            keys.setdefault(("readings", path))
+    return keys
 
 
 def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:
@@ -63,10 +63,10 @@ def _list_job_paths(parsed: ParsedProfile) -> Iterator[tuple[str, str]]:
             yield from ((f"fields.{name}", path) for path in _list_inputs(source))
     yield from _list_rule_paths(parsed.status, "status")
     if (repetition := parsed.repetition) is not None:
-        for key, path in vars(repetition).items():
-            for single in path if isinstance(path, tuple) else (path,):
-                if single is not None:
-                    yield f"repetition.{key}", single
+        for key, paths in vars(repetition).items():
+            for path in paths if isinstance(paths, tuple) else (paths,):
+                if path is not None:
+                    yield f"repetition.{key}", path
     attempts, prefix = parsed.attempts, ""
     if attempts.array is not None:
         yield "attempts.array", attempts.array

@@ -1,4 +1,4 @@
-"""Proposes a profile for a collection that looks like a queue, with the reason of each line."""
+"""Proposes a profile for a collection that looks like a queue, with a reason for each line."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -35,8 +35,7 @@ from jobmon.setup.vocabulary import (
 from jobmon.store.mapping import Document
 
 _MAX_STATUSES = 15
-_MOST_DOCUMENTS = 0.9  # a share
-_NEARLY_ALL = 0.95
+_MOST_DOCUMENTS, _NEARLY_ALL = 0.9, 0.95  # shares of documents
 _FEW_TYPES = 20
 _JOB_REFERENCES = ("jobid", "taskid", "job", "task")
 _ERROR_KEYS = {"code", "message", "stack"}
@@ -49,8 +48,9 @@ Resample = Callable[[Document], CollectionSample]
 class Proposal:
     """Whether a collection is a queue, and the text of a profile for it.
 
-    `certainty`: None if it does not look like a queue; `reasons` explain that, too. `doubts`: what
-    a person who knows the program should check. `profile`: None for no queue or without a status.
+    `certainty`: None if it does not look like a queue; then `reasons` explain why not. `doubts`:
+    what a person who knows the program should check. `profile`: None for a collection that is no
+    queue, or that has no status.
     """
 
     certainty: Certainty | None
@@ -61,6 +61,8 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Line:
+    """A line of a profile."""
+
     name: str
     value: str
     comment: str
@@ -70,7 +72,7 @@ class _Line:
 
 
 def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
-    """A proposal; None for a collection without a sign of a queue.
+    """A proposal; None for a collection with hardly any sign of a queue.
 
     `resample` reads a sample of the documents that match a query.
     """
@@ -89,7 +91,7 @@ class _Proposer:
         self._status = self._find(STATUS, _is_status, share=_MOST_DOCUMENTS)
         self._dates = {name: self._find_date(name) for name in DATES}
         self._lease_start = self._find(LEASE_STARTS, _is_date, are_dates=True)
-        self._worker = self._find(WORKERS, lambda found: found.has_only(*_IDS))
+        self._worker = self._find(WORKERS, lambda sampled: sampled.has_only(*_IDS))
         self._attempts = self._find(ATTEMPT_COUNTS, _is_number)
         self._retries = self._find(RETRY_COUNTS, _is_number)
         self._max_attempts = self._find(MAX_ATTEMPTS, _is_number)
@@ -118,15 +120,15 @@ class _Proposer:
         has_job_statuses = known_share >= _MOST_DOCUMENTS and has_active_status
         has_queue_name = COLLECTION_WORDS.search(self._sample.collection) is not None
         if len(signs) >= 2:
-            is_job = self._payload or has_queue_name or self._worker
-            is_clear = has_job_statuses and is_job and len(statuses) > 1
-            certainty = Certainty.PROBABLE if is_clear else Certainty.POSSIBLE
+            has_work = self._payload or has_queue_name or self._worker
+            is_probable = has_job_statuses and has_work and len(statuses) > 1
+            certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
         elif signs and has_job_statuses and (self._payload or has_queue_name):
             certainty = Certainty.POSSIBLE
         else:
-            found = f"only {signs[0]}" if signs else "no worker, no attempts and no due date"
+            present = f"only {signs[0]}" if signs else "no worker, no attempts and no due date"
             return Proposal(
-                certainty=None, reasons=[f"{values}, but of the signs of a queue it has {found}"]
+                certainty=None, reasons=[f"{values}, but of the signs of a queue it has {present}"]
             )
         reasons = [values, f"it has {', '.join(signs)}"]
         if known_share >= _MOST_DOCUMENTS:
@@ -143,21 +145,21 @@ class _Proposer:
         nested: bool = True,
         are_dates: bool = False,
     ) -> SampledField | None:
-        """The field with the first of these names that is accepted; later calls leave it out.
+        """The field with the first of these names that `accept` accepts; later calls skip it.
 
         With `nested`, also fields of embedded documents.
         """
         paths = [
             path
-            for path, found in self._sample.fields.items()
+            for path, sampled in self._sample.fields.items()
             if path not in self._used
             and path.count(".") <= (1 if nested else 0)
             and not path.startswith("_id.")
-            and found.documents
+            and sampled.documents
             and self._sample.share(path) >= share
-            and accept(found)
+            and accept(sampled)
         ]
-        if self._payload is not None:  # the fields of a payload are not those of a job
+        if self._payload is not None:  # a field of the payload is no field of the job
             paths = [path for path in paths if not path.startswith(f"{self._payload.path}.")]
         path = find_path(names, paths, are_dates=are_dates)
         if path is None:
@@ -176,8 +178,8 @@ class _Proposer:
             "attempts": (self._attempts, self._retries, self._max_attempts),
             "a due date": (self._dates["nextRunAt"],),
         }
-        found = {sign: [field.path for field in group if field] for sign, group in groups.items()}
-        return [f"{sign} ({', '.join(paths)})" for sign, paths in found.items() if paths]
+        signs = {sign: [item.path for item in group if item] for sign, group in groups.items()}
+        return [f"{sign} ({', '.join(paths)})" for sign, paths in signs.items() if paths]
 
     def _is_log(self) -> bool:
         has_job = find_path(_JOB_REFERENCES, self._sample.top_level) is not None
@@ -189,7 +191,7 @@ class _Proposer:
         return [status for status, _ in self._status.value_counts.most_common()]
 
     def _recognize_statuses(self, statuses: list[str]) -> tuple[float, bool]:
-        """The share of documents whose status is known; whether a status means queued or leased."""
+        """The share of documents with a known status; whether a status means queued or leased."""
         if self._status is None or self._status.value_counts is None:
             return 0.0, False
         known = [name for name in statuses if normalize(name) in {*STATUS_WORDS, *FAILED_WORDS}]
@@ -198,7 +200,7 @@ class _Proposer:
         return share, bool(meanings & {JobStatus.QUEUED, JobStatus.LEASED})
 
     def _map_statuses(self, path: str, statuses: list[str]) -> dict[str, tuple[str, str]]:
-        """jobmon's status and the reason, for each status whose meaning is known; adds doubts."""
+        """(jobmon's status, reason) for each status whose meaning is known; adds doubts."""
         meanings: dict[str, tuple[str, str]] = {}
         for name in statuses:
             if (status := STATUS_WORDS.get(normalize(name))) is not None:
@@ -212,7 +214,7 @@ class _Proposer:
         return meanings
 
     def _explain_failed(self, path: str, name: str, statuses: list[str]) -> tuple[str, str] | None:
-        """FAILED or DLQ for a status such as `error`, with the reason; None if it is not clear."""
+        """(FAILED or DLQ, reason) for a status such as `error`; None if its meaning is not clear."""
         if any(STATUS_WORDS.get(normalize(other)) == JobStatus.FAILED for other in statuses):
             return JobStatus.DLQ, "another status is for retries"
         if any(STATUS_WORDS.get(normalize(other)) == JobStatus.DLQ for other in statuses):
@@ -269,12 +271,12 @@ class _Proposer:
     def _map_fields(self, statuses: set[str]) -> list[_Line]:
         lines = [_Line("jobId", '"_id"', "every document has it"), self._map_type()]
         if self._payload is not None:
-            lines.append(self._line("payload", self._payload))
+            lines.append(self._make_line("payload", self._payload))
         priority = self._find(PRIORITIES, _is_number)
         waiting = ["queued", "failed"] if "queued" in statuses else []
         leased = ["leased"] if "leased" in statuses else []
         lines += self._map_creation()
-        for name, found, only_in in (
+        for name, sampled, only_in in (
             ("priority", priority, []),
             ("updatedAt", self._dates["updatedAt"], []),
             ("nextRunAt", self._dates["nextRunAt"], waiting),
@@ -285,39 +287,41 @@ class _Proposer:
             ("attemptCount", self._attempts, []),
             ("maxAttempts", self._max_attempts, []),
         ):
-            if found is not None:
-                lines.append(self._line(name, found, only_in))
+            if sampled is not None:
+                lines.append(self._make_line(name, sampled, only_in))
         lines += self._map_error()
         self._note_unmapped()
         return lines
 
-    def _line(self, name: str, found: SampledField, only_in: list[str] | None = None) -> _Line:
-        value = _quote(found.path)
+    def _make_line(
+        self, name: str, sampled: SampledField, only_in: list[str] | None = None
+    ) -> _Line:
+        value = _quote(sampled.path)
         if only_in:
             value = f"{{ path = {value}, only_in = {json.dumps(only_in)} }}"
-        if found.date_form not in (None, "date") and name.endswith("At"):
-            self._readings[found.path] = str(found.date_form)
-        return _Line(name, value, self._describe(found))
+        if sampled.date_form not in (None, "date") and name.endswith("At"):
+            self._readings[sampled.path] = str(sampled.date_form)
+        return _Line(name, value, self._describe(sampled))
 
-    def _describe(self, found: SampledField) -> str:
-        types = ", ".join(kind for kind, _ in found.types.most_common(3))
-        return f"{types} in {found.documents} of {self._sample.documents} documents"
+    def _describe(self, sampled: SampledField) -> str:
+        types = ", ".join(kind for kind, _ in sampled.types.most_common(3))
+        return f"{types} in {sampled.documents} of {self._sample.documents} documents"
 
     def _map_type(self) -> _Line:
-        def names_types(found: SampledField) -> bool:
-            limit = max(_FEW_TYPES, found.documents // 2)
-            are_few = found.value_counts is not None and len(found.distinct) <= limit
-            return found.has_only("string") and are_few
+        def has_types(sampled: SampledField) -> bool:
+            limit = max(_FEW_TYPES, sampled.documents // 2)
+            has_few_values = sampled.value_counts is not None and len(sampled.distinct) <= limit
+            return sampled.has_only("string") and has_few_values
 
-        found = self._find(TYPES, names_types, share=_MOST_DOCUMENTS, nested=False)
-        if found is None:
+        type_field = self._find(TYPES, has_types, share=_MOST_DOCUMENTS, nested=False)
+        if type_field is None:
             return _Line("type", '{ constant = "$collection" }', "no field names the types")
-        comment = f"{self._describe(found)}, {len(found.distinct)} distinct"
-        return _Line("type", _quote(found.path), comment)
+        comment = f"{self._describe(type_field)}, {len(type_field.distinct)} distinct"
+        return _Line("type", _quote(type_field.path), comment)
 
     def _map_creation(self) -> list[_Line]:
         if (created := self._dates["createdAt"]) is not None:
-            return [self._line("createdAt", created)]
+            return [self._make_line("createdAt", created)]
         ids = self._sample.fields.get("_id")
         if ids is not None and ids.has_only("objectId"):
             return [_Line("createdAt", '"_id"', "the time in the ObjectId")]
@@ -325,16 +329,16 @@ class _Proposer:
         return []
 
     def _map_error(self) -> list[_Line]:
-        found = self._find(ERRORS, lambda found: found.has_only("string", "object"))
-        if found is None:
+        error = self._find(ERRORS, lambda sampled: sampled.has_only("string", "object"))
+        if error is None:
             return []
-        if found.types["object"] and not found.keys & _ERROR_KEYS:
-            self._doubts.append(f"{found.path} has no code, message or stack: it is not mapped")
+        if error.types["object"] and not error.keys & _ERROR_KEYS:
+            self._doubts.append(f"{error.path} has no code, message or stack: it is not mapped")
             return []
-        return [self._line("lastError", found)]
+        return [self._make_line("lastError", error)]
 
     def _note_unmapped(self) -> None:
-        """Add doubts about fields that may be useful, but whose meaning the names do not show."""
+        """Add doubts about fields that may be useful, if their names do not show what they mean."""
         if self._attempts is None and self._retries is not None:
             self._doubts.append(
                 f"{self._retries.path} may count retries or failures: if it counts retries, add "
@@ -351,14 +355,14 @@ class _Proposer:
                 f"how long a lease lasts after {self._lease_start.path} is in the program: add "
                 f'leaseExpiresAt = {{ path = {_quote(self._lease_start.path)}, plus = "… min" }}'
             )
-        paths = [path for path, found in self._sample.fields.items() if found.has_only(*_IDS)]
+        paths = [path for path, sampled in self._sample.fields.items() if sampled.has_only(*_IDS)]
         if (owner := find_owner(paths, self._payload.path if self._payload else None)) is not None:
             self._doubts.append(
                 f"{owner} may be a job's owner: users would see the jobs with their id there. If "
                 f"that is right, add createdBy = {_quote(owner)}"
             )
         runs = self._find(
-            ATTEMPT_ARRAYS, lambda found: found.has_only("array") and bool(found.keys)
+            ATTEMPT_ARRAYS, lambda sampled: sampled.has_only("array") and bool(sampled.keys)
         )
         if runs is not None:
             self._doubts.append(
@@ -366,24 +370,24 @@ class _Proposer:
             )
 
 
-def _is_content(found: SampledField) -> bool:
-    return found.has_only("object", "array", "string")
+def _is_content(sampled: SampledField) -> bool:
+    return sampled.has_only("object", "array", "string")
 
 
-def _is_date(found: SampledField) -> bool:
-    return found.date_form is not None
+def _is_date(sampled: SampledField) -> bool:
+    return sampled.date_form is not None
 
 
-def _is_number(found: SampledField) -> bool:
-    return found.has_only("number")
+def _is_number(sampled: SampledField) -> bool:
+    return sampled.has_only("number")
 
 
-def _is_status(found: SampledField) -> bool:
-    values = found.value_counts
+def _is_status(sampled: SampledField) -> bool:
+    values = sampled.value_counts
     if (
         values is None
         or len(values) > _MAX_STATUSES
-        or not found.has_only("string", "number", "bool")
+        or not sampled.has_only("string", "number", "bool")
     ):
         return False
     redactor = Redactor()

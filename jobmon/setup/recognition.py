@@ -13,17 +13,17 @@ from jobmon.store.conversions import list_paths
 
 Content = dict[str, Any]
 
-_OWN_PROFILE = "jobmon"  # the profile of jobmon's own library
+_OWN_PROFILE = "jobmon"  # the profile for the format of `jobmon.queue`
 _REQUIRED_OWN_FIELDS = ("jobId", "status", "createdAt")
-# At least this share of documents has each field that the program always writes: else the certainty
-# is PROBABLE at most, or the profile does not fit at all.
+# Shares of the documents that have each field that the program always writes. Below the first, the
+# certainty is PROBABLE at most; below the second, the profile does not fit.
 _ALWAYS, _MOSTLY = 0.95, 0.5
-# The least share of a profile's fields for each certainty. PROBABLE needs only `_PROBABLE_BY_NAME`
-# if the collection has the profile's default name.
+# The share of a profile's fields that each certainty needs at least. PROBABLE needs only
+# `_PROBABLE_BY_NAME` if the collection has the profile's default name.
 _CERTAIN, _PROBABLE, _POSSIBLE, _PROBABLE_BY_NAME = 0.75, 0.5, 0.35, 0.25
-_KNOWN_STATUSES = 0.8  # of the documents with a status
-_MIN_DISTINCTIVE = 2
-# Names that any program may use, so that they do not show which program it is.
+_KNOWN_STATUSES = 0.8  # share of the documents with a status
+_MIN_DISTINCTIVE = 2  # fields
+# Names of fields that many programs use, so that they do not identify a program.
 _COMMON = frozenset(
     {
         *MAPPED_JOB_FIELDS,
@@ -59,21 +59,21 @@ class Recognition:
 def recognize(
     sample: CollectionSample,
     resample: Callable[[dict[str, Any]], CollectionSample],
-    read_other: Callable[[str], CollectionSample],
+    read_collection: Callable[[str], CollectionSample],
 ) -> Recognition | None:
     """The shipped profile that fits a collection best; None if none fits.
 
-    `resample` reads a sample of the documents that match a query, `read_other` one of another
-    collection of the database.
+    `resample` reads a sample of the documents that match a query. `read_collection` reads a sample
+    of another collection of the database.
     """
-    found = [match for name in shipped_profiles() for match in _match(name, sample, resample)]
-    for match in sorted(found, key=lambda match: match.score, reverse=True):
+    matches = [match for name in shipped_profiles() for match in _match(name, sample, resample)]
+    for match in sorted(matches, key=lambda match: match.score, reverse=True):
         profile = load_profile(match.profile)
         if not profile.has_event_log:
             return match
         if sample.collection != profile.collection:  # the log may belong to other jobs
             continue
-        log = read_other(str(profile.attempts_collection))
+        log = read_collection(str(profile.attempts_collection))
         if has_events(profile, log):
             return replace(match, reasons=(*match.reasons, f"{log.collection} records job runs"))
     return None
@@ -82,13 +82,13 @@ def recognize(
 def profiles_with_log(name: str) -> Iterator[ProfileFile]:
     """The shipped profiles that differ from this one only by reading attempts from a log."""
 
-    def list_others(profile: ProfileFile) -> Content:
+    def drop_attempts(profile: ProfileFile) -> Content:
         return {key: value for key, value in profile.content.items() if key != "attempts"}
 
     profile = load_profile(name)
     for other in map(load_profile, shipped_profiles()):
         is_log_new = other.has_event_log and not profile.has_event_log
-        if is_log_new and list_others(other) == list_others(profile):
+        if is_log_new and drop_attempts(other) == drop_attempts(profile):
             yield other
 
 
@@ -115,10 +115,10 @@ def _match(
     least_share = _find_least_share(name, parsed, sample) if sample.documents else 0.0
     if least_share < _MOSTLY:
         return
-    used = _used_fields(profile.content)
+    used = _list_used_fields(profile.content)
     present = used & sample.top_level
     distinctive = present - _COMMON
-    # A date in an unusual form also shows which program it is.
+    # A date in an unusual form also identifies the program.
     dated = {source.path for source in parsed.fields.values() if source.reading} & present
     has_name = sample.collection == profile.collection and name != _OWN_PROFILE
     if not (name == _OWN_PROFILE or has_name or len(distinctive) + len(dated) >= _MIN_DISTINCTIVE):
@@ -133,11 +133,11 @@ def _match(
     ]
     if has_name:
         reasons.append(f"{sample.collection} is the default name of the collection in that profile")
-    if unknown := _unknown_statuses(parsed, sample):
+    if unknown := _describe_unknown_statuses(parsed, sample):
         certainty = Certainty.POSSIBLE
         reasons.append(f"but it has statuses that the profile does not know: {unknown}")
     elif least_share < _ALWAYS:
-        certainty = max(certainty, Certainty.PROBABLE, key=list(Certainty).index)
+        certainty = max(certainty, Certainty.PROBABLE, key=list(Certainty).index)  # the lesser one
         reasons.append("but not every document has the fields that the program always writes")
     elif certainty is not Certainty.CERTAIN:
         missing = ", ".join(sorted(used - present)[:4])
@@ -161,7 +161,7 @@ def _certainty_from_share(share: float, *, has_name: bool) -> Certainty | None:
     return Certainty.POSSIBLE if share >= _POSSIBLE else None
 
 
-def _used_fields(content: dict[str, Any]) -> set[str]:
+def _list_used_fields(content: dict[str, Any]) -> set[str]:
     """The names of the documents' fields that a profile reads."""
     specs = [spec for name, spec in content["fields"].items() if name != "attempts"]
     paths = {path for spec in specs for path in _list_spec_paths(spec)}
@@ -175,7 +175,7 @@ def _used_fields(content: dict[str, Any]) -> set[str]:
 
 
 def _list_spec_paths(spec: Any) -> Iterator[str]:
-    """The paths that a field's description names."""
+    """The paths in the description of a field."""
     if isinstance(spec, str):
         yield spec
         return
@@ -188,7 +188,7 @@ def _list_spec_paths(spec: Any) -> Iterator[str]:
 
 
 def _is_constant(path: str) -> bool:
-    """Whether `$` and this text are no path, but a constant of profiles, such as `$now`."""
+    """Whether this is no path: after `$` it names a constant of profiles, such as `$now`."""
     return path in ("null", "now", "collection") or path.startswith("const.")
 
 
@@ -199,8 +199,8 @@ def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample
     """
 
     def share(path: str) -> float:
-        found = sample.fields.get(path.partition(".")[0])
-        return found.present / sample.documents if found else 0.0
+        sampled = sample.fields.get(path.partition(".")[0])
+        return sampled.present / sample.documents if sampled else 0.0
 
     shares = [1.0]
     for field in _REQUIRED_OWN_FIELDS if name == _OWN_PROFILE else parsed.always:
@@ -208,19 +208,20 @@ def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample
         paths = (str(parsed.status.path),) if is_status else parsed.fields[field].inputs
         shares.append(max(map(share, paths), default=0.0))
     for source in parsed.fields.values():
-        found = sample.fields.get(source.path or "")
-        if source.reading and found and found.documents and found.date_form != source.reading:
+        sampled = sample.fields.get(source.path or "")
+        has_values = sampled is not None and sampled.documents > 0
+        if source.reading and has_values and sampled.date_form != source.reading:
             return 0.0
     return min(shares)
 
 
-def _unknown_statuses(parsed: ParsedProfile, sample: CollectionSample) -> str:
-    """The statuses that a profile does not know; empty if few documents have one of them."""
-    found = sample.fields.get(parsed.status.path or "")
-    if found is None or not found.documents:
+def _describe_unknown_statuses(parsed: ParsedProfile, sample: CollectionSample) -> str:
+    """The statuses that a profile does not know, as text; empty if few documents have one."""
+    sampled = sample.fields.get(parsed.status.path or "")
+    if sampled is None or not sampled.documents:
         return ""
-    if found.value_counts is None:
+    if sampled.value_counts is None:
         return "too many or unusual ones"
-    unknown = found.value_counts.keys() - parsed.status.names.keys() - set(JobStatus)
-    known = 1 - sum(found.value_counts[status] for status in unknown) / found.documents
-    return "" if known >= _KNOWN_STATUSES else ", ".join(sorted(unknown)[:4])
+    unknown = sampled.value_counts.keys() - parsed.status.names.keys() - set(JobStatus)
+    known_share = 1 - sum(sampled.value_counts[status] for status in unknown) / sampled.documents
+    return "" if known_share >= _KNOWN_STATUSES else ", ".join(sorted(unknown)[:4])

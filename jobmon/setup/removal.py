@@ -16,14 +16,14 @@ from jobmon.store.mapping import Document
 
 
 def remove(settings: Settings, *, dry_run: bool = False) -> Iterator[Finding]:
-    """Remove users, roles and indexes of the queue; each finding reports what happens to one.
+    """Remove users, roles and indexes of the queue; each finding is about one of them.
 
-    With `dry_run`, report what would be removed and write nothing. Raises SetupError.
+    With `dry_run`, report what would be removed, and write nothing. Raises SetupError.
     """
     with admin_client(settings) as client:
         deployment = Deployment.inspect(settings, Connection(settings, client))
         created = CreatedIndexes(deployment.connection)
-        # Read first: without the right to read the records, nothing is removed.
+        # Read these first: without the right to read the records, nothing is removed.
         entries = created.list_entries(deployment.roles.database, deployment.roles.collections)
         yield from remove_users(client, deployment.roles, dry_run=dry_run)
         for entry in entries:
@@ -67,7 +67,7 @@ def _remove_index(
 
 
 def _is_unchanged(deployment: Deployment, entry: Document) -> bool:
-    """Whether the index is still the recorded one."""
+    """Whether the index still exists with the recorded keys."""
     indexes = deployment.connection.database[entry["collection"]].list_indexes()
     return any(
         index["name"] == entry["name"]
@@ -79,9 +79,9 @@ def _is_unchanged(deployment: Deployment, entry: Document) -> bool:
 def _list_other_indexes(
     deployment: Deployment, created: CreatedIndexes, *, dry_run: bool
 ) -> Iterator[Finding]:
-    """Report the indexes that jobmon uses and did not create."""
+    """Report the indexes that jobmon uses but did not create."""
     roles = deployment.roles
-    # Without `dry_run`, the indexes that jobmon created were removed before.
+    # Without `dry_run`, the indexes that jobmon created are removed already.
     entries = created.list_entries(roles.database, roles.collections) if dry_run else []
     created_keys = {(entry["collection"], str(entry["keys"])) for entry in entries}
     for index in required_indexes(deployment.connection):

@@ -14,14 +14,14 @@ _PRIMARY_TIMEOUT_S = 60
 
 
 def replica_set_config(name: str, member: str) -> Document:
-    """A replica set of one member (host:port)."""
+    """The configuration of a replica set with one member (host:port)."""
     return {"_id": name, "members": [{"_id": 0, "host": member}]}
 
 
 def initiate_replica_set(client: MongoClient[Document], name: str, member: str) -> bool:
-    """Initiate replica set `name` with `member` (host:port); False if it was initiated before.
+    """Initiate replica set `name` with `member` (host:port); False if it was initiated already.
 
-    Returns once this server is the primary; raises TimeoutError if it is not after a minute.
+    Returns once this server is the primary; raises TimeoutError if that takes over a minute.
     """
     try:
         client.admin.command("replSetInitiate", replica_set_config(name, member))
@@ -39,7 +39,7 @@ def initiate_replica_set(client: MongoClient[Document], name: str, member: str) 
 
 
 def is_initiated(client: MongoClient[Document]) -> bool:
-    """Whether the server is a member of a replica set that was initiated."""
+    """Whether the server is a member of an initiated replica set."""
     return "setName" in client.admin.command("hello")
 
 
@@ -60,7 +60,7 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
             problem(
                 "replica set",
                 f"{replica_set} could not be initiated: {describe(error)}.",
-                remedy="NAME must be the name in --replSet. HOST:PORT must be an address by which "
+                remedy="NAME must be the name in --replSet. HOST:PORT must be an address at which "
                 "the server can reach itself.",
             )
         ) from None
@@ -68,7 +68,7 @@ def start_replica_set(client: MongoClient[Document], replica_set: str) -> Findin
 
 
 def _refuse_server(hello: Document, name: str) -> None:
-    """Raise SetupError for a server that cannot be a member of the replica set of this name."""
+    """Raise SetupError for a server that cannot be a member of the replica set `name`."""
     if (present := hello.get("setName")) not in (None, name):
         raise SetupError(
             problem(

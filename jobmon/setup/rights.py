@@ -1,4 +1,4 @@
-"""Compares the rights of the configured users with those that jobmon needs."""
+"""Compares the rights of the configured users with the rights that jobmon needs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -49,11 +49,11 @@ def check_rights(deployment: Deployment, refused: list[tuple[str, str]]) -> Iter
                 commands=(deployment.init_command("--reader"),),
             )
     if deployment.has_own_databases:
-        yield _collector_rights(deployment)
+        yield _check_collector_rights(deployment)
 
 
 def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
-    """Report whether the user may read jobmon's own databases, and a collector may write them."""
+    """Report whether the user may read jobmon's own databases and a collector may write them."""
     settings = deployment.settings
     names = f"{settings.rollup_db} and {settings.state_db}"
     refused = [name for _, name, read in _list_own_reads(deployment) if not _is_allowed(read)]
@@ -67,25 +67,23 @@ def check_own_databases(deployment: Deployment) -> Iterator[Finding]:
     else:
         yield ok("rights", f"jobmon's own databases, {names}, can be read.")
     if deployment.users:
-        yield _collector_rights(deployment)
+        yield _check_collector_rights(deployment)
 
 
 def find_refused_actions(deployment: Deployment) -> list[tuple[str, str]]:
     """The required reads that are refused, as (action, name of a collection or database)."""
     return [
-        (action, name)
-        for action, name, read in _required_actions(deployment)
-        if not _is_allowed(read)
+        (action, name) for action, name, read in _list_reads(deployment) if not _is_allowed(read)
     ]
 
 
 def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) -> Finding:
-    """The problem of missing rights; the cause may also be a wrong collection name."""
+    """The problem that rights are missing; the remedy may be another collection name."""
     message = f"The user may not {'; may not '.join(map(' '.join, refused))}."
     unreadable = {name for action, name in refused if action == "read"}
     watched = set(deployment.connection.collection_names)
-    others = sorted(_readable_collections(deployment) - watched)
-    if unreadable & watched and others:
+    readable = sorted(_list_readable_collections(deployment) - watched)
+    if unreadable & watched and readable:
         # The user may read other collections: more rights would be the wrong remedy.
         lacking = " and ".join(sorted(unreadable & watched))
         jobs, attempts = map(
@@ -94,8 +92,8 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
         return problem(
             "rights",
             message,
-            remedy=f"It may read {' and '.join(others)}: set {jobs} or {attempts} if the queue is "
-            f"there. Otherwise it is the user of another queue: create one for {lacking} with "
+            remedy=f"It may read {' and '.join(readable)}: set {jobs} or {attempts} if the queue "
+            f"is there. Otherwise it is the user of another queue: create one for {lacking} with "
             "`jobmon init`.",
         )
     return problem(
@@ -106,8 +104,8 @@ def _describe_missing(deployment: Deployment, refused: list[tuple[str, str]]) ->
     )
 
 
-def _readable_collections(deployment: Deployment) -> set[str]:
-    """The collections of the database that the user's privileges allow to read by name."""
+def _list_readable_collections(deployment: Deployment) -> set[str]:
+    """The collections of the database for which the user has the right to read them by name."""
     database = deployment.connection.database.name
     return {
         name
@@ -117,7 +115,7 @@ def _readable_collections(deployment: Deployment) -> set[str]:
     }
 
 
-def _collector_rights(deployment: Deployment) -> Finding:
+def _check_collector_rights(deployment: Deployment) -> Finding:
     """Whether a collector could write, as the user in JOBMON_ROLLUP_URI if that is set."""
     settings, privileges = deployment.settings, deployment.privileges
     if settings.rollup_uri:
@@ -130,7 +128,7 @@ def _collector_rights(deployment: Deployment) -> Finding:
         privileges = status["authInfo"]["authenticatedUserPrivileges"]
     needed = [(settings.rollup_db, STATE, OWN_WRITES)]
     state_rights = list_state_rights(UserKind.COLLECTOR, has_actions=settings.actions)
-    for name, rights in state_rights.items():  # also of its commands
+    for name, rights in state_rights.items():  # for `jobmon revoke`, `mark` and `mute`
         needed.append((settings.state_db, name, frozenset(rights) - {"find"}))
     refused = [
         f"{database}.{name}"
@@ -146,20 +144,20 @@ def _collector_rights(deployment: Deployment) -> Finding:
             remedy="Run `jobmon init` again: it replaces such rights of older versions.",
             commands=(deployment.init_command("--collector"),),
         )
-    both = f"{settings.rollup_db} and {settings.state_db}"
+    databases = f"{settings.rollup_db} and {settings.state_db}"
     if not refused:
-        return ok("rights", f"A collector may write {both} with these settings.")
+        return ok("rights", f"A collector may write {databases} with these settings.")
     if settings.rollup_uri or settings.collector:
         message = f"A collector may not write {', '.join(refused)} with these settings."
         remedy = "Set JOBMON_ROLLUP_URI to the connection string of a user for the collector."
         command = deployment.init_command("--collector")
         return problem("rights", message, remedy=remedy, commands=(command,))
-    message = f"A collector may not write {both} with these settings"
+    message = f"A collector may not write {databases} with these settings"
     return ok("rights", f"{message}; the web service does not need to.")
 
 
-def _required_actions(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """Reads that jobmon performs, as (action, name, a function that tries the read)."""
+def _list_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """The reads that jobmon needs, as (action, name, a function that tries the read)."""
     connection = deployment.connection
     limit = connection.max_time_ms
     size: list[Document] = [{"$collStats": {"count": {}}}]

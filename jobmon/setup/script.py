@@ -1,7 +1,8 @@
 """Writes the steps of `jobmon init` as lines for mongosh, for administrators who review them.
 
-The lines of `jobmon init` add what is missing, so that a script can be run again. They remove only
-the rights that older versions granted too widely. With --change-passwords they change passwords.
+The lines add what is missing, so that people can run a script again. They remove only rights that
+older versions granted too widely. With --change-passwords they also change passwords. The lines of
+`jobmon init --remove` remove what `jobmon init` created.
 """
 
 import json
@@ -18,16 +19,16 @@ from jobmon.web.revocation import FORMAT, MARKER, REVOKED
 
 
 def create_index_line(index: Index) -> str:
-    """The line that creates an index, in a mongosh connected to its database."""
+    """The line that creates an index, for a mongosh that uses the index's database."""
     collection = index.collection.name
-    where = f".{collection}" if collection.isidentifier() else f".getCollection({_js(collection)})"
+    target = f".{collection}" if collection.isidentifier() else f".getCollection({_js(collection)})"
     options = index_options(index)
     argument = "" if options == {"name": default_name(index)} else f", {_js(options)}"
-    return f"db{where}.createIndex({_js(dict(index.keys))}{argument})"
+    return f"db{target}.createIndex({_js(dict(index.keys))}{argument})"
 
 
 def role_lines(roles: QueueRoles) -> Iterator[str]:
-    """Lines that create the roles, or add their missing rights and remove superseded ones."""
+    """Lines that create the roles, or add missing rights and remove superseded rights."""
     admin = _database("admin")
     for name, privileges in roles.privileges.items():
         role = {"role": name, "privileges": privileges, "roles": []}
@@ -43,7 +44,7 @@ def role_lines(roles: QueueRoles) -> Iterator[str]:
 def user_lines(
     roles: QueueRoles, users: Iterable[User], *, change_passwords: bool
 ) -> Iterator[str]:
-    """Lines that create users with these roles, or grant the role to existing ones."""
+    """Lines that create users, each with its role, or grant the role to existing users."""
     database = _database(roles.database)
     for user in users:
         name, granted = _js(user.name), _js([user.role(roles)])
@@ -58,7 +59,7 @@ def user_lines(
 
 
 def index_lines(indexes: Iterable[Index], state_db: str, *, unique: bool) -> Iterator[str]:
-    """Lines that create indexes and record their names in `state_db`."""
+    """Lines that create indexes, and record in `state_db` that `jobmon init` created them."""
     records = f"{_database(state_db)}.getCollection({_js(CREATED_INDEXES)})"
     for index in indexes:
         collection = index.collection
@@ -87,7 +88,7 @@ def revocation_lines(state_db: str, rollup_db: str) -> Iterator[str]:
 
 
 def action_lines(roles: QueueRoles) -> Iterator[str]:
-    """Lines that create the indexes of the records of actions, and the list of paused types."""
+    """Lines that create the indexes on the records of actions, and the list of paused types."""
     actions = roles.actions
     if actions is None:
         return
@@ -136,5 +137,5 @@ def _database(name: str) -> str:
 
 
 def _js(value: Any) -> str:
-    """A value as JavaScript; any name in it is safe to paste."""
+    """A value as JavaScript; quoting makes any name in it safe to paste."""
     return json.dumps(value)

@@ -1,6 +1,6 @@
-"""Checks the search fields of the payload: whether jobs have them, and redaction hides them.
+"""Checks the search fields: whether jobs have values there, and whether redaction hides these.
 
-It reads payloads, but no finding repeats a value.
+It reads payloads, but no finding shows a value.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from jobmon.store.mapping import Document, Keys
 from jobmon.store.read_collection import is_bad_hint
 
 _SAMPLE = 200  # jobs
-_MAX_BYTES = 100_000  # of a job; larger ones are left out
+_MAX_BYTES = 100_000  # the check skips larger jobs
 
 
 def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
-    """A warning with the fields that no job of a sample has."""
+    """A warning with the fields in which no job of a sample has a value."""
     paths = connection.jobs.mapping.search_paths
     used = find_used_paths(connection.jobs, paths.values(), require_value=True)
     if unused := [name for name, path in paths.items() if path not in used]:
@@ -35,17 +35,17 @@ def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[F
 
 
 def check_search_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
-    """Report the fields that no sampled job has or that redaction hides; nothing without fields."""
+    """Report search fields that no sampled job has, or that redaction hides, if there are any."""
     fields = connection.jobs.mapping.search_paths
     if not fields:
         return
     redactor = Redactor(settings.redact_keys)
-    found = list(find_unused_fields(settings, connection))
+    findings = list(find_unused_fields(settings, connection))
     for name in fields:
         jobs = _read_sample(connection, name)
         if hidden := sum(_is_hidden(job, name, redactor) for job in jobs):
             setting = settings.describe_setting("search_fields")
-            found.append(
+            findings.append(
                 problem(
                     "search",
                     f"Redaction hides the value of {name} in {hidden} of {len(jobs)} jobs, but a "
@@ -53,11 +53,11 @@ def check_search_fields(settings: Settings, connection: Connection) -> Iterator[
                     remedy=f"Remove {name} from {setting}.",
                 )
             )
-    yield from found or [ok("search", f"Jobs have the fields {', '.join(fields)}.")]
+    yield from findings or [ok("search", f"Jobs have the fields {', '.join(fields)}.")]
 
 
 def _read_sample(connection: Connection, name: str) -> list[Document]:
-    """Jobs that have the field, with their payload; without its index the newest jobs."""
+    """Jobs that have the field, with their payload; the newest jobs if its index is missing."""
     has_field: list[Document] = [{"$match": {name: {"$exists": True}}}]
     try:
         return _read(connection, has_field, search_index(name))
@@ -67,12 +67,12 @@ def _read_sample(connection: Connection, name: str) -> list[Document]:
     return _read(connection, [{"$sort": {"_id": -1}}], [("_id", 1)])
 
 
-def _read(connection: Connection, first: list[Document], index: Keys) -> list[Document]:
-    size = {"$lte": [{"$bsonSize": "$$ROOT"}, _MAX_BYTES]}
+def _read(connection: Connection, first_stages: list[Document], index: Keys) -> list[Document]:
+    is_small = {"$lte": [{"$bsonSize": "$$ROOT"}, _MAX_BYTES]}
     pipeline = [
-        *first,
+        *first_stages,
         {"$limit": _SAMPLE},
-        {"$match": {"$expr": size}},
+        {"$match": {"$expr": is_small}},
         {"$project": {"payload": True}},
     ]
     jobs, mapping = connection.jobs, connection.jobs.mapping
@@ -86,9 +86,9 @@ def _is_hidden(job: Document, name: str, redactor: Redactor) -> bool:
 
 
 def _get_values(value: Any, parts: list[str]) -> list[Any]:
-    """The values at a path, also those inside arrays."""
+    """The values at a path, also inside arrays."""
     if isinstance(value, list):
-        return [found for element in value for found in _get_values(element, parts)]
+        return [inner for element in value for inner in _get_values(element, parts)]
     if not parts:
         return [value]
     if not isinstance(value, dict) or parts[0] not in value:

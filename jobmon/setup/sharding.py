@@ -1,4 +1,4 @@
-"""Reports what differs on a sharded cluster: see docs/scaling.md."""
+"""Reports how jobmon works differently on a sharded cluster: see docs/scaling.md."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from jobmon.store.failures import is_unauthorized
 from jobmon.store.indexes import BY_STATUS_AND_TYPE
 from jobmon.store.mapping import Document
 
-# What one shard can answer alone, by the first field of the shard key.
+# The queries that one shard can answer alone, by the first field of the shard key.
 _ON_ONE_SHARD = {
     "jobId": "a job by its id",
     "createdBy": "an owner's lists",
@@ -23,7 +23,7 @@ _ON_ONE_SHARD = {
 
 
 def check_sharding(deployment: Deployment) -> Iterator[Finding]:
-    """Report the differences, and how watched collections are sharded; nothing without mongos."""
+    """Report the differences, and how watched collections are sharded; only through a mongos."""
     if not deployment.is_sharded:
         return
     yield ok(
@@ -59,12 +59,12 @@ def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iter
     is_jobs = watched.name == deployment.connection.collection_names[0]
     mapping = deployment.connection.jobs.mapping
     fields = {path: name for name, path in mapping.paths.items()} if is_jobs else {}
-    alone = _ON_ONE_SHARD.get(fields.get(next(iter(key)), ""))
-    answers = f"one shard answers {alone}, all shards the other queries"
+    query = _ON_ONE_SHARD.get(fields.get(next(iter(key)), ""))
+    answers = f"one shard answers {query}, all shards the other queries"
     yield ok(
         "sharding",
         f"{where} is sharded by {_format_key(key)}: "
-        f"{answers if alone else 'all shards answer every query'}.",
+        f"{answers if query else 'all shards answer every query'}.",
     )
     if any(fields.get(path) == "status" for path in key):
         yield warning(
@@ -73,8 +73,8 @@ def _describe_key(deployment: Deployment, watched: Collection[Document]) -> Iter
             "changes, and the change stream reports a deletion and a new job.",
             remedy="Choose a shard key that does not change.",
         )
-    counted = {path for path, _ in mapping.translate_keys(BY_STATUS_AND_TYPE) or []}
-    if is_jobs and mapping.has_status and not set(key) <= counted:
+    index_paths = {path for path, _ in mapping.translate_keys(BY_STATUS_AND_TYPE) or []}
+    if is_jobs and mapping.has_status and not set(key) <= index_paths:
         yield warning(
             "sharding",
             "Without a collector, statistics read every job, because the index that counts them "
@@ -89,13 +89,13 @@ def _find_shard_key(
 ) -> Mapping[str, Any] | None:
     """The shard key; None if the collection is not sharded. Raises OperationFailure."""
     query = {"_id": watched.full_name, "dropped": {"$ne": True}}
-    found = deployment.connection.client["config"]["collections"].find_one(
+    entry = deployment.connection.client["config"]["collections"].find_one(
         query, {"key": True}, max_time_ms=deployment.connection.max_time_ms
     )
-    return None if found is None else found.get("key")
+    return None if entry is None else entry.get("key")
 
 
 def _format_key(key: Mapping[str, Any]) -> str:
-    """`(jobId)` or `(hashed _id, createdAt)`."""
+    """The key as text: `(jobId)` or `(hashed _id, createdAt)`."""
     parts = (f"hashed {path}" if order == "hashed" else path for path, order in key.items())
     return f"({', '.join(parts)})"

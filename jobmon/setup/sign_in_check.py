@@ -1,4 +1,4 @@
-"""Checks whether the identity providers of the settings answer with what jobmon needs."""
+"""Checks whether the identity providers in the settings answer with the data that jobmon needs."""
 
 import json
 import time
@@ -68,9 +68,9 @@ def _check_issuer(settings: Settings, issuer: str) -> Iterator[Finding]:
         remedy = "Is JOBMON_OIDC_ISSUER correct, and reachable from this machine?"
         yield problem(CHECK, message, remedy=remedy)
         return
-    found = list(_check_document(settings, document))
-    yield from found
-    if not found:
+    mistakes = list(_check_document(settings, document))
+    yield from mistakes
+    if not mistakes:
         address = settings.public_url or f"https://YOUR-HOST{settings.path_prefix or ''}"
         yield ok(
             CHECK,
@@ -80,7 +80,7 @@ def _check_issuer(settings: Settings, issuer: str) -> Iterator[Finding]:
 
 
 def _check_document(settings: Settings, document: dict[str, Any]) -> Iterator[Finding]:
-    """The mistakes in a discovery document whose issuer and addresses were checked before."""
+    """The mistakes in a discovery document; `read_discovery` checked its issuer and addresses."""
     offered = document.get("id_token_signing_alg_values_supported") or ["RS256"]
     usable = [name for name in offered if name in PUBLIC_KEY_ALGORITHMS]
     if not usable:
@@ -103,6 +103,6 @@ def _check_document(settings: Settings, document: dict[str, Any]) -> Iterator[Fi
 
 
 def _describe(error: Exception) -> str:
-    """The reason of a failed download, without its address."""
+    """The reason why a download failed, without the address."""
     reason = getattr(error, "reason", None) or error
     return str(getattr(reason, "strerror", None) or reason)[:200]

@@ -1,7 +1,7 @@
 """Creates the roles and users of one watched queue: only the actor's user may change jobs.
 
-Only rights that `jobmon init` granted are removed: by `remove_users`, and by `create_roles` those
-that older versions granted on all of JOBMON_STATE_DB.
+It removes only rights that `jobmon init` granted: `remove_users` removes the roles, `create_roles`
+the rights that older versions granted on all of JOBMON_STATE_DB.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from jobmon.web.revocation import REVOKED
 READER_ROLE = "jobmonReader"
 COLLECTOR_ROLE = "jobmonCollector"
 ACTOR_ROLE = "jobmonActor"
-# Actions of MongoDB's privileges. Of READING, only `jobmon check` needs the last two.
+# Actions of MongoDB's privileges. Only `jobmon check` needs the last two of READING.
 READING = ("find", "changeStream", "listIndexes", "collStats")
 WRITING = ("find", "insert", "update", "remove", "createCollection", "createIndex")
 MADE_BY = {"madeBy": "jobmon init"}  # stored with each user that `jobmon init` creates
@@ -41,8 +41,8 @@ class UserKind(StrEnum):
     ACTOR = "actor"
 
 
-# What each user needs in JOBMON_STATE_DB. The collector itself only reads mutes there: its user is
-# also that of `jobmon revoke`, `jobmon mark` and `jobmon mute`.
+# What each user needs in JOBMON_STATE_DB. The collector itself only reads mutes there; but `jobmon
+# revoke`, `jobmon mark` and `jobmon mute` have the same user.
 _STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
     UserKind.READER: dict.fromkeys(
         (REVOKED, MARKS, MUTES, DECISIONS, PROGRESS, OUTCOMES, ACTOR_LEASES), ("find",)
@@ -59,7 +59,7 @@ _STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
         ACTOR_LEASES: ("find", "insert", "update", "remove"),
     },
 }
-_INSERTED_BY_READERS = (DECISIONS, MUTES)  # with actions
+_INSERTED_BY_READERS = (DECISIONS, MUTES)  # if there are actions
 
 
 def list_state_rights(kind: UserKind, *, has_actions: bool) -> dict[str, tuple[str, ...]]:
@@ -93,9 +93,9 @@ class ActionRights:
 
 @dataclass(frozen=True)
 class QueueRoles:
-    """The roles of the queue in `database`, whose first collection holds the jobs.
+    """The roles of the queue in `database`; the first of its `collections` holds the jobs.
 
-    They are roles of `admin`, because they span several databases. They are named after the queue,
+    They are roles of `admin`, because they span several databases. Their names contain the queue,
     so that the setup of one queue never changes the roles of another. The actor has a role only
     with `actions`.
     """
@@ -106,7 +106,7 @@ class QueueRoles:
     actions: ActionRights | None = None
 
     def name(self, kind: UserKind) -> str:
-        """The name of the role for users of a kind; `jobmon revoke` needs the collector's role."""
+        """The name of the role for users of a kind."""
         prefixes = {
             UserKind.READER: READER_ROLE,
             UserKind.COLLECTOR: COLLECTOR_ROLE,
@@ -116,7 +116,7 @@ class QueueRoles:
 
     @property
     def names(self) -> list[str]:
-        """The names of all roles that may exist."""
+        """The names of all roles that can exist for the queue."""
         return [self.name(kind) for kind in UserKind]
 
     @property
@@ -147,7 +147,7 @@ class QueueRoles:
                 yield self._grant(self.own.state, name, rights)
 
     def _list_watched_rights(self, kind: UserKind, name: str) -> tuple[str, ...]:
-        """The actions on a watched collection."""
+        """The actions that users of a kind may perform on a watched collection."""
         if kind is not UserKind.ACTOR or self.actions is None:
             return READING
         if name not in self.actions.collections:
@@ -173,7 +173,7 @@ class User:
         return {"role": roles.name(self.kind), "db": "admin"}
 
     def describe(self, roles: QueueRoles) -> str:
-        """`jobmon@shop: may read jobs and job_attempts, read …`."""
+        """The rights in words: `jobmon@shop: may read jobs and job_attempts, read …`."""
         text = f"{self.name}@{roles.database}: may read {' and '.join(roles.collections)}"
         if self.kind is UserKind.ACTOR and roles.actions is not None:
             verb = "update and delete" if roles.actions.may_delete else "update"
@@ -185,16 +185,16 @@ class User:
 
 
 def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[Finding]:
-    """Create the roles, or add their missing rights; raises PyMongoError."""
+    """Create the roles, or add missing rights and remove superseded ones; raises PyMongoError."""
     admin = client["admin"]
     for name, privileges in roles.privileges.items():
-        found = admin.command("rolesInfo", name, showPrivileges=True)["roles"]
-        if not found:
+        existing = admin.command("rolesInfo", name, showPrivileges=True)["roles"]
+        if not existing:
             admin.command("createRole", name, privileges=privileges, roles=[])
             yield ok("role", f"{name}: created")
             continue
         admin.command("grantPrivilegesToRole", name, privileges=privileges)
-        resources = [privilege["resource"] for privilege in found[0]["privileges"]]
+        resources = [privilege["resource"] for privilege in existing[0]["privileges"]]
         too_wide = [each for each in roles.superseded if each["resource"] in resources]
         if too_wide:
             admin.command("revokePrivilegesFromRole", name, privileges=too_wide)
@@ -211,20 +211,20 @@ def create_users(
 ) -> Iterator[Finding]:
     """Create users of the watched database, or grant the role to existing ones.
 
-    The roles must exist. An existing user keeps its other roles. It keeps its password if `jobmon
-    init` did not create it, unless `change_passwords`. Raises PyMongoError.
+    The roles must exist. An existing user keeps its other roles. It gets the new password only if
+    `jobmon init` created it, or with `change_passwords`. Raises PyMongoError.
     """
     database = client[roles.database]
     for user in users:
         role, description = user.role(roles), user.describe(roles)
-        found = database.command("usersInfo", user.name)["users"]
-        if not found:
+        users_info = database.command("usersInfo", user.name)["users"]
+        if not users_info:
             database.command(
                 "createUser", user.name, pwd=user.password, roles=[role], customData=MADE_BY
             )
             yield ok("user", f"{description}: created")
             continue
-        (existing,) = found
+        (existing,) = users_info
         has_role = role in existing["roles"]
         if not has_role:
             database.command("grantRolesToUser", user.name, roles=[role])
@@ -239,7 +239,7 @@ def create_users(
 def _describe_existing(
     description: str, existing: Document, role: Document, *, has_role: bool, sets_password: bool
 ) -> Finding:
-    others = [f"{other['role']}@{other['db']}" for other in existing["roles"] if other != role]
+    others = [f"{kept['role']}@{kept['db']}" for kept in existing["roles"] if kept != role]
     message = f"{description}: exists, {'had the role' if has_role else 'role added'}"
     message += ", password set" if sets_password else ", password not changed"
     if others:
@@ -275,10 +275,10 @@ def remove_users(
             if not dry_run:
                 database.command("dropUser", user["user"])
             yield ok("user", f"{name}: {outcome}")
-        else:  # dropping the role removes it from the user
+        else:  # the user loses the role when the role is dropped
             others = _list_other_roles(user, roles)
-            why = "has other roles" if others else "was not created by `jobmon init`"
-            yield ok("user", f"{name}: kept, without the role; it {why}")
+            reason = "has other roles" if others else "was not created by `jobmon init`"
+            yield ok("user", f"{name}: kept, without the role; it {reason}")
     for role in admin.command("rolesInfo", sorted(roles.names))["roles"]:
         if not dry_run:
             admin.command("dropRole", role["role"])
@@ -303,7 +303,8 @@ def _is_made_by_init(user: Document) -> bool:
 def connection_string(admin_uri: str, user: str, database: str, replica_set: str | None) -> str:
     """The connection string of a user of `database`, with PASSWORD in place of the password.
 
-    It has the addresses of the administrator's connection string, and the options for all users.
+    It has the addresses of the administrator's connection string, and those of its options that do
+    not belong to the administrator's user.
     """
     scheme, hosts = split_uri(admin_uri)
     options = {"authSource": database}

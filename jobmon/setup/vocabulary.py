@@ -1,7 +1,7 @@
 """The names that job queues give to their fields and statuses, by jobmon's names.
 
-Only letters and digits are compared, in lower case: `next_run_at` and `lock.until` are `nextrunat`
-and `lockuntil`.
+They have only lower-case letters and digits: `next_run_at` is `nextrunat`, and `lock.until` is
+`lockuntil`.
 """
 
 import re
@@ -17,63 +17,63 @@ def normalize(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# The first name of a row that documents have is proposed.
-STATUS = _names("status state jobstatus jobstate taskstatus taskstate phase stage statename")
+# jobmon proposes the field with the first of these names that the documents have.
+STATUS = _split("status state jobstatus jobstate taskstatus taskstate phase stage statename")
 DATES = {
-    "createdAt": _names(
+    "createdAt": _split(
         "createdat created createdon datecreated creationdate createtime creationtime "
         "insertedat enqueuedat queuedat submittedat addedat enqueued queued"
     ),
-    "updatedAt": _names("updatedat updated updatedon lastupdated lastmodified modifiedat modified"),
-    "nextRunAt": _names(
+    "updatedAt": _split("updatedat updated updatedon lastupdated lastmodified modifiedat modified"),
+    "nextRunAt": _split(
         "nextrunat nextrun runat runafter scheduledat scheduledfor scheduledtime "
         "scheduleat schedulefor notbefore availableat visibleat visible processafter startafter "
         "delayuntil delayeduntil waituntil nextattemptat nextattempt nexttry nextretry "
         "nextretryat retryat dueat due eta"
     ),
-    "startedAt": _names(
+    "startedAt": _split(
         "startedat started startedon lastrunat pickedat pickedupat processedon processingstartedat "
         "startedrunningat beganat began"
     ),
-    "finishedAt": _names(
+    "finishedAt": _split(
         "finishedat finished finishedon completedat completed completedon endedat ended doneat "
         "done processedat lastfinishedat"
     ),
-    "leaseExpiresAt": _names(
+    "leaseExpiresAt": _split(
         "leaseexpiresat leaseuntil leaseexpires leaseexpiry leasedeadline lockeduntil lockuntil "
         "lockexpiresat lockexpires lockexpiry claimeduntil reserveduntil visibilitydeadline"
     ),
 }
-# When a worker took a job: a lease without its end.
-LEASE_STARTS = _names("lockedat leasedat claimedat reservedat acquiredat lockat fetchedat")
-WORKERS = _names(
+# The time when a worker took a job, without the end of the lease.
+LEASE_STARTS = _split("lockedat leasedat claimedat reservedat acquiredat lockat fetchedat")
+WORKERS = _split(
     "leasedby lockedby workerid workername worker claimedby reservedby takenby processedby "
     "lockowner leaseowner lockby leaseby lockedworker processor consumer runner"
 )
-ATTEMPT_COUNTS = _names(
+ATTEMPT_COUNTS = _split(
     "attemptcount attempts attempt attemptsmade numattempts attemptnumber tries trycount runcount"
 )
-RETRY_COUNTS = _names("retries retrycount numretries retrynumber retriesleft failcount failures")
-MAX_ATTEMPTS = _names("maxattempts maxtries maxruns attemptsmax attemptlimit")
-MAX_RETRIES = _names("maxretries retrylimit retriesmax")
-PRIORITIES = _names("priority prio")
-ERRORS = _names(
+RETRY_COUNTS = _split("retries retrycount numretries retrynumber retriesleft failcount failures")
+MAX_ATTEMPTS = _split("maxattempts maxtries maxruns attemptsmax attemptlimit")
+MAX_RETRIES = _split("maxretries retrylimit retriesmax")
+PRIORITIES = _split("priority prio")
+ERRORS = _split(
     "lasterror error err errormessage lasterrormessage failreason failurereason failedreason "
     "exception errordetail"
 )
-TYPES = _names(
+TYPES = _split(
     "type jobtype tasktype kind jobkind jobname taskname name task job handler action command "
     "function method topic queue queuename jobsignature"
 )
-PAYLOADS = _names(
+PAYLOADS = _split(
     "payload data args arguments params parameters input inputs body message jobdata jobasjson"
 )
-_OWNERS = _names("createdby ownerid owner userid user accountid customerid requestedby")
-ATTEMPT_ARRAYS = _names("attempts runs history log logs executions")
+_OWNERS = _split("createdby ownerid owner userid user accountid customerid requestedby")
+ATTEMPT_ARRAYS = _split("attempts runs history log logs executions")
 
 # Words in the name of a collection of jobs.
 COLLECTION_WORDS = re.compile("jobs?|queues?|tasks?", re.IGNORECASE)
@@ -97,13 +97,13 @@ _WORDS = {
     ),
     JobStatus.CANCELLED: "cancelled canceled cancel aborted revoked killed skipped deleted",
 }
-# Words that do not show whether such a job is tried again.
-FAILED_WORDS = _names("failed failure fail error errored timedout timeout expired stalled")
-STATUS_WORDS = {word: status.value for status, words in _WORDS.items() for word in _names(words)}
+# Statuses that do not show whether the program tries such a job again.
+FAILED_WORDS = _split("failed failure fail error errored timedout timeout expired stalled")
+STATUS_WORDS = {word: status.value for status, words in _WORDS.items() for word in _split(words)}
 
 
 def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = False) -> str | None:
-    """The path with the first of these names; if several paths have it, the shallowest path.
+    """The path with the first of these names; of several paths with that name, the shallowest.
 
     With `are_dates`, a name may end with its unit: `run_at_ms`.
     """
@@ -117,7 +117,7 @@ def find_path(names: Iterable[str], paths: Iterable[str], *, are_dates: bool = F
 
 
 def find_owner(paths: Iterable[str], payload: str | None) -> str | None:
-    """The path of a field that may hold an owner, at the top or in the payload: `args.user.id`."""
+    """The path of a field that may have an owner, at the top or in the payload: `args.user.id`."""
     inner = f"{payload}." if payload else None
     owners: dict[str, str] = {}
     for path in sorted(paths, key=len):
