@@ -214,7 +214,7 @@ class _Proposer:
         return meanings
 
     def _explain_failed(self, path: str, name: str, statuses: list[str]) -> tuple[str, str] | None:
-        """(FAILED or DLQ, reason) for a status such as `error`; None if its meaning is not clear."""
+        """(FAILED or DLQ, reason) for a status such as `error`; None if its meaning is unclear."""
         if any(STATUS_WORDS.get(normalize(other)) == JobStatus.FAILED for other in statuses):
             return JobStatus.DLQ, "another status is for retries"
         if any(STATUS_WORDS.get(normalize(other)) == JobStatus.DLQ for other in statuses):

@@ -208,9 +208,8 @@ def _find_least_share(name: str, parsed: ParsedProfile, sample: CollectionSample
         paths = (str(parsed.status.path),) if is_status else parsed.fields[field].inputs
         shares.append(max(map(share, paths), default=0.0))
     for source in parsed.fields.values():
-        sampled = sample.fields.get(source.path or "")
-        has_values = sampled is not None and sampled.documents > 0
-        if source.reading and has_values and sampled.date_form != source.reading:
+        stored = sample.fields.get(source.path or "")
+        if source.reading and stored and stored.documents and stored.date_form != source.reading:
             return 0.0
     return min(shares)
 
