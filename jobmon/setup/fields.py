@@ -271,7 +271,7 @@ class Sample:
         return sorted(names, key=lambda name: (-names[name], name))
 
     def find_absent(self) -> Iterator[Finding]:
-        """Findings for fields that every document lacks that should have them."""
+        """Findings for fields that are missing in all documents that should have them."""
         names = set(self._list_field_names())
         for field in self._fields:
             documents = [
@@ -279,7 +279,8 @@ class Sample:
                 for document in self._documents
                 if not field.statuses or document["status"] in field.statuses
             ]
-            if not documents or field.alternative in names:
+            alternative = self._mapping.paths.get(field.alternative or "", "").partition(".")[0]
+            if not documents or alternative in names:
                 continue
             if any(document["types"][field.name] != "missing" for document in documents):
                 continue

@@ -414,6 +414,16 @@ def test_check_uses_mapped_fields_and_statuses(
     assert first == 'db.jobs.createIndex({"key": 1}, {"name": "jobmon_key_1"})'
 
 
+def test_check_accepts_mapped_attempts_instead_of_their_number(
+    database: Database[dict[str, Any]], settings: Settings, make_settings: Make
+) -> None:
+    database.jobs.insert_one({"jobId": "1", "createdAt": NOW, "status": "queued", "tries": []})
+    renamed = make_settings(mongo_uri=settings.mongo_uri, job_fields={"attempts": "tries"})
+    messages = [finding.message for finding in select(list(check_deployment(renamed)), "fields")]
+    assert any("has priority" in message for message in messages)
+    assert not any("has attemptCount" in message for message in messages)
+
+
 def test_check_of_a_queue_with_a_profile_finds_no_problem(
     database: Database[dict[str, Any]], settings: Settings, make_settings: Make
 ) -> None:
