@@ -36,9 +36,8 @@ class SingleFlight(Generic[T]):
         self._rest = rest
         self._lock = threading.Lock()
         self._running: Future[T] | None = None
-        self._kept: tuple[T, float] | None = (
-            None  # the value, and the monotonic time when it expires
-        )
+        # The value, and the monotonic time when it expires.
+        self._kept: tuple[T, float] | None = None
 
     def kept(self) -> T | None:
         """The kept value; None if there is none, or it has expired."""
@@ -80,6 +79,7 @@ class SingleFlight(Generic[T]):
 
 
 def _keep_s(ttl_s: float, rest: float, took_s: float) -> float:
+    """How long to keep a value, in seconds."""
     return max(ttl_s, min(rest * took_s, MAX_REST_S)) if ttl_s else 0.0
 
 
@@ -99,9 +99,9 @@ class _Kept(Generic[T]):
 class SingleFlightCache(Generic[T]):
     """`SingleFlight` for many keys: it keeps the `size` values that were used last.
 
-    A value's age counts from the begin of its computation. So a computation that takes longer than
-    `max_age_s` does not stop a later caller from starting another. A value that was not used for 30
-    seconds is evicted at the next call, for any key.
+    The age of a value is the time since its computation began. So if a computation takes longer
+    than `max_age_s`, a later caller starts another. At each call, for any key, values that were not
+    used for 30 seconds are evicted.
 
         pages = SingleFlightCache[str](size=50)
         pages.get("overview", render_overview, max_age_s=1)

@@ -119,7 +119,7 @@ def unreachable(error: Exception, uri: str, setting: str, no_user: str) -> Findi
 
 
 def describe_address(uri: str) -> str:
-    """`The database at HOSTS`, for the begin of a message."""
+    """`The database at HOSTS`, with which messages begin."""
     return f"The database at {split_uri(uri)[1]}"
 
 
