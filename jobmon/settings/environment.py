@@ -153,7 +153,7 @@ def _setting(
 class Settings:
     """The settings. The variable of most is `JOBMON_` and the name in capitals.
 
-    The defaults serve most deployments; `mongo_uri` and one source of keys are required:
+    Only `mongo_uri` is required; the web service also needs one source of keys for tokens:
 
         settings = Settings(mongo_uri="mongodb://db/shop", jwt_secret_key=secret)
     """
@@ -249,7 +249,7 @@ class Settings:
     path_prefix: str | None = _setting(_read_path_prefix, None)
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for a field that redaction hides or that no index can have.
+        """Raise SettingsError for a search field or a link that redaction hides, and for bad paths.
 
         Also for a webhook without JOBMON_NOTIFY_SECRET, which signs the messages to webhooks.
         """
@@ -305,7 +305,7 @@ class Settings:
     def from_env(cls, *, require_keys: bool = True) -> "Settings":
         """Read and check the environment.
 
-        Raises SettingsError, for all bad values at once, or for the first values that do not fit
+        Raises SettingsError for all bad values at once, or for the first values that do not fit
         together. Without `require_keys` no key for tokens is required: most commands use none.
         """
         env = open_environment()

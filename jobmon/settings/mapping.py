@@ -34,32 +34,29 @@ def read_mapping(env: Env) -> dict[str, Any]:
     With a file of queues, none of them is allowed: that file and its profiles have them instead.
     """
     if env.str("QUEUES", None):
+        refuse = _make_refusal("JOBMON_QUEUES: that file replaces it")
         for name in MAPPING_SETTINGS:
-            env.str(
-                name.upper(),
-                None,
-                validate=_refuse("JOBMON_QUEUES: that file replaces it"),
-            )
+            env.str(name.upper(), None, validate=refuse)
         return {}
     # If the profile cannot be loaded, the other settings are checked as for the default profile.
     profile = load_profile(env.str("PROFILE", None, validate=_check_profile) or DEFAULT_PROFILE)
     has_attempts = profile.attempts_collection is not None
-    attempts = profile.attempts_collection or _ATTEMPTS
+    default_attempts = profile.attempts_collection or _ATTEMPTS
 
     def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return check if is_used else _refuse(f"JOBMON_PROFILE={profile.name}: remove it")
+        return check if is_used else _make_refusal(f"JOBMON_PROFILE={profile.name}: remove it")
 
-    known_fields = _check_fields(
+    check_job_fields = _make_fields_check(
         MAPPED_JOB_FIELDS,
         allowed_at_id=("jobId", "createdAt"),
         has_defaults=profile.name == DEFAULT_PROFILE,
     )
-    job_fields = read_pairs(env, "JOB_FIELDS", known_fields)
+    job_fields = read_pairs(env, "JOB_FIELDS", check_job_fields)
     has_status = profile.has_status_field or "status" in job_fields
     can_map_attempts = has_attempts and not profile.has_event_log
-    known_attempt_fields = _check_fields(ATTEMPT_FIELDS, allowed_at_id=("jobId",))
+    check_attempt_fields = _make_fields_check(ATTEMPT_FIELDS, allowed_at_id=("jobId",))
     attempt_fields = read_pairs(
-        env, "ATTEMPT_FIELDS", allow_if(can_map_attempts, known_attempt_fields)
+        env, "ATTEMPT_FIELDS", allow_if(can_map_attempts, check_attempt_fields)
     )
     has_attempt_status = profile.has_attempt_status_field or "status" in attempt_fields
     return {
@@ -68,18 +65,20 @@ def read_mapping(env: Env) -> dict[str, Any]:
             "JOBS_COLLECTION", profile.collection, validate=check_collection
         ),
         "attempts_collection": env.str(
-            "ATTEMPTS_COLLECTION", attempts, validate=allow_if(has_attempts, check_collection)
+            "ATTEMPTS_COLLECTION",
+            default_attempts,
+            validate=allow_if(has_attempts, check_collection),
         )
-        or attempts,
+        or default_attempts,
         "job_fields": job_fields,
         "attempt_fields": attempt_fields,
         "status_names": read_pairs(
-            env, "STATUS_NAMES", allow_if(has_status, _check_statuses(JobStatus))
+            env, "STATUS_NAMES", allow_if(has_status, _make_statuses_check(JobStatus))
         ),
         "attempt_status_names": read_pairs(
             env,
             "ATTEMPT_STATUS_NAMES",
-            allow_if(has_attempt_status, _check_statuses(AttemptStatus)),
+            allow_if(has_attempt_status, _make_statuses_check(AttemptStatus)),
         ),
         "search_fields": _read_search_fields(env),
     }
@@ -110,7 +109,7 @@ def read_pairs(env: Env, name: str, check: Callable[[Mapping[str, str]], None]) 
     return split(env.list(name, [], validate=check_all) or [])
 
 
-def _check_fields(
+def _make_fields_check(
     known: tuple[str, ...], *, allowed_at_id: tuple[str, ...], has_defaults: bool = True
 ) -> Callable[[Mapping[str, str]], None]:
     """A check of field paths; only the fields in `allowed_at_id` can be at `_id`.
@@ -118,34 +117,34 @@ def _check_fields(
     With `has_defaults`, the path of a field that is not mapped is its name.
     """
 
-    def check(value: Mapping[str, str]) -> None:
-        unknown = set(value) - set(known)
+    def check(paths: Mapping[str, str]) -> None:
+        unknown = set(paths) - set(known)
         if unknown:
             raise ValidationError(
                 f"Unknown: {', '.join(sorted(unknown))}. Known: {', '.join(known)}."
             )
-        if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in value.values()):
+        if not all(re.fullmatch(r"[^$.\s\0]+(\.[^$.\s\0]+)*", path) for path in paths.values()):
             raise ValidationError("Not the path of a field, as in jobId=job_id.")
-        for name, path in value.items():
+        for name, path in paths.items():
             if path.startswith("_id.") or (path == "_id" and name not in allowed_at_id):
                 raise ValidationError(
                     f"{name} cannot be at {path}: only {' and '.join(allowed_at_id)} can be at _id."
                 )
         defaults = dict(zip(known, known, strict=True)) if has_defaults else {}
-        _refuse_shared_paths(defaults | dict(value))
+        _refuse_shared_paths(defaults | dict(paths))
 
     return check
 
 
 def _refuse_shared_paths(paths: Mapping[str, str]) -> None:
     """Raise ValidationError if two fields share a path; allowed for `_id`, dates and attempts."""
-    names: dict[str, str] = {}  # by path
+    names_by_path: dict[str, str] = {}
     for name, path in paths.items():
         if path == "_id" or name.endswith("At") or name in ("attempts", "attemptCount"):
             continue
-        if path in names:
-            raise ValidationError(f"{names[path]} and {name} cannot both be at {path}.")
-        names[path] = name
+        if path in names_by_path:
+            raise ValidationError(f"{names_by_path[path]} and {name} cannot both be at {path}.")
+        names_by_path[path] = name
 
 
 def _check_profile(name: str) -> None:
@@ -155,7 +154,7 @@ def _check_profile(name: str) -> None:
         raise ValidationError([error]) from None  # environs keeps it as the message
 
 
-def _refuse(reason: str) -> Callable[[Any], None]:
+def _make_refusal(reason: str) -> Callable[[Any], None]:
     def check(value: Any) -> None:
         if value:  # Docker Compose sets a variable without a value to an empty text
             raise ValidationError(f"Not used with {reason}.")
@@ -163,9 +162,9 @@ def _refuse(reason: str) -> Callable[[Any], None]:
     return check
 
 
-def _check_statuses(statuses: type[StrEnum]) -> Callable[[Mapping[str, str]], None]:
-    def check(value: Mapping[str, str]) -> None:
-        unknown = set(value.values()) - set(statuses)
+def _make_statuses_check(statuses: type[StrEnum]) -> Callable[[Mapping[str, str]], None]:
+    def check(names: Mapping[str, str]) -> None:
+        unknown = set(names.values()) - set(statuses)
         if unknown:
             raise ValidationError(
                 f"Unknown: {', '.join(sorted(unknown))}. Write your status first, then one of "
