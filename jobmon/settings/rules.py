@@ -32,7 +32,7 @@ class Thresholds:
     A type needs attention if at least `failure_rate` of its attempts in an hour failed (with fewer
     than `failure_rate_attempts` attempts, the rate does not count), if one of its jobs has been due
     for longer than `stalled_after` while none ran or finished, if one has been due for longer than
-    `oldest_due` (None: no limit), or if `dead_per_hour` or more of its jobs died in an hour.
+    `oldest_due` (None: no limit), or if at least `dead_per_hour` jobs died in an hour.
     """
 
     failure_rate: float = 0.2
@@ -50,9 +50,9 @@ class Thresholds:
 class Rules:
     """All thresholds, with the defaults.
 
-    `by_type` has (pattern, thresholds) pairs for types, such as `mail.*`, and `by_queue` the pairs
-    for queues; the first pattern that matches a name is used. A backlog grows if in an hour it grew
-    by more than `backlog_growth_jobs` jobs, and to more than `backlog_growth` times its size.
+    `by_type`: (pattern, thresholds) pairs, with patterns of types such as `mail.*`. `by_queue`:
+    (pattern, rules) pairs. The first pattern that matches is used. A backlog grows if in an hour it
+    grew by more than `backlog_growth_jobs` jobs, and to more than `backlog_growth` times its size.
     """
 
     thresholds: Thresholds = Thresholds()
