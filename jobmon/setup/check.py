@@ -27,7 +27,7 @@ from jobmon.setup.deployment import (
     explain_unsuitable_kind,
     find_jobs_elsewhere,
 )
-from jobmon.setup.fields import Sample, computed_fields, expected_fields
+from jobmon.setup.fields import Sample, computed_fields, expected_fields, find_used_paths
 from jobmon.setup.findings import (
     Finding,
     describe,
@@ -116,7 +116,6 @@ class DeploymentCheck:
         self._watched = deployment.watched
         self._unreadable: set[str] = set()
         self._filled: set[str] = set()  # the watched collections that hold documents
-        self._has_updates = True  # False if no job of the sample has updatedAt
 
     def findings(self) -> Iterator[Finding]:
         checks = {
@@ -229,8 +228,6 @@ class DeploymentCheck:
             if expected.collection.collection.name not in self._filled:
                 continue
             sample = Sample(expected)
-            if expected.collection is self._connection.jobs:
-                self._has_updates = not sample.size or bool(sample.types("updatedAt"))
             if not sample.size and expected.collection.mapping.where:
                 yield warning(
                     "fields",
@@ -302,13 +299,17 @@ class DeploymentCheck:
                 return
             if error.code != NOT_A_REPLICA_SET:
                 raise
-        message = "This server has no change streams: the collector polls updatedAt"
-        if self._has_updates:
+        jobs = self._connection.jobs
+        paths = [jobs.mapping.paths[name] for name in jobs.mapping.dated_fields]
+        message = f"This server has no change streams: the collector polls {', '.join(paths)}"
+        is_filled = self._watched[0].name in self._filled
+        if not is_filled or find_used_paths(jobs, paths, require_value=True):
             remedy = "A replica set, even of one member, reports changes and deletions at once."
             message += f", and finds deletions within {SWEEP_S:g} s."
         else:
-            remedy = "Set updatedAt at every change of a job, or use a replica set."
-            message += ", but none of the newest jobs has updatedAt: changes appear after up to "
+            dates = " or ".join(paths)
+            remedy = f"Set {dates} at every change of a job, or use a replica set."
+            message += f", but none of the newest jobs has {dates}: changes appear after up to "
             message += f"{SWEEP_S:g} s."
         if self._connection.profile.attempts is None:
             message += " Runs are counted from the jobs, which keep only their last run."

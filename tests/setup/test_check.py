@@ -533,8 +533,15 @@ def test_check_of_a_standalone_server_reports_polling(
             "none of the newest jobs has updatedAt"
             in select_one(list(check_deployment(settings)), "changes").message
         )
+        # In these profiles, updatedAt is no required field, or has no path.
+        client.shop["payload-jobs"].insert_one({"updatedAt": NOW})
+        client.shop.agendaJobs.insert_one({"name": "mail"})
+    payload = replace(settings, profile="payload", jobs_collection="payload-jobs")
+    finding = select_one(list(check_deployment(payload)), "changes")
+    assert "polls updatedAt, and finds deletions within" in finding.message
     agenda = replace(settings, profile="agenda", jobs_collection="agendaJobs")
     finding = select_one(list(check_deployment(agenda)), "changes")
+    assert "polls _id, lockedAt, lastFinishedAt, and finds deletions within" in finding.message
     assert finding.message.endswith("which keep only their last run.")
 
 
