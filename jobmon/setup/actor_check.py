@@ -107,11 +107,11 @@ def _check_controls(deployment: Deployment) -> Iterator[Finding]:
 def _check_user(deployment: Deployment, own_connection: Connection) -> Iterator[Finding]:
     """Compare the rights of the actor's user with those that `jobmon init --actor` grants."""
     queue = deployment.settings.choose_actor_uri()
-    own = own_connection.settings.choose_actor_uri()
+    own_settings = own_connection.settings.choose_actor_uri()
     try:
         users, queue_privileges = _read_privileges(queue)
-        is_same_uri = queue.mongo_uri == own.mongo_uri
-        own_privileges = queue_privileges if is_same_uri else _read_privileges(own)[1]
+        is_same_uri = queue.mongo_uri == own_settings.mongo_uri
+        own_privileges = queue_privileges if is_same_uri else _read_privileges(own_settings)[1]
     except (PyMongoError, OSError, ValueError) as error:
         setting = queue.uri_setting
         setting = ACTOR_URI if setting == Settings.uri_setting else setting

@@ -94,7 +94,6 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             yield "// To get the other steps, print the script again once the set has a primary."
             return
         plan = make_plan(settings, client, options)
-        own = plan.deployment.settings
         queue = f"{plan.roles.database}.{plan.roles.collections[0]}"
         yield f"// The steps of `jobmon init` for the jobs in {queue}, as lines for mongosh."
         yield from (f"// {note.message}" for note in plan.notes)
@@ -105,9 +104,9 @@ def script_init(settings: Settings, options: InitOptions) -> Iterator[str]:
             )
         for name in plan.new_collections:
             yield script.collection_line(plan.roles.database, name)
-        yield from script.index_lines(plan.missing, own.state_db, unique=options.unique)
+        yield from script.index_lines(plan.missing, settings.state_db, unique=options.unique)
         if options.has_own_databases:
-            yield from script.revocation_lines(own.state_db, own.rollup_db)
+            yield from script.revocation_lines(settings.state_db, settings.rollup_db)
         yield from script.action_lines(plan.roles)
 
 

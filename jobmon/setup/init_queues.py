@@ -72,29 +72,34 @@ def find_targets(
     if name is not None:
         queues = select_queues(queues, name)
     with admin_client(settings) as client:
-        admin = _DatabaseAddress.from_client(settings.mongo_uri, client)
+        admin_address = _DatabaseAddress.from_client(settings.mongo_uri, client)
     if name is not None:
         for queue in queues:
-            _require_same_database(queue, admin)
+            _require_same_database(queue, admin_address)
         selected, notes = queues, list[Finding]()
     else:
         selected = tuple(
-            queue for queue in queues if queue.mongo_uri and _is_in_database(queue, admin)
+            queue for queue in queues if queue.mongo_uri and _is_in_database(queue, admin_address)
         )
         notes = list(_describe_unknown(queues))
     if not selected:
-        raise SetupError(_explain_no_queue(queues, admin))
-    own = _DatabaseAddress.from_uri(own_uri) if own_uri else None
-    targets = [_make_target(queue, settings.mongo_uri, admin, own) for queue in selected]
+        raise SetupError(_explain_no_queue(queues, admin_address))
+    own_address = _DatabaseAddress.from_uri(own_uri) if own_uri else None
+    targets = [
+        _make_target(queue, settings.mongo_uri, admin_address, own_address) for queue in selected
+    ]
     return targets, notes
 
 
 def _make_target(
-    queue: Settings, admin_uri: str, admin: _DatabaseAddress, own: _DatabaseAddress | None
+    queue: Settings,
+    admin_uri: str,
+    admin_address: _DatabaseAddress,
+    own_address: _DatabaseAddress | None,
 ) -> InitTarget:
     has_own_databases = queue.uri_setting == OWN_URI
     if not has_own_databases:
-        if own is None:
+        if own_address is None:
             raise SetupError(
                 problem(
                     "queues",
@@ -103,26 +108,27 @@ def _make_target(
                     remedy=f"Set {OWN_URI}, too.",
                 )
             )
-        has_own_databases = bool(own.hosts & admin.hosts)
+        has_own_databases = bool(own_address.hosts & admin_address.hosts)
     return InitTarget(
         settings=replace(queue, mongo_uri=admin_uri), has_own_databases=has_own_databases
     )
 
 
-def _is_in_database(queue: Settings, admin: _DatabaseAddress) -> bool:
+def _is_in_database(queue: Settings, admin_address: _DatabaseAddress) -> bool:
     address = _DatabaseAddress.from_uri(queue.mongo_uri)
-    return address.database == admin.database and bool(address.hosts & admin.hosts)
+    has_same_name = address.database == admin_address.database
+    return has_same_name and bool(address.hosts & admin_address.hosts)
 
 
-def _require_same_database(queue: Settings, admin: _DatabaseAddress) -> None:
-    """Raise SetupError if the queue is in another database than the administrator's."""
-    if queue.mongo_uri and not _is_in_database(queue, admin):
+def _require_same_database(queue: Settings, admin_address: _DatabaseAddress) -> None:
+    """Raise SetupError if the queue's database is known and is not the administrator's."""
+    if queue.mongo_uri and not _is_in_database(queue, admin_address):
         where = _DatabaseAddress.from_uri(queue.mongo_uri).describe()
         raise SetupError(
             problem(
                 "queues",
                 f"{queue.queue} is in the database {where}, by {queue.uri_setting}, but "
-                f"{ADMIN_URI} leads to {admin.describe()}.",
+                f"{ADMIN_URI} leads to {admin_address.describe()}.",
                 remedy=f"Set {ADMIN_URI} to an administrator of {where}.",
             )
         )
@@ -140,7 +146,7 @@ def _describe_unknown(queues: Sequence[Settings]) -> Iterator[Finding]:
             )
 
 
-def _explain_no_queue(queues: Sequence[Settings], admin: _DatabaseAddress) -> Finding:
+def _explain_no_queue(queues: Sequence[Settings], admin_address: _DatabaseAddress) -> Finding:
     places = "; ".join(
         f"{queue.queue} is in "
         + (
@@ -152,7 +158,8 @@ def _explain_no_queue(queues: Sequence[Settings], admin: _DatabaseAddress) -> Fi
     )
     return problem(
         "queues",
-        f"No queue is in the database {admin.describe()}, to which {ADMIN_URI} leads: {places}.",
+        f"No queue is in the database {admin_address.describe()}, to which {ADMIN_URI} leads: "
+        f"{places}.",
         remedy=f"Set {ADMIN_URI} to an administrator of one of these, or choose a queue with "
         "--queue.",
     )

@@ -215,9 +215,10 @@ class _Proposer:
 
     def _explain_failed(self, path: str, name: str, statuses: list[str]) -> tuple[str, str] | None:
         """(FAILED or DLQ, reason) for a status such as `error`; None if its meaning is unclear."""
-        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.FAILED for other in statuses):
+        meanings = {STATUS_WORDS.get(normalize(status)) for status in statuses}
+        if JobStatus.FAILED in meanings:
             return JobStatus.DLQ, "another status is for retries"
-        if any(STATUS_WORDS.get(normalize(other)) == JobStatus.DLQ for other in statuses):
+        if JobStatus.DLQ in meanings:
             return JobStatus.FAILED, "another status is for dead jobs"
         ended, due = self._dates["finishedAt"], self._dates["nextRunAt"]
         try:

@@ -174,9 +174,9 @@ def _list_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[],
 
 def _list_own_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
     connection = deployment.connection
-    for own in (rollup_database(connection)[STATE], state_database(connection)[REVOKED]):
-        read_own = partial(own.find_one, {}, {"_id": True}, max_time_ms=connection.max_time_ms)
-        yield "read", own.database.name, read_own
+    for collection in (rollup_database(connection)[STATE], state_database(connection)[REVOKED]):
+        read = partial(collection.find_one, {}, {"_id": True}, max_time_ms=connection.max_time_ms)
+        yield "read", collection.database.name, read
 
 
 def _is_allowed(read: Callable[[], object]) -> bool:
