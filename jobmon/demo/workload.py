@@ -36,14 +36,14 @@ BACKLOG_LIMIT = 400
 
 @dataclass(frozen=True, kw_only=True)
 class JobType:
-    """A type: its jobs per second, their work, and the shares that fail, fail for good or hang."""
+    """A type of job: jobs per second, seconds of work, and shares of attempts that fail."""
 
     name: str
     per_second: float
     work_s: float
     failure_rate: float = 0.0
-    fatal_rate: float = 0.0
-    hang_rate: float = 0.0
+    fatal_rate: float = 0.0  # the share of attempts whose job is dead-lettered at once
+    hang_rate: float = 0.0  # the share of attempts whose lease expires
     priority: int = 0
     max_attempts: int = 5
     delay_s: float = 0.0

@@ -10,5 +10,5 @@ ACTION_PERMISSIONS = (
     *(JOBS_RETRY, JOBS_CANCEL, JOBS_EDIT, JOBS_DELETE, JOBS_APPROVE),
     NOTICES_MUTE,
 )
-# The actions that JOBMON_OWNER_ACTIONS may allow owners on their own jobs.
+# The actions on their own jobs that JOBMON_OWNER_ACTIONS can allow to owners.
 OWNER_ACTIONS = ("cancel", "retry")

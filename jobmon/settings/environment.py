@@ -177,7 +177,7 @@ class Settings:
     status_names: Mapping[str, str] = field(default_factory=dict)
     attempt_status_names: Mapping[str, str] = field(default_factory=dict)
     search_fields: tuple[str, ...] = ()
-    # The optional filters that have an index
+    # The optional filters of lists that have an index, of FILTERS
     filters: tuple[str, ...] = _setting(_read_filters, DEFAULT_FILTERS)
     # jobmon's own databases
     rollup_uri: str | None = _setting(Env.str, None, secret=True, validate=check_mongo_uri)
@@ -233,7 +233,7 @@ class Settings:
     # The web service
     workers: int = _setting(Env.int, 2, validate=_positive)
     # Concurrent requests of a process: with fewer, threads would often hand each other their slots,
-    # which costs more than threads that wait.
+    # which costs more than some waiting threads.
     threads: int = _setting(Env.int, 16, validate=_positive)
     rate_limit: str | None = _setting(Env.str, None, validate=_check_rate_limit)
     rate_limit_per_address: str | None = _setting(Env.str, None, validate=_check_rate_limit)
@@ -249,9 +249,10 @@ class Settings:
     path_prefix: str | None = _setting(_read_path_prefix, None)
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for a search field or a link that redaction hides, and for bad paths.
+        """Raise SettingsError for a search field that redaction hides or that no index can have.
 
-        Also for a webhook without JOBMON_NOTIFY_SECRET, which signs the messages to webhooks.
+        Also for a link with a field that redaction hides, and for a webhook without
+        JOBMON_NOTIFY_SECRET, which signs the messages to webhooks.
         """
         if self.notify_secret is None and any(receiver.is_webhook for receiver in self.notify_urls):
             raise SettingsError("JOBMON_NOTIFY_SECRET: not set. It signs what webhooks receive")
@@ -291,7 +292,7 @@ class Settings:
         return f"`{key}` of {self.queue} in JOBMON_QUEUES"
 
     def choose_actor_uri(self) -> "Settings":
-        """The settings with the actor's connection string, unless the queue has its own one."""
+        """The settings with the actor's connection string, unless the queue has one of its own."""
         if self.actor_mongo_uri is None or self.uri_setting != Settings.uri_setting:
             return self
         return replace(self, mongo_uri=self.actor_mongo_uri)

@@ -77,7 +77,7 @@ def parse_links(text: str) -> tuple[LinkTemplate, ...]:
 
 
 def make_links(templates: Mapping[str, str]) -> tuple[LinkTemplate, ...]:
-    """The links for `templates`, which are by link name. Raises ValidationError."""
+    """The links with these templates, a mapping by name. Raises ValidationError."""
     if len(templates) > MAX_LINKS:
         raise ValidationError(f"More than {MAX_LINKS} links.")
     for name, template in templates.items():

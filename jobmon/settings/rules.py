@@ -29,10 +29,11 @@ from jobmon.settings.name_patterns import matches_any
 class Thresholds:
     """The thresholds that can be set for single types.
 
-    A type needs attention if at least `failure_rate` of its attempts in an hour failed (with fewer
-    than `failure_rate_attempts` attempts, the rate does not count), if one of its jobs has been due
-    for longer than `stalled_after` while none ran or finished, if one has been due for longer than
-    `oldest_due` (None: no limit), or if at least `dead_per_hour` jobs died in an hour.
+    `failure_rate`: the least share of failed attempts in an hour that is too high; it does not
+    count if the hour has fewer than `failure_rate_attempts` attempts. `stalled_after`: how long a
+    job may be due while no job of its type runs or finishes. `oldest_due`: how long a job may be
+    due; None for no limit. `dead_per_hour`: the least number of dead jobs in an hour that is too
+    high.
     """
 
     failure_rate: float = 0.2
@@ -76,7 +77,7 @@ class Rules:
         return self.thresholds
 
     def restrict(self, name: str) -> "Rules":
-        """The rules with the thresholds of this type as the general ones, and with no others."""
+        """The rules with the thresholds of this type for all types."""
         return replace(self, thresholds=self.for_type(name), by_type=())
 
     def list_thresholds(self) -> list[Thresholds]:
@@ -124,7 +125,7 @@ def _build_rules(content: Mapping[str, Any]) -> Rules:
 
 
 def _build_queue_rules(content: Mapping[str, Any], queue: Mapping[str, Any]) -> Rules:
-    """The rules of a queue's table: a missing value is from the top of the file, or the default.
+    """The rules of a queue's table; missing values come from the top of the file, or are defaults.
 
     The queue's own tables of types come first, because the first matching pattern is used.
     """

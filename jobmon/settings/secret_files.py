@@ -1,6 +1,6 @@
 """Settings whose value is in a file: `JOBMON_MONGO_URI_FILE` names the file of `JOBMON_MONGO_URI`.
 
-A container can so get its secrets as files: other processes may see its environment.
+In this way a container gets its secrets as files: other processes may see its environment.
 """
 
 import os

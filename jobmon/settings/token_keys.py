@@ -45,7 +45,7 @@ def read_pem(env: Env, name: str, _: None) -> str | None:
 
 
 def choose_algorithm(values: Mapping[str, Any]) -> dict[str, str]:
-    """The `jwt_algorithm`. Raises SettingsError unless one source of keys is set, and fits it."""
+    """The `jwt_algorithm`; SettingsError unless exactly one source of keys is set, and fits it."""
     chosen = [name for name in KEY_SOURCES if values[name]]
     if len(chosen) != 1:
         names = ", ".join(f"JOBMON_{name.upper()}" for name in KEY_SOURCES)

@@ -32,7 +32,7 @@ _MAX_DEPTH = 3
 _MAX_DISTINCT = 40  # values of a field, and keys of an embedded document
 _MAX_VALUE_LENGTH = 40
 _PATH_PATTERN = profile_schema()["$defs"]["path"]["pattern"]
-# The only form of dates in texts by which jobmon can search.
+# jobmon can search by a date that is a text only if it has this form.
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # In seconds since 1970: a number between these may be a date from 2001 to 2100.
 _FIRST_DATE_S, _LAST_DATE_S = 978_307_200, 4_102_444_800

@@ -242,7 +242,7 @@ def init_command(
 
 
 def _list_users(*options: tuple[UserKind, str | None, str | None]) -> list[User]:
-    """The users to create, from (kind, name, password) tuples; without those that have no name."""
+    """The users to create, from (kind, name, password) tuples; skips tuples without a name."""
     users = [
         User(name=name, kind=kind, password=password) for kind, name, password in options if name
     ]

@@ -105,7 +105,7 @@ class Deployment:
 
     @property
     def replica_set(self) -> str | None:
-        """The name of the replica set; None for a deployment that is none."""
+        """The name of the replica set; None if the deployment is no replica set."""
         return self.hello.get("setName")
 
     @property

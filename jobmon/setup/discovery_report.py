@@ -1,4 +1,4 @@
-"""Prints the queues that `jobmon init --discover` found, and writes their settings to files."""
+"""Describes the queues that `jobmon init --discover` found, and writes their settings to files."""
 
 import os
 import re

@@ -142,7 +142,7 @@ def describe(error: Exception) -> str:
 
 
 def granted_actions(privileges: list[dict[str, Any]], database: str, collection: str) -> set[str]:
-    """The actions that a user may perform on a collection; "" for all of the database."""
+    """The actions that a user may perform on a collection; "" means the whole database."""
     actions: set[str] = set()
     for privilege in privileges:
         resource = privilege["resource"]

@@ -67,7 +67,7 @@ def make_plan(settings: Settings, client: MongoClient[Document], options: InitOp
     for fields, setting in zip(expected, names, strict=False):
         collection = fields.collection.collection
         kind = deployment.kinds.get(collection.name)
-        if kind is None:  # does not exist, or the user may not read it: then this raises
+        if kind is None:  # it does not exist; or the user may not read it, then this raises
             collection.find_one({}, {"_id": True}, max_time_ms=connection.max_time_ms)
         elif sample := _read_sample(fields, kind, setting):
             samples[collection.name] = sample
@@ -109,7 +109,7 @@ def _find_action_rights(deployment: Deployment, options: InitOptions) -> ActionR
 
 
 def _read_sample(fields: ExpectedFields, kind: str, setting: str) -> Sample | None:
-    """A sample; None if the profile reads no document. Raises SetupError for unsuitable ones."""
+    """A sample; None if the profile reads no document. Raises SetupError for bad ones."""
     if unsuitable := explain_unsuitable_kind(fields.collection.collection.full_name, kind, setting):
         raise SetupError(unsuitable)
     sample = Sample(fields)

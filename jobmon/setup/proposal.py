@@ -72,7 +72,7 @@ class _Line:
 
 
 def propose(sample: CollectionSample, resample: Resample) -> Proposal | None:
-    """A proposal; None for a collection with hardly any sign of a queue.
+    """A proposal; None for a collection without a status and with fewer than two signs of a queue.
 
     `resample` reads a sample of the documents that match a query.
     """

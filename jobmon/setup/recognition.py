@@ -137,7 +137,9 @@ def _match(
         certainty = Certainty.POSSIBLE
         reasons.append(f"but it has statuses that the profile does not know: {unknown}")
     elif least_share < _ALWAYS:
-        certainty = max(certainty, Certainty.PROBABLE, key=list(Certainty).index)  # the lesser one
+        certainty = max(
+            certainty, Certainty.PROBABLE, key=list(Certainty).index
+        )  # the less certain
         reasons.append("but not every document has the fields that the program always writes")
     elif certainty is not Certainty.CERTAIN:
         missing = ", ".join(sorted(used - present)[:4])
@@ -188,7 +190,7 @@ def _list_spec_paths(spec: Any) -> Iterator[str]:
 
 
 def _is_constant(path: str) -> bool:
-    """Whether this is no path: after `$` it names a constant of profiles, such as `$now`."""
+    """Whether `$` and this text name a constant of profiles, such as `$now`, and no path."""
     return path in ("null", "now", "collection") or path.startswith("const.")
 
 

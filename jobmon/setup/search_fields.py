@@ -35,7 +35,7 @@ def find_unused_fields(settings: Settings, connection: Connection) -> Iterator[F
 
 
 def check_search_fields(settings: Settings, connection: Connection) -> Iterator[Finding]:
-    """Report search fields that no sampled job has, or that redaction hides, if there are any."""
+    """Report whether sampled jobs have the search fields, and whether redaction hides them."""
     fields = connection.jobs.mapping.search_paths
     if not fields:
         return

@@ -42,7 +42,7 @@ class UserKind(StrEnum):
 
 
 # What each user needs in JOBMON_STATE_DB. The collector itself only reads mutes there; but `jobmon
-# revoke`, `jobmon mark` and `jobmon mute` have the same user.
+# revoke`, `jobmon mark` and `jobmon mute` use the same user.
 _STATE_RIGHTS: Mapping[UserKind, Mapping[str, tuple[str, ...]]] = {
     UserKind.READER: dict.fromkeys(
         (REVOKED, MARKS, MUTES, DECISIONS, PROGRESS, OUTCOMES, ACTOR_LEASES), ("find",)
@@ -241,11 +241,11 @@ def create_users(
 def _describe_existing(
     description: str, existing: Document, role: Document, *, has_role: bool, sets_password: bool
 ) -> Finding:
-    others = [f"{kept['role']}@{kept['db']}" for kept in existing["roles"] if kept != role]
+    other_roles = [f"{kept['role']}@{kept['db']}" for kept in existing["roles"] if kept != role]
     message = f"{description}: exists, {'had the role' if has_role else 'role added'}"
     message += ", password set" if sets_password else ", password not changed"
-    if others:
-        message += f"; it also has {', '.join(others)}"
+    if other_roles:
+        message += f"; it also has {', '.join(other_roles)}"
     if sets_password:
         return ok("user", message)
     return warning(
@@ -278,8 +278,8 @@ def remove_users(
                 database.command("dropUser", user["user"])
             yield ok("user", f"{name}: {outcome}")
         else:  # the user loses the role when the role is dropped
-            others = _list_other_roles(user, roles)
-            reason = "has other roles" if others else "was not created by `jobmon init`"
+            has_others = bool(_list_other_roles(user, roles))
+            reason = "has other roles" if has_others else "was not created by `jobmon init`"
             yield ok("user", f"{name}: kept, without the role; it {reason}")
     for role in admin.command("rolesInfo", sorted(roles.names))["roles"]:
         if not dry_run:
