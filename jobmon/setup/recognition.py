@@ -137,9 +137,8 @@ def _match(
         certainty = Certainty.POSSIBLE
         reasons.append(f"but it has statuses that the profile does not know: {unknown}")
     elif least_share < _ALWAYS:
-        certainty = max(
-            certainty, Certainty.PROBABLE, key=list(Certainty).index
-        )  # the less certain
+        if certainty is Certainty.CERTAIN:
+            certainty = Certainty.PROBABLE
         reasons.append("but not every document has the fields that the program always writes")
     elif certainty is not Certainty.CERTAIN:
         missing = ", ".join(sorted(used - present)[:4])
