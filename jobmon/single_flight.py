@@ -49,11 +49,11 @@ class SingleFlight(Generic[T]):
         with self._lock:
             if (kept := self._find_kept()) is not None:
                 return kept[0]
-            running, must_compute = self._running, False
+            running, must_run = self._running, False
             if running is None:
-                running, must_compute = Future(), True
+                running, must_run = Future(), True
                 self._running = running
-        if must_compute:
+        if must_run:
             self._run(running)
         return running.result()
 
@@ -85,10 +85,7 @@ def _keep_s(ttl_s: float, rest: float, took_s: float) -> float:
 
 @dataclass
 class _Kept(Generic[T]):
-    """A value; the monotonic times when its computation began and when it was last used.
-
-    `took_s` is the duration of the computation, 0 until it ends.
-    """
+    """A value, the monotonic times of its begin and last use, and how long it took to compute."""
 
     value: Future[T]
     begun_at: float
@@ -129,15 +126,13 @@ class SingleFlightCache(Generic[T]):
         now = time.monotonic()
         with self._lock:
             kept = self._values.pop(key, None)
-            must_compute = kept is None or now - kept.begun_at >= _keep_s(
-                max_age_s, rest, kept.took_s
-            )
-            if kept is None or must_compute:
+            must_run = kept is None or now - kept.begun_at >= _keep_s(max_age_s, rest, kept.took_s)
+            if kept is None or must_run:
                 kept = _Kept(Future(), now, now)
             kept.used_at = now
             self._values[key] = kept
             self._evict(now - UNUSED_AFTER_S)
-        if must_compute:
+        if must_run:
             try:
                 computed = compute()
             except BaseException as error:  # noqa: BLE001 - result() raises it again
@@ -184,11 +179,11 @@ class FreshFlight(Generic[T]):
         """A new value; raises what `compute` raised."""
         with self._lock:
             flights = self._flights.setdefault(key, [])
-            must_compute = len(flights) < 2
-            if must_compute:
+            must_run = len(flights) < 2
+            if must_run:
                 flights.append(Future())
             current, newest = flights[0], flights[-1]
-        if must_compute:
+        if must_run:
             if current is not newest:
                 current.exception()  # waits for its end, without raising its failure
             self._run(key, newest, compute)

@@ -249,10 +249,9 @@ class Settings:
     path_prefix: str | None = _setting(_read_path_prefix, None)
 
     def __post_init__(self) -> None:
-        """Raise SettingsError for a search field that redaction hides or that no index can have.
+        """Raise SettingsError for bad search fields and for links to values that redaction hides.
 
-        Also for a link with a field that redaction hides, and for a webhook without
-        JOBMON_NOTIFY_SECRET, which signs the messages to webhooks.
+        Also for a webhook without JOBMON_NOTIFY_SECRET, which signs the messages to webhooks.
         """
         if self.notify_secret is None and any(receiver.is_webhook for receiver in self.notify_urls):
             raise SettingsError("JOBMON_NOTIFY_SECRET: not set. It signs what webhooks receive")

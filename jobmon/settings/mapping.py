@@ -41,7 +41,7 @@ def read_mapping(env: Env) -> dict[str, Any]:
     # If the profile cannot be loaded, the other settings are checked as for the default profile.
     profile = load_profile(env.str("PROFILE", None, validate=_check_profile) or DEFAULT_PROFILE)
     has_attempts = profile.attempts_collection is not None
-    default_attempts = profile.attempts_collection or _ATTEMPTS
+    attempts = profile.attempts_collection or _ATTEMPTS  # the default
 
     def allow_if(is_used: bool, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return check if is_used else _make_refusal(f"JOBMON_PROFILE={profile.name}: remove it")
@@ -65,11 +65,9 @@ def read_mapping(env: Env) -> dict[str, Any]:
             "JOBS_COLLECTION", profile.collection, validate=check_collection
         ),
         "attempts_collection": env.str(
-            "ATTEMPTS_COLLECTION",
-            default_attempts,
-            validate=allow_if(has_attempts, check_collection),
+            "ATTEMPTS_COLLECTION", attempts, validate=allow_if(has_attempts, check_collection)
         )
-        or default_attempts,
+        or attempts,
         "job_fields": job_fields,
         "attempt_fields": attempt_fields,
         "status_names": read_pairs(

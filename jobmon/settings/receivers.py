@@ -30,9 +30,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 class ReceiverAddress:
     """The address of a receiver, and the notifications to send there.
 
-    `url` is a secret: it may have a token. `name` appears in the log and in metrics. With the level
-    `bad`, only bad notices are sent. `types` and `queues` are patterns such as `mail.*`, empty for
-    all.
+    `url` is a secret: it may have a token. `name` appears in the log and in metrics. The level
+    `bad` means only bad notices. `types` and `queues` are patterns such as `mail.*`; empty for all.
     """
 
     name: str
@@ -66,8 +65,7 @@ def read_receivers(env: Env, name: str, _: object) -> tuple[ReceiverAddress, ...
 def parse_receivers(text: str) -> tuple[ReceiverAddress, ...]:
     """The receivers in a text with addresses between blanks or line ends.
 
-    Raises ValidationError. Its message shows the position of an address, because addresses are
-    secrets.
+    Raises ValidationError. Its message shows an address's position: the address is a secret.
     """
     parsed = [_parse_address(position, part) for position, part in enumerate(text.split(), start=1)]
     if len(parsed) > MAX_RECEIVERS:
@@ -138,15 +136,13 @@ def _make_receiver(url: str, options: Mapping[str, str], used_names: set[str]) -
     """A receiver whose name is not in `used_names`; adds the name to them."""
     # A default name has only the scheme: `/readyz` shows it to anybody, and a host may be a token.
     scheme = urlsplit(url).scheme.lower()
-    default_name = (
-        "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
-    )
-    name = options.get("name", default_name)
+    fallback = "webhook" if scheme in WEBHOOK_SCHEMES else re.sub(r"[^a-z0-9]", "-", scheme)[:50]
+    name = options.get("name", fallback)
     if "name" not in options:
         number = 1
         while name in used_names:
             number += 1
-            name = f"{default_name}-{number}"
+            name = f"{fallback}-{number}"
     used_names.add(name)
     return ReceiverAddress(
         name=name,

@@ -30,10 +30,9 @@ def check_scopes(value: str) -> None:
 
 
 def check_sign_in(values: Mapping[str, Any]) -> None:
-    """Raise SettingsError if only a part of the settings is set.
+    """Raise SettingsError if only a part of the settings is set, or the client secret is too short.
 
-    Also if the client secret is too short for the key of sessions, which is derived from it unless
-    `jwt_secret_key` is set.
+    Without `jwt_secret_key`, a key that is derived from the client secret signs sessions.
     """
     if not values["oidc_issuer"]:
         for name in ("oidc_client_id", "oidc_client_secret"):

@@ -253,11 +253,9 @@ class Sample:
 
     def types(self, field: str) -> Counter[str]:
         """The number of documents that have the field, by its type."""
-        type_counts = Counter(
-            document["types"].get(field, "missing") for document in self._documents
-        )
-        del type_counts["missing"]
-        return type_counts
+        counts = Counter(document["types"].get(field, "missing") for document in self._documents)
+        del counts["missing"]
+        return counts
 
     def count_without(self, path: str) -> int:
         """The number of documents that lack a mapped `path`, or have null there."""

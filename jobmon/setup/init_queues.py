@@ -116,8 +116,7 @@ def _make_target(
 
 def _is_in_database(queue: Settings, admin_address: _DatabaseAddress) -> bool:
     address = _DatabaseAddress.from_uri(queue.mongo_uri)
-    has_same_name = address.database == admin_address.database
-    return has_same_name and bool(address.hosts & admin_address.hosts)
+    return address.database == admin_address.database and bool(address.hosts & admin_address.hosts)
 
 
 def _require_same_database(queue: Settings, admin_address: _DatabaseAddress) -> None:

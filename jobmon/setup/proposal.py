@@ -1,7 +1,7 @@
 """Proposes a profile for a collection that looks like a queue, with a reason for each line."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pymongo.errors import PyMongoError
@@ -49,8 +49,7 @@ class Proposal:
     """Whether a collection is a queue, and the text of a profile for it.
 
     `certainty`: None if it does not look like a queue; then `reasons` explain why not. `doubts`:
-    what a person who knows the program should check. `profile`: None for a collection that is no
-    queue, or that has no status.
+    what a person who knows the program should check. `profile`: None without a queue or a status.
     """
 
     certainty: Certainty | None
@@ -294,9 +293,7 @@ class _Proposer:
         self._note_unmapped()
         return lines
 
-    def _make_line(
-        self, name: str, sampled: SampledField, only_in: list[str] | None = None
-    ) -> _Line:
+    def _make_line(self, name: str, sampled: SampledField, only_in: Sequence[str] = ()) -> _Line:
         value = _quote(sampled.path)
         if only_in:
             value = f"{{ path = {value}, only_in = {json.dumps(only_in)} }}"

@@ -195,9 +195,7 @@ def create_roles(client: MongoClient[Document], roles: QueueRoles) -> Iterator[F
             continue
         admin.command("grantPrivilegesToRole", name, privileges=privileges)
         resources = [privilege["resource"] for privilege in existing[0]["privileges"]]
-        too_wide = [
-            privilege for privilege in roles.superseded if privilege["resource"] in resources
-        ]
+        too_wide = [grant for grant in roles.superseded if grant["resource"] in resources]
         if too_wide:
             admin.command("revokePrivilegesFromRole", name, privileges=too_wide)
         narrowed = ", with fewer rights than an older version granted" if too_wide else ""
