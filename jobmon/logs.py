@@ -165,11 +165,11 @@ class LogFormatter(structlog.stdlib.ProcessorFormatter):
         return super().format(record) if line is None else line
 
     def _format_plain(self, event: EventDict) -> str | None:
-        """The line of an event with plain values and no secret, such as most requests; else None.
+        """The line of an event with plain values, no exception and no secret; None for all others.
 
         One search of the joined texts takes a third of the time of a search of each.
         """
-        if not _PLAIN_TYPES.issuperset(map(type, event.values())):
+        if not _PLAIN_TYPES.issuperset(map(type, event.values())) or event.get("exc_info"):
             return None
         texts = "\n".join([value for value in event.values() if type(value) is str])
         if self._hide(texts) != texts:

@@ -85,7 +85,7 @@ def _keep_s(ttl_s: float, rest: float, took_s: float) -> float:
 
 @dataclass
 class _Kept(Generic[T]):
-    """A value, the monotonic times of its begin and last use, and how long it took to compute."""
+    """A value, the monotonic times of its start and last use, and how long it took to compute."""
 
     value: Future[T]
     begun_at: float

@@ -102,12 +102,22 @@ MISLEADING = "\u202a\u202e\u2066\u2069\u200e\u200f\u061c\x7f\x80\x85\x9b\x9f"
 MISLEADING += "\u2028\u2029\ufeff\u200b\U000e0041"
 
 
-def make_structlog_record(event: str, error: BaseException, **values: Any) -> logging.LogRecord:
-    """A record as structlog passes it to the formatter."""
+def make_structlog_record(
+    event: str, error: BaseException | bool, **values: Any
+) -> logging.LogRecord:
+    """A record as structlog passes it to the formatter; an `error` of True is the current one."""
     message: Any = {"event": event, "exc_info": error, **values}
     record = logging.LogRecord("some", 30, "", 0, message, (), None)
     vars(record).update(_logger=None, _name="warning")
     return record
+
+
+def test_the_current_exception_of_a_structlog_event_is_logged_with_its_stack() -> None:
+    try:
+        raise LookupError
+    except LookupError:
+        line = LogFormatter(is_terminal=False).format(make_structlog_record("failed", True))
+    assert "in test_the_current_exception" in json.loads(line)["exception"]
 
 
 def test_a_line_never_looks_like_another_one() -> None:
