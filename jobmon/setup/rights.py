@@ -157,7 +157,7 @@ def _check_collector_rights(deployment: Deployment) -> Finding:
 
 
 def _list_reads(deployment: Deployment) -> Iterator[tuple[str, str, Callable[[], object]]]:
-    """The reads that jobmon needs, as (action, name, a function that tries the read)."""
+    """The reads of jobmon and its commands, as (action, name, a function that tries the read)."""
     connection = deployment.connection
     limit = connection.max_time_ms
     size: list[Document] = [{"$collStats": {"count": {}}}]
