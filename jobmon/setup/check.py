@@ -79,7 +79,7 @@ def check_deployment(
 
 
 def check_settings(settings: Settings, watched: str, queues: Sequence[str]) -> Iterator[Finding]:
-    """Report how tokens are checked, deprecated names, unused rules, and whether people can sign in.
+    """Report how tokens are checked, deprecated names, unused rules, and problems of sign-in.
 
     `watched`: the part of a message before "watched", such as `jobs is`. `queues`: the names of all
     queues.
