@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 UNUSED_AFTER_S = 30.0
-# With this `rest`, a computation of up to 3.3 s runs for a tenth of the time, or less.
+# With this `rest`, a computation of up to 3.3 s runs for about a tenth of the time, or less.
 TENTH = 9.0
 MAX_REST_S = 30.0
 
