@@ -119,8 +119,8 @@ class _Proposer:
         has_job_statuses = known_share >= _MOST_DOCUMENTS and has_active_status
         has_queue_name = COLLECTION_WORDS.search(self._sample.collection) is not None
         if len(signs) >= 2:
-            has_work = self._payload or has_queue_name or self._worker
-            is_probable = has_job_statuses and has_work and len(statuses) > 1
+            has_job_sign = self._payload or has_queue_name or self._worker
+            is_probable = has_job_statuses and has_job_sign and len(statuses) > 1
             certainty = Certainty.PROBABLE if is_probable else Certainty.POSSIBLE
         elif signs and has_job_statuses and (self._payload or has_queue_name):
             certainty = Certainty.POSSIBLE
@@ -336,7 +336,7 @@ class _Proposer:
         return [self._make_line("lastError", error)]
 
     def _note_unmapped(self) -> None:
-        """Add doubts about fields that may be useful, if their names do not show what they mean."""
+        """Add doubts about useful fields whose meaning their names do not show."""
         if self._attempts is None and self._retries is not None:
             self._doubts.append(
                 f"{self._retries.path} may count retries or failures: if it counts retries, add "

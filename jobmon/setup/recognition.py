@@ -45,8 +45,8 @@ class Certainty(StrEnum):
 class Recognition:
     """A shipped profile that fits a collection.
 
-    `score`: a larger score is a better fit. `attempts_collection`: the collection from which the
-    profile reads attempts; None without one.
+    `score`: rank of the certainty, share and number of the profile's fields; a larger score is a
+    better fit. `attempts_collection`: the collection of the attempts; None without one.
     """
 
     profile: str
@@ -87,8 +87,8 @@ def profiles_with_log(name: str) -> Iterator[ProfileFile]:
 
     profile = load_profile(name)
     for other in map(load_profile, shipped_profiles()):
-        is_log_new = other.has_event_log and not profile.has_event_log
-        if is_log_new and drop_attempts(other) == drop_attempts(profile):
+        has_new_log = other.has_event_log and not profile.has_event_log
+        if has_new_log and drop_attempts(other) == drop_attempts(profile):
             yield other
 
 
