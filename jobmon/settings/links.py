@@ -82,7 +82,9 @@ def make_links(templates: Mapping[str, str]) -> tuple[LinkTemplate, ...]:
         raise ValidationError(f"More than {MAX_LINKS} links.")
     for name, template in templates.items():
         if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-            raise ValidationError(f"A link's name has 1 to {MAX_NAME_LENGTH} printable characters.")
+            raise ValidationError(
+                f"The name of a link has 1 to {MAX_NAME_LENGTH} printable characters."
+            )
         if (fault := _find_fault(template)) is not None:
             raise ValidationError(f"{name}: {fault}")
     return tuple(LinkTemplate(name=name, template=text) for name, text in templates.items())

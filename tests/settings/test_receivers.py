@@ -129,5 +129,5 @@ def test_receivers_are_hidden_in_a_repr_and_need_a_secret(monkeypatch: pytest.Mo
     assert "s" * 24 not in repr(settings)
     assert TOKEN not in repr(settings.notify_urls)
     monkeypatch.setenv("JOBMON_PUBLIC_URL", "https://user@jobs.example/")
-    with pytest.raises(SettingsError, match="JOBMON_PUBLIC_URL: Without a user"):
+    with pytest.raises(SettingsError, match="JOBMON_PUBLIC_URL: It must have no user"):
         Settings.from_env(require_keys=False)
