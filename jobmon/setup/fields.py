@@ -269,7 +269,7 @@ class Sample:
         return sorted(names, key=lambda name: (-names[name], name))
 
     def find_absent(self) -> Iterator[Finding]:
-        """Findings for fields that are missing in all documents that should have them."""
+        """Findings for fields that are missing in every document that should have them."""
         names = set(self._list_field_names())
         for field in self._fields:
             documents = [
