@@ -1,3 +1,3 @@
 """jobmon: a monitor and admin API for job queues kept in MongoDB."""
 
-__version__ = "0.1.0"  # pyproject.toml reads it; here it is known without an installation
+__version__ = "0.1.0"  # pyproject.toml reads it; without an installation it is known, too

@@ -1,7 +1,7 @@
-"""Formats numbers, durations and rates as text for people; a dash where a value is unknown."""
+"""Formats numbers, durations and rates as text for people; an unknown value (None) as a dash."""
 
-_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
-_DECIMAL_BELOW_MS = 10_000
+_UNITS_MS = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+_DECIMAL_BELOW_MS = 10_000  # shorter durations have a decimal
 
 
 def grouped(number: float | None) -> str:
@@ -23,15 +23,16 @@ def duration(ms: float | None) -> str:
         return f"{ms} ms"
     if ms < _DECIMAL_BELOW_MS:
         return f"{_format_decimal(ms / 1_000)} s"
-    index, (unit, size) = next(pair for pair in enumerate(_UNITS) if ms >= pair[1][1])
-    whole, rest = divmod(ms, size)
-    smaller_unit, smaller_size = _UNITS[min(index + 1, len(_UNITS) - 1)]
-    smaller = rest // smaller_size
+    index = next(index for index, (_, unit_ms) in enumerate(_UNITS_MS) if ms >= unit_ms)
+    unit, unit_ms = _UNITS_MS[index]
+    whole, remainder_ms = divmod(ms, unit_ms)
+    smaller_unit, smaller_unit_ms = _UNITS_MS[min(index + 1, len(_UNITS_MS) - 1)]
+    smaller = remainder_ms // smaller_unit_ms
     return f"{whole:,} {unit} {smaller} {smaller_unit}" if smaller else f"{whole:,} {unit}"
 
 
 def percent(fraction: float | None) -> str:
-    """0.0123 as `1.2%`, with a decimal below 10%."""
+    """0.0123 as `1.2%`: with a decimal below 10%, and `<0.1%` for a fraction that is nearly 0."""
     if fraction is None:
         return "–"
     if 0 < fraction < 0.0005:

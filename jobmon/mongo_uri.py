@@ -1,4 +1,4 @@
-"""Checks MongoDB connection strings without a connection and without the DNS."""
+"""Checks MongoDB connection strings without a connection and without a DNS query."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from marshmallow import ValidationError
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
-_MIN_STALENESS_S = 90  # by MongoDB's specification
+_MIN_STALENESS_S = 90  # MongoDB's specification requires it
 _SRV_ADDRESS = re.compile(r"mongodb\+srv://([^@/?]*@)?[^@/?:,\s\[\]]+([/?].*)?")
 
 
@@ -26,11 +26,11 @@ def check_mongo_uri(value: str) -> None:
         raise ValidationError(f"maxStalenessSeconds is less than {_MIN_STALENESS_S}.")
 
 
-@cache  # a hundred queues of one deployment have the same string
+@cache  # a hundred queues of one deployment have the same connection string
 def _parse_options(value: str) -> Mapping[str, Any]:
-    """The options of a connection string; the case of a name does not matter.
+    """The options of a connection string by name, in any case; raises ValidationError.
 
-    Raises ValidationError.
+    Empty for a mongodb+srv string with an option that mongodb strings cannot have.
     """
     if value.startswith("mongodb+srv://"):
         # The driver's parser queries the DNS, which may be unavailable while the service starts.
@@ -47,5 +47,5 @@ def _parse_options(value: str) -> Mapping[str, Any]:
         raise ValidationError(
             "Not a MongoDB connection string (mongodb://… or mongodb+srv://…)."
         ) from None
-    except OSError:  # the driver reads a certificate's file while it parses
+    except OSError:  # while the driver parses, it reads the files of certificates
         raise ValidationError("A file named in the connection string cannot be read.") from None

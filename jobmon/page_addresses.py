@@ -15,15 +15,15 @@ def instant(moment: str | datetime | None) -> str:
 
 
 def query(**parameters: object) -> str:
-    """A query string of the parameters that are not empty; a tuple is repeated."""
+    """The parameters that are not empty as `?…`; a list or tuple repeats its parameter."""
     filled = {name: value for name, value in parameters.items() if value not in (None, "", (), [])}
     return f"?{urlencode(filled, doseq=True)}" if filled else ""
 
 
 def job_address(job_id: str, /, **parameters: object) -> str:
-    """The address of a job's page. Clients drop `.` and `..` from a path, even percent-encoded."""
+    """The address of a job's page."""
     if job_id in ("", ".", ".."):
-        # `query` would leave out an empty id.
+        # Clients drop `.` and `..` from a path, even percent-encoded; `query` drops an empty id.
         return (
             f"/dashboard/job?{urlencode({'id': job_id})}{query(**parameters).replace('?', '&', 1)}"
         )
@@ -36,7 +36,7 @@ def worker_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
 
 
 def type_address(name: str, window: Mapping[str, str] = NO_WINDOW) -> str:
-    """The address of the page of a type, by its label; for `.` and `..` see `job_address`.
+    """The address of the page of a type, by its label; clients drop `.` and `..` from a path.
 
     `window` is the query of a time window.
     """

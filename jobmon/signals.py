@@ -13,21 +13,21 @@ log = logging.getLogger(__name__)
 
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 _POLL_EVERY_S = 0.1
-_STOP_TIMEOUT_S = 1.5  # two seconds in total are documented
+_STOP_TIMEOUT_S = 1.5  # the documentation promises an end within two seconds
 
 
 def hold_stop_signals() -> None:
-    """Keep SIGINT and SIGTERM pending until `await_stop_signal`; call it before starting threads.
+    """Block SIGINT and SIGTERM, for `await_stop_signal`; call this before threads are started.
 
-    A handler cannot do this: `Event.wait()` misses a signal that arrives just before it sleeps, and
-    `Event.set()` in a handler that interrupts `Event.wait()` waits for ever. Child processes
-    inherit the mask.
+    A handler is no alternative: `Event.wait()` misses a signal that arrives just before it sleeps,
+    and `Event.set()` in a handler that interrupts `Event.wait()` waits for ever. Threads and child
+    processes that start later inherit the block.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def await_stop_signal() -> None:
-    """Wait for a stop signal; one that is pending already counts."""
+    """Wait until a stop signal is pending; it may have arrived before the call."""
     while not signal.sigpending() & STOP_SIGNALS:
         time.sleep(_POLL_EVERY_S)
 
@@ -36,7 +36,7 @@ def await_stop_signal() -> None:
 def running_threads(
     threads: Sequence[threading.Thread], stop: threading.Event, within_s: float
 ) -> Iterator[None]:
-    """Run threads until the end of the block; then set `stop`, and wait `within_s` at most."""
+    """Run threads during the block; then set `stop`, and wait at most `within_s` for their end."""
     for thread in threads:
         thread.start()
     try:
@@ -49,9 +49,9 @@ def running_threads(
 
 
 def end_soon() -> None:
-    """End this process with code 0 after 1.5 s, unless it has ended before.
+    """End this process with code 0 after 1.5 s, unless it ends earlier.
 
-    Call this function before a clean end that may have to wait for the database.
+    Call this function before a clean end that may wait for the database.
     """
 
     def end() -> None:

@@ -1,7 +1,7 @@
-"""OpenTelemetry traces: they need the extra `otel` and an endpoint.
+"""Sends OpenTelemetry traces; needs the extra `otel` and an endpoint.
 
-OpenTelemetry's own variables set the endpoint, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. Without an
-endpoint nothing is traced.
+The endpoint is in OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. Without
+an endpoint nothing is traced.
 """
 
 import logging
@@ -16,12 +16,15 @@ _NOT_TRACED = "healthz,readyz,metrics,static"
 
 
 def is_enabled() -> bool:
-    """Whether the environment sets an endpoint for spans."""
+    """Whether the environment sets an endpoint for traces."""
     return any(os.environ.get(name) for name in _ENDPOINTS)
 
 
 def instrument(app: Flask) -> None:
-    """Record spans of requests and database commands; after a fork, because it starts a thread."""
+    """Record spans of requests and database commands; call this after a fork: it starts a thread.
+
+    Does nothing without an endpoint.
+    """
     if not is_enabled():
         return
     try:
@@ -41,14 +44,14 @@ def instrument(app: Flask) -> None:
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    PymongoInstrumentor().instrument()  # records the commands without values
+    PymongoInstrumentor().instrument()  # records the names of commands, without their values
     FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
         app, excluded_urls=_NOT_TRACED
     )
 
 
 def current_ids() -> dict[str, str]:
-    """`trace_id` and `span_id` of the current span, for the log; empty without one."""
+    """`trace_id` and `span_id` of the current span, for the log; empty without a span."""
     try:
         from opentelemetry import trace  # noqa: PLC0415 - an extra
     except ImportError:

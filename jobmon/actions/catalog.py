@@ -1,4 +1,4 @@
-"""The actions: their names, the permission that each needs, and the words of messages and pages."""
+"""The actions: the name and the permission of each, and its words in messages and on pages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from jobmon.settings.actions import (
 
 
 class RequestError(ValueError):
-    """A request or a mute that cannot be filed; `field` is the parameter that has to be changed."""
+    """A request or a mute is not valid; `field` is the parameter that has to be changed."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class RequestError(ValueError):
 
 
 class ValueKind(StrEnum):
-    """The value that requests for an action must have."""
+    """What kind of value a request for an action must have."""
 
     TIME = "time"
     PRIORITY = "priority"
@@ -31,9 +31,10 @@ class ValueKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ActionKind:
-    """An action: `label` is for a button, `done` for a sentence such as "retried by ada".
+    """An action. `label`: the text of its button. `done`: its words in "retried by ada".
 
-    `permission`: what a role needs. `value`: what a request must have in addition to the jobs.
+    `permission`: the permission that a role needs. `value`: the kind of value that a request must
+    have in addition to its jobs; None if it has no value.
     """
 
     name: str
@@ -78,7 +79,7 @@ _KINDS = (
     ),
     ActionKind(name=JobAction.ENABLE.value, label="Enable", done="enabled", permission=JOBS_EDIT),
     ActionKind(name=JobAction.DELETE.value, label="Delete", done="deleted", permission=JOBS_DELETE),
-    # The permission for the action of the earlier request is needed, too.
+    # A role also needs the permission for the action that is undone.
     ActionKind(name=JobAction.UNDO.value, label="Undo", done="undone", permission=JOBS_EDIT),
     ActionKind(name=TypeAction.PAUSE.value, label="Pause", done="paused", permission=JOBS_EDIT),
     ActionKind(name=TypeAction.RESUME.value, label="Resume", done="resumed", permission=JOBS_EDIT),

@@ -1,4 +1,4 @@
-"""Finds the jobs whose newest error belongs to a group, among jobs that match other filters."""
+"""Finds the jobs whose newest error belongs to a group, among the jobs that match a filter."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 from jobmon.store.summaries import ERROR_FIELDS, shorten_last_error
 
-MAX_COMPARED = 20_000  # jobs, of which each takes 0.1 ms
+MAX_COMPARED = 20_000  # jobs; one takes 0.1 ms
 _TOO_MANY = (
     f"The group would be searched in more than {MAX_COMPARED:,} jobs: add error_code, type, or "
     "created_from and created_to."
@@ -22,7 +22,8 @@ _SEVERAL_KINDS = "This group has errors of several kinds: use error_code instead
 class GroupJobReader:
     """Reads the jobs of groups of errors; methods raise PyMongoError.
 
-    The group follows from the job's error. The history is not read, so old jobs are found, too.
+    The group is computed from the job's own error, not read from the history of errors, so jobs
+    that are older than the history are found, too.
     """
 
     def __init__(self, planner: ListPlanner, redactor: Redactor) -> None:
@@ -30,23 +31,23 @@ class GroupJobReader:
         self.lists = JobLists(planner, redactor, fields=ERROR_FIELDS, transform=shorten_last_error)
 
     def find(self, job_filter: JobFilter, group_id: str) -> list[Document]:
-        """All jobs of a group that match a filter, the newest first.
+        """All jobs of a group that match a filter, in the order of the filter's list.
 
-        RefusedFilterError if more than 20,000 jobs match, and for what `select` refuses.
+        Raises RefusedFilterError if more than 20,000 jobs match the filter, and as `select` does.
         """
-        found: list[Document] = []
+        group_jobs: list[Document] = []
         compared = 0
         for batch in self.lists.batches(job_filter):
             compared += len(batch)
             if compared > MAX_COMPARED:
                 raise RefusedFilterError("error_group", _TOO_MANY)
-            found += self.select(batch, group_id)
-        return found
+            group_jobs += self.select(batch, group_id)
+        return group_jobs
 
     def select(self, jobs: Iterable[Document], group_id: str) -> list[Document]:
-        """Those of the jobs, which `lists` has read, whose error belongs to the group.
+        """The jobs whose newest error belongs to the group; `lists` must have read these jobs.
 
-        RefusedFilterError for a group `(other messages)`: it has errors of several kinds.
+        Raises RefusedFilterError for a group `(other messages)`: its errors are of several kinds.
         """
         selected = []
         for job in jobs:

@@ -1,4 +1,4 @@
-"""The records of mutes and of their ends, which are inserted and read, but never changed."""
+"""The records of mutes and of their ends. A record is inserted and read, but never changed."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,15 +16,15 @@ from jobmon.store.failures import is_unauthorized
 from jobmon.store.mapping import Document
 from jobmon.store.read_collection import request_comment
 
-MUTED, UNMUTED = "muted", "unmuted"  # the kinds of their records
-MAX_LISTED = 1_000  # mutes of the last 30 days: the newest
+MUTED, UNMUTED = "muted", "unmuted"  # the kinds of records: a mute, and its early end
+MAX_LISTED = 1_000  # mutes: the newest of the last 30 days
 CACHE_MS = 1_000
 
 
 class MuteRecords:
-    """Reads and adds the mutes of the queue of `connection`, with the connection `own`.
+    """Reads and adds the mutes of the queue of `connection`; `own` connects to jobmon's database.
 
-    Methods raise PyMongoError. Secrets in reasons are replaced.
+    Methods raise PyMongoError. Secrets in reasons are redacted.
 
         records = MuteRecords(connection, own, redactor)
         records.add(Mute(kind=CheckKind.LEASES, by=person, until=until, reason="known"))
@@ -39,11 +39,14 @@ class MuteRecords:
         self._current = SingleFlight(self._read_current, CACHE_MS)
 
     def find_active(self, now: datetime) -> ActiveMutes:
-        """The mutes that are active now, as they were within the last second."""
+        """The mutes that are active at `now`; they may have been read up to a second ago."""
         return ActiveMutes(tuple(mute for mute in self._current.get() if mute.is_active(now)))
 
     def list_recent(self) -> list[Mute]:
-        """The newest 1,000 mutes of the last 30 days, and all that are not over; newest first."""
+        """The newest 1,000 mutes of the last 30 days, and older ones that are not over yet.
+
+        The newest mute is first.
+        """
         recent = self._read({})
         known = {mute.id for mute in recent}
         return recent + [mute for mute in self._read_current() if mute.id not in known]
@@ -56,7 +59,10 @@ class MuteRecords:
         return mute
 
     def end(self, mute: Mute, by: Person, reason: str = "") -> Mute:
-        """Record that a person ends a mute now; a mute that was ended before is not changed."""
+        """Record that a person ends a mute now; returns the mute with its end.
+
+        An end that is recorded already is not changed.
+        """
         end = MuteEnd(
             by=by, at=to_milliseconds(datetime.now(UTC)), reason=self._hide_secrets(reason)
         )
@@ -64,7 +70,7 @@ class MuteRecords:
         try:
             self._insert(mute.id, UNMUTED, fields, mute.until)
         except DuplicateKeyError:
-            return next((each for each in self.list_recent() if each.id == mute.id), mute)
+            return next((known for known in self.list_recent() if known.id == mute.id), mute)
         return replace(mute, end=end)
 
     def create_indexes(self) -> None:
@@ -79,19 +85,19 @@ class MuteRecords:
         own[MUTES].insert_one(own.new(f"{mute_id}/{kind}", record))
 
     def _read_current(self) -> list[Mute]:
-        """The mutes whose time is not over, also those that a person ended."""
-        found = self._read({"until": {"$gt": datetime.now(UTC)}})
-        if len(found) == MAX_LISTED:
+        """The mutes whose time is not over, even if a person ended them; the newest 1,000."""
+        mutes = self._read({"until": {"$gt": datetime.now(UTC)}})
+        if len(mutes) == MAX_LISTED:
             problem = f"only the newest {MAX_LISTED:,} mutes whose time is not over have an effect"
             self._open().report(MUTES, problem)
-        return found
+        return mutes
 
     def _read(self, query: Document) -> list[Mute]:
-        """The newest of the mutes of the last 30 days that match. Index: at."""
+        """The mutes of the last 30 days that match a query; the newest 1,000. Index: at."""
         own, since = self._open(), datetime.now(UTC) - MAX_LENGTH
         try:
             muted = self._find(own, {**own.scope, "at": {"$gte": since}, "kind": MUTED, **query})
-            ids = [own.id(f"{each.get('request')}/{UNMUTED}") for each in muted]
+            ids = [own.id(f"{record.get('request')}/{UNMUTED}") for record in muted]
             ended = self._find(own, {"_id": {"$in": ids}}) if ids else []
         except OperationFailure as error:
             if not is_unauthorized(error):
@@ -99,11 +105,15 @@ class MuteRecords:
             own.report(MUTES, "no right to read it: no notice is muted")
             return []
         ends = dict(own.read(UNMUTED, ended, _load_end))
-        return list(own.read(MUTED, muted, lambda each: Mute.load(each, ends.get(each["request"]))))
+
+        def load(stored: Document) -> Mute:
+            return Mute.load(stored, ends.get(stored["request"]))
+
+        return list(own.read(MUTED, muted, load))
 
     def _find(self, own: OwnDatabase, query: Document) -> list[Document]:
-        found = own[MUTES].find(query, **request_comment()).sort("at", -1).limit(MAX_LISTED)
-        return list(found.max_time_ms(self._connection.max_time_ms))
+        newest = own[MUTES].find(query, **request_comment()).sort("at", -1).limit(MAX_LISTED)
+        return list(newest.max_time_ms(self._connection.max_time_ms))
 
     def _open(self) -> OwnDatabase:
         return OwnDatabase(state_database(self._own), self._connection.queue_key, self._reported)

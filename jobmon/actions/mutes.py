@@ -1,7 +1,7 @@
 """Mutes and acknowledgements of notices: who, until when, why, and which notices they are about.
 
-A muted notice stays on the pages, but is not sent. An acknowledged notice is not repeated. Both end
-by themselves.
+A muted notice stays on the pages, but no message is sent. For an acknowledged notice no reminder is
+sent. Both end by themselves.
 """
 
 import secrets
@@ -20,7 +20,7 @@ from jobmon.store.mapping import Document
 
 MAX_LENGTH = timedelta(days=30)
 MAX_PATTERN = 200  # characters
-# A notice that began later than this after its acknowledgement is another notice.
+# An acknowledgement covers a notice that begins this long after it; a later one is a new notice.
 SAME_NOTICE = timedelta(minutes=5)
 
 
@@ -42,10 +42,10 @@ class MuteEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class Mute:
-    """A mute from `at` to before `until`, UTC; may raise RequestError.
+    """A mute from `at` until just before `until`, UTC; RequestError if a field is not valid.
 
-    `kind`: which notices; None for all. `types`: a pattern of types, such as `mail*`; empty for the
-    whole notice. `end`: None unless a person ended it.
+    `kind`: the kind of notices; None for all kinds. `types`: a pattern of types, such as `mail*`;
+    empty for the whole notice. `end`: None unless a person ended the mute early.
 
         Mute(kind=CheckKind.STALLED, types="mail*", by=ada, until=at_eight, reason="provider away")
     """
@@ -82,7 +82,7 @@ class Mute:
         return now < self.until and self.end is None
 
     def covers(self, kind: CheckKind, type_name: str | None = None) -> bool:
-        """Whether it is about this kind of notice: the whole notice, or its part about a type."""
+        """Whether it covers this kind of notice; with a `type_name`, the part about this type."""
         if self.kind not in (None, kind):
             return False
         if not self.types:
@@ -91,7 +91,7 @@ class Mute:
         return is_by_type and matches_any(type_name or "", [self.types])
 
     def dump(self) -> Document:
-        """The stored fields, without its end."""
+        """The stored fields, without the end."""
         return {
             "request": self.id,
             "notice": self.kind and self.kind.value,
@@ -127,46 +127,47 @@ class ActiveMutes:
     mutes: tuple[Mute, ...] = ()
 
     def find(self, kind: CheckKind, types: Iterable[str]) -> list[Mute]:
-        """The mutes about a notice with these types, or about some of the types."""
-        names = (None, *types)
-        return [mute for mute in self.mutes if any(mute.covers(kind, name) for name in names)]
+        """The mutes that cover a notice with these types, or its part about one of the types."""
+        parts = (None, *types)
+        return [mute for mute in self.mutes if any(mute.covers(kind, part) for part in parts)]
 
     def select_muted(self, kind: CheckKind, types: Iterable[str]) -> frozenset[str]:
-        """The types that are muted for this kind of notice."""
-        muting = list(self._list(kind, MuteMode.MUTE))
-        return frozenset(name for name in types if any(each.covers(kind, name) for each in muting))
+        """The subset of `types` that is muted for this kind of notice."""
+        mutes = list(self._list(kind, MuteMode.MUTE))
+        return frozenset(name for name in types if any(mute.covers(kind, name) for mute in mutes))
 
     def is_muted(self, kind: CheckKind, types: frozenset[str]) -> bool:
         """Whether a notice with these types is muted completely."""
-        return self._has_all(kind, types, list(self._list(kind, MuteMode.MUTE)))
+        return _cover_all(list(self._list(kind, MuteMode.MUTE)), kind, types)
 
     def leave_out_muted(self, checks: Iterable[Check]) -> list[Check]:
         """The checks without the notices that are muted completely."""
 
-        def select(check: Check) -> tuple[Notice, ...]:
+        def select_unmuted(check: Check) -> tuple[Notice, ...]:
             return tuple(
                 notice for notice in check.notices if not self.is_muted(check.kind, notice.counted)
             )
 
-        return [replace(check, notices=select(check)) for check in checks]
+        return [replace(check, notices=select_unmuted(check)) for check in checks]
 
     def is_acknowledged(self, kind: CheckKind, types: frozenset[str], since: datetime) -> bool:
         """Whether a notice that began at `since` is acknowledged completely."""
-        found = [
+        acknowledgements = [
             mute
             for mute in self._list(kind, MuteMode.ACKNOWLEDGE)
             if since <= mute.at + SAME_NOTICE
         ]
-        return self._has_all(kind, types, found)
+        return _cover_all(acknowledgements, kind, types)
 
     def _list(self, kind: CheckKind, mode: MuteMode) -> Iterator[Mute]:
         return (mute for mute in self.mutes if mute.mode is mode and mute.kind in (None, kind))
 
-    @staticmethod
-    def _has_all(kind: CheckKind, types: frozenset[str], mutes: list[Mute]) -> bool:
-        if any(mute.covers(kind) for mute in mutes):
-            return True
-        return bool(types) and all(any(mute.covers(kind, name) for mute in mutes) for name in types)
+
+def _cover_all(mutes: list[Mute], kind: CheckKind, types: frozenset[str]) -> bool:
+    """Whether one mute covers the whole notice, or each of its types is covered by a mute."""
+    if any(mute.covers(kind) for mute in mutes):
+        return True
+    return bool(types) and all(any(mute.covers(kind, name) for mute in mutes) for name in types)
 
 
 NO_MUTES = ActiveMutes()

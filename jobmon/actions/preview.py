@@ -1,4 +1,4 @@
-"""Counts the jobs that an action would change, with a sample, before it is requested."""
+"""Counts the jobs that an action would change, and shows a few, before it is requested."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,14 +15,14 @@ from jobmon.store.list_count import ListCounter
 from jobmon.store.lists import JobLists
 from jobmon.store.mapping import Document
 
-SAMPLE = 5
+SAMPLE = 5  # jobs
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionPreview:
-    """How many jobs an action would change now, and the first of them as lists show them.
+    """How many jobs or types an action would change now, and the first jobs as lists show them.
 
-    `unsuitable`: how many of the given ids it would not change; None for a filter or types.
+    `unsuitable`: how many of the selected ids it would not change; None for a filter or types.
     """
 
     count: int
@@ -31,7 +31,7 @@ class ActionPreview:
 
 
 class ActionPreviewer:
-    """Counts for the confirmation of a request; reads only, and raises PyMongoError.
+    """Counts jobs for the confirmation of a request; it only reads, and raises PyMongoError.
 
     `groups` is needed for filters with an `error_group`.
 
@@ -54,23 +54,23 @@ class ActionPreviewer:
     def preview(self, action: str, target: Target, owner: str | None = None) -> ActionPreview:
         """The jobs that an action would change; with `owner`, only that owner's.
 
-        RequestError if the queue lacks the action, for a target that the action is not for, for an
-        earlier request, or for more than a million jobs; RefusedFilterError for a filter whose
-        jobs cannot be counted.
+        Raises RequestError if the queue lacks the action, if the action is not for this target, for
+        an earlier request, or for more than a million jobs. Raises RefusedFilterError for a filter
+        whose jobs cannot be counted.
         """
         self._support.require(action)
         check_target(action, target)
         if target.request_id is not None:
-            message = "Not for an earlier request: its jobs are those that it changed."
+            message = "An earlier request has no preview: undo is for the jobs that it changed."
             raise RequestError("request", message)
         if target.types:
             return ActionPreview(count=len(target.types), sample=[])
         if target.job_filter is None:
-            found = self._lists.look_up(target.job_ids, JobFilter(), owner)
+            selected = self._lists.look_up(target.job_ids, JobFilter(), owner)
             statuses, now = self._support.statuses[action], datetime.now(UTC)
             jobs = [
                 job
-                for job, _ in found
+                for job, _ in selected
                 if job.get("status") in statuses and not explain_refusal(action, job, now)
             ]
             unsuitable = len(target.job_ids) - len(jobs)
@@ -104,9 +104,9 @@ def select_jobs(
     support: ActionSupport,
     created_before: datetime | None = None,
 ) -> JobFilter | None:
-    """The filter, narrowed to jobs that an action may change; None if there are none.
+    """The filter, narrowed to jobs that an action can change; None if no status is left.
 
-    With `created_before`, only jobs that are older. The result has no `error_group`:
+    With `created_before`, only to jobs that were created before. The result has no `error_group`:
     `GroupJobReader` selects the jobs of a group.
     """
     job_filter = replace(job_filter, error_group=None)

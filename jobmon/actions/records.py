@@ -1,9 +1,9 @@
-"""The records of requests in jobmon's own database: how both sides write and find them.
+"""The records of requests in jobmon's own database: written and read by web service and actor.
 
-Records are inserted and read, never changed; they expire. The web service inserts what persons
-decide, into a collection where its user may only insert and read; the actor inserts what it did,
-into collections of its own. So neither can change what the other has recorded. Mutes have a
-collection of their own, because the user of `jobmon mute` may not file requests.
+Records are inserted and read, never changed; they expire. The web service inserts the decisions of
+persons into a collection where its user has only the rights to insert and to read. The actor
+inserts what it did into collections of its own. So neither can change the other's records. Mutes
+have a collection of their own, because the user of `jobmon mute` has no right to file requests.
 """
 
 import secrets
@@ -26,7 +26,7 @@ DECISIONS = "action_decisions"
 MUTES = "notice_mutes"
 PROGRESS = "action_progress"
 OUTCOMES = "action_outcomes"
-ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the lease of the actor that works
+ACTOR_LEASES, ACTOR = "action_leases", "actor"  # the actor's lease: its collection and its name
 
 _EXPIRY: tuple[Keys, Document] = ([("expiresAt", 1)], {"expireAfterSeconds": 0})
 _REQUEST_ORDER: tuple[Keys, Document] = (index_keys("request", "kind", "number"), {})
@@ -46,14 +46,14 @@ RECORD_INDEXES: tuple[tuple[str, Keys, Document], ...] = (
 
 
 def create_record_indexes(database: Database[Document], only: str | None = None) -> None:
-    """Create the indexes of all collections or of one; OperationFailure without the right."""
+    """Create the indexes of all collections, or `only` of one; OperationFailure without a right."""
     for name, keys, options in RECORD_INDEXES:
         if only in (None, name):
             database[name].create_index(keys, **options)
 
 
 def ensure_record_indexes(database: Database[Document], only: str | None = None) -> None:
-    """The same, unless the user has no right to: then `jobmon init` has created them."""
+    """Create the indexes if the user has the right; otherwise `jobmon init` has created them."""
     try:
         create_record_indexes(database, only)
     except OperationFailure as error:
@@ -62,7 +62,7 @@ def ensure_record_indexes(database: Database[Document], only: str | None = None)
 
 
 class Decision(StrEnum):
-    """What persons record."""
+    """The kinds of records that persons add."""
 
     REQUESTED = "requested"
     APPROVED = "approved"
@@ -73,14 +73,14 @@ class Decision(StrEnum):
 
 
 class Progress(StrEnum):
-    """What the actor records."""
+    """The kinds of records that the actor adds."""
 
     CLAIMED = "claimed"  # with a copy of the request
-    INTENT = "intent"  # the changes of a batch that it is about to make
-    BATCH = "batch"  # a batch is done; with the sums of all batches
-    INTERRUPTED = "interrupted"  # it goes on only when a person resumes the request
+    INTENT = "intent"  # the changes of a batch, before they are made
+    BATCH = "batch"  # a batch is done; with the counts of all batches so far
+    INTERRUPTED = "interrupted"  # the actor continues after a person has resumed the request
     EXPIRED = "expired"
-    FINISHED = "finished"  # or stopped, or refused; with the sums
+    FINISHED = "finished"  # also of a stopped or refused request; with the counts of all batches
 
 
 # The kinds in the history of a request: all except those of batches.
@@ -94,7 +94,7 @@ class Result(StrEnum):
 
     DONE = "done"
     SKIPPED = "skipped"
-    POSSIBLE = "possible"  # of a dry run: it would have been done
+    POSSIBLE = "possible"  # in a dry run: the job would have been changed
 
 
 _DUPLICATE_KEY = 11_000
@@ -108,7 +108,10 @@ _ONCE = {Decision.REQUESTED, Decision.APPROVED, Decision.REJECTED, Decision.STOP
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A record of a request, but not of a batch. `by` is None if the actor wrote it."""
+    """A record of a request, but not of a batch. `by` is None if the actor wrote the record.
+
+    `details`: all stored fields.
+    """
 
     kind: Decision | Progress
     at: datetime
@@ -131,7 +134,7 @@ class Record:
 
 
 class RequestPlace(NamedTuple):
-    """A place in the list of requests: the next page begins after this request."""
+    """A place in the list of requests: a page begins after this request."""
 
     at: datetime
     request_id: str
@@ -147,13 +150,19 @@ class ActionRecords:
     def add_decision(
         self, request_id: str, kind: Decision, by: Person, fields: Document | None = None
     ) -> bool:
-        """Record what a person decided; False if this was decided before."""
+        """Record what a person decided; False if this was decided before.
+
+        A request can be paused and resumed several times: these are always recorded.
+        """
         return self._add(DECISIONS, request_id, kind, {"by": by.dump(), **(fields or {})})
 
     def add_progress(
         self, request_id: str, kind: Progress, fields: Document, number: int | None = None
     ) -> bool:
-        """Record what the actor did; False if it is recorded already. `number`: of a batch."""
+        """Record what the actor did; False if that is recorded already.
+
+        `number`: the batch's, for an intent or a batch; the first is 1.
+        """
         return self._add(PROGRESS, request_id, kind, fields, number)
 
     def _add(
@@ -182,8 +191,8 @@ class ActionRecords:
     def add_outcomes(self, request_id: str, outcomes: Iterable[Document]) -> None:
         """Record the outcomes of jobs; a second outcome of a job is ignored.
 
-        An outcome has `key` (the job's _id), `jobId` (printed), `result`, `reason`, `before`,
-        `after` and `dryRun`.
+        An outcome has `key` (the job's _id, or the name of a type), `jobId` (printed; None for a
+        type), `result`, `reason`, `before`, `after` and `dryRun`.
         """
         now = datetime.now(UTC)
         documents = [
@@ -202,19 +211,20 @@ class ActionRecords:
         try:
             self.own[OUTCOMES].insert_many(documents, ordered=False)
         except BulkWriteError as error:
-            if any(each["code"] != _DUPLICATE_KEY for each in error.details["writeErrors"]):
+            codes = {write_error["code"] for write_error in error.details["writeErrors"]}
+            if codes - {_DUPLICATE_KEY}:
                 raise
 
-    def find_done(self, request_id: str, keys: list[Any]) -> list[Any]:
-        """The subset of these `_id`s for which an outcome of the request is recorded."""
+    def find_recorded_keys(self, request_id: str, keys: list[Any]) -> list[Any]:
+        """The subset of these `_id`s for which the request has an outcome, of any result."""
         ids = [{"request": self.own.id(request_id), "key": key} for key in keys]
-        found = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
-        return [document["key"] for document in found]
+        outcomes = self.own[OUTCOMES].find({"_id": {"$in": ids}}, {"key": True})
+        return [outcome["key"] for outcome in outcomes]
 
     def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
         """The outcomes of jobs that a request changed, in the order of the jobs' `_id`s.
 
-        They begin after the `_id` in `after`; None: at the beginning. Index: request, result, _id.
+        They begin after the `_id` in `after`; None for the first. Index: request, result, _id.
         """
         query: Document = {**self.own.scope, "request": request_id, "result": Result.DONE.value}
         if after is not None:
@@ -227,7 +237,10 @@ class ActionRecords:
         return list(self.own[OUTCOMES].find({"_id": {"$in": ids}}))
 
     def find_type_changes(self, names: Iterable[str], limit: int) -> list[Document]:
-        """The newest outcomes that paused or resumed these types. Index: jobId, at."""
+        """The newest outcomes that paused or resumed these types, the newest first.
+
+        Index: jobId, at.
+        """
         query: Document = {**self.own.scope, "jobId": None, "key": {"$in": list(names)}}
         query |= {"result": Result.DONE.value, "dryRun": False}
         return list(self.own[OUTCOMES].find(query).sort("at", -1).limit(limit))
@@ -235,19 +248,19 @@ class ActionRecords:
     def count_outcomes(self, request_id: str) -> dict[str, int]:
         """The number of jobs with each result. Index: request, result."""
         query = {**self.own.scope, "request": request_id}
-        grouped = self.own[OUTCOMES].aggregate(
+        groups = self.own[OUTCOMES].aggregate(
             [{"$match": query}, {"$group": {"_id": "$result", "count": {"$sum": 1}}}]
         )
-        return {group["_id"]: group["count"] for group in grouped}
+        return {group["_id"]: group["count"] for group in groups}
 
     def list_records(self, request_ids: list[str]) -> dict[str, list[Document]]:
-        """The histories of requests, each in order of time, by the id of the request."""
+        """The records of requests in order of time, by the request's id; none of batches."""
         kinds: Document = {"kind": {"$in": list(HISTORY_KINDS)}}
         query = {**self.own.scope, "request": {"$in": request_ids}, **kinds}
-        found = [document for name in (DECISIONS, PROGRESS) for document in self._find(name, query)]
-        found.sort(key=lambda document: document["at"])
+        records = [record for name in (DECISIONS, PROGRESS) for record in self._find(name, query)]
+        records.sort(key=lambda record: record["at"])
         return {
-            request_id: [document for document in found if document["request"] == request_id]
+            request_id: [record for record in records if record["request"] == request_id]
             for request_id in request_ids
         }
 
@@ -259,34 +272,37 @@ class ActionRecords:
         yield from self.own.read(name, self.own[name].find(query), load)
 
     def find_last(self, request_id: str, kind: Progress) -> Document | None:
-        """The last intent or batch of a request."""
+        """The record of the last intent or batch of a request; None if there is none."""
         query = {**self.own.scope, "request": request_id, "kind": kind.value}
         return self.own[PROGRESS].find_one(query, sort=[("number", -1)])
 
     def find_actor_absence_s(self) -> float | None:
         """Seconds since the lease of this queue's last actor ended, by the database's clock.
 
-        0 while an actor works; None if none has worked yet.
+        0 while an actor has the lease; None if no actor has ever had it.
         """
-        late_ms = {"$max": [0, {"$subtract": ["$$NOW", "$expiresAt"]}]}
-        found = self.own[ACTOR_LEASES].aggregate(
-            [{"$match": {"_id": self.own.id(ACTOR)}}, {"$project": {"lateMs": late_ms}}]
+        absence_ms = {"$max": [0, {"$subtract": ["$$NOW", "$expiresAt"]}]}
+        leases = self.own[ACTOR_LEASES].aggregate(
+            [{"$match": {"_id": self.own.id(ACTOR)}}, {"$project": {"absenceMs": absence_ms}}]
         )
-        return next((lease["lateMs"] / 1_000 for lease in found), None)
+        return next((lease["absenceMs"] / 1_000 for lease in leases), None)
 
     def list_requested(
         self, since: datetime, limit: int = 0, before: RequestPlace | None = None
     ) -> list[RequestPlace]:
-        """The requests since a time, the newest first. Index: kind, at, request."""
+        """The places of requests since a time, the newest first. Index: kind, at, request.
+
+        They begin after the place `before`; a `limit` of 0 is none.
+        """
         query: Document = {**self.own.scope, "kind": Decision.REQUESTED.value}
-        query["request"] = {"$regex": f"^{ID_FORM.pattern}$"}  # what a cursor can hold
+        query["request"] = {"$regex": f"^{ID_FORM.pattern}$"}  # a cursor can hold no other ids
         query["at"] = {"$gte": since} | ({} if before is None else {"$lte": before.at})
         if before is not None:
             same_time = {"at": before.at, "request": {"$lt": before.request_id}}
             query["$or"] = [{"at": {"$lt": before.at}}, same_time]
-        found = self.own[DECISIONS].find(query, {"_id": False, "at": True, "request": True})
-        newest_first = found.sort([("at", -1), ("request", -1)])
-        return [RequestPlace(one["at"], one["request"]) for one in newest_first.limit(limit)]
+        records = self.own[DECISIONS].find(query, {"_id": False, "at": True, "request": True})
+        newest = records.sort([("at", -1), ("request", -1)]).limit(limit)
+        return [RequestPlace(record["at"], record["request"]) for record in newest]
 
 
 def make_outcome(

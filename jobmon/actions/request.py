@@ -16,16 +16,18 @@ from jobmon.rollup.documents import MalformedError, require_type
 from jobmon.store.mapping import Document
 
 MAX_REASON = 500  # characters
-MAX_KEY = 200
+MAX_KEY = 200  # characters
 MAX_PRIORITY = 2**31 - 1
-# More jobs cannot be confirmed with their count: the filter has to be narrower.
-MAX_JOBS = 1_000_000
+MAX_JOBS = 1_000_000  # a request for more jobs needs a narrower filter
 ID_FORM = re.compile("[0-9a-f]{20}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Who filed a request or decided on it: as its token or account names it, and the address."""
+    """Who filed a request or a mute, or decided on it.
+
+    `subject`: the name in the token, or of the account. `address`: the client's IP address.
+    """
 
     subject: str
     role: str | None = None
@@ -37,7 +39,7 @@ class Person:
 
     @classmethod
     def from_terminal(cls, subject: str | None) -> Self:
-        """The person at a terminal; without a `subject`, named by the account."""
+        """The person at a terminal; without a `subject`, the account's name is used."""
         return cls(subject=subject or getpass.getuser(), role="terminal")
 
     @classmethod
@@ -68,7 +70,7 @@ def explain_required_reason(target: Target, *, dry_run: bool) -> str:
 
 
 def check_target(action: str, target: Target) -> ActionKind:
-    """The kind of an action; RequestError if it is unknown, or not for such a target."""
+    """The kind of an action; RequestError if the action is unknown, or not for such a target."""
     kind = ACTIONS.get(action)
     if kind is None:
         raise RequestError("action", f"Unknown. These are known: {', '.join(ACTIONS)}.")
@@ -80,13 +82,13 @@ def check_target(action: str, target: Target) -> ActionKind:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionRequest:
-    """A request. Times are in UTC, to the millisecond. May raise RequestError.
+    """A request; RequestError if a field is not valid.
 
-    `run_at`: the new time for `reschedule`. `reset_attempts`: a `retry` gives a job as many
-    attempts as at first; otherwise the job keeps the attempts that are left, at least one. `owner`:
-    only jobs of this owner. `expected`: the number of jobs that the person confirmed. `valid_s`:
-    how long the request waits for an actor before it expires. `needs_approval`: by another person.
-    `dry_run`: change nothing, and record what would be done.
+    `run_at`: the new time for `reschedule`. `reset_attempts`: a `retry` gives a job its original
+    number of attempts again; otherwise the job keeps its remaining attempts, at least one. `owner`:
+    change only jobs of this owner. `expected`: the number of jobs or types that the person
+    confirmed. `valid_s`: how long the request waits for an actor before it expires, in seconds.
+    `needs_approval`: by another person. `dry_run`: change nothing, and record what would be done.
     """
 
     action: str
@@ -120,13 +122,13 @@ class ActionRequest:
             raise RequestError("reason", required)
 
     def _check_value(self, kind: ValueKind | None) -> None:
-        for value, own_kind, name in (
+        for value, kind_of_value, name in (
             (self.run_at, ValueKind.TIME, "run_at"),
             (self.priority, ValueKind.PRIORITY, "priority"),
         ):
-            if kind is own_kind and value is None:
+            if kind is kind_of_value and value is None:
                 raise RequestError(name, f"Required for {self.action}.")
-            if kind is not own_kind and value is not None:
+            if kind is not kind_of_value and value is not None:
                 raise RequestError(name, f"Not for {self.action}.")
         if self.run_at is not None and self.run_at.tzinfo is None:
             raise RequestError("run_at", "Needs an offset or Z.")
@@ -135,7 +137,7 @@ class ActionRequest:
 
     @property
     def value(self) -> datetime | int | None:
-        """The requested time or priority; None for other actions."""
+        """The requested time or priority; None for an action without a value."""
         return self.priority if self.run_at is None else self.run_at
 
     def dump(self) -> Document:
@@ -162,7 +164,7 @@ class ActionRequest:
         """The request that `dump` stored; raises MalformedError, RequestError or KeyError."""
         request_id = require_type(stored["request"], str)
         if not ID_FORM.fullmatch(request_id):
-            raise MalformedError("the id of a request has another form")
+            raise MalformedError("the id of a request is not 20 hexadecimal digits")
         return cls(
             id=request_id,
             action=require_type(stored["action"], str),
@@ -182,12 +184,12 @@ class ActionRequest:
 
 
 def make_id(subject: str, key: str) -> str:
-    """The id of a subject's request with this idempotency key; RequestError for a bad key."""
+    """The id of the subject's request with this idempotency key; RequestError for a bad key."""
     if not key or len(key) > MAX_KEY or not key.isprintable():
         raise RequestError("idempotency_key", f"Must have 1 to {MAX_KEY} printable characters.")
     return hashlib.sha256(f"{len(subject)} {subject} {key}".encode()).hexdigest()[:20]
 
 
 def to_milliseconds(moment: datetime) -> datetime:
-    """The moment as MongoDB stores it."""
+    """The moment as MongoDB stores it: truncated to milliseconds."""
     return moment.replace(microsecond=moment.microsecond // 1_000 * 1_000)

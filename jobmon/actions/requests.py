@@ -34,19 +34,19 @@ from jobmon.store.connection import Connection
 from jobmon.store.mapping import Document
 from jobmon.store.paused_types import TypePause
 
-MAX_LISTED = 100
-BATCH = 1_000  # outcomes that a file reads at a time
+MAX_LISTED = 100  # requests of a page
+BATCH = 1_000  # outcomes that a download reads at a time
 ACTOR_CACHE_MS = 2_000
-MAX_TYPE_CHANGES = 1_000  # the newest changes of types that are searched for pauses
-KEPT_JOBS = 200  # jobs whose outcomes are kept for open pages
-ACTOR_ABSENCE_S = 60  # a restart of the actor may take this long before pages have no buttons
+MAX_TYPE_CHANGES = 1_000  # only so many of the newest changes of types are searched for pauses
+KEPT_JOBS = 200  # jobs whose outcomes are cached for open pages
+ACTOR_ABSENCE_S = 60  # pages keep their buttons while an actor is absent for this long
 _CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
 
 
 class RequestConflictError(Exception):
-    """This cannot be decided about the request now; the message has the reason."""
+    """A decision that is not possible for the request now; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class RequestPage:
 
 
 class ActionRequests:
-    """The requests of the queue of `connection`, in the databases of the connection `own`.
+    """The requests for the queue of `connection`, in jobmon's own database (connection `own`).
 
     The user of `own` needs only the rights to insert decisions and to read. Methods raise
     PyMongoError.
@@ -106,10 +106,11 @@ class ActionRequests:
         return ActionRecords(own, self._connection.settings.actions_retention_days)
 
     def file(self, request: ActionRequest, key: str | None = None) -> ActionState:
-        """File a request. The same subject's request with the same idempotency `key` is returned.
+        """File a request; returns the earlier request if the subject has filed it with this `key`.
 
-        Secrets in the reason are hidden. The settings decide on its validity and on whether it
-        needs an approval. RequestError if the key was used for another request.
+        Secrets in the reason are redacted. The settings decide how long the request is valid, and
+        whether it needs an approval. RequestError for a bad idempotency key, or if the key was used
+        for a different request.
         """
         settings, records = self._connection.settings, self.records
         if key is not None:
@@ -124,21 +125,21 @@ class ActionRequests:
         )
         stored = {name: value for name, value in request.dump().items() if name != "request"}
         if not records.add_decision(request.id, Decision.REQUESTED, request.by, stored):
-            found = self.get(request.id)
-            if found is None or not _is_same(found.request, request):
+            earlier = self.get(request.id)
+            if earlier is None or not _is_same(earlier.request, request):
                 raise RequestError("idempotency_key", "Was used for another request.")
-            return found
+            return earlier
         return conclude_state(request, (), None, request.at)
 
     def has_actor(self) -> bool:
-        """Whether an actor works for this queue; without one, requests only wait and expire.
+        """Whether an actor works for this queue; without one, requests wait until they expire.
 
-        The answer is kept for two seconds.
+        The result is cached for two seconds.
         """
         return self._absence_s.get() == 0
 
     def had_actor(self) -> bool:
-        """Whether an actor worked for this queue within the last minute, kept for two seconds."""
+        """Whether an actor worked for this queue in the last minute; cached as in `has_actor`."""
         return self._absence_s.get() <= ACTOR_ABSENCE_S
 
     def get(self, request_id: str) -> ActionState | None:
@@ -146,9 +147,9 @@ class ActionRequests:
         return next(iter(read_states(self.records, [request_id], self._connection.settings)), None)
 
     def list_recent(self, *, limit: int = 50, before: RequestPlace | None = None) -> RequestPage:
-        """The newest requests, at most 100; `before` is the place after which a page begins.
+        """A page of requests, the newest first, at most 100; it begins after the place `before`.
 
-        A page has fewer requests if some cannot be read.
+        It has fewer than `limit` requests if some cannot be read, even if another page follows.
         """
         records, now = self.records, datetime.now(UTC)
         since = now - timedelta(days=self._connection.settings.actions_retention_days)
@@ -189,8 +190,8 @@ class ActionRequests:
         query: Document = {"_id": bounds}
         if result is not None:
             query |= {**own.scope, "request": request_id, "result": result.value}
-        found = own[OUTCOMES].find(query).sort("_id", 1).limit(limit + 1)
-        documents = list(found.max_time_ms(self._connection.max_time_ms))
+        outcomes = own[OUTCOMES].find(query).sort("_id", 1).limit(limit + 1)
+        documents = list(outcomes.max_time_ms(self._connection.max_time_ms))
         page = documents[:limit]
         return OutcomePage(
             outcomes=list(own.read(OUTCOMES, page, _load_outcome)),
@@ -209,11 +210,11 @@ class ActionRequests:
                 return
 
     def describe_pauses(self, names: Collection[str]) -> dict[str, TypePause]:
-        """Since when, by whom and why these types are paused, where that is recorded."""
+        """By type: since when, by whom and why it is paused; without types that have no record."""
         records, newest = self.records, dict[str, JobOutcome]()
-        for found in records.find_type_changes(names, MAX_TYPE_CHANGES):
-            for outcome in records.own.read(OUTCOMES, [found], _load_outcome):
-                newest.setdefault(found["key"], outcome)
+        for stored in records.find_type_changes(names, MAX_TYPE_CHANGES):
+            for outcome in records.own.read(OUTCOMES, [stored], _load_outcome):
+                newest.setdefault(stored["key"], outcome)
         pauses = {
             name: outcome for name, outcome in newest.items() if outcome.after.get("paused") is True
         }
@@ -231,9 +232,9 @@ class ActionRequests:
     def list_job_outcomes(
         self, job_id: str, limit: int = 50, max_age_s: float = 0.0
     ) -> list[tuple[JobOutcome, ActionRequest]]:
-        """What requests did with a job, by its printed id, the newest first; no dry runs.
+        """The outcomes of a job, by its printed id, with their requests; the newest first.
 
-        The answer may be `max_age_s` old.
+        Dry runs are left out. The result may be up to `max_age_s` old.
         """
         read = partial(self._read_job_outcomes, job_id, limit)
         return self._job_outcomes.get((job_id, limit), read, max_age_s)
@@ -241,9 +242,9 @@ class ActionRequests:
     def _read_job_outcomes(self, job_id: str, limit: int) -> list[tuple[JobOutcome, ActionRequest]]:
         records = self.records
         query = {**records.own.scope, "jobId": job_id, "dryRun": False}
-        found = records.own[OUTCOMES].find(query).sort("at", -1).limit(limit)
-        limited = found.max_time_ms(self._connection.max_time_ms)
-        outcomes = list(records.own.read(OUTCOMES, limited, _load_outcome))
+        stored = records.own[OUTCOMES].find(query).sort("at", -1).limit(limit)
+        stored = stored.max_time_ms(self._connection.max_time_ms)
+        outcomes = list(records.own.read(OUTCOMES, stored, _load_outcome))
         ids = list(dict.fromkeys(outcome.request_id for outcome in outcomes))
         requests = {
             state.request.id: state.request
@@ -256,14 +257,14 @@ class ActionRequests:
         ]
 
     def approve(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Approve a request that needs it; RequestConflictError for the person who filed it."""
+        """Approve a request that awaits it; RequestConflictError for the person who filed it."""
         state = self._require(request_id, (Phase.AWAITING_APPROVAL,))
         if state.request.by.subject == by.subject:
             raise RequestConflictError("Another person has to approve it.")
         return self._decide(request_id, Decision.APPROVED, by, reason)
 
     def reject(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Reject a request that needs an approval."""
+        """Reject a request that awaits an approval."""
         self._require(request_id, (Phase.AWAITING_APPROVAL,))
         return self._decide(request_id, Decision.REJECTED, by, reason)
 
@@ -278,7 +279,7 @@ class ActionRequests:
         return self._decide(request_id, Decision.RESUMED, by, reason)
 
     def stop(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Stop a request permanently, after the batch that runs; what is done stays done."""
+        """Stop a request permanently, after the batch that runs; its changes are not undone."""
         open_phases = (Phase.AWAITING_APPROVAL, Phase.WAITING, Phase.RUNNING, Phase.PAUSED)
         self._require(request_id, open_phases)
         return self._decide(request_id, Decision.STOPPED, by, reason)
@@ -308,15 +309,15 @@ def read_states(
 ) -> list[ActionState]:
     """The states of requests, in the same order; a request that cannot be read is left out.
 
-    The settings limit how long a request is valid, and decide whether it needs an approval, because
-    another program may have written the record.
+    The settings limit how long a request is valid, and can require an approval, whatever the record
+    contains: another program may have written it.
     """
-    now, found = datetime.now(UTC), records.list_records(list(request_ids))
+    now, histories = datetime.now(UTC), records.list_records(list(request_ids))
     states: list[ActionState] = []
     for request_id in request_ids:
-        stored = found[request_id]
-        requested = [each for each in stored if each["kind"] == Decision.REQUESTED]
-        kinds = {each["kind"] for each in stored}
+        stored = histories[request_id]
+        requested = [record for record in stored if record["kind"] == Decision.REQUESTED]
+        kinds = {record["kind"] for record in stored}
         is_running = Progress.CLAIMED in kinds and Progress.FINISHED not in kinds
         last = records.find_last(request_id, Progress.BATCH) if is_running else None
         load = partial(_load_state, stored=stored, last=last, settings=settings, now=now)
@@ -345,14 +346,14 @@ def _load_state(
 def needs_approval(target: Target, expected: int, settings: Settings, *, dry_run: bool) -> bool:
     """Whether another person has to approve a request for `expected` jobs or types.
 
-    All ids count, even if fewer jobs are expected: the actor tries to change each.
+    All selected ids count, even if fewer jobs are expected: the actor tries to change each job.
     """
     limit = settings.actions_approval_above
     return limit is not None and not dry_run and max(expected, target.listed) > limit
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
-    """Whether two requests differ at most in their time, their person, and what settings decide."""
+    """Whether two requests are the same, apart from time, person and what the settings decide."""
     return second == replace(
         first,
         at=second.at,

@@ -10,10 +10,10 @@ from jobmon.actions.records import Decision, Progress, Record, Result
 from jobmon.actions.request import ActionRequest
 from jobmon.store.mapping import Document
 
-# How long a request waits for its approval, and how long a person may pause it.
+# How long a request waits for its approval, and how long it can be paused.
 MAX_APPROVAL_WAIT = timedelta(hours=24)
 MAX_PAUSE = timedelta(days=7)
-# The actor ignores an older request, even if no record of its end was stored.
+# The actor ignores a request that is older, even if no record of its end was stored.
 MAX_AGE = MAX_APPROVAL_WAIT + MAX_PAUSE + timedelta(days=1)
 _PAUSED_TOO_LONG = "It was paused for more than a week."
 
@@ -24,8 +24,8 @@ class Phase(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     WAITING = "waiting"  # for an actor
     RUNNING = "running"
-    PAUSED = "paused"  # also before it runs
-    STOPPING = "stopping"  # after the present batch
+    PAUSED = "paused"  # by a person, even before it runs, or interrupted by the actor
+    STOPPING = "stopping"  # it stops after the present batch
     FINISHED = "finished"
     STOPPED = "stopped"
     REJECTED = "rejected"
@@ -38,19 +38,19 @@ OVER = (Phase.FINISHED, Phase.STOPPED, Phase.REJECTED, Phase.EXPIRED, Phase.REFU
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How many jobs have which result so far."""
+    """The numbers of jobs or types with each result so far."""
 
     done: int = 0
     skipped: int = 0
-    possible: int = 0  # of a dry run
+    possible: int = 0  # in a dry run
 
     @property
     def total(self) -> int:
-        """The jobs with a result."""
+        """The number of jobs with a result."""
         return self.done + self.skipped + self.possible
 
     def dump(self) -> dict[str, int]:
-        """The counts by result."""
+        """The stored form: the counts by result."""
         return {
             Result.DONE.value: self.done,
             Result.SKIPPED.value: self.skipped,
@@ -58,9 +58,9 @@ class Counts:
         }
 
     def add(self, results: Iterable[str]) -> "Counts":
-        """These counts with further results added."""
-        further = Counter(results)
-        return Counts.load({name: count + further[name] for name, count in self.dump().items()})
+        """The counts with these results added; `self` is not changed."""
+        added = Counter(results)
+        return Counts.load({name: count + added[name] for name, count in self.dump().items()})
 
     @classmethod
     def load(cls, counts: Mapping[str, int]) -> "Counts":
@@ -72,8 +72,8 @@ class Counts:
 class ActionState:
     """A request with its phase; `reason` is why it is paused, expired, rejected or refused.
 
-    `progress_at`: when the actor claimed it or ended its last batch; None before, or if finished.
-    `history`: all records in order of time, without the records of batches.
+    `progress_at`: when the actor claimed it or ended its last batch; None if it is not claimed, and
+    after its end. `history`: its records in order of time, without the records of batches.
     """
 
     request: ActionRequest
@@ -87,12 +87,12 @@ class ActionState:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will be done for it."""
+        """Whether the actor will do nothing more for it."""
         return self.phase in OVER
 
     @property
     def expected(self) -> int:
-        """The number of jobs that the person confirmed."""
+        """The number of jobs or types that the person confirmed."""
         return self.request.expected
 
 
@@ -132,7 +132,7 @@ def _conclude_phase(
     first: Mapping[Decision | Progress, Record],
     now: datetime,
 ) -> tuple[Phase, str, datetime | None]:
-    """The phase, its reason, and since when the request is over."""
+    """The phase, its reason, and since when the request is over (None if it is not)."""
     if (finished := first.get(Progress.FINISHED)) is not None:
         return Phase(finished.details["phase"]), finished.reason, finished.at
     if (expired := first.get(Progress.EXPIRED)) is not None:
@@ -187,15 +187,15 @@ def _conclude_paused(pause: Record, now: datetime) -> tuple[Phase, str, datetime
 
 
 def _find_switch(history: Sequence[Record]) -> Record | None:
-    """The last record that pauses or resumes."""
+    """The last record that pauses, resumes or interrupts the request."""
     kinds = (Decision.PAUSED, Decision.RESUMED, Progress.INTERRUPTED)
     return next((record for record in reversed(history) if record.kind in kinds), None)
 
 
 def find_approval(request: ActionRequest, history: Iterable[Record]) -> Record | None:
-    """The approval by another person than the one who filed the request."""
+    """The first approval by a person who has not filed the request; None without one."""
     approvals = (record for record in history if record.kind is Decision.APPROVED)
-    others = (
+    valid_approvals = (
         record for record in approvals if record.by and record.by.subject != request.by.subject
     )
-    return next(others, None)
+    return next(valid_approvals, None)

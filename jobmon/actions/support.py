@@ -1,4 +1,4 @@
-"""Which actions the jobs of a queue have: by jobmon's own library, or by a profile."""
+"""Which actions a queue has: those of jobmon's own library, or those of its profile."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +16,10 @@ NO_DELETION = "Deletion is switched off: set JOBMON_ACTIONS_ALLOW_DELETE=true."
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSupport:
-    """The statuses of the jobs that each action changes; `reason`: why there is no action.
+    """`statuses`: by action, the statuses of the jobs that it changes.
 
-    `transitions`: the profile's; None for the documents of jobmon's own library.
+    `reason`: why there is no action; empty if there are actions. `transitions`: the profile's, by
+    action; None for the documents of jobmon's own library.
     """
 
     statuses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -33,9 +34,9 @@ class ActionSupport:
         return action in self.statuses
 
     def list_actions(self, status: str | None = None) -> list[str]:
-        """The actions, for jobs with this status if given, in the order of the catalog.
+        """The names of the actions in the order of the catalog, without `undo`.
 
-        Without `undo`, which is for an earlier request.
+        With a `status`, only the actions that change jobs with this status.
         """
         return [
             name
@@ -59,24 +60,24 @@ def find_support(settings: Settings) -> ActionSupport:
     """The actions of a queue with these settings."""
     profile = Profile.from_settings(settings)
     if profile.jobs.is_identity and (profile.attempts is None or profile.attempts.is_identity):
-        statuses = {action.value: found for action, found in ACTION_STATUSES.items()}
-        allowed = _drop_deletions(settings, statuses, {JobAction.DELETE.value})
+        own_actions = {action.value: statuses for action, statuses in ACTION_STATUSES.items()}
+        allowed = _drop_deletions(settings, own_actions, {JobAction.DELETE.value})
         return ActionSupport(statuses=allowed, has_type_actions=True)
-    file = settings.read_profile()
-    transitions = file.parse(settings.jobs_collection).transitions
+    profile_file = settings.read_profile()
+    transitions = profile_file.parse(settings.jobs_collection).transitions
     if not transitions:
-        is_celery = "celery" in (file.name, file.base)
+        is_celery = "celery" in (profile_file.name, profile_file.base)
         return ActionSupport(reason=CELERY if is_celery else NO_TRANSITIONS, transitions={})
-    found = {name: transition.statuses for name, transition in transitions.items()}
+    declared = {name: transition.statuses for name, transition in transitions.items()}
     deleting = {name for name, transition in transitions.items() if transition.deletes}
-    allowed = _drop_deletions(settings, found, deleting)
+    allowed = _drop_deletions(settings, declared, deleting)
     return ActionSupport(statuses=allowed, transitions=transitions)
 
 
 def _drop_deletions(
-    settings: Settings, statuses: dict[str, tuple[str, ...]], deleting: Collection[str]
+    settings: Settings, actions: dict[str, tuple[str, ...]], deleting: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Leave out actions that delete documents, unless deletion is allowed by the settings."""
+    """The actions with their statuses; the `deleting` ones only if the settings allow them."""
     if settings.actions_allow_delete:
-        return statuses
-    return {name: kept for name, kept in statuses.items() if name not in deleting}
+        return actions
+    return {name: statuses for name, statuses in actions.items() if name not in deleting}

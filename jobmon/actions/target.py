@@ -1,4 +1,4 @@
-"""What a request is about: single jobs, all jobs that match a filter, or types of jobs."""
+"""What a request changes: selected jobs, jobs that match a filter, types, or what it undoes."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -37,10 +37,12 @@ class TargetKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Exactly one of: jobs by their printed ids, a filter of a list, types, and the jobs that an
-    earlier request changed, by its id. May raise RequestError.
+    """What a request is for: exactly one of the four fields has a value, else RequestError.
 
-    Target(job_ids=("a1", "a2")); Target(job_filter=JobFilter(statuses=("dlq",)))
+    `job_ids`: printed ids of jobs. `job_filter`: the filter of a list of jobs. `types`: names of
+    types. `request_id`: an earlier request, for the jobs that it changed.
+
+        Target(job_ids=("a1", "a2")); Target(job_filter=JobFilter(statuses=("dlq",)))
     """
 
     job_ids: tuple[str, ...] = ()
@@ -49,8 +51,8 @@ class Target:
     request_id: str | None = None
 
     def __post_init__(self) -> None:
-        others = (self.job_filter is not None, self.request_id is not None)
-        if [bool(self.job_ids), bool(self.types), *others].count(True) != 1:
+        values = (self.job_ids or None, self.job_filter, self.types or None, self.request_id)
+        if sum(value is not None for value in values) != 1:
             raise RequestError("ids", "Give either ids, a filter, types or a request.")
         if len(self.job_ids) > MAX_IDS:
             raise RequestError("ids", f"At most {MAX_IDS:,} ids; use a filter for more jobs.")
@@ -72,7 +74,7 @@ class Target:
 
     @property
     def listed(self) -> int:
-        """The number of ids or types; 0 for a filter or an earlier request."""
+        """The number of selected ids or types; 0 for a filter or an earlier request."""
         return len(self.job_ids) + len(self.types)
 
     @property
@@ -103,7 +105,7 @@ class Target:
 
 
 def dump_filter(job_filter: JobFilter) -> Document:
-    """The conditions of a filter as plain values: dates stay dates, other values are JSON."""
+    """The conditions of a filter as a document: texts, numbers, dates, and lists of texts."""
     stored: Document = {
         name: getattr(job_filter, name)
         for name in (*_TEXTS, *_DATES, *_NUMBERS)
@@ -122,7 +124,7 @@ def dump_filter(job_filter: JobFilter) -> Document:
 
 
 def load_filter(stored: Any) -> JobFilter:
-    """The filter that `dump_filter` stored; raises MalformedError or KeyError for others."""
+    """The filter that `dump_filter` stored; raises ValueError, KeyError or TypeError for others."""
     document = require_type(stored, dict)
     if unknown := document.keys() - _STORED:
         raise MalformedError(f"unknown condition {sorted(unknown)[0]}")
@@ -143,10 +145,7 @@ def load_filter(stored: Any) -> JobFilter:
 
 
 def narrow_filter(job_filter: JobFilter, statuses: tuple[str, ...]) -> JobFilter | None:
-    """The filter, narrowed to jobs with one of these statuses; None if no status is left.
-
-    An action changes only jobs with some statuses: other jobs need not be read.
-    """
+    """The filter, narrowed to jobs with one of these statuses; None if no status is left."""
     narrowed = tuple(status for status in job_filter.statuses or statuses if status in statuses)
     return replace(job_filter, statuses=narrowed) if narrowed else None
 

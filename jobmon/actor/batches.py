@@ -169,7 +169,7 @@ class BatchRunner:
 
     def _find_known(self, keys: list[Any]) -> set[bytes]:
         """The subset of these `_id`s for which an outcome is recorded; encoded."""
-        return set(map(encode_key, self._records.find_done(self._request.id, keys)))
+        return set(map(encode_key, self._records.find_recorded_keys(self._request.id, keys)))
 
     def _refuse(self, present: ReadJob) -> None:
         """Raise RefusedActionError for a job that the request is not for."""
