@@ -80,8 +80,8 @@ def act_command(action: str, **options: Any) -> None:
     """Request an ACTION on jobs. `jobmon actor` carries it out and records each job.
 
     Give ids or filters of jobs; for pause_type and resume_type only --type. The user in
-    JOBMON_MONGO_URI must be able to store requests, as the web service's user is after `jobmon
-    init --actor`. The command needs no key for tokens. With --wait it exits with 1 unless the
+    JOBMON_MONGO_URI needs the right to store requests: `jobmon init --actor` grants it to the web
+    service's user. The command needs no key for tokens. With --wait it exits with 1 unless the
     request is finished.
     """
     try:
@@ -108,7 +108,7 @@ def act_command(action: str, **options: Any) -> None:
 
 @dataclass(frozen=True)
 class _Session:
-    """The objects that preview and file requests to one queue."""
+    """The objects that preview and file requests for one queue; `close` closes its connections."""
 
     requests: ActionRequests
     previewer: ActionPreviewer
@@ -136,9 +136,9 @@ class _Session:
 
 
 def _name_option(field: str) -> str:
-    """The argument for a field of a request: `--id` for `ids`."""
-    known = {"ids": "id", "types": "type", "idempotency_key": "key"}
-    return "ACTION" if field == "action" else f"--{known.get(field, field)}".replace("_", "-")
+    """The option or argument for a field of a request: `--id` for `ids`."""
+    names = {"ids": "id", "types": "type", "idempotency_key": "key"}
+    return "ACTION" if field == "action" else f"--{names.get(field, field)}".replace("_", "-")
 
 
 def _run(session: _Session, action: str, options: dict[str, Any]) -> None:
@@ -204,15 +204,15 @@ def _describe_phase(state: ActionState) -> str:
 
 def _wait(requests: ActionRequests, state: ActionState) -> int:
     """Print the progress until the request is over; returns the exit code."""
-    shown = ""
+    last_line = ""
     while True:
         counts = state.counts
         progress = (
             f"{counts.possible:,} possible" if state.request.dry_run else f"{counts.done:,} done"
         )
         line = f"{_describe_phase(state)}: {progress}, {counts.skipped:,} skipped"
-        if line != shown:
-            click.echo(shown := line)
+        if line != last_line:
+            click.echo(last_line := line)
         if state.is_over:
             return 0 if state.phase is Phase.FINISHED else 1
         time.sleep(POLL_S)

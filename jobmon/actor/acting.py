@@ -32,10 +32,10 @@ def acting(
     on_failure: Callable[[], None] | None = None,
     reached: Callable[[str], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Run an actor for each queue with actions, with connections of its own.
+    """Run an actor for each queue with actions until the block ends, over separate connections.
 
-    An unexpected exception is logged with its stack; then `on_failure` is called. `reached`: as in
-    `Actor`.
+    An unexpected exception ends the actor of a queue: it is logged with its stack, and `on_failure`
+    is called. `reached`: as in `Actor`.
     """
     queues = [queue.choose_actor_uri() for queue in load_queues(settings)]
     stop = threading.Event()
@@ -47,7 +47,7 @@ def acting(
         if settings.queues is not None:
             bind_contextvars(queue=queue.queue)
         watched = Connection(queue, clients[queue.mongo_uri])
-        waiting = RepeatedErrorLog(logging.ERROR, "the actor waits")
+        error_log = RepeatedErrorLog(logging.ERROR, "the actor waits")
         has_indexes = False
         while not stop.is_set():
             try:
@@ -56,7 +56,7 @@ def acting(
                     has_indexes = True
                 Actor(watched, own, redactor, stop, holder=holder, reached=reached).run()
             except PyMongoError as error:
-                waiting.log(error)
+                error_log.log(error)
                 stop.wait(RETRY_AFTER_S)
             except Exception:
                 log.exception("the actor failed")

@@ -1,4 +1,4 @@
-"""Takes the requests of one queue and carries them out: a batch of each, in turn."""
+"""Takes the requests for one queue and carries them out: a batch of each request in turn."""
 
 import logging
 import threading
@@ -27,20 +27,22 @@ from jobmon.store.filter import RefusedFilterError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-BATCH = 100
+BATCH = 100  # jobs
 _LEASE_RETRY_S = 1.0
-# How many more jobs than confirmed may be changed: some match only after they were counted.
-_MORE_SHARE, _MORE_LEAST = 0.1, 10
+# A filter's request may change more jobs than were confirmed: some match only after the count.
+# This share of the confirmed jobs, or this number if that is higher.
+_EXTRA_SHARE, _MIN_EXTRA = 0.1, 10
 OVER_LIMIT = "More jobs match than the {expected:,} that were confirmed."
 OVER_APPROVAL = "More than {limit:,} jobs match, which need an approval: file a new request."
 NO_ACTOR = "No actor worked for {minutes} minutes."
 
 
 class Actor:
-    """The actor of one queue. Of several actors, only the one that has the lease works.
+    """The actor of one queue. If several processes run one, only the holder of the lease works.
 
-    The user of `connection` may write the watched jobs; `own` is the connection to jobmon's own
-    databases. `reached` is called with the name of each step of a batch: for tests.
+    The user of `connection` needs the right to write the watched jobs; `own` is the connection to
+    jobmon's own database. `reached` is for tests: it is called with the name of each step of a
+    batch.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Actor:
         self._records = ActionRecords(database, self._settings.actions_retention_days)
         self._reader = TargetReader(connection, self._records, self._support, redactor)
         self._lease = LeaderLease(database, holder, name=ACTOR, collection=ACTOR_LEASES)
-        self._over: set[str] = set()  # requests for which nothing is left to do
+        self._over: set[str] = set()  # ids of requests for which nothing remains to do
 
     def run(self) -> None:
         """Work until `stop` is set; raises PyMongoError."""
@@ -84,11 +86,11 @@ class Actor:
                 self.release()
 
     def release(self) -> None:
-        """Let another actor take over at once."""
+        """End the lease, so that another actor need not wait until it expires."""
         self._lease.end()
 
     def run_round(self) -> bool:
-        """Run a batch of each open request, the oldest request first; False if there was none.
+        """Do the next step of each open request, the oldest first; False if none had a step.
 
         Raises LeaseLostError if another actor works, PyMongoError.
         """
@@ -99,26 +101,26 @@ class Actor:
                 break
             self._lease.renew()
             started = time.monotonic()
-            number = self._advance(state)
-            has_worked = has_worked or number is not None
-            if number:
-                due_s = number / self._settings.actions_per_second
-                self._stop.wait(max(0.0, due_s - (time.monotonic() - started)))
+            job_count = self._advance(state)
+            has_worked = has_worked or job_count is not None
+            if job_count:
+                min_duration_s = job_count / self._settings.actions_per_second
+                self._stop.wait(max(0.0, min_duration_s - (time.monotonic() - started)))
         return has_worked
 
     def _list_open(self) -> list[ActionState]:
-        """The requests for which something is left to do, the oldest first."""
+        """The requests that are not known to be over, the oldest first."""
         places = self._records.list_requested(datetime.now(UTC) - MAX_AGE)
         ids = [place.request_id for place in places]
         open_ids = [request_id for request_id in reversed(ids) if request_id not in self._over]
         states = read_states(self._records, open_ids, self._settings)
-        found = {state.request.id for state in states}
-        self._over.update(request_id for request_id in open_ids if request_id not in found)
+        readable = {state.request.id for state in states}
+        self._over.update(request_id for request_id in open_ids if request_id not in readable)
         self._over.intersection_update(ids)
         return states
 
     def recover_all(self) -> None:
-        """Examine the batches that an earlier actor left, before anything else is changed."""
+        """Examine the unfinished batches of an earlier actor, before a new batch begins."""
         for state in self._list_open():
             if state.claimed_at is None or state.request.target.kind is TargetKind.TYPES:
                 continue
@@ -128,7 +130,7 @@ class Actor:
                 self._make_runner(state.request).recover(Recovery.WAIT)
 
     def _advance(self, state: ActionState) -> int | None:
-        """Do the next step of a request; returns the number of jobs, None if there was no step."""
+        """Do the next step of a request; returns its number of jobs, None if there is no step."""
         match state.phase:
             case Phase.WAITING:
                 return self._claim(state)
@@ -188,9 +190,9 @@ class Actor:
         before = Counts() if last is None else Counts.load(last["counts"])
         size = min(BATCH, self._settings.actions_per_second)
         limit, reason = self._find_limit(state)
-        left = None if limit is None else limit - before.done - before.possible
+        remaining = None if limit is None else limit - before.done - before.possible
         try:
-            end = runner.run(last, size, left)
+            end = runner.run(last, size, remaining)
         except OverLimitError:
             self._interrupt(request, reason, is_over_limit=True)
             return None
@@ -202,27 +204,27 @@ class Actor:
         return Counts.load(end["counts"]).total - before.total
 
     def _find_limit(self, state: ActionState) -> tuple[int | None, str]:
-        """How many jobs may be changed (None if that is not limited), and why not more."""
-        request, most = state.request, self._settings.actions_approval_above
+        """How many jobs the request may change, and why not more; (None, "") without a limit."""
+        request, max_unapproved = state.request, self._settings.actions_approval_above
         is_lifted = any(
             record.kind is Progress.INTERRUPTED and record.details.get("isOverLimit")
             for record in state.history
         )
         limits: list[tuple[int, str]] = []
         if request.target.kind is TargetKind.FILTER and not is_lifted:
-            extra = max(_MORE_LEAST, int(request.expected * _MORE_SHARE))
+            extra = max(_MIN_EXTRA, int(request.expected * _EXTRA_SHARE))
             reason = OVER_LIMIT.format(expected=request.expected)
             limits.append((request.expected + extra, reason))
-        if most is not None and not request.needs_approval and not request.dry_run:
-            limits.append((most, OVER_APPROVAL.format(limit=most)))
+        if max_unapproved is not None and not request.needs_approval and not request.dry_run:
+            limits.append((max_unapproved, OVER_APPROVAL.format(limit=max_unapproved)))
         return min(limits, default=(None, ""))
 
     def _is_stale(self, state: ActionState) -> bool:
-        """Whether nothing was done for so long that a person has to resume the request."""
+        """Whether a claimed request had no record for so long that a person has to resume it."""
         times = [record.at for record in state.history]
         times += [state.progress_at] if state.progress_at else []
-        valid = timedelta(seconds=state.request.valid_s)
-        return state.claimed_at is not None and datetime.now(UTC) - max(times) > valid
+        max_idle = timedelta(seconds=state.request.valid_s)
+        return state.claimed_at is not None and datetime.now(UTC) - max(times) > max_idle
 
     def _interrupt(
         self, request: ActionRequest, reason: str, *, is_over_limit: bool = False

@@ -1,8 +1,9 @@
 """Carries out a request batch by batch, so that each job is changed at most once.
 
-Before a batch its changes are recorded (the intent), after it the outcome of each job. An actor
-that finds an intent without its batch examines each of its jobs: a job that is still unchanged
-is changed now; a job that proves the change counts as done; any other is skipped (see `Recovery`).
+Before a batch the actor records its changes (the intent), after it the outcome of each job. An
+actor that finds an intent without an end of the batch examines the batch's jobs: a job that proves
+its change counts as done, an unchanged job is changed now, and any other job is skipped. For a
+request that is paused or stopped see `Recovery`.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,12 +35,12 @@ class Recovery(Enum):
     """What to do with the jobs of an unfinished batch that do not prove their change."""
 
     COMPLETE = "complete"  # change them now
-    WAIT = "wait"  # the batch stays open
+    WAIT = "wait"  # leave them unchanged: the batch stays unfinished
     STOP = "stop"  # skip them
 
 
 class OverLimitError(Exception):
-    """More jobs match than the person confirmed."""
+    """The next batch would change more jobs than the request may change."""
 
 
 @dataclass
@@ -56,7 +57,7 @@ class _Decisions:
 class BatchRunner:
     """Runs the batches of one request; methods raise PyMongoError.
 
-    `reached` is called at each step with its name.
+    `reached` is called with the name of each step, after the step.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class BatchRunner:
         self._reached = reached
 
     def recover(self, recovery: Recovery) -> Document | None:
-        """Examine the jobs of the last batch, if an actor stopped before it recorded the end.
+        """Examine the jobs of the last batch if its end is not recorded.
 
         Returns the record of the last batch that has ended; None if none has.
         """
@@ -85,11 +86,11 @@ class BatchRunner:
         changes = [PlannedChange.load(stored) for stored in intent["changes"]]
         known = self._find_known([change.key for change in changes])
         unfinished = [change for change in changes if encode_key(change.key) not in known]
-        found = self._changes.read([change.key for change in unfinished])
+        jobs = self._changes.read([change.key for change in unfinished])
         outcomes = [
             outcome
             for change in unfinished
-            if (outcome := self._examine(change, found.get(encode_key(change.key)), recovery))
+            if (outcome := self._examine(change, jobs.get(encode_key(change.key)), recovery))
         ]
         self._add_outcomes([*intent["outcomes"], *outcomes])
         if recovery is Recovery.WAIT:
@@ -97,11 +98,12 @@ class BatchRunner:
         return self._end(intent, Counts.load(self._records.count_outcomes(self._request.id)))
 
     def _examine(
-        self, change: PlannedChange, present: ReadJob | None, recovery: Recovery
+        self, change: PlannedChange, job: ReadJob | None, recovery: Recovery
     ) -> Document | None:
-        if present is not None and self._changes.is_made(present, change):
+        """The outcome of a planned change; None if the job has to wait. `job`: its present form."""
+        if job is not None and self._changes.is_made(job, change):
             return self._describe(change, Result.DONE)
-        if present is None and change.deletes:
+        if job is None and change.deletes:
             return self._describe(change, Result.DONE, DELETED)
         if recovery is Recovery.COMPLETE:
             if self._changes.apply(change):
@@ -112,10 +114,10 @@ class BatchRunner:
         return None
 
     def run(self, last: Document | None, size: int, limit: int | None) -> Document:
-        """Run the next batch after `last`; returns the record of its end.
+        """Run the batch after the batch `last`; returns the record of its end.
 
-        `limit`: how many jobs may still be changed. Raises OverLimitError before the batch that
-        would exceed it, RefusedFilterError if the jobs cannot be listed.
+        `limit`: how many jobs may still be changed; None without a limit. Raises OverLimitError
+        before a batch that would exceed it, RefusedFilterError if the jobs cannot be listed.
         """
         position = {} if last is None else last["position"]
         batch = self._reader.read(self._request, position, size)
@@ -125,10 +127,12 @@ class BatchRunner:
         intent: Document = {
             "number": 1 if last is None else last["number"] + 1,
             "position": batch.position,
-            "changes": [] if self._request.dry_run else [each.dump() for each in decisions.changes],
+            "changes": [],
             "outcomes": decisions.outcomes,
         }
-        if self._request.dry_run:
+        if not self._request.dry_run:
+            intent["changes"] = [change.dump() for change in decisions.changes]
+        else:
             intent["outcomes"] += [
                 self._describe(change, Result.POSSIBLE) for change in decisions.changes
             ]
@@ -145,39 +149,39 @@ class BatchRunner:
         return self._end(intent, before.add(outcome["result"] for outcome in outcomes))
 
     def _decide(self, batch: Batch) -> _Decisions:
-        """What to do with each job of a batch that has no outcome yet."""
+        """What to do with each job of a batch, without the jobs that have an outcome already."""
         decisions = _Decisions()
         known = self._find_known([*batch.keys, *batch.missing])
         for job_id in batch.missing:
             if encode_key(job_id) not in known:
                 decisions.add(job_id, job_id, Result.SKIPPED, GONE)
         keys = [key for key in batch.keys if encode_key(key) not in known]
-        found = self._changes.read(keys)
+        jobs = self._changes.read(keys)
         for key in keys:
-            present = found.get(encode_key(key))
-            if present is None:
+            job = jobs.get(encode_key(key))
+            if job is None:
                 decisions.add(key, None, Result.SKIPPED, GONE)
                 continue
             try:
-                self._refuse(present)
-                decisions.changes.append(self._changes.plan(present))
+                self._check_suitable(job)
+                decisions.changes.append(self._changes.plan(job))
             except RefusedActionError as error:
-                decisions.add(key, present.job_id, Result.SKIPPED, str(error))
-            except (TypeError, ValueError, ArithmeticError):  # one odd document stops no request
-                decisions.add(key, present.job_id, Result.SKIPPED, MALFORMED)
+                decisions.add(key, job.job_id, Result.SKIPPED, str(error))
+            except (TypeError, ValueError, ArithmeticError):  # a malformed job stops no request
+                decisions.add(key, job.job_id, Result.SKIPPED, MALFORMED)
         return decisions
 
     def _find_known(self, keys: list[Any]) -> set[bytes]:
-        """The subset of these `_id`s for which an outcome is recorded; encoded."""
+        """The subset of these `_id`s for which an outcome is recorded, by `encode_key`."""
         return set(map(encode_key, self._records.find_recorded_keys(self._request.id, keys)))
 
-    def _refuse(self, present: ReadJob) -> None:
+    def _check_suitable(self, read_job: ReadJob) -> None:
         """Raise RefusedActionError for a job that the request is not for."""
-        request, job = self._request, present.job
+        request, job = self._request, read_job.job
         if request.owner is not None and not is_identity(job.get("createdBy"), request.owner):
             raise RefusedActionError(GONE)  # an owner must not learn that it exists
         is_filter = request.target.kind is TargetKind.FILTER
-        # Each heartbeat changes a running job: that does not count.
+        # A running job is not checked: each heartbeat changes it.
         if (
             is_filter
             and job.get("status") != JobStatus.LEASED
@@ -192,9 +196,9 @@ class BatchRunner:
             self._reached("job")
             if not is_made:
                 # Another actor may have made the change while this actor was suspended.
-                found = self._changes.read([change.key]).get(encode_key(change.key))
-                is_made = found is not None and self._changes.is_made(found, change)
-                reason = CHANGED if found is not None else GONE
+                job = self._changes.read([change.key]).get(encode_key(change.key))
+                is_made = job is not None and self._changes.is_made(job, change)
+                reason = CHANGED if job is not None else GONE
             if is_made:
                 yield self._describe(change, Result.DONE)
             else:
@@ -210,7 +214,7 @@ class BatchRunner:
 
     def _add_outcomes(self, outcomes: list[Document]) -> None:
         dry_run = {"dryRun": self._request.dry_run}
-        self._records.add_outcomes(self._request.id, [each | dry_run for each in outcomes])
+        self._records.add_outcomes(self._request.id, [outcome | dry_run for outcome in outcomes])
 
     def _end(self, intent: Document, counts: Counts) -> Document:
         """Record the end of a batch, with the sums of all outcomes so far."""

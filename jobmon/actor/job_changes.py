@@ -1,4 +1,4 @@
-"""What an action does to one job's document: by jobmon's library, or by a profile."""
+"""What an action changes in a job's document: by jobmon's own library, or by a profile."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,10 +30,11 @@ _NOT_READ = ("payload", "attempts", "lastError")
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedChange:
-    """A conditional update of one document, with its own field names; None matches a missing field.
+    """A conditional update of one document, with the document's own field names.
 
-    It is made only if the document still has the values in `expected`. `deletes`: the document is
-    deleted.
+    It is made only if the document still has the values in `expected`; None also matches a missing
+    field. `removals`: fields to remove. `deletes`: the document is deleted. `before`: the values of
+    the changed fields before the update.
     """
 
     key: Any
@@ -46,12 +47,12 @@ class PlannedChange:
 
     @property
     def new_values(self) -> Document:
-        """The changed fields with their new values, for the records."""
+        """The changed fields with their new values, for the records; None for a removed field."""
         changed = dict(self.values) | dict.fromkeys(self.removals)
         return {name: value for name, value in changed.items() if name not in _NOT_RECORDED}
 
     def dump(self) -> Document:
-        """The stored form, for an actor that continues after this one."""
+        """The stored form, for the actor that continues if this actor ends."""
         return {
             "key": self.key,
             "jobId": self.job_id,
@@ -93,29 +94,29 @@ class JobChanges(Protocol):
     """Plans and makes the changes for one request; methods raise PyMongoError."""
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
-        """The jobs with these `_id`s, from the primary, by `encode_key`."""
+        """The jobs with these `_id`s, read from the primary, by `encode_key` of the `_id`."""
 
-    def plan(self, found: ReadJob) -> PlannedChange:
-        """What the request does to a job; RefusedActionError if the job does not allow it."""
+    def plan(self, read_job: ReadJob) -> PlannedChange:
+        """What the request changes in a job; RefusedActionError if the job does not allow it."""
 
     def apply(self, change: PlannedChange) -> bool:
         """Make a change; False if the document has changed since it was read."""
 
-    def is_made(self, found: ReadJob, change: PlannedChange) -> bool:
-        """Whether the document proves that the change was made for this request."""
+    def is_made(self, read_job: ReadJob, change: PlannedChange) -> bool:
+        """Whether the document proves that the change was made."""
 
 
 def make_job_changes(
     connection: Connection, records: ActionRecords, support: ActionSupport, request: ActionRequest
 ) -> JobChanges:
-    """How the jobs of a queue are changed for a request, as the user of `connection`."""
+    """The changes of a queue's jobs for a request; the user of `connection` makes them."""
     if support.transitions is None:
         return OwnJobChanges(connection, records, request)
     return ProfileJobChanges(connection, request, support.transitions[request.action])
 
 
 def encode_key(key: Any) -> bytes:
-    """An `_id` as a dictionary's key."""
+    """An `_id` of any type as a key for dictionaries and sets."""
     return bson.encode({"key": key})
 
 
@@ -126,7 +127,7 @@ def _writable_jobs(connection: Connection) -> Collection[Document]:
 
 
 class OwnJobChanges:
-    """Changes of the documents of `jobmon.queue`, by its own transitions.
+    """Changes of the documents of `jobmon.queue`, by this library's own rules.
 
     A changed job has a field `lastAction` with the id of the request.
     """
@@ -137,23 +138,24 @@ class OwnJobChanges:
         self._connection = connection
         self._records = records
         self._request = request
-        self._undone: dict[bytes, Document] = {}  # the outcomes of the request that is undone
+        # By `encode_key`: the outcomes of the request to undo, for the jobs that `read` returned.
+        self._undone: dict[bytes, Document] = {}
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
         """As in `JobChanges`."""
         keys = list(keys)
-        if (undone := self._request.target.request_id) is not None:
-            outcomes = self._records.find_outcomes(undone, keys)
+        if (undone_id := self._request.target.request_id) is not None:
+            outcomes = self._records.find_outcomes(undone_id, keys)
             self._undone = {encode_key(outcome["key"]): outcome for outcome in outcomes}
-        found = _writable_jobs(self._connection).find({"_id": {"$in": keys}}, {"payload": 0})
-        limited = found.max_time_ms(self._connection.max_time_ms)
-        return {encode_key(each["_id"]): ReadJob(each, each) for each in limited}
+        jobs = _writable_jobs(self._connection).find({"_id": {"$in": keys}}, {"payload": 0})
+        jobs = jobs.max_time_ms(self._connection.max_time_ms)
+        return {encode_key(job["_id"]): ReadJob(job, job) for job in jobs}
 
-    def plan(self, found: ReadJob) -> PlannedChange:
+    def plan(self, read_job: ReadJob) -> PlannedChange:
         """As in `JobChanges`."""
-        job = found.job
+        job = read_job.job
         if not isinstance(job.get("jobId"), str):
-            raise RefusedActionError("its jobId is no text")
+            raise RefusedActionError("its jobId is not a text")
         action = JobAction(self._request.action)
         is_undo = action is JobAction.UNDO
         value = self._find_values_before(job) if is_undo else self._request.value
@@ -169,7 +171,10 @@ class OwnJobChanges:
         )
 
     def _find_values_before(self, job: Document) -> Document:
-        """The fields before the undone action; RefusedActionError if the job has changed since."""
+        """The fields before the action to undo.
+
+        RefusedActionError if the job has changed since the action, or a worker ran it then.
+        """
         outcome = self._undone.get(encode_key(job["_id"]))
         last = job.get("lastAction")
         is_last = isinstance(last, dict) and last.get("id") == self._request.target.request_id
@@ -184,7 +189,7 @@ class OwnJobChanges:
 
     def apply(self, change: PlannedChange) -> bool:
         """As in `JobChanges`."""
-        mark = {
+        last_action = {
             "id": self._request.id,
             "action": self._request.action,
             "by": self._request.by.subject,
@@ -196,11 +201,11 @@ class OwnJobChanges:
             expected=dict(change.expected),
             fields=None if change.deletes else dict(change.values),
         )
-        return self._queue.apply(decided, last_action=mark, may_insert=False)
+        return self._queue.apply(decided, last_action=last_action, may_insert=False)
 
-    def is_made(self, found: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
-        """As in `JobChanges`."""
-        last = found.document.get("lastAction")
+    def is_made(self, read_job: ReadJob, change: PlannedChange) -> bool:  # noqa: ARG002
+        """As in `JobChanges`: true if the request made the last action on the job."""
+        last = read_job.document.get("lastAction")
         return isinstance(last, dict) and last.get("id") == self._request.id
 
     @property
@@ -231,43 +236,45 @@ class ProfileJobChanges:
         transition = self._transition
         names = [*self._mapping.paths, *self._mapping.reads, "status", "_id"]
         projection = self._mapping.projection(set(names) - set(_NOT_READ))
-        for path in _list_changed(transition):
-            if not any(path.startswith(f"{read}.") or path == read for read in projection):
+        for path in _list_changed_paths(transition):
+            if not any(path.startswith(f"{outer}.") or path == outer for outer in projection):
                 projection[path] = True
         query = self._mapping.translate_filter({"_id": {"$in": list(keys)}})
         if transition.when:
             now = datetime.now(UTC)
             query = {"$and": [query, resolve_now(transition.when, now)]}
-        found = _writable_jobs(self._connection).find(query, projection, collation=SIMPLE_COLLATION)
-        limited = found.max_time_ms(self._connection.max_time_ms)
+        documents = _writable_jobs(self._connection).find(
+            query, projection, collation=SIMPLE_COLLATION
+        )
         return {
-            encode_key(each["_id"]): ReadJob(each, self._mapping.to_contract(each))
-            for each in limited
+            encode_key(document["_id"]): ReadJob(document, self._mapping.to_contract(document))
+            for document in documents.max_time_ms(self._connection.max_time_ms)
         }
 
-    def plan(self, found: ReadJob) -> PlannedChange:
+    def plan(self, read_job: ReadJob) -> PlannedChange:
         """As in `JobChanges`."""
-        transition, document = self._transition, found.document
-        status = found.job.get("status")
+        transition, document = self._transition, read_job.document
+        status = read_job.job.get("status")
         if status not in transition.statuses:
             raise RefusedActionError(f"it is {status}")
         now = to_milliseconds(datetime.now(UTC))
-        if reason := explain_refusal(self._request.action, found.job, now):
+        if reason := explain_refusal(self._request.action, read_job.job, now):
             raise RefusedActionError(reason)
         values = {
             path: _make_value(value, self._request, now)
             for path, value in transition.changes.items()
         }
         for path, amount in transition.increments.items():
-            present = _find_value(document, path)
-            values[path] = (present if isinstance(present, int | float) else 0) + amount
-        before = {path: _find_value(document, path) for path in _list_changed(transition)}
+            current = _find_value(document, path)
+            values[path] = (current if isinstance(current, int | float) else 0) + amount
+        before = {path: _find_value(document, path) for path in _list_changed_paths(transition)}
         is_same = all(before[path] == value for path, value in values.items())
-        if is_same and not transition.deletes and not any(before[p] for p in transition.removals):
+        has_removals = any(before[path] for path in transition.removals)
+        if is_same and not transition.deletes and not has_removals:
             raise RefusedActionError("it has this value already")
         return PlannedChange(
             key=document["_id"],
-            job_id=found.job_id,
+            job_id=read_job.job_id,
             expected={
                 path: value
                 for path in (*self._state_paths(), *before)
@@ -282,7 +289,7 @@ class ProfileJobChanges:
     def apply(self, change: PlannedChange) -> bool:
         """As in `JobChanges`."""
         jobs, transition = _writable_jobs(self._connection), self._transition
-        # The status is compared once more by its rules: it may depend on fields that have no name.
+        # The profile's rules check the status again: it may depend on fields outside `expected`.
         status = self._mapping.translate_filter({"status": {"$in": list(transition.statuses)}})
         query = {"$and": [{"_id": change.key}, dict(change.expected), status]}
         if change.deletes:
@@ -293,19 +300,19 @@ class ProfileJobChanges:
             update["$unset"] = dict.fromkeys(change.removals, "")
         return bool(jobs.update_one(query, update, collation=SIMPLE_COLLATION).matched_count)
 
-    def is_made(self, found: ReadJob, change: PlannedChange) -> bool:
+    def is_made(self, read_job: ReadJob, change: PlannedChange) -> bool:
         """As in `JobChanges`: true if the changed fields have the new values."""
         if change.deletes:
             return False
-        present = {path: _find_value(found.document, path) for path in change.before}
-        return present == dict(change.values) | dict.fromkeys(change.removals)
+        current = {path: _find_value(read_job.document, path) for path in change.before}
+        return current == dict(change.values) | dict.fromkeys(change.removals)
 
     def _state_paths(self) -> list[str]:
         """The paths of the fields that show a job's state."""
         return [path for name, path in self._mapping.paths.items() if name not in _NOT_READ]
 
 
-def _list_changed(transition: Transition) -> tuple[str, ...]:
+def _list_changed_paths(transition: Transition) -> tuple[str, ...]:
     return (*transition.changes, *transition.removals, *transition.increments)
 
 

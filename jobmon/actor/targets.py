@@ -1,4 +1,4 @@
-"""Finds the jobs of a request, batch by batch; each begins where the previous batch ended."""
+"""Finds the jobs of a request, batch by batch; a batch begins where the previous one ended."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +25,7 @@ NO_PLACE = "The list of this filter cannot be read in parts: select single jobs.
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The `_id`s of some jobs of a request, and selected ids that no job has.
+    """Some jobs of a request. `keys`: the `_id`s of its jobs. `missing`: ids without a job.
 
     `position`: where the next batch begins; None if this is the last batch.
     """
@@ -63,64 +63,63 @@ class TargetReader:
         if job_filter is None:
             return self._read_selected(request, position.get("index", 0), size)
         has_dates = self._connection.jobs.mapping.has_creation_time
-        selected = select_jobs(
+        narrowed = select_jobs(
             request.action, job_filter, self._support, request.at if has_dates else None
         )
-        if selected is None:
+        if narrowed is None:
             return Batch(keys=[], missing=[], position=None)
-        encoded = position.get("cursor")
+        cursor = position.get("cursor")
         if job_filter.error_group is None:
-            jobs, following = _read_matching(self._lists, selected, encoded, size)
+            jobs, next_position = _read_matching(self._lists, narrowed, cursor, size)
         else:
-            jobs, following = _read_matching(self._groups.lists, selected, encoded, size)
+            jobs, next_position = _read_matching(self._groups.lists, narrowed, cursor, size)
             jobs = self._groups.select(jobs, job_filter.error_group)
-        return Batch(keys=[job["_id"] for job in jobs], missing=[], position=following)
+        return Batch(keys=[job["_id"] for job in jobs], missing=[], position=next_position)
 
     def _read_changed(self, request_id: str, after: Any, size: int) -> Batch:
-        found = self._records.list_done(request_id, after, size)
-        keys = [outcome["key"] for outcome in found]
-        position = {"after": keys[-1]} if len(found) == size else None
+        """Jobs that an earlier request changed, after the job with the `_id` in `after`."""
+        outcomes = self._records.list_done(request_id, after, size)
+        keys = [outcome["key"] for outcome in outcomes]
+        position = {"after": keys[-1]} if len(keys) == size else None
         return Batch(keys=keys, missing=[], position=position)
 
     def _read_selected(self, request: ActionRequest, start: int, size: int) -> Batch:
-        """Selected jobs. Jobs of other owners than the request's count as missing."""
+        """Selected jobs. Ids of jobs that the request's owner does not own count as missing."""
         job_ids, owner = request.target.job_ids, request.owner
-        ids = job_ids[start : start + size]
-        values = [value for job_id in ids for value in identity_values(job_id)]
-        found = self._connection.jobs.find(
+        batch_ids = job_ids[start : start + size]
+        values = [value for job_id in batch_ids for value in identity_values(job_id)]
+        jobs = self._connection.jobs.find(
             {"jobId": {"$in": values}}, ("_id", "jobId", "createdBy"), index=JOB_ID
         )
-        by_id = {
+        keys_by_id = {
             to_text(job.get("jobId")): job["_id"]
-            for job in found
+            for job in jobs
             if owner is None or is_identity(job.get("createdBy"), owner)
         }
         end = start + size
         return Batch(
-            keys=[by_id[job_id] for job_id in ids if job_id in by_id],
-            missing=[job_id for job_id in ids if job_id not in by_id],
+            keys=[keys_by_id[job_id] for job_id in batch_ids if job_id in keys_by_id],
+            missing=[job_id for job_id in batch_ids if job_id not in keys_by_id],
             position={"index": end} if end < len(job_ids) else None,
         )
 
 
 def _read_matching(
-    lists: JobLists, job_filter: JobFilter, encoded: str | None, size: int
+    lists: JobLists, job_filter: JobFilter, encoded_cursor: str | None, size: int
 ) -> tuple[list[Document], Document | None]:
-    """The next jobs of a list, and the position after them; None at the end."""
-    cursor, prepared = (
-        None if encoded is None else Cursor.decode(encoded),
-        lists.prepare(job_filter),
-    )
+    """The next jobs of a list, and the position after them (None at the end of the list)."""
+    cursor = None if encoded_cursor is None else Cursor.decode(encoded_cursor)
+    prepared = lists.prepare(job_filter)
     if get_plan(prepared).is_sorted_in_memory:  # all matches are read at once, without cursors
         size = MAX_MATCHES
     page = lists.page(prepared, per_page=size, oldest_first=True, cursor=cursor)
     if page.next_cursor is not None and page.next_cursor.by_page:
         raise RefusedFilterError("sort", NO_PLACE)
-    following = None if page.next_cursor is None else {"cursor": page.next_cursor.encode()}
-    return page.jobs, following
+    next_position = None if page.next_cursor is None else {"cursor": page.next_cursor.encode()}
+    return page.jobs, next_position
 
 
 def is_changed_since(job: Document, moment: datetime) -> bool:
-    """Whether a job that does not run was changed after a moment, by its updatedAt."""
+    """Whether a job was changed after a moment, by its updatedAt; False without this date."""
     changed_at = job.get("updatedAt")
     return isinstance(changed_at, datetime) and changed_at > moment
