@@ -1,4 +1,4 @@
-"""Delivers messages in a thread for each receiver: one that does not answer delays no other."""
+"""Delivers messages, in a thread for each receiver: a slow receiver does not delay another."""
 
 import logging
 import queue
@@ -21,7 +21,7 @@ Send = Callable[[Message], None]
 class Receiver:
     """A receiver and its thread, which sends one message at a time.
 
-    A queue has at most one message on its way to a receiver, so few wait here.
+    A queue submits its next message after the outcome of the last one, so few messages wait here.
     """
 
     def __init__(self, address: ReceiverAddress, send: Send) -> None:
@@ -33,11 +33,11 @@ class Receiver:
 
     @property
     def name(self) -> str:
-        """Its name in the log and in metrics."""
+        """The receiver's name in the log and in metrics."""
         return self.address.name
 
     def submit(self, message: Message) -> Future[None]:
-        """Send a message soon; the result raises DeliveryError if it was not taken."""
+        """Send a message soon; the future raises DeliveryError if the receiver did not take it."""
         result = Future[None]()
         with self._lock:
             if self._thread is None:
@@ -57,14 +57,14 @@ class Receiver:
             raise DeliveryError(f"jobmon failed ({type(error).__name__})") from None
 
     def close(self) -> None:
-        """End the thread after the message that is being sent."""
+        """End the thread after the messages that were submitted before."""
         self._waiting.put(None)
 
     def _work(self) -> None:
         while (item := self._waiting.get()) is not None:
             message, result = item
             if not result.set_running_or_notify_cancel():
-                continue  # cancelled: this process has stopped collecting its queue
+                continue  # cancelled: this process has stopped collecting the queue
             try:
                 self.send_now(message)
             except DeliveryError as error:

@@ -1,4 +1,4 @@
-"""A message about a queue, as text and as JSON. It has no payload, no error and no job."""
+"""A message about a queue, as text and as JSON. It contains no payload, no error and no job."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from jobmon.humanize import count
 from jobmon.notify.tracking import Change, News
 from jobmon.settings import Settings
 
-_WORDS = {
+_CHANGE_WORDS = {
     Change.BEGINS: "New",
     Change.WORSE: "Worse",
     Change.CONTINUES: "Still",
@@ -22,14 +22,17 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sender:
-    """The queue that a message is about; `url` of its pages is None without JOBMON_PUBLIC_URL."""
+    """The queue that a message is about. `url`: of its pages; None without JOBMON_PUBLIC_URL."""
 
     queue: str
     environment: str | None
     url: str | None
 
     def find_page(self, address: str = "/dashboard") -> str | None:
-        """The URL of a page of the queue, by default of its overview; None if it has none."""
+        """The URL of a page of the queue, by default of the overview.
+
+        None if the sender has no URL, or for an empty `address`.
+        """
         return None if self.url is None or not address else f"{self.url}{address}"
 
     @classmethod
@@ -44,10 +47,10 @@ class Sender:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """News of a queue, or a test without news. `id` is the same whenever it is sent again.
+    """News of a queue, or a test without news. `id` stays the same if the message is sent again.
 
-    `level`: the level of the worst open problem, also of problems in earlier messages; None if no
-    problem is open.
+    `level`: the level of the worst open problem, whether it is in this message or in an earlier
+    one; None if no problem is open.
     """
 
     id: str
@@ -70,7 +73,10 @@ class Message:
         return f"{environment}jobmon, {self.sender.queue}: {subject}"
 
     def render_text(self) -> str:
-        """A line for each of the news, with its page unless it is over; at the end the overview."""
+        """A line for each item, then the URL of its page unless it is over; last the overview's.
+
+        Without a public URL there are no URLs.
+        """
         lines: list[str | None] = [] if self.news else ["This is a test of notifications."]
         for item in self.news:
             lines.append(_format_line(item))
@@ -80,7 +86,7 @@ class Message:
         return "\n".join(line for line in lines if line is not None)
 
     def render_json(self) -> bytes:
-        """The body for a webhook: the same bytes whenever it is sent again."""
+        """The body for a webhook; the same bytes if the message is sent again."""
         data = {
             "queue": self.sender.queue,
             "environment": self.sender.environment,
@@ -108,7 +114,7 @@ class Message:
 
 
 def _prefix(item: News) -> str:
-    return "" if item.change is Change.BEGINS else f"{_WORDS[item.change].lower()}: "
+    return "" if item.change is Change.BEGINS else f"{_CHANGE_WORDS[item.change].lower()}: "
 
 
 def _format_line(item: News) -> str:
@@ -119,7 +125,7 @@ def _format_line(item: News) -> str:
         times.append(f"until {_format_time(item.ended_at)}")
     suffix = f" ({', '.join(times)})" if times else ""
     urgent = " (urgent)" if item.problem.level is Level.BAD and item.change != Change.OVER else ""
-    return f"{_WORDS[item.change]}{urgent}: {item.problem.text}{suffix}"
+    return f"{_CHANGE_WORDS[item.change]}{urgent}: {item.problem.text}{suffix}"
 
 
 def _format_time(moment: datetime) -> str:

@@ -1,4 +1,4 @@
-"""`jobmon mute`, `acknowledge`, `unmute` and `mutes`: keep notices from being sent for a while."""
+"""`jobmon mute`, `acknowledge`, `unmute` and `mutes`: stop messages about notices for a while."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -29,23 +29,23 @@ class _Duration(click.ParamType[timedelta]):
     name = "duration"
 
     def convert(self, value: Any, _: object, __: object) -> timedelta:
-        found = re.fullmatch(r"([0-9]{1,4})([mhd])", str(value))
-        if found is None:
+        match = re.fullmatch(r"([0-9]{1,4})([mhd])", str(value))
+        if match is None:
             self.fail("is not a duration, such as 30m, 2h or 3d")
-        return int(found[1]) * _UNITS[found[2]]
+        return int(match[1]) * _UNITS[match[2]]
 
 
 class _Notice(click.ParamType[str]):
-    """The kind of a notice by its name or an unambiguous beginning; `all` for every kind."""
+    """A kind of notices, by its name or an unambiguous beginning of it; `all` for every kind."""
 
     name = "notice"
 
     def convert(self, value: Any, _: object, __: object) -> str:
         names = [*CheckKind, ALL]
-        found = [str(name) for name in names if name.startswith(str(value))]
-        if len(found) != 1:
+        matches = [str(name) for name in names if name.startswith(str(value))]
+        if len(matches) != 1:
             self.fail(f"is not one of {', '.join(names)}")
-        return found[0]
+        return matches[0]
 
 
 _MUTE_OPTIONS = (
@@ -69,10 +69,10 @@ def _add_options(function: Any) -> Any:
 def mute_command(length: timedelta, **options: Any) -> None:
     """Send no message about a NOTICE for a while; the pages still show it, as muted.
 
-    NOTICE is its kind, such as stalled_types or the beginning stalled; all is every notice of the
-    queue. When the time is over, a notice that is still there is sent again. The user in
-    JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) must be able to write JOBMON_STATE_DB, like the
-    collector's user.
+    NOTICE is its kind, such as stalled_types, or the beginning of it, such as stalled; all is every
+    notice of the queue. When the time is over, a notice that is still open is sent again. The user
+    in JOBMON_ROLLUP_URI (or else JOBMON_MONGO_URI) needs the right to write JOBMON_STATE_DB, as the
+    collector's user has.
     """
     _add_mutes(MuteMode.MUTE, length, options)
 
@@ -83,9 +83,10 @@ def mute_command(length: timedelta, **options: Any) -> None:
     "--for", "length", type=_Duration(), default="1d", show_default=True, help="At most 30d."
 )
 def acknowledge_command(length: timedelta, **options: Any) -> None:
-    """Send no reminders of a NOTICE; only messages that it got worse or is over.
+    """Send no reminders of a NOTICE, but send a message if it gets worse or is over.
 
-    It ends with the notice. Arguments and rights are those of `jobmon mute`.
+    An acknowledgement is over when the notice is over, or after the time in --for. Arguments and
+    rights are those of `jobmon mute`.
     """
     _add_mutes(MuteMode.ACKNOWLEDGE, length, options)
 
@@ -97,30 +98,30 @@ def acknowledge_command(length: timedelta, **options: Any) -> None:
 def unmute_command(mute_id: str, reason: str, subject: str | None) -> None:
     """End a mute or an acknowledgement now; `jobmon mutes` prints the ID."""
     now = datetime.now(UTC)
-    with _open_records(None) as opened:
-        found = [
+    with _open_records(None) as queues:
+        matches = [
             (records, mute)
-            for _, records in opened
+            for _, records in queues
             for mute in records.list_recent()
             if mute_id and mute.id.startswith(mute_id) and mute.is_active(now)
         ]
-        if len(found) != 1:
-            how_many = "several mutes" if found else "no mute"
-            raise click.ClickException(f"{how_many} in force with the id {mute_id}")
-        records, mute = found[0]
+        if len(matches) != 1:
+            quantity = "several mutes" if matches else "no mute"
+            raise click.ClickException(f"{quantity} in force with the id {mute_id}")
+        records, mute = matches[0]
         records.end(mute, Person.from_terminal(subject), reason)
     click.echo(f"ended: {_describe(mute)}")
 
 
 @click.command("mutes")
-@click.option("--all", "shows_all", is_flag=True, help="Also ended ones, of the last 30 days.")
+@click.option("--all", "shows_all", is_flag=True, help="Also print those that are over (30 days).")
 def mutes_command(*, shows_all: bool) -> None:
     """Print which notices are muted or acknowledged, by whom, until when and why."""
     now = datetime.now(UTC)
-    with _open_records(None) as opened:
+    with _open_records(None) as queues:
         lines = [
-            f"{mute.id[:8]}  {'' if len(opened) == 1 else f'{queue}: '}{_describe(mute)}"
-            for queue, records in opened
+            f"{mute.id[:8]}  {'' if len(queues) == 1 else f'{name}: '}{_describe(mute)}"
+            for name, records in queues
             for mute in records.list_recent()
             if shows_all or mute.is_active(now)
         ]
@@ -145,17 +146,20 @@ def _add_mutes(mode: MuteMode, length: timedelta, options: dict[str, Any]) -> No
             error.field, "--reason"
         )
         raise click.ClickException(f"{option}: {error}") from None
-    with _open_records(options["queue"]) as opened:
-        for queue, records in opened if options["queue"] else opened[:1]:
+    with _open_records(options["queue"]) as queues:
+        for name, records in queues if options["queue"] else queues[:1]:
             records.create_indexes()
             added = records.add(mute)
-            prefix = "" if len(opened) == 1 else f"{queue}: "
+            prefix = "" if len(queues) == 1 else f"{name}: "
             click.echo(f"{added.id[:8]}  {prefix}{_describe(added)}")
 
 
 @contextmanager
 def _open_records(name: str | None) -> Iterator[Sequence[tuple[str, MuteRecords]]]:
-    """The mutes of all queues, or of the queues with this name; a failure ends the command."""
+    """The name and the mutes of each queue, or only of the queue with this name.
+
+    A failure ends the command with a message.
+    """
     try:
         settings = Settings.from_env(require_keys=False)
         queues = load_queues(settings)
@@ -166,7 +170,7 @@ def _open_records(name: str | None) -> Iterator[Sequence[tuple[str, MuteRecords]
     with ExitStack() as stack:
         own = connect_as_writer(settings)
         stack.callback(own.close)
-        # Of the watched deployments only the key of each queue is read.
+        # The watched deployments are read only for the keys of the queues.
         clients = {queue.mongo_uri: DatabaseClient(queue) for queue in queues}
         for client in clients.values():
             stack.callback(client.close)

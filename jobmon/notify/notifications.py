@@ -22,7 +22,7 @@ STOP_TIMEOUT_S = 2.0  # a message whose outcome is not recorded by then is sent 
 
 
 class Notifications:
-    """The receivers of a process. Raises SettingsError if one of them cannot be used."""
+    """The receivers of a process; SettingsError if one of them cannot be used."""
 
     def __init__(self, settings: Settings, own: Connection, redactor: Redactor) -> None:
         self._own = own
@@ -33,14 +33,16 @@ class Notifications:
     def running(
         self, watched: Connection, database: OwnDatabase, clock: Callable[[], datetime]
     ) -> Iterator[None]:
-        """Notify about a queue in a thread of its own until the end of the block.
+        """Notify about a queue during the block, in a thread for this queue.
 
-        `clock` returns the time of `database`. Only a collector with the queue's lease may do this.
+        `clock` returns the time of `database`. The caller must hold the queue's collector lease.
         """
         name = watched.settings.queue
-        receivers = [each for each in self._receivers if each.address.accepts_queue(name)]
+        receivers = [
+            receiver for receiver in self._receivers if receiver.address.accepts_queue(name)
+        ]
         if not receivers:
-            with suppress(PyMongoError):  # the collector's own work reports it
+            with suppress(PyMongoError):  # the collector reports that it cannot write
                 StateStore(database).clear_failures()
             yield
             return

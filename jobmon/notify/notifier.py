@@ -1,8 +1,8 @@
-"""Notifies people about one queue: checks it, and sends each receiver what is new to it.
+"""Notifies people about one queue: checks it, and sends each receiver what is new for it.
 
-Each attempt to send is recorded before it begins, and its outcome after it. If the process ends
-between the two, the next collector sends the same message with the same id again: a receiver gets
-each message at least once.
+Each attempt to send a message is recorded before it begins, and its outcome afterwards. If the
+process ends in between, the next collector sends the same message with the same id again, so a
+receiver can get a message twice.
 """
 
 import logging
@@ -45,17 +45,17 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CHECK_EVERY_S = 15.0
-CHECK_PAUSE = 20  # the shortest time between two starts of checks, in durations of a check
-# The first retry comes after an attempt has timed out, so that no two attempts run at once.
+CHECK_INTERVAL_FACTOR = 20  # checks start at least this many durations of a check apart
+# The first retry is later than the timeout of an attempt, so that no two attempts run at once.
 FIRST_RETRY, LAST_RETRY = timedelta(seconds=40), timedelta(minutes=5)
-# An older message that was not delivered is written again, with the present notices.
+# A message that could not be delivered for so long is replaced by one with the present notices.
 REWRITE_AFTER = timedelta(hours=1)
-STOP_TIMEOUT_S = 1.0  # a stop waits this long for outcomes, to record them
+STOP_TIMEOUT_S = 1.0  # after `stop`, outcomes that arrive within this time are still recorded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueueSources:
-    """What a collector reads for the checks: an `EvidenceSources`."""
+    """What the checks of a queue read, in a collector: an `EvidenceSources`."""
 
     name: str
     connection: Connection
@@ -67,7 +67,7 @@ class QueueSources:
 
     @classmethod
     def open(cls, watched: Connection, own: Connection) -> Self:
-        """The queue that `watched` reads; `own` is the connection to jobmon's own databases."""
+        """The sources for the queue of `watched`; `own` is the connection to jobmon's databases."""
         rollup = RollupReader(watched, own)
         has_actions = watched.settings.actions
         can_pause = has_actions and find_support(watched.settings).has_type_actions
@@ -122,40 +122,43 @@ class Notifier:
         self._version: int | None = None  # None: the state has to be read
         self._states: dict[str, ReceiverState] = {}
         self._is_changed = False
-        self._due: set[str] = set()  # the receivers whose attempt is recorded next
-        self._attempts: dict[str, _Attempt] = {}
-        self._check_at = 0.0
-        self._failures: dict[str, str] = {}  # by step: its last failure, which was logged
+        self._due: set[str] = set()  # the receivers for which `_save` begins an attempt
+        self._attempts: dict[str, _Attempt] = {}  # by receiver, until the outcome is recorded
+        self._check_at = 0.0  # monotonic: when the next check is due
+        self._failures: dict[str, str] = {}  # by task: its last failure, which was logged
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; a failure is logged once, and work goes on."""
+        """Work until `stop` is set; a failure is logged once, and does not end the work."""
         while not stop.is_set():
             self.step()
             stop.wait(TICK_S)
         self._try("store the last notifications", self._finish)
 
     def step(self) -> None:
-        """Check the queue if that is due, and begin what has to be sent."""
+        """Check the queue if that is due, and begin to send the messages that are due."""
         if self._version is None and not self._try("read what was sent", self._load):
             return
         self._record_outcomes()
         if time.monotonic() >= self._check_at:
-            # If the check fails, earlier news is still sent.
+            # If the check fails, messages about earlier news are still sent.
             self._try("check the queue", self._check)
         self._choose_attempts()
         self._try("store what is sent", self._save)
 
     def _try(self, task: str, action: Callable[[], None]) -> bool:
-        """Whether an action succeeded; its failure is logged, unless it is the same as before."""
+        """Run the action of a task; False if it failed, logged unless the last failure is the same.
+
+        No exception is raised: the collector counts even without notifications.
+        """
         try:
             action()
-        except Exception as error:  # the collector goes on counting without notifications
+        except Exception as error:
             if isinstance(error, PyMongoError):
-                failure, shown = describe_error(error), None
+                failure, logged_exception = describe_error(error), None
             else:
-                failure, shown = repr(type(error)), error
+                failure, logged_exception = repr(type(error)), error
             if self._failures.get(task) != failure:
-                log.error("notifications cannot %s: %s", task, failure, exc_info=shown)
+                log.error("notifications cannot %s: %s", task, failure, exc_info=logged_exception)
             self._failures[task] = failure
             return False
         self._failures.pop(task, None)
@@ -172,13 +175,13 @@ class Notifier:
         self._version, self._is_changed, self._due = stored.version, False, set()
 
     def _check(self) -> None:
-        """Track what the checks of the queue find; nothing while there are no statistics."""
+        """Track the problems that the checks of the queue find; do nothing without rollup stats."""
         if self._sources.series.rollup.stats() is None:
             return
         started = time.monotonic()
         self._check_at = started + CHECK_EVERY_S
         evidence = gather_evidence(self._sources, datetime.now(UTC))
-        if evidence.stats.source != "rollup":  # they have just become too old
+        if evidence.stats.source != "rollup":  # the rollup's stats have just become too old
             return
         now = self._clock()
         mutes = self._mutes.find_active(now)
@@ -186,17 +189,17 @@ class Notifier:
             findings = find_problems(evidence, receiver.address, self._redactor, mutes)
             self._follow(receiver.name, findings, mutes, now)
         took_s = time.monotonic() - started
-        self._check_at = started + max(CHECK_EVERY_S, took_s * CHECK_PAUSE)
+        self._check_at = started + max(CHECK_EVERY_S, took_s * CHECK_INTERVAL_FACTOR)
 
     def _follow(self, name: str, findings: Findings, mutes: ActiveMutes, now: datetime) -> None:
-        """Update what is tracked for a receiver, and write its next message if there is news."""
+        """Track the problems of a receiver, and write its next message if there is news."""
         state = self._states[name]
         tracked = track(state.tracked, findings, now, self._timing)
         pending = state.pending
         if pending is not None and name not in self._attempts:
             is_old = pending.made_at <= now - REWRITE_AFTER
             problems = (item.problem for item in pending.news)
-            if is_old or any(mutes.is_muted(each.kind, each.types) for each in problems):
+            if is_old or any(mutes.is_muted(problem.kind, problem.types) for problem in problems):
                 pending = None
         if pending is None:
             news = tuple(list_news(tracked, findings, now, self._timing, mutes))
@@ -208,7 +211,7 @@ class Notifier:
                     level=find_open_level(record_sent(tracked, news, now)),
                     retry_at=now,
                 )
-                if state.pending is not None:  # not sooner than before
+                if state.pending is not None:  # a rewritten message is not sent sooner
                     pending = replace(
                         pending,
                         attempts=state.pending.attempts,
@@ -222,7 +225,7 @@ class Notifier:
             pending = state.pending
             if pending is None or name in self._attempts or name in self._due:
                 continue
-            # A clock that was set back delays nothing longer than a failure would.
+            # A retry that is further away was planned before the clock was set back: it is due.
             if now < pending.retry_at <= now + 2 * LAST_RETRY:
                 continue
             wait = min(FIRST_RETRY * 2 ** min(pending.attempts, 10), LAST_RETRY)
@@ -232,7 +235,7 @@ class Notifier:
             self._due.add(name)
 
     def _save(self) -> None:
-        """Store the state if it has changed; then begin the attempts that are recorded in it."""
+        """Store the state if it has changed; then begin the attempts that it records."""
         assert self._version is not None  # noqa: S101
         if not self._is_changed:
             return
@@ -263,7 +266,7 @@ class Notifier:
             error = attempt.outcome.exception()
             state = self._states[name]
             if state.pending is None or state.pending.id != attempt.message_id:
-                continue  # another collector has recorded it
+                continue  # another collector has written the state, which was read again
             if error is None:
                 self._update(name, self._record_success(state, state.pending))
             else:
@@ -302,7 +305,7 @@ class Notifier:
             self._is_changed = True
 
     def _finish(self) -> None:
-        """Cancel attempts that have not begun, wait a moment for the others, record outcomes."""
+        """Cancel attempts that have not begun, wait 1 s for running ones, record their outcomes."""
         until = time.monotonic() + STOP_TIMEOUT_S
         for name, attempt in list(self._attempts.items()):
             if attempt.outcome.cancel():

@@ -1,4 +1,4 @@
-"""`jobmon notify`: shows how many messages receivers got, or sends them a test message."""
+"""`jobmon notify`: shows how many messages each receiver got, or sends each a test message."""
 
 import sys
 import uuid
@@ -23,8 +23,8 @@ from jobmon.store.failures import describe_error
 
 
 @click.command("notify")
-@click.option("--test", "tests", is_flag=True, help="Send a test message to each receiver.")
-def notify_command(*, tests: bool) -> None:
+@click.option("--test", "sends_test", is_flag=True, help="Send a test message to each receiver.")
+def notify_command(*, sends_test: bool) -> None:
     """Show how many notifications reached each receiver; --test sends a test message.
 
     Run it with the settings of the collector. It exits with 1 if messages do not reach a receiver.
@@ -37,7 +37,7 @@ def notify_command(*, tests: bool) -> None:
     if not receivers:
         raise click.ClickException("JOBMON_NOTIFY_URLS is not set")
     logs.configure("ERROR", logs.find_secrets(settings, queues))
-    results = _send_tests(queues[0], receivers) if tests else _read_health(settings, queues)
+    results = _send_tests(queues[0], receivers) if sends_test else _read_health(settings, queues)
     click.echo("\n".join(line for line, _ in results))
     sys.exit(0 if all(is_good for _, is_good in results) else 1)
 
@@ -70,11 +70,11 @@ def _read_health(settings: Settings, queues: tuple[Settings, ...]) -> list[tuple
         for queue in queues:
             reader = RollupReader(Connection(queue, clients[queue.mongo_uri]), own)
             try:
-                found = reader.notifications()
+                receivers = reader.notifications()
             except PyMongoError as error:
                 lines.append((f"{queue.queue}: {describe_error(error)}", False))
                 continue
-            lines += [_describe(queue.queue, health) for health in found] or [
+            lines += [_describe(queue.queue, health) for health in receivers] or [
                 (f"{queue.queue}: nothing was sent yet", True)
             ]
     finally:

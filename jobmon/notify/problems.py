@@ -1,4 +1,4 @@
-"""The notices of a queue as one receiver gets them: one of each kind, about its types only."""
+"""The notices of a queue for one receiver: one of each kind, and only about its types."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +16,8 @@ from jobmon.rollup.series import History
 from jobmon.settings.name_patterns import matches_any
 from jobmon.settings.receivers import ReceiverAddress
 
-MAX_TYPES = 100
-MAX_TEXT_LENGTH = 500
+MAX_TYPES = 100  # of a problem with more types, no types are kept
+MAX_TEXT_LENGTH = 500  # characters
 _NOT_SELECTED = Missing(reason="it is about all types")
 T = TypeVar("T")
 
@@ -26,9 +26,9 @@ T = TypeVar("T")
 class Problem:
     """A notice without the fields that only pages need.
 
-    `since` is UTC; None if unknown. `count`: jobs or types; None if unknown. `types`: the types it
-    counts; empty for a notice about the whole queue, and if there are more than 100. `address`: the
-    page that shows them; empty if there is none.
+    `since` is UTC; None if unknown. `count`: of jobs or types; None if unknown. `types`: the types
+    that it counts; empty for a notice about the whole queue, or about more than 100 types.
+    `address`: the page that shows them; empty if there is no page.
     """
 
     kind: CheckKind
@@ -42,10 +42,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Findings:
-    """The problems of a queue, and the kinds that were not checked completely.
+    """The problems of a queue, without muted ones, and the kinds that were not checked completely.
 
-    `muted`: the muted types, by kinds of notices that are muted at least in part. `problems` has
-    only the parts that are not muted.
+    `muted`: the muted types of each kind that is muted completely or for some types. `problems`
+    has such a kind only for its other types.
     """
 
     problems: Mapping[CheckKind, Problem] = field(default_factory=dict)
@@ -59,15 +59,15 @@ def find_problems(
     redactor: Redactor,
     mutes: ActiveMutes = NO_MUTES,
 ) -> Findings:
-    """The problems that a receiver gets: of its level and of its types, without muted parts."""
+    """The problems that a receiver gets: at least of its level, of its types, and not muted."""
     kinds = frozenset(CheckKind)
     if receiver.types:
         patterns = receiver.types
         evidence = _select_types(evidence, lambda name: matches_any(name, patterns))
         kinds = KINDS_BY_TYPE
     checks = run_checks(evidence)
-    found = _select_problems(checks, kinds, receiver, redactor)
-    problems, muted = dict(found.problems), {}
+    with_muted = _select_problems(checks, kinds, receiver, redactor)
+    problems, muted = dict(with_muted.problems), {}
     for check in checks if mutes.mutes else ():
         counted = frozenset(name for notice in check.notices for name in notice.counted)
         if check.kind not in problems:
@@ -78,10 +78,10 @@ def find_problems(
             del problems[check.kind]
             muted[check.kind] = frozenset(map(redactor.redact, types))
         if types and not is_muted:
-            rest = _select_types(evidence, partial(_is_not_in, types))
-            unmuted = [each for each in run_checks(rest) if each.kind is check.kind]
+            other_types = _select_types(evidence, partial(_is_not_in, types))
+            unmuted = [other for other in run_checks(other_types) if other.kind is check.kind]
             problems |= _select_problems(unmuted, kinds, receiver, redactor).problems
-    return Findings(problems, found.unknown, muted)
+    return Findings(problems, with_muted.unknown, muted)
 
 
 def _is_not_in(types: frozenset[str], name: str) -> bool:
@@ -122,7 +122,7 @@ def _select_types(evidence: Evidence, is_selected: Callable[[str], bool]) -> Evi
     """The evidence of only some types, for the checks of `KINDS_BY_TYPE`."""
 
     def select(by_type: Mapping[str, T]) -> dict[str, T]:
-        return {name: value for name, value in by_type.items() if is_selected(name)}
+        return {type_name: value for type_name, value in by_type.items() if is_selected(type_name)}
 
     def select_history(history: History[str] | Missing) -> History[str] | Missing:
         if isinstance(history, Missing):

@@ -24,7 +24,7 @@ class AppriseReceiver:
 
     def __init__(self, address: ReceiverAddress) -> None:
         try:
-            # Imported only if an address needs it: it takes a second to find its services.
+            # Imported only for an address of Apprise: the import takes a second.
             from apprise import Apprise, AppriseAsset, PersistentStoreMode  # noqa: PLC0415
         except ImportError:
             raise SettingsError(f"JOBMON_NOTIFY_URLS: {address.name} {_NOT_INSTALLED}") from None
@@ -37,7 +37,7 @@ class AppriseReceiver:
             storage_mode=PersistentStoreMode.MEMORY,
         )
         logger = logging.getLogger("apprise")
-        logger.disabled = True  # its message about a mistake quotes what may be a token
+        logger.disabled = True  # Apprise's message about a bad address quotes what may be a token
         try:
             self._apprise: Apprise = Apprise(asset=asset)
             is_accepted = self._apprise.add(address.url)
@@ -65,7 +65,7 @@ class AppriseReceiver:
 
 
 def _choose_type(message: Message) -> "NotifyType":
-    """Success if no notice is open any more: services may then close their incident."""
+    """The kind of message for services: SUCCESS if no notice is open, so they close an incident."""
     from apprise import NotifyType  # noqa: PLC0415
 
     if not message.news:
@@ -75,7 +75,7 @@ def _choose_type(message: Message) -> "NotifyType":
 
 
 class _RepeatFilter(logging.Filter):
-    """Drops a message that was logged in the last hour: a receiver can be down for days."""
+    """Drops a log message that was logged in the last hour: a receiver can be down for days."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,8 +93,11 @@ class _RepeatFilter(logging.Filter):
 
 
 def _limit_log(logger: logging.Logger) -> None:
-    """Log only warnings of Apprise and urllib3: at DEBUG they log messages and addresses."""
-    if not any(isinstance(each, _RepeatFilter) for each in logger.filters):
+    """Log of Apprise and urllib3 only warnings: at DEBUG they log messages and addresses.
+
+    A repeated message of Apprise is logged once an hour.
+    """
+    if not any(isinstance(log_filter, _RepeatFilter) for log_filter in logger.filters):
         logger.addFilter(_RepeatFilter())
     for name in ("apprise", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)

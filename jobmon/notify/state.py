@@ -1,4 +1,4 @@
-"""What each receiver got, in jobmon's own database: a restart neither repeats nor forgets it."""
+"""Stores what each receiver got: a restarted collector neither repeats nor forgets a message."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,9 +23,10 @@ _NONE = type(None)
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A message that was not delivered yet. It stays the same until it is replaced by a newer one.
+    """A message that is not delivered yet. Its content does not change; a newer one can replace it.
 
-    `level` as in `Message`. `attempts` includes one that has begun; the next is due at `retry_at`.
+    `level` is as in `Message`. `attempts` counts all that have begun; the next is due at
+    `retry_at`.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class ReceiverState:
-    """What a receiver got of a queue, and the message that is on its way."""
+    """What a receiver got about a queue, and the message that is not delivered yet."""
 
     health: ReceiverHealth
     tracked: TrackedProblems = field(default_factory=dict)
@@ -60,15 +61,15 @@ class StateStore:
         self._own = own
 
     def load(self) -> NotificationState:
-        """The stored state; an empty one if there is none. A malformed one is deleted."""
-        found = self._own[STATE].find_one({"_id": self._own.id(NOTIFICATIONS)})
-        loaded = next(self._own.read(NOTIFICATIONS, [found], _load_state), None)
-        if loaded is None and found is not None:
-            self._own[STATE].delete_one({"_id": found["_id"]})
-        return loaded or NotificationState()
+        """The stored state; an empty one if none is stored. A malformed document is deleted."""
+        stored = self._own[STATE].find_one({"_id": self._own.id(NOTIFICATIONS)})
+        state = next(self._own.read(NOTIFICATIONS, [stored], _load_state), None)
+        if state is None and stored is not None:
+            self._own[STATE].delete_one({"_id": stored["_id"]})
+        return state or NotificationState()
 
     def save(self, receivers: Iterable[ReceiverState], version: int) -> bool:
-        """Store a state with the next version; False if another process has written meanwhile."""
+        """Store the state as version + 1; False if another process has written a state since."""
         fields = {"version": version + 1, "receivers": list(map(_dump_receiver, receivers))}
         document = self._own.new(NOTIFICATIONS, fields)
         if version < 0:
@@ -81,7 +82,7 @@ class StateStore:
         return self._own[STATE].replace_one(unchanged, document).matched_count == 1
 
     def clear_failures(self) -> None:
-        """Forget failures of receivers to which nothing is sent any more, and end their alerts."""
+        """Forget all failures of receivers, so that alerts about them end: nothing more is sent."""
         no_failure = {"receivers.$[].failingSince": None, "receivers.$[].reason": ""}
         key = {"_id": self._own.id(NOTIFICATIONS)}
         self._own[STATE].update_one(key, {"$set": no_failure, "$inc": {"version": 1}})

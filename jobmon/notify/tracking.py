@@ -1,7 +1,7 @@
-"""Decides what a receiver is sent: when a problem begins, gets worse, lasts for long, and ends.
+"""Decides when a receiver gets news: a problem begins, gets worse, lasts for long, or ends.
 
-Pure functions of what was tracked before, what is found now, and the time. The time is the
-database's, so that a wrong clock of a machine neither sends a message again nor holds it back.
+Pure functions of the problems that were tracked, the present problems, and the time. The time is
+the database's, so that a machine with a wrong clock neither repeats nor delays a message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,10 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """`delay`: how long a change must last. `repeat`: when an open problem is sent again, if ever.
+    """`delay`: how long a problem must last, or be worse, before it is sent.
 
-    `clear_for`: how long a problem must be gone until it is over.
+    `repeat`: how often an open problem is sent again; None for never. `clear_for`: how long a
+    problem must be gone before it is over.
     """
 
     delay: timedelta
@@ -43,10 +44,10 @@ class Timing:
 class Tracked:
     """A problem that a receiver got, or will get if it lasts.
 
-    `problem`: as last reported, or else as first seen at `seen_at`. `is_confirmed`: it lasted as
-    long as the delay, so its end is reported, too. `worse_at`,
-    `gone_at`: since when it is worse than reported, or gone. `was_muted`: it was muted after it was
-    reported, so it is sent again when that ends.
+    `problem`: as last reported, or as first seen at `seen_at` if it was not reported.
+    `is_confirmed`: it lasted as long as the delay, so its end is reported, too. `worse_at`: since
+    when it is worse than reported. `gone_at`: since when it is gone. `was_muted`: it was muted
+    after it was reported, so it is sent again when the mute ends.
     """
 
     problem: Problem
@@ -60,7 +61,7 @@ class Tracked:
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """A line of a message. `ended_at`: when it was found to be over."""
+    """An item of a message. `ended_at`: since when the problem is gone; None unless it is over."""
 
     change: Change
     problem: Problem
@@ -73,7 +74,7 @@ TrackedProblems = Mapping[CheckKind, Tracked]
 def track(
     tracked: TrackedProblems, findings: Findings, now: datetime, timing: Timing
 ) -> dict[CheckKind, Tracked]:
-    """The tracked problems after a check; a kind that was not checked is neither new nor gone."""
+    """The tracked problems after a check; without a complete check, a problem does not end."""
     updated: dict[CheckKind, Tracked] = {}
     for kind in CheckKind:
         entry, problem = tracked.get(kind), findings.problems.get(kind)
@@ -81,12 +82,12 @@ def track(
             entry = _limit_to_past(entry, now)
         if problem is not None:
             if entry is not None:
-                entry = _leave_out(entry, findings.muted.get(kind, frozenset()))
+                entry = _forget_types(entry, findings.muted.get(kind, frozenset()))
             entry = _update(entry or Tracked(problem=problem, seen_at=now), problem, now, timing)
         elif kind in findings.muted:
             # A problem that was not sent yet begins again when the mute ends.
             is_known = entry is not None and entry.reported_at is not None
-            entry = _mute(entry) if entry is not None and is_known else None
+            entry = _mark_muted(entry) if entry is not None and is_known else None
         elif entry is not None and kind in findings.unknown:
             entry = replace(entry, gone_at=None)
         elif entry is not None:
@@ -127,7 +128,7 @@ def list_news(
 
 
 def find_open_level(tracked: TrackedProblems) -> Level | None:
-    """The level of the worst problem that a receiver got and that is not over; None if none is."""
+    """The level of the worst problem that a receiver got and that is not over; None without one."""
     levels = {entry.problem.level for entry in tracked.values() if entry.reported_at is not None}
     return next((level for level in Level if level in levels), None)
 
@@ -146,7 +147,7 @@ def record_sent(
             continue
         entry = entry or Tracked(problem=problem, seen_at=now)
         if item.change is Change.WORSE and problem.types and entry.problem.types:
-            # A type that comes and goes is news only once.
+            # A type that disappears and returns is news only once.
             problem = replace(problem, types=problem.types | entry.problem.types)
         updated[kind] = replace(
             entry,
@@ -167,12 +168,12 @@ def _update(entry: Tracked, problem: Problem, now: datetime, timing: Timing) -> 
     return replace(entry, is_confirmed=is_confirmed, worse_at=worse_at, gone_at=None)
 
 
-def _mute(entry: Tracked) -> Tracked:
+def _mark_muted(entry: Tracked) -> Tracked:
     return replace(entry, worse_at=None, gone_at=None, was_muted=True)
 
 
-def _leave_out(entry: Tracked, muted: frozenset[str]) -> Tracked:
-    """The entry as if these types had not been reported: they are news when the mute ends."""
+def _forget_types(entry: Tracked, muted: frozenset[str]) -> Tracked:
+    """The entry as if the muted types had not been reported: they are news when the mute ends."""
     types = entry.problem.types - muted
     if types == entry.problem.types:
         return entry
@@ -207,7 +208,7 @@ def _is_worse(problem: Problem, reported: Problem) -> bool:
 
 
 def _limit_to_past(entry: Tracked, now: datetime) -> Tracked:
-    """The entry without times in the future: the clock was set back."""
+    """The entry with `now` for each time in the future: the clock was set back."""
 
     def limit(moment: datetime | None) -> datetime | None:
         return None if moment is None else min(moment, now)

@@ -21,14 +21,14 @@ class DeliveryError(Exception):
     """A receiver did not take a message. The text has no address and no secret."""
 
 
-class _RefusedRedirects(HTTPRedirectHandler):
-    """Follows no redirect: it would send message and credentials to an address nobody chose."""
+class _RedirectRefusal(HTTPRedirectHandler):
+    """Follows no redirect: message and credentials would go to an address that nobody chose."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
-_opener = build_opener(_RefusedRedirects)
+_opener = build_opener(_RedirectRefusal)
 
 
 def sign(key: bytes, message_id: str, sent_at: int, body: bytes) -> str:
@@ -62,7 +62,7 @@ def send_webhook(url: str, key: bytes, message: Message) -> None:
 
 
 def _describe_failure(error: Exception) -> str:
-    """Why a receiver could not be reached; an exception's own text could have the address."""
+    """Why a receiver could not be reached; an exception's own text could contain the address."""
     cause = error.reason if isinstance(error, URLError) else error
     match cause:
         case TimeoutError():
@@ -76,7 +76,7 @@ def _describe_failure(error: Exception) -> str:
 
 
 def _split_credentials(url: str) -> tuple[str, str]:
-    """The address without user and password, and both of them as `user:password`."""
+    """The URL without credentials and fragment; the credentials as `user:password` or empty."""
     parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=host, fragment="")), unquote(user) if at else ""
+    credentials, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=host, fragment="")), unquote(credentials)

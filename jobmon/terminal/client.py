@@ -1,4 +1,4 @@
-"""Asks the JSON API: over HTTP with a token, or in this process from a database."""
+"""A client of the JSON API: of a service over HTTP, or of a database through its own service."""
 
 import secrets
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ import httpx
 from jobmon.settings import ADMIN_DASHBOARD, Settings, SettingsError, load_queues, read_variable
 
 TIMEOUT_S = 15
-# The lifetime of the token for the API in this process; no other program gets this token.
+# The lifetime of the token for the service in this process; no other program gets this token.
 TOKEN_LIFETIME = timedelta(days=30)
-# Prefixes of the settings that define who may call a service, and how often.
-_CALLER_SETTINGS = ("jwt_", "oidc_", "rate_limit", "role_", "subject_", "trusted_")
+# The settings with these prefixes define who may call a service, and how often.
+_CALLER_SETTING_PREFIXES = ("jwt_", "oidc_", "rate_limit", "role_", "subject_", "trusted_")
 
 
 class AnswerError(Exception):
@@ -24,10 +24,10 @@ class AnswerError(Exception):
 
 
 class ApiClient:
-    """Requests answers about one queue, by default about the default queue."""
+    """Requests answers about one queue; without its name, about the default queue."""
 
     def __init__(self, http: httpx.Client, queue: str | None = None) -> None:
-        """`http` has the address and the token."""
+        """`http` must have the address of the service and the token."""
         self.address = str(http.base_url).rstrip("/")
         self.queue = queue
         self._http = http
@@ -38,7 +38,7 @@ class ApiClient:
         return self.get("/admin/jobs/stats")
 
     def get_types(self, window: str) -> dict[str, Any]:
-        """`GET /admin/jobs/types` of a window such as `1h`."""
+        """`GET /admin/jobs/types` for a window such as `1h`."""
         return self.get("/admin/jobs/types", range=window)
 
     def get_errors(self, **parameters: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class ApiClient:
         return self.get("/admin/jobs/schedule")
 
     def get_jobs(self, **filters: Any) -> dict[str, Any]:
-        """A page of jobs: of all owners for a caller who may see them, else of the caller."""
+        """A page of jobs: of all owners, or only of the caller if the caller may see no others."""
         try:
             return self.get("/admin/jobs/queue", **filters)
         except _ForbiddenError:
@@ -65,7 +65,7 @@ class ApiClient:
         return self.get("/job", id=job_id)
 
     def get_queue(self) -> dict[str, Any]:
-        """The entry of the queue in `GET /queues`, with its notices."""
+        """The entry of the queue in `GET /queues`, with its notices; AnswerError without one."""
         queues: list[dict[str, Any]] = self.get("/queues", has_queue_prefix=False)["data"]
         for entry in queues:
             if entry["name"] == self.queue or (self.queue is None and entry["isDefault"]):
@@ -73,9 +73,9 @@ class ApiClient:
         raise AnswerError(f"there is no queue {self.queue!r}")
 
     def get(self, path: str, *, has_queue_prefix: bool = True, **parameters: Any) -> dict[str, Any]:
-        """The JSON of an answer. Parameters that are None are left out. Raises AnswerError.
+        """The JSON of an answer. Parameters that are None are not sent. Raises AnswerError.
 
-        `has_queue_prefix`: whether the path of the client's queue is put before `path`.
+        `has_queue_prefix`: whether the prefix of the client's queue is put before `path`.
         """
         query = {name: value for name, value in parameters.items() if value is not None}
         try:
@@ -118,11 +118,11 @@ def _describe_refusal(content: dict[str, Any], status: int) -> str:
 
 @contextmanager
 def open_client(url: str | None, queue: str | None = None) -> Iterator[ApiClient]:
-    """A client of the service at `url`, or without one of the database in JOBMON_MONGO_URI.
+    """A client of the service at `url`; without a `url`, of the database in JOBMON_MONGO_URI.
 
-    The token for a service is JOBMON_TOKEN, or is in the file JOBMON_TOKEN_FILE: other users of the
-    machine can read the arguments of a command. A user of the database needs no token, and sees
-    what an admin sees. Raises AnswerError or SettingsError.
+    The token for a service is in JOBMON_TOKEN or in the file JOBMON_TOKEN_FILE. It is no argument,
+    because other users of the machine can read the arguments of a command. For the database no
+    token is needed, and the client sees what an admin sees. Raises AnswerError or SettingsError.
     """
     if url is None:
         with _open_database(queue) as client:
@@ -151,21 +151,21 @@ def _open_database(queue: str | None) -> Iterator[ApiClient]:
             "or JOBMON_MONGO_URI to read the database"
         )
     settings = Settings.from_env(require_keys=False)
-    permissions = {each.permission for each in load_queues(settings)} | {ADMIN_DASHBOARD}
-    # A service for this process alone: its key is new, and nothing limits its only caller.
-    private: dict[str, Any] = {
-        each.name: each.default
-        for each in fields(Settings)
-        if each.name.startswith(_CALLER_SETTINGS) and each.default is not MISSING
+    permissions = {queue.permission for queue in load_queues(settings)} | {ADMIN_DASHBOARD}
+    # The service is for this process alone: its token key is new, and its requests are not limited.
+    private_settings: dict[str, Any] = {
+        setting.name: setting.default
+        for setting in fields(Settings)
+        if setting.name.startswith(_CALLER_SETTING_PREFIXES) and setting.default is not MISSING
     }
-    private |= {
+    private_settings |= {
         "jwt_secret_key": secrets.token_hex(32),
         "role_permissions": {"admin": frozenset(permissions)},
         "path_prefix": None,
         "actions": False,
         "log_level": "CRITICAL",
     }
-    app = create_app(replace(settings, **private))
+    app = create_app(replace(settings, **private_settings))
     with app.app_context():
         token = issue_token("terminal", "admin", TOKEN_LIFETIME)
     http = httpx.Client(

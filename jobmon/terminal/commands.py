@@ -25,7 +25,7 @@ from jobmon.terminal.tables import (
 
 P = ParamSpec("P")
 
-PIPE_WIDTH = 240  # where there is no terminal
+PIPE_WIDTH = 240  # characters of a line if the output is not a terminal
 
 window_option = click.option(
     "--range", "window", default="1h", show_default=True, help="The window: 15m, 1h, 24h, 7d, …"
@@ -38,7 +38,7 @@ json_option = click.option(
 def client_command(
     function: Callable[Concatenate[ApiClient, P], None],
 ) -> click.Command:
-    """A command with the options of the connection; the function gets a client first."""
+    """A command with --url and --queue; the function's first argument is a client for these."""
 
     def run(url: str | None, queue: str | None, *args: P.args, **kwargs: P.kwargs) -> None:
         with _connecting(url, queue) as client:
@@ -61,7 +61,7 @@ def client_command(
 
 @contextmanager
 def _connecting(url: str | None, queue: str | None) -> Iterator[ApiClient]:
-    """A client; its errors end the command with one line."""
+    """A client; its errors end the command with a message of one line."""
     try:
         with open_client(url, queue) as client:
             yield client
@@ -96,7 +96,7 @@ def stats_command(client: ApiClient, /, *, window: str, as_json: bool) -> None:
 @click.option("--cursor", help="The cursor of the next page, as printed below the previous page.")
 @json_option
 def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None:
-    """Print jobs, the newest first; with the filters of the API."""
+    """Print the jobs that match the filters of the API; without --sort the newest first."""
     answer = client.get_jobs(**filters)
     if as_json:
         _print_json(answer)
@@ -131,7 +131,7 @@ def job_command(client: ApiClient, /, *, job_id: str, as_json: bool) -> None:
 @click.option("--limit", "per_page", default=20, show_default=True, type=click.IntRange(1, 100))
 @json_option
 def errors_command(client: ApiClient, /, *, window: str, as_json: bool, **filters: Any) -> None:
-    """Print the errors of a window in groups that have the same cause."""
+    """Print the errors of a window, in groups with the same cause."""
     answer = client.get_errors(range=window, **filters)
     if as_json:
         _print_json(answer)
@@ -156,9 +156,9 @@ def top_command(client: ApiClient, /, *, window: str) -> None:
 def mcp_command(client: ApiClient, /) -> None:
     """Answer an assistant's questions by the Model Context Protocol.
 
-    It uses standard input and output. It only reads, and sees what the token may see.
+    It uses standard input and output. It only reads, with the permissions of the token.
     """
-    from jobmon.terminal.assistant import make_server  # its package is an extra of its own
+    from jobmon.terminal.assistant import make_server  # needs the package `mcp`, an extra
 
     make_server(client).run("stdio")
 
@@ -168,7 +168,7 @@ def _print_json(answer: Any) -> None:
 
 
 def _print(*renderables: RenderableType) -> None:
-    # A pipe gets whole lines: a program that reads them has no width.
+    # In a pipe lines are long, so that programs can read a row as one line.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     console = Console(width=width, highlight=False, markup=False, emoji=False)
     for renderable in renderables:

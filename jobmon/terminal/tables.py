@@ -1,4 +1,4 @@
-"""Answers of the API as tables for a terminal. Texts of jobs cannot control the terminal."""
+"""Answers of the API as tables for a terminal, which the texts of jobs cannot control."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -22,12 +22,12 @@ STYLES = {
     "cancelled": "dim",
 }
 MARKS = {"bad": "!", "watch": "~"}
-ID_WIDTHS = {"job": 36, "group": 16}  # so that an id can be copied
+ID_WIDTHS = {"job": 36, "group": 16}  # characters by column: an id in one line can be copied
 UNKNOWN = humanize.grouped(None)  # a dash
 
 
 class Columns(NamedTuple):
-    """The columns of a list; `>` begins the head of a column of numbers. `cells` makes a row."""
+    """The columns of a list; a head that begins with `>` is of numbers. `cells` makes a row."""
 
     heads: tuple[str, ...]
     cells: Callable[[Mapping[str, Any]], list[Text]]
@@ -42,25 +42,25 @@ def show_list(columns: Columns, rows: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def write_plain(value: object) -> str:
-    """A value in one line, with `\\x1b` instead of a character that could control the terminal.
+    """A value in one line, with an escape such as `\\x1b` for each character that is not printable.
 
     None is a dash.
     """
     text = UNKNOWN if value is None else str(value)
     return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
 def name_status(status: object) -> Text:
-    """A status as a word for people, in its color; an unknown status is shown unchanged."""
-    known = str(status)
-    return Text(write_plain(JOB_STATUS_WORDS.get(known, known)), STYLES.get(known, ""))
+    """A status as a word for people, in its color; the text of an unknown status is unchanged."""
+    text = str(status)
+    return Text(write_plain(JOB_STATUS_WORDS.get(text, text)), STYLES.get(text, ""))
 
 
 def write_time(iso: str | None, now: datetime | None = None) -> str:
-    """A time in UTC and how long ago it was: `13:44:30 (16 s ago)`; with its date if not today."""
+    """A time in UTC and its distance, such as `13:44:30 (16 s ago)`; with its date if not today."""
     if iso is None:
         return UNKNOWN
     try:
@@ -99,7 +99,7 @@ def list_tiles(stats: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
 
 
 def describe_pace(stats: Mapping[str, Any], queue: Mapping[str, Any]) -> str:
-    """Lines with the age of the oldest due job, the rates of the workers, and the forecast."""
+    """Lines with the oldest due job's age, rates, the forecast, and the time of the numbers."""
     parts = [
         f"oldest due job: {humanize.duration(stats['oldestQueuedJobAgeMs'])}",
         f"expired leases: {humanize.grouped(stats['expiredLeases'])}",
@@ -121,7 +121,7 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
     notices = queue.get("notices")
     if notices is None:
         return [Text("notices: unknown", style="yellow")]
-    shown = [
+    lines = [
         Text(
             f"{MARKS.get(notice['level'], '-')} {write_plain(notice['text'])}"
             f"{' (muted)' if notice.get('isMuted') else ''}",
@@ -130,9 +130,9 @@ def show_notices(queue: Mapping[str, Any]) -> list[Text]:
         for notice in notices
     ]
     unchecked = [Text(write_plain(text), style="dim") for text in queue.get("unchecked") or ()]
-    if not shown and not unchecked:
+    if not lines and not unchecked:
         return [Text("nothing needs attention", style="green")]
-    return [*shown, *unchecked]
+    return [*lines, *unchecked]
 
 
 def describe_reasons(reasons: Mapping[str, Any] | None) -> list[str]:

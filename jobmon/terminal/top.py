@@ -27,9 +27,9 @@ from jobmon.terminal.tables import (
 )
 
 REFRESH_S = 2.0
-ROWS = 50
+ROWS = 50  # of a page
 MAX_NOTICES = 3
-STATUSES = (None, *(status.value for status in JobStatus))
+STATUSES = (None, *(status.value for status in JobStatus))  # None: jobs of any status
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class View:
 
     tab: str
     window: str
-    filters: Mapping[str, str]  # of the jobs
-    cursor: str | None
+    filters: Mapping[str, str]  # of the list of jobs
+    cursor: str | None  # of the page of jobs; None for the first page
 
 
 @dataclass(frozen=True)
 class Tab:
-    """A tab with a list: how its rows are read and drawn."""
+    """A tab with a list: its columns, and how its rows are read."""
 
     title: str
     columns: Columns
     read: Callable[[ApiClient, View], Mapping[str, Any]]
     key: str  # the field that identifies a row
-    filter: str | None  # the filter of jobs that a row leads to; None if it is a job
+    filter: str | None  # the filter that selects a row's jobs; None if a row is a job
 
 
 TABS = {
@@ -83,7 +83,7 @@ TABS = {
 
 @dataclass
 class ViewData:
-    """The data of a view, or why they could not be read."""
+    """The data of a view, or the `failure` why they could not be read."""
 
     view: View
     summary: RenderableType | None = None
@@ -121,10 +121,10 @@ class JobScreen(ModalScreen[None]):
     def load(self) -> None:
         """Read the job in a thread and show it."""
         try:
-            shown: RenderableType = show_job(self._client.get_job(self._job_id))
+            content: RenderableType = show_job(self._client.get_job(self._job_id))
         except AnswerError as error:
-            shown = Text(write_plain(error), style="red")
-        self.app.call_from_thread(self.query_one("#job", Static).update, shown)
+            content = Text(write_plain(error), style="red")
+        self.app.call_from_thread(self.query_one("#job", Static).update, content)
 
 
 class Top(App[None]):
@@ -163,9 +163,9 @@ class Top(App[None]):
 
     def __init__(self, client: ApiClient, window: str) -> None:
         super().__init__()
-        self._client, self._range = client, window
+        self._client, self._window = client, window
         self._job_filters: dict[str, str] = {}
-        self._cursors: list[str | None] = [None]  # of the pages up to the one shown
+        self._cursors: list[str | None] = [None]  # of the pages of jobs, up to the shown page
         self._next_cursor: str | None = None
         self._is_paused = False
 
@@ -201,7 +201,7 @@ class Top(App[None]):
     @property
     def view(self) -> View:
         """The view that is shown now."""
-        return View(self.tab, self._range, dict(self._job_filters), self._cursors[-1])
+        return View(self.tab, self._window, dict(self._job_filters), self._cursors[-1])
 
     @work(thread=True, exclusive=True)
     def load(self) -> None:
@@ -222,7 +222,7 @@ class Top(App[None]):
         self.call_from_thread(self._show, data)
 
     def _show(self, data: ViewData) -> None:
-        if data.view != self.view:  # the viewer chose another view, which is being read
+        if data.view != self.view:  # the viewer has chosen another view, which is being read
             return
         note = "paused" if self._is_paused else ""
         if data.failure is not None:
@@ -230,26 +230,26 @@ class Top(App[None]):
         self.query_one("#note", Static).update(Text(note))
         if data.failure is None:
             heading = " ".join(filter(None, (self._client.address, self._client.queue)))
-            shown = Group(Text(heading, style="bold"), data.summary or "")
-            self.query_one("#summary", Static).update(shown)
+            summary = Group(Text(heading, style="bold"), data.summary or "")
+            self.query_one("#summary", Static).update(summary)
             self._next_cursor = data.next_cursor
             self._fill(data.view.tab, data.rows)
 
     def _fill(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the rows; the cursor stays on its row, or else at the same position."""
+        """Replace the rows; the cursor stays on its row, or at its position if the row is gone."""
         table, tab = self._table(name), TABS[name]
         position = table.cursor_row
-        chosen = self._chosen_key(name)
+        cursor_key = self._find_cursor_key(name)
         table.clear()
         for row in rows:
             key = str(row[tab.key])
             if key not in table.rows:
                 table.add_row(*tab.columns.cells(row), key=key)
-        if chosen is not None and chosen in table.rows:
-            position = table.get_row_index(chosen)
+        if cursor_key is not None and cursor_key in table.rows:
+            position = table.get_row_index(cursor_key)
         table.move_cursor(row=min(position, max(table.row_count - 1, 0)), animate=False)
 
-    def _chosen_key(self, name: str) -> str | None:
+    def _find_cursor_key(self, name: str) -> str | None:
         table = self._table(name)
         if not table.row_count:
             return None
@@ -263,7 +263,7 @@ class Top(App[None]):
         if (filter_name := TABS[name].filter) is None:
             self.push_screen(JobScreen(self._client, key))
         else:
-            self._choose({filter_name: key})
+            self._show_jobs({filter_name: key})
 
     def on_tabbed_content_tab_activated(self) -> None:
         """Read the data of the tab that was opened."""
@@ -277,15 +277,15 @@ class Top(App[None]):
     def action_switch_status(self) -> None:
         """Show the jobs of the next status."""
         current = STATUSES.index(self._job_filters.get("status"))
-        others = {name: value for name, value in self._job_filters.items() if name != "status"}
+        filters = {name: value for name, value in self._job_filters.items() if name != "status"}
         status = STATUSES[(current + 1) % len(STATUSES)]
-        self._choose(others | ({"status": status} if status else {}))
+        self._show_jobs(filters | ({"status": status} if status else {}))
 
     def action_clear_filters(self) -> None:
         """Show all jobs."""
-        self._choose({})
+        self._show_jobs({})
 
-    def _choose(self, filters: dict[str, str]) -> None:
+    def _show_jobs(self, filters: dict[str, str]) -> None:
         self._job_filters, self._cursors = filters, [None]
         self._update_jobs_title()
         if self.tab == "jobs":
@@ -294,11 +294,11 @@ class Top(App[None]):
             self.action_open("jobs")
 
     def _update_jobs_title(self) -> None:
-        chosen = ", ".join(
+        filters = ", ".join(
             f"{name} {write_plain(value)}" for name, value in self._job_filters.items()
         )
         page = f", page {len(self._cursors)}" if len(self._cursors) > 1 else ""
-        title = f"Jobs: {chosen or 'all'}{page}"
+        title = f"Jobs: {filters or 'all'}{page}"
         self.query_one(TabbedContent).get_tab("jobs").label = Text(title)
 
     def action_turn_page(self, step: int) -> None:
@@ -321,7 +321,7 @@ class Top(App[None]):
         table.move_cursor(row=table.cursor_row + rows, animate=False)
 
     def action_pause(self) -> None:
-        """Stop reading, or continue."""
+        """Pause the updates of the counts and tables, or continue them."""
         self._is_paused = not self._is_paused
         self.query_one("#note", Static).update(Text("paused" if self._is_paused else ""))
 
@@ -339,9 +339,12 @@ class Top(App[None]):
 
 
 def _limit_notices(queue: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry of a queue with few notices, so that the table has room."""
+    """The entry of a queue with at most three notices and the number of others.
+
+    So the table keeps its space.
+    """
     notices = queue.get("notices") or []
     if len(notices) <= MAX_NOTICES:
         return queue
-    more = {"level": "watch", "text": f"and {len(notices) - MAX_NOTICES} more"}
-    return {**queue, "notices": [*notices[:MAX_NOTICES], more]}
+    more_notices = {"level": "watch", "text": f"and {len(notices) - MAX_NOTICES} more"}
+    return {**queue, "notices": [*notices[:MAX_NOTICES], more_notices]}
