@@ -1,7 +1,7 @@
 """Fixtures: the service under test, in-memory databases, and databases on a real MongoDB server.
 
-If the real server cannot start, the tests marked `real` are skipped. In CI (`CI=true`) they fail,
-because a run without them proves little.
+If the real server cannot start, the tests marked `real` are skipped. In CI (if `CI` is set) they
+fail, because a run without them proves little.
 """
 
 import gc
@@ -43,7 +43,7 @@ from .support.preloaded import stop_server
 from .support.processes import adopt_orphans, await_no_descendants
 from .support.waiting import PATIENCE_S
 
-# BSON types that mongomock does not know. Queries name them, but no document of a test has them.
+# BSON types that mongomock does not know. Queries name them, but no value in the tests has them.
 TYPE_MAP.update(
     dict.fromkeys(
         (
@@ -70,7 +70,7 @@ def _has_any_type(value: Any, types: Any, **options: Any) -> bool:
 
 filtering._filterer_inst._operator_map["$type"] = _has_any_type
 
-# A collector in the tests' process pauses for a shorter time, because tests wait for its counts.
+# A collector in the tests' process pauses for a shorter time: tests wait for its counts.
 changes.TICK_S = changes.REST_S = 0.2
 history_writer.MAX_PAUSE_S = 0.2
 
@@ -82,8 +82,8 @@ NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
 # Write .pyc files, so that the processes that tests start do not compile the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# When jsonschema is imported, it compiles 38 grammars for formats that no schema here has. That
-# takes seconds in each process; it does not if this module is missing.
+# If this module can be imported, jsonschema compiles 38 grammars for formats that no schema here
+# has. That takes seconds in each process.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 
@@ -139,7 +139,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 MEMORY_FOLDER, NEEDED_BYTES = Path("/dev/shm"), 8 * 2**30
 
-# Files and folders of tests, those that take longest first.
+# Files and folders of tests, the slowest first.
 SLOWEST_PATHS = (
     "tests/e2e/test_browser.py",
     "tests/e2e/test_readonly.py",
@@ -160,15 +160,17 @@ SLOWEST_PATHS = (
 
 
 def _find_position(item: pytest.Item) -> int:
-    """The position of a test's file in the run; `--no-loadscope-reorder` makes xdist keep it."""
-    positions = (n for n, path in enumerate(SLOWEST_PATHS) if item.nodeid.startswith(path))
-    return next(positions, len(SLOWEST_PATHS))
+    """The position of a test in the run; `--no-loadscope-reorder` makes xdist keep the order."""
+    return next(
+        (index for index, path in enumerate(SLOWEST_PATHS) if item.nodeid.startswith(path)),
+        len(SLOWEST_PATHS),
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """In a run without `long` tests, do not import the files that have only such tests.
 
-    Each of the parallel processes would import all of them, which takes three seconds of CPU.
+    Each of the parallel processes would import these files, which takes three seconds of CPU.
     """
     if collection_path.suffix != ".py" or "not long" not in config.getoption("markexpr"):
         return None
@@ -201,7 +203,10 @@ def _check_no_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _remove_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Remove the databases of all servers, even after a failed test; keep the servers' logs."""
+    """Remove the databases of servers in the temporary folder, even after a failed test.
+
+    The servers' logs are kept.
+    """
     yield
     for path in tmp_path_factory.getbasetemp().rglob("*"):
         if path.suffix == ".wt" or path.name.startswith("WiredTiger"):
@@ -214,9 +219,9 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not MEMORY_FOLDER.is_dir() or shutil.disk_usage(MEMORY_FOLDER).free < NEEDED_BYTES:
         yield tmp_path_factory.mktemp("mongod")
         return
-    for earlier in MEMORY_FOLDER.glob("jobmon-tests-*"):  # tests that were killed leave folders
-        if not Path(f"/proc/{earlier.name.split('-')[2]}").exists():
-            shutil.rmtree(earlier, ignore_errors=True)
+    for old_folder in MEMORY_FOLDER.glob("jobmon-tests-*"):  # tests that were killed leave folders
+        if not Path(f"/proc/{old_folder.name.split('-')[2]}").exists():
+            shutil.rmtree(old_folder, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"jobmon-tests-{os.getpid()}-", dir=MEMORY_FOLDER))
     yield folder
     shutil.rmtree(folder)
@@ -226,7 +231,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def mongod(data_folder: Path) -> Iterator[Mongod]:
     """A real MongoDB server for the whole session: a replica set of one member."""
     try:
-        # Test commands let a test make the server slow (failCommand).
+        # Test commands let a test delay or refuse commands (failCommand).
         parameters = ("enableTestCommands=1", "ttlMonitorSleepSecs=1")
         options = tuple(f"--setParameter={parameter}" for parameter in parameters)
         server = Mongod(data_folder, options=options).start()
@@ -266,7 +271,7 @@ def make_settings() -> Callable[..., Settings]:
 
 
 class Api:
-    """Sends requests to an app in this process, with tokens of different people."""
+    """Sends requests to an app in this process, with the tokens of any subject and role."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -277,7 +282,7 @@ class Api:
             return issue_token(subject, role, timedelta(seconds=seconds))
 
     def get(self, path: str, *, token: str | None = None, **query: Any) -> TestResponse:
-        """Send a GET request with `token`, or without one; `query` has the parameters."""
+        """Send a GET request with `token`, or without a token; `query` has the parameters."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         return self.client.get(path, query_string=query, headers=headers)
 
@@ -324,8 +329,8 @@ _aggregate = mongomock.Collection.aggregate
 def _aggregate_with_lookup(collection: Any, pipeline: list[dict[str, Any]], **options: Any) -> Any:
     """mongomock does not support a pipeline in $lookup: run that pipeline for each document."""
     options = {"session": None}
-    *stages, last = pipeline or [{}]
-    if "pipeline" not in (lookup := last.get("$lookup", {})):
+    *stages, last_stage = pipeline or [{}]
+    if "pipeline" not in (lookup := last_stage.get("$lookup", {})):
         return _aggregate(collection, pipeline, **options)
     joined = collection.database[lookup["from"]]
     return [
@@ -378,7 +383,7 @@ def api(watched: Database[dict[str, Any]], make_settings: Callable[..., Settings
 
 @pytest.fixture(scope="session")
 def idle_api() -> Api:
-    """A service over an empty database that all tests share: they change neither of the two."""
+    """A service over an empty database. All tests share both, so a test must not change them."""
     settings = Settings(mongo_uri="mongodb://127.0.0.1/idle", jwt_secret_key=SECRET, stats_ttl_ms=0)
     return Api(create_app(settings, mongomock.MongoClient(settings.mongo_uri, tz_aware=True)))
 
@@ -396,7 +401,7 @@ def real_api(
 
 @contextmanager
 def unconfigured_log() -> Iterator[None]:
-    """Removes the root logger's handlers for the block, as in a process without a log."""
+    """Remove the root logger's handlers during the block, as if no log were configured."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     root.handlers = []

@@ -99,12 +99,12 @@ def test_sign_in_leads_back_to_the_page_of_a_queue(queues: Api, watched: Any) ->
     viewer = Viewer(queues.app)
     refused = viewer.get("/queues/payouts/dashboard/jobs?status=dlq")
     assert refused.status_code == 401
-    (then,) = Page(refused.text).all("input", name="then")
-    assert then["value"] == "/queues/payouts/dashboard/jobs?status=dlq"
+    (target_field,) = Page(refused.text).all("input", name="then")
+    assert target_field["value"] == "/queues/payouts/dashboard/jobs?status=dlq"
     (form,) = Page(refused.text).all("form", id="sign-in")
-    data = {"token": queues.token("ada", "chief"), "then": then["value"]}
+    data = {"token": queues.token("ada", "chief"), "then": target_field["value"]}
     answer = viewer.post(str(form["action"]), data)
-    assert (answer.status_code, answer.location) == (303, then["value"])
+    assert (answer.status_code, answer.location) == (303, target_field["value"])
     assert viewer.get(answer.location).status_code == 200
     assert viewer.get("/queues/mails/dashboard").status_code == 200
 

@@ -26,7 +26,7 @@ from jobmon.store.connection import Connection
 from jobmon.store.failures import AUTHENTICATION_FAILED
 
 from ..conftest import NOW, SECRET, Api
-from ..support.nameserver import HOST, NAME, NameServer, name_server
+from ..support.nameserver import MEMBER_HOST, SRV_NAME, NameServer, name_server
 from ..support.waiting import PATIENCE_S, eventually
 
 
@@ -176,8 +176,8 @@ def dns_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 def make_srv_uri(mongod: Mongod, database: str) -> tuple[str, str]:
     """A mongodb+srv address, and the SRV record that resolves it to `mongod`."""
     return (
-        f"mongodb+srv://{NAME}/{database}?tls=false&replicaSet=rs0",
-        f"0 0 {mongod.port} {HOST}.",
+        f"mongodb+srv://{SRV_NAME}/{database}?tls=false&replicaSet=rs0",
+        f"0 0 {mongod.port} {MEMBER_HOST}.",
     )
 
 
@@ -187,7 +187,7 @@ WRONG_ANSWERS = {
     "no such name": ("no such name", ""),
     "a host elsewhere": ("0 0 27017 db.example.org.", ""),
     "no host": ("0 0 0 .", ""),
-    "bad options": ("0 0 1 " + HOST + ".", "retryWrites=true"),
+    "bad options": ("0 0 1 " + MEMBER_HOST + ".", "retryWrites=true"),
 }
 
 
@@ -217,9 +217,9 @@ def test_an_unresolved_host_name_is_an_outage_that_ends(
         metrics = api.get_as_admin("/metrics")
         assert metrics.status_code == 200
         assert 'jobmon_database_up{queue="default"} 0.0' in metrics.text
-        questions_before = dns_server.questions
+        queries_before = dns_server.query_count
         # The client retries, but logs the failure once.
-        eventually(lambda: dns_server.questions > questions_before + 1)
+        eventually(lambda: dns_server.query_count > queries_before + 1)
         messages = [record.getMessage() for record in caplog.records]
         assert len([text for text in messages if "unreachable" in text]) == 1
         dns_server.answer, dns_server.options = srv_record, ""
@@ -234,7 +234,7 @@ def test_concurrent_callers_send_no_dns_queries_of_their_own(
     make_settings: Callable[..., Settings], dns_server: NameServer
 ) -> None:
     settings = make_settings(
-        mongo_uri=f"mongodb+srv://{NAME}/shop", server_selection_timeout_ms=500
+        mongo_uri=f"mongodb+srv://{SRV_NAME}/shop", server_selection_timeout_ms=500
     )
     connection = Connection(settings)
 
@@ -247,7 +247,7 @@ def test_concurrent_callers_send_no_dns_queries_of_their_own(
     try:
         with ThreadPoolExecutor(40) as pool:
             assert set(pool.map(read_name_or_error, range(200))) == {"UnresolvedHostError"}
-        assert dns_server.questions <= 10, "200 callers share a few DNS queries"
+        assert dns_server.query_count <= 10, "200 callers share a few DNS queries"
         closing = threading.Thread(target=connection.close)
         closing.start()
         closing.join(PATIENCE_S)

@@ -1,4 +1,4 @@
-"""Requests for actions that tests and benchmarks file."""
+"""A request for an action that tests and benchmarks file."""
 
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.target import Target
@@ -6,7 +6,7 @@ from jobmon.store.filter import JobFilter
 
 
 def retry_all_dead(count: int) -> ActionRequest:
-    """A request by ada to retry all dead-lettered jobs; `count` is their expected number."""
+    """A request by ada to retry all dead-lettered jobs; she confirmed that there are `count`."""
     return ActionRequest(
         action="retry",
         target=Target(job_filter=JobFilter(statuses=("dlq",))),

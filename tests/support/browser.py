@@ -1,4 +1,4 @@
-"""Opens pages of the dashboard in Debian's Chromium, and records their faults."""
+"""Opens pages of the dashboard in Chromium, and records the faults of these pages."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from .waiting import PATIENCE_S
 
-# The same engine without windows: opening a page takes a quarter of Chromium's CPU time.
-HEADLESS = shutil.which("chromium-headless-shell")
-CHROMIUM = Path(HEADLESS or "/usr/bin/chromium")
+# Chromium's engine without windows: opening a page takes a quarter of the CPU time.
+HEADLESS_SHELL = shutil.which("chromium-headless-shell")
+CHROMIUM = Path(HEADLESS_SHELL or "/usr/bin/chromium")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -27,24 +27,26 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# The browser logs answers with these statuses as errors; some tests expect such answers.
-EXPECTED = re.compile(r"(responded with a status of|Status Error Code) (401|403|404|422|503)")
+# The browser logs answers with these statuses as errors, but some tests expect such answers.
+EXPECTED_MESSAGES = re.compile(
+    r"(responded with a status of|Status Error Code) (401|403|404|422|503)"
+)
 expect.set_options(timeout=1_000 * PATIENCE_S)
-VIEWER = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
+VIEWER_OPTIONS = {"timezone_id": "Europe/Berlin", "locale": "en-GB"}
 
 
 def require_file(file: Path, remedy: str) -> None:
-    """Skip the test if the file does not exist, or fail it in CI; `remedy` is shown."""
+    """Skip the test if the file does not exist, or fail it in CI; the message has the remedy."""
     if not file.exists():
-        missing = f"{file}: {remedy}"
+        message = f"{file}: {remedy}"
         if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+            pytest.fail(message)
+        pytest.skip(message)
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A new browser profile of a viewer in Berlin; Playwright's `options` may change that."""
-    context = browser.new_context(**VIEWER | options)
+    """A new browser profile of a viewer in Berlin; Playwright's `options` can change that."""
+    context = browser.new_context(**VIEWER_OPTIONS | options)
     context.set_default_timeout(1_000 * PATIENCE_S)
     return context
 
@@ -55,10 +57,10 @@ def sign_in(context: BrowserContext, origin: str, token: str) -> None:
 
 
 class Visits:
-    """Opens pages, and records their faults.
+    """Opens pages; records their requests, and their faults as texts.
 
-    The first page of a test opens in `tab`, which all tests share: a new tab takes a second of CPU.
-    Further pages, and pages with options or a `clock`, open in a new browser profile.
+    The first page of a test opens in `tab`, which all tests share, because a new tab takes a second
+    of CPU. Each further page, and a page with options or a `clock`, opens in a new browser profile.
     """
 
     def __init__(self, browser: Browser, tab: Page, token: str) -> None:
@@ -67,7 +69,7 @@ class Visits:
         self._token = token
         self._is_tab_in_use = False
         self._contexts: list[BrowserContext] = []
-        self._listeners: list[tuple[Any, Callable[..., None]]] = []
+        self._tab_listeners: list[tuple[Any, Callable[..., None]]] = []  # event and listener
         self.faults: list[str] = []
         self.requests: list[Request] = []
 
@@ -103,10 +105,10 @@ class Visits:
         for event, listener in listeners.items():
             page.on(event, listener)
             if page is self._tab:
-                self._listeners.append((event, listener))
+                self._tab_listeners.append((event, listener))
 
     def _record_message(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not EXPECTED.search(message.text):
+        if message.type in ("error", "warning") and not EXPECTED_MESSAGES.search(message.text):
             self.faults.append(message.text)
 
     def _record_request(self, request: Request, origin: str) -> None:
@@ -115,15 +117,15 @@ class Visits:
             self.faults.append(f"requests another origin: {request.url}")
 
     def count_requests(self, path: str) -> int:
-        """How many requests pages have sent to `path`."""
+        """How many requests the pages have sent to `path`."""
         return sum(urlsplit(request.url).path == path for request in self.requests)
 
     def close(self) -> None:
         """Close the pages, and reset the shared tab."""
         while self._contexts:
             self._contexts.pop().close()
-        while self._listeners:
-            self._tab.remove_listener(*self._listeners.pop())
+        while self._tab_listeners:
+            self._tab.remove_listener(*self._tab_listeners.pop())
         if self._is_tab_in_use:
             self._tab.unroute_all()
             self._tab.goto("about:blank")

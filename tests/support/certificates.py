@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """A certificate authority for one test; `file` has its certificate."""
+    """A certificate authority for one test; `file` contains its certificate."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self._folder = folder
@@ -24,7 +24,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name: str) -> tuple[Path, str]:
-        """A file with key and certificate for 127.0.0.1, and the subject as MongoDB writes it."""
+        """A file with a key and a certificate for 127.0.0.1, and its subject in MongoDB's form."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [
@@ -39,7 +39,9 @@ class Authority:
         file.write_bytes(private_key + certificate.public_bytes(Encoding.PEM))
         return file, subject.rfc4514_string()
 
-    def _sign(self, subject: x509.Name, key: Any, added: x509.ExtensionType) -> x509.Certificate:
+    def _sign(
+        self, subject: x509.Name, key: Any, extension: x509.ExtensionType
+    ) -> x509.Certificate:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -49,6 +51,6 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(hours=1))
-            .add_extension(added, critical=False)
+            .add_extension(extension, critical=False)
             .sign(self._key, hashes.SHA256())
         )

@@ -14,27 +14,27 @@ from jobmon.settings import Settings
 from jobmon.setup.indexes import create_indexes
 from jobmon.store.connection import Connection
 
-# Words of the driver's messages, which `jobmon init` never prints.
+# Words of the driver's messages, which `jobmon init` must not print.
 DRIVER_WORDS = re.compile(r"full error|errmsg|configured timeouts|Topology|codeName|Traceback")
 
 
 def database_uri(mongod: Mongod, database: Database[dict[str, Any]] | str) -> str:
     """The connection string of a database on this server."""
     name = database if isinstance(database, str) else database.name
-    address, mark, options = mongod.uri.partition("?")
-    return f"{address}{name}{mark}{options}"
+    address, separator, options = mongod.uri.partition("?")
+    return f"{address}{name}{separator}{options}"
 
 
 def index_queue(settings: Settings) -> None:
     """Create the indexes of the queue that these settings watch."""
-    # On a busy machine many indexes take longer than a query may.
+    # On a busy machine creating many indexes takes longer than the default limit.
     connection = Connection(replace(settings, query_timeout_ms=60_000))
     create_indexes(connection)
     connection.client.close()
 
 
 def init(uri: str, *options: str, **settings: str) -> Result:
-    """Run `jobmon init` with `JOBMON_` settings, and own databases named after the queue's."""
+    """Run `jobmon init` with `JOBMON_` settings; jobmon's databases get names like the queue's."""
     name = re.sub(r".*/(\w*)(\?.*)?$", r"\1", uri)
     environment = {
         "JOBMON_ADMIN_MONGO_URI": uri,
@@ -51,19 +51,19 @@ def init(uri: str, *options: str, **settings: str) -> Result:
 
 
 def outcomes(result: Result) -> dict[str, str]:
-    """The outcome for each index: `created`, `exists`, …"""
+    """The outcome by index: `created`, `exists`, …"""
     lines = [line.split(maxsplit=2) for line in result.output.splitlines() if line[:1] != " "]
     indexes = [text.split(": ", 1) for _, check, text in lines if check == "index"]
     return {index: outcome.partition(",")[0] for index, outcome in indexes}
 
 
 def problems(result: Result) -> list[str]:
-    """The lines of problems, without their remedies."""
+    """The lines with problems, without the lines with their remedies."""
     return [line for line in result.output.splitlines() if line.startswith("problem ")]
 
 
 def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, Any]:
-    """Databases, indexes, users and roles: everything that `jobmon init` can create."""
+    """The names of databases, indexes, users and roles: of everything `jobmon init` can create."""
     db = client[database]
     return {
         "databases": sorted(name for name in client.list_database_names() if database in name),
@@ -81,7 +81,7 @@ def all_names(client: MongoClient[dict[str, Any]], database: str) -> dict[str, A
 
 
 def drop_created_by_init(mongo: MongoClient[dict[str, Any]], database: Database[Any]) -> None:
-    """Drop the roles, users and own databases of the queue in `database`."""
+    """Drop the roles, the users and jobmon's databases for the queue in `database`."""
     for role in mongo.admin.command("rolesInfo", 1)["roles"]:
         if database.name in role["role"]:
             mongo.admin.command("dropRole", role["role"])

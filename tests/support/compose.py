@@ -1,4 +1,4 @@
-"""Runs the compose file in a copy of the checkout, with new secrets, free ports and a new name."""
+"""Runs the compose file in a copy of the checkout, as a new project with new secrets and ports."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Stack:
     """The services of the compose file."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` gets a copy of the checkout's tracked files."""
+        """The tracked files of the checkout are copied to `folder`."""
         self.folder = folder
         self.project = f"jobmon-tests-{os.getpid()}"
         self.image = f"{self.project}:latest"
@@ -112,7 +112,7 @@ class Stack:
         """End the service's first process with SIGKILL, as a crash does; the engine restarts it."""
         started_at = self.inspect(service, "{{.State.StartedAt}}")
         process = self.inspect(service, "{{.State.Pid}}")
-        # As root among the engine's processes: `docker kill` counts as a stop by an operator.
+        # Not with `docker kill`, which counts as a stop by an operator: then nothing restarts it.
         options = ["--rm", "--pid=host", "--privileged", "--user=0", "--entrypoint=python"]
         code = f"import os; os.kill({process}, 9)"
         docker("run", *options, self.image, "-c", code)
@@ -135,7 +135,7 @@ class Stack:
             return 0, None
 
     def await_stats(self, token: str, source: str = "rollup") -> dict[str, Any]:
-        """Wait for statistics that come from `source`."""
+        """Wait until the statistics come from `source`; returns them."""
 
         def read() -> dict[str, Any] | None:
             status, stats = self.request("/admin/jobs/stats", token)

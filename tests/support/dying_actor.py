@@ -1,4 +1,4 @@
-"""An actor in its own process, which kills itself when it reaches STEP the NUMBER-th time:
+"""An actor in its own process, which kills itself when it reaches STEP for the NUMBER-th time:
 `python -m tests.support.dying_actor STEP NUMBER`, with the settings in the environment."""
 
 import itertools
@@ -12,11 +12,11 @@ from jobmon.settings import Settings
 
 
 def run_until_step(step: str, number: int) -> None:
-    """Act until the step is reached `number` times; with 0, forever."""
-    times = itertools.count(1)
+    """Act until the step is reached for the `number`-th time; with 0, forever."""
+    times_reached = itertools.count(1)
 
     def die_at_step(reached_step: str) -> None:
-        if reached_step == step and next(times) == number:
+        if reached_step == step and next(times_reached) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with acting(Settings.from_env(require_keys=False), reached=die_at_step):

@@ -1,4 +1,4 @@
-"""A history of single runs for services over an in-memory database, which have no collector."""
+"""A history of runs for services over an in-memory database, for which no collector can run."""
 
 from collections import Counter
 from datetime import datetime, timedelta
@@ -19,13 +19,13 @@ from jobmon.store.labels import OTHER
 class ErrorHistory:
     """Finished runs, each with its type, worker and end; failed runs have an error.
 
-    `as_of` is the time of the collector's last count.
+    `as_of` is the time of the last count, as a collector would have made it.
     """
 
     def __init__(self, as_of: datetime) -> None:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
-        self.whole: dict[str, Any] = {}  # further fields of the `RunHistory`
+        self.history_fields: dict[str, Any] = {}  # further fields of the `RunHistory`
         self.is_known = True
         self._runs: list[tuple[FinishedRun, str | None]] = []
 
@@ -38,7 +38,10 @@ class ErrorHistory:
         at: datetime,
         took: timedelta | None = None,
     ) -> str:
-        """Add a failed run; returns the id of its group. The error `OTHER` is not grouped."""
+        """Add a failed run; returns the id of its group, which is `OTHER` for the error `OTHER`.
+
+        `at` is the run's end.
+        """
         if error == OTHER:
             self._add_run(job_type, worker, "failed", at, took, OTHER)
             return OTHER
@@ -64,7 +67,7 @@ class ErrorHistory:
     def succeed(
         self, job_type: str, worker: str | None, *, at: datetime, took: timedelta | None = None
     ) -> None:
-        """Add a run that succeeded."""
+        """Add a run that succeeded at `at`."""
         self._add_run(job_type, worker, "succeeded", at, took, None)
 
     def _add_run(
@@ -88,10 +91,10 @@ class ErrorHistory:
         self._runs.append((run, group))
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> Self:
-        """Make every service answer from this history."""
+        """Make all services in this process read this history."""
         monkeypatch.setattr(RunHistoryReader, "read", lambda _, window: self._read(window))
         monkeypatch.setattr(
-            RunHistoryReader, "errors_by_step", lambda _, window: self._split(window)
+            RunHistoryReader, "errors_by_step", lambda _, window: self._count_by_step(window)
         )
         monkeypatch.setattr(
             RunHistoryReader, "known_error_groups", lambda _, ids: self.groups.keys() & set(ids)
@@ -109,12 +112,12 @@ class ErrorHistory:
     def _read(self, window: Window) -> RunHistory:
         fields = {"as_of": self.as_of, "is_complete": True, "groups": self.groups}
         fields["is_ahead"] = window.is_ahead(self.as_of)
-        return RunHistory(details=self._count(window.start, window.end), **fields | self.whole)
+        return RunHistory(details=self._count(window.start, window.end), **fields | self.history_fields)
 
-    def _split(self, window: Window) -> ErrorSteps:
+    def _count_by_step(self, window: Window) -> ErrorSteps:
         steps: ErrorSteps = {}
-        for at in window.steps():
-            groups = steps.setdefault(at, {})
-            for (group, job_type), count in self._count(at, at + window.step).by_type.items():
+        for start in window.steps():
+            groups = steps.setdefault(start, {})
+            for (group, job_type), count in self._count(start, start + window.step).by_type.items():
                 groups.setdefault(group, Counter())[job_type] += count
         return steps

@@ -1,7 +1,7 @@
-"""Faults under load: jobmon's answers must stay correct while the database fails.
+"""Puts jobmon under load on a database that fails, to check that its answers stay correct.
 
 This module has a replica set of three real servers, a proxy that drops or delays bytes, writers
-that use the queue library, and viewers that check every answer against the writers' counts.
+that use the queue library, and viewers that check each answer against the writers' counts.
 `tests/e2e/test_faults.py` uses it for seconds, `bench/faults.py` for minutes.
 """
 
@@ -41,17 +41,17 @@ from .services import Web
 from .waiting import PATIENCE_S, eventually
 
 TYPES = ("email.send", "payout.execute", "webhook.deliver")
-FRESH_S = 5.0  # jobmon does not show older statistics of the collector
+MAX_STATS_AGE_S = 5.0  # jobmon does not show the collector's statistics if they are older
 Document = dict[str, Any]
 
 
 class ReplicaSet:
-    """Three members on this machine; they elect a new primary after `election_ms`."""
+    """Three members on this machine; after `election_ms` without a primary they elect one."""
 
     def __init__(self, folder: Path, *, election_ms: int = 10_000) -> None:
         options = ("--oplogSize", "64")
         options += ("--setParameter", "enableTestCommands=1")
-        if election_ms < 10_000:  # so that a secondary leaves a frozen primary in time, too
+        if election_ms < 10_000:  # so that a secondary also leaves a frozen primary this early
             options += ("--setParameter", "oplogNetworkTimeoutBufferSeconds=1")
         self.members = [
             Mongod(folder / str(index), initiate=False, cache_gb=0.25, options=options)
@@ -88,7 +88,7 @@ class ReplicaSet:
         self.stop()
 
     def stop(self) -> None:
-        """End all members, frozen or not."""
+        """End all members, even frozen ones."""
         for member in self.members:
             with suppress(AssertionError, ProcessLookupError):
                 os.kill(member.pid, signal.SIGKILL)
@@ -100,7 +100,7 @@ class ReplicaSet:
         list(self._starters.map(Mongod.start, members))
 
     def primary(self) -> Mongod | None:
-        """The member that accepts writes now, if there is one."""
+        """The member that accepts writes now; None if no member does."""
         for member in self.members:
             with suppress(PyMongoError, AssertionError):
                 if self._command(member, {"hello": 1})["isWritablePrimary"]:
@@ -118,7 +118,7 @@ class ReplicaSet:
     def await_writable(self, within_s: float = PATIENCE_S) -> float:
         """Wait until a majority accepts writes; returns the monotonic time.
 
-        A new primary may have to wait until another member stops following the old primary.
+        A new primary waits for this until another member stops following the old primary.
         """
         deadline = time.monotonic() + within_s
         insert = {"insert": "notes", "documents": [{}], "$db": "probe"}
@@ -152,7 +152,7 @@ class ReplicaSet:
         self._command(self.await_primary(), {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4})
 
     def cut_off(self, *members: Mongod) -> None:
-        """Stop the replication of these members."""
+        """Stop the replication of these members; returns when it has stopped."""
         for member in members:
             stop = {"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"}
             times_entered = self._command(member, stop)["count"] + 1
@@ -184,7 +184,7 @@ class Proxy:
         self.port = free_port()
         self.delay_s = 0.0
         self.dropping = False
-        self._closing: list[Any] = []
+        self._connections: list[Any] = []
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept_connections, daemon=True).start()
 
@@ -195,14 +195,14 @@ class Proxy:
             except OSError:
                 return
             if self.dropping:
-                self._closing.append(client)  # accepted but never served, as with a cut cable
+                self._connections.append(client)  # accepted but never served, as with a cut cable
                 continue
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 client.close()
                 continue
-            self._closing += [client, server]
+            self._connections += [client, server]
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=self._forward, args=[source, target], daemon=True).start()
 
@@ -218,14 +218,14 @@ class Proxy:
                 connection.close()
 
     def heal(self) -> None:
-        """Forward again; close all connections, because messages in them may be cut."""
+        """Forward again; close all connections, because a part of their bytes may be lost."""
         self.dropping, self.delay_s = False, 0.0
         self.close_connections()
 
     def close_connections(self) -> None:
         """Close every connection."""
-        closing, self._closing = self._closing, []
-        for connection in closing:
+        connections, self._connections = self._connections, []
+        for connection in connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
@@ -245,10 +245,10 @@ class Writers:
         self.database = self._client.get_default_database()
         self._queue = JobQueue(self.database, retry=RETRY)
         self._queue.create_indexes()
-        self.before = self.database.jobs.count_documents({})
+        self.initial_jobs = self.database.jobs.count_documents({})
         self._stop = threading.Event()
-        self._pace_s = 1 / jobs_per_second
-        # A daemon: an enqueue that has begun never returns if the database stays unreachable.
+        self._interval_s = 1 / jobs_per_second
+        # A daemon: an enqueue that has begun never returns while the database is unreachable.
         self._thread = threading.Thread(target=self._produce, daemon=True)
         # When each enqueue began and when it was acknowledged, by the monotonic clock.
         self.begun: list[float] = []
@@ -262,7 +262,7 @@ class Writers:
 
     def known_jobs_at(self, moment: float) -> int:
         """The minimum number of jobs at a moment of the monotonic clock."""
-        return self.before + bisect_right(self.acknowledged, moment)
+        return self.initial_jobs + bisect_right(self.acknowledged, moment)
 
     def replace_worker(self, index: int) -> None:
         """Kill a queue worker and start another."""
@@ -294,22 +294,22 @@ class Writers:
         self._client.close()
 
     def _produce(self) -> None:
-        due = time.monotonic()
+        due_at = time.monotonic()
         while not self._stop.is_set():
             job_id = str(uuid.uuid4())
             self.begun.append(time.monotonic())
             self.ids.append(job_id)
             while not self._enqueue(job_id):
-                time.sleep(0.1)  # even after `stop`: an enqueue that has begun is finished
+                time.sleep(0.1)  # try again even after `stop`, because the enqueue has begun
             self.acknowledged.append(time.monotonic())
-            due = max(due + self._pace_s, time.monotonic() - 1)
-            self._stop.wait(max(0.0, due - time.monotonic()))
+            due_at = max(due_at + self._interval_s, time.monotonic() - 1)
+            self._stop.wait(max(0.0, due_at - time.monotonic()))
 
     def _enqueue(self, job_id: str) -> bool:
         try:
             self._queue.enqueue(random.choice(TYPES), job_id=job_id, max_attempts=3)
         except DuplicateKeyError:
-            return True  # an earlier try had reached the database
+            return True  # an earlier try has reached the database
         except PyMongoError:
             return False
         return True
@@ -348,14 +348,14 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The error's code, or the status without an error; `broken` if the connection broke."""
+        """The error's code, or the status of a success; `broken` if the connection broke."""
         if self.status == 0:
             return "broken"
         return str(self.status) if self.status < 400 else str(self.json["error"]["code"])
 
 
 class Viewers:
-    """Clients that send requests all the time and check the answers."""
+    """Clients that send requests until the block ends, and check the answers."""
 
     PATHS = (
         "/admin/jobs/stats",
@@ -389,14 +389,15 @@ class Viewers:
             thread.join()
 
     def take_results(self) -> tuple[Counter[str], dict[str, float], list[str]]:
-        """Results since the last call.
+        """The results since the last call.
 
-        Returns answers by kind and code, the longest of each in seconds, and the wrong answers.
+        They are the number of answers and the longest answer in seconds, both by kind and code, and
+        descriptions of the wrong answers.
         """
         with self._lock:
-            taken = self.answers, self.longest_s, self.wrong
+            results = self.answers, self.longest_s, self.wrong
             self.answers, self.longest_s, self.wrong = Counter(), {}, []
-        return taken
+        return results
 
     def _send_requests(self, first_path: int) -> None:
         paths = islice(cycle(self.PATHS), first_path, None)
@@ -405,14 +406,13 @@ class Viewers:
 
     def _check_health(self) -> None:
         while not self._stop.wait(0.3):
-            answer = Answer(self._port, "/healthz")
-            self._record(answer)
+            self._record(Answer(self._port, "/healthz"))
 
     def _record(self, answer: Answer) -> None:
         kind = "healthz" if answer.path == "/healthz" else "answer"
+        key = f"{kind} {answer.code}"
         with self._lock:
-            self.answers[f"{kind} {answer.code}"] += 1
-            key = f"{kind} {answer.code}"
+            self.answers[key] += 1
             self.longest_s[key] = max(self.longest_s.get(key, 0.0), answer.took_s)
         try:
             self.check(answer)
@@ -422,7 +422,7 @@ class Viewers:
     def check(self, answer: Answer) -> None:
         """Raise AssertionError for an answer that is neither correct nor an expected error."""
         if answer.status == 0:
-            return  # counted: the caller knows whether it was expected
+            return  # it is counted: only the caller can know whether a broken connection is a fault
         if answer.path == "/healthz":
             assert answer.status == 200
             return
@@ -439,12 +439,12 @@ class Viewers:
         total = stats["totalJobs"]
         if stats["statusCounts"] is not None:
             assert total == sum(stats["statusCounts"].values()), "the sums differ"
-            by_type = (n for counts in stats["typeCounts"].values() for n in counts.values())
+            by_type = (sum(counts.values()) for counts in stats["typeCounts"].values())
             assert total == sum(by_type), "the sums by type differ"
-        minimum = self._writers.known_jobs_at(answer.sent_at - FRESH_S - 0.5)
-        maximum = self._writers.before + len(self._writers.begun)
-        expected = f"{total} is not in {minimum} to {maximum} ({stats['source']})"
-        assert minimum <= total <= maximum, expected
+        minimum = self._writers.known_jobs_at(answer.sent_at - MAX_STATS_AGE_S - 0.5)
+        maximum = self._writers.initial_jobs + len(self._writers.begun)
+        message = f"{total} is not in {minimum} to {maximum} ({stats['source']})"
+        assert minimum <= total <= maximum, message
 
 
 def await_recovery(
@@ -452,8 +452,8 @@ def await_recovery(
 ) -> tuple[float, float]:
     """Wait until jobmon has recovered; returns two moments of the monotonic clock.
 
-    The first is the start of ten answers in a row with 200; the second is when the statistics came
-    from the collector and were at most two seconds old.
+    The first is when the first of ten successive requests with status 200 was sent; the second is
+    when the statistics came from the collector and were at most two seconds old.
     """
     deadline = time.monotonic() + within_s
     served_at: float | None = None
@@ -489,8 +489,10 @@ def await_full_count(
         metrics = Answer(port, "/metrics", token)
         if stats.status == metrics.status == 200 and stats.json["source"] == "rollup":
             counts = sum_counters(metrics.body.decode())
-            counted = sum(n for (name, _), n in counts.items() if name in ("enqueued", "attempts"))
-            if stats.json["totalJobs"] == total and counted >= events:
+            counted_events = sum(
+                count for (name, _), count in counts.items() if name in ("enqueued", "attempts")
+            )
+            if stats.json["totalJobs"] == total and counted_events >= events:
                 return stats.json, metrics.body.decode()
         assert time.monotonic() < deadline, (stats.body[:500], total, events)
         time.sleep(0.2)
@@ -520,29 +522,32 @@ def check_nothing_lost(writers: Writers, stats: Document, metrics: str) -> dict[
     attempts = list(writers.database.job_attempts.find({}))
     assert sorted(job["jobId"] for job in jobs) == sorted(writers.ids), "jobs lost or duplicated"
     by_status = Counter(job["status"] for job in jobs)
-    counts = {name: n for name, n in stats["statusCounts"].items() if n}
+    counts = {status: count for status, count in stats["statusCounts"].items() if count}
     assert counts == dict(by_status), "the statistics differ from the jobs"
     attempts_by_job: dict[str, list[Document]] = {}
     for attempt in attempts:
         attempts_by_job.setdefault(attempt["jobId"], []).append(attempt)
     for job in jobs:
-        runs = attempts_by_job.get(job["jobId"], [])
-        runs.sort(key=lambda attempt: attempt["attemptNumber"])
-        numbers = [attempt["attemptNumber"] for attempt in runs]
+        job_attempts = attempts_by_job.get(job["jobId"], [])
+        job_attempts.sort(key=lambda attempt: attempt["attemptNumber"])
+        numbers = [attempt["attemptNumber"] for attempt in job_attempts]
         assert numbers == list(range(1, job["attemptCount"] + 1)), (job, numbers)
         expected = ("succeeded",) if job["status"] == "succeeded" else ("failed", "expired")
-        assert runs[-1]["status"] in expected, (job, runs[-1])
+        assert job_attempts[-1]["status"] in expected, (job, job_attempts[-1])
     outcomes = Counter(attempt["status"] for attempt in attempts)
-    counted = {key: n for key, n in sum_counters(metrics).items() if n}
+    counters = {key: count for key, count in sum_counters(metrics).items() if count}
     totals = {("enqueued", ""): len(jobs), ("dlq", ""): by_status["dlq"]}
-    totals |= {("attempts", outcome): n for outcome, n in outcomes.items()}
-    assert counted == {key: n for key, n in totals.items() if n}, "the counters differ"
+    totals |= {("attempts", outcome): count for outcome, count in outcomes.items()}
+    assert counters == {key: count for key, count in totals.items() if count}, "the counters differ"
     return {"jobs": len(jobs), "attempts": len(attempts), **outcomes}
 
 
 @contextmanager
 def run_collector(uri: str, log: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Run a collector; yields a function that kills or ends it and starts another."""
+    """Run a collector during the block; yields a function that ends it and starts another.
+
+    The function ends it with SIGKILL, or with SIGTERM if `kill` is False.
+    """
     environment = dict(os.environ) | {"JOBMON_MONGO_URI": uri, "JOBMON_JWT_SECRET_KEY": SECRET}
 
     def start() -> subprocess.Popen[bytes]:
@@ -582,10 +587,10 @@ class SystemUnderLoad:
         self.kill_for_s = 600.0  # how long the fault `processes` kills processes
 
     def await_recovery(self) -> tuple[float, float]:
-        """Wait until jobmon has recovered; returns two times in seconds.
+        """Wait until jobmon has recovered; returns two durations in seconds.
 
-        The first is from the new primary until every request is answered; the second is from the
-        first majority write until the statistics come from the collector and are up to date.
+        The first is from the new primary until requests are answered; the second is from the first
+        majority write until the statistics come from the collector and are up to date.
         """
         self.servers.await_primary()
         primary_at = time.monotonic()
@@ -599,38 +604,44 @@ class SystemUnderLoad:
         time.sleep(seconds)
 
     def check_all_threads_answer(self, workers: int, threads: int) -> None:
-        """Wait until one parallel request for each thread gets a 200; else AssertionError."""
-        requests = workers * threads
+        """Wait until as many parallel requests as the service has threads all get a 200.
+
+        Raises AssertionError if that does not happen.
+        """
+        request_count = workers * threads
 
         def send(_: int) -> str:
             return Answer(self.port, "/admin/jobs/queue?per_page=1", self.token).code
 
         def all_answer() -> bool:
-            return set(pool.map(send, range(requests))) == {"200"}
+            return set(pool.map(send, range(request_count))) == {"200"}
 
-        with ThreadPoolExecutor(requests) as pool:
-            eventually(all_answer)  # a slow machine refuses some if one worker gets most
+        with ThreadPoolExecutor(request_count) as pool:
+            eventually(all_answer)  # on a slow machine one worker can get most, and refuse some
 
 
 @contextmanager
 def system_under_load(
     servers: ReplicaSet, folder: Path, *, viewers: int = 4, jobs_per_second: float = 30
 ) -> Iterator[SystemUnderLoad]:
-    """Start everything on these servers, and end it afterwards; the logs are in `folder`."""
+    """Run writers, web service, collector and viewers on these servers during the block.
+
+    The logs are in `folder`.
+    """
     token = admin_token()
     index_queue(Settings(mongo_uri=servers.uri))
     writers = Writers(servers.uri, jobs_per_second=jobs_per_second)
-    with ExitStack() as running:
-        running.callback(writers.stop)
+    with ExitStack() as stack:
+        stack.callback(writers.stop)
         web = Web(servers.uri, folder, JOBMON_WORKERS="2", JOBMON_THREADS="8")
-        running.callback(web.stop)
+        stack.callback(web.stop)
         with run_collector(servers.uri, folder / "collector.log") as restart:
             writers.start()
             eventually(web.answers)
-            with Viewers(web.port, token, writers, viewers) as active:
-                system = SystemUnderLoad(servers, web.port, token, writers, active, web, restart)
+            with Viewers(web.port, token, writers, viewers) as clients:
+                system = SystemUnderLoad(servers, web.port, token, writers, clients, web, restart)
                 system.await_recovery()
-                active.take_results()
+                clients.take_results()
                 yield system
 
 

@@ -20,7 +20,7 @@ def make_history_writer(connection: Connection, **options: Any) -> HistoryWriter
 
 @contextmanager
 def writing_history(connection: Connection) -> Iterator[None]:
-    """Run a history writer in a thread while the block runs."""
+    """Run a history writer in a thread during the block."""
     stop = threading.Event()
     thread = threading.Thread(target=make_history_writer(connection).run, args=[stop])
     thread.start()

@@ -1,6 +1,6 @@
-"""An identity provider for one test. The test can make its answers wrong.
+"""An identity provider for one test, which can make the provider's answers wrong.
 
-It follows OpenID Connect as far as jobmon uses it: it checks the client, the code, and PKCE.
+It follows OpenID Connect as far as jobmon needs it: it checks the client, the code, and PKCE.
 """
 
 import base64
@@ -25,7 +25,7 @@ CLIENT_ID, CLIENT_SECRET = "jobmon", "a client secret of thirty-two bytes"
 
 @cache
 def make_key(name: str = "one") -> rsa.RSAPrivateKey:
-    """The key with this name. Keys are cached, because making one takes long."""
+    """The key with this name. Keys are cached, because it takes long to generate a key."""
     return rsa.generate_private_key(65_537, 2_048)
 
 
@@ -33,9 +33,11 @@ class IdentityProvider:
     """The provider's state; a test changes it between requests.
 
     `claims` are in ID tokens, `access_claims` in access tokens (None: opaque tokens). `userinfo` is
-    the answer of the userinfo endpoint (None: no such endpoint). `change_id_token` may change an ID
-    token's claims. `status`, if not 0, replaces the status of every answer. `rotates`: a refresh
-    token is valid once.
+    the answer of the userinfo endpoint (None: no such endpoint). `change_id_token` can change an ID
+    token's claims. `rotates`: a refresh token is valid once. `document` has fields that replace
+    those of the provider's metadata. `token_answer` returns the status and the body of the token
+    endpoint's answer (None: the right ones). `status`, if not 0, replaces the status of all
+    answers. `requests` are the paths of the requests, `renewals` counts uses of refresh tokens.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,7 @@ class IdentityProvider:
         self.issuer = ""
 
     def authorize(self, address: str) -> str:
-        """The address to which the provider sends a browser that opened `address` and signed in."""
+        """The address to which the provider redirects a signed-in browser that opens `address`."""
         parts = urlsplit(address)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         assert f"{parts.scheme}://{parts.netloc}" == self.issuer
@@ -111,7 +113,7 @@ class IdentityProvider:
             or query["code_challenge"] != challenge
             or query["redirect_uri"] != form["redirect_uri"]
         ):
-            # With line ends, as in Entra's answers.
+            # With line breaks, as in Entra's answers.
             text = '{"error": "invalid_grant", "error_description": "X1: no.\\r\\nTrace: 1"}'
             return 400, text.encode()
         return 200, self._make_answer(nonce=query["nonce"])
@@ -142,7 +144,7 @@ class IdentityProvider:
     def sign(
         self, claims: dict[str, Any], change: Callable[[dict[str, Any]], None] = lambda _: None
     ) -> str:
-        """A token of the provider with the usual claims and `claims`; `change` may edit them."""
+        """A token of the provider with the usual claims and `claims`; `change` can edit all."""
         now = int(time.time())
         claims = {"iss": self.issuer, "sub": self.subject, "iat": now, "exp": now + 300} | claims
         change(claims)
@@ -150,7 +152,7 @@ class IdentityProvider:
         return jwt.encode(claims, self.keys[self.signing_key], "RS256", header)
 
     def answer(self, path: str, form: dict[str, str], authorization: str) -> tuple[int, bytes]:
-        """Status and body of the answer to a request; `status` of the provider is not applied."""
+        """Status and body of the answer to a request; the attribute `status` is not used yet."""
         if path == "/token":
             return self.exchange(form, authorization)
         documents = {
@@ -165,7 +167,7 @@ class IdentityProvider:
     @classmethod
     @contextmanager
     def listening(cls) -> Iterator["IdentityProvider"]:
-        """Run a provider while the block runs; yields it."""
+        """Run a provider during the block; yields it."""
         provider = cls()
         server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(provider))
         provider.issuer = f"http://127.0.0.1:{server.server_port}"

@@ -1,15 +1,15 @@
 """A simulated mongos: a proxy in front of a real server that answers as a mongos would.
 
-The wheel of `jobmon.demo.mongod` contains no mongos. This proxy changes the answers that differ,
-according to MongoDB's documentation: `hello` names no replica set, a plan is inside a list of
-shards, a cursor belongs to the router that opened it, and commands of replica sets do not exist.
+The wheel of `jobmon.demo.mongod` contains no mongos. According to MongoDB's documentation, a mongos
+differs from a server as follows: `hello` names no replica set, a plan is inside a list of shards, a
+cursor belongs to the router that opened it, and commands of replica sets do not exist.
 """
 
 import socket
 import struct
 import threading
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import bson
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
@@ -23,18 +23,30 @@ _REPLICA_SET_FIELDS = ("hosts", "setName", "setVersion", "primary", "me", "elect
 _MISSING_FIELDS = (*_REPLICA_SET_FIELDS, "lastWrite", "topologyVersion", "isreplicaset")
 
 
+class _Header(NamedTuple):
+    """The header of a message: its length in bytes with the header, two ids, and its kind."""
+
+    length: int
+    request_id: int
+    response_to: int
+    op_code: int
+
+
 class Router:
-    """A simulated mongos in front of the server at `target` (host:port)."""
+    """A simulated mongos in front of the server at `target` (host:port).
+
+    `commands` are all commands that clients sent.
+    """
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self.address = f"127.0.0.1:{free_port()}"
         self._listener = socket.create_server(("127.0.0.1", int(self.address.rpartition(":")[2])))
-        self._open: list[socket.socket] = []
+        self._connections: list[socket.socket] = []
         self._cursors: set[int] = set()
         self.commands: list[Document] = []
-        self.refused_databases: set[str] = set()  # databases that the user may not read
+        self.refused_databases: set[str] = set()  # databases for which the user has no right
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -42,7 +54,7 @@ class Router:
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        for connection in self._open:
+        for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
@@ -52,7 +64,7 @@ class Router:
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
-                self._open += [client, server]
+                self._connections += [client, server]
                 threading.Thread(target=self._serve, args=(client, server), daemon=True).start()
 
     def _serve(self, client: socket.socket, server: socket.socket) -> None:
@@ -64,12 +76,13 @@ class Router:
                 self.commands.append(command)
                 refusal = self._refuse(name, command)
                 if refusal is not None:
-                    client.sendall(_make_message(header[1], refusal))
+                    client.sendall(_make_message(header.request_id, refusal))
                     continue
                 server.sendall(_pack(header, body))
                 header, body = _read_message(server)
-                answer = self._rewrite(name, command, _parse(header, body))
-                client.sendall(_make_message(header[2], answer, is_reply=header[3] == _OP_REPLY))
+                answer = self._rewrite(name, _parse(header, body))
+                is_reply = header.op_code == _OP_REPLY
+                client.sendall(_make_message(header.response_to, answer, is_reply=is_reply))
 
     def _refuse(self, name: str, command: Document) -> Document | None:
         if name.startswith("replSet"):
@@ -80,7 +93,7 @@ class Router:
             return {"ok": 0.0, "errmsg": "not authorized", "code": 13, "codeName": "Unauthorized"}
         return None
 
-    def _rewrite(self, name: str, command: Document, answer: Document) -> Document:
+    def _rewrite(self, name: str, answer: Document) -> Document:
         if name.lower() in ("hello", "ismaster"):
             fields = {key: value for key, value in answer.items() if key not in _MISSING_FIELDS}
             return fields | {"msg": "isdbgrid"}
@@ -93,7 +106,9 @@ class Router:
         return answer
 
 
-def _read_message(source: socket.socket) -> tuple[tuple[int, int, int, int], bytes]:
+def _read_message(source: socket.socket) -> tuple[_Header, bytes]:
+    """The header and the body of the next message."""
+
     def read(length: int) -> bytes:
         data = b""
         while len(data) < length:
@@ -102,22 +117,21 @@ def _read_message(source: socket.socket) -> tuple[tuple[int, int, int, int], byt
             data += part
         return data
 
-    length, request, response_to, code = struct.unpack("<iiii", read(16))
-    return (length, request, response_to, code), read(length - 16)
+    header = _Header(*struct.unpack("<iiii", read(16)))
+    return header, read(header.length - 16)
 
 
-def _pack(header: tuple[int, int, int, int], body: bytes) -> bytes:
+def _pack(header: _Header, body: bytes) -> bytes:
     return struct.pack("<iiii", *header) + body
 
 
-def _parse(header: tuple[int, int, int, int], body: bytes) -> Document:
-    """The document of a message; documents in a second section, such as inserts, are not needed."""
-    code = header[3]
-    if code == _OP_MSG:
+def _parse(header: _Header, body: bytes) -> Document:
+    """The first document of a message; other documents, such as those to insert, are not read."""
+    if header.op_code == _OP_MSG:  # flags (4 bytes) and the kind of the first section (1 byte)
         start = 5
-    elif code == _OP_QUERY:
+    elif header.op_code == _OP_QUERY:  # flags, the collection's name up to a 0, and two numbers
         start = body.index(b"\0", 4) + 9
-    else:
+    else:  # OP_REPLY: flags, a cursor id (8 bytes) and two numbers
         start = 20
     length = struct.unpack_from("<i", body, start)[0]
     return dict(
@@ -128,10 +142,11 @@ def _parse(header: tuple[int, int, int, int], body: bytes) -> Document:
 
 
 def _make_message(response_to: int, answer: Document, *, is_reply: bool = False) -> bytes:
+    """A message with an answer: OP_REPLY if `is_reply`, else OP_MSG."""
     document = bson.encode(answer)
     if is_reply:
         body = struct.pack("<iqii", 8, 0, 0, 1) + document
     else:
         body = struct.pack("<iB", 0, 0) + document
-    code = _OP_REPLY if is_reply else _OP_MSG
-    return _pack((16 + len(body), 0, response_to, code), body)
+    op_code = _OP_REPLY if is_reply else _OP_MSG
+    return _pack(_Header(16 + len(body), 0, response_to, op_code), body)

@@ -1,4 +1,4 @@
-"""A DNS server for one test, which can be silent or give wrong answers."""
+"""A DNS server for one test, which decides whether and what the server answers."""
 
 import socket
 import threading
@@ -13,21 +13,21 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-NAME = "queue.cluster.test"
-HOST = "member.cluster.test"
+SRV_NAME = "queue.cluster.test"  # the name in a mongodb+srv connection string
+MEMBER_HOST = "member.cluster.test"  # `name_server` resolves it to this machine
 
 
 class NameServer:
-    """Answers every query by UDP on 127.0.0.1; `questions` counts all queries.
+    """A DNS server on a UDP port of 127.0.0.1.
 
-    `answer` is "silence", "no such name", or the data of the SRV record. `options` is the text of
-    the TXT record.
+    `answer` is "silence" (no answer), "no such name", or the data of the SRV record of every name.
+    `options` is the text of the TXT record; empty for no record. `query_count` counts all queries.
     """
 
     def __init__(self) -> None:
         self.answer = "silence"
         self.options = ""
-        self.questions = 0
+        self.query_count = 0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 0))
         self.socket.settimeout(0.1)
@@ -38,19 +38,19 @@ class NameServer:
         """Answer until `close` is called."""
         while not self._closed.is_set():
             try:
-                wire, sender = self.socket.recvfrom(4_096)
+                query, sender = self.socket.recvfrom(4_096)
             except TimeoutError:
                 continue
-            self.questions += 1
+            self.query_count += 1
             if self.answer != "silence":
-                self.socket.sendto(self._answer(wire), sender)
+                self.socket.sendto(self._make_response(query), sender)
 
     def close(self) -> None:
         """Make `serve` return."""
         self._closed.set()
 
-    def _answer(self, wire: bytes) -> bytes:
-        query = dns.message.from_wire(wire)
+    def _make_response(self, query_bytes: bytes) -> bytes:
+        query = dns.message.from_wire(query_bytes)
         response = dns.message.make_response(query)
         response.flags |= dns.flags.RA
         (question,) = query.question
@@ -66,17 +66,17 @@ class NameServer:
 
 @contextmanager
 def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
-    """Make this process use a `NameServer`, and resolve `HOST` to this machine."""
+    """Make this process use a `NameServer`, and resolve `MEMBER_HOST` to this machine."""
     server = NameServer()
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = ["127.0.0.1"], server.port
     monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
     resolve = socket.getaddrinfo
 
-    def resolve_here(host: str, *arguments: object, **options: object) -> object:
-        return resolve("127.0.0.1" if host == HOST else host, *arguments, **options)  # type: ignore[arg-type]
+    def resolve_member(host: str, *arguments: object, **options: object) -> object:
+        return resolve("127.0.0.1" if host == MEMBER_HOST else host, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(socket, "getaddrinfo", resolve_here)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_member)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:

@@ -7,11 +7,15 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 PART = {"HX-Request": "true"}
-ADDRESSES = ("href", "src", "action", "formaction", "poster", "data", "hx-get", "data-url")
+# The attributes whose values are addresses.
+ADDRESS_NAMES = ("href", "src", "action", "formaction", "poster", "data", "hx-get", "data-url")
 
 
 class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
+    """The elements of a page with their attributes, its end tags, its comments and its text.
+
+    `in_scripts` is the text of the script and style elements.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -20,21 +24,21 @@ class Page(HTMLParser):
         self.comments: list[str] = []
         self.text = ""
         self.in_scripts = ""
-        self._inside = ""
+        self._last_tag = ""  # empty after an end tag
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        self._inside = tag
+        self._last_tag = tag
 
     def handle_endtag(self, tag: str) -> None:
         self.ends.append(tag)
-        self._inside = ""
+        self._last_tag = ""
 
     def handle_data(self, data: str) -> None:
         self.text += data
-        if self._inside in ("script", "style"):
+        if self._last_tag in ("script", "style"):
             self.in_scripts += data.strip()
 
     def handle_comment(self, data: str) -> None:
@@ -42,7 +46,7 @@ class Page(HTMLParser):
 
     @property
     def skeleton(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Elements and the names of their attributes: data must never add any."""
+        """Elements and the names of their attributes: data of jobs must not add any."""
         return [(tag, tuple(attrs)) for tag, attrs in self.elements]
 
     def all(self, tag: str, **required: str) -> list[dict[str, str | None]]:
@@ -54,27 +58,30 @@ class Page(HTMLParser):
         ]
 
     def addresses(self) -> list[str]:
-        """Every address that the page loads, opens or submits to."""
+        """The addresses that the page loads, links to or submits to."""
         return [
-            attrs[name] or "" for _, attrs in self.elements for name in ADDRESSES if name in attrs
+            attrs[name] or ""
+            for _, attrs in self.elements
+            for name in ADDRESS_NAMES
+            if name in attrs
         ]
 
 
 class Viewer:
-    """A browser with its cookies."""
+    """A client with cookies, as a browser has."""
 
     def __init__(self, app: Flask) -> None:
         self.client = app.test_client()
 
     def get(self, path: str, *, part: bool = False, **headers: str) -> TestResponse:
-        """GET; the keyword `Sec_Fetch_Site` sends Sec-Fetch-Site. `part`: as htmx for a part."""
+        """GET with headers: `Sec_Fetch_Site` is sent as Sec-Fetch-Site. `part`: as htmx does."""
         return self.client.get(path, headers=_header_names(headers) | (PART if part else {}))
 
     def post(self, path: str, form: dict[str, Any] | None = None, **headers: str) -> TestResponse:
         return self.client.post(path, data=form, headers=_header_names(headers))
 
     def page_of_form(self, path: str, form: dict[str, Any], status: int = 200) -> Page:
-        """The page that answers a form."""
+        """The page that answers a POST of a form."""
         answer = self.post(path, form)
         assert answer.status_code == status, answer.text
         return Page(answer.text)

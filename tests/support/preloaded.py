@@ -1,7 +1,7 @@
 """Starts Python programs as forks of a process that has already imported most of their modules.
 
-The imports take a second of CPU in each of two hundred processes. Tests of a program's start or
-imports start a new interpreter instead.
+Tests start two hundred processes, and the imports take a second of CPU in each. Tests of a
+program's start or imports do not use this module, but start a new interpreter.
 """
 
 import gc
@@ -22,7 +22,8 @@ from jobmon.demo.mongod import die_with_parent
 from .processes import adopt_orphans
 
 ROOT = Path(__file__).parents[2]
-# Without modules that read the environment at their import: prometheus_client, gunicorn_config.
+# Modules to import before a fork. Not those that read the environment at their import:
+# prometheus_client, gunicorn_config.
 MODULES = (
     "gunicorn.app.wsgiapp",
     "gunicorn.workers.gthread",
@@ -44,7 +45,7 @@ def start_python(module: str, *arguments: str, **options: Any) -> subprocess.Pop
 
 
 class _PreloadedProcess(subprocess.Popen[bytes]):
-    """A process that was forked; its standard input is empty."""
+    """A process that `_Server` forks; its standard input is empty."""
 
     def __init__(
         self,
@@ -78,7 +79,10 @@ class _Server:
         self._socket: socket.socket | None = None
 
     def fork(self, request: bytes, *outputs: int) -> int:
-        """The id of a new process, a child of this one."""
+        """Fork a process, a child of this process; returns its id.
+
+        `outputs` are the file descriptors for its stdout and stderr.
+        """
         with self._lock:
             if self._socket is None:
                 adopt_orphans()
@@ -100,13 +104,13 @@ stop_server = _server.stop
 
 
 def _serve(server: socket.socket) -> dict[str, Any]:
-    """Fork for each request. In the new process, return the request; in this one, never return."""
+    """Fork for each request. The new process returns the request; this process never returns."""
     while True:
         message, outputs, *_ = socket.recv_fds(server, 2**20, 2)
         if not message:
             os._exit(0)
         read_end, write_end = os.pipe()
-        # The intermediate process ends at once: then the tests' process becomes the parent.
+        # The intermediate process ends at once, so that the tests' process becomes the parent.
         if not (intermediate := os.fork()):
             intermediate_pid = os.getpid()
             if child := os.fork():

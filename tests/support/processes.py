@@ -1,4 +1,4 @@
-"""Processes that tests start: each one ends within a time limit, with its children."""
+"""Runs, ends and lists the processes that tests start, with their children."""
 
 import ctypes
 import os
@@ -18,10 +18,9 @@ def end_process(
     signal_number: signal.Signals | None = signal.SIGTERM,
     within_s: float = PATIENCE_S,
 ) -> int:
-    """Send a signal (None: SIGKILL) and return the exit code.
+    """Send a signal (None: SIGKILL as in `kill`), wait for the end, and return the exit code.
 
-    If the process does not end in time, kill it and fail. A process that leads a group is killed
-    with its group.
+    If the process does not end in time, it is killed as in `kill`, and AssertionError is raised.
     """
     if signal_number is None:
         kill(process)
@@ -44,7 +43,10 @@ def kill(process: subprocess.Popen[Any]) -> None:
 
 
 def run(command: list[str], timeout: float, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """`subprocess.run`, but a timeout also kills the processes that the command started."""
+    """Like `subprocess.run`; at the end it also kills other processes of the command's group.
+
+    It does so even after a timeout.
+    """
     with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
             output, errors = process.communicate(timeout=timeout)
@@ -57,7 +59,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose parent ends (Linux only)."""
+    """Make this process the parent of descendants whose parent ends (only on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -69,21 +71,24 @@ def child_processes(pid: int) -> list[int]:
 
 
 def descendants(ancestor: int | None = None) -> dict[int, str]:
-    """The running descendants of a process, by default this one: command lines by id."""
+    """The command lines, by process id, of the running descendants of a process.
+
+    By default of this process.
+    """
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended
             state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
             if state not in "ZX":
                 parents[int(stat.parent.name)] = int(parent)
-    commands: dict[int, str] = {}
+    command_lines: dict[int, str] = {}
     generation = {os.getpid() if ancestor is None else ancestor}
     while generation := {pid for pid, parent in parents.items() if parent in generation}:
         for pid in generation:
             with suppress(OSError):
-                line = Path(f"/proc/{pid}/cmdline").read_bytes()
-                commands[pid] = line.replace(b"\0", b" ").decode(errors="replace")
-    return commands
+                command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                command_lines[pid] = command_line.replace(b"\0", b" ").decode(errors="replace")
+    return command_lines
 
 
 def await_no_descendants(within_s: float) -> dict[int, str]:

@@ -10,7 +10,7 @@ from jobmon.settings import Settings
 
 from ..conftest import SECRET, Api
 
-FILE = """
+QUEUES_FILE = """
 [mails]
 collection = "mails"
 environment = "production"
@@ -31,11 +31,11 @@ ROLES = {
 
 
 def serve_queues(
-    watched: Database[dict[str, Any]], folder: Path, text: str = FILE, **options: Any
+    watched: Database[dict[str, Any]], folder: Path, text: str = QUEUES_FILE, **options: Any
 ) -> Api:
     """The service over the queues in a file with this text.
 
-    Each queue of `FILE` has one job of the owner ada; its id and type are the queue's name.
+    Each queue of `QUEUES_FILE` has one job of the owner ada; its id and type are the queue's name.
     `options` are further settings.
     """
     path = folder / "queues.toml"

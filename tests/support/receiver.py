@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 SIGNING_SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"  # of 24 bytes
 
 
-class Received(NamedTuple):
-    """A request; the names of `headers` are in lower case."""
+class ReceivedRequest(NamedTuple):
+    """A request that the receiver got; the names of `headers` are in lower case."""
 
     path: str
     headers: dict[str, str]
@@ -33,13 +33,13 @@ class Received(NamedTuple):
 
 
 class WebhookReceiver:
-    """Keeps requests in `received`; answers with `status` and `headers` once `answers` is set."""
+    """Keeps requests in `received`, and answers with `status` and `headers`."""
 
     def __init__(self) -> None:
-        self.received: list[Received] = []
+        self.received: list[ReceivedRequest] = []
         self.status = 204
         self.headers: dict[str, str] = {}
-        self.answers = threading.Event()
+        self.answers = threading.Event()  # no request is answered until it is set
         self.answers.set()
         receiver = self
 
@@ -47,7 +47,8 @@ class WebhookReceiver:
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length", 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.received.append(Received(self.path, headers, self.rfile.read(length)))
+                body = self.rfile.read(length)
+                receiver.received.append(ReceivedRequest(self.path, headers, body))
                 receiver.answers.wait()
                 self.send_response(receiver.status)
                 for name, value in receiver.headers.items():

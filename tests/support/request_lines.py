@@ -1,4 +1,4 @@
-"""Captures the log lines of requests."""
+"""Captures the log entries of requests."""
 
 import logging
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import Any
 
 @contextmanager
 def capture_requests() -> Iterator[list[dict[str, Any]]]:
-    """Yields a list that gets the logged fields of each request while the block runs."""
-    logger, lines = logging.getLogger("jobmon.request"), list[dict[str, Any]]()
+    """Yields a list to which the logged fields of each request in the block are added."""
+    logger, entries = logging.getLogger("jobmon.request"), list[dict[str, Any]]()
     handler, level = logging.Handler(), logger.level
-    handler.emit = lambda record: lines.append(dict(record.msg))  # type: ignore[method-assign, call-overload]
+    handler.emit = lambda record: entries.append(dict(record.msg))  # type: ignore[method-assign, call-overload]
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield lines
+        yield entries
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""Runs web services and demos in their own processes, as an operator starts them."""
+"""Runs web services and demos in their own processes, as an operator runs them."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ class Web:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str, token: str = "", **headers: str) -> int:
-        """The status of a GET with a token and headers; OSError if the connection breaks."""
+        """The status of the answer to a GET; OSError if the connection breaks."""
         if token:
             headers["Authorization"] = f"Bearer {token}"
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
@@ -74,7 +74,7 @@ class Web:
 
 @contextmanager
 def serving(mongo_uri: str, folder: Path, **settings: str) -> Iterator[Web]:
-    """Run a `Web`; the block starts when it answers."""
+    """Run a `Web` during the block, which starts when the service answers."""
     web = Web(mongo_uri, folder, **settings)
     try:
         eventually(web.answers)
@@ -125,6 +125,6 @@ class Demo:
 
 
 def clean_environment(**variables: str) -> dict[str, Any]:
-    """The environment without jobmon's settings, plus these variables."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
-    return others | variables
+    """The environment without jobmon's settings, and with these variables."""
+    cleaned = {name: value for name, value in os.environ.items() if not name.startswith("JOBMON_")}
+    return cleaned | variables

@@ -6,13 +6,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# The longest that tests wait for an expected event. A passing test waits much less, even on a
+# The longest time that tests wait for an expected event. A passing test waits much less, even on a
 # machine that is ten times slower.
 PATIENCE_S = 120
 
 
 def eventually(condition: Callable[[], T]) -> T:
-    """Return the first true value of `condition`; fail if there is none in `PATIENCE_S`."""
+    """Call `condition` until its value is true; returns that value, or fails after `PATIENCE_S`."""
     started_at = time.monotonic()
     while not (value := condition()):
         waited_s = time.monotonic() - started_at

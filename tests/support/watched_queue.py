@@ -31,7 +31,7 @@ Documents = Database[dict[str, Any]]
 
 @contextmanager
 def temporary_database(mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
-    """An empty database on the real server; the database and its rollups are dropped afterwards."""
+    """An empty database on the real server; it and its rollup database are dropped afterwards."""
     database = mongo[f"test_{uuid.uuid4().hex}"]
     yield database
     mongo.drop_database(database.name)
@@ -49,7 +49,7 @@ def init(uri: str, *options: str, **settings: str) -> list[str]:
 
 
 class WatchedQueue:
-    """The service over a database, with shortcuts for an admin's requests."""
+    """The service over a database, with methods for an admin's requests; `changes` are settings."""
 
     def __init__(self, mongod: Mongod, database: Documents, **changes: Any) -> None:
         settings = Settings(
@@ -62,7 +62,7 @@ class WatchedQueue:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The service with these settings."""
+        """The service with these settings, apart from the token key and the cache of statistics."""
         queue = cls.__new__(cls)
         queue.settings = replace(settings, jwt_secret_key=SECRET, stats_ttl_ms=0)
         queue.api = Api(create_app(queue.settings))
@@ -80,10 +80,10 @@ class WatchedQueue:
         return content
 
     def ids(self, **query: Any) -> list[str]:
-        """The ids of a list, read by its cursors in up to three pages.
+        """The ids of the jobs in a list, read by its cursors in up to three pages.
 
-        Checks that the cursors lead back through the same pages, and that the total, the last page
-        by its number and an export agree with them.
+        Asserts that the cursors lead back through the same pages, and that the total, the last page
+        by its number and an export have the same jobs.
         """
         newest = self.get("/admin/jobs/queue", per_page=1, **query)
         query["per_page"] = max(2, -(-newest["meta"]["total"] // 3))
@@ -116,9 +116,9 @@ class WatchedQueue:
 
     @contextmanager
     def running_collector(self) -> Iterator[None]:
-        """Run a collector; the block starts when it has counted all existing jobs."""
+        """Run a collector; the block starts when it has counted all jobs and attempts."""
         # The service uses an earlier collector's statistics for five seconds: delete them, and wait
-        # until the service has noticed.
+        # until the service no longer uses them.
         rollup_database(self.connection).state.delete_one({"name": STATS})
         eventually(lambda: self.get("/admin/jobs/stats")["source"] != "rollup")
         started = datetime.now(UTC)
@@ -131,7 +131,7 @@ class WatchedQueue:
             yield
 
     def activity(self) -> Answer:
-        """The sums over the last hour's steps; None where no step has a value."""
+        """The sums of the last hour's steps by name; None if no step has a value."""
         steps = self.get("/admin/jobs/timeseries")["data"]
         counts_by_name = {
             name: [step[name] for step in steps if step[name] is not None]
@@ -140,12 +140,12 @@ class WatchedQueue:
         return {name: sum(counts) if counts else None for name, counts in counts_by_name.items()}
 
     def sampled_counts(self, status: str) -> list[int]:
-        """The number of jobs with a status, in each step that a collector sampled."""
+        """The number of jobs with a status, in each of the last hour's steps with a sample."""
         steps = self.get("/admin/jobs/timeseries")["data"]
         return [step["statusCounts"].get(status, 0) for step in steps if step["statusCounts"]]
 
     def metric(self, name: str) -> dict[str, float]:
-        """Samples of a metric: its labels without the queue -> the value."""
+        """The values of a metric by its labels, without the label `queue`."""
         text = re.sub(r'queue="[^"]*",?', "", self.api.get_as_admin("/metrics").text)
         lines = text.replace("{}", "").splitlines()
         samples = (line.rpartition(" ") for line in lines if line.startswith(name))
