@@ -188,12 +188,12 @@ def test_without_a_collector_the_answer_is_503_with_the_reason(api: Api) -> None
 def test_gaps_make_the_growth_unknown(api: Api, history: ErrorHistory) -> None:
     start = NOW - 2 * HOUR
     gap = Gap(start=start, end=start + MINUTE, reason=GapReason.STREAM_LOST)
-    history.history_fields = {"gaps": (gap,), "is_complete": False}
+    history.overrides = {"gaps": (gap,), "is_complete": False}
     listed = get_json(api)
     assert listed["meta"]["is_complete"] is False
     assert [gap["reason"] for gap in listed["meta"]["gaps"]] == ["stream_lost"]
     assert listed["data"][0]["growth"] is None
-    history.history_fields = {"gaps": (gap,)}
+    history.overrides = {"gaps": (gap,)}
     reason = get_json(api)["data"][0]["reasons"]["growth"]
     assert reason == "in the time before the window: runs may be missing"
 

@@ -166,7 +166,7 @@ def test_workers_of_a_type_may_be_missing_where_types_were_not_counted(
     api: Api, history: ErrorHistory, until: datetime, expected: str
 ) -> None:
     """Catches a worker that is shown without runs because they were not counted by type."""
-    history.history_fields["untyped_until"] = until
+    history.overrides["untyped_until"] = until
     meta = get_json(api, type="pay")["meta"]
     assert expected in meta["reasons"]["attempts"]
     assert not meta["total_is_exact"]
@@ -205,7 +205,7 @@ def test_without_a_collector_the_leases_are_shown_and_attempts_are_unknown(api: 
 
 
 def test_attempts_that_may_be_missing_have_a_reason(api: Api, history: ErrorHistory) -> None:
-    history.history_fields["is_complete"] = False
+    history.overrides["is_complete"] = False
     reason = "the collector is still counting"
     reasons = get_json(api)["meta"]["reasons"]
     assert reasons["attempts"] == f"some may be missing: {reason}"

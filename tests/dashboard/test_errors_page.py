@@ -154,10 +154,10 @@ def test_incomplete_history_is_not_shown_as_no_errors(
     history = ErrorHistory(NOW).serve(monkeypatch)
     assert "No errors in this window" in admin.page(PAGE).text
     assert "No attempt failed in the last hour" in read_text(admin.page("/dashboard"))
-    history.history_fields = {"is_complete": False}
+    history.overrides = {"is_complete": False}
     assert "No known errors in this window" in admin.page(PAGE).text
     assert "the collector is still counting" in admin.page(PAGE).text
-    history.history_fields = {"gaps": (Gap(start=NOW, end=NOW + MINUTE, reason=GapReason.STREAM_LOST),)}
+    history.overrides = {"gaps": (Gap(start=NOW, end=NOW + MINUTE, reason=GapReason.STREAM_LOST),)}
     page = read_text(admin.page("/dashboard?range=24h"))
     assert "Not known: runs may be missing" in page
 

@@ -165,7 +165,7 @@ def test_past_window_that_is_still_counted_is_updated(admin: Viewer, history: Er
     """Catches an open page that never shows the minutes that are counted after it was opened."""
     history.as_of = START + 30 * MINUTE
     assert not admin.page(f"/dashboard/errors?{PAST}").all("span", id="finished")
-    history.as_of, history.history_fields = NOW, {"is_complete": False}
+    history.as_of, history.overrides = NOW, {"is_complete": False}
     for path in ("/dashboard/errors", "/dashboard/workers"):
         assert not admin.page(f"{path}?{PAST}").all("span", id="finished")
 

@@ -106,13 +106,13 @@ def test_workers_have_only_their_attempts_of_the_type(admin: Viewer, shop: Error
     assert "w3 idle" in workers
     assert "w2" not in workers
     assert "Top error" not in workers
-    shop.history_fields["untyped_until"] = NOW - 30 * MINUTE
+    shop.overrides["untyped_until"] = NOW - 30 * MINUTE
     assert "Some attempts that ended before" in read_text(
         admin.page(make_address("mail", "?range=24h"))
     )
     unknown = read_text(admin.page(make_address("nothing")))
     assert "None known: some attempts that ended before" in unknown
-    shop.history_fields.clear()
+    shop.overrides.clear()
     assert "No worker runs it now or ended" in read_text(
         admin.page(make_address("nothing", "?range=24h"))
     )

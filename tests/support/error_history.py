@@ -25,7 +25,7 @@ class ErrorHistory:
     def __init__(self, as_of: datetime) -> None:
         self.as_of = as_of
         self.groups: dict[str, ErrorGroup] = {}
-        self.history_fields: dict[str, Any] = {}  # further fields of the `RunHistory`
+        self.overrides: dict[str, Any] = {}  # fields of the `RunHistory` with other values
         self.is_known = True
         self._runs: list[tuple[FinishedRun, str | None]] = []
 
@@ -112,7 +112,7 @@ class ErrorHistory:
     def _read(self, window: Window) -> RunHistory:
         fields = {"as_of": self.as_of, "is_complete": True, "groups": self.groups}
         fields["is_ahead"] = window.is_ahead(self.as_of)
-        return RunHistory(details=self._count(window.start, window.end), **fields | self.history_fields)
+        return RunHistory(details=self._count(window.start, window.end), **fields | self.overrides)
 
     def _count_by_step(self, window: Window) -> ErrorSteps:
         steps: ErrorSteps = {}
