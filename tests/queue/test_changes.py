@@ -1,7 +1,7 @@
 """Actions of `jobmon.queue` on the real server.
 
-Catches an action on a job that does not allow it, a change that overwrites a later change, a retry
-without an attempt, and a job of a paused type that is leased.
+Catches an action on a job that does not allow it, a change that overwrites a later change, a
+retried job that has no attempt left, and a job of a paused type that is leased.
 """
 
 from datetime import timedelta
@@ -26,13 +26,13 @@ def queue(database: Db) -> JobQueue:
 
 
 def read_job(database: Db, job_id: str = "job") -> dict[str, Any]:
-    job = JobQueue(database)._jobs.find_one({"jobId": job_id})
+    job = database.jobs.find_one({"jobId": job_id})
     assert job is not None
     return job
 
 
 def fail_without_retry(queue: JobQueue, times: int = 1) -> None:
-    """Lease a job and report a failure without a retry, `times` times."""
+    """Lease a job and report a failure that is not retried; do so `times` times."""
     for _ in range(times):
         lease = queue.lease("w1")
         assert lease is not None
@@ -53,7 +53,7 @@ def test_disable_is_refused_for_jobs_of_the_library(queue: JobQueue) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    "later_change",
     [
         {"status": "queued"},
         {"attemptCount": 2},
@@ -62,15 +62,15 @@ def test_disable_is_refused_for_jobs_of_the_library(queue: JobQueue) -> None:
         {"nextRunAt": LATER},
         {"priority": 9},
     ],
-    ids=lambda fields: next(iter(fields)),
+    ids=lambda later_change: next(iter(later_change)),
 )
 def test_apply_changes_nothing_if_the_job_has_changed_since_it_was_read(
-    queue: JobQueue, database: Db, fields: dict[str, Any]
+    queue: JobQueue, database: Db, later_change: dict[str, Any]
 ) -> None:
     queue.enqueue("mail", job_id="job")
     fail_without_retry(queue)
     change = queue.decide(JobAction.RETRY, read_job(database))
-    database.jobs.update_one({}, {"$set": fields})
+    database.jobs.update_one({}, {"$set": later_change})
     before = read_job(database)
     assert queue.apply(change, last_action={"id": "r1"}) is False
     assert read_job(database) == before
@@ -92,7 +92,7 @@ def test_a_running_job_is_cancelled_despite_a_heartbeat_since_it_was_read(
     assert (attempt["status"], attempt["error"]["code"]) == ("failed", "cancelled")
 
 
-def test_a_retry_continues_or_resets_its_attempts(queue: JobQueue, database: Db) -> None:
+def test_retry_gives_one_more_attempt_or_resets_the_attempts(queue: JobQueue, database: Db) -> None:
     queue.enqueue("mail", job_id="job", max_attempts=2)
     fail_without_retry(queue)
     queue.apply(queue.decide(JobAction.RETRY, read_job(database)))
@@ -165,8 +165,8 @@ def test_jobs_of_a_paused_type_are_not_leased(
     assert lease.job_id == "report"
     assert queue.lease("w1", types=["mail"]) is None
     database.job_controls.update_one({}, {"$set": {"types": []}})
-    assert queue.lease("w1") is None  # a worker caches the list of paused types for a second
-    monkeypatch.setattr(queue_module, "PAUSED_TYPES_MAX_AGE_S", -1.0)
+    assert queue.lease("w1") is None  # the queue caches the list of paused types for a second
+    monkeypatch.setattr(queue_module, "PAUSED_TYPES_MAX_AGE_S", -1.0)  # no cached list is used
     lease = queue.lease("w1", types=["mail"])
     assert lease is not None
     assert lease.job_id == "mail"

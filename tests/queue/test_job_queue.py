@@ -1,7 +1,7 @@
 """`jobmon.queue` on the real server.
 
-Catches a job that two workers lease, a late report that changes something, a job or an attempt that
-is lost in a crash, and a wrong delay of a retry.
+Catches a job that two workers run at a time, a late report that changes something, a job or an
+attempt that is lost in a crash, and a wrong delay of a retry.
 """
 
 import subprocess
@@ -105,7 +105,11 @@ def test_second_job_with_the_same_id_is_refused(queue: JobQueue) -> None:
         queue.enqueue("t", job_id="same")
 
 
-@pytest.mark.parametrize("options", [{"job_type": ""}, {"job_type": "t", "max_attempts": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"job_type": ""}, {"job_type": "t", "max_attempts": 0}],
+    ids=["no type", "no attempts"],
+)
 def test_a_job_that_could_never_run_is_refused(queue: JobQueue, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least one attempt"):
         queue.enqueue(**options)
@@ -155,7 +159,6 @@ def test_lease_reads_few_index_keys_even_if_many_jobs_wait(
         for number in range(300)
     )
     queue.enqueue("rare")
-    queue.list_paused_types()
     database.command("profile", 2)
     lease_job(queue, types=types)
     database.command("profile", 0)
@@ -250,13 +253,13 @@ def test_failures_are_retried_with_growing_delays_until_the_dead_letter_queue(
     queue: JobQueue, database: Db, clock: Clock
 ) -> None:
     job_id = queue.enqueue("t", max_attempts=3)
-    for number, delay_ms in ((1, 750), (2, 1_500)):
-        status = queue.report_failure(lease_job(queue), f"E{number}", "broken", stack="at line 1")
+    for code, delay_ms in (("E1", 750), ("E2", 1_500)):
+        status = queue.report_failure(lease_job(queue), code, "broken", stack="at line 1")
         assert status is JobStatus.FAILED
         job = read_job(database, job_id)
         assert job["status"] == "failed"
         assert job["nextRunAt"] == clock.now + timedelta(milliseconds=delay_ms)
-        assert job["lastError"] == {"code": f"E{number}", "message": "broken", "stack": "at line 1"}
+        assert job["lastError"] == {"code": code, "message": "broken", "stack": "at line 1"}
         assert job["finishedAt"] is None
         clock.advance(milliseconds=delay_ms - 1)
         assert queue.lease("w1") is None
@@ -283,7 +286,7 @@ def test_a_failure_without_retry_goes_to_the_dead_letter_queue_at_once(
 @pytest.mark.parametrize(
     ("attempt_number", "min_ms", "max_ms"), [(1, 500, 1_000), (2, 1_000, 2_000), (5, 8_000, 16_000)]
 )
-def test_the_delay_doubles_and_jitter_reduces_it_to_at_least_half(
+def test_the_delay_doubles_and_jitter_subtracts_at_most_half_of_it(
     attempt_number: int, min_ms: int, max_ms: int
 ) -> None:
     policy = RetryPolicy(base_ms=1_000, cap_ms=60_000)
@@ -368,7 +371,7 @@ def test_a_late_report_after_a_lost_lease_changes_nothing(
     [{"status": "cancelled"}, {"leasedBy": "w2"}, {"attemptCount": 2}, {"leaseExpiresAt": None}],
     ids=str,
 )
-def test_lease_is_lost_if_another_program_changes_any_of_its_fields(
+def test_lease_is_lost_if_another_program_changes_a_field_of_the_lease(
     queue: JobQueue, database: Db, fields: dict[str, Any]
 ) -> None:
     job_id = queue.enqueue("t")
@@ -421,7 +424,7 @@ def test_parallel_recoveries_take_each_lease_back_once(database: Db, clock: Cloc
     assert database.jobs.count_documents({"status": "dlq"}) == 200
 
 
-def read_clock_in_a_minute() -> datetime:
+def read_clock_a_minute_later() -> datetime:
     return NOW + timedelta(minutes=1)
 
 
@@ -432,11 +435,11 @@ def read_clock_in_a_minute() -> datetime:
         lambda queue, lease: queue.report_success(lease),
         lambda queue, lease: queue.report_failure(lease, "E", "m"),
         lambda queue, lease: queue.cancel(lease.job_id),
-        lambda queue, _: JobQueue(queue._jobs.database, clock=read_clock_in_a_minute).recover(),
+        lambda queue, _: JobQueue(queue._jobs.database, clock=read_clock_a_minute_later).recover(),
     ],
     ids=["heartbeat", "success", "failure", "cancel", "another recovery"],
 )
-def test_recovery_does_not_touch_a_job_that_changed_after_its_query(
+def test_recovery_does_not_change_a_job_that_changed_after_the_recoverys_query(
     queue: JobQueue, database: Db, change_job: Callable[[JobQueue, Lease], Any]
 ) -> None:
     job_id = queue.enqueue("t")
@@ -449,7 +452,7 @@ def test_recovery_does_not_touch_a_job_that_changed_after_its_query(
         changed.extend([read_job(database, job_id), read_attempts(database)])
         return 0.5
 
-    assert JobQueue(database, clock=read_clock_in_a_minute, jitter=jitter).recover() == 0
+    assert JobQueue(database, clock=read_clock_a_minute_later, jitter=jitter).recover() == 0
     assert [read_job(database, job_id), read_attempts(database)] == changed
 
 
@@ -480,7 +483,7 @@ def test_job_of_a_killed_worker_is_recovered_and_run_again(mongod: Mongod, datab
 
 
 class CrashingAttempts:
-    """Fails every use, as if the process was killed before it writes an attempt."""
+    """A collection of attempts that fails every use, as if the process were killed just before."""
 
     def __getattr__(self, _: str) -> Any:
         raise AutoReconnect("killed")
@@ -544,7 +547,7 @@ def test_lease_that_crashes_before_it_writes_the_attempt_is_recorded_by_recovery
 
 
 @pytest.mark.parametrize("end_lease", [recover_job, lease_by_another_worker, cancel_job])
-def test_worker_that_stalls_before_it_writes_the_attempt_does_not_reopen_it(
+def test_worker_that_stalls_before_it_writes_an_attempt_does_not_reopen_the_ended_attempt(
     queue: JobQueue, database: Db, clock: Clock, end_lease: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue("t")
@@ -552,6 +555,7 @@ def test_worker_that_stalls_before_it_writes_the_attempt_does_not_reopen_it(
     write_attempt, ended_attempts = stalling_queue._attempts._collection.replace_one, []
 
     def stall(*arguments: Any, **options: Any) -> Any:
+        """End the lease, and only then write its attempt."""
         job = database.jobs.find_one({"status": "leased"})
         end_lease(queue, clock, make_lease("w0", job))
         ended_attempts.extend(read_attempts(database))
@@ -564,7 +568,7 @@ def test_worker_that_stalls_before_it_writes_the_attempt_does_not_reopen_it(
     assert read_attempts(database) == ended_attempts
 
 
-def test_recovery_that_crashes_before_it_writes_the_attempt_is_completed_by_the_next(
+def test_recovery_that_crashes_before_it_writes_the_attempt_is_completed_by_the_next_recovery(
     queue: JobQueue, database: Db, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue.enqueue("t")
@@ -589,7 +593,10 @@ def test_recovery_that_crashes_before_it_writes_the_attempt_is_completed_by_the_
 def test_lost_report_is_completed_although_a_full_batch_of_attempts_runs(
     queue: JobQueue, database: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a lost report that recovery never reads, because long runs fill its batch."""
+    """Catches a lost report that recovery never completes, because running attempts fill a batch.
+
+    The job of the last attempt has succeeded, but the attempt is not reported.
+    """
     monkeypatch.setattr("jobmon.queue.attempts.BATCH_SIZE", 2)
     for _ in range(5):
         queue.enqueue("t")
@@ -613,7 +620,7 @@ def test_attempt_whose_job_was_deleted_or_has_a_later_attempt_expires(
 
 
 def test_cancel_ends_only_unfinished_jobs(queue: JobQueue, database: Db, clock: Clock) -> None:
-    queued, running, failed, succeeded = (queue.enqueue("t", priority=-n) for n in range(4))
+    queued, running, failed, succeeded = (queue.enqueue("t", priority=-rank) for rank in range(4))
     assert queue.cancel(queued)
     lease_job(queue)
     queue.report_failure(lease_job(queue), "E", "m")
