@@ -353,14 +353,18 @@ def needs_approval(target: Target, expected: int, settings: Settings, *, dry_run
 
 
 def _is_same(first: ActionRequest, second: ActionRequest) -> bool:
-    """Whether two requests are the same, apart from time, person and what the settings decide."""
-    return second == replace(
+    """Whether two requests are the same, apart from time, person and what the settings decide.
+
+    They are compared as BSON, which has only milliseconds.
+    """
+    first = replace(
         first,
         at=second.at,
         by=second.by,
         valid_s=second.valid_s,
         needs_approval=second.needs_approval,
     )
+    return bson.encode(first.dump()) == bson.encode(second.dump())
 
 
 def _encode_key(key: Any) -> str:
