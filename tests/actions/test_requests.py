@@ -1,5 +1,5 @@
-"""Requests and the state that follows from their records: catches a request that is carried out
-although it expired or was stopped, a stored filter that changes, and a self-approval."""
+"""Requests, and their state, which is concluded from their records: catches a request that is
+carried out although it is expired or stopped, a stored filter that changes, and a self-approval."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,7 +36,7 @@ def make_record(kind: Decision | Progress, at: datetime = NOW, **fields: Any) ->
 
 FINISHED = make_record(Progress.FINISHED, counts=COUNTS, phase="finished")
 CLAIMED, PAUSED = make_record(Progress.CLAIMED), make_record(Decision.PAUSED, reason="wait")
-# By name: the records of a request, the age of the request, and its phase then.
+# By name: the records of a request, the age of the request, and its phase at this age.
 CASES: dict[str, tuple[list[dict[str, Any]], timedelta, Phase]] = {
     "new": ([], 14 * MINUTE, Phase.WAITING),
     "too old": ([], 16 * MINUTE, Phase.EXPIRED),
@@ -93,9 +93,17 @@ def test_paused_request_has_the_reason_of_the_person(records: list[dict[str, Any
         ([make_record(Decision.APPROVED, by=BOB)], 16 * MINUTE, Phase.EXPIRED),
         ([make_record(Decision.REJECTED, by=BOB)], MINUTE, Phase.REJECTED),
     ],
-    ids=["new", "too old", "self-approved", "approved", "late", "not claimed in time", "rejected"],
+    ids=[
+        "new",
+        "not approved in time",
+        "self-approved",
+        "approved",
+        "approved late",
+        "not claimed in time",
+        "rejected",
+    ],
 )
-def test_state_of_a_request_that_needs_an_approval(
+def test_request_that_needs_an_approval_waits_for_another_person(
     records: list[dict[str, Any]], age: timedelta, phase: Phase
 ) -> None:
     assert (
@@ -126,6 +134,7 @@ def test_counts_are_from_the_last_batch_until_the_end_is_recorded() -> None:
         ({"action": "prioritize", "priority": 2**31}, "priority"),
         ({"action": "cancel", "reset_attempts": True}, "reset_attempts"),
     ],
+    ids=str,
 )
 def test_a_bad_request_names_the_field(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(RequestError) as error:
@@ -155,17 +164,17 @@ def test_a_reason_is_not_required_for_one_job_or_a_dry_run() -> None:
     make_request(reason="", dry_run=True)
 
 
-FILTERS = [
-    JobFilter(),
-    JobFilter(statuses=("dlq", "failed"), types=("mail", "a*"), owner="ada", is_own=True),
-    JobFilter(created_from=NOW, created_to=NOW + DAY, finished_from=NOW, due_to=NOW),
-    JobFilter(error_code="7", error_group="g", worker="w1", job_id="abcd", min_attempts=2),
-    JobFilter(condition=JobCondition.DUE, priority=-3, order_by="nextRunAt"),
-    JobFilter(search=(SearchTerm(field="payload.to", texts=("ada@*", "8425")),)),
-]
+FILTERS = {
+    "empty": JobFilter(),
+    "texts": JobFilter(statuses=("dlq", "failed"), types=("mail", "a*"), owner="ada", is_own=True),
+    "dates": JobFilter(created_from=NOW, created_to=NOW + DAY, finished_from=NOW, due_to=NOW),
+    "errors": JobFilter(error_code="7", error_group="g", worker="w1", job_id="a", min_attempts=2),
+    "condition": JobFilter(condition=JobCondition.DUE, priority=-3, order_by="nextRunAt"),
+    "search": JobFilter(search=(SearchTerm(field="payload.to", texts=("ada@*", "8425")),)),
+}
 
 
-@pytest.mark.parametrize("job_filter", FILTERS, ids=map(str, range(len(FILTERS))))
+@pytest.mark.parametrize("job_filter", FILTERS.values(), ids=FILTERS)
 def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None:
     for target in (Target(job_filter=job_filter), Target(job_ids=("a", "b"))):
         request = make_request(target=target, owner="ada")
@@ -188,7 +197,7 @@ def test_a_request_is_stored_and_loaded_unchanged(job_filter: JobFilter) -> None
     ids=str,
 )
 def test_a_stored_filter_with_unknown_fields_or_types_is_refused(stored: Any) -> None:
-    """The web service can insert any document. Catches an actor that runs operators from it."""
+    """The web service can insert any document. Catches an actor that runs operators in it."""
     with pytest.raises((MalformedError, ValueError)):
         load_filter(stored)
 

@@ -33,7 +33,7 @@ OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "ac
 
 
 class ActingQueue:
-    """A queue, the requests for actions on its jobs, and actors that work when a test calls."""
+    """A queue, the requests for actions on its jobs, and actors that work when a test calls them."""
 
     def __init__(self, settings: Settings, database: Database[dict[str, Any]]) -> None:
         self.settings = settings
@@ -49,21 +49,21 @@ class ActingQueue:
         return datetime.now(UTC)
 
     def open_requests(self, **changes: Any) -> ActionRequests:
-        """The requests of this queue with changed settings."""
+        """The requests of this queue, with some settings changed and nothing cached."""
         connection = self.connection
         if changes:
             connection = Connection(replace(self.settings, **changes), self.connection.client)
         return ActionRequests(connection, connection, Redactor(()))
 
     def make_actor(self, reached: Callable[[str], None] = lambda _: None, **changes: Any) -> Actor:
-        """An actor; call its `recover_all` and `run_round`, or `run`."""
+        """An actor, which works only while its `recover_all`, `run_round` or `run` is called."""
         connection = Connection(replace(self.settings, **changes), self.connection.client)
         stop = threading.Event()
         holder = f"test-{id(stop)}"
         return Actor(connection, connection, Redactor(()), stop, holder=holder, reached=reached)
 
     def act(self, **changes: Any) -> None:
-        """Let an actor work until it has nothing to do, and release its lease."""
+        """Let an actor work until no request has a next step, and end its lease."""
         actor = self.make_actor(**{"actions_per_second": 1_000_000} | changes)
         actor.recover_all()
         while actor.run_round():
@@ -71,14 +71,14 @@ class ActingQueue:
         actor.release()
 
     def file(self, action: str, target: Target | str, **changes: Any) -> ActionState:
-        """File Ada's request for a target, or for the job with this id."""
+        """File Ada's request for a target or the job with this id; `changes` are fields of it."""
         if isinstance(target, str):
             target = Target(job_ids=(target,))
         values = {"by": ADA, "expected": 1, "reason": "the provider is back"} | changes
         return self.requests.file(ActionRequest(action=action, target=target, **values))
 
     def add(self, job_id: str, status: str = "queued", **fields: Any) -> str:
-        """Add a job in a status (queued, leased, dlq or cancelled); returns its id."""
+        """Add a job with a status (queued, leased, dlq or cancelled); returns its id."""
         self.job_queue.enqueue(fields.pop("type", "mail"), job_id=job_id, max_attempts=1)
         if status in ("leased", "dlq"):
             lease = self.job_queue.lease("w1")
@@ -113,6 +113,7 @@ class ActingQueue:
 def _indexed_queue(
     mongod: Mongod, mongo: MongoClient[dict[str, Any]]
 ) -> Iterator[tuple[Settings, Database[dict[str, Any]]]]:
+    """The settings and the database of a queue with the indexes of `jobmon init`."""
     with temporary_database(mongo) as database:
         settings = Settings(
             mongo_uri=database_uri(mongod, database),
@@ -129,7 +130,7 @@ def _indexed_queue(
 
 @pytest.fixture
 def queue(_indexed_queue: tuple[Settings, Database[dict[str, Any]]]) -> Iterator[ActingQueue]:
-    """An empty queue with the indexes of `jobmon init`."""
+    """A queue without jobs and requests, with the indexes of `jobmon init`."""
     settings, database = _indexed_queue
     queue = ActingQueue(settings, database)
     yield queue
@@ -138,6 +139,6 @@ def queue(_indexed_queue: tuple[Settings, Database[dict[str, Any]]]) -> Iterator
         database[name].delete_many({})
 
 
-def all_dead(**filters: Any) -> Target:
+def select_dead(**filters: Any) -> Target:
     """All dead jobs that also match the filters."""
     return Target(job_filter=JobFilter(statuses=("dlq",), **filters))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,13 +20,17 @@ from ..support.waiting import eventually
 from .conftest import ActingQueue
 
 
-def run_act(queue: ActingQueue, *options: str, user_input: str | None = None) -> Result:
-    environment = {
+def make_environment(queue: ActingQueue) -> dict[str, Any]:
+    return {
         "JOBMON_MONGO_URI": queue.settings.mongo_uri,
         "JOBMON_STATE_DB": queue.settings.state_db,
         "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
     }
-    return CliRunner().invoke(main, ["act", *options], env=environment, input=user_input)
+
+
+def run_act(queue: ActingQueue, *options: str, user_input: str | None = None) -> Result:
+    command = ["act", *options]
+    return CliRunner().invoke(main, command, env=make_environment(queue), input=user_input)
 
 
 def test_act_prints_the_jobs_and_files_a_request_only_if_confirmed(queue: ActingQueue) -> None:
@@ -49,7 +54,7 @@ def test_act_prints_the_jobs_and_files_a_request_only_if_confirmed(queue: Acting
     assert queue.state(state).counts.done == 7
 
 
-def test_act_finds_the_jobs_of_a_group_of_errors_and_counts_types(queue: ActingQueue) -> None:
+def test_act_counts_the_jobs_of_a_group_of_errors_and_the_types(queue: ActingQueue) -> None:
     error = {"code": "E", "message": "no answer", "stack": None}
     queue.add("dead", "dlq", lastError=error)
     kind = classify_error(prepare_error(error, None, Redactor(())))
@@ -83,6 +88,15 @@ def test_act_with_the_same_key_files_one_request(queue: ActingQueue) -> None:
         (("retry", "--id", "a", "--status", "dlq", "--yes"), "Give either ids or filters."),
         (("retry", "--id", "a", "--run-at", "soon"), "'soon' is not a time in ISO 8601"),
     ],
+    ids=[
+        "no target",
+        "no reason",
+        "no time",
+        "deletion is off",
+        "missing action",
+        "two kinds of targets",
+        "bad time",
+    ],
 )
 def test_act_names_the_wrong_option_and_files_nothing(
     queue: ActingQueue, options: tuple[str, ...], message: str
@@ -96,12 +110,8 @@ def test_act_names_the_wrong_option_and_files_nothing(
 def test_act_waits_for_an_actor_in_another_process(queue: ActingQueue) -> None:
     queue.add("dead", "dlq")
     queue.add("waits")
-    environment = os.environ | {
-        "JOBMON_MONGO_URI": queue.settings.mongo_uri,
-        "JOBMON_STATE_DB": queue.settings.state_db,
-        "JOBMON_ROLLUP_DB": queue.settings.rollup_db,
-    }
-    process = subprocess.Popen([sys.executable, "-m", "jobmon.cli", "actor"], env=environment)
+    command = [sys.executable, "-m", "jobmon.cli", "actor"]
+    process = subprocess.Popen(command, env=os.environ | make_environment(queue))
     try:
         eventually(lambda: queue.open_requests().has_actor())
         dry_run = run_act(queue, "retry", "--id", "dead", "--dry-run", "--wait")

@@ -1,27 +1,30 @@
 """The actor on a real server: catches a job that is changed twice, never or without permission, an
-outcome that does not match the document, and a request that must not be carried out."""
+outcome that does not match the document, and an invalid request that is carried out."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
 from jobmon.actions.preview import ActionPreviewer
 from jobmon.actions.records import Decision, Progress
+from jobmon.actions.request import ActionRequest
 from jobmon.actions.state import Phase
 from jobmon.actions.target import Target
 from jobmon.diagnosis.error_kinds import classify_error, fold_kind
 from jobmon.diagnosis.error_texts import prepare_error
 from jobmon.redaction.redactor import Redactor
-from jobmon.store.filter import RefusedFilterError
+from jobmon.store.filter import JobFilter, RefusedFilterError
 from jobmon.store.list_count import ListCounter
 from jobmon.store.list_plan import ListPlanner
 from jobmon.store.lists import JobLists
 from jobmon.store.paused_types import PausedTypes, TypePause
 
 from ..conftest import NOW
-from .conftest import ADA, BOB, ActingQueue, all_dead
+from .conftest import ADA, BOB, ActingQueue, select_dead
 
 LATER = NOW + timedelta(days=9)
 
@@ -47,16 +50,16 @@ def test_retry_by_a_filter_changes_only_matching_dead_jobs(queue: ActingQueue) -
     for index in range(250):
         queue.add(f"dead-{index}", "dlq", type="mail" if index % 2 else "report")
     queue.add("waits")
-    filed = queue.file("retry", all_dead(types=("mail",)), expected=125)
+    filed = queue.file("retry", select_dead(types=("mail",)), expected=125)
     queue.act()
     state = queue.state(filed)
     assert (state.phase, state.counts.done, state.counts.skipped) == (Phase.FINISHED, 125, 0)
-    assert queue.jobs.count_documents({"status": "queued", "type": "mail"}) == 126
+    assert queue.jobs.count_documents({"status": "queued", "type": "mail"}) == 125 + 1  # `waits`
     assert queue.jobs.count_documents({"status": "dlq", "type": "report"}) == 125
 
 
 @pytest.mark.parametrize(
-    ("action", "status", "fields", "expected"),
+    ("action", "status", "request_fields", "expected"),
     [
         ("cancel", "queued", {}, {"status": "cancelled"}),
         ("cancel", "leased", {}, {"status": "cancelled", "leasedBy": None}),
@@ -64,12 +67,13 @@ def test_retry_by_a_filter_changes_only_matching_dead_jobs(queue: ActingQueue) -
         ("prioritize", "queued", {"priority": 7}, {"priority": 7, "status": "queued"}),
         ("retry", "cancelled", {"reset_attempts": True}, {"status": "queued", "maxAttempts": 1}),
     ],
+    ids=["cancel waiting", "cancel running", "reschedule", "prioritize", "retry cancelled"],
 )
 def test_action_sets_the_fields_of_its_transition(
-    queue: ActingQueue, action: str, status: str, fields: dict, expected: dict
+    queue: ActingQueue, action: str, status: str, request_fields: dict, expected: dict
 ) -> None:
     queue.add("job", status)
-    filed = queue.file(action, "job", **fields)
+    filed = queue.file(action, "job", **request_fields)
     queue.act()
     job = queue.job("job")
     assert {name: job[name] for name in expected} == expected
@@ -90,10 +94,12 @@ def test_selected_jobs_that_do_not_allow_an_action_are_skipped_with_the_reason(
     }
 
 
-def test_dry_run_changes_nothing_and_records_what_it_would(queue: ActingQueue) -> None:
+def test_dry_run_changes_nothing_and_records_the_jobs_that_it_would_change(
+    queue: ActingQueue,
+) -> None:
     queue.add("dead", "dlq")
     before = queue.job("dead")
-    filed = queue.file("retry", all_dead(), dry_run=True)
+    filed = queue.file("retry", select_dead(), dry_run=True)
     queue.act()
     assert queue.job("dead") == before
     assert queue.outcomes(filed) == {"dead": ("possible", "")}
@@ -111,12 +117,11 @@ def test_a_request_that_waited_too_long_expires(queue: ActingQueue) -> None:
     assert [record.kind for record in state.history] == ["requested", "expired"]
 
 
-def test_a_request_above_the_limit_waits_until_another_person_approves(
+def test_a_request_above_the_approval_limit_waits_until_another_person_approves(
     queue: ActingQueue,
 ) -> None:
     queue.add("dead", "dlq")
-    requests = queue.open_requests(actions_approval_above=0)
-    queue.requests = requests
+    queue.requests = requests = queue.open_requests(actions_approval_above=0)
     filed = queue.file("retry", "dead")
     queue.act(actions_approval_above=0)
     assert queue.state(filed).phase is Phase.AWAITING_APPROVAL
@@ -150,7 +155,7 @@ def test_retry_of_an_error_group_changes_only_jobs_with_such_an_error(
         queue.add(f"dead-{index}", "dlq", lastError=error)
     error = {"code": "E", "message": "no answer from host 9", "stack": None}
     kind = classify_error(prepare_error(error, None, Redactor(())))
-    target = all_dead(error_group=kind.id)
+    target = select_dead(error_group=kind.id)
     planner = ListPlanner(queue.connection)
     lists, groups = JobLists(planner, Redactor(())), GroupJobReader(planner, Redactor(()))
     previewer = ActionPreviewer(lists, ListCounter(planner), queue.support, groups)
@@ -160,14 +165,14 @@ def test_retry_of_an_error_group_changes_only_jobs_with_such_an_error(
     queue.act()
     assert queue.outcomes(filed) == dict.fromkeys(("dead-0", "dead-2", "dead-4"), ("done", ""))
     with pytest.raises(RefusedFilterError, match="several kinds"):
-        previewer.preview("retry", all_dead(error_group=fold_kind(kind).id))
+        previewer.preview("retry", select_dead(error_group=fold_kind(kind).id))
 
 
 def test_undo_restores_only_jobs_that_have_not_changed_since(queue: ActingQueue) -> None:
     for index in range(3):
         queue.add(f"dead-{index}", "dlq")
-    before_all = {job["jobId"]: job for job in queue.jobs.find()}
-    retried = queue.file("retry", all_dead(), expected=3, reset_attempts=True)
+    jobs_before = {job["jobId"]: job for job in queue.jobs.find()}
+    retried = queue.file("retry", select_dead(), expected=3, reset_attempts=True)
     queue.act()
     lease = queue.job_queue.lease("w1")
     assert lease is not None
@@ -179,26 +184,46 @@ def test_undo_restores_only_jobs_that_have_not_changed_since(queue: ActingQueue)
     assert len(results) == 2
     assert set(results.values()) == {("done", "")}
     restored = queue.job(next(job_id for job_id in results if job_id))
-    before = before_all[restored["jobId"]]
-    differing_fields = {"updatedAt", "lastAction"}
-    assert {name for name in restored if restored[name] != before.get(name)} == differing_fields
+    before = jobs_before[restored["jobId"]]
+    changed_fields = {name for name in restored if restored[name] != before.get(name)}
+    assert changed_fields == {"updatedAt", "lastAction"}
     second_undo = queue.file("undo", target, expected=3)
     queue.act()
     assert {result for result, _ in queue.outcomes(second_undo).values()} == {"skipped"}
 
 
-def test_an_owners_request_skips_jobs_of_others_as_if_there_were_none(queue: ActingQueue) -> None:
-    queue.add("own", "dlq", createdBy="ada")
-    queue.add("foreign", "dlq", createdBy="bob")
-    ids = ("own", "foreign", "none")
-    filed = queue.file("retry", Target(job_ids=ids), owner="ada")
+def test_an_owners_request_skips_jobs_of_others_as_if_they_did_not_exist(
+    queue: ActingQueue,
+) -> None:
+    queue.add("adas", "dlq", createdBy="ada")
+    queue.add("bobs", "dlq", createdBy="bob")
+    filed = queue.file("retry", Target(job_ids=("adas", "bobs", "missing")), owner="ada")
     queue.act()
-    missing = ("skipped", "there is no such job")
-    assert queue.outcomes(filed) == {"own": ("done", ""), "foreign": missing, "none": missing}
-    skipped = queue.database.action_outcomes.find({"result": "skipped"})
-    # Outcomes are in the order of their keys, which must not show that `foreign` exists.
-    assert {outcome["key"] for outcome in skipped} == {"foreign", "none"}
-    assert queue.job("foreign")["status"] == "dlq"
+    skipped = ("skipped", "there is no such job")
+    assert queue.outcomes(filed) == {"adas": ("done", ""), "bobs": skipped, "missing": skipped}
+    outcomes = queue.database.action_outcomes.find({"result": "skipped"})
+    # The key of a skipped job is its id: an `_id` as the key would show that `bobs` exists.
+    assert {outcome["key"] for outcome in outcomes} == {"bobs", "missing"}
+    assert queue.job("bobs")["status"] == "dlq"
+
+
+def test_the_same_key_files_a_request_with_microseconds_once(queue: ActingQueue) -> None:
+    """MongoDB stores milliseconds. Catches a repeated request that counts as another request."""
+    queue.add("waits")
+    moment = LATER + timedelta(microseconds=123_456)
+    job_filter = JobFilter(statuses=("queued",), created_to=moment)
+    request = ActionRequest(
+        action="reschedule",
+        target=Target(job_filter=job_filter),
+        by=ADA,
+        expected=1,
+        reason="the provider is down",
+        run_at=moment,
+    )
+    first = queue.requests.file(request, key="k1")
+    assert queue.requests.file(request, key="k1").request.id == first.request.id
+    with pytest.raises(RequestError, match="another request"):
+        queue.requests.file(replace(request, run_at=LATER), key="k1")
 
 
 def test_requests_of_the_same_millisecond_are_listed_once_each(queue: ActingQueue) -> None:
@@ -216,7 +241,7 @@ def test_requests_of_the_same_millisecond_are_listed_once_each(queue: ActingQueu
 def test_unreadable_records_hide_no_other_request(
     queue: ActingQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a list that ends at a page with such a record, and a fault."""
+    """Catches an exception, and a list that ends at a page with an unreadable record."""
     monkeypatch.setattr("jobmon.actions.requests.MAX_LISTED", 2)
     now = datetime.now(UTC).replace(microsecond=0)
     first, bad_target, bad_phase, last = (
@@ -248,6 +273,6 @@ def test_pause_of_a_type_is_known_with_its_time_person_and_reason(queue: ActingQ
     queue.file("resume_type", Target(types=("sms",)), by=BOB)
     queue.act()
     assert find_pauses() == {"mail": pauses["mail"]}
-    # Paused by hand: the records of the earlier pause do not explain this one.
+    # Paused without jobmon: the record of the earlier pause does not explain this one.
     queue.database.job_controls.update_one({"_id": "paused"}, {"$push": {"types": "sms"}})
     assert find_pauses() == {"mail": pauses["mail"], "sms": TypePause()}

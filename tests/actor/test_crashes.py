@@ -14,9 +14,9 @@ from pymongo.errors import NotPrimaryError
 from jobmon.actions.state import Phase
 from jobmon.actor.batches import DELETED, GONE, MALFORMED, UNKNOWN
 
-from .conftest import ActingQueue, all_dead
+from .conftest import ActingQueue, select_dead
 
-JOBS = 230  # two whole batches and a part of one
+JOBS = 230  # two batches of 100 jobs and a batch of 30
 
 
 def add_dead_jobs(queue: ActingQueue) -> None:
@@ -48,14 +48,14 @@ def run_until_killed(queue: ActingQueue, step: str, count: int, **changes: str) 
         "JOBMON_ACTIONS_PER_SECOND": "100000",
     }
     command = [sys.executable, "-m", "tests.support.dying_actor", step, str(count)]
-    done = subprocess.run(command, env=os.environ | settings | changes, check=False, timeout=120)
-    assert done.returncode == -9
+    ended = subprocess.run(command, env=os.environ | settings | changes, check=False, timeout=120)
+    assert ended.returncode == -9
     # As if the lease of the killed actor had expired.
     queue.database.action_leases.delete_many({})
 
 
 def count_changes(queue: ActingQueue) -> dict[str, int]:
-    """By job id: the number of updates in the oplog that made the job queued."""
+    """By job id: how many updates in the oplog set the job's status to queued."""
     oplog = queue.database.client["local"]["oplog.rs"]
     namespace = queue.jobs.full_name
     updates = oplog.find({"ns": namespace, "op": "u", "o.diff.u.status": "queued"})
@@ -75,7 +75,7 @@ def test_each_job_is_changed_once_if_the_actor_is_killed(
     queue: ActingQueue, step: str, count: int
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", all_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOBS)
     run_until_killed(queue, step, count)
     state_before = queue.state(filed)
     assert (state_before.phase, state_before.is_over) == (Phase.RUNNING, False)
@@ -91,9 +91,9 @@ def test_jobs_that_changed_after_a_crash_are_done_or_skipped_with_the_reason(
     queue: ActingQueue,
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", all_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOBS)
     run_until_killed(queue, "job", 50)
-    changed = queue.jobs.count_documents({"status": "queued"})
+    assert queue.jobs.count_documents({"status": "queued"}) == 50
     lease = queue.job_queue.lease("w1")
     assert lease is not None
     queue.job_queue.report_success(lease)
@@ -102,7 +102,6 @@ def test_jobs_that_changed_after_a_crash_are_done_or_skipped_with_the_reason(
     queue.jobs.delete_one({"jobId": "dead-098"})
     queue.act()
     state, outcomes = queue.state(filed), queue.outcomes(filed)
-    assert changed == 50
     assert outcomes[lease.job_id] == ("done", "")
     assert outcomes["dead-099"] == outcomes["dead-098"] == ("skipped", UNKNOWN)
     assert (state.counts.done, state.counts.skipped) == (JOBS - 2, 2)
@@ -132,12 +131,12 @@ def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gon
     assert queue.outcomes(filed) == {"dead": ("skipped", GONE)}
 
 
-def test_a_document_with_odd_values_is_skipped_and_stops_no_request(queue: ActingQueue) -> None:
-    queue.add("odd", "dlq", attemptCount="many")
+def test_a_malformed_job_is_skipped_and_stops_no_request(queue: ActingQueue) -> None:
+    queue.add("malformed", "dlq", attemptCount="many")
     queue.add("dead", "dlq")
-    filed = queue.file("retry", all_dead(), expected=2)
+    filed = queue.file("retry", select_dead(), expected=2)
     queue.act()
-    assert queue.outcomes(filed) == {"odd": ("skipped", MALFORMED), "dead": ("done", "")}
+    assert queue.outcomes(filed) == {"malformed": ("skipped", MALFORMED), "dead": ("done", "")}
 
 
 def test_a_job_that_a_worker_finishes_before_the_update_is_not_cancelled(
@@ -166,8 +165,8 @@ def test_a_job_that_a_worker_finishes_before_the_update_is_not_cancelled(
 
 def test_two_requests_for_the_same_jobs_change_each_job_once(queue: ActingQueue) -> None:
     add_dead_jobs(queue)
-    first = queue.file("retry", all_dead(), expected=JOBS)
-    second = queue.file("retry", all_dead(), expected=JOBS)
+    first = queue.file("retry", select_dead(), expected=JOBS)
+    second = queue.file("retry", select_dead(), expected=JOBS)
     queue.act()
     counts = [queue.state(filed).counts for filed in (first, second)]
     assert sum(request_counts.done for request_counts in counts) == JOBS
@@ -178,12 +177,13 @@ def test_a_suspended_actor_records_the_same_as_the_actor_that_took_over(
     queue: ActingQueue,
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", all_dead(), expected=JOBS)
-    suspended = []
+    filed = queue.file("retry", select_dead(), expected=JOBS)
+    suspended_at = []
 
     def suspend(step: str) -> None:
-        if step == "intent" and not suspended:  # until another actor has done everything
-            suspended.append(step)
+        """Suspend the actor once, until another actor has finished the request."""
+        if step == "intent" and not suspended_at:
+            suspended_at.append(step)
             queue.database.action_leases.delete_many({})
             queue.act()
 
@@ -195,7 +195,7 @@ def test_a_suspended_actor_records_the_same_as_the_actor_that_took_over(
 
 
 def fail_updates(queue: ActingQueue, mongo: MongoClient[dict[str, Any]], times: int) -> None:
-    """Let the next `times` updates of jobs fail as on a primary that steps down."""
+    """Let the next `times` updates of jobs fail, as they do on a primary that steps down."""
     mongo.admin.command(
         {
             "configureFailPoint": "failCommand",
@@ -213,7 +213,7 @@ def test_a_primary_that_steps_down_in_a_batch_loses_no_job(
     queue: ActingQueue, mongo: MongoClient[dict[str, Any]]
 ) -> None:
     add_dead_jobs(queue)
-    filed = queue.file("retry", all_dead(), expected=JOBS)
+    filed = queue.file("retry", select_dead(), expected=JOBS)
     actor = queue.make_actor(actions_per_second=100_000)
     actor.run_round()
     fail_updates(queue, mongo, 2)  # the driver tries an update twice

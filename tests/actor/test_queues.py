@@ -1,5 +1,5 @@
 """Actions in a service with several queues, from the HTTP request to the job: catches a request
-that is carried out or shown in another queue."""
+for one queue that is carried out or shown in another."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ ROLES = {
 }
 
 
-def add_dead(queue: JobQueue, job_id: str) -> None:
+def add_dead_job(queue: JobQueue, job_id: str) -> None:
     queue.enqueue("mail", job_id=job_id, max_attempts=1)
     lease = queue.lease("w1")
     assert lease is not None
@@ -58,10 +58,10 @@ def test_a_request_changes_only_jobs_of_its_queue(
             index_queue(queue)
         first = JobQueue(database)
         second = JobQueue(database, jobs="second", attempts="second_attempts")
-        for queue_library in (first, second):
-            queue_library.create_indexes()
+        for job_queue in (first, second):
+            job_queue.create_indexes()
             for job_id in ("same", "kept"):
-                add_dead(queue_library, job_id)
+                add_dead_job(job_queue, job_id)
         app = create_app(settings)
         api = Api(app)
 
@@ -87,7 +87,8 @@ def test_a_request_changes_only_jobs_of_its_queue(
             assert read(f"/queues/one/admin/actions/{request_id}").status_code == 404
             assert read("/queues/one/admin/actions").json["data"] == []
             assert read("/queues/one/jobs/same").json["actions"]["done"] == []
-            request_id = post("/admin/actions", retry).json["id"]  # of the first queue
+            # A path without a queue is for the first queue.
+            request_id = post("/admin/actions", retry).json["id"]
             eventually(lambda: read(f"/admin/actions/{request_id}").json["phase"] == "finished")
             assert read_statuses("jobs") == {"same": "queued", "kept": "dlq"}
         app.extensions["jobmon_connection"].client.close()
