@@ -33,7 +33,7 @@ OWN_COLLECTIONS = ("action_decisions", "action_progress", "action_outcomes", "ac
 
 
 class ActingQueue:
-    """A queue, the requests for actions on its jobs, and actors that work when a test calls them."""
+    """A queue, the requests for actions on its jobs, and actors that a test lets work."""
 
     def __init__(self, settings: Settings, database: Database[dict[str, Any]]) -> None:
         self.settings = settings

@@ -227,7 +227,7 @@ def test_rows_of_odd_jobs_equal_the_output_of_the_schema(
     """Catches a serializer of rows that shows a value, a missing field or a secret differently."""
     for index in range(ODD_JOB_COUNT):
         ids = {"_id": Value(0x07, ObjectId().binary), "jobId": text(f"job-{index}")}
-        database[collection].insert_one(insertable(Dice(index).fields(fields), **ids))
+        database[collection].insert_one(insertable(Dice(index).draw_fields(fields), **ids))
     settings = Settings(
         mongo_uri=database_uri(mongod, database),
         jwt_secret_key=SECRET,

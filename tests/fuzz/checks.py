@@ -1,4 +1,4 @@
-"""Checks that pass for any documents and any request. A failed check raises AssertionError."""
+"""Checks that answers must pass for all documents and requests; else they raise AssertionError."""
 
 import csv
 import io
@@ -44,13 +44,15 @@ from . import documents
 from .documents import PLANTED
 from .requests import Request
 
-PATHS_WITH_TOKEN = ("/job", "/jobs", "/admin/jobs/", "/metrics")
-STATUSES = {200, 206, 302, 303, 304, 308, 400, 401, 403, 404, 405, 413, 415, 416, 422, 429, 503}
+PATHS_WITH_TOKEN = ("/job", "/jobs", "/admin/jobs/", "/metrics")  # routes that need a token
+EXPECTED_STATUSES = {
+    *(200, 206, 302, 303, 304, 308, 400, 401, 403, 404, 405, 413, 415, 416, 422, 429, 503),
+}
 VOID_ELEMENTS = {"meta", "link", "input", "br", "img", "hr"}
 
 
 class _BalancedPage(HTMLParser):
-    """Parses a page. AssertionError if an element is not closed, or has an event handler."""
+    """Parses a page; AssertionError if an element is not closed or has an event handler."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -78,7 +80,10 @@ class _BalancedPage(HTMLParser):
 
 
 def parse_strictly(text: str) -> Any:
-    """Parse JSON whose numbers all parsers accept: no NaN, none too large. All become floats."""
+    """Parse JSON; AssertionError for NaN and for a number that other parsers read as infinite.
+
+    All numbers become floats.
+    """
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -92,7 +97,7 @@ def parse_strictly(text: str) -> Any:
 
 
 class Log(logging.Handler):
-    """Collects all log lines."""
+    """Collects the lines of the loggers to which it is added."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -103,7 +108,7 @@ class Log(logging.Handler):
         self.lines.append(self.format(record))
 
     def check(self) -> None:
-        """Raise AssertionError if a line has a secret or a traceback; then forget the lines."""
+        """Raise AssertionError if a line has a secret or a traceback; else forget the lines."""
         for line in self.lines:
             assert PLANTED not in line, line[:2_000]
             assert SECRET not in line, line[:2_000]
@@ -113,13 +118,14 @@ class Log(logging.Handler):
 
 @contextmanager
 def captured_logs() -> Iterator[Log]:
+    """A log that collects the lines of all loggers during the block."""
     log, root = Log(), logging.getLogger()
     root.addHandler(log)
     yield log
     root.removeHandler(log)
 
 
-Counts = set[tuple[str, str, float]]  # status, type, number of jobs
+Counts = set[tuple[str, str, float]]  # of a status, a type and the number of jobs with both
 
 
 def _flatten_stats(stats: dict[str, Any]) -> Counts:
@@ -158,8 +164,8 @@ class FuzzedService:
         self.connection.client.close()
 
     def fill(self, jobs: Iterable[RawBSONDocument], attempts: Iterable[RawBSONDocument]) -> int:
-        """Replace all documents by these. Return the number that the server accepted."""
-        # The service caches for a second which fields have no arrays.
+        """Replace all documents with these; returns how many of them the server accepted."""
+        # The service caches for a second which fields have no arrays: forget these fields.
         self.connection.jobs._without_arrays.clear()
         for collection in (self.database.jobs, self.database.job_attempts):
             collection.drop()  # deleting the documents would leave multikey indexes
@@ -173,21 +179,24 @@ class FuzzedService:
         ):
             if batch := list(candidates):
                 # The server refuses an _id that exists or is invalid, and arrays in two fields of
-                # an index. Its reply repeats the value, which the driver may not be able to decode.
+                # an index. Its reply repeats the value, which the driver cannot always decode.
                 with suppress(BulkWriteError, InvalidBSON):
                     collection.insert_many(batch, ordered=False)
             accepted += collection.count_documents({})
         return accepted
 
     def fill_from(self, seeds: Sequence[int]) -> int:
-        """Fill with a job for each seed, and attempts if 3 divides the seed. Return as `fill`."""
+        """Fill with a job for each seed, and two attempts of it if 3 divides the seed.
+
+        Returns the same as `fill`. The priority of a job is its index, by which checks find it.
+        """
         jobs, attempts = [], []
-        for number, seed in enumerate(seeds):
+        for index, seed in enumerate(seeds):
             dice = documents.Dice(seed + 1)
-            name = documents.text(f"job-{number}")
+            name = documents.text(f"job-{index}")
             job_id = name if dice.random() < 0.8 else dice.draw_value()
             leading_fields = {"_id": documents.job_id(seed), "jobId": job_id}
-            leading_fields["priority"] = documents.int32(number)
+            leading_fields["priority"] = documents.int32(index)
             jobs.append(documents.insertable(documents.job(seed), **leading_fields))
             if seed % 3 == 0:
                 attempt = documents.attempt(seed)
@@ -198,9 +207,9 @@ class FuzzedService:
     def get(
         self, path: str, user: str = "admin", status: int = 200, /, **query: Any
     ) -> TestResponse:
-        """GET with the token of `user`; the answer has to have this status, and no secret.
+        """GET with the token of `user`; asserts that the answer has this status and no secret.
 
-        The parameters before `/` are positional, because `query` may have the filter `status`.
+        The parameters before `/` are positional, because `query` can have the filter `status`.
         """
         answer = self.api.get(path, token=self.tokens[user], **query)
         assert answer.status_code == status, f"{path} {query}: {answer.status} {answer.text[:500]}"
@@ -208,7 +217,7 @@ class FuzzedService:
         return answer
 
     def get_page(self, path: str, **query: Any) -> None:
-        """Get a page with the session of an admin, and check its elements."""
+        """GET a page with the session of an admin, and check its elements."""
         answer = self.browser.get(path, query_string=query)
         assert answer.status_code == 200, f"{path} {query}: {answer.status} {answer.text[:500]}"
         assert answer.content_type == "text/html; charset=utf-8"
@@ -226,7 +235,7 @@ class FuzzedService:
         self.check_pages()
 
     def send(self, request: Request) -> int:
-        """Send a request and check its answer. Return the status."""
+        """Send a request and check its answer; returns the status."""
         environ = request.environ(self.tokens)
         parts, status_line, headers = run_wsgi_app(self.app, environ, buffered=True)
         body, status = b"".join(parts), int(status_line.partition(" ")[0])
@@ -238,7 +247,7 @@ class FuzzedService:
         path = request.path.decode(errors="replace")
         routed_path = f"/{path.lstrip('/')}"  # `//` is the page of `/`
         is_page = routed_path in ("/", "/docs") or routed_path.startswith("/dashboard")
-        assert status in STATUSES, summary
+        assert status in EXPECTED_STATUSES, summary
         for name, value in headers:
             assert not set("\r\n\0") & set(name + value), f"{name}: {summary}"
         for hidden in (PLANTED, SECRET, "Traceback", self._address, "pymongo"):
@@ -251,10 +260,10 @@ class FuzzedService:
             assert re.fullmatch("[a-z]+/[a-z0-9.+-]+", mimetype), summary
             if mimetype == "application/json":
                 parse_strictly(body.decode())
-            elif mimetype == "text/html" and status not in (302, 303, 308):  # werkzeug's page
-                _BalancedPage(body.decode())
+            elif mimetype == "text/html" and status not in (302, 303, 308):
+                _BalancedPage(body.decode())  # the pages of redirects are werkzeug's
         if request.has_large_body:
-            assert status == 413, summary  # before anything else is checked
+            assert status == 413, summary  # the service checks the size first
         elif request.has_cut_body:
             assert status == 400, summary
         elif not request.has_valid_token and path.startswith(PATHS_WITH_TOKEN):
@@ -279,12 +288,13 @@ class FuzzedService:
         for job in self._jobs_with_unique_id():
             path = f"/jobs/{quote(job['jobId'], safe='')}"
             detail = parse_strictly(self.get(path).text)
-            assert len(detail) == 22, list(detail)
+            assert len(detail) == 22, list(detail)  # fields
             explanation = detail.pop("explanation")
-            assert len(explanation) == 8, explanation
+            assert len(explanation) == 8, explanation  # fields
             assert isinstance(detail["attemptCount"], float), detail["attemptCount"]
-            created_by = job.get("createdBy")  # an array is no owner
+            created_by = job.get("createdBy")
             for owner in documents.OWNERS:
+                # An array with the owner's name does not count.
                 is_owner = isinstance(created_by, str | ObjectId) and str(created_by) == owner
                 answer = self.get(path, owner, 200 if is_owner else 403)
                 if is_owner:
@@ -293,7 +303,7 @@ class FuzzedService:
                     assert owners_detail == detail
 
     def _jobs_with_unique_id(self) -> Iterator[dict[str, Any]]:
-        """The jobs whose id is a valid, not empty string that no other job has."""
+        """The jobs whose id is valid UTF-8, not empty, and the id of no other job."""
         query = {"jobId": {"$type": "string"}}
         jobs = list(self.connection.jobs.collection.find(query, {"jobId": 1, "createdBy": 1}))
         counts = Counter(str(job["jobId"]) for job in jobs)
@@ -304,11 +314,15 @@ class FuzzedService:
                 yield job
 
     def check_lists(self, per_page: int) -> None:
-        """Check that filtered lists have the jobs that MongoDB finds, in both orders and back."""
+        """Check that filtered lists have the jobs that MongoDB finds, in both orders.
+
+        The pages are also read backwards, by the cursors of previous pages.
+        """
         no_array = {"$not": {"$type": "array"}}
         first_owner = {"$in": ["ada"]} | no_array
         second_owner = {"$in": [documents.OWNERS[1], documents.OID]} | no_array
         id_range = {"$gte": "job-1", "$lt": "job-1\U0010ffff"}
+        # The parameters of a list, and MongoDB's query for the same jobs.
         cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
             ({}, {}),
             ({"status": "dlq"}, {"status": {"$in": ["dlq"]}}),
@@ -334,8 +348,8 @@ class FuzzedService:
         ]
         for parameters, query in cases:
             self._check_list("/admin/jobs/queue", "admin", parameters, query, per_page)
-        for name, is_owner in zip(documents.OWNERS, (first_owner, second_owner), strict=True):
-            self._check_list("/jobs", name, {}, {"createdBy": is_owner}, per_page)
+        for name, owner_query in zip(documents.OWNERS, (first_owner, second_owner), strict=True):
+            self._check_list("/jobs", name, {}, {"createdBy": owner_query}, per_page)
 
     def _check_list(
         self, path: str, user: str, parameters: dict[str, Any], query: dict[str, Any], per_page: int
@@ -349,7 +363,10 @@ class FuzzedService:
             )
 
     def _compare(self, listed: list[list[int]], expected: list[list[int]]) -> Any:
-        """The jobs at wrong positions, the missing or additional jobs, and their documents."""
+        """The jobs at wrong positions, the jobs of only one list, and the documents of some.
+
+        The lists have pages of the jobs' priorities.
+        """
         listed_jobs, expected_jobs = list(chain(*listed)), list(chain(*expected))
         pairs = zip(listed_jobs, expected_jobs, strict=False)
         misplaced = [priority for pair in pairs if pair[0] != pair[1] for priority in pair]
@@ -360,26 +377,26 @@ class FuzzedService:
         return misplaced, in_one_list, list(jobs)
 
     def _read_list(self, path: str, user: str, query: dict[str, Any]) -> list[int]:
-        """Read a list page by page to its end and back. Return the jobs' priorities in order."""
+        """Read a list page by page to its end and back; returns the jobs' priorities in order."""
         pages = [parse_strictly(self.get(path, user, **query).text)]
         while cursor := pages[-1]["meta"]["next_cursor"]:
             assert len(pages) < 60, "the list does not end"
             pages.append(parse_strictly(self.get(path, user, **query, cursor=cursor).text))
-        back = [pages[-1]]
-        while cursor := back[-1]["meta"]["prev_cursor"]:
-            assert len(back) <= len(pages), f"{query}: the list does not end backwards"
-            back.append(parse_strictly(self.get(path, user, **query, cursor=cursor).text))
+        pages_back = [pages[-1]]
+        while cursor := pages_back[-1]["meta"]["prev_cursor"]:
+            assert len(pages_back) <= len(pages), f"{query}: the list does not end backwards"
+            pages_back.append(parse_strictly(self.get(path, user, **query, cursor=cursor).text))
         forwards = [[job["priority"] for job in page["data"]] for page in pages]
-        backwards = [[job["priority"] for job in page["data"]] for page in back[::-1]]
+        backwards = [[job["priority"] for job in page["data"]] for page in pages_back[::-1]]
         assert backwards == forwards, (
             f"{path} {query}: the list differs backwards: {self._compare(backwards, forwards)}"
         )
-        numbers = [number for page in forwards for number in page]
-        assert pages[0]["meta"]["total"] == len(numbers), f"{query}: {pages[0]['meta']}"
-        return numbers
+        priorities = [priority for page in forwards for priority in page]
+        assert pages[0]["meta"]["total"] == len(priorities), f"{query}: {pages[0]['meta']}"
+        return priorities
 
     def check_exports(self) -> None:
-        """Check that both exports can be parsed, are equal, and have a row for each job."""
+        """Check that both exports can be parsed, and have the same jobs, each job once."""
         count = self.database.jobs.count_documents({})
         text = self.get("/admin/jobs/queue", format="csv").text
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
@@ -397,7 +414,7 @@ class FuzzedService:
         assert len(jobs) == count
 
     def check_stats(self) -> None:
-        """Check that live counts, counts of segments (also after changes), and series agree."""
+        """Check that live counts, series and counts of segments (even after changes) agree."""
         count = self.database.jobs.count_documents({})
         stats = parse_strictly(self.get("/admin/jobs/stats").text)
         assert stats["totalJobs"] == count
@@ -406,7 +423,7 @@ class FuzzedService:
         with patch.multiple(segments_module, SEGMENT_JOBS=3, SPLIT_ABOVE=6, MERGE_BELOW=1):
             self._check_segments(stats)
         if self._indexed:  # activity is counted only with indexes
-            # Without the cached counts of the last batch.
+            # The service must not use its cached counts of the previous documents.
             with patch.object(series_module, "LIVE_TTL_S", 1e-6):
                 self._check_series()
         metrics = self.get("/metrics").text
@@ -457,7 +474,7 @@ class FuzzedService:
         assert loaded.totals == segments.totals
 
     def check_pages(self) -> None:
-        """Check that all pages are well-formed and show no secret."""
+        """Check that the overview, lists and jobs' pages are well-formed and show no secret."""
         self.get_page("/dashboard")
         self.get_page("/dashboard", range="24h", by="-done", text="e")
         for query in ({}, {"sort": "createdAt"}, {"status": "dlq"}):

@@ -1,10 +1,10 @@
 """Jobs and attempts with arbitrary values, written as raw BSON.
 
 A driver writes only well-formed values. This module also writes deprecated types, text that is not
-UTF-8, duplicate keys, and dates that no calendar has.
+UTF-8, duplicate keys, and dates outside the calendar's range.
 """
 
-# ruff: noqa: E501 - tables of odd values are easiest to read in rows
+# ruff: noqa: E501 - tables of values are easiest to read in rows
 
 import random
 import struct
@@ -17,7 +17,7 @@ from jobmon.store.decoding import decode
 
 from ..conftest import DATE, NOW
 
-# A part of the secret values: no answer may contain it.
+# All secret values contain this text, so it must not be in any answer.
 PLANTED = "pl4nted"
 SECRET_KEYS = [b"password", b"apiKey", b"x-auth-token", b"clientSecret", b"PIN", b"card_number"]
 
@@ -86,6 +86,7 @@ def code_with_scope(code: str, scope: Value) -> Value:
 
 
 def planted(number: int = 0) -> Value:
+    """A secret value."""
     return text(f"{PLANTED}-{number}")
 
 
@@ -188,6 +189,7 @@ CONTAINERS = [
 
 
 def nest(levels: int, innermost: Value, in_array: bool = False) -> Value:
+    """A value inside `levels` documents or arrays."""
     value = innermost
     for _ in range(levels):
         value = array(value) if in_array else document((b"a", value))
@@ -196,6 +198,7 @@ def nest(levels: int, innermost: Value, in_array: bool = False) -> Value:
 
 KEYS = [b"a", b"b.c", b"$x", b"", "ключ".encode(), b"code", b"message", b"n", b"\xff"]
 ERROR_FIELDS = (b"lastError", b"error")
+# By field: its usual values; for the fields of errors see `Dice.draw_error`.
 JOB = {
     b"type": [text("email.send"), text("payout.execute")],
     b"status": [text(status) for status in STATUSES],
@@ -237,11 +240,11 @@ class Dice(random.Random):
     def draw_value(self) -> Value:
         return self.draw_tree() if self.random() < 0.15 else self.choice(VALUES)
 
-    def draw_usual_or_any(self, *usual: Value) -> Value:
-        return self.choice(usual) if self.random() < 0.5 else self.draw_value()
+    def draw_usual_or_any(self, *usual_values: Value) -> Value:
+        return self.choice(usual_values) if self.random() < 0.5 else self.draw_value()
 
     def draw_secret(self) -> tuple[bytes, Value]:
-        """A key that redaction hides, and a secret value."""
+        """A key whose value redaction hides, and a secret value."""
         value = planted(self.randrange(10**6))
         return self.choice(SECRET_KEYS), self.choice([value, array(value, SECRET), SECRET])
 
@@ -273,11 +276,14 @@ class Dice(random.Random):
             pairs.insert(self.randint(0, len(pairs)), self.draw_secret())
         return self.draw_usual_or_any(NULL, document(*pairs), document(*pairs))
 
-    def fields(self, usual: dict[bytes, list[Value]]) -> Fields:
-        """Nine of ten fields, half of them with a usual value; no createdAt without a list order."""
+    def draw_fields(self, usual_values: dict[bytes, list[Value]]) -> Fields:
+        """About nine of ten fields, half of them with a usual value.
+
+        A createdAt by which the order of a list is not defined is left out.
+        """
         fields = [
             (name, self.draw_error() if name in ERROR_FIELDS else self.draw_usual_or_any(*values))
-            for name, values in usual.items()
+            for name, values in usual_values.items()
             if self.random() < 0.9
         ]
         return [
@@ -288,7 +294,7 @@ class Dice(random.Random):
 def _has_order(value: Value) -> bool:
     """Whether the order of a list by this value is defined.
 
-    It is undefined for an array in an array, and for `undefined`, which drivers no longer write.
+    It is not for an array in an array, and for the type `undefined`, which drivers no longer write.
     """
     if value.bson_type != ARRAY_TYPE:
         return value != UNDEFINED
@@ -297,16 +303,16 @@ def _has_order(value: Value) -> bool:
 
 def job(seed: int) -> Fields:
     """The fields of a job, without `_id`, jobId and priority."""
-    return Dice(seed).fields(JOB)
+    return Dice(seed).draw_fields(JOB)
 
 
 def attempt(seed: int) -> Fields:
     """The fields of an attempt, without jobId."""
-    return Dice(seed).fields(ATTEMPT)
+    return Dice(seed).draw_fields(ATTEMPT)
 
 
 def job_id(seed: int) -> Value:
-    """An `_id`: an ObjectId, or another value, which may already exist."""
+    """An `_id`: an ObjectId, or another value, which another job may have."""
     dice = Dice(~seed)
     value = dice.choice(ID_VALUES) if dice.random() < 0.3 else int64(dice.randrange(10**6))
     return value if dice.random() < 0.5 else Value(0x07, dice.randbytes(12))

@@ -1,6 +1,6 @@
-"""Odd requests, as a WSGI server passes them to the app."""
+"""Requests with arbitrary and malformed parts, as a WSGI server passes them to the app."""
 
-# ruff: noqa: E501 - tables of odd values are easiest to read in rows
+# ruff: noqa: E501 - tables of values are easiest to read in rows
 
 import base64
 import io
@@ -104,12 +104,12 @@ BODIES = [
     b"--x\r\n",
     b"then=//evil.example&token=x",
 ]
-# Names of valid tokens; `none` for no header; and wrong Authorization headers.
+# The names of valid tokens, `none` for no Authorization header, and wrong Authorization headers.
 CREDENTIALS = ["admin"] * 20 + ["ada"] * 4 + ["none"] * 2 + ["", "Bearer", "Bearer ", "Bearer x", "Bearer a.b.c", "Basic eDp5", "Bearer é", "Bearer " + "x" * 5_000, "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0."]  # fmt: skip
 
 
 class Request(NamedTuple):
-    """A request for a WSGI app. `credential` is one of `CREDENTIALS`."""
+    """A request to a WSGI app. `credential` is one of `CREDENTIALS`."""
 
     method: str
     path: bytes
@@ -119,7 +119,7 @@ class Request(NamedTuple):
     credential: str
 
     def environ(self, tokens: dict[str, str]) -> dict[str, Any]:
-        """The environ of PEP 3333; `tokens` holds the valid tokens by name."""
+        """The environ of PEP 3333; `tokens` are the valid tokens by name."""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.method,
             "SCRIPT_NAME": "",
@@ -160,7 +160,7 @@ class Request(NamedTuple):
 
     @property
     def has_large_body(self) -> bool:
-        """Whether the announced length of the body is larger than any route accepts."""
+        """Whether the announced length of the body is more than any route accepts."""
         return self._announced_bytes > MAX_BODY_BYTES
 
     @property
@@ -183,7 +183,7 @@ def _draw_text(dice: documents.Dice) -> str:
 
 
 def _draw_cursor(dice: documents.Dice) -> str:
-    """A valid cursor; or with odd values, an operator, or missing, added or changed bytes."""
+    """A valid cursor, or a cursor with other values, an operator, or bytes cut, added or changed."""
     cursor = Cursor(
         at=NOW,
         id=dice.randrange(9),
@@ -225,12 +225,12 @@ def make_request(seed: int) -> Request:
     """Draw a request. The same seed draws the same request."""
     dice = documents.Dice(seed)
     path = dice.choice(ROUTES)
-    match dice.randrange(16):
+    match dice.randrange(16):  # most paths stay unchanged
         case 0:
             path += dice.choice(["/", "//", "/.", "/..", "%2F", "%00", "/x", ".json", " "])
         case 1:
-            last = quote(_draw_text(dice), safe=dice.choice(["", "/%"]))
-            path = f"{path.rpartition('/')[0]}/{last}"
+            last_part = quote(_draw_text(dice), safe=dice.choice(["", "/%"]))
+            path = f"{path.rpartition('/')[0]}/{last_part}"
         case 2:
             path = _draw_text(dice)
     names = [dice.choice(PARAMETERS) if dice.random() < 0.9 else _draw_text(dice) for _ in range(4)]
@@ -242,12 +242,12 @@ def make_request(seed: int) -> Request:
         f"{quote_plus(name)}={quote(value, safe='%') if keep_escapes else quote_plus(value)}"
         for name, value in pairs
     )
-    headers = dice.sample(sorted(HEADERS), dice.choice([0, 0, 0, 1, 2, 3]))
+    header_names = dice.sample(sorted(HEADERS), dice.choice([0, 0, 0, 1, 2, 3]))
     return Request(
         method=dice.choice(METHODS),
         path=unquote_to_bytes(path.partition("?")[0]),
         query=query[:8_000],
-        headers={name: dice.choice(HEADERS[name]) for name in headers},
+        headers={name: dice.choice(HEADERS[name]) for name in header_names},
         body=dice.choice(BODIES),
         credential=dice.choice(CREDENTIALS),
     )

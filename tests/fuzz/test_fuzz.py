@@ -1,8 +1,8 @@
-"""Odd requests and odd documents.
+"""Requests and documents with arbitrary and malformed values.
 
 Catches a 500, a list that lacks a job or does not end, wrong statistics, a malformed page, and a
 secret in an answer. `bench/fuzz.py` runs the same checks with many more seeds. Hypothesis draws the
-seeds; outside CI, it reports the smallest batch that fails.
+seeds; outside CI it also searches for the smallest batch of seeds that fails.
 """
 
 import os
@@ -49,7 +49,7 @@ def service(
 
 @few_examples
 @given(st.lists(SEEDS, min_size=15, max_size=25, unique=True), st.integers(2, 9))
-def test_odd_documents_break_no_answer_and_show_no_secret(
+def test_answers_about_malformed_documents_are_correct_and_show_no_secret(
     service: FuzzedService, seeds: list[int], per_page: int
 ) -> None:
     with captured_logs() as log:
@@ -60,7 +60,7 @@ def test_odd_documents_break_no_answer_and_show_no_secret(
 
 @few_examples
 @given(st.lists(SEEDS, min_size=80, max_size=120, unique=True))
-def test_odd_requests_get_correct_errors_and_no_secret(
+def test_answers_to_malformed_requests_are_correct_and_show_no_secret(
     service: FuzzedService, seeds: list[int]
 ) -> None:
     service.fill_from(range(20))
@@ -79,7 +79,7 @@ def test_hypothesis_in_ci_does_not_shrink_examples() -> None:
         "for profile in (few_examples, settings()):\n"
         "    print(sorted(phase.name for phase in profile.phases))\n"
     )
-    done = run(
+    completed = run(
         [sys.executable, "-c", program],
         timeout=PATIENCE_S,
         cwd=ROOT,
@@ -87,4 +87,4 @@ def test_hypothesis_in_ci_does_not_shrink_examples() -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert done.stdout == "['explicit', 'generate']\n" * 2
+    assert completed.stdout == "['explicit', 'generate']\n" * 2
