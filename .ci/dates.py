@@ -23,9 +23,9 @@ ALLOWED = {
 }
 
 YEARS = range(2000, 2100)
-TEXT = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2]|W[0-5]\d)\b")
+DATE = re.compile(r"\b20\d\d-(?:0[1-9]|1[0-2]|W[0-5]\d)\b")
 SECONDS = range(1_500_000_000, 2_000_000_000)  # since 1970: from 2017 to 2033
-WITH_BODY = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+HAVE_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def find_dates(source: str) -> Iterator[tuple[int, str]]:
@@ -34,7 +34,7 @@ def find_dates(source: str) -> Iterator[tuple[int, str]]:
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
-        if isinstance(node, WITH_BODY) and node.body and isinstance(node.body[0], ast.Expr)
+        if isinstance(node, HAVE_DOCSTRINGS) and node.body and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
         match node:
@@ -43,7 +43,7 @@ def find_dates(source: str) -> Iterator[tuple[int, str]]:
                 args=[ast.Constant(value=int(year)), *_],
             ) if year in YEARS:
                 yield node.lineno, ast.get_source_segment(source, node) or ""
-            case ast.Constant(value=str(text)) if id(node) not in docstrings and TEXT.search(text):
+            case ast.Constant(value=str(text)) if id(node) not in docstrings and DATE.search(text):
                 yield node.lineno, text
             case ast.Constant(value=int(number) | float(number)) if (
                 int(number) in SECONDS or int(number) // 1_000 in SECONDS
@@ -52,7 +52,7 @@ def find_dates(source: str) -> Iterator[tuple[int, str]]:
 
 
 def main(root: Path) -> int:
-    """Print the dates below `root` that are not allowed; return 1 if there are any."""
+    """Print the dates in tests and benches that are not in `ALLOWED`; return 1 if there are any."""
     lines = [
         f"{path.relative_to(root)}:{line}: fixed date in a test: {date}"
         for folder in ("tests", "bench")

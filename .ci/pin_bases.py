@@ -2,7 +2,7 @@
 
     python .ci/pin_bases.py >Dockerfile.pinned
 
-The Dockerfile in the repository has tags, so that an update of a base is used at the next build.
+The Dockerfile in the repository names bases by tags, so that the next build uses an updated base.
 A released image is built from the printed file, which records the digests.
 """
 
@@ -19,8 +19,8 @@ BASE = re.compile(
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def resolve(image: str) -> str:
-    """The digest of an image for all platforms. Raises ValueError if docker prints none."""
+def resolve_digest(image: str) -> str:
+    """The digest of an image with all its platforms. Raises ValueError if docker prints none."""
     command = ["docker", "buildx", "imagetools", "inspect", "--format={{.Manifest.Digest}}", image]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     digest = result.stdout.strip()
@@ -29,11 +29,11 @@ def resolve(image: str) -> str:
     return digest
 
 
-def pin(dockerfile: str) -> str:
-    """The Dockerfile with `image:tag@digest` for every base that is not an earlier stage."""
+def pin_bases(dockerfile: str) -> str:
+    """The Dockerfile with `image:tag@digest` for each base that is not an earlier stage."""
     stages = {match["stage"] for match in BASE.finditer(dockerfile) if match["stage"]}
     images = {match["image"] for match in BASE.finditer(dockerfile)} - stages
-    digests = {image: resolve(image) for image in sorted(images)}
+    digests = {image: resolve_digest(image) for image in sorted(images)}
 
     def pin_base(match: re.Match[str]) -> str:
         image = match["image"]
@@ -45,7 +45,7 @@ def pin(dockerfile: str) -> str:
 
 def main() -> int:
     try:
-        print(pin(DOCKERFILE.read_text()), end="")
+        print(pin_bases(DOCKERFILE.read_text()), end="")
     except ValueError as error:
         print(f"pin_bases: {error}", file=sys.stderr)
         return 1

@@ -2,10 +2,10 @@
 
     python .ci/release.py make 1.2.3     check, write, test, commit, tag and build a version
     python .ci/release.py notes 1.2.3    print the changelog of a version
-    python .ci/release.py check v1.2.3   fail unless this checkout has that version and its notes
-    python .ci/release.py links URL      for PyPI: links of the README become absolute
+    python .ci/release.py check v1.2.3   fail unless this checkout is that version and has its notes
+    python .ci/release.py links URL      for PyPI: make the links of the README absolute
 
-If a check or a test of `make` fails, tracked files are restored and nothing is committed.
+If a check or a test of `make` fails, it restores the tracked files and commits nothing.
 """
 
 import argparse
@@ -34,7 +34,7 @@ RELATIVE_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
 
 
 class ReleaseError(Exception):
-    """The release cannot be made; the message is the reason, in one or more lines."""
+    """The release cannot be made; the message has the reason, in one or more lines."""
 
 
 def current_version() -> str:
@@ -55,7 +55,7 @@ def read_notes(version: str) -> str:
 
 
 def check_release(version: str) -> None:
-    """Raise ReleaseError if this checkout cannot be released as this version."""
+    """Raise ReleaseError if this checkout cannot become the release of this version."""
     if not VERSION.fullmatch(version):
         raise ReleaseError(f"{version!r} is not a version such as 1.2.3.")
     if changed := _run("git", "status", "--porcelain"):
@@ -65,17 +65,17 @@ def check_release(version: str) -> None:
         raise ReleaseError(f"Releases are made on main. The current branch is {branch or 'none'}.")
     tags = _run("git", "tag", "--list", "v*").split()
     released = [tag[1:] for tag in tags if VERSION.fullmatch(tag[1:])]
-    newest = max(map(_parse_version, released), default=(-1,))
+    newest_released = max(map(_parse_version, released), default=(-1,))
     parsed = _parse_version(version)
-    if parsed <= newest or parsed < _parse_version(current_version()):
-        latest = max([*released, current_version()], key=_parse_version)
-        raise ReleaseError(f"{version} is not newer than {latest}.")
+    if parsed <= newest_released or parsed < _parse_version(current_version()):
+        newest = max([*released, current_version()], key=_parse_version)
+        raise ReleaseError(f"{version} is not newer than {newest}.")
     if not read_notes("Unreleased"):
         raise ReleaseError("CHANGELOG.md has nothing under [Unreleased].")
 
 
 def write_version(version: str) -> None:
-    """Write the version, its section of the changelog, and the files that contain the version."""
+    """Write the version into the package, the changelog, the chart, manifests and OpenAPI."""
     PACKAGE.write_text(VERSION_LINE.sub(f'__version__ = "{version}"', PACKAGE.read_text()))
     heading = f"{UNRELEASED}\n## [{version}] - {datetime.now(UTC):%Y-%m-%d}\n"
     CHANGELOG.write_text(CHANGELOG.read_text().replace(UNRELEASED, heading, 1))
@@ -130,7 +130,7 @@ def _run_visibly(*command: str) -> None:
 
 
 def check_tag(tag: str) -> None:
-    """Raise ReleaseError unless the tag is this checkout's version and the changelog has it."""
+    """Raise ReleaseError unless the tag is this checkout's version and the changelog has notes."""
     if tag != f"v{current_version()}":
         raise ReleaseError(f"The tag is {tag}, and this checkout is {current_version()}.")
     read_notes(current_version())

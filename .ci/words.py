@@ -1,8 +1,8 @@
-"""Find words and names that readers have to translate: `make lint` refuses them.
+"""Find words and names that are hard to read: `make lint` refuses them.
 
-It reads the tracked files whose suffix is in SUFFIXES, or only the files and folders that are
-arguments. In Python files it checks names, comments, docstrings and texts; in other files every
-line. The style guide is in CONTRIBUTING.md.
+It reads the tracked files whose suffix is in SUFFIXES, all or only those in the arguments.
+In Python files it checks names, comments, docstrings and texts; in other files each line. The style
+guide is in CONTRIBUTING.md.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {".py", ".md", ".html", ".js", ".css", ".yml", ".toml", ".mjs", ".sh", ".txt", ""}
 SUFFIXES |= {".yaml", ".tpl", ".conf", ".service", ".example"}
-# The rules themselves, texts by other authors, and a test that quotes other programs.
+# This file, texts by other authors, and a test that quotes other programs.
 SKIPPED = {
     ".ci/words.py",
     "LICENSE",
@@ -25,9 +25,10 @@ SKIPPED = {
     "tests/adapters/test_samples.py",
 }
 
+# The tokens with text; Python 3.11 has no FSTRING_MIDDLE.
 TEXTS = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None)}
 
-# Each pattern of refused words, with better ones.
+# Patterns of refused words, each with better words.
 PHRASES = {
     r"\b(?:told|tells?|untold|telling)\b": "shows, reports, returns, has",
     r"\bsays?\b|\bsaid\b|\bsaying\b": "is, sets, states, documents, means",
@@ -52,22 +53,22 @@ PHRASES = {
     r"\bfor want of\b|\bin vain\b|\bin all\b": "without, in total",
     r"\bthere were none\b|\bno more than that\b": "rewrite the sentence",
 }
-# Parts of names (of functions, classes, variables, arguments, fields, settings).
+# Patterns of refused parts of names, each with advice.
 NAME_PARTS = {
     r"told|tells?|untold|said|says|stood|happened|chairs?|beside|theirs|whoever": "a plain word",
     r"as_it_is|as_they_are|at_hand|given_up|lets?_go|asked_for|of_watched": "a plain word",
 }
-# A function's name begins with a verb or is a noun: not with one of these words.
+# A function's name is a noun or begins with a verb. It must not begin with one of these words.
 PREPOSITIONS = re.compile(
     r"_?(?:of|in|by|at|with|without|under|beside|where|short|many|so|after|before|above|below|between"
     r"|for|on|until|since|towards|from|as|not|beyond)(?:_\w+)?"
 )
-# `from_…` constructors and `for_…` variants are Python's convention; libraries call `on_…` hooks.
+# Python's convention for constructors is `from_…` and `for_…`; libraries call hooks `on_…`.
 ALLOWED_FUNCTIONS = re.compile(r"from_\w+|for_\w+|on_\w+")
 
 
 def find_python_words(source: str) -> Iterator[tuple[int, str, str]]:
-    """Line, text and advice of each refused name, comment and text in a Python file."""
+    """The line number, the refused words and the advice of each find in a Python file."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in TEXTS:
             for offset, line in enumerate(token.string.split("\n")):
@@ -84,14 +85,14 @@ def find_python_words(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def find_phrases(line: str) -> Iterator[tuple[str, str]]:
-    """The refused phrases of a line of text, each with its advice."""
+    """The refused words in a line of text, each with its advice."""
     for pattern, advice in PHRASES.items():
         for match in re.finditer(pattern, line, re.IGNORECASE):
             yield match.group(), advice
 
 
 def find_words(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line, text and advice of each refused word in a file."""
+    """The line number, the refused words and the advice of each find in a file."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         yield from find_python_words(source)
