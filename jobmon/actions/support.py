@@ -11,18 +11,20 @@ from jobmon.store.profiles import Profile
 
 NO_TRANSITIONS = "The profile of this queue declares no transitions, so its jobs cannot be changed."
 CELERY = "Celery's results are only what its workers report: changing one does not run its task."
-NO_DELETION = "Deletion is switched off: set JOBMON_ACTIONS_ALLOW_DELETE=true."
+DELETION_OFF = "Deletion is switched off: set JOBMON_ACTIONS_ALLOW_DELETE=true."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSupport:
     """`statuses`: by action, the statuses of the jobs that it changes.
 
-    `reason`: why there is no action; empty if there are actions. `transitions`: the profile's, by
-    action; None for the documents of jobmon's own library.
+    `deletions_off`: actions that delete documents, while the settings do not allow this. `reason`:
+    why there is no action; empty if there are actions. `transitions`: the profile's, by action;
+    None for the documents of jobmon's own library.
     """
 
     statuses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    deletions_off: Collection[str] = ()
     reason: str = ""
     transitions: Mapping[str, Transition] | None = None
     has_type_actions: bool = False
@@ -48,36 +50,33 @@ class ActionSupport:
 
     def require(self, action: str) -> None:
         """Raise RequestError with the reason unless the queue has this action."""
+        if action in self.deletions_off:
+            raise RequestError("action", DELETION_OFF)
         if not self.has(action):
             available = ", ".join(self.list_actions())
             message = self.reason or f"This queue has no action {action}. It has: {available}."
-            if action == JobAction.DELETE and not self.reason:
-                message = NO_DELETION
             raise RequestError("action", message)
 
 
 def find_support(settings: Settings) -> ActionSupport:
     """The actions of a queue with these settings."""
     profile = Profile.from_settings(settings)
+    transitions: Mapping[str, Transition] | None = None
     if profile.jobs.is_identity and (profile.attempts is None or profile.attempts.is_identity):
-        own_actions = {action.value: statuses for action, statuses in ACTION_STATUSES.items()}
-        allowed = _drop_deletions(settings, own_actions, {JobAction.DELETE.value})
-        return ActionSupport(statuses=allowed, has_type_actions=True)
-    profile_file = settings.read_profile()
-    transitions = profile_file.parse(settings.jobs_collection).transitions
-    if not transitions:
-        is_celery = "celery" in (profile_file.name, profile_file.base)
-        return ActionSupport(reason=CELERY if is_celery else NO_TRANSITIONS, transitions={})
-    declared = {name: transition.statuses for name, transition in transitions.items()}
-    deleting = {name for name, transition in transitions.items() if transition.deletes}
-    allowed = _drop_deletions(settings, declared, deleting)
-    return ActionSupport(statuses=allowed, transitions=transitions)
-
-
-def _drop_deletions(
-    settings: Settings, actions: dict[str, tuple[str, ...]], deleting: Collection[str]
-) -> dict[str, tuple[str, ...]]:
-    """The actions with their statuses; the `deleting` ones only if the settings allow them."""
-    if settings.actions_allow_delete:
-        return actions
-    return {name: statuses for name, statuses in actions.items() if name not in deleting}
+        statuses = {action.value: allowed for action, allowed in ACTION_STATUSES.items()}
+        deletions = {JobAction.DELETE.value}
+    else:
+        profile_file = settings.read_profile()
+        transitions = profile_file.parse(settings.jobs_collection).transitions
+        if not transitions:
+            is_celery = "celery" in (profile_file.name, profile_file.base)
+            return ActionSupport(reason=CELERY if is_celery else NO_TRANSITIONS, transitions={})
+        statuses = {name: transition.statuses for name, transition in transitions.items()}
+        deletions = {name for name, transition in transitions.items() if transition.deletes}
+    deletions_off = set[str]() if settings.actions_allow_delete else deletions
+    return ActionSupport(
+        statuses={name: value for name, value in statuses.items() if name not in deletions_off},
+        deletions_off=deletions_off,
+        transitions=transitions,
+        has_type_actions=transitions is None,
+    )

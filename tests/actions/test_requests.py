@@ -1,6 +1,8 @@
 """Requests, and their state, which is concluded from their records: catches a request that is
 carried out although it is expired or stopped, a stored filter that changes, and a self-approval."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,9 +12,11 @@ from jobmon.actions.catalog import ACTIONS, RequestError
 from jobmon.actions.records import Decision, Progress
 from jobmon.actions.request import MAX_JOBS, ActionRequest, Person, make_id
 from jobmon.actions.state import Phase, conclude_state
+from jobmon.actions.support import ActionSupport, find_support
 from jobmon.actions.target import Target, dump_filter, load_filter, narrow_filter
 from jobmon.domain import JobCondition
 from jobmon.rollup.documents import MalformedError
+from jobmon.settings import Settings
 from jobmon.store.filter import JobFilter
 from jobmon.store.search import SearchTerm
 
@@ -214,6 +218,19 @@ def test_the_same_key_of_another_person_is_another_request() -> None:
     assert make_id("ada", "k1") == make_id("ada", "k1")
     assert len({make_id("ada", "k1"), make_id("ada", "k2"), make_id("bob", "k1")}) == 3
     assert make_id("a", "b c") != make_id("a b", "c")
+
+
+def test_refused_deletion_names_the_setting_only_if_the_setting_helps(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """Agenda cancels a job by deleting it. Catches a refusal without a remedy, or a wrong remedy."""
+    settings = replace(make_settings(), profile="agenda")
+    for action in ("cancel", "delete"):
+        with pytest.raises(RequestError, match="JOBMON_ACTIONS_ALLOW_DELETE=true"):
+            find_support(settings).require(action)
+        find_support(replace(settings, actions_allow_delete=True)).require(action)
+    with pytest.raises(RequestError, match=r"no action delete\. It has: retry\."):
+        ActionSupport(statuses={"retry": ("dlq",)}).require("delete")
 
 
 def test_every_action_has_a_label_and_a_permission() -> None:
