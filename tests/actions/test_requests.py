@@ -223,7 +223,7 @@ def test_the_same_key_of_another_person_is_another_request() -> None:
 def test_refused_deletion_names_the_setting_only_if_the_setting_helps(
     make_settings: Callable[..., Settings],
 ) -> None:
-    """Agenda cancels a job by deleting it. Catches a refusal without a remedy, or a wrong remedy."""
+    """Agenda cancels a job by deleting it. Catches a missing and a wrong remedy."""
     settings = replace(make_settings(), profile="agenda")
     for action in ("cancel", "delete"):
         with pytest.raises(RequestError, match="JOBMON_ACTIONS_ALLOW_DELETE=true"):
