@@ -68,7 +68,7 @@ ALLOWED_FUNCTIONS = re.compile(r"from_\w+|for_\w+|on_\w+")
 
 
 def find_python_words(source: str) -> Iterator[tuple[int, str, str]]:
-    """The line number, the refused words and the advice of each find in a Python file."""
+    """The line number, the refused words and the advice of each match in a Python file."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in TEXTS:
             for offset, line in enumerate(token.string.split("\n")):
@@ -92,13 +92,13 @@ def find_phrases(line: str) -> Iterator[tuple[str, str]]:
 
 
 def find_words(path: Path) -> Iterator[tuple[int, str, str]]:
-    """The line number, the refused words and the advice of each find in a file."""
+    """The line number, the refused words and the advice of each match in a file."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         yield from find_python_words(source)
         return
-    for number, line in enumerate(source.split("\n"), start=1):
-        yield from ((number, *phrase) for phrase in find_phrases(line))
+    for line_number, line in enumerate(source.split("\n"), start=1):
+        yield from ((line_number, *phrase) for phrase in find_phrases(line))
 
 
 def main(arguments: list[str]) -> int:

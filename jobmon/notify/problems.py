@@ -79,7 +79,7 @@ def find_problems(
             muted[check.kind] = frozenset(map(redactor.redact, types))
         if types and not is_muted:
             other_types = _select_types(evidence, partial(_is_not_in, types))
-            unmuted = [other for other in run_checks(other_types) if other.kind is check.kind]
+            unmuted = [again for again in run_checks(other_types) if again.kind is check.kind]
             problems |= _select_problems(unmuted, kinds, receiver, redactor).problems
     return Findings(problems, with_muted.unknown, muted)
 

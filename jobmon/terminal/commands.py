@@ -103,10 +103,10 @@ def jobs_command(client: ApiClient, /, *, as_json: bool, **filters: Any) -> None
         return
     _print(show_list(JOBS, answer["data"]))
     meta = answer["meta"]
-    shown, total = len(answer["data"]), meta.get("total")
-    summary = f"{shown:,} of {'an unknown number of' if total is None else f'{total:,}'} jobs"
+    count, total = len(answer["data"]), meta.get("total")
+    summary = f"{count:,} of {'an unknown number of' if total is None else f'{total:,}'} jobs"
     if total is not None and not meta.get("total_is_exact", True):
-        summary = f"{shown:,} of at least {total:,} jobs"
+        summary = f"{count:,} of at least {total:,} jobs"
     click.echo(summary)
     if cursor := meta.get("next_cursor"):
         click.echo(f"The next page: --cursor {cursor}")

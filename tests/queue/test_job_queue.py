@@ -155,8 +155,8 @@ def test_lease_reads_few_index_keys_even_if_many_jobs_wait(
     queue.create_indexes(by_type=True)
     urgent = {"type": "common", "status": "queued", "priority": 9}
     database.jobs.insert_many(
-        urgent | {"jobId": str(number), "nextRunAt": NOW - timedelta(seconds=number + 1)}
-        for number in range(300)
+        urgent | {"jobId": str(index), "nextRunAt": NOW - timedelta(seconds=index + 1)}
+        for index in range(300)
     )
     queue.enqueue("rare")
     database.command("profile", 2)
@@ -186,7 +186,7 @@ def test_eight_threads_lease_each_of_600_jobs_once(database: Db) -> None:
         while (lease := queue.lease(worker)) is not None:
             leased.append(lease.job_id)
 
-    threads = [threading.Thread(target=lease_all, args=[f"w{number}"]) for number in range(8)]
+    threads = [threading.Thread(target=lease_all, args=[f"w{index}"]) for index in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -610,11 +610,9 @@ def test_lost_report_is_completed_although_a_full_batch_of_attempts_runs(
 def test_attempt_whose_job_was_deleted_or_has_a_later_attempt_expires(
     queue: JobQueue, database: Db
 ) -> None:
-    for number in (1, 2):
-        database.job_attempts.insert_one(
-            {"jobId": f"j{number}", "attemptNumber": 1, "status": "running"}
-        )
-    database.jobs.insert_one({"jobId": "j2", "status": "leased", "attemptCount": 2})
+    for job_id in ("deleted", "retried"):
+        database.job_attempts.insert_one({"jobId": job_id, "attemptNumber": 1, "status": "running"})
+    database.jobs.insert_one({"jobId": "retried", "status": "leased", "attemptCount": 2})
     queue.recover()
     assert [attempt["status"] for attempt in read_attempts(database)] == ["expired", "expired"]
 
@@ -638,8 +636,8 @@ def test_cancel_ends_only_unfinished_jobs(queue: JobQueue, database: Db, clock: 
 
 
 def test_leasing_and_recovery_use_an_index_and_do_not_sort(queue: JobQueue, database: Db) -> None:
-    for number in range(500):
-        queue.enqueue("t", priority=number % 5)
+    for index in range(500):
+        queue.enqueue("t", priority=index % 5)
     database.command("profile", 2)
     lease_job(queue, types=["t"])
     queue.recover()
