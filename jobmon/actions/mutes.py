@@ -20,7 +20,7 @@ from jobmon.store.mapping import Document
 
 MAX_LENGTH = timedelta(days=30)
 MAX_PATTERN = 200  # characters
-# An acknowledgement covers a notice that begins this long after it; a later one is a new notice.
+# An acknowledgement covers a notice that begins at most this long after it; later it is a new one.
 SAME_NOTICE = timedelta(minutes=5)
 
 

@@ -75,7 +75,7 @@ class ActionPreviewer:
             ]
             unsuitable = len(target.job_ids) - len(jobs)
             return ActionPreview(count=len(jobs), sample=jobs[:SAMPLE], unsuitable=unsuitable)
-        job_filter = select_jobs(action, target.job_filter, self._support)
+        job_filter = narrow_to_action(action, target.job_filter, self._support)
         if job_filter is None:
             return ActionPreview(count=0, sample=[])
         if owner is not None:
@@ -98,7 +98,7 @@ class ActionPreviewer:
         return ActionPreview(count=len(jobs), sample=sample)
 
 
-def select_jobs(
+def narrow_to_action(
     action: str,
     job_filter: JobFilter,
     support: ActionSupport,

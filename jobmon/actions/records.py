@@ -152,7 +152,7 @@ class ActionRecords:
     ) -> bool:
         """Record what a person decided; False if this was decided before.
 
-        A request can be paused and resumed several times: these are always recorded.
+        Each pause and resumption is recorded: a request can have several.
         """
         return self._add(DECISIONS, request_id, kind, {"by": by.dump(), **(fields or {})})
 
@@ -224,7 +224,7 @@ class ActionRecords:
     def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
         """The outcomes of jobs that a request changed, in the order of the jobs' `_id`s.
 
-        They begin after the `_id` in `after`; None for the first. Index: request, result, _id.
+        They begin after the `_id` in `after`, or at the first for None. Index: request, result, _id.
         """
         query: Document = {**self.own.scope, "request": request_id, "result": Result.DONE.value}
         if after is not None:

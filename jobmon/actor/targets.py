@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from jobmon.actions.group_jobs import GroupJobReader
-from jobmon.actions.preview import select_jobs
+from jobmon.actions.preview import narrow_to_action
 from jobmon.actions.records import ActionRecords
 from jobmon.actions.request import ActionRequest
 from jobmon.actions.support import ActionSupport
@@ -63,7 +63,7 @@ class TargetReader:
         if job_filter is None:
             return self._read_selected(request, position.get("index", 0), size)
         has_dates = self._connection.jobs.mapping.has_creation_time
-        narrowed = select_jobs(
+        narrowed = narrow_to_action(
             request.action, job_filter, self._support, request.at if has_dates else None
         )
         if narrowed is None:

@@ -9,7 +9,7 @@ from flask import request
 from pymongo.errors import PyMongoError
 
 from jobmon.actions.catalog import ACTIONS
-from jobmon.actions.preview import select_jobs
+from jobmon.actions.preview import narrow_to_action
 from jobmon.actions.request import ActionRequest, Person
 from jobmon.actions.requests import ActionRequests
 from jobmon.actions.state import ActionState
@@ -151,7 +151,7 @@ def _find_expected(queue: WatchedQueue, actions: QueueActions, order: ActionOrde
         return target.listed
     if order.expected is None:
         raise invalid("expected", "Required with a filter: the count of the preview.")
-    selected = select_jobs(order.action, target.job_filter, actions.support)
+    selected = narrow_to_action(order.action, target.job_filter, actions.support)
     if selected is None:
         raise invalid("filter.status", f"No job in this status can be changed by {order.action}.")
     queue.lists.prepare(selected)
