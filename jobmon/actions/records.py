@@ -224,7 +224,7 @@ class ActionRecords:
     def list_done(self, request_id: str, after: Any, limit: int) -> list[Document]:
         """The outcomes of jobs that a request changed, in the order of the jobs' `_id`s.
 
-        They begin after the `_id` in `after`, or at the first for None. Index: request, result, _id.
+        They begin after the `_id` in `after` (None: at the first). Index: request, result, _id.
         """
         query: Document = {**self.own.scope, "request": request_id, "result": Result.DONE.value}
         if after is not None:
