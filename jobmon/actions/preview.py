@@ -94,8 +94,9 @@ class ActionPreviewer:
             raise RefusedFilterError("error_group", "Use an error code, or select jobs.")
         jobs = self._groups.find(job_filter, group_id)
         ids = [job_id for job in jobs[:SAMPLE] if (job_id := to_text(job.get("jobId")))]
-        sample = [job for job, _ in self._lists.look_up(ids, JobFilter())]
-        return ActionPreview(count=len(jobs), sample=sample)
+        # Jobs of several owners can have the same printed id.
+        selected = self._lists.look_up(ids, JobFilter(), job_filter.owner)
+        return ActionPreview(count=len(jobs), sample=[job for job, _ in selected][:SAMPLE])
 
 
 def narrow_to_action(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from jobmon.actions.catalog import RequestError
 from jobmon.actions.group_jobs import GroupJobReader
@@ -145,6 +146,12 @@ def test_requests_show_whether_an_actor_works(queue: ActingQueue) -> None:
     assert queue.open_requests().has_actor() is False
 
 
+def make_previewer(queue: ActingQueue) -> ActionPreviewer:
+    planner = ListPlanner(queue.connection)
+    lists, groups = JobLists(planner, Redactor(())), GroupJobReader(planner, Redactor(()))
+    return ActionPreviewer(lists, ListCounter(planner), queue.support, groups)
+
+
 def test_retry_of_an_error_group_changes_only_jobs_with_such_an_error(
     queue: ActingQueue,
 ) -> None:
@@ -156,9 +163,7 @@ def test_retry_of_an_error_group_changes_only_jobs_with_such_an_error(
     error = {"code": "E", "message": "no answer from host 9", "stack": None}
     kind = classify_error(prepare_error(error, None, Redactor(())))
     target = select_dead(error_group=kind.id)
-    planner = ListPlanner(queue.connection)
-    lists, groups = JobLists(planner, Redactor(())), GroupJobReader(planner, Redactor(()))
-    previewer = ActionPreviewer(lists, ListCounter(planner), queue.support, groups)
+    previewer = make_previewer(queue)
     preview = previewer.preview("retry", target)
     assert (preview.count, len(preview.sample)) == (3, 3)
     filed = queue.file("retry", target, expected=preview.count)
@@ -166,6 +171,19 @@ def test_retry_of_an_error_group_changes_only_jobs_with_such_an_error(
     assert queue.outcomes(filed) == dict.fromkeys(("dead-0", "dead-2", "dead-4"), ("done", ""))
     with pytest.raises(RefusedFilterError, match="several kinds"):
         previewer.preview("retry", select_dead(error_group=fold_kind(kind).id))
+
+
+def test_preview_of_an_error_group_shows_an_owner_only_own_jobs(queue: ActingQueue) -> None:
+    """Catches a job of another owner that has the same printed id."""
+    job_id = ObjectId()
+    error = {"code": "E", "message": "no answer", "stack": None}
+    queue.add(str(job_id), "dlq", createdBy="ada", lastError=error)
+    same_job = queue.job(str(job_id))
+    queue.jobs.insert_one(same_job | {"_id": 1, "jobId": job_id, "createdBy": "bob"})
+    kind = classify_error(prepare_error(error, None, Redactor(())))
+    target = select_dead(error_group=kind.id)
+    preview = make_previewer(queue).preview("retry", target, owner="ada")
+    assert [job["createdBy"] for job in preview.sample] == ["ada"]
 
 
 def test_undo_restores_only_jobs_that_have_not_changed_since(queue: ActingQueue) -> None:
