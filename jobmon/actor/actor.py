@@ -122,7 +122,7 @@ class Actor:
     def recover_all(self) -> None:
         """Examine the unfinished batches of an earlier actor, before a new batch begins."""
         for state in self._list_open():
-            if state.claimed_at is None or state.request.target.kind is TargetKind.TYPES:
+            if state.claimed_at is None or not self._has_batches(state.request):
                 continue
             if state.phase is Phase.RUNNING and not self._is_stale(state):
                 self._make_runner(state.request).recover(Recovery.COMPLETE)
@@ -137,7 +137,7 @@ class Actor:
             case Phase.RUNNING:
                 return self._continue(state)
             case Phase.STOPPING:
-                if state.request.target.kind is not TargetKind.TYPES:
+                if self._has_batches(state.request):
                     self._make_runner(state.request).recover(Recovery.STOP)
                 self._finish(state.request, Phase.STOPPED)
                 return 0
@@ -163,15 +163,15 @@ class Actor:
             count(request.expected, "type" if request.target.types else "job"),
             request.by.subject,
         )
-        try:
-            self._support.require(request.action)
-        except RequestError as error:
-            self._finish(request, Phase.REFUSED, str(error))
-            return 0
         return self._continue(state)
 
     def _continue(self, state: ActionState) -> int | None:
         request = state.request
+        try:
+            self._support.require(request.action)  # settings can change after the claim
+        except RequestError as error:
+            self._finish(request, Phase.REFUSED, str(error))
+            return 0
         if self._is_stale(state):
             idle = datetime.now(UTC) - (state.progress_at or request.at)
             reason = NO_ACTOR.format(minutes=int(idle.total_seconds() // 60))
@@ -202,6 +202,13 @@ class Actor:
         if end["position"] is None:
             self._finish(request, Phase.FINISHED)
         return Counts.load(end["counts"]).total - before.total
+
+    def _has_batches(self, request: ActionRequest) -> bool:
+        """Whether this actor can examine batches of a request: it changes jobs, by a known action.
+
+        After a change of settings a claimed request can have an action that the queue lacks.
+        """
+        return request.target.kind is not TargetKind.TYPES and self._support.has(request.action)
 
     def _find_limit(self, state: ActionState) -> tuple[int | None, str]:
         """How many jobs the request may change, and why not more; (None, "") without a limit."""

@@ -12,6 +12,7 @@ from pymongo import MongoClient
 from pymongo.errors import NotPrimaryError
 
 from jobmon.actions.state import Phase
+from jobmon.actions.support import DELETION_OFF
 from jobmon.actor.batches import DELETED, GONE, MALFORMED, UNKNOWN
 
 from .conftest import ActingQueue, select_dead
@@ -118,6 +119,19 @@ def test_a_job_that_is_gone_after_a_crash_counts_as_deleted(queue: ActingQueue) 
     queue.act(actions_allow_delete=True)
     assert queue.outcomes(filed) == {"dead-000": ("done", DELETED)}
     assert queue.state(filed).counts.done == 1
+
+
+def test_request_is_refused_if_its_action_is_switched_off_after_a_crash(
+    queue: ActingQueue,
+) -> None:
+    """Catches an actor that fails again and again."""
+    add_dead_jobs(queue)
+    filed = queue.file("delete", select_dead(), expected=JOBS)
+    run_until_killed(queue, "outcomes", 1, JOBMON_ACTIONS_ALLOW_DELETE="true")
+    queue.act()
+    state = queue.state(filed)
+    assert (state.phase, state.reason, state.counts.done) == (Phase.REFUSED, DELETION_OFF, 100)
+    assert queue.jobs.count_documents({}) == JOBS - 100
 
 
 def test_a_job_that_another_program_deletes_before_the_update_is_reported_as_gone(
