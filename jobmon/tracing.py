@@ -12,7 +12,8 @@ from flask import Flask
 log = logging.getLogger(__name__)
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_NOT_TRACED = "healthz,readyz,metrics,static"
+# Regular expressions, separated by a comma, that OpenTelemetry searches in the whole URL.
+_NOT_TRACED = r"^[^?]*/(healthz|readyz|metrics)(\?|$),^[^?]*/dashboard/static/"
 
 
 def is_enabled() -> bool:
