@@ -28,7 +28,7 @@ from ..conftest import NOW, SECRET, Api
 from ..support.commands import database_uri, index_queue
 from .test_queries import profiled
 
-Documents = Database[dict[str, Any]]
+QueueDatabase = Database[dict[str, Any]]
 LIST_PATH = "/admin/jobs/queue"
 INDEX = "job_attempts(workerId, startedAt)"
 OBJECT_ID = ObjectId("65f0c0ffee0123456789abcd")
@@ -47,7 +47,7 @@ def attempt(job_id: Any, worker: str | None, minute: int, number: int = 1) -> di
 
 
 @pytest.fixture(scope="module")
-def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[QueueDatabase]:
     """Worker w1 has attempts of six jobs and the lease of `crashed`; `busy` ran 600 jobs twice."""
     database = mongo["test_worker_jobs"]
     database.jobs.insert_many(
@@ -83,7 +83,7 @@ def queue_db(mongod: Mongod, mongo: MongoClient[dict[str, Any]]) -> Iterator[Doc
 
 
 @pytest.fixture(scope="module")
-def service(mongod: Mongod, queue_db: Documents) -> Iterator[Api]:
+def service(mongod: Mongod, queue_db: QueueDatabase) -> Iterator[Api]:
     uri = database_uri(mongod, queue_db)
     app = create_app(Settings(mongo_uri=uri, jwt_secret_key=SECRET))
     yield Api(app)
@@ -136,7 +136,7 @@ def test_pages_by_cursor_have_each_job_of_a_worker_once(service: Api) -> None:
 
 
 def test_only_the_newest_attempts_are_read_and_the_answer_has_the_reason(
-    service: Api, queue_db: Documents
+    service: Api, queue_db: QueueDatabase
 ) -> None:
     with profiled(queue_db) as entries:
         ids, meta = list_jobs(service, "busy", per_page=3)
@@ -165,7 +165,7 @@ def test_an_incomplete_export_has_the_reason_in_its_last_line(service: Api) -> N
     assert len(last) == len(header)
 
 
-def test_the_dashboard_list_shows_the_reason(real_api: Api, database: Documents) -> None:
+def test_the_dashboard_list_shows_the_reason(real_api: Api, database: QueueDatabase) -> None:
     token = real_api.token()
     real_api.client.set_cookie("jobmon_session", token, path="/dashboard")
     database.jobs.insert_one(job("kept", 1, leasedBy="w1"))
@@ -175,7 +175,7 @@ def test_the_dashboard_list_shows_the_reason(real_api: Api, database: Documents)
 
 
 def test_a_filter_without_its_index_is_422_with_the_remedy(
-    real_api: Api, database: Documents
+    real_api: Api, database: QueueDatabase
 ) -> None:
     database.jobs.insert_one(job("done", 1))
     database.job_attempts.insert_one(attempt("done", "w1", 1))
@@ -194,7 +194,7 @@ def test_a_filter_without_its_index_is_422_with_the_remedy(
 @pytest.mark.parametrize("has_index", [True, False])
 @pytest.mark.parametrize("attempts", [[], [attempt("done", None, 1)]], ids=["none", "unnamed"])
 def test_a_list_is_inexact_if_no_attempt_names_a_worker(
-    real_api: Api, database: Documents, attempts: list[dict[str, Any]], *, has_index: bool
+    real_api: Api, database: QueueDatabase, attempts: list[dict[str, Any]], *, has_index: bool
 ) -> None:
     database.jobs.insert_many([job("done", 1), job("runs", 2, "leased", leasedBy="w1")])
     if attempts:
