@@ -183,7 +183,7 @@ class BufferedWorker(ThreadWorker):
             self._receive(connection)
 
     def _receive(self, connection: Connection) -> None:
-        while (data := self._receive_bytes(connection)) is not None:
+        while (data := self._read_socket(connection)) is not None:
             if not data:
                 self._close(connection)
                 return
@@ -200,8 +200,8 @@ class BufferedWorker(ThreadWorker):
             if connection.stage is Stage.CLOSED:
                 return  # it was the oldest connection
 
-    def _receive_bytes(self, connection: Connection) -> bytes | None:
-        """Received bytes: empty at the end, None if there are none yet."""
+    def _read_socket(self, connection: Connection) -> bytes | None:
+        """The bytes that have arrived: empty at the end, None if there are none yet."""
         try:
             return connection.raw.recv(limits.RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -308,7 +308,7 @@ class BufferedWorker(ThreadWorker):
 
     def _linger(self, connection: Connection) -> None:
         """Read what the client still sends: to close with unread bytes resets the connection."""
-        while data := self._receive_bytes(connection):
+        while data := self._read_socket(connection):
             connection.lingered_bytes += len(data)
             if connection.lingered_bytes > limits.MAX_LINGER_BYTES:
                 break
