@@ -173,7 +173,7 @@ def test_retry_of_an_error_group_changes_only_jobs_with_such_an_error(
         previewer.preview("retry", select_dead(error_group=fold_kind(kind).id))
 
 
-def test_preview_of_an_error_group_shows_an_owner_only_own_jobs(queue: ActingQueue) -> None:
+def test_preview_of_an_owners_error_group_shows_only_jobs_of_the_owner(queue: ActingQueue) -> None:
     """Catches a job of another owner that has the same printed id."""
     job_id = ObjectId()
     error = {"code": "E", "message": "no answer", "stack": None}
