@@ -28,9 +28,9 @@ def check_mongo_uri(value: str) -> None:
 
 @cache  # a hundred queues of one deployment have the same connection string
 def _parse_options(value: str) -> Mapping[str, Any]:
-    """The options of a connection string by name, in any case; raises ValidationError.
+    """The options of a connection string; the case of their names does not matter.
 
-    Empty for a mongodb+srv string with an option that mongodb strings cannot have.
+    Raises ValidationError. Empty for a mongodb+srv string whose options the parser refuses.
     """
     if value.startswith("mongodb+srv://"):
         # The driver's parser queries the DNS, which may be unavailable while the service starts.
@@ -38,7 +38,7 @@ def _parse_options(value: str) -> Mapping[str, Any]:
             raise ValidationError(
                 "Not of the form mongodb+srv://USER:PASSWORD@HOST/DATABASE: one host name, no port."
             )
-        with suppress(ValidationError):  # a few options, such as srvMaxHosts, need mongodb+srv
+        with suppress(ValidationError):  # it refuses options that need mongodb+srv: srvMaxHosts
             return _parse_options(value.replace("mongodb+srv", "mongodb", 1))
         return {}
     try:
