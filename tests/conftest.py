@@ -82,8 +82,8 @@ NOW = datetime.fromisoformat(f"{DATE}T03:00Z")
 # Write .pyc files, so that the processes that tests start do not compile the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# If this module can be imported, jsonschema compiles 38 grammars for formats that no schema here
-# has. That takes seconds in each process.
+# Hide this module: with it, jsonschema compiles 38 grammars for formats that no schema here has,
+# which takes seconds in each process.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 NEXT_DATE = f"{NOW + timedelta(days=1):%Y-%m-%d}"
 
@@ -124,8 +124,8 @@ Rule._compile_builder = _compile_builder_once  # type: ignore[method-assign]
 hypothesis.settings.register_profile(
     "local", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-# Without shrinking, which can take minutes on a real server. Every run has the same examples: a new
-# failure then comes from a change of the code.
+# In CI no example is shrunk, which can take minutes on a real server. Every run has the same
+# examples, so that a new failure comes from a change of the code.
 hypothesis.settings.register_profile(
     "ci",
     hypothesis.settings.get_profile("local"),
