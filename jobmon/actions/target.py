@@ -18,10 +18,7 @@ MAX_ID_LENGTH = 1_000  # characters
 
 _TEXT_LISTS = ("statuses", "types")
 _TEXTS = ("owner", "error_code", "error_group", "worker", "job_id", "order_by")
-_DATES = (
-    *("created_from", "created_to", "finished_from", "finished_to"),
-    *("due_from", "due_to"),
-)
+_DATES = tuple(f"{date}_{end}" for date in ("created", "finished", "due") for end in ("from", "to"))
 _NUMBERS = ("min_attempts", "priority")
 _STORED = {*_TEXT_LISTS, *_TEXTS, *_DATES, *_NUMBERS, "condition", "is_own", "search"}
 
