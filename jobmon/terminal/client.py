@@ -151,7 +151,7 @@ def _open_database(queue: str | None) -> Iterator[ApiClient]:
             "or JOBMON_MONGO_URI to read the database"
         )
     settings = Settings.from_env(require_keys=False)
-    permissions = {queue.permission for queue in load_queues(settings)} | {ADMIN_DASHBOARD}
+    permissions = {watched.permission for watched in load_queues(settings)} | {ADMIN_DASHBOARD}
     # The service is for this process alone: its token key is new, and its requests are not limited.
     private_settings: dict[str, Any] = {
         setting.name: setting.default

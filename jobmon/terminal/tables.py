@@ -12,6 +12,7 @@ from rich.text import Text
 from jobmon import humanize
 from jobmon.domain import JOB_STATUS_WORDS, JobStatus
 
+# By the level of a notice, or by status.
 STYLES = {
     "bad": "bold red",
     "watch": "yellow",
@@ -21,7 +22,7 @@ STYLES = {
     "dlq": "red",
     "cancelled": "dim",
 }
-MARKS = {"bad": "!", "watch": "~"}
+MARKS = {"bad": "!", "watch": "~"}  # by the level of a notice
 ID_WIDTHS = {"job": 36, "group": 16}  # characters by column: an id in one line can be copied
 UNKNOWN = humanize.grouped(None)  # a dash
 
