@@ -292,7 +292,7 @@ class ActionRecords:
     ) -> list[RequestPlace]:
         """The places of requests since a time, the newest first. Index: kind, at, request.
 
-        They begin after the place `before`; a `limit` of 0 is none.
+        They begin after the place `before`. A `limit` of 0 means no limit.
         """
         query: Document = {**self.own.scope, "kind": Decision.REQUESTED.value}
         query["request"] = {"$regex": f"^{ID_FORM.pattern}$"}  # a cursor can hold no other ids

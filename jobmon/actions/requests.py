@@ -257,7 +257,10 @@ class ActionRequests:
         ]
 
     def approve(self, request_id: str, by: Person, reason: str = "") -> ActionState:
-        """Approve a request that awaits it; RequestConflictError for the person who filed it."""
+        """Approve a request that awaits an approval.
+
+        Raises RequestConflictError for the person who filed it.
+        """
         state = self._require(request_id, (Phase.AWAITING_APPROVAL,))
         if state.request.by.subject == by.subject:
             raise RequestConflictError("Another person has to approve it.")

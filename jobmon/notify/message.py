@@ -73,9 +73,9 @@ class Message:
         return f"{environment}jobmon, {self.sender.queue}: {subject}"
 
     def render_text(self) -> str:
-        """A line for each item, then the URL of its page unless it is over; last the overview's.
+        """A line for each item, followed by the URL of its page unless it is over.
 
-        Without a public URL there are no URLs.
+        The last line is the URL of the overview. Without a public URL there are no URLs.
         """
         lines: list[str | None] = [] if self.news else ["This is a test of notifications."]
         for item in self.news:

@@ -59,7 +59,7 @@ def find_problems(
     redactor: Redactor,
     mutes: ActiveMutes = NO_MUTES,
 ) -> Findings:
-    """The problems that a receiver gets: at least of its level, of its types, and not muted."""
+    """The problems for a receiver: of its level or a worse one, of its types, and not muted."""
     kinds = frozenset(CheckKind)
     if receiver.types:
         patterns = receiver.types

@@ -65,7 +65,7 @@ class AppriseReceiver:
 
 
 def _choose_type(message: Message) -> "NotifyType":
-    """The kind of message for services: SUCCESS if no notice is open, so they close an incident."""
+    """The kind of a message; SUCCESS, with which a service can close an incident, if all is over."""
     from apprise import NotifyType  # noqa: PLC0415
 
     if not message.news:
@@ -93,9 +93,9 @@ class _RepeatFilter(logging.Filter):
 
 
 def _limit_log(logger: logging.Logger) -> None:
-    """Log of Apprise and urllib3 only warnings: at DEBUG they log messages and addresses.
+    """Limit the logs of Apprise and urllib3 to warnings: at DEBUG they have messages and addresses.
 
-    A repeated message of Apprise is logged once an hour.
+    A warning of Apprise that is repeated is logged once an hour.
     """
     if not any(isinstance(log_filter, _RepeatFilter) for log_filter in logger.filters):
         logger.addFilter(_RepeatFilter())

@@ -83,7 +83,7 @@ TABS = {
 
 @dataclass
 class ViewData:
-    """The data of a view, or the `failure` why they could not be read."""
+    """The data of a view, or in `failure` the reason why they could not be read."""
 
     view: View
     summary: RenderableType | None = None
@@ -339,10 +339,7 @@ class Top(App[None]):
 
 
 def _limit_notices(queue: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry of a queue with at most three notices and the number of others.
-
-    So the table keeps its space.
-    """
+    """The entry of a queue with at most three notices and the number of others, to save space."""
     notices = queue.get("notices") or []
     if len(notices) <= MAX_NOTICES:
         return queue
