@@ -65,7 +65,7 @@ class AppriseReceiver:
 
 
 def _choose_type(message: Message) -> "NotifyType":
-    """The kind of a message; SUCCESS, with which a service can close an incident, if all is over."""
+    """The kind of a message: SUCCESS if no notice is open, so that a service closes its incident."""
     from apprise import NotifyType  # noqa: PLC0415
 
     if not message.news:

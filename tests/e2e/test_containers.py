@@ -13,7 +13,7 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
-from ..support.compose import Stack, docker, find_engine
+from ..support.compose import Stack, docker, find_engine_version
 from ..support.waiting import eventually
 
 pytestmark = pytest.mark.containers
@@ -23,7 +23,7 @@ MAX_ADDED_MB = 100
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    if find_engine() is None:
+    if find_engine_version() is None:
         pytest.skip("no Docker engine answers")
     stack = Stack(tmp_path_factory.mktemp("compose"))
     options = (f"--tag={stack.image}", "--build-arg=VERSION=1.2.3", "--build-arg=REVISION=abc")

@@ -29,7 +29,7 @@ PROFILES = ("demo", "actions", "monitoring")
 TIMEOUT_S = 900
 
 
-def find_engine() -> str | None:
+def find_engine_version() -> str | None:
     """The version of the Docker engine; None without a docker command, or if no engine answers."""
     if shutil.which("docker") is None:
         return None
