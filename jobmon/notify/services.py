@@ -65,7 +65,7 @@ class AppriseReceiver:
 
 
 def _choose_type(message: Message) -> "NotifyType":
-    """The kind of a message: SUCCESS if no notice is open, so that a service closes its incident."""
+    """The kind of a message; with SUCCESS, if no notice is open, a service closes its incident."""
     from apprise import NotifyType  # noqa: PLC0415
 
     if not message.news:
