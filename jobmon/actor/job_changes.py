@@ -25,6 +25,7 @@ from jobmon.store.read_collection import SIMPLE_COLLATION
 # Records do not contain these fields of `jobmon.queue`: they are large, and may hold secrets.
 _NOT_RECORDED = ("payload", "lastError")
 NOT_LAST = "it has changed since that request"
+CONDITION_NOT_MET = "the profile's condition for this action is not met"
 _NOT_READ = ("payload", "attempts", "lastError")
 
 
@@ -230,6 +231,7 @@ class ProfileJobChanges:
         self._mapping = connection.jobs.mapping
         self._request = request
         self._transition = transition
+        self._matching: set[bytes] = set()  # by `encode_key`: the read jobs that match `when`
 
     def read(self, keys: Iterable[Any]) -> dict[bytes, ReadJob]:
         """As in `JobChanges`."""
@@ -241,15 +243,21 @@ class ProfileJobChanges:
                 projection[path] = True
         query = self._mapping.translate_filter({"_id": {"$in": list(keys)}})
         if transition.when:
-            now = datetime.now(UTC)
-            query = {"$and": [query, resolve_now(transition.when, now)]}
-        documents = _writable_jobs(self._connection).find(
-            query, projection, collation=SIMPLE_COLLATION
-        )
+            matching = self._find({"$and": [query, self._resolve_when()]}, {"_id": True})
+            self._matching = {encode_key(document["_id"]) for document in matching}
         return {
             encode_key(document["_id"]): ReadJob(document, self._mapping.to_contract(document))
-            for document in documents.max_time_ms(self._connection.max_time_ms)
+            for document in self._find(query, projection)
         }
+
+    def _find(self, query: Document, projection: Document) -> Iterable[Document]:
+        jobs = _writable_jobs(self._connection)
+        documents = jobs.find(query, projection, collation=SIMPLE_COLLATION)
+        return documents.max_time_ms(self._connection.max_time_ms)
+
+    def _resolve_when(self) -> Document:
+        when: Document = resolve_now(self._transition.when, datetime.now(UTC))
+        return when
 
     def plan(self, read_job: ReadJob) -> PlannedChange:
         """As in `JobChanges`."""
@@ -260,6 +268,8 @@ class ProfileJobChanges:
         now = to_milliseconds(datetime.now(UTC))
         if reason := explain_refusal(self._request.action, read_job.job, now):
             raise RefusedActionError(reason)
+        if transition.when and encode_key(document["_id"]) not in self._matching:
+            raise RefusedActionError(CONDITION_NOT_MET)
         values = {
             path: _make_value(value, self._request, now)
             for path, value in transition.changes.items()
@@ -291,7 +301,8 @@ class ProfileJobChanges:
         jobs, transition = _writable_jobs(self._connection), self._transition
         # The profile's rules check the status again: it may depend on fields outside `expected`.
         status = self._mapping.translate_filter({"status": {"$in": list(transition.statuses)}})
-        query = {"$and": [{"_id": change.key}, dict(change.expected), status]}
+        conditions = [{"_id": change.key}, dict(change.expected), status, self._resolve_when()]
+        query = {"$and": conditions}
         if change.deletes:
             deleted = jobs.delete_one(query, collation=SIMPLE_COLLATION)
             return bool(deleted.deleted_count)
