@@ -248,7 +248,7 @@ def proxied(
     """A proxy that drops all data, and a web service that reaches its database only through it."""
     database.jobs.insert_many([{"jobId": str(number)} for number in range(7)])
     proxy = Proxy(mongod.port)
-    proxy.dropping = True
+    proxy.is_dropping = True
     uri = f"mongodb://127.0.0.1:{proxy.port}/{database.name}?directConnection=true"
     limits = {"JOBMON_SERVER_SELECTION_TIMEOUT_MS": "1000", "JOBMON_QUERY_TIMEOUT_MS": "2000"}
     try:
@@ -289,7 +289,7 @@ def test_silent_network_leaves_no_request_without_an_answer(
             proxy.delay_s = 0.1
             # Queries are slow and the other clients send requests, so it may be refused at first.
             eventually(lambda: Answer(web.port, QUEUE, token).status == 200)
-            proxy.dropping = True
+            proxy.is_dropping = True
         proxy.heal()  # closes all connections
         await_answer()
     finally:

@@ -183,7 +183,7 @@ class Proxy:
         self._target = target
         self.port = free_port()
         self.delay_s = 0.0
-        self.dropping = False
+        self.is_dropping = False
         self._connections: list[Any] = []
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept_connections, daemon=True).start()
@@ -194,7 +194,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self.dropping:
+            if self.is_dropping:
                 self._connections.append(client)  # accepted but never served, as with a cut cable
                 continue
             try:
@@ -211,7 +211,7 @@ class Proxy:
             while data := source.recv(65_536):
                 if self.delay_s:
                     time.sleep(self.delay_s)
-                if not self.dropping:
+                if not self.is_dropping:
                     target.sendall(data)
         for connection in (source, target):
             with suppress(OSError):
@@ -219,7 +219,7 @@ class Proxy:
 
     def heal(self) -> None:
         """Forward again; close all connections, because a part of their bytes may be lost."""
-        self.dropping, self.delay_s = False, 0.0
+        self.is_dropping, self.delay_s = False, 0.0
         self.close_connections()
 
     def close_connections(self) -> None:
@@ -369,7 +369,7 @@ class Viewers:
     def __init__(self, port: int, token: str, writers: Writers, clients: int = 4) -> None:
         self._port, self._token, self._writers = port, token, writers
         self._stop = threading.Event()
-        self.wrong: list[str] = []
+        self.wrong_answers: list[str] = []
         self.answers: Counter[str] = Counter()
         self.longest_s: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -395,8 +395,8 @@ class Viewers:
         descriptions of the wrong answers.
         """
         with self._lock:
-            results = self.answers, self.longest_s, self.wrong
-            self.answers, self.longest_s, self.wrong = Counter(), {}, []
+            results = self.answers, self.longest_s, self.wrong_answers
+            self.answers, self.longest_s, self.wrong_answers = Counter(), {}, []
         return results
 
     def _send_requests(self, first_path: int) -> None:
@@ -417,7 +417,7 @@ class Viewers:
         try:
             self.check(answer)
         except AssertionError as error:
-            self.wrong.append(f"{answer.path} {answer.status}: {error}")
+            self.wrong_answers.append(f"{answer.path} {answer.status}: {error}")
 
     def check(self, answer: Answer) -> None:
         """Raise AssertionError for an answer that is neither correct nor an expected error."""
