@@ -1,6 +1,6 @@
 """The buttons for actions on a page: only those that are possible and that the caller may use.
 
-There are none while no actor works: nobody should wonder why nothing happens after a click.
+Without a working actor there are none, because a click would have no effect.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ log = structlog.get_logger("jobmon.actions")
 
 NO_ACTOR = "No actions are possible now: no actor is running."
 NOT_READ = "No actions are possible now: their records cannot be read."
-# The actions on jobs with a condition of a list.
+# The actions for jobs with this condition; without a condition, all actions suit.
 _BY_CONDITION = {
     JobCondition.EXPIRED.value: (JobAction.RELEASE.value, JobAction.CANCEL.value),
     JobCondition.DUE.value: (
@@ -38,19 +38,19 @@ _BY_CONDITION = {
 
 @dataclass(frozen=True, kw_only=True)
 class ActionButtons:
-    """The buttons of a page; `reason`: why there are none, though the caller may request some."""
+    """The buttons of a page; `reason`: why there are none, though the caller may use actions."""
 
     kinds: tuple[ActionKind, ...] = ()
     reason: str = ""
 
 
 def list_job_buttons(job: Document, now: datetime) -> ActionButtons:
-    """The actions for a job as the store reads it."""
+    """The buttons for a job, as the store reads it."""
     return _require_actor([ACTIONS[name] for name in list_possible(job, now)])
 
 
 def list_selection_buttons(parameters: Mapping[str, Any], *, is_own: bool = False) -> ActionButtons:
-    """The actions for the jobs of a list with these parameters; `is_own`: of the caller's jobs."""
+    """The buttons for the jobs of a list; `is_own`: the list has only jobs of the caller."""
     actions = current_queue().actions
     if actions is None or not (is_own or auth.is_admin()):
         return ActionButtons()
@@ -67,7 +67,7 @@ def list_selection_buttons(parameters: Mapping[str, Any], *, is_own: bool = Fals
 
 
 def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
-    """The actions for a type of jobs; both if it is not known whether the type is paused."""
+    """The buttons for a type of jobs; both if it is unknown (None) whether the type is paused."""
     actions = current_queue().actions
     if actions is None or not actions.support.has_type_actions:
         return ActionButtons()
@@ -82,24 +82,26 @@ def list_type_buttons(*, is_paused: bool | None) -> ActionButtons:
 
 
 def list_group_buttons() -> ActionButtons:
-    """The actions for the dead jobs of a group of errors."""
+    """The buttons for the dead jobs of a group of errors."""
     return list_selection_buttons({"status": [JobStatus.DLQ.value]})
 
 
 def _require_actor(kinds: list[ActionKind]) -> ActionButtons:
-    """Buttons for these actions, if an actor works or worked a moment ago."""
+    """Buttons for these actions, if an actor worked within the last minute."""
     actions = current_queue().actions
     if actions is None or not kinds:
         return ActionButtons()
     try:
         has_actor = actions.requests.had_actor()
     except PyMongoError as error:
-        log.error("actor not found", error=describe_error(error))
+        log.error("time of the last actor not read", error=describe_error(error))
         return ActionButtons(reason=NOT_READ)
     return ActionButtons(kinds=tuple(kinds)) if has_actor else ActionButtons(reason=NO_ACTOR)
 
 
 def write_filter(parameters: Mapping[str, Any]) -> str:
-    """The filters among the parameters of a list, as a query string with its `?`."""
-    kept = {name: value for name, value in parameters.items() if name not in NO_FILTERS and value}
-    return "?" + urlencode(kept, doseq=True)
+    """The filters among the parameters of a list, as a query string that begins with `?`."""
+    filters = {
+        name: value for name, value in parameters.items() if name not in NO_FILTERS and value
+    }
+    return "?" + urlencode(filters, doseq=True)

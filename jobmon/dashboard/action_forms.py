@@ -19,9 +19,10 @@ _BODY = ActionBody()
 
 @dataclass(frozen=True, kw_only=True)
 class ActionForm:
-    """The fields of a form, as texts. The confirmation has inputs for the missing fields.
+    """The fields of a form. The confirmation has inputs for the missing fields.
 
-    `then` is the address to which the page returns.
+    `filter` is a query string, `key` the idempotency key, `then` the address to which the page
+    returns.
     """
 
     action: str
@@ -39,14 +40,14 @@ class ActionForm:
 
     @classmethod
     def read(cls, values: MultiDict[str, str]) -> "ActionForm":
-        """The form of a request: for the selected jobs of a list, or for all its jobs."""
+        """The form that a request sends; `scope` chooses the selected jobs of a list, or `all`."""
         is_all = values.get("scope") == ALL
-        single = {
+        texts = {
             name: values.get(name, "")
             for name in ("action", "expected", "reason", "run_at", "priority", "key", "then")
         }
         return cls(
-            **single,
+            **texts,
             ids=() if is_all else tuple(dict.fromkeys(values.getlist("id"))),
             filter=values.get("filter", "") if values.get("scope", ALL) == ALL else "",
             types=tuple(values.getlist("type")),
@@ -55,7 +56,7 @@ class ActionForm:
         )
 
     def make_order(self) -> ActionOrder:
-        """The order that the form describes; raises ApiError 422."""
+        """The order that the form describes; raises ApiError 422 if a field is missing or bad."""
         if not self.ids and not self.types and not self.is_for_filter:
             raise invalid("ids", NO_SELECTION)
         body: dict[str, Any] = {"action": self.action, "reason": self.reason.replace("\r\n", "\n")}
@@ -76,25 +77,27 @@ class ActionForm:
 
     @property
     def is_for_filter(self) -> bool:
-        """Whether it is about all jobs of a list; a list without filters sends `?`."""
+        """Whether the form is for all jobs of a list; without filters, the list sends `?`."""
         return bool(self.filter)
 
     @property
-    def hidden(self) -> list[tuple[str, str]]:
-        """The fields that choose the jobs or types, for hidden inputs of the confirmation."""
+    def target_fields(self) -> list[tuple[str, str]]:
+        """The names and values of the fields that choose the jobs or types, for hidden inputs."""
         chosen = [("id", job_id) for job_id in self.ids] + [("type", name) for name in self.types]
         return [*chosen, *([("filter", self.filter)] if self.is_for_filter else [])]
 
 
 def _read_number(name: str, text: str) -> int:
-    stripped = text.strip().removeprefix("-")
-    if not stripped.isascii() or not stripped.isdigit() or len(stripped) > len(str(MAX_PRIORITY)):
+    digits = text.strip().removeprefix("-")
+    if not digits.isascii() or not digits.isdigit():
         raise invalid(name, "Not a whole number.")
+    if len(digits) > len(str(MAX_PRIORITY)):
+        raise invalid(name, "Too many digits.")
     return int(text)
 
 
 def _read_filter(text: str) -> Mapping[str, Any]:
-    """The filters in a query string: a text for each, a list for those that may be repeated."""
+    """The filters in a query string: a list for one that may be or is repeated, else a text."""
     try:
         parameters = parse_qs(text.removeprefix("?"), max_num_fields=200)
     except ValueError:

@@ -15,7 +15,7 @@ from jobmon.actions.state import ActionState, Phase
 from jobmon.actions.target import MAX_IDS
 from jobmon.api.action_answers import list_filters
 from jobmon.api.action_files import export_outcomes, export_requests
-from jobmon.api.action_queries import ActionOrder, RequestListParameters, RequestListQuery
+from jobmon.api.action_queries import RequestListParameters, RequestListQuery
 from jobmon.api.actions import list_requests, make_preview
 from jobmon.api.fields import redact
 from jobmon.api.job_actions import (
@@ -47,7 +47,7 @@ PHASE_WORDS = {
     Phase.WAITING: "waiting for an actor",
     Phase.STOPPING: "stopping",
 }
-# The colour of a phase, as the status of jobs that has this colour.
+# By phase: the status of a job that is shown in the same colour.
 PHASE_COLOURS = {
     Phase.RUNNING: "leased",
     Phase.STOPPING: "leased",
@@ -65,23 +65,23 @@ DECISION_WORDS = {
     "resume": "Resume",
     "stop": "Stop permanently",
 }
-_LISTS = RequestListParameters()
+_SCHEMA = RequestListParameters()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionView:
-    """A request as the pages show it."""
+    """A request for an action, as the pages show it."""
 
     state: ActionState
 
     @property
     def kind(self) -> ActionKind:
-        """The action."""
+        """The requested action."""
         return ACTIONS[self.state.request.action]
 
     @property
     def quantity(self) -> str:
-        """The number of jobs or types: `812 jobs`, `2 types`."""
+        """The expected number of jobs or types: `812 jobs`, `2 types`."""
         return count(self.state.expected, "type" if self.kind.is_for_types else "job")
 
     @property
@@ -91,7 +91,7 @@ class ActionView:
 
     @property
     def colour(self) -> str:
-        """The status of jobs whose colour the phase has."""
+        """The status of a job that is shown in the colour of the phase."""
         return PHASE_COLOURS.get(self.state.phase, "cancelled")
 
     @property
@@ -102,7 +102,7 @@ class ActionView:
 
     @property
     def list_address(self) -> str:
-        """The address of the list of these jobs in their present state."""
+        """The address of the list with the filters of the request: the jobs that match now."""
         return "/dashboard/jobs" + write_query(**self.filters or {})
 
 
@@ -129,27 +129,27 @@ class ActionPages:
 
     def request(self, action_id: str) -> Response | str:
         """One request with its progress, for an admin or the person who filed it."""
-        shown = _find_visible(action_id)
+        view = _find_visible(action_id)
         requests = queue_actions().requests
         result = request.args.get("result")
-        chosen = Result(result) if result in list(Result) else None
+        chosen_result = Result(result) if result in list(Result) else None
         if (file_format := _read_format()) is not ListFormat.JSON:
-            return export_outcomes(shown.state, file_format, chosen)
-        page = requests.list_outcomes(action_id, limit=OUTCOMES_SHOWN, result=chosen)
+            return export_outcomes(view.state, file_format, chosen_result)
+        page = requests.list_outcomes(action_id, limit=OUTCOMES_SHOWN, result=chosen_result)
         context = {
-            "shown": shown,
+            "view": view,
             "decisions": [
                 (name, DECISION_WORDS[name])
-                for name in list_decisions(shown.state)
+                for name in list_decisions(view.state)
                 if name in DECISION_WORDS
             ],
-            "may_undo": may_undo(shown.state),
+            "may_undo": may_undo(view.state),
             "outcomes": [
                 replace(outcome, before=redact(outcome.before), after=redact(outcome.after))
                 for outcome in page.outcomes
             ],
             "has_more": page.next_after is not None,
-            "chosen_result": chosen,
+            "chosen_result": chosen_result,
             "has_actor": requests.has_actor(),
             "expires_minutes": current_queue().settings.actions_expire_minutes,
         }
@@ -159,10 +159,10 @@ class ActionPages:
 
     def toast(self, action_id: str) -> str:
         """The progress of a request in one line, for a script."""
-        return render_template("dashboard/_toast.html", shown=_find_visible(action_id))
+        return render_template("dashboard/_toast.html", view=_find_visible(action_id))
 
     def confirm(self) -> BaseResponse | str | tuple[str, int]:
-        """Show what a form would do, with a button that confirms it; nothing is stored."""
+        """Show the effect of a form, with a button that confirms it; this files nothing."""
         session.require_session()
         if request.method == "POST":
             session.require_same_origin()
@@ -171,7 +171,7 @@ class ActionPages:
         return _render_confirmation(replace(form, key=secrets.token_hex(10), expected=""))
 
     def file(self) -> BaseResponse | str | tuple[str, int]:
-        """File the confirmed request, and answer as `_answer_filed`; with bad values, ask again."""
+        """File the confirmed request and show it (`_answer_filed`); with bad values, ask again."""
         session.require_session()
         session.require_same_origin()
         form = ActionForm.read(request.form)
@@ -188,10 +188,10 @@ class ActionPages:
         return _answer_filed(state)
 
     def undo(self, action_id: str) -> BaseResponse | str | tuple[str, int]:
-        """Ask whether to undo a request; with the `key` of the answered question, file the undo."""
+        """Ask whether to undo a request. A form with the `key` of this question files the undo."""
         session.require_admin()
         session.require_same_origin()
-        shown, error = ActionView(state=find_request(action_id)), None
+        view, error = ActionView(state=find_request(action_id)), None
         key, reason = request.form.get("key"), request.form.get("reason", "")
         if key:
             try:
@@ -201,11 +201,11 @@ class ActionPages:
                 if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                     raise
                 error = refusal
-        if not may_undo(shown.state):
-            message = "This request cannot be undone, or not by you."
+        if not may_undo(view.state):
+            message = "This request cannot be undone, or you have no right to undo it."
             raise ApiError(HTTPStatus.CONFLICT, "conflict", message)
         context = {
-            "shown": shown,
+            "view": view,
             "key": key or secrets.token_hex(10),
             "reason": reason,
             "messages": (error.details or {}) if error else {},
@@ -227,12 +227,14 @@ class ActionPages:
 
 
 def _answer_filed(state: ActionState) -> BaseResponse:
-    """Redirect to a new request; a script gets a line, and for several jobs the address, too."""
+    """Redirect to the page of a new request. A script gets its progress in one line instead, and
+    unless it is for one job or type, the address of the page in a header.
+    """
     address = url_for("dashboard.action", action_id=state.request.id)
     if not is_part_request():
         return redirect(address, HTTPStatus.SEE_OTHER)
     headers = {} if state.request.target.is_single else {LOCATION_HEADER: address}
-    toast = render_template("dashboard/_toast.html", shown=ActionView(state=state))
+    toast = render_template("dashboard/_toast.html", view=ActionView(state=state))
     return Response(toast, HTTPStatus.CREATED, headers)
 
 
@@ -245,7 +247,7 @@ def _render_question(name: str, context: dict[str, Any]) -> str:
 
 def _read_list_query() -> RequestListQuery:
     try:
-        query: RequestListQuery = _LISTS.load(
+        query: RequestListQuery = _SCHEMA.load(
             {"per_page": PER_PAGE, "cursor": request.args.get("cursor", "")}
         )
     except ValidationError:
@@ -262,7 +264,7 @@ def _read_format() -> ListFormat:
 def _find_visible(action_id: str) -> ActionView:
     """A request that the caller may see.
 
-    An admin gets ApiError 404 for a missing one; others get 403 for a missing or a foreign one.
+    Raises ApiError: for an admin 404 if it is missing, for others 403 if it is not their own.
     """
     session.require_session()
     if auth.is_admin():
@@ -275,9 +277,10 @@ def _find_visible(action_id: str) -> ActionView:
 
 
 def _require_own(form: ActionForm) -> None:
-    """Refuse an owner's form that has none of the owner's jobs: ApiError 403, 422 for too many ids.
+    """Raise ApiError 403 if an owner may not file the form, 422 if it has too many ids.
 
-    If only some of the jobs are the owner's, the actor skips the others as if they did not exist.
+    An owner may list ids of which at least one is an own job: the actor skips all other jobs as if
+    they did not exist.
     """
     if auth.is_admin():
         return
@@ -292,23 +295,22 @@ def _require_own(form: ActionForm) -> None:
 
 
 def _render_confirmation(form: ActionForm, error: ApiError | None = None) -> tuple[str, int] | str:
-    """The form with a preview of its effect; with an error, messages about its fields, too."""
-    messages = (error.details or {}) if error else {}
+    """The form with a preview of its effect, and the messages about its fields from an error."""
+    preview, messages = None, (error.details or {}) if error else {}
     try:
-        # The chosen jobs are counted, even if other fields have bad values.
-        chosen = ActionForm(
+        # Only the fields that choose the jobs: these are counted even if others have bad values.
+        target_form = ActionForm(
             action=form.action,
             ids=form.ids,
             filter=form.filter,
             types=form.types,
             reset_attempts=form.reset_attempts,
         )
-        order: ActionOrder | None = chosen.make_order()
-        preview = make_preview(order) if order else None
+        preview = make_preview(target_form.make_order())
     except ApiError as refusal:
         if refusal.status != HTTPStatus.UNPROCESSABLE_ENTITY:
             raise
-        order, preview, messages = None, None, refusal.details or {}
+        messages = refusal.details or {}
     context = {
         "form": form,
         "kind": ACTIONS.get(form.action),

@@ -1,4 +1,4 @@
-"""The static files of the pages, and the policy that forbids loading anything else."""
+"""The static files of the pages, and the policy that forbids to load anything else."""
 
 import hashlib
 from functools import cache, cached_property
@@ -12,7 +12,7 @@ from jobmon.web.errors import ApiError
 from jobmon.web.queues import root_path
 
 FOLDER = Path(__file__).parent / "static"
-# The types that browsers expect, whatever the machine's own tables contain.
+# The same on every machine; the tables of the module `mimetypes` differ.
 MIMETYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -22,7 +22,7 @@ CONTENT_SECURITY_POLICY = (
 
 @cache  # several apps in a process serve the same files
 def _read_files(folder: Path) -> tuple[dict[str, SharedContent], str]:
-    """All files below a folder by their paths, and a hash over them."""
+    """All files below a folder by their relative paths, and a hash over all of them."""
     files = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -38,8 +38,8 @@ def _read_files(folder: Path) -> tuple[dict[str, SharedContent], str]:
 class StaticFiles:
     """The files below `static/`, read when the first one is requested.
 
-    Their addresses contain a hash over all of them. So the content of an address never changes,
-    and modules that import each other by relative paths are of the same version.
+    Their addresses contain a hash over all of them: browsers may keep a file, because a change
+    gives it a new address. Modules that import each other by relative paths have the same version.
     """
 
     @cached_property
@@ -59,14 +59,14 @@ class StaticFiles:
         return root_path() + path.removeprefix(request.script_root)
 
     def serve(self, name: str, version: str = "") -> Response:
-        """The file of that name; browsers keep it if the address has its version."""
+        """The file `name`; browsers may keep it for a year if `version` is the present one."""
         if name not in self._contents:
             raise ApiError(HTTPStatus.NOT_FOUND, "not_found", "There is no such file.")
         mimetype = MIMETYPES.get(Path(name).suffix, "application/octet-stream")
         response = self._contents[name].respond(mimetype)
         # During an upgrade a process may receive requests for files of another version.
-        is_fixed = version == self._version
+        is_current = version == self._version
         response.headers["Cache-Control"] = (
-            "public, max-age=31536000, immutable" if is_fixed else "no-cache"
+            "public, max-age=31536000, immutable" if is_current else "no-cache"
         )
         return response

@@ -1,4 +1,4 @@
-"""The data of the charts: a column for each line, the previous period, and marks."""
+"""The data of the charts: a column for each line, the lines of the period before, and marks."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -6,26 +6,27 @@ from typing import Any
 from jobmon.rollup.marks import Marks
 from jobmon.rollup.series import History
 
-# The line of each chart that is also drawn for the previous period.
+# For each chart: the line that is also drawn for the period before.
 COMPARED = ("succeeded", "waitP95", "runP95")
 
 
 def chart_columns(
     past: History[datetime], step: timedelta, unknown: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-    """A column for each line of the charts, and `at` in Unix seconds; durations in ms.
+    """A column for each line of the charts: counts, and durations in ms.
 
-    `step` is in seconds. `complete` is the number of completed steps: the step in progress is drawn
-    dashed, because its count is still low. Values that need one of the `unknown` fields are None.
-    `gaps` are pairs of Unix seconds between which runs may be missing.
+    The column `at` has the start of each step in Unix seconds. The key `step` is its length in
+    seconds, `complete` the number of completed steps: the step in progress is drawn dashed or pale,
+    because its count is still low. `gaps` are pairs of Unix seconds between which runs may be
+    missing. Values that need one of the `unknown` fields are None.
     """
     columns: dict[str, Any] = {
         "step": round(step.total_seconds()),
-        "complete": sum(at + step <= past.as_of for at in past.activity),
-        "at": [round(at.timestamp()) for at in past.activity],
-        "gaps": [[at.timestamp() for at in (gap.start, gap.end) if at] for gap in past.gaps],
+        "complete": sum(start + step <= past.as_of for start in past.activity),
+        "at": [round(start.timestamp()) for start in past.activity],
+        "gaps": [[time.timestamp() for time in (gap.start, gap.end) if time] for gap in past.gaps],
     }
-    for at, activity in past.activity.items():
+    for start, activity in past.activity.items():
         row = activity.known_counts(unknown)
         for name, durations in (("wait", activity.wait), ("run", activity.run)):
             row |= {
@@ -33,7 +34,7 @@ def chart_columns(
                 f"{name}P95": durations.p95,
                 f"{name}P99": durations.p99,
             }
-        is_known = at <= past.as_of and at not in past.uncounted
+        is_known = start <= past.as_of and start not in past.uncounted
         for name, value in row.items():
             columns.setdefault(name, []).append(value if is_known else None)
     return columns
@@ -42,21 +43,20 @@ def chart_columns(
 def previous_columns(
     previous: History[datetime], unknown: frozenset[str] = frozenset()
 ) -> dict[str, list[int | None]]:
-    """The compared lines in the period before, step by step; None where runs may be missing."""
+    """The compared lines of the period before, step by step; None where runs may be missing."""
     columns = chart_columns(previous, timedelta(0), unknown)
-    is_known = [
-        not any(start <= at < end for start, end in columns["gaps"]) for at in columns["at"]
-    ]
+    in_gap = [any(gap[0] <= at < gap[1] for gap in columns["gaps"]) for at in columns["at"]]
     return {
         name: [
-            value if known else None for value, known in zip(columns[name], is_known, strict=True)
+            None if is_in_gap else value
+            for value, is_in_gap in zip(columns[name], in_gap, strict=True)
         ]
         for name in COMPARED
     }
 
 
-def mark_columns(marks: Marks | None) -> list[dict[str, Any]]:
-    """The marks in order, `at` in Unix seconds; empty without the right to read them."""
+def list_marks(marks: Marks | None) -> list[dict[str, Any]]:
+    """The marks in order of time, `at` in Unix seconds; empty without the right to read them."""
     return [
         {"at": mark.at.timestamp(), "text": mark.text}
         for mark in (marks.shown if marks is not None else ())

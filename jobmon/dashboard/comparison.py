@@ -1,6 +1,6 @@
-"""Compares the window of an overview with the period before it: the changes that its tiles show.
+"""Compares the window of an overview with the period before it: its tiles show the changes.
 
-A tile has a change only if its value is completely known in both periods.
+A tile shows a change only if its value is completely known in both periods.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _HAS_GAPS = Missing(reason="runs may be missing from a part of the time")
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A difference to the previous period: `text` is short, as `▲ 12%`."""
+    """A difference from the period before; `text` is short (`▲ 12%`), `sentence` is in words."""
 
     text: str
     sentence: str
@@ -32,66 +32,66 @@ class Change:
 class _Periods:
     """The completed steps of the window, and the corresponding steps of the period before."""
 
-    now: list[Activity]
-    before: list[Activity]
+    present: list[Activity]
+    previous: list[Activity]
 
 
 def compare_samples(
-    facts: Facts, now: int | None, measure: Callable[[QueueSample], int]
+    facts: Facts, count: int | None, measure: Callable[[QueueSample], int]
 ) -> Change | None:
-    """The change of a number of jobs since the window began; None if either number is unknown."""
+    """The change of a number of jobs since the window began, now `count`; None if it is unknown."""
     sample = _find_sample(facts)
-    if now is None or isinstance(sample, Missing):
+    if count is None or isinstance(sample, Missing):
         return None
-    difference = now - measure(sample)
+    difference = count - measure(sample)
     return _make_change(
         difference, grouped(abs(difference)), "more", "fewer", facts.page_window.beginning
     )
 
 
 def compare_attempts(facts: Facts) -> Change | None:
-    """The change of the number of finished attempts; in percent, if there were any before."""
+    """The change of the number of finished attempts, in percent if there were any before."""
     periods = _find_periods(facts)
     if isinstance(periods, Missing):
         return None
-    before = sum(step.finished for step in periods.before)
-    difference = sum(step.finished for step in periods.now) - before
-    shown = percent(abs(difference) / before) if before else grouped(abs(difference))
+    previous = sum(step.finished for step in periods.previous)
+    difference = sum(step.finished for step in periods.present) - previous
+    amount = percent(abs(difference) / previous) if previous else grouped(abs(difference))
     period = f"in {facts.page_window.previous}"
-    return _make_change(difference, shown, "more attempts", "fewer attempts", period)
+    return _make_change(difference, amount, "more attempts", "fewer attempts", period)
 
 
 def compare_failure_rates(facts: Facts) -> Change | None:
-    """The change of the failure rate, in points; None if nothing finished in one of the periods."""
+    """The change of the failure rate, in points; None if no attempt finished in a period."""
     periods = _find_periods(facts)
     if isinstance(periods, Missing):
         return None
-    now, before = _sum_failure_rate(periods.now), _sum_failure_rate(periods.before)
-    if now is None or before is None:
+    rate, previous_rate = _find_failure_rate(periods.present), _find_failure_rate(periods.previous)
+    if rate is None or previous_rate is None:
         return None
-    points = round((now - before) * 100, 1)
-    shown = f"{abs(points):.1f}".removesuffix(".0") + " points"
+    points = round((rate - previous_rate) * 100, 1)
+    amount = f"{abs(points):.1f}".removesuffix(".0") + " points"
     period = f"in {facts.page_window.previous}"
-    return _make_change(points, shown, "more", "fewer", period)
+    return _make_change(points, amount, "more", "fewer", period)
 
 
 def describe_uncompared(facts: Facts) -> list[str]:
-    """Why values of the tiles are not compared; empty without a reason or a comparison."""
+    """Why values are not compared; empty if all are, or if no comparison is requested."""
     if facts.previous is None:
         return []
-    reasons = {"Attempts": _find_periods(facts), "Jobs by status": _find_sample(facts)}
-    missing = {values: reason for values, reason in reasons.items() if isinstance(reason, Missing)}
-    if len({reason.reason for reason in missing.values()}) == 1 and len(missing) > 1:
-        missing = {"Values": next(iter(missing.values()))}
+    found = {"Attempts": _find_periods(facts), "Jobs by status": _find_sample(facts)}
+    unknown = {values: result for values, result in found.items() if isinstance(result, Missing)}
+    if len({missing.reason for missing in unknown.values()}) == 1 and len(unknown) > 1:
+        unknown = {"Values": next(iter(unknown.values()))}
     period = facts.page_window.previous
     return [
-        f"{values} are not compared with {period}: {missed.reason}. {missed.remedy}".rstrip()
-        for values, missed in missing.items()
+        f"{values} are not compared with {period}: {missing.reason}. {missing.remedy}".rstrip()
+        for values, missing in unknown.items()
     ]
 
 
 def _find_periods(facts: Facts) -> _Periods | Missing:
-    """The steps to compare, or why the attempts of both periods are not known completely."""
+    """The steps to compare, or why the attempts of a period are not completely known."""
     if "finishedAt" in facts.evidence.unknown:
         return NO_END_TIMES
     if not isinstance(facts.previous, Previous):
@@ -104,30 +104,30 @@ def _find_periods(facts: Facts) -> _Periods | Missing:
     if past.gaps or previous.gaps:
         return _HAS_GAPS
     distance = facts.previous.distance
-    completed = [at for at in past.activity if at + facts.window.step <= past.as_of]
+    completed = [start for start in past.activity if start + facts.window.step <= past.as_of]
     return _Periods(
-        now=[past.activity[at] for at in completed],
-        before=[previous.activity[at - distance] for at in completed],
+        present=[past.activity[start] for start in completed],
+        previous=[previous.activity[start - distance] for start in completed],
     )
 
 
 def _find_sample(facts: Facts) -> QueueSample | Missing:
-    """The state of the queue when the window began, to compare the present state with."""
+    """The state of the queue when the window began, or why it is unknown."""
     if not isinstance(facts.previous, Previous):
         return facts.previous or _NOT_REQUESTED
     if facts.is_over:
         return _AS_OF_NOW
-    at = floor(facts.evidence.stats.as_of, facts.window.step) - facts.previous.distance
-    return facts.previous.samples.get(at, _NO_SAMPLE)
+    start = floor(facts.evidence.stats.as_of, facts.window.step) - facts.previous.distance
+    return facts.previous.samples.get(start, _NO_SAMPLE)
 
 
-def _sum_failure_rate(steps: list[Activity]) -> float | None:
+def _find_failure_rate(steps: list[Activity]) -> float | None:
     return failure_rate(sum(step.failed for step in steps), sum(step.finished for step in steps))
 
 
-def _make_change(difference: float, shown: str, more: str, less: str, period: str) -> Change:
+def _make_change(difference: float, amount: str, more: str, fewer: str, period: str) -> Change:
     if not difference:
         return Change(text="± 0", sentence=f"the same as {period}")
-    arrow, word = ("▲", more) if difference > 0 else ("▼", less)
-    sentence = f"{shown} {word} than {period}"
-    return Change(text=f"{arrow} {shown}", sentence=sentence, is_increase=difference > 0)
+    arrow, words = ("▲", more) if difference > 0 else ("▼", fewer)
+    sentence = f"{amount} {words} than {period}"
+    return Change(text=f"{arrow} {amount}", sentence=sentence, is_increase=difference > 0)

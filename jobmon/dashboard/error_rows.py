@@ -1,4 +1,4 @@
-"""Groups of errors as the pages show them, and the most frequent ones for a block of a page."""
+"""Groups of errors as the pages show them, and the block with the most frequent groups."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,8 +24,9 @@ _NAMES_IN_ROW = 2
 class ErrorRow:
     """A group of errors in a window.
 
-    `since` is when it was first seen, if it is new. `types` and `workers` are pairs of a name and
-    its number of errors, most errors first. `trend` has a count for each completed step.
+    `since` is when a new group was first seen; None for others. `types` and `workers` are pairs of
+    a name and its number of errors, the most errors first. `trend` has a count for each completed
+    step. `growth` is the change of the count from the period before. Unknown values are None.
     """
 
     id: str
@@ -50,15 +51,16 @@ class ErrorRow:
 
 
 def make_row(
-    found: FoundErrors,
+    found_errors: FoundErrors,
     summary: ErrorSummary,
     page_window: PageWindow,
     max_names: int = _NAMES_IN_ROW,
 ) -> ErrorRow:
-    """A group as a row; types and workers beyond `max_names` are summed."""
+    """A group as a row; types, and workers, beyond `max_names` are summed as `(other)`."""
     group = summary.group
-    is_completed = [at + found.window.step <= found.history.as_of for at in found.steps]
-    trend = zip(found.trend(summary.id) or [], is_completed, strict=False)
+    step, as_of = found_errors.window.step, found_errors.history.as_of
+    is_over = [start + step <= as_of for start in found_errors.steps]
+    trend = zip(found_errors.trend(summary.id) or [], is_over, strict=False)
     return ErrorRow(
         id=summary.id,
         link=error_address(summary.id, page_window.parameters),
@@ -69,17 +71,17 @@ def make_row(
         since=group.first_seen if group and summary.status is GroupStatus.NEW else None,
         first_seen=group and group.first_seen,
         last_seen=group and group.last_seen,
-        count=None if found.reason else summary.count,
+        count=None if found_errors.reason else summary.count,
         growth=summary.growth,
-        types=_show_names(summary.types, max_names),
-        # The page of one worker shows no other worker.
-        workers=[] if found.error_filter.worker else _show_names(summary.workers, max_names),
-        trend=[float(count) for count, is_known in trend if is_known],
+        types=_list_names(summary.types, max_names),
+        # The page of a worker has errors of this worker only.
+        workers=[] if found_errors.error_filter.worker else _list_names(summary.workers, max_names),
+        trend=[float(count) for count, is_step_over in trend if is_step_over],
     )
 
 
 def find_columns(rows: list[ErrorRow]) -> set[str]:
-    """The optional columns of a table that have a value in any of these rows."""
+    """The optional columns of a table: those that have a value in at least one of the rows."""
     has_value = {
         "trend": any(row.trend for row in rows),
         "types": any(row.types for row in rows),
@@ -88,21 +90,21 @@ def find_columns(rows: list[ErrorRow]) -> set[str]:
     return {name for name, is_shown in has_value.items() if is_shown}
 
 
-def _show_names(names: Counter[str] | None, shown: int) -> list[tuple[str, int]]:
-    return list(fold_names(names or Counter(), shown).items())
+def _list_names(counts: Counter[str] | None, max_names: int) -> list[tuple[str, int]]:
+    return list(fold_names(counts or Counter(), max_names).items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopErrors:
     """The most frequent groups of errors of a window, for a block of a page.
 
-    `incomplete_reason` is why there may be more errors, or why none are known; empty if these are
-    all. `filters` is the query of the page with all groups.
+    `group_count` is the number of all groups, `filters` the query string of the page that lists
+    them. `incomplete_reason` is why there may be more errors, or why none are known; empty if all
+    are known.
     """
 
     rows: list[ErrorRow] = field(default_factory=list)
-    groups: int = 0
-    errors: int = 0
+    group_count: int = 0
     filters: str = ""
     incomplete_reason: str = ""
 
@@ -116,29 +118,31 @@ def read_top_errors(
     queue: WatchedQueue,
     page_window: PageWindow,
     window: Window,
-    errors: ErrorFilter | None = None,
+    error_filter: ErrorFilter | None = None,
 ) -> TopErrors:
     """The most frequent groups of a window, or why they are unknown; raises PyMongoError.
 
-    `window` has the steps of `page_window`. For a page of a type or a worker, `errors` selects its
-    errors.
+    `window` has the steps of `page_window`. On the page of a type or a worker, `error_filter`
+    selects its errors.
     """
-    errors = errors or ErrorFilter()
-    filters = query(**page_window.parameters, type=errors.types, worker=errors.worker)
+    selected = error_filter or ErrorFilter()
+    filters = query(**page_window.parameters, type=selected.types, worker=selected.worker)
     try:
-        found = read_errors(queue, window, errors)
+        found_errors = read_errors(queue, window, selected)
     except NoCollectorError as error:
         missing = describe_missing(queue, error)
         return TopErrors(filters=filters, incomplete_reason=missing.reason)
     return TopErrors(
-        rows=[make_row(found, group, page_window) for group in found.groups[:TOP_ERRORS]],
-        groups=len(found.groups),
-        errors=sum(group.count for group in found.groups),
+        rows=[
+            make_row(found_errors, summary, page_window)
+            for summary in found_errors.groups[:TOP_ERRORS]
+        ],
+        group_count=len(found_errors.groups),
         filters=filters,
-        incomplete_reason=found.reason or found.history.incomplete_reason,
+        incomplete_reason=found_errors.reason or found_errors.history.incomplete_reason,
     )
 
 
 def describe_missing(queue: WatchedQueue, error: NoCollectorError) -> Missing:
-    """Why there is no history of errors, and what to do."""
+    """Why the collector's history cannot be read, and what to do."""
     return Missing.from_error(error, has_collector=queue.rollup.leader() is not None)

@@ -1,4 +1,4 @@
-"""The pages about groups of errors: the list, and one group with its chart, stack and jobs."""
+"""The pages about groups of errors: the list, and the page of a group, its chart and actions."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from jobmon.api.window_queries import ErrorListParameters, ErrorQuery
 from jobmon.api.windows import NO_COLLECTOR, explain_history_errors
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_group_buttons, write_filter
-from jobmon.dashboard.charts import mark_columns
+from jobmon.dashboard.charts import list_marks
 from jobmon.dashboard.error_rows import describe_missing, find_columns, make_row
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.parts import conditional_response, is_part_request
@@ -35,15 +35,15 @@ from jobmon.web.json_text import dump_json
 from jobmon.web.queues import WatchedQueue, current_queue
 
 PER_PAGE = 50
-NAMES_ON_PAGE = 20  # types and workers of a group
-COUNT_TTL_S = 10  # how long the number of a group's dead jobs is cached
+MAX_NAMES = 20  # of types, and of workers, on the page of a group
+COUNT_TTL_S = 10  # how long the number of a group's dead jobs is cached, at least
 COUNT_CACHE_SIZE = 100
 _SCHEMA = ErrorListParameters()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorsQuery:
-    """The parameters of the list: a time window, and which groups in which order."""
+    """The parameters of the list: its time window, and the filters and order of its groups."""
 
     window: PageWindow
     errors: ErrorQuery
@@ -76,7 +76,7 @@ class ErrorPages:
         self._dead_counts: SingleFlightCache[int | None] = SingleFlightCache(COUNT_CACHE_SIZE)
 
     def all_groups(self) -> Response | str:
-        """The groups of a window."""
+        """The list of the groups of a window."""
         session.require_admin()
         query, queue = ErrorsQuery.from_request(), current_queue()
         errors, window = query.errors, query.window.resolve(queue.series, datetime.now(UTC))
@@ -91,28 +91,27 @@ class ErrorPages:
                 "sort": errors.sort,
             },
             "statuses": list(GroupStatus),
-            "filtered": bool(errors.types or errors.worker or errors.statuses),
+            "is_filtered": bool(errors.types or errors.worker or errors.statuses),
         }
         try:
-            found = read_errors(
-                queue, window, ErrorFilter(types=errors.types, worker=errors.worker)
-            )
+            error_filter = ErrorFilter(types=errors.types, worker=errors.worker)
+            found_errors = read_errors(queue, window, error_filter)
         except NoCollectorError as error:
             context["missing"] = describe_missing(queue, error)
         else:
-            context |= _describe_list(found, query)
+            context |= _describe_list(found_errors, query)
         if is_part_request():
             return conditional_response(render_template("dashboard/_errors.html", **context))
         return render_template("dashboard/errors.html", **context)
 
     def group(self, group_id: str) -> Response | str:
-        """One group, with its stack, its chart and the jobs that failed last."""
+        """One group, with its stack, its chart and the jobs that failed most recently."""
         session.require_admin()
         queue, window = current_queue(), PageWindow.from_request("24h")
-        found = _read_errors(queue, window)
-        summary, sample = find_group(queue, found, group_id)
+        found_errors = _read_errors(queue, window)
+        summary, sample = find_group(queue, found_errors, group_id)
         context = {
-            "row": make_row(found, summary, window, NAMES_ON_PAGE),
+            "row": make_row(found_errors, summary, window, MAX_NAMES),
             "message": clean_free_text(sample and sample.message),
             "stack": clean_free_text(sample and sample.stack),
             "jobs": [
@@ -120,15 +119,15 @@ class ErrorPages:
                 for job in (sample.jobs if sample else ())
             ],
             "code_filter": _find_code_filter(queue, sample),
-            "incomplete_reason": found.history.incomplete_reason,
-            "unknown": found.reason,
+            "incomplete_reason": found_errors.history.incomplete_reason,
+            "unknown_reason": found_errors.reason,
             "actions": list_group_buttons(),
             "group_filter": _write_group_filter(queue, group_id, sample),
-            "dead": None,
+            "dead_count": None,
             "then": "",
             "window": window,
-            "shown_window": found.window,
-            "is_over": is_final(found.window, found.history),
+            "shown_window": found_errors.window,
+            "is_over": is_final(found_errors.window, found_errors.history),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_error.html", **context))
@@ -140,48 +139,48 @@ class ErrorPages:
         queue, window = current_queue(), PageWindow.from_request("24h")
         _, sample = find_group(queue, _read_errors(queue, window), group_id)
         buttons, code = list_group_buttons(), _find_code_filter(queue, sample) or None
-        dead = None
+        dead_count = None
         if buttons.kinds:
             job_filter = JobFilter(
                 statuses=(JobStatus.DLQ.value,), error_group=group_id, error_code=code
             )
             count = partial(_count_dead, queue, buttons.kinds[0].name, job_filter)
             key = request.script_root, job_filter
-            dead = self._dead_counts.get(key, count, COUNT_TTL_S, rest=TENTH)
+            dead_count = self._dead_counts.get(key, count, COUNT_TTL_S, rest=TENTH)
         part = render_template(
             "dashboard/_group_actions.html",
             actions=buttons,
             group_filter=_write_group_filter(queue, group_id, sample),
-            dead=dead,
+            dead_count=dead_count,
             then=error_address(group_id, window.parameters),
         )
         return conditional_response(part)
 
     def chart(self, group_id: str) -> Response:
-        """The errors of a group by step of a window, in the form of the overview's charts."""
+        """The errors of a group in each step of a window, in the form of the overview's charts."""
         session.require_admin()
         queue = current_queue()
-        found = _read_errors(queue, PageWindow.from_request("24h"))
-        summary, _ = find_group(queue, found, group_id)
-        window, as_of = found.window, found.history.as_of
-        known: list[int | None] = [*(found.trend(summary.id) or [])]
-        steps = list(window.steps())
+        found_errors = _read_errors(queue, PageWindow.from_request("24h"))
+        summary, _ = find_group(queue, found_errors, group_id)
+        window, history = found_errors.window, found_errors.history
+        counts: list[int | None] = [*(found_errors.trend(summary.id) or [])]
+        starts = list(window.steps())
         columns = {
             "step": round(window.step.total_seconds()),
-            "complete": sum(at + window.step <= as_of for at in found.steps),
-            "at": [round(at.timestamp()) for at in steps],
-            "errors": known + [None] * (len(steps) - len(known)),
+            "complete": sum(start + window.step <= history.as_of for start in found_errors.steps),
+            "at": [round(start.timestamp()) for start in starts],
+            "errors": counts + [None] * (len(starts) - len(counts)),
             "gaps": [
-                [at.timestamp() for at in (gap.start, gap.end) if at] for gap in found.history.gaps
+                [time.timestamp() for time in (gap.start, gap.end) if time] for gap in history.gaps
             ],
-            "marks": mark_columns(queue.marks.find(window.start, window.end)),
+            "marks": list_marks(queue.marks.find(window.start, window.end)),
             "previous": None,
         }
         return conditional_response(dump_json(columns), "application/json")
 
 
 def _count_dead(queue: WatchedQueue, action: str, job_filter: JobFilter) -> int | None:
-    """How many jobs of a group an action would change; None if too many have to be compared."""
+    """How many jobs an action would change; None if they cannot be counted, or too many match."""
     if queue.actions is None:
         return None
     try:
@@ -190,40 +189,40 @@ def _count_dead(queue: WatchedQueue, action: str, job_filter: JobFilter) -> int 
         return None
 
 
-def _describe_list(found: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
-    page, matching, next_cursor = select_page(found, query.errors)
-    if query.errors.after is not None and not page:
-        page, matching, next_cursor = select_page(found, replace(query.errors, after=None))
-    rows = [make_row(found, group, query.window) for group in page]
+def _describe_list(found_errors: FoundErrors, query: ErrorsQuery) -> dict[str, Any]:
+    page, matching, next_cursor = select_page(found_errors, query.errors)
+    if query.errors.after is not None and not page:  # then show the first page
+        page, matching, next_cursor = select_page(found_errors, replace(query.errors, after=None))
+    rows = [make_row(found_errors, summary, query.window) for summary in page]
     return {
-        "missing": Missing(reason=found.reason) if found.reason else None,
+        "missing": Missing(reason=found_errors.reason) if found_errors.reason else None,
         "rows": rows,
-        "is_over": is_final(found.window, found.history),
+        "is_over": is_final(found_errors.window, found_errors.history),
         "columns": find_columns(rows),
-        "groups": len(matching),
-        "errors": sum(group.count for group in matching),
-        "incomplete_reason": found.history.incomplete_reason,
+        "group_count": len(matching),
+        "error_count": sum(summary.count for summary in matching),
+        "incomplete_reason": found_errors.history.incomplete_reason,
         "next_cursor": next_cursor,
-        "has_workers": any(group.workers for group in matching) or bool(query.errors.worker),
+        "has_workers": any(summary.workers for summary in matching) or bool(query.errors.worker),
     }
 
 
 def _write_group_filter(queue: WatchedQueue, group_id: str, sample: ErrorGroup | None) -> str:
-    """The filter for the dead jobs of a group; with the code, fewer errors have to be compared."""
+    """The filter for the dead jobs of a group; with its code, fewer jobs have to be compared."""
     code = _find_code_filter(queue, sample)
-    dead = [JobStatus.DLQ.value]
-    return write_filter({"status": dead, "error_group": group_id, "error_code": code})
+    statuses = [JobStatus.DLQ.value]
+    return write_filter({"status": statuses, "error_group": group_id, "error_code": code})
 
 
 def _find_code_filter(queue: WatchedQueue, sample: ErrorGroup | None) -> str:
-    """The code by which lists find the jobs of a group; empty if documents do not hold it.
+    """The code by which lists find the jobs of a group; empty if no field of the jobs has it.
 
-    The code of some groups comes from the text of the message or the stack.
+    The code of some groups is the beginning of the message or of the stack.
     """
     if sample is None or sample.code is None:
         return ""
     is_from_text = any(
         (text or "").startswith(sample.code) for text in (sample.message, sample.stack)
     )
-    finds_codes = queue.known_fields.can_query("lastError.code")
-    return sample.code if finds_codes and not is_from_text else ""
+    can_query_codes = queue.known_fields.can_query("lastError.code")
+    return sample.code if can_query_codes and not is_from_text else ""

@@ -17,9 +17,9 @@ from jobmon.web.queues import WatchedQueue
 
 @dataclass(frozen=True, kw_only=True)
 class Previous:
-    """The time before a window, of the same length: its activity by step, and its samples.
+    """The period before a window: `past` is its history by step, `samples` are by step, too.
 
-    Each of its steps is earlier than the same step of the window by `distance`.
+    Each of its steps begins `distance` before the corresponding step of the window.
     """
 
     past: History[datetime]
@@ -29,10 +29,10 @@ class Previous:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The present evidence, and a window of the past: by step, by type, its samples and marks.
+    """The present evidence, and a time window: `past` is its history by step, `types` by type.
 
-    `page_window` is the window as the address names it, `window` has its steps. `marks` is None
-    without the right to read them, `previous` is None if no comparison is requested.
+    `page_window` is the window as the address names it, `window` has its steps. `samples` are by
+    step. `marks` is None without the right to read them, `previous` if no comparison is requested.
     """
 
     evidence: Evidence
@@ -46,12 +46,12 @@ class Facts:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Jobs by status; empty if they could not be counted."""
+        """The number of jobs by status; empty if they could not be counted."""
         return self.evidence.stats.status_counts() or {}
 
     @property
     def is_over(self) -> bool:
-        """Whether the window lies in the past and is counted: it will not change any more."""
+        """Whether the window is over; if its history is known, also whether this is final."""
         past = self.past
         if isinstance(past, Missing):
             return self.window.end <= datetime.now(UTC)
@@ -59,11 +59,11 @@ class Facts:
 
 
 def gather(
-    queue: WatchedQueue, page_window: PageWindow, now: datetime, *, compares: bool = False
+    queue: WatchedQueue, page_window: PageWindow, now: datetime, *, with_previous: bool = False
 ) -> Facts:
     """Read everything that an overview of a window needs; raises ApiError 422 and PyMongoError.
 
-    With `compares` it also reads the time before the window.
+    With `with_previous`, it also reads the period before the window.
     """
     series = queue.series
     window = page_window.resolve(series, now)
@@ -76,14 +76,16 @@ def gather(
         types=read_history(lambda: series.history_by_type(window), evidence, partly=True),
         samples=series.samples(window),
         marks=queue.marks.find(window.start, window.end),
-        previous=read_previous(queue, window, page_window.distance(window)) if compares else None,
+        previous=read_previous(queue, window, page_window.distance(window))
+        if with_previous
+        else None,
     )
 
 
 def read_previous(queue: WatchedQueue, window: Window, distance: timedelta) -> Previous | Missing:
-    """The time that is `distance` before a window, step by step; raises PyMongoError.
+    """The period that begins `distance` before a window, step by step; raises PyMongoError.
 
-    It is read only from the collector's history: to count it live would double the cost of a page.
+    Only from the collector's history: to count it live would double the cost of a page.
     """
     series = queue.series
     no_history = Missing(reason="no collector keeps a history", remedy=START_A_COLLECTOR)

@@ -1,4 +1,4 @@
-"""The page of the search box: opens the only page that a text means, or lists all choices."""
+"""The page of the search box: opens the page that a text means, or lists several choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from jobmon.store.mapping import Document
 from jobmon.web import auth
 from jobmon.web.queues import all_queues, current_queue
 
-# The pages by the text that opens them.
+# The address of a page, by the text that opens it.
 PAGES = {
     "overview": "/dashboard",
     "jobs": "/dashboard/jobs",
@@ -41,14 +41,14 @@ PAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A meaning of a text, and the address of its page."""
+    """A meaning of a text, and the address that a click on it opens."""
 
     meaning: Meaning
     address: str
 
     @property
     def note(self) -> str:
-        """The kind of thing, and the number of its jobs if known."""
+        """What the text means here, and the number of its jobs if known."""
         if (jobs := self.meaning.jobs) is None:
             is_list = self.meaning.kind is MeaningKind.JOBS
             return f"jobs by {self.meaning.note}" if is_list else self.meaning.note
@@ -58,21 +58,21 @@ class Choice:
 
 
 class FindPage:
-    """The routes of the page: of a queue, and of the page with all queues."""
+    """The routes of the search: in one queue, and on the page with all queues."""
 
     def queues(self) -> BaseResponse | str:
         """Open the only queue whose name contains the text, or list the queues to search in."""
         session.require_session()
         text = request.args.get("q", "").strip()
         queues = [queue for queue in all_queues().all_settings() if auth.may_know(queue)]
-        named = [queue for queue in queues if text.lower() in queue.queue.lower()]
+        matching = [queue for queue in queues if text.lower() in queue.queue.lower()]
         if is_part_request():
-            return ""  # the menu of the page has the names
-        if text and len(named) == 1:
-            return redirect(queue_address(named[0]) + "/dashboard")
+            return ""  # no suggestions: the script finds the queues in the menu of the page
+        if text and len(matching) == 1:
+            return redirect(queue_address(matching[0]) + "/dashboard")
         choices = [
             (queue.queue, f"{queue_address(queue)}/dashboard/find{query(q=text)}")
-            for queue in named or queues
+            for queue in matching or queues
         ]
         return render_template(
             "dashboard/find_queue.html", search=parse_search(text, ()), choices=choices
@@ -87,8 +87,8 @@ class FindPage:
         meanings = find_meanings(current_queue(), text, owner)
         context = {
             "choices": [
-                Choice(meaning=each, address=request.script_root + _link_address(each, owner))
-                for each in meanings.found
+                Choice(meaning=meaning, address=request.script_root + _link_address(meaning, owner))
+                for meaning in meanings.found
             ],
             "search": meanings.search,
             "reasons": meanings.reasons,
@@ -107,38 +107,38 @@ class FindPage:
 
 
 def _choose_address(meanings: Meanings, owner: str | None) -> str | None:
-    """The address of the only page that a text means; None if there are several or none."""
-    exact = [each for each in meanings.found if each.is_exact]
+    """The address of the only page that a text means; None if it means several or none."""
+    exact = [meaning for meaning in meanings.found if meaning.is_exact]
     if exact and exact[0].kind is MeaningKind.JOB:
         return job_address(exact[0].value)
     if meanings.search.problems:
         return None
     if not exact and owner is None and (page := PAGES.get(meanings.search.text.lower())):
         return page
-    hits = exact or _drop_additional(meanings.found)
-    if len(hits) != 1:
+    main = exact or _drop_secondary(meanings.found)
+    if len(main) != 1:
         return None
-    (hit,) = hits
-    if hit.kind is not MeaningKind.JOBS:
-        return _address(hit, owner)
-    jobs = _read_first_jobs(hit, owner)
+    (meaning,) = main
+    if meaning.kind is not MeaningKind.JOBS:
+        return _page_address(meaning, owner)
+    jobs = _read_first_jobs(meaning, owner)
     if jobs == [] and len(meanings.found) > 1:
-        return None  # no job has this value, but there are longer ones
+        return None  # no job has this value: list the other meanings, too
     job_id = to_text(jobs[0].get("jobId")) if jobs and len(jobs) == 1 else None
-    return _address(hit, owner) if job_id is None else job_address(job_id)
+    return _page_address(meaning, owner) if job_id is None else job_address(job_id)
 
 
-def _drop_additional(found: Sequence[Meaning]) -> list[Meaning]:
-    """The meanings without the ones that only accompany a list of jobs."""
-    has_ids = any("job_id" in each.filters for each in found)
-    additional = {MeaningKind.KEY, *([MeaningKind.JOB] if has_ids else [])}
-    if any(each.kind is MeaningKind.JOBS for each in found):
-        additional |= {MeaningKind.TYPE, MeaningKind.WORKER}
-    return [each for each in found if each.kind not in additional]
+def _drop_secondary(meanings: Sequence[Meaning]) -> list[Meaning]:
+    """The meanings without keys of filters, and without those that a list of jobs includes."""
+    has_ids = any("job_id" in meaning.filters for meaning in meanings)
+    secondary = {MeaningKind.KEY, *([MeaningKind.JOB] if has_ids else [])}
+    if any(meaning.kind is MeaningKind.JOBS for meaning in meanings):
+        secondary |= {MeaningKind.TYPE, MeaningKind.WORKER}
+    return [meaning for meaning in meanings if meaning.kind not in secondary]
 
 
 def _read_first_jobs(meaning: Meaning, owner: str | None) -> list[Document] | None:
-    """The first two jobs of a list; None if it is refused, which the list itself explains."""
+    """The first two jobs of a list; None if the list is refused: its page explains why."""
     try:
         job_filter = make_list_query(meaning.filters, owner).job_filter
         return current_queue().lists.page(job_filter, per_page=2).jobs
@@ -146,7 +146,7 @@ def _read_first_jobs(meaning: Meaning, owner: str | None) -> list[Document] | No
         return None
 
 
-def _address(meaning: Meaning, owner: str | None) -> str:
+def _page_address(meaning: Meaning, owner: str | None) -> str:
     """The address of the page of a meaning."""
     match meaning.kind:
         case MeaningKind.JOB:
@@ -164,7 +164,7 @@ def _address(meaning: Meaning, owner: str | None) -> str:
 
 
 def _link_address(meaning: Meaning, owner: str | None) -> str:
-    """The address for a link: if a list has only one job, a search that opens this job."""
+    """The address of a link to a meaning; for a list of one job, a search that opens this job."""
     if meaning.jobs == CappedCount(1, True) and meaning.text is not None:
         return f"/dashboard/find{query(q=meaning.text)}"
-    return _address(meaning, owner)
+    return _page_address(meaning, owner)

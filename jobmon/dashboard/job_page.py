@@ -28,19 +28,19 @@ from jobmon.web.queues import current_queue
 
 MAX_RAW_LENGTH = 20_000  # in characters
 JUST_CHANGED = timedelta(seconds=30)
-MAX_RECORD_AGE_S = 10.0  # how old the records of actions on an unchanged job may be
+MAX_RECORD_AGE_S = 10.0  # of the records of actions, unless the job has just changed
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawJson:
-    """A value as indented JSON, of which the page shows 20,000 characters at most."""
+    """A value as indented JSON, cut after 20,000 characters."""
 
     text: str
     is_cut: bool
 
     @classmethod
     def dump(cls, value: Any) -> Self:
-        """The JSON of a value; the rest is not even written if it is longer than the page shows."""
+        """The JSON of a value; the encoder stops where the text is cut."""
         encoder = json.JSONEncoder(indent=2, ensure_ascii=False)
         text = ""
         for piece in encoder.iterencode(value):
@@ -50,15 +50,17 @@ class RawJson:
         return cls(text=text, is_cut=False)
 
 
-def _choose_age_s(job: Document, now: datetime) -> float:
+def _choose_max_age_s(job: Document, now: datetime) -> float:
     """How old the records of actions on a job may be, in seconds.
 
-    They are read each time for 30 s after a change of the job; heartbeats do not count as changes.
+    For 30 s after a change of the job they are read each time. This is not so for a running job:
+    its heartbeats change it again and again.
     """
-    at = job.get("updatedAt")
-    if not isinstance(at, datetime) or job.get("status") == JobStatus.LEASED:
+    changed_at = job.get("updatedAt")
+    if not isinstance(changed_at, datetime) or job.get("status") == JobStatus.LEASED:
         return MAX_RECORD_AGE_S
-    return 0.0 if now - at.replace(tzinfo=at.tzinfo or UTC) < JUST_CHANGED else MAX_RECORD_AGE_S
+    age = now - changed_at.replace(tzinfo=changed_at.tzinfo or UTC)
+    return 0.0 if age < JUST_CHANGED else MAX_RECORD_AGE_S
 
 
 class JobPage:
@@ -75,30 +77,31 @@ class JobPage:
             return jsonify(JobDetail().dump(get_detailed_job(job_id)))
         document, now = get_callers_job(job_id), datetime.now(UTC)
         job = JobView.from_document(document, detail=True)
-        done, not_read = read_done_actions(current_queue(), document, _choose_age_s(document, now))
+        max_age_s = _choose_max_age_s(document, now)
+        done, unknown_reason = read_done_actions(current_queue(), document, max_age_s)
         explanation = read_explanation(current_queue(), document, now)
         is_paused = explanation.code is ExplanationCode.TYPE_PAUSED
         context = {
             "job": job,
             "may_resume": is_paused and bool(list_type_buttons(is_paused=True).kinds),
             "actions": list_job_buttons(document, now),
-            "actions_not_read": not_read,
+            "actions_unknown_reason": unknown_reason,
             "explanation": explanation,
             "links": list_links(current_queue().settings, document),
             "raw": RawJson.dump(job.payload),
             "steps": add_actions(timeline(job, now), done or []),
             "newest_attempt": f"attempt-{len(job.attempts)}",
             "axis": time_axis(job, now),
-            "lease_expired": job.has_expired_lease(now),
-            "finished": is_finished(job),
-            "finds_codes": current_queue().known_fields.can_query("lastError.code"),
+            "has_expired_lease": job.has_expired_lease(now),
+            "is_finished": is_finished(job),
+            "can_query_codes": current_queue().known_fields.can_query("lastError.code"),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_job.html", **context))
-        # Only when the page is opened: other jobs of the list come and go, but the links stay.
+        # Only when the page is opened: its links stay, though jobs of the list come and go.
         place = find_place(self._lists, document)
         return render_template("dashboard/job.html", place_in_list=place, **context)
 
     def page_by_query(self) -> Response | str:
-        """One job whose id a path cannot contain: see `page_addresses.job_address`."""
+        """One job by the parameter `id`, if a path cannot have it: see `job_address`."""
         return self.page(request.args.get("id", ""))

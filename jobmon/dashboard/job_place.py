@@ -1,4 +1,4 @@
-"""The list from which the viewer came to a job: the way back, and the jobs before and after."""
+"""The list from which the viewer opened a job: its address, and the jobs before and after."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -20,15 +20,15 @@ from jobmon.web.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-# The parameter that names the list; without it, the viewer did not come from a list.
+# The parameter with the list's name, which is missing if the job was not opened from a list.
 _LIST = "list"
-_OWN = "my"
+_OWN_LIST = "my"
 _PAGE_PARAMETERS = ("page", "per_page", "cursor", "format")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceInList:
-    """The list with its filters, and the pages of the jobs before and after the job.
+    """The name and address of a list, and the pages of the jobs before and after a job.
 
     Addresses are relative to the path of the queue. `previous` and `next` are None if there is no
     such job, or if it is unknown.
@@ -41,14 +41,17 @@ class PlaceInList:
 
 
 def find_place(lists: ListResponder, job: Document) -> PlaceInList:
-    """The place of a job, as the store reads it, in the list that this request's address names."""
+    """The place of a job, as the store reads it, in the list that this request's address names.
+
+    If it names none, the place is in the list of all jobs or own jobs, without neighbors.
+    """
     filters = {
         name: value
         for name, value in read_parameters().items()
         if value and name not in _PAGE_PARAMETERS
     }
     list_name = request.args.get(_LIST)
-    is_own = list_name == _OWN or not auth.is_admin()
+    is_own = list_name == _OWN_LIST or not auth.is_admin()
     path, name = ("/dashboard/my", "My jobs") if is_own else ("/dashboard/jobs", "Jobs")
     place = PlaceInList(
         name=f"{name} (filtered)" if filters else name, address=path + query(**filters)
@@ -56,11 +59,11 @@ def find_place(lists: ListResponder, job: Document) -> PlaceInList:
     if list_name is None:
         return place
     ids = _find_neighbors(lists, job, filters, auth.subject() if is_own else None)
-    before, after = (
+    previous_address, next_address = (
         None if job_id is None else job_address(job_id, **{_LIST: list_name}, **filters)
         for job_id in ids
     )
-    return replace(place, previous=before, next=after)
+    return replace(place, previous=previous_address, next=next_address)
 
 
 def _find_neighbors(
@@ -72,7 +75,7 @@ def _find_neighbors(
         neighbors = find_neighbors(lists, list_query, job)
     except (ValidationError, ApiError):  # the list is refused, or has no collector
         return None, None
-    except PyMongoError as error:  # the page can be shown without links to neighbors
+    except PyMongoError as error:  # then the page has no links to neighbors
         log.warning("the jobs before and after a job were not read: %s", describe_error(error))
         return None, None
     return neighbors["previousJobId"], neighbors["nextJobId"]

@@ -16,20 +16,20 @@ from jobmon.api.fields import (
 from jobmon.domain import JobStatus
 from jobmon.store.mapping import Document
 
-Date = datetime | str | None  # text where the document holds no date
+Date = datetime | str | None  # a text if the value in the document is not a date
 Error = dict[str, str | None] | None
 Number = int | float | None
 
 
-def _show_error(document: Document, field: str, *, stack: bool = True) -> Error:
-    """An error as `{code, message}`; with `stack` also its `stack` and its `group`."""
-    error = clean_error(document.get(field), stack=stack)
-    return {**error, "group": document.get("errorGroup")} if error and stack else error
+def _show_error(document: Document, field: str, *, with_stack: bool = True) -> Error:
+    """The error in a field as `{code, message}`; `with_stack` also with `stack` and `group`."""
+    error = clean_error(document.get(field), stack=with_stack)
+    return {**error, "group": document.get("errorGroup")} if error and with_stack else error
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptView:
-    """One attempt; durations in milliseconds."""
+    """An attempt; unknown values are None."""
 
     number: Number = None
     status: str | None = None
@@ -60,7 +60,7 @@ class AttemptView:
 
 @dataclass(frozen=True, kw_only=True)
 class JobView:
-    """A job; `payload`, `attempts` and the error's stack only on its own page."""
+    """A job; only its own page has the fields from `payload` on, and the stack of the error."""
 
     id: str | None = None
     type: str | None = None
@@ -75,28 +75,28 @@ class JobView:
     leased_by: str | None = None
     lease_expires_at: Date = None
     finished_at: Date = None
-    longest_run_ms: Number = None  # in a list of the longest runs
+    longest_run_ms: Number = None  # only in a list in the order of the longest runs
     last_error: Error = None
     payload: Any = None
     attempts: list[AttemptView] = field(default_factory=list)
-    recurring: bool | None = None
+    recurring: bool | None = None  # None if the queue has no recurring jobs, or it is unknown
     repetition: dict[str, Any] | None = None  # as the API returns it
-    missing_attempts: str | None = None  # why attempts are missing; None if all are there
+    missing_attempts: str | None = None  # why attempts are missing; None if none is
 
     @property
     def attempts_limit(self) -> Number:
-        """`max_attempts`; None if more attempts have started, because a retry allowed them."""
+        """`max_attempts`; None if a requested retry has allowed more attempts than that."""
         limit, started = self.max_attempts, self.attempt_count
         return None if limit is not None and started is not None and started > limit else limit
 
     def has_expired_lease(self, now: datetime) -> bool:
         """Whether a worker holds the job although its lease has expired."""
-        expires = self.lease_expires_at
-        return self.status == JobStatus.LEASED and isinstance(expires, datetime) and expires < now
+        end = self.lease_expires_at
+        return self.status == JobStatus.LEASED and isinstance(end, datetime) and end < now
 
     @classmethod
     def from_document(cls, job: Document, *, detail: bool = False) -> Self:
-        """The job of a document, as the store reads it; with `detail` all that its page shows."""
+        """The job of a document, as the store reads it; `detail` adds what only its page shows."""
         repetition = job.get("repetition") if detail else None
         return cls(
             id=clean_text(job.get("jobId")),
@@ -113,7 +113,7 @@ class JobView:
             lease_expires_at=clean_date(job.get("leaseExpiresAt")),
             finished_at=clean_date(job.get("finishedAt")),
             longest_run_ms=clean_number(job.get("durationMs")),
-            last_error=_show_error(job, "lastError", stack=detail),
+            last_error=_show_error(job, "lastError", with_stack=detail),
             payload=redact(job.get("payload")) if detail else None,
             attempts=list(map(AttemptView.from_document, job["attempts"])) if detail else [],
             recurring=job.get("isRecurring") if detail else None,

@@ -1,4 +1,4 @@
-"""The filters of a list of jobs as its page shows them: addresses, fields, chips and errors."""
+"""The filters of a list of jobs as its page shows them: addresses, fields, chips and messages."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ REPEATED = ("status", "type")
 # On a list, a time window is a range of createdAt.
 _WINDOW = {"from": "created_from", "to": "created_to"}
 _PAGE_PARAMETERS = ("page", "cursor", "format")
-# These parameters do not choose which jobs a list has.
+# The parameters that are not filters: they do not limit the jobs of a list.
 _NO_FILTERS = ("sort", "per_page", *_PAGE_PARAMETERS)
 _TYPE_HINT = "A type, or text* for the types that begin with it"
 _SEARCH_HINT = "A value, or text* for texts that begin with it"
@@ -31,8 +31,8 @@ _SEARCH_HINT = "A value, or text* for texts that begin with it"
 class Field:
     """A field of the form. Without `is_common` it is below "More filters" until it is set.
 
-    `choices`: the values of a choice with their texts. `needs`: the field of a job that the
-    documents must have. `for_owners`: whether the list of the caller's own jobs has it, too.
+    `choices`: the text of each value that can be chosen. `needs`: the field of a job that the
+    documents must have. `for_owners`: whether the list of the caller's own jobs also has it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownField:
-    """A field with one of its values in the address, and the sentence about a wrong value."""
+    """A field with one of its values in the address (or none), and the message about bad values."""
 
     field: Field
     value: str
@@ -56,14 +56,17 @@ class ShownField:
 
     @property
     def is_in_line(self) -> bool:
-        """Whether the page shows it without a click; a value that has a tab is not repeated."""
-        has_own_tab = has_tab(self.field.name, self.value)
-        return self.field.is_common or bool(self.value and not has_own_tab)
+        """Whether it is in the line of filters: it is common, or has a value that no tab shows."""
+        is_in_tab = has_tab(self.field.name, self.value)
+        return self.field.is_common or bool(self.value and not is_in_tab)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A filter in the address; `rest` are the parameters without it, `address` has their list."""
+    """A filter in the address; `other_parameters` are the parameters without it.
+
+    `address` is that of the list with these parameters.
+    """
 
     name: str
     value: str
@@ -71,7 +74,7 @@ class Chip:
     text: str
     is_instant: bool
     is_wrong: bool
-    rest: Mapping[str, Any]
+    other_parameters: Mapping[str, Any]
     address: str
 
 
@@ -146,30 +149,30 @@ _STATUS = re.compile(rf"\b({'|'.join(JobStatus)})\b")
 
 
 def read_parameters() -> dict[str, Any]:
-    """The list's parameters in this request's address; only `status` and `type` can be empty."""
+    """The list's parameters in this request's address; `status` and `type` may be empty lists."""
     names = (name for name in LIST_PARAMETERS if request.args.get(name))
-    single = {_WINDOW.get(name, name): request.args[name] for name in names}
-    repeated = {name: list(filter(None, request.args.getlist(name))) for name in REPEATED}
-    return single | repeated | read_search(request.args)
+    texts = {_WINDOW.get(name, name): request.args[name] for name in names}
+    lists = {name: list(filter(None, request.args.getlist(name))) for name in REPEATED}
+    return texts | lists | read_search(request.args)
 
 
 def choose_fields(
     parameters: Mapping[str, Any],
-    search: Iterable[str],
+    search_fields: Iterable[str],
     can_query: Callable[[str], bool],
     *,
     is_own: bool,
 ) -> tuple[Field, ...]:
-    """The fields of a list: the ones that its documents have or `parameters` sets.
+    """The fields of a list: those that its documents have, and those that `parameters` set.
 
-    `search`: the fields of the payload. `can_query`: whether a field of a job can be queried.
-    `is_own`: the list has the caller's own jobs.
+    `search_fields`: the fields of the payload; the first is common. `can_query`: whether a field of
+    a job can be queried. `is_own`: the list has only jobs of the caller.
     """
-    searched = [
+    payload_fields = [
         Field(
             name=name, label=name.removeprefix("payload."), hint=_SEARCH_HINT, is_common=not index
         )
-        for index, name in enumerate(search)
+        for index, name in enumerate(search_fields)
     ]
     fields = [
         replace(field, choices=_OWN_ORDERS) if is_own and field.name == "sort" else field
@@ -177,13 +180,13 @@ def choose_fields(
         if (field.for_owners or not is_own)
         and (not field.needs or can_query(field.needs) or parameters.get(field.name))
     ]
-    return (*fields[:1], *searched, *fields[1:])
+    return (*fields[:1], *payload_fields, *fields[1:])
 
 
 class ListForm:
     """The filters in the address of a list, and the fields, chips and messages of its page.
 
-    `errors`: the messages about a parameter, by its name.
+    `path`: the path of the list. `errors`: the messages about each bad parameter, by its name.
     """
 
     def __init__(
@@ -199,15 +202,15 @@ class ListForm:
         self._errors = {name: _write_sentence(name, texts) for name, texts in errors.items()}
 
     def address(self, **changes: Any) -> str:
-        """The first page of the list with these changes; an empty value removes a parameter."""
-        kept = {
+        """The address of the first page with these changes; an empty value removes a parameter."""
+        parameters = {
             name: value for name, value in self.parameters.items() if name not in _PAGE_PARAMETERS
         }
-        return self.path + query(**kept | changes)
+        return self.path + query(**parameters | changes)
 
     @property
-    def place(self) -> dict[str, Any]:
-        """The parameters of the list that the address of a job's page repeats."""
+    def job_link_parameters(self) -> dict[str, Any]:
+        """The list's filters and order, for the address of a job's page: it leads back to them."""
         dropped = (*_PAGE_PARAMETERS, "per_page")
         return {name: value for name, value in self.parameters.items() if name not in dropped}
 
@@ -222,7 +225,10 @@ class ListForm:
         return [shown for shown in self._show_fields() if not shown.is_in_line]
 
     def _show_fields(self) -> Iterator[ShownField]:
-        """A field for each value in the address, and one for each filter without a value."""
+        """A field for each value in the address, and one for each filter without a value.
+
+        After a type there is an empty field for a further type.
+        """
         for field in self._fields:
             values = _list_values(self.parameters.get(field.name))
             shown = ShownField(field=field, value="", error=self._errors.get(field.name, ""))
@@ -230,24 +236,24 @@ class ListForm:
                 yield from (replace(shown, value=value) for value in values or [""])
                 continue
             yield replace(shown, value=values[0] if values else "")
-            further = ShownField(field=replace(field, label="Also type", is_common=False), value="")
-            yield from (replace(further, value=value) for value in values[1:])
+            also = ShownField(field=replace(field, label="Also type", is_common=False), value="")
+            yield from (replace(also, value=value) for value in values[1:])
             if values:
-                yield further
+                yield also
 
     @property
     def status_error(self) -> str:
-        """The sentence about wrong statuses."""
+        """The message about bad statuses; empty if all are good."""
         return self._errors.get("status", "")
 
     @property
     def other_errors(self) -> list[str]:
-        """The sentences about parameters that have no field."""
-        shown = {"status", *(field.name for field in self._fields)}
+        """The messages about bad parameters that have no field."""
+        with_field = {"status", *(field.name for field in self._fields)}
         return [
             text if name == "cursor" else f"{LABELS.get(name, name)}: {text}"
             for name, text in self._errors.items()
-            if name not in shown
+            if name not in with_field
         ]
 
     @property
@@ -257,12 +263,12 @@ class ListForm:
 
     @property
     def is_by_status_and_type(self) -> bool:
-        """Whether it has no other filters: then the jobs of each status are counted."""
+        """Whether it has only filters by status, type and condition: then its tabs have counts."""
         return {chip.name for chip in self.filters} <= {"status", "type", "condition"}
 
     @property
     def chips(self) -> list[Chip]:
-        """A chip for each filter, except for a filter that a single tab shows."""
+        """A chip for each filter, but not for the only status or condition if a tab shows it."""
         filters = self.filters
         has_several = sum(chip.name in ("status", "condition") for chip in filters) > 1
         return [chip for chip in filters if has_several or not has_tab(chip.name, chip.value)]
@@ -278,8 +284,8 @@ class ListForm:
         ]
 
     def _make_chip(self, name: str, value: str) -> Chip:
-        left = [other for other in _list_values(self.parameters[name]) if other != value]
-        rest = {**self.parameters, name: left if left or name in REPEATED else ""}
+        values = [kept for kept in _list_values(self.parameters[name]) if kept != value]
+        parameters = {**self.parameters, name: values if values or name in REPEATED else ""}
         return Chip(
             name=name,
             value=value,
@@ -287,8 +293,8 @@ class ListForm:
             text=_format_value(name, value),
             is_instant=name.endswith(("_from", "_to")),
             is_wrong=name in self._errors,
-            rest=rest,
-            address=self.address(**{name: left}),
+            other_parameters=parameters,
+            address=self.address(**{name: values}),
         )
 
 
@@ -309,9 +315,9 @@ def _format_value(name: str, value: str) -> str:
 
 
 def _write_sentence(name: str, messages: Any) -> str:
-    """The messages about a parameter as one line, with the labels of the page.
+    """The messages about a parameter as one text, with the labels of the page instead of names.
 
-    The messages about a repeated parameter are a dictionary by position.
+    For a repeated parameter, `messages` is a dictionary: the messages by position.
     """
     if name == "cursor":
         return "This page link is no longer valid."

@@ -1,4 +1,4 @@
-"""The pages that list jobs: all of them, and the caller's own."""
+"""The pages that list jobs: all jobs, and the caller's own jobs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,9 +29,10 @@ from jobmon.web.errors import ApiError
 from jobmon.web.queues import current_queue
 
 PER_PAGE = 25
-HELD_ROWS_HEADER = "X-Jobmon-Held"  # percent-encoded job ids of held rows, separated by commas
+# The percent-encoded ids of the jobs whose rows a browser holds in place, separated by commas.
+HELD_ROWS_HEADER = "X-Jobmon-Held"
 SUGGESTED_TYPES = 200
-MAX_SUGGESTIONS = 6  # of filters to remove: each costs a query
+MAX_REMOVALS = 6  # filters for which an empty list offers to remove them: each costs a query
 
 Page = BaseResponse | str | tuple[str, int]
 
@@ -79,11 +80,11 @@ class JobListPages:
         now = datetime.now(UTC)
         context: dict[str, Any] = {
             "form": form,
-            "is_own": owner is not None,
+            "is_own_list": owner is not None,
             "now": now,
             "stats": stats,
             "tabs": tabs.list(has_schedule=has_schedule),
-            "soon": tabs.link_schedule(now),
+            "due_links": tabs.link_due_jobs(now),
             "when_heading": _choose_heading(parameters),
             "actions": list_selection_buttons(parameters, is_own=owner is not None),
             "filter": write_filter(parameters),
@@ -97,8 +98,11 @@ class JobListPages:
                 render_template("dashboard/_jobs.html", is_update=True, **context)
             )
         if page is not None and not page.jobs:
-            chips = form.filters[:MAX_SUGGESTIONS]
-            context["helpful"] = [chip for chip in chips if self._has_jobs(chip.rest, owner)]
+            context["removals"] = [
+                chip
+                for chip in form.filters[:MAX_REMOVALS]
+                if self._has_jobs(chip.other_parameters, owner)
+            ]
         html = render_template("dashboard/jobs.html", types=_suggest_types(stats), **context)
         return html, HTTPStatus.UNPROCESSABLE_ENTITY if errors else HTTPStatus.OK
 
@@ -114,7 +118,7 @@ class JobListPages:
 
 
 def load_query(parameters: Mapping[str, Any], owner: str | None) -> ListQuery:
-    """The query of these parameters, with the page's own length; raises ValidationError."""
+    """The query of these parameters, by default with 25 jobs a page; raises ValidationError."""
     is_page = parameters.get("format", ListFormat.JSON) == ListFormat.JSON
     defaults = {"per_page": PER_PAGE} if is_page else {}
     return load_list_query({**defaults, **parameters}, owner)
@@ -132,7 +136,7 @@ def _make_form(parameters: dict[str, Any], errors: dict[str, Any], owner: str | 
 
 
 def _read_stats(owner: str | None) -> QueueStats | None:
-    """The stats for the tabs; None for an owner. An update of a page never counts jobs live."""
+    """The stats for the tabs; None for an owner, or if an update would have to count jobs."""
     if owner is not None:
         return None
     stats = current_queue().stats
@@ -140,14 +144,14 @@ def _read_stats(owner: str | None) -> QueueStats | None:
 
 
 def _read_total(page: ListPage | None, parameters: dict[str, Any]) -> CappedCount | None:
-    """How many jobs the filters match; None if unknown."""
+    """How many jobs match the filters; None if unknown."""
     if page is None or "data" in page.meta["reasons"] or parameters.get("sort") == LONGEST_FIRST:
         return None
     return CappedCount(page.meta["total"], page.meta["total_is_exact"])
 
 
 def _choose_heading(parameters: dict[str, Any]) -> str:
-    """The heading of the column of dates: the date's name if all jobs show the same date."""
+    """The heading of the column of dates: one name, if all jobs show this date."""
     statuses = set(parameters["status"])
     condition = parameters.get("condition")
     for heading, names in (
@@ -158,12 +162,12 @@ def _choose_heading(parameters: dict[str, Any]) -> str:
             return heading
     if condition:
         return "Lease" if condition == JobCondition.EXPIRED else "Due"
-    for heading, with_date in (
+    for heading, dated_statuses in (
         ("Due", WAITING_STATUSES),
         ("Lease", (JobStatus.LEASED,)),
         ("Finished", FINAL_STATUSES),
     ):
-        if statuses and statuses <= set(with_date):
+        if statuses and statuses <= set(dated_statuses):
             return heading
     return "Due, lease or finish"
 
@@ -174,17 +178,17 @@ def _suggest_types(stats: QueueStats | None) -> list[str]:
 
 
 def _held_rows(job_filter: JobFilter, shown: list[JobView], owner: str | None) -> dict[str, Any]:
-    """The rows that a browser keeps in place although they are no longer on the page.
+    """The rows that a browser keeps in place although their jobs are no longer on the page.
 
-    `held`: the present state of these jobs, each with whether it still matches the filters.
-    `gone`: the ids of the jobs that no longer exist.
+    `held`: these jobs in their present state, each with whether it still matches the filters.
+    `gone`: the ids of the jobs that no longer exist, or that the caller may not see.
     """
-    ids = [unquote(held) for held in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
-    missing = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))
+    ids = [unquote(held_id) for held_id in request.headers.get(HELD_ROWS_HEADER, "").split(",")]
+    off_page = list(dict.fromkeys(filter(None, ids[:PER_PAGE])))
     for job in shown:
-        if job.id in missing:
-            missing.remove(job.id)
-    found = current_queue().lists.look_up(missing, job_filter, owner)
-    held = [(JobView.from_document(job), matches) for job, matches in found]
+        if job.id in off_page:
+            off_page.remove(job.id)
+    looked_up = current_queue().lists.look_up(off_page, job_filter, owner)
+    held = [(JobView.from_document(job), is_matching) for job, is_matching in looked_up]
     existing = {job.id for job, _ in held}
-    return {"held": held, "gone": [job_id for job_id in missing if job_id not in existing]}
+    return {"held": held, "gone": [job_id for job_id in off_page if job_id not in existing]}

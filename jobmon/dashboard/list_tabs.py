@@ -1,4 +1,4 @@
-"""The tabs of a list of jobs: all, scheduled, and each status, with the number of their jobs."""
+"""The tabs of a list of jobs (all, scheduled, and each status) with the number of their jobs."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jobmon.store.stats import QueueStats
 MAX_OTHER_STATUSES = 20
 # Each tab as (status, condition); both are empty for the tab of all jobs.
 _SCHEDULED = ("", JobCondition.SCHEDULED.value)
-_KNOWN = (
+_USUAL_TABS = (
     ("", ""),
     (JobStatus.QUEUED.value, ""),
     _SCHEDULED,
@@ -28,19 +28,20 @@ _KNOWN = (
     (JobStatus.CANCELLED.value, ""),
 )
 _PERIODS = {"hour": timedelta(hours=1), "24 hours": timedelta(days=1), "7 days": timedelta(days=7)}
-_BY_FILTERS = "Counted only for a status and a type: remove the other filters"
-_BY_TYPE = "Scheduled jobs are not counted by type"
-_BY_LABELS = "There are too many statuses or types to count each"
-# The filters and orders of waiting jobs only, and of finished jobs only.
+_HAS_OTHER_FILTERS = "Counted only for a status and a type: remove the other filters"
+_IS_BY_TYPE = "Scheduled jobs are not counted by type"
+_MANY_LABELS = "There are too many statuses or types to count each"
+# The filters and orders that only waiting jobs can have, and those for finished jobs only.
 _FOR_WAITING = {"due_from", "due_to", "nextRunAt", "-nextRunAt"}
 _FOR_FINISHED = {"finished_from", "finished_to", "finishedAt", "-finishedAt", LONGEST_FIRST}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tab:
-    """A tab: the list that it opens, and the number of its jobs, or the reason why it is unknown.
+    """A tab: the address of its list, and the number of its jobs or why that is unknown.
 
-    With neither of them it shows no number. `status` is empty for all jobs and for scheduled ones.
+    Without a number and a `reason` it shows neither. `status` is empty for all jobs and for
+    scheduled jobs. `is_exact` is False for a lower bound.
     """
 
     label: str
@@ -55,8 +56,8 @@ class Tab:
 class StatusTabs:
     """The tabs of the list with the filters of `form`.
 
-    `stats` are the statistics of the queue, or the counts of an owner. Without them only the
-    current tab has a number, `total`.
+    `stats` are the statistics of the queue, or the counts of an owner. `total` is the number of
+    jobs of the current tab; without `stats` no other tab has a number.
     """
 
     def __init__(
@@ -73,15 +74,15 @@ class StatusTabs:
     def list(self, *, has_schedule: bool) -> list[Tab]:
         """The tabs: all, scheduled, each known status, and others that occur or are chosen."""
         stats = self._stats
-        counted = stats.status_counts() if isinstance(stats, QueueStats) else None
-        others = sorted(filter(is_filter, {*(counted or ())} - {*JobStatus}))[:MAX_OTHER_STATUSES]
+        counts = stats.status_counts() if isinstance(stats, QueueStats) else None
+        others = sorted(filter(is_filter, {*(counts or ())} - {*JobStatus}))[:MAX_OTHER_STATUSES]
         chosen = self._form.parameters["status"]
-        shown = dict.fromkeys([*_KNOWN, *((status, "") for status in (*others, *chosen))])
+        shown = dict.fromkeys([*_USUAL_TABS, *((status, "") for status in (*others, *chosen))])
         if not has_schedule:
             shown.pop(_SCHEDULED)
-        return [self._make(status, condition) for status, condition in shown]
+        return [self._make_tab(status, condition) for status, condition in shown]
 
-    def link_schedule(self, now: datetime) -> dict[str, str]:
+    def link_due_jobs(self, now: datetime) -> dict[str, str]:
         """For a list of scheduled jobs: links to the jobs due in the next hour, day and week."""
         if self._current != [_SCHEDULED]:
             return {}
@@ -91,12 +92,12 @@ class StatusTabs:
             for name, length in _PERIODS.items()
         }
 
-    def _make(self, status: str, condition: str) -> Tab:
+    def _make_tab(self, status: str, condition: str) -> Tab:
         count, reason = self._count(status, condition)
         return Tab(
             label=capitalize_first(status_word(status) if status else condition or "all"),
             status=status,
-            address=self._address(status, condition),
+            address=self._make_address(status, condition),
             count=None if count is None else count.value,
             is_exact=count is None or count.is_exact,
             reason=reason,
@@ -110,20 +111,20 @@ class StatusTabs:
         if self._stats is None:
             return None, ""
         if not self._form.is_by_status_and_type:
-            return None, _BY_FILTERS
+            return None, _HAS_OTHER_FILTERS
         if isinstance(self._stats, OwnCounts):
             owned = self._stats.by_status.get(status) if status else self._stats.total
             return owned, capitalize_first(self._stats.reasons.get(status or TOTAL, ""))
         if condition:
             has_types = bool(self._form.parameters["type"])
-            return (None, _BY_TYPE) if has_types else _count_scheduled(self._stats)
-        count = _count(self._stats, status, self._form.parameters["type"])
+            return (None, _IS_BY_TYPE) if has_types else _count_scheduled(self._stats)
+        count = _count_jobs(self._stats, status, self._form.parameters["type"])
         if count is None:
-            return None, capitalize_first(UNCOUNTED) if self._stats.counts is None else _BY_LABELS
+            return None, capitalize_first(UNCOUNTED) if self._stats.counts is None else _MANY_LABELS
         return CappedCount(count, True), ""
 
-    def _address(self, status: str, condition: str) -> str:
-        """The address of the tab's list, without filters and orders that its jobs cannot have."""
+    def _make_address(self, status: str, condition: str) -> str:
+        """The address of the tab's list, without filters and orders that do not suit its jobs."""
         dropped = set()
         if status and status not in WAITING_STATUSES:
             dropped |= _FOR_WAITING
@@ -143,7 +144,7 @@ class StatusTabs:
         )
 
 
-def _count(stats: QueueStats, status: str, types: Collection[str]) -> int | None:
+def _count_jobs(stats: QueueStats, status: str, types: Collection[str]) -> int | None:
     """How many jobs have the status and any of the types, which may end in `*`; None if unknown."""
     labels = {job_type for _, job_type in stats.counts or ()}
     matching = [label for pattern in types for label in _list_types(pattern, labels)]

@@ -12,14 +12,14 @@ MAX_LINES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class MuteLine:
-    """A mute, and a notice that it is about; None if there is none now."""
+    """A mute, and a notice that it is about; None if no notice is now."""
 
     mute: Mute
     notice: Notice | None = None
 
     @property
     def text(self) -> str:
-        """The notice; without one, the notices that the mute is about: `stalled types of mail*`."""
+        """The notice; without one, what the mute is about, such as `stalled types of mail*`."""
         if self.notice is not None:
             return self.notice.text
         kind = self.mute.kind
@@ -28,7 +28,7 @@ class MuteLine:
 
     @property
     def link(self) -> str:
-        """The address of the jobs or types that the notice counts; empty if it has none."""
+        """The address of the jobs or types that the notice counts; empty if there are none."""
         return "" if self.notice is None else find_notice_address(self.notice)
 
     @property
@@ -39,7 +39,7 @@ class MuteLine:
 
 
 def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLine]:
-    """A line for each mute and notice, lines with a notice first, at most 20."""
+    """A line for each notice with its mute, then for each mute without a notice; at most 20."""
     lines = [
         MuteLine(mute=mute, notice=notice)
         for check in checks
@@ -53,6 +53,6 @@ def list_mute_lines(checks: Sequence[Check], mutes: ActiveMutes) -> list[MuteLin
 
 
 def _is_about(mute: Mute, notice: Notice) -> bool:
-    """Whether a mute is about a notice: not if it acknowledges an earlier notice, which is over."""
+    """Whether a mute is about this notice; an acknowledgement may be about an earlier notice."""
     is_earlier = notice.since is not None and notice.since > mute.at + SAME_NOTICE
     return mute.mode is MuteMode.MUTE or not is_earlier

@@ -1,4 +1,4 @@
-"""The questions before a notice is muted or acknowledged, and before a mute ends."""
+"""The forms that mute or acknowledge notices, and that end a mute."""
 
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -15,8 +15,8 @@ from jobmon.dashboard.mute_lines import MuteLine
 from jobmon.diagnosis.notices import KINDS_BY_TYPE, CheckKind
 from jobmon.web.errors import ApiError, invalid
 
-# For how many minutes a notice can be muted, by the words of the form.
-LENGTHS = {
+# For how many minutes notices can be muted, by the words of the form.
+MINUTES = {
     "1 hour": 60,
     "2 hours": 120,
     "4 hours": 240,
@@ -25,7 +25,7 @@ LENGTHS = {
     "3 days": 4_320,
     "7 days": 10_080,
 }
-USUAL_LENGTH = 120
+DEFAULT_MINUTES = 120
 
 
 class MutePages:
@@ -45,7 +45,7 @@ class MutePages:
         session.require_same_origin()
         form, kind = request.form, _read_kind(request.form.get("kind", ""))
         minutes = form.get("minutes", "")
-        if minutes not in map(str, LENGTHS.values()):
+        if minutes not in map(str, MINUTES.values()):
             raise invalid("minutes", "One of the given times.")
         mode = form.get("mode", "")
         if mode not in list(MuteMode):
@@ -90,9 +90,9 @@ def _render_question(kind: CheckKind, messages: dict[str, Any] | None = None) ->
         "dashboard/confirm.html",
         question="mute",
         notice_kind=kind.value,
-        what=kind.value.replace("_", " "),
+        notices=kind.value.replace("_", " "),
         has_types=kind in KINDS_BY_TYPE,
-        lengths=LENGTHS,
-        values={"minutes": str(USUAL_LENGTH), **request.form},
+        minutes_by_words=MINUTES,
+        values={"minutes": str(DEFAULT_MINUTES), **request.form},
         messages=messages or {},
     )

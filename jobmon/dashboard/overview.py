@@ -36,13 +36,15 @@ ONLY_MUTED_TEXT = "Nothing else needs attention: all notices are muted."
 class Overview:
     """Everything that the page shows.
 
-    The strip has a notice, too, for each reason why checks could not be made. `mutes` are the
-    active mutes, with the notices that they are about. `matching` has the types of each
-    `TypeCondition`. `gaps` are the parts of the window in which runs may be missing, each with the
-    reason. `marks` has the deployments and other marks of the window, the newest first; None
+    `total` is the number of jobs. The strip also has a notice for each reason why checks could not
+    be made. `mutes` are the active mutes, each with the notice that it is about.
+    `types_by_condition` has the types of each `TypeCondition`. `has_past`: whether the attempts of
+    the window are known. `gaps` are the parts of the window in which runs may be missing, each with
+    the reason. `marks` are the deployments and other marks of the window, the newest first; None
     without the right to read them. `uncompared` has a sentence for each reason why tiles have no
-    change. `no_forecast` is why it is unknown whether the due jobs clear; empty if few are due, or
-    without any history. `is_over`: the window lies in the past, and will not change.
+    change.
+    `no_forecast` is why it is unknown whether the due jobs clear; empty if it is known, if few are
+    due, or without any history. `is_over`: as in `Facts`.
     """
 
     total: int
@@ -50,7 +52,7 @@ class Overview:
     strip: StatusStrip
     mutes: list[MuteLine]
     types: list[TypeRow]
-    matching: Mapping[str, frozenset[str]]
+    types_by_condition: Mapping[str, frozenset[str]]
     has_past: bool
     gaps: list[tuple[Gap, str]]
     marks: list[Mark] | None
@@ -71,27 +73,27 @@ GAPS = {
 
 
 def overview(facts: Facts, mutes: ActiveMutes = NO_MUTES) -> Overview:
-    """The overview of these facts; muted notices have separate lines."""
+    """The overview of these facts; muted notices are not in the strip, but in lines below it."""
     checks = run_checks(facts.evidence)
     notices = sorted(
         (
-            _show_notice(check.kind, each)
+            _make_chip(check.kind, notice)
             for check in mutes.leave_out_muted(checks)
-            for each in check.notices
+            for notice in check.notices
         ),
         key=lambda chip: chip.level != Level.BAD,
     )
     are_all_muted = any(check.notices for check in checks) and not notices
-    sentence = (ONLY_MUTED_TEXT, "quiet") if are_all_muted else (ALL_CLEAR_TEXT, ALL_CLEAR)
-    unchecked = [Chip(level=UNKNOWN, text=text) for text in describe_unchecked(checks)]
+    text, level = (ONLY_MUTED_TEXT, "quiet") if are_all_muted else (ALL_CLEAR_TEXT, ALL_CLEAR)
+    unchecked = [Chip(level=UNKNOWN, text=reason) for reason in describe_unchecked(checks)]
     forecast = forecast_queue(facts.evidence)
     return Overview(
         total=facts.evidence.stats.total,
         tiles=tiles(facts, forecast),
-        strip=make_strip([*notices, *unchecked], *sentence),
+        strip=make_strip([*notices, *unchecked], text, level),
         mutes=list_mute_lines(checks, mutes),
         types=type_rows(facts),
-        matching={
+        types_by_condition={
             TypeCondition.STALLED: frozenset(stalled_types(facts.evidence)),
             TypeCondition.PAUSED: frozenset(facts.evidence.pauses),
             TypeCondition.FAILING: frozenset(failing_types(facts.evidence)),
@@ -116,7 +118,7 @@ def _explain_no_forecast(facts: Facts, forecast: Forecast) -> str:
     return capitalize_first(forecast.text) if forecast.outlook is Outlook.UNKNOWN else ""
 
 
-def _show_notice(kind: CheckKind, notice: Notice) -> Chip:
+def _make_chip(kind: CheckKind, notice: Notice) -> Chip:
     return Chip(
         level=notice.level.value,
         text=notice.text,

@@ -1,4 +1,4 @@
-"""The routes of the overview: the page, its part that is updated every second, the charts' data."""
+"""The routes of the overview: the page, the part that is updated each second, the charts' data."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from jobmon.api.mute_requests import may_mute
 from jobmon.dashboard import session
 from jobmon.dashboard.action_buttons import list_type_buttons
-from jobmon.dashboard.charts import chart_columns, mark_columns, previous_columns
+from jobmon.dashboard.charts import chart_columns, list_marks, previous_columns
 from jobmon.dashboard.error_rows import read_top_errors
 from jobmon.dashboard.facts import Previous, gather, read_previous
 from jobmon.dashboard.overview import overview
@@ -38,10 +38,11 @@ PREVIOUS = "previous"
 
 @dataclass(frozen=True, kw_only=True)
 class OverviewQuery:
-    """The parameters of an overview: its time window, and the filter and order of its types.
+    """The parameters of an overview: its time window, and the filters and order of its types.
 
-    `compare` is `previous` to compare the window with the time before it, or empty. `type` limits
-    the charts to a type.
+    `compare` is `previous` to compare the window with the period before it, or empty. `type` limits
+    the charts to a type. `by` is the order of the types, `text` a part of their names, `only` a
+    `TypeCondition`; an empty filter selects all types.
     """
 
     window: PageWindow
@@ -76,7 +77,7 @@ class OverviewQuery:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The query of addresses of the overview."""
+        """The parameters in the addresses of the overview, without `type`."""
         choices = {"by": self.by, "text": self.text, "only": self.only, "compare": self.compare}
         return {**self.window.parameters, **choices}
 
@@ -88,7 +89,7 @@ class OverviewPage:
         self._answers: SingleFlightCache[SharedContent] = SingleFlightCache(CACHE_SIZE)
 
     def page(self) -> BaseResponse | str:
-        """The overview; callers who may not see it are sent to their own jobs."""
+        """The overview; callers who may not see it are redirected to their own jobs."""
         session.require_session()
         if not auth.is_admin():
             return redirect(url_for("dashboard.own_jobs"))
@@ -109,12 +110,12 @@ class OverviewPage:
         return self._part(OverviewQuery.from_request()).respond("text/html")
 
     def charts(self) -> Response:
-        """The charts' data: the same as `GET /admin/jobs/timeseries`, in columns."""
+        """The charts' data: that of `GET /admin/jobs/timeseries` in columns, and more."""
         session.require_admin()
         query = OverviewQuery.from_request()
         key = (query.window, query.compare, query.type)
-        shown = self._share(key, lambda: self._read_charts(query))
-        return shown.respond("application/json")
+        content = self._share(key, lambda: self._read_charts(query))
+        return content.respond("application/json")
 
     def _part(self, query: OverviewQuery) -> SharedContent:
         return self._share(query, lambda: self._render(query))
@@ -125,24 +126,23 @@ class OverviewPage:
         return self._answers.get(shared_key, lambda: SharedContent(render().encode()), CACHE_TTL_S)
 
     def _render(self, query: OverviewQuery) -> str:
-        """The part for all viewers, so it must contain nothing about a caller."""
+        """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
-        facts = gather(queue, query.window, now, compares=bool(query.compare))
+        facts = gather(queue, query.window, now, with_previous=bool(query.compare))
         shown = overview(facts, queue.mutes.find_active(now))
-        only = shown.matching[query.only] if query.only else None
+        only = shown.types_by_condition[query.only] if query.only else None
         rows = sorted_types(shown.types, query.by, query.text, only)
         paused = facts.evidence.pauses
         return render_template(
             "dashboard/_overview.html",
             shown=shown,
             rows=rows[:TYPES_SHOWN],
-            count=len(rows),
+            type_count=len(rows),
             paused=paused,
-            paused_elsewhere=sorted(paused.keys() - {row.name for row in rows[:TYPES_SHOWN]}),
-            top=read_top_errors(queue, query.window, facts.window),
+            other_paused_types=sorted(paused.keys() - {row.name for row in rows[:TYPES_SHOWN]}),
+            top_errors=read_top_errors(queue, query.window, facts.window),
             window=query.window,
             parameters=query.parameters,
-            as_of=facts.evidence.stats.as_of,
         )
 
     def _read_charts(self, query: OverviewQuery) -> str:
@@ -162,7 +162,7 @@ class OverviewPage:
             raise unavailable(code, "There is no history of this window.") from None
         unknown = queue.known_fields.unknown
         columns = chart_columns(past, window.step, unknown)
-        columns["marks"] = mark_columns(queue.marks.find(window.start, window.end))
+        columns["marks"] = list_marks(queue.marks.find(window.start, window.end))
         previous = None
         if query.compare and not query.type:
             previous = read_previous(queue, window, query.window.distance(window))

@@ -1,4 +1,4 @@
-"""The time window of a page, as its address names it: in words, and for links to other pages."""
+"""The time window in the address of a page: in words, and for links to other pages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ _BOUNDS = (("from", "to"), ("finished_from", "finished_to"), ("created_from", "c
 
 @dataclass(frozen=True, kw_only=True)
 class PageWindow:
-    """A window: either a `range` until now, such as `24h`, or two bounds; `range` is then empty.
+    """A window: a `range` until now, such as `24h`, or else one or two bounds, and no `range`.
 
     window = PageWindow.from_request("1h")
     f"{errors} errors in {window.phrase}"  # "12 errors in the last hour"
@@ -38,14 +38,14 @@ class PageWindow:
 
     @classmethod
     def from_range(cls, name: str) -> Self:
-        """The window of this length until now."""
+        """The window of a length until now, such as `24h`."""
         return cls(query=_parse({"range": name}), range=name)
 
     @classmethod
     def from_request(cls, default: str) -> Self:
         """The window that this request's address names, or else the range `default`.
 
-        Raises ApiError 422, which names the parameter, if it is bad.
+        Raises ApiError 422, which names the bad parameter.
         """
         names, args = ("from", "to", "range"), request.args
         parameters = {name: text for name in names if (text := args.get(name))}
@@ -67,7 +67,7 @@ class PageWindow:
 
     @property
     def parameters(self) -> Mapping[str, str]:
-        """The query of addresses of pages about this window."""
+        """The parameters for the addresses of pages about this window."""
         if self.range:
             return {"range": self.range}
         bounds = {"from": self.query.start, "to": self.query.end}
@@ -76,12 +76,12 @@ class PageWindow:
     @property
     def name(self) -> str:
         """The length of a range: `24 hours`."""
-        number, unit = self.range[:-1], _UNITS[self.range[-1]]
-        return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
+        count, unit = self.range[:-1], _UNITS[self.range[-1]]
+        return f"{count} {unit}" if count == "1" else f"{count} {unit}s"
 
     @property
     def phrase(self) -> str:
-        """The window after the word "in": `the last 24 hours`, `this window`."""
+        """The words for the window after "in": `the last 24 hours`, `this window`."""
         return f"the last {self.name.removeprefix('1 ')}" if self.range else "this window"
 
     @property
@@ -98,21 +98,21 @@ class PageWindow:
         return f"{name} ago"
 
     def distance(self, window: Window) -> timedelta:
-        """How far to shift `window` back to get the period before, in whole steps."""
+        """How long before `window` the period before it begins: its length, in whole steps."""
         if not self.range:
             return window.length
         return -(-self.query.length // window.step) * window.step
 
 
 def describe_steps(window: Window) -> str:
-    """The length of a window's steps; if they are longer than usual, also the reason."""
+    """The length of a window's steps in words; if they are longer than usual, also the reason."""
     text = f"steps of {duration(window.step / _MILLISECOND)}"
     is_coarse = window.step > window.finest_step
     return f"{text}: finer data of this time is no longer kept" if is_coarse else text
 
 
 def find_kept_window() -> Mapping[str, str]:
-    """The query of the window that this request's address names; empty if missing or invalid.
+    """The parameters of the window that this request's address names; empty if none or bad.
 
     On lists, this is the time in which jobs finished or were created.
     """

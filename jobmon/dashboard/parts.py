@@ -11,5 +11,5 @@ def is_part_request() -> bool:
 
 
 def conditional_response(body: str, mimetype: str = "text/html") -> Response:
-    """The body with an ETag; 304 without a body if the caller has the same one."""
+    """The body with an ETag; 304 without a body if the caller already has this body."""
     return SharedContent(body.encode()).respond(mimetype)

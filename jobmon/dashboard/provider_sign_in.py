@@ -1,7 +1,8 @@
 """Sign-in at an identity provider, from the pages: start, return, renewal and sign-out.
 
-While a person is at the provider, the state of the sign-in is encrypted in a cookie. The provider's
-tokens are in another one. Both are sent only to these routes, which also renew expired sessions.
+While a person is at the provider, the state of the sign-in is encrypted in a cookie. Another cookie
+has the provider's tokens, also encrypted, to renew the session. Browsers send both only to these
+routes.
 """
 
 import hashlib
@@ -25,12 +26,12 @@ from jobmon.web.renewals import Renewals
 from jobmon.web.sessions import Session, SessionKeys
 
 FLOW_AGE_S = 600  # how long a person may take to sign in at the provider
-MAX_FLOWS = 5  # sign-ins in other tabs, each with a cookie; all are dropped if there are more
-# If a session needs another renewal sooner than this, renewals would never end.
+MAX_FLOWS = 5  # sign-ins in several tabs, each with a cookie; one more drops all of these
+# A session that expires sooner than this after its renewal would be renewed again and again.
 MIN_RENEWAL_S = 10
 
 _BASE = "/dashboard/oidc"
-_FLOW, _PROVIDER = "jobmon_flow_", "jobmon_provider"
+_FLOW_PREFIX, _PROVIDER_COOKIE = "jobmon_flow_", "jobmon_provider"
 
 
 class ProviderSignIn:
@@ -42,7 +43,7 @@ class ProviderSignIn:
         self._session_hours = session_hours
 
     def add_routes(self, routes: Blueprint) -> None:
-        """Add the routes to those of the pages."""
+        """Add the routes to the blueprint of the pages."""
         routes.add_url_rule(f"{_BASE}/start", "start_sign_in", self.start)
         routes.add_url_rule(f"{_BASE}/callback", "finish_sign_in", self.finish)
         routes.add_url_rule(f"{_BASE}/renew", "renew_session", self.renew)
@@ -56,7 +57,7 @@ class ProviderSignIn:
         except ApiError as error:
             return _refuse(error, then)
         response = redirect(flow.address, HTTPStatus.SEE_OTHER)
-        flows = [name for name in request.cookies if name.startswith(_cookie_name(_FLOW))]
+        flows = [name for name in request.cookies if name.startswith(_cookie_name(_FLOW_PREFIX))]
         for name in flows if len(flows) >= MAX_FLOWS else ():
             response.delete_cookie(name, **_cookie_options("Lax"))
         sealed = _keys().seal("flow", asdict(replace(flow, address="")) | {"then": then})
@@ -67,11 +68,12 @@ class ProviderSignIn:
         return response
 
     def finish(self) -> Response:
-        """Begin a session for the person whom the provider sends back with a code."""
+        """Begin a session for a person whom the provider sends back with a code."""
         cookie = _flow_cookie(request.args.get("state", ""))
         remembered = _keys().unseal("flow", request.cookies.get(cookie, ""), FLOW_AGE_S)
         if remembered is None:
-            return _refuse(_failure("This sign-in did not start in this browser, or too long ago."))
+            message = "This sign-in did not start in this browser, or too long ago."
+            return _refuse(_flow_error(message))
         then = remembered.pop("then")
         try:
             identity = self._receive(SignInFlow(**remembered))
@@ -85,7 +87,7 @@ class ProviderSignIn:
         return response
 
     def _receive(self, flow: SignInFlow) -> Identity:
-        """The person who signed in; raises ApiError if the provider refused the person."""
+        """The person who signed in; raises ApiError if the provider refused, or fails."""
         self._provider.check_sender(request.args.get("iss"))
         code, error = request.args.get("code"), request.args.get("error")
         if error is not None or not code:
@@ -98,7 +100,7 @@ class ProviderSignIn:
         return self._provider.finish(code, flow)
 
     def renew(self) -> Response:
-        """Continue a session whose token has expired, and lead back to the page or its part."""
+        """Continue a session whose token has expired, and redirect back to the page or its part."""
         then = session.own_path(request.args.get("then", "")) or session.home_address()
         try:
             auth.require_token(cookie=True)
@@ -108,9 +110,9 @@ class ProviderSignIn:
                 return _refuse(error, then)
         expired = _read_provider_cookie()
         if expired is None or expired.refresh_token is None:
-            return _refuse(_expired(), then)
+            return _refuse(_expired_error(), then)
         if time.time() - expired.renewed_at < MIN_RENEWAL_S:
-            return _refuse(_failure("The clocks of jobmon's machines differ too much."), then)
+            return _refuse(_flow_error("The clocks of jobmon's machines differ too much."), then)
         try:
             token, person = expired.refresh_token, expired.provider_subject
             identity = self._renewals.get(token, lambda: self._provider.renew(token, person))
@@ -130,25 +132,25 @@ class ProviderSignIn:
         """End the session here and, if it began there, at the provider."""
         session.require_same_origin()
         ended = _read_provider_cookie() if session.is_provider_session() else None
-        form = url_for("dashboard.sign_in_form")
-        address: str | None = form
+        sign_in_page = url_for("dashboard.sign_in_form")
+        address: str | None = sign_in_page
         if ended is not None:
             try:
                 address = self._provider.sign_out_address(
                     ended.id_token, external_address("/dashboard/sign-in")
                 )
-            except ApiError:  # it is logged; the session here ends in any case
+            except ApiError:  # already logged; the session here ends in any case
                 address = url_for("dashboard.sign_in_form", refused=session.SIGNED_OUT_HERE)
         # Not a redirect: a form of a page may lead only to addresses of jobmon.
-        page = session.render_arrival(address or form, "Sign out at the identity provider")
+        page = session.render_arrival(address or sign_in_page, "Sign out at the identity provider")
         response = current_app.make_response(page)
         session.delete_session(response)
-        response.delete_cookie(_cookie_name(_PROVIDER), **_cookie_options("Strict"))
+        response.delete_cookie(_cookie_name(_PROVIDER_COOKIE), **_cookie_options("Strict"))
         return response
 
 
 def _read_provider_cookie() -> Session | None:
-    return _keys().unseal_session(request.cookies.get(_cookie_name(_PROVIDER), ""))
+    return _keys().unseal_session(request.cookies.get(_cookie_name(_PROVIDER_COOKIE), ""))
 
 
 def _provider_fields(identity: Identity) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def _set_cookies(response: Response, current: Session, identity: Identity) -> No
     session.set_session(response, token, auth.accept_token(token))
     sealed = keys.seal_session(current, session.MAX_COOKIE_BYTES)
     response.set_cookie(
-        _cookie_name(_PROVIDER),
+        _cookie_name(_PROVIDER_COOKIE),
         sealed,
         max_age=max(1, int(current.ends_at - time.time())),
         **_cookie_options("Strict"),
@@ -174,8 +176,8 @@ def _set_cookies(response: Response, current: Session, identity: Identity) -> No
 
 
 def _refuse(error: ApiError, then: str = "") -> Response:
-    """The sign-in form with the reason, and no redirect, so that nothing repeats by itself."""
-    explain(error)  # for the request's line in the log
+    """The sign-in form with the reason. It is no redirect, so nothing can repeat forever."""
+    explain(error)  # adds the error to the log line of the request
     if is_part_request() and error.status == HTTPStatus.UNAUTHORIZED:
         return current_app.make_response(session.sign_in_page(error))
     page = session.render_sign_in(error.message, then, failed=True)
@@ -183,11 +185,11 @@ def _refuse(error: ApiError, then: str = "") -> Response:
     return current_app.make_response((page, error.status, headers))
 
 
-def _failure(message: str) -> ApiError:
+def _flow_error(message: str) -> ApiError:
     return ApiError(HTTPStatus.BAD_REQUEST, "sign_in_failed", f"{message} Sign in again.")
 
 
-def _expired() -> ApiError:
+def _expired_error() -> ApiError:
     message = "Your session has expired. Sign in again to return to this page."
     return ApiError(HTTPStatus.UNAUTHORIZED, "session_expired", message)
 
@@ -198,16 +200,16 @@ def _keys() -> SessionKeys:
 
 
 def _flow_cookie(state: str) -> str:
-    return _cookie_name(_FLOW) + hashlib.sha256(state.encode()).hexdigest()[:16]
+    return _cookie_name(_FLOW_PREFIX) + hashlib.sha256(state.encode()).hexdigest()[:16]
 
 
 def _cookie_name(name: str) -> str:
-    """The name of a cookie; without the prefix `__Host-`, which requires the path `/`."""
+    """The name of a cookie. Not with the prefix `__Host-`, which would require the path `/`."""
     return f"__Secure-{name}" if request.is_secure else name
 
 
 def _cookie_options(samesite: str) -> dict[str, Any]:
-    """Options by which the cookies are sent only to the routes here, for all queues."""
+    """Options of cookies that browsers send only to the routes of this class, for all queues."""
     return {
         "httponly": True,
         "samesite": samesite,

@@ -1,4 +1,4 @@
-"""The page with a row for each watched queue, and the menu that leads to them."""
+"""The page with a row for each watched queue, and the menu of the queues."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from jobmon.settings import Settings
 from jobmon.web import auth
 from jobmon.web.queues import all_queues, current_queue, current_settings, root_path
 
-# The rows that need attention first.
+# The levels in the order of their rows; rows with other levels follow.
 _ORDER = (Level.BAD, Level.WATCH, UNKNOWN)
 _PATH = "/dashboard/queues"
-# From these pages the menu leads to the same page of another queue, else to its overview.
+# From these pages the menu leads to the same page of another queue, from others to its overview.
 _SAME_PAGES = (
     "/dashboard",
     "/dashboard/jobs",
@@ -36,7 +36,7 @@ class QueueRow:
 
     @property
     def rank(self) -> int:
-        """Its position in the order of the page."""
+        """The position of its level in the order of the page."""
         level = None if self.summary is None else self.summary.level
         return _ORDER.index(level) if level in _ORDER else len(_ORDER)
 
@@ -50,7 +50,7 @@ class QueuesPage:
     def page(self) -> Response | str:
         """All queues that the caller may know."""
         session.require_session()
-        rows = [_make_row(*known) for known in list_queues(self._summaries)]
+        rows = [_make_row(queue, summary) for queue, summary in list_queues(self._summaries)]
         rows.sort(key=lambda row: row.rank)
         if is_part_request():
             return conditional_response(render_template("dashboard/_queues.html", rows=rows))
@@ -73,7 +73,7 @@ def queue_address(queue: Settings) -> str:
 
 
 def is_about_one_queue() -> bool:
-    """Whether this request is for a page of a queue that exists, as far as the caller may know."""
+    """Whether this request is for a page of a queue that exists and that the caller may know."""
     current = current_settings()
     if current is None or request.path.startswith(_PATH):
         return False
@@ -89,7 +89,7 @@ class QueuePlace:
 
 
 def current_place() -> QueuePlace | None:
-    """The queue of this page; None if there is no such queue, or if the caller may not know it."""
+    """The queue of this page; None without one, or if the caller may not know it."""
     current = current_settings()
     if current is None or not auth.is_authenticated() or not is_about_one_queue():
         return None
@@ -101,14 +101,14 @@ def current_place() -> QueuePlace | None:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMenu:
-    """The name of a page's queue, and the names and addresses of all that the caller may know."""
+    """The name of the page's queue, and the names and addresses of all queues for the caller."""
 
     name: str
     links: list[tuple[str, str]]
 
 
 def make_menu() -> QueueMenu | None:
-    """The menu for this request; None if there is only one queue, or the caller has no token."""
+    """The menu for this request; None if there is only one queue, or without a valid token."""
     queues = all_queues()
     if len(queues) == 1 or not auth.is_authenticated():
         return None

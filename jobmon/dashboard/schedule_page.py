@@ -25,17 +25,20 @@ from jobmon.web.queues import current_queue
 
 WINDOWS = {"hour": "hour", "day": "24 hours", "week": "7 days"}
 NEXT_JOBS = 25
-PER_PAGE = 50  # recurring jobs
+PER_PAGE = 50  # of recurring jobs
 # For this long, viewers of the same page of recurring jobs share one answer.
 CACHE_TTL_S = 2
 CACHE_SIZE = 100
-MAX_LABELS = 6  # steps of the chart that show their time
+MAX_LABELS = 6  # of steps of the chart: these show their time
 TYPES_SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A step of the chart: `height` is a percentage of the highest bar, None if it is unknown."""
+    """A step of the chart. `height` is in percent of the highest bar, None if it is unknown.
+
+    `count` and `note` are texts: the number of jobs, and that number with its types.
+    """
 
     start: datetime
     count: str
@@ -62,7 +65,7 @@ class SchedulePage:
         return render_template("dashboard/recurring.html", part=part)
 
     def page(self) -> Response | str:
-        """The jobs that are due in a window, counted by step and type, and the soonest jobs."""
+        """The jobs that are due in a window, counted by step and type, and the first due jobs."""
         session.require_admin()
         name = request.args.get("window", "day")
         if name not in WINDOWS:
@@ -88,7 +91,7 @@ class SchedulePage:
         return render_template("dashboard/schedule.html", **context)
 
     def _list_next(self) -> ListPage | None:
-        """The soonest jobs; None if no index has them in order."""
+        """The first due jobs; None if the list is refused, for example without an index."""
         job_filter = JobFilter(condition=JobCondition.SCHEDULED)
         query = ListQuery(job_filter=job_filter, oldest_first=True, per_page=NEXT_JOBS)
         try:
@@ -100,16 +103,16 @@ class SchedulePage:
 
 
 def _render_recurring(cursor: str) -> str:
-    """A page of the recurring jobs; the same for all viewers."""
-    found = list_recurring(current_queue(), cursor, PER_PAGE)
-    rows = [(JobView.from_document(job), job["repetition"].to_answer()) for job in found.jobs or ()]
+    """The part with a page of recurring jobs, the same for all viewers."""
+    page = list_recurring(current_queue(), cursor, PER_PAGE)
+    rows = [(JobView.from_document(job), job["repetition"].to_answer()) for job in page.jobs or ()]
     reasons = (repetition["reasons"].get("runs") for _, repetition in rows)
     return render_template(
         "dashboard/_recurring.html",
-        found=found,
+        page=page,
         rows=rows,
         reasons=Counter(reason for reason in reasons if reason),
-        paged=bool(cursor),
+        is_first_page=not cursor,
     )
 
 
@@ -127,13 +130,13 @@ def _make_bars(window: ScheduledWindow) -> Iterator[Bar]:
             start=step.start,
             count=_show_count(step),
             height=None if step.jobs is None else 100 * step.jobs / highest,
-            note=_describe(step),
+            note=_describe_step(step),
             # The first step may be too short for a label.
             has_label=index % label_distance == 1 % label_distance,
         )
 
 
-def _describe(step: ScheduledStep) -> str:
+def _describe_step(step: ScheduledStep) -> str:
     """The count of a step in words, with its types."""
     if step.jobs is None:
         return "not counted"

@@ -1,7 +1,7 @@
 """Sessions of the pages: a verified token in a cookie that no script can read.
 
-The cookie contains the token itself: the server keeps nothing, every worker can verify it, and the
-session ends when the token is revoked. SameSite=Strict keeps it out of requests of other sites.
+The cookie contains the token itself: the server stores nothing, every worker can verify it, and the
+session ends when the token is revoked. SameSite=Strict keeps it out of requests from other sites.
 """
 
 import re
@@ -25,7 +25,7 @@ from jobmon.web.sessions import is_session_token
 
 Page = tuple[str, int, Mapping[str, str]]
 
-# Browsers drop a larger cookie silently, and keep none for longer than this.
+# Browsers drop a larger cookie silently, and keep no cookie for longer than this.
 MAX_COOKIE_BYTES = 4_000
 MAX_COOKIE_AGE_S = 400 * 86_400
 # The cookie outlives its token, so that the sign-in form can show that the session has expired.
@@ -64,19 +64,19 @@ _OTHER_REFUSAL = "Sign-in failed. Try again."
 
 
 def require_session() -> None:
-    """Let a request pass only with a valid token and within its rate: else ApiError 401, 429."""
+    """Raise ApiError 401 without a valid token, 429 if the caller sends too many requests."""
     auth.require_token(cookie=True)
     rate_limit.check()
 
 
 def recognize_caller() -> None:
-    """Find the caller of a request that needs no session, for the head of its page."""
+    """Find the caller of a page that needs no session, for its head; there may be none."""
     with suppress(ApiError, PyMongoError):
         auth.require_token(cookie=True)
 
 
 def require_admin() -> None:
-    """Let a request pass as `require_session` does; ApiError 403 without the queue's permission."""
+    """Raise ApiError as `require_session` does, and 403 without the queue's permission."""
     require_session()
     auth.require_permission()
 
@@ -96,16 +96,16 @@ def describe_caller() -> dict[str, Any] | None:
 def sign_in_page(error: ApiError) -> BaseResponse | Page:
     """The answer to a request without a valid session: the sign-in form, which leads back.
 
-    A script that requests a part of a page has to reload the page. A session that can be renewed is
-    renewed first: a redirect leads there and back, for parts as well.
+    For a part of a page it has no content, and a header that makes the script reload the page. If
+    the session can be renewed, it is a redirect to the renewal, which leads back.
     """
-    if renewal := _find_renewal(error):
+    if renewal := _redirect_to_renewal(error):
         return renewal
     if is_part_request():
         headers = {**error.headers, "HX-Refresh": "true"}
         return Response(status=HTTPStatus.UNAUTHORIZED, headers=headers)
     if request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method == "GET":
-        # A link on another site: the browser sends the cookie only with a request of our own page.
+        # A link on another site: browsers send the cookie only with requests from jobmon's pages.
         return render_arrival(request_address()), HTTPStatus.OK, {}
     message = _MESSAGES.get(error.code, "")
     return render_sign_in(message, own_path(request_address())), error.status, error.headers
@@ -116,7 +116,7 @@ def render_arrival(address: str, link: str = "Continue to jobmon") -> str:
     return render_template("dashboard/arrive.html", address=address, link=link)
 
 
-def _find_renewal(error: ApiError) -> BaseResponse | None:
+def _redirect_to_renewal(error: ApiError) -> BaseResponse | None:
     """A redirect that renews the session of an expired token and leads back; None if impossible."""
     is_expired = error.code == "token_expired" and request.method == "GET"
     if not is_expired or find_provider() is None or not is_provider_session():
@@ -137,7 +137,7 @@ def find_provider() -> str | None:
 
 
 def sign_in_form() -> str:
-    """The form for a token, with the reason if one was refused."""
+    """The page with all ways to sign in; the parameter `refused` names the reason that it shows."""
     refused = request.args.get("refused")
     message = _REFUSALS.get(refused, _OTHER_REFUSAL) if refused else ""
     by_token = bool(refused) and refused != SIGNED_OUT_HERE
@@ -148,7 +148,7 @@ def sign_in_form() -> str:
 def render_sign_in(message: str, then: str, *, failed: bool = False, by_token: bool = False) -> str:
     """The page with all ways to sign in, which leads to `then`.
 
-    `failed`: the message is about a failure. `by_token`: a pasted token was refused.
+    `failed`: whether the message is about a failure. `by_token`: the failure is a refused token.
     """
     return render_template(
         "dashboard/sign_in.html",
@@ -162,7 +162,7 @@ def render_sign_in(message: str, then: str, *, failed: bool = False, by_token: b
 
 
 def sign_in() -> BaseResponse:
-    """Verify the token of the form, and keep it until it expires.
+    """Verify the token of the form, and store it in the cookie.
 
     Every answer is a redirect, so that reloading the page does not send the token again.
     """
@@ -174,19 +174,19 @@ def sign_in() -> BaseResponse:
     if len(token) > MAX_COOKIE_BYTES:
         return _refuse(TOO_LONG, then)
     try:
-        left_s = auth.accept_token(token)
+        lifetime_s = auth.accept_token(token)
     except (ApiError, PyMongoError) as error:
         return _refuse(explain(error).code, then)
     response = redirect(then or home_address(), HTTPStatus.SEE_OTHER)
-    set_session(response, token, left_s)
+    set_session(response, token, lifetime_s)
     return response
 
 
-def set_session(response: BaseResponse, token: str, left_s: float | None) -> None:
-    """Keep a token, which expires in `left_s` seconds (None: never), as the browser's session."""
+def set_session(response: BaseResponse, token: str, lifetime_s: float | None) -> None:
+    """Store a token, which expires in `lifetime_s` seconds (None: never), in the cookie."""
     max_age = None
-    if left_s is not None:
-        max_age = max(1, round(min(left_s + KEEP_EXPIRED_S, MAX_COOKIE_AGE_S)))
+    if lifetime_s is not None:
+        max_age = max(1, round(min(lifetime_s + KEEP_EXPIRED_S, MAX_COOKIE_AGE_S)))
     response.set_cookie(
         cookie_name(auth.SESSION_COOKIE), token, max_age=max_age, **_cookie_options()
     )
@@ -203,7 +203,7 @@ def _refuse(code: str, then: str) -> BaseResponse:
 
 
 def sign_out() -> BaseResponse:
-    """Delete the cookie."""
+    """End the browser's session; the token itself stays valid."""
     require_same_origin()
     response = redirect(url_for("dashboard.sign_in_form"), HTTPStatus.SEE_OTHER)
     delete_session(response)
@@ -211,12 +211,12 @@ def sign_out() -> BaseResponse:
 
 
 def delete_session(response: BaseResponse) -> None:
-    """Have the browser delete the cookie of its session."""
+    """Make the browser delete the cookie of its session."""
     response.delete_cookie(cookie_name(auth.SESSION_COOKIE), **_cookie_options())
 
 
 def sign_out_address() -> str:
-    """Where the form to sign out leads: with a provider, the session there ends, too."""
+    """The address of the form to sign out: with a provider, its session ends, too."""
     return root_path() + ("/dashboard/oidc/sign-out" if find_provider() else "/dashboard/sign-out")
 
 
@@ -232,7 +232,7 @@ def home_address() -> str:
 
 
 def own_path(target: str) -> str:
-    """`target` if a browser resolves it to the address of a page of jobmon, else an empty text."""
+    """`target` if browsers resolve it to the address of a page of jobmon, else an empty text."""
     root = root_path()
     is_below_root = target.startswith(root) and _OWN_PATH.fullmatch(target, len(root))
     if not target.isprintable() or "\\" in target or not is_below_root:

@@ -11,10 +11,10 @@ CHIPS_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
-    """A notice as the page shows it; `link` leads to the jobs or types that it counts.
+    """A notice as the page shows it. `link` leads to the jobs or types that it counts.
 
-    If it is about one type, `link` leads to the page of the type. `since` is when it began.
-    `kind`: that of a notice that can be muted; otherwise empty.
+    If the notice is about one type, `link` leads to the page of the type. `since` is when the
+    notice began. `kind` is its kind if it can be muted, otherwise empty.
     """
 
     level: str
@@ -26,9 +26,9 @@ class Chip:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusStrip:
-    """`chips` are the worst notices, `more` are the others, in order of urgency.
+    """`chips` are the worst notices, `more` are the others, the worst first.
 
-    Without notices, `sentence` is shown, with the mark of its `level`.
+    Without notices it shows `sentence` with the mark of `level`.
     """
 
     chips: Sequence[Chip] = ()
@@ -43,7 +43,7 @@ class StatusStrip:
 
 
 def make_strip(notices: Sequence[Chip], sentence: str, level: str = ALL_CLEAR) -> StatusStrip:
-    """The strip of these notices, the worst first, or of the sentence if there is no notice."""
+    """The strip with these notices, which are sorted, or with the sentence if there are none."""
     return StatusStrip(
         chips=notices[:CHIPS_SHOWN], more=notices[CHIPS_SHOWN:], sentence=sentence, level=level
     )

@@ -1,4 +1,4 @@
-"""The tiles of the overview: each shows a number, a note and a trend."""
+"""The tiles of the overview: each shows a value, a note and a trend."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,14 +22,14 @@ from jobmon.rollup.buckets import MINUTE, QueueSample
 from jobmon.rollup.series import Activity, History
 from jobmon.store.labels import is_filter
 
-RATE_MINUTES = 3  # a rate is the mean of the newest three minutes
-LINKED_STATUSES = 10
+RATE_MINUTES = 3  # the rate of a window until now is the mean of its newest minutes
+MAX_LINKED_STATUSES = 10
 
 _KNOWN_STATUSES = frozenset(status.value for status in JobStatus)
 
 
 class TileGroup(StrEnum):
-    """What a tile shows: the present state of the queue, or rates in the window."""
+    """What a tile is about: the present state of the queue, or rates in the window."""
 
     NOW = "Now"
     FLOW = "Flow"
@@ -37,12 +37,13 @@ class TileGroup(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A number with a note and a trend: one value a step, None where it is unknown.
+    """A value with a note and a trend: a number for each step, None where it is unknown.
 
-    `link` is the query of the list of its jobs. With `since` the value is the age of that instant.
-    `scheduled` follows the note, as a link to the schedule.
-    `change` is the difference to the previous period, if both are known. `is_alarming` if it
-    needs action now, not only in a window of the past; `counts_faults` if more is worse.
+    `link` is the query string of the list of its jobs. `since`: the page shows the age of this
+    instant as the value. `scheduled` follows the note, as a link to the schedule. `status` sets the
+    colour of the trend. `change` is the change from the period before; None if unknown.
+    `is_alarming`: it needs action now, not only in a window of the past. `counts_faults`: an
+    increase is bad.
     """
 
     group: TileGroup = TileGroup.NOW
@@ -60,21 +61,21 @@ class Tile:
 
 
 def tiles(facts: Facts, forecast: Forecast | None) -> list[Tile]:
-    """All tiles, in the order of the page; `forecast` is the forecast of the due jobs."""
+    """All tiles, in the order of the page; `forecast` is about the due jobs, None for no note."""
     return [
-        _queued_tile(facts, forecast),
-        _running_tile(facts),
-        _status_tile(facts, "Retrying", JobStatus.FAILED, "awaiting retry"),
-        _dead_tile(facts),
-        _oldest_queued_tile(facts),
-        *_other_statuses_tile(facts),
-        _enqueued_tile(facts),
-        _throughput_tile(facts),
-        _failure_rate_tile(facts),
+        _make_queued_tile(facts, forecast),
+        _make_running_tile(facts),
+        _make_status_tile(facts, "Retrying", JobStatus.FAILED, "awaiting retry"),
+        _make_dead_tile(facts),
+        _make_oldest_queued_tile(facts),
+        *_make_other_statuses_tile(facts),
+        _make_enqueued_tile(facts),
+        _make_throughput_tile(facts),
+        _make_failure_rate_tile(facts),
     ]
 
 
-def _queued_tile(facts: Facts, forecast: Forecast | None) -> Tile:
+def _make_queued_tile(facts: Facts, forecast: Forecast | None) -> Tile:
     health = facts.evidence.stats.health
     note = f"{grouped(health.due)} due (incl. retries)"
     scheduled = f"{grouped(health.scheduled)} scheduled"
@@ -82,48 +83,48 @@ def _queued_tile(facts: Facts, forecast: Forecast | None) -> Tile:
         is_unknown = "nextRunAt" in facts.evidence.unknown or "scheduled" in health.unknown
         note = "due times unknown" if is_unknown else "due jobs not counted: too many"
         scheduled = ""
-    if forecast is not None and has_answer(forecast):
+    if forecast is not None and is_worth_a_note(forecast):
         note = f"{grouped(health.due)} due: {forecast.text}"
-    tile = _status_tile(facts, "Queued", JobStatus.QUEUED, note)
+    tile = _make_status_tile(facts, "Queued", JobStatus.QUEUED, note)
     return replace(tile, scheduled=scheduled)
 
 
-def has_answer(forecast: Forecast) -> bool:
-    """Whether a forecast is worth a note: a few due jobs are usual in a steady queue."""
+def is_worth_a_note(forecast: Forecast) -> bool:
+    """Whether a tile shows the forecast; not if a steady queue has few due jobs, as usual."""
     is_backlog = (forecast.backlog or 0) >= MIN_BACKLOG
-    steady = forecast.outlook is Outlook.STEADY and is_backlog
-    return steady or forecast.outlook in (Outlook.CLEARS, Outlook.GROWS)
+    is_steady_backlog = forecast.outlook is Outlook.STEADY and is_backlog
+    return is_steady_backlog or forecast.outlook in (Outlook.CLEARS, Outlook.GROWS)
 
 
-def _running_tile(facts: Facts) -> Tile:
+def _make_running_tile(facts: Facts) -> Tile:
     expired = facts.evidence.stats.health.expired_leases
     note = "no expired leases"
     if expired:
         note = f"{grouped(expired)} with an expired lease"
     elif expired is None or "leaseExpiresAt" in facts.evidence.unknown:
         note = "lease times unknown"
-    return _status_tile(facts, "Running", JobStatus.LEASED, note, is_alarming=bool(expired))
+    return _make_status_tile(facts, "Running", JobStatus.LEASED, note, is_alarming=bool(expired))
 
 
-def _dead_tile(facts: Facts) -> Tile:
-    past, died, note = _attempt_history(facts), 0, ""
+def _make_dead_tile(facts: Facts) -> Tile:
+    past, died, note = _find_attempts(facts), 0, ""
     if isinstance(past, History):
         died, is_exact = sum(step.dlq for step in past.activity.values()), True
         if facts.page_window.range == "1h" and facts.evidence.new_dead is not None:
-            died, is_exact = facts.evidence.new_dead  # as in the notice: the history is a bit older
+            died, is_exact = facts.evidence.new_dead  # as the notice: the history is a bit older
         note = f"{grouped(died)}{'' if is_exact else '+'} died in {_name_window(facts)}"
-    return _status_tile(facts, "Dead", JobStatus.DLQ, note, is_alarming=_has_new_dead(facts))
+    return _make_status_tile(facts, "Dead", JobStatus.DLQ, note, is_alarming=_has_new_dead(facts))
 
 
 def _has_new_dead(facts: Facts) -> bool:
-    """Whether jobs died in the last hour, not counting jobs known to be no longer dead."""
+    """Whether jobs died in the last hour; if known, only jobs count that are still dead."""
     if facts.evidence.new_dead is not None:
         return facts.evidence.new_dead.value > 0
     minutes = facts.evidence.minutes
     return isinstance(minutes, History) and any(step.dlq for step in minutes.activity.values())
 
 
-def _status_tile(
+def _make_status_tile(
     facts: Facts, name: str, status: JobStatus, note: str, *, is_alarming: bool = False
 ) -> Tile:
     count = facts.counts.get(status, 0) if facts.evidence.stats.counts is not None else None
@@ -132,7 +133,7 @@ def _status_tile(
         value=grouped(count),
         note=note,
         link=query(status=status.value),
-        trend=_sample_trend(facts, lambda sample: sample.status_counts.get(status, 0)),
+        trend=_measure_sample_trend(facts, lambda sample: sample.status_counts.get(status, 0)),
         status=status.value,
         is_alarming=is_alarming,
         counts_faults=status is JobStatus.DLQ,
@@ -140,7 +141,7 @@ def _status_tile(
     )
 
 
-def _oldest_queued_tile(facts: Facts) -> Tile:
+def _make_oldest_queued_tile(facts: Facts) -> Tile:
     stats, health = facts.evidence.stats, facts.evidence.stats.health
     oldest, by_type = health.oldest_queued, health.oldest_queued_by_type
     value, note = "none", "no queued jobs"
@@ -154,12 +155,12 @@ def _oldest_queued_tile(facts: Facts) -> Tile:
         value=value,
         note=note,
         link=query(status=JobStatus.QUEUED.value, sort="createdAt"),
-        trend=_sample_trend(facts, lambda sample: sample.oldest_queued_ms),
+        trend=_measure_sample_trend(facts, lambda sample: sample.oldest_queued_ms),
         since=oldest,
     )
 
 
-def _enqueued_tile(facts: Facts) -> Tile:
+def _make_enqueued_tile(facts: Facts) -> Tile:
     past, rate, note = facts.past, None, ""
     if "createdAt" in facts.evidence.unknown:
         note = "creation times unknown"
@@ -175,12 +176,12 @@ def _enqueued_tile(facts: Facts) -> Tile:
         name="Enqueued",
         value=per_minute(rate),
         note=note,
-        trend=[] if rate is None else _trend(facts, past, lambda step: float(step.enqueued)),
+        trend=[] if rate is None else _measure_trend(facts, past, lambda step: step.enqueued),
     )
 
 
-def _throughput_tile(facts: Facts) -> Tile:
-    past = _attempt_history(facts)
+def _make_throughput_tile(facts: Facts) -> Tile:
+    past = _find_attempts(facts)
     if isinstance(past, Missing):
         note = past.reason
     else:
@@ -192,7 +193,7 @@ def _throughput_tile(facts: Facts) -> Tile:
         name="Throughput",
         value=per_minute(_find_rate(facts, past, lambda step: step.finished)),
         note=note,
-        trend=_trend(facts, past, lambda step: float(step.finished)),
+        trend=_measure_trend(facts, past, lambda step: step.finished),
         change=compare_attempts(facts),
     )
 
@@ -202,7 +203,7 @@ def _find_rate(
 ) -> float | None:
     """The rate per minute: the mean of a window that is over, or else of the newest minutes.
 
-    None if the window is unknown, or not even one minute is counted.
+    None if the history is unknown, or none of the newest minutes is counted.
     """
     minutes = facts.evidence.minutes
     if isinstance(past, Missing):
@@ -216,8 +217,8 @@ def _find_rate(
     return sum(count(step) for _, step in newest) / length if length > 0 else None
 
 
-def _failure_rate_tile(facts: Facts) -> Tile:
-    past, rate = _attempt_history(facts), None
+def _make_failure_rate_tile(facts: Facts) -> Tile:
+    past, rate = _find_attempts(facts), None
     if isinstance(past, Missing):
         note = past.reason
     else:
@@ -231,7 +232,7 @@ def _failure_rate_tile(facts: Facts) -> Tile:
         value=percent(rate),
         note=note,
         link=query(status=(JobStatus.FAILED.value, JobStatus.DLQ.value)),
-        trend=_trend(facts, past, lambda step: step.failure_rate),
+        trend=_measure_trend(facts, past, lambda step: step.failure_rate),
         is_alarming=_is_high(facts, rate) and _fails_now(facts),
         counts_faults=True,
         change=compare_failure_rates(facts),
@@ -243,7 +244,7 @@ def _is_high(facts: Facts, rate: float | None) -> bool:
 
 
 def _fails_now(facts: Facts) -> bool:
-    """Whether many of the attempts of the last hour failed."""
+    """Whether the failure rate of the last hour is above the threshold, with enough attempts."""
     minutes = facts.evidence.minutes
     if isinstance(minutes, Missing):
         return False
@@ -253,7 +254,7 @@ def _fails_now(facts: Facts) -> bool:
     return rate is not None and facts.evidence.rules.thresholds.is_failing(finished, rate)
 
 
-def _other_statuses_tile(facts: Facts) -> Iterator[Tile]:
+def _make_other_statuses_tile(facts: Facts) -> Iterator[Tile]:
     """A tile for jobs whose status is not in `JobStatus`, if there are any."""
     counts = {name: count for name, count in facts.counts.items() if name not in _KNOWN_STATUSES}
     if counts:
@@ -263,22 +264,22 @@ def _other_statuses_tile(facts: Facts) -> Iterator[Tile]:
             name="Other",
             value=grouped(sum(counts.values())),
             note=", ".join(f"{grouped(counts[name])} {name}" for name in names),
-            link=query(status=tuple(linked[:LINKED_STATUSES])),
+            link=query(status=tuple(linked[:MAX_LINKED_STATUSES])),
         )
 
 
 def _name_window(facts: Facts) -> str:
-    """The window, with a remark while a collector is still counting it."""
+    """The window in words, with a remark while the collector is still counting it."""
     is_counting = isinstance(facts.past, History) and not facts.past.is_complete
     return facts.page_window.phrase + (", still counting" if is_counting else "")
 
 
-def _attempt_history(facts: Facts) -> History[datetime] | Missing:
+def _find_attempts(facts: Facts) -> History[datetime] | Missing:
     """The attempts of the window by step, or why they are unknown."""
     return NO_END_TIMES if "finishedAt" in facts.evidence.unknown else facts.past
 
 
-def _trend(
+def _measure_trend(
     facts: Facts,
     past: History[datetime] | Missing,
     measure: Callable[[Activity], float | None],
@@ -288,17 +289,18 @@ def _trend(
     if isinstance(past, Missing):
         return []
     return [
-        None if at in past.uncounted else measure(step)
-        for at, step in past.activity.items()
-        if at + step_length <= past.as_of
+        None if start in past.uncounted else measure(step)
+        for start, step in past.activity.items()
+        if start + step_length <= past.as_of
     ]
 
 
-def _sample_trend(
+def _measure_sample_trend(
     facts: Facts, measure: Callable[[QueueSample], float | None]
 ) -> list[float | None]:
     """A value for each step until now, None where there is no sample."""
     if isinstance(facts.past, Missing):
         return []
-    samples = (facts.samples.get(at) for at in facts.past.activity if at <= facts.past.as_of)
+    starts = (start for start in facts.past.activity if start <= facts.past.as_of)
+    samples = map(facts.samples.get, starts)
     return [None if sample is None else measure(sample) for sample in samples]

@@ -1,4 +1,4 @@
-"""The timeline of a job for its page: its next step and its past steps, the newest first."""
+"""The timeline of a job for its page: its next step, then its past steps, the newest first."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,20 +13,20 @@ from jobmon.dashboard.job_view import AttemptView, Date, Error, JobView
 from jobmon.diagnosis.message_pattern import mask_message
 from jobmon.domain import FINAL_STATUSES, WAITING_STATUSES, AttemptStatus, JobStatus
 
-# An attempt may have pages of stack trace; the JSON API has all attempts.
+# Of these the newest are shown: an attempt may have pages of stack trace. The API has all.
 MAX_ATTEMPTS = 50
-COMPARED_CHARACTERS = 1_000  # of the messages of two attempts
+COMPARED_CHARACTERS = 1_000  # of the error messages of successive attempts
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineStep:
     """A past or future step of a job; `at` is None if its time is unknown.
 
-    `status` sets the colour, `key` is the same as long as the step is shown. Durations are in
+    `status` sets the colour, `key` stays the same in all updates of the page. Durations are in
     milliseconds: an attempt was due after `delay_ms`, then waited `wait_ms` and ran `run_ms`;
     `total_ms` is from creation to the end. `outcome` is the status of an attempt, `worker` the
-    worker that runs or ran it. `folded` are attempts with the same outcome and the same error,
-    except for the variable parts of its message; `error` is the error of the newest of them.
+    worker that runs or ran it. `folded` are attempts with the same outcome and, apart from the
+    variable parts of the message, the same error; `error` is that of the newest attempt.
     """
 
     key: str
@@ -57,7 +57,10 @@ def timeline(job: JobView, now: datetime) -> list[TimelineStep]:
 
 
 def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) -> list[TimelineStep]:
-    """The steps with an additional step for each done action (see `DoneAction`), by time."""
+    """The steps, and by time a step for each done action (a `DoneAction`) with the result `done`.
+
+    For an action that ended the job, the last step gets a note instead.
+    """
     merged = list(steps)
     for action in done:
         if action["result"] != Result.DONE:
@@ -71,16 +74,18 @@ def add_actions(steps: list[TimelineStep], done: Iterable[Mapping[str, Any]]) ->
             note=": ".join(filter(None, (by, action["reason"]))),
         )
         index = _find_index(merged, at)
-        if _is_same_step(step, merged[index : index + 1]):
+        if _is_end(step, merged[index : index + 1]):
             merged[index] = replace(merged[index], note=step.note)
         else:
             merged.insert(index, step)
     return merged
 
 
-def _is_same_step(action: TimelineStep, older: list[TimelineStep]) -> bool:
-    """Whether the job's end is this action, such as a cancellation."""
-    return any(step.key == "end" and step.name == action.name and not step.note for step in older)
+def _is_end(action: TimelineStep, next_older: list[TimelineStep]) -> bool:
+    """Whether the next older step, if any, is the job's end by this action, as a cancellation."""
+    return any(
+        step.key == "end" and step.name == action.name and not step.note for step in next_older
+    )
 
 
 def _find_index(steps: list[TimelineStep], at: datetime) -> int:
@@ -97,19 +102,19 @@ def is_finished(job: JobView) -> bool:
 
 
 def _list_attempts(job: JobView) -> Iterator[TimelineStep]:
-    """The newest attempts, in their order."""
-    waits_since = job.created_at
+    """The newest attempts, the oldest of them first."""
+    waiting_since = job.created_at
     if job.attempts and job.attempts[0].number != 1:
-        waits_since = None  # earlier attempts are not recorded
+        waiting_since = None  # earlier attempts are not recorded
     if omitted := job.attempts[:-MAX_ATTEMPTS]:
-        waits_since = omitted[-1].finished_at
+        waiting_since = omitted[-1].finished_at
     shown = job.attempts[-MAX_ATTEMPTS:]
     for position, attempt in enumerate(shown, start=len(omitted) + 1):
         status = attempt.status or ""
         wait_ms = attempt.wait_ms
-        # A program with recurring jobs overwrites the time when a run was due.
+        # In a queue with recurring jobs, each run overwrites the time when the last run was due.
         if wait_ms is None and job.recurring is None:
-            wait_ms = _measure_ms(waits_since, attempt.started_at)
+            wait_ms = _measure_ms(waiting_since, attempt.started_at)
         yield TimelineStep(
             key=f"attempt-{position}",
             name=_name_attempt(attempt, is_last=attempt is shown[-1]),
@@ -118,39 +123,40 @@ def _list_attempts(job: JobView) -> Iterator[TimelineStep]:
             outcome=status or "unknown",
             note=f"{status or 'unknown'} on{'' if attempt.worker else ' an unnamed worker'}",
             worker=attempt.worker,
-            # Enqueued for later, or a retry after its backoff.
-            delay_ms=_measure_ms(waits_since, attempt.eligible_at) or None,
+            # A job that was enqueued for later, or a retry after a backoff.
+            delay_ms=_measure_ms(waiting_since, attempt.eligible_at) or None,
             wait_ms=wait_ms,
-            # The clocks of writers differ, but a duration is never negative.
+            # The clocks of the machines differ, but no duration is negative.
             run_ms=None if attempt.run_ms is None else max(0, attempt.run_ms),
             error=attempt.error,
         )
-        waits_since = attempt.finished_at
+        waiting_since = attempt.finished_at
 
 
 def _fold(attempts: list[TimelineStep]) -> Iterator[TimelineStep]:
-    """The attempts, newest first; successive ones with the same outcome and error as one step."""
+    """The attempts, newest first; successive attempts with the same outcome and error are one."""
     for (outcome, error), group in groupby(attempts, key=_identify_outcome):
-        newest, *others = same = list(group)
-        if not others:
+        newest, *older = steps = list(group)
+        if not older:
             yield newest
             continue
-        first, last = (step.name.removeprefix("Attempt ") for step in (others[-1], newest))
+        first, last = (step.name.removeprefix("Attempt ") for step in (older[-1], newest))
+        has_numbers = "?" not in (first, last)
         yield replace(
             newest,
-            key=f"{others[-1].key}-and-after",
-            name=f"{len(same)} attempts" if "?" in (first, last) else f"Attempts {first} to {last}",
+            key=f"{older[-1].key}-and-after",
+            name=f"Attempts {first} to {last}" if has_numbers else f"{len(steps)} attempts",
             note="the same error" if error else f"all {outcome}",
             worker=None,
             delay_ms=None,
             wait_ms=None,
             run_ms=None,
-            folded=tuple(same),
+            folded=tuple(steps),
         )
 
 
 def _identify_outcome(step: TimelineStep) -> tuple[str, tuple[str | None, str] | None]:
-    """The outcome and the error, without the variable parts of its message."""
+    """The outcome, and the code and message of the error, without the message's variable parts."""
     error = step.error
     if error is None:
         return step.outcome, None
@@ -197,15 +203,15 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
         )
     elif job.status in WAITING_STATUSES and job.next_run_at:
         count, limit = job.attempt_count, job.max_attempts
-        number = None if count is None else count + 1
-        is_within = number is None or (limit or 0) >= number
+        next_number = None if count is None else count + 1
+        is_within = next_number is None or (limit or 0) >= next_number
         of_limit = f" of {_format_number(limit)}" if is_within else ""
         yield TimelineStep(
             key="next",
             name="Next retry" if job.status == JobStatus.FAILED else "Due",
             at=job.next_run_at,
             status=job.status,
-            note=f"attempt {_format_number(number)}{of_limit}" if limit else "",
+            note=f"attempt {_format_number(next_number)}{of_limit}" if limit else "",
             to_come=True,
         )
 
@@ -215,7 +221,7 @@ _FINAL_NAMES: dict[str, str] = {
     JobStatus.DLQ.value: "Dead",
     JobStatus.CANCELLED.value: "Cancelled",
 }
-# Status of an attempt -> status of a job with the same colour.
+# By the status of an attempt: the status of a job that has the same colour.
 COLOURS: dict[str, str] = {
     AttemptStatus.RUNNING.value: "leased",
     AttemptStatus.EXPIRED.value: "failed",

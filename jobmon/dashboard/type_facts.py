@@ -1,4 +1,4 @@
-"""The facts that the page of a type shows: the facts of the overview, restricted to the type."""
+"""The facts for the page of a type: the facts of the overview, restricted to the type."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from jobmon.dashboard.formatting import capitalize_first
 from jobmon.dashboard.job_view import JobView
 from jobmon.dashboard.page_window import PageWindow
 from jobmon.dashboard.status_strip import Chip, StatusStrip, make_strip
-from jobmon.dashboard.tiles import Tile, has_answer, tiles
+from jobmon.dashboard.tiles import Tile, is_worth_a_note, tiles
 from jobmon.diagnosis.attention import describe_stall, stalled_types
 from jobmon.diagnosis.evidence import Evidence, Missing
 from jobmon.diagnosis.evidence_reader import read_history
@@ -29,7 +29,7 @@ from jobmon.store.stats import QueueStats
 from jobmon.web.queues import WatchedQueue
 
 TOO_MANY_TYPES = Missing(reason="this window has too many types to show one alone")
-NOT_SEARCHED = "no index finds the waiting jobs of a type in this queue"
+NOT_READ = "no index finds the waiting jobs of a type in this queue"
 MILLISECOND = timedelta(milliseconds=1)
 NOT_A_FILTER = "jobs cannot be listed by this name"
 
@@ -39,9 +39,9 @@ class TypeFacts:
     """A type now and in a window of the past; `facts` are the overview's facts for this type only.
 
     `forecast` is None without waiting jobs. `oldest` is the waiting job that was created first;
-    None if no job waits, or if it is unknown for the reason `oldest_unknown`. `due` is the number
-    of due jobs, None if unknown. `stalled_for` is how long the oldest job has been due while no job
-    of the type finished or runs; None if the type is not stalled.
+    None if no job waits, or if it is unknown: `oldest_unknown` is the reason. `due` is the number
+    of due jobs, None if unknown. `stalled_for` is how long the oldest due job has been due,
+    while no job of the type finished or runs; None if the type is not stalled.
     """
 
     name: str
@@ -54,7 +54,7 @@ class TypeFacts:
 
     @property
     def strip(self) -> StatusStrip:
-        """Whether the type is stalled, or else whether its backlog clears."""
+        """The status strip: a notice if the type is stalled, or else the forecast in words."""
         notices, sentence = [], "No job of this type is waiting"
         if self.stalled_for is not None:
             waited = duration(self.stalled_for / MILLISECOND)
@@ -74,7 +74,7 @@ class TypeFacts:
 
     @property
     def has_end_times(self) -> bool:
-        """Whether jobs can be found by the time when they finished."""
+        """Whether the jobs record when they finished."""
         return "finishedAt" not in self.facts.evidence.unknown
 
     @property
@@ -136,18 +136,18 @@ def _read_steps(
 def _find_oldest(
     queue: WatchedQueue, lists: ListResponder, name: str
 ) -> tuple[JobView | None, str]:
-    """The waiting job of the type that was created first, or why it is unknown."""
+    """The waiting job of the type that was created first, None if no job waits; why if unknown."""
     if not is_filter(name):
         return None, NOT_A_FILTER
     if not queue.connection.jobs.mapping.has_status:
-        return None, NOT_SEARCHED
+        return None, NOT_READ
     job_filter = JobFilter(statuses=WAITING_STATUSES, types=(name,))
     page = lists.page(ListQuery(job_filter=job_filter, oldest_first=True, per_page=1))
     return (JobView.from_document(page.jobs[0]) if page.jobs else None), ""
 
 
 def restrict_stats(stats: QueueStats, name: str, running: RunningJobs) -> QueueStats:
-    """The stats of one type; its counts are None if unknown or not counted by its name."""
+    """The stats of one type; `counts` is None if the jobs of the type are not counted by name."""
     by_type = stats.type_counts()
     by_status: dict[str, int] | None = None
     if by_type is not None:
@@ -164,38 +164,40 @@ def restrict_stats(stats: QueueStats, name: str, running: RunningJobs) -> QueueS
 
 
 def _count_expired(running: RunningJobs, name: str) -> int | None:
-    """The running jobs of the type whose lease has expired; None if not all of these were read."""
+    """The number of running jobs of the type whose lease has expired; None if unknown."""
     now, jobs = running.as_of, running.jobs
-    is_known = running.is_complete or not jobs[-1].is_expired(now)
-    if running.reason or not is_known or name == OTHER:
+    # Jobs are read in the order in which their leases end.
+    are_all_read = running.is_complete or not jobs[-1].is_expired(now)
+    if running.reason or not are_all_read or name == OTHER:
         return None
     return sum(job.type == name and job.is_expired(now) for job in jobs)
 
 
-def type_tiles(shown: TypeFacts) -> list[Tile]:
+def type_tiles(type_facts: TypeFacts) -> list[Tile]:
     """The tiles of the overview for one type; their links lead to its jobs only."""
-    return [_restrict_tile(tile, shown) for tile in tiles(shown.facts, None)]
+    return [_restrict_tile(tile, type_facts) for tile in tiles(type_facts.facts, None)]
 
 
-def _restrict_tile(tile: Tile, shown: TypeFacts) -> Tile:
+def _restrict_tile(tile: Tile, type_facts: TypeFacts) -> Tile:
     match tile.name:
         case "Queued":
-            note = "" if shown.due is None else f"{grouped(shown.due)} due (incl. retries)"
-            if shown.forecast and has_answer(shown.forecast):
-                note = shown.forecast.text
+            due, forecast = type_facts.due, type_facts.forecast
+            note = "" if due is None else f"{grouped(due)} due (incl. retries)"
+            if forecast and is_worth_a_note(forecast):
+                note = forecast.text
             tile = replace(tile, note=note, scheduled="")
         case "Oldest queued":
-            tile = _make_oldest_tile(shown)
-    is_linked = tile.link and is_filter(shown.name)
-    link = f"{tile.link}&{query(type=shown.name).removeprefix('?')}" if is_linked else ""
+            tile = _make_oldest_tile(type_facts)
+    is_linked = tile.link and is_filter(type_facts.name)
+    link = f"{tile.link}&{query(type=type_facts.name).removeprefix('?')}" if is_linked else ""
     return replace(tile, link=link)
 
 
-def _make_oldest_tile(shown: TypeFacts) -> Tile:
-    job, since = shown.oldest, None
+def _make_oldest_tile(type_facts: TypeFacts) -> Tile:
+    job, since = type_facts.oldest, None
     value, note = "none", "no job waits"
-    if shown.oldest_unknown:
-        value, note = "–", shown.oldest_unknown
+    if type_facts.oldest_unknown:
+        value, note = "–", type_facts.oldest_unknown
     elif job is not None:
         since = job.created_at if isinstance(job.created_at, datetime) else None
         value, note = "–", "" if since else "its creation time is unknown"

@@ -31,12 +31,12 @@ from jobmon.web.queues import WatchedQueue, current_queue
 CACHE_TTL_S = 1  # how long viewers of the same type share one answer
 CACHE_SIZE = 100
 WORKERS_SHOWN = 10
-# Fields whose reason explains why workers may be missing; the first reason is shown.
+# The fields whose reasons explain why workers may be missing; the first reason is shown.
 _WORKER_REASONS = ("data", "attempts", "runningJobs")
 
 
 class TypePage:
-    """The routes of the page of a type, by its label: any text may be one."""
+    """The routes of the page of a type, by its label, which may be any text."""
 
     def __init__(self, lists: ListResponder, workers: WorkerReader) -> None:
         self._lists = lists
@@ -44,7 +44,7 @@ class TypePage:
         self._answers: SingleFlightCache[str] = SingleFlightCache(CACHE_SIZE)
 
     def page_by_query(self) -> Response | str:
-        """A type that a path cannot contain: see `page_addresses.type_address`."""
+        """One type by the parameter `name`, if a path cannot have it: see `type_address`."""
         return self.page(request.args.get("name", ""))
 
     def page(self, name: str) -> Response | str:
@@ -66,14 +66,14 @@ class TypePage:
         )
 
     def actions(self) -> Response:
-        """Whether the type in the parameter `name` is paused, and the buttons for it."""
+        """Whether the type in the parameter `name` is paused, and the buttons of its actions."""
         session.require_admin()
         name = request.args.get("name", "")
         part = render_template("dashboard/_type_actions.html", name=name, **_describe_pause(name))
         return conditional_response(part)
 
     def _render(self, name: str, page_window: PageWindow) -> str:
-        """The part for all viewers, so it must contain nothing about a caller."""
+        """The part, the same for all viewers: it must contain nothing about a caller."""
         queue, now = current_queue(), datetime.now(UTC)
         shown = gather_type(queue, self._lists, name, page_window, now)
         past, window = shown.facts.past, shown.facts.window
@@ -87,23 +87,26 @@ class TypePage:
             is_filter=is_filter(name),
             missing=missing,
             gaps=[(gap, GAPS[gap.reason]) for gap in gaps],
-            top=read_top_errors(queue, page_window, window, ErrorFilter(types=(name,))),
+            top_errors=read_top_errors(queue, page_window, window, ErrorFilter(types=(name,))),
             **self._list_workers(queue, shown),
             **_list_slowest(queue, window, name),
         )
 
     def _list_workers(self, queue: WatchedQueue, shown: TypeFacts) -> Mapping[str, Any]:
-        """The workers that run a job of the type now or ended one in the window."""
-        found = self._workers.find(queue, shown.facts.window, WorkerQuery(types=(shown.name,)))
-        workers = found.workers or []
+        """The workers that run a job of the type now, or ended an attempt of it in the window."""
+        query = WorkerQuery(types=(shown.name,))
+        found_workers = self._workers.find(queue, shown.facts.window, query)
+        workers = found_workers.workers or []
         return {
             "workers": [
-                make_row(worker, found, shown.facts.page_window)
+                make_row(worker, found_workers, shown.facts.page_window)
                 for worker in workers[:WORKERS_SHOWN]
             ],
             "worker_count": len(workers),
-            "no_workers": next(filter(None, map(found.reasons.get, _WORKER_REASONS)), ""),
-            "now": found.running.as_of,
+            "missing_workers_reason": next(
+                filter(None, map(found_workers.reasons.get, _WORKER_REASONS)), ""
+            ),
+            "now": found_workers.running.as_of,
         }
 
 
@@ -120,14 +123,16 @@ def _describe_pause(name: str) -> Mapping[str, Any]:
 
 
 def _list_slowest(queue: WatchedQueue, window: Window, name: str) -> Mapping[str, Any]:
-    """The slowest attempts of the type in the window, or why they are not known."""
+    """The slowest attempts of the type in the window, and why some may be missing."""
     try:
         history = queue.runs.read(window)
     except NoCollectorError as error:
-        return {"slowest": [], "no_slowest": describe_missing(queue, error).reason}
+        return {"slowest": [], "missing_slowest_reason": describe_missing(queue, error).reason}
     runs = [slow.run for slow in select_slowest_runs(history.details, (name,))]
-    lacking = LEFT_OUT if may_lack_types(history.details) else ""
+    reason = explain_slowest(queue, history) or history.incomplete_reason
+    if not reason and may_lack_types(history.details):
+        reason = LEFT_OUT
     return {
         "slowest": [run._replace(worker=clean_free_text(run.worker)) for run in runs],
-        "no_slowest": explain_slowest(queue, history) or history.incomplete_reason or lacking,
+        "missing_slowest_reason": reason,
     }

@@ -16,11 +16,11 @@ LONGEST_SEARCH = 200  # characters of a type's name
 
 @dataclass(frozen=True, kw_only=True)
 class TypeRow:
-    """A type: the number of its jobs by status (None if unknown), and its attempts in the window.
+    """A type: `now` is the number of its jobs by status, `done` the attempts in the window.
 
-    `link` is the query of the list of its jobs; empty if no filter finds exactly them.
-    `is_failing`: many of these attempts failed. `wait_p95` and `run_p95` are in ms. `forecast` is
-    empty without waiting jobs.
+    `link` is the query string of the list of its jobs; empty if no filter finds exactly them.
+    `is_failing`: the failure rate has reached the threshold. `wait_p95` and `run_p95` are in ms.
+    `forecast` is a text, empty without waiting jobs. Unknown values are None.
     """
 
     name: str
@@ -58,13 +58,13 @@ def _make_row(
     counts: Mapping[str, int] | None,
     activity: Activity,
     forecast: Forecast | None,
-    high_rate: float,
+    max_failure_rate: float,
 ) -> TypeRow:
     return TypeRow(
         name=name,
         link=query(type=name) if is_filter(name) else "",
         now=counts,
-        is_failing=(activity.failure_rate or 0) >= high_rate,
+        is_failing=(activity.failure_rate or 0) >= max_failure_rate,
         done=activity.finished,
         failure_rate=activity.failure_rate,
         wait_p95=activity.wait.p95,
@@ -91,7 +91,7 @@ def sorted_types(
 ) -> list[TypeRow]:
     """The rows whose type contains `text` and is in `only` (None: any), sorted by a column.
 
-    `by` is a key of `SORTS`; with a `-` before it, the largest come first.
+    `by` is a key of `SORTS`; with a `-` before it, the order is descending.
     """
     descending, column = by.startswith("-"), by.removeprefix("-")
     matching = [

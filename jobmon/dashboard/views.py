@@ -1,4 +1,4 @@
-"""The dashboard's routes: they answer with pages, parts of pages, the data of charts and files."""
+"""The dashboard's routes, which return pages, parts of pages, data of charts, and files."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 THEMES = ("light", "dark")
 THEME_COOKIE = "jobmon_theme"
-# The style sheet of the API's viewer contains its icons.
+# The style sheet of the documentation's viewer contains icons as `data:` addresses.
 DOCS_POLICY = CONTENT_SECURITY_POLICY.replace("img-src 'self'", "img-src 'self' data:")
 FILTERS = (
     humanize.grouped,
@@ -70,7 +70,7 @@ def blueprint(
     actions: ActionPages | None,
     sign_in: "ProviderSignIn | None",
 ) -> Blueprint:
-    """The pages at `/`, `/docs` and below `/dashboard`; some only with `actions` or `sign_in`."""
+    """The pages at `/`, `/docs` and below `/dashboard`; some need `actions` or `sign_in`."""
     routes = Blueprint("dashboard", __name__, template_folder="templates")
     routes.record(lambda state: state.app.url_map.converters.update(anything=RestOfPath))
     routes.register_error_handler(Exception, _error_page)
@@ -153,7 +153,7 @@ def _raise_not_found(_path: str) -> BaseResponse:
 
 
 def _docs() -> Response:
-    """A viewer of `/openapi.json`. Like that document, it needs no token."""
+    """The viewer of `/openapi.json`. Neither of them needs a token."""
     session.recognize_caller()
     response = Response(render_template("docs.html"), mimetype="text/html")
     response.headers["Content-Security-Policy"] = DOCS_POLICY
@@ -171,7 +171,7 @@ def _page_context() -> dict[str, Any]:
         "preset_windows": PRESETS,
         "kept_window": find_kept_window(),
         "signed_in": session.describe_caller(),
-        "longest_filter": MAX_LABEL_LENGTH,
+        "max_filter_length": MAX_LABEL_LENGTH,
         "address": session.request_address(),
         "base": request.script_root,
         "home": session.home_address(),
@@ -186,14 +186,14 @@ def _page_context() -> dict[str, Any]:
 
 
 def _error_page(error: Exception) -> BaseResponse | tuple[str, int, dict[str, str]]:
-    """Any failure as a page with the status that its JSON answer has, and what to do next."""
+    """Any failure as a page, which has the status of the JSON answer and says what to do next."""
     answer = explain(error)
     if answer.status == HTTPStatus.UNAUTHORIZED:
         return current_app.make_response(session.sign_in_page(answer))
     if is_part_request():
         headers = {**answer.headers, "X-Error-Code": answer.code}
         return Response(status=answer.status, headers=headers)
-    # Without a time: a hidden job and a missing job have the same page, to the last byte.
+    # `now` is None: the pages of a missing job and of another owner's job must be identical.
     is_unreachable = answer.failure is Failure.UNREACHABLE
     page = render_template(
         "dashboard/error.html", error=answer, is_unreachable=is_unreachable, now=None

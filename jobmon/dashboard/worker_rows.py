@@ -33,10 +33,11 @@ class WorkerError:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerRow:
-    """A worker; unknown counts are None, `run_p95` is in ms.
+    """A worker; unknown values are None, or an empty `state`.
 
-    `running` is how many jobs it runs, `jobs` are the first of them. `is_failing`: its failure rate
-    is above the queue's threshold.
+    `note` explains the state, which it has had since `since`. `running` is the number of jobs that
+    it runs, `jobs` are the first of them. `is_failing`: its failure rate has reached the queue's
+    threshold. `run_p95` is in ms.
     """
 
     name: str
@@ -57,14 +58,14 @@ class WorkerRow:
 
     @property
     def is_other(self) -> bool:
-        """Whether it stands for the workers that were not counted by name."""
+        """Whether the row is the sum of the workers that were not counted by name."""
         return self.name == OTHER
 
 
-def make_row(worker: Worker, found: FoundWorkers, page_window: PageWindow) -> WorkerRow:
+def make_row(worker: Worker, found_workers: FoundWorkers, page_window: PageWindow) -> WorkerRow:
     """A worker as a row."""
-    has_history = found.history is not None
-    has_jobs = not found.running.reason and worker.name != OTHER
+    has_history = found_workers.history is not None
+    has_jobs = not found_workers.running.reason and worker.name != OTHER
     rate = failure_rate(worker.failures, worker.attempts)
     state = worker.state or ""
     return WorkerRow(
@@ -84,15 +85,17 @@ def make_row(worker: Worker, found: FoundWorkers, page_window: PageWindow) -> Wo
         and rate is not None
         and current_queue().settings.rules.thresholds.is_failing(worker.attempts, rate),
         run_p95=run_durations(worker).p95,
-        top_error=_show_error(worker, found, page_window),
+        top_error=_find_top_error(worker, found_workers, page_window),
     )
 
 
-def _show_error(worker: Worker, found: FoundWorkers, page_window: PageWindow) -> WorkerError | None:
+def _find_top_error(
+    worker: Worker, found_workers: FoundWorkers, page_window: PageWindow
+) -> WorkerError | None:
     error = worker.top_error
     if error is None:
         return None
-    group, text = found.groups.get(error.group), "errors that could not be grouped"
+    group, text = found_workers.groups.get(error.group), "errors that could not be grouped"
     if group is not None:
         text = redact(group.code or group.pattern) or "error without a message"
     return WorkerError(

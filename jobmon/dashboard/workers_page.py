@@ -1,4 +1,4 @@
-"""The page of the workers: the jobs that each runs and ran, silent workers first."""
+"""The page of the workers, and of one worker: what each runs now, and ran in a time window."""
 
 import math
 from datetime import UTC, datetime
@@ -31,22 +31,22 @@ _SCHEMA = WorkerParameters()
 
 
 class WorkersPage:
-    """The route of the page, and of the page of one worker: `?worker=NAME`."""
+    """The route of the page of all workers and, with `?worker=NAME`, of the page of one."""
 
     def __init__(self, reader: WorkerReader) -> None:
         self._reader = reader
 
     def page(self) -> Response | str:
-        """The workers of a window, or one of them with its errors."""
+        """The workers of a window, or only one with its errors."""
         session.require_admin()
         query, queue = _read_query(), current_queue()
         page_window = PageWindow.from_request("1h")
         window = page_window.resolve(queue.series, datetime.now(UTC))
-        found = self._reader.find(queue, window, query)
-        top = None
+        found_workers = self._reader.find(queue, window, query)
+        top_errors = None
         if query.worker is not None:
             errors = ErrorFilter(worker=query.worker)
-            top = read_top_errors(queue, page_window, window, errors)
+            top_errors = read_top_errors(queue, page_window, window, errors)
         context = {
             "window": page_window,
             "shown_window": window,
@@ -57,9 +57,9 @@ class WorkersPage:
                 "type": query.types,
                 "sort": query.sort,
             },
-            "top": top,
-            "finds_workers": queue.known_fields.can_filter_by_worker,
-            **_describe(found, query, page_window),
+            "top_errors": top_errors,
+            "can_filter_by_worker": queue.known_fields.can_filter_by_worker,
+            **_describe_list(found_workers, query, page_window),
         }
         if is_part_request():
             return conditional_response(render_template("dashboard/_workers.html", **context))
@@ -68,29 +68,33 @@ class WorkersPage:
 
 def _read_query() -> WorkerQuery:
     """The query of this request's address; raises ApiError 422 if a parameter is bad."""
-    single = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
-    repeated = {"type": request.args.getlist("type"), "per_page": PER_PAGE}
+    texts = {name: request.args[name] for name in PARAMETERS if request.args.get(name)}
+    others = {"type": request.args.getlist("type"), "per_page": PER_PAGE}
     try:
-        query: WorkerQuery = _SCHEMA.load(single | repeated)
+        query: WorkerQuery = _SCHEMA.load(texts | others)
     except ValidationError as error:
         raise invalid(next(iter(error.messages_dict)), "Bad value.") from None
     return query
 
 
-def _describe(found: FoundWorkers, query: WorkerQuery, page_window: PageWindow) -> dict[str, Any]:
-    workers = found.workers or []
+def _describe_list(
+    found_workers: FoundWorkers, query: WorkerQuery, page_window: PageWindow
+) -> dict[str, Any]:
+    workers, history = found_workers.workers or [], found_workers.history
     pages = max(1, math.ceil(len(workers) / PER_PAGE))
     page = min(query.page, pages)
     start = (page - 1) * PER_PAGE
     return {
-        "rows": [make_row(worker, found, page_window) for worker in workers[start:][:PER_PAGE]],
+        "rows": [
+            make_row(worker, found_workers, page_window) for worker in workers[start:][:PER_PAGE]
+        ],
         "total": len(workers),
-        "is_whole": is_whole(found),
-        "silent": count_silent(found.workers) or 0,
-        "reasons": found.reasons,
-        "now": found.running.as_of,
-        "is_complete": found.history is None or found.history.is_complete,
-        "is_over": found.history is not None and is_final(found.window, found.history),
+        "is_total_exact": is_whole(found_workers),
+        "silent_count": count_silent(found_workers.workers) or 0,
+        "reasons": found_workers.reasons,
+        "now": found_workers.running.as_of,
+        "is_complete": history is None or history.is_complete,
+        "is_over": history is not None and is_final(found_workers.window, history),
         "page": page,
         "pages": pages,
     }

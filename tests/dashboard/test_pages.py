@@ -217,7 +217,7 @@ def _make_list_context(text: str) -> dict[str, Any]:
         "form": ListForm(JOBS, {"status": [], "type": []}, (), {}),
         "meta": meta,
         "jobs": [job],
-        "is_own": True,
+        "is_own_list": True,
     }
 
 
