@@ -81,14 +81,14 @@ def is_about_one_queue() -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueuePlace:
+class ShownQueue:
     """The queue that a page is about: its name (or else its collection), and its environment."""
 
     name: str
     environment: str | None
 
 
-def current_place() -> QueuePlace | None:
+def find_shown_queue() -> ShownQueue | None:
     """The queue of this page; None without one, or if the caller may not know it."""
     current = current_settings()
     if current is None or not auth.is_authenticated() or not is_about_one_queue():
@@ -96,7 +96,7 @@ def current_place() -> QueuePlace | None:
     name = current.queue
     if current.queues is None:  # the only queue has no name
         name = current_queue().connection.jobs.collection.full_name
-    return QueuePlace(name=name, environment=current.environment)
+    return ShownQueue(name=name, environment=current.environment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,5 +118,6 @@ def make_menu() -> QueueMenu | None:
         for queue in queues.all_settings()
         if auth.may_know(queue)
     ]
-    place = current_place()
-    return QueueMenu(name="All queues" if place is None else place.name, links=links)
+    shown_queue = find_shown_queue()
+    name = "All queues" if shown_queue is None else shown_queue.name
+    return QueueMenu(name=name, links=links)

@@ -26,8 +26,7 @@ from jobmon.web.queues import current_queue
 WINDOWS = {"hour": "hour", "day": "24 hours", "week": "7 days"}
 NEXT_JOBS = 25
 PER_PAGE = 50  # of recurring jobs
-# For this long, viewers of the same page of recurring jobs share one answer.
-CACHE_TTL_S = 2
+CACHE_TTL_S = 2  # how long viewers of the same page of recurring jobs share one answer
 CACHE_SIZE = 100
 MAX_LABELS = 6  # of steps of the chart: these show their time
 TYPES_SHOWN = 8
@@ -73,15 +72,15 @@ class SchedulePage:
         queue = current_queue()
         schedule = queue.schedule.schedule()
         windows = {window.name: window for window in schedule.windows}
-        shown = windows.get(name)
+        chosen = windows.get(name)
         jobs = None if schedule.reason else self._list_next()
         context: dict[str, Any] = {
-            "windows": {key: _show_count(windows.get(key)) for key in WINDOWS},
-            "words": WINDOWS,
-            "chosen": name,
-            "shown": shown,
-            "bars": [] if shown is None else list(_make_bars(shown)),
-            "types": [] if shown is None else list(shown.types.items())[:TYPES_SHOWN],
+            "window_counts": {key: _format_count(windows.get(key)) for key in WINDOWS},
+            "window_words": WINDOWS,
+            "chosen_name": name,
+            "chosen_window": chosen,
+            "bars": [] if chosen is None else list(_make_bars(chosen)),
+            "types": [] if chosen is None else list(chosen.types.items())[:TYPES_SHOWN],
             "reasons": explain_schedule(queue, schedule),
             "jobs": [] if jobs is None else list(map(JobView.from_document, jobs.jobs)),
             "meta": None if jobs is None else jobs.meta,
@@ -116,7 +115,7 @@ def _render_recurring(cursor: str) -> str:
     )
 
 
-def _show_count(window: ScheduledWindow | ScheduledStep | None) -> str:
+def _format_count(window: ScheduledWindow | ScheduledStep | None) -> str:
     if window is None or window.jobs is None:
         return grouped(None)
     return grouped(window.jobs) + ("" if window.is_exact else "+")
@@ -128,7 +127,7 @@ def _make_bars(window: ScheduledWindow) -> Iterator[Bar]:
     for index, step in enumerate(window.steps):
         yield Bar(
             start=step.start,
-            count=_show_count(step),
+            count=_format_count(step),
             height=None if step.jobs is None else 100 * step.jobs / highest,
             note=_describe_step(step),
             # The first step may be too short for a label.
@@ -140,7 +139,7 @@ def _describe_step(step: ScheduledStep) -> str:
     """The count of a step in words, with its types."""
     if step.jobs is None:
         return "not counted"
-    jobs = f"{_show_count(step)} {'job' if step.jobs == 1 and step.is_exact else 'jobs'}"
+    jobs = f"{_format_count(step)} {'job' if step.jobs == 1 and step.is_exact else 'jobs'}"
     types = list(step.types.items())
     named = ", ".join(f"{grouped(count)} {name}" for name, count in types[:TYPES_SHOWN])
     more = ", …" if len(types) > TYPES_SHOWN else ""

@@ -40,8 +40,8 @@ class TimelineStep:
     run_ms: float | None = None
     total_ms: float | None = None
     error: Error = None
-    to_come: bool = False
-    alarming: bool = False
+    is_future: bool = False
+    is_alarming: bool = False
     worker: str | None = None
     folded: tuple["TimelineStep", ...] = ()
 
@@ -91,7 +91,7 @@ def _is_end(action: TimelineStep, next_older: list[TimelineStep]) -> bool:
 def _find_index(steps: list[TimelineStep], at: datetime) -> int:
     """The index of the newest step that is not later than `at`."""
     for index, step in enumerate(steps):
-        if not step.to_come and isinstance(step.at, datetime) and step.at <= at:
+        if not step.is_future and isinstance(step.at, datetime) and step.at <= at:
             return index
     return len(steps)
 
@@ -198,8 +198,8 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
             at=job.lease_expires_at,
             status="dlq" if is_expired else "leased",
             worker=job.leased_by,
-            to_come=not is_expired,
-            alarming=is_expired,
+            is_future=not is_expired,
+            is_alarming=is_expired,
         )
     elif job.status in WAITING_STATUSES and job.next_run_at:
         count, limit = job.attempt_count, job.max_attempts
@@ -212,7 +212,7 @@ def _list_next(job: JobView, now: datetime) -> Iterator[TimelineStep]:
             at=job.next_run_at,
             status=job.status,
             note=f"attempt {_format_number(next_number)}{of_limit}" if limit else "",
-            to_come=True,
+            is_future=True,
         )
 
 

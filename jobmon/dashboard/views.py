@@ -20,7 +20,7 @@ from jobmon.dashboard.mutes_page import MutePages
 from jobmon.dashboard.overview_page import OverviewPage
 from jobmon.dashboard.page_window import PRESETS, describe_steps, find_kept_window
 from jobmon.dashboard.parts import is_part_request
-from jobmon.dashboard.queues_page import QueuesPage, current_place, is_about_one_queue, make_menu
+from jobmon.dashboard.queues_page import QueuesPage, find_shown_queue, is_about_one_queue, make_menu
 from jobmon.dashboard.schedule_page import SchedulePage
 from jobmon.dashboard.type_page import TypePage
 from jobmon.dashboard.workers_page import WorkersPage
@@ -176,7 +176,7 @@ def _page_context() -> dict[str, Any]:
         "base": request.script_root,
         "home": session.home_address(),
         "menu": make_menu(),
-        "place": current_place(),
+        "shown_queue": find_shown_queue(),
         "now": datetime.now(UTC),
         "has_actions": current_app.extensions["jobmon_settings"].actions,
         "is_about_one_queue": is_about_one_queue(),

@@ -31,8 +31,8 @@ def list_steps(**fields: Any) -> list[TimelineStep]:
 
 
 def summarize_steps(**fields: Any) -> list[tuple[str, str, bool]]:
-    """The name, the note and whether it is to come, for each step of a job."""
-    return [(step.name, read_note(step), step.to_come) for step in list_steps(**fields)]
+    """The name, the note and whether it is in the future, for each step of a job."""
+    return [(step.name, read_note(step), step.is_future) for step in list_steps(**fields)]
 
 
 def read_note(step: TimelineStep) -> str:
